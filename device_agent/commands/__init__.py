@@ -5,7 +5,7 @@ The packages that do the work are imported only when a command runs.
 
 from __future__ import annotations
 
-from device_agent.commands import classify, diagnostics, enrolment, lifecycle, trust
+from device_agent.commands import classify, diagnostics, enrolment, lifecycle, ring, trust
 from device_agent.commands.options import Command
 
 COMMANDS: dict[str, Command] = {
@@ -30,4 +30,5 @@ COMMANDS: dict[str, Command] = {
     "lock": lifecycle.LOCK,
     "unlock": lifecycle.UNLOCK,
     "trust": trust.TRUST,
+    "ring": ring.RING,
 }

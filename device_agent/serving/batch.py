@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from device_agent.serving.columns import Columns, Kept, Local, Training, Values, neighbor_classes, with_marks
 from device_agent.serving.in_flight import InFlight
-from device_agent.serving.load import Loaded, answering, load_kept
+from device_agent.serving.load import Loaded, answering, keeping, load_kept
 from device_agent.serving.npy_writer import NpyRenderer
 from device_agent.serving.outputs import Sink, require_apart
 from device_agent.serving.progress import Progress
@@ -65,7 +65,7 @@ def classify(store: Store, request: Request, start: Start | None = None) -> int:
         DeviceUnfit, Refused, ModelUnusable: no release can answer.
     """
     release = answering(store).release
-    loaded = load_kept(store, release, request.runtime, request.threads, search=request.search)
+    loaded = keeping(store, load_kept(store, release, request.runtime, request.threads, search=request.search))
     try:
         loaded.tell_warnings()
         with InFlight(store.root) as in_flight:
@@ -197,7 +197,8 @@ def _run(table: _Table, renderer: Renderer, sink: Sink) -> int:
 def _rendered(table: _Table, renderer: Renderer) -> Iterator[tuple[int, bytes]]:
     """Yields (number of rows, rendered answers) of each block."""
     loaded, request = table.loaded, table.request
-    if request.columns.labels_only and not loaded.is_joined and loaded.model.info.targets is None:
+    plain = not loaded.is_joined and loaded.model.info.targets is None and not loaded.ring
+    if request.columns.labels_only and plain:
         for labels in label_all(loaded, table.blocks(), request.runtime, request.threads):
             yield len(labels), renderer.render_labels(labels, table.take())
     else:

@@ -31,6 +31,7 @@ from device_agent.system import clock
 if TYPE_CHECKING:
     from device_agent.enrolment.joined import JoinedKNN
     from device_agent.inference.tflite_knn import TfliteKNN
+    from device_agent.serving.ring import Ring
 
 #: Refusals that the same files, sent again, would meet again.
 _OF_KEYS = (Reason.UNKNOWN_KEY.value, Reason.NO_TRUSTED_KEYS.value)
@@ -50,6 +51,7 @@ class Loaded:
     stack: contextlib.ExitStack
     signed: TfliteKNN
     warning: str = ""
+    ring: Ring | None = None  # keeps rows for people to label
 
     @property
     def is_joined(self) -> bool:
@@ -81,7 +83,9 @@ class Loaded:
             print(f"device_agent: warning: {text}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Closes the release's files."""
+        """Writes the rows that are kept, and closes the release's files."""
+        if self.ring:
+            self.ring.save()
         self.stack.close()
 
 
@@ -129,6 +133,18 @@ def load_kept(
         raise
 
 
+def keeping(store: Store, loaded: Loaded) -> Loaded:
+    """Returns a release that keeps rows, if it says so; one whose rows this user cannot keep answers all the same."""
+    info = loaded.model.info
+    if info.keep is None:
+        return loaded
+    from device_agent.serving.ring import Ring
+
+    with contextlib.suppress(OSError):
+        return replace(loaded, ring=Ring(store.ring_file, info, info.keep, loaded.digest))
+    return loaded
+
+
 def with_taught_rows(store: Store, loaded: Loaded) -> Loaded:
     """Returns a loaded release with the rows that are taught now, if it allows any."""
     if loaded.signed.info.enrol is None:
@@ -136,6 +152,8 @@ def with_taught_rows(store: Store, loaded: Loaded) -> Loaded:
     from device_agent.enrolment.local import with_rows
 
     model, warning = with_rows(store.root, loaded.signed, loaded.digest)
+    if loaded.ring:
+        loaded.ring.use(model.info)
     return replace(loaded, model=model, warning=warning)
 
 

@@ -45,7 +45,11 @@ def answer_all(
         found: Answers = model.classify(rows)
         return found
 
-    return _in_order(loaded, blocks, ask, lambda: ask, runtime, threads)
+    ring = loaded.ring
+    for answers in _in_order(loaded, ring.remember(blocks) if ring else blocks, ask, lambda: ask, runtime, threads):
+        if ring:
+            ring.note_next(answers)
+        yield answers
 
 
 def label_all(

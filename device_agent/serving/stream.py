@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from device_agent.serving.batch import Request, make_renderer, save_counts
 from device_agent.serving.in_flight import InFlight
 from device_agent.serving.last_rows import LastRows
-from device_agent.serving.load import Loaded, answering, load_kept, stamp, with_taught_rows
+from device_agent.serving.load import Loaded, answering, keeping, load_kept, stamp, with_taught_rows
 from device_agent.serving.outputs import open_output, require_apart, write_all
 from device_agent.serving.signal_flags import SignalFlags, stream_signals
 from device_agent.serving.stream_rows import StreamRows
@@ -68,7 +68,7 @@ def stream(store: Store, request: Request, start: Start | None = None) -> int:
         try:
             return _serve(answerer, source, flags)
         finally:
-            answerer.save_counts()
+            answerer.save()
             answerer.last.close()
             answerer.tell_gaps()
 
@@ -113,8 +113,7 @@ class _Answerer:
     """Answers blocks of lines with the current release."""
 
     def __init__(self, store: Store, request: Request, source: Source, start: Start | None) -> None:
-        self.refused = 0
-        self._has_header = False
+        self.refused, self._has_header = 0, False
         self._store, self._start = store, start
         self._request = request
         self._name = source.name
@@ -144,7 +143,7 @@ class _Answerer:
             return
         self.check_release()
         if self._request.coders and time.monotonic() >= self._next_counts:
-            self.save_counts()
+            self.save()
         answered = 0
         for parsed in self._rows.parse(block):
             safe = self._without_poison(parsed)
@@ -194,10 +193,14 @@ class _Answerer:
         answers = self._loaded.model.classify(rows)
         self.in_flight.answered()
         self.last.keep(rows)
+        if self._loaded.ring:
+            self._loaded.ring.note(rows, answers)
         return answers
 
-    def save_counts(self) -> None:
-        """Adds the missing and unknown cells to those that `status` shows."""
+    def save(self) -> None:
+        """Writes the counts of missing and unknown cells, and the rows that are kept."""
+        if self._loaded.ring:
+            self._loaded.ring.save()
         save_counts(self._store, self._loaded, self._request)
         self._next_counts = time.monotonic() + COUNTS_SECONDS
 
@@ -211,8 +214,8 @@ class _Answerer:
         if self._start:
             self._start.withdraw()
         self.check_release()
-        if self._request.coders:
-            self.save_counts()
+        if self._request.coders or self._loaded.ring:
+            self.save()
 
     def _renderer(self) -> Renderer:
         format = self._request.output_format or self._rows.format
@@ -277,7 +280,8 @@ class _Answerer:
 
     def _load(self) -> Loaded:
         asked, release = self._request, self._answering.release
-        return load_kept(self._store, release, asked.runtime, asked.threads, stream=True, search=asked.search)
+        loaded = load_kept(self._store, release, asked.runtime, asked.threads, stream=True, search=asked.search)
+        return keeping(self._store, loaded)
 
     def _switch(self) -> None:
         self._taught = stamp(self._journal)
@@ -289,7 +293,7 @@ class _Answerer:
                 said = f"the release {loaded.digest[:12]} answers with other columns than this stream"
                 raise BadInput(said, hint="start the stream again")
             loaded.tell_warnings()
-            self.save_counts()
+            self.save()
             if not self._rows.follow(loaded.model.info, loaded.model.chain):
                 said = f"the release {loaded.digest[:12]} takes other columns or missing cells than this stream"
                 raise BadInput(said, hint="start the stream again")

@@ -45,6 +45,7 @@ class Store:
         self._state = JsonFile(self.state_file, StoreState, _MAX_STATE)
         self.history_file = root / constants.HISTORY_FILE
         self.starts_file = root / constants.STARTS_FILE
+        self.ring_file = root / constants.RING_FILE
         self.lock_file = root / constants.LOCK_FILE
         self.folders = (self.releases, self.incoming, self.trust, root / constants.VENVS_DIR)
         self.lock_descriptor: int | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import get_args
 
 from device_agent.shared.protocol import constants
@@ -60,8 +61,58 @@ def audit(parser: argparse.ArgumentParser) -> None:
     _options.add_model(parser)
 
 
+def collect(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `knnkit collect`."""
+    parser.epilog = "The same command again brings only what is new. Labels that you gave stay."
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=_options.path,
+        metavar="DIR",
+        default=Path("collected"),
+        help="folder with a Parquet file for each model (default: %(default)s)",
+    )
+    _options.add_fleet(parser)
+
+
+def label(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `knnkit label`."""
+    parser.epilog = "Keys on the page: 1 to 9 a label, / another one, s skip, u undo, q end."
+    parser.add_argument("file", metavar="FILE", type=_options.path, help="a file that knnkit collect wrote")
+    parser.add_argument("--terminal", action="store_true", help="ask on the terminal instead of a browser")
+    parser.add_argument(
+        "--release",
+        type=_options.path,
+        metavar="DIR",
+        help="show the training rows of this release beside each row (default: that of deploy.yaml, if it is built)",
+    )
+    parser.add_argument(
+        "--port", type=_options.whole, default=0, metavar="N", help="port of the page (default: any that is free)"
+    )
+    _options.add_config(parser)
+
+
+def promote(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `knnkit promote`."""
+    parser.epilog = "The rows go into field/MODEL.csv beside the configuration. Your own files are never written."
+    parser.add_argument("file", metavar="FILE", type=_options.path, help="a file that knnkit collect wrote")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be added, and what it changes")
+    _options.add_model(parser)
+
+
 def _share(text: str) -> float:
     share = float(text)
     if not 0.0 <= share < 1.0:
         raise argparse.ArgumentTypeError(f"{text} is not a share from 0 to below 1")
     return share
+
+
+#: Command -> adds its flags and arguments to a parser.
+CONFIGURE = {
+    "tune": tune,
+    "reject": reject,
+    "audit": audit,
+    "collect": collect,
+    "label": label,
+    "promote": promote,
+}

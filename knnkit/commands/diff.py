@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         versions = {name: _described(path) for name, path in _sides(arguments)}
         print(json_codec.dumps({**versions, **json_codec.to_plain(found), "kinds": json_codec.to_plain(found.kinds)}))
     else:
-        _show(found)
+        show(found)
     return 0
 
 
@@ -98,16 +98,19 @@ def _evaluated(arguments: argparse.Namespace, before: StoredModel, after: Stored
     if before.info.feature_names != after.info.feature_names:
         said = f"{arguments.before} and {arguments.after} have different features; neither can answer the other's rows"
         raise UsageError(said, hint="--data rows.csv, with the columns of both")
-    seen, asked = set[bytes](), []
-    for path, model in ((arguments.after, after), (arguments.before, before)):
-        golden = _golden(path, model)
-        keys = [row.tobytes() for row in golden.rows.astype(np.float64)]  # with an origin they are float64
-        new = [number for number, key in enumerate(keys) if key not in seen]
-        seen.update(keys)
-        rows = golden.rows[new]
-        truth = tuple(model.labels[code] if code >= 0 else "" for code in golden.truth[new].tolist())
-        asked.append(Asked(rows, rows, truth, model.golden or Origins(f"{path} golden"), tuple(new)))
-    return asked
+    seen = set[bytes]()
+    return [evaluated(path, model, seen) for path, model in ((arguments.after, after), (arguments.before, before))]
+
+
+def evaluated(path: Path, model: StoredModel, seen: set[bytes]) -> Asked:
+    """Returns the evaluation rows of a release that are not among the `seen` ones, and adds them to these."""
+    golden = _golden(path, model)
+    keys = [row.tobytes() for row in golden.rows.astype(np.float64)]  # with an origin they are float64
+    new = [number for number, key in enumerate(keys) if key not in seen]
+    seen.update(keys)
+    rows = golden.rows[new]
+    truth = tuple(model.labels[code] if code >= 0 else "" for code in golden.truth[new].tolist())
+    return Asked(rows, rows, truth, model.golden or Origins(f"{path} golden"), tuple(new))
 
 
 def _golden(path: Path, model: StoredModel) -> Golden:
@@ -121,7 +124,8 @@ def _golden(path: Path, model: StoredModel) -> Golden:
 
 
 # --- for people ---------------------------------------------------------------------------------------------------
-def _show(found: Comparison) -> None:
+def show(found: Comparison) -> None:
+    """Prints the labels that change, with the neighbours that decided."""
     if found.kinds:
         columns = ("truth", "before", "after", Column("rows", right=True))
         rows = [(kind.truth or "not known", kind.before, kind.after, f"{kind.rows:,}") for kind in found.kinds]

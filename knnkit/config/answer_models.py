@@ -7,9 +7,11 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from device_agent.shared.protocol.model_info import DEFAULT, Enrol
+from device_agent.shared.protocol.model_info import DEFAULT, Enrol, Keep
 from knnkit.config.field_types import Example, Section, Words
 
+#: Most rows of a kind that a device keeps.
+MOST_KEPT = 10_000
 Accepted = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
@@ -35,6 +37,24 @@ Coverages = Annotated[
     Annotated[Accepted, pydantic.Tag("<coverage>")] | Annotated[tuple[Accepted, ...], pydantic.Tag("<list>")],
     pydantic.Discriminator(lambda value: "<list>" if isinstance(value, tuple | list) else "<coverage>"),
 ]
+
+
+class KeepConfig(Section):
+    """Rows that a device keeps for people to label. They can be personal."""
+
+    unknown: Annotated[int, Example("200")] = Field(default=0, ge=0, le=MOST_KEPT)
+    """Most rows that were answered "unknown"; the newest stay."""
+    uncertain: Annotated[int, Example("200")] = Field(default=0, ge=0, le=MOST_KEPT)
+    """Most rows near a threshold of `reject`, or whose answer hung on one vote; the newest stay."""
+    random: Annotated[int, Example("100")] = Field(default=0, ge=0, le=MOST_KEPT)
+    """Size of a random sample of all rows."""
+
+    @property
+    def info(self) -> Keep | None:
+        """The same for knn.json; None if no row is kept."""
+        found = Keep(self.unknown, self.uncertain, self.random)
+        return found if any(found.sizes.values()) else None
+
 
 Kept = Literal["condensed", "edited", "prototypes"]
 

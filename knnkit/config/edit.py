@@ -34,6 +34,49 @@ def with_values(text: str, place: Sequence[str | int], values: Mapping[str, str 
     raise ConfigError(said, hint=f"write them by hand: {hint}")
 
 
+def with_file(text: str, place: Sequence[str | int], file: str, name: str | None, source: str) -> str:
+    """Returns `text` with one more of the `files` in the `data` at `place`; with `name`, also with this `id`.
+
+    Raises:
+        ConfigError: the text cannot be changed there without other changes; the hint is what to write by hand.
+    """
+    wanted = yaml_reader.read(text, source)
+    data = _at(wanted.data, place)
+    before = data.pop("file", None) or data.get("files")
+    data["files"] = (*((before,) if isinstance(before, str) else before), file)
+    data |= {"id": name} if name else {}
+    hint = f"files: [{', '.join(map(_quoted, data['files']))}]" + (f", id: {name}" if name else "")
+    try:
+        changed = _with_file(text, place, file, name)
+        if yaml_reader.read(changed, source).data == wanted.data:
+            return changed
+    except (ConfigError, StopIteration):
+        pass
+    raise ConfigError(wanted.error(place, "the files here cannot be changed alone"), hint=f"write them by hand: {hint}")
+
+
+def _with_file(text: str, place: Sequence[str | int], file: str, name: str | None) -> str:
+    node = _node(yaml.compose(text, Loader=yaml_reader.Loader), place)
+    key, value = next(each for each in node.value if each[0].value in ("file", "files"))
+    newline = "\r\n" if "\r\n" in text else "\n"
+    if isinstance(value, yaml.ScalarNode):
+        start, end = key.start_mark.index, value.end_mark.index
+        new = f"files: [{text[value.start_mark.index : end]}, {_quoted(file)}]"
+    else:
+        start = end = value.value[-1].end_mark.index
+        new = f", {_quoted(file)}" if value.flow_style else f"{newline}{' ' * value.start_mark.column}- {_quoted(file)}"
+    text = text[:start] + new + text[end:]
+    if name is None:
+        return text
+    join = ", " if node.flow_style else newline + " " * key.start_mark.column
+    return f"{text[: key.start_mark.index]}id: {name}{join}{text[key.start_mark.index :]}"
+
+
+def _quoted(text: str) -> str:
+    plain = text.isascii() and all(letter.isalnum() or letter in "._-/" for letter in text) and text[0] not in ".-"
+    return text if plain or text[:2] == "./" else "'" + text.replace("'", "''") + "'"
+
+
 def _at(data: Any, place: Sequence[str | int]) -> Any:
     for part in place:
         data = data[part]

@@ -35,10 +35,14 @@ def key_of(place: Place) -> str:
     return next((part for part in reversed(place) if isinstance(part, str)), "")
 
 
+def above(place: Place) -> Place:
+    """Returns the place of the mapping that holds the key of a place."""
+    return place[: max((index for index, part in enumerate(place) if isinstance(part, str)), default=0)]
+
+
 def example(root: type[Section], key: str, place: Place = ()) -> str:
-    """Returns an example line for a key, if it can that of its place; else the command that lists all keys."""
-    above = place[: len(place) - 1 - list(reversed(place)).index(key)] if key in place else ()
-    here = [kind.model_fields for kind, _ in _nodes(root, above) if _is_section(kind)] if key in place else []
+    """Returns an example line for a key of the mapping at a place, or of another; else the command that lists all."""
+    here = [kind.model_fields for kind, _ in _nodes(root, place) if _is_section(kind)]
     text = next(filter(None, (_example(fields[key]) for fields in (*here, *_all_fields(root)) if key in fields)), "")
     return f"{key}: {text}" if text else "knnkit schema"
 
@@ -88,16 +92,16 @@ def wrong_value(root: type[Section], document: yaml_reader.Document, place: Plac
         close = difflib.get_close_matches(written, choices, n=1, cutoff=0.5)
         more = f"; did you mean {close[0]!r}?" if close else ""
         problem = f"{here} is not one of {', '.join(choices)}{more}"
-        return problem, f"{key}: {close[0]}" if close else example(root, key, place)
+        return problem, f"{key}: {close[0]}" if close else example(root, key, above(place))
     if here == "an empty list" and wanted.startswith(_A_LIST):
-        return f"found {here}, expected at least one: {wanted.removeprefix(_A_LIST)}", example(root, key, place)
+        return f"found {here}, expected at least one: {wanted.removeprefix(_A_LIST)}", example(root, key, above(place))
     if written and wanted.startswith(_A_LIST) and _is_plain(written) and here != written and _lists_text(root, place):
         return f"found {here}, expected {wanted}", f"{key}: [{written}]"
     if here == written and any(_would_take(*node, written) for node in _nodes(root, place)):
         quoted = f'"{written}"'
         fix = f"{key}: [{quoted}]" if isinstance(place[-1], int) else f"{key}: {quoted}"
         return f"found {here}, expected {wanted}; write it in quotes: {quoted}", fix
-    return f"found {here}, expected {wanted}", example(root, key, place)
+    return f"found {here}, expected {wanted}", example(root, key, above(place))
 
 
 def _is_plain(written: str) -> bool:

@@ -73,7 +73,7 @@ def _explain(document: yaml_reader.Document, details: Any) -> tuple[str, str]:
     kind, context = details["type"], details.get("ctx", {})
     place = document.place(details["loc"])
     if kind in ("unknown_key", "misplaced_key"):
-        fix = messages.example(Config, context["meant"]) if kind == "unknown_key" else context["hint"]
+        fix = messages.example(Config, context["meant"], place) if kind == "unknown_key" else context["hint"]
         return document.error((*place, context["key"]), messages.prefix_of(place) + context["problem"]), fix
     if kind == "no_sense":
         parts = [int(part) if part.isdigit() else part for part in context["at"].split("/")]
@@ -82,9 +82,9 @@ def _explain(document: yaml_reader.Document, details: Any) -> tuple[str, str]:
     if kind == "missing":
         key = str(details["loc"][-1])
         problem = f"{messages.prefix_of(place)}the key {key!r} is missing"
-        return document.error(place, problem), messages.example(Config, key)
+        return document.error(place, problem), messages.example(Config, key, place)
     if kind == "value_error":
-        problem, fix = str(context["error"]), messages.example(Config, messages.key_of(place), place)
+        problem, fix = str(context["error"]), messages.example(Config, messages.key_of(place), messages.above(place))
     else:
         problem, fix = messages.wrong_value(Config, document, place)
     return document.error(place, messages.prefix_of(place) + problem), fix

@@ -24,6 +24,8 @@ _MAX_LISTED = 20
 _PATTERN = frozenset("*?[")
 #: Names that pandas gives an index when it writes a table.
 _PANDAS = re.compile(r"__index_level_\d+__|Unnamed: \d+(\.\d+)?")
+#: Reason of an error for a file without the column of ids.
+NO_ID = "no-id-column"
 #: With fewer rows, distinct whole numbers may be chance; the second limit is for columns with the name of an id.
 _FEW, _FEW_NAMED = 20, 5
 #: From here on, float32 cannot represent every whole number.
@@ -90,7 +92,8 @@ def find(header: list[str], name: str, file: Path, key: str) -> int:
     hint = f"did you mean {close[0]!r} ({where})?" if close else f"set it to one of them ({where})"
     if not close and len(header) > 1 and sum(map(_is_number, header)) >= len(header) - 1:
         hint += "; if these are numbers of a row, put a header above it"
-    raise DataError(f"{file}: no column {name!r}; there are {names}", hint=hint)
+    reason = NO_ID if key == "id" else ""
+    raise DataError(f"{file}: no column {name!r}; there are {names}", hint=hint, reason=reason)
 
 
 def numbering(rows: Dataset) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from device_agent.shared.queries import default_names
 from device_agent.shared.release import zip_limits
 from knnkit.data import arrow_table
-from knnkit.data.columns import choose, find
+from knnkit.data.columns import NO_ID, choose, find
 from knnkit.data.csv_file import load_csv
 from knnkit.data.dataset import Dataset, dataset
 from knnkit.data.joined import joined
@@ -109,15 +109,30 @@ def load_all(
     """Reads the labelled rows of files and patterns (`data/*.csv`), one after the other; see `load`.
 
     Raises:
-        DataError: as `load`; or a file has other columns than the first.
+        DataError: as `load`; or a file has other columns than the first, or none has the column of ids.
     """
     paths = expand(sources)
     if len(paths) == 1:
         return load(paths[0], label, features, beside, policy, ids, wide=wide)
-    first = load(paths[0], label, features, beside, policy, ids, wide=True)
+    lacking: list[DataError] = []
+
+    def read(path: Path, features: Sequence[str] | None, policy: Policy) -> Dataset:
+        """Reads one of several files; one without the column of ids has empty ids."""
+        try:
+            return load(path, label, features, beside, policy, ids, wide=True)
+        except DataError as error:
+            if error.reason != NO_ID:
+                raise
+            lacking.append(error)
+        found = load(path, label, features, beside, policy, None, wide=True)
+        return replace(found, ids=np.full(len(found.rows), ""))
+
+    first = read(paths[0], features, policy)
     named = policy.with_text([first.feature_names[place] for place in first.levels or ()])
     for_others = replace(named, drop=())
-    others = [load(path, label, first.feature_names, beside, for_others, ids, wide=True) for path in paths[1:]]
+    others = [read(path, first.feature_names, for_others) for path in paths[1:]]
+    if len(lacking) == len(paths):
+        raise lacking[0]
     return joined([first, *others], named, f"{paths[0]} and {len(others)} more", wide=wide)
 
 

@@ -26,7 +26,7 @@ from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import Enrolment, codes_of, enrol
 from knnkit.model.reference.spec import DEFAULT, KnnSpec, own_shares
 from knnkit.model.scaling import fit_scaler
-from knnkit.model.schema import lowest_schema
+from knnkit.model.schema import lowest_schema, require_keepable
 from knnkit.model.tflite.load_tensorflow import load_tensorflow, needs_build_extra, tensorflow_version
 from knnkit.model.tflite.op_versions import minimum_runtime
 
@@ -171,10 +171,12 @@ def build_enrolled(
         origin=None if origin is None else tuple(origin.tolist()),
         table=table,
         ignore_extra=ignore_extra,
+        keep=spec.keep,
         input=input,
         targets=targets if isinstance(targets, model_info.Targets) else None,
         enrol=teaching,
     )
+    require_keepable(info)
     info = replace(info, schema=lowest_schema(info))
     return BuiltModel(
         metadata.pack(tree, model, info, pack(training or Origins(Path(enrolment.source).name), golden)),

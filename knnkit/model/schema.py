@@ -1,9 +1,10 @@
-"""Version of knn.json that a model needs."""
+"""Version of knn.json that a model needs, and its limits."""
 
 from __future__ import annotations
 
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.model_info import KnnInfo
+from knnkit.errors import BuildError
 
 
 def lowest_schema(info: KnnInfo) -> int:
@@ -17,3 +18,18 @@ def lowest_schema(info: KnnInfo) -> int:
         constants.SCHEMA_OF_ORIGINS: info.origin is not None,
     }
     return max((version for version, is_needed in needed.items() if is_needed), default=constants.SCHEMA)
+
+
+def require_keepable(info: KnnInfo) -> None:
+    """Checks that raw rows can be kept (`keep`): a device has only their features, which must lead back to the cells.
+
+    Raises:
+        BuildError: they do not.
+    """
+    why = "a regression has no labels" if info.targets is not None else ""
+    why = why or ("its input is windows, sounds or pictures" if info.input is not None else "")
+    why = why or ("its transforms cannot be inverted" if info.table is not None and info.table.transforms else "")
+    if info.keep is not None and why:
+        raise BuildError(
+            f"keep: a device cannot keep rows of this model for people to label: {why}", hint="leave it out"
+        )

@@ -227,6 +227,7 @@ _KNOWN = (
     constants.HISTORY_FILE,
     constants.STARTS_FILE,
     constants.COUNTS_FILE,
+    constants.RING_FILE,
     constants.SEARCHES_FILE,
     constants.LOCK_FILE,
     constants.CLASS_FILE,

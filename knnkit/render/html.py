@@ -46,7 +46,7 @@ def render(page: Page) -> str:
     matrices = confusion.matrices(page)
     certified = pages.certified(page)
     used = {step.name.replace(" ", "-") for device in page.devices for step in device.steps}
-    return _environment().get_template("report.html").render(
+    return environment().get_template("report.html").render(
         page=page,
         version=__version__,
         tiles=pages.tiles(page),
@@ -68,7 +68,7 @@ def render(page: Page) -> str:
 
 def render_chart(title: str, picture: str, table: Table, notes: Sequence[str]) -> str:
     """Returns a page with a PNG in base64, the table and the notes."""
-    return _environment().get_template("chart.html").render(
+    return environment().get_template("chart.html").render(
         title=title,
         picture=Markup(picture),  # noqa: S704 - base64
         columns=[_column(each) for each in table.columns],
@@ -99,7 +99,8 @@ def _finalize(value: Any) -> Any:
     return sanitize.clean(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """Returns the templates of this folder; they escape and clean every value."""
     import jinja2
 
     folder = resources.files("knnkit.render")

@@ -239,6 +239,7 @@ def load(build: Build) -> Material:
     if isinstance(model.data, SkopsData):
         return _load_imported(build, model.data)
     spec = KnnSpec(model.name, model.k, model.metric, model.weights, model.scale, model.reject, model.coverages)
+    spec = replace(spec, keep=model.keep.info if model.keep else None)
     found = load_rows(build)
     divided, everything, warnings = divide_rows(build, found), found.rows, found.warnings
     if isinstance(model.data, FileData) and model.data.features is None and model.input is None:
@@ -302,7 +303,9 @@ def _load_imported(build: Build, data: SkopsData) -> Material:
             said = f"{test.file}: {len(names)} features beside the label {label_of(build)!r}, but "
             raise DataError(f"{said}{data.skops} takes {width}")
         found = replace(found, enrolment=replace(found.enrolment, feature_names=names))
-    found = replace(found, spec=replace(found.spec, label_sets=model.coverages))
+    found = replace(
+        found, spec=replace(found.spec, label_sets=model.coverages, keep=model.keep.info if model.keep else None)
+    )
     if held_out is not None and len(held_out.target_names) == len(found.enrolment.target_names):
         found = replace(found, enrolment=replace(found.enrolment, target_names=held_out.target_names))
     return replace(of_imported(found, held_out), ignore_extra=model.ignore_extra, teaching=teaching_of(model.enrol))

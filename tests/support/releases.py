@@ -99,6 +99,23 @@ RECIPES: dict[str, str] = {
         release: {version: 1.0.0, sequence: 10}
         gates: {accuracy: 0.9}
     """,
+    # Keeps rows for people to label: raw cells of numbers and categories; some are "unknown".
+    "watched": """
+        model:
+          name: plants
+          data:
+            file: plants.csv
+            label: kind
+            drop: [when]
+            missing: {length: median, soil: constant}
+            categories: {soil: one-hot, size: [small, large]}
+            unknown_category: ignore
+          k: 3
+          scale: standard
+          reject: 0.95
+          keep: {unknown: 5, uncertain: 4, random: 6}
+        release: {version: 2.0.0, sequence: 20}
+    """,
     # Windows of an accelerometer; the next release has the same windows, the last one features of longer ones.
     "motion": """
         model:

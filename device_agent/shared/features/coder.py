@@ -67,6 +67,25 @@ def expand(columns: Sequence[Column], rows: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(np.concatenate(parts, axis=1))
 
 
+def collapse(columns: Sequence[Column], features: Sequence[float]) -> list[float | str | None]:
+    """Returns the raw cells of one row of features; None for a category that the table does not list.
+
+    The inverse of `expand`, with the categories' texts: a missing cell comes back as what filled it.
+    """
+    cells: list[float | str | None] = []
+    rest = iter(features)
+    for column in columns:
+        if column.encoding == "number":
+            cells.append(next(rest))
+        elif column.encoding == "one-hot":
+            hot = [text for text, value in zip(column.categories, rest) if value == 1.0]
+            cells.append(hot[0] if hot else None)
+        else:
+            code = next(rest)
+            cells.append(column.categories[int(code)] if code >= 0.0 else None)
+    return cells
+
+
 def transforms_of(table: Table) -> Transforms | None:
     """Returns the transforms of a table, ready to run; None without any. They are loaded only for a model with some."""
     if not table.transforms:

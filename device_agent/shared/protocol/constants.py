@@ -106,6 +106,7 @@ CURRENT_LINK = "current"  # -> releases/<digest>, replaced by rename
 STATE_FILE = "state.json"
 HISTORY_FILE = "history.jsonl"
 COUNTS_FILE = "cell-counts.json"  # missing and unknown cells that the answering release met
+RING_FILE = "ring.jsonl"  # rows that the release keeps for people to label
 SEARCHES_FILE = "searches.json"  # which search is the fastest here, for each of the last releases
 ENROLLED_DIR = "enrolled"  # rows taught on the device: a journal, and the key that authenticates it
 JOURNAL_FILE = f"{ENROLLED_DIR}/journal"

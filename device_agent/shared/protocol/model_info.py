@@ -148,6 +148,20 @@ class Reduced:
 
 
 @record
+class Keep:
+    """How many rows of each kind a device keeps for people to label (`keep` of deploy.yaml)."""
+
+    unknown: int = 0  # rows that were answered "unknown"
+    uncertain: int = 0  # rows near a threshold of `reject`, or whose answer hung on one vote
+    random: int = 0  # a uniform sample of all rows
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Kind -> most rows; the same row can be kept under several kinds."""
+        return {"unknown": self.unknown, "uncertain": self.uncertain, "random": self.random}
+
+
+@record
 class Enrol:
     """What may be taught on a device (`enrol` of deploy.yaml): at most `rows` rows, and `per_label` of each label.
 
@@ -221,13 +235,14 @@ class KnnInfo:
     origin: tuple[float, ...] | None = None
     table: Table | None = None  # None: rows are `n_features` plain numbers
     ignore_extra: bool = False  # whether rows may have columns that the model does not know
+    keep: Keep | None = None  # None: the device keeps no rows
     targets: Targets | None = None  # None: the model answers labels
     enrol: Enrol | None = None  # None: nothing may be taught on a device
     input: Input | None = None  # None: rows are numbers or a table, without stages before the search
     schema: int = SCHEMA
     newest_schema = NEWEST_SCHEMA
     #: Left out of knn.json where they say nothing, so that models of plain rows keep their bytes.
-    omitted = ("origin", "label_sets", "reduced", "table", "ignore_extra", "targets", "enrol", "input")
+    omitted = ("origin", "label_sets", "reduced", "table", "ignore_extra", "keep", "targets", "enrol", "input")
 
     @property
     def window(self) -> Window | None:

@@ -54,7 +54,7 @@ class Origins:
         return int(self.places[index])
 
     def id(self, index: int) -> str | None:
-        """Returns the id of a row; None if there is no id column.
+        """Returns the id of a row; None if it has none.
 
         Raises:
             ModelUnusable: there is no such row.
@@ -64,7 +64,7 @@ class Origins:
         if not 0 <= index < len(self.ends):
             raise ModelUnusable(f"{ROWS_FILE} inside the model is damaged: it has no row {index}")
         start = int(self.ends[index - 1]) + 1 if index else 0
-        return self.text[start : int(self.ends[index])].decode("utf-8", "replace")
+        return self.text[start : int(self.ends[index])].decode("utf-8", "replace") or None
 
     def index(self, row: int) -> int | None:
         """Returns the number in the model of a row of the source; None if it is not among these rows."""

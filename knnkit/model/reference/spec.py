@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from device_agent.shared.protocol.constants import Metric, Scale, Weights, is_name
+from device_agent.shared.protocol.model_info import Keep
 from knnkit.errors import BuildError
 
 #: Key of `reject` for the classes without a share of their own.
@@ -27,6 +28,7 @@ class KnnSpec:
         reject: share of ordinary rows to accept, or label -> share, with `default` for the others; with None the model
             never answers "unknown".
         label_sets: coverages of the label sets that the model can answer with.
+        keep: which rows a device keeps for people to label; None: none.
     """
 
     name: str
@@ -36,6 +38,7 @@ class KnnSpec:
     scale: Scale = "none"
     reject: float | Mapping[str, float] | None = None
     label_sets: tuple[float, ...] = ()
+    keep: Keep | None = None
 
     def __post_init__(self) -> None:
         if not is_name(self.name):

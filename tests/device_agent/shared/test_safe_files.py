@@ -41,7 +41,7 @@ STRANGE: dict[str, Callable[[Path], None]] = {
 #: Every file of a device that is not part of a release.
 FILES = (
     constants.LOCK_FILE, constants.STATE_FILE, constants.HISTORY_FILE, constants.CLASS_FILE, constants.STARTS_FILE,
-    constants.COUNTS_FILE, constants.SEARCHES_FILE,
+    constants.COUNTS_FILE, constants.RING_FILE, constants.SEARCHES_FILE,
     f"{constants.TRUST_DIR}/{trust_dir.DEVICE_FILE}", f"{constants.TRUST_DIR}/another.pem",
 )  # fmt: skip
 strange = pytest.mark.parametrize("what", STRANGE)

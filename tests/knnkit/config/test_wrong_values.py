@@ -39,6 +39,7 @@ MODEL = {
     "reject": 0.9,
     "reduce": {"how": "condensed", "max_loss": 0.01},
     "label_sets": [0.9],
+    "keep": {"unknown": 200, "uncertain": 200, "random": 100},
     "device_class": "any",
     "licence": "CC-BY-4.0",
     "notes": "for the north",
@@ -211,7 +212,7 @@ def test_each_example_is_one_that_fits() -> None:
     for number, place in PLACES:
         key = messages.key_of(place)
         if isinstance(place[-1], str):
-            typed = plain(parse.yaml_reader.read(messages.example(parse.Config, key, place), "example").data[key])
+            typed = plain(parse.yaml_reader.read(messages.example(parse.Config, key, place[:-1]), "example").data[key])
             error = refused(replaced(number, place, typed))
             assert error is None or "decides" in str(error) or "no target has the tag" in str(error), (
                 place,

@@ -1,0 +1,78 @@
+"""The agent's `ring` command: lists and wipes kept rows."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from device_agent.commands.options import command, show, store_of
+from device_agent.shared.protocol import constants, json_codec
+from device_agent.shared.protocol.errors import DeviceUnfit
+
+if TYPE_CHECKING:
+    from device_agent.store.store import Store
+
+_CELLS = 8
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--wipe", action="store_true", help="remove all rows that are kept")
+    either.add_argument(
+        "--columns", action="store_true", help="print the columns of the releases on this device instead"
+    )
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from device_agent.store import ring_file
+
+    store = store_of(arguments)
+    if arguments.columns:
+        return _print(arguments, _columns(store), lambda line: f"{line['digest'][:12]} {', '.join(line['columns'])}")
+    try:
+        if arguments.wipe:
+            wiped = ring_file.wipe(store.ring_file)
+            return show(arguments, {"wiped": wiped}, f"{wiped} rows are removed")
+        return _print(arguments, ring_file.read(store.ring_file), _describe)
+    except OSError as error:
+        hint = f"look at {store.ring_file}, then remove it"
+        said = f"{store.ring_file}: {error.strerror or error}"
+        raise DeviceUnfit(said, reason="ring-broken", hint=hint) from None
+
+
+def _print(arguments: argparse.Namespace, lines: list[dict[str, Any]], text: Any) -> int:
+    for line in lines:
+        print(json_codec.dumps(line) if arguments.json else text(line))
+    return constants.EXIT_OK
+
+
+def _describe(entry: dict[str, Any]) -> str:
+    from device_agent.shared.protocol.versions import utc
+
+    cells = ", ".join(map(str, entry["row"][:_CELLS])) + (", ..." if len(entry["row"]) > _CELLS else "")
+    words = (entry["id"], entry["kind"], utc(entry["time"]), str(entry["answer"]), f"{entry['distance']:.6g}", cells)
+    return "  ".join(constants.one_line(word) for word in words)
+
+
+def _columns(store: Store) -> list[dict[str, Any]]:
+    """Returns name and raw columns of each release; `categories` are those whose cells are text."""
+    from device_agent.shared.protocol.errors import ModelUnusable
+    from device_agent.shared.release.model_file import read_info
+
+    found = []
+    for digest in store.staged():
+        try:
+            info = read_info(store.release_path(digest) / constants.MODEL_FILE)
+        except ModelUnusable:
+            continue
+        categories = [column.name for column in info.table.columns if column.encoding != "number"] if info.table else []
+        found.append({"digest": digest, "name": info.name, "columns": info.columns, "categories": categories})
+    return found
+
+
+RING = command(
+    "show the rows that this device keeps for people to label",
+    _configure,
+    _run,
+    "With --json, one JSON document a line: id, kind, time, answer, distance of the k-th neighbour, row, digest.",
+)

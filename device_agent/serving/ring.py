@@ -1,0 +1,168 @@
+"""Chooses which answered rows a board keeps.
+
+A release says how many of each kind (`keep` in knn.json): rows that were answered "unknown", rows whose answer was
+uncertain, and a random sample of all rows (algorithm R of Vitter 1985). They wait in memory, and `store.ring_file` gets
+them every few seconds and at the end: a kill loses the last ones. Never changes an answer, and never stops one: a board
+that cannot write its ring answers all the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol.constants import UNKNOWN, UNKNOWN_LABEL
+from device_agent.shared.protocol.model_info import Keep, KnnInfo
+from device_agent.store import ring_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from device_agent.inference.tflite_knn import Answers
+
+#: Seconds between two writes while rows arrive.
+SECONDS = 10.0
+#: An accepted row is near the threshold of its class from this share of it on.
+NEAR = 0.9
+#: Rows that are looked at together.
+_TOGETHER = 512
+_ID_DIGITS = 16
+
+#: Class index, distance of the k-th neighbour, and the row.
+_Picked = tuple[int, float, NDArray[Any]]
+
+
+class Ring:
+    """The rows of one process that wait to be written.
+
+    Raises:
+        OSError: this user may not keep rows under this root.
+    """
+
+    def __init__(self, path: Path, info: KnnInfo, keep: Keep, digest: str) -> None:
+        self._path, self._info, self._keep, self._digest = path, info, keep, digest
+        self._rng = np.random.default_rng()
+        self._next = time.monotonic() + SECONDS
+        self._unanswered: deque[NDArray[Any]] = deque()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._generation, self._seen = ring_file.begin(self._path, self._keep)
+        self._newest = {kind: deque[_Picked](maxlen=self._keep.sizes[kind]) for kind in ("unknown", "uncertain")}
+        self._sample: dict[int, _Picked] = {}
+        self._noted: list[tuple[NDArray[Any], Answers]] = []
+        self._count = 0
+
+    def use(self, info: KnnInfo) -> None:
+        """Writes what waits, and reads later answers by another `info`: taught rows can add labels."""
+        self.save()
+        self._info = info
+
+    def remember(self, blocks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+        """Yields the blocks of rows, and remembers each until `note_next` gets its answers."""
+        for rows in blocks:
+            self._unanswered.append(rows)
+            yield rows
+
+    def note_next(self, answers: Answers) -> None:
+        """Notes the answers to the oldest of the blocks that `remember` yielded."""
+        self.note(self._unanswered.popleft(), answers)
+
+    def note(self, rows: NDArray[Any], answers: Answers) -> None:
+        """Keeps what is worth it of (n, n_features) rows, and writes if it is time."""
+        self._noted.append((rows, answers))
+        self._count += len(rows)
+        if self._count >= _TOGETHER:
+            self._choose()
+        if time.monotonic() >= self._next:
+            self.save()
+
+    def _choose(self) -> None:
+        """Looks at the noted rows together: for one row, each call of NumPy takes as long as its answer."""
+        if not self._noted:
+            return
+        rows = np.concatenate([rows for rows, _ in self._noted])
+        answers = type(self._noted[0][1])(*map(np.concatenate, zip(*(found for _, found in self._noted))))
+        self._noted, self._count = [], 0
+        unknown = answers.label == UNKNOWN
+        uncertain = ~unknown & self._is_uncertain(answers) if self._keep.uncertain else np.zeros_like(unknown)
+        for kind, places in (("unknown", unknown), ("uncertain", uncertain)):
+            newest = self._newest[kind]
+            newest.extend(self._pick(rows, answers, place) for place in np.flatnonzero(places)[-(newest.maxlen or 1) :])
+        self._draw(rows, answers)
+
+    def _is_uncertain(self, answers: Answers) -> NDArray[np.bool_]:
+        """Whether another vote of one neighbour would change the answer, or the row is near a threshold."""
+        votes = answers.probabilities
+        found = np.zeros(len(votes), bool)
+        if votes.shape[1] > 1:
+            two = np.partition(votes, -2, axis=1)[:, -2:]
+            found |= two[:, 1] - two[:, 0] < 2.0 / self._info.k - _ROUNDING
+        if self._info.reject is not None:
+            limits = np.array([*self._info.reject.thresholds, np.inf])[answers.label]
+            found |= answers.distances[:, -1] >= NEAR * limits
+        return found
+
+    def _draw(self, rows: NDArray[Any], answers: Answers) -> None:
+        """Offers each row to the sample."""
+        size = self._keep.random
+        if not size:
+            return
+        order = np.arange(self._seen, self._seen + len(rows))
+        seats = np.where(order < size, order, self._rng.integers(0, order + 1))
+        self._seen += len(rows)
+        for place in np.flatnonzero(seats < size).tolist():
+            self._sample[int(seats[place])] = self._pick(rows, answers, place)
+
+    def _pick(self, rows: NDArray[Any], answers: Answers, place: int) -> _Picked:
+        return int(answers.label[place]), float(answers.distances[place, -1]), rows[place].copy()
+
+    def save(self) -> None:
+        """Writes the rows that wait; forgets them if somebody has wiped the ring."""
+        self._next = time.monotonic() + SECONDS
+        self._choose()
+        entries = [self._entry(kind, each) for kind, newest in self._newest.items() for each in newest]
+        entries += [self._entry("random", each) | {"seat": seat} for seat, each in self._sample.items()]
+        if not entries:
+            return
+        with contextlib.suppress(OSError):
+            if not ring_file.add(self._path, self._generation, self._keep, entries, self._seen):
+                self._begin()
+        for newest in self._newest.values():
+            newest.clear()
+        self._sample.clear()
+
+    def _entry(self, kind: str, picked: _Picked) -> ring_file.Entry:
+        code, distance, row = picked
+        cells = _cells(self._info, row)
+        return {
+            "id": hashlib.sha256(json.dumps(cells).encode()).hexdigest()[:_ID_DIGITS],
+            "kind": kind,
+            "time": int(time.time()),
+            "answer": UNKNOWN_LABEL if code == UNKNOWN else self._info.classes[code],
+            "distance": distance,
+            "row": cells,
+            "digest": self._digest,
+        }
+
+
+#: Vote shares are rounded to float32.
+_ROUNDING = 1e-5
+
+
+def _cells(info: KnnInfo, row: NDArray[Any]) -> list[Any]:
+    """Returns a row as it was read: the shortest numbers that give its values, and categories."""
+    numbers = [float(str(value)) for value in row]
+    if info.table is None:
+        return numbers
+    from device_agent.shared.features.coder import collapse
+
+    return collapse(info.table.columns, numbers)

@@ -1,0 +1,174 @@
+"""File of the rows that a board keeps for labelling.
+
+ROOT/ring.jsonl, mode 0600: one JSON object a line, appended under a kernel lock, and rewritten before it has twice
+the rows that it may hold. A kill leaves at most one incomplete line, which readers skip. The first line has the ring's
+generation and sizes; `wipe` begins another generation, by which a running process knows that its rows are not wanted
+any more. Never keeps a row in a ROOT of another user. Never stops an answer: the caller ignores its errors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from device_agent.shared.protocol import json_codec
+from device_agent.shared.protocol.model_info import Keep
+from device_agent.shared.safe_files import read_small
+from device_agent.system import durable
+
+#: Most bytes of the rows together; the oldest are left out.
+MAX_BYTES = 8 << 20
+_FLAGS = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+Entry = dict[str, Any]
+
+
+def read(path: Path) -> list[Entry]:
+    """Returns the rows in the file, the oldest first within each kind; none without a file.
+
+    Raises:
+        OSError: it is not an ordinary file, or cannot be read.
+    """
+    return _Content(_bytes(path)).rows()
+
+
+def begin(path: Path, keep: Keep) -> tuple[str, int]:
+    """Returns the generation of the ring, and how many rows were offered to its random sample; makes the file.
+
+    Raises:
+        OSError: this user may not keep rows here.
+    """
+    if path.parent.stat().st_uid != os.geteuid():
+        raise PermissionError(f"{path.parent} belongs to another user")
+    with _locked(path, os.O_CREAT):
+        found = _Content(_bytes(path))
+        generation = found.generation or os.urandom(8).hex()
+        if (generation, keep) != (found.generation, found.keep):
+            _replace(path, generation, keep, found)
+        return generation, found.seen
+
+
+def add(path: Path, generation: str, keep: Keep, entries: Iterable[Entry], seen: int) -> bool:
+    """Appends rows; returns whether it did: after `wipe` the ring has another generation.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    lines = [*map(_line, entries), _line({"seen": seen})]
+    with contextlib.suppress(FileNotFoundError), _locked(path) as descriptor:
+        found = _Content(_bytes(path))
+        if found.generation != generation:
+            return False
+        data = b"".join(lines)
+        if found.lines + len(lines) > 2 * sum(keep.sizes.values()) + 8 or found.size + len(data) > 2 * MAX_BYTES:
+            _replace(path, generation, keep, _Content(found.data + found.mended + data))
+        else:
+            durable.write_all(descriptor, found.mended + data)
+        return True
+    return False
+
+
+def wipe(path: Path) -> int:
+    """Removes all rows, also those that running processes have not written yet; returns how many there were.
+
+    Raises:
+        OSError: it cannot be read or written.
+    """
+    with contextlib.suppress(FileNotFoundError), _locked(path) as descriptor:
+        found = _Content(_bytes(path))
+        os.ftruncate(descriptor, 0)
+        durable.write_all(descriptor, _head(os.urandom(8).hex(), found.keep))
+        os.fsync(descriptor)
+        return len(found.rows())
+    return 0
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return read_small(path, 4 * MAX_BYTES)
+    except FileNotFoundError:
+        return b""
+
+
+@contextlib.contextmanager
+def _locked(path: Path, more: int = 0) -> Iterator[int]:
+    """Locks the file that has this name when the lock is held: another process may have replaced it meanwhile."""
+    while True:
+        descriptor = os.open(path, _FLAGS | more, durable.FILE_MODE)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            try:
+                same = os.path.samestat(os.fstat(descriptor), path.lstat())
+            except FileNotFoundError:
+                same = False
+            if same:
+                yield descriptor
+                return
+        finally:
+            os.close(descriptor)
+
+
+class _Content:
+    """What the bytes of the file hold; a line that is not a row counts for nothing."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.size, self.lines = data, len(data), data.count(b"\n")
+        self.mended = b"\n" if data and not data.endswith(b"\n") else b""
+        head = _parse(data.partition(b"\n")[0])
+        self.generation, self.keep = str(head.get("generation", "")), Keep()
+        with contextlib.suppress(json_codec.MalformedDocument):
+            self.keep = json_codec.from_plain(Keep, head.get("keep"))
+
+    @property
+    def seen(self) -> int:
+        """How many rows were offered to the random sample."""
+        found = [count for line in self.data.splitlines() if isinstance(count := _parse(line).get("seen"), int)]
+        return found[-1] if found else 0
+
+    def rows(self) -> list[Entry]:
+        """Returns the rows that the ring holds, by kind, the oldest first."""
+        kinds = list(self.keep.sizes)
+        return sorted(self.lasting(self.keep), key=lambda entry: kinds.index(entry["kind"]))
+
+    def lasting(self, keep: Keep) -> list[Entry]:
+        """Returns the last rows of each kind, and the last in each seat of the sample, in the order of the file."""
+        kinds: dict[str, dict[Any, tuple[int, Entry]]] = {kind: {} for kind in keep.sizes}
+        for place, entry in enumerate(map(_parse, self.data.splitlines())):
+            if entry.get("kind") in kinds and isinstance(entry.get("id"), str) and isinstance(entry.get("row"), list):
+                there, key = kinds[entry["kind"]], entry.get("seat", entry["id"])
+                there.pop(key, None)
+                there[key] = place, entry
+        kinds["random"] = {seat: each for seat, each in kinds["random"].items() if seat in range(keep.random)}
+        last = [each for kind, size in keep.sizes.items() for each in [*kinds[kind].values()][::-1][:size]]
+        return [entry for _, entry in sorted(last, key=lambda each: each[0])]
+
+
+def _parse(line: bytes) -> Entry:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _replace(path: Path, generation: str, keep: Keep, found: _Content) -> None:
+    """Rewrites the file with the rows that it holds; needs the lock on the old one."""
+    lines = [_line(entry) for entry in found.lasting(keep)]
+    size, first = sum(map(len, lines)), 0
+    while size > MAX_BYTES:
+        size, first = size - len(lines[first]), first + 1
+    head = _head(generation, keep) + _line({"seen": found.seen})
+    durable.write_atomic(path, head + b"".join(lines[first:]))
+
+
+def _head(generation: str, keep: Keep) -> bytes:
+    return _line({"generation": generation, "keep": json_codec.to_plain(keep)})
+
+
+def _line(entry: Entry) -> bytes:
+    return json.dumps(entry, separators=(",", ":"), allow_nan=False).encode() + b"\n"

@@ -1,0 +1,92 @@
+"""`knnkit collect`: brings home the rows that devices keep.
+
+Also the rows that they were taught. A device that fails is named, and the rows of the others stand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from knnkit.commands import _config, _output, _query, _selection
+from knnkit.data import collected
+from knnkit.data.collected import Columns, FieldRow
+from knnkit.errors import KnnkitError, UsageError
+from knnkit.fleet.jobs.collect import CollectJob, collect_rows, rows_in
+from knnkit.fleet.report import DeviceReport, FleetReport
+from knnkit.render.terminal import Column, Table, print_line
+
+_KINDS = ("enrolled", "unknown", "uncertain", "random")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Adds the rows of all devices that answer to the files in a folder; returns the exit code."""
+    _output.check_report_paths(arguments)
+    config = _config.load_config(arguments)
+    targets = _selection.select_targets(arguments, config)
+    folder: Path = arguments.output
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--output {folder}: {error.strerror}", hint="--output collected") from None
+    jobs = [CollectJob(target, pace=_selection.pace_of(arguments, config)) for target in targets]
+    report = _query.run_jobs(arguments, config, "collect", jobs, collect_rows)
+    report, files = _merge(report, folder)
+    heads: tuple[Column | str, ...] = ("device", *(Column(kind, right=True) for kind in _KINDS), "remarks")
+    code = _output.finish(arguments, report, table=Table(heads, tuple(map(_line, report.devices))))
+    for path, (new, waiting) in files.items():
+        if not arguments.json:
+            more = f"; knnkit label {path}" if waiting else ""
+            print_line(f"{path}: {new:,} new rows, {waiting:,} without a label{more}")
+    return code
+
+
+def _merge(report: FleetReport, folder: Path) -> tuple[FleetReport, dict[Path, tuple[int, int]]]:
+    """Writes the rows of each model; returns a report with their numbers, and new and unlabelled rows of each file."""
+    rows: dict[Columns, list[FieldRow]] = {}
+    devices = []
+    for device in report.devices:
+        if device.good:
+            brought = rows_in(device)
+            for columns, found in brought.rows.items():
+                rows.setdefault(columns, []).extend(found)
+            device = _counted(device, [row.kind for found in brought.rows.values() for row in found], brought.strange)
+        devices.append(device)
+    files: dict[Path, tuple[int, int]] = {}
+    for columns, brought_home in rows.items():
+        path = folder / f"{columns.model}.parquet"
+        try:
+            new = collected.merge(path, columns, brought_home)
+        except KnnkitError as error:
+            print_line(f"knnkit: {error}; try: {error.hint}", "bad", stream=sys.stderr)
+            names = {row.device for row in brought_home}
+            devices = [_failed(each, error) if each.name in names else each for each in devices]
+            continue
+        files[path] = (new, sum(row.label is None for row in collected.read(path).rows))
+    return replace(report, devices=tuple(devices)), files
+
+
+def _counted(device: DeviceReport, kinds: list[str], strange: int) -> DeviceReport:
+    counts = {kind: kinds.count(kind) for kind in _KINDS}
+    warnings = device.warnings
+    if strange:
+        warnings += (
+            f"{strange:,} rows stay there: their release is no longer on the device, so their columns are not known",
+        )
+    return replace(device, details=json.dumps(counts), warnings=warnings)
+
+
+def _failed(device: DeviceReport, error: KnnkitError) -> DeviceReport:
+    return replace(
+        device, exit_code=error.exit_code, reason="not-merged", message=f"{device.name}: {error}", hint=error.hint
+    )
+
+
+def _line(device: DeviceReport) -> tuple[str, ...]:
+    if not device.good:
+        return (device.name, *("-" for _ in _KINDS), device.said)
+    counts = json.loads(device.details)
+    return (device.name, *(f"{counts[kind]:,}" for kind in _KINDS), "; ".join(device.warnings))

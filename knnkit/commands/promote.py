@@ -1,0 +1,153 @@
+"""`knnkit promote`: adds labelled rows to the training data.
+
+Shows what the next model gains: labels that change on the evaluation rows of the present release, and on these rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from device_agent.shared.protocol import constants, json_codec
+from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.protocol.record import replace as with_changes
+from device_agent.shared.release.row_origins import Origins
+from device_agent.shared.safe_files import whole_file
+from knnkit.commands import _config
+from knnkit.commands.diff import evaluated, show
+from knnkit.config import edit, load
+from knnkit.config.parse import Build, FileData
+from knnkit.data import collected, patterns
+from knnkit.data.dataset import Dataset, label_array
+from knnkit.errors import DataError, UsageError
+from knnkit.evaluation import flips
+from knnkit.evaluation.flips import Asked, Comparison
+from knnkit.model.build import make_reference, origins_of
+from knnkit.model.stored import StoredModel, read_model
+from knnkit.render.sanitize import count
+from knnkit.render.terminal import Column, print_line, print_table
+from knnkit.training import promote, rows, source
+from knnkit.training.promote import Promotion
+from knnkit.training.source import Material
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Adds the rows, and prints what they change; returns 0."""
+    found = collected.read(arguments.file)
+    if arguments.model is None:
+        arguments.model = found.columns.model
+    build = _config.one_build(arguments)
+    material = source.load(build)
+    promotion = promote.plan(build, material, found, arguments.config.resolve().parent)
+    gain, unknown = None, ""
+    try:
+        gain = _gain(build, material, promotion) if promotion.rows else None
+    except DataError as error:  # such as a category that no training row had
+        unknown = str(error)
+    listed = False
+    if not arguments.dry_run and promotion.rows:
+        promote.write(promotion)
+    if not arguments.dry_run and promotion.path.exists():
+        listed = _list(arguments.config, build, promotion)
+    if arguments.json:
+        print(json_codec.dumps(_document(promotion, gain)))
+    else:
+        _show(arguments, promotion, gain, listed)
+        if unknown:
+            print_line(f"what the next model gains is not known: {unknown}", "warn", stream=sys.stderr)
+    return constants.EXIT_OK
+
+
+def _document(promotion: Promotion, gain: Comparison | None) -> dict[str, object]:
+    rows = [{"id": row.id, "label": row.label, "device": row.device, "time": row.time} for row in promotion.rows]
+    numbers = {"already": promotion.there, "without_label": promotion.waiting, "differing": promotion.differing}
+    return {"file": str(promotion.path), "rows": rows, **numbers, "gain": json_codec.to_plain(gain)}
+
+
+def _list(config: Path, build: Build, promotion: Promotion) -> bool:
+    """Adds the file to `files` of deploy.yaml, if it is not there; returns whether it did."""
+    data = build.model.data
+    assert isinstance(data, FileData)
+    there = {path.resolve() for path in patterns.expand(data.sources)}
+    name = promotion.id_column if data.id is None else None
+    if promotion.path.resolve() in there:
+        return False
+    with config.open(encoding="utf-8", newline="") as file:
+        text = file.read()
+    whole = load.load(config)
+    names = [each.model.name for each in whole.builds()]
+    place = ("model", "data") if whole.model is not None else ("models", names.index(build.model.name), "data")
+    changed = edit.with_file(text, place, f"{promote.FOLDER}/{promotion.path.name}", name, str(config))
+    with whole_file(config.resolve()) as out:
+        os.fchmod(out.fileno(), config.stat().st_mode & 0o777)
+        out.write(changed.encode())
+    return True
+
+
+# --- what the next model gains --------------------------------------------------------------------------------------
+def _gain(build: Build, material: Material, promotion: Promotion) -> Comparison | None:
+    """Returns what changes from the present release to its model with the new rows; None without a release."""
+    path = build.release.dir / constants.MODEL_FILE
+    if not path.is_file():
+        return None
+    try:
+        before = read_model(path)
+    except (ModelUnusable, OSError) as error:
+        raise UsageError(str(error), hint="knnkit build --force") from None
+    if before.info.feature_names != material.training.feature_names:
+        return None
+    new = _read(material, build, promotion)
+    after = _with_rows(before, material, new)
+    truth = tuple(map(str, new.labels.tolist()))
+    fresh = Asked(new.rows, new.rows, truth, origins_of(new), tuple(range(len(truth))))
+    asked = (evaluated(build.release.dir, before, set()), fresh)
+    return flips.compare(before, after, [flips.affordable(before, after, each) for each in asked])
+
+
+def _read(material: Material, build: Build, promotion: Promotion) -> Dataset:
+    """Returns the new rows as the model's features."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / promotion.path.name
+        file.write_bytes(promotion.fresh)
+        return replace(material.read(file, rows.label_of(build)), source=str(promotion.path))
+
+
+def _with_rows(before: StoredModel, material: Material, new: Dataset) -> StoredModel:
+    """Returns the model of the training rows and the new ones."""
+    training = material.training
+    labels = label_array([*training.labels.tolist(), *new.labels.tolist()], training.source)
+    rows = np.concatenate([training.rows, new.rows.astype(training.rows.dtype)])
+    both = Dataset(rows, labels, training.feature_names, training.source)
+    enrolment = replace(material, training=both, whole=None, spare=None).enrol(before.info.scale, before.info.metric)
+    reference = make_reference(material.spec, enrolment)
+    origins = Origins("training and field rows")
+    return replace(
+        before, info=with_changes(before.info, classes=enrolment.classes), reference=reference, training=origins
+    )
+
+
+# --- for people -----------------------------------------------------------------------------------------------------
+def _show(arguments: argparse.Namespace, promotion: Promotion, gain: Comparison | None, listed: bool) -> None:
+    if promotion.rows:
+        counts = Counter((row.label or "", row.device) for row in promotion.rows)
+        print_table(
+            ("label", "device", Column("rows", right=True)), [(*key, f"{n:,}") for key, n in sorted(counts.items())]
+        )
+    if gain is not None:
+        show(gain)
+    done = "would be added to" if arguments.dry_run else "added to"
+    print_line(f"{count(len(promotion.rows), 'row')} {done} {promotion.path}; {promotion.there:,} were there before")
+    if promotion.waiting:
+        print_line(f"{count(promotion.waiting, 'row')} without a label: knnkit label {arguments.file}", "warn")
+    if promotion.differing:
+        some = ", ".join(promotion.differing[:5])
+        print_line(f"{len(promotion.differing):,} are there with another label, and stay as they are: {some}", "warn")
+    if listed:
+        print_line(f"{arguments.config} names {promote.FOLDER}/{promotion.path.name} now; next: knnkit deploy")

@@ -1,0 +1,188 @@
+"""Parquet file of the rows that devices brought home.
+
+One file holds the rows of one model: its raw columns, device, time, kind, label, answer, distance, id and digest. A
+column of the model that has one of these names keeps it; ours then begins with `_`. Labels that people give are lines
+of a journal beside the file, each on the disk when `add_label` returns; readers see them at once, and the next `merge`
+writes them into the file. One process at a time changes a folder. Never drops a row.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from device_agent.shared.safe_files import whole_file
+from knnkit.errors import DataError, MissingDependency, UsageError, extra
+
+Cell = float | str | None
+_OURS = ("id", "device", "time", "kind", "label", "answer", "distance", "digest")
+_KEY = b"knnkit"
+_JOURNAL = ".labels.jsonl"
+
+
+@dataclass(frozen=True)
+class FieldRow:
+    """A row that a device brought home.
+
+    `id` is unique, `time` in seconds since 1970 by the device's clock, `kind` is enrolled, unknown, uncertain or
+    random. `label` is None until a person gives one. `answer` and `distance` (of the k-th neighbour) are the device's,
+    None for a row that was taught. `digest` names the release, `cells` are those of its raw columns.
+    """
+
+    id: str
+    device: str
+    time: int
+    kind: str
+    label: str | None
+    answer: str | None
+    distance: float | None
+    digest: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Name and raw columns of a model; the cells of `categories` are text."""
+
+    model: str
+    names: tuple[str, ...]
+    categories: tuple[str, ...] = ()
+
+    def ours(self, name: str) -> str:
+        """Returns the name of a column of ours beside these."""
+        while name in self.names:
+            name = f"_{name}"
+        return name
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The rows in a file, with the labels that people gave since it was written."""
+
+    path: Path
+    columns: Columns
+    rows: tuple[FieldRow, ...]
+
+
+def read(path: Path) -> Collection:
+    """Returns the rows of a file that `merge` wrote.
+
+    Raises:
+        UsageError: it is missing, or `merge` did not write it.
+        MissingDependency: pyarrow is not installed.
+    """
+    parquet = _parquet()
+    import pyarrow
+
+    try:
+        table = parquet.read_table(path)
+        known = json.loads(table.schema.metadata[_KEY])
+        columns = Columns(known["model"], tuple(known["columns"]), tuple(known["categories"]))
+        found = {name: table.column(columns.ours(name)).to_pylist() for name in _OURS}
+        cells = [table.column(name).to_pylist() for name in columns.names]
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file", hint="knnkit collect writes it") from None
+    except (OSError, pyarrow.ArrowException, LookupError, TypeError, ValueError) as error:
+        said = f"{path} is not a file of knnkit collect: {error}"
+        raise UsageError(said, hint="name a .parquet file that knnkit collect wrote") from None
+    given = _given(path)
+    rows = [FieldRow(*values) for values in zip(*(found[name] for name in _OURS), zip(*cells))]
+    labelled = tuple(replace(row, label=given.get(row.id, row.label)) for row in rows)
+    return Collection(path, columns, labelled)
+
+
+def merge(path: Path, columns: Columns, rows: Iterable[FieldRow]) -> int:
+    """Adds the rows whose id the file does not have, and writes the journal's labels into it; returns how many are new.
+
+    Raises:
+        DataError: the file holds rows with other columns.
+        UsageError: it is not a file of `merge`, or cannot be written.
+    """
+    with _alone(path.parent):
+        there = read(path) if path.exists() else Collection(path, columns, ())
+        if there.columns != columns:
+            hint = "knnkit collect --output OTHER"
+            raise DataError(f"{path} holds rows with other columns than the releases on the devices", hint=hint)
+        merged = {row.id: row for row in there.rows}
+        for row in rows:
+            merged.setdefault(row.id, row)
+        new = len(merged) - len(there.rows)
+        if new or _journal(path).exists():
+            _write(path, columns, tuple(merged.values()))
+            _journal(path).unlink(missing_ok=True)
+    return new
+
+
+def add_label(path: Path, row: str, label: str | None) -> None:
+    """Gives the row with an id a label, or takes it away (None); it is on the disk when this returns."""
+    line = json.dumps({"id": row, "label": label}).encode() + b"\n"
+    with _alone(path.parent):
+        descriptor = os.open(_journal(path), os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            size = os.fstat(descriptor).st_size
+            torn = size and os.pread(descriptor, 1, size - 1) != b"\n"
+            os.write(descriptor, b"\n" * bool(torn) + line)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _journal(path: Path) -> Path:
+    return path.with_name(f"{path.name}{_JOURNAL}")
+
+
+def _given(path: Path) -> dict[str, str | None]:
+    """Returns the last label of each row in the journal; a line that a crash cut short does not count."""
+    found: dict[str, str | None] = {}
+    with contextlib.suppress(FileNotFoundError):
+        for line in _journal(path).read_bytes().splitlines():
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                entry = json.loads(line)
+                found[str(entry["id"])] = None if entry["label"] is None else str(entry["label"])
+    return found
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _write(path: Path, columns: Columns, rows: Sequence[FieldRow]) -> None:
+    parquet = _parquet()
+    import pyarrow
+
+    kinds = {"time": pyarrow.int64(), "distance": pyarrow.float64()}
+    arrays = {
+        columns.ours(name): pyarrow.array([getattr(row, name) for row in rows], kinds.get(name, pyarrow.string()))
+        for name in _OURS
+    }
+    for place, name in enumerate(columns.names):
+        kind = pyarrow.string() if name in columns.categories else pyarrow.float64()
+        arrays[name] = pyarrow.array([row.cells[place] for row in rows], kind)
+    known = {"model": columns.model, "columns": columns.names, "categories": columns.categories}
+    table = pyarrow.table(arrays).replace_schema_metadata({_KEY: json.dumps(known)})
+    try:
+        with whole_file(path) as file:
+            parquet.write_table(table, file)
+        path.chmod(0o600)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}") from None
+
+
+def _parquet() -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingDependency(f"Parquet needs pyarrow: {error}", hint=extra("build")) from None
+    return pyarrow.parquet

@@ -1,0 +1,126 @@
+"""Reads what a device's `enrolled` and `ring` commands print.
+
+A device can be broken or hostile: every value is checked, and one wrong line is an error. No I/O.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from device_agent.shared.protocol import json_codec
+from device_agent.shared.protocol.constants import is_digest, is_name
+from knnkit.data.collected import Cell, Columns, FieldRow
+
+_MOST_TEXT = 1000
+KINDS = ("unknown", "uncertain", "random")
+
+
+@dataclass(frozen=True)
+class Brought:
+    """The rows of one device by the columns of their model; `strange` counts rows whose columns are not known."""
+
+    rows: dict[Columns, tuple[FieldRow, ...]]
+    strange: int = 0
+
+
+def read_columns(data: bytes) -> dict[str, Columns]:
+    """Returns digest -> columns of each release on a device.
+
+    Raises:
+        MalformedDocument: a line is not what the agent prints.
+    """
+    return dict(_columns(found) for found in _lines(data))
+
+
+def read_rows(device: str, enrolled: bytes, ring: bytes, columns: Mapping[str, Columns]) -> Brought:
+    """Returns the rows that a device prints, each id once; a row that was taught comes first.
+
+    Raises:
+        MalformedDocument: a line is not what the agent prints.
+    """
+    rows = [*(_row(device, found, "enrolled") for found in _lines(enrolled))]
+    rows += [_row(device, found, "") for found in _lines(ring)]
+    known: dict[Columns, dict[str, FieldRow]] = {}
+    strange = 0
+    for row in rows:
+        of = _columns_of(row, columns)
+        if of is None:
+            strange += 1
+        else:
+            known.setdefault(of, {}).setdefault(row.id, row)
+    return Brought({of: tuple(found.values()) for of, found in known.items()}, strange)
+
+
+def _columns_of(row: FieldRow, columns: Mapping[str, Columns]) -> Columns | None:
+    """Returns the columns of a row; if its release is no longer there, those of the only kind of rows that fits it."""
+    fitting = {of for of in columns.values() if _fits(row.cells, of)}
+    named = columns.get(row.digest)
+    if named is not None:
+        return named if named in fitting else None
+    return fitting.pop() if len(fitting) == 1 else None
+
+
+def _fits(cells: tuple[Cell, ...], columns: Columns) -> bool:
+    if len(cells) != len(columns.names):
+        return False
+    return all(
+        cell is None or isinstance(cell, str) == (name in columns.categories)
+        for cell, name in zip(cells, columns.names)
+    )
+
+
+def _lines(data: bytes) -> Iterator[dict[str, Any]]:
+    for line in data.splitlines():
+        found = json_codec.parse(line)
+        if not isinstance(found, dict):
+            raise json_codec.MalformedDocument("a line is not an object")
+        yield found
+
+
+def _columns(found: Mapping[str, Any]) -> tuple[str, Columns]:
+    names, categories = (tuple(map(_text, found.get(key) or ())) for key in ("columns", "categories"))
+    digest, model = _text(found.get("digest")), _text(found.get("name"))
+    if not (is_digest(digest) and is_name(model) and names and len(set(names)) == len(names)):
+        raise json_codec.MalformedDocument("the columns of a release are malformed")
+    return digest, Columns(model, names, categories)
+
+
+def _row(device: str, found: Mapping[str, Any], kind: str) -> FieldRow:
+    taught = kind == "enrolled"
+    kind = kind or _text(found.get("kind"))
+    cells, time = found.get("row"), found.get("time")
+    if not (taught or kind in KINDS) or not isinstance(cells, list) or not isinstance(time, int):
+        raise json_codec.MalformedDocument("a row is malformed")
+    answer = None if taught else _label(found.get("answer"))
+    return FieldRow(
+        id=_text(found.get("id")),
+        device=device,
+        time=max(-(2**62), min(time, 2**62)),
+        kind=kind,
+        label=_label(found.get("label")) if taught else None,
+        answer=answer,
+        distance=None if taught else _number(found.get("distance")),
+        digest=_text(found.get("digest")),
+        cells=tuple(
+            cell if cell is None else _text(cell) if isinstance(cell, str) else _number(cell) for cell in cells
+        ),
+    )
+
+
+def _label(value: Any) -> str:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else _text(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value or len(value) > _MOST_TEXT or not value.isprintable():
+        raise json_codec.MalformedDocument("a text is empty, too long, or not printable")
+    return value
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise json_codec.MalformedDocument("a cell is not a finite number")
+    return float(value)

@@ -1,0 +1,67 @@
+"""Brings home the rows that one device keeps.
+
+Also the rows that it was taught. Changes nothing on the device.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from device_agent.shared.protocol import constants, json_codec
+from knnkit.errors import DeviceFailed
+from knnkit.fleet.decide.field_rows import Brought, read_columns, read_rows
+from knnkit.fleet.device.connect import Job, Pause, just_sleep
+from knnkit.fleet.device.one_shot import agent_of, visit
+from knnkit.fleet.device.probe import Facts
+from knnkit.fleet.device.recorder import Listener, Recorder, nobody
+from knnkit.fleet.report import DeviceReport, Outcome
+from knnkit.transport.base import Transport
+
+#: Most bytes that a device may print: its agent keeps less.
+_MOST = 128 << 20
+_COMMANDS = {"columns": ("ring", "--columns"), "enrolled": ("enrolled",), "ring": ("ring",)}
+
+
+@dataclass(frozen=True)
+class CollectJob(Job):
+    """One device whose rows are wanted."""
+
+
+def collect_rows(job: CollectJob, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
+    """Brings rows home; every fault of a device becomes a report. `rows_in` reads them from its `details`."""
+
+    def collect(transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
+        agent = agent_of(job.target, facts)
+        recorder.know(release=facts.agent.committed if facts.agent else None)
+        with recorder.step("collect"):
+            printed = {name: _run(transport, agent, words, job.pace.command) for name, words in _COMMANDS.items()}
+            done = recorder.end(Outcome.ANSWERED, details=json.dumps(printed))
+            try:
+                rows_in(done)
+            except json_codec.MalformedDocument as error:
+                said = f"{job.target.name}: the rows that it keeps are malformed: {error}"
+                raise DeviceFailed(said, reason="bad-answer", hint="knnkit doctor --target HOST") from None
+        return recorder.end(Outcome.ANSWERED, details=done.details)
+
+    return visit(job, collect, listen, pause)
+
+
+def rows_in(report: DeviceReport) -> Brought:
+    """Returns the rows that `collect_rows` brought home.
+
+    Raises:
+        MalformedDocument: the device printed something else.
+    """
+    printed = {name: text.encode() for name, text in json.loads(report.details).items()}
+    return read_rows(report.name, printed["enrolled"], printed["ring"], read_columns(printed["columns"]))
+
+
+def _run(transport: Transport, agent: tuple[str, ...], words: tuple[str, ...], seconds: float) -> str:
+    """Returns what a command of the agent prints; nothing, if the agent is too old to know it."""
+    done = transport.run([*agent, *words, "--json"], timeout=seconds, max_output=_MOST)
+    if done.exit_code == constants.EXIT_USAGE and b"is not a COMMAND" in done.stdout + done.stderr:
+        return ""
+    if done.exit_code:
+        raise DeviceFailed(f"{transport.name}: {words[0]}: {done.complaint or done.exit_code}", reason="collect-failed")
+    return done.stdout.decode("utf-8", "replace")

@@ -1,0 +1,69 @@
+"""Page on which a person gives labels to rows.
+
+One row with its nearest training rows, and a button for each label. Every value is escaped. One script,
+which the page's nonce allows, turns keys into clicks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from device_agent import __version__
+from knnkit.data.collected import Cell, Columns, FieldRow
+from knnkit.render.html import environment
+from knnkit.render.sanitize import clean
+from knnkit.training.beside import Beside
+
+#: Columns of a row that are shown, at most.
+MOST_COLUMNS = 100
+
+
+@dataclass(frozen=True)
+class View:
+    """What the page shows: a row (None: all rows have labels), the training rows beside it, and a message."""
+
+    row: FieldRow | None
+    columns: Columns
+    labels: tuple[str, ...]
+    beside: tuple[Beside, ...]
+    progress: str
+    message: str = ""
+    undo: bool = False
+    why: str = ""  # why no training rows are beside it
+
+
+def render(view: View, nonce: str) -> str:
+    """Returns the page; its style and its script carry `nonce`."""
+    names = view.columns.names
+    return environment().get_template("label.html").render(
+        title=f"Label rows of {view.columns.model}",
+        view=view,
+        row=view.row,
+        distance=number(view.row.distance) if view.row else "",
+        beside=[{"label": each.label, "name": each.name, "shown": number(each.distance)} for each in view.beside],
+        lines=lines(view)[:MOST_COLUMNS],
+        more=f"{len(names) - MOST_COLUMNS:,} more columns" if len(names) > MOST_COLUMNS else "",
+        labels=view.labels,
+        progress=view.progress,
+        message=view.message,
+        undo=view.undo,
+        why=view.why,
+        nonce=nonce,
+        version=__version__,
+    )  # fmt: skip
+
+
+def lines(view: View) -> list[tuple[str, ...]]:
+    """Returns for each column its name, the row's cell, and those of the training rows."""
+    if view.row is None:
+        return []
+    rows: Sequence[Sequence[Cell]] = [view.row.cells, *(each.cells for each in view.beside)]
+    return [(name, *(number(row[place]) for row in rows)) for place, name in enumerate(view.columns.names)]
+
+
+def number(cell: Cell) -> str:
+    """Returns a cell as text; a missing one as a dash."""
+    if cell is None:
+        return "\u2013"
+    return clean(cell) if isinstance(cell, str) else f"{cell:.7g}"

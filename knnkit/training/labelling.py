@@ -1,0 +1,91 @@
+"""Labels for the rows of a collection.
+
+A label is on the disk when `give` returns. Rows with a label are left out; one that is skipped comes again at the end.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from knnkit.data.collected import Collection, FieldRow, add_label
+from knnkit.data.dataset import require_label
+from knnkit.errors import DataError
+from knnkit.model.stored import StoredModel
+from knnkit.training.beside import Beside, neighbours
+
+
+class Labelling:
+    """One person's work on one file.
+
+    Args:
+        collection: the rows.
+        model: shows its training rows beside each; None: nothing is shown.
+
+    Attributes:
+        given: number of labels given so far, less those undone.
+    """
+
+    def __init__(self, collection: Collection, model: StoredModel | None) -> None:
+        self.path, self.columns, self.given = collection.path, collection.columns, 0
+        self._model = model
+        self._waiting = deque(row for row in collection.rows if row.label is None)
+        self._done: list[FieldRow] = []
+        known = () if model is None else model.labels[:-1]
+        self._labels = dict.fromkeys([*known, *(row.label for row in collection.rows if row.label is not None)])
+
+    @property
+    def row(self) -> FieldRow | None:
+        """The row to label now; None if all have labels."""
+        return self._waiting[0] if self._waiting else None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that were used so far: those of the model first."""
+        return tuple(self._labels)
+
+    @property
+    def waiting(self) -> int:
+        """How many rows have no label."""
+        return len(self._waiting)
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether a label was given that can be taken back."""
+        return bool(self._done)
+
+    def beside(self) -> tuple[Beside, ...]:
+        """Returns the training rows that are nearest to the row."""
+        return () if self._model is None or self.row is None else neighbours(self._model, self.row.cells)
+
+    def give(self, text: str, row: str | None = None) -> None:
+        """Gives the row a label; nothing if `row` is the id of another one, as when a page is sent twice.
+
+        Raises:
+            DataError: it cannot be a label of this model.
+        """
+        if self.row is None or row not in (None, self.row.id):
+            return
+        label = text.strip()
+        require_label(label, "the label")
+        classes = self._model.info.classes if self._model else ()
+        if classes and all(isinstance(each, int) for each in classes) and not label.lstrip("-").isdecimal():
+            raise DataError(
+                f"the labels of {self.columns.model} are whole numbers, not {label!r}", hint="type a number"
+            )
+        add_label(self.path, self.row.id, label)
+        self._labels.setdefault(label)
+        self._done.append(self._waiting.popleft())
+        self.given += 1
+
+    def skip(self, row: str | None = None) -> None:
+        """Puts the row behind the others."""
+        if self.row is not None and row in (None, self.row.id):
+            self._waiting.rotate(-1)
+
+    def undo(self) -> None:
+        """Takes the last label back, and shows its row again."""
+        if self._done:
+            row = self._done.pop()
+            add_label(self.path, row.id, None)
+            self._waiting.appendleft(row)
+            self.given -= 1

@@ -1,0 +1,176 @@
+"""Adds labelled rows from the field to the training data.
+
+They go into a CSV file of their own, field/MODEL.csv beside deploy.yaml, which `files` of `data` then names. The user's
+own files are never written. Each row has the columns of the model, its label and its id, and where it comes from:
+device, time, kind and release. A row whose id is there is not added again.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from device_agent.shared.protocol.versions import utc
+from device_agent.shared.safe_files import whole_file
+from knnkit.config.parse import Build, FileData, GroupSplit, TimeSplit
+from knnkit.data.collected import Cell, Collection, FieldRow
+from knnkit.data.dataset import require_label
+from knnkit.errors import DataError, UsageError
+from knnkit.training.source import Material
+
+FOLDER = "field"
+ID = "row_id"
+_ORIGIN = ("device", "time", "kind", "digest")
+_NAMED = 6  # columns that a message names
+_CSV = "deploy.yaml with data: {file: train.csv, label: species}"
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """What is added.
+
+    Attributes:
+        path: the CSV file.
+        rows: the rows that are new in it.
+        waiting: number of rows without a label.
+        there: number of labelled rows that it has already.
+        differing: ids of those that it has with another label.
+        id_column: its column of ids; `data.id` of deploy.yaml must name it.
+        content: all of the file.
+        fresh: a file of the new rows alone.
+    """
+
+    path: Path
+    rows: tuple[FieldRow, ...]
+    waiting: int
+    there: int
+    differing: tuple[str, ...]
+    id_column: str
+    content: bytes
+    fresh: bytes
+
+
+def plan(build: Build, material: Material, found: Collection, folder: Path) -> Promotion:
+    """Returns what is to be added to the training data of `build`; changes nothing.
+
+    Raises:
+        UsageError: the rows are of another model, or its training data is not in files.
+        DataError: they have other columns, or a label that the training data cannot have.
+    """
+    data = build.model.data
+    if found.columns.model != build.model.name:
+        hint = f"name the file of {build.model.name}, or --model {found.columns.model}"
+        raise UsageError(f"{found.path} holds rows of {found.columns.model}, not of {build.model.name}", hint=hint)
+    if not isinstance(data, FileData) or data.target:
+        raise UsageError("rows can be added only to labelled rows in files", hint=_CSV)
+    names = columns_of(material)
+    ours, theirs = set(names), set(found.columns.names)
+    if ours != theirs:
+        odd = [f"they lack {name!r}" for name in sorted(ours - theirs)] + [
+            f"they have {name!r}" for name in sorted(theirs - ours)
+        ]
+        said = f"{found.path}: the rows have other columns than the training data: {', '.join(odd[:_NAMED])}"
+        hint = "collect again, into another folder, once the devices run a release of this deploy.yaml"
+        raise DataError(said, hint=hint)
+    labelled = [row for row in found.rows if row.label is not None]
+    _check_labels(found.path, material, labelled)
+    header = _Header(build, data, names)
+    path = folder / FOLDER / f"{build.model.name}.csv"
+    before = path.read_bytes() if path.exists() else b""
+    known = _known(path, before, header)
+    new = tuple(row for row in labelled if row.id not in known)
+    differing = tuple(row.id for row in labelled if known.get(row.id, row.label) != row.label)
+    return Promotion(
+        path, new, len(found.rows) - len(labelled), len(labelled) - len(new), differing, header.id,
+        before + header.lines(found.columns.names, new, first=not before),
+        header.lines(found.columns.names, new, first=True),
+    )  # fmt: skip
+
+
+def write(promotion: Promotion) -> None:
+    """Writes the file, completely or not at all; its earlier lines stay byte for byte."""
+    promotion.path.parent.mkdir(exist_ok=True)
+    with whole_file(promotion.path) as file:
+        file.write(promotion.content)
+
+
+def columns_of(material: Material) -> tuple[str, ...]:
+    """Returns the raw columns of a model's rows."""
+    if material.table is None:
+        return material.training.feature_names
+    return tuple(column.name for column in material.table.columns)
+
+
+class _Header:
+    """The columns of the file."""
+
+    def __init__(self, build: Build, data: FileData, names: Sequence[str]) -> None:
+        split = build.model.split
+        self._group = split.group if isinstance(split, GroupSplit) else None
+        self._time = split.time if isinstance(split, TimeSplit) else None
+        self.label, self.names = data.label, tuple(names)
+        beside = [name for name in (self._group, self._time) if name is not None and name not in names]
+        taken = {*names, data.label, *beside}
+        self.id = data.id or _free(ID, taken)
+        self._origin = [_free(name, {*taken, self.id}) for name in _ORIGIN]
+        self.all = [*names, data.label, *beside, *([self.id] if self.id not in names else []), *self._origin]
+
+    def lines(self, order: Sequence[str], rows: Iterable[FieldRow], *, first: bool) -> bytes:
+        """Returns the lines of rows whose cells are in this order; with the header if they are the first."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.all, lineterminator="\n")
+        if first:
+            writer.writeheader()
+        for row in rows:
+            when = utc(row.time)
+            origin = dict(zip(self._origin, (row.device, when, row.kind, row.digest)))
+            beside = {name: value for name, value in ((self._group, row.device), (self._time, when)) if name}
+            cells = {name: _shown(cell) for name, cell in zip(order, row.cells)}
+            writer.writerow({**origin, **beside, **cells, self.label: row.label, self.id: row.id})
+        return text.getvalue().encode()
+
+
+def _free(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name = f"_{name}"
+    return name
+
+
+def _shown(cell: Cell) -> str:
+    return "" if cell is None else cell if isinstance(cell, str) else f"{cell!r}".removesuffix(".0")
+
+
+def _check_labels(path: Path, material: Material, rows: Sequence[FieldRow]) -> None:
+    numbers = material.training.labels.dtype.kind in "iu"
+    for row in rows:
+        label = str(row.label)
+        require_label(label, f"{path}, row {row.id}")
+        if numbers and not label.lstrip("-").isdecimal():
+            hint = f"knnkit label {path}, with a whole number"
+            raise DataError(
+                f"{path}, row {row.id}: the label {label!r} is not a whole number, as all others are", hint=hint
+            )
+
+
+def _known(path: Path, content: bytes, header: _Header) -> dict[str, str]:
+    """Returns id -> label of the rows in the file.
+
+    Raises:
+        DataError: its columns are others than those that are to be added, or its last line has no end.
+    """
+    if not content:
+        return {}
+    try:
+        rows = list(csv.DictReader(io.StringIO(content.decode(), newline="")))
+        there = next(csv.reader([content.decode().splitlines()[0]]))
+    except (ValueError, csv.Error) as error:
+        raise DataError(
+            f"{path}: {error}", hint=f"move {path} away; the rows in it are lost for the next build"
+        ) from None
+    if there != header.all or not content.endswith(b"\n"):
+        hint = f"end {path} with a newline, or move it away and promote all rows again"
+        raise DataError(f"{path} has other columns than the rows to add, or its last line is not complete", hint=hint)
+    return {row[header.id]: row[header.label] for row in rows}

@@ -1,0 +1,161 @@
+"""Labels by page and by terminal: each on the disk at once, and nothing but this page reaches the server."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import random
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+from support import browser
+from support.releases import Releases
+
+from device_agent.shared.protocol import constants
+from knnkit import cli
+from knnkit.commands._label_server import LabelServer
+from knnkit.data.collected import Columns, FieldRow, merge, read
+from knnkit.model.stored import read_model
+from knnkit.training.labelling import Labelling
+
+PLANTS = Columns("plants", ("length", "width", "soil", "size"), ("soil", "size"))
+EVIL = "<script>alert(1)</script>\"'&"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    draw, path = random.Random(1), tmp_path / "plants.parquet"
+    merge(path, PLANTS, [
+        FieldRow(f"r{n}", EVIL, n, "unknown", None, "unknown", 2.5, "d", (draw.uniform(0, 6), width, soil, "small"))
+        for n, (width, soil) in enumerate([(1.0, "sand"), (1.0, "clay"), (0.5, EVIL), (None, "sand"), (1.0, "clay")])
+    ])  # fmt: skip
+    return path
+
+
+def labels(file: Path) -> dict[str, str | None]:
+    return {row.id: row.label for row in read(file).rows}
+
+
+@contextlib.contextmanager
+def served(file: Path, releases: Releases) -> Iterator[LabelServer]:
+    model = read_model(releases["watched"] / constants.MODEL_FILE)
+    server = LabelServer(Labelling(read(file), model), "no model")
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def ask(
+    server: LabelServer, form: dict[str, str] | None = None, path: str | None = None, **headers: str
+) -> tuple[int, str, dict[str, str]]:
+    connection = http.client.HTTPConnection(server.host, timeout=20)
+    own = {"Origin": f"http://{server.host}"} if form is not None else {}
+    body = None if form is None else urlencode(form)
+    method = "GET" if form is None else "POST"
+    connection.request(method, server.path if path is None else path, body, own | headers)
+    answer = connection.getresponse()
+    found = answer.status, answer.read().decode(), dict(answer.getheaders())
+    connection.close()
+    return found
+
+
+def test_each_label_is_on_the_disk_when_the_page_answers(file: Path, releases: Releases) -> None:
+    with served(file, releases) as server:
+        assert server.server_address[0] == "127.0.0.1"
+        assert ask(server, {"id": "r0", "label": "k1"})[0] == 303
+        assert labels(file)["r0"] == "k1"
+        ask(server, {"id": "r0", "label": "k2"})  # the same page, sent again
+        assert [labels(file)[name] for name in ("r0", "r1")] == ["k1", None]
+        ask(server, {"id": "r1", "do": "skip"})
+        ask(server, {"id": "r2", "label": "a new \u00e9 <one>"})
+        ask(server, {"do": "undo"})
+        assert labels(file)["r2"] is None
+        for wrong in ("unknown", " ", "a\nb", "\x1b[2J", "x" * 5000):
+            assert ask(server, {"id": "r2", "label": wrong})[0] == 303
+            assert 'class="verdict warn"' in ask(server)[1]
+        for name, label in (("r2", "k0"), ("r3", "k0"), ("r4", "k2"), ("r1", "k2")):
+            ask(server, {"id": name, "label": label})
+        assert "Every row has a label" in ask(server)[1]
+    assert labels(file) == {"r0": "k1", "r1": "k2", "r2": "k0", "r3": "k0", "r4": "k2"}
+
+
+def test_the_page_escapes_what_devices_said_and_shows_neighbours(file: Path, releases: Releases) -> None:
+    with served(file, releases) as server:
+        first, third = ask(server), None
+        for _ in range(2):
+            ask(server, {"id": read(file).rows[_].id, "do": "skip"})
+        third = ask(server)
+        for status, page, headers in (first, third):
+            assert status == 200
+            assert EVIL not in page
+            assert "&lt;script&gt;alert(1)" in page
+            nonce = re.search(r"script-src 'nonce-([^']+)'", headers["Content-Security-Policy"])
+            assert nonce
+            assert page.count("<script") == page.count(f'<script nonce="{nonce[1]}"') == 1
+            assert headers["Cache-Control"] == "no-store"
+            assert "default-src 'none'" in headers["Content-Security-Policy"]
+        assert first[1].count("<br>distance") == 3, "k neighbours"
+        assert first[2]["Content-Security-Policy"] != third[2]["Content-Security-Policy"], "a nonce is used once"
+
+
+def test_other_hosts_paths_and_pages_reach_nothing(file: Path, releases: Releases) -> None:
+    with served(file, releases) as server:
+        port = server.server_address[1]
+        for host in (
+            "localhost",
+            f"localhost:{port}",
+            "evil.example",
+            f"evil.example:{port}",
+            f"127.0.0.1:{port + 1}",
+            "",
+        ):
+            assert ask(server, Host=host)[0] == 404
+            assert ask(server, {"id": "r0", "label": "k1"}, Host=host)[0] == 404
+        for path in ("/", server.path[:-1], server.path[:-2] + "x/", server.path + "x", "/%2e" + server.path):
+            assert ask(server, path=path)[0] == 404
+        form = {"id": "r0", "label": "k1"}
+        for origin in ("null", "http://evil.example", f"http://localhost:{port}", f"https://{server.host}", ""):
+            assert ask(server, form, Origin=origin)[0] == 403
+        for length in ("-1", "99999999", "x"):
+            assert ask(server, form, **{"Content-Length": length})[0] == 403
+        assert ask(server)[0] == 200
+    assert set(labels(file).values()) == {None}
+
+
+@pytest.mark.skipif(browser.find() is None, reason="no Chromium here")
+def test_a_key_gives_a_label_in_a_real_browser(file: Path, releases: Releases) -> None:
+    press = "document.dispatchEvent(new KeyboardEvent('keydown', {key: '2', bubbles: true}))"
+    with served(file, releases) as server, browser.launch() as running:
+        visit = running.visit(server.url, width=400, scripts=True, measure=press)
+        assert visit.console == []
+        assert [url for url in visit.requests if not url.startswith("data:")][:1] == [server.url]
+        shown = running.visit(server.url, width=400, measure="document.body.innerText")
+        assert "1 labelled, 4 left" in shown.measured
+    assert labels(file)["r0"] == "k1"
+
+
+def test_the_terminal_takes_numbers_labels_and_keys(
+    file: Path, releases: Releases, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = ["3", "", "new one", "u", "unknown", "k0", "q"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(answers) + "\n"))
+    words = ["label", str(file), "--terminal", "--release", str(releases["watched"])]
+    assert cli.main(words) == 0
+    assert labels(file) == {"r0": "k2", "r1": None, "r2": "k0", "r3": None, "r4": None}
+    said = capsys.readouterr()
+    assert "2 labels given, 3 rows have none" in said.out
+    assert "reserved for rejected rows" in said.err
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert cli.main(words) == 0
+    assert cli.main(["label", str(file.with_name("other.parquet"))]) == 2
+    assert "no such file" in capsys.readouterr().err

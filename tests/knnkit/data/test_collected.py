@@ -1,0 +1,71 @@
+"""The file of rows that came home: each once, labels kept through crashes, columns of any name."""
+
+from __future__ import annotations
+
+import os
+import random
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from knnkit.data.collected import Columns, FieldRow, add_label, merge, read
+from knnkit.errors import DataError, UsageError
+
+PLANTS = Columns("plants", ("id", "label", "_id", "soil"), ("soil",))
+
+
+def row(name: str, draw: random.Random) -> FieldRow:
+    answers = ("k0", draw.random()) if draw.random() < 0.7 else (None, None)
+    cells = (draw.random(), None, 5.1, draw.choice(["sand", None, "loam \u00e9,\"'"]))
+    return FieldRow(name, "board-1", draw.randrange(2**40), "random", None, *answers, "d" * 64, cells)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_file_holds_what_a_dictionary_would(seed: int, tmp_path: Path) -> None:
+    draw, path = random.Random(seed), tmp_path / "plants.parquet"
+    wanted: dict[str, FieldRow] = {}
+    assert merge(path, PLANTS, []) == 0
+    for _ in range(60):
+        if wanted and draw.random() < 0.6:
+            name, label = draw.choice(sorted(wanted)), draw.choice(["k1", "n\u00e9w", "5", None])
+            add_label(path, name, label)
+            wanted[name] = replace(wanted[name], label=label)
+        else:
+            rows = [row(f"{draw.randrange(30)}", draw) for _ in range(draw.randrange(4))]
+            new = {each.id: each for each in reversed(rows) if each.id not in wanted}
+            assert merge(path, PLANTS, rows) == len(new)
+            wanted |= {each.id: each for each in rows if new.get(each.id) is each}
+        if path.exists():
+            assert {each.id: each for each in read(path).rows} == wanted
+            assert (read(path).columns, stat.S_IMODE(path.stat().st_mode)) == (PLANTS, 0o600)
+
+
+def test_a_crash_while_a_label_is_written_loses_that_label_alone(tmp_path: Path) -> None:
+    path, draw = tmp_path / "plants.parquet", random.Random(1)
+    merge(path, PLANTS, [row("a", draw), row("b", draw)])
+    add_label(path, "a", "k1")
+    journal = next(tmp_path.glob("*.jsonl"))
+    first = journal.read_bytes()
+    add_label(path, "b", "k2")
+    whole = journal.read_bytes()
+    for cut in range(len(first), len(whole)):
+        journal.write_bytes(whole[:cut])
+        assert [each.label for each in read(path).rows] in (["k1", None], ["k1", "k2"])
+        add_label(path, "b", "k3")
+        assert [each.label for each in read(path).rows] == ["k1", "k3"]
+
+
+def test_other_files_and_other_columns_are_refused_and_stay(tmp_path: Path) -> None:
+    path = tmp_path / "plants.parquet"
+    with pytest.raises(UsageError, match="no such file"):
+        read(path)
+    merge(path, PLANTS, [row("a", random.Random(2))])
+    before = path.read_bytes()
+    with pytest.raises(DataError, match="other columns"):
+        merge(path, replace(PLANTS, names=("id", "label", "_id", "clay")), [row("b", random.Random(3))])
+    assert path.read_bytes() == before
+    path.write_bytes(b"PAR1" + os.urandom(100))
+    with pytest.raises(UsageError, match="is not a file of knnkit collect"):
+        read(path)

@@ -1,0 +1,124 @@
+"""Rows from the field join the training data: each once, in a file of their own, and deploy.yaml keeps its text."""
+
+from __future__ import annotations
+
+import csv
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from knnkit.commands import promote as command
+from knnkit.config import edit, load
+from knnkit.config.parse import parse
+from knnkit.data.collected import Collection, Columns, FieldRow
+from knnkit.errors import ConfigError, DataError, KnnkitError, UsageError
+from knnkit.training import promote, source
+
+DATA = {
+    "flow": "data: {file: 'train.csv', label: y, drop: [when]}  # ours",
+    "block": "data:\n    # the rows\n    file: train.csv   # here\n    label: y\n    drop: [when]",
+    "list": "data: {files: [train.csv], label: y, drop: [when]}",
+    "block list": "data:\n    files:\n      - train.csv   # first\n    label: y\n    drop: [when]",
+    "pattern": "data: {files: 'tr*.csv', label: y, drop: [when]}",
+    "with ids": "data: {file: train.csv, label: y, drop: [when], id: name}",
+    "group": "data: {file: train.csv, label: y, drop: [when]}\n  split: {group: place}",
+}
+
+
+def project(folder: Path, data: str, ints: bool = False) -> Path:
+    draw = random.Random(1)
+    with (folder / "train.csv").open("w") as file:
+        file.write("when,name,a,device,place,y\n")
+        for number in range(60):
+            label = number % 3 if ints else "xyz"[number % 3]
+            file.write(f"t{number},n{number},{draw.gauss(number % 3, 0.1):.3f},{number % 5},p{number % 7},{label}\n")
+    if "id: name" not in data:
+        data = data.replace("drop: [when]", "drop: [when, name]")
+    if "group" not in data:
+        data = data.replace("drop: [when", "drop: [place, when")
+    file = folder / "deploy.yaml"
+    file.write_text(f"# head\nmodel:\n  name: m   # its name\n  {data}\n  k: 1\n  test: 0.2   # held out\n")
+    return file
+
+
+def field_rows(count: int, label: str | None = "new", start: int = 0) -> tuple[FieldRow, ...]:
+    return tuple(
+        FieldRow(f"id{n}", f'b,"{n}', 1_700_000_000 + n, "enrolled", label, None, None, "d", (float(n % 4), n + 0.125))
+        for n in range(start, start + count)
+    )
+
+
+def plan(file: Path, rows: tuple[FieldRow, ...], names: tuple[str, ...] = ("device", "a")) -> promote.Promotion:
+    build = load.load(file).builds()[0]
+    collection = Collection(file.with_name("m.parquet"), Columns("m", names), rows)
+    return promote.plan(build, source.load(build), collection, file.parent)
+
+
+@pytest.mark.parametrize("kind", DATA)
+def test_promoted_rows_are_loaded_with_the_others_and_nothing_else_changes(kind: str, tmp_path: Path) -> None:
+    file = project(tmp_path, DATA[kind])
+    train, text = (tmp_path / "train.csv").read_bytes(), file.read_text()
+    before = source.load(load.load(file).builds()[0])
+    first = plan(file, (*field_rows(5), *field_rows(2, None, 5)))
+    assert (len(first.rows), first.waiting, first.there) == (5, 2, 0)
+    promote.write(first)
+    assert command._list(file, load.load(file).builds()[0], first)
+    assert not command._list(file, load.load(file).builds()[0], first), "it is listed once"
+    changed = file.read_text()
+    for line in text.splitlines():
+        comment = line.partition("#")[2]
+        assert comment in changed
+    after = source.load(load.load(file).builds()[0])
+    rows = [np.concatenate([m.training.rows, m.held_out.rows]) for m in (before, after) if m.held_out]
+    assert len(rows[1]) == len(rows[0]) + 5
+    assert after.training.feature_names == before.training.feature_names == ("a", "device")
+    every = {tuple(row) for row in rows[1].tolist()}
+    assert {(n + 0.125, float(n % 4)) for n in range(5)} <= every
+    ids = {*(after.training.ids if after.training.ids is not None else ())}
+    assert ids & {f"id{n}" for n in range(5)}, "a device can see that its row is in the model"
+    again = plan(file, (*field_rows(5), *field_rows(1, "other", 4), *field_rows(3, "x", 5)))
+    assert (len(again.rows), again.there, again.differing) == (3, 6, ("id4",))
+    assert again.content.startswith(first.content), "lines that are there stay"
+    promote.write(again)
+    assert [row["y"] for row in csv.DictReader(again.path.read_text().splitlines())] == ["new"] * 5 + ["x"] * 3
+    assert (tmp_path / "train.csv").read_bytes() == train
+
+
+def test_wrong_columns_labels_and_sources_are_refused_by_name(tmp_path: Path) -> None:
+    file = project(tmp_path, DATA["flow"], ints=True)
+    cases = {
+        "they lack 'a', they have 'b'": (field_rows(1, "1"), ("device", "b")),
+        "they lack 'a'": (field_rows(1, "1"), ("device", "device2")),
+        "'new' is not a whole number": (field_rows(1), ("device", "a")),
+        "reserved": (field_rows(1, "unknown"), ("device", "a")),
+    }
+    for said, (rows, names) in cases.items():
+        with pytest.raises(KnnkitError, match=said) as found:
+            plan(file, rows, names)
+        assert found.value.hint
+    build = load.load(file).builds()[0]
+    other = Collection(file, Columns("other", ("a",)), ())
+    with pytest.raises(UsageError, match="rows of other, not of m"):
+        promote.plan(build, source.load(build), other, tmp_path)
+    iris = parse("model: {name: m, data: {sklearn: iris}}", base=tmp_path).builds()[0]
+    with pytest.raises(UsageError, match="only to labelled rows in files"):
+        promote.plan(iris, source.load(build), Collection(file, Columns("m", ("a",)), ()), tmp_path)
+    promoted = plan(file, field_rows(1, "1"))
+    promote.write(promoted)
+    promoted.path.write_bytes(promoted.content.rstrip(b"\n"))
+    with pytest.raises(DataError, match="last line is not complete"):
+        plan(file, field_rows(2, "1"))
+
+
+def test_a_file_name_of_any_kind_is_listed(tmp_path: Path) -> None:
+    for name in ("field/m.csv", "a b.csv", "it's, [new].csv", "\u00e9.csv", "-x.csv", "# y.csv"):
+        for data in DATA.values():
+            text = f"model:\n  name: m\n  {data}\n"
+            own = None if "id: name" in data else "row_id"
+            found = yaml.safe_load(edit.with_file(text, ("model", "data"), name, own, "deploy.yaml"))["model"]["data"]
+            assert (found["files"][-1], found["id"]) == (name, own or "name")
+    with pytest.raises(ConfigError, match="cannot be changed alone"):
+        edit.with_file("a: &d {file: x.csv}\nmodel: {data: *d}\n", ("model", "data"), "y.csv", None, "deploy.yaml")
