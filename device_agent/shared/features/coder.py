@@ -231,6 +231,10 @@ class Coder:
             counts[name] = counts.get(name, 0) + 1
         self._row.clear()
 
+    def drop_row(self) -> None:
+        """Counts nothing of a row that turned out to be bad."""
+        self._row.clear()
+
     def take_news(self) -> list[str]:
         """Returns what was filled or ignored in a column for the first time since the last call."""
         news, self._news = self._news, []

@@ -87,7 +87,11 @@ class TableJsonParser(JsonParser):
         return super()._from_object({**dict.fromkeys(self._names), **found})
 
     def _read_values(self, values: Sequence[Any]) -> list[float]:
-        numbers = [self._read_value(index, value) for index, value in enumerate(values)]
+        try:
+            numbers = [self._read_value(index, value) for index, value in enumerate(values)]
+        except BadInput:
+            self.coder.drop_row()
+            raise
         self.coder.end_row()
         return numbers
 
