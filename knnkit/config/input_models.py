@@ -48,6 +48,12 @@ Numbers = Annotated[
     Words("a number, or one a channel"),
     Field(min_length=1, max_length=3),
 ]
+Deviations = Annotated[
+    tuple[Annotated[float, Field(gt=0.0, allow_inf_nan=False)], ...],
+    BeforeValidator(_as_numbers),
+    Words("a number above 0, or one a channel"),
+    Field(min_length=1, max_length=3),
+]
 Stages = Annotated[
     tuple[Annotated[StageConfig, BeforeValidator(_as_stage)], ...],
     BeforeValidator(_as_list),
@@ -76,8 +82,8 @@ class NormaliseConfig(Section):
 
     mean: Annotated[Numbers, Example("127.5")] = (0.0,)
     """A number, or one a channel."""
-    std: Annotated[Numbers, Example("127.5")] = (255.0,)
-    """A number, or one a channel; not 0."""
+    std: Annotated[Deviations, Example("127.5")] = (255.0,)
+    """A number above 0, or one a channel."""
 
 
 class ImageConfig(Section):
@@ -97,8 +103,8 @@ class ImageConfig(Section):
     @pydantic.model_validator(mode="after")
     def _one_a_channel(self) -> ImageConfig:
         for key, values in (("mean", self.normalise.mean), ("std", self.normalise.std)):
-            if len(values) not in (1, self.channels) or (key == "std" and 0.0 in values):
-                problem = f"`{key}` has {len(values)} numbers for {self.channels} channels, or is 0"
+            if len(values) not in (1, self.channels):
+                problem = f"`{key}` has {len(values)} numbers for {self.channels} channels"
                 raise no_sense(problem, "normalise: {mean: 127.5, std: 127.5}")
         return self
 
@@ -118,7 +124,7 @@ class InputConfig(Section):
     """The inputs are sounds: WAV, or raw PCM (.pcm, .raw: 16 bits, one channel, at this rate)."""
     image: Annotated[ImageConfig | None, Example("{size: [96, 96]}")] = None
     """The inputs are pictures: PNG and JPEG, which need Pillow on the device, or arrays of pixels."""
-    bound: Annotated[float, Example("0.05")] = Field(default=0.05, gt=0.0, lt=1.0)
+    bound: Annotated[float, Example("0.1")] = Field(default=0.1, gt=0.0, lt=1.0)
     """How far a device's row may lie from the host's, as a share of the distance of the k-th neighbour or of the spread
     of the training rows, whichever is more. Other processors round the same networks otherwise."""
     pool: Annotated[Pools, Example("[mean, max]")] = ()

@@ -198,7 +198,7 @@ def test_stages_give_the_host_s_labels_on_every_processor(
         print(name, own)
         assert (found["certificate"]["different"], found["certificate"]["failures"]) == (0, [])
         assert (own["above"], own["search_different"], own["labels_different"]) == (0, 0, 0)
-        assert own["largest_error"] <= (1e-4 if release == "tones" else 0.05)
+        assert own["largest_error"] <= (1e-4 if release == "tones" else 0.1)
         labels[name] = found["labels"]
     assert len(labels) == 4
     if release == "tones":  # float32 throughout

@@ -111,7 +111,7 @@ class Input:
 
     stages: tuple[Stage, ...] = ()
     pool: tuple[Pool, ...] = ()
-    bound: float = 0.05
+    bound: float = 0.1
     width: int | None = None
     columns: tuple[str, ...] = ()
     audio: Audio | None = None

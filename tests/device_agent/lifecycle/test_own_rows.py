@@ -22,7 +22,7 @@ def test_the_certificate_counts_three_things_apart(runtime: str, releases: Relea
     found = device.ask("activate", device.stage(releases["pixels"]), "--runtime", runtime)["certificate"]
     own = found["embedding"]
     assert (found["identical"] + found["equivalent"], found["different"]) == (own["rows"], 0)
-    assert 0.0 <= own["largest_error"] <= own["bound"] == 0.05
+    assert 0.0 <= own["largest_error"] <= own["bound"] == 0.1
     assert (own["above"], own["search_different"], own["labels_different"]) == (0, 0, 0)
     assert own["labels_same"] + own["labels_open"] == own["rows"]
     assert found["accuracy_rows"] == own["rows"]
