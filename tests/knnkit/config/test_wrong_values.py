@@ -68,7 +68,7 @@ REST = {
     "classify": {"keep": ["id", "time of day"]},
 }
 WINDOW = {"columns": ["x", "y"], "rows": 8, "hop": 4, "time": "t", "gap": 0.1, "recording": "id"}
-WAVES = {"features": ["mean", {"spectrum": 2}]}
+WAVES = {"features": ["mean", "std"]}
 FILES: list[dict[str, Any]] = [
     {"model": MODEL, **REST},
     {"model": {"name": "fruit", "data": {"sklearn": "iris"}, "test": 0.3}},
