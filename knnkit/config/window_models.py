@@ -69,15 +69,17 @@ _KNOWN = ("mean", "std", "min", "max", "rms", "zero_crossings")
 
 
 def _as_features(value: Any) -> Any:
-    """Returns (name, bands) of each feature; nothing for `raw`."""
+    """Returns the list of features; empty for `raw`."""
     if value == "raw":
         return ()
     if not isinstance(value, list | tuple) or not value:
         raise ValueError(f"expected raw, or a list of {', '.join(_KNOWN)} and spectrum: N")
-    return tuple(each if isinstance(each, tuple) else _as_feature(each) for each in value)
+    return value
 
 
-def _as_feature(value: Any) -> tuple[str, int]:
+def _as_feature(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return value
     if isinstance(value, str) and value in _KNOWN:
         return value, 0
     bands = value.get("spectrum") if isinstance(value, dict) and len(value) == 1 else None
@@ -89,7 +91,7 @@ def _as_feature(value: Any) -> tuple[str, int]:
 
 
 Features = Annotated[
-    tuple[tuple[str, int], ...],
+    tuple[Annotated[tuple[str, int], BeforeValidator(_as_feature), Words(f"{', '.join(_KNOWN)} or spectrum: N")], ...],
     BeforeValidator(_as_features),
     WithJsonSchema({"anyOf": [{"const": "raw"}, {"type": "array", "items": {"type": ["string", "object"]}}]}),
     Words(f"raw, or a list of {', '.join(_KNOWN)} and spectrum: N"),
