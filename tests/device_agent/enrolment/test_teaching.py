@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -9,6 +10,7 @@ import shutil
 import threading
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,8 +23,13 @@ from support.releases import Releases
 from device_agent import cli
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.record import replace
-from device_agent.shared.protocol.reports import TaughtCheck
+from device_agent.shared.protocol.reports import Certificate, TaughtCheck
+from knnkit.errors import ParityFailed
 from knnkit.evaluation.taught import contradicts
+from knnkit.fleet.device.recorder import Recorder, nobody
+from knnkit.fleet.jobs import query
+from knnkit.fleet.targets import Target
+from knnkit.transport.local import LocalTransport
 
 ROSE = b"9,9,9,9\n9.1,9,9,9\n9,9.1,9,9\n"
 #: A row of the new label, and one of an old.
@@ -130,6 +137,25 @@ def test_status_and_certificate_name_what_is_taught(taught: Device, releases: Re
     assert "otherwise" in contradicts(release, said["release"], lines, replace(told, answers="0" * 64))
     other = replace(told, digest=hashlib.sha256(lines[:-300]).hexdigest())
     assert "sent" in contradicts(release, said["release"], lines, other)
+
+
+def test_parity_replays_the_taught_rows_of_a_device(taught: Device, releases: Releases) -> None:
+    teach(taught)
+    proof = json_codec.from_plain(Certificate, taught.ask("check"))
+    assert proof.taught is not None
+    local = Target("local", None)
+    question = query.Question(local, "parity", "me", built={proof.release: releases["taught"]})
+    facts: Any = SimpleNamespace(agent_argv=tuple(taught.argv()))
+
+    def replay(certificate: Certificate) -> None:
+        query._replay(question, LocalTransport(), facts, Recorder(local, nobody), certificate)
+
+    replay(proof)
+    lie = replace(proof, taught=replace(proof.taught, answers="0" * 64))
+    with pytest.raises(ParityFailed, match="otherwise than the reference") as caught:
+        replay(lie)
+    assert caught.value.reason == "taught-differs"
+    query._replay(dataclasses.replace(question, built={}), LocalTransport(), facts, Recorder(local, nobody), lie)
 
 
 def test_taught_rows_that_change_golden_rows_are_counted(device: Device, releases: Releases) -> None:
