@@ -103,7 +103,7 @@ class TfKNN:
     def of(cls, fitted: Fitted) -> TfKNN:
         """Returns the classifier with rows that are in model space already."""
         model = cls.__new__(cls)
-        model.fitted, model._labelled = fitted, True
+        model.fitted, model._labelled = fitted, fitted.labelled
         return model
 
     def __repr__(self) -> str:
@@ -313,9 +313,9 @@ def from_sklearn(
     reject: float | Mapping[str, float] | None = None,
     source: str | None = None,
 ) -> TfKNN:
-    """Imports a fitted KNeighborsClassifier, or a Pipeline of transformers that ends in one.
+    """Imports a fitted KNeighborsClassifier, KNeighborsRegressor or NearestNeighbors, or a Pipeline that ends in one.
 
-    Of a search (such as GridSearchCV) it imports the best estimator. docs/guide.md lists the transformers.
+    Of a search (such as GridSearchCV) it imports the best estimator. docs/scikit-learn.md lists the transformers.
 
     Args:
         estimator: a fitted one.

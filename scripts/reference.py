@@ -1,8 +1,8 @@
 """Writes the reference pages under docs/ from the program itself: `python -m scripts.reference`.
 
 docs/commands.md from knnkit's parsers, docs/agent.md from the agent's, docs/deploy-yaml.md from the models of
-deploy.yaml, docs/decisions/README.md from the first lines of each record. tests/docs fails if a page differs from what
-this writes, or if a flag, a command or a key has no description.
+deploy.yaml, docs/scikit-learn.md from what is imported, docs/decisions/README.md from the first lines of each record.
+tests/docs fails if a page differs from what this writes, or if a flag, a command or a key has no description.
 """
 
 from __future__ import annotations
@@ -202,10 +202,60 @@ def decisions_page() -> str:
     return _WRITTEN + intro + "".join(line.format(name=name, **row) for name, row in rows)
 
 
+def scikit_learn_page() -> str:
+    from knnkit.training import (
+        sklearn_importer,
+        sklearn_left_out,
+        sklearn_metrics,
+        sklearn_pipelines,
+        sklearn_transforms,
+    )
+
+    linear = {*sklearn_transforms.CONVERSIONS, "every selector of sklearn.feature_selection"}
+    bent = sklearn_pipelines.WALKS.keys()
+    taken = {
+        "Estimators": sorted(sklearn_importer.ESTIMATORS),
+        "Around them": sklearn_importer.AROUND,
+        "Transformers that become steps of the graph": sorted(linear - bent),
+        "Transformers that become transforms of the table": sorted(bent),
+        "Functions of FunctionTransformer": [f"np.{name}" for name in sorted(sklearn_pipelines.transforms.FUNCTIONS)],
+        "Metrics": sorted({*sklearn_metrics.METRICS, *sklearn_metrics.MAPPED, "minkowski with p = 1 or 2"}),
+        "Parameters of metrics": ["w (weights of the features)", "V, VI"],
+        "Weights": ["distance", "uniform"],
+    }
+    lists = {
+        "Estimators": sklearn_left_out.ESTIMATORS,
+        "Transformers": sklearn_left_out.TRANSFORMERS,
+        "Metrics": sklearn_left_out.METRICS,
+        "Weights": sklearn_left_out.WEIGHTS,
+    }
+    lines = [
+        _WRITTEN,
+        "# What is taken over from scikit-learn\n",
+        "## Taken over\n",
+        "| kind | names |",
+        "| --- | --- |",
+    ]
+    lines += [f"| {kind} | {', '.join(names)} |" for kind, names in taken.items()]
+    lines += [
+        "\nA `ColumnTransformer` or `FeatureUnion` may hold all of these. Fit on `np.nan` for missing cells.\n",
+        "## Left out\n",
+        "A file or estimator with one of these is refused by its name, with the reason.\n",
+    ]
+    for kind, reasons in lists.items():
+        lines += [f"### {kind}\n", "| names | why |", "| --- | --- |"]
+        by_reason: dict[str, list[str]] = {}
+        for name, why in sorted(reasons.items()):
+            by_reason.setdefault(why, []).append(name)
+        lines += [*(f"| {', '.join(names)} | {why} |" for why, names in by_reason.items()), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
 PAGES = {
     "commands.md": commands_page,
     "agent.md": agent_page,
     "deploy-yaml.md": configuration_page,
+    "scikit-learn.md": scikit_learn_page,
     "decisions/README.md": decisions_page,
 }
 

@@ -5,11 +5,15 @@ The packages that do the work are imported only when a command runs.
 
 from __future__ import annotations
 
-from device_agent.commands import classify, diagnostics, lifecycle, trust
+from device_agent.commands import classify, diagnostics, enrolment, lifecycle, trust
 from device_agent.commands.options import Command
 
 COMMANDS: dict[str, Command] = {
     "classify": classify.CLASSIFY,
+    "enrol": enrolment.ENROL,
+    "forget": enrolment.FORGET,
+    "undo": enrolment.UNDO,
+    "enrolled": enrolment.ENROLLED,
     "check": diagnostics.CHECK,
     "compare": diagnostics.COMPARE,
     "status": diagnostics.STATUS,

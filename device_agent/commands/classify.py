@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from device_agent.commands.options import add_runtime, command, store_of
+from device_agent.commands.options import add_runtime, command, store_of, use_threads
 from device_agent.shared.console import streams
 from device_agent.shared.console.argument_parser import filled
 from device_agent.shared.protocol import constants
@@ -47,6 +47,7 @@ def _configure_classify(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_classify(arguments: argparse.Namespace) -> int:
+    use_threads(arguments)
     from device_agent.serving.batch import Request, classify
     from device_agent.serving.columns import Columns
     from device_agent.serving.outputs import Closed

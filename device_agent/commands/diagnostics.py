@@ -12,6 +12,7 @@ from device_agent.commands.options import (
     read_file,
     show,
     store_of,
+    use_threads,
     with_warnings,
 )
 from device_agent.shared.console.argument_parser import filled
@@ -104,6 +105,7 @@ def seconds(text: str) -> float:
 
 
 def _run_bench(arguments: argparse.Namespace) -> int:
+    use_threads(arguments)
     from device_agent.diagnostics import bench
 
     store = store_of(arguments)

@@ -28,6 +28,8 @@ def status(store: Store) -> Status:
         current = StoreState()
         warnings.append(f"{error.reason}: {error}")
     held = trust_dir.look(store.trust)
+    taught, damage = _taught(store)
+    warnings += damage
     moment = clock.now()
     answering = state.answering(current, moment)
     pending = current.pending if current.pending and not state.is_over(current.pending, moment) else None
@@ -59,9 +61,24 @@ def status(store: Store) -> Status:
         protocol=constants.PROTOCOL,
         oldest_protocol=constants.OLDEST_PROTOCOL,
         signed_by=stands.signed_by,
+        taught=taught,
         cells=cell_counts.read(store, answering.release.digest) if answering else None,
         searched=searches.read(store, answering.release.digest) if answering else None,
     )
+
+
+def _taught(store: Store) -> tuple[documents.TaughtRows | None, list[str]]:
+    """Returns the rows that are taught, and a warning if they cannot be read."""
+    if not (store.root / constants.JOURNAL_FILE).exists():
+        return None, []
+    from device_agent.enrolment.journal import Journal
+    from device_agent.shared.enrolled import summary
+
+    try:
+        rows = Journal(store.root).read()
+    except (DeviceUnfit, OSError) as error:
+        return None, [f"enrolled-damaged: {error}"]
+    return (summary(rows) if rows else None), []
 
 
 def _about_starts(store: Store, current: StoreState, answering: state.Answering | None) -> list[str]:
@@ -116,6 +133,9 @@ def render(found: Status) -> str:
             for name, counts in (("filled", found.cells.filled), ("unknown", found.cells.unknown))
             if counts
         ]
+    if found.taught:
+        labels = ", ".join(f"{label} {count:,}" for label, count in found.taught.labels.items())
+        lines.append(f"taught     {found.taught.rows:,} rows ({labels}), {found.taught.digest[:12]}")
     if found.lock:
         lines.append(f"lock       {found.lock.holder}: {found.lock.reason} (since {utc(found.lock.since)})")
     return "\n".join(lines + [f"warning    {text}" for text in found.warnings])

@@ -129,7 +129,10 @@ class ExactKnn:
             raise ModelUnusable(f"{self._damaged}: {error}") from None
 
     def _answers(self, rows: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        order, measure = self._nearest(self._enter_all(rows))
+        return self._decide(*self._nearest(self._enter_all(rows)))
+
+    def _decide(self, order: NDArray[np.int64], measure: Float64) -> dict[str, NDArray[Any]]:
+        """Returns the outputs for (n, k) neighbours and their measures."""
         distances = self._distances(measure)
         probabilities = votes(self._classes[order], distances, self._info)
         # The order of addition can split equal shares by some 2^-53: shares within 1e-12 tie, the lowest class wins.

@@ -89,8 +89,9 @@ def _try(known: Known, opened: OpenRelease, verdict: Verdict, trial: Trial) -> C
         with contextlib.ExitStack() as stack:
             size, close = opened.files[constants.MODEL_FILE].size, check.lock_of(known.store)
             running = compare.running(known, verdict, size, stack)
+            root, runtime = known.store.root, trial.runtime
             certificate = check.certify(
-                opened, verdict, trial.nonce, runtime=trial.runtime, close=close, running=running
+                opened, verdict, trial.nonce, runtime=runtime, close=close, running=running, root=root
             )
             if running is None and verdict.manifest.gates.not_worse_than and not verdict.already_committed:
                 certificate = replace(certificate, warnings=(*certificate.warnings, _FIRST))

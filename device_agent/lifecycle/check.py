@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from device_agent.lifecycle import compare
@@ -44,11 +45,13 @@ def certify(
     close: tuple[int, ...] = (),
     golden: bytes | None = None,
     running: compare.Kept | None = None,
+    root: Path | None = None,
 ) -> Certificate:
     """Runs the golden check of a verified release and returns its certificate, whose `failures` are the missed gates.
 
     `close` are descriptors that the child process must close (the store's lock). `golden` replaces the release's own
     golden set (`knnkit parity --data`).
+    `root` is that of the device, if rows taught there are to be checked, too.
     `running` is the release that answers now, to compare with. If it may have crashed the child process, the check runs
     again without its answers; a gate that needs them is then missed.
 
@@ -57,12 +60,12 @@ def certify(
         DeviceUnfit: no runtime is installed.
     """
     try:
-        return sandbox.run(lambda: _certify(opened, verdict, nonce, runtime, golden, running), close=close)
+        return sandbox.run(lambda: _certify(opened, verdict, nonce, runtime, golden, running, root), close=close)
     except (ModelUnusable, DeviceUnfit):
         if running is None or running.opened is None:
             raise
     silent = replace(running, opened=None)
-    return sandbox.run(lambda: _certify(opened, verdict, nonce, runtime, golden, silent), close=close)
+    return sandbox.run(lambda: _certify(opened, verdict, nonce, runtime, golden, silent, root), close=close)
 
 
 #: Missed gate -> what to do about it.
@@ -104,6 +107,7 @@ def _certify(
     runtime: str,
     other: bytes | None = None,
     running: compare.Kept | None = None,
+    root: Path | None = None,
 ) -> Certificate:
     # NumPy's threads are not needed, and each spins for 30 ms. This is a child process: the setting ends with it.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -139,6 +143,11 @@ def _certify(
     values = None if model.info.targets is None else model.values_of(answers)
     found = judge(golden, answers, model.info, gates, p50_ms=latency.p50_ms if latency else None, values=values)
     measured = found if own is None else own.verdict
+    taught, wrong = None, ""
+    if model.info.enrol is not None and root is not None and other is None:
+        from device_agent.lifecycle.taught import check_taught
+
+        taught, wrong = check_taught(root, model, golden, verdict.digest)
     manifest = verdict.manifest
     compared = None
     if before is not None and model.info.targets is None:
@@ -163,11 +172,12 @@ def _certify(
         latency=latency,
         runtime=model.runtime,
         device=board.device_info(),
-        failures=(*found.failures, *(own.verdict.failures if own else ()), *worse),
+        failures=(*found.failures, *(own.verdict.failures if own else ()), *worse, *filter(None, [wrong])),
         issued=clock.now().wall,
         signed_by=verdict.signed_by,
         warnings=verdict.warnings,
         compared=compared,
+        taught=taught,
         embedding=own.check if own else None,
         errors=found.errors,
         classes=tuple(map(str, model.info.classes)) if len(model.info.classes) <= constants.MAX_CONFUSED else (),
@@ -248,7 +258,9 @@ def recheck(
     with contextlib.ExitStack() as stack:
         opened, verdict = open_kept(store, ref, stack)
         close = lock_of(store)
-        return require_gates(certify(opened, verdict, nonce, runtime=runtime, close=close, golden=golden))
+        return require_gates(
+            certify(opened, verdict, nonce, runtime=runtime, close=close, golden=golden, root=store.root)
+        )
 
 
 def lock_of(store: Store) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.serving.columns import Columns, Kept, Training, Values, neighbor_classes, with_marks
+from device_agent.serving.columns import Columns, Kept, Local, Training, Values, neighbor_classes, with_marks
 from device_agent.serving.in_flight import InFlight
 from device_agent.serving.load import Loaded, answering, load_kept
 from device_agent.serving.npy_writer import NpyRenderer
@@ -103,7 +103,7 @@ def classify_by(loaded: Loaded, request: Request, start: Start | None = None, in
     Raises:
         BadInput, ModelUnusable: as `classify`.
     """
-    source, request = _open(loaded, request)
+    source, request = open_rows(loaded, request)
     renderer = make_renderer(loaded, request.columns, request.output_format or source.format)
     sink = Sink(request.output, renderer.dtype if isinstance(renderer, NpyRenderer) else None)
     try:
@@ -116,7 +116,7 @@ def classify_by(loaded: Loaded, request: Request, start: Start | None = None, in
     return count
 
 
-def _open(loaded: Loaded, request: Request) -> tuple[Source | FileSource, Request]:
+def open_rows(loaded: Loaded, request: Request) -> tuple[Source | FileSource, Request]:
     """Returns the input; for a model with stages it may be a file of a sound or picture, or a folder of them."""
     if loaded.model.chain is None:
         return open_source(request.input, request.format), request
@@ -162,17 +162,17 @@ def _tell_once(said: str) -> None:
 
 def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
     """Returns the renderer of `format` for a loaded release."""
-    training = None
+    training, signed, info = None, loaded.signed, loaded.model.info
+    local = None if signed.info.enrol is None else Local(signed.info.n_train, getattr(loaded.model, "ids", ()))
     if columns.neighbors:
         from device_agent.shared.release import row_origins
 
-        found, path = row_origins.read(loaded.model.path), loaded.model.path
-        training = Training(neighbor_classes(path), found[0] if found else None)
-    info = loaded.model.info
-    if info.window is not None and format != "npy":
-        columns = with_marks(columns, info.window)
-    values = None if info.targets is None else Values(loaded.model, info.targets, columns)
-    return RENDERERS[format](info, columns, loaded.digest, training, values)
+        classes = np.append(neighbor_classes(signed.path), getattr(loaded.model, "codes", ())).astype(np.int32)
+        training = Training(classes, (row_origins.read(signed.path) or (None,))[0], local)
+    if signed.info.window is not None and format != "npy":
+        columns = with_marks(columns, signed.info.window)
+    values = None if info.targets is None else Values(signed, info.targets, columns)
+    return RENDERERS[format](info, columns, loaded.digest, training, values, local)
 
 
 def _run(table: _Table, renderer: Renderer, sink: Sink) -> int:
@@ -197,7 +197,7 @@ def _run(table: _Table, renderer: Renderer, sink: Sink) -> int:
 def _rendered(table: _Table, renderer: Renderer) -> Iterator[tuple[int, bytes]]:
     """Yields (number of rows, rendered answers) of each block."""
     loaded, request = table.loaded, table.request
-    if request.columns.labels_only and loaded.model.info.targets is None:
+    if request.columns.labels_only and not loaded.is_joined and loaded.model.info.targets is None:
         for labels in label_all(loaded, table.blocks(), request.runtime, request.threads):
             yield len(labels), renderer.render_labels(labels, table.take())
     else:
@@ -302,7 +302,7 @@ class _Table:
     def _inputs(self, source: Source) -> Iterator[NDArray[Any]]:
         from device_agent.serving.files import embedded
 
-        for rows, numbers in embedded(source, self.loaded.model):
+        for rows, numbers in embedded(source, self.loaded.signed):
             yield self._hand_out(rows, (), "inputs[{}]", numbers)
 
     def _filled(self, coder: Coder, rows: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -88,11 +88,41 @@ class Values:
 
 
 @record
+class Local:
+    """The rows taught on the device: neighbours from the index `first` on, with these ids."""
+
+    first: int
+    ids: tuple[str, ...]
+
+    def id(self, index: int) -> str | None:
+        """Returns the id of a neighbour; None if it is a row of the model."""
+        return self.ids[index - self.first] if index >= self.first else None
+
+    def nearest(self, indices: NDArray[np.int32]) -> list[str]:
+        """Returns the id of the nearest taught row among the (n, k) neighbours of each row; empty without one."""
+        if indices.max(initial=-1) < self.first:
+            return [""] * len(indices)
+        there = indices >= self.first
+        found = [""] * len(indices)
+        for row in np.flatnonzero(there.any(axis=1)).tolist():
+            found[row] = self.ids[int(indices[row, there[row].argmax()]) - self.first]
+        return found
+
+
+@record
 class Training:
     """What answers say of a neighbour: (n_train,) int32 class indices; None for older models: where rows come from."""
 
     classes: NDArray[np.int32]
     origins: Origins | None
+    local: Local | None = None
+
+    def origin(self, index: int) -> tuple[int | None, str | None]:
+        """Returns row and id of a neighbour; None where the model does not know them, as the row of a taught one."""
+        taught = self.local.id(index) if self.local else None
+        if taught is not None or self.origins is None:
+            return None, taught
+        return self.origins.row(index), self.origins.id(index)
 
 
 def neighbor_classes(model: str) -> NDArray[np.int32]:

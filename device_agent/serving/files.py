@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from device_agent.serving.columns import Columns
 from device_agent.shared.console import streams
-from device_agent.shared.embedding import files
+from device_agent.shared.embedding import decode, files
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.queries import row_type
@@ -41,7 +41,6 @@ class FileSource:
 
     def __init__(self, path: str) -> None:
         self.name = path
-        self._names: list[str] = []
         try:
             self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -50,13 +49,12 @@ class FileSource:
 
     def blocks(self) -> Iterator[bytes]:
         """Yields a line for each file."""
-        for name, line in files.lines_of(Path(self.name)):
-            self._names.append(name)
+        for _, line in files.lines_of(Path(self.name)):
             yield line
 
     def where(self, number: int) -> str:
-        """Returns the name of the file in line `number`, from 1."""
-        return str(Path(self.name, self._names[number - 1])) if Path(self.name).is_dir() else self.name
+        """Returns the path: a message about a file of a folder names the file."""
+        return self.name
 
 
 def embedded(source: Source, model: TfliteKNN) -> Iterator[tuple[NDArray[Any], range]]:
@@ -82,4 +80,4 @@ def naming_files(path: str, columns: Columns) -> Columns:
     """Returns the columns with each file's name before its answer, if `path` is a folder."""
     if not Path(path).is_dir():
         return columns
-    return replace(columns, keep=tuple(dict.fromkeys((files.FILE_KEY, *columns.keep))))
+    return replace(columns, keep=tuple(dict.fromkeys((decode.FILE_KEY, *columns.keep))))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.documents import ReleaseRef, Searched
 from device_agent.shared.protocol.errors import DeviceUnfit, ModelUnusable, Refused
-from device_agent.shared.protocol.record import record
+from device_agent.shared.protocol.record import record, replace
 from device_agent.shared.release.directory import OpenRelease, open_release
 from device_agent.shared.release.model_file import read_member
 from device_agent.shared.trust.manifest import read_manifest
@@ -28,6 +29,7 @@ from device_agent.store.trust_state import kept_state
 from device_agent.system import clock
 
 if TYPE_CHECKING:
+    from device_agent.enrolment.joined import JoinedKNN
     from device_agent.inference.tflite_knn import TfliteKNN
 
 #: Refusals that the same files, sent again, would meet again.
@@ -36,12 +38,28 @@ _OF_KEYS = (Reason.UNKNOWN_KEY.value, Reason.NO_TRUSTED_KEYS.value)
 
 @record
 class Loaded:
-    """A verified release with its model in memory; call `close` after use."""
+    """A verified release with its model in memory; call `close` after use.
 
-    model: TfliteKNN
+    `model` answers with the rows taught on the device, `signed` without them; without such rows, they are the same.
+    `warning` says why taught rows take no part.
+    """
+
+    model: TfliteKNN | JoinedKNN
     opened: OpenRelease
     verdict: Verdict
     stack: contextlib.ExitStack
+    signed: TfliteKNN
+    warning: str = ""
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether taught rows take part in the answers."""
+        return self.model is not self.signed
+
+    def replica(self, runtime: str, threads: int) -> TfliteKNN | JoinedKNN:
+        """Returns the same model once more, for another thread."""
+        signed = load_model(self.opened, runtime, threads, search=self.signed.requested)
+        return signed if self.model is self.signed else self.model.over(signed)  # type: ignore[union-attr]
 
     @property
     def digest(self) -> str:
@@ -59,7 +77,7 @@ class Loaded:
 
     def tell_warnings(self) -> None:
         """Says on standard error what would refuse the release today: it answers all the same."""
-        for text in self.verdict.warnings:
+        for text in (*self.verdict.warnings, *filter(None, [self.warning])):
             print(f"device_agent: warning: {text}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
@@ -104,10 +122,21 @@ def load_kept(
     try:
         opened, verdict = open_kept(store, ref, stack)
         way = searches.read(store, ref.digest) if search is None else search
-        return Loaded(load_model(opened, runtime, threads, stream=stream, search=way), opened, verdict, stack)
+        signed = load_model(opened, runtime, threads, stream=stream, search=way)
+        return with_taught_rows(store, Loaded(signed, opened, verdict, stack, signed))
     except BaseException:
         stack.close()
         raise
+
+
+def with_taught_rows(store: Store, loaded: Loaded) -> Loaded:
+    """Returns a loaded release with the rows that are taught now, if it allows any."""
+    if loaded.signed.info.enrol is None:
+        return loaded
+    from device_agent.enrolment.local import with_rows
+
+    model, warning = with_rows(store.root, loaded.signed, loaded.digest)
+    return replace(loaded, model=model, warning=warning)
 
 
 def open_kept(store: Store, ref: ReleaseRef, stack: contextlib.ExitStack) -> tuple[OpenRelease, Verdict]:
@@ -172,3 +201,12 @@ def _damaged(store: Store, ref: ReleaseRef, error: Refused) -> Refused:
         reason=error.reason,
         hint=error.hint if error.reason in _OF_KEYS else again,
     )
+
+
+def stamp(path: str) -> tuple[int, int, int] | None:
+    """Returns what changes whenever the agent writes a file; None if there is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 (on every read: half the time)
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size

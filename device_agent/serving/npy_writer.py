@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.serving.columns import Columns, Errors, Kept, Sets, Training, Values
+from device_agent.serving.columns import Columns, Errors, Kept, Local, Sets, Training, Values
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
 
 if TYPE_CHECKING:
     from device_agent.inference.tflite_knn import Answers
-    from device_agent.shared.release.row_origins import Origins
 
 
 class NpyRenderer:
@@ -22,14 +21,21 @@ class NpyRenderer:
 
     Fields: `label` (int64, or text where a class is text or a row may be "unknown"), `labels` (n_classes,) bool (the
     classes of the set), `probabilities` (n_classes,) float32, `indices` (k,) int32, `distances` (k,) float32, `classes`
-    (k,) as `label`, `digest` S64, `rows` (k,) int64. Of a regression, `value` (t,) float64, NaN where a row
-    is rejected, takes the place of `label` and `classes`.
+    (k,) as `label`, `digest` S64, `rows` (k,) int64; `id` S16 of the nearest taught row, if the release allows any. Of
+    a regression, `value` (t,) float64, NaN where a row is rejected, takes the place of `label` and `classes`.
     """
 
     def __init__(
-        self, info: KnnInfo, columns: Columns, digest: str, training: Training | None, values: Values | None = None
+        self,
+        info: KnnInfo,
+        columns: Columns,
+        digest: str,
+        training: Training | None,
+        values: Values | None = None,
+        local: Local | None = None,
     ) -> None:
-        self._columns, self._digest, self._training, self._values = columns, digest, training, values
+        self._columns, self._digest, self._training = columns, digest, training
+        self._values, self._local = values, local
         self._sets = Sets(info, columns.labels) if columns.labels is not None else None
         if columns.keep:
             raise BadInput("--keep: an NPY file of answers holds no text", hint="--output-format csv, or jsonl")
@@ -61,7 +67,11 @@ class NpyRenderer:
             if self._training:
                 if not self._values:
                     table["classes"] = self._labels[self._training.classes[answers.indices]]
-                table["rows"] = [_source_rows(self._training.origins, indices) for indices in answers.indices.tolist()]
+                origin = self._training.origin
+                rows = [[origin(index)[0] for index in indices] for indices in answers.indices.tolist()]
+                table["rows"] = [[-1 if row is None else row for row in each] for each in rows]
+        if self._local:
+            table["id"] = self._local.nearest(answers.indices)
         return table.tobytes()
 
     def render_labels(self, labels: NDArray[np.int32], kept: Kept = ()) -> bytes:
@@ -75,6 +85,8 @@ class NpyRenderer:
             table["label"] = self._labels[labels]
         if self._columns.digest:
             table["digest"] = self._digest.encode()
+        if self._local:
+            table["id"] = b""
         return table
 
     def _dtype(self, info: KnnInfo) -> np.dtype[Any]:
@@ -90,12 +102,8 @@ class NpyRenderer:
             fields += [("indices", np.int32, (info.k,)), ("distances", np.float32, (info.k,))]
             fields += [("classes", self._labels.dtype, (info.k,))] if self._training and not self._values else []
         fields += [("digest", "S64")] * self._columns.digest
-        return np.dtype(fields + ([("rows", np.int64, (info.k,))] if self._training else []))
-
-
-def _source_rows(origins: Origins | None, indices: list[int]) -> list[int]:
-    """Returns the rows of neighbours in their source; -1 if the model does not know them."""
-    return [-1 if origins is None else origins.row(index) for index in indices]
+        fields += [("rows", np.int64, (info.k,))] if self._training else []
+        return np.dtype(fields + [("id", "S16")] * (self._local is not None))
 
 
 def npy_header(dtype: np.dtype[Any], count: int) -> bytes:

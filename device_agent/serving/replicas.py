@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.inference.interpreter_pool import MAX_SHARED
-from device_agent.serving.load import Loaded, load_model
+from device_agent.serving.load import Loaded
 from device_agent.shared.protocol import constants
 from device_agent.system import board
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from device_agent.inference.tflite_knn import Answers, TfliteKNN
+    from device_agent.inference.tflite_knn import Answers
 
 T = TypeVar("T")
 
@@ -41,8 +41,9 @@ def answer_all(
         BadInput: a row of the next block has a value that is not finite.
     """
 
-    def ask(model: TfliteKNN, rows: NDArray[Any]) -> Answers:
-        return model.classify(rows)
+    def ask(model: Any, rows: NDArray[Any]) -> Answers:
+        found: Answers = model.classify(rows)
+        return found
 
     return _in_order(loaded, blocks, ask, lambda: ask, runtime, threads)
 
@@ -56,10 +57,10 @@ def label_all(
         BadInput: a row of the next block has a value that is not finite.
     """
 
-    def of_many() -> Callable[[TfliteKNN, NDArray[Any]], NDArray[np.int32]]:
+    def of_many() -> Callable[[Any, NDArray[Any]], NDArray[np.int32]]:
         from device_agent.inference.label_map import labeller
 
-        return labeller(loaded.model)
+        return labeller(loaded.signed)
 
     return _in_order(loaded, blocks, lambda model, rows: model.labels(rows), of_many, runtime, threads)
 
@@ -67,8 +68,8 @@ def label_all(
 def _in_order(
     loaded: Loaded,
     blocks: Iterable[NDArray[Any]],
-    query: Callable[[TfliteKNN, NDArray[Any]], T],
-    query_of_many: Callable[[], Callable[[TfliteKNN, NDArray[Any]], T]],
+    query: Callable[[Any, NDArray[Any]], T],
+    query_of_many: Callable[[], Callable[[Any, NDArray[Any]], T]],
     runtime: str,
     threads: int,
 ) -> Iterator[T]:
@@ -82,11 +83,11 @@ def _in_order(
         yield query(loaded.model, first)
         return
     query = query_of_many()
-    models: SimpleQueue[TfliteKNN] = SimpleQueue()
+    models: SimpleQueue[Any] = SimpleQueue()
     models.put(loaded.model)
     replicas = _count_replicas(loaded)
     for _ in range(replicas - 1):
-        models.put(load_model(loaded.opened, runtime, threads, search=loaded.model.requested))
+        models.put(loaded.replica(runtime, threads))
 
     def work(rows: NDArray[Any]) -> T:
         model = models.get()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from device_agent.serving.batch import Request, make_renderer, save_counts
 from device_agent.serving.in_flight import InFlight
-from device_agent.serving.load import Loaded, answering, load_kept
+from device_agent.serving.load import Loaded, answering, load_kept, stamp, with_taught_rows
 from device_agent.serving.outputs import open_output, require_apart, write_all
 from device_agent.serving.signal_flags import SignalFlags, stream_signals
 from device_agent.serving.stream_rows import StreamRows
@@ -120,8 +120,8 @@ class _Answerer:
         self._output = None if request.output == "-" else request.output
         if self._output:
             self._descriptor = open_output(Path(self._output), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        self._state_file = str(store.state_file)
-        self._stamp = self._stamp_state()
+        self._state_file, self._journal = str(store.state_file), str(store.root / constants.JOURNAL_FILE)
+        self._stamp, self._taught = stamp(self._state_file), stamp(self._journal)
         self._answering = answering(store)
         self._loaded = self._load()
         self._loaded.tell_warnings()
@@ -237,12 +237,16 @@ class _Answerer:
             self._write(self._renderer().render(None, 1, error))
 
     def check_release(self) -> None:
-        """Switches to the release that answers now, if it is another one."""
-        stamp = self._stamp_state()
-        until = self._answering.until
-        if stamp == self._stamp and (until is None or clock.uptime() < until):
+        """Switches to the release that answers now, if it is another one, and to the rows that are taught now."""
+        if self._loaded.signed.info.enrol is not None and (taught := stamp(self._journal)) != self._taught:
+            self._taught = taught
+            self._use(with_taught_rows(self._store, self._loaded))
+            if self._loaded.warning:
+                print(f"device_agent: warning: {self._loaded.warning}", file=sys.stderr, flush=True)
+        found, until = stamp(self._state_file), self._answering.until
+        if found == self._stamp and (until is None or clock.uptime() < until):
             return
-        self._stamp = stamp
+        self._stamp = found
         self._follow(always=False)
 
     def reload(self) -> None:
@@ -262,11 +266,17 @@ class _Answerer:
                 file=sys.stderr,
             )
 
+    def _use(self, loaded: Loaded) -> None:
+        """Answers with other taught rows from now on."""
+        self._renderers = {name: make_renderer(loaded, self._request.columns, name) for name in self._renderers}
+        self._loaded = loaded
+
     def _load(self) -> Loaded:
         asked, release = self._request, self._answering.release
         return load_kept(self._store, release, asked.runtime, asked.threads, stream=True, search=asked.search)
 
     def _switch(self) -> None:
+        self._taught = stamp(self._journal)
         loaded = self._load()
         try:  # what can fail comes before the rows are read for the other model
             made = {name: make_renderer(loaded, self._request.columns, name) for name in self._renderers}
@@ -300,13 +310,6 @@ class _Answerer:
         if pending and not state.is_over(pending, clock.now()):
             known.append(pending.release.digest)
         return self._loaded.digest in known
-
-    def _stamp_state(self) -> tuple[int, int] | None:
-        try:
-            found = os.stat(self._state_file)  # noqa: PTH116 (on every read: half the time)
-        except OSError:
-            return None
-        return found.st_ino, found.st_mtime_ns
 
     def _write(self, data: bytes) -> None:
         write_all(self._descriptor, data, self._output)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.serving.columns import Columns, Errors, Kept, Sets, Training, Values
+from device_agent.serving.columns import Columns, Errors, Kept, Local, Sets, Training, Values
 from device_agent.serving.npy_writer import NpyRenderer
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
 from device_agent.shared.protocol.errors import BadInput
@@ -23,7 +23,6 @@ from device_agent.shared.protocol.model_info import KnnInfo
 
 if TYPE_CHECKING:
     from device_agent.inference.tflite_knn import Answers
-    from device_agent.shared.release.row_origins import Origins
 
 #: Up to this many bytes, joining padded lines and removing the padding is faster than joining line by line.
 _SHORT = 32
@@ -51,20 +50,27 @@ class _LabelLines:
 
 
 class CsvRenderer:
-    """`[KEPT…,]label[,labels][,proba_CLASS…][,neighbor_i,distance_i,class_i…][,row_i,id_i…][,digest]`.
+    """`[KEPT…,]label[,labels][,proba_CLASS…][,neighbor_i,distance_i,class_i…][,row_i,id_i…][,digest][,local,id]`.
 
     Cells are quoted where needed; `labels` is a JSON array. Of a regression, `value`, or `value_TARGET` of each target,
-    takes the place of `label`, and neighbours have no class.
+    takes the place of `label`, and neighbours have no class. `local` and `id` are there if the release allows rows to
+    be taught: `true` and the id of the nearest taught row that took part, else empty.
     """
 
     def __init__(
-        self, info: KnnInfo, columns: Columns, digest: str, training: Training | None, values: Values | None = None
+        self,
+        info: KnnInfo,
+        columns: Columns,
+        digest: str,
+        training: Training | None,
+        values: Values | None = None,
+        local: Local | None = None,
     ) -> None:
         self._info, self._columns, self._digest, self._training = info, columns, digest, training
-        self._values = values
+        self._values, self._local = values, local
         self._sets = Sets(info, columns.labels) if columns.labels is not None else None
         self._labels = [str(label) for label in (*info.classes, UNKNOWN_LABEL)]  # index -1 is "unknown"
-        self._lines = _LabelLines([_csv_line([label] + [digest] * columns.digest) for label in self._labels])
+        self._lines = _LabelLines([_csv_line([label, *self._tail("")]) for label in self._labels])
         self._empty = b"," * (len(columns.keep) + len(self._names()) - 1) + b"\n"
         _require_apart(columns.keep, self._names())
 
@@ -99,11 +105,21 @@ class CsvRenderer:
                 names += [f"class_{place}"] if self._training and not self._values else []
         if self._training:  # after all of the above, so that their places in lines without a header stay the same
             names += [f"{name}_{place}" for place in range(1, self._info.k + 1) for name in ("row", "id")]
-        return names + ["digest"] * self._columns.digest
+        return names + ["digest"] * self._columns.digest + ["local", "id"] * (self._local is not None)
+
+    def _tail(self, taught: str) -> list[str]:
+        """Returns the last cells of a line; `taught` is the id of the taught row that took part."""
+        local = [] if self._local is None else ["true" * bool(taught), taught]
+        return [self._digest] * self._columns.digest + local
 
     def _good(self, answers: Answers) -> list[bytes]:
+        taught = self._local.nearest(answers.indices) if self._local else [""] * len(answers.label)
         if self._columns.labels_only and not self._values:
-            return self._lines.pick(answers.label)
+            lines = self._lines.pick(answers.label)
+            for row, name in enumerate(taught):
+                if name:
+                    lines[row] = _csv_line([self._labels[answers.label[row]], *self._tail(name)])
+            return lines
         parts = [[self._labels[index]] for index in answers.label.tolist()]
         if self._values:
             parts = self._values.cells(answers)
@@ -118,9 +134,9 @@ class CsvRenderer:
                 part += self._neighbors(indices, distances)
         if self._training:
             for part, indices in zip(parts, answers.indices.tolist()):
-                part += _origin_fields(self._training.origins, indices)
-        tail = [self._digest] * self._columns.digest
-        return [_csv_line(part + tail) for part in parts]
+                for place, identity in map(self._training.origin, indices):
+                    part += ["" if place is None else str(place), identity or ""]
+        return [_csv_line(part + self._tail(name)) for part, name in zip(parts, taught)]
 
     def _neighbors(self, indices: NDArray[np.int32], distances: NDArray[np.float32]) -> list[str]:
         fields = []
@@ -132,22 +148,29 @@ class CsvRenderer:
 
 
 class JsonRenderer:
-    """`{KEPT…, "label", "labels", "probabilities", "neighbors", "digest"}`.
+    """`{KEPT…, "label", "labels", "probabilities", "neighbors", "digest", "local", "id"}`.
 
-    A neighbour is `{"index", "distance", "label", "row", "id"}`. Of a regression, `value` takes the place of `label`: a
-    number, or one by target; null where the row is rejected. Its neighbours have no label.
+    A neighbour is `{"index", "distance", "label", "row", "id"}`; a taught one has `"local": true` in place of `row`.
+    An answer in which one took part has `"local": true`, and the `id` of the nearest. Of a regression, `value` takes
+    the place of `label`: a number, or one by target; null where the row is rejected. Its neighbours have no label.
     """
 
     def __init__(
-        self, info: KnnInfo, columns: Columns, digest: str, training: Training | None, values: Values | None = None
+        self,
+        info: KnnInfo,
+        columns: Columns,
+        digest: str,
+        training: Training | None,
+        values: Values | None = None,
+        local: Local | None = None,
     ) -> None:
         self._info, self._columns, self._digest, self._training = info, columns, digest, training
-        self._values = values
+        self._values, self._local = values, local
         self._sets = Sets(info, columns.labels) if columns.labels is not None else None
         self._labels = (*info.classes, UNKNOWN_LABEL)
         tail = {"digest": digest} if columns.digest else {}
-        answer = "value" if values else "label"
-        _require_apart(columns.keep, (answer, "labels", "probabilities", "neighbors", "digest", "error", "line"))
+        own = ("value" if values else "label", "labels", "probabilities", "neighbors", "digest", "error", "line")
+        _require_apart(columns.keep, own if local is None else (*own, "local", "id"))
         self._lines = _LabelLines([_json_line({"label": label} | tail) for label in self._labels])
 
     def header(self) -> bytes:
@@ -163,11 +186,17 @@ class JsonRenderer:
         return b"".join(lines)
 
     def _good(self, answers: Answers) -> list[bytes]:
+        taught = self._local.nearest(answers.indices) if self._local else [""] * len(answers.label)
         if self._columns.labels_only and not self._values:
-            return self._lines.pick(answers.label)
-        sets = self._sets.labels(answers) if self._sets else None
-        values = self._values.plain(answers) if self._values else None
-        return [_json_line(self._record(answers, row, sets, values)) for row in range(len(answers.label))]
+            lines = self._lines.pick(answers.label)
+        else:
+            sets = self._sets.labels(answers) if self._sets else None
+            values = self._values.plain(answers) if self._values else None
+            lines = [_json_line(self._record(answers, row, sets, values)) for row in range(len(answers.label))]
+        for row, name in enumerate(taught):
+            if name:
+                lines[row] = lines[row][:-2] + b", " + _json_line({"local": True, "id": name})[1:]
+        return lines
 
     def render_labels(self, labels: NDArray[np.int32], kept: Kept = ()) -> bytes:
         """Returns the output lines for class indices; only if the label is the only column."""
@@ -201,17 +230,12 @@ class JsonRenderer:
         neighbor: dict[str, Any] = {"index": index, "distance": float(_float(distance))}
         if self._training:
             neighbor |= {} if self._values else {"label": self._labels[self._training.classes[index]]}
-            if self._training.origins:
-                neighbor["row"], found = self._training.origins.row(index), self._training.origins.id(index)
-                neighbor |= {} if found is None else {"id": found}
+            row, name = self._training.origin(index)
+            neighbor |= {} if row is None else {"row": row}
+            neighbor |= {} if name is None else {"id": name}
+            if self._local and index >= self._local.first:
+                neighbor["local"] = True
         return neighbor
-
-
-def _origin_fields(origins: Origins | None, indices: list[int]) -> list[str]:
-    """Returns row and id of each neighbour; empty if the model does not know them."""
-    if origins is None:
-        return [""] * (2 * len(indices))
-    return [text for index in indices for text in (str(origins.row(index)), origins.id(index) or "")]
 
 
 Renderer = CsvRenderer | JsonRenderer | NpyRenderer

@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from device_agent.shared.console import streams
 from device_agent.shared.embedding import files as raw_files
+from device_agent.shared.embedding.decode import FILE_KEY
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.safe_files import whole_file
@@ -51,7 +52,7 @@ def agent_command(arguments: argparse.Namespace, config: Config | None, answers:
     wanted = ["--output-format", answers] if answers else []
     wanted += [f"--labels={arguments.labels:g}"] if arguments.labels is not None else []
     default = config.classify.keep if config and "npy" not in (found, answers) else ()
-    default = (raw_files.FILE_KEY, *default) if _is_raw(arguments) and arguments.input.is_dir() else default
+    default = (FILE_KEY, *default) if _is_raw(arguments) and arguments.input.is_dir() else default
     keep = [f"--keep={column}" for column in arguments.keep or default]
     return ("classify", "--format", found, *wanted, *flags, *keep)
 

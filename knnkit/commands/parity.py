@@ -6,12 +6,14 @@ its answers differ."""
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
+from pathlib import Path
 
 from device_agent.shared.protocol.reports import EmbeddingCheck
 from device_agent.shared.regression import described
 from knnkit.commands import _config, _decision_regions, _output, _query, _selection
-from knnkit.errors import UsageError
+from knnkit.errors import KnnkitError, UsageError
 from knnkit.fleet.report import DeviceReport, FleetReport
 from knnkit.release.golden import golden_for
 from knnkit.release.package import read_package
@@ -23,10 +25,21 @@ from knnkit.render.terminal import Cell, Column, print_table
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints a line for each certificate; returns 4 if a gate failed."""
-    report = _about_own_rows(arguments) if arguments.data else _query.ask_fleet(arguments, "parity")
+    report = (
+        _about_own_rows(arguments) if arguments.data else _query.ask_fleet(arguments, "parity", built=_built(arguments))
+    )
     if not arguments.json:
         _show(report)
     return _output.finish(arguments, report, shown=True, regions=_surveyed(arguments, report))
+
+
+def _built(arguments: argparse.Namespace) -> dict[str, Path]:
+    """Returns the releases of deploy.yaml that have been built, by their digests."""
+    found = {}
+    for directory in _decision_regions.release_directories(_config.load_config(arguments)):
+        with contextlib.suppress(KnnkitError, OSError):
+            found[read_package(directory, {}).digest] = directory
+    return found
 
 
 def _about_own_rows(arguments: argparse.Namespace) -> FleetReport:

@@ -1,4 +1,4 @@
-"""Types of deploy.yaml for answers and gates."""
+"""Types of deploy.yaml for answers, gates and taught rows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from device_agent.shared.protocol.model_info import DEFAULT
+from device_agent.shared.protocol.model_info import DEFAULT, Enrol
 from knnkit.config.field_types import Example, Section, Words
 
 Accepted = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -53,6 +53,21 @@ Reduce = Annotated[
     Annotated[Kept, pydantic.Tag("<word>")] | Annotated[ReduceConfig, pydantic.Tag("<reduce>")],
     pydantic.Discriminator(lambda value: "<word>" if isinstance(value, str) else "<reduce>"),
 ]
+
+
+class EnrolConfig(Section):
+    """Rows that may be taught on a device (`device_agent enrol`)."""
+
+    rows: Annotated[int, Example("500")] = Field(ge=1, le=100_000)
+    """Most rows; a device that has so many refuses more until some are forgotten."""
+    per_label: Annotated[int | None, Example("100")] = Field(default=None, ge=1)
+    """Most rows of one label; default: as many as `rows`."""
+    new_labels: bool = True
+    """Whether rows may have labels that the model does not have."""
+    may_override: bool = False
+    """Whether a row may change the label of a golden row; else such a row is refused."""
+    drop: bool = False
+    """Whether rows that were taught under another release take no part in the answers."""
 
 
 class GoldenConfig(Section):
@@ -101,3 +116,8 @@ class GatesConfig(Section):
     """Longest median time of one row, in milliseconds; default: no gate."""
     margin: Annotated[float, Example("1e-5")] = Field(default=1.0e-5, gt=0.0, lt=0.1)
     """Neighbours whose distances differ by less than this share of the data's scale may swap on other processors."""
+
+
+def teaching_of(enrol: EnrolConfig | None) -> Enrol | None:
+    """Returns `enrol` as knn.json has it."""
+    return None if enrol is None else Enrol(**enrol.model_dump())

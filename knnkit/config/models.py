@@ -14,7 +14,7 @@ from pydantic import Field
 from pydantic_core import PydanticCustomError
 
 from device_agent.shared.protocol import constants
-from knnkit.config.answer_models import Coverages, GatesConfig, GoldenConfig, Reduce, ReduceConfig, Reject
+from knnkit.config.answer_models import Coverages, EnrolConfig, GatesConfig, GoldenConfig, Reduce, ReduceConfig, Reject
 from knnkit.config.data_models import FileData, SklearnData, SkopsData
 from knnkit.config.field_types import (
     Example,
@@ -75,6 +75,8 @@ class ModelConfig(Section):
     """condensed, edited or prototypes: keep fewer training rows in the model; or {how, max_loss}. Default: all rows."""
     ignore_extra: bool = False
     """Whether a device leaves out columns of a row that the model does not know; else they are an error."""
+    enrol: Annotated[EnrolConfig | None, Example("{rows: 500}")] = None
+    """Allows rows to be taught on the device (`device_agent enrol`). Default: nothing may be taught."""
     device_class: Annotated[Name, Example("zero")] = "any"
     """The class of device that this model is for; "any" fits all."""
     licence: Annotated[Text, Example("CC-BY-4.0")] = ""
@@ -152,7 +154,7 @@ class ModelConfig(Section):
     def _regression_fits(self) -> ModelConfig:
         if not (isinstance(self.data, FileData) and self.data.target):
             return self
-        taken: list[str] = [key for key in ("label_sets", "reduce") if key in self.model_fields_set]
+        taken: list[str] = [key for key in ("label_sets", "reduce", "enrol") if key in self.model_fields_set]
         if self.split == "stratified":
             taken.append("split")
         if taken:

@@ -72,6 +72,7 @@ def build_model(
     table: model_info.Table | None = None,
     ignore_extra: bool = False,
     input: input_info.Input | None = None,
+    teaching: model_info.Enrol | None = None,
     golden: Origins = _UNKNOWN,
 ) -> BuiltModel:
     """Builds the classifier `spec` over the rows of `training`.
@@ -86,6 +87,7 @@ def build_model(
         measure: evaluates the reference; the result is stored in knn.json.
         table: of the raw columns that the rows were made from, stored in knn.json.
         ignore_extra: whether rows may have columns that the model does not know.
+        teaching: what may be taught on a device.
         input: the stages that the rows were made by, stored in knn.json.
         golden: where the golden rows come from.
 
@@ -97,7 +99,7 @@ def build_model(
     enrolment = enrol(training, fit_scaler(training.rows, spec.scale), spec.metric)
     groups = training.beside if input is not None and input.window is not None else None
     how: dict[str, Any] = {"margin": margin, "seed": seed, "inputs": inputs, "measure": measure, "golden": golden}
-    how |= {"table": table, "ignore_extra": ignore_extra, "input": input, "groups": groups}
+    how |= {"table": table, "ignore_extra": ignore_extra, "input": input, "teaching": teaching, "groups": groups}
     return build_enrolled(spec, enrolment, held_out, training=origins_of(training), **how)
 
 
@@ -114,6 +116,7 @@ def build_enrolled(
     table: model_info.Table | None = None,
     ignore_extra: bool = False,
     input: input_info.Input | None = None,
+    teaching: model_info.Enrol | None = None,
     training: Origins | None = None,
     golden: Origins = _UNKNOWN,
     spare: Dataset | None = None,
@@ -130,6 +133,8 @@ def build_enrolled(
         BuildError: the model cannot be built as asked.
         MissingDependency: a package of `knnkit[build]` is not installed.
     """
+    if teaching is not None and enrolment.targets is not None:
+        raise BuildError("enrol: values cannot be taught to a regression on a device", hint="leave enrol out")
     reference = make_reference(spec, enrolment, held_out, margin=margin, seed=seed, spare=spare, groups=groups)
     measured = None if measure is None else measure(reference, enrolment.classes)
     targets = targets_of(enrolment) if measured is None else measured
@@ -168,6 +173,7 @@ def build_enrolled(
         ignore_extra=ignore_extra,
         input=input,
         targets=targets if isinstance(targets, model_info.Targets) else None,
+        enrol=teaching,
     )
     info = replace(info, schema=lowest_schema(info))
     return BuiltModel(

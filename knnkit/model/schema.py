@@ -9,6 +9,8 @@ from device_agent.shared.protocol.model_info import KnnInfo
 def lowest_schema(info: KnnInfo) -> int:
     """Returns the lowest version that says all that an agent must know; older agents refuse the model."""
     needed = {
+        constants.SCHEMA_OF_ENROL: info.enrol is not None,
+        constants.SCHEMA_OF_ENROL: info.enrol is not None,
         constants.SCHEMA_OF_INPUTS: info.input is not None,
         constants.SCHEMA_OF_PIPELINES: info.targets is not None or bool(info.table and info.table.transforms),
         constants.SCHEMA_OF_TABLES: info.table is not None or info.ignore_extra,

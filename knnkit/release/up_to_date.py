@@ -25,9 +25,9 @@ _TOOLS = ("tensorflow", "scikit-learn", "numpy")
 #: Keys of `model` that count by what they lead to.
 _ELSEWHERE: Any = {"gates": True, "data": {"file", "files", "skops"}, "test": {"file"}, "split": {"file"}}
 _ELSEWHERE["input"] = {"stages": {"__all__": {"file"}}}
-#: Keys of tables and raw inputs, and of the golden rows.
+#: Keys of tables, raw inputs and taught rows, and of the golden rows.
 _SILENT = {"golden", "drop", "missing", "categories", "unknown_category", "ignore_extra", "thousands"}
-_SILENT |= {"input", "path", "labels", "window", "stages"}
+_SILENT |= {"enrol", "input", "path", "labels", "window", "stages"}
 _CHUNK = 1 << 20
 
 

@@ -27,6 +27,7 @@ class Fitted:
     enrolment: Enrolment
     estimator: Any = field(default=None, compare=False, repr=False)  # of scikit-learn, to be asked itself
     table: Table | None = None  # of the raw columns, where the pipeline has nonlinear transformers
+    labelled: bool = True  # False: only neighbours were asked for (NearestNeighbors)
 
     def training_rows(self) -> Dataset:
         """Returns raw rows that map to the training rows; only approximately if a step cannot be inverted exactly.

@@ -14,17 +14,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.shared.features.transforms import FUNCTIONS
-from device_agent.shared.protocol.constants import UNKNOWN_LABEL, Scale
+from device_agent.shared.features.transforms import FUNCTIONS, Transforms
+from device_agent.shared.protocol.constants import UNKNOWN_LABEL, Metric, Scale
+from device_agent.shared.protocol.model_info import Table
 from knnkit.data.dataset import is_plain, shortened
 from knnkit.data.files import BROKEN, members_that_fit
 from knnkit.data.targets import CLASS, default_names
 from knnkit.errors import BuildError, MissingDependency, extra
 from knnkit.model.reference.enrolment import Enrolment
-from knnkit.model.reference.space import Float32, Space, adopt_space
+from knnkit.model.reference.space import Float32, Space, Step, adopt_space
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.training.fitted import Fitted
-from knnkit.training.sklearn_metrics import metric_of
+from knnkit.training.sklearn_left_out import ESTIMATORS as LEFT_OUT
+from knnkit.training.sklearn_left_out import because
+from knnkit.training.sklearn_metrics import agreements, metric_of
 from knnkit.training.sklearn_pipelines import convert_all, is_nonlinear
 from knnkit.training.sklearn_transforms import convert, parts_of
 
@@ -32,6 +35,9 @@ _TAKEN_OVER = (
     "a KNeighborsClassifier (metric euclidean, sqeuclidean, manhattan or cosine), or a Pipeline of linear transformers "
     "(docs/guide.md lists them) that ends in one, written by skops.io.dump"
 )
+#: What is imported, alone or at the end of a Pipeline, and what may stand around it.
+ESTIMATORS = ("KNeighborsClassifier", "KNeighborsRegressor", "NearestNeighbors")
+AROUND = ("Pipeline, also nested", "searches (their best estimator)", "pipelines and samplers of imbalanced-learn")
 #: Module of scikit-learn's hyperparameter searches and of their cross-validation splitters.
 _SEARCHES = "sklearn.model_selection."
 #: Largest schema.json of a file in the skops format, in bytes; that of a pipeline has about ten thousand.
@@ -64,22 +70,44 @@ def import_estimator(
     mapped = _training_rows(classifier)
     width = int(maps[0].n_features_in_) if maps else mapped.shape[1]
     names, table = _names(estimator, feature_names, width), None
-    if curved := _until_last_nonlinear(maps):
-        table, maps = convert_all(maps[:curved], names), maps[curved:]
-        names = _made_names(estimator, curved, names, int(maps[0].n_features_in_) if maps else mapped.shape[1])
-    metric, weighting = metric_of(classifier, mapped.shape[1])
+    metric: Metric = "sqeuclidean"
+    if classifier.effective_metric_ == "hamming":
+        table, mapped, weighting = _compare_values(classifier, maps, mapped, names)
+        maps, names = [], tuple(f"value_{place}" for place in range(mapped.shape[1]))
+    else:
+        if curved := _until_last_nonlinear(maps):
+            table, maps = convert_all(maps[:curved], names), maps[curved:]
+            names = _made_names(estimator, curved, names, int(maps[0].n_features_in_) if maps else mapped.shape[1])
+        metric, weighting = metric_of(classifier, mapped.shape[1])
     for step in weighting:
         mapped = step.apply(mapped, query=False)
     steps = [step for each in maps for step in convert(each)] + weighting
     space, enrolled = adopt_space(mapped, steps, metric)
-    targets = _targets(classifier)
-    classes, codes = _classes(classifier) if targets is None else ((CLASS,), np.zeros(len(enrolled), np.int32))
+    targets, alike = _targets(classifier), np.zeros(len(enrolled), np.int32)
+    classes, codes = ((CLASS,), alike) if targets is not None else _classes(classifier) or ((0,), alike)
     source = source or type(estimator).__name__
     spec = KnnSpec(name, int(classifier.n_neighbors), metric, _weights(classifier), _scale(maps), reject)
     fingerprint = _fingerprint(space, enrolled, codes, classes, targets)
     numbers = (targets, () if targets is None else default_names(targets.shape[1]))
     enrolment = Enrolment(space, enrolled, codes, classes, names, fingerprint, source, *numbers)
-    return Fitted(spec, enrolment, estimator, table)
+    return Fitted(spec, enrolment, estimator, table, targets is not None or hasattr(classifier, "classes_"))
+
+
+def _compare_values(
+    classifier: Any, maps: list[Any], mapped: NDArray[Any], names: tuple[str, ...]
+) -> tuple[Table, NDArray[np.float64], list[Step]]:
+    """Returns table, training rows and scaling with which a squared Euclidean distance is the hamming distance.
+
+    Raises:
+        BuildError: it has weights, or its rows are computed numbers, which rounding makes unequal.
+    """
+    if (classifier.effective_metric_params_ or {}).get("w") is not None:
+        raise BuildError("the metric hamming with w is not supported", hint="metric='hamming' alone")
+    if maps and not (mapped == np.rint(mapped)).all():
+        said = "the metric hamming behind transformers that compute numbers is not supported"
+        raise BuildError(said, hint="compare the raw columns, or categories as whole numbers")
+    compare, scaling = agreements(np.asarray(mapped, np.float64))
+    return convert_all(maps, names, [compare]), Transforms([compare])(mapped), [scaling]
 
 
 def _until_last_nonlinear(maps: list[Any]) -> int:
@@ -169,7 +197,7 @@ _HARMLESS = (
 
 def _parts(estimator: Any) -> tuple[list[Any], Any]:
     """Returns the transformers, in order, and the classifier of an estimator; of a search, those of the best one."""
-    from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+    from sklearn import neighbors
     from sklearn.pipeline import Pipeline
 
     if type(estimator) is Pipeline or _is_imblearn(estimator):
@@ -179,8 +207,9 @@ def _parts(estimator: Any) -> tuple[list[Any], Any]:
         return [inner for each in maps for inner in parts_of(each)] + further, classifier
     if _is_search(estimator) and hasattr(estimator, "best_estimator_"):
         return _parts(estimator.best_estimator_)
-    if type(estimator) not in (KNeighborsClassifier, KNeighborsRegressor):
-        raise BuildError(f"{type(estimator).__name__} is not supported", hint=_instead_of(estimator))
+    if type(estimator) not in [getattr(neighbors, name) for name in ESTIMATORS]:
+        name = type(estimator).__name__
+        raise BuildError(f"{name} is not supported{because(name, LEFT_OUT)}", hint=_instead_of(estimator))
     if not hasattr(estimator, "_fit_X"):
         raise BuildError(f"the {type(estimator).__name__} is not fitted", hint="estimator.fit(rows, labels)")
     return [], estimator
@@ -204,7 +233,7 @@ def _instead_of(estimator: Any) -> str:
 
 
 def _weights(classifier: Any) -> Any:
-    if classifier.weights in (None, "uniform"):
+    if getattr(classifier, "weights", None) in (None, "uniform"):
         return "uniform"
     if classifier.weights == "distance":
         return "distance"
@@ -217,7 +246,9 @@ def _training_rows(classifier: Any) -> NDArray[Any]:
     return rows if rows.dtype == np.float32 else np.asarray(rows, np.float64)
 
 
-def _classes(classifier: Any) -> tuple[tuple[int | str, ...], NDArray[np.int32]]:
+def _classes(classifier: Any) -> tuple[tuple[int | str, ...], NDArray[np.int32]] | None:
+    if not hasattr(classifier, "classes_"):  # NearestNeighbors
+        return None
     if classifier.outputs_2d_:
         raise BuildError("several outputs are not supported", hint="fit one classifier for each output")
     classes = np.asarray(classifier.classes_)

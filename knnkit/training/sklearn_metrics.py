@@ -8,10 +8,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from device_agent.shared.features import transforms
 from device_agent.shared.protocol.constants import Metric
+from device_agent.shared.protocol.model_info import Transform
 from knnkit.errors import BuildError
 from knnkit.model.reference.space import Step, affine
+from knnkit.training.sklearn_left_out import METRICS as LEFT_OUT
+from knnkit.training.sklearn_left_out import because
 
 #: Metric in scikit-learn, as KNeighborsClassifier resolves it -> metric in knnkit.
 METRICS: dict[str, Metric] = {
@@ -23,7 +28,9 @@ METRICS: dict[str, Metric] = {
     "cityblock": "manhattan",
     "cosine": "cosine",
 }
-_LINEAR = ("seuclidean", "mahalanobis", "correlation")
+MAPPED = ("seuclidean", "mahalanobis", "correlation", "hamming")
+#: Columns that `agreements` makes, at most.
+_MOST_VALUES = 4096
 
 
 def metric_of(classifier: Any, width: int) -> tuple[Metric, list[Step]]:
@@ -46,8 +53,9 @@ def metric_of(classifier: Any, width: int) -> tuple[Metric, list[Step]]:
     )
     if metric is None or (maps is None and params) or (weights is not None and metric == "cosine"):
         what = f"{name} with {', '.join(sorted(params))}" if params else name
-        known = sorted({*METRICS.values(), *_LINEAR})
-        raise BuildError(f"the metric {what} is not supported", hint=f"one of {', '.join(known)}")
+        known = sorted({*METRICS.values(), *MAPPED})
+        why = because(name, LEFT_OUT)
+        raise BuildError(f"the metric {what} is not supported{why}", hint=f"one of {', '.join(known)}")
     if weights is not None:  # sum of w |d|^p
         factor = np.asarray(weights, np.float64)
         factor = factor if metric == "manhattan" else np.sqrt(factor)
@@ -56,8 +64,29 @@ def metric_of(classifier: Any, width: int) -> tuple[Metric, list[Step]]:
     return metric, maps or []
 
 
+def agreements(rows: NDArray[Any]) -> tuple[Transform, Step]:
+    """Returns what makes the hamming distance a squared Euclidean one.
+
+    A column becomes one for each of its values among the (n, p) training rows, and one more for any other value. Two
+    rows that differ in a column are then 2 apart in the square, also where the value is new.
+
+    Raises:
+        BuildError: there are too many values.
+    """
+    values = [np.unique(column) for column in rows.T]
+    widths = np.array([len(each) + 1 for each in values])
+    if widths.sum() > _MOST_VALUES:
+        said = f"hamming over {widths.sum():,} values is not supported"
+        raise BuildError(said, hint=f"columns with few values, at most {_MOST_VALUES:,} together")
+    ends, width = np.cumsum(widths), int(widths.sum())
+    owners = np.repeat(np.arange(len(values)), widths - 1)
+    known = np.setdiff1d(np.arange(width), ends - 1)
+    made = transforms.make("one-hot", 0, len(values), np.concatenate(values), owners, known, ends - 1, [width])
+    return made, affine(np.zeros(width), np.full(width, np.sqrt(0.5 / len(values))))
+
+
 def _maps(name: str, params: dict[str, Any], width: int) -> list[Step] | None:
-    """Returns the map that makes a metric of `_LINEAR` a plain one; None for another metric."""
+    """Returns the map that makes a metric of `MAPPED` a plain one; None for another metric."""
     if name == "seuclidean" and set(params) == {"V"}:
         return [affine(np.zeros(width), 1.0 / np.sqrt(np.asarray(params["V"], np.float64)))]
     if name == "mahalanobis" and set(params) in ({"V"}, {"VI"}):

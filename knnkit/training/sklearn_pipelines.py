@@ -37,11 +37,11 @@ def is_nonlinear(part: Any) -> bool:
         return any(is_nonlinear(step[1]) or type(step[1]).__name__ == "Normalizer" for step in steps)
     if name == "FunctionTransformer":
         return part.func is not None
-    return name in _WALKS.keys() - _AT_TIMES or bool(getattr(part, "clip", False))
+    return name in WALKS.keys() - _AT_TIMES or bool(getattr(part, "clip", False))
 
 
-def convert_all(parts: Sequence[Any], names: Sequence[str]) -> Table:
-    """Returns the table of the raw columns `names`, with the transforms of fitted transformers.
+def convert_all(parts: Sequence[Any], names: Sequence[str], last: Sequence[Transform] = ()) -> Table:
+    """Returns the table of the raw columns `names`, with the transforms of fitted transformers, and `last` behind them.
 
     Raises:
         BuildError: a part is not supported; the message names it.
@@ -52,6 +52,7 @@ def convert_all(parts: Sequence[Any], names: Sequence[str]) -> Table:
         sources = walk.run(part, 0, sources)
     if not sources:
         raise BuildError("the transformers drop every column", hint="keep one")
+    walk.found += last
     return _table(walk, names)
 
 
@@ -123,8 +124,8 @@ class _Walk:
         if kind.__module__.startswith("sklearn.feature_selection."):
             return self._take(start, sources, np.flatnonzero(part.get_support()))
         own = kind.__module__.startswith("sklearn.")
-        if own and (name in _WALKS):
-            return _WALKS[name](self, part, start, sources)
+        if own and (name in WALKS):
+            return WALKS[name](self, part, start, sources)
         return self._linear(part, start, sources)
 
     def code(self, source: int | None, value: Any) -> float:
@@ -324,7 +325,7 @@ def _missing_of(part: Any) -> float:
 
 
 Walk = Callable[[_Walk, Any, int, Sources], Sources]
-_WALKS: dict[str, Walk] = {
+WALKS: dict[str, Walk] = {
     "Binarizer": _Walk.binarize,
     "ColumnTransformer": _Walk.columns,
     "FeatureUnion": _Walk.union,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from knnkit.errors import BuildError
 from knnkit.model.reference.space import Step, affine
+from knnkit.training.sklearn_left_out import TRANSFORMERS, because
 
 
 def convert(transformer: Any) -> list[Step]:
@@ -22,13 +23,13 @@ def convert(transformer: Any) -> list[Step]:
         BuildError: it is not supported, or not fitted.
     """
     kind = type(transformer)
-    convert = _CONVERSIONS.get(kind.__name__) if kind.__module__.startswith("sklearn.") else None
+    convert = CONVERSIONS.get(kind.__name__) if kind.__module__.startswith("sklearn.") else None
     if kind.__module__.startswith("sklearn.feature_selection."):
         convert = _selector
     if convert is None:
         raise BuildError(
-            f"{kind.__name__} is not supported in front of the classifier",
-            hint=f"apply it before knnkit, or use one of {', '.join(sorted(_CONVERSIONS))}, or a feature selector",
+            f"{kind.__name__} is not supported in front of the classifier{because(kind.__name__, TRANSFORMERS)}",
+            hint="apply it before knnkit; docs/scikit-learn.md lists what is taken over",
         )
     if not hasattr(transformer, "n_features_in_"):
         raise BuildError(f"the {kind.__name__} is not fitted", hint="fit the whole pipeline")
@@ -95,6 +96,10 @@ def _discriminants(analysis: Any) -> list[Step]:
         raise BuildError("LinearDiscriminantAnalysis(solver='lsqr') maps no rows", hint="solver='svd'")
     matrix = np.asarray(analysis.scalings_, np.float64)[:, : analysis._max_components]
     return _linear(matrix, analysis.xbar_ if analysis.solver == "svd" else None)
+
+
+def _independent(analysis: Any) -> list[Step]:
+    return _linear(np.asarray(analysis.components_, np.float64).T, analysis.mean_ if analysis.whiten else None)
 
 
 def _factors(analysis: Any) -> list[Step]:
@@ -173,9 +178,10 @@ def _linear(matrix: NDArray[Any], offset: Any = None) -> list[Step]:
     return [Step("linear", np.asarray(matrix, np.float64), shift)]
 
 
-_CONVERSIONS: dict[str, Callable[[Any], list[Step]]] = {
+CONVERSIONS: dict[str, Callable[[Any], list[Step]]] = {
     "ColumnTransformer": _columns,
     "FactorAnalysis": _factors,
+    "FastICA": _independent,
     "FeatureUnion": _union,
     "FunctionTransformer": _identity,
     "GaussianRandomProjection": _components,

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol.constants import Metric, Scale
 from device_agent.shared.protocol.input_info import Window
-from device_agent.shared.protocol.model_info import Evaluation, Gates, KnnInfo, Reduced, Table, Targets
+from device_agent.shared.protocol.model_info import Enrol, Evaluation, Gates, KnnInfo, Reduced, Table, Targets
 from device_agent.shared.regression import spreads
 from device_agent.shared.release.row_origins import Origins
-from knnkit.config.answer_models import ReduceConfig
+from knnkit.config.answer_models import ReduceConfig, teaching_of
 from knnkit.config.parse import Build, FileData, SkopsData, TestFile
 from knnkit.data import columns, precision
 from knnkit.data.dataset import Dataset
@@ -60,6 +60,7 @@ class Material:
         ignore_extra: whether a device ignores columns that the model does not know.
         embedder: the stages that the rows were made by; None without any.
         window: the windows of samples that the raw inputs are; None without any.
+        teaching: what may be taught on a device.
         whole: the same with all training rows, if `reduce` chose some of them.
         spare: the training rows that `reduce` left out.
         reduced: how it chose.
@@ -76,6 +77,7 @@ class Material:
     ignore_extra: bool = False
     embedder: Embedder | None = None
     window: Window | None = None
+    teaching: Enrol | None = None
     whole: Material | None = None
     spare: Dataset | None = None
     reduced: str = ""
@@ -116,7 +118,7 @@ class Material:
         """
         before = None if self.whole is None else self.whole._without_sets().build(Gates(gates.margin), seed=seed)
         how: dict[str, Any] = {"margin": gates.margin, "seed": seed, "inputs": inputs, "measure": self._measure}
-        how |= {"table": self.table, "ignore_extra": self.ignore_extra}
+        how |= {"table": self.table, "ignore_extra": self.ignore_extra, "teaching": self.teaching}
         how["input"] = input_of(self.window, self.embedder)
         limit = min(golden_rows or MAX_ROWS, self._most_golden)
         how["golden"] = origins_of(draw_rows(self.held_out, self.training, seed=seed, limit=limit))
@@ -243,16 +245,15 @@ def load(build: Build) -> Material:
         warnings += columns.warnings(everything)
     ready = prepare_of(model.data, everything, divided.training, divided.held_out)
     training, held_out, table = ready.training, ready.held_out, ready.table
-    warnings += ready.warnings
     shifted, seen = model.metric != "cosine" or model.scale != "none", everything if table is None else training
-    warnings += precision.warnings(seen.rows, seen.feature_names, seen.source, shifted=shifted)
+    warnings += ready.warnings + precision.warnings(seen.rows, seen.feature_names, seen.source, shifted=shifted)
     warnings += divided.warnings
     if training.targets is None:
         warnings += faults.find(training, held_out)
         if "scale" not in model.model_fields_set:
             warnings += unscaled.find(training, model.k, model.metric, model.weights)
     material = Material(spec, training, held_out, None, warnings, divided.how, table, model.ignore_extra)
-    material = replace(material, embedder=found.embedder, window=found.window)
+    material = replace(material, embedder=found.embedder, window=found.window, teaching=teaching_of(model.enrol))
     return material if model.reduction is None else _reduce(material, model.reduction, model.seed)
 
 
@@ -304,7 +305,7 @@ def _load_imported(build: Build, data: SkopsData) -> Material:
     found = replace(found, spec=replace(found.spec, label_sets=model.coverages))
     if held_out is not None and len(held_out.target_names) == len(found.enrolment.target_names):
         found = replace(found, enrolment=replace(found.enrolment, target_names=held_out.target_names))
-    return replace(of_imported(found, held_out), ignore_extra=model.ignore_extra)
+    return replace(of_imported(found, held_out), ignore_extra=model.ignore_extra, teaching=teaching_of(model.enrol))
 
 
 def of_imported(imported: Fitted, held_out: Dataset | None) -> Material:

@@ -169,7 +169,19 @@ def run_tune(options: argparse.Namespace) -> int:
     return 0 if results["reached"] else 1
 
 
+def run_embed(options: argparse.Namespace) -> int:
+    """Measures sounds and pictures against plain Python with the same runtime."""
+    from benchmarks import embedding
+
+    results = {kind: embedding.run(kind, 1 if options.quick else 5) for kind in ("picture", "sound")}
+    print(embedding.table(results))
+    if options.save:
+        report.write_json(_results(), {"embed": results | {"machine": peers.machine()}})
+    return 0
+
+
 COMMANDS = {"speed": run_speed, "stream": run_stream, "fleet": run_fleet, "verify": run_verify, "tune": run_tune}
+COMMANDS |= {"embed": run_embed}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import shlex
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,59 @@ def test_each_search_finds_the_same_by_the_kernels_of_every_board(
     assert all(answers == said["x86-64-bookworm"] for answers in said.values())
 
 
+#: A release with stages in a root of its own: activates it, and answers its golden inputs.
+_STAGES = """
+import base64, contextlib, io, json, sys, tarfile, tempfile
+from pathlib import Path
+from device_agent.cli import main
+packed, key = (base64.b64decode(line) for line in sys.stdin)
+def agent(root, *words):
+    with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):
+        main(["--root", root, *words])
+    return printed.getvalue()
+with tempfile.TemporaryDirectory() as root:
+    Path(root, "trust").mkdir()
+    Path(root, "trust", "key.pem").write_bytes(key)
+    tarfile.open(fileobj=io.BytesIO(packed)).extractall(root)
+    digest = json.loads(agent(root, "stage", f"{root}/release", "--json"))["release"]["digest"]
+    found = json.loads(agent(root, "activate", digest, "--json"))
+    if "certificate" in found and found["certificate"]:
+        agent(root, "confirm", digest)
+        from device_agent.shared.golden.golden_set import Golden
+        raw = Golden.from_bytes(Path(root, "release", "golden.npz").read_bytes()).raw
+        Path(root, "inputs.jsonl").write_bytes(raw)
+        agent(root, "classify", "--input", f"{root}/inputs.jsonl", "--output", f"{root}/answers.jsonl")
+        found["labels"] = [json.loads(line)["label"] for line in Path(root, "answers.jsonl").open()]
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.parametrize("release", ["tones", "pixels"])
+def test_stages_give_the_host_s_labels_on_every_processor(
+    release: str, fleet: Any, deployed: dict[str, dict[str, Any]], releases: Any, record_property: Any
+) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as packed:
+        packed.add(releases[release], "release")
+    sent = b"\n".join(map(base64.b64encode, (buffer.getvalue(), releases.public_key.read_bytes()))).decode()
+    labels = {}
+    for name, board in fleet.boards.items():
+        found = json.loads(board.ssh("~/.knnkit/venv/bin/python", "-c", shlex.quote(_STAGES), input=sent))
+        if MACHINES[name][2] == "numpy":
+            assert found["reason"] == "no-runtime"
+            continue
+        own = found["certificate"]["embedding"]
+        record_property(name, own)
+        print(name, own)
+        assert (found["certificate"]["different"], found["certificate"]["failures"]) == (0, [])
+        assert (own["above"], own["search_different"], own["labels_different"]) == (0, 0, 0)
+        assert own["largest_error"] <= (1e-4 if release == "tones" else 0.05)
+        labels[name] = found["labels"]
+    assert len(labels) == 4
+    if release == "tones":  # float32 throughout
+        assert len({json.dumps(each) for each in labels.values()}) == 1
+
+
 def test_a_second_deploy_has_nothing_to_do(fleet: Any, deployed: dict[str, dict[str, Any]], releases: Any) -> None:
     again = _report(
         fleet.knnkit(
@@ -188,6 +242,63 @@ def test_a_32_bit_board_says_which_runtime_it_can_have(fleet: Any, deployed: dic
     assert done.returncode == 1
     assert "there is no ai_edge_litert for Python 3.11 on armv7l; it can have tflite_runtime" in done.stdout
     assert "2.14.0" in run_knnkit("status", *named).stdout
+
+
+#: Feeds a stream, teaches a label while it runs, kills it, and starts another; prints what each answers.
+_TEACH = """
+cd && A="$HOME/.knnkit/venv/bin/python -m device_agent --root $HOME/taught" && mkfifo rows
+$A classify --stream --json < rows > answers & exec 3> rows
+lines() { until [ $(wc -l < answers) -ge $1 ]; do :; done; }
+echo "$1" >&3; lines 1
+$A enrol --label 9 --input examples.csv > /dev/null
+echo "$1" >&3; lines 2
+kill -9 $! ; exec 3>&-
+cat answers
+echo "$1" | $A classify --stream --json
+rm rows answers
+"""
+
+
+def test_a_label_taught_on_a_board_is_answered_at_once_and_after_a_kill(
+    fleet: Any, deployed: dict[str, dict[str, Any]], releases: Any, record_property: Any
+) -> None:
+    """Three examples of the digit 9, of which the model knows nothing; all other digits stay as they were."""
+    from sklearn.datasets import load_digits
+
+    board, agent = fleet.boards["aarch64-bookworm"], "~/.knnkit/venv/bin/python -m device_agent --root ~/taught"
+    for name in ("model.tflite", "golden.npz", "release.json", "model.sig"):
+        data = base64.b64encode((releases["no-nines"] / name).read_bytes()).decode()
+        board.ssh(f"mkdir -p release taught/trust; chmod 700 taught; base64 -d > release/{name}", input=data)
+    board.ssh("cat > taught/trust/signing.pem", input=releases.public_key.read_text())
+    digest = json.loads(board.ssh(f"{agent} install ~/release --json"))["activated"]["release"]["digest"]
+    board.ssh(f"{agent} confirm {digest}")
+    images, digits = load_digits(return_X_y=True)
+    rows = [",".join(map(str, image)) for image in images.astype(int).tolist()]
+    nines = [row for row, digit in zip(rows, digits) if digit == 9]
+    asked = [*nines[3:], *(row for row, digit in zip(rows, digits) if digit != 9)]
+    truth = ["9"] * (len(nines) - 3) + [str(digit) for digit in digits if digit != 9]
+
+    def right() -> dict[str, int]:
+        said = board.ssh(f"{agent} classify", input="".join(f"{row}\n" for row in asked)).splitlines()
+        assert len(said) == len(asked)
+        return {name: sum(line.split(",")[0] == t == name for line, t in zip(said, truth)) for name in set(truth)}
+
+    before = right()
+    board.ssh("cat > examples.csv", input="".join(f"{row}\n" for row in nines[:3]))
+    script = f"set -- '{nines[0]}'; {_TEACH}"
+    unknown, taught, again = map(json.loads, board.ssh("sh -s", input=script).splitlines())
+    assert "local" not in unknown
+    assert (taught["label"], taught["local"]) == (9, True)
+    assert again == taught
+    after = right()
+    record_property("right", {"rows": {name: truth.count(name) for name in before}, "before": before, "after": after})
+    print("right before and after, by digit:", before, after)
+    assert before["9"] == 0
+    assert after["9"] > 0.3 * truth.count("9")
+    assert all(after[name] >= before[name] - 0.02 * truth.count(name) for name in before)
+    found = json.loads(board.ssh(f"{agent} check --json"))
+    assert (found["different"], found["taught"]["labels"], found["failures"]) == (0, {"9": 3}, [])
+    board.ssh("rm -r taught release examples.csv")
 
 
 def test_remove_leaves_nothing(fleet: Any, deployed: dict[str, dict[str, Any]]) -> None:

@@ -12,6 +12,7 @@ AGENT_LAYERS = (
     ("device_agent.shared",),
     ("device_agent.system",),
     ("device_agent.inference", "device_agent.store"),
+    ("device_agent.enrolment",),
     ("device_agent.serving",),
     ("device_agent.lifecycle",),
     ("device_agent.diagnostics",),

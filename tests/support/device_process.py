@@ -40,9 +40,20 @@ class DeviceProcess:
     def __exit__(self, *_: object) -> None:
         self._process.communicate(timeout=30)
 
-    def classify(self, model: Path, rows: np.ndarray, *, one_by_one: bool = False, **how: Any) -> DeviceAnswers:
-        """Answers `rows`, in batches or one by one; `how` are further arguments of TfliteKNN."""
-        _send(self._process.stdin, (str(model), rows, one_by_one, how))
+    def classify(
+        self,
+        model: Path,
+        rows: np.ndarray,
+        *,
+        one_by_one: bool = False,
+        taught: tuple[np.ndarray, list[Any]] | None = None,
+        **how: Any,
+    ) -> DeviceAnswers:
+        """Answers `rows`, in batches or one by one; `how` are further arguments of TfliteKNN.
+
+        `taught` are rows taught on the device, and their labels.
+        """
+        _send(self._process.stdin, (str(model), rows, one_by_one, how, taught))
         reply = _receive(self._process.stdout)
         if reply is None:
             raise RuntimeError(f"the device's process ended: {self._process.stderr.read()[-500:]!r}")
@@ -62,6 +73,19 @@ def _receive(stream: Any) -> Any:
     return pickle.loads(stream.read(struct.unpack("<q", head)[0])) if head else None
 
 
+def _with_taught(signed: Any, rows: np.ndarray, labels: list[Any]) -> Any:
+    from device_agent.enrolment.joined import JoinedKNN
+    from device_agent.shared import enrolled, joined
+    from device_agent.shared.protocol.model_info import Enrol
+    from device_agent.shared.protocol.record import replace
+
+    info = replace(signed.info, enrol=Enrol(len(rows)))
+    columns = enrolled.fingerprint(info)
+    cells = [tuple(float(str(value)) for value in row) for row in rows]
+    made = [enrolled.LocalRow(f"{i}", labels[i], 0, row, "", columns) for i, row in enumerate(cells)]
+    return JoinedKNN(signed, joined.join(info, made, ""))
+
+
 def _serve() -> None:
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     from device_agent.inference.tflite_knn import TfliteKNN
@@ -69,19 +93,18 @@ def _serve() -> None:
     from support.device_process import DeviceAnswers as Reply
 
     while (request := _receive(sys.stdin.buffer)) is not None:
-        path, rows, one_by_one, how = request
+        path, rows, one_by_one, how, taught = request
         try:
-            model = TfliteKNN(path, **how)
+            signed = TfliteKNN(path, **how)
+            model = signed if taught is None else _with_taught(signed, *taught)
             parts = (
                 [model.classify(rows[i : i + 1]) for i in range(len(rows))] if one_by_one else [model.classify(rows)]
             )
             names = ("label", "probabilities", "indices", "distances")
             joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-            settled = model.settled
-            _send(
-                sys.stdout.buffer,
-                Reply(**joined, predicted=model.predict(rows), settled=settled, runtime=model.runtime),
-            )
+            settled = signed.settled
+            predicted = signed.predict(rows) if taught is None else joined["label"]
+            _send(sys.stdout.buffer, Reply(**joined, predicted=predicted, settled=settled, runtime=signed.runtime))
         except AgentError as error:
             _send(sys.stdout.buffer, f"{type(error).__name__}: {error}")
 

@@ -49,6 +49,16 @@ RECIPES: dict[str, str] = {
         model: {name: iris, data: {sklearn: iris}, k: 99, scale: standard, label_sets: 0.9}
         release: {version: 1.2.0, sequence: 12}
     """,
+    # Rows may be taught on the device, a few of each label.
+    "taught": """
+        model: {name: taught, data: {sklearn: iris}, k: 3, scale: standard, enrol: {rows: 20, per_label: 8}}
+        release: {version: 1.0.0, sequence: 10}
+    """,
+    # Its next release allows less, and does not use rows of before.
+    "taught-next": """
+        model: {name: taught, data: {sklearn: iris}, k: 5, enrol: {rows: 20, new_labels: false, may_override: true}}
+        release: {version: 1.1.0, sequence: 11}
+    """,
     # The article's experiment: two features, five classes, numbers as labels.
     "blobs": """
         model: {name: blobs, data: {sklearn: blobs}, k: 3}
@@ -60,6 +70,11 @@ RECIPES: dict[str, str] = {
         model: {name: digits, data: {sklearn: digits}, k: 5, weights: distance}
         release: {version: 1.0.0, sequence: 10}
         gates: {accuracy: 0.9}
+    """,
+    # Digits from 0 to 8: a board is taught the 9.
+    "no-nines": """
+        model: {name: digits, data: {file: no-nines.csv, label: digit}, k: 1, enrol: {rows: 500}}
+        release: {version: 1.0.0, sequence: 10}
     """,
     # So many numbers that candidates can be searched in eight bits.
     "spectra": """
@@ -107,6 +122,18 @@ RECIPES: dict[str, str] = {
           input: {window: {columns: [ax, ay, az], rows: 40, time: t, gap: 0.1}}
           test: 0
         release: {version: 1.2.0, sequence: 12}
+    """,
+    # The same as plants, and rows may be taught.
+    "plants-taught": """
+        model:
+          name: plants
+          data: {file: plants.csv, label: kind, drop: [when], missing: {length: median, width: median, soil: constant},
+            categories: {soil: one-hot, size: [small, large]}, unknown_category: ignore}
+          k: 1
+          scale: standard
+          ignore_extra: true
+          enrol: {rows: 5}
+        release: {version: 1.0.0, sequence: 10}
     """,
     # Another metric, and another scaler.
     "wine": """
@@ -312,6 +339,13 @@ penguins.write(folder / "penguins.csv", *penguins.birds(120, seed=2))
 signals.write(folder / "motion")
 wifi.write(folder / "wifi.csv", *wifi.fingerprints(400, seed=2))
 wifi.write(folder / "asked.csv", *wifi.fingerprints(80, seed=3))
+from sklearn.datasets import load_digits
+images, digits = load_digits(return_X_y=True)
+with (folder / "no-nines.csv").open("w") as file:
+    file.write(",".join([*(f"p{pixel}" for pixel in range(64)), "digit"]) + "\\n")
+    for image, digit in zip(images.astype(int), digits):
+        if digit != 9:
+            file.write(",".join(map(str, [*image, digit])) + "\\n")
 rows, labels, queries = offsets.KINDS["utm"]()
 offsets.write_csv(folder / "utm.csv", rows, labels)
 offsets.write_csv(folder / "near.csv", rows - rows.mean(axis=0), labels)

@@ -29,6 +29,8 @@ MAX_LINE = MAX_BYTES * 4 // 3 + 4096
 _BROKEN = (ValueError, TypeError, KeyError, OverflowError, SyntaxError, EOFError, MemoryError, RecursionError)
 #: Key of an object in JSON lines that holds the input.
 KEY = "input"
+#: Key of the file's name.
+FILE_KEY = "file"
 #: Key of raw PCM: 16 bits, little-endian, one channel, at the model's rate.
 PCM_KEY = "pcm"
 

@@ -14,14 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from device_agent.shared.embedding import picture
-from device_agent.shared.embedding.decode import KEY, MAX_BYTES, PCM_KEY
+from device_agent.shared.embedding.decode import FILE_KEY, KEY, MAX_BYTES, PCM_KEY
 from device_agent.shared.protocol.errors import BadInput, DeviceUnfit
 from device_agent.shared.safe_files import read_small
 
 #: Most pixels of a picture that is sent as an array.
 MOST_SENT = 4 * 1024 * 1024
-#: Key of the file's name in a line.
-FILE_KEY = "file"
 PCM_SUFFIXES = (".pcm", ".raw", ".s16")
 SUFFIXES = (".wav", ".png", ".jpg", ".jpeg", *PCM_SUFFIXES)
 #: Files of a folder: what a model can take.
@@ -75,7 +73,9 @@ def lines_of(path: Path, *, decode: bool = False) -> Iterator[tuple[str, bytes]]
         key = PCM_KEY if file.suffix.lower() in PCM_SUFFIXES else KEY
         name = name.encode("utf-8", "replace").decode()
         data = _as_pixels(read_file(file)) if decode else read_file(file)
-        line = {FILE_KEY: name, key: base64.b64encode(data).decode()}
+        line = {key: base64.b64encode(data).decode()}
+        if path.is_dir():
+            line[FILE_KEY] = name
         yield name, json.dumps(line).encode() + b"\n"
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from device_agent.shared.embedding.audio import read_pcm
 from device_agent.shared.embedding.chain import Chain
-from device_agent.shared.embedding.decode import KEY, PCM_KEY, from_base64, from_json
+from device_agent.shared.embedding.decode import FILE_KEY, KEY, PCM_KEY, from_base64, from_json
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol.errors import BadInput, ModelUnusable
 from device_agent.shared.protocol.model_info import KnnInfo
@@ -49,6 +49,13 @@ class InputJsonParser:
             found = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise BadInput(f"not JSON: {error}", hint='an input is [0.1, ...], or {"input": "BASE64"}') from None
+        try:
+            return self._read(found)
+        except BadInput as error:
+            name = found.get(FILE_KEY) if isinstance(found, dict) else None
+            raise BadInput(f"{name}: {error}" if isinstance(name, str) else str(error), hint=error.hint) from None
+
+    def _read(self, found: Any) -> Line:
         kept: list[Any] = []
         if isinstance(found, dict):
             key = PCM_KEY if PCM_KEY in found and self.chain.input.audio else KEY

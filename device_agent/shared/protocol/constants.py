@@ -20,8 +20,10 @@ SCHEMA_OF_TABLES = 3
 SCHEMA_OF_PIPELINES = 4
 #: The same for a model with an `input`: its rows are made from raw inputs.
 SCHEMA_OF_INPUTS = 5
+#: The same for a model that may be taught rows on the device (`KnnInfo.enrol`).
+SCHEMA_OF_ENROL = 6
 #: The highest of these numbers.
-NEWEST_SCHEMA = SCHEMA_OF_INPUTS
+NEWEST_SCHEMA = SCHEMA_OF_ENROL
 #: Version of the agent's commands, options and answers that a host uses. Raise it when the host needs something that
 #: older agents lack.
 PROTOCOL = 1
@@ -105,6 +107,8 @@ STATE_FILE = "state.json"
 HISTORY_FILE = "history.jsonl"
 COUNTS_FILE = "cell-counts.json"  # missing and unknown cells that the answering release met
 SEARCHES_FILE = "searches.json"  # which search is the fastest here, for each of the last releases
+ENROLLED_DIR = "enrolled"  # rows taught on the device: a journal, and the key that authenticates it
+JOURNAL_FILE = f"{ENROLLED_DIR}/journal"
 STARTS_FILE = "starts"  # one line: starts of a release that have not answered
 LOCK_FILE = "lock"
 CLASS_FILE = "device-class"  # one line: the device's class; without it, only releases for "any" are accepted

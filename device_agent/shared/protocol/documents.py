@@ -53,6 +53,22 @@ class CellCounts:
 
 
 @record
+class Taught:
+    """`device_agent enrol`, `forget` and `undo`: what was done to which rows, and what is taught now.
+
+    `did` is `enrol`, `forget`, `undo enrol` or `undo forget`. `labels` counts the rows of each label; `digest` is the
+    SHA-256 of what `enrolled --json` prints, empty without rows.
+    """
+
+    did: str
+    ids: tuple[str, ...]
+    rows: int
+    labels: dict[str, int]
+    digest: str
+    schema: int = SCHEMA
+
+
+@record
 class Searched:
     """Which searches of a release were the fastest on this board, as its activation measured them.
 
@@ -67,6 +83,15 @@ class Searched:
     batch_ms: dict[str, float]  # of one batch of `rows`
     rows: int
     schema: int = SCHEMA
+
+
+@record
+class TaughtRows:
+    """The rows taught on a device: `labels` counts those of each, `digest` is as in `Taught`."""
+
+    digest: str
+    rows: int
+    labels: dict[str, int]
 
 
 @record
@@ -95,6 +120,7 @@ class Status:
     protocol: int = 1  # PROTOCOL of the agent; 1 for agents that do not report it
     oldest_protocol: int = 1  # its OLDEST_PROTOCOL
     signed_by: str = ""  # fingerprint of the key named in the answering release, not verified; empty if none answers
+    taught: TaughtRows | None = None  # None: no rows are taught
     cells: CellCounts | None = None  # of the answering release; None if it has filled and ignored nothing
     searched: Searched | None = None  # of the answering release; None if nothing was measured
     schema: int = SCHEMA

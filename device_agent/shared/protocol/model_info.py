@@ -148,6 +148,21 @@ class Reduced:
 
 
 @record
+class Enrol:
+    """What may be taught on a device (`enrol` of deploy.yaml): at most `rows` rows, and `per_label` of each label.
+
+    With `new_labels`, they may have labels that the model does not have. Unless `may_override`, a row is refused if it
+    changes the label of a golden row. With `drop`, rows that were taught under another release take no part.
+    """
+
+    rows: int
+    per_label: int | None = None
+    new_labels: bool = True
+    may_override: bool = False
+    drop: bool = False
+
+
+@record
 class TargetError:
     """Errors of a target over `rows` evaluation rows, in its unit.
 
@@ -207,11 +222,12 @@ class KnnInfo:
     table: Table | None = None  # None: rows are `n_features` plain numbers
     ignore_extra: bool = False  # whether rows may have columns that the model does not know
     targets: Targets | None = None  # None: the model answers labels
+    enrol: Enrol | None = None  # None: nothing may be taught on a device
     input: Input | None = None  # None: rows are numbers or a table, without stages before the search
     schema: int = SCHEMA
     newest_schema = NEWEST_SCHEMA
     #: Left out of knn.json where they say nothing, so that models of plain rows keep their bytes.
-    omitted = ("origin", "label_sets", "reduced", "table", "ignore_extra", "targets", "input")
+    omitted = ("origin", "label_sets", "reduced", "table", "ignore_extra", "targets", "enrol", "input")
 
     @property
     def window(self) -> Window | None:

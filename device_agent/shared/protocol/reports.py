@@ -102,6 +102,21 @@ class Compared:
 
 
 @record
+class TaughtCheck:
+    """The golden rows, answered with the rows taught on the device.
+
+    `rows` are taught, and `labels` counts those that take part. `changed` golden rows have another label than
+    without them. `answers` is the SHA-256 of all their labels, a line for each; `digest` is as in `Taught`.
+    """
+
+    digest: str
+    rows: int
+    labels: dict[str, int]
+    changed: int
+    answers: str
+
+
+@record
 class EmbeddingCheck:
     """What a device makes of the raw golden inputs by its own stages (`device_agent.shared.golden.embeddings`).
 
@@ -160,6 +175,7 @@ class Certificate:
     compared: Compared | None = None
     embedding: EmbeddingCheck | None = None  # None: the model has no stages
     errors: tuple[TargetError, ...] = ()
+    taught: TaughtCheck | None = None  # None: no taught row takes part, or the golden rows are another's
     schema: int = SCHEMA
     #: As in `KnnInfo`.
     omitted = ("embedding",)

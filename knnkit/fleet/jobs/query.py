@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 from device_agent.shared.protocol import constants, json_codec, reports
 from device_agent.shared.protocol.documents import Committed, History, TrustedKeys
+from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.reports import Bench, Diagnosis
 from device_agent.shared.trust import standing
 from knnkit.errors import DeviceFailed, ParityFailed
@@ -23,6 +26,8 @@ from knnkit.fleet.report import DeviceReport, Outcome
 from knnkit.transport.base import Transport
 
 Kind = Literal["status", "parity", "rollback", "floor", "bench", "logs", "doctor", "keys"]
+#: Most bytes of taught rows: as many as a device takes, and a rest.
+_MAX_TAUGHT = 64 << 20
 #: Queries whose answer is only passed on: the agent's command, and the document that it answers.
 _ASKED: dict[str, tuple[str, type[Any]]] = {
     "bench": ("bench", Bench),
@@ -44,6 +49,7 @@ class Question(Job):
     digest: str | None = None  # the release that a certificate must be for; None: the one that answers
     named: frozenset[str] = frozenset()  # fingerprints of the keys that deploy.yaml names
     models: frozenset[str] = frozenset()  # names of the models that it builds
+    built: Mapping[str, Path] = field(default_factory=dict)  # digest -> release on this machine, to replay taught rows
 
 
 def ask_device(question: Question, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
@@ -94,10 +100,36 @@ def _parity(question: Question, transport: Transport, facts: Facts, recorder: Re
     stands = standing.gates_missed((*(proof.certificate.warnings if proof.certificate else ()), *status.warnings))
     if proof.wrong:
         raise ParityFailed(f"{name}: {'; '.join((proof.wrong, *stands))}", reason=proof.reason)
+    _replay(question, transport, facts, recorder, proof.certificate)
     if stands:
         hint = "knnkit doctor --target HOST names the way out"
         raise ParityFailed(f"{name}: {'; '.join(stands)}", reason=stands[0].partition(":")[0], hint=hint)
     return recorder.end(Outcome.ANSWERED)
+
+
+def _replay(
+    question: Question, transport: Transport, facts: Facts, recorder: Recorder, proof: reports.Certificate | None
+) -> None:
+    """Checks what the certificate says of taught rows, if its release is on this machine.
+
+    Raises:
+        ParityFailed: it is wrong.
+    """
+    told = proof.taught if proof else None
+    if proof is None or told is None or proof.release not in question.built:
+        return
+    from knnkit.evaluation import taught  # NumPy
+
+    with recorder.step("replay"):
+        argv = [*facts.agent_argv, "enrolled", "--json"]
+        sent = transport.run(argv, timeout=question.pace.command, max_output=_MAX_TAUGHT)
+        try:
+            wrong = taught.contradicts(question.built[proof.release], proof.release, sent.stdout, told)
+        except (json_codec.MalformedDocument, ModelUnusable) as error:
+            wrong = f"its taught rows cannot be read: {error}"
+    if wrong:
+        said = f"{question.target.name}: {wrong}"
+        raise ParityFailed(said, reason="taught-differs", hint="python -m device_agent enrolled, on the device")
 
 
 def _rollback(question: Question, transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:

@@ -5,6 +5,7 @@ Learns to name pictures, and leaves out the last layer: the rest is an embedder.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -36,5 +37,7 @@ def train_embedder(pictures: NDArray[np.float32], codes: NDArray[np.int64], seed
     model.fit(pictures, codes, epochs=8, verbose=0)
     embedder = keras.Model(entrance, row)
     function = tf.function(lambda x: embedder(x), input_signature=[tf.TensorSpec((1, *shape), tf.float32)])
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], embedder)
+    # With the model as a second argument, the weights would stay variables, which a stage cannot have.
+    logging.getLogger("absl").setLevel(logging.ERROR)  # it asks for that argument
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()])
     return bytes(converter.convert())

@@ -88,7 +88,7 @@ def test_an_unknown_key_is_shown_in_the_users_own_line_with_the_closest_known_on
         ("model:\n  name: a\n  data: {sklearn: irs}\n", 3, "'irs' is not one of .*; did you mean 'iris'"),
         ("model:\n  name: a\n  data: {fil: x.csv}\n", 3, "unknown key 'fil'; did you mean 'file'"),
         ("model:\n  name: a\n  n_neigbors: 3\n", 3, "unknown key 'n_neigbors'; did you mean 'k'"),
-        ("model:\n  name: a\n  data: {file: x.csv, target: y}\n", 3, "unknown key 'target'; did you mean 'label'"),
+        ("model:\n  name: a\n  data: {file: x.csv, lable: y}\n", 3, "unknown key 'lable'; did you mean 'label'"),
         ("model:\n  name: a b\n  data: {sklearn: iris}\n", 2, "name: 'a b': letters from a to z, digits"),
         ("model:\n  name: größe\n  data: {sklearn: iris}\n", 2, "name: 'größe': letters from a to z, digits"),
         (

@@ -72,6 +72,14 @@ FILES: list[dict[str, Any]] = [
     {"model": MODEL, **REST},
     {"model": {"name": "fruit", "data": {"sklearn": "iris"}, "test": 0.3}},
     {"model": {"name": "fruit", "data": {"skops": "a.skops"}}},
+    {
+        "model": {
+            "name": "fruit",
+            "data": {"file": "a.csv", "target": ["y", "z"]},
+            "test": {"file": "b.csv", "target": ["y"]},
+        },
+        "gates": {"rmse": {"y": 1.0}, "max_error": {}},
+    },
     {"model": {"name": "fruit", "data": {"files": ["a.csv", "b/*.csv"]}}},
     {"models": [{"name": "fruit", "data": {"sklearn": "iris"}, "reduce": "edited", "label_sets": 0.9}]},
     {"model": {"name": "fruit", "data": {"file": "a.csv"}, "split": {"group": "device"}}},

@@ -15,7 +15,7 @@ from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
 from sklearn.feature_selection import SelectKBest
 from sklearn.impute import MissingIndicator, SimpleImputer
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import (
     Binarizer,
@@ -242,3 +242,32 @@ def test_none_and_nan_are_not_told_apart() -> None:
     rows[:, 2] = np.where(RNG.random(120) < 0.1, None, SPECIES)
     with pytest.raises(BuildError, match="knows None and NaN apart"):
         imported(TEXTS["imputed, scaled and one-hot"], rows)
+
+
+@pytest.mark.parametrize("weights", ["uniform", "distance"])
+def test_hamming_counts_the_columns_that_differ(weights: str, tmp_path: Path) -> None:
+    rows = RNG.integers(0, 4, (150, 6)).astype(float)
+    asked = np.concatenate([rows[:20], RNG.integers(0, 6, (60, 6))]).astype(float)  # 4 and 5 are new values
+    estimator = KNeighborsClassifier(4, metric="hamming", weights=weights).fit(
+        rows, LABELS[:1].repeat(150) + rows[:, 0]
+    )
+    model = knnkit.from_sklearn(estimator)
+    far = (asked[:, np.newaxis] != rows).mean(axis=2)
+    order = np.argsort(far, axis=1, kind="stable")[:, :4]  # by (distance, row)
+    found = model.neighbors(asked)
+    assert np.array_equal(found.indices, order)
+    assert np.allclose(found.distances, np.take_along_axis(far, order, axis=1), atol=1e-6)
+    clear = np.sort(far, axis=1)[:, 3] < np.sort(far, axis=1)[:, 4]  # scikit-learn leaves the order of ties open
+    assert np.abs(model.predict_proba(asked) - estimator.predict_proba(asked))[clear].max() <= 1e-5
+    with pytest.raises(BuildError, match="hamming behind transformers that compute numbers"):
+        knnkit.from_sklearn(make_pipeline(StandardScaler(), estimator).fit(rows, LABELS[:1].repeat(150) + rows[:, 0]))
+
+
+def test_neighbours_without_labels_are_imported() -> None:
+    estimator = make_pipeline(StandardScaler(), NearestNeighbors(n_neighbors=4)).fit(NUMBERS)
+    model = knnkit.from_sklearn(estimator)
+    distances, indices = estimator[-1].kneighbors(estimator[:-1].transform(NUMBERS))
+    assert np.array_equal(model.kneighbors(NUMBERS)[1], indices)
+    assert np.allclose(model.kneighbors(NUMBERS)[0], distances, atol=1e-6)
+    with pytest.raises(BuildError, match="no labels"):
+        model.predict(NUMBERS)

@@ -229,7 +229,11 @@ def test_a_file_that_could_run_code_is_not_loaded(tmp_path: Path) -> None:
         (GridSearchCV(KNeighborsClassifier(), {}, refit=False), "GridSearchCV is not supported", "refit=True"),
         (GridSearchCV(StandardScaler(), {}, scoring=lambda *_: 0.0), "StandardScaler is not", "a fitted KNeighbors"),
         (Stranger(3), "Stranger is not supported", "a fitted KNeighborsClassifier"),
-        (make_pipeline(SplineTransformer(), KNeighborsClassifier(3)), "SplineTransformer is not supported", "PCA"),
+        (
+            make_pipeline(SplineTransformer(), KNeighborsClassifier(3)),
+            "SplineTransformer is not supported in front of the classifier: its splines",
+            "docs/scikit-learn.md",
+        ),
         (KNeighborsClassifier(3, metric="chebyshev"), "the metric chebyshev is not supported", "manhattan"),
         (KNeighborsClassifier(3, p=3), "minkowski with p=3", "euclidean"),
         (KNeighborsClassifier(3, weights=np.exp), "weights as a function", "'distance'"),

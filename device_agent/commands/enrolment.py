@@ -1,0 +1,130 @@
+"""The agent's commands about taught rows: enrol, forget, undo, enrolled."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from device_agent.commands.options import add_holder, command, count, holder_of, show, store_of
+from device_agent.shared.console import streams
+from device_agent.shared.console.argument_parser import filled
+from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.documents import Taught
+from device_agent.shared.protocol.errors import AgentError
+from device_agent.shared.protocol.versions import utc
+
+_SHOWN = 60
+
+
+def _configure_enrol(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--label", type=filled, metavar="NAME", required=True, help="label of the rows, one of the model or a new one")
+    add("--input", type=filled, metavar="FILE", help="rows to teach, - for standard input (default: -)")
+    add(
+        "--format",
+        choices=("auto", "csv", "jsonl", "npy"),
+        default="auto",
+        help="format of the input (default: by the file's name, else by its first byte)",
+    )
+    add("--ignore-extra", action="store_true", help="leave out columns that the model does not know")
+    add_holder(parser)
+
+
+def _run_enrol(arguments: argparse.Namespace) -> int:
+    from device_agent.serving import teach
+    from device_agent.serving.batch import Request
+    from device_agent.serving.columns import Columns
+
+    if arguments.input in (None, "-"):
+        streams.say_if_waiting("device_agent")
+    request = Request(
+        arguments.input, None, arguments.format, None, Columns(), ignore_extra=arguments.ignore_extra, coders=[]
+    )
+    found = teach.teach(store_of(arguments), arguments.label, request, holder_of(arguments))
+    return show(arguments, found, f"taught {arguments.label}: {', '.join(found.ids)}\n{_totals(found)}")
+
+
+def _configure_forget(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--label", type=filled, metavar="NAME", help="forget the rows of this label")
+    add("--id", type=filled, metavar="ID", action="append", default=[], help="forget the row with this id; repeat it")
+    add("--last", type=count, metavar="N", help="forget the last N rows (of the label, if one is named)")
+    add("--all", action="store_true", help="forget all rows")
+    help = "also remove what was forgotten from the journal at once; then nothing can be undone"
+    add("--erase", action="store_true", help=help)
+    add_holder(parser)
+
+
+def _run_forget(arguments: argparse.Namespace) -> int:
+    from device_agent.serving import teach
+
+    if not (arguments.label or arguments.id or arguments.last or arguments.all):
+        raise AgentError("forget: which rows?", hint="--label NAME, --id ID, --last N, or --all")
+    found = teach.forget(
+        store_of(arguments),
+        holder_of(arguments),
+        label=arguments.label,
+        ids=arguments.id,
+        last=arguments.last,
+        erase=arguments.erase,
+    )
+    return show(arguments, found, f"forgot {len(found.ids):,}\n{_totals(found)}")
+
+
+def _configure_undo(parser: argparse.ArgumentParser) -> None:
+    add_holder(parser)
+
+
+def _run_undo(arguments: argparse.Namespace) -> int:
+    from device_agent.serving import teach
+
+    found = teach.undo(store_of(arguments), holder_of(arguments))
+    done = {"undo enrol": "forgot", "undo forget": "restored"}[found.did]
+    return show(arguments, found, f"{done} {', '.join(found.ids)}\n{_totals(found)}")
+
+
+def _configure_enrolled(parser: argparse.ArgumentParser) -> None:
+    """No options."""
+
+
+def _run_enrolled(arguments: argparse.Namespace) -> int:
+    from device_agent.enrolment.journal import Journal
+    from device_agent.shared import enrolled
+
+    store = store_of(arguments)
+    rows = Journal(store.root).read()
+    if arguments.json:
+        for row in rows:
+            print(enrolled.line_of(row))
+        return constants.EXIT_OK
+    from device_agent.serving import teach
+
+    answers = teach.taking_part(store, rows) if rows else frozenset()
+    print(f"{'id':<16}  {'time':<20}  {'answers':<7}  label, row")
+    for row in rows:
+        cells = json.dumps(row.row)
+        short = cells if len(cells) <= _SHOWN else f"{cells[:_SHOWN]}..."
+        print(f"{row.id:<16}  {utc(row.time):<20}  {'yes' if row.id in answers else 'no':<7}  {row.label}, {short}")
+    print(f"{len(rows):,} rows, {len({row.label for row in rows}):,} labels, {len(answers):,} take part in answers")
+    return constants.EXIT_OK
+
+
+def _totals(found: Taught) -> str:
+    labels = ", ".join(f"{label} {number:,}" for label, number in found.labels.items())
+    return f"{found.rows:,} rows are taught now" + (f": {labels}" if labels else "")
+
+
+ENROL = command(
+    "teach rows to this device: CSV, JSON lines or NPY",
+    _configure_enrol,
+    _run_enrol,
+    "They take part in the answers at once, also of a running stream, if the release allows it.",
+)
+FORGET = command("forget taught rows", _configure_forget, _run_forget)
+UNDO = command("undo the last enrol or forget", _configure_undo, _run_undo)
+ENROLLED = command(
+    "list the taught rows; with --json, a JSON line for each",
+    _configure_enrolled,
+    _run_enrolled,
+    "A row does not take part if the release contains it, or does not allow it.",
+)

@@ -1,0 +1,148 @@
+"""Journal of the rows taught on a device.
+
+ROOT/enrolled holds the journal (`records`) and the key that authenticates it; both are readable by their owner only. A
+command is on the disk when it returns. The journal never grows beyond twice its rows and a rest: then it is written
+again, by one rename, with the rows alone. What was done before cannot be undone afterwards.
+
+    with Journal(store.root).changing("ann") as journal:
+        journal.enrol(rows)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from device_agent.enrolment import records
+from device_agent.enrolment.records import ENROL, FORGET, KEPT, UNDO, Damaged, Taught
+from device_agent.shared.enrolled import LocalRow
+from device_agent.shared.protocol.constants import ENROLLED_DIR, JOURNAL_FILE
+from device_agent.shared.protocol.errors import AgentError, DeviceUnfit
+from device_agent.shared.safe_files import NotOrdinary, read_small
+from device_agent.store import lock
+from device_agent.system import durable
+
+#: Bytes that the rows may take, as JSON.
+MAX_BYTES = 32 << 20
+#: Bytes of forgotten rows and commands that are kept, so that they can be undone, beside as many as the rows take.
+SPARE = 256 << 10
+_KEY_BYTES = 32
+
+
+class Journal:
+    """The journal under one root; `changing` locks it, and reads it first."""
+
+    def __init__(self, root: Path) -> None:
+        self.folder = root / ENROLLED_DIR
+        self.file, self._key_file, self._lock = root / JOURNAL_FILE, self.folder / "key", self.folder / "lock"
+        self._taught, self._key = Taught(), b""
+
+    def read(self) -> list[LocalRow]:
+        """Returns the rows that are taught now, in the order in which they were taught.
+
+        Raises:
+            DeviceUnfit: the journal is not what this device wrote.
+            OSError: it cannot be read.
+        """
+        self._load()
+        return self._taught.rows()
+
+    @contextlib.contextmanager
+    def changing(self, holder: str) -> Iterator[Journal]:
+        """Holds the journal's lock for the block.
+
+        Raises:
+            Locked: another process holds it.
+            DeviceUnfit, OSError: as `read`.
+        """
+        os.umask(0o077)
+        durable.make_directory(self.folder)
+        with lock.held(self._lock, holder, "taught rows"):
+            for path in (self.file, self._key_file):
+                durable.remove_file(durable.temporary(path))
+            self._load()
+            yield self
+
+    def enrol(self, rows: Sequence[LocalRow]) -> None:
+        """Adds rows.
+
+        Raises:
+            AgentError: they would take more than `MAX_BYTES`; nothing is changed.
+        """
+        self._append({"do": ENROL, "rows": list(rows)})
+
+    def forget(self, ids: Sequence[str]) -> None:
+        """Takes away rows that are taught now."""
+        self._append({"do": FORGET, "ids": list(ids)})
+
+    def undo(self) -> tuple[str, tuple[str, ...]]:
+        """Undoes the last command that is not undone; returns what it was, `enrol` or `forget`, and the ids.
+
+        Raises:
+            AgentError: there is none.
+        """
+        if not self._taught.can_undo:
+            raise AgentError(
+                "there is nothing to undo", reason="nothing-to-undo", hint="python -m device_agent enrolled"
+            )
+        return self._append({"do": UNDO})
+
+    def erase(self) -> None:
+        """Writes the journal again with the rows alone: what was forgotten is gone, and nothing can be undone."""
+        rows = self._taught.rows()
+        line = records.encode({"do": KEPT, "rows": rows}, self._key, "")[0] if rows else b""
+        durable.write_atomic(self.file, line)
+        self._taught = records.replay(line, self._key)
+
+    def rows(self) -> list[LocalRow]:
+        """Returns the rows as they are in the block of `changing`."""
+        return self._taught.rows()
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether a command is left to undo."""
+        return self._taught.can_undo
+
+    def _append(self, command: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+        if not self._key:
+            self._key = os.urandom(_KEY_BYTES)
+            durable.write_atomic(self._key_file, self._key)
+        line, code = records.encode(command, self._key, self._taught.code)
+        if command["do"] == ENROL and self._taught.live_size + len(line) > MAX_BYTES:
+            raise AgentError(
+                f"the rows would take more than {MAX_BYTES:,} bytes", reason="enrol-full", hint=_FORGET_SOME
+            )
+        durable.append(self.file, line, self._taught.size)
+        done = self._taught.do(records.plain(command))
+        self._taught.size, self._taught.code = self._taught.size + len(line), code
+        if self._taught.size > 2 * self._taught.live_size + SPARE:
+            self.erase()
+        return done
+
+    def _load(self) -> None:
+        try:
+            data = read_small(self.file, 3 * MAX_BYTES)
+            self._key = read_small(self._key_file, _KEY_BYTES)
+            self._taught = records.replay(data, self._key)
+        except FileNotFoundError as error:
+            if Path(error.filename) == self._key_file:
+                raise self._damaged(f"{self._key_file} is missing") from None
+            with contextlib.suppress(FileNotFoundError):
+                self._key = read_small(self._key_file, _KEY_BYTES)
+            self._taught = Taught()
+        except (Damaged, ValueError, NotOrdinary) as error:
+            raise self._damaged(str(error)) from None
+
+    def _damaged(self, why: str) -> DeviceUnfit:
+        import shlex
+
+        folder = shlex.quote(str(self.folder))
+        hint = f"move it away, and teach the rows again: mv {folder} {folder}{durable.ASIDE}"
+        said = f"the journal of taught rows, {self.file}, was changed: {why}"
+        return DeviceUnfit(said, reason="enrolled-damaged", hint=hint)
+
+
+_FORGET_SOME = "python -m device_agent forget --last 1; or --label NAME, or --id ID"

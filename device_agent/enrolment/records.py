@@ -1,0 +1,129 @@
+"""Commands in the journal of taught rows, and their effect.
+
+A line is a message authentication code and a JSON object with `do`: `enrol` (`rows`), `forget` (`ids`), `undo`, or
+`kept` (`rows`) in a journal that was written again. Each code also covers the code before it (HMAC-SHA256), so that no
+line can be changed, removed or moved. One command is one line: after a crash, it took place or did not. No I/O.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from device_agent.shared.enrolled import LocalRow
+from device_agent.shared.protocol import json_codec
+
+ENROL, FORGET, UNDO, KEPT = "enrol", "forget", "undo", "kept"
+_CODE = 64
+
+
+class Damaged(Exception):
+    """A line is not what the device wrote."""
+
+
+class Taught:
+    """The rows that are taught now, after the commands so far.
+
+    Attributes:
+        size: bytes of the good lines.
+        live_size: bytes that the rows alone would take.
+    """
+
+    def __init__(self) -> None:
+        self.size = self.live_size = 0
+        self.code = ""
+        self._rows: dict[str, LocalRow] = {}  # in the order in which they were taught, also those forgotten
+        self._sizes: dict[str, int] = {}
+        self._live: set[str] = set()
+        self._done: list[tuple[str, tuple[str, ...]]] = []
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def rows(self) -> list[LocalRow]:
+        """Returns the rows in the order in which they were taught."""
+        return [row for name, row in self._rows.items() if name in self._live]
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether a command is left to undo."""
+        return bool(self._done)
+
+    def do(self, command: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+        """Executes a command; returns what it did (of an undo: what was undone) and the ids of the rows.
+
+        Raises:
+            Damaged: no device writes such a command here.
+        """
+        try:
+            what = command["do"]
+            if what == UNDO:
+                what, ids = self._done.pop()
+                self._set(ids, there=what == FORGET)
+                return what, ids
+            ids = self._enrol(command["rows"]) if what in (ENROL, KEPT) else tuple(command["ids"])
+            if what == FORGET and self._live.issuperset(ids):
+                self._set(ids, there=False)
+            elif what not in (ENROL, KEPT):
+                raise ValueError(what)
+        except (LookupError, TypeError, ValueError) as error:
+            raise Damaged(f"not a command: {error}") from None
+        if what != KEPT:
+            self._done.append((what, ids))
+        return what, ids
+
+    def _enrol(self, rows: Sequence[Any]) -> tuple[str, ...]:
+        found = [json_codec.from_plain(LocalRow, row, extra="keep") for row in rows]
+        for row, plain in zip(found, rows):
+            if row.id in self._rows:
+                raise ValueError(f"the id {row.id} stands twice")
+            self._rows[row.id], self._sizes[row.id] = row, len(json.dumps(plain))
+        self._set(ids := tuple(row.id for row in found), there=True)
+        return ids
+
+    def _set(self, ids: Sequence[str], *, there: bool) -> None:
+        for name in ids:
+            self.live_size += self._sizes[name] if there else -self._sizes[name]
+        (self._live.update if there else self._live.difference_update)(ids)
+
+
+def encode(command: dict[str, Any], key: bytes, before: str) -> tuple[bytes, str]:
+    """Returns the line of a command that follows the line with the code `before`, and its own code."""
+    body = json.dumps(json_codec.to_plain(command), separators=(",", ":"), allow_nan=False)
+    code = _code(key, before, body.encode())
+    return f"{code} {body}\n".encode(), code
+
+
+def replay(data: bytes, key: bytes) -> Taught:
+    """Returns the rows after all commands of a journal; a torn last line (of a crash) does not count.
+
+    Raises:
+        Damaged: a line is not what this device wrote.
+    """
+    taught = Taught()
+    for number, line in enumerate(data.splitlines(keepends=True), 1):
+        body = line[_CODE + 1 : -1]
+        code = _code(key, taught.code, body)
+        if not line.endswith(b"\n") or not hmac.compare_digest(code.encode(), line[:_CODE]):
+            if _is_torn(data[taught.size :]):
+                break
+            raise Damaged(f"line {number} is not what this device wrote")
+        taught.do(json.loads(body))
+        taught.code, taught.size = code, taught.size + len(line)
+    return taught
+
+
+def _is_torn(rest: bytes) -> bool:
+    """Whether a write that a crash cut short leaves this: no whole line, or blocks of zeros that were never written."""
+    return b"\n" not in rest or b"\0" in rest
+
+
+def _code(key: bytes, before: str, body: bytes) -> str:
+    return hmac.new(key, before.encode() + body, "sha256").hexdigest()
+
+
+def plain(command: dict[str, Any]) -> dict[str, Any]:
+    """Returns a command as `replay` reads it."""
+    return {name: json_codec.to_plain(value) for name, value in command.items()}

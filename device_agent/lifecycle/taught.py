@@ -1,0 +1,40 @@
+"""The golden check with the rows taught on the device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from device_agent.enrolment import golden_labels, local
+from device_agent.enrolment.joined import JoinedKNN
+from device_agent.enrolment.journal import Journal
+from device_agent.inference.tflite_knn import TfliteKNN
+from device_agent.shared import enrolled
+from device_agent.shared.golden.golden_set import Golden
+from device_agent.shared.joined import labels_digest
+from device_agent.shared.protocol.errors import AgentError
+from device_agent.shared.protocol.reports import TaughtCheck
+
+
+def check_taught(root: Path, model: TfliteKNN, golden: Golden, digest: str) -> tuple[TaughtCheck | None, str]:
+    """Returns what the golden rows are answered with the taught rows, and the gate that is missed, or an empty string.
+
+    The answers of the graph, merged, must be those of the golden set's own neighbours, merged in float64. A journal
+    that cannot be read takes no part in answers, so it fails no check: `status` names it.
+    """
+    try:
+        rows = Journal(root).read()
+    except (AgentError, OSError):
+        return None, ""
+    joined = local.taking_part(model, rows, digest)
+    if not joined.rows:
+        return None, ""
+    expected = golden_labels.with_taught(model, joined, golden)
+    merged = JoinedKNN(model, joined)
+    found = merged.labels(golden.rows) if len(golden.rows) else expected
+    different = int(np.count_nonzero(found != expected))
+    wrong = f"parity: with taught rows, {different} golden rows have another label" if different else ""
+    changed, answers = len(golden_labels.changed(found, golden)), labels_digest(merged.info, found)
+    counts = enrolled.counts(joined.rows)
+    return TaughtCheck(enrolled.digest_of(rows), len(rows), counts, changed, answers), wrong

@@ -1,0 +1,189 @@
+"""Teaches rows: what a release allows, and the journal.
+
+Reads, checks and writes in one step, under the journal's lock. Nothing is changed if a check fails.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from device_agent.enrolment import golden_labels, local
+from device_agent.enrolment.journal import Journal
+from device_agent.inference.tflite_knn import TfliteKNN
+from device_agent.serving import taught_rows
+from device_agent.serving.batch import Request
+from device_agent.serving.load import Loaded, answering, load_kept
+from device_agent.shared import enrolled
+from device_agent.shared.enrolled import LocalRow
+from device_agent.shared.golden.golden_set import Golden
+from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.documents import Taught
+from device_agent.shared.protocol.errors import AgentError, BadInput, Refused
+from device_agent.shared.protocol.model_info import Enrol, KnnInfo
+from device_agent.store.store import Store
+from device_agent.system import clock
+
+_MAX_LABEL = 256
+_LIST = "python -m device_agent enrolled"
+_FORGET = "python -m device_agent forget --last 1; or --label NAME, or --id ID"
+
+
+def teach(store: Store, label: str, request: Request, holder: str) -> Taught:
+    """Teaches all rows of an input.
+
+    Raises:
+        Refused: the release does not allow it.
+        BadInput: a row or the label cannot be read.
+        AgentError, DeviceUnfit: the journal is full or damaged, or no release answers.
+    """
+    loaded = load_kept(store, answering(store).release, request.runtime)
+    try:
+        allowed = _allowed(loaded.signed.info)
+        named = _label(loaded.signed.info, label, allowed)
+        cells = taught_rows.read(loaded, request, allowed.rows)
+        with Journal(store.root).changing(holder) as journal:
+            rows = _made(loaded, named, cells)
+            _check(loaded, journal.rows(), rows, allowed)
+            journal.enrol(rows)
+            return _document("enrol", [row.id for row in rows], journal)
+    finally:
+        loaded.close()
+
+
+def forget(
+    store: Store, holder: str, *, label: str | None, ids: Sequence[str], last: int | None, erase: bool
+) -> Taught:
+    """Forgets the rows of a label, those with some ids, or the last ones; all rows if nothing is named.
+
+    Raises:
+        AgentError: there is no such row.
+        DeviceUnfit: the journal is damaged.
+    """
+    with Journal(store.root).changing(holder) as journal:
+        rows = journal.rows()
+        found = [row.id for row in rows if label in (None, str(row.label)) and (not ids or row.id in ids)]
+        found = found if last is None else found[-last:]
+        strange = sorted(set(ids) - set(found))
+        if strange or not (found or erase):
+            which = f"no taught row has the id {strange[0]}" if strange else "there is no such row"
+            raise AgentError(which, reason="not-enrolled", hint=_LIST)
+        if found:
+            journal.forget(found)
+        if erase:
+            journal.erase()
+        return _document("forget", found, journal)
+
+
+def undo(store: Store, holder: str) -> Taught:
+    """Undoes the last `enrol` or `forget` that is not undone.
+
+    Raises:
+        AgentError: there is none.
+        DeviceUnfit: the journal is damaged.
+    """
+    with Journal(store.root).changing(holder) as journal:
+        what, ids = journal.undo()
+        return _document(f"undo {what}", ids, journal)
+
+
+def taking_part(store: Store, rows: list[LocalRow]) -> frozenset[str]:
+    """Returns the ids of the rows that take part in the answers now; none if no release answers."""
+    try:
+        loaded = load_kept(store, answering(store).release)
+    except AgentError:
+        return frozenset()
+    try:
+        return frozenset(getattr(loaded.model, "ids", ()))
+    finally:
+        loaded.close()
+
+
+def _allowed(info: KnnInfo) -> Enrol:
+    if info.enrol is None:
+        hint = "enrol: {rows: 500} under model: in deploy.yaml, then: knnkit deploy"
+        raise Refused("the release does not allow rows to be taught", reason="enrol-not-allowed", hint=hint)
+    return info.enrol
+
+
+def _label(info: KnnInfo, text: str, allowed: Enrol) -> int | str:
+    if not (text and text == text.strip() and text.isprintable() and len(text) <= _MAX_LABEL):
+        said = f"--label: {text[:40]!r} is not plain text on one line, of at most {_MAX_LABEL} characters"
+        raise BadInput(said, hint="--label NAME")
+    found = enrolled.label_of(text, info.classes)
+    if found is None:
+        raise BadInput(f"--label {text}: the labels of the model are whole numbers", hint="--label 7")
+    if text == constants.UNKNOWN_LABEL:
+        raise BadInput("--label unknown: that is the answer to a row like no other", hint="--label NAME")
+    if found not in info.classes and not allowed.new_labels:
+        known = ", ".join(map(str, info.classes[:6])) + (", ..." if len(info.classes) > 6 else "")
+        hint = f"--label with one of: {known}; or enrol: {{new_labels: true}} in deploy.yaml"
+        raise Refused(f"the release has no label {text}, and allows no new ones", reason="label-not-allowed", hint=hint)
+    return found
+
+
+def _made(loaded: Loaded, label: int | str, cells: Sequence[taught_rows.Cells]) -> list[LocalRow]:
+    now, columns = clock.now().wall, enrolled.fingerprint(loaded.signed.info)
+    return [LocalRow(os.urandom(8).hex(), label, now, row, loaded.digest, columns) for row in cells]
+
+
+def _check(loaded: Loaded, before: list[LocalRow], rows: list[LocalRow], allowed: Enrol) -> None:
+    """Checks that the release allows these rows beside those before.
+
+    Raises:
+        Refused: it does not.
+        BadInput: a row is out of the range of the model.
+    """
+    signed = loaded.signed
+    old = local.taking_part(signed, before, loaded.digest)
+    _require_room(Counter(str(row.label) for row in (*old.rows, *rows)), allowed, str(rows[0].label))
+    new = local.taking_part(signed, [*before, *rows], loaded.digest)
+    from device_agent.enrolment.joined import JoinedExact
+
+    kept = JoinedExact(signed.path, signed.info, new).kept
+    if len(new.rows) != len(old.rows) + len(rows) or not kept[len(old.rows) :].all():
+        raise BadInput("a row is out of the range of float32 in the model", hint="leave that row out")
+    if not allowed.may_override:
+        _require_golden_labels(loaded, signed, old, new)
+
+
+def _require_room(counts: Counter[str], allowed: Enrol, label: str) -> None:
+    most, total = allowed.per_label, counts.total()
+    if total > allowed.rows:
+        said = f"that would be {total:,} taught rows; the release allows {allowed.rows:,}"
+    elif most is not None and counts[label] > most:
+        said = f"that would be {counts[label]:,} taught rows of {label}; the release allows {most:,}"
+    else:
+        return
+    raise Refused(said, reason="enrol-full", hint=_FORGET)
+
+
+def _require_golden_labels(loaded: Loaded, signed: TfliteKNN, old: Any, new: Any) -> None:
+    """Checks that the rows change the label of no golden row that keeps it so far.
+
+    Raises:
+        Refused: they do.
+    """
+    golden = Golden.from_bytes(loaded.opened.read(constants.GOLDEN_FILE))
+    if signed.info.table is not None:
+        from device_agent.shared.features.golden_rows import from_raw
+
+        golden = from_raw(golden, signed.info)
+    labels = golden_labels.with_taught(signed, new, golden)
+    changed = set(golden_labels.changed(labels, golden))
+    changed -= set(golden_labels.changed(golden_labels.with_taught(signed, old, golden), golden))
+    if changed:
+        row, names = min(changed), np.array([*map(str, new.info.classes), constants.UNKNOWN_LABEL])
+        said = f"golden row {row} would be {names[labels[row]]} and not {names[golden.label[row]]}"
+        more = f", and {len(changed) - 1} more would change" if len(changed) > 1 else ""
+        hint = "teach rows that differ more from the others; or enrol: {may_override: true} in deploy.yaml"
+        raise Refused(f"{said}{more}; the release allows no row that does that", reason="row-overrides", hint=hint)
+
+
+def _document(did: str, ids: Sequence[str], journal: Journal) -> Taught:
+    rows = journal.rows()
+    return Taught(did, tuple(ids), len(rows), enrolled.counts(rows), enrolled.digest_of(rows))

@@ -1,0 +1,109 @@
+"""Taught rows that a release uses.
+
+A device and a host decide it alike, from the release and the rows alone: so a rollback needs no bookkeeping, and a host
+can replay it. A row takes part if it has the columns of the model, the label may be taught, and the release does not
+contain the row itself, by its id. No I/O.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.enrolled import Label, LocalRow, fingerprint
+from device_agent.shared.protocol.constants import UNKNOWN_LABEL
+from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.protocol.record import record, replace
+from device_agent.shared.queries import row_type
+from device_agent.shared.release.row_origins import Origins
+
+
+@record
+class Joined:
+    """What a release and the rows taught on a device answer together.
+
+    Attributes:
+        info: of the model, with the new labels behind its own.
+        rows: the rows that take part, in the order in which they were taught.
+        codes: (L,) int32 class index of each in `info.classes`.
+        features: (L, n_features) numbers of each, as the model takes them.
+    """
+
+    info: KnnInfo
+    rows: tuple[LocalRow, ...]
+    codes: NDArray[np.int32]
+    features: NDArray[Any]
+
+
+def contained(training: Origins | None, rows: Iterable[LocalRow]) -> frozenset[str]:
+    """Returns the ids of the rows that are training rows of a model."""
+    if training is None or training.text is None:
+        return frozenset()
+    there = {row.id.encode() for row in rows}.intersection(training.text.split(b"\n"))
+    return frozenset(each.decode() for each in there)
+
+
+def labels_digest(info: KnnInfo, labels: NDArray[np.int32]) -> str:
+    """Returns the SHA-256 of (n,) class indices as text, a line for each."""
+    names = [*map(str, info.classes), UNKNOWN_LABEL]
+    return hashlib.sha256("".join(f"{names[label]}\n" for label in labels.tolist()).encode()).hexdigest()
+
+
+def join(info: KnnInfo, rows: Sequence[LocalRow], digest: str, contained: frozenset[str] = frozenset()) -> Joined:
+    """Returns which of `rows` take part under a release, and what the model becomes with them.
+
+    `digest` is that of the release, `contained` the ids of its training rows.
+    """
+    chosen = [row for row in rows if _takes_part(info, row, digest, contained)]
+    found = features(info, [row.row for row in chosen])
+    good = np.flatnonzero(np.isfinite(found).all(axis=1)) if len(chosen) else np.array([], int)
+    chosen = [chosen[place] for place in good]
+    classes = tuple(dict.fromkeys((*info.classes, *(row.label for row in chosen))))
+    codes = {label: code for code, label in enumerate(classes)}
+    numbers = np.array([codes[row.label] for row in chosen], np.int32)
+    return Joined(_widened(info, classes, len(chosen)), tuple(chosen), numbers, found[good])
+
+
+def _takes_part(info: KnnInfo, row: LocalRow, digest: str, contained: frozenset[str]) -> bool:
+    allowed = info.enrol
+    if allowed is None or row.columns != fingerprint(info) or row.id in contained:
+        return False
+    same_kind = isinstance(row.label, int) or not all(isinstance(label, int) for label in info.classes)
+    known = row.label in info.classes or (allowed.new_labels and same_kind)
+    return known and not (allowed.drop and row.digest != digest)
+
+
+def features(info: KnnInfo, cells: Sequence[Sequence[float | str | None]]) -> NDArray[Any]:
+    """Returns the (n, n_features) numbers of raw rows, as the model takes them; NaN for a row that it cannot read."""
+    dtype = row_type(info.origin)
+    if info.table is None:
+        return np.array(cells, np.float64).astype(dtype).reshape(len(cells), info.n_features)
+    from device_agent.shared.features.parsers import TableJsonParser
+
+    parsed = TableJsonParser(info).parse("".join(f"{json.dumps(list(row))}\n" for row in cells).encode())
+    found = np.full((len(cells), info.n_features), np.nan, dtype)
+    if len(parsed.rows):
+        found[[place for place in range(len(cells)) if place not in parsed.errors]] = parsed.rows
+    return found
+
+
+def _widened(info: KnnInfo, classes: tuple[Label, ...], more: int) -> KnnInfo:
+    """Returns knn.json with `more` rows, and what says something of each class for new classes, too.
+
+    A new class has no rows to calibrate with. It is rejected beyond the (lower) median of the thresholds, and it is in
+    every label set: with no calibration rows, the conformal threshold admits every score.
+    """
+    new = len(classes) - len(info.classes)
+    reject, sets = info.reject, info.label_sets
+    if reject is not None:
+        usual = sorted(reject.thresholds)[(len(reject.thresholds) - 1) // 2]
+        reject = replace(reject, thresholds=reject.thresholds + (usual,) * new)
+    if sets is not None:
+        sets = tuple(replace(each, thresholds=each.thresholds + (None,) * new) for each in sets)
+    wider = replace(info, classes=classes, n_train=info.n_train + more, reject=reject, label_sets=sets)
+    return replace(wider, lattice=None)  # taught rows need not lie on it

@@ -1,0 +1,61 @@
+"""Replays answers with the rows taught on a device.
+
+The device's certificate names the digest of its taught rows and that of its answers to the golden rows. This module
+computes both from the release and from what `device_agent enrolled --json` prints. It shares the choice of the rows
+that take part with the device (`device_agent.shared.joined`), and nothing of the search.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.enrolled import LocalRow
+from device_agent.shared.golden.golden_set import Golden
+from device_agent.shared.joined import Joined, contained, join, labels_digest
+from device_agent.shared.protocol import constants, json_codec
+from device_agent.shared.protocol.reports import TaughtCheck
+from knnkit.model.reference.classifier import Reference
+from knnkit.model.stored import read_model
+
+
+def contradicts(directory: Path, digest: str, lines: bytes, claim: TaughtCheck) -> str:
+    """Returns where the device's account of its taught rows is wrong, or an empty string.
+
+    Args:
+        directory: the release, on this machine.
+        digest: of the release.
+        lines: what `enrolled --json` printed.
+        claim: what the certificate says.
+
+    Raises:
+        ModelUnusable, MalformedDocument: the release or the lines are damaged.
+    """
+    rows = [json_codec.loads(LocalRow, line, extra="keep") for line in lines.splitlines()]
+    if hashlib.sha256(lines).hexdigest() != claim.digest or len(rows) != claim.rows:
+        return "the taught rows that it sent are not those of its certificate (were rows taught meanwhile?)"
+    stored = read_model(directory / constants.MODEL_FILE)
+    joined = join(stored.info, rows, digest, contained(stored.training, rows))
+    golden = Golden.from_bytes((directory / constants.GOLDEN_FILE).read_bytes())
+    labels = over_both(stored.reference, joined).answer(golden.rows).label
+    if labels_digest(joined.info, labels) != claim.answers:
+        return "with its taught rows, it answers the golden rows otherwise than the reference over both sets"
+    changed = int(np.count_nonzero(labels != golden.label))
+    return "" if changed == claim.changed else f"taught rows change {changed} golden rows, and not {claim.changed}"
+
+
+def over_both(own: Reference, joined: Joined) -> Reference:
+    """Returns the reference over the rows of a model, and after them the taught rows that take part."""
+    mapped = own.space.enter(joined.features)
+    if own.space.metric == "cosine":  # a training row of zeros is marked in the other column than a query
+        mapped[:, [-2, -1]] = mapped[:, [-1, -2]]
+    with np.errstate(over="ignore"):
+        local = mapped.astype(np.float32)
+    kept = np.isfinite(local).all(axis=1)
+    classes: NDArray[np.int32] = np.concatenate([own.classes, joined.codes[kept]]).astype(np.int32)
+    enrolled = np.concatenate([own.enrolled, local[kept]])
+    info = joined.info
+    return Reference(own.space, enrolled, classes, len(info.classes), own.k, own.weights, reject=info.reject)

@@ -1,0 +1,299 @@
+"""enrol, forget, undo and enrolled on a real root: what is taught is answered, and what is not allowed is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.device import Device
+from support.device_stream import Stream
+from support.releases import Releases
+
+from device_agent.shared.protocol import constants, json_codec
+from device_agent.shared.protocol.record import replace
+from device_agent.shared.protocol.reports import TaughtCheck
+from knnkit.evaluation.taught import contradicts
+
+ROSE = b"9,9,9,9\n9.1,9,9,9\n9,9.1,9,9\n"
+#: A row of the new label, and one of an old.
+ASKED = b"9,9,9.05,9\n5.1,3.5,1.4,0.2\n"
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory, releases: Releases) -> Path:
+    device = Device(tmp_path_factory.mktemp("prepared") / "root", releases)
+    device.install(releases["taught"])
+    return device.root
+
+
+@pytest.fixture
+def taught(device: Device, prepared: Path) -> Device:
+    shutil.rmtree(device.root)
+    shutil.copytree(prepared, device.root, symlinks=True)
+    return device
+
+
+def teach(device: Device, label: str = "rose", rows: bytes = ROSE, *more: str) -> dict[str, Any]:
+    said = device.run("enrol", "--label", label, *more, "--json", input=rows)
+    assert said.code == 0, said.err
+    return said.document
+
+
+def refuse(device: Device, reason: str, *arguments: str, rows: bytes = ROSE) -> str:
+    """Runs a command that must be refused; nothing may change. Returns the message and the hint."""
+    file = device.root / constants.JOURNAL_FILE
+    before = file.read_bytes() if file.exists() else b""
+    said = device.run(*arguments, "--json", input=rows)
+    assert said.code != 0, said.out
+    assert said.document["reason"] == reason, said.document
+    assert (file.read_bytes() if file.exists() else b"") == before
+    return f"{said.document['message']} | {said.document['hint']}"
+
+
+def labels(device: Device, rows: bytes = ASKED) -> list[str]:
+    return [line.split(",")[0] for line in device.run("classify", input=rows).out.splitlines()]
+
+
+def test_a_new_label_is_answered_at_once_and_no_old_one_is_lost(taught: Device) -> None:
+    before = labels(taught)
+    document = teach(taught)
+    assert document["labels"] == {"rose": 3}
+    assert labels(taught) == ["rose", before[1]]
+    lines = [json.loads(line) for line in taught.run("classify", "--json", input=ASKED).out.splitlines()]
+    assert lines == [{"label": "rose", "local": True, "id": document["ids"][0]}, {"label": before[1]}]
+    assert taught.run(
+        "classify", input=b"sepal length (cm),sepal width (cm),petal length (cm),petal width (cm)\n" + ASKED
+    ).out == (f"label,local,id\nrose,true,{document['ids'][0]}\n{before[1]},,\n")
+
+
+def test_every_column_of_an_answer_knows_taught_rows(taught: Device) -> None:
+    ids = teach(taught)["ids"]
+    more = ("--neighbors", "--proba", "--digest")
+    found, other = map(json.loads, taught.run("classify", "--json", *more, input=ASKED).out.splitlines())
+    assert [(each["id"], each["local"], each["label"]) for each in found["neighbors"]] == [
+        (i, True, "rose") for i in ids
+    ]
+    assert found["probabilities"] == {"setosa": 0, "versicolor": 0, "virginica": 0, "rose": 1}
+    assert all("local" not in each and "row" in each for each in other["neighbors"])
+    line, _ = taught.run("classify", *more, input=ASKED).out.splitlines()
+    assert line.endswith(f",{found['digest']},true,{ids[0]}")
+    npy = io.BytesIO()
+    np.save(npy, np.array([line.split(",") for line in ASKED.decode().split()], np.float64))
+    file = taught.root.parent / "answers.npy"
+    taught.run("classify", *more, "--output", str(file), input=npy.getvalue())
+    table = np.load(file)
+    assert table["label"].tolist() == ["rose", "setosa"]
+    assert table["id"].tolist() == [ids[0].encode(), b""]
+    assert table["rows"][0].tolist() == [-1, -1, -1]
+
+
+def test_status_of_the_rows_is_what_enrolled_prints(taught: Device) -> None:
+    document = teach(taught)
+    lines = taught.run("enrolled", "--json").out
+    rows = [json.loads(line) for line in lines.splitlines()]
+    assert {"id", "label", "time", "row", "digest"} <= rows[0].keys()
+    assert [row["row"] for row in rows] == [[9, 9, 9, 9], [9.1, 9, 9, 9], [9, 9.1, 9, 9]]
+    assert rows[0]["digest"] == taught.answering()
+    assert document["digest"] == hashlib.sha256(lines.encode()).hexdigest()
+    table = taught.run("enrolled").out
+    assert table.count("  yes      rose") == 3
+    assert "3 rows, 1 labels, 3 take part" in table
+
+
+def test_status_and_certificate_name_what_is_taught(taught: Device, releases: Releases) -> None:
+    """The host replays it from the release and the lines that `enrolled --json` prints."""
+    assert taught.ask("status")["taught"] is None
+    assert taught.ask("check")["taught"] is None
+    document = teach(taught)
+    found, said = taught.ask("status")["taught"], taught.ask("check")
+    assert found == {"digest": document["digest"], "rows": 3, "labels": {"rose": 3}}
+    told = json_codec.from_plain(TaughtCheck, said["taught"])
+    assert (told.digest, told.rows, told.labels, told.changed) == (document["digest"], 3, {"rose": 3}, 0)
+    assert said["different"] == 0
+    assert "rose 3" in taught.run("status").out
+    lines, release = taught.run("enrolled", "--json").out.encode(), releases["taught"]
+    assert contradicts(release, said["release"], lines, told) == ""
+    assert "otherwise" in contradicts(release, said["release"], lines, replace(told, answers="0" * 64))
+    other = replace(told, digest=hashlib.sha256(lines[:-300]).hexdigest())
+    assert "sent" in contradicts(release, said["release"], lines, other)
+
+
+def test_taught_rows_that_change_golden_rows_are_counted(device: Device, releases: Releases) -> None:
+    device.install(releases["taught-next"])
+    teach(device, "setosa", b"6,2.9,4.5,1.5\n" * 4)
+    found = device.ask("check")
+    told = json_codec.from_plain(TaughtCheck, found["taught"])
+    assert told.changed > 0
+    lines = device.run("enrolled", "--json").out.encode()
+    assert contradicts(releases["taught-next"], found["release"], lines, told) == ""
+
+
+def test_forget_and_undo_take_back_what_was_taught(taught: Device) -> None:
+    ids = teach(taught)["ids"]
+    teach(taught, "setosa", b"5.1,3.5,1.4,0.3\n")
+    assert taught.ask("forget", "--label", "rose")["ids"] == ids
+    assert labels(taught)[0] != "rose"
+    assert taught.ask("undo")["did"] == "undo forget"
+    assert labels(taught)[0] == "rose"
+    assert taught.ask("forget", "--last", "2")["labels"] == {"rose": 2}
+    assert taught.ask("forget", "--id", ids[0])["labels"] == {"rose": 1}
+    assert taught.ask("forget", "--all", "--erase")["rows"] == 0
+    assert taught.ask("undo", code=2)["reason"] == "nothing-to-undo"
+
+
+@pytest.mark.parametrize("format", ["csv", "csv with a header", "jsonl", "objects", "npy"])
+def test_rows_are_taught_in_every_format_that_classify_reads(taught: Device, format: str) -> None:
+    rows = [[9.1, 9.0, 8.7, 9.0], [9.0, 9.2, 9.3, 9.4]]
+    names = ["sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)"]
+    if format == "npy":
+        buffer = io.BytesIO()
+        np.save(buffer, np.array(rows))
+        data = buffer.getvalue()
+    elif format in ("jsonl", "objects"):
+        lines = rows if format == "jsonl" else [dict(zip(names[::-1], row[::-1])) for row in rows]
+        data = "".join(f"{json.dumps(line)}\n" for line in lines).encode()
+    else:
+        head = [",".join(names)] if "header" in format else []
+        data = "\n".join([*head, *(",".join(map(str, row)) for row in rows)]).encode()
+    teach(taught, "rose", data)
+    found = taught.run("enrolled", "--json").out.splitlines()
+    assert [json.loads(line)["row"] for line in found] == rows
+
+
+def test_a_table_keeps_categories_and_missing_cells(device: Device, releases: Releases) -> None:
+    device.install(releases["plants-taught"])
+    text = b"when,length,width,soil,size\n2024,30.5,,clay,small\n2024,,40.25,rock,large\n"
+    lines = b'{"length": 31, "width": 41, "soil": "clay", "size": "large"}\n{"width": 41.5, "size": "small"}\n'
+    teach(device, "palm", text)
+    teach(device, "palm", lines)
+    rows = [json.loads(line)["row"] for line in device.run("enrolled", "--json").out.splitlines()]
+    assert rows == [
+        [30.5, None, "clay", "small"],
+        [None, 40.25, "rock", "large"],
+        [31, 41, "clay", "large"],
+        [None, 41.5, None, "small"],
+    ]
+    said = device.run(
+        "classify", "--json", "--neighbors", input=b'{"length": 31, "width": 41, "soil": "clay", "size": "large"}\n'
+    )
+    assert json.loads(said.out)["label"] == "palm"
+    assert json.loads(said.out)["neighbors"][0]["distance"] == 0
+
+
+def test_what_the_release_does_not_allow_is_refused_with_its_reason(taught: Device, releases: Releases) -> None:
+    enrol = ("enrol", "--label")
+    assert "20" in refuse(taught, "bad-input", *enrol, "rose", rows=b"9,9,9,9\n" * 21)
+    teach(taught, "rose", b"9,9,9,9\n" * 8)
+    assert "forget" in refuse(taught, "enrol-full", *enrol, "rose")
+    teach(taught, "lily", b"19,9,9,9\n" * 8)
+    assert "20" in refuse(taught, "enrol-full", *enrol, "iris", rows=b"29,9,9,9\n" * 5)
+    golden = refuse(taught, "row-overrides", *enrol, "setosa", rows=b"6,2.9,4.5,1.5\n" * 3)
+    assert "golden row" in golden
+    assert "may_override" in golden
+    assert "4" in refuse(taught, "bad-input", *enrol, "rose", rows=b"9,9,9\n")
+    assert "line 2" in refuse(taught, "bad-input", *enrol, "rose", rows=b"9,9,9,9\n9,9,x,9\n")
+    refuse(taught, "no-rows", *enrol, "rose", rows=b"")
+    for wrong in ("unknown", " rose", "a\nb", "x" * 257):
+        refuse(taught, "bad-input", *enrol, wrong)
+    assert "enrolled" in refuse(taught, "not-enrolled", "forget", "--id", "0" * 16)
+    refuse(taught, "not-enrolled", "forget", "--label", "tulip")
+    taught.install(releases["taught-next"])
+    assert "setosa" in refuse(taught, "label-not-allowed", *enrol, "tulip")
+
+
+def test_the_hint_of_a_refusal_leads_out(taught: Device) -> None:
+    teach(taught, "rose", b"9,9,9,9\n" * 8)
+    full = taught.run("enrol", "--label", "rose", "--json", input=b"9,9,9,9\n").document
+    typed = full["hint"].partition(";")[0].split()[3:]
+    assert typed == ["forget", "--last", "1"]
+    assert taught.run(*typed).code == 0
+    teach(taught, "rose", b"9,9,9,9\n")
+    taught.ask("forget", "--all", "--erase")
+    assert taught.ask("undo", code=2)["hint"].split()[3:] == ["enrolled"]
+    assert "0 rows" in taught.run("enrolled").out
+
+
+def test_nothing_is_taught_where_the_release_does_not_say_so(device: Device, releases: Releases) -> None:
+    refuse(device, "no-release", "enrol", "--label", "rose")
+    device.install(releases["iris"])
+    assert "enrol: {rows: 500}" in refuse(device, "enrol-not-allowed", "enrol", "--label", "rose")
+
+
+def test_a_new_release_uses_what_it_allows_and_a_rollback_the_rest_again(taught: Device, releases: Releases) -> None:
+    teach(taught)
+    teach(taught, "setosa", b"5.1,3.5,1.4,0.3\n")
+    before = taught.run("classify", "--json", "--neighbors", input=ASKED).out
+    taught.install(releases["taught-next"])
+    assert "4 rows, 2 labels, 1 take part" in taught.run("enrolled").out
+    assert labels(taught)[0] != "rose"
+    taught.ask("rollback")
+    assert taught.run("classify", "--json", "--neighbors", input=ASKED).out == before
+
+
+def test_a_damaged_journal_never_stops_the_answers(taught: Device) -> None:
+    before = labels(taught)
+    teach(taught)
+    file = taught.root / constants.JOURNAL_FILE
+    file.write_bytes(file.read_bytes().replace(b"rose", b"lily"))
+    said = taught.run("classify", input=ASKED)
+    assert [line.split(",")[0] for line in said.out.splitlines()] == before
+    assert "was changed" in said.err
+    hint = taught.ask("enrolled", code=1)["hint"]
+    assert hint.endswith(f"mv {taught.root}/enrolled {taught.root}/enrolled.bad")
+
+
+def test_a_stream_answers_every_row_once_while_rows_are_taught(taught: Device) -> None:
+    """The rows of one read have the answers of one journal; a row that is sent after `enrol` returned knows it."""
+    with Stream(taught, "--json") as stream:
+        before = json.loads(stream.ask("9,9,9.05,9"))
+        assert "local" not in before
+        ids = teach(taught)["ids"]
+        assert json.loads(stream.ask("9,9,9.05,9")) == {"label": "rose", "local": True, "id": ids[0]}
+        taught.ask("forget", "--all")
+        assert json.loads(stream.ask("9,9,9.05,9")) == before
+        taught.ask("undo")
+        assert json.loads(stream.ask("9,9,9.05,9"))["label"] == "rose"
+        rest, said = stream.finish()
+    assert (rest, said) == ("", "")
+
+
+def test_no_answer_is_lost_or_mixed_while_labels_come_and_go(taught: Device) -> None:
+    from device_agent.serving import teach as module
+    from device_agent.serving.batch import Request
+    from device_agent.serving.columns import Columns
+    from device_agent.store.store import Store
+
+    count, stop = 40_000, threading.Event()
+    line = b"9,9,9.05,9\n"
+    file = taught.root.parent / "rose.csv"
+    file.write_bytes(b"9,9,9,9\n9,9,9.1,9\n")
+
+    def toggle() -> None:
+        store, request = Store(taught.root), Request(str(file), None, "auto", None, Columns(), coders=[])
+        while not stop.is_set():
+            module.teach(store, "rose", request, "me")
+            module.forget(store, "me", label=None, ids=(), last=2, erase=False)
+
+    with Stream(taught) as stream:
+        first = stream.ask("9,9,9.05,9")
+        thread = threading.Thread(target=toggle)
+        thread.start()
+        answers: Counter[bool] = Counter()
+        for _ in range(count // 100):
+            stream.send(line * 100)
+            block = [stream.line() for _ in range(100)]
+            answers += Counter(answer != first for answer in block)
+            assert all(answer == first or answer.startswith("rose,true,") for answer in block)
+        stop.set()
+        thread.join()
+        assert stream.finish() == ("", "")
+    assert answers.total() == count
+    assert min(answers[True], answers[False]) > 0, "both were answered"
