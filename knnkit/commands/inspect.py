@@ -126,12 +126,24 @@ def _release_lines(manifest: model_info.Manifest) -> Iterator[tuple[str, str]]:
     yield "expires", "never" if manifest.expires is None else utc(manifest.expires)
     yield "device class", manifest.device_class
     yield "needs agent", manifest.minimum_agent
-    gates = manifest.gates
+    yield "gates", ", ".join(_gates(manifest.gates))
+
+
+def _gates(gates: model_info.Gates) -> Iterator[str]:
     floor = "no floor" if gates.accuracy is None else f"at least {gates.accuracy:g}"
     budget = "no budget" if gates.latency_ms is None else f"at most {gates.latency_ms:g} ms a row"
+    yield f"margin {gates.margin:g}"
+    yield f"accuracy {floor}"
+    for name, least in (("balanced accuracy", gates.balanced_accuracy), ("recall of each class", gates.min_recall)):
+        if least is not None:
+            yield f"{name} at least {least:g}"
+    for label, least in (gates.recall or {}).items():
+        yield f"recall of {label} at least {least:g}"
+    if gates.not_worse_than is not None:
+        yield f"recall of each class at most {gates.by:g} lower than with the running release"
     errors = [(name, limits) for name, limits in (("rmse", gates.rmse), ("max_error", gates.max_error)) if limits]
-    more = "".join(f", {name} at most {limit:g} ({each})" for name, limits in errors for each, limit in limits.items())
-    yield "gates", f"margin {gates.margin:g}, accuracy {floor}{more}, latency {budget}"
+    yield from (f"{name} at most {limit:g} ({each})" for name, limits in errors for each, limit in limits.items())
+    yield f"latency {budget}"
 
 
 def _manifest(directory: Path) -> model_info.Manifest | None:

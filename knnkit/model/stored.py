@@ -44,7 +44,17 @@ class StoredModel:
     def training_row(self, index: int) -> tuple[float, ...]:
         """Returns the features of a training row; about those of the source if the map cannot be inverted exactly."""
         row = self.reference.space.leave(self.reference.enrolled[index : index + 1])[0]
+        space = self.reference.space
+        if not space.steps and self.info.origin is None:
+            return tuple(_shortest(np.float32(value), centre) for value, centre in zip(row, space.centre))
         return tuple(float(str(value)) for value in row)  # 14.37, and not 14.369999885559082, of the float32 14.37
+
+
+def _shortest(value: np.float32, centre: float) -> float:
+    """Returns the shortest decimal that float32 cannot tell from `value` after `centre` was subtracted and added."""
+    error = abs(float(np.spacing(value))) / 2 + abs(float(np.spacing(np.float32(value - centre)))) / 2
+    found = (float(f"{value:.{digits}g}") for digits in range(1, 10))
+    return next((short for short in found if abs(short - float(value)) < error), float(value))
 
 
 def read_model(path: Path) -> StoredModel:

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
+from support.releases import Releases
 
 import knnkit
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.model_info import Gates
 from knnkit import cli
 from knnkit.data.dataset import dataset
 from knnkit.evaluation import measure
@@ -77,6 +79,15 @@ def test_a_gate_on_classes_stops_the_build(folder: Path, capsys: pytest.CaptureF
     _, said = build(capsys, constants.EXIT_USAGE)
     assert "recall of 'p9': the gate is 0.5, but the model has no such class" in said
     assert "under gates:" in said
+
+
+def test_inspect_shows_every_gate(tmp_path: Path, releases: Releases, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = {"accuracy": 0.5, "latency_ms": 9.0, "balanced_accuracy": 0.51, "min_recall": 0.52, "by": 0.53}
+    gates = Gates(**asked, recall={"setosa": 0.54}, not_worse_than="current")  # type: ignore[arg-type]
+    assert cli.main(["inspect", str(releases.variant("iris", tmp_path / "r", gates=gates))]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("gates")]
+    for value in (*asked.values(), 0.54):
+        assert f" {value:g}" in line
 
 
 def test_an_imported_classifier_is_asked_itself() -> None:

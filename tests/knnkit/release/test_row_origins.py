@@ -13,13 +13,16 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from sklearn import datasets
 from sklearn.datasets import load_iris
 from support.device import Device
+from support.releases import Releases
 
 from device_agent.shared.protocol import constants
 from device_agent.shared.release import model_file, row_origins
 from device_agent.shared.release.row_origins import Origins
 from knnkit import cli
+from knnkit.model.stored import read_model
 from knnkit.release import keys
 from knnkit.release.evaluation_rows import read_evaluation_rows
 
@@ -143,3 +146,11 @@ def test_a_wrong_id_column_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
     else:
         assert code == constants.EXIT_USAGE
         assert "no column 'nosuch'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["iris", "wine", "digits"])
+def test_a_training_row_is_shown_as_its_source_wrote_it(name: str, releases: Releases) -> None:
+    """0.2, and not the 0.20000005 that remains after a scaler in float32."""
+    source = set(map(tuple, getattr(datasets, f"load_{name}")().data.tolist()))
+    stored = read_model(releases[name] / constants.MODEL_FILE)
+    assert {stored.training_row(index) for index in range(stored.info.n_train)} <= source
