@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from device_agent.commands import ring
 from device_agent.commands.options import add_holder, command, count, holder_of, show, store_of
 from device_agent.shared.console import streams
 from device_agent.shared.console.argument_parser import filled
@@ -56,14 +57,19 @@ def _configure_forget(parser: argparse.ArgumentParser) -> None:
     add("--all", action="store_true", help="forget all rows")
     help = "also remove what was forgotten from the journal at once; then nothing can be undone"
     add("--erase", action="store_true", help=help)
+    help = "instead, remove the rows that this device keeps for people to label (`ring --wipe`)"
+    add("--ring", action="store_true", help=help)
     add_holder(parser)
 
 
 def _run_forget(arguments: argparse.Namespace) -> int:
     from device_agent.serving import teach
 
-    if not (arguments.label or arguments.id or arguments.last or arguments.all):
-        raise AgentError("forget: which rows?", hint="--label NAME, --id ID, --last N, or --all")
+    taught = arguments.label or arguments.id or arguments.last or arguments.all
+    if arguments.ring and not (taught or arguments.erase):
+        return ring.wipe(arguments)
+    if arguments.ring or not taught:
+        raise AgentError("forget: which rows?", hint="--label NAME, --id ID, --last N, or --all; or --ring alone")
     found = teach.forget(
         store_of(arguments),
         holder_of(arguments),

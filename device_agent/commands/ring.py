@@ -30,14 +30,26 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.columns:
         return _print(arguments, _columns(store), lambda line: f"{line['digest'][:12]} {', '.join(line['columns'])}")
     try:
-        if arguments.wipe:
-            wiped = ring_file.wipe(store.ring_file)
-            return show(arguments, {"wiped": wiped}, f"{wiped} rows are removed")
-        return _print(arguments, ring_file.read(store.ring_file), _describe)
+        return wipe(arguments) if arguments.wipe else _print(arguments, ring_file.read(store.ring_file), _describe)
     except OSError as error:
-        hint = f"look at {store.ring_file}, then remove it"
-        said = f"{store.ring_file}: {error.strerror or error}"
-        raise DeviceUnfit(said, reason="ring-broken", hint=hint) from None
+        raise _broken(store, error) from None
+
+
+def wipe(arguments: argparse.Namespace) -> int:
+    """Removes all rows that are kept, and prints how many there were; returns 0."""
+    from device_agent.store import ring_file
+
+    store = store_of(arguments)
+    try:
+        wiped = ring_file.wipe(store.ring_file)
+    except OSError as error:
+        raise _broken(store, error) from None
+    return show(arguments, {"wiped": wiped}, f"{wiped} rows are removed")
+
+
+def _broken(store: Store, error: OSError) -> DeviceUnfit:
+    said = f"{store.ring_file}: {error.strerror or error}"
+    return DeviceUnfit(said, reason="ring-broken", hint=f"look at {store.ring_file}, then remove it")
 
 
 def _print(arguments: argparse.Namespace, lines: list[dict[str, Any]], text: Any) -> int:

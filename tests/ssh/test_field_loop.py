@@ -1,4 +1,4 @@
-"""The loop: rows that one board did not know are labelled, promoted, built, deployed, and known on all boards."""
+"""The loop: what one board did not know, or was taught, is labelled, promoted, built, deployed, and known on all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ model:
   k: 3
   scale: standard
   reject: 0.95
+  test: 0
   keep: {{unknown: 20}}
+  enrol: {{rows: 20}}
 signing: {{key: {key}}}
 fleet:
   targets:
@@ -30,6 +32,7 @@ fleet:
     - {{name: south, host: local, root: {south}}}
 """
 NEW = [f'{{"length": {12 + n / 7:.3f}, "width": 6.5, "soil": "clay", "size": "large"}}' for n in range(8)]
+TAUGHT = [f'{{"length": {-9 - n / 7:.3f}, "width": -5.5, "soil": "sand", "size": "small"}}' for n in range(3)]
 
 
 def test_what_one_board_saw_is_known_on_all(prepared: Path, releases: Releases, tmp_path: Path) -> None:
@@ -47,28 +50,35 @@ def test_what_one_board_saw_is_known_on_all(prepared: Path, releases: Releases, 
         assert done.returncode == 0, (words, done.stdout, done.stderr)
         return done.stdout
 
-    def answers(name: str, *more: str) -> list[dict[str, object]]:
+    def agent(name: str, *words: str, input: list[str]) -> str:
         python = roots[name] / constants.VENV_LINK / "bin" / "python"
-        argv = [str(python), "-m", "device_agent", "--root", str(roots[name]), "classify", "--output-format", "jsonl"]
-        lines = "".join(f"{line}\n" for line in NEW)
-        env = os.environ | {"PYTHONPATH": ""}
-        done = subprocess.run([*argv, *more], input=lines, capture_output=True, text=True, check=True, env=env)
-        return [json.loads(line) for line in done.stdout.splitlines()]
+        argv = [str(python), "-m", "device_agent", "--root", str(roots[name]), *words]
+        lines, env = "".join(f"{line}\n" for line in input), os.environ | {"PYTHONPATH": ""}
+        return subprocess.run(argv, input=lines, capture_output=True, text=True, check=True, env=env).stdout
+
+    def answers(name: str, rows: list[str], *more: str) -> list[dict[str, object]]:
+        found = agent(name, "classify", "--output-format", "jsonl", *more, input=rows)
+        return [json.loads(line) for line in found.splitlines()]
 
     run("deploy")
-    assert [answer["label"] for answer in answers("north")] == ["unknown"] * 8
+    assert [answer["label"] for answer in answers("north", NEW)] == ["unknown"] * 8
+    agent("south", "enrol", "--label", "moss", input=TAUGHT)
+    assert [answer["label"] for answer in answers("south", TAUGHT)] == ["moss"] * 3
     run("collect")
     run("label", "collected/plants.parquet", "--terminal", input="fern\n" * 6 + "q\n")
     told = json.loads(run("promote", "collected/plants.parquet", "--json"))
-    assert [(row["label"], row["device"]) for row in told["rows"]] == [("fern", "north")] * 6
+    ways = sorted((row["label"], row["device"]) for row in told["rows"])
+    assert ways == [("fern", "north")] * 6 + [("moss", "south")] * 3
     assert told["without_label"] == 2
-    assert {flip["after"] for flip in told["gain"]["flips"]} == {"fern"}
+    assert {flip["after"] for flip in told["gain"]["flips"]} >= {"fern", "moss"}
     assert json.loads(run("promote", "collected/plants.parquet", "--json"))["rows"] == [], "each id once"
     assert (tmp_path / "plants.csv").read_bytes() == table
     run("deploy")
     promoted = {row["id"] for row in told["rows"]}
     for name in roots:
-        found = answers(name, "--neighbors")
-        assert [answer["label"] for answer in found] == ["fern"] * 8
+        found = answers(name, [*NEW, *TAUGHT], "--neighbors")
+        assert [answer["label"] for answer in found] == ["fern"] * 8 + ["moss"] * 3
         near = {each.get("id") for answer in found for each in answer["neighbors"]}  # type: ignore[attr-defined]
+        assert near >= {row["id"] for row in told["rows"] if row["label"] == "moss"}
         assert near & promoted, "an answer leads back to the row that a board saw"
+    assert "3 rows, 1 labels, 0 take part in answers" in agent("south", "enrolled", input=[]), "the release has them"

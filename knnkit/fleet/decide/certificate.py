@@ -109,7 +109,7 @@ def _missed_by_stages(certificate: Certificate, package: Package | None) -> tupl
     """Applies the rules for own rows to the counts in the certificate of a model with stages."""
     if certificate.embedding is not None:
         return embeddings.failures(certificate.embedding)
-    missing = package is not None and package.manifest.schema >= constants.SCHEMA_OF_INPUTS
+    missing = package is not None and any(file.name in constants.STAGE_FILES for file in package.files)
     return ("embedding: the stages were not checked",) if missing else ()
 
 

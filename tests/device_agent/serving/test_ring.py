@@ -116,6 +116,9 @@ def test_wiped_rows_do_not_come_back_from_a_running_stream(device: Device) -> No
     assert listed(device) == []
     assert device.run("classify", input="".join(f"{line}\n" for line in lines)).code == 0
     assert listed(device), "the next process keeps rows again"
+    assert device.run("forget", "--ring", "--all").code == 2
+    assert device.run("forget", "--ring").code == 0
+    assert listed(device) == []
 
 
 @pytest.mark.parametrize("what", [Path.mkdir, lambda path: path.symlink_to("/dev/null"), lambda path: path.touch()])
