@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,9 +90,14 @@ def _counted(truth: NDArray[np.int32], label: NDArray[np.int32], count: int, how
     )
 
 
-def compare_with_estimator(
-    estimator: Any, reference: Reference, classes: Classes, held_out: Dataset
-) -> tuple[str, ...]:
+class Compared(NamedTuple):
+    """How far an imported estimator agrees with the reference: `share` of the rows, None if it cannot be asked."""
+
+    share: float | None
+    warnings: tuple[str, ...] = ()
+
+
+def compare_with_estimator(estimator: Any, reference: Reference, classes: Classes, held_out: Dataset) -> Compared:
     """Counts the rows that an imported scikit-learn estimator answers differently from the reference, by reason.
 
     Args:
@@ -107,7 +112,7 @@ def compare_with_estimator(
     except (ValueError, TypeError):
         if held_out.raw is None:
             raise
-        return ()  # it chooses columns of a data frame by their names, and here are arrays
+        return Compared(None)  # it chooses columns of a data frame by their names, and here are arrays
     if held_out.targets is not None:
         return _compare_values(predicted, reference, held_out)
     own = np.array(list(map(str, predicted.tolist())))
@@ -119,14 +124,15 @@ def compare_with_estimator(
         differences += int(differs.sum())
         ties += int((differs & _tied(answers, reference.k)).sum())
     if not differences:
-        return ()
-    share = float(np.mean(own == np.array(list(map(str, labels.tolist())))))
+        return Compared(1.0)
+    right = float(np.mean(own == np.array(list(map(str, labels.tolist())))))
     reasons = [f"{ties:,} where neighbours or votes tie"] if ties else []
     reasons += [f"{differences - ties:,} where its float32 or float64 rounding decides"] if differences > ties else []
-    return (
+    said = (
         f"scikit-learn itself answers {differences:,} of {len(rows):,} test rows differently ({', '.join(reasons)}); "
-        f"its accuracy is {share * 100:.2f} %",
+        f"its accuracy is {right * 100:.2f} %"
     )
+    return Compared(1.0 - differences / len(rows), (said,))
 
 
 def _predict(estimator: Any, held_out: Dataset) -> NDArray[Any]:
@@ -140,12 +146,13 @@ def _predict(estimator: Any, held_out: Dataset) -> NDArray[Any]:
         return np.asarray(estimator.predict(asked))
 
 
-def _compare_values(predicted: NDArray[Any], reference: Reference, held_out: Dataset) -> tuple[str, ...]:
+def _compare_values(predicted: NDArray[Any], reference: Reference, held_out: Dataset) -> Compared:
     own = np.asarray(predicted, np.float64).reshape(len(held_out.rows), -1)
     values = np.concatenate([reference.values(answers) for answers in _answers(reference, held_out.rows)])
     count = int((differ(values, own, spreads(own).tolist()) & ~np.isnan(values).any(axis=1)).sum())
-    said = "where neighbours tie, or its own rounding decides"
-    return (f"scikit-learn itself answers {count:,} of {len(own):,} test rows differently ({said})",) if count else ()
+    why = "where neighbours tie, or its own rounding decides"
+    said = f"scikit-learn itself answers {count:,} of {len(own):,} test rows differently ({why})"
+    return Compared(1.0 - count / len(own), (said,) if count else ())
 
 
 def _tied(answers: ReferenceAnswers, k: int) -> NDArray[np.bool_]:

@@ -188,7 +188,19 @@ class Material:
         if self.imported is None or self.imported.estimator is None:
             return short
         own = compare_with_estimator(self.imported.estimator, model.reference, model.info.classes, measured)
-        return (*short, *own)
+        self._require_agreement(own.share)
+        return (*short, *own.warnings)
+
+    def _require_agreement(self, share: float | None) -> None:
+        """Raises BuildError if the imported estimator answers too many held-out rows differently."""
+        if self.agreement is None or (share is not None and share >= self.agreement):
+            return
+        asked = f"less than {self.agreement:g}, which gates: {{agreement}} asks for"
+        if share is None:
+            said, asked = "scikit-learn's own answers to the test rows are not known", f"so agreement {asked[5:]}"
+            raise BuildError(f"{said}, {asked}", hint="give test: {file: ...} with the estimator's columns, or leave it out")
+        said = f"the model and scikit-learn agree on {share * 100:.2f} % of the test rows"
+        raise BuildError(f"{said}: {asked}", hint="an exact search (algorithm='brute'), or a lower agreement")
 
     def golden(self, info: KnnInfo, own: Dataset, *, margin: float, limit: int) -> Golden:
         """Returns the golden set of the user's own rows, for a model that was built from this material.
