@@ -128,6 +128,9 @@ class GatesConfig(Section):
     """current: no class may have a lower recall than the release that the device runs now has on the same rows."""
     by: Annotated[float, Example("0.01")] = Field(default=0.0, ge=0.0, lt=1.0)
     """How much lower a recall may be for `not_worse_than`."""
+    agreement: Annotated[float | None, Example("0.99")] = Field(default=None, ge=0.0, le=1.0)
+    """Of an estimator from `skops`: least share of the test rows that scikit-learn answers as the model does. It is
+    measured when the model is built."""
     rmse: Limits = Field(default={})
     """Of a regression: highest root mean square error of every target; or {target: limit}, with `default`."""
     max_error: Limits = Field(default={})

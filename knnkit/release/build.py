@@ -123,7 +123,7 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
 
 def _gates(asked: GatesConfig) -> model_info.Gates:
     absent = {key: None for key in ("recall", "rmse", "max_error") if not getattr(asked, key)}
-    return model_info.Gates(**{**asked.model_dump(), **absent})
+    return model_info.Gates(**{**asked.model_dump(exclude={"agreement"}), **absent})
 
 
 def write_release(made_from: Material, order: Order, signer: Signer, directory: Path) -> Built:

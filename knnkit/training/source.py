@@ -61,6 +61,7 @@ class Material:
         embedder: the stages that the rows were made by; None without any.
         window: the windows of samples that the raw inputs are; None without any.
         teaching: what may be taught on a device.
+        agreement: least share of test rows that an imported classifier answers itself as the model does; None: any.
         whole: the same with all training rows, if `reduce` chose some of them.
         spare: the training rows that `reduce` left out.
         reduced: how it chose.
@@ -78,6 +79,7 @@ class Material:
     embedder: Embedder | None = None
     window: Window | None = None
     teaching: Enrol | None = None
+    agreement: float | None = None
     whole: Material | None = None
     spare: Dataset | None = None
     reduced: str = ""
@@ -184,6 +186,7 @@ class Material:
         short = short_sets(model.info)
         measured = self._measured(model.reference)
         if self.held_out is None or measured is None:
+            self._require_agreement(None)
             return ()
         if self.imported is None or self.imported.estimator is None:
             return short
@@ -195,12 +198,12 @@ class Material:
         """Raises BuildError if the imported estimator answers too many held-out rows differently."""
         if self.agreement is None or (share is not None and share >= self.agreement):
             return
-        asked = f"less than {self.agreement:g}, which gates: {{agreement}} asks for"
         if share is None:
-            said, asked = "scikit-learn's own answers to the test rows are not known", f"so agreement {asked[5:]}"
-            raise BuildError(f"{said}, {asked}", hint="give test: {file: ...} with the estimator's columns, or leave it out")
-        said = f"the model and scikit-learn agree on {share * 100:.2f} % of the test rows"
-        raise BuildError(f"{said}: {asked}", hint="an exact search (algorithm='brute'), or a lower agreement")
+            said = "scikit-learn's own answers to the test rows are not known, so `agreement` cannot be measured"
+            raise BuildError(said, hint="test: {file: test.csv}, with the estimator's columns; or leave agreement out")
+        said = f"scikit-learn and the model agree on {share * 100:.2f} % of the test rows"
+        hint = f"agreement: {share:.4f} or less under gates:, or fit the estimator with algorithm='brute'"
+        raise BuildError(f"{said}; gates: {{agreement}} asks for {self.agreement * 100:g} %", hint=hint)
 
     def golden(self, info: KnnInfo, own: Dataset, *, margin: float, limit: int) -> Golden:
         """Returns the golden set of the user's own rows, for a model that was built from this material.
@@ -250,6 +253,9 @@ def load(build: Build) -> Material:
     model = build.model
     if isinstance(model.data, SkopsData):
         return _load_imported(build, model.data)
+    if build.gates.agreement is not None:
+        said = "gates: {agreement} compares a fitted scikit-learn estimator with the model, and `data` has none"
+        raise BuildError(said, hint="data: {skops: model.skops}, or leave agreement out")
     spec = KnnSpec(model.name, model.k, model.metric, model.weights, model.scale, model.reject, model.coverages)
     spec = replace(spec, keep=model.keep.info if model.keep else None)
     found = load_rows(build)
@@ -320,7 +326,8 @@ def _load_imported(build: Build, data: SkopsData) -> Material:
     )
     if held_out is not None and len(held_out.target_names) == len(found.enrolment.target_names):
         found = replace(found, enrolment=replace(found.enrolment, target_names=held_out.target_names))
-    return replace(of_imported(found, held_out), ignore_extra=model.ignore_extra, teaching=teaching_of(model.enrol))
+    material = replace(of_imported(found, held_out), agreement=build.gates.agreement)
+    return replace(material, ignore_extra=model.ignore_extra, teaching=teaching_of(model.enrol))
 
 
 def of_imported(imported: Fitted, held_out: Dataset | None) -> Material:

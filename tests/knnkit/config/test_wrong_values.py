@@ -21,7 +21,7 @@ GATES: dict[str, Any] = {
     "min_recall": 0.5,
     "recall": {},
 }
-GATES |= {"not_worse_than": "current", "by": 0.01}
+GATES |= {"not_worse_than": "current", "by": 0.01, "agreement": 0.9}
 REACH = {"user": "pi", "port": 22, "root": "~/k", "identity": "~/key", "jump": "pi@gate", "device_class": "zero"}
 REACH |= {"runtime": "auto"}
 TABLE = {"drop": ["c"], "missing": "median", "categories": "one-hot", "unknown_category": "ignore"}

@@ -104,12 +104,13 @@ def test_an_imported_classifier_is_asked_itself() -> None:
     own = estimator.predict(rows[200:])
     differ = int((reference.answer(held_out.rows).label != own).sum())
     assert differ, "the case shows nothing"
-    (said,) = compare_with_estimator(estimator, reference, model.fitted.enrolment.classes, held_out)
+    share, (said,) = compare_with_estimator(estimator, reference, model.fitted.enrolment.classes, held_out)
+    assert share == pytest.approx(1.0 - differ / 100)
     assert f"answers {differ} of 100 test rows differently ({differ} where neighbours or votes tie)" in said
     assert f"its accuracy is {np.mean(own == labels[200:]) * 100:.2f} %" in said
     clear = KNeighborsClassifier(3).fit(rows[:200] + RANDOM.normal(size=(200, 3)), labels[:200])
     plain = knnkit.from_sklearn(clear)
-    assert compare_with_estimator(clear, plain._reference, plain.fitted.enrolment.classes, held_out) == ()
+    assert compare_with_estimator(clear, plain._reference, plain.fitted.enrolment.classes, held_out) == (1.0, ())
 
 
 @pytest.mark.parametrize(("rare", "limit"), [(11, 1000), (40, 1000), (1, 50)])

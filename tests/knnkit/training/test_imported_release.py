@@ -155,6 +155,29 @@ def test_build_says_what_it_folded_in(folder: Path, capsys: pytest.CaptureFixtur
     assert "scale none" not in err
 
 
+def test_a_build_ends_if_the_estimator_itself_answers_differently(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whole numbers tie often, and a search tree breaks ties in another order."""
+    rows = np.random.default_rng(5).integers(0, 3, (300, 4)).astype(float)
+    estimator = KNeighborsClassifier(3, algorithm="kd_tree", leaf_size=2).fit(rows[:200], np.resize(NAMES, 200))
+    skops.io.dump(estimator, folder / "pipeline.skops")
+    (folder / "test.csv").write_text(table(rows[200:], np.resize(NAMES, 100)))
+    gate = "gates: {agreement: 0.99}\n"
+    for text, said in (
+        (YAML + gate, "of the test rows; gates: {agreement} asks for 99 %"),
+        (NO_TEST + gate, "scikit-learn's own answers to the test rows are not known, so `agreement`"),
+        (NO_TEST.replace("skops: pipeline.skops", "sklearn: iris") + gate, "compares a fitted scikit-learn estimator"),
+    ):
+        (folder / "deploy.yaml").write_text(text)
+        capsys.readouterr()
+        assert cli.main(["build"]) == 2
+        assert said in capsys.readouterr().err
+        assert not (folder / "dist").exists()
+    (folder / "deploy.yaml").write_text(YAML + gate.replace("0.99", "0.4"))
+    build(capsys)
+
+
 def test_without_test_rows_training_rows_stand_in_and_no_accuracy_is_claimed(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
