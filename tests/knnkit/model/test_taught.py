@@ -23,7 +23,9 @@ def reference_over_both(model: BuiltModel, rows: np.ndarray, codes: np.ndarray, 
     own = model.reference
     mapped = own.space.enter(rows)
     if own.space.metric == "cosine":  # training rows of zeros are marked in the other column than queries
+        mapped += own.space.centre
         mapped[:, [-2, -1]] = mapped[:, [-1, -2]]
+        mapped -= own.space.centre
     enrolled = np.concatenate([own.enrolled, mapped.astype(np.float32)])
     reject = own.reject
     if reject is not None:
@@ -34,7 +36,7 @@ def reference_over_both(model: BuiltModel, rows: np.ndarray, codes: np.ndarray, 
 
 
 @pytest.mark.filterwarnings("ignore")  # scikit-learn's, about the data
-@pytest.mark.parametrize("seed", range(200, 210))
+@pytest.mark.parametrize("seed", [73, *range(200, 209)])  # 73: cosine, with training rows of zeros
 def test_merged_answers_are_those_of_one_model_over_both_sets(seed: int, device: DeviceProcess, tmp_path: Path) -> None:
     asked, rng = problem(seed), np.random.default_rng(seed)
     try:
