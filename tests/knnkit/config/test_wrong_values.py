@@ -72,7 +72,7 @@ ENROL = {"rows": 5, "per_label": 2, "new_labels": False, "may_override": True}
 STAGE = {"file": "a.tflite", "frames": 76, "hop": 8, "multiply": 0.1, "add": 2.0}
 SOUND = {"audio": {"rate": 16000, "seconds": 2.0, "full_scale": 1.0}, "stages": [STAGE], "pool": ["mean"], "bound": 0.1}
 IMAGE = {"size": [8, 8], "channels": 3, "resize": "nearest", "normalise": {"mean": [1.0], "std": [2.0]}}
-WINDOW = {"columns": ["x", "y"], "rows": 8, "hop": 4, "time": "t", "gap": 0.1, "recording": "id"}
+WINDOW = {"columns": ["x", "y"], "rows": 32, "hop": 4, "time": "t", "gap": 0.1, "recording": "id"}
 WAVES = {"features": ["mean", "std"]}
 FILES: list[dict[str, Any]] = [
     {"model": MODEL, **REST},
