@@ -202,7 +202,9 @@ class Material:
             said = "scikit-learn's own answers to the test rows are not known, so `agreement` cannot be measured"
             raise BuildError(said, hint="test: {file: test.csv}, with the estimator's columns; or leave agreement out")
         said = f"scikit-learn and the model agree on {share * 100:.2f} % of the test rows"
-        hint = f"agreement: {int(share * 1e4) / 1e4:g} or less under gates:, or fit the estimator with algorithm='brute'"
+        hint = (
+            f"agreement: {int(share * 1e4) / 1e4:g} or less under gates:, or fit the estimator with algorithm='brute'"
+        )
         raise BuildError(f"{said}; gates: {{agreement}} asks for {self.agreement * 100:g} %", hint=hint)
 
     def golden(self, info: KnnInfo, own: Dataset, *, margin: float, limit: int) -> Golden:
