@@ -1,6 +1,7 @@
 """Loads the stages of a model into TFLite.
 
-Each file is one of the verified release, with the SHA-256 that knn.json names. Never runs in NumPy alone.
+Each file must be part of the verified release and have the SHA-256 in knn.json. Needs a TFLite runtime; NumPy alone
+cannot run stages.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from device_agent.shared.release.directory import OpenRelease
 
 
 def load_chain(opened: OpenRelease, input: Input, runtime: str = "auto", threads: int = 1) -> Chain:
-    """Returns the loaded stages of an open, verified release; the release must stay open as long as they.
+    """Loads the stages of an open, verified release. Keep the release open while you use them.
 
     Raises:
         ModelUnusable: a stage is missing, damaged or too large for this runtime.
@@ -30,7 +31,7 @@ def _load(opened: OpenRelease, stage: Stage, runtime: str, threads: int) -> Stag
         raise ModelUnusable(f"{stage.file} is not the file that knn.json names", hint="build the release again")
     loader = Loader.find(opened.path(stage.file), runtime, threads)
     if loader.name == constants.NUMPY:
-        said = f"{stage.file} needs a TFLite runtime, and NumPy alone is not one"
+        said = f"{stage.file} needs a TFLite runtime; this device has only NumPy"
         raise DeviceUnfit(said, reason="no-runtime", hint="knnkit provision --target HOST, where a runtime exists")
     try:
         return StageRunner(stage, loader.open(packed=True))

@@ -35,7 +35,7 @@ def read_wav(data: bytes, audio: Audio) -> NDArray[Any]:
         BadInput: it is damaged, or of a kind that is not read.
     """
     if len(data) < 12 or data[8:12] != b"WAVE":
-        raise BadInput("it begins as a WAV file, and is not one")
+        raise BadInput("it begins like a WAV file, but is not one")
     form, samples = _chunks(data)
     if len(form) < 16:
         raise BadInput("the WAV file has no format")
@@ -56,13 +56,13 @@ def read_pcm(data: bytes) -> NDArray[np.int16]:
 
 
 def prepare(samples: NDArray[Any], audio: Audio) -> Float32:
-    """Returns (n,) samples as the first stage takes them: in its scale, and of the stated length.
+    """Returns (n,) samples for the first stage: in its range, cut or filled to its length if it states one.
 
     Raises:
-        BadInput: they are not one row of samples, or there are none.
+        BadInput: the array is empty, or has more than one axis.
     """
     if samples.ndim != 1 or not len(samples):
-        raise BadInput(f"a sound is a row of samples, and this has the shape {samples.shape}")
+        raise BadInput(f"a sound must be a non-empty array (samples,); this has the shape {samples.shape}")
     found = _unit(samples) * np.float32(audio.full_scale)
     if audio.seconds is None:
         return found
@@ -71,7 +71,7 @@ def prepare(samples: NDArray[Any], audio: Audio) -> Float32:
 
 
 def resample(samples: Float32, old: int, new: int) -> Float32:
-    """Returns samples at another rate, by a windowed sinc that cuts what the new rate cannot hold.
+    """Returns samples at another rate. A windowed sinc filter removes the frequencies that are too high for it.
 
     Raises:
         BadInput: the two rates are too far apart, or the result is too long.
@@ -82,7 +82,7 @@ def resample(samples: Float32, old: int, new: int) -> Float32:
     half = math.ceil(_CROSSINGS * max(1.0, down / up))
     if up * (2 * half + 1) > _MOST_WEIGHTS or count > MAX_NUMBERS:
         raise BadInput(
-            f"{len(samples):,} samples at {old} Hz cannot be made {new} Hz", hint="sox FILE -r RATE FILE.wav"
+            f"{len(samples):,} samples at {old} Hz cannot be resampled to {new} Hz", hint="sox FILE -r RATE FILE.wav"
         )
     kernel = _kernel(up, down, half)
     padded = np.pad(samples, half)
@@ -98,7 +98,7 @@ def resample(samples: Float32, old: int, new: int) -> Float32:
 
 @functools.lru_cache(maxsize=8)
 def _kernel(up: int, down: int, half: int) -> NDArray[np.float64]:
-    """Returns (up, 2 half + 1) weights of old samples, for each position between two of them."""
+    """Returns the (up, 2 half + 1) filter weights: one row for each position of a new sample between two old ones."""
     cut = min(1.0, up / down)
     gap = np.arange(up)[:, None] / up - (np.arange(2 * half + 1) - half)
     window = np.where(np.abs(gap) < half, 0.5 + 0.5 * np.cos(np.pi * gap / half), 0.0)

@@ -20,10 +20,10 @@ Array = NDArray[np.float32]
 
 
 class Chain:
-    """The stages of a model, loaded.
+    """The loaded stages of a model.
 
     Args:
-        input: of knn.json.
+        input: the `input` of knn.json.
         runners: one for each stage, in order.
     """
 
@@ -36,10 +36,10 @@ class Chain:
         return tuple(runner.stage for runner in self._runners)
 
     def embed(self, values: NDArray[np.generic]) -> Array:
-        """Returns the (n,) float32 row of one raw array.
+        """Runs the stages on one raw array; returns their (n,) float32 output, which is the row to classify.
 
         Raises:
-            BadInput: the array does not fit the stages, or the row has a number that is not finite.
+            BadInput: the array has a size that the stages do not take, or an input or output is NaN or infinite.
             ModelUnusable: the runtime fails.
         """
         if values.size > MAX_NUMBERS * (3 if self.input.image else 1):
@@ -55,12 +55,12 @@ class Chain:
             found = runner.run(found)
         row = pooled(found, self.input.pool)
         if not np.isfinite(row).all():
-            raise BadInput("the stages answer with a number that is not finite")
+            raise BadInput("the output of the stages has a value that is NaN or infinite")
         return row
 
 
 def prepared(values: NDArray[Any], input: Input) -> NDArray[Any]:
-    """Returns samples or pixels as the first stage takes them; other arrays as they are.
+    """Returns samples or pixels in the form that the first stage takes; other arrays unchanged.
 
     Raises:
         BadInput: they are not a sound or a picture.
@@ -77,7 +77,7 @@ def prepared(values: NDArray[Any], input: Input) -> NDArray[Any]:
 
 
 def pooled(values: Array, pool: Sequence[str]) -> Array:
-    """Returns one (n,) row: the statistics over the first axis, one after the other; without any, all numbers."""
+    """Returns one (n,) row: the statistics `pool` over the first axis, joined; all values if `pool` is empty."""
     if not pool:
         return values.reshape(-1)
     table = values.reshape(len(values), -1).astype(np.float64)

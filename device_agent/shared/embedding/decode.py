@@ -36,7 +36,7 @@ PCM_KEY = "pcm"
 
 
 def decode(data: bytes, input: Input) -> NDArray[Any]:
-    """Returns the array of one file of raw input.
+    """Returns the array in one file of raw input.
 
     Raises:
         BadInput: it is not such a file, is damaged, or is too large.
@@ -49,11 +49,11 @@ def decode(data: bytes, input: Input) -> NDArray[Any]:
         return audio.read_wav(data, input.audio)
     if input.image is not None and data.startswith(picture.MAGIC):
         return picture.read_file(data)
-    raise BadInput(f"the model takes {takes(input)}, and this is something else")
+    raise BadInput(f"the model takes {takes(input)}; this is something else")
 
 
 def takes(input: Input) -> str:
-    """Returns what a model takes, in words."""
+    """Describes the raw inputs that a model takes, for messages."""
     if input.audio is not None:
         return "sounds (WAV, raw PCM, or NPY of samples)"
     return "arrays (NPY, or numbers)" if input.image is None else "pictures (PNG, JPEG, or NPY of pixels)"
@@ -78,10 +78,10 @@ def from_json(value: Any, input: Input) -> NDArray[Any]:
 
 
 def from_base64(text: Any) -> bytes:
-    """Returns the bytes of base64.
+    """Returns the bytes that a base64 text encodes.
 
     Raises:
-        BadInput: it is something else.
+        BadInput: the text is not base64.
     """
     try:
         return base64.b64decode(text, validate=True)
@@ -90,7 +90,7 @@ def from_base64(text: Any) -> bytes:
 
 
 def to_json(values: NDArray[Any]) -> str:
-    """Returns a line that `from_json` reads as the same array, type and all."""
+    """Returns a JSON line from which `from_json` reads an equal array of the same dtype."""
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(values), allow_pickle=False)
     return json.dumps({KEY: base64.b64encode(buffer.getvalue()).decode()})

@@ -41,7 +41,7 @@ def files_of(path: Path) -> list[Path]:
         return [path]
     found = sorted(each for each in path.rglob("*") if each.suffix.lower() in IN_FOLDERS and each.is_file())
     if not found:
-        raise BadInput(f"{path}: it has no {', '.join(IN_FOLDERS)} file", reason="no-rows")
+        raise BadInput(f"{path}: the folder has no {', '.join(IN_FOLDERS)} file", reason="no-rows")
     return found
 
 
@@ -80,7 +80,7 @@ def lines_of(path: Path, *, decode: bool = False) -> Iterator[tuple[str, bytes]]
 
 
 def _as_pixels(data: bytes) -> bytes:
-    """Returns a picture as NPY of its pixels, as a device would decode it; other files as they are."""
+    """Returns a picture as an NPY array of the pixels that a device would decode; other files unchanged."""
     if not data.startswith(picture.MAGIC):
         return data
     try:

@@ -1,7 +1,6 @@
 """Parsers of raw inputs as JSON lines and CSV.
 
-As the parsers of plain rows, but `Parsed.rows` are what the stages make of the inputs. They are loaded only for a model
-with stages.
+Like the parsers of plain rows, but `Parsed.rows` are the outputs of the stages. Loaded only for a model with stages.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ from device_agent.shared.tabular.reader import Line, Parsed, line_by_line
 
 
 class InputJsonParser:
-    """One input on each line: base64 of a file, numbers, or an object with either under the key `input`.
+    """Parses JSON lines: each is base64 of a file, an array, or an object with one of these as its key `input`.
 
     Args:
-        info: of the model.
-        chain: its stages.
+        info: knn.json of the model.
+        chain: its loaded stages.
         keep: further keys of the object whose values are returned with each row.
     """
 
@@ -72,7 +71,7 @@ class InputJsonParser:
 
 
 class InputCsvParser(CsvParser):
-    """A row of numbers on each line: the raw input, flat.
+    """Parses CSV: each line has the numbers of one raw input, flattened.
 
     Raises:
         BadInput: the model takes files or arrays of any shape.

@@ -54,19 +54,19 @@ def read_file(data: bytes) -> NDArray[np.uint8]:
 
 
 def prepare(pixels: NDArray[Any], image: Image) -> Float32:
-    """Returns the (h, w, channels) numbers of the first stage for (h, w) or (h, w, c) pixels from 0 to 255.
+    """Returns the (h, w, channels) input of the first stage, made from (h, w) or (h, w, c) pixels (0 to 255).
 
     Raises:
-        BadInput: it is not a picture, or has another size and `resize` is none.
+        BadInput: the array is not a picture, or needs resizing and `resize` is none.
     """
     if pixels.ndim == 1 and pixels.size == image.size[0] * image.size[1] * image.channels:  # a row of a table
         pixels = pixels.reshape(*image.size, image.channels)
     if pixels.ndim == 2:
         pixels = pixels[:, :, np.newaxis]
     if pixels.ndim != 3 or not pixels.size or pixels.shape[2] not in (1, 2, 3, 4):
-        raise BadInput(f"a picture is an array (height, width, channels), and this has the shape {pixels.shape}")
+        raise BadInput(f"a picture must be an array (height, width, channels); this has the shape {pixels.shape}")
     if pixels.shape[:2] != image.size and image.resize == "none":
-        raise BadInput(f"the picture has {pixels.shape[:2]} pixels, the model takes {image.size}")
+        raise BadInput(f"the picture has {pixels.shape[:2]} pixels, but the model takes {image.size}")
     fits = pixels.shape[:2] == image.size
     sized = pixels.astype(np.float32) if fits else _resized(pixels, image.size, image.resize == "nearest")
     found = _with_channels(sized, image.channels)

@@ -30,11 +30,11 @@ class StageRunner:
     """A stage with its interpreter.
 
     Args:
-        stage: of knn.json; its shape and dtype are compared with the file unless the shape is empty.
-        interpreter: has loaded the file, and allocated nothing.
+        stage: its entry in knn.json. Shape and dtype must equal those of the file, unless the shape is empty.
+        interpreter: has loaded the file, but has not allocated its tensors yet.
 
     Attributes:
-        stage: with the shape and dtype of the file.
+        stage: the entry, with the shape and dtype of the file.
 
     Raises:
         ModelUnusable: the file is not what knn.json says, or its tensors are too large or of another kind.
@@ -59,10 +59,10 @@ class StageRunner:
         self._shape: tuple[int, ...] | None = None
 
     def run(self, values: Array) -> Array:
-        """Returns the output for an array of numbers, whose windows are stacked along the first axis.
+        """Returns the output for an array of numbers. With `frames`, stacks the outputs of all windows (first axis).
 
         Raises:
-            BadInput: it has another size than the stage takes.
+            BadInput: the array has a size that the stage does not take.
             ModelUnusable: the runtime fails.
         """
         stage = self.stage
@@ -116,7 +116,9 @@ def _one_line(error: Exception) -> str:
 
 
 def fitting_shape(stage: Stage, count: int) -> tuple[int, ...]:
-    """Returns the shape of `count` numbers as the stage takes them; an open first axis is the batch, of 1 if it can be.
+    """Returns the input shape of the stage for `count` numbers.
+
+    If two or more axes are open (-1) and the first is one of them, the first is the batch axis, of length 1.
 
     Raises:
         BadInput: no shape fits.
@@ -133,7 +135,7 @@ def fitting_shape(stage: Stage, count: int) -> tuple[int, ...]:
 
 
 def _signature(detail: Any, ndim: int | None = None) -> tuple[int, ...]:
-    """Returns the shape of a tensor with -1 for open lengths."""
+    """Returns the shape of a tensor; -1 stands for a length that the file leaves open."""
     found = detail.get("shape_signature", detail["shape"])
     found = found if len(found) == len(detail["shape"]) else detail["shape"]
     if ndim is not None and len(found) != ndim:

@@ -77,7 +77,7 @@ def test_a_bad_file_is_named_and_nothing_is_written(device: Device, content: byt
 
 
 def test_an_empty_folder_and_a_missing_file_are_errors(device: Device, tmp_path: Path) -> None:
-    assert "it has no .wav" in device.run("classify", "--input", tmp_path).err
+    assert "the folder has no .wav" in device.run("classify", "--input", tmp_path).err
     said = device.run("classify", "--input", tmp_path / "none.wav")
     assert (said.code, said.out) == (constants.EXIT_USAGE, "")
     assert "No such file" in said.err
