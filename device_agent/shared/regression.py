@@ -1,7 +1,7 @@
 """Values of a regression: means of the neighbours' targets.
 
-Neighbours weigh as votes do: alike, or by 1 / distance, where exact matches take all. Host and device compute values
-and their errors with this code, in float64. NumPy only; no I/O.
+Weights are those of votes: uniform, or 1 / distance, where exact matches take the whole weight. Host and device compute
+values and their errors with this code, in float64. NumPy only; no I/O.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TOLERANCE = 1e-5
 
 
 def weigh(distances: NDArray[Any], weights: Weights) -> Float64:
-    """Returns the (n, k) float64 weights of neighbours at these (n, k) ascending distances, relative to the nearest."""
+    """Returns the (n, k) float64 weights for (n, k) ascending distances, relative to the weight of the nearest."""
     far = np.asarray(distances, np.float64)
     if weights == "uniform":
         return np.ones(far.shape)
@@ -37,7 +37,7 @@ class Regressor:
     Args:
         targets: (n_train, t) float64.
         k: number of neighbours.
-        weights: of the neighbours.
+        weights: uniform or distance.
     """
 
     def __init__(self, targets: Float64, k: int, weights: Weights) -> None:
@@ -53,12 +53,12 @@ class Regressor:
 
 
 def spreads(targets: Float64) -> Float64:
-    """Returns the (t,) ranges of (n, t) targets."""
+    """Returns the (t,) ranges (maximum less minimum) of (n, t) targets."""
     return np.asarray(targets.max(axis=0) - targets.min(axis=0), np.float64)
 
 
 def differ(values: Float64, expected: Float64, spread: Sequence[float]) -> NDArray[np.bool_]:
-    """Returns (n,) whether one of the (n, t) values is off by more than float32 distances may explain."""
+    """Returns (n,) bool: whether a row's values differ by more than the rounding of float32 distances allows."""
     within = TOLERANCE * np.array(spread) + 1e-12 * np.abs(expected)  # the latter for a constant target
     same = (np.abs(values - expected) <= within) | (np.isnan(values) & np.isnan(expected))
     found: NDArray[np.bool_] = ~same.all(axis=1)
@@ -66,7 +66,7 @@ def differ(values: Float64, expected: Float64, spread: Sequence[float]) -> NDArr
 
 
 def errors(names: Sequence[str], values: Float64, truth: Float64) -> tuple[TargetError, ...]:
-    """Returns the error of each target over the rows whose (n, t) truth is known and which are not rejected."""
+    """Returns the error of each target, over the rows that have a known (n, t) truth and are not rejected."""
     known = ~np.isnan(values + truth).any(axis=1)
     off = np.abs(values[known] - truth[known])
     if not len(off):
@@ -78,7 +78,7 @@ def errors(names: Sequence[str], values: Float64, truth: Float64) -> tuple[Targe
 
 
 def as_column(values: Float64) -> Float64:
-    """Returns (n, 1) values as (n,), as scikit-learn answers one target."""
+    """Returns (n, 1) values as (n,), the shape that scikit-learn returns for one target; others unchanged."""
     return values[:, 0] if values.shape[1] == 1 else values
 
 
@@ -94,7 +94,7 @@ def r_squared(values: Float64, truth: Any) -> float:
 
 
 def missed(gates: Gates, found: Sequence[TargetError], names: Sequence[str]) -> Iterator[str]:
-    """Yields the gates on errors that a release misses."""
+    """Yields a message for each gate on errors that a release misses."""
     for gate, limits in (("rmse", gates.rmse), ("max_error", gates.max_error)):
         for target in sorted((limits or {}).keys() - {DEFAULT, *names}):
             yield f"{gate} of {target!r}: the model has no such target"

@@ -13,7 +13,7 @@ from device_agent.shared.tabular.csv_reader import BadCell, Block, Columns
 
 
 def without_thousands(text: str, sign: str) -> str | None:
-    """Returns a number without the sign between its thousands; None if the sign stands elsewhere."""
+    """Returns a number without its thousands separators; None if a separator is in a wrong place."""
     if sign not in text:
         return text
     grouped = re.fullmatch(rf"[+-]?\d{{1,3}}(?:{re.escape(sign)}\d{{3}})+(?:[.,]\d*)?", text)
@@ -21,11 +21,11 @@ def without_thousands(text: str, sign: str) -> str | None:
 
 
 class CellCoder(Protocol):
-    """What reads the cells that are not plain numbers: `Coder` on a device, one that learns on the host."""
+    """Reads the cells that are not plain numbers. A device uses `Coder`; the host has one that learns categories."""
 
     @property
     def thousands(self) -> str:
-        """The sign between thousands; empty: none."""
+        """The thousands separator; empty if there is none."""
 
     def is_number(self, index: int) -> bool:
         """Whether the cells of a column are numbers."""
@@ -34,7 +34,7 @@ class CellCoder(Protocol):
         """Whether a cell has no value."""
 
     def codes(self, index: int, cells: Sequence[str]) -> list[float] | None:
-        """Returns the codes of a column's cells; None if they need to be read one by one."""
+        """Returns the category codes of a column's cells; None if the cells must be read one by one."""
 
     def missing(self, index: int, text: str) -> float:
         """Returns the number for a missing cell."""
@@ -43,7 +43,7 @@ class CellCoder(Protocol):
         """Returns the code of a category."""
 
     def bad(self, error: BadCell, cell: str) -> float:
-        """Raises the error, or notes it and returns a number."""
+        """Raises the error of a bad cell, or notes it and returns a number for the cell."""
 
     def end_row(self) -> None:
         """Is called after the last cell of a row."""
@@ -78,7 +78,7 @@ class Cells(Columns):
         self.numbers = places
 
     def read_block(self, block: bytes) -> Block | None:
-        """Returns numbers and codes of whole lines; None if a line is bad, or needs to be read by itself."""
+        """Returns the numbers and codes of whole lines; None if a line is bad, or must be read with `read_fields`."""
         found = super().read_block(block) if self._numeric and not self._coder.thousands else None
         if found is None or not self._categories:
             return found
@@ -97,7 +97,7 @@ class Cells(Columns):
 
         Raises:
             BadCell: a cell cannot be read, and the coder refuses it.
-            BadInput: the decimal signs of the numbers differ.
+            BadInput: the numbers have different decimal separators.
         """
         if not (self._categories or self._coder.thousands):
             with contextlib.suppress(BadCell):  # nearly every line has plain numbers alone
@@ -111,7 +111,7 @@ class Cells(Columns):
         return values
 
     def _without_thousands(self, cell: str) -> str:
-        """Returns a cell as a plain number; one with the sign in another place stays what no number is."""
+        """Returns a cell without thousands separators; with one in a wrong place, a text that is not a number."""
         found = without_thousands(cell, self._coder.thousands) if self._coder.thousands else cell
         return f"{cell!r}" if found is None else found
 

@@ -47,7 +47,7 @@ def missing_cell(text: str) -> str:
 
 
 def feature_names(table: Table) -> tuple[str, ...]:
-    """Returns the names of the features that a table makes; a one-hot column makes `column=category` of each."""
+    """Returns the names of a table's features; a one-hot column has a feature `column=category` for each category."""
     names: list[str] = []
     for column in table.columns:
         hot = column.encoding == "one-hot"
@@ -70,7 +70,7 @@ def expand(columns: Sequence[Column], rows: NDArray[Any]) -> NDArray[Any]:
 def collapse(columns: Sequence[Column], features: Sequence[float]) -> list[float | str | None]:
     """Returns the raw cells of one row of features; None for a category that the table does not list.
 
-    The inverse of `expand`, with the categories' texts: a missing cell comes back as what filled it.
+    The inverse of `expand`, with categories as text. A cell that was missing has the value that filled it.
     """
     cells: list[float | str | None] = []
     rest = iter(features)
@@ -87,7 +87,7 @@ def collapse(columns: Sequence[Column], features: Sequence[float]) -> list[float
 
 
 def transforms_of(table: Table) -> Transforms | None:
-    """Returns the transforms of a table, ready to run; None without any. They are loaded only for a model with some."""
+    """Returns the transforms of a table, ready to run; None if it has none. Imports their code only when needed."""
     if not table.transforms:
         return None
     from device_agent.shared.features.transforms import Transforms
@@ -118,13 +118,13 @@ class Coder:
         self.use(table, dtype)
 
     def use(self, table: Table, dtype: type[np.floating[Any]]) -> None:
-        """Reads by the table of another release, which has the same columns; the counts go on."""
+        """Continues with the table of another release, which has the same columns; keeps the counts."""
         self._table, self._dtype, self._transforms = table, dtype, transforms_of(table)
         self._codes = [{text: float(place) for place, text in enumerate(c.categories)} for c in table.columns]
 
     @property
     def thousands(self) -> str:
-        """The sign between thousands in text; empty: none."""
+        """The thousands separator in text; empty if there is none."""
         return self._table.thousands
 
     def is_number(self, index: int) -> bool:
@@ -135,11 +135,11 @@ class Coder:
         return self._table.columns[index].encoding == UNUSED
 
     def is_missing(self, index: int, text: str) -> bool:
-        """Whether a cell of a column has no value; a listed category is one, whatever it is called."""
+        """Whether a cell of a column has no value. A listed category is a value, even if its name is `NA` or empty."""
         return is_missing(text) and text not in self._codes[index] and not self._is_unused(index)
 
     def codes(self, index: int, cells: Sequence[str]) -> list[float] | None:
-        """Returns the codes of a column's cells; None if one is missing or not listed: that needs to be counted."""
+        """Returns the category codes of a column's cells; None if one is missing or not listed, and must be counted."""
         if self._is_unused(index):
             return [0.0] * len(cells)
         found = list(map(self._codes[index].get, cells))
@@ -213,7 +213,7 @@ class Coder:
         return self.category(index, self._text(index, value))
 
     def _text(self, index: int, value: Any) -> str:
-        """Returns a JSON value as the category that it means: `true` is True, 3.0 is 3."""
+        """Returns the category text of a JSON value: `true` becomes "True", 3.0 becomes "3"."""
         text = str(value).strip()
         if isinstance(value, bool):
             return next((known for known in self._codes[index] if known.casefold() == text.casefold()), text)
@@ -222,7 +222,7 @@ class Coder:
         return text
 
     def end_row(self) -> None:
-        """Counts what the cells of a good row needed."""
+        """Adds the fills and unknown categories of a good row to the counts."""
         for counts, index, said in self._row:
             name, kind = self.names[index], f"{counts is self.filled} {index}"
             if kind not in self._said and len(self._said) <= _MAX_TOLD:
@@ -232,7 +232,7 @@ class Coder:
         self._row.clear()
 
     def drop_row(self) -> None:
-        """Counts nothing of a row that turned out to be bad."""
+        """Forgets the fills and unknown categories of a row that turned out to be bad."""
         self._row.clear()
 
     def take_news(self) -> list[str]:
@@ -241,7 +241,7 @@ class Coder:
         return news
 
     def take_counts(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Returns `filled` and `unknown`, which begin at 0 again."""
+        """Returns `filled` and `unknown`, and sets them back to 0."""
         taken = self.filled, self.unknown
         self.filled, self.unknown = {}, {}
         return taken

@@ -10,7 +10,7 @@ from device_agent.shared.protocol.record import replace
 
 
 def from_raw(golden: Golden, info: KnnInfo) -> Golden:
-    """Returns a golden set whose rows this machine has made of the raw ones, as it does for rows to classify.
+    """Returns a golden set whose rows this machine computed from the raw ones, as it does when it classifies.
 
     Raises:
         ModelUnusable: there are no raw rows, or one cannot be read.

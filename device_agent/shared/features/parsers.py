@@ -1,7 +1,6 @@
 """Parsers of rows with missing cells and categories.
 
-As the parsers of plain rows, whose rules about headers, separators and lines they share. They are loaded only for a
-model that needs them.
+They follow the rules of the plain parsers for headers, separators and lines. Loaded only for a model that needs them.
 """
 
 from __future__ import annotations
@@ -117,7 +116,7 @@ def read_array(coder: Coder, rows: NDArray[Any]) -> NDArray[Any]:
     category = next((index for index in range(len(coder.names)) if not coder.is_number(index)), None)
     if category is not None:
         hint = "give the rows as CSV or JSON lines"
-        raise BadCell(category, "the model takes a category here, and an array holds numbers", hint)
+        raise BadCell(category, "the model takes a category here, but the array has only numbers", hint)
     filled = np.array(rows)
     for row, index in zip(*map(np.ndarray.tolist, np.nonzero(np.isnan(filled)))):
         filled[row, index] = coder.missing(index)

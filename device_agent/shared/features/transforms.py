@@ -1,8 +1,8 @@
 """Nonlinear steps of a pipeline, in float64.
 
-A table's transforms take the numbers and codes of its columns, and make the model's features of them, one after the
-other. Each replaces some columns that stand side by side. Host and device run this code, so that a row means the same
-in training and on a board. Elementwise operations and sums in a fixed order; no BLAS, no I/O. The formulas are
+The transforms of a table run in order. They turn the numbers and category codes of its columns into the features of the
+model. Each one replaces a range of adjacent columns. Host and device run this code, so that a row means the same in
+training and on a board. Elementwise operations and sums in a fixed order; no BLAS, no I/O. The formulas are
 scikit-learn's.
 """
 
@@ -35,7 +35,7 @@ _BOUND = 1e-7
 
 
 def make(kind: str, start: int, count: int, *arrays: Any) -> Transform:
-    """Returns a transform of `count` columns from `start` on; its arrays become float64."""
+    """Returns a transform of the `count` columns that begin at `start`; stores its arrays as float64."""
     packed = (base64.b64encode(np.ascontiguousarray(array, "<f8").tobytes()).decode() for array in arrays)
     return Transform(kind, start, count, tuple(packed))
 
@@ -56,7 +56,7 @@ class Transforms:
         transforms: in their order.
 
     Raises:
-        ModelUnusable: one is unknown, or its arrays do not fit it.
+        ModelUnusable: a transform is unknown, or has arrays of the wrong shape.
     """
 
     def __init__(self, transforms: Sequence[Transform]) -> None:
@@ -109,7 +109,7 @@ def _indicate(missing: Float64) -> Step:
 
 # --- categories ---------------------------------------------------------------------------------------------------
 def _look_up(column: Float64, values: Float64, results: Float64, other: float) -> Float64:
-    """Returns the (n,) results of the values that (n,) numbers are equal to; NaN is a value like any other."""
+    """Looks up (n,) numbers in a table of values and results; returns the (n,) results. NaN equals NaN here."""
     order = np.argsort(values, kind="stable")  # NaN is last
     ordered = values[order]
     at = np.minimum(np.searchsorted(ordered, column), len(ordered) - 1)
@@ -118,7 +118,7 @@ def _look_up(column: Float64, values: Float64, results: Float64, other: float) -
 
 
 def _mapped(values: Float64, owners: Float64, results: Float64, others: Float64) -> Step:
-    """Returns the step that looks up each column: `owners` has the column of a value, `others` the other results."""
+    """Returns the step that looks up numbers; `owners`: column of each value; `others`: result for unlisted ones."""
     parts = [
         (values[owners == column], results[owners == column], other) for column, other in enumerate(others.tolist())
     ]
@@ -184,7 +184,7 @@ def _binarize(threshold: Float64) -> Step:
 
 
 def _bins(edges: Float64, owners: Float64) -> Step:
-    """`edges` are those between the bins; `owners` has the column of each."""
+    """Returns the step that replaces numbers by their bins; `owners` has the column of each of the `edges`."""
     parts = [edges[owners == column] for column in range(int(owners.max(initial=-1)) + 1)]
 
     def apply(rows: Float64) -> Float64:
@@ -251,7 +251,7 @@ def _box_cox(power: Float64) -> Step:
 
 
 def _polynomial(places: Float64, degree: Float64) -> Step:
-    """`places` has the columns of each product, `degree` of them; -1 stands for the number 1."""
+    """Returns the step that makes products of columns. `places` has `degree` columns of each; -1 means a factor 1."""
     factors = places.astype(np.int64).reshape(-1, int(degree[0]))
 
     def apply(rows: Float64) -> Float64:

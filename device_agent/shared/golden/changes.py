@@ -1,7 +1,7 @@
 """Changes from one release to the next, on golden rows.
 
-A golden row is a query row that checks a release. A device finds the changes at an activation, the host in a dry run,
-with the same code, from the labels of both releases. No I/O.
+A golden row is a query row that checks a release. A device compares the labels of both releases when it activates one,
+the host in a dry run, with the same code. No I/O.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ MAX_FLIPS = 50
 
 
 def compare(running: Running, info: KnnInfo, golden: Golden, label: NDArray[np.int32]) -> Compared:
-    """Returns the comparison of the running release with the new one.
+    """Compares the answers of the running release and a new one to the golden rows of the new one.
 
     Args:
-        running: labels of the release that answers now.
+        running: the running release, with its labels for these rows.
         info: knn.json of the new release.
         golden: golden set of the new release.
-        label: (n,) int32 class indices: answers of the new release to these rows.
+        label: (n,) int32 class indices that the new release answers.
     """
     ref, classes = running.release, tuple(map(str, info.classes))
     fits = running.labels is not None and running.features == info.columns

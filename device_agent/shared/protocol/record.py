@@ -57,7 +57,7 @@ def replace(instance: T, **changes: Any) -> T:
 
 
 def keep(instance: T, keys: Mapping[str, Any]) -> T:
-    """Stores unknown keys in a new record or dataclass, and returns it."""
+    """Attaches unknown JSON keys to a record or dataclass that was just made; returns the same object."""
     if keys:
         vars(instance)[_KEPT] = dict(keys)
     return instance

@@ -59,7 +59,7 @@ class Lines:
             self._rest += data
 
     def cut_overlong(self) -> bool:
-        """Drops an incomplete line that is too long; returns whether it did."""
+        """Drops the incomplete last line if it is too long already; returns whether it did."""
         if len(self._rest) <= self._longest:
             return False
         self._rest, self._skipping = bytearray(), True

@@ -115,7 +115,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _writable(value: Any, name: str) -> Any:
-    """Refuses NaN and half a surrogate pair, which Python reads although JSON does not allow them."""
+    """Refuses NaN and lone surrogates: Python reads them, although JSON does not allow them."""
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except ValueError as error:

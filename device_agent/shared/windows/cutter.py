@@ -33,11 +33,11 @@ class Cutter:
         self._skip = 0  # samples until the next window begins
 
     def feed(self, samples: Float64, breaks: NDArray[np.bool_]) -> tuple[Float64, NDArray[np.int64]]:
-        """Takes the next samples, and returns the windows that they complete.
+        """Adds the next samples; returns the windows that they complete.
 
         Args:
             samples: (n, c) numbers, in their order.
-            breaks: (n,) whether a gap is before a sample.
+            breaks: (n,) bool: whether a gap is before each sample.
 
         Returns:
             (m, rows, c) windows, and the (m,) place in `samples` of the last sample of each.
@@ -54,7 +54,7 @@ class Cutter:
         return np.concatenate(windows), np.concatenate(ends)
 
     def _extend(self, samples: Float64) -> tuple[Float64, NDArray[np.int64]]:
-        """As `feed`, without a gap."""
+        """Does the work of `feed` for samples without a gap."""
         skipped = min(self._skip, len(samples))
         held = 0 if self._ring is None else len(self._ring)
         ring = samples[skipped:] if self._ring is None else np.concatenate([self._ring, samples[skipped:]])
@@ -73,12 +73,12 @@ class Gaps:
     """Finds the gaps between samples, and counts them.
 
     Args:
-        limit: longest time from one sample to the next; None: times say nothing.
+        limit: longest time from one sample to the next; with None, times are not checked.
 
     Attributes:
-        lines: gaps where lines are bad or missing.
-        times: gaps where the time goes back, or on by more than the limit.
-        recordings: changes from one recording to another.
+        lines: number of gaps where lines are bad or missing.
+        times: number of gaps where the time goes back, or jumps by more than the limit.
+        recordings: number of changes from one recording to another.
     """
 
     def __init__(self, limit: float | None = None) -> None:
@@ -89,7 +89,7 @@ class Gaps:
         self._name: Any = None
 
     def describe(self) -> str:
-        """Returns the counts as text; empty without a gap."""
+        """Returns the counts as text; an empty string if there was no gap."""
         kinds = ((self.lines, "where lines are bad or missing"), (self.times, "where the time jumps"))
         parts = [f"{count:,} {where}" for count, where in kinds if count]
         total = self.lines + self.times
@@ -98,7 +98,7 @@ class Gaps:
     def find(
         self, lines: Sequence[int], times: Float64 | None = None, names: Sequence[Any] | None = None
     ) -> NDArray[np.bool_]:
-        """Returns (n,) whether a gap is before each of the next samples; each gap counts once, as the first that fits.
+        """Returns (n,) bool: whether a gap is before each of the next samples. Counts a gap once, by its first cause.
 
         Args:
             lines: (n,) number of the line of each sample.

@@ -1,7 +1,7 @@
 """Parser of samples: lines become windows.
 
-Reads lines of samples by the rules of plain rows, and hands out the windows that they complete. A bad line breaks the
-window, and is reported; it has no answer. Loaded only for a model with windows.
+Reads lines of samples by the rules of plain rows, and returns the windows that they complete. A bad line is reported,
+and no window contains it. Loaded only for a model with windows.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _MOST_BYTES = 1 << 23
 
 @record
 class Cut:
-    """Windows as rows: (m, rows * columns), with the place and line of their last samples, and the marks of each.
+    """Windows as (m, rows * columns) rows, with position and line of their last samples, and their marks.
 
-    The marks are columns of their own: first and last line, and first and last time if there is one.
+    The marks become columns of the answers: first and last line, and first and last time if samples have a time.
     """
 
     rows: NDArray[Any]
@@ -41,7 +41,7 @@ class Cut:
 
 @record
 class _Samples:
-    """What the parsers of plain rows must know of samples."""
+    """Describes samples to the parsers of plain rows."""
 
     feature_names: tuple[str, ...]
     n_features: int
@@ -76,18 +76,18 @@ class _Json(JsonParser):
 
 
 class WindowParser:
-    """Lines of samples; `Parsed.rows` are the windows that they complete, `Parsed.lines` their last lines.
+    """Parses lines of samples. `Parsed.rows` are the completed windows, `Parsed.lines` their last lines.
 
     Args:
-        window: of the model.
+        window: the windows of the model.
         format: csv or jsonl.
-        ignore_extra: whether columns that the model does not know are left out.
-        keep: columns of which each window keeps the value of its last sample.
+        ignore_extra: whether to ignore columns that the model does not use.
+        keep: further columns; a window has the values of its last sample.
 
     Attributes:
         dtype: of the windows; samples are read and cut as float64.
-        chain: the stages that make rows of windows; None: windows are rows.
-        gaps: what broke windows.
+        chain: the stages that turn windows into rows; None if windows are the rows.
+        gaps: the gaps found so far.
     """
 
     def __init__(self, window: Window, format: str, *, ignore_extra: bool = False, keep: Sequence[str] = ()) -> None:
@@ -113,19 +113,19 @@ class WindowParser:
         self._parser.line = number
 
     def follow(self, window: Window) -> None:
-        """Begins with empty windows, cut as another model with the same columns wants them."""
+        """Starts again without samples, with the windows of another model that has the same columns."""
         self._window, self._cutter = window, Cutter(window.rows, window.hop)
         self._per_block = max(1, _MOST_BYTES // (8 * window.size)) * window.hop
         self.gaps.limit = window.gap
 
     def blocks(self, block: bytes) -> Iterator[bytes]:
-        """Yields a block of lines in parts, so that its windows do not fill the memory."""
+        """Yields a block of lines in parts, so small that the windows of each fit into memory."""
         ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + 1
         for part in self.parts(len(ends)):
             yield block[ends[part.start - 1] if part.start else 0 : ends[part][-1]]
 
     def parts(self, count: int) -> Iterator[slice]:
-        """Yields the places of `count` samples in parts whose windows do not fill the memory."""
+        """Yields slices of `count` samples, so small that the windows of each fit into memory."""
         for start in range(0, count, self._per_block):
             yield slice(start, min(count, start + self._per_block))
 
@@ -145,13 +145,13 @@ class WindowParser:
         return Parsed(cut.rows, len(cut.rows), {}, found.hint, [*cut.marks, *kept], cut.last, bad, len(found.rows))
 
     def read(self, block: bytes) -> Parsed:
-        """Parses a block as `parse`, but returns its samples."""
+        """Parses a block like `parse`, but returns its samples instead of windows."""
         found = self._parser.parse(block)
         self.header = self._parser.header
         return found
 
     def arrays(self, arrays: Iterable[NDArray[Any]]) -> Iterator[Cut]:
-        """Cuts arrays of samples; one that is not finite breaks a window, as a bad line does. Lines count from 0."""
+        """Cuts arrays of samples. NaN or infinity makes a gap, as a bad line does. Lines count from 0."""
         before = 0
         for wide in arrays:
             for part in self.parts(len(wide)):
@@ -162,7 +162,7 @@ class WindowParser:
             before += len(wide)
 
     def why_empty(self) -> str:
-        """Returns why there is no window."""
+        """Returns the reason, as text, why the samples made no window."""
         said = self.gaps.describe()
         return f"no window of {self._window.rows} samples is complete" + (f": {said}" if said else "")
 
