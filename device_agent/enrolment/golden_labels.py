@@ -1,6 +1,7 @@
 """Labels of golden rows with taught rows.
 
-The golden set lists the reference's neighbours of each row. So the taught rows are merged with them without a search.
+The golden set lists the neighbours of each row that the float64 reference found. The taught rows are merged into these
+lists, so no search is needed.
 """
 
 from __future__ import annotations
@@ -36,6 +37,6 @@ def with_taught(signed: TfliteKNN, joined: Joined, golden: Golden) -> NDArray[np
 
 
 def changed(labels: NDArray[np.int32], golden: Golden) -> list[int]:
-    """Returns the numbers of the golden rows whose label taught rows change."""
+    """Returns the indices of the golden rows whose label changes because of taught rows."""
     found: list[int] = np.flatnonzero(labels != golden.label).tolist()
     return found

@@ -1,9 +1,9 @@
 """Answers of a model and taught rows together.
 
-They are those of one model over both: the float64 reference over both sets is the definition. The taught rows come
-after the model's own, in its space, with its k, metric, weights and thresholds. A row is answered by the model first.
-Only if a taught row may be among its k nearest is it answered again, in float64, from the model's k neighbours and the
-taught rows. Never reads the journal.
+The answers equal those of one model that has the training rows and the taught rows: the float64 reference over both
+defines them. The taught rows come after the training rows, in the same space, with the same k, metric, weights and
+thresholds. The model answers a row first. If a taught row may be among its k nearest, float64 decides again, among the
+model's k neighbours and the taught rows. Never reads the journal.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class JoinedExact(ExactKnn):
         self._radii = (self._radius + _ROUNDED * lengths).tolist()
 
     def enrol(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-        """Returns which (n, n_features) rows the map keeps in the range of float32, and these as training rows."""
+        """Maps (n, n_features) rows into model space; returns (n,) which stay finite in float32, and these, mapped."""
         with np.errstate(over="ignore", invalid="ignore"):
             mapped = self._enter_all(rows).reshape(len(rows), len(self._centre))
             if self._info.metric == "cosine":  # a training row of zeros is marked in the other column than a query
@@ -81,9 +81,9 @@ class JoinedExact(ExactKnn):
         return kept, np.ascontiguousarray(found[kept])
 
     def is_far(self, row: NDArray[np.float32], kth: float) -> bool:
-        """Whether no added row can be among the k nearest of one (1, n_features) row; `candidates` for one row.
+        """Whether no added row can be among the k nearest of one (1, n_features) row. False means: ask `candidates`.
 
-        Python's numbers: for a few of them, each call of NumPy takes longer than all of this.
+        Uses Python numbers where it can: a NumPy call would take longer than this whole check.
         """
         if self._steps or not kth < _MAX_FLOAT32:
             return False
@@ -98,7 +98,9 @@ class JoinedExact(ExactKnn):
     def candidates(
         self, rows: NDArray[np.float32], kth: NDArray[np.float32]
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Returns (m,) which rows an added row may be among the k nearest of, and (m, L) which added rows.
+        """Finds the rows whose k nearest may include an added row.
+
+        Returns (m,) their indices, and (m, L) bool: which added rows may be among the k nearest of each.
 
         Args:
             rows: (n, n_features) float32, less the origin.
@@ -116,7 +118,7 @@ class JoinedExact(ExactKnn):
         return some, self._candidates(at[some], base[some], kth[some]) if len(some) else np.zeros((0, 0), np.bool_)
 
     def _candidates(self, at: Float64, base: Float64, kth: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Returns (m, L) which added rows may be within `base` of (m, p) weighted rows."""
+        """Returns (m, L) bool: which added rows may be within the distance `base` of (m, p) weighted rows."""
         squares = np.einsum("ij,ij->i", at, at)
         slack = _error(at.shape[1]) * (np.sqrt(squares) + self._reach) ** 2
         with np.errstate(over="ignore", invalid="ignore"):  # in rows that are not bounded
@@ -136,7 +138,7 @@ class JoinedExact(ExactKnn):
         Args:
             rows: float32, less the origin.
             indices: (n, k) their neighbours among the model's own rows.
-            kth: (n,) the distances of the last of them.
+            kth: (n,) the distance of the k-th of these.
             added: (n, L) as `candidates` returns it.
         """
         try:
@@ -167,15 +169,15 @@ class JoinedExact(ExactKnn):
 
 
 def _error(width: int) -> float:
-    """Returns the error of a float32 score, relative to (length + reach)²: four times that of `relative_error`.
+    """Returns the error bound of a float32 score, relative to (length + reach)²: four times `relative_error`.
 
-    (6 sqrt(p) + 8) u, u = 2^-24 (`knnkit.model.reference.space`). Nothing checks the result.
+    (6 sqrt(p) + 8) u, u = 2^-24 (`knnkit.model.reference.space`). It is wide because nothing checks the result.
     """
     return float(4.0 * (6.0 * np.sqrt(width) + 8.0) * 2.0**-24)
 
 
 def _balls(rows: Float64, codes: NDArray[np.int32]) -> tuple[Float64, Float64]:
-    """Returns (m, p) centres and (m,) radii of balls around (L, p) rows, by label; a few labels have their own."""
+    """Returns (m, p) centres and (m,) radii of balls that hold the (L, p) rows: one for each label if there are few."""
     groups = np.minimum(np.unique(codes, return_inverse=True)[1].reshape(-1), _BALLS - 1)
     centres = np.array([rows[groups == group].mean(axis=0) for group in range(groups.max(initial=-1) + 1)])
     centres = centres.reshape(-1, rows.shape[1])
@@ -186,12 +188,12 @@ def _balls(rows: Float64, codes: NDArray[np.int32]) -> tuple[Float64, Float64]:
 
 
 class JoinedKNN:
-    """A model with the rows taught on a device; answers as `TfliteKNN` does.
+    """A model with the rows taught on a device; has the interface of `TfliteKNN`.
 
     Args:
-        signed: the model.
-        joined: the rows.
-        exact: what another one of the same model has made, for a replica.
+        signed: the model of the signed release.
+        joined: the taught rows.
+        exact: the classifier of another `JoinedKNN` of the same model, for a replica to share.
 
     Raises:
         ModelUnusable: the model's exact tables are damaged.
@@ -207,11 +209,11 @@ class JoinedKNN:
         self._new_classes = len(self.info.classes) - len(signed.info.classes)
 
     def __getattr__(self, name: str) -> Any:
-        """Returns what the model itself has: `path`, `batch`, `runtime`."""
+        """Returns an attribute of the signed model, such as `path`, `batch` or `runtime`."""
         return getattr(self.signed, name)
 
     def over(self, signed: TfliteKNN) -> JoinedKNN:
-        """Returns the same with a replica of the model."""
+        """Returns the same rows joined with a replica of the model."""
         return JoinedKNN(signed, self._joined, self._exact)
 
     def labels(self, rows: ArrayLike) -> NDArray[np.int32]:

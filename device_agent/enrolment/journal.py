@@ -1,8 +1,8 @@
 """Journal of the rows taught on a device.
 
-ROOT/enrolled holds the journal (`records`) and the key that authenticates it; both are readable by their owner only. A
-command is on the disk when it returns. The journal never grows beyond twice its rows and a rest: then it is written
-again, by one rename, with the rows alone. What was done before cannot be undone afterwards.
+ROOT/enrolled holds the journal (`records`) and the key that authenticates it; only their owner can read them. A command
+is on the disk when it returns. When the journal is about twice as large as its present rows need, it is replaced, by
+one rename, by these rows alone. Commands before that cannot be undone any more.
 
     with Journal(store.root).changing("ann") as journal:
         journal.enrol(rows)
@@ -44,7 +44,7 @@ class Journal:
         """Returns the rows that are taught now, in the order in which they were taught.
 
         Raises:
-            DeviceUnfit: the journal is not what this device wrote.
+            DeviceUnfit: the journal was damaged or changed after this device wrote it.
             OSError: it cannot be read.
         """
         self._load()
@@ -75,14 +75,14 @@ class Journal:
         self._append({"do": ENROL, "rows": list(rows)})
 
     def forget(self, ids: Sequence[str]) -> None:
-        """Takes away rows that are taught now."""
+        """Removes taught rows by their ids."""
         self._append({"do": FORGET, "ids": list(ids)})
 
     def undo(self) -> tuple[str, tuple[str, ...]]:
-        """Undoes the last command that is not undone; returns what it was, `enrol` or `forget`, and the ids.
+        """Undoes the last command that is still in effect; returns its kind, `enrol` or `forget`, and the ids.
 
         Raises:
-            AgentError: there is none.
+            AgentError: there is nothing to undo.
         """
         if not self._taught.can_undo:
             raise AgentError(
@@ -91,14 +91,14 @@ class Journal:
         return self._append({"do": UNDO})
 
     def erase(self) -> None:
-        """Writes the journal again with the rows alone: what was forgotten is gone, and nothing can be undone."""
+        """Replaces the journal by its present rows: forgotten rows are erased, and nothing can be undone."""
         rows = self._taught.rows()
         line = records.encode({"do": KEPT, "rows": rows}, self._key, "")[0] if rows else b""
         durable.write_atomic(self.file, line)
         self._taught = records.replay(line, self._key)
 
     def rows(self) -> list[LocalRow]:
-        """Returns the rows as they are in the block of `changing`."""
+        """Returns the taught rows, after the changes made in the block of `changing`."""
         return self._taught.rows()
 
     @property
@@ -113,7 +113,7 @@ class Journal:
         line, code = records.encode(command, self._key, self._taught.code)
         if command["do"] == ENROL and self._taught.live_size + len(line) > MAX_BYTES:
             raise AgentError(
-                f"the rows would take more than {MAX_BYTES:,} bytes", reason="enrol-full", hint=_FORGET_SOME
+                f"the taught rows would take more than {MAX_BYTES:,} bytes", reason="enrol-full", hint=_FORGET_SOME
             )
         durable.append(self.file, line, self._taught.size)
         done = self._taught.do(records.plain(command))

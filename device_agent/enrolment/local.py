@@ -14,9 +14,9 @@ from device_agent.shared.release import row_origins
 
 
 def with_rows(root: Path, signed: TfliteKNN, digest: str) -> tuple[TfliteKNN | JoinedKNN, str]:
-    """Returns the model that answers under `root`, and a warning where taught rows cannot be read.
+    """Returns the model that answers under `root`, and a warning if the taught rows cannot be read.
 
-    Without rows that take part, it is `signed` itself. A damaged journal never stops the answers of the release.
+    If no taught row fits the release, it is `signed` itself. A damaged journal never stops the answers of the release.
     """
     try:
         rows = Journal(root).read()
@@ -27,6 +27,6 @@ def with_rows(root: Path, signed: TfliteKNN, digest: str) -> tuple[TfliteKNN | J
 
 
 def taking_part(signed: TfliteKNN, rows: list[LocalRow], digest: str) -> Joined:
-    """Returns the rows that take part under a release."""
+    """Returns the taught rows that the answers of this release include."""
     found = row_origins.read(signed.path) if rows else None
     return join(signed.info, rows, digest, contained(found[0] if found else None, rows))

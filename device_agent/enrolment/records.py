@@ -52,10 +52,10 @@ class Taught:
         return bool(self._done)
 
     def do(self, command: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
-        """Executes a command; returns what it did (of an undo: what was undone) and the ids of the rows.
+        """Executes a command; returns its kind (for an undo: the kind of the undone command) and the ids of the rows.
 
         Raises:
-            Damaged: no device writes such a command here.
+            Damaged: a device would never write such a command at this place.
         """
         try:
             what = command["do"]
@@ -78,7 +78,7 @@ class Taught:
         found = [json_codec.from_plain(LocalRow, row, extra="keep") for row in rows]
         for row, plain in zip(found, rows):
             if row.id in self._rows:
-                raise ValueError(f"the id {row.id} stands twice")
+                raise ValueError(f"the id {row.id} is in it twice")
             self._rows[row.id], self._sizes[row.id] = row, len(json.dumps(plain))
         self._set(ids := tuple(row.id for row in found), there=True)
         return ids
@@ -90,14 +90,14 @@ class Taught:
 
 
 def encode(command: dict[str, Any], key: bytes, before: str) -> tuple[bytes, str]:
-    """Returns the line of a command that follows the line with the code `before`, and its own code."""
+    """Returns the line of a command, and its code, which also covers `before`, the code of the line before it."""
     body = json.dumps(json_codec.to_plain(command), separators=(",", ":"), allow_nan=False)
     code = _code(key, before, body.encode())
     return f"{code} {body}\n".encode(), code
 
 
 def replay(data: bytes, key: bytes) -> Taught:
-    """Returns the rows after all commands of a journal; a torn last line (of a crash) does not count.
+    """Returns the rows after all commands of a journal; ignores an incomplete last line, which a crash leaves.
 
     Raises:
         Damaged: a line is not what this device wrote.
@@ -109,14 +109,14 @@ def replay(data: bytes, key: bytes) -> Taught:
         if not line.endswith(b"\n") or not hmac.compare_digest(code.encode(), line[:_CODE]):
             if _is_torn(data[taught.size :]):
                 break
-            raise Damaged(f"line {number} is not what this device wrote")
+            raise Damaged(f"line {number} does not match its authentication code")
         taught.do(json.loads(body))
         taught.code, taught.size = code, taught.size + len(line)
     return taught
 
 
 def _is_torn(rest: bytes) -> bool:
-    """Whether a write that a crash cut short leaves this: no whole line, or blocks of zeros that were never written."""
+    """Whether these bytes may be a write that a crash cut short: an incomplete line, or blocks of zeros."""
     return b"\n" not in rest or b"\0" in rest
 
 
@@ -125,5 +125,5 @@ def _code(key: bytes, before: str, body: bytes) -> str:
 
 
 def plain(command: dict[str, Any]) -> dict[str, Any]:
-    """Returns a command as `replay` reads it."""
+    """Returns a command as plain JSON values, which `replay` reads."""
     return {name: json_codec.to_plain(value) for name, value in command.items()}

@@ -1,9 +1,8 @@
 """Finds the training rows that may be nearest, by blocks.
 
-Scores a block of the mapped rows at a time against all queries: by one matrix product, or by differences (manhattan,
-unless every column has two values).
-The k-th best score so far, and a proven bound on the error of scores, leave out nearly all rows. `exact` ranks the rest
-in float64. Needs no copy of the rows. Needs only NumPy.
+Scores one block of the memory-mapped rows at a time against all queries: by a matrix product, or by differences
+(manhattan, unless each column has only two values). The k-th best score so far, with a proven error bound, excludes
+nearly all rows. `exact` ranks the rest in float64. Copies no rows. Needs only NumPy.
 """
 
 from __future__ import annotations
@@ -32,14 +31,16 @@ _MAX = 1e37
 
 @record
 class Scale:
-    """What turns the float32 scores of q queries into measures: measure = base + factor * score.
+    """Turns the float32 scores of q queries into squared distances (manhattan: distances), called measures.
+
+    measure = base + factor * score, with an error of at most share * measure + factor * slack.
 
     Attributes:
         base: (q,) float64.
         factor: of every score.
-        share: most error of a measure, relative to it.
-        slack: (q,) most error of a score, besides.
-        exact: (q,) up to which score nothing is rounded; -infinity where something may be.
+        share: part of the error bound that is relative to the measure.
+        slack: (q,) the other part, as an error of the score.
+        exact: (q,) scores up to this one are exact; -infinity if none is known to be.
     """
 
     base: Float64
@@ -53,7 +54,7 @@ class Scale:
 class Found:
     """Pairs of a query and a training row that may be among its nearest, ascending by query.
 
-    `measure` is exact for queries where `exact` is set.
+    `exact` is (q,) by query: whether its measures have no rounding error.
     """
 
     query: NDArray[np.int64]
@@ -70,8 +71,8 @@ class BlockSearch:
         weights: (p,) float64 factor of each coordinate's difference.
         k: neighbours to find.
         manhattan: whether measures are sums of differences; else sums of their squares.
-        step: whole multiples of it are exact; 0 if the rows lie on no lattice.
-        and_ties: returns the measures up to which rows may tie with those at the given ones.
+        step: coordinates that are whole multiples of it have exact scores; 0 if the rows have no such step.
+        and_ties: maps measures to the highest measures that may tie with them.
     """
 
     def __init__(
@@ -96,9 +97,9 @@ class BlockSearch:
         self._halves = (squares * (self._lift / 2)).astype(np.float32)
 
     def find(self, z: Float64) -> tuple[Found, NDArray[np.bool_]]:
-        """Returns the rows that may be among the k nearest of (q, p) queries, and (q,) whether float32 could tell.
+        """Returns the rows that may be among the k nearest of (q, p) queries, and (q,) bool: which queries fit.
 
-        Queries that float32 cannot hold have no pairs.
+        A query whose values or scores are too large for float32 does not fit, and has no pairs.
         """
         with np.errstate(over="ignore", invalid="ignore"):
             by = self._by_products if not self._manhattan else self._by_differences if self._differs else self._by_sides
@@ -149,7 +150,7 @@ class BlockSearch:
         return np.where(kth <= scale.exact, kth, rounded)
 
     def _scored(self, factors: Float32) -> Iterator[tuple[int, Float32]]:
-        """Yields the number of a first row, and the (q, r) scores of the r rows from there on."""
+        """Yields, for each block, the index of its first row and the (q, r) scores of its r rows."""
         step = max(1, min(_FIRST, _SCORES // max(1, len(factors))))
         start = 0
         for block in self._blocks:
@@ -180,7 +181,7 @@ class BlockSearch:
         return scores
 
     def _by_differences(self, z: Float64) -> tuple[Float32, Scale]:
-        """Returns the queries in float32, and the error of sums of p products: a share, and what they lost."""
+        """Returns the queries in float32, and the scale of their scores; the queries' own rounding is in its slack."""
         factors = z.astype(np.float32)
         lost = (np.abs(z - factors) * np.abs(self._weights)).sum(axis=1)
         most = float(np.abs(self._weights).max(initial=0.0))
@@ -209,7 +210,7 @@ class BlockSearch:
         return (-slope).astype(np.float32), Scale(base, 1.0, 0.0, slack, exact)
 
     def _by_products(self, z: Float64) -> tuple[Float32, Scale]:
-        """Returns what multiplies training rows, and the error of scores.
+        """Returns the float32 factors that multiply training rows, and the scale of the scores with their error bound.
 
         A score is ‖t‖²/2 - x·t. A sum of p products, added in any order, is off by at most p u ‖x‖ ‖t‖ (Higham 2002,
         3.5), the half square by at most (p + 4) u ‖t‖²/2, and the factors and the difference by 2 u of their sizes:
@@ -227,7 +228,7 @@ class BlockSearch:
         return factors64.astype(np.float32), Scale(squares, 2.0 / self._lift, 0.0, slack, exact)
 
     def _whole(self, z: Float64) -> NDArray[np.bool_]:
-        """Returns (q,) whether all coordinates are whole multiples of the lattice's step."""
+        """Returns (q,) bool: whether all coordinates of a query are whole multiples of the step."""
         if not self._step:
             return np.zeros(len(z), np.bool_)
         units = z * (self._weights / self._step)
@@ -235,7 +236,7 @@ class BlockSearch:
         return found
 
     def _measure(self) -> Float64:
-        """Returns the (n,) squared lengths of the training rows, 0 for manhattan; finds the ends of their columns."""
+        """Returns the (n,) squared lengths of the training rows (0 for manhattan); stores the range of each column."""
         found = []
         self._low, self._high = (self._blocks[0][0].astype(np.float64) for _ in range(2))
         for part in self._parts():
@@ -258,7 +259,7 @@ class BlockSearch:
 
 
 def _improve(best: Float32, query: NDArray[np.int64], score: Float32) -> None:
-    """Puts lower scores into the (q, k) `best`; pairs are ascending by query."""
+    """Replaces scores in the (q, k) array `best` by lower ones; the pairs are sorted by query."""
     first = np.flatnonzero(np.diff(query, prepend=-1))
     counts = np.diff(first, append=len(query))
     touched, k = query[first], best.shape[1]

@@ -1,6 +1,6 @@
 """Sums of many rows, each rounded only once.
 
-As `math.fsum`: the same bits on every IEEE machine, whatever the order of addition. Needs only NumPy.
+Like `math.fsum`: gives the same bits on every IEEE machine, in any order of addition. Needs only NumPy.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ Float64 = NDArray[np.float64]
 def add_rows(terms: Float64) -> Float64:
     """Returns the (m,) sums of (m, p) finite terms, each rounded once.
 
-    A sum in pairs keeps the rounding error of every addition (TwoSum, Knuth 1969), so sum and errors add up to the
-    exact sum. The sum of the p errors is off by less than p 2^-53 of their sizes. `math.fsum` adds the
-    rows that this could change. Whole numbers leave no error.
+    Adds in pairs and keeps the rounding error of every addition (TwoSum, Knuth 1969), so sum plus errors is the exact
+    sum. The sum of the p errors is itself off by less than p 2^-53 times the sum of their sizes. Where that could
+    change the result, `math.fsum` adds the row again. Sums of whole numbers have no error.
 
     Raises:
         OverflowError: a sum is beyond float64.
@@ -34,7 +34,7 @@ def add_rows(terms: Float64) -> Float64:
 
 
 def _add_pairs(terms: Float64) -> tuple[Float64, Float64, Float64]:
-    """Returns the (m,) rounded sums, the sums of their rounding errors, and of the sizes of these."""
+    """Returns the (m,) rounded sums, the sums of their rounding errors, and the sums of the errors' sizes."""
     total = np.ascontiguousarray(terms.T)
     lost, size = np.zeros(len(terms)), np.zeros(len(terms))
     while len(total) > 1:

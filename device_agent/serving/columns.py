@@ -99,7 +99,10 @@ class Local:
         return self.ids[index - self.first] if index >= self.first else None
 
     def nearest(self, indices: NDArray[np.int32]) -> list[str]:
-        """Returns the id of the nearest taught row among the (n, k) neighbours of each row; empty without one."""
+        """Returns, for each row, the id of the nearest taught row among its k neighbours; "" if none was taught.
+
+        `indices` are (n, k), nearest first.
+        """
         if indices.max(initial=-1) < self.first:
             return [""] * len(indices)
         there = indices >= self.first
@@ -111,14 +114,14 @@ class Local:
 
 @record
 class Training:
-    """What answers say of a neighbour: (n_train,) int32 class indices; None for older models: where rows come from."""
+    """What answers report about neighbours: the (n_train,) int32 class indices; `origins` is None for older models."""
 
     classes: NDArray[np.int32]
     origins: Origins | None
     local: Local | None = None
 
     def origin(self, index: int) -> tuple[int | None, str | None]:
-        """Returns row and id of a neighbour; None where the model does not know them, as the row of a taught one."""
+        """Returns row and id of a neighbour in its source; None for what is not known. A taught row has only an id."""
         taught = self.local.id(index) if self.local else None
         if taught is not None or self.origins is None:
             return None, taught

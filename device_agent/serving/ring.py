@@ -1,9 +1,9 @@
 """Chooses which answered rows a board keeps.
 
-A release says how many of each kind (`keep` in knn.json): rows that were answered "unknown", rows whose answer was
-uncertain, and a random sample of all rows (algorithm R of Vitter 1985). They wait in memory, and `store.ring_file` gets
-them every few seconds and at the end: a kill loses the last ones. Never changes an answer, and never stops one: a board
-that cannot write its ring answers all the same.
+The ring is a file of the newest kept rows. A release states how many of each kind to keep (`keep` in knn.json): rows
+answered "unknown", rows with an uncertain answer, and a random sample of all rows (algorithm R, Vitter 1985). They wait
+in memory; `store.ring_file` writes them every few seconds and at the end, so a kill loses the last ones. Never changes
+or stops an answer: a board that cannot write its ring still answers.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _Picked = tuple[int, float, NDArray[Any]]
 
 
 class Ring:
-    """The rows of one process that wait to be written.
+    """The rows that one process has chosen and not yet written.
 
     Raises:
         OSError: this user may not keep rows under this root.
@@ -62,7 +62,7 @@ class Ring:
         self._count = 0
 
     def use(self, info: KnnInfo) -> None:
-        """Writes what waits, and reads later answers by another `info`: taught rows can add labels."""
+        """Writes the waiting rows, then reads answers with another knn.json: taught rows can add labels."""
         self.save()
         self._info = info
 
@@ -77,7 +77,7 @@ class Ring:
         self.note(self._unanswered.popleft(), answers)
 
     def note(self, rows: NDArray[Any], answers: Answers) -> None:
-        """Keeps what is worth it of (n, n_features) rows, and writes if it is time."""
+        """Keeps those of (n, n_features) answered rows that the release asks for, and writes them if it is time."""
         self._noted.append((rows, answers))
         self._count += len(rows)
         if self._count >= _TOGETHER:
@@ -86,7 +86,7 @@ class Ring:
             self.save()
 
     def _choose(self) -> None:
-        """Looks at the noted rows together: for one row, each call of NumPy takes as long as its answer."""
+        """Chooses among all noted rows at once: for one row alone, NumPy calls would take as long as the answer."""
         if not self._noted:
             return
         rows = np.concatenate([rows for rows, _ in self._noted])
@@ -100,7 +100,7 @@ class Ring:
         self._draw(rows, answers)
 
     def _is_uncertain(self, answers: Answers) -> NDArray[np.bool_]:
-        """Whether another vote of one neighbour would change the answer, or the row is near a threshold."""
+        """Returns (n,) bool: whether one vote more or less would change the answer, or a reject threshold is near."""
         votes = answers.probabilities
         found = np.zeros(len(votes), bool)
         if votes.shape[1] > 1:
@@ -112,7 +112,7 @@ class Ring:
         return found
 
     def _draw(self, rows: NDArray[Any], answers: Answers) -> None:
-        """Offers each row to the sample."""
+        """Gives each row its chance to enter the random sample (algorithm R)."""
         size = self._keep.random
         if not size:
             return
@@ -126,7 +126,7 @@ class Ring:
         return int(answers.label[place]), float(answers.distances[place, -1]), rows[place].copy()
 
     def save(self) -> None:
-        """Writes the rows that wait; forgets them if somebody has wiped the ring."""
+        """Writes the waiting rows; drops them if somebody has wiped the ring since they were chosen."""
         self._next = time.monotonic() + SECONDS
         self._choose()
         entries = [self._entry(kind, each) for kind, newest in self._newest.items() for each in newest]
@@ -159,7 +159,7 @@ _ROUNDING = 1e-5
 
 
 def _cells(info: KnnInfo, row: NDArray[Any]) -> list[Any]:
-    """Returns a row as it was read: the shortest numbers that give its values, and categories."""
+    """Returns the raw cells of a row: the shortest decimals that give its numbers, and categories as text."""
     numbers = [float(str(value)) for value in row]
     if info.table is None:
         return numbers
