@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Builds every model of the file; returns 0."""
     builds = _config.require_builds(load.load(arguments.config), "nothing to build", arguments.config)
     if arguments.output is not None and len(builds) > 1:
-        raise UsageError("-o takes one release, but the file has several models", hint="leave out -o")
+        raise UsageError(f"-o takes one release, but {arguments.config} has {len(builds)} models", hint="leave out -o")
     signer = signing.load_signer(builds[0].signing.key)
     make = build.build_release if arguments.force else build.ensure_release
     documents = []

@@ -86,7 +86,7 @@ def of_arrays(
     """
     if targets is not None:
         if labels is not None:
-            raise DataError("labels and targets make two models", hint="TfKNN(rows, targets=targets) for numbers")
+            raise DataError("give labels or targets, not both", hint="TfKNN(rows, targets=targets) for a regression")
         return with_targets(dataset(rows, None, names), targets, column_names(targets))
     values = None if labels is None else np.asarray(labels)
     training = dataset(rows, values, names)

@@ -38,7 +38,7 @@ Proof = Callable[[str, str], None]
 
 @dataclass(frozen=True)
 class Provisioned:
-    """What is on the board now; `changed`: whether provisioning changed anything."""
+    """Report of a provisioning: what the board has now, and whether anything `changed`."""
 
     changed: bool
     environment: str  # digest; ROOT/venv points to it
@@ -169,7 +169,7 @@ class _Job:
         return self.report(changed=True, previous=answer["before"], added=answer["added"])
 
     def report(self, *, changed: bool, previous: str | None = None, added: Sequence[str] = ()) -> Provisioned:
-        """Returns what is on the board now."""
+        """Returns the report: versions, packages and keys on the board, and what this run changed."""
         recipe, board = self.wanted.recipe, self.board
         system = [f"{name}=={board.system[name]}" for name in ("numpy", "cryptography") if recipe.system_site]
         return Provisioned(

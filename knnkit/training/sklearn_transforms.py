@@ -17,10 +17,10 @@ from knnkit.training.sklearn_left_out import TRANSFORMERS, because
 
 
 def convert(transformer: Any) -> list[Step]:
-    """Returns the steps that equal a fitted transformer of scikit-learn.
+    """Returns knnkit steps that map rows exactly as a fitted scikit-learn transformer does.
 
     Raises:
-        BuildError: it is not supported, or not fitted.
+        BuildError: the transformer is not supported, or not fitted.
     """
     kind = type(transformer)
     convert = CONVERSIONS.get(kind.__name__) if kind.__module__.startswith("sklearn.") else None

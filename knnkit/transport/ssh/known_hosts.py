@@ -44,7 +44,7 @@ class HostKey:
 
     @property
     def fingerprint(self) -> str:
-        """As `ssh-keygen -l` prints it: `SHA256:` and 43 characters."""
+        """Fingerprint as `ssh-keygen -l` prints it: `SHA256:` and 43 characters."""
         return fingerprint(self.blob)
 
     def same(self, other: HostKey) -> bool:

@@ -146,7 +146,7 @@ def test_a_target_that_is_no_number_is_named(cells: str, said: str, tmp_path: Pa
 
 
 def test_labels_and_targets_are_one_or_the_other() -> None:
-    with pytest.raises(DataError, match="make two models"):
+    with pytest.raises(DataError, match="labels or targets, not both"):
         knnkit.TfKNN(ROWS, labels=["a"] * 160, targets=TARGETS)
     with pytest.raises(DataError, match="160 rows, but targets of shape"):
         knnkit.TfKNN(ROWS, targets=TARGETS[:7])
