@@ -24,18 +24,18 @@ def _as_list(value: Any) -> Any:
 
 
 class StageConfig(Section):
-    """One `.tflite` file that maps an array of numbers to another one; or its path alone."""
+    """One `.tflite` file that maps one array of numbers to another. Its path alone is enough."""
 
     file: Annotated[FilePath, Example("embedder.tflite")]
-    """The file: one input and one output of float32, uint8, int8 or int16."""
+    """The file. It has one input and one output, of type float32, uint8, int8 or int16."""
     frames: Annotated[int | None, Example("76")] = Field(default=None, ge=1)
-    """Run on windows of that many rows of what comes in, and stack the outputs; default: run once, on all of it."""
+    """Run the file on windows of this many rows of its input, and stack the outputs. Default: run once, on all rows."""
     hop: Annotated[int, Example("8")] = Field(default=1, ge=1)
-    """Rows from the beginning of one window to that of the next."""
+    """Number of rows from the start of one window to the start of the next."""
     multiply: Annotated[float, Example("0.1")] = Field(default=1.0, allow_inf_nan=False)
-    """Factor of the output."""
+    """Multiply the output by this."""
     add: Annotated[float, Example("2.0")] = Field(default=0.0, allow_inf_nan=False)
-    """Added to the output after `multiply`."""
+    """Then add this to the output."""
 
 
 def _as_numbers(value: Any) -> Any:
@@ -67,27 +67,27 @@ Pools = Annotated[
 
 
 class AudioConfig(Section):
-    """Sounds, as the first stage takes them."""
+    """The form in which the first stage takes sounds."""
 
     rate: Annotated[int, Example("16000")] = Field(ge=1_000, le=768_000)
     """Samples a second; files of another rate are resampled, and channels are averaged."""
     seconds: Annotated[float | None, Example("2")] = Field(default=None, gt=0.0, le=600.0)
-    """Length of every sound: a longer one is cut, a shorter one filled with silence. Default: as long as it is."""
+    """Length of every sound: a longer one is cut, a shorter one filled with silence. Default: any length."""
     full_scale: Annotated[float, Example("1.0")] = Field(default=32768.0, gt=0.0, allow_inf_nan=False)
-    """What the loudest sample becomes: 32768 gives the numbers of 16-bit PCM, 1 gives numbers from -1 to 1."""
+    """The number for the loudest possible sample: 32768 for the numbers of 16-bit PCM, 1 for numbers from -1 to 1."""
 
 
 class NormaliseConfig(Section):
     """The number that the first stage gets for a pixel from 0 to 255: (pixel - mean) / std."""
 
     mean: Annotated[Numbers, Example("127.5")] = (0.0,)
-    """A number, or one a channel."""
+    """One number, or one for each channel."""
     std: Annotated[Deviations, Example("127.5")] = (255.0,)
-    """A number above 0, or one a channel."""
+    """One number above 0, or one for each channel."""
 
 
 class ImageConfig(Section):
-    """Pictures, as the first stage takes them."""
+    """The form in which the first stage takes pictures."""
 
     size: Annotated[
         tuple[Annotated[int, Field(ge=1, le=4096)], Annotated[int, Field(ge=1, le=4096)]], Example("[96, 96]")
@@ -96,9 +96,9 @@ class ImageConfig(Section):
     channels: Literal[1, 3] = 3
     """3: red, green, blue; 1: grey."""
     resize: Literal["bilinear", "nearest", "none"] = "bilinear"
-    """What happens to a picture of another size: bilinear (averaged where it shrinks), nearest, or none: refused."""
+    """How a picture of another size is resized: bilinear (averages where it shrinks), nearest, or none (refuse it)."""
     normalise: Annotated[NormaliseConfig, Example("{mean: 127.5, std: 127.5}")] = NormaliseConfig()
-    """The number for a pixel; default: from 0 to 1."""
+    """How pixels become numbers; default: numbers from 0 to 1."""
 
     @pydantic.model_validator(mode="after")
     def _one_a_channel(self) -> ImageConfig:
@@ -113,10 +113,10 @@ class InputConfig(Section):
     """How a raw input becomes a row of numbers, on the host and on every device alike."""
 
     window: Annotated[WindowConfig | None, Example("{columns: [ax, ay, az], rows: 128, hop: 64}")] = None
-    """Windows of samples, which are the raw inputs: `data` then names recordings."""
+    """Cut windows of samples; each is one raw input. `data` then names recordings."""
     features: Annotated[Features, Example("[mean, std, spectrum: 8]")] = ()
-    """What a window becomes, column by column: mean, std, min, max, rms, zero_crossings (changes of sign), spectrum: N
-    (mean amplitudes in N bands); or raw (default: its numbers, sample by sample). They are a stage of the release."""
+    """Features of each column of a window: mean, std, min, max, rms, zero_crossings (changes of sign), spectrum: N
+    (mean amplitudes in N bands). Default: raw, its numbers, sample by sample. A stage of the release computes them."""
     stages: Annotated[Stages, Example("[embedder.tflite]")] = ()
     """`.tflite` files in front of the search, in order: paths, or {file, frames, hop, multiply, add}. They become files
     of the release, and the signature covers them."""
@@ -125,10 +125,10 @@ class InputConfig(Section):
     image: Annotated[ImageConfig | None, Example("{size: [96, 96]}")] = None
     """The inputs are pictures: PNG and JPEG, which need Pillow on the device, or arrays of pixels."""
     bound: Annotated[float, Example("0.1")] = Field(default=0.1, gt=0.0, lt=1.0)
-    """How far a device's row may lie from the host's, as a share of the distance of the k-th neighbour or of the spread
-    of the training rows, whichever is more. Other processors round the same networks otherwise."""
+    """How far the row that a device computes may be from the host's, because processors round networks differently: a
+    share of the distance of the k-th neighbour, or of the spread of the training rows, whichever is larger."""
     pool: Annotated[Pools, Example("[mean, max]")] = ()
-    """Statistics over the first axis of the last stage's output: mean, max, min, std, one after the other. Default: the
+    """Statistics over the first axis of the last stage's output, joined to one row: mean, max, min, std. Default: the
     row is the whole output."""
 
     @pydantic.model_validator(mode="after")
@@ -141,5 +141,5 @@ class InputConfig(Section):
             raise no_sense("say `window`, `stages` or both", "stages: [embedder.tflite]")
         check_features(self.window, self.features)
         if self.pool and not self.stages:
-            raise no_sense("`pool` needs `stages`, whose output it takes", "stages: [embedder.tflite]")
+            raise no_sense("`pool` needs `stages`: it takes statistics of their output", "stages: [embedder.tflite]")
         return self

@@ -15,7 +15,7 @@ from knnkit.config.field_types import Example, FilePath, Section
 
 
 class TestFile(Section):
-    """Held-out rows in a file of their own."""
+    """Holds out the rows of a separate file."""
 
     __test__ = False  # pytest must not collect it
     file: FilePath
@@ -27,14 +27,14 @@ class TestFile(Section):
 
 
 class GroupSplit(Section):
-    """Rows of one group are held out together."""
+    """Holds out whole groups: rows of one group are never divided."""
 
     group: Annotated[str, Example("device_id")]
     """The column of `data` that names the group of a row; not a feature, unless `features` names it."""
 
 
 class TimeSplit(Section):
-    """The latest rows are held out."""
+    """Holds out the latest rows."""
 
     time: Annotated[str, Example("timestamp")]
     """The column of `data` with the time of a row: ISO 8601 or a number; not a feature, unless `features` names it."""

@@ -21,20 +21,20 @@ _MOST_ROWS = 2048
 
 
 class WindowConfig(Section):
-    """Windows that are cut from recordings, and on a device from a stream, by the same code."""
+    """How windows of samples are cut: from recordings on the host, and from a stream on a device."""
 
     columns: Annotated[tuple[Text, ...], Example("[ax, ay, az]")] = Field(min_length=1)
-    """The columns of a sample that the model sees."""
+    """The columns of a sample that the model uses."""
     rows: Annotated[int, Example("128")] = Field(ge=1, le=_MOST_NUMBERS)
-    """Samples of a window."""
+    """Number of samples in a window."""
     hop: Annotated[int | None, Example("64")] = Field(default=None, ge=1, le=2**31)
-    """Samples from the beginning of one window to that of the next; default: `rows`, so that windows do not overlap."""
+    """Number of samples from the start of one window to the start of the next. Default: `rows`, without overlap."""
     time: Annotated[Text | None, Example("t")] = None
     """The column with the time of a sample, as a number; needs `gap`."""
     gap: Annotated[float | None, Example("0.1")] = Field(default=None, gt=0.0)
-    """A longer step of the time, or a step back, breaks a window; in the unit of the column `time`."""
+    """Longest time from one sample to the next, in the unit of `time`. No window spans a longer step or a step back."""
     recording: Annotated[Text | None, Example("walk_id")] = None
-    """The column that names the recording of a sample; no window holds samples of two. Default: a file is one."""
+    """The column that names the recording of a sample. No window has samples of two. Default: each file is one."""
 
     @pydantic.field_validator("columns")
     @classmethod
@@ -46,7 +46,7 @@ class WindowConfig(Section):
     @pydantic.model_validator(mode="after")
     def _fits(self) -> WindowConfig:
         if self.time is not None and self.gap is None:
-            raise no_sense("`time` needs `gap`: how long a step of the time may be", "gap: 0.1")
+            raise no_sense("`time` needs `gap`: the longest time from one sample to the next", "gap: 0.1")
         if self.gap is not None and self.time is None:
             raise no_sense("`gap` needs `time`: the column with the time of a sample", "time: t")
         if self.recording is not None and self.recording in (*self.columns, self.time):
@@ -60,7 +60,7 @@ class WindowConfig(Section):
 
     @property
     def record(self) -> input_info.Window:
-        """The windows as knn.json describes them."""
+        """Returns the entry of knn.json for these windows."""
         hop = self.hop or self.rows
         return input_info.Window(self.columns, self.rows, hop, self.time, self.gap, self.recording)
 
@@ -69,7 +69,7 @@ _KNOWN = ("mean", "std", "min", "max", "rms", "zero_crossings")
 
 
 def _as_features(value: Any) -> Any:
-    """Returns the list of features; empty for `raw`."""
+    """Returns the features as a list; an empty one for `raw`."""
     if value == "raw":
         return ()
     if not isinstance(value, list | tuple) or not value:
@@ -102,11 +102,11 @@ def check_features(window: WindowConfig | None, features: tuple[tuple[str, int],
     """Checks that features fit their windows.
 
     Raises:
-        PydanticCustomError: they do not.
+        PydanticCustomError: a feature does not fit.
     """
     if window is None:
         if features:
-            raise no_sense("`features` needs `window`: they are computed of windows", "features: raw")
+            raise no_sense("`features` needs `window`: features are computed from windows", "features: raw")
         return
     for name, bands in features:
         if name == "spectrum" and (window.rows > _MOST_ROWS or bands > window.rows // 2):
