@@ -1,6 +1,7 @@
-"""`knnkit collect`: brings home the rows that devices keep.
+"""`knnkit collect`: copies rows from devices to this machine.
 
-Also the rows that they were taught. A device that fails is named, and the rows of the others stand.
+Copies the rows that devices keep for labelling, and the rows that they were taught. If a device fails, the report names
+it, and the rows of the other devices are written all the same.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _KINDS = ("enrolled", "unknown", "uncertain", "random")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Adds the rows of all devices that answer to the files in a folder; returns the exit code."""
+    """Adds the rows of all reachable devices to the files in a folder; returns the exit code."""
     _output.check_report_paths(arguments)
     config = _config.load_config(arguments)
     targets = _selection.select_targets(arguments, config)
@@ -45,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _merge(report: FleetReport, folder: Path) -> tuple[FleetReport, dict[Path, tuple[int, int]]]:
-    """Writes the rows of each model; returns a report with their numbers, and new and unlabelled rows of each file."""
+    """Writes the rows of each model; returns the report with counts, and per file its new and its unlabelled rows."""
     rows: dict[Columns, list[FieldRow]] = {}
     devices = []
     for device in report.devices:

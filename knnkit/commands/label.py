@@ -1,6 +1,6 @@
-"""`knnkit label`: gives labels to rows that came home.
+"""`knnkit label`: asks a person to label collected rows.
 
-In a browser on this machine, or on the terminal.
+Asks in a browser on this machine, or on the terminal.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _model(arguments: argparse.Namespace, name: str) -> tuple[StoredModel | None, str]:
-    """Returns the model whose training rows are shown; or None, and why there is none.
+    """Returns the model whose training rows are shown, or None; and the message where none can be shown.
 
     Raises:
-        UsageError: the release that was named cannot be read.
+        UsageError: the release cannot be read.
     """
     folder: Path | None = arguments.release
     if folder is None:
@@ -59,7 +59,7 @@ def _model(arguments: argparse.Namespace, name: str) -> tuple[StoredModel | None
         return read_model(folder / constants.MODEL_FILE), "the model cannot read this row"
     except (ModelUnusable, OSError) as error:
         raise UsageError(
-            f"--release {folder}: {error}", hint="--release with the directory that knnkit build made"
+            f"--release {folder}: {error}", hint="--release DIR, a directory that knnkit build wrote"
         ) from None
 
 
@@ -68,7 +68,7 @@ def _serve(work: Labelling, why: str, port: int) -> None:
         server = LabelServer(work, why, port)
     except (OSError, OverflowError) as error:
         raise UsageError(
-            f"--port {port}: {getattr(error, 'strerror', error)}", hint="leave it out: any free port is taken"
+            f"--port {port}: {getattr(error, 'strerror', error)}", hint="leave it out to use any free port"
         ) from None
     with server, contextlib.suppress(KeyboardInterrupt):
         print(f"open {server.url} (Ctrl-C ends)", flush=True)
@@ -76,7 +76,7 @@ def _serve(work: Labelling, why: str, port: int) -> None:
 
 
 def _ask(work: Labelling) -> None:
-    """Shows row by row on the terminal, and reads labels from standard input."""
+    """Shows one row at a time on the terminal, and reads its label from standard input."""
     while work.row is not None:
         _show(work)
         print(f"label ({_HELP}): ", end="", flush=True)

@@ -1,6 +1,6 @@
 """`knnkit promote`: adds labelled rows to the training data.
 
-Shows what the next model gains: labels that change on the evaluation rows of the present release, and on these rows.
+Shows how the answers change: for the evaluation rows of the current release, and for the new rows.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _show(arguments, promotion, gain, listed)
         if unknown:
-            print_line(f"what the next model gains is not known: {unknown}", "warn", stream=sys.stderr)
+            print_line(f"cannot show what the new rows change: {unknown}", "warn", stream=sys.stderr)
     return constants.EXIT_OK
 
 
@@ -72,7 +72,7 @@ def _document(promotion: Promotion, gain: Comparison | None) -> dict[str, object
 
 
 def _list(config: Path, build: Build, promotion: Promotion) -> bool:
-    """Adds the file to `files` of deploy.yaml, if it is not there; returns whether it did."""
+    """Adds the file to `files` in deploy.yaml, unless it is listed already; returns whether it was added."""
     data = build.model.data
     assert isinstance(data, FileData)
     there = {path.resolve() for path in patterns.expand(data.sources)}
@@ -93,7 +93,7 @@ def _list(config: Path, build: Build, promotion: Promotion) -> bool:
 
 # --- what the next model gains --------------------------------------------------------------------------------------
 def _gain(build: Build, material: Material, promotion: Promotion) -> Comparison | None:
-    """Returns what changes from the present release to its model with the new rows; None without a release."""
+    """Compares the current release with the same model plus the new rows; None if there is nothing to compare with."""
     path = build.release.dir / constants.MODEL_FILE
     if not path.is_file():
         return None
@@ -120,7 +120,7 @@ def _read(material: Material, build: Build, promotion: Promotion) -> Dataset:
 
 
 def _with_rows(before: StoredModel, material: Material, new: Dataset) -> StoredModel:
-    """Returns the model of the training rows and the new ones."""
+    """Returns the model `before`, with the new rows added to its training rows."""
     training = material.training
     labels = label_array([*training.labels.tolist(), *new.labels.tolist()], training.source)
     rows = np.concatenate([training.rows, new.rows.astype(training.rows.dtype)])
