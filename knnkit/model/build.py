@@ -45,7 +45,7 @@ _CALIBRATION_WORK = 4_000_000_000
 
 @dataclass(frozen=True)
 class BuiltModel:
-    """A model file, and what its golden set is made from.
+    """A model file, with the reference that makes its golden set.
 
     Attributes:
         data: the bytes of model.tflite.
@@ -85,10 +85,10 @@ def build_model(
         seed: for the calibration sample.
         inputs: digest of the build's inputs, stored in knn.json.
         measure: evaluates the reference; the result is stored in knn.json.
-        table: of the raw columns that the rows were made from, stored in knn.json.
-        ignore_extra: whether rows may have columns that the model does not know.
-        teaching: what may be taught on a device.
-        input: the stages that the rows were made by, stored in knn.json.
+        table: how the rows were made from raw columns; stored in knn.json.
+        ignore_extra: whether rows may have columns that the model does not use.
+        teaching: which rows may be taught on a device.
+        input: the stages that made the rows; stored in knn.json.
         golden: where the golden rows come from.
 
     Raises:
@@ -125,8 +125,8 @@ def build_enrolled(
 ) -> BuiltModel:
     """Builds the classifier `spec` over enrolled rows; records `spec.scale`, but does not apply it.
 
-    `training` says where they come from; by default they are the rows of their source. `spare` are training rows that
-    `reduced` left out; they calibrate with the others. `groups` has the recording of each row (`make_reference`).
+    `training` states where the rows come from; default: they are all rows of their source. `spare` are training rows
+    that `reduced` left out; calibration uses them, too. `groups` has the recording of each row (`make_reference`).
 
     Raises:
         DataError: k is larger than the number of rows.
@@ -134,7 +134,7 @@ def build_enrolled(
         MissingDependency: a package of `knnkit[build]` is not installed.
     """
     if teaching is not None and enrolment.targets is not None:
-        raise BuildError("enrol: values cannot be taught to a regression on a device", hint="leave enrol out")
+        raise BuildError("enrol: a device cannot be taught rows of a regression", hint="leave enrol out")
     reference = make_reference(spec, enrolment, held_out, margin=margin, seed=seed, spare=spare, groups=groups)
     measured = None if measure is None else measure(reference, enrolment.classes)
     targets = targets_of(enrolment) if measured is None else measured
@@ -187,7 +187,7 @@ def build_enrolled(
 
 
 def origins_of(rows: Dataset) -> Origins:
-    """Returns where rows come from; of a file, only its name is kept.
+    """Returns where rows come from; keeps only the name of a file, not its folder.
 
     Raises:
         DataError: an id is not plain text on one line.
@@ -221,7 +221,7 @@ def make_reference(
 ) -> Reference:
     """Returns the float64 classifier `spec` over enrolled rows, calibrated where it rejects.
 
-    With the recordings `groups` of the rows, none calibrates by neighbours of its own recording: they are too alike.
+    `groups` has the recording of each row. Calibration ignores neighbours of the same recording: they are too similar.
 
     Raises:
         DataError: k is larger than the number of rows.
@@ -242,7 +242,7 @@ def make_reference(
 
 @needs_build_extra()
 def make_module(enrolment: Enrolment, reference: Reference) -> KnnModule:
-    """Returns the TensorFlow module that answers as `reference` does, but for the rows that it is not certain of.
+    """Returns the TensorFlow module. It answers like `reference`, except for rows that it marks as uncertain.
 
     Raises:
         MissingDependency: TensorFlow is not installed.
@@ -312,10 +312,10 @@ def _label_sets(
 def calibration_rows(
     reference: Reference, seed: int, spare: Dataset | None = None
 ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    """Returns the class and the k-th distance of training rows, each without itself; also of `spare` ones.
+    """Returns the answered class and the k-th distance of training and `spare` rows, none its own neighbour.
 
     Raises:
-        BuildError: there are not more rows than k.
+        BuildError: there are at most k rows.
     """
     count, k = len(reference.enrolled), reference.k
     if k >= count:
@@ -327,7 +327,7 @@ def calibration_rows(
 
 
 def most_calibrated(reference: Reference) -> int:
-    """Returns how many rows calibrate or measure `reject` at most."""
+    """Returns the largest number of rows that calibrate or measure `reject`."""
     return min(_CALIBRATION_ROWS, max(500, _CALIBRATION_WORK // reference.enrolled.size))
 
 

@@ -1,7 +1,7 @@
 """Calibration and check of label sets.
 
-Each calibration row is answered without itself, as for `reject`: all training rows calibrate, and no held-out row is
-spent. Never builds a graph.
+Each training row is answered without itself as a neighbour, as for `reject`. So all training rows can calibrate, and
+held-out rows stay free to measure. Never builds a graph.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ Spare = tuple[NDArray[np.float32], Ints]
 def calibrate_sets(
     reference: Reference, coverages: Sequence[float], most: int, seed: int, spare: Spare | None = None
 ) -> tuple[LabelSets, ...]:
-    """Returns the label sets of each coverage; at most `most` rows calibrate, some of every class.
+    """Returns the label sets of each coverage, calibrated on at most `most` rows, some of every class.
 
-    `spare` are rows like the training rows, and their (n,) classes, that are not among them.
+    `spare` are further rows, with their (n,) classes, that were drawn like the training rows but are not among them.
     """
     codes = reference.classes if spare is None else np.concatenate([reference.classes, spare[1]])
     chosen = _draw(codes, reference.n_classes, most, seed)
@@ -38,13 +38,13 @@ def calibrate_sets(
 
 
 def threshold(scores: NDArray[np.float64], coverage: float) -> float | None:
-    """Returns the score of conformal rank ceil((n + 1) coverage); None if there are too few, so that all scores fit."""
+    """Returns the score of rank ceil((n + 1) coverage); None if there are fewer: any score is in."""
     rank = int(np.ceil((len(scores) + 1) * coverage - 1e-9))
     return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else None
 
 
 def check_sets(sets: LabelSets, reference: Reference, answers: ReferenceAnswers, truth: Ints) -> LabelSets:
-    """Returns the sets with the rows of each class among (n,) `truth`, and those whose set holds the true class."""
+    """Returns the sets with counts for each class: its rows in (n,) `truth`, and those whose set has it."""
     k, metric = reference.k, reference.space.metric
     inside = label_sets.members(sets, answers.probabilities, answers.distances, metric, k)
     covered = inside[np.arange(len(truth)), truth]
@@ -55,7 +55,7 @@ def check_sets(sets: LabelSets, reference: Reference, answers: ReferenceAnswers,
 
 
 def short_sets(info: KnnInfo) -> tuple[str, ...]:
-    """Warns of a class whose label sets hold clearly fewer held-out rows than they should: by three standard errors."""
+    """Warns of a class whose held-out rows are in their label sets too rarely: by three standard errors."""
     return tuple(
         f"label sets with coverage {sets.coverage:g} hold {held:,} of {rows:,} held-out rows of class {label}: these "
         "rows are unlike the training rows"
@@ -71,7 +71,7 @@ def _scores(reference: Reference, answers: ReferenceAnswers) -> NDArray[np.float
 
 
 def _draw(codes: Ints, n_classes: int, most: int, seed: int) -> NDArray[np.int64]:
-    """Returns the places of at most `most` rows: an equal number of each class first, then any."""
+    """Returns the indices of at most `most` rows: first an equal number of each class, then any."""
     order = np.random.default_rng(seed).permutation(len(codes))
     if len(order) <= most:
         return order

@@ -1,7 +1,7 @@
 """Embeds raw inputs on the host.
 
-TensorFlow runs the files in a process of its own, so that a damaged file cannot end the build. The rows of this module
-are the reference that devices are compared with. Reads no raw file.
+TensorFlow runs the stages in a separate process, so that a damaged file cannot crash the build. The rows of this module
+are the reference for those of devices. Reads no raw file.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Embedded:
 def read_stages(input: Input, paths: Iterable[Path], first: bytes | None = None) -> tuple[Input, dict[str, bytes]]:
     """Returns the input with the files' digests, and the bytes of each stage under its name in a release.
 
-    `first` is a stage in front of those of the files; `input` has no entry for it.
+    `first` is the bytes of a stage to run before those of `input`, which does not list it.
 
     Raises:
         BuildError: a file cannot be read, or is too large.
@@ -79,8 +79,8 @@ def embed(
     Args:
         input: the stages.
         files: bytes of each stage, by its name.
-        inputs: the arrays; taken one at a time.
-        name: names an input in messages, by its number from 0.
+        inputs: the arrays; read one at a time.
+        name: returns the name of an input for messages, from its number (from 0).
 
     Raises:
         BuildError: a stage cannot be loaded, or an input does not fit it.
@@ -108,7 +108,7 @@ sys.exit(main(*sys.argv[2:]))
 
 
 def _run(arguments: list[str], inputs: Iterable[NDArray[Any]]) -> str:
-    """Runs the child to its end; returns what it writes to standard error, or how it died."""
+    """Runs the child process; returns the last line of its standard error, or how it crashed."""
     path = json_codec.dumps([str(Path(__file__).parents[2]), *(entry for entry in sys.path if entry)])
     command = [sys.executable, "-I", "-c", _PROGRAM, path, *arguments]
     with tempfile.TemporaryFile() as errors:

@@ -38,8 +38,9 @@ def make_golden(
     limit: int = MAX_ROWS,
     raw: Callable[[Dataset], bytes] | None = None,
 ) -> Golden:
-    """Returns the golden set of `model` with at most `limit` rows; `raw` writes them as they were before the
-    model's table or stages.
+    """Returns the golden set of `model` with at most `limit` rows.
+
+    `raw` turns rows into JSON lines of the raw inputs, from before the model's table or stages.
 
     Raises:
         DataError: the held-out rows have other features than the training rows.
@@ -69,7 +70,7 @@ def make_golden(
 
 
 def long_check(info: KnnInfo, rows: int) -> tuple[str, ...]:
-    """Says about how long one core of a Raspberry Pi 4 checks the golden rows of a model; nothing if it is short."""
+    """Returns a message about how long a Raspberry Pi 4 checks the golden rows, on one core; none if that is short."""
     numbers = float(info.n_train * info.n_features)
     one, many = 4 * numbers / _BYTES, rows * numbers / _PRODUCTS
     if info.metric == "manhattan":
@@ -88,7 +89,7 @@ def draw_rows(held_out: Dataset | None, training: Dataset, *, seed: int = 0, lim
 
 
 def _draw(labels: NDArray[np.generic], limit: int, seed: int) -> NDArray[np.int64]:
-    """Returns the places of at most `limit` rows, in order: some of every class, then any rows."""
+    """Returns the sorted indices of at most `limit` rows: some of every class first, then any rows."""
     if len(labels) <= limit:
         return np.arange(len(labels))
     order = np.random.default_rng(seed).permutation(len(labels))

@@ -8,7 +8,7 @@ from knnkit.errors import BuildError
 
 
 def lowest_schema(info: KnnInfo) -> int:
-    """Returns the lowest version that says all that an agent must know; older agents refuse the model."""
+    """Returns the lowest version that has all keys of this model. Agents that only know older versions refuse it."""
     needed = {
         constants.SCHEMA_OF_ENROL: info.enrol is not None,
         constants.SCHEMA_OF_ENROL: info.enrol is not None,
@@ -21,10 +21,10 @@ def lowest_schema(info: KnnInfo) -> int:
 
 
 def require_keepable(info: KnnInfo) -> None:
-    """Checks that raw rows can be kept (`keep`): a device has only their features, which must lead back to the cells.
+    """Checks that a device can keep rows (`keep`): it must be able to compute raw cells back from features.
 
     Raises:
-        BuildError: they do not.
+        BuildError: it cannot.
     """
     why = "a regression has no labels" if info.targets is not None else ""
     why = why or ("its input is windows, sounds or pictures" if info.input is not None else "")

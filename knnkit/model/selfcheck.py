@@ -1,7 +1,7 @@
 """Checks a finished model against its golden set.
 
-Runs the file in TensorFlow's interpreter on the build machine, before anything is signed. A device settles uncertain
-rows in float64; here the reference's answer takes their place.
+Runs the file in TensorFlow's interpreter on the build machine, before anything is signed. A device decides uncertain
+rows in float64; this check takes the reference's answers for them.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class _Answers:
 
 
 def self_check(model: BuiltModel, golden: Golden, gates: model_info.Gates) -> Verdict:
-    """Returns the verdict on the full search of the built file; checks its other searches as well.
+    """Checks every search in the built file; returns the verdict on the full one.
 
     Raises:
-        BuildError: a golden row is different, or the accuracy is below the gate.
+        BuildError: a golden row has another answer than the reference's, or the accuracy is below the gate.
     """
     verdict = _check(model, golden, gates, constants.FULL)
     if found := _missed_on_all_rows(model.info, gates):
@@ -79,7 +79,7 @@ def _check(model: BuiltModel, golden: Golden, gates: model_info.Gates, search: s
 
 
 def milliseconds(model: BuiltModel, raw: NDArray[Any], rounds: int = 200) -> float:
-    """Returns the median time of a (1, n_features) row in TensorFlow's interpreter: to compare models, not devices."""
+    """Returns the median time for one row in TensorFlow's interpreter, in ms. Compares models, not devices."""
     row = model.reference.space.narrow(raw)
     runner = _interpreter(model).get_signature_runner(constants.signature(constants.SIGNATURE_ONE, constants.FULL))
     times = []

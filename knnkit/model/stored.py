@@ -29,7 +29,7 @@ _MAX_TABLES = 256 << 20
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A model file's knn.json, its classifier, and where its training and golden rows come from (None: not known)."""
+    """The parts of a model file: knn.json, classifier, and the origins of training and golden rows (None: unknown)."""
 
     info: KnnInfo
     reference: Reference
@@ -38,11 +38,11 @@ class StoredModel:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels as text; the last is that of a rejected row, so that index -1 finds it."""
+        """The labels as text. The last one, which index -1 selects, is that of a rejected row."""
         return (*map(str, self.info.classes), constants.UNKNOWN_LABEL)
 
     def training_row(self, index: int) -> tuple[float, ...]:
-        """Returns the features of a training row; about those of the source if the map cannot be inverted exactly."""
+        """Returns the features of a training row; approximate if the map into model space has no exact inverse."""
         row = self.reference.space.leave(self.reference.enrolled[index : index + 1])[0]
         space = self.reference.space
         if not space.steps and self.info.origin is None:
@@ -51,7 +51,7 @@ class StoredModel:
 
 
 def _shortest(value: np.float32, centre: float) -> float:
-    """Returns the shortest decimal that float32 cannot tell from `value` after `centre` was subtracted and added."""
+    """Returns the shortest decimal that float32 makes `value` again when it subtracts and adds `centre`."""
     error = abs(float(np.spacing(value))) / 2 + abs(float(np.spacing(np.float32(value - centre)))) / 2
     found = (float(f"{value:.{digits}g}") for digits in range(1, 10))
     return next((short for short in found if abs(short - float(value)) < error), float(value))
@@ -61,7 +61,7 @@ def read_model(path: Path) -> StoredModel:
     """Returns the classifier in a model file.
 
     Raises:
-        ModelUnusable: it is not a knnkit model, or it is damaged.
+        ModelUnusable: the file is not a knnkit model, or is damaged.
     """
     info = read_info(path)
     data = read_member(path, constants.EXACT_FILE, _MAX_TABLES)
@@ -97,7 +97,7 @@ def _space(info: KnnInfo, tables: dict[str, NDArray[Any]]) -> Space:
 
 
 def _rows(path: Path, tables: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
-    """Returns the (n_train, p) enrolled rows, mapped from the file where they lie in one piece."""
+    """Returns the (n_train, p) training rows in model space; memory-maps them if the file has them in one block."""
     width = len(tables["centre"])
     blocks = [
         np.memmap(path, np.float32, "r", int(offset), (int(count), width))

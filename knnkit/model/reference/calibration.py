@@ -29,9 +29,9 @@ def calibrate(
     Args:
         acceptance: share of ordinary rows to accept, between 0 and 1.
         label: (n,) int32 class that the reference answered for each calibration row.
-        kth: (n,) float64 distance of its k-th neighbour.
+        kth: (n,) float64 distance of the k-th neighbour of each.
         n_classes: number of classes.
-        own: class index -> share, in place of `acceptance`.
+        own: class index -> share; replaces `acceptance` for these classes.
     """
     thresholds = []
     for code in range(n_classes):
@@ -50,12 +50,12 @@ def _quantile(values: Float64, share: float) -> float:
 
 
 def answer_apart(reference: Reference, places: NDArray[np.int64], spare: Float32 | None) -> ReferenceAnswers:
-    """Returns the answers to known rows, none of which is its own neighbour, with k neighbours each.
+    """Returns the answers to known rows, with k neighbours each; no row is its own neighbour.
 
     Args:
         reference: the classifier.
-        places: (n,) indices of its training rows; those behind are of `spare`.
-        spare: raw rows like the training rows that are not among them, as `reduce` leaves out.
+        places: (n,) indices of training rows; indices from n_train on are those of `spare`.
+        spare: raw rows that `reduce` left out of the training rows.
     """
     count, k = len(reference.enrolled), reference.k
     if spare is None:

@@ -65,7 +65,7 @@ class Reference:
         weights: uniform or distance.
         margin: relative distance within which neighbours are near-tied; sets `ReferenceAnswers.tolerance`.
         reject: thresholds, or None.
-        groups: (n_train,) recording of each row: `leave_one_out` leaves out all rows of its own; None: itself alone.
+        groups: (n_train,) recording of each row: `leave_one_out` leaves out all rows of the same one; None: one row.
         targets: (n_train, t) float64 of a regression, or None.
     """
 
@@ -102,7 +102,7 @@ class Reference:
     def leave_one_out(self, training: NDArray[np.int64]) -> ReferenceAnswers:
         """Returns the answers to the training rows with these (n,) indices, each without itself as a neighbour.
 
-        With `groups`, no row of its own group is one.
+        With `groups`, no row of the same group is a neighbour either.
         """
         return self._answer(self.enrolled[training].astype(np.float64), training)
 
@@ -136,7 +136,7 @@ class Reference:
         return found, distances
 
     def _find_near(self, queries: Float64, without: NDArray[np.int64] | None) -> Iterator[NDArray[np.int64]]:
-        """Yields, for each query, ascending training rows that hold the neighbours and all near-tied with the k-th.
+        """Yields, for each query, sorted indices of training rows: at least its neighbours and all ties with the k-th.
 
         `without` has a training row to leave out for each query; with `groups`, all rows of its group are left out.
         """
@@ -150,10 +150,10 @@ class Reference:
             yield near if without is None else near[near != without[row]]
 
     def _score(self, queries: Float64) -> tuple[Float32, Float64]:
-        """Returns (q, n_train) float32 scores, and (q,) the highest one of a row that may matter; NaN: all rows may.
+        """Returns (q, n_train) float32 scores, and (q,) the highest one of a possible neighbour (NaN: any).
 
         A score ‖t‖² - 2 x·t of p products in float32, added in any order, is off by less than (p + 8) u (‖x‖ + ‖t‖)²
-        (Higham 2002, 3.5). The k-th score is that of one row more, because a row may be left out.
+        (Higham 2002, 3.5). Uses the (k + 1)-th score, because one row may be left out.
         """
         if self.space.metric == "manhattan" or self.k == len(self.enrolled):
             return np.zeros((len(queries), 0), np.float32), np.full(len(queries), np.nan)
@@ -221,7 +221,7 @@ class Reference:
         return order[:most], exact[:most], tolerance
 
     def _sort(self, query: Float64, near: NDArray[Any]) -> tuple[NDArray[Any], Float64]:
-        """Returns the rows `near` in order of (measure, index), and their measures; ties have the least of theirs."""
+        """Returns the rows `near` sorted by (measure, index), and their measures; ties share their smallest measure."""
         exact = self._add_up(query, near)
         order = np.lexsort((near, exact))
         near, exact = near[order], np.asarray(exact[order])

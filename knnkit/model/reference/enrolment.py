@@ -65,7 +65,7 @@ def codes_of(classes: tuple[int | str, ...], labels: NDArray[np.generic]) -> NDA
     """Returns the (n,) class index of each label.
 
     Raises:
-        DataError: a label that the classes do not have.
+        DataError: a label is not one of the classes.
     """
     # `7` is text beside a label of letters, and a number where they are not in the same file.
     places = {str(label): code for code, label in enumerate(classes)}

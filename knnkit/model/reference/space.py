@@ -75,7 +75,7 @@ class Step:
         return _to_sphere(rows, query=query)
 
     def undo(self, rows: Float64) -> Float64:
-        """Returns rows that map to the training rows `rows`, or near them where the map is not invertible."""
+        """Returns rows that map to the training rows `rows`; only nearly, if the map has no inverse."""
         if self.kind == "affine":
             return np.asarray(rows / self.b + self.a)
         if self.kind == "linear":
@@ -148,7 +148,7 @@ class Space:
 
     @property
     def unit(self) -> float:
-        """What all coordinates are scaled by, if it is the same factor; else 1. It is left out until ties are found."""
+        """The common factor of all coordinates; 1 if they differ. Distances ignore it until ties are found."""
         return float(np.abs(self.scale[0])) if (np.abs(self.scale) == np.abs(self.scale[0])).all() else 1.0
 
     def narrow(self, rows: NDArray[Any]) -> Float32:
@@ -200,7 +200,7 @@ def make_space(rows: NDArray[Any], steps: list[Step], metric: Metric) -> tuple[S
 
 
 def may_shift(steps: list[Step], metric: Metric) -> bool:
-    """Whether a model can take rows less an origin: a row's direction and length would change with it."""
+    """Whether an origin may be subtracted from rows: not if the metric or first step uses their length."""
     return steps[0].kind in ("affine", "linear") if steps else metric != "cosine"
 
 
@@ -235,7 +235,7 @@ def _undo(rows: Float64, steps: Iterable[Step]) -> Float64:
 
 
 def _shifted(maps: list[Step], origin: Float64 | None) -> list[Step]:
-    """Returns the maps of rows from which `origin` was subtracted: the first one subtracts that much less."""
+    """Returns the maps for rows less `origin`: the first map then subtracts less."""
     if origin is None or not maps:
         return maps
     first = maps[0]
@@ -296,7 +296,7 @@ def _centre(
 
 
 def _weighted(enrolled: Float32, factors: Float64) -> Iterator[Float64]:
-    """Yields parts of the (n, p) rows in float64, times their factors."""
+    """Yields blocks of the (n, p) rows as float64, multiplied by the factors."""
     return (enrolled[start : start + _ROWS] * factors for start in range(0, len(enrolled), _ROWS))
 
 

@@ -1,7 +1,7 @@
 """Features of windows of samples: the float64 definition.
 
-`knnkit.model.tflite.window_stage` writes a graph that computes the same in float32. Each number of it differs from the
-one here by at most `bound`. No I/O.
+`knnkit.model.tflite.window_stage` writes a graph that computes the same in float32. Its features differ from these by
+at most `bound`. No I/O.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _UNIT = 2.0**-24
 
 
 def compute(windows: Float64, features: Sequence[Feature]) -> Float64:
-    """Returns the (n, f) features of (n, rows, c) windows: of each feature all columns, of each column all bands."""
+    """Returns the (n, f) features of (n, rows, c) windows, ordered by feature, then column, then band."""
     parts = [_one(windows, name, bands).reshape(len(windows), -1) for name, bands in features]
     return np.concatenate(parts, axis=1)
 
@@ -40,7 +40,7 @@ def names(columns: Sequence[str], features: Sequence[Feature]) -> tuple[str, ...
 
 
 def bound(windows: Float64) -> Float64:
-    """Returns (n,) how far a float32 feature of each window may be from `compute`.
+    """Returns the (n,) largest error of a float32 feature of each window, compared with `compute`.
 
     A sum of n terms in any order is off by at most (n - 1) u times the sum of their absolute values (Higham 2002, 4.2).
     A deviation from the mean is off by (n + 2) u max|x|. Lengths (std, rms, amplitudes) are off by no more than the

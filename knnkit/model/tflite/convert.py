@@ -83,7 +83,7 @@ def _trace(model: KnnModule, search: str, rows: int) -> tuple[Any, dict[str, NDA
 
 
 def _put_weights(tree: Any, weights: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:
-    """Makes inputs of a tree constant: `weights` has their values by signature and name."""
+    """Turns inputs of the model tree into constants; `weights` has their values by signature and name."""
     buffers: dict[str, int] = {}
     for signature in tree.signatureDefs:
         values = weights[signature.signatureKey.decode()]

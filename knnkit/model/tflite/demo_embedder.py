@@ -1,6 +1,6 @@
 """Trains a small network for `knnkit demo --picture`.
 
-Learns to name pictures, and leaves out the last layer: the rest is an embedder.
+Trains a classifier of pictures and removes its last layer; the rest is an embedder.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ _VERSION_FIELD = 0
 
 @dataclass(frozen=True)
 class Window:
-    """A buffer that is a part of a table; `start` is its first byte there."""
+    """A buffer that is a part of a table; `start` is the offset of its first byte in the table."""
 
     start: int
     length: int

@@ -48,7 +48,7 @@ def load_tensorflow() -> None:
 
 @contextlib.contextmanager
 def needs_build_extra() -> Iterator[None]:
-    """Says of a package that is missing how it is installed.
+    """Turns the import error of a missing package into one that states how to install it.
 
     Raises:
         MissingDependency: instead of the ModuleNotFoundError inside.

@@ -1,7 +1,7 @@
 """Runs the stages of a model in TensorFlow.
 
-`main` is a process of its own: it reads raw arrays (NPY, each after its length in 8 bytes) from standard input and
-writes their rows to a file. A stage that crashes TensorFlow ends it alone. `knnkit.model.embedding` starts it.
+`knnkit.model.embedding` starts `main` in a separate process, so that a stage that crashes TensorFlow ends only this. It
+reads raw arrays (NPY, each after its length in 8 bytes) from standard input, and writes their rows to a file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ AT_FAULT = 3
 
 
 def main(spec: str, folder: str, out: str) -> int:
-    """Embeds standard input; writes `out`.npy with the rows, and `out`.json with the stages as their files are.
+    """Embeds standard input; writes `out`.npy with the rows, and `out`.json with the shapes and types of the stages.
 
     Args:
         spec: `Input` as JSON.

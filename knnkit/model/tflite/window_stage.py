@@ -1,7 +1,7 @@
 """Writes the features of windows as a stage.
 
-The graph is `knnkit.model.reference.window_features` in float32. Amplitudes are products with cosines and sines: no
-runtime lacks the operators.
+The graph is `knnkit.model.reference.window_features` in float32. Amplitudes are products with cosines and sines,
+because every runtime has the operators for these.
 """
 
 from __future__ import annotations
