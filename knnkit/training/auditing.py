@@ -27,7 +27,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Finding:
-    """One row that deserves a look.
+    """One row that a person should look at.
 
     Attributes:
         kind: contradicted (at least two thirds of the neighbours, and the answer, have another label), duplicate (a row
@@ -51,7 +51,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Audit:
-    """The findings, the most doubtful first, among `rows` rows."""
+    """The findings among `rows` audited rows, the most doubtful first."""
 
     findings: tuple[Finding, ...]
     rows: int
@@ -119,7 +119,7 @@ def _duplicates(lists: neighbours.Lists) -> Iterator[tuple[int, int, float]]:
 
 
 def _useless(lists: neighbours.Lists, codes: NDArray[np.int32], n_classes: int, spec: KnnSpec) -> Ints:
-    """Returns rows without which every other row, left out, keeps its answer: alone, not all of them together."""
+    """Returns rows whose removal changes no leave-one-out answer of another row: one at a time, not all together."""
     k = spec.k
     before = _shares(lists, codes, n_classes, spec).argmax(axis=1)
     needed = np.zeros(len(codes), bool)

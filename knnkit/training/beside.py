@@ -1,7 +1,7 @@
-"""Training rows beside a row from the field.
+"""Training rows nearest to a row from a device.
 
-Asks the float64 classifier in a model file, and shows its nearest training rows with their raw cells. Loads no
-TensorFlow; never reads the training file.
+Uses the float64 classifier in a model file, and gives the raw cells of the rows. Loads no TensorFlow; never reads the
+training file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MOST = 5
 
 @dataclass(frozen=True)
 class Beside:
-    """A training row: its label, its distance, how its source names it, and its raw cells."""
+    """A training row: its label, its distance, its name in the training data, and its raw cells."""
 
     label: str
     distance: float
@@ -43,7 +43,7 @@ def neighbours(model: StoredModel, cells: Sequence[Cell]) -> tuple[Beside, ...]:
 
 
 def _features(model: StoredModel, cells: Sequence[Cell]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None:
-    """Returns the (1, n_features) features of a raw row; None if it is not one of this model."""
+    """Returns the (1, n_features) features of a raw row; None if the row does not fit the model."""
     try:
         if model.info.table is None:
             rows = np.array([cells], np.float64)

@@ -30,7 +30,7 @@ class Fitted:
     labelled: bool = True  # False: only neighbours were asked for (NearestNeighbors)
 
     def training_rows(self) -> Dataset:
-        """Returns raw rows that map to the training rows; only approximately if a step cannot be inverted exactly.
+        """Returns raw rows that map to the training rows; approximate ones if a step has no exact inverse.
 
         Raises:
             DataError: a row is out of the range of float32.
@@ -61,7 +61,7 @@ class Fitted:
             )
         if (held_out.targets is None) != (self.enrolment.targets is None):
             hint = "test: {file: test.csv, target: y}" if held_out.targets is None else "test: {file: test.csv}"
-            raise DataError(f"{held_out.source}: the rows are not those of this kind of estimator", hint=hint)
+            raise DataError(f"{held_out.source}: classifiers need labels, regressions need targets", hint=hint)
         known = {str(label): label for label in self.enrolment.classes}
         labels = [known.get(str(label), label) for label in held_out.labels.tolist()]
         rows = held_out.rows.astype(row_type(self.enrolment.space.origin), copy=False)

@@ -1,6 +1,7 @@
 """Embeds the raw inputs of deploy.yaml.
 
-Keeps the way back to each raw input, for the golden set. `knnkit.model.embedding` runs the stages.
+Remembers the file of each raw input, because the golden set contains raw inputs. `knnkit.model.embedding` runs the
+stages.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ class Embedder:
     """The stages of a model.
 
     Attributes:
-        input: how they are joined.
-        files: bytes of each under its name in a release.
+        input: the `input` of knn.json, which lists them.
+        files: bytes of each stage, by its name in a release.
         paths: file of each raw input so far, by its name (`Dataset.ids`); empty if the inputs are rows of numbers.
-        names: of the features; empty for those of `embed`.
+        names: names of the features; empty for the names that `embed` gives.
     """
 
     input: Input
@@ -50,7 +51,7 @@ class Embedder:
     names: tuple[str, ...] = ()
 
     def apply(self, rows: Dataset) -> tuple[Dataset, Embedder]:
-        """Returns the rows that the stages make of raw ones, and the embedder with what its files say of themselves.
+        """Runs the stages on raw rows; returns their output rows, and the embedder with the shapes from its files.
 
         Raises:
             BuildError: a stage cannot be loaded, or a row does not fit it.
@@ -62,7 +63,7 @@ class Embedder:
         return made, replace(self, input=replace_record(found.input, width=len(names), columns=columns))
 
     def apply_to_files(self, raw: RawFiles) -> tuple[Dataset, Embedder]:
-        """As `apply`, for files.
+        """Runs the stages on files; returns the same as `apply`.
 
         Raises:
             DataError: a file cannot be read or decoded, or two have the same name.
@@ -79,7 +80,7 @@ class Embedder:
         return "".join(f"{to_json(values)}\n" for values in self._raw(rows)).encode()
 
     def most_golden(self, rows: Dataset) -> int:
-        """Returns how many rows a golden set may have, by the size of an input."""
+        """Returns the largest number of golden rows, which depends on the size of an input."""
         first = next(self._raw(rows.take(_FIRST)), None)
         size = 1 if first is None else max(1, first.nbytes)
         return max(_LEAST_GOLDEN, min(GOLDEN_ROWS, GOLDEN_BYTES // size))
@@ -100,7 +101,7 @@ class Embedder:
 
 
 def embedder_of(asked: InputConfig | None) -> Embedder | None:
-    """Returns the embedder of `input` in deploy.yaml; None without one.
+    """Returns the embedder for `input` in deploy.yaml; None if there is no such key.
 
     Raises:
         BuildError: a file cannot be read.

@@ -1,6 +1,7 @@
 """Labels for the rows of a collection.
 
-A label is on the disk when `give` returns. Rows with a label are left out; one that is skipped comes again at the end.
+A label is on the disk when `give` returns. Only rows without a label are shown; a skipped row is shown again at the
+end.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from knnkit.training.beside import Beside, neighbours
 
 
 class Labelling:
-    """One person's work on one file.
+    """The session of one person who labels one file.
 
     Args:
         collection: the rows.
         model: shows its training rows beside each; None: nothing is shown.
 
     Attributes:
-        given: number of labels given so far, less those undone.
+        given: number of labels given so far, without those undone.
     """
 
     def __init__(self, collection: Collection, model: StoredModel | None) -> None:
@@ -35,12 +36,12 @@ class Labelling:
 
     @property
     def row(self) -> FieldRow | None:
-        """The row to label now; None if all have labels."""
+        """The row to label now; None if every row has a label."""
         return self._waiting[0] if self._waiting else None
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels that were used so far: those of the model first."""
+        """The labels to choose from: those of the model, then those that were given."""
         return tuple(self._labels)
 
     @property
@@ -50,7 +51,7 @@ class Labelling:
 
     @property
     def can_undo(self) -> bool:
-        """Whether a label was given that can be taken back."""
+        """Whether there is a label to take back."""
         return bool(self._done)
 
     def beside(self) -> tuple[Beside, ...]:
@@ -58,10 +59,10 @@ class Labelling:
         return () if self._model is None or self.row is None else neighbours(self._model, self.row.cells)
 
     def give(self, text: str, row: str | None = None) -> None:
-        """Gives the row a label; nothing if `row` is the id of another one, as when a page is sent twice.
+        """Labels the current row. Does nothing if `row` is another row's id, as when a browser sends a form twice.
 
         Raises:
-            DataError: it cannot be a label of this model.
+            DataError: the text cannot be a label of this model.
         """
         if self.row is None or row not in (None, self.row.id):
             return
@@ -78,7 +79,7 @@ class Labelling:
         self.given += 1
 
     def skip(self, row: str | None = None) -> None:
-        """Puts the row behind the others."""
+        """Moves the current row to the end."""
         if self.row is not None and row in (None, self.row.id):
             self._waiting.rotate(-1)
 

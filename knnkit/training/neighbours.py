@@ -1,8 +1,8 @@
 """Nearest training rows of many queries, in float64.
 
-One search serves every k and both weights. A row that is left out is searched among the others, with a scaler that was
-fitted without it, as scikit-learn's `LeaveOneOut` does with a Pipeline. For tables and plots on the host; the answers
-of a model are those of `knnkit.model.reference`.
+One search serves every k and both weights. Leave-one-out finds the neighbours of a row among the other rows,
+with a scaler fitted without it, as scikit-learn's `LeaveOneOut` does with a Pipeline. Serves tables and plots on the
+host; `knnkit.model.reference` defines the answers of a model.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def _standard_without(rows: Float64, left_out: Ints) -> tuple[Float64, Float64]:
 
 
 def _quantile_without(ordered: Float64, place: Ints, share: float) -> Float64:
-    """Returns (m, d) quantiles, interpolated as NumPy does, of sorted columns without the value at `place`."""
+    """Returns (m, d) quantiles of sorted columns without the value at `place`, interpolated as in NumPy."""
     position = share * (len(ordered) - 2)
     below = int(position)
     columns = np.arange(ordered.shape[1])

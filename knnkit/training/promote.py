@@ -1,8 +1,8 @@
 """Adds labelled rows from the field to the training data.
 
-They go into a CSV file of their own, field/MODEL.csv beside deploy.yaml, which `files` of `data` then names. The user's
-own files are never written. Each row has the columns of the model, its label and its id, and where it comes from:
-device, time, kind and release. A row whose id is there is not added again.
+Appends them to a separate CSV file, field/MODEL.csv beside deploy.yaml, and lists it under `data: files:`. Never writes
+the user's own files. Each row has the columns of the model, its label, its id, and its origin: device, time, kind and
+release. A row is added only once, by its id.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ _CSV = "deploy.yaml with data: {file: train.csv, label: species}"
 
 @dataclass(frozen=True)
 class Promotion:
-    """What is added.
+    """Rows to add to the training data of one model.
 
     Attributes:
         path: the CSV file.
-        rows: the rows that are new in it.
-        waiting: number of rows without a label.
-        there: number of labelled rows that it has already.
-        differing: ids of those that it has with another label.
-        id_column: its column of ids; `data.id` of deploy.yaml must name it.
-        content: all of the file.
-        fresh: a file of the new rows alone.
+        rows: the rows that will be new in the file.
+        waiting: number of rows without a label, which are not added.
+        there: number of labelled rows that the file has already.
+        differing: ids of rows that the file has with another label.
+        id_column: the column of ids in the file; `data.id` of deploy.yaml must name it.
+        content: the whole new content of the file.
+        fresh: a CSV file of the new rows alone.
     """
 
     path: Path
@@ -54,18 +54,18 @@ class Promotion:
 
 
 def plan(build: Build, material: Material, found: Collection, folder: Path) -> Promotion:
-    """Returns what is to be added to the training data of `build`; changes nothing.
+    """Returns the rows to add to the training data of `build`; changes nothing.
 
     Raises:
-        UsageError: the rows are of another model, or its training data is not in files.
-        DataError: they have other columns, or a label that the training data cannot have.
+        UsageError: the rows belong to another model, or its training data is not in files.
+        DataError: the rows have other columns, or a label that the training data cannot have.
     """
     data = build.model.data
     if found.columns.model != build.model.name:
         hint = f"name the file of {build.model.name}, or --model {found.columns.model}"
         raise UsageError(f"{found.path} holds rows of {found.columns.model}, not of {build.model.name}", hint=hint)
     if not isinstance(data, FileData) or data.target:
-        raise UsageError("rows can be added only to labelled rows in files", hint=_CSV)
+        raise UsageError("rows can be added only if `data` names files of labelled rows", hint=_CSV)
     names = columns_of(material)
     ours, theirs = set(names), set(found.columns.names)
     if ours != theirs:
@@ -91,7 +91,7 @@ def plan(build: Build, material: Material, found: Collection, folder: Path) -> P
 
 
 def write(promotion: Promotion) -> None:
-    """Writes the file, completely or not at all; its earlier lines stay byte for byte."""
+    """Writes the file atomically; its earlier lines keep their bytes."""
     promotion.path.parent.mkdir(exist_ok=True)
     with whole_file(promotion.path) as file:
         file.write(promotion.content)
@@ -119,7 +119,7 @@ class _Header:
         self.all = [*names, data.label, *beside, *([self.id] if self.id not in names else []), *self._origin]
 
     def lines(self, order: Sequence[str], rows: Iterable[FieldRow], *, first: bool) -> bytes:
-        """Returns the lines of rows whose cells are in this order; with the header if they are the first."""
+        """Returns the CSV lines of rows, with cells in this order; begins with the header if the file is new."""
         text = io.StringIO()
         writer = csv.DictWriter(text, self.all, lineterminator="\n")
         if first:
@@ -159,7 +159,7 @@ def _known(path: Path, content: bytes, header: _Header) -> dict[str, str]:
     """Returns id -> label of the rows in the file.
 
     Raises:
-        DataError: its columns are others than those that are to be added, or its last line has no end.
+        DataError: the file has other columns than the rows to add, or an incomplete last line.
     """
     if not content:
         return {}

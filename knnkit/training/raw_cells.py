@@ -27,10 +27,10 @@ def read_held_out(test: TestFile, label: str, imported: Fitted, *, named: bool) 
     """Returns the test rows of an imported estimator as its features.
 
     Args:
-        test: names the file.
-        label: the column of labels.
-        imported: the estimator.
-        named: whether it was fitted with names of columns; else every column of the file is a feature.
+        test: the test file.
+        label: name of the label column.
+        imported: the imported estimator.
+        named: whether it was fitted with column names; if not, every column of the file is a feature.
 
     Raises:
         DataError: a column is missing, or a cell cannot be read.
@@ -53,10 +53,10 @@ def read_held_out(test: TestFile, label: str, imported: Fitted, *, named: bool) 
 
 
 def features_of(fitted: Fitted, rows: Any, source: str = "rows") -> Dataset:
-    """Returns raw rows as the features of a classifier: checked numbers, or what its pipeline makes of cells.
+    """Returns raw rows as features of a classifier: checked numbers, or cells after the steps of its pipeline.
 
     Raises:
-        DataError: the rows are not such rows, or a cell is refused.
+        DataError: the rows have the wrong columns, or a cell is refused.
     """
     held = fitted.enrolment
     if fitted.table is None:
@@ -68,7 +68,7 @@ def features_of(fitted: Fitted, rows: Any, source: str = "rows") -> Dataset:
 
 
 def cells(table: Table, rows: Any, source: str = "arrays") -> Dataset:
-    """Returns raw rows of a data frame, or an array of cells, as `apply` takes them; their labels are all 0.
+    """Returns the cells of a data frame or an array in the form that `apply` takes; all labels are 0.
 
     Raises:
         DataError: the columns are not those of the table, or a cell is text where a number is needed.

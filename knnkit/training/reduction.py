@@ -32,7 +32,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Points:
-    """Training rows where distances are Euclidean (or Manhattan): (n, p) `values` and (n,) `codes` of their classes."""
+    """Training rows in a space with Euclidean or Manhattan distances: (n, p) `values`, (n,) class indices `codes`."""
 
     values: NDArray[np.float64]
     codes: NDArray[np.int32]
@@ -40,7 +40,7 @@ class Points:
     k: int
 
     def votes_of(self, kept: Ints) -> NDArray[np.int64]:
-        """Returns the (n,) class that k of the kept rows give to each row."""
+        """Returns the (n,) class of each row by the vote of its k nearest kept rows."""
         kind: Any = "manhattan" if self.manhattan else "euclidean"
         most = min(self.k, len(kept))
         lists = neighbours.among(self.values[kept], self.values, "none", kind, most)
@@ -48,7 +48,7 @@ class Points:
 
 
 def choose(training: Dataset, spec: KnnSpec, how: str, max_loss: float, seed: int) -> Ints:
-    """Returns the places of the rows to keep, in ascending order; some of every class, and more than k.
+    """Returns the sorted indices of the rows to keep: some of every class, and more than k.
 
     Raises:
         BuildError: there are too few rows.
@@ -66,16 +66,16 @@ def choose(training: Dataset, spec: KnnSpec, how: str, max_loss: float, seed: in
 
 
 def accuracy(info: KnnInfo) -> float:
-    """Returns the accuracy on the held-out rows, which were measured."""
+    """Returns the measured accuracy on the held-out rows."""
     assert info.evaluation is not None
     return sum(info.evaluation.right) / info.evaluation.rows
 
 
 def require_small_loss(how: str, max_loss: float, before: KnnInfo, after: KnnInfo) -> None:
-    """Checks what a model of fewer rows loses.
+    """Checks that a model of fewer rows is about as accurate as one of all rows.
 
     Raises:
-        BuildError: the accuracy is lower by more than `max_loss`.
+        BuildError: its accuracy is lower by more than `max_loss`.
     """
     old, new = accuracy(before), accuracy(after)
     if old - new <= max_loss + 1e-12:

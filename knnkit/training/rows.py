@@ -20,7 +20,7 @@ from knnkit.training.table import read_more, read_test
 
 @dataclass(frozen=True)
 class Rows:
-    """All rows of the training data, what made them of raw inputs, and messages about what was left out."""
+    """All rows of the training data, the embedder that made them (if any), and messages about left-out data."""
 
     rows: Dataset
     embedder: Embedder | None
@@ -48,7 +48,7 @@ def load_rows(build: Build) -> Rows:
 def read_inputs(
     file: Path, label: str, training: Dataset, embedder: Embedder | None, window: Window | None, path: str | None = None
 ) -> Dataset:
-    """Returns further labelled inputs, as rows: those of a table of numbers, of a table of paths, or of a recording.
+    """Returns further labelled rows, from a table of numbers, a table of paths of raw inputs, or a recording.
 
     Raises:
         DataError: the table or a file cannot be read.
@@ -97,7 +97,7 @@ def divide_rows(build: Build, found: Rows) -> Divided:
 
 
 def label_of(build: Build) -> str:
-    """Returns the name of the label column: of the test file if it has one, else of the training data."""
+    """Returns the label column of the test file; if `test` names none, that of the training data."""
     data, test = build.model.data, build.model.measured_on
     if isinstance(test, TestFile) and test.label is not None:
         return test.label

@@ -1,7 +1,7 @@
 """Imports a fitted KNeighborsClassifier from scikit-learn.
 
-Also a Pipeline that ends in one: each transformer becomes a step of knnkit. What cannot be represented exactly is an
-error that names it and what to do instead. Files are read in the skops format, which runs no code; pickles are not.
+Also a Pipeline that ends in one: each transformer becomes a step of knnkit. A part without an exact equivalent is an
+error, which names the part and what to do instead. Reads files in the skops format, which runs no code; no pickles.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def import_estimator(
     """Returns a fitted estimator of scikit-learn as a `Fitted`; the arguments are those of `knnkit.from_sklearn`.
 
     Raises:
-        BuildError: a part of it is not supported; the message names it, the hint says what to do instead.
+        BuildError: a part is not supported; the message names it, the hint states what to do instead.
     """
     maps, classifier = _parts(estimator)
     mapped = _training_rows(classifier)
@@ -96,10 +96,10 @@ def import_estimator(
 def _compare_values(
     classifier: Any, maps: list[Any], mapped: NDArray[Any], names: tuple[str, ...]
 ) -> tuple[Table, NDArray[np.float64], list[Step]]:
-    """Returns table, training rows and scaling with which a squared Euclidean distance is the hamming distance.
+    """Returns a table, training rows and a scaling whose squared Euclidean distances equal hamming distances.
 
     Raises:
-        BuildError: it has weights, or its rows are computed numbers, which rounding makes unequal.
+        BuildError: the metric has weights, or rows are computed numbers, whose rounding errors make equal cells differ.
     """
     if (classifier.effective_metric_params_ or {}).get("w") is not None:
         raise BuildError("the metric hamming with w is not supported", hint="metric='hamming' alone")
@@ -111,7 +111,7 @@ def _compare_values(
 
 
 def _until_last_nonlinear(maps: list[Any]) -> int:
-    """Returns how many transformers become transforms: those up to the last nonlinear one."""
+    """Returns how many transformers become transforms of the table: all up to the last nonlinear one."""
     return max((place + 1 for place, each in enumerate(maps) if is_nonlinear(each)), default=0)
 
 
@@ -196,7 +196,7 @@ _HARMLESS = (
 
 
 def _parts(estimator: Any) -> tuple[list[Any], Any]:
-    """Returns the transformers, in order, and the classifier of an estimator; of a search, those of the best one."""
+    """Returns the transformers, in order, and the classifier of an estimator; for a search, of its best estimator."""
     from sklearn import neighbors
     from sklearn.pipeline import Pipeline
 
@@ -281,7 +281,7 @@ def _names(estimator: Any, given: tuple[str, ...] | None, width: int) -> tuple[s
 
 
 def _scale(maps: list[Any]) -> Scale:
-    """Returns the scaler of knnkit that equals them; "none" if there is none (see `knnkit.release.describe`)."""
+    """Returns the value of `scale` that equals these transformers, or "none" (see `knnkit.release.describe`)."""
     if len(maps) != 1:
         return "none"
     scale, settings = _SCALES.get(type(maps[0]).__name__, ("none", {}))

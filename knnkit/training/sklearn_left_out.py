@@ -1,4 +1,4 @@
-"""What of scikit-learn is not taken over, and why.
+"""Parts of scikit-learn that cannot be imported, and why.
 
 Errors give these reasons, and docs/scikit-learn.md lists them.
 """
@@ -62,5 +62,5 @@ WEIGHTS: dict[str, str] = {"a function": "a function cannot be sent to a board"}
 
 
 def because(name: str, *lists: dict[str, str]) -> str:
-    """Returns `: the reason` for what is left out; empty where no list names it."""
+    """Returns `: ` and the reason why a part cannot be imported; an empty text if no list has it."""
     return next((f": {each[name]}" for each in lists if name in each), "")

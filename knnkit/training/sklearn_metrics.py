@@ -34,7 +34,7 @@ _MOST_VALUES = 4096
 
 
 def metric_of(classifier: Any, width: int) -> tuple[Metric, list[Step]]:
-    """Returns the metric of a fitted classifier, and the maps of its (n, width) rows that go before it.
+    """Returns the metric of a fitted classifier, and the maps to apply to (n, width) rows first.
 
     Raises:
         BuildError: the metric is not supported.
@@ -65,10 +65,10 @@ def metric_of(classifier: Any, width: int) -> tuple[Metric, list[Step]]:
 
 
 def agreements(rows: NDArray[Any]) -> tuple[Transform, Step]:
-    """Returns what makes the hamming distance a squared Euclidean one.
+    """Returns the transform and the scaling after which the hamming distance is a squared Euclidean one.
 
     A column becomes one for each of its values among the (n, p) training rows, and one more for any other value. Two
-    rows that differ in a column are then 2 apart in the square, also where the value is new.
+    rows that differ in a column then have a squared distance of 2 there, even if a value is new.
 
     Raises:
         BuildError: there are too many values.
@@ -86,7 +86,7 @@ def agreements(rows: NDArray[Any]) -> tuple[Transform, Step]:
 
 
 def _maps(name: str, params: dict[str, Any], width: int) -> list[Step] | None:
-    """Returns the map that makes a metric of `MAPPED` a plain one; None for another metric."""
+    """Returns the linear map that replaces the weights of a metric in `MAPPED`; None for another metric."""
     if name == "seuclidean" and set(params) == {"V"}:
         return [affine(np.zeros(width), 1.0 / np.sqrt(np.asarray(params["V"], np.float64)))]
     if name == "mahalanobis" and set(params) in ({"V"}, {"VI"}):

@@ -30,7 +30,7 @@ _OTHER_NAMES = {"absolute": "abs"}
 
 
 def is_nonlinear(part: Any) -> bool:
-    """Whether a transformer needs transforms; others are steps of the graph."""
+    """Whether a transformer must become transforms of the table; others become steps of the graph."""
     name = type(part).__name__
     if name in ("ColumnTransformer", "FeatureUnion", "Pipeline"):
         steps = getattr(part, "transformers_", None) or getattr(part, "transformer_list", None) or part.steps
@@ -57,7 +57,7 @@ def convert_all(parts: Sequence[Any], names: Sequence[str], last: Sequence[Trans
 
 
 def _table(walk: _Walk, names: Sequence[str]) -> Table:
-    """Returns the table: a cell is refused where the transforms would make no finite number of it."""
+    """Returns the table, which refuses cells that the transforms would turn into NaN or infinity."""
     run, base = Transforms(walk.found), np.ones(len(names))
     for place, value in walk.samples.items():
         base[place] = value
@@ -84,7 +84,7 @@ def _table(walk: _Walk, names: Sequence[str]) -> Table:
 
 
 def _used(found: Sequence[Transform], width: int) -> set[int]:
-    """Returns the raw columns that the first transform takes; all, if it does not choose."""
+    """Returns the raw columns that the first transform uses: its choice if it selects columns, else all."""
     if found and (found[0].kind, found[0].start, found[0].count) == ("take", 0, width):
         return {int(place) for place in transforms.arrays_of(found[0])[0]}
     return set(range(width))
@@ -110,7 +110,7 @@ class _Walk:
         self.found.append(transforms.make(kind, start, count, *arrays))
 
     def run(self, part: Any, start: int, sources: Sources) -> Sources:
-        """Adds the transforms of a transformer of the columns from `start` on; returns the columns that it makes."""
+        """Adds the transforms for a transformer whose input begins at column `start`; returns its output columns."""
         if part is None or isinstance(part, str):  # "passthrough"
             return sources
         kind = type(part)
@@ -129,7 +129,7 @@ class _Walk:
         return self._linear(part, start, sources)
 
     def code(self, source: int | None, value: Any) -> float:
-        """Returns the number of a category; a text gets the next code of its column."""
+        """Returns the number that stands for a category; a new text gets the next code of its column."""
         if value is None or (isinstance(value, float) and np.isnan(value)) or type(value).__name__ == "NAType":
             return float("nan")
         if isinstance(value, str | bool | np.bool_):
@@ -218,7 +218,7 @@ class _Walk:
         return [None] * len(sources)
 
     def _ask(self, part: Any, sources: Sources) -> tuple[list[float], list[int], Any, list[Any]]:
-        """Returns the code of each category, its column and the encoder's row for it; and the row of an unknown one."""
+        """Returns code, column and encoder output of each category, and the encoder output of an unknown category."""
         firsts = [each[0] for each in part.categories_]
         texts = any(each.dtype.kind in "OUSb" for each in part.categories_)
         rows, values, owners, strange = [], list[float](), list[int](), []
@@ -226,7 +226,7 @@ class _Walk:
             codes = [self.code(source, value) for value in categories.tolist()]
             gaps = int(np.isnan(codes).sum())
             if gaps and (gaps > 1 or source in self.filled):
-                said = f"{type(part).__name__} knows None and NaN apart, and a device does not"
+                said = f"{type(part).__name__} treats None and NaN as two categories, but a device cannot"
                 raise BuildError(said, hint="fit it with np.nan for every missing cell")
             values += codes
             owners += [column] * len(codes)
@@ -309,7 +309,7 @@ _MAX_DEGREE = 3
 
 
 def _place(row: NDArray[Any], first: int, end: int) -> float:
-    """Returns the place of the 1 among the columns of an encoder's row; NOTHING without one."""
+    """Returns the index of the 1 in an output row of a one-hot encoder; NOTHING if all are 0."""
     hot = np.flatnonzero(row[first:end])
     return float(first + hot[0]) if len(hot) else NOTHING
 

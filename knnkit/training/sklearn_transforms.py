@@ -1,6 +1,6 @@
 """Converts scikit-learn's scalers and linear maps to knnkit's steps.
 
-A linear map is also what chooses columns, and a FeatureUnion or ColumnTransformer whose parts are linear.
+Selecting columns is a linear map, too; so is a FeatureUnion or ColumnTransformer of linear parts.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def convert(transformer: Any) -> list[Step]:
     if convert is None:
         raise BuildError(
             f"{kind.__name__} is not supported in front of the classifier{because(kind.__name__, TRANSFORMERS)}",
-            hint="apply it before knnkit; docs/scikit-learn.md lists what is taken over",
+            hint="apply it before knnkit; docs/scikit-learn.md lists what can be imported",
         )
     if not hasattr(transformer, "n_features_in_"):
         raise BuildError(f"the {kind.__name__} is not fitted", hint="fit the whole pipeline")
@@ -93,7 +93,7 @@ def _components(analysis: Any) -> list[Step]:
 
 def _discriminants(analysis: Any) -> list[Step]:
     if analysis.solver == "lsqr":
-        raise BuildError("LinearDiscriminantAnalysis(solver='lsqr') maps no rows", hint="solver='svd'")
+        raise BuildError("LinearDiscriminantAnalysis(solver='lsqr') cannot transform rows", hint="solver='svd'")
     matrix = np.asarray(analysis.scalings_, np.float64)[:, : analysis._max_components]
     return _linear(matrix, analysis.xbar_ if analysis.solver == "svd" else None)
 

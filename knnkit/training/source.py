@@ -54,18 +54,18 @@ class Material:
         training: raw training rows; of an imported classifier, rows computed back from its own.
         held_out: raw rows to measure accuracy with; None if there are none.
         imported: the classifier from scikit-learn; None if the classifier is made from `training`.
-        warnings: for the person who builds.
+        warnings: messages for the person who builds.
         how: how rows were held out; empty where nothing is measured.
-        table: of the raw columns that the rows were made from; None for rows of plain numbers.
-        ignore_extra: whether a device ignores columns that the model does not know.
-        embedder: the stages that the rows were made by; None without any.
-        window: the windows of samples that the raw inputs are; None without any.
-        teaching: what may be taught on a device.
-        agreement: least share of test rows that an imported classifier answers itself as the model does; None: any.
-        whole: the same with all training rows, if `reduce` chose some of them.
+        table: how the rows were made from raw columns; None for rows of plain numbers.
+        ignore_extra: whether a device ignores columns that the model does not use.
+        embedder: the stages that made the rows; None without stages.
+        window: how windows of samples are cut; None if inputs are not windows.
+        teaching: which rows may be taught on a device.
+        agreement: smallest share of test rows to which model and imported classifier give the same answer; None: any.
+        whole: the material with all training rows, if `reduce` chose some of them.
         spare: the training rows that `reduce` left out.
-        reduced: how it chose.
-        max_loss: most accuracy that may be lost against `whole`.
+        reduced: how `reduce` chose rows.
+        max_loss: largest loss of accuracy, compared with `whole`, that is allowed.
     """
 
     spec: KnnSpec
@@ -155,7 +155,7 @@ class Material:
         return Reduced(self.reduced, before.model.info.n_train, reduction.accuracy(before.model.info))
 
     def _compare(self, before: Made, model: BuiltModel, golden: Golden) -> tuple[str, ...]:
-        """Returns what `reduce` changed.
+        """Returns how the model changed because of `reduce`.
 
         Raises:
             BuildError: the accuracy is lower by more than `max_loss`.
@@ -208,13 +208,13 @@ class Material:
         raise BuildError(f"{said}; gates: {{agreement}} asks for {self.agreement * 100:g} %", hint=hint)
 
     def golden(self, info: KnnInfo, own: Dataset, *, margin: float, limit: int) -> Golden:
-        """Returns the golden set of the user's own rows, for a model that was built from this material.
+        """Returns a golden set of the user's own rows, for a model that was built from this material.
 
         Args:
             info: knn.json of that model.
             own: the rows, with labels of the classifier's type.
-            margin: neighbours whose distances differ by less, relative to the scale, may swap.
-            limit: most rows.
+            margin: relative difference of distances below which neighbours may swap.
+            limit: largest number of rows.
         """
         space = self.enrol(info.scale, info.metric)
         how = (len(space.classes), info.k, info.weights)
@@ -282,7 +282,7 @@ def _reduce(whole: Material, asked: ReduceConfig, seed: int) -> Material:
     """Returns the material with the training rows that `reduce` chooses.
 
     Raises:
-        BuildError: nothing measures what it loses, or too few rows are left.
+        BuildError: there are no held-out rows to measure the loss with, or too few rows are left.
     """
     training = whole.training
     if whole.held_out is None:

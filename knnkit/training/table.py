@@ -1,8 +1,8 @@
 """Fits the table of a model, and applies it.
 
-The table has what fills missing cells, and the categories that become features. Medians come from the training rows
-alone, categories from their whole file. `device_agent.shared.features` applies the table, here and on a device. Reads
-files by `knnkit.data`.
+The table holds the values that fill missing cells, and the categories that become features. Medians come from the
+training rows alone, categories from their whole file. `device_agent.shared.features` applies the table, here and on a
+device. Reads files with `knnkit.data`.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ def policy_of(data: Data) -> Policy:
 
 
 def with_text(policy: Policy, rows: Dataset) -> Policy:
-    """Returns the policy with the columns of text that one word for all of them means."""
+    """Returns the policy with the text columns listed, where the user gave one word for all of them."""
     return policy.with_text([rows.feature_names[place] for place in rows.levels or ()])
 
 
 def prepare_of(data: Data, everything: Dataset, training: Dataset, held_out: Dataset | None) -> Prepared:
-    """As `prepare`, by the keys of `data`; without any, the rows stay as they are, and there is no table.
+    """Calls `prepare` with the keys of `data`. Without such keys, returns unchanged rows and no table.
 
     Raises:
         DataError: as `prepare`.
@@ -95,7 +95,7 @@ def read_more(file: Path, label: str, training: Dataset, table: Table | None) ->
 
 
 def read_test(file: Path, label: str, data: Data, everything: Dataset) -> Dataset:
-    """Returns the held-out rows of a file, read as `everything` of the training data was.
+    """Returns the held-out rows of a file, read in the same way as `everything`, the rows of the training data.
 
     Raises:
         DataError: a column is missing, or a cell cannot be read.
@@ -141,10 +141,10 @@ def prepare(policy: Policy, training: Dataset, held_out: Dataset | None) -> Prep
 
 
 def apply(table: Table, rows: Dataset) -> Dataset:
-    """Returns raw rows as the model's features; `raw` keeps what they were made from.
+    """Returns raw rows as the model's features; `raw` of the result has the raw rows.
 
     Raises:
-        DataError: a cell is missing or a category unknown, and the table refuses it.
+        DataError: the table refuses a missing cell or an unknown category.
     """
     matrix = rows.rows.copy()
     for place, column in enumerate(table.columns):
@@ -165,13 +165,13 @@ def apply(table: Table, rows: Dataset) -> Dataset:
         names = default_names(features.shape[1])
         wrong = np.flatnonzero(~np.isfinite(features).all(axis=1))
         if len(wrong):
-            said = f"{rows.source}: row {wrong[0]}: the pipeline makes a number of it that is not finite"
+            said = f"{rows.source}: row {wrong[0]}: the pipeline turns it into NaN or infinity"
             raise DataError(said, hint="drop the row")
     return replace(rows, rows=features, feature_names=names, levels=None, raw=rows)
 
 
 def with_unused(table: Table, rows: Dataset) -> Dataset:
-    """Returns rows of the columns that the table uses, with all others as missing cells."""
+    """Returns rows with all columns of the table; those that it does not use have missing cells."""
     names = tuple(column.name for column in table.columns)
     places = [names.index(name) for name in rows.feature_names]
     matrix = np.full((len(rows.rows), len(names)), np.nan)
@@ -181,7 +181,7 @@ def with_unused(table: Table, rows: Dataset) -> Dataset:
 
 
 def policy_for(table: Table) -> Policy:
-    """Returns the policy to read further rows by, before the table is applied to them."""
+    """Returns the policy that reads further rows, to which the table is then applied."""
     missing = {
         column.name: "refuse" if column.fill is None and column.missing != KEEP else "constant"
         for column in table.columns
@@ -215,7 +215,7 @@ def _require_columns(policy: Policy, rows: Dataset) -> None:
 
 
 def _without_dropped(policy: Policy, rows: Dataset) -> tuple[Dataset, str]:
-    """Returns the rows without those whose missing cells drop them, and what to tell about it."""
+    """Drops rows with missing cells where the policy demands it; returns the others, and messages for the user."""
     columns = [at for at, name in enumerate(rows.feature_names) if policy.missing_of(name) == "drop"]
     kept = ~np.isnan(rows.rows[:, columns]).any(axis=1)
     if kept.all():
@@ -259,7 +259,7 @@ def _number_to_fill(way: Any, values: NDArray[Any], name: str, source: str) -> f
 
 
 def _category_to_fill(way: Any, values: NDArray[Any], levels: Sequence[str]) -> str | None:
-    """Returns the category for a missing cell: the most frequent one for `median`, the first of equals."""
+    """Returns the category for a missing cell. `median` means the most frequent one; of several, the first."""
     if way in ("refuse", "drop"):
         return None
     if way == "median":
@@ -268,7 +268,7 @@ def _category_to_fill(way: Any, values: NDArray[Any], levels: Sequence[str]) -> 
 
 
 def _codes(table: Table, column: Column, rows: Dataset, place: int) -> NDArray[Any]:
-    """Returns the codes of a column by the table's categories instead of by the file's own."""
+    """Returns the codes of a column in the table's list of categories, not in the file's."""
     levels = (rows.levels or {})[place]
     known = {text: float(code) for code, text in enumerate(column.categories)}
     values = rows.rows[:, place]
@@ -285,7 +285,7 @@ def _codes(table: Table, column: Column, rows: Dataset, place: int) -> NDArray[A
 
 
 def _filled(table: Table, training: Dataset) -> list[str]:
-    """Returns one line about the cells that are filled."""
+    """Returns a one-line message about the cells that are filled."""
     counts = np.isnan(training.rows).sum(axis=0)
     parts = [
         f"{count:,} in {column.name!r} by {_shown(column)}"

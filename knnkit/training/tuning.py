@@ -30,7 +30,7 @@ _WORK, _LEAST = 20_000_000_000, 500
 
 @dataclass(frozen=True)
 class Setting:
-    """What a model is built with, but for k."""
+    """Parameters of a model other than k."""
 
     scale: Scale
     metric: Metric
@@ -39,7 +39,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Curve:
-    """One setting: `scores[i]` is the score with k = i + 1."""
+    """The scores of one setting: `scores[i]` is that of k = i + 1."""
 
     setting: Setting
     scores: tuple[float, ...]
@@ -86,9 +86,9 @@ def tune(
         how: `leave-one-out` over the training rows, or `split` for the held-out rows. Where `split` of deploy.yaml
             names a column, a training row is left out with all rows that have the same value there.
         most: largest k.
-        settings: to measure.
-        score: what is best.
-        progress: is called with the number of searches that are done, and of all.
+        settings: the settings to measure.
+        score: the measure by which settings are compared.
+        progress: called with the number of finished searches, and of all searches.
 
     Raises:
         DataError: there are no held-out rows, or fewer training rows than `most`.
@@ -115,7 +115,7 @@ def tune(
 def settings_of(
     scales: Sequence[Scale], metrics: Sequence[Metric], weights: Sequence[Weights], now: Setting | None
 ) -> list[Setting]:
-    """Returns all combinations that differ: `sqeuclidean` has euclidean's neighbours, and matters to votes alone."""
+    """Returns all different settings. `sqeuclidean` finds euclidean's neighbours: it differs only in weighted votes."""
     found = [Setting(*each) for each in product(scales, metrics, weights)]
     twins = {Setting(scale, "sqeuclidean", "uniform") for scale in scales} if "euclidean" in metrics else set()
     return [each for each in found if each not in twins or each == now]

@@ -1,6 +1,6 @@
-"""Finds data that needs scaling and has none.
+"""Finds unscaled data that needs scaling.
 
-`find` looks for one feature that makes most of the distance, and measures whether scaling helps. Changes nothing.
+`find` looks for one feature that dominates the distance, and measures whether scaling helps. Changes nothing.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _FEWEST = 30
 
 
 def find(training: Dataset, k: int, metric: Metric, weights: Weights) -> tuple[str, ...]:
-    """Warns if one feature makes most of the distance, and `scale: standard` has clearly more right answers.
+    """Warns if one feature dominates the distance, and `scale: standard` gives clearly more right answers.
 
-    Both are measured on training rows, each without itself. "Clearly" is three standard errors (McNemar's test) and one
-    row in a hundred.
+    Measures both on training rows, by leave-one-out. "Clearly" means by three standard errors (McNemar's test), and by
+    at least one row in a hundred.
     """
     names, shares = training.feature_names, _shares(training, metric)
     count = min(len(training.rows), _ASKED, _ASKED_WORK // training.rows.size)
@@ -44,7 +44,7 @@ def find(training: Dataset, k: int, metric: Metric, weights: Weights) -> tuple[s
 
 
 def _shares(training: Dataset, metric: Metric) -> NDArray[np.float64]:
-    """Returns the (d,) share of each feature in the mean distance of two rows (euclidean: its square)."""
+    """Returns the (d,) share of each feature in the mean distance (euclidean: squared distance) of two rows."""
     rows = training.rows.astype(np.float64)
     if metric == "cosine":
         lengths = np.linalg.norm(rows, axis=1, keepdims=True)

@@ -16,13 +16,13 @@ from knnkit.errors import DataError
 
 
 def window_of(build: Build) -> Window | None:
-    """Returns the windows of a model; None if it takes rows."""
+    """Returns how the windows of a model are cut; None if it takes rows."""
     asked = build.model.input
     return None if asked is None or asked.window is None else asked.window.record
 
 
 def load(build: Build, window: Window) -> tuple[Dataset, tuple[str, ...]]:
-    """Returns the windows of all recordings of deploy.yaml, and messages about what was left out.
+    """Returns the windows of all recordings in deploy.yaml, and messages about left-out data.
 
     Raises:
         DataError: as `recordings.load`; or rows are to be held out, and there is one recording.
@@ -40,7 +40,7 @@ def load(build: Build, window: Window) -> tuple[Dataset, tuple[str, ...]]:
 
 
 def read_more(file: Path, label: str, training: Dataset, window: Window) -> Dataset:
-    """Returns the windows of further recordings, in the type of the training rows.
+    """Returns the windows of further recordings, with the dtype of the training rows.
 
     Raises:
         DataError: as `recordings.load`.

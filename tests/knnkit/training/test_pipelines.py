@@ -240,7 +240,7 @@ def test_every_transformer_is_read_from_skops(tmp_path: Path) -> None:
 def test_none_and_nan_are_not_told_apart() -> None:
     rows = MIXED.copy()
     rows[:, 2] = np.where(RNG.random(120) < 0.1, None, SPECIES)
-    with pytest.raises(BuildError, match="knows None and NaN apart"):
+    with pytest.raises(BuildError, match="treats None and NaN as two categories"):
         imported(TEXTS["imputed, scaled and one-hot"], rows)
 
 
