@@ -142,7 +142,7 @@ class BlockSearch:
         return query[near], row[near], score[near], kth
 
     def _limit(self, kth: Float32, scale: Scale) -> Float32:
-        """Returns (q,) the highest score of a row that may be among the nearest, or tied with one."""
+        """Returns the (q,) highest scores that a row among the k nearest, or tied with the k-th, can have."""
         measure = scale.base + scale.factor * (kth + scale.slack)
         measure = self._and_ties(np.maximum(measure, 0.0) * (1.0 + scale.share)) * (1.0 + scale.share)
         limit = (measure - scale.base) / scale.factor + scale.slack

@@ -79,7 +79,7 @@ class LabelMap:
 
 
 def labeller(model: TfliteKNN) -> Callable[[TfliteKNN, NDArray[Any]], NDArray[np.int32]]:
-    """Returns the function to label many rows, also with replicas: by a label map, drawn now, or `TfliteKNN.labels`."""
+    """Returns a function that labels many rows, also with replicas: with a new label map, or `TfliteKNN.labels`."""
     found = map_of(model)
     return TfliteKNN.labels if found is None else found.labels
 

@@ -289,9 +289,9 @@ class TfliteKNN:
         return tuple(parts[name] for name in names)
 
     def _is_ordered(self) -> bool:
-        """Whether the neighbours of the row that `_ask_one` has answered are in order; `queries.in_doubt` for one row.
+        """Whether the neighbours that `_ask_one` has found are certainly in order. `queries.in_doubt` for one row.
 
-        Python's numbers: for a few of them, each call of NumPy takes longer than all of this.
+        Uses Python numbers: a NumPy call would take longer than this whole check.
         """
         if self._near is None:
             return True

@@ -296,7 +296,7 @@ class _Table:
         return "it has no rows" if self._windows is None else self._windows.why_empty()
 
     def tell_gaps(self) -> None:
-        """Says on standard error what broke windows."""
+        """Reports on standard error the gaps that interrupted windows."""
         if self._windows is not None and (said := self._windows.gaps.describe()):
             print(f"device_agent: {self.source.name}: {said}", file=sys.stderr, flush=True)
 

@@ -58,7 +58,7 @@ def _arrays(loaded: Loaded, source: Any) -> Iterator[list[Cells]]:
             yield cells_of(rows, info)
         return
     if info.window is not None:
-        raise BadInput(f"{source.name}: windows of samples are taught from text", hint="--format csv, or jsonl")
+        raise BadInput(f"{source.name}: windows can be taught only from text", hint="--format csv, or jsonl")
     for wide in source.arrays(len(info.columns)):
         if info.table is not None:
             read_array(coder_of(info), wide.astype(cell_type(info)))  # refuses a category, and a cell that is missing

@@ -75,7 +75,7 @@ def resident_bytes() -> int:
 
 
 def peak_bytes() -> int:
-    """Returns the most memory that this process has used, in bytes."""
+    """Returns the peak memory use of this process, in bytes."""
     import resource
 
     # The kernel updates its maximum late: present use may be some pages above it.

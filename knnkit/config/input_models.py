@@ -138,7 +138,7 @@ class InputConfig(Section):
         if self.window and (self.audio or self.image):
             raise no_sense("an input is a window of samples, a sound or a picture", "input: {window: {...}}")
         if not (self.window or self.stages):
-            raise no_sense("say `window`, `stages` or both", "stages: [embedder.tflite]")
+            raise no_sense("give `window`, `stages` or both", "stages: [embedder.tflite]")
         check_features(self.window, self.features)
         if self.pool and not self.stages:
             raise no_sense("`pool` needs `stages`: it takes statistics of their output", "stages: [embedder.tflite]")

@@ -69,7 +69,7 @@ def measure(
 
 
 def measure_errors(reference: Reference, targets: Targets, held_out: Dataset | None, how: str) -> Targets:
-    """Returns the targets with the reference's errors on the held-out rows; without any, as they are."""
+    """Returns the targets with the reference's errors on the held-out rows; unchanged if there are none."""
     if held_out is None or held_out.targets is None:
         return targets
     values = np.concatenate([reference.values(answers) for answers in _answers(reference, held_out.rows)])

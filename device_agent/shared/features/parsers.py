@@ -34,7 +34,7 @@ def _finished(parsed: Parsed, coder: Coder, tell: Tell) -> Parsed:
         tell(said)
     parsed = replace(parsed, rows=coder.expand(parsed.rows))
     for place in reversed(np.flatnonzero(~np.isfinite(parsed.rows).all(axis=1)).tolist() if len(parsed.rows) else ()):
-        parsed = without_row(parsed, place, "the model's pipeline makes a number of it that is not finite in float32")
+        parsed = without_row(parsed, place, "the model's pipeline turns it into NaN or infinity in float32")
     return parsed
 
 

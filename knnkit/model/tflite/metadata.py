@@ -47,10 +47,10 @@ def pack(tree: Any, model: KnnModule, info: model_info.KnnInfo, rows: bytes) -> 
     """Returns the complete model file: the model tree with its metadata, followed by the associated files.
 
     Args:
-        tree: of the converted model.
-        model: that it was converted from.
-        info: knn.json.
-        rows: rows.npz.
+        tree: the converted model as a tree.
+        model: the module that was converted.
+        info: content of knn.json.
+        rows: content of rows.npz.
 
     Raises:
         BuildError: the converter changed the training rows; this TensorFlow is not supported.
