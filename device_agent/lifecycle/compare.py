@@ -79,7 +79,7 @@ def ask(kept: Kept, golden: Golden, runtime: str) -> Running | None:
 
 
 def _rows(model: TfliteKNN, golden: Golden) -> NDArray[np.floating[Any]] | None:
-    """Returns the golden rows as a model takes them; None if it takes others, or does not know a category."""
+    """Returns the golden rows as features of a model; None if it has other columns, or lacks a category."""
     info = model.info
     if model.chain is not None and golden.raw:
         from device_agent.shared.embedding.parsers import golden_rows

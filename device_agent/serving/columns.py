@@ -28,7 +28,7 @@ Kept = Sequence[Sequence[Any]]
 
 @record
 class Columns:
-    """Columns to write besides the label; those of `keep` come from the input, and stand first."""
+    """Columns to write besides the label. Those of `keep` are copied from the input and come first."""
 
     proba: bool = False
     neighbors: bool = False
@@ -43,7 +43,7 @@ class Columns:
 
 
 class Sets:
-    """The label sets that are asked for, as the labels of each row.
+    """The label sets with the coverage that the user asks for.
 
     Raises:
         BadInput: the model has no label sets with this coverage.
@@ -53,12 +53,12 @@ class Sets:
         self._info, self._sets = info, label_sets.sets_of(info, coverage)
 
     def inside(self, answers: Answers) -> NDArray[np.bool_]:
-        """Returns (n, n_classes) whether each class is in the set of a row."""
+        """Returns (n, n_classes) bool: whether a class is in the label set of a row."""
         how = self._info.metric, self._info.k
         return label_sets.members(self._sets, answers.probabilities, answers.distances, *how)
 
     def labels(self, answers: Answers) -> list[list[int | str]]:
-        """Returns the labels in the set of each row."""
+        """Returns the labels in the label set of each row."""
         return [[self._info.classes[code] for code in np.flatnonzero(row)] for row in self.inside(answers)]
 
 
@@ -143,10 +143,10 @@ def neighbor_classes(model: str) -> NDArray[np.int32]:
 
 
 def with_marks(columns: Columns, window: Window) -> Columns:
-    """Returns the columns of answers for windows: which window each is for stands first.
+    """Returns the columns of answers for windows; the first ones identify the window.
 
     Raises:
-        BadInput: a column that is kept has such a name.
+        BadInput: a column of `keep` has the name of one of these.
     """
     twice = next((name for name in columns.keep if name in window.marks), None)
     if twice is not None:

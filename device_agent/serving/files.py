@@ -1,7 +1,7 @@
 """Rows of a batch from files.
 
-Sounds, pictures and arrays, alone or in a folder. Takes the place of `tabular.inputs.Source`; each file is one line of
-JSON.
+Sounds, pictures and arrays, alone or in a folder. Has the interface of `tabular.inputs.Source`; each file becomes one
+line of JSON.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Reads rows to teach, as raw cells.
 
 Takes every format that `classify` reads. All rows of the input are taught, or none. Numbers are kept as the model reads
-them. Of a model with a table, categories stay text, and a missing value stays missing, so that a later release can fill
-it in its own way. Of a model with stages, the numbers that they make of an input are kept, and not the input.
+them. For a model with a table, categories stay text, and missing values stay missing, so that a later release can fill
+them in its own way. For a model with stages, the output of the stages is kept, not the input.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def read(loaded: Loaded, request: Request, most: int) -> list[Cells]:
     """Returns the raw rows of the input, each cell in the order of the model's columns.
 
     Raises:
-        BadInput: a row cannot be read, there is none, or there are more than `most`.
+        BadInput: a row cannot be read, or there are no rows, or more than `most`.
     """
     source, request = open_rows(loaded, request)
     rows: list[Cells] = []
@@ -108,7 +108,7 @@ def _of_json(info: KnnInfo, found: Any) -> Cells:
 
 
 def _cell(column: Column, value: Any) -> float | str | None:
-    """Returns a JSON value as a number or text; `true` is the category that is written so in any case."""
+    """Returns a JSON value as a number or text; `true` is a category of that name in upper or lower case."""
     if isinstance(value, bool) and column.encoding != "number":
         text = str(value)
         return next((known for known in column.categories if known.casefold() == text.casefold()), text)

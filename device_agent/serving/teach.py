@@ -37,7 +37,7 @@ def teach(store: Store, label: str, request: Request, holder: str, last: int | N
     """Teaches all rows of an input, or the `last` ones that a running stream answered.
 
     Raises:
-        Refused: the release does not allow it.
+        Refused: the release does not allow these rows.
         BadInput: a row or the label cannot be read.
         AgentError, DeviceUnfit: the journal is full or damaged, or no release answers.
     """
@@ -83,10 +83,10 @@ def forget(
 
 
 def undo(store: Store, holder: str) -> Taught:
-    """Undoes the last `enrol` or `forget` that is not undone.
+    """Undoes the last `enrol` or `forget` that is still in effect.
 
     Raises:
-        AgentError: there is none.
+        AgentError: there is nothing to undo.
         DeviceUnfit: the journal is damaged.
     """
     with Journal(store.root).changing(holder) as journal:
@@ -95,7 +95,7 @@ def undo(store: Store, holder: str) -> Taught:
 
 
 def taking_part(store: Store, rows: list[LocalRow]) -> frozenset[str]:
-    """Returns the ids of the rows that take part in the answers now; none if no release answers."""
+    """Returns the ids of the taught rows that the answers include now; none if no release answers."""
     try:
         loaded = load_kept(store, answering(store).release)
     except AgentError:
@@ -135,10 +135,10 @@ def _made(loaded: Loaded, label: int | str, cells: Sequence[taught_rows.Cells]) 
 
 
 def _check(loaded: Loaded, before: list[LocalRow], rows: list[LocalRow], allowed: Enrol) -> None:
-    """Checks that the release allows these rows beside those before.
+    """Checks that the release allows these rows in addition to those taught before.
 
     Raises:
-        Refused: it does not.
+        Refused: the release does not allow them.
         BadInput: a row is out of the range of the model.
     """
     signed = loaded.signed
@@ -166,10 +166,10 @@ def _require_room(counts: Counter[str], allowed: Enrol, label: str) -> None:
 
 
 def _require_golden_labels(loaded: Loaded, signed: TfliteKNN, old: Any, new: Any) -> None:
-    """Checks that the rows change the label of no golden row that keeps it so far.
+    """Checks that the rows change no golden row's label that earlier taught rows left unchanged.
 
     Raises:
-        Refused: they do.
+        Refused: a label changes.
     """
     golden = Golden.from_bytes(loaded.opened.read(constants.GOLDEN_FILE))
     if signed.info.table is not None:

@@ -48,13 +48,13 @@ def line_of(row: LocalRow) -> str:
 
 
 def digest_of(rows: Iterable[LocalRow]) -> str:
-    """Returns the SHA-256 of all that `enrolled --json` prints; empty if there are no rows."""
+    """Returns the SHA-256 of the output of `enrolled --json`; an empty text if there are no rows."""
     text = "".join(f"{line_of(row)}\n" for row in rows)
     return hashlib.sha256(text.encode()).hexdigest() if text else ""
 
 
 def label_of(text: str, classes: Sequence[Label]) -> Label | None:
-    """Returns the label that a text names: one of `classes`, else a new one; None if a new one must be a number."""
+    """Returns the label for a text: one of `classes`, or a new one; None if it is not the number it must be."""
     known = {str(label): label for label in classes}
     if text in known:
         return known[text]
@@ -72,5 +72,5 @@ def counts(rows: Sequence[LocalRow]) -> dict[str, int]:
 
 
 def summary(rows: Sequence[LocalRow]) -> TaughtRows:
-    """Returns what `status` says of taught rows."""
+    """Returns what `status` shows about taught rows."""
     return TaughtRows(digest_of(rows), len(rows), counts(rows))

@@ -1,8 +1,8 @@
 """Taught rows that a release uses.
 
-A device and a host decide it alike, from the release and the rows alone: so a rollback needs no bookkeeping, and a host
-can replay it. A row takes part if it has the columns of the model, the label may be taught, and the release does not
-contain the row itself, by its id. No I/O.
+The release and the rows alone decide which rows it uses. So a rollback needs no bookkeeping, and a host can compute the
+same answers. A release uses a row if the row has the columns of the model, its label may be taught, and no training row
+has its id. No I/O.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from device_agent.shared.release.row_origins import Origins
 
 @record
 class Joined:
-    """What a release and the rows taught on a device answer together.
+    """A release together with the taught rows that it uses.
 
     Attributes:
-        info: of the model, with the new labels behind its own.
-        rows: the rows that take part, in the order in which they were taught.
+        info: knn.json of the model, with new labels after its own.
+        rows: the rows that it uses, in the order in which they were taught.
         codes: (L,) int32 class index of each in `info.classes`.
         features: (L, n_features) numbers of each, as the model takes them.
     """
@@ -49,13 +49,13 @@ def contained(training: Origins | None, rows: Iterable[LocalRow]) -> frozenset[s
 
 
 def labels_digest(info: KnnInfo, labels: NDArray[np.int32]) -> str:
-    """Returns the SHA-256 of (n,) class indices as text, a line for each."""
+    """Returns the SHA-256 of (n,) class indices, written as text, one on each line."""
     names = [*map(str, info.classes), UNKNOWN_LABEL]
     return hashlib.sha256("".join(f"{names[label]}\n" for label in labels.tolist()).encode()).hexdigest()
 
 
 def join(info: KnnInfo, rows: Sequence[LocalRow], digest: str, contained: frozenset[str] = frozenset()) -> Joined:
-    """Returns which of `rows` take part under a release, and what the model becomes with them.
+    """Chooses those of `rows` that a release uses; returns them with the knn.json that the model then has.
 
     `digest` is that of the release, `contained` the ids of its training rows.
     """
@@ -93,7 +93,7 @@ def features(info: KnnInfo, cells: Sequence[Sequence[float | str | None]]) -> ND
 
 
 def _widened(info: KnnInfo, classes: tuple[Label, ...], more: int) -> KnnInfo:
-    """Returns knn.json with `more` rows, and what says something of each class for new classes, too.
+    """Returns knn.json for `more` rows; values for each class get an entry for each new class.
 
     A new class has no rows to calibrate with. It is rejected beyond the (lower) median of the thresholds, and it is in
     every label set: with no calibration rows, the conformal threshold admits every score.

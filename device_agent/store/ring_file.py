@@ -1,7 +1,7 @@
 """File of the rows that a board keeps for labelling.
 
-ROOT/ring.jsonl, mode 0600: one JSON object a line, appended under a kernel lock, and rewritten before it has twice
-the rows that it may hold. A kill leaves at most one incomplete line, which readers skip. The first line has the ring's
+ROOT/ring.jsonl, mode 0600: JSON lines, appended under a kernel lock. The file is rewritten before it has twice the rows
+that it may hold. A kill leaves at most one incomplete line, which readers skip. The first line has the ring's
 generation and sizes; `wipe` begins another generation, by which a running process knows that its rows are not wanted
 any more. Never keeps a row in a ROOT of another user. Never stops an answer: the caller ignores its errors.
 """
@@ -29,7 +29,7 @@ Entry = dict[str, Any]
 
 
 def read(path: Path) -> list[Entry]:
-    """Returns the rows in the file, the oldest first within each kind; none without a file.
+    """Returns the rows in the file, the oldest of each kind first; none if there is no file.
 
     Raises:
         OSError: it is not an ordinary file, or cannot be read.
@@ -54,7 +54,7 @@ def begin(path: Path, keep: Keep) -> tuple[str, int]:
 
 
 def add(path: Path, generation: str, keep: Keep, entries: Iterable[Entry], seen: int) -> bool:
-    """Appends rows; returns whether it did: after `wipe` the ring has another generation.
+    """Appends rows if the ring still has this `generation`, which `wipe` changes; returns whether it appended.
 
     Raises:
         OSError: it cannot be written.
@@ -114,7 +114,7 @@ def _locked(path: Path, more: int = 0) -> Iterator[int]:
 
 
 class _Content:
-    """What the bytes of the file hold; a line that is not a row counts for nothing."""
+    """The parsed content of the file; ignores lines that are not rows."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.size, self.lines = data, len(data), data.count(b"\n")

@@ -1,7 +1,7 @@
-"""Parquet file of the rows that devices brought home.
+"""Parquet file of rows that were collected from devices.
 
-One file holds the rows of one model: its raw columns, device, time, kind, label, answer, distance, id and digest. A
-column of the model that has one of these names keeps it; ours then begins with `_`. Labels that people give are lines
+One file holds the rows of one model: its raw columns, device, time, kind, label, answer, distance, id and digest. If a
+column of the model has one of these names, the column of knnkit begins with `_`. Labels that people give are lines
 of a journal beside the file, each on the disk when `add_label` returns; readers see them at once, and the next `merge`
 writes them into the file. One process at a time changes a folder. Never drops a row.
 """
@@ -28,7 +28,7 @@ _JOURNAL = ".labels.jsonl"
 
 @dataclass(frozen=True)
 class FieldRow:
-    """A row that a device brought home.
+    """A row that was collected from a device.
 
     `id` is unique, `time` in seconds since 1970 by the device's clock, `kind` is enrolled, unknown, uncertain or
     random. `label` is None until a person gives one. `answer` and `distance` (of the k-th neighbour) are the device's,
@@ -55,7 +55,7 @@ class Columns:
     categories: tuple[str, ...] = ()
 
     def ours(self, name: str) -> str:
-        """Returns the name of a column of ours beside these."""
+        """Returns the name of a column of knnkit in a file that has these columns."""
         while name in self.names:
             name = f"_{name}"
         return name
@@ -102,7 +102,7 @@ def merge(path: Path, columns: Columns, rows: Iterable[FieldRow]) -> int:
 
     Raises:
         DataError: the file holds rows with other columns.
-        UsageError: it is not a file of `merge`, or cannot be written.
+        UsageError: `merge` did not write the file, or it cannot be written.
     """
     with _alone(path.parent):
         there = read(path) if path.exists() else Collection(path, columns, ())
@@ -120,7 +120,7 @@ def merge(path: Path, columns: Columns, rows: Iterable[FieldRow]) -> int:
 
 
 def add_label(path: Path, row: str, label: str | None) -> None:
-    """Gives the row with an id a label, or takes it away (None); it is on the disk when this returns."""
+    """Sets the label of the row with this id; None removes it. The change is on the disk when this returns."""
     line = json.dumps({"id": row, "label": label}).encode() + b"\n"
     with _alone(path.parent):
         descriptor = os.open(_journal(path), os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -138,7 +138,7 @@ def _journal(path: Path) -> Path:
 
 
 def _given(path: Path) -> dict[str, str | None]:
-    """Returns the last label of each row in the journal; a line that a crash cut short does not count."""
+    """Returns the last label of each row in the journal; ignores a line that a crash cut short."""
     found: dict[str, str | None] = {}
     with contextlib.suppress(FileNotFoundError):
         for line in _journal(path).read_bytes().splitlines():

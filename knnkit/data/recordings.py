@@ -1,8 +1,9 @@
 """Cuts labelled windows from recordings.
 
-A recording is a CSV file, or the lines of one that name it. The device's parser and cutter make the windows, so that a
-board cuts the same from a stream. A bad line breaks a window, and is counted. A window has a label if all its samples
-have the same one; others are left out of training. Never puts samples of two recordings into one window.
+A recording is a CSV file, or all lines of one that have the same name of a recording. The device's parser and cutter
+make the windows, so a board cuts a stream in the same way. Bad lines are counted, and no window contains one. A window
+has a label if all its samples have the same one; others are left out of training. Never puts samples of two recordings
+into one window.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Cut:
-    """Windows of recordings, and messages about what was left out."""
+    """Windows of recordings, and messages about left-out data."""
 
     windows: Dataset
     warnings: tuple[str, ...]
@@ -80,7 +81,7 @@ class _Windows:
 def load(sources: Sequence[Path], window: Window, labels: Labels, group: str | None = None) -> Cut:
     """Returns the windows of files and patterns, as rows of `window.feature_names`.
 
-    `Dataset.beside` holds the recording of each window, or what the column `group` says of it; `ids` its lines.
+    `Dataset.beside` holds the recording of each window, or its value of the column `group`; `ids` its lines.
 
     Raises:
         DataError: a file or column is missing, a recording is of two groups, or no window is complete.
@@ -105,7 +106,7 @@ def load(sources: Sequence[Path], window: Window, labels: Labels, group: str | N
 
 
 def _cut(path: Path, window: Window, label: str, own: str | None, group: str | None, warnings: list[str]) -> _Windows:
-    """Cuts one file; `own` is the label of all its samples, if they have no column for it."""
+    """Cuts one file; `own` is the label of all its samples if the file has no label column."""
     columns = (None if own is not None else label, window.recording, group)
     keep = list(dict.fromkeys(name for name in columns if name is not None))
     found = _read(path, window, keep, warnings)
@@ -166,10 +167,10 @@ def _samples(path: Path, parser: WindowParser, keep: Sequence[str]) -> Iterator[
 
 
 def _labels_of(labels: Labels, paths: Sequence[Path]) -> dict[Path, str]:
-    """Returns the label of each file, if it is not in the file.
+    """Returns the label of each file, from its folder or the CSV file of labels.
 
     Raises:
-        DataError: a file has none.
+        DataError: a file has no label.
     """
     if labels.by_file is None:
         return {}
@@ -190,7 +191,7 @@ def _labels_of(labels: Labels, paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def _require_one_group(names: Sequence[str], groups: Sequence[str], source: str) -> None:
-    """Checks that all windows of a recording are of one group: then no split divides them."""
+    """Checks that all windows of a recording are in one group, so that no split divides a recording."""
     seen: dict[str, str] = {}
     for name, group in zip(names, groups):
         if seen.setdefault(name, group) != group:

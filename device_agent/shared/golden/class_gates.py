@@ -20,10 +20,10 @@ def failures(gates: Gates, classes: Sequence[str], support: Sequence[int], right
     """Returns the gates on classes that these counts miss.
 
     Args:
-        gates: of the release.
+        gates: the gates of the release.
         classes: the labels, as text.
-        support: evaluation rows of each class.
-        right: how many of them were answered right.
+        support: number of evaluation rows of each class.
+        right: number of them with the right answer.
     """
     measured = (*_balanced(gates, support, right), *_recalls(gates, classes, support, right))
     return (*measured, *_unseen(gates, classes, support))
@@ -70,9 +70,9 @@ def _unseen(gates: Gates, classes: Sequence[str], support: Sequence[int]) -> tup
 
 
 def worse(gates: Gates, compared: Compared | None, running: ReleaseRef | None = None) -> tuple[str, ...]:
-    """Returns the classes whose recall falls, from the release before, by more than the gate allows.
+    """Returns the classes whose recall, compared with the running release, falls by more than the gate allows.
 
-    Without a comparison, the gate is missed if there is a `running` release.
+    If there is a `running` release but no comparison, the gate is missed.
     """
     if gates.not_worse_than is None or (compared is None and running is None):
         return ()

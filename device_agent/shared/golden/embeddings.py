@@ -1,8 +1,8 @@
 """Judges the rows that a device makes itself.
 
-Stages run in other kernels on each processor, so a device's row lies a little beside the host's. Three things are
-counted apart: how far the rows lie from the host's, whether the search on the device's own rows is exact, and whether
-the labels agree. No runtime, no I/O.
+Processors run the stages with different kernels, so a device's row differs a little from the host's. Counts three
+things separately: how far the rows are from the host's, whether the search on the device's own rows is exact, and
+whether the labels agree. No runtime, no I/O.
 
 Which labels must agree follows from the triangle inequality. Distances here are metric (`judge.base_distance`). A row
 that moves by s changes each of its distances by s at most. Let d_1 <= d_2 <= ... be the host's distances, k the number
@@ -41,11 +41,11 @@ def judge_embeddings(
 
     Args:
         golden: the host's rows, with neighbours listed up to twice the allowed error beyond the k-th.
-        info: of the model.
+        info: knn.json of the model.
         label: (n,) the device's answers to its own rows.
         moved: (n,) distances in model space from the host's rows to the device's.
         wrong_search: rows of the device on which its search is not exact.
-        margin: of the release, in which `golden.tolerance` is measured.
+        margin: the margin of the release; `golden.tolerance` is a multiple of it.
     """
     bound = 0.0 if info.input is None else info.input.bound
     unit = np.maximum(golden.tolerance / margin, np.finfo(np.float64).tiny)
@@ -64,7 +64,7 @@ def judge_embeddings(
 
 
 def failures(found: EmbeddingCheck) -> tuple[str, ...]:
-    """Returns what a release misses by its device's own rows."""
+    """Returns the gates that a release misses on the rows that the device computed itself."""
     said = []
     if found.above:
         error = f"the largest error is {found.largest_error:.3g}, the bound {found.bound:g}"

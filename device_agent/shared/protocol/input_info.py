@@ -14,8 +14,8 @@ from device_agent.shared.protocol.record import record
 class Window:
     """Windows of samples, which are a model's rows (`device_agent.shared.windows`).
 
-    A line has the numbers `columns`, and `time` if it is not one of them. A step of the time above `gap` or below 0, a
-    line that is bad or missing, and another value in the column `recording` break a window.
+    A sample is a line with the numbers `columns`, and `time` if that is not one of them. These make a gap, which no
+    window spans: a time step above `gap` or below 0, a bad or missing line, a new value in the column `recording`.
     """
 
     columns: tuple[str, ...]
@@ -39,7 +39,7 @@ class Window:
 
     @property
     def size(self) -> int:
-        """Numbers of a window, without times."""
+        """How many numbers a window has, without times."""
         return self.rows * len(self.columns)
 
     @property
@@ -50,11 +50,11 @@ class Window:
 
 @record
 class Stage:
-    """One `.tflite` file before the search: from an array of numbers to another one.
+    """One `.tflite` file that runs before the search: maps one array of numbers to another.
 
     With `frames`, it runs on windows of that many rows of its input, each `hop` rows after the one before; else once on
-    all of it. Its output is taken times `multiply` plus `add`. `shape` and `dtype` are those of its input tensor; -1
-    stands for a length that is open.
+    all rows. The output times `multiply`, plus `add`, is the result. `shape` and `dtype` are those of the input
+    tensor; -1 stands for a length that the file leaves open.
     """
 
     file: str  # stage-1.tflite, ...
@@ -83,7 +83,7 @@ class Audio:
 class Image:
     """Pictures as the first stage takes them: (height, width) of `size`, each number (pixel - mean) / std.
 
-    Pixels are from 0 to 255; `mean` and `std` have one number, or one a channel.
+    Pixels are from 0 to 255; `mean` and `std` have one number, or one for each channel.
     """
 
     size: tuple[int, int]
@@ -99,12 +99,12 @@ Pool = Literal["mean", "max", "min", "std"]
 
 @record
 class Input:
-    """How a raw input becomes a row of the search: stages in order, then statistics that make one row of many.
+    """How a raw input becomes a row for the search: by stages, then by `pool`, statistics over the first axis.
 
     With a window, the raw inputs are windows of samples; without stages, these are the rows.
 
-    `bound` is how far a device's row may lie from the host's in model space, as a share of the k-th distance, or of the
-    training rows' RMS distance from their mean if that is more.
+    `bound` is how far a device's row may be from the host's in model space, as a share of the k-th distance or of the
+    training rows' RMS distance from their mean, whichever is larger.
     `width` is how many numbers a flat input has, as a line of CSV, and `columns` are their names; None and empty where
     inputs are files, or the names are default names.
     """
