@@ -104,7 +104,7 @@ def test_wrong_columns_labels_and_sources_are_refused_by_name(tmp_path: Path) ->
     with pytest.raises(UsageError, match="rows of other, not of m"):
         promote.plan(build, source.load(build), other, tmp_path)
     iris = parse("model: {name: m, data: {sklearn: iris}}", base=tmp_path).builds()[0]
-    with pytest.raises(UsageError, match="only to labelled rows in files"):
+    with pytest.raises(UsageError, match="names files of labelled rows"):
         promote.plan(iris, source.load(build), Collection(file, Columns("m", ("a",)), ()), tmp_path)
     promoted = plan(file, field_rows(1, "1"))
     promote.write(promoted)
