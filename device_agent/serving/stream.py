@@ -205,7 +205,7 @@ class _Answerer:
         self._next_counts = time.monotonic() + COUNTS_SECONDS
 
     def tell_gaps(self) -> None:
-        """Says on standard error what broke windows."""
+        """Reports on standard error the gaps that interrupted windows."""
         if self._loaded.model.info.window is not None and (said := self._rows.parser.gaps.describe()):  # type: ignore[attr-defined]
             print(f"device_agent: {self._name}: {said}", file=sys.stderr, flush=True)
 

@@ -54,7 +54,7 @@ def digest_of(rows: Iterable[LocalRow]) -> str:
 
 
 def label_of(text: str, classes: Sequence[Label]) -> Label | None:
-    """Returns the label for a text: one of `classes`, or a new one; None if it is not the number it must be."""
+    """Returns the label for a text: one of `classes`, or a new one; None if labels are numbers, but it is not one."""
     known = {str(label): label for label in classes}
     if text in known:
         return known[text]

@@ -129,7 +129,7 @@ def _add_reach(reach: argparse._ArgumentGroup, writes: bool) -> None:
 
 
 def add_provisioning(parser: argparse.ArgumentParser, *, also: str = "") -> None:
-    """Adds the options of provisioning; `also` adds to the help of `--key`."""
+    """Adds the options of provisioning; `also` is appended to the help of `--key`."""
     bare = parser.add_argument_group("what a bare device gets")
     bare.add_argument(
         "--key", **MANY, **PUB, help=f"public key to trust{also}; repeat it for more (default: deploy.yaml's)"

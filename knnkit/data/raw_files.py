@@ -126,7 +126,7 @@ def _of_table(file: Path, label: str, path: str, group: str | None) -> RawFiles:
 
 
 def _names(paths: Sequence[Path]) -> tuple[str, ...]:
-    """Returns the paths from the deepest folder that holds all of them."""
+    """Returns the paths, relative to the deepest folder that contains them all."""
     parents = [set(path.parents) for path in paths]
     common = max(set.intersection(*parents), key=lambda folder: len(folder.parts)) if parents else Path()
     return tuple(path.relative_to(common).as_posix().encode("utf-8", "replace").decode() for path in paths)

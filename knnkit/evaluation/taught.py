@@ -48,7 +48,7 @@ def contradicts(directory: Path, digest: str, lines: bytes, claim: TaughtCheck) 
 
 
 def over_both(own: Reference, joined: Joined) -> Reference:
-    """Returns the reference over the rows of a model, and after them the taught rows that take part."""
+    """Returns the reference over the training rows of a model, followed by the taught rows that it uses."""
     mapped = own.space.enter(joined.features)
     if own.space.metric == "cosine":  # a training row of zeros is marked in the other column than a query
         mapped[:, [-2, -1]] = mapped[:, [-1, -2]]

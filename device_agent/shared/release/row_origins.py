@@ -67,7 +67,7 @@ class Origins:
         return self.text[start : int(self.ends[index])].decode("utf-8", "replace") or None
 
     def index(self, row: int) -> int | None:
-        """Returns the number in the model of a row of the source; None if it is not among these rows."""
+        """Returns the index in the model of a row of the source; None if the model does not have the row."""
         if self.places is None:
             return row
         found = np.flatnonzero(self.places == row)

@@ -84,7 +84,7 @@ def _has_columns(line: bytes, wanted: set[str]) -> bool:
 
 
 def text_of(line: bytes) -> str:
-    """Returns a line as text.
+    """Decodes a line as text.
 
     Raises:
         BadInput: it is not UTF-8, or has other line endings; the hint converts the file.
