@@ -25,13 +25,17 @@ NOT_TO_START = {
 }  # fmt: skip
 
 
+#: What argparse loads by itself: from Python 3.14 on, for its colours.
+OF_PYTHON = {"dataclasses", "inspect"} if sys.version_info >= (3, 14) else set()
+
+
 def loaded_by(device: Device, *words: str) -> set[str]:
     argv = [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{_PROGRAM}"]
     command = [*argv, "--root", str(device.root), *words, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), check=False)
     assert done.returncode == 0, done.stderr
     found: list[str] = json.loads(done.stderr.splitlines()[-1])
-    return set(found)
+    return set(found) - OF_PYTHON
 
 
 def test_status_loads_nothing_that_it_does_not_need(device: Device, releases: Releases) -> None:

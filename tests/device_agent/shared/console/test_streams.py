@@ -23,9 +23,13 @@ def run(device: Device, redirections: str, *arguments: str, input: str = "") -> 
     return subprocess.run(shell, input=input, capture_output=True, text=True, timeout=60, env=device.env())
 
 
+#: Files of ROOT that a command which changes nothing else may write.
+KEPT = (constants.STARTS_FILE, constants.SEARCHES_FILE)
+
+
 def contents(root: Path) -> dict[str, bytes]:
-    """All files but the count of starts, which each `classify` writes."""
-    files = (path for path in sorted(root.rglob("*")) if path.is_file() and path.name != constants.STARTS_FILE)
+    """All files but the count of starts, which each `classify` writes, and the times of searches."""
+    files = (path for path in sorted(root.rglob("*")) if path.is_file() and path.name not in KEPT)
     return {str(path): path.read_bytes() for path in files}
 
 

@@ -26,11 +26,11 @@ def windows(releases: Releases) -> Path:
 
 
 def runner(path: Path, stage: Stage) -> StageRunner:
-    return StageRunner(stage, Loader.find(str(path), "tflite_runtime", 1).open(packed=True))
+    return StageRunner(stage, Loader.find(str(path), "auto", 1).open(packed=True))
 
 
 def one_by_one(path: Path, windows: list[np.ndarray]) -> np.ndarray:
-    interpreter = Loader.find(str(path), "tflite_runtime", 1).load(packed=True)
+    interpreter = Loader.find(str(path), "auto", 1).load(packed=True)
     place, out = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
     found = []
     for window in windows:
