@@ -121,7 +121,7 @@ def _bench(loaded: Loaded, seconds: float, threads: int, verify_ms: float, load_
         memory_bytes=board.resident_bytes(),
         peak_bytes=board.peak_bytes(),
         installed_bytes=installed_bytes(),
-        runtime=model.runtime,
+        runtime=loaded.signed.runtime,
         device=board.device_info(),
         governor=board.governor(),
         temperature=board.temperature(),
