@@ -167,8 +167,7 @@ def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
     if columns.neighbors:
         from device_agent.shared.release import row_origins
 
-        classes = neighbor_classes(signed.path)
-        classes = np.append(classes, taught.codes) if taught else classes
+        classes = np.append(neighbor_classes(signed.path), taught.codes if taught else ()).astype(np.int32)
         training = Training(classes, (row_origins.read(signed.path) or (None,))[0], local)
     if signed.info.window is not None and format != "npy":
         columns = with_marks(columns, signed.info.window)
