@@ -1,9 +1,8 @@
 """Finds the training rows that may be nearest, by blocks.
 
 Scores a block of the mapped rows at a time against all queries: by one matrix product, or by differences (manhattan,
-unless every column has two values).
-The k-th best score so far, and a proven bound on the error of scores, leave out nearly all rows. `exact` ranks the rest
-in float64. Needs no copy of the rows. Needs only NumPy.
+unless every column has two values). The k-th best score so far, and a proven bound on the error of scores, leave out
+nearly all rows. `exact` ranks the rest in float64. Needs no copy of the rows. Needs only NumPy.
 """
 
 from __future__ import annotations

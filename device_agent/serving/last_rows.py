@@ -1,8 +1,8 @@
 """The last rows that a stream answered.
 
-`enrol --last` teaches them. They lie in a file under /dev/shm, which is memory; only the owner may read it, and a
-file of another user is not read. It exists only while a stream runs whose release allows rows to be taught. Models with
-a table keep none: their raw cells are not at hand.
+`enrol --last` teaches them. They lie in a file under /dev/shm, which is memory. Only the owner may read it, and a file
+of another user is not read. It exists only while a stream runs whose release allows rows to be taught. Models with a
+table keep none: their raw cells are not at hand.
 """
 
 from __future__ import annotations

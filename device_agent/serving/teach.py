@@ -1,6 +1,6 @@
 """Teaches rows: what a release allows, and the journal.
 
-Reads, checks and writes in one step, under the journal's lock. Nothing is changed if a check fails.
+Checks and writes in one step, under the journal's lock. Nothing is changed if a check fails.
 """
 
 from __future__ import annotations
