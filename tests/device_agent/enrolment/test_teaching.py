@@ -108,6 +108,8 @@ def test_every_column_of_an_answer_knows_taught_rows(taught: Device) -> None:
     assert table["label"].tolist() == ["rose", "setosa"]
     assert table["id"].tolist() == [ids[0].encode(), b""]
     assert table["rows"][0].tolist() == [-1, -1, -1]
+    taught.run("classify", "--digest", "--output", str(file), input=npy.getvalue())
+    assert np.load(file)["id"].tolist() == [ids[0].encode(), b""]
 
 
 def test_status_of_the_rows_is_what_enrolled_prints(taught: Device) -> None:
