@@ -121,7 +121,7 @@ def _bench(loaded: Loaded, seconds: float, threads: int, verify_ms: float, load_
         memory_bytes=board.resident_bytes(),
         peak_bytes=board.peak_bytes(),
         installed_bytes=installed_bytes(),
-        runtime=model.runtime,
+        runtime=loaded.signed.runtime,
         device=board.device_info(),
         governor=board.governor(),
         temperature=board.temperature(),
@@ -132,12 +132,20 @@ def _bench(loaded: Loaded, seconds: float, threads: int, verify_ms: float, load_
 
 
 def _line_answerer(loaded: Loaded, golden: Golden) -> Callable[[int], Any]:
-    parser: Parser = CsvParser(loaded.model.info)
-    lines = [b",".join(str(value).encode() for value in row) + b"\n" for row in golden.rows]
-    if golden.raw:
+    info, chain = loaded.model.info, loaded.model.chain
+    lines = golden.raw.splitlines(keepends=True)
+    parser: Parser
+    if chain is not None:
+        from device_agent.shared.embedding.parsers import InputJsonParser
+
+        parser = InputJsonParser(info, chain)
+    elif lines:
         from device_agent.shared.features.parsers import TableJsonParser
 
-        parser, lines = TableJsonParser(loaded.model.info), golden.raw.splitlines(keepends=True)
+        parser = TableJsonParser(info)
+    else:
+        parser = CsvParser(info)
+        lines = [b",".join(str(value).encode() for value in row) + b"\n" for row in golden.rows]
     renderer = make_renderer(loaded, Columns(), "csv")
     return lambda index: renderer.render(loaded.model.classify(parser.parse(lines[index]).rows), 1, {})
 

@@ -9,7 +9,7 @@ model's k neighbours and the taught rows. Never reads the journal.
 from __future__ import annotations
 
 from math import sqrt
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +23,9 @@ from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.queries import check_rows, narrow, origin_of
+
+if TYPE_CHECKING:
+    from device_agent.shared.embedding.chain import Chain
 
 #: As in `exact`: how far beyond the k-th neighbour, in `tied`, a tie can reach.
 _CHAIN = 8
@@ -188,7 +191,7 @@ def _balls(rows: Float64, codes: NDArray[np.int32]) -> tuple[Float64, Float64]:
 
 
 class JoinedKNN:
-    """A model with the rows taught on a device; has the interface of `TfliteKNN`.
+    """A model with the rows taught on a device; classifies as `TfliteKNN` does.
 
     Args:
         signed: the model of the signed release.
@@ -208,9 +211,15 @@ class JoinedKNN:
         self._origin = origin_of(signed.info.origin)
         self._new_classes = len(self.info.classes) - len(signed.info.classes)
 
-    def __getattr__(self, name: str) -> Any:
-        """Returns an attribute of the signed model, such as `path`, `batch` or `runtime`."""
-        return getattr(self.signed, name)
+    @property
+    def batch(self) -> int:
+        """As `TfliteKNN.batch`."""
+        return self.signed.batch
+
+    @property
+    def chain(self) -> Chain | None:
+        """The stages of the model."""
+        return self.signed.chain
 
     def over(self, signed: TfliteKNN) -> JoinedKNN:
         """Returns the same rows joined with a replica of the model."""

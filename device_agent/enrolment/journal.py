@@ -30,6 +30,8 @@ MAX_BYTES = 32 << 20
 #: Bytes of forgotten rows and commands that are kept, so that they can be undone, beside as many as the rows take.
 SPARE = 256 << 10
 _KEY_BYTES = 32
+#: What to type where there are too many rows.
+FORGET_SOME = "python -m device_agent forget --last 1; or --label NAME, or --id ID"
 
 
 class Journal:
@@ -113,7 +115,7 @@ class Journal:
         line, code = records.encode(command, self._key, self._taught.code)
         if command["do"] == ENROL and self._taught.live_size + len(line) > MAX_BYTES:
             raise AgentError(
-                f"the taught rows would take more than {MAX_BYTES:,} bytes", reason="enrol-full", hint=_FORGET_SOME
+                f"the taught rows would take more than {MAX_BYTES:,} bytes", reason="enrol-full", hint=FORGET_SOME
             )
         durable.append(self.file, line, self._taught.size)
         done = self._taught.do(records.plain(command))
@@ -143,6 +145,3 @@ class Journal:
         hint = f"move it away, and teach the rows again: mv {folder} {folder}{durable.ASIDE}"
         said = f"the journal of taught rows, {self.file}, was changed: {why}"
         return DeviceUnfit(said, reason="enrolled-damaged", hint=hint)
-
-
-_FORGET_SOME = "python -m device_agent forget --last 1; or --label NAME, or --id ID"

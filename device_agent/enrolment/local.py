@@ -13,17 +13,17 @@ from device_agent.shared.protocol.errors import AgentError
 from device_agent.shared.release import row_origins
 
 
-def with_rows(root: Path, signed: TfliteKNN, digest: str) -> tuple[TfliteKNN | JoinedKNN, str]:
-    """Returns the model that answers under `root`, and a warning if the taught rows cannot be read.
+def with_rows(root: Path, signed: TfliteKNN, digest: str) -> tuple[JoinedKNN | None, str]:
+    """Returns the model with the rows taught under `root`, and a warning if the taught rows cannot be read.
 
-    If no taught row fits the release, it is `signed` itself. A damaged journal never stops the answers of the release.
+    If no taught row fits the release, the model is None. A damaged journal never stops the answers of the release.
     """
     try:
         rows = Journal(root).read()
     except (AgentError, OSError) as error:
-        return signed, f"{error}; the release answers without taught rows"
+        return None, f"{error}; the release answers without taught rows"
     joined = taking_part(signed, rows, digest)
-    return (JoinedKNN(signed, joined) if joined.rows else signed), ""
+    return (JoinedKNN(signed, joined) if joined.rows else None), ""
 
 
 def taking_part(signed: TfliteKNN, rows: list[LocalRow], digest: str) -> Joined:

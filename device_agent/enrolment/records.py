@@ -2,7 +2,8 @@
 
 A line is a message authentication code and a JSON object with `do`: `enrol` (`rows`), `forget` (`ids`), `undo`, or
 `kept` (`rows`) in a journal that was written again. Each code also covers the code before it (HMAC-SHA256), so that no
-line can be changed, removed or moved. One command is one line: after a crash, it took place or did not. No I/O.
+line can be changed or moved, and only the last ones can be removed. One command is one line: after a crash, it took
+place or did not. No I/O.
 """
 
 from __future__ import annotations
@@ -116,8 +117,8 @@ def replay(data: bytes, key: bytes) -> Taught:
 
 
 def _is_torn(rest: bytes) -> bool:
-    """Whether these bytes may be a write that a crash cut short: an incomplete line, or blocks of zeros."""
-    return b"\n" not in rest or b"\0" in rest
+    """Whether one write that a crash cut short leaves this: a part of a line, or one with zeros never written."""
+    return b"\n" not in rest[:-1] and (rest[-1:] != b"\n" or b"\0" in rest)
 
 
 def _code(key: bytes, before: str, body: bytes) -> str:

@@ -162,12 +162,12 @@ def _tell_once(said: str) -> None:
 
 def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
     """Returns the renderer of `format` for a loaded release."""
-    training, signed, info = None, loaded.signed, loaded.model.info
-    local = None if signed.info.enrol is None else Local(signed.info.n_train, getattr(loaded.model, "ids", ()))
+    training, signed, taught, info = None, loaded.signed, loaded.taught, loaded.model.info
+    local = None if signed.info.enrol is None else Local(signed.info.n_train, taught.ids if taught else ())
     if columns.neighbors:
         from device_agent.shared.release import row_origins
 
-        classes = np.append(neighbor_classes(signed.path), getattr(loaded.model, "codes", ())).astype(np.int32)
+        classes = np.append(neighbor_classes(signed.path), taught.codes if taught else ()).astype(np.int32)
         training = Training(classes, (row_origins.read(signed.path) or (None,))[0], local)
     if signed.info.window is not None and format != "npy":
         columns = with_marks(columns, signed.info.window)
@@ -197,7 +197,7 @@ def _run(table: _Table, renderer: Renderer, sink: Sink) -> int:
 def _rendered(table: _Table, renderer: Renderer) -> Iterator[tuple[int, bytes]]:
     """Yields (number of rows, rendered answers) of each block."""
     loaded, request = table.loaded, table.request
-    plain = not loaded.is_joined and loaded.model.info.targets is None and not loaded.ring
+    plain = not loaded.taught and loaded.model.info.targets is None and not loaded.ring
     if request.columns.labels_only and plain:
         for labels in label_all(loaded, table.blocks(), request.runtime, request.threads):
             yield len(labels), renderer.render_labels(labels, table.take())

@@ -23,7 +23,7 @@ from pathlib import Path
 
 #: Memory that every user may write, and that a restart of the board empties.
 MEMORY = Path("/dev/shm")  # noqa: S108 (the file must belong to this user, and is not followed if it is a link)
-_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _LINE = "{:>19} {:>19}\n"
 _SIZE = 40
 #: Most deaths that are remembered.
@@ -34,6 +34,20 @@ def memory_file(root: Path, kind: str = "") -> Path:
     """Returns the path of this user's file of a kind in memory, for a root."""
     name = hashlib.sha256(os.fsencode(root.absolute())).hexdigest()[:16]
     return MEMORY / f"knnkit-{os.geteuid()}-{name}{kind}"
+
+
+def open_memory(path: Path, access: int = os.O_RDWR | os.O_CREAT) -> int:
+    """Returns the descriptor of a file in memory.
+
+    Raises:
+        OSError: there is none, or another user put something there: every user may make files in this folder.
+    """
+    descriptor = os.open(path, access | _FLAGS, 0o600)
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+        os.close(descriptor)
+        raise PermissionError(f"{path} belongs to another user")
+    return descriptor
 
 
 class InFlight:
@@ -79,11 +93,8 @@ class InFlight:
         return ", ".join(f"{first}" if first == last else f"{first} to {last}" for first, last in self.died_at)
 
     def _open(self) -> None:
-        descriptor = os.open(self._path, _FLAGS, 0o600)
+        descriptor = open_memory(self._path)
         try:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
-                raise PermissionError
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.died_at = _ranges(os.pread(descriptor, _SIZE * _MOST, 0))
             kept = "".join(_LINE.format(*each) for each in self.died_at)

@@ -1,15 +1,14 @@
 """The last rows that a stream answered.
 
-`enrol --last` teaches them. They lie in a file under /dev/shm, which is memory; only the owner may read
-it. It exists only while a stream runs whose release allows rows to be taught. Models with a table keep none: their raw
-cells are not at hand.
+`enrol --last` teaches them. They lie in a file under /dev/shm, which is memory. Only the owner may read it, and a file
+of another user is not read. It exists only while a stream runs whose release allows rows to be taught. Models with a
+table keep none: their raw cells are not at hand.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import struct
 import zlib
 from pathlib import Path
@@ -18,17 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.serving.in_flight import memory_file
+from device_agent.serving.in_flight import memory_file, open_memory
 from device_agent.shared.enrolled import fingerprint
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.queries import row_type
-from device_agent.shared.safe_files import read_small
 
 #: Most rows that are kept.
 MOST = 16
 _HEAD = struct.Struct("<16sII")  # fingerprint of the columns, number of rows, CRC-32 of what follows
-_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _KIND = "-rows"
 
 
@@ -41,7 +38,8 @@ class LastRows:
         self._descriptor = -1
         if info.enrol is not None and info.table is None:
             with contextlib.suppress(OSError):
-                self._descriptor = _open(self._path)
+                self._descriptor = open_memory(self._path)
+                os.ftruncate(self._descriptor, 0)
 
     def keep(self, rows: NDArray[Any]) -> None:
         """Keeps (n, n_features) raw rows, and forgets the oldest beyond `MOST`."""
@@ -61,16 +59,6 @@ class LastRows:
                 self._path.unlink()
 
 
-def _open(path: Path) -> int:
-    descriptor = os.open(path, _FLAGS, 0o600)
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
-        os.close(descriptor)
-        raise PermissionError
-    os.ftruncate(descriptor, 0)
-    return descriptor
-
-
 def read(root: Path, info: KnnInfo, count: int) -> NDArray[Any]:
     """Returns the last (`count`, n_features) rows that a running stream answered.
 
@@ -81,7 +69,7 @@ def read(root: Path, info: KnnInfo, count: int) -> NDArray[Any]:
     size = MOST * info.n_features * dtype.itemsize
     for _ in range(10):  # the stream may be writing
         try:
-            data = read_small(memory_file(root, _KIND), _HEAD.size + size)
+            data = _read(memory_file(root, _KIND), _HEAD.size + size)
             columns, kept, code = _HEAD.unpack_from(data)
         except (OSError, struct.error):
             break
@@ -93,3 +81,11 @@ def read(root: Path, info: KnnInfo, count: int) -> NDArray[Any]:
         return np.frombuffer(body, dtype).reshape(kept, info.n_features)[-count:]
     said = f"--last: no running stream has answered {count} rows of this release ({MOST} are kept, none of a table)"
     raise BadInput(said, reason="no-rows", hint="--input FILE")
+
+
+def _read(path: Path, most: int) -> bytes:
+    descriptor = open_memory(path, os.O_RDONLY)
+    try:
+        return os.pread(descriptor, most, 0)
+    finally:
+        os.close(descriptor)

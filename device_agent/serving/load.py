@@ -41,27 +41,27 @@ _OF_KEYS = (Reason.UNKNOWN_KEY.value, Reason.NO_TRUSTED_KEYS.value)
 class Loaded:
     """A verified release with its model in memory; call `close` after use.
 
-    `model` answers with the rows taught on the device, `signed` without them; without such rows, they are the same.
-    `warning` says why taught rows take no part.
+    `taught` answers with the rows taught on the device, `signed` without them. `warning` says why taught rows take no
+    part.
     """
 
-    model: TfliteKNN | JoinedKNN
+    signed: TfliteKNN
     opened: OpenRelease
     verdict: Verdict
     stack: contextlib.ExitStack
-    signed: TfliteKNN
+    taught: JoinedKNN | None = None
     warning: str = ""
     ring: Ring | None = None  # keeps rows for people to label
 
     @property
-    def is_joined(self) -> bool:
-        """Whether taught rows take part in the answers."""
-        return self.model is not self.signed
+    def model(self) -> TfliteKNN | JoinedKNN:
+        """The model that answers now."""
+        return self.taught or self.signed
 
     def replica(self, runtime: str, threads: int) -> TfliteKNN | JoinedKNN:
         """Returns the same model once more, for another thread."""
         signed = load_model(self.opened, runtime, threads, search=self.signed.requested)
-        return signed if self.model is self.signed else self.model.over(signed)  # type: ignore[union-attr]
+        return self.taught.over(signed) if self.taught else signed
 
     @property
     def digest(self) -> str:
@@ -127,7 +127,7 @@ def load_kept(
         opened, verdict = open_kept(store, ref, stack)
         way = searches.read(store, ref.digest) if search is None else search
         signed = load_model(opened, runtime, threads, stream=stream, search=way)
-        return with_taught_rows(store, Loaded(signed, opened, verdict, stack, signed))
+        return with_taught_rows(store, Loaded(signed, opened, verdict, stack))
     except BaseException:
         stack.close()
         raise
@@ -151,10 +151,11 @@ def with_taught_rows(store: Store, loaded: Loaded) -> Loaded:
         return loaded
     from device_agent.enrolment.local import with_rows
 
-    model, warning = with_rows(store.root, loaded.signed, loaded.digest)
-    if loaded.ring:
-        loaded.ring.use(model.info)
-    return replace(loaded, model=model, warning=warning)
+    taught, warning = with_rows(store.root, loaded.signed, loaded.digest)
+    found = replace(loaded, taught=taught, warning=warning)
+    if found.ring:
+        found.ring.use(found.model.info)
+    return found
 
 
 def open_kept(store: Store, ref: ReleaseRef, stack: contextlib.ExitStack) -> tuple[OpenRelease, Verdict]:

@@ -53,7 +53,7 @@ class NpyRenderer:
         """Returns the bytes of `count` entries; NPY has no entry for a bad line."""
         if answers is None:
             return b""
-        if self._columns.labels_only and not self._values:
+        if not self.dtype.names:
             return self.render_labels(answers.label)
         table = self._table(answers.label)
         if self._values:

@@ -285,6 +285,7 @@ class _Answerer:
 
     def _switch(self) -> None:
         self._taught = stamp(self._journal)
+        self.save()  # the new release's ring counts from what this one wrote
         loaded = self._load()
         try:  # what can fail comes before the rows are read for the other model
             made = {name: make_renderer(loaded, self._request.columns, name) for name in self._renderers}
@@ -293,7 +294,6 @@ class _Answerer:
                 said = f"the release {loaded.digest[:12]} answers with other columns than this stream"
                 raise BadInput(said, hint="start the stream again")
             loaded.tell_warnings()
-            self.save()
             if not self._rows.follow(loaded.model.info, loaded.model.chain):
                 said = f"the release {loaded.digest[:12]} takes other columns or missing cells than this stream"
                 raise BadInput(said, hint="start the stream again")

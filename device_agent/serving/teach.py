@@ -1,6 +1,6 @@
 """Teaches rows: what a release allows, and the journal.
 
-Reads, checks and writes in one step, under the journal's lock. Nothing is changed if a check fails.
+Checks and writes in one step, under the journal's lock. Nothing is changed if a check fails.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from device_agent.enrolment import golden_labels, local
-from device_agent.enrolment.journal import Journal
+from device_agent.enrolment.joined import JoinedExact
+from device_agent.enrolment.journal import FORGET_SOME, Journal
 from device_agent.inference.tflite_knn import TfliteKNN
 from device_agent.serving import last_rows, taught_rows
 from device_agent.serving.batch import Request
@@ -30,7 +31,6 @@ from device_agent.system import clock
 
 _MAX_LABEL = 256
 _LIST = "python -m device_agent enrolled"
-_FORGET = "python -m device_agent forget --last 1; or --label NAME, or --id ID"
 
 
 def teach(store: Store, label: str, request: Request, holder: str, last: int | None = None) -> Taught:
@@ -101,7 +101,7 @@ def taking_part(store: Store, rows: list[LocalRow]) -> frozenset[str]:
     except AgentError:
         return frozenset()
     try:
-        return frozenset(getattr(loaded.model, "ids", ()))
+        return frozenset(loaded.taught.ids if loaded.taught else ())
     finally:
         loaded.close()
 
@@ -145,8 +145,6 @@ def _check(loaded: Loaded, before: list[LocalRow], rows: list[LocalRow], allowed
     old = local.taking_part(signed, before, loaded.digest)
     _require_room(Counter(str(row.label) for row in (*old.rows, *rows)), allowed, str(rows[0].label))
     new = local.taking_part(signed, [*before, *rows], loaded.digest)
-    from device_agent.enrolment.joined import JoinedExact
-
     kept = JoinedExact(signed.path, signed.info, new).kept
     if len(new.rows) != len(old.rows) + len(rows) or not kept[len(old.rows) :].all():
         raise BadInput("a row is out of the range of float32 in the model", hint="leave that row out")
@@ -162,7 +160,7 @@ def _require_room(counts: Counter[str], allowed: Enrol, label: str) -> None:
         said = f"that would be {counts[label]:,} taught rows of {label}; the release allows {most:,}"
     else:
         return
-    raise Refused(said, reason="enrol-full", hint=_FORGET)
+    raise Refused(said, reason="enrol-full", hint=FORGET_SOME)
 
 
 def _require_golden_labels(loaded: Loaded, signed: TfliteKNN, old: Any, new: Any) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from device_agent.system import durable
 #: Most bytes of the rows together; the oldest are left out.
 MAX_BYTES = 8 << 20
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_TYPES = {"id": str, "kind": str, "time": int, "answer": int | str, "distance": float, "row": list, "digest": str}
 
 Entry = dict[str, Any]
 
@@ -139,7 +141,7 @@ class _Content:
         """Returns the last rows of each kind, and the last in each seat of the sample, in the order of the file."""
         kinds: dict[str, dict[Any, tuple[int, Entry]]] = {kind: {} for kind in keep.sizes}
         for place, entry in enumerate(map(_parse, self.data.splitlines())):
-            if entry.get("kind") in kinds and isinstance(entry.get("id"), str) and isinstance(entry.get("row"), list):
+            if _is_row(entry) and entry["kind"] in kinds:
                 there, key = kinds[entry["kind"]], entry.get("seat", entry["id"])
                 there.pop(key, None)
                 there[key] = place, entry
@@ -148,9 +150,20 @@ class _Content:
         return [entry for _, entry in sorted(last, key=lambda each: each[0])]
 
 
+def _is_row(entry: Entry) -> bool:
+    """Whether an object has the keys that `serving.ring` writes, each of its type."""
+    return isinstance(entry.get("seat", 0), int) and all(isinstance(entry.get(key), of) for key, of in _TYPES.items())
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(found := float(text)):
+        raise ValueError(text)
+    return found
+
+
 def _parse(line: bytes) -> Entry:
     try:
-        found = json.loads(line)
+        found = json.loads(line, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -89,6 +89,11 @@ class EnrolConfig(Section):
     drop: bool = False
     """Whether rows that were taught under another release take no part in the answers."""
 
+    @property
+    def info(self) -> Enrol:
+        """The same for knn.json."""
+        return Enrol(**self.model_dump())
+
 
 class GoldenConfig(Section):
     """The rows that every device answers before it keeps the release."""
@@ -139,8 +144,3 @@ class GatesConfig(Section):
     """Longest median time of one row, in milliseconds; default: no gate."""
     margin: Annotated[float, Example("1e-5")] = Field(default=1.0e-5, gt=0.0, lt=0.1)
     """Neighbours whose distances differ by less than this share of the data's scale may swap on other processors."""
-
-
-def teaching_of(enrol: EnrolConfig | None) -> Enrol | None:
-    """Returns `enrol` as knn.json has it."""
-    return None if enrol is None else Enrol(**enrol.model_dump())

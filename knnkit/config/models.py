@@ -111,6 +111,12 @@ class ModelConfig(Section):
         return self.label_sets if isinstance(self.label_sets, tuple) else (self.label_sets,)
 
     @property
+    def allowances(self) -> dict[str, Any]:
+        """What the model allows a device, by the keys of knn.json."""
+        keep, enrol = self.keep.info if self.keep else None, self.enrol.info if self.enrol else None
+        return {"keep": keep, "enrol": enrol, "ignore_extra": self.ignore_extra}
+
+    @property
     def measured_on(self) -> float | TestFile:
         """The held-out rows on which the model is measured: a share of its rows, or a separate file."""
         return self.split if isinstance(self.split, TestFile) else self.test

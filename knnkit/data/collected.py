@@ -104,7 +104,7 @@ def merge(path: Path, columns: Columns, rows: Iterable[FieldRow]) -> int:
         DataError: the file holds rows with other columns.
         UsageError: `merge` did not write the file, or it cannot be written.
     """
-    with _alone(path.parent):
+    with _alone(path.parent) as folder:
         there = read(path) if path.exists() else Collection(path, columns, ())
         if there.columns != columns:
             hint = "knnkit collect --output OTHER"
@@ -115,6 +115,7 @@ def merge(path: Path, columns: Columns, rows: Iterable[FieldRow]) -> int:
         new = len(merged) - len(there.rows)
         if new or _journal(path).exists():
             _write(path, columns, tuple(merged.values()))
+            os.fsync(folder)
             _journal(path).unlink(missing_ok=True)
     return new
 
@@ -122,13 +123,14 @@ def merge(path: Path, columns: Columns, rows: Iterable[FieldRow]) -> int:
 def add_label(path: Path, row: str, label: str | None) -> None:
     """Sets the label of the row with this id; None removes it. The change is on the disk when this returns."""
     line = json.dumps({"id": row, "label": label}).encode() + b"\n"
-    with _alone(path.parent):
+    with _alone(path.parent) as folder:
         descriptor = os.open(_journal(path), os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             size = os.fstat(descriptor).st_size
             torn = size and os.pread(descriptor, 1, size - 1) != b"\n"
             os.write(descriptor, b"\n" * bool(torn) + line)
             os.fsync(descriptor)
+            os.fsync(folder)
         finally:
             os.close(descriptor)
 
@@ -149,11 +151,12 @@ def _given(path: Path) -> dict[str, str | None]:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path) -> Iterator[int]:
+    """Locks the folder, and yields its descriptor."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 
@@ -174,8 +177,8 @@ def _write(path: Path, columns: Columns, rows: Sequence[FieldRow]) -> None:
     table = pyarrow.table(arrays).replace_schema_metadata({_KEY: json.dumps(known)})
     try:
         with whole_file(path) as file:
+            os.fchmod(file.fileno(), 0o600)
             parquet.write_table(table, file)
-        path.chmod(0o600)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror or error}") from None
 

@@ -70,9 +70,7 @@ def build_model(
     inputs: str = "",
     measure: Measure | None = None,
     table: model_info.Table | None = None,
-    ignore_extra: bool = False,
     input: input_info.Input | None = None,
-    teaching: model_info.Enrol | None = None,
     golden: Origins = _UNKNOWN,
 ) -> BuiltModel:
     """Builds the classifier `spec` over the rows of `training`.
@@ -86,8 +84,6 @@ def build_model(
         inputs: digest of the build's inputs, stored in knn.json.
         measure: evaluates the reference; the result is stored in knn.json.
         table: how the rows were made from raw columns; stored in knn.json.
-        ignore_extra: whether rows may have columns that the model does not use.
-        teaching: which rows may be taught on a device.
         input: the stages that made the rows; stored in knn.json.
         golden: where the golden rows come from.
 
@@ -99,8 +95,8 @@ def build_model(
     enrolment = enrol(training, fit_scaler(training.rows, spec.scale), spec.metric)
     groups = training.beside if input is not None and input.window is not None else None
     how: dict[str, Any] = {"margin": margin, "seed": seed, "inputs": inputs, "measure": measure, "golden": golden}
-    how |= {"table": table, "ignore_extra": ignore_extra, "input": input, "teaching": teaching, "groups": groups}
-    return build_enrolled(spec, enrolment, held_out, training=origins_of(training), **how)
+    how |= {"table": table, "input": input, "groups": groups, "training": origins_of(training)}
+    return build_enrolled(spec, enrolment, held_out, **how)
 
 
 @needs_build_extra()
@@ -114,9 +110,7 @@ def build_enrolled(
     inputs: str = "",
     measure: Measure | None = None,
     table: model_info.Table | None = None,
-    ignore_extra: bool = False,
     input: input_info.Input | None = None,
-    teaching: model_info.Enrol | None = None,
     training: Origins | None = None,
     golden: Origins = _UNKNOWN,
     spare: Dataset | None = None,
@@ -133,7 +127,7 @@ def build_enrolled(
         BuildError: the model cannot be built as asked.
         MissingDependency: a package of `knnkit[build]` is not installed.
     """
-    if teaching is not None and enrolment.targets is not None:
+    if spec.enrol is not None and enrolment.targets is not None:
         raise BuildError("enrol: a device cannot be taught rows of a regression", hint="leave enrol out")
     reference = make_reference(spec, enrolment, held_out, margin=margin, seed=seed, spare=spare, groups=groups)
     measured = None if measure is None else measure(reference, enrolment.classes)
@@ -170,11 +164,11 @@ def build_enrolled(
         near=model.near,
         origin=None if origin is None else tuple(origin.tolist()),
         table=table,
-        ignore_extra=ignore_extra,
+        ignore_extra=spec.ignore_extra,
         keep=spec.keep,
         input=input,
         targets=targets if isinstance(targets, model_info.Targets) else None,
-        enrol=teaching,
+        enrol=spec.enrol,
     )
     require_keepable(info)
     info = replace(info, schema=lowest_schema(info))

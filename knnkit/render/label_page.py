@@ -1,7 +1,7 @@
 """Page on which a person gives labels to rows.
 
-One row with its nearest training rows, and a button for each label. Every value is escaped. One script,
-which the page's nonce allows, turns keys into clicks.
+One row with its nearest training rows, and a button for each label. Every value is escaped. One script, which the
+page's nonce allows, turns keys into clicks.
 """
 
 from __future__ import annotations

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol.constants import Metric, Scale
 from device_agent.shared.protocol.input_info import Window
-from device_agent.shared.protocol.model_info import Enrol, Evaluation, Gates, KnnInfo, Reduced, Table, Targets
+from device_agent.shared.protocol.model_info import Evaluation, Gates, KnnInfo, Reduced, Table, Targets
 from device_agent.shared.regression import spreads
 from device_agent.shared.release.row_origins import Origins
-from knnkit.config.answer_models import ReduceConfig, teaching_of
+from knnkit.config.answer_models import ReduceConfig
 from knnkit.config.parse import Build, FileData, SkopsData, TestFile
 from knnkit.data import columns, precision
 from knnkit.data.dataset import Dataset
@@ -57,10 +57,8 @@ class Material:
         warnings: messages for the person who builds.
         how: how rows were held out; empty where nothing is measured.
         table: how the rows were made from raw columns; None for rows of plain numbers.
-        ignore_extra: whether a device ignores columns that the model does not use.
         embedder: the stages that made the rows; None without stages.
         window: how windows of samples are cut; None if inputs are not windows.
-        teaching: which rows may be taught on a device.
         agreement: smallest share of test rows to which model and imported classifier give the same answer; None: any.
         whole: the material with all training rows, if `reduce` chose some of them.
         spare: the training rows that `reduce` left out.
@@ -75,10 +73,8 @@ class Material:
     warnings: tuple[str, ...] = ()
     how: str = ""
     table: Table | None = None
-    ignore_extra: bool = False
     embedder: Embedder | None = None
     window: Window | None = None
-    teaching: Enrol | None = None
     agreement: float | None = None
     whole: Material | None = None
     spare: Dataset | None = None
@@ -120,8 +116,7 @@ class Material:
         """
         before = None if self.whole is None else self.whole._without_sets().build(Gates(gates.margin), seed=seed)
         how: dict[str, Any] = {"margin": gates.margin, "seed": seed, "inputs": inputs, "measure": self._measure}
-        how |= {"table": self.table, "ignore_extra": self.ignore_extra, "teaching": self.teaching}
-        how["input"] = input_of(self.window, self.embedder)
+        how |= {"table": self.table, "input": input_of(self.window, self.embedder)}
         limit = min(golden_rows or MAX_ROWS, self._most_golden)
         how["golden"] = origins_of(draw_rows(self.held_out, self.training, seed=seed, limit=limit))
         if self.imported is None and before is None:
@@ -259,7 +254,7 @@ def load(build: Build) -> Material:
         said = "gates: {agreement} compares a fitted scikit-learn estimator with the model, and `data` has none"
         raise BuildError(said, hint="data: {skops: model.skops}, or leave agreement out")
     spec = KnnSpec(model.name, model.k, model.metric, model.weights, model.scale, model.reject, model.coverages)
-    spec = replace(spec, keep=model.keep.info if model.keep else None)
+    spec = replace(spec, **model.allowances)
     found = load_rows(build)
     divided, everything, warnings = divide_rows(build, found), found.rows, found.warnings
     if isinstance(model.data, FileData) and model.data.features is None and model.input is None:
@@ -273,8 +268,7 @@ def load(build: Build) -> Material:
         warnings += faults.find(training, held_out)
         if "scale" not in model.model_fields_set:
             warnings += unscaled.find(training, model.k, model.metric, model.weights)
-    material = Material(spec, training, held_out, None, warnings, divided.how, table, model.ignore_extra)
-    material = replace(material, embedder=found.embedder, window=found.window, teaching=teaching_of(model.enrol))
+    material = Material(spec, training, held_out, None, warnings, divided.how, table, found.embedder, found.window)
     return material if model.reduction is None else _reduce(material, model.reduction, model.seed)
 
 
@@ -323,13 +317,10 @@ def _load_imported(build: Build, data: SkopsData) -> Material:
             said = f"{test.file}: {len(names)} features beside the label {label_of(build)!r}, but "
             raise DataError(f"{said}{data.skops} takes {width}")
         found = replace(found, enrolment=replace(found.enrolment, feature_names=names))
-    found = replace(
-        found, spec=replace(found.spec, label_sets=model.coverages, keep=model.keep.info if model.keep else None)
-    )
+    found = replace(found, spec=replace(found.spec, label_sets=model.coverages, **model.allowances))
     if held_out is not None and len(held_out.target_names) == len(found.enrolment.target_names):
         found = replace(found, enrolment=replace(found.enrolment, target_names=held_out.target_names))
-    material = replace(of_imported(found, held_out), agreement=build.gates.agreement)
-    return replace(material, ignore_extra=model.ignore_extra, teaching=teaching_of(model.enrol))
+    return replace(of_imported(found, held_out), agreement=build.gates.agreement)
 
 
 def of_imported(imported: Fitted, held_out: Dataset | None) -> Material:

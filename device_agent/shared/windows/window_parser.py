@@ -1,7 +1,7 @@
 """Parser of samples: lines become windows.
 
 Reads lines of samples by the rules of plain rows, and returns the windows that they complete. A bad line is reported,
-and no window contains it. Loaded only for a model with windows.
+and no window contains it; a window that the stages refuse is reported, too. Loaded only for a model with windows.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.input_info import Window
 from device_agent.shared.protocol.record import record
 from device_agent.shared.tabular.csv_reader import CsvParser
@@ -30,13 +31,15 @@ _MOST_BYTES = 1 << 23
 class Cut:
     """Windows as (m, rows * columns) rows, with position and line of their last samples, and their marks.
 
-    The marks become columns of the answers: first and last line, and first and last time if samples have a time.
+    The marks become columns of the answers: first and last line, and first and last time if samples have a time. `bad`
+    has the last line of each window that the stages refuse, and why.
     """
 
     rows: NDArray[Any]
     ends: Sequence[int]
     last: Sequence[int]
-    marks: list[Sequence[Any]]
+    marks: Sequence[Sequence[Any]]
+    bad: Sequence[tuple[int, str]] = ()
 
 
 @record
@@ -142,6 +145,7 @@ class WindowParser:
         named = self._window.recording and self._place_of_name < len(found.kept)
         cut = self.cut(found.rows, found.lines, found.kept[self._place_of_name] if named else None)
         kept = [[column[end] for end in cut.ends] for column in found.kept[: len(self._keep)]]
+        bad += cut.bad
         return Parsed(cut.rows, len(cut.rows), {}, found.hint, [*cut.marks, *kept], cut.last, bad, len(found.rows))
 
     def read(self, block: bytes) -> Parsed:
@@ -151,14 +155,21 @@ class WindowParser:
         return found
 
     def arrays(self, arrays: Iterable[NDArray[Any]]) -> Iterator[Cut]:
-        """Cuts arrays of samples. NaN or infinity makes a gap, as a bad line does. Lines count from 0."""
+        """Cuts arrays of samples. NaN or infinity makes a gap, as a bad line does. Lines count from 0.
+
+        Raises:
+            BadInput: the stages refuse a window.
+        """
         before = 0
         for wide in arrays:
             for part in self.parts(len(wide)):
                 samples = wide[part].astype(np.float64)
                 with np.errstate(over="ignore"):
                     good = np.isfinite(samples.astype(np.float32)).all(axis=1)
-                yield self.cut(samples[good], (before + part.start + np.flatnonzero(good)).tolist())
+                cut = self.cut(samples[good], (before + part.start + np.flatnonzero(good)).tolist())
+                if cut.bad:
+                    raise BadInput("rows[{}]: {}".format(*cut.bad[0]))
+                yield cut
             before += len(wide)
 
     def why_empty(self) -> str:
@@ -178,6 +189,17 @@ class WindowParser:
             marks += [windows[:, 0, place].tolist(), windows[:, -1, place].tolist()]
         with np.errstate(over="ignore"):
             rows = windows[:, :, :width].reshape(len(windows), window.size).astype(self.dtype)
-        if self.chain is not None and len(rows):
-            rows = np.array([self.chain.embed(row) for row in rows], self.dtype)
-        return Cut(rows, ends.tolist(), last, marks)
+        found = Cut(rows, ends.tolist(), last, marks)
+        return found if self.chain is None or not len(rows) else self._embedded(found, self.chain)
+
+    def _embedded(self, cut: Cut, chain: Chain) -> Cut:
+        made, good, bad = [], [], []
+        for place, row in enumerate(cut.rows):
+            try:
+                made.append(chain.embed(row))
+                good.append(place)
+            except BadInput as error:
+                bad.append((cut.last[place], f"the window that ends here: {error}"))
+        ends, last, *marks = ([column[place] for place in good] for column in (cut.ends, cut.last, *cut.marks))
+        rows = np.array(made, self.dtype) if made else cut.rows[:0]
+        return Cut(rows, ends, last, marks, bad)

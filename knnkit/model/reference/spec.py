@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from device_agent.shared.protocol.constants import Metric, Scale, Weights, is_name
-from device_agent.shared.protocol.model_info import Keep
+from device_agent.shared.protocol.model_info import Enrol, Keep
 from knnkit.errors import BuildError
 
 #: Key of `reject` for the classes without a share of their own.
@@ -29,6 +29,8 @@ class KnnSpec:
             never answers "unknown".
         label_sets: coverages of the label sets that the model can answer with.
         keep: which rows a device keeps for people to label; None: none.
+        enrol: what may be taught on a device; None: nothing.
+        ignore_extra: whether a device ignores columns that the model does not know.
     """
 
     name: str
@@ -39,6 +41,8 @@ class KnnSpec:
     reject: float | Mapping[str, float] | None = None
     label_sets: tuple[float, ...] = ()
     keep: Keep | None = None
+    enrol: Enrol | None = None
+    ignore_extra: bool = False
 
     def __post_init__(self) -> None:
         if not is_name(self.name):

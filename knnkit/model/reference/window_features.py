@@ -18,8 +18,6 @@ Feature = tuple[str, int]
 SPECTRUM = "spectrum"
 #: mean, std (of n, not n - 1), min, max, rms; sign changes of neighbouring samples, where 0 is positive.
 STATISTICS = ("mean", "std", "min", "max", "rms", "zero_crossings")
-#: Longest window with a spectrum: its graph holds rows^2 numbers.
-MOST_ROWS = 2048
 _UNIT = 2.0**-24
 
 

@@ -17,7 +17,9 @@ from support.releases import Releases
 
 from device_agent import cli
 from device_agent.commands import COMMANDS
-from device_agent.diagnostics import doctor, status
+from device_agent.diagnostics import bench, doctor, status
+from device_agent.serving.load import answering, load_kept
+from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.documents import History, HistoryEntry, Status, TrustedKeys
 from device_agent.shared.protocol.errors import AgentError
@@ -277,3 +279,16 @@ def test_help_loads_nothing_heavy(device: Device) -> None:
     loaded = done.stdout.decode().split()
     assert "device_agent.cli" in loaded
     assert {"numpy", "cryptography", "tflite_runtime", "ai_edge_litert"} & set(loaded) == set()
+
+
+@pytest.mark.parametrize("name", ["motion-long", "pixels", "plants-taught", "iris"])
+def test_bench_answers_the_lines_of_a_model_s_own_inputs(name: str, tmp_path: Path, releases: Releases) -> None:
+    device = Device(tmp_path / "root", releases)
+    device.install(releases[name])
+    store = Store(device.root)
+    loaded = load_kept(store, answering(store).release)
+    golden = Golden.from_bytes(loaded.opened.read(constants.GOLDEN_FILE))
+    labels, ask = [*map(str, loaded.signed.info.classes), constants.UNKNOWN_LABEL], bench._line_answerer(loaded, golden)
+    found = [ask(place).decode().strip().split(",")[0] for place in range(10)]
+    loaded.close()
+    assert found == [labels[code] for code in golden.label[:10].tolist()]

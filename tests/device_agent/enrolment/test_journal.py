@@ -129,6 +129,8 @@ def changed(data: bytes) -> dict[str, bytes]:
     lines = data.splitlines(keepends=True)
     found = {f"byte {at}": data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :] for at in range(0, len(data) - 1, 7)}
     found |= {f"without line {n}": b"".join(lines[:n] + lines[n + 1 :]) for n in range(len(lines) - 1)}
+    found |= {f"zeros in line {n}": b"".join([*lines[:n], bytes(80), b"\n", *lines[n + 1 :]]) for n in range(2)}
+    found |= {"zeros, then another line": b"".join([lines[0], bytes(9), *lines[1:]])}
     found |= {"lines in another order": b"".join([lines[1], lines[0], lines[2]])}
     found |= {"a line twice": data + lines[1], "a line of its own": data + b"0" * 64 + b' {"do":"undo"}\n'}
     return found

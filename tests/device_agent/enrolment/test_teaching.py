@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import os
 import shutil
 import threading
 from collections import Counter
@@ -21,6 +22,7 @@ from support.device_stream import Stream
 from support.releases import Releases
 
 from device_agent import cli
+from device_agent.serving.in_flight import memory_file
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.protocol.reports import Certificate, TaughtCheck
@@ -106,6 +108,8 @@ def test_every_column_of_an_answer_knows_taught_rows(taught: Device) -> None:
     assert table["label"].tolist() == ["rose", "setosa"]
     assert table["id"].tolist() == [ids[0].encode(), b""]
     assert table["rows"][0].tolist() == [-1, -1, -1]
+    taught.run("classify", "--digest", "--output", str(file), input=npy.getvalue())
+    assert np.load(file)["id"].tolist() == [ids[0].encode(), b""]
 
 
 def test_status_of_the_rows_is_what_enrolled_prints(taught: Device) -> None:
@@ -310,6 +314,23 @@ def test_what_a_stream_answered_last_is_taught(taught: Device) -> None:
     rows = [json.loads(line)["row"] for line in taught.run("enrolled", "--json").out.splitlines()]
     assert rows == [[9, 9, 9, 9], [9.1, 9, 9, 9]]
     refuse(taught, "no-rows", "enrol", "--label", "rose", "--last")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a file to somebody else")
+def test_rows_that_another_user_put_there_are_not_taught(taught: Device) -> None:
+    path = memory_file(taught.root, "-rows")
+    with Stream(taught, "--json") as stream:
+        stream.ask("9,9,9,9")
+        forged = path.read_bytes()
+        stream.finish()
+    path.write_bytes(forged)
+    try:
+        os.chown(path, 65534, 65534)
+        refuse(taught, "no-rows", "enrol", "--label", "rose", "--last")
+        os.chown(path, 0, 0)
+        assert taught.ask("enrol", "--label", "rose", "--last")["rows"] == 1
+    finally:
+        path.unlink()
 
 
 def test_no_answer_is_lost_or_mixed_while_labels_come_and_go(taught: Device) -> None:

@@ -203,6 +203,22 @@ def test_a_file_cut_at_any_byte_is_read_and_continued(tmp_path: Path) -> None:
         assert all(json.loads(line) for line in path.read_bytes().splitlines()[-2:])
 
 
+def test_a_damaged_line_counts_for_nothing_and_stops_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "ring"
+    good = {"id": "1", "kind": "random", "time": 1, "answer": 1, "distance": 1.0, "row": [1], "digest": "d", "seat": 0}
+    generation, _ = ring_file.begin(path, KEEP)
+    ring_file.add(path, generation, KEEP, [good], 1)
+    wrong = [{**good, key: value} for key in good for value in ([], {}, None)]
+    lines = [json.dumps(each) for each in wrong if each["row"] != []]
+    lines += [json.dumps({**good, "row": [number]}).replace('"1e999"', "1e999") for number in (np.nan, "1e999")]
+    with path.open("a") as file:
+        file.write("".join(f"{line}\n" for line in lines))
+    assert ring_file.read(path) == [good]
+    for step in range(60):  # the file is written again
+        assert ring_file.add(path, generation, KEEP, [good], step)
+    assert ring_file.read(path) == [good]
+
+
 def test_processes_that_write_at_the_same_time_lose_no_row(tmp_path: Path) -> None:
     path, keep = tmp_path / "ring", Keep(unknown=150)
     generation, _ = ring_file.begin(path, keep)
@@ -210,6 +226,7 @@ def test_processes_that_write_at_the_same_time_lose_no_row(tmp_path: Path) -> No
     def work(name: str) -> None:
         for number in range(50):
             entry = {"id": f"{name}{number}", "kind": "unknown", "time": number, "row": [1.0] * 40}
+            entry |= {"answer": "a", "distance": 1.0, "digest": "d"}
             assert ring_file.add(path, generation, keep, [entry], 0)
 
     threads = [threading.Thread(target=work, args=(name,)) for name in "abc"]

@@ -57,6 +57,22 @@ def test_a_crash_while_a_label_is_written_loses_that_label_alone(tmp_path: Path)
         assert [each.label for each in read(path).rows] == ["k1", "k3"]
 
 
+def test_what_is_written_is_private_and_on_the_disk_before_it_has_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, synced, fsync = tmp_path / "plants.parquet", list[str](), os.fsync
+
+    def note(descriptor: int) -> None:
+        mode = os.fstat(descriptor).st_mode
+        synced.append("folder" if stat.S_ISDIR(mode) else f"{stat.S_IMODE(mode):o}")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    merge(path, PLANTS, [row("a", random.Random(4))])
+    add_label(path, "a", "k1")
+    assert synced == ["600", "folder", "600", "folder"]
+
+
 def test_other_files_and_other_columns_are_refused_and_stay(tmp_path: Path) -> None:
     path = tmp_path / "plants.parquet"
     with pytest.raises(UsageError, match="no such file"):

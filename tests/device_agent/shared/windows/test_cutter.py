@@ -9,6 +9,7 @@ import pytest
 from support import signals
 from support.signals import Line
 
+from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.input_info import Window
 from device_agent.shared.windows.cutter import Cutter, Gaps
 from device_agent.shared.windows.window_parser import WindowParser
@@ -95,3 +96,28 @@ def test_blocks_bound_the_memory_of_windows_that_overlap() -> None:
     parts = [*parser.blocks(block)]
     assert b"".join(parts) == block
     assert max(len(parser.parse(part).rows) for part in parts) * 4096 * 8 <= 1 << 23
+
+
+class Doubles:
+    """Stages that refuse what they cannot double."""
+
+    def embed(self, values: np.ndarray) -> np.ndarray:
+        if values.max() > 1e38:
+            raise BadInput("the stages answer with a number that is not finite")
+        return values[:2] * 2
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl"])
+def test_a_window_that_the_stages_refuse_is_a_bad_line_and_the_others_are_answered(format: str) -> None:
+    values = [1.0, 2.0, 3.0, 3e38, 5.0, 6.0, 7.0, 3e38, 9.0, 10.0]
+    lines = [f"[{value}]" if format == "jsonl" else f"{value}" for value in values]
+    parser = WindowParser(Window(("a",), 2, 1, None, 0.0, None), format)
+    parser.dtype, parser.chain = np.float32, Doubles()  # type: ignore[assignment]
+    found = parser.parse("".join(f"{line}\n" for line in (lines if format == "jsonl" else ["a", *lines])).encode())
+    whole = [place for place in range(1, len(values)) if max(values[place - 1 : place + 1]) < 1e38]
+    first = 1 if format == "jsonl" else 2
+    assert found.rows.tolist() == [[2 * values[place - 1], 2 * values[place]] for place in whole]
+    assert list(found.lines) == list(found.kept[1]) == [place + first for place in whole]
+    assert [line for line, _ in found.bad] == [place + first for place in range(1, 10) if place not in whole]
+    with pytest.raises(BadInput, match=r"rows\[3\]: the window that ends here"):
+        [*parser.arrays([np.array(values)[:, None]])]
