@@ -132,22 +132,24 @@ def _bench(loaded: Loaded, seconds: float, threads: int, verify_ms: float, load_
 
 
 def _line_answerer(loaded: Loaded, golden: Golden) -> Callable[[int], Any]:
-    info, chain = loaded.model.info, loaded.model.chain
-    lines = golden.raw.splitlines(keepends=True)
-    parser: Parser
-    if chain is not None:
-        from device_agent.shared.embedding.parsers import InputJsonParser
-
-        parser = InputJsonParser(info, chain)
-    elif lines:
-        from device_agent.shared.features.parsers import TableJsonParser
-
-        parser = TableJsonParser(info)
-    else:
-        parser = CsvParser(info)
-        lines = [b",".join(str(value).encode() for value in row) + b"\n" for row in golden.rows]
+    parser: Parser = CsvParser(loaded.model.info)
+    lines = [b",".join(str(value).encode() for value in row) + b"\n" for row in golden.rows]
+    if golden.raw:
+        parser, lines = _raw_parser(loaded), golden.raw.splitlines(keepends=True)
     renderer = make_renderer(loaded, Columns(), "csv")
     return lambda index: renderer.render(loaded.model.classify(parser.parse(lines[index]).rows), 1, {})
+
+
+def _raw_parser(loaded: Loaded) -> Parser:
+    """Returns the parser of golden rows as they were before the stages or the table made numbers of them."""
+    model = loaded.model
+    if model.chain is not None:
+        from device_agent.shared.embedding.parsers import InputJsonParser
+
+        return InputJsonParser(model.info, model.chain)
+    from device_agent.shared.features.parsers import TableJsonParser
+
+    return TableJsonParser(model.info)
 
 
 def _latency(work: Callable[[int], Any], count: int, seconds: float) -> Latency:

@@ -37,10 +37,11 @@ class FileSource:
     """
 
     format, start = "jsonl", b""
-    others = "take the file out of the folder"
 
     def __init__(self, path: str) -> None:
         self.name = path
+        folder = "take the file out of the folder"
+        self.others = self.remedy = folder if Path(path).is_dir() else f"file {path}, which says what the file is"
         try:
             self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:

@@ -80,7 +80,7 @@ def _lines(signed: TfliteKNN, source: Any, request: Request) -> Iterator[list[Ce
         parsed = parser.parse(block)
         if parsed.errors:
             number, message = next(iter(parsed.errors.values()))
-            raise BadInput(f"{source.where(number)}: {message}", hint=parsed.hint or source.others)
+            raise BadInput(f"{source.where(number)}: {message}", hint=parsed.hint or source.remedy)
         if info.table is None:
             yield cells_of(parsed.rows, info)
         elif source.format == "jsonl":

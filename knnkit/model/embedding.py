@@ -25,7 +25,9 @@ from device_agent.shared.protocol.input_info import Input, Stage
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.safe_files import read_small
 from knnkit.errors import BuildError
+from knnkit.model.tflite.flatbuffer import IDENTIFIER
 
+_STAGES = "look at `stages` in deploy.yaml: the files become stage-1.tflite and so on, in their order"
 #: Name of the one column that each number of an embedding has.
 PREFIX = "embedding"
 
@@ -49,7 +51,7 @@ def read_stages(input: Input, paths: Iterable[Path], first: bytes | None = None)
     `first` is the bytes of a stage to run before those of `input`, which does not list it.
 
     Raises:
-        BuildError: a file cannot be read, or is too large.
+        BuildError: a file cannot be read, is too large, or is not a .tflite.
     """
     own = {} if first is None else {constants.STAGE_FILES[0]: first}
     files: dict[str, bytes] = {**own}
@@ -61,6 +63,9 @@ def read_stages(input: Input, paths: Iterable[Path], first: bytes | None = None)
             raise BuildError(f"{path}: cannot be read: {error.strerror or error}", hint=hint) from None
         if len(files[name]) > constants.MAX_STAGE:
             raise BuildError(f"{path}: it has more than {constants.MAX_STAGE:,} bytes")
+        if files[name][4:8] != IDENTIFIER:
+            hint = "stages: [FILE.tflite], written by tf.lite.TFLiteConverter"
+            raise BuildError(f"{path}: it is not a .tflite file", hint=hint)
     stages = [
         replace(stage, file=name, sha256=hashlib.sha256(data).hexdigest())
         for stage, (name, data) in zip((*(Stage("", "") for _ in own), *input.stages), files.items())
@@ -94,7 +99,8 @@ def embed(
             rows = np.load(f"{out}.npy", allow_pickle=False)
             return Embedded(rows, json_codec.loads(Input, Path(f"{out}.json").read_text()))
         except OSError:
-            raise BuildError(_explained(said, name)) from None
+            said = _explained(said, name)
+            raise BuildError(said, hint=_STAGES if "stage" in said else "") from None
 
 
 _PROGRAM = """
@@ -123,7 +129,7 @@ def _run(arguments: list[str], inputs: Iterable[NDArray[Any]]) -> str:
             child.wait()
         errors.seek(0)
         said = errors.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
-    return said if code >= 0 else f"-1 TensorFlow crashed ({code})"
+    return said if code >= 0 else f"-1 TensorFlow crashed ({code}), so one of their files may be damaged"
 
 
 def _send(pipe: IO[bytes], inputs: Iterable[NDArray[Any]]) -> None:

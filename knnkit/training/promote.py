@@ -66,6 +66,9 @@ def plan(build: Build, material: Material, found: Collection, folder: Path) -> P
         raise UsageError(f"{found.path} holds rows of {found.columns.model}, not of {build.model.name}", hint=hint)
     if not isinstance(data, FileData) or data.target:
         raise UsageError("rows can be added only if `data` names files of labelled rows", hint=_CSV)
+    if build.model.input is not None:
+        said = f"{found.path} holds what `input` of {build.model.name} made of samples, sounds or pictures, not these"
+        raise UsageError(said, hint="record them again, and put the files beside those that `data` names")
     names = columns_of(material)
     ours, theirs = set(names), set(found.columns.names)
     if ours != theirs:

@@ -82,6 +82,7 @@ class Source:
     longest: int = MAX_LINE  # bytes of a line
 
     others = "--stream answers the other lines"
+    remedy = "correct the line, or take it out: all lines are taught, or none"
 
     def where(self, number: int) -> str:
         """Returns the place of line `number`, from 1, for messages."""

@@ -38,7 +38,7 @@ def main(spec: str, folder: str, out: str) -> int:
     number = -1
     try:
         input = json_codec.loads(Input, spec)
-        chain = Chain(input, [StageRunner(stage, _interpreter(stage, Path(folder))) for stage in input.stages])
+        chain = Chain(input, [_runner(stage, Path(folder)) for stage in input.stages])
         rows: list[Any] = []
         while length := sys.stdin.buffer.read(8):
             number, data = len(rows), sys.stdin.buffer.read(int.from_bytes(length, "little"))
@@ -51,6 +51,13 @@ def main(spec: str, folder: str, out: str) -> int:
     np.save(f"{out}.npy", np.array(rows, np.float32))
     Path(f"{out}.json").write_text(json_codec.dumps(replace(input, stages=chain.stages)))
     return 0
+
+
+def _runner(stage: Stage, folder: Path) -> StageRunner:
+    try:
+        return StageRunner(stage, _interpreter(stage, folder))
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{stage.file} cannot be loaded, it may be damaged: {error}") from None
 
 
 def _interpreter(stage: Stage, folder: Path) -> Any:

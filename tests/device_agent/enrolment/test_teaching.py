@@ -236,6 +236,7 @@ def test_what_the_release_does_not_allow_is_refused_with_its_reason(taught: Devi
     assert "may_override" in golden
     assert "4" in refuse(taught, "bad-input", *enrol, "rose", rows=b"9,9,9\n")
     assert "line 2" in refuse(taught, "bad-input", *enrol, "rose", rows=b"9,9,9,9\n9,9,x,9\n")
+    assert "--stream" not in refuse(taught, "bad-input", *enrol, "rose", rows=b"9,9,9,nan\n"), "enrol has no such flag"
     refuse(taught, "no-rows", *enrol, "rose", rows=b"")
     for wrong in ("unknown", " rose", "a\nb", "x" * 257):
         refuse(taught, "bad-input", *enrol, wrong)

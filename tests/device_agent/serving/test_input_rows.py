@@ -107,3 +107,7 @@ def test_a_stream_goes_on_with_the_stages_of_a_new_release(raw: np.ndarray, rele
         stream.finish()
     assert [each["label"] for each in before] == [each["label"] for each in after]
     assert {each["digest"] for each in after} == {new}
+
+
+def test_the_bench_runs_the_stages_on_the_raw_inputs(device: Device) -> None:
+    assert device.ask("bench", "--seconds", "0.1")["line"]["p50_ms"] > 0

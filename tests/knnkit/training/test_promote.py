@@ -106,6 +106,11 @@ def test_wrong_columns_labels_and_sources_are_refused_by_name(tmp_path: Path) ->
     iris = parse("model: {name: m, data: {sklearn: iris}}", base=tmp_path).builds()[0]
     with pytest.raises(UsageError, match="names files of labelled rows"):
         promote.plan(iris, source.load(build), Collection(file, Columns("m", ("a",)), ()), tmp_path)
+    raw = parse(
+        "model: {name: m, data: {file: train.csv, label: y}, input: {stages: [s.tflite]}}", base=tmp_path
+    ).builds()[0]
+    with pytest.raises(UsageError, match="what `input` of m made"):
+        promote.plan(raw, source.load(build), Collection(file, Columns("m", ("a",)), ()), tmp_path)
     promoted = plan(file, field_rows(1, "1"))
     promote.write(promoted)
     promoted.path.write_bytes(promoted.content.rstrip(b"\n"))
