@@ -214,7 +214,7 @@ def _unwanted(target: Target, status: Status, package: Package) -> Refusal | Non
             return Refusal("revoked-key", said, hint, constants.EXIT_REFUSED)
         said = f"{device} does not trust the key that signed {ref.name} {ref.version} ({package.signed_by[:23]}…)"
         hint = (
-            f"does the device belong to another project? {OTHER_PROJECT}. Is the key a new one of this project? "
+            f"is it another project's device? {OTHER_PROJECT}. Or is the key a new one of yours? "
             f"`knnkit trust --rotate NEW.pem --signing-key OLD.pem --target HOST`"
         )
         return Refusal("untrusted-key", said, hint, constants.EXIT_REFUSED)
