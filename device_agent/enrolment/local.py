@@ -14,16 +14,16 @@ from device_agent.shared.release import row_origins
 
 
 def with_rows(root: Path, signed: TfliteKNN, digest: str) -> tuple[JoinedKNN | None, str]:
-    """Returns the model with the rows taught under `root`, and a warning if the taught rows cannot be read.
+    """Returns the model with the rows taught under `root`, and a warning if they cannot take part.
 
-    If no taught row fits the release, the model is None. A damaged journal never stops the answers of the release.
+    If no taught row fits the release, the model is None. Taught rows that cannot be read or joined never stop the
+    answers of the release.
     """
     try:
-        rows = Journal(root).read()
-    except (AgentError, OSError) as error:
-        return None, f"{error}; the release answers without taught rows"
-    joined = taking_part(signed, rows, digest)
-    return (JoinedKNN(signed, joined) if joined.rows else None), ""
+        joined = taking_part(signed, Journal(root).read(), digest)
+        return (JoinedKNN(signed, joined) if joined.rows else None), ""
+    except (AgentError, OSError, MemoryError) as error:
+        return None, f"{error or 'not enough memory'}; the release answers without taught rows"
 
 
 def taking_part(signed: TfliteKNN, rows: list[LocalRow], digest: str) -> Joined:

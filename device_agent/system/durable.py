@@ -52,13 +52,21 @@ def write_atomic(path: Path, data: bytes, mode: int = FILE_MODE, *, prepared: Pa
 
 
 def append(path: Path, data: bytes, keep: int) -> None:
-    """Writes `data` at offset `keep`; drops what was after it, such as a line that a crash left incomplete."""
+    """Writes `data` at offset `keep`; drops what was after it, such as a line that a crash left incomplete.
+
+    Raises:
+        OSError: it cannot be written; the file has nothing of `data`, as far as it can be cut again.
+    """
     descriptor = os.open(path, _WRITE, FILE_MODE)
     try:
         os.ftruncate(descriptor, keep)
         os.lseek(descriptor, keep, os.SEEK_SET)
         write_all(descriptor, data)
         os.fsync(descriptor)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, keep)
+        raise
     finally:
         os.close(descriptor)
     sync_directory(path.parent)

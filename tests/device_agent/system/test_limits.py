@@ -183,3 +183,23 @@ def test_what_a_file_system_lacks_is_not_called_a_matter_of_rights(
     with pytest.raises(OSError, match=said) as caught:
         durable.point_link(tmp_path / "current", "x") if call == "symlink" else durable.sync_directory(tmp_path)
     assert os_errors.explain(caught.value)[0] == "file-system"
+
+
+@pytest.mark.parametrize("call", ["write", "fsync"])
+def test_a_line_that_could_not_be_appended_is_not_in_the_file(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that reports an error has changed nothing: the next one must not find its line."""
+    path, write = tmp_path / "journal", os.write
+    path.write_bytes(b"one\n")
+    path.chmod(0o600)
+
+    def fail(descriptor: int, *data: bytes) -> None:
+        for part in data:
+            write(descriptor, part[:2])
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, call, fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        durable.append(path, b"two\n", 4)
+    assert path.read_bytes() == b"one\n"
