@@ -79,7 +79,7 @@ def read(root: Path, info: KnnInfo, count: int) -> NDArray[Any]:
         if columns != fingerprint(info).encode() or kept < count:
             break
         return np.frombuffer(body, dtype).reshape(kept, info.n_features)[-count:]
-    said = f"--last: no running stream has answered {count} rows of this release ({MOST} are kept, none of a table)"
+    said = f"--last: no stream that runs now has answered {count} rows of this release (at most {MOST} are remembered)"
     raise BadInput(said, reason="no-rows", hint="--input FILE")
 
 

@@ -26,6 +26,8 @@ _MAX_CHANNELS, _RATES = 64, (1_000, 768_000)
 #: Zero crossings of the resampling kernel on each side; a Hann window ends it.
 _CROSSINGS = 16
 _MOST_WEIGHTS = 1 << 21
+#: Recorders that cannot know the length write 0x7ffff000 or 0xffffffff.
+_STREAMED = 0x7FFF0000
 
 
 def read_wav(data: bytes, audio: Audio) -> NDArray[Any]:
@@ -107,13 +109,22 @@ def _kernel(up: int, down: int, half: int) -> NDArray[np.float64]:
 
 
 def _chunks(data: bytes) -> tuple[bytes, bytes]:
-    """Returns the format and the samples; the samples may be shorter or longer than the header says."""
+    """Returns the format and the samples. A header that was written before the sound has no true length, but 0 or more
+    than `_STREAMED`: the samples are then all that follows.
+
+    Raises:
+        BadInput: there are no samples, or fewer than the header says.
+    """
     place, form = 12, b""
     while place + 8 <= len(data):
         name, size = data[place : place + 4], struct.unpack_from("<L", data, place + 4)[0]
         if name == b"fmt ":
             form = data[place + 8 : place + 8 + min(size, 40)]
         if name == b"data":
+            there = len(data) - place - 8
+            if there < size < _STREAMED:
+                hint = "copy it again; a sound that is still being recorded has a length of 0 in its header"
+                raise BadInput(f"the WAV file is cut off: it has {there:,} of {size:,} bytes of samples", hint=hint)
             return form, data[place + 8 : place + 8 + size] if size else data[place + 8 :]
         place += 8 + size + size % 2
     raise BadInput("the WAV file has no samples")

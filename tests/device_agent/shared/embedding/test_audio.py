@@ -53,12 +53,18 @@ def test_float_and_extensible_headers() -> None:
         np.testing.assert_array_equal(found, samples)
 
 
-@pytest.mark.parametrize("claim", [0, 7, 1 << 20, 0xFFFFFFFF])
+@pytest.mark.parametrize("claim", [0, 7, 0x7FFFF000, 0xFFFFFFFF])
 def test_a_length_that_a_pipe_could_not_know_is_not_believed(claim: int) -> None:
     data = written(np.zeros((100, 1)), 2)
     place = data.index(b"data") + 4
     found = read_wav(data[:place] + struct.pack("<L", claim) + data[place + 4 :], SAME)
     assert len(found) == (3 if claim == 7 else 100)
+
+
+def test_a_file_that_is_cut_off_is_refused() -> None:
+    data = written(RNG.uniform(-1, 1, (100, 1)), 2, 1)
+    with pytest.raises(BadInput, match="cut off: it has 100 of 200 bytes"):
+        read_wav(data[:-100], SAME)
 
 
 @pytest.mark.parametrize(("old", "new"), [(22_050, 16_000), (44_100, 16_000), (8_000, 16_000), (48_000, 16_000)])
