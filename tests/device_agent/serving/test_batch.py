@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pty
+import select
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -300,20 +301,19 @@ def test_output_that_nobody_reads_ends_quietly(ready: Ready) -> None:
 
 
 def test_progress_is_shown_on_a_terminal_only(ready: Ready) -> None:
+    """Rows arrive until the line is there, however fast they are answered."""
     terminal, theirs = pty.openpty()
-    rows = ready.csv().encode() * 3000
-    done = subprocess.run(
-        ready.device.argv("classify"),
-        input=rows,
-        stdout=subprocess.DEVNULL,
-        stderr=theirs,
-        env=ready.device.env(),
-        check=False,
-    )
-    os.close(theirs)
-    assert done.returncode == 0
-    shown = os.read(terminal, 65536).decode()
+    rows = ready.csv().encode() * 100
+    argv, env = ready.device.argv("classify"), ready.device.env()
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=theirs, env=env) as process:
+        os.close(theirs)
+        assert process.stdin
+        while not select.select([terminal], [], [], 0.1)[0]:
+            process.stdin.write(rows)
+        process.stdin.close()
+        shown = os.read(terminal, 65536).decode()
     os.close(terminal)
+    assert process.returncode == 0
     assert "rows, " in shown
     assert "a second" in shown
 

@@ -120,7 +120,7 @@ def test_an_array_is_refused_where_the_model_takes_categories(device: Device) ->
     np.save(data, np.zeros((2, 4), np.float32))
     said = device.run("classify", "--format", "npy", input=data.getvalue())
     assert said.code == 2
-    assert "an array holds numbers" in said.err
+    assert "the array has only numbers" in said.err
 
 
 def test_the_bench_reads_the_raw_rows(device: Device) -> None:

@@ -179,7 +179,7 @@ def test_an_array_holds_missing_numbers_and_no_categories() -> None:
     assert read_array(coder_of(info_of(numbers)), rows).tolist() == [[0.5, 1.0], [2.0, 3.0]]
     with pytest.raises(BadInput, match="the cell is empty"):
         read_array(coder_of(info_of(numbers)), rows[:, ::-1])
-    with pytest.raises(BadInput, match="an array holds numbers"):
+    with pytest.raises(BadInput, match="the array has only numbers"):
         read_array(coder_of(info_of(TABLE)), rows)
 
 
