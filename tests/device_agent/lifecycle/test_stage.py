@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -139,10 +139,10 @@ def test_what_changes_until_it_is_durable_is_refused_and_dropped(
     place = sent(store, releases["iris"], digest)
     genuine = staging._make_durable
 
-    def meanwhile(upload: Path) -> None:
+    def meanwhile(upload: Path, names: Iterable[str]) -> None:
         with (upload / constants.MODEL_FILE).open("r+b") as file:
             file.write(b"other bytes")
-        genuine(upload)
+        genuine(upload, names)
 
     monkeypatch.setattr(staging, "_make_durable", meanwhile)
     with pytest.raises(Refused) as caught:
