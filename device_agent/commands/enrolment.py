@@ -52,12 +52,19 @@ def _run_enrol(arguments: argparse.Namespace) -> int:
 def _configure_forget(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--label", type=filled, metavar="NAME", help="forget the rows of this label")
-    add("--id", type=filled, metavar="ID", action="append", default=[], help="forget the row with this id; repeat it")
-    add("--last", type=count, metavar="N", help="forget the last N rows (of the label, if one is named)")
+    add(
+        "--id",
+        type=filled,
+        metavar="ID",
+        action="append",
+        default=[],
+        help="forget the row with this id; repeat it for more",
+    )
+    add("--last", type=count, metavar="N", help="forget the last N rows, of the label if one is named")
     add("--all", action="store_true", help="forget all rows")
     help = "also remove what was forgotten from the journal at once; then nothing can be undone"
     add("--erase", action="store_true", help=help)
-    help = "instead, remove the rows that this device keeps for people to label (`ring --wipe`)"
+    help = "instead, remove the rows that this device keeps for people to label, as `ring --wipe` does"
     add("--ring", action="store_true", help=help)
     add_holder(parser)
 

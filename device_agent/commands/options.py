@@ -159,7 +159,7 @@ def describe_check(certificate: reports.Certificate) -> str:
         differ = own.labels_open + own.labels_different
         text += f", stages off by {own.largest_error:.2g} at most (bound {own.bound:g}), {differ} labels differ"
     if certificate.errors:
-        from device_agent.shared.regression import described
+        from device_agent.shared.golden.error_gates import described
 
         text += f", {described(certificate.errors)}"
     if certificate.latency:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from device_agent.shared.embedding.parsers import golden_rows
-from device_agent.shared.golden import embeddings, judge
+from device_agent.shared.golden import embeddings, error_gates, judge
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.model_info import Gates
 from device_agent.shared.protocol.record import record, replace
@@ -54,4 +54,4 @@ def check_own_rows(model: TfliteKNN, chain: Chain, golden: Golden, gates: Gates)
     )
     verdict = judge.judge(golden, answers, model.info, replace(gates, latency_ms=None))
     by_parity = tuple(said for said in verdict.failures if not said.startswith("parity"))
-    return OwnRows(check, replace(verdict, failures=(*embeddings.failures(check), *by_parity)), answers.label)
+    return OwnRows(check, replace(verdict, failures=(*error_gates.stage_failures(check), *by_parity)), answers.label)

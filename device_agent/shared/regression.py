@@ -6,7 +6,7 @@ values and their errors with this code, in float64. NumPy only; no I/O.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import UNKNOWN, Weights
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.protocol.model_info import DEFAULT, Gates, TargetError
+from device_agent.shared.protocol.model_info import TargetError
 
 Float64 = NDArray[np.float64]
 #: Largest difference of a value from the reference's, relative to the range of the target.
@@ -91,22 +91,3 @@ def r_squared(values: Float64, truth: Any) -> float:
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = np.where(all > 0.0, 1.0 - left / all, (left == 0.0).astype(np.float64))
     return float(np.mean(shares))
-
-
-def missed(gates: Gates, found: Sequence[TargetError], names: Sequence[str]) -> Iterator[str]:
-    """Yields a message for each gate on errors that a release misses."""
-    for gate, limits in (("rmse", gates.rmse), ("max_error", gates.max_error)):
-        for target in sorted((limits or {}).keys() - {DEFAULT, *names}):
-            yield f"{gate} of {target!r}: the model has no such target"
-        if limits and not found:
-            yield f"{gate}: there is a gate, but no evaluation row has known targets"
-        for each in found:
-            limit, value = (limits or {}).get(each.target, (limits or {}).get(DEFAULT)), getattr(each, gate)
-            if limit is not None and value > limit:
-                yield f"{gate} of {each.target!r}: {value:.6g} is above the gate of {limit:g}"
-
-
-def described(found: Sequence[TargetError]) -> str:
-    """Returns the errors as one line of text; an empty string if there are none."""
-    parts = [f"{each.target} {each.rmse:.4g} (largest {each.max_error:.4g})" for each in found]
-    return f"rmse of {', '.join(parts)} on {found[0].rows:,} rows" if found else ""

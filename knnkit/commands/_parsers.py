@@ -22,7 +22,7 @@ def _demo(parser: argparse.ArgumentParser) -> None:
         "--out", **DIR, default=Path("knnkit-demo"), help="folder for all files of the demo (default: %(default)s)"
     )
     kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--sound", **FLAG, help="spoken words, by two networks and espeak-ng (pip install '.[demo]')")
+    kind.add_argument("--sound", **FLAG, help="spoken words, by two networks and espeak-ng; needs knnkit[demo]")
     kind.add_argument("--picture", **FLAG, help="handwritten digits, by a network that is trained here")
     _options.add_json(parser)
 

@@ -10,8 +10,8 @@ import contextlib
 import sys
 from pathlib import Path
 
+from device_agent.shared.golden.error_gates import described
 from device_agent.shared.protocol.reports import EmbeddingCheck
-from device_agent.shared.regression import described
 from knnkit.commands import _config, _decision_regions, _output, _query, _selection
 from knnkit.errors import KnnkitError, UsageError
 from knnkit.fleet.report import DeviceReport, FleetReport

@@ -15,8 +15,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from device_agent.shared import regression
-from device_agent.shared.golden import class_gates
+from device_agent.shared.golden import class_gates, error_gates
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.golden.judge import Verdict, judge
 from device_agent.shared.protocol import constants, model_info
@@ -56,7 +55,7 @@ def _missed_on_all_rows(info: model_info.KnnInfo, gates: model_info.Gates) -> li
     """Applies the gates to all held-out rows, of which the golden rows may be a sample."""
     evaluation, targets = info.evaluation, info.targets
     if targets is not None and targets.errors:
-        return list(regression.missed(gates, targets.errors, targets.names))
+        return list(error_gates.missed(gates, targets.errors, targets.names))
     if evaluation is None:
         return []
     found = list(class_gates.failures(gates, [*map(str, info.classes)], evaluation.support, evaluation.right))

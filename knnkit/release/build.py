@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from device_agent import __version__
+from device_agent.shared.golden.error_gates import described
 from device_agent.shared.protocol import constants, json_codec, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.versions import utc
-from device_agent.shared.regression import described
 from device_agent.shared.release import model_file
 from device_agent.shared.safe_files import read_small
 from device_agent.shared.trust import dsse

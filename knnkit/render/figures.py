@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from device_agent.shared.golden.error_gates import described
 from device_agent.shared.protocol.model_info import KnnInfo, LabelSets
-from device_agent.shared.regression import described
 from knnkit.evaluation.metrics import Figures, of_evaluation
 from knnkit.render.sanitize import count, percent
 

@@ -6,10 +6,10 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, TextIO
 
+from device_agent.shared.golden.error_gates import described
 from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.model_info import Gates
 from device_agent.shared.protocol.reports import Certificate
-from device_agent.shared.regression import described
 from knnkit.fleet.report import DeviceReport, FleetReport, Outcome
 from knnkit.render import terminal
 from knnkit.render.changes import Rows, evaluation_lines, no_rows, sections

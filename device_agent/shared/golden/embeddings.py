@@ -63,19 +63,6 @@ def judge_embeddings(
     )
 
 
-def failures(found: EmbeddingCheck) -> tuple[str, ...]:
-    """Returns the gates that a release misses on the rows that the device computed itself."""
-    said = []
-    if found.above:
-        error = f"the largest error is {found.largest_error:.3g}, the bound {found.bound:g}"
-        said.append(f"embedding: {found.above} of {found.rows} rows lie too far from the host's: {error}")
-    if found.search_different:
-        said.append(f"embedding: the search on {found.search_different} of {found.rows} own rows is not exact")
-    if found.labels_different:
-        said.append(f"embedding: {found.labels_different} labels of {found.rows} differ, and no error explains it")
-    return tuple(said)
-
-
 def is_certain(golden: Golden, info: KnnInfo, row: int, shift: float, unit: float) -> bool:
     """Whether a golden row that moves by `shift` in model space must keep its label; `unit` is tolerance / margin."""
     bound = 0.0 if info.input is None else info.input.bound

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared import regression
-from device_agent.shared.golden import class_gates
+from device_agent.shared.golden import class_gates, error_gates
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol.constants import MAX_CONFUSED, MAX_DIFFERENCES, UNKNOWN, UNKNOWN_LABEL, Metric
 from device_agent.shared.protocol.errors import ModelUnusable
@@ -99,7 +99,7 @@ def judge(
         failures=(
             *_failures(gates, different, len(kinds), accuracy, p50_ms),
             *by_class,
-            *regression.missed(gates, errors_of, info.targets.names if info.targets else ()),
+            *error_gates.missed(gates, errors_of, info.targets.names if info.targets else ()),
         ),
         errors=errors_of,
     )

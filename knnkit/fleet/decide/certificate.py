@@ -7,8 +7,7 @@ with consistent numbers. The gates are applied to these numbers here, whatever t
 
 from __future__ import annotations
 
-from device_agent.shared import regression
-from device_agent.shared.golden import class_gates, embeddings
+from device_agent.shared.golden import class_gates, error_gates
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.model_info import Gates
@@ -108,13 +107,13 @@ def missed(certificate: Certificate, package: Package | None, running: ReleaseRe
 def _missed_by_stages(certificate: Certificate, package: Package | None) -> tuple[str, ...]:
     """Applies the rules for own rows to the counts in the certificate of a model with stages."""
     if certificate.embedding is not None:
-        return embeddings.failures(certificate.embedding)
+        return error_gates.stage_failures(certificate.embedding)
     missing = package is not None and any(file.name in constants.STAGE_FILES for file in package.files)
     return ("embedding: the stages were not checked",) if missing else ()
 
 
 def _missed_errors(certificate: Certificate, gates: Gates) -> tuple[str, ...]:
-    return tuple(regression.missed(gates, certificate.errors, [each.target for each in certificate.errors]))
+    return tuple(error_gates.missed(gates, certificate.errors, [each.target for each in certificate.errors]))
 
 
 def _missed_by_class(certificate: Certificate, gates: Gates, running: ReleaseRef | None) -> tuple[str, ...]:

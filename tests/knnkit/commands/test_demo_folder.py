@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from knnkit import cli
-from knnkit.commands import demo
+from knnkit.commands import _demo_article
 
 
 @pytest.fixture(autouse=True)
 def _not_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo._Demo, "run", lambda self, *, as_json: self._configure() and 0)
-    monkeypatch.setattr(demo, "_require_build_extra", lambda: None)
+    monkeypatch.setattr(_demo_article.Demo, "run", lambda self, *, as_json: self._configure() and 0)
+    monkeypatch.setattr(_demo_article, "require_build_extra", lambda: None)
 
 
 def test_the_users_own_deploy_yaml_and_keys_are_left_as_they_are(

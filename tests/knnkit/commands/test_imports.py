@@ -17,7 +17,8 @@ NOT_FOR_HELP = {"tensorflow", "sklearn", "paramiko", "rich", "pydantic", "numpy"
 #: Commands that need no deploy.yaml.
 ABOUT_KEYS = {"completion", "keygen", "sign", "verify"}
 #: Commands that read rows or a model on the host.
-ABOUT_MODELS = {"audit", "build", "card", "demo", "deploy", "diff", "inspect", "parity", "reject", "tune"}
+ABOUT_MODELS = {"audit", "build", "card", "classify", "demo", "deploy", "diff", "inspect", "label", "parity"}
+ABOUT_MODELS |= {"promote", "reject", "tune"}
 
 
 def test_the_probe_sees_what_is_imported() -> None:

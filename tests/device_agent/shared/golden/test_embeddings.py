@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from device_agent.shared.golden.embeddings import failures, is_certain, judge_embeddings
+from device_agent.shared.golden.embeddings import is_certain, judge_embeddings
+from device_agent.shared.golden.error_gates import stage_failures
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.golden.judge import votes
 from device_agent.shared.protocol import constants
@@ -106,4 +107,4 @@ def test_the_three_counts_are_apart() -> None:
     assert (found.rows, found.above, found.search_different) == (4, 1, 1)
     assert (found.labels_same, found.labels_open, found.labels_different) == (2, 1, 1)
     assert found.largest_error == pytest.approx(0.2)
-    assert [said.split()[1] for said in failures(found)] == ["1", "the", "1"]
+    assert [said.split()[1] for said in stage_failures(found)] == ["1", "the", "1"]

@@ -1,0 +1,43 @@
+"""Gates on the errors of values and stages, and their text.
+
+Device and host apply them with this code. No I/O, and no NumPy: a command that shows errors needs none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from device_agent.shared.protocol.model_info import DEFAULT, Gates, TargetError
+from device_agent.shared.protocol.reports import EmbeddingCheck
+
+
+def missed(gates: Gates, found: Sequence[TargetError], names: Sequence[str]) -> Iterator[str]:
+    """Yields a message for each gate on errors that a release misses."""
+    for gate, limits in (("rmse", gates.rmse), ("max_error", gates.max_error)):
+        for target in sorted((limits or {}).keys() - {DEFAULT, *names}):
+            yield f"{gate} of {target!r}: the model has no such target"
+        if limits and not found:
+            yield f"{gate}: there is a gate, but no evaluation row has known targets"
+        for each in found:
+            limit, value = (limits or {}).get(each.target, (limits or {}).get(DEFAULT)), getattr(each, gate)
+            if limit is not None and value > limit:
+                yield f"{gate} of {each.target!r}: {value:.6g} is above the gate of {limit:g}"
+
+
+def described(found: Sequence[TargetError]) -> str:
+    """Returns the errors as one line of text; an empty string if there are none."""
+    parts = [f"{each.target} {each.rmse:.4g} (largest {each.max_error:.4g})" for each in found]
+    return f"rmse of {', '.join(parts)} on {found[0].rows:,} rows" if found else ""
+
+
+def stage_failures(found: EmbeddingCheck) -> tuple[str, ...]:
+    """Returns the gates that a release misses on the rows that the device computed itself."""
+    said = []
+    if found.above:
+        error = f"the largest error is {found.largest_error:.3g}, the bound {found.bound:g}"
+        said.append(f"embedding: {found.above} of {found.rows} rows lie too far from the host's: {error}")
+    if found.search_different:
+        said.append(f"embedding: the search on {found.search_different} of {found.rows} own rows is not exact")
+    if found.labels_different:
+        said.append(f"embedding: {found.labels_different} labels of {found.rows} differ, and no error explains it")
+    return tuple(said)
