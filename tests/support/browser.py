@@ -68,10 +68,12 @@ class Browser:
         dark: bool = False,
         scripts: bool = False,
         measure: str = "null",
+        navigates: bool = False,
     ) -> Visit:
         """Opens `url` in a window of `width` by `height` CSS pixels; `scripts` lets the page run its own.
 
-        `measure` is an expression for the browser to evaluate before the picture is taken, whatever `scripts` says.
+        `measure` is an expression for the browser to evaluate before the picture is taken, whatever `scripts` says;
+        with `navigates`, it leads to another page, whose picture is taken once it is loaded.
         """
         visit = Visit()
         target = self._call("Target.createTarget", {"url": "about:blank"})["targetId"]
@@ -90,6 +92,8 @@ class Browser:
         call("Page.navigate", url=url)
         self._wait_for("Page.loadEventFired", session)
         visit.measured = call("Runtime.evaluate", expression=measure, returnByValue=True)["result"].get("value")
+        if navigates:
+            self._wait_for("Page.loadEventFired", session, times=2)
         metrics = call("Page.getLayoutMetrics")["cssContentSize"]
         visit.content_width, visit.content_height = metrics["width"], metrics["height"]
         clip = {"x": 0, "y": 0, "width": metrics["width"], "height": min(metrics["height"], _TALLEST), "scale": 1}
@@ -119,8 +123,8 @@ class Browser:
                 return result
             self._events.append(answer)
 
-    def _wait_for(self, method: str, session: str) -> None:
-        while not any(e.get("method") == method and e.get("sessionId") == session for e in self._events):
+    def _wait_for(self, method: str, session: str, times: int = 1) -> None:
+        while sum(e.get("method") == method and e.get("sessionId") == session for e in self._events) < times:
             self._events.append(self._next())
 
     def _next(self, patience: float = 60.0) -> dict[str, Any]:

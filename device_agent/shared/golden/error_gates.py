@@ -1,4 +1,4 @@
-"""Gates on the errors of values and stages, and their text.
+"""Gates on errors of values and stages, as text.
 
 Device and host apply them with this code. No I/O, and no NumPy: a command that shows errors needs none.
 """

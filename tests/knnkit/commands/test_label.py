@@ -136,7 +136,7 @@ def test_other_hosts_paths_and_pages_reach_nothing(file: Path, releases: Release
 def test_a_key_gives_a_label_in_a_real_browser(file: Path, releases: Releases) -> None:
     press = "document.dispatchEvent(new KeyboardEvent('keydown', {key: '2', bubbles: true}))"
     with served(file, releases) as server, browser.launch() as running:
-        visit = running.visit(server.url, width=400, scripts=True, measure=press)
+        visit = running.visit(server.url, width=400, scripts=True, measure=press, navigates=True)
         assert visit.console == []
         assert [url for url in visit.requests if not url.startswith("data:")][:1] == [server.url]
         shown = running.visit(server.url, width=400, measure="document.body.innerText")
