@@ -17,10 +17,8 @@ from support.board_roots import copy_board
 from support.releases import Releases
 
 from device_agent.shared.protocol import constants
-from device_agent.shared.protocol.json_codec import MalformedDocument
 from knnkit import cli
 from knnkit.data.collected import Columns, FieldRow, merge, read
-from knnkit.fleet.decide.field_rows import read_rows
 
 
 class Fleet:
@@ -48,6 +46,15 @@ class Fleet:
         argv = [str(python), "-m", "device_agent", "--root", str(self.roots[name]), *words]
         env = os.environ | {"PYTHONPATH": ""}
         return subprocess.run(argv, input=input, capture_output=True, check=True, timeout=60, env=env).stdout
+
+    def make_hostile(self, name: str) -> Path:
+        """Returns a file that this board prints from now on in place of its ring."""
+        printed, python = self.folder / "printed", self.roots[name] / constants.VENV_LINK / "bin" / "python"
+        own = python.rename(python.with_name("own-python"))
+        said = f"case \" $* \" in *' ring --json '*) exec cat '{printed}';; esac\n"
+        python.write_text(f"#!/bin/sh\n{said}exec '{own}' \"$@\"\n")
+        python.chmod(0o755)
+        return printed
 
     def classify(self, name: str, seed: int, count: int = 120) -> None:
         self.agent(name, "classify", "--format", "jsonl", input=some_rows(seed, count))
@@ -108,9 +115,8 @@ def test_rows_come_home_once_and_a_broken_device_costs_nobody_elses(fleet: Fleet
 
 def test_a_hostile_device_s_rows_are_refused(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     fleet.classify("d0", 0)
-    ring = fleet.roots["d1"] / constants.RING_FILE
+    printed = fleet.make_hostile("d1")
     row = {"id": "x", "kind": "unknown", "time": 1, "answer": "a", "distance": 1.0, "row": [1.0, 1.0, "sand", "small"]}
-    head = {"generation": "g", "keep": {"unknown": 5, "uncertain": 4, "random": 6}}
     for change in (
         {"id": "\x1b[2J"},
         {"row": [[]]},
@@ -119,11 +125,10 @@ def test_a_hostile_device_s_rows_are_refused(fleet: Fleet, monkeypatch: pytest.M
         {"answer": "a\nb"},
         {"digest": 3},
     ):
-        line = json.dumps(row | {"digest": "d"} | change) + "\n"
-        with pytest.raises(MalformedDocument):  # as the host reads what such a device prints
-            read_rows("d1", b"", line.encode(), {})
-        ring.write_text(json.dumps(head) + "\n" + line)
-        fleet.collect()  # an agent of ours leaves most of these lines out by itself
+        printed.write_text(json.dumps(row | {"digest": "d"} | change) + "\n")
+        code, told = fleet.collect()
+        assert code == 1
+        assert [device["reason"] for device in told["devices"]] == ["", "bad-answer", ""]
         assert {row["device"] for row in fleet.rows()} == {"d0"}
 
 
