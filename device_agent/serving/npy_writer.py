@@ -39,7 +39,7 @@ class NpyRenderer:
         self._sets = Sets(info, columns.labels) if columns.labels is not None else None
         if columns.keep:
             raise BadInput("--keep: an NPY file of answers holds no text", hint="--output-format csv, or jsonl")
-        if info.reject is None and all(isinstance(label, int) for label in info.classes):
+        if not info.may_be_unknown and all(isinstance(label, int) for label in info.classes):
             self._labels = np.array([*info.classes, 0], np.int64)
         else:
             self._labels = np.array([str(label) for label in (*info.classes, UNKNOWN_LABEL)])
