@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from device_agent.serving.columns import Columns, Kept, Local, Training, Values, neighbor_classes, with_marks
 from device_agent.serving.in_flight import InFlight
 from device_agent.serving.load import Loaded, answering, keeping, load_kept
-from device_agent.serving.npy_writer import NpyRenderer
 from device_agent.serving.outputs import Sink, require_apart
 from device_agent.serving.progress import Progress
 from device_agent.serving.replicas import answer_all, label_all
@@ -105,7 +104,7 @@ def classify_by(loaded: Loaded, request: Request, start: Start | None = None, in
     """
     source, request = open_rows(loaded, request)
     renderer = make_renderer(loaded, request.columns, request.output_format or source.format)
-    sink = Sink(request.output, renderer.dtype if isinstance(renderer, NpyRenderer) else None)
+    sink = Sink(request.output, renderer.dtype)
     try:
         table = _Table(loaded, source, request, start, in_flight)
         count = _run(table, renderer, sink)
@@ -182,7 +181,7 @@ def _run(table: _Table, renderer: Renderer, sink: Sink) -> int:
     for rows, rendered in _rendered(table, renderer):
         if table.start:
             table.start.answered()
-        if count == 0 and (table.header or isinstance(renderer, NpyRenderer)):
+        if count == 0 and (table.header or renderer.dtype is not None):
             sink.write(renderer.header())
         sink.write(rendered)
         count += rows
