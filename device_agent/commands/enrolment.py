@@ -106,7 +106,7 @@ def _configure_enrolled(parser: argparse.ArgumentParser) -> None:
 
 def _run_enrolled(arguments: argparse.Namespace) -> int:
     from device_agent.enrolment.journal import Journal
-    from device_agent.shared import enrolled
+    from device_agent.shared.enrolment import enrolled
 
     store = store_of(arguments)
     rows = Journal(store.root).read()

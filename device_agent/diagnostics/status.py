@@ -72,7 +72,7 @@ def _taught(store: Store) -> tuple[documents.TaughtRows | None, list[str]]:
     if not (store.root / constants.JOURNAL_FILE).exists():
         return None, []
     from device_agent.enrolment.journal import Journal
-    from device_agent.shared.enrolled import summary
+    from device_agent.shared.enrolment.enrolled import summary
 
     try:
         rows = Journal(store.root).read()

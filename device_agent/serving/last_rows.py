@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.serving.in_flight import memory_file, open_memory
-from device_agent.shared.enrolled import fingerprint
+from device_agent.shared.enrolment.enrolled import fingerprint
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.queries import row_type

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.shared.enrolled import Label, LocalRow, fingerprint
+from device_agent.shared.enrolment.enrolled import Label, LocalRow, fingerprint
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.protocol.record import record, replace
