@@ -130,29 +130,27 @@ def open_rows(loaded: Loaded, request: Request) -> tuple[Source | FileSource, Re
 
 def make_parser(info: KnnInfo, format: str, request: Request, chain: Chain | None = None) -> Parser:
     """Returns the parser of a text format; `chain` has the stages of a model with an input."""
-    ignore_extra = request.ignore_extra or info.ignore_extra
+    how: dict[str, Any] = {"ignore_extra": request.ignore_extra or info.ignore_extra, "keep": request.columns.keep}
+    dtype = row_type(info.origin)
     if info.window is not None:
         from device_agent.shared.windows.window_parser import WindowParser
 
-        windows = WindowParser(info.window, format, ignore_extra=ignore_extra, keep=request.columns.keep)
-        windows.dtype, windows.chain = row_type(info.origin), chain
-        return windows
+        return WindowParser(info.window, format, **how, dtype=dtype, chain=chain)
     if chain is not None:
         from device_agent.shared.embedding.parsers import InputCsvParser, InputJsonParser
 
         if format == "jsonl":
-            return InputJsonParser(info, chain, keep=request.columns.keep)
-        return InputCsvParser(info, chain, ignore_extra=ignore_extra, keep=request.columns.keep)
+            return InputJsonParser(chain, dtype, keep=request.columns.keep)
+        return InputCsvParser(chain, dtype, **how)
     if info.table is not None:
         from device_agent.shared.features import parsers
 
         made = parsers.TableCsvParser if format == "csv" else parsers.TableJsonParser
-        parser = made(info, ignore_extra=ignore_extra, keep=request.columns.keep, tell=_tell_once)
+        parser = made(info.table, dtype, **how, tell=_tell_once)
         if request.coders is not None:
             request.coders.append(parser.coder)
         return parser
-    plain = CsvParser if format == "csv" else JsonParser
-    return plain(info, ignore_extra=ignore_extra, keep=request.columns.keep)
+    return (CsvParser if format == "csv" else JsonParser)(info.feature_names, dtype, **how)
 
 
 def _tell_once(said: str) -> None:

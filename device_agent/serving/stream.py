@@ -206,7 +206,7 @@ class _Answerer:
 
     def tell_gaps(self) -> None:
         """Reports on standard error the gaps that interrupted windows."""
-        if self._loaded.model.info.window is not None and (said := self._rows.parser.gaps.describe()):  # type: ignore[attr-defined]
+        if said := self._rows.parser.describe_gaps():
             print(f"device_agent: {self._name}: {said}", file=sys.stderr, flush=True)
 
     def wait(self) -> None:
