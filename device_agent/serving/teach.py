@@ -17,8 +17,8 @@ from device_agent.enrolment.joined import JoinedExact
 from device_agent.enrolment.journal import FORGET_SOME, Journal
 from device_agent.inference.tflite_knn import TfliteKNN
 from device_agent.serving import last_rows, taught_rows
-from device_agent.serving.batch import Request
 from device_agent.serving.load import Loaded, answering, load_kept
+from device_agent.serving.rows import Request
 from device_agent.shared.enrolment import enrolled
 from device_agent.shared.enrolment.enrolled import LocalRow
 from device_agent.shared.golden.golden_set import Golden

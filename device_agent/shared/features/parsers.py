@@ -67,8 +67,9 @@ class _TableParser(Parser):
         for said in self.coder.take_news():
             self._tell(said)
         parsed = replace(parsed, rows=self.coder.expand(parsed.rows))
-        wrong = np.flatnonzero(~np.isfinite(parsed.rows).all(axis=1)).tolist() if len(parsed.rows) else ()
-        for place in reversed(wrong):
+        if self.coder.transforms is None or not len(parsed.rows):
+            return parsed
+        for place in reversed(np.flatnonzero(~np.isfinite(parsed.rows).all(axis=1)).tolist()):
             parsed = without_row(parsed, place, "the model's pipeline turns it into NaN or infinity in float32")
         return parsed
 

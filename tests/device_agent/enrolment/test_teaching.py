@@ -336,8 +336,8 @@ def test_rows_that_another_user_put_there_are_not_taught(taught: Device) -> None
 
 def test_no_answer_is_lost_or_mixed_while_labels_come_and_go(taught: Device) -> None:
     from device_agent.serving import teach as module
-    from device_agent.serving.batch import Request
     from device_agent.serving.columns import Columns
+    from device_agent.serving.rows import Request
     from device_agent.store.store import Store
 
     count, stop = 40_000, threading.Event()
