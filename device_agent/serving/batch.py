@@ -77,7 +77,7 @@ def classify_by(loaded: Loaded, request: Request, start: Start | None = None, in
     renderer = make_renderer(loaded, request.columns, request.output_format or source.format)
     sink = Sink(request.output, renderer.dtype)
     try:
-        rows = Rows(loaded.signed, loaded.model.info, source, request, source.others)
+        rows = Rows(loaded.model.info, loaded.model.chain, source, request, source.others)
         count = _run(_Table(loaded, rows, request, start, in_flight), renderer, sink)
         sink.finish(count)
     except BaseException:

@@ -24,7 +24,6 @@ from device_agent.shared.tabular.json_reader import JsonParser
 from device_agent.shared.tabular.reader import Parsed, Parser, short
 
 if TYPE_CHECKING:
-    from device_agent.inference.tflite_knn import TfliteKNN
     from device_agent.serving.files import FileSource
     from device_agent.shared.embedding.chain import Chain
     from device_agent.shared.features.coder import Coder
@@ -111,8 +110,8 @@ class Rows:
     """The rows of one input.
 
     Args:
-        model: the model; its stages run here.
-        info: knn.json of that model, or one whose table has no transforms, to read the numbers before them.
+        info: knn.json of the model, or one whose table has no transforms, to read the numbers before them.
+        chain: the stages of the model, which run here; None without stages.
         source: the input.
         request: says which columns are kept or left out.
         hint: what to do about a bad line that says nothing itself.
@@ -125,16 +124,16 @@ class Rows:
     """
 
     def __init__(
-        self, model: TfliteKNN, info: KnnInfo, source: Source | FileSource, request: Request, hint: str
+        self, info: KnnInfo, chain: Chain | None, source: Source | FileSource, request: Request, hint: str
     ) -> None:
         self.source, self._info, self._request, self._hint = source, info, request, hint
-        self._model, self._is_npy = model, source.format == "npy"
+        self._chain, self._is_npy = chain, source.format == "npy"
         if self._is_npy and request.columns.keep:
             raise BadInput("--keep: the columns of NPY have no names", hint="give the rows as CSV or JSON lines")
-        if self._is_npy and info.window is None and model.chain is not None:
+        if self._is_npy and info.window is None and chain is not None:
             self.parser = Parser(())
         else:
-            self.parser = make_parser(info, "csv" if self._is_npy else source.format, request, model.chain)
+            self.parser = make_parser(info, "csv" if self._is_npy else source.format, request, chain)
 
     def blocks(self) -> Iterator[Block]:
         """Yields the rows, some at a time.
@@ -146,7 +145,7 @@ class Rows:
             if self._info.window is not None:
                 yield from self._samples(self.source)
             else:
-                yield from self._arrays(self.source) if self._model.chain is None else self._inputs(self.source)
+                yield from self._arrays(self.source) if self._chain is None else self._inputs(self.source, self._chain)
             return
         for block in self.source.blocks():
             for part in self.parser.blocks(block):
@@ -205,8 +204,8 @@ class Rows:
             if len(cut.rows):
                 yield Block(cut.rows, cut.marks, "rows[{}]", cut.last)
 
-    def _inputs(self, source: Source) -> Iterator[Block]:
+    def _inputs(self, source: Source, chain: Chain) -> Iterator[Block]:
         from device_agent.serving.files import embedded
 
-        for rows, numbers in embedded(source, self._model):
+        for rows, numbers in embedded(source, chain, row_type(self._info.origin)):
             yield Block(rows, (), "inputs[{}]", numbers)

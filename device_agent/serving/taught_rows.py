@@ -40,7 +40,7 @@ def read(loaded: Loaded, request: Request, most: int) -> list[Cells]:
     if not is_npy and info.table is not None:  # the numbers before the transforms
         reading = replace(info, table=replace(info.table, transforms=()))
     keep = info.columns if info.table is not None and source.format == "csv" else ()
-    made = Rows(loaded.signed, reading, source, replace(request, columns=Columns(keep=keep)), source.remedy)
+    made = Rows(reading, loaded.signed.chain, source, replace(request, columns=Columns(keep=keep)), source.remedy)
     made.parser.dtype = cell_type(info)
     rows: list[Cells] = []
     for block in made.blocks():
