@@ -1,4 +1,4 @@
-"""Columns of answers besides the label, and the base class of what renders them."""
+"""Columns of answers, and the base class of their renderers."""
 
 from __future__ import annotations
 

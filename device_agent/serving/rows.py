@@ -1,4 +1,4 @@
-"""Rows of an input as the model's features, block by block.
+"""Rows of an input as features, block by block.
 
 Reads every format that `classify` and `enrol` take. The first bad line ends the reading: the error names its number and
 column.

@@ -1,4 +1,4 @@
-"""Base class, result and line-by-line fallback of the parsers of rows."""
+"""Base class, result and fallback of the parsers of rows."""
 
 from __future__ import annotations
 

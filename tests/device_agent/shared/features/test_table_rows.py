@@ -170,6 +170,15 @@ def test_unknown_categories_are_ignored_where_the_table_says_so() -> None:
     assert told == ["'kind' has the unknown category 'zebra': ignored"]
 
 
+def test_a_missing_cell_that_transforms_fill_is_missing_before_them() -> None:
+    """As a row is taught: its cells are kept, and not the features of one release."""
+    table = Table((Column("x", "keep"), Column("y")))
+    for parser, block in ((TableCsvParser(table), b"x,y\n,2\n"), (TableJsonParser(table), b"[null, 2]\n")):
+        parsed = parser.parse(block)
+        assert (parsed.errors, parsed.rows.shape) == ({}, (1, 2))
+        assert np.isnan(parsed.rows[0, 0])
+
+
 def test_an_array_holds_missing_numbers_and_no_categories() -> None:
     numbers = Table((Column("x", "median", 0.5), Column("y", "refuse", None)))
     rows = np.array([[np.nan, 1.0], [2.0, 3.0]], np.float32)
