@@ -37,11 +37,12 @@ class Measure:
         given = None if info.float64 is None else info.float64.p
         if info.metric == "minkowski" and not (given is not None and 1.0 <= given <= 1e3):
             raise ValueError("minkowski needs a power")
-        if info.metric == "haversine" and len(centre) != 2:
-            raise ValueError("haversine needs two coordinates")
         self._power = float(given or 2.0) if info.metric not in _LINEAR else 1.0
         self._greatest = greatest(self._power)
-        self._latitude = float(centre[0]) + (info.origin[0] if info.origin else 0.0)
+        on_sphere = info.metric == "haversine"
+        if on_sphere and len(centre) != 2:
+            raise ValueError("haversine needs two coordinates")
+        self._latitude = float(centre[0]) + (info.origin[0] if info.origin else 0.0) if on_sphere else 0.0
 
     def terms(self, one: Any, others: Any) -> Float64:
         """Returns the (m, c) terms whose sums are the measures of (m, p) pairs."""
