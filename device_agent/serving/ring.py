@@ -9,8 +9,6 @@ or stops an answer: a board that cannot write its ring still answers.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.enrolled import cells_id
 from device_agent.shared.protocol.constants import UNKNOWN, UNKNOWN_LABEL
 from device_agent.shared.protocol.model_info import Keep, KnnInfo
 from device_agent.store import ring_file
@@ -34,7 +33,6 @@ SECONDS = 10.0
 NEAR = 0.9
 #: Rows that are looked at together.
 _TOGETHER = 512
-_ID_DIGITS = 16
 
 #: Class index, distance of the k-th neighbour, and the row.
 _Picked = tuple[int, float, NDArray[Any]]
@@ -142,9 +140,9 @@ class Ring:
 
     def _entry(self, kind: str, picked: _Picked) -> ring_file.Entry:
         code, distance, row = picked
-        cells = _cells(self._info, row)
+        cells = raw_cells(self._info, row)
         return {
-            "id": hashlib.sha256(json.dumps(cells).encode()).hexdigest()[:_ID_DIGITS],
+            "id": cells_id(cells),
             "kind": kind,
             "time": int(time.time()),
             "answer": UNKNOWN_LABEL if code == UNKNOWN else self._info.classes[code],
@@ -158,7 +156,7 @@ class Ring:
 _ROUNDING = 1e-5
 
 
-def _cells(info: KnnInfo, row: NDArray[Any]) -> list[Any]:
+def raw_cells(info: KnnInfo, row: NDArray[Any]) -> list[Any]:
     """Returns the raw cells of a row: the shortest decimals that give its numbers, and categories as text."""
     numbers = [float(str(value)) for value in row]
     if info.table is None:

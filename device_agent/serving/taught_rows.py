@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from device_agent.serving.batch import Request, make_parser, open_rows
 from device_agent.serving.columns import Columns
 from device_agent.serving.load import Loaded
+from device_agent.serving.ring import raw_cells
 from device_agent.shared.features.coder import is_missing
 from device_agent.shared.features.parsers import coder_of, read_array
 from device_agent.shared.protocol.errors import BadInput
@@ -91,6 +92,8 @@ def _lines(signed: TfliteKNN, source: Any, request: Request) -> Iterator[list[Ce
 
 def cells_of(rows: NDArray[Any], info: KnnInfo) -> list[Cells]:
     """Returns (n, n_features) numbers as raw rows."""
+    if info.table is not None:
+        return [tuple(raw_cells(info, row)) for row in rows]
     return [tuple(row) for row in _shortest(rows, info)]
 
 
