@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from device_agent.enrolment.joined import JoinedExact
 from device_agent.inference.tflite_knn import Answers, TfliteKNN
 from device_agent.shared import regression
+from device_agent.shared.enrolment.joined import Joined
 from device_agent.shared.golden.golden_set import Golden
-from device_agent.shared.joined import Joined
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.queries import check_rows, origin_of
 

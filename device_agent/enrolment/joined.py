@@ -18,8 +18,8 @@ from device_agent.enrolment.one_row import OneRow
 from device_agent.inference.block_search import BlockSearch
 from device_agent.inference.exact import ExactKnn, Float64
 from device_agent.inference.tflite_knn import Answers, TfliteKNN
+from device_agent.shared.enrolment.joined import Joined
 from device_agent.shared.golden.judge import base_distance
-from device_agent.shared.joined import Joined
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.model_info import KnnInfo

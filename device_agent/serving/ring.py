@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.shared.enrolled import cells_id
+from device_agent.shared.enrolment.enrolled import cells_id
 from device_agent.shared.protocol.constants import UNKNOWN, UNKNOWN_LABEL
 from device_agent.shared.protocol.model_info import Keep, KnnInfo
+from device_agent.shared.raw_rows import cells_of
 from device_agent.store import ring_file
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class Ring:
 
     def _entry(self, kind: str, picked: _Picked) -> ring_file.Entry:
         code, distance, row = picked
-        cells = raw_cells(self._info, row)
+        cells = cells_of(self._info, row)
         return {
             "id": cells_id(cells),
             "kind": kind,
@@ -154,13 +155,3 @@ class Ring:
 
 #: Vote shares are rounded to float32.
 _ROUNDING = 1e-5
-
-
-def raw_cells(info: KnnInfo, row: NDArray[Any]) -> list[Any]:
-    """Returns the raw cells of a row: the shortest decimals that give its numbers, and categories as text."""
-    numbers = [float(str(value)) for value in row]
-    if info.table is None:
-        return numbers
-    from device_agent.shared.features.coder import collapse
-
-    return collapse(info.table.columns, numbers)

@@ -57,7 +57,7 @@ def _measure(folder: Path, metric: str, rounds: int) -> list[dict[str, Any]]:
 
 def _taught(signed: Any, rows: np.ndarray, labels: list[int]) -> Any:
     from device_agent.enrolment.joined import JoinedKNN
-    from device_agent.shared import enrolled, joined
+    from device_agent.shared.enrolment import enrolled, joined
     from device_agent.shared.protocol.model_info import Enrol
     from device_agent.shared.protocol.record import replace
 

@@ -16,7 +16,7 @@ import pytest
 from support.board_roots import copy_board
 from support.releases import Releases
 
-from device_agent.shared.enrolled import cells_id
+from device_agent.shared.enrolment.enrolled import cells_id
 from device_agent.shared.protocol import constants
 from knnkit import cli
 from knnkit.data.collected import Columns, FieldRow, merge, read

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from device_agent.shared import enrolled
-from device_agent.shared.enrolled import LocalRow
+from device_agent.shared.enrolment import enrolled
+from device_agent.shared.enrolment.enrolled import LocalRow
 from device_agent.shared.protocol import json_codec
 from device_agent.shared.protocol.constants import is_digest, is_name
 from knnkit.data.collected import Cell, Columns, FieldRow

@@ -10,9 +10,9 @@ from support.releases import Releases
 
 from device_agent.enrolment.joined import JoinedExact, JoinedKNN
 from device_agent.inference.tflite_knn import TfliteKNN
-from device_agent.shared import enrolled
+from device_agent.shared.enrolment import enrolled
+from device_agent.shared.enrolment.joined import join
 from device_agent.shared.golden.golden_set import Golden
-from device_agent.shared.joined import join
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.model_info import Enrol
 from device_agent.shared.protocol.record import replace

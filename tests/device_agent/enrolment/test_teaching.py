@@ -340,19 +340,27 @@ def test_the_last_rows_of_a_table_are_taught_with_categories(device: Device, rel
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a file to somebody else")
 def test_rows_that_another_user_put_there_are_not_taught(taught: Device) -> None:
-    path = memory_file(taught.root, "-rows")
     with Stream(taught, "--json") as stream:
         stream.ask("9,9,9,9")
-        forged = path.read_bytes()
-        stream.finish()
-    path.write_bytes(forged)
-    try:
+        path = memory_file(taught.root, f"-rows-{stream.process.pid}")
         os.chown(path, 65534, 65534)
         refuse(taught, "no-rows", "enrol", "--label", "rose", "--last")
         os.chown(path, 0, 0)
         assert taught.ask("enrol", "--label", "rose", "--last")["rows"] == 1
-    finally:
-        path.unlink()
+
+
+def test_rows_of_two_streams_are_never_mixed(taught: Device) -> None:
+    with Stream(taught, "--json") as one, Stream(taught, "--json") as two:
+        for place, stream in enumerate((one, two)):
+            stream.ask(f"9,9,9,{9 + place}")
+        assert "2 streams" in refuse(taught, "no-rows", "enrol", "--label", "rose", "--last")
+        one.process.kill()
+        one.process.wait()
+        taught.ask("enrol", "--label", "rose", "--last")
+        two.finish()
+    rows = [json.loads(line)["row"] for line in taught.run("enrolled", "--json").out.splitlines()]
+    assert rows == [[9, 9, 9, 10]]
+    refuse(taught, "no-rows", "enrol", "--label", "rose", "--last")
 
 
 #: A stream has at least so many rows. `KNNKIT_STREAM_ROWS=1000000 scripts/test device_agent/enrolment -k lost_or_mixed`
@@ -364,8 +372,8 @@ ENROLMENTS, ACTIVATIONS = max(12, ROWS // 5000), max(2, ROWS // 50_000)
 def test_no_answer_is_lost_or_mixed_while_labels_and_releases_come_and_go(taught: Device, releases: Releases) -> None:
     """Each answer is that of one release, and of taught rows that this release uses."""
     from device_agent.serving import teach as module
-    from device_agent.serving.batch import Request
     from device_agent.serving.columns import Columns
+    from device_agent.serving.rows import Request
     from device_agent.store.store import Store
 
     file, store = taught.root.parent / "rose.csv", Store(taught.root)

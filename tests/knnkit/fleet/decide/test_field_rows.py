@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from device_agent.shared.enrolled import LocalRow, cells_id, id_of
+from device_agent.shared.enrolment.enrolled import LocalRow, cells_id, id_of
 from device_agent.shared.protocol import json_codec
 from device_agent.shared.protocol.json_codec import MalformedDocument
 from device_agent.shared.protocol.record import replace
