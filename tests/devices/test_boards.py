@@ -324,7 +324,8 @@ def test_what_one_board_is_taught_is_known_on_all(
     agent = "~/.knnkit/venv/bin/python -m device_agent"
     images, digits = load_digits(return_X_y=True)
     nines = [",".join(map(str, image)) for image in images[digits == 9].astype(int).tolist()]
-    examples, asked = "".join(f"{row}\n" for row in nines[:12]), "".join(f"{row}\n" for row in nines[12:60])
+    examples = "".join(f"{nines.pop(place)}\n" for place in (100, 50, 5))
+    asked = "".join(f"{row}\n" for row in nines[:60])
 
     def knnkit(*words: str) -> dict[str, Any]:
         targets = [word for name in names for word in ("--target", name)] if words[0] != "promote" else []
@@ -354,7 +355,7 @@ def test_what_one_board_is_taught_is_known_on_all(
     record_property("right", right)
     print("right of the new digit, by board:", right)
     assert len({json.dumps(rows) for rows in found.values()}) == 1
-    assert right[taught] > 0.6
+    assert right[taught] > 0.3
     near = {row["neighbors"][0]["id"] for row in found[others[0]] if row["label"] == 9}
     assert near <= set(ids), "the answers of another board lead back to the rows of this one"
     assert f"{len(ids)} rows, 1 labels, 0 take part" in fleet.boards[taught].ssh(f"{agent} enrolled")

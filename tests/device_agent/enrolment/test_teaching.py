@@ -32,6 +32,7 @@ from knnkit.evaluation.taught import contradicts
 from knnkit.fleet.device.recorder import Recorder, nobody
 from knnkit.fleet.jobs import query
 from knnkit.fleet.targets import Target
+from knnkit.provision.install import _KNOWN
 from knnkit.transport.local import LocalTransport
 
 ROSE = b"9,9,9,9\n9.1,9,9,9\n9,9.1,9,9\n"
@@ -124,6 +125,7 @@ def test_status_of_the_rows_is_what_enrolled_prints(taught: Device) -> None:
     table = taught.run("enrolled").out
     assert table.count("  yes      rose") == 3
     assert "3 rows, 1 labels, 3 take part" in table
+    assert {path.name for path in taught.root.iterdir()} <= set(_KNOWN), "`provision --remove` knows all names"
 
 
 def test_status_and_certificate_name_what_is_taught(taught: Device, releases: Releases) -> None:

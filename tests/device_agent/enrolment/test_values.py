@@ -25,14 +25,16 @@ ASKED, _ = wifi.fingerprints(80, seed=3)
 NEW, THERE = wifi.fingerprints(4, seed=4)
 
 
-@pytest.fixture
-def taught(device: Device, releases: Releases, tmp_path: Path) -> Device:
+@pytest.fixture(scope="module")
+def taught(releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Device:
     """A device that was taught four positions, one by one."""
+    folder = tmp_path_factory.mktemp("values")
+    device = Device(folder / "root", releases)
     device.install(releases["wifi-taught"])
     for row, (east, north) in zip(NEW, THERE):
-        wifi.write(tmp_path / "new.csv", row[np.newaxis], THERE[:1])
+        wifi.write(folder / "new.csv", row[np.newaxis], THERE[:1])
         values = ("--value", f"north={north}", "--value", f"east={east}")
-        said = device.run("enrol", *values, "--ignore-extra", "--input", tmp_path / "new.csv", "--json")
+        said = device.run("enrol", *values, "--ignore-extra", "--input", folder / "new.csv", "--json")
         assert said.code == 0, said.err
     assert said.document["labels"] == {"values": 4}
     return device
@@ -65,7 +67,7 @@ def test_the_host_proves_the_values(taught: Device, releases: Releases) -> None:
     assert contradicts(release, said["release"], lines, claim) == ""
     assert "otherwise" in contradicts(release, said["release"], lines, replace(claim, answers="0" * 64))
     assert "golden rows" in contradicts(release, said["release"], lines, replace(claim, changed=0))
-    moved = lines.replace(b'"values":[', b'"values":[1', 1)
+    moved = lines.replace(b'"values":[-', b'"values":[-1', 1)
     assert contradicts(release, said["release"], moved, claim)
 
 
@@ -82,8 +84,9 @@ def test_the_host_proves_the_values(taught: Device, releases: Releases) -> None:
 def test_wrong_values_are_refused_with_what_to_type(
     values: tuple[str, ...], said: str, taught: Device, tmp_path: Path
 ) -> None:
+    wifi.write(tmp_path / "new.csv", NEW, THERE)
     found = taught.run("enrol", *values, "--ignore-extra", "--input", tmp_path / "new.csv", "--json").document
     assert said in found["message"]
     assert found["hint"] == "--value east=3.5 --value north=3.5"
-    assert len(taught.run("enrolled", "--json").out.splitlines()) == 4
-    assert json.loads(taught.run("enrolled", "--json").out.splitlines()[0])["values"] == THERE[0].tolist()
+    rows = [json.loads(line) for line in taught.run("enrolled", "--json").out.splitlines()]
+    assert [row["values"] for row in rows] == THERE.tolist()

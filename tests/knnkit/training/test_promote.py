@@ -142,7 +142,7 @@ def test_a_file_that_a_person_changed_is_continued(tmp_path: Path) -> None:
     assert (len(second.rows), second.there, second.differing) == (2, 2, ())
     with pytest.raises(DataError, match="changed by somebody else") as found:
         promote.write(first)
-    assert found.value.hint == "knnkit promote, again"
+    assert found.value.hint == "type the same command again"
     promote.write(second)
     assert len(source.load(load.load(file).builds()[0]).training.ids) > 4  # type: ignore[arg-type]
     for content in (None, b"", b"\n", second.content.splitlines()[0]):
