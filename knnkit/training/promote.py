@@ -105,7 +105,9 @@ def write(promotion: Promotion) -> None:
     promotion.path.parent.mkdir(exist_ok=True)
     with alone(promotion.path.parent):
         if _content(promotion.path) != promotion.before:
-            raise DataError(f"{promotion.path} was changed by somebody else meanwhile", hint="type the same command again")
+            raise DataError(
+                f"{promotion.path} was changed by somebody else meanwhile", hint="type the same command again"
+            )
         with whole_file(promotion.path) as file:
             file.write(promotion.content)
 
