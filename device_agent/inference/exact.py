@@ -140,7 +140,12 @@ class ExactKnn:
         self, order: NDArray[np.int64], measure: Float64, within: tuple[Any, Any, Any] | None = None
     ) -> dict[str, NDArray[Any]]:
         """Returns the outputs for (n, k) neighbours and their measures; with a radius, those `within` it vote."""
-        distances = self._by.to_metric(measure)
+        return self._outputs(order, self._by.to_metric(measure), within)
+
+    def _outputs(
+        self, order: NDArray[Any], distances: Float64, within: tuple[Any, Any, Any] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """Returns the outputs for (n, k) neighbours and their distances."""
         if within is None:
             probabilities = votes(self._classes[order], distances, self._info)
         else:
@@ -226,10 +231,8 @@ class ExactKnn:
             return self._among_all(z, live, order, measure)
         found, fits = self._get_search().find(z[live])
         whole, rest = found.exact[found.query], np.flatnonzero(fits & ~found.exact)
-        for some, chosen, known in (
-            (np.flatnonzero(found.exact), whole, found.measure[whole]),
-            (rest, ~whole, None),
-        ):
+        kinds = ((np.flatnonzero(found.exact), whole, found.measure[whole]), (rest, ~whole, None))
+        for some, chosen, known in kinds:
             if len(some):
                 query = np.searchsorted(some, found.query[chosen])
                 order[live[some]], measure[live[some]] = self._rank(z[live[some]], query, found.row[chosen], known)
@@ -253,10 +256,10 @@ class ExactKnn:
 
     def _within(self, z: Float64) -> tuple[NDArray[np.int64], NDArray[np.int64], Float64] | None:
         """Returns queries, training rows within the radius, and their distances; None for a model without radius."""
-        own = self._info.float64
-        if own is None or own.radius is None:
+        radius = None if self._info.float64 is None else self._info.float64.radius
+        if radius is None:
             return None
-        limit = float(base_distance(np.array(own.radius), self._info.metric)) + self._tied
+        limit = float(base_distance(np.array(radius), self._info.metric)) + self._tied
         most = self._by.of_base(limit / self._unit) * _NEAR_TIED
         near = [np.flatnonzero(rough <= most) for rough in self._scan(z)]
         query, row = np.repeat(np.arange(len(z)), [len(each) for each in near]), np.concatenate([*near, np.arange(0)])

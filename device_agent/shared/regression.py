@@ -34,13 +34,13 @@ class Regressor:
     """
 
     def __init__(self, targets: Float64, k: int, weights: Weights, bandwidth: float | None = None) -> None:
-        self._targets, self._k, self._how = targets, k, (weights, bandwidth)
+        self.targets, self._k, self._how = targets, k, (weights, bandwidth)
 
     def values(self, answers: Any) -> Float64:
         """Returns the (n, t) float64 values of `Answers`; NaN where a row is rejected."""
         far = answers.distances[:, : self._k]
         share = weigh(far, far[:, :1], *self._how)
-        found: Float64 = (share[:, :, np.newaxis] * self._targets[answers.indices[:, : self._k]]).sum(axis=1)
+        found: Float64 = (share[:, :, np.newaxis] * self.targets[answers.indices[:, : self._k]]).sum(axis=1)
         with np.errstate(invalid="ignore"):  # where no neighbour has weight
             found /= share.sum(axis=1)[:, np.newaxis]
         found[np.asarray(answers.label) == UNKNOWN] = np.nan
