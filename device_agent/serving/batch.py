@@ -54,7 +54,7 @@ class Request:
     runtime: str = "auto"
     search: str | None = None
     threads: int = 1
-    coders: list[Coder] | None = None  # collects those of the run, which count missing and unknown cells
+    counters: list[Coder | WindowParser] | None = None  # collects those of the run: they count cells and gaps
 
 
 def classify(store: Store, request: Request, start: Start | None = None) -> int:
@@ -78,13 +78,13 @@ def classify(store: Store, request: Request, start: Start | None = None) -> int:
 
 
 def save_counts(store: Store, loaded: Loaded, request: Request) -> None:
-    """Adds the missing and unknown cells since the last call to those that `status` shows."""
-    for coder in request.coders or ():
-        filled, unknown = coder.take_counts()
-        if filled or unknown:
+    """Adds the missing and unknown cells and the gaps since the last call to those that `status` shows."""
+    for counter in request.counters or ():
+        counts = counter.take_counts()
+        if any(counts.values()):
             from device_agent.store import cell_counts
 
-            cell_counts.add(store, loaded.digest, filled, unknown)
+            cell_counts.add(store, loaded.digest, counts)
 
 
 def _tell_if_left(store: Store, loaded: Loaded) -> None:
@@ -137,6 +137,8 @@ def make_parser(info: KnnInfo, format: str, request: Request, chain: Chain | Non
 
         windows = WindowParser(info.window, format, ignore_extra=ignore_extra, keep=request.columns.keep)
         windows.dtype, windows.chain = row_type(info.origin), chain
+        if request.counters is not None:
+            request.counters.append(windows)
         return windows
     if chain is not None:
         from device_agent.shared.embedding.parsers import InputCsvParser, InputJsonParser
@@ -149,8 +151,8 @@ def make_parser(info: KnnInfo, format: str, request: Request, chain: Chain | Non
 
         made = parsers.TableCsvParser if format == "csv" else parsers.TableJsonParser
         parser = made(info, ignore_extra=ignore_extra, keep=request.columns.keep, tell=_tell_once)
-        if request.coders is not None:
-            request.coders.append(parser.coder)
+        if request.counters is not None:
+            request.counters.append(parser.coder)
         return parser
     plain = CsvParser if format == "csv" else JsonParser
     return plain(info, ignore_extra=ignore_extra, keep=request.columns.keep)
@@ -266,8 +268,8 @@ class _Table:
         """Converts the rows of an NPY file; checks them here, because an error names the row's number."""
         before = 0
         coder = _coder_of(self._info)
-        if coder is not None and self.request.coders is not None:
-            self.request.coders.append(coder)
+        if coder is not None and self.request.counters is not None:
+            self.request.counters.append(coder)
         for wide in source.arrays(len(self._info.columns)):
             with np.errstate(over="ignore"):
                 rows: NDArray[Any] = np.ascontiguousarray(wide, dtype=cell_type(self._info))
@@ -283,10 +285,8 @@ class _Table:
 
     def _sample_arrays(self, source: Source, window: Window) -> Iterator[NDArray[Any]]:
         """Cuts the samples of an NPY file."""
-        from device_agent.shared.windows.window_parser import WindowParser
-
-        self._windows = parser = WindowParser(window, "csv")
-        parser.dtype, parser.chain = row_type(self._info.origin), self.loaded.model.chain
+        parser: Any = make_parser(self._info, "csv", self.request, self.loaded.model.chain)
+        self._windows = parser
         for cut in parser.arrays(source.arrays(len(window.numbers))):
             if len(cut.rows):
                 yield self._hand_out(cut.rows, cut.marks, "rows[{}]", cut.last)
