@@ -5,10 +5,11 @@ Combines dataset, space, graph, calibration and metadata, and returns the float6
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from knnkit.model.reference.spec import DEFAULT, KnnSpec, own_shares
 from knnkit.model.scaling import fit_scaler
 from knnkit.model.schema import lowest_schema, require_keepable
 from knnkit.model.tflite.load_tensorflow import load_tensorflow, needs_build_extra, tensorflow_version
-from knnkit.model.tflite.op_versions import minimum_runtime
+from knnkit.model.tflite.op_versions import minimum_runtime, with_stages
 
 if TYPE_CHECKING:
     from knnkit.model.graph.tfknn import KnnModule
@@ -71,6 +72,7 @@ def build_model(
     measure: Measure | None = None,
     table: model_info.Table | None = None,
     input: input_info.Input | None = None,
+    stages: Mapping[str, bytes] = MappingProxyType({}),
     golden: Origins = _UNKNOWN,
 ) -> BuiltModel:
     """Builds the classifier `spec` over the rows of `training`.
@@ -85,6 +87,7 @@ def build_model(
         measure: evaluates the reference; the result is stored in knn.json.
         table: how the rows were made from raw columns; stored in knn.json.
         input: the stages that made the rows; stored in knn.json.
+        stages: their files.
         golden: where the golden rows come from.
 
     Raises:
@@ -95,7 +98,7 @@ def build_model(
     enrolment = enrol(training, fit_scaler(training.rows, spec.scale), spec.metric)
     groups = training.beside if input is not None and input.window is not None else None
     how: dict[str, Any] = {"margin": margin, "seed": seed, "inputs": inputs, "measure": measure, "golden": golden}
-    how |= {"table": table, "input": input, "groups": groups, "training": origins_of(training)}
+    how |= {"table": table, "input": input, "stages": stages, "groups": groups, "training": origins_of(training)}
     return build_enrolled(spec, enrolment, held_out, **how)
 
 
@@ -111,6 +114,7 @@ def build_enrolled(
     measure: Measure | None = None,
     table: model_info.Table | None = None,
     input: input_info.Input | None = None,
+    stages: Mapping[str, bytes] = MappingProxyType({}),
     training: Origins | None = None,
     golden: Origins = _UNKNOWN,
     spare: Dataset | None = None,
@@ -150,7 +154,7 @@ def build_enrolled(
         n_train=len(enrolment),
         batch=model.batch_rows(constants.FULL),
         fingerprint=enrolment.fingerprint,
-        minimum_runtime=minimum_runtime(tree, OLDEST_RUNTIME),
+        minimum_runtime=with_stages(minimum_runtime(tree, OLDEST_RUNTIME), stages.values()),
         versions=_versions(),
         inputs=inputs,
         reject=reference.reject,

@@ -116,7 +116,8 @@ class Material:
         """
         before = None if self.whole is None else self.whole._without_sets().build(Gates(gates.margin), seed=seed)
         how: dict[str, Any] = {"margin": gates.margin, "seed": seed, "inputs": inputs, "measure": self._measure}
-        how |= {"table": self.table, "input": input_of(self.window, self.embedder)}
+        stages = {} if self.embedder is None else self.embedder.files
+        how |= {"table": self.table, "input": input_of(self.window, self.embedder), "stages": stages}
         limit = min(golden_rows or MAX_ROWS, self._most_golden)
         how["golden"] = origins_of(draw_rows(self.held_out, self.training, seed=seed, limit=limit))
         if self.imported is None and before is None:
@@ -130,7 +131,6 @@ class Material:
 
         notes = () if before is None else self._compare(before, model, golden)
         notes += long_check(model.info, len(golden.rows))
-        stages = {} if self.embedder is None else self.embedder.files
         return Made(model, golden, self_check(model, golden, gates), self._warn(model), notes, stages)
 
     @property
