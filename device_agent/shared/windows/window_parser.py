@@ -23,6 +23,7 @@ from device_agent.shared.windows.times import Times
 
 if TYPE_CHECKING:
     from device_agent.shared.embedding.chain import Chain
+    from device_agent.shared.protocol.model_info import KnnInfo
 
 #: Most bytes of the windows that one block of text may become.
 _MOST_BYTES = 1 << 23
@@ -41,15 +42,6 @@ class Cut:
     last: Sequence[int]
     marks: Sequence[Sequence[Any]]
     bad: Sequence[tuple[int, str]] = ()
-
-
-@record
-class _Samples:
-    """Describes samples to the parsers of plain rows."""
-
-    feature_names: tuple[str, ...]
-    n_features: int
-    origin: None = None
 
 
 class _Columns(Columns):
@@ -83,8 +75,7 @@ class _Csv(CsvParser):
         times: Times | None,
     ) -> None:
         self._recording, self._times = [recording] if recording else [], times
-        shape = _Samples(names, len(names))
-        super().__init__(shape, ignore_extra=ignore_extra, keep=[*keep, *self._recording])
+        super().__init__(names, np.float64, ignore_extra=ignore_extra, keep=[*keep, *self._recording])
         self._unknown = [name for name in self._unknown if name not in self._recording]
 
     def _make_columns(self, separator: str, count: int, numbers: Sequence[int]) -> Columns:
@@ -111,7 +102,7 @@ class _Json(JsonParser):
         times: Times | None,
     ) -> None:
         self._times = times
-        super().__init__(_Samples(names, len(names)), ignore_extra=ignore_extra, keep=keep)
+        super().__init__(names, np.float64, ignore_extra=ignore_extra, keep=keep)
         self._recording = [recording] if recording else []
         self._places.update(self._recording)
 
@@ -128,7 +119,7 @@ class _Json(JsonParser):
         return [*super()._kept(found), *values]
 
 
-class WindowParser:
+class WindowParser(Parser):
     """Parses lines of samples. `Parsed.rows` are the completed windows, `Parsed.lines` their last lines.
 
     Args:
@@ -136,17 +127,24 @@ class WindowParser:
         format: csv or jsonl.
         ignore_extra: whether to ignore columns that the model does not use.
         keep: further columns; a window has the values of its last sample.
-
-    Attributes:
         dtype: of the windows; samples are read and cut as float64.
         chain: the stages that turn windows into rows; None if windows are the rows.
+
+    Attributes:
         gaps: the gaps found so far.
     """
 
-    def __init__(self, window: Window, format: str, *, ignore_extra: bool = False, keep: Sequence[str] = ()) -> None:
-        self.dtype: type[np.floating[Any]] = np.float64
-        self.chain: Chain | None = None
-        self.header: bool | None = None
+    def __init__(
+        self,
+        window: Window,
+        format: str,
+        *,
+        ignore_extra: bool = False,
+        keep: Sequence[str] = (),
+        dtype: type[np.floating[Any]] = np.float64,
+        chain: Chain | None = None,
+    ) -> None:
+        self.dtype, self.chain = dtype, chain
         self._keep = tuple(keep)
         self._place_of_name = self._keep.index(window.recording) if window.recording in keep else len(keep)
         recording = None if window.recording in keep else window.recording
@@ -154,10 +152,9 @@ class WindowParser:
         # A time that is one of the columns is a number of the row.
         self._times = Times() if window.time is not None and window.time not in window.columns else None
         self._parser: Parser = made(window.numbers, recording, ignore_extra, self._keep, self._times)
-        self._parser.dtype = np.float64
         self.gaps = Gaps(window.gap)
         self._counted = {"lines": 0, "times": 0}
-        self.follow(window)
+        self._begin(window)
 
     @property
     def line(self) -> int:
@@ -168,8 +165,15 @@ class WindowParser:
     def line(self, number: int) -> None:
         self._parser.line = number
 
-    def follow(self, window: Window) -> None:
-        """Starts again without samples, with the windows of another model that has the same columns."""
+    def follow(self, info: KnnInfo, chain: Chain | None) -> None:
+        """Goes on with the samples that are here if the other model has the same windows; else begins a new one."""
+        super().follow(info, chain)
+        self.chain = chain
+        if info.window is not None and info.window != self._window:
+            self._begin(info.window)
+
+    def _begin(self, window: Window) -> None:
+        """Starts without samples."""
         self._window, self._cutter = window, Cutter(window.rows, window.hop)
         self._per_block = max(1, _MOST_BYTES // (8 * window.size)) * window.hop
         self.gaps.limit = window.gap
@@ -230,8 +234,12 @@ class WindowParser:
         gone, self._counted = self._counted, {"lines": self.gaps.lines, "times": self.gaps.times}
         return {"gaps": {cause: count - gone[cause] for cause, count in self._counted.items() if count > gone[cause]}}
 
+    def describe_gaps(self) -> str:
+        """Returns the gaps that interrupted windows."""
+        return self.gaps.describe()
+
     def why_empty(self) -> str:
-        """Returns the reason, as text, why the samples made no window."""
+        """Returns why the samples made no window."""
         said = self.gaps.describe()
         return f"no window of {self._window.rows} samples is complete" + (f": {said}" if said else "")
 
