@@ -133,7 +133,10 @@ class ExactKnn:
 
     def _decide(self, order: NDArray[np.int64], measure: Float64) -> dict[str, NDArray[Any]]:
         """Returns the outputs for (n, k) neighbours and their measures."""
-        distances = self._distances(measure)
+        return self._outputs(order, self._distances(measure))
+
+    def _outputs(self, order: NDArray[Any], distances: Float64) -> dict[str, NDArray[Any]]:
+        """Returns the outputs for (n, k) neighbours and their distances."""
         probabilities = votes(self._classes[order], distances, self._info)
         # The order of addition can split equal shares by some 2^-53: shares within 1e-12 tie, the lowest class wins.
         label = (probabilities >= probabilities.max(axis=1, keepdims=True) - 1e-12).argmax(axis=1)
