@@ -176,6 +176,9 @@ class ModelConfig(Section):
 
     @pydantic.model_validator(mode="after")
     def _input_fits(self) -> ModelConfig:
+        if self.input is not None and self.keep is not None:
+            problem = "a device cannot keep windows, sounds or pictures for people to label: leave `keep` out"
+            raise _misplaced("keep", problem, "reject: 0.99, without keep")
         if self.input is None or isinstance(self.data, SklearnData):
             return self
         table = ("missing", "categories", "unknown_category", "thousands", "target")

@@ -5,8 +5,8 @@ Combines dataset, space, graph, calibration and metadata, and returns the float6
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ from knnkit.model.reference.spec import DEFAULT, KnnSpec, own_shares
 from knnkit.model.scaling import fit_scaler
 from knnkit.model.schema import lowest_schema, require_answerable, require_keepable
 from knnkit.model.tflite.load_tensorflow import load_tensorflow, needs_build_extra, tensorflow_version
-from knnkit.model.tflite.op_versions import minimum_runtime
+from knnkit.model.tflite.op_versions import minimum_runtime, with_stages
 
 if TYPE_CHECKING:
     from knnkit.model.graph.tfknn import KnnModule
@@ -55,6 +55,7 @@ class Options:
         measure: evaluates the reference; the result is stored in knn.json.
         table: how the rows were made from raw columns; stored in knn.json.
         input: the stages that made the rows; stored in knn.json.
+        stages: their files.
         training: where the training rows come from; None: they are all rows of their source.
         golden: where the golden rows come from.
         spare: training rows that `reduced` left out; calibration uses them, too.
@@ -69,6 +70,7 @@ class Options:
     measure: Measure | None = None
     table: model_info.Table | None = None
     input: input_info.Input | None = None
+    stages: Mapping[str, bytes] = field(default_factory=dict)
     training: Origins | None = None
     golden: Origins = _UNKNOWN
     spare: Dataset | None = None
@@ -149,7 +151,7 @@ def build_enrolled(
         n_train=len(enrolment),
         batch=model.batch_rows(constants.FULL),
         fingerprint=enrolment.fingerprint,
-        minimum_runtime=minimum_runtime(tree, OLDEST_RUNTIME),
+        minimum_runtime=with_stages(minimum_runtime(tree, OLDEST_RUNTIME), options.stages.values()),
         versions=_versions(),
         inputs=options.inputs,
         reject=reference.reject,

@@ -118,7 +118,9 @@ class Material:
         before = None if self.whole is None else self.whole._without_sets().build(Gates(gates.margin), seed=seed)
         limit = min(golden_rows or MAX_ROWS, self._most_golden)
         drawn = draw_rows(self.held_out, self.training, seed=seed, limit=limit)
-        how = Options(gates.margin, seed, inputs, self._measure, self.table, input_of(self.window, self.embedder))
+        stages = {} if self.embedder is None else self.embedder.files
+        read = input_of(self.window, self.embedder)
+        how = Options(gates.margin, seed, inputs, self._measure, self.table, read, stages)
         how = replace(how, golden=origins_of(drawn), spare=self.spare, reduced=self._reduced(before))
         if self.imported is None and before is None:
             model = build_model(self.spec, self.training, self.held_out, how)
@@ -131,7 +133,6 @@ class Material:
 
         notes = () if before is None else self._compare(before, model, golden)
         notes += long_check(model.info, len(golden.rows))
-        stages = {} if self.embedder is None else self.embedder.files
         return Made(model, golden, self_check(model, golden, gates), self._warn(model), notes, stages)
 
     @property
