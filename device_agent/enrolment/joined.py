@@ -58,9 +58,8 @@ class JoinedExact(ExactKnn):
         kept, local = self.enrol(narrow(joined.features, origin_of(info.origin)))
         #: Which of the rows to add are within the range of float32; the others take no part.
         self.kept = kept
-        self._info = replace(joined.info, n_train=info.n_train + int(kept.sum()))
-        self._blocks.append(local)
-        self._starts = np.append(self._starts, self._info.n_train)
+        self._info = replace(joined.info, n_train=info.n_train + int(kept.sum()), groups=None)
+        self._rows.append(local)
         self._classes = np.append(self._classes, joined.codes[kept])
         self._local = (local * self._scale).astype(np.float64)
         with np.errstate(over="ignore"):

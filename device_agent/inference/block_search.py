@@ -49,6 +49,10 @@ class Scale:
     slack: Float64
     exact: Float64
 
+    def take(self, chosen: Any) -> Scale:
+        """Returns the scale of the chosen queries."""
+        return Scale(self.base[chosen], self.factor, self.share, self.slack[chosen], self.exact[chosen])
+
 
 @record
 class Found:
@@ -96,26 +100,29 @@ class BlockSearch:
         self._lift = 2.0 ** -np.round(2 * np.log2(self._reach)) if 1e-60 < self._reach < 1e60 else 1.0
         self._halves = (squares * (self._lift / 2)).astype(np.float32)
 
-    def find(self, z: Float64) -> tuple[Found, NDArray[np.bool_]]:
+    def find(self, z: Float64, *, by_groups: bool = True) -> tuple[Found, NDArray[np.bool_]]:
         """Returns the rows that may be among the k nearest of (q, p) queries, and (q,) bool: which queries fit.
 
-        A query whose values or scores are too large for float32 does not fit, and has no pairs.
+        A query whose values or scores are too large for float32 does not fit, and has no pairs. Unless `by_groups`,
+        a search that has groups reads all rows, too.
         """
         with np.errstate(over="ignore", invalid="ignore"):
-            by = self._by_products if not self._manhattan else self._by_differences if self._differs else self._by_sides
-            factors, scale = by(z)
+            factors, scale = self._prepare(z)
             fits = np.isfinite(factors).all(axis=1) & (scale.slack < _MAX)
             if not fits.all():
-                parts = (scale.base[fits], scale.factor, scale.share, scale.slack[fits], scale.exact[fits])
-                factors, scale = factors[fits], Scale(*parts)
-            query, row, score, kth = self._scan(factors, scale)
+                z, factors, scale = z[fits], factors[fits], scale.take(fits)
+            found = self._search(z, factors, scale) if by_groups else self._scan(factors, scale)
+        query, row, score, kth = found
         exact = np.zeros(len(fits), np.bool_)
         exact[fits] = kth <= scale.exact
         measure = scale.base[query] + scale.factor * score.astype(np.float64)
         return Found(np.flatnonzero(fits)[query], row, measure, exact), fits
 
-    def _scan(self, factors: Float32, scale: Scale) -> tuple[Any, Any, Any, Float32]:
+    def _search(self, z: Float64, factors: Float32, scale: Scale) -> tuple[Any, Any, Any, Float32]:
         """Returns queries, rows and scores of all pairs within the bound, and the k-th score of each query."""
+        return self._scan(factors, scale)
+
+    def _scan(self, factors: Float32, scale: Scale) -> tuple[Any, Any, Any, Float32]:
         count, k = len(factors), self._k
         best = np.full((count, k), np.inf, np.float32)
         kth = limit = best[:, -1]
@@ -125,7 +132,7 @@ class BlockSearch:
             if not found and width > k:
                 best = np.partition(scores, k - 1, axis=1)[:, :k]
                 kth = best.max(axis=1)
-                limit = self._limit(kth, scale)
+                limit = self._limit(kth, scale)[1]
             elif found:  # of later rows, those at the k-th distance come after it
                 limit = np.where(kth <= scale.exact, np.nextafter(kth, np.float32(-np.inf)), limit)
             flat = np.flatnonzero(scores <= limit[:, np.newaxis])
@@ -134,20 +141,20 @@ class BlockSearch:
             if len(flat) and (found or width <= k):
                 _improve(best, query, score)
                 kth = best.max(axis=1)
-                limit = self._limit(kth, scale)
+                limit = self._limit(kth, scale)[1]
             found.append((query, column + start, score))
         query, row, score = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        near = np.flatnonzero(score <= self._limit(kth, scale)[query])
+        near = np.flatnonzero(score <= self._limit(kth, scale)[1][query])
         near = near[np.argsort(query[near], kind="stable")]
         return query[near], row[near], score[near], kth
 
-    def _limit(self, kth: Float32, scale: Scale) -> Float32:
-        """Returns the (q,) highest scores that a row among the k nearest, or tied with the k-th, can have."""
+    def _limit(self, kth: Float32, scale: Scale) -> tuple[Float64, Float32]:
+        """Returns the (q,) highest measures and scores that a row among the k nearest, or tied with it, can have."""
         measure = scale.base + scale.factor * (kth + scale.slack)
         measure = self._and_ties(np.maximum(measure, 0.0) * (1.0 + scale.share)) * (1.0 + scale.share)
         limit = (measure - scale.base) / scale.factor + scale.slack
         rounded = np.nextafter(limit.astype(np.float32), np.float32(np.inf))
-        return np.where(kth <= scale.exact, kth, rounded)
+        return measure, np.where(kth <= scale.exact, kth, rounded)
 
     def _scored(self, factors: Float32) -> Iterator[tuple[int, Float32]]:
         """Yields, for each block, the index of its first row and the (q, r) scores of its r rows."""
@@ -179,6 +186,12 @@ class BlockSearch:
                 np.abs(apart, out=apart)
                 np.dot(apart, self._weights32, out=scores[query, start : start + len(part)])
         return scores
+
+    def _prepare(self, z: Float64) -> tuple[Float32, Scale]:
+        """Returns what multiplies the training rows, or is compared with them, and the scale of the scores."""
+        if not self._manhattan:
+            return self._by_products(z)
+        return self._by_differences(z) if self._differs else self._by_sides(z)
 
     def _by_differences(self, z: Float64) -> tuple[Float32, Scale]:
         """Returns the queries in float32, and the scale of their scores; the queries' own rounding is in its slack."""

@@ -17,13 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.inference.block_search import BlockSearch
-from device_agent.inference.rounded import add_rows
+from device_agent.inference.group_search import GroupSearch
+from device_agent.inference.mapped_rows import MappedRows
+from device_agent.inference.rounded import add_rows, norm_of
 from device_agent.shared.golden.judge import votes
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.regression import Regressor
 from device_agent.shared.release.model_file import read_member
 from device_agent.shared.release.npz import read_arrays
+from device_agent.shared.row_groups import Groups
 
 Float64 = NDArray[np.float64]
 
@@ -60,7 +63,7 @@ class ExactKnn:
     """
 
     def __init__(self, path: str, info: model_info.KnnInfo) -> None:
-        self._info = info
+        self._info, self._path = info, path
         self._search: BlockSearch | None = None
         self._damaged = f"{constants.EXACT_FILE} inside {path} is damaged"
         data = read_member(path, constants.EXACT_FILE, _MAX_TABLES)
@@ -93,11 +96,7 @@ class ExactKnn:
         width = len(self._centre)
         if len(self._scale) != width or not (self._steps or width == self._info.n_features):
             raise ValueError("its tables have another width than knn.json says")
-        self._blocks = [  # plain arrays: those of the class memmap are slow to index
-            np.asarray(np.memmap(path, np.float32, "r", int(offset), (count, width)))
-            for offset, count in zip(tables["block_offsets"], rows, strict=True)
-        ]
-        self._starts = np.append(0, np.cumsum(rows))
+        self._rows = MappedRows(path, tables["block_offsets"], rows, width)
         if self._classes.min(initial=0) < 0 or self._classes.max(initial=0) >= len(self._info.classes):
             raise ValueError("a training row has a class that knn.json does not name")
         self.regressor = None if self._info.targets is None else self._regressor(tables["targets"])
@@ -116,20 +115,20 @@ class ExactKnn:
         """
         return {name: values[0] for name, values in self.answers(row[np.newaxis]).items()}
 
-    def answers(self, rows: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    def answers(self, rows: NDArray[np.float32], *, by_groups: bool = True) -> dict[str, NDArray[Any]]:
         """Returns the model's outputs for (n, n_features) float32 rows, by output name; the origin is subtracted.
+
+        Unless `by_groups`, a model with groups of rows is searched as one without.
 
         Raises:
             ModelUnusable: the tables do not fit each other.
         """
         try:
-            parts = [self._answers(rows[start : start + _QUERIES]) for start in range(0, len(rows), _QUERIES)]
+            chunks = (rows[start : start + _QUERIES] for start in range(0, len(rows), _QUERIES))
+            parts = [self._decide(*self._nearest(self._enter_all(chunk), by_groups)) for chunk in chunks]
             return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         except (ValueError, TypeError, IndexError, ArithmeticError) as error:
             raise ModelUnusable(f"{self._damaged}: {error}") from None
-
-    def _answers(self, rows: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        return self._decide(*self._nearest(self._enter_all(rows)))
 
     def _decide(self, order: NDArray[np.int64], measure: Float64) -> dict[str, NDArray[Any]]:
         """Returns the outputs for (n, k) neighbours and their measures."""
@@ -188,7 +187,7 @@ class ExactKnn:
         """Returns training rows (n, p) as offsets, classes (n,), centre and scale (p,); None after other steps."""
         if self._steps:
             return None
-        return np.concatenate(self._blocks), self._classes, self._centre, self._scale
+        return np.concatenate(self._rows.blocks), self._classes, self._centre, self._scale
 
     def _enter_all(self, rows: NDArray[np.float32]) -> Float64:
         if self._steps:
@@ -205,16 +204,16 @@ class ExactKnn:
             elif kind == "linear":  # added in feature order, which a BLAS product does not guarantee
                 z = np.add.accumulate((z - b)[:, np.newaxis] * a, axis=0)[-1]
             elif kind == "normalize":
-                z = z / (_norm(z, float(a)) or 1.0)
+                z = z / (norm_of(z, float(a)) or 1.0)
             elif kind == "cosine":  # on the unit sphere; a row of zeros has distance 1 from every other
-                norm = _norm(z, 2.0)
+                norm = norm_of(z, 2.0)
                 z = np.concatenate([z / (norm or 1.0), [float(norm == 0.0), 0.0]])
             else:
                 raise ModelUnusable(f"{constants.EXACT_FILE}: unknown step {kind!r}")
         entered: Float64 = z - self._centre
         return entered
 
-    def _nearest(self, z: Float64) -> tuple[NDArray[np.int64], Float64]:
+    def _nearest(self, z: Float64, by_groups: bool) -> tuple[NDArray[np.int64], Float64]:
         """Returns the (q, k) nearest training rows of (q, p) queries and their measures, in order of (measure, index).
 
         The measure is the squared distance; for manhattan, the distance.
@@ -225,7 +224,7 @@ class ExactKnn:
         live = np.flatnonzero(z[:, -2] != 1.0) if self._info.metric == "cosine" else np.arange(len(z))
         if not len(live):
             return order, measure
-        found, fits = self._get_search().find(z[live])
+        found, fits = self._get_search().find(z[live], by_groups=by_groups)
         whole, rest = found.exact[found.query], np.flatnonzero(fits & ~found.exact)
         for some, chosen, known in (
             (np.flatnonzero(found.exact), whole, found.measure[whole]),
@@ -242,10 +241,14 @@ class ExactKnn:
     def _get_search(self) -> BlockSearch:
         if self._search is None:
             step = 0.0 if self._steps else (self._info.lattice or 0.0) / self._unit
-            manhattan = self._info.metric == "manhattan"
-            self._search = BlockSearch(
-                self._blocks, self._weights, self._info.k, manhattan=manhattan, step=step, and_ties=self._and_ties
-            )
+            first = (self._rows.blocks, self._weights, self._info.k)
+            how: dict[str, Any] = {"step": step, "and_ties": self._and_ties}
+            if self._info.groups is None:
+                self._search = BlockSearch(*first, manhattan=self._info.metric == "manhattan", **how)
+            else:
+                arrays = read_arrays(read_member(self._path, constants.GROUPS_FILE, _MAX_TABLES))
+                groups = Groups.from_arrays(arrays, self._info.n_train, len(self._centre))
+                self._search = GroupSearch(*first, **how, groups=groups, take=self._rows.take, unit=self._unit)
         return self._search
 
     def _rank(
@@ -308,21 +311,13 @@ class ExactKnn:
         step = max(1, _CHUNK_BYTES // (8 * z.shape[1]))
         for start in range(0, len(query), step):
             chosen = slice(start, start + step)
-            terms = (z[query[chosen]] - self._rows(row[chosen])) * self._weights
-            np.abs(terms, out=terms) if self._info.metric == "manhattan" else np.multiply(terms, terms, out=terms)
-            found[chosen] = add(terms)
+            found[chosen] = add(self._terms(z[query[chosen]], row[chosen]))
         return found
 
-    def _rows(self, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Returns the (m, p) training rows with these numbers."""
-        if len(self._blocks) == 1:
-            return self._blocks[0][chosen]
-        found = np.empty((len(chosen), len(self._centre)), np.float32)
-        block = np.searchsorted(self._starts, chosen, side="right") - 1
-        for number in np.unique(block).tolist():
-            inside = np.flatnonzero(block == number)
-            found[inside] = self._blocks[number][chosen[inside] - self._starts[number]]
-        return found
+    def _terms(self, z: Float64, row: NDArray[np.integer[Any]]) -> Float64:
+        """Returns (m, p) what each coordinate adds to the measures of (m, p) queries and training rows."""
+        terms = (z - self._rows.take(row)) * self._weights
+        return np.abs(terms, out=terms) if self._info.metric == "manhattan" else np.multiply(terms, terms, out=terms)
 
     def _distances(self, measure: Float64) -> Float64:
         if self._info.metric == "cosine":
@@ -330,10 +325,3 @@ class ExactKnn:
         if self._info.metric == "euclidean":
             measure = np.sqrt(measure)
         return measure * (self._unit**2 if self._info.metric == "sqeuclidean" else self._unit)
-
-
-def _norm(z: Float64, order: float) -> float:
-    """Returns the norm of order 1, 2 or infinity; its sum is rounded once."""
-    if math.isinf(order):
-        return float(np.abs(z).max())
-    return math.fsum(np.abs(z).tolist()) if order == 1.0 else math.sqrt(math.fsum((z * z).tolist()))

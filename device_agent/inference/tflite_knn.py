@@ -121,12 +121,12 @@ class TfliteKNN:
     @property
     def search(self) -> str:
         """The search that answers batches now, one of `constants.WAYS`."""
-        return constants.NUMPY if self._by_blocks[0] else self._graphs.search
+        return self._by_blocks[0] or self._graphs.search
 
     @property
     def search_alone(self) -> str:
         """The search that answers single rows now."""
-        return constants.NUMPY if self._by_blocks[1] else self._graphs.alone
+        return self._by_blocks[1] or self._graphs.alone
 
     @property
     def batch(self) -> int:
@@ -274,8 +274,8 @@ class TfliteKNN:
         views = {name: self._one.outputs[name] for name in (*names, constants.OUTPUT_CERTAIN)}
         parts = {name: np.empty((len(queries), *view.shape[1:]), view.dtype) for name, view in views.items()}
         few = len(queries) * 3 <= self._graphs.batch_rows  # a graph answers so few one by one
-        if self._blocks is not None and self._by_blocks[few]:
-            self._blocks.run(queries, parts)
+        if self._blocks is not None and (way := self._by_blocks[few]):
+            self._blocks.run(queries, parts, way)
             return tuple(parts[name] for name in names)
         self._graphs.run(queries, parts)
         if self.info.label_sets is not None and names is _ANSWERS:

@@ -169,6 +169,7 @@ def build_enrolled(
         input=input,
         targets=targets if isinstance(targets, model_info.Targets) else None,
         enrol=spec.enrol,
+        groups=None if model.search.groups is None else len(model.search.groups.sizes),
     )
     require_keepable(info)
     info = replace(info, schema=lowest_schema(info))

@@ -13,6 +13,8 @@ import numpy as np
 from device_agent.inference.exact import ExactKnn
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.model_info import KnnInfo
+from knnkit.model.index.cost_sample import WeightedRows
+from knnkit.model.index.groups import WholeRows, make_groups
 
 
 def open_model(
@@ -24,10 +26,15 @@ def open_model(
     scale: Any = 1.0,
     lattice: float | None = None,
     blocks: int = 1,
+    groups: int | None = None,
 ) -> ExactKnn:
-    """Returns the model of (n, p) float32 rows with centre 0, written to `path` in so many blocks."""
+    """Returns the model of (n, p) float32 rows with centre 0, written to `path` in so many blocks.
+
+    `groups` is the most groups that it has; None: no groups.
+    """
     count, width = rows.shape
-    sizes = [len(part) for part in np.array_split(rows, min(blocks, count))]
+    block = -(-count // blocks)
+    sizes = [min(block, count - start) for start in range(0, count, block)]
     tables = {
         "centre": np.zeros(width, np.float32),
         "scale": np.broadcast_to(np.float64(scale), (width,)),
@@ -42,11 +49,14 @@ def open_model(
     np.savez(packed, **tables)
     with zipfile.ZipFile(archived, "w") as archive:
         archive.writestr(constants.EXACT_FILE, packed.getvalue())
+        if groups is not None:
+            made, packed = make_groups(WholeRows(WeightedRows(rows, tables["scale"])), groups), io.BytesIO()
+            np.savez(packed, **made.to_arrays())
+            archive.writestr(constants.GROUPS_FILE, packed.getvalue())
     path.write_bytes(rows.tobytes() + archived.getvalue())
     names = tuple(f"f{column}" for column in range(width))
-    info = KnnInfo(
-        "plain", k, width, names, (0, 1, 2), metric, "uniform", "none", count, 1, "", "0", {}, lattice=lattice
-    )  # fmt: skip
+    more = {"lattice": lattice, "groups": groups}
+    info = KnnInfo("plain", k, width, names, (0, 1, 2), metric, "uniform", "none", count, 1, "", "0", {}, **more)
     return ExactKnn(str(path), info)
 
 

@@ -10,9 +10,11 @@ from typing import Literal
 from device_agent.shared.protocol.constants import (
     CELLS,
     FULL,
+    GROUPS,
     NEWEST_SCHEMA,
     QUANTIZED,
     SCHEMA,
+    SEARCHES,
     Metric,
     Scale,
     Weights,
@@ -239,10 +241,22 @@ class KnnInfo:
     targets: Targets | None = None  # None: the model answers labels
     enrol: Enrol | None = None  # None: nothing may be taught on a device
     input: Input | None = None  # None: rows are numbers or a table, without stages before the search
+    groups: int | None = None  # groups of training rows in the file; None: it has none
     schema: int = SCHEMA
     newest_schema = NEWEST_SCHEMA
     #: Left out of knn.json where they say nothing, so that models of plain rows keep their bytes.
-    omitted = ("origin", "label_sets", "reduced", "table", "ignore_extra", "keep", "targets", "enrol", "input")
+    omitted = (
+        "origin",
+        "label_sets",
+        "reduced",
+        "table",
+        "ignore_extra",
+        "keep",
+        "targets",
+        "enrol",
+        "input",
+        "groups",
+    )
 
     @property
     def window(self) -> Window | None:
@@ -257,6 +271,12 @@ class KnnInfo:
     def batch_rows(self, search: str) -> int | None:
         """Returns the rows of the batch signature of one of `constants.SEARCHES`; None if it does not exist."""
         return {FULL: self.batch, QUANTIZED: self.quantized, CELLS: self.cells}[search]
+
+    def has(self, way: str) -> bool:
+        """Whether the model can be searched in one of `constants.WAYS`."""
+        if way in SEARCHES:
+            return self.batch_rows(way) is not None
+        return way != GROUPS or self.groups is not None
 
 
 # --- the release --------------------------------------------------------------------------------------------------

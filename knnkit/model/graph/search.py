@@ -21,6 +21,7 @@ from knnkit.model.graph.row_blocks import Layout, Table, block_width
 from knnkit.model.graph.topk import least
 from knnkit.model.index.cost_sample import Sample
 from knnkit.model.index.grid import FAR, CellLists, find_cells
+from knnkit.model.index.groups import find_groups
 from knnkit.model.index.int8 import quantize
 from knnkit.model.index.projection import Projection, find_projection
 from knnkit.model.reference.lattice import MOST, find_lattice
@@ -64,6 +65,7 @@ class Search(tf.Module):  # type: ignore[misc]
         products: the float32 candidate search; None if all differences are computed.
         quantized: the int8 candidate search; None if the model has none.
         cells: the cell lists; None if the model has none.
+        groups: the groups of rows, which NumPy searches; None if the model has none.
         lattice: of the training rows; None if there is none.
         layout: of `table` in the file.
         table: the rows as they are stored.
@@ -79,12 +81,13 @@ class Search(tf.Module):  # type: ignore[misc]
         self.quantized: QuantizedProducts | None = None
         self.cells = find_cells(space, enrolled, k) if self.by_columns else None
         self.lattice = None if space.steps else find_lattice(enrolled, space.scale)
+        sample = Sample(space, enrolled, k)
+        self.groups = find_groups(sample)
         if self.by_columns or k + OVER_FETCH >= count or space.metric == "manhattan":
             self.layout = Layout(count, 0)
             self.table = Table(enrolled, self.layout)
             self._variable = tf.Variable(self.table.join(), trainable=False, name="training_rows")
             return
-        sample = Sample(space, enrolled, k)
         self.projection = find_projection(sample, OVER_FETCH)
         self.products = Products(space, enrolled, self.projection, k + sample.over_fetch(), self.lattice)
         self.layout, self.table = self.products.layout, self.products.table

@@ -63,6 +63,8 @@ def pack(tree: Any, model: KnnModule, info: model_info.KnnInfo, rows: bytes) -> 
         constants.EXACT_FILE: _exact_tables(_blocks(tree, laid, model), model),
         constants.ROWS_FILE: rows,
     }
+    if model.search.groups is not None:
+        members[constants.GROUPS_FILE] = _npz(model.search.groups.to_arrays())
     return b"".join([*laid.parts, associated_files.archive(members)])
 
 
@@ -143,6 +145,8 @@ def _describe(tree: Any, info: model_info.KnnInfo, model: KnnModule) -> bytes:
         _associated(build, constants.EXACT_FILE, "float64 tables for rows that float32 leaves in doubt", _DESCRIPTIONS),
         _associated(build, constants.ROWS_FILE, "where the training rows come from: row, id, file", _DESCRIPTIONS),
     ]
+    if info.groups is not None:
+        files.append(_associated(build, constants.GROUPS_FILE, "groups of near training rows", _DESCRIPTIONS))
     maps = [step for step in model.space.steps if step.kind != "cosine"]
     imported = info.scale == "none" and (maps or not np.all(model.space.scale == 1.0))
     scale = "the maps of a Pipeline folded in" if imported else f"scale {info.scale}"

@@ -1,0 +1,59 @@
+"""Training rows of a model file, memory-mapped.
+
+The file has them in blocks of the same number of rows at equal distances; the last block may be shorter. Rows taught on
+the device may follow them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+
+
+class MappedRows:
+    """The (n, p) float32 training rows.
+
+    Args:
+        path: the model file.
+        offsets: (b,) where each block starts, in bytes.
+        counts: rows of each block.
+        width: p.
+
+    Attributes:
+        blocks: the rows, (r, p) each; they must not be changed.
+
+    Raises:
+        ValueError: the blocks are not at equal distances, or not in the file.
+    """
+
+    def __init__(self, path: str, offsets: NDArray[Any], counts: list[int], width: int) -> None:
+        row_bytes = 4 * width
+        apart = int(offsets[1] - offsets[0]) if len(counts) > 1 else counts[0] * row_bytes
+        even = apart % row_bytes == 0 and apart >= counts[0] * row_bytes and bool((np.diff(offsets) == apart).all())
+        if len(offsets) != len(counts) or not even or len({*counts[:-1]}) > 1 or counts[-1] > counts[0]:
+            raise ValueError("its blocks of rows are not at equal distances")
+        self._block, self._gap = counts[0], apart // row_bytes - counts[0]
+        starts = [number * (self._block + self._gap) for number in range(len(counts))]
+        shape = (starts[-1] + counts[-1], width)
+        # A plain array: those of the class memmap are slow to index.
+        self._table: Float32 = np.asarray(np.memmap(path, np.float32, "r", int(offsets[0]), shape))
+        self.blocks = [self._table[start : start + count] for start, count in zip(starts, counts, strict=True)]
+        self._own, self._added = sum(counts), False
+
+    def append(self, rows: Float32) -> None:
+        """Adds (m, p) rows behind the others, once."""
+        self.blocks.append(rows)
+        self._added = True
+
+    def take(self, chosen: NDArray[np.integer[Any]]) -> Float32:
+        """Returns the (m, p) rows with these (m,) numbers."""
+        own = np.minimum(chosen, self._own - 1) if self._added else chosen
+        found = self._table.take(own + own // self._block * self._gap if self._gap else own, axis=0)
+        if self._added:
+            added = chosen >= self._own
+            found[added] = self.blocks[-1][chosen[added] - self._own]
+        return found
