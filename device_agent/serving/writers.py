@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.serving.columns import Columns, Errors, Kept, Local, Sets, Training, Values
+from device_agent.serving.columns import Errors, Form, Kept
 from device_agent.serving.npy_writer import NpyRenderer
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.protocol.model_info import KnnInfo
 
 if TYPE_CHECKING:
     from device_agent.inference.tflite_knn import Answers
@@ -49,40 +48,20 @@ class _LabelLines:
         return self._even.take(labels).tobytes().translate(None, _FILLER)
 
 
-class CsvRenderer:
-    """`[KEPT…,]label[,labels][,proba_CLASS…][,neighbor_i,distance_i,class_i…][,row_i,id_i…][,digest][,local,id]`.
+class _TextRenderer(Form):
+    """Renders a line for each line of the input."""
 
-    Cells are quoted where needed; `labels` is a JSON array. Of a regression, `value`, or `value_TARGET` of each target,
-    takes the place of `label`, and neighbours have no class. `local` and `id` are there if the release allows rows to
-    be taught: `true` and the id of the nearest taught row that took part, else empty.
-    """
-
-    def __init__(
-        self,
-        info: KnnInfo,
-        columns: Columns,
-        digest: str,
-        training: Training | None,
-        values: Values | None = None,
-        local: Local | None = None,
-    ) -> None:
-        self._info, self._columns, self._digest, self._training = info, columns, digest, training
-        self._values, self._local = values, local
-        self._sets = Sets(info, columns.labels) if columns.labels is not None else None
-        self._labels = [str(label) for label in (*info.classes, UNKNOWN_LABEL)]  # index -1 is "unknown"
-        self._lines = _LabelLines([_csv_line([label, *self._tail("")]) for label in self._labels])
-        self._empty = b"," * (len(columns.keep) + len(self._names()) - 1) + b"\n"
-        _require_apart(columns.keep, self._names())
+    _lines: _LabelLines
 
     def header(self) -> bytes:
-        """Returns the header line."""
-        return _csv_line([*self._columns.keep, *self._names()])
+        """Returns the line above the answers; nothing in a format without one."""
+        return b""
 
     def render(self, answers: Answers | None, count: int, errors: Errors, kept: Kept = ()) -> bytes:
-        """Returns `count` lines: those of `answers`, and an empty one at each place of `errors`."""
+        """Returns `count` lines: those of `answers`, and one for a bad line at each place of `errors`."""
         lines = [] if answers is None else self._join(kept, self._good(answers))
         for place in sorted(errors):
-            lines.insert(place, self._empty)
+            lines.insert(place, self._bad(*errors[place]))
         return b"".join(lines)
 
     def render_labels(self, labels: NDArray[np.int32], kept: Kept = ()) -> bytes:
@@ -90,9 +69,42 @@ class CsvRenderer:
         return b"".join(self._join(kept, self._lines.pick(labels))) if kept else self._lines.join(labels)
 
     def _join(self, kept: Kept, lines: list[bytes]) -> list[bytes]:
-        if not kept:
-            return lines
-        return [_csv_line(list(map(_cell, row)))[:-1] + b"," + line for row, line in zip(zip(*kept), lines)]
+        return [self._with_kept(row, line) for row, line in zip(zip(*kept), lines)] if kept else lines
+
+    def _good(self, answers: Answers) -> list[bytes]:
+        raise NotImplementedError
+
+    def _bad(self, number: int, message: str) -> bytes:
+        raise NotImplementedError
+
+    def _with_kept(self, row: Sequence[Any], line: bytes) -> bytes:
+        """Returns a line with the values of the kept columns before the answer."""
+        raise NotImplementedError
+
+
+class CsvRenderer(_TextRenderer):
+    """`[KEPT…,]label[,labels][,proba_CLASS…][,neighbor_i,distance_i,class_i…][,row_i,id_i…][,digest][,local,id]`.
+
+    Cells are quoted where needed; `labels` is a JSON array. Of a regression, `value`, or `value_TARGET` of each target,
+    takes the place of `label`, and neighbours have no class. `local` and `id` are there if the release allows rows to
+    be taught: `true` and the id of the nearest taught row that took part, else empty.
+    """
+
+    def _prepare(self) -> None:
+        self._labels = [str(label) for label in (*self._info.classes, UNKNOWN_LABEL)]  # index -1 is "unknown"
+        self._lines = _LabelLines([_csv_line([label, *self._tail("")]) for label in self._labels])
+        self._empty = b"," * (len(self._columns.keep) + len(self._names()) - 1) + b"\n"
+        _require_apart(self._columns.keep, self._names())
+
+    def header(self) -> bytes:
+        """Returns the header line."""
+        return _csv_line([*self._columns.keep, *self._names()])
+
+    def _bad(self, number: int, message: str) -> bytes:
+        return self._empty
+
+    def _with_kept(self, row: Sequence[Any], line: bytes) -> bytes:
+        return _csv_line(list(map(_cell, row)))[:-1] + b"," + line
 
     def _names(self) -> list[str]:
         names = list(self._values.columns) if self._values else ["label"]
@@ -147,7 +159,7 @@ class CsvRenderer:
         return fields
 
 
-class JsonRenderer:
+class JsonRenderer(_TextRenderer):
     """`{KEPT…, "label", "labels", "probabilities", "neighbors", "digest", "local", "id"}`.
 
     A neighbour is `{"index", "distance", "label", "row", "id"}`; a taught one has `"local": true` in place of `row`.
@@ -155,35 +167,18 @@ class JsonRenderer:
     the place of `label`: a number, or one by target; null where the row is rejected. Its neighbours have no label.
     """
 
-    def __init__(
-        self,
-        info: KnnInfo,
-        columns: Columns,
-        digest: str,
-        training: Training | None,
-        values: Values | None = None,
-        local: Local | None = None,
-    ) -> None:
-        self._info, self._columns, self._digest, self._training = info, columns, digest, training
-        self._values, self._local = values, local
-        self._sets = Sets(info, columns.labels) if columns.labels is not None else None
-        self._labels = (*info.classes, UNKNOWN_LABEL)
-        tail = {"digest": digest} if columns.digest else {}
-        own = ("value" if values else "label", "labels", "probabilities", "neighbors", "digest", "error", "line")
-        _require_apart(columns.keep, own if local is None else (*own, "local", "id"))
+    def _prepare(self) -> None:
+        self._labels = (*self._info.classes, UNKNOWN_LABEL)
+        tail = {"digest": self._digest} if self._columns.digest else {}
+        own = ("value" if self._values else "label", "labels", "probabilities", "neighbors", "digest", "error", "line")
+        _require_apart(self._columns.keep, own if self._local is None else (*own, "local", "id"))
         self._lines = _LabelLines([_json_line({"label": label} | tail) for label in self._labels])
 
-    def header(self) -> bytes:
-        """Returns nothing: JSON lines have no header."""
-        return b""
+    def _bad(self, number: int, message: str) -> bytes:
+        return _json_line({"error": message, "line": number})
 
-    def render(self, answers: Answers | None, count: int, errors: Errors, kept: Kept = ()) -> bytes:
-        """Returns `count` lines: those of `answers`, and an error record at each place of `errors`."""
-        lines = [] if answers is None else self._join(kept, self._good(answers))
-        for place in sorted(errors):
-            number, message = errors[place]
-            lines.insert(place, _json_line({"error": message, "line": number}))
-        return b"".join(lines)
+    def _with_kept(self, row: Sequence[Any], line: bytes) -> bytes:
+        return _json_line(dict(zip(self._columns.keep, row)))[:-2] + b", " + line[1:]
 
     def _good(self, answers: Answers) -> list[bytes]:
         taught = self._local.nearest(answers.indices) if self._local else [""] * len(answers.label)
@@ -197,16 +192,6 @@ class JsonRenderer:
             if name:
                 lines[row] = lines[row][:-2] + b", " + _json_line({"local": True, "id": name})[1:]
         return lines
-
-    def render_labels(self, labels: NDArray[np.int32], kept: Kept = ()) -> bytes:
-        """Returns the output lines for class indices; only if the label is the only column."""
-        return b"".join(self._join(kept, self._lines.pick(labels))) if kept else self._lines.join(labels)
-
-    def _join(self, kept: Kept, lines: list[bytes]) -> list[bytes]:
-        if not kept:
-            return lines
-        names = self._columns.keep
-        return [_json_line(dict(zip(names, row)))[:-2] + b", " + line[1:] for row, line in zip(zip(*kept), lines)]
 
     def _record(
         self, answers: Answers, row: int, sets: list[list[int | str]] | None, values: list[Any] | None

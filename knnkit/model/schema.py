@@ -11,7 +11,6 @@ def lowest_schema(info: KnnInfo) -> int:
     """Returns the lowest version that has all keys of this model. Agents that only know older versions refuse it."""
     needed = {
         constants.SCHEMA_OF_ENROL: info.enrol is not None,
-        constants.SCHEMA_OF_ENROL: info.enrol is not None,
         constants.SCHEMA_OF_INPUTS: info.input is not None,
         constants.SCHEMA_OF_PIPELINES: info.targets is not None or bool(info.table and info.table.transforms),
         constants.SCHEMA_OF_TABLES: info.table is not None or info.ignore_extra,
