@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.inference.mapped_rows import MappedRows
 from device_agent.shared.protocol.record import record
 
 Float32 = NDArray[np.float32]
@@ -26,7 +27,7 @@ _SCORES, _FIRST = 1 << 18, 1024
 _DIFFERENCES, _SQUARES = 1 << 14, 1 << 18
 #: Whole numbers up to here are exact in float32.
 _WHOLE = 2.0**24
-_MAX = 1e37
+_MAX, _GREATEST = 1e37, np.finfo(np.float32).max
 
 
 @record
@@ -71,7 +72,7 @@ class BlockSearch:
     """The float32 search over the rows of one model.
 
     Args:
-        blocks: the training rows, (r, p) float32 each, as offsets from the centre.
+        rows: the training rows, as offsets from the centre.
         weights: (p,) float64 factor of each coordinate's difference.
         k: neighbours to find.
         manhattan: whether measures are sums of differences; else sums of their squares.
@@ -81,7 +82,7 @@ class BlockSearch:
 
     def __init__(
         self,
-        blocks: list[Float32],
+        rows: MappedRows,
         weights: Float64,
         k: int,
         *,
@@ -89,7 +90,7 @@ class BlockSearch:
         step: float,
         and_ties: Callable[[Any], Any],
     ) -> None:
-        self._blocks, self._weights, self._k = blocks, weights, k
+        self._rows, self._weights, self._k = rows, weights, k
         self._manhattan, self._step, self._and_ties = manhattan, step, and_ties
         self._error = (len(weights) + 8) * _UNIT / (1.0 - (len(weights) + 8) * _UNIT)
         self._weights32 = weights.astype(np.float32)
@@ -98,7 +99,7 @@ class BlockSearch:
         self._reach = float(np.sqrt(squares.max(initial=0.0)))
         # A power of two that brings scores near 1, so that no product is too small for float32.
         self._lift = 2.0 ** -np.round(2 * np.log2(self._reach)) if 1e-60 < self._reach < 1e60 else 1.0
-        self._halves = (squares * (self._lift / 2)).astype(np.float32)
+        self._halves = rows.spread((squares * (self._lift / 2)).astype(np.float32))  # by place, as all scores
 
     def find(self, z: Float64, *, by_groups: bool = True) -> tuple[Found, NDArray[np.bool_]]:
         """Returns the rows that may be among the k nearest of (q, p) queries, and (q,) bool: which queries fit.
@@ -117,6 +118,22 @@ class BlockSearch:
         exact[fits] = kth <= scale.exact
         measure = scale.base[query] + scale.factor * score.astype(np.float64)
         return Found(np.flatnonzero(fits)[query], row, measure, exact), fits
+
+    def within(self, z: Float64, most: Float64) -> NDArray[np.int64] | None:
+        """Returns the rows whose measure to one (1, p) query may be up to `most` (1,); None if the query does not fit.
+
+        One pass over all rows: for a query whose k-th measure is nearly known, faster than `find`.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            factors, scale = self._prepare(z)
+            if not (np.isfinite(factors).all() and scale.slack[0] < _MAX):
+                return None
+            limit = (most * (1.0 + scale.share) - scale.base) / scale.factor + scale.slack
+            limit32, start, found = min(np.nextafter(np.float32(limit[0]), np.float32(np.inf)), _GREATEST), 0, []
+            for piece in self._rows.pieces:
+                found.append(np.flatnonzero(self._score(factors, piece, start)[0] <= limit32) + start)
+                start += len(piece)
+        return self._rows.numbers(np.concatenate(found) if len(found) > 1 else found[0])
 
     def _search(self, z: Float64, factors: Float32, scale: Scale) -> tuple[Any, Any, Any, Float32]:
         """Returns queries, rows and scores of all pairs within the bound, and the k-th score of each query."""
@@ -146,33 +163,35 @@ class BlockSearch:
         query, row, score = (np.concatenate(parts) for parts in zip(*found, strict=True))
         near = np.flatnonzero(score <= self._limit(kth, scale)[1][query])
         near = near[np.argsort(query[near], kind="stable")]
-        return query[near], row[near], score[near], kth
+        return query[near], self._rows.numbers(row[near]), score[near], kth
 
     def _limit(self, kth: Float32, scale: Scale) -> tuple[Float64, Float32]:
         """Returns the (q,) highest measures and scores that a row among the k nearest, or tied with it, can have."""
         measure = scale.base + scale.factor * (kth + scale.slack)
         measure = self._and_ties(np.maximum(measure, 0.0) * (1.0 + scale.share)) * (1.0 + scale.share)
         limit = (measure - scale.base) / scale.factor + scale.slack
-        rounded = np.nextafter(limit.astype(np.float32), np.float32(np.inf))
+        rounded = np.minimum(np.nextafter(limit.astype(np.float32), np.float32(np.inf)), _GREATEST)
         return measure, np.where(kth <= scale.exact, kth, rounded)
 
     def _scored(self, factors: Float32) -> Iterator[tuple[int, Float32]]:
-        """Yields, for each block, the index of its first row and the (q, r) scores of its r rows."""
+        """Yields parts of all places: the first one, and the (q, r) scores of r places."""
         step = max(1, min(_FIRST, _SCORES // max(1, len(factors))))
         start = 0
-        for block in self._blocks:
+        for piece in self._rows.pieces:
             begin = 0
-            while begin < len(block):
-                rows = block[begin : begin + step]
+            while begin < len(piece):
+                rows = piece[begin : begin + step]
                 yield start, self._score(factors, rows, start)
                 begin, start = begin + len(rows), start + len(rows)
                 step = max(1, _SCORES // max(1, len(factors)))
 
     def _score(self, factors: Float32, rows: Float32, start: int) -> Float32:
+        halves = self._halves[start : start + len(rows)]  # 0 for manhattan
         if self._differs:
-            return self._add_differences(factors, rows)
+            scores = self._add_differences(factors, rows)
+            return np.add(scores, halves, out=scores)
         scores = factors @ rows.T
-        return np.subtract(self._halves[start : start + len(rows)], scores, out=scores)
+        return np.subtract(halves, scores, out=scores)
 
     def _add_differences(self, factors: Float32, rows: Float32) -> Float32:
         scores = np.empty((len(factors), len(rows)), np.float32)
@@ -251,7 +270,7 @@ class BlockSearch:
     def _measure(self) -> Float64:
         """Returns the (n,) squared lengths of the training rows (0 for manhattan); stores the range of each column."""
         found = []
-        self._low, self._high = (self._blocks[0][0].astype(np.float64) for _ in range(2))
+        self._low, self._high = (self._rows.blocks[0][0].astype(np.float64) for _ in range(2))
         for part in self._parts():
             np.minimum(self._low, part.min(axis=0), out=self._low)
             np.maximum(self._high, part.max(axis=0), out=self._high)
@@ -266,7 +285,7 @@ class BlockSearch:
         return all(bool(((part == low) | (part == high)).all()) for part in self._parts())
 
     def _parts(self) -> Iterator[Float32]:
-        for block in self._blocks:
+        for block in self._rows.blocks:
             step = max(1, _SQUARES // block.shape[1])
             yield from (block[start : start + step] for start in range(0, len(block), step))
 

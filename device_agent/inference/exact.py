@@ -38,6 +38,8 @@ _CHAIN = 8
 _MAX_TABLES = 256 << 20
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 _QUERIES = 256  # of one search
+#: Rows beyond k that are added up exactly at once; more are first left out by rounded sums.
+_MORE = 16
 #: Dtype kind and dimensions of each table; the tables of the steps are not listed.
 _TABLES = {
     "centre": ("f", 1),
@@ -129,6 +131,27 @@ class ExactKnn:
             return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         except (ValueError, TypeError, IndexError, ArithmeticError) as error:
             raise ModelUnusable(f"{self._damaged}: {error}") from None
+
+    def settle(self, row: NDArray[np.float32], indices: NDArray[np.int32]) -> dict[str, NDArray[Any]]:
+        """Returns the outputs for one (1, n_features) float32 row of which a graph has found (k,) near rows.
+
+        Any k rows bound the k-th distance, so that one pass finds the rows to rank.
+
+        Raises:
+            ModelUnusable: the tables do not fit each other.
+        """
+        try:
+            z, known = self._enter_all(row), indices.tolist()
+            sound = len({*known}) == len(known) and min(known) >= 0 and max(known) < self._info.n_train
+            if sound and not (self._info.metric == "cosine" and z[0, -2] == 1.0):
+                terms = self._terms(z, indices)
+                most = self._and_ties(terms.sum(axis=1).max(keepdims=True)) * _NEAR_TIED
+                near = self._get_search().within(z, most)
+                if near is not None and len(near) >= self._info.k:
+                    return self._decide(*self._rank(z, np.zeros_like(near), near))
+        except (ValueError, TypeError, IndexError, ArithmeticError) as error:
+            raise ModelUnusable(f"{self._damaged}: {error}") from None
+        return self.answers(row)
 
     def _decide(self, order: NDArray[np.int64], measure: Float64) -> dict[str, NDArray[Any]]:
         """Returns the outputs for (n, k) neighbours and their measures."""
@@ -241,14 +264,14 @@ class ExactKnn:
     def _get_search(self) -> BlockSearch:
         if self._search is None:
             step = 0.0 if self._steps else (self._info.lattice or 0.0) / self._unit
-            first = (self._rows.blocks, self._weights, self._info.k)
+            first = (self._rows, self._weights, self._info.k)
             how: dict[str, Any] = {"step": step, "and_ties": self._and_ties}
             if self._info.groups is None:
                 self._search = BlockSearch(*first, manhattan=self._info.metric == "manhattan", **how)
             else:
                 arrays = read_arrays(read_member(self._path, constants.GROUPS_FILE, _MAX_TABLES))
                 groups = Groups.from_arrays(arrays, self._info.n_train, len(self._centre))
-                self._search = GroupSearch(*first, **how, groups=groups, take=self._rows.take, unit=self._unit)
+                self._search = GroupSearch(*first, **how, groups=groups, unit=self._unit)
         return self._search
 
     def _rank(
@@ -263,7 +286,7 @@ class ExactKnn:
             known: (m,) their measures, if they are exact.
         """
         k = self._info.k
-        if known is None and len(query) > len(z) * k:
+        if known is None and len(query) > len(z) * (k + _MORE):
             rough = self._measure(z, query, row, lambda terms: np.asarray(terms.sum(axis=1)))
             kth = rough[np.lexsort((rough, query))][np.searchsorted(query, np.arange(len(z))) + k - 1]
             near = np.flatnonzero(rough <= (self._and_ties(kth) * _NEAR_TIED)[query])

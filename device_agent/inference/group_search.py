@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.inference.block_search import BlockSearch, Float32, Float64, Scale
+from device_agent.inference.mapped_rows import MappedRows
 from device_agent.shared.row_groups import Groups
 
 #: Rows of the first groups, and how many times as many follow each time.
@@ -27,9 +28,8 @@ class GroupSearch(BlockSearch):
     """The float32 search over the groups of one model.
 
     Args:
-        blocks, weights, k, step, and_ties: as `BlockSearch` takes them; the metric is not manhattan.
+        rows, weights, k, step, and_ties: as `BlockSearch` takes them; the metric is not manhattan.
         groups: of the training rows.
-        take: returns the (m, p) training rows with these numbers.
         unit: `weights` times this are the scale that the groups were made with.
 
     Attributes:
@@ -38,18 +38,17 @@ class GroupSearch(BlockSearch):
 
     def __init__(
         self,
-        blocks: list[Float32],
+        rows: MappedRows,
         weights: Float64,
         k: int,
         *,
         step: float,
         and_ties: Callable[[Any], Any],
         groups: Groups,
-        take: Callable[[NDArray[np.integer[Any]]], Float32],
         unit: float,
     ) -> None:
-        super().__init__(blocks, weights, k, manhattan=False, step=step, and_ties=and_ties)
-        self._groups, self._take, self._unit, self.read = groups, take, unit, 0
+        super().__init__(rows, weights, k, manhattan=False, step=step, and_ties=and_ties)
+        self._groups, self._unit, self.read = groups, unit, 0
         self._ends = np.cumsum(groups.sizes)
 
     def _search(self, z: Float64, factors: Float32, scale: Scale) -> tuple[Any, Any, Any, Float32]:
@@ -83,7 +82,7 @@ class GroupSearch(BlockSearch):
             seen = int(ends[begin - 1]) if begin else 0
             end = min(left, max(begin + 1, int(np.searchsorted(ends, seen + step, "right"))))
             row = np.concatenate([self._members(group) for group in order[begin:end].tolist()])
-            score = self._halves[row] - self._take(row) @ factors
+            score = self._halves[self._rows.places(row)] - self._rows.take(row) @ factors
             near = np.flatnonzero(score <= limit)
             rows.append(row[near])
             scores.append(score[near])
@@ -94,7 +93,7 @@ class GroupSearch(BlockSearch):
                 measure, limits = self._limit(kth[np.newaxis], scale)
                 limit, reach = limits[0], np.sqrt(measure[0]) * (self._unit * _ROUNDED)
                 left = int(np.searchsorted(bounds, reach, "right"))
-                if left and ends[left - 1] > _SHARE * len(self._halves) and end < left:
+                if left and ends[left - 1] > _SHARE * len(self._groups.rows) and end < left:
                     return None
             begin, step = end, min(_MOST, step * _GROWTH)
         self.read += int(ends[begin - 1])

@@ -25,6 +25,7 @@ class MappedRows:
 
     Attributes:
         blocks: the rows, (r, p) each; they must not be changed.
+        pieces: the same with the gaps of the file between them; the place of a row is its number among them all.
 
     Raises:
         ValueError: the blocks are not at equal distances, or not in the file.
@@ -42,18 +43,37 @@ class MappedRows:
         # A plain array: those of the class memmap are slow to index.
         self._table: Float32 = np.asarray(np.memmap(path, np.float32, "r", int(offsets[0]), shape))
         self.blocks = [self._table[start : start + count] for start, count in zip(starts, counts, strict=True)]
+        self.pieces = [self._table]
         self._own, self._added = sum(counts), False
 
     def append(self, rows: Float32) -> None:
         """Adds (m, p) rows behind the others, once."""
         self.blocks.append(rows)
+        self.pieces.append(rows)
         self._added = True
 
     def take(self, chosen: NDArray[np.integer[Any]]) -> Float32:
         """Returns the (m, p) rows with these (m,) numbers."""
-        own = np.minimum(chosen, self._own - 1) if self._added else chosen
-        found = self._table.take(own + own // self._block * self._gap if self._gap else own, axis=0)
-        if self._added:
-            added = chosen >= self._own
-            found[added] = self.blocks[-1][chosen[added] - self._own]
+        if not self._added:
+            return self._table.take(self.places(chosen), axis=0)
+        own = np.minimum(chosen, self._own - 1)
+        found, added = self._table.take(self.places(own), axis=0), chosen >= self._own
+        found[added] = self.blocks[-1][chosen[added] - self._own]
+        return found
+
+    def places(self, chosen: Any) -> Any:
+        """Returns the (m,) places of the rows with these (m,) numbers."""
+        return chosen + np.minimum(chosen, self._own - 1) // self._block * self._gap if self._gap else chosen
+
+    def numbers(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Returns the (m,) numbers of the rows at these (m,) places."""
+        own = np.minimum(places, len(self._table) - 1)
+        return places - own // (self._block + self._gap) * self._gap if self._gap else places
+
+    def spread(self, values: Float32) -> Float32:
+        """Returns (n,) values by place; infinity in a gap."""
+        if not self._gap:
+            return values
+        found = np.full(sum(map(len, self.pieces)), np.inf, np.float32)
+        found[self.places(np.arange(len(values)))] = values
         return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def open_model(
         "zero": np.array(0.0),
         "tied": np.array(0.0),
         "classes": np.arange(count, dtype=np.int32) % 3,
-        "block_offsets": 4 * width * np.append(0, np.cumsum(sizes)[:-1]),
+        "block_offsets": 4 * width * (np.append(0, np.cumsum(sizes)[:-1]) + np.arange(len(sizes)) + 1),
         "block_rows": np.array(sizes),
         "steps": np.array([], "U9"),
     }
@@ -53,7 +54,9 @@ def open_model(
             made, packed = make_groups(WholeRows(WeightedRows(rows, tables["scale"])), groups), io.BytesIO()
             np.savez(packed, **made.to_arrays())
             archive.writestr(constants.GROUPS_FILE, packed.getvalue())
-    path.write_bytes(rows.tobytes() + archived.getvalue())
+    gap = bytes(4 * width - 4) + struct.pack("<I", 4 * width * block)  # as a model has before each block
+    parts = [gap + rows[start : start + block].tobytes() for start in range(0, count, block)]
+    path.write_bytes(b"".join(parts) + archived.getvalue())
     names = tuple(f"f{column}" for column in range(width))
     more = {"lattice": lattice, "groups": groups}
     info = KnnInfo("plain", k, width, names, (0, 1, 2), metric, "uniform", "none", count, 1, "", "0", {}, **more)
