@@ -101,25 +101,30 @@ class BlockSearch:
         self._lift = 2.0 ** -np.round(2 * np.log2(self._reach)) if 1e-60 < self._reach < 1e60 else 1.0
         self._halves = rows.spread((squares * (self._lift / 2)).astype(np.float32))  # by place, as all scores
 
-    def find(self, z: Float64, *, by_groups: bool = True) -> tuple[Found, NDArray[np.bool_]]:
+    def find(
+        self, z: Float64, within: Float64 | None = None, *, by_groups: bool = True
+    ) -> tuple[Found, NDArray[np.bool_]]:
         """Returns the rows that may be among the k nearest of (q, p) queries, and (q,) bool: which queries fit.
 
-        A query whose values or scores are too large for float32 does not fit, and has no pairs. Unless `by_groups`,
-        a search that has groups reads all rows, too.
+        A query whose values or scores are too large for float32 does not fit, and has no pairs. With (q,) measures
+        `within`, k other rows are at most that far from each query: only rows that may be among the k nearest of all
+        are found. Unless `by_groups`, a search that has groups reads all rows, too.
         """
         with np.errstate(over="ignore", invalid="ignore"):
             factors, scale = self._prepare(z)
             fits = np.isfinite(factors).all(axis=1) & (scale.slack < _MAX)
             if not fits.all():
                 z, factors, scale = z[fits], factors[fits], scale.take(fits)
-            found = self._search(z, factors, scale) if by_groups else self._scan(factors, scale)
+                within = None if within is None else within[fits]
+            groups = by_groups and within is None
+            found = self._search(z, factors, scale) if groups else self._scan(factors, scale, within)
         query, row, score, kth = found
         exact = np.zeros(len(fits), np.bool_)
         exact[fits] = kth <= scale.exact
         measure = scale.base[query] + scale.factor * score.astype(np.float64)
         return Found(np.flatnonzero(fits)[query], row, measure, exact), fits
 
-    def within(self, z: Float64, most: Float64) -> NDArray[np.int64] | None:
+    def rows_within(self, z: Float64, most: Float64) -> NDArray[np.int64] | None:
         """Returns the rows whose measure to one (1, p) query may be up to `most` (1,); None if the query does not fit.
 
         One pass over all rows: for a query whose k-th measure is nearly known, faster than `find`.
@@ -139,23 +144,26 @@ class BlockSearch:
         """Returns queries, rows and scores of all pairs within the bound, and the k-th score of each query."""
         return self._scan(factors, scale)
 
-    def _scan(self, factors: Float32, scale: Scale) -> tuple[Any, Any, Any, Float32]:
+    def _scan(self, factors: Float32, scale: Scale, within: Float64 | None = None) -> tuple[Any, Any, Any, Float32]:
         count, k = len(factors), self._k
         best = np.full((count, k), np.inf, np.float32)
         kth = limit = best[:, -1]
+        if within is not None:
+            best[:] = ((within - scale.base) / scale.factor)[:, np.newaxis]
+            limit = self._limit(kth, scale)[1]
         found: list[tuple[Any, Any, Any]] = []
         for start, scores in self._scored(factors):
-            width = scores.shape[1]
-            if not found and width > k:
+            width, first = scores.shape[1], not found and within is None
+            if first and width > k:
                 best = np.partition(scores, k - 1, axis=1)[:, :k]
                 kth = best.max(axis=1)
                 limit = self._limit(kth, scale)[1]
-            elif found:  # of later rows, those at the k-th distance come after it
+            elif not first:  # of later rows, those at the k-th distance come after it
                 limit = np.where(kth <= scale.exact, np.nextafter(kth, np.float32(-np.inf)), limit)
             flat = np.flatnonzero(scores <= limit[:, np.newaxis])
             query, column = np.divmod(flat, width) if count > 1 else (np.zeros_like(flat), flat)
             score = scores.reshape(-1)[flat]
-            if len(flat) and (found or width <= k):
+            if len(flat) and not (first and width > k):
                 _improve(best, query, score)
                 kth = best.max(axis=1)
                 limit = self._limit(kth, scale)[1]

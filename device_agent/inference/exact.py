@@ -98,7 +98,7 @@ class ExactKnn:
         width = len(self._centre)
         if len(self._scale) != width or not (self._steps or width == self._info.n_features):
             raise ValueError("its tables have another width than knn.json says")
-        self._rows = MappedRows(path, tables["block_offsets"], rows, width)
+        self._rows = MappedRows.open(path, tables["block_offsets"], rows, width)
         if self._classes.min(initial=0) < 0 or self._classes.max(initial=0) >= len(self._info.classes):
             raise ValueError("a training row has a class that knn.json does not name")
         self.regressor = None if self._info.targets is None else self._regressor(tables["targets"])
@@ -110,11 +110,7 @@ class ExactKnn:
         return Regressor(targets, self._info.k, self._info.weights)
 
     def answer(self, row: NDArray[np.float32]) -> dict[str, Any]:
-        """Returns the model's outputs for one (n_features,) float32 row, by output name; the origin is subtracted.
-
-        Raises:
-            ModelUnusable: the tables do not fit each other.
-        """
+        """Returns the outputs for one (n_features,) float32 row; otherwise as `answers`."""
         return {name: values[0] for name, values in self.answers(row[np.newaxis]).items()}
 
     def answers(self, rows: NDArray[np.float32], *, by_groups: bool = True) -> dict[str, NDArray[Any]]:
@@ -146,7 +142,7 @@ class ExactKnn:
             if sound and not (self._info.metric == "cosine" and z[0, -2] == 1.0):
                 terms = self._terms(z, indices)
                 most = self._and_ties(terms.sum(axis=1).max(keepdims=True)) * _NEAR_TIED
-                near = self._get_search().within(z, most)
+                near = self._get_search().rows_within(z, most)
                 if near is not None and len(near) >= self._info.k:
                     return self._decide(*self._rank(z, np.zeros_like(near), near))
         except (ValueError, TypeError, IndexError, ArithmeticError) as error:
@@ -155,7 +151,10 @@ class ExactKnn:
 
     def _decide(self, order: NDArray[np.int64], measure: Float64) -> dict[str, NDArray[Any]]:
         """Returns the outputs for (n, k) neighbours and their measures."""
-        distances = self._distances(measure)
+        return self._outputs(order, self._distances(measure))
+
+    def _outputs(self, order: NDArray[Any], distances: Float64) -> dict[str, NDArray[Any]]:
+        """Returns the outputs for (n, k) neighbours and their distances."""
         probabilities = votes(self._classes[order], distances, self._info)
         # The order of addition can split equal shares by some 2^-53: shares within 1e-12 tie, the lowest class wins.
         label = (probabilities >= probabilities.max(axis=1, keepdims=True) - 1e-12).argmax(axis=1)

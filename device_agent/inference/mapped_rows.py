@@ -1,4 +1,4 @@
-"""Training rows of a model file, memory-mapped.
+"""Training rows of a model file, in blocks of a memory-mapped table.
 
 The file has them in blocks of the same number of rows at equal distances; the last block may be shorter. Rows taught on
 the device may follow them.
@@ -18,33 +18,44 @@ class MappedRows:
     """The (n, p) float32 training rows.
 
     Args:
-        path: the model file.
-        offsets: (b,) where each block starts, in bytes.
-        counts: rows of each block.
-        width: p.
+        table: the blocks, with a gap between two.
+        block: rows of a block; None: all.
+        gap: rows of a gap.
 
     Attributes:
         blocks: the rows, (r, p) each; they must not be changed.
         pieces: the same with the gaps of the file between them; the place of a row is its number among them all.
-
-    Raises:
-        ValueError: the blocks are not at equal distances, or not in the file.
     """
 
-    def __init__(self, path: str, offsets: NDArray[Any], counts: list[int], width: int) -> None:
+    def __init__(self, table: Float32, block: int | None = None, gap: int = 0) -> None:
+        self._table, self._block, self._gap = table, block or max(1, len(table)), gap
+        starts = range(0, len(table), self._block + gap)
+        self.blocks = [table[start : start + self._block] for start in starts] or [table]
+        self.pieces = [table]
+        self._own, self._added = sum(map(len, self.blocks)), False
+
+    @classmethod
+    def open(cls, path: str, offsets: NDArray[Any], counts: list[int], width: int) -> MappedRows:
+        """Returns the rows of a model file.
+
+        Args:
+            path: the file.
+            offsets: (b,) where each block starts, in bytes.
+            counts: rows of each block.
+            width: p.
+
+        Raises:
+            ValueError: the blocks are not at equal distances, or not in the file.
+        """
         row_bytes = 4 * width
         apart = int(offsets[1] - offsets[0]) if len(counts) > 1 else counts[0] * row_bytes
         even = apart % row_bytes == 0 and apart >= counts[0] * row_bytes and bool((np.diff(offsets) == apart).all())
         if len(offsets) != len(counts) or not even or len({*counts[:-1]}) > 1 or counts[-1] > counts[0]:
             raise ValueError("its blocks of rows are not at equal distances")
-        self._block, self._gap = counts[0], apart // row_bytes - counts[0]
-        starts = [number * (self._block + self._gap) for number in range(len(counts))]
-        shape = (starts[-1] + counts[-1], width)
+        gap = apart // row_bytes - counts[0]
+        shape = ((len(counts) - 1) * (counts[0] + gap) + counts[-1], width)
         # A plain array: those of the class memmap are slow to index.
-        self._table: Float32 = np.asarray(np.memmap(path, np.float32, "r", int(offsets[0]), shape))
-        self.blocks = [self._table[start : start + count] for start, count in zip(starts, counts, strict=True)]
-        self.pieces = [self._table]
-        self._own, self._added = sum(counts), False
+        return cls(np.asarray(np.memmap(path, np.float32, "r", int(offsets[0]), shape)), counts[0], gap)
 
     def append(self, rows: Float32) -> None:
         """Adds (m, p) rows behind the others, once."""
@@ -54,11 +65,11 @@ class MappedRows:
 
     def take(self, chosen: NDArray[np.integer[Any]]) -> Float32:
         """Returns the (m, p) rows with these (m,) numbers."""
-        if not self._added:
-            return self._table.take(self.places(chosen), axis=0)
-        own = np.minimum(chosen, self._own - 1)
-        found, added = self._table.take(self.places(own), axis=0), chosen >= self._own
-        found[added] = self.blocks[-1][chosen[added] - self._own]
+        own = np.minimum(chosen, self._own - 1) if self._added else chosen
+        found: Float32 = self._table.take(self.places(own), axis=0)
+        if self._added:
+            added = chosen >= self._own
+            found[added] = self.blocks[-1][chosen[added] - self._own]
         return found
 
     def places(self, chosen: Any) -> Any:

@@ -97,7 +97,7 @@ def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
         training = Training(classes, (row_origins.read(signed.path) or (None,))[0], local)
     if signed.info.window is not None and format != "npy":
         columns = with_marks(columns, signed.info.window)
-    values = None if info.targets is None else Values(signed, info.targets, columns)
+    values = None if info.targets is None else Values(loaded.model, info.targets, columns)
     return RENDERERS[format](info, columns, loaded.digest, training, values, local)
 
 

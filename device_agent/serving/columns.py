@@ -18,6 +18,7 @@ from device_agent.shared.release.model_file import read_member
 from device_agent.shared.release.npz import read_arrays
 
 if TYPE_CHECKING:
+    from device_agent.enrolment.joined import JoinedKNN
     from device_agent.inference.tflite_knn import Answers, TfliteKNN
     from device_agent.shared.release.row_origins import Origins
 
@@ -69,7 +70,7 @@ class Values:
         BadInput: probabilities are asked for.
     """
 
-    def __init__(self, model: TfliteKNN, targets: Targets, columns: Columns) -> None:
+    def __init__(self, model: TfliteKNN | JoinedKNN, targets: Targets, columns: Columns) -> None:
         if columns.proba:
             raise BadInput("--proba: the model answers values, and has no classes", hint="leave it out")
         self.numbers, self._targets = model.values_of, targets

@@ -41,12 +41,12 @@ class Regressor:
     """
 
     def __init__(self, targets: Float64, k: int, weights: Weights) -> None:
-        self._targets, self._k, self._weights = targets, k, weights
+        self.targets, self._k, self._weights = targets, k, weights
 
     def values(self, answers: Any) -> Float64:
         """Returns the (n, t) float64 values of `Answers`; NaN where a row is rejected."""
         share = weigh(answers.distances[:, : self._k], self._weights)
-        found: Float64 = (share[:, :, np.newaxis] * self._targets[answers.indices[:, : self._k]]).sum(axis=1)
+        found: Float64 = (share[:, :, np.newaxis] * self.targets[answers.indices[:, : self._k]]).sum(axis=1)
         found /= share.sum(axis=1)[:, np.newaxis]
         found[np.asarray(answers.label) == UNKNOWN] = np.nan
         return found

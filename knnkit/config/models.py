@@ -172,7 +172,7 @@ class ModelConfig(Section):
     def _regression_fits(self) -> ModelConfig:
         if not (isinstance(self.data, FileData) and self.data.target):
             return self
-        taken: list[str] = [key for key in ("label_sets", "reduce", "keep", "enrol") if key in self.model_fields_set]
+        taken: list[str] = [key for key in ("label_sets", "reduce", "keep") if key in self.model_fields_set]
         if self.split == "stratified":
             taken.append("split")
         if taken:

@@ -104,7 +104,7 @@ def merge(path: Path, columns: Columns, rows: Iterable[FieldRow]) -> int:
         DataError: the file holds rows with other columns.
         UsageError: `merge` did not write the file, or it cannot be written.
     """
-    with _alone(path.parent) as folder:
+    with alone(path.parent) as folder:
         there = read(path) if path.exists() else Collection(path, columns, ())
         if there.columns != columns:
             hint = "knnkit collect --output OTHER"
@@ -120,19 +120,33 @@ def merge(path: Path, columns: Columns, rows: Iterable[FieldRow]) -> int:
     return new
 
 
+def change_label(path: Path, row: str, before: str | None, label: str | None) -> str | None:
+    """As `add_label`, if the row has the label `before`; else changes nothing. Returns the label that it has then."""
+    with alone(path.parent) as folder:
+        found = next((each.label for each in read(path).rows if each.id == row), before)
+        if found != before:
+            return found
+        _append(path, folder, row, label)
+        return label
+
+
 def add_label(path: Path, row: str, label: str | None) -> None:
     """Sets the label of the row with this id; None removes it. The change is on the disk when this returns."""
+    with alone(path.parent) as folder:
+        _append(path, folder, row, label)
+
+
+def _append(path: Path, folder: int, row: str, label: str | None) -> None:
     line = json.dumps({"id": row, "label": label}).encode() + b"\n"
-    with _alone(path.parent) as folder:
-        descriptor = os.open(_journal(path), os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            size = os.fstat(descriptor).st_size
-            torn = size and os.pread(descriptor, 1, size - 1) != b"\n"
-            os.write(descriptor, b"\n" * bool(torn) + line)
-            os.fsync(descriptor)
-            os.fsync(folder)
-        finally:
-            os.close(descriptor)
+    descriptor = os.open(_journal(path), os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        size = os.fstat(descriptor).st_size
+        torn = size and os.pread(descriptor, 1, size - 1) != b"\n"
+        os.write(descriptor, b"\n" * bool(torn) + line)
+        os.fsync(descriptor)
+        os.fsync(folder)
+    finally:
+        os.close(descriptor)
 
 
 def _journal(path: Path) -> Path:
@@ -151,7 +165,7 @@ def _given(path: Path) -> dict[str, str | None]:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[int]:
+def alone(folder: Path) -> Iterator[int]:
     """Locks the folder, and yields its descriptor."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -127,8 +127,6 @@ def build_enrolled(
         BuildError: the model cannot be built as asked.
         MissingDependency: a package of `knnkit[build]` is not installed.
     """
-    if spec.enrol is not None and enrolment.targets is not None:
-        raise BuildError("enrol: a device cannot be taught rows of a regression", hint="leave enrol out")
     reference = make_reference(spec, enrolment, held_out, options)
     measured = None if options.measure is None else options.measure(reference, enrolment.classes)
     targets = targets_of(enrolment) if measured is None else measured

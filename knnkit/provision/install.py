@@ -228,6 +228,7 @@ _KNOWN = (
     constants.STARTS_FILE,
     constants.COUNTS_FILE,
     constants.RING_FILE,
+    constants.ENROLLED_DIR,
     constants.SEARCHES_FILE,
     constants.LOCK_FILE,
     constants.CLASS_FILE,

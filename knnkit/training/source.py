@@ -317,6 +317,9 @@ def _load_imported(build: Build, data: SkopsData) -> Material:
             said = f"{test.file}: {len(names)} features beside the label {label_of(build)!r}, but "
             raise DataError(f"{said}{data.skops} takes {width}")
         found = replace(found, enrolment=replace(found.enrolment, feature_names=names))
+    if model.keep is not None and found.table is not None and found.table.transforms:
+        said = "keep: the cells of a row cannot be computed back from what the pipeline makes of them"
+        raise BuildError(said, hint="leave keep out")
     found = replace(found, spec=replace(found.spec, label_sets=model.coverages, **model.allowances))
     if held_out is not None and len(held_out.target_names) == len(found.enrolment.target_names):
         found = replace(found, enrolment=replace(found.enrolment, target_names=held_out.target_names))

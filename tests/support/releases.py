@@ -195,6 +195,18 @@ RECIPES: dict[str, str] = {
         release: {version: 1.0.0, sequence: 10}
         gates: {rmse: 8.0, max_error: {north: 60, default: 50}}
     """,
+    # The same with another metric; positions may be taught, also where they change answers.
+    "wifi-taught": """
+        model:
+          name: wifi
+          data: {file: wifi.csv, target: [east, north], missing: {"WAP*": -105.0}}
+          test: {file: asked.csv}
+          k: 5
+          weights: distance
+          metric: cosine
+          enrol: {rows: 20, may_override: true}
+        release: {version: 1.0.0, sequence: 10}
+    """,
     # A pipeline of scikit-learn: missing numbers are filled and scaled, text becomes features, one column is dropped.
     "penguins": """
         model: {name: penguins, data: {skops: penguins.skops}, test: {file: penguins.csv, label: species}}
