@@ -4,6 +4,7 @@ Changes nothing, except that `Store.settle` finishes or reverts an interrupted c
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 from device_agent import __version__
@@ -64,6 +65,7 @@ def status(store: Store) -> Status:
         taught=taught,
         cells=cell_counts.read(store, answering.release.digest) if answering else None,
         searched=searches.read(store, answering.release.digest) if answering else None,
+        pictures=importlib.util.find_spec("PIL") is not None,
     )
 
 
@@ -141,7 +143,11 @@ def render(found: Status) -> str:
     if found.cells:
         lines += [
             f"{name:<10} {', '.join(f'{column} {count:,}' for column, count in counts.items())}"
-            for name, counts in (("filled", found.cells.filled), ("unknown", found.cells.unknown))
+            for name, counts in (
+                ("filled", found.cells.filled),
+                ("unknown", found.cells.unknown),
+                ("gaps", found.cells.gaps),
+            )
             if counts
         ]
     if found.taught:

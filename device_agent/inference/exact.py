@@ -9,8 +9,7 @@ Needs only NumPy.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,15 @@ from numpy.typing import NDArray
 from device_agent.inference.block_search import BlockSearch
 from device_agent.inference.group_search import GroupSearch
 from device_agent.inference.mapped_rows import MappedRows
-from device_agent.inference.rounded import add_rows, norm_of
-from device_agent.shared.golden.judge import votes
+from device_agent.inference.measures import Measure
+from device_agent.inference.rounded import add_rows
+from device_agent.inference.steps import apply
+from device_agent.inference.ties import CHAIN, share_ties
+from device_agent.shared.golden.judge import base_distance, votes, votes_within
+from device_agent.shared.outliers import OutlierFactors
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
-from device_agent.shared.regression import Regressor
+from device_agent.shared.regression import Regressor, valuer
 from device_agent.shared.release.model_file import read_member
 from device_agent.shared.release.npz import read_arrays
 from device_agent.shared.row_groups import Groups
@@ -31,10 +34,9 @@ from device_agent.shared.row_groups import Groups
 Float64 = NDArray[np.float64]
 
 _CHUNK_BYTES = 4 << 20  # of float64 differences at a time
+_SCANNED, _MEASURES = 1 << 14, 1 << 21  # differences of a scan at a time, which stay in the cache; and its results
 #: NumPy adds pairwise, so a sum of p terms is off by less than (16 + log2 p) 2^-53 of itself: far less than 2^-40.
 _NEAR_TIED = 1.0 + 2.0**-40
-#: Ties within `tied` form chains; the chain of the k-th neighbour ends this many times `tied` beyond it.
-_CHAIN = 8
 _MAX_TABLES = 256 << 20
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 _QUERIES = 256  # of one search
@@ -88,6 +90,7 @@ class ExactKnn:
         least, most = float(np.abs(self._scale).min()), float(np.abs(self._scale).max())
         self._unit = 1.0 if before or least == 0.0 or least < most else least
         self._weights = self._scale / self._unit
+        self._by = Measure(self._info, self._weights, self._unit, self._centre)
         self._classes = tables["classes"]
         self._steps = [
             (str(kind), tables[f"step{i}_a"], tables[f"step{i}_b"]) for i, kind in enumerate(tables["steps"])
@@ -103,11 +106,11 @@ class ExactKnn:
             raise ValueError("a training row has a class that knn.json does not name")
         self.regressor = None if self._info.targets is None else self._regressor(tables["targets"])
 
-    def _regressor(self, targets: Float64) -> Regressor:
+    def _regressor(self, targets: Float64) -> Regressor | OutlierFactors:
         names = self._info.targets.names if self._info.targets else ()
         if targets.dtype != np.float64 or targets.shape != (self._info.n_train, len(names)):
             raise ValueError(f"targets has type {targets.dtype} and shape {targets.shape}")
-        return Regressor(targets, self._info.k, self._info.weights)
+        return valuer(targets, self._info.k, self._info.weights, self._info.float64)
 
     def answer(self, row: NDArray[np.float32]) -> dict[str, Any]:
         """Returns the outputs for one (n_features,) float32 row; otherwise as `answers`."""
@@ -123,7 +126,7 @@ class ExactKnn:
         """
         try:
             chunks = (rows[start : start + _QUERIES] for start in range(0, len(rows), _QUERIES))
-            parts = [self._decide(*self._nearest(self._enter_all(chunk), by_groups)) for chunk in chunks]
+            parts = [self._answers(chunk, by_groups) for chunk in chunks]
             return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         except (ValueError, TypeError, IndexError, ArithmeticError) as error:
             raise ModelUnusable(f"{self._damaged}: {error}") from None
@@ -140,7 +143,7 @@ class ExactKnn:
             z, known = self._enter_all(row), indices.tolist()
             sound = len({*known}) == len(known) and min(known) >= 0 and max(known) < self._info.n_train
             if sound and not (self._info.metric == "cosine" and z[0, -2] == 1.0):
-                terms = self._terms(z, indices)
+                terms = self._by.terms(z, self._rows.take(indices))
                 most = self._and_ties(terms.sum(axis=1).max(keepdims=True)) * _NEAR_TIED
                 near = self._get_search().rows_within(z, most)
                 if near is not None and len(near) >= self._info.k:
@@ -149,15 +152,28 @@ class ExactKnn:
             raise ModelUnusable(f"{self._damaged}: {error}") from None
         return self.answers(row)
 
-    def _decide(self, order: NDArray[np.int64], measure: Float64) -> dict[str, NDArray[Any]]:
-        """Returns the outputs for (n, k) neighbours and their measures."""
-        return self._outputs(order, self._distances(measure))
+    def _answers(self, rows: NDArray[np.float32], by_groups: bool) -> dict[str, NDArray[Any]]:
+        z = self._enter_all(rows)
+        return self._decide(*self._nearest(z, by_groups), self._within(z))
 
-    def _outputs(self, order: NDArray[Any], distances: Float64) -> dict[str, NDArray[Any]]:
+    def _decide(
+        self, order: NDArray[np.int64], measure: Float64, within: tuple[Any, Any, Any] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """Returns the outputs for (n, k) neighbours and their measures; with a radius, those `within` it vote."""
+        return self._outputs(order, self._by.to_metric(measure), within)
+
+    def _outputs(
+        self, order: NDArray[Any], distances: Float64, within: tuple[Any, Any, Any] | None = None
+    ) -> dict[str, NDArray[Any]]:
         """Returns the outputs for (n, k) neighbours and their distances."""
-        probabilities = votes(self._classes[order], distances, self._info)
+        if within is None:
+            probabilities = votes(self._classes[order], distances, self._info)
+        else:
+            query, row, far = within
+            probabilities = votes_within(query, self._classes[row], far, len(order), self._info)
         # The order of addition can split equal shares by some 2^-53: shares within 1e-12 tie, the lowest class wins.
         label = (probabilities >= probabilities.max(axis=1, keepdims=True) - 1e-12).argmax(axis=1)
+        label[~probabilities.any(axis=1)] = constants.UNKNOWN
         if (reject := self._info.reject) is not None:
             label[distances[:, -1] > np.array(reject.thresholds)[label]] = constants.UNKNOWN
         return {
@@ -182,13 +198,12 @@ class ExactKnn:
             order, measure = self._rank(self._enter_all(rows), query, indices.astype(np.int64).reshape(-1))
         except (ValueError, TypeError, IndexError, ArithmeticError) as error:
             raise ModelUnusable(f"{self._damaged}: {error}") from None
-        return order, self._distances(measure)
+        return order, self._by.to_metric(measure)
 
     def moved(self, rows: NDArray[np.float32], others: NDArray[np.float32]) -> Float64:
         """Returns (n,) metric distances in model space between raw (n, n_features) rows and as many others."""
-        pairs = [(self._enter(row) - self._enter(other)) * self._scale for row, other in zip(rows, others)]
-        manhattan = self._info.metric == "manhattan"
-        return np.array([np.abs(gap).sum() if manhattan else math.sqrt(float(gap @ gap)) for gap in pairs])
+        terms = self._by.terms(self._enter_all(rows), self._enter_all(others))
+        return np.asarray(self._by.to_base(terms.sum(axis=1)) * self._unit)
 
     def is_exact(self, rows: NDArray[np.float32], kth: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Returns (n,) whether float32 ranks the k neighbours of raw rows exactly: rows in whole steps of `lattice`.
@@ -219,21 +234,7 @@ class ExactKnn:
         return np.asarray(np.clip(offsets, -_MAX_FLOAT32, _MAX_FLOAT32), np.float64)
 
     def _enter(self, row: NDArray[np.float32]) -> Float64:
-        z = row.astype(np.float64)
-        for kind, a, b in self._steps:
-            if kind == "affine":
-                z = (z - a) * b
-            elif kind == "linear":  # added in feature order, which a BLAS product does not guarantee
-                z = np.add.accumulate((z - b)[:, np.newaxis] * a, axis=0)[-1]
-            elif kind == "normalize":
-                z = z / (norm_of(z, float(a)) or 1.0)
-            elif kind == "cosine":  # on the unit sphere; a row of zeros has distance 1 from every other
-                norm = norm_of(z, 2.0)
-                z = np.concatenate([z / (norm or 1.0), [float(norm == 0.0), 0.0]])
-            else:
-                raise ModelUnusable(f"{constants.EXACT_FILE}: unknown step {kind!r}")
-        entered: Float64 = z - self._centre
-        return entered
+        return np.asarray(apply(self._steps, row) - self._centre)
 
     def _nearest(self, z: Float64, by_groups: bool) -> tuple[NDArray[np.int64], Float64]:
         """Returns the (q, k) nearest training rows of (q, p) queries and their measures, in order of (measure, index).
@@ -246,19 +247,46 @@ class ExactKnn:
         live = np.flatnonzero(z[:, -2] != 1.0) if self._info.metric == "cosine" else np.arange(len(z))
         if not len(live):
             return order, measure
+        if not self._by.in_graph:
+            return self._among_all(z, live, order, measure)
         found, fits = self._get_search().find(z[live], by_groups=by_groups)
         whole, rest = found.exact[found.query], np.flatnonzero(fits & ~found.exact)
-        for some, chosen, known in (
-            (np.flatnonzero(found.exact), whole, found.measure[whole]),
-            (rest, ~whole, None),
-        ):
+        kinds = ((np.flatnonzero(found.exact), whole, found.measure[whole]), (rest, ~whole, None))
+        for some, chosen, known in kinds:
             if len(some):
                 query = np.searchsorted(some, found.query[chosen])
                 order[live[some]], measure[live[some]] = self._rank(z[live[some]], query, found.row[chosen], known)
-        for one in live[~fits]:
-            every = np.arange(self._info.n_train)
-            order[one], measure[one] = self._rank(z[one : one + 1], np.zeros_like(every), every)
+        return self._among_all(z, live[~fits], order, measure)
+
+    def _among_all(self, z: Float64, some: Any, order: Any, measure: Any) -> tuple[NDArray[np.int64], Float64]:
+        """Writes the nearest of `some` queries into (q, k) `order` and `measure`: measures every training row."""
+        k = self._info.k
+        for one, rough in zip(some, self._scan(z[some])):
+            near = np.flatnonzero(rough <= self._and_ties(np.partition(rough, k - 1)[k - 1]) * _NEAR_TIED)
+            order[one], measure[one] = self._rank(z[one : one + 1], np.zeros_like(near), near)
         return order, measure
+
+    def _scan(self, z: Float64) -> Iterator[Float64]:
+        """Yields, for each of (q, p) queries, the (n_train,) measures of all rows, up to the rounding of sums."""
+        together, step = max(1, _MEASURES // self._info.n_train), max(1, _SCANNED // z.shape[1])
+        parts = [block[start : start + step] for block in self._rows.blocks for start in range(0, len(block), step)]
+        for start in range(0, len(z), together):
+            some = z[start : start + together]
+            yield from np.concatenate([self._by.rough(some, part) for part in parts], axis=1)
+
+    def _within(self, z: Float64) -> tuple[NDArray[np.int64], NDArray[np.int64], Float64] | None:
+        """Returns queries, training rows within the radius, and their distances; None for a model without radius."""
+        radius = None if self._info.float64 is None else self._info.float64.radius
+        if radius is None:
+            return None
+        limit = float(base_distance(np.array(radius), self._info.metric)) + self._tied
+        most = self._by.of_base(limit / self._unit) * _NEAR_TIED
+        near = [np.flatnonzero(rough <= most) for rough in self._scan(z)]
+        query, row = np.repeat(np.arange(len(z)), [len(each) for each in near]), np.concatenate([*near, np.arange(0)])
+        measure = self._measure(z, query, row, add_rows)
+        measure[measure <= self._exact_match] = 0.0
+        inside = self._by.to_base(measure) * self._unit <= limit
+        return query[inside], row[inside], self._by.to_metric(measure[inside])
 
     def _get_search(self) -> BlockSearch:
         if self._search is None:
@@ -266,7 +294,7 @@ class ExactKnn:
             first = (self._rows, self._weights, self._info.k)
             how: dict[str, Any] = {"step": step, "and_ties": self._and_ties}
             if self._info.groups is None:
-                self._search = BlockSearch(*first, manhattan=self._info.metric == "manhattan", **how)
+                self._search = BlockSearch(*first, manhattan=self._by.manhattan, **how)
             else:
                 arrays = read_arrays(read_member(self._path, constants.GROUPS_FILE, _MAX_TABLES))
                 groups = Groups.from_arrays(arrays, self._info.n_train, len(self._centre))
@@ -295,35 +323,20 @@ class ExactKnn:
         order = np.lexsort((row, measure, query))
         query, row, measure = query[order], row[order], measure[order]
         if self._tied > 0.0:
-            row, measure = self._tie(query, row, measure)
+            base = self._by.to_base(measure) * self._unit
+            row, measure = share_ties(query, row, measure, base, k, self._tied)
         place = np.searchsorted(query, np.arange(len(z)))[:, np.newaxis] + np.arange(k)
         return row[place], measure[place]
 
     @property
     def _exact_match(self) -> float:
         """The largest measure that counts as an exact match."""
-        zero = self._zero / self._unit
-        return zero if self._info.metric == "manhattan" else zero**2
+        return float(self._by.of_base(self._zero / self._unit))
 
     def _and_ties(self, measure: Any) -> Any:
         """Returns the measure up to which rows may be tied with one at `measure`."""
-        beyond, measure = _CHAIN * self._tied / self._unit, np.maximum(measure, self._exact_match)
-        return measure + beyond if self._info.metric == "manhattan" else (np.sqrt(measure) + beyond) ** 2
-
-    def _tie(
-        self, query: NDArray[np.int64], row: NDArray[np.int64], measure: Float64
-    ) -> tuple[NDArray[np.int64], Float64]:
-        """Returns the rows of pairs that are in order of (query, measure), with tied rows in order, and their measures.
-
-        Ties (chains of distances that are less than `tied` apart) all have the least measure of theirs.
-        """
-        base = (measure if self._info.metric == "manhattan" else np.sqrt(measure)) * self._unit
-        begin = np.flatnonzero(np.diff(query, prepend=-1))
-        last = np.repeat(base[begin + self._info.k - 1], np.diff(begin, append=len(query)))
-        apart = (np.diff(base) > self._tied) | (base[1:] > last[1:] + _CHAIN * self._tied) | (np.diff(query) > 0)
-        group = np.append(0, np.cumsum(apart))
-        first = np.append(0, np.flatnonzero(apart) + 1)[group]
-        return row[np.lexsort((row, group))], measure[first]
+        beyond, measure = CHAIN * self._tied / self._unit, np.maximum(measure, self._exact_match)
+        return self._by.of_base(self._by.to_base(measure) + beyond)
 
     def _measure(
         self, z: Float64, query: NDArray[np.int64], row: NDArray[np.int64], add: Callable[[Float64], Float64]
@@ -333,17 +346,5 @@ class ExactKnn:
         step = max(1, _CHUNK_BYTES // (8 * z.shape[1]))
         for start in range(0, len(query), step):
             chosen = slice(start, start + step)
-            found[chosen] = add(self._terms(z[query[chosen]], row[chosen]))
+            found[chosen] = add(self._by.terms(z[query[chosen]], self._rows.take(row[chosen])))
         return found
-
-    def _terms(self, z: Float64, row: NDArray[np.integer[Any]]) -> Float64:
-        """Returns (m, p) what each coordinate adds to the measures of (m, p) queries and training rows."""
-        terms = (z - self._rows.take(row)) * self._weights
-        return np.abs(terms, out=terms) if self._info.metric == "manhattan" else np.multiply(terms, terms, out=terms)
-
-    def _distances(self, measure: Float64) -> Float64:
-        if self._info.metric == "cosine":
-            return measure / 2
-        if self._info.metric == "euclidean":
-            measure = np.sqrt(measure)
-        return measure * (self._unit**2 if self._info.metric == "sqeuclidean" else self._unit)

@@ -180,6 +180,8 @@ def take_searches(
 
     NumPy's ways are NUMPY and GROUPS; None leaves the answer to the graphs.
 
+    NumPy alone answers a model with `float64`, whatever is asked for.
+
     Args:
         loader, info, packed, stream: as `Graphs` takes them; the loader may be NumPy's.
         search: one of `constants.WAYS`; what was measured on this board, ignored with another runtime; or None.
@@ -188,14 +190,14 @@ def take_searches(
     if isinstance(search, Searched) and search.runtime == f"{loader.name} {loader.version}":
         batch, alone = search.batch, search.alone
     usual = constants.NUMPY if info.groups is None else constants.GROUPS
-    by_numpy = loader.name == constants.NUMPY
-    ways = tuple(_in_numpy(way, info, usual if by_numpy else None) for way in (batch, alone))
+    only = loader.name == constants.NUMPY or info.float64 is not None
+    ways = tuple(_in_numpy(way, info, usual if only else None) for way in (batch, alone))
     blocks = None
-    if by_numpy or any(ways):
+    if only or any(ways):
         from device_agent.inference.numpy_knn import NumpySearch
 
         blocks = NumpySearch(loader, info)
-        if by_numpy:
+        if only:
             return blocks, blocks, (ways[0], ways[1])
     first, second = (None if way in _IN_NUMPY else way for way in (batch, alone))
     rare = stream or ways[0] is not None  # then only single rows would use a packed graph

@@ -52,10 +52,3 @@ def _add_pairs(terms: Float64) -> tuple[Float64, Float64, Float64]:
         size += np.abs(error, out=error).sum(axis=0)
         total = np.concatenate([added, total[2 * half :]]) if len(total) % 2 else added
     return total[0], lost, size
-
-
-def norm_of(z: Float64, order: float) -> float:
-    """Returns the norm of order 1, 2 or infinity; its sum is rounded once."""
-    if math.isinf(order):
-        return float(np.abs(z).max())
-    return math.fsum(np.abs(z).tolist()) if order == 1.0 else math.sqrt(math.fsum((z * z).tolist()))

@@ -48,13 +48,13 @@ def classify(store: Store, request: Request, start: Start | None = None) -> int:
 
 
 def save_counts(store: Store, loaded: Loaded, request: Request) -> None:
-    """Adds the missing and unknown cells since the last call to those that `status` shows."""
-    for coder in request.coders or ():
-        filled, unknown = coder.take_counts()
-        if filled or unknown:
+    """Adds the missing and unknown cells and the gaps since the last call to those that `status` shows."""
+    for counter in request.counters or ():
+        counts = counter.take_counts()
+        if any(counts.values()):
             from device_agent.store import cell_counts
 
-            cell_counts.add(store, loaded.digest, filled, unknown)
+            cell_counts.add(store, loaded.digest, counts)
 
 
 def _tell_if_left(store: Store, loaded: Loaded) -> None:
@@ -142,7 +142,7 @@ class _Table:
         self._waiting: deque[tuple[Kept, int, int]] = deque()
 
     def take(self) -> Kept:
-        """Returns the values of the columns that are kept, of the oldest block that is read and not taken."""
+        """Returns the kept columns of the oldest block that waits for its answers."""
         kept, _, _ = self._waiting.popleft()
         self._tell()
         return kept

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from device_agent.shared.embedding.chain import Chain
     from device_agent.shared.features.coder import Coder
     from device_agent.shared.protocol.model_info import KnnInfo
+    from device_agent.shared.windows.window_parser import WindowParser
 
 
 @record
@@ -43,7 +44,7 @@ class Request:
     runtime: str = "auto"
     search: str | None = None
     threads: int = 1
-    coders: list[Coder] | None = None  # collects those of the run, which count missing and unknown cells
+    counters: list[Coder | WindowParser] | None = None  # collects those of the run: they count cells and gaps
 
 
 def open_rows(loaded: Loaded, request: Request) -> tuple[Source | FileSource, Request]:
@@ -66,7 +67,10 @@ def make_parser(info: KnnInfo, format: str, request: Request, chain: Chain | Non
     if info.window is not None:
         from device_agent.shared.windows.window_parser import WindowParser
 
-        return WindowParser(info.window, format, **how, dtype=dtype, chain=chain)
+        windows = WindowParser(info.window, format, **how, dtype=dtype, chain=chain)
+        if request.counters is not None:
+            request.counters.append(windows)
+        return windows
     if chain is not None:
         from device_agent.shared.embedding.parsers import InputCsvParser, InputJsonParser
 
@@ -78,8 +82,8 @@ def make_parser(info: KnnInfo, format: str, request: Request, chain: Chain | Non
 
         made = parsers.TableCsvParser if format == "csv" else parsers.TableJsonParser
         parser = made(info.table, dtype, **how, tell=_tell_once)
-        if request.coders is not None:
-            request.coders.append(parser.coder)
+        if request.counters is not None:
+            request.counters.append(parser.coder)
         return parser
     return (CsvParser if format == "csv" else JsonParser)(info.feature_names, dtype, **how)
 

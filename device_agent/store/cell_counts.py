@@ -1,8 +1,8 @@
-"""Counter of missing and unknown cells of a release.
+"""Counter of cells and gaps of a release.
 
-One JSON document in ROOT/cell-counts.json, for `status`. Processes add to it one after the other. A file that cannot be
-read or belongs to another release counts from 0; a process that may not write ROOT counts nothing. Never delays or
-prevents an answer.
+Missing cells that were filled, unknown ones, and gaps between samples. One JSON document in ROOT/cell-counts.json, for
+`status`. Processes add to it one after the other. A file that cannot be read or belongs to another release counts from
+0; a process that may not write ROOT counts nothing. Never delays or prevents an answer.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from device_agent.shared.protocol import json_codec
 from device_agent.shared.protocol.constants import COUNTS_FILE
 from device_agent.shared.protocol.documents import CellCounts
+from device_agent.shared.protocol.record import replace
 from device_agent.shared.safe_files import read_small
 from device_agent.store.store import Store
 
@@ -30,8 +31,8 @@ def read(store: Store, digest: str) -> CellCounts | None:
         return None
 
 
-def add(store: Store, digest: str, filled: Mapping[str, int], unknown: Mapping[str, int]) -> None:
-    """Adds to the counts of a release, by column."""
+def add(store: Store, digest: str, counts: Mapping[str, Mapping[str, int]]) -> None:
+    """Adds to the counts of a release: `filled`, `unknown` and `gaps` of `CellCounts`."""
     with contextlib.suppress(OSError):
         if store.root.stat().st_uid != os.geteuid():
             return
@@ -39,7 +40,7 @@ def add(store: Store, digest: str, filled: Mapping[str, int], unknown: Mapping[s
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             old = _parse(os.pread(descriptor, _LIMIT, 0), digest) or CellCounts(digest, {}, {})
-            new = CellCounts(digest, _sum(old.filled, filled), _sum(old.unknown, unknown))
+            new = replace(old, **{name: _sum(getattr(old, name) or {}, more) for name, more in counts.items()})
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json_codec.dump_file(new), 0)
         finally:

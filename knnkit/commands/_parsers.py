@@ -262,9 +262,10 @@ def _classify(parser: argparse.ArgumentParser) -> None:
     )
     rows.add_argument(
         "--format",
-        choices=("auto", "csv", "jsonl", "npy"),
+        choices=("auto", "csv", "jsonl", "npy", "frames"),
         default="auto",
-        help="format of the rows (default: by the file's name or first byte)",
+        help="format of the rows (default: by the file's name or first byte); frames, with --stream: files, each after "
+        "its length in 4 bytes, the highest first",
     )
     rows.add_argument(
         "--output-format",

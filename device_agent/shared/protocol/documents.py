@@ -44,12 +44,18 @@ class LockHolder:
 
 @record
 class CellCounts:
-    """Counts of the missing cells that a release has filled and the unknown ones that it ignored, by column."""
+    """Counts of the missing cells that a release has filled and the unknown ones that it ignored, by column.
+
+    `gaps` counts what broke windows of samples: `lines` that are bad or missing, and jumps of the `time`.
+    """
 
     release: str  # digest
     filled: dict[str, int]
     unknown: dict[str, int]
+    gaps: dict[str, int] | None = None
     schema: int = SCHEMA
+    #: As in `KnnInfo`.
+    omitted = ("gaps",)
 
 
 @record
@@ -121,8 +127,9 @@ class Status:
     oldest_protocol: int = 1  # its OLDEST_PROTOCOL
     signed_by: str = ""  # fingerprint of the key named in the answering release, not verified; empty if none answers
     taught: TaughtRows | None = None  # None: no rows are taught
-    cells: CellCounts | None = None  # of the answering release; None if it has filled and ignored nothing
+    cells: CellCounts | None = None  # of the answering release; None if it has counted nothing
     searched: Searched | None = None  # of the answering release; None if nothing was measured
+    pictures: bool = False  # whether Pillow is installed, which decodes PNG and JPEG
     schema: int = SCHEMA
 
 

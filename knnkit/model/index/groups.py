@@ -17,6 +17,8 @@ from device_agent.shared.row_groups import NO_SIDE, PARTS, Groups
 from knnkit.model.index.cost_sample import Sample, WeightedRows
 from knnkit.model.reference.space import Float32
 
+#: Metrics whose distances are those of the product.
+_METRICS = ("euclidean", "sqeuclidean", "cosine")
 #: Fewest training rows for which groups pay.
 LEAST_ROWS = 100_000
 #: Most share of the training rows that a query may have to read.
@@ -32,7 +34,7 @@ _MOST, _EACH, _ROUNDS, _SCORES = 1024, 32, 6, 1 << 22
 def find_groups(sample: Sample) -> Groups | None:
     """Returns groups of the sample's training rows; None if there are few rows, or groups would not pay."""
     count = len(sample.enrolled)
-    if sample.space.metric == "manhattan" or count < LEAST_ROWS or sample.k >= count // 2:
+    if sample.space.metric not in _METRICS or count < LEAST_ROWS or sample.k >= count // 2:
         return None
     rows = WholeRows(sample.rows)
     if not _RANGE[0] < rows.step < _RANGE[1]:

@@ -380,7 +380,7 @@ def test_no_answer_is_lost_or_mixed_while_labels_and_releases_come_and_go(taught
 
     file, store = taught.root.parent / "rose.csv", Store(taught.root)
     file.write_bytes(b"9,9,9,9\n9,9,9.1,9\n")
-    request, first = Request(str(file), None, "auto", None, Columns(), coders=[]), taught.answering()
+    request, first = Request(str(file), None, "auto", None, Columns(), counters=[]), taught.answering()
     digests, done = [first], threading.Event()
 
     def change() -> None:
