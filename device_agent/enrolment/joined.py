@@ -68,7 +68,7 @@ class JoinedExact(ExactKnn):
         self._blocks.append(self._local)
         self._starts = np.append(self._starts, self._info.n_train)
         self._classes = np.append(self._classes, joined.codes[kept])
-        if self.regressor is not None and joined.targets is not None:
+        if isinstance(self.regressor, Regressor) and joined.targets is not None:
             targets = np.concatenate([self.regressor.targets, joined.targets[kept]])
             self.regressor = Regressor(targets, info.k, info.weights)
         self._among_local: BlockSearch | None = None
@@ -192,7 +192,7 @@ class JoinedExact(ExactKnn):
                 np.abs(terms).sum(axis=1, out=found[part])
             else:
                 np.einsum("ij,ij->i", terms, terms, out=found[part])
-        return self._distances(found)
+        return self._by.to_metric(found)
 
     def among(
         self, rows: NDArray[np.float32], indices: NDArray[np.int32], kth: NDArray[Any], near: Nearby

@@ -142,7 +142,7 @@ class _Table:
         self._waiting: deque[tuple[Kept, int, int]] = deque()
 
     def take(self) -> Kept:
-        """Returns the values of the columns that are kept, of the oldest block that is read and not taken."""
+        """Returns the kept columns of the oldest block that waits for its answers."""
         kept, _, _ = self._waiting.popleft()
         self._tell()
         return kept

@@ -31,7 +31,7 @@ class NpyRenderer(Form):
         info = self._info
         if self._columns.keep:
             raise BadInput("--keep: an NPY file of answers holds no text", hint="--output-format csv, or jsonl")
-        if info.reject is None and all(isinstance(label, int) for label in info.classes):
+        if not info.may_be_unknown and all(isinstance(label, int) for label in info.classes):
             self._labels = np.array([*info.classes, 0], np.int64)
         else:
             self._labels = np.array([str(label) for label in (*info.classes, UNKNOWN_LABEL)])

@@ -47,8 +47,7 @@ def _tell(built: Built) -> None:
     folded = describe.folded_in(built.directory / constants.MODEL_FILE, info)
     print(
         f"  {count(info.n_train, 'row')} x {count(info.n_features, 'feature')}, "
-        f"{clean(figures.answers_of(info))}, k = {info.k}, "
-        f"{info.metric}, weights {info.weights}{'' if folded else f', scale {info.scale}'}",
+        f"{clean(figures.answers_of(info))}, {info.how}{'' if folded else f', scale {info.scale}'}",
         file=sys.stderr,
     )
     if folded:

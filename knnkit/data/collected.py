@@ -1,8 +1,8 @@
 """Parquet file of rows that were collected from devices.
 
 One file holds the rows of one model: its raw columns, device, time, kind, label, answer, distance, id and digest. If a
-column of the model has one of these names, the column of knnkit begins with `_`. Labels that people give are lines
-of a journal beside the file, each on the disk when `add_label` returns; readers see them at once, and the next `merge`
+column of the model has one of these names, the column of knnkit begins with `_`. Labels that people give are lines of
+a journal beside the file, each on the disk when `change_label` returns. Readers see them at once, and the next `merge`
 writes them into the file. One process at a time changes a folder. Never drops a row.
 """
 
@@ -121,32 +121,25 @@ def merge(path: Path, columns: Columns, rows: Iterable[FieldRow]) -> int:
 
 
 def change_label(path: Path, row: str, before: str | None, label: str | None) -> str | None:
-    """As `add_label`, if the row has the label `before`; else changes nothing. Returns the label that it has then."""
+    """Sets the label of the row with this id if it is `before`, and returns the label that it has then; None: no label.
+
+    The change is on the disk when this returns.
+    """
     with alone(path.parent) as folder:
         found = next((each.label for each in read(path).rows if each.id == row), before)
         if found != before:
             return found
-        _append(path, folder, row, label)
-        return label
-
-
-def add_label(path: Path, row: str, label: str | None) -> None:
-    """Sets the label of the row with this id; None removes it. The change is on the disk when this returns."""
-    with alone(path.parent) as folder:
-        _append(path, folder, row, label)
-
-
-def _append(path: Path, folder: int, row: str, label: str | None) -> None:
-    line = json.dumps({"id": row, "label": label}).encode() + b"\n"
-    descriptor = os.open(_journal(path), os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        size = os.fstat(descriptor).st_size
-        torn = size and os.pread(descriptor, 1, size - 1) != b"\n"
-        os.write(descriptor, b"\n" * bool(torn) + line)
-        os.fsync(descriptor)
-        os.fsync(folder)
-    finally:
-        os.close(descriptor)
+        line = json.dumps({"id": row, "label": label}).encode() + b"\n"
+        descriptor = os.open(_journal(path), os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            size = os.fstat(descriptor).st_size
+            torn = size and os.pread(descriptor, 1, size - 1) != b"\n"
+            os.write(descriptor, b"\n" * bool(torn) + line)
+            os.fsync(descriptor)
+            os.fsync(folder)
+        finally:
+            os.close(descriptor)
+    return label
 
 
 def _journal(path: Path) -> Path:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent import __version__
+from device_agent.shared import outliers
 from device_agent.shared.protocol import constants, input_info, model_info
 from device_agent.shared.regression import spreads
 from device_agent.shared.release.row_origins import Origins, pack
@@ -26,7 +27,7 @@ from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import Enrolment, codes_of, enrol
 from knnkit.model.reference.spec import DEFAULT, KnnSpec, own_shares
 from knnkit.model.scaling import fit_scaler
-from knnkit.model.schema import lowest_schema, require_keepable
+from knnkit.model.schema import lowest_schema, require_answerable, require_keepable
 from knnkit.model.tflite.load_tensorflow import load_tensorflow, needs_build_extra, tensorflow_version
 from knnkit.model.tflite.op_versions import minimum_runtime, with_stages
 
@@ -113,7 +114,7 @@ def build_model(
         BuildError: the model cannot be built as asked.
     """
     _require_rows(spec.k, len(training.rows), training.source)
-    enrolment = enrol(training, fit_scaler(training.rows, spec.scale), spec.metric)
+    enrolment = enrol(training, fit_scaler(training.rows, spec.scale), spec.metric, spec.p, spec.outlier_label)
     groups = training.beside if options.input is not None and options.input.window is not None else None
     return build_enrolled(spec, enrolment, held_out, replace(options, groups=groups, training=origins_of(training)))
 
@@ -167,10 +168,12 @@ def build_enrolled(
         ignore_extra=spec.ignore_extra,
         keep=spec.keep,
         input=options.input,
+        float64=reference.float64,
         targets=targets if isinstance(targets, model_info.Targets) else None,
         enrol=spec.enrol,
     )
     require_keepable(info)
+    require_answerable(info)
     info = replace(info, schema=lowest_schema(info))
     origins = pack(options.training or Origins(Path(enrolment.source).name), options.golden)
     return BuiltModel(
@@ -201,6 +204,8 @@ def targets_of(enrolment: Enrolment) -> model_info.Targets | None:
     """Returns the targets of a regression; None for a classifier."""
     if enrolment.targets is None:
         return None
+    if enrolment.target_names == outliers.TARGETS:  # a factor is 1 where densities are alike
+        return model_info.Targets(outliers.TARGETS, (1.0, 1.0))
     return model_info.Targets(enrolment.target_names, tuple(spreads(enrolment.targets).tolist()))
 
 
@@ -216,6 +221,7 @@ def make_reference(
     _require_rows(spec.k, len(enrolment), enrolment.source)
     rows = enrolment.space, enrolment.enrolled, enrolment.codes, len(enrolment.classes)
     how: dict[str, Any] = {"margin": options.margin, "targets": enrolment.targets, "groups": options.groups}
+    how["float64"] = spec.in_float64(enrolment.classes, enrolment.codes)
     reference = Reference(*rows, spec.k, spec.weights, **how)
     if options.groups is not None and (spec.reject is not None or spec.label_sets):
         _require_others(options.groups, spec.k)
@@ -235,7 +241,9 @@ def make_module(enrolment: Enrolment, reference: Reference) -> KnnModule:
     from knnkit.model.graph.tfknn import KnnModule
 
     thresholds = None if reference.reject is None else reference.reject.thresholds
-    return KnnModule(enrolment, reference.k, weights=reference.weights, margin=reference.margin, thresholds=thresholds)
+    how: dict[str, Any] = {"margin": reference.margin, "thresholds": thresholds}
+    how |= {"decides": reference.float64 is None}
+    return KnnModule(enrolment, reference.k, weights=reference.weights, **how)
 
 
 def _require_rows(k: int, rows: int, source: str) -> None:

@@ -15,13 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.features.transforms import FUNCTIONS, Transforms
-from device_agent.shared.protocol.constants import UNKNOWN_LABEL, Metric, Scale
+from device_agent.shared.outliers import TARGETS
+from device_agent.shared.protocol.constants import UNKNOWN_LABEL, Metric, Scale, Weights
 from device_agent.shared.protocol.model_info import Table
 from knnkit.data.dataset import is_plain, shortened
 from knnkit.data.files import BROKEN, members_that_fit
 from knnkit.data.targets import CLASS, default_names
 from knnkit.errors import BuildError, MissingDependency, extra
-from knnkit.model.reference.enrolment import Enrolment
+from knnkit.kernels import Kernel
+from knnkit.model.reference.enrolment import Enrolment, with_class
 from knnkit.model.reference.space import Float32, Space, Step, adopt_space
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.training.fitted import Fitted
@@ -32,11 +34,16 @@ from knnkit.training.sklearn_pipelines import convert_all, is_nonlinear
 from knnkit.training.sklearn_transforms import convert, parts_of
 
 _TAKEN_OVER = (
-    "a KNeighborsClassifier (metric euclidean, sqeuclidean, manhattan or cosine), or a Pipeline of linear transformers "
-    "(docs/guide.md lists them) that ends in one, written by skops.io.dump"
+    "an estimator of sklearn.neighbors, or a Pipeline that ends in one (docs/scikit-learn.md lists what goes), "
+    "written by skops.io.dump"
 )
 #: What is imported, alone or at the end of a Pipeline, and what may stand around it.
-ESTIMATORS = ("KNeighborsClassifier", "KNeighborsRegressor", "NearestNeighbors")
+ESTIMATORS = (
+    *("KNeighborsClassifier", "KNeighborsRegressor", "NearestNeighbors"),
+    *("RadiusNeighborsClassifier", "LocalOutlierFactor"),
+)
+#: Neighbours that a model with a radius shows.
+_SHOWN = 5
 AROUND = ("Pipeline, also nested", "searches (their best estimator)", "pipelines and samplers of imbalanced-learn")
 #: Module of scikit-learn's hyperparameter searches and of their cross-validation splitters.
 _SEARCHES = "sklearn.model_selection."
@@ -67,10 +74,12 @@ def import_estimator(
         BuildError: a part is not supported; the message names it, the hint states what to do instead.
     """
     maps, classifier = _parts(estimator)
+    name_of = type(classifier).__name__
     mapped = _training_rows(classifier)
     width = int(maps[0].n_features_in_) if maps else mapped.shape[1]
     names, table = _names(estimator, feature_names, width), None
     metric: Metric = "sqeuclidean"
+    p: float | None = None
     if classifier.effective_metric_ == "hamming":
         table, mapped, weighting = _compare_values(classifier, maps, mapped, names)
         maps, names = [], tuple(f"value_{place}" for place in range(mapped.shape[1]))
@@ -78,17 +87,24 @@ def import_estimator(
         if curved := _until_last_nonlinear(maps):
             table, maps = convert_all(maps[:curved], names), maps[curved:]
             names = _made_names(estimator, curved, names, int(maps[0].n_features_in_) if maps else mapped.shape[1])
-        metric, weighting = metric_of(classifier, mapped.shape[1])
+        metric, p, weighting = metric_of(classifier, mapped.shape[1])
+        if metric == "jaccard":
+            _require_whole("jaccard", maps, mapped)
     for step in weighting:
         mapped = step.apply(mapped, query=False)
     steps = [step for each in maps for step in convert(each)] + weighting
-    space, enrolled = adopt_space(mapped, steps, metric)
+    space, enrolled = adopt_space(mapped, steps, metric, p)
     targets, alike = _targets(classifier), np.zeros(len(enrolled), np.int32)
     classes, codes = ((CLASS,), alike) if targets is not None else _classes(classifier) or ((0,), alike)
     source = source or type(estimator).__name__
-    spec = KnnSpec(name, int(classifier.n_neighbors), metric, _weights(classifier), _scale(maps), reject)
+    weights, bandwidth = _weights(classifier)
+    own = {"p": p, "bandwidth": bandwidth, **_own(classifier)}
+    k = min(_SHOWN, len(enrolled)) if name_of.startswith("Radius") else _neighbours(classifier)
+    spec = KnnSpec(name, k, metric, weights, _scale(maps), reject, **own)
+    classes, codes = with_class(classes, codes, spec.outlier_label)
     fingerprint = _fingerprint(space, enrolled, codes, classes, targets)
-    numbers = (targets, () if targets is None else default_names(targets.shape[1]))
+    called = TARGETS if spec.offset is not None else () if targets is None else default_names(targets.shape[1])
+    numbers = (targets, called)
     enrolment = Enrolment(space, enrolled, codes, classes, names, fingerprint, source, *numbers)
     return Fitted(spec, enrolment, estimator, table, targets is not None or hasattr(classifier, "classes_"))
 
@@ -103,11 +119,36 @@ def _compare_values(
     """
     if (classifier.effective_metric_params_ or {}).get("w") is not None:
         raise BuildError("the metric hamming with w is not supported", hint="metric='hamming' alone")
-    if maps and not (mapped == np.rint(mapped)).all():
-        said = "the metric hamming behind transformers that compute numbers is not supported"
-        raise BuildError(said, hint="compare the raw columns, or categories as whole numbers")
+    _require_whole("hamming", maps, mapped)
     compare, scaling = agreements(np.asarray(mapped, np.float64))
     return convert_all(maps, names, [compare]), Transforms([compare])(mapped), [scaling]
+
+
+def _require_whole(metric: str, maps: list[Any], mapped: NDArray[Any]) -> None:
+    """Refuses computed numbers, whose rounding errors make equal cells differ, and zeros other than zero."""
+    if maps and not (mapped == np.rint(mapped)).all():
+        said = f"the metric {metric} behind transformers that compute numbers is not supported"
+        raise BuildError(said, hint="compare the raw columns, or categories as whole numbers")
+
+
+def _own(estimator: Any) -> dict[str, Any]:
+    """Returns what the graph does not compute, by the names of `KnnSpec`: a radius, or outlier factors."""
+    name = type(estimator).__name__
+    if name == "LocalOutlierFactor":
+        return {"offset": float(estimator.offset_)}
+    if name != "RadiusNeighborsClassifier":
+        return {}
+    outlier: Any = None
+    if estimator.outlier_label_ is not None:  # one for each output
+        outlier = np.asarray(estimator.outlier_label_).reshape(-1)[0].item()
+        outlier = int(outlier) if isinstance(outlier, float) and outlier.is_integer() else outlier
+    return {"radius": float(estimator.radius), "outlier_label": outlier}
+
+
+def _neighbours(estimator: Any) -> int:
+    if hasattr(estimator, "n_neighbors_"):  # of outlier factors: at most n - 1
+        return int(estimator.n_neighbors_)
+    return int(estimator.n_neighbors)
 
 
 def _until_last_nonlinear(maps: list[Any]) -> int:
@@ -129,7 +170,10 @@ def _made_names(estimator: Any, count: int, names: tuple[str, ...], width: int) 
 
 
 def _targets(estimator: Any) -> NDArray[np.float64] | None:
-    """Returns the (n_train, t) targets of a fitted KNeighborsRegressor; None of a classifier."""
+    """Returns the (n_train, t) targets of a fitted KNeighborsRegressor, or what outlier factors need; else None."""
+    if type(estimator).__name__ == "LocalOutlierFactor":
+        k = int(estimator.n_neighbors_)
+        return np.asarray(np.stack([estimator._distances_fit_X_[:, k - 1], estimator._lrd], axis=1), np.float64)
     if type(estimator).__name__ != "KNeighborsRegressor":
         return None
     return np.asarray(estimator._y, np.float64).reshape(len(estimator._y), -1)
@@ -186,8 +230,11 @@ _HARMLESS = (
     *(f"sklearn.neighbors.{tree}" for tree in ("_kd_tree.KDTree", "_ball_tree.BallTree")),
     *(
         f"sklearn.metrics._dist_metrics.{metric}Distance64"
-        for metric in ("Euclidean", "Manhattan", "SEuclidean", "Mahalanobis", "Minkowski")
+        for metric in (
+            *("Euclidean", "Manhattan", "SEuclidean", "Mahalanobis", "Minkowski", "Chebyshev", "Jaccard", "Haversine"),
+        )
     ),
+    "knnkit.kernels.Kernel",
     *(f"sklearn.feature_selection._univariate_selection.{score}" for score in ("f_classif", "chi2", "f_regression")),
     *(f"sklearn.feature_selection._mutual_info.mutual_info_{kind}" for kind in ("classif", "regression")),
     *(f"numpy.{name}" for name in ("dtype", *sorted(FUNCTIONS), "absolute")),
@@ -212,6 +259,9 @@ def _parts(estimator: Any) -> tuple[list[Any], Any]:
         raise BuildError(f"{name} is not supported{because(name, LEFT_OUT)}", hint=_instead_of(estimator))
     if not hasattr(estimator, "_fit_X"):
         raise BuildError(f"the {type(estimator).__name__} is not fitted", hint="estimator.fit(rows, labels)")
+    if not getattr(estimator, "novelty", True):
+        said = "LocalOutlierFactor with novelty=False answers for its training rows alone"
+        raise BuildError(said, hint="LocalOutlierFactor(novelty=True).fit(rows)")
     return [], estimator
 
 
@@ -232,12 +282,15 @@ def _instead_of(estimator: Any) -> str:
     return "a fitted KNeighborsClassifier, or a Pipeline that ends in one"
 
 
-def _weights(classifier: Any) -> Any:
-    if getattr(classifier, "weights", None) in (None, "uniform"):
-        return "uniform"
-    if classifier.weights == "distance":
-        return "distance"
-    raise BuildError("weights as a function are not supported", hint="weights='uniform' or 'distance'")
+def _weights(classifier: Any) -> tuple[Weights, float | None]:
+    """Returns the weights, and the bandwidth of a kernel."""
+    given: Any = getattr(classifier, "weights", None) or "uniform"
+    if isinstance(given, Kernel):
+        return given.name, float(given.bandwidth)
+    if isinstance(given, str):
+        return given, None  # type: ignore[return-value]
+    hint = "weights='uniform', 'distance' or a kernel: knnkit.kernels.gaussian(0.5)"
+    raise BuildError("weights as a function are not supported", hint=hint)
 
 
 def _training_rows(classifier: Any) -> NDArray[Any]:

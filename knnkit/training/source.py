@@ -33,7 +33,7 @@ from knnkit.model.conformal import short_sets
 from knnkit.model.golden import MAX_ROWS, draw_rows, long_check, make_golden
 from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import Enrolment, enrol
-from knnkit.model.reference.spec import KnnSpec
+from knnkit.model.reference.spec import KnnSpec, is_plain, require_plain
 from knnkit.model.scaling import fit_scaler
 from knnkit.model.tflite.load_tensorflow import needs_build_extra
 from knnkit.training import reduction, sklearn_importer, unscaled
@@ -104,7 +104,8 @@ class Material:
         """
         if self.imported is not None:
             return self.imported.enrolment
-        return enrol(self.training, fit_scaler((self.whole or self).training.rows, scale), metric)
+        own = self.spec.p, self.spec.outlier_label
+        return enrol(self.training, fit_scaler((self.whole or self).training.rows, scale), metric, *own)
 
     def build(self, gates: Gates, *, seed: int = 0, inputs: str = "", golden_rows: int | None = None) -> Made:
         """Builds the model, and checks it on its golden rows, at most `golden_rows` of them.
@@ -214,7 +215,7 @@ class Material:
         """
         space = self.enrol(info.scale, info.metric)
         how = (len(space.classes), info.k, info.weights)
-        reference = Reference(space.space, space.enrolled, space.codes, *how, margin=margin)
+        reference = Reference(space.space, space.enrolled, space.codes, *how, margin=margin, float64=info.float64)
         reference.reject, reference.targets = info.reject, space.targets
         limit = min(limit, self._most_golden) if self.embedder else limit
         return make_golden(BuiltModel(b"", info, reference, ()), own, self.training, limit=limit, raw=self._raw_lines)
@@ -254,8 +255,9 @@ def load(build: Build) -> Material:
     if build.gates.agreement is not None:
         said = "gates: {agreement} compares a fitted scikit-learn estimator with the model, and `data` has none"
         raise BuildError(said, hint="data: {skops: model.skops}, or leave agreement out")
-    spec = KnnSpec(model.name, model.k, model.metric, model.weights, model.scale, model.reject, model.coverages)
-    spec = replace(spec, **model.allowances)
+    more: dict[str, Any] = {"reject": model.reject, "label_sets": model.coverages}
+    more |= model.allowances | model.in_float64
+    spec = KnnSpec(model.name, model.k, model.metric, model.weights, model.scale, **more)
     found = load_rows(build)
     divided, everything, warnings = divide_rows(build, found), found.rows, found.warnings
     if isinstance(model.data, FileData) and model.data.features is None and model.input is None:
@@ -267,7 +269,7 @@ def load(build: Build) -> Material:
     warnings += divided.warnings
     if training.targets is None:
         warnings += faults.find(training, held_out)
-        if "scale" not in model.model_fields_set:
+        if "scale" not in model.model_fields_set and is_plain(spec):
             warnings += unscaled.find(training, model.k, model.metric, model.weights)
     material = Material(spec, training, held_out, None, warnings, divided.how, table, found.embedder, found.window)
     return material if model.reduction is None else _reduce(material, model.reduction, model.seed)
@@ -280,6 +282,7 @@ def _reduce(whole: Material, asked: ReduceConfig, seed: int) -> Material:
         BuildError: there are no held-out rows to measure the loss with, or too few rows are left.
     """
     training = whole.training
+    require_plain(whole.spec, "reduce")
     if whole.held_out is None:
         raise BuildError(f"{training.source}: no rows are held out, so the loss of reduce is unknown", hint="test: 0.3")
     kept = reduction.choose(training, whole.spec, asked.how, asked.max_loss, seed)

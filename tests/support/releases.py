@@ -213,6 +213,17 @@ RECIPES: dict[str, str] = {
         release: {version: 1.0.0, sequence: 10}
         gates: {accuracy: 0.9}
     """,
+    # What the graph does not compute: a metric, a kernel and a radius; and outlier factors.
+    "places": """
+        model: {name: places, data: {file: places.csv, label: region}, test: {file: other-places.csv},
+                metric: haversine, radius: 0.004, weights: gaussian, bandwidth: 0.002, k: 3}
+        release: {version: 1.0.0, sequence: 10}
+        gates: {accuracy: 0.9}
+    """,
+    "strange": """
+        model: {name: strange, data: {skops: strange.skops}}
+        release: {version: 1.0.0, sequence: 10}
+    """,
     # Two features near 0, and then in metres of UTM, which have an origin.
     "plots-near": """
         model: {name: plots, data: {file: near.csv, label: y}, k: 3, test: 0}
@@ -242,6 +253,7 @@ _SOURCES = (
     "tests/support/stages.py",
     "tests/support/wifi.py",
     "tests/support/penguins.py",
+    "tests/support/places.py",
 )
 
 
@@ -343,7 +355,7 @@ from knnkit.config import parse as config
 from knnkit.release import keys
 from knnkit.release.build import build_release
 from knnkit.release.signing import FileSigner
-from support import offsets, penguins, releases, signals, stages, wifi
+from support import offsets, penguins, places, releases, signals, stages, wifi
 folder = Path(folder)
 (folder / "keys").mkdir(parents=True)
 (folder / "releases").mkdir()
@@ -366,6 +378,7 @@ with (folder / "plants.csv").open("w") as file:
         file.write(f"2024-01-{number % 28 + 1:02d},{length},{kind + rng.normal(0, 0.1):.3f},{soil},{size},k{kind}\\n")
 penguins.dump(folder / "penguins.skops")
 penguins.write(folder / "penguins.csv", *penguins.birds(120, seed=2))
+places.write(folder)
 signals.write(folder / "motion")
 wifi.write(folder / "wifi.csv", *wifi.fingerprints(400, seed=2))
 wifi.write(folder / "asked.csv", *wifi.fingerprints(80, seed=3))

@@ -1,4 +1,4 @@
-"""Times of samples: numbers, or dates with a time of day.
+"""Times of samples: numbers, or dates with times of day.
 
 Text such as 2026-01-31T12:00:00.02+01:00 (ISO 8601, RFC 3339) becomes seconds since 1970. A time without a zone is
 taken as UTC. No I/O, no clock.

@@ -19,7 +19,7 @@ from support.releases import Releases
 from device_agent.shared.protocol import constants
 from knnkit import cli
 from knnkit.commands._label_server import LabelServer
-from knnkit.data.collected import Columns, FieldRow, add_label, merge, read
+from knnkit.data.collected import Columns, FieldRow, change_label, merge, read
 from knnkit.model.stored import read_model
 from knnkit.training.labelling import Labelling
 
@@ -98,7 +98,7 @@ def test_two_windows_and_two_people_overwrite_nothing(file: Path, releases: Rele
         ask(other, {"id": "r1", "label": "k0"})
         ask(one, {"id": "r3", "label": "k2"})  # a window that was open while another row came first
         ask(one, {"id": "r1", "label": "k0"})  # the same label twice
-        add_label(file, "r3", "k0")
+        assert change_label(file, "r3", "k2", "k0") == "k0"
         for _ in range(2):
             ask(one, {"do": "undo"})
         assert "since" in ask(one)[1]
