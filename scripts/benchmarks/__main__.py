@@ -187,10 +187,10 @@ def run_tune(options: argparse.Namespace) -> int:
 
 
 def run_embed(options: argparse.Namespace) -> int:
-    """Measures sounds and pictures against plain Python with the same runtime."""
+    """Measures sounds, pictures and windows against plain Python with the same runtime."""
     from benchmarks import embedding
 
-    results = {kind: embedding.run(kind, 1 if options.quick else 5) for kind in ("picture", "sound")}
+    results = {kind: embedding.run(kind, 1 if options.quick else 5) for kind in ("window", "picture", "sound")}
     print(embedding.table(results))
     if options.save:
         report.write_json(_results(), {"embed": results | {"machine": peers.machine()}})
