@@ -1,4 +1,4 @@
-"""Training rows of a model file, in memory-mapped blocks.
+"""Memory-mapped training rows of a model file, in blocks.
 
 The file has them in blocks of the same number of rows at equal distances; the last block may be shorter. Rows taught on
 the device may follow them.
