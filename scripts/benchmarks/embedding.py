@@ -25,11 +25,14 @@ import sys, joblib, numpy as np
 from pathlib import Path
 from tflite_runtime.interpreter import Interpreter
 kind, networks, model, path = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])
-def load(name, shape=None):
+def load(name):
     made = Interpreter(str(networks / name), num_threads=1)
-    if shape: made.resize_tensor_input(made.get_input_details()[0]["index"], shape)
-    made.allocate_tensors()
+    last = []
     def run(x):
+        if last != [x.shape]:
+            made.resize_tensor_input(made.get_input_details()[0]["index"], x.shape)
+            made.allocate_tensors()
+            last[:] = [x.shape]
         made.set_tensor(made.get_input_details()[0]["index"], x.astype(np.float32))
         made.invoke()
         return made.get_tensor(made.get_output_details()[0]["index"])
@@ -37,11 +40,11 @@ def load(name, shape=None):
 if kind == "sound":
     from scipy.io import wavfile
     from scipy.signal import resample_poly
-    mel, embed = load("melspectrogram.tflite", (1, 32000)), load("embedding_model.tflite")
+    mel, embed = load("melspectrogram.tflite"), load("embedding_model.tflite")
     def row(file):
         rate, samples = wavfile.read(file)
         samples = resample_poly(samples.astype(np.float32), 320, 441) if rate == 22050 else samples
-        samples = np.pad(samples[:32000], (0, max(0, 32000 - len(samples))))
+        samples = samples.astype(np.float32)
         frames = mel(samples[None]).squeeze() / 10 + 2
         found = [embed(frames[i:i + 76][None, :, :, None]).squeeze() for i in range(0, len(frames) - 75, 8)]
         return np.concatenate([np.mean(found, axis=0), np.max(found, axis=0)])

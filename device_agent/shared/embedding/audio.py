@@ -26,6 +26,8 @@ _MAX_CHANNELS, _RATES = 64, (1_000, 768_000)
 #: Zero crossings of the resampling kernel on each side; a Hann window ends it.
 _CROSSINGS = 16
 _MOST_WEIGHTS = 1 << 21
+#: New samples for each position between old ones, from which a product for each position is faster.
+_FEW_PHASES = 8
 #: Recorders that cannot know the length write 0x7ffff000 or 0xffffffff.
 _STREAMED = 0x7FFF0000
 
@@ -89,6 +91,14 @@ def resample(samples: Float32, old: int, new: int) -> Float32:
     kernel = _kernel(up, down, half)
     padded = np.pad(samples, half)
     found = np.empty(count, np.float32)
+    if up * _FEW_PHASES <= count:
+        # New samples `up` apart lie alike between old ones: one product for each of the `up` positions.
+        near = np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1)
+        for first in range(up):
+            start, position = divmod(first * down, up)
+            some = near[start::down][: len(range(first, count, up))]
+            found[first::up] = some @ kernel[position]
+        return found
     reach = np.arange(2 * half + 1)
     step = max(1, _MOST_WEIGHTS // (2 * half + 1))
     for start in range(0, count, step):
