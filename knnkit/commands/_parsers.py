@@ -59,6 +59,8 @@ def _init(parser: argparse.ArgumentParser) -> None:
         action="extend",
         help="columns of text that become one feature for each category; repeat it for more",
     )
+    signs = (",", ".", "'", " ")
+    parser.add_argument("--thousands", metavar="SIGN", choices=signs, help="the sign between thousands in CSV: 1,234.5")
 
 
 def _keygen(parser: argparse.ArgumentParser) -> None:
