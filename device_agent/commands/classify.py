@@ -67,7 +67,7 @@ def _run_classify(arguments: argparse.Namespace) -> int:
         runtime=arguments.runtime,
         search=arguments.search,
         threads=arguments.threads,
-        coders=[],
+        counters=[],
     )
     store = store_of(arguments)
     try:

@@ -42,9 +42,7 @@ def _run_enrol(arguments: argparse.Namespace) -> int:
         raise AgentError("--last takes the place of --input", hint="--last, or --input FILE")
     if arguments.input in (None, "-") and not arguments.last:
         streams.say_if_waiting("device_agent")
-    request = Request(
-        arguments.input, None, arguments.format, None, Columns(), ignore_extra=arguments.ignore_extra, coders=[]
-    )
+    request = Request(arguments.input, None, arguments.format, None, Columns(), ignore_extra=arguments.ignore_extra)
     found = teach.teach(store_of(arguments), arguments.label, request, holder_of(arguments), arguments.last)
     return show(arguments, found, f"taught {arguments.label}: {', '.join(found.ids)}\n{_totals(found)}")
 

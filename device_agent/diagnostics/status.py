@@ -130,9 +130,18 @@ def render(found: Status) -> str:
     if found.cells:
         lines += [
             f"{name:<10} {', '.join(f'{column} {count:,}' for column, count in counts.items())}"
-            for name, counts in (("filled", found.cells.filled), ("unknown", found.cells.unknown))
+            for name, counts in (
+                ("filled", found.cells.filled),
+                ("unknown", found.cells.unknown),
+                ("left out", found.cells.left_out or {}),
+            )
             if counts
         ]
+        lines += (
+            [f"refused    {found.cells.refused:,} {'line' if found.cells.refused == 1 else 'lines'}"]
+            if found.cells.refused
+            else []
+        )
     if found.taught:
         labels = ", ".join(f"{label} {count:,}" for label, count in found.taught.labels.items())
         lines.append(f"taught     {found.taught.rows:,} rows ({labels}), {found.taught.digest[:12]}")

@@ -106,6 +106,10 @@ class ExactKnn:
         names = self._info.targets.names if self._info.targets else ()
         if targets.dtype != np.float64 or targets.shape != (self._info.n_train, len(names)):
             raise ValueError(f"targets has type {targets.dtype} and shape {targets.shape}")
+        if self._info.targets and self._info.targets.classes:
+            from device_agent.shared.label_columns import regressor
+
+            return regressor(targets, self._info)
         return Regressor(targets, self._info.k, self._info.weights)
 
     def answer(self, row: NDArray[np.float32]) -> dict[str, Any]:

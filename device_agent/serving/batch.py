@@ -14,47 +14,39 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.serving.columns import Columns, Kept, Local, Training, Values, neighbor_classes, with_marks
+from device_agent.serving.columns import (
+    Columns,
+    Kept,
+    LabelColumns,
+    Local,
+    Training,
+    Values,
+    neighbor_classes,
+    with_marks,
+)
 from device_agent.serving.in_flight import InFlight
 from device_agent.serving.load import Loaded, answering, keeping, load_kept
 from device_agent.serving.npy_writer import NpyRenderer
 from device_agent.serving.outputs import Sink, require_apart
+from device_agent.serving.parsing import Request as Request
+from device_agent.serving.parsing import make_parser, tell_once
 from device_agent.serving.progress import Progress
 from device_agent.serving.replicas import answer_all, label_all
 from device_agent.serving.writers import RENDERERS, Renderer
 from device_agent.shared.protocol.errors import AgentError, BadInput
-from device_agent.shared.protocol.record import record, replace
+from device_agent.shared.protocol.record import replace
 from device_agent.shared.queries import cell_type, row_type
-from device_agent.shared.tabular.csv_reader import CsvParser
 from device_agent.shared.tabular.inputs import Source, open_source
-from device_agent.shared.tabular.json_reader import JsonParser
 from device_agent.shared.tabular.reader import Parsed, Parser, short
 from device_agent.store.starts import Start
 from device_agent.store.store import Store
 
 if TYPE_CHECKING:
     from device_agent.serving.files import FileSource
-    from device_agent.shared.embedding.chain import Chain
     from device_agent.shared.features.coder import Coder
     from device_agent.shared.protocol.input_info import Window
     from device_agent.shared.protocol.model_info import KnnInfo
     from device_agent.shared.windows.window_parser import WindowParser
-
-
-@record
-class Request:
-    """Parameters of `classify`; a path of None or `-` is a standard stream."""
-
-    input: str | None
-    output: str | None
-    format: str  # auto | csv | jsonl | npy
-    output_format: str | None  # None: that of the input
-    columns: Columns
-    ignore_extra: bool = False
-    runtime: str = "auto"
-    search: str | None = None
-    threads: int = 1
-    coders: list[Coder] | None = None  # collects those of the run, which count missing and unknown cells
 
 
 def classify(store: Store, request: Request, start: Start | None = None) -> int:
@@ -77,14 +69,18 @@ def classify(store: Store, request: Request, start: Start | None = None) -> int:
         loaded.close()
 
 
-def save_counts(store: Store, loaded: Loaded, request: Request) -> None:
-    """Adds the missing and unknown cells since the last call to those that `status` shows."""
-    for coder in request.coders or ():
-        filled, unknown = coder.take_counts()
-        if filled or unknown:
-            from device_agent.store import cell_counts
+def save_counts(store: Store, loaded: Loaded, request: Request, refused: int = 0) -> None:
+    """Adds what was counted since the last call, and `refused` lines, to the counts that `status` shows."""
+    found = [counts for take in request.counters or () if any(counts := take())]
+    if not (found or refused):
+        return
+    from device_agent.shared.protocol.documents import CellCounts
+    from device_agent.store import cell_counts
 
-            cell_counts.add(store, loaded.digest, filled, unknown)
+    for counts in found:
+        cell_counts.add(store, CellCounts(loaded.digest, *counts))
+    if refused:
+        cell_counts.add(store, CellCounts(loaded.digest, {}, {}, refused=refused))
 
 
 def _tell_if_left(store: Store, loaded: Loaded) -> None:
@@ -129,37 +125,6 @@ def open_rows(loaded: Loaded, request: Request) -> tuple[Source | FileSource, Re
     return replace(open_source(request.input, request.format), longest=loaded.longest_line), request
 
 
-def make_parser(info: KnnInfo, format: str, request: Request, chain: Chain | None = None) -> Parser:
-    """Returns the parser of a text format; `chain` has the stages of a model with an input."""
-    ignore_extra = request.ignore_extra or info.ignore_extra
-    if info.window is not None:
-        from device_agent.shared.windows.window_parser import WindowParser
-
-        windows = WindowParser(info.window, format, ignore_extra=ignore_extra, keep=request.columns.keep)
-        windows.dtype, windows.chain = row_type(info.origin), chain
-        return windows
-    if chain is not None:
-        from device_agent.shared.embedding.parsers import InputCsvParser, InputJsonParser
-
-        if format == "jsonl":
-            return InputJsonParser(info, chain, keep=request.columns.keep)
-        return InputCsvParser(info, chain, ignore_extra=ignore_extra, keep=request.columns.keep)
-    if info.table is not None:
-        from device_agent.shared.features import parsers
-
-        made = parsers.TableCsvParser if format == "csv" else parsers.TableJsonParser
-        parser = made(info, ignore_extra=ignore_extra, keep=request.columns.keep, tell=_tell_once)
-        if request.coders is not None:
-            request.coders.append(parser.coder)
-        return parser
-    plain = CsvParser if format == "csv" else JsonParser
-    return plain(info, ignore_extra=ignore_extra, keep=request.columns.keep)
-
-
-def _tell_once(said: str) -> None:
-    print(f"device_agent: {said} (reported once)", file=sys.stderr, flush=True)
-
-
 def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
     """Returns the renderer of `format` for a loaded release."""
     training, signed, taught, info = None, loaded.signed, loaded.taught, loaded.model.info
@@ -171,7 +136,9 @@ def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
         training = Training(classes, (row_origins.read(signed.path) or (None,))[0], local)
     if signed.info.window is not None and format != "npy":
         columns = with_marks(columns, signed.info.window)
-    values = None if info.targets is None else Values(signed, info.targets, columns)
+    values = None
+    if info.targets is not None:
+        values = (LabelColumns if info.targets.classes else Values)(signed, info.targets, columns)
     return RENDERERS[format](info, columns, loaded.digest, training, values, local)
 
 
@@ -266,19 +233,21 @@ class _Table:
         """Converts the rows of an NPY file; checks them here, because an error names the row's number."""
         before = 0
         coder = _coder_of(self._info)
-        if coder is not None and self.request.coders is not None:
-            self.request.coders.append(coder)
+        if coder is not None and self.request.counters is not None:
+            self.request.counters.append(lambda: (*coder.take_counts(), {}))
         for wide in source.arrays(len(self._info.columns)):
+            kept: Kept = ()
             with np.errstate(over="ignore"):
                 rows: NDArray[Any] = np.ascontiguousarray(wide, dtype=cell_type(self._info))
                 if coder is not None:
+                    kept = [[(count, 0) for count in np.isnan(rows).sum(axis=1).tolist()]]
                     rows = self._filled(coder, rows)
                 finite = np.isfinite(rows.astype(np.float32, copy=False))
             if not finite.all():
                 row, column = (int(place[0]) for place in np.nonzero(~finite))
                 where = f"rows[{before + row}, {column}] ({short(self._info.feature_names[column])})"
                 raise BadInput(f"{self.source.name}: {where}: {wide[row, column]} is not a finite float32 number")
-            yield self._hand_out(rows, (), "rows[{}]", range(before, before + len(rows)))
+            yield self._hand_out(rows, kept, "rows[{}]", range(before, before + len(rows)))
             before += len(rows)
 
     def _sample_arrays(self, source: Source, window: Window) -> Iterator[NDArray[Any]]:
@@ -314,7 +283,7 @@ class _Table:
         except BadInput as error:
             raise BadInput(f"{self.source.name}: {error}", hint=error.hint) from None
         for said in coder.take_news():
-            _tell_once(said)
+            tell_once(said)
         return found
 
     def _refuse_poison(self, rows: NDArray[Any], name: str, numbers: Sequence[int]) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from device_agent.serving.batch import Request, make_parser
+from device_agent.serving.batch import Request
+from device_agent.serving.parsing import make_parser
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.queries import cell_type, row_type

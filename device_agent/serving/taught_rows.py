@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.serving.batch import Request, make_parser, open_rows
+from device_agent.serving.batch import Request, open_rows
 from device_agent.serving.columns import Columns
 from device_agent.serving.load import Loaded
+from device_agent.serving.parsing import make_parser
 from device_agent.shared.features.coder import is_missing
 from device_agent.shared.features.parsers import coder_of, read_array
 from device_agent.shared.protocol.errors import BadInput

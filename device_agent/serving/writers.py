@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.serving.columns import Columns, Errors, Kept, Local, Sets, Training, Values
+from device_agent.serving.columns import Columns, Errors, Kept, LabelColumns, Local, Sets, Training, Values
 from device_agent.serving.npy_writer import NpyRenderer
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
 from device_agent.shared.protocol.errors import BadInput
@@ -49,12 +49,23 @@ class _LabelLines:
         return self._even.take(labels).tobytes().translate(None, _FILLER)
 
 
+def _apart(kept: Kept, keep: Sequence[str]) -> tuple[Kept, Sequence[tuple[int, int]]]:
+    """Returns the columns of `keep`, and the counts of missing cells and unknown categories, which may follow them."""
+    return (kept[:-1], kept[-1]) if len(kept) > len(keep) else (kept, ())
+
+
+def _counted(counts: Sequence[tuple[int, int]]) -> list[tuple[int, tuple[int, int]]]:
+    """Returns the rows with something to count, and their counts."""
+    return [(row, pair) for row, pair in enumerate(counts) if pair[0] or pair[1]]
+
+
 class CsvRenderer:
     """`[KEPT…,]label[,labels][,proba_CLASS…][,neighbor_i,distance_i,class_i…][,row_i,id_i…][,digest][,local,id]`.
 
     Cells are quoted where needed; `labels` is a JSON array. Of a regression, `value`, or `value_TARGET` of each target,
-    takes the place of `label`, and neighbours have no class. `local` and `id` are there if the release allows rows to
-    be taught: `true` and the id of the nearest taught row that took part, else empty.
+    takes the place of `label`, and neighbours have no class; of several label columns, `label_COLUMN`. `local` and `id`
+    are there if the release allows rows to be taught: `true` and the id of the nearest taught row that took part, else
+    empty.
     """
 
     def __init__(
@@ -87,9 +98,11 @@ class CsvRenderer:
 
     def render_labels(self, labels: NDArray[np.int32], kept: Kept = ()) -> bytes:
         """Returns the output lines for class indices; only if the label is the only column."""
+        kept, _ = _apart(kept, self._columns.keep)
         return b"".join(self._join(kept, self._lines.pick(labels))) if kept else self._lines.join(labels)
 
     def _join(self, kept: Kept, lines: list[bytes]) -> list[bytes]:
+        kept, _ = _apart(kept, self._columns.keep)
         if not kept:
             return lines
         return [_csv_line(list(map(_cell, row)))[:-1] + b"," + line for row, line in zip(zip(*kept), lines)]
@@ -98,7 +111,7 @@ class CsvRenderer:
         names = list(self._values.columns) if self._values else ["label"]
         names += ["labels"] * bool(self._sets)
         if self._columns.proba:
-            names += [f"proba_{label}" for label in self._info.classes]
+            names += self._values.shares if self._values else [f"proba_{label}" for label in self._info.classes]
         if self._columns.neighbors:
             for place in range(1, self._info.k + 1):
                 names += [f"neighbor_{place}", f"distance_{place}"]
@@ -127,7 +140,7 @@ class CsvRenderer:
             for part, labels in zip(parts, self._sets.labels(answers)):
                 part.append(json.dumps(labels, ensure_ascii=False))
         if self._columns.proba:
-            for part, shares in zip(parts, answers.probabilities):
+            for part, shares in zip(parts, _probabilities(self._values, answers)):
                 part += map(_float, shares)
         if self._columns.neighbors:
             for part, indices, distances in zip(parts, answers.indices, answers.distances):
@@ -148,11 +161,13 @@ class CsvRenderer:
 
 
 class JsonRenderer:
-    """`{KEPT…, "label", "labels", "probabilities", "neighbors", "digest", "local", "id"}`.
+    """`{KEPT…, "label", "labels", "probabilities", "neighbors", "digest", "local", "id", "missing", …}`.
 
     A neighbour is `{"index", "distance", "label", "row", "id"}`; a taught one has `"local": true` in place of `row`.
     An answer in which one took part has `"local": true`, and the `id` of the nearest. Of a regression, `value` takes
     the place of `label`: a number, or one by target; null where the row is rejected. Its neighbours have no label.
+    With several label columns, `label` and `probabilities` are objects with these columns as keys. `missing` and
+    `unknown_categories` count such cells of the row, if it has any.
     """
 
     def __init__(
@@ -169,7 +184,8 @@ class JsonRenderer:
         self._sets = Sets(info, columns.labels) if columns.labels is not None else None
         self._labels = (*info.classes, UNKNOWN_LABEL)
         tail = {"digest": digest} if columns.digest else {}
-        own = ("value" if values else "label", "labels", "probabilities", "neighbors", "digest", "error", "line")
+        own = [values.key if values else "label", "labels", "probabilities", "neighbors", "digest", "error", "line"]
+        own += ["missing", "unknown_categories"] * (info.table is not None)
         _require_apart(columns.keep, own if local is None else (*own, "local", "id"))
         self._lines = _LabelLines([_json_line({"label": label} | tail) for label in self._labels])
 
@@ -192,7 +208,8 @@ class JsonRenderer:
         else:
             sets = self._sets.labels(answers) if self._sets else None
             values = self._values.plain(answers) if self._values else None
-            lines = [_json_line(self._record(answers, row, sets, values)) for row in range(len(answers.label))]
+            shares = _probabilities(self._values, answers) if self._columns.proba else None
+            lines = [_json_line(self._record(answers, row, sets, values, shares)) for row in range(len(answers.label))]
         for row, name in enumerate(taught):
             if name:
                 lines[row] = lines[row][:-2] + b", " + _json_line({"local": True, "id": name})[1:]
@@ -200,23 +217,39 @@ class JsonRenderer:
 
     def render_labels(self, labels: NDArray[np.int32], kept: Kept = ()) -> bytes:
         """Returns the output lines for class indices; only if the label is the only column."""
-        return b"".join(self._join(kept, self._lines.pick(labels))) if kept else self._lines.join(labels)
+        own, counts = _apart(kept, self._columns.keep)
+        if not own and not _counted(counts):
+            return self._lines.join(labels)
+        return b"".join(self._join(kept, self._lines.pick(labels)))
 
     def _join(self, kept: Kept, lines: list[bytes]) -> list[bytes]:
+        kept, counts = _apart(kept, self._columns.keep)
+        for row, pair in _counted(counts):
+            found = {name: count for name, count in zip(("missing", "unknown_categories"), pair) if count}
+            lines[row] = lines[row][:-2] + b", " + _json_line(found)[1:]
         if not kept:
             return lines
         names = self._columns.keep
         return [_json_line(dict(zip(names, row)))[:-2] + b", " + line[1:] for row, line in zip(zip(*kept), lines)]
 
     def _record(
-        self, answers: Answers, row: int, sets: list[list[int | str]] | None, values: list[Any] | None
+        self,
+        answers: Answers,
+        row: int,
+        sets: list[list[int | str]] | None,
+        values: list[Any] | None,
+        shares: NDArray[np.float32] | None,
     ) -> dict[str, Any]:
-        record = {"label": self._labels[answers.label[row]]} if values is None else {"value": values[row]}
+        record: dict[str, Any] = {"label": self._labels[answers.label[row]]}
+        if self._values and values is not None:
+            record = {self._values.key: values[row]}
         if sets is not None:
             record["labels"] = sets[row]
-        if self._columns.proba:
-            shares = [float(_float(share)) for share in answers.probabilities[row]]
-            record["probabilities"] = {str(label): share for label, share in zip(self._info.classes, shares)}
+        if shares is not None:
+            own = [float(_float(share)) for share in shares[row]]
+            by_label = dict(zip(map(str, self._info.classes), own))
+            by_column = self._values.by_label(own) if isinstance(self._values, LabelColumns) else None
+            record["probabilities"] = by_column or by_label
         if self._columns.neighbors:
             record["neighbors"] = [
                 self._neighbor(int(index), distance)
@@ -244,6 +277,10 @@ RENDERERS: dict[str, type[CsvRenderer] | type[JsonRenderer] | type[NpyRenderer]]
     "jsonl": JsonRenderer,
     "npy": NpyRenderer,
 }
+
+
+def _probabilities(values: Values | None, answers: Answers) -> NDArray[np.float32]:
+    return values.probabilities(answers) if isinstance(values, LabelColumns) else answers.probabilities
 
 
 def _require_apart(keep: Sequence[str], names: Sequence[str]) -> None:

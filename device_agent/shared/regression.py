@@ -51,6 +51,10 @@ class Regressor:
         found[np.asarray(answers.label) == UNKNOWN] = np.nan
         return found
 
+    def in_doubt(self, answers: Any) -> NDArray[np.bool_]:
+        """Returns (n,) whether float32 distances may decide a value; no row of a regression, whose values are means."""
+        return np.zeros(len(answers.indices), np.bool_)
+
 
 def spreads(targets: Float64) -> Float64:
     """Returns the (t,) ranges (maximum less minimum) of (n, t) targets."""

@@ -1,4 +1,4 @@
-"""Counter of missing and unknown cells of a release.
+"""Counter of missing and unknown cells, and of bad lines.
 
 One JSON document in ROOT/cell-counts.json, for `status`. Processes add to it one after the other. A file that cannot be
 read or belongs to another release counts from 0; a process that may not write ROOT counts nothing. Never delays or
@@ -30,18 +30,21 @@ def read(store: Store, digest: str) -> CellCounts | None:
         return None
 
 
-def add(store: Store, digest: str, filled: Mapping[str, int], unknown: Mapping[str, int]) -> None:
-    """Adds to the counts of a release, by column."""
+def add(store: Store, new: CellCounts) -> None:
+    """Adds counts to those of the same release."""
     with contextlib.suppress(OSError):
         if store.root.stat().st_uid != os.geteuid():
             return
         descriptor = os.open(store.root / COUNTS_FILE, _FLAGS | os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            old = _parse(os.pread(descriptor, _LIMIT, 0), digest) or CellCounts(digest, {}, {})
-            new = CellCounts(digest, _sum(old.filled, filled), _sum(old.unknown, unknown))
+            old = _parse(os.pread(descriptor, _LIMIT, 0), new.release) or CellCounts(new.release, {}, {})
+            filled, unknown, left_out = (
+                _sum(getattr(old, name), getattr(new, name)) for name in ("filled", "unknown", "left_out")
+            )
+            found = CellCounts(new.release, filled, unknown, left_out, old.refused + new.refused)
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json_codec.dump_file(new), 0)
+            os.pwrite(descriptor, json_codec.dump_file(found), 0)
         finally:
             os.close(descriptor)
 
@@ -54,5 +57,6 @@ def _parse(data: bytes, digest: str) -> CellCounts | None:
     return found if found.release == digest else None
 
 
-def _sum(old: Mapping[str, int], new: Mapping[str, int]) -> dict[str, int]:
+def _sum(old: Mapping[str, int] | None, new: Mapping[str, int] | None) -> dict[str, int]:
+    old, new = old or {}, new or {}
     return {name: old.get(name, 0) + new.get(name, 0) for name in sorted({*old, *new})}

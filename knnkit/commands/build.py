@@ -75,6 +75,7 @@ def _document(built: Built) -> dict[str, object]:
         "accuracy_rows": built.accuracy_rows,
         "evaluation": metrics.document(built.figures, built.info.evaluation.how if built.info.evaluation else ""),
         "errors": json_codec.to_plain(built.info.targets.errors if built.info.targets else ()),
+        "columns": json_codec.to_plain(built.info.targets.scores if built.info.targets else ()),
         "warnings": list(built.warnings),
         "notes": list(built.notes),
     }

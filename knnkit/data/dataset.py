@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
+from device_agent.shared.queries import as_numbers, not_numbers
 from knnkit.data import precision
 from knnkit.data.bad_cells import EMPTY, NOT_FINITE, BadCells
 from knnkit.data.policy import PLAIN, Policy
@@ -46,6 +47,7 @@ class Dataset:
             and NaN stands for a missing cell there.
         raw: these rows before the model's table was applied; None if it has no table.
         targets: (n, t) float64 numbers to predict; None for rows of classes. `target_names` are their columns.
+        target_classes: of several label columns, the sorted labels of each; the targets are places in these lists.
     """
 
     rows: NDArray[np.floating[Any]]
@@ -59,6 +61,7 @@ class Dataset:
     raw: Dataset | None = None
     targets: NDArray[np.float64] | None = None
     target_names: tuple[str, ...] = ()
+    target_classes: tuple[tuple[int | str, ...], ...] = ()
 
     def take(self, index: NDArray[np.int64]) -> Dataset:
         """Returns the rows of `index`, in that order."""
@@ -77,6 +80,8 @@ class Dataset:
         digest.update(np.ascontiguousarray(self.rows, dtype=self.rows.dtype.newbyteorder("<")).tobytes())
         if self.targets is not None:
             digest.update(json.dumps(self.target_names).encode() + self.targets.astype("<f8").tobytes())
+        if self.target_classes:
+            digest.update(json.dumps(self.target_classes).encode())
         return digest.hexdigest()
 
 
@@ -126,8 +131,8 @@ def dataset(
     try:
         matrix = _matrix(rows, wide=wide or not (policy or PLAIN).is_plain)
     except (TypeError, ValueError) as error:
-        hint = "rows.toarray()" if hasattr(rows, "toarray") else ""
-        raise DataError(f"{source}: the rows are not a table of numbers: {error}", hint=hint) from None
+        said, hint = not_numbers(rows, error)
+        raise DataError(f"{source}: {said}", hint=hint) from None
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise DataError(f"{source}: expected rows and columns of numbers, found an array of shape {matrix.shape}")
     names = tuple(map(str, feature_names or (f"feature_{column}" for column in range(matrix.shape[1]))))
@@ -169,7 +174,7 @@ def _matrix(rows: Any, *, wide: bool) -> NDArray[np.floating[Any]]:
     kind = getattr(rows, "dtype", None)
     if isinstance(kind, np.dtype) and np.can_cast(kind, np.float32) and not wide:
         return np.ascontiguousarray(rows, dtype=np.float32)
-    matrix = np.ascontiguousarray(rows, dtype=np.float64)
+    matrix = as_numbers(rows, np.float64)
     if wide or matrix.ndim != 2 or not matrix.size or not np.isfinite(matrix).all():
         return matrix
     return precision.float32_if_enough(matrix)

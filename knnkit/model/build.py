@@ -128,7 +128,8 @@ def build_enrolled(
         MissingDependency: a package of `knnkit[build]` is not installed.
     """
     if spec.enrol is not None and enrolment.targets is not None:
-        raise BuildError("enrol: a device cannot be taught rows of a regression", hint="leave enrol out")
+        what = "with several labels" if enrolment.target_classes else "of a regression"
+        raise BuildError(f"enrol: a device cannot be taught rows {what}", hint="leave enrol out")
     reference = make_reference(spec, enrolment, held_out, margin=margin, seed=seed, spare=spare, groups=groups)
     measured = None if measure is None else measure(reference, enrolment.classes)
     targets = targets_of(enrolment) if measured is None else measured
@@ -196,11 +197,12 @@ def origins_of(rows: Dataset) -> Origins:
     return Origins(source, rows.places, "".join(f"{text}\n" for text in rows.ids.tolist()).encode())
 
 
-def targets_of(enrolment: Enrolment) -> model_info.Targets | None:
+def targets_of(enrolment: Enrolment | Dataset) -> model_info.Targets | None:
     """Returns the targets of a regression; None for a classifier."""
     if enrolment.targets is None:
         return None
-    return model_info.Targets(enrolment.target_names, tuple(spreads(enrolment.targets).tolist()))
+    spread = tuple(spreads(enrolment.targets).tolist())
+    return model_info.Targets(enrolment.target_names, spread, classes=enrolment.target_classes)
 
 
 def make_reference(
@@ -225,8 +227,8 @@ def make_reference(
     classes = len(enrolment.classes)
     space, enrolled, codes = enrolment.space, enrolment.enrolled, enrolment.codes
     how = spec.k, spec.weights
-    own = enrolment.targets
-    reference = Reference(space, enrolled, codes, classes, *how, margin=margin, targets=own, groups=groups)
+    own: dict[str, Any] = {"targets": enrolment.targets, "counts": tuple(map(len, enrolment.target_classes))}
+    reference = Reference(space, enrolled, codes, classes, *how, margin=margin, groups=groups, **own)
     if groups is not None and (spec.reject is not None or spec.label_sets):
         _require_others(groups, spec.k)
     if spec.reject is not None:

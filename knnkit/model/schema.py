@@ -10,7 +10,7 @@ from knnkit.errors import BuildError
 def lowest_schema(info: KnnInfo) -> int:
     """Returns the lowest version that has all keys of this model. Agents that only know older versions refuse it."""
     needed = {
-        constants.SCHEMA_OF_ENROL: info.enrol is not None,
+        constants.SCHEMA_OF_LABEL_COLUMNS: bool(info.targets and info.targets.classes),
         constants.SCHEMA_OF_ENROL: info.enrol is not None,
         constants.SCHEMA_OF_INPUTS: info.input is not None,
         constants.SCHEMA_OF_PIPELINES: info.targets is not None or bool(info.table and info.table.transforms),
@@ -26,7 +26,7 @@ def require_keepable(info: KnnInfo) -> None:
     Raises:
         BuildError: it cannot.
     """
-    why = "a regression has no labels" if info.targets is not None else ""
+    why = "it has several label columns, or answers numbers" if info.targets is not None else ""
     why = why or ("its input is windows, sounds or pictures" if info.input is not None else "")
     why = why or ("its transforms cannot be inverted" if info.table is not None and info.table.transforms else "")
     if info.keep is not None and why:

@@ -114,12 +114,12 @@ class _Header:
         split = build.model.split
         self._group = split.group if isinstance(split, GroupSplit) else None
         self._time = split.time if isinstance(split, TimeSplit) else None
-        self.label, self.names = data.label, tuple(names)
+        self.label, self.names = data.label_column, tuple(names)
         beside = [name for name in (self._group, self._time) if name is not None and name not in names]
-        taken = {*names, data.label, *beside}
+        taken = {*names, self.label, *beside}
         self.id = data.id or _free(ID, taken)
         self._origin = [_free(name, {*taken, self.id}) for name in _ORIGIN]
-        self.all = [*names, data.label, *beside, *([self.id] if self.id not in names else []), *self._origin]
+        self.all = [*names, self.label, *beside, *([self.id] if self.id not in names else []), *self._origin]
 
     def lines(self, order: Sequence[str], rows: Iterable[FieldRow], *, first: bool) -> bytes:
         """Returns the CSV lines of rows, with cells in this order; begins with the header if the file is new."""

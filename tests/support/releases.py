@@ -99,6 +99,19 @@ RECIPES: dict[str, str] = {
         release: {version: 1.0.0, sequence: 10}
         gates: {accuracy: 0.9}
     """,
+    # Two label columns, missing cells and categories.
+    "plants-both": """
+        model:
+          name: plants
+          data: {file: plants.csv, label: [kind, size], drop: [when], missing: {length: median, soil: constant},
+            categories: {soil: one-hot}, unknown_category: ignore}
+          k: 3
+          weights: distance
+          scale: standard
+          ignore_extra: true
+        release: {version: 1.0.0, sequence: 10}
+        gates: {accuracy: 0.3, column_accuracy: {kind: 0.9}}
+    """,
     # Keeps rows for people to label: raw cells of numbers and categories; some are "unknown".
     "watched": """
         model:
@@ -201,6 +214,12 @@ RECIPES: dict[str, str] = {
         release: {version: 1.0.0, sequence: 10}
         gates: {accuracy: 0.9}
     """,
+    # The same with the Palmer penguins themselves.
+    "palmer": """
+        model: {name: palmer, data: {skops: palmer.skops}, test: {file: palmer.csv, label: species}}
+        release: {version: 1.0.0, sequence: 10}
+        gates: {accuracy: 0.95}
+    """,
     # Two features near 0, and then in metres of UTM, which have an origin.
     "plots-near": """
         model: {name: plots, data: {file: near.csv, label: y}, k: 3, test: 0}
@@ -230,6 +249,7 @@ _SOURCES = (
     "tests/support/stages.py",
     "tests/support/wifi.py",
     "tests/support/penguins.py",
+    "tests/support/palmer.py",
 )
 
 
@@ -331,7 +351,7 @@ from knnkit.config import parse as config
 from knnkit.release import keys
 from knnkit.release.build import build_release
 from knnkit.release.signing import FileSigner
-from support import offsets, penguins, releases, signals, stages, wifi
+from support import offsets, palmer, penguins, releases, signals, stages, wifi
 folder = Path(folder)
 (folder / "keys").mkdir(parents=True)
 (folder / "releases").mkdir()
@@ -354,6 +374,7 @@ with (folder / "plants.csv").open("w") as file:
         file.write(f"2024-01-{number % 28 + 1:02d},{length},{kind + rng.normal(0, 0.1):.3f},{soil},{size},k{kind}\\n")
 penguins.dump(folder / "penguins.skops")
 penguins.write(folder / "penguins.csv", *penguins.birds(120, seed=2))
+palmer.write(folder)
 signals.write(folder / "motion")
 wifi.write(folder / "wifi.csv", *wifi.fingerprints(400, seed=2))
 wifi.write(folder / "asked.csv", *wifi.fingerprints(80, seed=3))

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.features.cells import Cells
-from device_agent.shared.features.coder import Coder
+from device_agent.shared.features.coder import NONE, Coder
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo, Table
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.queries import cell_type, row_type
 from device_agent.shared.tabular.csv_reader import BadCell, Columns, CsvParser
 from device_agent.shared.tabular.json_reader import JsonParser
-from device_agent.shared.tabular.reader import Parsed, without_row
+from device_agent.shared.tabular.reader import Counts, Line, Parsed, without_row
 
 #: Takes, once for each column, the line about what is filled or ignored in it.
 Tell = Callable[[str], None]
@@ -29,10 +29,12 @@ def _say_nothing(_: str) -> None:
     pass
 
 
-def _finished(parsed: Parsed, coder: Coder, tell: Tell) -> Parsed:
+def _finished(parsed: Parsed, coder: Coder, tell: Tell, kept: int) -> Parsed:
+    """Returns the features of parsed lines. `kept` is the number of their kept columns; if it is less, adds counts."""
     for said in coder.take_news():
         tell(said)
-    parsed = replace(parsed, rows=coder.expand(parsed.rows))
+    counts = [[NONE] * len(parsed.rows)] if len(parsed.kept) < kept else []
+    parsed = replace(parsed, rows=coder.expand(parsed.rows), kept=[*parsed.kept, *counts])
     for place in reversed(np.flatnonzero(~np.isfinite(parsed.rows).all(axis=1)).tolist() if len(parsed.rows) else ()):
         parsed = without_row(parsed, place, "the model's pipeline turns it into NaN or infinity in float32")
     return parsed
@@ -43,7 +45,12 @@ def _raw(info: KnnInfo, coder: Coder) -> KnnInfo:
 
 
 class TableCsvParser(CsvParser):
-    """CSV lines of raw columns; `Parsed.rows` are the model's features."""
+    """CSV lines of raw columns; `Parsed.rows` are the model's features.
+
+    If it is `counted`, the last kept column has `Coder.last` of each row.
+    """
+
+    counted = False
 
     def __init__(
         self, info: KnnInfo, *, ignore_extra: bool = False, keep: Sequence[str] = (), tell: Tell = _say_nothing
@@ -58,14 +65,25 @@ class TableCsvParser(CsvParser):
         Raises:
             BadInput: the header does not fit the model.
         """
-        return _finished(super().parse(block), self.coder, self._tell)
+        return _finished(super().parse(block), self.coder, self._tell, len(self._keep) + self.counted)
+
+    def take_counts(self) -> Counts:
+        """Returns the counts since the last call."""
+        return (*self.coder.take_counts(), self.left_out.take())
+
+    def _parse_line(self, line: bytes) -> Line:
+        self.coder.last = NONE
+        numbers, kept = super()._parse_line(line)
+        return numbers, [*kept, self.coder.last] if self.counted else kept
 
     def _make_columns(self, separator: str, count: int, numbers: Sequence[int]) -> Columns:
         return Cells(separator, count, numbers, self.coder, self._kept)
 
 
 class TableJsonParser(JsonParser):
-    """JSON lines of raw columns; a key that is not there is a missing cell."""
+    """JSON lines of raw columns; a key that is not there is a missing cell. `counted` is as in `TableCsvParser`."""
+
+    counted = False
 
     def __init__(
         self, info: KnnInfo, *, ignore_extra: bool = False, keep: Sequence[str] = (), tell: Tell = _say_nothing
@@ -77,7 +95,16 @@ class TableJsonParser(JsonParser):
 
     def parse(self, block: bytes) -> Parsed:
         """Parses a block that ends with a newline."""
-        return _finished(super().parse(block), self.coder, self._tell)
+        return _finished(super().parse(block), self.coder, self._tell, len(self._keep) + self.counted)
+
+    def take_counts(self) -> Counts:
+        """Returns the counts since the last call."""
+        return (*self.coder.take_counts(), self.left_out.take())
+
+    def _parse_line(self, line: bytes) -> Line:
+        self.coder.last = NONE
+        numbers, kept = super()._parse_line(line)
+        return numbers, [*kept, self.coder.last] if self.counted else kept
 
     def _parse_plain(self, block: bytes) -> NDArray[Any] | None:
         return super()._parse_plain(block) if self._plain else None

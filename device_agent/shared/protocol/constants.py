@@ -22,8 +22,10 @@ SCHEMA_OF_PIPELINES = 4
 SCHEMA_OF_INPUTS = 5
 #: The same for a model that may be taught rows on the device (`KnnInfo.enrol`).
 SCHEMA_OF_ENROL = 6
+#: The same for a model with several label columns.
+SCHEMA_OF_LABEL_COLUMNS = 7
 #: The highest of these numbers.
-NEWEST_SCHEMA = SCHEMA_OF_ENROL
+NEWEST_SCHEMA = SCHEMA_OF_LABEL_COLUMNS
 #: Version of the agent's commands, options and answers that a host uses. Raise it when the host needs something that
 #: older agents lack.
 PROTOCOL = 1

@@ -22,6 +22,8 @@ from device_agent.shared.tabular.csv_dialect import Decimals, fields_of, listed,
 from device_agent.shared.tabular.fields import Layout
 from device_agent.shared.tabular.float_parser import TOO_LARGE, read_table
 from device_agent.shared.tabular.reader import (
+    Counts,
+    LeftOut,
     Line,
     Numbers,
     Parsed,
@@ -175,6 +177,7 @@ class CsvParser:
         self._keep = keep
         self._places = {*info.feature_names, *keep}
         self._ignore_extra = ignore_extra
+        self.left_out, self._extra = LeftOut(), list[str]()
         self._separated = False
         # Without a header, only the features are known by their places.
         self._unknown = [name for name in keep if name not in self._names]
@@ -204,7 +207,13 @@ class CsvParser:
             parsed = Parsed(found[0], len(found[0]), kept=cells, lines=range(first, self.line + 1))
         if self.header is None and len(parsed.rows):
             self.header = False
+        if self._extra:
+            self.left_out.note(self._extra, parsed.count)
         return parsed
+
+    def take_counts(self) -> Counts:
+        """Returns the counts since the last call."""
+        return {}, {}, self.left_out.take()
 
     # --- the header -----------------------------------------------------------------------------------------------
     def _take_header(self, block: bytes) -> bytes:
@@ -252,7 +261,7 @@ class CsvParser:
                 hint="--ignore-extra leaves out the columns that the model does not know; --keep puts one beside the "
                 "answers",
             )
-        self._separated = True
+        self._separated, self._extra = True, list(filter(None, extra))
         self._unknown, self._kept = [], [names.index(name) for name in self._keep]
         self._columns = self._make_columns(separator, len(names), [names.index(name) for name in self._names])
 

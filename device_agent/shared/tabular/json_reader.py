@@ -18,7 +18,18 @@ from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.queries import row_type
 from device_agent.shared.tabular.fields import Layout
 from device_agent.shared.tabular.float_parser import read_table
-from device_agent.shared.tabular.reader import Line, Numbers, Parsed, checked, line_by_line, more, plain_numbers, short
+from device_agent.shared.tabular.reader import (
+    Counts,
+    LeftOut,
+    Line,
+    Numbers,
+    Parsed,
+    checked,
+    line_by_line,
+    more,
+    plain_numbers,
+    short,
+)
 
 
 class JsonParser:
@@ -37,7 +48,7 @@ class JsonParser:
         self._names = info.feature_names
         self._keep = keep
         self._places = {*info.feature_names, *keep}
-        self._ignore_extra = ignore_extra
+        self._ignore_extra, self.left_out = ignore_extra, LeftOut()
 
     def parse(self, block: bytes) -> Parsed:
         """Parses a block that ends with a newline."""
@@ -46,6 +57,10 @@ class JsonParser:
             self.line += len(rows)
             return Parsed(rows, len(rows), lines=range(self.line - len(rows) + 1, self.line + 1))
         return line_by_line(self, block, self._parse_line)
+
+    def take_counts(self) -> Counts:
+        """Returns the counts since the last call."""
+        return {}, {}, self.left_out.take()
 
     def _parse_plain(self, block: bytes) -> NDArray[Any] | None:
         """Returns the rows of a block of flat arrays of plain finite numbers; None for any other block."""
@@ -97,6 +112,8 @@ class JsonParser:
         extra = [key for key in found if key not in self._places]
         if extra and not self._ignore_extra:
             raise BadInput(f"the model knows no feature {extra[0]!r}{more(extra)} (--ignore-extra leaves them out)")
+        if extra:
+            self.left_out.note(extra, 1)
         return [found[name] for name in self._names]
 
 

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.tabular.float_parser import TOO_LARGE
 
+#: Most unknown columns that are counted by name.
+_MAX_NAMES = 100
 _NUMBER_BYTES = b"0123456789+-eE \t"
 
 
@@ -41,6 +43,8 @@ class Parsed:
     samples: int = 0
 
 
+#: Missing cells that were filled, categories that were ignored, and lines with a column that was left out; by column.
+Counts = tuple[dict[str, int], dict[str, int], dict[str, int]]
 #: The numbers of a line, and its values in the columns that are kept.
 Line = tuple[list[float], Sequence[Any]]
 
@@ -73,6 +77,35 @@ class Parser(Protocol):
 
     def parse(self, block: bytes) -> Parsed:
         """Parses a block that ends with a newline."""
+
+
+class LeftOut:
+    """Columns of the input that the model does not know: counts the lines that have them, and names each once.
+
+    `tell` takes what to say of them.
+    """
+
+    def __init__(self) -> None:
+        self.tell: Callable[[str], None] = _say_nothing
+        self.lines: dict[str, int] = {}
+
+    def note(self, names: Sequence[str], lines: int) -> None:
+        """Counts `lines` with these columns; of more names than `_MAX_NAMES`, the first."""
+        new = [name for name in names if name not in self.lines][: max(0, _MAX_NAMES - len(self.lines))]
+        if new:
+            self.tell(f"the model knows no column {short(new[0])}{more(new)}: left out")
+        for name in (*new, *(name for name in names if name in self.lines)):
+            self.lines[name] = self.lines.get(name, 0) + lines
+
+    def take(self) -> dict[str, int]:
+        """Returns the lines of each column since the last call."""
+        found = {name: count for name, count in self.lines.items() if count}
+        self.lines = dict.fromkeys(self.lines, 0)
+        return found
+
+
+def _say_nothing(_: str) -> None:
+    pass
 
 
 def line_by_line(parser: Parser, block: bytes, parse_line: Callable[[bytes], Line]) -> Parsed:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.label_columns import Voter
 from device_agent.shared.protocol.constants import UNKNOWN, Weights
 from device_agent.shared.protocol.model_info import Reject
 from device_agent.shared.regression import Regressor
@@ -67,6 +68,7 @@ class Reference:
         reject: thresholds, or None.
         groups: (n_train,) recording of each row: `leave_one_out` leaves out all rows of the same one; None: one row.
         targets: (n_train, t) float64 of a regression, or None.
+        counts: of several label columns, the number of labels of each; the targets are then places of labels.
     """
 
     def __init__(
@@ -82,11 +84,12 @@ class Reference:
         reject: Reject | None = None,
         groups: NDArray[Any] | None = None,
         targets: Float64 | None = None,
+        counts: tuple[int, ...] = (),
     ) -> None:
         self.space, self.enrolled, self.classes = space, enrolled, classes
         self.n_classes, self.k, self.weights, self.margin, self.reject = n_classes, k, weights, margin, reject
         self.listed = margin  # neighbours up to twice this beyond the k-th are listed
-        self.groups, self.targets = groups, targets
+        self.groups, self.targets, self.counts = groups, targets, counts
         self._unit, self._scale = space.unit, space.scale / space.unit
         self._squares: Float64 | None = None
 
@@ -94,10 +97,24 @@ class Reference:
         """Returns the answers to raw (n, d) queries."""
         return self._answer(self.space.enter(rows), None)
 
+    @property
+    def regressor(self) -> Regressor:
+        """Computes values from answers: means of targets, or votes on label columns; without targets, none."""
+        targets = np.empty((len(self.enrolled), 0)) if self.targets is None else self.targets
+        how = targets, self.k, self.weights
+        return Voter(*how, self.counts) if self.counts else Regressor(*how)
+
     def values(self, answers: Any) -> Float64:
         """Returns the (n, t) values of a regression; NaN where a row is rejected. Without targets, t is 0."""
-        targets = np.empty((len(self.enrolled), 0)) if self.targets is None else self.targets
-        return Regressor(targets, self.k, self.weights).values(answers)
+        return self.regressor.values(answers)
+
+    def settled(self, answers: Any, rows: NDArray[Any]) -> Float64:
+        """Returns the values of float32 answers to raw (n, d) rows; votes that these leave in doubt in float64."""
+        regressor = self.regressor
+        values, doubtful = regressor.values(answers), regressor.in_doubt(answers)
+        if doubtful.any():
+            values[doubtful] = regressor.values(self.answer(rows[doubtful]))
+        return values
 
     def leave_one_out(self, training: NDArray[np.int64]) -> ReferenceAnswers:
         """Returns the answers to the training rows with these (n,) indices, each without itself as a neighbour.

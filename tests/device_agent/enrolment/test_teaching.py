@@ -346,7 +346,7 @@ def test_no_answer_is_lost_or_mixed_while_labels_come_and_go(taught: Device) -> 
     file.write_bytes(b"9,9,9,9\n9,9,9.1,9\n")
 
     def toggle() -> None:
-        store, request = Store(taught.root), Request(str(file), None, "auto", None, Columns(), coders=[])
+        store, request = Store(taught.root), Request(str(file), None, "auto", None, Columns())
         while not stop.is_set():
             module.teach(store, "rose", request, "me")
             module.forget(store, "me", label=None, ids=(), last=2, erase=False)
