@@ -30,7 +30,7 @@ from device_agent.shared.safe_files import whole_file
 from knnkit.data.dataset import Dataset
 from knnkit.data.targets import of_arrays
 from knnkit.errors import BuildError, DataError, UsageError
-from knnkit.model.build import BuiltModel, build_enrolled, make_module, make_reference
+from knnkit.model.build import BuiltModel, Options, build_enrolled, make_module, make_reference
 from knnkit.model.reference.enrolment import enrol
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.model.scaling import fit_scaler
@@ -247,7 +247,7 @@ class TfKNN:
             MissingDependency: a package of `knnkit[build]` is not installed.
         """
         with quiet():
-            return build_enrolled(self.fitted.spec, self.fitted.enrolment, held_out, margin=margin, seed=seed)
+            return build_enrolled(self.fitted.spec, self.fitted.enrolment, held_out, Options(margin, seed))
 
     def export(self, path: str | Path) -> Path:
         """Writes the complete model file, which `device_agent.TfliteKNN` opens, and returns its path.

@@ -48,9 +48,10 @@ def _configure_classify(parser: argparse.ArgumentParser) -> None:
 
 def _run_classify(arguments: argparse.Namespace) -> int:
     use_threads(arguments)
-    from device_agent.serving.batch import Request, classify
+    from device_agent.serving.batch import classify
     from device_agent.serving.columns import Columns
     from device_agent.serving.outputs import Closed
+    from device_agent.serving.rows import Request
     from device_agent.store.starts import counted
 
     if arguments.input in (None, "-"):

@@ -35,8 +35,8 @@ def _configure_enrol(parser: argparse.ArgumentParser) -> None:
 
 def _run_enrol(arguments: argparse.Namespace) -> int:
     from device_agent.serving import teach
-    from device_agent.serving.batch import Request
     from device_agent.serving.columns import Columns
+    from device_agent.serving.rows import Request
 
     if arguments.last and arguments.input:
         raise AgentError("--last takes the place of --input", hint="--last, or --input FILE")
@@ -104,7 +104,7 @@ def _configure_enrolled(parser: argparse.ArgumentParser) -> None:
 
 def _run_enrolled(arguments: argparse.Namespace) -> int:
     from device_agent.enrolment.journal import Journal
-    from device_agent.shared import enrolled
+    from device_agent.shared.enrolment import enrolled
 
     store = store_of(arguments)
     rows = Journal(store.root).read()

@@ -22,6 +22,8 @@ from device_agent.serving.load import Loaded, answering, load_kept
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.reports import Bench, Latency
+from device_agent.shared.queries import row_type
+from device_agent.shared.raw_rows import raw_parser
 from device_agent.shared.release.directory import open_release
 from device_agent.shared.tabular.csv_reader import CsvParser
 from device_agent.shared.tabular.reader import Parser
@@ -132,24 +134,12 @@ def _bench(loaded: Loaded, seconds: float, threads: int, verify_ms: float, load_
 
 
 def _line_answerer(loaded: Loaded, golden: Golden) -> Callable[[int], Any]:
-    parser: Parser = CsvParser(loaded.model.info)
+    parser: Parser = CsvParser(loaded.model.info.feature_names, row_type(loaded.model.info.origin))
     lines = [b",".join(str(value).encode() for value in row) + b"\n" for row in golden.rows]
     if golden.raw:
-        parser, lines = _raw_parser(loaded), golden.raw.splitlines(keepends=True)
+        parser, lines = raw_parser(loaded.model.info, loaded.model.chain), golden.raw.splitlines(keepends=True)
     renderer = make_renderer(loaded, Columns(), "csv")
     return lambda index: renderer.render(loaded.model.classify(parser.parse(lines[index]).rows), 1, {})
-
-
-def _raw_parser(loaded: Loaded) -> Parser:
-    """Returns the parser of golden rows as they were before the stages or the table made numbers of them."""
-    model = loaded.model
-    if model.chain is not None:
-        from device_agent.shared.embedding.parsers import InputJsonParser
-
-        return InputJsonParser(model.info, model.chain)
-    from device_agent.shared.features.parsers import TableJsonParser
-
-    return TableJsonParser(model.info)
 
 
 def _latency(work: Callable[[int], Any], count: int, seconds: float) -> Latency:

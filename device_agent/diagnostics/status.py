@@ -34,7 +34,7 @@ def status(store: Store) -> Status:
     answering = state.answering(current, moment)
     pending = current.pending if current.pending and not state.is_over(current.pending, moment) else None
     stands = standing_of(store, current, held, moment)
-    warnings += _about_starts(store, current, answering)
+    warnings += _about_starts(store, current, answering) + _about_previous(store, current, held)
     if moment.wall < current.time_floor:
         least = utc(current.time_floor)
         warnings.append(f"clock-behind: the clock says {utc(moment.wall)}, but it is at least {least}")
@@ -72,7 +72,7 @@ def _taught(store: Store) -> tuple[documents.TaughtRows | None, list[str]]:
     if not (store.root / constants.JOURNAL_FILE).exists():
         return None, []
     from device_agent.enrolment.journal import Journal
-    from device_agent.shared.enrolled import summary
+    from device_agent.shared.enrolment.enrolled import summary
 
     try:
         rows = Journal(store.root).read()
@@ -86,6 +86,17 @@ def _about_starts(store: Store, current: StoreState, answering: state.Answering 
     failed = starts.failed(store, answering.release.digest) if answering else 0
     said = f"starts-failed: the last {failed} starts ended without an answer" if failed else ""
     return [text for text in (f"fell-back: {left}" if left else "", said) if text]
+
+
+def _about_previous(store: Store, current: StoreState, held: trust_dir.Seen) -> list[str]:
+    """Returns a warning if a rollback would refuse the previous release, because its key was revoked."""
+    ref = current.previous
+    if ref is None or not held.device.revoked:
+        return []
+    bundle = _read(store.release_path(ref.digest) / constants.SIGNATURE_FILE, constants.MAX_SIGNATURE)
+    signed_by = standing.look(bundle, b"", (), (), 0).signed_by
+    said = f"previous-revoked: {ref.name} {ref.version} was signed by {signed_by}; rollback needs --allow-revoked"
+    return [said] if signed_by in held.device.revoked else []
 
 
 def standing_of(store: Store, current: StoreState, held: trust_dir.Seen, moment: clock.Moment) -> standing.Standing:

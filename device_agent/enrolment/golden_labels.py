@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from device_agent.enrolment.joined import JoinedExact
 from device_agent.inference.tflite_knn import TfliteKNN
+from device_agent.shared.enrolment.joined import Joined
 from device_agent.shared.golden.golden_set import Golden
-from device_agent.shared.joined import Joined
 from device_agent.shared.protocol import constants
 from device_agent.shared.queries import check_rows, origin_of
 

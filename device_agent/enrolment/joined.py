@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from device_agent.inference.exact import ExactKnn, Float64
 from device_agent.inference.tflite_knn import Answers, TfliteKNN
+from device_agent.shared.enrolment.joined import Joined
 from device_agent.shared.golden.judge import base_distance
-from device_agent.shared.joined import Joined
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.model_info import KnnInfo

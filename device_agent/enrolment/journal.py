@@ -18,7 +18,7 @@ from typing import Any
 
 from device_agent.enrolment import records
 from device_agent.enrolment.records import ENROL, FORGET, KEPT, UNDO, Damaged, Taught
-from device_agent.shared.enrolled import LocalRow
+from device_agent.shared.enrolment.enrolled import LocalRow
 from device_agent.shared.protocol.constants import ENROLLED_DIR, JOURNAL_FILE
 from device_agent.shared.protocol.errors import AgentError, DeviceUnfit
 from device_agent.shared.safe_files import NotOrdinary, read_small

@@ -7,8 +7,8 @@ from pathlib import Path
 from device_agent.enrolment.joined import JoinedKNN
 from device_agent.enrolment.journal import Journal
 from device_agent.inference.tflite_knn import TfliteKNN
-from device_agent.shared.enrolled import LocalRow
-from device_agent.shared.joined import Joined, contained, join
+from device_agent.shared.enrolment.enrolled import LocalRow
+from device_agent.shared.enrolment.joined import Joined, contained, join
 from device_agent.shared.protocol.errors import AgentError
 from device_agent.shared.release import row_origins
 

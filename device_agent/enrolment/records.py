@@ -13,7 +13,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from device_agent.shared.enrolled import LocalRow
+from device_agent.shared.enrolment.enrolled import LocalRow
 from device_agent.shared.protocol import json_codec
 
 ENROL, FORGET, UNDO, KEPT = "enrol", "forget", "undo", "kept"

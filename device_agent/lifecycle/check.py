@@ -115,16 +115,14 @@ def _certify(
     from device_agent.shared.golden import changes, class_gates
     from device_agent.shared.golden.golden_set import Golden
     from device_agent.shared.golden.judge import judge
+    from device_agent.shared.raw_rows import own_golden
 
     golden = Golden.from_bytes(opened.read(constants.GOLDEN_FILE) if other is None else other)
     before = None
     if running is not None:  # first, so that only one model is in memory at a time
         before = compare.ask(running, golden, runtime)
     model = load_model(opened, runtime)
-    if model.info.table is not None:
-        from device_agent.shared.features.golden_rows import from_raw
-
-        golden = from_raw(golden, model.info)
+    golden = own_golden(golden, model.info)
     answers = with_mapped_labels(model, golden, model.classify(golden.rows))
     if opened.files[constants.MODEL_FILE].size > memory.SMALL:
         answers = answer_as_a_stream(load_model(opened, runtime, stream=True), model, golden, answers)

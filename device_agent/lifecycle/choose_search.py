@@ -52,16 +52,14 @@ def _measure(opened: OpenRelease, digest: str, runtime: str) -> Searched | None:
     import numpy as np
 
     from device_agent.shared.golden.golden_set import Golden
+    from device_agent.shared.raw_rows import own_golden
 
     until = time.perf_counter() + _SECONDS
     golden = Golden.from_bytes(opened.read(constants.GOLDEN_FILE))
     usual = load_model(opened, runtime)
     if usual.runtime.name == constants.NUMPY or not len(golden.rows):
         return None
-    if usual.info.table is not None:
-        from device_agent.shared.features.golden_rows import from_raw
-
-        golden = from_raw(golden, usual.info)
+    golden = own_golden(golden, usual.info)
     rows = golden.rows[:_ROWS]
     many = np.resize(golden.rows, (usual.batch, rows.shape[1]))
     expected = usual.classify(rows)

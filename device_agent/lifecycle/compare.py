@@ -81,18 +81,11 @@ def ask(kept: Kept, golden: Golden, runtime: str) -> Running | None:
 def _rows(model: TfliteKNN, golden: Golden) -> NDArray[np.floating[Any]] | None:
     """Returns the golden rows as features of a model; None if it has other columns, or lacks a category."""
     info = model.info
-    if model.chain is not None and golden.raw:
-        from device_agent.shared.embedding.parsers import golden_rows
+    if golden.raw and (info.table is not None or model.chain is not None):
+        from device_agent.shared.raw_rows import own_golden
 
         try:
-            return golden_rows(golden, info, model.chain)
-        except ModelUnusable:
-            return None
-    if info.table is not None and golden.raw:
-        from device_agent.shared.features.golden_rows import from_raw
-
-        try:
-            return from_raw(golden, info).rows
+            return own_golden(golden, info, model.chain).rows
         except ModelUnusable:
             return None
     fits = info.table is None and model.chain is None and not golden.raw and info.n_features == golden.rows.shape[1]

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from device_agent.shared.embedding.parsers import golden_rows
 from device_agent.shared.golden import embeddings, error_gates, judge
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.model_info import Gates
 from device_agent.shared.protocol.record import record, replace
 from device_agent.shared.protocol.reports import EmbeddingCheck
 from device_agent.shared.queries import narrow, origin_of
+from device_agent.shared.raw_rows import own_golden
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,7 +42,7 @@ def check_own_rows(model: TfliteKNN, chain: Chain, golden: Golden, gates: Gates)
     Raises:
         ModelUnusable: an input cannot be read, or a stage fails.
     """
-    rows = golden_rows(golden, model.info, chain)
+    rows = own_golden(golden, model.info, chain).rows
     answers, origin = model.classify(rows), origin_of(model.info.origin)
     own, host, exact_knn = narrow(rows, origin), narrow(golden.rows, origin), model.get_exact()
     exact = exact_knn.answers(own)

@@ -10,9 +10,9 @@ from device_agent.enrolment import golden_labels, local
 from device_agent.enrolment.joined import JoinedKNN
 from device_agent.enrolment.journal import Journal
 from device_agent.inference.tflite_knn import TfliteKNN
-from device_agent.shared import enrolled
+from device_agent.shared.enrolment import enrolled
+from device_agent.shared.enrolment.joined import labels_digest
 from device_agent.shared.golden.golden_set import Golden
-from device_agent.shared.joined import labels_digest
 from device_agent.shared.protocol.errors import AgentError
 from device_agent.shared.protocol.reports import TaughtCheck
 

@@ -1,4 +1,4 @@
-"""Columns of answers besides the label."""
+"""Columns of answers, and the base class of their renderers."""
 
 from __future__ import annotations
 
@@ -182,6 +182,35 @@ class Training:
         if taught is not None or self.origins is None:
             return None, taught
         return self.origins.row(index), self.origins.id(index)
+
+
+class Form:
+    """Base of the renderers: the model, the columns to write, the release's digest, and what some columns need."""
+
+    #: Type of the entries of an NPY file; None in text formats.
+    dtype: np.dtype[Any] | None = None
+
+    def __init__(
+        self,
+        info: KnnInfo,
+        columns: Columns,
+        digest: str,
+        training: Training | None,
+        values: Values | None = None,
+        local: Local | None = None,
+    ) -> None:
+        self._info, self._columns, self._digest, self._training = info, columns, digest, training
+        self._values, self._local = values, local
+        self._sets = Sets(info, columns.labels) if columns.labels is not None else None
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Makes what all answers share."""
+
+    def _shares(self, answers: Answers) -> NDArray[np.float32]:
+        """Returns the probabilities of answers; of several label columns, those of all columns side by side."""
+        own = self._values
+        return own.probabilities(answers) if isinstance(own, LabelColumns) else answers.probabilities
 
 
 def neighbor_classes(model: str) -> NDArray[np.int32]:

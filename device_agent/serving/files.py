@@ -19,11 +19,10 @@ from device_agent.shared.console import streams
 from device_agent.shared.embedding import decode, files
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.record import replace
-from device_agent.shared.queries import row_type
 from device_agent.shared.tabular.inputs import Source
 
 if TYPE_CHECKING:
-    from device_agent.inference.tflite_knn import TfliteKNN
+    from device_agent.shared.embedding.chain import Chain
 
 #: Inputs of an array that are embedded before their answers are written.
 _AT_A_TIME = 64
@@ -58,7 +57,7 @@ class FileSource:
         return self.name
 
 
-def embedded(source: Source, model: TfliteKNN) -> Iterator[tuple[NDArray[Any], range]]:
+def embedded(source: Source, chain: Chain, dtype: type[np.floating[Any]]) -> Iterator[tuple[NDArray[Any], range]]:
     """Yields the rows that the stages make of an NPY file of shape (n, ...), some at a time, and their numbers.
 
     Raises:
@@ -70,10 +69,10 @@ def embedded(source: Source, model: TfliteKNN) -> Iterator[tuple[NDArray[Any], r
             rows = []
             for number, values in enumerate(inputs[start : start + _AT_A_TIME], before):
                 try:
-                    rows.append(model.chain.embed(values))  # type: ignore[union-attr]
+                    rows.append(chain.embed(values))
                 except BadInput as error:
                     raise BadInput(f"{source.name}: inputs[{number}]: {error}", hint=error.hint) from None
-            yield np.array(rows, row_type(model.info.origin)), range(before, before + len(rows))
+            yield np.array(rows, dtype), range(before, before + len(rows))
             before += len(rows)
 
 

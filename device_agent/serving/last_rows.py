@@ -1,13 +1,14 @@
 """The last rows that a stream answered.
 
-`enrol --last` teaches them. They lie in a file under /dev/shm, which is memory. Only the owner may read it, and a file
-of another user is not read. It exists only while a stream runs whose release allows rows to be taught. Models with a
+`enrol --last` teaches them. Each stream whose release allows rows to be taught has a file under /dev/shm, which is
+memory, and locks it while it runs. Only the owner may read it, and a file of another user is not read. Models with a
 table keep none: their raw cells are not at hand.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import struct
 import zlib
@@ -17,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.serving.in_flight import memory_file, open_memory
-from device_agent.shared.enrolled import fingerprint
+from device_agent.serving.in_flight import MEMORY, memory_file, open_memory
+from device_agent.shared.enrolment.enrolled import fingerprint
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.queries import row_type
@@ -33,12 +34,13 @@ class LastRows:
     """Keeps the last rows of a stream; `close` removes them."""
 
     def __init__(self, root: Path, info: KnnInfo) -> None:
-        self._path, self._columns = memory_file(root, _KIND), fingerprint(info).encode()
+        self._path, self._columns = memory_file(root, f"{_KIND}-{os.getpid()}"), fingerprint(info).encode()
         self._rows = np.empty((0, info.n_features), row_type(info.origin))
         self._descriptor = -1
         if info.enrol is not None and info.table is None:
             with contextlib.suppress(OSError):
                 self._descriptor = open_memory(self._path)
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX)
                 os.ftruncate(self._descriptor, 0)
 
     def keep(self, rows: NDArray[Any]) -> None:
@@ -53,23 +55,27 @@ class LastRows:
     def close(self) -> None:
         """Removes the file."""
         if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
             with contextlib.suppress(OSError):
                 self._path.unlink()
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 def read(root: Path, info: KnnInfo, count: int) -> NDArray[Any]:
     """Returns the last (`count`, n_features) rows that a running stream answered.
 
     Raises:
-        BadInput: there are not so many, or they are of a model with other columns.
+        BadInput: there are not so many, they are of a model with other columns, or several streams run.
     """
+    running = [path for path in MEMORY.glob(f"{memory_file(root, _KIND).name}-*") if _is_locked(path)]
+    if len(running) > 1:
+        said = f"--last: {len(running)} streams run on this root, so it is not clear whose rows are meant"
+        raise BadInput(said, reason="no-rows", hint="--input FILE")
     dtype = np.dtype(row_type(info.origin))
     size = MOST * info.n_features * dtype.itemsize
-    for _ in range(10):  # the stream may be writing
+    for _ in range(10 * len(running)):  # the stream may be writing
         try:
-            data = _read(memory_file(root, _KIND), _HEAD.size + size)
+            data = _read(running[0], _HEAD.size + size)
             columns, kept, code = _HEAD.unpack_from(data)
         except (OSError, struct.error):
             break
@@ -81,6 +87,20 @@ def read(root: Path, info: KnnInfo, count: int) -> NDArray[Any]:
         return np.frombuffer(body, dtype).reshape(kept, info.n_features)[-count:]
     said = f"--last: no stream that runs now has answered {count} rows of this release (at most {MOST} are remembered)"
     raise BadInput(said, reason="no-rows", hint="--input FILE")
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a stream of this user holds a file; removes the file of one that was killed."""
+    with contextlib.suppress(OSError):
+        descriptor = open_memory(path, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            path.unlink()
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+    return False
 
 
 def _read(path: Path, most: int) -> bytes:

@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.serving.columns import Columns, Errors, Kept, LabelColumns, Local, Sets, Training, Values
+from device_agent.serving.columns import Columns, Errors, Form, Kept, LabelColumns
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.protocol.model_info import KnnInfo
 
 if TYPE_CHECKING:
     from device_agent.inference.tflite_knn import Answers
 
 
-class NpyRenderer:
+class NpyRenderer(Form):
     """An array of labels; with more than labels, a structured array.
 
     Fields: `label` (int64, or text where a class is text or a row may be "unknown"), `labels` (n_classes,) bool (the
@@ -26,25 +25,17 @@ class NpyRenderer:
     several label columns, `label_COLUMN` of each does, and `probabilities` has the labels of all of them side by side.
     """
 
-    def __init__(
-        self,
-        info: KnnInfo,
-        columns: Columns,
-        digest: str,
-        training: Training | None,
-        values: Values | None = None,
-        local: Local | None = None,
-    ) -> None:
-        self._columns, self._digest, self._training = columns, digest, training
-        self._values, self._local = values, local
-        self._sets = Sets(info, columns.labels) if columns.labels is not None else None
-        if columns.keep:
+    dtype: np.dtype[Any]
+
+    def _prepare(self) -> None:
+        info = self._info
+        if self._columns.keep:
             raise BadInput("--keep: an NPY file of answers holds no text", hint="--output-format csv, or jsonl")
         if info.reject is None and all(isinstance(label, int) for label in info.classes):
             self._labels = np.array([*info.classes, 0], np.int64)
         else:
             self._labels = np.array([str(label) for label in (*info.classes, UNKNOWN_LABEL)])
-        self.dtype = self._dtype(info)
+        self.dtype = self._dtype()
 
     def header(self) -> bytes:
         """Returns a header for 0 rows; the caller replaces it when the number of rows is known."""
@@ -65,8 +56,7 @@ class NpyRenderer:
         if self._sets:
             table["labels"] = self._sets.inside(answers)
         if self._columns.proba:
-            by_column = self._values.probabilities(answers) if isinstance(self._values, LabelColumns) else None
-            table["probabilities"] = answers.probabilities if by_column is None else by_column
+            table["probabilities"] = self._shares(answers)
         if self._columns.neighbors:
             table["indices"], table["distances"] = answers.indices, answers.distances
             if self._training:
@@ -94,7 +84,8 @@ class NpyRenderer:
             table["id"] = b""
         return table
 
-    def _dtype(self, info: KnnInfo) -> np.dtype[Any]:
+    def _dtype(self) -> np.dtype[Any]:
+        info = self._info
         if self._columns == Columns() and not self._values:
             return self._labels.dtype
         fields: list[Any] = [("label", self._labels.dtype)]

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import UNKNOWN, UNKNOWN_LABEL
 from device_agent.shared.protocol.model_info import Keep, KnnInfo
+from device_agent.shared.raw_rows import cells_of
 from device_agent.store import ring_file
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ class Ring:
 
     def _entry(self, kind: str, picked: _Picked) -> ring_file.Entry:
         code, distance, row = picked
-        cells = _cells(self._info, row)
+        cells = cells_of(self._info, row)
         return {
             "id": hashlib.sha256(json.dumps(cells).encode()).hexdigest()[:_ID_DIGITS],
             "kind": kind,
@@ -156,13 +157,3 @@ class Ring:
 
 #: Vote shares are rounded to float32.
 _ROUNDING = 1e-5
-
-
-def _cells(info: KnnInfo, row: NDArray[Any]) -> list[Any]:
-    """Returns the raw cells of a row: the shortest decimals that give its numbers, and categories as text."""
-    numbers = [float(str(value)) for value in row]
-    if info.table is None:
-        return numbers
-    from device_agent.shared.features.coder import collapse
-
-    return collapse(info.table.columns, numbers)

@@ -16,11 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from device_agent.serving.batch import Request, make_renderer, save_counts
+from device_agent.serving.batch import make_renderer, save_counts
 from device_agent.serving.in_flight import InFlight
 from device_agent.serving.last_rows import LastRows
 from device_agent.serving.load import Loaded, answering, keeping, load_kept, stamp, with_taught_rows
 from device_agent.serving.outputs import open_output, require_apart, write_all
+from device_agent.serving.rows import Request
 from device_agent.serving.signal_flags import SignalFlags, stream_signals
 from device_agent.serving.stream_rows import StreamRows
 from device_agent.serving.writers import Renderer
@@ -207,7 +208,7 @@ class _Answerer:
 
     def tell_gaps(self) -> None:
         """Reports on standard error the gaps that interrupted windows."""
-        if self._loaded.model.info.window is not None and (said := self._rows.parser.gaps.describe()):  # type: ignore[attr-defined]
+        if said := self._rows.parser.describe_gaps():
             print(f"device_agent: {self._name}: {said}", file=sys.stderr, flush=True)
 
     def wait(self) -> None:

@@ -9,11 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from device_agent.serving.batch import Request
-from device_agent.serving.parsing import make_parser
+from device_agent.serving.rows import Request, make_parser
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
-from device_agent.shared.queries import cell_type, row_type
 from device_agent.shared.tabular.inputs import Source, sniff
 from device_agent.shared.tabular.reader import Parsed, Parser
 
@@ -67,21 +65,12 @@ class StreamRows:
             yield from self._parse(block)
 
     def follow(self, info: KnnInfo, chain: Chain | None = None) -> bool:
-        """Reads by another model from now on; returns False, and changes nothing, if it takes other columns.
-
-        A model with the same windows goes on with the samples that are here; with others, a new window begins.
-        """
+        """Reads by another model from now on; returns False, and changes nothing, if it takes other columns."""
         if _columns(info) != _columns(self._info) or (info.table is None) != (self._info.table is None):
             return False
-        same, self._info = info.window == self._info.window, info
+        self._info = info
         for parser in self._parsers.values():
-            parser.dtype = cell_type(info)
-            if info.window is not None and not same:
-                parser.follow(info.window)  # type: ignore[attr-defined]
-            if info.input is not None:
-                parser.chain = chain  # type: ignore[attr-defined]
-            if info.table is not None:
-                parser.coder.use(info.table, row_type(info.origin))  # type: ignore[attr-defined]
+            parser.follow(info, chain)
         return True
 
     def _look_at(self, line: bytes) -> Iterator[Parsed]:
@@ -97,7 +86,7 @@ class StreamRows:
 
     def _parse(self, block: bytes) -> Iterator[Parsed]:
         try:
-            for part in (block,) if self._info.window is None else self.parser.blocks(block):  # type: ignore[attr-defined]
+            for part in self.parser.blocks(block):
                 yield self.parser.parse(part)
         except BadInput as error:
             raise BadInput(f"{self._name}: {error}", hint=error.hint) from None

@@ -8,26 +8,20 @@ them in its own way. For a model with stages, the output of the stages is kept, 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from itertools import chain
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.serving.batch import Request, open_rows
 from device_agent.serving.columns import Columns
 from device_agent.serving.load import Loaded
-from device_agent.serving.parsing import make_parser
+from device_agent.serving.rows import Block, Request, Rows, open_rows
 from device_agent.shared.features.coder import is_missing
-from device_agent.shared.features.parsers import coder_of, read_array
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import Column, KnnInfo
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.queries import cell_type
-
-if TYPE_CHECKING:
-    from device_agent.inference.tflite_knn import TfliteKNN
 
 Cells = tuple[float | str | None, ...]
 
@@ -39,55 +33,34 @@ def read(loaded: Loaded, request: Request, most: int) -> list[Cells]:
         BadInput: a row cannot be read, or there are no rows, or more than `most`.
     """
     source, request = open_rows(loaded, request)
+    info, is_npy = loaded.signed.info, source.format == "npy"
+    if is_npy and info.window is not None:
+        raise BadInput(f"{source.name}: windows can be taught only from text", hint="--format csv, or jsonl")
+    reading = info
+    if not is_npy and info.table is not None:  # the numbers before the transforms
+        reading = replace(info, table=replace(info.table, transforms=()))
+    keep = info.columns if info.table is not None and source.format == "csv" else ()
+    made = Rows(reading, loaded.signed.chain, source, replace(request, columns=Columns(keep=keep)), source.remedy)
+    made.parser.dtype = cell_type(info)
     rows: list[Cells] = []
-    for part in _arrays(loaded, source) if source.format == "npy" else _lines(loaded.signed, source, request):
-        rows += part
+    for block in made.blocks():
+        rows += _cells_of_block(info, source.format, block)
         if len(rows) > most:
             hint = f"teach at most {most:,} rows at once: head -n {most} FILE"
             raise BadInput(f"{source.name}: it has more rows than the release allows, {most:,}", hint=hint)
     if not rows:
-        raise BadInput(f"{source.name}: it has no rows", reason="no-rows")
+        raise BadInput(f"{source.name}: {made.parser.why_empty()}", reason="no-rows")
     return rows
 
 
-def _arrays(loaded: Loaded, source: Any) -> Iterator[list[Cells]]:
-    info = loaded.signed.info
-    if loaded.signed.chain is not None:
-        from device_agent.serving.files import embedded
-
-        for rows, _ in embedded(source, loaded.signed):
-            yield cells_of(rows, info)
-        return
-    if info.window is not None:
-        raise BadInput(f"{source.name}: windows can be taught only from text", hint="--format csv, or jsonl")
-    for wide in source.arrays(len(info.columns)):
-        if info.table is not None:
-            read_array(coder_of(info), wide.astype(cell_type(info)))  # refuses a category, and a cell that is missing
-        yield [tuple(None if np.isnan(value) else value for value in row) for row in _shortest(wide, info)]
-
-
-def _lines(signed: TfliteKNN, source: Any, request: Request) -> Iterator[list[Cells]]:
-    info = signed.info
-    keep = () if info.table is None or source.format == "jsonl" else info.columns
-    reading = info
-    if info.table is not None and info.table.transforms:  # the numbers before them
-        reading = replace(info, table=replace(info.table, transforms=()))
-    parser = make_parser(reading, source.format, replace(request, columns=Columns(keep=keep)), signed.chain)
-    parser.dtype = cell_type(info)
-    blocks = source.blocks()
-    if info.window is not None:
-        blocks = chain.from_iterable(map(parser.blocks, blocks))  # type: ignore[attr-defined]
-    for block in blocks:
-        parsed = parser.parse(block)
-        if parsed.errors:
-            number, message = next(iter(parsed.errors.values()))
-            raise BadInput(f"{source.where(number)}: {message}", hint=parsed.hint or source.remedy)
-        if info.table is None:
-            yield cells_of(parsed.rows, info)
-        elif source.format == "jsonl":
-            yield [_of_json(info, json.loads(line)) for line in block.splitlines() if line.strip()]
-        else:
-            yield [_of_text(info, *pair) for pair in zip(zip(*parsed.kept), _shortest(parsed.rows, info))]
+def _cells_of_block(info: KnnInfo, format: str, block: Block) -> list[Cells]:
+    if info.table is None:
+        return cells_of(block.rows, info)
+    if format == "npy":
+        return [tuple(None if np.isnan(value) else value for value in row) for row in _shortest(block.raw, info)]
+    if format == "jsonl":
+        return [_of_json(info, json.loads(line)) for line in block.raw.splitlines() if line.strip()]
+    return [_of_text(info, *pair) for pair in zip(zip(*block.kept), _shortest(block.rows, info))]
 
 
 def cells_of(rows: NDArray[Any], info: KnnInfo) -> list[Cells]:

@@ -17,15 +17,16 @@ from device_agent.enrolment.joined import JoinedExact
 from device_agent.enrolment.journal import FORGET_SOME, Journal
 from device_agent.inference.tflite_knn import TfliteKNN
 from device_agent.serving import last_rows, taught_rows
-from device_agent.serving.batch import Request
 from device_agent.serving.load import Loaded, answering, load_kept
-from device_agent.shared import enrolled
-from device_agent.shared.enrolled import LocalRow
+from device_agent.serving.rows import Request
+from device_agent.shared.enrolment import enrolled
+from device_agent.shared.enrolment.enrolled import LocalRow
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.documents import Taught
 from device_agent.shared.protocol.errors import AgentError, BadInput, Refused
 from device_agent.shared.protocol.model_info import Enrol, KnnInfo
+from device_agent.shared.raw_rows import own_golden
 from device_agent.store.store import Store
 from device_agent.system import clock
 
@@ -169,11 +170,7 @@ def _require_golden_labels(loaded: Loaded, signed: TfliteKNN, old: Any, new: Any
     Raises:
         Refused: a label changes.
     """
-    golden = Golden.from_bytes(loaded.opened.read(constants.GOLDEN_FILE))
-    if signed.info.table is not None:
-        from device_agent.shared.features.golden_rows import from_raw
-
-        golden = from_raw(golden, signed.info)
+    golden = own_golden(Golden.from_bytes(loaded.opened.read(constants.GOLDEN_FILE)), signed.info)
     labels = golden_labels.with_taught(signed, new, golden)
     changed = set(golden_labels.changed(labels, golden))
     changed -= set(golden_labels.changed(golden_labels.with_taught(signed, old, golden), golden))

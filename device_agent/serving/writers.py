@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.serving.columns import Columns, Errors, Kept, LabelColumns, Local, Sets, Training, Values
+from device_agent.serving.columns import Errors, Form, Kept, LabelColumns
 from device_agent.serving.npy_writer import NpyRenderer
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.protocol.model_info import KnnInfo
 
 if TYPE_CHECKING:
     from device_agent.inference.tflite_knn import Answers
 
+#: Keys of what an answer counts: cells of its row.
+_COUNTS = ("missing", "unknown_categories")
 #: Up to this many bytes, joining padded lines and removing the padding is faster than joining line by line.
 _SHORT = 32
 #: Padding of lines: a byte that UTF-8 text never contains.
@@ -49,17 +50,56 @@ class _LabelLines:
         return self._even.take(labels).tobytes().translate(None, _FILLER)
 
 
-def _apart(kept: Kept, keep: Sequence[str]) -> tuple[Kept, Sequence[tuple[int, int]]]:
-    """Returns the columns of `keep`, and the counts of missing cells and unknown categories, which may follow them."""
-    return (kept[:-1], kept[-1]) if len(kept) > len(keep) else (kept, ())
+class _TextRenderer(Form):
+    """Renders a line for each line of the input.
+
+    The kept columns may be followed by one of counts: of the missing cells and unknown categories of each row.
+    """
+
+    _lines: _LabelLines
+
+    def header(self) -> bytes:
+        """Returns the line above the answers; nothing in a format without one."""
+        return b""
+
+    def render(self, answers: Answers | None, count: int, errors: Errors, kept: Kept = ()) -> bytes:
+        """Returns `count` lines: those of `answers`, and one for a bad line at each place of `errors`."""
+        lines = [] if answers is None else self._join(kept, self._good(answers))
+        for place in sorted(errors):
+            lines.insert(place, self._bad(*errors[place]))
+        return b"".join(lines)
+
+    def render_labels(self, labels: NDArray[np.int32], kept: Kept = ()) -> bytes:
+        """Returns the output lines for class indices; only if the label is the only column."""
+        if not self._columns.keep and not self._counted(kept):
+            return self._lines.join(labels)
+        return b"".join(self._join(kept, self._lines.pick(labels)))
+
+    def _counted(self, kept: Kept) -> list[tuple[int, tuple[int, int]]]:
+        """Returns the rows with something to count, and their counts; none in a format that shows none."""
+        return []
+
+    def _join(self, kept: Kept, lines: list[bytes]) -> list[bytes]:
+        for row, counts in self._counted(kept):
+            lines[row] = self._with_counts(counts, lines[row])
+        own = kept[: len(self._columns.keep)]
+        return [self._with_kept(row, line) for row, line in zip(zip(*own), lines)] if own else lines
+
+    def _good(self, answers: Answers) -> list[bytes]:
+        raise NotImplementedError
+
+    def _bad(self, number: int, message: str) -> bytes:
+        raise NotImplementedError
+
+    def _with_kept(self, row: Sequence[Any], line: bytes) -> bytes:
+        """Returns a line with the values of the kept columns before the answer."""
+        raise NotImplementedError
+
+    def _with_counts(self, counts: tuple[int, int], line: bytes) -> bytes:
+        raise NotImplementedError
 
 
-def _counted(counts: Sequence[tuple[int, int]]) -> list[tuple[int, tuple[int, int]]]:
-    """Returns the rows with something to count, and their counts."""
-    return [(row, pair) for row, pair in enumerate(counts) if pair[0] or pair[1]]
-
-
-class CsvRenderer:
+class CsvRenderer(_TextRenderer):
     """`[KEPT…,]label[,labels][,proba_CLASS…][,neighbor_i,distance_i,class_i…][,row_i,id_i…][,digest][,local,id]`.
 
     Cells are quoted where needed; `labels` is a JSON array. Of a regression, `value`, or `value_TARGET` of each target,
@@ -68,44 +108,21 @@ class CsvRenderer:
     empty.
     """
 
-    def __init__(
-        self,
-        info: KnnInfo,
-        columns: Columns,
-        digest: str,
-        training: Training | None,
-        values: Values | None = None,
-        local: Local | None = None,
-    ) -> None:
-        self._info, self._columns, self._digest, self._training = info, columns, digest, training
-        self._values, self._local = values, local
-        self._sets = Sets(info, columns.labels) if columns.labels is not None else None
-        self._labels = [str(label) for label in (*info.classes, UNKNOWN_LABEL)]  # index -1 is "unknown"
+    def _prepare(self) -> None:
+        self._labels = [str(label) for label in (*self._info.classes, UNKNOWN_LABEL)]  # index -1 is "unknown"
         self._lines = _LabelLines([_csv_line([label, *self._tail("")]) for label in self._labels])
-        self._empty = b"," * (len(columns.keep) + len(self._names()) - 1) + b"\n"
-        _require_apart(columns.keep, self._names())
+        self._empty = b"," * (len(self._columns.keep) + len(self._names()) - 1) + b"\n"
+        _require_apart(self._columns.keep, self._names())
 
     def header(self) -> bytes:
         """Returns the header line."""
         return _csv_line([*self._columns.keep, *self._names()])
 
-    def render(self, answers: Answers | None, count: int, errors: Errors, kept: Kept = ()) -> bytes:
-        """Returns `count` lines: those of `answers`, and an empty one at each place of `errors`."""
-        lines = [] if answers is None else self._join(kept, self._good(answers))
-        for place in sorted(errors):
-            lines.insert(place, self._empty)
-        return b"".join(lines)
+    def _bad(self, number: int, message: str) -> bytes:
+        return self._empty
 
-    def render_labels(self, labels: NDArray[np.int32], kept: Kept = ()) -> bytes:
-        """Returns the output lines for class indices; only if the label is the only column."""
-        kept, _ = _apart(kept, self._columns.keep)
-        return b"".join(self._join(kept, self._lines.pick(labels))) if kept else self._lines.join(labels)
-
-    def _join(self, kept: Kept, lines: list[bytes]) -> list[bytes]:
-        kept, _ = _apart(kept, self._columns.keep)
-        if not kept:
-            return lines
-        return [_csv_line(list(map(_cell, row)))[:-1] + b"," + line for row, line in zip(zip(*kept), lines)]
+    def _with_kept(self, row: Sequence[Any], line: bytes) -> bytes:
+        return _csv_line(list(map(_cell, row)))[:-1] + b"," + line
 
     def _names(self) -> list[str]:
         names = list(self._values.columns) if self._values else ["label"]
@@ -140,7 +157,7 @@ class CsvRenderer:
             for part, labels in zip(parts, self._sets.labels(answers)):
                 part.append(json.dumps(labels, ensure_ascii=False))
         if self._columns.proba:
-            for part, shares in zip(parts, _probabilities(self._values, answers)):
+            for part, shares in zip(parts, self._shares(answers)):
                 part += map(_float, shares)
         if self._columns.neighbors:
             for part, indices, distances in zip(parts, answers.indices, answers.distances):
@@ -160,7 +177,7 @@ class CsvRenderer:
         return fields
 
 
-class JsonRenderer:
+class JsonRenderer(_TextRenderer):
     """`{KEPT…, "label", "labels", "probabilities", "neighbors", "digest", "local", "id", "missing", …}`.
 
     A neighbour is `{"index", "distance", "label", "row", "id"}`; a taught one has `"local": true` in place of `row`.
@@ -170,36 +187,35 @@ class JsonRenderer:
     `unknown_categories` count such cells of the row, if it has any.
     """
 
-    def __init__(
-        self,
-        info: KnnInfo,
-        columns: Columns,
-        digest: str,
-        training: Training | None,
-        values: Values | None = None,
-        local: Local | None = None,
-    ) -> None:
-        self._info, self._columns, self._digest, self._training = info, columns, digest, training
-        self._values, self._local = values, local
-        self._sets = Sets(info, columns.labels) if columns.labels is not None else None
-        self._labels = (*info.classes, UNKNOWN_LABEL)
-        tail = {"digest": digest} if columns.digest else {}
-        own = [values.key if values else "label", "labels", "probabilities", "neighbors", "digest", "error", "line"]
-        own += ["missing", "unknown_categories"] * (info.table is not None)
-        _require_apart(columns.keep, own if local is None else (*own, "local", "id"))
+    def _prepare(self) -> None:
+        self._labels = (*self._info.classes, UNKNOWN_LABEL)
+        tail = {"digest": self._digest} if self._columns.digest else {}
+        own = [
+            "labels",
+            "probabilities",
+            "neighbors",
+            "digest",
+            "error",
+            "line",
+            *_COUNTS * (self._info.table is not None),
+        ]
+        own += [self._values.key if self._values else "label", *(() if self._local is None else ("local", "id"))]
+        _require_apart(self._columns.keep, own)
         self._lines = _LabelLines([_json_line({"label": label} | tail) for label in self._labels])
 
-    def header(self) -> bytes:
-        """Returns nothing: JSON lines have no header."""
-        return b""
+    def _bad(self, number: int, message: str) -> bytes:
+        return _json_line({"error": message, "line": number})
 
-    def render(self, answers: Answers | None, count: int, errors: Errors, kept: Kept = ()) -> bytes:
-        """Returns `count` lines: those of `answers`, and an error record at each place of `errors`."""
-        lines = [] if answers is None else self._join(kept, self._good(answers))
-        for place in sorted(errors):
-            number, message = errors[place]
-            lines.insert(place, _json_line({"error": message, "line": number}))
-        return b"".join(lines)
+    def _with_kept(self, row: Sequence[Any], line: bytes) -> bytes:
+        return _json_line(dict(zip(self._columns.keep, row)))[:-2] + b", " + line[1:]
+
+    def _counted(self, kept: Kept) -> list[tuple[int, tuple[int, int]]]:
+        counts = kept[-1] if len(kept) > len(self._columns.keep) else ()
+        return [(row, pair) for row, pair in enumerate(counts) if pair[0] or pair[1]]
+
+    def _with_counts(self, counts: tuple[int, int], line: bytes) -> bytes:
+        found = {name: count for name, count in zip(_COUNTS, counts) if count}
+        return line[:-2] + b", " + _json_line(found)[1:]
 
     def _good(self, answers: Answers) -> list[bytes]:
         taught = self._local.nearest(answers.indices) if self._local else [""] * len(answers.label)
@@ -208,29 +224,12 @@ class JsonRenderer:
         else:
             sets = self._sets.labels(answers) if self._sets else None
             values = self._values.plain(answers) if self._values else None
-            shares = _probabilities(self._values, answers) if self._columns.proba else None
+            shares = self._shares(answers) if self._columns.proba else None
             lines = [_json_line(self._record(answers, row, sets, values, shares)) for row in range(len(answers.label))]
         for row, name in enumerate(taught):
             if name:
                 lines[row] = lines[row][:-2] + b", " + _json_line({"local": True, "id": name})[1:]
         return lines
-
-    def render_labels(self, labels: NDArray[np.int32], kept: Kept = ()) -> bytes:
-        """Returns the output lines for class indices; only if the label is the only column."""
-        own, counts = _apart(kept, self._columns.keep)
-        if not own and not _counted(counts):
-            return self._lines.join(labels)
-        return b"".join(self._join(kept, self._lines.pick(labels)))
-
-    def _join(self, kept: Kept, lines: list[bytes]) -> list[bytes]:
-        kept, counts = _apart(kept, self._columns.keep)
-        for row, pair in _counted(counts):
-            found = {name: count for name, count in zip(("missing", "unknown_categories"), pair) if count}
-            lines[row] = lines[row][:-2] + b", " + _json_line(found)[1:]
-        if not kept:
-            return lines
-        names = self._columns.keep
-        return [_json_line(dict(zip(names, row)))[:-2] + b", " + line[1:] for row, line in zip(zip(*kept), lines)]
 
     def _record(
         self,
@@ -247,9 +246,8 @@ class JsonRenderer:
             record["labels"] = sets[row]
         if shares is not None:
             own = [float(_float(share)) for share in shares[row]]
-            by_label = dict(zip(map(str, self._info.classes), own))
             by_column = self._values.by_label(own) if isinstance(self._values, LabelColumns) else None
-            record["probabilities"] = by_column or by_label
+            record["probabilities"] = by_column or dict(zip(map(str, self._info.classes), own))
         if self._columns.neighbors:
             record["neighbors"] = [
                 self._neighbor(int(index), distance)
@@ -277,10 +275,6 @@ RENDERERS: dict[str, type[CsvRenderer] | type[JsonRenderer] | type[NpyRenderer]]
     "jsonl": JsonRenderer,
     "npy": NpyRenderer,
 }
-
-
-def _probabilities(values: Values | None, answers: Answers) -> NDArray[np.float32]:
-    return values.probabilities(answers) if isinstance(values, LabelColumns) else answers.probabilities
 
 
 def _require_apart(keep: Sequence[str], names: Sequence[str]) -> None:

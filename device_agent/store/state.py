@@ -126,7 +126,7 @@ def is_waiting(state: StoreState, moment: Moment) -> bool:
 
 
 def holder(state: StoreState, moment: Moment) -> LockHolder | None:
-    """Returns who has the device to themselves between two commands, by a pending activation or a reservation."""
+    """Returns who holds the device between two commands, by a pending activation or by `lock`; None if nobody does."""
     lease = lease_holder(state, moment)
     return LockHolder(lease.holder, lease.reason, lease.since, lease.pid) if lease else None
 

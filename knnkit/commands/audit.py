@@ -20,10 +20,10 @@ from knnkit.model.reference.spec import KnnSpec
 from knnkit.render.sanitize import clean, percent
 from knnkit.render.terminal import Column, Table, print_line, print_table
 from knnkit.training import auditing, source
-from knnkit.training.auditing import Audit, Finding
+from knnkit.training.auditing import Audit, Finding, Kind
 
 _SHOWN = 20
-_KINDS = {
+_KINDS: dict[Kind, str] = {
     "contradicted": "rows whose neighbours contradict their label",
     "duplicate": "rows that repeat an earlier row, or nearly",
     "useless": "rows that change the answer of no other row if they are left out",
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
             file.write(_csv(found, rows))
     if arguments.json:
         entries = [_entry(each, rows) for each in found.findings]
-        counts = {kind: found.count(kind) for kind in _KINDS}  # type: ignore[arg-type]
+        counts = {kind: found.count(kind) for kind in _KINDS}
         print(json_codec.dumps({"rows": found.rows, "counts": counts, "findings": entries}))
         return 0
     _show(found, rows)
@@ -99,7 +99,7 @@ def _show(found: Audit, rows: Dataset) -> None:
     if lines:
         print_table(table.columns, table.rows)
     for kind, what in _KINDS.items():
-        count = found.count(kind)  # type: ignore[arg-type]
+        count = found.count(kind)
         print_line(f"{count:,} of {found.rows:,} {what}", stream=sys.stderr)
     if found.count("useless") > found.rows // 2:
         print_line("try: reduce: condensed in deploy.yaml, which keeps the rows that matter", stream=sys.stderr)

@@ -19,7 +19,7 @@ from knnkit.commands import _config
 from knnkit.data import unlabelled
 from knnkit.errors import UsageError
 from knnkit.evaluation.strangers import SHARES, Level, Measured, Trade
-from knnkit.model.build import calibration_rows, make_reference, most_calibrated
+from knnkit.model.build import Options, calibration_rows, make_reference, most_calibrated
 from knnkit.model.reference.calibration import MIN_CLASS_ROWS
 from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import codes_of
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     material = source.load(build)
     enrolment = material.enrol(build.model.scale, build.model.metric)
     labels = tuple(map(str, enrolment.classes))
-    reference = make_reference(replace(material.spec, reject=None), enrolment, groups=material.groups)
+    reference = make_reference(replace(material.spec, reject=None), enrolment, None, Options(groups=material.groups))
     trade = _measure(arguments, material, reference, enrolment.classes, build.model.seed)
     level = _wanted(arguments, trade, material, enrolment.classes)
     table, by_class = _table(trade), _class_table(level, labels, trade.strangers is not None)

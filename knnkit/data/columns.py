@@ -132,7 +132,7 @@ def _numbers(column: np.ndarray[tuple[int], np.dtype[np.float64]], named: bool) 
 
 
 def _indexes(column: np.ndarray[tuple[int], np.dtype[np.float64]], named: bool) -> bool:
-    """Whether a column that pandas named is an index: one can have gaps, and repeats where tables were joined."""
+    """Whether a column with a name that pandas gives to an index has whole numbers; gaps and repeats are allowed."""
     return len(column) >= _FEW_NAMED and bool((column == np.floor(column)).all()) and bool((column != column[0]).any())
 
 

@@ -112,12 +112,14 @@ class _CsvFile:
         self._columns = Cells(separator, len(header), chosen, self._learner, texts, self._dtype)
         self._header, self._known = header, set[str]()
         self._blocks = self._read_ahead(self._blocks)
-        self._parts, self._labels = [np.empty((0, len(chosen)), self._dtype)], list[str]()
+        self._rows, self._labels = np.empty((0, len(chosen)), self._dtype), list[str]()
         self._widths = Counter[int]()  # of the lines with another number of cells than the header
         self._cells = [list[str]() for _ in self._beside]  # of the columns beside
         while self._has_more():
             rows, more = self._take_block() or self._take_records()
-            self._parts.append(rows)
+            # In place, so that the rows of the file are in memory once; only their last pages move.
+            self._rows.resize((len(self._labels) + len(rows), len(chosen)), refcheck=False)
+            self._rows[len(self._labels) :] = rows
             self._labels += more
         self.bad.rows, self.bad.filter = len(self._labels), self._filter()
         if self._widths.total() > len(self._labels):
@@ -133,7 +135,7 @@ class _CsvFile:
         """
         if self.bad:
             raise self.bad.error()
-        names, rows = self._learner.names, np.concatenate(self._parts)
+        names, rows = self._learner.names, self._rows
         levels = sorted_levels(rows, self._learner.levels(), self._policy, names)
         cells = iter(self._cells)
         beside, ids = (None if name is None else np.array(next(cells)) for name in self._keys.values())

@@ -69,8 +69,8 @@ class Dataset:
         places = np.asarray(index, np.int64) if self.places is None else self.places[index]
         raw = None if self.raw is None else self.raw.take(index)
         targets = None if self.targets is None else self.targets[index]
-        how = {"beside": beside, "ids": ids, "places": places, "raw": raw, "targets": targets}
-        return replace(self, rows=self.rows[index], labels=self.labels[index], **how)  # type: ignore[arg-type]
+        how: dict[str, Any] = {"beside": beside, "ids": ids, "places": places, "raw": raw, "targets": targets}
+        return replace(self, rows=self.rows[index], labels=self.labels[index], **how)
 
     def fingerprint(self) -> str:
         """Returns the SHA-256 over rows, labels and feature names, in hexadecimal."""

@@ -64,7 +64,7 @@ class Policy:
         return None if isinstance(self.categories, str) else _lookup(self.categories, name, None)
 
     def with_text(self, columns: Sequence[str]) -> Policy:
-        """Returns the policy for a file with these text columns: lists them where `categories` is one word for all."""
+        """Returns the policy with these text columns listed, if `categories` is one word for all of them."""
         word = self.categories
         return replace(self, categories=dict.fromkeys(columns, word)) if isinstance(word, str) else self
 

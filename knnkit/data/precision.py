@@ -61,8 +61,10 @@ def is_suspect(rows: NDArray[Any]) -> bool:
 
 def may_hide(rows: NDArray[np.float32]) -> bool:
     """Whether (n, d) numbers that were read as float32 must be read again in float64."""
-    constant = (rows == rows[0]).all(axis=0) & (rows[0] != 0.0)  # perhaps only in float32
-    return bool(constant.any()) or is_suspect(rows)
+    sample = rows[:: -(-len(rows) // _SAMPLE)]
+    same = np.flatnonzero((sample == rows[0]).all(axis=0) & (rows[0] != 0.0)).tolist()
+    constant = any((rows[:, column] == rows[0, column]).all() for column in same)  # perhaps only in float32
+    return constant or is_suspect(rows)
 
 
 def warnings(rows: NDArray[Any], names: Sequence[str], source: str, *, shifted: bool = True) -> tuple[str, ...]:

@@ -8,30 +8,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.protocol.model_info import KnnInfo, Table
-from device_agent.shared.protocol.record import record
+from device_agent.shared.protocol.model_info import Table
 from device_agent.shared.tabular.csv_reader import CsvParser
 from device_agent.shared.tabular.inputs import Source, open_source
 from device_agent.shared.tabular.json_reader import JsonParser
+from device_agent.shared.tabular.reader import Parser
 from knnkit.data.dataset import Dataset
 from knnkit.errors import DataError
-
-
-@record
-class _Model:
-    """What the parsers of a device need of knn.json."""
-
-    feature_names: tuple[str, ...]
-    n_features: int
-    table: Table | None = None
-    origin: None = None
-    ignore_extra: bool = True
 
 
 def load(path: Path, like: Dataset, table: Table | None = None) -> NDArray[Any]:
@@ -62,14 +51,10 @@ def _parts(path: Path, like: Dataset, table: Table | None) -> list[NDArray[Any]]
 
 
 def _arrays(source: Source, like: Dataset, table: Table | None) -> Iterator[NDArray[Any]]:
-    names = like.feature_names
     if source.format == "npy" and table is None:
-        yield from source.arrays(len(names))
+        yield from source.arrays(len(like.feature_names))
         return
-    info = cast(KnnInfo, _Model(names, len(names), table))
-    parser = _parser(source.format, table is not None)(info, ignore_extra=True)
-    if table is None:
-        parser.dtype = like.rows.dtype.type
+    parser = _parser(source.format, like, table)
     for block in source.blocks():
         parsed = parser.parse(block)
         if parsed.errors:
@@ -79,7 +64,7 @@ def _arrays(source: Source, like: Dataset, table: Table | None) -> Iterator[NDAr
             yield parsed.rows
 
 
-def _parser(format: str, from_cells: bool) -> type[CsvParser] | type[JsonParser]:
+def _parser(format: str, like: Dataset, table: Table | None) -> Parser:
     """Returns the parser of a device.
 
     Raises:
@@ -87,8 +72,9 @@ def _parser(format: str, from_cells: bool) -> type[CsvParser] | type[JsonParser]
     """
     if format == "npy":
         raise BadInput("an NPY file holds numbers, and this model takes cells", hint="CSV with a header, or JSON lines")
-    if not from_cells:
-        return CsvParser if format == "csv" else JsonParser
+    if table is None:
+        plain = CsvParser if format == "csv" else JsonParser
+        return plain(like.feature_names, like.rows.dtype.type, ignore_extra=True)
     from device_agent.shared.features.parsers import TableCsvParser, TableJsonParser
 
-    return TableCsvParser if format == "csv" else TableJsonParser
+    return (TableCsvParser if format == "csv" else TableJsonParser)(table, like.rows.dtype.type, ignore_extra=True)

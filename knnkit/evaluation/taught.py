@@ -2,7 +2,7 @@
 
 The device's certificate names the digest of its taught rows and that of its answers to the golden rows. This module
 computes both from the release and from what `device_agent enrolled --json` prints. It shares the choice of the rows
-that take part with the device (`device_agent.shared.joined`), and nothing of the search.
+that take part with the device (`device_agent.shared.enrolment.joined`), and nothing of the search.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.shared.enrolled import LocalRow
+from device_agent.shared.enrolment.enrolled import LocalRow
+from device_agent.shared.enrolment.joined import Joined, contained, join, labels_digest
 from device_agent.shared.golden.golden_set import Golden
-from device_agent.shared.joined import Joined, contained, join, labels_digest
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.reports import TaughtCheck
 from knnkit.model.reference.classifier import Reference

@@ -44,6 +44,41 @@ _CALIBRATION_WORK = 4_000_000_000
 
 
 @dataclass(frozen=True)
+class Options:
+    """What a model is built with, besides its classifier and its rows; each has a default.
+
+    Attributes:
+        margin: relative distance within which neighbours are near-tied.
+        seed: for the calibration sample.
+        inputs: digest of the build's inputs, stored in knn.json.
+        measure: evaluates the reference; the result is stored in knn.json.
+        table: how the rows were made from raw columns; stored in knn.json.
+        input: the stages that made the rows; stored in knn.json.
+        training: where the training rows come from; None: they are all rows of their source.
+        golden: where the golden rows come from.
+        spare: training rows that `reduced` left out; calibration uses them, too.
+        reduced: how training rows were chosen; stored in knn.json.
+        groups: the recording of each training row. Calibration ignores neighbours of the same recording: they are too
+            similar.
+    """
+
+    margin: float = 1e-5
+    seed: int = 0
+    inputs: str = ""
+    measure: Measure | None = None
+    table: model_info.Table | None = None
+    input: input_info.Input | None = None
+    training: Origins | None = None
+    golden: Origins = _UNKNOWN
+    spare: Dataset | None = None
+    reduced: model_info.Reduced | None = None
+    groups: NDArray[Any] | None = None
+
+
+_DEFAULTS = Options()
+
+
+@dataclass(frozen=True)
 class BuiltModel:
     """A model file, with the reference that makes its golden set.
 
@@ -61,17 +96,7 @@ class BuiltModel:
 
 
 def build_model(
-    spec: KnnSpec,
-    training: Dataset,
-    held_out: Dataset | None = None,
-    *,
-    margin: float = 1e-5,
-    seed: int = 0,
-    inputs: str = "",
-    measure: Measure | None = None,
-    table: model_info.Table | None = None,
-    input: input_info.Input | None = None,
-    golden: Origins = _UNKNOWN,
+    spec: KnnSpec, training: Dataset, held_out: Dataset | None = None, options: Options = _DEFAULTS
 ) -> BuiltModel:
     """Builds the classifier `spec` over the rows of `training`.
 
@@ -79,13 +104,7 @@ def build_model(
         spec: parameters of the classifier.
         training: the rows that become neighbours.
         held_out: rows to measure the acceptance rate of `reject` on.
-        margin: relative distance within which neighbours are near-tied.
-        seed: for the calibration sample.
-        inputs: digest of the build's inputs, stored in knn.json.
-        measure: evaluates the reference; the result is stored in knn.json.
-        table: how the rows were made from raw columns; stored in knn.json.
-        input: the stages that made the rows; stored in knn.json.
-        golden: where the golden rows come from.
+        options: `training` and `groups` of these are taken from the rows.
 
     Raises:
         DataError: k is larger than the number of rows, or an id is not plain text.
@@ -93,34 +112,15 @@ def build_model(
     """
     _require_rows(spec.k, len(training.rows), training.source)
     enrolment = enrol(training, fit_scaler(training.rows, spec.scale), spec.metric)
-    groups = training.beside if input is not None and input.window is not None else None
-    how: dict[str, Any] = {"margin": margin, "seed": seed, "inputs": inputs, "measure": measure, "golden": golden}
-    how |= {"table": table, "input": input, "groups": groups, "training": origins_of(training)}
-    return build_enrolled(spec, enrolment, held_out, **how)
+    groups = training.beside if options.input is not None and options.input.window is not None else None
+    return build_enrolled(spec, enrolment, held_out, replace(options, groups=groups, training=origins_of(training)))
 
 
 @needs_build_extra()
 def build_enrolled(
-    spec: KnnSpec,
-    enrolment: Enrolment,
-    held_out: Dataset | None = None,
-    *,
-    margin: float = 1e-5,
-    seed: int = 0,
-    inputs: str = "",
-    measure: Measure | None = None,
-    table: model_info.Table | None = None,
-    input: input_info.Input | None = None,
-    training: Origins | None = None,
-    golden: Origins = _UNKNOWN,
-    spare: Dataset | None = None,
-    reduced: model_info.Reduced | None = None,
-    groups: NDArray[Any] | None = None,
+    spec: KnnSpec, enrolment: Enrolment, held_out: Dataset | None = None, options: Options = _DEFAULTS
 ) -> BuiltModel:
     """Builds the classifier `spec` over enrolled rows; records `spec.scale`, but does not apply it.
-
-    `training` states where the rows come from; default: they are all rows of their source. `spare` are training rows
-    that `reduced` left out; calibration uses them, too. `groups` has the recording of each row (`make_reference`).
 
     Raises:
         DataError: k is larger than the number of rows.
@@ -130,10 +130,10 @@ def build_enrolled(
     if spec.enrol is not None and enrolment.targets is not None:
         what = "with several labels" if enrolment.target_classes else "of a regression"
         raise BuildError(f"enrol: a device cannot be taught rows {what}", hint="leave enrol out")
-    reference = make_reference(spec, enrolment, held_out, margin=margin, seed=seed, spare=spare, groups=groups)
-    measured = None if measure is None else measure(reference, enrolment.classes)
+    reference = make_reference(spec, enrolment, held_out, options)
+    measured = None if options.measure is None else options.measure(reference, enrolment.classes)
     targets = targets_of(enrolment) if measured is None else measured
-    sets = _label_sets(spec, reference, enrolment, held_out, seed, spare)
+    sets = _label_sets(spec, reference, enrolment, held_out, options)
     model = make_module(enrolment, reference)
     from knnkit.model.tflite import metadata
     from knnkit.model.tflite.convert import convert
@@ -153,7 +153,7 @@ def build_enrolled(
         fingerprint=enrolment.fingerprint,
         minimum_runtime=minimum_runtime(tree, OLDEST_RUNTIME),
         versions=_versions(),
-        inputs=inputs,
+        inputs=options.inputs,
         reject=reference.reject,
         quantized=model.batch_rows(constants.QUANTIZED) if model.search.quantized else None,
         cells=model.batch_rows(constants.CELLS) if model.search.cells else None,
@@ -161,20 +161,21 @@ def build_enrolled(
         evaluation=measured if isinstance(measured, model_info.Evaluation) else None,
         lattice=model.search.lattice.step if model.search.lattice else None,
         label_sets=sets or None,
-        reduced=reduced,
+        reduced=options.reduced,
         near=model.near,
         origin=None if origin is None else tuple(origin.tolist()),
-        table=table,
+        table=options.table,
         ignore_extra=spec.ignore_extra,
         keep=spec.keep,
-        input=input,
+        input=options.input,
         targets=targets if isinstance(targets, model_info.Targets) else None,
         enrol=spec.enrol,
     )
     require_keepable(info)
     info = replace(info, schema=lowest_schema(info))
+    origins = pack(options.training or Origins(Path(enrolment.source).name), options.golden)
     return BuiltModel(
-        metadata.pack(tree, model, info, pack(training or Origins(Path(enrolment.source).name), golden)),
+        metadata.pack(tree, model, info, origins),
         info,
         reference,
         _warnings(enrolment),
@@ -206,33 +207,23 @@ def targets_of(enrolment: Enrolment | Dataset) -> model_info.Targets | None:
 
 
 def make_reference(
-    spec: KnnSpec,
-    enrolment: Enrolment,
-    held_out: Dataset | None = None,
-    *,
-    margin: float = 1e-5,
-    seed: int = 0,
-    spare: Dataset | None = None,
-    groups: NDArray[Any] | None = None,
+    spec: KnnSpec, enrolment: Enrolment, held_out: Dataset | None = None, options: Options = _DEFAULTS
 ) -> Reference:
     """Returns the float64 classifier `spec` over enrolled rows, calibrated where it rejects.
-
-    `groups` has the recording of each row. Calibration ignores neighbours of the same recording: they are too similar.
 
     Raises:
         DataError: k is larger than the number of rows.
         BuildError: too few rows to calibrate `reject` on.
     """
     _require_rows(spec.k, len(enrolment), enrolment.source)
-    classes = len(enrolment.classes)
-    space, enrolled, codes = enrolment.space, enrolment.enrolled, enrolment.codes
-    how = spec.k, spec.weights
-    own: dict[str, Any] = {"targets": enrolment.targets, "counts": tuple(map(len, enrolment.target_classes))}
-    reference = Reference(space, enrolled, codes, classes, *how, margin=margin, groups=groups, **own)
-    if groups is not None and (spec.reject is not None or spec.label_sets):
-        _require_others(groups, spec.k)
+    rows = enrolment.space, enrolment.enrolled, enrolment.codes, len(enrolment.classes)
+    how: dict[str, Any] = {"margin": options.margin, "targets": enrolment.targets, "groups": options.groups}
+    how["counts"] = tuple(map(len, enrolment.target_classes))
+    reference = Reference(*rows, spec.k, spec.weights, **how)
+    if options.groups is not None and (spec.reject is not None or spec.label_sets):
+        _require_others(options.groups, spec.k)
     if spec.reject is not None:
-        reference.reject = _calibrate(spec, reference, enrolment.classes, held_out, seed, spare)
+        reference.reject = _calibrate(spec, reference, enrolment.classes, held_out, options)
     return reference
 
 
@@ -268,16 +259,15 @@ def _calibrate(
     reference: Reference,
     classes: tuple[int | str, ...],
     held_out: Dataset | None,
-    seed: int,
-    spare: Dataset | None,
+    options: Options,
 ) -> model_info.Reject:
-    label, kth = calibration_rows(reference, seed, spare)
+    label, kth = calibration_rows(reference, options.seed, options.spare)
     reject = calibrate(spec.shares[DEFAULT], label, kth, reference.n_classes, own_shares(spec, classes))
     own = {name: share for name, share in spec.shares.items() if name != DEFAULT}
     reject = replace(reject, by_class=own or None)
     if held_out is None:
         return reject
-    rows = held_out.rows[np.random.default_rng(seed).permutation(len(held_out.rows))[: most_calibrated(reference)]]
+    rows = _drawn(held_out, reference, options.seed).rows
     answers = reference.answer(rows)
     accepted = answers.distances[:, spec.k - 1] <= np.array(reject.thresholds)[answers.label]
     return replace(reject, measured=float(accepted.mean()), measured_rows=len(rows))
@@ -288,21 +278,25 @@ def _label_sets(
     reference: Reference,
     enrolment: Enrolment,
     held_out: Dataset | None,
-    seed: int,
-    spare: Dataset | None,
+    options: Options,
 ) -> tuple[model_info.LabelSets, ...]:
     if not spec.label_sets:
         return ()
     if spec.k >= len(enrolment):
         raise BuildError(f"label_sets needs more training rows than k = {spec.k}", hint="lower k, or leave it out")
-    most = most_calibrated(reference)
+    spare = options.spare
     left = None if spare is None else (spare.rows, codes_of(enrolment.classes, spare.labels))
-    sets = calibrate_sets(reference, spec.label_sets, most, seed, left)
+    sets = calibrate_sets(reference, spec.label_sets, most_calibrated(reference), options.seed, left)
     if held_out is None:
         return sets
-    rows = held_out.take(np.random.default_rng(seed).permutation(len(held_out.rows))[:most])
+    rows = _drawn(held_out, reference, options.seed)
     answers, truth = reference.answer(rows.rows), codes_of(enrolment.classes, rows.labels)
     return tuple(check_sets(each, reference, answers, truth) for each in sets)
+
+
+def _drawn(held_out: Dataset, reference: Reference, seed: int) -> Dataset:
+    """Returns held-out rows to measure `reject` and label sets with, not more than that is worth the time."""
+    return held_out.take(np.random.default_rng(seed).permutation(len(held_out.rows))[: most_calibrated(reference)])
 
 
 def calibration_rows(

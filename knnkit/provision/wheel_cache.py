@@ -158,7 +158,7 @@ def _python_fits(python: str, abi: str, recipe: Recipe) -> bool:
         return python in (f"py{major}", f"py{major}{minor}", f"cp{major}{minor}")
     if abi == f"abi{major}":
         found = re.fullmatch(rf"cp{major}(\d+)", python)
-        return bool(found) and int(found[1]) <= minor  # type: ignore[index]
+        return found is not None and int(found[1]) <= minor
     return python == abi == f"cp{major}{minor}"
 
 

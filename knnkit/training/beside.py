@@ -6,15 +6,14 @@ training file.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from device_agent.shared.features.coder import collapse
-from device_agent.shared.features.parsers import TableJsonParser
-from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.raw_rows import cells_of, features_of
 from knnkit.data.collected import Cell
 from knnkit.model.stored import StoredModel
 
@@ -42,21 +41,16 @@ def neighbours(model: StoredModel, cells: Sequence[Cell]) -> tuple[Beside, ...]:
     return tuple(_beside(model, index, distance) for index, distance in list(nearest)[:MOST] if index >= 0)
 
 
-def _features(model: StoredModel, cells: Sequence[Cell]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None:
+def _features(model: StoredModel, cells: Sequence[Cell]) -> NDArray[Any] | None:
     """Returns the (1, n_features) features of a raw row; None if the row does not fit the model."""
     try:
-        if model.info.table is None:
-            rows = np.array([cells], np.float64)
-        else:
-            rows = TableJsonParser(model.info).parse(json.dumps(cells).encode() + b"\n").rows.astype(np.float64)
-    except (BadInput, TypeError, ValueError):
+        rows = features_of(model.info, [cells])
+    except (TypeError, ValueError):
         return None
-    good = rows.shape == (1, model.info.n_features) and bool(np.isfinite(rows).all())
-    return rows if good else None
+    return rows if np.isfinite(rows).all() else None
 
 
 def _beside(model: StoredModel, index: int, distance: float) -> Beside:
     features, origins = model.training_row(index), model.training
-    cells = features if model.info.table is None else tuple(collapse(model.info.table.columns, features))
     name = (origins.id(index) or f"row {origins.row(index)}") if origins else f"row {index}"
-    return Beside(model.labels[model.reference.classes[index]], distance, name, cells)
+    return Beside(model.labels[model.reference.classes[index]], distance, name, tuple(cells_of(model.info, features)))

@@ -46,7 +46,7 @@ class Labelling:
 
     @property
     def waiting(self) -> int:
-        """How many rows have no label."""
+        """The number of rows without a label."""
         return len(self._waiting)
 
     @property

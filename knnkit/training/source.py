@@ -27,7 +27,7 @@ from knnkit.data.dataset import Dataset
 from knnkit.errors import BuildError, DataError
 from knnkit.evaluation import faults
 from knnkit.evaluation.measure import affordable, compare_with_estimator, measure, measure_errors
-from knnkit.model.build import BuiltModel, build_enrolled, build_model, origins_of, targets_of
+from knnkit.model.build import BuiltModel, Options, build_enrolled, build_model, origins_of, targets_of
 from knnkit.model.conformal import short_sets
 from knnkit.model.golden import MAX_ROWS, draw_rows, long_check, make_golden
 from knnkit.model.reference.classifier import Reference
@@ -120,16 +120,16 @@ class Material:
             MissingDependency: a package of `knnkit[build]` is not installed.
         """
         before = None if self.whole is None else self.whole._without_sets().build(Gates(gates.margin), seed=seed)
-        how: dict[str, Any] = {"margin": gates.margin, "seed": seed, "inputs": inputs, "measure": self._measure}
-        how |= {"table": self.table, "input": input_of(self.window, self.embedder)}
         limit = min(golden_rows or MAX_ROWS, self._most_golden)
-        how["golden"] = origins_of(draw_rows(self.held_out, self.training, seed=seed, limit=limit))
+        drawn = draw_rows(self.held_out, self.training, seed=seed, limit=limit)
+        how = Options(gates.margin, seed, inputs, self._measure, self.table, input_of(self.window, self.embedder))
+        how = replace(how, golden=origins_of(drawn), spare=self.spare, reduced=self._reduced(before))
         if self.imported is None and before is None:
-            model = build_model(self.spec, self.training, self.held_out, **how)
+            model = build_model(self.spec, self.training, self.held_out, how)
         else:
             known = origins_of(self.training) if self.imported is None else Origins(Path(self.training.source).name)
-            how |= {"spare": self.spare, "reduced": self._reduced(before), "training": known}
-            model = build_enrolled(self.spec, self.enrol(self.spec.scale, self.spec.metric), self.held_out, **how)
+            enrolment = self.enrol(self.spec.scale, self.spec.metric)
+            model = build_enrolled(self.spec, enrolment, self.held_out, replace(how, training=known))
         golden = make_golden(model, self.held_out, self.training, seed=seed, limit=limit, raw=self._raw_lines)
         from knnkit.model.selfcheck import self_check  # TensorFlow
 

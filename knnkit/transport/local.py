@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from knnkit.errors import DeviceFailed, KnnkitError
 from knnkit.transport.base import MAX_COMPLAINT, MAX_OUTPUT, Completed, Progress, no_end
@@ -46,7 +46,7 @@ class LocalTransport:
         ends = Ends(source, sink)
         moved = time.monotonic()
 
-        def pour(stdin: BinaryIO) -> None:
+        def pour(stdin: IO[bytes]) -> None:
             nonlocal moved
             while chunk := ends.read(_CHUNK):
                 stdin.write(chunk)
@@ -109,14 +109,14 @@ class _Process:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._child.pid, signal.SIGKILL)
 
-    def feed(self, pour: Callable[[BinaryIO], object]) -> None:
+    def feed(self, pour: Callable[[IO[bytes]], object]) -> None:
         stdin = self._child.stdin
         assert stdin is not None
 
         def work() -> None:
             with contextlib.suppress(BrokenPipeError, ValueError):
                 try:
-                    pour(stdin)  # type: ignore[arg-type]
+                    pour(stdin)
                 finally:
                     stdin.close()
 
@@ -125,16 +125,18 @@ class _Process:
     def drain(self, take: Callable[[bytes], None]) -> None:
         self._read(self._child.stdout, take)
 
-    def _read(self, stream: object, take: Callable[[bytes], None]) -> None:
+    def _read(self, stream: IO[bytes] | None, take: Callable[[bytes], None]) -> None:
+        assert stream is not None
+
         def work() -> None:
             try:
-                while chunk := stream.read1(_CHUNK):  # type: ignore[attr-defined]
+                while chunk := os.read(stream.fileno(), _CHUNK):
                     take(chunk)
             except (OSError, ValueError, Capped.Full, KnnkitError) as error:
                 self._broken.append(error)
                 self.kill()
             finally:
-                stream.close()  # type: ignore[attr-defined]
+                stream.close()
 
         self._threads.append(threading.Thread(target=work, daemon=True))
         self._threads[-1].start()

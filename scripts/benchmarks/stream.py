@@ -53,13 +53,13 @@ for name in sys.stdin:
 AGENT_WHOLE = """
 import sys, time
 from pathlib import Path
-from device_agent.serving import batch, load, writers
+from device_agent.serving import batch, columns, load
 from device_agent.store.store import Store
 store = Store(Path(sys.argv[1]))
 loaded = load.load_kept(store, load.answering(store).release)
 for name in sys.stdin:
     start = time.perf_counter()
-    batch.classify_by(loaded, batch.Request(name.strip(), sys.argv[2], "csv", None, writers.Columns()))
+    batch.classify_by(loaded, batch.Request(name.strip(), sys.argv[2], "csv", None, columns.Columns()))
     print(time.perf_counter() - start, flush=True)
 """
 

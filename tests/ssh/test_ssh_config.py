@@ -6,6 +6,7 @@ import os
 import pwd
 import re
 import shlex
+import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -371,12 +372,20 @@ def test_behind_a_jump_host_each_hint_leads_to_the_next(
         ]
 
 
-def test_trust_writes_the_file_that_ssh_reads(server: sshd.Sshd, no_ssh_config: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("hashed", ["yes", "no"])
+def test_trust_writes_the_file_that_ssh_reads(
+    hashed: str, server: sshd.Sshd, no_ssh_config: Path, tmp_path: Path
+) -> None:
     no_ssh_config.write_text(
-        f"GlobalKnownHostsFile none\nUserKnownHostsFile {tmp_path}/kh/%k\n"
+        f"GlobalKnownHostsFile none\nUserKnownHostsFile {tmp_path}/kh/%k\nHashKnownHosts {hashed}\n"
         f"Host board\n HostName {server.host}\n Port {server.port}\n"
     )
     to = Address("board", server.user, identity=str(server.identity), config=str(no_ssh_config))
     enrol_host(Target("board", to), agree=lambda *_: True, timeout=10)
-    assert [path.name for path in (tmp_path / "kh").iterdir()] == ["board"]
+    (path,) = (tmp_path / "kh").iterdir()
+    assert path.name == "board"
     SshTransport.connect("board", replace(to), timeout=10).close()
+    assert (server.host in path.read_text()) == (hashed == "no")
+    name = f"[{server.host}]:{server.port}"
+    found = subprocess.run(["ssh-keygen", "-F", name, "-f", path], check=True, capture_output=True, text=True).stdout
+    assert f"Host {name} found" in found, "OpenSSH finds the name, plain or hashed"

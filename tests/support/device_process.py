@@ -75,7 +75,7 @@ def _receive(stream: Any) -> Any:
 
 def _with_taught(signed: Any, rows: np.ndarray, labels: list[Any]) -> Any:
     from device_agent.enrolment.joined import JoinedKNN
-    from device_agent.shared import enrolled, joined
+    from device_agent.shared.enrolment import enrolled, joined
     from device_agent.shared.protocol.model_info import Enrol
     from device_agent.shared.protocol.record import replace
 

@@ -33,7 +33,7 @@ from device_agent.shared.golden.judge import judge
 from device_agent.shared.protocol import constants, model_info
 from knnkit.data.dataset import dataset
 from knnkit.errors import BuildError, DataError
-from knnkit.model.build import BuiltModel, build_model
+from knnkit.model.build import BuiltModel, Options, build_model
 from knnkit.model.golden import make_golden
 from knnkit.model.index import grid, int8
 from knnkit.model.reference.spec import KnnSpec
@@ -62,7 +62,7 @@ class Problem:
         """Returns the model, as `knnkit build` or an import makes it."""
         if self.maps is None:
             spec = KnnSpec("wild", self.k, self.metric, self.weights, self.scale, self.reject)
-            return build_model(spec, dataset(self.rows, self.labels), margin=MARGIN)
+            return build_model(spec, dataset(self.rows, self.labels), None, Options(MARGIN))
         classifier = KNeighborsClassifier(self.k, metric=self.metric, weights=self.weights)
         estimator = Pipeline([*self.maps.steps, ("knn", classifier)]).fit(self.rows, self.labels)
         return knnkit.from_sklearn(estimator, name="wild", reject=self.reject).build(margin=MARGIN)

@@ -10,34 +10,36 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from device_agent.shared.embedding.audio import read_pcm
 from device_agent.shared.embedding.chain import Chain
 from device_agent.shared.embedding.decode import FILE_KEY, KEY, PCM_KEY, from_base64, from_json
-from device_agent.shared.golden.golden_set import Golden
-from device_agent.shared.protocol.errors import BadInput, ModelUnusable
+from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
-from device_agent.shared.protocol.record import replace
 from device_agent.shared.queries import default_names, row_type
 from device_agent.shared.tabular.csv_reader import CsvParser
-from device_agent.shared.tabular.reader import Line, Parsed, line_by_line
+from device_agent.shared.tabular.reader import Line, Parsed, Parser, line_by_line
 
 
-class InputJsonParser:
+class InputJsonParser(Parser):
     """Parses JSON lines: each is base64 of a file, an array, or an object with one of these as its key `input`.
 
     Args:
-        info: knn.json of the model.
-        chain: its loaded stages.
+        chain: the loaded stages.
+        dtype: of the rows.
         keep: further keys of the object whose values are returned with each row.
     """
 
-    def __init__(self, info: KnnInfo, chain: Chain, *, keep: Sequence[str] = ()) -> None:
-        self.header: bool | None = False
-        self.line = 0
-        self.dtype = row_type(info.origin)
-        self.chain, self._keep = chain, keep
+    header = False
+
+    def __init__(self, chain: Chain, dtype: type[np.floating[Any]] = np.float32, *, keep: Sequence[str] = ()) -> None:
+        super().__init__((), dtype, keep=keep)
+        self.chain = chain
+
+    def follow(self, info: KnnInfo, chain: Chain | None) -> None:
+        """Goes on with the stages of another model."""
+        super().follow(info, chain)
+        self.chain = chain or self.chain
 
     def parse(self, block: bytes) -> Parsed:
         """Parses a block that ends with a newline, and embeds its inputs."""
@@ -77,15 +79,23 @@ class InputCsvParser(CsvParser):
         BadInput: the model takes files or arrays of any shape.
     """
 
-    def __init__(self, info: KnnInfo, chain: Chain, *, ignore_extra: bool = False, keep: Sequence[str] = ()) -> None:
-        self.chain = chain
+    def __init__(
+        self,
+        chain: Chain,
+        dtype: type[np.floating[Any]] = np.float32,
+        *,
+        ignore_extra: bool = False,
+        keep: Sequence[str] = (),
+    ) -> None:
+        self.chain, self._dtype_of_rows = chain, dtype
         size = chain.input.width
         if size is None:
             raise BadInput("the model takes files or arrays, not rows of CSV", hint="--format jsonl, or NPY")
-        names = chain.input.columns or default_names(size)
-        raw = replace(info, feature_names=names, n_features=size, origin=None, table=None)
-        super().__init__(raw, ignore_extra=ignore_extra, keep=keep)
-        self._dtype_of_rows = row_type(info.origin)
+        super().__init__(chain.input.columns or default_names(size), ignore_extra=ignore_extra, keep=keep)
+
+    def follow(self, info: KnnInfo, chain: Chain | None) -> None:
+        """Goes on with the stages of another model."""
+        self.chain, self._dtype_of_rows = chain or self.chain, row_type(info.origin)
 
     def parse(self, block: bytes) -> Parsed:
         """Parses a block that ends with a newline, and embeds its rows.
@@ -108,16 +118,3 @@ class InputCsvParser(CsvParser):
         lines = [parsed.lines[number] for number in good]
         made = np.array(rows, self._dtype_of_rows) if rows else parsed.rows[:0]
         return Parsed(made, parsed.count, errors, parsed.hint, kept, lines)
-
-
-def golden_rows(golden: Golden, info: KnnInfo, chain: Chain) -> NDArray[Any]:
-    """Returns the (n, n_features) rows that these stages make of the raw golden inputs.
-
-    Raises:
-        ModelUnusable: there are no raw inputs, or one cannot be read.
-    """
-    parsed = InputJsonParser(info, chain).parse(golden.raw)
-    if parsed.errors or parsed.rows.shape != golden.rows.shape:
-        wrong = next(iter(parsed.errors.values()), (0, f"{len(parsed.rows)} inputs for {len(golden.rows)} answers"))
-        raise ModelUnusable(f"golden.npz does not fit the model's stages: {wrong[1]}", hint="build the release again")
-    return parsed.rows

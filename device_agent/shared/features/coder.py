@@ -109,6 +109,7 @@ class Coder:
         filled: column -> number of its missing cells that were filled.
         unknown: column -> number of its categories that the table does not list.
         last: of the last good row, the numbers of its missing cells and of its unknown categories.
+        transforms: of the table; None if it has none.
     """
 
     def __init__(self, table: Table, dtype: type[np.floating[Any]] = np.float32) -> None:
@@ -123,7 +124,7 @@ class Coder:
 
     def use(self, table: Table, dtype: type[np.floating[Any]]) -> None:
         """Continues with the table of another release, which has the same columns; keeps the counts."""
-        self._table, self._dtype, self._transforms = table, dtype, transforms_of(table)
+        self._table, self._dtype, self.transforms = table, dtype, transforms_of(table)
         self._codes = [{text: float(place) for place, text in enumerate(c.categories)} for c in table.columns]
 
     @property
@@ -258,7 +259,7 @@ class Coder:
         if not len(rows):
             return rows
         features = expand(self._table.columns, rows)
-        if self._transforms is None:
+        if self.transforms is None:
             return features
         with np.errstate(over="ignore"):
-            return self._transforms(features).astype(self._dtype)
+            return self.transforms(features).astype(self._dtype)

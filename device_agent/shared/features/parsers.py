@@ -6,7 +6,7 @@ They follow the rules of the plain parsers for headers, separators and lines. Lo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,13 @@ from device_agent.shared.features.coder import NONE, Coder
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo, Table
 from device_agent.shared.protocol.record import replace
-from device_agent.shared.queries import cell_type, row_type
+from device_agent.shared.queries import row_type
 from device_agent.shared.tabular.csv_reader import BadCell, Columns, CsvParser
 from device_agent.shared.tabular.json_reader import JsonParser
-from device_agent.shared.tabular.reader import Counts, Line, Parsed, without_row
+from device_agent.shared.tabular.reader import Counts, Line, Parsed, Parser, without_row
+
+if TYPE_CHECKING:
+    from device_agent.shared.embedding.chain import Chain
 
 #: Takes, once for each column, the line about what is filled or ignored in it.
 Tell = Callable[[str], None]
@@ -29,35 +32,35 @@ def _say_nothing(_: str) -> None:
     pass
 
 
-def _finished(parsed: Parsed, coder: Coder, tell: Tell, kept: int) -> Parsed:
-    """Returns the features of parsed lines. `kept` is the number of their kept columns; if it is less, adds counts."""
-    for said in coder.take_news():
-        tell(said)
-    counts = [[NONE] * len(parsed.rows)] if len(parsed.kept) < kept else []
-    parsed = replace(parsed, rows=coder.expand(parsed.rows), kept=[*parsed.kept, *counts])
-    for place in reversed(np.flatnonzero(~np.isfinite(parsed.rows).all(axis=1)).tolist() if len(parsed.rows) else ()):
-        parsed = without_row(parsed, place, "the model's pipeline turns it into NaN or infinity in float32")
-    return parsed
+class _TableParser(Parser):
+    """What the parsers of CSV and JSON share: `Parsed.rows` are the features that the table makes of the cells.
 
+    Args:
+        table: of the model.
+        dtype: of the features.
+        ignore_extra: as `Parser`.
+        keep: as `Parser`.
+        tell: is called once for each column with cells that are filled or ignored.
 
-def _raw(info: KnnInfo, coder: Coder) -> KnnInfo:
-    return replace(info, feature_names=coder.names, n_features=len(coder.names))
-
-
-class TableCsvParser(CsvParser):
-    """CSV lines of raw columns; `Parsed.rows` are the model's features.
-
-    If it is `counted`, the last kept column has `Coder.last` of each row.
+    Attributes:
+        counted: whether the last kept column has `Coder.last` of each row.
     """
 
     counted = False
 
     def __init__(
-        self, info: KnnInfo, *, ignore_extra: bool = False, keep: Sequence[str] = (), tell: Tell = _say_nothing
+        self,
+        table: Table,
+        dtype: type[np.floating[Any]] = np.float32,
+        *,
+        ignore_extra: bool = False,
+        keep: Sequence[str] = (),
+        tell: Tell = _say_nothing,
     ) -> None:
-        self.coder, self._tell = coder_of(info), tell
-        super().__init__(_raw(info, self.coder), ignore_extra=ignore_extra, keep=keep)
-        self.dtype = cell_type(info)
+        self.coder, self._tell = Coder(table, dtype), tell
+        self._plain = all(map(self.coder.is_number, range(len(self.coder.names))))
+        cells = np.float64 if table.transforms else dtype
+        super().__init__(self.coder.names, cells, ignore_extra=ignore_extra, keep=keep)
 
     def parse(self, block: bytes) -> Parsed:
         """Parses a block that ends with a newline.
@@ -65,46 +68,41 @@ class TableCsvParser(CsvParser):
         Raises:
             BadInput: the header does not fit the model.
         """
-        return _finished(super().parse(block), self.coder, self._tell, len(self._keep) + self.counted)
-
-    def take_counts(self) -> Counts:
-        """Returns the counts since the last call."""
-        return (*self.coder.take_counts(), self.left_out.take())
+        parsed = super().parse(block)
+        for said in self.coder.take_news():
+            self._tell(said)
+        counts = [[NONE] * len(parsed.rows)] if len(parsed.kept) < len(self._keep) + self.counted else []
+        parsed = replace(parsed, rows=self.coder.expand(parsed.rows), kept=[*parsed.kept, *counts])
+        if self.coder.transforms is None or not len(parsed.rows):
+            return parsed
+        for place in reversed(np.flatnonzero(~np.isfinite(parsed.rows).all(axis=1)).tolist()):
+            parsed = without_row(parsed, place, "the model's pipeline turns it into NaN or infinity in float32")
+        return parsed
 
     def _parse_line(self, line: bytes) -> Line:
         self.coder.last = NONE
         numbers, kept = super()._parse_line(line)
         return numbers, [*kept, self.coder.last] if self.counted else kept
+
+    def take_counts(self) -> Counts:
+        """Returns the counts since the last call."""
+        return (*self.coder.take_counts(), self.left_out.take())
+
+    def follow(self, info: KnnInfo, chain: Chain | None) -> None:
+        """Goes on with the table of another model; keeps the counts."""
+        super().follow(info, chain)
+        self.coder.use(info.table or Table(()), row_type(info.origin))
+
+
+class TableCsvParser(_TableParser, CsvParser):
+    """CSV lines of raw columns."""
 
     def _make_columns(self, separator: str, count: int, numbers: Sequence[int]) -> Columns:
         return Cells(separator, count, numbers, self.coder, self._kept)
 
 
-class TableJsonParser(JsonParser):
-    """JSON lines of raw columns; a key that is not there is a missing cell. `counted` is as in `TableCsvParser`."""
-
-    counted = False
-
-    def __init__(
-        self, info: KnnInfo, *, ignore_extra: bool = False, keep: Sequence[str] = (), tell: Tell = _say_nothing
-    ) -> None:
-        self.coder, self._tell = coder_of(info), tell
-        self._plain = all(map(self.coder.is_number, range(len(self.coder.names))))
-        super().__init__(_raw(info, self.coder), ignore_extra=ignore_extra, keep=keep)
-        self.dtype = cell_type(info)
-
-    def parse(self, block: bytes) -> Parsed:
-        """Parses a block that ends with a newline."""
-        return _finished(super().parse(block), self.coder, self._tell, len(self._keep) + self.counted)
-
-    def take_counts(self) -> Counts:
-        """Returns the counts since the last call."""
-        return (*self.coder.take_counts(), self.left_out.take())
-
-    def _parse_line(self, line: bytes) -> Line:
-        self.coder.last = NONE
-        numbers, kept = super()._parse_line(line)
-        return numbers, [*kept, self.coder.last] if self.counted else kept
+class TableJsonParser(_TableParser, JsonParser):
+    """JSON lines of raw columns; a key that is not there is a missing cell."""
 
     def _parse_plain(self, block: bytes) -> NDArray[Any] | None:
         return super()._parse_plain(block) if self._plain else None
@@ -127,11 +125,6 @@ class TableJsonParser(JsonParser):
         except BadCell as error:
             raise BadInput(f"value {index + 1} ({self._names[index]!r}): {error}", hint=error.hint) from None
         return super()._read_value(index, value) if found is None else found
-
-
-def coder_of(info: KnnInfo) -> Coder:
-    """Returns the coder of a model; one without a table has plain numbers."""
-    return Coder(info.table or Table(()), row_type(info.origin))
 
 
 def read_array(coder: Coder, rows: NDArray[Any]) -> NDArray[Any]:

@@ -16,17 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.queries import row_type
 from device_agent.shared.tabular import csv_dialect
 from device_agent.shared.tabular.csv_dialect import Decimals, fields_of, listed, text_of
 from device_agent.shared.tabular.fields import Layout
 from device_agent.shared.tabular.float_parser import TOO_LARGE, read_table
 from device_agent.shared.tabular.reader import (
-    Counts,
-    LeftOut,
     Line,
-    Numbers,
     Parsed,
+    Parser,
     line_by_line,
     more,
     plain_numbers,
@@ -157,32 +154,28 @@ def _because(cell: str, written: str) -> tuple[str, str]:
     return "", ""
 
 
-class CsvParser:
+class CsvParser(Parser):
     """Rows of numbers with commas, semicolons or tabs between them, with or without a header line.
 
     With a header, columns are matched by feature name, in any order. The first line that fits the model decides the
-    separator.
-
-    Args:
-        info: the model's knn.json, or the numbers of a line.
-        ignore_extra: whether to ignore columns that the model does not know; else they are an error.
-        keep: columns whose cells are returned with each row, as text; they need not be features.
+    separator. The cells of `keep` are text.
     """
 
-    def __init__(self, info: Numbers, *, ignore_extra: bool = False, keep: Sequence[str] = ()) -> None:
-        self.header: bool | None = None
-        self.line = 0
-        self.dtype = row_type(info.origin)
-        self._names = info.feature_names
-        self._keep = keep
-        self._places = {*info.feature_names, *keep}
-        self._ignore_extra = ignore_extra
-        self.left_out, self._extra = LeftOut(), list[str]()
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        dtype: type[np.floating[Any]] = np.float32,
+        *,
+        ignore_extra: bool = False,
+        keep: Sequence[str] = (),
+    ) -> None:
+        super().__init__(names, dtype, ignore_extra=ignore_extra, keep=keep)
+        self._extra = list[str]()
         self._separated = False
         # Without a header, only the features are known by their places.
         self._unknown = [name for name in keep if name not in self._names]
         self._kept = [self._names.index(name) for name in keep if name in self._names]
-        self._columns = self._make_columns(",", info.n_features, range(info.n_features))
+        self._columns = self._make_columns(",", len(names), range(len(names)))
 
     def _make_columns(self, separator: str, count: int, numbers: Sequence[int]) -> Columns:
         return Columns(separator, count, numbers, self._kept)
@@ -210,10 +203,6 @@ class CsvParser:
         if self._extra:
             self.left_out.note(self._extra, parsed.count)
         return parsed
-
-    def take_counts(self) -> Counts:
-        """Returns the counts since the last call."""
-        return {}, {}, self.left_out.take()
 
     # --- the header -----------------------------------------------------------------------------------------------
     def _take_header(self, block: bytes) -> bytes:

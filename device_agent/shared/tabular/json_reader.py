@@ -15,40 +15,15 @@ from typing import Any
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.queries import row_type
 from device_agent.shared.tabular.fields import Layout
 from device_agent.shared.tabular.float_parser import read_table
-from device_agent.shared.tabular.reader import (
-    Counts,
-    LeftOut,
-    Line,
-    Numbers,
-    Parsed,
-    checked,
-    line_by_line,
-    more,
-    plain_numbers,
-    short,
-)
+from device_agent.shared.tabular.reader import Line, Parsed, Parser, checked, line_by_line, more, plain_numbers, short
 
 
-class JsonParser:
-    """One JSON array, or one object with the feature names as keys, on each line.
+class JsonParser(Parser):
+    """One JSON array, or one object with the feature names as keys, on each line."""
 
-    Args:
-        info: knn.json of the model, or the numbers of a line.
-        ignore_extra: whether to ignore keys that the model does not know; else they are an error.
-        keep: keys whose values are returned with each row; they need not be features.
-    """
-
-    def __init__(self, info: Numbers, *, ignore_extra: bool = False, keep: Sequence[str] = ()) -> None:
-        self.header: bool | None = False
-        self.line = 0
-        self.dtype = row_type(info.origin)
-        self._names = info.feature_names
-        self._keep = keep
-        self._places = {*info.feature_names, *keep}
-        self._ignore_extra, self.left_out = ignore_extra, LeftOut()
+    header = False
 
     def parse(self, block: bytes) -> Parsed:
         """Parses a block that ends with a newline."""
@@ -57,10 +32,6 @@ class JsonParser:
             self.line += len(rows)
             return Parsed(rows, len(rows), lines=range(self.line - len(rows) + 1, self.line + 1))
         return line_by_line(self, block, self._parse_line)
-
-    def take_counts(self) -> Counts:
-        """Returns the counts since the last call."""
-        return {}, {}, self.left_out.take()
 
     def _parse_plain(self, block: bytes) -> NDArray[Any] | None:
         """Returns the rows of a block of flat arrays of plain finite numbers; None for any other block."""
@@ -103,7 +74,7 @@ class JsonParser:
         missing = [name for name in self._keep if name not in found]
         if missing:
             raise BadInput(f"the object has no key {missing[0]!r}{more(missing)} (--keep)")
-        return [_writable(found[name], name) for name in self._keep]  # type: ignore[call-overload]
+        return [_writable(found[name], name) for name in self._keep] if isinstance(found, dict) else []
 
     def _from_object(self, found: dict[str, Any]) -> list[Any]:
         missing = [name for name in self._names if name not in found]

@@ -1,20 +1,24 @@
-"""Result and line-by-line fallback of the CSV and JSON parsers."""
+"""Base class, result and fallback of the parsers of rows."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.queries import cell_type
 from device_agent.shared.tabular.float_parser import TOO_LARGE
 
 #: Most unknown columns that are counted by name.
 _MAX_NAMES = 100
+if TYPE_CHECKING:
+    from device_agent.shared.protocol.model_info import KnnInfo
+
 _NUMBER_BYTES = b"0123456789+-eE \t"
 
 
@@ -49,34 +53,62 @@ Counts = tuple[dict[str, int], dict[str, int], dict[str, int]]
 Line = tuple[list[float], Sequence[Any]]
 
 
-class Numbers(Protocol):
-    """The numbers of a line, as knn.json names them."""
+class Parser:
+    """Parses blocks of whole lines into rows.
 
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        """Names of the numbers."""
+    Args:
+        names: of the numbers of a line.
+        dtype: of the numbers, np.float32 or np.float64; may be changed between blocks.
+        ignore_extra: whether to ignore columns or keys that the model does not know; else they are an error.
+        keep: columns or keys whose values are returned with each row; they need not be features.
 
-    @property
-    def n_features(self) -> int:
-        """How many there are."""
-
-    @property
-    def origin(self) -> tuple[float, ...] | None:
-        """What is subtracted from them; None: nothing."""
-
-
-class Parser(Protocol):
-    """Parses blocks of whole lines into rows; keeps the header and the line number.
-
-    `dtype` is np.float32, or np.float64 for a model with an origin; it may be changed between blocks.
+    Attributes:
+        header: whether there is a header line; None until that is known.
+        line: number of the last line that was read.
+        left_out: counts the columns that the model does not know.
     """
 
-    header: bool | None
-    line: int
-    dtype: type[np.floating[Any]]
+    header: bool | None = None
+
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        dtype: type[np.floating[Any]] = np.float32,
+        *,
+        ignore_extra: bool = False,
+        keep: Sequence[str] = (),
+    ) -> None:
+        self.line, self.dtype = 0, dtype
+        self._names, self._keep, self._ignore_extra = names, keep, ignore_extra
+        self._places = {*names, *keep}
+        self.left_out = LeftOut()
 
     def parse(self, block: bytes) -> Parsed:
         """Parses a block that ends with a newline."""
+        raise NotImplementedError
+
+    def _parse_line(self, line: bytes) -> Line:
+        raise NotImplementedError
+
+    def take_counts(self) -> Counts:
+        """Returns the counts since the last call."""
+        return {}, {}, self.left_out.take()
+
+    def blocks(self, block: bytes) -> Iterator[bytes]:
+        """Yields a block in the parts to parse one after the other."""
+        yield block
+
+    def follow(self, info: KnnInfo, chain: Any) -> None:
+        """Reads by another model from now on, which has the same columns; `chain` has its stages, or is None."""
+        self.dtype = cell_type(info)
+
+    def describe_gaps(self) -> str:
+        """Returns the gaps that interrupted windows of samples; empty if there are none."""
+        return ""
+
+    def why_empty(self) -> str:
+        """Returns why the lines made no row."""
+        return "it has no rows"
 
 
 class LeftOut:

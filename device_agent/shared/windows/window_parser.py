@@ -22,6 +22,7 @@ from device_agent.shared.windows.cutter import Cutter, Gaps
 
 if TYPE_CHECKING:
     from device_agent.shared.embedding.chain import Chain
+    from device_agent.shared.protocol.model_info import KnnInfo
 
 #: Most bytes of the windows that one block of text may become.
 _MOST_BYTES = 1 << 23
@@ -42,22 +43,12 @@ class Cut:
     bad: Sequence[tuple[int, str]] = ()
 
 
-@record
-class _Samples:
-    """Describes samples to the parsers of plain rows."""
-
-    feature_names: tuple[str, ...]
-    n_features: int
-    origin: None = None
-
-
 class _Csv(CsvParser):
     """Samples as CSV lines; the column `recording` may be missing."""
 
     def __init__(self, names: tuple[str, ...], recording: str | None, ignore_extra: bool, keep: Sequence[str]) -> None:
         self._recording = [recording] if recording else []
-        shape = _Samples(names, len(names))
-        super().__init__(shape, ignore_extra=ignore_extra, keep=[*keep, *self._recording])
+        super().__init__(names, np.float64, ignore_extra=ignore_extra, keep=[*keep, *self._recording])
         self._unknown = [name for name in self._unknown if name not in self._recording]
 
     def _match(self, separator: str, names: list[str]) -> None:
@@ -69,7 +60,7 @@ class _Json(JsonParser):
     """Samples as JSON lines; the key `recording` may be missing."""
 
     def __init__(self, names: tuple[str, ...], recording: str | None, ignore_extra: bool, keep: Sequence[str]) -> None:
-        super().__init__(_Samples(names, len(names)), ignore_extra=ignore_extra, keep=keep)
+        super().__init__(names, np.float64, ignore_extra=ignore_extra, keep=keep)
         self._recording = [recording] if recording else []
         self._places.update(self._recording)
 
@@ -78,7 +69,7 @@ class _Json(JsonParser):
         return [*super()._kept(found), *values]
 
 
-class WindowParser:
+class WindowParser(Parser):
     """Parses lines of samples. `Parsed.rows` are the completed windows, `Parsed.lines` their last lines.
 
     Args:
@@ -86,25 +77,31 @@ class WindowParser:
         format: csv or jsonl.
         ignore_extra: whether to ignore columns that the model does not use.
         keep: further columns; a window has the values of its last sample.
-
-    Attributes:
         dtype: of the windows; samples are read and cut as float64.
         chain: the stages that turn windows into rows; None if windows are the rows.
+
+    Attributes:
         gaps: the gaps found so far.
     """
 
-    def __init__(self, window: Window, format: str, *, ignore_extra: bool = False, keep: Sequence[str] = ()) -> None:
-        self.dtype: type[np.floating[Any]] = np.float64
-        self.chain: Chain | None = None
-        self.header: bool | None = None
+    def __init__(
+        self,
+        window: Window,
+        format: str,
+        *,
+        ignore_extra: bool = False,
+        keep: Sequence[str] = (),
+        dtype: type[np.floating[Any]] = np.float64,
+        chain: Chain | None = None,
+    ) -> None:
+        self.dtype, self.chain = dtype, chain
         self._keep = tuple(keep)
         self._place_of_name = self._keep.index(window.recording) if window.recording in keep else len(keep)
         recording = None if window.recording in keep else window.recording
         made = _Csv if format == "csv" else _Json
         self._parser: Parser = made(window.numbers, recording, ignore_extra, self._keep)
-        self._parser.dtype = np.float64
         self.gaps = Gaps(window.gap)
-        self.follow(window)
+        self._begin(window)
 
     @property
     def line(self) -> int:
@@ -115,8 +112,15 @@ class WindowParser:
     def line(self, number: int) -> None:
         self._parser.line = number
 
-    def follow(self, window: Window) -> None:
-        """Starts again without samples, with the windows of another model that has the same columns."""
+    def follow(self, info: KnnInfo, chain: Chain | None) -> None:
+        """Goes on with the samples that are here if the other model has the same windows; else begins a new one."""
+        super().follow(info, chain)
+        self.chain = chain
+        if info.window is not None and info.window != self._window:
+            self._begin(info.window)
+
+    def _begin(self, window: Window) -> None:
+        """Starts without samples."""
         self._window, self._cutter = window, Cutter(window.rows, window.hop)
         self._per_block = max(1, _MOST_BYTES // (8 * window.size)) * window.hop
         self.gaps.limit = window.gap
@@ -172,8 +176,12 @@ class WindowParser:
                 yield cut
             before += len(wide)
 
+    def describe_gaps(self) -> str:
+        """Returns the gaps that interrupted windows."""
+        return self.gaps.describe()
+
     def why_empty(self) -> str:
-        """Returns the reason, as text, why the samples made no window."""
+        """Returns why the samples made no window."""
         said = self.gaps.describe()
         return f"no window of {self._window.rows} samples is complete" + (f": {said}" if said else "")
 

@@ -36,9 +36,9 @@ class Recorder:
         self._report = report_on(target, Outcome.SKIPPED, started=time.time())
         self._begun = time.monotonic()
 
-    def know(self, **values: object) -> None:
+    def know(self, **values: Any) -> None:
         """Sets fields of the report, by name."""
-        self._report = replace(self._report, **values)  # type: ignore[arg-type]
+        self._report = replace(self._report, **values)
 
     def tried(self) -> None:
         """Counts an attempt to connect."""

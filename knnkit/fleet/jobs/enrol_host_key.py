@@ -56,7 +56,8 @@ def enrol_host(
             hostkeys.load(where.known_hosts).check(where.key_name, where.key_port, key, where.typed)
         if not agree(name, key.kind, key.fingerprint):
             raise HostKeyError(f"{name}: its host key was not enrolled", reason="host-key-unknown")
-        hostkeys.enrol(path, where.key_name, where.key_port, key, replace=replace)
+        named = where.key_name, where.key_port
+        hostkeys.enrol(path, *named, key, replace=replace, hash_name=where.hash_names)
     return Enrolled(where.key_name, where.key_port, key.kind, key.fingerprint, str(path), same, not same)
 
 

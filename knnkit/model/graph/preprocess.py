@@ -88,7 +88,7 @@ def _subtract(z: Any, origin: Float64) -> Any:
 
 
 def _lost(numbers: int) -> np.float32:
-    """Returns the greatest length that underflow can remove from `numbers` values, both read and computed (8 each)."""
+    """Returns how much shorter underflow can make a vector of `numbers` values: at most 8 underflows in each."""
     return np.float32(8.0 * _UNDERFLOW * numbers)
 
 

@@ -13,7 +13,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def archive(files: Mapping[str, bytes]) -> bytes:
-    """Returns the archive of files by name."""
+    """Returns a zip archive of `files`, which maps names to contents."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as members:
         for name, data in files.items():

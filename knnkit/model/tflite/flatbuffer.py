@@ -121,18 +121,6 @@ def lay_out(model: Any, tables: Sequence[Table]) -> Laid:
     return Laid(bytes(out), tuple(starts), tuple(places))
 
 
-def buffer_places(data: bytes) -> list[tuple[int, int]]:
-    """Returns (offset, length) of the bytes of every buffer that is not empty."""
-    root = _u32(data, 0)
-    vector = _target(data, _field(data, root, _BUFFERS_FIELD))
-    found = []
-    for place in range(vector + 4, vector + 4 + 4 * _u32(data, vector), 4):
-        at = _field(data, _target(data, place), 0)
-        if at and _u32(data, _target(data, at)):
-            found.append((_target(data, at) + 4, _u32(data, _target(data, at))))
-    return found
-
-
 def _structure(model: Any) -> bytes:
     """Returns the packed model without the contents of its buffers, padded to the alignment."""
     kept = [(buffer, buffer.data) for buffer in model.buffers]

@@ -40,6 +40,7 @@ class Resolved:
     proxy: str | None = None  # a command that makes the connection; None: TCP
     certificates: tuple[str, ...] = ()  # CertificateFile; files next to a key are found without it
     revoked: str | None = None  # a file of host keys that are refused, wherever they are offered
+    hash_names: bool = False  # whether known_hosts gets hashes in place of names
     family: str = "any"  # of addresses: any, inet, inet6
     source: str | None = None  # the address to connect from
     ignored: tuple[str, ...] = ()  # settings of ssh_config that knnkit does not follow
@@ -82,6 +83,7 @@ def resolve(address: Address, *, depth: int = 0) -> Resolved:
             proxy=None if jumps or address.jump else _proxy(found.proxy, named),
             certificates=_files(found.certificates, named),
             revoked=next(iter(_files((found.revoked or "none",), named)), None),
+            hash_names=found.hash_names,
             family=found.family,
             source=found.source,
             ignored=found.ignored,

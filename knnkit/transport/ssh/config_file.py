@@ -39,6 +39,7 @@ _ONE = {
     "hostkeyalias": _NAME,
     "identityfile": r"(?:~/|/)(?:[\w./@+:-]|%[%hnpr])+|none",
     "identitiesonly": r"yes|no|true|false",
+    "hashknownhosts": r"yes|no|true|false",
     "identityagent": rf"{_PATH}|SSH_AUTH_SOCK",
     "userknownhostsfile": _PATH,
     "globalknownhostsfile": _PATH,
@@ -53,7 +54,7 @@ _MANY = {
 _UNUSED = """
     addkeystoagent batchmode checkhostip ciphers compression connectionattempts connecttimeout controlmaster controlpath
     controlpersist dynamicforward escapechar exitonforwardfailure forwardagent forwardx11 forwardx11trusted
-    gssapiauthentication gssapidelegatecredentials hashknownhosts hostkeyalgorithms ipqos kbdinteractiveauthentication
+    gssapiauthentication gssapidelegatecredentials hostkeyalgorithms ipqos kbdinteractiveauthentication
     kexalgorithms localforward loglevel macs numberofpasswordprompts passwordauthentication preferredauthentications
     pubkeyacceptedalgorithms pubkeyauthentication remoteforward requesttty sendenv serveralivecountmax
     serveraliveinterval stricthostkeychecking tcpkeepalive updatehostkeys verifyhostkeydns visualhostkey
@@ -90,6 +91,7 @@ def lookup(host: str, *, port: int | None, user: str | None, config: str | None)
         proxy=found.get("proxycommand"),
         user_known_hosts=_paths(found.get("userknownhostsfile"), _USER_KNOWN_HOSTS),
         global_known_hosts=_paths(found.get("globalknownhostsfile"), _GLOBAL_KNOWN_HOSTS),
+        hash_names=found.get("hashknownhosts") in ("yes", "true"),
     )
 
 

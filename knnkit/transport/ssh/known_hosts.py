@@ -144,11 +144,17 @@ def _glob(pattern: str, name: str) -> bool:
 
 def _matches_hash(pattern: str, name: str) -> bool:
     try:
-        _, _, salt, digest = pattern.split("|")
-        made = hmac.new(base64.b64decode(salt), name.encode(), hashlib.sha1).digest()
-        return hmac.compare_digest(made, base64.b64decode(digest))
-    except (ValueError, binascii.Error):
+        salt = base64.b64decode(pattern.split("|")[2])
+        return hmac.compare_digest(_hashed(name, salt), pattern)
+    except (ValueError, LookupError, TypeError):
         return False
+
+
+def _hashed(name: str, salt: bytes | None = None) -> str:
+    """Returns a name as `ssh-keygen -H` writes it."""
+    salt = os.urandom(20) if salt is None else salt
+    digest = hmac.new(salt, name.encode(), hashlib.sha1).digest()
+    return f"|1|{base64.b64encode(salt).decode()}|{base64.b64encode(digest).decode()}"
 
 
 def load(paths: Iterable[str | Path]) -> KnownHosts:
@@ -235,9 +241,10 @@ def _key(words: list[str], where: str, *, revoked: bool) -> HostKey | None:
     return HostKey(kind, blob, where, revoked)
 
 
-def enrol(path: Path, host: str, port: int, key: HostKey, *, replace: bool = False) -> bool:
+def enrol(path: Path, host: str, port: int, key: HostKey, *, replace: bool = False, hash_name: bool = False) -> bool:
     """Writes a host's key into a known_hosts file; returns whether the file changed.
 
+    `hash_name` hides the name of the host, as HashKnownHosts asks.
     `replace` removes the host's plain and hashed lines first, and keeps a copy of the file with the ending `.old`.
 
     Raises:
@@ -259,7 +266,7 @@ def enrol(path: Path, host: str, port: int, key: HostKey, *, replace: bool = Fal
             kept = _without(text, name) if known else text
             if kept != text:
                 path.with_name(path.name + ".old").write_bytes(text.encode("utf-8", _AS_THEY_ARE))
-            line = f"{name} {key.kind} {base64.b64encode(key.blob).decode()}\n"
+            line = f"{_hashed(name) if hash_name else name} {key.kind} {base64.b64encode(key.blob).decode()}\n"
             file.seek(0)
             file.write((kept + ("" if not kept or kept.endswith("\n") else "\n") + line).encode("utf-8", _AS_THEY_ARE))
             file.truncate()

@@ -167,6 +167,7 @@ def _settings(out: str) -> Settings:
             global_known_hosts=_paths(one("globalknownhostsfile")),
             digest=one("controlpath"),
             revoked=one("revokedhostkeys"),
+            hash_names=one("hashknownhosts") in ("yes", "true"),
             family=one("addressfamily") or "any",
             source=one("bindaddress"),
             ignored=tuple(name for word, name in _IGNORED.items() if one(word) not in (None, "none", "no")),

@@ -39,6 +39,7 @@ class Settings:
     global_known_hosts: tuple[str, ...] = ()
     digest: str | None = None  # the value of %C, if it is known
     revoked: str | None = None  # RevokedHostKeys
+    hash_names: bool = False  # HashKnownHosts
     family: str = "any"  # AddressFamily: any, inet, inet6
     source: str | None = None  # BindAddress
     ignored: tuple[str, ...] = ()  # settings that ssh would follow, and knnkit does not

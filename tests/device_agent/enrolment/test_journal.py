@@ -10,7 +10,7 @@ import pytest
 
 from device_agent.enrolment import journal as module
 from device_agent.enrolment.journal import Journal
-from device_agent.shared.enrolled import LocalRow
+from device_agent.shared.enrolment.enrolled import LocalRow
 from device_agent.shared.protocol.constants import JOURNAL_FILE
 from device_agent.shared.protocol.errors import AgentError, DeviceUnfit, Locked
 from device_agent.system import durable

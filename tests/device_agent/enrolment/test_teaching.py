@@ -319,25 +319,33 @@ def test_what_a_stream_answered_last_is_taught(taught: Device) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a file to somebody else")
 def test_rows_that_another_user_put_there_are_not_taught(taught: Device) -> None:
-    path = memory_file(taught.root, "-rows")
     with Stream(taught, "--json") as stream:
         stream.ask("9,9,9,9")
-        forged = path.read_bytes()
-        stream.finish()
-    path.write_bytes(forged)
-    try:
+        path = memory_file(taught.root, f"-rows-{stream.process.pid}")
         os.chown(path, 65534, 65534)
         refuse(taught, "no-rows", "enrol", "--label", "rose", "--last")
         os.chown(path, 0, 0)
         assert taught.ask("enrol", "--label", "rose", "--last")["rows"] == 1
-    finally:
-        path.unlink()
+
+
+def test_rows_of_two_streams_are_never_mixed(taught: Device) -> None:
+    with Stream(taught, "--json") as one, Stream(taught, "--json") as two:
+        for place, stream in enumerate((one, two)):
+            stream.ask(f"9,9,9,{9 + place}")
+        assert "2 streams" in refuse(taught, "no-rows", "enrol", "--label", "rose", "--last")
+        one.process.kill()
+        one.process.wait()
+        taught.ask("enrol", "--label", "rose", "--last")
+        two.finish()
+    rows = [json.loads(line)["row"] for line in taught.run("enrolled", "--json").out.splitlines()]
+    assert rows == [[9, 9, 9, 10]]
+    refuse(taught, "no-rows", "enrol", "--label", "rose", "--last")
 
 
 def test_no_answer_is_lost_or_mixed_while_labels_come_and_go(taught: Device) -> None:
     from device_agent.serving import teach as module
-    from device_agent.serving.batch import Request
     from device_agent.serving.columns import Columns
+    from device_agent.serving.rows import Request
     from device_agent.store.store import Store
 
     count, stop = 40_000, threading.Event()

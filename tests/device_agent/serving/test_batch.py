@@ -373,7 +373,7 @@ class TestFastAndSlowWayAgree:
     )  # fmt: skip
 
     def parse(self, parser: Any, block: bytes) -> tuple[list[list[float]], list[int]]:
-        parsed = parser(self.info).parse(block)
+        parsed = parser(self.info.feature_names).parse(block)
         return parsed.rows.tolist(), [line for line, _ in parsed.errors.values()]
 
     def test_csv(self) -> None:
@@ -443,12 +443,12 @@ class TestFastAndSlowWayAgree:
     def test_lines_of_blanks_are_no_rows_of_a_model_with_one_feature(self) -> None:
         info = dataclasses.replace(self.info, n_features=1, feature_names=("a",))
         for block in (b"1\r\n\r\n2\r\n", b"1\n  \n2\n", b"1\n\t\n2\n"):
-            assert CsvParser(info).parse(block).rows.tolist() == [[1.0], [2.0]]
+            assert CsvParser(info.feature_names).parse(block).rows.tolist() == [[1.0], [2.0]]
 
     def test_a_header_of_very_many_names_is_read_in_no_time(self) -> None:
         names = b",".join([b"a,b,c", *(b"%dx" % number for number in range(300_000)), b"7x"])
         with pytest.raises(BadInput, match="names the column '7x' twice"):
-            CsvParser(self.info, ignore_extra=True).parse(names + b"\n")
+            CsvParser(self.info.feature_names, ignore_extra=True).parse(names + b"\n")
 
 
 def test_the_agent_never_imports_knnkit() -> None:

@@ -11,8 +11,8 @@ import pytest
 from support.device import Device
 from support.releases import Releases
 
-from device_agent.serving.batch import Request
 from device_agent.serving.columns import Columns
+from device_agent.serving.rows import Request
 from device_agent.serving.stream_rows import StreamRows
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants

@@ -20,9 +20,9 @@ from support.releases import Releases
 from device_agent.inference.tflite_knn import Answers, TfliteKNN
 from device_agent.serving.ring import Ring
 from device_agent.shared.features.coder import Coder, collapse
-from device_agent.shared.features.parsers import TableJsonParser
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.model_info import Keep
+from device_agent.shared.raw_rows import raw_parser
 from device_agent.shared.release.model_file import read_info
 from device_agent.store import ring_file
 
@@ -54,7 +54,7 @@ def expected(releases: Releases, lines: list[str]) -> dict[str, list[list[Any]]]
     info = model.info
     assert info.reject is not None
     assert info.keep == KEEP
-    answers = model.classify(TableJsonParser(info).parse("".join(f"{line}\n" for line in lines).encode()).rows)
+    answers = model.classify(raw_parser(info).parse("".join(f"{line}\n" for line in lines).encode()).rows)
     found: dict[str, list[list[Any]]] = {"unknown": [], "uncertain": []}
     for line, label, shares, distances in zip(lines, answers.label, answers.probabilities, answers.distances):
         row = [None if cell == "gravel" else cell for cell in json.loads(line).values()]
@@ -260,7 +260,7 @@ def test_a_row_of_features_comes_back_as_it_was_read(releases: Releases) -> None
     info = read_info(releases["watched"] / constants.MODEL_FILE)
     assert info.table is not None
     lines = [line.replace("gravel", "clay") for line in some_rows(50, 5)]
-    parser = TableJsonParser(info)
+    parser = raw_parser(info)
     rows = parser.parse("".join(f"{line}\n" for line in lines).encode()).rows
     cells = [collapse(info.table.columns, [float(str(value)) for value in row]) for row in rows]
     assert cells == [list(json.loads(line).values()) for line in lines]

@@ -15,11 +15,11 @@ from support.device import ROOT, Device
 from support.releases import Releases
 
 from device_agent.inference.tflite_knn import TfliteKNN
-from device_agent.shared.features.golden_rows import from_raw
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.record import replace
+from device_agent.shared.raw_rows import own_golden
 from device_agent.shared.release.model_file import read_info, read_member
 
 HEADER = "length,width,soil,size"
@@ -58,10 +58,10 @@ def test_raw_rows_in_and_the_reference_s_labels_out(device: Device, golden: Gold
 
 def test_a_device_judges_the_rows_that_it_made_itself(golden: Golden, releases: Releases) -> None:
     info = read_info(releases["plants"] / constants.MODEL_FILE)
-    assert from_raw(golden, info).rows.tobytes() == golden.rows.tobytes()
+    assert own_golden(golden, info).rows.tobytes() == golden.rows.tobytes()
     for raw in (b"", golden.raw + b"[1]\n", golden.raw[:-1].rpartition(b"\n")[0] + b"\n"):
         with pytest.raises(ModelUnusable):
-            from_raw(replace(golden, raw=raw), info)
+            own_golden(replace(golden, raw=raw), info)
 
 
 WHOLE = {"length": "6.0", "width": "2.0", "soil": "loam \u00e9", "size": "small"}

@@ -175,6 +175,9 @@ def test_a_rollback_that_somebody_asks_for_refuses_a_revoked_key(robbed: Board) 
     assert "--allow-revoked" in problem["hint"]
     robbed.refuses(Reason.REVOKED_KEY, "rollback")
     _, before = robbed.run("status")
+    (warning,) = before["warnings"]
+    assert warning.startswith("previous-revoked: ")
+    assert "--allow-revoked" in warning
     code, done = robbed.run("rollback", "--allow-revoked")
     assert (code, done["release"]) == (0, before["previous"])
     assert words(done["warnings"]) == ["revoked-key"]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from support.releases import RECIPES, Releases
 
-from device_agent.shared.features.golden_rows import from_raw
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
+from device_agent.shared.raw_rows import own_golden
 from device_agent.shared.release.model_file import read_info
 from knnkit.config import parse
 from knnkit.release import up_to_date
@@ -25,7 +25,7 @@ def test_own_rows_have_missing_cells_and_unknown_categories(tmp_path: Path, rele
     info = read_info(releases["plants"] / constants.MODEL_FILE)
     assert [info.classes[code] for code in golden.truth.tolist()] == ["k0", "k2", "k1"]
     assert b"gravel" in golden.raw
-    assert from_raw(golden, info).rows.tobytes() == golden.rows.tobytes()
+    assert own_golden(golden, info).rows.tobytes() == golden.rows.tobytes()
 
 
 def test_keys_of_tables_that_say_nothing_change_no_digest() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,6 +33,7 @@ from sklearn.preprocessing import (
 
 import knnkit
 from device_agent.shared.features.parsers import TableCsvParser, TableJsonParser
+from device_agent.shared.queries import row_type
 from knnkit.errors import BuildError, DataError
 from knnkit.release import keys
 from knnkit.training.fitted import Fitted
@@ -119,26 +119,13 @@ def features(fitted: Fitted, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     """Returns what a device makes of raw rows: from JSON lines, from CSV, and the lines that it refuses."""
     table = fitted.table
     assert table is not None
-    info: Any = SimpleNamespace(
-        feature_names=fitted.enrolment.feature_names,
-        n_features=len(fitted.enrolment.feature_names),
-        table=table,
-        origin=None if fitted.enrolment.space.origin is None else (0.0,),
-    )
-    from device_agent.shared.protocol.model_info import KnnInfo
-
-    made = KnnInfo(
-        "m", 1, info.n_features, info.feature_names, ("a",), "euclidean", "uniform", "none", 9, 2, "", "", {}
-    )
-    from device_agent.shared.protocol.record import replace
-
-    made = replace(made, table=table, origin=(0.0,) * info.n_features)
+    dtype = row_type(fitted.enrolment.space.origin)
     plain = [[None if cell is None or cell != cell else cell for cell in row] for row in rows.tolist()]
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in plain)
-    by_json = TableJsonParser(made).parse(lines.encode())
-    header = ",".join(made.columns) + "\n"
+    by_json = TableJsonParser(table, dtype).parse(lines.encode())
+    header = ",".join(column.name for column in table.columns) + "\n"
     text = header + "".join(",".join("" if cell is None else str(cell) for cell in row) + "\n" for row in plain)
-    by_csv = TableCsvParser(made).parse(text.encode())
+    by_csv = TableCsvParser(table, dtype).parse(text.encode())
     assert by_json.errors.keys() == by_csv.errors.keys()
     return by_json.rows, by_csv.rows, by_json.errors
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import yaml
 
-from device_agent.shared.features.parsers import TableCsvParser, TableJsonParser, coder_of, read_array
+from device_agent.shared.features.coder import Coder
+from device_agent.shared.features.parsers import TableCsvParser, TableJsonParser, read_array
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import Column, KnnInfo, Table
@@ -68,28 +69,24 @@ def as_json(row: dict[str, str], rng: random.Random) -> dict[str, Any]:
     return found
 
 
-def info_of(table: Table) -> KnnInfo:
-    return replace(PLAIN, table=table)
-
-
 @pytest.mark.parametrize("seed", range(12))
 def test_a_device_makes_the_features_that_the_model_was_trained_on(seed: int, tmp_path: Path) -> None:
     rng, rows = random.Random(seed), rows_of(seed)
     separator, quoting = rng.choice([(",", csv.QUOTE_MINIMAL), (";", csv.QUOTE_ALL), ("\t", csv.QUOTE_ALL)])
     file = write(tmp_path / "rows.csv", rows, separator, quoting)
     ready = prepare(POLICY, load(file, "y", None, None, POLICY), None)
-    info, expected = info_of(ready.table), ready.training.rows
+    table, expected = ready.table, ready.training.rows
     assert np.isfinite(expected).all()
     text = file.read_bytes().replace(b"\r\n", b"\n")
-    parsed = TableCsvParser(info, ignore_extra=True).parse(text)
+    parsed = TableCsvParser(table, ignore_extra=True).parse(text)
     assert (parsed.rows.tobytes(), parsed.errors) == (expected.tobytes(), {})
-    parser, parts = TableCsvParser(info, ignore_extra=True), text.splitlines(keepends=True)
+    parser, parts = TableCsvParser(table, ignore_extra=True), text.splitlines(keepends=True)
     single = [parser.parse(line).rows for line in parts]
     assert np.concatenate([part for part in single if len(part)]).tobytes() == expected.tobytes()
     lines = b"".join(json.dumps(as_json(row, rng)).encode() + b"\n" for row in rows)
-    assert TableJsonParser(info).parse(lines).rows.tobytes() == expected.tobytes()
+    assert TableJsonParser(table).parse(lines).rows.tobytes() == expected.tobytes()
     golden = raw_lines(ready.training)
-    assert TableJsonParser(info).parse(golden).rows.tobytes() == expected.tobytes()
+    assert TableJsonParser(table).parse(golden).rows.tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -103,11 +100,11 @@ def test_what_is_filled_is_counted_alike_by_block_and_by_line(seed: int, tmp_pat
     }
     told: list[str] = []
     text = file.read_bytes().replace(b"\r\n", b"\n")
-    whole = TableCsvParser(info_of(table), ignore_extra=True, tell=told.append)
+    whole = TableCsvParser(table, ignore_extra=True, tell=told.append)
     whole.parse(text)
     assert whole.coder.filled == empty
     assert len(told) == len(COLUMNS), "each column is reported once"
-    alone = TableCsvParser(info_of(table), ignore_extra=True)
+    alone = TableCsvParser(table, ignore_extra=True)
     for line in text.splitlines(keepends=True):
         alone.parse(line)
     assert alone.coder.filled == empty
@@ -130,7 +127,7 @@ def test_dropped_rows_are_left_out_of_training_and_refused_by_a_device(tmp_path:
     assert ready.training.rows.tolist() == [[1.0, 2.0], [4.0, 5.0]]
     assert ready.training.labels.tolist() == ["p", "q"]
     assert "1 of 3 rows have missing cells and were left out" in ready.warnings[0]
-    parsed = TableCsvParser(info_of(ready.table)).parse(b"a,b\n,3\n4,5\n")
+    parsed = TableCsvParser(ready.table).parse(b"a,b\n,3\n4,5\n")
     assert parsed.rows.tolist() == [[4.0, 5.0]]
     assert list(parsed.errors.values()) == [(2, "column 1 ('a'): the cell is empty")]
 
@@ -152,35 +149,44 @@ TABLE = Table(
     ],
 )
 def test_a_bad_line_is_refused_and_the_next_one_is_answered(line: str, said: str) -> None:
-    parsed = TableCsvParser(info_of(TABLE)).parse(f"x,kind\n{line}\n,None\n".encode())
+    parsed = TableCsvParser(TABLE).parse(f"x,kind\n{line}\n,None\n".encode())
     ((number, message),) = parsed.errors.values()
     assert (number, said in message) == (2, True), message
     assert parsed.rows.tolist() == [[0.5, 0.0, 0.0, 1.0]], "a category that is listed is one, whatever it is called"
 
 
 def test_a_refused_row_counts_nothing() -> None:
-    parser = TableCsvParser(info_of(TABLE))
+    parser = TableCsvParser(TABLE)
     parser.parse(b"x,kind\n,c\n,a\n")
     assert parser.coder.filled == {"x": 1}
 
 
 def test_unknown_categories_are_ignored_where_the_table_says_so() -> None:
     told: list[str] = []
-    parser = TableJsonParser(info_of(replace(TABLE, unknown_category="ignore")), tell=told.append)
+    parser = TableJsonParser(replace(TABLE, unknown_category="ignore"), tell=told.append)
     parsed = parser.parse(b'{"x": 1, "kind": "zebra"}\n[2, "b"]\n[2, "zoo"]\n')
     assert parsed.rows.tolist() == [[1.0, 0.0, 0.0, 0.0], [2.0, 0.0, 1.0, 0.0], [2.0, 0.0, 0.0, 0.0]]
     assert parser.coder.unknown == {"kind": 2}
     assert told == ["'kind' has the unknown category 'zebra': ignored"]
 
 
+def test_a_missing_cell_that_transforms_fill_is_missing_before_them() -> None:
+    """As a row is taught: its cells are kept, and not the features of one release."""
+    table = Table((Column("x", "keep"), Column("y")))
+    for parser, block in ((TableCsvParser(table), b"x,y\n,2\n"), (TableJsonParser(table), b"[null, 2]\n")):
+        parsed = parser.parse(block)
+        assert (parsed.errors, parsed.rows.shape) == ({}, (1, 2))
+        assert np.isnan(parsed.rows[0, 0])
+
+
 def test_an_array_holds_missing_numbers_and_no_categories() -> None:
     numbers = Table((Column("x", "median", 0.5), Column("y", "refuse", None)))
     rows = np.array([[np.nan, 1.0], [2.0, 3.0]], np.float32)
-    assert read_array(coder_of(info_of(numbers)), rows).tolist() == [[0.5, 1.0], [2.0, 3.0]]
+    assert read_array(Coder(numbers), rows).tolist() == [[0.5, 1.0], [2.0, 3.0]]
     with pytest.raises(BadInput, match="the cell is empty"):
-        read_array(coder_of(info_of(numbers)), rows[:, ::-1])
+        read_array(Coder(numbers), rows[:, ::-1])
     with pytest.raises(BadInput, match="the array has only numbers"):
-        read_array(coder_of(info_of(TABLE)), rows)
+        read_array(Coder(TABLE), rows)
 
 
 def test_models_of_plain_rows_keep_their_bytes_and_an_older_agent_refuses_the_others() -> None:
@@ -218,7 +224,7 @@ def test_csv_is_read_by_the_block_where_no_cell_is_missing(monkeypatch: pytest.M
     monkeypatch.setattr(TableCsvParser, "_parse_line", None)
     lines = io.StringIO()
     csv.writer(lines, lineterminator="\n").writerows([["x", "kind"], *[[f"{n}.5", "ab"[n % 2]] for n in range(50)]])
-    parsed = TableCsvParser(info_of(TABLE)).parse(lines.getvalue().encode())
+    parsed = TableCsvParser(TABLE).parse(lines.getvalue().encode())
     assert parsed.rows.shape == (50, 4)
 
 
@@ -232,10 +238,10 @@ def test_signs_between_thousands_are_read_alike_on_both_sides(sign: str, separat
     policy = Policy(thousands=sign)
     ready = prepare(policy, load(tmp_path / "a.csv", "y", None, None, policy), None)
     assert ready.training.rows[:, 0].tolist() == values
-    parsed = TableCsvParser(info_of(ready.table), ignore_extra=True).parse(f"a{separator}y\n{text}".encode())
+    parsed = TableCsvParser(ready.table, ignore_extra=True).parse(f"a{separator}y\n{text}".encode())
     assert parsed.rows.tolist() == ready.training.rows.tolist()
     for wrong in (f"1{sign}23", f"12{sign}34{sign}567", f"1{sign}2345", f"1234{sign}567"):
-        bad = TableCsvParser(info_of(ready.table)).parse(f'a\n"{wrong}"\n'.encode())
+        bad = TableCsvParser(ready.table).parse(f'a\n"{wrong}"\n'.encode())
         assert "is not a number" in str(bad.errors), wrong
         (tmp_path / "b.csv").write_text(f'a{separator}y\n"{wrong}"{separator}p\n')
         with pytest.raises(DataError, match="is not a number"):

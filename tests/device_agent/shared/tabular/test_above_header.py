@@ -36,20 +36,20 @@ def test_lines_above_a_header_are_skipped_on_both_sides(
     text = above.replace("\n", end) + end.join(line.replace(",", separator) for line in lines)
     (tmp_path / "a.csv").write_bytes(text.encode())
     assert load(tmp_path / "a.csv", "kind").rows.tolist() == [[1.0, 2.0], [3.0, 4.5]]
-    parser = CsvParser(INFO, ignore_extra=True)
+    parser = CsvParser(INFO.feature_names, ignore_extra=True)
     parsed = parser.parse(text.replace("\r\n", "\n").encode())
     assert parsed.rows.tolist() == [[1.0, 2.0], [3.0, 4.5]]
     assert next(iter(parsed.lines)) == above.count("\n") + 2
 
 
 def test_a_bad_cell_below_is_reported_with_its_own_line() -> None:
-    parsed = CsvParser(INFO).parse(b"# one\nm,cm\na,b (cm)\n1,2\ntall,3\n")
+    parsed = CsvParser(INFO.feature_names).parse(b"# one\nm,cm\na,b (cm)\n1,2\ntall,3\n")
     assert [number for number, _ in parsed.errors.values()] == [5]
 
 
 @pytest.mark.parametrize("first", ["1,2", "a,b (cm)", "online"])
 def test_a_stream_whose_first_line_is_a_comment_goes_on(first: str) -> None:
-    parser = CsvParser(INFO)
+    parser = CsvParser(INFO.feature_names)
     assert parser.parse(b"# logger\n").count == 0
     parser.parse(first.encode() + b"\n")
     assert parser.parse(b"3,4\n").rows.tolist() == [[3.0, 4.0]]

@@ -315,7 +315,7 @@ class TestInTheMidstOfManyLines:
     """A long block and the same line by line, which a bad last line enforces, say the same."""
 
     def both(self, parser: Any, block: bytes) -> None:
-        fast, slow = parser(INFO).parse(block), parser(INFO).parse(block + b"bad\n")
+        fast, slow = parser(INFO.feature_names).parse(block), parser(INFO.feature_names).parse(block + b"bad\n")
         errors = dict(slow.errors)
         assert errors.popitem()[0] == slow.count - 1 == fast.count
         assert fast.errors == errors
@@ -357,19 +357,19 @@ class TestInTheMidstOfManyLines:
     def test_json_of_all_sizes_is_what_json_reads(self) -> None:
         values = bits(np.random.default_rng(3), 6060)[:6000].astype(np.float64).reshape(-1, 3)
         block = b"".join(json.dumps(row).encode() + b"\n" for row in values.tolist())
-        parsed = JsonParser(INFO).parse(block)
+        parsed = JsonParser(INFO.feature_names).parse(block)
         assert parsed.errors == {}
         np.testing.assert_array_equal(parsed.rows.view(np.int32), values.astype(np.float32).view(np.int32))
 
     def test_a_bad_line_is_named_by_its_number(self) -> None:
         lines = FILLER * 500
         lines[1234] = b"1,x,3"
-        parsed = CsvParser(INFO).parse(b"\n".join(lines) + b"\n")
+        parsed = CsvParser(INFO.feature_names).parse(b"\n".join(lines) + b"\n")
         assert parsed.errors == {1234: (1235, "column 2 ('b'): 'x' is not a number")}
 
     def test_empty_arrays_are_no_rows_of_a_model_with_one_feature(self) -> None:
         info = dataclasses.replace(INFO, n_features=1, feature_names=("a",))
-        parsed = JsonParser(info).parse(b"[1.5]\n" * 5000 + b"[]\n")
+        parsed = JsonParser(info.feature_names).parse(b"[1.5]\n" * 5000 + b"[]\n")
         assert parsed.errors == {5000: (5001, "expected 1 values, found 0")}
 
 

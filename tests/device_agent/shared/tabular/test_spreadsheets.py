@@ -36,7 +36,7 @@ def table(separator: str, *, header: bool = True, decimal: str = ".", end: str =
 
 
 def read(block: bytes, *, ignore_extra: bool = False) -> tuple[list[list[float]], list[tuple[int, str]], str]:
-    parsed = CsvParser(INFO, ignore_extra=ignore_extra).parse(block)
+    parsed = CsvParser(INFO.feature_names, ignore_extra=ignore_extra).parse(block)
     return parsed.rows.tolist(), list(parsed.errors.values()), parsed.hint
 
 
@@ -151,10 +151,10 @@ def test_a_block_at_once_and_line_by_line_give_the_same_with_decimal_commas(
     separator, decimal = how
     first = separator.join(["0,5", "1,5", "2,5"]) + "\n"
     text = "".join(separator.join(row).replace(".", decimal) + "\n" for row in rows)
-    parser = CsvParser(INFO)
+    parser = CsvParser(INFO.feature_names)
     parser.parse(first.encode())
     fast = parser.parse(text.encode())
-    slow = CsvParser(INFO).parse((first + text + "bad\n").encode())
+    slow = CsvParser(INFO.feature_names).parse((first + text + "bad\n").encode())
     assert fast.errors == {}
     assert fast.rows.tolist() == slow.rows[1:].tolist() == np.array(rows, np.float64).astype(np.float32).tolist()
 
@@ -179,7 +179,7 @@ def test_names_of_a_model_with_very_many_features_do_not_flood_the_terminal() ->
 
 @pytest.mark.parametrize("line", [b"[[1,2,3],[4,5,6]]", b'[{"a": 1}]', b"["])
 def test_a_whole_json_document_is_told_how_to_become_lines(line: bytes) -> None:
-    parsed = JsonParser(INFO).parse(line + b"\n")
+    parsed = JsonParser(INFO.feature_names).parse(line + b"\n")
     assert len(parsed.errors) == 1
     assert "jq -c" in parsed.hint
 
@@ -225,7 +225,7 @@ PIECES = st.sampled_from(
 @given(st.lists(PIECES, max_size=40), st.binary(max_size=20), st.booleans())
 def test_any_bytes_at_all_are_finite_rows_or_bad_lines(pieces: list[bytes], more: bytes, ignore_extra: bool) -> None:
     block = b"".join(pieces) + more + b"\n"
-    parser = CsvParser(INFO, ignore_extra=ignore_extra)
+    parser = CsvParser(INFO.feature_names, ignore_extra=ignore_extra)
     try:
         parsed = parser.parse(block)
     except BadInput:

@@ -36,9 +36,9 @@ def rows_of(count: int) -> tuple[list[tuple[str, str, str]], list[list[float]]]:
 def test_words_of_truth_in_csv_are_one_and_zero(separator: str, count: int, tmp_path: Path) -> None:
     cells, numbers = rows_of(count)
     lines = [separator.join(INFO.feature_names), *(separator.join(row) for row in cells)]
-    parsed = CsvParser(INFO).parse(("\n".join(lines) + "\n").encode())
+    parsed = CsvParser(INFO.feature_names).parse(("\n".join(lines) + "\n").encode())
     assert (parsed.errors, parsed.rows.tolist()) == ({}, numbers)
-    headless = CsvParser(INFO).parse(("\n".join(lines[1:]) + "\n").encode())
+    headless = CsvParser(INFO.feature_names).parse(("\n".join(lines[1:]) + "\n").encode())
     assert (headless.errors, headless.rows.tolist()) == ({}, numbers)
     (tmp_path / "t.csv").write_text(
         "\n".join(f"{line}{separator}{'y' if not at else 'a'}" for at, line in enumerate(lines))
@@ -51,7 +51,7 @@ def test_booleans_in_json_are_one_and_zero(count: int) -> None:
     _, numbers = rows_of(count)
     lines = [json.dumps([bool(row[0]), row[1], bool(row[2])] if at % 3 else row) for at, row in enumerate(numbers)]
     lines[1] = json.dumps(dict(zip(INFO.feature_names, json.loads(lines[1]))))
-    parsed = JsonParser(INFO).parse(("\n".join(lines) + "\n").encode())
+    parsed = JsonParser(INFO.feature_names).parse(("\n".join(lines) + "\n").encode())
     assert (parsed.errors, parsed.rows.tolist()) == ({}, numbers)
 
 
@@ -67,5 +67,5 @@ def test_columns_of_booleans_in_parquet_and_npz_are_one_and_zero(tmp_path: Path)
 
 @pytest.mark.parametrize("word", ["yes", "T", "truee", "tru e", "True.", "1true"])
 def test_other_words_are_not_numbers(word: str) -> None:
-    parsed = CsvParser(INFO).parse(f"on,x,off\n{word},1,2\n".encode())
+    parsed = CsvParser(INFO.feature_names).parse(f"on,x,off\n{word},1,2\n".encode())
     assert "is not a number" in str(parsed.errors)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from typing import cast
 
 import numpy as np
 import pytest
 from support import signals
 from support.signals import Line
 
+from device_agent.shared.embedding.chain import Chain
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.input_info import Window
 from device_agent.shared.windows.cutter import Cutter, Gaps
@@ -111,8 +113,8 @@ class Doubles:
 def test_a_window_that_the_stages_refuse_is_a_bad_line_and_the_others_are_answered(format: str) -> None:
     values = [1.0, 2.0, 3.0, 3e38, 5.0, 6.0, 7.0, 3e38, 9.0, 10.0]
     lines = [f"[{value}]" if format == "jsonl" else f"{value}" for value in values]
-    parser = WindowParser(Window(("a",), 2, 1, None, 0.0, None), format)
-    parser.dtype, parser.chain = np.float32, Doubles()  # type: ignore[assignment]
+    window, doubles = Window(("a",), 2, 1, None, 0.0, None), cast(Chain, Doubles())
+    parser = WindowParser(window, format, dtype=np.float32, chain=doubles)
     found = parser.parse("".join(f"{line}\n" for line in (lines if format == "jsonl" else ["a", *lines])).encode())
     whole = [place for place in range(1, len(values)) if max(values[place - 1 : place + 1]) < 1e38]
     first = 1 if format == "jsonl" else 2

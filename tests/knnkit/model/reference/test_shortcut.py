@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from knnkit.data.dataset import dataset
-from knnkit.model.build import make_reference
+from knnkit.model.build import Options, make_reference
 from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import enrol
 from knnkit.model.reference.spec import KnnSpec
@@ -43,7 +43,7 @@ def test_answers_are_those_of_float64_alone(seed: int, metric: Any, monkeypatch:
     chosen = rng.integers(0, count, 12)
 
     def ask(margin: float) -> list[Any]:
-        reference = make_reference(KnnSpec("short", k, metric, scale=scale), enrolment, margin=margin)
+        reference = make_reference(KnnSpec("short", k, metric, scale=scale), enrolment, None, Options(margin))
         found = [reference.answer(queries), reference.leave_one_out(chosen)]
         return [part.tolist() for answers in found for part in vars(answers).values()]
 

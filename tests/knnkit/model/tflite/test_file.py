@@ -23,7 +23,6 @@ from knnkit.data.dataset import dataset
 from knnkit.model.build import BuiltModel, build_model
 from knnkit.model.graph.row_blocks import Layout
 from knnkit.model.reference.spec import KnnSpec
-from knnkit.model.tflite import flatbuffer
 
 _BUILD = """
 import hashlib, numpy as np
@@ -50,6 +49,16 @@ def large() -> BuiltModel:
     return build_model(KnnSpec("large", 3), dataset(rng.normal(size=(3001, 350)), rng.integers(0, 3, 3001)))
 
 
+def buffer_places(data: bytes) -> list[tuple[int, int]]:
+    """(offset, length) of every buffer that is not empty, as TensorFlow's own reader finds them."""
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(data, 0)
+    buffers = [model.Buffers(number) for number in range(model.BuffersLength())]
+    full = [(buffer._tab, buffer.DataLength()) for buffer in buffers if not buffer.DataIsNone()]
+    return [(table.Vector(table.Offset(4)), length) for table, length in full if length]
+
+
 def test_two_processes_make_the_same_bytes(trees: BuiltModel) -> None:
     run = subprocess.run([sys.executable, "-c", _BUILD], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert run.stdout.split()[-1] == hashlib.sha256(trees.data).hexdigest(), run.stderr
@@ -65,7 +74,7 @@ def test_a_build_leaves_nothing_where_temporary_files_lie(tmp_path: Path, monkey
 @pytest.mark.parametrize("name", ["trees", "large"])
 def test_every_buffer_is_aligned(name: str, request: pytest.FixtureRequest) -> None:
     model: BuiltModel = request.getfixturevalue(name)
-    places = flatbuffer.buffer_places(model.data)
+    places = buffer_places(model.data)
     assert len(places) > 5
     assert {position % 16 for position, _ in places} == {0}
 
@@ -74,7 +83,7 @@ def test_a_large_matrix_is_stored_once_and_once_in_eight_bits(large: BuiltModel)
     matrix, eight_bits = 3001 * 350 * 4, 3001 * 352
     assert matrix > 4 << 20
     assert matrix + eight_bits < len(large.data) < 1.05 * (matrix + eight_bits)
-    places = flatbuffer.buffer_places(large.data)
+    places = buffer_places(large.data)
     table = max(places, key=lambda place: place[1])
     inside = [place for place in places if table[0] < place[0] < table[0] + table[1]]
     assert len(inside) == len(Layout.of(large.reference.enrolled).blocks(3001)) > 5

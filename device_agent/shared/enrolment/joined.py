@@ -8,18 +8,17 @@ has its id. No I/O.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.shared.enrolled import Label, LocalRow, fingerprint
+from device_agent.shared.enrolment.enrolled import Label, LocalRow, fingerprint
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.protocol.record import record, replace
-from device_agent.shared.queries import row_type
+from device_agent.shared.raw_rows import features_of
 from device_agent.shared.release.row_origins import Origins
 
 
@@ -60,7 +59,7 @@ def join(info: KnnInfo, rows: Sequence[LocalRow], digest: str, contained: frozen
     `digest` is that of the release, `contained` the ids of its training rows.
     """
     chosen = [row for row in rows if _takes_part(info, row, digest, contained)]
-    found = features(info, [row.row for row in chosen])
+    found = features_of(info, [row.row for row in chosen])
     good = np.flatnonzero(np.isfinite(found).all(axis=1)) if len(chosen) else np.array([], int)
     chosen = [chosen[place] for place in good]
     classes = tuple(dict.fromkeys((*info.classes, *(row.label for row in chosen))))
@@ -76,20 +75,6 @@ def _takes_part(info: KnnInfo, row: LocalRow, digest: str, contained: frozenset[
     same_kind = isinstance(row.label, int) or not all(isinstance(label, int) for label in info.classes)
     known = row.label in info.classes or (allowed.new_labels and same_kind)
     return known and not (allowed.drop and row.digest != digest)
-
-
-def features(info: KnnInfo, cells: Sequence[Sequence[float | str | None]]) -> NDArray[Any]:
-    """Returns the (n, n_features) numbers of raw rows, as the model takes them; NaN for a row that it cannot read."""
-    dtype = row_type(info.origin)
-    if info.table is None:
-        return np.array(cells, np.float64).astype(dtype).reshape(len(cells), info.n_features)
-    from device_agent.shared.features.parsers import TableJsonParser
-
-    parsed = TableJsonParser(info).parse("".join(f"{json.dumps(list(row))}\n" for row in cells).encode())
-    found = np.full((len(cells), info.n_features), np.nan, dtype)
-    if len(parsed.rows):
-        found[[place for place in range(len(cells)) if place not in parsed.errors]] = parsed.rows
-    return found
 
 
 def _widened(info: KnnInfo, classes: tuple[Label, ...], more: int) -> KnnInfo:

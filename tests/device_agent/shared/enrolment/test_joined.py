@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from device_agent.shared.enrolled import LocalRow, fingerprint, label_of
-from device_agent.shared.joined import contained, join
+from device_agent.shared.enrolment.enrolled import LocalRow, fingerprint, label_of
+from device_agent.shared.enrolment.joined import contained, join
 from device_agent.shared.protocol.constants import UNKNOWN
 from device_agent.shared.protocol.model_info import Enrol, KnnInfo, LabelSets, Reject
 from device_agent.shared.protocol.record import replace

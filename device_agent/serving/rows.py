@@ -1,0 +1,221 @@
+"""Rows of an input as features, block by block.
+
+Reads every format that `classify` and `enrol` take. The first bad line ends the reading: the error names its number and
+column.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.serving.columns import Columns, Kept
+from device_agent.serving.load import Loaded
+from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.protocol.record import record, replace
+from device_agent.shared.queries import cell_type, row_type
+from device_agent.shared.tabular.csv_reader import CsvParser
+from device_agent.shared.tabular.inputs import Source, open_source
+from device_agent.shared.tabular.json_reader import JsonParser
+from device_agent.shared.tabular.reader import Counts, Parsed, Parser, short
+
+if TYPE_CHECKING:
+    from device_agent.serving.files import FileSource
+    from device_agent.shared.embedding.chain import Chain
+    from device_agent.shared.protocol.model_info import KnnInfo
+
+
+Counter = Callable[[], Counts]
+
+
+@record
+class Request:
+    """Parameters of `classify`; a path of None or `-` is a standard stream."""
+
+    input: str | None
+    output: str | None
+    format: str  # auto | csv | jsonl | npy
+    output_format: str | None  # None: that of the input
+    columns: Columns
+    ignore_extra: bool = False
+    runtime: str = "auto"
+    search: str | None = None
+    threads: int = 1
+    counters: list[Counter] | None = None  # collects those of the run; each returns what it counted since the last call
+
+
+def open_rows(loaded: Loaded, request: Request) -> tuple[Source | FileSource, Request]:
+    """Returns the input; for a model with stages it may be a file of a sound or picture, or a folder of them."""
+    if loaded.model.chain is None:
+        return open_source(request.input, request.format), request
+    from device_agent.serving.files import FileSource, naming_files
+    from device_agent.shared.embedding import files
+
+    if request.format == "auto" and request.input not in (None, "-") and files.is_raw(str(request.input)):
+        columns = naming_files(str(request.input), request.columns)
+        return FileSource(str(request.input)), replace(request, columns=columns)
+    return replace(open_source(request.input, request.format), longest=loaded.longest_line), request
+
+
+def make_parser(info: KnnInfo, format: str, request: Request, chain: Chain | None = None) -> Parser:
+    """Returns the parser of a text format; `chain` has the stages of a model with an input."""
+    how: dict[str, Any] = {"ignore_extra": request.ignore_extra or info.ignore_extra, "keep": request.columns.keep}
+    dtype = row_type(info.origin)
+    if info.window is not None:
+        from device_agent.shared.windows.window_parser import WindowParser
+
+        return WindowParser(info.window, format, **how, dtype=dtype, chain=chain)
+    if chain is not None:
+        from device_agent.shared.embedding.parsers import InputCsvParser, InputJsonParser
+
+        if format == "jsonl":
+            return InputJsonParser(chain, dtype, keep=request.columns.keep)
+        return InputCsvParser(chain, dtype, **how)
+    if info.table is not None:
+        from device_agent.shared.features import parsers
+
+        made = parsers.TableCsvParser if format == "csv" else parsers.TableJsonParser
+        parser = made(info.table, dtype, **how, tell=_tell_once)
+        parser.counted = request.counters is not None
+        return _counting(parser, request)
+    return _counting((CsvParser if format == "csv" else JsonParser)(info.feature_names, dtype, **how), request)
+
+
+def _counting(parser: Parser, request: Request) -> Parser:
+    if request.counters is not None:
+        request.counters.append(parser.take_counts)
+        parser.left_out.tell = _tell_once
+    return parser
+
+
+def _tell_once(said: str) -> None:
+    print(f"device_agent: {said} (reported once)", file=sys.stderr, flush=True)
+
+
+@record
+class Block:
+    """Rows that were read together.
+
+    Attributes:
+        rows: (n, n_features), the model's features.
+        kept: the values of the columns that are kept.
+        numbers: number of each row in the input, and `name` how a message names it, as in `line {}`.
+        raw: what the rows were read from: whole lines, or (n, n_columns) numbers.
+    """
+
+    rows: NDArray[Any]
+    kept: Kept
+    name: str
+    numbers: Sequence[int]
+    raw: Any = b""
+
+
+class Rows:
+    """The rows of one input.
+
+    Args:
+        info: knn.json of the model, or one whose table has no transforms, to read the numbers before them.
+        chain: the stages of the model, which run here; None without stages.
+        source: the input.
+        request: says which columns are kept or left out.
+        hint: what to do about a bad line that says nothing itself.
+
+    Attributes:
+        parser: of the lines; it knows the header, after the first block, and the gaps between windows.
+
+    Raises:
+        BadInput: the input has a format that the model does not take.
+    """
+
+    def __init__(
+        self, info: KnnInfo, chain: Chain | None, source: Source | FileSource, request: Request, hint: str
+    ) -> None:
+        self.source, self._info, self._request, self._hint = source, info, request, hint
+        self._chain, self._is_npy = chain, source.format == "npy"
+        if self._is_npy and request.columns.keep:
+            raise BadInput("--keep: the columns of NPY have no names", hint="give the rows as CSV or JSON lines")
+        if self._is_npy and info.window is None and chain is not None:
+            self.parser = Parser(())
+        else:
+            self.parser = make_parser(info, "csv" if self._is_npy else source.format, request, chain)
+
+    def blocks(self) -> Iterator[Block]:
+        """Yields the rows, some at a time.
+
+        Raises:
+            BadInput: a row cannot be read.
+        """
+        if isinstance(self.source, Source) and self._is_npy:
+            if self._info.window is not None:
+                yield from self._samples(self.source)
+            else:
+                yield from self._arrays(self.source) if self._chain is None else self._inputs(self.source, self._chain)
+            return
+        for block in self.source.blocks():
+            for part in self.parser.blocks(block):
+                parsed = self._parse(part)
+                if len(parsed.rows):
+                    yield Block(parsed.rows, parsed.kept, "line {}", parsed.lines, part)
+
+    def _parse(self, block: bytes) -> Parsed:
+        try:
+            parsed = self.parser.parse(block)
+        except BadInput as error:
+            raise BadInput(f"{self.source.name}: {error}", hint=error.hint) from None
+        if parsed.errors:
+            number, message = next(iter(parsed.errors.values()))
+            raise BadInput(f"{self.source.where(number)}: {message}", hint=parsed.hint or self._hint)
+        for number, message in parsed.bad:
+            print(f"device_agent: {self.source.where(number)}: {message}", file=sys.stderr)
+        return parsed
+
+    def _arrays(self, source: Source) -> Iterator[Block]:
+        """Converts the rows of an NPY file; checks them here, because an error names the row's number."""
+        before = 0
+        for wide in source.arrays(len(self._info.columns)):
+            kept: Kept = ()
+            with np.errstate(over="ignore"):
+                rows: NDArray[Any] = np.ascontiguousarray(wide, dtype=cell_type(self._info))
+                if self._info.table is not None:
+                    kept = [[(count, 0) for count in np.isnan(rows).sum(axis=1).tolist()]]
+                    rows = self._filled(rows)
+                finite = np.isfinite(rows.astype(np.float32, copy=False))
+            if not finite.all():
+                row, column = (int(place[0]) for place in np.nonzero(~finite))
+                where = f"rows[{before + row}, {column}] ({short(self._info.feature_names[column])})"
+                value = (wide if wide.shape == rows.shape else rows)[row, column]
+                raise BadInput(f"{self.source.name}: {where}: {value} is not a finite float32 number")
+            yield Block(rows, kept, "rows[{}]", range(before, before + len(rows)), wide)
+            before += len(rows)
+
+    def _filled(self, rows: NDArray[Any]) -> NDArray[Any]:
+        from device_agent.shared.features.parsers import TableCsvParser, read_array
+
+        assert isinstance(self.parser, TableCsvParser)
+        try:
+            found = read_array(self.parser.coder, rows)
+        except BadInput as error:
+            raise BadInput(f"{self.source.name}: {error}", hint=error.hint) from None
+        for said in self.parser.coder.take_news():
+            _tell_once(said)
+        return found
+
+    def _samples(self, source: Source) -> Iterator[Block]:
+        """Cuts the samples of an NPY file."""
+        from device_agent.shared.windows.window_parser import WindowParser
+
+        assert isinstance(self.parser, WindowParser)
+        assert self._info.window is not None
+        for cut in self.parser.arrays(source.arrays(len(self._info.window.numbers))):
+            if len(cut.rows):
+                yield Block(cut.rows, cut.marks, "rows[{}]", cut.last)
+
+    def _inputs(self, source: Source, chain: Chain) -> Iterator[Block]:
+        from device_agent.serving.files import embedded
+
+        for rows, numbers in embedded(source, chain, row_type(self._info.origin)):
+            yield Block(rows, (), "inputs[{}]", numbers)
