@@ -81,14 +81,16 @@ def make_parser(info: KnnInfo, format: str, request: Request, chain: Chain | Non
         made = parsers.TableCsvParser if format == "csv" else parsers.TableJsonParser
         parser = made(info.table, dtype, **how, tell=_tell_once)
         parser.counted = request.counters is not None
-        return _counting(parser, request)
-    return _counting((CsvParser if format == "csv" else JsonParser)(info.feature_names, dtype, **how), request)
+        return _counting(parser, info, request)
+    return _counting((CsvParser if format == "csv" else JsonParser)(info.feature_names, dtype, **how), info, request)
 
 
-def _counting(parser: Parser, request: Request) -> Parser:
+def _counting(parser: Parser, info: KnnInfo, request: Request) -> Parser:
+    """Adds the parser's counts to those of the run; names columns that are left out, unless the user asked for it."""
     if request.counters is not None:
         request.counters.append(parser.take_counts)
-        parser.left_out.tell = _tell_once
+        if info.ignore_extra and not request.ignore_extra:
+            parser.left_out.tell = _tell_once
     return parser
 
 

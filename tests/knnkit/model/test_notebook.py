@@ -127,8 +127,8 @@ def test_labels_come_back_as_they_were(labels: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "labels",
-    [LABELS > 1, LABELS + 0.5, [None] * 200, [1, "a"] * 100, [1.0, np.nan] * 100, [b"a"] * 200, LABELS + 1j],
-    ids=["bool", "halves", "None", "mixed", "NaN", "bytes", "complex"],
+    [LABELS > 1, LABELS + 0.5, [1, "a"] * 100, [b"a"] * 200, LABELS + 1j],
+    ids=["bool", "halves", "mixed", "bytes", "complex"],
 )
 def test_labels_that_would_change_are_refused(labels: Any) -> None:
     values = labels if isinstance(labels, np.ndarray) else np.array(labels, dtype=object)
