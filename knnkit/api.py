@@ -45,13 +45,6 @@ if TYPE_CHECKING:
     from knnkit.release.build import Built
     from knnkit.release.signing import Signer
 
-_SETTLED = (
-    constants.OUTPUT_LABEL,
-    constants.OUTPUT_PROBABILITIES,
-    constants.OUTPUT_INDICES,
-    constants.OUTPUT_DISTANCES,
-)
-
 
 class TfKNN:
     """An exact k-nearest-neighbours classifier over training rows, in TensorFlow.
@@ -63,14 +56,15 @@ class TfKNN:
             neighbours and no classes; an exported model then has the one class 0.
         targets: (n_train,) or (n_train, t) numbers, in place of labels: the model is a regression, and predicts the
             mean of the neighbours' targets.
-        metric: euclidean, sqeuclidean, manhattan or cosine.
-        weights: uniform, or distance: by 1 / distance, an exact match takes all.
+        metric: euclidean, sqeuclidean, manhattan, cosine, chebyshev, minkowski, jaccard or haversine.
+        weights: uniform, or distance: by 1 / distance, an exact match takes all; or the name of a kernel.
         scale: none, standard, minmax or robust; fitted on the rows and built into the model, which takes raw rows.
         reject: share of rows like the training rows to accept, or label -> share with `default`; None accepts all.
         name: of the model: letters, digits, `.`, `_`, `-`.
         feature_names: of the columns; by default those of a data frame.
         data: of a data frame with missing cells or text: `missing`, `categories`, `unknown_category`, `drop` and
             `features` as in deploy.yaml. `labels` may then be a column's name.
+        in_float64: p, bandwidth, radius, outlier_label and class_weight, as in deploy.yaml.
 
     Raises:
         DataError: the rows cannot be used, or the labels do not fit them.
@@ -93,8 +87,9 @@ class TfKNN:
         name: str = "model",
         feature_names: Sequence[str] | None = None,
         data: Mapping[str, Any] | None = None,
+        **in_float64: Any,
     ) -> None:
-        spec = KnnSpec(name, _whole(k, "k"), metric, weights, scale, reject)
+        spec = KnnSpec(name, _whole(k, "k"), metric, weights, scale, reject, **in_float64)
         if data is not None:
             self.fitted, self._labelled = frames.fit(rows, labels, data, spec), True
             return
@@ -102,7 +97,9 @@ class TfKNN:
         if spec.k > len(training.rows):
             count = len(training.rows)
             raise BuildError(f"k is {k}, but there are {count} training rows", hint=f"k={count}, or less")
-        self.fitted = Fitted(spec, enrol(training, fit_scaler(training.rows, scale), metric))
+        self.fitted = Fitted(
+            spec, enrol(training, fit_scaler(training.rows, scale), metric, spec.p, spec.outlier_label)
+        )
         self._labelled = labels is not None or targets is not None
 
     @classmethod
@@ -195,7 +192,7 @@ class TfKNN:
             return np.array(labels_of(columns, values), object) if columns else as_column(values)
         classes = self.classes_
         label = self._answer(queries)[constants.OUTPUT_LABEL]
-        if self.fitted.spec.reject is not None:
+        if self.fitted.spec.reject is not None or constants.UNKNOWN in label:
             classes = np.array([*classes.tolist(), constants.UNKNOWN_LABEL], dtype=object)
         predicted: NDArray[Any] = classes[label]
         return predicted
@@ -231,7 +228,7 @@ class TfKNN:
         if len(doubtful):
             exact, k = self._reference.answer(raw[doubtful]), self.fitted.spec.k
             settled = (exact.label, exact.probabilities, exact.indices[:, :k], exact.distances[:, :k])
-            for name, values in zip(_SETTLED, settled):
+            for name, values in zip(constants.ANSWERS, settled):
                 found[name][doubtful] = values
         indices, distances = found[constants.OUTPUT_INDICES], found[constants.OUTPUT_DISTANCES]
         close = found[constants.OUTPUT_CERTAIN] & in_doubt(distances, self._module.near)
@@ -311,9 +308,9 @@ def from_sklearn(
     reject: float | Mapping[str, float] | None = None,
     source: str | None = None,
 ) -> TfKNN:
-    """Imports a fitted KNeighborsClassifier, KNeighborsRegressor or NearestNeighbors, or a Pipeline that ends in one.
+    """Imports a fitted neighbours' estimator, or a Pipeline that ends in one.
 
-    Of a search (such as GridSearchCV) it imports the best estimator. docs/scikit-learn.md lists the transformers.
+    Of a search (such as GridSearchCV) it imports the best estimator. docs/scikit-learn.md lists what is taken over.
 
     Args:
         estimator: a fitted one.

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from knnkit.provision.pinned_hashes import LOCK, parse
-from knnkit.provision.requirements import WHEELS, Recipe
+from knnkit.provision.requirements import WHEELS, Recipe, with_pillow
 from knnkit.provision.wheel_cache import platform_tags, rank_of
 
 _INDEX = "https://pypi.org/simple"
@@ -36,7 +36,8 @@ def kinds() -> Iterator[tuple[Recipe, str]]:
     """Yields every kind of board that knnkit supports, with each version that it may get."""
     for machine, pythons in WHEELS.items():
         for python, runtimes in pythons.items():
-            for pin in sorted({pin for pins in runtimes.values() for pin in pins}):
+            recipes = [Recipe(machine, python, (2, _NEWEST_GLIBC), pins) for pins in runtimes.values()]
+            for pin in sorted({pin for recipe in recipes for pin in with_pillow(recipe).pins}):
                 yield Recipe(machine, python, (2, _NEWEST_GLIBC), (pin,)), pin
 
 

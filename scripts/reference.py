@@ -203,6 +203,7 @@ def decisions_page() -> str:
 
 
 def scikit_learn_page() -> str:
+    from device_agent.shared.weights import KERNELS
     from knnkit.training import (
         sklearn_importer,
         sklearn_left_out,
@@ -219,9 +220,9 @@ def scikit_learn_page() -> str:
         "Transformers that become steps of the graph": sorted(linear - bent),
         "Transformers that become transforms of the table": sorted(bent),
         "Functions of FunctionTransformer": [f"np.{name}" for name in sorted(sklearn_pipelines.transforms.FUNCTIONS)],
-        "Metrics": sorted({*sklearn_metrics.METRICS, *sklearn_metrics.MAPPED, "minkowski with p = 1 or 2"}),
-        "Parameters of metrics": ["w (weights of the features)", "V, VI"],
-        "Weights": ["distance", "uniform"],
+        "Metrics": sorted({*sklearn_metrics.METRICS, *sklearn_metrics.MAPPED}),
+        "Parameters of metrics": ["w (weights of the features)", "V, VI", "p, from 1 to 16"],
+        "Weights": ["distance", "uniform", *(f"knnkit.kernels.{name}(bandwidth)" for name in KERNELS)],
     }
     lists = {
         "Estimators": sklearn_left_out.ESTIMATORS,

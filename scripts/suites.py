@@ -46,7 +46,7 @@ CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 PACKAGES = ("device_agent", "knnkit")
 SLOWEST = 10
 #: Of the user's own KNNKIT_ settings, those that tests may see.
-KEPT = {"KNNKIT_SCREENSHOTS", "KNNKIT_BOARDS"}
+KEPT = {"KNNKIT_SCREENSHOTS", "KNNKIT_BOARDS", "KNNKIT_STREAM_ROWS"}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from device_agent.commands.options import add_runtime, command, store_of, use_th
 from device_agent.shared.console import streams
 from device_agent.shared.console.argument_parser import filled
 from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.errors import BadInput
 
 
 def _configure_classify(parser: argparse.ArgumentParser) -> None:
@@ -17,9 +18,10 @@ def _configure_classify(parser: argparse.ArgumentParser) -> None:
     add("--output", type=filled, metavar="FILE", help="file for the answers, - for standard output (default: -)")
     add(
         "--format",
-        choices=("auto", "csv", "jsonl", "npy"),
+        choices=("auto", "csv", "jsonl", "npy", "frames"),
         default="auto",
-        help="format of the input (default: by the file's name, else by its first byte)",
+        help="format of the input (default: by the file's name, else by its first byte); frames, with --stream: files, "
+        "each after its length in 4 bytes, the highest first",
     )
     add(
         "--output-format",
@@ -54,6 +56,8 @@ def _run_classify(arguments: argparse.Namespace) -> int:
     from device_agent.serving.rows import Request
     from device_agent.store.starts import counted
 
+    if arguments.format == "frames" and not arguments.stream:
+        raise BadInput("frames are the format of a stream", hint="--stream; or --input FILE, --input FOLDER")
     if arguments.input in (None, "-"):
         streams.say_if_waiting("device_agent")
     keep = tuple(dict.fromkeys(arguments.keep))

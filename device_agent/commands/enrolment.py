@@ -19,7 +19,12 @@ _SHOWN = 60
 
 def _configure_enrol(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--label", type=filled, metavar="NAME", required=True, help="label of the rows, one of the model or a new one")
+    meaning = parser.add_mutually_exclusive_group(required=True)
+    meaning.add_argument(
+        "--label", type=filled, metavar="NAME", help="label of the rows, one of the model or a new one"
+    )
+    help = "value of the rows, for a model that answers values; with several targets, TARGET=VALUE for each"
+    meaning.add_argument("--value", type=filled, metavar="VALUE", action="append", default=[], help=help)
     add("--input", type=filled, metavar="FILE", help="rows to teach, - for standard input (default: -)")
     add(
         "--format",
@@ -43,8 +48,10 @@ def _run_enrol(arguments: argparse.Namespace) -> int:
     if arguments.input in (None, "-") and not arguments.last:
         streams.say_if_waiting("device_agent")
     request = Request(arguments.input, None, arguments.format, None, Columns(), ignore_extra=arguments.ignore_extra)
-    found = teach.teach(store_of(arguments), arguments.label, request, holder_of(arguments), arguments.last)
-    return show(arguments, found, f"taught {arguments.label}: {', '.join(found.ids)}\n{_totals(found)}")
+    meaning = teach.Meaning(arguments.label, tuple(arguments.value))
+    found = teach.teach(store_of(arguments), meaning, request, holder_of(arguments), arguments.last)
+    what = arguments.label or ", ".join(arguments.value)
+    return show(arguments, found, f"taught {what}: {', '.join(found.ids)}\n{_totals(found)}")
 
 
 def _configure_forget(parser: argparse.ArgumentParser) -> None:
@@ -115,11 +122,11 @@ def _run_enrolled(arguments: argparse.Namespace) -> int:
     from device_agent.serving import teach
 
     answers = teach.taking_part(store, rows) if rows else frozenset()
-    print(f"{'id':<16}  {'time':<20}  {'answers':<7}  label, row")
+    print(f"{'id':<32}  {'time':<20}  {'answers':<7}  label, row")
     for row in rows:
         cells = json.dumps(row.row)
         short = cells if len(cells) <= _SHOWN else f"{cells[:_SHOWN]}..."
-        print(f"{row.id:<16}  {utc(row.time):<20}  {'yes' if row.id in answers else 'no':<7}  {row.label}, {short}")
+        print(f"{row.id:<32}  {utc(row.time):<20}  {'yes' if row.id in answers else 'no':<7}  {row.label}, {short}")
     print(f"{len(rows):,} rows, {len({row.label for row in rows}):,} labels, {len(answers):,} take part in answers")
     return constants.EXIT_OK
 

@@ -265,6 +265,16 @@ def _release(store: Store) -> Iterator[Finding]:
     yield _ok("release", f"{release.name} {release.version} ({release.digest[:12]}) verifies and loads")
 
 
+def _taught(store: Store) -> Iterator[Finding]:
+    if (store.root / constants.JOURNAL_FILE).exists():
+        from device_agent.enrolment.journal import Journal
+
+        try:
+            yield _ok("taught", f"{len(Journal(store.root).read()):,} rows were taught to this device")
+        except AgentError as error:
+            yield Finding("taught", "error", f"{error}; the release answers without taught rows", error.hint)
+
+
 def _governor(store: Store) -> Iterator[Finding]:
     found = board.governor()
     if found == "powersave":
@@ -299,7 +309,7 @@ def _ok(name: str, message: str) -> Finding:
 
 
 _CHECKS: tuple[Check, ...] = (
-    _python, _numpy, _runtime, _cryptography, _root, _disk, _clock, _trust, _state, _release, _governor,
+    _python, _numpy, _runtime, _cryptography, _root, _disk, _clock, _trust, _state, _release, _taught, _governor,
 )  # fmt: skip
 #: Check -> findings that must not be errors: the check would only report the same cause again.
 _NEEDS = {

@@ -4,6 +4,7 @@ Changes nothing, except that `Store.settle` finishes or reverts an interrupted c
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 from device_agent import __version__
@@ -64,6 +65,7 @@ def status(store: Store) -> Status:
         taught=taught,
         cells=cell_counts.read(store, answering.release.digest) if answering else None,
         searched=searches.read(store, answering.release.digest) if answering else None,
+        pictures=importlib.util.find_spec("PIL") is not None,
     )
 
 
@@ -144,7 +146,8 @@ def render(found: Status) -> str:
             for name, counts in (
                 ("filled", found.cells.filled),
                 ("unknown", found.cells.unknown),
-                ("left out", found.cells.left_out or {}),
+                ("gaps", found.cells.gaps),
+                ("left out", found.cells.left_out),
             )
             if counts
         ]

@@ -2,18 +2,20 @@
 
 The answers equal those of one model that has the training rows and the taught rows: the float64 reference over both
 defines them. The taught rows come after the training rows, in the same space, with the same k, metric, weights and
-thresholds. The model answers a row first. If a taught row may be among its k nearest, float64 decides again, among the
-model's k neighbours and the taught rows. Never reads the journal.
+thresholds. The model answers a row first. A search among the taught rows alone finds those that may be nearer than its
+k-th neighbour, and `merge` puts them in their places. Never reads the journal.
 """
 
 from __future__ import annotations
 
-from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from device_agent.enrolment.merge import Blur, Merge, Nearby
+from device_agent.enrolment.one_row import OneRow
+from device_agent.inference.block_search import BlockSearch
 from device_agent.inference.exact import ExactKnn, Float64
 from device_agent.inference.tflite_knn import Answers, TfliteKNN
 from device_agent.shared.enrolment.joined import Joined
@@ -23,21 +25,25 @@ from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.queries import check_rows, narrow, origin_of
+from device_agent.shared.regression import Regressor
 
 if TYPE_CHECKING:
     from device_agent.shared.embedding.chain import Chain
 
 #: As in `exact`: how far beyond the k-th neighbour, in `tied`, a tie can reach.
 _CHAIN = 8
-#: A float64 sum of a few thousand terms is off by less than this share.
-_ROUNDING = 2.0**-36
-#: Offsets that are rounded to float32 lie so far apart from those that are not, relative to their length.
-_ROUNDED = 2.0**-22
+#: Share by which a float64 value is off at most after one operation, and after a sum of a few thousand terms.
+_UNIT, _ROUNDING = 2.0**-52, 2.0**-36
 #: Most balls around the added rows: one for each label, and one for all others.
 _BALLS = 8
 _MAX_FLOAT32 = np.finfo(np.float32).max
 #: float32 distances of a model without `near` are off by less than this share.
 _BLUR = 1e-3
+#: Queries that are merged together: their scores fit the caches of most boards.
+_TOGETHER = 512
+#: The rounding of float64 has to be so many times less than what float32 leaves open.
+_CLEAR = 64.0
+_CHUNK_BYTES = 4 << 20  # of float64 differences at a time
 
 
 class JoinedExact(ExactKnn):
@@ -54,23 +60,20 @@ class JoinedExact(ExactKnn):
 
     def __init__(self, path: str, info: KnnInfo, joined: Joined) -> None:
         super().__init__(path, info)
-        self._own, self._near = info.n_train, info.near
-        kept, local = self.enrol(narrow(joined.features, origin_of(info.origin)))
+        self.own, self._near = info.n_train, info.near
+        kept, self._local = self.enrol(narrow(joined.features, origin_of(info.origin)))
         #: Which of the rows to add are within the range of float32; the others take no part.
         self.kept = kept
         self._info = replace(joined.info, n_train=info.n_train + int(kept.sum()))
-        self._blocks.append(local)
+        self._blocks.append(self._local)
         self._starts = np.append(self._starts, self._info.n_train)
         self._classes = np.append(self._classes, joined.codes[kept])
-        self._local = (local * self._scale).astype(np.float64)
-        with np.errstate(over="ignore"):
-            self._narrow = self._local.astype(np.float32)
-            self._squares = np.einsum("ij,ij->i", self._narrow, self._narrow)
-        self._reach = float(np.sqrt(np.einsum("ij,ij->i", self._local, self._local).max(initial=0.0)))
-        self._centres, self._radius = _balls(self._local, joined.codes[kept])
-        self._centre64 = self._centre.astype(np.float64)
-        lengths = np.sqrt((self._centres**2).sum(axis=1))
-        self._radii = (self._radius + _ROUNDED * lengths).tolist()
+        if isinstance(self.regressor, Regressor) and joined.targets is not None:
+            targets = np.concatenate([self.regressor.targets, joined.targets[kept]])
+            self.regressor = Regressor(targets, info.k, info.weights)
+        self._among_local: BlockSearch | None = None
+        self._centres, self._radius = _balls((self._local * self._scale).astype(np.float64), joined.codes[kept])
+        self._lengths = np.sqrt((self._centres**2).sum(axis=1))
 
     def enrol(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
         """Maps (n, n_features) rows into model space; returns (n,) which stay finite in float32, and these, mapped."""
@@ -83,71 +86,128 @@ class JoinedExact(ExactKnn):
         kept = np.isfinite(found).all(axis=1)
         return kept, np.ascontiguousarray(found[kept])
 
-    def is_far(self, row: NDArray[np.float32], kth: float) -> bool:
-        """Whether no added row can be among the k nearest of one (1, n_features) row. False means: ask `candidates`.
+    def doubt(self, kth: NDArray[Any]) -> Float64:
+        """Returns (n,) how near two distances are whose order float32 leaves open, for k-th distances (n,)."""
+        far, near = np.asarray(kth, np.float64), self._near
+        return far * _BLUR if near is None else near.share * np.maximum(far, near.least)
 
-        Uses Python numbers where it can: a NumPy call would take longer than this whole check.
-        """
-        if self._steps or not kth < _MAX_FLOAT32:
-            return False
-        near, metric = self._near, self._info.metric
-        limit = kth * (1.0 + _BLUR) if near is None else kth + near.share * max(kth, near.least)
-        base = sqrt(limit) if metric == "sqeuclidean" else limit
-        apart = (row - self._centre64) * self._scale - self._centres
-        # Rounding an offset to float32 moves it by 2^-24 of its size.
-        squares = np.einsum("ij,ij->i", apart, apart).tolist()
-        return all(sqrt(square) * (1.0 - _ROUNDED) > base + radius for square, radius in zip(squares, self._radii))
+    def one_row(self) -> OneRow | None:
+        """Returns the merge for single rows; None if the model has label sets or no `near`, or no row is added."""
+        if self._near is None or self._info.label_sets is not None or not self.kept.any():
+            return None
+        reach, how = (self._tied, self._zero), (self._weights, self._unit, self._classes)
+        return OneRow(self._info, self._near, self._local, self._enter_one, reach, *how)
 
-    def candidates(
-        self, rows: NDArray[np.float32], kth: NDArray[np.float32]
-    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Finds the rows whose k nearest may include an added row.
+    def _enter_one(self, row: NDArray[np.float32]) -> Float64:
+        return self._enter(row) if self._steps else (row - self._centre).astype(np.float64)
 
-        Returns (m,) their indices, and (m, L) bool: which added rows may be among the k nearest of each.
+    def nearby(self, rows: NDArray[np.float32], kth: NDArray[Any]) -> Nearby:
+        """Finds the rows whose k nearest may include an added row, and these added rows.
 
         Args:
             rows: (n, n_features) float32, less the origin.
             kth: (n,) the k-th distance among the model's own rows.
         """
-        near = self._near
-        limit = kth * (1.0 + _BLUR) if near is None else kth + near.share * np.maximum(kth, near.least)
-        base = base_distance(limit, self._info.metric) + (_CHAIN * self._tied + self._zero)
-        at = self._enter_all(rows) * self._scale
-        apart = at[:, np.newaxis] - self._centres
-        # Manhattan distances are never less than Euclidean ones.
-        distance = np.sqrt(np.einsum("nmp,nmp->nm", apart, apart))
-        far = distance * (1.0 - _ROUNDING) > base[:, np.newaxis] + self._radius
-        some = np.flatnonzero(~far.all(axis=1) | (kth >= _MAX_FLOAT32))  # farther ones are not told apart
-        return some, self._candidates(at[some], base[some], kth[some]) if len(some) else np.zeros((0, 0), np.bool_)
+        z, blur = self._enter_roughly(rows)
+        doubt, beyond = self.doubt(kth), blur + (_CHAIN * self._tied + self._zero)
+        base = base_distance(kth + doubt, self._info.metric) + beyond
+        base[(kth >= _MAX_FLOAT32) | ~np.isfinite(base)] = np.inf  # farther ones are not told apart
+        some = np.flatnonzero(~self._is_apart(z, base)) if len(self._local) else np.array([], np.int64)
+        if not len(some):
+            return Nearby(some, some, some, np.array([]), np.array([], np.bool_))
+        query, local = self._find(z[some], base[some])
+        there, query = np.unique(query, return_inverse=True)
+        some = some[there]
+        with np.errstate(invalid="ignore", over="ignore"):
+            moved = blur if self._info.metric in ("euclidean", "manhattan") else blur * (2.0 * base + blur)
+            clear = np.isfinite(base) & (_CLEAR * moved <= doubt)
+        return Nearby(some, query, local, self._to_local(z[some], query, local), clear[some])
 
-    def _candidates(self, at: Float64, base: Float64, kth: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Returns (m, L) bool: which added rows may be within the distance `base` of (m, p) weighted rows."""
-        squares = np.einsum("ij,ij->i", at, at)
-        slack = _error(at.shape[1]) * (np.sqrt(squares) + self._reach) ** 2
-        with np.errstate(over="ignore", invalid="ignore"):  # in rows that are not bounded
-            scores = at.astype(np.float32) @ self._narrow.T
-            scores *= -2.0
-            scores += self._squares
-            found: NDArray[np.bool_] = scores <= (base * base - squares + slack)[:, np.newaxis]
-        # Outside these bounds, float32 squares may overflow or underflow.
-        found[~((slack > 1e-30) & (slack < 1e30)) | (kth >= _MAX_FLOAT32)] = True
+    def _find(self, z: Float64, base: Float64) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Returns the pairs of a (n, p) query, ascending, and an added row that may be among its k nearest."""
+        manhattan = self._info.metric == "manhattan"
+        if self._among_local is None:
+            how: dict[str, Any] = {"manhattan": manhattan, "step": 0.0, "and_ties": self._and_ties}
+            self._among_local = BlockSearch([self._local], self._weights, self._info.k, **how)
+        within = base / self._unit
+        with np.errstate(over="ignore"):
+            found, fits = self._among_local.find(z, within if manhattan else within * within)
+        query, local = found.query, found.row
+        if not fits.all():  # too large for float32: all added rows
+            strange, every = np.flatnonzero(~fits), np.arange(len(self._local))
+            query = np.concatenate([query, np.repeat(strange, len(every))])
+            local = np.concatenate([local, np.tile(every, len(strange))])
+            order = np.argsort(query, kind="stable")
+            query, local = query[order], local[order]
+        return query, local
+
+    def _is_apart(self, z: Float64, base: Float64) -> NDArray[np.bool_]:
+        """Returns (n,) bool: whether all added rows are farther than (n,) `base` from (n, p) rows in model space."""
+        at = z * self._scale
+        # A product with the centres, off by a few 2^-52 (length + length)². Manhattan distances are never less.
+        squares = np.einsum("ij,ij->i", at, at)[:, np.newaxis]
+        lost = (at.shape[1] + 16) * _UNIT * (np.sqrt(squares) + self._lengths) ** 2
+        squares = squares + self._lengths**2 - 2.0 * (at @ self._centres.T) - lost
+        far = np.sqrt(np.maximum(squares, 0.0)) * (1.0 - _ROUNDING) > base[:, np.newaxis] + self._radius
+        found: NDArray[np.bool_] = far.all(axis=1)
         return found
 
+    def _enter_roughly(self, rows: NDArray[np.float32]) -> tuple[Float64, Float64]:
+        """As `_enter_all`, for many rows at once, with sums in any order.
+
+        Returns (n, p) rows in model space, and (n,) bounds on their distance from those of `_enter_all`.
+        """
+        if not self._steps:
+            return self._enter_all(rows), np.zeros(len(rows))
+        z, blur = rows.astype(np.float64), np.zeros(len(rows))
+        with np.errstate(all="ignore"):
+            for kind, a, b in self._steps:
+                if kind == "affine":
+                    z, blur = (z - a) * b, blur * np.abs(b).max()
+                elif kind == "linear":
+                    z, reach = z - b, np.linalg.norm(a)
+                    blur = (blur + z.shape[1] * _UNIT * np.linalg.norm(z, axis=1)) * reach
+                    z = z @ a
+                else:
+                    norm = np.linalg.norm(z, ord=2.0 if kind == "cosine" else float(a), axis=1)
+                    blur = blur * (1.0 + z.shape[1])  # a coordinate is at most the norm, so this is over sqrt(p) of it
+                    blur = np.where(blur > 0.0, blur / norm, 0.0) + z.shape[1] * _UNIT
+                    z = z / np.where(norm > 0.0, norm, 1.0)[:, np.newaxis]
+                    if kind == "cosine":
+                        z = np.column_stack([z, norm == 0.0, np.zeros(len(z))])
+                blur += 4.0 * _UNIT * np.linalg.norm(z, axis=1)
+            z -= self._centre
+            blur += 4.0 * _UNIT * np.linalg.norm(z, axis=1)
+            blur *= np.abs(self._scale).max() * (1.0 if self._info.metric != "manhattan" else np.sqrt(z.shape[1]))
+        return z, np.where(np.isfinite(blur), blur, np.inf)
+
+    def _to_local(self, z: Float64, query: NDArray[np.int64], local: NDArray[np.int64]) -> Float64:
+        """Returns the (m,) distances between queries and added rows, off by less than `_ROUNDING` of themselves."""
+        found = np.empty(len(query))
+        step = max(1, _CHUNK_BYTES // (8 * z.shape[1]))
+        for start in range(0, len(query), step):
+            part = slice(start, start + step)
+            terms = (z[query[part]] - self._local[local[part]]) * self._weights
+            if self._info.metric == "manhattan":
+                np.abs(terms).sum(axis=1, out=found[part])
+            else:
+                np.einsum("ij,ij->i", terms, terms, out=found[part])
+        return self._by.to_metric(found)
+
     def among(
-        self, rows: NDArray[np.float32], indices: NDArray[np.int32], kth: NDArray[Any], added: NDArray[np.bool_]
+        self, rows: NDArray[np.float32], indices: NDArray[np.int32], kth: NDArray[Any], near: Nearby
     ) -> dict[str, NDArray[Any]]:
-        """Returns the outputs for (n, n_features) rows, as `answers` would.
+        """Returns the outputs for the (m, n_features) rows of `near`, as `answers` would.
 
         Args:
             rows: float32, less the origin.
-            indices: (n, k) their neighbours among the model's own rows.
-            kth: (n,) the distance of the k-th of these.
-            added: (n, L) as `candidates` returns it.
+            indices: (m, k) their neighbours among the model's own rows.
+            kth: (m,) the distance of the k-th of these.
+            near: the added rows that may be among their k nearest.
         """
         try:
-            query, local = np.nonzero(added)
-            query = np.concatenate([np.repeat(np.arange(len(rows)), indices.shape[1]), query])
-            row = np.concatenate([indices.astype(np.int64).reshape(-1), self._own + local])
+            query = np.concatenate([np.repeat(np.arange(len(rows)), indices.shape[1]), near.query])
+            row = np.concatenate([indices.astype(np.int64).reshape(-1), self.own + near.local])
             order = np.argsort(query, kind="stable")
             z = self._enter_all(rows)
             found = self._decide(*self._nearest_of(z, query[order], row[order]))
@@ -170,13 +230,28 @@ class JoinedExact(ExactKnn):
             order[zeros], measure[zeros] = np.arange(self._info.k), 2.0
         return order, measure
 
+    def merge(self, rows: NDArray[np.float32], found: Answers) -> None:
+        """Puts the added rows into the model's answers to (n, n_features) float32 rows, less the origin."""
+        for start in range(0, len(rows), _TOGETHER):
+            part = slice(start, start + _TOGETHER)
+            self._merge(rows[part], Answers._make(values[part] for values in found))
 
-def _error(width: int) -> float:
-    """Returns the error bound of a float32 score, relative to (length + reach)²: four times `relative_error`.
+    def _merge(self, rows: NDArray[np.float32], found: Answers) -> None:
+        near = self.nearby(rows, found.distances[:, -1])
+        if not len(near.some):
+            return
+        indices, distances = found.indices[near.some], found.distances[near.some]
+        blur = Blur(self.doubt(distances[:, -1]), self._tied, self._zero)
+        done = Merge(self._info, self.own, indices, distances, near, blur, self._outputs)
+        _write(found, near.some[done.chosen], done.outputs)
+        if len(rest := done.unsure):
+            left = near.only(rest)
+            _write(found, left.some, self.among(rows[left.some], indices[rest], distances[rest, -1], left))
 
-    (6 sqrt(p) + 8) u, u = 2^-24 (`knnkit.model.reference.space`). It is wide because nothing checks the result.
-    """
-    return float(4.0 * (6.0 * np.sqrt(width) + 8.0) * 2.0**-24)
+
+def _write(found: Answers, some: NDArray[np.int64], outputs: dict[str, NDArray[Any]]) -> None:
+    for name, part in found._asdict().items():
+        part[some] = outputs[name]
 
 
 def _balls(rows: Float64, codes: NDArray[np.int32]) -> tuple[Float64, Float64]:
@@ -208,7 +283,7 @@ class JoinedKNN:
         self.info = replace(joined.info, n_train=signed.info.n_train + int(self._exact.kept.sum()))
         self.ids = tuple(row.id for row, kept in zip(joined.rows, self._exact.kept) if kept)
         self.codes = joined.codes[self._exact.kept]
-        self._origin = origin_of(signed.info.origin)
+        self._origin, self._one = origin_of(signed.info.origin), self._exact.one_row()
         self._new_classes = len(self.info.classes) - len(signed.info.classes)
 
     @property
@@ -240,13 +315,13 @@ class JoinedKNN:
             more = np.zeros((len(found.label), self._new_classes), np.float32)
             found = found._replace(probabilities=np.concatenate([found.probabilities, more], axis=1))
         is_one = type(rows) is np.ndarray and rows.dtype == np.float32 and self._origin is None and len(rows) == 1
-        if is_one and self._exact.is_far(np.asarray(rows), float(found.distances[0, -1])):  # the fastest way
+        if is_one and self._one is not None and self._one.merge(np.asarray(rows), found):
             return found
         queries = check_rows(rows, self.signed.info.feature_names, origin=self._origin)
-        some, added = self._exact.candidates(queries, found.distances[:, -1])
-        if len(some):
-            kth = found.distances[some, -1]
-            answers = self._exact.among(queries[some], found.indices[some], kth, added)
-            for name, part in found._asdict().items():
-                part[some] = answers[name]
+        self._exact.merge(queries, found)
         return found
+
+    def values_of(self, answers: Answers) -> NDArray[np.float64]:
+        """As `TfliteKNN.values_of`."""
+        regressor = self._exact.regressor
+        return self.signed.values_of(answers) if regressor is None else regressor.values(answers)

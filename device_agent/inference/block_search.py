@@ -96,10 +96,12 @@ class BlockSearch:
         self._lift = 2.0 ** -np.round(2 * np.log2(self._reach)) if 1e-60 < self._reach < 1e60 else 1.0
         self._halves = (squares * (self._lift / 2)).astype(np.float32)
 
-    def find(self, z: Float64) -> tuple[Found, NDArray[np.bool_]]:
+    def find(self, z: Float64, within: Float64 | None = None) -> tuple[Found, NDArray[np.bool_]]:
         """Returns the rows that may be among the k nearest of (q, p) queries, and (q,) bool: which queries fit.
 
-        A query whose values or scores are too large for float32 does not fit, and has no pairs.
+        A query whose values or scores are too large for float32 does not fit, and has no pairs. With (q,) measures
+        `within`, k other rows are at most that far from each query: only rows that may be among the k nearest of all
+        are found.
         """
         with np.errstate(over="ignore", invalid="ignore"):
             by = self._by_products if not self._manhattan else self._by_differences if self._differs else self._by_sides
@@ -108,30 +110,33 @@ class BlockSearch:
             if not fits.all():
                 parts = (scale.base[fits], scale.factor, scale.share, scale.slack[fits], scale.exact[fits])
                 factors, scale = factors[fits], Scale(*parts)
-            query, row, score, kth = self._scan(factors, scale)
+            query, row, score, kth = self._scan(factors, scale, None if within is None else within[fits])
         exact = np.zeros(len(fits), np.bool_)
         exact[fits] = kth <= scale.exact
         measure = scale.base[query] + scale.factor * score.astype(np.float64)
         return Found(np.flatnonzero(fits)[query], row, measure, exact), fits
 
-    def _scan(self, factors: Float32, scale: Scale) -> tuple[Any, Any, Any, Float32]:
+    def _scan(self, factors: Float32, scale: Scale, within: Float64 | None) -> tuple[Any, Any, Any, Float32]:
         """Returns queries, rows and scores of all pairs within the bound, and the k-th score of each query."""
         count, k = len(factors), self._k
         best = np.full((count, k), np.inf, np.float32)
         kth = limit = best[:, -1]
+        if within is not None:
+            best[:] = ((within - scale.base) / scale.factor)[:, np.newaxis]
+            limit = self._limit(kth, scale)
         found: list[tuple[Any, Any, Any]] = []
         for start, scores in self._scored(factors):
-            width = scores.shape[1]
-            if not found and width > k:
+            width, first = scores.shape[1], not found and within is None
+            if first and width > k:
                 best = np.partition(scores, k - 1, axis=1)[:, :k]
                 kth = best.max(axis=1)
                 limit = self._limit(kth, scale)
-            elif found:  # of later rows, those at the k-th distance come after it
+            elif not first:  # of later rows, those at the k-th distance come after it
                 limit = np.where(kth <= scale.exact, np.nextafter(kth, np.float32(-np.inf)), limit)
             flat = np.flatnonzero(scores <= limit[:, np.newaxis])
             query, column = np.divmod(flat, width) if count > 1 else (np.zeros_like(flat), flat)
             score = scores.reshape(-1)[flat]
-            if len(flat) and (found or width <= k):
+            if len(flat) and not (first and width > k):
                 _improve(best, query, score)
                 kth = best.max(axis=1)
                 limit = self._limit(kth, scale)

@@ -9,16 +9,19 @@ Needs only NumPy.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.inference.block_search import BlockSearch
+from device_agent.inference.measures import Measure
 from device_agent.inference.rounded import add_rows
-from device_agent.shared.golden.judge import votes
+from device_agent.inference.steps import apply
+from device_agent.shared.golden.judge import base_distance, votes, votes_within
+from device_agent.shared.label_columns import regressor
+from device_agent.shared.outliers import OutlierFactors
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.regression import Regressor
@@ -28,6 +31,7 @@ from device_agent.shared.release.npz import read_arrays
 Float64 = NDArray[np.float64]
 
 _CHUNK_BYTES = 4 << 20  # of float64 differences at a time
+_SCANNED, _MEASURES = 1 << 14, 1 << 21  # differences of a scan at a time, which stay in the cache; and its results
 #: NumPy adds pairwise, so a sum of p terms is off by less than (16 + log2 p) 2^-53 of itself: far less than 2^-40.
 _NEAR_TIED = 1.0 + 2.0**-40
 #: Ties within `tied` form chains; the chain of the k-th neighbour ends this many times `tied` beyond it.
@@ -83,6 +87,7 @@ class ExactKnn:
         least, most = float(np.abs(self._scale).min()), float(np.abs(self._scale).max())
         self._unit = 1.0 if before or least == 0.0 or least < most else least
         self._weights = self._scale / self._unit
+        self._by = Measure(self._info, self._weights, self._unit, self._centre)
         self._classes = tables["classes"]
         self._steps = [
             (str(kind), tables[f"step{i}_a"], tables[f"step{i}_b"]) for i, kind in enumerate(tables["steps"])
@@ -102,15 +107,11 @@ class ExactKnn:
             raise ValueError("a training row has a class that knn.json does not name")
         self.regressor = None if self._info.targets is None else self._regressor(tables["targets"])
 
-    def _regressor(self, targets: Float64) -> Regressor:
+    def _regressor(self, targets: Float64) -> Regressor | OutlierFactors:
         names = self._info.targets.names if self._info.targets else ()
         if targets.dtype != np.float64 or targets.shape != (self._info.n_train, len(names)):
             raise ValueError(f"targets has type {targets.dtype} and shape {targets.shape}")
-        if self._info.targets and self._info.targets.classes:
-            from device_agent.shared.label_columns import regressor
-
-            return regressor(targets, self._info)
-        return Regressor(targets, self._info.k, self._info.weights)
+        return regressor(targets, self._info)
 
     def answer(self, row: NDArray[np.float32]) -> dict[str, Any]:
         """Returns the model's outputs for one (n_features,) float32 row, by output name; the origin is subtracted.
@@ -133,14 +134,27 @@ class ExactKnn:
             raise ModelUnusable(f"{self._damaged}: {error}") from None
 
     def _answers(self, rows: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        return self._decide(*self._nearest(self._enter_all(rows)))
+        z = self._enter_all(rows)
+        return self._decide(*self._nearest(z), self._within(z))
 
-    def _decide(self, order: NDArray[np.int64], measure: Float64) -> dict[str, NDArray[Any]]:
-        """Returns the outputs for (n, k) neighbours and their measures."""
-        distances = self._distances(measure)
-        probabilities = votes(self._classes[order], distances, self._info)
+    def _decide(
+        self, order: NDArray[np.int64], measure: Float64, within: tuple[Any, Any, Any] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """Returns the outputs for (n, k) neighbours and their measures; with a radius, those `within` it vote."""
+        return self._outputs(order, self._by.to_metric(measure), within)
+
+    def _outputs(
+        self, order: NDArray[Any], distances: Float64, within: tuple[Any, Any, Any] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """Returns the outputs for (n, k) neighbours and their distances."""
+        if within is None:
+            probabilities = votes(self._classes[order], distances, self._info)
+        else:
+            query, row, far = within
+            probabilities = votes_within(query, self._classes[row], far, len(order), self._info)
         # The order of addition can split equal shares by some 2^-53: shares within 1e-12 tie, the lowest class wins.
         label = (probabilities >= probabilities.max(axis=1, keepdims=True) - 1e-12).argmax(axis=1)
+        label[~probabilities.any(axis=1)] = constants.UNKNOWN
         if (reject := self._info.reject) is not None:
             label[distances[:, -1] > np.array(reject.thresholds)[label]] = constants.UNKNOWN
         return {
@@ -165,13 +179,12 @@ class ExactKnn:
             order, measure = self._rank(self._enter_all(rows), query, indices.astype(np.int64).reshape(-1))
         except (ValueError, TypeError, IndexError, ArithmeticError) as error:
             raise ModelUnusable(f"{self._damaged}: {error}") from None
-        return order, self._distances(measure)
+        return order, self._by.to_metric(measure)
 
     def moved(self, rows: NDArray[np.float32], others: NDArray[np.float32]) -> Float64:
         """Returns (n,) metric distances in model space between raw (n, n_features) rows and as many others."""
-        pairs = [(self._enter(row) - self._enter(other)) * self._scale for row, other in zip(rows, others)]
-        manhattan = self._info.metric == "manhattan"
-        return np.array([np.abs(gap).sum() if manhattan else math.sqrt(float(gap @ gap)) for gap in pairs])
+        terms = self._by.terms(self._enter_all(rows), self._enter_all(others))
+        return np.asarray(self._by.to_base(terms.sum(axis=1)) * self._unit)
 
     def is_exact(self, rows: NDArray[np.float32], kth: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Returns (n,) whether float32 ranks the k neighbours of raw rows exactly: rows in whole steps of `lattice`.
@@ -202,21 +215,7 @@ class ExactKnn:
         return np.asarray(np.clip(offsets, -_MAX_FLOAT32, _MAX_FLOAT32), np.float64)
 
     def _enter(self, row: NDArray[np.float32]) -> Float64:
-        z = row.astype(np.float64)
-        for kind, a, b in self._steps:
-            if kind == "affine":
-                z = (z - a) * b
-            elif kind == "linear":  # added in feature order, which a BLAS product does not guarantee
-                z = np.add.accumulate((z - b)[:, np.newaxis] * a, axis=0)[-1]
-            elif kind == "normalize":
-                z = z / (_norm(z, float(a)) or 1.0)
-            elif kind == "cosine":  # on the unit sphere; a row of zeros has distance 1 from every other
-                norm = _norm(z, 2.0)
-                z = np.concatenate([z / (norm or 1.0), [float(norm == 0.0), 0.0]])
-            else:
-                raise ModelUnusable(f"{constants.EXACT_FILE}: unknown step {kind!r}")
-        entered: Float64 = z - self._centre
-        return entered
+        return np.asarray(apply(self._steps, row) - self._centre)
 
     def _nearest(self, z: Float64) -> tuple[NDArray[np.int64], Float64]:
         """Returns the (q, k) nearest training rows of (q, p) queries and their measures, in order of (measure, index).
@@ -229,27 +228,52 @@ class ExactKnn:
         live = np.flatnonzero(z[:, -2] != 1.0) if self._info.metric == "cosine" else np.arange(len(z))
         if not len(live):
             return order, measure
+        if not self._by.in_graph:
+            return self._among_all(z, live, order, measure)
         found, fits = self._get_search().find(z[live])
         whole, rest = found.exact[found.query], np.flatnonzero(fits & ~found.exact)
-        for some, chosen, known in (
-            (np.flatnonzero(found.exact), whole, found.measure[whole]),
-            (rest, ~whole, None),
-        ):
+        kinds = ((np.flatnonzero(found.exact), whole, found.measure[whole]), (rest, ~whole, None))
+        for some, chosen, known in kinds:
             if len(some):
                 query = np.searchsorted(some, found.query[chosen])
                 order[live[some]], measure[live[some]] = self._rank(z[live[some]], query, found.row[chosen], known)
-        for one in live[~fits]:
-            every = np.arange(self._info.n_train)
-            order[one], measure[one] = self._rank(z[one : one + 1], np.zeros_like(every), every)
+        return self._among_all(z, live[~fits], order, measure)
+
+    def _among_all(self, z: Float64, some: Any, order: Any, measure: Any) -> tuple[NDArray[np.int64], Float64]:
+        """Writes the nearest of `some` queries into (q, k) `order` and `measure`: measures every training row."""
+        k = self._info.k
+        for one, rough in zip(some, self._scan(z[some])):
+            near = np.flatnonzero(rough <= self._and_ties(np.partition(rough, k - 1)[k - 1]) * _NEAR_TIED)
+            order[one], measure[one] = self._rank(z[one : one + 1], np.zeros_like(near), near)
         return order, measure
+
+    def _scan(self, z: Float64) -> Iterator[Float64]:
+        """Yields, for each of (q, p) queries, the (n_train,) measures of all rows, up to the rounding of sums."""
+        together, step = max(1, _MEASURES // self._info.n_train), max(1, _SCANNED // z.shape[1])
+        parts = [block[start : start + step] for block in self._blocks for start in range(0, len(block), step)]
+        for start in range(0, len(z), together):
+            some = z[start : start + together]
+            yield from np.concatenate([self._by.rough(some, part) for part in parts], axis=1)
+
+    def _within(self, z: Float64) -> tuple[NDArray[np.int64], NDArray[np.int64], Float64] | None:
+        """Returns queries, training rows within the radius, and their distances; None for a model without radius."""
+        radius = None if self._info.float64 is None else self._info.float64.radius
+        if radius is None:
+            return None
+        limit = float(base_distance(np.array(radius), self._info.metric)) + self._tied
+        most = self._by.of_base(limit / self._unit) * _NEAR_TIED
+        near = [np.flatnonzero(rough <= most) for rough in self._scan(z)]
+        query, row = np.repeat(np.arange(len(z)), [len(each) for each in near]), np.concatenate([*near, np.arange(0)])
+        measure = self._measure(z, query, row, add_rows)
+        measure[measure <= self._exact_match] = 0.0
+        inside = self._by.to_base(measure) * self._unit <= limit
+        return query[inside], row[inside], self._by.to_metric(measure[inside])
 
     def _get_search(self) -> BlockSearch:
         if self._search is None:
             step = 0.0 if self._steps else (self._info.lattice or 0.0) / self._unit
-            manhattan = self._info.metric == "manhattan"
-            self._search = BlockSearch(
-                self._blocks, self._weights, self._info.k, manhattan=manhattan, step=step, and_ties=self._and_ties
-            )
+            how: dict[str, Any] = {"manhattan": self._by.manhattan, "step": step, "and_ties": self._and_ties}
+            self._search = BlockSearch(self._blocks, self._weights, self._info.k, **how)
         return self._search
 
     def _rank(
@@ -281,13 +305,12 @@ class ExactKnn:
     @property
     def _exact_match(self) -> float:
         """The largest measure that counts as an exact match."""
-        zero = self._zero / self._unit
-        return zero if self._info.metric == "manhattan" else zero**2
+        return float(self._by.of_base(self._zero / self._unit))
 
     def _and_ties(self, measure: Any) -> Any:
         """Returns the measure up to which rows may be tied with one at `measure`."""
         beyond, measure = _CHAIN * self._tied / self._unit, np.maximum(measure, self._exact_match)
-        return measure + beyond if self._info.metric == "manhattan" else (np.sqrt(measure) + beyond) ** 2
+        return self._by.of_base(self._by.to_base(measure) + beyond)
 
     def _tie(
         self, query: NDArray[np.int64], row: NDArray[np.int64], measure: Float64
@@ -296,7 +319,7 @@ class ExactKnn:
 
         Ties (chains of distances that are less than `tied` apart) all have the least measure of theirs.
         """
-        base = (measure if self._info.metric == "manhattan" else np.sqrt(measure)) * self._unit
+        base = self._by.to_base(measure) * self._unit
         begin = np.flatnonzero(np.diff(query, prepend=-1))
         last = np.repeat(base[begin + self._info.k - 1], np.diff(begin, append=len(query)))
         apart = (np.diff(base) > self._tied) | (base[1:] > last[1:] + _CHAIN * self._tied) | (np.diff(query) > 0)
@@ -312,9 +335,7 @@ class ExactKnn:
         step = max(1, _CHUNK_BYTES // (8 * z.shape[1]))
         for start in range(0, len(query), step):
             chosen = slice(start, start + step)
-            terms = (z[query[chosen]] - self._rows(row[chosen])) * self._weights
-            np.abs(terms, out=terms) if self._info.metric == "manhattan" else np.multiply(terms, terms, out=terms)
-            found[chosen] = add(terms)
+            found[chosen] = add(self._by.terms(z[query[chosen]], self._rows(row[chosen])))
         return found
 
     def _rows(self, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -327,17 +348,3 @@ class ExactKnn:
             inside = np.flatnonzero(block == number)
             found[inside] = self._blocks[number][chosen[inside] - self._starts[number]]
         return found
-
-    def _distances(self, measure: Float64) -> Float64:
-        if self._info.metric == "cosine":
-            return measure / 2
-        if self._info.metric == "euclidean":
-            measure = np.sqrt(measure)
-        return measure * (self._unit**2 if self._info.metric == "sqeuclidean" else self._unit)
-
-
-def _norm(z: Float64, order: float) -> float:
-    """Returns the norm of order 1, 2 or infinity; its sum is rounded once."""
-    if math.isinf(order):
-        return float(np.abs(z).max())
-    return math.fsum(np.abs(z).tolist()) if order == 1.0 else math.sqrt(math.fsum((z * z).tolist()))

@@ -177,6 +177,8 @@ def take_searches(
 ) -> tuple[Graphs | NumpySearch, NumpySearch | None, tuple[bool, bool]]:
     """Returns the searches of a model file: what `Graphs` has, NumPy's, and whether that answers a batch and one row.
 
+    NumPy alone answers a model with `float64`, whatever is asked for.
+
     Args:
         loader, info, packed, stream: as `Graphs` takes them; the loader may be NumPy's.
         search: one of `constants.WAYS`; what was measured on this board, ignored with another runtime; or None.
@@ -184,12 +186,12 @@ def take_searches(
     batch = alone = None if isinstance(search, Searched) else search
     if isinstance(search, Searched) and search.runtime == f"{loader.name} {loader.version}":
         batch, alone = search.batch, search.alone
-    blocks = None
-    if constants.NUMPY in (loader.name, batch, alone):
+    blocks, only = None, loader.name == constants.NUMPY or info.float64 is not None
+    if only or constants.NUMPY in (batch, alone):
         from device_agent.inference.numpy_knn import NumpySearch
 
         blocks = NumpySearch(loader, info)
-        if loader.name == constants.NUMPY:
+        if only:
             return blocks, blocks, (True, True)
     by_blocks = batch == constants.NUMPY, alone == constants.NUMPY
     first, second = (None if way == constants.NUMPY else way for way in (batch, alone))

@@ -101,7 +101,7 @@ def map_of(model: TfliteKNN) -> LabelMap | None:
 
 def pays(info: KnnInfo) -> bool:
     """Whether a label map is worth drawing for a model."""
-    few = info.targets is None and len(info.classes) <= MAX_CLASSES
+    few = info.targets is None and info.float64 is None and len(info.classes) <= MAX_CLASSES
     return few and info.n_features <= MAX_FEATURES and info.n_train <= MAX_ROWS
 
 

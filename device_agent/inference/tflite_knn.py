@@ -36,13 +36,7 @@ if TYPE_CHECKING:
 _FEW = 32
 
 
-#: Outputs in the order of `Answers` and of `Neighbors`.
-_ANSWERS = (
-    constants.OUTPUT_LABEL,
-    constants.OUTPUT_PROBABILITIES,
-    constants.OUTPUT_INDICES,
-    constants.OUTPUT_DISTANCES,
-)
+_ANSWERS = constants.ANSWERS
 _LABEL = (constants.OUTPUT_LABEL,)
 _NEIGHBORS = (constants.OUTPUT_INDICES, constants.OUTPUT_DISTANCES)
 _MAX_FLOAT32 = np.finfo(np.float32).max
@@ -132,8 +126,8 @@ class TfliteKNN:
         if info.targets is not None:
             what = f"{'labels' if info.targets.classes else 'targets'} {', '.join(info.targets.names)}"
         size = f"{info.n_train} rows x {info.n_features} features, {what}"
-        how = f"k = {info.k}, {info.metric}, weights {info.weights}"
-        return f"<TfliteKNN {info.name!r} from {self.path}: {size}, {how}, {self.runtime.name} {self.runtime.version}>"
+        how = f"{info.how}, {self.runtime.name} {self.runtime.version}"
+        return f"<TfliteKNN {info.name!r} from {self.path}: {size}, {how}>"
 
     def neighbors(self, rows: ArrayLike) -> Neighbors:
         """Returns the k nearest training rows of each of the (n, n_features) raw `rows`.
@@ -160,7 +154,7 @@ class TfliteKNN:
             values = self.values_of(self.classify(rows))
             return labels_of(self, values) if self.info.targets.classes else regression.as_column(values)
         label = self.labels(rows)
-        if self.info.reject is not None:
+        if self.info.may_be_unknown:
             return np.array([*self.info.classes, constants.UNKNOWN_LABEL], dtype=object)[label]
         predicted: NDArray[Any] = self.classes_[label]
         return predicted

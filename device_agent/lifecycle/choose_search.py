@@ -57,7 +57,7 @@ def _measure(opened: OpenRelease, digest: str, runtime: str) -> Searched | None:
     until = time.perf_counter() + _SECONDS
     golden = Golden.from_bytes(opened.read(constants.GOLDEN_FILE))
     usual = load_model(opened, runtime)
-    if usual.runtime.name == constants.NUMPY or not len(golden.rows):
+    if usual.search == constants.NUMPY or not len(golden.rows):
         return None
     golden = own_golden(golden, usual.info)
     rows = golden.rows[:_ROWS]

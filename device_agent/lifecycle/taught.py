@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from device_agent.enrolment import golden_labels, local
+from device_agent.enrolment import golden_answers, local
 from device_agent.enrolment.joined import JoinedKNN
 from device_agent.enrolment.journal import Journal
 from device_agent.inference.tflite_knn import TfliteKNN
+from device_agent.shared import regression
 from device_agent.shared.enrolment import enrolled
-from device_agent.shared.enrolment.joined import labels_digest
+from device_agent.shared.enrolment.joined import labels_digest, values_digest
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol.errors import AgentError
 from device_agent.shared.protocol.reports import TaughtCheck
@@ -30,11 +31,15 @@ def check_taught(root: Path, model: TfliteKNN, golden: Golden, digest: str) -> t
     joined = local.taking_part(model, rows, digest)
     if not joined.rows:
         return None, ""
-    expected = golden_labels.with_taught(model, joined, golden)
-    merged = JoinedKNN(model, joined)
-    found = merged.labels(golden.rows) if len(golden.rows) else expected
-    different = int(np.count_nonzero(found != expected))
-    wrong = f"parity: with taught rows, {different} golden rows have another label" if different else ""
-    changed, answers = len(golden_labels.changed(found, golden)), labels_digest(merged.info, found)
-    counts = enrolled.counts(joined.rows)
-    return TaughtCheck(enrolled.digest_of(rows), len(rows), counts, changed, answers), wrong
+    expected = golden_answers.with_taught(model, joined, golden)
+    merged, info = JoinedKNN(model, joined), joined.info
+    if info.targets is None:
+        labels = merged.labels(golden.rows) if len(golden.rows) else expected
+        different, digest = int(np.count_nonzero(labels != expected)), labels_digest(info, labels)
+    else:
+        values = merged.values_of(merged.classify(golden.rows)) if len(golden.rows) else expected
+        places = regression.differ(values, expected, info.targets.spread)
+        different, digest = int(places.sum()), values_digest(info, expected)
+    wrong = f"parity: with taught rows, {different} golden rows have another answer" if different else ""
+    changed, counts = len(golden_answers.changed(expected, golden, info)), enrolled.counts(joined.rows)
+    return TaughtCheck(enrolled.digest_of(rows), len(rows), counts, changed, digest), wrong

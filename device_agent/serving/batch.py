@@ -58,14 +58,13 @@ def classify(store: Store, request: Request, start: Start | None = None) -> int:
 
 def save_counts(store: Store, loaded: Loaded, request: Request, refused: int = 0) -> None:
     """Adds what was counted since the last call, and `refused` lines, to the counts that `status` shows."""
-    found = [counts for take in request.counters or () if any(counts := take())]
-    if not (found or refused):
-        return
-    from device_agent.shared.protocol.documents import CellCounts
-    from device_agent.store import cell_counts
+    found = [counts for counter in request.counters or () if any((counts := counter.take_counts()).values())]
+    if refused:
+        found.append({})
+    for counts in found:
+        from device_agent.store import cell_counts
 
-    for counts in found or [({}, {}, {})]:
-        cell_counts.add(store, CellCounts(loaded.digest, *counts, refused))
+        cell_counts.add(store, loaded.digest, counts, refused)
         refused = 0
 
 
@@ -111,7 +110,7 @@ def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
         columns = with_marks(columns, signed.info.window)
     values = None
     if info.targets is not None:
-        values = (LabelColumns if info.targets.classes else Values)(signed, info.targets, columns)
+        values = (LabelColumns if info.targets.classes else Values)(loaded.model, info.targets, columns)
     return RENDERERS[format](info, columns, loaded.digest, training, values, local)
 
 
@@ -156,7 +155,7 @@ class _Table:
         self._waiting: deque[tuple[Kept, int, int]] = deque()
 
     def take(self) -> Kept:
-        """Returns the values of the columns that are kept, of the oldest block that is read and not taken."""
+        """Returns the kept columns of the oldest block that waits for its answers."""
         kept, _, _ = self._waiting.popleft()
         self._tell()
         return kept

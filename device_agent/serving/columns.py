@@ -18,6 +18,7 @@ from device_agent.shared.release.model_file import read_member
 from device_agent.shared.release.npz import read_arrays
 
 if TYPE_CHECKING:
+    from device_agent.enrolment.joined import JoinedKNN
     from device_agent.inference.tflite_knn import Answers, TfliteKNN
     from device_agent.shared.release.row_origins import Origins
 
@@ -78,7 +79,7 @@ class Values:
     key = "value"
     shares: Sequence[str] = ()
 
-    def __init__(self, model: TfliteKNN, targets: Targets, columns: Columns) -> None:
+    def __init__(self, model: TfliteKNN | JoinedKNN, targets: Targets, columns: Columns) -> None:
         self.numbers, self._model, self._targets = model.values_of, model, targets
         one = len(targets.names) == 1
         self.columns = [self.key] if one else [f"{self.key}_{name}" for name in targets.names]
@@ -101,7 +102,7 @@ class LabelColumns(Values):
 
     key = "label"
 
-    def __init__(self, model: TfliteKNN, targets: Targets, columns: Columns) -> None:
+    def __init__(self, model: TfliteKNN | JoinedKNN, targets: Targets, columns: Columns) -> None:
         super().__init__(model, targets, columns)
         pairs = zip(targets.names, targets.classes)
         self.shares = [f"proba_{name}_{label}" for name, labels in pairs for label in labels]

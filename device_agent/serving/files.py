@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Inputs of an array that are embedded before their answers are written.
 _AT_A_TIME = 64
+#: Bytes of the lines of files that are answered together.
+_BLOCK = 1 << 20
 
 
 class FileSource:
@@ -48,9 +50,15 @@ class FileSource:
             raise BadInput(f"{path}: {error.strerror}", reason="no-input", hint=hint) from None
 
     def blocks(self) -> Iterator[bytes]:
-        """Yields a line for each file."""
+        """Yields blocks of lines, one line for each file."""
+        held = bytearray()
         for _, line in files.lines_of(Path(self.name)):
-            yield line
+            held += line
+            if len(held) >= _BLOCK:
+                yield bytes(held)
+                held.clear()
+        if held:
+            yield bytes(held)
 
     def where(self, number: int) -> str:
         """Returns the path: a message about a file of a folder names the file."""

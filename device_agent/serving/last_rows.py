@@ -1,8 +1,9 @@
 """The last rows that a stream answered.
 
 `enrol --last` teaches them. Each stream whose release allows rows to be taught has a file under /dev/shm, which is
-memory, and locks it while it runs. Only the owner may read it, and a file of another user is not read. Models with a
-table keep none: their raw cells are not at hand.
+memory, and locks it while it runs. Only the owner may read it, and a file of another user is not read. For a model with
+a table, a cell that was missing has the value that filled it, as in the ring. Models with transforms keep none: their
+raw cells are not at hand.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class LastRows:
         self._path, self._columns = memory_file(root, f"{_KIND}-{os.getpid()}"), fingerprint(info).encode()
         self._rows = np.empty((0, info.n_features), row_type(info.origin))
         self._descriptor = -1
-        if info.enrol is not None and info.table is None:
+        if info.enrol is not None and not (info.table and info.table.transforms):
             with contextlib.suppress(OSError):
                 self._descriptor = open_memory(self._path)
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX)

@@ -136,7 +136,7 @@ def load_kept(
 def keeping(store: Store, loaded: Loaded) -> Loaded:
     """Returns a release that keeps rows, if it says so; one whose rows this user cannot keep answers all the same."""
     info = loaded.model.info
-    if info.keep is None:
+    if info.keep is None or (info.table and info.table.transforms):  # whose raw cells are not at hand
         return loaded
     from device_agent.serving.ring import Ring
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.serving.columns import Columns, Errors, Form, Kept, LabelColumns
+from device_agent.shared.enrolment.enrolled import ID_DIGITS
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
 from device_agent.shared.protocol.errors import BadInput
 
@@ -20,7 +21,7 @@ class NpyRenderer(Form):
 
     Fields: `label` (int64, or text where a class is text or a row may be "unknown"), `labels` (n_classes,) bool (the
     classes of the set), `probabilities` (n_classes,) float32, `indices` (k,) int32, `distances` (k,) float32, `classes`
-    (k,) as `label`, `digest` S64, `rows` (k,) int64; `id` S16 of the nearest taught row, if the release allows any. Of
+    (k,) as `label`, `digest` S64, `rows` (k,) int64; `id` S32 of the nearest taught row, if the release allows any. Of
     a regression, `value` (t,) float64, NaN where a row is rejected, takes the place of `label` and `classes`. Of
     several label columns, `label_COLUMN` of each does, and `probabilities` has the labels of all of them side by side.
     """
@@ -31,7 +32,7 @@ class NpyRenderer(Form):
         info = self._info
         if self._columns.keep:
             raise BadInput("--keep: an NPY file of answers holds no text", hint="--output-format csv, or jsonl")
-        if info.reject is None and all(isinstance(label, int) for label in info.classes):
+        if not info.may_be_unknown and all(isinstance(label, int) for label in info.classes):
             self._labels = np.array([*info.classes, 0], np.int64)
         else:
             self._labels = np.array([str(label) for label in (*info.classes, UNKNOWN_LABEL)])
@@ -102,7 +103,7 @@ class NpyRenderer(Form):
             fields += [("classes", self._labels.dtype, (info.k,))] if self._training and not self._values else []
         fields += [("digest", "S64")] * self._columns.digest
         fields += [("rows", np.int64, (info.k,))] if self._training else []
-        return np.dtype(fields + [("id", "S16")] * (self._local is not None))
+        return np.dtype(fields + [("id", f"S{ID_DIGITS}")] * (self._local is not None))
 
 
 def npy_header(dtype: np.dtype[Any], count: int) -> bytes:

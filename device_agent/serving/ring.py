@@ -9,8 +9,6 @@ or stops an answer: a board that cannot write its ring still answers.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.enrolment.enrolled import cells_id
 from device_agent.shared.protocol.constants import UNKNOWN, UNKNOWN_LABEL
 from device_agent.shared.protocol.model_info import Keep, KnnInfo
 from device_agent.shared.raw_rows import cells_of
@@ -35,7 +34,6 @@ SECONDS = 10.0
 NEAR = 0.9
 #: Rows that are looked at together.
 _TOGETHER = 512
-_ID_DIGITS = 16
 
 #: Class index, distance of the k-th neighbour, and the row.
 _Picked = tuple[int, float, NDArray[Any]]
@@ -145,7 +143,7 @@ class Ring:
         code, distance, row = picked
         cells = cells_of(self._info, row)
         return {
-            "id": hashlib.sha256(json.dumps(cells).encode()).hexdigest()[:_ID_DIGITS],
+            "id": cells_id(cells),
             "kind": kind,
             "time": int(time.time()),
             "answer": UNKNOWN_LABEL if code == UNKNOWN else self._info.classes[code],

@@ -7,7 +7,7 @@ column.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,15 +21,12 @@ from device_agent.shared.queries import cell_type, row_type
 from device_agent.shared.tabular.csv_reader import CsvParser
 from device_agent.shared.tabular.inputs import Source, open_source
 from device_agent.shared.tabular.json_reader import JsonParser
-from device_agent.shared.tabular.reader import Counts, Parsed, Parser, short
+from device_agent.shared.tabular.reader import Parsed, Parser, short
 
 if TYPE_CHECKING:
     from device_agent.serving.files import FileSource
     from device_agent.shared.embedding.chain import Chain
     from device_agent.shared.protocol.model_info import KnnInfo
-
-
-Counter = Callable[[], Counts]
 
 
 @record
@@ -45,7 +42,7 @@ class Request:
     runtime: str = "auto"
     search: str | None = None
     threads: int = 1
-    counters: list[Counter] | None = None  # collects those of the run; each returns what it counted since the last call
+    counters: list[Parser] | None = None  # collects the parsers of the run: they count cells, columns and gaps
 
 
 def open_rows(loaded: Loaded, request: Request) -> tuple[Source | FileSource, Request]:
@@ -68,7 +65,10 @@ def make_parser(info: KnnInfo, format: str, request: Request, chain: Chain | Non
     if info.window is not None:
         from device_agent.shared.windows.window_parser import WindowParser
 
-        return WindowParser(info.window, format, **how, dtype=dtype, chain=chain)
+        windows = WindowParser(info.window, format, **how, dtype=dtype, chain=chain)
+        if request.counters is not None:
+            request.counters.append(windows)
+        return windows
     if chain is not None:
         from device_agent.shared.embedding.parsers import InputCsvParser, InputJsonParser
 
@@ -88,7 +88,7 @@ def make_parser(info: KnnInfo, format: str, request: Request, chain: Chain | Non
 def _counting(parser: Parser, info: KnnInfo, request: Request) -> Parser:
     """Adds the parser's counts to those of the run; names columns that are left out, unless the user asked for it."""
     if request.counters is not None:
-        request.counters.append(parser.take_counts)
+        request.counters.append(parser)
         if info.ignore_extra and not request.ignore_extra:
             parser.left_out.tell = _tell_once
     return parser

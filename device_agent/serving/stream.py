@@ -27,7 +27,7 @@ from device_agent.serving.stream_rows import StreamRows
 from device_agent.serving.writers import Renderer
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import AgentError, BadInput
-from device_agent.shared.tabular.inputs import Lines, Source, open_source
+from device_agent.shared.tabular.inputs import FRAMES, Lines, Source, open_source
 from device_agent.shared.tabular.reader import Parsed, without_row
 from device_agent.store import state
 from device_agent.store.starts import Start
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from device_agent.inference.tflite_knn import Answers
+    from device_agent.serving.frames import Frames
 
 #: Bytes per read, which are answered together: the most that an answer can be behind.
 READ_BYTES = 1 << 15
@@ -75,7 +76,7 @@ def stream(store: Store, request: Request, start: Start | None = None) -> int:
 
 
 def _serve(answerer: _Answerer, source: Source, flags: SignalFlags) -> int:
-    lines = Lines(longest=answerer.longest_line)
+    lines = answerer.splitter()
     data: bytes | None = None
     poll = select.poll()
     for descriptor in (source.descriptor, flags.descriptor):
@@ -91,7 +92,7 @@ def _serve(answerer: _Answerer, source: Source, flags: SignalFlags) -> int:
         if data == b"":
             answerer.answer_last(lines.finish())
             return answerer.refused
-    answerer.drop_last(lines.finish())
+    answerer.drop_last(lines.left)
     return 0
 
 
@@ -117,7 +118,7 @@ class _Answerer:
         self.refused, self._saved, self._has_header = 0, 0, False
         self._store, self._start = store, start
         self._request = request
-        self._name = source.name
+        self._name, self._unit = source.name, "frame" if source.format == FRAMES else "line"
         self._descriptor = 1
         self._output = None if request.output == "-" else request.output
         if self._output:
@@ -127,7 +128,7 @@ class _Answerer:
         self._answering = answering(store)
         self._loaded = self._load()
         self._loaded.tell_warnings()
-        self.longest_line = self._loaded.longest_line
+        self._longest = self._loaded.longest_line
         self._rows = StreamRows(self._loaded.model.info, source, request, self._loaded.model.chain)
         self._renderers: dict[str, Renderer] = {}
         self._next_counts = 0.0
@@ -137,6 +138,14 @@ class _Answerer:
         if self.in_flight.died_at:
             said = f"a process died while it answered lines {self.in_flight}; here, they are tried first"
             print(f"device_agent: warning: {said}", file=sys.stderr, flush=True)
+
+    def splitter(self) -> Lines | Frames:
+        """Returns what splits the reads of this stream into lines."""
+        if self._unit == "line":
+            return Lines(longest=self._longest)
+        from device_agent.serving.frames import Frames
+
+        return Frames()
 
     def answer(self, block: bytes) -> None:
         """Answers all lines of a block."""
@@ -239,7 +248,7 @@ class _Answerer:
     def refuse_overlong(self) -> None:
         """Answers a line that is longer than any row with an error."""
         self._rows.parser.line += 1
-        error = {0: (self._rows.parser.line, f"has more than {self.longest_line:,} bytes")}
+        error = {0: (self._rows.parser.line, f"has more than {self._longest:,} bytes")}
         self._report(*error[0])
         self.refused += 1
         if self._loaded.model.info.window is None:
@@ -327,4 +336,4 @@ class _Answerer:
         write_all(self._descriptor, data, self._output)
 
     def _report(self, number: int, message: str) -> None:
-        print(f"device_agent: {self._name}, line {number}: {message}", file=sys.stderr)
+        print(f"device_agent: {self._name}, {self._unit} {number}: {message}", file=sys.stderr)

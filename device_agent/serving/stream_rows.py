@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from device_agent.serving.rows import Request, make_parser
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
-from device_agent.shared.tabular.inputs import Source, sniff
+from device_agent.shared.tabular.inputs import FRAMES, Source, sniff
 from device_agent.shared.tabular.reader import Parsed, Parser
 
 if TYPE_CHECKING:
@@ -35,11 +35,14 @@ class StreamRows:
         parser: of that format.
 
     Raises:
-        BadInput: the stream is NPY.
+        BadInput: the stream is NPY, or of frames for a model that takes no files.
     """
 
     def __init__(self, info: KnnInfo, source: Source, request: Request, chain: Chain | None = None) -> None:
         formats = _TEXT if source.format == "auto" else (source.format,)
+        if source.format == FRAMES:
+            _require_files(info, request)
+            formats = ("jsonl",)  # a frame becomes a line
         if "npy" in (*formats, request.output_format):
             raise _npy()
         self._name, self._info = source.name, info
@@ -105,6 +108,15 @@ def _columns(info: KnnInfo) -> list[tuple[str | None, bool]]:
     if info.table is None:
         return [(name, True) for name in info.feature_names]
     return [(column.name, column.encoding == "number") for column in info.table.columns]
+
+
+def _require_files(info: KnnInfo, request: Request) -> None:
+    """Checks that the model takes files, which have no columns."""
+    if info.input is None or info.window is not None:
+        said = "a frame holds a sound, a picture or an array, and the model takes rows of numbers"
+        raise BadInput(said, hint="--format csv or jsonl")
+    if request.columns.keep:
+        raise BadInput(f"a frame has no key {request.columns.keep[0]!r} (--keep)", hint="--format jsonl")
 
 
 def _npy() -> BadInput:

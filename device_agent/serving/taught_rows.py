@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from device_agent.serving.columns import Columns
 from device_agent.serving.load import Loaded
 from device_agent.serving.rows import Block, Request, Rows, open_rows
+from device_agent.shared import raw_rows
 from device_agent.shared.features.coder import is_missing
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import Column, KnnInfo
@@ -65,6 +66,8 @@ def _cells_of_block(info: KnnInfo, format: str, block: Block) -> list[Cells]:
 
 def cells_of(rows: NDArray[Any], info: KnnInfo) -> list[Cells]:
     """Returns (n, n_features) numbers as raw rows."""
+    if info.table is not None:
+        return [tuple(raw_rows.cells_of(info, row)) for row in rows]
     return [tuple(row) for row in _shortest(rows, info)]
 
 

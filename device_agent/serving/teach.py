@@ -5,14 +5,15 @@ Checks and writes in one step, under the journal's lock. Nothing is changed if a
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
-from device_agent.enrolment import golden_labels, local
+from device_agent.enrolment import golden_answers, local
 from device_agent.enrolment.joined import JoinedExact
 from device_agent.enrolment.journal import FORGET_SOME, Journal
 from device_agent.inference.tflite_knn import TfliteKNN
@@ -21,11 +22,13 @@ from device_agent.serving.load import Loaded, answering, load_kept
 from device_agent.serving.rows import Request
 from device_agent.shared.enrolment import enrolled
 from device_agent.shared.enrolment.enrolled import LocalRow
+from device_agent.shared.enrolment.joined import Joined
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.documents import Taught
 from device_agent.shared.protocol.errors import AgentError, BadInput, Refused
 from device_agent.shared.protocol.model_info import Enrol, KnnInfo
+from device_agent.shared.protocol.record import record, replace
 from device_agent.shared.raw_rows import own_golden
 from device_agent.store.store import Store
 from device_agent.system import clock
@@ -34,7 +37,15 @@ _MAX_LABEL = 256
 _LIST = "python -m device_agent enrolled"
 
 
-def teach(store: Store, label: str, request: Request, holder: str, last: int | None = None) -> Taught:
+@record
+class Meaning:
+    """What rows mean: their label, or the values of a regression, as the user typed them (`3.5`, `height=3.5`)."""
+
+    label: str | None = None
+    values: tuple[str, ...] = ()
+
+
+def teach(store: Store, meaning: Meaning, request: Request, holder: str, last: int | None = None) -> Taught:
     """Teaches all rows of an input, or the `last` ones that a running stream answered.
 
     Raises:
@@ -45,13 +56,13 @@ def teach(store: Store, label: str, request: Request, holder: str, last: int | N
     loaded = load_kept(store, answering(store).release, request.runtime)
     try:
         allowed = _allowed(loaded.signed.info)
-        named = _label(loaded.signed.info, label, allowed)
+        label, values = _read(loaded.signed.info, meaning, allowed)
         if last is None:
             cells = taught_rows.read(loaded, request, allowed.rows)
         else:
             cells = taught_rows.cells_of(last_rows.read(store.root, loaded.signed.info, last), loaded.signed.info)
         with Journal(store.root).changing(holder) as journal:
-            rows = _made(loaded, named, cells)
+            rows = _made(loaded, label, values, cells)
             _check(loaded, journal.rows(), rows, allowed)
             journal.enrol(rows)
             return _document("enrol", [row.id for row in rows], journal)
@@ -114,6 +125,40 @@ def _allowed(info: KnnInfo) -> Enrol:
     return info.enrol
 
 
+def _read(info: KnnInfo, meaning: Meaning, allowed: Enrol) -> tuple[int | str, tuple[float, ...]]:
+    """Returns the label of the rows, and their values for a regression."""
+    if info.targets is None:
+        if meaning.label is None:
+            raise BadInput("--value: the model answers labels, and no values", hint="--label NAME")
+        return _label(info, meaning.label, allowed), ()
+    names = info.targets.names
+    if not meaning.values:
+        raise BadInput("--label: the model answers values, and no labels", hint=_value_hint(names))
+    pairs = [text.rpartition("=")[::2] for text in meaning.values]
+    found = dict(pairs) if len(names) > 1 else {name or names[0]: value for name, value in pairs}
+    if found.keys() != set(names) or len(pairs) != len(names):
+        said = f"--value {' --value '.join(meaning.values)}: give one value of each target: {', '.join(names)}"
+        raise BadInput(said, hint=_value_hint(names))
+    numbers = tuple(_number(found[name], names) for name in names)
+    return ", ".join(
+        f"{value:.17g}" if len(names) == 1 else f"{n}={value:.17g}" for n, value in zip(names, numbers)
+    ), numbers
+
+
+def _number(text: str, names: Sequence[str]) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise BadInput(f"--value {text[:40]}: not a finite number", hint=_value_hint(names))
+    return value
+
+
+def _value_hint(names: Sequence[str]) -> str:
+    return "--value 3.5" if len(names) == 1 else " ".join(f"--value {name}=3.5" for name in names)
+
+
 def _label(info: KnnInfo, text: str, allowed: Enrol) -> int | str:
     if not (text and text == text.strip() and text.isprintable() and len(text) <= _MAX_LABEL):
         said = f"--label: {text[:40]!r} is not plain text on one line, of at most {_MAX_LABEL} characters"
@@ -130,9 +175,12 @@ def _label(info: KnnInfo, text: str, allowed: Enrol) -> int | str:
     return found
 
 
-def _made(loaded: Loaded, label: int | str, cells: Sequence[taught_rows.Cells]) -> list[LocalRow]:
+def _made(
+    loaded: Loaded, label: int | str, values: tuple[float, ...], cells: Sequence[taught_rows.Cells]
+) -> list[LocalRow]:
     now, columns = clock.now().wall, enrolled.fingerprint(loaded.signed.info)
-    return [LocalRow(os.urandom(8).hex(), label, now, row, loaded.digest, columns) for row in cells]
+    rows = [LocalRow("", label, now, row, loaded.digest, columns, os.urandom(8).hex(), values) for row in cells]
+    return [replace(row, id=enrolled.id_of(row)) for row in rows]
 
 
 def _check(loaded: Loaded, before: list[LocalRow], rows: list[LocalRow], allowed: Enrol) -> None:
@@ -144,13 +192,13 @@ def _check(loaded: Loaded, before: list[LocalRow], rows: list[LocalRow], allowed
     """
     signed = loaded.signed
     old = local.taking_part(signed, before, loaded.digest)
-    _require_room(Counter(str(row.label) for row in (*old.rows, *rows)), allowed, str(rows[0].label))
+    _require_room(Counter(map(enrolled.counted_as, (*old.rows, *rows))), allowed, enrolled.counted_as(rows[0]))
     new = local.taking_part(signed, [*before, *rows], loaded.digest)
     kept = JoinedExact(signed.path, signed.info, new).kept
     if len(new.rows) != len(old.rows) + len(rows) or not kept[len(old.rows) :].all():
         raise BadInput("a row is out of the range of float32 in the model", hint="leave that row out")
     if not allowed.may_override:
-        _require_golden_labels(loaded, signed, old, new)
+        _require_golden_answers(loaded, signed, old, new)
 
 
 def _require_room(counts: Counter[str], allowed: Enrol, label: str) -> None:
@@ -164,22 +212,32 @@ def _require_room(counts: Counter[str], allowed: Enrol, label: str) -> None:
     raise Refused(said, reason="enrol-full", hint=FORGET_SOME)
 
 
-def _require_golden_labels(loaded: Loaded, signed: TfliteKNN, old: Any, new: Any) -> None:
-    """Checks that the rows change no golden row's label that earlier taught rows left unchanged.
+def _require_golden_answers(loaded: Loaded, signed: TfliteKNN, old: Joined, new: Joined) -> None:
+    """Checks that the rows change no golden row's answer that earlier taught rows left unchanged.
 
     Raises:
-        Refused: a label changes.
+        Refused: an answer changes.
     """
     golden = own_golden(Golden.from_bytes(loaded.opened.read(constants.GOLDEN_FILE)), signed.info)
-    labels = golden_labels.with_taught(signed, new, golden)
-    changed = set(golden_labels.changed(labels, golden))
-    changed -= set(golden_labels.changed(golden_labels.with_taught(signed, old, golden), golden))
+    info, found = new.info, golden_answers.with_taught(signed, new, golden)
+    changed = set(golden_answers.changed(found, golden, info))
+    changed -= set(golden_answers.changed(golden_answers.with_taught(signed, old, golden), golden, info))
     if changed:
-        row, names = min(changed), np.array([*map(str, new.info.classes), constants.UNKNOWN_LABEL])
-        said = f"golden row {row} would be {names[labels[row]]} and not {names[golden.label[row]]}"
+        row = min(changed)
+        said = f"golden row {row} would be {_answer(info, found[row])} and not {_answer(info, _own(golden)[row])}"
         more = f", and {len(changed) - 1} more would change" if len(changed) > 1 else ""
         hint = "teach rows that differ more from the others; or enrol: {may_override: true} in deploy.yaml"
         raise Refused(f"{said}{more}; the release allows no row that does that", reason="row-overrides", hint=hint)
+
+
+def _own(golden: Golden) -> NDArray[Any]:
+    return golden.label if golden.values is None else golden.values
+
+
+def _answer(info: KnnInfo, found: Any) -> str:
+    if info.targets is not None:
+        return ", ".join(f"{value:.6g}" for value in found.tolist())
+    return str([*info.classes, constants.UNKNOWN_LABEL][found])
 
 
 def _document(did: str, ids: Sequence[str], journal: Journal) -> Taught:

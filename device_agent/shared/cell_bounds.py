@@ -65,7 +65,7 @@ class Box:
         return box if box._is_sane() else None
 
     def _is_sane(self) -> bool:
-        """Whether float32 in the look-up and float64 in the proof stay far from the ends of their ranges."""
+        """Whether the numbers of the look-up and of the proof are far from the limits of float32 and float64."""
         with np.errstate(all="ignore"):
             width = 1.0 / self.per_width.astype(np.float64)
             ranges = (width > 1e-30) & (width < 1e30)

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.outliers import OutlierFactors
 from device_agent.shared.protocol.constants import UNKNOWN, UNKNOWN_LABEL
 from device_agent.shared.protocol.model_info import ColumnScore, KnnInfo
-from device_agent.shared.regression import Float64, Regressor, weigh
+from device_agent.shared.regression import Float64, Regressor, valuer
+from device_agent.shared.weights import weigh
 
 #: The order of addition can split equal shares by some 2^-53.
 _TIE = 1e-12
@@ -34,12 +36,14 @@ class Voter(Regressor):
 
     def __init__(self, targets: Float64, k: int, weights: Any, counts: Sequence[int]) -> None:
         super().__init__(targets, k, weights)
+        self._weights = weights
         self._codes, self._counts = targets.astype(np.int64), counts
 
     def shares(self, answers: Any) -> list[Float64]:
         """Returns, for each column, the (n, n_labels) float64 vote shares of `Answers`."""
         near = answers.indices[:, : self._k]
-        weight = weigh(answers.distances[:, : self._k], self._weights)
+        far = answers.distances[:, : self._k]
+        weight = weigh(far, far[:, :1], self._weights)
         weight /= weight.sum(axis=1)[:, np.newaxis]
         first = np.arange(len(near))[:, np.newaxis]
         found: list[Float64] = []
@@ -64,11 +68,11 @@ class Voter(Regressor):
         return found
 
 
-def regressor(targets: Float64, info: KnnInfo) -> Regressor:
-    """Returns what computes the values of a model with `Targets`: means, or votes on label columns."""
-    assert info.targets is not None
-    counts = [len(labels) for labels in info.targets.classes]
-    return Voter(targets, info.k, info.weights, counts) if counts else Regressor(targets, info.k, info.weights)
+def regressor(targets: Float64, info: KnnInfo) -> Regressor | OutlierFactors:
+    """Returns what computes the values of a model with `Targets`: means, outlier factors, or votes on label columns."""
+    counts = [len(labels) for labels in info.targets.classes] if info.targets else []
+    how = targets, info.k, info.weights
+    return Voter(*how, counts) if counts else valuer(*how, info.float64)
 
 
 def labels_of(classes: Sequence[Sequence[int | str]], values: Float64) -> list[list[int | str]]:

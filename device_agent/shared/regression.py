@@ -1,7 +1,7 @@
 """Values of a regression: means of the neighbours' targets.
 
-Weights are those of votes: uniform, or 1 / distance, where exact matches take the whole weight. Host and device compute
-values and their errors with this code, in float64. NumPy only; no I/O.
+Weights are those of votes (`weights`). Host and device compute values and their errors with this code, in float64.
+NumPy only; no I/O.
 """
 
 from __future__ import annotations
@@ -12,23 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.outliers import OutlierFactors
 from device_agent.shared.protocol.constants import UNKNOWN, Weights
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.protocol.model_info import TargetError
+from device_agent.shared.protocol.model_info import InFloat64, TargetError
+from device_agent.shared.weights import weigh
 
 Float64 = NDArray[np.float64]
 #: Largest difference of a value from the reference's, relative to the range of the target.
 TOLERANCE = 1e-5
-
-
-def weigh(distances: NDArray[Any], weights: Weights) -> Float64:
-    """Returns the (n, k) float64 weights for (n, k) ascending distances, relative to the weight of the nearest."""
-    far = np.asarray(distances, np.float64)
-    if weights == "uniform":
-        return np.ones(far.shape)
-    nearest = far[:, :1]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(nearest == 0.0, (far == 0.0).astype(np.float64), nearest / far)
 
 
 class Regressor:
@@ -37,23 +29,33 @@ class Regressor:
     Args:
         targets: (n_train, t) float64.
         k: number of neighbours.
-        weights: uniform or distance.
+        weights: uniform, distance or a kernel.
+        bandwidth: of a kernel.
     """
 
-    def __init__(self, targets: Float64, k: int, weights: Weights) -> None:
-        self._targets, self._k, self._weights = targets, k, weights
+    def __init__(self, targets: Float64, k: int, weights: Weights, bandwidth: float | None = None) -> None:
+        self.targets, self._k, self._how = targets, k, (weights, bandwidth)
 
     def values(self, answers: Any) -> Float64:
         """Returns the (n, t) float64 values of `Answers`; NaN where a row is rejected."""
-        share = weigh(answers.distances[:, : self._k], self._weights)
-        found: Float64 = (share[:, :, np.newaxis] * self._targets[answers.indices[:, : self._k]]).sum(axis=1)
-        found /= share.sum(axis=1)[:, np.newaxis]
+        far = answers.distances[:, : self._k]
+        share = weigh(far, far[:, :1], *self._how)
+        found: Float64 = (share[:, :, np.newaxis] * self.targets[answers.indices[:, : self._k]]).sum(axis=1)
+        with np.errstate(invalid="ignore"):  # where no neighbour has weight
+            found /= share.sum(axis=1)[:, np.newaxis]
         found[np.asarray(answers.label) == UNKNOWN] = np.nan
         return found
 
     def in_doubt(self, answers: Any) -> NDArray[np.bool_]:
         """Returns (n,) whether float32 distances may decide a value; no row of a regression, whose values are means."""
         return np.zeros(len(answers.indices), np.bool_)
+
+
+def valuer(targets: Float64, k: int, weights: Weights, own: InFloat64 | None) -> Regressor | OutlierFactors:
+    """Returns what computes the values of a model with `targets`: means of them, or outlier factors."""
+    if own is not None and own.offset is not None:
+        return OutlierFactors(targets, k, own.offset)
+    return Regressor(targets, k, weights, None if own is None else own.bandwidth)
 
 
 def spreads(targets: Float64) -> Float64:

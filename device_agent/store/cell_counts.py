@@ -1,8 +1,8 @@
-"""Counter of missing and unknown cells, and of bad lines.
+"""Counter of cells, gaps and bad lines of a release.
 
-One JSON document in ROOT/cell-counts.json, for `status`. Processes add to it one after the other. A file that cannot be
-read or belongs to another release counts from 0; a process that may not write ROOT counts nothing. Never delays or
-prevents an answer.
+Missing cells that were filled, unknown ones, and gaps between samples. One JSON document in ROOT/cell-counts.json, for
+`status`. Processes add to it one after the other. A file that cannot be read or belongs to another release counts from
+0; a process that may not write ROOT counts nothing. Never delays or prevents an answer.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from device_agent.shared.protocol import json_codec
 from device_agent.shared.protocol.constants import COUNTS_FILE
 from device_agent.shared.protocol.documents import CellCounts
+from device_agent.shared.protocol.record import replace
 from device_agent.shared.safe_files import read_small
 from device_agent.store.store import Store
 
@@ -30,21 +31,19 @@ def read(store: Store, digest: str) -> CellCounts | None:
         return None
 
 
-def add(store: Store, new: CellCounts) -> None:
-    """Adds counts to those of the same release."""
+def add(store: Store, digest: str, counts: Mapping[str, Mapping[str, int]], refused: int = 0) -> None:
+    """Adds to the counts of a release: `filled`, `unknown`, `gaps`, `left_out` and `refused` of `CellCounts`."""
     with contextlib.suppress(OSError):
         if store.root.stat().st_uid != os.geteuid():
             return
         descriptor = os.open(store.root / COUNTS_FILE, _FLAGS | os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            old = _parse(os.pread(descriptor, _LIMIT, 0), new.release) or CellCounts(new.release, {}, {})
-            filled, unknown, left_out = (
-                _sum(getattr(old, name), getattr(new, name)) for name in ("filled", "unknown", "left_out")
-            )
-            found = CellCounts(new.release, filled, unknown, left_out, old.refused + new.refused)
+            old = _parse(os.pread(descriptor, _LIMIT, 0), digest) or CellCounts(digest, {}, {})
+            new = replace(old, **{name: _sum(getattr(old, name) or {}, more) for name, more in counts.items()})
+            new = replace(new, refused=old.refused + refused)
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, json_codec.dump_file(found), 0)
+            os.pwrite(descriptor, json_codec.dump_file(new), 0)
         finally:
             os.close(descriptor)
 

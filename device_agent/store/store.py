@@ -178,7 +178,7 @@ class Store:
         return lock.holder_of(self.lock_file) or held
 
     def note(self, current: StoreState, what: str, release: ReleaseRef | None, why: str, holder: str) -> None:
-        """Adds an event to the history that is not a transition."""
+        """Adds an event that is not a transition to the history."""
         moment = clock.now()
         answers = state.answering(current, moment)
         ref = answers.release if answers else None

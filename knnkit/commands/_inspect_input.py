@@ -16,6 +16,13 @@ def input_lines(input: Input) -> Iterator[tuple[str, str]]:
     elif input.image is not None:
         size = " x ".join(map(str, (*input.image.size, input.image.channels)))
         yield "input", f"{takes(input)}: {size}, resize {input.image.resize}"
+    elif input.window is not None:
+        yield "input", f"windows of {input.window.rows:,} samples, hop {input.window.hop:,}"
+        yield "columns", ", ".join(input.window.columns)
+        if input.window.time is not None:
+            yield "gap", f"a step of {input.window.time} above {input.window.gap:g}, or below 0, breaks a window"
+        if input.window.recording is not None:
+            yield "recording", f"another value in {input.window.recording} breaks a window"
     else:
         yield "input", takes(input) if input.width is None else f"{takes(input)}: rows of {input.width:,}"
     for stage in input.stages:
@@ -25,4 +32,5 @@ def input_lines(input: Input) -> Iterator[tuple[str, str]]:
         yield "stage", f"{stage.file}: {stage.dtype} {shape}{windows}{scaled}; sha256 {stage.sha256}"
     if input.pool:
         yield "pool", ", ".join(input.pool)
-    yield "bound", f"a device's own rows may lie {input.bound:g} from the host's"
+    if input.stages:
+        yield "bound", f"a device's own rows may lie {input.bound:g} from the host's"

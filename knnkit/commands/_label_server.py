@@ -57,15 +57,15 @@ class LabelServer(ThreadingHTTPServer):
         """Does what a form asks for; returns False if it ends the work."""
         what, row = form.get("do"), form.get("id")
         with self.lock:
-            if what == "undo":
-                self._work.undo()
-            elif what == "skip":
-                self._work.skip(row)
-            elif "label" in form:
-                try:
+            try:
+                if what == "undo":
+                    self._work.undo()
+                elif what == "skip":
+                    self._work.skip(row)
+                elif "label" in form:
                     self._work.give(form["label"], row)
-                except DataError as error:
-                    self.said = f"{error}: {error.hint}"
+            except DataError as error:
+                self.said = f"{error}: {error.hint}"
         return what != "end"
 
     def handle_error(self, request: Any, client_address: Any) -> None:

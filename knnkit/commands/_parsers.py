@@ -59,8 +59,7 @@ def _init(parser: argparse.ArgumentParser) -> None:
         action="extend",
         help="columns of text that become one feature for each category; repeat it for more",
     )
-    signs = (",", ".", "'", " ")
-    parser.add_argument("--thousands", metavar="SIGN", choices=signs, help="the sign between thousands in CSV: 1,234.5")
+    parser.add_argument("--thousands", metavar="SIGN", choices=(*",.' ",), help="the sign between thousands: 1,234.5")
 
 
 def _keygen(parser: argparse.ArgumentParser) -> None:
@@ -264,9 +263,10 @@ def _classify(parser: argparse.ArgumentParser) -> None:
     )
     rows.add_argument(
         "--format",
-        choices=("auto", "csv", "jsonl", "npy"),
+        choices=("auto", "csv", "jsonl", "npy", "frames"),
         default="auto",
-        help="format of the rows (default: by the file's name or first byte)",
+        help="format of the rows (default: by the file's name or first byte); frames, with --stream: files, each after "
+        "its length in 4 bytes, the highest first",
     )
     rows.add_argument(
         "--output-format",

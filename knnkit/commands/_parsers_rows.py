@@ -26,9 +26,10 @@ def tune(parser: argparse.ArgumentParser) -> None:
         help="the figure to maximise; balanced_accuracy counts each class alike (default: %(default)s)",
     )
     parser.add_argument("--k", type=_options.count, default=50, metavar="N", help="try k from 1 to N (default: 50)")
-    for key, kind in (("metric", constants.Metric), ("weights", constants.Weights), ("scale", constants.Scale)):
+    known = {"metric": constants.GRAPH_METRICS, "weights": constants.GRAPH_WEIGHTS, "scale": get_args(constants.Scale)}
+    for key, kind in known.items():
         parser.add_argument(
-            f"--{key}", choices=get_args(kind), action="append", help="try only this; repeat it for more (default: all)"
+            f"--{key}", choices=kind, action="append", help="try only this; repeat it for more (default: all)"
         )
     parser.add_argument("--write", action="store_true", help="write the best setting into the file")
     _options.add_plot(parser)

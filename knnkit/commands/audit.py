@@ -16,7 +16,7 @@ from device_agent.shared.safe_files import whole_file
 from knnkit.commands import _config
 from knnkit.data.dataset import Dataset
 from knnkit.errors import DataError
-from knnkit.model.reference.spec import KnnSpec
+from knnkit.model.reference.spec import KnnSpec, require_plain
 from knnkit.render.sanitize import clean, percent
 from knnkit.render.terminal import Column, Table, print_line, print_table
 from knnkit.training import auditing, source
@@ -40,7 +40,9 @@ def run(arguments: argparse.Namespace) -> int:
     if len(rows.rows) < model.k + 2:
         said = f"{rows.source}: {len(rows.rows)} rows are too few to audit with k = {model.k}"
         raise DataError(said, hint="lower k, or add rows")
-    found = auditing.audit(rows, KnnSpec(model.name, model.k, model.metric, model.weights, model.scale))
+    spec = KnnSpec(model.name, model.k, model.metric, model.weights, model.scale, **model.in_float64)
+    require_plain(spec, "audit")
+    found = auditing.audit(rows, spec)
     if arguments.output is not None:
         with whole_file(arguments.output) as file:
             file.write(_csv(found, rows))

@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from device_agent.shared.golden.error_gates import scores_of
 from device_agent.shared.protocol import constants, json_codec
 from knnkit.commands import _config
 from knnkit.config import load
@@ -47,8 +48,7 @@ def _tell(built: Built) -> None:
     folded = describe.folded_in(built.directory / constants.MODEL_FILE, info)
     print(
         f"  {count(info.n_train, 'row')} x {count(info.n_features, 'feature')}, "
-        f"{clean(figures.answers_of(info))}, k = {info.k}, "
-        f"{info.metric}, weights {info.weights}{'' if folded else f', scale {info.scale}'}",
+        f"{clean(figures.answers_of(info))}, {info.how}{'' if folded else f', scale {info.scale}'}",
         file=sys.stderr,
     )
     if folded:
@@ -75,7 +75,7 @@ def _document(built: Built) -> dict[str, object]:
         "accuracy_rows": built.accuracy_rows,
         "evaluation": metrics.document(built.figures, built.info.evaluation.how if built.info.evaluation else ""),
         "errors": json_codec.to_plain(built.info.targets.errors if built.info.targets else ()),
-        "columns": json_codec.to_plain(built.info.targets.scores if built.info.targets else ()),
+        "columns": json_codec.to_plain(scores_of(built.info.targets) if built.info.targets else ()),
         "warnings": list(built.warnings),
         "notes": list(built.notes),
     }

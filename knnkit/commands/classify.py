@@ -61,11 +61,11 @@ def _one(arguments: argparse.Namespace, config: Config | None, target: Target) -
     _refuse_same(arguments.input, arguments.output)
     command = agent_command(arguments, config, arguments.output_format or ("jsonl" if arguments.json else None))
     job = Job(target, pace=_selection.pace_of(arguments, config))
-    with _source(arguments) as source, contextlib.suppress(_Incomplete), _sink(arguments) as sink:
+    with _source(arguments) as (source, files), contextlib.suppress(_Incomplete), _sink(arguments) as sink:
         done = pipe_rows(job, command, source, sink, warn=_warn)
         if done.exit_code:
             raise _Incomplete
-    said = printable(about(arguments.input, done).stderr.decode("utf-8", "replace")).rstrip()
+    said = printable(about(arguments.input, done, files).stderr.decode("utf-8", "replace")).rstrip()
     if said or done.exit_code:
         print(said or done.complaint, file=sys.stderr)
     return done.exit_code if done.exit_code >= 0 else constants.EXIT_FAILED
@@ -88,12 +88,13 @@ def _many(arguments: argparse.Namespace, config: Config | None, targets: tuple[T
     command, pace = agent_command(arguments, config, arguments.output_format), _selection.pace_of(arguments, config)
     suffix = arguments.output_format or arguments.input.suffix.lstrip(".") or "csv"
     suffix = "jsonl" if raw and arguments.output_format is None else suffix
-    with _raw_lines(arguments.input) if raw else contextlib.nullcontext(arguments.input) as rows:
+    plain = contextlib.nullcontext((arguments.input, ()))
+    with _raw_lines(arguments.input) if raw else plain as (rows, files):
         jobs = []
         for target in targets:
             answers = arguments.output / f"{_file_name(target.name)}.{suffix}"
             _refuse_same(arguments.input, answers)
-            jobs.append(RowsJob(target, command, str(rows), str(answers), pace=pace))
+            jobs.append(RowsJob(target, command, str(rows), str(answers), arguments.input, files, pace=pace))
         return _output.finish(arguments, _query.run_jobs(arguments, config, "classify", jobs, classify_rows))
 
 
@@ -116,35 +117,38 @@ def _is_raw(arguments: argparse.Namespace) -> bool:
 
 
 @contextmanager
-def _raw_lines(path: Path) -> Iterator[Path]:
-    """Yields a file with a line for each file of a path."""
+def _raw_lines(path: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """Yields a file with a line for each file of a path, and the names of these."""
+    names = []
     with tempfile.NamedTemporaryFile(prefix="knnkit-", suffix=".jsonl") as file:
         try:
-            for _, line in raw_files.lines_of(path, decode=True):
+            for name, line in raw_files.lines_of(path, decode=True):
+                names.append(name)
                 file.write(line)
         except BadInput as error:
             raise DataError(str(error), hint=error.hint) from None
         file.flush()
-        yield Path(file.name)
+        yield Path(file.name), tuple(names)
 
 
 @contextmanager
-def _source(arguments: argparse.Namespace) -> Iterator[BinaryIO]:
+def _source(arguments: argparse.Namespace) -> Iterator[tuple[BinaryIO, tuple[str, ...]]]:
+    """Yields the rows, and the names of the files that they are made of."""
     path: Path | None = arguments.input
     if path is None:
         streams.say_if_waiting("knnkit")
-        yield sys.stdin.buffer
+        yield sys.stdin.buffer, ()
         return
     if _is_raw(arguments):
-        with _raw_lines(path) as lines, lines.open("rb") as file:
-            yield file
+        with _raw_lines(path) as (lines, names), lines.open("rb") as file:
+            yield file, names
         return
     try:
         file = path.open("rb")
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}", hint=_check_path()) from None
     with file:
-        yield file
+        yield file, ()
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
     yield "model", info.name
     yield (
         "neighbours",
-        f"k = {info.k}, {info.metric}, weights {info.weights}{'' if folded else f', scale {info.scale}'}",
+        f"{info.how}{'' if folded else f', scale {info.scale}'}",
     )
     if folded:
         yield "folded in", "; ".join(folded)

@@ -85,11 +85,11 @@ def _ask(work: Labelling) -> None:
         if not text or word == "q":
             print()
             return
-        if word in ("", "u"):
-            (work.undo if word else work.skip)()
-            continue
         choices = work.labels
         try:
+            if word in ("", "u"):
+                (work.undo if word else work.skip)()
+                continue
             work.give(choices[int(word) - 1] if word.isdecimal() and 0 < int(word) <= len(choices) else word)
         except DataError as error:
             print_line(f"{error}: {error.hint}", "bad", stream=sys.stderr)

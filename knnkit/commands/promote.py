@@ -43,19 +43,22 @@ def run(arguments: argparse.Namespace) -> int:
     found = collected.read(arguments.file)
     if arguments.model is None:
         arguments.model = found.columns.model
-    build = _config.one_build(arguments)
+    folder = arguments.config.resolve().parent
+    written = _config.one_build(arguments)
+    build = promote.without_lost_rows(written, folder)
     material = source.load(build)
-    promotion = promote.plan(build, material, found, arguments.config.resolve().parent)
+    promotion = promote.plan(build, material, found, folder)
     gain, unknown = None, ""
     try:
-        gain = _gain(build, material, promotion) if promotion.rows else None
+        labels = material.training.targets is None  # `diff` compares no values
+        gain = _gain(build, material, promotion) if promotion.rows and labels else None
     except DataError as error:  # such as a category that no training row had
         unknown = str(error)
     listed = False
     if not arguments.dry_run and promotion.rows:
         promote.write(promotion)
     if not arguments.dry_run and promotion.path.exists():
-        listed = _list(arguments.config, build, promotion)
+        listed = _list(arguments.config, written, promotion)
     if arguments.json:
         print(json_codec.dumps(_document(promotion, gain)))
     else:
@@ -84,7 +87,7 @@ def _list(config: Path, build: Build, promotion: Promotion) -> bool:
     whole = load.load(config)
     names = [each.model.name for each in whole.builds()]
     place = ("model", "data") if whole.model is not None else ("models", names.index(build.model.name), "data")
-    changed = edit.with_file(text, place, f"{promote.FOLDER}/{promotion.path.name}", name, str(config))
+    changed = edit.with_file(text, place, f"{rows.FIELD}/{promotion.path.name}", name, str(config))
     with whole_file(config.resolve()) as out:
         os.fchmod(out.fileno(), config.stat().st_mode & 0o777)
         out.write(changed.encode())
@@ -106,7 +109,8 @@ def _gain(build: Build, material: Material, promotion: Promotion) -> Comparison 
     new = _read(material, build, promotion)
     after = _with_rows(before, material, new)
     truth = tuple(map(str, new.labels.tolist()))
-    fresh = Asked(new.rows, new.rows, truth, origins_of(new), tuple(range(len(truth))))
+    origins = with_changes(origins_of(new), source=f"{rows.FIELD}/{promotion.path.name}")
+    fresh = Asked(new.rows, new.rows, truth, origins, tuple(range(len(truth))))
     asked = (evaluated(build.release.dir, before, set()), fresh)
     return flips.compare(before, after, [flips.affordable(before, after, each) for each in asked])
 
@@ -150,4 +154,4 @@ def _show(arguments: argparse.Namespace, promotion: Promotion, gain: Comparison 
         some = ", ".join(promotion.differing[:5])
         print_line(f"{len(promotion.differing):,} are there with another label, and stay as they are: {some}", "warn")
     if listed:
-        print_line(f"{arguments.config} names {promote.FOLDER}/{promotion.path.name} now; next: knnkit deploy")
+        print_line(f"{arguments.config} names {rows.FIELD}/{promotion.path.name} now; next: knnkit deploy")

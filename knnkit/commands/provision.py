@@ -23,12 +23,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--remove needs the devices by name", hint="--target DEVICE, or --on TAG")
     keys = {} if arguments.remove else _selection.trusted_keys(arguments, config)
     pace, nonce = _selection.pace_of(arguments, config), _selection.nonce()
-    jobs = [
-        ProvisionJob(
-            target, tuple(keys.items()), arguments.offline, arguments.wheels, arguments.remove, nonce, pace=pace
-        )
-        for target in targets
-    ]
+    how = {"offline": arguments.offline, "wheels": arguments.wheels, "remove": arguments.remove, "nonce": nonce}
+    how["pictures"] = config is not None and any(
+        build.model.input is not None and build.model.input.image is not None for build in config.builds()
+    )
+    jobs = [ProvisionJob(target, tuple(keys.items()), **how, pace=pace) for target in targets]
     report = _query.run_jobs(arguments, config, "provision", jobs, provision_device)
     heads = ("device", "outcome", "agent", "runtime", "python", "machine", "sent", "says")
     return _output.finish(arguments, report, table=Table(heads, tuple(map(_row, report.devices))))

@@ -19,6 +19,7 @@ from knnkit.config import edit, load
 from knnkit.config.parse import Build, GroupSplit, SkopsData, TimeSplit
 from knnkit.errors import UsageError
 from knnkit.evaluation.splits import LEAVE_ONE_OUT
+from knnkit.model.reference.spec import require_plain
 from knnkit.render import charts
 from knnkit.render.charts import Chart, Line
 from knnkit.render.sanitize import count, percent
@@ -47,6 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     material = material.whole or material
     if material.training.targets is not None:
         raise UsageError("tune compares classifiers of one label", hint="data: {label: COLUMN}")
+    require_plain(material.spec, "tune")
     for warning in material.warnings:
         print_line(f"knnkit: warning: {warning}", "warn", stream=sys.stderr)
     with Progress() as progress:
@@ -75,10 +77,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _settings(arguments: argparse.Namespace, now: Setting) -> list[Setting]:
-    asked = (
+    asked: tuple[Any, Any, Any] = (
         arguments.scale or get_args(constants.Scale),
-        arguments.metric or get_args(constants.Metric),
-        arguments.weights or get_args(constants.Weights),
+        arguments.metric or constants.GRAPH_METRICS,
+        arguments.weights or constants.GRAPH_WEIGHTS,
     )
     found = tuning.settings_of(*asked, now)
     return found if now in found else [*found, now]

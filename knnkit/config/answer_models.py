@@ -33,6 +33,14 @@ Reject = Annotated[
 ]
 
 
+Factor = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+ClassWeight = Annotated[
+    Annotated[Literal["balanced"], pydantic.Tag("<balanced>")]
+    | Annotated[dict[str, Factor], Words("a label and its factor ({fault: 5})"), pydantic.Tag("<factors>")],
+    pydantic.Discriminator(lambda value: "<factors>" if isinstance(value, dict) else "<balanced>"),
+]
+
+
 Coverages = Annotated[
     Annotated[Accepted, pydantic.Tag("<coverage>")] | Annotated[tuple[Accepted, ...], pydantic.Tag("<list>")],
     pydantic.Discriminator(lambda value: "<list>" if isinstance(value, tuple | list) else "<coverage>"),

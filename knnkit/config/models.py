@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from device_agent.shared.protocol import constants
 from knnkit.config.answer_models import (
+    ClassWeight,
     Coverages,
     EnrolConfig,
     GatesConfig,
@@ -69,9 +70,22 @@ class ModelConfig(Section):
     k: int = Field(default=3, ge=1)
     """Number of neighbours that vote."""
     metric: constants.Metric = "euclidean"
-    """euclidean, sqeuclidean, manhattan or cosine."""
+    """euclidean, sqeuclidean, manhattan, cosine, chebyshev, minkowski (with `p`), jaccard (of what is not 0), or
+    haversine (latitude and longitude in radians). NumPy answers models with the last four."""
+    p: Annotated[float | None, Example("3")] = None
+    """Power of the metric minkowski, from 1 to 16."""
     weights: constants.Weights = "uniform"
-    """uniform: each neighbour has one vote; distance: nearer neighbours weigh more."""
+    """uniform: each neighbour has one vote; distance: nearer neighbours weigh more; or a kernel of the distance, with
+    `bandwidth`, which NumPy answers: gaussian, exponential, epanechnikov, triangular, biweight or tricube."""
+    bandwidth: Annotated[float | None, Example("0.5")] = None
+    """Distance at which epanechnikov, triangular, biweight and tricube become 0; standard deviation of gaussian."""
+    radius: Annotated[float | None, Example("0.5")] = None
+    """All training rows within this distance vote; `k` is then only how many are shown. Default: the k nearest vote."""
+    outlier_label: Annotated[int | Text | None, Example("other")] = None
+    """Label of a row that no training row is within `radius` of. Default: it is "unknown"."""
+    class_weight: Annotated[ClassWeight | None, Example("balanced")] = None
+    """Factor of the votes of each label: {fault: 5}, 1 for the others; or balanced: rare labels count more. NumPy
+    answers such a model. Default: all votes are equal."""
     scale: Annotated[constants.Scale, Example("standard")] = "none"
     """none, standard, minmax or robust; it becomes part of the model, so a device takes raw rows."""
     reject: Annotated[Reject | None, Example("0.99")] = None
@@ -117,6 +131,11 @@ class ModelConfig(Section):
         return {"keep": keep, "enrol": enrol, "ignore_extra": self.ignore_extra}
 
     @property
+    def in_float64(self) -> dict[str, Any]:
+        """What the graph does not compute, by the names of `KnnSpec`."""
+        return {key: getattr(self, key) for key in ("p", "bandwidth", "radius", "outlier_label", "class_weight")}
+
+    @property
     def measured_on(self) -> float | TestFile:
         """The held-out rows on which the model is measured: a share of its rows, or a separate file."""
         return self.split if isinstance(self.split, TestFile) else self.test
@@ -157,6 +176,9 @@ class ModelConfig(Section):
 
     @pydantic.model_validator(mode="after")
     def _input_fits(self) -> ModelConfig:
+        if self.input is not None and self.keep is not None:
+            problem = "a device cannot keep windows, sounds or pictures for people to label: leave `keep` out"
+            raise _misplaced("keep", problem, "reject: 0.99, without keep")
         if self.input is None or isinstance(self.data, SklearnData):
             return self
         table = ("missing", "categories", "unknown_category", "thousands", "target")
@@ -172,7 +194,7 @@ class ModelConfig(Section):
     def _regression_fits(self) -> ModelConfig:
         if not (isinstance(self.data, FileData) and (self.data.target or len(self.data.label) > 1)):
             return self
-        keys = ("label_sets", "reduce", "keep", "enrol", *(() if self.data.target else ("input",)))
+        keys = ("label_sets", "reduce", "keep", *(() if self.data.target else ("enrol", "input")))
         taken: list[str] = [key for key in keys if key in self.model_fields_set]
         if self.split == "stratified":
             taken.append("split")
@@ -188,7 +210,8 @@ class ModelConfig(Section):
     def _estimator_decides(self) -> ModelConfig:
         if not isinstance(self.data, SkopsData):
             return self
-        taken = [key for key in ("k", "metric", "weights", "scale", "reduce") if key in self.model_fields_set]
+        keys = ("k", "metric", "weights", "scale", "reduce", *self.in_float64)
+        taken = [key for key in keys if key in self.model_fields_set]
         if taken:
             why = (
                 f"the estimator of `skops` decides {', '.join(taken)}: leave {'it' if len(taken) == 1 else 'them'} out"

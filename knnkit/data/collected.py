@@ -1,8 +1,8 @@
 """Parquet file of rows that were collected from devices.
 
 One file holds the rows of one model: its raw columns, device, time, kind, label, answer, distance, id and digest. If a
-column of the model has one of these names, the column of knnkit begins with `_`. Labels that people give are lines
-of a journal beside the file, each on the disk when `add_label` returns; readers see them at once, and the next `merge`
+column of the model has one of these names, the column of knnkit begins with `_`. Labels that people give are lines of
+a journal beside the file, each on the disk when `change_label` returns. Readers see them at once, and the next `merge`
 writes them into the file. One process at a time changes a folder. Never drops a row.
 """
 
@@ -104,7 +104,7 @@ def merge(path: Path, columns: Columns, rows: Iterable[FieldRow]) -> int:
         DataError: the file holds rows with other columns.
         UsageError: `merge` did not write the file, or it cannot be written.
     """
-    with _alone(path.parent) as folder:
+    with alone(path.parent) as folder:
         there = read(path) if path.exists() else Collection(path, columns, ())
         if there.columns != columns:
             hint = "knnkit collect --output OTHER"
@@ -120,10 +120,16 @@ def merge(path: Path, columns: Columns, rows: Iterable[FieldRow]) -> int:
     return new
 
 
-def add_label(path: Path, row: str, label: str | None) -> None:
-    """Sets the label of the row with this id; None removes it. The change is on the disk when this returns."""
-    line = json.dumps({"id": row, "label": label}).encode() + b"\n"
-    with _alone(path.parent) as folder:
+def change_label(path: Path, row: str, before: str | None, label: str | None) -> str | None:
+    """Sets the label of the row with this id if it is `before`, and returns the label that it has then; None: no label.
+
+    The change is on the disk when this returns.
+    """
+    with alone(path.parent) as folder:
+        found = next((each.label for each in read(path).rows if each.id == row), before)
+        if found != before:
+            return found
+        line = json.dumps({"id": row, "label": label}).encode() + b"\n"
         descriptor = os.open(_journal(path), os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             size = os.fstat(descriptor).st_size
@@ -133,6 +139,7 @@ def add_label(path: Path, row: str, label: str | None) -> None:
             os.fsync(folder)
         finally:
             os.close(descriptor)
+    return label
 
 
 def _journal(path: Path) -> Path:
@@ -151,7 +158,7 @@ def _given(path: Path) -> dict[str, str | None]:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[int]:
+def alone(folder: Path) -> Iterator[int]:
     """Locks the folder, and yields its descriptor."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

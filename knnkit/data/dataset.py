@@ -46,6 +46,7 @@ class Dataset:
         levels: feature -> the categories whose places its column holds. Only in rows to which no table was applied yet,
             and NaN stands for a missing cell there.
         raw: these rows before the model's table was applied; None if it has no table.
+        files: (n,) number of each row's file among several; None for one.
         targets: (n, t) float64 numbers to predict; None for rows of classes. `target_names` are their columns.
         target_classes: of several label columns, the sorted labels of each; the targets are places in these lists.
     """
@@ -59,17 +60,20 @@ class Dataset:
     places: NDArray[np.int64] | None = None
     levels: Mapping[int, tuple[str, ...]] | None = None
     raw: Dataset | None = None
+    files: NDArray[np.int64] | None = None
     targets: NDArray[np.float64] | None = None
     target_names: tuple[str, ...] = ()
     target_classes: tuple[tuple[int | str, ...], ...] = ()
 
     def take(self, index: NDArray[np.int64]) -> Dataset:
         """Returns the rows of `index`, in that order."""
-        beside, ids = (None if column is None else column[index] for column in (self.beside, self.ids))
+        columns = self.beside, self.ids, self.files
+        beside, ids, files = (None if column is None else column[index] for column in columns)
         places = np.asarray(index, np.int64) if self.places is None else self.places[index]
         raw = None if self.raw is None else self.raw.take(index)
         targets = None if self.targets is None else self.targets[index]
-        how: dict[str, Any] = {"beside": beside, "ids": ids, "places": places, "raw": raw, "targets": targets}
+        how: dict[str, Any] = {"beside": beside, "ids": ids, "places": places}
+        how |= {"raw": raw, "files": files, "targets": targets}
         return replace(self, rows=self.rows[index], labels=self.labels[index], **how)
 
     def fingerprint(self) -> str:

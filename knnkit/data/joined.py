@@ -38,7 +38,8 @@ def joined(parts: Sequence[Dataset], policy: Policy, source: str, *, wide: bool 
     if policy.is_plain and not wide:
         rows = precision.float32_if_enough(rows)
     ids = None if first.ids is None else np.concatenate([part.ids for part in parts if part.ids is not None])
-    return Dataset(rows, labels, first.feature_names, source, beside, ids, levels=levels or None)
+    files = np.repeat(np.arange(len(parts)), [len(part.rows) for part in parts])
+    return Dataset(rows, labels, first.feature_names, source, beside, ids, levels=levels or None, files=files)
 
 
 def _all(parts: Sequence[Dataset]) -> list[int]:

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.enrolment.enrolled import LocalRow
-from device_agent.shared.enrolment.joined import Joined, contained, join, labels_digest
+from device_agent.shared.enrolment.joined import Joined, contained, join, labels_digest, values_digest
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.reports import TaughtCheck
+from device_agent.shared.regression import differ
 from knnkit.model.reference.classifier import Reference
 from knnkit.model.stored import read_model
 
@@ -40,10 +42,16 @@ def contradicts(directory: Path, digest: str, lines: bytes, claim: TaughtCheck) 
     stored = read_model(directory / constants.MODEL_FILE)
     joined = join(stored.info, rows, digest, contained(stored.training, rows))
     golden = Golden.from_bytes((directory / constants.GOLDEN_FILE).read_bytes())
-    labels = over_both(stored.reference, joined).answer(golden.rows).label
-    if labels_digest(joined.info, labels) != claim.answers:
+    info, reference = joined.info, over_both(stored.reference, joined)
+    answers = reference.answer(golden.rows)
+    if info.targets is None or golden.values is None:
+        digest, places = labels_digest(info, answers.label), answers.label != golden.label
+    else:
+        values = reference.values(answers)
+        digest, places = values_digest(info, values), differ(values, golden.values, info.targets.spread)
+    if digest != claim.answers:
         return "with its taught rows, it answers the golden rows otherwise than the reference over both sets"
-    changed = int(np.count_nonzero(labels != golden.label))
+    changed = int(np.count_nonzero(places))
     return "" if changed == claim.changed else f"taught rows change {changed} golden rows, and not {claim.changed}"
 
 
@@ -58,4 +66,7 @@ def over_both(own: Reference, joined: Joined) -> Reference:
     classes: NDArray[np.int32] = np.concatenate([own.classes, joined.codes[kept]]).astype(np.int32)
     enrolled = np.concatenate([own.enrolled, local[kept]])
     info = joined.info
-    return Reference(own.space, enrolled, classes, len(info.classes), own.k, own.weights, reject=info.reject)
+    how: dict[str, Any] = {"reject": info.reject}
+    if own.targets is not None and joined.targets is not None:
+        how["targets"] = np.concatenate([own.targets, joined.targets[kept]])
+    return Reference(own.space, enrolled, classes, len(info.classes), own.k, own.weights, **how)

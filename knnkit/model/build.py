@@ -5,8 +5,8 @@ Combines dataset, space, graph, calibration and metadata, and returns the float6
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent import __version__
+from device_agent.shared import outliers
 from device_agent.shared.protocol import constants, input_info, model_info
 from device_agent.shared.regression import spreads
 from device_agent.shared.release.row_origins import Origins, pack
@@ -26,9 +27,9 @@ from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import Enrolment, codes_of, enrol
 from knnkit.model.reference.spec import DEFAULT, KnnSpec, own_shares
 from knnkit.model.scaling import fit_scaler
-from knnkit.model.schema import lowest_schema, require_keepable
+from knnkit.model.schema import lowest_schema, require_answerable, require_keepable
 from knnkit.model.tflite.load_tensorflow import load_tensorflow, needs_build_extra, tensorflow_version
-from knnkit.model.tflite.op_versions import minimum_runtime
+from knnkit.model.tflite.op_versions import minimum_runtime, with_stages
 
 if TYPE_CHECKING:
     from knnkit.model.graph.tfknn import KnnModule
@@ -54,6 +55,7 @@ class Options:
         measure: evaluates the reference; the result is stored in knn.json.
         table: how the rows were made from raw columns; stored in knn.json.
         input: the stages that made the rows; stored in knn.json.
+        stages: their files.
         training: where the training rows come from; None: they are all rows of their source.
         golden: where the golden rows come from.
         spare: training rows that `reduced` left out; calibration uses them, too.
@@ -68,6 +70,7 @@ class Options:
     measure: Measure | None = None
     table: model_info.Table | None = None
     input: input_info.Input | None = None
+    stages: Mapping[str, bytes] = field(default_factory=dict)
     training: Origins | None = None
     golden: Origins = _UNKNOWN
     spare: Dataset | None = None
@@ -111,7 +114,7 @@ def build_model(
         BuildError: the model cannot be built as asked.
     """
     _require_rows(spec.k, len(training.rows), training.source)
-    enrolment = enrol(training, fit_scaler(training.rows, spec.scale), spec.metric)
+    enrolment = enrol(training, fit_scaler(training.rows, spec.scale), spec.metric, spec.p, spec.outlier_label)
     groups = training.beside if options.input is not None and options.input.window is not None else None
     return build_enrolled(spec, enrolment, held_out, replace(options, groups=groups, training=origins_of(training)))
 
@@ -127,9 +130,6 @@ def build_enrolled(
         BuildError: the model cannot be built as asked.
         MissingDependency: a package of `knnkit[build]` is not installed.
     """
-    if spec.enrol is not None and enrolment.targets is not None:
-        what = "with several labels" if enrolment.target_classes else "of a regression"
-        raise BuildError(f"enrol: a device cannot be taught rows {what}", hint="leave enrol out")
     reference = make_reference(spec, enrolment, held_out, options)
     measured = None if options.measure is None else options.measure(reference, enrolment.classes)
     targets = targets_of(enrolment) if measured is None else measured
@@ -151,7 +151,7 @@ def build_enrolled(
         n_train=len(enrolment),
         batch=model.batch_rows(constants.FULL),
         fingerprint=enrolment.fingerprint,
-        minimum_runtime=minimum_runtime(tree, OLDEST_RUNTIME),
+        minimum_runtime=with_stages(minimum_runtime(tree, OLDEST_RUNTIME), options.stages.values()),
         versions=_versions(),
         inputs=options.inputs,
         reject=reference.reject,
@@ -168,10 +168,12 @@ def build_enrolled(
         ignore_extra=spec.ignore_extra,
         keep=spec.keep,
         input=options.input,
+        float64=reference.float64,
         targets=targets if isinstance(targets, model_info.Targets) else None,
         enrol=spec.enrol,
     )
     require_keepable(info)
+    require_answerable(info)
     info = replace(info, schema=lowest_schema(info))
     origins = pack(options.training or Origins(Path(enrolment.source).name), options.golden)
     return BuiltModel(
@@ -202,6 +204,8 @@ def targets_of(enrolment: Enrolment | Dataset) -> model_info.Targets | None:
     """Returns the targets of a regression; None for a classifier."""
     if enrolment.targets is None:
         return None
+    if enrolment.target_names == outliers.TARGETS:  # a factor is 1 where densities are alike
+        return model_info.Targets(outliers.TARGETS, (1.0, 1.0))
     spread = tuple(spreads(enrolment.targets).tolist())
     return model_info.Targets(enrolment.target_names, spread, classes=enrolment.target_classes)
 
@@ -219,6 +223,7 @@ def make_reference(
     rows = enrolment.space, enrolment.enrolled, enrolment.codes, len(enrolment.classes)
     how: dict[str, Any] = {"margin": options.margin, "targets": enrolment.targets, "groups": options.groups}
     how["counts"] = tuple(map(len, enrolment.target_classes))
+    how["float64"] = spec.in_float64(enrolment.classes, enrolment.codes)
     reference = Reference(*rows, spec.k, spec.weights, **how)
     if options.groups is not None and (spec.reject is not None or spec.label_sets):
         _require_others(options.groups, spec.k)
@@ -238,7 +243,9 @@ def make_module(enrolment: Enrolment, reference: Reference) -> KnnModule:
     from knnkit.model.graph.tfknn import KnnModule
 
     thresholds = None if reference.reject is None else reference.reject.thresholds
-    return KnnModule(enrolment, reference.k, weights=reference.weights, margin=reference.margin, thresholds=thresholds)
+    how: dict[str, Any] = {"margin": reference.margin, "thresholds": thresholds}
+    how |= {"decides": reference.float64 is None}
+    return KnnModule(enrolment, reference.k, weights=reference.weights, **how)
 
 
 def _require_rows(k: int, rows: int, source: str) -> None:

@@ -27,7 +27,7 @@ from device_agent.shared.safe_files import read_small
 from knnkit.errors import BuildError
 from knnkit.model.tflite.flatbuffer import IDENTIFIER
 
-_STAGES = "look at `stages` in deploy.yaml: the files become stage-1.tflite and so on, in their order"
+_STAGES = "look at `stages` in deploy.yaml"
 #: Name of the one column that each number of an embedding has.
 PREFIX = "embedding"
 

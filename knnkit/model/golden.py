@@ -66,6 +66,7 @@ def make_golden(
         values=None if drawn.targets is None else model.reference.values(answers),
         targets=drawn.targets if held_out is not None or drawn.targets is None else np.full_like(drawn.targets, np.nan),
         raw=b"" if raw is None else raw(drawn),
+        shares=answers.probabilities if model.reference.own.radius is not None else None,
     )
 
 
@@ -73,8 +74,9 @@ def long_check(info: KnnInfo, rows: int) -> tuple[str, ...]:
     """Returns a message about how long a Raspberry Pi 4 checks the golden rows, on one core; none if that is short."""
     numbers = float(info.n_train * info.n_features)
     one, many = 4 * numbers / _BYTES, rows * numbers / _PRODUCTS
-    if info.metric == "manhattan":
-        one, many = numbers / _DIFFERENCES, rows * numbers / _DIFFERENCES
+    if info.metric == "manhattan" or info.float64 is not None:
+        each = _DIFFERENCES / (8.0 if info.float64 is not None else 1.0)
+        one, many = numbers / each, rows * numbers / each
     seconds = many + _ALONE * one
     if seconds < _LONG:
         return ()

@@ -55,7 +55,7 @@ def _missed_on_all_rows(info: model_info.KnnInfo, gates: model_info.Gates) -> li
     """Applies the gates to all held-out rows, of which the golden rows may be a sample."""
     evaluation, targets = info.evaluation, info.targets
     if targets is not None and targets.how:
-        columns = error_gates.missed_columns(gates, targets.scores, targets.names)
+        columns = error_gates.missed_columns(gates, error_gates.scores_of(targets), targets.names)
         return [*error_gates.missed(gates, targets.errors, targets.names), *columns]
     if evaluation is None:
         return []

@@ -82,7 +82,7 @@ def read_model(path: Path) -> StoredModel:
         raise ModelUnusable(f"{constants.EXACT_FILE} inside {path} is damaged: {error}") from None
     found = row_origins.read(path)
     counts = () if info.targets is None else tuple(map(len, info.targets.classes))
-    how: dict[str, Any] = {"reject": info.reject, "targets": targets, "counts": counts}
+    how: dict[str, Any] = {"reject": info.reject, "targets": targets, "counts": counts, "float64": info.float64}
     reference = Reference(space, enrolled, classes, len(info.classes), info.k, info.weights, **how)
     return StoredModel(info, reference, *(found or (None, None)))
 
@@ -94,7 +94,8 @@ def _space(info: KnnInfo, tables: dict[str, NDArray[Any]]) -> Space:
     ]
     origin = None if info.origin is None else np.array(info.origin)
     zero = float(tables["zero"])
-    return Space(info.metric, tuple(steps), tables["centre"], tables["scale"], zero=zero, origin=origin)
+    p = None if info.float64 is None else info.float64.p
+    return Space(info.metric, tuple(steps), tables["centre"], tables["scale"], zero=zero, origin=origin, p=p)
 
 
 def _rows(path: Path, tables: dict[str, NDArray[Any]]) -> NDArray[np.float32]:

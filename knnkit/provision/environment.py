@@ -11,7 +11,7 @@ from typing import Any
 import device_agent
 from device_agent.shared.trust import dsse
 from knnkit.provision.agent_wheel import agent_wheel
-from knnkit.provision.requirements import Board, Recipe, recipe_for
+from knnkit.provision.requirements import Board, Recipe, recipe_for, with_pillow
 
 #: Part of every environment's digest; raise it when the same wheels would make a different environment.
 _LAYOUT = 1
@@ -50,13 +50,16 @@ class Wanted:
         return board.current == self.digest and board.tidy and trusts
 
 
-def decide(name: str, board: Board, runtime: str, keys: Mapping[str, bytes]) -> Wanted:
+def decide(name: str, board: Board, runtime: str, keys: Mapping[str, bytes], *, pictures: bool = False) -> Wanted:
     """Returns what a board should have, with the agent of this knnkit; `runtime` is that of `recipe_for`.
+
+    `pictures`: it should decode PNG and JPEG. A board that does so already keeps Pillow.
 
     Raises:
         DeviceFailed: no agent can run there, or not with this runtime.
     """
     recipe = recipe_for(name, board, runtime)
+    recipe = with_pillow(recipe) if pictures or board.pictures else recipe
     wheel, agent = agent_wheel()
     made_of = {
         "layout": _LAYOUT,

@@ -62,6 +62,7 @@ def provision(
     offline: bool = False,
     wheels_dir: Path | None = None,
     runtime: str = constants.ANY_RUNTIME,
+    pictures: bool = False,
     prove: Proof | None = None,
     progress: Progress | None = None,
 ) -> Provisioned:
@@ -75,6 +76,7 @@ def provision(
         offline: the board has no internet: this host downloads and sends every wheel.
         wheels_dir: folder of wheels on this host; None: `default_folder()`.
         runtime: a TFLite runtime; `auto`: the one that the board has, on a bare board the first that fits.
+        pictures: whether to install Pillow, which decodes PNG and JPEG; a board that has it keeps it.
         prove: called before another environment replaces the one in use; if it raises, that one stays in use.
         progress: called with (bytes sent, bytes in total) while wheels are sent.
 
@@ -86,7 +88,7 @@ def provision(
     """
     python = interpreter(transport, facts)
     board = look(transport, python, root, environment.PROBE)
-    wanted = decide(transport.name, board, runtime, keys or {})
+    wanted = decide(transport.name, board, runtime, keys or {}, pictures=pictures)
     job = _Job(transport, python, board, wanted, prove, progress)
     whole = job.is_whole()
     if whole and wanted.is_on(board):
@@ -228,6 +230,7 @@ _KNOWN = (
     constants.STARTS_FILE,
     constants.COUNTS_FILE,
     constants.RING_FILE,
+    constants.ENROLLED_DIR,
     constants.SEARCHES_FILE,
     constants.LOCK_FILE,
     constants.CLASS_FILE,

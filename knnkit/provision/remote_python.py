@@ -127,6 +127,7 @@ def _board(answer: dict[str, Any]) -> Board:
         # A 32-bit system on a 64-bit kernel, as in Raspberry Pi OS: `uname -m` names the kernel.
         machine = {"aarch64": "armv7l", "armv8l": "armv7l", "x86_64": "i686"}.get(machine, machine)
     python = [int(part) for part in answer["python"]]
+    pins = [str(pin) for pin in dict(answer["linked"] or {}).get("pins", ())]
     glibc = re.fullmatch(r"(\d+)\.(\d+)", answer["glibc"])
     return Board(
         root=str(answer["root"]),
@@ -144,7 +145,8 @@ def _board(answer: dict[str, Any]) -> Board:
         disk_free=int(answer["disk_free"]),
         tidy=bool(answer["tidy"]),
         current=answer["current"],
-        runtime=runtime_of(map(str, dict(answer["linked"]).get("pins", ()))) if answer["linked"] else None,
+        runtime=runtime_of(pins) if answer["linked"] else None,
+        pictures=any(pin.startswith("pillow==") for pin in pins),
         environments=dict(answer["environments"]),
         damage=printable(str(answer.get("damage", ""))),
         trusted=dict(answer["trusted"]),

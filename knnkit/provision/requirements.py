@@ -9,7 +9,7 @@ TFLite wheel exists (32-bit Trixie, ARMv6, RISC-V, musl), NumPy is the runtime. 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from device_agent.shared.protocol import constants
@@ -48,11 +48,14 @@ WHEELS: dict[str, dict[tuple[int, int], dict[str, tuple[str, ...]]]] = {
 }
 #: All other boards.
 _NO_WHEELS: dict[str, tuple[str, ...]] = {constants.NUMPY: ()}
+#: What decodes PNG and JPEG, for models that take pictures; its newest version for Python 3.10. It has no wheel for
+#: boards that use the distribution's NumPy, which use the distribution's Pillow, too.
+PILLOW = "pillow==12.3.0"
 #: Oldest major version of the distribution's packages, where there are no wheels. tflite-runtime needs NumPy 1.
 _OLDEST_OF = {"numpy": 1, "cryptography": 38}
 #: Largest size of an environment in bytes, by its runtime; without wheels, it holds the agent alone.
 ROOM = {TFLITE: 160 << 20, LITERT: 220 << 20}
-_ROOM_OF_NUMPY, _ROOM_OF_AGENT = 130 << 20, 16 << 20
+_ROOM_OF_NUMPY, _ROOM_OF_AGENT, _ROOM_OF_PILLOW = 130 << 20, 16 << 20, 32 << 20
 #: Bytes of disk that must stay free.
 SPARE = 32 << 20
 
@@ -77,6 +80,7 @@ class Board:
     tidy: bool = True  # there are no leftovers of interrupted runs
     current: str | None = None
     runtime: str | None = None  # of the environment in use, even if that can no longer start
+    pictures: bool = False  # whether Pillow is among the wheels of that environment
     environments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     damage: str = ""  # what is wrong with the environment in use
     trusted: Mapping[str, str] = field(default_factory=dict)
@@ -127,6 +131,23 @@ def recipe_for(name: str, board: Board, runtime: str = constants.ANY_RUNTIME) ->
     if recipe.system_site:
         _check_system(name, board, pins)
     return recipe
+
+
+def with_pillow(recipe: Recipe) -> Recipe:
+    """Returns the packages for a board that decodes pictures; the same where the distribution's packages are used."""
+    return recipe if recipe.system_site or PILLOW in recipe.pins else replace(recipe, pins=(*recipe.pins, PILLOW))
+
+
+def on_boards() -> set[str]:
+    """Returns each `name==version` that provisioning may put on a board."""
+    found = {
+        pin
+        for pythons in WHEELS.values()
+        for runtimes in pythons.values()
+        for pins in runtimes.values()
+        for pin in pins
+    }
+    return {*found, PILLOW}
 
 
 def room_for(machine: str, python: tuple[int, int] | None) -> int:
@@ -181,7 +202,8 @@ def _found(machine: str, python: tuple[int, int], glibc: bool = True) -> dict[st
 
 
 def _room(pins: tuple[str, ...]) -> int:
-    return ROOM.get(pins[0], _ROOM_OF_NUMPY) if pins else _ROOM_OF_AGENT
+    more = _ROOM_OF_PILLOW if PILLOW in pins else 0
+    return (ROOM.get(pins[0], _ROOM_OF_NUMPY) if pins else _ROOM_OF_AGENT) + more
 
 
 def _pins(name: str, board: Board, runtime: str) -> tuple[str, ...]:

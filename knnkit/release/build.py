@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from device_agent import __version__
-from device_agent.shared.golden.error_gates import described, described_columns
+from device_agent.shared.golden.error_gates import described, described_columns, scores_of
 from device_agent.shared.protocol import constants, json_codec, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.record import replace as replace_record
@@ -78,7 +78,7 @@ class Built:
         measured = "not measured" if self.accuracy is None else f"{self.accuracy:.4f} on {self.accuracy_rows} rows"
         shown = f"accuracy {measured}"
         if targets := self.info.targets:
-            shown = described(targets.errors) or described_columns(targets.scores)
+            shown = described(targets.errors) or described_columns(scores_of(targets))
         return f"<Built {what} in {self.directory}: {shown}>"
 
 
@@ -129,12 +129,14 @@ def _gates(asked: GatesConfig) -> model_info.Gates:
     return model_info.Gates(**{**asked.model_dump(exclude={"agreement"}), **absent})
 
 
-def _gates_for(gates: model_info.Gates, columns: Sequence[str]) -> model_info.Gates:
+def _gates_for(gates: model_info.Gates, made_from: Material) -> model_info.Gates:
     """Returns the gates of a model; with several label columns, `accuracy` is that of each of them.
 
     Raises:
         BuildError: a gate needs one label for each row, or names columns of a model that has none.
     """
+    found = made_from.training if made_from.imported is None else made_from.imported.enrolment
+    columns = found.target_names if found.target_classes else ()
     if not columns:
         if gates.column_accuracy:
             raise BuildError("gates: {column_accuracy} names columns, and the model has one", hint="accuracy: 0.9")
@@ -154,7 +156,7 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
     directory = directory.absolute()
     _require_replaceable(directory)
     created = _pinned_clock()
-    order = replace(order, gates=_gates_for(order.gates, made_from.label_columns))
+    order = replace(order, gates=_gates_for(order.gates, made_from))
     made = made_from.build(order.gates, seed=order.seed, inputs=order.inputs, golden_rows=order.golden_rows)
     model, golden = made.model, made.golden.to_bytes()
     warnings = (*made_from.warnings, *model.warnings, *made.warnings, *_learnt_nothing(model.info))

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.documents import ReleaseRef
-from device_agent.shared.protocol.errors import Refused
+from device_agent.shared.protocol.errors import ModelUnusable, Refused
 from device_agent.shared.protocol.model_info import Manifest
 from device_agent.shared.release import directory as release_files
+from device_agent.shared.release.model_file import read_info
 from device_agent.shared.trust import oms
 from knnkit.errors import VerificationFailed
 from knnkit.release.manifest import read_manifest
@@ -38,6 +39,7 @@ class Package:
     model_sha256: str
     files: tuple[PackageFile, ...]
     signature: bytes = b""  # model.sig, for a device that has all other files already
+    pictures: bool = False  # whether the model takes pictures, which a device decodes with Pillow
 
     @property
     def digest(self) -> str:
@@ -76,7 +78,16 @@ def read_package(directory: Path, trusted: Mapping[str, bytes]) -> Package:
     if signed_by in trusted:
         verify_with(directory, dict(trusted))
     ref = ReleaseRef(digest, manifest.name, manifest.version, manifest.sequence)
-    return Package(str(directory), ref, manifest, signed_by, model_sha256, files, signature)
+    pictures = any(file.name in constants.STAGE_FILES for file in files) and _takes_pictures(directory)
+    return Package(str(directory), ref, manifest, signed_by, model_sha256, files, signature, pictures)
+
+
+def _takes_pictures(directory: Path) -> bool:
+    try:
+        info = read_info(directory / constants.MODEL_FILE)
+    except ModelUnusable:  # the device says why
+        return False
+    return info.input is not None and info.input.image is not None
 
 
 def package_for(packages: tuple[Package, ...], device_class: str) -> Package | None:

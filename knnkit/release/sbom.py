@@ -14,7 +14,7 @@ from typing import Any
 from device_agent import __version__
 from device_agent.shared.protocol.model_info import KnnInfo
 from knnkit.provision import pinned_hashes
-from knnkit.provision.requirements import WHEELS
+from knnkit.provision.requirements import on_boards
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 #: Packages that build a model; what they require follows.
@@ -24,7 +24,7 @@ _BUILDERS = ("numpy", "cryptography", "pydantic", "pyyaml", "tensorflow", "sciki
 def bill_of_materials(info: KnnInfo, version: str) -> bytes:
     """Returns the document as JSON for the release `version` of a model."""
     host = [_component(name, number, "host build", {}) for name, number in sorted(_installed().items())]
-    pinned = [(each, *each.partition("==")[::2]) for each in sorted(_on_boards())]
+    pinned = [(each, *each.partition("==")[::2]) for each in sorted(on_boards())]
     board = [_component(name, number, "board", _wheels(each)) for each, name, number in pinned]
     model = {
         "type": "machine-learning-model",
@@ -78,17 +78,6 @@ def _installed() -> dict[str, str]:
         required = [text for text in package.requires or () if "extra ==" not in text.replace("'", '"')]
         waiting += [match[0] for text in required if (match := _NAME.match(text))]
     return {"knnkit": __version__, **found}
-
-
-def _on_boards() -> set[str]:
-    """Returns each `name==version` that provisioning may put on a board."""
-    return {
-        wheel
-        for pythons in WHEELS.values()
-        for runtimes in pythons.values()
-        for wheels in runtimes.values()
-        for wheel in wheels
-    }
 
 
 def _wheels(pinned: str) -> dict[str, str]:

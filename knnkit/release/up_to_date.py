@@ -28,6 +28,7 @@ _ELSEWHERE["input"] = {"stages": {"__all__": {"file"}}}
 #: Keys that older versions lack.
 _SILENT = {"golden", "drop", "missing", "categories", "unknown_category", "ignore_extra", "thousands"}
 _SILENT |= {"keep", "enrol", "input", "path", "labels", "window", "stages"}
+_SILENT |= {"p", "bandwidth", "radius", "outlier_label", "class_weight"}
 _CHUNK = 1 << 20
 
 
@@ -81,7 +82,8 @@ def _without_silent(found: dict[str, Any]) -> dict[str, Any]:
         found["data"].pop("labels", None)
     for section in (found, found["data"], found.get("input") or {}):
         for key in _SILENT & section.keys():
-            if not section[key] or section[key] == "refuse":
+            unset = section[key] is None or (key != "outlier_label" and not section[key])  # 0 is a label
+            if unset or section[key] == "refuse":
                 del section[key]
     if not (found.get("input") or {}).get("features", True):
         del found["input"]["features"]

@@ -47,7 +47,7 @@ def _parts(card: Card) -> Iterator[Section]:
     if info.targets is not None:
         what = f"{'classifier' if info.targets.classes else 'regression'} of {', '.join(info.targets.names)}"
     kind = (
-        f"k-nearest-neighbours {what}: k = {info.k}, {info.metric}, weights {info.weights}, scale {info.scale}; "
+        f"k-nearest-neighbours {what}: {info.how}, scale {info.scale}; "
         f"{info.n_train:,} training rows x {info.n_features} features: {', '.join(info.feature_names)}"
     )
     yield _text(f"{info.name}{version}", kind)

@@ -6,7 +6,8 @@ stages.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from device_agent.shared.embedding import audio
 from device_agent.shared.embedding.decode import decode, to_json
 from device_agent.shared.embedding.files import PCM_SUFFIXES, read_file
+from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.errors import AgentError
 from device_agent.shared.protocol.input_info import Audio, Image, Input, Stage, Window
 from device_agent.shared.protocol.record import replace as replace_record
@@ -24,13 +26,16 @@ from device_agent.shared.queries import default_names
 from knnkit.config.input_models import InputConfig
 from knnkit.data.dataset import Dataset
 from knnkit.data.raw_files import RawFiles
-from knnkit.errors import DataError
-from knnkit.model.embedding import embed, read_stages
+from knnkit.errors import BuildError, DataError
+from knnkit.model.embedding import Embedded, embed, read_stages
 from knnkit.model.reference import window_features
 
 #: Most rows of a golden set of raw inputs, since a device runs every stage on each, and most bytes of these inputs.
 GOLDEN_ROWS, GOLDEN_BYTES = 200, 24 * 1024 * 1024
 _LEAST_GOLDEN = 10
+#: Rows of the last inputs: a command may read its training and test inputs more than once.
+_EMBEDDED: dict[tuple[str, bytes], Embedded] = {}
+_REMEMBERED = 4
 _FIRST = np.arange(1)
 
 
@@ -43,12 +48,14 @@ class Embedder:
         files: bytes of each stage, by its name in a release.
         paths: file of each raw input so far, by its name (`Dataset.ids`); empty if the inputs are rows of numbers.
         names: names of the features; empty for the names that `embed` gives.
+        origins: the user's file of each stage, by its name in a release; for messages.
     """
 
     input: Input
     files: Mapping[str, bytes]
     paths: dict[str, Path] = field(default_factory=dict)
     names: tuple[str, ...] = ()
+    origins: Mapping[str, Path] = field(default_factory=dict)
 
     def apply(self, rows: Dataset) -> tuple[Dataset, Embedder]:
         """Runs the stages on raw rows; returns their output rows, and the embedder with the shapes from its files.
@@ -56,7 +63,7 @@ class Embedder:
         Raises:
             BuildError: a stage cannot be loaded, or a row does not fit it.
         """
-        found = embed(self.input, self.files, rows.rows)
+        found = self._embed(hashlib.sha256(rows.rows.tobytes()).digest(), rows.rows, "row {}".format)
         made = replace(rows, rows=found.rows, feature_names=self.names or found.names, raw=rows)
         names = rows.feature_names
         columns = () if names == default_names(len(names)) else names
@@ -69,11 +76,27 @@ class Embedder:
             DataError: a file cannot be read or decoded, or two have the same name.
             BuildError: a stage cannot be loaded, or an input does not fit it.
         """
-        found = embed(self.input, self.files, map(self._read, raw.paths), lambda number: str(raw.paths[number]))
+        content = b"".join(hashlib.sha256(self._bytes(path)).digest() for path in raw.paths)
+        found = self._embed(content, map(self._read, raw.paths), lambda number: str(raw.paths[number]))
         names = [n if self.paths.get(n, p) == p else str(p) for n, p in zip(raw.names, raw.paths)]
         self.paths.update(zip(names, raw.paths))
         made = replace(raw.dataset(), rows=found.rows, feature_names=found.names, ids=np.array(names))
         return made, replace(self, input=found.input)
+
+    def _embed(self, content: bytes, inputs: Iterable[NDArray[Any]], name: Callable[[int], str]) -> Embedded:
+        """Runs the stages, unless this process has run them on the same inputs; `content` has their digests."""
+        key = json_codec.dumps(self.input), content
+        try:
+            found = _EMBEDDED.pop(key, None) or embed(self.input, self.files, inputs, name)
+        except BuildError as error:
+            said = str(error)
+            for stage, path in self.origins.items():
+                said = said.replace(stage, str(path))
+            raise BuildError(said, hint=error.hint) from None
+        _EMBEDDED[key] = found
+        if len(_EMBEDDED) > _REMEMBERED:
+            del _EMBEDDED[next(iter(_EMBEDDED))]
+        return found
 
     def lines(self, rows: Dataset) -> bytes:
         """Returns the raw inputs of rows as JSON lines, as a device reads them."""
@@ -91,13 +114,18 @@ class Embedder:
         elif rows.ids is not None:
             yield from (self._read(self.paths[name]) for name in rows.ids.tolist())
 
-    def _read(self, path: Path) -> NDArray[Any]:
+    def _bytes(self, path: Path) -> bytes:
         try:
-            data = read_file(path)
+            return read_file(path)
+        except AgentError as error:
+            raise DataError(str(error), hint=error.hint) from None
+
+    def _read(self, path: Path) -> NDArray[Any]:
+        data = self._bytes(path)
+        try:
             return audio.read_pcm(data) if path.suffix.lower() in PCM_SUFFIXES else decode(data, self.input)
         except AgentError as error:
-            said = str(error) if str(path) in str(error) else f"{path}: {error}"
-            raise DataError(said, hint=error.hint) from None
+            raise DataError(f"{path}: {error}", hint=error.hint) from None
 
 
 def embedder_of(asked: InputConfig | None) -> Embedder | None:
@@ -115,7 +143,9 @@ def embedder_of(asked: InputConfig | None) -> Embedder | None:
     how = None if seen is None else (seen.size, seen.channels, seen.resize, seen.normalise.mean, seen.normalise.std)
     image = None if how is None else Image(*how)
     given = Input(stages, asked.pool, asked.bound, audio=sound, image=image)
-    return replace(Embedder(*read_stages(given, [each.file for each in asked.stages], first)), names=_names_of(asked))
+    paths = [each.file for each in asked.stages]
+    origins = dict(zip(constants.STAGE_FILES[first is not None :], paths))
+    return replace(Embedder(*read_stages(given, paths, first)), names=_names_of(asked), origins=origins)
 
 
 def _features_of(asked: InputConfig) -> bytes | None:

@@ -7,8 +7,9 @@ end.
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 
-from knnkit.data.collected import Collection, FieldRow, add_label
+from knnkit.data.collected import Collection, FieldRow, change_label
 from knnkit.data.dataset import require_label
 from knnkit.errors import DataError
 from knnkit.model.stored import StoredModel
@@ -59,24 +60,33 @@ class Labelling:
         return () if self._model is None or self.row is None else neighbours(self._model, self.row.cells)
 
     def give(self, text: str, row: str | None = None) -> None:
-        """Labels the current row. Does nothing if `row` is another row's id, as when a browser sends a form twice.
+        """Labels the row with this id; None: the current one. Does nothing if a browser sends a form twice.
 
         Raises:
-            DataError: the text cannot be a label of this model.
+            DataError: the text cannot be a label of this model, or another person gave the row another label meanwhile.
         """
-        if self.row is None or row not in (None, self.row.id):
-            return
+        chosen = next((each for each in self._waiting if row in (None, each.id)), None)
         label = text.strip()
+        if chosen is None:
+            there = next((each.label for each in self._done if each.id == row), label)
+            self._require_same(str(row), label, there)
+            return
         require_label(label, "the label")
         classes = self._model.info.classes if self._model else ()
         if classes and all(isinstance(each, int) for each in classes) and not label.lstrip("-").isdecimal():
             raise DataError(
                 f"the labels of {self.columns.model} are whole numbers, not {label!r}", hint="type a number"
             )
-        add_label(self.path, self.row.id, label)
+        there = change_label(self.path, chosen.id, None, label)
+        self._waiting.remove(chosen)
+        self._require_same(chosen.id, label, there)
         self._labels.setdefault(label)
-        self._done.append(self._waiting.popleft())
+        self._done.append(replace(chosen, label=label))
         self.given += 1
+
+    def _require_same(self, row: str, label: str | None, there: str | None) -> None:
+        if there != label:
+            raise DataError(f"row {row} has the label {there!r} since", hint="it stays; label the next row")
 
     def skip(self, row: str | None = None) -> None:
         """Moves the current row to the end."""
@@ -84,9 +94,14 @@ class Labelling:
             self._waiting.rotate(-1)
 
     def undo(self) -> None:
-        """Takes the last label back, and shows its row again."""
+        """Takes the last label back, and shows its row again.
+
+        Raises:
+            DataError: another person gave the row another label meanwhile.
+        """
         if self._done:
             row = self._done.pop()
-            add_label(self.path, row.id, None)
-            self._waiting.appendleft(row)
             self.given -= 1
+            there = change_label(self.path, row.id, row.label, None)
+            self._require_same(row.id, None, there)
+            self._waiting.appendleft(replace(row, label=None))

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from device_agent.shared.protocol.versions import utc
 from device_agent.shared.safe_files import whole_file
 from knnkit.config.parse import Build, FileData, GroupSplit, TimeSplit
-from knnkit.data.collected import Cell, Collection, FieldRow
+from knnkit.data.collected import Cell, Collection, FieldRow, alone
 from knnkit.data.dataset import require_label
 from knnkit.errors import DataError, UsageError
+from knnkit.training.rows import FIELD
 from knnkit.training.source import Material
 
-FOLDER = "field"
 ID = "row_id"
 _ORIGIN = ("device", "time", "kind", "digest")
 _NAMED = 6  # columns that a message names
@@ -39,7 +40,8 @@ class Promotion:
         there: number of labelled rows that the file has already.
         differing: ids of rows that the file has with another label.
         id_column: the column of ids in the file; `data.id` of deploy.yaml must name it.
-        content: the whole new content of the file.
+        before: the content of the file.
+        content: the whole new content.
         fresh: a CSV file of the new rows alone.
     """
 
@@ -49,6 +51,7 @@ class Promotion:
     there: int
     differing: tuple[str, ...]
     id_column: str
+    before: bytes
     content: bytes
     fresh: bytes
 
@@ -64,7 +67,7 @@ def plan(build: Build, material: Material, found: Collection, folder: Path) -> P
     if found.columns.model != build.model.name:
         hint = f"name the file of {build.model.name}, or --model {found.columns.model}"
         raise UsageError(f"{found.path} holds rows of {found.columns.model}, not of {build.model.name}", hint=hint)
-    if not isinstance(data, FileData) or data.target:
+    if not isinstance(data, FileData):
         raise UsageError("rows can be added only if `data` names files of labelled rows", hint=_CSV)
     if build.model.input is not None:
         said = f"{found.path} holds what `input` of {build.model.name} made of samples, sounds or pictures, not these"
@@ -79,25 +82,63 @@ def plan(build: Build, material: Material, found: Collection, folder: Path) -> P
         hint = "collect again, into another folder, once the devices run a release of this deploy.yaml"
         raise DataError(said, hint=hint)
     labelled = [row for row in found.rows if row.label is not None]
-    _check_labels(found.path, material, labelled)
     header = _Header(build, data, names)
-    path = folder / FOLDER / f"{build.model.name}.csv"
-    before = path.read_bytes() if path.exists() else b""
-    known = _known(path, before, header)
+    _check_labels(found.path, material, labelled, header)
+    path = _path(build, folder)
+    before = _content(path)
+    known = _ids_of(material) | _known(path, before, header)
     new = tuple(row for row in labelled if row.id not in known)
-    differing = tuple(row.id for row in labelled if known.get(row.id, row.label) != row.label)
+    differing = tuple(row.id for row in labelled if (known.get(row.id) or row.label) != row.label)
     return Promotion(
-        path, new, len(found.rows) - len(labelled), len(labelled) - len(new), differing, header.id,
+        path, new, len(found.rows) - len(labelled), len(labelled) - len(new), differing, header.id, before,
         before + header.lines(found.columns.names, new, first=not before),
         header.lines(found.columns.names, new, first=True),
     )  # fmt: skip
 
 
 def write(promotion: Promotion) -> None:
-    """Writes the file atomically; its earlier lines keep their bytes."""
+    """Writes the file atomically; its earlier lines keep their bytes.
+
+    Raises:
+        DataError: the file was changed since the rows were planned.
+    """
     promotion.path.parent.mkdir(exist_ok=True)
-    with whole_file(promotion.path) as file:
-        file.write(promotion.content)
+    with alone(promotion.path.parent):
+        if _content(promotion.path) != promotion.before:
+            raise DataError(
+                f"{promotion.path} was changed by somebody else meanwhile", hint="type the same command again"
+            )
+        with whole_file(promotion.path) as file:
+            file.write(promotion.content)
+
+
+def without_lost_rows(build: Build, folder: Path) -> Build:
+    """Returns the build without the file of rows from the field, if deploy.yaml names it, but it is missing or empty.
+
+    Otherwise the training data could not be loaded, and `promote` could not write the file again.
+    """
+    data, path = build.model.data, _path(build, folder)
+    if not isinstance(data, FileData) or _content(path):
+        return build
+    rest = tuple(each for each in data.files if each.resolve() != path.resolve())
+    model = build.model.model_copy(update={"data": data.model_copy(update={"files": rest})})
+    return build.model_copy(update={"model": model})
+
+
+def _path(build: Build, folder: Path) -> Path:
+    return folder / FIELD / f"{build.model.name}.csv"
+
+
+def _content(path: Path) -> bytes:
+    """Returns the content of the file; nothing if it has no line below its header."""
+    found = path.read_bytes() if path.exists() else b""
+    return found if b"\n" in found.strip() else b""
+
+
+def _ids_of(material: Material) -> dict[str, str]:
+    """Returns the ids of all rows of the training data: a person may have moved rows into another file."""
+    parts = [part for part in (material.training, material.spare, material.held_out) if part is not None]
+    return {str(name): "" for part in parts if part.ids is not None for name in part.ids.tolist() if name}
 
 
 def columns_of(material: Material) -> tuple[str, ...]:
@@ -114,12 +155,12 @@ class _Header:
         split = build.model.split
         self._group = split.group if isinstance(split, GroupSplit) else None
         self._time = split.time if isinstance(split, TimeSplit) else None
-        self.label, self.names = data.label_column, tuple(names)
+        self.targets, self.labels = data.target, data.target or data.label
         beside = [name for name in (self._group, self._time) if name is not None and name not in names]
-        taken = {*names, self.label, *beside}
+        taken = {*names, *self.labels, *beside}
         self.id = data.id or _free(ID, taken)
         self._origin = [_free(name, {*taken, self.id}) for name in _ORIGIN]
-        self.all = [*names, self.label, *beside, *([self.id] if self.id not in names else []), *self._origin]
+        self.all = [*names, *self.labels, *beside, *([self.id] if self.id not in names else []), *self._origin]
 
     def lines(self, order: Sequence[str], rows: Iterable[FieldRow], *, first: bool) -> bytes:
         """Returns the CSV lines of rows, with cells in this order; begins with the header if the file is new."""
@@ -132,8 +173,20 @@ class _Header:
             origin = dict(zip(self._origin, (row.device, when, row.kind, row.digest)))
             beside = {name: value for name, value in ((self._group, row.device), (self._time, when)) if name}
             cells = {name: _shown(cell) for name, cell in zip(order, row.cells)}
-            writer.writerow({**origin, **beside, **cells, self.label: row.label, self.id: row.id})
+            writer.writerow({**origin, **beside, **cells, **self.meaning(str(row.label)), self.id: row.id})
         return text.getvalue().encode()
+
+    def meaning(self, label: str) -> dict[str, str]:
+        """Returns column -> cell for the label of a row: of a regression, it is `3.5`, or `height=3.5, width=2`."""
+        if len(self.labels) == 1:
+            return {self.labels[0]: label}
+        pairs = [part.rpartition("=") for part in label.split(", ")]
+        return {name: value for name, _, value in pairs}
+
+    def label(self, cells: Mapping[str, str]) -> str:
+        """Returns the label of a row of the file."""
+        values = [cells[name] for name in self.labels]
+        return values[0] if len(values) == 1 else ", ".join(map("=".join, zip(self.labels, values)))
 
 
 def _free(name: str, taken: set[str]) -> str:
@@ -146,10 +199,13 @@ def _shown(cell: Cell) -> str:
     return "" if cell is None else cell if isinstance(cell, str) else f"{cell!r}".removesuffix(".0")
 
 
-def _check_labels(path: Path, material: Material, rows: Sequence[FieldRow]) -> None:
+def _check_labels(path: Path, material: Material, rows: Sequence[FieldRow], header: _Header) -> None:
     numbers = material.training.labels.dtype.kind in "iu"
     for row in rows:
         label = str(row.label)
+        if header.targets:
+            _check_values(f"{path}, row {row.id}", header, label)
+            continue
         require_label(label, f"{path}, row {row.id}")
         if numbers and not label.lstrip("-").isdecimal():
             hint = f"knnkit label {path}, with a whole number"
@@ -158,22 +214,42 @@ def _check_labels(path: Path, material: Material, rows: Sequence[FieldRow]) -> N
             )
 
 
+def _check_values(place: str, header: _Header, label: str) -> None:
+    found = header.meaning(label)
+    try:
+        good = found.keys() == set(header.targets) and all(math.isfinite(float(value)) for value in found.values())
+    except ValueError:
+        good = False
+    if not good:
+        said = f"{place}: {label!r} is not a value of each target: {', '.join(header.targets)}"
+        raise DataError(said, hint="teach that row again, with --value")
+
+
 def _known(path: Path, content: bytes, header: _Header) -> dict[str, str]:
-    """Returns id -> label of the rows in the file.
+    """Returns id -> label of the rows in the file; `header` takes the order of its columns.
 
     Raises:
-        DataError: the file has other columns than the rows to add, or an incomplete last line.
+        DataError: the file has other columns than the rows to add, or cannot be read.
     """
     if not content:
         return {}
+    away = f"or move {path} away, and promote all rows again"
     try:
-        rows = list(csv.DictReader(io.StringIO(content.decode(), newline="")))
-        there = next(csv.reader([content.decode().splitlines()[0]]))
+        table = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True))
     except (ValueError, csv.Error) as error:
-        raise DataError(
-            f"{path}: {error}", hint=f"move {path} away; the rows in it are lost for the next build"
-        ) from None
-    if there != header.all or not content.endswith(b"\n"):
-        hint = f"end {path} with a newline, or move it away and promote all rows again"
-        raise DataError(f"{path} has other columns than the rows to add, or its last line is not complete", hint=hint)
-    return {row[header.id]: row[header.label] for row in rows}
+        raise DataError(f"{path} is not a CSV file: {error}", hint=f"correct it, {away}") from None
+    there, *rows = table or [[]]
+    if sorted(there) != sorted(header.all):
+        odd = [f"lacks {name!r}" for name in header.all if name not in there]
+        odd += [f"has {name!r}" for name in there if name not in header.all] or ["has a column twice"]
+        said = f"{path} has other columns than the rows to add: it {', it '.join(odd[:_NAMED])}"
+        raise DataError(said, hint=f"save it with these columns, separated by commas, {away}")
+    for number, row in enumerate(rows, 2):
+        if row and len(row) != len(there):
+            said = f"{path}: row {number} has {len(row)} cells, and the header {len(there)}"
+            raise DataError(said, hint=f"complete that row or remove it, {away}")
+    if not content.endswith(b"\n"):
+        raise DataError(f"{path}: the last line does not end with a newline", hint=f"add one, {away}")
+    header.all = there
+    found = [dict(zip(there, row)) for row in rows if row]
+    return {cells[header.id]: header.label(cells) for cells in found}

@@ -1,21 +1,28 @@
 """Loads the rows of deploy.yaml, and holds some out.
 
+Rows that `knnkit promote` added are never held out.
 Rows of raw inputs go through their stages here. Knows nothing of models.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from device_agent.shared.protocol.input_info import Window
 from knnkit.config.parse import Build, FileData, GroupSplit, SklearnData, TestFile, TimeSplit
-from knnkit.data import dataset, raw_files
+from knnkit.data import dataset, patterns, raw_files
 from knnkit.data.dataset import Dataset
 from knnkit.evaluation.splits import Divided, divide
 from knnkit.training import table, windows
 from knnkit.training.inputs import Embedder, embedder_of
 from knnkit.training.table import read_more, read_test
+
+#: Folder of the files that `knnkit promote` writes, beside deploy.yaml.
+FIELD = "field"
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,24 @@ def divide_rows(build: Build, found: Rows) -> Divided:
     if found.window is not None:
         how = "group"
     assert not isinstance(how, TestFile)
-    return divide(everything, test, build.model.seed, how)
+    field = _from_field(build, everything)
+    if not len(field):
+        return divide(everything, test, build.model.seed, how)
+    rest = np.setdiff1d(np.arange(len(everything.rows)), field)
+    divided = divide(replace(everything, places=None).take(rest), test, build.model.seed, how)
+    kept, left = (None if part is None else part.places for part in (divided.training, divided.held_out))
+    assert kept is not None
+    training = everything.take(np.concatenate([kept, field]))
+    return replace(divided, training=training, held_out=None if left is None else everything.take(left))
+
+
+def _from_field(build: Build, everything: Dataset) -> NDArray[np.int64]:
+    """Returns the places of the rows in the file that `knnkit promote` writes."""
+    data = build.model.data
+    if not isinstance(data, FileData) or everything.files is None:
+        return np.array([], np.int64)
+    ours = [path.parts[-2:] == (FIELD, f"{build.model.name}.csv") for path in patterns.expand(data.sources)]
+    return np.flatnonzero(np.array(ours)[everything.files])
 
 
 def label_of(build: Build) -> str:

@@ -15,13 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.features.transforms import FUNCTIONS, Transforms
-from device_agent.shared.protocol.constants import UNKNOWN_LABEL, Metric, Scale
+from device_agent.shared.outliers import TARGETS
+from device_agent.shared.protocol.constants import UNKNOWN_LABEL, Metric, Scale, Weights
 from device_agent.shared.protocol.model_info import Table
 from knnkit.data.dataset import is_plain, shortened
 from knnkit.data.files import BROKEN, members_that_fit
 from knnkit.data.targets import CLASS, default_names
 from knnkit.errors import BuildError, MissingDependency, extra
-from knnkit.model.reference.enrolment import Enrolment
+from knnkit.kernels import Kernel
+from knnkit.model.reference.enrolment import Enrolment, with_class
 from knnkit.model.reference.space import Float32, Space, Step, adopt_space
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.training.fitted import Fitted
@@ -32,12 +34,17 @@ from knnkit.training.sklearn_pipelines import convert_all, is_nonlinear
 from knnkit.training.sklearn_transforms import convert, parts_of
 
 _TAKEN_OVER = (
-    "a KNeighborsClassifier (metric euclidean, sqeuclidean, manhattan or cosine), or a Pipeline of linear transformers "
-    "(docs/guide.md lists them) that ends in one, written by skops.io.dump"
+    "an estimator of sklearn.neighbors, or a Pipeline that ends in one (docs/scikit-learn.md lists what goes), "
+    "written by skops.io.dump"
 )
 Labels = tuple[int | str, ...]
 #: What is imported, alone or at the end of a Pipeline, and what may stand around it.
-ESTIMATORS = ("KNeighborsClassifier", "KNeighborsRegressor", "NearestNeighbors")
+ESTIMATORS = (
+    *("KNeighborsClassifier", "KNeighborsRegressor", "NearestNeighbors"),
+    *("RadiusNeighborsClassifier", "LocalOutlierFactor"),
+)
+#: Neighbours that a model with a radius shows.
+_SHOWN = 5
 AROUND = ("Pipeline, also nested", "searches (their best estimator)", "pipelines and samplers of imbalanced-learn")
 #: Module of scikit-learn's hyperparameter searches and of their cross-validation splitters.
 _SEARCHES = "sklearn.model_selection."
@@ -68,10 +75,12 @@ def import_estimator(
         BuildError: a part is not supported; the message names it, the hint states what to do instead.
     """
     maps, classifier = _parts(estimator)
+    name_of = type(classifier).__name__
     mapped = _training_rows(classifier)
     width = int(maps[0].n_features_in_) if maps else mapped.shape[1]
     names, table = _names(estimator, feature_names, width), None
     metric: Metric = "sqeuclidean"
+    p: float | None = None
     if classifier.effective_metric_ == "hamming":
         table, mapped, weighting = _compare_values(classifier, maps, mapped, names)
         maps, names = [], tuple(f"value_{place}" for place in range(mapped.shape[1]))
@@ -79,19 +88,26 @@ def import_estimator(
         if curved := _until_last_nonlinear(maps):
             table, maps = convert_all(maps[:curved], names), maps[curved:]
             names = _made_names(estimator, curved, names, int(maps[0].n_features_in_) if maps else mapped.shape[1])
-        metric, weighting = metric_of(classifier, mapped.shape[1])
+        metric, p, weighting = metric_of(classifier, mapped.shape[1])
+        if metric == "jaccard":
+            _require_whole("jaccard", maps, mapped)
     for step in weighting:
         mapped = step.apply(mapped, query=False)
     steps = [step for each in maps for step in convert(each)] + weighting
-    space, enrolled = adopt_space(mapped, steps, metric)
+    space, enrolled = adopt_space(mapped, steps, metric, p)
     alike = np.zeros(len(enrolled), np.int32)
     targets, columns = _targets(classifier)
     classes, codes = ((CLASS,), alike) if targets is not None else _classes(classifier) or ((0,), alike)
     source = source or type(estimator).__name__
-    spec = KnnSpec(name, int(classifier.n_neighbors), metric, _weights(classifier), _scale(maps), reject)
+    weights, bandwidth = _weights(classifier)
+    own = {"p": p, "bandwidth": bandwidth, **_own(classifier)}
+    k = min(_SHOWN, len(enrolled)) if name_of.startswith("Radius") else _neighbours(classifier)
+    spec = KnnSpec(name, k, metric, weights, _scale(maps), reject, **own)
+    classes, codes = with_class(classes, codes, spec.outlier_label)
     fingerprint = _fingerprint(space, enrolled, codes, (*classes, *columns), targets)
     word = "label" if columns else "target"
-    numbers = (targets, () if targets is None else default_names(targets.shape[1], word), columns)
+    called = TARGETS if spec.offset is not None else () if targets is None else default_names(targets.shape[1], word)
+    numbers = (targets, called, columns)
     enrolment = Enrolment(space, enrolled, codes, classes, names, fingerprint, source, *numbers)
     return Fitted(spec, enrolment, estimator, table, targets is not None or hasattr(classifier, "classes_"))
 
@@ -106,11 +122,36 @@ def _compare_values(
     """
     if (classifier.effective_metric_params_ or {}).get("w") is not None:
         raise BuildError("the metric hamming with w is not supported", hint="metric='hamming' alone")
-    if maps and not (mapped == np.rint(mapped)).all():
-        said = "the metric hamming behind transformers that compute numbers is not supported"
-        raise BuildError(said, hint="compare the raw columns, or categories as whole numbers")
+    _require_whole("hamming", maps, mapped)
     compare, scaling = agreements(np.asarray(mapped, np.float64))
     return convert_all(maps, names, [compare]), Transforms([compare])(mapped), [scaling]
+
+
+def _require_whole(metric: str, maps: list[Any], mapped: NDArray[Any]) -> None:
+    """Refuses computed numbers, whose rounding errors make equal cells differ, and zeros other than zero."""
+    if maps and not (mapped == np.rint(mapped)).all():
+        said = f"the metric {metric} behind transformers that compute numbers is not supported"
+        raise BuildError(said, hint="compare the raw columns, or categories as whole numbers")
+
+
+def _own(estimator: Any) -> dict[str, Any]:
+    """Returns what the graph does not compute, by the names of `KnnSpec`: a radius, or outlier factors."""
+    name = type(estimator).__name__
+    if name == "LocalOutlierFactor":
+        return {"offset": float(estimator.offset_)}
+    if name != "RadiusNeighborsClassifier":
+        return {}
+    outlier: Any = None
+    if estimator.outlier_label_ is not None:  # one for each output
+        outlier = np.asarray(estimator.outlier_label_).reshape(-1)[0].item()
+        outlier = int(outlier) if isinstance(outlier, float) and outlier.is_integer() else outlier
+    return {"radius": float(estimator.radius), "outlier_label": outlier}
+
+
+def _neighbours(estimator: Any) -> int:
+    if hasattr(estimator, "n_neighbors_"):  # of outlier factors: at most n - 1
+        return int(estimator.n_neighbors_)
+    return int(estimator.n_neighbors)
 
 
 def _until_last_nonlinear(maps: list[Any]) -> int:
@@ -132,11 +173,12 @@ def _made_names(estimator: Any, count: int, names: tuple[str, ...], width: int) 
 
 
 def _targets(estimator: Any) -> tuple[NDArray[np.float64] | None, tuple[Labels, ...]]:
-    """Returns the (n_train, t) targets of a fitted KNeighborsRegressor, or of a classifier with several label columns.
-
-    Of the latter, also the labels of each column. Of any other, None and nothing.
-    """
+    """Returns the (n_train, t) targets of a regression, labels or outlier factors; of columns also the labels."""
     columns = tuple(map(_labels, estimator.classes_)) if getattr(estimator, "outputs_2d_", False) else ()
+    if type(estimator).__name__ == "LocalOutlierFactor":
+        k = int(estimator.n_neighbors_)
+        both = np.stack([estimator._distances_fit_X_[:, k - 1], estimator._lrd], axis=1)
+        return np.asarray(both, np.float64), ()
     if type(estimator).__name__ != "KNeighborsRegressor" and not columns:
         return None, ()
     return np.asarray(estimator._y, np.float64).reshape(len(estimator._y), -1), columns
@@ -193,8 +235,11 @@ _HARMLESS = (
     *(f"sklearn.neighbors.{tree}" for tree in ("_kd_tree.KDTree", "_ball_tree.BallTree")),
     *(
         f"sklearn.metrics._dist_metrics.{metric}Distance64"
-        for metric in ("Euclidean", "Manhattan", "SEuclidean", "Mahalanobis", "Minkowski")
+        for metric in (
+            *("Euclidean", "Manhattan", "SEuclidean", "Mahalanobis", "Minkowski", "Chebyshev", "Jaccard", "Haversine"),
+        )
     ),
+    "knnkit.kernels.Kernel",
     *(f"sklearn.feature_selection._univariate_selection.{score}" for score in ("f_classif", "chi2", "f_regression")),
     *(f"sklearn.feature_selection._mutual_info.mutual_info_{kind}" for kind in ("classif", "regression")),
     *(f"numpy.{name}" for name in ("dtype", *sorted(FUNCTIONS), "absolute")),
@@ -219,6 +264,9 @@ def _parts(estimator: Any) -> tuple[list[Any], Any]:
         raise BuildError(f"{name} is not supported{because(name, LEFT_OUT)}", hint=_instead_of(estimator))
     if not hasattr(estimator, "_fit_X"):
         raise BuildError(f"the {type(estimator).__name__} is not fitted", hint="estimator.fit(rows, labels)")
+    if not getattr(estimator, "novelty", True):
+        said = "LocalOutlierFactor with novelty=False answers for its training rows alone"
+        raise BuildError(said, hint="LocalOutlierFactor(novelty=True).fit(rows)")
     return [], estimator
 
 
@@ -239,12 +287,15 @@ def _instead_of(estimator: Any) -> str:
     return "a fitted KNeighborsClassifier, or a Pipeline that ends in one"
 
 
-def _weights(classifier: Any) -> Any:
-    if getattr(classifier, "weights", None) in (None, "uniform"):
-        return "uniform"
-    if classifier.weights == "distance":
-        return "distance"
-    raise BuildError("weights as a function are not supported", hint="weights='uniform' or 'distance'")
+def _weights(classifier: Any) -> tuple[Weights, float | None]:
+    """Returns the weights, and the bandwidth of a kernel."""
+    given: Any = getattr(classifier, "weights", None) or "uniform"
+    if isinstance(given, Kernel):
+        return given.name, float(given.bandwidth)
+    if isinstance(given, str):
+        return given, None  # type: ignore[return-value]
+    hint = "weights='uniform', 'distance' or a kernel: knnkit.kernels.gaussian(0.5)"
+    raise BuildError("weights as a function are not supported", hint=hint)
 
 
 def _training_rows(classifier: Any) -> NDArray[Any]:
@@ -260,11 +311,7 @@ def _classes(classifier: Any) -> tuple[Labels, NDArray[np.int32]] | None:
 
 
 def _labels(found: Any) -> Labels:
-    """Returns the labels of an estimator.
-
-    Raises:
-        BuildError: one cannot be a label.
-    """
+    """Returns the labels of an estimator; raises BuildError for what cannot be a label."""
     classes = np.asarray(found)
     if classes.dtype.kind == "f" and (classes == np.rint(classes)).all() and np.abs(classes).max() < 2**53:
         classes = classes.astype(np.int64)  # 2.0 is the class 2, as in a file

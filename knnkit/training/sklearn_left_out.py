@@ -34,31 +34,25 @@ TRANSFORMERS: dict[str, str] = {
 }
 #: Estimator -> the reason.
 ESTIMATORS: dict[str, str] = {
-    **dict.fromkeys(
-        ("RadiusNeighborsClassifier", "RadiusNeighborsRegressor"),
-        "as many neighbours as there are within the radius vote, and the graph has a fixed number; "
-        "KNeighborsClassifier, with reject: for rows far from all others",
-    ),
-    "LocalOutlierFactor": "it compares densities; reject: answers unknown for rows far from all others",
+    "RadiusNeighborsRegressor": "values are means of k targets; KNeighborsRegressor, or RadiusNeighborsClassifier",
     "KernelDensity": "every training row has a share in each answer",
     "NearestCentroid": "it has no neighbours; KNeighborsClassifier(1) of the centroids answers alike",
 }
-_NOT_LINEAR = "no linear map makes it a Euclidean or Manhattan distance, and the graph computes these"
-_BOOLEAN = "it compares truth values by counts that are not a distance of coordinates"
+_RELATIVE = "its quotients of sums would be rounded, and equal distances would differ"
+_BOOLEAN = "it compares truth values by counts that no model has; jaccard or hamming"
 #: Metric -> the reason.
 METRICS: dict[str, str] = {
-    **dict.fromkeys(("braycurtis", "canberra", "chebyshev", "infinity"), _NOT_LINEAR),
-    **dict.fromkeys(
-        ("dice", "jaccard", "rogerstanimoto", "russellrao", "sokalmichener", "sokalsneath", "yule"), _BOOLEAN
-    ),
-    "minkowski, p": "with p other than 1 and 2, " + _NOT_LINEAR,
-    "haversine": "the runtimes have no arc sine; rows on the unit sphere (x, y, z) with euclidean have the same order",
-    "nan_euclidean": "a graph has no missing numbers; SimpleImputer, or missing: in deploy.yaml",
+    **dict.fromkeys(("braycurtis", "canberra"), _RELATIVE),
+    **dict.fromkeys(("dice", "rogerstanimoto", "russellrao", "sokalmichener", "sokalsneath", "yule"), _BOOLEAN),
+    "minkowski, p below 1 or above 16": "it is not a metric, or float64 loses distances that float32 rows have",
+    "nan_euclidean": "rows are finite numbers everywhere after the table; SimpleImputer, or missing: in deploy.yaml",
     "precomputed": "distances to the training rows are not rows",
     "pyfunc": "a function cannot be sent to a board",
 }
 #: Weights -> the reason.
-WEIGHTS: dict[str, str] = {"a function": "a function cannot be sent to a board"}
+WEIGHTS: dict[str, str] = {
+    "a function": "a function cannot be sent to a board; knnkit.kernels has functions with names"
+}
 
 
 def because(name: str, *lists: dict[str, str]) -> str:

@@ -27,14 +27,21 @@ METRICS: dict[str, Metric] = {
     "l1": "manhattan",
     "cityblock": "manhattan",
     "cosine": "cosine",
+    "chebyshev": "chebyshev",
+    "infinity": "chebyshev",
+    "minkowski": "minkowski",
+    "jaccard": "jaccard",
+    "haversine": "haversine",
 }
+#: Metrics whose features may have weights.
+_WEIGHTED = ("euclidean", "sqeuclidean", "manhattan", "minkowski")
 MAPPED = ("seuclidean", "mahalanobis", "correlation", "hamming")
 #: Columns that `agreements` makes, at most.
 _MOST_VALUES = 4096
 
 
-def metric_of(classifier: Any, width: int) -> tuple[Metric, list[Step]]:
-    """Returns the metric of a fitted classifier, and the maps to apply to (n, width) rows first.
+def metric_of(classifier: Any, width: int) -> tuple[Metric, float | None, list[Step]]:
+    """Returns the metric of a fitted classifier, its power, and the maps to apply to (n, width) rows first.
 
     Raises:
         BuildError: the metric is not supported.
@@ -43,25 +50,25 @@ def metric_of(classifier: Any, width: int) -> tuple[Metric, list[Step]]:
     name = called if isinstance(called, str) else getattr(called, "__name__", type(called).__name__)
     params = {key: value for key, value in (classifier.effective_metric_params_ or {}).items() if value is not None}
     weights = params.pop("w", None)
-    if name == "minkowski" and set(params) == {"p"}:
-        power = float(params["p"])
-        name = {1.0: "manhattan", 2.0: "euclidean"}.get(power, f"minkowski with p={power:g}")
-    params.pop("p", None)
+    power = float(params.pop("p", 2.0))
+    if name == "minkowski":
+        name = {1.0: "manhattan", 2.0: "euclidean", np.inf: "chebyshev"}.get(power, name)
     maps = _maps(name, params, width)
     metric = METRICS.get(
         {"seuclidean": "euclidean", "mahalanobis": "euclidean", "correlation": "cosine"}.get(name, name)
     )
-    if metric is None or (maps is None and params) or (weights is not None and metric == "cosine"):
+    if metric is None or (maps is None and params) or (weights is not None and metric not in _WEIGHTED):
+        params |= {} if weights is None else {"w": weights}
         what = f"{name} with {', '.join(sorted(params))}" if params else name
         known = sorted({*METRICS.values(), *MAPPED})
         why = because(name, LEFT_OUT)
         raise BuildError(f"the metric {what} is not supported{why}", hint=f"one of {', '.join(known)}")
     if weights is not None:  # sum of w |d|^p
         factor = np.asarray(weights, np.float64)
-        factor = factor if metric == "manhattan" else np.sqrt(factor)
+        factor = factor ** (1.0 / {"manhattan": 1.0, "minkowski": power}.get(metric, 2.0))
         # A scaling by 0 could not be undone, a linear map can.
         maps = [affine(np.zeros(width), factor) if factor.all() else Step("linear", np.diag(factor), np.zeros(width))]
-    return metric, maps or []
+    return metric, power if metric == "minkowski" else None, maps or []
 
 
 def agreements(rows: NDArray[Any]) -> tuple[Transform, Step]:

@@ -32,7 +32,7 @@ from knnkit.model.conformal import short_sets
 from knnkit.model.golden import MAX_ROWS, draw_rows, long_check, make_golden
 from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import Enrolment, enrol
-from knnkit.model.reference.spec import KnnSpec
+from knnkit.model.reference.spec import KnnSpec, is_plain, require_plain
 from knnkit.model.scaling import fit_scaler
 from knnkit.model.tflite.load_tensorflow import needs_build_extra
 from knnkit.training import reduction, sklearn_importer, unscaled
@@ -86,12 +86,6 @@ class Material:
         return (self.training.source, *([self.held_out.source] if self.held_out else ()))
 
     @property
-    def label_columns(self) -> tuple[str, ...]:
-        """The label columns, if there are several."""
-        found = self.training if self.imported is None else self.imported.enrolment
-        return found.target_names if found.target_classes else ()
-
-    @property
     def groups(self) -> NDArray[Any] | None:
         """The recording of each training row; None for a model of rows."""
         return None if self.window is None else self.training.beside
@@ -109,7 +103,8 @@ class Material:
         """
         if self.imported is not None:
             return self.imported.enrolment
-        return enrol(self.training, fit_scaler((self.whole or self).training.rows, scale), metric)
+        own = self.spec.p, self.spec.outlier_label
+        return enrol(self.training, fit_scaler((self.whole or self).training.rows, scale), metric, *own)
 
     def build(self, gates: Gates, *, seed: int = 0, inputs: str = "", golden_rows: int | None = None) -> Made:
         """Builds the model, and checks it on its golden rows, at most `golden_rows` of them.
@@ -122,7 +117,9 @@ class Material:
         before = None if self.whole is None else self.whole._without_sets().build(Gates(gates.margin), seed=seed)
         limit = min(golden_rows or MAX_ROWS, self._most_golden)
         drawn = draw_rows(self.held_out, self.training, seed=seed, limit=limit)
-        how = Options(gates.margin, seed, inputs, self._measure, self.table, input_of(self.window, self.embedder))
+        stages = {} if self.embedder is None else self.embedder.files
+        read = input_of(self.window, self.embedder)
+        how = Options(gates.margin, seed, inputs, self._measure, self.table, read, stages)
         how = replace(how, golden=origins_of(drawn), spare=self.spare, reduced=self._reduced(before))
         if self.imported is None and before is None:
             model = build_model(self.spec, self.training, self.held_out, how)
@@ -135,7 +132,6 @@ class Material:
 
         notes = () if before is None else self._compare(before, model, golden)
         notes += long_check(model.info, len(golden.rows))
-        stages = {} if self.embedder is None else self.embedder.files
         return Made(model, golden, self_check(model, golden, gates), self._warn(model), notes, stages)
 
     @property
@@ -218,7 +214,7 @@ class Material:
         """
         space = self.enrol(info.scale, info.metric)
         how = (len(space.classes), info.k, info.weights)
-        reference = Reference(space.space, space.enrolled, space.codes, *how, margin=margin)
+        reference = Reference(space.space, space.enrolled, space.codes, *how, margin=margin, float64=info.float64)
         reference.reject, reference.targets = info.reject, space.targets
         reference.counts = tuple(map(len, space.target_classes))
         limit = min(limit, self._most_golden) if self.embedder else limit
@@ -259,8 +255,9 @@ def load(build: Build) -> Material:
     if build.gates.agreement is not None:
         said = "gates: {agreement} compares a fitted scikit-learn estimator with the model, and `data` has none"
         raise BuildError(said, hint="data: {skops: model.skops}, or leave agreement out")
-    spec = KnnSpec(model.name, model.k, model.metric, model.weights, model.scale, model.reject, model.coverages)
-    spec = replace(spec, **model.allowances)
+    more: dict[str, Any] = {"reject": model.reject, "label_sets": model.coverages}
+    more |= model.allowances | model.in_float64
+    spec = KnnSpec(model.name, model.k, model.metric, model.weights, model.scale, **more)
     found = load_rows(build)
     divided, everything, warnings = divide_rows(build, found), found.rows, found.warnings
     if isinstance(model.data, FileData) and model.data.features is None and model.input is None:
@@ -272,7 +269,7 @@ def load(build: Build) -> Material:
     warnings += divided.warnings
     if training.targets is None:
         warnings += faults.find(training, held_out)
-        if "scale" not in model.model_fields_set:
+        if "scale" not in model.model_fields_set and is_plain(spec):
             warnings += unscaled.find(training, model.k, model.metric, model.weights)
     material = Material(spec, training, held_out, None, warnings, divided.how, table, found.embedder, found.window)
     return material if model.reduction is None else _reduce(material, model.reduction, model.seed)
@@ -285,6 +282,7 @@ def _reduce(whole: Material, asked: ReduceConfig, seed: int) -> Material:
         BuildError: there are no held-out rows to measure the loss with, or too few rows are left.
     """
     training = whole.training
+    require_plain(whole.spec, "reduce")
     if whole.held_out is None:
         raise BuildError(f"{training.source}: no rows are held out, so the loss of reduce is unknown", hint="test: 0.3")
     kept = reduction.choose(training, whole.spec, asked.how, asked.max_loss, seed)
@@ -323,6 +321,9 @@ def _load_imported(build: Build, data: SkopsData) -> Material:
             said = f"{test.file}: {len(names)} features beside the label {label_of(build)!r}, but "
             raise DataError(f"{said}{data.skops} takes {width}")
         found = replace(found, enrolment=replace(found.enrolment, feature_names=names))
+    if model.keep is not None and found.table is not None and found.table.transforms:
+        said = "keep: the cells of a row cannot be computed back from what the pipeline makes of them"
+        raise BuildError(said, hint="leave keep out")
     found = replace(found, spec=replace(found.spec, label_sets=model.coverages, **model.allowances))
     if held_out is not None and len(held_out.target_names) == len(found.enrolment.target_names):
         found = replace(found, enrolment=replace(found.enrolment, target_names=held_out.target_names))

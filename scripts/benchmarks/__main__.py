@@ -180,8 +180,19 @@ def run_embed(options: argparse.Namespace) -> int:
     return 0
 
 
+def run_enrol(options: argparse.Namespace) -> int:
+    """Measures a model with 500 taught rows against the same one without; returns non-zero if a batch takes longer."""
+    from benchmarks import enrolled
+
+    cells = enrolled.run(options.quick)
+    print(enrolled.table(cells))
+    if options.save:
+        report.write_json(_results(), {"enrol": {"cells": cells, "machine": peers.machine()}})
+    return 0 if all(cell["ratio"] <= enrolled.GOAL for cell in cells if cell["rows"] != "one row") else 1
+
+
 COMMANDS = {"speed": run_speed, "stream": run_stream, "fleet": run_fleet, "verify": run_verify, "tune": run_tune}
-COMMANDS |= {"embed": run_embed}
+COMMANDS |= {"embed": run_embed, "enrol": run_enrol}
 
 
 def main(argv: list[str] | None = None) -> int:

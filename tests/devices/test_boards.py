@@ -331,6 +331,65 @@ def test_a_label_taught_on_a_board_is_answered_at_once_and_after_a_kill(
     board.ssh("rm -r taught release examples.csv")
 
 
+#: The four boards whose programs are emulated learn from each other.
+LEARN = """\
+model:
+  name: digits
+  data: {{files: ["{folder}/no-nines.csv"], label: digit}}
+  k: 1
+  enrol: {{rows: 500}}
+release: {{sequence: 12, dir: release}}
+signing: {{key: "{key}"}}
+"""
+
+
+def test_what_one_board_is_taught_is_known_on_all(
+    fleet: Any, deployed: dict[str, dict[str, Any]], releases: Any, tmp_path: Path, record_property: Any
+) -> None:
+    """Enrol on one, collect, promote, build, deploy: one command each, and every board answers the new digit."""
+    from sklearn.datasets import load_digits
+
+    names = [name for name in fleet.boards if not name.startswith("x86")]
+    agent = "~/.knnkit/venv/bin/python -m device_agent"
+    images, digits = load_digits(return_X_y=True)
+    nines = [",".join(map(str, image)) for image in images[digits == 9].astype(int).tolist()]
+    examples = "".join(f"{nines.pop(place)}\n" for place in (100, 50, 5))
+    asked = "".join(f"{row}\n" for row in nines[:60])
+
+    def knnkit(*words: str) -> dict[str, Any]:
+        targets = [word for name in names for word in ("--target", name)] if words[0] != "promote" else []
+        config = ["--ssh-config", str(fleet.ssh_config)] if targets else []
+        done = run_knnkit(words[0], "-c", str(tmp_path / "deploy.yaml"), *words[1:], *targets, *config, "--json")
+        assert done.returncode == 0, (words, done.stdout[-2000:], done.stderr[-2000:])
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def answer(name: str, *more: str) -> list[dict[str, Any]]:
+        said = fleet.boards[name].ssh(f"{agent} classify --output-format jsonl", *more, input=asked)
+        return [json.loads(line) for line in said.splitlines()]
+
+    (tmp_path / "deploy.yaml").write_text(LEARN.format(folder=releases.folder, key=releases.private_key))
+    release = releases.variant("no-nines", tmp_path / "release", sequence=11)
+    knnkit("deploy", "--offline", "--release", str(release), "--key", str(releases.public_key))
+    taught, *others = names
+    ids = json.loads(fleet.boards[taught].ssh(f"{agent} enrol --label 9 --json", input=examples))["ids"]
+    assert [any(row["label"] == 9 for row in answer(name)) for name in (taught, others[-1])] == [True, False]
+    assert knnkit("collect", "-o", str(tmp_path))["devices"]
+    told = knnkit("promote", str(tmp_path / "digits.parquet"))
+    assert [(row["id"], row["label"], row["device"]) for row in told["rows"]] == [(name, "9", taught) for name in ids]
+    assert {flip["after"] for flip in told["gain"]["flips"]} >= {"9"}
+    knnkit("deploy", "--offline")
+    found = {name: answer(name, "--neighbors") for name in names}
+    right = {name: sum(row["label"] == 9 for row in rows) / len(rows) for name, rows in found.items()}
+    record_property("right", right)
+    print("right of the new digit, by board:", right)
+    assert len({json.dumps(rows) for rows in found.values()}) == 1
+    assert right[taught] > 0.3
+    near = {row["neighbors"][0]["id"] for row in found[others[0]] if row["label"] == 9}
+    assert near <= set(ids), "the answers of another board lead back to the rows of this one"
+    assert f"{len(ids)} rows, 1 labels, 0 take part" in fleet.boards[taught].ssh(f"{agent} enrolled")
+
+
 def test_remove_leaves_nothing(fleet: Any, deployed: dict[str, dict[str, Any]]) -> None:
     gone = _report(fleet.knnkit("provision", "--remove", "--json"))
     assert {device["details"] for device in gone.values()} == {'{"removed":true}'}

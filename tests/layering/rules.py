@@ -21,7 +21,7 @@ AGENT_LAYERS = (
     ("device_agent.__main__",),
 )
 HOST_LAYERS = (
-    ("knnkit.errors",),
+    ("knnkit.errors", "knnkit.kernels"),
     ("knnkit.config", "knnkit.data"),
     ("knnkit.transport", "knnkit.model.reference"),
     ("knnkit.model.index",),

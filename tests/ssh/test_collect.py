@@ -16,6 +16,7 @@ import pytest
 from support.board_roots import copy_board
 from support.releases import Releases
 
+from device_agent.shared.enrolment.enrolled import cells_id
 from device_agent.shared.protocol import constants
 from knnkit import cli
 from knnkit.data.collected import Columns, FieldRow, merge, read
@@ -116,9 +117,11 @@ def test_rows_come_home_once_and_a_broken_device_costs_nobody_elses(fleet: Fleet
 def test_a_hostile_device_s_rows_are_refused(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     fleet.classify("d0", 0)
     printed = fleet.make_hostile("d1")
-    row = {"id": "x", "kind": "unknown", "time": 1, "answer": "a", "distance": 1.0, "row": [1.0, 1.0, "sand", "small"]}
+    cells = [1.0, 1.0, "sand", "small"]
+    row = {"id": cells_id(cells), "kind": "unknown", "time": 1, "answer": "a", "distance": 1.0, "row": cells}
     for change in (
         {"id": "\x1b[2J"},
+        {"id": fleet.ids("d0").pop()},
         {"row": [[]]},
         {"row": [True]},
         {"time": "now"},
@@ -130,6 +133,9 @@ def test_a_hostile_device_s_rows_are_refused(fleet: Fleet, monkeypatch: pytest.M
         assert code == 1
         assert [device["reason"] for device in told["devices"]] == ["", "bad-answer", ""]
         assert {row["device"] for row in fleet.rows()} == {"d0"}
+    printed.write_text(json.dumps(row | {"digest": "d"}) + "\n")
+    assert fleet.collect()[0] == 0
+    assert {row["device"] for row in fleet.rows()} == {"d0", "d1"}
 
 
 def test_a_release_with_other_columns_needs_another_folder(fleet: Fleet) -> None:

@@ -49,7 +49,12 @@ def test_a_folder_of_sounds_answers_over_ssh_with_the_label_of_each_file(
     (tmp_path / "heard" / "low" / "broken.wav").write_bytes(b"RIFF....WAVE")
     broken = knnkit("classify", "--input", "heard", "--output", "answers.jsonl")
     assert broken.returncode != 0
-    assert "low/broken.wav: the WAV file has no" in broken.stderr
+    assert "device_agent: heard/low/broken.wav: the WAV file has no" in broken.stderr
+    for where in ("heard", "heard/low/broken.wav"):
+        report = knnkit("classify", "--input", where, "--output", "answers", "--report", "report.html")
+        assert report.returncode != 0
+        assert "heard/low/broken.wav: the WAV file has no" in report.stdout + report.stderr
+        assert "line" not in report.stdout + report.stderr
     assert not (tmp_path / "answers.jsonl").exists()
     table = knnkit("parity")
     assert table.returncode == 0, table.stderr

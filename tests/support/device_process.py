@@ -51,7 +51,7 @@ class DeviceProcess:
     ) -> DeviceAnswers:
         """Answers `rows`, in batches or one by one; `how` are further arguments of TfliteKNN.
 
-        `taught` are rows taught on the device, and their labels.
+        `taught` are rows taught on the device, and their labels, or tuples of values.
         """
         _send(self._process.stdin, (str(model), rows, one_by_one, how, taught))
         reply = _receive(self._process.stdout)
@@ -82,13 +82,14 @@ def _with_taught(signed: Any, rows: np.ndarray, labels: list[Any]) -> Any:
     info = replace(signed.info, enrol=Enrol(len(rows)))
     columns = enrolled.fingerprint(info)
     cells = [tuple(float(str(value)) for value in row) for row in rows]
-    made = [enrolled.LocalRow(f"{i}", labels[i], 0, row, "", columns) for i, row in enumerate(cells)]
+    means = [("", value) if isinstance(value, tuple) else (value, ()) for value in labels]
+    made = [enrolled.LocalRow(f"{i}", means[i][0], 0, row, "", columns, "", means[i][1]) for i, row in enumerate(cells)]
     return JoinedKNN(signed, joined.join(info, made, ""))
 
 
 def _serve() -> None:
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-    from device_agent.inference.tflite_knn import TfliteKNN
+    from device_agent.inference.tflite_knn import Answers, TfliteKNN
     from device_agent.shared.protocol.errors import AgentError
     from support.device_process import DeviceAnswers as Reply
 
@@ -104,6 +105,8 @@ def _serve() -> None:
             joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
             settled = signed.settled
             predicted = signed.predict(rows) if taught is None else joined["label"]
+            if taught is not None and signed.info.targets is not None:
+                predicted = model.values_of(Answers(*(joined[name] for name in names)))
             _send(sys.stdout.buffer, Reply(**joined, predicted=predicted, settled=settled, runtime=signed.runtime))
         except AgentError as error:
             _send(sys.stdout.buffer, f"{type(error).__name__}: {error}")

@@ -208,6 +208,18 @@ RECIPES: dict[str, str] = {
         release: {version: 1.0.0, sequence: 10}
         gates: {rmse: 8.0, max_error: {north: 60, default: 50}}
     """,
+    # The same with another metric; positions may be taught, also where they change answers.
+    "wifi-taught": """
+        model:
+          name: wifi
+          data: {file: wifi.csv, target: [east, north], missing: {"WAP*": -105.0}}
+          test: {file: asked.csv}
+          k: 5
+          weights: distance
+          metric: cosine
+          enrol: {rows: 20, may_override: true}
+        release: {version: 1.0.0, sequence: 10}
+    """,
     # A pipeline of scikit-learn: missing numbers are filled and scaled, text becomes features, one column is dropped.
     "penguins": """
         model: {name: penguins, data: {skops: penguins.skops}, test: {file: penguins.csv, label: species}}
@@ -219,6 +231,17 @@ RECIPES: dict[str, str] = {
         model: {name: palmer, data: {skops: palmer.skops}, test: {file: palmer.csv, label: species}}
         release: {version: 1.0.0, sequence: 10}
         gates: {accuracy: 0.95}
+    """,
+    # What the graph does not compute: a metric, a kernel and a radius; and outlier factors.
+    "places": """
+        model: {name: places, data: {file: places.csv, label: region}, test: {file: other-places.csv},
+                metric: haversine, radius: 0.004, weights: gaussian, bandwidth: 0.002, k: 3}
+        release: {version: 1.0.0, sequence: 10}
+        gates: {accuracy: 0.9}
+    """,
+    "strange": """
+        model: {name: strange, data: {skops: strange.skops}}
+        release: {version: 1.0.0, sequence: 10}
     """,
     # Two features near 0, and then in metres of UTM, which have an origin.
     "plots-near": """
@@ -250,6 +273,7 @@ _SOURCES = (
     "tests/support/wifi.py",
     "tests/support/penguins.py",
     "tests/support/palmer.py",
+    "tests/support/places.py",
 )
 
 
@@ -351,7 +375,7 @@ from knnkit.config import parse as config
 from knnkit.release import keys
 from knnkit.release.build import build_release
 from knnkit.release.signing import FileSigner
-from support import offsets, palmer, penguins, releases, signals, stages, wifi
+from support import offsets, palmer, penguins, places, releases, signals, stages, wifi
 folder = Path(folder)
 (folder / "keys").mkdir(parents=True)
 (folder / "releases").mkdir()
@@ -375,6 +399,7 @@ with (folder / "plants.csv").open("w") as file:
 penguins.dump(folder / "penguins.skops")
 penguins.write(folder / "penguins.csv", *penguins.birds(120, seed=2))
 palmer.write(folder)
+places.write(folder)
 signals.write(folder / "motion")
 wifi.write(folder / "wifi.csv", *wifi.fingerprints(400, seed=2))
 wifi.write(folder / "asked.csv", *wifi.fingerprints(80, seed=3))

@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 from knnkit.provision import default_folder
-from knnkit.provision.requirements import WHEELS, Recipe
+from knnkit.provision.requirements import WHEELS, Recipe, with_pillow
 from knnkit.provision.wheel_cache import fetch
 
 
@@ -49,5 +49,5 @@ def recipe_of(kind: str) -> Recipe:
 
 if __name__ == "__main__":
     for word in sys.argv[1:]:
-        wanted = recipe_of(word)
+        wanted = with_pillow(recipe_of(word))
         print(*(path.name for path in fetch(wanted.pins, wanted, default_folder())), sep="\n")

@@ -18,6 +18,9 @@ from device_agent.shared.protocol.input_info import Image
 Float32 = NDArray[np.float32]
 
 MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
+_NO_PILLOW = (
+    "`knnkit deploy` installs it where there is a wheel, else: sudo apt install python3-pil; or give arrays (NPY)"
+)
 #: Most pixels of a picture: 32 megapixels take 96 MB once decoded.
 MAX_PIXELS = 32 * 1024 * 1024
 #: Rows of pixels that become float32 at a time.
@@ -38,7 +41,7 @@ def read_file(data: bytes) -> NDArray[np.uint8]:
         from PIL import ImageOps
     except ImportError:
         said = "decoding PNG and JPEG needs Pillow, which this Python does not have"
-        raise DeviceUnfit(said, reason="no-pillow", hint="pip install pillow, or give arrays of pixels (NPY)") from None
+        raise DeviceUnfit(said, reason="no-pillow", hint=_NO_PILLOW) from None
     try:
         with Pillow.open(io.BytesIO(data), formats=("PNG", "JPEG")) as opened:
             if opened.width * opened.height > MAX_PIXELS:

@@ -53,10 +53,14 @@ class StageRunner:
         if stage.shape and (stage.shape, stage.dtype) != (shape, dtype):
             raise ModelUnusable(f"{stage.file} takes {dtype} {shape}, but knn.json says {stage.dtype} {stage.shape}")
         self.stage = Stage(**{**vars(stage), "shape": shape, "dtype": dtype})
-        size = sum(_bytes(detail) for detail in interpreter.get_tensor_details())
-        if size > MAX_TENSORS:
-            raise ModelUnusable(f"{stage.file}: its tensors have {size:,} bytes; at most {MAX_TENSORS:,} are allowed")
+        self._size = sum(_bytes(detail) for detail in interpreter.get_tensor_details())
+        if self._size > MAX_TENSORS:
+            said = f"{stage.file}: its tensors have {self._size:,} bytes; at most {MAX_TENSORS:,} are allowed"
+            raise ModelUnusable(said)
         self._shape: tuple[int, ...] | None = None
+        self._resized = False
+        #: Size and shape of the last input, and shape of its output: windows all have the same.
+        self._fitting: tuple[int, tuple[int, ...], list[int]] = (-1, (), [])
 
     def run(self, values: Array) -> Array:
         """Returns the output for an array of numbers. With `frames`, stacks the outputs of all windows (first axis).
@@ -71,8 +75,28 @@ class StageRunner:
         if len(values) < stage.frames:
             said = f"{stage.file} takes windows of {stage.frames} rows, and there are {len(values)}"
             raise BadInput(said, hint="a longer input; `seconds:` of audio fills a short sound with silence")
+        if stage.slides and (found := self.slide(values)) is not None:
+            return found
         starts = range(0, len(values) - stage.frames + 1, stage.hop)
         return self._finished(np.stack([self._once(values[start : start + stage.frames]) for start in starts]))
+
+    def slide(self, values: Array) -> Array | None:
+        """Runs once on all rows of an array: a network of convolutions shares the work that windows have in common.
+
+        Returns:
+            (windows, n) outputs, the same as of `run` if the stage slides; None if it cannot be tried.
+        """
+        stage, frames = self.stage, self.stage.frames or 1
+        count = (len(values) - frames) // stage.hop + 1
+        used = values[: frames + (count - 1) * stage.hop]
+        axis = next((axis for axis, length in enumerate(stage.shape) if abs(length) != 1), 0)
+        if stage.shape[axis : axis + 1] != (frames,) or self._size * len(used) > MAX_TENSORS * frames:
+            return None
+        try:
+            found = self._invoke(used, (*[1] * axis, len(used), *stage.shape[axis + 1 :]))
+        except (BadInput, ModelUnusable):
+            return None
+        return self._finished(found.reshape(count, -1)) if found.size % count == 0 else None
 
     def _finished(self, values: Array) -> Array:
         stage = self.stage
@@ -81,7 +105,21 @@ class StageRunner:
         return values
 
     def _once(self, values: Array) -> Array:
+        size, shape, kept = self._fitting
+        if size == values.size:
+            return self._invoke(values, shape).reshape(kept)
         shape = fitting_shape(self.stage, values.size)
+        found = self._invoke(values, shape)
+        kept = [
+            length
+            for place, (length, signed) in enumerate(zip(found.shape, _signature(self._output, found.ndim)))
+            if signed != 1 and not (place == 0 and length == 1)
+        ]
+        self._fitting = values.size, shape, kept or [1]
+        return found.reshape(kept or [1])
+
+    def _invoke(self, values: Array, shape: tuple[int, ...]) -> Array:
+        """Returns the output tensor for an input of a shape, as numbers."""
         if shape != self._shape:
             self._resize(shape)
         try:
@@ -92,17 +130,13 @@ class StageRunner:
             raise ModelUnusable(f"{self.stage.file} fails: {_one_line(error)}", reason="model-unusable") from None
         if found.size > MAX_NUMBERS:
             raise ModelUnusable(f"{self.stage.file}: its output has {found.size:,} numbers")
-        kept = [
-            length
-            for place, (length, signed) in enumerate(zip(found.shape, _signature(self._output, found.ndim)))
-            if signed != 1 and not (place == 0 and length == 1)
-        ]
-        return _numbers(found, self._output).reshape(kept or [1])
+        return _numbers(found, self._output)
 
     def _resize(self, shape: tuple[int, ...]) -> None:
-        before, self._shape = self._shape, None
+        self._shape = None
         try:
-            if before is not None or shape != tuple(self._input["shape"].tolist()):
+            if self._resized or shape != tuple(self._input["shape"].tolist()):
+                self._resized = True
                 self._interpreter.resize_tensor_input(self._input["index"], shape, strict=False)
             self._interpreter.allocate_tensors()
         except _BROKEN as error:

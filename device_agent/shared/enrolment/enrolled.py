@@ -1,6 +1,7 @@
-"""Rows taught on a device: record, label and digest.
+"""Rows taught on a device: record, id, label and digest.
 
-`device_agent enrolled --json` prints a line for each. Loads no NumPy, so that `status` starts fast. No I/O.
+`device_agent enrolled --json` prints a line for each. Ids are digests, which a host computes again: no device can claim
+the id of another's row. Loads no NumPy, so that `status` starts fast. No I/O.
 """
 
 from __future__ import annotations
@@ -16,30 +17,56 @@ from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.protocol.record import record
 
 Label = int | str
+Cell = float | str | None
+#: Hexadecimal digits of an id: nobody finds another row with the same one.
+ID_DIGITS = 32
+#: Under which `counts` counts the rows of a regression, which have values in place of a label.
+VALUES = "values"
 
 
 @record
 class LocalRow:
     """A row taught on a device; one line of `device_agent enrolled --json`.
 
-    `id` is unique in a fleet, `time` in seconds since 1970. `row` holds the raw cells: numbers; for a model with a
-    table also text, and None where the value is missing. `digest` names the release that it was taught under, `columns`
-    is the `fingerprint` of that release's columns.
+    `id` is unique in a fleet (`id_of`), `time` in seconds since 1970. `row` holds the raw cells: numbers; for a model
+    with a table also text, and None where the value is missing. `digest` names the release that it was taught under,
+    `columns` is the `fingerprint` of that release's columns. `salt` tells equal rows apart. A row of a regression has
+    `values`, one for each target; its label is their text.
     """
 
     id: str
     label: int | str
     time: int
-    row: tuple[float | str | None, ...]
+    row: tuple[Cell, ...]
     digest: str
     columns: str
+    salt: str = ""
+    values: tuple[float, ...] = ()
+
+    omitted = ("values",)
+
+
+def cells_id(cells: Sequence[Cell]) -> str:
+    """Returns the id of a row that a device keeps for labelling: a digest of its cells, so that it is kept once."""
+    return _digest([cell if cell is None or isinstance(cell, str) else float(cell) for cell in cells])
+
+
+def id_of(row: LocalRow) -> str:
+    """Returns the id of a taught row: a digest of all that is known about it."""
+    cells = cells_id(row.row)
+    return _digest([row.label, row.time, cells, row.digest, row.columns, row.salt, *map(float, row.values)])
+
+
+def _digest(parts: Sequence[object]) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:ID_DIGITS]
 
 
 def fingerprint(info: KnnInfo) -> str:
     """Returns 16 hexadecimal digits that name the columns of a model's raw rows."""
     kinds = [] if info.table is None else [column.encoding == "number" for column in info.table.columns]
-    stages = [json_codec.to_plain(part) for part in (info.window, info.input) if part is not None]
-    return hashlib.sha256(json.dumps([info.columns, kinds, *stages]).encode()).hexdigest()[:16]
+    more = [json_codec.to_plain(part) for part in (info.window, info.input) if part is not None]
+    more += [] if info.targets is None else [{"targets": info.targets.names}]
+    return hashlib.sha256(json.dumps([info.columns, kinds, *more]).encode()).hexdigest()[:16]
 
 
 def line_of(row: LocalRow) -> str:
@@ -66,9 +93,14 @@ def label_of(text: str, classes: Sequence[Label]) -> Label | None:
         return None
 
 
-def counts(rows: Sequence[LocalRow]) -> dict[str, int]:
+def counted_as(row: LocalRow) -> str:
+    """Returns the label of a row, as text; `VALUES` for a row of a regression."""
+    return VALUES if row.values else str(row.label)
+
+
+def counts(rows: Iterable[LocalRow]) -> dict[str, int]:
     """Returns the number of rows of each label, as text."""
-    return dict(sorted(Counter(str(row.label) for row in rows).items()))
+    return dict(sorted(Counter(map(counted_as, rows)).items()))
 
 
 def summary(rows: Sequence[LocalRow]) -> TaughtRows:

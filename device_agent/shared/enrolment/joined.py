@@ -2,7 +2,7 @@
 
 The release and the rows alone decide which rows it uses. So a rollback needs no bookkeeping, and a host can compute the
 same answers. A release uses a row if the row has the columns of the model, its label may be taught, and no training row
-has its id. No I/O.
+has its id. For a regression, it has a value of each target. No I/O.
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ class Joined:
         rows: the rows that it uses, in the order in which they were taught.
         codes: (L,) int32 class index of each in `info.classes`.
         features: (L, n_features) numbers of each, as the model takes them.
+        targets: (L, t) float64 values of each, for a regression.
     """
 
     info: KnnInfo
     rows: tuple[LocalRow, ...]
     codes: NDArray[np.int32]
     features: NDArray[Any]
+    targets: NDArray[np.float64] | None = None
 
 
 def contained(training: Origins | None, rows: Iterable[LocalRow]) -> frozenset[str]:
@@ -45,6 +47,15 @@ def contained(training: Origins | None, rows: Iterable[LocalRow]) -> frozenset[s
         return frozenset()
     there = {row.id.encode() for row in rows}.intersection(training.text.split(b"\n"))
     return frozenset(each.decode() for each in there)
+
+
+def values_digest(info: KnnInfo, values: NDArray[np.float64]) -> str:
+    """Returns the SHA-256 of (n, t) values of a regression, in millionths of the range of each target."""
+    assert info.targets is not None
+    spread = np.where(np.array(info.targets.spread) > 0.0, info.targets.spread, 1.0)
+    millionths = (values / spread * 1e6).tolist()
+    rounded = [["" if value != value else str(round(value)) for value in row] for row in millionths]
+    return hashlib.sha256("".join(f"{','.join(row)}\n" for row in rounded).encode()).hexdigest()
 
 
 def labels_digest(info: KnnInfo, labels: NDArray[np.int32]) -> str:
@@ -62,6 +73,10 @@ def join(info: KnnInfo, rows: Sequence[LocalRow], digest: str, contained: frozen
     found = features_of(info, [row.row for row in chosen])
     good = np.flatnonzero(np.isfinite(found).all(axis=1)) if len(chosen) else np.array([], int)
     chosen = [chosen[place] for place in good]
+    if info.targets is not None:
+        values = np.array([row.values for row in chosen], np.float64).reshape(len(chosen), len(info.targets.names))
+        widened = _widened(info, info.classes, len(chosen))
+        return Joined(widened, tuple(chosen), np.zeros(len(chosen), np.int32), found[good], values)
     classes = tuple(dict.fromkeys((*info.classes, *(row.label for row in chosen))))
     codes = {label: code for code, label in enumerate(classes)}
     numbers = np.array([codes[row.label] for row in chosen], np.int32)
@@ -72,6 +87,8 @@ def _takes_part(info: KnnInfo, row: LocalRow, digest: str, contained: frozenset[
     allowed = info.enrol
     if allowed is None or row.columns != fingerprint(info) or row.id in contained:
         return False
+    if info.targets is not None:
+        return len(row.values) == len(info.targets.names) and not (allowed.drop and row.digest != digest)
     same_kind = isinstance(row.label, int) or not all(isinstance(label, int) for label in info.classes)
     known = row.label in info.classes or (allowed.new_labels and same_kind)
     return known and not (allowed.drop and row.digest != digest)

@@ -248,9 +248,9 @@ class Coder:
         news, self._news = self._news, []
         return news
 
-    def take_counts(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Returns `filled` and `unknown`, and sets them back to 0."""
-        taken = self.filled, self.unknown
+    def take_counts(self) -> dict[str, dict[str, int]]:
+        """Returns `filled` and `unknown` by their names, and sets them back to 0."""
+        taken = {"filled": self.filled, "unknown": self.unknown}
         self.filled, self.unknown = {}, {}
         return taken
 

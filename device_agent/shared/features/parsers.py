@@ -86,7 +86,7 @@ class _TableParser(Parser):
 
     def take_counts(self) -> Counts:
         """Returns the counts since the last call."""
-        return (*self.coder.take_counts(), self.left_out.take())
+        return {**self.coder.take_counts(), "left_out": self.left_out.take()}
 
     def follow(self, info: KnnInfo, chain: Chain | None) -> None:
         """Goes on with the table of another model; keeps the counts."""

@@ -48,7 +48,7 @@ def compare(running: Running, info: KnnInfo, golden: Golden, label: NDArray[np.i
 
 
 def flips(truth: Sequence[str], before: Sequence[str], after: Sequence[str]) -> tuple[Flip, ...]:
-    """Returns the rows whose label changes, by truth and labels: the commonest change first, at most `MAX_FLIPS`."""
+    """Returns groups of rows with the same true, old and new label; the largest first, at most `MAX_FLIPS`."""
     rows: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for row, key in enumerate(zip(truth, before, after)):
         if key[1] != key[2]:

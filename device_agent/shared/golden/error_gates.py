@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from device_agent.shared.protocol.model_info import DEFAULT, ColumnScore, Gates, TargetError
+from device_agent.shared.protocol.model_info import DEFAULT, ColumnScore, Gates, TargetError, Targets
 from device_agent.shared.protocol.reports import EmbeddingCheck
 
 
@@ -35,6 +35,12 @@ def missed_columns(gates: Gates, found: Sequence[ColumnScore], names: Sequence[s
         limit = limits.get(each.column, limits.get(DEFAULT))
         if limit is not None and each.right < limit * each.rows:
             yield f"accuracy of {each.column!r}: {each.right / each.rows:.6g} is below the gate of {limit:g}"
+
+
+def scores_of(targets: Targets) -> tuple[ColumnScore, ...]:
+    """Returns the accuracy of each label column on the held-out rows; empty where nothing was measured."""
+    counts = ((each.rows, sum(each.right)) for each in targets.evaluations)
+    return tuple(ColumnScore(name, *count) for name, count in zip(targets.names, counts))
 
 
 def described_columns(found: Sequence[ColumnScore]) -> str:

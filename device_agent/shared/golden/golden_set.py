@@ -26,6 +26,8 @@ _ARRAYS = {
 _RAW = "raw"
 #: Arrays of a regression.
 _NUMBERS = ("values", "targets")
+#: Array of a model with a radius.
+_SHARES = "shares"
 
 
 @record
@@ -43,6 +45,8 @@ class Golden:
         tolerance: (n,) float64, defined in `judge`.
         values: (n, t) float64 of the reference, for a regression; NaN where a row is rejected. Else None.
         targets: (n, t) float64 true values, NaN if not known.
+        shares: (n, n_classes) float64 vote shares, for a model with a radius: more rows vote than are listed. Else
+            None.
         raw: the rows as JSON lines of raw columns, for a model with a table; empty without one.
     """
 
@@ -57,6 +61,7 @@ class Golden:
     raw: bytes = b""
     values: NDArray[np.float64] | None = None
     targets: NDArray[np.float64] | None = None
+    shares: NDArray[np.float64] | None = None
 
     def to_bytes(self) -> bytes:
         """Returns the bytes of golden.npz; the same arrays give the same bytes."""
@@ -64,6 +69,8 @@ class Golden:
         arrays = {name: getattr(self, name) for name in _ARRAYS}
         if self.values is not None:
             arrays |= {name: getattr(self, name) for name in _NUMBERS}
+        if self.shares is not None:
+            arrays[_SHARES] = self.shares
         if self.raw:
             arrays[_RAW] = np.frombuffer(self.raw, np.uint8)
         np.savez_compressed(buffer, metric=np.array(self.metric), **arrays)
@@ -79,7 +86,7 @@ class Golden:
         try:
             arrays: dict[str, Any] = read_arrays(data)
             raw = arrays.pop(_RAW, np.empty(0, np.uint8))
-            numbers = {name: arrays.pop(name) for name in _NUMBERS if name in arrays}
+            numbers = {name: arrays.pop(name) for name in (*_NUMBERS, _SHARES) if name in arrays}
             if set(arrays) != {"metric", *_ARRAYS} or raw.dtype != np.uint8:
                 raise ValueError(f"it contains {', '.join(sorted(arrays))}")
             golden = cls(metric=_metric(arrays.pop("metric")), **arrays, raw=raw.tobytes(), **numbers)
@@ -106,6 +113,9 @@ class Golden:
             for array in numbers
         ):
             raise ValueError("values and targets do not fit the rows")
+        shares = self.shares
+        if shares is not None and not (shares.dtype == np.float64 and shares.ndim == 2 and len(shares) == len(rows)):
+            raise ValueError("shares do not fit the rows")
         held = self.indices >= 0
         if not (np.isfinite(self.distances) == held).all() or (self.distances < 0).any():
             raise ValueError("a neighbour has no distance, or a distance has no neighbour")

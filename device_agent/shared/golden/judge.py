@@ -29,6 +29,7 @@ from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.model_info import ColumnScore, Gates, KnnInfo, TargetError
 from device_agent.shared.protocol.record import record
 from device_agent.shared.protocol.reports import RowDifference
+from device_agent.shared.weights import weigh
 
 #: Largest difference of a probability from the reference's.
 PROBABILITY_TOLERANCE = 1e-5
@@ -115,12 +116,17 @@ def judge(
 
 
 def base_distance(distances: NDArray[Any], metric: Metric) -> NDArray[np.float64]:
-    """Returns the Euclidean (for manhattan: Manhattan) float64 distances in model space for `distances` in `metric`."""
+    """Returns float64 distances in model space for `distances` in `metric`.
+
+    These are Euclidean for metrics that are functions of the Euclidean distance, else those of the metric itself.
+    """
     values = np.asarray(distances, dtype=np.float64)
     if metric == "sqeuclidean":
         values = np.sqrt(np.maximum(values, 0.0))
     elif metric == "cosine":
         values = np.sqrt(2.0 * np.maximum(values, 0.0))
+    elif metric == "haversine":  # the chord
+        values = 2.0 * np.sin(np.minimum(values, np.pi) / 2.0)
     return values
 
 
@@ -129,16 +135,38 @@ def votes(classes: NDArray[np.int32], distances: NDArray[np.float64], info: KnnI
 
     Weighted by distance, a row with exact matches counts these alone.
     """
-    if info.weights == "uniform":
-        weight = np.ones(classes.shape)
-    else:
-        least = distances.min(axis=1, keepdims=True)
-        weight = np.divide(least, distances, out=(distances == 0.0).astype(np.float64), where=least > 0.0)
-    width = len(info.classes)
-    place = classes + width * np.arange(len(classes))[:, np.newaxis]
-    shares = np.bincount(place.reshape(-1), weight.reshape(-1), width * len(classes)).reshape(-1, width)
-    result: NDArray[np.float64] = shares / shares.sum(axis=1, keepdims=True)
-    return result
+    query = np.repeat(np.arange(len(classes)), classes.shape[1])
+    nearest = np.broadcast_to(distances.min(axis=1, keepdims=True), distances.shape)
+    return _count(query, classes.reshape(-1), weigh_of(info, distances, nearest).reshape(-1), len(classes), info)
+
+
+def votes_within(
+    query: NDArray[np.int64], classes: NDArray[np.int32], distances: NDArray[np.float64], count: int, info: KnnInfo
+) -> NDArray[np.float64]:
+    """Returns the (count, n_classes) vote shares of pairs of a query and a training row; 0 for a query without any."""
+    nearest = np.full(count, np.inf)
+    np.minimum.at(nearest, query, distances)
+    return _count(query, classes, weigh_of(info, distances, nearest[query]), count, info)
+
+
+def weigh_of(info: KnnInfo, distances: NDArray[np.float64], nearest: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the weights of a model's neighbours (`weights.weigh`)."""
+    return weigh(distances, nearest, info.weights, None if info.float64 is None else info.float64.bandwidth)
+
+
+def _count(
+    query: NDArray[np.int64], classes: NDArray[np.int32], weight: NDArray[np.float64], count: int, info: KnnInfo
+) -> NDArray[np.float64]:
+    width, own = len(info.classes), info.float64
+    if own is not None and own.class_weights is not None:
+        weight = weight * np.array(own.class_weights)[classes]
+    counts: NDArray[Any] = np.bincount(classes + width * query, weight, width * count).reshape(-1, width)
+    shares: NDArray[np.float64] = counts.astype(np.float64, copy=False)
+    total = shares.sum(axis=1, keepdims=True)
+    shares /= np.where(total > 0.0, total, 1.0)
+    if own is not None and own.outlier is not None:
+        shares[total[:, 0] == 0.0, own.outlier] = 1.0
+    return shares
 
 
 def _judge_row(golden: Golden, answers: Any, info: KnnInfo, row: int) -> tuple[str, float]:
@@ -154,7 +182,10 @@ def _judge_row(golden: Golden, answers: Any, info: KnnInfo, row: int) -> tuple[s
     base = base_distance(golden.distances[row], golden.metric)
     swapped = np.abs(base[at] - base[:k]).max()
     off = np.abs(base_distance(distances, golden.metric) - base_distance(expected_distances, golden.metric)).max()
-    expected = votes(golden.classes[row : row + 1, at], golden.distances[row : row + 1, at], info)[0]
+    if golden.shares is None:
+        expected = votes(golden.classes[row : row + 1, at], golden.distances[row : row + 1, at], info)[0]
+    else:
+        expected = golden.shares[row]
     shares = np.asarray(answers.probabilities[row], dtype=np.float64)
     wrong_share = not np.abs(shares - expected).max() <= PROBABILITY_TOLERANCE
     if swapped > tolerance or off > tolerance or wrong_share or answers.label[row] != golden.label[row]:
@@ -236,6 +267,8 @@ def _require_match(golden: Golden, info: KnnInfo) -> None:
         and int(golden.indices.max(initial=-1)) < info.n_train
         and max(int(golden.truth.max(initial=-1)), int(golden.label.max(initial=-1))) < len(info.classes)
         and int(golden.classes.max(initial=-1)) < len(info.classes)
+        and (None if golden.shares is None else golden.shares.shape[1])
+        == (len(info.classes) if info.float64 is not None and info.float64.radius is not None else None)
         and (None if golden.values is None else golden.values.shape[1])
         == (None if info.targets is None else len(info.targets.names))
     )

@@ -22,10 +22,10 @@ SCHEMA_OF_PIPELINES = 4
 SCHEMA_OF_INPUTS = 5
 #: The same for a model that may be taught rows on the device (`KnnInfo.enrol`).
 SCHEMA_OF_ENROL = 6
-#: The same for a model with several label columns.
-SCHEMA_OF_LABEL_COLUMNS = 7
+#: The same for a model that NumPy answers in float64 alone (`KnnInfo.float64`), or with several label columns.
+SCHEMA_OF_FLOAT64 = 7
 #: The highest of these numbers.
-NEWEST_SCHEMA = SCHEMA_OF_LABEL_COLUMNS
+NEWEST_SCHEMA = SCHEMA_OF_FLOAT64
 #: Version of the agent's commands, options and answers that a host uses. Raise it when the host needs something that
 #: older agents lack.
 PROTOCOL = 1
@@ -95,6 +95,8 @@ OUTPUT_DISTANCES = "distances"  # (n, k) float32, in the model's metric
 OUTPUT_CERTAIN = "certain"  # (n,) bool, float32 rounding cannot have changed neighbours or label
 #: The class index of a rejected row, and how it is written.
 UNKNOWN = -1
+#: Outputs in the order of an answer.
+ANSWERS = (OUTPUT_LABEL, OUTPUT_PROBABILITIES, OUTPUT_INDICES, OUTPUT_DISTANCES)
 UNKNOWN_LABEL = "unknown"
 STANDARD_INPUT = "standard input"  # stands for the file name in the agent's messages
 
@@ -127,8 +129,11 @@ MAX_DIFFERENCES = 20
 #: Most classes for which a certificate holds a confusion matrix: it grows with their square, and answers are limited.
 MAX_CONFUSED = 100
 
-Metric = Literal["euclidean", "sqeuclidean", "manhattan", "cosine"]
-Weights = Literal["uniform", "distance"]
+#: What the graph computes. NumPy answers models with the others, in float64 (docs/decisions/190).
+GRAPH_METRICS = ("euclidean", "sqeuclidean", "manhattan", "cosine")
+GRAPH_WEIGHTS = ("uniform", "distance")
+Metric = Literal["euclidean", "sqeuclidean", "manhattan", "cosine", "chebyshev", "minkowski", "jaccard", "haversine"]
+Weights = Literal["uniform", "distance", "gaussian", "exponential", "epanechnikov", "triangular", "biweight", "tricube"]
 Scale = Literal["none", "standard", "minmax", "robust"]
 
 # Compiled at first use: each takes a third of a millisecond.

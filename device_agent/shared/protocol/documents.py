@@ -46,18 +46,20 @@ class LockHolder:
 class CellCounts:
     """Counts of the missing cells that a release has filled and the unknown ones that it ignored, by column.
 
-    `left_out` counts the lines with a column that the model does not know, by the column's name. `refused` counts the
-    bad lines of streams.
+    `gaps` counts what broke windows of samples: `lines` that are bad or missing, and jumps of the `time`. `left_out`
+    counts the lines with a column that the model does not know, by the column's name. `refused` counts the bad lines of
+    streams.
     """
 
     release: str  # digest
     filled: dict[str, int]
     unknown: dict[str, int]
+    gaps: dict[str, int] | None = None
     left_out: dict[str, int] | None = None
     refused: int = 0
     schema: int = SCHEMA
-    #: Left out of the document where they say nothing.
-    omitted = ("left_out", "refused")
+    #: As in `KnnInfo`.
+    omitted = ("gaps", "left_out", "refused")
 
 
 @record
@@ -129,8 +131,9 @@ class Status:
     oldest_protocol: int = 1  # its OLDEST_PROTOCOL
     signed_by: str = ""  # fingerprint of the key named in the answering release, not verified; empty if none answers
     taught: TaughtRows | None = None  # None: no rows are taught
-    cells: CellCounts | None = None  # of the answering release; None if it has filled, ignored and refused nothing
+    cells: CellCounts | None = None  # of the answering release; None if it has counted nothing
     searched: Searched | None = None  # of the answering release; None if nothing was measured
+    pictures: bool = False  # whether Pillow is installed, which decodes PNG and JPEG
     schema: int = SCHEMA
 
 

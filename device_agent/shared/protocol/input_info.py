@@ -54,7 +54,8 @@ class Stage:
 
     With `frames`, it runs on windows of that many rows of its input, each `hop` rows after the one before; else once on
     all rows. The output times `multiply`, plus `add`, is the result. `shape` and `dtype` are those of the input
-    tensor; -1 stands for a length that the file leaves open.
+    tensor; -1 stands for a length that the file leaves open. `slides`: one run on all rows gives the outputs of all
+    windows, up to rounding, as the build has measured.
     """
 
     file: str  # stage-1.tflite, ...
@@ -65,6 +66,9 @@ class Stage:
     hop: int = 1
     multiply: float = 1.0
     add: float = 0.0
+    slides: bool = False
+    #: As in `KnnInfo`.
+    omitted = ("slides",)
 
 
 @record

@@ -10,6 +10,7 @@ from typing import Literal
 from device_agent.shared.protocol.constants import (
     CELLS,
     FULL,
+    GRAPH_WEIGHTS,
     NEWEST_SCHEMA,
     QUANTIZED,
     SCHEMA,
@@ -218,11 +219,21 @@ class Targets:
     of: int | None = None  # number of held-out rows that those with `errors` were drawn from; None: all were measured
     omitted = ("classes", "evaluations", "of")
 
-    @property
-    def scores(self) -> tuple[ColumnScore, ...]:
-        """The accuracy of each label column on the held-out rows; empty where nothing was measured."""
-        counts = ((each.rows, sum(each.right)) for each in self.evaluations)
-        return tuple(ColumnScore(name, *count) for name, count in zip(self.names, counts))
+
+@record
+class InFloat64:
+    """What the graph does not compute: NumPy answers all rows of such a model in float64, whatever the runtime.
+
+    Present also without a value, for a metric or a kernel that the graph does not have.
+    """
+
+    p: float | None = None  # power of the metric minkowski
+    bandwidth: float | None = None  # of a kernel, in the metric's unit
+    radius: float | None = None  # all training rows within this distance vote, and not the k nearest
+    outlier: int | None = None  # class of a row without a vote; None: it is "unknown"
+    class_weights: tuple[float, ...] | None = None  # factor of the votes of each class
+    offset: float | None = None  # targets are k-distances and densities; an outlier's factor is above -offset
+    omitted = ("p", "bandwidth", "radius", "class_weights")  # not what may be 0
 
 
 @record
@@ -260,10 +271,31 @@ class KnnInfo:
     targets: Targets | None = None  # None: the model answers labels
     enrol: Enrol | None = None  # None: nothing may be taught on a device
     input: Input | None = None  # None: rows are numbers or a table, without stages before the search
+    float64: InFloat64 | None = None  # None: the graph answers
     schema: int = SCHEMA
     newest_schema = NEWEST_SCHEMA
     #: Left out of knn.json where they say nothing, so that models of plain rows keep their bytes.
-    omitted = ("origin", "label_sets", "reduced", "table", "ignore_extra", "keep", "targets", "enrol", "input")
+    omitted = (
+        *("origin", "label_sets", "reduced", "table", "ignore_extra", "keep", "targets", "enrol", "input"),
+        "float64",
+    )
+
+    @property
+    def may_be_unknown(self) -> bool:
+        """Whether a row can be answered "unknown"."""
+        silent = self.float64 is not None and self.float64.outlier is None
+        beyond = self.float64 is not None and (self.float64.radius or self.weights not in GRAPH_WEIGHTS)
+        return self.reject is not None or bool(silent and beyond)
+
+    @property
+    def how(self) -> str:
+        """How neighbours are found and weighed, for people: `k = 3, minkowski (p 3), weights uniform`."""
+        own = self.float64 or InFloat64()
+        power, width = (
+            f" ({name} {value:g})" if value else "" for name, value in (("p", own.p), ("bandwidth", own.bandwidth))
+        )
+        within = "" if own.radius is None else f"all within {own.radius:g}, "
+        return f"{within}k = {self.k}, {self.metric}{power}, weights {self.weights}{width}"
 
     @property
     def window(self) -> Window | None:

@@ -27,6 +27,8 @@ MAX_LINE = 1 << 20
 #: Rows of an NPY file read at a time.
 NPY_ROWS = 4096
 
+#: Format of a stream of files, each after its length (`device_agent.serving.frames`).
+FRAMES = "frames"
 SUFFIXES = {".csv": "csv", ".txt": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".npy": "npy"}
 NPY_MAGIC = b"\x93NUMPY"
 _MAX_NPY_HEADER = 64 * 1024
@@ -64,6 +66,11 @@ class Lines:
             return False
         self._rest, self._skipping = bytearray(), True
         return True
+
+    @property
+    def left(self) -> bytes:
+        """The beginning of a line that is not complete."""
+        return bytes(self._rest)
 
     def finish(self) -> bytes:
         """Returns the last line with a newline added, if it had none; else nothing."""

@@ -47,8 +47,8 @@ class Parsed:
     samples: int = 0
 
 
-#: Missing cells that were filled, categories that were ignored, and lines with a column that was left out; by column.
-Counts = tuple[dict[str, int], dict[str, int], dict[str, int]]
+#: Counts by column, by the names of `documents.CellCounts`.
+Counts = dict[str, dict[str, int]]
 #: The numbers of a line, and its values in the columns that are kept.
 Line = tuple[list[float], Sequence[Any]]
 
@@ -92,7 +92,7 @@ class Parser:
 
     def take_counts(self) -> Counts:
         """Returns the counts since the last call."""
-        return {}, {}, self.left_out.take()
+        return {"left_out": self.left_out.take()}
 
     def blocks(self, block: bytes) -> Iterator[bytes]:
         """Yields a block in the parts to parse one after the other."""

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.input_info import Window
 from device_agent.shared.protocol.record import record
-from device_agent.shared.tabular.csv_reader import CsvParser
+from device_agent.shared.tabular.csv_reader import Block, Columns, CsvParser
 from device_agent.shared.tabular.json_reader import JsonParser
 from device_agent.shared.tabular.reader import Parsed, Parser
 from device_agent.shared.windows.cutter import Cutter, Gaps
+from device_agent.shared.windows.times import Times
 
 if TYPE_CHECKING:
     from device_agent.shared.embedding.chain import Chain
@@ -43,13 +44,46 @@ class Cut:
     bad: Sequence[tuple[int, str]] = ()
 
 
-class _Csv(CsvParser):
-    """Samples as CSV lines; the column `recording` may be missing."""
+class _Columns(Columns):
+    """The columns of samples, of which one may hold times as text."""
 
-    def __init__(self, names: tuple[str, ...], recording: str | None, ignore_extra: bool, keep: Sequence[str]) -> None:
-        self._recording = [recording] if recording else []
+    times: Times
+    time: int  # its index among the numbers
+
+    def read_block(self, block: bytes) -> Block | None:
+        return None if self.times.are_text else super().read_block(block)
+
+    def read_fields(self, fields: Sequence[str]) -> list[float]:
+        place = self.numbers[self.time]
+        seconds = self.times.read(fields[place])
+        found = super().read_fields(fields if seconds is None else [*fields[:place], "0", *fields[place + 1 :]])
+        self.times.are_text = seconds is not None
+        if seconds is not None:
+            found[self.time] = seconds
+        return found
+
+
+class _Csv(CsvParser):
+    """Samples as CSV lines; the column `recording` may be missing, and times may be text."""
+
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        recording: str | None,
+        ignore_extra: bool,
+        keep: Sequence[str],
+        times: Times | None,
+    ) -> None:
+        self._recording, self._times = [recording] if recording else [], times
         super().__init__(names, np.float64, ignore_extra=ignore_extra, keep=[*keep, *self._recording])
         self._unknown = [name for name in self._unknown if name not in self._recording]
+
+    def _make_columns(self, separator: str, count: int, numbers: Sequence[int]) -> Columns:
+        if self._times is None:
+            return super()._make_columns(separator, count, numbers)
+        made = _Columns(separator, count, numbers, self._kept)
+        made.times, made.time = self._times, len(numbers) - 1
+        return made
 
     def _match(self, separator: str, names: list[str]) -> None:
         self._keep = [name for name in self._keep if name in names or name not in self._recording]
@@ -57,12 +91,28 @@ class _Csv(CsvParser):
 
 
 class _Json(JsonParser):
-    """Samples as JSON lines; the key `recording` may be missing."""
+    """Samples as JSON lines; the key `recording` may be missing, and times may be text."""
 
-    def __init__(self, names: tuple[str, ...], recording: str | None, ignore_extra: bool, keep: Sequence[str]) -> None:
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        recording: str | None,
+        ignore_extra: bool,
+        keep: Sequence[str],
+        times: Times | None,
+    ) -> None:
+        self._times = times
         super().__init__(names, np.float64, ignore_extra=ignore_extra, keep=keep)
         self._recording = [recording] if recording else []
         self._places.update(self._recording)
+
+    def _read_value(self, index: int, value: Any) -> float:
+        if self._times is None or index < len(self._names) - 1:
+            return super()._read_value(index, value)
+        seconds = self._times.read(value) if isinstance(value, str) else None
+        found = super()._read_value(index, value) if seconds is None else seconds
+        self._times.are_text = seconds is not None
+        return found
 
     def _kept(self, found: dict[str, Any] | list[Any]) -> list[Any]:
         values = [found.get(name) if isinstance(found, dict) else None for name in self._recording]
@@ -99,8 +149,11 @@ class WindowParser(Parser):
         self._place_of_name = self._keep.index(window.recording) if window.recording in keep else len(keep)
         recording = None if window.recording in keep else window.recording
         made = _Csv if format == "csv" else _Json
-        self._parser: Parser = made(window.numbers, recording, ignore_extra, self._keep)
+        # A time that is one of the columns is a number of the row.
+        self._times = Times() if window.time is not None and window.time not in window.columns else None
+        self._parser: Parser = made(window.numbers, recording, ignore_extra, self._keep, self._times)
         self.gaps = Gaps(window.gap)
+        self._counted = {"lines": 0, "times": 0}
         self._begin(window)
 
     @property
@@ -176,6 +229,11 @@ class WindowParser(Parser):
                 yield cut
             before += len(wide)
 
+    def take_counts(self) -> dict[str, dict[str, int]]:
+        """Returns the gaps since the last call, by their causes."""
+        gone, self._counted = self._counted, {"lines": self.gaps.lines, "times": self.gaps.times}
+        return {"gaps": {cause: count - gone[cause] for cause, count in self._counted.items() if count > gone[cause]}}
+
     def describe_gaps(self) -> str:
         """Returns the gaps that interrupted windows."""
         return self.gaps.describe()
@@ -194,7 +252,8 @@ class WindowParser(Parser):
         last = [lines[end] for end in ends.tolist()]
         marks: list[Sequence[Any]] = [[line - window.rows + 1 for line in last], last]
         if window.time:
-            marks += [windows[:, 0, place].tolist(), windows[:, -1, place].tolist()]
+            both = windows[:, 0, place].tolist(), windows[:, -1, place].tolist()
+            marks += both if self._times is None else map(self._times.write, both)
         with np.errstate(over="ignore"):
             rows = windows[:, :, :width].reshape(len(windows), window.size).astype(self.dtype)
         found = Cut(rows, ends.tolist(), last, marks)

@@ -11,7 +11,7 @@ from device_agent.shared.golden import class_gates, error_gates
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.model_info import Gates
-from device_agent.shared.protocol.reports import Certificate, EmbeddingCheck
+from device_agent.shared.protocol.reports import Certificate, EmbeddingCheck, TaughtCheck
 from knnkit.release.package import Package
 
 #: A day for one row: no command waits that long.
@@ -36,7 +36,7 @@ def disbelieved(
     covered = certificate.identical + certificate.equivalent + certificate.different
     if not _agree(certificate, covered):
         return "the certificate's numbers contradict each other"
-    if not _plausible(certificate):
+    if not _plausible(certificate, covered):
         return "the certificate holds numbers that no device can measure"
     if rows is not None and covered != rows:
         return f"the certificate covers {covered:,} rows of {rows:,}"
@@ -54,7 +54,7 @@ def _agree(certificate: Certificate, covered: int) -> bool:
     return certificate.accuracy_rows > 0 and 0.0 <= certificate.accuracy <= 1.0
 
 
-def _plausible(certificate: Certificate) -> bool:
+def _plausible(certificate: Certificate, covered: int) -> bool:
     """Whether every measured value is possible: a gate would pass for a negative time."""
     latency, own = certificate.latency, certificate.embedding
     errors = [certificate.largest_distance_error, *(row.distance_error for row in certificate.differences)]
@@ -65,6 +65,17 @@ def _plausible(certificate: Certificate) -> bool:
         and all(0 <= each.right <= each.rows for each in certificate.columns)
         and (certificate.accepted is None or 0.0 <= certificate.accepted <= 1.0)
         and (own is None or _plausible_stages(own))
+        and (certificate.taught is None or _plausible_taught(certificate.taught, covered))
+    )
+
+
+def _plausible_taught(taught: TaughtCheck, covered: int) -> bool:
+    return (
+        all(number > 0 for number in taught.labels.values())
+        and 0 < sum(taught.labels.values()) <= taught.rows
+        and 0 <= taught.changed <= covered
+        and constants.is_digest(taught.digest)
+        and constants.is_digest(taught.answers)
     )
 
 

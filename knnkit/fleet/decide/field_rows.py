@@ -1,6 +1,7 @@
 """Reads what a device's `enrolled` and `ring` commands print.
 
-A device can be broken or hostile: every value is checked, and one wrong line is an error. No I/O.
+A device can be broken or hostile: every value is checked, and one wrong line is an error. Ids are computed again, so
+that no device can take the id of another's row. No I/O.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from device_agent.shared.enrolment import enrolled
+from device_agent.shared.enrolment.enrolled import LocalRow
 from device_agent.shared.protocol import json_codec
 from device_agent.shared.protocol.constants import is_digest, is_name
 from knnkit.data.collected import Cell, Columns, FieldRow
@@ -95,7 +98,7 @@ def _row(device: str, found: Mapping[str, Any], kind: str) -> FieldRow:
     if not (taught or kind in KINDS) or not isinstance(cells, list) or not isinstance(time, int):
         raise json_codec.MalformedDocument("a row is malformed")
     answer = None if taught else _label(found.get("answer"))
-    return FieldRow(
+    row = FieldRow(
         id=_text(found.get("id")),
         device=device,
         time=max(-(2**62), min(time, 2**62)),
@@ -108,6 +111,10 @@ def _row(device: str, found: Mapping[str, Any], kind: str) -> FieldRow:
             cell if cell is None else _text(cell) if isinstance(cell, str) else _number(cell) for cell in cells
         ),
     )
+    own = enrolled.id_of(json_codec.from_plain(LocalRow, found)) if taught else enrolled.cells_id(row.cells)
+    if row.id != own:
+        raise json_codec.MalformedDocument(f"the row {row.id} does not have that id, but {own}")
+    return row
 
 
 def _label(value: Any) -> str:

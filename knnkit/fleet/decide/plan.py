@@ -148,6 +148,8 @@ def _provision_why(chosen: str, facts: Facts, package: Package, options: PlanOpt
         return "there is no TFLite runtime"
     if chosen not in (constants.ANY_RUNTIME, status.runtime.rpartition(" ")[0]):
         return f"the runtime is {status.runtime}, and {chosen} was chosen{proof}"
+    if package.pictures and not status.pictures and status.device.machine in _HAVE_LITERT:
+        return f"the model takes pictures, and the board has no Pillow{proof}"
     if _runtime_lacks(status.runtime, package) and _next_runtime(status.runtime, chosen):
         return f"the runtime is {status.runtime}, the release needs {package.manifest.minimum_runtime}"
     return "" if status.trusted else "no key is trusted yet"

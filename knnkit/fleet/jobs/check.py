@@ -101,7 +101,8 @@ def trial(
             return
         before = attempt(facts.agent_argv[0])
         if before.wrong and found.different <= before.different:
-            recorder.warn(f"its release fails the golden check on {what}, as in the environment in use: {found.wrong}")
+            both = "in the new environment and in the one in use"
+            recorder.warn(f"its release fails the golden check on {what}, {both}: {found.wrong}")
             return
         stays = f"its release fails the golden check on {what}; the device keeps its old environment"
         raise ParityFailed(f"{target.name}: {stays}: {found.wrong}", reason=found.reason, hint=found.hint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -21,7 +21,9 @@ from knnkit.fleet.report import DeviceReport, Outcome
 from knnkit.transport.base import Completed, Transport
 
 #: The name that the agent gives its input at the start of a message, before the line number or the error.
-_FED = re.compile(rb"^(device_agent: )" + constants.STANDARD_INPUT.encode() + rb"(?=[,:])", re.MULTILINE)
+_FED = re.compile(
+    rb"^(device_agent: )" + constants.STANDARD_INPUT.encode() + rb"(?=[,:])((?:, line (\d+))?)(.*)", re.MULTILINE
+)
 
 _WARNING = re.compile(rb"^device_agent: warning: (.*)$", re.MULTILINE)
 
@@ -33,18 +35,28 @@ class RowsJob(Job):
     command: tuple[str, ...]
     input: str
     output: str
+    named: Path | None = None  # what the user named, if `input` is made of it
+    files: tuple[str, ...] = ()  # the file of each line of `input`, below `named`
 
 
-def about(rows: Path | None, done: Completed) -> Completed:
+def about(rows: Path | None, done: Completed, files: Sequence[str] = ()) -> Completed:
     """Puts the name of the file `rows` into the agent's messages, as the agent only knows its standard input.
 
-    `rows` None: the input has no name.
+    `rows` None: the input has no name. `files`: the lines are these files of the folder `rows`, or the file itself.
     """
     if rows is None:
         return done
-    name = os.fsencode(rows).replace(b"\n", b" ")
-    said = re.sub(_FED, lambda found: found[1] + name, done.stderr)
-    return replace(done, stderr=said)
+
+    def name(found: re.Match[bytes]) -> bytes:
+        number, said = int(found[3] or 0), found[2] + found[4]
+        shown = os.fsencode(rows)
+        if 0 < number <= len(files):
+            below = files[number - 1].encode()
+            shown, said = os.fsencode(rows / files[number - 1] if rows.is_dir() else rows), found[4]
+            said = said.removeprefix(b": " + below) if rows.is_dir() else said
+        return found[1] + shown.replace(b"\n", b" ") + said
+
+    return replace(done, stderr=re.sub(_FED, name, done.stderr))
 
 
 def pipe_rows(
@@ -92,7 +104,7 @@ def classify_rows(job: RowsJob, listen: Listener = nobody, pause: Pause = just_s
         with recorder.step("classify"), Path(job.input).open("rb") as source, whole_file(Path(job.output)) as sink:
             done = transport.pipe(argv, source, sink, idle=job.pace.command)
             if done.exit_code:
-                said = about(Path(job.input), done).complaint
+                said = about(job.named or Path(job.input), done, job.files).complaint
                 raise DeviceFailed(f"{job.target.name}: {said}", reason="classify")
         recorder.warn(*(said.decode("utf-8", "replace") for said in re.findall(_WARNING, done.stderr)))
         return recorder.end(Outcome.ANSWERED, details=job.output)

@@ -33,6 +33,10 @@ from knnkit.provision import provision
 from knnkit.transport.base import Transport
 from knnkit.transport.upload import PushFile, push
 
+NO_PILLOW = (
+    "no-pillow: it cannot decode PNG and JPEG, only arrays and what `knnkit classify` sends; "
+    "on the board: sudo apt install python3-pil"
+)
 #: Refusals of a release that is on the device, after which it is sent again.
 _DAMAGED = frozenset(
     reason.value
@@ -91,6 +95,8 @@ class _Deploy:
         if plan.steps and plan.steps[0].action == "provision":
             facts = self._provision(facts)
             plan = self._plan(facts, replace(self._job.options, provisioning="never"))
+        if self._job.package.pictures and facts.agent and not facts.agent.pictures:
+            self._recorder.warn(NO_PILLOW)
         while plan.refusal and plan.refusal.exit_code == constants.EXIT_LOCKED and self._talk.may_wait():
             facts = self._look(facts.root)
             plan = self._plan(facts, replace(self._job.options, provisioning="never"))
@@ -175,6 +181,7 @@ class _Deploy:
                 offline=job.offline,
                 wheels_dir=Path(job.wheels) if job.wheels else None,
                 runtime=job.target.runtime,
+                pictures=job.package.pictures,
                 prove=prove,
                 progress=progress,
             )

@@ -28,6 +28,7 @@ class ProvisionJob(Job):
     offline: bool = False
     wheels: str | None = None
     remove: bool = False
+    pictures: bool = False
     nonce: str = ""  # for the certificate of the present release in the new environment
 
 
@@ -55,6 +56,7 @@ def _provision(job: ProvisionJob, transport: Transport, facts: Facts, recorder: 
             offline=job.offline,
             wheels_dir=Path(job.wheels) if job.wheels else None,
             runtime=target.runtime,
+            pictures=job.pictures,
             prove=prove,
             progress=progress,
         )

@@ -38,7 +38,7 @@ class Stop(threading.Event):
 
 @dataclass
 class Fan:
-    """An executor and its limits; `near`: it has threads of this process, which can use `listen` and `stop`."""
+    """An executor and its limits; `near` if it runs threads of this process, which can call `listen` and `stop`."""
 
     executor: Executor
     concurrency: int = 16

@@ -61,6 +61,7 @@ class Search(tf.Module):  # type: ignore[misc]
         space: model space.
         enrolled: (n, p) float32 training rows in it.
         k: number of neighbours, at most n.
+        cells: whether to make cell lists, if they pay.
 
     Attributes:
         projection: the projection to search in; None for all coordinates.
@@ -72,7 +73,7 @@ class Search(tf.Module):  # type: ignore[misc]
         table: the rows that are stored in one piece.
     """
 
-    def __init__(self, space: Space, enrolled: Float32, k: int) -> None:
+    def __init__(self, space: Space, enrolled: Float32, k: int, *, cells: bool = True) -> None:
         super().__init__(name="search")
         count, width = enrolled.shape
         self.space, self.enrolled, self.k = space, enrolled, k
@@ -80,7 +81,7 @@ class Search(tf.Module):  # type: ignore[misc]
         self.projection: Projection | None = None
         self.products: Products | None = None
         self.quantized: QuantizedProducts | None = None
-        self.cells = find_cells(space, enrolled, k) if self.by_columns else None
+        self.cells = find_cells(space, enrolled, k) if self.by_columns and cells else None
         self.lattice = None if space.steps else find_lattice(enrolled, space.scale)
         if self.by_columns or k + OVER_FETCH >= count or space.metric == "manhattan":
             self.layout, self.table = Layout(count, 0), np.ascontiguousarray(enrolled)

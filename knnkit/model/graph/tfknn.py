@@ -8,6 +8,7 @@ others. Fits nothing and reads no file. `knnkit.TfKNN` is the class for notebook
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,8 @@ class KnnModule(tf.Module):  # type: ignore[misc]
         weights: uniform or distance.
         margin: relative error of a distance that is let pass; a row beyond it is not `certain`.
         thresholds: one k-th distance a class, in the model's metric, beyond which a row is unknown; None for none.
+        decides: whether the graph can decide a row. False for metrics and votes that it does not compute: then no row
+            is certain, its neighbours are those of another metric, and float64 answers (docs/decisions/190).
     """
 
     def __init__(
@@ -58,15 +61,23 @@ class KnnModule(tf.Module):  # type: ignore[misc]
         weights: constants.Weights = "uniform",
         margin: float = 1e-5,
         thresholds: tuple[float, ...] | None = None,
+        decides: bool = True,
     ) -> None:
         super().__init__(name="tfknn")
-        self.space, self.enrolled, self.codes = enrolment.space, enrolment.enrolled, enrolment.codes
+        self.space, self.enrolled, self.codes, self._decides = (
+            enrolment.space,
+            enrolment.enrolled,
+            enrolment.codes,
+            decides,
+        )
+        if not decides:  # of all searches, that of manhattan makes the smallest file
+            self.space, weights, thresholds = replace(enrolment.space, metric="manhattan"), "uniform", None
         self.targets = enrolment.targets
-        self.classes, self.metric = enrolment.classes, enrolment.space.metric
+        self.classes, self.metric = enrolment.classes, self.space.metric
         self.k, self.n_features, self.weights, self.margin = k, len(enrolment.feature_names), weights, margin
         self._thresholds = None if thresholds is None else self._to_base(np.asarray(thresholds))
         self._graph: Any = None
-        self.search = Search(self.space, self.enrolled, k)
+        self.search = Search(self.space, self.enrolled, k, cells=decides)
         self._lost, self._mistaken = lost(self.space), may_be_mistaken(self.space, self.enrolled)
 
     def batch_rows(self, search: str) -> int:
@@ -175,6 +186,8 @@ class KnnModule(tf.Module):  # type: ignore[misc]
         underflowed, the blur of the steps is small against the margin, and the vote is clear (`_certain_shares`).
         """
         most, kth = self.search.measure_of(_SQUARED_AT_MOST), found.measure[:, -1]
+        if not self._decides:
+            return kth < 0.0
         if found.following is None:  # every training row is a neighbour
             certain = kth < most
         else:

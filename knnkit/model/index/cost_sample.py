@@ -73,7 +73,7 @@ class Sample:
         return np.asarray((self._nearest[:, self.k - 1] - 1e-12 * squares)[:, np.newaxis])
 
     def over_fetch(self) -> int:
-        """Returns how many candidates beyond k cost least, counting the rows that are then left to float64.
+        """Returns how many candidates beyond k make a search cheapest: more take time, but leave fewer rows to float64.
 
         A row is in doubt if, within the error of float32 scores, the last candidate may be as near as the k-th. If the
         (k + 1)-th itself is as near as the k-th, more candidates do not help, and the row is not counted.

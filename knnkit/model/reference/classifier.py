@@ -14,11 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.golden.judge import base_distance
 from device_agent.shared.label_columns import Voter
-from device_agent.shared.protocol.constants import UNKNOWN, Weights
-from device_agent.shared.protocol.model_info import Reject
-from device_agent.shared.regression import Regressor
+from device_agent.shared.powers import power
+from device_agent.shared.protocol.constants import GRAPH_METRICS, UNKNOWN, Weights
+from device_agent.shared.protocol.model_info import InFloat64, Reject
+from device_agent.shared.regression import valuer
+from device_agent.shared.weights import weigh
 from knnkit.model.reference.space import Float32, Float64, Space
+from knnkit.model.reference.terms import terms
 
 _CHUNK_BYTES = 32 << 20
 #: Scores of a product at a time, and unit roundoff of float32.
@@ -69,6 +73,7 @@ class Reference:
         groups: (n_train,) recording of each row: `leave_one_out` leaves out all rows of the same one; None: one row.
         targets: (n_train, t) float64 of a regression, or None.
         counts: of several label columns, the number of labels of each; the targets are then places of labels.
+        float64: what the graph does not compute, as in knn.json.
     """
 
     def __init__(
@@ -85,11 +90,12 @@ class Reference:
         groups: NDArray[Any] | None = None,
         targets: Float64 | None = None,
         counts: tuple[int, ...] = (),
+        float64: InFloat64 | None = None,
     ) -> None:
         self.space, self.enrolled, self.classes = space, enrolled, classes
         self.n_classes, self.k, self.weights, self.margin, self.reject = n_classes, k, weights, margin, reject
         self.listed = margin  # neighbours up to twice this beyond the k-th are listed
-        self.groups, self.targets, self.counts = groups, targets, counts
+        self.groups, self.targets, self.float64, self.counts = groups, targets, float64, counts
         self._unit, self._scale = space.unit, space.scale / space.unit
         self._squares: Float64 | None = None
 
@@ -98,22 +104,28 @@ class Reference:
         return self._answer(self.space.enter(rows), None)
 
     @property
-    def regressor(self) -> Regressor:
-        """Computes values from answers: means of targets, or votes on label columns; without targets, none."""
+    def own(self) -> InFloat64:
+        """`float64`, without values if it is None."""
+        return self.float64 or InFloat64()
+
+    @property
+    def regressor(self) -> Any:
+        """Computes values from answers: means of targets, outlier factors, or votes on label columns."""
         targets = np.empty((len(self.enrolled), 0)) if self.targets is None else self.targets
         how = targets, self.k, self.weights
-        return Voter(*how, self.counts) if self.counts else Regressor(*how)
+        return Voter(*how, self.counts) if self.counts else valuer(*how, self.float64)
 
     def values(self, answers: Any) -> Float64:
         """Returns the (n, t) values of a regression; NaN where a row is rejected. Without targets, t is 0."""
-        return self.regressor.values(answers)
+        found: Float64 = self.regressor.values(answers)
+        return found
 
     def settled(self, answers: Any, rows: NDArray[Any]) -> Float64:
         """Returns the values of float32 answers to raw (n, d) rows; votes that these leave in doubt in float64."""
-        regressor = self.regressor
-        values, doubtful = regressor.values(answers), regressor.in_doubt(answers)
+        values = self.values(answers)
+        doubtful = self.regressor.in_doubt(answers) if self.counts else np.zeros(len(values), np.bool_)
         if doubtful.any():
-            values[doubtful] = regressor.values(self.answer(rows[doubtful]))
+            values[doubtful] = self.values(self.answer(rows[doubtful]))
         return values
 
     def leave_one_out(self, training: NDArray[np.int64]) -> ReferenceAnswers:
@@ -124,14 +136,16 @@ class Reference:
         return self._answer(self.enrolled[training].astype(np.float64), training)
 
     def _answer(self, queries: Float64, without: NDArray[np.int64] | None) -> ReferenceAnswers:
-        lists, tolerances = [], []
+        lists, tolerances, voters = [], [], []
         step = max(1, _SCORES // len(self.enrolled))
         for start in range(0, len(queries), step):
             own = None if without is None else without[start : start + step]
             for query, near in zip(queries[start : start + step], self._find_near(queries[start : start + step], own)):
-                order, measure, tolerance = self._rank(query, near, self._measure(query, near))
+                rough = self._measure(query, near)
+                order, measure, tolerance = self._rank(query, near, rough)
                 lists.append((order, measure))
                 tolerances.append(tolerance)
+                voters.append(self._within(query, near, rough))
         width = max((len(order) for order, _ in lists), default=self.k)
         indices = np.full((len(queries), width), -1, np.int32)
         distances = np.full((len(queries), width), np.inf)
@@ -140,7 +154,7 @@ class Reference:
         for row, (order, measure) in enumerate(lists):
             indices[row, : len(order)] = order
             distances[row, : len(order)] = self._to_metric(measure)
-            probabilities[row] = self._vote(order[: self.k], distances[row, : self.k])
+            probabilities[row] = self._vote(*(voters[row] or (order[: self.k], distances[row, : self.k])))
             label[row] = self._decide(probabilities[row], distances[row, self.k - 1])
         return ReferenceAnswers(label, probabilities, indices, distances, np.array(tolerances))
 
@@ -172,7 +186,8 @@ class Reference:
         A score ‖t‖² - 2 x·t of p products in float32, added in any order, is off by less than (p + 8) u (‖x‖ + ‖t‖)²
         (Higham 2002, 3.5). Uses the (k + 1)-th score, because one row may be left out.
         """
-        if self.space.metric == "manhattan" or self.k == len(self.enrolled):
+        squared = self.space.metric in GRAPH_METRICS and self.space.metric != "manhattan"
+        if not squared or self.k == len(self.enrolled) or self.own.radius is not None:
             return np.zeros((len(queries), 0), np.float32), np.full(len(queries), np.nan)
         if self._squares is None:
             self._squares = self._measure_squares()
@@ -211,7 +226,21 @@ class Reference:
             found[start : start + step] = self._terms(query, rows).sum(axis=1)
         return found
 
+    def _within(
+        self, query: Float64, near: NDArray[np.int64], rough: Float64
+    ) -> tuple[NDArray[np.int64], Float64] | None:
+        """Returns the rows within `radius`, or tied with it, and their distances; None for a model without."""
+        if self.own.radius is None:
+            return None
+        limit = float(base_distance(np.array(self.own.radius), self.space.metric)) + self.space.tied
+        near = near[self._to_base(rough) <= limit * _NEAR_TIED]
+        exact = self._add_up(query, near)
+        inside = self._to_base(exact) <= limit
+        return near[inside], self._to_metric(exact[inside])
+
     def _terms(self, query: Float64, enrolled: Float32) -> Float64:
+        if self.space.metric not in GRAPH_METRICS:
+            return terms(self.space, self._scale, query, enrolled)
         if self.space.metric == "cosine" and query[-2] == 1.0:  # a row of zeros: at distance 1 from all
             return np.full((len(enrolled), 1), 2.0)
         difference: Float64 = (query - enrolled) * self._scale
@@ -267,18 +296,22 @@ class Reference:
     @property
     def _limit(self) -> float:
         """The largest measure that counts as an exact match."""
-        zero = self.space.zero / self._unit
-        return zero if self.space.metric == "manhattan" else zero**2
+        return float(power(np.array(self.space.zero / self._unit), self.space.power))
 
     def _to_base(self, measure: Any) -> Any:
-        return (measure if self.space.metric == "manhattan" else np.sqrt(measure)) * self._unit
+        """Returns the distance in model space of a measure."""
+        return power(np.asarray(measure), 1.0 / self.space.power) * self._unit
 
     def _to_metric(self, measure: Float64) -> Float64:
-        if self.space.metric in ("euclidean", "manhattan"):
+        if self.space.metric == "haversine":
+            return np.asarray(2.0 * np.arcsin(np.minimum(np.sqrt(measure) / 2.0, 1.0)))
+        if self.space.metric not in ("sqeuclidean", "cosine"):
             return np.asarray(self._to_base(measure))
         return np.asarray(measure / 2 if self.space.metric == "cosine" else measure * self._unit**2)
 
     def _vote(self, order: NDArray[np.int64], distances: Float64) -> Float64:
+        if self.float64 is not None:
+            return self._vote_in_float64(order, distances)
         shares = np.zeros(self.n_classes)
         for index, distance in zip(order, distances):
             if self.weights == "uniform":
@@ -289,7 +322,21 @@ class Reference:
                 shares[self.classes[index]] += distances[0] / distance
         return np.asarray(shares / shares.sum())
 
+    def _vote_in_float64(self, order: NDArray[np.int64], distances: Float64) -> Float64:
+        """As `_vote`; without any weight, the class `outlier` has all votes, or none has any."""
+        weight = weigh(distances, distances.min(initial=np.inf), self.weights, self.own.bandwidth)
+        if self.own.class_weights is not None:
+            weight *= np.array(self.own.class_weights)[self.classes[order]]
+        shares = np.bincount(self.classes[order], weight, self.n_classes).astype(np.float64)
+        if shares.sum() > 0.0:
+            return np.asarray(shares / shares.sum())
+        if self.own.outlier is not None:
+            shares[self.own.outlier] = 1.0
+        return shares
+
     def _decide(self, probabilities: Float64, kth: float) -> int:
+        if not probabilities.any():
+            return UNKNOWN
         # The order of addition can split equal shares by some 2^-53: shares within 1e-12 tie, the lowest class wins.
         label = int(np.flatnonzero(probabilities >= probabilities.max() - 1e-12)[0])
         if self.reject is not None and kth > self.reject.thresholds[label]:

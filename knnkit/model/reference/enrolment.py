@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import Metric
 from knnkit.data.dataset import Dataset
-from knnkit.errors import DataError
+from knnkit.errors import BuildError, DataError
 from knnkit.model.reference.space import Float32, Float64, Space, Step, make_space
 
 
@@ -45,14 +45,18 @@ class Enrolment:
         return len(self.enrolled)
 
 
-def enrol(training: Dataset, steps: list[Step], metric: Metric) -> Enrolment:
-    """Returns the rows of `training` in the space of `steps`.
+def enrol(
+    training: Dataset, steps: list[Step], metric: Metric, p: float | None = None, outlier: int | str | None = None
+) -> Enrolment:
+    """Returns the rows of `training` in the space of `steps`; `p` as in `Space`.
+
+    `outlier` is a further class, if no row has it.
 
     Raises:
         BuildError: a row leaves the range of float32.
     """
-    space, enrolled = make_space(training.rows, steps, metric)
-    classes, codes = encode(training.labels)
+    space, enrolled = make_space(training.rows, steps, metric, p)
+    classes, codes = with_class(*encode(training.labels), outlier)
     known = (training.feature_names, training.fingerprint(), training.source)
     answers = (training.targets, training.target_names, training.target_classes)
     return Enrolment(space, enrolled, codes, classes, *known, *answers)
@@ -62,6 +66,24 @@ def encode(labels: NDArray[Any]) -> tuple[tuple[int | str, ...], NDArray[np.int3
     """Returns the classes, sorted as numpy sorts them, and the (n,) int32 class index of each label."""
     classes, codes = np.unique(labels, return_inverse=True)
     return tuple(classes.tolist()), codes.reshape(-1).astype(np.int32)
+
+
+def with_class(
+    classes: tuple[int | str, ...], codes: NDArray[np.int32], label: int | str | None
+) -> tuple[tuple[int | str, ...], NDArray[np.int32]]:
+    """Returns classes and codes with one more class, unless it is there or None; classes stay sorted.
+
+    Raises:
+        BuildError: it is a number among texts, or the reverse.
+    """
+    if label is None or label in classes:
+        return classes, codes
+    if isinstance(label, str) != isinstance(classes[0], str):
+        what = "text" if isinstance(classes[0], str) else "whole numbers"
+        raise BuildError(f"outlier_label is {label!r}, but the labels are {what}", hint="outlier_label: of that kind")
+    wider = tuple(sorted([*classes, label]))
+    places = np.array([wider.index(each) for each in classes], np.int32)
+    return wider, places[codes]
 
 
 def codes_of(classes: tuple[int | str, ...], labels: NDArray[np.generic]) -> NDArray[np.int32]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Float64 = NDArray[np.float64]
+Float32 = NDArray[np.float32]
 
 #: Whole numbers up to here are exact in float32.
 MOST = 2.0**24
@@ -22,7 +23,8 @@ MOST = 2.0**24
 _WIDEST = 2.0**12
 #: Range of steps whose squares, and 2^24 times these, are far from the ends of float32.
 _STEPS = (1e-12, 1e12)
-_ROWS = 4096
+#: Rows, and numbers, that are held in float64 at a time.
+_ROWS, _NUMBERS = 4096, 4 << 20
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,39 @@ class Lattice:
             apart = 2.0 ** -math.ceil(math.log2(2 * blocks))
             longest = math.sqrt(2.0 * MOST * apart - 1.0) - self.reach
         return (longest, apart) if longest >= self.reach else (0.0, 0.0)
+
+
+def choose_centre(values: NDArray[Any]) -> Float32:
+    """Returns a (p,) float32 centre near the mean.
+
+    Where possible, every value's offset from it is exact in float32, and a whole number of steps (`lattice`).
+    """
+    width, step = values.shape[1], max(2, _NUMBERS // len(values))
+    groups = [slice(start, min(start + step, width)) for start in range(0, width, step)]
+    mean = np.concatenate([values[:, group].astype(np.float64).mean(axis=0) for group in groups])
+    spread = np.concatenate([values[:, group].astype(np.float64).std(axis=0) for group in groups])
+    on_lattice = centre_on(values, mean)
+    chosen = []
+    for group in groups:
+        whole = None if on_lattice is None else on_lattice[group]
+        chosen.append(_choose_columns(values[:, group].astype(np.float64), mean[group], spread[group], whole))
+    return np.concatenate(chosen)
+
+
+def _choose_columns(exact_values: Float64, mean: Float64, spread: Float64, on_lattice: Float64 | None) -> Float32:
+    grid = 2.0 ** np.floor(np.log2(np.where(spread > 0, spread, 1.0)))
+    tries = [mean, *(np.round(mean / (grid * fine)) * grid * fine for fine in (2.0**-10, 2.0**-4, 0.5))]
+    tries = tries if on_lattice is None else [on_lattice, *tries]
+    centre = mean.astype(np.float32)
+    settled = np.zeros(len(mean), dtype=bool)
+    for candidate in tries:
+        rounded = candidate.astype(np.float32)
+        offsets = exact_values - rounded
+        exact = (offsets.astype(np.float32) == offsets).all(axis=0) & ~settled
+        centre[exact] = rounded[exact]
+        settled |= exact
+    found: Float32 = centre
+    return found
 
 
 def centre_on(values: NDArray[Any], mean: Float64) -> Float64 | None:

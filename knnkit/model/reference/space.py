@@ -21,13 +21,13 @@ from device_agent.shared.protocol.constants import Metric
 from device_agent.shared.queries import narrow
 from knnkit.data.precision import find_origin
 from knnkit.errors import BuildError
-from knnkit.model.reference.lattice import centre_on
+from knnkit.model.reference.lattice import choose_centre
 
 Float64 = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 
-#: Rows, and numbers, that are held in float64 at a time.
-_ROWS, _NUMBERS = 4096, 4 << 20
+#: Rows that are held in float64 at a time.
+_ROWS = 4096
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 #: Unit roundoff u of float32: one operation is off by at most u of its result.
 EPSILON = 2.0**-24
@@ -40,6 +40,8 @@ _ZERO = 2.0**-22
 #: The same for training rows that another program has mapped in float32: a sum of p products is off by sqrt(p) times
 #: as much (Higham and Mary 2019), and 16 times covers a few hundred features.
 _ZERO_FLOAT32 = 16.0 * _ZERO
+#: The same for chords between points on the unit sphere: sines differ in their last bits from machine to machine.
+_ZERO_CHORD = 2.0**-36
 
 
 def relative_error(width: int) -> float:
@@ -127,6 +129,7 @@ class Space:
         zero: largest distance that counts as an exact match; 0 without steps.
         radius: RMS distance of the training rows from the centre.
         reach: greatest Euclidean distance of a training row from the centre.
+        p: power of the metric minkowski; None for the others.
     """
 
     metric: Metric
@@ -137,6 +140,12 @@ class Space:
     radius: float = 0.0
     reach: float = 0.0
     origin: Float64 | None = None
+    p: float | None = None
+
+    @property
+    def power(self) -> float:
+        """A measure, by which rows are ordered, is a distance in model space to this power."""
+        return self.p or (1.0 if self.metric in ("manhattan", "chebyshev", "jaccard") else 2.0)
 
     @property
     def tied(self) -> float:
@@ -185,7 +194,7 @@ class Space:
         return 1.0 if any(step.kind in ("normalize", "cosine") for step in self.steps) else self.reach
 
 
-def make_space(rows: NDArray[Any], steps: list[Step], metric: Metric) -> tuple[Space, Float32]:
+def make_space(rows: NDArray[Any], steps: list[Step], metric: Metric, p: float | None = None) -> tuple[Space, Float32]:
     """Returns the space of raw (n, d) training rows under `steps`, and the enrolled (n, p) float32 rows.
 
     Rows of float64 get an origin where float32 needs it, unless the first step changes with it (cosine, normalising).
@@ -196,15 +205,17 @@ def make_space(rows: NDArray[Any], steps: list[Step], metric: Metric) -> tuple[S
     maps, scale = _split_scale(steps, metric)
     origin = find_origin(rows) if may_shift(steps, metric) else None
     maps, rows = _shifted(maps, origin), narrow(rows, origin)
-    return _centre(metric, maps, scale, _through(maps, rows) if maps else rows, origin)
+    return _centre(metric, maps, scale, _through(maps, rows) if maps else rows, origin, p=p)
 
 
 def may_shift(steps: list[Step], metric: Metric) -> bool:
-    """Whether an origin may be subtracted from rows: not if the metric or first step uses their length."""
-    return steps[0].kind in ("affine", "linear") if steps else metric != "cosine"
+    """Whether an origin may be subtracted from rows: not if the metric or first step uses their length or zeros."""
+    return steps[0].kind in ("affine", "linear") if steps else metric not in ("cosine", "jaccard")
 
 
-def adopt_space(mapped: NDArray[Any], steps: list[Step], metric: Metric) -> tuple[Space, Float32]:
+def adopt_space(
+    mapped: NDArray[Any], steps: list[Step], metric: Metric, p: float | None = None
+) -> tuple[Space, Float32]:
     """As `make_space`, from (n, p) training rows that have passed the `steps`, as a scikit-learn Pipeline keeps them.
 
     The rows are float64, or float32 if it was fitted with such rows.
@@ -225,7 +236,7 @@ def adopt_space(mapped: NDArray[Any], steps: list[Step], metric: Metric) -> tupl
         # Distances do not change if the map is taken from the origin; its own centre can be 0, and far away (NCA).
         mapped = mapped - (origin - maps[0].b) @ maps[0].a
         maps = [replace(maps[0], b=origin)]
-    return _centre(metric, _shifted(maps, origin), scale, mapped if maps else narrow(mapped, origin), origin, zero)
+    return _centre(metric, _shifted(maps, origin), scale, mapped if maps else narrow(mapped, origin), origin, zero, p)
 
 
 def _undo(rows: Float64, steps: Iterable[Step]) -> Float64:
@@ -267,8 +278,12 @@ def _centre(
     values: NDArray[Any],
     origin: Float64 | None,
     zero: float = _ZERO,
+    p: float | None = None,
 ) -> tuple[Space, Float32]:
-    centre = _choose_centre(values)
+    if metric == "haversine":
+        _require_points(values + (0.0 if origin is None else origin), plain=not maps and scale is None)
+    # Jaccard distances ask which coordinates are 0.
+    centre = np.zeros(values.shape[1], np.float32) if metric == "jaccard" else choose_centre(values)
     factors = np.ones(len(centre)) if scale is None else np.broadcast_to(scale, centre.shape).astype(np.float64)
     with np.errstate(over="ignore"):
         enrolled = np.asarray(values - centre, dtype=np.float32)
@@ -280,8 +295,10 @@ def _centre(
             hint="scale: standard in deploy.yaml, or drop the row",
         )
     lengths = np.sqrt(squared)
-    if metric == "manhattan":
+    if metric in ("manhattan", "minkowski"):  # at least as long as by any p
         lengths = np.concatenate([np.abs(weighted).sum(axis=1) for weighted in _weighted(enrolled, factors)])
+    elif metric == "jaccard":
+        lengths = np.minimum(lengths, 1.0)
     space = Space(
         metric,
         tuple(maps),
@@ -290,9 +307,22 @@ def _centre(
         radius=float(np.sqrt(np.mean(lengths * lengths))),
         reach=float(np.sqrt(squared.max())),
         origin=origin,
+        p=p,
     )
     size = max(space.size, float(lengths.max()))
-    return replace(space, zero=zero * size if maps else 0.0), enrolled
+    exact = {"haversine": _ZERO_CHORD, "jaccard": 0.0}
+    return replace(space, zero=exact.get(metric, zero * size if maps else 0.0)), enrolled
+
+
+def _require_points(values: NDArray[Any], *, plain: bool) -> None:
+    """Checks that rows are latitudes and longitudes in radians, as they were measured."""
+    if values.shape[1] != 2 or not plain:
+        said = f"haversine takes a latitude and a longitude as they are, and not {values.shape[1]} mapped features"
+        said = said if not plain else f"haversine takes two features, latitude and longitude, and not {values.shape[1]}"
+        raise BuildError(said, hint="features: [latitude, longitude]; no scale, no linear transformers")
+    if np.abs(values[:, 0]).max() > math.pi / 2 + 1e-6 or np.abs(values[:, 1]).max() > 2 * math.pi + 1e-6:
+        said = "a latitude beyond 90 degrees, or a longitude beyond 360, if haversine reads them in radians"
+        raise BuildError(said, hint="latitude and longitude in radians: numpy.radians(rows), on the device, too")
 
 
 def _weighted(enrolled: Float32, factors: Float64) -> Iterator[Float64]:
@@ -312,36 +342,3 @@ def _fold(steps: list[Step]) -> list[Step]:
         else:
             folded.append(step)
     return folded
-
-
-def _choose_centre(values: NDArray[Any]) -> Float32:
-    """Returns a (p,) float32 centre near the mean.
-
-    Where possible, every value's offset from it is exact in float32, and a whole number of steps (`lattice`).
-    """
-    width, step = values.shape[1], max(2, _NUMBERS // len(values))
-    groups = [slice(start, min(start + step, width)) for start in range(0, width, step)]
-    mean = np.concatenate([values[:, group].astype(np.float64).mean(axis=0) for group in groups])
-    spread = np.concatenate([values[:, group].astype(np.float64).std(axis=0) for group in groups])
-    on_lattice = centre_on(values, mean)
-    chosen = []
-    for group in groups:
-        whole = None if on_lattice is None else on_lattice[group]
-        chosen.append(_choose_columns(values[:, group].astype(np.float64), mean[group], spread[group], whole))
-    return np.concatenate(chosen)
-
-
-def _choose_columns(exact_values: Float64, mean: Float64, spread: Float64, on_lattice: Float64 | None) -> Float32:
-    grid = 2.0 ** np.floor(np.log2(np.where(spread > 0, spread, 1.0)))
-    tries = [mean, *(np.round(mean / (grid * fine)) * grid * fine for fine in (2.0**-10, 2.0**-4, 0.5))]
-    tries = tries if on_lattice is None else [on_lattice, *tries]
-    centre = mean.astype(np.float32)
-    settled = np.zeros(len(mean), dtype=bool)
-    for candidate in tries:
-        rounded = candidate.astype(np.float32)
-        offsets = exact_values - rounded
-        exact = (offsets.astype(np.float32) == offsets).all(axis=0) & ~settled
-        centre[exact] = rounded[exact]
-        settled |= exact
-    found: Float32 = centre
-    return found

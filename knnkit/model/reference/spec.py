@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import get_args
 
-from device_agent.shared.protocol.constants import Metric, Scale, Weights, is_name
-from device_agent.shared.protocol.model_info import Enrol, Keep
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol.constants import GRAPH_METRICS, GRAPH_WEIGHTS, Metric, Scale, Weights, is_name
+from device_agent.shared.protocol.model_info import Enrol, InFloat64, Keep
 from knnkit.errors import BuildError
 
 #: Key of `reject` for the classes without a share of their own.
@@ -31,6 +35,12 @@ class KnnSpec:
         keep: which rows a device keeps for people to label; None: none.
         enrol: what may be taught on a device; None: nothing.
         ignore_extra: whether a device ignores columns that the model does not know.
+        p: power of the metric minkowski.
+        bandwidth: of the kernels, in the unit of distances.
+        radius: distance within which all training rows vote; None: the k nearest vote.
+        outlier_label: answer to a row without any vote; None: "unknown".
+        class_weight: "balanced", or label -> factor of its votes, with `default` for the others (else 1).
+        offset: of outlier factors, as in knn.json.
     """
 
     name: str
@@ -43,6 +53,12 @@ class KnnSpec:
     keep: Keep | None = None
     enrol: Enrol | None = None
     ignore_extra: bool = False
+    p: float | None = None
+    bandwidth: float | None = None
+    radius: float | None = None
+    outlier_label: int | str | None = None
+    class_weight: str | Mapping[str, float] | None = None
+    offset: float | None = None
 
     def __post_init__(self) -> None:
         if not is_name(self.name):
@@ -63,6 +79,21 @@ class KnnSpec:
             raise BuildError(f"label_sets: {wrong[0]} is not a coverage above 0 and below 1", hint="label_sets: 0.95")
         if self.reject is not None and DEFAULT not in self.shares:
             raise BuildError("reject has no share for the other classes", hint="reject: {fault: 0.999, default: 0.99}")
+        _require_numbers(self)
+        _require_whole_ways(self)
+
+    def in_float64(self, classes: tuple[int | str, ...], codes: NDArray[np.int32]) -> InFloat64 | None:
+        """Returns what the graph does not compute; None if it computes everything.
+
+        Args:
+            classes: the labels.
+            codes: (n_train,) class of each training row.
+        """
+        if is_plain(self):
+            return None
+        outlier = None if self.outlier_label is None else classes.index(self.outlier_label)
+        factors = None if self.class_weight is None else _factors(self.class_weight, classes, codes)
+        return InFloat64(self.p, self.bandwidth, self.radius, outlier, factors, self.offset)
 
     @property
     def shares(self) -> Mapping[str, float]:
@@ -72,16 +103,94 @@ class KnnSpec:
         return self.reject if isinstance(self.reject, Mapping) else {DEFAULT: self.reject}
 
 
+def is_plain(spec: KnnSpec) -> bool:
+    """Whether the graph computes the metric and the votes."""
+    graph = spec.metric in GRAPH_METRICS and spec.weights in GRAPH_WEIGHTS
+    return graph and spec.radius is None and spec.class_weight is None and spec.offset is None
+
+
+def require_plain(spec: KnnSpec, what: str) -> None:
+    """Raises BuildError if the graph does not compute the metric and the votes, which `what` needs."""
+    if not is_plain(spec):
+        said = f"{what} does not know metric {spec.metric} with weights {spec.weights}"
+        more = [key for key in ("radius", "class_weight") if getattr(spec, key) is not None]
+        said += f" and {' and '.join(more)}" if more else ""
+        plain = f"metric: {', '.join(GRAPH_METRICS)}, and weights: {', '.join(GRAPH_WEIGHTS)}"
+        hint = f"leave {' and '.join(more)} out" if more else plain
+        raise BuildError(said, hint=hint)
+
+
 def own_shares(spec: KnnSpec, classes: tuple[int | str, ...]) -> dict[int, float]:
     """Returns class index -> share of `reject`, of the classes with a share of their own.
 
     Raises:
         BuildError: no training row has one of the labels.
     """
+    return _by_class("reject has a share", spec.shares, classes)
+
+
+def _by_class(what: str, given: Mapping[str, float], classes: tuple[int | str, ...]) -> dict[int, float]:
     codes = {str(label): code for code, label in enumerate(classes)}
-    own = {label: share for label, share in spec.shares.items() if label != DEFAULT}
+    own = {str(label): value for label, value in given.items() if label != DEFAULT}
     if strange := sorted(own.keys() - codes):
         close = difflib.get_close_matches(strange[0], [*codes, DEFAULT], n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"the labels are {', '.join([*codes][:10])}"
-        raise BuildError(f"reject has a share for {strange[0]!r}, and no training row has that label", hint=hint)
-    return {codes[label]: share for label, share in own.items()}
+        raise BuildError(f"{what} for {strange[0]!r}, and no training row has that label", hint=hint)
+    return {codes[label]: value for label, value in own.items()}
+
+
+def _factors(
+    asked: str | Mapping[str, float], classes: tuple[int | str, ...], codes: NDArray[np.int32]
+) -> tuple[float, ...]:
+    """Returns the factor of each class's votes; "balanced" is n / (classes x rows of the class)."""
+    if isinstance(asked, str):
+        counts = np.bincount(codes, minlength=len(classes))
+        return tuple((len(codes) / (np.count_nonzero(counts) * np.maximum(counts, 1))).tolist())
+    own = _by_class("class_weight has a factor", asked, classes)
+    return tuple(float(own.get(code, asked.get(DEFAULT, 1.0))) for code in range(len(classes)))
+
+
+#: Above this power, float64 loses distances between rows that float32 holds; chebyshev is the limit.
+MOST_P = 16.0
+
+
+def _require_numbers(spec: KnnSpec) -> None:
+    """Checks p, bandwidth and radius: each where it has a meaning, and a number that has one."""
+    kernel = spec.weights not in GRAPH_WEIGHTS
+    for name, value, wanted, where, example in (
+        ("p", spec.p, spec.metric == "minkowski", "metric: minkowski", "p: 3"),
+        ("bandwidth", spec.bandwidth, kernel, f"weights: {spec.weights if kernel else 'gaussian'}", "bandwidth: 0.5"),
+    ):
+        if wanted and value is None:
+            raise BuildError(f"{where} needs {name}", hint=example)
+        if not wanted and value is not None:
+            raise BuildError(f"{name} is for {where}", hint=f"leave {name} out, or {where}")
+    if spec.p is not None and not 1.0 <= spec.p <= MOST_P:
+        hint = "metric: chebyshev, the limit of high p" if spec.p > 1.0 else "p: 1 or more"
+        raise BuildError(f"p is {spec.p:g}; it is a power from 1 to {MOST_P:g}", hint=hint)
+    for name, value in (("bandwidth", spec.bandwidth), ("radius", spec.radius)):
+        if value is not None and not 0.0 < value < math.inf:
+            raise BuildError(f"{name} is {value:g}; it is a distance above 0", hint=f"{name}: 0.5")
+    factors = spec.class_weight
+    if isinstance(factors, str) and factors != "balanced":
+        raise BuildError(f"class_weight is {factors!r}", hint="class_weight: balanced, or {fault: 5}")
+    for label, value in factors.items() if isinstance(factors, Mapping) else ():
+        if not 0.0 < value < math.inf:
+            raise BuildError(f"class_weight of {label!r} is {value:g}; it is a factor above 0", hint="{fault: 5}")
+    if spec.outlier_label is not None and spec.radius is None:
+        raise BuildError("outlier_label is for a model with a radius", hint="radius: 0.5, or leave outlier_label out")
+
+
+def _require_whole_ways(spec: KnnSpec) -> None:
+    """Refuses what a model in float64 does not support."""
+    if spec.metric in ("haversine", "jaccard") and spec.scale != "none":
+        raise BuildError(f"scale: {spec.scale} changes what {spec.metric} compares", hint="scale: none")
+    given = {"reject": spec.reject, "label_sets": spec.label_sets or None, "enrol": spec.enrol, "keep": spec.keep}
+    taken = [key for key, value in given.items() if value is not None]
+    if spec.radius is not None and taken:
+        raise BuildError(f"{taken[0]} counts on k neighbours, and radius does not", hint=f"leave {taken[0]} out")
+    if spec.enrol is not None and not is_plain(spec):
+        raise BuildError(
+            f"enrol: a device cannot be taught rows of a model with {spec.metric} and weights {spec.weights}",
+            hint=f"leave enrol out, or metric: {', '.join(GRAPH_METRICS)} and weights: {', '.join(GRAPH_WEIGHTS)}",
+        )

@@ -143,10 +143,7 @@ def _describe(tree: Any, info: model_info.KnnInfo, model: KnnModule) -> bytes:
     imported = info.scale == "none" and (maps or not np.all(model.space.scale == 1.0))
     scale = "the maps of a Pipeline folded in" if imported else f"scale {info.scale}"
     kind = "regression" if info.targets and not info.targets.classes else "classifier"
-    summary = (
-        f"k-nearest-neighbours {kind}: k = {info.k}, {info.metric}, weights {info.weights}, {scale}, "
-        f"{info.n_train} training rows"
-    )
+    summary = f"k-nearest-neighbours {kind}: {info.how}, {scale}, {info.n_train} training rows"
     root = _table(
         build,
         8,

@@ -12,6 +12,7 @@ from typing import Any
 
 from device_agent.shared.protocol import versions
 from knnkit.errors import BuildError
+from knnkit.model.tflite.flatbuffer import unpack
 
 #: Operation -> first runtime with its version 1, 2, ...; the operations of our graphs, and what converters substitute.
 FIRST_RUNTIME: dict[str, tuple[str, ...]] = {
@@ -64,6 +65,8 @@ FIRST_RUNTIME: dict[str, tuple[str, ...]] = {
     "TOPK_V2": ("1.7.0", "1.14.0"),
     "TRANSPOSE": ("1.6.0", "1.14.0", "1.15.0", "2.3.0", "2.4.0"),
 }
+#: First runtime after the one whose versions the table has.
+_AFTER_TABLE = "2.15.0"
 #: TensorFlow 2.22, the first for Python 3.14, converts to newer versions of operations.
 _OLDER_CONVERTER = "pip install 'tensorflow==2.21.*' with Python 3.13 or earlier: it converts to older operations"
 
@@ -94,6 +97,32 @@ def minimum_runtime(tree: Any, oldest: str) -> str:
             hint=_OLDER_CONVERTER,
         )
     return _highest(first.values())
+
+
+def with_stages(version: str, stages: Iterable[bytes]) -> str:
+    """Returns the lowest TFLite runtime that has every operation of a model (`version`) and of its stages.
+
+    A stage may have any operation. What the table does not know, its converter has written into the file, or no older
+    runtime knows it.
+    """
+    found = [version]
+    for data in stages:
+        tree = unpack(data)
+        found += [_converters_word(tree) or version]
+        for name, number in _operations(tree):
+            known = FIRST_RUNTIME.get(name, ())
+            if known and number:
+                found.append(known[number - 1] if number <= len(known) else _AFTER_TABLE)
+    return _highest(found)
+
+
+def _converters_word(tree: Any) -> str:
+    """Returns the runtime that a file says it needs; empty if it says nothing sensible."""
+    for entry in tree.metadata or ():
+        if entry.name == b"min_runtime_version" and tree.buffers[entry.buffer].data is not None:
+            said = bytes(tree.buffers[entry.buffer].data).rstrip(b"\0").decode("ascii", "replace")
+            return said if versions.parse(said) else ""
+    return ""
 
 
 def _operations(tree: Any) -> list[tuple[str, int]]:

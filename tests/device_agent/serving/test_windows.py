@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +49,15 @@ def answers(release: Path, lines: Sequence[Line], how: tuple[int, int, float] = 
         return signals.answers(marks, [str(label) for label in model.predict(rows)] if marks else [])
 
 
+def feed(stream: Stream, text: bytes, count: int) -> list[str]:
+    """Sends a text in pieces; returns the `count` lines that it makes."""
+    writer = threading.Thread(target=lambda: [stream.send(piece) for piece in signals.pieces(text, 2)])
+    writer.start()
+    got = [stream.line() for _ in range(count)]
+    writer.join(WAIT)
+    return got
+
+
 def test_the_window_is_in_the_model(releases: Releases) -> None:
     info = read_info(releases["motion"] / constants.MODEL_FILE)
     assert info.window is not None
@@ -61,11 +72,7 @@ def test_a_stream_and_a_recording_get_the_host_s_labels(device: Device, releases
     expected = answers(releases["motion"], lines)
     assert len({line.rpartition(",")[2] for line in expected}) == 3
     with Stream(device) as stream:
-        pieces = signals.pieces(text_of(lines), 2)
-        writer = threading.Thread(target=lambda: [stream.send(piece) for piece in pieces])
-        writer.start()
-        got = [stream.line() for _ in range(len(expected) + 1)]
-        writer.join(WAIT)
+        got = feed(stream, text_of(lines), len(expected) + 1)
         _, err = stream.finish(constants.EXIT_USAGE)
     assert got == ["first_line,last_line,first_time,last_time,label", *expected]
     assert "where lines are bad or missing" in err
@@ -116,6 +123,44 @@ def test_a_restart_begins_with_an_empty_window(device: Device, releases: Release
         with Stream(device) as stream:
             stream.send(text_of(numbered))
             assert stream.finish()[0].splitlines()[1:] == answers(releases["motion"], numbered)
+
+
+def test_a_long_stream_with_gaps_a_restart_and_two_activations(releases: Releases, tmp_path: Path) -> None:
+    """`KNNKIT_SAMPLES=100000 pytest tests/device_agent/serving/test_windows.py -k long` sends more."""
+    count = int(os.environ.get("KNNKIT_SAMPLES", "6000"))
+    own, lines = Device(tmp_path / "root", releases), signals.stream(9, 6, count // 6)
+    own.install(releases["motion"])
+    first, rest = (
+        lines[: count // 3],
+        [replace(line, number=place + 2) for place, line in enumerate(lines[count // 3 :])],
+    )
+    expected = answers(releases["motion"], first)
+    with Stream(own) as stream:
+        assert feed(stream, text_of(first), len(expected) + 1)[1:] == expected
+        stream.process.kill()
+    _, marks = signals.windows(rest, *SAME)
+    ends = [marks[len(marks) * part // 3][1] - 1 for part in (1, 2)]  # lines of `rest` up to the end of a window
+    parts = [rest[start:stop] for start, stop in zip((0, *ends), (*ends, None))]
+    before = len(signals.windows(parts[0], *SAME)[1])
+    later = len(signals.windows([*parts[0], *parts[1]], *SAME)[1])
+    expected = [
+        *answers(releases["motion"], rest)[:before],
+        *answers(releases["motion-next"], rest)[before:later],
+        *answers(releases["motion-long"], parts[2], LONG),
+    ]
+    got = []
+    with Stream(own) as stream:
+        for part, name, size in zip(parts, ("motion-next", "motion-long", ""), (before + 1, later - before, None)):
+            text = text_of(part) if not got else text_of(part).partition(b"\n")[2]
+            got += feed(stream, text, len(expected) + 1 - len(got) if size is None else size)
+            if name:
+                own.install(releases[name])
+        rest_of_answers, said = stream.finish(constants.EXIT_USAGE)
+    assert (got[1:], rest_of_answers) == (expected, "")
+    print(f"{len(lines):,} samples, {len(expected):,} windows after the restart; {said.splitlines()[-1]}")
+    assert "gaps break windows" in said
+    counted = own.ask("status")["cells"]
+    assert counted["gaps"]["lines"] + counted["gaps"]["times"] > 0
 
 
 def test_too_few_samples_are_no_rows(device: Device) -> None:

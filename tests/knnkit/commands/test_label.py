@@ -19,7 +19,7 @@ from support.releases import Releases
 from device_agent.shared.protocol import constants
 from knnkit import cli
 from knnkit.commands._label_server import LabelServer
-from knnkit.data.collected import Columns, FieldRow, merge, read
+from knnkit.data.collected import Columns, FieldRow, change_label, merge, read
 from knnkit.model.stored import read_model
 from knnkit.training.labelling import Labelling
 
@@ -87,6 +87,22 @@ def test_each_label_is_on_the_disk_when_the_page_answers(file: Path, releases: R
             ask(server, {"id": name, "label": label})
         assert "Every row has a label" in ask(server)[1]
     assert labels(file) == {"r0": "k1", "r1": "k2", "r2": "k0", "r3": "k0", "r4": "k2"}
+
+
+def test_two_windows_and_two_people_overwrite_nothing(file: Path, releases: Releases) -> None:
+    with served(file, releases) as one, served(file, releases) as other:
+        ask(one, {"id": "r0", "label": "k1"})
+        for server in (one, other):  # a second window of the same page, and another person's page
+            ask(server, {"id": "r0", "label": "k2"})
+            assert "row r0 has the label &#x27;k1&#x27; since" in ask(server)[1].replace("&#39;", "&#x27;")
+        ask(other, {"id": "r1", "label": "k0"})
+        ask(one, {"id": "r3", "label": "k2"})  # a window that was open while another row came first
+        ask(one, {"id": "r1", "label": "k0"})  # the same label twice
+        assert change_label(file, "r3", "k2", "k0") == "k0"
+        for _ in range(2):
+            ask(one, {"do": "undo"})
+        assert "since" in ask(one)[1]
+    assert labels(file) == {"r0": "k1", "r1": None, "r2": None, "r3": "k0", "r4": None}
 
 
 def test_the_page_escapes_what_devices_said_and_shows_neighbours(file: Path, releases: Releases) -> None:

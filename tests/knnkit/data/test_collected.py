@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from knnkit.data.collected import Columns, FieldRow, add_label, merge, read
+from knnkit.data.collected import Columns, FieldRow, change_label, merge, read
 from knnkit.errors import DataError, UsageError
 
 PLANTS = Columns("plants", ("id", "label", "_id", "soil"), ("soil",))
@@ -22,6 +22,11 @@ def row(name: str, draw: random.Random) -> FieldRow:
     return FieldRow(name, "board-1", draw.randrange(2**40), "random", None, *answers, "d" * 64, cells)
 
 
+def give(path: Path, name: str, label: str | None) -> None:
+    before = next(each.label for each in read(path).rows if each.id == name)
+    assert change_label(path, name, before, label) == label
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_the_file_holds_what_a_dictionary_would(seed: int, tmp_path: Path) -> None:
     draw, path = random.Random(seed), tmp_path / "plants.parquet"
@@ -30,7 +35,7 @@ def test_the_file_holds_what_a_dictionary_would(seed: int, tmp_path: Path) -> No
     for _ in range(60):
         if wanted and draw.random() < 0.6:
             name, label = draw.choice(sorted(wanted)), draw.choice(["k1", "n\u00e9w", "5", None])
-            add_label(path, name, label)
+            give(path, name, label)
             wanted[name] = replace(wanted[name], label=label)
         else:
             rows = [row(f"{draw.randrange(30)}", draw) for _ in range(draw.randrange(4))]
@@ -45,15 +50,15 @@ def test_the_file_holds_what_a_dictionary_would(seed: int, tmp_path: Path) -> No
 def test_a_crash_while_a_label_is_written_loses_that_label_alone(tmp_path: Path) -> None:
     path, draw = tmp_path / "plants.parquet", random.Random(1)
     merge(path, PLANTS, [row("a", draw), row("b", draw)])
-    add_label(path, "a", "k1")
+    give(path, "a", "k1")
     journal = next(tmp_path.glob("*.jsonl"))
     first = journal.read_bytes()
-    add_label(path, "b", "k2")
+    give(path, "b", "k2")
     whole = journal.read_bytes()
     for cut in range(len(first), len(whole)):
         journal.write_bytes(whole[:cut])
         assert [each.label for each in read(path).rows] in (["k1", None], ["k1", "k2"])
-        add_label(path, "b", "k3")
+        give(path, "b", "k3")
         assert [each.label for each in read(path).rows] == ["k1", "k3"]
 
 
@@ -69,7 +74,7 @@ def test_what_is_written_is_private_and_on_the_disk_before_it_has_a_name(
 
     monkeypatch.setattr(os, "fsync", note)
     merge(path, PLANTS, [row("a", random.Random(4))])
-    add_label(path, "a", "k1")
+    give(path, "a", "k1")
     assert synced == ["600", "folder", "600", "folder"]
 
 

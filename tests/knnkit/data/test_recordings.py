@@ -127,6 +127,7 @@ WRONG = {
     "data: {file: a.csv}, input: {window: {columns: [x], rows: 4, recording: x}}": "cannot name recordings",
     "data: {file: a.csv}, input: {windows: {columns: [x], rows: 4}}": "did you mean 'window'",
     "data: {file: a.csv}, reduce: edited, input: {window: {columns: [x], rows: 4}}": "`reduce` does not know",
+    "data: {file: a.csv}, keep: {random: 5}, input: {window: {columns: [x], rows: 4}}": "leave `keep` out",
     "data: {sklearn: iris}, input: {window: {columns: [x], rows: 4}}": "cuts recordings, which are files",
     "data: {file: a.csv, missing: median}, input: {window: {columns: [x], rows: 4}}": "leave missing out",
     "data: {file: a.csv}, split: stratified, input: {window: {columns: [x], rows: 4}}": "stay together",

@@ -144,7 +144,7 @@ def test_labels_that_would_change_are_refused(labels: Any) -> None:
         ({"k": 0}, BuildError, "k is 0", ""),
         ({"k": 2.5}, BuildError, "k is 2.5; a whole number", ""),
         ({"k": "3"}, BuildError, "k is '3'; a whole number", ""),
-        ({"metric": "chebyshev"}, BuildError, "not one of euclidean", ""),
+        ({"metric": "canberra"}, BuildError, "not one of euclidean", ""),
         ({"weights": np.exp}, BuildError, "not one of uniform, distance", ""),
         ({"scale": True}, BuildError, "not one of none", ""),
         ({"name": "a b"}, BuildError, "model name", ""),

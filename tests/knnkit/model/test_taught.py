@@ -9,11 +9,15 @@ import pytest
 from support.device_process import DeviceProcess
 from support.wild import problem
 
+from device_agent.shared import regression
 from device_agent.shared.protocol.constants import RUNTIMES
 from device_agent.shared.protocol.model_info import Reject
+from knnkit.data.dataset import dataset
+from knnkit.data.targets import with_targets
 from knnkit.errors import BuildError
-from knnkit.model.build import BuiltModel
+from knnkit.model.build import BuiltModel, build_model
 from knnkit.model.reference.classifier import Reference
+from knnkit.model.reference.spec import KnnSpec
 
 FLOAT32 = np.finfo(np.float32)
 
@@ -57,6 +61,35 @@ def test_merged_answers_are_those_of_one_model_over_both_sets(seed: int, device:
             taught = (rows, [classes[code] for code in codes])
             found = device.classify(path, asked.queries, one_by_one=one_by_one, taught=taught, runtime=runtime)
             check(expected, found, asked.queries, f"seed {seed} ({asked}) {runtime} one by one: {one_by_one}")
+
+
+@pytest.mark.filterwarnings("ignore")  # scikit-learn's, about the data
+@pytest.mark.parametrize("seed", range(210, 214))
+def test_merged_values_are_those_of_one_regressor_over_both_sets(
+    seed: int, device: DeviceProcess, tmp_path: Path
+) -> None:
+    asked, rng = problem(seed), np.random.default_rng(seed)
+    spec = KnnSpec("wild", asked.k, asked.metric, asked.weights, asked.scale, asked.reject)
+    targets = rng.normal(size=(len(asked.rows), 2)) * [1.0, 1e6]
+    try:
+        model = build_model(spec, with_targets(dataset(asked.rows, asked.labels), targets))
+    except BuildError:
+        pytest.skip("no such model")
+    path = tmp_path / "model.tflite"
+    path.write_bytes(model.data)
+    rows = taught_rows(rng, asked.rows, asked.queries)
+    with np.errstate(all="ignore"):
+        rows = rows[np.isfinite(model.reference.space.enter(rows).astype(np.float32)).all(axis=1)]
+    values = rng.normal(size=(len(rows), 2)) * [1.0, 1e6]
+    expected = reference_over_both(model, rows, np.zeros(len(rows), int), 1)
+    expected.targets = np.concatenate([targets, values])
+    with np.errstate(over="ignore"):
+        right = expected.values(expected.answer(asked.queries))
+    taught = (rows, list(map(tuple, values.tolist())))
+    for one_by_one in (False, True):
+        found = device.classify(path, asked.queries, one_by_one=one_by_one, taught=taught)
+        check(expected, found, asked.queries, f"seed {seed} ({asked}) one by one: {one_by_one}")
+        assert not regression.differ(found.predicted, right, model.info.targets.spread).any()
 
 
 def taught_rows(rng: np.random.Generator, rows: np.ndarray, queries: np.ndarray) -> np.ndarray:

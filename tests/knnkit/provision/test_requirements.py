@@ -11,10 +11,10 @@ import pytest
 
 import knnkit.provision
 from knnkit.errors import DeviceFailed, MissingDependency
+from knnkit.provision import environment, wheel_cache
 from knnkit.provision import remote_python as board_module
-from knnkit.provision import wheel_cache
 from knnkit.provision.agent_wheel import agent_wheel
-from knnkit.provision.requirements import LITERT, TFLITE, Board, Recipe, check_python, recipe_for
+from knnkit.provision.requirements import LITERT, PILLOW, TFLITE, Board, Recipe, check_python, recipe_for
 
 
 def a_board(**said: Any) -> Board:
@@ -62,6 +62,18 @@ def test_a_32_bit_board_uses_the_distribution_s_numpy_and_cryptography() -> None
     recipe = recipe_for("board", a_board(**ARMV7))
     assert recipe.pins == (TFLITE,)
     assert recipe.system_site
+
+
+@pytest.mark.parametrize("had", [False, True])
+@pytest.mark.parametrize("asked", [False, True])
+def test_pillow_comes_with_a_model_of_pictures_and_stays(asked: bool, had: bool) -> None:
+    found = environment.decide("board", a_board(pictures=had), "auto", {}, pictures=asked)
+    assert (PILLOW in found.recipe.pins) is (asked or had)
+    plain = environment.decide("board", a_board(), "auto", {})
+    assert (found.digest == plain.digest) is not (asked or had)
+    assert found.recipe.room >= plain.recipe.room
+    small = environment.decide("board", a_board(**ARMV7), "auto", {}, pictures=asked)
+    assert small.recipe.pins == (TFLITE,)  # with the distribution's packages, and no wheel of Pillow
 
 
 @pytest.mark.parametrize(

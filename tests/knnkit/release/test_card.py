@@ -22,7 +22,7 @@ from device_agent.shared.release import model_file
 from knnkit import cli
 from knnkit.model.tflite import associated_files
 from knnkit.provision import pinned_hashes
-from knnkit.provision.requirements import WHEELS
+from knnkit.provision.requirements import on_boards
 from knnkit.release import keys
 from knnkit.render import html, page
 
@@ -118,8 +118,7 @@ def test_the_bill_of_materials_is_cyclonedx_and_complete(folder: Path) -> None:
     parts = {(each["name"], each["version"], each["properties"][0]["value"]): each for each in told["components"]}
     for name in ("numpy", "scikit-learn", "tensorflow", "cryptography", "flatbuffers"):
         assert (name, metadata.version(name), "host build") in parts
-    boards = {wheel for one in WHEELS.values() for two in one.values() for three in two.values() for wheel in three}
-    for pinned in boards:
+    for pinned in on_boards():
         assert (*pinned.split("=="), "board") in parts
     sums = {
         entry["name"].removeprefix("knnkit:sha256:"): entry["value"]

@@ -16,7 +16,8 @@ from sklearn.preprocessing import StandardScaler
 from support.device_process import DeviceProcess
 
 import knnkit
-from device_agent.shared.protocol.constants import SCHEMA_OF_LABEL_COLUMNS
+from device_agent.shared.golden.error_gates import scores_of
+from device_agent.shared.protocol.constants import SCHEMA_OF_FLOAT64
 from device_agent.shared.protocol.model_info import Gates
 from knnkit.config import parse
 from knnkit.errors import BuildError, ConfigError, DataError
@@ -97,15 +98,15 @@ def test_a_file_has_several_label_columns(extra: str, tmp_path: Path) -> None:
     made = material(tmp_path, f"{data}, test: {{file: test.csv}}").build(Gates(column_accuracy={"default": 0.5}))
     targets, own = made.model.info.targets, LABELS[:9, ::-1].tolist()
     assert targets is not None
-    assert made.model.info.schema == SCHEMA_OF_LABEL_COLUMNS
+    assert made.model.info.schema == SCHEMA_OF_FLOAT64
     assert targets.classes == (("sick", "well"), ("ash", "fir", "oak", "\u00e9rable"))
     assert [(each.how, each.rows, len(each.support)) for each in targets.evaluations] == [
         ("file", 9, 2),
         ("file", 9, 4),
     ]
     right = (knnkit.TfKNN(ROWS, 5, labels=LABELS[:, ::-1]).predict(ROWS[:9]) == own).sum(axis=0)
-    assert [(each.column, each.right) for each in targets.scores] == [("health", right[0]), ("tree", right[1])]
-    assert made.verdict.columns == targets.scores
+    assert [(each.column, each.right) for each in scores_of(targets)] == [("health", right[0]), ("tree", right[1])]
+    assert made.verdict.columns == scores_of(targets)
     with pytest.raises(BuildError, match=r"accuracy of 'health': .* is below the gate of 1"):
         material(tmp_path, f"{data}, test: 0.5").build(Gates(column_accuracy={"health": 1.0}))
 
@@ -114,8 +115,9 @@ def test_a_file_of_an_estimator_s_test_rows_names_its_columns(tmp_path: Path) ->
     skops.io.dump(KNN(3).fit(ROWS, LABELS), tmp_path / "trees.skops")
     write(tmp_path / "test.csv", ROWS[:40], LABELS[:40])
     found = material(tmp_path, "data: {skops: trees.skops}, test: {file: test.csv, label: [tree, health]}")
-    assert found.label_columns == ("tree", "health")
     assert found.held_out is not None
+    assert found.imported is not None
+    assert found.imported.enrolment.target_names == ("tree", "health")
     assert found.held_out.target_classes == (("ash", "fir", "oak", "\u00e9rable"), ("sick", "well"))
     with pytest.raises(DataError, match="answers 2 label columns, and `label` names 1"):
         material(tmp_path, "data: {skops: trees.skops}, test: {file: test.csv, label: tree}")

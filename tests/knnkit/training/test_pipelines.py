@@ -33,7 +33,6 @@ from sklearn.preprocessing import (
 
 import knnkit
 from device_agent.shared.features.parsers import TableCsvParser, TableJsonParser
-from device_agent.shared.queries import row_type
 from knnkit.errors import BuildError, DataError
 from knnkit.release import keys
 from knnkit.training.fitted import Fitted
@@ -119,13 +118,12 @@ def features(fitted: Fitted, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     """Returns what a device makes of raw rows: from JSON lines, from CSV, and the lines that it refuses."""
     table = fitted.table
     assert table is not None
-    dtype = row_type(fitted.enrolment.space.origin)
     plain = [[None if cell is None or cell != cell else cell for cell in row] for row in rows.tolist()]
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in plain)
-    by_json = TableJsonParser(table, dtype).parse(lines.encode())
+    by_json = TableJsonParser(table, np.float64).parse(lines.encode())
     header = ",".join(column.name for column in table.columns) + "\n"
     text = header + "".join(",".join("" if cell is None else str(cell) for cell in row) + "\n" for row in plain)
-    by_csv = TableCsvParser(table, dtype).parse(text.encode())
+    by_csv = TableCsvParser(table, np.float64).parse(text.encode())
     assert by_json.errors.keys() == by_csv.errors.keys()
     return by_json.rows, by_csv.rows, by_json.errors
 

@@ -52,7 +52,7 @@ def field_rows(count: int, label: str | None = "new", start: int = 0) -> tuple[F
 
 
 def plan(file: Path, rows: tuple[FieldRow, ...], names: tuple[str, ...] = ("device", "a")) -> promote.Promotion:
-    build = load.load(file).builds()[0]
+    build = promote.without_lost_rows(load.load(file).builds()[0], file.parent)
     collection = Collection(file.with_name("m.parquet"), Columns("m", names), rows)
     return promote.plan(build, source.load(build), collection, file.parent)
 
@@ -78,7 +78,9 @@ def test_promoted_rows_are_loaded_with_the_others_and_nothing_else_changes(kind:
     every = {tuple(row) for row in rows[1].tolist()}
     assert {(n + 0.125, float(n % 4)) for n in range(5)} <= every
     ids = {*(after.training.ids if after.training.ids is not None else ())}
-    assert ids & {f"id{n}" for n in range(5)}, "a device can see that its row is in the model"
+    assert ids >= {f"id{n}" for n in range(5)}, "promoted rows are never held out: every device knows them"
+    assert before.held_out is not None
+    assert np.array_equal(after.held_out.rows, before.held_out.rows), "the evaluation rows stay the same"  # type: ignore[union-attr]
     again = plan(file, (*field_rows(5), *field_rows(1, "other", 4), *field_rows(3, "x", 5)))
     assert (len(again.rows), again.there, again.differing) == (3, 6, ("id4",))
     assert again.content.startswith(first.content), "lines that are there stay"
@@ -113,9 +115,42 @@ def test_wrong_columns_labels_and_sources_are_refused_by_name(tmp_path: Path) ->
         promote.plan(raw, source.load(build), Collection(file, Columns("m", ("a",)), ()), tmp_path)
     promoted = plan(file, field_rows(1, "1"))
     promote.write(promoted)
-    promoted.path.write_bytes(promoted.content.rstrip(b"\n"))
-    with pytest.raises(DataError, match="last line is not complete"):
-        plan(file, field_rows(2, "1"))
+    content = promoted.content
+    for said, wrong in {
+        "does not end with a newline": content.rstrip(b"\n"),
+        "row 3 has 2 cells, and the header 8": content + b"1,2\n",
+        "it lacks 'a', it lacks 'device'": content.replace(b",", b";"),
+        "it has 'note'": content.replace(b"\n", b",note\n"),
+        "not a CSV file": content + b'"\xff',
+    }.items():
+        promoted.path.write_bytes(wrong)
+        with pytest.raises(DataError, match=said) as found:
+            plan(file, field_rows(2, "1"))
+        assert f"or move {promoted.path} away" in found.value.hint
+
+
+def test_a_file_that_a_person_changed_is_continued(tmp_path: Path) -> None:
+    """An editor writes a mark and other line ends, columns get another order, rows move into another file."""
+    file = project(tmp_path, DATA["with ids"])
+    first = plan(file, field_rows(2))
+    promote.write(first)
+    command._list(file, load.load(file).builds()[0], first)
+    table = csv.reader(first.content.decode().splitlines())
+    with first.path.open("w", encoding="utf-8-sig", newline="") as out:
+        csv.writer(out).writerows(line[::-1] for line in table)
+    second = plan(file, field_rows(4))
+    assert (len(second.rows), second.there, second.differing) == (2, 2, ())
+    with pytest.raises(DataError, match="changed by somebody else") as found:
+        promote.write(first)
+    assert found.value.hint == "type the same command again"
+    promote.write(second)
+    assert len(source.load(load.load(file).builds()[0]).training.ids) > 4  # type: ignore[arg-type]
+    for content in (None, b"", b"\n", second.content.splitlines()[0]):
+        second.path.unlink() if content is None else second.path.write_bytes(content)
+        assert len(plan(file, field_rows(4)).rows) == 4, "a file that is gone is written again"
+    with (tmp_path / "train.csv").open("a") as out:
+        out.write("t,id0,1.0,2,p,new\n")
+    assert [row.id for row in plan(file, field_rows(2)).rows] == ["id1"], "a person moved the other into their own file"
 
 
 def test_a_file_name_of_any_kind_is_listed(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
+import json
 from typing import cast
 
 import numpy as np
@@ -50,20 +52,31 @@ def test_windows_do_not_depend_on_how_samples_arrive(seed: int) -> None:
     assert gaps.times == sum(not missing and not 0.0 <= step <= 1.0 for missing, step in jumps)
 
 
+def iso(seconds: float, zone: str) -> str:
+    """Returns a time near a change of the year, some seconds after its beginning; `zone` is where clocks show it."""
+    east = -5.5 if zone == "-05:30" else 0.0
+    moment = datetime.datetime(2027, 12, 31, 23, 59, 50) + datetime.timedelta(hours=east, seconds=seconds)
+    return moment.isoformat() + zone
+
+
 WINDOW = Window(("ax", "ay", "az"), 8, 3, "t", 0.1, "walk")
 
 
 @pytest.mark.parametrize("format", ["csv", "jsonl"])
-@pytest.mark.parametrize("seed", range(4))
-def test_parsed_windows_and_their_marks(format: str, seed: int) -> None:
+@pytest.mark.parametrize(("seed", "zone"), [*((seed, None) for seed in range(4)), (4, ""), (5, "Z"), (6, "-05:30")])
+def test_parsed_windows_and_their_marks(format: str, seed: int, zone: str | None) -> None:
+    """With a zone, times are text."""
     lines = signals.stream(seed, 3, 60, faults=0.05)
     expected, marks = signals.windows(lines, 8, 3, 0.1)
+    if zone is not None:
+        marks = [(*mark[:2], *(iso(time, "Z" if zone else "") for time in mark[2:])) for mark in marks]
     parser = WindowParser(WINDOW, format, keep=["t"])
     texts = [signals.HEADER] * (format == "csv")
     for line in lines:
-        values = dict(zip(signals.HEADER.split(","), (line.time, *(line.sample or ()))))
-        json = "{" + ", ".join(f'"{name}": {value}' for name, value in values.items()) + "}"
-        texts.append(line.text if format == "csv" else json if line.sample else "{")
+        time = line.time if zone is None else iso(line.time, zone)
+        values = dict(zip(signals.HEADER.split(","), (time, *(line.sample or ()))))
+        csv = line.text.replace(f"{line.time:.2f}", str(time), 1)
+        texts.append(csv if format == "csv" else json.dumps(values) if line.sample else "{")
     first = 2 if format == "csv" else 1
     rows, found, bad = [np.empty((0, 24))], [], []
     for start in range(0, len(texts), 7):

@@ -9,12 +9,14 @@ import pytest
 from support.simulation import difference, make_certificate, make_package
 
 from device_agent.shared.protocol.model_info import Gates
-from device_agent.shared.protocol.reports import Certificate, Latency
+from device_agent.shared.protocol.record import replace
+from device_agent.shared.protocol.reports import Certificate, Latency, TaughtCheck
 from knnkit.fleet.decide.certificate import disbelieved, missed
 from knnkit.release.package import Package
 
 PACKAGE = make_package()
 NONCE = "5e" * 16
+TAUGHT = TaughtCheck("0" * 64, 3, {"a": 2, "b": 1}, 100, "1" * 64)
 
 
 def certificate(**changes: Any) -> Certificate:
@@ -100,9 +102,17 @@ def test_a_gate_is_kept_at_its_limit_and_told_once_where_it_is_missed() -> None:
         {"largest_distance_error": 1e308},
         {"largest_distance_error": -1.0},
         {"accepted": 1.5},
+        {"taught": replace(TAUGHT, changed=101)},
+        {"taught": replace(TAUGHT, changed=-1)},
+        {"taught": replace(TAUGHT, labels={"a": 4})},
+        {"taught": replace(TAUGHT, labels={"a": 4, "b": -1})},
+        {"taught": replace(TAUGHT, labels={})},
+        {"taught": replace(TAUGHT, digest="0")},
+        {"taught": replace(TAUGHT, answers="x" * 64)},
     ],
 )
 def test_numbers_that_no_device_measures_are_not_believed(changes: dict[str, Any]) -> None:
     found = certificate(**changes)
     assert "no device can measure" in disbelieved(found, found.nonce, found.release)
     assert disbelieved(certificate(), found.nonce, found.release) == ""
+    assert disbelieved(certificate(taught=TAUGHT), found.nonce, found.release) == ""

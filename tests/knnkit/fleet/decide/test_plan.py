@@ -23,6 +23,7 @@ OLD = make_package("1.0.0", 10)
 NEWER = make_package("2.0.0", 20)
 NEEDS_2_14 = make_package(runtime="2.14.0")
 NEEDS_2_15 = make_package(runtime="2.15.0")
+PICTURES = dataclasses.replace(NEW, pictures=True)
 ARMV7L = dataclasses.replace(BOARD, machine="armv7l")
 TFLITE_2_5 = "tflite_runtime 2.5.0"
 BARE = Facts(
@@ -120,6 +121,9 @@ CASES: dict[str, tuple[Facts, dict[str, Any]]] = {
         running(OLD.ref, runtime="tflite_runtime unknown"),
         {"package": NEEDS_2_14, "provisioning": "never"},
     ),
+    "a model of pictures, and no Pillow": (running(OLD.ref), {"package": PICTURES}),
+    "a model of pictures, and Pillow": (running(PICTURES.ref, pictures=True), {"package": PICTURES}),
+    "a model of pictures, and no wheel of Pillow": (running(PICTURES.ref, device=ARMV7L), {"package": PICTURES}),
     "a release that runs already, whatever it says it needs": (running(NEEDS_2_15.ref), {"package": NEEDS_2_15}),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import flatbuffers
 import numpy as np
 import pytest
 from support.wild import problem
@@ -65,3 +66,22 @@ def test_an_operation_that_the_table_does_not_know_is_refused_by_name(
 def _converters_word(tree: Any) -> str:
     entry = next(each for each in tree.metadata if each.name == b"min_runtime_version")
     return bytes(tree.buffers[entry.buffer].data).rstrip(b"\0").decode()
+
+
+def test_a_model_needs_the_runtime_of_its_stages_too(trees: list[Any]) -> None:
+    told = [op_versions.minimum_runtime(tree, OLDEST_RUNTIME) for tree in trees]
+    for tree, version in zip(trees, told):
+        assert op_versions.with_stages("1.5.0", [_packed(tree)]) == version
+        assert op_versions.with_stages("2.9.0", [_packed(tree)]) == "2.9.0"
+    tree = copy.copy(trees[0])
+    tree.metadata, tree.operatorCodes = None, [copy.copy(code) for code in tree.operatorCodes]
+    assert op_versions.with_stages("1.5.0", [_packed(tree)]) == told[0]  # by the table alone
+    tree.operatorCodes[0].version = 99
+    assert op_versions.with_stages("1.5.0", [_packed(tree)]) == "2.15.0"
+    assert op_versions.with_stages("2.16.0", [_packed(tree)]) == "2.16.0"
+
+
+def _packed(tree: Any) -> bytes:
+    builder = flatbuffers.Builder(1 << 16)
+    builder.Finish(tree.Pack(builder), flatbuffer.IDENTIFIER)
+    return bytes(builder.Output())

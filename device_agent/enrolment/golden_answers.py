@@ -1,0 +1,50 @@
+"""Answers to golden rows with taught rows.
+
+The golden set lists the neighbours of each row that the float64 reference found. The taught rows are merged into these
+lists in float64, so no search is needed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.enrolment.joined import JoinedExact
+from device_agent.inference.tflite_knn import Answers, TfliteKNN
+from device_agent.shared import regression
+from device_agent.shared.enrolment.joined import Joined
+from device_agent.shared.golden.golden_set import Golden
+from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.queries import check_rows, origin_of
+
+
+def with_taught(signed: TfliteKNN, joined: Joined, golden: Golden) -> NDArray[Any]:
+    """Returns (n,) int32 labels of the golden rows by the model and the taught rows; of a regression, (n, t) values.
+
+    Raises:
+        ModelUnusable: the model's exact tables are damaged.
+    """
+    found = golden.label.copy() if golden.values is None else golden.values.copy()
+    if not len(golden.rows) or not joined.rows:
+        return found
+    info, exact = signed.info, JoinedExact(signed.path, signed.info, joined)
+    rows = check_rows(golden.rows, info.feature_names, origin=origin_of(info.origin))
+    indices = golden.indices[:, : info.k]
+    kth = np.minimum(golden.distances[:, info.k - 1], np.finfo(np.float32).max).astype(np.float32)
+    near = exact.nearby(rows, kth)
+    if len(near.some):
+        outputs = exact.among(rows[near.some], indices[near.some], kth[near.some], near)
+        answers = Answers._make(outputs[name] for name in Answers._fields)
+        found[near.some] = answers.label if exact.regressor is None else exact.regressor.values(answers)
+    return found
+
+
+def changed(found: NDArray[Any], golden: Golden, info: KnnInfo) -> list[int]:
+    """Returns the indices of the golden rows whose label or value changes because of taught rows."""
+    if info.targets is None or golden.values is None:
+        places = found != golden.label
+    else:
+        places = regression.differ(found, golden.values, info.targets.spread)
+    return [int(place) for place in np.flatnonzero(places)]

@@ -1,0 +1,154 @@
+"""Puts taught rows in their places among a model's neighbours.
+
+Sorts the distances of the model's k neighbours and those of the taught rows nearby. The result is certain where the
+distances beside a taught row differ by more than the rounding of float32, and where no vote, threshold or exact match
+hangs on that rounding. Other rows are left to float64 (`joined`). NumPy only, no I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared import label_sets
+from device_agent.shared.golden.judge import base_distance
+from device_agent.shared.protocol.constants import OUTPUT_PROBABILITIES
+from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.protocol.record import record, replace
+
+Float64 = NDArray[np.float64]
+Outputs = dict[str, NDArray[Any]]
+
+
+@record
+class Nearby:
+    """Pairs of a query and a taught row that may be among its k nearest.
+
+    Attributes:
+        some: (m,) the queries that have such rows, ascending.
+        query: (c,) ascending: index of each pair's query in `some`.
+        local: (c,) index of its taught row.
+        distance: (c,) float64 distance between them.
+        clear: (m,) bool: whether the rounding of the distances is far below that of float32.
+    """
+
+    some: NDArray[np.int64]
+    query: NDArray[np.int64]
+    local: NDArray[np.int64]
+    distance: Float64
+    clear: NDArray[np.bool_]
+
+    def only(self, chosen: NDArray[np.int64]) -> Nearby:
+        """Returns the pairs of the queries with these indices (ascending) in `some`."""
+        place = np.full(len(self.some), -1)
+        place[chosen] = np.arange(len(chosen))
+        query = place[self.query]
+        there = query >= 0
+        pairs = {"query": query[there], "local": self.local[there], "distance": self.distance[there]}
+        return replace(self, some=self.some[chosen], clear=self.clear[chosen], **pairs)
+
+
+@record
+class Blur:
+    """How near two distances are whose order is open.
+
+    Attributes:
+        doubt: (m,) by query, because of float32, in the model's metric.
+        tied: distance below which rows tie, in base distances (`judge.base_distance`).
+        zero: base distance below which a row is an exact match.
+    """
+
+    doubt: Float64
+    tied: float
+    zero: float
+
+
+class Merge:
+    """The neighbours of m queries, with taught rows among them.
+
+    Args:
+        info: knn.json of the model with the taught rows.
+        indices: (m, k) the model's own neighbours.
+        distances: (m, k) float32, theirs.
+        near: the taught rows nearby; their indices begin at `own`.
+        blur: how near distances have to be to be in doubt.
+
+    Attributes:
+        chosen: (r,) which queries have a taught row among the k nearest, for certain.
+        unsure: (u,) which queries have to be decided in float64.
+        outputs: the outputs for the chosen ones, by name.
+    """
+
+    def __init__(
+        self,
+        info: KnnInfo,
+        own: int,
+        indices: NDArray[np.int32],
+        distances: NDArray[np.float32],
+        near: Nearby,
+        blur: Blur,
+        vote: Callable[[NDArray[np.int64], Float64], Outputs],
+    ) -> None:
+        self._info, self._blur, k = info, blur, info.k
+        far, index, added = _sorted(indices, distances, near, own, blur.doubt)
+        sure = near.clear & self._is_ordered(far, added)
+        touched = added[:, :k].any(axis=1)
+        chosen = np.flatnonzero(sure & touched)
+        self.outputs = vote(index[chosen, :k], far[chosen, :k])
+        clear = self._is_clear(self.outputs, far[chosen, :k], blur.doubt[chosen])
+        sure[chosen] &= clear
+        self.unsure, self.chosen = np.flatnonzero(~sure), chosen[clear]
+        if not clear.all():
+            self.outputs = {name: values[clear] for name, values in self.outputs.items()}
+
+    def _is_ordered(self, far: Float64, added: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Returns (m,) whether the order of (m, k + 1) neighbours is certain; the model's own stand in theirs."""
+        close = far[:, 1:] - far[:, :-1] <= self._blur.doubt[:, np.newaxis]
+        close &= added[:, 1:] | added[:, :-1]
+        if self._blur.tied or self._blur.zero:
+            base = base_distance(far, self._info.metric)
+            close |= base[:, 1:] - base[:, :-1] <= 2 * self._blur.tied
+            close |= (added & (base <= 2 * self._blur.zero))[:, :-1]
+        found: NDArray[np.bool_] = ~close.any(axis=1)
+        return found
+
+    def _is_clear(self, outputs: Outputs, far: Float64, doubt: Float64) -> NDArray[np.bool_]:
+        """Returns (r,) whether rounding can change no label, and no label set."""
+        info, shares = self._info, outputs[OUTPUT_PROBABILITIES]
+        found = np.ones(len(far), np.bool_)
+        if info.weights == "distance":  # each weight is off by at most doubt / (2 nearest) of itself
+            with np.errstate(divide="ignore", invalid="ignore"):
+                off = doubt / far[:, 0]
+            found &= off < 0.1
+            if shares.shape[1] > 1:
+                two = np.partition(shares, -2, axis=1)[:, -2:]
+                found &= two[:, 1] - two[:, 0] > 4.0 * off
+        if info.reject is not None:
+            limits = np.array(info.reject.thresholds)
+            found &= (np.abs(far[:, -1:] - limits) > doubt[:, np.newaxis]).all(axis=1)
+        if info.label_sets is not None:
+            found &= ~label_sets.doubtful(info, shares, far)
+        return found
+
+
+def _sorted(
+    indices: NDArray[np.int32], distances: NDArray[np.float32], near: Nearby, own: int, doubt: Float64
+) -> tuple[Float64, NDArray[np.int64], NDArray[np.bool_]]:
+    """Returns (m, k + 1) distances in order, the rows that they belong to, and which of these were taught.
+
+    A taught row that is certainly beyond the k-th of the model's own is left out: the last place is infinite then.
+    """
+    count, k = distances.shape
+    within = np.flatnonzero(near.distance <= (distances[:, -1] + doubt)[near.query])
+    query = near.query[within]
+    number = np.bincount(query, minlength=count)
+    place = k + np.arange(len(query)) - (np.cumsum(number) - number)[query]
+    far = np.full((count, k + max(1, int(number.max(initial=0)))), np.inf)
+    index = np.zeros(far.shape, np.int64)
+    far[:, :k], index[:, :k] = distances, indices
+    far[query, place], index[query, place] = near.distance[within], own + near.local[within]
+    order = np.argsort(far, axis=1, kind="stable")[:, : k + 1]
+    return np.take_along_axis(far, order, axis=1), np.take_along_axis(index, order, axis=1), order >= k

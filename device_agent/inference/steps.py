@@ -1,0 +1,47 @@
+"""Maps of a row into model space, in float64.
+
+Every sum is rounded once or added in a fixed order, so that all IEEE machines agree bit by bit. Needs only NumPy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol.constants import EXACT_FILE
+from device_agent.shared.protocol.errors import ModelUnusable
+
+Float64 = NDArray[np.float64]
+
+
+def apply(steps: Sequence[tuple[str, Any, Any]], row: NDArray[Any]) -> Float64:
+    """Returns a (d,) row after the steps (kind, a, b) of exact.npz.
+
+    Raises:
+        ModelUnusable: a step is of an unknown kind.
+    """
+    z = row.astype(np.float64)
+    for kind, a, b in steps:
+        if kind == "affine":
+            z = (z - a) * b
+        elif kind == "linear":  # added in feature order, which a BLAS product does not guarantee
+            z = np.add.accumulate((z - b)[:, np.newaxis] * a, axis=0)[-1]
+        elif kind == "normalize":
+            z = z / (_norm(z, float(a)) or 1.0)
+        elif kind == "cosine":  # on the unit sphere; a row of zeros has distance 1 from every other
+            norm = _norm(z, 2.0)
+            z = np.concatenate([z / (norm or 1.0), [float(norm == 0.0), 0.0]])
+        else:
+            raise ModelUnusable(f"{EXACT_FILE}: unknown step {kind!r}")
+    return z
+
+
+def _norm(z: Float64, order: float) -> float:
+    """Returns the norm of order 1, 2 or infinity; its sum is rounded once."""
+    if math.isinf(order):
+        return float(np.abs(z).max())
+    return math.fsum(np.abs(z).tolist()) if order == 1.0 else math.sqrt(math.fsum((z * z).tolist()))

@@ -1,0 +1,44 @@
+"""Local outlier factors of rows that were not trained on.
+
+The factor compares the density around a row with the densities around its neighbours (Breunig et al. 2000,
+doi.org/10.1145/342009.335388), as scikit-learn's LocalOutlierFactor(novelty=True) does. Host and device compute it from
+distances that are rounded to float32, in a fixed order: the same bits on both. NumPy only; no I/O.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float64 = NDArray[np.float64]
+#: What such a model answers: the factor (about 1 among others, above it outside), and 1 for an outlier, else 0.
+TARGETS = ("outlier_factor", "is_outlier")
+#: Keeps the density of rows that all coincide finite; scikit-learn adds the same.
+_LEAST = 1e-10
+
+
+class OutlierFactors:
+    """The densities around the training rows.
+
+    Args:
+        known: (n_train, 2) float64: distance of the k-th neighbour, and local reachability density.
+        k: number of neighbours.
+        offset: an outlier's factor is above its negative.
+    """
+
+    def __init__(self, known: Float64, k: int, offset: float) -> None:
+        self._kth, self._density, self._k, self._most = known[:, 0], known[:, 1], k, -offset
+
+    def values(self, answers: Any) -> Float64:
+        """Returns the (n, 2) float64 values of `Answers`, in the order of `TARGETS`."""
+        near = answers.indices[:, : self._k]
+        far = np.asarray(answers.distances[:, : self._k], np.float32).astype(np.float64)
+        reach = _mean(np.maximum(far, self._kth[near])) + _LEAST
+        factor = _mean(self._density[near]) * reach
+        return np.stack([factor, (factor > self._most).astype(np.float64)], axis=1)
+
+
+def _mean(values: Float64) -> Float64:
+    return np.asarray(np.add.accumulate(values, axis=1)[:, -1] / values.shape[1])

@@ -1,0 +1,42 @@
+"""Powers with the same bits on every IEEE machine.
+
+`np.power` differs in the last bit from one C library to the next, and that bit would decide ties. NumPy only; no I/O.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float64 = NDArray[np.float64]
+#: Powers up to this one can be added by the billion before float64 overflows.
+_BITS = 960
+
+
+def greatest(exponent: float) -> float:
+    """Returns the greatest number whose power is still below 2^960; differences are cut to it."""
+    return math.ldexp(1.0, int(_BITS // exponent))
+
+
+def power(values: Float64, exponent: float) -> Float64:
+    """Returns `values` (not negative) to a positive power, by products and square roots alone.
+
+    The whole part of the exponent is squared and multiplied; each binary digit after the point multiplies by one more
+    square root. About a hundred roundings: off by less than 2^-45 of the result.
+    """
+    whole, fraction = divmod(float(exponent), 1.0)
+    found, factor = None, values
+    while whole:
+        if whole % 2:
+            found = factor if found is None else found * factor
+        whole //= 2
+        if whole:
+            factor = factor * factor
+    root = values
+    while fraction:
+        root, fraction = np.sqrt(root), 2 * fraction
+        if fraction >= 1.0:
+            found, fraction = root if found is None else found * root, fraction - 1.0
+    return np.asarray(found)

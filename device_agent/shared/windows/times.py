@@ -1,0 +1,53 @@
+"""Times of samples: numbers, or dates with times of day.
+
+Text such as 2026-01-31T12:00:00.02+01:00 (ISO 8601, RFC 3339) becomes seconds since 1970. A time without a zone is
+taken as UTC. No I/O, no clock.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Iterable
+
+_TEXT = re.compile(
+    r"\s*(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,12}))?)?\s*([Zz]|([+-])(\d\d):?([0-5]\d)?)?\s*",
+    re.ASCII,
+)
+_EPOCH = datetime.datetime(1970, 1, 1)
+
+
+class Times:
+    """Reads times, and writes them in the same form.
+
+    Attributes:
+        are_text: whether the last time that was read was text.
+    """
+
+    def __init__(self) -> None:
+        self.are_text = self._zoned = False
+
+    def read(self, text: str) -> float | None:
+        """Returns the seconds since 1970 of a date with a time of day; None for any other text."""
+        found = _TEXT.fullmatch(text)
+        if found is None:
+            return None
+        year, month, day, hour, minute, second = (int(part or 0) for part in found.groups()[:6])
+        try:
+            whole = datetime.datetime(year, month, day, hour, minute, second) - _EPOCH
+        except ValueError:
+            return None
+        self.are_text, self._zoned = True, found[8] is not None
+        east = 0 if found[9] is None else int(f"{found[9]}1") * (int(found[10]) * 3600 + int(found[11] or 0) * 60)
+        return float(whole.days * 86_400 + whole.seconds - east) + float(f"0.{found[7] or 0}")
+
+    def write(self, seconds: Iterable[float]) -> list[float | str]:
+        """Returns times as they were read: numbers, or text in UTC, to the microsecond."""
+        return [self._text(each) if self.are_text else each for each in seconds]
+
+    def _text(self, seconds: float) -> str:
+        try:
+            found = _EPOCH + datetime.timedelta(microseconds=round(seconds * 1e6))
+        except OverflowError:
+            return repr(seconds)
+        return found.isoformat() + ("Z" if self._zoned else "")

@@ -1,0 +1,68 @@
+"""Named kernels as weights of scikit-learn's neighbours.
+
+A function cannot be sent to a board, a name can: fit with these, and knnkit takes the estimator over.
+
+    from knnkit import kernels
+    KNeighborsClassifier(7, weights=kernels.gaussian(0.5)).fit(rows, labels)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol.constants import Weights
+from device_agent.shared.weights import weigh
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel: takes distances, and returns weights, as scikit-learn asks for them.
+
+    Gaussian and exponential weights are relative to that of the nearest neighbour, so none of a row vanishes.
+    """
+
+    name: Weights
+    bandwidth: float
+
+    def __call__(self, distances: Any) -> NDArray[Any]:
+        """Returns the weights of (n, k) distances, or of n arrays of distances."""
+        far = np.asarray(distances)
+        if far.dtype == object:
+            found = np.empty(len(far), object)
+            found[:] = [self(each[np.newaxis])[0] for each in far]
+            return found
+        return weigh(far, far.min(axis=-1, keepdims=True, initial=np.inf), self.name, self.bandwidth)
+
+
+def gaussian(bandwidth: float) -> Kernel:
+    """Returns exp(-d² / 2 bandwidth²)."""
+    return Kernel("gaussian", bandwidth)
+
+
+def exponential(bandwidth: float) -> Kernel:
+    """Returns exp(-d / bandwidth)."""
+    return Kernel("exponential", bandwidth)
+
+
+def epanechnikov(bandwidth: float) -> Kernel:
+    """Returns 1 - (d / bandwidth)², and 0 beyond the bandwidth."""
+    return Kernel("epanechnikov", bandwidth)
+
+
+def triangular(bandwidth: float) -> Kernel:
+    """Returns 1 - d / bandwidth, and 0 beyond the bandwidth."""
+    return Kernel("triangular", bandwidth)
+
+
+def biweight(bandwidth: float) -> Kernel:
+    """Returns (1 - (d / bandwidth)²)², and 0 beyond the bandwidth."""
+    return Kernel("biweight", bandwidth)
+
+
+def tricube(bandwidth: float) -> Kernel:
+    """Returns (1 - (d / bandwidth)³)³, and 0 beyond the bandwidth."""
+    return Kernel("tricube", bandwidth)

@@ -1,0 +1,43 @@
+"""Measures that the graph does not compute.
+
+Each function returns, for one query and (m, p) training rows, (m, c) float64 terms whose sum is the measure. Shares no
+code with the device, except for powers, which are defined by their order of operations.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.powers import greatest, power
+from knnkit.model.reference.space import Float32, Float64, Space
+
+
+def terms(space: Space, scale: Float64, query: Float64, enrolled: Float32) -> Float64:
+    """Returns the (m, c) terms of `space.metric`; query and rows are offsets from the centre, before `scale`."""
+    if space.metric == "jaccard":
+        return _jaccard(query, enrolled)
+    if space.metric == "haversine":
+        return _haversine(space, query, enrolled)
+    apart = np.abs((query - enrolled) * scale)
+    if space.metric == "chebyshev":
+        return np.asarray(apart.max(axis=1, keepdims=True))
+    with np.errstate(under="ignore"):
+        return power(np.minimum(apart, greatest(space.power)), space.power)
+
+
+def _jaccard(query: Float64, enrolled: Float32) -> Float64:
+    """The share of coordinates with one zero, among those that are not both zero; 0 where all are."""
+    one, others = query != 0.0, enrolled != 0.0
+    either = (one | others).sum(axis=1, keepdims=True)
+    return np.asarray((one != others).sum(axis=1, keepdims=True) / np.maximum(either, 1))
+
+
+def _haversine(space: Space, query: Float64, enrolled: Float32) -> Float64:
+    """The squared chord between points on the unit sphere, of (latitude, longitude) in radians."""
+    start: Any = space.centre[0].astype(np.float64) + (0.0 if space.origin is None else space.origin[0])
+    apart: NDArray[np.float64] = np.sin((query - enrolled) / 2.0)
+    east = np.cos(query[0] + start) * np.cos(enrolled[:, 0] + start) * apart[:, 1] ** 2
+    return np.asarray(4.0 * (apart[:, 0] ** 2 + east))[:, np.newaxis]

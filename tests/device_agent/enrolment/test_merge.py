@@ -1,0 +1,61 @@
+"""Answers with many taught rows: those of float64 over all rows, and few of them cost float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from support.releases import Releases
+
+from device_agent.enrolment.joined import JoinedExact, JoinedKNN
+from device_agent.inference.tflite_knn import TfliteKNN
+from device_agent.shared.enrolment import enrolled
+from device_agent.shared.enrolment.joined import join
+from device_agent.shared.golden.golden_set import Golden
+from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.model_info import Enrol
+from device_agent.shared.protocol.record import replace
+
+COUNT = 500
+
+
+def with_taught(signed: TfliteKNN, rows: np.ndarray, labels: list[Any]) -> JoinedKNN:
+    info = replace(signed.info, enrol=Enrol(len(rows)))
+    columns = enrolled.fingerprint(info)
+    values = () if info.targets is None else (1.0,) * len(info.targets.names)
+    made = [
+        enrolled.LocalRow(str(number), label, 0, tuple(map(float, row)), "", columns, "", values)
+        for number, (row, label) in enumerate(zip(rows, labels, strict=True))
+    ]
+    return JoinedKNN(signed, join(info, made, ""))
+
+
+@pytest.mark.parametrize("name", ["digits", "wine", "iris", "wifi-taught"])
+def test_rows_taught_among_the_model_s_own_cost_float64_only_in_doubt(
+    name: str, releases: Releases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights by distance, Manhattan, a reject threshold, and values of a regression by cosine."""
+    signed = TfliteKNN(releases[name] / "model.tflite")
+    golden = Golden.from_bytes((releases[name] / constants.GOLDEN_FILE).read_bytes())
+    rng = np.random.default_rng(5)
+    asked = golden.rows[rng.integers(0, len(golden.rows), 1200)]
+    asked = np.float32(asked + rng.normal(size=asked.shape) * 0.3 * golden.rows.std(axis=0))
+    parts = golden.rows[rng.integers(0, len(golden.rows), (2, COUNT))]
+    rows = np.float32(parts.mean(axis=0) + rng.normal(size=parts[0].shape) * 0.1 * golden.rows.std(axis=0))
+    joined = with_taught(signed, rows, rng.choice(signed.info.classes, COUNT).tolist())
+    slow, among = [], JoinedExact.among
+    monkeypatch.setattr(
+        JoinedExact, "among", lambda self, rows, *more: slow.append(len(rows)) or among(self, rows, *more)
+    )
+    found = joined.classify(asked)
+    assert sum(slow) < 0.05 * len(asked)
+    assert (found.indices >= signed.info.n_train).any(axis=1).mean() > 0.3
+    right = joined._exact.answers(asked)
+    for output in (constants.OUTPUT_LABEL, constants.OUTPUT_INDICES):
+        assert np.array_equal(getattr(found, output), right[output])
+    np.testing.assert_allclose(found.distances, right[constants.OUTPUT_DISTANCES], rtol=1e-4)
+    np.testing.assert_allclose(found.probabilities, right[constants.OUTPUT_PROBABILITIES], atol=1e-5)
+    alone = [joined.classify(row[np.newaxis]) for row in asked[:100]]
+    for output in (constants.OUTPUT_LABEL, constants.OUTPUT_INDICES):
+        assert np.array_equal(np.concatenate([getattr(each, output) for each in alone]), getattr(found, output)[:100])

@@ -1,0 +1,92 @@
+"""Values taught to a regression: answered as by one regressor over both sets of rows, and proven to the host."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.neighbors import KNeighborsRegressor
+from support import wifi
+from support.device import Device
+from support.releases import Releases
+
+from device_agent.shared.protocol import json_codec
+from device_agent.shared.protocol.record import replace
+from device_agent.shared.protocol.reports import TaughtCheck
+from knnkit.evaluation.taught import contradicts
+
+ROWS, PLACES = wifi.fingerprints(400, seed=2)
+ASKED, _ = wifi.fingerprints(80, seed=3)
+NEW, THERE = wifi.fingerprints(4, seed=4)
+
+
+@pytest.fixture(scope="module")
+def taught(releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Device:
+    """A device that was taught four positions, one by one."""
+    folder = tmp_path_factory.mktemp("values")
+    device = Device(folder / "root", releases)
+    device.install(releases["wifi-taught"])
+    for row, (east, north) in zip(NEW, THERE):
+        wifi.write(folder / "new.csv", row[np.newaxis], THERE[:1])
+        values = ("--value", f"north={north}", "--value", f"east={east}")
+        said = device.run("enrol", *values, "--ignore-extra", "--input", folder / "new.csv", "--json")
+        assert said.code == 0, said.err
+    assert said.document["labels"] == {"values": 4}
+    return device
+
+
+def classify(device: Device, rows: np.ndarray, tmp_path: Path, *more: str) -> list[dict[str, Any]]:
+    wifi.write(tmp_path / "asked.csv", rows, np.zeros((len(rows), 2)))
+    said = device.run("classify", "--input", tmp_path / "asked.csv", "--ignore-extra", *more)
+    return list(csv.DictReader(io.StringIO(said.out)))
+
+
+def test_values_are_those_of_one_regressor_over_both_sets(taught: Device, tmp_path: Path) -> None:
+    asked = np.concatenate([ASKED, NEW])
+    rows, places = np.concatenate([ROWS, NEW]), np.concatenate([PLACES, THERE])
+    plain = KNeighborsRegressor(5, weights="distance", metric="cosine").fit(np.nan_to_num(rows, nan=-105.0), places)
+    expected = plain.predict(np.nan_to_num(asked, nan=-105.0))
+    found = classify(taught, asked, tmp_path)
+    values = np.array([[float(row["value_east"]), float(row["value_north"])] for row in found])
+    assert np.abs(values[:80] - expected[:80]).max() <= 1e-5 * 100
+    assert np.abs(values[80:] - THERE).max() <= 1e-9, "an exact match has the whole weight"
+    assert 4 <= sum(row["local"] == "true" for row in found) < 60
+
+
+def test_the_host_proves_the_values(taught: Device, releases: Releases) -> None:
+    said, lines = taught.ask("check"), taught.run("enrolled", "--json").out.encode()
+    claim = json_codec.from_plain(TaughtCheck, said["taught"])
+    assert (said["different"], said["failures"], claim.labels) == (0, [], {"values": 4})
+    assert claim.changed > 0
+    release = releases["wifi-taught"]
+    assert contradicts(release, said["release"], lines, claim) == ""
+    assert "otherwise" in contradicts(release, said["release"], lines, replace(claim, answers="0" * 64))
+    assert "golden rows" in contradicts(release, said["release"], lines, replace(claim, changed=0))
+    moved = lines.replace(b'"values":[-', b'"values":[-1', 1)
+    assert contradicts(release, said["release"], moved, claim)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (("--value", "3"), "one value of each target: east, north"),
+        (("--value", "east=1"), "one value of each target"),
+        (("--value", "east=1", "--value", "east=2"), "one value of each target"),
+        (("--value", "east=1", "--value", "north=inf"), "not a finite number"),
+        (("--label", "here"), "answers values, and no labels"),
+    ],
+)
+def test_wrong_values_are_refused_with_what_to_type(
+    values: tuple[str, ...], said: str, taught: Device, tmp_path: Path
+) -> None:
+    wifi.write(tmp_path / "new.csv", NEW, THERE)
+    found = taught.run("enrol", *values, "--ignore-extra", "--input", tmp_path / "new.csv", "--json").document
+    assert said in found["message"]
+    assert found["hint"] == "--value east=3.5 --value north=3.5"
+    rows = [json.loads(line) for line in taught.run("enrolled", "--json").out.splitlines()]
+    assert [row["values"] for row in rows] == THERE.tolist()
