@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,21 +22,22 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from device_agent.shared.console.quiet import quiet
+from device_agent.shared.label_columns import Voter, labels_of
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.queries import Neighbors, accuracy, column_names, in_doubt
 from device_agent.shared.regression import as_column, r_squared
 from device_agent.shared.safe_files import whole_file
-from knnkit.data.dataset import Dataset, dataset
-from knnkit.data.targets import of_arrays, with_targets
+from knnkit.data.dataset import Dataset
+from knnkit.data.targets import of_arrays
 from knnkit.errors import BuildError, DataError, UsageError
 from knnkit.model.build import BuiltModel, Options, build_enrolled, make_module, make_reference
 from knnkit.model.reference.enrolment import enrol
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.model.scaling import fit_scaler
 from knnkit.release import build, signing
-from knnkit.training import sklearn_importer, source
+from knnkit.training import frames, sklearn_importer, source
 from knnkit.training.fitted import Fitted
-from knnkit.training.raw_cells import features_of
+from knnkit.training.raw_cells import features_of, labelled_rows
 
 if TYPE_CHECKING:
     from knnkit.model.graph.tfknn import KnnModule
@@ -52,8 +52,8 @@ class TfKNN:
     Args:
         rows: (n_train, n_features) finite numbers: an array, nested lists or a data frame.
         k: neighbours that vote, at most n_train.
-        labels: (n_train,) integers or text. Without them there are neighbours and no classes; an exported model then
-            has the one class 0.
+        labels: (n_train,) integers or text; or (n_train, t): each column is voted by itself. Without them there are
+            neighbours and no classes; an exported model then has the one class 0.
         targets: (n_train,) or (n_train, t) numbers, in place of labels: the model is a regression, and predicts the
             mean of the neighbours' targets.
         metric: euclidean, sqeuclidean, manhattan, cosine, chebyshev, minkowski, jaccard or haversine.
@@ -62,10 +62,12 @@ class TfKNN:
         reject: share of rows like the training rows to accept, or label -> share with `default`; None accepts all.
         name: of the model: letters, digits, `.`, `_`, `-`.
         feature_names: of the columns; by default those of a data frame.
+        data: of a data frame with missing cells or text: `missing`, `categories`, `unknown_category`, `drop` and
+            `features` as in deploy.yaml. `labels` may then be a column's name.
         in_float64: p, bandwidth, radius, outlier_label and class_weight, as in deploy.yaml.
 
     Raises:
-        DataError: the rows are not a table of finite numbers, or the labels do not fit them.
+        DataError: the rows cannot be used, or the labels do not fit them.
         BuildError: k, metric, weights, scale, reject or name cannot be used.
     """
 
@@ -84,9 +86,13 @@ class TfKNN:
         reject: float | Mapping[str, float] | None = None,
         name: str = "model",
         feature_names: Sequence[str] | None = None,
+        data: Mapping[str, Any] | None = None,
         **in_float64: Any,
     ) -> None:
         spec = KnnSpec(name, _whole(k, "k"), metric, weights, scale, reject, **in_float64)
+        if data is not None:
+            self.fitted, self._labelled = frames.fit(rows, labels, data, spec), True
+            return
         training = of_arrays(rows, labels, targets, feature_names or column_names(rows))
         if spec.k > len(training.rows):
             count = len(training.rows)
@@ -106,10 +112,10 @@ class TfKNN:
     def __repr__(self) -> str:
         """Returns the text that a notebook shows."""
         spec, held = self.fitted.spec, self.fitted.enrolment
-        classes = f"{len(held.classes)} classes" if self._labelled else "no labels"
+        what = f"{len(held.classes)} classes" if self._labelled else "no labels"
         if held.targets is not None:
-            classes = f"targets {', '.join(held.target_names)}"
-        size = f"{len(held)} rows x {len(held.feature_names)} features, {classes}"
+            what = f"{'labels' if held.target_classes else 'targets'} {', '.join(held.target_names)}"
+        size = f"{len(held)} rows x {len(held.feature_names)} features, {what}"
         return f"<TfKNN {spec.name!r} from {held.source}: {size}, k = {spec.k}, {spec.metric}, weights {spec.weights}>"
 
     def __getstate__(self) -> dict[str, Any]:
@@ -117,12 +123,14 @@ class TfKNN:
         return {"fitted": self.fitted, "_labelled": self._labelled}
 
     @property
-    def classes_(self) -> NDArray[Any]:
-        """The (n_classes,) labels, in the order of `predict_proba`'s columns.
+    def classes_(self) -> Any:
+        """The (n_classes,) labels, in the order of `predict_proba`'s columns; of several label columns, a list of them.
 
         Raises:
             BuildError: there are no labels.
         """
+        if columns := self.fitted.enrolment.target_classes:
+            return [np.array(labels) for labels in columns]
         if not self._labelled or self.fitted.enrolment.targets is not None:
             raise BuildError("this TfKNN has no labels", hint="TfKNN(rows, k, labels=labels)")
         return np.array(self.fitted.enrolment.classes)
@@ -170,7 +178,7 @@ class TfKNN:
         return (distances, indices) if return_distance else indices
 
     def predict(self, queries: ArrayLike) -> NDArray[Any]:
-        """Returns (n,) labels as they were in the training data; rejected rows are "unknown".
+        """Returns (n,) labels as they were in the training data, (n, t) of t columns; rejected rows are "unknown".
 
         A regression returns (n,) or (n, t) float64 values, NaN for rejected rows.
 
@@ -179,8 +187,9 @@ class TfKNN:
             BuildError: there are no labels.
         """
         if self.fitted.enrolment.targets is not None:
-            found = self._answer(queries)
-            return as_column(self._reference.values(SimpleNamespace(**found)))
+            answers, raw = SimpleNamespace(**self._answer(queries)), features_of(self.fitted, queries).rows
+            values, columns = self._reference.settled(answers, raw), self.fitted.enrolment.target_classes
+            return np.array(labels_of(columns, values), object) if columns else as_column(values)
         classes = self.classes_
         label = self._answer(queries)[constants.OUTPUT_LABEL]
         if self.fitted.spec.reject is not None or constants.UNKNOWN in label:
@@ -188,23 +197,17 @@ class TfKNN:
         predicted: NDArray[Any] = classes[label]
         return predicted
 
-    def predict_proba(self, queries: ArrayLike) -> NDArray[np.float32]:
-        """Returns (n, n_classes) float32: each class's share of the neighbours' votes, in the order of `classes_`.
-
-        Raises:
-            See `predict`.
-        """
+    def predict_proba(self, queries: ArrayLike) -> Any:
+        """Returns (n, n_classes) float32: each class's share of the votes, as in `classes_`; of t columns, a list."""
         self.classes_  # noqa: B018 (raises if there are none)
+        voter = self._reference.regressor
+        if isinstance(voter, Voter):
+            return [part.astype(np.float32) for part in voter.shares(SimpleNamespace(**self._answer(queries)))]
         return self._answer(queries)[constants.OUTPUT_PROBABILITIES]
 
     def score(self, queries: ArrayLike, labels: ArrayLike) -> float:
-        """Returns the share of raw `queries` whose predicted label is that of (n,) `labels`; R² of a regression.
-
-        Raises:
-            DataError: the rows or the labels are invalid.
-            BuildError: there are no labels.
-        """
-        if self.fitted.enrolment.targets is not None:
+        """Returns the share of raw `queries` whose predicted labels all are those of `labels`; R² of a regression."""
+        if self.fitted.enrolment.targets is not None and not self.fitted.enrolment.target_classes:
             return r_squared(self.predict(queries), labels)
         return accuracy(self.predict(queries), labels, DataError)
 
@@ -291,12 +294,7 @@ class TfKNN:
             SigningKeyError: the key cannot be used.
             VerificationFailed: a device could not accept the release.
         """
-        if isinstance(test, tuple):
-            held, raw = self.fitted.enrolment, features_of(self.fitted, test[0])
-            labels = None if held.target_names else test[1]
-            found = dataset(raw.rows, labels, held.feature_names, "test", wide=held.space.origin is not None)
-            found = replace(found, raw=raw.raw)
-            test = with_targets(found, test[1], held.target_names) if held.target_names else found
+        test = labelled_rows(self.fitted, *test) if isinstance(test, tuple) else test
         order = build.Order(gates or model_info.Gates(), version, sequence, device_class=device_class, seed=seed)
         signer = signing.load_signer(Path(signing_key)) if isinstance(signing_key, str | Path) else signing_key
         return build.write_release(source.of_imported(self.fitted, test), order, signer, Path(out))

@@ -47,9 +47,7 @@ def _run_enrol(arguments: argparse.Namespace) -> int:
         raise AgentError("--last takes the place of --input", hint="--last, or --input FILE")
     if arguments.input in (None, "-") and not arguments.last:
         streams.say_if_waiting("device_agent")
-    request = Request(
-        arguments.input, None, arguments.format, None, Columns(), ignore_extra=arguments.ignore_extra, counters=[]
-    )
+    request = Request(arguments.input, None, arguments.format, None, Columns(), ignore_extra=arguments.ignore_extra)
     meaning = teach.Meaning(arguments.label, tuple(arguments.value))
     found = teach.teach(store_of(arguments), meaning, request, holder_of(arguments), arguments.last)
     what = arguments.label or ", ".join(arguments.value)

@@ -147,9 +147,15 @@ def render(found: Status) -> str:
                 ("filled", found.cells.filled),
                 ("unknown", found.cells.unknown),
                 ("gaps", found.cells.gaps),
+                ("left out", found.cells.left_out),
             )
             if counts
         ]
+        lines += (
+            [f"refused    {found.cells.refused:,} {'line' if found.cells.refused == 1 else 'lines'}"]
+            if found.cells.refused
+            else []
+        )
     if found.taught:
         labels = ", ".join(f"{label} {count:,}" for label, count in found.taught.labels.items())
         lines.append(f"taught     {found.taught.rows:,} rows ({labels}), {found.taught.digest[:12]}")

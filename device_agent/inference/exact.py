@@ -23,10 +23,11 @@ from device_agent.inference.rounded import add_rows
 from device_agent.inference.steps import apply
 from device_agent.inference.ties import CHAIN, share_ties
 from device_agent.shared.golden.judge import base_distance, votes, votes_within
+from device_agent.shared.label_columns import regressor
 from device_agent.shared.outliers import OutlierFactors
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
-from device_agent.shared.regression import Regressor, valuer
+from device_agent.shared.regression import Regressor
 from device_agent.shared.release.model_file import read_member
 from device_agent.shared.release.npz import read_arrays
 from device_agent.shared.row_groups import Groups
@@ -110,7 +111,7 @@ class ExactKnn:
         names = self._info.targets.names if self._info.targets else ()
         if targets.dtype != np.float64 or targets.shape != (self._info.n_train, len(names)):
             raise ValueError(f"targets has type {targets.dtype} and shape {targets.shape}")
-        return valuer(targets, self._info.k, self._info.weights, self._info.float64)
+        return regressor(targets, self._info)
 
     def answer(self, row: NDArray[np.float32]) -> dict[str, Any]:
         """Returns the outputs for one (n_features,) float32 row; otherwise as `answers`."""

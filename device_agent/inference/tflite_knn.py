@@ -10,11 +10,13 @@ from __future__ import annotations
 import platform
 from math import inf, isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from device_agent.inference.answers import Answers as Answers
+from device_agent.inference.answers import Voted, labels_of, shares_of, with_votes
 from device_agent.inference.exact import ExactKnn
 from device_agent.inference.graph_runner import unusable
 from device_agent.inference.graph_selection import take_searches
@@ -32,22 +34,6 @@ if TYPE_CHECKING:
     from device_agent.shared.embedding.chain import Chain
 
 _FEW, _FARTHEST = 32, 1e17  # a graph of cells that has found no row answers a greater distance
-
-
-class Answers(NamedTuple):
-    """The classifier's answers to n queries.
-
-    Attributes:
-        label: (n,) int32 class index; `constants.UNKNOWN` for a rejected row.
-        probabilities: (n, n_classes) float32 vote shares.
-        indices: (n, k) int32 rows of the training set.
-        distances: (n, k) float32, in the model's metric.
-    """
-
-    label: NDArray[np.int32]
-    probabilities: NDArray[np.float32]
-    indices: NDArray[np.int32]
-    distances: NDArray[np.float32]
 
 
 _ANSWERS = constants.ANSWERS
@@ -101,6 +87,7 @@ class TfliteKNN:
         self.chain: Chain | None = None  # of a release with stages (`serving.load`)
         self._file = kept_open(self, self.path)
         self._near = self.info.near if self.info.k > 1 else None
+        self._votes = self.info.targets is not None and bool(self.info.targets.classes)
         loader = Loader.find(self._file, runtime, num_threads)
         loader.require_version(self.info)
         self.requested = search
@@ -136,7 +123,9 @@ class TfliteKNN:
     def __repr__(self) -> str:
         """Returns what a notebook shows."""
         info = self.info
-        what = f"{len(info.classes)} classes" if info.targets is None else f"targets {', '.join(info.targets.names)}"
+        what = f"{len(info.classes)} classes"
+        if info.targets is not None:
+            what = f"{'labels' if info.targets.classes else 'targets'} {', '.join(info.targets.names)}"
         size = f"{info.n_train} rows x {info.n_features} features, {what}"
         how = f"{info.how}, {self.runtime.name} {self.runtime.version}"
         return f"<TfliteKNN {info.name!r} from {self.path}: {size}, {how}>"
@@ -156,13 +145,15 @@ class TfliteKNN:
     def predict(self, rows: ArrayLike) -> NDArray[Any]:
         """Returns (n,) labels as in the training data; `constants.UNKNOWN_LABEL` for rejected rows.
 
-        A regression returns (n,) or (n, t) float64 values; NaN for rejected rows.
+        A regression returns its values, (n,) or (n, t) float64; NaN for rejected rows. A model with several label
+        columns returns (n, t) labels.
 
         Raises:
             BadInput: wrong number of columns, or a value that is not finite.
         """
         if self.info.targets is not None:
-            return regression.as_column(self.values_of(self.classify(rows)))
+            values = self.values_of(self.classify(rows))
+            return labels_of(self, values) if self.info.targets.classes else regression.as_column(values)
         label = self.labels(rows)
         if self.info.may_be_unknown:
             return np.array([*self.info.classes, constants.UNKNOWN_LABEL], dtype=object)[label]
@@ -172,18 +163,23 @@ class TfliteKNN:
     def score(self, rows: ArrayLike, labels: ArrayLike) -> float:
         """Returns the share of raw `rows` whose predicted label is that of (n,) `labels`; R² of a regression.
 
+        With several label columns, a row counts if all its (n, t) `labels` are right.
+
         Raises:
             BadInput: wrong number of columns or labels, or a value that is not finite.
         """
-        return (accuracy if self.info.targets is None else regression.r_squared)(self.predict(rows), labels)
+        by_label = self.info.targets is None or self.info.targets.classes
+        return (accuracy if by_label else regression.r_squared)(self.predict(rows), labels)
 
     def values_of(self, answers: Answers) -> NDArray[np.float64]:
-        """Returns the (n, t) float64 values of `answers`.
+        """Returns the (n, t) float64 values of `answers`; of label columns, places in `Targets.classes`.
 
         Raises:
             BadInput: the model answers labels.
         """
         found = self.get_exact().regressor
+        if isinstance(answers, Voted):
+            return answers.values
         if found is not None:
             return found.values(answers)
         raise BadInput("the model answers labels, and no values", hint="predict(rows)")
@@ -198,12 +194,16 @@ class TfliteKNN:
             return np.asarray(self._answers[0].copy())
         return self._ask(rows, _LABEL)[0]
 
-    def predict_proba(self, rows: ArrayLike) -> NDArray[np.float32]:
+    def predict_proba(self, rows: ArrayLike) -> Any:
         """Returns (n, n_classes) float32, the share of each class in the neighbours' votes.
+
+        With several label columns, returns a list of such arrays, one for each column.
 
         Raises:
             BadInput: wrong number of columns, a value that is not finite, or a regression.
         """
+        if self.info.targets is not None and self.info.targets.classes:
+            return shares_of(self, self.classify(rows))
         if self.info.targets is not None:
             raise BadInput("the model answers values, and has no classes", hint="predict(rows)")
         return self.classify(rows).probabilities
@@ -214,11 +214,12 @@ class TfliteKNN:
         Raises:
             BadInput: wrong number of columns, or a value that is not finite.
         """
-        if self.info.label_sets is None and self._ask_one(rows):
+        if self.info.label_sets is None and not self._votes and self._ask_one(rows):
             label, probabilities, indices, distances = self._answers
             found = _new(Answers, (label.copy(), probabilities.copy(), indices.copy(), distances.copy()))
             return found if self._exactly or self._is_ordered() else self._in_order(found)
-        return Answers(*self._ask(rows, _ANSWERS))
+        answers = Answers(*self._ask(rows, _ANSWERS))
+        return with_votes(self, rows, answers) if self._votes else answers
 
     def _take(self) -> None:
         """Caches the outputs of the graph that answers now."""

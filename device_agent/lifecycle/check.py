@@ -178,6 +178,7 @@ def _certify(
         taught=taught,
         embedding=own.check if own else None,
         errors=found.errors,
+        columns=found.columns,
         classes=tuple(map(str, model.info.classes)) if len(model.info.classes) <= constants.MAX_CONFUSED else (),
     )
 

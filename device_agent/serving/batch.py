@@ -14,7 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.serving.columns import Columns, Kept, Local, Training, Values, neighbor_classes, with_marks
+from device_agent.serving.columns import (
+    Columns,
+    Kept,
+    LabelColumns,
+    Local,
+    Training,
+    Values,
+    neighbor_classes,
+    with_marks,
+)
 from device_agent.serving.in_flight import InFlight
 from device_agent.serving.load import Loaded, answering, keeping, load_kept
 from device_agent.serving.outputs import Sink, require_apart
@@ -47,14 +56,16 @@ def classify(store: Store, request: Request, start: Start | None = None) -> int:
         loaded.close()
 
 
-def save_counts(store: Store, loaded: Loaded, request: Request) -> None:
-    """Adds the missing and unknown cells and the gaps since the last call to those that `status` shows."""
-    for counter in request.counters or ():
-        counts = counter.take_counts()
-        if any(counts.values()):
-            from device_agent.store import cell_counts
+def save_counts(store: Store, loaded: Loaded, request: Request, refused: int = 0) -> None:
+    """Adds what was counted since the last call, and `refused` lines, to the counts that `status` shows."""
+    found = [counts for counter in request.counters or () if any((counts := counter.take_counts()).values())]
+    if refused:
+        found.append({})
+    for counts in found:
+        from device_agent.store import cell_counts
 
-            cell_counts.add(store, loaded.digest, counts)
+        cell_counts.add(store, loaded.digest, counts, refused)
+        refused = 0
 
 
 def _tell_if_left(store: Store, loaded: Loaded) -> None:
@@ -97,7 +108,9 @@ def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
         training = Training(classes, (row_origins.read(signed.path) or (None,))[0], local)
     if signed.info.window is not None and format != "npy":
         columns = with_marks(columns, signed.info.window)
-    values = None if info.targets is None else Values(loaded.model, info.targets, columns)
+    values = None
+    if info.targets is not None:
+        values = (LabelColumns if info.targets.classes else Values)(loaded.model, info.targets, columns)
     return RENDERERS[format](info, columns, loaded.digest, training, values, local)
 
 

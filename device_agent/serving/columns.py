@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared import label_sets
-from device_agent.shared.protocol.constants import EXACT_FILE, MAX_MODEL
+from device_agent.shared.protocol.constants import EXACT_FILE, MAX_MODEL, UNKNOWN_LABEL
 from device_agent.shared.protocol.errors import BadInput, ModelUnusable
 from device_agent.shared.protocol.input_info import Window
 from device_agent.shared.protocol.model_info import KnnInfo, Targets
@@ -66,16 +66,25 @@ class Sets:
 class Values:
     """The values of a regression's answers.
 
+    Attributes:
+        key: of a value in JSON.
+        columns: of the values in CSV.
+        shares: names of the columns of probabilities in CSV.
+        numbers: returns the (n, t) float64 values of answers.
+
     Raises:
         BadInput: probabilities are asked for.
     """
 
+    key = "value"
+    shares: Sequence[str] = ()
+
     def __init__(self, model: TfliteKNN | JoinedKNN, targets: Targets, columns: Columns) -> None:
-        if columns.proba:
-            raise BadInput("--proba: the model answers values, and has no classes", hint="leave it out")
-        self.numbers, self._targets = model.values_of, targets
+        self.numbers, self._model, self._targets = model.values_of, model, targets
         one = len(targets.names) == 1
-        self.columns = ["value"] if one else [f"value_{name}" for name in targets.names]
+        self.columns = [self.key] if one else [f"{self.key}_{name}" for name in targets.names]
+        if columns.proba and not targets.classes:
+            raise BadInput("--proba: the model answers values, and has no classes", hint="leave it out")
 
     def cells(self, answers: Answers) -> list[list[str]]:
         """Returns the values of each row as text; empty where a row is rejected."""
@@ -86,6 +95,53 @@ class Values:
         rows = [None if row[0] != row[0] else row for row in self.numbers(answers).tolist()]
         names = self._targets.names
         return [None if row is None else row[0] if len(names) == 1 else dict(zip(names, row)) for row in rows]
+
+
+class LabelColumns(Values):
+    """The labels of a model with several label columns, and their probabilities."""
+
+    key = "label"
+
+    def __init__(self, model: TfliteKNN | JoinedKNN, targets: Targets, columns: Columns) -> None:
+        super().__init__(model, targets, columns)
+        pairs = zip(targets.names, targets.classes)
+        self.shares = [f"proba_{name}_{label}" for name, labels in pairs for label in labels]
+
+    def labels(self, answers: Answers) -> list[list[int | str]]:
+        """Returns the labels of each row; "unknown" in each column where a row is rejected."""
+        from device_agent.shared.label_columns import labels_of
+
+        return labels_of(self._targets.classes, self.numbers(answers))
+
+    def cells(self, answers: Answers) -> list[list[str]]:
+        """Returns the labels of each row as text."""
+        return [list(map(str, row)) for row in self.labels(answers)]
+
+    def plain(self, answers: Answers) -> list[Any]:
+        """Returns the labels of each row, by column."""
+        return [dict(zip(self._targets.names, row)) for row in self.labels(answers)]
+
+    def probabilities(self, answers: Answers) -> NDArray[np.float32]:
+        """Returns the (n, m) vote shares of the labels of all columns, side by side."""
+        from device_agent.inference.answers import shares_of
+
+        return np.concatenate(shares_of(self._model, answers), axis=1)
+
+    def by_label(self, shares: Sequence[float]) -> dict[str, dict[str, float]]:
+        """Returns the shares of one row by column and label."""
+        rest = iter(shares)
+        return {
+            name: {str(label): next(rest) for label in labels}
+            for name, labels in zip(self._targets.names, self._targets.classes)
+        }
+
+    def fields(self) -> list[tuple[str, Any]]:
+        """Returns the fields of NPY: int64, or text where a label of the column is text."""
+        texts = [np.array([*map(str, labels), UNKNOWN_LABEL]) for labels in self._targets.classes]
+        whole = [all(isinstance(label, int) for label in labels) for labels in self._targets.classes]
+        never = self._model.info.reject is None
+        kinds = [np.dtype(np.int64) if each and never else text.dtype for each, text in zip(whole, texts)]
+        return list(zip(self.columns, kinds))
 
 
 @record
@@ -151,6 +207,11 @@ class Form:
 
     def _prepare(self) -> None:
         """Makes what all answers share."""
+
+    def _shares(self, answers: Answers) -> NDArray[np.float32]:
+        """Returns the probabilities of answers; of several label columns, those of all columns side by side."""
+        own = self._values
+        return own.probabilities(answers) if isinstance(own, LabelColumns) else answers.probabilities
 
 
 def neighbor_classes(model: str) -> NDArray[np.int32]:

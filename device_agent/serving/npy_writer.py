@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.serving.columns import Columns, Errors, Form, Kept
+from device_agent.serving.columns import Columns, Errors, Form, Kept, LabelColumns
 from device_agent.shared.enrolment.enrolled import ID_DIGITS
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
 from device_agent.shared.protocol.errors import BadInput
@@ -22,7 +22,8 @@ class NpyRenderer(Form):
     Fields: `label` (int64, or text where a class is text or a row may be "unknown"), `labels` (n_classes,) bool (the
     classes of the set), `probabilities` (n_classes,) float32, `indices` (k,) int32, `distances` (k,) float32, `classes`
     (k,) as `label`, `digest` S64, `rows` (k,) int64; `id` S32 of the nearest taught row, if the release allows any. Of
-    a regression, `value` (t,) float64, NaN where a row is rejected, takes the place of `label` and `classes`.
+    a regression, `value` (t,) float64, NaN where a row is rejected, takes the place of `label` and `classes`. Of
+    several label columns, `label_COLUMN` of each does, and `probabilities` has the labels of all of them side by side.
     """
 
     dtype: np.dtype[Any]
@@ -48,12 +49,15 @@ class NpyRenderer(Form):
         if not self.dtype.names:
             return self.render_labels(answers.label)
         table = self._table(answers.label)
-        if self._values:
+        if isinstance(self._values, LabelColumns):
+            for name, labels in zip(self._values.columns, zip(*self._values.labels(answers))):
+                table[name] = labels
+        elif self._values:
             table["value"] = self._values.numbers(answers)
         if self._sets:
             table["labels"] = self._sets.inside(answers)
         if self._columns.proba:
-            table["probabilities"] = answers.probabilities
+            table["probabilities"] = self._shares(answers)
         if self._columns.neighbors:
             table["indices"], table["distances"] = answers.indices, answers.distances
             if self._training:
@@ -86,11 +90,14 @@ class NpyRenderer(Form):
         if self._columns == Columns() and not self._values:
             return self._labels.dtype
         fields: list[Any] = [("label", self._labels.dtype)]
-        if self._values:
+        if isinstance(self._values, LabelColumns):
+            fields = list(self._values.fields())
+        elif self._values:
             fields = [("value", np.float64, (len(self._values.columns),))]
         fields += [("labels", np.bool_, (len(info.classes),))] if self._sets else []
         if self._columns.proba:
-            fields.append(("probabilities", np.float32, (len(info.classes),)))
+            width = len(self._values.shares) if self._values else len(info.classes)
+            fields.append(("probabilities", np.float32, (width,)))
         if self._columns.neighbors:
             fields += [("indices", np.int32, (info.k,)), ("distances", np.float32, (info.k,))]
             fields += [("classes", self._labels.dtype, (info.k,))] if self._training and not self._values else []

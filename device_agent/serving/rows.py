@@ -26,9 +26,7 @@ from device_agent.shared.tabular.reader import Parsed, Parser, short
 if TYPE_CHECKING:
     from device_agent.serving.files import FileSource
     from device_agent.shared.embedding.chain import Chain
-    from device_agent.shared.features.coder import Coder
     from device_agent.shared.protocol.model_info import KnnInfo
-    from device_agent.shared.windows.window_parser import WindowParser
 
 
 @record
@@ -44,7 +42,7 @@ class Request:
     runtime: str = "auto"
     search: str | None = None
     threads: int = 1
-    counters: list[Coder | WindowParser] | None = None  # collects those of the run: they count cells and gaps
+    counters: list[Parser] | None = None  # collects the parsers of the run: they count cells, columns and gaps
 
 
 def open_rows(loaded: Loaded, request: Request) -> tuple[Source | FileSource, Request]:
@@ -82,10 +80,18 @@ def make_parser(info: KnnInfo, format: str, request: Request, chain: Chain | Non
 
         made = parsers.TableCsvParser if format == "csv" else parsers.TableJsonParser
         parser = made(info.table, dtype, **how, tell=_tell_once)
-        if request.counters is not None:
-            request.counters.append(parser.coder)
-        return parser
-    return (CsvParser if format == "csv" else JsonParser)(info.feature_names, dtype, **how)
+        parser.counted = request.counters is not None
+        return _counting(parser, info, request)
+    return _counting((CsvParser if format == "csv" else JsonParser)(info.feature_names, dtype, **how), info, request)
+
+
+def _counting(parser: Parser, info: KnnInfo, request: Request) -> Parser:
+    """Adds the parser's counts to those of the run; names columns that are left out, unless the user asked for it."""
+    if request.counters is not None:
+        request.counters.append(parser)
+        if info.ignore_extra and not request.ignore_extra:
+            parser.left_out.tell = _tell_once
+    return parser
 
 
 def _tell_once(said: str) -> None:
@@ -173,9 +179,11 @@ class Rows:
         """Converts the rows of an NPY file; checks them here, because an error names the row's number."""
         before = 0
         for wide in source.arrays(len(self._info.columns)):
+            kept: Kept = ()
             with np.errstate(over="ignore"):
                 rows: NDArray[Any] = np.ascontiguousarray(wide, dtype=cell_type(self._info))
                 if self._info.table is not None:
+                    kept = [[(count, 0) for count in np.isnan(rows).sum(axis=1).tolist()]]
                     rows = self._filled(rows)
                 finite = np.isfinite(rows.astype(np.float32, copy=False))
             if not finite.all():
@@ -183,7 +191,7 @@ class Rows:
                 where = f"rows[{before + row}, {column}] ({short(self._info.feature_names[column])})"
                 value = (wide if wide.shape == rows.shape else rows)[row, column]
                 raise BadInput(f"{self.source.name}: {where}: {value} is not a finite float32 number")
-            yield Block(rows, (), "rows[{}]", range(before, before + len(rows)), wide)
+            yield Block(rows, kept, "rows[{}]", range(before, before + len(rows)), wide)
             before += len(rows)
 
     def _filled(self, rows: NDArray[Any]) -> NDArray[Any]:

@@ -115,7 +115,7 @@ class _Answerer:
     """Answers blocks of lines with the current release."""
 
     def __init__(self, store: Store, request: Request, source: Source, start: Start | None) -> None:
-        self.refused, self._has_header = 0, False
+        self.refused, self._saved, self._has_header = 0, 0, False
         self._store, self._start = store, start
         self._request = request
         self._name, self._unit = source.name, "frame" if source.format == FRAMES else "line"
@@ -211,7 +211,8 @@ class _Answerer:
         """Writes the counts of missing and unknown cells, and the rows that are kept."""
         if self._loaded.ring:
             self._loaded.ring.save()
-        save_counts(self._store, self._loaded, self._request)
+        save_counts(self._store, self._loaded, self._request, self.refused - self._saved)
+        self._saved = self.refused
         self._next_counts = time.monotonic() + COUNTS_SECONDS
 
     def tell_gaps(self) -> None:
@@ -300,7 +301,7 @@ class _Answerer:
         try:  # what can fail comes before the rows are read for the other model
             made = {name: make_renderer(loaded, self._request.columns, name) for name in self._renderers}
             new, old = (each.model.info.targets for each in (loaded, self._loaded))
-            if (new and new.names) != (old and old.names):
+            if (new and (new.names, bool(new.classes))) != (old and (old.names, bool(old.classes))):
                 said = f"the release {loaded.digest[:12]} answers with other columns than this stream"
                 raise BadInput(said, hint="start the stream again")
             loaded.tell_warnings()

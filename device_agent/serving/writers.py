@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.serving.columns import Errors, Form, Kept
+from device_agent.serving.columns import Errors, Form, Kept, LabelColumns
 from device_agent.serving.npy_writer import NpyRenderer
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
 from device_agent.shared.protocol.errors import BadInput
@@ -23,6 +23,8 @@ from device_agent.shared.protocol.errors import BadInput
 if TYPE_CHECKING:
     from device_agent.inference.tflite_knn import Answers
 
+#: Keys of what an answer counts: cells of its row.
+_COUNTS = ("missing", "unknown_categories")
 #: Up to this many bytes, joining padded lines and removing the padding is faster than joining line by line.
 _SHORT = 32
 #: Padding of lines: a byte that UTF-8 text never contains.
@@ -49,7 +51,10 @@ class _LabelLines:
 
 
 class _TextRenderer(Form):
-    """Renders a line for each line of the input."""
+    """Renders a line for each line of the input.
+
+    The kept columns may be followed by one of counts: of the missing cells and unknown categories of each row.
+    """
 
     _lines: _LabelLines
 
@@ -66,10 +71,19 @@ class _TextRenderer(Form):
 
     def render_labels(self, labels: NDArray[np.int32], kept: Kept = ()) -> bytes:
         """Returns the output lines for class indices; only if the label is the only column."""
-        return b"".join(self._join(kept, self._lines.pick(labels))) if kept else self._lines.join(labels)
+        if not self._columns.keep and not self._counted(kept):
+            return self._lines.join(labels)
+        return b"".join(self._join(kept, self._lines.pick(labels)))
+
+    def _counted(self, kept: Kept) -> list[tuple[int, tuple[int, int]]]:
+        """Returns the rows with something to count, and their counts; none in a format that shows none."""
+        return []
 
     def _join(self, kept: Kept, lines: list[bytes]) -> list[bytes]:
-        return [self._with_kept(row, line) for row, line in zip(zip(*kept), lines)] if kept else lines
+        for row, counts in self._counted(kept):
+            lines[row] = self._with_counts(counts, lines[row])
+        own = kept[: len(self._columns.keep)]
+        return [self._with_kept(row, line) for row, line in zip(zip(*own), lines)] if own else lines
 
     def _good(self, answers: Answers) -> list[bytes]:
         raise NotImplementedError
@@ -81,13 +95,17 @@ class _TextRenderer(Form):
         """Returns a line with the values of the kept columns before the answer."""
         raise NotImplementedError
 
+    def _with_counts(self, counts: tuple[int, int], line: bytes) -> bytes:
+        raise NotImplementedError
+
 
 class CsvRenderer(_TextRenderer):
     """`[KEPT…,]label[,labels][,proba_CLASS…][,neighbor_i,distance_i,class_i…][,row_i,id_i…][,digest][,local,id]`.
 
     Cells are quoted where needed; `labels` is a JSON array. Of a regression, `value`, or `value_TARGET` of each target,
-    takes the place of `label`, and neighbours have no class. `local` and `id` are there if the release allows rows to
-    be taught: `true` and the id of the nearest taught row that took part, else empty.
+    takes the place of `label`, and neighbours have no class; of several label columns, `label_COLUMN`. `local` and `id`
+    are there if the release allows rows to be taught: `true` and the id of the nearest taught row that took part, else
+    empty.
     """
 
     def _prepare(self) -> None:
@@ -110,7 +128,7 @@ class CsvRenderer(_TextRenderer):
         names = list(self._values.columns) if self._values else ["label"]
         names += ["labels"] * bool(self._sets)
         if self._columns.proba:
-            names += [f"proba_{label}" for label in self._info.classes]
+            names += self._values.shares if self._values else [f"proba_{label}" for label in self._info.classes]
         if self._columns.neighbors:
             for place in range(1, self._info.k + 1):
                 names += [f"neighbor_{place}", f"distance_{place}"]
@@ -139,7 +157,7 @@ class CsvRenderer(_TextRenderer):
             for part, labels in zip(parts, self._sets.labels(answers)):
                 part.append(json.dumps(labels, ensure_ascii=False))
         if self._columns.proba:
-            for part, shares in zip(parts, answers.probabilities):
+            for part, shares in zip(parts, self._shares(answers)):
                 part += map(_float, shares)
         if self._columns.neighbors:
             for part, indices, distances in zip(parts, answers.indices, answers.distances):
@@ -160,18 +178,29 @@ class CsvRenderer(_TextRenderer):
 
 
 class JsonRenderer(_TextRenderer):
-    """`{KEPT…, "label", "labels", "probabilities", "neighbors", "digest", "local", "id"}`.
+    """`{KEPT…, "label", "labels", "probabilities", "neighbors", "digest", "local", "id", "missing", …}`.
 
     A neighbour is `{"index", "distance", "label", "row", "id"}`; a taught one has `"local": true` in place of `row`.
     An answer in which one took part has `"local": true`, and the `id` of the nearest. Of a regression, `value` takes
     the place of `label`: a number, or one by target; null where the row is rejected. Its neighbours have no label.
+    With several label columns, `label` and `probabilities` are objects with these columns as keys. `missing` and
+    `unknown_categories` count such cells of the row, if it has any.
     """
 
     def _prepare(self) -> None:
         self._labels = (*self._info.classes, UNKNOWN_LABEL)
         tail = {"digest": self._digest} if self._columns.digest else {}
-        own = ("value" if self._values else "label", "labels", "probabilities", "neighbors", "digest", "error", "line")
-        _require_apart(self._columns.keep, own if self._local is None else (*own, "local", "id"))
+        own = [
+            "labels",
+            "probabilities",
+            "neighbors",
+            "digest",
+            "error",
+            "line",
+            *_COUNTS * (self._info.table is not None),
+        ]
+        own += [self._values.key if self._values else "label", *(() if self._local is None else ("local", "id"))]
+        _require_apart(self._columns.keep, own)
         self._lines = _LabelLines([_json_line({"label": label} | tail) for label in self._labels])
 
     def _bad(self, number: int, message: str) -> bytes:
@@ -180,6 +209,14 @@ class JsonRenderer(_TextRenderer):
     def _with_kept(self, row: Sequence[Any], line: bytes) -> bytes:
         return _json_line(dict(zip(self._columns.keep, row)))[:-2] + b", " + line[1:]
 
+    def _counted(self, kept: Kept) -> list[tuple[int, tuple[int, int]]]:
+        counts = kept[-1] if len(kept) > len(self._columns.keep) else ()
+        return [(row, pair) for row, pair in enumerate(counts) if pair[0] or pair[1]]
+
+    def _with_counts(self, counts: tuple[int, int], line: bytes) -> bytes:
+        found = {name: count for name, count in zip(_COUNTS, counts) if count}
+        return line[:-2] + b", " + _json_line(found)[1:]
+
     def _good(self, answers: Answers) -> list[bytes]:
         taught = self._local.nearest(answers.indices) if self._local else [""] * len(answers.label)
         if self._columns.labels_only and not self._values:
@@ -187,21 +224,30 @@ class JsonRenderer(_TextRenderer):
         else:
             sets = self._sets.labels(answers) if self._sets else None
             values = self._values.plain(answers) if self._values else None
-            lines = [_json_line(self._record(answers, row, sets, values)) for row in range(len(answers.label))]
+            shares = self._shares(answers) if self._columns.proba else None
+            lines = [_json_line(self._record(answers, row, sets, values, shares)) for row in range(len(answers.label))]
         for row, name in enumerate(taught):
             if name:
                 lines[row] = lines[row][:-2] + b", " + _json_line({"local": True, "id": name})[1:]
         return lines
 
     def _record(
-        self, answers: Answers, row: int, sets: list[list[int | str]] | None, values: list[Any] | None
+        self,
+        answers: Answers,
+        row: int,
+        sets: list[list[int | str]] | None,
+        values: list[Any] | None,
+        shares: NDArray[np.float32] | None,
     ) -> dict[str, Any]:
-        record = {"label": self._labels[answers.label[row]]} if values is None else {"value": values[row]}
+        record: dict[str, Any] = {"label": self._labels[answers.label[row]]}
+        if self._values and values is not None:
+            record = {self._values.key: values[row]}
         if sets is not None:
             record["labels"] = sets[row]
-        if self._columns.proba:
-            shares = [float(_float(share)) for share in answers.probabilities[row]]
-            record["probabilities"] = {str(label): share for label, share in zip(self._info.classes, shares)}
+        if shares is not None:
+            own = [float(_float(share)) for share in shares[row]]
+            by_column = self._values.by_label(own) if isinstance(self._values, LabelColumns) else None
+            record["probabilities"] = by_column or dict(zip(map(str, self._info.classes), own))
         if self._columns.neighbors:
             record["neighbors"] = [
                 self._neighbor(int(index), distance)

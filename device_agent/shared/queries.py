@@ -127,14 +127,67 @@ def _as_table(
 ) -> NDArray[np.floating[Any]]:
     named = column_names(rows)
     if named not in (None, features) and features != default_names(len(features)):
-        hint = f"rows[{list(features)}]" if len(features) <= 8 else "the columns of the training rows, in their order"
-        raise error(f"the columns are {_few(named or ())}, but the model takes {_few(features)}", hint=hint)
+        rows = _by_name(rows, named or (), features, error)
     try:
         with np.errstate(over="ignore"):
-            return np.ascontiguousarray(rows, dtype=row_type(origin))
+            return as_numbers(rows, row_type(origin))
     except (TypeError, ValueError) as problem:
-        hint = "rows.toarray()" if hasattr(rows, "toarray") else ""
-        raise error(f"the rows are not a table of numbers: {problem}", hint=hint) from None
+        said, hint = not_numbers(rows, problem)
+        raise error(said, hint=hint) from None
+
+
+def _by_name(rows: Any, named: Sequence[str], features: tuple[str, ...], error: Callable[..., Exception]) -> Any:
+    """Returns the columns of a data frame in the order of the features."""
+    absent = [name for name in features if name not in named]
+    if absent:
+        more = f" (nor {len(absent) - 1} more)" if len(absent) > 1 else ""
+        raise error(f"there is no column {absent[0]!r}{more}; the model takes {_few(features)}")
+    if len(named) != len(features):
+        hint = f"rows[{list(features)}]" if len(features) <= 8 else "leave out the other columns"
+        raise error(f"the columns are {_few(tuple(named))}, but the model takes {_few(features)}", hint=hint)
+    return rows[list(features)]
+
+
+def as_numbers(rows: Any, dtype: type[np.floating[Any]]) -> NDArray[Any]:
+    """Returns rows as a contiguous array of a type.
+
+    Raises:
+        TypeError, ValueError: they are not numbers; times are none, although NumPy converts them.
+    """
+    table = np.asarray(rows)
+    if table.dtype.kind in "mM":
+        raise TypeError("times are not numbers")
+    return np.ascontiguousarray(table, dtype=dtype)
+
+
+def not_numbers(rows: Any, problem: Exception) -> tuple[str, str]:
+    """Returns why rows are not a table of numbers, and a hint; of a data frame, names the first such cell."""
+    for name in column_names(rows) or ():
+        for row, cell in enumerate(np.asarray(rows[name], object).tolist()):
+            found = _of_cell(cell, name)
+            if found is not None:
+                return f"row {row}, column {name!r}: {found[0]}", found[1]
+    hint = "rows.toarray()" if hasattr(rows, "toarray") else ""
+    return f"the rows are not a table of numbers: {problem}", hint
+
+
+def _of_cell(cell: Any, name: str) -> tuple[str, str] | None:
+    """Returns why a cell is not a number, and a hint; None for a number."""
+    if is_gap(cell):
+        return "the cell is empty", "rows.dropna(), or rows.fillna(VALUE)"
+    if hasattr(cell, "isoformat") or hasattr(cell, "total_seconds"):
+        part = f"rows.drop(columns=[{name!r}]), or a number: (rows[{name!r}] - START) / pd.Timedelta(seconds=1)"
+        return f"{cell} is a time, not a number", part
+    try:
+        float(cell)
+    except (TypeError, ValueError):
+        return f"{cell!r} is not a number", f"rows.drop(columns=[{name!r}]), or encode it: docs/scikit-learn.md"
+    return None
+
+
+def is_gap(cell: Any) -> bool:
+    """Whether a cell of a data frame has no value: None, NaN, `pd.NA` or `pd.NaT`."""
+    return cell is None or type(cell).__name__ in ("NAType", "NaTType") or bool(cell != cell)
 
 
 def _few(names: tuple[str, ...]) -> str:
@@ -142,7 +195,7 @@ def _few(names: tuple[str, ...]) -> str:
 
 
 def accuracy(predicted: NDArray[Any], truth: ArrayLike, error: Callable[..., Exception] = BadInput) -> float:
-    """Returns the share (0 to 1) of `predicted` labels (n,) that equal `truth` (n,).
+    """Returns the share (0 to 1) of rows whose `predicted` labels, (n,) or (n, t), equal `truth`.
 
     Raises:
         BadInput: or `error`: `truth` has another shape, or there are no labels.
@@ -150,4 +203,4 @@ def accuracy(predicted: NDArray[Any], truth: ArrayLike, error: Callable[..., Exc
     expected = np.asarray(truth, dtype=object)
     if expected.shape != predicted.shape or not len(predicted):
         raise error(f"{len(predicted)} rows, but labels of shape {expected.shape}")
-    return float((predicted.astype(object) == expected).mean())
+    return float((predicted.astype(object) == expected).reshape(len(expected), -1).all(axis=1).mean())

@@ -46,6 +46,10 @@ class Regressor:
         found[np.asarray(answers.label) == UNKNOWN] = np.nan
         return found
 
+    def in_doubt(self, answers: Any) -> NDArray[np.bool_]:
+        """Returns (n,) whether float32 distances may decide a value; no row of a regression, whose values are means."""
+        return np.zeros(len(answers.indices), np.bool_)
+
 
 def valuer(targets: Float64, k: int, weights: Weights, own: InFloat64 | None) -> Regressor | OutlierFactors:
     """Returns what computes the values of a model with `targets`: means of them, or outlier factors."""

@@ -1,4 +1,4 @@
-"""Counter of cells and gaps of a release.
+"""Counter of cells, gaps and bad lines of a release.
 
 Missing cells that were filled, unknown ones, and gaps between samples. One JSON document in ROOT/cell-counts.json, for
 `status`. Processes add to it one after the other. A file that cannot be read or belongs to another release counts from
@@ -31,8 +31,8 @@ def read(store: Store, digest: str) -> CellCounts | None:
         return None
 
 
-def add(store: Store, digest: str, counts: Mapping[str, Mapping[str, int]]) -> None:
-    """Adds to the counts of a release: `filled`, `unknown` and `gaps` of `CellCounts`."""
+def add(store: Store, digest: str, counts: Mapping[str, Mapping[str, int]], refused: int = 0) -> None:
+    """Adds to the counts of a release: `filled`, `unknown`, `gaps`, `left_out` and `refused` of `CellCounts`."""
     with contextlib.suppress(OSError):
         if store.root.stat().st_uid != os.geteuid():
             return
@@ -41,6 +41,7 @@ def add(store: Store, digest: str, counts: Mapping[str, Mapping[str, int]]) -> N
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             old = _parse(os.pread(descriptor, _LIMIT, 0), digest) or CellCounts(digest, {}, {})
             new = replace(old, **{name: _sum(getattr(old, name) or {}, more) for name, more in counts.items()})
+            new = replace(new, refused=old.refused + refused)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json_codec.dump_file(new), 0)
         finally:
@@ -55,5 +56,6 @@ def _parse(data: bytes, digest: str) -> CellCounts | None:
     return found if found.release == digest else None
 
 
-def _sum(old: Mapping[str, int], new: Mapping[str, int]) -> dict[str, int]:
+def _sum(old: Mapping[str, int] | None, new: Mapping[str, int] | None) -> dict[str, int]:
+    old, new = old or {}, new or {}
     return {name: old.get(name, 0) + new.get(name, 0) for name in sorted({*old, *new})}

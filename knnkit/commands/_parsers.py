@@ -59,6 +59,7 @@ def _init(parser: argparse.ArgumentParser) -> None:
         action="extend",
         help="columns of text that become one feature for each category; repeat it for more",
     )
+    parser.add_argument("--thousands", metavar="SIGN", choices=(*",.' ",), help="the sign between thousands: 1,234.5")
 
 
 def _keygen(parser: argparse.ArgumentParser) -> None:

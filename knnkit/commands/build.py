@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from device_agent.shared.golden.error_gates import scores_of
 from device_agent.shared.protocol import constants, json_codec
 from knnkit.commands import _config
 from knnkit.config import load
@@ -74,6 +75,7 @@ def _document(built: Built) -> dict[str, object]:
         "accuracy_rows": built.accuracy_rows,
         "evaluation": metrics.document(built.figures, built.info.evaluation.how if built.info.evaluation else ""),
         "errors": json_codec.to_plain(built.info.targets.errors if built.info.targets else ()),
+        "columns": json_codec.to_plain(scores_of(built.info.targets) if built.info.targets else ()),
         "warnings": list(built.warnings),
         "notes": list(built.notes),
     }

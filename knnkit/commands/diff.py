@@ -65,7 +65,8 @@ def _read(path: Path) -> StoredModel:
         raise UsageError(f"{model}: no such file", hint="name a release directory, or a model.tflite")
     found = read_model(model)
     if found.info.targets is not None:
-        raise UsageError(f"{model} answers values, and diff compares labels", hint="name two releases with labels")
+        what = "several label columns" if found.info.targets.classes else "values"
+        raise UsageError(f"{model} answers {what}, and diff compares labels", hint="name two releases with one label")
     return found
 
 

@@ -45,7 +45,7 @@ rollout: {{max_failures: 0, confirm_within: 60s}}
 # rollout: {{waves: [canary, 25%, 100%], max_failures: 1, confirm_within: 60s, concurrency: 16}}
 """
 #: Options that need --data.
-_OF_ROWS = ("label", "features", "drop", "missing", "categories")
+_OF_ROWS = ("label", "features", "drop", "missing", "categories", "thousands")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -88,9 +88,8 @@ def _own(arguments: argparse.Namespace, path: Path) -> tuple[str, str]:
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"--features names {twice!r} twice", hint="each column once")
     categories = dict.fromkeys(arguments.categories or (), "one-hot")
-    for warning in warnings_of_file(
-        file, label, arguments.features, arguments.drop or (), arguments.missing or "refuse", categories
-    ):
+    how = (arguments.drop or (), arguments.missing or "refuse", categories, arguments.thousands or "")
+    for warning in warnings_of_file(file, label, arguments.features, *how):
         print(f"knnkit: warning: {warning}", file=sys.stderr)
     chosen = "".join(
         f", {key}: [{', '.join(map(_quote, words))}]"
@@ -99,6 +98,7 @@ def _own(arguments: argparse.Namespace, path: Path) -> tuple[str, str]:
     )
     chosen += f", missing: {arguments.missing}" if arguments.missing else ""
     chosen += f", categories: {{{', '.join(f'{_quote(name)}: one-hot' for name in categories)}}}" if categories else ""
+    chosen += f", thousands: {_quote(arguments.thousands)}" if arguments.thousands else ""
     return _name(file.stem), f"{{file: {_quote(_relative(file, path))}, label: {_quote(label)}{chosen}}}"
 
 

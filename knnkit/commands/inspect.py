@@ -93,6 +93,8 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
         yield "classes", f"{len(info.classes)}: {_listed(info.classes)}"
     else:
         yield "targets", f"{len(info.targets.names)}: {_listed(info.targets.names)}"
+    for name, labels in zip(info.targets.names, info.targets.classes) if info.targets else ():
+        yield "classes", f"{name}: {len(labels)}: {_listed(labels)}"
     if info.reject is not None:
         measured = ""
         own = "".join(f", {percent(share)} of {label}" for label, share in (info.reject.by_class or {}).items())
@@ -139,6 +141,8 @@ def _gates(gates: model_info.Gates) -> Iterator[str]:
     for name, least in (("balanced accuracy", gates.balanced_accuracy), ("recall of each class", gates.min_recall)):
         if least is not None:
             yield f"{name} at least {least:g}"
+    for column, least in (gates.column_accuracy or {}).items():
+        yield f"accuracy of {column} at least {least:g}"
     for label, least in (gates.recall or {}).items():
         yield f"recall of {label} at least {least:g}"
     if gates.not_worse_than is not None:

@@ -10,7 +10,7 @@ import contextlib
 import sys
 from pathlib import Path
 
-from device_agent.shared.golden.error_gates import described
+from device_agent.shared.golden.error_gates import described, described_columns
 from device_agent.shared.protocol.reports import EmbeddingCheck
 from knnkit.commands import _config, _decision_regions, _output, _query, _selection
 from knnkit.errors import KnnkitError, UsageError
@@ -119,7 +119,7 @@ def _row(device: DeviceReport) -> list[Cell | str]:
         f"{proof.equivalent:,}",
         Cell(f"{proof.different:,}", "bad" if proof.different else ""),
         f"{proof.largest_distance_error:.2e}",
-        described(proof.errors) or percent(proof.accuracy),
+        described(proof.errors) or described_columns(proof.columns) or percent(proof.accuracy),
         milliseconds(proof.latency.p50_ms if proof.latency else None),
         f"{proof.runtime.name} {proof.runtime.version}",
         f"{proof.device.machine} {proof.device.cpu}".strip(),

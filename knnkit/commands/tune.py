@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     material = source.load(build)
     material = material.whole or material
     if material.training.targets is not None:
-        raise UsageError("tune compares classifiers, but `target` makes a regression", hint="data: {label: COLUMN}")
+        raise UsageError("tune compares classifiers of one label", hint="data: {label: COLUMN}")
     require_plain(material.spec, "tune")
     for warning in material.warnings:
         print_line(f"knnkit: warning: {warning}", "warn", stream=sys.stderr)

@@ -126,7 +126,13 @@ class GatesConfig(Section):
     """What every device must reach before it may keep the release."""
 
     accuracy: Annotated[float | None, Example("0.9")] = Field(default=None, ge=0.0, le=1.0)
-    """Least accuracy on the held-out rows, from 0 to 1; default: no gate."""
+    """Least accuracy on the held-out rows, from 0 to 1; default: no gate. With several label columns, that of each."""
+    column_accuracy: Annotated[
+        dict[str, Annotated[float, Field(ge=0.0, le=1.0)]],
+        Words("a label column and its least accuracy ({species: 0.9})"),
+        Example("{species: 0.9}"),
+    ] = Field(default={})
+    """Of several label columns: least accuracy of single ones, by name; replaces `accuracy` for these columns."""
     balanced_accuracy: Annotated[float | None, Example("0.85")] = Field(default=None, ge=0.0, le=1.0)
     """Least mean recall of the classes, from 0 to 1; default: no gate."""
     min_recall: Annotated[float | None, Example("0.8")] = Field(default=None, ge=0.0, le=1.0)

@@ -29,6 +29,14 @@ Targets = Annotated[
     Words("a column, or a list of columns"),
     Example("[longitude, latitude]"),
 ]
+Label = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_as_list),
+    pydantic.PlainSerializer(lambda value: value if value is None or len(value) > 1 else value[0], return_type=Any),
+    Words("a column, or a list of columns"),
+    Example("species"),
+    Field(min_length=1),
+]
 
 
 class FileData(Section):
@@ -43,8 +51,9 @@ class FileData(Section):
         Example("data/*.csv"),
     ] = ()
     """Instead of `file`: several files with the same columns, by name or pattern (`data/*.csv`)."""
-    label: Annotated[str, Example("species")] = "label"
-    """The column (or NPZ array) that holds the labels."""
+    label: Label = ("label",)
+    """The column (or NPZ array) that holds the labels. Of a list of columns (`[species, health]`), the neighbours vote
+    on each one by itself."""
     target: Targets = ()
     """Instead of `label`: the column of numbers to predict, or a list of them. The model is then a regression:
     it answers the mean of the neighbours' targets."""
@@ -97,7 +106,12 @@ class FileData(Section):
         """The file, or the names and patterns of several."""
         return self.files if self.file is None else (self.file,)
 
-    @pydantic.field_validator("features", "drop", "target")
+    @property
+    def label_column(self) -> str:
+        """The label column; of several, the first."""
+        return self.label[0]
+
+    @pydantic.field_validator("features", "drop", "target", "label")
     @classmethod
     def _each_once(cls, features: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if twice := first_twice(features or ()):

@@ -192,13 +192,16 @@ class ModelConfig(Section):
 
     @pydantic.model_validator(mode="after")
     def _regression_fits(self) -> ModelConfig:
-        if not (isinstance(self.data, FileData) and self.data.target):
+        if not (isinstance(self.data, FileData) and (self.data.target or len(self.data.label) > 1)):
             return self
-        taken: list[str] = [key for key in ("label_sets", "reduce", "keep") if key in self.model_fields_set]
+        keys = ("label_sets", "reduce", "keep", *(() if self.data.target else ("enrol", "input")))
+        taken: list[str] = [key for key in keys if key in self.model_fields_set]
         if self.split == "stratified":
             taken.append("split")
         if taken:
             problem = f"`target` makes a regression, which has no classes: leave `{taken[0]}` out"
+            if not self.data.target:
+                problem = f"`{taken[0]}` needs one label for each row, and `label` is a list: leave `{taken[0]}` out"
             hint = "data: {file: train.csv, label: species}, for classes"
             raise PydanticCustomError("misplaced_key", "{problem}", {"key": taken[0], "problem": problem, "hint": hint})
         return self

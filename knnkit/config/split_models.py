@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
-from knnkit.config.data_models import FileData, SklearnData, SkopsData, Targets
+from knnkit.config.data_models import FileData, Label, SklearnData, SkopsData, Targets
 from knnkit.config.field_types import Example, FilePath, Section
 
 
@@ -20,7 +20,7 @@ class TestFile(Section):
     __test__ = False  # pytest must not collect it
     file: FilePath
     """CSV, Parquet or NPZ with the same columns as the training data."""
-    label: str | None = None
+    label: Label | None = None
     """The label column; default: the same as in the training data."""
     target: Targets = ()
     """The columns of numbers to predict, where `skops` holds a regression."""

@@ -13,6 +13,7 @@ def warnings_of_file(
     drop: Sequence[str] = (),
     missing: str = "refuse",
     categories: Mapping[str, str] | None = None,
+    thousands: str = "",
 ) -> tuple[str, ...]:
     """Reads a file of labelled rows as a build does, and returns warnings about columns that nobody chose.
 
@@ -23,5 +24,7 @@ def warnings_of_file(
     """
     from knnkit.data import columns, files, policy
 
-    rows = files.load(file, label, names, None, policy.Policy(tuple(drop), missing, categories or {}))
+    rows = files.load(
+        file, label, names, None, policy.Policy(tuple(drop), missing, categories or {}, thousands=thousands)
+    )
     return columns.warnings(rows) if names is None else ()

@@ -19,7 +19,7 @@ from knnkit.data.bad_cells import EMPTY, TEXT, BadCells
 from knnkit.data.columns import choose, find
 from knnkit.data.dataset import Dataset, label_array, note_bad_numbers, require_distinct
 from knnkit.data.policy import Learner, Policy, matching, sorted_levels
-from knnkit.errors import DataError
+from knnkit.errors import DataError, MissingDependency, extra
 
 
 def load(
@@ -75,6 +75,33 @@ def load(
         names_of_rows,
         levels=found.levels or None,
     )
+
+
+def of_frame(frame: Any, source: str) -> Any:
+    """Returns a frame of pandas (without its index) or polars as a pyarrow table.
+
+    Raises:
+        DataError: it cannot be converted.
+        MissingDependency: pyarrow is not installed.
+    """
+    try:
+        import pyarrow
+    except ImportError:
+        raise MissingDependency("reading a data frame needs pyarrow", hint=extra("build")) from None
+    try:
+        if hasattr(frame, "to_arrow"):  # polars
+            return frame.to_arrow()
+        return pyarrow.Table.from_pandas(frame, preserve_index=False)
+    except (pyarrow.ArrowException, AttributeError, TypeError, ValueError) as error:
+        hint = "a pandas or polars frame, with one type in each column"
+        raise DataError(f"{source} cannot be read: {error}", hint=hint) from None
+
+
+def with_column(table: Any, name: str, values: Any) -> Any:
+    """Returns a pyarrow table with one more column of (n,) values."""
+    import pyarrow
+
+    return table.append_column(name, [pyarrow.array(np.asarray(values, object).tolist(), from_pandas=True)])
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,27 @@ to write into deploy.yaml. Reads no file.
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from knnkit.errors import DataError
 
 #: Kinds of bad cells, as they are counted.
 EMPTY, TEXT, NOT_FINITE = "empty", "not numbers", "not finite"
+#: Kinds of bad lines.
+SHAPE, NO_LABEL = "lines with another number of cells", "lines without a label"
+#: Most lines that a command leaves out of a file, and its longest list of them.
+_MAX_CUT, _LONGEST = 1000, 600
 _SHOWN = 10
 _MAX_QUOTED = 40
 #: A column of at most so many texts, each in several rows, may be categories; of others, a name or a time.
 _FEW, _SEVERAL = 12, 3
+#: A text with so many digits is a time or a number of something.
+_DIGITS = 6
 #: A name that needs no quotes in YAML, unless it is one of the words that YAML reads as a value.
 _BARE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WORDS = frozenset({"false", "n", "no", "null", "off", "on", "true", "y", "yes"})
@@ -36,10 +44,13 @@ class BadCells:
 
     Attributes:
         rows: number of rows of the file, to tell a column of text from a few wrong cells.
+        advice: the hint to give instead of keys.
+        filter: a command that leaves out all lines that are bad as a whole.
     """
 
     def __init__(self, source: str, unit: str = "line", hint: str = "") -> None:
-        self._source, self._unit, self._advice, self.rows = source, unit, hint, 0
+        self._source, self._unit, self.advice, self.rows, self.filter = source, unit, hint, 0, ""
+        self._lines: dict[str, set[int]] = {}
         self._first: list[tuple[int, int, str, str, str]] = []
         self._counts: dict[str, Counter[str]] = {}
         self._texts: dict[str, Counter[str]] = {}
@@ -51,8 +62,14 @@ class BadCells:
             texts = self._texts.setdefault(name, Counter())
             if cell in texts or len(texts) <= _FEW:
                 texts[cell] += 1
+        if kind != EMPTY and len(lines := self._lines.setdefault(name, set())) <= _MAX_CUT:
+            lines.add(place)
         if len(self._first) < _SHOWN or (place, index) < self._first[-1][:2]:
             self._first = sorted([*self._first, (place, index, name, said, hint)])[:_SHOWN]
+
+    def add_line(self, place: int, kind: str, said: str) -> None:
+        """Notes a line that is bad as a whole."""
+        self.add(place, -1, "", kind, said)
 
     def columns(self) -> set[str]:
         """Returns the names of the columns that have bad cells."""
@@ -67,21 +84,27 @@ class BadCells:
 
     def error(self) -> DataError:
         """Returns the error that names them."""
-        place, _, name, said, hint = self._first[0]
+        hint = self._first[0][-1]
         total = sum(sum(counts.values()) for counts in self._counts.values())
-        message = f"{self._source}, {self._unit} {place}, column {_quoted(name)}: {said}"
+        message = f"{self._source}, {self._placed(self._first[0])}"
         if total > 1:
             kinds = sum(self._counts.values(), Counter())
-            message += f"\n  {total:,} cells cannot be read ({_numbers(kinds)}):"
+            what = "cells or lines" if "" in self._counts else "cells"
+            message += f"\n  {total:,} {what} cannot be read ({_numbers(kinds)}):"
             by_count = sorted(self._counts.items(), key=lambda item: -sum(item[1].values()))
             for column, counts in by_count[:_SHOWN]:
-                message += f"\n    column {_quoted(column)}: {_numbers(counts)}"
+                message += f"\n    {f'column {_quoted(column)}: ' * bool(column)}{_numbers(counts)}"
             if len(by_count) > _SHOWN:
                 message += f"\n    and {len(by_count) - _SHOWN:,} more columns"
             message += "\n  the first of them:"
-            for place, _, name, said, _ in self._first:
-                message += f"\n    {self._unit} {place}, column {_quoted(name)}: {said}"
-        return DataError(message, hint=hint or self._advice or self._hint())
+            for each in self._first:
+                message += f"\n    {self._placed(each)}"
+        return DataError(message, hint=hint or self.advice or self._hint())
+
+    def _placed(self, bad: tuple[int, int, str, str, str]) -> str:
+        place, index, name, said, _ = bad
+        column = "" if index < 0 else f", column {_quoted(name)}"
+        return f"{self._unit} {place}{column}: {said}"
 
     def _hint(self) -> str:
         """Returns the keys to add to `data:`, and the same for `knnkit init`."""
@@ -90,7 +113,7 @@ class BadCells:
         for name in self.text_columns():
             (categories if self._may_be_categories(name) else drop).append(name)
         others = [name for name in self._counts if name not in (*drop, *categories)]
-        wrong = [name for name in others if self._counts[name][TEXT] or self._counts[name][NOT_FINITE]]
+        wrong = [name for name in others if self._counts[name].total() > self._counts[name][EMPTY]]
         keys, flags = [], []
         if drop:
             keys.append(f"drop: {as_yaml(drop)}")
@@ -103,14 +126,54 @@ class BadCells:
             flags.append("--missing median")
         said = f"{', '.join(keys)} in `data:` of deploy.yaml (knnkit init: {' '.join(flags)})" if keys else ""
         if wrong:
-            correct = f"correct the cells of {', '.join(map(_quoted, wrong))}"
-            also = f"drop: {as_yaml(wrong)} in `data:` of deploy.yaml (knnkit init: --drop {shlex.join(wrong)})"
-            return f"{said}; {correct}" if said else f"{correct}, or leave out the column: {also}"
+            found = self._correct(wrong)
+            if said:
+                return f"{said}; {found}"
+            named = [name for name in wrong if name]
+            also = f"drop: {as_yaml(named)} in `data:` of deploy.yaml (knnkit init: --drop {shlex.join(named)})"
+            return f"{found}, or leave out the column: {also}" if named == wrong else found
         return said
+
+    def _correct(self, names: Sequence[str]) -> str:
+        """Returns what to do about wrong cells and lines: with few of them, a command that leaves out their lines."""
+        cells = ", ".join(_quoted(name) for name in names if name)
+        found = f"correct {f'the cells of {cells}' if cells else 'the lines'}"
+        lines = sorted(set[int]().union(*(self._lines[name] for name in names)))
+        command = without_lines(self._source, lines) if len(lines) <= _MAX_CUT else ""
+        command = command or ("" if cells else self.filter)
+        them = f"leave out their {self._unit}s" if cells else "leave them out"
+        return f"{found}, or {them}: {command}" if command else found
 
     def _may_be_categories(self, name: str) -> bool:
         texts = self._texts.get(name, Counter())
+        if any(sum(map(str.isdigit, text)) >= _DIGITS for text in texts):
+            return False
         return len(texts) <= _FEW and sum(texts.values()) >= _SEVERAL * len(texts) and not is_id(name)
+
+
+def cleaned(source: str) -> str:
+    """Returns a name for a corrected copy of a file, quoted for a shell."""
+    path = Path(source)
+    return shlex.quote(f"{path.stem}-clean{path.suffix}")
+
+
+def without_lines(source: str, places: Sequence[int]) -> str:
+    """Returns the command that copies a file without these lines or rows; empty for a file of another format."""
+    suffix, script = Path(source).suffix.lower(), ";".join(f"{part}d" for part in _ranges(places))
+    if len(script) > _LONGEST or suffix not in (".csv", ".tsv", ".txt", ".parquet"):
+        return ""
+    if suffix != ".parquet":
+        return f"sed '{script}' {shlex.quote(source)} > {cleaned(source)}"
+    kept = f"[i for i in range(len(t)) if i not in {[*places]}]"
+    code = f"import pyarrow.parquet as p; t = p.read_table({source!r}); p.write_table(t.take({kept}), "
+    return f"python -c {shlex.quote(code + repr(Path(source).stem + '-clean.parquet') + ')')}"
+
+
+def _ranges(places: Sequence[int]) -> Iterator[str]:
+    """Yields `3` or `3,7` for each run of ascending numbers."""
+    for _, run in itertools.groupby(enumerate(places), lambda pair: pair[1] - pair[0]):
+        first, *rest = (place for _, place in run)
+        yield f"{first},{rest[-1]}" if rest else str(first)
 
 
 def _numbers(counts: Counter[str]) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import csv
 import os
-from collections import deque
+import shlex
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -25,7 +26,7 @@ from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.tabular import csv_dialect
 from device_agent.shared.tabular.csv_reader import Block
 from knnkit.data import precision
-from knnkit.data.bad_cells import BadCells
+from knnkit.data.bad_cells import NO_LABEL, SHAPE, BadCells, cleaned
 from knnkit.data.columns import choose, find
 from knnkit.data.dataset import Dataset, label_array, require_distinct, require_label
 from knnkit.data.policy import PLAIN, Learner, Policy, sorted_levels
@@ -37,7 +38,8 @@ _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 #: Blocks of whole lines, each with a thread's result.
 Blocks = Iterator[tuple[bytes, Future[Block | None] | None]]
-_FILL = "drop the row, or fill the cell"
+#: Longest header that a hint writes out.
+_LONGEST = 300
 
 
 def load_csv(
@@ -111,6 +113,7 @@ class _CsvFile:
         self._header, self._known = header, set[str]()
         self._blocks = self._read_ahead(self._blocks)
         self._rows, self._labels = np.empty((0, len(chosen)), self._dtype), list[str]()
+        self._widths = Counter[int]()  # of the lines with another number of cells than the header
         self._cells = [list[str]() for _ in self._beside]  # of the columns beside
         while self._has_more():
             rows, more = self._take_block() or self._take_records()
@@ -118,8 +121,10 @@ class _CsvFile:
             self._rows.resize((len(self._labels) + len(rows), len(chosen)), refcheck=False)
             self._rows[len(self._labels) :] = rows
             self._labels += more
-        self.bad.rows = len(self._labels)
-        if not self._labels:
+        self.bad.rows, self.bad.filter = len(self._labels), self._filter()
+        if self._widths.total() > len(self._labels):
+            self.bad.advice = self._with_names(self._widths.most_common(1)[0][0] - len(header))
+        if not (self._labels or self.bad):
             raise DataError(f"{self._file}: there is a header, and no rows", hint="each line after the header is a row")
 
     def dataset(self) -> Dataset:
@@ -153,8 +158,63 @@ class _CsvFile:
         header = csv_dialect.header_names(self._take_record())
         if not header:
             raise DataError(f"{self._file}: the file is empty", hint="line 1 names the columns, the others are rows")
-        require_distinct(header, where)
+        self._start = self._line, start, separator
+        try:
+            require_distinct(header, where)
+        except DataError as error:
+            raise DataError(str(error), hint=self._renamed(header, error.hint)) from None
+        self._require_label(label, header)
         return header, separator
+
+    def _require_label(self, label: str, header: list[str]) -> None:
+        """Raises DataError where the first line is a row, or has another separator; the hint has the command."""
+        line, start, separator = self._start
+        if label in header:
+            return
+        texts = [name for name in header if not csv_dialect.is_number(name, separator)]
+        if len(header) > 1 and len(texts) <= 1:
+            names = [label if name in texts else f"column_{place}" for place, name in enumerate(header, 1)]
+            names[-1] = names[-1] if texts else label
+            hint = f"put a header above it: {self._sed(f'{line}i {separator.join(names)}')}"
+            raise DataError(f"{self._file}: no column {label!r}; there are {', '.join(header)}", hint=hint)
+        for sign in "|", " ", ":":
+            if len(header) == 1 and label in (found := start.split(sign if sign != " " else None)) and len(found) > 1:
+                said = f"{self._file}: no column {label!r}; the columns are separated by {sign!r}"
+                command = f"tr -s '{sign}' ',' < {shlex.quote(str(self._file))} > {cleaned(str(self._file))}"
+                raise DataError(said, hint=f"separate them by commas: {command}")
+
+    def _renamed(self, header: list[str], hint: str) -> str:
+        """Returns the command that gives each column a name of its own, after a hint."""
+        line, _, separator = self._start
+        names: list[str] = []
+        for place, name in enumerate(header, 1):
+            name = name or f"column_{place}"
+            names.append(name if name not in names else f"{name}_{place}")
+        text = separator.join(names)
+        if not all(name.replace(" ", "").replace("_", "").isalnum() for name in names) or len(text) > _LONGEST:
+            return hint
+        return f"{hint}; or: {self._sed(f'{line}s/.*/{text}/')}"
+
+    def _with_names(self, more: int) -> str:
+        """Returns the command that names the columns that the header leaves out; empty if rows are too short."""
+        line, start, separator = self._start
+        names = separator.join(f"more_{place}" for place in range(1, more + 1))
+        ends = start.rstrip("\r ").endswith(separator)
+        script = f"{line}s/{f'{separator}*' * ends}\\r*$/{separator}{names}/"
+        return "" if more < 1 else f"name each column in the header: {self._sed(script)}"
+
+    def _filter(self) -> str:
+        """Returns the command that copies the lines with all cells and a label."""
+        name, separator, clean = str(self._file), self._start[2], shlex.split(cleaned(str(self._file)))[0]
+        code = (
+            f"import csv; r = csv.reader(open({name!r}, newline='', encoding='utf-8-sig'), delimiter={separator!r}); "
+        )
+        code += f"w = csv.writer(open({clean!r}, 'w', newline='', encoding='utf-8'), delimiter={separator!r}); "
+        code += f"w.writerows(x for x in r if len(x) == {self._columns.count} and x[{self._label}].strip())"
+        return f"python -c {shlex.quote(code)}"
+
+    def _sed(self, script: str) -> str:
+        return f"sed {shlex.quote(script)} {shlex.quote(str(self._file))} > {cleaned(str(self._file))}"
 
     def _read_ahead(self, blocks: Blocks) -> Blocks:
         """Yields blocks in order, each with a thread's result."""
@@ -184,6 +244,8 @@ class _CsvFile:
         if found is None:
             return None
         rows, (cells, *beside) = found
+        if not all(map(str.strip, set(cells))):
+            return None  # a label is empty
         labels = [self._checked_label(cell, line) for line, cell in enumerate(cells, self._line + 1)]
         for cells_of, column in zip(self._cells, beside):
             cells_of += map(str.strip, column)
@@ -201,8 +263,13 @@ class _CsvFile:
                 continue
             fields = csv_dialect.without_tail(fields, self._columns.count)
             if len(fields) != self._columns.count:
-                said = f"{self._where(line)}: {len(fields)} cells, but the header has {self._columns.count}"
-                raise DataError(said, hint="a cell that contains the separator must be in quotes")
+                self._widths[len(fields)] += 1
+                said = f"{len(fields)} cells, but the header has {self._columns.count}"
+                self.bad.add_line(line, SHAPE, f"{said}; a cell that contains the separator must be in quotes")
+                continue
+            if not fields[self._label].strip():
+                self.bad.add_line(line, NO_LABEL, f"the label ({self._header[self._label]!r}) is empty")
+                continue
             labels.append(self._checked_label(fields[self._label], line))
             for cells, place in zip(self._cells, self._beside):
                 cells.append(fields[place].strip())
@@ -220,9 +287,6 @@ class _CsvFile:
     def _checked_label(self, cell: str, line: int) -> str:
         label = cell.strip()
         if label not in self._known:
-            if not label:
-                name = self._header[self._label]
-                raise DataError(f"{self._where(line)}: the label ({name!r}) is empty", hint=_FILL)
             require_label(label, self._where(line))
             self._known.add(label)
         return label

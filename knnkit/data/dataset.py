@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
+from device_agent.shared.queries import as_numbers, not_numbers
 from knnkit.data import precision
 from knnkit.data.bad_cells import EMPTY, NOT_FINITE, BadCells
 from knnkit.data.policy import PLAIN, Policy
@@ -47,6 +48,7 @@ class Dataset:
         raw: these rows before the model's table was applied; None if it has no table.
         files: (n,) number of each row's file among several; None for one.
         targets: (n, t) float64 numbers to predict; None for rows of classes. `target_names` are their columns.
+        target_classes: of several label columns, the sorted labels of each; the targets are places in these lists.
     """
 
     rows: NDArray[np.floating[Any]]
@@ -61,6 +63,7 @@ class Dataset:
     files: NDArray[np.int64] | None = None
     targets: NDArray[np.float64] | None = None
     target_names: tuple[str, ...] = ()
+    target_classes: tuple[tuple[int | str, ...], ...] = ()
 
     def take(self, index: NDArray[np.int64]) -> Dataset:
         """Returns the rows of `index`, in that order."""
@@ -81,6 +84,8 @@ class Dataset:
         digest.update(np.ascontiguousarray(self.rows, dtype=self.rows.dtype.newbyteorder("<")).data)
         if self.targets is not None:
             digest.update(json.dumps(self.target_names).encode() + self.targets.astype("<f8").tobytes())
+        if self.target_classes:
+            digest.update(json.dumps(self.target_classes).encode())
         return digest.hexdigest()
 
 
@@ -130,8 +135,8 @@ def dataset(
     try:
         matrix = _matrix(rows, wide=wide or not (policy or PLAIN).is_plain)
     except (TypeError, ValueError) as error:
-        hint = "rows.toarray()" if hasattr(rows, "toarray") else ""
-        raise DataError(f"{source}: the rows are not a table of numbers: {error}", hint=hint) from None
+        said, hint = not_numbers(rows, error)
+        raise DataError(f"{source}: {said}", hint=hint) from None
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise DataError(f"{source}: expected rows and columns of numbers, found an array of shape {matrix.shape}")
     names = tuple(map(str, feature_names or (f"feature_{column}" for column in range(matrix.shape[1]))))
@@ -173,7 +178,7 @@ def _matrix(rows: Any, *, wide: bool) -> NDArray[np.floating[Any]]:
     kind = getattr(rows, "dtype", None)
     if isinstance(kind, np.dtype) and np.can_cast(kind, np.float32) and not wide:
         return np.ascontiguousarray(rows, dtype=np.float32)
-    matrix = np.ascontiguousarray(rows, dtype=np.float64)
+    matrix = as_numbers(rows, np.float64)
     if wide or matrix.ndim != 2 or not matrix.size or not np.isfinite(matrix).all():
         return matrix
     return precision.float32_if_enough(matrix)

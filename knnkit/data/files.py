@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 import struct
 import zipfile
 import zlib
@@ -190,7 +191,11 @@ def _load_npz(
         header = default_names(rows.shape[1]) if names is None else tuple(map(str, names))
     elif tables or not arrays or any(array.ndim != 1 or len(array) != len(labels) for array in arrays.values()):
         found = ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) or "nothing"
-        raise DataError(f"{file}: beside {label!r} expected one array of rows, found {found}")
+        one = tables[0] if tables else "rows"
+        code = f"import numpy as np; f = np.load({str(file)!r}); "
+        code += f"np.savez({file.stem + '-clean.npz'!r}, {one}=f[{one!r}], {label}=f[{label!r}])"
+        said = f"{file}: beside {label!r} expected one array of rows, found {found}"
+        raise DataError(said, hint=f"python -c {shlex.quote(code)}" if tables else "")
     else:
         rows, header = np.column_stack(list(arrays.values())), tuple(arrays)
     if not (np.issubdtype(rows.dtype, np.number) or rows.dtype == bool) or np.iscomplexobj(rows):

@@ -7,6 +7,7 @@ table.
 
 from __future__ import annotations
 
+import shlex
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -66,6 +67,14 @@ class Policy:
         """Returns the policy with these text columns listed, if `categories` is one word for all of them."""
         word = self.categories
         return replace(self, categories=dict.fromkeys(columns, word)) if isinstance(word, str) else self
+
+    def with_labels(self, columns: Sequence[str]) -> Policy:
+        """Returns the policy with further label columns: their cells are categories, and NaN where one is empty."""
+        own, others = dict.fromkeys(columns, "constant"), self.missing
+        missing = {**own, **({"*": others} if isinstance(others, str) else others)}
+        if isinstance(self.categories, str):
+            return replace(self, missing=missing)
+        return replace(self, missing=missing, categories={**dict.fromkeys(columns, "ordinal"), **self.categories})
 
 
 PLAIN = Policy()
@@ -167,7 +176,7 @@ def _thousands(cell: str) -> str:
     for sign in _SIGNS:
         plain = without_thousands(cell, sign)
         if sign in cell and plain is not None and is_number(plain, ";"):
-            return f'thousands: "{sign}" in `data:` of deploy.yaml'
+            return f'thousands: "{sign}" in `data:` of deploy.yaml (knnkit init: --thousands {shlex.quote(sign)})'
     return ""
 
 

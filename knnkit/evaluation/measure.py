@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import MAX_CONFUSED
 from device_agent.shared.protocol.model_info import Evaluation, Targets
+from device_agent.shared.protocol.record import replace as record_replace
 from device_agent.shared.regression import differ, errors, spreads
 from knnkit.data.dataset import Dataset
 from knnkit.evaluation.splits import LEAVE_ONE_OUT
@@ -68,12 +69,23 @@ def measure(
     return _counted(truth, np.concatenate(labels), len(classes), how, of) if labels else None
 
 
-def measure_errors(reference: Reference, targets: Targets, held_out: Dataset | None, how: str) -> Targets:
-    """Returns the targets with the reference's errors on the held-out rows; unchanged if there are none."""
+def measure_errors(
+    reference: Reference, targets: Targets, held_out: Dataset | None, how: str, of: int | None = None
+) -> Targets:
+    """Returns the targets with the reference's errors on the held-out rows; unchanged if there are none.
+
+    Of label columns, returns them with an evaluation of each. `of` is the number of rows that `held_out` was drawn
+    from.
+    """
     if held_out is None or held_out.targets is None:
         return targets
     values = np.concatenate([reference.values(answers) for answers in _answers(reference, held_out.rows)])
-    return Targets(targets.names, targets.spread, how, errors(targets.names, values, held_out.targets))
+    if targets.classes:
+        codes = np.nan_to_num(values, nan=-1.0).astype(np.int32)
+        columns = zip(held_out.targets.astype(np.int32).T, codes.T, map(len, targets.classes))
+        return record_replace(targets, how=how, evaluations=tuple(_counted(*each, how, of) for each in columns))
+    found = errors(targets.names, values, held_out.targets)
+    return record_replace(targets, how=how, errors=found, of=of if of != len(held_out.rows) else None)
 
 
 def _counted(truth: NDArray[np.int32], label: NDArray[np.int32], count: int, how: str, of: int | None) -> Evaluation:
@@ -147,12 +159,20 @@ def _predict(estimator: Any, held_out: Dataset) -> NDArray[Any]:
 
 
 def _compare_values(predicted: NDArray[Any], reference: Reference, held_out: Dataset) -> Compared:
-    own = np.asarray(predicted, np.float64).reshape(len(held_out.rows), -1)
+    own = _codes(predicted, held_out.target_classes).reshape(len(held_out.rows), -1)
     values = np.concatenate([reference.values(answers) for answers in _answers(reference, held_out.rows)])
     count = int((differ(values, own, spreads(own).tolist()) & ~np.isnan(values).any(axis=1)).sum())
     why = "where neighbours tie, or its own rounding decides"
     said = f"scikit-learn itself answers {count:,} of {len(own):,} test rows differently ({why})"
     return Compared(1.0 - count / len(own), (said,) if count else ())
+
+
+def _codes(predicted: NDArray[Any], classes: tuple[Classes, ...]) -> NDArray[np.float64]:
+    """Returns an estimator's values; of label columns, the places of its labels."""
+    if not classes:
+        return np.asarray(predicted, np.float64)
+    columns = [codes_of(labels, column) for labels, column in zip(classes, np.asarray(predicted).T)]
+    return np.stack(columns, axis=1).astype(np.float64)
 
 
 def _tied(answers: ReferenceAnswers, k: int) -> NDArray[np.bool_]:

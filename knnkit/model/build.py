@@ -201,13 +201,14 @@ def origins_of(rows: Dataset) -> Origins:
     return Origins(source, rows.places, "".join(f"{text}\n" for text in rows.ids.tolist()).encode())
 
 
-def targets_of(enrolment: Enrolment) -> model_info.Targets | None:
+def targets_of(enrolment: Enrolment | Dataset) -> model_info.Targets | None:
     """Returns the targets of a regression; None for a classifier."""
     if enrolment.targets is None:
         return None
     if enrolment.target_names == outliers.TARGETS:  # a factor is 1 where densities are alike
         return model_info.Targets(outliers.TARGETS, (1.0, 1.0))
-    return model_info.Targets(enrolment.target_names, tuple(spreads(enrolment.targets).tolist()))
+    spread = tuple(spreads(enrolment.targets).tolist())
+    return model_info.Targets(enrolment.target_names, spread, classes=enrolment.target_classes)
 
 
 def make_reference(
@@ -222,6 +223,7 @@ def make_reference(
     _require_rows(spec.k, len(enrolment), enrolment.source)
     rows = enrolment.space, enrolment.enrolled, enrolment.codes, len(enrolment.classes)
     how: dict[str, Any] = {"margin": options.margin, "targets": enrolment.targets, "groups": options.groups}
+    how["counts"] = tuple(map(len, enrolment.target_classes))
     how["float64"] = spec.in_float64(enrolment.classes, enrolment.codes)
     reference = Reference(*rows, spec.k, spec.weights, **how)
     if options.groups is not None and (spec.reject is not None or spec.label_sets):

@@ -10,7 +10,7 @@ from knnkit.errors import BuildError
 def lowest_schema(info: KnnInfo) -> int:
     """Returns the lowest version that has all keys of this model. Agents that only know older versions refuse it."""
     needed = {
-        constants.SCHEMA_OF_FLOAT64: info.float64 is not None,
+        constants.SCHEMA_OF_FLOAT64: info.float64 is not None or bool(info.targets and info.targets.classes),
         constants.SCHEMA_OF_ENROL: info.enrol is not None,
         constants.SCHEMA_OF_INPUTS: info.input is not None,
         constants.SCHEMA_OF_PIPELINES: info.targets is not None or bool(info.table and info.table.transforms),
@@ -26,9 +26,14 @@ def require_answerable(info: KnnInfo) -> None:
     Raises:
         BuildError: it does not.
     """
-    own = info.float64
+    own, columns = info.float64, info.targets is not None and bool(info.targets.classes)
+    if columns and info.enrol is not None:
+        raise BuildError("enrol: a device cannot be taught rows with several labels", hint="leave enrol out")
     if own is None:
         return
+    if columns:
+        said = f"several label columns need a metric and weights of the graph, not {info.how}"
+        raise BuildError(said, hint="metric: euclidean, weights: uniform or distance")
     if info.input is not None:
         raise BuildError(f"windows, sounds and pictures do not go with {info.how}", hint="leave input out")
     if info.targets is not None and (own.radius is not None or own.class_weights is not None):
@@ -42,7 +47,7 @@ def require_keepable(info: KnnInfo) -> None:
     Raises:
         BuildError: it cannot.
     """
-    why = "a regression has no labels" if info.targets is not None else ""
+    why = "it has several label columns, or answers numbers" if info.targets is not None else ""
     why = why or ("its input is windows, sounds or pictures" if info.input is not None else "")
     why = why or ("its transforms cannot be inverted" if info.table is not None and info.table.transforms else "")
     if info.keep is not None and why:

@@ -54,8 +54,9 @@ def self_check(model: BuiltModel, golden: Golden, gates: model_info.Gates) -> Ve
 def _missed_on_all_rows(info: model_info.KnnInfo, gates: model_info.Gates) -> list[str]:
     """Applies the gates to all held-out rows, of which the golden rows may be a sample."""
     evaluation, targets = info.evaluation, info.targets
-    if targets is not None and targets.errors:
-        return list(error_gates.missed(gates, targets.errors, targets.names))
+    if targets is not None and targets.how:
+        columns = error_gates.missed_columns(gates, error_gates.scores_of(targets), targets.names)
+        return [*error_gates.missed(gates, targets.errors, targets.names), *columns]
     if evaluation is None:
         return []
     found = list(class_gates.failures(gates, [*map(str, info.classes)], evaluation.support, evaluation.right))
@@ -68,7 +69,7 @@ def _missed_on_all_rows(info: model_info.KnnInfo, gates: model_info.Gates) -> li
 def _check(model: BuiltModel, golden: Golden, gates: model_info.Gates, search: str) -> Verdict:
     signature = constants.signature(constants.SIGNATURE_BATCH, search)
     answers = _run(model, golden.rows, signature, model.info.batch_rows(search) or 1)
-    verdict = judge(golden, answers, model.info, gates, values=model.reference.values(answers))
+    verdict = judge(golden, answers, model.info, gates, values=model.reference.settled(answers, golden.rows))
     if verdict.failures:
         raise BuildError(
             f"the model misses its own gates{_SEARCH_NAMES[search]}: {'; '.join(verdict.failures)}",

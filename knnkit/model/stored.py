@@ -81,7 +81,8 @@ def read_model(path: Path) -> StoredModel:
     except (KeyError, ValueError, OverflowError, TypeError, OSError) as error:
         raise ModelUnusable(f"{constants.EXACT_FILE} inside {path} is damaged: {error}") from None
     found = row_origins.read(path)
-    how: dict[str, Any] = {"reject": info.reject, "targets": targets, "float64": info.float64}
+    counts = () if info.targets is None else tuple(map(len, info.targets.classes))
+    how: dict[str, Any] = {"reject": info.reject, "targets": targets, "counts": counts, "float64": info.float64}
     reference = Reference(space, enrolled, classes, len(info.classes), info.k, info.weights, **how)
     return StoredModel(info, reference, *(found or (None, None)))
 

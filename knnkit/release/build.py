@@ -16,14 +16,15 @@ import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from device_agent import __version__
-from device_agent.shared.golden.error_gates import described
+from device_agent.shared.golden.error_gates import described, described_columns, scores_of
 from device_agent.shared.protocol import constants, json_codec, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.protocol.record import replace as replace_record
 from device_agent.shared.protocol.versions import utc
 from device_agent.shared.release import model_file
 from device_agent.shared.safe_files import read_small
@@ -75,7 +76,9 @@ class Built:
         """Returns the text that a notebook shows."""
         what = f"{self.manifest.name} {self.manifest.version} (sequence {self.manifest.sequence})"
         measured = "not measured" if self.accuracy is None else f"{self.accuracy:.4f} on {self.accuracy_rows} rows"
-        shown = described(self.info.targets.errors) if self.info.targets else f"accuracy {measured}"
+        shown = f"accuracy {measured}"
+        if targets := self.info.targets:
+            shown = described(targets.errors) or described_columns(scores_of(targets))
         return f"<Built {what} in {self.directory}: {shown}>"
 
 
@@ -122,8 +125,30 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
 
 
 def _gates(asked: GatesConfig) -> model_info.Gates:
-    absent = {key: None for key in ("recall", "rmse", "max_error") if not getattr(asked, key)}
+    absent = {key: None for key in ("recall", "rmse", "max_error", "column_accuracy") if not getattr(asked, key)}
     return model_info.Gates(**{**asked.model_dump(exclude={"agreement"}), **absent})
+
+
+def _gates_for(gates: model_info.Gates, made_from: Material) -> model_info.Gates:
+    """Returns the gates of a model; with several label columns, `accuracy` is that of each of them.
+
+    Raises:
+        BuildError: a gate needs one label for each row, or names columns of a model that has none.
+    """
+    found = made_from.training if made_from.imported is None else made_from.imported.enrolment
+    columns = found.target_names if found.target_classes else ()
+    if not columns:
+        if gates.column_accuracy:
+            raise BuildError("gates: {column_accuracy} names columns, and the model has one", hint="accuracy: 0.9")
+        return gates
+    for key in ("balanced_accuracy", "min_recall", "recall", "not_worse_than"):
+        if getattr(gates, key) is not None:
+            hint = f"column_accuracy: {{{columns[0]}: 0.9}} under gates:, or accuracy: 0.8 for every column"
+            raise BuildError(f"gates: {{{key}}} compares classes, and the model has several label columns", hint=hint)
+    if gates.accuracy is None:
+        return gates
+    own = {model_info.DEFAULT: gates.accuracy, **(gates.column_accuracy or {})}
+    return replace_record(gates, accuracy=None, column_accuracy=own)
 
 
 def write_release(made_from: Material, order: Order, signer: Signer, directory: Path) -> Built:
@@ -131,6 +156,7 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
     directory = directory.absolute()
     _require_replaceable(directory)
     created = _pinned_clock()
+    order = replace(order, gates=_gates_for(order.gates, made_from))
     made = made_from.build(order.gates, seed=order.seed, inputs=order.inputs, golden_rows=order.golden_rows)
     model, golden = made.model, made.golden.to_bytes()
     warnings = (*made_from.warnings, *model.warnings, *made.warnings, *_learnt_nothing(model.info))

@@ -49,7 +49,9 @@ def digest(build: Build) -> str:
     files += [stage.file for stage in model.input.stages] if model.input else []
     asked = {
         "model": _asked(model),
-        "gates": build.gates.model_dump(mode="json"),
+        "gates": build.gates.model_dump(
+            mode="json", exclude=None if build.gates.column_accuracy else {"column_accuracy"}
+        ),
         "release": build.release.model_dump(mode="json", exclude={"dir"}),
         "files": [_file_digest(path) for path in files],
         **({"names": names} if names else {}),
@@ -66,7 +68,7 @@ def _data_files(model: ModelConfig) -> tuple[list[Path], list[str]]:
     if model.input is None or not raw_files.are_raw(data.sources, data.path):
         return list(expand(data.sources)), []
     group = model.split.group if isinstance(model.split, GroupSplit) else None
-    found = raw_files.list_files(data.sources, data.label, data.path, group)
+    found = raw_files.list_files(data.sources, data.label_column, data.path, group)
     return list(found.paths), [*found.names, *found.labels, *(found.groups or ())]
 
 

@@ -43,7 +43,9 @@ def section(card: Card) -> Section:
 def _parts(card: Card) -> Iterator[Section]:
     info, manifest = card.info, card.manifest
     version = f" {manifest.version}" if manifest else ""
-    what = "classifier" if info.targets is None else f"regression of {', '.join(info.targets.names)}"
+    what = "classifier"
+    if info.targets is not None:
+        what = f"{'classifier' if info.targets.classes else 'regression'} of {', '.join(info.targets.names)}"
     kind = (
         f"k-nearest-neighbours {what}: {info.how}, scale {info.scale}; "
         f"{info.n_train:,} training rows x {info.n_features} features: {', '.join(info.feature_names)}"

@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, TextIO
 
-from device_agent.shared.golden.error_gates import described
+from device_agent.shared.golden.error_gates import described, described_columns
 from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.model_info import Gates
 from device_agent.shared.protocol.reports import Certificate
@@ -208,4 +208,4 @@ def _accuracy(proof: Certificate) -> str:
     classes = proof.compared.classes if proof.compared else ()
     rows = sum(each.rows for each in classes)
     before = f"{percent(sum(each.before for each in classes) / rows)} -> " if rows > 0 else ""
-    return described(proof.errors) or before + percent(proof.accuracy)
+    return described(proof.errors) or described_columns(proof.columns) or before + percent(proof.accuracy)

@@ -45,6 +45,7 @@ class Fitted:
             self.enrolment.source,
             targets=self.enrolment.targets,
             target_names=self.enrolment.target_names,
+            target_classes=self.enrolment.target_classes,
         )
 
     def fitting(self, held_out: Dataset) -> Dataset:
@@ -60,7 +61,8 @@ class Fitted:
                 f"{self.enrolment.source} takes {len(names)} ({_listed(names)})"
             )
         if (held_out.targets is None) != (self.enrolment.targets is None):
-            hint = "test: {file: test.csv, target: y}" if held_out.targets is None else "test: {file: test.csv}"
+            key = "label: [a, b]" if self.enrolment.target_classes else "target: y"
+            hint = f"test: {{file: test.csv, {key}}}" if held_out.targets is None else "test: {file: test.csv}"
             raise DataError(f"{held_out.source}: classifiers need labels, regressions need targets", hint=hint)
         known = {str(label): label for label in self.enrolment.classes}
         labels = [known.get(str(label), label) for label in held_out.labels.tolist()]

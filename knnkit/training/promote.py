@@ -155,7 +155,7 @@ class _Header:
         split = build.model.split
         self._group = split.group if isinstance(split, GroupSplit) else None
         self._time = split.time if isinstance(split, TimeSplit) else None
-        self.targets, self.labels = data.target, data.target or (data.label,)
+        self.targets, self.labels = data.target, data.target or data.label
         beside = [name for name in (self._group, self._time) if name is not None and name not in names]
         taken = {*names, *self.labels, *beside}
         self.id = data.id or _free(ID, taken)

@@ -13,10 +13,10 @@ import numpy as np
 
 from device_agent.shared.features.coder import UNUSED
 from device_agent.shared.protocol.model_info import Table
-from device_agent.shared.queries import check_raw_rows, column_names, row_type
+from device_agent.shared.queries import check_raw_rows, column_names, is_gap, not_numbers, row_type
 from knnkit.config.parse import TestFile
 from knnkit.data import files, targets
-from knnkit.data.dataset import Dataset
+from knnkit.data.dataset import Dataset, dataset
 from knnkit.data.policy import PLAIN
 from knnkit.errors import DataError
 from knnkit.training.fitted import Fitted
@@ -42,11 +42,23 @@ def read_held_out(test: TestFile, label: str, imported: Fitted, *, named: bool) 
     names = imported.enrolment.feature_names if named else None
     if table is not None:
         policy, names = policy_for(table), tuple(column.name for column in table.columns if column.encoding != UNUSED)
+    known, labels = imported.enrolment.target_classes, test.label or (label,)
+    if len(labels) != max(1, len(known)):
+        said = (
+            f"{imported.enrolment.source} answers {max(1, len(known))} label columns, and `label` names {len(labels)}"
+        )
+        columns = ", ".join(["COLUMN"] * max(1, len(known)))
+        raise DataError(said, hint=f"test: {{file: {test.file}, label: [{columns}]}}")
+    if known:
+        policy = policy.with_labels(labels[1:])
 
     def read(label: str, features: Sequence[str] | None) -> Dataset:
         return files.load(test.file, label, features, None, policy, wide=True)
 
-    found = targets.read(read, test.target, names, narrow=False) if test.target else read(label, names)
+    if test.target or known:
+        found = targets.read(read, test.target or labels, names, narrow=False, known=known or None)
+    else:
+        found = read(label, names)
     if table is None:
         return found
     return replace(apply(table, with_unused(table, found)), feature_names=imported.enrolment.feature_names)
@@ -65,6 +77,18 @@ def features_of(fitted: Fitted, rows: Any, source: str = "rows") -> Dataset:
     found = apply(fitted.table, cells(fitted.table, rows, source))
     dtype = row_type(held.space.origin)
     return replace(found, rows=found.rows.astype(dtype), feature_names=held.feature_names)
+
+
+def labelled_rows(fitted: Fitted, rows: Any, answers: Any) -> Dataset:
+    """Returns test rows as features of a classifier, with their labels or targets.
+
+    Raises:
+        DataError: rows or answers are invalid.
+    """
+    held, raw = fitted.enrolment, features_of(fitted, rows)
+    labels = None if held.target_names else answers
+    found = dataset(raw.rows, labels, held.feature_names, "test", wide=held.space.origin is not None)
+    return targets.answered(replace(found, raw=raw.raw), answers, held.target_names, held.target_classes)
 
 
 def cells(table: Table, rows: Any, source: str = "arrays") -> Dataset:
@@ -87,7 +111,7 @@ def cells(table: Table, rows: Any, source: str = "arrays") -> Dataset:
     for place, column in enumerate(table.columns):
         if column.encoding == UNUSED:
             continue
-        there = np.array([not _is_gap(cell) for cell in matrix[:, place]], bool)
+        there = np.array([not is_gap(cell) for cell in matrix[:, place]], bool)
         values = matrix[there, place].tolist()
         try:
             if column.encoding == "number":
@@ -97,10 +121,9 @@ def cells(table: Table, rows: Any, source: str = "arrays") -> Dataset:
                     [str(value).strip() for value in values], return_inverse=True
                 )
         except (TypeError, ValueError) as error:
-            raise DataError(f"{source}: the column {column.name!r} has a cell that is not a number: {error}") from None
+            said, hint = f"the column {column.name!r} has a cell that is not a number: {error}", ""
+            if framed is not None:
+                said, hint = not_numbers(rows[[column.name]], error)
+            raise DataError(f"{source}: {said}", hint=hint) from None
     texts = {place: tuple(map(str, each)) for place, each in levels.items()}
     return Dataset(found, np.zeros(len(found), np.int64), tuple(names), source, levels=texts)
-
-
-def _is_gap(cell: Any) -> bool:
-    return cell is None or type(cell).__name__ in ("NAType", "NaTType") or bool(cell != cell)

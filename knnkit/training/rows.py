@@ -44,7 +44,7 @@ def load_rows(build: Build) -> Rows:
     """
     embedder, window, data = embedder_of(build.model.input), windows.window_of(build), build.model.data
     if embedder is not None and isinstance(data, FileData) and raw_files.are_raw(data.sources, data.path):
-        listed = raw_files.list_files(data.sources, data.label, data.path, _beside(build))
+        listed = raw_files.list_files(data.sources, data.label_column, data.path, _beside(build))
         return Rows(*embedder.apply_to_files(listed), window)
     rows, warnings = (_load(build), ()) if window is None else windows.load(build, window)
     if embedder is not None:
@@ -121,8 +121,8 @@ def _from_field(build: Build, everything: Dataset) -> NDArray[np.int64]:
 
 
 def label_of(build: Build) -> str:
-    """Returns the label column of the test file; if `test` names none, that of the training data."""
+    """Returns the (first) label column of the test file; if `test` names none, that of the training data."""
     data, test = build.model.data, build.model.measured_on
     if isinstance(test, TestFile) and test.label is not None:
-        return test.label
-    return data.label if isinstance(data, FileData) else "label"
+        return test.label[0]
+    return data.label_column if isinstance(data, FileData) else "label"

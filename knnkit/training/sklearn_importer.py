@@ -37,6 +37,7 @@ _TAKEN_OVER = (
     "an estimator of sklearn.neighbors, or a Pipeline that ends in one (docs/scikit-learn.md lists what goes), "
     "written by skops.io.dump"
 )
+Labels = tuple[int | str, ...]
 #: What is imported, alone or at the end of a Pipeline, and what may stand around it.
 ESTIMATORS = (
     *("KNeighborsClassifier", "KNeighborsRegressor", "NearestNeighbors"),
@@ -94,7 +95,8 @@ def import_estimator(
         mapped = step.apply(mapped, query=False)
     steps = [step for each in maps for step in convert(each)] + weighting
     space, enrolled = adopt_space(mapped, steps, metric, p)
-    targets, alike = _targets(classifier), np.zeros(len(enrolled), np.int32)
+    alike = np.zeros(len(enrolled), np.int32)
+    targets, columns = _targets(classifier)
     classes, codes = ((CLASS,), alike) if targets is not None else _classes(classifier) or ((0,), alike)
     source = source or type(estimator).__name__
     weights, bandwidth = _weights(classifier)
@@ -102,9 +104,10 @@ def import_estimator(
     k = min(_SHOWN, len(enrolled)) if name_of.startswith("Radius") else _neighbours(classifier)
     spec = KnnSpec(name, k, metric, weights, _scale(maps), reject, **own)
     classes, codes = with_class(classes, codes, spec.outlier_label)
-    fingerprint = _fingerprint(space, enrolled, codes, classes, targets)
-    called = TARGETS if spec.offset is not None else () if targets is None else default_names(targets.shape[1])
-    numbers = (targets, called)
+    fingerprint = _fingerprint(space, enrolled, codes, (*classes, *columns), targets)
+    word = "label" if columns else "target"
+    called = TARGETS if spec.offset is not None else () if targets is None else default_names(targets.shape[1], word)
+    numbers = (targets, called, columns)
     enrolment = Enrolment(space, enrolled, codes, classes, names, fingerprint, source, *numbers)
     return Fitted(spec, enrolment, estimator, table, targets is not None or hasattr(classifier, "classes_"))
 
@@ -169,21 +172,23 @@ def _made_names(estimator: Any, count: int, names: tuple[str, ...], width: int) 
     return found if fits else tuple(f"feature_{place}" for place in range(width))
 
 
-def _targets(estimator: Any) -> NDArray[np.float64] | None:
-    """Returns the (n_train, t) targets of a fitted KNeighborsRegressor, or what outlier factors need; else None."""
+def _targets(estimator: Any) -> tuple[NDArray[np.float64] | None, tuple[Labels, ...]]:
+    """Returns the (n_train, t) targets of a regression, labels or outlier factors; of columns also the labels."""
+    columns = tuple(map(_labels, estimator.classes_)) if getattr(estimator, "outputs_2d_", False) else ()
     if type(estimator).__name__ == "LocalOutlierFactor":
         k = int(estimator.n_neighbors_)
-        return np.asarray(np.stack([estimator._distances_fit_X_[:, k - 1], estimator._lrd], axis=1), np.float64)
-    if type(estimator).__name__ != "KNeighborsRegressor":
-        return None
-    return np.asarray(estimator._y, np.float64).reshape(len(estimator._y), -1)
+        both = np.stack([estimator._distances_fit_X_[:, k - 1], estimator._lrd], axis=1)
+        return np.asarray(both, np.float64), ()
+    if type(estimator).__name__ != "KNeighborsRegressor" and not columns:
+        return None, ()
+    return np.asarray(estimator._y, np.float64).reshape(len(estimator._y), -1), columns
 
 
 def _fingerprint(
     space: Space,
     enrolled: Float32,
     codes: NDArray[np.int32],
-    classes: tuple[int | str, ...],
+    classes: tuple[Any, ...],
     targets: NDArray[np.float64] | None,
 ) -> str:
     """SHA-256 over rows and labels in model space, and over the steps that led there."""
@@ -299,12 +304,15 @@ def _training_rows(classifier: Any) -> NDArray[Any]:
     return rows if rows.dtype == np.float32 else np.asarray(rows, np.float64)
 
 
-def _classes(classifier: Any) -> tuple[tuple[int | str, ...], NDArray[np.int32]] | None:
+def _classes(classifier: Any) -> tuple[Labels, NDArray[np.int32]] | None:
     if not hasattr(classifier, "classes_"):  # NearestNeighbors
         return None
-    if classifier.outputs_2d_:
-        raise BuildError("several outputs are not supported", hint="fit one classifier for each output")
-    classes = np.asarray(classifier.classes_)
+    return _labels(classifier.classes_), np.asarray(classifier._y).reshape(-1).astype(np.int32)
+
+
+def _labels(found: Any) -> Labels:
+    """Returns the labels of an estimator; raises BuildError for what cannot be a label."""
+    classes = np.asarray(found)
     if classes.dtype.kind == "f" and (classes == np.rint(classes)).all() and np.abs(classes).max() < 2**53:
         classes = classes.astype(np.int64)  # 2.0 is the class 2, as in a file
     if classes.dtype == bool or not (np.issubdtype(classes.dtype, np.integer) or classes.dtype.kind in "UO"):
@@ -314,7 +322,7 @@ def _classes(classifier: Any) -> tuple[tuple[int | str, ...], NDArray[np.int32]]
         raise BuildError(f"the label {UNKNOWN_LABEL!r} is reserved for rejected rows", hint="rename it and fit again")
     if not all(isinstance(label, int) or (isinstance(label, str) and is_plain(label)) for label in labels):
         raise BuildError("a label is not plain text on one line", hint="integers or plain text")
-    return tuple(labels), np.asarray(classifier._y).reshape(-1).astype(np.int32)
+    return tuple(labels)
 
 
 def fitted_names(estimator: Any) -> tuple[str, ...] | None:

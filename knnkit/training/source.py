@@ -19,7 +19,6 @@ from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol.constants import Metric, Scale
 from device_agent.shared.protocol.input_info import Window
 from device_agent.shared.protocol.model_info import Evaluation, Gates, KnnInfo, Reduced, Table, Targets
-from device_agent.shared.regression import spreads
 from device_agent.shared.release.row_origins import Origins
 from knnkit.config.answer_models import ReduceConfig
 from knnkit.config.parse import Build, FileData, SkopsData, TestFile
@@ -28,7 +27,7 @@ from knnkit.data.dataset import Dataset
 from knnkit.errors import BuildError, DataError
 from knnkit.evaluation import faults
 from knnkit.evaluation.measure import affordable, compare_with_estimator, measure, measure_errors
-from knnkit.model.build import BuiltModel, Options, build_enrolled, build_model, origins_of
+from knnkit.model.build import BuiltModel, Options, build_enrolled, build_model, origins_of, targets_of
 from knnkit.model.conformal import short_sets
 from knnkit.model.golden import MAX_ROWS, draw_rows, long_check, make_golden
 from knnkit.model.reference.classifier import Reference
@@ -172,10 +171,10 @@ class Material:
 
     def _measure(self, reference: Reference, classes: tuple[int | str, ...]) -> Evaluation | Targets | None:
         measured = self._measured(reference)
-        if self.training.targets is not None:
-            targets = Targets(self.training.target_names, tuple(spreads(self.training.targets).tolist()))
-            return measure_errors(reference, targets, measured, self.how)
         of = None if self.held_out is None else len(self.held_out.rows)
+        if self.training.targets is not None:
+            targets = targets_of(self.training)
+            return None if targets is None else measure_errors(reference, targets, measured, self.how, of)
         return measure(reference, classes, measured, self.how, of)
 
     def _warn(self, model: BuiltModel) -> tuple[str, ...]:
@@ -217,6 +216,7 @@ class Material:
         how = (len(space.classes), info.k, info.weights)
         reference = Reference(space.space, space.enrolled, space.codes, *how, margin=margin, float64=info.float64)
         reference.reject, reference.targets = info.reject, space.targets
+        reference.counts = tuple(map(len, space.target_classes))
         limit = min(limit, self._most_golden) if self.embedder else limit
         return make_golden(BuiltModel(b"", info, reference, ()), own, self.training, limit=limit, raw=self._raw_lines)
 

@@ -64,19 +64,23 @@ def prepare_of(data: Data, everything: Dataset, training: Dataset, held_out: Dat
 
 
 def load_rows(data: FileData, beside: str | None) -> Dataset:
-    """Returns the rows of the files of `data`; with `target`, those columns are their targets.
+    """Returns the rows of the files of `data`; with `target` or several labels, those columns are their targets.
 
     Raises:
         DataError: a column is missing, or a cell cannot be read.
     """
-    policy = policy_of(data)
+    policy, (first, *others) = policy_of(data), data.label
+    if others and any(source.suffix.lower() == ".npz" for source in data.sources):
+        raise DataError("an NPZ file has one array of labels, and `label` is a list", hint="give CSV or Parquet")
 
     def read(label: str, features: Sequence[str] | None, wide: bool = True) -> Dataset:
-        return files.load_all(data.sources, label, features, beside, policy, data.id, wide=wide)
+        own = policy.with_labels(others) if others else policy
+        return files.load_all(data.sources, label, features, beside, own, data.id, wide=wide)
 
-    if not data.target:
-        return read(data.label, data.features, wide=False)
-    return targets.read(read, data.target, data.features, narrow=policy.is_plain)
+    if not (data.target or others):
+        return read(first, data.features, wide=False)
+    known = None if data.target else ()
+    return targets.read(read, data.target or data.label, data.features, narrow=policy.is_plain, known=known)
 
 
 def read_more(file: Path, label: str, training: Dataset, table: Table | None) -> Dataset:
@@ -106,12 +110,15 @@ def read_test(file: Path, label: str, data: Data, everything: Dataset) -> Datase
 
 
 def _read(file: Path, label: str, like: Dataset, features: Sequence[str], policy: Policy, wide: bool) -> Dataset:
+    own = policy.with_labels(like.target_names[1:]) if like.target_classes else policy
+
     def read(label: str, features: Sequence[str] | None) -> Dataset:
-        return files.load(file, label, features, None, policy, wide=True)
+        return files.load(file, label, features, None, own, wide=True)
 
     if like.targets is None:
         return files.load(file, label, features, None, policy, wide=wide)
-    return targets.read(read, like.target_names, features, narrow=policy.is_plain and not wide)
+    how: dict[str, Any] = {"narrow": policy.is_plain and not wide, "known": like.target_classes or None}
+    return targets.read(read, like.target_names, features, **how)
 
 
 def prepare(policy: Policy, training: Dataset, held_out: Dataset | None) -> Prepared:

@@ -30,7 +30,7 @@ def load(build: Build, window: Window) -> tuple[Dataset, tuple[str, ...]]:
     data, split = build.model.data, build.model.split
     assert isinstance(data, FileData)
     group = split.group if isinstance(split, GroupSplit) else None
-    cut = recordings.load(data.sources, window, Labels(data.label, data.labels), group)
+    cut = recordings.load(data.sources, window, Labels(data.label_column, data.labels), group)
     assert cut.windows.beside is not None
     if isinstance(build.model.measured_on, float) and build.model.measured_on and len(set(cut.windows.beside)) < 2:
         said = f"{cut.windows.source}: all windows are of one recording, and a recording is never divided"

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import board_inputs, signals
+from support import board_inputs, palmer, signals
 from support.board_inputs import BoardInputs
 from support.boards import run_knnkit
 from support.device import Device
@@ -157,12 +157,12 @@ def test_each_search_finds_the_same_by_the_kernels_of_every_board(
     assert all(answers == said["x86-64-bookworm"] for answers in said.values())
 
 
-#: A release with stages in a root of its own: activates it, and answers its golden inputs.
-_STAGES = """
+#: A release in a root of its own: activates it, and answers its golden inputs, or the rows that are sent.
+_ACTIVATE = """
 import base64, contextlib, io, json, sys, tarfile, tempfile
 from pathlib import Path
 from device_agent.cli import main
-packed, key = (base64.b64decode(line) for line in sys.stdin)
+packed, key, rows = (base64.b64decode(line) for line in sys.stdin)
 def agent(root, *words):
     with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):
         main(["--root", root, *words])
@@ -177,23 +177,51 @@ with tempfile.TemporaryDirectory() as root:
         agent(root, "confirm", digest)
         from device_agent.shared.golden.golden_set import Golden
         raw = Golden.from_bytes(Path(root, "release", "golden.npz").read_bytes()).raw
-        Path(root, "inputs.jsonl").write_bytes(raw)
-        agent(root, "classify", "--input", f"{root}/inputs.jsonl", "--output", f"{root}/answers.jsonl")
-        found["labels"] = [json.loads(line)["label"] for line in Path(root, "answers.jsonl").open()]
+        Path(root, "inputs.jsonl").write_bytes(rows or raw)
+        agent(root, "classify", "--input", f"{root}/inputs.jsonl", "--output", f"{root}/answers.jsonl", "--proba")
+        found["answers"] = [json.loads(line) for line in Path(root, "answers.jsonl").open()]
 print(json.dumps(found))
 """
+
+
+def _activate(board: Any, releases: Any, release: str, rows: bytes = b"") -> dict[str, Any]:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as packed:
+        packed.add(releases[release], "release")
+    parts = (buffer.getvalue(), releases.public_key.read_bytes(), rows)
+    sent = b"".join(base64.b64encode(part) + b"\n" for part in parts).decode()
+    found: dict[str, Any] = json.loads(board.ssh("~/.knnkit/venv/bin/python", "-c", shlex.quote(_ACTIVATE), input=sent))
+    return found
+
+
+def test_the_palmer_penguins_are_answered_as_in_scikit_learn_on_every_processor(
+    fleet: Any, deployed: dict[str, dict[str, Any]], releases: Any, record_property: Any
+) -> None:
+    """Text, missing cells and numbers as people have them, through a ColumnTransformer, on four emulated boards."""
+    rows, species = palmer.birds()[1]
+    labels, shares = palmer.ask(rows)
+    sent = "".join(f"{json.dumps(row)}\n" for row in rows).encode()
+    assert sum(cell is None for row in rows for cell in row.values()) > 5
+    for name in fleet.boards.keys() - {"x86-64-bookworm"}:
+        found = _activate(fleet.boards[name], releases, "palmer", sent)
+        proof, answers = found["certificate"], found["answers"]
+        off = [abs(answer["probabilities"][each] - share)
+               for answer, row in zip(answers, shares) for each, share in row.items()]  # fmt: skip
+        record_property(name, {"rows": len(rows), "largest difference of a probability": max(off)})
+        print(name, len(rows), "rows, largest difference of a probability:", max(off))
+        assert [answer["label"] for answer in answers] == labels
+        assert max(off) <= 1e-5
+        assert [answer.get("missing", 0) for answer in answers] == [list(row.values()).count(None) for row in rows]
+        assert (proof["different"], proof["failures"]) == (0, [])
+        assert proof["accuracy"] == np.mean([one == two for one, two in zip(labels, species)])
 
 
 def test_quantised_stages_give_the_host_s_labels_on_every_processor(
     fleet: Any, deployed: dict[str, dict[str, Any]], releases: Any, record_property: Any
 ) -> None:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as packed:
-        packed.add(releases["pixels"], "release")
-    sent = b"\n".join(map(base64.b64encode, (buffer.getvalue(), releases.public_key.read_bytes()))).decode()
     labels = {}
     for name, board in fleet.boards.items():
-        found = json.loads(board.ssh("~/.knnkit/venv/bin/python", "-c", shlex.quote(_STAGES), input=sent))
+        found = _activate(board, releases, "pixels")
         if MACHINES[name][2] == "numpy":
             assert found["reason"] == "no-runtime"
             continue
@@ -203,7 +231,7 @@ def test_quantised_stages_give_the_host_s_labels_on_every_processor(
         assert (found["certificate"]["different"], found["certificate"]["failures"]) == (0, [])
         assert (own["above"], own["search_different"], own["labels_different"]) == (0, 0, 0)
         assert own["largest_error"] <= 0.1
-        labels[name] = found["labels"]
+        labels[name] = [answer["label"] for answer in found["answers"]]
     assert len(labels) == 4
 
 

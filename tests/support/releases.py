@@ -99,6 +99,19 @@ RECIPES: dict[str, str] = {
         release: {version: 1.0.0, sequence: 10}
         gates: {accuracy: 0.9}
     """,
+    # Two label columns, missing cells and categories.
+    "plants-both": """
+        model:
+          name: plants
+          data: {file: plants.csv, label: [kind, size], drop: [when], missing: {length: median, soil: constant},
+            categories: {soil: one-hot}, unknown_category: ignore}
+          k: 3
+          weights: distance
+          scale: standard
+          ignore_extra: true
+        release: {version: 1.0.0, sequence: 10}
+        gates: {accuracy: 0.3, column_accuracy: {kind: 0.9}}
+    """,
     # Keeps rows for people to label: raw cells of numbers and categories; some are "unknown".
     "watched": """
         model:
@@ -213,6 +226,12 @@ RECIPES: dict[str, str] = {
         release: {version: 1.0.0, sequence: 10}
         gates: {accuracy: 0.9}
     """,
+    # The same with the Palmer penguins themselves.
+    "palmer": """
+        model: {name: palmer, data: {skops: palmer.skops}, test: {file: palmer.csv, label: species}}
+        release: {version: 1.0.0, sequence: 10}
+        gates: {accuracy: 0.95}
+    """,
     # What the graph does not compute: a metric, a kernel and a radius; and outlier factors.
     "places": """
         model: {name: places, data: {file: places.csv, label: region}, test: {file: other-places.csv},
@@ -253,6 +272,7 @@ _SOURCES = (
     "tests/support/stages.py",
     "tests/support/wifi.py",
     "tests/support/penguins.py",
+    "tests/support/palmer.py",
     "tests/support/places.py",
 )
 
@@ -355,7 +375,7 @@ from knnkit.config import parse as config
 from knnkit.release import keys
 from knnkit.release.build import build_release
 from knnkit.release.signing import FileSigner
-from support import offsets, penguins, places, releases, signals, stages, wifi
+from support import offsets, palmer, penguins, places, releases, signals, stages, wifi
 folder = Path(folder)
 (folder / "keys").mkdir(parents=True)
 (folder / "releases").mkdir()
@@ -378,6 +398,7 @@ with (folder / "plants.csv").open("w") as file:
         file.write(f"2024-01-{number % 28 + 1:02d},{length},{kind + rng.normal(0, 0.1):.3f},{soil},{size},k{kind}\\n")
 penguins.dump(folder / "penguins.skops")
 penguins.write(folder / "penguins.csv", *penguins.birds(120, seed=2))
+palmer.write(folder)
 places.write(folder)
 signals.write(folder / "motion")
 wifi.write(folder / "wifi.csv", *wifi.fingerprints(400, seed=2))

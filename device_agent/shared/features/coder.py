@@ -22,14 +22,16 @@ from device_agent.shared.tabular.reader import short
 if TYPE_CHECKING:
     from device_agent.shared.features.transforms import Transforms
 
-#: What stands in a cell without a value, in any case: what pandas reads as missing.
-MISSING = frozenset({"", "nan", "-nan", "na", "<na>", "n/a", "#n/a", "#na", "null", "none"})
+#: What stands in a cell without a value, in any case: what pandas and others write for a missing value.
+MISSING = frozenset({"", "nan", "-nan", "na", "<na>", "n/a", "n.a.", "#n/a", "#na", "null", "none", "-", "--", "?"})
 #: The code of a category that the table does not list.
 UNKNOWN_CATEGORY = -1.0
 #: `Column.missing` of a cell that the transforms take.
 KEEP = "keep"
 #: `Column.encoding` of a column that the pipeline drops.
 UNUSED = "unused"
+#: `Coder.last` of a row with nothing to count.
+NONE = (0, 0)
 _MAX_LISTED = 6
 #: Columns that are reported by name; then one line stands for all others.
 _MAX_TOLD = 10
@@ -106,6 +108,7 @@ class Coder:
         names: of the raw columns.
         filled: column -> number of its missing cells that were filled.
         unknown: column -> number of its categories that the table does not list.
+        last: of the last good row, the numbers of its missing cells and of its unknown categories.
         transforms: of the table; None if it has none.
     """
 
@@ -113,6 +116,7 @@ class Coder:
         self.names = tuple(column.name for column in table.columns)
         self.filled: dict[str, int] = {}
         self.unknown: dict[str, int] = {}
+        self.last = NONE
         self._row: list[tuple[dict[str, int], int, str]] = []
         self._news: list[str] = []
         self._said: set[str] = set()
@@ -224,6 +228,9 @@ class Coder:
 
     def end_row(self) -> None:
         """Adds the fills and unknown categories of a good row to the counts."""
+        if self._row:
+            missing = sum(counts is self.filled for counts, _, _ in self._row)
+            self.last = missing, len(self._row) - missing
         for counts, index, said in self._row:
             name, kind = self.names[index], f"{counts is self.filled} {index}"
             if kind not in self._said and len(self._said) <= _MAX_TOLD:

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.features.cells import Cells
-from device_agent.shared.features.coder import Coder
+from device_agent.shared.features.coder import NONE, Coder
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo, Table
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.queries import row_type
 from device_agent.shared.tabular.csv_reader import BadCell, Columns, CsvParser
 from device_agent.shared.tabular.json_reader import JsonParser
-from device_agent.shared.tabular.reader import Parsed, Parser, without_row
+from device_agent.shared.tabular.reader import Counts, Line, Parsed, Parser, without_row
 
 if TYPE_CHECKING:
     from device_agent.shared.embedding.chain import Chain
@@ -41,7 +41,12 @@ class _TableParser(Parser):
         ignore_extra: as `Parser`.
         keep: as `Parser`.
         tell: is called once for each column with cells that are filled or ignored.
+
+    Attributes:
+        counted: whether the last kept column has `Coder.last` of each row.
     """
+
+    counted = False
 
     def __init__(
         self,
@@ -66,12 +71,22 @@ class _TableParser(Parser):
         parsed = super().parse(block)
         for said in self.coder.take_news():
             self._tell(said)
-        parsed = replace(parsed, rows=self.coder.expand(parsed.rows))
+        counts = [[NONE] * len(parsed.rows)] if len(parsed.kept) < len(self._keep) + self.counted else []
+        parsed = replace(parsed, rows=self.coder.expand(parsed.rows), kept=[*parsed.kept, *counts])
         if self.coder.transforms is None or not len(parsed.rows):
             return parsed
         for place in reversed(np.flatnonzero(~np.isfinite(parsed.rows).all(axis=1)).tolist()):
             parsed = without_row(parsed, place, "the model's pipeline turns it into NaN or infinity in float32")
         return parsed
+
+    def _parse_line(self, line: bytes) -> Line:
+        self.coder.last = NONE
+        numbers, kept = super()._parse_line(line)
+        return numbers, [*kept, self.coder.last] if self.counted else kept
+
+    def take_counts(self) -> Counts:
+        """Returns the counts since the last call."""
+        return {**self.coder.take_counts(), "left_out": self.left_out.take()}
 
     def follow(self, info: KnnInfo, chain: Chain | None) -> None:
         """Goes on with the table of another model; keeps the counts."""

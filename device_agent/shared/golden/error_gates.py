@@ -1,4 +1,4 @@
-"""Gates on errors of values and stages, as text.
+"""Gates on values, label columns and stages, as text.
 
 Device and host apply them with this code. No I/O, and no NumPy: a command that shows errors needs none.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from device_agent.shared.protocol.model_info import DEFAULT, Gates, TargetError
+from device_agent.shared.protocol.model_info import DEFAULT, ColumnScore, Gates, TargetError, Targets
 from device_agent.shared.protocol.reports import EmbeddingCheck
 
 
@@ -24,10 +24,39 @@ def missed(gates: Gates, found: Sequence[TargetError], names: Sequence[str]) -> 
                 yield f"{gate} of {each.target!r}: {value:.6g} is above the gate of {limit:g}"
 
 
-def described(found: Sequence[TargetError]) -> str:
-    """Returns the errors as one line of text; an empty string if there are none."""
+def missed_columns(gates: Gates, found: Sequence[ColumnScore], names: Sequence[str]) -> Iterator[str]:
+    """Yields a message for each gate on the accuracy of a label column that a release misses."""
+    limits = gates.column_accuracy or {}
+    for column in sorted(limits.keys() - {DEFAULT, *names}):
+        yield f"accuracy of {column!r}: the model has no such label column"
+    if limits and not found:
+        yield "accuracy: there is a gate, but no evaluation row has known labels"
+    for each in found:
+        limit = limits.get(each.column, limits.get(DEFAULT))
+        if limit is not None and each.right < limit * each.rows:
+            yield f"accuracy of {each.column!r}: {each.right / each.rows:.6g} is below the gate of {limit:g}"
+
+
+def scores_of(targets: Targets) -> tuple[ColumnScore, ...]:
+    """Returns the accuracy of each label column on the held-out rows; empty where nothing was measured."""
+    counts = ((each.rows, sum(each.right)) for each in targets.evaluations)
+    return tuple(ColumnScore(name, *count) for name, count in zip(targets.names, counts))
+
+
+def described_columns(found: Sequence[ColumnScore]) -> str:
+    """Returns the accuracy of each label column as one line of text; an empty string if there are none."""
+    parts = [f"{each.column} {each.right / each.rows * 100:.2f} %" for each in found]
+    return f"accuracy of {', '.join(parts)} on {found[0].rows:,} rows" if found else ""
+
+
+def described(found: Sequence[TargetError], of: int | None = None) -> str:
+    """Returns the errors as one line of text; an empty string if there are none.
+
+    `of` is the number of held-out rows that the evaluation rows were drawn from.
+    """
     parts = [f"{each.target} {each.rmse:.4g} (largest {each.max_error:.4g})" for each in found]
-    return f"rmse of {', '.join(parts)} on {found[0].rows:,} rows" if found else ""
+    drawn = "rows" if of is None else f"of {of:,} held-out rows, drawn at random"
+    return f"rmse of {', '.join(parts)} on {found[0].rows:,} {drawn}" if found else ""
 
 
 def stage_failures(found: EmbeddingCheck) -> tuple[str, ...]:

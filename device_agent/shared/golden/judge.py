@@ -26,7 +26,7 @@ from device_agent.shared.golden import class_gates, error_gates
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol.constants import MAX_CONFUSED, MAX_DIFFERENCES, UNKNOWN, UNKNOWN_LABEL, Metric
 from device_agent.shared.protocol.errors import ModelUnusable
-from device_agent.shared.protocol.model_info import Gates, KnnInfo, TargetError
+from device_agent.shared.protocol.model_info import ColumnScore, Gates, KnnInfo, TargetError
 from device_agent.shared.protocol.record import record
 from device_agent.shared.protocol.reports import RowDifference
 from device_agent.shared.weights import weigh
@@ -50,6 +50,7 @@ class Verdict:
     confusion: tuple[tuple[int, ...], ...]
     failures: tuple[str, ...]
     errors: tuple[TargetError, ...] = ()
+    columns: tuple[ColumnScore, ...] = ()
 
 
 def judge(
@@ -64,8 +65,8 @@ def judge(
     """Compares `answers`, the `Answers` to `golden.rows`, with the reference's, and applies the gates.
 
     Accuracy counts all rows whose truth is known; "unknown" counts as wrong. `p50_ms` is the median time of one row in
-    milliseconds; without it the latency gate is not applied. `values` are the (n, t) answers of a regression: a row
-    with another value is different, too.
+    milliseconds; without it the latency gate is not applied. `values` are the (n, t) answers of a regression, or of
+    label columns: a row with another value is different, too.
 
     Raises:
         ModelUnusable: the golden set belongs to another model (k, features or classes differ).
@@ -77,10 +78,16 @@ def judge(
         for row in range(len(golden.rows)):
             kinds[row], errors[row] = _judge_row(golden, answers, info, row)
     errors_of: tuple[TargetError, ...] = ()
+    columns: tuple[ColumnScore, ...] = ()
     if info.targets is not None and values is not None and golden.values is not None and golden.targets is not None:
         for row in np.flatnonzero(regression.differ(values, golden.values, info.targets.spread)):
             kinds[row] = "different"
-        errors_of = regression.errors(info.targets.names, values, golden.targets)
+        if info.targets.classes:
+            from device_agent.shared.label_columns import scores
+
+            columns = scores(info.targets.names, values, golden.targets)
+        else:
+            errors_of = regression.errors(info.targets.names, values, golden.targets)
     differences = tuple(
         _difference(golden, answers, info, row, errors[row]) for row, kind in enumerate(kinds) if kind == "different"
     )
@@ -101,8 +108,10 @@ def judge(
             *_failures(gates, different, len(kinds), accuracy, p50_ms),
             *by_class,
             *error_gates.missed(gates, errors_of, info.targets.names if info.targets else ()),
+            *error_gates.missed_columns(gates, columns, info.targets.names if info.targets else ()),
         ),
         errors=errors_of,
+        columns=columns,
     )
 
 

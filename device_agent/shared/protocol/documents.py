@@ -46,16 +46,20 @@ class LockHolder:
 class CellCounts:
     """Counts of the missing cells that a release has filled and the unknown ones that it ignored, by column.
 
-    `gaps` counts what broke windows of samples: `lines` that are bad or missing, and jumps of the `time`.
+    `gaps` counts what broke windows of samples: `lines` that are bad or missing, and jumps of the `time`. `left_out`
+    counts the lines with a column that the model does not know, by the column's name. `refused` counts the bad lines of
+    streams.
     """
 
     release: str  # digest
     filled: dict[str, int]
     unknown: dict[str, int]
     gaps: dict[str, int] | None = None
+    left_out: dict[str, int] | None = None
+    refused: int = 0
     schema: int = SCHEMA
     #: As in `KnnInfo`.
-    omitted = ("gaps",)
+    omitted = ("gaps", "left_out", "refused")
 
 
 @record

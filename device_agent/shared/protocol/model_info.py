@@ -194,17 +194,32 @@ class TargetError:
 
 
 @record
+class ColumnScore:
+    """How many of `rows` evaluation rows have the right label in a column; "unknown" is wrong."""
+
+    column: str
+    rows: int
+    right: int
+
+
+@record
 class Targets:
     """What a regression answers: the mean of the neighbours' targets. The model has one class, and does not answer it.
 
     `spread` is the range of each target among the training rows. `errors` are the float64 reference's on all held-out
     rows, which were held out as `how` says; empty where nothing was measured.
+    With several label columns, `classes` has the labels of each, sorted; the targets are places in these lists, and the
+    neighbours vote. `evaluations` then take the place of `errors`.
     """
 
     names: tuple[str, ...]
     spread: tuple[float, ...]
     how: str = ""
     errors: tuple[TargetError, ...] = ()
+    classes: tuple[tuple[int | str, ...], ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    of: int | None = None  # number of held-out rows that those with `errors` were drawn from; None: all were measured
+    omitted = ("classes", "evaluations", "of")
 
 
 @record
@@ -322,6 +337,7 @@ class Gates:
     by: float = 0.0  # how much lower a recall may be for `not_worse_than`
     rmse: dict[str, float] | None = None  # target -> highest error of a regression; `default` for the others
     max_error: dict[str, float] | None = None  # the same for the largest error
+    column_accuracy: dict[str, float] | None = None  # label column -> lowest accuracy; `default` for the others
 
 
 @record

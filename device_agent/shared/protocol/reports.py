@@ -9,7 +9,7 @@ from typing import Literal
 
 from device_agent.shared.protocol.constants import SCHEMA
 from device_agent.shared.protocol.documents import DeviceInfo, HistoryEntry, LockHolder, ReleaseRef, Staged
-from device_agent.shared.protocol.model_info import TargetError
+from device_agent.shared.protocol.model_info import ColumnScore, TargetError
 from device_agent.shared.protocol.record import record
 
 
@@ -145,7 +145,8 @@ class Certificate:
     `MAX_CONFUSED` classes, `confusion` and `classes` are empty. `warnings` list why the release would be refused as a
     new one today: its key (`signed_by`) was revoked, or it has expired.
     For a model with stages, accuracy is that of the device's own rows, and `embedding` says how they differ.
-    `errors` are those of a regression, target by target, on the evaluation rows; it has no accuracy.
+    `errors` are those of a regression, target by target, on the evaluation rows; it has no accuracy. With several label
+    columns, `columns` takes their place.
     `compared` exists at the activation that replaces a release, unless a model is large and no gate asks for it.
     """
 
@@ -176,9 +177,10 @@ class Certificate:
     embedding: EmbeddingCheck | None = None  # None: the model has no stages
     errors: tuple[TargetError, ...] = ()
     taught: TaughtCheck | None = None  # None: no taught row takes part, or the golden rows are another's
+    columns: tuple[ColumnScore, ...] = ()
     schema: int = SCHEMA
     #: As in `KnnInfo`.
-    omitted = ("embedding",)
+    omitted = ("embedding", "columns")
 
     @property
     def passed(self) -> bool:

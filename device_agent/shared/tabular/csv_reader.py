@@ -170,6 +170,7 @@ class CsvParser(Parser):
         keep: Sequence[str] = (),
     ) -> None:
         super().__init__(names, dtype, ignore_extra=ignore_extra, keep=keep)
+        self._extra = list[str]()
         self._separated = False
         # Without a header, only the features are known by their places.
         self._unknown = [name for name in keep if name not in self._names]
@@ -199,6 +200,8 @@ class CsvParser(Parser):
             parsed = Parsed(found[0], len(found[0]), kept=cells, lines=range(first, self.line + 1))
         if self.header is None and len(parsed.rows):
             self.header = False
+        if self._extra:
+            self.left_out.note(self._extra, parsed.count)
         return parsed
 
     # --- the header -----------------------------------------------------------------------------------------------
@@ -247,7 +250,7 @@ class CsvParser(Parser):
                 hint="--ignore-extra leaves out the columns that the model does not know; --keep puts one beside the "
                 "answers",
             )
-        self._separated = True
+        self._separated, self._extra = True, list(filter(None, extra))
         self._unknown, self._kept = [], [names.index(name) for name in self._keep]
         self._columns = self._make_columns(separator, len(names), [names.index(name) for name in self._names])
 

@@ -14,6 +14,8 @@ from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.queries import cell_type
 from device_agent.shared.tabular.float_parser import TOO_LARGE
 
+#: Most unknown columns that are counted by name.
+_MAX_NAMES = 100
 if TYPE_CHECKING:
     from device_agent.shared.protocol.model_info import KnnInfo
 
@@ -45,6 +47,8 @@ class Parsed:
     samples: int = 0
 
 
+#: Counts by column, by the names of `documents.CellCounts`.
+Counts = dict[str, dict[str, int]]
 #: The numbers of a line, and its values in the columns that are kept.
 Line = tuple[list[float], Sequence[Any]]
 
@@ -61,6 +65,7 @@ class Parser:
     Attributes:
         header: whether there is a header line; None until that is known.
         line: number of the last line that was read.
+        left_out: counts the columns that the model does not know.
     """
 
     header: bool | None = None
@@ -76,10 +81,18 @@ class Parser:
         self.line, self.dtype = 0, dtype
         self._names, self._keep, self._ignore_extra = names, keep, ignore_extra
         self._places = {*names, *keep}
+        self.left_out = LeftOut()
 
     def parse(self, block: bytes) -> Parsed:
         """Parses a block that ends with a newline."""
         raise NotImplementedError
+
+    def _parse_line(self, line: bytes) -> Line:
+        raise NotImplementedError
+
+    def take_counts(self) -> Counts:
+        """Returns the counts since the last call."""
+        return {"left_out": self.left_out.take()}
 
     def blocks(self, block: bytes) -> Iterator[bytes]:
         """Yields a block in the parts to parse one after the other."""
@@ -96,6 +109,35 @@ class Parser:
     def why_empty(self) -> str:
         """Returns why the lines made no row."""
         return "it has no rows"
+
+
+class LeftOut:
+    """Columns of the input that the model does not know: counts the lines that have them, and names each once.
+
+    `tell` takes what to say of them.
+    """
+
+    def __init__(self) -> None:
+        self.tell: Callable[[str], None] = _say_nothing
+        self.lines: dict[str, int] = {}
+
+    def note(self, names: Sequence[str], lines: int) -> None:
+        """Counts `lines` with these columns; of more names than `_MAX_NAMES`, the first."""
+        new = [name for name in names if name not in self.lines][: max(0, _MAX_NAMES - len(self.lines))]
+        if new:
+            self.tell(f"the model knows no column {short(new[0])}{more(new)}: left out")
+        for name in (*new, *(name for name in names if name in self.lines)):
+            self.lines[name] = self.lines.get(name, 0) + lines
+
+    def take(self) -> dict[str, int]:
+        """Returns the lines of each column since the last call."""
+        found = {name: count for name, count in self.lines.items() if count}
+        self.lines = dict.fromkeys(self.lines, 0)
+        return found
+
+
+def _say_nothing(_: str) -> None:
+    pass
 
 
 def line_by_line(parser: Parser, block: bytes, parse_line: Callable[[bytes], Line]) -> Parsed:

@@ -62,6 +62,7 @@ def _plausible(certificate: Certificate, covered: int) -> bool:
     return (
         (latency is None or 0.0 <= latency.p50_ms <= latency.p99_ms <= _LONGEST_MS)
         and all(0.0 <= error <= _LARGEST_ERROR for error in errors)
+        and all(0 <= each.right <= each.rows for each in certificate.columns)
         and (certificate.accepted is None or 0.0 <= certificate.accepted <= 1.0)
         and (own is None or _plausible_stages(own))
         and (certificate.taught is None or _plausible_taught(certificate.taught, covered))
@@ -124,7 +125,9 @@ def _missed_by_stages(certificate: Certificate, package: Package | None) -> tupl
 
 
 def _missed_errors(certificate: Certificate, gates: Gates) -> tuple[str, ...]:
-    return tuple(error_gates.missed(gates, certificate.errors, [each.target for each in certificate.errors]))
+    columns = error_gates.missed_columns(gates, certificate.columns, [each.column for each in certificate.columns])
+    names = [each.target for each in certificate.errors]
+    return (*error_gates.missed(gates, certificate.errors, names), *columns)
 
 
 def _missed_by_class(certificate: Certificate, gates: Gates, running: ReleaseRef | None) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.golden.judge import base_distance
+from device_agent.shared.label_columns import Voter
 from device_agent.shared.powers import power
 from device_agent.shared.protocol.constants import GRAPH_METRICS, UNKNOWN, Weights
 from device_agent.shared.protocol.model_info import InFloat64, Reject
@@ -71,6 +72,7 @@ class Reference:
         reject: thresholds, or None.
         groups: (n_train,) recording of each row: `leave_one_out` leaves out all rows of the same one; None: one row.
         targets: (n_train, t) float64 of a regression, or None.
+        counts: of several label columns, the number of labels of each; the targets are then places of labels.
         float64: what the graph does not compute, as in knn.json.
     """
 
@@ -87,12 +89,13 @@ class Reference:
         reject: Reject | None = None,
         groups: NDArray[Any] | None = None,
         targets: Float64 | None = None,
+        counts: tuple[int, ...] = (),
         float64: InFloat64 | None = None,
     ) -> None:
         self.space, self.enrolled, self.classes = space, enrolled, classes
         self.n_classes, self.k, self.weights, self.margin, self.reject = n_classes, k, weights, margin, reject
         self.listed = margin  # neighbours up to twice this beyond the k-th are listed
-        self.groups, self.targets, self.float64 = groups, targets, float64
+        self.groups, self.targets, self.float64, self.counts = groups, targets, float64, counts
         self._unit, self._scale = space.unit, space.scale / space.unit
         self._squares: Float64 | None = None
 
@@ -105,10 +108,25 @@ class Reference:
         """`float64`, without values if it is None."""
         return self.float64 or InFloat64()
 
+    @property
+    def regressor(self) -> Any:
+        """Computes values from answers: means of targets, outlier factors, or votes on label columns."""
+        targets = np.empty((len(self.enrolled), 0)) if self.targets is None else self.targets
+        how = targets, self.k, self.weights
+        return Voter(*how, self.counts) if self.counts else valuer(*how, self.float64)
+
     def values(self, answers: Any) -> Float64:
         """Returns the (n, t) values of a regression; NaN where a row is rejected. Without targets, t is 0."""
-        targets = np.empty((len(self.enrolled), 0)) if self.targets is None else self.targets
-        return valuer(targets, self.k, self.weights, self.float64).values(answers)
+        found: Float64 = self.regressor.values(answers)
+        return found
+
+    def settled(self, answers: Any, rows: NDArray[Any]) -> Float64:
+        """Returns the values of float32 answers to raw (n, d) rows; votes that these leave in doubt in float64."""
+        values = self.values(answers)
+        doubtful = self.regressor.in_doubt(answers) if self.counts else np.zeros(len(values), np.bool_)
+        if doubtful.any():
+            values[doubtful] = self.values(self.answer(rows[doubtful]))
+        return values
 
     def leave_one_out(self, training: NDArray[np.int64]) -> ReferenceAnswers:
         """Returns the answers to the training rows with these (n,) indices, each without itself as a neighbour.

@@ -27,6 +27,7 @@ class Enrolment:
         fingerprint: SHA-256 over the training rows and labels, hexadecimal.
         source: name of the data source, for messages.
         targets: (n_train, t) float64 numbers of a regression; None for a classifier. `target_names` are theirs.
+        target_classes: of several label columns, the labels of each; the targets are places in these lists.
     """
 
     space: Space
@@ -38,6 +39,7 @@ class Enrolment:
     source: str
     targets: Float64 | None = None
     target_names: tuple[str, ...] = ()
+    target_classes: tuple[tuple[int | str, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.enrolled)
@@ -55,8 +57,9 @@ def enrol(
     """
     space, enrolled = make_space(training.rows, steps, metric, p)
     classes, codes = with_class(*encode(training.labels), outlier)
-    known = (training.feature_names, training.fingerprint(), training.source, training.targets, training.target_names)
-    return Enrolment(space, enrolled, codes, classes, *known)
+    known = (training.feature_names, training.fingerprint(), training.source)
+    answers = (training.targets, training.target_names, training.target_classes)
+    return Enrolment(space, enrolled, codes, classes, *known, *answers)
 
 
 def encode(labels: NDArray[Any]) -> tuple[tuple[int | str, ...], NDArray[np.int32]]:

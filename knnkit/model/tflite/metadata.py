@@ -150,7 +150,7 @@ def _describe(tree: Any, info: model_info.KnnInfo, model: KnnModule) -> bytes:
     maps = [step for step in model.space.steps if step.kind != "cosine"]
     imported = info.scale == "none" and (maps or not np.all(model.space.scale == 1.0))
     scale = "the maps of a Pipeline folded in" if imported else f"scale {info.scale}"
-    kind = "classifier" if info.targets is None else "regression"
+    kind = "regression" if info.targets and not info.targets.classes else "classifier"
     summary = f"k-nearest-neighbours {kind}: {info.how}, {scale}, {info.n_train} training rows"
     root = _table(
         build,

@@ -150,7 +150,7 @@ def test_yes_and_on_and_times_are_text_and_exponents_are_numbers() -> None:
     loaded = parse.parse("model: {name: on, data: {file: 2024-01-01, label: 1:30}}\ngates: {margin: 1e-4}\n")
     assert loaded.model is not None
     assert isinstance(loaded.model.data, parse.FileData)
-    assert (loaded.model.name, loaded.model.data.label, loaded.gates.margin) == ("on", "1:30", 1e-4)
+    assert (loaded.model.name, loaded.model.data.label_column, loaded.gates.margin) == ("on", "1:30", 1e-4)
 
 
 def test_relative_paths_start_at_the_file(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ GATES: dict[str, Any] = {
     "balanced_accuracy": 0.8,
     "min_recall": 0.5,
     "recall": {},
+    "column_accuracy": {},
 }
 GATES |= {"not_worse_than": "current", "by": 0.01, "agreement": 0.9}
 REACH = {"user": "pi", "port": 22, "root": "~/k", "identity": "~/key", "jump": "pi@gate", "device_class": "zero"}

@@ -101,7 +101,7 @@ def test_the_keys_of_the_hint_lead_out_when_they_are_typed(suffix: str, tmp_path
     assert "drop: [" in caught.value.hint
     assert "missing: median" in caught.value.hint
     data = typed(caught.value.hint, path)
-    found = load(path, data.label, data.features, None, policy_of(data))
+    found = load(path, data.label_column, data.features, None, policy_of(data))
     assert set(found.feature_names) == {name for name in names if name.startswith("axis")}
 
 

@@ -41,6 +41,9 @@ class Frame:
     def __len__(self) -> int:
         return len(self._values)
 
+    def __getitem__(self, names: list[str]) -> Frame:
+        return Frame(self._values[:, [self.columns.index(name) for name in names]], names)
+
     def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
         return np.array(self._values, dtype=dtype)
 
@@ -124,8 +127,8 @@ def test_labels_come_back_as_they_were(labels: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "labels",
-    [LABELS > 1, LABELS + 0.5, [None] * 200, [1, "a"] * 100, [1.0, np.nan] * 100, [b"a"] * 200, LABELS + 1j],
-    ids=["bool", "halves", "None", "mixed", "NaN", "bytes", "complex"],
+    [LABELS > 1, LABELS + 0.5, [1, "a"] * 100, [b"a"] * 200, LABELS + 1j],
+    ids=["bool", "halves", "mixed", "bytes", "complex"],
 )
 def test_labels_that_would_change_are_refused(labels: Any) -> None:
     values = labels if isinstance(labels, np.ndarray) else np.array(labels, dtype=object)
@@ -187,8 +190,8 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[TfKNN, TfliteKNN]:
         ([[0.0, 1e300, 2.0, 3.0]], "row 0, column 1: inf is not a finite", ""),
         ([["a", "b", "c", "d"]], "not a table of numbers", ""),
         (csr_matrix(QUERIES), "not a table of numbers", "rows.toarray()"),
-        (Frame(QUERIES, NAMED[::-1]), "the columns are weight, depth, width, height", f"rows[{NAMED}]"),
-        (Frame(QUERIES, ["a", "b", "c", "d"]), "but the model takes height, width, depth, weight", f"rows[{NAMED}]"),
+        (Frame(QUERIES, ["a", "b", "c", "d"]), r"no column 'height' \(nor 3 more\); the model takes height, width", ""),
+        (Frame(QUERIES[:, [0, *range(4)]], ["a", *NAMED]), "the columns are a, height, width", f"rows[{NAMED}]"),
     ],
 )
 def test_what_cannot_be_classified_is_named_on_both_sides(
@@ -207,7 +210,14 @@ def test_a_data_frame_brings_its_names(both: tuple[TfKNN, TfliteKNN]) -> None:
     host, device = both
     assert list(device.info.feature_names) == NAMED
     expected = host.predict(QUERIES).tolist()
-    for frame in (Frame(QUERIES, NAMED), Frame(QUERIES, list(range(4))), QUERIES.tolist(), QUERIES.astype(float)):
+    turned = Frame(QUERIES[:, ::-1], NAMED[::-1])
+    for frame in (
+        Frame(QUERIES, NAMED),
+        turned,
+        Frame(QUERIES, list(range(4))),
+        QUERIES.tolist(),
+        QUERIES.astype(float),
+    ):
         assert host.predict(frame).tolist() == device.predict(frame).tolist() == expected
     plain = TfKNN(ROWS, labels=LABELS)  # nobody named its columns
     assert plain.predict(Frame(QUERIES, NAMED)).tolist() == expected

@@ -1,0 +1,75 @@
+"""Answers of a model, and votes on several label columns.
+
+Counts votes in float64 where float32 distances leave them in doubt. `model` is a `TfliteKNN`. Loads
+`shared/label_columns` only for a model that has several label columns.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from device_agent.shared.queries import check_rows, origin_of
+
+
+class Answers(NamedTuple):
+    """The classifier's answers to n queries.
+
+    Attributes:
+        label: (n,) int32 class index; `constants.UNKNOWN` for a rejected row.
+        probabilities: (n, n_classes) float32 vote shares.
+        indices: (n, k) int32 rows of the training set.
+        distances: (n, k) float32, in the model's metric.
+    """
+
+    label: NDArray[np.int32]
+    probabilities: NDArray[np.float32]
+    indices: NDArray[np.int32]
+    distances: NDArray[np.float32]
+
+
+class Voted(NamedTuple):
+    """`Answers` of a model with several label columns; `values` are (n, t), as `TfliteKNN.values_of` returns them."""
+
+    label: NDArray[np.int32]
+    probabilities: NDArray[np.float32]
+    indices: NDArray[np.int32]
+    distances: NDArray[np.float32]
+    values: NDArray[np.float64]
+
+
+def with_votes(model: Any, rows: ArrayLike, answers: Answers) -> Answers:
+    """Returns `Voted` answers to raw rows.
+
+    Raises:
+        BadInput: the rows are invalid.
+        ModelUnusable: the tables of the model are damaged.
+    """
+    exact = model.get_exact()
+    assert exact.regressor is not None
+    values, doubtful = exact.regressor.values(answers), exact.regressor.in_doubt(answers)
+    if doubtful.any():
+        queries = check_rows(rows, model.info.feature_names, origin=origin_of(model.info.origin))[doubtful]
+        found: Any = exact.order(queries, answers.indices[doubtful])
+        parts = Answers(answers.label[doubtful], answers.probabilities[doubtful], *found)
+        values[doubtful] = exact.regressor.values(parts)
+    return Voted(*answers, values)  # type: ignore[return-value]
+
+
+def shares_of(model: Any, answers: Answers) -> list[NDArray[np.float32]]:
+    """Returns the vote shares of `answers` in each label column, (n, n_labels) float32."""
+    from device_agent.shared.label_columns import Voter
+
+    voter = model.get_exact().regressor
+    assert isinstance(voter, Voter)
+    return [part.astype(np.float32) for part in voter.shares(answers)]
+
+
+def labels_of(model: Any, values: NDArray[np.float64]) -> NDArray[Any]:
+    """Returns the (n, t) labels that values stand for."""
+    from device_agent.shared.label_columns import labels_of as labels
+
+    assert model.info.targets is not None
+    return np.array(labels(model.info.targets.classes, values), object).reshape(values.shape)

@@ -1,0 +1,93 @@
+"""Votes of a model with several label columns.
+
+The neighbours of a row vote on each column by itself, with the weights of a classifier. Of tied labels, the first of
+`Targets.classes` wins. Host and device count votes with this code, in float64. NumPy only; no I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.outliers import OutlierFactors
+from device_agent.shared.protocol.constants import UNKNOWN, UNKNOWN_LABEL
+from device_agent.shared.protocol.model_info import ColumnScore, KnnInfo
+from device_agent.shared.regression import Float64, Regressor, valuer
+from device_agent.shared.weights import weigh
+
+#: The order of addition can split equal shares by some 2^-53.
+_TIE = 1e-12
+#: float32 distances change a share by less than a tenth of this (`judge.PROBABILITY_TOLERANCE`).
+_DOUBT = 1e-4
+
+
+class Voter(Regressor):
+    """Counts the votes of neighbours, column by column.
+
+    Args:
+        targets: (n_train, t) float64 places in the lists of `Targets.classes`.
+        k: number of neighbours.
+        weights: uniform or distance.
+        counts: number of labels of each column.
+    """
+
+    def __init__(self, targets: Float64, k: int, weights: Any, counts: Sequence[int]) -> None:
+        super().__init__(targets, k, weights)
+        self._weights = weights
+        self._codes, self._counts = targets.astype(np.int64), counts
+
+    def shares(self, answers: Any) -> list[Float64]:
+        """Returns, for each column, the (n, n_labels) float64 vote shares of `Answers`."""
+        near = answers.indices[:, : self._k]
+        far = answers.distances[:, : self._k]
+        weight = weigh(far, far[:, :1], self._weights)
+        weight /= weight.sum(axis=1)[:, np.newaxis]
+        first = np.arange(len(near))[:, np.newaxis]
+        found: list[Float64] = []
+        for codes, count in zip(self._codes.T, self._counts):
+            votes: Any = np.bincount((first * count + codes[near]).ravel(), weight.ravel(), len(near) * count)
+            found.append(votes.reshape(-1, count))
+        return found
+
+    def values(self, answers: Any) -> Float64:
+        """Returns the (n, t) places of the winning labels; NaN where a row is rejected."""
+        won = [(part >= part.max(axis=1, keepdims=True) - _TIE).argmax(axis=1) for part in self.shares(answers)]
+        found: Float64 = np.stack(won, axis=1).astype(np.float64)
+        found[np.asarray(answers.label) == UNKNOWN] = np.nan
+        return found
+
+    def in_doubt(self, answers: Any) -> NDArray[np.bool_]:
+        """Returns (n,) whether a column is so close that the rounding of float32 distances may decide it."""
+        found = np.zeros(len(answers.indices), np.bool_)
+        if self._weights != "uniform":
+            for part in self.shares(answers):
+                found |= (part >= part.max(axis=1, keepdims=True) - _DOUBT).sum(axis=1) > 1
+        return found
+
+
+def regressor(targets: Float64, info: KnnInfo) -> Regressor | OutlierFactors:
+    """Returns what computes the values of a model with `Targets`: means, outlier factors, or votes on label columns."""
+    counts = [len(labels) for labels in info.targets.classes] if info.targets else []
+    how = targets, info.k, info.weights
+    return Voter(*how, counts) if counts else valuer(*how, info.float64)
+
+
+def labels_of(classes: Sequence[Sequence[int | str]], values: Float64) -> list[list[int | str]]:
+    """Returns the labels that (n, t) values stand for; "unknown" in each column where a row is rejected.
+
+    `classes` has the labels of each column.
+    """
+    return [
+        [UNKNOWN_LABEL if value != value else labels[int(value)] for value, labels in zip(row, classes)]
+        for row in values.tolist()
+    ]
+
+
+def scores(names: Sequence[str], values: Float64, truth: Float64) -> tuple[ColumnScore, ...]:
+    """Returns how many rows with a known (n, t) truth have the right label, column by column."""
+    known = ~np.isnan(truth).any(axis=1)
+    right = (values[known] == truth[known]).sum(axis=0).tolist()
+    return tuple(ColumnScore(name, int(known.sum()), count) for name, count in zip(names, right)) if known.any() else ()

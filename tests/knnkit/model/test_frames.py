@@ -1,0 +1,122 @@
+"""Data frames of pandas and polars as people have them: columns by name, missing cells, categories, times."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from sklearn.compose import make_column_transformer
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+from support import palmer
+
+import knnkit
+from knnkit.errors import DataError
+
+ROWS, SPECIES = palmer.birds()[0]
+FRAME = pd.DataFrame(ROWS)
+NUMBERS = FRAME[palmer.NUMBERS].dropna()
+LABELS = pd.Series(SPECIES)[NUMBERS.index]
+POLICY = {"missing": "median", "categories": "one-hot"}
+
+
+@pytest.mark.parametrize("make", [pd.DataFrame, lambda frame: pl.DataFrame(frame.to_dict("list"))])
+def test_columns_are_taken_by_name(make: Any) -> None:
+    frame = make(NUMBERS)
+    model = knnkit.TfKNN(frame, 3, labels=np.array(LABELS))
+    turned = frame[palmer.NUMBERS[::-1]]
+    assert model.predict(turned).tolist() == model.predict(frame).tolist() == model.predict(NUMBERS.to_numpy()).tolist()
+    with pytest.raises(DataError, match=r"there is no column 'bill_length_mm' \(nor 1 more\)"):
+        model.predict(frame[palmer.NUMBERS[2:]])
+    with pytest.raises(DataError, match="the columns are ") as caught:
+        model.predict(make(NUMBERS.assign(extra=1.0)))
+    assert model.predict(eval(caught.value.hint, {"rows": make(NUMBERS.assign(extra=1.0))})).tolist()
+
+
+@pytest.mark.parametrize("kind", ["float32", "Float64", "string", "category", "object"])
+def test_a_column_of_any_type_of_pandas_means_the_same(kind: str) -> None:
+    """An index is not a column; nullable types, categories and booleans are cells like any others."""
+    frame = FRAME.assign(tagged=pd.array([None if n % 7 == 0 else n % 2 == 0 for n in range(len(FRAME))], "boolean"))
+    frame["mass"] = pd.array([None if cell != cell else int(cell) for cell in frame.pop("body_mass_g")], "Int64")
+    plain = knnkit.TfKNN(frame, 5, labels=SPECIES, scale="standard", data=POLICY)
+    changed = frame.set_index(pd.Index(range(5, len(frame) + 5), name="number"))
+    for name in ("island", "sex") if kind in ("string", "category", "object") else palmer.NUMBERS[:3]:
+        changed[name] = changed[name].astype(kind)
+    model = knnkit.TfKNN(changed, 5, labels=pd.Series(SPECIES, dtype="category"), scale="standard", data=POLICY)
+    names = plain.fitted.enrolment.feature_names
+    assert {"island=Biscoe", "island=Dream", "sex=female", "sex=male", "tagged", "mass"} < {*names}
+    assert model.fitted.enrolment.feature_names == names
+    expected = plain.predict(frame).tolist()
+    assert model.predict(changed).tolist() == model.predict(frame).tolist() == expected
+    assert np.mean(np.array(expected) == SPECIES) > 0.95
+    assert plain.predict(frame.astype(object).where(frame.notna(), None)).tolist() == expected
+
+
+def test_a_frame_of_polars_means_the_same(tmp_path: Path) -> None:
+    own = pl.DataFrame(ROWS).with_columns(pl.Series("species", SPECIES), pl.col("island").cast(pl.Categorical))
+    model = knnkit.TfKNN(own, 5, labels="species", data=POLICY | {"drop": ["sex"]})
+    like = knnkit.TfKNN(FRAME, 5, labels=SPECIES, data=POLICY | {"drop": ["sex"]})
+    assert model.predict(own).tolist() == like.predict(FRAME).tolist()
+
+
+def test_a_pipeline_takes_the_types_of_pandas() -> None:
+    frame = NUMBERS.assign(island=FRAME["island"].astype("category"), tagged=pd.array(LABELS == "Gentoo", "boolean"))
+    encode = make_column_transformer((OneHotEncoder(), ["island", "tagged"]), remainder="passthrough")
+    pipeline = make_pipeline(encode, KNeighborsClassifier(3)).fit(frame, LABELS)
+    model = knnkit.from_sklearn(pipeline)
+    assert model.predict(frame[frame.columns[::-1]]).tolist() == pipeline.predict(frame).tolist()
+
+
+TIMES = pd.date_range("2026-01-01", periods=len(NUMBERS))
+
+
+@pytest.mark.parametrize(
+    ("frame", "said"),
+    [
+        (NUMBERS.assign(when=TIMES), "row 0, column 'when': 2026-01-01 00:00:00 is a time, not a number"),
+        (pd.DataFrame({"when": TIMES}), "row 0, column 'when': 2026-01-01 00:00:00 is a time, not a number"),
+        (pd.DataFrame({"took": TIMES - TIMES[0]}), "row 0, column 'took': 0 days 00:00:00 is a time, not a number"),
+        (NUMBERS.assign(island="Dream"), "row 0, column 'island': 'Dream' is not a number"),
+        (NUMBERS.assign(n=pd.array([1, None, *range(2, len(NUMBERS))], "Int64")), "row 1, column 'n': the cell is"),
+    ],
+)  # fmt: skip
+def test_what_is_not_a_number_is_named_by_row_and_column(frame: pd.DataFrame, said: str) -> None:
+    with pytest.raises(DataError) as caught:
+        knnkit.TfKNN(frame, 3, labels=np.array(LABELS))
+    assert said in str(caught.value)
+    assert caught.value.hint
+    model = knnkit.TfKNN(np.zeros((3, frame.shape[1])), 1, labels=[0, 1, 2], feature_names=list(frame.columns))
+    with pytest.raises(DataError) as caught:
+        model.predict(frame)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("frame", "data", "said", "hint"),
+    [
+        (FRAME.assign(when=pd.Timestamp(0)), POLICY | {"categories": {"island": "one-hot", "sex": "one-hot"}},
+         "'1970-01-01 00:00:00' is not a number", "drop: [when]"),
+        (FRAME, {}, "cells cannot be read", "categories: {island: one-hot, sex: one-hot}, missing: median"),
+        (FRAME, {"missing": "mean"}, "found 'mean', expected refuse, drop, median, constant", "median"),
+        (FRAME, {"fill": 0}, "data has no key 'fill'", "missing"),
+        (FRAME.assign(both=[*range(1, len(FRAME)), "a"]), POLICY, "cannot be read", "one type"),
+    ],
+)  # fmt: skip
+def test_what_a_frame_lacks_is_said_in_keys(frame: pd.DataFrame, data: Any, said: str, hint: str) -> None:
+    with pytest.raises(DataError) as caught:
+        knnkit.TfKNN(frame, 3, labels=SPECIES, data=data)
+    assert said in str(caught.value)
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize("gap", [None, np.nan, pd.NA])
+def test_a_missing_label_is_named(gap: Any) -> None:
+    labels: list[Any] = [*SPECIES[:3], gap, *SPECIES[4:]]
+    for given in (labels, pd.Series(labels), pd.Series(labels, dtype="string")):
+        with pytest.raises(DataError, match="row 3: the label is missing"):
+            knnkit.TfKNN(np.zeros((len(labels), 2)), 3, labels=given)
