@@ -24,8 +24,10 @@ DISTS = ("bookworm", "trixie")
 PACKAGES = (
     "base-files bash coreutils dash findutils grep gzip hostname libc-bin libgomp1 libstdc++6 mawk python3 sed tar"
 )
-#: 32-bit ARM has no NumPy wheel, so there the distribution's are what a user installs.
-EXTRA = {"armv7l": "python3-numpy python3-cryptography"}
+#: 32-bit ARM has no wheels of NumPy and Pillow, so there the distribution's are what a user installs.
+EXTRA = {"armv7l": "python3-numpy python3-cryptography python3-pil"}
+#: What tells a system from an earlier one in the cache, which had other packages.
+EDITION = {"armv7l": "-2"}
 NEEDS = {
     "mmdebstrap": "mmdebstrap",
     "unshare": "util-linux",
@@ -126,7 +128,7 @@ def cpuinfo(arch: str, cores: int) -> str:
 # --- the root file system -----------------------------------------------------------------------------------------
 def make_system(folder: Path, arch: str, dist: str) -> Path:
     """Returns the cached root file system, made by unpacking packages: nothing of them runs under emulation."""
-    system = folder / "systems" / f"{arch}-{dist}"
+    system = folder / "systems" / f"{arch}-{dist}{EDITION.get(arch, '')}"
     if system.is_dir():
         return system
     native = None if arch == os.uname().machine else make_system(folder, os.uname().machine, dist)

@@ -9,6 +9,7 @@ from device_agent.commands.options import (
     command,
     count,
     describe_check,
+    no_options,
     read_file,
     show,
     store_of,
@@ -56,10 +57,6 @@ def _run_compare(arguments: argparse.Namespace) -> int:
     golden = read_file(arguments.golden, constants.MAX_GOLDEN)
     found = check.ask_running(store, answering(store).release, golden, arguments.runtime)
     return show(arguments, found, "\n".join(found.labels or ("the golden rows have other features",)))
-
-
-def _configure_status(parser: argparse.ArgumentParser) -> None:
-    """No options."""
 
 
 def _run_status(arguments: argparse.Namespace) -> int:
@@ -114,10 +111,6 @@ def _run_bench(arguments: argparse.Namespace) -> int:
     return show(arguments, found, bench.render(found))
 
 
-def _configure_doctor(parser: argparse.ArgumentParser) -> None:
-    """No options."""
-
-
 def _run_doctor(arguments: argparse.Namespace) -> int:
     from device_agent.diagnostics import doctor
 
@@ -129,7 +122,7 @@ def _run_doctor(arguments: argparse.Namespace) -> int:
 
 CHECK = command("check that the model gives the same answers as on the host", _configure_check, _run_check)
 COMPARE = command("print the running release's labels for the golden rows of another", _configure_compare, _run_compare)
-STATUS = command("show what is on this device", _configure_status, _run_status)
+STATUS = command("show what is on this device", no_options, _run_status)
 HISTORY = command("show what happened to this device", _configure_history, _run_history)
 BENCH = command("measure the model on this board", _configure_bench, _run_bench)
-DOCTOR = command("find faults of this board, with the command that repairs each", _configure_doctor, _run_doctor)
+DOCTOR = command("find faults of this board, with the command that repairs each", no_options, _run_doctor)

@@ -6,7 +6,7 @@ import argparse
 import json
 
 from device_agent.commands import ring
-from device_agent.commands.options import add_holder, command, count, holder_of, show, store_of
+from device_agent.commands.options import add_holder, command, count, holder_of, no_options, show, store_of
 from device_agent.shared.console import streams
 from device_agent.shared.console.argument_parser import filled
 from device_agent.shared.protocol import constants
@@ -93,20 +93,12 @@ def _run_forget(arguments: argparse.Namespace) -> int:
     return show(arguments, found, f"forgot {len(found.ids):,}\n{_totals(found)}")
 
 
-def _configure_undo(parser: argparse.ArgumentParser) -> None:
-    add_holder(parser)
-
-
 def _run_undo(arguments: argparse.Namespace) -> int:
     from device_agent.serving import teach
 
     found = teach.undo(store_of(arguments), holder_of(arguments))
     done = {"undo enrol": "forgot", "undo forget": "restored"}[found.did]
     return show(arguments, found, f"{done} {', '.join(found.ids)}\n{_totals(found)}")
-
-
-def _configure_enrolled(parser: argparse.ArgumentParser) -> None:
-    """No options."""
 
 
 def _run_enrolled(arguments: argparse.Namespace) -> int:
@@ -143,10 +135,10 @@ ENROL = command(
     "They take part in the answers at once, also of a running stream, if the release allows it.",
 )
 FORGET = command("forget taught rows", _configure_forget, _run_forget)
-UNDO = command("undo the last enrol or forget", _configure_undo, _run_undo)
+UNDO = command("undo the last enrol or forget", add_holder, _run_undo)
 ENROLLED = command(
     "list the taught rows; with --json, a JSON line for each",
-    _configure_enrolled,
+    no_options,
     _run_enrolled,
     "A row does not take part if the release contains it, or does not allow it.",
 )

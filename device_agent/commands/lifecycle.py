@@ -286,10 +286,6 @@ def _run_lock(arguments: argparse.Namespace) -> int:
     return show(arguments, found, f"{found.holder} holds this device for {arguments.seconds:g} s: {found.reason}")
 
 
-def _configure_unlock(parser: argparse.ArgumentParser) -> None:
-    add_holder(parser)
-
-
 def _run_unlock(arguments: argparse.Namespace) -> int:
     from device_agent.diagnostics import status
     from device_agent.lifecycle import reserve
@@ -325,5 +321,5 @@ ROLLBACK = command(
     "After a rollback or an automatic return, it does nothing until another release is committed.",
 )
 LOCK = command("reserve this device for a deployment of several commands", _configure_lock, _run_lock)
-UNLOCK = command("end a reservation", _configure_unlock, _run_unlock)
+UNLOCK = command("end a reservation", add_holder, _run_unlock)
 PRUNE = command("remove old releases", _configure_prune, _run_prune)

@@ -172,6 +172,10 @@ def with_warnings(warnings: tuple[str, ...]) -> str:
     return "".join(f"\n  warning: {text}" for text in warnings)
 
 
+def no_options(_: argparse.ArgumentParser) -> None:
+    """Adds nothing."""
+
+
 def command(help: str, configure: Any, run: Any, more: str = "") -> Command:
     """Returns a command; its `--help` shows `help`, then `more`."""
     return Command(help, f"{help[0].upper()}{help[1:]}. {more}".strip(), configure, run)

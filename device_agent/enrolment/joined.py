@@ -17,6 +17,7 @@ from device_agent.enrolment.merge import Blur, Merge, Nearby
 from device_agent.enrolment.one_row import OneRow
 from device_agent.inference.block_search import BlockSearch
 from device_agent.inference.exact import ExactKnn, Float64
+from device_agent.inference.mapped_rows import MappedRows
 from device_agent.inference.tflite_knn import Answers, TfliteKNN
 from device_agent.shared.enrolment.joined import Joined
 from device_agent.shared.golden.judge import base_distance
@@ -64,9 +65,8 @@ class JoinedExact(ExactKnn):
         kept, self._local = self.enrol(narrow(joined.features, origin_of(info.origin)))
         #: Which of the rows to add are within the range of float32; the others take no part.
         self.kept = kept
-        self._info = replace(joined.info, n_train=info.n_train + int(kept.sum()))
-        self._blocks.append(self._local)
-        self._starts = np.append(self._starts, self._info.n_train)
+        self._info = replace(joined.info, n_train=info.n_train + int(kept.sum()), groups=None)
+        self._rows.append(self._local)
         self._classes = np.append(self._classes, joined.codes[kept])
         if isinstance(self.regressor, Regressor) and joined.targets is not None:
             targets = np.concatenate([self.regressor.targets, joined.targets[kept]])
@@ -128,7 +128,7 @@ class JoinedExact(ExactKnn):
         manhattan = self._info.metric == "manhattan"
         if self._among_local is None:
             how: dict[str, Any] = {"manhattan": manhattan, "step": 0.0, "and_ties": self._and_ties}
-            self._among_local = BlockSearch([self._local], self._weights, self._info.k, **how)
+            self._among_local = BlockSearch(MappedRows(self._local), self._weights, self._info.k, **how)
         within = base / self._unit
         with np.errstate(over="ignore"):
             found, fits = self._among_local.find(z, within if manhattan else within * within)

@@ -93,8 +93,8 @@ class Merge:
         vote: Callable[[NDArray[np.int64], Float64], Outputs],
     ) -> None:
         self._info, self._blur, k = info, blur, info.k
-        far, index, added = _sorted(indices, distances, near, own, blur.doubt)
-        sure = near.clear & self._is_ordered(far, added)
+        far, index, added, beyond = _sorted(indices, distances, near, own, blur.doubt)
+        sure = near.clear & self._is_ordered(far, added) & (beyond - far[:, k - 1] > blur.doubt)
         touched = added[:, :k].any(axis=1)
         chosen = np.flatnonzero(sure & touched)
         self.outputs = vote(index[chosen, :k], far[chosen, :k])
@@ -136,10 +136,11 @@ class Merge:
 
 def _sorted(
     indices: NDArray[np.int32], distances: NDArray[np.float32], near: Nearby, own: int, doubt: Float64
-) -> tuple[Float64, NDArray[np.int64], NDArray[np.bool_]]:
+) -> tuple[Float64, NDArray[np.int64], NDArray[np.bool_], Float64]:
     """Returns (m, k + 1) distances in order, the rows that they belong to, and which of these were taught.
 
-    A taught row that is certainly beyond the k-th of the model's own is left out: the last place is infinite then.
+    Also returns the (m,) distance of the nearest taught row that is not among the first k. A taught row that is
+    certainly beyond the k-th of the model's own is left out: the last place is infinite then.
     """
     count, k = distances.shape
     within = np.flatnonzero(near.distance <= (distances[:, -1] + doubt)[near.query])
@@ -150,5 +151,7 @@ def _sorted(
     index = np.zeros(far.shape, np.int64)
     far[:, :k], index[:, :k] = distances, indices
     far[query, place], index[query, place] = near.distance[within], own + near.local[within]
-    order = np.argsort(far, axis=1, kind="stable")[:, : k + 1]
-    return np.take_along_axis(far, order, axis=1), np.take_along_axis(index, order, axis=1), order >= k
+    order = np.argsort(far, axis=1, kind="stable")
+    far, added = np.take_along_axis(far, order, axis=1), order >= k
+    beyond = np.where(added[:, k:], far[:, k:], np.inf).min(axis=1)
+    return far[:, : k + 1], np.take_along_axis(index, order[:, : k + 1], axis=1), added[:, : k + 1], beyond

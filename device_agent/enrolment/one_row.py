@@ -61,7 +61,8 @@ class OneRow:
         weighted = local * weights
         squares = np.einsum("ij,ij->i", weighted, weighted)
         self._reach = float(np.sqrt(squares.max(initial=0.0)))
-        self._rows, self._halves = weighted.astype(np.float32), (squares / 2).astype(np.float32)
+        with np.errstate(over="ignore"):  # `_nearby` looks at `_reach` first
+            self._rows, self._halves = weighted.astype(np.float32), (squares / 2).astype(np.float32)
         self._error = (len(weights) + 16) * _UNIT
 
     def merge(self, row: NDArray[np.float32], found: Answers) -> bool:
@@ -88,21 +89,18 @@ class OneRow:
 
     def _nearby(self, place: Float64, limit: float) -> NDArray[np.int64] | None:
         """Returns the taught rows that may be within the base distance `limit`; None if float32 cannot tell."""
-        offsets = place.astype(np.float32)
+        weighted64 = place * self._weights
+        square = float(weighted64.dot(weighted64))
+        size = (sqrt(square) + self._reach) ** 2
+        if not _LEAST < size < _MOST:
+            return None
         if self._metric == "manhattan":
+            offsets = place.astype(np.float32)
             scores = np.abs(self._local - offsets) @ self._narrow
             most = limit / self._unit
-            size = float(scores.max() + np.abs(offsets).dot(self._narrow)) + most
-            if not _LEAST < most <= size < _MOST:
-                return None
-            most += self._error * size
+            most += self._error * (float(scores.max() + np.abs(offsets).dot(self._narrow)) + most)
         else:
-            weighted = offsets * self._narrow
-            square = float(weighted.dot(weighted))
-            size = (sqrt(square) + self._reach) ** 2
-            if not _LEAST < size < _MOST:
-                return None
-            scores = self._halves - self._rows @ weighted
+            scores = self._halves - self._rows @ weighted64.astype(np.float32)
             most = ((limit / self._unit) ** 2 - square + self._error * size) / 2
         if not scores.min() <= most:
             return np.empty(0, np.int64)
@@ -129,6 +127,8 @@ class OneRow:
             if one and self._zero and self._base(first) <= 2.0 * self._zero:
                 return False
         nearest = neighbours[:k]
+        if any(taught and distance - nearest[-1][0] <= doubt for distance, _, taught in neighbours[k:]):
+            return False
         if not any(taught for _, _, taught in nearest):
             return True
         indices = [index for _, index, _ in nearest]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.inference.mapped_rows import MappedRows
 from device_agent.shared.protocol.record import record
 
 Float32 = NDArray[np.float32]
@@ -26,7 +27,7 @@ _SCORES, _FIRST = 1 << 18, 1024
 _DIFFERENCES, _SQUARES = 1 << 14, 1 << 18
 #: Whole numbers up to here are exact in float32.
 _WHOLE = 2.0**24
-_MAX = 1e37
+_MAX, _GREATEST = 1e37, np.finfo(np.float32).max
 
 
 @record
@@ -49,6 +50,10 @@ class Scale:
     slack: Float64
     exact: Float64
 
+    def take(self, chosen: Any) -> Scale:
+        """Returns the scale of the chosen queries."""
+        return Scale(self.base[chosen], self.factor, self.share, self.slack[chosen], self.exact[chosen])
+
 
 @record
 class Found:
@@ -67,7 +72,7 @@ class BlockSearch:
     """The float32 search over the rows of one model.
 
     Args:
-        blocks: the training rows, (r, p) float32 each, as offsets from the centre.
+        rows: the training rows, as offsets from the centre.
         weights: (p,) float64 factor of each coordinate's difference.
         k: neighbours to find.
         manhattan: whether measures are sums of differences; else sums of their squares.
@@ -77,7 +82,7 @@ class BlockSearch:
 
     def __init__(
         self,
-        blocks: list[Float32],
+        rows: MappedRows,
         weights: Float64,
         k: int,
         *,
@@ -85,7 +90,7 @@ class BlockSearch:
         step: float,
         and_ties: Callable[[Any], Any],
     ) -> None:
-        self._blocks, self._weights, self._k = blocks, weights, k
+        self._rows, self._weights, self._k = rows, weights, k
         self._manhattan, self._step, self._and_ties = manhattan, step, and_ties
         self._error = (len(weights) + 8) * _UNIT / (1.0 - (len(weights) + 8) * _UNIT)
         self._weights32 = weights.astype(np.float32)
@@ -94,43 +99,65 @@ class BlockSearch:
         self._reach = float(np.sqrt(squares.max(initial=0.0)))
         # A power of two that brings scores near 1, so that no product is too small for float32.
         self._lift = 2.0 ** -np.round(2 * np.log2(self._reach)) if 1e-60 < self._reach < 1e60 else 1.0
-        self._halves = (squares * (self._lift / 2)).astype(np.float32)
+        self._halves = rows.spread((squares * (self._lift / 2)).astype(np.float32))  # by place, as all scores
 
-    def find(self, z: Float64, within: Float64 | None = None) -> tuple[Found, NDArray[np.bool_]]:
+    def find(
+        self, z: Float64, within: Float64 | None = None, *, by_groups: bool = True
+    ) -> tuple[Found, NDArray[np.bool_]]:
         """Returns the rows that may be among the k nearest of (q, p) queries, and (q,) bool: which queries fit.
 
         A query whose values or scores are too large for float32 does not fit, and has no pairs. With (q,) measures
         `within`, k other rows are at most that far from each query: only rows that may be among the k nearest of all
-        are found.
+        are found. Unless `by_groups`, a search that has groups reads all rows, too.
         """
         with np.errstate(over="ignore", invalid="ignore"):
-            by = self._by_products if not self._manhattan else self._by_differences if self._differs else self._by_sides
-            factors, scale = by(z)
+            factors, scale = self._prepare(z)
             fits = np.isfinite(factors).all(axis=1) & (scale.slack < _MAX)
             if not fits.all():
-                parts = (scale.base[fits], scale.factor, scale.share, scale.slack[fits], scale.exact[fits])
-                factors, scale = factors[fits], Scale(*parts)
-            query, row, score, kth = self._scan(factors, scale, None if within is None else within[fits])
+                z, factors, scale = z[fits], factors[fits], scale.take(fits)
+                within = None if within is None else within[fits]
+            groups = by_groups and within is None
+            found = self._search(z, factors, scale) if groups else self._scan(factors, scale, within)
+        query, row, score, kth = found
         exact = np.zeros(len(fits), np.bool_)
         exact[fits] = kth <= scale.exact
         measure = scale.base[query] + scale.factor * score.astype(np.float64)
         return Found(np.flatnonzero(fits)[query], row, measure, exact), fits
 
-    def _scan(self, factors: Float32, scale: Scale, within: Float64 | None) -> tuple[Any, Any, Any, Float32]:
+    def rows_within(self, z: Float64, most: Float64) -> NDArray[np.int64] | None:
+        """Returns the rows whose measure to one (1, p) query may be up to `most` (1,); None if the query does not fit.
+
+        One pass over all rows: for a query whose k-th measure is nearly known, faster than `find`.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            factors, scale = self._prepare(z)
+            if not (np.isfinite(factors).all() and scale.slack[0] < _MAX):
+                return None
+            limit = (most * (1.0 + scale.share) - scale.base) / scale.factor + scale.slack
+            limit32, start, found = min(np.nextafter(np.float32(limit[0]), np.float32(np.inf)), _GREATEST), 0, []
+            for piece in self._rows.pieces:
+                found.append(np.flatnonzero(self._score(factors, piece, start)[0] <= limit32) + start)
+                start += len(piece)
+        return self._rows.numbers(np.concatenate(found) if len(found) > 1 else found[0])
+
+    def _search(self, z: Float64, factors: Float32, scale: Scale) -> tuple[Any, Any, Any, Float32]:
         """Returns queries, rows and scores of all pairs within the bound, and the k-th score of each query."""
+        return self._scan(factors, scale)
+
+    def _scan(self, factors: Float32, scale: Scale, within: Float64 | None = None) -> tuple[Any, Any, Any, Float32]:
         count, k = len(factors), self._k
         best = np.full((count, k), np.inf, np.float32)
         kth = limit = best[:, -1]
         if within is not None:
             best[:] = ((within - scale.base) / scale.factor)[:, np.newaxis]
-            limit = self._limit(kth, scale)
+            limit = self._limit(kth, scale)[1]
         found: list[tuple[Any, Any, Any]] = []
         for start, scores in self._scored(factors):
             width, first = scores.shape[1], not found and within is None
             if first and width > k:
                 best = np.partition(scores, k - 1, axis=1)[:, :k]
                 kth = best.max(axis=1)
-                limit = self._limit(kth, scale)
+                limit = self._limit(kth, scale)[1]
             elif not first:  # of later rows, those at the k-th distance come after it
                 limit = np.where(kth <= scale.exact, np.nextafter(kth, np.float32(-np.inf)), limit)
             flat = np.flatnonzero(scores <= limit[:, np.newaxis])
@@ -139,38 +166,40 @@ class BlockSearch:
             if len(flat) and not (first and width > k):
                 _improve(best, query, score)
                 kth = best.max(axis=1)
-                limit = self._limit(kth, scale)
+                limit = self._limit(kth, scale)[1]
             found.append((query, column + start, score))
         query, row, score = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        near = np.flatnonzero(score <= self._limit(kth, scale)[query])
+        near = np.flatnonzero(score <= self._limit(kth, scale)[1][query])
         near = near[np.argsort(query[near], kind="stable")]
-        return query[near], row[near], score[near], kth
+        return query[near], self._rows.numbers(row[near]), score[near], kth
 
-    def _limit(self, kth: Float32, scale: Scale) -> Float32:
-        """Returns the (q,) highest scores that a row among the k nearest, or tied with the k-th, can have."""
+    def _limit(self, kth: Float32, scale: Scale) -> tuple[Float64, Float32]:
+        """Returns the (q,) highest measures and scores that a row among the k nearest, or tied with it, can have."""
         measure = scale.base + scale.factor * (kth + scale.slack)
         measure = self._and_ties(np.maximum(measure, 0.0) * (1.0 + scale.share)) * (1.0 + scale.share)
         limit = (measure - scale.base) / scale.factor + scale.slack
-        rounded = np.nextafter(limit.astype(np.float32), np.float32(np.inf))
-        return np.where(kth <= scale.exact, kth, rounded)
+        rounded = np.minimum(np.nextafter(limit.astype(np.float32), np.float32(np.inf)), _GREATEST)
+        return measure, np.where(kth <= scale.exact, kth, rounded)
 
     def _scored(self, factors: Float32) -> Iterator[tuple[int, Float32]]:
-        """Yields, for each block, the index of its first row and the (q, r) scores of its r rows."""
+        """Yields parts of all places: the first one, and the (q, r) scores of r places."""
         step = max(1, min(_FIRST, _SCORES // max(1, len(factors))))
         start = 0
-        for block in self._blocks:
+        for piece in self._rows.pieces:
             begin = 0
-            while begin < len(block):
-                rows = block[begin : begin + step]
+            while begin < len(piece):
+                rows = piece[begin : begin + step]
                 yield start, self._score(factors, rows, start)
                 begin, start = begin + len(rows), start + len(rows)
                 step = max(1, _SCORES // max(1, len(factors)))
 
     def _score(self, factors: Float32, rows: Float32, start: int) -> Float32:
+        halves = self._halves[start : start + len(rows)]  # 0 for manhattan
         if self._differs:
-            return self._add_differences(factors, rows)
+            scores = self._add_differences(factors, rows)
+            return np.add(scores, halves, out=scores)
         scores = factors @ rows.T
-        return np.subtract(self._halves[start : start + len(rows)], scores, out=scores)
+        return np.subtract(halves, scores, out=scores)
 
     def _add_differences(self, factors: Float32, rows: Float32) -> Float32:
         scores = np.empty((len(factors), len(rows)), np.float32)
@@ -184,6 +213,12 @@ class BlockSearch:
                 np.abs(apart, out=apart)
                 np.dot(apart, self._weights32, out=scores[query, start : start + len(part)])
         return scores
+
+    def _prepare(self, z: Float64) -> tuple[Float32, Scale]:
+        """Returns what multiplies the training rows, or is compared with them, and the scale of the scores."""
+        if not self._manhattan:
+            return self._by_products(z)
+        return self._by_differences(z) if self._differs else self._by_sides(z)
 
     def _by_differences(self, z: Float64) -> tuple[Float32, Scale]:
         """Returns the queries in float32, and the scale of their scores; the queries' own rounding is in its slack."""
@@ -243,7 +278,7 @@ class BlockSearch:
     def _measure(self) -> Float64:
         """Returns the (n,) squared lengths of the training rows (0 for manhattan); stores the range of each column."""
         found = []
-        self._low, self._high = (self._blocks[0][0].astype(np.float64) for _ in range(2))
+        self._low, self._high = (self._rows.blocks[0][0].astype(np.float64) for _ in range(2))
         for part in self._parts():
             np.minimum(self._low, part.min(axis=0), out=self._low)
             np.maximum(self._high, part.max(axis=0), out=self._high)
@@ -258,7 +293,7 @@ class BlockSearch:
         return all(bool(((part == low) | (part == high)).all()) for part in self._parts())
 
     def _parts(self) -> Iterator[Float32]:
-        for block in self._blocks:
+        for block in self._rows.blocks:
             step = max(1, _SQUARES // block.shape[1])
             yield from (block[start : start + step] for start in range(0, len(block), step))
 

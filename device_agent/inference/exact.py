@@ -16,9 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.inference.block_search import BlockSearch
+from device_agent.inference.group_search import GroupSearch
+from device_agent.inference.mapped_rows import MappedRows
 from device_agent.inference.measures import Measure
 from device_agent.inference.rounded import add_rows
 from device_agent.inference.steps import apply
+from device_agent.inference.ties import CHAIN, share_ties
 from device_agent.shared.golden.judge import base_distance, votes, votes_within
 from device_agent.shared.label_columns import regressor
 from device_agent.shared.outliers import OutlierFactors
@@ -27,6 +30,7 @@ from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.regression import Regressor
 from device_agent.shared.release.model_file import read_member
 from device_agent.shared.release.npz import read_arrays
+from device_agent.shared.row_groups import Groups
 
 Float64 = NDArray[np.float64]
 
@@ -34,11 +38,11 @@ _CHUNK_BYTES = 4 << 20  # of float64 differences at a time
 _SCANNED, _MEASURES = 1 << 14, 1 << 21  # differences of a scan at a time, which stay in the cache; and its results
 #: NumPy adds pairwise, so a sum of p terms is off by less than (16 + log2 p) 2^-53 of itself: far less than 2^-40.
 _NEAR_TIED = 1.0 + 2.0**-40
-#: Ties within `tied` form chains; the chain of the k-th neighbour ends this many times `tied` beyond it.
-_CHAIN = 8
 _MAX_TABLES = 256 << 20
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 _QUERIES = 256  # of one search
+#: Rows beyond k that are added up exactly at once; more are first left out by rounded sums.
+_MORE = 16
 #: Dtype kind and dimensions of each table; the tables of the steps are not listed.
 _TABLES = {
     "centre": ("f", 1),
@@ -64,7 +68,7 @@ class ExactKnn:
     """
 
     def __init__(self, path: str, info: model_info.KnnInfo) -> None:
-        self._info = info
+        self._info, self._path = info, path
         self._search: BlockSearch | None = None
         self._damaged = f"{constants.EXACT_FILE} inside {path} is damaged"
         data = read_member(path, constants.EXACT_FILE, _MAX_TABLES)
@@ -98,11 +102,7 @@ class ExactKnn:
         width = len(self._centre)
         if len(self._scale) != width or not (self._steps or width == self._info.n_features):
             raise ValueError("its tables have another width than knn.json says")
-        self._blocks = [  # plain arrays: those of the class memmap are slow to index
-            np.asarray(np.memmap(path, np.float32, "r", int(offset), (count, width)))
-            for offset, count in zip(tables["block_offsets"], rows, strict=True)
-        ]
-        self._starts = np.append(0, np.cumsum(rows))
+        self._rows = MappedRows.open(path, tables["block_offsets"], rows, width)
         if self._classes.min(initial=0) < 0 or self._classes.max(initial=0) >= len(self._info.classes):
             raise ValueError("a training row has a class that knn.json does not name")
         self.regressor = None if self._info.targets is None else self._regressor(tables["targets"])
@@ -114,28 +114,48 @@ class ExactKnn:
         return regressor(targets, self._info)
 
     def answer(self, row: NDArray[np.float32]) -> dict[str, Any]:
-        """Returns the model's outputs for one (n_features,) float32 row, by output name; the origin is subtracted.
-
-        Raises:
-            ModelUnusable: the tables do not fit each other.
-        """
+        """Returns the outputs for one (n_features,) float32 row; otherwise as `answers`."""
         return {name: values[0] for name, values in self.answers(row[np.newaxis]).items()}
 
-    def answers(self, rows: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    def answers(self, rows: NDArray[np.float32], *, by_groups: bool = True) -> dict[str, NDArray[Any]]:
         """Returns the model's outputs for (n, n_features) float32 rows, by output name; the origin is subtracted.
+
+        Unless `by_groups`, a model with groups of rows is searched as one without.
 
         Raises:
             ModelUnusable: the tables do not fit each other.
         """
         try:
-            parts = [self._answers(rows[start : start + _QUERIES]) for start in range(0, len(rows), _QUERIES)]
+            chunks = (rows[start : start + _QUERIES] for start in range(0, len(rows), _QUERIES))
+            parts = [self._answers(chunk, by_groups) for chunk in chunks]
             return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         except (ValueError, TypeError, IndexError, ArithmeticError) as error:
             raise ModelUnusable(f"{self._damaged}: {error}") from None
 
-    def _answers(self, rows: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+    def settle(self, row: NDArray[np.float32], indices: NDArray[np.int32]) -> dict[str, NDArray[Any]]:
+        """Returns the outputs for one (1, n_features) float32 row of which a graph has found (k,) near rows.
+
+        Any k rows bound the k-th distance, so that one pass finds the rows to rank.
+
+        Raises:
+            ModelUnusable: the tables do not fit each other.
+        """
+        try:
+            z, known = self._enter_all(row), indices.tolist()
+            sound = len({*known}) == len(known) and min(known) >= 0 and max(known) < self._info.n_train
+            if sound and not (self._info.metric == "cosine" and z[0, -2] == 1.0):
+                terms = self._by.terms(z, self._rows.take(indices))
+                most = self._and_ties(terms.sum(axis=1).max(keepdims=True)) * _NEAR_TIED
+                near = self._get_search().rows_within(z, most)
+                if near is not None and len(near) >= self._info.k:
+                    return self._decide(*self._rank(z, np.zeros_like(near), near))
+        except (ValueError, TypeError, IndexError, ArithmeticError) as error:
+            raise ModelUnusable(f"{self._damaged}: {error}") from None
+        return self.answers(row)
+
+    def _answers(self, rows: NDArray[np.float32], by_groups: bool) -> dict[str, NDArray[Any]]:
         z = self._enter_all(rows)
-        return self._decide(*self._nearest(z), self._within(z))
+        return self._decide(*self._nearest(z, by_groups), self._within(z))
 
     def _decide(
         self, order: NDArray[np.int64], measure: Float64, within: tuple[Any, Any, Any] | None = None
@@ -205,7 +225,7 @@ class ExactKnn:
         """Returns training rows (n, p) as offsets, classes (n,), centre and scale (p,); None after other steps."""
         if self._steps:
             return None
-        return np.concatenate(self._blocks), self._classes, self._centre, self._scale
+        return np.concatenate(self._rows.blocks), self._classes, self._centre, self._scale
 
     def _enter_all(self, rows: NDArray[np.float32]) -> Float64:
         if self._steps:
@@ -217,7 +237,7 @@ class ExactKnn:
     def _enter(self, row: NDArray[np.float32]) -> Float64:
         return np.asarray(apply(self._steps, row) - self._centre)
 
-    def _nearest(self, z: Float64) -> tuple[NDArray[np.int64], Float64]:
+    def _nearest(self, z: Float64, by_groups: bool) -> tuple[NDArray[np.int64], Float64]:
         """Returns the (q, k) nearest training rows of (q, p) queries and their measures, in order of (measure, index).
 
         The measure is the squared distance; for manhattan, the distance.
@@ -230,7 +250,7 @@ class ExactKnn:
             return order, measure
         if not self._by.in_graph:
             return self._among_all(z, live, order, measure)
-        found, fits = self._get_search().find(z[live])
+        found, fits = self._get_search().find(z[live], by_groups=by_groups)
         whole, rest = found.exact[found.query], np.flatnonzero(fits & ~found.exact)
         kinds = ((np.flatnonzero(found.exact), whole, found.measure[whole]), (rest, ~whole, None))
         for some, chosen, known in kinds:
@@ -250,7 +270,7 @@ class ExactKnn:
     def _scan(self, z: Float64) -> Iterator[Float64]:
         """Yields, for each of (q, p) queries, the (n_train,) measures of all rows, up to the rounding of sums."""
         together, step = max(1, _MEASURES // self._info.n_train), max(1, _SCANNED // z.shape[1])
-        parts = [block[start : start + step] for block in self._blocks for start in range(0, len(block), step)]
+        parts = [block[start : start + step] for block in self._rows.blocks for start in range(0, len(block), step)]
         for start in range(0, len(z), together):
             some = z[start : start + together]
             yield from np.concatenate([self._by.rough(some, part) for part in parts], axis=1)
@@ -272,8 +292,14 @@ class ExactKnn:
     def _get_search(self) -> BlockSearch:
         if self._search is None:
             step = 0.0 if self._steps else (self._info.lattice or 0.0) / self._unit
-            how: dict[str, Any] = {"manhattan": self._by.manhattan, "step": step, "and_ties": self._and_ties}
-            self._search = BlockSearch(self._blocks, self._weights, self._info.k, **how)
+            first = (self._rows, self._weights, self._info.k)
+            how: dict[str, Any] = {"step": step, "and_ties": self._and_ties}
+            if self._info.groups is None:
+                self._search = BlockSearch(*first, manhattan=self._by.manhattan, **how)
+            else:
+                arrays = read_arrays(read_member(self._path, constants.GROUPS_FILE, _MAX_TABLES))
+                groups = Groups.from_arrays(arrays, self._info.n_train, len(self._centre))
+                self._search = GroupSearch(*first, **how, groups=groups, unit=self._unit)
         return self._search
 
     def _rank(
@@ -288,7 +314,7 @@ class ExactKnn:
             known: (m,) their measures, if they are exact.
         """
         k = self._info.k
-        if known is None and len(query) > len(z) * k:
+        if known is None and len(query) > len(z) * (k + _MORE):
             rough = self._measure(z, query, row, lambda terms: np.asarray(terms.sum(axis=1)))
             kth = rough[np.lexsort((rough, query))][np.searchsorted(query, np.arange(len(z))) + k - 1]
             near = np.flatnonzero(rough <= (self._and_ties(kth) * _NEAR_TIED)[query])
@@ -298,7 +324,8 @@ class ExactKnn:
         order = np.lexsort((row, measure, query))
         query, row, measure = query[order], row[order], measure[order]
         if self._tied > 0.0:
-            row, measure = self._tie(query, row, measure)
+            base = self._by.to_base(measure) * self._unit
+            row, measure = share_ties(query, row, measure, base, k, self._tied)
         place = np.searchsorted(query, np.arange(len(z)))[:, np.newaxis] + np.arange(k)
         return row[place], measure[place]
 
@@ -309,23 +336,8 @@ class ExactKnn:
 
     def _and_ties(self, measure: Any) -> Any:
         """Returns the measure up to which rows may be tied with one at `measure`."""
-        beyond, measure = _CHAIN * self._tied / self._unit, np.maximum(measure, self._exact_match)
+        beyond, measure = CHAIN * self._tied / self._unit, np.maximum(measure, self._exact_match)
         return self._by.of_base(self._by.to_base(measure) + beyond)
-
-    def _tie(
-        self, query: NDArray[np.int64], row: NDArray[np.int64], measure: Float64
-    ) -> tuple[NDArray[np.int64], Float64]:
-        """Returns the rows of pairs that are in order of (query, measure), with tied rows in order, and their measures.
-
-        Ties (chains of distances that are less than `tied` apart) all have the least measure of theirs.
-        """
-        base = self._by.to_base(measure) * self._unit
-        begin = np.flatnonzero(np.diff(query, prepend=-1))
-        last = np.repeat(base[begin + self._info.k - 1], np.diff(begin, append=len(query)))
-        apart = (np.diff(base) > self._tied) | (base[1:] > last[1:] + _CHAIN * self._tied) | (np.diff(query) > 0)
-        group = np.append(0, np.cumsum(apart))
-        first = np.append(0, np.flatnonzero(apart) + 1)[group]
-        return row[np.lexsort((row, group))], measure[first]
 
     def _measure(
         self, z: Float64, query: NDArray[np.int64], row: NDArray[np.int64], add: Callable[[Float64], Float64]
@@ -335,16 +347,5 @@ class ExactKnn:
         step = max(1, _CHUNK_BYTES // (8 * z.shape[1]))
         for start in range(0, len(query), step):
             chosen = slice(start, start + step)
-            found[chosen] = add(self._by.terms(z[query[chosen]], self._rows(row[chosen])))
-        return found
-
-    def _rows(self, chosen: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Returns the (m, p) training rows with these numbers."""
-        if len(self._blocks) == 1:
-            return self._blocks[0][chosen]
-        found = np.empty((len(chosen), len(self._centre)), np.float32)
-        block = np.searchsorted(self._starts, chosen, side="right") - 1
-        for number in np.unique(block).tolist():
-            inside = np.flatnonzero(block == number)
-            found[inside] = self._blocks[number][chosen[inside] - self._starts[number]]
+            found[chosen] = add(self._by.terms(z[query[chosen]], self._rows.take(row[chosen])))
         return found

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 #: Rows that a large model answers before it is packed: together they take about as long as packing.
 PACK_AFTER = 32
+_IN_NUMPY = (constants.NUMPY, constants.GROUPS)
 
 
 class Graphs:
@@ -174,8 +175,10 @@ class Graphs:
 
 def take_searches(
     loader: Loader, info: model_info.KnnInfo, *, packed: bool | None, stream: bool, search: str | Searched | None
-) -> tuple[Graphs | NumpySearch, NumpySearch | None, tuple[bool, bool]]:
-    """Returns the searches of a model file: what `Graphs` has, NumPy's, and whether that answers a batch and one row.
+) -> tuple[Graphs | NumpySearch, NumpySearch | None, tuple[str | None, str | None]]:
+    """Returns the searches of a model file: what `Graphs` has, NumPy's, and how that answers a batch and one row.
+
+    NumPy's ways are NUMPY and GROUPS; None leaves the answer to the graphs.
 
     NumPy alone answers a model with `float64`, whatever is asked for.
 
@@ -186,14 +189,20 @@ def take_searches(
     batch = alone = None if isinstance(search, Searched) else search
     if isinstance(search, Searched) and search.runtime == f"{loader.name} {loader.version}":
         batch, alone = search.batch, search.alone
-    blocks, only = None, loader.name == constants.NUMPY or info.float64 is not None
-    if only or constants.NUMPY in (batch, alone):
+    usual = constants.NUMPY if info.groups is None else constants.GROUPS
+    only = loader.name == constants.NUMPY or info.float64 is not None
+    ways = tuple(_in_numpy(way, info, usual if only else None) for way in (batch, alone))
+    blocks = None
+    if only or any(ways):
         from device_agent.inference.numpy_knn import NumpySearch
 
         blocks = NumpySearch(loader, info)
         if only:
-            return blocks, blocks, (True, True)
-    by_blocks = batch == constants.NUMPY, alone == constants.NUMPY
-    first, second = (None if way == constants.NUMPY else way for way in (batch, alone))
-    rare = stream or by_blocks[0]  # then only single rows would use a packed graph
-    return Graphs(loader, info, packed=packed, stream=rare, search=first, alone=second), blocks, by_blocks
+            return blocks, blocks, (ways[0], ways[1])
+    first, second = (None if way in _IN_NUMPY else way for way in (batch, alone))
+    rare = stream or ways[0] is not None  # then only single rows would use a packed graph
+    return Graphs(loader, info, packed=packed, stream=rare, search=first, alone=second), blocks, (ways[0], ways[1])
+
+
+def _in_numpy(way: str | None, info: model_info.KnnInfo, usual: str | None) -> str | None:
+    return way if way in _IN_NUMPY and info.has(way) else usual

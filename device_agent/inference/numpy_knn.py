@@ -2,7 +2,7 @@
 
 Such boards are 32-bit Debian Trixie, ARMv6, musl and RISC-V. One float32 matrix product finds the
 rows that may be among the nearest, and float64 ranks them (`exact`), so the answers are those of the graph. The rows
-are read from the mapped file. Takes the place of `Graphs` in `TfliteKNN`.
+are read from the mapped file: all, or the groups that can hold a neighbour. Takes the place of `Graphs` in `TfliteKNN`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class NumpySearch:
         ModelUnusable: its exact tables are missing or damaged.
     """
 
-    search = alone = constants.FULL
+    search = alone = constants.FULL  # of the graphs that it stands for
     batch_rows = 256
     delegate = None
     waits = 0
@@ -52,14 +52,16 @@ class NumpySearch:
     def note(self, rows: int) -> None:
         """Does nothing: there is no graph to pack."""
 
-    def run(self, queries: NDArray[np.float32], parts: dict[str, NDArray[Any]]) -> None:
+    def run(self, queries: NDArray[np.float32], parts: dict[str, NDArray[Any]], way: str = constants.GROUPS) -> None:
         """Writes the outputs for (n, n_features) finite float32 rows into `parts`: name -> (n, ...) array.
+
+        `way` is NUMPY, or GROUPS where the model has them.
 
         Raises:
             ModelUnusable: the exact tables do not fit each other.
         """
         parts[constants.OUTPUT_CERTAIN][:] = True
         if len(queries):
-            answers = self.exact.answers(queries)
+            answers = self.exact.answers(queries, by_groups=way == constants.GROUPS)
             for name in parts.keys() & answers.keys():
                 parts[name][:] = answers[name]

@@ -33,7 +33,7 @@ from device_agent.shared.release.model_file import read_info as read_info
 if TYPE_CHECKING:
     from device_agent.shared.embedding.chain import Chain
 
-_FEW = 32
+_FEW, _FARTHEST = 32, 1e17  # a graph of cells that has found no row answers a greater distance
 
 
 _ANSWERS = constants.ANSWERS
@@ -94,6 +94,7 @@ class TfliteKNN:
         found = take_searches(loader, self.info, packed=packed, stream=stream, search=search)
         self._graphs, self._blocks, self._by_blocks = found
         self._exact = None if self._blocks is None else self._blocks.exact
+        self._exactly = False  # whether float64 has answered the row that `_ask_one` has asked
         if self._by_blocks[1]:
             self._row_type = None  # `_ask_one` leaves every row to `_ask`
         self._share, self._least = (near.share, near.share * near.least) if (near := self._near) else (0.0, 0.0)
@@ -102,12 +103,12 @@ class TfliteKNN:
     @property
     def search(self) -> str:
         """The search that answers batches now, one of `constants.WAYS`."""
-        return constants.NUMPY if self._by_blocks[0] else self._graphs.search
+        return self._by_blocks[0] or self._graphs.search
 
     @property
     def search_alone(self) -> str:
         """The search that answers single rows now."""
-        return constants.NUMPY if self._by_blocks[1] else self._graphs.alone
+        return self._by_blocks[1] or self._graphs.alone
 
     @property
     def batch(self) -> int:
@@ -138,14 +139,13 @@ class TfliteKNN:
         if self._ask_one(rows):
             indices, distances = self._neighbors
             found = _new(Neighbors, (indices.copy(), distances.copy()))
-            return found if self._is_ordered() else self._in_order(found)
+            return found if self._exactly or self._is_ordered() else self._in_order(found)
         return Neighbors(*self._ask(rows, _NEIGHBORS))
 
     def predict(self, rows: ArrayLike) -> NDArray[Any]:
         """Returns (n,) labels as in the training data; `constants.UNKNOWN_LABEL` for rejected rows.
 
-        A regression returns its values, (n,) or (n, t) float64; NaN for rejected rows. A model with several label
-        columns returns (n, t) labels.
+        A regression returns (n,) or (n, t) float64 values, NaN for rejected rows; several label columns, (n, t) labels.
 
         Raises:
             BadInput: wrong number of columns, or a value that is not finite.
@@ -216,7 +216,7 @@ class TfliteKNN:
         if self.info.label_sets is None and not self._votes and self._ask_one(rows):
             label, probabilities, indices, distances = self._answers
             found = _new(Answers, (label.copy(), probabilities.copy(), indices.copy(), distances.copy()))
-            return found if self._is_ordered() else self._in_order(found)
+            return found if self._exactly or self._is_ordered() else self._in_order(found)
         answers = Answers(*self._ask(rows, _ANSWERS))
         return with_votes(self, rows, answers) if self._votes else answers
 
@@ -239,7 +239,7 @@ class TfliteKNN:
             self._take()
 
     def _ask_one(self, rows: ArrayLike) -> bool:
-        """Answers one (1, n_features) row in place; returns whether it did, and the answer is certain.
+        """Answers one (1, n_features) row in place; returns whether it did. float64 settles it if only one graph could.
 
         The row is float32; float64 for a model with an origin. The caller passes everything else to `_ask`. Creates no
         array without an origin: NumPy's overhead for a few numbers would exceed the time of a small model's graph.
@@ -251,15 +251,21 @@ class TfliteKNN:
             self._note(1)
             one = self._one
         one.memory[:] = (rows if self._origin is None else narrow(rows, self._origin)).tobytes()
-        # A row whose square is finite is finite. `vdot` does not warn about overflow, unlike `dot` in NumPy 2; a call
-        # takes as long as adding a few numbers in Python.
+        # A row whose square is finite is finite. `vdot` does not warn; it takes as long as adding a few Python numbers.
         if not isfinite(sum(one.numbers) if len(one.numbers) <= _FEW else np.vdot(one.flat, one.flat)):
             return False
         try:
             one.run()
         except RuntimeError as error:
             raise unusable(self._graphs.loader, error, "run") from None
-        return bool(self._certain[0])
+        self._exactly = not self._certain[0]
+        if not self._exactly or self._graphs.alone == constants.QUANTIZED or not self._far[-1] < _FARTHEST:
+            return not self._exactly  # after int8 or without a cell, another graph may be certain
+        settled = self.get_exact().settle(one.rows, self._neighbors[0][0])
+        for name, answer in zip(_ANSWERS, self._answers):
+            answer[:] = settled[name]
+        self.settled += 1
+        return True
 
     def _ask(self, rows: ArrayLike, names: tuple[str, ...]) -> tuple[NDArray[Any], ...]:
         """Returns the outputs `names` for any rows: checks the rows, and settles uncertain ones in float64."""
@@ -269,8 +275,8 @@ class TfliteKNN:
         views = {name: self._one.outputs[name] for name in (*names, constants.OUTPUT_CERTAIN)}
         parts = {name: np.empty((len(queries), *view.shape[1:]), view.dtype) for name, view in views.items()}
         few = len(queries) * 3 <= self._graphs.batch_rows  # a graph answers so few one by one
-        if self._blocks is not None and self._by_blocks[few]:
-            self._blocks.run(queries, parts)
+        if self._blocks is not None and (way := self._by_blocks[few]):
+            self._blocks.run(queries, parts, way)
             return tuple(parts[name] for name in names)
         self._graphs.run(queries, parts)
         if self.info.label_sets is not None and names is _ANSWERS:

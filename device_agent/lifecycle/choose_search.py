@@ -66,9 +66,7 @@ def _measure(opened: OpenRelease, digest: str, runtime: str) -> Searched | None:
     batch, alone = {usual.search: _time(usual, many, until)}, {usual.search_alone: _time_one(usual, rows, until)}
     large = opened.files[constants.MODEL_FILE].size > memory.SMALL
     for way in constants.WAYS:
-        if way in constants.SEARCHES and usual.info.batch_rows(way) is None:
-            continue
-        if way in batch and way in alone:
+        if not usual.info.has(way) or (way in batch and way in alone):
             continue
         model = load_model(opened, runtime, stream=large, search=way)
         found = model.classify(rows)

@@ -11,6 +11,7 @@ import importlib.util
 import json
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,13 +32,14 @@ from knnkit.render import fleet_report, html, plots
 from knnkit.training import source
 from knnkit.training.source import Material
 
-_WORDS = ("yes", "no", "stop", "go", "left", "right")
+WORDS = ("yes", "stop", "start", "left", "right", "up", "down", "off", "help", "hello", "music", "window")
 _STRANGER = "hippopotamus"
-#: Voices of espeak-ng; the last ones are never trained on.
-_VOICES = [
-    f"{accent}+{kind}" for kind in ("m1", "m3", "f2", "m5", "f4") for accent in ("en-us", "en-gb", "en-gb-scotland")
-]
-_HEARD = 12
+#: Voices of espeak-ng: accents, each spoken by several people; so slowly that every word fills a window of frames.
+_ACCENTS = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-rp", "en-gb-x-gbcwmd", "en-029")
+_PEOPLE = ("m1", "m3", "m5", "m7", "f1", "f2", "f4")
+_WORDS_A_MINUTE = 110
+#: One voice of so many is never trained on.
+_UNHEARD = 5
 _PACKAGE = "pyopen_wakeword"
 _PICTURES = 400
 
@@ -45,7 +47,8 @@ _HEAD = "# Networks before the search: files in a folder for each label, and fil
 _DEPLOY_YAML = """
 model:
   name: {kind}
-  data: {{files: 'training/{{label}}/*.{ending}', label: label}}
+  data: {{files: 'training/{{label}}/{{source}}_*.{ending}', label: label}}
+  split: {{group: source}}
   input: {input}
   test: 0.2
   k: 3
@@ -57,7 +60,7 @@ fleet:
     - {{host: local, name: embedded, root: {root}}}
 """
 _SOUND = """
-    audio: {rate: 16000, seconds: 2}
+    audio: {rate: 16000}
     stages:
       - {file: networks/melspectrogram.tflite, multiply: 0.1, add: 2.0}
       - {file: networks/embedding_model.tflite, frames: 76, hop: 8}
@@ -129,12 +132,16 @@ class _InputDemo(Demo):
         (self.folder / "networks").mkdir(exist_ok=True)
         for name in ("melspectrogram.tflite", "embedding_model.tflite"):
             shutil.copy(networks / name, self.folder / "networks" / name)
-        for number, voice in enumerate(_VOICES):
-            part = "training" if number < _HEARD else "unseen"
-            for word in (*_WORDS, *([_STRANGER] if part == "unseen" else [])):
-                path = self.folder / part / (word if word in _WORDS else constants.UNKNOWN_LABEL) / f"{voice}.wav"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                subprocess.run(["espeak-ng", "-v", voice, "-w", str(path), word], check=True, capture_output=True)
+        voices = [f"{accent}+{person}" for person in _PEOPLE for accent in _ACCENTS]
+        spoken = []
+        for number, voice in enumerate(voices):
+            part = "training" if (number + 1) % _UNHEARD else "unseen"
+            for word in (*WORDS, *([_STRANGER] if part == "unseen" else [])):
+                folder = self.folder / part / (word if word in WORDS else constants.UNKNOWN_LABEL)
+                folder.mkdir(parents=True, exist_ok=True)
+                spoken.append((voice, word, folder / f"{voice}_.wav"))
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(_speak, spoken))
 
     def _make_pictures(self) -> None:
         digits = load_sklearn("digits")
@@ -146,7 +153,7 @@ class _InputDemo(Demo):
         (self.folder / "networks" / "embedder.tflite").write_bytes(train_embedder(rows, digits.labels[known]))
         for number, place in enumerate(order[-_PICTURES:].tolist()):
             part = "training" if number % 4 else "unseen"
-            path = self.folder / part / str(digits.labels[place]) / f"{place}.png"
+            path = self.folder / part / str(digits.labels[place]) / f"{place}_.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             plots.write_picture(path, pixels[place])
 
@@ -180,6 +187,12 @@ class _InputDemo(Demo):
             print(f"{own.labels_same} of {own.rows} labels are the host's; {own.labels_open} may differ by rounding")
         self.say("\n" + "\n".join(f"{what:<9} {self.shown(path)}" for what, path in left.items()))
         return constants.EXIT_OK
+
+
+def _speak(order: tuple[str, str, Path]) -> None:
+    voice, word, path = order
+    command = ["espeak-ng", "-v", voice, "-s", str(_WORDS_A_MINUTE), "-w", str(path), word]
+    subprocess.run(command, check=True, capture_output=True)
 
 
 def _networks() -> Path:

@@ -140,15 +140,12 @@ def _packages(
         builds = _config.require_builds(config, "nothing to deploy", arguments.config, finished)
         classes = {target.device_class for target in targets}
         own = {build.model.device_class for build in builds}
-        wanted = [b for b in builds if b.model.device_class in classes or (classes - own and _is_general(b))]
+        taken = classes | ({"any"} if classes - own else set())
+        wanted = [build for build in builds if build.model.device_class in taken]
         if not wanted:
             raise _no_release_for(targets[0], own)
         directories = [_ensure(build) for build in wanted]
     return tuple(read_package(directory, keys) for directory in directories)
-
-
-def _is_general(build: Build) -> bool:
-    return build.model.device_class == "any"
 
 
 def _ensure(build: Build) -> Path:

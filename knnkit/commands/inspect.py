@@ -116,6 +116,8 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
         )
     if info.cells is not None:
         yield "search", "among the rows listed for the query's grid cell; outside the grid, among all rows"
+    if info.groups is not None:
+        yield "search", f"in NumPy, among {info.groups:,} groups of rows; those too far away are not read"
     yield "batch", f"{info.batch} rows" + ("" if info.quantized is None else f", {info.quantized} with int8")
     yield "needs", f"TFLite runtime {info.minimum_runtime}"
     yield "built with", ", ".join(f"{tool} {version}" for tool, version in sorted(info.versions.items()))

@@ -30,9 +30,10 @@ class WindowConfig(Section):
     hop: Annotated[int | None, Example("64")] = Field(default=None, ge=1, le=2**31)
     """Number of samples from the start of one window to the start of the next. Default: `rows`, without overlap."""
     time: Annotated[Text | None, Example("t")] = None
-    """The column with the time of a sample, as a number; needs `gap`."""
+    """The column with the time of a sample: a number, or text such as 2026-01-31T12:00:00Z; needs `gap`."""
     gap: Annotated[float | None, Example("0.1")] = Field(default=None, gt=0.0)
-    """Longest time from one sample to the next, in the unit of `time`. No window spans a longer step or a step back."""
+    """Longest time from one sample to the next, in the unit of `time`, or in seconds for text. No window spans a longer
+    step or a step back."""
     recording: Annotated[Text | None, Example("walk_id")] = None
     """The column that names the recording of a sample. No window has samples of two. Default: each file is one."""
 

@@ -81,7 +81,7 @@ class Dataset:
         digest = hashlib.sha256()
         header = [list(self.rows.shape), list(self.feature_names), self.labels.tolist()]
         digest.update(json.dumps(header, ensure_ascii=False).encode())
-        digest.update(np.ascontiguousarray(self.rows, dtype=self.rows.dtype.newbyteorder("<")).tobytes())
+        digest.update(np.ascontiguousarray(self.rows, dtype=self.rows.dtype.newbyteorder("<")).data)
         if self.targets is not None:
             digest.update(json.dumps(self.target_names).encode() + self.targets.astype("<f8").tobytes())
         if self.target_classes:

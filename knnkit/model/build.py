@@ -171,6 +171,7 @@ def build_enrolled(
         float64=reference.float64,
         targets=targets if isinstance(targets, model_info.Targets) else None,
         enrol=spec.enrol,
+        groups=None if model.search.groups is None else len(model.search.groups.sizes),
     )
     require_keepable(info)
     require_answerable(info)

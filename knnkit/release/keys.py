@@ -139,16 +139,12 @@ def load_public_keys(paths: Iterable[Path]) -> dict[str, bytes]:
         data = _read(path, private=False)
         if b"PRIVATE KEY" in data:
             raise SigningKeyError(
-                f"{path} is a private key; it must stay on this machine", hint=f"use {_public_of(path)}"
+                f"{path} is a private key; it must stay on this machine", hint=f"use {path.with_suffix(PUBLIC_SUFFIX)}"
             )
         with _as_key_error(path):
             pem = dsse.public_pem(dsse.load_public_key(data))
         keys[dsse.fingerprint(pem)] = pem
     return keys
-
-
-def _public_of(path: Path) -> Path:
-    return path.with_suffix(PUBLIC_SUFFIX)
 
 
 @contextlib.contextmanager

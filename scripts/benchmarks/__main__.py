@@ -158,6 +158,23 @@ def run_verify(options: argparse.Namespace) -> int:
     return 0 if all(goal["reached"] for goal in results["goals"]) else 1
 
 
+def run_growth(options: argparse.Namespace) -> int:
+    """Measures one row against the number of training rows; returns non-zero if a contender answers rows wrong."""
+    from benchmarks import growth
+
+    effort = speed.QUICK if options.quick else speed.FULL
+    counts = growth.COUNTS[:5] if options.quick else growth.COUNTS
+    results = growth.run(peers.peers_python(options.peers), effort, counts, say)
+    print(growth.text(results))
+    wrong = {rows: each["wrong"] for rows, each in results.items() if each["wrong"]}
+    print(f"rows that differ: {wrong}" if wrong else "every contender gives the same neighbours, up to ties")
+    if options.save:
+        report.write_json(_results(), {"growth": results | {"machine": peers.machine()}})
+        report.write_section(DOCS / "README.md", "growth", growth.markdown(results))
+        say(f"written: {growth.plot(results, DOCS).relative_to(peers.ROOT)}")
+    return 1 if wrong else 0
+
+
 def run_tune(options: argparse.Namespace) -> int:
     """Measures `knnkit tune` against GridSearchCV; returns non-zero if it is not 20 times faster."""
     from benchmarks import tuning
@@ -170,10 +187,10 @@ def run_tune(options: argparse.Namespace) -> int:
 
 
 def run_embed(options: argparse.Namespace) -> int:
-    """Measures sounds and pictures against plain Python with the same runtime."""
+    """Measures sounds, pictures and windows against plain Python with the same runtime."""
     from benchmarks import embedding
 
-    results = {kind: embedding.run(kind, 1 if options.quick else 5) for kind in ("picture", "sound")}
+    results = {kind: embedding.run(kind, 1 if options.quick else 5) for kind in ("window", "picture", "sound")}
     print(embedding.table(results))
     if options.save:
         report.write_json(_results(), {"embed": results | {"machine": peers.machine()}})
@@ -192,7 +209,7 @@ def run_enrol(options: argparse.Namespace) -> int:
 
 
 COMMANDS = {"speed": run_speed, "stream": run_stream, "fleet": run_fleet, "verify": run_verify, "tune": run_tune}
-COMMANDS |= {"embed": run_embed, "enrol": run_enrol}
+COMMANDS |= {"embed": run_embed, "enrol": run_enrol, "growth": run_growth}
 
 
 def main(argv: list[str] | None = None) -> int:

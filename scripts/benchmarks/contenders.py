@@ -45,11 +45,12 @@ class Tflite(Contender):
     peer = False
     packages: ClassVar[tuple[str, ...]] = ("device_agent", "numpy", "tflite-runtime", "cryptography")
     runtime: ClassVar[str] = "tflite_runtime"
+    search: ClassVar[str | None] = None
 
     def __init__(self, artefact: Path, threads: int) -> None:
         from device_agent.inference.tflite_knn import TfliteKNN
 
-        self.model = TfliteKNN(artefact, num_threads=threads, runtime=self.runtime)
+        self.model = TfliteKNN(artefact, num_threads=threads, runtime=self.runtime, search=self.search)
 
     @staticmethod
     def prepare(data: Path, artefact: Path, k: int) -> None:
@@ -78,7 +79,19 @@ class Numpy(Tflite):
 
     name = "TfliteKNN, NumPy"
     packages = ("device_agent", "numpy", "cryptography")
-    runtime = "numpy"
+    runtime = search = "numpy"
+
+
+class Groups(Numpy):
+    """The same among groups of rows, in a model that has them (docs/decisions/200); measured by `growth` alone."""
+
+    name = "TfliteKNN, groups"
+    search = "groups"
+
+    def __init__(self, artefact: Path, threads: int) -> None:
+        super().__init__(artefact, threads)
+        if self.model.info.groups is None:
+            raise LookupError("the model has no groups")
 
 
 class Sklearn(Contender):
@@ -305,6 +318,7 @@ CONTENDERS: dict[str, type[Contender]] = {
     "tflite": Tflite,
     "litert": Litert,
     "numpy": Numpy,
+    "groups": Groups,
     "brute.joblib": SklearnBrute,
     "auto.joblib": SklearnAuto,
     "intelex.joblib": SklearnIntelex,
@@ -320,4 +334,4 @@ CONTENDERS: dict[str, type[Contender]] = {
 
 def artefact(key: str, data: Path) -> Path:
     """Returns the path of the contender's model of the data set in `data`."""
-    return data / f"model.{'tflite' if key in ('graph', 'litert', 'numpy') else key}"
+    return data / f"model.{'tflite' if key in ('graph', 'litert', 'numpy', 'groups') else key}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ def _draw_digits(rng: np.random.Generator, count: int) -> tuple[NDArray[Any], ND
     return (rows * 16.0 + rng.normal(0.0, 4.0, rows.shape) * ink).clip(0, 255).round(), digits.target[chosen]
 
 
-def store(size: Size, folder: Path) -> Path:
+def store(size: Size, folder: Path, make: Callable[[Size], Table] = generate) -> Path:
     """Generates the data set once; returns the folder that holds it as `.npy` files.
 
     If other sources made the files there, they are removed, together with the contenders' models of them.
@@ -115,7 +116,7 @@ def store(size: Size, folder: Path) -> Path:
     if not stamp.exists() or stamp.read_text() != digest:
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
-        table = generate(size)
+        table = make(size)
         for name in ("rows", "labels", "queries"):
             np.save(target / f"{name}.npy", getattr(table, name))
         np.save(target / "nearest.npy", reference(table))

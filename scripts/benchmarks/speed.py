@@ -38,6 +38,8 @@ class Effort:
 #: Seconds for which thread pools may wait for more work after a call and keep a core busy: OpenBLAS's for 2^26 cycles.
 _SPIN = 0.06
 FULL = Effort(rounds=10, slice_seconds=0.12, starts=7)
+#: The contenders of the table of speed.
+KEYS = tuple(key for key in CONTENDERS if key != "groups")
 QUICK = Effort(rounds=4, slice_seconds=0.05, starts=3)
 
 
@@ -113,10 +115,10 @@ def is_peer(name: str) -> bool:
     return any(kind.name == name and kind.peer for kind in CONTENDERS.values())
 
 
-def prepare(python: Path, data: Path, say: Say) -> dict[str, int]:
+def prepare(python: Path, data: Path, say: Say, keys: Sequence[str] = KEYS) -> dict[str, int]:
     """Writes every contender's model of one data set; returns bytes on disk by name."""
     sizes = {}
-    for key, kind in CONTENDERS.items():
+    for key, kind in ((key, CONTENDERS[key]) for key in keys):
         if key in ("graph", "gemm.npy"):
             continue
         child = Child(python, key, data, 2)
@@ -147,14 +149,17 @@ class Measured:
     delegates: dict[str, str | None]
 
 
-def measure(python: Path, size: datasets.Size, data: Path, threads: int, effort: Effort) -> Measured:
+def measure(
+    python: Path, size: datasets.Size, data: Path, threads: int, effort: Effort, keys: Sequence[str] = KEYS
+) -> Measured:
     """Measures one data set with so many threads: one row, and a batch."""
-    children = [Child(python, key, data, threads) for key in CONTENDERS if artefact(key, data).exists()]
+    children = [Child(python, key, data, threads) for key in keys if artefact(key, data).exists()]
     try:
         for child in children:
             child.ask("load")
-        wrong, delegates = check(children, datasets.load(data), np.load(data / "nearest.npy"))
-        cells = [_cell(children, size, threads, rows, effort) for rows in ("one", "batch")]
+        present = [child for child in children if child.key != "groups" or child.error is None]  # few models have them
+        wrong, delegates = check(present, datasets.load(data), np.load(data / "nearest.npy"))
+        cells = [_cell(present, size, threads, rows, effort) for rows in ("one", "batch")]
     finally:
         for child in children:
             child.close()

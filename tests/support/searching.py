@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import numpy as np
 from device_agent.inference.exact import ExactKnn
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.model_info import KnnInfo
+from knnkit.model.index.cost_sample import WeightedRows
+from knnkit.model.index.groups import WholeRows, make_groups
 
 
 def open_model(
@@ -24,17 +27,22 @@ def open_model(
     scale: Any = 1.0,
     lattice: float | None = None,
     blocks: int = 1,
+    groups: int | None = None,
 ) -> ExactKnn:
-    """Returns the model of (n, p) float32 rows with centre 0, written to `path` in so many blocks."""
+    """Returns the model of (n, p) float32 rows with centre 0, written to `path` in so many blocks.
+
+    `groups` is the most groups that it has; None: no groups.
+    """
     count, width = rows.shape
-    sizes = [len(part) for part in np.array_split(rows, min(blocks, count))]
+    block = -(-count // blocks)
+    sizes = [min(block, count - start) for start in range(0, count, block)]
     tables = {
         "centre": np.zeros(width, np.float32),
         "scale": np.broadcast_to(np.float64(scale), (width,)),
         "zero": np.array(0.0),
         "tied": np.array(0.0),
         "classes": np.arange(count, dtype=np.int32) % 3,
-        "block_offsets": 4 * width * np.append(0, np.cumsum(sizes)[:-1]),
+        "block_offsets": 4 * width * (np.append(0, np.cumsum(sizes)[:-1]) + np.arange(len(sizes)) + 1),
         "block_rows": np.array(sizes),
         "steps": np.array([], "U9"),
     }
@@ -42,11 +50,16 @@ def open_model(
     np.savez(packed, **tables)
     with zipfile.ZipFile(archived, "w") as archive:
         archive.writestr(constants.EXACT_FILE, packed.getvalue())
-    path.write_bytes(rows.tobytes() + archived.getvalue())
+        if groups is not None:
+            made, packed = make_groups(WholeRows(WeightedRows(rows, tables["scale"])), groups), io.BytesIO()
+            np.savez(packed, **made.to_arrays())
+            archive.writestr(constants.GROUPS_FILE, packed.getvalue())
+    gap = bytes(4 * width - 4) + struct.pack("<I", 4 * width * block)  # as a model has before each block
+    parts = [gap + rows[start : start + block].tobytes() for start in range(0, count, block)]
+    path.write_bytes(b"".join(parts) + archived.getvalue())
     names = tuple(f"f{column}" for column in range(width))
-    info = KnnInfo(
-        "plain", k, width, names, (0, 1, 2), metric, "uniform", "none", count, 1, "", "0", {}, lattice=lattice
-    )  # fmt: skip
+    more = {"lattice": lattice, "groups": groups}
+    info = KnnInfo("plain", k, width, names, (0, 1, 2), metric, "uniform", "none", count, 1, "", "0", {}, **more)
     return ExactKnn(str(path), info)
 
 

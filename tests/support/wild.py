@@ -35,7 +35,7 @@ from knnkit.data.dataset import dataset
 from knnkit.errors import BuildError, DataError
 from knnkit.model.build import BuiltModel, Options, build_model
 from knnkit.model.golden import make_golden
-from knnkit.model.index import grid, int8
+from knnkit.model.index import grid, groups, int8
 from knnkit.model.reference.spec import KnnSpec
 from support.device_process import DeviceAnswers, DeviceProcess
 
@@ -278,7 +278,9 @@ def solve(seed: int, device: DeviceProcess, folder: Path) -> tuple[str, list[str
     asked = problem(seed)
     try:
         with mock.patch.object(int8, "LEAST_WEIGHTS", 0), mock.patch.object(grid, "LEAST_ROWS", 0):  # however few
-            model = asked.build()
+            grouped = 0 if seed % 2 else groups.LEAST_ROWS
+            with mock.patch.object(groups, "LEAST_ROWS", grouped), mock.patch.object(groups, "_WORTH", 1.0):
+                model = asked.build()
     except (BuildError, DataError):
         return "refused", []
     path = folder / "wild.tflite"

@@ -76,6 +76,8 @@ LABELS_FILE = "labels.txt"
 EXACT_FILE = "exact.npz"
 #: Where training rows and golden rows come from: row, id and file.
 ROWS_FILE = "rows.npz"
+#: The groups of training rows, in a model that has them (`device_agent.shared.row_groups`).
+GROUPS_FILE = "groups.npz"
 #: Read on the host alone: facts for the model card, an in-toto statement, and a CycloneDX document.
 CARD_FILE, PROVENANCE_FILE, SBOM_FILE = "card.json", "provenance.json", "sbom.json.gz"
 #: The signatures of the model: one row, and `KnnInfo.batch` rows.
@@ -84,8 +86,9 @@ SIGNATURE_BATCH = "classify_batch"
 #: Ways to search, all with the same answers: all rows in float32, all in int8, or the rows of one cell. Every model has
 #: the first; `KnnInfo.batch_rows` shows which others it has.
 FULL, QUANTIZED, CELLS = SEARCHES = ("full", "quantized", "cells")
-#: What a device may choose among: these, and NumPy's search of the same rows.
-WAYS = (*SEARCHES, NUMPY)
+#: What a device may choose among: these, NumPy's search of the same rows, and NumPy's search in groups of them.
+GROUPS = "groups"
+WAYS = (*SEARCHES, NUMPY, GROUPS)
 #: Input and outputs of every signature.
 INPUT_ROWS = "rows"  # (n, n_features) float32, raw rows
 OUTPUT_LABEL = "label"  # (n,) int32, class index, UNKNOWN where rejected

@@ -11,9 +11,11 @@ from device_agent.shared.protocol.constants import (
     CELLS,
     FULL,
     GRAPH_WEIGHTS,
+    GROUPS,
     NEWEST_SCHEMA,
     QUANTIZED,
     SCHEMA,
+    SEARCHES,
     Metric,
     Scale,
     Weights,
@@ -272,12 +274,14 @@ class KnnInfo:
     enrol: Enrol | None = None  # None: nothing may be taught on a device
     input: Input | None = None  # None: rows are numbers or a table, without stages before the search
     float64: InFloat64 | None = None  # None: the graph answers
+    groups: int | None = None  # groups of training rows in the file; None: it has none
     schema: int = SCHEMA
     newest_schema = NEWEST_SCHEMA
     #: Left out of knn.json where they say nothing, so that models of plain rows keep their bytes.
     omitted = (
         *("origin", "label_sets", "reduced", "table", "ignore_extra", "keep", "targets", "enrol", "input"),
         "float64",
+        "groups",
     )
 
     @property
@@ -310,6 +314,12 @@ class KnnInfo:
     def batch_rows(self, search: str) -> int | None:
         """Returns the rows of the batch signature of one of `constants.SEARCHES`; None if it does not exist."""
         return {FULL: self.batch, QUANTIZED: self.quantized, CELLS: self.cells}[search]
+
+    def has(self, way: str) -> bool:
+        """Whether the model can be searched in one of `constants.WAYS`."""
+        if way in SEARCHES:
+            return self.batch_rows(way) is not None
+        return way != GROUPS or self.groups is not None
 
 
 # --- the release --------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from knnkit.model.graph.row_blocks import Layout
+from knnkit.model.graph.row_blocks import Layout, Table
 from knnkit.model.graph.topk import greatest
 from knnkit.model.index.cost_sample import PART, WeightedRows
 from knnkit.model.index.int8 import LEAST_STEP, STEPS, Quantized, blurred
@@ -34,7 +34,7 @@ _STEEP = 1e18
 
 
 #: Returns the tensor of weights, from their name and their values.
-Take = Callable[[str, Float32], Any]
+Take = Callable[[str, Table], Any]
 
 
 class Variables:
@@ -43,11 +43,11 @@ class Variables:
     def __init__(self) -> None:
         self._made: dict[str, Any] = {}
 
-    def __call__(self, name: str, values: Float32) -> Any:
+    def __call__(self, name: str, values: Table) -> Any:
         """Returns the variable of that name."""
         if name not in self._made:
             with tf.init_scope():
-                self._made[name] = tf.Variable(values, trainable=False, name=name)
+                self._made[name] = tf.Variable(values.join(), trainable=False, name=name)
         return self._made[name]
 
 
@@ -71,22 +71,21 @@ class Scores(tf.Module):  # type: ignore[misc]
     """Scores of all rows of a table, and the best of them.
 
     Args:
-        rows: (n, r) float32.
+        table: of the rows.
         squares: (n,) float64 squared lengths of the rows, after `scale` (the rows may be before it).
-        layout: of the rows in the file.
         count: number of best scores to return.
         apart: how much lower each block's scores are than those of the block before. With exact scores, equal ones then
             stand in order of their rows, and less than half a step of a score is lost.
 
     Attributes:
-        table: (n + gaps, r) float32 as stored, with its blocks inside.
+        table: (n + gaps, r) as stored, with its blocks inside.
         blocks: first place and number of rows of each block.
     """
 
-    def __init__(self, rows: Float32, squares: Float64, layout: Layout, count: int, apart: float = 0.0) -> None:
+    def __init__(self, table: Table, squares: Float64, count: int, apart: float = 0.0) -> None:
         super().__init__(name="scores")
-        self.layout, self.count, self.table, self.apart = layout, count, layout.table(rows), apart
-        self.blocks = layout.blocks(len(rows))
+        self.table, self.layout, self.count, self.apart = table, table.layout, count, apart
+        self.blocks = self.layout.blocks(len(squares))
         self.take: Take = Variables()
         self._bias = (-0.5 * squares).astype(np.float32)
 
@@ -95,7 +94,7 @@ class Scores(tf.Module):  # type: ignore[misc]
         """The (n + gaps, r) tensor of the table."""
         return self._weight("rows", self.table)
 
-    def _weight(self, name: str, values: Float32) -> Any:
+    def _weight(self, name: str, values: Table) -> Any:
         return self.take(f"{type(self).__name__.lower()}_{name}", values)
 
     def best(self, factors: Any) -> tuple[Any, Any]:
@@ -105,10 +104,10 @@ class Scores(tf.Module):  # type: ignore[misc]
         parts = [
             _scores(
                 factors,
-                self._weight(f"block_{start}", self.table[start : start + rows]),
-                self._bias[number * self.layout.block :][:rows] - np.float32(number * self.apart),
+                self._weight(f"block_{block.at}", block),
+                self._bias[number * self.layout.block :][: len(block.rows)] - np.float32(number * self.apart),
             )
-            for number, (start, rows) in enumerate(self.blocks)
+            for number, block in enumerate(self.table.blocks())
         ]
         return greatest(parts, self.count, [start for start, _ in self.blocks], stable=self.apart > 0.0)
 
@@ -127,7 +126,7 @@ class Scores(tf.Module):  # type: ignore[misc]
         return tf.gather(tf.constant(other.place(self._indices())), places)
 
     def _indices(self) -> Any:
-        places = np.arange(len(self.table), dtype=np.int32)
+        places = np.arange(self.table.shape[0], dtype=np.int32)
         return np.clip(self.layout.index(places), 0, len(self._bias) - 1).astype(np.int32)
 
 
@@ -161,7 +160,7 @@ class Products(Scores):
         if lattice and not projection:
             longest, apart = lattice.scored_within(len(layout.blocks(len(rows))))
             longest, apart = longest * lattice.step, apart * lattice.step**2
-        super().__init__(rows, squares, layout, projection.candidates if projection else count, apart)
+        super().__init__(Table(rows, layout), squares, projection.candidates if projection else count, apart)
         self.space, self.projection, self.exact_within = space, projection, longest
 
     def choose(self, weighted: Any) -> Chosen:
@@ -199,7 +198,7 @@ class Products(Scores):
 class QuantizedProducts(Scores):
     """Scores with int8 rows.
 
-    In TensorFlow the table is float32, in multiples of a step; `convert` replaces it with the int8 table.
+    In TensorFlow the table is float32, in multiples of a step; `convert` puts the int8 table in its place.
 
     Args:
         space: model space.
@@ -208,8 +207,8 @@ class QuantizedProducts(Scores):
     """
 
     def __init__(self, space: Space, quantized: Quantized, projection: Projection | None) -> None:
-        rows = quantized.table.astype(np.float32) * np.float32(quantized.step)
-        super().__init__(rows, quantized.squares, Layout.of(quantized.table), quantized.candidates)
+        table = Table(quantized.table, Layout.of(quantized.table), quantized.step)
+        super().__init__(table, quantized.squares, quantized.candidates)
         self.space, self.quantized, self.projection = space, quantized, projection
 
     def choose(self, weighted: Any) -> Chosen:
@@ -247,12 +246,6 @@ class QuantizedProducts(Scores):
             under = tf.square(tf.maximum(distance - left, 0.0)) - scored - 2.0 * lost[:, tf.newaxis]
             over = tf.maximum(over, under)
         return tf.reduce_max(over, axis=1) <= 0.0
-
-    def eight_bits(self) -> list[tuple[Float32, Any]]:
-        """Returns (float32, int8) pairs of the same content: the table, then each of its blocks."""
-        parts = [(0, len(self.table)), *(self.blocks if self.layout.gap else [])]
-        table = self.layout.table(self.quantized.table)
-        return [(self.table[start : start + rows], table[start : start + rows]) for start, rows in parts]
 
 
 def weigh(space: Space, offsets: Any) -> Any:

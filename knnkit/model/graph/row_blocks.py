@@ -61,16 +61,15 @@ class Layout:
         """Returns the training row at a place of the table."""
         return place - (place // (self.block + self.gap) + 1) * self.gap if self.gap else place
 
+    def parts(self, rows: NDArray[Any]) -> list[NDArray[Any]]:
+        """Returns the (n + gaps, p) table in parts: gaps of zeros, and views of the rows."""
+        gap = np.zeros((self.gap, rows.shape[1]), rows.dtype)
+        blocks = [rows[start : start + self.block] for start in range(0, len(rows), self.block)]
+        return [each for block in blocks for each in (gap, block)] if self.gap else [np.ascontiguousarray(rows)]
+
     def table(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Returns the (n + gaps, p) table; gaps are zeros."""
-        if not self.gap:
-            return np.ascontiguousarray(rows)
-        blocks = self.blocks(len(rows))
-        last, count = blocks[-1]
-        table = np.zeros((last + count, rows.shape[1]), rows.dtype)
-        for number, (start, count) in enumerate(blocks):
-            table[start : start + count] = rows[number * self.block : number * self.block + count]
-        return table
+        return np.concatenate(self.parts(rows)) if self.gap else np.ascontiguousarray(rows)
 
     def column(self, values: Float32, filler: float) -> Float32:
         """Returns one value for each place of the table, `filler` in the gaps."""
@@ -78,3 +77,49 @@ class Layout:
         table = np.full(blocks[-1][0] + blocks[-1][1], filler, np.float32)
         table[self.place(np.arange(len(values)))] = values
         return table
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows as a file stores them, with gaps; as large as the rows, so it is made only where it must be.
+
+    Attributes:
+        rows: (n, p) float32, or int8 whole steps.
+        layout: of the rows.
+        step: what one is worth in int8 rows; None for float32.
+        at: first place of these rows in the table that they are a block of.
+        whole: all rows of that table.
+    """
+
+    rows: NDArray[Any]
+    layout: Layout
+    step: float | None = None
+    at: int = 0
+    whole: NDArray[Any] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the table with its gaps."""
+        last, count = self.layout.blocks(len(self.rows))[-1]
+        return last + count, self.rows.shape[1]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row in the file."""
+        return int(self.rows.shape[1] * self.rows.itemsize)
+
+    @property
+    def parts(self) -> list[NDArray[np.uint8]]:
+        """The bytes of the table in parts, without a copy of the rows."""
+        return [np.ascontiguousarray(each).reshape(-1).view(np.uint8) for each in self.layout.parts(self.rows)]
+
+    def blocks(self) -> list[Table]:
+        """Returns each block as a table."""
+        starts = range(0, len(self.rows), self.layout.block)
+        parts = ((start, self.rows[start : start + self.layout.block]) for start in starts)
+        return [Table(rows, Layout(len(rows), 0), self.step, self.layout.place(at), self.rows) for at, rows in parts]
+
+    def join(self) -> Float32:
+        """Returns the float32 table in one piece."""
+        table = self.layout.table(self.rows)
+        return table if self.step is None else table * np.float32(self.step)

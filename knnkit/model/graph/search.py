@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from device_agent.shared.protocol import constants
 from knnkit.model.graph.candidates import Products, QuantizedProducts, Take, weigh
-from knnkit.model.graph.row_blocks import Layout, block_width
+from knnkit.model.graph.row_blocks import Layout, Table, block_width
 from knnkit.model.graph.topk import least
 from knnkit.model.index.cost_sample import Sample
 from knnkit.model.index.grid import FAR, CellLists, find_cells
+from knnkit.model.index.groups import find_groups
 from knnkit.model.index.int8 import quantize
 from knnkit.model.index.projection import Projection, find_projection
 from knnkit.model.reference.lattice import MOST, find_lattice
@@ -33,8 +33,6 @@ OVER_FETCH = 3
 #: second ranking, and with one coordinate the converter would fold the centre into the product's bias, where raw values
 #: of 10,000 cancel.
 FEW_COLUMNS = 3
-#: A table, with the first place and the number of rows of each of its blocks.
-Stored = tuple[NDArray[Any], list[tuple[int, int]]]
 
 
 @dataclass(frozen=True)
@@ -68,9 +66,10 @@ class Search(tf.Module):  # type: ignore[misc]
         products: the float32 candidate search; None if all differences are computed.
         quantized: the int8 candidate search; None if the model has none.
         cells: the cell lists; None if the model has none.
+        groups: the groups of rows, which NumPy searches; None if the model has none.
         lattice: of the training rows; None if there is none.
         layout: of `table` in the file.
-        table: the rows that are stored in one piece.
+        table: the rows as they are stored.
     """
 
     def __init__(self, space: Space, enrolled: Float32, k: int, *, cells: bool = True) -> None:
@@ -83,11 +82,13 @@ class Search(tf.Module):  # type: ignore[misc]
         self.quantized: QuantizedProducts | None = None
         self.cells = find_cells(space, enrolled, k) if self.by_columns and cells else None
         self.lattice = None if space.steps else find_lattice(enrolled, space.scale)
-        if self.by_columns or k + OVER_FETCH >= count or space.metric == "manhattan":
-            self.layout, self.table = Layout(count, 0), np.ascontiguousarray(enrolled)
-            self._variable = tf.Variable(self.table, trainable=False, name="training_rows")
-            return
         sample = Sample(space, enrolled, k)
+        self.groups = find_groups(sample)
+        if self.by_columns or k + OVER_FETCH >= count or space.metric == "manhattan":
+            self.layout = Layout(count, 0)
+            self.table = Table(enrolled, self.layout)
+            self._variable = tf.Variable(self.table.join(), trainable=False, name="training_rows")
+            return
         self.projection = find_projection(sample, OVER_FETCH)
         self.products = Products(space, enrolled, self.projection, k + sample.over_fetch(), self.lattice)
         self.layout, self.table = self.products.layout, self.products.table
@@ -102,7 +103,9 @@ class Search(tf.Module):  # type: ignore[misc]
         """The rows that are ranked by their exact differences."""
         if self.products is None:
             return self._variable
-        return self.products.take("training_rows", self.enrolled) if self.projection else self.products.weights
+        if self.projection:
+            return self.products.take("training_rows", Table(self.enrolled, Layout(len(self.enrolled), 0)))
+        return self.products.weights
 
     @contextlib.contextmanager
     def using(self, take: Take) -> Iterator[None]:
@@ -138,12 +141,9 @@ class Search(tf.Module):  # type: ignore[misc]
     def _products(self, way: str) -> Products | QuantizedProducts | None:
         return self.quantized if way == constants.QUANTIZED else self.products
 
-    def stored(self) -> list[Stored]:
-        """Returns the tables that are stored in one piece, in the layout of the graphs."""
-        tables: list[Stored] = [(self.table, self.layout.blocks(len(self.enrolled)))]
-        if self.quantized is not None:
-            tables.append((self.quantized.eight_bits()[0][1], self.quantized.blocks))
-        return tables
+    def stored(self) -> list[Table]:
+        """Returns the tables in the layout of the graphs."""
+        return [self.table, *([] if self.quantized is None else [self.quantized.table])]
 
     def nearest(self, query: Any, way: str = constants.FULL) -> Nearest:
         """Returns the k nearest rows of (b, p) float32 queries, offsets from the centre, by one of `ways`."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from knnkit.model.reference.space import Float32, Float64, Space, relative_error
 
 #: Rows of the sample, and training rows per block of work.
-_SAMPLE, PART = 400, 8192
+_SAMPLE, PART = 400, 2048
 #: Costs per query, in multiply-adds of the product with all rows: keeping one candidate in the heap, ranking one of its
 #: coordinates exactly; settling one row in float64, and each of the training values read for it. Measured with
 #: tflite-runtime 2.14 (docs/decisions/007: 0.11 ms at 700 x 2, 0.20 at 1,797 x 64, 0.84 at 10,000 x 128).

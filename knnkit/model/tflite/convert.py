@@ -1,7 +1,7 @@
 """Converts the TensorFlow module to TFLite graphs.
 
-One signature of fixed shape for one row and one for a batch, over the same weights. The converter quantizes only with
-steps that it guesses, so the int8 search is converted with float32 weights, and its table replaces them afterwards.
+One signature of fixed shape for one row and one for a batch, over the same weights. The converter never sees the
+weights of products: it copies them many times, and quantizes only with steps that it guesses.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from device_agent.shared.protocol import constants
 from knnkit.errors import BuildError
-from knnkit.model.graph.candidates import QuantizedProducts, Take
+from knnkit.model.graph.candidates import Take
+from knnkit.model.graph.row_blocks import Table
 from knnkit.model.graph.tfknn import KnnModule
 from knnkit.model.tflite import flatbuffer
 
@@ -38,33 +38,39 @@ def convert(model: KnnModule) -> Any:
     Raises:
         BuildError: the converter changed the int8 rows; this TensorFlow is not supported.
     """
-    signatures, weights = {}, {}
+    traced = {}
     for search in model.search.ways:
         for name, rows in ((constants.SIGNATURE_ONE, 1), (constants.SIGNATURE_BATCH, model.batch_rows(search))):
-            key = constants.signature(name, search)
-            signatures[key], weights[key] = _trace(model, search, rows)
+            traced[constants.signature(name, search)] = trace(model, search, rows)
+    return convert_traced(traced, model if model.search.products is None else tf.Module())
+
+
+#: A function of queries and weights, and the weights by the names of its inputs.
+Traced = tuple[Any, dict[str, Table]]
+
+
+def convert_traced(traced: Mapping[str, Traced], root: Any) -> Any:
+    """Returns the model tree of traced functions by signature; `root` has their variables, if there are any.
+
+    Raises:
+        BuildError: the converter changed the int8 rows; this TensorFlow is not supported.
+    """
     with tempfile.TemporaryDirectory() as folder:
         with _without_autograph_files():
-            root = model if model.search.products is None else tf.Module()
-            tf.saved_model.save(root, folder, signatures=signatures)
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(signatures))
+            tf.saved_model.save(root, folder, signatures={key: function for key, (function, _) in traced.items()})
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(traced))
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
         tree = flatbuffer.unpack(bytes(converter.convert()))
-    _put_weights(tree, weights)
-    if model.search.quantized:
-        put_eight_bits(tree, model.search.quantized)
+    _put_weights(tree, {key: weights for key, (_, weights) in traced.items()})
     return tree
 
 
-def _trace(model: KnnModule, search: str, rows: int) -> tuple[Any, dict[str, NDArray[Any]]]:
-    """Returns the graph of a search for so many rows, and the values of its inputs after the first, by their name.
-
-    The converter copies weights many times. So those of products are inputs, which `_put_weights` makes constant.
-    """
+def trace(model: KnnModule, search: str, rows: int) -> Traced:
+    """Returns the graph of a search for so many rows; the weights of products are inputs after the first."""
     queries = tf.TensorSpec((rows, model.n_features), tf.float32, name=constants.INPUT_ROWS)
-    asked: dict[str, NDArray[Any]] = {}
+    asked: dict[str, Table] = {}
 
-    def trace(take: Take, inputs: list[Any]) -> Any:
+    def traced(take: Take, inputs: list[Any]) -> Any:
         def answer(queries: Any, *weights: Any) -> dict[str, Any]:
             given.update(zip(asked, weights))
             with model.search.using(take):
@@ -72,18 +78,20 @@ def _trace(model: KnnModule, search: str, rows: int) -> tuple[Any, dict[str, NDA
 
         return tf.function(answer, input_signature=[queries, *inputs], autograph=False).get_concrete_function()
 
-    def note(name: str, values: NDArray[Any]) -> Any:
+    def note(name: str, values: Table) -> Any:
         asked[name] = values
         return tf.compat.v1.placeholder(tf.float32, values.shape)
 
     given: dict[str, Any] = {}
-    trace(note, [])
+    traced(note, [])
     inputs = [tf.TensorSpec(values.shape, tf.float32, name=name) for name, values in asked.items()]
-    return trace(lambda name, _: given[name], inputs), asked
+    return traced(lambda name, _: given[name], inputs), asked
 
 
-def _put_weights(tree: Any, weights: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:
+def _put_weights(tree: Any, weights: Mapping[str, Mapping[str, Table]]) -> None:
     """Turns inputs of the model tree into constants; `weights` has their values by signature and name."""
+    from tensorflow.lite.python import schema_py_generated as schema
+
     buffers: dict[str, int] = {}
     for signature in tree.signatureDefs:
         values = weights[signature.signatureKey.decode()]
@@ -92,10 +100,51 @@ def _put_weights(tree: Any, weights: Mapping[str, Mapping[str, NDArray[Any]]]) -
             name = entry.name.decode()
             if name in values:
                 if name not in buffers:
-                    buffers[name] = _add_buffer(tree, values[name])
+                    buffers[name] = len(tree.buffers)
+                    tree.buffers.append(schema.BufferT())
+                    tree.buffers[-1].data = flatbuffer.Pieces(values[name].parts, values[name])
                 graph.tensors[entry.tensorIndex].buffer = buffers[name]
+                if (step := values[name].step) is not None:
+                    _put_eight_bits(tree, graph, entry.tensorIndex, step)
         signature.inputs = [entry for entry in signature.inputs if entry.name.decode() not in values]
         graph.inputs = np.array([entry.tensorIndex for entry in signature.inputs], np.int32)
+
+
+def _put_eight_bits(tree: Any, graph: Any, place: int, step: float) -> None:
+    """Makes a tensor int8, and its products hybrid ones: FULLY_CONNECTED of float32 rows with int8 weights.
+
+    Raises:
+        BuildError: something else than a product uses the tensor.
+    """
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    tensor = graph.tensors[place]
+    tensor.type, tensor.quantization = schema.TensorType.INT8, schema.QuantizationParametersT()
+    tensor.quantization.scale, tensor.quantization.zeroPoint = np.array([step], np.float32), np.array([0], np.int64)
+    products = [operator for operator in graph.operators if place in operator.inputs]
+    for operator in products:
+        entry = tree.operatorCodes[operator.opcodeIndex]
+        kind = max(entry.builtinCode, entry.deprecatedBuiltinCode)
+        if kind != schema.BuiltinOperator.FULLY_CONNECTED or operator.inputs[1] != place:
+            raise BuildError("the converter changed the quantized rows; this TensorFlow is not supported")
+        operator.opcodeIndex = _hybrid_code(tree)
+        operator.builtinOptions.asymmetricQuantizeInputs = True
+    if not products:
+        raise BuildError("the converter left out the quantized rows; this TensorFlow is not supported")
+
+
+def _hybrid_code(tree: Any) -> int:
+    """Returns the number of the operator code of hybrid products, which is added if it is missing."""
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    for number, code in enumerate(tree.operatorCodes):
+        if code.builtinCode == schema.BuiltinOperator.FULLY_CONNECTED and code.version == _ASYMMETRIC:
+            return number
+    code = schema.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.FULLY_CONNECTED
+    code.version = _ASYMMETRIC
+    tree.operatorCodes.append(code)
+    return len(tree.operatorCodes) - 1
 
 
 @contextlib.contextmanager
@@ -108,52 +157,3 @@ def _without_autograph_files() -> Iterator[None]:
         for name in set(sys.modules) - before:
             if name.startswith(_AUTOGRAPH) and (file := sys.modules[name].__file__):
                 Path(file).unlink(missing_ok=True)
-
-
-def put_eight_bits(tree: Any, products: QuantizedProducts) -> None:
-    """Turns the products with the float32 table into hybrid ones: FULLY_CONNECTED of float32 rows with int8 weights.
-
-    Raises:
-        BuildError: the converter changed the table.
-    """
-    from tensorflow.lite.python import schema_py_generated as schema
-
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.FULLY_CONNECTED
-    code.version = _ASYMMETRIC
-    tree.operatorCodes.append(code)
-    pieces = products.eight_bits()
-    parts, found = {flatbuffer.digest(wide): eight for wide, eight in pieces}, set()
-    lengths = {wide.nbytes for wide, _ in pieces}
-    for operator, tensors in ((each, graph.tensors) for graph in tree.subgraphs for each in graph.operators):
-        entry = tree.operatorCodes[operator.opcodeIndex]
-        if max(entry.builtinCode, entry.deprecatedBuiltinCode) != code.builtinCode:
-            continue
-        weights = tensors[operator.inputs[1]]
-        data = tree.buffers[weights.buffer].data
-        if data is None or len(data) not in lengths or (wide := _digest(data)) not in parts:
-            continue
-        weights.type, weights.quantization = schema.TensorType.INT8, schema.QuantizationParametersT()
-        weights.quantization.scale = np.array([products.quantized.step], np.float32)
-        weights.quantization.zeroPoint = np.array([0], np.int64)
-        weights.buffer = _add_buffer(tree, parts[wide])
-        operator.opcodeIndex = len(tree.operatorCodes) - 1
-        operator.builtinOptions.asymmetricQuantizeInputs = True
-        found.add(wide)
-    if found != set(parts):
-        raise BuildError("the converter changed the quantized rows; this TensorFlow is not supported")
-    for buffer in tree.buffers:
-        if buffer.data is not None and len(buffer.data) in lengths and _digest(buffer.data) in parts:
-            buffer.data = None
-
-
-def _digest(data: Any) -> bytes:
-    return flatbuffer.digest(np.asarray(data, np.uint8))
-
-
-def _add_buffer(tree: Any, content: Any) -> int:
-    from tensorflow.lite.python import schema_py_generated as schema
-
-    tree.buffers.append(schema.BufferT())
-    tree.buffers[-1].data = np.ascontiguousarray(content).reshape(-1).view(np.uint8)
-    return len(tree.buffers) - 1

@@ -9,7 +9,6 @@ Formats: https://flatbuffers.dev/internals/ and tensorflow/lite/schema/schema.fb
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,24 +33,48 @@ class Window:
     length: int
 
 
-@dataclass(frozen=True)
-class Table:
-    """Bytes that several buffers share; `windows` maps a buffer's number to its part.
+class Pieces:
+    """The content of a buffer in pieces, without a copy; its length is theirs, in bytes.
 
-    A part that starts inside the table needs a gap of four bytes before it, for its length.
+    Attributes:
+        parts: the bytes in order.
+        source: what they are.
     """
 
-    content: NDArray[np.uint8]
+    def __init__(self, parts: list[NDArray[np.uint8]], source: Any) -> None:
+        self.parts, self.source = parts, source
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+
+@dataclass(frozen=True)
+class Table:
+    """Bytes that several buffers share; `windows` maps a buffer's number to its window.
+
+    `parts` are the bytes in order. A window that starts inside the table begins with a part; the part before it is a
+    gap of at least four bytes, for its length.
+    """
+
+    parts: list[NDArray[np.uint8]]
     windows: dict[int, Window]
 
 
 @dataclass(frozen=True)
 class Laid:
-    """A finished flatbuffer, with the offset of each table and of each buffer's bytes (0 for an empty one)."""
+    """A finished flatbuffer, with the offset of each table and of each buffer's bytes (0 for an empty one).
 
-    data: bytes
+    `parts` are its bytes in order; a large buffer is not copied until they are joined.
+    """
+
+    parts: list[Any]
     tables: tuple[int, ...]
     places: tuple[int, ...]
+
+    @property
+    def data(self) -> bytes:
+        """All bytes."""
+        return b"".join(self.parts)
 
 
 def unpack(data: bytes) -> Any:
@@ -78,11 +101,6 @@ def add_metadata(model: Any, name: str, content: bytes) -> None:
     model.metadata = [*(model.metadata or []), entry]
 
 
-def digest(content: NDArray[Any]) -> bytes:
-    """Returns the SHA-256 of an array's bytes; finds the buffers of a large table without comparing copies."""
-    return hashlib.sha256(np.ascontiguousarray(content).reshape(-1).view(np.uint8).data).digest()
-
-
 def lay_out(model: Any, tables: Sequence[Table]) -> Laid:
     """Returns the bytes of a model tree, which contain each of `tables` once.
 
@@ -90,35 +108,36 @@ def lay_out(model: Any, tables: Sequence[Table]) -> Laid:
         model: as `unpack` returns it.
         tables: tables that hold buffers; no buffer is in two of them.
     """
-    contents = [None if buffer.data is None else np.asarray(buffer.data, np.uint8) for buffer in model.buffers]
+    inside = {number for table in tables for number in table.windows}
+    contents = [[] if number in inside else _parts(buffer.data) for number, buffer in enumerate(model.buffers)]
     body = _structure(model)
     size = len(_head(body, len(contents), [0] * len(contents), 0))
     places, starts, position = [0] * len(contents), [], size + len(body)
-    lengths = {number: window.length for table in tables for number, window in table.windows.items()}
-    alone = {
-        n: content for n, content in enumerate(contents) if n not in lengths and content is not None and len(content)
-    }
-    for number, content in alone.items():
-        places[number] = _aligned(position + 4)
-        lengths[number] = len(content)
-        position = places[number] + len(content)
+    parts: list[Any] = [body]
+    for number, content in enumerate(contents):
+        if length := sum(map(len, content)):
+            places[number] = _aligned(position + 4)
+            parts += [bytes(places[number] - position - 4), struct.pack("<I", length), *content]
+            position = places[number] + length
     for table in tables:
         starts.append(_aligned(position + 4))
+        parts.append(bytes(starts[-1] - position))
+        position = starts[-1]
+        lengths = {position + window.start: window.length for window in table.windows.values()}
         for number, window in table.windows.items():
-            places[number] = starts[-1] + window.start
-        position = starts[-1] + len(table.content)
-    out = bytearray(position)
-    out[:size] = _head(body, len(contents), places, size)
-    out[size : size + len(body)] = body
-    memory = np.frombuffer(out, np.uint8)
-    for start, table in zip(starts, tables):
-        memory[start : start + len(table.content)] = table.content
-    for number, content in alone.items():
-        memory[places[number] : places[number] + len(content)] = content
-    for number, length in lengths.items():
-        struct.pack_into("<I", out, places[number] - 4, length)
-    del memory
-    return Laid(bytes(out), tuple(starts), tuple(places))
+            places[number] = position + window.start
+        for part in table.parts:
+            if position in lengths:
+                parts[-1] = bytes(parts[-1])[:-4] + struct.pack("<I", lengths[position])
+            parts.append(part)
+            position += len(part)
+    return Laid([_head(body, len(contents), places, size), *parts], tuple(starts), tuple(places))
+
+
+def _parts(content: Any) -> list[NDArray[np.uint8]]:
+    if content is None:
+        return []
+    return content.parts if isinstance(content, Pieces) else [np.asarray(content, np.uint8)]
 
 
 def _structure(model: Any) -> bytes:

@@ -18,7 +18,7 @@ import numpy as np
 from device_agent import __version__
 from device_agent.shared.protocol import constants, json_codec, model_info
 from knnkit.errors import BuildError
-from knnkit.model.graph.search import Stored
+from knnkit.model.graph.row_blocks import Table
 from knnkit.model.graph.tfknn import KnnModule
 from knnkit.model.tflite import associated_files, flatbuffer
 
@@ -63,29 +63,32 @@ def pack(tree: Any, model: KnnModule, info: model_info.KnnInfo, rows: bytes) -> 
         constants.EXACT_FILE: _exact_tables(_blocks(tree, laid, model), model),
         constants.ROWS_FILE: rows,
     }
-    return laid.data + associated_files.archive(members)
+    if model.search.groups is not None:
+        members[constants.GROUPS_FILE] = _npz(model.search.groups.to_arrays())
+    return b"".join([*laid.parts, associated_files.archive(members)])
 
 
 # --- the training rows, once --------------------------------------------------------------------------------------
-def _find(tree: Any, stored: Stored, model: KnnModule) -> flatbuffer.Table:
+def _find(tree: Any, stored: Table, model: KnnModule) -> flatbuffer.Table:
     """Returns a table, with the model's buffers that are the whole of it or one of its blocks."""
-    table, blocks = stored
-    row_bytes = table.shape[1] * table.itemsize
-    known: dict[tuple[int, bytes], flatbuffer.Window] = {}
-    for first, count in ((0, len(table)), *blocks):
-        part = table[first : first + count]
-        known.setdefault((part.nbytes, flatbuffer.digest(part)), flatbuffer.Window(first * row_bytes, part.nbytes))
-    sizes = {size for size, _ in known}
+    tables = [stored, *(stored.blocks() if stored.layout.gap else [])]
+    asked = {(table.at * table.row_bytes, sum(map(len, table.parts))) for table in tables}
     windows = {}
     for number, buffer in enumerate(tree.buffers):
-        if buffer.data is not None and len(buffer.data) in sizes:
-            part_of = known.get((len(buffer.data), flatbuffer.digest(np.asarray(buffer.data, np.uint8))))
-            if part_of is not None:
-                windows[number] = part_of
-    found, asked = ({(window.start, window.length) for window in each.values()} for each in (windows, known))
-    if found != asked and not model.search.by_columns:
+        if isinstance(buffer.data, flatbuffer.Pieces):
+            table = buffer.data.source
+            if (table.rows if table.whole is None else table.whole) is stored.rows:
+                windows[number] = flatbuffer.Window(table.at * table.row_bytes, len(buffer.data))
+        elif model.search.products is None and _is_content(buffer.data, stored):
+            windows[number] = flatbuffer.Window(0, len(buffer.data))
+    if {(window.start, window.length) for window in windows.values()} != asked and not model.search.by_columns:
         raise BuildError("the converter changed the training matrix; this TensorFlow is not supported")
-    return flatbuffer.Table(table.reshape(-1).view(np.uint8), windows)
+    return flatbuffer.Table(stored.parts, windows)
+
+
+def _is_content(content: Any, table: Table) -> bool:
+    """Whether a buffer of the model has the content of a table without gaps."""
+    return content is not None and len(content) == table.rows.nbytes and np.array_equal(content, table.parts[0])
 
 
 def _blocks(tree: Any, laid: flatbuffer.Laid, model: KnnModule) -> list[tuple[int, int]]:
@@ -93,9 +96,8 @@ def _blocks(tree: Any, laid: flatbuffer.Laid, model: KnnModule) -> list[tuple[in
     row_bytes, count = 4 * model.enrolled.shape[1], len(model.enrolled)
     if model.search.projection is None:
         return [(laid.tables[0] + start * row_bytes, rows) for start, rows in model.search.layout.blocks(count)]
-    stored = np.ascontiguousarray(model.enrolled).reshape(-1).view(np.uint8)
     for place, buffer in zip(laid.places, tree.buffers):
-        if place and buffer.data is not None and np.array_equal(np.asarray(buffer.data, np.uint8), stored):
+        if isinstance(buffer.data, flatbuffer.Pieces) and buffer.data.source.rows is model.enrolled:
             return [(place, count)]
     raise BuildError("the converter changed the training matrix; this TensorFlow is not supported")
 
@@ -116,6 +118,10 @@ def _exact_tables(blocks: list[tuple[int, int]], model: KnnModule) -> bytes:
         arrays["targets"] = model.targets
     for number, step in enumerate(space.steps):
         arrays |= {f"step{number}_a": step.a, f"step{number}_b": step.b}
+    return _npz(arrays)
+
+
+def _npz(arrays: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     return buffer.getvalue()
@@ -139,6 +145,8 @@ def _describe(tree: Any, info: model_info.KnnInfo, model: KnnModule) -> bytes:
         _associated(build, constants.EXACT_FILE, "float64 tables for rows that float32 leaves in doubt", _DESCRIPTIONS),
         _associated(build, constants.ROWS_FILE, "where the training rows come from: row, id, file", _DESCRIPTIONS),
     ]
+    if info.groups is not None:
+        files.append(_associated(build, constants.GROUPS_FILE, "groups of near training rows", _DESCRIPTIONS))
     maps = [step for step in model.space.steps if step.kind != "cosine"]
     imported = info.scale == "none" and (maps or not np.all(model.space.scale == 1.0))
     scale = "the maps of a Pipeline folded in" if imported else f"scale {info.scale}"

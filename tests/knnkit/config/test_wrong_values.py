@@ -75,10 +75,12 @@ SOUND = {"audio": {"rate": 16000, "seconds": 2.0, "full_scale": 1.0}, "stages": 
 IMAGE = {"size": [8, 8], "channels": 3, "resize": "nearest", "normalise": {"mean": [1.0], "std": [2.0]}}
 WINDOW = {"columns": ["x", "y"], "rows": 32, "hop": 4, "time": "t", "gap": 0.1, "recording": "id"}
 WAVES = {"features": ["mean", "std"]}
+FLOAT64 = {"p": 3.0, "bandwidth": 0.5, "radius": 1.0, "outlier_label": "other", "class_weight": "balanced"}
 FILES: list[dict[str, Any]] = [
     {"model": MODEL, **REST},
     {"model": {"name": "fruit", "data": {"sklearn": "iris"}, "test": 0.3}},
     {"model": {"name": "fruit", "data": {"sklearn": "iris"}, "enrol": ENROL}},
+    {"model": {"name": "fruit", "data": {"sklearn": "iris"}, **FLOAT64}},
     {"model": {"name": "fruit", "data": {"skops": "a.skops"}}},
     {
         "model": {

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,7 +34,7 @@ from knnkit.model.reference.enrolment import enrol
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.model.selfcheck import self_check
 from knnkit.model.tflite import flatbuffer
-from knnkit.model.tflite.convert import put_eight_bits
+from knnkit.model.tflite.convert import convert_traced, trace
 
 KERNELS = pytest.mark.parametrize("kernel", QUANTIZED, ids=lambda how: " ".join(map(str, how.values())))
 
@@ -90,7 +93,6 @@ import hashlib, sys
 import numpy as np
 sys.path[:0] = sys.argv[1:]
 from knnkit.model.graph.candidates import QuantizedProducts
-from knnkit.model.tflite.convert import put_eight_bits
 from knnkit.data.dataset import dataset
 from knnkit.model.reference.enrolment import enrol
 from knnkit.model.graph.row_blocks import Layout
@@ -241,6 +243,18 @@ np.save(rows, interpreter.get_tensor(interpreter.get_output_details()[0]["index"
 """
 
 
+class _Only:
+    """Stands for a search that has nothing but these products."""
+
+    def __init__(self, products: QuantizedProducts) -> None:
+        self.products = products
+
+    @contextlib.contextmanager
+    def using(self, take: Any) -> Iterator[None]:
+        self.products.take = take
+        yield
+
+
 @KERNELS
 def test_every_kernel_multiplies_the_whole_steps_that_are_meant(kernel: dict[str, Any], tmp_path: Path) -> None:
     """What `Quantized.marks` promises: steps of any size go in, and are not rounded again."""
@@ -250,10 +264,8 @@ def test_every_kernel_multiplies_the_whole_steps_that_are_meant(kernel: dict[str
     chosen = Quantized(table, 0.37, 0.0, (table.astype(float) ** 2).sum(axis=1) * 0.37**2, 3, 70)
     space = enrol(training(rng.normal(size=(202, 70))), [], "euclidean").space
     products = QuantizedProducts(space, chosen, None)
-    shape = tf.TensorSpec((40, 72), tf.float32)
-    scores = tf.function(lambda rows: products.scores(rows), input_signature=[shape]).get_concrete_function()
-    tree = flatbuffer.unpack(tf.lite.TFLiteConverter.from_concrete_functions([scores], products).convert())
-    put_eight_bits(tree, products)
+    model = SimpleNamespace(search=_Only(products), n_features=72, answer=lambda rows, _: {"s": products.scores(rows)})
+    tree = convert_traced({"scores": trace(model, "", 40)}, tf.Module())
     (tmp_path / "scores.tflite").write_bytes(flatbuffer.lay_out(tree, []).data)
     whole = rng.integers(-STEPS, STEPS + 1, (40, 70)).astype(np.float32)
     whole[0], whole[1], whole[2] = STEPS, -STEPS, 0.0

@@ -21,15 +21,18 @@ def test_the_converter_gets_graphs_without_the_rows(width: int, metric: Any) -> 
     rows = rng.normal(size=(3000, width)).astype(np.float32)
     enrolment = enrol(dataset(rows, np.arange(3000) % 3), fit_scaler(rows, "standard"), metric)
     model = make_module(enrolment, make_reference(KnnSpec("m", 5, metric), enrolment))
-    from knnkit.model.tflite.convert import _trace
+    from knnkit.model.tflite.convert import trace
 
-    tables = [table for table, _ in model.search.stored()]
+    size = enrolment.enrolled.nbytes
     for search in model.search.ways:
         for count in (1, model.batch_rows(search)):
-            function, weights = _trace(model, search, count)
-            assert function.graph.as_graph_def().ByteSize() < tables[0].nbytes / 2
+            function, weights = trace(model, search, count)
+            assert function.graph.as_graph_def().ByteSize() < size / 2
             assert not function.variables
-            if search == constants.FULL:  # views of the one table, without a copy
-                assert all(np.shares_memory(values, tables[0]) for values in weights.values())
+            if search == constants.FULL:  # views of the rows, without a copy
+                parts = [part for table in weights.values() for part in table.parts if len(part) > 64 * width]
+                assert all(np.shares_memory(part, enrolment.enrolled) for part in parts)
             queries = rows[:count]
-            assert len(function(queries, *weights.values())[constants.OUTPUT_LABEL]) == count
+            assert (
+                len(function(queries, *(table.join() for table in weights.values()))[constants.OUTPUT_LABEL]) == count
+            )

@@ -1,0 +1,26 @@
+"""Ties of neighbours in a space whose distances are rounded."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float64 = NDArray[np.float64]
+
+#: Ties form chains; the chain of the k-th neighbour ends this many times their width beyond it.
+CHAIN = 8
+
+
+def share_ties(
+    query: NDArray[np.int64], row: NDArray[np.int64], measure: Float64, base: Float64, k: int, tied: float
+) -> tuple[NDArray[np.int64], Float64]:
+    """Returns the rows of pairs that are in order of (query, measure), with tied rows in order, and their measures.
+
+    Ties (chains of distances `base` that are less than `tied` apart) all have the least measure of theirs.
+    """
+    begin = np.flatnonzero(np.diff(query, prepend=-1))
+    last = np.repeat(base[begin + k - 1], np.diff(begin, append=len(query)))
+    apart = (np.diff(base) > tied) | (base[1:] > last[1:] + CHAIN * tied) | (np.diff(query) > 0)
+    group = np.append(0, np.cumsum(apart))
+    first = np.append(0, np.flatnonzero(apart) + 1)[group]
+    return row[np.lexsort((row, group))], measure[first]

@@ -1,0 +1,105 @@
+"""Groups of training rows, with distance bounds per group.
+
+A model with many rows lists them in groups of near ones. No row of a group is nearer to a query than a bound that costs
+one product with the groups' centres. So groups that cannot hold a neighbour are left out, and the rest is as exact as
+before. The build measures with these bounds whether groups pay. Needs only NumPy.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.shared.protocol.record import record
+
+Float64 = NDArray[np.float64]
+
+#: Parts of a step in which `sides` are stored.
+PARTS = 4
+#: The side of a group towards a centre at the same place, which says nothing.
+NO_SIDE = 2**15 - 1
+#: Unit roundoff of float64; sums may be added in any order.
+_UNIT = 2.0**-53
+#: Dtype kind and dimensions of each array in the file.
+_ARRAYS = {"step": ("f", 0), "error": ("f", 0), "centres": ("i", 2), "radii": ("f", 1), "sides": ("i", 2)}
+_ARRAYS |= {"rows": ("i", 1), "sizes": ("i", 1)}
+
+
+@record
+class Groups:
+    """g groups of n rows of p coordinates, after `scale`. Lengths are in steps; rows are rounded to whole steps.
+
+    Attributes:
+        step: size of a step.
+        error: greatest distance between a row and its rounded row.
+        centres: (g, p) whole numbers.
+        radii: (g,) greatest distance between a rounded row of a group and its centre.
+        sides: (g, g) how far the rounded rows of group j reach in the direction of centre i, from the space's centre,
+            at [i, j]; in parts of a step, rounded up.
+        rows: (n,) the training rows, group after group, ascending in each.
+        sizes: (g,) rows of each group.
+        squares: (g,) squared lengths of the centres.
+    """
+
+    step: float
+    error: float
+    centres: Float64
+    radii: Float64
+    sides: NDArray[np.int16]
+    rows: NDArray[np.int32]
+    sizes: NDArray[np.int64]
+    squares: Float64
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, NDArray[Any]], count: int, width: int) -> Groups:
+        """Returns what `to_arrays` stored, for `count` training rows of `width` coordinates.
+
+        Raises:
+            KeyError: an array is missing.
+            ValueError: an array has another type or shape, or a row is missing.
+        """
+        for name, (kind, ndim) in _ARRAYS.items():
+            if arrays[name].dtype.kind != kind or arrays[name].ndim != ndim:
+                raise ValueError(f"{name} has type {arrays[name].dtype} and shape {arrays[name].shape}")
+        rows, sizes = arrays["rows"], arrays["sizes"]
+        groups = len(sizes)
+        if not arrays["centres"].shape == (groups, width) or not arrays["sides"].shape == (groups, groups):
+            raise ValueError("its arrays do not fit each other")
+        if len(arrays["radii"]) != groups or len(rows) != count or sizes.sum() != count or sizes.min(initial=1) < 1:
+            raise ValueError("its groups have another number of rows than knn.json says")
+        if rows.min(initial=0) < 0 or not (np.bincount(rows, minlength=count) == 1).all():
+            raise ValueError("a training row is not in one group")
+        centres = arrays["centres"].astype(np.float64)
+        squares = np.einsum("ij,ij->i", centres, centres)
+        known = (centres, arrays["radii"], arrays["sides"], rows, sizes.astype(np.int64), squares)
+        return cls(float(arrays["step"]), float(arrays["error"]), *known)
+
+    def to_arrays(self) -> dict[str, Any]:
+        """Returns the arrays of the file."""
+        found = {name: np.asarray(getattr(self, name)) for name in _ARRAYS}
+        return found | {"centres": self.centres.astype(np.int16), "sizes": self.sizes.astype(np.int32)}
+
+    def bounds(self, queries: Float64) -> Float64:
+        """Returns (q, g) lower bounds on the distance of (q, p) queries to any row of each group; some are negative.
+
+        The greater of two bounds. A row is in the ball about its centre. And with i the centre nearest to the query,
+        the row's place on the line through centres i and j is at most `sides[i, j]` in the direction of i; two points
+        are at least as far apart as their places on a line (Brin 1995, "Near neighbor search in large metric spaces").
+        All products of centres are sums of whole numbers, and exact. A product with the query is off by less than
+        (p + 2) u of its lengths (Higham 2002, 3.5), the square of a distance by less than `lost`.
+        """
+        queries = queries / self.step
+        products, squares = queries @ self.centres.T, self.squares
+        own = np.einsum("ij,ij->i", queries, queries)[:, np.newaxis]
+        lost = 4.0 * (queries.shape[1] + 8) * _UNIT * (own + squares.max())
+        apart = np.maximum(own - 2.0 * products + squares - lost, 0.0)
+        nearest = apart.argmin(axis=1)
+        gaps = squares[nearest, np.newaxis] - 2.0 * (self.centres[nearest] @ self.centres.T) + squares
+        along = products[np.arange(len(queries)), nearest, np.newaxis] - products - lost
+        along /= np.sqrt(np.maximum(gaps, 1.0))
+        sides = self.sides[nearest]
+        along = np.where(sides == NO_SIDE, -np.inf, along - sides / PARTS)
+        found = np.maximum(np.sqrt(apart) - self.radii, along) - self.error
+        return np.where(np.isnan(found), -np.inf, found * self.step)
