@@ -105,13 +105,12 @@ class ExactKnn:
         self._rows = MappedRows.open(path, tables["block_offsets"], rows, width)
         if self._classes.min(initial=0) < 0 or self._classes.max(initial=0) >= len(self._info.classes):
             raise ValueError("a training row has a class that knn.json does not name")
-        self.regressor = None if self._info.targets is None else self._regressor(tables["targets"])
-
-    def _regressor(self, targets: Float64) -> Regressor | OutlierFactors:
-        names = self._info.targets.names if self._info.targets else ()
-        if targets.dtype != np.float64 or targets.shape != (self._info.n_train, len(names)):
-            raise ValueError(f"targets has type {targets.dtype} and shape {targets.shape}")
-        return regressor(targets, self._info)
+        self.regressor: Regressor | OutlierFactors | None = None
+        if self._info.targets is not None:
+            targets = tables["targets"]
+            if targets.dtype != np.float64 or targets.shape != (self._info.n_train, len(self._info.targets.names)):
+                raise ValueError(f"targets has type {targets.dtype} and shape {targets.shape}")
+            self.regressor = regressor(targets, self._info)
 
     def answer(self, row: NDArray[np.float32]) -> dict[str, Any]:
         """Returns the outputs for one (n_features,) float32 row; otherwise as `answers`."""

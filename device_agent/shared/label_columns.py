@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from device_agent.shared.outliers import OutlierFactors
 from device_agent.shared.protocol.constants import UNKNOWN, UNKNOWN_LABEL
-from device_agent.shared.protocol.model_info import ColumnScore, KnnInfo
+from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.protocol.reports import ColumnScore
 from device_agent.shared.regression import Float64, Regressor, valuer
 from device_agent.shared.weights import weigh
 

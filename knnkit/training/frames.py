@@ -1,4 +1,4 @@
-"""Fits a classifier on a data frame with missing cells and text.
+"""Fits a classifier on a frame with missing cells.
 
 Reads the frame as a build reads a Parquet file, with the keys of `data:` in deploy.yaml. The model then has a table,
 and a device takes the same cells. Needs pyarrow.

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from device_agent.shared.protocol.model_info import DEFAULT, ColumnScore, Gates, TargetError, Targets
-from device_agent.shared.protocol.reports import EmbeddingCheck
+from device_agent.shared.protocol.model_info import DEFAULT, Gates, TargetError, Targets
+from device_agent.shared.protocol.reports import ColumnScore, EmbeddingCheck
 
 
 def missed(gates: Gates, found: Sequence[TargetError], names: Sequence[str]) -> Iterator[str]:

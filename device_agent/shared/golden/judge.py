@@ -26,9 +26,9 @@ from device_agent.shared.golden import class_gates, error_gates
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol.constants import MAX_CONFUSED, MAX_DIFFERENCES, UNKNOWN, UNKNOWN_LABEL, Metric
 from device_agent.shared.protocol.errors import ModelUnusable
-from device_agent.shared.protocol.model_info import ColumnScore, Gates, KnnInfo, TargetError
+from device_agent.shared.protocol.model_info import Gates, KnnInfo, TargetError
 from device_agent.shared.protocol.record import record
-from device_agent.shared.protocol.reports import RowDifference
+from device_agent.shared.protocol.reports import ColumnScore, RowDifference
 from device_agent.shared.weights import weigh
 
 #: Largest difference of a probability from the reference's.

@@ -194,22 +194,12 @@ class TargetError:
 
 
 @record
-class ColumnScore:
-    """How many of `rows` evaluation rows have the right label in a column; "unknown" is wrong."""
-
-    column: str
-    rows: int
-    right: int
-
-
-@record
 class Targets:
     """What a regression answers: the mean of the neighbours' targets. The model has one class, and does not answer it.
 
     `spread` is the range of each target among the training rows. `errors` are the float64 reference's on all held-out
     rows, which were held out as `how` says; empty where nothing was measured.
-    With several label columns, `classes` has the labels of each, sorted; the targets are places in these lists, and the
-    neighbours vote. `evaluations` then take the place of `errors`.
+    With several label columns, `classes` has the sorted labels of each, and `evaluations` take the place of `errors`.
     """
 
     names: tuple[str, ...]

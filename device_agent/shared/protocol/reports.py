@@ -9,7 +9,7 @@ from typing import Literal
 
 from device_agent.shared.protocol.constants import SCHEMA
 from device_agent.shared.protocol.documents import DeviceInfo, HistoryEntry, LockHolder, ReleaseRef, Staged
-from device_agent.shared.protocol.model_info import ColumnScore, TargetError
+from device_agent.shared.protocol.model_info import TargetError
 from device_agent.shared.protocol.record import record
 
 
@@ -133,6 +133,15 @@ class EmbeddingCheck:
     labels_same: int
     labels_open: int
     labels_different: int
+
+
+@record
+class ColumnScore:
+    """How many of `rows` evaluation rows have the right label in a column; "unknown" is wrong."""
+
+    column: str
+    rows: int
+    right: int
 
 
 @record
