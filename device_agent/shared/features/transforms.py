@@ -79,7 +79,7 @@ class Transforms:
             for start, count, step in self._steps:
                 if start + count > found.shape[1]:
                     raise ModelUnusable(
-                        f"knn.json: a transform takes {count} columns from {start} on, of {found.shape[1]}"
+                        f"knn.json: a transform needs {start + count} columns, but there are {found.shape[1]}"
                     )
                 try:
                     part = step(found[:, start : start + count])

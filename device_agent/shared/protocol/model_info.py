@@ -143,7 +143,10 @@ class LabelSets:
 
 @record
 class Reduced:
-    """How training rows were chosen (`reduce` of deploy.yaml); rows and accuracy of the model with all of them."""
+    """How training rows were chosen (`reduce` of deploy.yaml).
+
+    `rows` and `accuracy` are those of the model before, with all training rows.
+    """
 
     how: str  # condensed, edited, prototypes
     rows: int
