@@ -319,14 +319,7 @@ class TfliteKNN:
         indices: NDArray[np.int32],
         distances: NDArray[np.float32],
     ) -> None:
-        """Ranks the (n, k) neighbours of some rows in float64, in place.
-
-        Args:
-            rows: (n, p) queries, less the origin.
-            close: (n,) which of them are ranked.
-            indices: (n, k) neighbours.
-            distances: (n, k) theirs.
-        """
+        """Ranks (n, k) neighbours in float64, in place, for the rows that (n,) `close` chooses; rows less the origin."""
         if self.info.lattice and close.any():
             close[close] = ~self.get_exact().is_exact(rows[close], distances[close, -1])
         if close.any():

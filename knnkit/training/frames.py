@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from device_agent.shared.protocol.model_info import Table
+from device_agent.shared.protocol.table_info import Table
 from knnkit.config import parse
 from knnkit.config.parse import FileData
 from knnkit.data import arrow_table

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.errors import ModelUnusable
-from device_agent.shared.protocol.model_info import Transform
+from device_agent.shared.protocol.table_info import Transform
 
 Float64 = NDArray[np.float64]
 Step = Callable[[Float64], Float64]
