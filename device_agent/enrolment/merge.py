@@ -145,7 +145,7 @@ def _sorted(
     count, k = distances.shape
     within = np.flatnonzero(near.distance <= (distances[:, -1] + doubt)[near.query])
     query = near.query[within]
-    number = np.bincount(query, minlength=count)
+    number = np.bincount(query.astype(np.intp, copy=False), minlength=count)
     place = k + np.arange(len(query)) - (np.cumsum(number) - number)[query]
     far = np.full((count, k + max(1, int(number.max(initial=0)))), np.inf)
     index = np.zeros(far.shape, np.int64)

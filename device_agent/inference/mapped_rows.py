@@ -66,7 +66,8 @@ class MappedRows:
     def take(self, chosen: NDArray[np.integer[Any]]) -> Float32:
         """Returns the (m, p) rows with these (m,) numbers."""
         own = np.minimum(chosen, self._own - 1) if self._added else chosen
-        found: Float32 = self._table.take(self.places(own), axis=0)
+        # On a 32-bit board, take() refuses indices of 64 bits.
+        found: Float32 = self._table.take(self.places(own).astype(np.intp, copy=False), axis=0)
         if self._added:
             added = chosen >= self._own
             found[added] = self.blocks[-1][chosen[added] - self._own]

@@ -38,7 +38,7 @@ class Voter(Regressor):
     def __init__(self, targets: Float64, k: int, weights: Any, counts: Sequence[int]) -> None:
         super().__init__(targets, k, weights)
         self._weights = weights
-        self._codes, self._counts = targets.astype(np.int64), counts
+        self._codes, self._counts = targets.astype(np.intp), counts  # what bincount takes
 
     def shares(self, answers: Any) -> list[Float64]:
         """Returns, for each column, the (n, n_labels) float64 vote shares of `Answers`."""

@@ -129,6 +129,8 @@ with tempfile.TemporaryDirectory() as folder:
                 said = np.concatenate([getattr(each, name) for each in told])
                 answers.add((name, hashlib.sha256(said.astype("<i4").tobytes()).hexdigest()))
             settled = max(settled, knn.settled)
+    exact = knn.get_exact().answers(rows[:40])  # in float64, with NumPy alone
+    assert np.array_equal(exact["indices"], told[0].indices[:40])
 print(json.dumps({"answers": sorted(answers), "rows": len(rows), "settled": settled}))
 """
 
