@@ -99,7 +99,7 @@ def _of_text(info: KnnInfo, cells: Sequence[str], numbers: Sequence[float]) -> C
     place = 0
     for column, cell in zip(info.table.columns, cells):
         text = str(cell).strip()
-        missing = is_missing(text) and text not in column.categories
+        missing = is_missing(text, info.table.missing_words) and text not in column.categories
         values.append(None if missing else numbers[place] if column.encoding == "number" else text)
         place += len(column.categories) if column.encoding == "one-hot" else 1
     return tuple(values)

@@ -121,7 +121,8 @@ class Table:
     unknown_category: Literal["refuse", "ignore"] = "refuse"
     thousands: str = ""  # the sign between thousands in text; empty: none
     transforms: tuple[Transform, ...] = ()
-    omitted = ("transforms",)
+    missing_words: tuple[str, ...] = ()  # of its training rows, for a missing cell: those that not every model knows
+    omitted = ("transforms", "missing_words")
 
 
 @record
@@ -270,8 +271,7 @@ class KnnInfo:
     #: Left out of knn.json where they say nothing, so that models of plain rows keep their bytes.
     omitted = (
         *("origin", "label_sets", "reduced", "table", "ignore_extra", "keep", "targets", "enrol", "input"),
-        "float64",
-        "groups",
+        *("float64", "groups"),
     )
 
     @property
