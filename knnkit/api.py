@@ -31,9 +31,8 @@ from knnkit.data.dataset import Dataset
 from knnkit.data.targets import of_arrays
 from knnkit.errors import BuildError, DataError, UsageError
 from knnkit.model.build import BuiltModel, Options, build_enrolled, make_module, make_reference
-from knnkit.model.reference.enrolment import enrol
 from knnkit.model.reference.spec import KnnSpec
-from knnkit.model.scaling import fit_scaler
+from knnkit.model.scaling import enrol_rows
 from knnkit.release import build, signing
 from knnkit.training import frames, sklearn_importer, source
 from knnkit.training.fitted import Fitted
@@ -91,15 +90,13 @@ class TfKNN:
     ) -> None:
         spec = KnnSpec(name, _whole(k, "k"), metric, weights, scale, reject, **in_float64)
         if data is not None:
-            self.fitted, self._labelled = frames.fit(rows, labels, data, spec), True
+            self.fitted, self._labelled = frames.fit(rows, None if targets is not None else labels, data, spec), True
             return
         training = of_arrays(rows, labels, targets, feature_names or column_names(rows))
         if spec.k > len(training.rows):
             count = len(training.rows)
             raise BuildError(f"k is {k}, but there are {count} training rows", hint=f"k={count}, or less")
-        self.fitted = Fitted(
-            spec, enrol(training, fit_scaler(training.rows, scale), metric, spec.p, spec.outlier_label)
-        )
+        self.fitted = Fitted(spec, enrol_rows(spec, training))
         self._labelled = labels is not None or targets is not None
 
     @classmethod

@@ -10,13 +10,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from knnkit.config import parse
 from knnkit.config.parse import FileData
 from knnkit.data import arrow_table
 from knnkit.errors import ConfigError, DataError
-from knnkit.model.reference.enrolment import enrol
 from knnkit.model.reference.spec import KnnSpec
-from knnkit.model.scaling import fit_scaler
+from knnkit.model.scaling import enrol_rows
 from knnkit.training.fitted import Fitted
 from knnkit.training.table import policy_of, prepare_of
 
@@ -31,22 +32,23 @@ def fit(frame: Any, labels: Any, keys: Mapping[str, Any], spec: KnnSpec) -> Fitt
         frame: the rows; an index is not a column.
         labels: the name of a column, or (n,) labels.
         keys: `missing`, `categories`, `unknown_category`, `drop`, `features`, as in deploy.yaml.
-        spec: k, metric, weights, scale.
+        spec: of the classifier.
 
     Raises:
-        DataError: a key, column or cell is invalid.
+        DataError: a key, column or cell is invalid, or the rows have not one label each.
         MissingDependency: pyarrow is not installed.
     """
     data, table = _checked(keys), arrow_table.of_frame(frame, _SOURCE)
     name = labels if isinstance(labels, str) else "label"
     if not isinstance(labels, str):
+        if np.ndim(labels) != 1:
+            raise DataError("`data` reads a frame with one label for each row", hint="labels='COLUMN'")
         name = next(each for each in ("label", "_label", "__label") if each not in table.column_names)
         table = arrow_table.with_column(table, name, labels)
     policy = policy_of(data)
     found = arrow_table.load(table.schema, table.select, _SOURCE, name, data.features, None, policy)
     ready = prepare_of(data, found, found, None)
-    rows = ready.training
-    return Fitted(spec, enrol(rows, fit_scaler(rows.rows, spec.scale), spec.metric), table=ready.table)
+    return Fitted(spec, enrol_rows(spec, ready.training), table=ready.table)
 
 
 def _checked(keys: Mapping[str, Any]) -> FileData:

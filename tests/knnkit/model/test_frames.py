@@ -114,6 +114,23 @@ def test_what_a_frame_lacks_is_said_in_keys(frame: pd.DataFrame, data: Any, said
     assert hint in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    "how", [{"metric": "minkowski", "p": 4.0, "scale": "standard"}, {"radius": 2.0, "outlier_label": "no bird"}]
+)
+def test_a_frame_and_its_numbers_make_the_same_model(how: Any) -> None:
+    asked = NUMBERS[:9] + 0.5
+    frame = knnkit.TfKNN(NUMBERS, 3, labels=np.array(LABELS), data=POLICY, **how)
+    numbers = knnkit.TfKNN(NUMBERS.to_numpy(), 3, labels=np.array(LABELS), **how)
+    assert np.array_equal(frame.neighbors(asked).distances, numbers.neighbors(asked.to_numpy()).distances)
+    assert frame.predict(asked).tolist() == numbers.predict(asked.to_numpy()).tolist()
+
+
+@pytest.mark.parametrize("answers", [{}, {"targets": np.zeros(len(FRAME))}, {"labels": np.array([SPECIES, SPECIES]).T}])
+def test_a_frame_with_data_takes_one_label_for_each_row(answers: Any) -> None:
+    with pytest.raises(DataError, match="one label for each row"):
+        knnkit.TfKNN(FRAME, 3, data=POLICY, **answers)
+
+
 @pytest.mark.parametrize("gap", [None, np.nan, pd.NA])
 def test_a_missing_label_is_named(gap: Any) -> None:
     labels: list[Any] = [*SPECIES[:3], gap, *SPECIES[4:]]
