@@ -277,7 +277,8 @@ def _calibrate(
         return reject
     rows = _drawn(held_out, reference, options.seed).rows
     answers = reference.answer(rows)
-    accepted = answers.distances[:, spec.k - 1] <= np.array(reject.thresholds)[answers.label]
+    near = answers.distances[:, spec.k - 1] <= np.array(reject.thresholds)[answers.label]
+    accepted = near & (answers.label != constants.UNKNOWN)  # no vote: a kernel that ends before the nearest row
     return replace(reject, measured=float(accepted.mean()), measured_rows=len(rows))
 
 
