@@ -31,8 +31,9 @@ from knnkit.data.dataset import Dataset
 from knnkit.data.targets import of_arrays
 from knnkit.errors import BuildError, DataError, UsageError
 from knnkit.model.build import BuiltModel, Options, build_enrolled, make_module, make_reference
+from knnkit.model.reference.enrolment import enrol
 from knnkit.model.reference.spec import KnnSpec
-from knnkit.model.scaling import enrol_rows
+from knnkit.model.scaling import fit_scaler
 from knnkit.release import build, signing
 from knnkit.training import frames, sklearn_importer, source
 from knnkit.training.fitted import Fitted
@@ -89,15 +90,18 @@ class TfKNN:
         **in_float64: Any,
     ) -> None:
         spec = KnnSpec(name, _whole(k, "k"), metric, weights, scale, reject, **in_float64)
-        if data is not None:
-            self.fitted, self._labelled = frames.fit(rows, None if targets is not None else labels, data, spec), True
-            return
-        training = of_arrays(rows, labels, targets, feature_names or column_names(rows))
+        table = None
+        if data is None:
+            training = of_arrays(rows, labels, targets, feature_names or column_names(rows))
+        elif targets is not None:
+            raise DataError("targets= and data= do not go together", hint="labels= and data=, or targets= alone")
+        else:
+            training, table = frames.read(rows, labels, data)
         if spec.k > len(training.rows):
             count = len(training.rows)
             raise BuildError(f"k is {k}, but there are {count} training rows", hint=f"k={count}, or less")
-        self.fitted = Fitted(spec, enrol_rows(spec, training))
-        self._labelled = labels is not None or targets is not None
+        held = enrol(training, fit_scaler(training.rows, scale), metric, spec.p, spec.outlier_label)
+        self.fitted, self._labelled = Fitted(spec, held, table=table), labels is not None or targets is not None
 
     @classmethod
     def of(cls, fitted: Fitted) -> TfKNN:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from device_agent import __version__
 from device_agent.shared import outliers
 from device_agent.shared.protocol import constants, input_info, model_info
+from device_agent.shared.protocol.table_info import Table
 from device_agent.shared.regression import spreads
 from device_agent.shared.release.row_origins import Origins, pack
 from knnkit.data.dataset import MAX_TEXT, Dataset, shortened
@@ -24,9 +25,9 @@ from knnkit.errors import BuildError, DataError
 from knnkit.model.conformal import calibrate_sets, check_sets
 from knnkit.model.reference.calibration import answer_apart, calibrate
 from knnkit.model.reference.classifier import Reference
-from knnkit.model.reference.enrolment import Enrolment, codes_of
+from knnkit.model.reference.enrolment import Enrolment, codes_of, enrol
 from knnkit.model.reference.spec import DEFAULT, KnnSpec, own_shares
-from knnkit.model.scaling import enrol_rows
+from knnkit.model.scaling import fit_scaler
 from knnkit.model.schema import lowest_schema, require_answerable, require_keepable
 from knnkit.model.tflite.load_tensorflow import load_tensorflow, needs_build_extra, tensorflow_version
 from knnkit.model.tflite.op_versions import minimum_runtime, with_stages
@@ -68,7 +69,7 @@ class Options:
     seed: int = 0
     inputs: str = ""
     measure: Measure | None = None
-    table: model_info.Table | None = None
+    table: Table | None = None
     input: input_info.Input | None = None
     stages: Mapping[str, bytes] = field(default_factory=dict)
     training: Origins | None = None
@@ -114,7 +115,7 @@ def build_model(
         BuildError: the model cannot be built as asked.
     """
     _require_rows(spec.k, len(training.rows), training.source)
-    enrolment = enrol_rows(spec, training)
+    enrolment = enrol(training, fit_scaler(training.rows, spec.scale), spec.metric, spec.p, spec.outlier_label)
     groups = training.beside if options.input is not None and options.input.window is not None else None
     return build_enrolled(spec, enrolment, held_out, replace(options, groups=groups, training=origins_of(training)))
 

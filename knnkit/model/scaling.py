@@ -1,4 +1,4 @@
-"""Fits a scikit-learn scaler and enrols rows after it."""
+"""Fits a scikit-learn scaler and returns it as steps."""
 
 from __future__ import annotations
 
@@ -8,22 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import Scale
-from knnkit.data.dataset import Dataset
-from knnkit.model.reference.enrolment import Enrolment, enrol
 from knnkit.model.reference.space import Step, affine
-from knnkit.model.reference.spec import KnnSpec
 
 #: Numbers of some columns that are held in float64 at a time; a scaler makes several copies.
 _NUMBERS = 4 << 20
-
-
-def enrol_rows(spec: KnnSpec, training: Dataset) -> Enrolment:
-    """Returns the rows of `training` in the space of `spec`; its scaling is fitted on them.
-
-    Raises:
-        BuildError: a row leaves the range of float32.
-    """
-    return enrol(training, fit_scaler(training.rows, spec.scale), spec.metric, spec.p, spec.outlier_label)
 
 
 def fit_scaler(rows: NDArray[np.floating[Any]], scale: Scale) -> list[Step]:

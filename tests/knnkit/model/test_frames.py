@@ -16,7 +16,7 @@ from sklearn.preprocessing import OneHotEncoder
 from support import palmer
 
 import knnkit
-from knnkit.errors import DataError
+from knnkit.errors import BuildError, DataError
 
 ROWS, SPECIES = palmer.birds()[0]
 FRAME = pd.DataFrame(ROWS)
@@ -114,26 +114,27 @@ def test_what_a_frame_lacks_is_said_in_keys(frame: pd.DataFrame, data: Any, said
     assert hint in caught.value.hint
 
 
-@pytest.mark.parametrize(
-    "how", [{"metric": "minkowski", "p": 4.0, "scale": "standard"}, {"radius": 2.0, "outlier_label": "no bird"}]
-)
-def test_a_frame_and_its_numbers_make_the_same_model(how: Any) -> None:
-    asked = NUMBERS[:9] + 0.5
-    frame = knnkit.TfKNN(NUMBERS, 3, labels=np.array(LABELS), data=POLICY, **how)
-    numbers = knnkit.TfKNN(NUMBERS.to_numpy(), 3, labels=np.array(LABELS), **how)
-    assert np.array_equal(frame.neighbors(asked).distances, numbers.neighbors(asked.to_numpy()).distances)
-    assert frame.predict(asked).tolist() == numbers.predict(asked.to_numpy()).tolist()
-
-
-@pytest.mark.parametrize("answers", [{}, {"targets": np.zeros(len(FRAME))}, {"labels": np.array([SPECIES, SPECIES]).T}])
-def test_a_frame_with_data_takes_one_label_for_each_row(answers: Any) -> None:
-    with pytest.raises(DataError, match="one label for each row"):
-        knnkit.TfKNN(FRAME, 3, data=POLICY, **answers)
-
-
 @pytest.mark.parametrize("gap", [None, np.nan, pd.NA])
 def test_a_missing_label_is_named(gap: Any) -> None:
     labels: list[Any] = [*SPECIES[:3], gap, *SPECIES[4:]]
     for given in (labels, pd.Series(labels), pd.Series(labels, dtype="string")):
         with pytest.raises(DataError, match="row 3: the label is missing"):
             knnkit.TfKNN(np.zeros((len(labels), 2)), 3, labels=given)
+
+
+def test_a_frame_takes_every_setting_that_an_array_takes() -> None:
+    frame = pd.DataFrame({"a": [0.0, 1.0, 3.0, 7.0], "b": [0.0, 2.0, 3.0, 1.0]})
+    given: dict[str, Any] = {"labels": ["x", "x", "y", "y"], "metric": "minkowski", "p": 8}
+    queries = [[2.0, 5.0], [6.0, 6.0]]
+    like, model = knnkit.TfKNN(frame.to_numpy(), 2, **given), knnkit.TfKNN(frame, 2, **given, data={})
+    assert model.neighbors(queries).distances.tolist() == like.neighbors(queries).distances.tolist()
+    given = {"labels": ["x", "x", "y", "y"], "radius": 0.5, "outlier_label": "nowhere"}
+    assert knnkit.TfKNN(frame, 2, **given, data={}).predict(queries).tolist() == ["nowhere", "nowhere"]
+    with pytest.raises(BuildError, match="k is 5, but there are 4"):
+        knnkit.TfKNN(frame, 5, labels=["x", "x", "y", "y"], data={})
+    with pytest.raises(DataError, match="targets= and data="):
+        knnkit.TfKNN(frame, 2, targets=[1.0, 2.0, 3.0, 4.0], data={})
+    with pytest.raises(DataError, match="no labels"):
+        knnkit.TfKNN(frame, 2, data={})
+    with pytest.raises(DataError, match="labels"):
+        knnkit.TfKNN(frame, 2, labels=[["x", "1"]] * 4, data={})
