@@ -20,7 +20,7 @@ from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.protocol.table_info import Column, Table
-from knnkit.data.files import load
+from knnkit.data.files import load, load_all
 from knnkit.data.policy import MISSING_WORDS, Policy
 from knnkit.errors import DataError
 from knnkit.model.schema import lowest_schema
@@ -105,7 +105,8 @@ def test_a_device_reads_the_words_for_a_missing_cell_that_its_training_rows_had(
     if suffix == "parquet":
         pyarrow.parquet.write_table(pyarrow.csv.read_csv(file), tmp_path / "rows.parquet")
     policy = Policy(("a", "b c", "true"), "median", "one-hot")
-    loaded = load(tmp_path / f"rows.{suffix}", "y", None, None, policy)
+    files = [write(tmp_path / "clean.csv", rows_of(2)), tmp_path / f"rows.{suffix}"]
+    loaded = load_all(files, "y", None, None, policy)
     table = prepare(policy.with_text(loaded.feature_names), loaded, None).table
     assert table.missing_words == (word,)
     assert (lowest_schema(replace(PLAIN, table=table)), lowest_schema(replace(PLAIN, table=TABLE))) == (7, 3)
