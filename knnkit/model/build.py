@@ -292,6 +292,8 @@ def _label_sets(
 ) -> tuple[model_info.LabelSets, ...]:
     if not spec.label_sets:
         return ()
+    if enrolment.targets is not None:
+        raise BuildError("label_sets needs one label for each row", hint="leave label_sets out")
     if spec.k >= len(enrolment):
         raise BuildError(f"label_sets needs more training rows than k = {spec.k}", hint="lower k, or leave it out")
     spare = options.spare
