@@ -19,6 +19,7 @@ from device_agent.inference.block_search import BlockSearch
 from device_agent.inference.exact import ExactKnn, Float64
 from device_agent.inference.mapped_rows import MappedRows
 from device_agent.inference.tflite_knn import Answers, TfliteKNN
+from device_agent.inference.ties import CHAIN
 from device_agent.shared.enrolment.joined import Joined
 from device_agent.shared.golden.judge import base_distance
 from device_agent.shared.protocol import constants
@@ -31,8 +32,6 @@ from device_agent.shared.regression import Regressor
 if TYPE_CHECKING:
     from device_agent.shared.embedding.chain import Chain
 
-#: As in `exact`: how far beyond the k-th neighbour, in `tied`, a tie can reach.
-_CHAIN = 8
 #: Share by which a float64 value is off at most after one operation, and after a sum of a few thousand terms.
 _UNIT, _ROUNDING = 2.0**-52, 2.0**-36
 #: Most balls around the added rows: one for each label, and one for all others.
@@ -109,7 +108,7 @@ class JoinedExact(ExactKnn):
             kth: (n,) the k-th distance among the model's own rows.
         """
         z, blur = self._enter_roughly(rows)
-        doubt, beyond = self.doubt(kth), blur + (_CHAIN * self._tied + self._zero)
+        doubt, beyond = self.doubt(kth), blur + (CHAIN * self._tied + self._zero)
         base = base_distance(kth + doubt, self._info.metric) + beyond
         base[(kth >= _MAX_FLOAT32) | ~np.isfinite(base)] = np.inf  # farther ones are not told apart
         some = np.flatnonzero(~self._is_apart(z, base)) if len(self._local) else np.array([], np.int64)
@@ -213,7 +212,7 @@ class JoinedExact(ExactKnn):
             found = self._decide(*self._nearest_of(z, query[order], row[order]))
             if self._tied:  # ties form chains, in which an added row may link others of the model's own
                 last = base_distance(found[constants.OUTPUT_DISTANCES][:, -1], self._info.metric)
-                linked = last + 2 * _CHAIN * self._tied >= base_distance(kth * (1.0 - _BLUR), self._info.metric)
+                linked = last + 2 * CHAIN * self._tied >= base_distance(kth * (1.0 - _BLUR), self._info.metric)
                 if linked.any():
                     for name, values in self.answers(rows[linked]).items():
                         found[name][linked] = values

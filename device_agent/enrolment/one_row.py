@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.inference.tflite_knn import Answers
+from device_agent.inference.ties import CHAIN
 from device_agent.shared.protocol.constants import UNKNOWN
 from device_agent.shared.protocol.model_info import KnnInfo, Near
 
@@ -70,7 +71,7 @@ class OneRow:
         kth = float(found.distances[0, -1])
         doubt = self._share * max(kth, self._least)
         place = self._enter(row[0])
-        chosen = self._nearby(place, self._base(kth + doubt) + 8.0 * self._tied + self._zero)
+        chosen = self._nearby(place, self._base(kth + doubt) + CHAIN * self._tied + self._zero)
         if chosen is None or len(chosen) > 8 * self._k:
             return False
         if not len(chosen):

@@ -16,21 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.inference.block_search import BlockSearch
-from device_agent.inference.group_search import GroupSearch
 from device_agent.inference.mapped_rows import MappedRows
 from device_agent.inference.measures import Measure
 from device_agent.inference.rounded import add_rows
 from device_agent.inference.steps import apply
 from device_agent.inference.ties import CHAIN, share_ties
 from device_agent.shared.golden.judge import base_distance, votes, votes_within
-from device_agent.shared.label_columns import regressor
 from device_agent.shared.outliers import OutlierFactors
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.regression import Regressor
 from device_agent.shared.release.model_file import read_member
 from device_agent.shared.release.npz import read_arrays
-from device_agent.shared.row_groups import Groups
 
 Float64 = NDArray[np.float64]
 
@@ -107,6 +104,8 @@ class ExactKnn:
             raise ValueError("a training row has a class that knn.json does not name")
         self.regressor: Regressor | OutlierFactors | None = None
         if self._info.targets is not None:
+            from device_agent.shared.label_columns import regressor
+
             targets = tables["targets"]
             if targets.dtype != np.float64 or targets.shape != (self._info.n_train, len(self._info.targets.names)):
                 raise ValueError(f"targets has type {targets.dtype} and shape {targets.shape}")
@@ -296,6 +295,8 @@ class ExactKnn:
             if self._info.groups is None:
                 self._search = BlockSearch(*first, manhattan=self._by.manhattan, **how)
             else:
+                from device_agent.inference.group_search import Groups, GroupSearch
+
                 arrays = read_arrays(read_member(self._path, constants.GROUPS_FILE, _MAX_TABLES))
                 groups = Groups.from_arrays(arrays, self._info.n_train, len(self._centre))
                 self._search = GroupSearch(*first, **how, groups=groups, unit=self._unit)
@@ -323,8 +324,7 @@ class ExactKnn:
         order = np.lexsort((row, measure, query))
         query, row, measure = query[order], row[order], measure[order]
         if self._tied > 0.0:
-            base = self._by.to_base(measure) * self._unit
-            row, measure = share_ties(query, row, measure, base, k, self._tied)
+            row, measure = share_ties(query, row, measure, self._by.to_base(measure) * self._unit, k, self._tied)
         place = np.searchsorted(query, np.arange(len(z)))[:, np.newaxis] + np.arange(k)
         return row[place], measure[place]
 

@@ -178,9 +178,8 @@ def take_searches(
 ) -> tuple[Graphs | NumpySearch, NumpySearch | None, tuple[str | None, str | None]]:
     """Returns the searches of a model file: what `Graphs` has, NumPy's, and how that answers a batch and one row.
 
-    NumPy's ways are NUMPY and GROUPS; None leaves the answer to the graphs.
-
-    NumPy alone answers a model with `float64`, whatever is asked for.
+    NumPy's ways are NUMPY and GROUPS; None leaves the answer to the graphs. NumPy alone answers a model with `float64`,
+    whatever is asked for.
 
     Args:
         loader, info, packed, stream: as `Graphs` takes them; the loader may be NumPy's.
@@ -201,7 +200,8 @@ def take_searches(
             return blocks, blocks, (ways[0], ways[1])
     first, second = (None if way in _IN_NUMPY else way for way in (batch, alone))
     rare = stream or ways[0] is not None  # then only single rows would use a packed graph
-    return Graphs(loader, info, packed=packed, stream=rare, search=first, alone=second), blocks, (ways[0], ways[1])
+    found = Graphs(loader, info, packed=packed, stream=rare, search=first or second, alone=second)
+    return found, blocks, (ways[0], ways[1])
 
 
 def _in_numpy(way: str | None, info: model_info.KnnInfo, usual: str | None) -> str | None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from device_agent.inference.block_search import BlockSearch, Float32, Float64, Scale
 from device_agent.inference.mapped_rows import MappedRows
-from device_agent.shared.row_groups import Groups
+from device_agent.shared.row_groups import Groups as Groups
 
 #: Rows of the first groups, and how many times as many follow each time.
 _FIRST, _GROWTH, _MOST = 1024, 4, 1 << 16

@@ -29,7 +29,7 @@ class NumpySearch:
     Attributes:
         one: has the shapes and types of the outputs; it answers nothing.
         batch_rows: rows that one product answers.
-        exact: the same model, one row at a time.
+        exact: the model in float64, which answers.
 
     Raises:
         ModelUnusable: its exact tables are missing or damaged.

@@ -22,7 +22,7 @@ from device_agent.shared.features.coder import is_missing
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.protocol.record import replace
-from device_agent.shared.protocol.table_info import Column
+from device_agent.shared.protocol.table_info import Column, Table
 from device_agent.shared.queries import cell_type
 
 Cells = tuple[float | str | None, ...]
@@ -61,7 +61,7 @@ def _cells_of_block(info: KnnInfo, format: str, block: Block) -> list[Cells]:
     if format == "npy":
         return [tuple(None if np.isnan(value) else value for value in row) for row in _shortest(block.raw, info)]
     if format == "jsonl":
-        return [_of_json(info, json.loads(line)) for line in block.raw.splitlines() if line.strip()]
+        return [_of_json(info, json.loads(line)) for line in block.raw.split(b"\n") if line.strip()]
     return [_of_text(info, *pair) for pair in zip(zip(*block.kept), _shortest(block.rows, info))]
 
 
@@ -82,11 +82,17 @@ def _shortest(rows: NDArray[Any], info: KnnInfo) -> list[list[float]]:
 def _of_json(info: KnnInfo, found: Any) -> Cells:
     assert info.table is not None
     values = [found.get(name) for name in info.columns] if isinstance(found, dict) else found
-    return tuple(_cell(column, value) for column, value in zip(info.table.columns, values))
+    return tuple(_cell(info.table, column, value) for column, value in zip(info.table.columns, values))
 
 
-def _cell(column: Column, value: Any) -> float | str | None:
+def _is_missing(table: Table, column: Column, text: str) -> bool:
+    return is_missing(text, table.missing_words) and text not in column.categories
+
+
+def _cell(table: Table, column: Column, value: Any) -> float | str | None:
     """Returns a JSON value as a number or text; `true` is a category of that name in upper or lower case."""
+    if value != value or (isinstance(value, str) and _is_missing(table, column, value.strip())):
+        return None
     if isinstance(value, bool) and column.encoding != "number":
         text = str(value)
         return next((known for known in column.categories if known.casefold() == text.casefold()), text)
@@ -100,7 +106,7 @@ def _of_text(info: KnnInfo, cells: Sequence[str], numbers: Sequence[float]) -> C
     place = 0
     for column, cell in zip(info.table.columns, cells):
         text = str(cell).strip()
-        missing = is_missing(text) and text not in column.categories
+        missing = _is_missing(info.table, column, text)
         values.append(None if missing else numbers[place] if column.encoding == "number" else text)
         place += len(column.categories) if column.encoding == "one-hot" else 1
     return tuple(values)

@@ -61,7 +61,8 @@ def load(
     labels = table.column(label)
     if labels.null_count:
         raise DataError(f"{source}, row {labels.is_null().to_pylist().index(True)}: the label ({label!r}) is empty")
-    found = _Table(table, str(source), policy).read(names)
+    reader = _Table(table, str(source), policy)
+    found = reader.read(names)
     if features is not None and any(_base(name, header) != name for name in features):
         found = _pick(found, features, file)
     column, names_of_rows = (None if name is None else _texts(table.column(name)) for name in (beside, ids))
@@ -74,6 +75,7 @@ def load(
         column,
         names_of_rows,
         levels=found.levels or None,
+        missing_words=frozenset(reader.met),
     )
 
 
@@ -112,10 +114,10 @@ class _Read:
 
 
 class _Table:
-    """The columns of one Arrow table."""
+    """The columns of one Arrow table; `met` are the words for a missing cell that were read, as in `Learner`."""
 
     def __init__(self, table: Any, source: str, policy: Policy) -> None:
-        self._table, self._policy = table, policy
+        self._table, self._policy, self.met = table, policy, set[str]()
         self._bad = BadCells(source, "row")
         self._bad.rows = table.num_rows
 
@@ -163,6 +165,7 @@ class _Table:
             learner.place = row
             text = "" if value is None else str(value).strip()
             codes.append(learner.missing(0, text) if learner.is_missing(0, text) else learner.category(0, text))
+        self.met |= learner.met
         return np.array(codes), learner.levels()[0]
 
     def _text(self, place: int, name: str, column: Any) -> NDArray[Any]:

@@ -140,7 +140,8 @@ class _CsvFile:
         cells = iter(self._cells)
         beside, ids = (None if name is None else np.array(next(cells)) for name in self._keys.values())
         labels = label_array(self._labels, str(self._file))
-        return Dataset(rows, labels, names, str(self._file), beside, ids, levels=levels or None)
+        how: dict[str, Any] = {"levels": levels or None, "missing_words": frozenset(self._learner.met)}
+        return Dataset(rows, labels, names, str(self._file), beside, ids, **how)
 
     def _take_header(self, label: str) -> tuple[list[str], str]:
         """Returns the names of the columns, and the separator."""

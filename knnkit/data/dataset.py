@@ -45,6 +45,7 @@ class Dataset:
         places: (n,) number of each row in its source, from 0; None where that is its number here.
         levels: feature -> the categories whose places its column holds. Only in rows to which no table was applied yet,
             and NaN stands for a missing cell there.
+        missing_words: those of `Policy.missing_words` that the source has.
         raw: these rows before the model's table was applied; None if it has no table.
         files: (n,) number of each row's file among several; None for one.
         targets: (n, t) float64 numbers to predict; None for rows of classes. `target_names` are their columns.
@@ -64,6 +65,7 @@ class Dataset:
     targets: NDArray[np.float64] | None = None
     target_names: tuple[str, ...] = ()
     target_classes: tuple[tuple[int | str, ...], ...] = ()
+    missing_words: frozenset[str] = frozenset()
 
     def take(self, index: NDArray[np.int64]) -> Dataset:
         """Returns the rows of `index`, in that order."""

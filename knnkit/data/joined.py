@@ -39,7 +39,9 @@ def joined(parts: Sequence[Dataset], policy: Policy, source: str, *, wide: bool 
         rows = precision.float32_if_enough(rows)
     ids = None if first.ids is None else np.concatenate([part.ids for part in parts if part.ids is not None])
     files = np.repeat(np.arange(len(parts)), [len(part.rows) for part in parts])
-    return Dataset(rows, labels, first.feature_names, source, beside, ids, levels=levels or None, files=files)
+    how: dict[str, Any] = {"levels": levels or None, "files": files}
+    how["missing_words"] = frozenset[str]().union(*(part.missing_words for part in parts))
+    return Dataset(rows, labels, first.feature_names, source, beside, ids, **how)
 
 
 def _all(parts: Sequence[Dataset]) -> list[int]:

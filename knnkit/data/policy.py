@@ -26,6 +26,8 @@ from knnkit.data.bad_cells import EMPTY, NOT_FINITE, TEXT, BadCells
 T = TypeVar("T")
 #: Most categories of a column; each becomes a feature.
 MAX_CATEGORIES = 1000
+#: Words for a missing cell, besides those of every model.
+MISSING_WORDS = ("-", "--", "?", "n.a.")
 #: Signs between thousands that a hint names.
 _SIGNS = ",.'"
 
@@ -42,6 +44,7 @@ class Policy:
             its categories in their order.
         unknown_category: refuse or ignore.
         thousands: the sign between thousands in text; empty: none.
+        missing_words: stand for a missing cell, besides those of every model.
     """
 
     drop: tuple[str, ...] = ()
@@ -49,6 +52,7 @@ class Policy:
     categories: str | Mapping[str, Any] = field(default_factory=dict)
     unknown_category: str = "refuse"
     thousands: str = ""
+    missing_words: tuple[str, ...] = MISSING_WORDS
 
     @property
     def is_plain(self) -> bool:
@@ -101,10 +105,11 @@ class Learner:
 
     Attributes:
         place: of the row that is read, for messages.
+        met: those of `Policy.missing_words` that were read.
     """
 
     def __init__(self, policy: Policy, names: Sequence[str], bad: BadCells) -> None:
-        self.names, self.bad_cells, self.place = tuple(names), bad, 0
+        self.names, self.bad_cells, self.place, self.met = tuple(names), bad, 0, set[str]()
         self._policy, self._lock = policy, threading.Lock()
         self._kinds = [policy.categories_of(name) for name in self.names]
         self._codes: list[dict[str, float]] = [
@@ -124,12 +129,16 @@ class Learner:
 
     def is_missing(self, index: int, text: str) -> bool:
         """Whether a cell has no value; a listed category is one, whatever it is called."""
-        return is_missing(text) and text not in self._codes[index]
+        if text in self._codes[index] or not is_missing(text, self._policy.missing_words):
+            return False
+        self.met |= {text.strip().casefold()}.intersection(self._policy.missing_words)
+        return True
 
     def codes(self, index: int, cells: Sequence[str]) -> list[float] | None:
         """Returns the codes of a column's cells; None if one of them is missing or bad."""
         new = [cell for cell in dict.fromkeys(cells) if cell not in self._codes[index]]
-        if any(map(is_missing, new)) or (new and not self._learns(index, len(new))):
+        words = self._policy.missing_words
+        if any(is_missing(cell, words) for cell in new) or (new and not self._learns(index, len(new))):
             return None
         return [self._code(index, cell) for cell in cells]
 

@@ -278,7 +278,8 @@ def _calibrate(
         return reject
     rows = _drawn(held_out, reference, options.seed).rows
     answers = reference.answer(rows)
-    accepted = answers.distances[:, spec.k - 1] <= np.array(reject.thresholds)[answers.label]
+    near = answers.distances[:, spec.k - 1] <= np.array(reject.thresholds)[answers.label]
+    accepted = near & (answers.label != constants.UNKNOWN)  # no vote: a kernel that ends before the nearest row
     return replace(reject, measured=float(accepted.mean()), measured_rows=len(rows))
 
 
@@ -291,6 +292,8 @@ def _label_sets(
 ) -> tuple[model_info.LabelSets, ...]:
     if not spec.label_sets:
         return ()
+    if enrolment.targets is not None:
+        raise BuildError("label_sets needs one label for each row", hint="leave label_sets out")
     if spec.k >= len(enrolment):
         raise BuildError(f"label_sets needs more training rows than k = {spec.k}", hint="lower k, or leave it out")
     spare = options.spare

@@ -9,8 +9,9 @@ from knnkit.errors import BuildError
 
 def lowest_schema(info: KnnInfo) -> int:
     """Returns the lowest version that has all keys of this model. Agents that only know older versions refuse it."""
+    words = bool(info.table and info.table.missing_words)
     needed = {
-        constants.SCHEMA_OF_FLOAT64: info.float64 is not None or bool(info.targets and info.targets.classes),
+        constants.SCHEMA_OF_FLOAT64: info.float64 is not None or words or bool(info.targets and info.targets.classes),
         constants.SCHEMA_OF_ENROL: info.enrol is not None,
         constants.SCHEMA_OF_INPUTS: info.input is not None,
         constants.SCHEMA_OF_PIPELINES: info.targets is not None or bool(info.table and info.table.transforms),

@@ -137,6 +137,7 @@ def prepare(policy: Policy, training: Dataset, held_out: Dataset | None) -> Prep
         tuple(_fit(policy, training, place) for place in range(len(training.feature_names))),
         "ignore" if policy.unknown_category == "ignore" else "refuse",
         policy.thousands,
+        missing_words=tuple(sorted(training.missing_words)),
     )
     warnings += _filled(table, training)
     made = apply(table, training)
@@ -194,7 +195,7 @@ def policy_for(table: Table) -> Policy:
         for column in table.columns
     }
     categories = {column.name: column.encoding for column in table.columns if column.encoding != "number"}
-    return Policy((), missing, categories, table.unknown_category, table.thousands)
+    return Policy((), missing, categories, table.unknown_category, table.thousands, table.missing_words)
 
 
 def raw_lines(rows: Dataset) -> bytes:

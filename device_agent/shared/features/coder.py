@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,8 +22,9 @@ from device_agent.shared.tabular.reader import short
 if TYPE_CHECKING:
     from device_agent.shared.features.transforms import Transforms
 
-#: What stands in a cell without a value, in any case: what pandas and others write for a missing value.
-MISSING = frozenset({"", "nan", "-nan", "na", "<na>", "n/a", "n.a.", "#n/a", "#na", "null", "none", "-", "--", "?"})
+#: What stands in a cell without a value, in any case: what pandas reads as missing. A model keeps its meaning only if
+#: this set stays as it is: further words are in `Table.missing_words`.
+MISSING = frozenset({"", "nan", "-nan", "na", "<na>", "n/a", "#n/a", "#na", "null", "none"})
 #: The code of a category that the table does not list.
 UNKNOWN_CATEGORY = -1.0
 #: `Column.missing` of a cell that the transforms take.
@@ -38,9 +39,10 @@ _MAX_TOLD = 10
 _MORE = "further columns have missing cells or unknown categories; status counts them all"
 
 
-def is_missing(text: str) -> bool:
-    """Whether a cell has no value."""
-    return text.strip().casefold() in MISSING
+def is_missing(text: str, words: Collection[str]) -> bool:
+    """Whether a cell has no value; `words` stand for a missing one, besides `MISSING`."""
+    word = text.strip().casefold()
+    return word in MISSING or word in words
 
 
 def missing_cell(text: str) -> str:
@@ -141,7 +143,8 @@ class Coder:
 
     def is_missing(self, index: int, text: str) -> bool:
         """Whether a cell of a column has no value. A listed category is a value, even if its name is `NA` or empty."""
-        return is_missing(text) and text not in self._codes[index] and not self._is_unused(index)
+        missing = is_missing(text, self._table.missing_words)
+        return missing and text not in self._codes[index] and not self._is_unused(index)
 
     def codes(self, index: int, cells: Sequence[str]) -> list[float] | None:
         """Returns the category codes of a column's cells; None if one is missing or not listed, and must be counted."""

@@ -22,7 +22,8 @@ SCHEMA_OF_PIPELINES = 4
 SCHEMA_OF_INPUTS = 5
 #: The same for a model that may be taught rows on the device (`KnnInfo.enrol`).
 SCHEMA_OF_ENROL = 6
-#: The same for a model that NumPy answers in float64 alone (`KnnInfo.float64`), or with several label columns.
+#: The same for a model that NumPy answers in float64 alone (`KnnInfo.float64`), with several label columns, or with
+#: `Table.missing_words`.
 SCHEMA_OF_FLOAT64 = 7
 #: The highest of these numbers.
 NEWEST_SCHEMA = SCHEMA_OF_FLOAT64

@@ -54,4 +54,5 @@ class Table:
     unknown_category: Literal["refuse", "ignore"] = "refuse"
     thousands: str = ""  # the sign between thousands in text; empty: none
     transforms: tuple[Transform, ...] = ()
-    omitted = ("transforms",)
+    missing_words: tuple[str, ...] = ()  # of its training rows, for a missing cell: those that not every model knows
+    omitted = ("transforms", "missing_words")

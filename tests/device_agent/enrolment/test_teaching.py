@@ -211,14 +211,17 @@ def test_a_table_keeps_categories_and_missing_cells(device: Device, releases: Re
     device.install(releases["plants-taught"])
     text = b"when,length,width,soil,size\n2024,30.5,,clay,small\n2024,,40.25,rock,large\n"
     lines = b'{"length": 31, "width": 41, "soil": "clay", "size": "large"}\n{"width": 41.5, "size": "small"}\n'
+    strange = b'{"length": 35,\r"width": NaN, "soil": " n/a ", "size": "large"}\n'
     teach(device, "palm", text)
     teach(device, "palm", lines)
+    teach(device, "palm", strange)
     rows = [json.loads(line)["row"] for line in device.run("enrolled", "--json").out.splitlines()]
     assert rows == [
         [30.5, None, "clay", "small"],
         [None, 40.25, "rock", "large"],
         [31, 41, "clay", "large"],
         [None, 41.5, None, "small"],
+        [35, None, None, "large"],
     ]
     said = device.run(
         "classify", "--json", "--neighbors", input=b'{"length": 31, "width": 41, "soil": "clay", "size": "large"}\n'

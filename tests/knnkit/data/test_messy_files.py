@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,7 @@ def suffix_of(name: str) -> str:
 @pytest.mark.parametrize("name", FILES)
 def test_what_the_messages_dictate_leads_to_rows(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")  # hints type `python`
     content, most = FILES[name]
     file = Path(f"rows{suffix_of(name)}")
     if isinstance(content, bytes):

@@ -19,6 +19,7 @@ from device_agent.shared.protocol.constants import KNN_FILE
 from device_agent.shared.protocol.model_info import LabelSets
 from device_agent.shared.release.model_file import read_member
 from knnkit.data.dataset import Dataset, dataset, load_sklearn
+from knnkit.data.targets import with_labels, with_targets
 from knnkit.errors import BuildError
 from knnkit.model import build
 from knnkit.model.build import build_model, make_reference
@@ -178,3 +179,11 @@ def test_a_build_without_label_sets_has_no_new_key(tmp_path: Path) -> None:
         build_model(KnnSpec("m", 3, label_sets=(0.9,)), dataset([[0.0], [1.0], [2.0]], [0, 1, 1]))
     with pytest.raises(BuildError, match=r"1\.5 is not a coverage"):
         KnnSpec("m", label_sets=(1.5,))
+
+
+def test_a_model_without_one_label_for_each_row_has_no_sets() -> None:
+    rows, spec = dataset(np.arange(30.0).reshape(15, 2), None), KnnSpec("m", 3, label_sets=(0.9,))
+    numbers = np.arange(15)
+    for training in (with_targets(rows, numbers), with_labels(rows, [numbers % 2, numbers % 3], ("a", "b"))):
+        with pytest.raises(BuildError, match="label_sets needs one label"):
+            build_model(spec, training)

@@ -33,8 +33,11 @@ from device_agent.shared.protocol.model_info import Gates, InFloat64
 from device_agent.shared.protocol.record import replace
 from knnkit import kernels
 from knnkit.config import parse
+from knnkit.data.dataset import dataset
 from knnkit.errors import BuildError
+from knnkit.model.build import make_reference
 from knnkit.model.golden import make_golden
+from knnkit.model.reference.enrolment import enrol
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.model.stored import read_model
 from knnkit.training import source
@@ -132,6 +135,16 @@ def expect(case: Case, classes: list[Any], asked: np.ndarray, shown: int) -> tup
     if outlier is not None:
         shares[total[:, 0] == 0, classes.index(outlier)] = 1.0
     return order[:, :shown], np.take_along_axis(far, order[:, :shown], axis=1), shares
+
+
+def test_a_row_without_a_vote_is_not_counted_as_accepted() -> None:
+    held_out = dataset(FLOATS[100:], np.zeros(100, int))
+    spec = KnnSpec("m", 3, weights="triangular", bandwidth=0.5, reject=0.9)
+    training = enrol(dataset(FLOATS[:100], np.zeros(100, int)), [], "euclidean")
+    reference = make_reference(spec, training, held_out)
+    assert reference.reject is not None
+    accepted = reference.answer(held_out.rows).label != constants.UNKNOWN
+    assert reference.reject.measured == accepted.mean() < 0.5
 
 
 @pytest.mark.parametrize("name", sorted(CASES))

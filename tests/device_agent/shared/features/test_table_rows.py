@@ -20,10 +20,11 @@ from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.protocol.table_info import Column, Table
-from knnkit.data.files import load
-from knnkit.data.policy import Policy
+from knnkit.data.files import load, load_all
+from knnkit.data.policy import MISSING_WORDS, Policy
 from knnkit.errors import DataError
-from knnkit.training.table import prepare, raw_lines
+from knnkit.model.schema import lowest_schema
+from knnkit.training.table import policy_for, prepare, raw_lines
 
 PLAIN = KnnInfo(
     name="n", k=1, n_features=1, feature_names=("a",), classes=(0, 1), metric="euclidean", weights="uniform",
@@ -88,6 +89,41 @@ def test_a_device_makes_the_features_that_the_model_was_trained_on(seed: int, tm
     assert TableJsonParser(table).parse(lines).rows.tobytes() == expected.tobytes()
     golden = raw_lines(ready.training)
     assert TableJsonParser(table).parse(golden).rows.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("word", MISSING_WORDS)
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_device_reads_the_words_for_a_missing_cell_that_its_training_rows_had(
+    word: str, suffix: str, tmp_path: Path
+) -> None:
+    import pyarrow
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    rows = [row | {"sex": word.upper()} if row["a"] == "1.5" else row for row in rows_of(1)]
+    file = write(tmp_path / "rows.csv", rows)
+    if suffix == "parquet":
+        pyarrow.parquet.write_table(pyarrow.csv.read_csv(file), tmp_path / "rows.parquet")
+    policy = Policy(("a", "b c", "true"), "median", "one-hot")
+    files = [write(tmp_path / "clean.csv", rows_of(2)), tmp_path / f"rows.{suffix}"]
+    loaded = load_all(files, "y", None, None, policy)
+    table = prepare(policy.with_text(loaded.feature_names), loaded, None).table
+    assert table.missing_words == (word,)
+    assert (lowest_schema(replace(PLAIN, table=table)), lowest_schema(replace(PLAIN, table=TABLE))) == (7, 3)
+    coder = Coder(table)
+    assert all(coder.is_missing(index, each) for index in range(len(table.columns)) for each in ("", word))
+    assert policy_for(table).missing_words == (word,)
+
+
+@pytest.mark.parametrize("word", MISSING_WORDS)
+def test_a_model_of_rows_without_such_words_reads_them_as_it_always_did(word: str, tmp_path: Path) -> None:
+    table = prepare(POLICY, load(write(tmp_path / "a.csv", rows_of(1)), "y", None, None, POLICY), None).table
+    assert b"missing_words" not in json_codec.dump_file(replace(PLAIN, table=table))
+    parser = TableCsvParser(table, ignore_extra=True)
+    header = ",".join(COLUMNS).encode()
+    parsed = parser.parse(header + f"\n1,2,{word},small,True\n{word},2,m,small,True\n".encode())
+    assert (parser.coder.filled, parser.coder.unknown) == ({}, {"sex": 1})
+    assert "is not a number" in parsed.errors[1][1]
 
 
 @pytest.mark.parametrize("seed", range(4))
