@@ -97,7 +97,8 @@ def _about_previous(store: Store, current: StoreState, held: trust_dir.Seen) -> 
         return []
     bundle = _read(store.release_path(ref.digest) / constants.SIGNATURE_FILE, constants.MAX_SIGNATURE)
     signed_by = standing.look(bundle, b"", (), (), 0).signed_by
-    said = f"previous-revoked: {ref.name} {ref.version} was signed by {signed_by}; rollback needs --allow-revoked"
+    why = f"{ref.name} {ref.version} was signed by {signed_by}; rollback needs --allow-revoked"
+    said = f"{standing.PREVIOUS_REVOKED}: {why}"
     return [said] if signed_by in held.device.revoked else []
 
 

@@ -103,6 +103,8 @@ UNKNOWN = -1
 ANSWERS = (OUTPUT_LABEL, OUTPUT_PROBABILITIES, OUTPUT_INDICES, OUTPUT_DISTANCES)
 UNKNOWN_LABEL = "unknown"
 STANDARD_INPUT = "standard input"  # stands for the file name in the agent's messages
+#: What can be typed where one line of a batch is wrong.
+OTHER_LINES = "--stream answers the other lines"
 
 # --- on the device ------------------------------------------------------------------------------------------------
 DEFAULT_ROOT = "~/.knnkit"

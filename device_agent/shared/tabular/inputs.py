@@ -88,7 +88,7 @@ class Source:
     start: bytes
     longest: int = MAX_LINE  # bytes of a line
 
-    others = "--stream answers the other lines"
+    others = constants.OTHER_LINES
     remedy = "correct the line, or take it out: all lines are taught, or none"
 
     def where(self, number: int) -> str:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 REVOKED_KEY = "revoked-key"
 EXPIRED = "expired"
 UNKNOWN_KEY = "unknown-key"
+#: First word of the warning that a rollback would need --allow-revoked.
+PREVIOUS_REVOKED = "previous-revoked"
 #: First words of the warnings that make `knnkit parity` fail.
 GATES = (REVOKED_KEY, EXPIRED, UNKNOWN_KEY)
 
@@ -56,6 +58,11 @@ def look(bundle: bytes, manifest: bytes, trusted: Container[str], revoked: Conta
 def gates_missed(warnings: Iterable[str]) -> list[str]:
     """Returns the warnings that make `knnkit parity` fail, each once."""
     return [text for text in dict.fromkeys(warnings) if text.partition(":")[0] in GATES]
+
+
+def of_previous(warnings: Iterable[str]) -> list[str]:
+    """Returns the warnings about the release that a rollback would take up."""
+    return [text for text in warnings if text.startswith(f"{PREVIOUS_REVOKED}:")]
 
 
 def _parse(data: bytes, limit: int) -> dict[str, Any]:

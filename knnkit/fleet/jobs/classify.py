@@ -56,7 +56,11 @@ def about(rows: Path | None, done: Completed, files: Sequence[str] = ()) -> Comp
             said = said.removeprefix(b": " + below) if rows.is_dir() else said
         return found[1] + shown.replace(b"\n", b" ") + said
 
-    return replace(done, stderr=re.sub(_FED, name, done.stderr))
+    said = re.sub(_FED, name, done.stderr)
+    if files:
+        lead = b"take the file out of the folder" if rows.is_dir() else b"another file"
+        said = said.replace(constants.OTHER_LINES.encode(), lead)
+    return replace(done, stderr=said)
 
 
 def pipe_rows(

@@ -141,8 +141,8 @@ def _rollback(question: Question, transport: Transport, facts: Facts, recorder: 
         said = "it accepts older releases already" if done.already else "it accepts older releases again"
         return recorder.end(Outcome.UNCHANGED if done.already else Outcome.ANSWERED, message=said, **known)
     if not done.already:
-        if facts.agent:  # what was wrong with the release that is left is over
-            recorder.unwarn(*standing.gates_missed(facts.agent.warnings))
+        if facts.agent:  # what was wrong with the releases that are left is over
+            recorder.unwarn(*standing.gates_missed(facts.agent.warnings), *standing.of_previous(facts.agent.warnings))
         recorder.warn(*done.warnings)
         return recorder.end(Outcome.COMMITTED, **known)
     gone = "it has gone back already; to go further back: --to VERSION or DIGEST"
