@@ -63,7 +63,7 @@ class TfKNN:
         name: of the model: letters, digits, `.`, `_`, `-`.
         feature_names: of the columns; by default those of a data frame.
         data: of a data frame with missing cells or text: `missing`, `categories`, `unknown_category`, `drop` and
-            `features` as in deploy.yaml. `labels` may then be a column's name.
+            `features` as in deploy.yaml. With or without it, `labels` may be the name of a frame's column.
         in_float64: p, bandwidth, radius, outlier_label and class_weight, as in deploy.yaml.
 
     Raises:
@@ -90,16 +90,14 @@ class TfKNN:
         **in_float64: Any,
     ) -> None:
         spec = KnnSpec(name, _whole(k, "k"), metric, weights, scale, reject, **in_float64)
-        if data is not None:
-            self.fitted, self._labelled = frames.fit(rows, labels, data, spec), True
-            return
-        training = of_arrays(rows, labels, targets, feature_names or column_names(rows))
-        if spec.k > len(training.rows):
-            count = len(training.rows)
+        if data is not None or isinstance(labels, str):
+            self.fitted = frames.fit(rows, labels, targets, data or {}, spec)
+        else:
+            training = of_arrays(rows, labels, targets, feature_names or column_names(rows))
+            steps = fit_scaler(training.rows, scale)
+            self.fitted = Fitted(spec, enrol(training, steps, metric, spec.p, spec.outlier_label))
+        if spec.k > (count := len(self.fitted.enrolment)):
             raise BuildError(f"k is {k}, but there are {count} training rows", hint=f"k={count}, or less")
-        self.fitted = Fitted(
-            spec, enrol(training, fit_scaler(training.rows, scale), metric, spec.p, spec.outlier_label)
-        )
         self._labelled = labels is not None or targets is not None
 
     @classmethod

@@ -24,12 +24,13 @@ _SOURCE = "the data frame"
 _KEYS = ("categories", "drop", "features", "missing", "unknown_category")
 
 
-def fit(frame: Any, labels: Any, keys: Mapping[str, Any], spec: KnnSpec) -> Fitted:
+def fit(frame: Any, labels: Any, targets: Any, keys: Mapping[str, Any], spec: KnnSpec) -> Fitted:
     """Returns the classifier over the rows of a pandas or polars frame.
 
     Args:
         frame: the rows; an index is not a column.
         labels: the name of a column, or (n,) labels.
+        targets: None; a frame with `data` answers labels.
         keys: `missing`, `categories`, `unknown_category`, `drop`, `features`, as in deploy.yaml.
         spec: k, metric, weights, scale.
 
@@ -37,16 +38,18 @@ def fit(frame: Any, labels: Any, keys: Mapping[str, Any], spec: KnnSpec) -> Fitt
         DataError: a key, column or cell is invalid.
         MissingDependency: pyarrow is not installed.
     """
+    if labels is None or targets is not None:
+        raise DataError("`data` goes with one column of labels", hint="labels='species', or leave data= out")
     data, table = _checked(keys), arrow_table.of_frame(frame, _SOURCE)
     name = labels if isinstance(labels, str) else "label"
     if not isinstance(labels, str):
         name = next(each for each in ("label", "_label", "__label") if each not in table.column_names)
-        table = arrow_table.with_column(table, name, labels)
+        table = arrow_table.with_column(table, name, labels, _SOURCE)
     policy = policy_of(data)
     found = arrow_table.load(table.schema, table.select, _SOURCE, name, data.features, None, policy)
     ready = prepare_of(data, found, found, None)
-    rows = ready.training
-    return Fitted(spec, enrol(rows, fit_scaler(rows.rows, spec.scale), spec.metric), table=ready.table)
+    rows, own = ready.training, (spec.p, spec.outlier_label)
+    return Fitted(spec, enrol(rows, fit_scaler(rows.rows, spec.scale), spec.metric, *own), table=ready.table)
 
 
 def _checked(keys: Mapping[str, Any]) -> FileData:

@@ -16,7 +16,7 @@ from sklearn.preprocessing import OneHotEncoder
 from support import palmer
 
 import knnkit
-from knnkit.errors import DataError
+from knnkit.errors import DataError, KnnkitError
 
 ROWS, SPECIES = palmer.birds()[0]
 FRAME = pd.DataFrame(ROWS)
@@ -120,3 +120,32 @@ def test_a_missing_label_is_named(gap: Any) -> None:
     for given in (labels, pd.Series(labels), pd.Series(labels, dtype="string")):
         with pytest.raises(DataError, match="row 3: the label is missing"):
             knnkit.TfKNN(np.zeros((len(labels), 2)), 3, labels=given)
+
+
+def test_a_frame_is_fitted_with_every_key_of_the_model() -> None:
+    """`data` changes how cells are read, and nothing else."""
+    frame, keys = NUMBERS.assign(species=LABELS), {"metric": "minkowski", "p": 3, "radius": 9.0, "outlier_label": "odd"}
+    plain = knnkit.TfKNN(NUMBERS, 3, labels=np.array(LABELS), **keys)
+    far = NUMBERS.head(40) + np.linspace(0.0, 30.0, 40)[:, np.newaxis]
+    for data in (None, {}, POLICY):
+        model = knnkit.TfKNN(frame, 3, labels="species", data=data, **keys)
+        assert model.predict(far).tolist() == plain.predict(far).tolist()
+        assert "odd" in model.predict(far)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"labels": ["species", "island"]}, "228 rows, but labels of shape (2,)"),
+        ({"labels": SPECIES[:5]}, "228 rows, but labels of shape (5,)"),
+        ({"labels": LABELS.to_numpy()[:, np.newaxis]}, "228 rows, but labels of shape (228, 1)"),
+        ({"targets": NUMBERS["body_mass_g"]}, "`data` goes with one column of labels"),
+        ({}, "`data` goes with one column of labels"),
+        ({"labels": "species", "k": 999}, "k is 999, but there are 228 training rows"),
+    ],
+)
+def test_labels_that_do_not_fit_a_frame_are_refused(keys: dict[str, Any], said: str) -> None:
+    with pytest.raises(KnnkitError) as caught:
+        knnkit.TfKNN(NUMBERS.assign(species=LABELS), data=POLICY, **keys)
+    assert said in str(caught.value)
+    assert caught.value.hint
