@@ -90,15 +90,18 @@ class TfKNN:
         **in_float64: Any,
     ) -> None:
         spec = KnnSpec(name, _whole(k, "k"), metric, weights, scale, reject, **in_float64)
-        if data is not None or isinstance(labels, str):
-            self.fitted = frames.fit(rows, labels, targets, data or {}, spec)
-        else:
+        table = None
+        if data is None and not isinstance(labels, str):
             training = of_arrays(rows, labels, targets, feature_names or column_names(rows))
-            steps = fit_scaler(training.rows, scale)
-            self.fitted = Fitted(spec, enrol(training, steps, metric, spec.p, spec.outlier_label))
-        if spec.k > (count := len(self.fitted.enrolment)):
+        elif targets is not None:
+            raise DataError("targets= and data= do not go together", hint="labels= and data=, or targets= alone")
+        else:
+            training, table = frames.read(rows, labels, data or {})
+        if spec.k > len(training.rows):
+            count = len(training.rows)
             raise BuildError(f"k is {k}, but there are {count} training rows", hint=f"k={count}, or less")
-        self._labelled = labels is not None or targets is not None
+        held = enrol(training, fit_scaler(training.rows, scale), metric, spec.p, spec.outlier_label)
+        self.fitted, self._labelled = Fitted(spec, held, table=table), labels is not None or targets is not None
 
     @classmethod
     def of(cls, fitted: Fitted) -> TfKNN:

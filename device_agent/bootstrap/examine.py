@@ -46,6 +46,6 @@ def prove(environment: Path, probe: str, *flags: str) -> dict[str, Any]:
     answer = done.stdout.decode(errors="replace").strip().splitlines()[-1:]
     if done.returncode or not answer:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise Trouble("does-not-run", f"the environment does not run here: {last[0]}", "the old one stays in use")
+        raise Trouble("does-not-run", f"the environment does not run here: {last[0]}", "the device stays as it was")
     found: dict[str, Any] = json.loads(answer[0])
     return found

@@ -57,7 +57,7 @@ def _run_classify(arguments: argparse.Namespace) -> int:
     from device_agent.store.starts import counted
 
     if arguments.format == "frames" and not arguments.stream:
-        raise BadInput("frames are the format of a stream", hint="--stream; or --input FILE, --input FOLDER")
+        raise BadInput("--format frames needs --stream", hint="--stream; or --input FILE, --input FOLDER")
     if arguments.input in (None, "-"):
         streams.say_if_waiting("device_agent")
     keep = tuple(dict.fromkeys(arguments.keep))
@@ -96,5 +96,6 @@ CLASSIFY = command(
     "answer rows: CSV, JSON lines or NPY",
     _configure_classify,
     _run_classify,
-    "Line N of the output answers line N of the input; the output has a header line if the input has one.",
+    "Line N of the output answers line N of the input; the output has a header line if the input has one. A model of "
+    "windows answers each complete window instead.",
 )

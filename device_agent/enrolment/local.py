@@ -14,10 +14,10 @@ from device_agent.shared.release import row_origins
 
 
 def with_rows(root: Path, signed: TfliteKNN, digest: str) -> tuple[JoinedKNN | None, str]:
-    """Returns the model with the rows taught under `root`, and a warning if they cannot take part.
+    """Returns the signed model joined with the rows taught under `root`, and a warning.
 
-    If no taught row fits the release, the model is None. Taught rows that cannot be read or joined never stop the
-    answers of the release.
+    The model is None if no taught row fits the release. It is also None, with a warning, if the rows cannot be read or
+    joined: the release then answers without them.
     """
     try:
         joined = taking_part(signed, Journal(root).read(), digest)

@@ -59,7 +59,11 @@ class Scale:
 class Found:
     """Pairs of a query and a training row that may be among its nearest, ascending by query.
 
-    `exact` is (q,) by query: whether its measures have no rounding error.
+    Attributes:
+        query: index of the query of each pair.
+        row: index of the training row of each pair.
+        measure: squared distance of each pair; for manhattan, the distance.
+        exact: (q,) by query, not by pair: whether its measures have no rounding error.
     """
 
     query: NDArray[np.int64]

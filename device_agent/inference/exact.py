@@ -98,10 +98,10 @@ class ExactKnn:
         ]
         rows = [int(count) for count in tables["block_rows"]]
         if not len(self._classes) == sum(rows) == self._info.n_train or min(rows, default=0) < 1:
-            raise ValueError("its tables have another length than knn.json says")
+            raise ValueError("its tables do not have as many rows as knn.json states")
         width = len(self._centre)
         if len(self._scale) != width or not (self._steps or width == self._info.n_features):
-            raise ValueError("its tables have another width than knn.json says")
+            raise ValueError("its tables do not have as many columns as knn.json states")
         self._rows = MappedRows.open(path, tables["block_offsets"], rows, width)
         if self._classes.min(initial=0) < 0 or self._classes.max(initial=0) >= len(self._info.classes):
             raise ValueError("a training row has a class that knn.json does not name")

@@ -158,7 +158,7 @@ class _Proof:
         return labels
 
     def _count(self, classes: Ints, near: Float64, far: Float64, possible: NDArray[np.bool_]) -> NDArray[np.int8]:
-        """Returns the (m,) class with most votes for every possible choice of neighbours, or UNDECIDED."""
+        """Returns the (m,) class that wins the vote of every cell whichever rows are its neighbours; else UNDECIDED."""
         k = self._k
         # A row is a sure neighbour if at most k rows, itself included, can be as near as its own greatest distance.
         others = np.partition(near, k, axis=1)[:, k] if near.shape[1] > k else np.full(len(near), np.inf)

@@ -319,7 +319,7 @@ class TfliteKNN:
         indices: NDArray[np.int32],
         distances: NDArray[np.float32],
     ) -> None:
-        """Ranks the (n, k) neighbours of the `close` ones of n rows less the origin in float64, in place."""
+        """Ranks (n, k) neighbours in float64, in place, of the rows that (n,) `close` chooses; rows less the origin."""
         if self.info.lattice and close.any():
             close[close] = ~self.get_exact().is_exact(rows[close], distances[close, -1])
         if close.any():

@@ -14,9 +14,10 @@ CHAIN = 8
 def share_ties(
     query: NDArray[np.int64], row: NDArray[np.int64], measure: Float64, base: Float64, k: int, tied: float
 ) -> tuple[NDArray[np.int64], Float64]:
-    """Returns the rows of pairs that are in order of (query, measure), with tied rows in order, and their measures.
+    """Sorts tied rows, and gives all rows of a tie its least measure.
 
-    Ties (chains of distances `base` that are less than `tied` apart) all have the least measure of theirs.
+    The pairs are in order of (query, measure). Rows are tied if their distances `base` form a chain in which each is
+    less than `tied` from the next. Returns the rows and the measures of the pairs.
     """
     begin = np.flatnonzero(np.diff(query, prepend=-1))
     last = np.repeat(base[begin + k - 1], np.diff(begin, append=len(query)))

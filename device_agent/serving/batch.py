@@ -57,7 +57,7 @@ def classify(store: Store, request: Request, start: Start | None = None) -> int:
 
 
 def save_counts(store: Store, loaded: Loaded, request: Request, refused: int = 0) -> None:
-    """Adds what was counted since the last call, and `refused` lines, to the counts that `status` shows."""
+    """Adds the cells and gaps that were counted since the last call, and `refused` lines, to the counts in `status`."""
     found = [counts for counter in request.counters or () if any((counts := counter.take_counts()).values())]
     if refused:
         found.append({})

@@ -20,8 +20,9 @@ from device_agent.serving.rows import Block, Request, Rows, open_rows
 from device_agent.shared import raw_rows
 from device_agent.shared.features.coder import is_missing
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.protocol.model_info import Column, KnnInfo
+from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.protocol.record import replace
+from device_agent.shared.protocol.table_info import Column
 from device_agent.shared.queries import cell_type
 
 Cells = tuple[float | str | None, ...]

@@ -70,7 +70,7 @@ class _TextRenderer(Form):
         return b"".join(lines)
 
     def render_labels(self, labels: NDArray[np.int32], kept: Kept = ()) -> bytes:
-        """Returns the output lines for class indices; only if the label is the only column."""
+        """Returns the output lines for class indices. The answers must have no column but the label (`labels_only`)."""
         if not self._columns.keep and not self._counted(kept):
             return self._lines.join(labels)
         return b"".join(self._join(kept, self._lines.pick(labels)))

@@ -68,9 +68,9 @@ class Groups:
         if not arrays["centres"].shape == (groups, width) or not arrays["sides"].shape == (groups, groups):
             raise ValueError("its arrays do not fit each other")
         if len(arrays["radii"]) != groups or len(rows) != count or sizes.sum() != count or sizes.min(initial=1) < 1:
-            raise ValueError("its groups have another number of rows than knn.json says")
+            raise ValueError("its groups do not hold as many rows as knn.json states")
         if rows.min(initial=0) < 0 or not (np.bincount(rows, minlength=count) == 1).all():
-            raise ValueError("a training row is not in one group")
+            raise ValueError("a training row is in no group, or in several")
         centres = arrays["centres"].astype(np.float64)
         squares = np.einsum("ij,ij->i", centres, centres)
         known = (centres, arrays["radii"], arrays["sides"], rows, sizes.astype(np.int64), squares)

@@ -177,7 +177,7 @@ class _InputDemo(Demo):
         proof = report.certificate
         own = proof.embedding if proof else None
         if own is None:
-            raise ParityFailed(f"{report.name}: its certificate says nothing of the networks", reason="different")
+            raise ParityFailed(f"{report.name}: its certificate does not measure the networks", reason="different")
         found = {"unseen": len(unseen.truth), "right": unseen.right, "embedding": json_codec.to_plain(own)}
         if as_json:
             print(json_codec.dumps(found | {what: str(path) for what, path in left.items()}))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from device_agent.shared.protocol import constants, json_codec, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
-from device_agent.shared.protocol.model_info import Column
+from device_agent.shared.protocol.table_info import Column
 from device_agent.shared.protocol.versions import utc
 from device_agent.shared.release import model_file
 from knnkit.commands import _inspect_row

@@ -1,7 +1,8 @@
-"""`knnkit reject`: accepted strangers and rejected ordinary rows, by share.
+"""`knnkit reject`: measures what each value of `reject` costs.
 
-Strangers are rows of no class, which the model should answer "unknown"; a larger `reject` in deploy.yaml accepts more
-rows of either kind. Measures the float64 reference, whose answers devices give. Builds nothing, changes nothing.
+Shows, for each value: how many ordinary rows the model rejects, and how many strangers it accepts. Strangers are rows
+of no class, which the model should answer "unknown". A larger `reject` in deploy.yaml accepts more rows of either kind.
+Measures the float64 reference, whose answers devices give. Builds nothing, changes nothing.
 """
 
 from __future__ import annotations

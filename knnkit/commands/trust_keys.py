@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _finish(arguments, _query.ask_fleet(arguments, "keys"))
     selected = bool(arguments.target or arguments.on or arguments.retry_from)
     if not selected and (arguments.apply or not arguments.out):
-        raise UsageError("this order has no receiver", hint="name devices with --target or --on, or a file with --out")
+        raise UsageError("nobody receives this order", hint="name devices with --target or --on, or a file with --out")
     order = _order(arguments)
     if arguments.out:
         _write(arguments.out, order)
@@ -76,7 +76,7 @@ def _read(path: Path) -> bytes:
             return file.read(device_orders.MAX_ORDER + 1)
     except OSError as error:
         hint = f"name a file that `knnkit trust --out {path}` wrote"
-        raise UsageError(f"cannot read the order {path}: {error.strerror}", hint=hint) from None
+        raise UsageError(f"cannot read the signed order in {path}: {error.strerror}", hint=hint) from None
 
 
 def _write(path: Path, order: bytes) -> None:
@@ -84,7 +84,9 @@ def _write(path: Path, order: bytes) -> None:
         with whole_file(path) as file:
             file.write(order)
     except OSError as error:
-        raise UsageError(f"cannot write the order {path}: {error.strerror}", hint="choose another --out") from None
+        raise UsageError(
+            f"cannot write the signed order to {path}: {error.strerror}", hint="choose another --out"
+        ) from None
     print(f"wrote {path}; knnkit trust --apply {path} sends it", file=sys.stderr)
 
 

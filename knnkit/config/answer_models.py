@@ -68,7 +68,7 @@ Kept = Literal["condensed", "edited", "prototypes"]
 
 
 class ReduceConfig(Section):
-    """Fewer training rows in the model."""
+    """How the build leaves out training rows."""
 
     how: Annotated[Kept, Example("condensed")]
     """condensed: rows that classify all others; edited: without rows whose neighbours contradict their label;

@@ -123,11 +123,12 @@ class SklearnData(Section):
     """A data set that comes with scikit-learn; `blobs` has 1,000 rows, 2 features and 5 centres."""
 
     sklearn: Annotated[Literal["blobs", "breast_cancer", "digits", "iris", "moons", "wine"], Example("iris")]
-    """Its name."""
+    """Name of a data set of scikit-learn."""
 
 
 class SkopsData(Section):
-    """A fitted scikit-learn classifier, which brings its rows, k, metric, weights and scale."""
+    """A fitted scikit-learn estimator, which brings its rows, k, metric, weights and scale."""
 
     skops: Annotated[FilePath, Example("model.skops")]
-    """A KNeighborsClassifier, or a Pipeline that ends in one, written by `skops.io.dump`."""
+    """A fitted estimator of neighbours (docs/scikit-learn.md lists them), or a Pipeline that ends in one, written by
+    `skops.io.dump`."""

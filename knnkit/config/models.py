@@ -56,7 +56,8 @@ class ModelConfig(Section):
     name: Annotated[Name, Example("fruit")]
     """Name of the model; a device never replaces a model by one with another name."""
     data: Annotated[Data, Example("{file: train.csv, label: species}")]
-    """The labelled rows: {file, label} or {sklearn}; or a fitted classifier with its own: {skops}."""
+    """The labelled rows: {file, label} or {sklearn}; or a fitted estimator with its own: {skops}. {file, target} is for
+    numbers to predict."""
     input: Annotated[InputConfig | None, Example("{stages: [embedder.tflite]}")] = None
     """What makes a row of each raw input: windows of samples, and `.tflite` files of your own. Default: rows are
     searched as they are."""

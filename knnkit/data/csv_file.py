@@ -238,7 +238,10 @@ class _CsvFile:
             yield line + "\n"
 
     def _take_block(self) -> tuple[NDArray[Any], list[str]] | None:
-        """Parses the rest of the block as a whole; None if it has a line that is not simple."""
+        """Returns rows and labels of the rest of the block, parsed at once.
+
+        None if a line must be parsed by itself: it is bad, its label is empty, or a quoted cell needs more care.
+        """
         ahead = self._found if self._at == 0 else None
         found = ahead.result() if ahead else self._columns.read_block(self._block[self._at :])
         if found is None:
@@ -253,7 +256,7 @@ class _CsvFile:
         return rows, labels
 
     def _take_records(self) -> tuple[NDArray[Any], list[str]]:
-        """Parses the rest of the block, and the rest of a record that continues after it."""
+        """Returns rows and labels of the rest of the block, parsed line by line; a record may end after the block."""
         rows: list[list[float]] = []
         labels: list[str] = []
         while self._at < len(self._block):

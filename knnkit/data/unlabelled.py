@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.protocol.model_info import Table
+from device_agent.shared.protocol.table_info import Table
 from device_agent.shared.tabular.csv_reader import CsvParser
 from device_agent.shared.tabular.inputs import Source, open_source
 from device_agent.shared.tabular.json_reader import JsonParser

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from device_agent import __version__
 from device_agent.shared import outliers
 from device_agent.shared.protocol import constants, input_info, model_info
+from device_agent.shared.protocol.table_info import Table
 from device_agent.shared.regression import spreads
 from device_agent.shared.release.row_origins import Origins, pack
 from knnkit.data.dataset import MAX_TEXT, Dataset, shortened
@@ -68,7 +69,7 @@ class Options:
     seed: int = 0
     inputs: str = ""
     measure: Measure | None = None
-    table: model_info.Table | None = None
+    table: Table | None = None
     input: input_info.Input | None = None
     stages: Mapping[str, bytes] = field(default_factory=dict)
     training: Origins | None = None

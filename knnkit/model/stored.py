@@ -71,13 +71,13 @@ def read_model(path: Path) -> StoredModel:
         enrolled, classes = _rows(path, tables), tables["classes"].astype(np.int32)
         targets = None if info.targets is None else tables["targets"]
         if not len(enrolled) == len(classes) == info.n_train or not 1 <= info.k <= info.n_train:
-            raise ValueError("its tables have another length than knn.json says")
+            raise ValueError("its tables do not have as many rows as knn.json states")
         if classes.min(initial=0) < 0 or classes.max(initial=0) >= len(info.classes):
             raise ValueError("a training row has a class that knn.json does not name")
         if len(space.scale) != len(space.centre) or not (space.steps or len(space.centre) == info.n_features):
-            raise ValueError("its tables have another width than knn.json says")
+            raise ValueError("its tables do not have as many columns as knn.json states")
         if info.origin is not None and len(info.origin) != info.n_features:
-            raise ValueError("the origin of knn.json has another length than its features")
+            raise ValueError(f"its origin has {len(info.origin)} numbers for {info.n_features} features")
     except (KeyError, ValueError, OverflowError, TypeError, OSError) as error:
         raise ModelUnusable(f"{constants.EXACT_FILE} inside {path} is damaged: {error}") from None
     found = row_origins.read(path)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from device_agent.shared.protocol.model_info import Table
+from device_agent.shared.protocol.table_info import Table
 from device_agent.shared.queries import row_type
 from knnkit.data.dataset import Dataset
 from knnkit.errors import DataError

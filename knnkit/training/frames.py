@@ -1,4 +1,4 @@
-"""Fits a classifier on a frame with missing cells.
+"""Training rows of a data frame with missing cells.
 
 Reads the frame as a build reads a Parquet file, with the keys of `data:` in deploy.yaml. The model then has a table,
 and a device takes the same cells. Needs pyarrow.
@@ -10,36 +10,36 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from device_agent.shared.protocol.table_info import Table
 from knnkit.config import parse
 from knnkit.config.parse import FileData
 from knnkit.data import arrow_table
+from knnkit.data.dataset import Dataset
 from knnkit.errors import ConfigError, DataError
-from knnkit.model.reference.enrolment import enrol
-from knnkit.model.reference.spec import KnnSpec
-from knnkit.model.scaling import fit_scaler
-from knnkit.training.fitted import Fitted
 from knnkit.training.table import policy_of, prepare_of
 
 _SOURCE = "the data frame"
 _KEYS = ("categories", "drop", "features", "missing", "unknown_category")
 
 
-def fit(frame: Any, labels: Any, targets: Any, keys: Mapping[str, Any], spec: KnnSpec) -> Fitted:
-    """Returns the classifier over the rows of a pandas or polars frame.
+def read(frame: Any, labels: Any, keys: Mapping[str, Any]) -> tuple[Dataset, Table | None]:
+    """Returns the rows of a pandas or polars frame as numbers, and the table that makes them of cells.
 
     Args:
         frame: the rows; an index is not a column.
         labels: the name of a column, or (n,) labels.
-        targets: None; a frame with `data` answers labels.
         keys: `missing`, `categories`, `unknown_category`, `drop`, `features`, as in deploy.yaml.
-        spec: k, metric, weights, scale.
 
     Raises:
-        DataError: a key, column or cell is invalid.
+        DataError: a key, column or cell is invalid, or there are no labels.
         MissingDependency: pyarrow is not installed.
     """
-    if labels is None or targets is not None:
-        raise DataError("`data` goes with one column of labels", hint="labels='species', or leave data= out")
+    if labels is None:
+        raise DataError("a frame with data= has no labels", hint="labels='COLUMN', or an array of labels")
+    if not isinstance(labels, str) and np.ndim(labels) != 1:
+        raise DataError("with data=, labels are one column", hint="labels='COLUMN', or an array of one dimension")
     data, table = _checked(keys), arrow_table.of_frame(frame, _SOURCE)
     name = labels if isinstance(labels, str) else "label"
     if not isinstance(labels, str):
@@ -48,8 +48,7 @@ def fit(frame: Any, labels: Any, targets: Any, keys: Mapping[str, Any], spec: Kn
     policy = policy_of(data)
     found = arrow_table.load(table.schema, table.select, _SOURCE, name, data.features, None, policy)
     ready = prepare_of(data, found, found, None)
-    rows, own = ready.training, (spec.p, spec.outlier_label)
-    return Fitted(spec, enrol(rows, fit_scaler(rows.rows, spec.scale), spec.metric, *own), table=ready.table)
+    return ready.training, ready.table
 
 
 def _checked(keys: Mapping[str, Any]) -> FileData:

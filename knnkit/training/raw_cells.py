@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from device_agent.shared.features.coder import UNUSED
-from device_agent.shared.protocol.model_info import Table
+from device_agent.shared.protocol.table_info import Table
 from device_agent.shared.queries import check_raw_rows, column_names, is_gap, not_numbers, row_type
 from knnkit.config.parse import TestFile
 from knnkit.data import files, targets

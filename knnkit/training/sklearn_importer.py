@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from device_agent.shared.features.transforms import FUNCTIONS, Transforms
 from device_agent.shared.outliers import TARGETS
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL, Metric, Scale, Weights
-from device_agent.shared.protocol.model_info import Table
+from device_agent.shared.protocol.table_info import Table
 from knnkit.data.dataset import is_plain, shortened
 from knnkit.data.files import BROKEN, members_that_fit
 from knnkit.data.targets import CLASS, default_names

@@ -6,11 +6,11 @@ Errors give these reasons, and docs/scikit-learn.md lists them.
 from __future__ import annotations
 
 _TARGETS = "it changes labels, not rows"
-_SPARSE = "it reads documents or dictionaries; fit it apart, and give its numbers as rows"
-_PREDICTS = "it is a model of its own; its outputs as features are not a map that a board can check"
+_SPARSE = "it reads documents or dictionaries; fit it first, and give knnkit the numbers that it returns"
+_PREDICTS = "it is a model of its own, whose outputs a board cannot check"
 _ITERATES = "it solves a problem for each row, and iterations differ from machine to machine"
-_KERNEL = "its kernels and waves are not among the transforms of a table"
-_TREE = "it needs its search tree or its clusters on the board"
+_KERNEL = "a table has no transform for its kernels or waves"
+_TREE = "it would need its search tree or its clusters on the board"
 _NO_MAP = "it has no map for new rows"
 
 #: Transformer -> the reason.
@@ -34,24 +34,24 @@ TRANSFORMERS: dict[str, str] = {
 }
 #: Estimator -> the reason.
 ESTIMATORS: dict[str, str] = {
-    "RadiusNeighborsRegressor": "values are means of k targets; KNeighborsRegressor, or RadiusNeighborsClassifier",
-    "KernelDensity": "every training row has a share in each answer",
-    "NearestCentroid": "it has no neighbours; KNeighborsClassifier(1) of the centroids answers alike",
+    "RadiusNeighborsRegressor": "values are means of k targets; use KNeighborsRegressor, or RadiusNeighborsClassifier",
+    "KernelDensity": "every training row takes part in each answer, not only the nearest",
+    "NearestCentroid": "it has no neighbours; fit KNeighborsClassifier(1) on its centroids instead",
 }
-_RELATIVE = "its quotients of sums would be rounded, and equal distances would differ"
-_BOOLEAN = "it compares truth values by counts that no model has; jaccard or hamming"
+_RELATIVE = "it divides sums, and rounding would make equal distances differ"
+_BOOLEAN = "knnkit does not compute it; use jaccard or hamming"
 #: Metric -> the reason.
 METRICS: dict[str, str] = {
     **dict.fromkeys(("braycurtis", "canberra"), _RELATIVE),
     **dict.fromkeys(("dice", "rogerstanimoto", "russellrao", "sokalmichener", "sokalsneath", "yule"), _BOOLEAN),
-    "minkowski, p below 1 or above 16": "it is not a metric, or float64 loses distances that float32 rows have",
-    "nan_euclidean": "rows are finite numbers everywhere after the table; SimpleImputer, or missing: in deploy.yaml",
-    "precomputed": "distances to the training rows are not rows",
+    "minkowski, p below 1 or above 16": "p below 1 is not a metric; higher powers leave the range of float64",
+    "nan_euclidean": "a model searches finite numbers; fill cells with SimpleImputer, or missing: in deploy.yaml",
+    "precomputed": "a board gets rows, not their distances to the training rows",
     "pyfunc": "a function cannot be sent to a board",
 }
 #: Weights -> the reason.
 WEIGHTS: dict[str, str] = {
-    "a function": "a function cannot be sent to a board; knnkit.kernels has functions with names"
+    "a function": "a function cannot be sent to a board; use a kernel of knnkit.kernels, which has a name"
 }
 
 

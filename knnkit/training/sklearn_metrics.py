@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from device_agent.shared.features import transforms
 from device_agent.shared.protocol.constants import Metric
-from device_agent.shared.protocol.model_info import Transform
+from device_agent.shared.protocol.table_info import Transform
 from knnkit.errors import BuildError
 from knnkit.model.reference.space import Step, affine
 from knnkit.training.sklearn_left_out import METRICS as LEFT_OUT

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from device_agent.shared.features import transforms
 from device_agent.shared.features.coder import KEEP, UNKNOWN_CATEGORY
 from device_agent.shared.features.transforms import NOTHING, REFUSED, Transforms
-from device_agent.shared.protocol.model_info import Column, Table, Transform
+from device_agent.shared.protocol.table_info import Column, Table, Transform
 from knnkit.errors import BuildError
 from knnkit.training.sklearn_transforms import convert, parts_of
 

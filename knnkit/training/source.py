@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol.constants import Metric, Scale
 from device_agent.shared.protocol.input_info import Window
-from device_agent.shared.protocol.model_info import Evaluation, Gates, KnnInfo, Reduced, Table, Targets
+from device_agent.shared.protocol.model_info import Evaluation, Gates, KnnInfo, Reduced, Targets
+from device_agent.shared.protocol.table_info import Table
 from device_agent.shared.release.row_origins import Origins
 from knnkit.config.answer_models import ReduceConfig
 from knnkit.config.parse import Build, FileData, SkopsData, TestFile

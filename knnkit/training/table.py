@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.features.coder import KEEP, UNKNOWN_CATEGORY, UNUSED, expand, feature_names, transforms_of
-from device_agent.shared.protocol.model_info import Column, Table
+from device_agent.shared.protocol.table_info import Column, Table
 from device_agent.shared.queries import default_names
 from knnkit.config.parse import Data, FileData
 from knnkit.data import files, precision, targets

@@ -98,7 +98,7 @@ def tune(
     most = min(most, len(training.rows) - (_largest_group(training) if how == LEAVE_ONE_OUT else 0))
     if most < 1:
         one = "one row" if training.beside is None else "one group"
-        raise DataError(f"{training.source}: {one} cannot be measured without itself", hint="more rows")
+        raise DataError(f"{training.source}: with only {one}, nothing is left to compare it with", hint="more rows")
     searches = list(dict.fromkeys((each.scale, each.metric) for each in settings))
     truth, search, of = _measured(material, how, classes, codes, len(searches))
     curves = []

@@ -90,8 +90,9 @@ def _show(
             "disagreements": wrong,
             "goals": goals,
         }
-        report.write_json(_results(), {"speed": results})
-        report.plot(cells, DOCS / f"speed-{peers.processor_class()}.svg")
+        together = report.with_earlier(_results(), results, options.sizes)
+        report.write_json(_results(), {"speed": together})
+        report.plot(report.cells_of(together), DOCS / f"speed-{peers.processor_class()}.svg")
         say(f"written: {DOCS.relative_to(peers.ROOT)}")
     return 1 if wrong or {run_by for _, run_by in delegates} != {"XNNPACK"} else 0
 
@@ -116,7 +117,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--peers", metavar="VENV", help="an environment that has the contenders (default: one under build/)"
     )
-    parser.add_argument("--save", action="store_true", help="write docs/benchmarks: JSON, plot, the fleet's table")
+    parser.add_argument(
+        "--save", action="store_true", help="write docs/benchmarks: JSON, plot, the fleet's table; other SIZEs stay"
+    )
     names = [size.name for size in datasets.SIZES]
     parser.add_argument(
         "--sizes", metavar="SIZE", nargs="+", choices=names, default=names, help="only these data sets (default: all)"

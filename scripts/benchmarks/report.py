@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,19 @@ def write_json(path: Path, results: dict[str, Any]) -> None:
     path.write_text(json.dumps(before | results, indent=1) + "\n")
 
 
+def with_earlier(path: Path, results: dict[str, Any], sizes: list[str]) -> dict[str, Any]:
+    """Returns the results of some `sizes` together with those that a file has of the other ones."""
+    before = json.loads(path.read_text()).get("speed", {}) if path.exists() else {}
+    cells = [cell for cell in before.get("cells", []) if cell["size"] not in sizes] + results["cells"]
+    start, model_bytes = ({**before.get(part, {}), **results[part]} for part in ("start", "model_bytes"))
+    return results | {"cells": cells, "start": start, "model_bytes": model_bytes}
+
+
+def cells_of(results: dict[str, Any]) -> list[Cell]:
+    """Returns the cells of saved results."""
+    return [Cell(**{one.name: cell[one.name] for one in fields(Cell)}) for cell in results["cells"]]
+
+
 def write_section(path: Path, name: str, text: str) -> None:
     """Replaces the text between `<!-- name -->` and `<!-- /name -->` of a page."""
     before, begin, rest = path.read_text().partition(f"<!-- {name} -->\n")
@@ -171,22 +185,22 @@ def plot(cells: list[Cell], path: Path) -> None:
     one_thread = [cell for cell in cells if cell.threads == 1]
     base = next(ours for ours in OURS if any(ours in cell.median for cell in one_thread))
     others = [kind.name for kind in CONTENDERS.values() if kind.peer or (kind.name in OURS and kind.name != base)]
-    figure, panels = pyplot.subplots(1, 2, figsize=(11, 4.6), sharey=True, layout="constrained")
+    figure, panels = pyplot.subplots(1, 2, figsize=(13, 5.6), sharey=True, layout="constrained")
+    width = 0.85 / len(others)
     for panel, title in zip(panels, ("one row", "a batch")):
         shown = [cell for cell in one_thread if (cell.rows == 1) == (title == "one row") and base in cell.median]
         for number, name in enumerate(others):
-            places = [place + (number - len(others) / 2 + 0.5) * 0.13 for place in range(len(shown))]
+            places = [place + (number - len(others) / 2 + 0.5) * width for place in range(len(shown))]
             heights = [cell.median.get(name, float("nan")) / cell.median[base] for cell in shown]
             # From the line that stands for `base`: up is slower, down is faster.
-            panel.bar(places, [height - 1.0 for height in heights], 0.12, bottom=1.0, label=name)
+            panel.bar(places, [height - 1.0 for height in heights], width, bottom=1.0, label=name)
         panel.axhline(1.0, color="black", linewidth=1)
         panel.set_yscale("log")
-        sizes = [cell.size.replace("-", "\n") for cell in shown]
-        labels = sizes if title == "one row" else [f"{size}\n{cell.rows} rows" for size, cell in zip(sizes, shown)]
-        panel.set_xticks(range(len(shown)), labels)
+        labels = [cell.size if cell.rows == 1 else f"{cell.size}, {cell.rows} rows" for cell in shown]
+        panel.set_xticks(range(len(shown)), labels, rotation=35, ha="right")
         panel.set_title(f"{title}, one thread")
         panel.grid(axis="y", alpha=0.3)
     panels[0].set_ylabel(f"times as long as TfliteKNN on {_RUNTIME[base]} (median)")
-    panels[1].legend(fontsize=8)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)

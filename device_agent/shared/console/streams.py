@@ -70,7 +70,7 @@ def is_lost() -> bool:
 
 
 def here() -> str:
-    """Returns the working directory for a message."""
+    """Returns text that names the working directory, or states that it was deleted."""
     return "a directory that was deleted" if is_lost() else str(Path.cwd())
 
 

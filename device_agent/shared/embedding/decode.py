@@ -49,7 +49,7 @@ def decode(data: bytes, input: Input) -> NDArray[Any]:
         return audio.read_wav(data, input.audio)
     if input.image is not None and data.startswith(picture.MAGIC):
         return picture.read_file(data)
-    raise BadInput(f"the model takes {takes(input)}; this is something else")
+    raise BadInput(f"the model takes {takes(input)}; this input is none of these")
 
 
 def takes(input: Input) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.shared.protocol.model_info import Column, Table
+from device_agent.shared.protocol.table_info import Column, Table
 from device_agent.shared.tabular.csv_reader import BadCell
 from device_agent.shared.tabular.reader import short
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from device_agent.shared.features.cells import Cells
 from device_agent.shared.features.coder import NONE, Coder
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.protocol.model_info import KnnInfo, Table
+from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.protocol.record import replace
+from device_agent.shared.protocol.table_info import Table
 from device_agent.shared.queries import row_type
 from device_agent.shared.tabular.csv_reader import BadCell, Columns, CsvParser
 from device_agent.shared.tabular.json_reader import JsonParser

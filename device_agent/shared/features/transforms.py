@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.errors import ModelUnusable
-from device_agent.shared.protocol.model_info import Transform
+from device_agent.shared.protocol.table_info import Transform
 
 Float64 = NDArray[np.float64]
 Step = Callable[[Float64], Float64]
@@ -79,7 +79,7 @@ class Transforms:
             for start, count, step in self._steps:
                 if start + count > found.shape[1]:
                     raise ModelUnusable(
-                        f"knn.json: a transform takes {count} columns from {start} on, of {found.shape[1]}"
+                        f"knn.json: a transform needs {start + count} columns, but there are {found.shape[1]}"
                     )
                 try:
                     part = step(found[:, start : start + count])

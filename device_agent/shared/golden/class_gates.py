@@ -17,7 +17,7 @@ _NAMED = 5
 
 
 def failures(gates: Gates, classes: Sequence[str], support: Sequence[int], right: Sequence[int]) -> tuple[str, ...]:
-    """Returns the gates on classes that these counts miss.
+    """Returns a message for each class gate that these counts miss.
 
     Args:
         gates: the gates of the release.

@@ -232,7 +232,7 @@ def _score(
 
 
 def class_failures(gates: Gates, golden: Golden, label: NDArray[np.int32], info: KnnInfo) -> tuple[str, ...]:
-    """Returns the gates on classes that these answers to the golden rows miss."""
+    """Returns a message for each class gate that the answers to the golden rows miss."""
     support = np.bincount(golden.truth[golden.truth >= 0], minlength=len(info.classes))
     right = np.bincount(golden.truth[(golden.truth >= 0) & (golden.truth == label)], minlength=len(info.classes))
     return class_gates.failures(gates, tuple(map(str, info.classes)), support.tolist(), right.tolist())

@@ -128,7 +128,7 @@ def _read_few(
 ) -> tuple[NDArray[np.float64], list[list[bytes]]]:
     lines, separator, columns = text[:-1].split(b"\n"), layout.separator.encode(), layout.columns
     if any(line.count(separator) != columns - 1 for line in lines):
-        raise ValueError("a line has another number of fields")
+        raise ValueError("a line does not have the expected number of fields")
     fields = numbers = separator.join(lines).split(separator)
     if layout.numbers is not ALL:
         numbers = np.array(fields, object).reshape(-1, columns)[:, layout.numbers].ravel().tolist()
@@ -291,7 +291,7 @@ def _eight(words: NDArray[np.uint64], count: Places, odd: Mask) -> NDArray[np.fl
 
 
 def _scale(words: _Words, fields: Fields, digits: NDArray[np.float64]) -> tuple[NDArray[np.float64], Places | None]:
-    """Returns the digits scaled by dot and exponent, and the power of ten of each; None if none has an exponent."""
+    """Returns the numbers and the powers of ten of their digits; None for the powers if no number has an exponent."""
     if fields.after is None:
         return digits, None
     raised = np.flatnonzero(fields.stops < fields.ends)

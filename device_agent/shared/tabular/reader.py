@@ -122,7 +122,7 @@ class LeftOut:
         self.lines: dict[str, int] = {}
 
     def note(self, names: Sequence[str], lines: int) -> None:
-        """Counts `lines` with these columns; of more names than `_MAX_NAMES`, the first."""
+        """Counts `lines` that have these columns. Counts at most `_MAX_NAMES` names; further ones are ignored."""
         new = [name for name in names if name not in self.lines][: max(0, _MAX_NAMES - len(self.lines))]
         if new:
             self.tell(f"the model knows no column {short(new[0])}{more(new)}: left out")

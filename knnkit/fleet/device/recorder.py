@@ -81,7 +81,7 @@ class Recorder:
         self._steps[-1] = replace(self._steps[-1], name=name)
 
     def end(self, outcome: Outcome, **values: object) -> DeviceReport:
-        """Returns the report; commands in its hint name this device as the user did."""
+        """Ends the run and returns its report. In the hint, commands have the options that reach this device."""
         values["hint"] = self._lead(str(values.get("hint", "")))
         self.know(outcome=outcome, seconds=round(time.monotonic() - self._begun, 6), steps=tuple(self._steps), **values)
         return self._report

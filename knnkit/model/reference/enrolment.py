@@ -71,10 +71,12 @@ def encode(labels: NDArray[Any]) -> tuple[tuple[int | str, ...], NDArray[np.int3
 def with_class(
     classes: tuple[int | str, ...], codes: NDArray[np.int32], label: int | str | None
 ) -> tuple[tuple[int | str, ...], NDArray[np.int32]]:
-    """Returns classes and codes with one more class, unless it is there or None; classes stay sorted.
+    """Returns classes and codes, with `label` as one more class. Classes stay sorted.
+
+    Nothing changes if `label` is None or one of the classes.
 
     Raises:
-        BuildError: it is a number among texts, or the reverse.
+        BuildError: `label` is a number and the others are text, or the reverse.
     """
     if label is None or label in classes:
         return classes, codes

@@ -119,10 +119,10 @@ def test_an_order_holds_no_secret(old: keys.KeyPair, new: keys.KeyPair) -> None:
     [
         ((), "name a HOST"),
         (("pi@board", "--keys"), "HOST enrols a host key"),
-        (("--rotate", "new.pem"), "this order has no receiver"),
-        (("--apply", "order.json"), "this order has no receiver"),
+        (("--rotate", "new.pem"), "nobody receives this order"),
+        (("--apply", "order.json"), "nobody receives this order"),
         (("--rotate", "new.pem", "--out", "x"), "no --signing-key"),
-        (("--apply", "nowhere.json", "--target", "local"), "cannot read the order nowhere.json"),
+        (("--apply", "nowhere.json", "--target", "local"), "cannot read the signed order in nowhere.json"),
         (("--show", "nowhere.pub"), "cannot read the key nowhere.pub"),
         (("--revoke", "nowhere", "--signing-key", "old.pem", "--out", "x"), "cannot read the key nowhere"),
     ],

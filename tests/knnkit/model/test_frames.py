@@ -16,7 +16,7 @@ from sklearn.preprocessing import OneHotEncoder
 from support import palmer
 
 import knnkit
-from knnkit.errors import DataError, KnnkitError
+from knnkit.errors import BuildError, DataError
 
 ROWS, SPECIES = palmer.birds()[0]
 FRAME = pd.DataFrame(ROWS)
@@ -122,30 +122,29 @@ def test_a_missing_label_is_named(gap: Any) -> None:
             knnkit.TfKNN(np.zeros((len(labels), 2)), 3, labels=given)
 
 
-def test_a_frame_is_fitted_with_every_key_of_the_model() -> None:
-    """`data` changes how cells are read, and nothing else."""
-    frame, keys = NUMBERS.assign(species=LABELS), {"metric": "minkowski", "p": 3, "radius": 9.0, "outlier_label": "odd"}
-    plain = knnkit.TfKNN(NUMBERS, 3, labels=np.array(LABELS), **keys)
-    far = NUMBERS.head(40) + np.linspace(0.0, 30.0, 40)[:, np.newaxis]
+def test_a_frame_takes_every_setting_that_an_array_takes() -> None:
+    frame = pd.DataFrame({"a": [0.0, 1.0, 3.0, 7.0], "b": [0.0, 2.0, 3.0, 1.0]})
+    given: dict[str, Any] = {"labels": ["x", "x", "y", "y"], "metric": "minkowski", "p": 8}
+    queries = [[2.0, 5.0], [6.0, 6.0]]
+    like, model = knnkit.TfKNN(frame.to_numpy(), 2, **given), knnkit.TfKNN(frame, 2, **given, data={})
+    assert model.neighbors(queries).distances.tolist() == like.neighbors(queries).distances.tolist()
+    given = {"labels": ["x", "x", "y", "y"], "radius": 0.5, "outlier_label": "nowhere"}
+    assert knnkit.TfKNN(frame, 2, **given, data={}).predict(queries).tolist() == ["nowhere", "nowhere"]
+    with pytest.raises(BuildError, match="k is 5, but there are 4"):
+        knnkit.TfKNN(frame, 5, labels=["x", "x", "y", "y"], data={})
+    with pytest.raises(DataError, match="targets= and data="):
+        knnkit.TfKNN(frame, 2, targets=[1.0, 2.0, 3.0, 4.0], data={})
+    with pytest.raises(DataError, match="no labels"):
+        knnkit.TfKNN(frame, 2, data={})
+    with pytest.raises(DataError, match="labels"):
+        knnkit.TfKNN(frame, 2, labels=[["x", "1"]] * 4, data={})
+
+
+def test_a_column_of_a_frame_is_named_with_and_without_data() -> None:
+    frame = NUMBERS.assign(species=LABELS)
+    expected = knnkit.TfKNN(NUMBERS, 3, labels=np.array(LABELS)).predict(NUMBERS).tolist()
     for data in (None, {}, POLICY):
-        model = knnkit.TfKNN(frame, 3, labels="species", data=data, **keys)
-        assert model.predict(far).tolist() == plain.predict(far).tolist()
-        assert "odd" in model.predict(far)
-
-
-@pytest.mark.parametrize(
-    ("keys", "said"),
-    [
-        ({"labels": ["species", "island"]}, "228 rows, but labels of shape (2,)"),
-        ({"labels": SPECIES[:5]}, "228 rows, but labels of shape (5,)"),
-        ({"labels": LABELS.to_numpy()[:, np.newaxis]}, "228 rows, but labels of shape (228, 1)"),
-        ({"targets": NUMBERS["body_mass_g"]}, "`data` goes with one column of labels"),
-        ({}, "`data` goes with one column of labels"),
-        ({"labels": "species", "k": 999}, "k is 999, but there are 228 training rows"),
-    ],
-)
-def test_labels_that_do_not_fit_a_frame_are_refused(keys: dict[str, Any], said: str) -> None:
-    with pytest.raises(KnnkitError) as caught:
-        knnkit.TfKNN(NUMBERS.assign(species=LABELS), data=POLICY, **keys)
-    assert said in str(caught.value)
-    assert caught.value.hint
+        assert knnkit.TfKNN(frame, 3, labels="species", data=data).predict(NUMBERS).tolist() == expected
+    for wrong in (["species", "island"], SPECIES[:5]):
+        with pytest.raises(DataError, match=rf"228 rows, but labels of shape \({len(wrong)},\)"):
+            knnkit.TfKNN(frame, 3, labels=wrong, data=POLICY)

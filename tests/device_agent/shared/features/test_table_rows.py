@@ -17,8 +17,9 @@ from device_agent.shared.features.coder import Coder
 from device_agent.shared.features.parsers import TableCsvParser, TableJsonParser, read_array
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.protocol.model_info import Column, KnnInfo, Table
+from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.protocol.record import replace
+from device_agent.shared.protocol.table_info import Column, Table
 from knnkit.data.files import load
 from knnkit.data.policy import Policy
 from knnkit.errors import DataError
