@@ -63,7 +63,7 @@ class TfKNN:
         name: of the model: letters, digits, `.`, `_`, `-`.
         feature_names: of the columns; by default those of a data frame.
         data: of a data frame with missing cells or text: `missing`, `categories`, `unknown_category`, `drop` and
-            `features` as in deploy.yaml. `labels` may then be a column's name.
+            `features` as in deploy.yaml. With or without it, `labels` may be the name of a frame's column.
         in_float64: p, bandwidth, radius, outlier_label and class_weight, as in deploy.yaml.
 
     Raises:
@@ -91,12 +91,12 @@ class TfKNN:
     ) -> None:
         spec = KnnSpec(name, _whole(k, "k"), metric, weights, scale, reject, **in_float64)
         table = None
-        if data is None:
+        if data is None and not isinstance(labels, str):
             training = of_arrays(rows, labels, targets, feature_names or column_names(rows))
         elif targets is not None:
             raise DataError("targets= and data= do not go together", hint="labels= and data=, or targets= alone")
         else:
-            training, table = frames.read(rows, labels, data)
+            training, table = frames.read(rows, labels, data or {})
         if spec.k > len(training.rows):
             count = len(training.rows)
             raise BuildError(f"k is {k}, but there are {count} training rows", hint=f"k={count}, or less")

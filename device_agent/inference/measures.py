@@ -6,6 +6,7 @@ IEEE machines agree bit by bit, except haversine, whose near ties count as ties.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 
 from device_agent.shared.powers import greatest, power
 from device_agent.shared.protocol.constants import GRAPH_METRICS
-from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.protocol.model_info import InFloat64, KnnInfo
 
 Float64 = NDArray[np.float64]
+_MOST = 1e15  # no build gives a class a larger factor
 _LINEAR = ("manhattan", "chebyshev", "jaccard")
 
 
@@ -34,10 +36,8 @@ class Measure:
         self._weighted = info.metric not in ("jaccard", "haversine") and not bool((weights == 1.0).all())
         self._weights = weights if self._weighted else np.ones(1)
         self.manhattan, self.in_graph = info.metric == "manhattan", info.metric in GRAPH_METRICS
-        given = None if info.float64 is None else info.float64.p
-        if info.metric == "minkowski" and not (given is not None and 1.0 <= given <= 1e3):
-            raise ValueError("minkowski needs a power")
-        self._power = float(given or 2.0) if info.metric not in _LINEAR else 1.0
+        self._power = _power_of(info)
+        _require_votes(info)
         self._greatest = greatest(self._power)
         on_sphere = info.metric == "haversine"
         if on_sphere and len(centre) != 2:
@@ -115,3 +115,24 @@ class Measure:
         return np.asarray(
             measure * self._unit**2 if self._metric == "sqeuclidean" else self.to_base(measure) * self._unit
         )
+
+
+def _power_of(info: KnnInfo) -> float:
+    if info.metric != "minkowski":
+        return 1.0 if info.metric in _LINEAR else 2.0
+    given = None if info.float64 is None else info.float64.p
+    if given is None or not 1.0 <= given <= 1e3:
+        raise ValueError("minkowski needs a power")
+    return float(given)
+
+
+def _require_votes(info: KnnInfo) -> None:
+    """Refuses numbers in `float64` of knn.json that no build writes."""
+    own = info.float64 or InFloat64()
+    factors, count = own.class_weights, len(info.classes)
+    if any(each is not None and not 0.0 < each < math.inf for each in (own.bandwidth, own.radius)):
+        raise ValueError("a bandwidth or radius is not above 0")
+    if factors is not None and not (len(factors) == count and all(0.0 < each < _MOST for each in factors)):
+        raise ValueError(f"class_weights are not {count} factors above 0")
+    if own.outlier is not None and not 0 <= own.outlier < count:
+        raise ValueError("the outlier label is not a class")

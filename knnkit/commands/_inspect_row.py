@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from device_agent.shared.label_columns import labels_of
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.errors import ModelUnusable
 from knnkit.errors import UsageError
@@ -31,8 +32,9 @@ def show(model: Path, row: int, *, json: bool) -> int:
     if json:
         print(json_codec.dumps(found))
         return 0
-    features = ", ".join(f"{name} {str(value).removesuffix('.0')}" for name, value in found.pop("features").items())
-    for name, value in (*found.items(), ("features", features)):
+    for name, value in found.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {str(part).removesuffix('.0')}" for key, part in value.items())
         if value is not None:
             print(f"{name:<8}  {clean(value, 4000)}")
     return 0
@@ -49,9 +51,21 @@ def _training_row(path: Path, row: int) -> dict[str, Any]:
         "row": row if origins else None,
         "id": origins.id(index) if origins else None,
         "index": index,
-        "label": stored.info.classes[stored.reference.classes[index]],
+        **_answer(stored, index),
         "features": dict(zip(stored.info.feature_names, stored.training_row(index))),
     }
+
+
+def _answer(stored: StoredModel, index: int) -> dict[str, Any]:
+    """Returns the label of a training row, its labels by column, or its targets by name."""
+    targets, info = stored.reference.targets, stored.info
+    if info.targets is None or targets is None:
+        return {"label": info.classes[stored.reference.classes[index]]}
+    values = targets[index : index + 1]
+    if info.targets.classes:
+        return {"label": dict(zip(info.targets.names, labels_of(info.targets.classes, values)[0]))}
+    measured = info.float64 is not None and info.float64.offset is not None  # its targets are densities
+    return {"label": None, "value": None if measured else dict(zip(info.targets.names, values[0].tolist()))}
 
 
 def _not_there(path: Path, stored: StoredModel, row: int) -> UsageError:
@@ -60,8 +74,9 @@ def _not_there(path: Path, stored: StoredModel, row: int) -> UsageError:
     place = golden.index(row) if golden and golden.source == source and golden.places is not None else None
     if place is not None and (path.parent / constants.GOLDEN_FILE).is_file():
         rows = read_evaluation_rows(path.parent)
-        said = f"its label is {rows.truth[place]!r}, the answer {rows.answers[place]!r}"
-        return UsageError(f"row {row} of {source} was held out: {said}", hint=_HINT)
+        said = f": its label is {rows.truth[place]!r}, the answer {rows.answers[place]!r}"
+        said = said if stored.info.targets is None else ""  # the one class of such a model says nothing
+        return UsageError(f"row {row} of {source} was held out{said}", hint=_HINT)
     count = stored.info.n_train
     said = f"row {row} is not among the {count:,} training rows: it was held out, or {source or 'the data'} is shorter"
     return UsageError(said, hint=_HINT)

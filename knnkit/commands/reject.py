@@ -44,6 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--accept is a share of strangers: it needs --strangers FILE", hint="--strangers FILE")
     build = _config.one_build(arguments)
     material = source.load(build)
+    if material.spec.radius is not None:
+        raise UsageError("reject counts on k neighbours, and radius does not", hint="leave radius out")
     enrolment = material.enrol(build.model.scale, build.model.metric)
     labels = tuple(map(str, enrolment.classes))
     reference = make_reference(replace(material.spec, reject=None), enrolment, None, Options(groups=material.groups))

@@ -99,11 +99,19 @@ def of_frame(frame: Any, source: str) -> Any:
         raise DataError(f"{source} cannot be read: {error}", hint=hint) from None
 
 
-def with_column(table: Any, name: str, values: Any) -> Any:
-    """Returns a pyarrow table with one more column of (n,) values."""
+def with_column(table: Any, name: str, labels: Any, source: str) -> Any:
+    """Returns a pyarrow table with one more column of (n,) labels.
+
+    Raises:
+        DataError: there is not one label for each row.
+    """
     import pyarrow
 
-    return table.append_column(name, [pyarrow.array(np.asarray(values, object).tolist(), from_pandas=True)])
+    cells = np.asarray(labels, object)
+    if cells.shape != (table.num_rows,):
+        said = f"{source}: {table.num_rows} rows, but labels of shape {cells.shape}"
+        raise DataError(said, hint="labels='species', the name of one column, or one label for each row")
+    return table.append_column(name, [pyarrow.array(cells.tolist(), from_pandas=True)])
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,7 @@ def build_enrolled(
         BuildError: the model cannot be built as asked.
         MissingDependency: a package of `knnkit[build]` is not installed.
     """
+    require_answerable(spec, enrolment, has_input=options.input is not None)
     reference = make_reference(spec, enrolment, held_out, options)
     measured = None if options.measure is None else options.measure(reference, enrolment.classes)
     targets = targets_of(enrolment) if measured is None else measured
@@ -175,7 +176,6 @@ def build_enrolled(
         groups=None if model.search.groups is None else len(model.search.groups.sizes),
     )
     require_keepable(info)
-    require_answerable(info)
     info = replace(info, schema=lowest_schema(info))
     origins = pack(options.training or Origins(Path(enrolment.source).name), options.golden)
     return BuiltModel(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.model_info import KnnInfo
 from knnkit.errors import BuildError
+from knnkit.model.reference.enrolment import Enrolment
+from knnkit.model.reference.spec import DEFAULT, KnnSpec, is_plain, require_plain
 
 
 def lowest_schema(info: KnnInfo) -> int:
@@ -21,23 +23,24 @@ def lowest_schema(info: KnnInfo) -> int:
     return max((version for version, is_needed in needed.items() if is_needed), default=constants.SCHEMA)
 
 
-def require_answerable(info: KnnInfo) -> None:
-    """Checks that what the graph does not compute goes with the rest of the model.
+def require_answerable(spec: KnnSpec, enrolment: Enrolment, *, has_input: bool) -> None:
+    """Checks that the keys of a model go together; `has_input` says whether it has stages or windows.
 
     Raises:
-        BuildError: it does not.
+        BuildError: they do not.
     """
-    own, columns = info.float64, info.targets is not None and bool(info.targets.classes)
-    if columns and info.enrol is not None:
+    columns = bool(enrolment.target_classes)
+    if columns and spec.enrol is not None:
         raise BuildError("enrol: a device cannot be taught rows with several labels", hint="leave enrol out")
-    if own is None:
-        return
+    if enrolment.targets is not None and spec.shares.keys() - {DEFAULT}:
+        said = "reject has shares for labels, and one threshold decides on all label columns or targets of a row"
+        raise BuildError(said, hint="reject: 0.99")
     if columns:
-        said = f"several label columns need a metric and weights of the graph, not {info.how}"
-        raise BuildError(said, hint="metric: euclidean, weights: uniform or distance")
-    if info.input is not None:
-        raise BuildError(f"windows, sounds and pictures do not go with {info.how}", hint="leave input out")
-    if info.targets is not None and (own.radius is not None or own.class_weights is not None):
+        require_plain(spec, "a list of label columns")
+    if has_input and not is_plain(spec):
+        said = f"windows, sounds and pictures do not go with metric {spec.metric} and what else only NumPy answers"
+        raise BuildError(said, hint="leave input out")
+    if enrolment.targets is not None and (spec.radius is not None or spec.class_weight is not None):
         said = "radius and class_weight are for classes; a regression answers the mean of k targets"
         raise BuildError(said, hint="leave them out")
 

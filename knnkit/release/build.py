@@ -24,16 +24,15 @@ from device_agent import __version__
 from device_agent.shared.golden.error_gates import described, described_columns, scores_of
 from device_agent.shared.protocol import constants, json_codec, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
-from device_agent.shared.protocol.record import replace as replace_record
 from device_agent.shared.protocol.versions import utc
 from device_agent.shared.release import model_file
 from device_agent.shared.safe_files import read_small
 from device_agent.shared.trust import dsse
-from knnkit.config.parse import Build, GatesConfig
+from knnkit.config.parse import Build
 from knnkit.errors import BuildError, UsageError, VerificationFailed
 from knnkit.evaluation import metrics
 from knnkit.evaluation.metrics import Figures
-from knnkit.release import manifest, provenance, up_to_date
+from knnkit.release import gates, manifest, provenance, up_to_date
 from knnkit.release.card import CardFacts
 from knnkit.release.replacing import replacing
 from knnkit.release.sbom import bill_of_materials
@@ -111,7 +110,7 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
     _require_replaceable(directory)
     release, model = build.release, build.model
     order = Order(
-        _gates(build.gates),
+        gates.of_config(build.gates),
         release.version,
         release.sequence,
         release.expires,
@@ -124,39 +123,12 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
     return write_release(source.load(build), order, signer, directory)
 
 
-def _gates(asked: GatesConfig) -> model_info.Gates:
-    absent = {key: None for key in ("recall", "rmse", "max_error", "column_accuracy") if not getattr(asked, key)}
-    return model_info.Gates(**{**asked.model_dump(exclude={"agreement"}), **absent})
-
-
-def _gates_for(gates: model_info.Gates, made_from: Material) -> model_info.Gates:
-    """Returns the gates of a model; with several label columns, `accuracy` is that of each of them.
-
-    Raises:
-        BuildError: a gate needs one label for each row, or names columns of a model that has none.
-    """
-    found = made_from.training if made_from.imported is None else made_from.imported.enrolment
-    columns = found.target_names if found.target_classes else ()
-    if not columns:
-        if gates.column_accuracy:
-            raise BuildError("gates: {column_accuracy} names columns, and the model has one", hint="accuracy: 0.9")
-        return gates
-    for key in ("balanced_accuracy", "min_recall", "recall", "not_worse_than"):
-        if getattr(gates, key) is not None:
-            hint = f"column_accuracy: {{{columns[0]}: 0.9}} under gates:, or accuracy: 0.8 for every column"
-            raise BuildError(f"gates: {{{key}}} compares classes, and the model has several label columns", hint=hint)
-    if gates.accuracy is None:
-        return gates
-    own = {model_info.DEFAULT: gates.accuracy, **(gates.column_accuracy or {})}
-    return replace_record(gates, accuracy=None, column_accuracy=own)
-
-
 def write_release(made_from: Material, order: Order, signer: Signer, directory: Path) -> Built:
     """Builds and signs a release in `directory`, replacing a release there; raises as `build_release`."""
     directory = directory.absolute()
     _require_replaceable(directory)
     created = _pinned_clock()
-    order = replace(order, gates=_gates_for(order.gates, made_from))
+    order = replace(order, gates=gates.fitting(order.gates, made_from))
     made = made_from.build(order.gates, seed=order.seed, inputs=order.inputs, golden_rows=order.golden_rows)
     model, golden = made.model, made.golden.to_bytes()
     warnings = (*made_from.warnings, *model.warnings, *made.warnings, *_learnt_nothing(model.info))

@@ -44,7 +44,7 @@ def read(frame: Any, labels: Any, keys: Mapping[str, Any]) -> tuple[Dataset, Tab
     name = labels if isinstance(labels, str) else "label"
     if not isinstance(labels, str):
         name = next(each for each in ("label", "_label", "__label") if each not in table.column_names)
-        table = arrow_table.with_column(table, name, labels)
+        table = arrow_table.with_column(table, name, labels, _SOURCE)
     policy = policy_of(data)
     found = arrow_table.load(table.schema, table.select, _SOURCE, name, data.features, None, policy)
     ready = prepare_of(data, found, found, None)

@@ -81,8 +81,8 @@ def with_class(
     if label is None or label in classes:
         return classes, codes
     if isinstance(label, str) != isinstance(classes[0], str):
-        what = "text" if isinstance(classes[0], str) else "whole numbers"
-        raise BuildError(f"outlier_label is {label!r}, but the labels are {what}", hint="outlier_label: of that kind")
+        what, like = ("text", f"'{label}'") if isinstance(classes[0], str) else ("whole numbers", "-1")
+        raise BuildError(f"outlier_label is {label!r}, but the labels are {what}", hint=f"outlier_label: {like}")
     wider = tuple(sorted([*classes, label]))
     places = np.array([wider.index(each) for each in classes], np.int32)
     return wider, places[codes]

@@ -11,7 +11,15 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.shared.protocol.constants import GRAPH_METRICS, GRAPH_WEIGHTS, Metric, Scale, Weights, is_name
+from device_agent.shared.protocol.constants import (
+    GRAPH_METRICS,
+    GRAPH_WEIGHTS,
+    UNKNOWN_LABEL,
+    Metric,
+    Scale,
+    Weights,
+    is_name,
+)
 from device_agent.shared.protocol.model_info import Enrol, InFloat64, Keep
 from knnkit.errors import BuildError
 
@@ -93,7 +101,8 @@ class KnnSpec:
             return None
         outlier = None if self.outlier_label is None else classes.index(self.outlier_label)
         factors = None if self.class_weight is None else _factors(self.class_weight, classes, codes)
-        return InFloat64(self.p, self.bandwidth, self.radius, outlier, factors, self.offset)
+        p, bandwidth, radius = (None if each is None else float(each) for each in (self.p, self.bandwidth, self.radius))
+        return InFloat64(p, bandwidth, radius, outlier, factors, self.offset)
 
     @property
     def shares(self) -> Mapping[str, float]:
@@ -116,7 +125,7 @@ def require_plain(spec: KnnSpec, what: str) -> None:
         more = [key for key in ("radius", "class_weight") if getattr(spec, key) is not None]
         said += f" and {' and '.join(more)}" if more else ""
         plain = f"metric: {', '.join(GRAPH_METRICS)}, and weights: {', '.join(GRAPH_WEIGHTS)}"
-        hint = f"leave {' and '.join(more)} out" if more else plain
+        hint = f"leave {' and '.join(more) or what} out" if more or spec.offset is not None else plain
         raise BuildError(said, hint=hint)
 
 
@@ -152,11 +161,18 @@ def _factors(
 
 #: Above this power, float64 loses distances between rows that float32 holds; chebyshev is the limit.
 MOST_P = 16.0
+#: Sums of votes with factors up to this one stay far inside float64.
+MOST_FACTOR = 1e9
 
 
 def _require_numbers(spec: KnnSpec) -> None:
     """Checks p, bandwidth and radius: each where it has a meaning, and a number that has one."""
-    kernel = spec.weights not in GRAPH_WEIGHTS
+    kernel, factors = spec.weights not in GRAPH_WEIGHTS, spec.class_weight
+    given = factors if isinstance(factors, Mapping) else {}
+    own = {f"class_weight of {label!r}": value for label, value in given.items()}
+    for name, number in {"p": spec.p, "bandwidth": spec.bandwidth, "radius": spec.radius, **own}.items():
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int | float | np.number)):
+            raise BuildError(f"{name} is {number!r}; it is a number", hint="0.5, without quotation marks")
     for name, value, wanted, where, example in (
         ("p", spec.p, spec.metric == "minkowski", "metric: minkowski", "p: 3"),
         ("bandwidth", spec.bandwidth, kernel, f"weights: {spec.weights if kernel else 'gaussian'}", "bandwidth: 0.5"),
@@ -171,14 +187,19 @@ def _require_numbers(spec: KnnSpec) -> None:
     for name, value in (("bandwidth", spec.bandwidth), ("radius", spec.radius)):
         if value is not None and not 0.0 < value < math.inf:
             raise BuildError(f"{name} is {value:g}; it is a distance above 0", hint=f"{name}: 0.5")
-    factors = spec.class_weight
-    if isinstance(factors, str) and factors != "balanced":
+    if not isinstance(factors, Mapping) and factors not in (None, "balanced"):
         raise BuildError(f"class_weight is {factors!r}", hint="class_weight: balanced, or {fault: 5}")
-    for label, value in factors.items() if isinstance(factors, Mapping) else ():
-        if not 0.0 < value < math.inf:
-            raise BuildError(f"class_weight of {label!r} is {value:g}; it is a factor above 0", hint="{fault: 5}")
+    for label, value in given.items():
+        if not 1.0 / MOST_FACTOR <= value <= MOST_FACTOR:
+            said = (
+                f"class_weight of {label!r} is {value:g}; it is a factor from {1.0 / MOST_FACTOR:g} to {MOST_FACTOR:g}"
+            )
+            raise BuildError(said, hint=f"class_weight: {{{label}: 5}}")
     if spec.outlier_label is not None and spec.radius is None:
         raise BuildError("outlier_label is for a model with a radius", hint="radius: 0.5, or leave outlier_label out")
+    if spec.outlier_label == UNKNOWN_LABEL:
+        said = f"outlier_label: {UNKNOWN_LABEL!r} is reserved for rows without a label"
+        raise BuildError(said, hint="leave outlier_label out, which answers the same; or outlier_label: other")
 
 
 def _require_whole_ways(spec: KnnSpec) -> None:
@@ -189,8 +210,5 @@ def _require_whole_ways(spec: KnnSpec) -> None:
     taken = [key for key, value in given.items() if value is not None]
     if spec.radius is not None and taken:
         raise BuildError(f"{taken[0]} counts on k neighbours, and radius does not", hint=f"leave {taken[0]} out")
-    if spec.enrol is not None and not is_plain(spec):
-        raise BuildError(
-            f"enrol: a device cannot be taught rows of a model with {spec.metric} and weights {spec.weights}",
-            hint=f"leave enrol out, or metric: {', '.join(GRAPH_METRICS)} and weights: {', '.join(GRAPH_WEIGHTS)}",
-        )
+    if spec.enrol is not None:
+        require_plain(spec, "enrol")

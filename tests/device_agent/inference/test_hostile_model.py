@@ -18,6 +18,7 @@ from device_agent.inference.tflite_knn import TfliteKNN
 from device_agent.serving.columns import neighbor_classes
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.protocol.model_info import InFloat64
 from device_agent.shared.release import npz
 from device_agent.shared.release.model_file import read_info
 from device_agent.shared.release.npz import read_arrays
@@ -77,6 +78,34 @@ def test_wrong_tables_make_a_model_unusable(name: str, releases: Releases, tmp_p
         path.write_bytes(with_members(model, exact_npz=tables | {name: wrong}))
         with pytest.raises(ModelUnusable):
             ExactKnn(str(path), info).answer(np.zeros(4, np.float32))
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        *(InFloat64(bandwidth=wrong) for wrong in (0.0, -1.0)),
+        *(InFloat64(radius=wrong) for wrong in (0.0, -1.0)),
+        *(InFloat64(class_weights=wrong) for wrong in ((), (1.0,), (-1.0,) * 3, (0.0,) * 3, (1e308,) * 3)),
+        *(InFloat64(radius=1.0, outlier=wrong) for wrong in (-1, 3, 2**70)),
+    ],
+)
+def test_numbers_in_float64_that_no_build_writes_are_refused(
+    own: InFloat64, releases: Releases, tmp_path: Path
+) -> None:
+    model, path = (releases["iris"] / constants.MODEL_FILE).read_bytes(), tmp_path / "model.tflite"
+    info = replace(read_info(io.BytesIO(model)), float64=own)
+    path.write_bytes(model)
+    with pytest.raises(ModelUnusable, match=constants.EXACT_FILE):
+        ExactKnn(str(path), info)
+
+
+@pytest.mark.parametrize("p", [0.0, -1.0, 1e308])
+def test_a_power_counts_only_for_minkowski(p: float, releases: Releases) -> None:
+    path, row = releases["iris"] / constants.MODEL_FILE, np.zeros((1, 4), np.float32)
+    info = read_info(path)
+    expected = ExactKnn(str(path), info).answers(row)
+    found = ExactKnn(str(path), replace(info, float64=InFloat64(p=p))).answers(row)
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
 @pytest.mark.parametrize("damage", ["no tables", "no classes"])

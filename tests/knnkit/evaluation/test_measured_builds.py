@@ -77,8 +77,8 @@ def test_a_gallery_builds_by_default(
 def test_a_gate_on_classes_stops_the_build(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(folder, 4, 30, "gates: {recall: {p9: 0.5}}\n")
     _, said = build(capsys, constants.EXIT_USAGE)
-    assert "recall of 'p9': the gate is 0.5, but the model has no such class" in said
-    assert "under gates:" in said
+    assert "gates: {recall} names 'p9', which the model does not have" in said
+    assert "it has p0, p1, p2, p3" in said
 
 
 def test_inspect_shows_every_gate(tmp_path: Path, releases: Releases, capsys: pytest.CaptureFixture[str]) -> None:

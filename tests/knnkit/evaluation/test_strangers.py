@@ -123,6 +123,9 @@ def test_the_command_reads_strangers_as_a_device_does(
     assert "strangers accepted" in said.out
     assert "reject: 0." in said.err
     assert "data:image/png" in Path("r.html").read_text()
+    Path("radius.yaml").write_text("model: {name: m, data: {file: rows.csv}, radius: 1.0}\nsigning: {key: s.pem}\n")
+    assert cli.main(["reject", "-c", "radius.yaml"]) == 2
+    assert "leave radius out" in capsys.readouterr().err
     assert cli.main(["reject", "--accept", "0.1"]) == 2
     assert "--strangers FILE" in capsys.readouterr().err
     assert cli.main(["reject", "--strangers", "s.csv", "--accept", "0"]) in (0, 2)

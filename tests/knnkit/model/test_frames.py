@@ -138,3 +138,13 @@ def test_a_frame_takes_every_setting_that_an_array_takes() -> None:
         knnkit.TfKNN(frame, 2, data={})
     with pytest.raises(DataError, match="labels"):
         knnkit.TfKNN(frame, 2, labels=[["x", "1"]] * 4, data={})
+
+
+def test_a_column_of_a_frame_is_named_with_and_without_data() -> None:
+    frame = NUMBERS.assign(species=LABELS)
+    expected = knnkit.TfKNN(NUMBERS, 3, labels=np.array(LABELS)).predict(NUMBERS).tolist()
+    for data in (None, {}, POLICY):
+        assert knnkit.TfKNN(frame, 3, labels="species", data=data).predict(NUMBERS).tolist() == expected
+    for wrong in (["species", "island"], SPECIES[:5]):
+        with pytest.raises(DataError, match=rf"228 rows, but labels of shape \({len(wrong)},\)"):
+            knnkit.TfKNN(frame, 3, labels=wrong, data=POLICY)

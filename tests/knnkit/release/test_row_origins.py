@@ -94,6 +94,35 @@ def test_a_neighbour_is_the_row_and_id_of_the_users_file(tmp_path: Path, suffix:
     assert IDS[near["row"]] in said("inspect", release / constants.MODEL_FILE, "--row", str(near["row"]))
 
 
+@pytest.mark.parametrize("what", ["label: [kind, side]", "target: [x, y]", "label: kind"])
+def test_a_training_row_is_shown_with_all_that_it_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str
+) -> None:
+    sides = np.where(FEATURES[:, 1] > 0, "left", "right")
+    lines = [f"{x},{y},{x},{label},{side}" for (x, y), label, side in zip(FEATURES.tolist(), LABELS, sides)]
+    (tmp_path / "rows.csv").write_text("\n".join(["x,y,z,kind,side", *lines]) + "\n")
+    drop = {"label: [kind, side]": "[]", "label: kind": "[side]"}.get(what, "[kind, side]")
+    release = build(tmp_path, f"{{file: rows.csv, {what}, drop: {drop}}}")
+    training, golden = row_origins.read(release / constants.MODEL_FILE) or (Origins(), Origins())
+    row = training.row(0)
+    assert row is not None
+    shown = json.loads(said("inspect", release, "--row", str(row), "--json"))
+    (x, y), text = FEATURES[row].tolist(), said("inspect", release, "--row", str(row))
+    if "target" in what:
+        assert shown["value"] == pytest.approx({"x": x, "y": y})
+        assert shown["label"] is None
+    else:
+        expected = {"kind": LABELS[row], "side": sides[row]} if "[" in what else LABELS[row]
+        assert shown["label"] == expected
+        assert str(LABELS[row]) in text
+    assert "label     value" not in text
+    capsys.readouterr()
+    assert cli.main(["inspect", str(release), "--row", str(golden.row(0))]) == constants.EXIT_USAGE
+    told = capsys.readouterr().err
+    assert "was held out" in told
+    assert ("its label is" in told) == (what == "label: kind")
+
+
 def test_a_held_out_row_leads_back_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     release = build(tmp_path, f"{{file: {write(tmp_path, 'csv').name}, label: kind, id: sample}}")
     rows = read_evaluation_rows(release)

@@ -6,6 +6,7 @@ and probabilities of rows without ties from the estimator itself.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import skops.io
+import yaml
 from scipy.spatial.distance import cdist
 from sklearn.decomposition import PCA
 from sklearn.metrics import pairwise_distances
@@ -29,7 +31,7 @@ from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.golden.judge import judge
 from device_agent.shared.powers import power
 from device_agent.shared.protocol import constants
-from device_agent.shared.protocol.model_info import Gates, InFloat64
+from device_agent.shared.protocol.model_info import Enrol, Gates, InFloat64
 from device_agent.shared.protocol.record import replace
 from knnkit import kernels
 from knnkit.config import parse
@@ -266,11 +268,50 @@ def replace_answers(answers: Any, k: int) -> Any:
         ({"radius": 1.0, "reject": 0.9}, "reject counts on k neighbours"),
         ({"radius": 1.0, "label_sets": (0.9,)}, "label_sets counts on k neighbours"),
         ({"metric": "jaccard", "scale": "standard"}, "changes what jaccard compares"),
+        ({"radius": "1"}, "radius is '1'; it is a number"),
+        ({"radius": True}, "radius is True; it is a number"),
+        ({"metric": "minkowski", "p": "3"}, "p is '3'; it is a number"),
+        ({"class_weight": {"a": "x"}}, "class_weight of 'a' is 'x'; it is a number"),
+        ({"class_weight": {"a": 1e308, "b": 1e308}}, "a factor from 1e-09 to 1e\\+09"),
+        ({"class_weight": {"a": float("nan")}}, "a factor from 1e-09 to 1e\\+09"),
+        ({"class_weight": 3}, "class_weight is 3"),
+        ({"radius": 1.0, "outlier_label": "unknown"}, "'unknown' is reserved"),
+        ({"metric": "chebyshev", "enrol": Enrol(5)}, "enrol does not know metric chebyshev"),
     ],
 )
 def test_what_has_no_meaning_is_refused(keys: dict[str, Any], said: str) -> None:
     with pytest.raises(BuildError, match=said):
         KnnSpec("m", **keys)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"class_weight": "balanced", "enrol": Enrol(5)},
+        {"metric": "chebyshev", "enrol": Enrol(5)},
+        {"radius": 1.0, "reject": 0.9},
+        {"radius": 1.0, "outlier_label": "unknown"},
+    ],
+)
+def test_a_key_that_the_hint_leaves_out_was_the_fault(keys: dict[str, Any]) -> None:
+    with pytest.raises(BuildError) as caught:
+        KnnSpec("m", **keys)
+    left = re.match("leave ([a-z_]+) out", caught.value.hint)
+    repair = {left[1]: None} if left else {"metric": caught.value.hint.split(", ")[0].removeprefix("metric: ")}
+    KnnSpec("m", **(keys | repair))
+
+
+def test_an_outlier_label_is_of_the_kind_that_the_hint_shows() -> None:
+    for labels, wrong in ((["a", "b"] * 100, 3), ([1, 2] * 100, "x")):
+        with pytest.raises(BuildError, match="outlier_label is") as caught:
+            knnkit.TfKNN(HALVES, labels=labels, radius=1.0, outlier_label=wrong)
+        right = yaml.safe_load(caught.value.hint)["outlier_label"]
+        assert right in knnkit.TfKNN(HALVES, labels=labels, radius=1.0, outlier_label=right).classes_
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    model = knnkit.TfKNN(HALVES, metric="minkowski", p=np.int64(3), radius=np.float32(0.5), labels=[1, 2] * 100)
+    assert model.build().info.float64 == InFloat64(p=3.0, radius=0.5)
 
 
 def test_degrees_are_not_taken_for_radians() -> None:

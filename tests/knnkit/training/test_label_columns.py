@@ -139,10 +139,33 @@ def test_gates_of_classes_and_of_columns_are_told_apart(tmp_path: Path) -> None:
     key = tmp_path / "missing.pem"
     for made, gates, said in (
         (model, Gates(min_recall=0.5), "{min_recall} compares classes, and the model has several label columns"),
+        (model, Gates(column_accuracy={"nope": 0.5}), "{column_accuracy} names 'nope', which the model does not have"),
+        (model, Gates(rmse={"default": 0.5}), "{rmse} is for numbers, and the model has label columns"),
         (knnkit.TfKNN(ROWS, 3, labels=KIND), Gates(column_accuracy={"a": 0.5}), "and the model has one"),
+        (knnkit.TfKNN(ROWS, 3, labels=KIND), Gates(rmse={"default": 0.5}), "is for numbers, and the model has classes"),
+        (knnkit.TfKNN(ROWS, 3, labels=KIND), Gates(recall={"9": 0.5}), "{recall} names '9', which the model does not"),
+        (knnkit.TfKNN(ROWS, 3, targets=KIND), Gates(accuracy=0.5), "is for labels, and the model answers numbers"),
+        (knnkit.TfKNN(ROWS, 3, targets=KIND), Gates(rmse={"a": 0.5}), "{rmse} names 'a', which the model does not"),
     ):
         with pytest.raises(BuildError, match=said.replace("{", r"\{")):
             made.build_release(tmp_path / "out", signing_key=_NoSigner(key), gates=gates)
+
+
+@pytest.mark.parametrize(
+    ("keys", "hint"),
+    [
+        ({"radius": 1.0}, "leave radius out"),
+        ({"class_weight": "balanced"}, "leave class_weight out"),
+        ({"metric": "chebyshev"}, "metric: euclidean"),
+        ({"weights": "tricube", "bandwidth": 1e-9}, "weights: uniform"),
+        ({"reject": {"fir": 0.9, "default": 0.8}}, "reject: 0.99"),
+    ],
+)
+def test_a_key_that_does_not_go_with_columns_is_named_in_the_hint(keys: dict[str, Any], hint: str) -> None:
+    model = knnkit.TfKNN(ROWS, 3, labels=LABELS, **keys)
+    with pytest.raises(BuildError) as caught:  # before anything is computed: warnings are errors in tests
+        model.build()
+    assert hint in caught.value.hint
 
 
 class _NoSigner:
