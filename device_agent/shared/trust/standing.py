@@ -61,7 +61,7 @@ def gates_missed(warnings: Iterable[str]) -> list[str]:
 
 
 def of_previous(warnings: Iterable[str]) -> list[str]:
-    """Returns the warnings about the release that a rollback would take up."""
+    """Returns the warnings about the release that a rollback would go back to."""
     return [text for text in warnings if text.startswith(f"{PREVIOUS_REVOKED}:")]
 
 
