@@ -6,7 +6,6 @@ IEEE machines agree bit by bit, except haversine, whose near ties count as ties.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from device_agent.shared.powers import greatest, power
 from device_agent.shared.protocol.constants import GRAPH_METRICS
 from device_agent.shared.protocol.model_info import InFloat64, KnnInfo
+from device_agent.shared.weights import LEAST_WIDTH, MOST_WIDTH
 
 Float64 = NDArray[np.float64]
 _MOST = 1e15  # no build gives a class a larger factor
@@ -130,8 +130,8 @@ def _require_votes(info: KnnInfo) -> None:
     """Refuses numbers in `float64` of knn.json that no build writes."""
     own = info.float64 or InFloat64()
     factors, count = own.class_weights, len(info.classes)
-    if any(each is not None and not 0.0 < each < math.inf for each in (own.bandwidth, own.radius)):
-        raise ValueError("a bandwidth or radius is not above 0")
+    if any(each is not None and not LEAST_WIDTH <= each <= MOST_WIDTH for each in (own.bandwidth, own.radius)):
+        raise ValueError("a bandwidth or radius is outside the range of float32")
     if factors is not None and not (len(factors) == count and all(0.0 < each < _MOST for each in factors)):
         raise ValueError(f"class_weights are not {count} factors above 0")
     if own.outlier is not None and not 0 <= own.outlier < count:

@@ -147,7 +147,7 @@ def _read(info: KnnInfo, meaning: Meaning, allowed: Enrol) -> tuple[int | str, t
 
 def _number(text: str, names: Sequence[str]) -> float:
     try:
-        value = float(text)
+        value = math.nan if "_" in text or not text.isascii() else float(text)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):

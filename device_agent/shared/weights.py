@@ -24,6 +24,8 @@ _WITHIN: dict[str, Callable[[Float64], Float64]] = {
     "tricube": lambda u: (1.0 - u * u * u) * (1.0 - u * u * u) * (1.0 - u * u * u),
 }
 KERNELS = ("gaussian", "exponential", *_WITHIN)
+#: Least and greatest bandwidth or radius: distances that float32 holds.
+LEAST_WIDTH, MOST_WIDTH = 1e-38, 1e38
 
 
 def weigh(far: NDArray[Any], nearest: NDArray[Any], weights: Weights, bandwidth: float | None = None) -> Float64:

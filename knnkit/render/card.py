@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from device_agent.shared.protocol.model_info import Gates, KnnInfo
 from knnkit.evaluation.metrics import Figures, of_evaluation
@@ -113,7 +114,12 @@ def _thresholds(info: KnnInfo, gates: Gates | None) -> Iterator[str]:
         )
     if gates is not None:
         asked = {name: value for name, value in vars(gates).items() if value not in (None, 0.0) and name != "margin"}
-        yield "gates: " + (", ".join(f"{name} {value}" for name, value in asked.items()) or "only parity")
+        yield "gates: " + (", ".join(f"{name} {_gate(value)}" for name, value in asked.items()) or "only parity")
+
+
+def _gate(value: Any) -> str:
+    """Returns a gate as text: its value, or that of each class, column or target."""
+    return f"({', '.join(f'{name} {each}' for name, each in value.items())})" if isinstance(value, dict) else f"{value}"
 
 
 def _weaknesses(card: Card, measured: Figures | None) -> Iterator[str]:

@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterable
 
 _TEXT = re.compile(
-    r"\s*(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,12}))?)?\s*([Zz]|([+-])(\d\d):?([0-5]\d)?)?\s*",
+    r"\s*(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,12}))?)?\s*"
+    r"([Zz]|([+-])([01]\d|2[0-3]):?([0-5]\d)?)?\s*",
     re.ASCII,
 )
 _EPOCH = datetime.datetime(1970, 1, 1)

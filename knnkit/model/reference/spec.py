@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import get_args
@@ -21,6 +20,7 @@ from device_agent.shared.protocol.constants import (
     is_name,
 )
 from device_agent.shared.protocol.model_info import Enrol, InFloat64, Keep
+from device_agent.shared.weights import LEAST_WIDTH, MOST_WIDTH
 from knnkit.errors import BuildError
 
 #: Key of `reject` for the classes without a share of their own.
@@ -185,8 +185,9 @@ def _require_numbers(spec: KnnSpec) -> None:
         hint = "metric: chebyshev, the limit of high p" if spec.p > 1.0 else "p: 1 or more"
         raise BuildError(f"p is {spec.p:g}; it is a power from 1 to {MOST_P:g}", hint=hint)
     for name, value in (("bandwidth", spec.bandwidth), ("radius", spec.radius)):
-        if value is not None and not 0.0 < value < math.inf:
-            raise BuildError(f"{name} is {value:g}; it is a distance above 0", hint=f"{name}: 0.5")
+        if value is not None and not LEAST_WIDTH <= value <= MOST_WIDTH:
+            said = f"{name} is {value:g}; it is a distance from {LEAST_WIDTH:g} to {MOST_WIDTH:g}"
+            raise BuildError(said, hint=f"{name}: 0.5")
     if not isinstance(factors, Mapping) and factors not in (None, "balanced"):
         raise BuildError(f"class_weight is {factors!r}", hint="class_weight: balanced, or {fault: 5}")
     for label, value in given.items():

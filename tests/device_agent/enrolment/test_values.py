@@ -78,6 +78,8 @@ def test_the_host_proves_the_values(taught: Device, releases: Releases) -> None:
         (("--value", "east=1"), "one value of each target"),
         (("--value", "east=1", "--value", "east=2"), "one value of each target"),
         (("--value", "east=1", "--value", "north=inf"), "not a finite number"),
+        (("--value", "east=1_000", "--value", "north=1"), "not a finite number"),
+        (("--value", "east=1", "--value", "north=１"), "not a finite number"),
         (("--label", "here"), "answers values, and no labels"),
     ],
 )
