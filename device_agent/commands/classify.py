@@ -20,8 +20,8 @@ def _configure_classify(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=("auto", "csv", "jsonl", "npy", "frames"),
         default="auto",
-        help="format of the input (default: by the file's name, else by its first byte); frames, with --stream: files, "
-        "each after its length in 4 bytes, the highest first",
+        help="format of the input; frames, with --stream: files, each after its length in 4 bytes, the highest first "
+        "(default: by the file's name, else by its first byte)",
     )
     add(
         "--output-format",

@@ -265,8 +265,8 @@ def _classify(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=("auto", "csv", "jsonl", "npy", "frames"),
         default="auto",
-        help="format of the rows (default: by the file's name or first byte); frames, with --stream: files, each after "
-        "its length in 4 bytes, the highest first",
+        help="format of the rows; frames, with --stream: files, each after its length in 4 bytes, the highest first "
+        "(default: by the file's name or first byte)",
     )
     rows.add_argument(
         "--output-format",

@@ -53,7 +53,7 @@ def run(name: str, strike: int, cwd: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_at_each_import_it_ends_as_interrupted_and_shows_no_python(name: str, tmp_path: Path) -> None:
     codes = []
-    for strike in [*range(BEFORE[PROGRAMS[name][0]] + 1, 60), *range(60, 400, 9)]:
+    for strike in [*range(BEFORE[PROGRAMS[name][0]] + 1, 60), *range(60, 500, 9)]:
         done = run(name, strike, tmp_path)
         assert "Traceback" not in done.stderr, (strike, done.stderr)
         assert "panicked" not in done.stderr, (strike, done.stderr)
