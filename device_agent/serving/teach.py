@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from device_agent.enrolment import golden_answers, local
 from device_agent.enrolment.joined import JoinedExact
 from device_agent.enrolment.journal import FORGET_SOME, Journal
-from device_agent.inference.tflite_knn import TfliteKNN
 from device_agent.serving import last_rows, taught_rows
 from device_agent.serving.load import Loaded, answering, load_kept
 from device_agent.serving.rows import Request
@@ -194,11 +193,11 @@ def _check(loaded: Loaded, before: list[LocalRow], rows: list[LocalRow], allowed
     old = local.taking_part(signed, before, loaded.digest)
     _require_room(Counter(map(enrolled.counted_as, (*old.rows, *rows))), allowed, enrolled.counted_as(rows[0]))
     new = local.taking_part(signed, [*before, *rows], loaded.digest)
-    kept = JoinedExact(signed.path, signed.info, new).kept
-    if len(new.rows) != len(old.rows) + len(rows) or not kept[len(old.rows) :].all():
+    exact = JoinedExact(signed.path, signed.info, new)
+    if len(new.rows) != len(old.rows) + len(rows) or not exact.kept[len(old.rows) :].all():
         raise BadInput("a row is out of the range of float32 in the model", hint="leave that row out")
     if not allowed.may_override:
-        _require_golden_answers(loaded, signed, old, new)
+        _require_golden_answers(loaded, exact, old)
 
 
 def _require_room(counts: Counter[str], allowed: Enrol, label: str) -> None:
@@ -212,16 +211,19 @@ def _require_room(counts: Counter[str], allowed: Enrol, label: str) -> None:
     raise Refused(said, reason="enrol-full", hint=FORGET_SOME)
 
 
-def _require_golden_answers(loaded: Loaded, signed: TfliteKNN, old: Joined, new: Joined) -> None:
-    """Checks that the rows change no golden row's answer that earlier taught rows left unchanged.
+def _require_golden_answers(loaded: Loaded, exact: JoinedExact, old: Joined) -> None:
+    """Checks that the rows change no golden row's answer that the earlier taught rows, `old`, left unchanged.
 
     Raises:
         Refused: an answer changes.
     """
+    signed, info = loaded.signed, exact.info
     golden = own_golden(Golden.from_bytes(loaded.opened.read(constants.GOLDEN_FILE)), signed.info)
-    info, found = new.info, golden_answers.with_taught(signed, new, golden)
+    found = golden_answers.with_taught(exact, golden)
     changed = set(golden_answers.changed(found, golden, info))
-    changed -= set(golden_answers.changed(golden_answers.with_taught(signed, old, golden), golden, info))
+    if changed and old.rows:
+        before = golden_answers.with_taught(JoinedExact(signed.path, signed.info, old), golden)
+        changed -= set(golden_answers.changed(before, golden, info))
     if changed:
         row = min(changed)
         said = f"golden row {row} would be {_answer(info, found[row])} and not {_answer(info, _own(golden)[row])}"
