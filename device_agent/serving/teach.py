@@ -61,6 +61,7 @@ def teach(store: Store, meaning: Meaning, request: Request, holder: str, last: i
         else:
             cells = taught_rows.cells_of(last_rows.read(store.root, loaded.signed.info, last), loaded.signed.info)
         with Journal(store.root).changing(holder) as journal:
+            _require_plain(cells, loaded.signed.info.columns)
             rows = _made(loaded, label, values, cells)
             _check(loaded, journal.rows(), rows, allowed)
             journal.enrol(rows)
@@ -80,7 +81,8 @@ def forget(
     """
     with Journal(store.root).changing(holder) as journal:
         rows = journal.rows()
-        found = [row.id for row in rows if label in (None, str(row.label)) and (not ids or row.id in ids)]
+        meant = None if label is None else enrolled.text_of(label)
+        found = [row.id for row in rows if meant in (None, enrolled.text_of(row.label)) and (not ids or row.id in ids)]
         found = found if last is None else found[-last:]
         strange = sorted(set(ids) - set(found))
         if strange or not (found or erase):
@@ -172,6 +174,17 @@ def _label(info: KnnInfo, text: str, allowed: Enrol) -> int | str:
         hint = f"--label with one of: {known}; or enrol: {{new_labels: true}} in deploy.yaml"
         raise Refused(f"the release has no label {text}, and allows no new ones", reason="label-not-allowed", hint=hint)
     return found
+
+
+def _require_plain(rows: Sequence[taught_rows.Cells], columns: Sequence[str]) -> None:
+    """Raises BadInput for a cell that no host would take home (`collect`)."""
+    for row in rows:
+        for name, cell in zip(columns, row):
+            if isinstance(cell, str) and not enrolled.is_plain(cell):
+                said = (
+                    f"{name}: {cell[:40]!r} is not plain text on one line, of at most {enrolled.MOST_TEXT:,} characters"
+                )
+                raise BadInput(said, hint="correct that cell, or leave that row out")
 
 
 def _made(

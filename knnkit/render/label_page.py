@@ -31,6 +31,7 @@ class View:
     message: str = ""
     undo: bool = False
     why: str = ""  # why no training rows are beside it
+    numbered: bool = True  # whether keys 1 to 9 stand for the first labels; else for the labels of one digit
 
 
 def render(view: View, nonce: str) -> str:
@@ -44,7 +45,7 @@ def render(view: View, nonce: str) -> str:
         beside=[{"label": each.label, "name": each.name, "shown": number(each.distance)} for each in view.beside],
         lines=lines(view)[:MOST_COLUMNS],
         more=f"{len(names) - MOST_COLUMNS:,} more columns" if len(names) > MOST_COLUMNS else "",
-        labels=view.labels,
+        labels=[(label, key(view, place, label)) for place, label in enumerate(view.labels, 1)],
         progress=view.progress,
         message=view.message,
         undo=view.undo,
@@ -52,6 +53,12 @@ def render(view: View, nonce: str) -> str:
         nonce=nonce,
         version=__version__,
     )  # fmt: skip
+
+
+def key(view: View, place: int, label: str) -> str:
+    """Returns the key that chooses a label; an empty text if there is none."""
+    found = str(place) if view.numbered else label
+    return found if len(found) == 1 and found.isdecimal() else ""
 
 
 def lines(view: View) -> list[tuple[str, ...]]:
