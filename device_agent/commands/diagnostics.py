@@ -7,7 +7,6 @@ import argparse
 from device_agent.commands.options import (
     add_runtime,
     command,
-    count,
     describe_check,
     no_options,
     read_file,
@@ -16,7 +15,7 @@ from device_agent.commands.options import (
     use_threads,
     with_warnings,
 )
-from device_agent.shared.console.argument_parser import filled
+from device_agent.shared.console.argument_parser import count, filled
 from device_agent.shared.protocol import constants, documents
 from device_agent.shared.protocol.errors import DeviceUnfit
 

@@ -6,9 +6,9 @@ import argparse
 import json
 
 from device_agent.commands import ring
-from device_agent.commands.options import add_holder, command, count, holder_of, no_options, show, store_of
+from device_agent.commands.options import add_holder, command, holder_of, no_options, show, store_of
 from device_agent.shared.console import streams
-from device_agent.shared.console.argument_parser import filled
+from device_agent.shared.console.argument_parser import count, filled
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.documents import Taught
 from device_agent.shared.protocol.errors import AgentError

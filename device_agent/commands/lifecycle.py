@@ -11,7 +11,6 @@ from device_agent.commands.options import (
     add_holder,
     add_runtime,
     command,
-    count,
     describe,
     describe_check,
     holder_of,
@@ -21,7 +20,7 @@ from device_agent.commands.options import (
     store_of,
     with_warnings,
 )
-from device_agent.shared.console.argument_parser import filled
+from device_agent.shared.console.argument_parser import count, filled
 from device_agent.shared.protocol import constants, documents
 from device_agent.shared.protocol.errors import AgentError
 
@@ -156,13 +155,13 @@ def _configure_install(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_install(arguments: argparse.Namespace) -> int:
-    from device_agent.lifecycle import install, stage
+    from device_agent.lifecycle import activate, stage
     from device_agent.store.trust_state import Known
 
     store = store_of(arguments)
     holder, directory = holder_of(arguments), Path(arguments.release)
     with stage.dropping_needless(store, directory), store.changing(holder, "install") as current:
-        found = install.install(Known(store, current, arguments.device_class), directory, _trial(arguments, holder))
+        found = activate.install(Known(store, current, arguments.device_class), directory, _trial(arguments, holder))
     staged = _describe_staged(found.staged) + "\n" if found.staged else ""
     return show(arguments, found, staged + _describe_activated(found.activated))
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 #: Most threads of a runtime: it starts all of them at once, and no board has as many cores.
 MAX_THREADS = 64
-_MOST = 1_000_000_000
 
 
 @record
@@ -51,14 +50,6 @@ def show(arguments: argparse.Namespace, document: Any, text: str) -> int:
     """Prints a result, as one JSON document or as `text`; returns 0."""
     print(json_codec.dumps(document) if arguments.json else text)
     return constants.EXIT_OK
-
-
-def count(text: str) -> int:
-    """Parses a number from 1."""
-    number = int(text)
-    if not 1 <= number <= _MOST:
-        raise argparse.ArgumentTypeError(f"{text} is not from 1 to {_MOST:,}")
-    return number
 
 
 def add_runtime(parser: argparse.ArgumentParser, *, threads: bool = True) -> None:

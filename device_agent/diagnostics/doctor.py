@@ -23,6 +23,7 @@ from device_agent.shared.protocol.versions import utc
 from device_agent.shared.trust import standing
 from device_agent.store import state, trust_dir, trust_store
 from device_agent.store.store import Store
+from device_agent.store.trust_dir import typed
 from device_agent.system import board, clock
 
 MINIMUM_PYTHON = (3, 10)
@@ -173,18 +174,18 @@ def _root(store: Store) -> Iterator[Finding]:
         mend = "sudo mount -o remount,exec MOUNT, with `exec` in /etc/fstab; `df ROOT` names MOUNT"
         yield Finding("root", "error", f"{root} is mounted noexec: no library there can be loaded", mend)
     elif found.st_uid != os.geteuid():
-        mend = f"sudo chown -R {os.geteuid()} {_typed(root)}"
+        mend = f"sudo chown -R {os.geteuid()} {typed(root)}"
         message = f"{root} belongs to user {found.st_uid}, this is user {os.geteuid()}"
         yield Finding("root", "warning", message, mend)
     elif stat.S_IMODE(found.st_mode) & 0o077:
-        yield Finding("root", "warning", f"other users can access {root}", f"chmod 700 {_typed(root)}")
+        yield Finding("root", "warning", f"other users can access {root}", f"chmod 700 {typed(root)}")
     elif os.statvfs(root).f_flag & os.ST_RDONLY:
         mend = "sudo mount -o remount,rw MOUNT (`df ROOT` names MOUNT); dmesg | tail shows why"
         yield Finding("root", "error", f"{root} is on a file system that is mounted read-only", mend)
     elif not os.access(root, os.W_OK):
-        yield Finding("root", "error", f"{root} cannot be written", f"chmod u+rwx {_typed(root)}")
+        yield Finding("root", "error", f"{root} cannot be written", f"chmod u+rwx {typed(root)}")
     elif unfit := [path for path in store.folders if os.path.lexists(path) and not _is_own_folder(path)]:
-        mend = f"mv {_typed(unfit[0])} {_typed(unfit[0])}.old"
+        mend = f"mv {typed(unfit[0])} {typed(unfit[0])}.old"
         yield Finding("root", "error", f"{unfit[0]} is not a folder that this user may write", mend)
     else:
         yield _ok("root", str(root))
@@ -198,7 +199,7 @@ def _disk(store: Store) -> Iterator[Finding]:
     free = board.disk_free(store.root)
     message = f"{free // 2**20:,} MiB free at {store.root}"
     if free < LOW_DISK:
-        yield Finding("disk", "warning", message, f"du -xh {_typed(store.root)} | sort -h | tail; sudo apt clean")
+        yield Finding("disk", "warning", message, f"du -xh {typed(store.root)} | sort -h | tail; sudo apt clean")
     else:
         yield _ok("disk", message)
 
@@ -225,7 +226,7 @@ def _trust(store: Store) -> Iterator[Finding]:
     for path, mend in trust_dir.exposed_paths(store.trust):
         yield Finding("trust", "warning", f"other users can change {path}, and so decide what runs here", mend)
     for warning in held.warnings:
-        yield Finding("trust", "warning", warning, f"rm {_typed(store.trust)}/THAT_FILE, then {provision}")
+        yield Finding("trust", "warning", warning, f"rm {typed(store.trust)}/THAT_FILE, then {provision}")
     if held.sets.trusted:
         yield _ok("trust", ", ".join(held.sets.trusted))
     else:
@@ -295,13 +296,6 @@ def _cause(error: Exception) -> str:
     """The reason in an error: its last line, since NumPy explains a failed import on 20 lines."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[-1].removeprefix("Original error was: ")
-
-
-def _typed(path: Path) -> str:
-    """Quotes a path for the shell."""
-    import shlex
-
-    return shlex.quote(str(path))
 
 
 def _ok(name: str, message: str) -> Finding:

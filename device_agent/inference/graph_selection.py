@@ -16,7 +16,7 @@ from device_agent.inference.graph import Graph
 from device_agent.inference.graph_runner import GraphRunner, require_steps, unusable
 from device_agent.inference.interpreter import Loader, delegate
 from device_agent.inference.interpreter_pool import MAX_SHARED
-from device_agent.shared.console.quiet import quiet
+from device_agent.shared.console.streams import quiet
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.documents import Searched
 from device_agent.shared.protocol.errors import ModelUnusable

@@ -70,17 +70,12 @@ def obey(store: Store, order: bytes, holder: str, runtime: str = "auto", *, allo
         Locked: an activation is pending, or another holder has the device.
     """
     if orders.is_floor_order(order):
-        return lower_floors(store, order, holder)
-    return obey_rollback(store, order, holder, runtime, allow_revoked=allow_revoked)
+        return _lower_floors(store, order, holder)
+    return _obey_rollback(store, order, holder, runtime, allow_revoked=allow_revoked)
 
 
-def lower_floors(store: Store, order: bytes, holder: str) -> Committed:
-    """Lowers the sequence floor and the time floor by a signed order; the committed release keeps answering.
-
-    Raises:
-        Refused: a trust rule refused the order.
-        Locked: an activation is pending, or another holder has the device.
-    """
+def _lower_floors(store: Store, order: bytes, holder: str) -> Committed:
+    """Lowers the sequence floor and the time floor; the committed release keeps answering."""
     current, moment = _at_rest(store, holder)
     verified = orders.verify_floor(order, Known(store, current).trust, moment.wall)
     new = transitions.lower_floors(current, verified.floor, verified.issued)
@@ -92,18 +87,11 @@ def lower_floors(store: Store, order: bytes, holder: str) -> Committed:
     return _still(new, already=new == current)
 
 
-def obey_rollback(
-    store: Store, order: bytes, holder: str, runtime: str = "auto", *, allow_revoked: bool = False
-) -> Committed:
-    """Goes back to the release that a signed order names, even below the floor; the order is valid once.
+def _obey_rollback(store: Store, order: bytes, holder: str, runtime: str, *, allow_revoked: bool) -> Committed:
+    """Goes back to the release that a signed order names, even below the floor.
 
     If that release is committed already, does nothing, and the order stays unused. A release whose key was revoked is
     refused unless `allow_revoked`.
-
-    Raises:
-        Refused: a trust rule refused the order or the release.
-        GateFailed, ModelUnusable: the release does not pass; the current one still answers, the order stays unused.
-        Locked: an activation is pending, or another holder has the device.
     """
     current, moment = _at_rest(store, holder)
     keys = Known(store, current).trust

@@ -7,6 +7,7 @@ file is left. `device_agent.serving.stream` answers rows as they arrive instead.
 from __future__ import annotations
 
 import sys
+import time
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -27,13 +28,15 @@ from device_agent.serving.columns import (
 from device_agent.serving.in_flight import InFlight
 from device_agent.serving.load import Loaded, answering, keeping, load_kept
 from device_agent.serving.outputs import Sink, require_apart
-from device_agent.serving.progress import Progress
 from device_agent.serving.replicas import answer_all, label_all
 from device_agent.serving.rows import Block, Request, Rows, open_rows
 from device_agent.serving.writers import RENDERERS, Renderer
 from device_agent.shared.protocol.errors import AgentError, BadInput
 from device_agent.store.starts import Start
 from device_agent.store.store import Store
+
+#: Seconds between two lines of progress.
+_PROGRESS_SECONDS = 0.5
 
 
 def classify(store: Store, request: Request, start: Start | None = None) -> int:
@@ -117,7 +120,7 @@ def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
 def _run(table: _Table, renderer: Renderer, sink: Sink) -> int:
     source, parser = table.rows.source, table.rows.parser
     require_apart(source.descriptor, table.request.output)
-    progress = Progress()
+    progress = _Progress()
     count = 0
     for rows, rendered in _rendered(table, renderer):
         if table.start:
@@ -182,3 +185,26 @@ class _Table:
                 hint = "take the row out, and report it: no row should do that"
                 where = block.name.format(block.numbers[found[0]])
                 raise BadInput(f"{self.rows.source.name}, {where}: {found[1]}", reason="row-kills", hint=hint)
+
+
+class _Progress:
+    """Progress line on standard error, if that is a terminal."""
+
+    def __init__(self) -> None:
+        self._shown = sys.stderr.isatty()
+        self._start = self._last = time.monotonic()
+
+    def show(self, count: int) -> None:
+        """Shows how many rows are answered, now and then."""
+        if not self._shown:
+            return
+        now = time.monotonic()
+        if now - self._last >= _PROGRESS_SECONDS:
+            self._last = now
+            rate = count / (now - self._start)
+            print(f"\r{count:,} rows, {rate:,.0f} a second", end="", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Ends the line."""
+        if self._shown and self._last != self._start:
+            print(file=sys.stderr)

@@ -73,13 +73,14 @@ def exposed_paths(directory: Path) -> list[tuple[Path, str]]:
         if path in inside and not may_enter:
             continue
         if state.st_uid not in (0, os.geteuid()):
-            found.append((path, f"sudo chown -R {os.geteuid()} {_typed(path)}"))
+            found.append((path, f"sudo chown -R {os.geteuid()} {typed(path)}"))
         elif stat.S_IMODE(state.st_mode) & 0o022:
-            found.append((path, f"chmod go-w {_typed(path)}"))
+            found.append((path, f"chmod go-w {typed(path)}"))
     return found
 
 
-def _typed(path: Path) -> str:
+def typed(path: Path) -> str:
+    """Quotes a path for the shell."""
     import shlex  # rarely needed, and `status` must be fast
 
     return shlex.quote(str(path))

@@ -11,6 +11,7 @@ _CHOICE = re.compile(r"argument (\S+): invalid choice: (['\"])(.*)\2 \(choose fr
 _NO_NUMBER = re.compile(r"argument (\S+): invalid (\w+) value: (['\"])(.*)\3", re.DOTALL)
 #: Argument types that allow a fraction; all other number types need a whole number.
 _FRACTIONS = ("float", "seconds")
+_MOST = 1_000_000_000
 
 
 def filled(text: str) -> str:
@@ -18,6 +19,14 @@ def filled(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("it is empty")
     return text
+
+
+def count(text: str) -> int:
+    """Parses a number from 1."""
+    number = int(text)
+    if not 1 <= number <= _MOST:
+        raise argparse.ArgumentTypeError(f"{text} is not from 1 to {_MOST:,}")
+    return number
 
 
 class Parser(argparse.ArgumentParser):

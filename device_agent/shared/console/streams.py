@@ -8,10 +8,12 @@ whether the working directory was deleted. Both command lines call `secure` firs
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -38,6 +40,19 @@ def secure() -> None:
 def silence_output() -> None:
     """Discards all further standard output, also what Python flushes at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), OUTPUT)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Discards what the process writes to standard error in the block; real errors are raised as exceptions."""
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
 
 
 def require_reader() -> None:
