@@ -97,9 +97,6 @@ class JoinedExact(ExactKnn):
         reach, how = (self._tied, self._zero), (self._weights, self._unit, self._classes)
         return OneRow(self._info, self._near, self._local, self._enter_one, reach, *how)
 
-    def _enter_one(self, row: NDArray[np.float32]) -> Float64:
-        return self._enter(row) if self._steps else (row - self._centre).astype(np.float64)
-
     def nearby(self, rows: NDArray[np.float32], kth: NDArray[Any]) -> Nearby:
         """Finds the rows whose k nearest may include an added row, and these added rows.
 
@@ -126,7 +123,7 @@ class JoinedExact(ExactKnn):
         """Returns the pairs of a (n, p) query, ascending, and an added row that may be among its k nearest."""
         manhattan = self._info.metric == "manhattan"
         if self._among_local is None:
-            how: dict[str, Any] = {"manhattan": manhattan, "step": 0.0, "and_ties": self._and_ties}
+            how: dict[str, Any] = {"manhattan": manhattan, "step": 0.0, "and_ties": self._by.and_ties}
             self._among_local = BlockSearch(MappedRows(self._local), self._weights, self._info.k, **how)
         within = base / self._unit
         with np.errstate(over="ignore"):

@@ -7,6 +7,7 @@ nearly all rows. `exact` ranks the rest in float64. Copies no rows. Needs only N
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -103,6 +104,8 @@ class BlockSearch:
         self._reach = float(np.sqrt(squares.max(initial=0.0)))
         # A power of two that brings scores near 1, so that no product is too small for float32.
         self._lift = 2.0 ** -np.round(2 * np.log2(self._reach)) if 1e-60 < self._reach < 1e60 else 1.0
+        self._lifted = weights * self._lift
+        self._steepest = float(np.abs(self._lifted).max(initial=0.0))
         self._halves = rows.spread((squares * (self._lift / 2)).astype(np.float32))  # by place, as all scores
 
     def find(
@@ -128,21 +131,48 @@ class BlockSearch:
         measure = scale.base[query] + scale.factor * score.astype(np.float64)
         return Found(np.flatnonzero(fits)[query], row, measure, exact), fits
 
-    def rows_within(self, z: Float64, most: Float64) -> NDArray[np.int64] | None:
-        """Returns the rows whose measure to one (1, p) query may be up to `most` (1,); None if the query does not fit.
+    def rows_near(self, z: Float64, known: list[int]) -> NDArray[np.int64] | None:
+        """Returns the rows that may be among the k nearest of one (p,) query, or tied with these.
 
-        One pass over all rows: for a query whose k-th measure is nearly known, faster than `find`.
+        One pass over all rows: the greatest score of any k rows, whose numbers are `known`, bounds the k-th score.
+        None if the query is too large for float32.
         """
-        with np.errstate(over="ignore", invalid="ignore"):
-            factors, scale = self._prepare(z)
-            if not (np.isfinite(factors).all() and scale.slack[0] < _MAX):
-                return None
-            limit = (most * (1.0 + scale.share) - scale.base) / scale.factor + scale.slack
-            limit32, start, found = min(np.nextafter(np.float32(limit[0]), np.float32(np.inf)), _GREATEST), 0, []
-            for piece in self._rows.pieces:
-                found.append(np.flatnonzero(self._score(factors, piece, start)[0] <= limit32) + start)
-                start += len(piece)
-        return self._rows.numbers(np.concatenate(found) if len(found) > 1 else found[0])
+        found = self._prepare_one(z)
+        if found is None:
+            return None
+        factors, base, factor, share, slack = found
+        if self._differs:
+            parts = [self._add_differences(factors[np.newaxis], piece)[0] for piece in self._rows.pieces]
+        else:
+            parts = [np.einsum("ij,j->i", piece, factors) for piece in self._rows.pieces]  # faster than BLAS
+        scores = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        (np.add if self._differs else np.subtract)(self._halves, scores, out=scores)
+        kth = max(scores.item(self._rows.place(each)) for each in known)
+        most = max(base + factor * (kth + slack), 0.0) * (1.0 + share)
+        limit = (float(self._and_ties(most)) * (1.0 + share) - base) / factor + slack
+        limit += abs(limit) * 2.0 * _UNIT + _TINY  # more than rounding to float32 takes
+        return self._rows.numbers((scores <= limit).nonzero()[0]) if limit < _MAX else None
+
+    def _prepare_one(self, z: Float64) -> tuple[Float32, float, float, float, float] | None:
+        """Returns the (p,) factors of one query, and base, factor, share and slack of its `Scale`, as `_prepare` does.
+
+        None if the query does not fit.
+        """
+        if self._manhattan:
+            with np.errstate(over="ignore", invalid="ignore"):
+                factors, scale = self._prepare(z[np.newaxis])
+            base, slack = scale.base.item(), scale.slack.item()
+            fits = slack < _MAX and bool(np.isfinite(factors).all())
+            return (factors[0], base, scale.factor, scale.share, slack) if fits else None
+        weighted = z * self._weights
+        square = float(weighted @ weighted)
+        length = math.sqrt(square)
+        together, longest = self._lift * (length + self._reach) * (length + self._reach), length * self._steepest
+        if not together < _MAX or not longest < _MAX:
+            return None
+        tiny = len(z) * (longest + 2.0 + self._most) * _TINY
+        factors = (weighted * self._lifted).astype(np.float32)
+        return factors, square, 2.0 / self._lift, 0.0, self._error * together / 2 + tiny
 
     def _search(self, z: Float64, factors: Float32, scale: Scale) -> tuple[Any, Any, Any, Float32]:
         """Returns queries, rows and scores of all pairs within the bound, and the k-th score of each query."""
@@ -263,7 +293,7 @@ class BlockSearch:
         weighted = z * self._weights
         squares = np.einsum("ij,ij->i", weighted, weighted)
         together = (np.sqrt(squares) + self._reach) ** 2
-        factors64 = weighted * self._weights * self._lift
+        factors64 = weighted * self._lifted
         tiny = np.abs(factors64).sum(axis=1) + len(self._weights) * (2.0 + self._most)
         slack = self._lift * self._error * together / 2 + tiny * _TINY
         slack = np.where(self._lift * together < _MAX, slack, np.inf)

@@ -20,7 +20,7 @@ from device_agent.inference.mapped_rows import MappedRows
 from device_agent.inference.measures import Measure
 from device_agent.inference.rounded import add_rows
 from device_agent.inference.steps import apply
-from device_agent.inference.ties import CHAIN, share_ties
+from device_agent.inference.ties import order_few, share_ties
 from device_agent.shared.golden.judge import base_distance, votes, votes_within
 from device_agent.shared.outliers import OutlierFactors
 from device_agent.shared.protocol import constants, model_info
@@ -88,7 +88,7 @@ class ExactKnn:
         least, most = float(np.abs(self._scale).min()), float(np.abs(self._scale).max())
         self._unit = 1.0 if before or least == 0.0 or least < most else least
         self._weights = self._scale / self._unit
-        self._by = Measure(self._info, self._weights, self._unit, self._centre)
+        self._by = Measure(self._info, self._weights, self._unit, self._centre, zero=self._zero, tied=self._tied)
         self._classes = tables["classes"]
         self._steps = [
             (str(kind), tables[f"step{i}_a"], tables[f"step{i}_b"]) for i, kind in enumerate(tables["steps"])
@@ -139,12 +139,10 @@ class ExactKnn:
             ModelUnusable: the tables do not fit each other.
         """
         try:
-            z, known = self._enter_all(row), indices.tolist()
+            z, known = self._enter_one(row[0])[np.newaxis], indices.tolist()
             sound = len({*known}) == len(known) and min(known) >= 0 and max(known) < self._info.n_train
             if sound and not (self._info.metric == "cosine" and z[0, -2] == 1.0):
-                terms = self._by.terms(z, self._rows.take(indices))
-                most = self._and_ties(terms.sum(axis=1).max(keepdims=True)) * _NEAR_TIED
-                near = self._get_search().rows_within(z, most)
+                near = self._get_search().rows_near(z[0], known)
                 if near is not None and len(near) >= self._info.k:
                     return self._decide(*self._rank(z, np.zeros_like(near), near))
         except (ValueError, TypeError, IndexError, ArithmeticError) as error:
@@ -172,7 +170,8 @@ class ExactKnn:
             probabilities = votes_within(query, self._classes[row], far, len(order), self._info)
         # The order of addition can split equal shares by some 2^-53: shares within 1e-12 tie, the lowest class wins.
         label = (probabilities >= probabilities.max(axis=1, keepdims=True) - 1e-12).argmax(axis=1)
-        label[~probabilities.any(axis=1)] = constants.UNKNOWN
+        if self._info.float64 is not None:  # with a radius or a kernel, perhaps no row has a vote
+            label[~probabilities.any(axis=1)] = constants.UNKNOWN
         if (reject := self._info.reject) is not None:
             label[distances[:, -1] > np.array(reject.thresholds)[label]] = constants.UNKNOWN
         return {
@@ -230,7 +229,11 @@ class ExactKnn:
             return np.array([self._enter(row) for row in rows])
         with np.errstate(over="ignore"):  # a row is defined by its float32 offset from the centre (docs/decisions/001)
             offsets = rows - self._centre
-        return np.asarray(np.clip(offsets, -_MAX_FLOAT32, _MAX_FLOAT32), np.float64)
+        return np.maximum(np.minimum(offsets, _MAX_FLOAT32), -_MAX_FLOAT32).astype(np.float64)
+
+    def _enter_one(self, row: NDArray[np.float32]) -> Float64:
+        """As `_enter_all` for one (n_features,) row whose offsets do not overflow; otherwise some are infinite."""
+        return self._enter(row) if self._steps else (row - self._centre).astype(np.float64)
 
     def _enter(self, row: NDArray[np.float32]) -> Float64:
         return np.asarray(apply(self._steps, row) - self._centre)
@@ -261,7 +264,7 @@ class ExactKnn:
         """Writes the nearest of `some` queries into (q, k) `order` and `measure`: measures every training row."""
         k = self._info.k
         for one, rough in zip(some, self._scan(z[some])):
-            near = np.flatnonzero(rough <= self._and_ties(np.partition(rough, k - 1)[k - 1]) * _NEAR_TIED)
+            near = np.flatnonzero(rough <= self._by.and_ties(np.partition(rough, k - 1)[k - 1]) * _NEAR_TIED)
             order[one], measure[one] = self._rank(z[one : one + 1], np.zeros_like(near), near)
         return order, measure
 
@@ -283,7 +286,7 @@ class ExactKnn:
         near = [np.flatnonzero(rough <= most) for rough in self._scan(z)]
         query, row = np.repeat(np.arange(len(z)), [len(each) for each in near]), np.concatenate([*near, np.arange(0)])
         measure = self._measure(z, query, row, add_rows)
-        measure[measure <= self._exact_match] = 0.0
+        measure[measure <= self._by.exact_match] = 0.0
         inside = self._by.to_base(measure) * self._unit <= limit
         return query[inside], row[inside], self._by.to_metric(measure[inside])
 
@@ -291,7 +294,7 @@ class ExactKnn:
         if self._search is None:
             step = 0.0 if self._steps else (self._info.lattice or 0.0) / self._unit
             first = (self._rows, self._weights, self._info.k)
-            how: dict[str, Any] = {"step": step, "and_ties": self._and_ties}
+            how: dict[str, Any] = {"step": step, "and_ties": self._by.and_ties}
             if self._info.groups is None:
                 self._search = BlockSearch(*first, manhattan=self._by.manhattan, **how)
             else:
@@ -314,29 +317,22 @@ class ExactKnn:
             known: (m,) their measures, if they are exact.
         """
         k = self._info.k
+        if known is None and len(z) == 1 and len(row) <= k + _MORE:
+            measures = add_rows(self._by.terms(z, self._rows.take(row)))
+            return order_few(measures, row, k, self._by.exact_match, self._tied, self._by.to_distance)
         if known is None and len(query) > len(z) * (k + _MORE):
             rough = self._measure(z, query, row, lambda terms: np.asarray(terms.sum(axis=1)))
             kth = rough[np.lexsort((rough, query))][np.searchsorted(query, np.arange(len(z))) + k - 1]
-            near = np.flatnonzero(rough <= (self._and_ties(kth) * _NEAR_TIED)[query])
+            near = np.flatnonzero(rough <= (self._by.and_ties(kth) * _NEAR_TIED)[query])
             query, row = query[near], row[near]
         measure = self._measure(z, query, row, add_rows) if known is None else known
-        measure[measure <= self._exact_match] = 0.0
+        measure[measure <= self._by.exact_match] = 0.0
         order = np.lexsort((row, measure, query))
         query, row, measure = query[order], row[order], measure[order]
         if self._tied > 0.0:
-            row, measure = share_ties(query, row, measure, self._by.to_base(measure) * self._unit, k, self._tied)
+            row, measure = share_ties(query, row, measure, self._by.to_distance(measure), k, self._tied)
         place = np.searchsorted(query, np.arange(len(z)))[:, np.newaxis] + np.arange(k)
         return row[place], measure[place]
-
-    @property
-    def _exact_match(self) -> float:
-        """The largest measure that counts as an exact match."""
-        return float(self._by.of_base(self._zero / self._unit))
-
-    def _and_ties(self, measure: Any) -> Any:
-        """Returns the measure up to which rows may be tied with one at `measure`."""
-        beyond, measure = CHAIN * self._tied / self._unit, np.maximum(measure, self._exact_match)
-        return self._by.of_base(self._by.to_base(measure) + beyond)
 
     def _measure(
         self, z: Float64, query: NDArray[np.int64], row: NDArray[np.int64], add: Callable[[Float64], Float64]

@@ -77,6 +77,10 @@ class MappedRows:
         """Returns the (m,) places of the rows with these (m,) numbers."""
         return chosen + np.minimum(chosen, self._own - 1) // self._block * self._gap if self._gap else chosen
 
+    def place(self, number: int) -> int:
+        """Returns the place of one row."""
+        return number + min(number, self._own - 1) // self._block * self._gap
+
     def numbers(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """Returns the (m,) numbers of the rows at these (m,) places."""
         own = np.minimum(places, len(self._table) - 1)

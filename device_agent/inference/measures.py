@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.inference.ties import CHAIN
 from device_agent.shared.powers import greatest, power
 from device_agent.shared.protocol.constants import GRAPH_METRICS
 from device_agent.shared.protocol.model_info import InFloat64, KnnInfo
@@ -29,9 +30,23 @@ class Measure:
         weights: (p,) factor of each coordinate's difference, without the common `unit`.
         unit: common factor of all coordinates.
         centre: (p,) what was subtracted from rows in model space.
+        zero: distances in model space up to this one are exact matches.
+        tied: distances in model space closer than this are ties.
+
+    Attributes:
+        exact_match: the largest measure that counts as an exact match.
     """
 
-    def __init__(self, info: KnnInfo, weights: Float64, unit: float, centre: NDArray[np.float32]) -> None:
+    def __init__(
+        self,
+        info: KnnInfo,
+        weights: Float64,
+        unit: float,
+        centre: NDArray[np.float32],
+        *,
+        zero: float,
+        tied: float,
+    ) -> None:
         self._metric, self._unit = info.metric, unit
         self._weighted = info.metric not in ("jaccard", "haversine") and not bool((weights == 1.0).all())
         self._weights = weights if self._weighted else np.ones(1)
@@ -39,6 +54,7 @@ class Measure:
         self._power = _power_of(info)
         _require_votes(info)
         self._greatest = greatest(self._power)
+        self.exact_match, self._chain = float(self.of_base(zero / unit)), CHAIN * tied / unit
         on_sphere = info.metric == "haversine"
         if on_sphere and len(centre) != 2:
             raise ValueError("haversine needs two coordinates")
@@ -105,6 +121,15 @@ class Measure:
     def of_base(self, distance: Any) -> Any:
         """Returns the measures of distances in model space, without `unit`."""
         return power(np.asarray(distance), self._power)
+
+    def to_distance(self, measure: Any) -> Float64:
+        """Returns distances in model space."""
+        return np.asarray(self.to_base(measure) * self._unit)
+
+    def and_ties(self, measure: Any) -> Any:
+        """Returns the measure up to which rows may be tied with one at `measure`."""
+        measure = np.maximum(measure, self.exact_match)
+        return self.of_base(self.to_base(measure) + self._chain) if self._chain else measure
 
     def to_metric(self, measure: Float64) -> Float64:
         """Returns distances in the model's metric."""

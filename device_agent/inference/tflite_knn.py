@@ -260,8 +260,8 @@ class TfliteKNN:
         except RuntimeError as error:
             raise unusable(self._graphs.loader, error, "run") from None
         self._exactly = not self._certain[0]
-        if not self._exactly or self._graphs.alone == constants.QUANTIZED or not self._far[-1] < _FARTHEST:
-            return not self._exactly  # after int8 or without a cell, another graph may be certain
+        if not self._exactly or not self._far[-1] < _FARTHEST:
+            return not self._exactly  # without a cell, another graph may be certain
         settled = self.get_exact().settle(one.rows, self._neighbors[0][0])
         for name, answer in zip(_ANSWERS, self._answers):
             answer[:] = settled[name]

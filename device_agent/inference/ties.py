@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,3 +27,27 @@ def share_ties(
     group = np.append(0, np.cumsum(apart))
     first = np.append(0, np.flatnonzero(apart) + 1)[group]
     return row[np.lexsort((row, group))], measure[first]
+
+
+def order_few(
+    measure: Float64,
+    row: NDArray[np.int64],
+    k: int,
+    zero: float,
+    tied: float,
+    to_distance: Callable[[Float64], Float64],
+) -> tuple[NDArray[np.int64], Float64]:
+    """Returns the (1, k) nearest of few rows of one query, and their measures. For so few, Python is faster than NumPy.
+
+    Measures up to `zero` count as 0. Ties are those of `share_ties`.
+    """
+    pairs = sorted((each if each > zero else 0.0, number) for each, number in zip(measure.tolist(), row.tolist()))
+    if tied > 0.0:
+        base = to_distance(np.array([each for each, _ in pairs])).tolist()
+        begin, last = 0, base[k - 1] + CHAIN * tied
+        for end in range(1, len(pairs) + 1):
+            if end == len(pairs) or base[end] - base[end - 1] > tied or base[end] > last:
+                pairs[begin:end] = sorted((pairs[begin][0], number) for _, number in pairs[begin:end])
+                begin = end
+    measures, rows = zip(*pairs[:k])
+    return np.array([rows]), np.array([measures])
