@@ -233,7 +233,8 @@ class ExactKnn:
 
     def _enter_one(self, row: NDArray[np.float32]) -> Float64:
         """As `_enter_all` for one (n_features,) row whose offsets do not overflow; otherwise some are infinite."""
-        return self._enter(row) if self._steps else (row - self._centre).astype(np.float64)
+        entered: Float64 = self._enter(row) if self._steps else (row - self._centre).astype(np.float64)
+        return entered
 
     def _enter(self, row: NDArray[np.float32]) -> Float64:
         return np.asarray(apply(self._steps, row) - self._centre)
