@@ -228,13 +228,12 @@ class ExactKnn:
         if self._steps:
             return np.array([self._enter(row) for row in rows])
         with np.errstate(over="ignore"):  # a row is defined by its float32 offset from the centre (docs/decisions/001)
-            offsets = rows - self._centre
+            offsets: NDArray[np.float32] = rows - self._centre
         return np.maximum(np.minimum(offsets, _MAX_FLOAT32), -_MAX_FLOAT32).astype(np.float64)
 
     def _enter_one(self, row: NDArray[np.float32]) -> Float64:
         """As `_enter_all` for one (n_features,) row whose offsets do not overflow; otherwise some are infinite."""
-        entered: Float64 = self._enter(row) if self._steps else (row - self._centre).astype(np.float64)
-        return entered
+        return self._enter(row) if self._steps else (row - self._centre).astype(np.float64)
 
     def _enter(self, row: NDArray[np.float32]) -> Float64:
         return np.asarray(apply(self._steps, row) - self._centre)
