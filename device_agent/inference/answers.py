@@ -1,4 +1,4 @@
-"""Records of a model's answers, and votes on several label columns.
+"""Records of a model's answers; votes on label columns.
 
 A vote is counted in float64 where rounding of float32 distances could change it. `model` is a `TfliteKNN`. Loads
 `shared/label_columns` only for a model that predicts several label columns at once (`targets` in knn.json).
@@ -41,8 +41,7 @@ class Voted(NamedTuple):
 
 
 def with_votes(model: Any, rows: ArrayLike, answers: Answers) -> Answers:
-    """Returns `answers` as `Voted`: with the winning label of each label column. `rows` are the (n, n_features) raw
-    rows.
+    """Returns `answers` to (n, n_features) raw `rows` as `Voted`, with the winning label of each label column.
 
     Raises:
         BadInput: the rows are invalid.
@@ -69,8 +68,7 @@ def shares_of(model: Any, answers: Answers) -> list[NDArray[np.float32]]:
 
 
 def labels_of(model: Any, values: NDArray[np.float64]) -> NDArray[Any]:
-    """Returns (n, t) labels; `values` are the positions of the labels in each of t label columns (see `Voted.values`).
-    """
+    """Returns (n, t) labels; `values` are their positions in each of t label columns (`TfliteKNN.values_of`)."""
     from device_agent.shared.label_columns import labels_of as labels
 
     assert model.info.targets is not None

@@ -108,8 +108,7 @@ class BlockSearch:
     def find(
         self, z: Float64, within: Float64 | None = None, *, by_groups: bool = True
     ) -> tuple[Found, NDArray[np.bool_]]:
-        """Returns pairs that may be among the k nearest of (q, p) queries, and (q,) bool: False if a query does not
-        fit.
+        """Returns pairs that may be among the k nearest of (q, p) queries, and (q,) bool: which queries fit.
 
         A query does not fit if its values or scores exceed float32; it has no pairs. With (q,) measures `within`, at
         least k rows are known to be that near to each query, so rows beyond are left out. `by_groups=False` reads all
@@ -130,8 +129,7 @@ class BlockSearch:
         return Found(np.flatnonzero(fits)[query], row, measure, exact), fits
 
     def rows_within(self, z: Float64, most: Float64) -> NDArray[np.int64] | None:
-        """Returns the rows whose measure to one (1, p) query may be at most `most` (1,); None if the query does not
-        fit.
+        """Returns the rows whose measure to one (1, p) query may be up to `most` (1,); None if the query does not fit.
 
         Reads all rows once: faster than `find` if the measure of the k-th neighbour is nearly known.
         """
@@ -147,9 +145,7 @@ class BlockSearch:
         return self._rows.numbers(np.concatenate(found) if len(found) > 1 else found[0])
 
     def _search(self, z: Float64, factors: Float32, scale: Scale) -> tuple[Any, Any, Any, Float32]:
-        """Returns (query, row, score) of all pairs that may be among the k nearest, and the k-th best score of each
-        query.
-        """
+        """Returns query, row and score of all pairs that may be among the k nearest, and each query's k-th score."""
         return self._scan(factors, scale)
 
     def _scan(self, factors: Float32, scale: Scale, within: Float64 | None = None) -> tuple[Any, Any, Any, Float32]:
@@ -182,9 +178,7 @@ class BlockSearch:
         return query[near], self._rows.numbers(row[near]), score[near], kth
 
     def _limit(self, kth: Float32, scale: Scale) -> tuple[Float64, Float32]:
-        """Returns the (q,) highest measures and scores that a row can have if it is among the k nearest or tied with
-        one.
-        """
+        """Returns the (q,) highest measures and scores of a row that is among the k nearest or tied with one."""
         measure = scale.base + scale.factor * (kth + scale.slack)
         measure = self._and_ties(np.maximum(measure, 0.0) * (1.0 + scale.share)) * (1.0 + scale.share)
         limit = (measure - scale.base) / scale.factor + scale.slack
@@ -231,9 +225,7 @@ class BlockSearch:
         return self._by_differences(z) if self._differs else self._by_sides(z)
 
     def _by_differences(self, z: Float64) -> tuple[Float32, Scale]:
-        """Returns the queries in float32, and the scale of their scores. Its slack includes the rounding of the
-        queries.
-        """
+        """Returns the queries in float32 and the scale of their scores, whose slack includes their rounding."""
         factors = z.astype(np.float32)
         lost = (np.abs(z - factors) * np.abs(self._weights)).sum(axis=1)
         most = float(np.abs(self._weights).max(initial=0.0))

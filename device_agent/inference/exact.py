@@ -130,8 +130,7 @@ class ExactKnn:
             raise ModelUnusable(f"{self._damaged}: {error}") from None
 
     def settle(self, row: NDArray[np.float32], indices: NDArray[np.int32]) -> dict[str, NDArray[Any]]:
-        """Returns float64 outputs for one (1, n_features) float32 row, given (k,) training rows near it, by output
-        name.
+        """Returns float64 outputs by name for one (1, n_features) float32 row, given (k,) training rows near it.
 
         The distances of any k rows limit the k-th distance, so one pass finds all rows that must be ranked.
 

@@ -84,8 +84,7 @@ def labeller(model: TfliteKNN) -> Callable[[TfliteKNN, NDArray[Any]], NDArray[np
 
 
 def with_mapped_labels(model: TfliteKNN, golden: Golden, answers: Answers) -> Answers:
-    """Returns golden answers with the label map's label where that is not the expected one, so errors of the map count.
-    """
+    """Returns golden answers in which a wrong label of the label map, if any, replaces the label of the graph."""
     found = map_of(model)
     if found is None:
         return answers
@@ -136,9 +135,7 @@ class _Proof:
             self._thresholds = thresholds * thresholds if info.metric == "euclidean" else thresholds
 
     def examine(self, cells: Cells, middle: Float64, half: Float64) -> tuple[NDArray[np.int8], Cells]:
-        """Returns the (m,) labels of cells with (m, p) centres and (p,) half side lengths, and the cells still
-        undecided.
-        """
+        """Returns (m,) labels of cells and the undecided cells; `middle` (m, p) are centres, `half` (p,) half sides."""
         near, far = self._bounds.take(cells.candidates, middle, half)
         # At least k rows are this near to every point of the cell: a row whose least distance is greater never votes.
         limit = np.partition(far, self._k - 1, axis=1)[:, self._k - 1] * (1.0 + EITHER_WAY)

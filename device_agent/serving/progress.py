@@ -16,7 +16,7 @@ class Progress:
         self._start = self._last = time.monotonic()
 
     def show(self, count: int) -> None:
-        """Shows how many rows are answered, now and then."""
+        """Shows the number of answered rows and the rate, at most twice a second."""
         if not self._shown:
             return
         now = time.monotonic()
@@ -26,6 +26,6 @@ class Progress:
             print(f"\r{count:,} rows, {rate:,.0f} a second", end="", file=sys.stderr, flush=True)
 
     def end(self) -> None:
-        """Ends the line."""
+        """Ends the progress line with a newline."""
         if self._shown and self._last != self._start:
             print(file=sys.stderr)

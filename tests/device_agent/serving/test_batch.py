@@ -469,4 +469,5 @@ def test_a_batch_says_at_its_end_that_another_release_answers_by_now(device: Dev
         out, err = process.communicate(timeout=120)
         assert (process.returncode, out.count(b"\n")) == (0, 20_000)
         before = old if now == new else new
-        assert err.decode() == f"device_agent: warning: {before} gave these answers; {now} answers now\n"
+        said = f"release {before} gave all these answers; the device has switched to release {now}"
+        assert err.decode() == f"device_agent: warning: {said}\n"

@@ -145,7 +145,7 @@ def test_features_are_kept_without_a_header(ready: Ready) -> None:
     [
         (["id"], "5.1,3.5,1.4,0.2\n", "no header line says which column is 'id'"),
         (["id"], "[5.1,3.5,1.4,0.2]\n", "an array has no key 'id'"),
-        (["label"], "", "the answers have a column of that name"),
+        (["label"], "", "the answers already have a column of that name"),
         (["id", "--output-format", "npy"], "1,2,3,4\n", "holds no text"),
     ],
 )
