@@ -99,7 +99,7 @@ class Graphs:
 
     @property
     def delegate(self) -> str | None:
-        """"XNNPACK" if it runs at least a part of the model, else None."""
+        """The name XNNPACK if it runs at least a part of the model, else None."""
         return delegate(self._interpreter)
 
     def note(self, rows: int) -> None:

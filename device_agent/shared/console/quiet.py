@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Discards what the process writes to standard error in the block; real errors are raised as exceptions."""
+    """Discards what is written to standard error within the `with` block; real errors are raised as exceptions."""
     kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.dup2(null, 2)

@@ -14,7 +14,7 @@ _LITERT_IS_AT_LEAST = (2, 17)
 
 
 def parse(text: str) -> tuple[int, ...] | None:
-    """Returns `2.14.0rc1` as (2, 14), without trailing zeros and suffix; None if it is not a version."""
+    """Returns `2.14.0rc1` as (2, 14), without trailing zeros and suffix; None if the text is not a version."""
     match = re.fullmatch(_VERSION, text, re.ASCII)
     if match is None:
         return None
@@ -39,7 +39,7 @@ def to_upgrade(protocol: int, oldest: int) -> Literal["agent", "host"] | None:
 def runtime(text: str) -> tuple[int, ...] | None:
     """Returns the TensorFlow Lite version of `tflite_runtime 2.14.0`, `ai_edge_litert 2.3.0` or a bare version.
 
-    For NumPy, a version that is new enough for every model, since it does not run the graph.
+    None if the text has no version. NumPy counts as new enough for every model, since it does not run the graph.
     """
     name, _, number = text.rpartition(" ")
     if name == constants.NUMPY:
