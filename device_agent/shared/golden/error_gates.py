@@ -68,5 +68,6 @@ def stage_failures(found: EmbeddingCheck) -> tuple[str, ...]:
     if found.search_different:
         said.append(f"embedding: the search is not exact on {found.search_different} of {found.rows} rows")
     if found.labels_different:
-        said.append(f"embedding: {found.labels_different} of {found.rows} labels differ, which rounding does not explain")
+        count = f"{found.labels_different} of {found.rows}"
+        said.append(f"embedding: {count} labels differ, which rounding does not explain")
     return tuple(said)

@@ -35,7 +35,7 @@ class Bundle:
 
     @property
     def fingerprint(self) -> str:
-        """The fingerprint of the key that the bundle names as its signer."""
+        """The fingerprint of the key that the bundle names as its signer; not verified."""
         return dsse.FINGERPRINT_PREFIX + self.hint
 
 
@@ -60,7 +60,7 @@ def read_bundle(data: bytes) -> Bundle:
     """Reads the bytes of `model.sig`.
 
     Raises:
-        Refused: SIGNATURE_MALFORMED, or one of the more exact reasons after it in `Reason`.
+        Refused: SIGNATURE_MALFORMED, or one of the more specific reasons after it in `Reason`.
     """
     try:
         return _read_bundle(json_codec.parse(data, limit=constants.MAX_SIGNATURE))
@@ -105,7 +105,7 @@ def read_statement(payload: bytes) -> Statement:
     """Reads the payload of an envelope whose signature has been verified.
 
     Raises:
-        Refused: SIGNATURE_MALFORMED, or one of the more exact reasons after it in `Reason`.
+        Refused: SIGNATURE_MALFORMED, or one of the more specific reasons after it in `Reason`.
     """
     try:
         return _read_statement(json_codec.parse(payload, limit=constants.MAX_SIGNATURE))

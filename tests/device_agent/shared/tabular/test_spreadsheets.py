@@ -93,7 +93,7 @@ def test_a_name_in_other_capitals_is_pointed_out_and_not_guessed() -> None:
         (b"1,2,3,oak", "expected 3 columns, found 4", "--ignore-extra leaves out other columns"),
         (b"1 2 3", "expected 3 columns, found 1", "the model takes a, b (cm), c"),
         (b'"1,5","2","3"', "'1,5' is not a number: a decimal comma needs semicolons or tabs", ""),
-        (b",,", "its cells are all empty", "remove the line"),
+        (b",,", "all cells of the line are empty", "remove the line"),
         (b"1,,3", "column 2 ('b (cm)'): the cell is empty", ""),
         (b"1\r2,3,4", "it contains a carriage return", "tr '\\r' '\\n'"),
         ("gr\u00f6\u00dfe,b,c".encode("latin-1"), "not UTF-8 text: byte 2 is 0xf6", "iconv -f WINDOWS-1252"),
@@ -113,7 +113,7 @@ def test_a_line_that_cannot_be_meant_says_what_is_wrong_and_what_mends_it(line: 
 
 def test_a_comma_that_may_stand_between_thousands_is_not_guessed() -> None:
     _, errors, hint = read(b"a\tb (cm)\tc\n1,234\t2\t3\n")
-    assert errors == [(2, "'1,234' may be a fraction or thousands")]
+    assert errors == [(2, "'1,234': is it a decimal comma, or a thousands separator?")]
     assert "decimal point" in hint
     assert read(b"a\tb (cm)\tc\n0,5\t2\t3\n1,234\t2\t3\n")[:2] == ([[0.5, 2.0, 3.0], [np.float32(1.234), 2.0, 3.0]], [])
     assert read(b"1,234;2;3\n")[0] == [[float(np.float32(1.234)), 2.0, 3.0]], "semicolons are there for that comma"
@@ -125,7 +125,7 @@ def test_a_comma_that_may_stand_between_thousands_is_not_guessed() -> None:
 def test_one_file_does_not_have_two_decimal_signs(block: bytes) -> None:
     rows, errors, _ = read(block)
     assert (len(rows), [number for number, _ in errors]) == (1, [2])
-    assert re.search("has a decimal|'1.234,5' is not a number: leave out the sign between thousands", errors[0][1])
+    assert re.search("has a decimal|'1.234,5' is not a number: leave out the thousands separator", errors[0][1])
 
 
 def test_a_semicolon_is_found_after_a_first_line_of_rubbish() -> None:
