@@ -48,7 +48,7 @@ def remove(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def answer(root: Path, left: list[str], *, removed: bool) -> dict[str, Any]:
-    """The answer of the command; if something could not be removed, also what and why."""
+    """Returns the answer of the command; if something could not be removed, with its path and the reason."""
     return {"removed": removed, **({"root": str(root), "left": left} if left else {})}
 
 
@@ -68,7 +68,7 @@ def clear(path: Path, left: list[str], *, only: bool = False) -> None:
 
 @contextlib.contextmanager
 def failing(path: Path, left: list[str]) -> Iterator[None]:
-    """Runs a block; adds to `left` the path that it could not remove, and why."""
+    """Adds to `left` the path and the reason if the `with` block cannot remove it."""
     try:
         yield
     except OSError as error:
@@ -78,7 +78,7 @@ def failing(path: Path, left: list[str]) -> Iterator[None]:
 
 
 def own_name(path: Path) -> str:
-    """The file's name without what the agent adds to unfinished and damaged files."""
+    """Returns the file's name without the parts that the agent adds to unfinished and damaged files."""
     name = path.name
     if name.startswith(".") and name.endswith(TEMPORARY):  # the power failed before the agent renamed it
         return name[1 : -len(TEMPORARY)]

@@ -33,7 +33,7 @@ def claim(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def require_links(folder: Path) -> None:
-    """Raises the system's error, before anything is sent, where the file system has no symbolic links."""
+    """Raises OSError if the file system has no symbolic links, before anything is sent."""
     link = folder / f"link{PART}"
     remove_tree(link)
     link.symlink_to("x")
@@ -41,12 +41,12 @@ def require_links(folder: Path) -> None:
 
 
 def connection() -> str:
-    """The id of the process that lives as long as the connection: $KNNKIT_CONNECTION, else this process's parent."""
+    """Returns the id of the process that lives as long as the connection: $KNNKIT_CONNECTION, else the parent's id."""
     return os.environ.get("KNNKIT_CONNECTION") or str(os.getppid())
 
 
 def new_place(root: Path, process: int | str) -> Path:
-    """A unique name that identifies its process, even after the board restarts."""
+    """Returns a unique path that identifies its process, even after the board restarts."""
     return root / VENVS / f"{INCOMING}.{process}.{started(process)}.{os.urandom(4).hex()}"
 
 
@@ -72,7 +72,7 @@ def silent(place: Path) -> bool:
 
 
 def started(process: int | str) -> str:
-    """The start time of a process, in the kernel's clock ticks; "" if it does not run."""
+    """Returns the start time of a process, in the kernel's clock ticks; "" if it does not run."""
     try:
         condition, *fields = Path("/proc", str(process), "stat").read_text().rpartition(")")[2].split()
     except (OSError, ValueError):
@@ -81,7 +81,7 @@ def started(process: int | str) -> str:
 
 
 def size_of(place: Path) -> int:
-    """The bytes of the files in a folder."""
+    """Returns the total size of the files in a folder, in bytes."""
     return sum(path.lstat().st_size for path in listed(place) if path.is_file())
 
 

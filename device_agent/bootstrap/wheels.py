@@ -24,13 +24,13 @@ _IMPATIENT = ("--retries=1", "--timeout=20")
 
 
 def prepare(order: dict[str, Any]) -> dict[str, Any]:
-    """Lists the wheels of the order that an environment already holds, every file unchanged."""
+    """Lists the wheels of the order that an environment already holds, with every file unchanged."""
     root = resolved(order["root"])
     return {"here": [wheel["name"] for wheel in order["wheels"] if holder_of(root, wheel)]}
 
 
 def holder_of(root: Path, wheel: dict[str, str]) -> Path | None:
-    """A finished environment of this Python that holds every file of the wheel, unchanged; None if there is none."""
+    """Returns a finished environment of this Python with all files of the wheel, unchanged; None if none has them."""
     for digest in environments(root):
         environment = root / VENVS / digest
         files = contents(environment, wheel)
@@ -40,7 +40,7 @@ def holder_of(root: Path, wheel: dict[str, str]) -> Path | None:
 
 
 def contents(environment: Path, wheel: dict[str, str]) -> dict[str, str] | None:
-    """File -> SHA-256 of a wheel that was unpacked in an environment; None if it was not."""
+    """Returns file -> SHA-256 of a wheel that was unpacked in an environment; None if it was not."""
     record = read_json(environment / CONTENTS / (wheel["name"] + ".json"))
     return files_in(record) if record is not None and record.get("sha256") == wheel["sha256"] else None
 
@@ -59,7 +59,7 @@ def check_space(root: Path, wheels: list[dict[str, str]]) -> None:
 
 
 def put(wheel: dict[str, str], holder: Path | None, environment: Path) -> None:
-    """Puts a wheel into site-packages: as hard links to the files of `holder`, or unpacked."""
+    """Installs a wheel into site-packages: as hard links to the files of `holder`, or unpacked."""
     site = site_packages(environment)
     files = (contents(holder, wheel) if holder else None) or {}
     for name in files:
@@ -71,7 +71,7 @@ def put(wheel: dict[str, str], holder: Path | None, environment: Path) -> None:
 
 
 def archive(wheel: dict[str, str]) -> zipfile.ZipFile:
-    """Opens a wheel."""
+    """Opens a wheel as a zip archive; raises Trouble (`bad-wheel`) if it is damaged."""
     try:
         return zipfile.ZipFile(wheel["path"])
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
@@ -112,7 +112,7 @@ def unpack(wheel: dict[str, str], site: Path) -> dict[str, str]:
 
 
 def destination(name: str) -> str | None:
-    """The path of a wheel's entry in site-packages; None if it does not belong there."""
+    """Returns the path of a wheel's entry in site-packages; None if it does not belong there."""
     top, _, rest = name.partition("/")
     if not top.endswith(".data"):
         return name

@@ -1,6 +1,6 @@
 """`doctor`: finds faults of this board, each with its repair.
 
-Checks everything that the agent needs, each in a process of its own: a damaged library crashes only that process. Every
+Checks everything that the agent needs, each in a separate process: a damaged library crashes only that process. Every
 finding has the exact command that repairs it. Changes nothing.
 """
 
@@ -58,7 +58,7 @@ def _standing(store: Store) -> standing.Standing:
 
 
 def _apart(check: Check, store: Store) -> tuple[Finding, ...]:
-    """Runs a check in a process of its own; returns its findings, or one that says that it crashed."""
+    """Runs a check in a child process; returns its findings, or one finding that the check crashed."""
     reader, writer = os.pipe()
     try:
         child = os.fork()
@@ -171,10 +171,10 @@ def _root(store: Store) -> Iterator[Finding]:
     found = root.stat()
     if os.statvfs(root).f_flag & os.ST_NOEXEC:
         mend = "sudo mount -o remount,exec MOUNT, with `exec` in /etc/fstab; `df ROOT` names MOUNT"
-        yield Finding("root", "error", f"{root} is mounted noexec: no library there can be loaded", mend)
+        yield Finding("root", "error", f"{root} is mounted noexec: libraries there cannot be loaded", mend)
     elif found.st_uid != os.geteuid():
         mend = f"sudo chown -R {os.geteuid()} {_typed(root)}"
-        message = f"{root} belongs to user {found.st_uid}, this is user {os.geteuid()}"
+        message = f"{root} belongs to user {found.st_uid}, but the agent runs as user {os.geteuid()}"
         yield Finding("root", "warning", message, mend)
     elif stat.S_IMODE(found.st_mode) & 0o077:
         yield Finding("root", "warning", f"other users can access {root}", f"chmod 700 {_typed(root)}")
@@ -210,7 +210,7 @@ def _clock(store: Store) -> Iterator[Finding]:
         floor = max(floor, store.load().time_floor)
     if now < floor:
         mend = "sudo timedatectl set-ntp true, or: sudo date -u -s @SECONDS"
-        yield Finding("clock", "warning", f"the clock says {utc(now)}, but it is at least {utc(floor)}", mend)
+        yield Finding("clock", "warning", f"the clock says {utc(now)}, but the time is at least {utc(floor)}", mend)
     else:
         yield _ok("clock", utc(now))
 
@@ -286,13 +286,13 @@ def _governor(store: Store) -> Iterator[Finding]:
 
 
 def _install(store: Store, packages: str) -> str:
-    """The command that repairs a package: `knnkit provision` if that made this environment, else pip."""
+    """Returns the command that repairs a package: `knnkit provision` if that made this environment, else pip."""
     provisioned = Path(sys.prefix).resolve().parent == (store.root / constants.VENVS_DIR).resolve()
     return _PROVISION if provisioned else f"{sys.executable} -m pip install {packages}"
 
 
 def _cause(error: Exception) -> str:
-    """The reason in an error: its last line, since NumPy explains a failed import on 20 lines."""
+    """Returns the last line of an error: NumPy explains a failed import on 20 lines."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[-1].removeprefix("Original error was: ")
 

@@ -2,9 +2,9 @@
 
     verify ─► golden check in a child process ─► state.json: "pending" ─► `current` ─► … ─► confirm
 
-A golden check compares the release's answers with those that the host computed. Until it has passed, the previous
-release answers, and again if no confirmation comes. Needs the store's lock (`Store.changing`). Never stages or confirms
-(`device_agent.lifecycle.confirm`), never prints.
+A golden check compares the release's answers with those that the host computed. The previous release answers until the
+check has passed, and again if no confirmation comes. Needs the store's lock (`Store.changing`). Never stages or
+confirms (`device_agent.lifecycle.confirm`), never prints.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FIRST = "not worse than current: this device has no release yet, so there is no
 
 @record
 class Trial:
-    """Arguments of a trial: nonce of the certificate, the holder, seconds to wait for the confirmation, the runtime."""
+    """Options of a trial: nonce of the certificate, holder, seconds to wait for the confirmation, and runtime."""
 
     nonce: str
     holder: str
@@ -45,10 +45,10 @@ def activate(known: Known, digest: str, trial: Trial) -> Activated:
     Only repeats the check if the release is committed or pending already.
 
     Raises:
-        Refused: a trust rule refused it.
+        Refused: a trust rule refused the release.
         GateFailed, ModelUnusable: the golden check failed; the previous release still answers.
-        Locked: another activation is pending, or another holder has the device.
-        BrokenPipeError: the reader of stdout is gone; nothing was switched.
+        Locked: another activation is pending, or another holder has reserved the device.
+        BrokenPipeError: the reader has closed stdout; nothing was switched.
     """
     seconds = transitions.checked_deadline(trial.seconds)
     store, current = known.store, known.state

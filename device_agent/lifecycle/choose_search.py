@@ -1,8 +1,8 @@
 """Measures which search of a release is fastest here.
 
-All searches give the same answers and differ in time alone. Each is tried on golden rows, one row and a batch, in a
-child process. A search that answers differently is left out. If the child fails, nothing is kept, and models search as
-they do without a measurement.
+All searches give the same answers and differ only in time. Each is timed on golden rows, for one row and for a batch,
+in a child process. A search that answers differently is skipped. If the child fails, no result is stored, and models
+choose their search without a measurement.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _FASTER = 0.9
 
 
 def measure_and_keep(store: Store, opened: OpenRelease, digest: str, runtime: str) -> None:
-    """Measures the searches of an open, verified release, and keeps the result for `load_kept`; never fails."""
+    """Measures the searches of an open, verified release, and stores the result for `load_kept`; never fails."""
     try:
         found = sandbox.run(lambda: _measure(opened, digest, runtime), close=lock_of(store), timeout=_HANGS)
     except (AgentError, OSError):
@@ -47,7 +47,7 @@ def measure_and_keep(store: Store, opened: OpenRelease, digest: str, runtime: st
 
 
 def _measure(opened: OpenRelease, digest: str, runtime: str) -> Searched | None:
-    """Returns what was measured within the budget; None if there is nothing to choose."""
+    """Returns the times measured within the time limit; None if there is only one search."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import numpy as np
 
@@ -101,7 +101,7 @@ def _time(model: TfliteKNN, rows: NDArray[Any], until: float) -> float:
 
 
 def _least(work: Callable[[int], Any], until: float) -> float:
-    """Returns the milliseconds of the fastest of a few calls; infinity if there is no time left."""
+    """Returns the time of the fastest of a few calls, in milliseconds; infinity if no time is left."""
     best, start = float("inf"), time.perf_counter()
     for turn in range(_REPEATS + 1):
         before = time.perf_counter()

@@ -1,7 +1,7 @@
 """`install`: stages and activates a release in one process.
 
-One process saves a start of Python, and no other host can use the device in between. Each step works as it does alone
-(`stage`, `activate`). Needs the store's lock. Never confirms.
+One process saves a start of Python, and no other host can use the device in between. Both steps work as in `stage` and
+`activate`. Needs the store's lock. Never confirms.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from device_agent.store.trust_state import Known
 
 
 def install(known: Known, directory: Path, trial: Trial) -> Installed:
-    """Stages the upload `directory`, then activates it; if an interrupted `install` has staged it, only activates it.
+    """Stages the upload `directory`, then activates it; only activates it if an interrupted `install` has staged it.
 
     The files of the upload may still be named `<name>.part`: the caller must have sent them completely.
 

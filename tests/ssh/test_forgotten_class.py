@@ -73,7 +73,7 @@ def test_a_gate_that_needs_a_damaged_release_is_missed_until_it_is_repaired(
     code, told, _ = deploy(tmp_path, better, *key)
     (device,) = told["devices"]
     assert (code, device["release"]["digest"]) == (4, running)
-    assert "not worse than current: iris 1.0.0 does not answer" in device["message"]
+    assert "current release: iris 1.0.0 does not answer" in device["message"]
     assert "knnkit deploy --release RELEASE --verify --target d" in device["hint"]
     assert deploy(tmp_path, first, *key, "--verify", "--target", "d")[0] == 0
     _, told, _ = deploy(tmp_path, better, *key)

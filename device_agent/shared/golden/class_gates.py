@@ -79,7 +79,7 @@ def worse(gates: Gates, compared: Compared | None, running: ReleaseRef | None = 
         return ()
     if compared is None:
         before = f"{running.name} {running.version}" if running else ""
-        return (f"not worse than current: {before} does not answer, so the two cannot be compared",)
+        return (f"current release: {before} does not answer, so the new one cannot be compared with it",)
     if not compared.fits:
         before = f"{compared.name} {compared.version}"
         return (f"not worse than current: {before} has other features, so the two cannot be compared",)

@@ -99,7 +99,7 @@ def test_a_gate_is_missed_if_the_running_release_cannot_answer(
     asked = device.stage(releases.variant("iris", tmp_path / "asked", sequence=20, gates=ASKED))
     problem = json_codec.from_plain(Problem, device.ask("activate", asked, code=4, **env))
     assert problem.reason == "gate-failed"
-    assert "not worse than current: iris 1.1.0 does not answer" in problem.message
+    assert "current release: iris 1.1.0 does not answer" in problem.message
     assert "leave out `not_worse_than`" in problem.hint
     assert problem.certificate is not None
     assert problem.certificate.different == 0, "the new release itself was checked"
