@@ -24,7 +24,7 @@ def damage(root: Path, digest: str, probe: str, *, files: bool = True) -> str:
     try:
         prove(environment, probe, "-B")
     except Trouble as trouble:
-        return f"{named or 'its Python'}: {trouble}"
+        return f"{named or 'its interpreter'}: {trouble}"
     return f"{named}: files were changed after they were installed" if named else ""
 
 

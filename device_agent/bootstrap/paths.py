@@ -26,7 +26,7 @@ def resolved(name: str) -> Path:
     home = Path.home().resolve()
     root = Path(name).expanduser().resolve()
     if root == home or root in home.parents:
-        raise Trouble("bad-root", f"{root} cannot be knnkit's own folder", "choose another, such as ~/.knnkit")
+        raise Trouble("bad-root", f"{root} cannot be knnkit's own folder", "choose another folder, such as ~/.knnkit")
     return root
 
 
@@ -34,6 +34,6 @@ def existing(path: Path) -> Path:
     """Returns the nearest existing folder at or above `path`; raises Trouble (`bad-root`) if a file is there."""
     while not path.is_dir():
         if os.path.lexists(path):
-            raise Trouble("bad-root", f"{path} is not a folder", "move it away, or choose another root")
+            raise Trouble("bad-root", f"{path} is not a folder", "move that file away, or choose another root")
         path = path.parent
     return path

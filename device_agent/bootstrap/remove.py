@@ -72,7 +72,7 @@ def failing(path: Path, left: list[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        denied = f"this login may not write {path.parent}"
+        denied = f"the login user may not write {path.parent}"
         why = {errno.EBUSY: "it is a mount point", errno.EACCES: denied, errno.EPERM: denied}
         left.append(f"{path}: {why.get(error.errno or 0, error.strerror)}")
 

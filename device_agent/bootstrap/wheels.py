@@ -1,4 +1,4 @@
-"""`prepare`: finds installed wheels. Also downloads, links and unpacks."""
+"""`prepare`: finds installed wheels. Also downloads and unpacks wheels."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def archive(wheel: dict[str, str]) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(wheel["path"])
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise Trouble("bad-wheel", f"{wheel['name']}: {error}", "remove it from the wheel cache") from None
+        raise Trouble("bad-wheel", f"{wheel['name']}: {error}", "remove the wheel from the wheel cache") from None
 
 
 def unpack_same(wheel: dict[str, str], site: Path) -> dict[str, str]:
@@ -102,7 +102,7 @@ def unpack(wheel: dict[str, str], site: Path) -> dict[str, str]:
             if name is None or entry.filename.endswith("/"):
                 continue
             if stat.S_ISLNK(entry.external_attr >> 16):
-                raise Trouble("bad-wheel", f"{wheel['name']} holds a link: {entry.filename}", "do not use this wheel")
+                raise Trouble("bad-wheel", f"{wheel['name']} has a link: {entry.filename}", "do not use this wheel")
             target = site / safe(name)
             make_folder(target.parent)
             with content.open(entry) as source, target.open("xb") as file:
@@ -140,7 +140,7 @@ def download(folder: Path, lines: list[str], pip: dict[str, Any]) -> list[dict[s
     printed = done.stdout.decode(errors="replace").strip()
     if pip["other_bytes"] in printed:
         names = " ".join(sorted(set(re.findall(pip["wheel"], printed)))) or "a wheel"
-        raise Trouble("wheel-differs", f"the board's package index does not have PyPI's {names}", "use --offline")
+        raise Trouble("wheel-differs", f"the board's package index differs from PyPI in {names}", "use --offline")
     if done.returncode:
         pins, last = " ".join(line.split()[0] for line in lines), printed.splitlines()[-1:] or ["no message"]
         raise Trouble("no-download", f"the board's pip could not download {pins}: {last[0]}", "use --offline")

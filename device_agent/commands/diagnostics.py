@@ -124,5 +124,5 @@ CHECK = command("check that the model gives the same answers as on the host", _c
 COMPARE = command("print the running release's labels for golden rows of another", _configure_compare, _run_compare)
 STATUS = command("show the releases, keys and state of this device", no_options, _run_status)
 HISTORY = command("show the events of this device, such as activations", _configure_history, _run_history)
-BENCH = command("measure the model on this board", _configure_bench, _run_bench)
+BENCH = command("measure speed and memory of the model on this board", _configure_bench, _run_bench)
 DOCTOR = command("find faults of this board, with the command that repairs each", no_options, _run_doctor)

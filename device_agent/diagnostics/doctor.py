@@ -109,7 +109,7 @@ def _python(store: Store) -> Iterator[Finding]:
     version = ".".join(map(str, sys.version_info[:3]))
     place = f"Python {version} ({sys.executable}), {os.uname().machine}"
     if sys.version_info < MINIMUM_PYTHON:
-        yield Finding("python", "error", f"{place}: the agent needs 3.10", "sudo apt install python3.11")
+        yield Finding("python", "error", f"{place}: the agent needs Python >= 3.10", "sudo apt install python3.11")
     else:
         yield _ok("python", place)
 
@@ -134,7 +134,7 @@ def _runtime(store: Store) -> Iterator[Finding]:
     name = "ai-edge-litert" if _litert(found) else "tflite-runtime 'numpy<2'"
     mend = _install(store, name)
     if found is None:
-        yield Finding("runtime", "error", "no TFLite runtime is installed, and no NumPy", mend)
+        yield Finding("runtime", "error", "neither a TFLite runtime nor NumPy is installed", mend)
         return
     if found.startswith(constants.NUMPY):  # `_numpy` has loaded it
         yield _ok("runtime", f"{found}: gives the same answers as a TFLite runtime, but slower")
@@ -216,7 +216,7 @@ def _clock(store: Store) -> Iterator[Finding]:
 
 
 def _trust(store: Store) -> Iterator[Finding]:
-    provision = f"{_PROVISION} enrols the signing key"
+    provision = f"{_PROVISION} adds the signing key"
     try:
         held = trust_store.read(store.trust)
     except AgentError as error:
@@ -241,7 +241,7 @@ def _state(store: Store) -> Iterator[Finding]:
     moment = clock.now()
     lease = state.lease_holder(current, moment)
     if current.pending and state.is_over(current.pending, moment):
-        yield Finding("state", "warning", "an expired activation is not reverted", "python -m device_agent status")
+        yield Finding("state", "warning", "an expired activation is not reverted yet", "python -m device_agent status")
     elif lease:
         mend = "wait, or: python -m device_agent rollback"
         yield Finding("state", "warning", f"{lease.holder} holds the device: {lease.reason}", mend)

@@ -87,7 +87,7 @@ def _taught(store: Store) -> tuple[documents.TaughtRows | None, list[str]]:
 def _about_starts(store: Store, current: StoreState, answering: state.Answering | None) -> list[str]:
     left = state.why_left(current)
     failed = starts.failed(store, answering.release.digest) if answering else 0
-    said = f"starts-failed: the last {failed} starts ended without an answer" if failed else ""
+    said = f"starts-failed: the last {failed} starts of the release ended without an answer" if failed else ""
     return [text for text in (f"fell-back: {left}" if left else "", said) if text]
 
 

@@ -96,7 +96,7 @@ class Loader:
         if have is None or need is None or have >= need:
             return
         raise ModelUnusable(
-            f"the model needs TFLite runtime {info.minimum_runtime}, this is {self.name} {self.version}",
+            f"the model needs TFLite runtime {info.minimum_runtime}, but this is {self.name} {self.version}",
             reason="runtime-too-old",
             hint="knnkit provision --target HOST installs a current runtime",
         )

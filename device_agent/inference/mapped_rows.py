@@ -52,7 +52,7 @@ class MappedRows:
         apart = int(offsets[1] - offsets[0]) if len(counts) > 1 else counts[0] * row_bytes
         even = apart % row_bytes == 0 and apart >= counts[0] * row_bytes and bool((np.diff(offsets) == apart).all())
         if len(offsets) != len(counts) or not even or len({*counts[:-1]}) > 1 or counts[-1] > counts[0]:
-            raise ValueError("the blocks of training rows are not at equal distances")
+            raise ValueError("the blocks of training rows are not at equal distances in the file")
         gap = apart // row_bytes - counts[0]
         shape = ((len(counts) - 1) * (counts[0] + gap) + counts[-1], width)
         # A plain array: those of the class memmap are slow to index.

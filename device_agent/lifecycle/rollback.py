@@ -135,7 +135,7 @@ def _at_rest(store: Store, holder: str) -> tuple[StoreState, clock.Moment]:
 
 def _unless_allowed(error: Refused) -> Refused:
     if error.reason == Reason.REVOKED_KEY.value:
-        error.hint += "; or, to go back to it anyway: --allow-revoked"
+        error.hint += "; or, to go back to that release anyway: --allow-revoked"
     return error
 
 

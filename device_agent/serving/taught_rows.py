@@ -37,7 +37,7 @@ def read(loaded: Loaded, request: Request, most: int) -> list[Cells]:
     source, request = open_rows(loaded, request)
     info, is_npy = loaded.signed.info, source.format == "npy"
     if is_npy and info.window is not None:
-        raise BadInput(f"{source.name}: windows can be taught only from text", hint="--format csv, or jsonl")
+        raise BadInput(f"{source.name}: windows can be taught only from text", hint="give CSV or JSON lines")
     reading = info
     if not is_npy and info.table is not None:  # the numbers before the transforms
         reading = replace(info, table=replace(info.table, transforms=()))

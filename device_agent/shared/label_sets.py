@@ -62,7 +62,7 @@ def sets_of(info: KnnInfo, coverage: float) -> LabelSets:
     there = {each.coverage: each for each in info.label_sets or ()}
     if coverage not in there:
         known = f", only with {', '.join(f'{each:g}' for each in there)}" if there else ""
-        hint = f"--labels {next(iter(there)):g}" if there else f"label_sets: {coverage:g} in deploy.yaml, and deploy"
+        hint = f"--labels {next(iter(there)):g}" if there else f"set label_sets: {coverage:g} in deploy.yaml; deploy"
         raise BadInput(f"--labels: the release has no label sets with coverage {coverage:g}{known}", hint=hint)
     return there[coverage]
 

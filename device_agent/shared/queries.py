@@ -61,12 +61,12 @@ def origin_of(given: Sequence[float] | None) -> Origin:
 
 
 def row_type(origin: Any) -> type[np.floating[Any]]:
-    """Returns the type of the raw rows of a model with this origin: float64, or float32 without one."""
+    """Returns the dtype of the raw rows of a model: float64 with an origin, float32 without one."""
     return np.float32 if origin is None else np.float64
 
 
 def cell_type(info: Any) -> type[np.floating[Any]]:
-    """Returns the type of the cells of a model's raw columns: transforms take float64."""
+    """Returns the dtype of the cells of a model's raw columns: float64 if it has transforms, else `row_type`."""
     return np.float64 if info.table is not None and info.table.transforms else row_type(info.origin)
 
 
@@ -114,7 +114,7 @@ def check_raw_rows(
 
 def _checked(queries: NDArray[Any], features: tuple[str, ...], error: Callable[..., Exception]) -> NDArray[Any]:
     if queries.ndim != 2 or queries.shape[1] != len(features):
-        hint = "rows.reshape(1, -1), if it is a single row" if queries.ndim == 1 else ""
+        hint = "if rows is a single row: rows.reshape(1, -1)" if queries.ndim == 1 else ""
         raise error(f"expected rows of {len(features)} numbers, found an array of shape {queries.shape}", hint=hint)
     finite = np.isfinite(queries)
     if not finite.all():
@@ -177,7 +177,7 @@ def _of_cell(cell: Any, name: str) -> tuple[str, str] | None:
     if is_gap(cell):
         return "the cell is empty", "rows.dropna(), or rows.fillna(VALUE)"
     if hasattr(cell, "isoformat") or hasattr(cell, "total_seconds"):
-        part = f"rows.drop(columns=[{name!r}]), or a number: (rows[{name!r}] - START) / pd.Timedelta(seconds=1)"
+        part = f"rows.drop(columns=[{name!r}]), or convert: (rows[{name!r}] - START) / pd.Timedelta(seconds=1)"
         return f"{cell} is a time, not a number", part
     try:
         float(cell)

@@ -98,7 +98,7 @@ def answering(state: StoreState, moment: Moment) -> Answering | None:
 
 
 def kept(state: StoreState) -> frozenset[str]:
-    """Returns the digests of the releases that must not be removed: committed, previous, pending, and `left`."""
+    """Returns the digests of releases to keep: committed, previous, pending, and the one that a rollback replaced."""
     refs = (state.committed, state.previous, state.left, state.pending.release if state.pending else None)
     return frozenset(ref.digest for ref in refs if ref)
 

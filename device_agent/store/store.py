@@ -149,7 +149,7 @@ class Store:
             return ANY_CLASS, ""
         except OSError as error:
             return ANY_CLASS, f"{file}: {error.strerror or error}"
-        return (text, "") if constants.is_name(text) else (ANY_CLASS, f"{file} does not hold a valid name of a class")
+        return (text, "") if constants.is_name(text) else (ANY_CLASS, f"{file} does not contain a valid device class")
 
     def find(self, prefix: str) -> str:
         """Returns the digest of the one staged release that starts with `prefix` (at least 6 digits).
@@ -178,7 +178,7 @@ class Store:
         return lock.holder_of(self.lock_file) or held
 
     def note(self, current: StoreState, what: str, release: ReleaseRef | None, why: str, holder: str) -> None:
-        """Adds an event that is not a transition to the history."""
+        """Adds an event to the history that is not a transition of the state, such as `staged`."""
         moment = clock.now()
         answers = state.answering(current, moment)
         ref = answers.release if answers else None

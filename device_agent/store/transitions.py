@@ -151,7 +151,10 @@ def revert(state: StoreState, why: str, moment: Moment) -> StoreState:
 
 
 def is_to_leave(state: StoreState, leave: str | None) -> bool:
-    """Whether a rollback changes anything: `leave` answers; or if None, the last transition was not a rollback."""
+    """Whether a rollback would change anything.
+
+    With `leave`: whether that release answers; with None: whether the last transition was not a rollback.
+    """
     if leave is not None:
         answers = state.pending.release if state.pending else state.committed
         return answers is not None and answers.digest == leave

@@ -75,7 +75,7 @@ def fleet() -> Page:
     """Seven devices, of which three went wrong, each in its own way."""
     differences = tuple(RowDifference(row, "apple", "banana", (4, 17, 230), (4, 230, 17), 0.031) for row in range(20))
     astray = certificate("armv7l", identical=271, equivalent=6, different=23, differences=differences,
-                         failures=("parity: 23 of 300 golden rows are different; none may be",),
+                         failures=("parity: 23 of 300 golden rows are answered differently; none may be",),
                          largest_distance_error=0.31, accuracy=0.871, latency=Latency(0.41, 1.9, 1000),
                          confusion=((90, 8, 2, 0), (9, 80, 9, 2), (4, 7, 89, 0)))  # fmt: skip
     litert = RuntimeInfo("ai_edge_litert", "2.3.0", "XNNPACK", "3.13.5", "2.3.1")
@@ -86,7 +86,7 @@ def fleet() -> Page:
         Device("greenhouse-3", "unchanged", "good", "already on this release", wave=2, steps=steps(3.7)[:1],
                certificate=certificate("aarch64", runtime=litert, latency=Latency(0.009, 0.03, 1000))),
         Device("orchard-with-a-rather-long-name.example.org:2222", "rolled back", "bad",
-               "parity: 23 of 300 golden rows are different", "knnkit doctor --target orchard", wave=2,
+               "parity: 23 of 300 golden rows are answered differently", "knnkit doctor --target orchard", wave=2,
                certificate=astray, steps=(*steps(3.8, 1.8)[:4], Step("roll back", 8.84, 0.7))),
         Device("cellar", "unreachable", "warn", "no answer on port 22 within 10 s", "check power and network", wave=2,
                steps=(Step("probe", 3.9, 10.0),)),

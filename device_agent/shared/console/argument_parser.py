@@ -32,7 +32,7 @@ class Parser(argparse.ArgumentParser):
             command = getattr(found, "command", None)
             suggestion = self._suggest(command, extra)
             self.prog = " ".join(filter(None, (self.prog, command)))
-            self._fail(f"it does not take {' '.join(extra)[:200]}", suggestion or "--help")
+            self._fail(f"unknown arguments: {' '.join(extra)[:200]}", suggestion or "--help")
         return found
 
     def error(self, message: str) -> NoReturn:

@@ -82,7 +82,7 @@ def hint_here(hint: str) -> str:
 
 
 class _Output(io.FileIO):
-    """Standard output; its errors name it."""
+    """Standard output; its OSErrors name "standard output" as the file."""
 
     def write(self, data: Any, /) -> int:
         try:

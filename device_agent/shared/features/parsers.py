@@ -77,7 +77,7 @@ class _TableParser(Parser):
         if self.coder.transforms is None or not len(parsed.rows):
             return parsed
         for place in reversed(np.flatnonzero(~np.isfinite(parsed.rows).all(axis=1)).tolist()):
-            parsed = without_row(parsed, place, "the model's pipeline turns it into NaN or infinity in float32")
+            parsed = without_row(parsed, place, "the pipeline turns the row into NaN or infinity in float32")
         return parsed
 
     def _parse_line(self, line: bytes) -> Line:
@@ -137,7 +137,7 @@ def read_array(coder: Coder, rows: NDArray[Any]) -> NDArray[Any]:
     category = next((index for index in range(len(coder.names)) if not coder.is_number(index)), None)
     if category is not None:
         hint = "give the rows as CSV or JSON lines"
-        raise BadCell(category, "the model takes a category here, but the array has only numbers", hint)
+        raise BadCell(category, "this column takes a category, but the array has only numbers", hint)
     filled = np.array(rows)
     for row, index in zip(*map(np.ndarray.tolist, np.nonzero(np.isnan(filled)))):
         filled[row, index] = coder.missing(index)

@@ -57,14 +57,14 @@ def _recalls(gates: Gates, classes: Sequence[str], support: Sequence[int], right
             found.append((recall, text))
     yield from (text for _, text in sorted(found)[:_NAMED])
     if len(found) > _NAMED:
-        yield f"recall of {len(found) - _NAMED} more classes is below its gate or not measured"
+        yield f"recall of {len(found) - _NAMED} more classes is below the gate or not measured"
 
 
 def _unseen(gates: Gates, classes: Sequence[str], support: Sequence[int]) -> tuple[str, ...]:
     found = [label for label, rows in zip(classes, support) if not rows] if gates.not_worse_than else []
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
     return (
-        (f"not worse than current: no evaluation row is of class {found[0]!r}{more}; see `split: stratified`",)
+        (f"not worse than current: no evaluation row is of class {found[0]!r}{more}; use `split: stratified`",)
         if found
         else ()
     )
@@ -87,7 +87,7 @@ def worse(gates: Gates, compared: Compared | None, running: ReleaseRef | None = 
     lower = [each for each in compared.classes if each.rows and each.before - each.after > gates.by * each.rows + 1e-9]
     lower.sort(key=lambda each: (each.after - each.before) / each.rows)
     found = (*gone, *map(_fall, lower))
-    more = (f"not worse than current: {len(found) - _NAMED} more classes",) if len(found) > _NAMED else ()
+    more = (f"not worse than current: the same for {len(found) - _NAMED} more classes",) if len(found) > _NAMED else ()
     return (*found[:_NAMED], *more)
 
 

@@ -64,7 +64,7 @@ def stage_failures(found: EmbeddingCheck) -> tuple[str, ...]:
     said = []
     if found.above:
         error = f"the largest error is {found.largest_error:.3g}, the bound {found.bound:g}"
-        said.append(f"embedding: {found.above} of {found.rows} rows lie too far from the host's: {error}")
+        said.append(f"embedding: {found.above} of {found.rows} rows are too far from the host's: {error}")
     if found.search_different:
         said.append(f"embedding: the search is not exact on {found.search_different} of {found.rows} rows")
     if found.labels_different:

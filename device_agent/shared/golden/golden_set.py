@@ -88,7 +88,7 @@ class Golden:
             raw = arrays.pop(_RAW, np.empty(0, np.uint8))
             numbers = {name: arrays.pop(name) for name in (*_NUMBERS, _SHARES) if name in arrays}
             if set(arrays) != {"metric", *_ARRAYS} or raw.dtype != np.uint8:
-                raise ValueError(f"it contains the arrays {', '.join(sorted(arrays))}")
+                raise ValueError(f"the file contains the arrays {', '.join(sorted(arrays))}")
             golden = cls(metric=_metric(arrays.pop("metric")), **arrays, raw=raw.tobytes(), **numbers)
             golden._check()
         except ValueError as error:
@@ -112,10 +112,10 @@ class Golden:
             array.dtype == np.float64 and array.ndim == 2 and array.shape == (len(self.rows), numbers[0].shape[1])
             for array in numbers
         ):
-            raise ValueError("values and targets do not fit the rows")
+            raise ValueError("the shapes of values and targets do not fit the rows")
         shares = self.shares
         if shares is not None and not (shares.dtype == np.float64 and shares.ndim == 2 and len(shares) == len(rows)):
-            raise ValueError("shares do not fit the rows")
+            raise ValueError("the shape of shares does not fit the rows")
         held = self.indices >= 0
         if not (np.isfinite(self.distances) == held).all() or (self.distances < 0).any():
             raise ValueError("a neighbour has no distance, or a distance has no neighbour")

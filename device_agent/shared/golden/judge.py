@@ -7,7 +7,7 @@ matrix:
 
 - *identical*: the same neighbours in the same order, and the same label;
 - *equivalent*: at each position, the reference distance of the neighbour found is within the tolerance of the expected
-one, and the label is the same;
+  one, and the label is the same;
 - *different*: anything else, including a distance or probability that does not fit the neighbours in the answer.
 
 The tolerance of a row is `margin * max(d_k, R)`: d_k is its k-th reference distance, R the RMS distance of the training
@@ -249,9 +249,9 @@ def _confusion(truth: NDArray[np.int32], label: NDArray[np.int32], n_classes: in
 def _failures(gates: Gates, different: int, rows: int, accuracy: float | None, p50_ms: float | None) -> tuple[str, ...]:
     found = []
     if different:
-        found.append(f"parity: {different} of {rows} golden rows are different")
+        found.append(f"parity: {different} of {rows} golden rows are answered differently")
     if gates.accuracy is not None and accuracy is None:
-        found.append(f"accuracy: the gate is {gates.accuracy:g}, but no golden row has a known truth")
+        found.append(f"accuracy: the gate is {gates.accuracy:g}, but no golden row has a known true class")
     elif gates.accuracy is not None and accuracy is not None and accuracy < gates.accuracy:
         found.append(f"accuracy: {accuracy:.6g} is below the gate of {gates.accuracy:g}")
     if gates.latency_ms is not None and p50_ms is not None and p50_ms > gates.latency_ms:

@@ -141,7 +141,7 @@ class Status:
 
 @record
 class Staged:
-    """`device_agent stage` and `verify`: a release that every trust rule accepted."""
+    """`device_agent stage` and `verify`: a release that all trust rules accepted; `already`: it was staged before."""
 
     release: ReleaseRef
     signed_by: str  # fingerprint of the key

@@ -65,7 +65,7 @@ def dump_file(value: Any, *, limit: int = MAX_DOCUMENT) -> bytes:
     """
     data = (json.dumps(to_plain(value), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
     if len(data) > limit:
-        raise TooLarge(f"the document would have {len(data):,} bytes; at most {limit:,} can be read again")
+        raise TooLarge(f"the document would have {len(data):,} bytes; its reader accepts at most {limit:,}")
     return data
 
 

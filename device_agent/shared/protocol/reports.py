@@ -27,7 +27,7 @@ class RuntimeInfo:
 
 @record
 class RowDifference:
-    """One golden row on which a device's answer differs from the reference."""
+    """A golden row (number `row`, from 0) on which a device's answer differs from the `expected_...` answer."""
 
     row: int
     expected_label: str

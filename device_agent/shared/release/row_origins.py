@@ -50,7 +50,7 @@ class Origins:
         if self.places is None:
             return index
         if not 0 <= index < len(self.places):
-            raise ModelUnusable(f"{ROWS_FILE} inside the model is damaged: it has no row {index}")
+            raise ModelUnusable(f"{ROWS_FILE} inside the model is damaged: row {index} is missing")
         return int(self.places[index])
 
     def id(self, index: int) -> str | None:
@@ -62,7 +62,7 @@ class Origins:
         if self.text is None or self.ends is None:
             return None
         if not 0 <= index < len(self.ends):
-            raise ModelUnusable(f"{ROWS_FILE} inside the model is damaged: it has no row {index}")
+            raise ModelUnusable(f"{ROWS_FILE} inside the model is damaged: row {index} is missing")
         start = int(self.ends[index - 1]) + 1 if index else 0
         return self.text[start : int(self.ends[index])].decode("utf-8", "replace") or None
 

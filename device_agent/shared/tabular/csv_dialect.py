@@ -19,7 +19,7 @@ SEPARATORS = (",", ";", "\t")
 #: Names of columns that a message lists.
 _MAX_LISTED = 12
 
-_SHEET = "save it as CSV (UTF-8)"
+_SHEET = "save the table as CSV (UTF-8)"
 #: First bytes of files that users mistake for CSV: (magic, what it is, how to convert it).
 _FOREIGN = (
     (b"\xff\xfe", "UTF-16 text", "iconv -f UTF-16 -t UTF-8 FILE > rows.csv"),
@@ -27,7 +27,7 @@ _FOREIGN = (
     (b"PK\x03\x04", "a spreadsheet or a zip archive", _SHEET),
     (b"\xd0\xcf\x11\xe0", "an old spreadsheet", _SHEET),
     (b"\x1f\x8b", "compressed with gzip", "gzip -dc FILE > rows.csv"),
-    (b"PAR1\x15", "Parquet", "convert it to CSV"),  # a cell of text may begin with the first four
+    (b"PAR1\x15", "Parquet", "convert the file to CSV"),  # a cell of text may begin with the first four
 )
 #: Each of these formats has one of these bytes near its start; CSV never has them.
 CONTROLS = (b"\0", b"\r", b"\x03", b"\x15", b"\x1f")
@@ -92,17 +92,17 @@ def text_of(line: bytes) -> str:
     """
     for magic, what, conversion in _FOREIGN:
         if line.startswith(magic):
-            raise BadInput(f"not a line of CSV: it is {what}", hint=conversion)
+            raise BadInput(f"not a line of CSV: the file is {what}", hint=conversion)
     if b"\0" in line:
         hint = "is it UTF-16 without a byte order mark? iconv -f UTF-16LE -t UTF-8 FILE > rows.csv"
-        raise BadInput("not a line of CSV: it contains a zero byte", hint=hint)
+        raise BadInput("not a line of CSV: the line contains a zero byte", hint=hint)
     if b"\r" in line:
         hint = "if its lines end with CR alone: tr '\\r' '\\n' < FILE > rows.csv"
-        raise BadInput("not a line of CSV: it contains a carriage return", hint=hint)
+        raise BadInput("not a line of CSV: the line contains a carriage return", hint=hint)
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
-        hint = "save it as UTF-8, or: iconv -f WINDOWS-1252 -t UTF-8 FILE > rows.csv"
+        hint = "save the file as UTF-8, or: iconv -f WINDOWS-1252 -t UTF-8 FILE > rows.csv"
         byte = line[error.start]
         raise BadInput(f"not a line of CSV: not UTF-8 text: byte {error.start} is {byte:#04x}", hint=hint) from None
 

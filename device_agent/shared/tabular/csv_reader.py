@@ -237,7 +237,7 @@ class CsvParser(Parser):
             near = csv_dialect.alike(missing[0], names)
             raise BadInput(
                 f"line {self.line}: the header has no column {missing[0]!r}{more(missing)}"
-                + (f"; {near!r} is similar, but another name" if near else ""),
+                + (f"; {near!r} is similar, but not the same name" if near else ""),
                 hint=f"the model has the columns {listed(self._names)}"
                 + (f"; --keep asks for {listed(self._keep)}" if self._keep else ""),
             )

@@ -6,12 +6,12 @@ bit:
 
 - Three multiplications turn eight digits into a number: D. Lemire, Number Parsing at a Gigabyte per Second, 2021.
 - Digits below 2^53 times, or divided by, a power of ten up to 10^22 are rounded once, and so correctly: W. D. Clinger,
-How to Read Floating Point Numbers Accurately, PLDI 1990.
+  How to Read Floating Point Numbers Accurately, PLDI 1990.
 - With more digits or a larger power, the float64 is off by less than 8 units in its last place. float32 drops 29 bits,
-so this matters only within `_DOUBT` units of the middle between two float32 numbers. Such a field is left to the
-caller.
+  so this matters only within `_DOUBT` units of the middle between two float32 numbers. Such a field is left to the
+  caller.
 - For float64, `rounding` scales up to 19 digits by powers up to 10^22. Fields that it is not sure of, and those with
-more digits or a larger power, are left to the caller.
+  more digits or a larger power, are left to the caller.
 
 Columns of text between those of numbers are returned unchanged. Never reports what is wrong with a text, and never
 returns a number that it is not sure of.

@@ -90,7 +90,7 @@ class Source:
     longest: int = MAX_LINE  # bytes of a line
 
     others = constants.OTHER_LINES
-    remedy = "correct the line, or take it out: all lines are taught, or none"
+    remedy = "correct or remove the line: either all lines are taught, or none"
 
     def where(self, number: int) -> str:
         """Returns the name of line `number` (from 1) for messages."""
@@ -132,7 +132,7 @@ class Source:
                 count += block.count(b"\n")
                 yield block
             if lines.cut_overlong():
-                said = f"{self.name}, line {count}: it has more than {self.longest:,} bytes"
+                said = f"{self.name}, line {count}: the line has more than {self.longest:,} bytes"
                 raise BadInput(said, hint=_why_overlong(data, self.format))
             data = self.take(BLOCK_BYTES)
         block = lines.finish()

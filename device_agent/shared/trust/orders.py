@@ -168,7 +168,7 @@ def verify_floor(data: bytes, state: TrustState, now: int) -> FloorOrder:
     again = "knnkit rollback --reset-floor --target HOST makes a new one"
     _check_use(order, state, sensible=0 <= order.floor <= order.leaves and order.issued >= 0, again=again)
     if order.leaves != state.floor:
-        raise refused(Reason.ORDER_STALE, f"the order lowers the floor {order.leaves}; it is now {state.floor}", again)
+        raise refused(Reason.ORDER_STALE, f"the order is for the floor {order.leaves}; it is now {state.floor}", again)
     if now >= order.expires:
         message = f"the order expired at {utc(order.expires)}; the device's clock says {utc(now)}"
         raise refused(Reason.ORDER_EXPIRED, message, f"set the device's clock if it is wrong; {again}")

@@ -266,7 +266,7 @@ class WindowParser(Parser):
                 made.append(chain.embed(row))
                 good.append(place)
             except BadInput as error:
-                bad.append((cut.last[place], f"the window that ends here: {error}"))
+                bad.append((cut.last[place], f"the window that ends in this line: {error}"))
         ends, last, *marks = ([column[place] for place in good] for column in (cut.ends, cut.last, *cut.marks))
         rows = np.array(made, self.dtype) if made else cut.rows[:0]
         return Cut(rows, ends, last, marks, bad)

@@ -49,7 +49,7 @@ def test_what_spreadsheets_export_is_read_as_it_is(
         ("a,species\n1_0,oak\n", "line 2, column 'a': '1_0' is not a number", ""),
         ("sep=;\na;species\n1;oak\nx;elm\n", "line 4, column 'a': 'x' is not a number", ""),
         ("a,species\n1,oak\n,,\n2,\n", "line 4: the label ('species') is empty", ""),
-        ("PK\x03\x04sheet\n", "it is a spreadsheet or a zip archive", "save it as CSV"),
+        ("PK\x03\x04sheet\n", "the file is a spreadsheet or a zip archive", "save the table as CSV"),
     ],
 )
 def test_what_cannot_be_meant_is_told_by_line_and_what_mends_it(

@@ -80,7 +80,7 @@ def test_row_numbers_without_a_name_are_told_as_such() -> None:
 
 
 def test_a_name_in_other_capitals_is_pointed_out_and_not_guessed() -> None:
-    with pytest.raises(BadInput, match=r"has no column 'b \(cm\)'; 'B_cm' is similar, but another name"):
+    with pytest.raises(BadInput, match=r"has no column 'b \(cm\)'; 'B_cm' is similar, but not the same name"):
         read(b"a,B_cm,c\n1,2,3\n")
     _, errors, hint = read(b"A,B (CM),C\n1,2,3\n")
     assert errors == [(1, "not numbers, and no header either: 'A' is not the column 'a'")]
@@ -95,12 +95,12 @@ def test_a_name_in_other_capitals_is_pointed_out_and_not_guessed() -> None:
         (b'"1,5","2","3"', "'1,5' is not a number: a decimal comma needs semicolons or tabs", ""),
         (b",,", "all cells of the line are empty", "remove the line"),
         (b"1,,3", "column 2 ('b (cm)'): the cell is empty", ""),
-        (b"1\r2,3,4", "it contains a carriage return", "tr '\\r' '\\n'"),
+        (b"1\r2,3,4", "the line contains a carriage return", "tr '\\r' '\\n'"),
         ("gr\u00f6\u00dfe,b,c".encode("latin-1"), "not UTF-8 text: byte 2 is 0xf6", "iconv -f WINDOWS-1252"),
-        ("1,2,3".encode("utf-16"), "it is UTF-16 text", "iconv -f UTF-16 "),
-        ("1,2,3".encode("utf-16-le"), "it contains a zero byte", "iconv -f UTF-16LE"),
-        (b"PK\x03\x04 xl/workbook", "it is a spreadsheet or a zip archive", "save it as CSV"),
-        (gzip.compress(b"1,2,3"), "it is compressed with gzip", "gzip -dc"),
+        ("1,2,3".encode("utf-16"), "the file is UTF-16 text", "iconv -f UTF-16 "),
+        ("1,2,3".encode("utf-16-le"), "the line contains a zero byte", "iconv -f UTF-16LE"),
+        (b"PK\x03\x04 xl/workbook", "the file is a spreadsheet or a zip archive", "save the table as CSV"),
+        (gzip.compress(b"1,2,3"), "the file is compressed with gzip", "gzip -dc"),
     ],
 )
 def test_a_line_that_cannot_be_meant_says_what_is_wrong_and_what_mends_it(line: bytes, said: str, hint: str) -> None:
@@ -194,7 +194,7 @@ def test_an_export_with_semicolons_is_answered_and_an_endless_line_is_told_by_it
     assert (said.code, said.out, said.err) == (0, "label\nsetosa\nvirginica\n", "")
     endless = device.run("classify", input="5.1,3.5,1.4,0.2\n" + "5.1,3.5,1.4,0.2\r" * 100_000)
     assert endless.code == 2
-    assert "line 2: it has more than 1,048,576 bytes" in endless.err
+    assert "line 2: the line has more than 1,048,576 bytes" in endless.err
     assert "tr '\\r' '\\n'" in endless.err
 
 
