@@ -68,7 +68,7 @@ def clear(path: Path, left: list[str], *, only: bool = False) -> None:
 
 @contextlib.contextmanager
 def failing(path: Path, left: list[str]) -> Iterator[None]:
-    """Adds to `left` the path and the reason if the `with` block cannot remove it."""
+    """Runs a `with` block that removes `path`; if it fails, adds `path` and the reason to `left`."""
     try:
         yield
     except OSError as error:

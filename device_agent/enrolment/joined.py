@@ -75,7 +75,7 @@ class JoinedExact(ExactKnn):
         self._lengths = np.sqrt((self._centres**2).sum(axis=1))
 
     def enrol(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-        """Maps (n, n_features) rows into model space; returns (n,) bool, which are finite in float32, and those."""
+        """Returns (n,) bool, whether each (n, n_features) row is finite in model space, and the finite rows, mapped."""
         with np.errstate(over="ignore", invalid="ignore"):
             mapped = self._enter_all(rows).reshape(len(rows), len(self._centre))
             if self._info.metric == "cosine":  # a training row of zeros is marked in the other column than a query
@@ -86,7 +86,7 @@ class JoinedExact(ExactKnn):
         return kept, np.ascontiguousarray(found[kept])
 
     def doubt(self, kth: NDArray[Any]) -> Float64:
-        """Returns (n,): for the k-th distance of each query, how much distances must differ for a certain order."""
+        """Returns (n,): how much distances must differ for a certain order in float32; `kth` (n,) k-th distances."""
         far, near = np.asarray(kth, np.float64), self._near
         return far * _BLUR if near is None else near.share * np.maximum(far, near.least)
 

@@ -219,7 +219,7 @@ class BlockSearch:
         return scores
 
     def _prepare(self, z: Float64) -> tuple[Float32, Scale]:
-        """Returns the queries in the form that `_score` needs, and the scale of the scores."""
+        """Returns the factors that `_score` combines with training rows, and the scale of the scores."""
         if not self._manhattan:
             return self._by_products(z)
         return self._by_differences(z) if self._differs else self._by_sides(z)

@@ -203,11 +203,11 @@ class ExactKnn:
         return np.asarray(self._by.to_base(terms.sum(axis=1)) * self._unit)
 
     def is_exact(self, rows: NDArray[np.float32], kth: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Returns (n,) bool: whether float32 ranks the k neighbours without rounding: values are whole `lattice` steps.
+        """Returns (n,) bool: whether float32 ranks the k neighbours exactly, as for rows in whole `lattice` steps.
 
         Args:
             rows: (n, n_features) float32 raw rows.
-            kth: (n,) their k-th distances. No sum is rounded while the measure is below 2^24 units.
+            kth: (n,) their k-th distances; sums are exact in float32 up to 2^24 steps, or squared steps.
         """
         step = self._info.lattice
         if not step or self._steps:
@@ -218,7 +218,7 @@ class ExactKnn:
         return exact & (units < (2.0**12 if self._info.metric == "euclidean" else 2.0**24))
 
     def scaled_rows(self) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32], Float64] | None:
-        """Returns (n, p) rows as offsets, (n,) classes, (p,) centre, (p,) scale; None if the model has other steps."""
+        """Returns (n, p) rows as offsets, (n,) classes, (p,) centre, (p,) scale; None if rows have other transforms."""
         if self._steps:
             return None
         return np.concatenate(self._rows.blocks), self._classes, self._centre, self._scale

@@ -1,6 +1,6 @@
 """Runs the graphs for one row and for a batch.
 
-`graph_selection` chooses the search, and whether XNNPACK packs its weights. Does not check rows, and does not recompute
+`graph_selection` chooses the search, and whether XNNPACK packs the weights. Does not check rows, and does not recompute
 uncertain rows in float64.
 """
 
@@ -38,7 +38,7 @@ class GraphRunner:
         info: the model's knn.json.
         packed: whether XNNPACK may pack the weights of the graphs that `loader` loads.
         search: the search for batches, one of `constants.SEARCHES` that the model has.
-        alone: the search for single rows, one of the same.
+        alone: the search for single rows, also one of `constants.SEARCHES`.
         threads: number of threads that share a batch.
 
     Attributes:

@@ -181,7 +181,7 @@ class _Proof:
         return counts.reshape(len(classes), self._n_classes)
 
     def _reject(self, labels: NDArray[np.int8], near: Float64, far: Float64) -> NDArray[np.int8]:
-        """Returns the labels after the reject thresholds; `near` and `far` bound the distance of the k-th neighbour."""
+        """Returns the labels with UNKNOWN beyond a reject threshold; `near` and `far` bound the k-th distance."""
         assert self._thresholds is not None
         own = np.where(labels == UNDECIDED, self._thresholds.max(), self._thresholds[labels])
         beyond = near > own * (1.0 + EITHER_WAY)

@@ -183,9 +183,9 @@ def _certify(
 
 
 def answer_as_a_stream(stream: TfliteKNN, model: TfliteKNN, golden: Golden, answers: Answers) -> Answers:
-    """Returns `answers`, in which the answer of the release in stream mode replaces each one from which it differs.
+    """Returns `answers` with the answer of stream mode wherever the two differ, so that the check tests both.
 
-    A stream may use another search than a batch for a large model, so the golden check must test both.
+    A stream may use another search than a batch for a large model.
     """
     if (stream.search_alone, stream.runtime.delegate) == (model.search, model.runtime.delegate):
         return answers

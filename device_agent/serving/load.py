@@ -134,7 +134,7 @@ def load_kept(
 
 
 def keeping(store: Store, loaded: Loaded) -> Loaded:
-    """Returns the loaded release with a ring, if its knn.json asks for one and this user may write it."""
+    """Returns the loaded release with a ring for kept rows, if its knn.json asks for it and this user may write it."""
     info = loaded.model.info
     if info.keep is None or (info.table and info.table.transforms):  # whose raw cells are not at hand
         return loaded

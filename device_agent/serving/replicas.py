@@ -77,7 +77,7 @@ def _in_order(
     runtime: str,
     threads: int,
 ) -> Iterator[T]:
-    """Yields the result of `query` for each block; of the function from `query_of_many` if there are several blocks."""
+    """Yields `query(model, rows)` for each block; for several blocks, uses the function from `query_of_many`."""
     rest = iter(blocks)
     first = next(rest, None)
     if first is None:

@@ -85,7 +85,7 @@ class Ring:
             self.save()
 
     def _choose(self) -> None:
-        """Chooses among all noted rows at once: for one row, NumPy calls would take as long as the answer."""
+        """Chooses rows to keep among all noted rows at once: NumPy calls for each row would take too long."""
         if not self._noted:
             return
         rows = np.concatenate([rows for rows, _ in self._noted])

@@ -96,7 +96,7 @@ class StreamRows:
 
 
 def _columns(info: KnnInfo) -> list[tuple[str | None, bool]]:
-    """Returns the name of each column of a raw row, and whether it is a number; for stages, columns and shape."""
+    """Returns (name, is a number) of each column of a raw row; with stages, of their columns and input shape."""
     if info.window is not None:
         others = [(name, False) for name in (info.window.time, info.window.recording)]
         return [*((name, True) for name in info.window.columns), *others]

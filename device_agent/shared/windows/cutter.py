@@ -73,7 +73,7 @@ class Gaps:
     """Finds the gaps between samples, and counts them.
 
     Args:
-        limit: longest time from one sample to the next; with None, times are not checked.
+        limit: longest time from one sample to the next, in the unit of the times; None: times are not checked.
 
     Attributes:
         lines: number of gaps where lines are bad or missing.
