@@ -31,7 +31,7 @@ def locked(root: Path, wait: float, place: Path | None) -> Iterator[None]:
 
 
 def lock(root: Path, wait: float) -> int:
-    """Locks VENVS and returns its descriptor; raises Trouble (`locked`) if another holds it for `wait` seconds."""
+    """Locks VENVS and returns its descriptor; raises Trouble (`locked`) if it stays locked for `wait` seconds."""
     until = time.monotonic() + wait
     while True:
         make_folder(root / VENVS)

@@ -157,7 +157,7 @@ def describe_check(certificate: reports.Certificate) -> str:
         text += f", accuracy {certificate.accuracy:.4f} on {certificate.accuracy_rows} rows"
     if (own := certificate.embedding) is not None:
         differ = own.labels_open + own.labels_different
-        text += f", stages off by {own.largest_error:.2g} at most (bound {own.bound:g}), {differ} labels differ"
+        text += f", largest error of the stages {own.largest_error:.2g} (bound {own.bound:g}), {differ} labels differ"
     if certificate.errors:
         from device_agent.shared.golden.error_gates import described
 

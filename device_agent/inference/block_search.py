@@ -225,7 +225,7 @@ class BlockSearch:
         return self._by_differences(z) if self._differs else self._by_sides(z)
 
     def _by_differences(self, z: Float64) -> tuple[Float32, Scale]:
-        """Returns the queries in float32 and the scale of their scores, whose slack includes their rounding."""
+        """Returns the queries rounded to float32, and the scale of their scores, whose slack includes this rounding."""
         factors = z.astype(np.float32)
         lost = (np.abs(z - factors) * np.abs(self._weights)).sum(axis=1)
         most = float(np.abs(self._weights).max(initial=0.0))

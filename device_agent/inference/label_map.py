@@ -104,16 +104,16 @@ def pays(info: KnnInfo) -> bool:
     return few and info.n_features <= MAX_FEATURES and info.n_train <= MAX_ROWS
 
 
-def draw(enrolled: Float32, classes: Ints, centre: Float32, scale: Float64, info: KnnInfo) -> LabelMap | None:
+def draw(training: Float32, classes: Ints, centre: Float32, scale: Float64, info: KnnInfo) -> LabelMap | None:
     """Returns a new label map; None if float32 is too coarse to find the cell of a row.
 
-    `enrolled` are (n, p) training rows as offsets from the (p,) centre. The same model always gives the same map.
+    `training` are (n, p) training rows as offsets from the (p,) centre. The same model always gives the same map.
     """
-    box = Box.around(enrolled, scale, _MARGIN)
+    box = Box.around(training, scale, _MARGIN)
     if box is None:
         return None
-    proof = _Proof(enrolled, classes, box.weight, info)
-    table = paint(proof.examine, box, len(enrolled), np.int8, _BOUNDS_PER_ROW)
+    proof = _Proof(training, classes, box.weight, info)
+    table = paint(proof.examine, box, len(training), np.int8, _BOUNDS_PER_ROW)
     return LabelMap(centre, box.first, box.per_unit(table.shape), np.pad(table, 1, constant_values=UNDECIDED))
 
 
@@ -123,9 +123,9 @@ class _Proof:
     Computes in weighted coordinates with squared distances; for manhattan, with distances.
     """
 
-    def __init__(self, enrolled: Float32, classes: Ints, weight: Float64, info: KnnInfo) -> None:
-        self._rows = len(enrolled)
-        self._bounds = Bounds(enrolled, weight, manhattan=info.metric == "manhattan")
+    def __init__(self, training: Float32, classes: Ints, weight: Float64, info: KnnInfo) -> None:
+        self._rows = len(training)
+        self._bounds = Bounds(training, weight, manhattan=info.metric == "manhattan")
         self._classes = np.append(classes, 0).astype(np.int32)
         self._k, self._n_classes = info.k, len(info.classes)
         self._votes_are_equal = info.weights == "uniform"

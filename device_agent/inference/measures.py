@@ -82,7 +82,7 @@ class Measure:
         return found
 
     def _raised(self, apart: Float64, *, exact: bool) -> Float64:
-        """Returns absolute differences to the power of the metric; may overwrite `apart`."""
+        """Returns |differences| to the power of the metric, in place where possible."""
         if self._power == 2.0:
             return np.multiply(apart, apart, out=apart)
         np.abs(apart, out=apart)

@@ -242,8 +242,8 @@ class TfliteKNN:
     def _ask_one(self, rows: ArrayLike) -> bool:
         """Answers one (1, n_features) row in place; False if the caller must pass it to `_ask`.
 
-        The row must be float32; float64 for a model with an origin. float64 answers it again if only one graph could.
-        Creates no array without an origin: NumPy's overhead would exceed the time of a small model's graph.
+        The row must be float32; float64 for a model with an origin. float64 answers an uncertain row again, unless
+        another graph may be certain (`_ask`). Creates no array without an origin: NumPy would take too long.
         """
         one = self._one
         if type(rows) is not np.ndarray or rows.dtype is not self._row_type or rows.shape != one.shape:

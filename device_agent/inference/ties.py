@@ -1,4 +1,7 @@
-"""Ties of neighbours whose distances have rounding errors."""
+"""Ties of neighbours whose distances have rounding errors.
+
+Distances that differ by no more than their rounding errors count as equal; the lowest index then comes first.
+"""
 
 from __future__ import annotations
 

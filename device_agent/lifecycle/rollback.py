@@ -87,7 +87,7 @@ def lower_floors(store: Store, order: bytes, holder: str) -> Committed:
     if new != current:
         trust_store.use_order(store.trust, verified)
         store.commit(new)
-        why = f"lowered from {current.floor} to {new.floor} by a signed order"
+        why = f"floor lowered from {current.floor} to {new.floor} by a signed order"
         store.note(new, "floor", new.committed, why, holder)
     return _still(new, already=new == current)
 

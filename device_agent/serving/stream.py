@@ -164,7 +164,7 @@ class _Answerer:
             self._start = None
 
     def _without_poison(self, parsed: Parsed) -> Parsed:
-        """Begins a start attempt. After one that died, returns rows that kill the model as bad lines."""
+        """Begins a start (`store.starts`). If an earlier one died, turns rows that kill the model into bad lines."""
         if self._start and len(parsed.rows):
             self._start.begin()
         while len(parsed.rows) and ((self._start and self._start.in_doubt) or self.in_flight.suspects(parsed.lines)):

@@ -126,7 +126,7 @@ def _allowed(info: KnnInfo) -> Enrol:
 
 
 def _read(info: KnnInfo, meaning: Meaning, allowed: Enrol) -> tuple[int | str, tuple[float, ...]]:
-    """Returns the label of the rows; for a regression, a text of the values, and the values."""
+    """Returns the label of the rows and (); for a regression, the values as text, and the values."""
     if info.targets is None:
         if meaning.label is None:
             raise BadInput("--value: the model answers labels, not values", hint="--label NAME")
@@ -205,9 +205,9 @@ def _check(loaded: Loaded, before: list[LocalRow], rows: list[LocalRow], allowed
 def _require_room(counts: Counter[str], allowed: Enrol, label: str) -> None:
     most, total = allowed.per_label, counts.total()
     if total > allowed.rows:
-        said = f"that would be {total:,} taught rows; the release allows {allowed.rows:,}"
+        said = f"there would be {total:,} taught rows; the release allows {allowed.rows:,}"
     elif most is not None and counts[label] > most:
-        said = f"that would be {counts[label]:,} taught rows of {label}; the release allows {most:,}"
+        said = f"there would be {counts[label]:,} taught rows of {label}; the release allows {most:,}"
     else:
         return
     raise Refused(said, reason="enrol-full", hint=FORGET_SOME)
@@ -225,7 +225,8 @@ def _require_golden_answers(loaded: Loaded, signed: TfliteKNN, old: Joined, new:
     changed -= set(golden_answers.changed(golden_answers.with_taught(signed, old, golden), golden, info))
     if changed:
         row = min(changed)
-        said = f"golden row {row} would be {_answer(info, found[row])} instead of {_answer(info, _own(golden)[row])}"
+        before = _answer(info, _own(golden)[row])
+        said = f"golden row {row} would be answered {_answer(info, found[row])} instead of {before}"
         more = f", and {len(changed) - 1} more would change" if len(changed) > 1 else ""
         hint = "teach rows that differ more from the others; or enrol: {may_override: true} in deploy.yaml"
         raise Refused(f"{said}{more}; the release does not allow that", reason="row-overrides", hint=hint)

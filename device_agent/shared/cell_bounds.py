@@ -48,12 +48,12 @@ class Box:
     weight: Float64
 
     @classmethod
-    def around(cls, enrolled: Float32, scale: Float64, margin: float) -> Box | None:
+    def around(cls, training: Float32, scale: Float64, margin: float) -> Box | None:
         """Returns the box around (n, p) training rows, plus `margin` of their extent on each side.
 
         Returns None if float32 is too coarse to find the cell of a row.
         """
-        lowest, highest = enrolled.min(axis=0).astype(np.float64), enrolled.max(axis=0).astype(np.float64)
+        lowest, highest = training.min(axis=0).astype(np.float64), training.max(axis=0).astype(np.float64)
         weight = np.abs(scale)
         with np.errstate(all="ignore"):
             extent = (highest - lowest) * weight
@@ -146,14 +146,14 @@ class Bounds:
     """Bounds on the squared (for manhattan: plain) distances between cells and training rows.
 
     Args:
-        enrolled: (n, p) float32 training rows, as offsets from the centre.
+        training: (n, p) float32 training rows, as offsets from the centre.
         weight: (p,) float64 factor of each coordinate's difference.
         manhattan: whether the metric is manhattan.
     """
 
-    def __init__(self, enrolled: Float32, weight: Float64, *, manhattan: bool) -> None:
+    def __init__(self, training: Float32, weight: Float64, *, manhattan: bool) -> None:
         self._weight, self._manhattan = weight, manhattan
-        self._points = [np.append(points, np.inf) for points in (enrolled * weight).T]
+        self._points = [np.append(points, np.inf) for points in (training * weight).T]
 
     def take(self, candidates: Ints, middle: Float64, half: Float64) -> tuple[Float64, Float64]:
         """Returns the (m, c) least and (m, c) greatest measures between each cell and its candidates.

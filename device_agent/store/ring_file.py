@@ -68,9 +68,9 @@ def add(path: Path, generation: str, keep: Keep, entries: Iterable[Entry], seen:
             return False
         data = b"".join(lines)
         if found.lines + len(lines) > 2 * sum(keep.sizes.values()) + 8 or found.size + len(data) > 2 * MAX_BYTES:
-            _replace(path, generation, keep, _Content(found.data + found.mended + data))
+            _replace(path, generation, keep, _Content(found.data + found.missing_newline + data))
         else:
-            durable.write_all(descriptor, found.mended + data)
+            durable.write_all(descriptor, found.missing_newline + data)
         return True
     return False
 
@@ -120,7 +120,7 @@ class _Content:
 
     def __init__(self, data: bytes) -> None:
         self.data, self.size, self.lines = data, len(data), data.count(b"\n")
-        self.mended = b"\n" if data and not data.endswith(b"\n") else b""
+        self.missing_newline = b"\n" if data and not data.endswith(b"\n") else b""
         head = _parse(data.partition(b"\n")[0])
         self.generation, self.keep = str(head.get("generation", "")), Keep()
         with contextlib.suppress(json_codec.MalformedDocument):

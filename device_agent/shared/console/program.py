@@ -56,7 +56,7 @@ def main(
 def _answer(name: str, words: list[str], run: Run, failed: Failed) -> int:
     streams.secure()
     try:
-        with signals.told():
+        with signals.as_interrupt():
             code = run(words)
             sys.stdout.flush()
         return code

@@ -46,7 +46,7 @@ def heard() -> bool:
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
+def as_interrupt() -> Iterator[None]:
     """Turns any exception of the `with` block into KeyboardInterrupt if a signal arrived."""
     try:
         yield

@@ -93,7 +93,7 @@ class ModelUnusable(AgentError):
 
 
 class Locked(AgentError):
-    """Another process is changing the store: the message gives its holder, its start and its reason."""
+    """Another process is changing the store: the message gives its holder, since when, and why."""
 
     exit_code = 5
     default_reason = "locked"
