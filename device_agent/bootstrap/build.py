@@ -44,7 +44,7 @@ def build(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_environment(root: Path, order: dict[str, Any], place: Path | None) -> None:
-    """Makes venvs/<digest>; leaves nothing there if a step fails."""
+    """Makes the environment venvs/<digest> from wheels; leaves nothing there if a step fails."""
     if place is None:
         raise Trouble("missing-wheel", f"another host changed {root / VENVS} meanwhile", "run the command again")
     wheels = gather(root, order, place)

@@ -19,7 +19,7 @@ LOST = "lost+found"  # made by the file system at a mount point
 
 
 def remove(order: dict[str, Any]) -> dict[str, Any]:
-    """Removes the root and reports what is `left`; raises Trouble for files of others (`not-ours`) or if `locked`."""
+    """Removes the root, reports what is `left`; raises Trouble if it has foreign files (`not-ours`) or is `locked`."""
     root = resolved(order["root"])
     gone = root.with_name(root.name + ".removed" + PART)
     left: list[str] = []

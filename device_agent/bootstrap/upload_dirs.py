@@ -17,7 +17,7 @@ SILENT = 30
 
 
 def claim(order: dict[str, Any]) -> dict[str, Any]:
-    """Makes an upload folder for this connection, or reuses the folder of one that has ended or sends nothing."""
+    """Makes an upload folder for this connection, or reuses that of a connection that has ended or is silent."""
     root = resolved(order["root"])
     own = new_place(root, connection())
     for path in sorted(filter(is_place, listed(root / VENVS)), key=size_of, reverse=True):
@@ -56,7 +56,7 @@ def is_place(path: Path) -> bool:
 
 
 def busy(place: Path) -> bool:
-    """Whether the folder's process still runs and is not this connection's own."""
+    """Whether the process that uses the upload folder still runs, and does not belong to this connection."""
     _, process, start, _ = (place.name + "...").split(".")[:4]
     return process != connection() and start != "" and started(process) == start
 

@@ -59,7 +59,7 @@ def with_votes(model: Any, rows: ArrayLike, answers: Answers) -> Answers:
 
 
 def shares_of(model: Any, answers: Answers) -> list[NDArray[np.float32]]:
-    """Returns the vote shares of `answers` in each label column, (n, n_labels) float32."""
+    """Returns the vote shares of `answers`: for each label column, an (n, n_labels) float32 array."""
     from device_agent.shared.label_columns import Voter
 
     voter = model.get_exact().regressor

@@ -59,7 +59,7 @@ class Sets:
         return label_sets.members(self._sets, answers.probabilities, answers.distances, *how)
 
     def labels(self, answers: Answers) -> list[list[int | str]]:
-        """Returns the labels in the label set of each row."""
+        """Returns, for each row, the list of labels in its label set."""
         return [[self._info.classes[code] for code in np.flatnonzero(row)] for row in self.inside(answers)]
 
 
@@ -114,7 +114,7 @@ class LabelColumns(Values):
         return labels_of(self._targets.classes, self.numbers(answers))
 
     def cells(self, answers: Answers) -> list[list[str]]:
-        """Returns the labels of each row as text."""
+        """Returns the labels of each row as text, one for each label column."""
         return [list(map(str, row)) for row in self.labels(answers)]
 
     def plain(self, answers: Answers) -> list[Any]:

@@ -65,7 +65,7 @@ class Box:
         return box if box._is_sane() else None
 
     def _is_sane(self) -> bool:
-        """Whether the numbers of the look-up and of the proof are far from the limits of float32 and float64."""
+        """Whether all numbers are far enough from the limits of float32 and float64 for correct bounds."""
         with np.errstate(all="ignore"):
             width = 1.0 / self.per_width.astype(np.float64)
             ranges = (width > 1e-30) & (width < 1e30)
@@ -156,7 +156,7 @@ class Bounds:
         self._points = [np.append(points, np.inf) for points in (training * weight).T]
 
     def take(self, candidates: Ints, middle: Float64, half: Float64) -> tuple[Float64, Float64]:
-        """Returns the (m, c) least and (m, c) greatest measures between each cell and its candidates.
+        """Returns the (m, c) least and (m, c) greatest squared (manhattan: plain) distances of cells to candidates.
 
         Per coordinate, a point of the cell is at least |row - centre| - half and at most |row - centre| + half away.
         """

@@ -1,7 +1,7 @@
-"""Words for errors of the operating system.
+"""Messages for errors of the operating system.
 
-Both command lines say the same of a full disk, a lost right or a file system that lacks something. `explain` looks at
-the file system where an error alone does not name its cause; it changes nothing.
+Both command lines use the same messages for a full disk, a missing permission or a file system without a feature.
+`explain` looks at the file system where an error alone does not name its cause; it changes nothing.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Each function's effect is on the disk when it returns. Writing is "temporary file, fsync, rename, fsync of the
 directory", so that a power cut leaves the old content or the new one, never a mixture. All work is done by functions of
-`os`, looked up at each call, so that tests can replace each one and kill the process or fail the disk there.
+`os`, looked up at each call: tests replace one to kill the process or to let the disk fail at that step.
 """
 
 # ruff: noqa: PTH101, PTH102, PTH104, PTH105, PTH106, PTH108, PTH115, PTH200, PTH208, PTH211
@@ -216,7 +216,7 @@ def remove_tree(path: Path) -> None:
 
 
 def restrict(path: Path, mode: int) -> None:
-    """Sets the permissions of an uploaded file or directory."""
+    """Sets the permissions of a file or directory to `mode`."""
     os.chmod(path, mode)
 
 

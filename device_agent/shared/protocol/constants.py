@@ -159,7 +159,7 @@ def is_name(text: str) -> bool:
 
 
 def is_version(text: str) -> bool:
-    """Whether `text` is a valid version of a release."""
+    """Whether `text` is a valid version of a release: letters, digits, `.`, `+`, `_`, `-`, at most 64."""
     return bool(re.fullmatch(_VERSION, text))
 
 

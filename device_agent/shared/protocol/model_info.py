@@ -109,7 +109,7 @@ class Reduced:
 
 @record
 class Keep:
-    """How many rows of each kind a device keeps for people to label (`keep` of deploy.yaml)."""
+    """How many rows a device keeps for people to label, by kind of row (`keep` of deploy.yaml)."""
 
     unknown: int = 0  # rows that were answered "unknown"
     uncertain: int = 0  # rows near a threshold of `reject`, or whose answer hung on one vote

@@ -28,7 +28,7 @@ _RESIGN = "knnkit sign DIRECTORY"
 
 @record
 class Bundle:
-    """A bundle of the right form whose signature is not verified yet."""
+    """The content of a well-formed `model.sig`, whose signature is not verified yet."""
 
     hint: str  # SHA-256 of the signer's public key, hex
     envelope: dsse.Envelope

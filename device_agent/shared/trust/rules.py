@@ -288,7 +288,7 @@ def _check_sequence(content: _Content, state: TrustState, now: int, ordered_dige
 
 
 def newer_than(floor: int, clock: int) -> str:
-    """Returns the hint for a sequence below the floor; a sequence is the time of the build unless it is set."""
+    """Returns the hint for a release whose sequence is below the floor; `clock` is in seconds since 1970."""
     newer = f"release.sequence: {floor + 1} in deploy.yaml"
     if floor < clock:
         back = "knnkit rollback --to RELEASE --target HOST"
