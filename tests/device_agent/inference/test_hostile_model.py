@@ -233,5 +233,5 @@ def test_a_packed_set_of_arrays_cannot_grow_without_end(monkeypatch: pytest.Monk
     assert len(buffer.getvalue()) < 10_000
     assert len(read_arrays(buffer.getvalue())["rows"]) == 100_000
     monkeypatch.setattr(npz, "MAX_UNPACKED", 700_000)
-    with pytest.raises(ValueError, match="at most 700,000 are read"):
+    with pytest.raises(ValueError, match="at most 700,000 are allowed"):
         read_arrays(buffer.getvalue())

@@ -102,7 +102,7 @@ TRICKS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     ),
     "a member of an unknown method": (lambda model: entry(model, 10, "<H", 99), "is compressed"),
     "an encrypted member": (lambda model: entry(model, 8, "<H", 1), "knn.json inside the model is encrypted"),
-    "a member of four gigabytes": (lambda model: entry(model, 24, "<L", 2**32 - 2), "at most 4,194,304 are read"),
+    "a member of four gigabytes": (lambda model: entry(model, 24, "<L", 2**32 - 2), "at most 4,194,304 are allowed"),
     "a member larger than it is": (lambda model: entry(model, 24, "<L", 4_000_000), "entry says|not a knnkit model"),
     "a member packed to nothing": (lambda model: entry(model, 20, "<L", 0), "entry says|not a knnkit model"),
     "a member elsewhere": (lambda model: entry(model, 42, "<L", 0), "not a knnkit model"),
