@@ -37,7 +37,7 @@ def current(root: Path) -> str | None:
 
 
 def linked(root: Path) -> dict[str, Any] | None:
-    """Returns the record of the environment in use, even if that can no longer start; None if there is none."""
+    """Returns the record (Python, wheels) of the environment in use, even if that cannot start; None if none is."""
     digest = link(root)
     return marker(root, digest) if digest is not None else None
 

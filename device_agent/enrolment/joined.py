@@ -91,7 +91,7 @@ class JoinedExact(ExactKnn):
         return far * _BLUR if near is None else near.share * np.maximum(far, near.least)
 
     def one_row(self) -> OneRow | None:
-        """Returns the fast merge for single rows; None if there are label sets, no `near`, or no usable taught rows."""
+        """Returns a fast `OneRow` merge; None if there are label sets, no `near`, or no usable taught rows."""
         if self._near is None or self._info.label_sets is not None or not self.kept.any():
             return None
         reach, how = (self._tied, self._zero), (self._weights, self._unit, self._classes)

@@ -67,7 +67,7 @@ class OneRow:
         self._error = (len(weights) + 16) * _UNIT
 
     def merge(self, row: NDArray[np.float32], found: Answers) -> bool:
-        """Inserts taught rows into the answer to one (1, p) row; returns False, and changes nothing, if uncertain."""
+        """Inserts taught rows into the answer to one (1, p) row; if uncertain, returns False and changes nothing."""
         kth = float(found.distances[0, -1])
         doubt = self._share * max(kth, self._least)
         place = self._enter(row[0])

@@ -1,4 +1,4 @@
-"""Checks the rows that this device makes itself.
+"""Checks the rows that this device computes from raw inputs.
 
 Runs the stages, searches, and compares both with the host's answers (`device_agent.shared.golden.embeddings`).
 """

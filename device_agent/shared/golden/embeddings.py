@@ -1,4 +1,4 @@
-"""Judges the rows that a device makes itself.
+"""Judges the rows that a device computes from raw inputs.
 
 Processors run the stages with different kernels, so a device's row differs a little from the host's. Counts three
 things separately: how far the rows are from the host's, whether the search on the device's own rows is exact, and

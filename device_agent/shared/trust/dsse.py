@@ -56,7 +56,7 @@ def expect_object(data: Any, where: str, required: tuple[str, ...], optional: tu
     """Returns `data` if it is an object with all keys in `required`, and no others except those in `optional`.
 
     Raises:
-        MalformedDocument: it is not; the message names the place `where`.
+        MalformedDocument: `data` is not such an object; the message names the place `where`.
     """
     if not isinstance(data, dict):
         raise json_codec.MalformedDocument(f"{where}: expected an object")
@@ -73,7 +73,7 @@ def expect(kind: type[T], data: Any, where: str) -> T:
     """Returns `data` if it is of type `kind`, `str` or `list`.
 
     Raises:
-        MalformedDocument: it is not; the message names the place `where`.
+        MalformedDocument: `data` has another type; the message names the place `where`.
     """
     if not isinstance(data, kind):
         raise json_codec.MalformedDocument(f"{where}: expected {'a string' if kind is str else 'an array'}")
