@@ -238,17 +238,17 @@ class _Answerer:
         """Answers a last line that does not end with a newline; warns that it may be incomplete."""
         if block:
             self.answer(block)
-            self._report(self._rows.parser.line, "does not end with a newline, so it may be incomplete")
+            self._report(self._rows.parser.line, "the line does not end with a newline, so it may be incomplete")
 
     def drop_last(self, block: bytes) -> None:
         """Reports a line that was read in part and is not answered."""
         if block:
-            self._report(self._rows.parser.line + 1, "was not complete when the stream ended: not answered")
+            self._report(self._rows.parser.line + 1, f"the {self._unit} is incomplete, so it has no answer")
 
     def refuse_overlong(self) -> None:
         """Answers a line that is longer than allowed with an error."""
         self._rows.parser.line += 1
-        error = {0: (self._rows.parser.line, f"has more than {self._longest:,} bytes")}
+        error = {0: (self._rows.parser.line, f"the line has more than {self._longest:,} bytes")}
         self._report(*error[0])
         self.refused += 1
         if self._loaded.model.info.window is None:

@@ -19,7 +19,7 @@ _WORDS = {
     errno.EACCES: ("no-permission", "run as the directory's owner, or change its rights: chown -R, chmod -R u+rwX"),
     errno.EPERM: ("no-permission", "run as the directory's owner, or change its rights: chown -R, chmod -R u+rwX"),
     errno.ENOLCK: ("no-locks", "this file system has no locks (NFS without lockd?): choose a root on a local disk"),
-    errno.ENOTSUP: ("file-system", "choose a root on a Linux file system, such as ext4; `df -T .` names this one"),
+    errno.ENOTSUP: ("file-system", "choose a root on a Linux file system, such as ext4; `df -T .` shows its type"),
     errno.EAGAIN: ("too-many-processes", "raise the limit: ulimit -u, systemctl show -p TasksMax, or pids.max"),
     errno.ENOMEM: ("out-of-memory", "free -m shows the free memory; end another program, or raise the memory limit"),
     errno.EMFILE: ("too-many-files", "raise the limit of open files: ulimit -n"),

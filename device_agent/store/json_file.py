@@ -35,7 +35,7 @@ class JsonFile(Generic[T]):
         try:
             return json_codec.loads(self._kind, read_small(self.path, self._limit), limit=self._limit, extra="keep")
         except json_codec.NewerDocument as error:
-            hint = "knnkit provision --target HOST, with the newer knnkit that wrote it"
+            hint = "knnkit provision --target HOST, with the newer knnkit that wrote the file"
             raise DeviceUnfit(f"{self.path}: {error}", reason="newer-document", hint=hint) from None
 
     def encode(self, value: T) -> bytes:

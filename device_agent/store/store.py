@@ -164,7 +164,7 @@ class Store:
             message = f"{prefix!r} has fewer than {_SHORTEST_PREFIX} digits"
         else:
             message = f"{len(found) or 'no'} releases on this device start with {prefix!r}"
-        raise AgentError(message, reason="no-such-release", hint="python -m device_agent status lists them")
+        raise AgentError(message, reason="no-such-release", hint="python -m device_agent status lists the releases")
 
     def holder(self, current: StoreState, moment: clock.Moment) -> LockHolder | None:
         """Returns who holds the store: the holder of a pending activation, of a running command, or of a reservation.

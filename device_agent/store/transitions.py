@@ -86,7 +86,7 @@ def begin(
     if state.pending:
         raise Locked(
             f"{state.pending.release.name} {state.pending.release.version} still waits for confirmation",
-            hint="confirm it, or cancel it: python -m device_agent rollback",
+            hint="confirm that activation, or cancel it: python -m device_agent rollback",
         )
     until = moment.uptime + checked_deadline(seconds)
     pending = Pending(release, created, holder, connection, moment.wall, moment.boot, moment.uptime, until)
@@ -237,5 +237,5 @@ def _after(
 def waits(pending: Pending) -> Locked:
     """Returns the error for a command that is not possible while an activation is pending."""
     digest = pending.release.digest[:12]
-    hint = "confirm it, roll it back, or wait until it reverts by itself"
+    hint = "confirm the activation, roll it back, or wait until it reverts by itself"
     return Locked(f"the activation of {digest} waits for confirmation", hint=hint)

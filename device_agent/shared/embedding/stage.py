@@ -44,7 +44,7 @@ class StageRunner:
         self._interpreter = interpreter
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
         if len(inputs) != 1 or not outputs:
-            raise ModelUnusable(f"{stage.file}: it has {len(inputs)} inputs; a stage has one input and one output")
+            raise ModelUnusable(f"{stage.file} has {len(inputs)} inputs, but a stage has one input and one output")
         self._input, self._output = inputs[0], outputs[0]
         for detail in (self._input, self._output):
             if np.dtype(detail["dtype"]).name not in _DTYPES:
@@ -129,7 +129,7 @@ class StageRunner:
         except _BROKEN as error:
             raise ModelUnusable(f"{self.stage.file} fails: {_one_line(error)}", reason="model-unusable") from None
         if found.size > MAX_NUMBERS:
-            raise ModelUnusable(f"{self.stage.file}: its output has {found.size:,} numbers")
+            raise ModelUnusable(f"{self.stage.file}: its output is too large: {found.size:,} numbers")
         return _numbers(found, self._output)
 
     def _resize(self, shape: tuple[int, ...]) -> None:

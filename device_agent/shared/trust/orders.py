@@ -130,7 +130,7 @@ def verify_rollback(data: bytes, state: TrustState, now: int) -> RollbackOrder:
     """
     order = _signed(RollbackOrder, ROLLBACK_TYPE, "a rollback order", data, state)
     digests = constants.is_digest(order.digest) and constants.is_digest(order.leaves)
-    again = "knnkit rollback --to RELEASE --target HOST makes a new one"
+    again = "knnkit rollback --to RELEASE --target HOST makes a new order"
     _check_use(order, state, sensible=digests, again=again)
     if order.leaves != state.committed_digest:
         raise refused(
@@ -165,10 +165,10 @@ def verify_floor(data: bytes, state: TrustState, now: int) -> FloorOrder:
             BAD_SIGNATURE.
     """
     order = _signed(FloorOrder, FLOOR_TYPE, "an order to lower the floors", data, state)
-    again = "knnkit rollback --reset-floor --target HOST makes a new one"
+    again = "knnkit rollback --reset-floor --target HOST makes a new order"
     _check_use(order, state, sensible=0 <= order.floor <= order.leaves and order.issued >= 0, again=again)
     if order.leaves != state.floor:
-        raise refused(Reason.ORDER_STALE, f"the order is for the floor {order.leaves}; it is now {state.floor}", again)
+        raise refused(Reason.ORDER_STALE, f"the order is for the floor {order.leaves}; now it is {state.floor}", again)
     if now >= order.expires:
         message = f"the order expired at {utc(order.expires)}; the device's clock says {utc(now)}"
         raise refused(Reason.ORDER_EXPIRED, message, f"set the device's clock if it is wrong; {again}")
