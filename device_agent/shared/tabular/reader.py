@@ -1,4 +1,4 @@
-"""Base class, result and fallback of the parsers of rows."""
+"""Base class and result record of the parsers of rows."""
 
 from __future__ import annotations
 
