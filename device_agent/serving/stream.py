@@ -221,7 +221,7 @@ class _Answerer:
             print(f"device_agent: {self._name}: {said}", file=sys.stderr, flush=True)
 
     def wait(self) -> None:
-        """Called while no rows arrive: checks the release, saves counts, and withdraws a start attempt without rows."""
+        """Called while no rows arrive: checks the release, saves counts, and stops counting a start that only waits."""
         if self._start:
             self._start.withdraw()
         self.check_release()

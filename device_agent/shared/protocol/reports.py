@@ -48,7 +48,7 @@ class Latency:
 
 @record
 class ClassChange:
-    """One class in a comparison: how many of its `rows` each release answers right, the running one `before`."""
+    """One class in a comparison: rows answered right by the running release (`before`) and the new one (`after`)."""
 
     label: str
     rows: int
