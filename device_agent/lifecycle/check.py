@@ -220,7 +220,7 @@ def measure(model: TfliteKNN, golden: Golden) -> Latency | None:
 
 
 def percentile(ordered: list[float], percent: float) -> float:
-    """Returns the nearest-rank percentile of a sorted list."""
+    """Returns the nearest-rank percentile of a sorted list; `percent` is from 0 to 100."""
     rank = max(0, -(-len(ordered) * percent // 100) - 1)
     return ordered[int(min(rank, len(ordered) - 1))]
 

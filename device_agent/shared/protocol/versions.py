@@ -51,7 +51,7 @@ def runtime(text: str) -> tuple[int, ...] | None:
 
 
 def utc(seconds: int) -> str:
-    """Returns a time such as `2026-01-31T12:00:00Z`; for a number beyond the calendar, the number of seconds."""
+    """Returns a time in seconds since 1970 as `2026-01-31T12:00:00Z`; beyond the calendar, as a number of seconds."""
     try:
         return strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(seconds))
     except (ValueError, OverflowError, OSError):

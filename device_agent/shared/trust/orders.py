@@ -122,7 +122,7 @@ def apply(data: bytes, sets: KeySets) -> KeySets:
 
 
 def verify_rollback(data: bytes, state: TrustState, now: int) -> RollbackOrder:
-    """Verifies a rollback order; pass its `digest` to `verify_release` as `ordered_digest`.
+    """Verifies a rollback order; pass its `digest` to `verify_release` as `ordered_digest`. `now`: seconds since 1970.
 
     Raises:
         Refused: ORDER_MALFORMED, ORDER_OTHER_DEVICE, ORDER_USED, ORDER_STALE, ORDER_EXPIRED, UNKNOWN_KEY, REVOKED_KEY,
@@ -156,7 +156,7 @@ def is_floor_order(data: bytes) -> bool:
 
 
 def verify_floor(data: bytes, state: TrustState, now: int) -> FloorOrder:
-    """Verifies an order to lower the floors.
+    """Verifies an order to lower the floors; `now` is the clock, in seconds since 1970.
 
     Only the clock decides whether the order has expired; the time floor does not, because the order lowers it.
 

@@ -36,7 +36,7 @@ class Standing:
 
 
 def warnings_of(signed_by: str, expires: int | None, revoked: Container[str], now: int) -> tuple[str, ...]:
-    """Returns why the running release would be refused as a new one; `now` must be at least the time floor."""
+    """Returns why the running release would be refused if it were new; `now`: clock or time floor, the later one."""
     found = []
     if signed_by in revoked:
         found.append(f"{REVOKED_KEY}: the running release was signed by {signed_by}")
