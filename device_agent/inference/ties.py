@@ -1,4 +1,7 @@
-"""Ties of neighbours in a space whose distances are rounded."""
+"""Ties of neighbours whose distances have rounding errors.
+
+Distances that differ by no more than their rounding errors count as equal; the lowest index then comes first.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,10 @@ CHAIN = 8
 def share_ties(
     query: NDArray[np.int64], row: NDArray[np.int64], measure: Float64, base: Float64, k: int, tied: float
 ) -> tuple[NDArray[np.int64], Float64]:
-    """Sorts tied rows, and gives all rows of a tie its least measure.
+    """Sorts tied rows by index, and gives each the least measure of its tie; returns (m,) rows and (m,) measures.
 
-    The pairs are in order of (query, measure). Rows are tied if their distances `base` form a chain in which each is
-    less than `tied` from the next. Returns the rows and the measures of the pairs.
+    The m pairs of query and row are sorted by (query, measure). Rows are tied if their distances `base` form a chain in
+    which each differs from the next by at most `tied`.
     """
     begin = np.flatnonzero(np.diff(query, prepend=-1))
     last = np.repeat(base[begin + k - 1], np.diff(begin, append=len(query)))
