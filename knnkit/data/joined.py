@@ -14,7 +14,7 @@ from knnkit.data.policy import Policy, sorted_levels
 
 
 def joined(parts: Sequence[Dataset], policy: Policy, source: str, *, wide: bool = False) -> Dataset:
-    """Returns the rows of files with the same columns, in order; each category has one code in all of them.
+    """Joins the rows of files with the same columns, in order; a category gets the same code in all files.
 
     Raises:
         DataError: a label cannot be used.
@@ -45,5 +45,5 @@ def joined(parts: Sequence[Dataset], policy: Policy, source: str, *, wide: bool 
 
 
 def _all(parts: Sequence[Dataset]) -> list[int]:
-    """Returns the columns of categories, which all parts have."""
+    """Returns the indices of the columns of categories."""
     return list(parts[0].levels or {})

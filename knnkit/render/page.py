@@ -32,9 +32,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Device:
-    """One device of a run: its outcome, and its certificate (report of a golden check) if it gave one.
+    """One device of a run: its outcome, and its certificate (report of a golden check; None: there is none).
 
-    `runs` is the release that answers now, `checked` the one that the certificate is for.
+    `runs` names the release that the device uses now, `checked` the release in the certificate.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Page:
-    """A report; `classes` are in the order of the confusion matrices, `started` is in seconds since 1970."""
+    """Content of a report page. `classes`: labels in the order of the confusion matrices; `started`: Unix time."""
 
     title: str
     verdict: str
@@ -72,7 +72,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: lines of text, then tables, each with a heading (which may be empty)."""
+    """A part of a page: lines of text, then tables; each table has a heading, which may be empty."""
 
     title: str
     lines: tuple[tuple[str, Tone], ...] = ()
@@ -90,7 +90,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar in a plot; `left` and `width` in percent."""
+    """A bar in a plot: `left` edge and `width` in percent of the plot's width."""
 
     kind: str
     left: float
@@ -100,7 +100,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Lane:
-    """One device's line in a plot."""
+    """The line of one device in a plot, with its bars."""
 
     name: str
     bars: tuple[Bar, ...]
@@ -109,18 +109,18 @@ class Lane:
 
 @dataclass(frozen=True)
 class Axis:
-    """Ticks of a plot: position in percent, and text."""
+    """Ticks of a plot's horizontal axis: position in percent of the width, and text."""
 
     ticks: tuple[tuple[float, str], ...]
 
 
 def certified(page: Page) -> list[Device]:
-    """Returns the devices that gave a certificate."""
+    """Returns the devices that have a certificate."""
     return [device for device in page.devices if device.certificate is not None]
 
 
 def tiles(page: Page) -> list[Tile]:
-    """Returns the figures at the top: devices by outcome, then rows by parity, then accuracy."""
+    """Returns the numbers at the top of the page: devices by outcome, golden rows by verdict, accuracy."""
     outcomes: dict[str, tuple[int, Tone]] = {}
     for device in page.devices:
         outcomes[device.outcome] = (outcomes.get(device.outcome, (0, device.tone))[0] + 1, device.tone)
@@ -153,7 +153,7 @@ def _worst(devices: Sequence[Device]) -> list[Device]:
 
 
 def parity_lanes(page: Page) -> list[Lane]:
-    """Returns one lane per device: its golden rows by verdict, each bar at least one percent wide to be visible."""
+    """Returns a lane for each device, with a bar for each verdict on golden rows, at least 1 % wide to be visible."""
     lanes = []
     for device in _worst(certified(page)):
         proof = device.certificate
@@ -172,8 +172,9 @@ def parity_lanes(page: Page) -> list[Lane]:
 
 
 def latency_plot(page: Page) -> tuple[list[Lane], Axis, float | None] | None:
-    """Returns one lane per device (median to 99th percentile), a log axis in ms and the gate's position; None if no
-    latency was measured."""
+    """Returns a lane for each device (median to 99th percentile), a logarithmic axis in ms, and the gate's position.
+
+    Returns None if no latency was measured."""
     timed = [(device, device.certificate.latency) for device in _worst(certified(page)) if device.certificate]
     measured = [(device, latency) for device, latency in timed if latency and _sane(latency.p50_ms, latency.p99_ms)]
     if not measured:
@@ -205,7 +206,7 @@ def _sane(*times: float) -> bool:
 
 
 def timeline(page: Page) -> tuple[list[Lane], Axis] | None:
-    """Returns one lane per device with its steps over the time of the run; None if no step was timed."""
+    """Returns a lane for each device with its steps, and an axis in seconds; None if no step was timed."""
     timed = [device for device in page.devices if device.steps]
     if not timed:
         return None
@@ -219,7 +220,7 @@ def timeline(page: Page) -> tuple[list[Lane], Axis] | None:
 
 
 def _seconds(end: float) -> Axis:
-    """Returns at most five ticks at round numbers of seconds up to `end`."""
+    """Returns an axis with at most five ticks at round numbers of seconds, from 0 to `end`."""
     decade = 10.0 ** math.floor(math.log10(end / 4))
     stride = next(factor * decade for factor in (1, 2, 5, 10) if factor * decade >= end / 4 * 0.999)
     return Axis(

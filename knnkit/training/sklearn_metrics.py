@@ -1,6 +1,6 @@
 """Converts the metric of a fitted scikit-learn classifier.
 
-A metric with weights is a plain one after a linear map of the rows.
+A metric with weights equals a metric without weights after a linear map of the rows.
 """
 
 from __future__ import annotations
@@ -72,10 +72,10 @@ def metric_of(classifier: Any, width: int) -> tuple[Metric, float | None, list[S
 
 
 def agreements(rows: NDArray[Any]) -> tuple[Transform, Step]:
-    """Returns the transform and the scaling after which the hamming distance is a squared Euclidean one.
+    """Returns a transform and a scaling after which the squared Euclidean distance equals the hamming distance.
 
-    A column becomes one for each of its values among the (n, p) training rows, and one more for any other value. Two
-    rows that differ in a column then have a squared distance of 2 there, even if a value is new.
+    A column becomes one column for each of its values in the (n, p) training rows, and one more for all other values.
+    Two rows that differ in a column then have a squared distance of 2 in the new columns, even if a value is new.
 
     Raises:
         BuildError: there are too many values.
@@ -93,7 +93,7 @@ def agreements(rows: NDArray[Any]) -> tuple[Transform, Step]:
 
 
 def _maps(name: str, params: dict[str, Any], width: int) -> list[Step] | None:
-    """Returns the linear map that replaces the weights of a metric in `MAPPED`; None for another metric."""
+    """Returns the linear map that replaces the weights of a metric; None if the metric `name` is not in `MAPPED`."""
     if name == "seuclidean" and set(params) == {"V"}:
         return [affine(np.zeros(width), 1.0 / np.sqrt(np.asarray(params["V"], np.float64)))]
     if name == "mahalanobis" and set(params) in ({"V"}, {"VI"}):

@@ -37,7 +37,7 @@ def convert(transformer: Any) -> list[Step]:
 
 
 def parts_of(step: Any) -> list[Any]:
-    """Returns the transformers of one step of a Pipeline, which may be a Pipeline itself."""
+    """Returns the transformers in one step of a Pipeline; several if the step is itself a Pipeline."""
     from sklearn.pipeline import Pipeline
 
     if isinstance(step, Pipeline):
@@ -137,7 +137,7 @@ def _columns(transformer: Any) -> list[Step]:
 
 
 def _side_by_side(parts: list[tuple[NDArray[np.intp], Any, float]], width: int) -> list[Step]:
-    """Returns the map to the outputs of all parts: (columns of the row, transformer, weight of its outputs)."""
+    """Returns the map to the outputs of all parts; a part is (its input columns, transformer, factor of outputs)."""
     kept = [part for part in parts if len(part[0]) and not (isinstance(part[1], str) and part[1] == "drop")]
     composed = [(columns, *_compose(part, len(columns)), weight) for columns, part, weight in kept]
     shift, blocks, constants = np.zeros(width), [], []

@@ -101,7 +101,7 @@ WRONG_DATA = {
     "file: walk/0.csv, label: kind": "no column 'kind'",
     "files: 'walk/*.csv', label: label, labels: other.csv": "other.csv: cannot be read",
     "files: 'walk/*.csv', labels: labels.csv, label: kind": "no column 'kind'",
-    "files: 'none/*.csv', label: activity": "no file fits this pattern",
+    "files: 'none/*.csv', label: activity": "no file matches this pattern",
     "file: model.npz, label: activity": "a recording is a CSV file",
 }
 
@@ -124,11 +124,11 @@ WRONG = {
     "data: {file: a.csv}, input: {window: {columns: [], rows: 4}}": "columns",
     "data: {file: a.csv}, input: {window: {columns: [x], rows: 0}}": "rows",
     "data: {file: a.csv}, input: {window: {columns: [x, y], rows: 40000}}": "80,000 numbers; at most 65,536",
-    "data: {file: a.csv}, input: {window: {columns: [x], rows: 4, recording: x}}": "cannot name recordings",
+    "data: {file: a.csv}, input: {window: {columns: [x], rows: 4, recording: x}}": "names recordings, so",
     "data: {file: a.csv}, input: {windows: {columns: [x], rows: 4}}": "did you mean 'window'",
-    "data: {file: a.csv}, reduce: edited, input: {window: {columns: [x], rows: 4}}": "`reduce` does not know",
+    "data: {file: a.csv}, reduce: edited, input: {window: {columns: [x], rows: 4}}": "`reduce` does not work",
     "data: {file: a.csv}, keep: {random: 5}, input: {window: {columns: [x], rows: 4}}": "leave `keep` out",
-    "data: {sklearn: iris}, input: {window: {columns: [x], rows: 4}}": "cuts recordings, which are files",
+    "data: {sklearn: iris}, input: {window: {columns: [x], rows: 4}}": "cuts recordings: `data` must name their files",
     "data: {file: a.csv, missing: median}, input: {window: {columns: [x], rows: 4}}": "leave missing out",
     "data: {file: a.csv}, split: stratified, input: {window: {columns: [x], rows: 4}}": "stay together",
     "data: {file: a.csv}, split: {time: t}, input: {window: {columns: [x], rows: 4}}": "stay together",
