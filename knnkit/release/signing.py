@@ -164,10 +164,10 @@ def load_signer(path: Path) -> FileSigner:
 
 
 def choose() -> bytes:
-    """Asks twice for a new passphrase and returns it.
+    """Asks for a new passphrase twice on the terminal, and returns it.
 
     Raises:
-        SigningKeyError: the passphrase is empty, the two differ, or there is no terminal.
+        SigningKeyError: the passphrase is empty, the two inputs differ, or there is no terminal.
     """
     secret = _ask("New passphrase: ")
     if not os.environ.get(keys.PASSPHRASE_VARIABLE) and _ask("The same passphrase again: ") != secret:
