@@ -82,11 +82,11 @@ class LocalTransport:
             raise DeviceFailed(f"{self.name}: cannot write {remote}: {error.strerror}", reason="cannot-write") from None
 
     def close(self) -> None:
-        """Does nothing: nothing is open."""
+        """Does nothing: there is no connection to close."""
 
 
 class _Process:
-    """A child process in its own session, with one thread per stream."""
+    """A child process in a new session, with one thread for each of its streams."""
 
     def __init__(self, name: str, argv: Sequence[str]) -> None:
         self._name, self._argv, self._started = name, tuple(argv), time.monotonic()
@@ -142,7 +142,7 @@ class _Process:
         self._threads[-1].start()
 
     def wait(self, limit: float | None, moved: Callable[[], float]) -> Completed:
-        """Waits for the end; kills the child `limit` seconds after the start or the last byte."""
+        """Waits until the child ends; kills it `limit` seconds after its start, or after the last byte if `moved`."""
         while True:
             last = max(self._started, moved())
             remaining = None if limit is None else last + limit - time.monotonic()
