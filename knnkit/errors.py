@@ -27,7 +27,7 @@ from device_agent.shared.protocol.errors import ReportedError
 
 
 def extra(name: str) -> str:
-    """Returns what installs an extra of knnkit, which is on no package index."""
+    """Returns the command that installs an extra of knnkit; knnkit is not on a package index."""
     return f"in the clone of knnkit: pip install '.[{name}]'"
 
 
@@ -76,7 +76,7 @@ class DeviceFailed(KnnkitError):
 
 
 class VerificationFailed(KnnkitError):
-    """A release does not verify."""
+    """A release is not valid: a signature, a digest or a rule of releases is wrong."""
 
     exit_code = constants.EXIT_REFUSED
 
@@ -100,6 +100,6 @@ class NothingToDo(KnnkitError):
 
 
 def from_os_error(error: OSError) -> KnnkitError:
-    """Returns what the operating system refused, and where, as an error of this tree."""
+    """Converts an error of the operating system to a KnnkitError that names the file."""
     reason, said, hint = explain(error)
     return UsageError(said, reason=reason, hint=hint)

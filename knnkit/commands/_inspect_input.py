@@ -9,7 +9,7 @@ from device_agent.shared.protocol.input_info import Input
 
 
 def input_lines(input: Input) -> Iterator[tuple[str, str]]:
-    """Yields name and value of each line about the inputs of a model."""
+    """Yields (name, value) of each line about the raw inputs of a model."""
     if input.audio is not None:
         length = "" if input.audio.seconds is None else f", {input.audio.seconds:g} s"
         yield "input", f"{takes(input)}: {input.audio.rate} Hz{length}, full scale {input.audio.full_scale:g}"

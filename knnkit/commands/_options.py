@@ -15,7 +15,7 @@ KEY_PREFIX = Path("keys/signing")
 
 
 def path(text: str) -> Path:
-    """Parses a path; refuses an empty one, which would mean the present folder."""
+    """Parses a path; refuses an empty text, which would mean the current folder."""
     return Path(filled(text))
 
 
@@ -27,7 +27,7 @@ DIR, PEM, PUB = (FILE | {"metavar": name} for name in ("DIR", "PEM", "PUB"))
 
 
 def count(text: str) -> int:
-    """Parses a number from 1."""
+    """Parses a whole number from 1."""
     number = int(text)
     if not 1 <= number <= _MOST:
         raise argparse.ArgumentTypeError(f"{text} is not from 1 to {_MOST:,}")
@@ -35,7 +35,7 @@ def count(text: str) -> int:
 
 
 def whole(text: str) -> int:
-    """Parses a number from 0, such as a sequence or a row."""
+    """Parses a whole number from 0, such as a sequence or a row."""
     number = int(text)
     if not 0 <= number < 2**63:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0")
@@ -53,7 +53,7 @@ def add_config(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> Non
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of a command that examines the rows of one model: the model, and the file for a plot."""
+    """Adds the options of commands that examine the rows of one model: `--config`, `--model` and so on."""
     parser.add_argument(
         "-c",
         "--config",
@@ -105,19 +105,21 @@ def _add_reach(reach: argparse._ArgumentGroup, writes: bool) -> None:
         help="private SSH key, or the .pub of a key in the key agent; no other key is offered",
     )
     reach.add_argument(
-        "-J", "--jump", type=filled, metavar="HOSTS", help="go through user@host[:port]; several with commas"
+        "-J", "--jump", type=filled, metavar="HOSTS", help="connect through user@host[:port]; several with commas"
     )
     reach.add_argument(
         "--ssh-config",
         type=filled,
         metavar="FILE",
-        help="ssh_config file, whose commands knnkit may run (default: the files that ssh reads)",
+        help="ssh_config file; knnkit may run commands in it (default: the files that ssh reads)",
     )
-    reach.add_argument("--known-hosts", type=filled, metavar="FILE", help="host keys, read before ~/.ssh/known_hosts")
+    reach.add_argument("--known-hosts", type=filled, metavar="FILE", help="host keys to read before ~/.ssh/known_hosts")
     reach.add_argument("--connect-timeout", metavar="TIME", help="time limit to connect (default: 10s)")
-    reach.add_argument("--connect-retries", type=int, metavar="N", help="further attempts to connect (default: 2)")
+    reach.add_argument(
+        "--connect-retries", type=int, metavar="N", help="how often to try again to connect (default: 2)"
+    )
     reach.add_argument("--command-timeout", metavar="TIME", help="time limit of one command on a device (default: 5m)")
-    reach.add_argument("--concurrency", type=int, metavar="N", help="devices at a time (default: 16)")
+    reach.add_argument("--concurrency", type=int, metavar="N", help="devices to work on at a time (default: 16)")
     reach.add_argument(
         "--dask",
         metavar="ADDRESS",
@@ -130,7 +132,7 @@ def _add_reach(reach: argparse._ArgumentGroup, writes: bool) -> None:
 
 def add_provisioning(parser: argparse.ArgumentParser, *, also: str = "") -> None:
     """Adds the options of provisioning; `also` is appended to the help of `--key`."""
-    bare = parser.add_argument_group("what a bare device gets")
+    bare = parser.add_argument_group("what is installed on a bare device")
     bare.add_argument(
         "--key", **MANY, **PUB, help=f"public key to trust{also}; repeat it for more (default: deploy.yaml's)"
     )

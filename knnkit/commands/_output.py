@@ -39,10 +39,10 @@ def finish(
     rows: Rows = no_rows,
     cards: Sequence[Section] = (),
 ) -> int:
-    """Writes the requested reports, prints the result unless `shown` (it was printed already), returns the exit code.
+    """Writes the reports that the user wants, prints the result, and returns the exit code.
 
-    `table` is the result, for the terminal and a report; `rows` finds the evaluation rows of a release; `cards` are
-    model cards at the end of an HTML report.
+    `shown`: the result is already printed. `table` is the result, for the terminal and a report; `rows` maps a
+    release's digest to its evaluation rows; `cards` are model cards at the end of an HTML report.
     """
     signals.deafen()  # the report is printed completely
     for path in arguments.report:
@@ -76,10 +76,10 @@ def write_report(
     rows: Rows = no_rows,
     cards: Sequence[Section] = (),
 ) -> None:
-    """Writes one report file, JSON or HTML by its suffix; `regions`: decision regions, and the device that gave them.
+    """Writes one report, JSON or HTML by its suffix. `regions`: decision regions, and the device that answered.
 
     Raises:
-        UsageError: the suffix is neither, or the file cannot be written.
+        UsageError: the suffix is neither .json nor .html, or the file cannot be written.
     """
     try:
         if path.suffix == ".json":
@@ -102,10 +102,10 @@ def draws(arguments: argparse.Namespace) -> bool:
 
 
 def check_report_paths(arguments: argparse.Namespace) -> None:
-    """Checks the paths of reports before anything begins.
+    """Checks the paths of reports before the command starts its work.
 
     Raises:
-        UsageError: as `write_report` would.
+        UsageError: a suffix is neither .json nor .html, or a folder does not exist.
     """
     for path in arguments.report:
         if path.suffix not in (".json", ".html", ".htm"):

@@ -33,7 +33,7 @@ _VOTERS = 5
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints what changes; returns 0."""
+    """Prints the labels that change; returns 0."""
     try:
         before, after = _read(arguments.before), _read(arguments.after)
         asked = _own(arguments, before, after) if arguments.data else _evaluated(arguments, before, after)
@@ -77,7 +77,7 @@ def _say_if_fewer(rows: int, of: int) -> None:
 
 # --- which rows ---------------------------------------------------------------------------------------------------
 def _own(arguments: argparse.Namespace, before: StoredModel, after: StoredModel) -> list[Asked]:
-    """Reads the user's rows once for each model, since each may use other columns."""
+    """Reads the user's rows once for each model, because the two models may use different columns."""
     parts = [_read_for(arguments, model) for model in (before, after)]
     truth = tuple(map(str, parts[0].labels.tolist()))
     origins = Origins(arguments.data.name)
@@ -104,7 +104,7 @@ def _evaluated(arguments: argparse.Namespace, before: StoredModel, after: Stored
 
 
 def evaluated(path: Path, model: StoredModel, seen: set[bytes]) -> Asked:
-    """Returns the evaluation rows of a release that are not among the `seen` ones, and adds them to these."""
+    """Returns the evaluation rows of a release that are not in `seen`, and adds them to `seen`."""
     golden = _golden(path, model)
     keys = [row.tobytes() for row in golden.rows.astype(np.float64)]  # with an origin they are float64
     new = [number for number, key in enumerate(keys) if key not in seen]

@@ -1,6 +1,6 @@
 """`knnkit verify`: checks a release by the device's rules.
 
-Gives the verdict of a device that trusts the given keys. Changes nothing."""
+The verdict is that of a device that trusts the given keys. Changes nothing."""
 
 from __future__ import annotations
 
