@@ -174,7 +174,7 @@ class TfKNN:
             found = self._reference.leave_one_out(np.arange(count))
             indices, distances = found.indices[:, :k], found.distances[:, :k].astype(np.float32)
         else:
-            raise DataError(f"each of {count} training rows has {count - 1} others, and k is {k}", hint="a smaller k")
+            raise DataError(f"k is {k}, but each training row has only {count - 1} other rows", hint="a smaller k")
         indices, distances = indices[:, :wanted], distances[:, :wanted]
         return (distances, indices) if return_distance else indices
 
@@ -199,7 +199,7 @@ class TfKNN:
         return predicted
 
     def predict_proba(self, queries: ArrayLike) -> Any:
-        """Returns (n, n_classes) float32: each class's share of the votes, as in `classes_`; of t columns, a list."""
+        """Returns (n, n_classes) float32: share of votes by class (`classes_`); a list for t label columns."""
         self.classes_  # noqa: B018 (raises if there are none)
         voter = self._reference.regressor
         if isinstance(voter, Voter):
@@ -283,11 +283,11 @@ class TfKNN:
             signing_key: path of the private key, or a signer.
             test: (n, n_features) raw held-out rows and their n labels; without them, training rows become the golden
                 rows, and no accuracy is claimed.
-            version: for people.
-            sequence: must grow with every release; None: the time of the build.
-            device_class: the class of devices that it is for.
-            gates: limits that a device must meet; None: only that its answers are the same.
-            seed: of the choice of golden rows, if there are more than needed.
+            version: version of the release, for people.
+            sequence: number that grows with every release; None: the time of the build.
+            device_class: the class of devices that the release is for.
+            gates: limits that a device must meet; None: only that its answers are the reference's.
+            seed: seed of the choice of golden rows, if there are more rows than needed.
 
         Raises:
             DataError: the test rows are invalid for the classifier.
@@ -309,14 +309,14 @@ def from_sklearn(
     reject: float | Mapping[str, float] | None = None,
     source: str | None = None,
 ) -> TfKNN:
-    """Imports a fitted neighbours' estimator, or a Pipeline that ends in one.
+    """Imports a fitted nearest-neighbour estimator of scikit-learn, or a Pipeline that ends in one.
 
     From a search such as GridSearchCV, it imports the best estimator. docs/scikit-learn.md lists what can be imported.
 
     Args:
         estimator: the fitted estimator.
-        name: of the model.
-        feature_names: of the raw columns; by default those that the estimator was fitted with.
+        name: name of the model.
+        feature_names: names of the raw columns; by default those that the estimator was fitted with.
         reject: share of rows like the training rows to accept, or label -> share with `default`; None accepts all.
         source: name of the estimator in messages; default: its type.
 

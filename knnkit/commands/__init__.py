@@ -28,7 +28,7 @@ COMMANDS: dict[str, str] = {
     "collect": "copy from devices the rows that they were taught, or keep for people to label",
     "label": "give labels to collected rows, in a browser or on the terminal",
     "promote": "add labelled rows from the field to the training data",
-    "bench": "measure the model on each device",
+    "bench": "measure speed and memory of the model on each device",
     "logs": "show the history of each device",
     "doctor": "find faults of a device, with the command that repairs each",
     "completion": "print a shell script that completes commands and flags",

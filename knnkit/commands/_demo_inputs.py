@@ -43,7 +43,7 @@ _UNHEARD = 5
 _PACKAGE = "pyopen_wakeword"
 _PICTURES = 400
 
-_HEAD = "# Networks before the search: files in a folder for each label, and files that the device never saw."
+_HEAD = "# A folder of files for each label, networks that turn files into numbers, and files new to the device."
 _DEPLOY_YAML = """
 model:
   name: {kind}

@@ -16,7 +16,7 @@ from knnkit.model.stored import StoredModel, read_model
 from knnkit.release.evaluation_rows import read_evaluation_rows
 from knnkit.render.sanitize import clean
 
-_HINT = "--row takes a `row` that `knnkit classify --neighbors` gives"
+_HINT = "--row takes a number that `knnkit classify --neighbors` prints as `row`"
 
 
 def show(model: Path, row: int, *, json: bool) -> int:

@@ -48,7 +48,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def add_config(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """Adds `--config` to a command that also works without it."""
+    """Adds `--config` to a command that also works without deploy.yaml."""
     parser.add_argument("-c", "--config", **FILE, help="configuration (default: deploy.yaml, if there is one)")
 
 

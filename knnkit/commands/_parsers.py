@@ -59,7 +59,7 @@ def _init(parser: argparse.ArgumentParser) -> None:
         action="extend",
         help="columns of text that become one feature for each category; repeat it for more",
     )
-    parser.add_argument("--thousands", metavar="SIGN", choices=(*",.' ",), help="the sign between thousands: 1,234.5")
+    parser.add_argument("--thousands", metavar="SIGN", choices=(*",.' ",), help="separator of thousands: , in 1,234.5")
 
 
 def _keygen(parser: argparse.ArgumentParser) -> None:
@@ -160,7 +160,7 @@ def _trust_keys(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--keys", **FLAG, help="show the keys that the selected devices trust")
     what.add_argument("--rotate", **PEM, help="replace the trusted signing key by the key in this private key file")
     what.add_argument(
-        "--revoke", metavar="KEY", action="append", help="revoke a fingerprint or public key file; repeat it for more"
+        "--revoke", metavar="KEY", action="append", help="revoke a key, by fingerprint or file; repeat it for more"
     )
     what.add_argument("--apply", **FILE, help="send the signed order in this file, which --out wrote")
     _options.add_signing_key(group, "the order to the devices; with --rotate, the old key")

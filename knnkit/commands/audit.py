@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     model = build.model
     rows = source.every_row(build)
     if rows.targets is not None:
-        raise DataError("audit checks the labels of one column", hint="data: {label: COLUMN}")
+        raise DataError("audit works only for models with one label column", hint="data: {label: COLUMN}")
     if len(rows.rows) < model.k + 2:
         said = f"{rows.source}: {len(rows.rows)} rows are too few to audit with k = {model.k}"
         raise DataError(said, hint="lower k, or add rows")

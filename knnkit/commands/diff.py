@@ -72,7 +72,7 @@ def _read(path: Path) -> StoredModel:
 
 def _say_if_fewer(rows: int, of: int) -> None:
     if rows < of:
-        print(f"knnkit: {rows:,} of {of:,} rows, drawn at random, are compared; all would take long", file=sys.stderr)
+        print(f"knnkit: {rows:,} of {of:,} rows, drawn at random, are compared: all take too long", file=sys.stderr)
 
 
 # --- which rows ---------------------------------------------------------------------------------------------------
@@ -87,8 +87,8 @@ def _own(arguments: argparse.Namespace, before: StoredModel, after: StoredModel)
 def _read_for(arguments: argparse.Namespace, model: StoredModel) -> Dataset:
     names, plan = model.info.columns, model.info.table
     if model.info.input is not None:
-        said = "--data takes rows, and a model of these takes another input"
-        raise UsageError(said, hint="leave --data out: the golden rows of both are then asked")
+        said = "--data takes rows, but one of the two models takes another input"
+        raise UsageError(said, hint="leave --data out to compare on the golden rows of both releases")
     if plan is None:
         return files.load(arguments.data, arguments.label, names, wide=True)
     return table.apply(plan, files.load(arguments.data, arguments.label, names, None, table.policy_for(plan)))

@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _exists(path: Path) -> UsageError:
-    return UsageError(f"{path} exists; it was left as it is", hint="knnkit init OTHER.yaml")
+    return UsageError(f"{path} exists; it was not changed", hint="knnkit init OTHER.yaml")
 
 
 def _own(arguments: argparse.Namespace, path: Path) -> tuple[str, str]:

@@ -48,7 +48,7 @@ Coverages = Annotated[
 
 
 class KeepConfig(Section):
-    """Rows that a device keeps for people to label. They can be personal."""
+    """Rows that a device keeps for people to label. They may contain personal data."""
 
     unknown: Annotated[int, Example("200")] = Field(default=0, ge=0, le=MOST_KEPT)
     """Number of rows with the answer "unknown" to keep; the newest replace the oldest."""
@@ -123,7 +123,7 @@ Limits = Annotated[
 
 
 class GatesConfig(Section):
-    """What every device must reach before it may keep the release."""
+    """Limits that every device must meet before it may keep the release."""
 
     accuracy: Annotated[float | None, Example("0.9")] = Field(default=None, ge=0.0, le=1.0)
     """Lowest allowed accuracy on the held-out rows, from 0 to 1, of every label column; default: no gate."""

@@ -87,7 +87,7 @@ class TargetConfig(Section):
 
 
 class FleetConfig(Section):
-    """The devices."""
+    """The devices of the fleet, and how to connect to them."""
 
     defaults: Annotated[TargetDefaults, Example("{user: pi}")] = TargetDefaults()
     """Defaults for all targets."""

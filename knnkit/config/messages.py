@@ -182,7 +182,7 @@ def _described(kind: Any, metadata: tuple[Any, ...]) -> str:
 
 
 def _origin(kind: Any) -> Any:
-    """As `typing.get_origin`, whose return type mypy infers wrongly here (ParamSpec)."""
+    """Calls `typing.get_origin`; mypy infers the wrong return type (ParamSpec) for a direct call."""
     return get_origin(kind)
 
 

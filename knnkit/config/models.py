@@ -243,7 +243,7 @@ _A_MODEL = "{name: fruit, data: {file: train.csv, label: species}}"
 
 
 class Config(Section):
-    """deploy.yaml."""
+    """The content of deploy.yaml."""
 
     model: Annotated[ModelConfig | None, Example(_A_MODEL)] = None
     """The classifier. Optional in a file with `fleet.targets`, which deploys finished releases."""
@@ -254,13 +254,13 @@ class Config(Section):
     release: Annotated[ReleaseConfig, Example("{dir: dist, version: 1.0.0}")] = Field(
         default=ReleaseConfig.model_construct(), validate_default=False
     )
-    """Where the release is written and what it is called."""
+    """Directory, version, sequence and lifetime of the release."""
     signing: Annotated[SigningConfig, Example("{key: keys/signing.pem}")] = Field(
         default=SigningConfig.model_construct(), validate_default=False
     )
     """The signing key, and the keys that new devices trust."""
     gates: GatesConfig = GatesConfig()
-    """What every device must reach before it may keep the release."""
+    """Limits that every device must meet before it may keep the release."""
     fleet: Annotated[FleetConfig, Example("{targets: [pi@board-1]}")] = FleetConfig()
     """The devices."""
     rollout: Annotated[RolloutConfig, Example("{max_failures: 1}")] = RolloutConfig()

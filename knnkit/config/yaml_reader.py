@@ -86,7 +86,7 @@ class Loader(yaml.SafeLoader):
         self._composed = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """As the base class, but raises `_TooMany` after `MAX_NODES` nodes, which take seconds to compose."""
+        """Composes a node as the base class does; raises `_TooMany` after `MAX_NODES` nodes, which take seconds."""
         self._composed += 1
         if self._composed > MAX_NODES:
             raise _TooMany

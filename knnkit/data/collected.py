@@ -30,10 +30,10 @@ _JOURNAL = ".labels.jsonl"
 class FieldRow:
     """A row that was collected from a device.
 
-    `id` is unique; `device` is its name; `time` is in seconds since 1970 by the device's clock; `kind` is enrolled,
-    unknown, uncertain or random; `label` is None until a person gives one. `answer` is the device's label, `distance`
-    that of the k-th neighbour; both are None for a taught row. `digest` is that of the device's release. `cells` are
-    the values of the raw columns.
+    `id` is unique; `device` is the name of the device; `time` is in seconds since 1970 by the device's clock; `kind` is
+    enrolled, unknown, uncertain or random; `label` is None until a person gives one. `answer` is the device's label,
+    `distance` that of the k-th neighbour; both are None for a taught row. `digest` is the digest of the device's
+    release. `cells` are the values of the raw columns.
     """
 
     id: str

@@ -87,7 +87,7 @@ def with_targets(rows: Dataset, targets: Any, names: tuple[str, ...] | None = No
 
 
 def with_labels(rows: Dataset, columns: Sequence[Any], names: tuple[str, ...], known: Known = ()) -> Dataset:
-    """Returns the rows with several (n,) columns of labels; `known` has the allowed labels of each (): any label).
+    """Returns the rows with several (n,) columns of labels; `known`: the allowed labels of each column; (): any labels.
 
     Raises:
         DataError: a label cannot be used, or no training row has it.

@@ -147,7 +147,7 @@ EXIT_INTERRUPTED = 130
 
 
 def exit_code(devices: Iterable[DeviceReport]) -> int:
-    """Returns one exit code for many devices: the first that any device has, of failure, usage, refusal and lock.
+    """Returns one exit code for many devices: failure if any device failed, else usage, refusal or lock likewise.
 
     4 means that every failure was one of verification, parity or accuracy (perhaps with locks and unreachable devices);
     3 that devices were only unreachable. Devices skipped because of others do not count.

@@ -23,7 +23,7 @@ LOCAL = "local"
 class Target:
     """One device; picklable. `address` is None for the embedded device, which is this machine.
 
-    `near` is the name in deploy.yaml, or `local`, that is closest to a name that the user typed and nobody knows.
+    `near` is a suggestion if the user typed an unknown name: the closest name in deploy.yaml, or `local`.
     """
 
     name: str

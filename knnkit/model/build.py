@@ -124,7 +124,7 @@ def build_model(
 def build_enrolled(
     spec: KnnSpec, enrolment: Enrolment, held_out: Dataset | None = None, options: Options = _DEFAULTS
 ) -> BuiltModel:
-    """Builds the classifier `spec` over enrolled rows; records `spec.scale`, but does not apply it.
+    """Builds the classifier `spec` over rows in model space, to which `spec.scale` is already applied.
 
     Raises:
         DataError: k is larger than the number of rows.

@@ -71,7 +71,7 @@ def _scores(reference: Reference, answers: ReferenceAnswers) -> NDArray[np.float
 
 
 def _draw(codes: Ints, n_classes: int, most: int, seed: int) -> NDArray[np.int64]:
-    """Returns the indices of at most `most` rows: first an equal number of each class, then any."""
+    """Returns the indices of at most `most` rows: first an equal number of each class, then any others."""
     order = np.random.default_rng(seed).permutation(len(codes))
     if len(order) <= most:
         return order

@@ -1,4 +1,4 @@
-"""Version of knn.json that a model needs, and its limits."""
+"""Version of knn.json that a model needs, and refused combinations."""
 
 from __future__ import annotations
 

@@ -49,5 +49,5 @@ def refuse_another(path: Path, sha256: str) -> None:
         raise DeviceFailed(
             f"{path} differs from the wheel of this name on PyPI: its SHA-256 is {sha256}, not {right}",
             reason="wheel-differs",
-            hint=f"find out where it came from; then: rm {path}, and run the command again",
+            hint=f"find out where the file came from; then: rm {path}, and run the command again",
         )

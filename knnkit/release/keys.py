@@ -31,7 +31,7 @@ _PUBLIC_FROM = f"check the path; a public key is the file NAME{PUBLIC_SUFFIX} be
 
 @dataclass(frozen=True)
 class KeyPair:
-    """Files of a new key; the fingerprint is that of the public key."""
+    """Paths of the two files of a new key, and the fingerprint of its public key."""
 
     private: Path
     public: Path

@@ -41,7 +41,7 @@ _MOST_VALUES = 4096
 
 
 def metric_of(classifier: Any, width: int) -> tuple[Metric, float | None, list[Step]]:
-    """Returns the metric of a fitted classifier, its power, and the maps to apply to (n, width) rows first.
+    """Returns the metric of a fitted classifier, its power (None: no power), and steps to apply to rows first.
 
     Raises:
         BuildError: the metric is not supported.
@@ -83,7 +83,7 @@ def agreements(rows: NDArray[Any]) -> tuple[Transform, Step]:
     values = [np.unique(column) for column in rows.T]
     widths = np.array([len(each) + 1 for each in values])
     if widths.sum() > _MOST_VALUES:
-        said = f"hamming over {widths.sum():,} values is not supported"
+        said = f"the columns have {widths.sum():,} different values, too many for the metric hamming"
         raise BuildError(said, hint=f"columns with few values, at most {_MOST_VALUES:,} together")
     ends, width = np.cumsum(widths), int(widths.sum())
     owners = np.repeat(np.arange(len(values)), widths - 1)

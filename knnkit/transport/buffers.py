@@ -29,7 +29,7 @@ class Capped:
         self._strict = strict
 
     def write(self, chunk: bytes) -> None:
-        """Adds `chunk`.
+        """Adds `chunk` to the buffer.
 
         Raises:
             Full: `chunk` exceeds the limit, and the buffer is strict.

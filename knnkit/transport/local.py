@@ -33,7 +33,7 @@ class LocalTransport:
     def run(
         self, argv: Sequence[str], *, timeout: float, input: bytes = b"", max_output: int = MAX_OUTPUT
     ) -> Completed:
-        """As `Transport.run`."""
+        """Runs a command on this machine and waits for its end; see `Transport.run`."""
         process = _Process(self.name, argv)
         out = Capped(max_output, strict=True)
         process.feed(lambda stdin: stdin.write(input))
@@ -41,7 +41,7 @@ class LocalTransport:
         return out.answer(process.wait(timeout, lambda: 0.0), self.name)
 
     def pipe(self, argv: Sequence[str], source: BinaryIO, sink: BinaryIO, *, idle: float | None) -> Completed:
-        """As `Transport.pipe`."""
+        """Runs a command on this machine between two open files; see `Transport.pipe`."""
         process = _Process(self.name, argv)
         ends = Ends(source, sink)
         moved = time.monotonic()
@@ -67,7 +67,7 @@ class LocalTransport:
     def append(
         self, source: BinaryIO, remote: str, *, offset: int, size: int, timeout: float, progress: Progress | None = None
     ) -> None:
-        """As `Transport.append`."""
+        """Appends a part of a file to another file on this machine; see `Transport.append`."""
         flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | (0 if offset else os.O_CREAT | os.O_TRUNC)
         try:
             with os.fdopen(os.open(remote, flags, 0o600), "wb") as file:

@@ -69,7 +69,7 @@ def _bare(facts: Facts) -> Iterator[Finding]:
         yield Finding("python", "error", f"Python {version}; the agent needs 3.10", "install a newer distribution")
     need = room_for(facts.machine, facts.python[:2] if facts.python else None) + SPARE
     if facts.disk_free_bytes < need:
-        said = f"{facts.disk_free_bytes >> 20:,} MiB are free under {facts.root}; the environment needs {need >> 20:,}"
-        yield Finding("disk", "error", said, "make room: df -h, sudo apt clean")
+        said = f"{facts.disk_free_bytes >> 20:,} MiB are free under {facts.root}; the environment needs "
+        yield Finding("disk", "error", f"{said}{need >> 20:,} MiB", "make room: df -h, sudo apt clean")
     said = facts.agent_problem or "there is no agent"
     yield Finding("agent", "error", said, "knnkit provision --target HOST")

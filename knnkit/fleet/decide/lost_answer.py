@@ -62,7 +62,7 @@ def unknown(error: KnnkitError, stage: Stage, seconds: float) -> Aftermath:
 
 
 def _running(error: KnnkitError, own: bool) -> Aftermath:
-    """Returns the outcome of a device that runs the release, which this run or another one activated."""
+    """Returns the outcome of a device that runs the release; `own`: whether this run's activation was confirmed."""
     if isinstance(error, ParityFailed):
         return Aftermath(Outcome.FAILED, error, "the release could not be reverted: another host has confirmed it")
     said = "the device says that the release was confirmed" if own else "another host has committed the release"

@@ -29,7 +29,8 @@ MINIMUM_PYTHON = (3, 10)
 #: First word of the warning about a key that a device trusts and deploy.yaml does not name.
 FOREIGN_KEY = "foreign-key"
 #: What to type where a device has another project's model, or trusts only its keys.
-OTHER_PROJECT = "`knnkit provision --remove --target HOST` clears it; or `root: ~/.knnkit-2` in deploy.yaml, or --root"
+OTHER_PROJECT = "`knnkit provision --remove --target HOST` clears the device; "
+OTHER_PROJECT += "or `root: ~/.knnkit-2` in deploy.yaml, or --root"
 _OLDER = "older"
 #: Runtime, by its name in a status -> the version that provisioning installs.
 _NEWEST_RUNTIME = {name: wheel.partition("==")[2] for name, wheel in PACKAGES.items()}
@@ -113,7 +114,7 @@ def _sign_steps(status: Status | None, package: Package) -> tuple[PlanStep, ...]
     known = status.signed_by if status.answering == package.digest else "another key, perhaps"
     if known in ("", package.signed_by):
         return ()
-    return (PlanStep("sign", f"it was signed by {known[:23]}", len(package.signature)),)
+    return (PlanStep("sign", f"the device has it signed by {known[:23]}", len(package.signature)),)
 
 
 def _release_steps(status: Status | None, package: Package) -> tuple[PlanStep, ...]:

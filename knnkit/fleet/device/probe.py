@@ -115,7 +115,7 @@ class Facts:
 
     @property
     def agent_argv(self) -> tuple[str, ...]:
-        """The agent's command line; append a command. With -I, Python does not import from the current folder,
+        """Start of a command line that runs the agent. With -I, Python does not import from the current folder,
         PYTHONPATH or the account's own site-packages.
         """
         return (f"{self.root}/venv/bin/python", "-I", "-m", "device_agent", "--root", self.root)

@@ -18,7 +18,7 @@ from knnkit.transport.base import Transport
 
 _DISBELIEVED = "bad-certificate"
 #: The hint if the answering release fails its check in another environment.
-_HINT = "deploy a release that passes on both, with --provision never, then provision"
+_HINT = "deploy a release that passes in both environments, with --provision never, then provision"
 
 
 @dataclass(frozen=True)

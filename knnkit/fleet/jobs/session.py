@@ -56,7 +56,7 @@ class Conversation:
         return ask(self.open(), facts.agent_argv, command, answer, timeout=self._job.pace.command, input=input)
 
     def ask_in_turn(self, facts: Facts, command: list[str], answer: type[T], input: bytes = b"") -> T:
-        """As `ask`; if another host has locked the device, waits and tries again, within the time limit `--wait`."""
+        """Runs a command as `ask` does; while another host has locked the device, tries again, until `--wait` ends."""
         while True:
             try:
                 return self.ask(facts, command, answer, input)

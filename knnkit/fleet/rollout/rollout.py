@@ -169,9 +169,9 @@ class _Rollout:
         if job is not None and self.fan.stop.left:
             message = (
                 "a second signal ended the run during this deploy: the device commits the release, "
-                f"or goes back to the previous one within {job.pace.confirm:g} s"
+                f"or goes back to the previous release within {job.pace.confirm:g} s"
             )
-            why = {"reason": "left", "message": message, "hint": "knnkit status, to see which"}
+            why = {"reason": "left", "message": message, "hint": "knnkit status, to see which release runs"}
             return report_on(target, Outcome.FAILED, exit_code=constants.EXIT_FAILED, wave=wave, **why)
         if target.name in self.left_out:
             reason, said = "no-wave", "no wave contains it"

@@ -184,7 +184,7 @@ class Products(Scores):
         return Chosen(_ascending(places)[0], beyond)
 
     def _factors(self, searched: Any) -> Any:
-        """Returns the factors of the product: the table holds rows before `scale`, or projected rows after `scale`."""
+        """Returns (b, r) factors, whose product with the table is the score: queries times `scale`, or projected."""
         if self.projection:
             return searched
         factors = weigh(self.space, searched)

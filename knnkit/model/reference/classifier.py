@@ -323,7 +323,7 @@ class Reference:
         return np.asarray(shares / shares.sum())
 
     def _vote_in_float64(self, order: NDArray[np.int64], distances: Float64) -> Float64:
-        """As `_vote`, with kernels and class weights. If all weights are 0, an outlier class gets all votes."""
+        """Returns (n_classes,) shares of votes with kernels and class weights; an outlier class wins if all are 0."""
         weight = weigh(distances, distances.min(initial=np.inf), self.weights, self.own.bandwidth)
         if self.own.class_weights is not None:
             weight *= np.array(self.own.class_weights)[self.classes[order]]

@@ -29,7 +29,7 @@ _ROWS, _NUMBERS = 4096, 4 << 20
 
 @dataclass(frozen=True)
 class Lattice:
-    """The lattice on which all enrolled rows lie.
+    """A grid of points, `step` apart in each coordinate, on which all enrolled rows lie.
 
     Attributes:
         step: power of two; every coordinate, after `scale`, is a whole multiple of it.
@@ -40,7 +40,7 @@ class Lattice:
     reach: float
 
     def scored_within(self, blocks: int) -> tuple[float, float]:
-        """Returns the greatest length of a query with exact scores, and `Scores.apart` for the blocks; both in steps.
+        """Returns, in steps, the greatest length of a query with exact scores, and the argument `apart` of `Scores`.
 
         A score x·t - ‖t‖²/2 is a multiple of 1/2, and so is every partial sum; none is over (‖x‖ + reach)²/2 (Cauchy
         and Schwarz). They are exact if that is at most 2^24 halves. With blocks, `apart` (a power of two, under 1/2
@@ -90,9 +90,9 @@ def _choose_columns(exact_values: Float64, mean: Float64, spread: Float64, on_la
 
 
 def centre_on(values: NDArray[Any], mean: Float64) -> Float64 | None:
-    """Returns the point nearest to `mean` on the lattice of (n, p) values; None if a column lies on no lattice.
+    """Returns the point nearest to `mean` on the grid of (n, p) values; None if a column has no common step.
 
-    A column's lattice begins at its first value: 0.5, 1.5 and 2.5 are whole steps apart.
+    The grid of a column begins at its first value: 0.5, 1.5 and 2.5 are whole steps apart.
     """
     first = values[0].astype(np.float64)
     steps, widest = np.full(len(first), np.inf), np.zeros(len(first))
@@ -107,7 +107,7 @@ def centre_on(values: NDArray[Any], mean: Float64) -> Float64 | None:
 
 
 def find_lattice(enrolled: NDArray[np.float32], scale: Float64) -> Lattice | None:
-    """Returns the lattice of (n, p) enrolled rows times (p,) `scale`; None without one, or if its step is too small."""
+    """Returns the grid on which (n, p) enrolled rows times (p,) `scale` lie; None if its step would be too small."""
     if not (np.frexp(scale)[0] == 0.5).all():  # a product with another factor may be rounded
         return None
     step, squares = math.inf, 0.0

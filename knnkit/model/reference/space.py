@@ -195,7 +195,7 @@ class Space:
 
 
 def make_space(rows: NDArray[Any], steps: list[Step], metric: Metric, p: float | None = None) -> tuple[Space, Float32]:
-    """Returns the space of raw (n, d) training rows under `steps`, and the enrolled (n, p) float32 rows.
+    """Returns the space of raw (n, d) training rows after `steps`, and the (n, p) float32 rows in that space.
 
     The space of float64 rows gets an origin if float32 needs one, but not before a cosine or normalising step.
 
@@ -315,7 +315,7 @@ def _centre(
 
 
 def _require_points(values: NDArray[Any], *, plain: bool) -> None:
-    """Checks that rows are latitudes and longitudes in radians, as they were measured."""
+    """Raises BuildError unless rows are unscaled latitudes and longitudes in radians, as haversine needs."""
     if values.shape[1] != 2 or not plain:
         said = f"haversine takes a latitude and a longitude as they are, and not {values.shape[1]} mapped features"
         said = said if not plain else f"haversine takes two features, latitude and longitude, and not {values.shape[1]}"

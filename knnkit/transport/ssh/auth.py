@@ -103,7 +103,7 @@ def _copy(where: Resolved) -> str:
 
 
 _USABLE = "--identity FILE, or `identity` in deploy.yaml or ssh_config, with a private key that can be used"
-_NO_PASSWORD = "knnkit sends no password: set `PubkeyAuthentication yes` in its sshd_config"  # noqa: S105
+_NO_PASSWORD = "knnkit sends no password: set `PubkeyAuthentication yes` in the server's sshd_config"  # noqa: S105
 _HINT = "knnkit logs in with one key; a second factor cannot be typed for a fleet"
 
 

@@ -69,7 +69,7 @@ class _Raw(paramiko.SSHConfig):
 
 
 def lookup(host: str, *, port: int | None, user: str | None, config: str | None) -> Settings:
-    """Returns the settings of ssh for `host`; the arguments are those of `openssh.ask`.
+    """Returns the settings that ssh_config has for `host`; the arguments are those of `openssh.ask`.
 
     Raises:
         WrongConfig: a line does not have one of the supported forms.

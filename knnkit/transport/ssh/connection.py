@@ -70,14 +70,14 @@ class SshTransport:
     def run(
         self, argv: Sequence[str], *, timeout: float, input: bytes = b"", max_output: int = MAX_OUTPUT
     ) -> Completed:
-        """As `Transport.run`."""
+        """Runs a command on the device and waits for its end; see `Transport.run`."""
         out = Capped(max_output, strict=True)
         with self._watch(argv[0], total=timeout) as watchdog:
             completed = self._execute(argv, lambda ch, _: feed_bytes(ch, input, watchdog.touch), out.write, watchdog)
         return out.answer(completed, self.name)
 
     def pipe(self, argv: Sequence[str], source: BinaryIO, sink: BinaryIO, *, idle: float | None) -> Completed:
-        """As `Transport.pipe`."""
+        """Runs a command on the device between two open files; see `Transport.pipe`."""
         ends = Ends(source, sink)
         with self._watch(argv[0], idle=idle) as watchdog:
             completed = self._execute(
@@ -92,7 +92,7 @@ class SshTransport:
     def append(
         self, source: BinaryIO, remote: str, *, offset: int, size: int, timeout: float, progress: Progress | None = None
     ) -> None:
-        """As `Transport.append`. Sends through `cat` in a new session, as fast as SFTP (docs/decisions/071)."""
+        """Appends through `cat`, which is as fast as SFTP (docs/decisions/071); see `Transport.append`."""
         script = 'exec cat >> "$1"' if offset else 'umask 077; exec cat > "$1"'
         source.seek(offset)
         tracked = cast(BinaryIO, Tracked(source, lambda done: progress and progress(done, size)))
@@ -105,7 +105,7 @@ class SshTransport:
             )
 
     def close(self) -> None:
-        """Closes the connection, and those to the jump hosts."""
+        """Closes the connection to the device, and the connections to the jump hosts."""
         _close(self._hops)
 
     def _execute(
@@ -147,7 +147,7 @@ class SshTransport:
             except paramiko.ChannelException as error:
                 if time.monotonic() >= give_up:
                     raise DeviceFailed(
-                        f"{self.name}: the server opens no session ({error.text}): MaxSessions in its sshd_config",
+                        f"{self.name}: the server opens no session ({error.text}): MaxSessions in sshd_config",
                         reason="no-session",
                         hint="on the board: `MaxSessions 10` in /etc/ssh/sshd_config, then sudo systemctl reload ssh",
                     ) from None
@@ -211,7 +211,7 @@ class _Way:
         hop = self.hop or self.to
         if hop is not self.to:
             at += f": jump host {hop.host}:{hop.port}"
-        hint = f"is it on, and is this its address? {hop.by_hand('ssh', '-v')}"
+        hint = f"is the host on, and is this its address? {hop.by_hand('ssh', '-v')}"
         return Unreachable(f"{at}: {said}", hint=hint, reason=reason)
 
 
@@ -249,7 +249,7 @@ def _say(error: Exception) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "nothing listens there"
     if isinstance(error, paramiko.ChannelException):
-        return f"the jump host cannot reach it ({error.text})"
+        return f"the jump host cannot reach the device ({error.text})"
     return str(error) or f"the connection ended ({type(error).__name__})"
 
 

@@ -177,11 +177,11 @@ def load(path: Path, *, agent: str) -> paramiko.PKey:
     try:
         found, data = path.stat(), _read(path)
         if _is_public(data):
-            raise NoKey(f"{path} is a public key, and {agent}: ssh-add its private half")
+            raise NoKey(f"{path} is a public key, and {agent}: ssh-add the private key")
         if data.startswith(b"PuTTY-User-Key-File"):
             raise NoKey(f"{path} is a key of PuTTY: puttygen {path} -O private-openssh -o {path.with_suffix('.key')}")
         if stat.S_IMODE(found.st_mode) & 0o077 and found.st_uid == os.getuid():
-            raise NoKey(f"{path} may be read by others: chmod 600 {path}")
+            raise NoKey(f"{path} may be read by other users: chmod 600 {path}")
         with _loading:
             known = (str(path), found.st_mtime_ns)
             if known not in _loaded:

@@ -195,7 +195,7 @@ def load_revoked(path: str) -> tuple[_Line, ...]:
         raise HostKeyError(f"RevokedHostKeys {path}: {error.strerror}", reason="known-hosts") from None
     except UnicodeDecodeError:
         said = f"RevokedHostKeys {path}: it is not a list of public keys; key revocation lists (KRL) are not supported"
-        raise HostKeyError(said, reason="known-hosts", hint="a file with one public key a line") from None
+        raise HostKeyError(said, reason="known-hosts", hint="name a file with one public key a line") from None
     named = "".join(line if line.startswith("#") or not line.strip() else f"* {line}" for line in _lines(text))
     found = parse(named, path)
     if found.bad:

@@ -108,7 +108,7 @@ class Between:
             self._pass_on()
 
     def finish(self) -> None:
-        """Ends the output: passes on held-back bytes that could have been the start of a marker."""
+        """Ends the output: passes the last bytes to `out`, held back because they could have begun a marker."""
         if self.began and self._after is None:
             self._out(self._held)
 

@@ -130,7 +130,7 @@ def _run(argv: tuple[str, ...]) -> _Answer:
         try:
             code = process.wait(_SECONDS)
         except subprocess.TimeoutExpired:
-            waits = "which command of `Match exec`, or which name, waits?"
+            waits = "find the command of `Match exec`, or the name, that takes so long"
             return 255, "", f"`ssh -G {argv[-1]}` did not end within {_SECONDS:g} s: {waits}"
         finally:
             if process.returncode is None:

@@ -234,7 +234,7 @@ def test_the_named_sets_are_there(name: str) -> None:
 
 
 def test_an_unknown_set_is_told() -> None:
-    with pytest.raises(DataError, match="'irises' is not known") as caught:
+    with pytest.raises(DataError, match="'irises' is not supported") as caught:
         load_sklearn("irises")
     assert "iris" in caught.value.hint
 

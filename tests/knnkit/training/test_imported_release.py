@@ -201,7 +201,7 @@ def test_without_test_rows_training_rows_stand_in_and_no_accuracy_is_claimed(
         ("data: {skops: a.skops}, scale: none, metric: l2x", "metric", "'l2x' is not one of"),
         ("metric: cosine, weights: uniform, data: {skops: a.skops}", "metric", "decides metric, weights: leave them"),
         ("data: {skops: a.skops}, scale: standard", "scale", "decides scale: leave it out"),
-        ("data: {skops: a.skops}, test: 0.3", "test", "write test: {file: test.csv}, or leave it out"),
+        ("data: {skops: a.skops}, test: 0.3", "test", "write test: {file: test.csv}, or leave `test` out"),
         ("data: {skops: a.skops, label: y}", "label", "unknown key 'label'; known here: skops"),
         ("data: {file: a.csv, lable: y}", "lable", "unknown key 'lable'; did you mean 'label'?"),
         ("data: {sklearn: iris}, test: {file: a.csv, lable: y}", "lable", "did you mean 'label'?"),
