@@ -86,7 +86,7 @@ def require_build_extra() -> None:
     missing = [package for module, package in packages.items() if importlib.util.find_spec(module) is None]
     if missing:
         raise MissingDependency(
-            f"the demo builds a model and draws it; missing: {', '.join(missing)}", hint=extra("build")
+            f"the demo needs packages that are not installed: {', '.join(missing)}", hint=extra("build")
         )
 
 

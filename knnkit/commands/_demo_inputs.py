@@ -1,4 +1,4 @@
-"""`knnkit demo --sound` and `--picture`: networks before the search.
+"""`knnkit demo --sound` and `--picture`: networks that compute the rows.
 
 Makes a folder of files for each label, builds, deploys to the embedded device, and lets the device classify files that
 are not training data. All files lie in one folder.

@@ -139,8 +139,8 @@ def add_provisioning(parser: argparse.ArgumentParser, *, also: str = "") -> None
     bare.add_argument(
         "--runtime",
         choices=(constants.ANY_RUNTIME, *constants.RUNTIMES),
-        help="what runs the model; it replaces the installed runtime. auto keeps that one; on a bare device, auto is "
-        "the first of these that exists for it (default: deploy.yaml's, else auto)",
+        help="what runs the model; replaces the installed runtime. auto keeps the installed runtime; on a bare device, "
+        "auto is the first of these that exists for its platform (default: deploy.yaml's, else auto)",
     )
     bare.add_argument("--offline", **FLAG, help="send all wheels from this host: the devices have no internet")
     bare.add_argument(

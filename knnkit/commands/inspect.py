@@ -112,7 +112,7 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
     if info.lattice is not None:
         yield (
             "search",
-            f"exact in float32, ties included, for rows of whole multiples of {info.lattice:g} and sums up to 2^24",
+            f"exact in float32, also for ties, if all numbers are multiples of {info.lattice:g} and sums at most 2^24",
         )
     if info.cells is not None:
         yield "search", "among the rows listed for the query's grid cell; outside the grid, among all rows"

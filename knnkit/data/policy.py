@@ -149,7 +149,9 @@ class Learner:
         """Returns the code of the category `text`; records a bad cell and returns NaN if it is not allowed."""
         if text not in self._codes[index] and not self._learns(index, 1):
             listed = isinstance(self._kinds[index], list | tuple)
-            said = "is not one of the listed categories" if listed else f"is category {MAX_CATEGORIES + 1:,}"
+            said = (
+                "is not one of the listed categories" if listed else f"is category {MAX_CATEGORIES + 1:,}, one too many"
+            )
             return self._note(index, f"{text!r} {said}", TEXT, text)
         return self._code(index, text)
 

@@ -1,7 +1,7 @@
 """Calibration and check of label sets.
 
-Each training row is answered without itself as a neighbour, as for `reject`. So all training rows can calibrate, and
-held-out rows stay free to measure. Never builds a graph.
+The answer to a training row never has the row itself as a neighbour. So all training rows can be used to calibrate, and
+the held-out rows to measure the coverage. Never builds a graph.
 """
 
 from __future__ import annotations

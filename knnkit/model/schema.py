@@ -10,7 +10,7 @@ from knnkit.model.reference.spec import DEFAULT, KnnSpec, is_plain, require_plai
 
 
 def lowest_schema(info: KnnInfo) -> int:
-    """Returns the lowest knn.json version that has all keys of `info`. Agents that know only older ones refuse it."""
+    """Returns the lowest version of knn.json that has all keys of `info`; older agents refuse the model."""
     words = bool(info.table and info.table.missing_words)
     needed = {
         constants.SCHEMA_OF_FLOAT64: info.float64 is not None or words or bool(info.targets and info.targets.classes),

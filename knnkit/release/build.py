@@ -254,8 +254,8 @@ def _same_version(directory: Path, document: model_info.Manifest, model: bytes) 
         if (directory / constants.MODEL_FILE).read_bytes() == model:
             return ()
     return (
-        f"{old.name} {old.version} was built before from other inputs (sequence {old.sequence}): only the digest "
-        "tells the two apart. Give this one another release.version",
+        f"{old.name} {old.version} was built before from other inputs (sequence {old.sequence}): the two differ "
+        "only in their digests. Change release.version",
     )
 
 

@@ -33,7 +33,7 @@ class Signer(Protocol):
 
     @property
     def public_pem(self) -> bytes:
-        """The public key, PEM SubjectPublicKeyInfo."""
+        """The public key in PEM form (SubjectPublicKeyInfo)."""
 
     def sign(self, message: bytes) -> bytes:
         """Returns a DER-encoded ECDSA signature over `message`, with the hash of the curve (`dsse.hash_of`)."""
@@ -56,7 +56,7 @@ class FileSigner:
 
     @property
     def public_pem(self) -> bytes:
-        """The public key, PEM SubjectPublicKeyInfo."""
+        """The public key in PEM form (SubjectPublicKeyInfo)."""
         return dsse.public_pem(self._key.public_key())
 
     def sign(self, message: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Judges a device's certificate again on the host. Pure.
+"""Judges a device's certificate again on the host; no I/O.
 
 A certificate is a device's report of a golden check: how its answers to the golden rows differ from the reference. A
 device may be hostile or out of date, so a certificate is valid only with the nonce of this run, for this release, and

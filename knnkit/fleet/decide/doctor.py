@@ -1,4 +1,4 @@
-"""The host's findings for `knnkit doctor`. Pure."""
+"""The host's findings for `knnkit doctor`; no I/O."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which devices of a failed rollout go back. Pure.
+"""Which devices of a failed rollout go back; no I/O.
 
 Only devices that committed the release in this run go back, each to the release that it ran before. The host sends the
 digest of the release to leave. If another host has changed the device since, the device stays as it is.

@@ -1,4 +1,4 @@
-"""Decides the outcome after a lost or rejected answer. Pure.
+"""Decides the outcome after a lost or rejected answer.
 
 The host then runs `rollback --own`, and the device's reply decides: only the device knows whether it switched, and
 whether another host has changed it since. Never uses a timeout. Without a reply, the report says so.

@@ -1,4 +1,4 @@
-"""Plans the deploy of one device. Pure.
+"""Plans the deploy of one device; no I/O.
 
 `--dry-run` prints the same plan that a deploy follows."""
 

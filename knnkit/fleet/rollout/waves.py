@@ -1,4 +1,4 @@
-"""Divides a fleet into waves; decides when to stop. Pure."""
+"""Divides a fleet into waves; decides when to stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes the features of windows as a stage.
+"""Writes a stage that computes the features of windows.
 
 The graph is `knnkit.model.reference.window_features` in float32. Amplitudes are products with cosines and sines,
 because every runtime has the operators for these.
