@@ -1,9 +1,9 @@
-"""Answers of a model and taught rows together.
+"""Answers of a model together with taught rows.
 
-The answers equal those of one model that has the training rows and the taught rows: the float64 reference over both
-defines them. The taught rows come after the training rows, in the same space, with the same k, metric, weights and
-thresholds. The model answers a row first. A search among the taught rows alone finds those that may be nearer than its
-k-th neighbour, and `merge` puts them in their places. Never reads the journal.
+The answers equal those of one model that has both the training rows and the taught rows: the float64 reference over
+both defines them. The taught rows come after the training rows, in the same space, with the same k, metric, weights and
+thresholds. The model answers a row first. A search among the taught rows finds those that may be nearer than its k-th
+neighbour, and `merge` inserts them by distance. Never reads the journal.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ _CHUNK_BYTES = 4 << 20  # of float64 differences at a time
 
 
 class JoinedExact(ExactKnn):
-    """The float64 classifier over the rows of a model file and more rows.
+    """The float64 classifier over the training rows of a model file and the taught rows.
 
     Args:
         path: the model file.
-        info: its knn.json.
-        joined: the rows to add.
+        info: the model's knn.json.
+        joined: the taught rows.
 
     Raises:
-        ModelUnusable: as `ExactKnn`.
+        ModelUnusable: exact.npz is missing or damaged.
     """
 
     def __init__(self, path: str, info: KnnInfo, joined: Joined) -> None:
@@ -71,11 +71,11 @@ class JoinedExact(ExactKnn):
         self._unweighted = bool((self._weights == 1.0).all())
         self._screen = Screen(self._local * self._weights, joined.codes[kept]) if len(self._local) else None
         if self._by.manhattan and self._screen:
-            how: dict[str, Any] = {"manhattan": True, "step": 0.0, "and_ties": self._and_ties}
+            how: dict[str, Any] = {"manhattan": True, "step": 0.0, "and_ties": self._by.and_ties}
             self._among_local = BlockSearch(MappedRows(self._local), self._weights, info.k, **how)
 
     def enrol(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-        """Maps (n, n_features) rows into model space; returns (n,) which stay finite in float32, and these, mapped."""
+        """Returns (n,) bool, whether each (n, n_features) row is finite in model space, and the finite rows, mapped."""
         with np.errstate(over="ignore", invalid="ignore"):
             mapped = self._enter_all(rows).reshape(len(rows), len(self._centre))
             if self._info.metric == "cosine":  # a training row of zeros is marked in the other column than a query
@@ -86,7 +86,7 @@ class JoinedExact(ExactKnn):
         return kept, np.ascontiguousarray(found[kept])
 
     def doubt(self, kth: NDArray[Any]) -> Float64:
-        """Returns (n,) how near two distances are whose order float32 leaves open, for k-th distances (n,)."""
+        """Returns (n,): how much distances must differ for a certain order in float32; `kth` (n,) k-th distances."""
         far, near = np.asarray(kth, np.float64), self._near
         return far * BLUR if near is None else near.share * np.maximum(far, near.least)
 
@@ -99,9 +99,6 @@ class JoinedExact(ExactKnn):
         how = (self._weights, self._unit, self._classes)
         return OneRow(self._info, near, self._local, self._screen, places, reach, *how)
 
-    def _enter_one(self, row: NDArray[np.float32]) -> Float64:
-        return self._enter(row) if self._steps else (row - self._centre).astype(np.float64)
-
     def _place(self, row: NDArray[np.float32]) -> NDArray[Any]:
         """Returns the (p,) place of one row, weighted and rough."""
         found = self._rough.one(row)
@@ -109,11 +106,11 @@ class JoinedExact(ExactKnn):
         return z if self._unweighted else z * self._weights
 
     def nearby(self, rows: NDArray[np.float32], kth: NDArray[Any]) -> Nearby:
-        """Finds the rows whose k nearest may include an added row, and these added rows.
+        """Finds the queries whose k nearest may include a taught row, and these taught rows.
 
         Args:
-            rows: (n, n_features) float32, less the origin.
-            kth: (n,) the k-th distance among the model's own rows.
+            rows: (n, n_features) float32 queries, minus the model's origin.
+            kth: (n,) distance of the k-th of the model's own rows.
         """
         z, blur = self._rough.many(rows)
         doubt = self.doubt(kth)
@@ -188,7 +185,7 @@ class JoinedExact(ExactKnn):
 
         Ties form chains. An added row may link others of the model's own, or leave a place to one of them.
         """
-        kth = self._by.to_base(measure[:, -1]) * self._unit
+        kth = self._by.to_distance(measure[:, -1])
         own, added = self._bases(z, last), self._bases(z[near.query], self.own + near.local)
         apart = np.full(len(z), np.inf)
         np.minimum.at(apart, near.query, np.abs(added - kth[near.query]))
@@ -199,7 +196,7 @@ class JoinedExact(ExactKnn):
 
     def _bases(self, z: Float64, row: NDArray[Any]) -> Float64:
         """Returns (m,) distances in model space of pairs of a place and a row, off by less than `_OFF`."""
-        return np.asarray(self._by.to_base(self._by.terms(z, self._rows.take(row)).sum(axis=1)) * self._unit)
+        return np.asarray(self._by.to_distance(self._by.terms(z, self._rows.take(row)).sum(axis=1)))
 
     def _nearest_of(
         self, z: Float64, query: NDArray[np.int64], row: NDArray[np.int64]
@@ -211,7 +208,7 @@ class JoinedExact(ExactKnn):
         return order, measure
 
     def merge(self, rows: NDArray[np.float32], found: Answers) -> None:
-        """Puts the added rows into the model's answers to (n, n_features) float32 rows, less the origin."""
+        """Inserts taught rows into the answers `found` to (n, n_features) float32 rows, minus the origin; in place."""
         for start in range(0, len(rows), _TOGETHER):
             part = slice(start, start + _TOGETHER)
             self._merge(rows[part], Answers._make(values[part] for values in found))
@@ -245,7 +242,7 @@ class JoinedKNN:
     Args:
         signed: the model of the signed release.
         joined: the taught rows.
-        exact: the classifier of another `JoinedKNN` of the same model, for a replica to share.
+        exact: the float64 classifier of another `JoinedKNN` with the same rows, to share its memory.
 
     Raises:
         ModelUnusable: the model's exact tables are damaged.
@@ -264,12 +261,12 @@ class JoinedKNN:
 
     @property
     def batch(self) -> int:
-        """As `TfliteKNN.batch`."""
+        """Number of rows of the batch graph; see `TfliteKNN.batch`."""
         return self.signed.batch
 
     @property
     def chain(self) -> Chain | None:
-        """The stages of the model."""
+        """The stages of the model; None if it has none."""
         return self.signed.chain
 
     def over(self, signed: TfliteKNN) -> JoinedKNN:
@@ -277,14 +274,14 @@ class JoinedKNN:
         return JoinedKNN(signed, self._joined, self.exact)
 
     def labels(self, rows: ArrayLike) -> NDArray[np.int32]:
-        """Returns (n,) int32 class indices, as `TfliteKNN.labels`."""
+        """Returns the (n,) int32 class indices of raw rows; see `TfliteKNN.labels`."""
         return self.classify(rows).label
 
     def classify(self, rows: ArrayLike) -> Answers:
-        """Returns the answers to (n, n_features) raw `rows`; a taught row has an index from the model's `n_train` on.
+        """Returns the answers to (n, n_features) raw `rows`; indices of taught rows begin at the model's `n_train`.
 
         Raises:
-            BadInput: as `TfliteKNN.classify`.
+            BadInput: wrong number of columns, or a value that is not finite.
         """
         found = self.signed.classify(rows)
         if self._new_classes:

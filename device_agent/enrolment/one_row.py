@@ -1,4 +1,4 @@
-"""Puts taught rows among the neighbours of one row.
+"""Inserts taught rows among the neighbours of one row.
 
 Does what `joined` does for many rows, in a tenth of its time for one: few NumPy calls, and Python numbers. Most rows
 take one product, which shows that all taught rows are too far away. Leaves a row alone if anything is in doubt. Knows
@@ -41,8 +41,8 @@ class OneRow:
         places: map a raw float32 row to its (p,) place in model space: weighted and roughly, and exactly.
         reach: how far ties, exact matches and rough places reach, in base distances (`judge.base_distance`).
         weights: (p,) float64 factor of each coordinate.
-        unit: what one unit of a weighted distance is.
-        classes: class index of each row, the model's own and the taught ones.
+        unit: factor from weighted distances to base distances (`judge.base_distance`).
+        classes: class index of each row: the training rows, then the taught rows.
     """
 
     def __init__(

@@ -93,7 +93,7 @@ class Rough:
 
 
 def _lengths(z: Float64) -> Float64:
-    return np.sqrt(np.einsum("ij,ij->i", z, z))
+    return np.asarray(np.sqrt(np.einsum("ij,ij->i", z, z)))
 
 
 def _divided(z: Float64, norm: Float64, cosine: bool) -> Float64:

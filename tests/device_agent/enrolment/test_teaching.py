@@ -134,7 +134,7 @@ def test_status_of_the_rows_is_what_enrolled_prints(taught: Device) -> None:
     assert document["digest"] == hashlib.sha256(lines.encode()).hexdigest()
     table = taught.run("enrolled").out
     assert table.count("  yes      rose") == 3
-    assert "3 rows, 1 labels, 3 take part" in table
+    assert "3 rows, 1 labels, 3 rows used" in table
     assert {path.name for path in taught.root.iterdir()} <= set(_KNOWN), "`provision --remove` knows all names"
 
 
@@ -151,7 +151,7 @@ def test_status_and_certificate_name_what_is_taught(taught: Device, releases: Re
     assert "rose 3" in taught.run("status").out
     lines, release = taught.run("enrolled", "--json").out.encode(), releases["taught"]
     assert contradicts(release, said["release"], lines, told) == ""
-    assert "otherwise" in contradicts(release, said["release"], lines, replace(told, answers="0" * 64))
+    assert "differently" in contradicts(release, said["release"], lines, replace(told, answers="0" * 64))
     other = replace(told, digest=hashlib.sha256(lines[:-300]).hexdigest())
     assert "sent" in contradicts(release, said["release"], lines, other)
 
@@ -169,7 +169,7 @@ def test_parity_replays_the_taught_rows_of_a_device(taught: Device, releases: Re
 
     replay(proof)
     lie = replace(proof, taught=replace(proof.taught, answers="0" * 64))
-    with pytest.raises(ParityFailed, match="otherwise than the reference") as caught:
+    with pytest.raises(ParityFailed, match="differently than the reference") as caught:
         replay(lie)
     assert caught.value.reason == "taught-differs"
     query._replay(dataclasses.replace(question, built={}), LocalTransport(), facts, Recorder(local, nobody), lie)
@@ -325,7 +325,7 @@ def test_a_new_release_uses_what_it_allows_and_a_rollback_the_rest_again(taught:
     teach(taught, "setosa", b"5.1,3.5,1.4,0.3\n")
     before = taught.run("classify", "--json", "--neighbors", input=ASKED).out
     taught.install(releases["taught-next"])
-    assert "4 rows, 2 labels, 1 take part" in taught.run("enrolled").out
+    assert "4 rows, 2 labels, 1 rows used" in taught.run("enrolled").out
     assert labels(taught)[0] != "rose"
     taught.ask("rollback")
     assert taught.run("classify", "--json", "--neighbors", input=ASKED).out == before
