@@ -1,6 +1,6 @@
 """`doctor`: finds faults of this board, each with its repair.
 
-Checks everything that the agent needs, each in a process of its own: a damaged library crashes only that process. Every
+Checks everything that the agent needs, each in a separate process: a damaged library crashes only that process. Every
 finding has the exact command that repairs it. Changes nothing.
 """
 
@@ -59,7 +59,7 @@ def _standing(store: Store) -> standing.Standing:
 
 
 def _apart(check: Check, store: Store) -> tuple[Finding, ...]:
-    """Runs a check in a process of its own; returns its findings, or one that says that it crashed."""
+    """Runs a check in a child process; returns its findings, or one finding that the check crashed."""
     reader, writer = os.pipe()
     try:
         child = os.fork()
@@ -110,7 +110,7 @@ def _python(store: Store) -> Iterator[Finding]:
     version = ".".join(map(str, sys.version_info[:3]))
     place = f"Python {version} ({sys.executable}), {os.uname().machine}"
     if sys.version_info < MINIMUM_PYTHON:
-        yield Finding("python", "error", f"{place}: the agent needs 3.10", "sudo apt install python3.11")
+        yield Finding("python", "error", f"{place}: the agent needs Python >= 3.10", "sudo apt install python3.11")
     else:
         yield _ok("python", place)
 
@@ -135,7 +135,7 @@ def _runtime(store: Store) -> Iterator[Finding]:
     name = "ai-edge-litert" if _litert(found) else "tflite-runtime 'numpy<2'"
     mend = _install(store, name)
     if found is None:
-        yield Finding("runtime", "error", "no TFLite runtime is installed, and no NumPy", mend)
+        yield Finding("runtime", "error", "neither a TFLite runtime nor NumPy is installed", mend)
         return
     if found.startswith(constants.NUMPY):  # `_numpy` has loaded it
         yield _ok("runtime", f"{found}: gives the same answers as a TFLite runtime, but slower")
@@ -172,10 +172,10 @@ def _root(store: Store) -> Iterator[Finding]:
     found = root.stat()
     if os.statvfs(root).f_flag & os.ST_NOEXEC:
         mend = "sudo mount -o remount,exec MOUNT, with `exec` in /etc/fstab; `df ROOT` names MOUNT"
-        yield Finding("root", "error", f"{root} is mounted noexec: no library there can be loaded", mend)
+        yield Finding("root", "error", f"{root} is mounted noexec: libraries there cannot be loaded", mend)
     elif found.st_uid != os.geteuid():
         mend = f"sudo chown -R {os.geteuid()} {typed(root)}"
-        message = f"{root} belongs to user {found.st_uid}, this is user {os.geteuid()}"
+        message = f"{root} belongs to user {found.st_uid}, but the agent runs as user {os.geteuid()}"
         yield Finding("root", "warning", message, mend)
     elif stat.S_IMODE(found.st_mode) & 0o077:
         yield Finding("root", "warning", f"other users can access {root}", f"chmod 700 {typed(root)}")
@@ -211,13 +211,13 @@ def _clock(store: Store) -> Iterator[Finding]:
         floor = max(floor, store.load().time_floor)
     if now < floor:
         mend = "sudo timedatectl set-ntp true, or: sudo date -u -s @SECONDS"
-        yield Finding("clock", "warning", f"the clock says {utc(now)}, but it is at least {utc(floor)}", mend)
+        yield Finding("clock", "warning", f"the clock says {utc(now)}, but the time is at least {utc(floor)}", mend)
     else:
         yield _ok("clock", utc(now))
 
 
 def _trust(store: Store) -> Iterator[Finding]:
-    provision = f"{_PROVISION} enrols the signing key"
+    provision = f"{_PROVISION} adds the signing key"
     try:
         held = trust_store.read(store.trust)
     except AgentError as error:
@@ -242,7 +242,7 @@ def _state(store: Store) -> Iterator[Finding]:
     moment = clock.now()
     lease = state.lease_holder(current, moment)
     if current.pending and state.is_over(current.pending, moment):
-        yield Finding("state", "warning", "an expired activation is not reverted", "python -m device_agent status")
+        yield Finding("state", "warning", "an expired activation is not reverted yet", "python -m device_agent status")
     elif lease:
         mend = "wait, or: python -m device_agent rollback"
         yield Finding("state", "warning", f"{lease.holder} holds the device: {lease.reason}", mend)
@@ -287,13 +287,13 @@ def _governor(store: Store) -> Iterator[Finding]:
 
 
 def _install(store: Store, packages: str) -> str:
-    """The command that repairs a package: `knnkit provision` if that made this environment, else pip."""
+    """Returns the command that repairs a package: `knnkit provision` if that made this environment, else pip."""
     provisioned = Path(sys.prefix).resolve().parent == (store.root / constants.VENVS_DIR).resolve()
     return _PROVISION if provisioned else f"{sys.executable} -m pip install {packages}"
 
 
 def _cause(error: Exception) -> str:
-    """The reason in an error: its last line, since NumPy explains a failed import on 20 lines."""
+    """Returns the last line of an error: NumPy explains a failed import on 20 lines."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[-1].removeprefix("Original error was: ")
 

@@ -34,7 +34,7 @@ _FIRST = "not worse than current: this device has no release yet, so there is no
 
 @record
 class Trial:
-    """Arguments of a trial: nonce of the certificate, the holder, seconds to wait for the confirmation, the runtime."""
+    """Options of a trial: nonce of the certificate, holder, seconds to wait for the confirmation, and runtime."""
 
     nonce: str
     holder: str
@@ -48,10 +48,10 @@ def activate(known: Known, digest: str, trial: Trial) -> Activated:
     Only repeats the check if the release is committed or pending already.
 
     Raises:
-        Refused: a trust rule refused it.
+        Refused: a trust rule refused the release.
         GateFailed, ModelUnusable: the golden check failed; the previous release still answers.
-        Locked: another activation is pending, or another holder has the device.
-        BrokenPipeError: the reader of stdout is gone; nothing was switched.
+        Locked: another activation is pending, or another holder has reserved the device.
+        BrokenPipeError: the reader has closed stdout; nothing was switched.
     """
     seconds = transitions.checked_deadline(trial.seconds)
     store, current = known.store, known.state

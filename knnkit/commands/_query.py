@@ -1,4 +1,4 @@
-"""Runs one query on each device, and shows progress on stderr."""
+"""Runs one query on each device, with progress on stderr."""
 
 from __future__ import annotations
 

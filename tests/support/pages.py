@@ -86,7 +86,7 @@ def fleet() -> Page:
     """Seven devices, of which three went wrong, each in its own way."""
     differences = tuple(RowDifference(row, "apple", "banana", (4, 17, 230), (4, 230, 17), 0.031) for row in range(20))
     astray = certificate("armv7l", identical=271, equivalent=6, different=23, differences=differences,
-                         failures=("parity: 23 of 300 golden rows are different; none may be",),
+                         failures=("parity: 23 of 300 golden rows are answered differently; none may be",),
                          largest_distance_error=0.31, accuracy=0.871, latency=Latency(0.41, 1.9, 1000),
                          confusion=((90, 8, 2, 0), (9, 80, 9, 2), (4, 7, 89, 0)))  # fmt: skip
     litert = RuntimeInfo("ai_edge_litert", "2.3.0", "XNNPACK", "3.13.5", "2.3.1")

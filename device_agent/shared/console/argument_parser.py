@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
     """`argparse.ArgumentParser` whose errors are one message and one hint."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As the base class, but an unknown argument is an error of its command, not of the program."""
+        """Like `argparse`, but an unknown argument is an error of its command, not of the program."""
         if order := self._command_first(list(args or ())):
             self._fail("write options after the command", order)
         found, extra = self.parse_known_args(args, namespace)
@@ -41,7 +41,7 @@ class Parser(argparse.ArgumentParser):
             command = getattr(found, "command", None)
             suggestion = self._suggest(command, extra)
             self.prog = " ".join(filter(None, (self.prog, command)))
-            self._fail(f"it does not take {' '.join(extra)[:200]}", suggestion or "--help")
+            self._fail(f"unknown arguments: {' '.join(extra)[:200]}", suggestion or "--help")
         return found
 
     def error(self, message: str) -> NoReturn:
@@ -64,7 +64,7 @@ class Parser(argparse.ArgumentParser):
         return next((dict(each.choices) for each in self._actions if isinstance(each, argparse._SubParsersAction)), {})
 
     def _command_first(self, words: list[str]) -> str:
-        """Returns the words in the right order if an option of a command precedes it; else an empty string."""
+        """Returns a corrected command line if an option of a command precedes the command; else ""."""
         import shlex
 
         command = next((word for word in words if word in self._commands()), None)
@@ -78,7 +78,7 @@ class Parser(argparse.ArgumentParser):
         return shlex.join([command, *words])
 
     def _suggest(self, command: str | None, extra: Sequence[str]) -> str:
-        """Returns the likely correction of the first unknown argument, or an empty string."""
+        """Returns the likely correction of the first unknown argument; "" if none is likely."""
         import difflib
         import shlex
 
