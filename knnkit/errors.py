@@ -30,7 +30,7 @@ from device_agent.shared.protocol.errors import AgentError, ReportedError
 
 
 def extra(name: str) -> str:
-    """Returns what installs an extra of knnkit, which is on no package index."""
+    """Returns the command that installs an extra of knnkit; knnkit is not on a package index."""
     return f"in the clone of knnkit: pip install '.[{name}]'"
 
 
@@ -79,7 +79,7 @@ class DeviceFailed(KnnkitError):
 
 
 class VerificationFailed(KnnkitError):
-    """A release does not verify."""
+    """A release is not valid: a signature, a digest or a rule of releases is wrong."""
 
     exit_code = constants.EXIT_REFUSED
 
@@ -125,6 +125,6 @@ def raised_as(kind: type[KnnkitError], where: object = "", hint: str = "") -> It
 
 
 def from_os_error(error: OSError) -> KnnkitError:
-    """Returns what the operating system refused, and where, as an error of this tree."""
+    """Converts an error of the operating system to a KnnkitError that names the file."""
     reason, said, hint = explain(error)
     return UsageError(said, reason=reason, hint=hint)

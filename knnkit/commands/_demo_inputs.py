@@ -1,7 +1,7 @@
-"""`knnkit demo --sound` and `--picture`: networks before the search.
+"""`knnkit demo --sound` and `--picture`: networks that compute the rows.
 
-Makes a folder of files for each label, builds, deploys to the embedded device, and lets it answer files that it never
-saw. Everything lies in one folder.
+Makes a folder of files for each label, builds, deploys to the embedded device, and lets the device classify files that
+are not training data. All files lie in one folder.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _UNHEARD = 5
 _PACKAGE = "pyopen_wakeword"
 _PICTURES = 400
 
-_HEAD = "# Networks before the search: files in a folder for each label, and files that the device never saw."
+_HEAD = "# A folder of files for each label, networks that turn files into numbers, and files new to the device."
 _DEPLOY_YAML = """
 model:
   name: {kind}
@@ -69,7 +69,7 @@ _PICTURE = "{image: {size: [8, 8], channels: 1}, stages: [networks/embedder.tfli
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the experiment; returns 0 when the device's labels are the host's wherever no rounding can move them."""
+    """Runs the experiment; returns 0 if device and host give the same labels, except where rounding decides."""
     require_own(arguments.out, _HEAD)
     require_build_extra()
     kind = "sound" if arguments.sound else "picture"
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class _Unseen:
-    """Files that the model never saw, and the device's labels."""
+    """Files that are not training data, and the device's labels for them."""
 
     truth: tuple[str, ...]
     labels: tuple[str, ...]
@@ -180,8 +180,8 @@ class _InputDemo(Demo):
             print(json_codec.dumps(found | {what: str(path) for what, path in left.items()}))
         else:
             print(f"{unseen.right} of {len(unseen.truth)} {self._kind}s that the model never saw have the right label")
-            print(f"the device's rows lie {own.largest_error:.2g} from the host's at most (bound {own.bound:g})")
-            print(f"{own.labels_same} of {own.rows} labels are the host's; {own.labels_open} may differ by rounding")
+            print(f"the device's rows differ from the host's by at most {own.largest_error:.2g} (bound {own.bound:g})")
+            print(f"{own.labels_same} of {own.rows} labels equal the host's; {own.labels_open} may differ by rounding")
         self.say("\n" + "\n".join(f"{what:<9} {self.shown(path)}" for what, path in left.items()))
         return constants.EXIT_OK
 
@@ -193,7 +193,7 @@ def _speak(order: tuple[str, str, Path]) -> None:
 
 
 def _networks() -> Path:
-    """Returns the folder of the networks that a package of the index ships."""
+    """Returns the folder of the networks in the package pyopen-wakeword."""
     found = importlib.util.find_spec(_PACKAGE)
     if found is None or not found.submodule_search_locations:
         raise MissingDependency("the networks are part of the package pyopen-wakeword", hint=extra("demo"))

@@ -26,7 +26,7 @@ def show(
     report: FleetReport,
     rows: Rows = no_rows,
 ) -> None:
-    """Prints the plan of each device, then the devices that are in no wave; `rows` finds evaluation rows by release."""
+    """Prints each device's plan, then the devices in no wave; `rows` maps a release's digest to its evaluation rows."""
     by_name = {plan.device: plan for plan in plans}
     devices = {device.name: device for device in report.devices}
     for number, wave in enumerate(found, 1):

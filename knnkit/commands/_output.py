@@ -39,7 +39,7 @@ def finish(
     rows: Rows = no_rows,
     cards: Sequence[Section] = (),
 ) -> int:
-    """Writes the requested reports, prints the result unless `shown` (it was printed already), returns the exit code.
+    """Writes the reports that the user wants, prints the result, and returns the exit code.
 
     `table` is the result, for the terminal and a report; `regions` are decision regions, and the device that gave them;
     `rows` finds the evaluation rows of a release; `cards` are model cards at the end of an HTML report.
@@ -73,7 +73,7 @@ def _write_report(path: Path, report: FleetReport, make_page: Callable[[], Page]
     """Writes one report file, JSON or HTML by its suffix.
 
     Raises:
-        UsageError: the suffix is neither, or the file cannot be written.
+        UsageError: the suffix is neither .json nor .html, or the file cannot be written.
     """
     try:
         if path.suffix == ".json":
@@ -94,10 +94,10 @@ def draws(arguments: argparse.Namespace) -> bool:
 
 
 def check_report_paths(arguments: argparse.Namespace) -> None:
-    """Checks the paths of reports before anything begins.
+    """Checks the paths of reports before the command starts its work.
 
     Raises:
-        UsageError: a report could not be written there.
+        UsageError: a suffix is neither .json nor .html, or a folder does not exist.
     """
     for path in arguments.report:
         if path.suffix not in (".json", ".html", ".htm"):

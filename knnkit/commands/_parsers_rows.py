@@ -13,7 +13,7 @@ from knnkit.commands._options import DIR, FILE, FLAG
 
 
 def _tune(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = "After `--by split`, the accuracy on the held-out rows is too good: they chose the setting."
+    parser.epilog = "After `--by split`, the accuracy on the held-out rows is too high, because they chose the setting."
     parser.add_argument(
         "--by",
         choices=("leave-one-out", "split"),
@@ -30,9 +30,9 @@ def _tune(parser: argparse.ArgumentParser) -> None:
     known = {"metric": constants.GRAPH_METRICS, "weights": constants.GRAPH_WEIGHTS, "scale": get_args(constants.Scale)}
     for key, kind in known.items():
         parser.add_argument(
-            f"--{key}", choices=kind, action="append", help="try only this; repeat it for more (default: all)"
+            f"--{key}", choices=kind, action="append", help="try only this value; repeat it for more (default: all)"
         )
-    parser.add_argument("--write", **FLAG, help="write the best setting into the file")
+    parser.add_argument("--write", **FLAG, help="write the best setting into deploy.yaml")
     _options.add_plot(parser)
     _options.add_model(parser)
 
@@ -59,7 +59,7 @@ def _audit(parser: argparse.ArgumentParser) -> None:
 
 
 def _collect(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = "The same command again brings only what is new. Labels that you gave stay."
+    parser.epilog = "The same command again copies only new rows. Labels that you gave stay."
     parser.add_argument(
         "-o",
         "--output",
@@ -71,7 +71,7 @@ def _collect(parser: argparse.ArgumentParser) -> None:
 
 
 def _label(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = "Keys on the page: 1 to 9 a label, / another one, s skip, u undo, q end."
+    parser.epilog = "Keys on the page: 1 to 9 choose a label, / types another label, s skips, u undoes, q ends."
     parser.add_argument("file", **FILE, help="a file that knnkit collect wrote")
     parser.add_argument("--terminal", **FLAG, help="ask on the terminal instead of a browser")
     parser.add_argument(
@@ -80,7 +80,7 @@ def _label(parser: argparse.ArgumentParser) -> None:
         help="show the training rows of this release beside each row (default: that of deploy.yaml, if it is built)",
     )
     parser.add_argument(
-        "--port", type=_options.whole, default=0, metavar="N", help="port of the page (default: any that is free)"
+        "--port", type=_options.whole, default=0, metavar="N", help="port of the page (default: any free port)"
     )
     _options.add_config(parser)
 
@@ -88,7 +88,7 @@ def _label(parser: argparse.ArgumentParser) -> None:
 def _promote(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "The rows go into field/MODEL.csv beside the configuration. Your own files are never written."
     parser.add_argument("file", **FILE, help="a file that knnkit collect wrote")
-    parser.add_argument("--dry-run", **FLAG, help="show what would be added, and what it changes")
+    parser.add_argument("--dry-run", **FLAG, help="only show which rows would be added, and their effect")
     _options.add_model(parser)
 
 

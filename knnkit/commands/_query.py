@@ -52,9 +52,10 @@ def ask_fleet(
     inputs: Mapping[str, bytes] | None = None,
     **shared: Any,
 ) -> FleetReport:
-    """Runs a query on every selected device, or on those in `inputs` (device -> standard input); returns the report.
+    """Runs a query on every selected device, and returns the report.
 
-    `shared` are further fields of every `Question`.
+    `inputs` maps the name of a device to the standard input of its query; other devices are then not asked. `shared`
+    are other fields of every `Question`.
     """
     _output.check_report_paths(arguments)
     config = _config.load_config(arguments)

@@ -16,7 +16,7 @@ from knnkit.render import card
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes the card; returns 0."""
+    """Writes the model card, or one of the two documents; returns 0."""
     path: Path = arguments.path
     model = path / constants.MODEL_FILE if path.is_dir() else path
     if not model.is_file():
@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
         text = data.decode(errors="replace")
         if not text.replace("\n", "").isprintable():  # a stranger's model could steer the terminal
             said = f"{model}: the document has control characters, which a terminal would obey"
-            raise UsageError(said, hint="-o FILE, which writes its bytes")
+            raise UsageError(said, hint="-o FILE writes the document to a file")
         sys.stdout.write(text)
         return 0
     try:

@@ -27,7 +27,7 @@ _LONGEST = 4000
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints the contents; returns 0."""
+    """Prints the content of a model or release; returns 0."""
     path: Path = arguments.path
     model = path / constants.MODEL_FILE if path.is_dir() else path
     if not model.is_file():
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _described(column: Column) -> str:
-    """Returns text for a column of the user's table: its kind, and the value for a missing cell."""
+    """Returns a line of text about a column of the user's data: its kind, and what a missing cell becomes."""
     if column.encoding == "unused":
         return f"{column.name}: not used"
     number = column.encoding == "number"
@@ -61,7 +61,7 @@ def _described(column: Column) -> str:
     fill = "" if column.fill is None else f"{column.fill:.7g}" if number else column.categories[int(column.fill)]
     missing = "a missing cell refuses the row" if column.fill is None else f"a missing cell is {fill}"
     if column.missing == "keep":
-        return f"{column.name}: {kind}; the transforms take a missing cell"
+        return f"{column.name}: {kind}; the transforms accept a missing cell"
     return f"{column.name}: {kind}; {missing} (missing: {column.missing})"
 
 
@@ -110,12 +110,12 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
     if info.lattice is not None:
         yield (
             "search",
-            f"exact in float32, ties included, for rows of whole multiples of {info.lattice:g} and sums up to 2^24",
+            f"exact in float32, also for ties, if all numbers are multiples of {info.lattice:g} and sums at most 2^24",
         )
     if info.cells is not None:
         yield "search", "among the rows listed for the query's grid cell; outside the grid, among all rows"
     if info.groups is not None:
-        yield "search", f"in NumPy, among {info.groups:,} groups of rows; those too far away are not read"
+        yield "search", f"in NumPy, among {info.groups:,} groups of rows; groups that are too far away are not read"
     yield "batch", f"{info.batch} rows" + ("" if info.quantized is None else f", {info.quantized} with int8")
     yield "needs", f"TFLite runtime {info.minimum_runtime}"
     yield "built with", ", ".join(f"{tool} {version}" for tool, version in sorted(info.versions.items()))

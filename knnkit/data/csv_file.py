@@ -1,8 +1,8 @@
 """Reader of labelled rows from CSV files.
 
-Columns are separated by commas, semicolons or tabs: by the one with which the label is a column. UTF-8 or UTF-16. The
-device's reader (`device_agent.shared.tabular.csv_reader`) reads the numbers, so that training rows and rows to classify
-are read alike. Lines whose cells are all empty are skipped. Never fills a cell, and never drops a row.
+Columns are separated by commas, semicolons or tabs: whichever makes the label a column. UTF-8 or UTF-16. The device's
+reader (`device_agent.shared.tabular.csv_reader`) reads the numbers, so that training rows and rows to classify are read
+alike. Lines whose cells are all empty are skipped. Never fills a cell, and never drops a row.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def load_csv(file: Path, wanted: Wanted) -> Dataset:
 
     Raises:
         DataError: a column is missing, or a cell is not a finite number; the message has file, line and column.
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     try:
         if isinstance(wanted.policy.categories, str):
@@ -73,7 +73,7 @@ def _open_and_read(file: Path, wanted: Wanted, dtype: type[np.floating[Any]]) ->
 
 
 class _CsvFile:
-    """One text file: blocks of simple lines are parsed as a whole, all others record by record."""
+    """Parser of one text file: parses a block of lines in one call if it can, else one line after the other."""
 
     def __init__(
         self, file: Path, stream: IO[Any], pool: ThreadPoolExecutor, wanted: Wanted, dtype: type[np.floating[Any]]
@@ -108,10 +108,10 @@ class _CsvFile:
         if self._widths.total() > len(self._labels):
             self.bad.advice = self._with_names(self._widths.most_common(1)[0][0] - len(header))
         if not (self._labels or self.bad):
-            raise DataError(f"{self._file}: there is a header, and no rows", hint="each line after the header is a row")
+            raise DataError(f"{self._file}: there is a header, but no rows", hint="each line after the header is a row")
 
     def dataset(self) -> Dataset:
-        """Returns what was read.
+        """Returns the rows that `read` has parsed.
 
         Raises:
             DataError: a cell is not a finite number, and the policy refuses it.
@@ -127,7 +127,7 @@ class _CsvFile:
         return Dataset(rows, labels, names, str(self._file), beside, ids, **how)
 
     def _take_header(self, label: str) -> tuple[list[str], str]:
-        """Returns the names of the columns, and the separator."""
+        """Parses the header line; returns the names of the columns and the separator."""
         while self._has_more():
             self._block, self._line = csv_dialect.skip_preamble(self._block, self._line)
             self._block, above = csv_dialect.skip_above_header(self._block, [label])
@@ -151,7 +151,7 @@ class _CsvFile:
         return header, separator
 
     def _require_label(self, label: str, header: list[str]) -> None:
-        """Raises DataError where the first line is a row, or has another separator; the hint has the command."""
+        """Raises DataError if line 1 is not a header, or has an unknown separator; the hint corrects the file."""
         line, start, separator = self._start
         if label in header:
             return
@@ -159,7 +159,7 @@ class _CsvFile:
         if len(header) > 1 and len(texts) <= 1:
             names = [label if name in texts else f"column_{place}" for place, name in enumerate(header, 1)]
             names[-1] = names[-1] if texts else label
-            hint = f"put a header above it: {self._sed(f'{line}i {separator.join(names)}')}"
+            hint = f"put a header line above line {line}: {self._sed(f'{line}i {separator.join(names)}')}"
             raise DataError(f"{self._file}: no column {label!r}; there are {', '.join(header)}", hint=hint)
         for sign in "|", " ", ":":
             if len(header) == 1 and label in (found := start.split(sign if sign != " " else None)) and len(found) > 1:
@@ -168,7 +168,7 @@ class _CsvFile:
                 raise DataError(said, hint=f"separate them by commas: {command}")
 
     def _renamed(self, header: list[str], hint: str) -> str:
-        """Returns the command that gives each column a name of its own, after a hint."""
+        """Returns `hint`, followed by a command that gives each column of the file a different name."""
         line, _, separator = self._start
         names: list[str] = []
         for place, name in enumerate(header, 1):
@@ -180,7 +180,7 @@ class _CsvFile:
         return f"{hint}; or: {self._sed(f'{line}s/.*/{text}/')}"
 
     def _with_names(self, more: int) -> str:
-        """Returns the command that names the columns that the header leaves out; empty if rows are too short."""
+        """Returns a command that adds `more` column names to the header; "" if `more` is not positive."""
         line, start, separator = self._start
         names = separator.join(f"more_{place}" for place in range(1, more + 1))
         ends = start.rstrip("\r ").endswith(separator)
@@ -188,7 +188,7 @@ class _CsvFile:
         return "" if more < 1 else f"name each column in the header: {self._sed(script)}"
 
     def _filter(self) -> str:
-        """Returns the command that copies the lines with all cells and a label."""
+        """Returns a command that copies only the lines that have a label and the right number of cells."""
         name, separator, clean = str(self._file), self._start[2], shlex.split(cleaned(str(self._file)))[0]
         code = (
             f"import csv; r = csv.reader(open({name!r}, newline='', encoding='utf-8-sig'), delimiter={separator!r}); "
@@ -201,7 +201,7 @@ class _CsvFile:
         return f"sed {shlex.quote(script)} {shlex.quote(str(self._file))} > {cleaned(str(self._file))}"
 
     def _read_ahead(self, blocks: Blocks) -> Blocks:
-        """Yields blocks in order, each with a thread's result."""
+        """Yields the blocks in order, each with the future result of a thread that parses it."""
         waiting: deque[tuple[bytes, Future[Block | None]]] = deque()
         for block, _ in blocks:
             waiting.append((block, self._pool.submit(self._columns.read_block, block)))
@@ -222,9 +222,9 @@ class _CsvFile:
             yield line + "\n"
 
     def _take_block(self) -> tuple[NDArray[Any], list[str]] | None:
-        """Returns rows and labels of the rest of the block, parsed at once.
+        """Returns rows and labels of the rest of the block, parsed in one call.
 
-        None if a line must be parsed by itself: it is bad, its label is empty, or a quoted cell needs more care.
+        None if the lines must be parsed one by one: a line is bad, has no label, or has quotes that need more care.
         """
         ahead = self._found if self._at == 0 else None
         found = ahead.result() if ahead else self._columns.read_block(self._block[self._at :])
@@ -240,7 +240,7 @@ class _CsvFile:
         return rows, labels
 
     def _take_records(self) -> tuple[NDArray[Any], list[str]]:
-        """Returns rows and labels of the rest of the block, parsed line by line; a record may end after the block."""
+        """Returns rows and labels of the rest of the block, parsed one by one; the last may end in the next block."""
         rows: list[list[float]] = []
         labels: list[str] = []
         while self._at < len(self._block):
@@ -268,7 +268,7 @@ class _CsvFile:
         try:
             return next(self._records, [])
         except csv.Error as error:
-            hint = "is there a quote that is not closed, or a cell with a quote in its middle?"
+            hint = "close an open quotation mark, or double one inside a cell"
             raise DataError(f"{where}: not a CSV line: {error}", hint=hint) from None
 
     def _checked_label(self, cell: str, line: int) -> str:
@@ -297,14 +297,14 @@ class _CsvFile:
 
 
 def open_text(file: Path) -> IO[Any]:
-    """Opens a text file: UTF-16 as text, anything else as bytes."""
+    """Opens a text file for reading: UTF-16 in text mode, any other encoding in binary mode."""
     with file.open("rb") as start:
         wide = start.read(2) in _UTF_16
     return file.open(newline="", encoding="utf-16") if wide else file.open("rb")
 
 
 def text_blocks(stream: IO[Any]) -> Iterator[bytes]:
-    """Yields blocks of whole lines of an open text or binary file, as UTF-8 with a newline after each line."""
+    """Yields blocks of complete lines of an open text or binary file, as UTF-8 with a newline after each line."""
     while found := stream.read(_BLOCK) + stream.readline():
         block = found.encode() if isinstance(found, str) else found
         if b"\r" in block:

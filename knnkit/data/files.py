@@ -91,7 +91,7 @@ def _load(file: Path, wanted: Wanted) -> Dataset:
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
     except MemoryError:
-        raise DataError(f"{file}: there is not enough memory for it", hint="fewer rows, or fewer features:") from None
+        raise DataError(f"{file}: not enough memory to read it", hint="give fewer rows, or fewer features:") from None
 
 
 def load_all(
@@ -107,7 +107,7 @@ def load_all(
     """Reads the labelled rows of files and patterns (`data/*.csv`), one after the other; see `load`.
 
     Raises:
-        DataError: as `load`; or a file has other columns than the first, or none has the column of ids.
+        DataError: as `load`; or a file has other columns than the first file, or no file has the id column.
     """
     paths, wanted = expand(sources), Wanted(label, features, beside, policy, ids, wide)
     if len(paths) == 1:
@@ -205,7 +205,7 @@ def _load_npz(file: Path, wanted: Wanted) -> Dataset:
         one = tables[0] if tables else "rows"
         code = f"import numpy as np; f = np.load({str(file)!r}); "
         code += f"np.savez({file.stem + '-clean.npz'!r}, {one}=f[{one!r}], {label}=f[{label!r}])"
-        said = f"{file}: beside {label!r} expected one array of rows, found {found}"
+        said = f"{file}: expected one array of rows in addition to {label!r}, found {found}"
         raise DataError(said, hint=f"python -c {shlex.quote(code)}" if tables else "")
     else:
         rows, header = np.column_stack(list(arrays.values())), tuple(arrays)
@@ -230,18 +230,19 @@ def _nearest_file(file: Path) -> str:
     except OSError:
         return f"the folder {file.parent} cannot be read"
     close = difflib.get_close_matches(file.name, names, n=1)
-    return f"did you mean {close[0]}?" if close else "relative paths start at deploy.yaml, on the command line here"
+    here = "paths in deploy.yaml are relative to its folder, paths on the command line to the current folder"
+    return f"did you mean {close[0]}?" if close else here
 
 
 def members_that_fit(file: Path, **limits: int) -> list[str]:
-    """Returns the names of an archive's members, after checking that they fit into the memory when unpacked.
+    """Returns the names of a zip archive's members, after checking that their unpacked sizes fit into the memory.
 
     Args:
         file: the archive.
-        limits: most bytes of a member (`schema_json` for schema.json).
+        limits: largest unpacked size of a member in bytes; the keyword is its name with `_` for `.`: `schema_json`.
 
     Raises:
-        ValueError: there are too many, or they are too large.
+        ValueError: there are too many members, or they are too large.
     """
     with file.open("rb") as opened:
         zip_limits.require_small(opened, entries=_MAX_MEMBERS, directory=_MAX_DIRECTORY)

@@ -30,7 +30,7 @@ _PUBLIC_FROM = f"check the path; a public key is the file NAME{PUBLIC_SUFFIX} be
 
 @dataclass(frozen=True)
 class KeyPair:
-    """Where a new key was written; the fingerprint is that of the public key."""
+    """Paths of the two files of a new key, and the fingerprint of its public key."""
 
     private: Path
     public: Path
@@ -41,7 +41,7 @@ def generate(prefix: Path, passphrase: bytes | None = None) -> KeyPair:
     """Makes a P-256 key: `prefix.pem` (mode 0600, encrypted if there is a passphrase) and `prefix.pub`.
 
     Raises:
-        SigningKeyError: one of the files exists, or cannot be written; nothing is left behind.
+        SigningKeyError: one of the files exists, or cannot be written; no file is left behind.
     """
     private, public = _beside(prefix, PRIVATE_SUFFIX), _beside(prefix, PUBLIC_SUFFIX)
     for path in (private, public):
@@ -122,7 +122,7 @@ def is_encrypted(path: Path) -> bool:
     """Whether the private key in `path` needs a passphrase.
 
     Raises:
-        SigningKeyError: it cannot be read, or others can read it.
+        SigningKeyError: the file cannot be read, or other users can read it.
     """
     return b"ENCRYPTED" in _read(path, private=True)
 
@@ -159,7 +159,7 @@ def _read(path: Path, *, private: bool) -> bytes:
             if private and found.st_mode & 0o077:
                 _require_not_public(path, file.read(MAX_KEY_FILE))
                 raise SigningKeyError(
-                    f"{path} can be read by others (mode {stat.S_IMODE(found.st_mode):04o}); it was not used",
+                    f"{path} can be read by other users (mode {stat.S_IMODE(found.st_mode):04o}); it was not used",
                     hint=f"chmod 600 {shlex.quote(str(path))}",
                 )
             return file.read(MAX_KEY_FILE)

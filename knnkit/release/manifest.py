@@ -15,23 +15,23 @@ _NO_GATES = json_codec.to_plain(Gates())
 
 
 def checked(manifest: Manifest) -> Manifest:
-    """Checks a new manifest and returns it.
+    """Returns `manifest`, after checking it by the rules of devices.
 
     Raises:
-        VerificationFailed: it has a value that every device would refuse.
+        VerificationFailed: `manifest` has a value that every device would refuse.
     """
     return read_manifest(write_manifest(manifest))
 
 
 def write_manifest(manifest: Manifest) -> bytes:
-    """Returns the bytes of release.json; leaves out unused gates that older agents do not know."""
+    """Returns the manifest as bytes of release.json; leaves out unused gates that older agents do not know."""
     document = json_codec.to_plain(manifest)
     plain = {name: value for name, value in document["gates"].items() if name in _OLDEST or value != _NO_GATES[name]}
     return json_codec.dump_file({**document, "gates": plain})
 
 
 def read_manifest(data: bytes) -> Manifest:
-    """Returns the manifest in the bytes of release.json, checked by the device's rules.
+    """Parses the bytes of release.json, and checks the manifest by the device's rules.
 
     Raises:
         VerificationFailed: the bytes are malformed.

@@ -21,7 +21,7 @@ from knnkit.release.verify import verify_with
 
 @dataclass(frozen=True)
 class PackageFile:
-    """One file of a release; `sha256` in hex."""
+    """One file of a release: name, size in bytes and hexadecimal SHA-256."""
 
     name: str
     size: int
@@ -48,14 +48,14 @@ class Package:
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """Size of all files together, in bytes."""
         return sum(file.size for file in self.files)
 
 
 def read_package(directory: Path, trusted: Mapping[str, bytes]) -> Package:
     """Reads a finished release; verifies it if the key that signed it is in `trusted` (fingerprint -> PEM text).
 
-    Without that key, only the device verifies it.
+    Without that key, only the device verifies the release.
 
     Raises:
         VerificationFailed: the release is incomplete or malformed, or its signature is wrong.
@@ -88,7 +88,7 @@ def _takes_pictures(directory: Path) -> bool:
 
 
 def package_for(packages: tuple[Package, ...], device_class: str) -> Package | None:
-    """Returns the release for a device class: its own, else the one for any class, else None."""
+    """Returns the release for a device class; if there is none, the release for any class; else None."""
     exact = [package for package in packages if package.manifest.device_class == device_class]
     general = [package for package in packages if package.manifest.device_class == "any"]
     return next(iter(exact or general), None)

@@ -33,7 +33,7 @@ class Signer(Protocol):
 
     @property
     def public_pem(self) -> bytes:
-        """The public key, PEM SubjectPublicKeyInfo."""
+        """The public key in PEM form (SubjectPublicKeyInfo)."""
 
     def sign(self, message: bytes) -> bytes:
         """Returns a DER-encoded ECDSA signature over `message`, with the hash of the curve (`dsse.hash_of`)."""
@@ -56,7 +56,7 @@ class FileSigner:
 
     @property
     def public_pem(self) -> bytes:
-        """The public key, PEM SubjectPublicKeyInfo."""
+        """The public key in PEM form (SubjectPublicKeyInfo)."""
         return dsse.public_pem(self._key.public_key())
 
     def sign(self, message: bytes) -> bytes:
@@ -161,10 +161,10 @@ def load_signer(path: Path) -> FileSigner:
 
 
 def choose() -> bytes:
-    """Asks twice for a new passphrase and returns it.
+    """Asks for a new passphrase twice on the terminal, and returns it.
 
     Raises:
-        SigningKeyError: the passphrase is empty, the two differ, or there is no terminal.
+        SigningKeyError: the passphrase is empty, the two inputs differ, or there is no terminal.
     """
     secret = _ask("New passphrase: ")
     if not os.environ.get(keys.PASSPHRASE_VARIABLE) and _ask("The same passphrase again: ") != secret:

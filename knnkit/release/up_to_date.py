@@ -29,7 +29,7 @@ _CHUNK = 1 << 20
 
 
 def digest(build: Build) -> str:
-    """Returns the SHA-256 over all inputs of the release except the time: model, data, gates, version, tools.
+    """Returns the SHA-256 of all inputs of a release except the time: model, data, gates, version, tools.
 
     Raises:
         DataError: a data file is missing or cannot be read.
@@ -55,7 +55,7 @@ def digest(build: Build) -> str:
 
 
 def _data_files(model: ModelConfig) -> tuple[list[Path], list[str]]:
-    """Returns the files of the rows; of sounds and pictures also their names and labels."""
+    """Returns the paths of the data files, and for sounds and pictures also their names and labels."""
     data = model.data
     if not isinstance(data, FileData):
         return [], []
@@ -67,7 +67,7 @@ def _data_files(model: ModelConfig) -> tuple[list[Path], list[str]]:
 
 
 def settings(build: Build) -> dict[str, Any]:
-    """Returns the model in deploy.yaml, with names in place of paths of files."""
+    """Returns the keys of `model` in deploy.yaml, with file names in place of paths."""
     model = build.model
     found = model.model_dump(mode="json", exclude_none=True, exclude=_ELSEWHERE)
     if isinstance(model.data, FileData):
@@ -83,7 +83,7 @@ def settings(build: Build) -> dict[str, Any]:
 
 
 def is_built(directory: Path, build: Build) -> bool:
-    """Whether `directory` holds a release of exactly these inputs; does not check its signature.
+    """Whether `directory` holds a release built from exactly the inputs of `build`; does not check its signature.
 
     Raises:
         DataError: a data file is missing or cannot be read.
@@ -110,7 +110,7 @@ def _file_digest(path: Path) -> str:
             while chunk := file.read(_CHUNK):
                 found.update(chunk)
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file", hint="paths in deploy.yaml start at the file") from None
+        raise DataError(f"{path}: no such file", hint="paths in deploy.yaml are relative to its folder") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     return found.hexdigest()

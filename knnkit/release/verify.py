@@ -18,7 +18,7 @@ def verify_release(directory: Path, public_keys: Iterable[Path], *, now: int | N
     """Verifies the release in `directory`, as a new device that trusts `public_keys` would.
 
     Raises:
-        VerificationFailed: with the device's reason (`device_agent.shared.trust.reasons.Reason`).
+        VerificationFailed: a device would refuse the release; the error has the device's reason.
         SigningKeyError: a key file is missing or does not hold a public key.
     """
     try:
@@ -34,7 +34,7 @@ def verify_with(directory: Path, trusted: dict[str, bytes], *, now: int | None =
     """Verifies the release in `directory` against keys given as fingerprint -> PEM text.
 
     Raises:
-        VerificationFailed: with the device's reason.
+        VerificationFailed: a device would refuse the release; the error has the device's reason.
         UsageError: there is no such directory.
     """
     require_directory(directory)

@@ -35,11 +35,11 @@ def page_of(
     table: Table | None = None,
     rows: Rows = no_rows,
 ) -> Page:
-    """Returns the page of a run.
+    """Returns the HTML report of a run as values.
 
-    `classes` are the labels in the order of the confusion matrices, by default those of the certificates. `regions` are
-    the answers of the device `regions_from` on a grid, for a model with two features. `rows` finds the evaluation rows
-    of a release.
+    `classes` are the labels in the order of the confusion matrices (default: those of the certificates). `regions` are
+    the answers of the device `regions_from` on a grid, for a model with two features. `rows` maps the digest of a
+    release to its evaluation rows, or None.
     """
     release = report.releases[0] if len(report.releases) == 1 else None
     title = _TITLES.get(report.command, report.command)
@@ -83,7 +83,7 @@ def verdict(report: FleetReport) -> str:
 
 
 def _releases(report: FleetReport) -> str:
-    """Returns how many devices run which release; an empty string if all run the same one."""
+    """Returns text that counts the devices by the release that they run; "" if all run the same release."""
     running = Counter(f"{d.release.name} {d.release.version}" for d in report.devices if d.release)
     digests = {device.release.digest for device in report.devices if device.release}
     if len(digests) < 2:
@@ -94,7 +94,7 @@ def _releases(report: FleetReport) -> str:
 
 
 def tone(report: FleetReport) -> Tone:
-    """Returns the tone (colour) of a run: good; warn if devices were at worst unreachable or locked; else bad."""
+    """Returns the tone (colour) of a run: good, or warn if some devices were unreachable or locked, or bad."""
     if report.devices and all(device.good for device in report.devices):
         return "good"
     bad = any(TONES[device.outcome] == "bad" or device.exit_code not in (0, 3, 5) for device in report.devices)
@@ -111,7 +111,7 @@ def _notes(report: FleetReport) -> tuple[str, ...]:
 
 
 def _mixed(report: FleetReport) -> bool:
-    """Whether a device runs another release than the one that its certificate is for."""
+    """Whether any device now runs another release than the release in its certificate."""
     return any(d.certificate and d.release and d.certificate.release != d.release.digest for d in report.devices)
 
 
@@ -160,7 +160,7 @@ def _proof(proof: Certificate | None) -> list[Cell | str]:
 
 
 def _accuracy(proof: Certificate) -> str:
-    """Returns the accuracy; before and after, where the release was compared with another one."""
+    """Returns the accuracy as text; `before -> after` if the release was compared with the one before."""
     classes = proof.compared.classes if proof.compared else ()
     rows = sum(each.rows for each in classes)
     before = f"{percent(sum(each.before for each in classes) / rows)} -> " if rows > 0 else ""

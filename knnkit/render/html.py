@@ -1,8 +1,8 @@
 """Self-contained HTML report without scripts or requests.
 
-Every value passes through `sanitize.clean` and HTML escaping, independent of the template, because text from devices is
-not trusted. As a second defence, the page's content security policy forbids scripts and requests. Needs only jinja2,
-and loads it when a page is written, because few commands write one.
+Text from devices is not trusted: every value passes through `sanitize.clean` and HTML escaping, whatever the template
+says. As a second defence, the page's content security policy forbids scripts and requests. Needs only jinja2, and loads
+it only to write a page, because few commands write a page.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _finalize(value: Any) -> Any:
 
 
 def environment() -> jinja2.Environment:
-    """Returns the templates of this folder; they escape and clean every value."""
+    """Returns the environment that loads the templates of this folder, and escapes and cleans every value."""
     import jinja2
 
     folder = resources.files("knnkit.render")

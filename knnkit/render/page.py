@@ -33,7 +33,7 @@ TONES: dict[Outcome, Tone] = {
 
 @dataclass(frozen=True)
 class Page:
-    """A report; `classes` are in the order of the confusion matrices, `started` is in seconds since 1970."""
+    """Content of a report page. `classes`: labels in the order of the confusion matrices; `started`: Unix time."""
 
     title: str
     verdict: str
@@ -53,7 +53,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: lines of text, then tables, each with a heading (which may be empty)."""
+    """A part of a page: lines of text, then tables; each table has a heading, which may be empty."""
 
     title: str
     lines: tuple[tuple[str, Tone], ...] = ()
@@ -71,7 +71,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar in a plot; `left` and `width` in percent."""
+    """A bar in a plot: `left` edge and `width` in percent of the plot's width."""
 
     kind: str
     left: float
@@ -81,7 +81,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Lane:
-    """One device's line in a plot."""
+    """The line of one device in a plot, with its bars."""
 
     name: str
     bars: tuple[Bar, ...]
@@ -90,7 +90,7 @@ class Lane:
 
 @dataclass(frozen=True)
 class Axis:
-    """Ticks of a plot: position in percent, and text."""
+    """Ticks of a plot's horizontal axis: position in percent of the width, and text."""
 
     ticks: tuple[tuple[float, str], ...]
 
@@ -117,7 +117,7 @@ def certified(page: Page) -> list[DeviceReport]:
 
 
 def tiles(page: Page) -> list[Tile]:
-    """Returns the figures at the top: devices by outcome, then rows by parity, then accuracy."""
+    """Returns the numbers at the top of the page: devices by outcome, golden rows by verdict, accuracy."""
     outcomes: dict[str, tuple[int, Tone]] = {}
     for device in page.devices:
         outcomes[device.word] = (outcomes.get(device.word, (0, ""))[0] + 1, device_tone(device))
@@ -150,7 +150,7 @@ def _worst(devices: Sequence[DeviceReport]) -> list[DeviceReport]:
 
 
 def parity_lanes(page: Page) -> list[Lane]:
-    """Returns one lane per device: its golden rows by verdict, each bar at least one percent wide to be visible."""
+    """Returns a lane for each device, with a bar for each verdict on golden rows, at least 1 % wide to be visible."""
     lanes = []
     for device in _worst(certified(page)):
         proof = device.certificate
@@ -169,8 +169,9 @@ def parity_lanes(page: Page) -> list[Lane]:
 
 
 def latency_plot(page: Page) -> tuple[list[Lane], Axis, float | None] | None:
-    """Returns one lane per device (median to 99th percentile), a log axis in ms and the gate's position; None if no
-    latency was measured."""
+    """Returns a lane for each device (median to 99th percentile), a logarithmic axis in ms, and the gate's position.
+
+    Returns None if no latency was measured."""
     timed = [(device, device.certificate.latency) for device in _worst(certified(page)) if device.certificate]
     measured = [(device, latency) for device, latency in timed if latency and _sane(latency.p50_ms, latency.p99_ms)]
     if not measured:
@@ -197,12 +198,12 @@ def latency_plot(page: Page) -> tuple[list[Lane], Axis, float | None] | None:
 
 
 def _sane(*times: float) -> bool:
-    """Whether these milliseconds are plausible; an absurd value from a device would distort the axis."""
+    """Whether all `values`, latencies in ms, are plausible: an absurd value of a device would distort the axis."""
     return all(_SHORTEST_MS <= time <= _LONGEST_MS for time in times)
 
 
 def timeline(page: Page) -> tuple[list[Lane], Axis] | None:
-    """Returns one lane per device with its steps over the time of the run; None if no step was timed."""
+    """Returns a lane for each device with its steps, and an axis in seconds; None if no step was timed."""
     timed = [device for device in page.devices if device.steps]
     if not timed:
         return None
@@ -217,7 +218,7 @@ def timeline(page: Page) -> tuple[list[Lane], Axis] | None:
 
 
 def _seconds(end: float) -> Axis:
-    """Returns at most five ticks at round numbers of seconds up to `end`."""
+    """Returns an axis with at most five ticks at round numbers of seconds, from 0 to `end`."""
     decade = 10.0 ** math.floor(math.log10(end / 4))
     stride = next(factor * decade for factor in (1, 2, 5, 10) if factor * decade >= end / 4 * 0.999)
     return Axis(

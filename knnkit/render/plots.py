@@ -73,8 +73,8 @@ def draw_rows(
     Args:
         path: path of the PNG.
         rows: (n, d) numbers.
-        groups: name of each class, and the places of its rows.
-        title: one line above.
+        groups: (name, indices of its rows) of each class.
+        title: one line of text above the plot.
     """
     centred = rows.astype(np.float64) - rows.mean(axis=0)
     points = centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T
@@ -88,7 +88,7 @@ def draw_rows(
 
 
 def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Writes (h, w) grey pixels as a PNG."""
+    """Writes (height, width) grey pixels to a PNG file."""
     from matplotlib.image import imsave
 
     imsave(path, pixels, cmap="gray", vmin=0, vmax=255)

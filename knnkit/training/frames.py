@@ -26,10 +26,10 @@ _KEYS = ("categories", "drop", "features", "missing", "unknown_category")
 
 
 def read(frame: Any, labels: Any, keys: Mapping[str, Any]) -> tuple[Dataset, Table | None]:
-    """Returns the rows of a pandas or polars frame as numbers, and the table that makes them of cells.
+    """Returns the rows of a pandas or polars frame as numbers, and the table that computes them from cells.
 
     Args:
-        frame: the rows; an index is not a column.
+        frame: the rows; an index of pandas is not used.
         labels: the name of a column, or (n,) labels.
         keys: `missing`, `categories`, `unknown_category`, `drop`, `features`, as in deploy.yaml.
 

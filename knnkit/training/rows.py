@@ -29,7 +29,7 @@ FIELD = "field"
 
 @dataclass(frozen=True)
 class Rows:
-    """All rows of the training data, the embedder that made them (if any), and messages about left-out data."""
+    """All rows of the training data, the embedder that computed them (None: no stages), and messages to the user."""
 
     rows: Dataset
     embedder: Embedder | None
@@ -38,7 +38,7 @@ class Rows:
 
 
 def load_rows(build: Build) -> Rows:
-    """Returns all rows of the training data, made by the stages if the model has any.
+    """Loads all rows of the training data; if the model has stages, they compute the rows from raw inputs.
 
     Raises:
         DataError: a file, column or cell is invalid.
@@ -57,7 +57,7 @@ def load_rows(build: Build) -> Rows:
 def read_inputs(
     file: Path, label: str, training: Dataset, embedder: Embedder | None, window: Window | None, path: str | None = None
 ) -> Dataset:
-    """Returns further labelled rows, from a table of numbers, a table of paths of raw inputs, or a recording.
+    """Reads labelled rows in addition to the training data: a table of numbers or of raw input paths, or a recording.
 
     Raises:
         DataError: the table or a file cannot be read.
@@ -148,7 +148,7 @@ def divide_rows(build: Build, found: Rows) -> Divided:
 
 
 def _from_field(build: Build, everything: Dataset) -> NDArray[np.int64]:
-    """Returns the places of the rows in the file that `knnkit promote` writes."""
+    """Returns the indices of the rows that came from the file that `knnkit promote` writes."""
     data = build.model.data
     if not isinstance(data, FileData) or everything.files is None:
         return np.array([], np.int64)
@@ -157,7 +157,7 @@ def _from_field(build: Build, everything: Dataset) -> NDArray[np.int64]:
 
 
 def label_of(build: Build) -> str:
-    """Returns the (first) label column of the test file; if `test` names none, that of the training data."""
+    """Returns the first label column that `test` in deploy.yaml names; if it names none, that of `data`."""
     data, test = build.model.data, build.model.measured_on
     if isinstance(test, TestFile) and test.label is not None:
         return test.label[0]

@@ -37,7 +37,7 @@ def convert(transformer: Any) -> list[Step]:
 
 
 def parts_of(step: Any) -> list[Any]:
-    """Returns the transformers of one step of a Pipeline, which may be a Pipeline itself."""
+    """Returns the transformers in one step of a Pipeline; several if the step is itself a Pipeline."""
     from sklearn.pipeline import Pipeline
 
     if isinstance(step, Pipeline):

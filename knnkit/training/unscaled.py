@@ -22,10 +22,10 @@ _FEWEST = 30
 
 
 def find(training: Dataset, k: int, metric: Metric, weights: Weights) -> tuple[str, ...]:
-    """Warns if one feature dominates the distance, and `scale: standard` gives clearly more right answers.
+    """Returns a warning if one feature dominates the distance and `scale: standard` gives clearly more right answers.
 
-    Measures both on training rows, by leave-one-out. "Clearly" means by three standard errors (McNemar's test), and by
-    at least one row in a hundred.
+    Measures both scales on training rows, by leave-one-out. "Clearly" means by three standard errors (McNemar's test),
+    and by at least one row in a hundred. Returns () if there is nothing to warn of.
     """
     names, shares = training.feature_names, _shares(training, metric)
     count = min(len(training.rows), _ASKED, _ASKED_WORK // training.rows.size)
@@ -44,7 +44,7 @@ def find(training: Dataset, k: int, metric: Metric, weights: Weights) -> tuple[s
 
 
 def _shares(training: Dataset, metric: Metric) -> NDArray[np.float64]:
-    """Returns the (d,) share of each feature in the mean distance (euclidean: squared distance) of two rows."""
+    """Returns the (d,) share of each feature in the mean distance (squared, if euclidean) between two rows."""
     rows = training.rows.astype(np.float64)
     if metric == "cosine":
         lengths = np.linalg.norm(rows, axis=1, keepdims=True)

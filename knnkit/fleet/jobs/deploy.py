@@ -36,7 +36,7 @@ from knnkit.transport.base import Transport
 from knnkit.transport.upload import PushFile, push
 
 NO_PILLOW = (
-    "no-pillow: it cannot decode PNG and JPEG, only arrays and what `knnkit classify` sends; "
+    "no-pillow: the device cannot decode PNG and JPEG, only arrays and what `knnkit classify` sends; "
     "on the board: sudo apt install python3-pil"
 )
 #: Refusals of a release that is on the device, after which it is sent again.
@@ -50,9 +50,9 @@ _OVERTAKEN = frozenset({"cannot-write", Reason.FILE_MISSING.value})
 
 
 def run_job(job: DeviceJob, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
-    """Deploys to one device; every fault of a device becomes a report.
+    """Deploys a release to one device; returns a report, also if the device fails.
 
-    `pause` waits and returns whether the run was stopped; after a stop, no device is activated.
+    `pause` waits some seconds, and returns whether the run was stopped; after a stop, no release is activated.
     """
     recorder = Recorder(job.target, listen)
     try:
@@ -73,7 +73,7 @@ class _Deploy:
             return self._apply(self._look(self._job.target.root))
         except Stopped:
             return self._recorder.end(
-                Outcome.SKIPPED, reason="interrupted", message="stopped before it was activated; nothing was switched"
+                Outcome.SKIPPED, reason="interrupted", message="stopped before activation; the device did not switch"
             )
         finally:
             self._talk.hang_up()
@@ -113,9 +113,9 @@ class _Deploy:
         return self._send_and_switch(facts) if send else self._switch(facts)
 
     def _is_damaged(self, facts: Facts) -> bool:
-        """Whether files of the release on the device differ from the signed ones; staging repairs them.
+        """Whether files of the release on the device differ from the signed files; staging repairs them.
 
-        Asks the device only if the user wants it, or if the release's last starts ended without an answer.
+        Asks the device only with --verify, or if the last starts of the release ended without an answer.
         """
         assert facts.agent is not None
         status, digest = facts.agent, self._job.package.digest
@@ -146,7 +146,7 @@ class _Deploy:
             return self._overtaken(error, facts.root)
 
     def _overtaken(self, error: KnnkitError, root: str) -> DeviceReport:
-        """Continues with the release that another host staged while this one sent it; waits for that host."""
+        """Waits for another host that staged the same release at the same time, then continues with that release."""
         digest = self._job.package.digest
         while True:
             facts = self._look(root)
@@ -184,7 +184,7 @@ class _Deploy:
         return facts
 
     def _sign(self, facts: Facts) -> str:
-        """Sends only the signature of a release that is staged; returns a message."""
+        """Sends only our signature of a release that is already staged; returns a message for the user."""
         self._talk.go_on()
         package = self._job.package
         command = ["stage", package.digest, "--signature", "-", "--holder", self._job.holder]
@@ -195,10 +195,10 @@ class _Deploy:
         if facts.agent:  # warnings about the previous signature no longer apply
             self._recorder.unwarn(*facts.agent.warnings)
         self._look(facts.root)
-        return f"the release there is now signed by {package.signed_by[:23]}…"
+        return f"the release on the device is now signed by {package.signed_by[:23]}…"
 
     def _upload(self, facts: Facts) -> str:
-        """Sends the release; returns its folder on the device."""
+        """Uploads the release; returns the path of its folder on the device."""
         self._talk.go_on()
         package, line, seconds = self._job.package, self._talk.open(), self._job.pace.command
         with self._recorder.step("upload") as progress:
@@ -247,5 +247,5 @@ def _compare(job: DeviceJob, transport: Transport, facts: Facts) -> Compared | N
 
 
 def plans_of(report: FleetReport) -> list[DevicePlan]:
-    """Returns the plans of the devices that could be reached."""
+    """Returns the plans in a report, one for each device that could be reached."""
     return [device.answer(DevicePlan) for device in report.devices if device.details]

@@ -24,7 +24,7 @@ NO_KEY = "the device trusts no signing key yet: give one with --key, or nothing 
 
 @dataclass(frozen=True)
 class ProvisionJob(Job):
-    """The provisioning of one device; `keys` are fingerprints and PEM texts."""
+    """The job of provisioning one device; `keys` maps fingerprints to PEM texts."""
 
     keys: tuple[tuple[str, bytes], ...] = ()
     offline: bool = False
@@ -35,7 +35,7 @@ class ProvisionJob(Job):
 
 
 def provision_device(job: ProvisionJob, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
-    """Provisions one device; every fault of a device becomes a report.
+    """Provisions one device, or removes knnkit from it; returns a report, also if the device fails.
 
     The report's `details` are a `Provisioned` as JSON, or `{"removed": true}`.
     """

@@ -45,7 +45,7 @@ def test_what_spreadsheets_export_is_read_as_it_is(
         ("a;species\n1,5;oak\n1.5;elm\n", "line 3: '1.5' has a decimal point", "write all numbers with one sign"),
         ("a;Species\n1;oak\n", "no column 'species'; there are a, Species", "did you mean 'Species'"),
         (",a,species\n0,1,oak\n", "line 1: column 1 has no name", "index=False"),
-        ('a,species\n1,"oak\n2,elm\n3,elm\n', "line 2: not a CSV line", "a quote that is not closed"),
+        ('a,species\n1,"oak\n2,elm\n3,elm\n', "line 2: not a CSV line", "close an open quotation mark"),
         ("a,species\n1_0,oak\n", "line 2, column 'a': '1_0' is not a number", ""),
         ("sep=;\na;species\n1;oak\nx;elm\n", "line 4, column 'a': 'x' is not a number", ""),
         ("a,species\n1,oak\n,,\n2,\n", "line 4: the label ('species') is empty", ""),

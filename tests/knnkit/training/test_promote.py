@@ -114,7 +114,7 @@ def test_wrong_columns_labels_and_sources_are_refused_by_name(tmp_path: Path) ->
     raw = parse(
         "model: {name: m, data: {file: train.csv, label: y}, input: {stages: [s.tflite]}}", base=tmp_path
     ).builds()[0]
-    with pytest.raises(UsageError, match="what `input` of m made"):
+    with pytest.raises(UsageError, match="features, not the samples, sounds or pictures"):
         promote.plan(raw, source.load(build), Collection(file, Columns("m", ("a",)), ()), tmp_path)
     promoted = plan(file, field_rows(1, "1"))
     promote.write(promoted)
@@ -143,7 +143,7 @@ def test_a_file_that_a_person_changed_is_continued(tmp_path: Path) -> None:
         csv.writer(out).writerows(line[::-1] for line in table)
     second = plan(file, field_rows(4))
     assert (len(second.rows), second.there, second.differing) == (2, 2, ())
-    with pytest.raises(DataError, match="changed by somebody else") as found:
+    with pytest.raises(DataError, match="changed by another process") as found:
         promote.write(first)
     assert found.value.hint == "type the same command again"
     promote.write(second)
