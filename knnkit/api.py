@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from device_agent.shared.console.quiet import quiet
+from device_agent.shared.console.streams import quiet
 from device_agent.shared.label_columns import Voter, labels_of
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.queries import Neighbors, accuracy, column_names, in_doubt

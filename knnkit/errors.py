@@ -21,9 +21,12 @@ codes.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from device_agent.shared.os_errors import explain
 from device_agent.shared.protocol import constants
-from device_agent.shared.protocol.errors import ReportedError
+from device_agent.shared.protocol.errors import AgentError, ReportedError
 
 
 def extra(name: str) -> str:
@@ -97,6 +100,28 @@ class NothingToDo(KnnkitError):
     """The requested state is already there: the message is printed, and the exit code is 0."""
 
     exit_code = constants.EXIT_OK
+
+
+@contextlib.contextmanager
+def needs(said: str, name: str = "build") -> Iterator[None]:
+    """Turns an ImportError of the block into a MissingDependency with this message; `name` is the extra to install."""
+    try:
+        yield
+    except ImportError:
+        raise MissingDependency(said, hint=extra(name)) from None
+
+
+@contextlib.contextmanager
+def raised_as(kind: type[KnnkitError], where: object = "", hint: str = "") -> Iterator[None]:
+    """Turns an error of device_agent in the block into one of `kind`; `where` begins its message.
+
+    `hint` stands for the hint of an error that has none.
+    """
+    try:
+        yield
+    except AgentError as error:
+        said = f"{where}: {error}" if where else str(error)
+        raise kind(said, reason=error.reason, hint=error.hint or hint) from None
 
 
 def from_os_error(error: OSError) -> KnnkitError:

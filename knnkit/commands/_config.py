@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from device_agent.shared.safe_files import whole_file
 from knnkit.config import load
 from knnkit.config.yaml_reader import FILE_NAME
 from knnkit.errors import ConfigError, UsageError
@@ -68,6 +71,18 @@ def require_builds(config: Config | None, what: str, file: Path | None, hint: st
         said = f"{what}: {file or 'deploy.yaml'} has no `model`"
         raise ConfigError(said, hint=f"add `model`, as in a file that knnkit init writes{hint}")
     return builds
+
+
+def rewrite(path: Path, model: str, change: Callable[[str, tuple[str | int, ...]], str]) -> None:
+    """Writes a deploy.yaml again; `change` gets its text and the place of a model in it, and returns the new text."""
+    with path.open(encoding="utf-8", newline="") as file:
+        text = file.read()
+    config = load.load(path)
+    names = [build.model.name for build in config.builds()]
+    changed = change(text, ("model",) if config.model is not None else ("models", names.index(model)))
+    with whole_file(path.resolve()) as out:
+        os.fchmod(out.fileno(), path.stat().st_mode & 0o777)
+        out.write(changed.encode())
 
 
 def one_build(arguments: argparse.Namespace) -> Build:

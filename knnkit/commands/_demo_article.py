@@ -34,6 +34,7 @@ from knnkit.fleet.jobs.deploy import run_job
 from knnkit.fleet.jobs.job import DeviceJob
 from knnkit.fleet.report import DeviceReport, FleetReport
 from knnkit.fleet.targets import Target, targets_of
+from knnkit.model.reference.enrolment import codes_of
 from knnkit.model.tflite.load_tensorflow import load_tensorflow
 from knnkit.release import keys
 from knnkit.release.build import Built, ensure_release
@@ -231,31 +232,31 @@ class Demo:
 
     def _survey(self, device: Answerer, built: Built, training: Dataset, test: Dataset) -> Regions:
         classes = built.info.classes
-        codes = np.array([classes.index(label) for label in test.labels.tolist()], np.int32)
         return decision_regions.survey(
             lambda rows: device.labels(rows, classes),
             np.asarray(test.rows, np.float64),
-            codes,
+            codes_of(classes, test.labels),
             tuple(map(str, classes)),
             (built.info.feature_names[0], built.info.feature_names[1]),
             around=np.asarray(training.rows, np.float64),
         )
 
     def _draw(self, regions: Regions, training: Dataset, built: Built, device: DeviceReport) -> tuple[Path, Path]:
-        classes = built.info.classes
-        codes = np.array([classes.index(label) for label in training.labels.tolist()], np.int32)
+        codes = codes_of(built.info.classes, training.labels)
         title = (
             f"{built.info.k} nearest neighbours of {built.info.n_train} training rows, answered by an embedded device"
         )
         picture = self.folder / "experiment.png"
         plots.draw_experiment(picture, regions, np.asarray(training.rows, np.float64), codes, title=title)
-        manifest = built.manifest
+        return picture, self.write_page(device, built, regions=regions, regions_from=device.name)
+
+    def write_page(self, device: DeviceReport, built: Built, **more: Any) -> Path:
+        """Writes the report of the device, and returns its path; `more` are further arguments of its page."""
+        manifest, classes = built.manifest, tuple(map(str, built.info.classes))
         ref = documents.ReleaseRef(built.digest, manifest.name, manifest.version, manifest.sequence)
         report = FleetReport("deploy", device.started, device.seconds, (device,), releases=(ref,))
-        page = fleet_report.page_of(
-            report, classes=regions.classes, gates=manifest.gates, regions=regions, regions_from=device.name
-        )
-        return picture, html.write_report(self.folder / "report.html", page)
+        page = fleet_report.page_of(report, classes=classes, gates=manifest.gates, **more)
+        return html.write_report(self.folder / "report.html", page)
 
     # --- the output -----------------------------------------------------------------------------------------------
     def _conclude(self, result: _Result, picture: Path, page: Path, built: Built, *, as_json: bool) -> int:

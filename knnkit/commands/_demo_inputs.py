@@ -18,17 +18,17 @@ from pathlib import Path
 import numpy as np
 
 from device_agent.shared.embedding.files import files_of, lines_of
-from device_agent.shared.protocol import constants, documents, json_codec
+from device_agent.shared.protocol import constants, json_codec
 from knnkit.commands._demo_article import Demo, require_build_extra, require_own
 from knnkit.config import load
 from knnkit.data.dataset import load_sklearn
 from knnkit.errors import MissingDependency, ParityFailed, extra
 from knnkit.fleet.device.classify_client import Answerer
-from knnkit.fleet.report import DeviceReport, FleetReport
+from knnkit.fleet.report import DeviceReport
 from knnkit.fleet.targets import targets_of
 from knnkit.model.tflite.demo_embedder import train_embedder
 from knnkit.release.build import Built, ensure_release
-from knnkit.render import fleet_report, html, plots
+from knnkit.render import plots
 from knnkit.training import source
 from knnkit.training.source import Material
 
@@ -168,10 +168,7 @@ class _InputDemo(Demo):
         title = f"{len(rows)} training {self._kind}s in the network's space, in two directions of most variance"
         picture = self.folder / "experiment.png"
         plots.draw_rows(picture, rows, groups, title)
-        ref = documents.ReleaseRef(built.digest, built.manifest.name, built.manifest.version, built.manifest.sequence)
-        report = FleetReport("deploy", device.started, device.seconds, (device,), releases=(ref,))
-        page = fleet_report.page_of(report, classes=tuple(map(str, built.info.classes)), gates=built.manifest.gates)
-        return picture, html.write_report(self.folder / "report.html", page)
+        return picture, self.write_page(device, built)
 
     def _end(self, unseen: _Unseen, report: DeviceReport, left: dict[str, Path], *, as_json: bool) -> int:
         proof = report.certificate

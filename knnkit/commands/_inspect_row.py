@@ -10,8 +10,7 @@ from typing import Any
 
 from device_agent.shared.label_columns import labels_of
 from device_agent.shared.protocol import constants, json_codec
-from device_agent.shared.protocol.errors import ModelUnusable
-from knnkit.errors import UsageError
+from knnkit.errors import UsageError, raised_as
 from knnkit.model.stored import StoredModel, read_model
 from knnkit.release.evaluation_rows import read_evaluation_rows
 from knnkit.render.sanitize import clean
@@ -25,10 +24,8 @@ def show(model: Path, row: int, *, json: bool) -> int:
     Raises:
         UsageError: the model has no such training row.
     """
-    try:
+    with raised_as(UsageError):
         found = _training_row(model, row)
-    except ModelUnusable as error:
-        raise UsageError(str(error), hint=error.hint) from None
     if json:
         print(json_codec.dumps(found))
         return 0

@@ -9,7 +9,6 @@ from typing import Any
 from device_agent.shared.console.argument_parser import filled
 from device_agent.shared.protocol import constants
 
-_MOST = 1_000_000_000
 #: Default key of keygen and sign, without the suffix.
 KEY_PREFIX = Path("keys/signing")
 
@@ -24,14 +23,6 @@ FLAG: dict[str, Any] = {"action": "store_true"}
 MANY: dict[str, Any] = {"action": "append", "default": []}
 FILE: dict[str, Any] = {"type": path, "metavar": "FILE"}
 DIR, PEM, PUB = (FILE | {"metavar": name} for name in ("DIR", "PEM", "PUB"))
-
-
-def count(text: str) -> int:
-    """Parses a whole number from 1."""
-    number = int(text)
-    if not 1 <= number <= _MOST:
-        raise argparse.ArgumentTypeError(f"{text} is not from 1 to {_MOST:,}")
-    return number
 
 
 def whole(text: str) -> int:
@@ -52,23 +43,23 @@ def add_config(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> Non
     parser.add_argument("-c", "--config", **FILE, help="configuration (default: deploy.yaml, if there is one)")
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of commands that examine the rows of one model: `--config`, `--model` and so on."""
+def add_needed_config(parser: argparse.ArgumentParser) -> None:
+    """Adds `--config` to a command that needs it."""
     parser.add_argument(
-        "-c",
-        "--config",
-        type=path,
-        default=Path("deploy.yaml"),
-        metavar="FILE",
-        help="configuration (default: %(default)s)",
+        "-c", "--config", **FILE, default=Path("deploy.yaml"), help="configuration (default: %(default)s)"
     )
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of a command that examines the rows of one model."""
+    add_needed_config(parser)
     parser.add_argument("--model", metavar="NAME", help="name of the model, if the file has several")
     add_json(parser)
 
 
 def add_plot(parser: argparse.ArgumentParser) -> None:
     """Adds `--plot`."""
-    parser.add_argument("--plot", type=path, metavar="FILE", help="draw the curves: .png, or .html with the table")
+    parser.add_argument("--plot", **FILE, help="draw the curves: .png, or .html with the table")
 
 
 def add_fleet(parser: argparse.ArgumentParser, *, writes: bool = False) -> None:

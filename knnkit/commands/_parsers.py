@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from device_agent.shared.console.argument_parser import count
 from knnkit.commands import _options, _parsers_rows
 from knnkit.commands._options import DIR, FILE, FLAG, MANY, PEM, PUB
 
@@ -86,9 +87,7 @@ def _sign(parser: argparse.ArgumentParser) -> None:
 
 
 def _build(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-c", "--config", **FILE, default=Path("deploy.yaml"), help="configuration (default: %(default)s)"
-    )
+    _options.add_needed_config(parser)
     parser.add_argument("-o", "--output", **DIR, help="the release directory (default: release.dir of the file)")
     parser.add_argument("--force", **FLAG, help="build again even if nothing changed")
     _options.add_json(parser)
@@ -112,7 +111,7 @@ def _diff(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("after", metavar="B", type=_options.path, help="the release after: a directory or model.tflite")
     own = "your own labelled rows (default: the evaluation rows of both releases)"
-    parser.add_argument("--data", type=_options.path, metavar="FILE", help=own)
+    parser.add_argument("--data", **FILE, help=own)
     parser.add_argument("--label", metavar="COLUMN", default="label", help="label column of FILE (default: label)")
     _options.add_json(parser)
 
@@ -121,11 +120,9 @@ def _card(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="PATH", type=_options.path, help="a release directory, or a model.tflite")
     what = parser.add_mutually_exclusive_group()
     said = "print what the model was built from, as an in-toto statement, not the card"
-    what.add_argument("--provenance", action="store_true", help=said)
-    what.add_argument("--sbom", action="store_true", help="print the CycloneDX bill of materials, not the card")
-    parser.add_argument(
-        "-o", "--output", type=_options.path, metavar="FILE", help="file to write (default: standard output)"
-    )
+    what.add_argument("--provenance", **FLAG, help=said)
+    what.add_argument("--sbom", **FLAG, help="print the CycloneDX bill of materials, not the card")
+    parser.add_argument("-o", "--output", **FILE, help="file to write (default: standard output)")
 
 
 def _verify(parser: argparse.ArgumentParser) -> None:
@@ -213,7 +210,7 @@ def _deploy(parser: argparse.ArgumentParser) -> None:
         help="install runtime, agent and key: auto (if they are missing), always or never (default: %(default)s)",
     )
     help = "check the files of a release that a device already has, and send damaged files again"
-    how.add_argument("--verify", action="store_true", help=help)
+    how.add_argument("--verify", **FLAG, help=help)
     _options.add_provisioning(parser, also=", which must have signed the release")
 
 
@@ -296,7 +293,7 @@ def _classify(parser: argparse.ArgumentParser) -> None:
 
 def _bench(parser: argparse.ArgumentParser) -> None:
     _options.add_fleet(parser)
-    parser.add_argument("--threads", type=_options.count, metavar="N", help="threads of the runtime (default: 1)")
+    parser.add_argument("--threads", type=count, metavar="N", help="threads that the runtime uses (default: 1)")
 
 
 def _logs(parser: argparse.ArgumentParser) -> None:
@@ -304,7 +301,7 @@ def _logs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-n",
         "--lines",
-        type=_options.count,
+        type=count,
         default=20,
         metavar="N",
         help="print the last N entries (default: %(default)s)",

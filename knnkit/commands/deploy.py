@@ -15,7 +15,7 @@ from pathlib import Path
 from device_agent.shared.protocol import constants, json_codec
 from knnkit.commands import _config, _decision_regions, _output, _query, _selection
 from knnkit.commands import _dry_run as _plans
-from knnkit.commands._console import Console
+from knnkit.commands._query import Console
 from knnkit.config.parse import Build, Config, parse_amount
 from knnkit.errors import UsageError, VerificationFailed
 from knnkit.fleet import targets as device_targets

@@ -67,33 +67,13 @@ def _surveyed(arguments: argparse.Namespace, report: FleetReport) -> tuple[Regio
 
 
 def _show(report: FleetReport) -> None:
-    heads: list[Column | str] = [
-        "device",
-        "release",
-        Column("identical", right=True),
-        Column("equivalent", right=True),
-        Column("different", right=True),
-        Column("largest error", right=True),
-        Column("accuracy", right=True),
-        Column("one row", right=True),
-        "runtime",
-        "cpu",
-        "gates",
-    ]
-    print_table(heads, [_row(device) for device in report.devices])
+    figures = ("identical", "equivalent", "different", "largest error", "accuracy", "one row")
+    numbers = [Column(name, right=True) for name in figures]
+    print_table(["device", "release", *numbers, "runtime", "cpu", "gates"], [_row(device) for device in report.devices])
     networks = [[device.name, *_own(own)] for device in report.devices if (own := _own_rows(device)) is not None]
     if networks:
-        heads = [
-            "device",
-            "own rows",
-            "largest error",
-            "bound",
-            "searched otherwise",
-            "labels same",
-            "open",
-            "different",
-        ]
-        print_table(heads, networks)
+        labels = ("labels same", "open", "different")
+        print_table(["device", "own rows", "largest error", "bound", "searched otherwise", *labels], networks)
     rows = [row for device in report.devices for row in _differences(device)]
     if rows:
         print_table(["device", "row", "expected", "answered", "neighbours expected", "answered", "error"], rows)

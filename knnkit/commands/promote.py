@@ -6,7 +6,6 @@ Shows how the answers of the current release would change, for its evaluation ro
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 from collections import Counter
@@ -19,10 +18,9 @@ from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.record import replace as with_changes
 from device_agent.shared.release.row_origins import Origins
-from device_agent.shared.safe_files import whole_file
 from knnkit.commands import _config
 from knnkit.commands.diff import evaluated, show
-from knnkit.config import edit, load
+from knnkit.config import edit
 from knnkit.config.parse import Build, FileData
 from knnkit.data import collected, patterns
 from knnkit.data.dataset import Dataset, label_array
@@ -82,15 +80,10 @@ def _list(config: Path, build: Build, promotion: Promotion) -> bool:
     name = promotion.id_column if data.id is None else None
     if promotion.path.resolve() in there:
         return False
-    with config.open(encoding="utf-8", newline="") as file:
-        text = file.read()
-    whole = load.load(config)
-    names = [each.model.name for each in whole.builds()]
-    place = ("model", "data") if whole.model is not None else ("models", names.index(build.model.name), "data")
-    changed = edit.with_file(text, place, f"{rows.FIELD}/{promotion.path.name}", name, str(config))
-    with whole_file(config.resolve()) as out:
-        os.fchmod(out.fileno(), config.stat().st_mode & 0o777)
-        out.write(changed.encode())
+    file = f"{rows.FIELD}/{promotion.path.name}"
+    _config.rewrite(
+        config, build.model.name, lambda text, at: edit.with_file(text, (*at, "data"), file, name, str(config))
+    )
     return True
 
 

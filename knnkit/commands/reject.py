@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from device_agent.shared.protocol import json_codec
 from knnkit.commands import _config
 from knnkit.data import unlabelled
+from knnkit.data.dataset import drawn
 from knnkit.errors import UsageError
 from knnkit.evaluation.strangers import SHARES, Level, Measured, Trade
 from knnkit.model.build import Options, calibration_rows, make_reference, most_calibrated
@@ -76,7 +77,7 @@ def _measure(
     calibration = Measured(label, kth, label)
     ordinary = calibration
     if material.held_out is not None:
-        held_out = material.held_out.take(_some(reference, len(material.held_out.rows), seed))
+        held_out = material.held_out.take(drawn(len(material.held_out.rows), most_calibrated(reference), seed))
         ordinary = replace(_ask(reference, held_out.rows), truth=codes_of(classes, held_out.labels))
     strangers = None
     if arguments.strangers is not None:
@@ -84,15 +85,8 @@ def _measure(
             said = "--strangers takes rows, and the model takes windows"
             raise UsageError(said, hint="leave --strangers out: the held-out recordings are measured")
         rows = unlabelled.load(arguments.strangers, material.training, material.table)
-        strangers = _ask(
-            reference, rows[np.random.default_rng(seed).permutation(len(rows))[: most_calibrated(reference)]]
-        )
+        strangers = _ask(reference, rows[drawn(len(rows), most_calibrated(reference), seed)])
     return Trade(calibration, ordinary, strangers, reference.n_classes)
-
-
-def _some(reference: Reference, count: int, seed: int) -> NDArray[np.int64]:
-    """Returns the indices of all rows, or of a random sample if the reference would take too long for all."""
-    return np.random.default_rng(seed).permutation(count)[: most_calibrated(reference)]
 
 
 def _ask(reference: Reference, rows: NDArray[Any]) -> Measured:

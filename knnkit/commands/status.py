@@ -7,7 +7,8 @@ import argparse
 from device_agent.shared.trust import standing
 from knnkit.commands import _output, _query
 from knnkit.fleet.report import DeviceReport
-from knnkit.render.fleet_report import outcome_line, release_text
+from knnkit.render.fleet_report import outcome_line
+from knnkit.render.page import release_text
 from knnkit.render.sanitize import size
 from knnkit.render.terminal import Cell, Table, Tone
 

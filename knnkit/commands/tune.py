@@ -7,15 +7,13 @@ with `--write`.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any, get_args
 
 from device_agent.shared.protocol import constants, json_codec
-from device_agent.shared.safe_files import whole_file
 from knnkit.commands import _config
-from knnkit.config import edit, load
+from knnkit.config import edit
 from knnkit.config.parse import Build, GroupSplit, SkopsData, TimeSplit
 from knnkit.errors import UsageError
 from knnkit.evaluation.splits import LEAVE_ONE_OUT
@@ -143,15 +141,7 @@ def _write(arguments: argparse.Namespace, build: Build, setting: Setting, k: int
     if not values:
         return False
     path: Path = arguments.config
-    with path.open(encoding="utf-8", newline="") as file:
-        text = file.read()
-    config = load.load(path)
-    several = [each.model.name for each in config.builds()]
-    place = ("model",) if config.model is not None else ("models", several.index(model.name))
-    changed = edit.with_values(text, place, values, str(path))
-    with whole_file(path.resolve()) as out:
-        os.fchmod(out.fileno(), path.stat().st_mode & 0o777)
-        out.write(changed.encode())
+    _config.rewrite(path, model.name, lambda text, place: edit.with_values(text, place, values, str(path)))
     return True
 
 

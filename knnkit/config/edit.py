@@ -6,7 +6,7 @@ changed. Never reads or writes a file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -24,14 +24,8 @@ def with_values(text: str, place: Sequence[str | int], values: Mapping[str, str 
     hint = ", ".join(f"{key}: {value}" for key, value in values.items())
     wanted = yaml_reader.read(text, source)
     _at(wanted.data, place).update(values)
-    try:
-        changed = _changed(text, place, values)
-        if yaml_reader.read(changed, source).data == wanted.data:
-            return changed
-    except (ConfigError, StopIteration):
-        pass
-    said = wanted.error(place, "knnkit cannot change these values, because the file uses them elsewhere, too")
-    raise ConfigError(said, hint=f"write them by hand: {hint}")
+    said = "knnkit cannot change these values, because the file uses them elsewhere, too"
+    return _checked(wanted, lambda: _changed(text, place, values), wanted.error(place, said), hint)
 
 
 def with_file(text: str, place: Sequence[str | int], file: str, name: str | None, source: str) -> str:
@@ -46,13 +40,19 @@ def with_file(text: str, place: Sequence[str | int], file: str, name: str | None
     data["files"] = (*((before,) if isinstance(before, str) else before), file)
     data |= {"id": name} if name else {}
     hint = f"files: [{', '.join(map(_quoted, data['files']))}]" + (f", id: {name}" if name else "")
+    said = wanted.error(place, "the files here cannot be changed alone")
+    return _checked(wanted, lambda: _with_file(text, place, file, name), said, hint)
+
+
+def _checked(wanted: yaml_reader.Document, change: Callable[[], str], said: str, hint: str) -> str:
+    """Returns the changed text if it has exactly the data of `wanted`."""
     try:
-        changed = _with_file(text, place, file, name)
-        if yaml_reader.read(changed, source).data == wanted.data:
+        changed = change()
+        if yaml_reader.read(changed, wanted.source).data == wanted.data:
             return changed
     except (ConfigError, StopIteration):
         pass
-    raise ConfigError(wanted.error(place, "the files here cannot be changed alone"), hint=f"write them by hand: {hint}")
+    raise ConfigError(said, hint=f"write them by hand: {hint}")
 
 
 def _with_file(text: str, place: Sequence[str | int], file: str, name: str | None) -> str:

@@ -1,11 +1,14 @@
-"""Frozen models of fleet, rollout and classify in deploy.yaml."""
+"""Frozen models of release, signing and fleet in deploy.yaml.
+
+Also of `rollout` and `classify`."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from device_agent.shared.protocol import constants
 from knnkit.config.field_types import (
@@ -21,9 +24,33 @@ from knnkit.config.field_types import (
     Wave,
     Word,
     Words,
+    check_version,
     no_sense,
     short_target,
 )
+
+
+class ReleaseConfig(Section):
+    """Directory, version, sequence and lifetime of a release."""
+
+    dir: FilePath = Field(default=Path("dist"), validate_default=True)
+    """The release directory; with several models, each has a subdirectory with its name."""
+    version: Annotated[str, AfterValidator(check_version), Example('"1.0"')] = "1.0.0"
+    """Version for people; devices compare `sequence`."""
+    sequence: Annotated[int | None, Example("12")] = Field(default=None, ge=1, lt=2**53)
+    """Number that grows with each release; default: the time of the build."""
+    expires: Annotated[Annotated[Duration, Field(gt=0.0)] | None, Example("90d")] = None
+    """How long after the build devices still activate the release; default: for ever."""
+
+
+class SigningConfig(Section):
+    """The signing key, and the keys that new devices trust."""
+
+    key: FilePath = Field(default=Path("keys/signing.pem"), validate_default=True)
+    """The private key (`knnkit keygen`)."""
+    trusted: Annotated[tuple[FilePath, ...], Example("[keys/signing.pub]")] = ()
+    """The only public keys that devices should trust; `provision` installs them; default: that of the signing key."""
+
 
 #: A spelling match alone would map LiteRT to the wrong runtime.
 _ALSO_CALLED = {"litert": "ai_edge_litert", "tflite": "tflite_runtime"}

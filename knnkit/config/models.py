@@ -33,9 +33,8 @@ from knnkit.config.field_types import (
     Text,
     no_sense,
 )
-from knnkit.config.fleet_models import ClassifyConfig, FleetConfig, RolloutConfig
+from knnkit.config.fleet_models import ClassifyConfig, FleetConfig, ReleaseConfig, RolloutConfig, SigningConfig
 from knnkit.config.input_models import InputConfig
-from knnkit.config.release_models import ReleaseConfig, SigningConfig
 from knnkit.config.split_models import Data, GroupSplit, Split, Test, TestFile, TimeSplit
 
 _RECORDINGS = "data: {files: 'walks/*.csv', label: activity}"
@@ -152,7 +151,7 @@ class ModelConfig(Section):
             problem = "only rows in a file have a column to split by"
         if problem:
             hint = "split: stratified, and a share in test:, or test: {file: test.csv} alone"
-            raise PydanticCustomError("misplaced_key", "{problem}", {"key": "split", "problem": problem, "hint": hint})
+            raise _misplaced("split", problem, hint)
         return self
 
     @pydantic.model_validator(mode="after")
@@ -188,7 +187,7 @@ class ModelConfig(Section):
             what = f"`{taken[0]}` of data" if taken else "an estimator of `skops`"
             problem = f"`input` takes raw numbers, and cannot be combined with {what}"
             hint = "leave `input` out, or write data: {file: train.csv, label: species}"
-            raise PydanticCustomError("misplaced_key", "{problem}", {"key": "input", "problem": problem, "hint": hint})
+            raise _misplaced("input", problem, hint)
         return self
 
     @pydantic.model_validator(mode="after")
@@ -204,7 +203,7 @@ class ModelConfig(Section):
             if not self.data.target:
                 problem = f"`{taken[0]}` needs one label for each row, and `label` is a list: leave `{taken[0]}` out"
             hint = "data: {file: train.csv, label: species}, for classes"
-            raise PydanticCustomError("misplaced_key", "{problem}", {"key": taken[0], "problem": problem, "hint": hint})
+            raise _misplaced(taken[0], problem, hint)
         return self
 
     @pydantic.model_validator(mode="after")
@@ -214,15 +213,13 @@ class ModelConfig(Section):
         keys = ("k", "metric", "weights", "scale", "reduce", *self.in_float64)
         taken = [key for key in keys if key in self.model_fields_set]
         if taken:
-            why = (
-                f"the estimator of `skops` decides {', '.join(taken)}: leave {'it' if len(taken) == 1 else 'them'} out"
-            )
-            raise PydanticCustomError("misplaced_key", "{problem}", {"key": taken[0], "problem": why, "hint": _SKOPS})
+            them = "it" if len(taken) == 1 else "them"
+            problem = f"the estimator of `skops` decides {', '.join(taken)}: leave {them} out"
+            raise _misplaced(taken[0], problem, _SKOPS)
         if "test" in self.model_fields_set and not isinstance(self.test, TestFile) and self.test:
             problem = "the estimator of `skops` was fitted on all its rows: "
             problem += "write test: {file: test.csv}, or leave `test` out"
-            hint = "test: {file: test.csv}"
-            raise PydanticCustomError("misplaced_key", "{problem}", {"key": "test", "problem": problem, "hint": hint})
+            raise _misplaced("test", problem, "test: {file: test.csv}")
         return self
 
 

@@ -17,13 +17,19 @@ from knnkit.config import messages, yaml_reader
 from knnkit.config.answer_models import GatesConfig
 from knnkit.config.data_models import FileData, SklearnData, SkopsData
 from knnkit.config.field_types import parse_amount, parse_duration, split_address
-from knnkit.config.fleet_models import FleetConfig, RolloutConfig, TargetConfig, TargetDefaults
+from knnkit.config.fleet_models import (
+    FleetConfig,
+    ReleaseConfig,
+    RolloutConfig,
+    SigningConfig,
+    TargetConfig,
+    TargetDefaults,
+)
 from knnkit.config.models import (
     Build,
     Config,
     ModelConfig,
 )
-from knnkit.config.release_models import ReleaseConfig, SigningConfig
 from knnkit.config.split_models import Data, GroupSplit, TestFile, TimeSplit
 from knnkit.errors import ConfigError
 

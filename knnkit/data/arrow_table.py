@@ -7,7 +7,7 @@ Columns of numbers and booleans are features. A column of lists (embeddings) bec
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,44 +16,30 @@ from numpy.typing import NDArray
 
 from knnkit.data import precision
 from knnkit.data.bad_cells import EMPTY, TEXT, BadCells
-from knnkit.data.columns import choose, find
+from knnkit.data.columns import Wanted, choose, find
 from knnkit.data.dataset import Dataset, label_array, note_bad_numbers, require_distinct
 from knnkit.data.policy import Learner, Policy, matching, sorted_levels
-from knnkit.errors import DataError, MissingDependency, extra
+from knnkit.errors import DataError, needs
 
 
-def load(
-    schema: Any,
-    read: Callable[[list[str]], Any],
-    source: Path | str,
-    label: str,
-    features: Sequence[str] | None,
-    beside: str | None,
-    policy: Policy,
-    ids: str | None = None,
-    wide: bool = False,
-) -> Dataset:
-    """Returns the labelled rows of an Arrow table.
+def load(schema: Any, read: Callable[[list[str]], Any], source: Path | str, wanted: Wanted) -> Dataset:
+    """Returns the labelled rows of a table.
 
     Args:
-        schema: pyarrow schema of the table.
-        read: reads the named columns, and returns them as a pyarrow table.
-        source: name of the table in messages.
-        label: name of the column with the labels.
-        features: names or patterns of the feature columns; None: all other columns.
-        beside: name of a column to keep as text in `Dataset.beside`; None: no column.
-        policy: how missing cells and text are read.
-        ids: name of the column with the ids of the rows; None: no column.
-        wide: whether to return float64 rows even if float32 holds them.
+        schema: its pyarrow schema.
+        read: returns the pyarrow table of the named columns.
+        source: names it in messages.
+        wanted: what to read of it.
 
     Raises:
         DataError: a column is missing, or a cell cannot be read.
     """
     header, file = list(schema.names), Path(source)
     require_distinct(header, str(source))
-    wanted = None if features is None else list(dict.fromkeys(_base(name, header) for name in features))
-    at, chosen = choose(header, label, wanted, file, beside, ids, drop=policy.drop)
-    more = [find(header, name, file, key) for key, name in (("split", beside), ("id", ids)) if name is not None]
+    features, policy, label = wanted.features, wanted.policy, wanted.label
+    bases = None if features is None else list(dict.fromkeys(_base(name, header) for name in features))
+    at, chosen = choose(header, replace(wanted, features=bases), file)
+    more = [find(header, name, file, key) for key, name in wanted.texts.items() if name is not None]
     table = read([header[column] for column in sorted({*chosen, at, *more})])
     names = [header[column] for column in chosen]
     if isinstance(policy.categories, str):
@@ -65,15 +51,15 @@ def load(
     found = reader.read(names)
     if features is not None and any(_base(name, header) != name for name in features):
         found = _pick(found, features, file)
-    column, names_of_rows = (None if name is None else _texts(table.column(name)) for name in (beside, ids))
-    keep = wide or not policy.is_plain  # a table is applied to float64 rows
+    beside, ids = (None if name is None else _texts(table.column(name)) for name in wanted.texts.values())
+    keep = wanted.wide or not policy.is_plain  # a table is applied to float64 rows
     return Dataset(
         found.rows if keep else precision.float32_if_enough(found.rows),
         label_array(labels.to_pylist(), str(source)),
         found.names,
         str(source),
-        column,
-        names_of_rows,
+        beside,
+        ids,
         levels=found.levels or None,
         missing_words=frozenset(reader.met),
     )
@@ -86,10 +72,8 @@ def of_frame(frame: Any, source: str) -> Any:
         DataError: the frame cannot be converted.
         MissingDependency: pyarrow is not installed.
     """
-    try:
+    with needs("reading a data frame needs pyarrow"):
         import pyarrow
-    except ImportError:
-        raise MissingDependency("reading a data frame needs pyarrow", hint=extra("build")) from None
     try:
         if hasattr(frame, "to_arrow"):  # polars
             return frame.to_arrow()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from device_agent.shared.safe_files import whole_file
-from knnkit.errors import DataError, MissingDependency, UsageError, extra
+from knnkit.errors import DataError, UsageError, needs
 
 Cell = float | str | None
 _OURS = ("id", "device", "time", "kind", "label", "answer", "distance", "digest")
@@ -192,8 +192,6 @@ def _write(path: Path, columns: Columns, rows: Sequence[FieldRow]) -> None:
 
 
 def _parquet() -> Any:
-    try:
+    with needs("Parquet needs pyarrow"):
         import pyarrow.parquet
-    except ImportError as error:
-        raise MissingDependency(f"Parquet needs pyarrow: {error}", hint=extra("build")) from None
     return pyarrow.parquet

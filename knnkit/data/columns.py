@@ -10,6 +10,7 @@ import difflib
 import fnmatch
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from knnkit.data.bad_cells import as_yaml, is_id
 from knnkit.data.dataset import Dataset, shortened
+from knnkit.data.policy import PLAIN, Policy
 from knnkit.errors import DataError
 
 _MAX_LISTED = 20
@@ -32,25 +34,42 @@ _FEW, _FEW_NAMED = 20, 5
 _EXACT = 2.0**24
 
 
-def choose(
-    header: list[str],
-    label: str,
-    features: Sequence[str] | None,
-    file: Path,
-    *beside: str | None,
-    drop: Sequence[str] = (),
-) -> tuple[int, list[int]]:
-    """Returns the index of the label column, and the indices of the feature columns.
+@dataclass(frozen=True)
+class Wanted:
+    """What to read of a file of labelled rows.
 
-    Features are the columns that `features` names (None: all except the label and `beside`), without those in `drop`.
-    `features` and `drop` may have patterns: `acc_*`.
+    Attributes:
+        label: the column with the labels.
+        features: names or patterns of the columns to use, in this order; None: all others.
+        beside: a column to keep as text in `Dataset.beside`; a feature only if `features` names it.
+        policy: which columns are left out, and what a missing cell and a text mean.
+        ids: a column to keep as text in `Dataset.ids`; a feature only if `features` names it.
+        wide: whether the rows are float64 in any case.
+    """
+
+    label: str
+    features: Sequence[str] | None = None
+    beside: str | None = None
+    policy: Policy = PLAIN
+    ids: str | None = None
+    wide: bool = False
+
+    @property
+    def texts(self) -> dict[str, str | None]:
+        """The columns to keep as text, by their keys in deploy.yaml."""
+        return {"split": self.beside, "id": self.ids}
+
+
+def choose(header: list[str], wanted: Wanted, file: Path) -> tuple[int, list[int]]:
+    """Returns the index of the label column and those of the features.
 
     Raises:
         DataError: a column is missing, or the label is a feature.
     """
+    label, features, beside = wanted.label, wanted.features, wanted.texts.values()
     at = find(header, label, file, "label")
     others = [name for name in header if name not in (label, *beside)]
-    dropped = {name for word in drop for name in _named(header, others, word, file, "drop")}
+    dropped = {name for word in wanted.policy.drop for name in _named(header, others, word, file, "drop")}
     if features is None:
         chosen = [column for column, name in enumerate(header) if column != at and name not in beside]
     else:

@@ -11,7 +11,7 @@ import csv
 import os
 import shlex
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import repeat
@@ -27,9 +27,9 @@ from device_agent.shared.tabular import csv_dialect
 from device_agent.shared.tabular.csv_reader import Block
 from knnkit.data import precision
 from knnkit.data.bad_cells import NO_LABEL, SHAPE, BadCells, cleaned
-from knnkit.data.columns import choose, find
+from knnkit.data.columns import Wanted, choose, find
 from knnkit.data.dataset import Dataset, label_array, require_distinct, require_label
-from knnkit.data.policy import PLAIN, Learner, Policy, sorted_levels
+from knnkit.data.policy import Learner, sorted_levels
 from knnkit.errors import DataError
 
 #: Bytes of a block of text, and number of blocks parsed at the same time: numpy releases Python's lock.
@@ -42,50 +42,33 @@ Blocks = Iterator[tuple[bytes, Future[Block | None] | None]]
 _LONGEST = 300
 
 
-def load_csv(
-    file: Path,
-    label: str,
-    features: Sequence[str] | None,
-    beside: str | None = None,
-    policy: Policy = PLAIN,
-    ids: str | None = None,
-    *,
-    wide: bool = False,
-) -> Dataset:
-    """Reads the labelled rows of a text file with a header line; float64 if `wide`, or if float32 loses precision.
+def load_csv(file: Path, wanted: Wanted) -> Dataset:
+    """Reads the rows of a text file with a header line; as float64 if they are wide, or float32 may not hold them.
 
-    If `policy` gives one encoding for all text columns, the file is read twice, first to find these columns.
+    Where the policy gives one word for the categories of all columns of text, the file is read twice.
 
     Raises:
         DataError: a column is missing, or a cell is not a finite number; the message has file, line and column.
         OSError: the file cannot be read.
     """
     try:
-        if isinstance(policy.categories, str):
-            first = _open_and_read(file, label, features, beside, ids, policy, np.float32)
-            policy = policy.with_text(first.bad.text_columns())
-        wide = wide or not policy.is_plain  # a table is applied to float64 rows
-        found = None if wide else _open_and_read(file, label, features, beside, ids, policy, np.float32).dataset()
+        if isinstance(wanted.policy.categories, str):
+            texts = _open_and_read(file, wanted, np.float32).bad.text_columns()
+            wanted = replace(wanted, policy=wanted.policy.with_text(texts))
+        wide = wanted.wide or not wanted.policy.is_plain  # a table is applied to float64 rows
+        found = None if wide else _open_and_read(file, wanted, np.float32).dataset()
         if found is None or precision.may_hide(found.rows):  # rare: reading twice takes half the memory otherwise
-            found = _open_and_read(file, label, features, beside, ids, policy, np.float64).dataset()
+            found = _open_and_read(file, wanted, np.float64).dataset()
         return found if wide else replace(found, rows=precision.float32_if_enough(found.rows))
     except UnicodeDecodeError as error:
         said = f"not {error.encoding.upper()} text: byte {error.start} is {error.object[error.start]:#04x}"
         raise DataError(f"{file}: {said}", hint="save it as CSV (UTF-8)") from None
 
 
-def _open_and_read(
-    file: Path,
-    label: str,
-    features: Sequence[str] | None,
-    beside: str | None,
-    ids: str | None,
-    policy: Policy,
-    dtype: type[np.floating[Any]],
-) -> _CsvFile:
+def _open_and_read(file: Path, wanted: Wanted, dtype: type[np.floating[Any]]) -> _CsvFile:
     with open_text(file) as stream, ThreadPoolExecutor(_THREADS) as pool:
-        found = _CsvFile(file, stream, pool, policy, dtype)
-        found.read(label, features, beside, ids)
+        found = _CsvFile(file, stream, pool, wanted, dtype)
+        found.read()
         return found
 
 
@@ -93,21 +76,21 @@ class _CsvFile:
     """Parser of one text file: parses a block of lines in one call if it can, else one line after the other."""
 
     def __init__(
-        self, file: Path, stream: IO[Any], pool: ThreadPoolExecutor, policy: Policy, dtype: type[np.floating[Any]]
+        self, file: Path, stream: IO[Any], pool: ThreadPoolExecutor, wanted: Wanted, dtype: type[np.floating[Any]]
     ) -> None:
-        self._file, self._pool, self._policy, self._dtype = file, pool, policy, dtype
+        self._file, self._pool, self._wanted, self._dtype = file, pool, wanted, dtype
         self.bad = BadCells(str(file))
         self._blocks: Blocks = zip(text_blocks(stream), repeat(None))
         self._block, self._at = b"", 0  # the current block, and the bytes of it that are parsed
         self._found: Future[Block | None] | None = None
         self._line = 0  # lines parsed so far
 
-    def read(self, label: str, features: Sequence[str] | None, beside: str | None, ids: str | None) -> None:
-        header, separator = self._take_header(label)
-        self._label, chosen = choose(header, label, features, self._file, beside, ids, drop=self._policy.drop)
-        self._keys = {"split": beside, "id": ids}
-        self._beside = [find(header, name, self._file, key) for key, name in self._keys.items() if name is not None]
-        self._learner = Learner(self._policy, [header[place] for place in chosen], self.bad)
+    def read(self) -> None:
+        header, separator = self._take_header(self._wanted.label)
+        self._label, chosen = choose(header, self._wanted, self._file)
+        named = self._wanted.texts.items()
+        self._beside = [find(header, name, self._file, key) for key, name in named if name is not None]
+        self._learner = Learner(self._wanted.policy, [header[place] for place in chosen], self.bad)
         texts = [self._label, *self._beside]
         self._columns = Cells(separator, len(header), chosen, self._learner, texts, self._dtype)
         self._header, self._known = header, set[str]()
@@ -136,9 +119,9 @@ class _CsvFile:
         if self.bad:
             raise self.bad.error()
         names, rows = self._learner.names, self._rows
-        levels = sorted_levels(rows, self._learner.levels(), self._policy, names)
+        levels = sorted_levels(rows, self._learner.levels(), self._wanted.policy, names)
         cells = iter(self._cells)
-        beside, ids = (None if name is None else np.array(next(cells)) for name in self._keys.values())
+        beside, ids = (None if name is None else np.array(next(cells)) for name in self._wanted.texts.values())
         labels = label_array(self._labels, str(self._file))
         how: dict[str, Any] = {"levels": levels or None, "missing_words": frozenset(self._learner.met)}
         return Dataset(rows, labels, names, str(self._file), beside, ids, **how)

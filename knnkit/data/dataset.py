@@ -21,7 +21,7 @@ from device_agent.shared.queries import as_numbers, not_numbers
 from knnkit.data import precision
 from knnkit.data.bad_cells import EMPTY, NOT_FINITE, BadCells
 from knnkit.data.policy import PLAIN, Policy
-from knnkit.errors import DataError, MissingDependency, extra
+from knnkit.errors import DataError, needs
 
 #: Longest label or column name, in characters.
 MAX_TEXT = 256
@@ -102,10 +102,8 @@ def load_sklearn(name: str) -> Dataset:
     """
     if name not in SKLEARN_SETS:
         raise DataError(f"scikit-learn data set {name!r} is not supported", hint=f"one of {', '.join(SKLEARN_SETS)}")
-    try:
+    with needs("scikit-learn is not installed"):
         from sklearn import datasets
-    except ImportError:
-        raise MissingDependency("scikit-learn is not installed", hint=extra("build")) from None
     source = f"scikit-learn {name}"
     if name == "blobs":
         points, classes = datasets.make_blobs(1000, n_features=2, centers=5, random_state=0)
@@ -185,6 +183,25 @@ def _matrix(rows: Any, *, wide: bool) -> NDArray[np.floating[Any]]:
     if wide or matrix.ndim != 2 or not matrix.size or not np.isfinite(matrix).all():
         return matrix
     return precision.float32_if_enough(matrix)
+
+
+def drawn(count: int, most: int, seed: int = 0) -> NDArray[np.int64]:
+    """Returns the sorted places of `count` rows, or of `most` of them, drawn at random."""
+    return np.sort(np.random.default_rng(seed).permutation(count)[:most])
+
+
+def drawn_by_class(labels: NDArray[Any], most: int, each: int, seed: int = 0) -> NDArray[np.int64]:
+    """Returns the sorted places of at most `most` of (n,) labels: first `each` of every class, then any."""
+    if len(labels) <= most:
+        return np.arange(len(labels))
+    order = np.random.default_rng(seed).permutation(len(labels))
+    codes = np.unique(labels, return_inverse=True)[1].reshape(-1)[order]
+    by_class = np.argsort(codes, kind="stable")
+    starts = np.searchsorted(codes[by_class], np.arange(codes.max() + 1))
+    rank = np.empty(len(order), np.int64)  # of each row within its class, in the order drawn
+    rank[by_class] = np.arange(len(order)) - starts[codes[by_class]]
+    first = rank < each
+    return np.sort(np.concatenate([order[first], order[~first]])[:most])
 
 
 def is_plain(text: str) -> bool:

@@ -15,13 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.release.row_origins import Origins
+from knnkit.data.dataset import drawn
+from knnkit.evaluation.measure import most_rows, parts_of
 from knnkit.model.reference.classifier import ReferenceAnswers
 from knnkit.model.stored import StoredModel
-
-#: Rows that the reference answers at a time: its lists of neighbours take memory.
-_CHUNK = 500
-#: Most distance terms (rows x training rows x features) of one model, about half a minute; but always so many rows.
-_WORK, _LEAST = 4_000_000_000, 1000
 
 
 @dataclass(frozen=True)
@@ -100,17 +97,14 @@ class Comparison:
 
 def affordable(before: StoredModel, after: StoredModel, asked: Asked) -> Asked:
     """Returns all rows, or a random sample that both models can answer in acceptable time."""
-    most = max(_LEAST, _WORK // max(before.reference.enrolled.size, after.reference.enrolled.size))
-    if len(asked) <= most:
-        return asked
-    return asked.take(np.sort(np.random.default_rng(0).permutation(len(asked))[:most]))
+    return asked.take(drawn(len(asked), most_rows(before.reference, after.reference)))
 
 
 def compare(before: StoredModel, after: StoredModel, asked: Sequence[Asked]) -> Comparison:
     """Compares the answers of two models to the same rows."""
     flips: list[Flip] = []
     rows = known = right_before = right_after = 0
-    for part in [each.take(chosen) for each in asked for chosen in _parts(len(each))]:
+    for part in [each.take(chosen) for each in asked for chosen in parts_of(np.arange(len(each)))]:
         old, new = before.reference.answer(part.before), after.reference.answer(part.after)
         names = [[model.labels[code] for code in found.label] for model, found in ((before, old), (after, new))]
         rows, known = rows + len(part), known + sum(map(bool, part.truth))
@@ -135,7 +129,3 @@ def _voters(model: StoredModel, answers: ReferenceAnswers, place: int) -> tuple[
         label = model.labels[model.reference.classes[index]]
         found.append(Neighbour(origins.row(index), origins.id(index), label, distance))
     return tuple(found)
-
-
-def _parts(count: int) -> list[NDArray[np.int64]]:
-    return [np.arange(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]

@@ -18,7 +18,7 @@ from device_agent.shared.protocol.constants import MAX_CONFUSED
 from device_agent.shared.protocol.model_info import Evaluation, Targets
 from device_agent.shared.protocol.record import replace as record_replace
 from device_agent.shared.regression import differ, errors, spreads
-from knnkit.data.dataset import Dataset
+from knnkit.data.dataset import Dataset, drawn
 from knnkit.evaluation.splits import LEAVE_ONE_OUT
 from knnkit.model.reference.classifier import Reference, ReferenceAnswers
 from knnkit.model.reference.enrolment import codes_of
@@ -36,10 +36,13 @@ Classes = tuple[int | str, ...]
 
 def affordable(held_out: Dataset, reference: Reference) -> Dataset:
     """Returns all held-out rows, or a random sample if the reference would take too long to answer all."""
-    most = max(_LEAST, _WORK // reference.enrolled.size)
-    if len(held_out.rows) <= most:
-        return held_out
-    return held_out.take(np.sort(np.random.default_rng(0).permutation(len(held_out.rows))[:most]))
+    rows, most = len(held_out.rows), most_rows(reference)
+    return held_out if rows <= most else held_out.take(drawn(rows, most))
+
+
+def most_rows(*references: Reference) -> int:
+    """Returns how many rows each of these can answer in acceptable time."""
+    return max(_LEAST, _WORK // max(each.enrolled.size for each in references))
 
 
 def measure(
@@ -61,9 +64,9 @@ def measure(
         counts = np.bincount(reference.classes, minlength=len(classes))
         chosen = np.flatnonzero(counts[reference.classes] > 1)
         of = len(chosen)
-        chosen = np.sort(np.random.default_rng(0).permutation(chosen)[:_MOST_LEFT_OUT])
+        chosen = chosen[drawn(of, _MOST_LEFT_OUT)]
         truth = reference.classes[chosen]
-        labels = [reference.leave_one_out(part).label for part in _parts(chosen)]
+        labels = [reference.leave_one_out(part).label for part in parts_of(chosen)]
     else:
         return None
     return _counted(truth, np.concatenate(labels), len(classes), how, of) if labels else None
@@ -130,7 +133,7 @@ def compare_with_estimator(estimator: Any, reference: Reference, classes: Classe
     own = np.array(list(map(str, predicted.tolist())))
     names = np.array(list(map(str, classes)))
     ties = differences = 0
-    for part in _parts(np.arange(len(rows))):
+    for part in parts_of(np.arange(len(rows))):
         answers = reference.answer(rows[part])
         differs = (answers.label >= 0) & (names[answers.label] != own[part])
         differences += int(differs.sum())
@@ -186,9 +189,10 @@ def _tied(answers: ReferenceAnswers, k: int) -> NDArray[np.bool_]:
 
 
 def _answers(reference: Reference, rows: NDArray[np.float32]) -> Iterator[ReferenceAnswers]:
-    for part in _parts(np.arange(len(rows))):
+    for part in parts_of(np.arange(len(rows))):
         yield reference.answer(rows[part])
 
 
-def _parts(places: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+def parts_of(places: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Returns the places of rows in parts that the reference answers at a time."""
     return [places[start : start + _CHUNK] for start in range(0, len(places), _CHUNK)]

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnkit.data.dataset import Dataset
-from knnkit.errors import DataError, MissingDependency, extra
+from knnkit.errors import DataError, needs
 
 #: Stands in `Divided.how` where each row is measured without itself.
 LEAVE_ONE_OUT = "leave-one-out"
@@ -109,10 +109,8 @@ def _unlearnt(labels: NDArray[Any], kept: Places) -> list[Any]:
 
 # --- the ways of dividing -----------------------------------------------------------------------------------------
 def _random(everything: Dataset, share: float, seed: int) -> tuple[Places, Places]:
-    try:
+    with needs("scikit-learn is not installed"):
         from sklearn.model_selection import train_test_split
-    except ImportError:
-        raise MissingDependency("scikit-learn is not installed", hint=extra("build")) from None
     try:
         kept, held_out = train_test_split(np.arange(len(everything.rows)), test_size=share, random_state=seed)
     except ValueError:

@@ -20,7 +20,7 @@ from device_agent.shared.protocol import constants, input_info, model_info
 from device_agent.shared.protocol.table_info import Table
 from device_agent.shared.regression import spreads
 from device_agent.shared.release.row_origins import Origins, pack
-from knnkit.data.dataset import MAX_TEXT, Dataset, shortened
+from knnkit.data.dataset import MAX_TEXT, Dataset, drawn, shortened
 from knnkit.errors import BuildError, DataError
 from knnkit.model.conformal import calibrate_sets, check_sets
 from knnkit.model.reference.calibration import answer_apart, calibrate
@@ -308,7 +308,7 @@ def _label_sets(
 
 def _drawn(held_out: Dataset, reference: Reference, seed: int) -> Dataset:
     """Returns at most `most_calibrated` random held-out rows, on which `reject` and label sets are measured."""
-    return held_out.take(np.random.default_rng(seed).permutation(len(held_out.rows))[: most_calibrated(reference)])
+    return held_out.take(drawn(len(held_out.rows), most_calibrated(reference), seed))
 
 
 def calibration_rows(

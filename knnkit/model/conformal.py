@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from device_agent.shared import label_sets
 from device_agent.shared.protocol.model_info import KnnInfo, LabelSets
+from knnkit.data.dataset import drawn_by_class
 from knnkit.model.reference.calibration import answer_apart
 from knnkit.model.reference.classifier import Reference, ReferenceAnswers
 
@@ -29,7 +30,7 @@ def calibrate_sets(
     `spare` holds labelled rows that are not training rows, but of the same origin: (rows, (n,) classes).
     """
     codes = reference.classes if spare is None else np.concatenate([reference.classes, spare[1]])
-    chosen = _draw(codes, reference.n_classes, most, seed)
+    chosen = drawn_by_class(codes, most, most // reference.n_classes, seed)
     found = _scores(reference, answer_apart(reference, chosen, None if spare is None else spare[0]))
     truth = codes[chosen]
     own = [found[truth == code, code] for code in range(reference.n_classes)]
@@ -68,14 +69,3 @@ def short_sets(info: KnnInfo) -> tuple[str, ...]:
 def _scores(reference: Reference, answers: ReferenceAnswers) -> NDArray[np.float64]:
     space = reference.space
     return label_sets.scores(answers.probabilities, answers.distances, space.metric, reference.k, space.radius)
-
-
-def _draw(codes: Ints, n_classes: int, most: int, seed: int) -> NDArray[np.int64]:
-    """Returns the indices of at most `most` rows: first an equal number of each class, then any others."""
-    order = np.random.default_rng(seed).permutation(len(codes))
-    if len(order) <= most:
-        return order
-    first = [order[codes[order] == code][: most // n_classes] for code in range(n_classes)]
-    kept = np.concatenate(first)
-    rest = order[~np.isin(order, kept)]
-    return np.concatenate([kept, rest[: most - len(kept)]])

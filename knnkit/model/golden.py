@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.queries import row_type
-from knnkit.data.dataset import Dataset
+from knnkit.data.dataset import Dataset, drawn_by_class
 from knnkit.errors import DataError
 from knnkit.model.build import BuiltModel
 from knnkit.model.reference.enrolment import codes_of
@@ -87,18 +86,5 @@ def long_check(info: KnnInfo, rows: int) -> tuple[str, ...]:
 def draw_rows(held_out: Dataset | None, training: Dataset, *, seed: int = 0, limit: int = MAX_ROWS) -> Dataset:
     """Returns at most `limit` held-out rows for the golden set; without held-out rows, training rows."""
     source = training if held_out is None else held_out
-    return source.take(_draw(source.labels, limit, seed))
-
-
-def _draw(labels: NDArray[np.generic], limit: int, seed: int) -> NDArray[np.int64]:
-    """Returns the sorted indices of at most `limit` rows: some of every class first, then any rows."""
-    if len(labels) <= limit:
-        return np.arange(len(labels))
-    order = np.random.default_rng(seed).permutation(len(labels))
-    codes = np.unique(labels, return_inverse=True)[1].reshape(-1)[order]
-    by_class = np.argsort(codes, kind="stable")
-    starts = np.searchsorted(codes[by_class], np.arange(codes.max() + 1))
-    rank = np.empty(len(order), np.int64)  # of each row within its class, in the order drawn
-    rank[by_class] = np.arange(len(order)) - starts[codes[by_class]]
-    first = rank < min(_OF_EACH_CLASS, max(1, limit // len(starts)))
-    return np.sort(np.concatenate([order[first], order[~first]])[:limit])
+    each = min(_OF_EACH_CLASS, max(1, limit // max(1, len(np.unique(source.labels)))))
+    return source.take(drawn_by_class(source.labels, limit, each, seed))

@@ -109,15 +109,8 @@ def _run(model: BuiltModel, raw: NDArray[Any], signature: str, batch: int) -> _A
     joined: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     doubtful = ~joined[constants.OUTPUT_CERTAIN]
     if doubtful.any():
-        settled = model.reference.answer(raw[doubtful])
-        k = model.info.k
-        joined[constants.OUTPUT_LABEL][doubtful] = settled.label
-        joined[constants.OUTPUT_PROBABILITIES][doubtful] = settled.probabilities
-        joined[constants.OUTPUT_INDICES][doubtful] = settled.indices[:, :k]
-        joined[constants.OUTPUT_DISTANCES][doubtful] = settled.distances[:, :k]
-    return _Answers(
-        joined[constants.OUTPUT_LABEL],
-        joined[constants.OUTPUT_PROBABILITIES],
-        joined[constants.OUTPUT_INDICES],
-        joined[constants.OUTPUT_DISTANCES],
-    )
+        exact, k = model.reference.answer(raw[doubtful]), model.info.k
+        settled = (exact.label, exact.probabilities, exact.indices[:, :k], exact.distances[:, :k])
+        for name, values in zip(constants.ANSWERS, settled):
+            joined[name][doubtful] = values
+    return _Answers(*(joined[name] for name in constants.ANSWERS))

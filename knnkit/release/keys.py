@@ -18,9 +18,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from device_agent.shared.protocol.errors import Refused
 from device_agent.shared.trust import dsse
-from knnkit.errors import SigningKeyError
+from knnkit.errors import SigningKeyError, raised_as
 
 PUBLIC_SUFFIX = ".pub"
 PRIVATE_SUFFIX = ".pem"
@@ -114,7 +113,7 @@ def load_private_key(path: Path, passphrase: bytes | None = None) -> ec.Elliptic
         raise SigningKeyError(f"{path} is not a private key in PEM form", hint="knnkit keygen") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise SigningKeyError(f"{path} is not an ECDSA key", hint="knnkit keygen")
-    with _as_key_error(path):
+    with raised_as(SigningKeyError, path, _PUBLIC_FROM):
         dsse.load_public_key(dsse.public_pem(key.public_key()))
     return key
 
@@ -141,18 +140,10 @@ def load_public_keys(paths: Iterable[Path]) -> dict[str, bytes]:
             raise SigningKeyError(
                 f"{path} is a private key; it must stay on this machine", hint=f"use {path.with_suffix(PUBLIC_SUFFIX)}"
             )
-        with _as_key_error(path):
+        with raised_as(SigningKeyError, path, _PUBLIC_FROM):
             pem = dsse.public_pem(dsse.load_public_key(data))
         keys[dsse.fingerprint(pem)] = pem
     return keys
-
-
-@contextlib.contextmanager
-def _as_key_error(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except Refused as error:
-        raise SigningKeyError(f"{path}: {error}", reason=error.reason, hint=error.hint or _PUBLIC_FROM) from None
 
 
 def _require_not_public(path: Path, data: bytes) -> None:

@@ -5,10 +5,9 @@ The rules are those of devices (`device_agent.shared.trust.manifest`)."""
 from __future__ import annotations
 
 from device_agent.shared.protocol import json_codec
-from device_agent.shared.protocol.errors import Refused
 from device_agent.shared.protocol.model_info import Gates, Manifest
 from device_agent.shared.trust import manifest as rules
-from knnkit.errors import VerificationFailed
+from knnkit.errors import VerificationFailed, raised_as
 
 #: Gates of the first version of release.json, which are always written.
 _OLDEST = frozenset({"margin", "accuracy", "latency_ms"})
@@ -37,7 +36,5 @@ def read_manifest(data: bytes) -> Manifest:
     Raises:
         VerificationFailed: the bytes are malformed.
     """
-    try:
+    with raised_as(VerificationFailed):
         return rules.read_manifest(data)
-    except Refused as error:
-        raise VerificationFailed(str(error), reason=error.reason, hint=error.hint) from None

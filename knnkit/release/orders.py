@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from device_agent.shared.protocol import json_codec
-from device_agent.shared.protocol.errors import Refused
 from device_agent.shared.trust import dsse, orders
-from knnkit.errors import UsageError, VerificationFailed
+from knnkit.errors import UsageError, VerificationFailed, raised_as
 from knnkit.release.signing import Signer
 
 #: How long a rollback or floor order is valid by default, in seconds.
@@ -112,7 +111,5 @@ def check(order: bytes, sets: orders.KeySets) -> orders.KeySets:
     Raises:
         VerificationFailed: the device would refuse the order.
     """
-    try:
+    with raised_as(VerificationFailed):
         return orders.apply(order, sets)
-    except Refused as error:
-        raise VerificationFailed(str(error), reason=error.reason, hint=error.hint) from None

@@ -24,7 +24,7 @@ from device_agent.shared.release import directory as release_files
 from device_agent.shared.safe_files import whole_file
 from device_agent.shared.trust import dsse, oms, reasons, rules
 from device_agent.shared.trust.manifest import read_manifest
-from knnkit.errors import SigningKeyError, UsageError, VerificationFailed
+from knnkit.errors import SigningKeyError, UsageError, VerificationFailed, raised_as
 from knnkit.release import keys
 
 
@@ -76,15 +76,12 @@ def sign_release(directory: Path, signer: Signer) -> rules.Verdict:
         UsageError: there is no such directory.
     """
     require_directory(directory)
-    try:
-        with release_files.open_release(directory.resolve(), signed=False) as release:
-            read_manifest(release.read(constants.MANIFEST_FILE))
-            bundle = make_bundle(
-                directory.resolve().name, {name: fact.sha256 for name, fact in release.files.items()}, signer
-            )
-            verdict = _check(bundle, release, signer)
-    except Refused as error:
-        raise VerificationFailed(f"{directory}: {error}", reason=error.reason, hint=error.hint) from None
+    opened = release_files.open_release(directory.resolve(), signed=False)
+    with raised_as(VerificationFailed, directory), opened as release:
+        read_manifest(release.read(constants.MANIFEST_FILE))
+        digests = {name: fact.sha256 for name, fact in release.files.items()}
+        bundle = make_bundle(directory.resolve().name, digests, signer)
+        verdict = _check(bundle, release, signer)
     try:
         with whole_file(directory / constants.SIGNATURE_FILE) as file:
             file.write(bundle)

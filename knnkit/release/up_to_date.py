@@ -23,12 +23,8 @@ from knnkit.errors import DataError
 
 _TOOLS = ("tensorflow", "scikit-learn", "numpy")
 #: Keys of `model` that count by what they lead to.
-_ELSEWHERE: Any = {"gates": True, "data": {"file", "files", "skops"}, "test": {"file"}, "split": {"file"}}
+_ELSEWHERE: Any = {"gates": True, "data": {"file", "files", "labels", "skops"}, "test": {"file"}, "split": {"file"}}
 _ELSEWHERE["input"] = {"stages": {"__all__": {"file"}}}
-#: Keys that older versions lack.
-_SILENT = {"golden", "drop", "missing", "categories", "unknown_category", "ignore_extra", "thousands"}
-_SILENT |= {"keep", "enrol", "input", "path", "labels", "window", "stages"}
-_SILENT |= {"p", "bandwidth", "radius", "outlier_label", "class_weight"}
 _CHUNK = 1 << 20
 
 
@@ -48,10 +44,8 @@ def digest(build: Build) -> str:
         files.append(model.measured_on.file)
     files += [stage.file for stage in model.input.stages] if model.input else []
     asked = {
-        "model": _asked(model),
-        "gates": build.gates.model_dump(
-            mode="json", exclude=None if build.gates.column_accuracy else {"column_accuracy"}
-        ),
+        "model": settings(build),
+        "gates": build.gates.model_dump(mode="json"),
         "release": build.release.model_dump(mode="json", exclude={"dir"}),
         "files": [_file_digest(path) for path in files],
         **({"names": names} if names else {}),
@@ -72,32 +66,15 @@ def _data_files(model: ModelConfig) -> tuple[list[Path], list[str]]:
     return list(found.paths), [*found.names, *found.labels, *(found.groups or ())]
 
 
-def _asked(model: ModelConfig) -> dict[str, Any]:
-    """Returns the keys of `model`, without unset keys that older versions of knnkit lack, to keep old digests valid."""
-    return _without_silent(model.model_dump(mode="json", exclude=_ELSEWHERE))
-
-
-def _without_silent(found: dict[str, Any]) -> dict[str, Any]:
-    if found["data"].get("labels") != "folder":  # its file counts by what is in it
-        found["data"].pop("labels", None)
-    for section in (found, found["data"], found.get("input") or {}):
-        for key in _SILENT & section.keys():
-            unset = section[key] is None or (key != "outlier_label" and not section[key])  # 0 is a label
-            if unset or section[key] == "refuse":
-                del section[key]
-    if not (found.get("input") or {}).get("features", True):
-        del found["input"]["features"]
-    return found
-
-
 def settings(build: Build) -> dict[str, Any]:
     """Returns the keys of `model` in deploy.yaml, with file names in place of paths."""
     model = build.model
-    found = _without_silent(model.model_dump(mode="json", exclude_none=True, exclude=_ELSEWHERE))
+    found = model.model_dump(mode="json", exclude_none=True, exclude=_ELSEWHERE)
     if isinstance(model.data, FileData):
         names = [path.name for path in model.data.sources]
         found["data"] |= {"file": names[0]} if model.data.files == () else {"files": names}
-        found["data"] |= {"labels": model.data.labels.name} if isinstance(model.data.labels, Path) else {}
+        if model.data.labels:
+            found["data"]["labels"] = Path(model.data.labels).name
     elif isinstance(model.data, SkopsData):
         found["data"] |= {"skops": model.data.skops.name}
     if isinstance(model.measured_on, TestFile):

@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from device_agent import __version__
-from device_agent.shared.protocol.errors import Refused
 from device_agent.shared.release import directory as release_files
 from device_agent.shared.trust import reasons, rules
-from knnkit.errors import VerificationFailed
+from knnkit.errors import VerificationFailed, raised_as
 from knnkit.release import keys
 from knnkit.release.signing import require_directory
 
@@ -40,8 +39,5 @@ def verify_with(directory: Path, trusted: dict[str, bytes], *, now: int | None =
     """
     require_directory(directory)
     state = rules.TrustState(keys=trusted, agent_version=__version__)
-    try:
-        with release_files.open_release(directory.resolve()) as release:
-            return release.verify(state, now=int(time.time()) if now is None else now)
-    except Refused as error:
-        raise VerificationFailed(f"{directory}: {error}", reason=error.reason, hint=error.hint) from None
+    with raised_as(VerificationFailed, directory), release_files.open_release(directory.resolve()) as release:
+        return release.verify(state, now=int(time.time()) if now is None else now)

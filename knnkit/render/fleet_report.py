@@ -7,29 +7,18 @@ from collections import Counter
 from typing import TYPE_CHECKING, TextIO
 
 from device_agent.shared.golden.error_gates import described, described_columns
-from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.model_info import Gates
 from device_agent.shared.protocol.reports import Certificate
-from knnkit.fleet.report import DeviceReport, FleetReport, Outcome
+from knnkit.fleet.report import DeviceReport, FleetReport
 from knnkit.render import terminal
 from knnkit.render.changes import Rows, evaluation_lines, no_rows, sections
-from knnkit.render.page import Device, Page, Section, Step
+from knnkit.render.page import TONES, Page, Section, checked, device_tone
 from knnkit.render.sanitize import count, milliseconds, percent, seconds
 from knnkit.render.terminal import Cell, Column, Table, Tone
 
 if TYPE_CHECKING:
     from knnkit.render.decision_regions import Regions  # numpy is for a page that is drawn
 
-TONES: dict[Outcome, Tone] = {
-    Outcome.COMMITTED: "good",
-    Outcome.UNCHANGED: "good",
-    Outcome.ANSWERED: "good",
-    Outcome.UNREACHABLE: "warn",
-    Outcome.LOCKED: "warn",
-    Outcome.FAILED: "bad",
-    Outcome.ROLLED_BACK: "bad",
-    Outcome.SKIPPED: "dim",
-}
 _TITLES = {
     "deploy": "Deployment", "parity": "Parity", "status": "Status", "rollback": "Rollback", "floor": "Lower floors",
     "bench": "Benchmark", "logs": "History", "doctor": "Findings", "keys": "Signing keys", "provision": "Provisioning",
@@ -58,7 +47,7 @@ def page_of(
         title=f"{title} of {release.name} {release.version}" if release else title,
         verdict=verdict(report),
         tone=tone(report),
-        devices=tuple(_device(report, device) for device in report.devices),
+        devices=report.devices,
         release=release,
         gates=gates,
         classes=classes or _classes(report),
@@ -112,11 +101,6 @@ def tone(report: FleetReport) -> Tone:
     return "bad" if bad or report.stopped else "warn"
 
 
-def device_tone(device: DeviceReport) -> Tone:
-    """Returns the tone (colour) of one device: that of its outcome, but bad if it misses a gate."""
-    return "bad" if TONES[device.outcome] == "good" and not device.good else TONES[device.outcome]
-
-
 def _notes(report: FleetReport) -> tuple[str, ...]:
     notes = [f"The run stopped early: {report.stopped}"] if report.stopped else []
     notes += ["The run was interrupted."] if report.interrupted else []
@@ -124,29 +108,6 @@ def _notes(report: FleetReport) -> tuple[str, ...]:
               ("" if wave.started is not None else " (not begun)")
               for number, wave in enumerate(report.waves, 1) if len(report.waves) > 1]  # fmt: skip
     return tuple(notes)
-
-
-def _device(report: FleetReport, device: DeviceReport) -> Device:
-    steps = tuple(Step(step.name, max(0.0, step.started - report.started), step.seconds) for step in device.steps)
-    return Device(
-        name=device.name,
-        outcome=device.word,
-        tone=device_tone(device),
-        detail=device.message,
-        hint=device.hint,
-        wave=device.wave or 0,
-        certificate=device.certificate,
-        steps=steps,
-        warnings=device.warnings,
-        runs=release_text(device.release),
-        checked=_checked(device),
-    )
-
-
-def _checked(device: DeviceReport) -> str:
-    """Returns name, version and digest of the release in the device's certificate; "-" without a certificate."""
-    proof = device.certificate
-    return f"{proof.name} {proof.version} ({proof.release[:8]})" if proof else "-"
 
 
 def _mixed(report: FleetReport) -> bool:
@@ -158,11 +119,6 @@ def outcome_line(device: DeviceReport) -> str:
     """Returns the outcome of one device as text, with the reason if the outcome is not good."""
     text = device.word
     return text if device.good or not device.message else f"{text}: {device.said}"
-
-
-def release_text(ref: ReleaseRef | None) -> str:
-    """Returns a release as `name version (digest)`."""
-    return f"{ref.name} {ref.version} ({ref.digest[:8]})" if ref else "-"
 
 
 def print_report(report: FleetReport, stream: TextIO | None = None, rows: Rows = no_rows) -> None:
@@ -191,7 +147,7 @@ def print_report(report: FleetReport, stream: TextIO | None = None, rows: Rows =
 def _row(device: DeviceReport, proven: bool, mixed: bool) -> list[Cell | str]:
     release = f"{device.release.name} {device.release.version}" if device.release else "–"
     row: list[Cell | str] = [device.name, Cell(device.word, device_tone(device)), release]
-    row += [_checked(device)] if mixed else []
+    row += [checked(device)] if mixed else []
     return [*row, *(_proof(device.certificate) if proven else []), device.said]
 
 

@@ -62,7 +62,7 @@ def render(page: Page) -> str:
         steps=[step for step in STEPS if step in used] + (["other"] if used - set(STEPS) else []),
         kinds={"identical", "equivalent", "different", "latency", *STEPS},
         certified=len(certified),
-        mixed=any(device.certificate and device.runs != device.checked for device in page.devices),
+        mixed=any(pages.release_text(device.release) != pages.checked(device) for device in certified),
     )  # fmt: skip
 
 
@@ -117,5 +117,8 @@ def environment() -> jinja2.Environment:
         "colour": palette.colour,
         "cell": _cell,
         "column": _column,
+        "tone": pages.device_tone,
+        "release": pages.release_text,
+        "checked": pages.checked,
     }
     return environment

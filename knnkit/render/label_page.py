@@ -36,19 +36,13 @@ class View:
 def render(view: View, nonce: str) -> str:
     """Returns the HTML page. Its style and its script carry `nonce`, so that the browser accepts them."""
     names = view.columns.names
+    beside = [{"label": each.label, "name": each.name, "shown": number(each.distance)} for each in view.beside]
     return environment().get_template("label.html").render(
+        **vars(view) | {"beside": beside},
         title=f"Label rows of {view.columns.model}",
-        view=view,
-        row=view.row,
         distance=number(view.row.distance) if view.row else "",
-        beside=[{"label": each.label, "name": each.name, "shown": number(each.distance)} for each in view.beside],
         lines=lines(view)[:MOST_COLUMNS],
         more=f"{len(names) - MOST_COLUMNS:,} more columns" if len(names) > MOST_COLUMNS else "",
-        labels=view.labels,
-        progress=view.progress,
-        message=view.message,
-        undo=view.undo,
-        why=view.why,
         nonce=nonce,
         version=__version__,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.model_info import Gates
-from device_agent.shared.protocol.reports import Certificate
+from knnkit.fleet.report import DeviceReport, Outcome, Step
 from knnkit.render.sanitize import count, milliseconds
 from knnkit.render.terminal import Table, Tone
 
@@ -19,35 +19,16 @@ if TYPE_CHECKING:
 #: Most devices in a plot; of more, the worst are shown.
 PLOTTED = 40
 _SHORTEST_MS, _LONGEST_MS = 1e-6, 1e9
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of a device's deployment; times in seconds, `start` since the start of the run."""
-
-    name: str
-    start: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Device:
-    """One device of a run: its outcome, and its certificate (report of a golden check; None: there is none).
-
-    `runs` names the release that the device uses now, `checked` the release in the certificate.
-    """
-
-    name: str
-    outcome: str
-    tone: Tone
-    detail: str = ""
-    hint: str = ""
-    wave: int = 0
-    certificate: Certificate | None = None
-    steps: tuple[Step, ...] = ()
-    warnings: tuple[str, ...] = ()
-    runs: str = ""
-    checked: str = ""
+TONES: dict[Outcome, Tone] = {
+    Outcome.COMMITTED: "good",
+    Outcome.UNCHANGED: "good",
+    Outcome.ANSWERED: "good",
+    Outcome.UNREACHABLE: "warn",
+    Outcome.LOCKED: "warn",
+    Outcome.FAILED: "bad",
+    Outcome.ROLLED_BACK: "bad",
+    Outcome.SKIPPED: "dim",
+}
 
 
 @dataclass(frozen=True)
@@ -57,7 +38,7 @@ class Page:
     title: str
     verdict: str
     tone: Tone
-    devices: tuple[Device, ...]
+    devices: tuple[DeviceReport, ...]
     release: ReleaseRef | None = None
     gates: Gates | None = None
     classes: tuple[str, ...] = ()
@@ -114,7 +95,23 @@ class Axis:
     ticks: tuple[tuple[float, str], ...]
 
 
-def certified(page: Page) -> list[Device]:
+def device_tone(device: DeviceReport) -> Tone:
+    """Returns the tone (colour) of one device; a device that misses a gate is bad, although it answered."""
+    return "bad" if TONES[device.outcome] == "good" and not device.good else TONES[device.outcome]
+
+
+def release_text(ref: ReleaseRef | None) -> str:
+    """Returns a release as `name version (digest)`."""
+    return f"{ref.name} {ref.version} ({ref.digest[:8]})" if ref else "-"
+
+
+def checked(device: DeviceReport) -> str:
+    """Returns the name of the release that the device's certificate (report of a golden check) is for."""
+    proof = device.certificate
+    return f"{proof.name} {proof.version} ({proof.release[:8]})" if proof else "-"
+
+
+def certified(page: Page) -> list[DeviceReport]:
     """Returns the devices that have a certificate."""
     return [device for device in page.devices if device.certificate is not None]
 
@@ -123,7 +120,7 @@ def tiles(page: Page) -> list[Tile]:
     """Returns the numbers at the top of the page: devices by outcome, golden rows by verdict, accuracy."""
     outcomes: dict[str, tuple[int, Tone]] = {}
     for device in page.devices:
-        outcomes[device.outcome] = (outcomes.get(device.outcome, (0, device.tone))[0] + 1, device.tone)
+        outcomes[device.word] = (outcomes.get(device.word, (0, ""))[0] + 1, device_tone(device))
     found = [Tile(f"{number:,}", outcome, tone) for outcome, (number, tone) in outcomes.items()]
     proofs = [device.certificate for device in page.devices if device.certificate is not None]
     if not proofs:
@@ -139,8 +136,8 @@ def tiles(page: Page) -> list[Tile]:
     return found
 
 
-def _worst(devices: Sequence[Device]) -> list[Device]:
-    def rank(device: Device) -> tuple[int, int, float]:
+def _worst(devices: Sequence[DeviceReport]) -> list[DeviceReport]:
+    def rank(device: DeviceReport) -> tuple[int, int, float]:
         proof = device.certificate
         missed = len(proof.failures) if proof else 0
         slow = proof.latency.p99_ms if proof and proof.latency else 0.0
@@ -211,11 +208,12 @@ def timeline(page: Page) -> tuple[list[Lane], Axis] | None:
     if not timed:
         return None
     shown = timed if len(timed) <= PLOTTED else sorted(timed, key=lambda device: -_end(device))[:PLOTTED]
-    end = max(0.001, *map(_end, timed))
+    begin = page.started or 0.0
+    end = max(0.001, *(_end(device) - begin for device in timed))
     lanes = []
-    for device in sorted(shown, key=lambda device: (device.wave, device.steps[0].start)):
-        bars = tuple(_stretch(step, end) for step in device.steps)
-        lanes.append(Lane(device.name, bars, f"{_end(device) - device.steps[0].start:.1f} s"))
+    for device in sorted(shown, key=lambda device: (device.wave or 0, device.steps[0].started)):
+        bars = tuple(_stretch(step, begin, end) for step in device.steps)
+        lanes.append(Lane(device.name, bars, f"{_end(device) - device.steps[0].started:.1f} s"))
     return lanes, _seconds(end)
 
 
@@ -228,10 +226,10 @@ def _seconds(end: float) -> Axis:
     )
 
 
-def _stretch(step: Step, end: float) -> Bar:
-    left, width = step.start / end * 100, max(step.seconds / end * 100, 0.15)
+def _stretch(step: Step, begin: float, end: float) -> Bar:
+    left, width = max(0.0, step.started - begin) / end * 100, max(step.seconds / end * 100, 0.15)
     return Bar(step.name.replace(" ", "-"), round(left, 2), round(width, 2), f"{step.name}: {step.seconds:.2f} s")
 
 
-def _end(device: Device) -> float:
-    return max(step.start + step.seconds for step in device.steps)
+def _end(device: DeviceReport) -> float:
+    return max(step.started + step.seconds for step in device.steps)

@@ -5,7 +5,6 @@ Each row is compared with its neighbours among all other rows. Changes nothing.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -128,12 +127,4 @@ def _useless(lists: neighbours.Lists, codes: NDArray[np.int32], n_classes: int, 
         rest = places[places != place]
         after = _count(codes[lists.indices[:, rest]], lists.distances[:, rest], n_classes, spec).argmax(axis=1)
         needed[lists.indices[after != before, place]] = True
-    return np.flatnonzero(~needed & ~_alone(codes))
-
-
-def _alone(codes: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Returns (n,) bool: whether a row is the only one of its class."""
-    counts: dict[int, int] = defaultdict(int)
-    for code in codes.tolist():
-        counts[code] += 1
-    return np.array([counts[code] == 1 for code in codes.tolist()])
+    return np.flatnonzero(~needed & (np.bincount(codes)[codes] > 1))

@@ -16,6 +16,7 @@ from device_agent.shared.protocol.table_info import Table
 from knnkit.config import parse
 from knnkit.config.parse import FileData
 from knnkit.data import arrow_table
+from knnkit.data.columns import Wanted
 from knnkit.data.dataset import Dataset
 from knnkit.errors import ConfigError, DataError
 from knnkit.training.table import policy_of, prepare_of
@@ -45,8 +46,8 @@ def read(frame: Any, labels: Any, keys: Mapping[str, Any]) -> tuple[Dataset, Tab
     if not isinstance(labels, str):
         name = next(each for each in ("label", "_label", "__label") if each not in table.column_names)
         table = arrow_table.with_column(table, name, labels, _SOURCE)
-    policy = policy_of(data)
-    found = arrow_table.load(table.schema, table.select, _SOURCE, name, data.features, None, policy)
+    wanted = Wanted(name, data.features, policy=policy_of(data))
+    found = arrow_table.load(table.schema, table.select, _SOURCE, wanted)
     ready = prepare_of(data, found, found, None)
     return ready.training, ready.table
 

@@ -14,6 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from device_agent.shared.enrolment.enrolled import label_of
 from device_agent.shared.protocol.versions import utc
 from device_agent.shared.safe_files import whole_file
 from knnkit.config.parse import Build, FileData, GroupSplit, TimeSplit
@@ -88,7 +91,8 @@ def plan(build: Build, material: Material, found: Collection, folder: Path) -> P
     before = _content(path)
     known = _ids_of(material) | _known(path, before, header)
     new = tuple(row for row in labelled if row.id not in known)
-    differing = tuple(row.id for row in labelled if (known.get(row.id) or row.label) != row.label)
+    meant = {row.id: header.label(header.meaning(str(row.label))) for row in labelled}
+    differing = tuple(name for name, label in meant.items() if (known.get(name) or label) != label)
     return Promotion(
         path, new, len(found.rows) - len(labelled), len(labelled) - len(new), differing, header.id, before,
         before + header.lines(found.columns.names, new, first=not before),
@@ -178,15 +182,23 @@ class _Header:
 
     def meaning(self, label: str) -> dict[str, str]:
         """Returns label column -> cell for a label; several targets are written `height=3.5, width=2`."""
-        if len(self.labels) == 1:
-            return {self.labels[0]: label}
-        pairs = [part.rpartition("=") for part in label.split(", ")]
-        return {name: value for name, _, value in pairs}
+        return {self.labels[0]: label} if len(self.labels) == 1 else _values(f"{label}, ", self.labels) or {}
 
     def label(self, cells: Mapping[str, str]) -> str:
         """Returns the label of a row of the file (column -> cell), in the form that `meaning` takes."""
         values = [cells[name] for name in self.labels]
         return values[0] if len(values) == 1 else ", ".join(map("=".join, zip(self.labels, values)))
+
+
+def _values(pairs: str, names: Sequence[str]) -> dict[str, str] | None:
+    """Returns name -> value of `a=3.5, b=2, `, where a name may have `, ` and `=`; None if it is not one of each."""
+    for name in names:
+        if pairs.startswith(f"{name}="):
+            value, _, rest = pairs[len(name) + 1 :].partition(", ")
+            found = _values(rest, [each for each in names if each != name])
+            if found is not None:
+                return {name: value, **found}
+    return None if pairs or names else {}
 
 
 def _free(name: str, taken: set[str]) -> str:
@@ -200,14 +212,14 @@ def _shown(cell: Cell) -> str:
 
 
 def _check_labels(path: Path, material: Material, rows: Sequence[FieldRow], header: _Header) -> None:
-    numbers = material.training.labels.dtype.kind in "iu"
+    known = np.unique(material.training.labels).tolist()
     for row in rows:
         label = str(row.label)
         if header.targets:
             _check_values(f"{path}, row {row.id}", header, label)
             continue
         require_label(label, f"{path}, row {row.id}")
-        if numbers and not label.lstrip("-").isdecimal():
+        if label_of(label, known) is None:
             hint = f"knnkit label {path}, with a whole number"
             raise DataError(
                 f"{path}, row {row.id}: the label {label!r} is not a whole number, as all others are", hint=hint

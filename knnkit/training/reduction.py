@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.model_info import KnnInfo
-from knnkit.data.dataset import Dataset
-from knnkit.errors import BuildError, MissingDependency, extra
+from knnkit.data.dataset import Dataset, drawn
+from knnkit.errors import BuildError, needs
 from knnkit.model.reference.enrolment import encode
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.model.scaling import fit_scaler
@@ -123,10 +123,8 @@ def _nearest_to_centre(points: Points, rows: Ints) -> Ints:
 
 
 def _edited(points: Points, max_loss: float, seed: int) -> Ints:
-    try:
+    with needs("reduce: edited needs imbalanced-learn"):
         from imblearn.under_sampling import EditedNearestNeighbours
-    except ImportError:
-        raise MissingDependency("reduce: edited needs imbalanced-learn", hint=extra("build")) from None
     from sklearn.neighbors import NearestNeighbors
 
     k = min(max(3, points.k), len(points.codes) - 1)
@@ -140,7 +138,7 @@ def _prototypes(points: Points, max_loss: float, seed: int) -> Ints:
     """Returns the fewest prototypes with which the other training rows lose at most `max_loss` of their accuracy."""
     kind: Any = "manhattan" if points.manhattan else "euclidean"
     count = len(points.codes)
-    asked = np.sort(np.random.default_rng(seed).permutation(count)[: max(_LEAST, _WORK // points.values.size)])
+    asked = drawn(count, max(_LEAST, _WORK // points.values.size), seed)
     own = neighbours.leave_one_out(points.values, "none", kind, min(points.k, count - 1), asked)
     before = [*own.labels(points.codes, "uniform")][-1] == points.codes[asked]
     for share in _SHARES:

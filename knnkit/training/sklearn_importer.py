@@ -21,7 +21,7 @@ from device_agent.shared.protocol.table_info import Table
 from knnkit.data.dataset import is_plain, shortened
 from knnkit.data.files import BROKEN, members_that_fit
 from knnkit.data.targets import CLASS, default_names
-from knnkit.errors import BuildError, MissingDependency, extra
+from knnkit.errors import BuildError, needs
 from knnkit.kernels import Kernel
 from knnkit.model.reference.enrolment import Enrolment, with_class
 from knnkit.model.reference.space import Float32, Space, Step, adopt_space
@@ -207,11 +207,9 @@ def load_skops(path: str | Path) -> Any:
         BuildError: the file cannot be read, or holds types that skops does not trust.
         MissingDependency: skops is not installed.
     """
-    try:
+    with needs("reading this file needs skops"):
         import skops.io
         from skops.io.exceptions import UntrustedTypesFoundException
-    except ImportError:
-        raise MissingDependency("reading this file needs skops", hint=extra("build")) from None
     try:
         members_that_fit(Path(path), schema_json=_MAX_SCHEMA)
         strangers = [kind for kind in skops.io.get_untrusted_types(file=path) if kind not in _HARMLESS]

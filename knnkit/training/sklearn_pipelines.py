@@ -20,7 +20,7 @@ from device_agent.shared.features.coder import KEEP, UNKNOWN_CATEGORY
 from device_agent.shared.features.transforms import NOTHING, REFUSED, Transforms
 from device_agent.shared.protocol.table_info import Column, Table, Transform
 from knnkit.errors import BuildError
-from knnkit.training.sklearn_transforms import convert, parts_of
+from knnkit.training.sklearn_transforms import branches_of, convert, parts_of
 
 #: A column while it passes the transformers: number of the raw column that it still is; None for a computed one.
 Sources = list[int | None]
@@ -158,23 +158,13 @@ class _Walk:
         return [None] * width
 
     # --- several transformers side by side ------------------------------------------------------------------------
-    def columns(self, part: Any, start: int, sources: Sources) -> Sources:
-        weights, places = part.transformer_weights or {}, part._transformer_to_input_indices
-        parts = [(list(places[name]), each, weights.get(name, 1.0)) for name, each, _ in part.transformers_]
-        return self._side_by_side(parts, start, sources)
-
-    def union(self, part: Any, start: int, sources: Sources) -> Sources:
-        weights, every = part.transformer_weights or {}, list(range(len(sources)))
-        parts = [(every, each, weights.get(name, 1.0)) for name, each in part.transformer_list]
-        return self._side_by_side(parts, start, sources)
-
-    def _side_by_side(self, parts: list[tuple[list[int], Any, float]], start: int, sources: Sources) -> Sources:
-        kept = [each for each in parts if each[0] and not (isinstance(each[1], str) and each[1] == "drop")]
+    def side_by_side(self, part: Any, start: int, sources: Sources) -> Sources:
+        kept = branches_of(part)
         self._take(start, sources, np.array([place for places, *_ in kept for place in places], int))
         found: Sources = []
-        for places, part, weight in kept:
+        for places, each, weight in kept:
             at = start + len(found)
-            new = self.run(part, at, [sources[place] for place in places])
+            new = self.run(each, at, [sources[place] for place in places])
             if weight != 1.0:
                 self.add("scale", at, len(new), np.full(len(new), weight), np.zeros(len(new)))
             found += new
@@ -327,8 +317,8 @@ def _missing_of(part: Any) -> float:
 Walk = Callable[[_Walk, Any, int, Sources], Sources]
 WALKS: dict[str, Walk] = {
     "Binarizer": _Walk.binarize,
-    "ColumnTransformer": _Walk.columns,
-    "FeatureUnion": _Walk.union,
+    "ColumnTransformer": _Walk.side_by_side,
+    "FeatureUnion": _Walk.side_by_side,
     "FunctionTransformer": _Walk.function,
     "KBinsDiscretizer": _Walk.bins,
     "MaxAbsScaler": _Walk.clipped,

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import Metric, Scale, Weights
-from knnkit.data.dataset import Dataset
+from knnkit.data.dataset import Dataset, drawn
 from knnkit.errors import DataError
 from knnkit.evaluation.splits import LEAVE_ONE_OUT
 from knnkit.model.reference.enrolment import codes_of, encode
@@ -153,8 +153,7 @@ def _measured(
 
 
 def _affordable(count: int, training: Dataset, searches: int) -> NDArray[np.int64]:
-    most = max(_LEAST, _WORK // (training.rows.size * searches))
-    return np.arange(count) if count <= most else np.sort(np.random.default_rng(0).permutation(count)[:most])
+    return drawn(count, max(_LEAST, _WORK // (training.rows.size * searches)))
 
 
 def _scores(

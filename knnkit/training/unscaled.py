@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import Metric, Scale, Weights
-from knnkit.data.dataset import Dataset
+from knnkit.data.dataset import Dataset, drawn
 from knnkit.model.reference.enrolment import encode
 from knnkit.training import neighbours
 
@@ -31,7 +31,7 @@ def find(training: Dataset, k: int, metric: Metric, weights: Weights) -> tuple[s
     count = min(len(training.rows), _ASKED, _ASKED_WORK // training.rows.size)
     if len(names) < 2 or k >= len(training.rows) or count < _FEWEST or shares.max() <= 0.5:
         return ()
-    chosen = np.sort(np.random.default_rng(0).permutation(len(training.rows))[:count])
+    chosen = drawn(len(training.rows), count)
     plain, scaled = (_right(training, k, metric, weights, scale, chosen) for scale in ("none", "standard"))
     won, lost = int((scaled & ~plain).sum()), int((plain & ~scaled).sum())
     if won - lost < max(3.0 * np.sqrt(won + lost), 0.01 * count):

@@ -14,22 +14,24 @@ from pathlib import Path
 from device_agent.shared.golden import class_gates
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.documents import Staged
+from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.protocol.reports import Compared, Running
+from device_agent.shared.release import model_file
+from device_agent.shared.safe_files import read_small
 from device_agent.shared.trust.reasons import Reason
 from knnkit.errors import DeviceFailed, DeviceLocked, KnnkitError
 from knnkit.fleet.decide.plan import DevicePlan, PlanOptions, Refusal, foreign_keys, plan_device
-from knnkit.fleet.device.agent_client import AgentProblem
+from knnkit.fleet.device.agent_client import AgentProblem, ask
 from knnkit.fleet.device.connect import Pause, just_sleep
 from knnkit.fleet.device.one_shot import visit
 from knnkit.fleet.device.probe import Facts, probe
 from knnkit.fleet.device.recorder import Listener, Recorder, nobody
 from knnkit.fleet.jobs.activate import Switch
-from knnkit.fleet.jobs.check import trial
-from knnkit.fleet.jobs.compare import compare
 from knnkit.fleet.jobs.job import DeviceJob
+from knnkit.fleet.jobs.provision import install
 from knnkit.fleet.jobs.session import Conversation, Stopped
 from knnkit.fleet.jobs.upload_dir import claim
 from knnkit.fleet.report import DeviceReport, FleetReport, Outcome
-from knnkit.provision import provision
 from knnkit.transport.base import Transport
 from knnkit.transport.upload import PushFile, push
 
@@ -170,22 +172,8 @@ class _Deploy:
         self._talk.go_on()
         if facts.python is None:
             facts = probe(self._talk.open(), facts.root, timeout=job.pace.command, full=True)
-        with self._recorder.step("provision") as progress:
-            trusted, line = facts.agent.trusted if facts.agent else (), self._talk.open()
-            prove = trial(job.target, line, facts, self._recorder, job.nonce, timeout=job.pace.command)
-            done = provision(
-                line,
-                facts,
-                root=facts.root,
-                keys={} if trusted else dict(job.keys),
-                offline=job.offline,
-                wheels_dir=Path(job.wheels) if job.wheels else None,
-                runtime=job.target.runtime,
-                pictures=job.package.pictures,
-                prove=prove,
-                progress=progress,
-            )
-        self._recorder.warn(*done.notes)
+        keys = {} if facts.agent and facts.agent.trusted else dict(job.keys)
+        install(job, self._talk.open(), facts, self._recorder, keys=keys, pictures=job.package.pictures)
         facts = self._look(facts.root)
         if facts.agent is None:
             raise DeviceFailed(
@@ -230,7 +218,7 @@ def plan_job(job: DeviceJob, listen: Listener = nobody, pause: Pause = just_slee
     def plan_it(transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
         plan = plan_device(job.target, facts, job.package, job.options)
         if any(step.action == "activate" for step in plan.steps):
-            compared = compare(job, transport, facts)
+            compared = _compare(job, transport, facts)
             running = facts.agent.committed if facts.agent else None
             would_miss = class_gates.worse(job.package.manifest.gates, compared, running)
             plan = replace(plan, compared=compared, warnings=(*plan.warnings, *would_miss))
@@ -238,6 +226,24 @@ def plan_job(job: DeviceJob, listen: Listener = nobody, pause: Pause = just_slee
         return recorder.end(outcome, details=json_codec.dumps(plan), warnings=plan.warnings, **why)
 
     return visit(job, plan_it, listen, pause)
+
+
+def _compare(job: DeviceJob, transport: Transport, facts: Facts) -> Compared | None:
+    """Compares the device's release with the new release; None if it has none, or if its agent is too old."""
+    if facts.agent is None or facts.agent.answering in (None, job.package.digest):
+        return None
+    from device_agent.shared.golden import changes  # numpy is for a dry run that compares
+    from device_agent.shared.golden.golden_set import Golden
+
+    directory = Path(job.package.directory)
+    try:
+        info = model_file.read_info(directory / constants.MODEL_FILE)
+        data = read_small(directory / constants.GOLDEN_FILE, constants.MAX_GOLDEN)
+        golden = Golden.from_bytes(data)
+        running = ask(transport, facts.agent_argv, ["compare"], Running, timeout=job.pace.command, input=data)
+    except (KnnkitError, ModelUnusable, OSError):
+        return None
+    return changes.compare(running, info, golden, golden.label)
 
 
 def plans_of(report: FleetReport) -> list[DevicePlan]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from device_agent.shared.console import signals
 from device_agent.shared.protocol import constants
-from knnkit.errors import MissingDependency, Unreachable, extra
+from knnkit.errors import Unreachable, needs
 from knnkit.fleet.device.connect import Job
 from knnkit.fleet.device.recorder import Listener, report_on
 from knnkit.fleet.report import DeviceReport, Outcome
@@ -97,10 +97,8 @@ def fan(concurrency: int, dask: str | None = None) -> Iterator[Fan]:
 
 @contextlib.contextmanager
 def _dask(address: str) -> Iterator[Executor]:
-    try:
+    with needs("--dask needs the package distributed", "dask"):
         from distributed import Client
-    except ImportError:
-        raise MissingDependency("--dask needs the package distributed", hint=extra("dask")) from None
     try:
         client = Client(address, timeout=10)
     except (OSError, TimeoutError, ValueError) as error:

@@ -191,7 +191,7 @@ def test_without_test_rows_training_rows_stand_in_and_no_accuracy_is_claimed(
     assert read_info(folder / "dist" / constants.MODEL_FILE).feature_names == tuple(f"feature_{i}" for i in range(4))
     (folder / "deploy.yaml").write_text(NO_TEST + "gates: {accuracy: 0.5}\n")
     assert cli.main(["build"]) == constants.EXIT_USAGE
-    assert "no golden row has a known truth" in capsys.readouterr().err
+    assert "no golden row has a known true class" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -282,7 +282,7 @@ def with_another_runtime(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> tuple
         used.append(runtime)
         return SimpleNamespace(notes=())
 
-    monkeypatch.setattr("knnkit.fleet.jobs.deploy.provision", provision)
+    monkeypatch.setattr("knnkit.fleet.jobs.provision.provision", provision)
     return DeviceJob(target, fleet.package, "nonce", "ann@laptop", pace=PACE, opener=fleet.open), used
 
 
