@@ -41,7 +41,7 @@ def affordable(held_out: Dataset, reference: Reference) -> Dataset:
 
 
 def most_rows(*references: Reference) -> int:
-    """Returns how many rows each of these can answer in acceptable time."""
+    """Returns how many rows each of the references can classify in about half a minute; at least 1000."""
     return max(_LEAST, _WORK // max(each.enrolled.size for each in references))
 
 
@@ -194,5 +194,5 @@ def _answers(reference: Reference, rows: NDArray[np.float32]) -> Iterator[Refere
 
 
 def parts_of(places: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Returns the places of rows in parts that the reference answers at a time."""
+    """Splits (n,) indices of rows into parts of at most 500 rows, to save memory."""
     return [places[start : start + _CHUNK] for start in range(0, len(places), _CHUNK)]

@@ -191,7 +191,7 @@ class _Header:
 
 
 def _values(pairs: str, names: Sequence[str]) -> dict[str, str] | None:
-    """Returns name -> value of `a=3.5, b=2, `, where a name may have `, ` and `=`; None if it is not one of each."""
+    """Parses `a=3.5, b=2, ` to name -> value; None unless each of `names` (which may hold `, ` and `=`) occurs once."""
     for name in names:
         if pairs.startswith(f"{name}="):
             value, _, rest = pairs[len(name) + 1 :].partition(", ")
