@@ -91,7 +91,7 @@ def _load(file: Path, wanted: Wanted) -> Dataset:
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
     except MemoryError:
-        raise DataError(f"{file}: not enough memory to read it", hint="give fewer rows, or fewer features:") from None
+        raise DataError(f"{file}: not enough memory to read it", hint="give fewer rows, or fewer columns") from None
 
 
 def load_all(
