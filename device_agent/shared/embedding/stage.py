@@ -1,8 +1,8 @@
 """One `.tflite` stage, run in any TFLite interpreter.
 
-Host and device run a stage by this code; each gives it an interpreter of its own runtime. Quantised inputs and
-outputs are numbers here: `(q - zero_point) * scale`. Checks the tensors' sizes before any memory is allocated for them.
-Loads no runtime.
+Host and device use this code; each passes an interpreter of its own runtime. Quantised inputs and outputs are converted
+to numbers: `(q - zero_point) * scale`. Checks the tensors' sizes before any memory is allocated for them. Loads no
+runtime.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Array = NDArray[np.float32]
 #: Most bytes of all tensors of a stage, and most numbers of an input or output.
 MAX_TENSORS = 512 * 1024 * 1024
 MAX_NUMBERS = 32 * 1024 * 1024
-_LONGER = "a longer input; `seconds:` of audio fills a short sound with silence"
+_LONGER = "give a longer input; `seconds:` under audio: pads a short sound with silence"
 #: Most windows of a stage that slides in one run.
 _WINDOWS = 256
 _DTYPES = ("float32", "uint8", "int8", "int16")
@@ -42,14 +42,14 @@ class StageRunner:
         stage: the entry, with the shape and dtype of the file.
 
     Raises:
-        ModelUnusable: the file is not what knn.json says, or its tensors are too large or of another kind.
+        ModelUnusable: the file differs from its entry, or its tensors are too large or of an unsupported kind.
     """
 
     def __init__(self, stage: Stage, open: Callable[[], Any]) -> None:
         interpreter = open()
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
         if len(inputs) != 1 or not outputs:
-            raise ModelUnusable(f"{stage.file}: it has {len(inputs)} inputs; a stage has one input and one output")
+            raise ModelUnusable(f"{stage.file} has {len(inputs)} inputs, but a stage has one input and one output")
         self._input, self._output = inputs[0], outputs[0]
         for detail in (self._input, self._output):
             if np.dtype(detail["dtype"]).name not in _DTYPES:
@@ -77,7 +77,7 @@ class StageRunner:
         if stage.frames is None:
             return self.fill(values) if stage.step else self._finished(self._once(values))
         if len(values) < stage.frames:
-            said = f"{stage.file} takes windows of {stage.frames} rows, and there are {len(values)}"
+            said = f"{stage.file} takes windows of {stage.frames} rows, but the input has {len(values)}"
             raise BadInput(said, hint=_LONGER)
         if stage.slides and (found := self.slide(values)) is not None:
             return found
@@ -109,7 +109,7 @@ class StageRunner:
         Each run has up to `most` windows. Zeros fill the last one, so that inputs of many lengths need few shapes.
 
         Returns:
-            (windows, n) outputs, the same as of `run` if the stage slides; None if it cannot be tried.
+            (windows, n) outputs, equal to those of `run` if the network allows it; None if the shapes do not.
         """
         stage, frames, axis = self.stage, self.stage.frames, self._axis_of_rows()
         if frames is None or axis is None:
@@ -171,7 +171,7 @@ class StageRunner:
             except _BROKEN as error:
                 raise ModelUnusable(f"{self.stage.file} fails: {_one_line(error)}", reason="model-unusable") from None
         if found.size > MAX_NUMBERS:
-            raise ModelUnusable(f"{self.stage.file}: its output has {found.size:,} numbers")
+            raise ModelUnusable(f"{self.stage.file}: its output is too large: {found.size:,} numbers")
         return _numbers(found, self._output)
 
 
@@ -200,12 +200,12 @@ def fitting_shape(stage: Stage, count: int) -> tuple[int, ...]:
     opened = shape.count(-1)
     if count < 1 or opened > 1 or known < 1 or count % known or (not opened and count != known):
         takes = "x".join("?" if length == -1 else str(length) for length in stage.shape)
-        raise BadInput(f"{stage.file} takes {takes} numbers, and gets {count:,}")
+        raise BadInput(f"{stage.file} takes {takes} numbers, but the input has {count:,}")
     return tuple(count // known if length == -1 else length for length in shape)
 
 
 def _signature(detail: Any, ndim: int | None = None) -> tuple[int, ...]:
-    """Returns the shape of a tensor; -1 stands for a length that the file leaves open."""
+    """Returns the shape of a tensor, -1 where the file leaves a length open; (0,) * `ndim` if `ndim` differs."""
     found = detail.get("shape_signature", detail["shape"])
     found = found if len(found) == len(detail["shape"]) else detail["shape"]
     if ndim is not None and len(found) != ndim:
