@@ -1,7 +1,7 @@
-"""Maps rows into model space in float64, with sums in any order.
+"""Fast, rough map of rows into model space.
 
-Faster than `ExactKnn`, whose sums are the same on all machines. States how far a place may be from the exact one. NumPy
-only, no I/O.
+Computes in float64, with sums in any order: faster than `ExactKnn`, whose sums are the same on all machines. States how
+far a place may be from the exact one. NumPy only, no I/O.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Leaves out taught rows that are too far away to be neighbours.
+"""Float32 bound that leaves out far taught rows.
 
 One float32 product of queries and taught rows gives a bound below each distance, with a proven error. A few balls, one
 for each label, first leave out queries that are far from all taught rows. For metrics that are functions of the
