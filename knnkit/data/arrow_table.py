@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.arguments import shown
 from knnkit.data import precision
-from knnkit.data.bad_cells import EMPTY, TEXT, BadCells
+from knnkit.data.bad_cells import EMPTY, FRAME, TEXT, BadCells
 from knnkit.data.columns import choose, find
 from knnkit.data.dataset import Dataset, label_array, note_bad_numbers, require_distinct
 from knnkit.data.policy import Learner, Policy, matching, sorted_levels
@@ -52,35 +53,41 @@ def load(
     header, file = list(schema.names), Path(source)
     require_distinct(header, str(source))
     wanted = None if features is None else list(dict.fromkeys(_base(name, header) for name in features))
-    at, chosen = choose(header, label, wanted, file, beside, ids, drop=policy.drop)
+    at, chosen = choose(header, label, wanted, file, beside, ids, policy=policy)
+    chosen += at if policy.targets else []
     more = [find(header, name, file, key) for key, name in (("split", beside), ("id", ids)) if name is not None]
-    table = read([header[column] for column in sorted({*chosen, at, *more})])
+    table = read([header[column] for column in sorted({*chosen, *at, *more})])
     names = [header[column] for column in chosen]
     if isinstance(policy.categories, str):
         policy = policy.with_text([name for name in names if _is_text(schema.field(name).type)])
-    labels = table.column(label)
-    if labels.null_count:
-        raise DataError(f"{source}, row {labels.is_null().to_pylist().index(True)}: the label ({label!r}) is empty")
+    columns = [] if policy.targets else [(header[place], table.column(header[place])) for place in at]
+    for name, labels in columns:
+        if labels.null_count:
+            raise DataError(f"{source}, row {labels.is_null().to_pylist().index(True)}: the label ({name!r}) is empty")
     reader = _Table(table, str(source), policy)
     found = reader.read(names)
     if features is not None and any(_base(name, header) != name for name in features):
-        found = _pick(found, features, file)
+        found = _pick(found, [*features, *policy.targets], file)
+    first, *further = [label_array(labels.to_pylist(), str(source)) for _, labels in columns] or [np.zeros(len(table))]
     column, names_of_rows = (None if name is None else _texts(table.column(name)) for name in (beside, ids))
     keep = wide or not policy.is_plain  # a table is applied to float64 rows
     return Dataset(
         found.rows if keep else precision.float32_if_enough(found.rows),
-        label_array(labels.to_pylist(), str(source)),
+        first,
         found.names,
         str(source),
         column,
         names_of_rows,
         levels=found.levels or None,
         missing_words=frozenset(reader.met),
+        more_labels=tuple(further),
     )
 
 
-def of_frame(frame: Any, source: str) -> Any:
-    """Returns a frame of pandas (without its index) or polars as a pyarrow table.
+def of_frame(frame: Any, why: str) -> Any:
+    """Returns a frame of pandas (without its index) or polars, or an Arrow table, as a pyarrow table.
+
+    `why` begins the message about anything else.
 
     Raises:
         DataError: it cannot be converted.
@@ -90,28 +97,40 @@ def of_frame(frame: Any, source: str) -> Any:
         import pyarrow
     except ImportError:
         raise MissingDependency("reading a data frame needs pyarrow", hint=extra("build")) from None
+    kind = type(frame)
+    if isinstance(frame, pyarrow.Table):
+        return frame
+    if hasattr(kind, "collect") or not (hasattr(kind, "columns") or isinstance(frame, pyarrow.RecordBatch)):
+        hint = "rows.collect()" if hasattr(kind, "collect") else "a pandas or polars frame, or an Arrow table"
+        raise DataError(f"{why} is for a data frame, and rows are {shown(frame)}", hint=hint)
     try:
-        if hasattr(frame, "to_arrow"):  # polars
-            return frame.to_arrow()
-        return pyarrow.Table.from_pandas(frame, preserve_index=False)
+        if isinstance(frame, pyarrow.RecordBatch):
+            return pyarrow.Table.from_batches([frame])
+        return frame.to_arrow() if hasattr(kind, "to_arrow") else pyarrow.Table.from_pandas(frame, preserve_index=False)
     except (pyarrow.ArrowException, AttributeError, TypeError, ValueError) as error:
         hint = "a pandas or polars frame, with one type in each column"
-        raise DataError(f"{source} cannot be read: {error}", hint=hint) from None
+        raise DataError(f"{FRAME} cannot be read: {error}", hint=hint) from None
 
 
-def with_column(table: Any, name: str, labels: Any, source: str) -> Any:
-    """Returns a pyarrow table with one more column of (n,) labels.
+def with_zeros(table: Any, name: str) -> Any:
+    """Returns a pyarrow table with one more column, of zeros."""
+    import pyarrow
+
+    return table.append_column(name, [pyarrow.array(np.zeros(table.num_rows, np.int64))])
+
+
+def load_frame(table: Any, label: str, features: Sequence[str] | None, policy: Policy) -> Dataset:
+    """Returns the rows of a pyarrow table that was a data frame.
 
     Raises:
-        DataError: there is not one label for each row.
+        DataError: as `load`.
     """
     import pyarrow
 
-    cells = np.asarray(labels, object)
-    if cells.shape != (table.num_rows,):
-        said = f"{source}: {table.num_rows} rows, but labels of shape {cells.shape}"
-        raise DataError(said, hint="labels='species', the name of one column, or one label for each row")
-    return table.append_column(name, [pyarrow.array(cells.tolist(), from_pandas=True)])
+    try:
+        return load(table.schema, table.select, FRAME, label, features, None, policy)
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{FRAME} cannot be read: {error}", hint="columns of numbers, text or truth values") from None
 
 
 @dataclass(frozen=True)
@@ -126,7 +145,7 @@ class _Table:
 
     def __init__(self, table: Any, source: str, policy: Policy) -> None:
         self._table, self._policy, self.met = table, policy, set[str]()
-        self._bad = BadCells(source, "row")
+        self._bad = BadCells(source, "row", targets=policy.targets)
         self._bad.rows = table.num_rows
 
     def read(self, columns: Sequence[str]) -> _Read:
@@ -198,11 +217,12 @@ class _Table:
         for row, (value, length) in enumerate(zip(column.to_pylist(), lengths)):
             if length is None:
                 continue
-            if length != width:
-                said = f"a list of {length} numbers; the others have {width}"
+            said = f"a list of {length} numbers; the others have {width}"
+            try:
+                values[row] = value if length == width else said
+            except (TypeError, ValueError):
+                said = said if length != width else "a list that holds something else than numbers"
                 self._bad.add(row, place, name, TEXT, said, said)
-            else:
-                values[row] = value
         return values
 
 

@@ -25,7 +25,7 @@ from device_agent.shared.release import zip_limits
 from knnkit.data import arrow_table
 from knnkit.data.columns import NO_ID, choose, find
 from knnkit.data.csv_file import load_csv
-from knnkit.data.dataset import Dataset, dataset
+from knnkit.data.dataset import Dataset, dataset, label_array
 from knnkit.data.joined import joined
 from knnkit.data.patterns import expand
 from knnkit.data.policy import PLAIN, Policy
@@ -178,8 +178,13 @@ def _load_npz(
         if "allow_pickle" in said:  # such as text from pandas; loading it could run a stranger's code
             said, hint = "it holds Python objects", "np.savez(..., labels=labels.astype(str)) writes text"
         raise DataError(f"{file}: not an NPZ file of plain arrays: {said}", hint=hint) from None
-    find(list(arrays), label, file, "label")
-    labels = arrays.pop(label)
+    own = policy.targets or (label, *policy.labels)
+    for each in own:
+        find(list(arrays), each, file, "target" if policy.targets else "label")
+    labels, *further = answers = [arrays.pop(name) for name in own]
+    odd = [name for name, array in zip(own, answers) if array.shape != labels.shape]
+    if odd:
+        raise DataError(f"{file}: {odd[0]!r} has another shape than {own[0]!r}", hint="one cell for each row")
     names = arrays.pop("feature_names", None)
     keys = {"split": beside, "id": ids}
     texts = [None if name is None else _text(arrays, name, len(labels), file, key) for key, name in keys.items()]
@@ -198,13 +203,18 @@ def _load_npz(
         raise DataError(said, hint=f"python -c {shlex.quote(code)}" if tables else "")
     else:
         rows, header = np.column_stack(list(arrays.values())), tuple(arrays)
-    if not (np.issubdtype(rows.dtype, np.number) or rows.dtype == bool) or np.iscomplexobj(rows):
-        raise DataError(f"{file}: the features hold {rows.dtype}, not numbers")
     if features is not None or policy.drop:
         # `arrays` no longer has the label and the columns beside.
-        _, chosen = choose([*header, label], label, features, file, drop=policy.drop)
+        _, chosen = choose([*header, *own], label, features, file, policy=policy)
         rows, header = rows[:, chosen], tuple(header[place] for place in chosen)
-    return replace(dataset(rows, labels, header, str(file), policy, wide=wide), beside=texts[0], ids=texts[1])
+    for what, array in (("features", rows), *(("targets", array) for array in answers if policy.targets)):
+        if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool) or np.iscomplexobj(array):
+            raise DataError(f"{file}: the {what} hold {array.dtype}, not numbers")
+    if policy.targets and labels.shape == rows.shape[:1]:
+        rows, header = np.column_stack([rows, *answers]), (*header, *own)
+    made = dataset(rows, labels, header, str(file), policy, wide=wide)
+    more = () if policy.targets else tuple(label_array(array.tolist(), str(file)) for array in further)
+    return replace(made, beside=texts[0], ids=texts[1], more_labels=more)
 
 
 def _text(arrays: dict[str, NDArray[Any]], name: str, count: int, file: Path, key: str) -> NDArray[Any]:

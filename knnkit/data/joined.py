@@ -34,12 +34,13 @@ def joined(parts: Sequence[Dataset], policy: Policy, source: str, *, wide: bool 
     beside = (
         None if first.beside is None else np.concatenate([part.beside for part in parts if part.beside is not None])
     )
-    labels = label_array([label for part in parts for label in part.labels.tolist()], source)
+    columns = zip(*((part.labels, *part.more_labels) for part in parts))
+    labels, *more = (label_array([text for part in column for text in part.tolist()], source) for column in columns)
     if policy.is_plain and not wide:
         rows = precision.float32_if_enough(rows)
     ids = None if first.ids is None else np.concatenate([part.ids for part in parts if part.ids is not None])
     files = np.repeat(np.arange(len(parts)), [len(part.rows) for part in parts])
-    how: dict[str, Any] = {"levels": levels or None, "files": files}
+    how: dict[str, Any] = {"levels": levels or None, "files": files, "more_labels": tuple(more)}
     how["missing_words"] = frozenset[str]().union(*(part.missing_words for part in parts))
     return Dataset(rows, labels, first.feature_names, source, beside, ids, **how)
 
