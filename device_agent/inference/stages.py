@@ -1,7 +1,7 @@
 """Loads the stages of a model into TFLite.
 
-Each file must be part of the verified release and have the SHA-256 in knn.json. Needs a TFLite runtime; NumPy alone
-cannot run stages.
+A stage is a network (stage-1.tflite, ...) that turns a raw input into a vector. Its file must be part of the verified
+release and have the SHA-256 in knn.json. Needs a TFLite runtime; NumPy alone cannot run stages.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from device_agent.shared.release.directory import OpenRelease
 
 
 def load_chain(opened: OpenRelease, input: Input, runtime: str = "auto", threads: int = 1) -> Chain:
-    """Loads the stages of an open, verified release. Keep the release open while you use them.
+    """Loads the stages of an open, verified release. The release must stay open as long as the chain is used.
 
     Raises:
         ModelUnusable: a stage is missing, damaged or too large for this runtime.
@@ -28,11 +28,11 @@ def load_chain(opened: OpenRelease, input: Input, runtime: str = "auto", threads
 def _load(opened: OpenRelease, stage: Stage, runtime: str, threads: int) -> StageRunner:
     found = opened.files.get(stage.file)
     if stage.file not in constants.STAGE_FILES or found is None or found.sha256 != stage.sha256:
-        raise ModelUnusable(f"{stage.file} is not the file that knn.json names", hint="build the release again")
+        raise ModelUnusable(f"{stage.file} differs from its SHA-256 in knn.json", hint="build the release again")
     loader = Loader.find(opened.path(stage.file), runtime, threads)
     if loader.name == constants.NUMPY:
         said = f"{stage.file} needs a TFLite runtime; this device has only NumPy"
-        raise DeviceUnfit(said, reason="no-runtime", hint="knnkit provision --target HOST, where a runtime exists")
+        raise DeviceUnfit(said, reason="no-runtime", hint="knnkit provision --target HOST, if a runtime exists for it")
     try:
         return StageRunner(stage, loader.open(packed=True))
     except (ValueError, RuntimeError, OSError) as error:

@@ -1,6 +1,11 @@
-"""Ties of neighbours in a space whose distances are rounded."""
+"""Ties of neighbours whose distances have rounding errors.
+
+Distances that differ by no more than their rounding errors count as equal; the lowest index then comes first.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +19,10 @@ CHAIN = 8
 def share_ties(
     query: NDArray[np.int64], row: NDArray[np.int64], measure: Float64, base: Float64, k: int, tied: float
 ) -> tuple[NDArray[np.int64], Float64]:
-    """Sorts tied rows, and gives all rows of a tie its least measure.
+    """Sorts tied rows by index, and gives each the least measure of its tie; returns (m,) rows and (m,) measures.
 
-    The pairs are in order of (query, measure). Rows are tied if their distances `base` form a chain in which each is
-    less than `tied` from the next. Returns the rows and the measures of the pairs.
+    The m pairs of query and row are sorted by (query, measure). Rows are tied if their distances `base` form a chain in
+    which each differs from the next by at most `tied`.
     """
     begin = np.flatnonzero(np.diff(query, prepend=-1))
     last = np.repeat(base[begin + k - 1], np.diff(begin, append=len(query)))
@@ -25,3 +30,27 @@ def share_ties(
     group = np.append(0, np.cumsum(apart))
     first = np.append(0, np.flatnonzero(apart) + 1)[group]
     return row[np.lexsort((row, group))], measure[first]
+
+
+def order_few(
+    measure: Float64,
+    row: NDArray[np.int64],
+    k: int,
+    zero: float,
+    tied: float,
+    to_distance: Callable[[Float64], Float64],
+) -> tuple[NDArray[np.int64], Float64]:
+    """Returns the (1, k) nearest of few rows of one query, and their measures. For so few, Python is faster than NumPy.
+
+    Measures up to `zero` count as 0. Ties are those of `share_ties`.
+    """
+    pairs = sorted((each if each > zero else 0.0, number) for each, number in zip(measure.tolist(), row.tolist()))
+    if tied > 0.0:
+        base = to_distance(np.array([each for each, _ in pairs])).tolist()
+        begin, last = 0, base[k - 1] + CHAIN * tied
+        for end in range(1, len(pairs) + 1):
+            if end == len(pairs) or base[end] - base[end - 1] > tied or base[end] > last:
+                pairs[begin:end] = sorted((pairs[begin][0], number) for _, number in pairs[begin:end])
+                begin = end
+    measures, rows = zip(*pairs[:k])
+    return np.array([rows]), np.array([measures])

@@ -1,8 +1,8 @@
 """Measures which search of a release is fastest here.
 
-All searches give the same answers and differ in time alone. Each is tried on golden rows, one row and a batch, in a
-child process. A search that answers differently is left out. If the child fails, nothing is kept, and models search as
-they do without a measurement.
+All searches give the same answers and differ only in time. Each is timed on golden rows, for one row and for a batch,
+in a child process. A search that answers differently is skipped. If the child fails, no result is stored, and models
+choose their search without a measurement.
 """
 
 from __future__ import annotations
@@ -27,17 +27,23 @@ if TYPE_CHECKING:
 
     from device_agent.inference.tflite_knn import TfliteKNN
 
+#: No other search is tried after so many seconds; one that was begun is measured to its end.
 _SECONDS = 1.0
 #: After so many seconds the child is ended; a single call may take long.
-_HANGS = 20.0
+_HANGS = 30.0
+#: The searches that gain the most come first.
+_IN_TURN = (constants.GROUPS, constants.CELLS, constants.FULL, constants.QUANTIZED, constants.NUMPY)
 _REPEATS, _SLICE = 15, 0.06
+#: Rows asked one by one; a batch has at least so many.
 _ROWS = 64
 #: Another search than the usual one must be faster by this factor: times vary.
 _FASTER = 0.9
+#: If the first batch takes so many times as long as the usual search's, no more is measured: it also allocates.
+_HOPELESS = 6.0
 
 
 def measure_and_keep(store: Store, opened: OpenRelease, digest: str, runtime: str) -> None:
-    """Measures the searches of an open, verified release, and keeps the result for `load_kept`; never fails."""
+    """Measures the searches of an open, verified release, and stores the result for `load_kept`; never fails."""
     try:
         found = sandbox.run(lambda: _measure(opened, digest, runtime), close=lock_of(store), timeout=_HANGS)
     except (AgentError, OSError):
@@ -47,42 +53,53 @@ def measure_and_keep(store: Store, opened: OpenRelease, digest: str, runtime: st
 
 
 def _measure(opened: OpenRelease, digest: str, runtime: str) -> Searched | None:
-    """Returns what was measured within the budget; None if there is nothing to choose."""
+    """Returns the times measured with golden rows; None if there is only one search, or no golden row."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    import numpy as np
-
     from device_agent.shared.golden.golden_set import Golden
     from device_agent.shared.raw_rows import own_golden
 
-    until = time.perf_counter() + _SECONDS
     golden = Golden.from_bytes(opened.read(constants.GOLDEN_FILE))
     usual = load_model(opened, runtime)
     if usual.search == constants.NUMPY or not len(golden.rows):
         return None
-    golden = own_golden(golden, usual.info)
-    rows = golden.rows[:_ROWS]
-    many = np.resize(golden.rows, (usual.batch, rows.shape[1]))
-    expected = usual.classify(rows)
-    batch, alone = {usual.search: _time(usual, many, until)}, {usual.search_alone: _time_one(usual, rows, until)}
     large = opened.files[constants.MODEL_FILE].size > memory.SMALL
-    for way in constants.WAYS:
-        if not usual.info.has(way) or (way in batch and way in alone):
+    rows = own_golden(golden, usual.info).rows
+    return measure(usual, lambda way: load_model(opened, runtime, stream=large, search=way), rows, digest)
+
+
+def measure(usual: TfliteKNN, load: Callable[[str], TfliteKNN], rows: NDArray[Any], digest: str = "") -> Searched:
+    """Measures the time of each search of a model; a search is skipped once the time limit is over.
+
+    Args:
+        usual: the model with the searches that it chooses without a measurement.
+        load: opens the same model with another search, one of `constants.WAYS`.
+        rows: (n, n_features) raw rows, at least one.
+        digest: the release's.
+    """
+    import numpy as np
+
+    many, rows = np.resize(rows, (max(usual.batch, _ROWS), rows.shape[1])), rows[:_ROWS]
+    expected = usual.classify(many)  # so many rows also pack a large model; it may then search in another way
+    batch, alone = {usual.search: _time(usual, many)}, {usual.search_alone: _time_one(usual, rows)}
+    usually, usually_alone, until = usual.search, usual.search_alone, time.perf_counter() + _SECONDS
+    for way in _IN_TURN:
+        if not usual.info.has(way) or (way in batch and way in alone) or time.perf_counter() > until:
             continue
-        model = load_model(opened, runtime, stream=large, search=way)
-        found = model.classify(rows)
-        if not (np.array_equal(found.label, expected.label) and np.array_equal(found.indices, expected.indices)):
-            continue
-        if way not in alone:
-            alone[way] = _time_one(model, rows, until)
-        if way not in batch:
-            batch[way] = _time(model, many, until)
+        model, start = load(way), time.perf_counter()
+        found = model.classify(many)
+        first = (time.perf_counter() - start) * 1e3
+        if np.array_equal(found.label, expected.label) and np.array_equal(found.indices, expected.indices):
+            if way not in alone:
+                alone[way] = _time_one(model, rows)
+            if way not in batch:
+                batch[way] = first if first > _HOPELESS * batch[usually] else _time(model, many)
     return Searched(
         digest,
         f"{usual.runtime.name} {usual.runtime.version}",
-        _fastest(alone, usual.search_alone),
-        _fastest(batch, usual.search),
-        {way: taken for way, taken in alone.items() if taken < float("inf")},
-        {way: taken for way, taken in batch.items() if taken < float("inf")},
+        _fastest(alone, usually_alone),
+        _fastest(batch, usually),
+        alone,
+        batch,
         len(many),
     )
 
@@ -92,22 +109,22 @@ def _fastest(taken: dict[str, float], usual: str) -> str:
     return best if taken[best] < _FASTER * taken[usual] else usual
 
 
-def _time_one(model: TfliteKNN, rows: NDArray[Any], until: float) -> float:
-    return _least(lambda turn: model.classify(rows[turn % len(rows)][None]), until)
+def _time_one(model: TfliteKNN, rows: NDArray[Any]) -> float:
+    return _least(lambda turn: model.classify(rows[turn % len(rows)][None]))
 
 
-def _time(model: TfliteKNN, rows: NDArray[Any], until: float) -> float:
-    return _least(lambda turn: model.classify(rows), until)
+def _time(model: TfliteKNN, rows: NDArray[Any]) -> float:
+    return _least(lambda turn: model.classify(rows))
 
 
-def _least(work: Callable[[int], Any], until: float) -> float:
-    """Returns the milliseconds of the fastest of a few calls; infinity if there is no time left."""
-    best, start = float("inf"), time.perf_counter()
-    for turn in range(_REPEATS + 1):
+def _least(work: Callable[[int], Any]) -> float:
+    """Returns the time of the fastest of a few calls in milliseconds, without the first call, which allocates."""
+    work(0)
+    best, end = float("inf"), time.perf_counter() + _SLICE
+    for turn in range(1, _REPEATS + 1):
         before = time.perf_counter()
-        if before > until or (before > start + _SLICE and turn > 1):
-            break
         work(turn)
-        if turn:  # the first call allocates
-            best = min(best, (time.perf_counter() - before) * 1e3)
+        best = min(best, (time.perf_counter() - before) * 1e3)
+        if time.perf_counter() > end:
+            break
     return best

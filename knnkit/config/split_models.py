@@ -27,7 +27,7 @@ class TestFile(Section):
 
 
 class GroupSplit(Section):
-    """Holds out whole groups: rows of one group are never divided."""
+    """Holds out whole groups of rows: a group is never divided."""
 
     group: Annotated[str, Example("device_id")]
     """The column of `data` that names the group of a row; not a feature, unless `features` names it."""

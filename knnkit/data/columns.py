@@ -10,6 +10,7 @@ import difflib
 import fnmatch
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,22 +36,42 @@ _FEW, _FEW_NAMED = 20, 5
 _EXACT = 2.0**24
 
 
-def choose(
-    header: list[str],
-    label: str,
-    features: Sequence[str] | None,
-    file: Path,
-    *beside: str | None,
-    policy: Policy = PLAIN,
-) -> tuple[list[int], list[int]]:
+@dataclass(frozen=True)
+class Wanted:
+    """What to read of a file of labelled rows.
+
+    Attributes:
+        label: the column with the labels.
+        features: names or patterns of the columns to use, in this order; None: all others.
+        beside: a column to keep as text in `Dataset.beside`; a feature only if `features` names it.
+        policy: which columns are left out, and what a missing cell and a text mean.
+        ids: a column to keep as text in `Dataset.ids`; a feature only if `features` names it.
+        wide: whether the rows are float64 in any case.
+    """
+
+    label: str
+    features: Sequence[str] | None = None
+    beside: str | None = None
+    policy: Policy = PLAIN
+    ids: str | None = None
+    wide: bool = False
+
+    @property
+    def texts(self) -> dict[str, str | None]:
+        """The columns to keep as text, by their keys in deploy.yaml."""
+        return {"split": self.beside, "id": self.ids}
+
+
+def choose(header: list[str], wanted: Wanted, file: Path) -> tuple[list[int], list[int]]:
     """Returns the indices of the label columns (or targets) and those of the features.
 
-    These are the columns that `features` names, or all others but `beside`; without those that the policy drops. Both
-    may have patterns: `acc_*`.
+    The features are the columns that `features` names, or all others but the columns of text; without those that the
+    policy drops. Both may have patterns: `acc_*`.
 
     Raises:
         DataError: a column is missing, or a label or target is a feature.
     """
+    policy, label, features, beside = wanted.policy, wanted.label, wanted.features, wanted.texts.values()
     own, kind = policy.targets or (label, *policy.labels), "target" if policy.targets else "label"
     at = [find(header, name, file, kind) for name in own]
     others = [name for name in header if name not in (*own, *beside)]
@@ -60,7 +81,7 @@ def choose(
         if taken := next((name for name in named[key] if name in own), None):
             the = "the" if len(own) == 1 else "a"
             said = f"{file}: {taken!r} is {the} {kind}; it cannot be {what}"
-            raise DataError(said, hint=f"leave it out of {key}:")
+            raise DataError(said, hint=f"remove it from {key}:")
     names = others if features is None else dict.fromkeys(named["features"])
     chosen = [header.index(name) for name in names if name not in named["drop"]]
     if not chosen:
@@ -70,7 +91,7 @@ def choose(
 
 
 def _named(header: list[str], others: list[str], word: str, file: Path, key: str) -> list[str]:
-    """Returns the column of a name, or those of a pattern among `others`."""
+    """Returns [word] if it is the name of a column, or the columns among `others` that match the pattern `word`."""
     if word in header or not _PATTERN & set(word):
         return [header[find(header, word, file, key)]]
     found = [name for name in others if fnmatch.fnmatchcase(name, word)]
@@ -78,7 +99,7 @@ def _named(header: list[str], others: list[str], word: str, file: Path, key: str
 
 
 def find(header: list[str], name: str, file: Path, key: str) -> int:
-    """Returns the index of the column `name`; `key` is its key in deploy.yaml, for the message.
+    """Returns the index of the column `name`; `key` is the key of deploy.yaml that names it, for the message.
 
     Raises:
         DataError: there is no such column; the hint has the closest name.
@@ -95,13 +116,13 @@ def find(header: list[str], name: str, file: Path, key: str) -> int:
     where = f" ({key})" if str(file) in IN_MEMORY else where
     hint = f"did you mean {close[0]!r}{where}?" if close else f"set it to one of them{where}"
     if not close and len(header) > 1 and sum(map(_is_number, header)) >= len(header) - 1:
-        hint += "; if these are numbers of a row, put a header above it"
+        hint += "; if line 1 is a row of numbers, put a header line above it"
     reason = NO_ID if key == "id" else ""
     raise DataError(f"{file}: no column {name!r}; there are {names}", hint=hint, reason=reason)
 
 
 def numbering(rows: Dataset) -> tuple[str, ...]:
-    """Returns the features that number the rows: distinct whole numbers, without gaps unless named like an id."""
+    """Returns the features that number the rows: distinct whole numbers, without gaps unless the name is an id's."""
     return tuple(
         name
         for column, name in enumerate(rows.feature_names)
@@ -110,7 +131,7 @@ def numbering(rows: Dataset) -> tuple[str, ...]:
 
 
 def warnings(rows: Dataset) -> tuple[str, ...]:
-    """Returns a warning for each feature that numbers the rows, with the key that leaves it out."""
+    """Returns a warning for each feature that numbers the rows, with the key of deploy.yaml that leaves it out."""
     return tuple(_warning(rows, name) for name in numbering(rows))
 
 
@@ -119,7 +140,7 @@ def _warning(rows: Dataset, name: str) -> str:
     once = len(np.unique(column)) == len(column)
     how = "each once" if once else "in order" if _goes_up(column) else "in whole numbers"
     said = f"the column {shortened(name)} holds {column.min():.0f} to {column.max():.0f}, {how}, as row numbers do"
-    mend = "then there is no other feature"
+    mend = "it is the only feature"
     if len(rows.feature_names) > 1:
         mend = f"drop: {as_yaml([name])} beside `label` in deploy.yaml leaves it out"
     return f"{rows.source}: {said}, and is a feature of the model; {mend}"
@@ -136,12 +157,12 @@ def _numbers(column: np.ndarray[tuple[int], np.dtype[np.float64]], named: bool) 
 
 
 def _indexes(column: np.ndarray[tuple[int], np.dtype[np.float64]], named: bool) -> bool:
-    """Whether a column with a name that pandas gives to an index has whole numbers; gaps and repeats are allowed."""
+    """Whether a column named like an index of pandas holds whole numbers; gaps and repeats are allowed."""
     return len(column) >= _FEW_NAMED and bool((column == np.floor(column)).all()) and bool((column != column[0]).any())
 
 
 def _goes_up(column: np.ndarray[tuple[int], np.dtype[Any]]) -> bool:
-    """Whether the numbers never decrease; float32 may make large neighbours equal."""
+    """Whether the numbers never decrease. Equal numbers are allowed: float32 may round large ones to the same."""
     return bool((np.diff(column) >= 0).all())
 
 

@@ -18,6 +18,7 @@ from knnkit.config import parse
 from knnkit.config.parse import FileData
 from knnkit.data import arrow_table, targets
 from knnkit.data.bad_cells import FRAME, in_data
+from knnkit.data.columns import Wanted
 from knnkit.data.dataset import Dataset
 from knnkit.errors import ConfigError, DataError
 from knnkit.training.table import policy_of, prepare_of
@@ -26,10 +27,10 @@ _KEYS = ("categories", "drop", "features", "missing", "unknown_category")
 
 
 def read(frame: Any, labels: Any, keys: Mapping[str, Any]) -> tuple[Dataset, Table | None]:
-    """Returns the rows of a pandas or polars frame as numbers, and the table that makes them of cells.
+    """Returns the rows of a pandas or polars frame as numbers, and the table that computes them from cells.
 
     Args:
-        frame: the rows; an index is not a column. Or an Arrow table.
+        frame: the rows; an index of pandas is not used. Or an Arrow table.
         labels: the name of a column, or (n,) labels.
         keys: `missing`, `categories`, `unknown_category`, `drop`, `features`, as in deploy.yaml.
 
@@ -47,7 +48,7 @@ def read(frame: Any, labels: Any, keys: Mapping[str, Any]) -> tuple[Dataset, Tab
     while not isinstance(labels, str) and name in table.column_names:
         name = f"_{name}"
     table = table if isinstance(labels, str) else arrow_table.with_zeros(table, name)
-    found = arrow_table.load_frame(table, name, data.features, policy_of(data))
+    found = arrow_table.load_frame(table, Wanted(name, data.features, policy=policy_of(data)))
     found = targets.labelled(found, table.column(name).to_pylist() if isinstance(labels, str) else labels)
     if found.targets is not None:
         raise DataError("with data=, labels are one column", hint="labels='COLUMN', or an array of one dimension")

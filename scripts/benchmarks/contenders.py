@@ -35,6 +35,11 @@ class Contender:
         """Writes `artefact`, the file that the contender loads later, from a folder of `benchmarks.datasets`."""
         raise NotImplementedError
 
+    @classmethod
+    def tuned(cls, artefact: Path, threads: int, rows: Any) -> Contender:
+        """Opens the contender as it answers after it has seen `rows`; most do not care."""
+        return cls(artefact, threads)
+
     def neighbors(self, rows: Any) -> tuple[Any, Any]:
         """Returns (n, k) indices and distances."""
         raise NotImplementedError
@@ -47,10 +52,20 @@ class Tflite(Contender):
     runtime: ClassVar[str] = "tflite_runtime"
     search: ClassVar[str | None] = None
 
-    def __init__(self, artefact: Path, threads: int) -> None:
+    def __init__(self, artefact: Path, threads: int, search: Any = None) -> None:
         from device_agent.inference.tflite_knn import TfliteKNN
 
-        self.model = TfliteKNN(artefact, num_threads=threads, runtime=self.runtime, search=self.search)
+        self.model = TfliteKNN(artefact, num_threads=threads, runtime=self.runtime, search=search or self.search)
+
+    @classmethod
+    def tuned(cls, artefact: Path, threads: int, rows: Any) -> Tflite:
+        """Opens it with the searches that an activation measures and keeps (docs/decisions/146)."""
+        usual = cls(artefact, threads)
+        if cls.search is not None:
+            return usual
+        from device_agent.lifecycle.choose_search import measure
+
+        return cls(artefact, threads, measure(usual.model, lambda way: cls(artefact, threads, way).model, rows))
 
     @staticmethod
     def prepare(data: Path, artefact: Path, k: int) -> None:
@@ -88,8 +103,8 @@ class Groups(Numpy):
     name = "TfliteKNN, groups"
     search = "groups"
 
-    def __init__(self, artefact: Path, threads: int) -> None:
-        super().__init__(artefact, threads)
+    def __init__(self, artefact: Path, threads: int, search: Any = None) -> None:
+        super().__init__(artefact, threads, search)
         if self.model.info.groups is None:
             raise LookupError("the model has no groups")
 

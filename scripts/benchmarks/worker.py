@@ -43,7 +43,7 @@ class Worker:
         return {"bytes": self.file.stat().st_size}
 
     def load(self) -> dict[str, Any]:
-        self.model = self.kind(self.file, self.threads)
+        self.model = self.kind.tuned(self.file, self.threads, self.queries)
         gc.collect()
         gc.freeze()
         return {}

@@ -300,7 +300,7 @@ def test_a_root_whose_parent_is_not_the_login_s_is_emptied(board: Path, tmp_path
         )
         said = remove_as_somebody(script, root)
         assert said["removed"]
-        assert said["left"] == [f"{root}: this login may not write {parent}"]
+        assert said["left"] == [f"{root}: the login user may not write {parent}"]
         assert list(root.iterdir()) == []
         (root / "venvs" / "theirs").mkdir(parents=True)
         (root / "venvs" / "theirs" / "file").write_text("root's")

@@ -28,10 +28,11 @@ def open_model(
     lattice: float | None = None,
     blocks: int = 1,
     groups: int | None = None,
+    tied: float = 0.0,
 ) -> ExactKnn:
     """Returns the model of (n, p) float32 rows with centre 0, written to `path` in so many blocks.
 
-    `groups` is the most groups that it has; None: no groups.
+    `groups` is the most groups that it has; None: no groups. Distances closer than `tied` are ties.
     """
     count, width = rows.shape
     block = -(-count // blocks)
@@ -40,7 +41,7 @@ def open_model(
         "centre": np.zeros(width, np.float32),
         "scale": np.broadcast_to(np.float64(scale), (width,)),
         "zero": np.array(0.0),
-        "tied": np.array(0.0),
+        "tied": np.array(tied),
         "classes": np.arange(count, dtype=np.int32) % 3,
         "block_offsets": 4 * width * (np.append(0, np.cumsum(sizes)[:-1]) + np.arange(len(sizes)) + 1),
         "block_rows": np.array(sizes),

@@ -36,18 +36,18 @@ def read_wav(data: bytes, audio: Audio) -> NDArray[Any]:
     """Returns the (n,) samples of a WAV file at the model's rate: int16, or float32 from -1 to 1.
 
     Raises:
-        BadInput: it is damaged, or of a kind that is not read.
+        BadInput: the file is damaged, or has an unsupported format.
     """
     if len(data) < 12 or data[8:12] != b"WAVE":
-        raise BadInput("it begins like a WAV file, but is not one")
+        raise BadInput("the file begins like a WAV file, but is not one")
     form, samples = _chunks(data)
     if len(form) < 16:
-        raise BadInput("the WAV file has no format")
+        raise BadInput("the WAV file has no format chunk (fmt)")
     kind, channels, rate, _, _, bits = struct.unpack_from("<HHLLHH", form)
     if kind == _EXTENSIBLE and len(form) >= 26:
         kind = struct.unpack_from("<H", form, 24)[0]
     if not (1 <= channels <= _MAX_CHANNELS and _RATES[0] <= rate <= _RATES[1]):
-        raise BadInput(f"the WAV file claims {channels} channels at {rate} Hz")
+        raise BadInput(f"a WAV file of {channels} channels at {rate} Hz is not supported")
     mono = _mixed(_samples(samples, kind, bits), channels)
     if audio.seconds is not None:
         mono = mono[: math.ceil((audio.seconds + 1.0) * rate)]
@@ -55,12 +55,12 @@ def read_wav(data: bytes, audio: Audio) -> NDArray[Any]:
 
 
 def read_pcm(data: bytes) -> NDArray[np.int16]:
-    """Returns the samples of raw PCM: 16 bits, little-endian, one channel, at the model's rate."""
+    """Returns the (n,) int16 samples of raw PCM: 16 bits, little-endian, one channel, at the model's rate."""
     return np.frombuffer(data, "<i2", len(data) // 2).astype(np.int16)
 
 
 def prepare(samples: NDArray[Any], audio: Audio) -> Float32:
-    """Returns (n,) samples for the first stage: in its range, cut or filled to its length if it states one.
+    """Returns (n,) float32 samples for the first stage, scaled to its range; cut or padded if it states a length.
 
     Raises:
         BadInput: the array is empty, or has more than one axis.
@@ -75,7 +75,7 @@ def prepare(samples: NDArray[Any], audio: Audio) -> Float32:
 
 
 def resample(samples: Float32, old: int, new: int) -> Float32:
-    """Returns samples at another rate. A windowed sinc filter removes the frequencies that are too high for it.
+    """Returns (n,) samples at the rate `new`, converted from the rate `old` (Hz), by a windowed sinc filter.
 
     Raises:
         BadInput: the two rates are too far apart, or the result is too long.
@@ -119,11 +119,12 @@ def _kernel(up: int, down: int, half: int) -> NDArray[np.float64]:
 
 
 def _chunks(data: bytes) -> tuple[bytes, bytes]:
-    """Returns the format and the samples. A header that was written before the sound has no true length, but 0 or more
-    than `_STREAMED`: the samples are then all that follows.
+    """Returns the format chunk and the sample bytes of a WAV file.
+
+    The samples are all bytes to the end if the header states a length of 0 or above `_STREAMED`, as recorders do.
 
     Raises:
-        BadInput: there are no samples, or fewer than the header says.
+        BadInput: there are no samples, or fewer than the header states.
     """
     place, form = 12, b""
     while place + 8 <= len(data):
@@ -133,7 +134,7 @@ def _chunks(data: bytes) -> tuple[bytes, bytes]:
         if name == b"data":
             there = len(data) - place - 8
             if there < size < _STREAMED:
-                hint = "copy it again; a sound that is still being recorded has a length of 0 in its header"
+                hint = "copy the file again; a sound that is still being recorded has a length of 0 in its header"
                 raise BadInput(f"the WAV file is cut off: it has {there:,} of {size:,} bytes of samples", hint=hint)
             return form, data[place + 8 : place + 8 + size] if size else data[place + 8 :]
         place += 8 + size + size % 2
@@ -145,7 +146,7 @@ def _samples(data: bytes, kind: int, bits: int) -> NDArray[Any]:
         found = np.frombuffer(data, "<f4", len(data) // 4)
         return np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
     if kind != _PCM or bits not in (8, 16, 24, 32):
-        said = f"WAV of format {kind} with {bits} bits is not read"
+        said = f"a WAV file of format {kind} with {bits} bits is not supported"
         raise BadInput(said, hint="ffmpeg -i FILE -c:a pcm_s16le FILE.wav writes PCM")
     if bits == 16:
         return read_pcm(data)
@@ -167,7 +168,7 @@ def _mixed(samples: NDArray[Any], channels: int) -> NDArray[Any]:
 
 
 def _unit(samples: NDArray[Any]) -> Float32:
-    """Returns samples as float32; whole numbers are PCM, whose full scale becomes 1."""
+    """Returns samples as float32 from -1 to 1; integer types are PCM whose full scale becomes 1."""
     if samples.dtype.kind == "f":
         return np.asarray(samples, np.float32)
     if samples.dtype == np.uint8:

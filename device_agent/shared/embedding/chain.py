@@ -1,7 +1,7 @@
 """Chain of stages that makes one row.
 
-The stages run in order; `pool` then makes one row of many by statistics over the first axis. Host and device use this
-code, each with its own TFLite runtime. No I/O.
+The stages run in order. `pool` then reduces several output rows to one, by statistics over the first axis. Host and
+device use this code, each with its own TFLite runtime. No I/O.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ class Chain:
 
 
 def prepared(values: NDArray[Any], input: Input) -> NDArray[Any]:
-    """Returns samples or pixels in the form that the first stage takes; other arrays unchanged.
+    """Converts samples or pixels to the form that the first stage takes; returns other arrays unchanged.
 
     Raises:
-        BadInput: they are not a sound or a picture.
+        BadInput: the array is not a sound or a picture, but the model takes one.
     """
     if input.audio is not None:
         from device_agent.shared.embedding import audio
@@ -77,7 +77,7 @@ def prepared(values: NDArray[Any], input: Input) -> NDArray[Any]:
 
 
 def pooled(values: Array, pool: Sequence[str]) -> Array:
-    """Returns one (n,) row: the statistics `pool` over the first axis, joined; all values if `pool` is empty."""
+    """Returns one (n,) row: the statistics named in `pool` over the first axis, joined; without any, all values."""
     if not pool:
         return values.reshape(-1)
     table = values.reshape(len(values), -1).astype(np.float64)

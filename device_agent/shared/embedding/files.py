@@ -1,6 +1,6 @@
 """Files of sounds, pictures and arrays as JSON lines.
 
-`classify` reads these lines on a board, and `knnkit classify` sends them to one. Decodes nothing.
+`classify` reads these lines on a board, and `knnkit classify` sends them to a board. Does not decode sounds.
 """
 
 from __future__ import annotations
@@ -49,21 +49,21 @@ def read_file(path: Path) -> bytes:
     """Returns the bytes of one file.
 
     Raises:
-        BadInput: it cannot be read, or is too large.
+        BadInput: the file cannot be read, or is too large.
     """
     try:
         data = read_small(path, MAX_BYTES, follow=True)
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror or error}", reason="no-input") from None
     if len(data) > MAX_BYTES:
-        raise BadInput(f"{path}: it has more than {MAX_BYTES:,} bytes")
+        raise BadInput(f"{path}: the file has more than {MAX_BYTES:,} bytes")
     return data
 
 
 def lines_of(path: Path, *, decode: bool = False) -> Iterator[tuple[str, bytes]]:
-    """Yields the name of each file, relative to the folder, and its line.
+    """Yields the name of each file, relative to the folder, and its JSON line.
 
-    With `decode`, pictures of up to `MOST_SENT` pixels become arrays here, so that a board needs no Pillow for them.
+    With `decode`, pictures of up to `MOST_SENT` pixels are sent as arrays, so that the board needs no Pillow for them.
 
     Raises:
         BadInput: a file cannot be read.

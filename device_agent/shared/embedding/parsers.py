@@ -22,7 +22,7 @@ from device_agent.shared.tabular.reader import Line, Parsed, Parser, line_by_lin
 
 
 class InputJsonParser(Parser):
-    """Parses JSON lines: each is base64 of a file, an array, or an object with one of these as its key `input`.
+    """Parses JSON lines of raw inputs: base64 of a file, an array, or an object with one of these as its key `input`.
 
     Args:
         chain: the loaded stages.
@@ -37,7 +37,7 @@ class InputJsonParser(Parser):
         self.chain = chain
 
     def follow(self, info: KnnInfo, chain: Chain | None) -> None:
-        """Goes on with the stages of another model."""
+        """Switches to the stages of another model."""
         super().follow(info, chain)
         self.chain = chain or self.chain
 
@@ -73,7 +73,7 @@ class InputJsonParser(Parser):
 
 
 class InputCsvParser(CsvParser):
-    """Parses CSV: each line has the numbers of one raw input, flattened.
+    """Parses CSV: each line holds the numbers of one raw input, flattened.
 
     Raises:
         BadInput: the model takes files or arrays of any shape.
@@ -90,11 +90,11 @@ class InputCsvParser(CsvParser):
         self.chain, self._dtype_of_rows = chain, dtype
         size = chain.input.width
         if size is None:
-            raise BadInput("the model takes files or arrays, not rows of CSV", hint="--format jsonl, or NPY")
+            raise BadInput("the model takes files or arrays, not rows of CSV", hint="give JSON lines or NPY")
         super().__init__(chain.input.columns or default_names(size), ignore_extra=ignore_extra, keep=keep)
 
     def follow(self, info: KnnInfo, chain: Chain | None) -> None:
-        """Goes on with the stages of another model."""
+        """Switches to the stages of another model."""
         self.chain, self._dtype_of_rows = chain or self.chain, row_type(info.origin)
 
     def parse(self, block: bytes) -> Parsed:

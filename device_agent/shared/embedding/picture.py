@@ -1,7 +1,7 @@
-"""Pictures: files and arrays to numbers of a stage.
+"""Converts pictures to the numbers that a stage takes.
 
-Pillow is imported only to decode a file; arrays need NumPy alone. Resizing averages where it shrinks. Untrusted bytes:
-the size that a file claims is checked before it is decoded. No I/O.
+Imports Pillow only to decode a file; arrays need only NumPy. Shrinking averages pixels. Untrusted bytes: the size in
+the file's header is checked before the file is decoded. No I/O.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Float32 = NDArray[np.float32]
 
 MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 _NO_PILLOW = (
-    "`knnkit deploy` installs it where there is a wheel, else: sudo apt install python3-pil; or give arrays (NPY)"
+    "`knnkit deploy` installs Pillow if the board has a wheel, else: sudo apt install python3-pil; or give arrays (NPY)"
 )
 #: Most pixels of a picture: 32 megapixels take 96 MB once decoded.
 MAX_PIXELS = 32 * 1024 * 1024
@@ -30,10 +30,10 @@ _GREY = (0.299, 0.587, 0.114)
 
 
 def read_file(data: bytes) -> NDArray[np.uint8]:
-    """Returns the (h, w, 1 or 3) pixels of a PNG or JPEG file, turned as its EXIF says; alpha is left out.
+    """Returns the (h, w, 1 or 3) uint8 pixels of a PNG or JPEG file, rotated as its EXIF states, without alpha.
 
     Raises:
-        BadInput: it is damaged, or has too many pixels.
+        BadInput: the file is damaged, or has too many pixels.
         DeviceUnfit: Pillow is not installed.
     """
     try:
@@ -57,7 +57,7 @@ def read_file(data: bytes) -> NDArray[np.uint8]:
 
 
 def prepare(pixels: NDArray[Any], image: Image) -> Float32:
-    """Returns the (h, w, channels) input of the first stage, made from (h, w) or (h, w, c) pixels (0 to 255).
+    """Returns the (h, w, channels) float32 input of the first stage for (h, w) or (h, w, c) pixels (0 to 255).
 
     Raises:
         BadInput: the array is not a picture, or needs resizing and `resize` is none.
@@ -78,7 +78,7 @@ def prepare(pixels: NDArray[Any], image: Image) -> Float32:
 
 
 def _resized(pixels: NDArray[Any], size: tuple[int, ...], nearest: bool) -> Float32:
-    """Returns (h, w, c) pixels of another size; few rows at a time become float32, so a photo needs little memory."""
+    """Returns (h, w, c) pixels at another size; converts few rows at a time to float32, which saves memory."""
     height, width, channels = pixels.shape
     down, across = (_weights(old, new, nearest) for old, new in zip((height, width), size))
     rows = np.zeros((size[0], width * channels), np.float32)
@@ -98,7 +98,7 @@ def _with_channels(pixels: Float32, channels: int) -> Float32:
 
 
 def _weights(old: int, new: int, nearest: bool) -> Float32:
-    """Returns the (new, old) share of each old pixel in a new one: bilinear, and wider where the picture shrinks."""
+    """Returns the (new, old) weight of each old pixel in each new one: bilinear, with a wider kernel to shrink."""
     centre = (np.arange(new) + 0.5) * old / new - 0.5
     if nearest:
         chosen = np.clip(np.rint(centre), 0, old - 1)[:, None]

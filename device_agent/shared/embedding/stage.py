@@ -1,8 +1,8 @@
 """One `.tflite` stage, run in any TFLite interpreter.
 
-Host and device run a stage by this code; each gives it an interpreter of its own runtime. Quantised inputs and
-outputs are numbers here: `(q - zero_point) * scale`. Checks the tensors' sizes before any memory is allocated for them.
-Loads no runtime.
+Host and device use this code; each passes an interpreter of its own runtime. Quantised inputs and outputs are converted
+to numbers: `(q - zero_point) * scale`. Checks the tensors' sizes before any memory is allocated for them. Loads no
+runtime.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ class StageRunner:
 
     Args:
         stage: its entry in knn.json. Shape and dtype must equal those of the file, unless the shape is empty.
-        interpreter: has loaded the file, but has not allocated its tensors yet.
+        interpreter: an interpreter that loaded the file, but has not allocated its tensors yet.
 
     Attributes:
         stage: the entry, with the shape and dtype of the file.
 
     Raises:
-        ModelUnusable: the file is not what knn.json says, or its tensors are too large or of another kind.
+        ModelUnusable: the file differs from its entry, or its tensors are too large or of an unsupported kind.
     """
 
     def __init__(self, stage: Stage, interpreter: Any) -> None:
         self._interpreter = interpreter
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
         if len(inputs) != 1 or not outputs:
-            raise ModelUnusable(f"{stage.file}: it has {len(inputs)} inputs; a stage has one input and one output")
+            raise ModelUnusable(f"{stage.file} has {len(inputs)} inputs, but a stage has one input and one output")
         self._input, self._output = inputs[0], outputs[0]
         for detail in (self._input, self._output):
             if np.dtype(detail["dtype"]).name not in _DTYPES:
@@ -73,18 +73,18 @@ class StageRunner:
         if stage.frames is None:
             return self._finished(self._once(values))
         if len(values) < stage.frames:
-            said = f"{stage.file} takes windows of {stage.frames} rows, and there are {len(values)}"
-            raise BadInput(said, hint="a longer input; `seconds:` of audio fills a short sound with silence")
+            said = f"{stage.file} takes windows of {stage.frames} rows, but the input has {len(values)}"
+            raise BadInput(said, hint="give a longer input; `seconds:` under audio: pads a short sound with silence")
         if stage.slides and (found := self.slide(values)) is not None:
             return found
         starts = range(0, len(values) - stage.frames + 1, stage.hop)
         return self._finished(np.stack([self._once(values[start : start + stage.frames]) for start in starts]))
 
     def slide(self, values: Array) -> Array | None:
-        """Runs once on all rows of an array: a network of convolutions shares the work that windows have in common.
+        """Runs the network once over all rows: a network of convolutions shares the work that windows have in common.
 
         Returns:
-            (windows, n) outputs, the same as of `run` if the stage slides; None if it cannot be tried.
+            (windows, n) outputs, equal to those of `run` if the network allows it; None if the shapes do not.
         """
         stage, frames = self.stage, self.stage.frames or 1
         count = (len(values) - frames) // stage.hop + 1
@@ -119,7 +119,7 @@ class StageRunner:
         return found.reshape(kept or [1])
 
     def _invoke(self, values: Array, shape: tuple[int, ...]) -> Array:
-        """Returns the output tensor for an input of a shape, as numbers."""
+        """Reshapes the input to `shape`, runs the stage, and returns its output tensor as float32 numbers."""
         if shape != self._shape:
             self._resize(shape)
         try:
@@ -129,7 +129,7 @@ class StageRunner:
         except _BROKEN as error:
             raise ModelUnusable(f"{self.stage.file} fails: {_one_line(error)}", reason="model-unusable") from None
         if found.size > MAX_NUMBERS:
-            raise ModelUnusable(f"{self.stage.file}: its output has {found.size:,} numbers")
+            raise ModelUnusable(f"{self.stage.file}: its output is too large: {found.size:,} numbers")
         return _numbers(found, self._output)
 
     def _resize(self, shape: tuple[int, ...]) -> None:
@@ -164,12 +164,12 @@ def fitting_shape(stage: Stage, count: int) -> tuple[int, ...]:
     opened = shape.count(-1)
     if count < 1 or opened > 1 or known < 1 or count % known or (not opened and count != known):
         takes = "x".join("?" if length == -1 else str(length) for length in stage.shape)
-        raise BadInput(f"{stage.file} takes {takes} numbers, and gets {count:,}")
+        raise BadInput(f"{stage.file} takes {takes} numbers, but the input has {count:,}")
     return tuple(count // known if length == -1 else length for length in shape)
 
 
 def _signature(detail: Any, ndim: int | None = None) -> tuple[int, ...]:
-    """Returns the shape of a tensor; -1 stands for a length that the file leaves open."""
+    """Returns the shape of a tensor, -1 where the file leaves a length open; (0,) * `ndim` if `ndim` differs."""
     found = detail.get("shape_signature", detail["shape"])
     found = found if len(found) == len(detail["shape"]) else detail["shape"]
     if ndim is not None and len(found) != ndim:

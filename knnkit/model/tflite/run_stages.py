@@ -1,7 +1,8 @@
 """Runs the stages of a model in TensorFlow.
 
-`knnkit.model.embedding` starts `main` in a separate process, so that a stage that crashes TensorFlow ends only this. It
-reads raw arrays (NPY, each after its length in 8 bytes) from standard input, and writes their rows to a file.
+`knnkit.model.embedding` starts `main` in a separate process, so that a stage that crashes TensorFlow ends only that
+process. It reads raw arrays (NPY, each after its length in 8 bytes) from standard input, and writes their rows to a
+file.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ _TRIED, _NEAR = 8, 2.0**-14
 
 
 def main(spec: str, folder: str, out: str) -> int:
-    """Embeds standard input; writes `out`.npy with the rows, and `out`.json with the shapes and types of the stages.
+    """Embeds the arrays on standard input; returns the exit code.
 
     Args:
         spec: `Input` as JSON.
-        folder: where the files of the stages are.
-        out: path of the results, without their endings.
+        folder: folder with the files of the stages.
+        out: path of the two results: `out`.npy has the rows, `out`.json the shapes and types of the stages.
     """
     load_tensorflow()
     number = -1
@@ -47,7 +48,7 @@ def main(spec: str, folder: str, out: str) -> int:
             number, data = len(rows), sys.stdin.buffer.read(int.from_bytes(length, "little"))
             rows.append(chain.embed(np.load(io.BytesIO(data), allow_pickle=False)))
             if len(rows[-1]) != len(rows[0]):
-                raise ValueError(f"it becomes {len(rows[-1])} numbers, the first input {len(rows[0])}: pool: [mean]")
+                raise ValueError(f"it becomes {len(rows[-1])} numbers, the first one {len(rows[0])}: set pool: [mean]")
     except (AgentError, ValueError, RuntimeError, OSError) as error:
         print(f"{number} {error}", file=sys.stderr)
         return AT_FAULT
@@ -57,7 +58,7 @@ def main(spec: str, folder: str, out: str) -> int:
 
 
 class _Runner(StageRunner):
-    """A stage that is tried on all rows at once; if that gives the outputs of windows, it slides from then on."""
+    """A stage that tests whether one run over all frames equals runs over each window; if so, uses one run."""
 
     _tried = 0
 

@@ -10,6 +10,7 @@ import pytest
 from support import ties
 from support.searching import neighbours, open_model
 
+from device_agent.inference.exact import ExactKnn
 from device_agent.inference.rounded import add_rows
 
 KINDS = ("normal", "whole", "bits", "crowd", "cauchy", "same", "nearer", "mixed", "sides")
@@ -57,6 +58,29 @@ def test_blocks_find_the_neighbours_of_float64(seed: int, metric: str, tmp_path:
     assert found["indices"].tolist() == expected.tolist()
     distances = np.sqrt(measures) if metric == "euclidean" else measures
     assert np.array_equal(found["distances"], np.minimum(distances, np.finfo(np.float32).max))
+    require_same(model, queries, rng)
+
+
+def require_same(model: ExactKnn, queries: np.ndarray, rng: np.random.Generator) -> None:
+    """One row is answered as many are, with the rows that a graph has found: right, wrong or impossible ones."""
+    expected, count = model.answers(queries), len(model._classes)
+    right = expected["indices"]
+    wrong = np.argsort(rng.random((len(queries), count)), axis=1)[:, : right.shape[1]]
+    impossible = rng.integers(-1, count + 1, right[:3].shape)
+    for known in (right[:, ::-1], wrong, impossible, np.zeros_like(impossible)):
+        alone = [model.settle(each[np.newaxis], some) for each, some in zip(queries, known.astype(np.int32))]
+        for name, values in expected.items():
+            assert np.array_equal(np.concatenate([each[name] for each in alone]), values[: len(known)])
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "manhattan"])
+@pytest.mark.parametrize("tied", [1e-9, 1e-3, 0.1, 10.0])
+def test_ties_of_one_row_are_those_of_many(metric: str, tied: float, tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    rows = rng.normal(size=(400, 3)).astype(np.float32)
+    rows[200:] = rows[:200] + rng.normal(0.0, tied / 3, (200, 3)).astype(np.float32)
+    model = open_model(tmp_path / "m", rows, 5, metric, tied=tied)
+    require_same(model, rng.normal(size=(40, 3)).astype(np.float32), rng)
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "manhattan"])
@@ -84,6 +108,7 @@ def test_lattices_and_their_edges_are_exact(kind: str, step: float, metric: str,
     assert found["indices"].tolist() == expected
     _, measures = neighbours(rows, queries, k, metric, scale)
     assert np.array_equal(found["distances"], np.sqrt(measures) if metric == "euclidean" else measures)
+    require_same(model, queries, rng)
 
 
 def test_sums_are_rounded_once() -> None:

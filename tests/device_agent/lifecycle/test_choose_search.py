@@ -8,6 +8,7 @@ import os
 import re
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -135,3 +136,49 @@ def test_the_last_releases_keep_their_measurement(tmp_path: Path) -> None:
         searches.write(store, Searched(f"{number:064x}", "numpy 1", "full", "numpy", {}, {}, 8))
     there = [number for number in range(12) if searches.read(store, f"{number:064x}")]
     assert there == [4, 5, 6, 7, 8, 9, 10, 11]
+
+
+class Clock:
+    """Stands in for `time`: only searches take time, by the table of milliseconds."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+class Timed:
+    """A model of one answer, whose searches take the milliseconds of `costs`; the first batch packs it."""
+
+    def __init__(self, way: str, costs: dict[str, tuple[float, float]], clock: Clock, packing: float = 0.0) -> None:
+        self.search = self.search_alone = self._way = way
+        self._costs, self._clock, self._packing = costs, clock, packing
+        self.batch, self.info = 8, SimpleNamespace(has=costs.__contains__)
+        self.runtime = SimpleNamespace(name="stand-in", version="1")
+
+    def classify(self, rows: np.ndarray) -> SimpleNamespace:
+        alone, batch = self._costs[self._way]
+        self._clock.now += (alone if len(rows) == 1 else batch) / 1e3
+        if len(rows) > 1:
+            self._clock.now, self._packing = self._clock.now + self._packing, 0.0
+        return SimpleNamespace(label=np.zeros(len(rows)), indices=np.zeros((len(rows), 1)))
+
+
+@pytest.mark.parametrize(
+    ("costs", "packing", "alone", "batch"),
+    [
+        ({"full": (10, 70), "numpy": (26, 250)}, 2.0, "full", "full"),  # packed, it is the fastest; packing takes 2 s
+        ({"full": (9, 100), "quantized": (9, 700), "groups": (0.6, 20)}, 2.0, "groups", "groups"),
+        ({"full": (9, 900), "groups": (4, 1400), "quantized": (3, 5000)}, 0.0, "groups", "full"),  # no time for int8
+    ],
+)
+def test_the_fastest_is_chosen_however_long_a_model_takes_to_begin(
+    costs: dict[str, tuple[float, float]], packing: float, alone: str, batch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(choose_search, "time", clock)
+    usual = Timed("full", costs, clock, packing)
+    found = choose_search.measure(usual, lambda way: Timed(way, costs, clock), np.zeros((3, 2)))  # type: ignore[arg-type, return-value]
+    assert (found.alone, found.batch) == (alone, batch)
+    assert found.rows == 64

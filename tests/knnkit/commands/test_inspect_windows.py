@@ -9,7 +9,7 @@ from support.releases import Releases
 
 from device_agent.shared.protocol.input_info import Input, Window
 from knnkit import cli
-from knnkit.commands._inspect_input import input_lines
+from knnkit.commands.inspect import _input_lines
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_windows_are_described(
 
 
 def test_a_recording_and_a_window_without_times_are_described() -> None:
-    lines = dict(input_lines(Input(window=Window(("a", "b"), 1200, 1, recording="person"))))
+    lines = dict(_input_lines(Input(window=Window(("a", "b"), 1200, 1, recording="person"))))
     assert lines == {
         "input": "windows of 1,200 samples, hop 1",
         "columns": "a, b",

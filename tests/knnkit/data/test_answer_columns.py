@@ -84,9 +84,9 @@ def test_columns_are_read_alike_wherever_they_stand(kind: str, how: str, more: s
     [
         ("[a, nope]", "no column 'nope'", "{kind}: in deploy.yaml"),
         ("[nope, a]", "no column 'nope'", "{kind}: in deploy.yaml"),
-        ("[a, b], drop: [b]", "'b' is a {kind}; it cannot be left out", "leave it out of drop:"),
-        ("[a, b], drop: ['[abw]', b]", "'b' is a {kind}; it cannot be left out", "leave it out of drop:"),
-        ("[b, a], features: [u, a]", "'a' is a {kind}; it cannot be a feature too", "leave it out of features:"),
+        ("[a, b], drop: [b]", "'b' is a {kind}; it cannot be left out", "remove it from drop:"),
+        ("[a, b], drop: ['[abw]', b]", "'b' is a {kind}; it cannot be left out", "remove it from drop:"),
+        ("[b, a], features: [u, a]", "'a' is a {kind}; it cannot be a feature too", "remove it from features:"),
         ("[a, b], drop: [u, v, w]", "there is no feature beside 'a', 'b'", "add columns of numbers"),
     ],
 )
