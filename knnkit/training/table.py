@@ -281,7 +281,7 @@ def _no_value(name: str, source: str) -> DataError:
 
 
 def _category_to_fill(way: Any, values: NDArray[Any], levels: Sequence[str]) -> str | None:
-    """Returns the category that fills missing cells (None: refuse them). `median`: the most frequent, first of ties."""
+    """Returns the category that fills missing cells (None: refuse them): with `median`, the most frequent one."""
     if way in ("refuse", "drop"):
         return None
     if way == "median":
