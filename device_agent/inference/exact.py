@@ -229,7 +229,7 @@ class ExactKnn:
             return np.array([self._enter(row) for row in rows])
         with np.errstate(over="ignore"):  # a row is defined by its float32 offset from the centre (docs/decisions/001)
             offsets = rows - self._centre
-        return np.maximum(np.minimum(offsets, _MAX_FLOAT32), -_MAX_FLOAT32).astype(np.float64)
+        return np.asarray(np.maximum(np.minimum(offsets, _MAX_FLOAT32), -_MAX_FLOAT32), np.float64)
 
     def _enter_one(self, row: NDArray[np.float32]) -> Float64:
         """As `_enter_all` for one (n_features,) row whose offsets do not overflow; otherwise some are infinite."""
