@@ -1,7 +1,8 @@
 """The device side of knnkit.
 
 Verifies a signed k-nearest-neighbours model, runs it, and proves that it answers as the host does. Needs the standard
-library, numpy, a TFLite runtime and cryptography; never imports knnkit."""
+library, NumPy, a TFLite runtime and cryptography; never imports knnkit.
+"""
 
 TYPE_CHECKING = False  # as type checkers know it: `typing` takes time at each start
 if TYPE_CHECKING:

@@ -39,7 +39,7 @@ def _run(words: list[str]) -> int:
 
 
 def _hint(words: list[str]) -> str:
-    return "python -m device_agent status, to see what answers" if _SWITCHES.intersection(words) else ""
+    return "python -m device_agent status, to see which release answers" if _SWITCHES.intersection(words) else ""
 
 
 def _failed(error: OSError | MemoryError) -> AgentError:
@@ -54,7 +54,7 @@ def _failed(error: OSError | MemoryError) -> AgentError:
 
 
 def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """Returns the parser of all commands, or only of the one in `arguments`: building all of them takes 4 ms."""
+    """Returns the parser of all commands; only of the command in `arguments` if there is one, which saves 4 ms."""
     from device_agent.shared.console.argument_parser import filled
 
     named = {word: commands[word] for word in arguments if word in commands}
@@ -86,7 +86,7 @@ def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.Argum
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
-    """Saves time: argparse makes a formatter for each argument, and loads `shutil` to find the width."""
+    """Returns a formatter of known width; argparse would load `shutil` for each argument to find the width."""
     return argparse.HelpFormatter(prog, width=_width())
 
 

@@ -1,6 +1,6 @@
 """Entry point of `python -m knnkit` and of `knnkit`.
 
-Until the command line handles signals, Ctrl-C ends the process at once: Python would print a traceback of its imports.
+Ctrl-C during the imports ends the process at once, without Python's traceback; then the command line handles signals.
 """
 
 import _signal  # type: ignore[import-not-found]  # the C part of `signal`, which loads no further modules

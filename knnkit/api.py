@@ -5,8 +5,8 @@
     model.predict(queries)
     model.export("knn.tflite")        # device_agent.TfliteKNN opens it
 
-TfKNN answers with the same graph that the model file holds. Rows whose float32 answer is not certain are answered in
-float64, as on a device. TensorFlow is loaded at the first answer or build.
+TfKNN answers with the same TensorFlow graph as the model file. If float32 rounding leaves an answer uncertain, float64
+code computes it, as on a device. TensorFlow is loaded at the first answer or build.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from device_agent.shared.console.quiet import quiet
+from device_agent.shared.console.streams import quiet
 from device_agent.shared.label_columns import Voter, labels_of
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.queries import Neighbors, accuracy, column_names, in_doubt
@@ -52,19 +52,19 @@ class TfKNN:
     Args:
         rows: (n_train, n_features) finite numbers: an array, nested lists or a data frame.
         k: neighbours that vote, at most n_train.
-        labels: (n_train,) integers or text; or (n_train, t): each column is voted by itself. Without them there are
-            neighbours and no classes; an exported model then has the one class 0.
+        labels: (n_train,) integers or text; or (n_train, t): the neighbours vote on each column separately. Without
+            labels there are neighbours but no classes; an exported model then has the one class 0.
         targets: (n_train,) or (n_train, t) numbers, in place of labels: the model is a regression, and predicts the
             mean of the neighbours' targets.
         metric: euclidean, sqeuclidean, manhattan, cosine, chebyshev, minkowski, jaccard or haversine.
-        weights: uniform, or distance: by 1 / distance, an exact match takes all; or the name of a kernel.
+        weights: uniform; distance (votes of 1 / distance; an exact match takes all votes); or the name of a kernel.
         scale: none, standard, minmax or robust; fitted on the rows and built into the model, which takes raw rows.
         reject: share of rows like the training rows to accept, or label -> share with `default`; None accepts all.
-        name: of the model: letters, digits, `.`, `_`, `-`.
-        feature_names: of the columns; by default those of a data frame.
-        data: of a data frame with missing cells or text: `missing`, `categories`, `unknown_category`, `drop` and
-            `features` as in deploy.yaml. With or without it, `labels` may be the name of a frame's column.
-        in_float64: p, bandwidth, radius, outlier_label and class_weight, as in deploy.yaml.
+        name: name of the model: letters, digits, `.`, `_`, `-`.
+        feature_names: names of the columns; by default those of a data frame.
+        data: for a data frame with missing cells or text: the keys `missing`, `categories`, `unknown_category`, `drop`
+            and `features` of deploy.yaml. `labels` may always be the name of a column of a frame.
+        in_float64: the keys p, bandwidth, radius, outlier_label and class_weight of deploy.yaml.
 
     Raises:
         DataError: the rows cannot be used, or the labels do not fit them.
@@ -94,7 +94,7 @@ class TfKNN:
         if data is None and not isinstance(labels, str):
             training = of_arrays(rows, labels, targets, feature_names or column_names(rows))
         elif targets is not None:
-            raise DataError("targets= and data= do not go together", hint="labels= and data=, or targets= alone")
+            raise DataError("targets= and data= cannot be combined", hint="labels= and data=, or targets= alone")
         else:
             training, table = frames.read(rows, labels, data or {})
         if spec.k > len(training.rows):
@@ -105,7 +105,7 @@ class TfKNN:
 
     @classmethod
     def of(cls, fitted: Fitted) -> TfKNN:
-        """Returns the classifier with rows that are in model space already."""
+        """Returns the classifier of an imported estimator, whose training rows are already in model space."""
         model = cls.__new__(cls)
         model.fitted, model._labelled = fitted, fitted.labelled
         return model
@@ -120,12 +120,12 @@ class TfKNN:
         return f"<TfKNN {spec.name!r} from {held.source}: {size}, k = {spec.k}, {spec.metric}, weights {spec.weights}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Returns the state to pickle: a TensorFlow graph cannot be pickled, and is built again."""
+        """Returns the state to pickle, without the TensorFlow graph, which cannot be pickled and is built again."""
         return {"fitted": self.fitted, "_labelled": self._labelled}
 
     @property
     def classes_(self) -> Any:
-        """The (n_classes,) labels, in the order of `predict_proba`'s columns; of several label columns, a list of them.
+        """The (n_classes,) labels in the order of `predict_proba`'s columns; a list of these for several label columns.
 
         Raises:
             BuildError: there are no labels.
@@ -138,7 +138,7 @@ class TfKNN:
 
     @property
     def n_features_in_(self) -> int:
-        """Number of columns of a row."""
+        """Number of features of a row."""
         return len(self.fitted.enrolment.feature_names)
 
     # --- answers --------------------------------------------------------------------------------------------------
@@ -154,10 +154,10 @@ class TfKNN:
     def kneighbors(
         self, queries: ArrayLike | None = None, n_neighbors: int | None = None, return_distance: bool = True
     ) -> tuple[NDArray[np.float32], NDArray[np.int32]] | NDArray[np.int32]:
-        """Returns (distances, indices) as scikit-learn does, (n, n_neighbors) each; `neighbors` returns them by name.
+        """Returns (distances, indices) as scikit-learn does, (n, n_neighbors) each. `neighbors` returns both by name.
 
         Args:
-            queries: (n, n_features) raw rows; None: for each training row, its neighbours among all others.
+            queries: (n, n_features) raw rows; None: the training rows, none of which is its own neighbour.
             n_neighbors: at most k; default k.
             return_distance: whether to return distances, too.
 
@@ -174,12 +174,12 @@ class TfKNN:
             found = self._reference.leave_one_out(np.arange(count))
             indices, distances = found.indices[:, :k], found.distances[:, :k].astype(np.float32)
         else:
-            raise DataError(f"each of {count} training rows has {count - 1} others, and k is {k}", hint="a smaller k")
+            raise DataError(f"k is {k}, but each training row has only {count - 1} other rows", hint="a smaller k")
         indices, distances = indices[:, :wanted], distances[:, :wanted]
         return (distances, indices) if return_distance else indices
 
     def predict(self, queries: ArrayLike) -> NDArray[Any]:
-        """Returns (n,) labels as they were in the training data, (n, t) of t columns; rejected rows are "unknown".
+        """Returns (n,) labels of the training data's type, or (n, t) for t label columns; rejected rows are "unknown".
 
         A regression returns (n,) or (n, t) float64 values, NaN for rejected rows.
 
@@ -199,7 +199,7 @@ class TfKNN:
         return predicted
 
     def predict_proba(self, queries: ArrayLike) -> Any:
-        """Returns (n, n_classes) float32: each class's share of the votes, as in `classes_`; of t columns, a list."""
+        """Returns (n, n_classes) float32: share of votes by class (`classes_`); a list for t label columns."""
         self.classes_  # noqa: B018 (raises if there are none)
         voter = self._reference.regressor
         if isinstance(voter, Voter):
@@ -207,7 +207,7 @@ class TfKNN:
         return self._answer(queries)[constants.OUTPUT_PROBABILITIES]
 
     def score(self, queries: ArrayLike, labels: ArrayLike) -> float:
-        """Returns the share of raw `queries` whose predicted labels all are those of `labels`; R² of a regression."""
+        """Returns the share of raw `queries` with the right labels (in every label column); for a regression, R²."""
         if self.fitted.enrolment.targets is not None and not self.fitted.enrolment.target_classes:
             return r_squared(self.predict(queries), labels)
         return accuracy(self.predict(queries), labels, DataError)
@@ -221,7 +221,7 @@ class TfKNN:
         return make_module(self.fitted.enrolment, self._reference)
 
     def _answer(self, queries: ArrayLike) -> dict[str, NDArray[Any]]:
-        """Returns the graph's outputs, replaced by float64 answers for rows that are not certain."""
+        """Returns output name -> array: the graph's answers, or float64 answers if rounding leaves these uncertain."""
         held = self.fitted.enrolment
         raw = features_of(self.fitted, queries).rows
         found = self._module.run(held.space.narrow(raw))
@@ -238,7 +238,7 @@ class TfKNN:
 
     # --- models ---------------------------------------------------------------------------------------------------
     def build(self, held_out: Dataset | None = None, *, margin: float = 1e-5, seed: int = 0) -> BuiltModel:
-        """Returns the model file and its reference; the acceptance rate is measured on `held_out`.
+        """Builds the model file and its float64 reference; measures the acceptance rate of `reject` on `held_out`.
 
         Raises:
             BuildError: the model cannot be built.
@@ -250,11 +250,11 @@ class TfKNN:
     def export(self, path: str | Path) -> Path:
         """Writes the complete model file, which `device_agent.TfliteKNN` opens, and returns its path.
 
-        An existing file is replaced by one rename: a TfliteKNN that has it open keeps the old content.
+        An existing file is replaced by one rename: a TfliteKNN that has the file open keeps its old content.
 
         Raises:
             UsageError: the directory does not exist.
-            See `build`.
+            BuildError, MissingDependency: as `build`.
         """
         path = Path(path)
         if not path.parent.is_dir():
@@ -280,14 +280,14 @@ class TfKNN:
 
         Args:
             out: the release directory.
-            signing_key: the private key's file, or a signer.
+            signing_key: path of the private key, or a signer.
             test: (n, n_features) raw held-out rows and their n labels; without them, training rows become the golden
                 rows, and no accuracy is claimed.
-            version: for people.
-            sequence: must grow with every release; None: the time of the build.
-            device_class: the class of devices that it is for.
-            gates: limits that a device must meet; None: only that its answers are the same.
-            seed: of the choice of golden rows, if there are more than needed.
+            version: version of the release, for people.
+            sequence: number that grows with every release; None: the time of the build.
+            device_class: the class of devices that the release is for.
+            gates: limits that a device must meet; None: only that its answers are the reference's.
+            seed: seed of the choice of golden rows, if there are more rows than needed.
 
         Raises:
             DataError: the test rows are invalid for the classifier.
@@ -309,19 +309,19 @@ def from_sklearn(
     reject: float | Mapping[str, float] | None = None,
     source: str | None = None,
 ) -> TfKNN:
-    """Imports a fitted neighbours' estimator, or a Pipeline that ends in one.
+    """Imports a fitted nearest-neighbour estimator of scikit-learn, or a Pipeline that ends in one.
 
-    Of a search (such as GridSearchCV) it imports the best estimator. docs/scikit-learn.md lists what is taken over.
+    From a search such as GridSearchCV, it imports the best estimator. docs/scikit-learn.md lists what can be imported.
 
     Args:
-        estimator: a fitted one.
-        name: of the model.
-        feature_names: of the raw columns; by default those that the estimator was fitted with.
+        estimator: the fitted estimator.
+        name: name of the model.
+        feature_names: names of the raw columns; by default those that the estimator was fitted with.
         reject: share of rows like the training rows to accept, or label -> share with `default`; None accepts all.
-        source: its name in messages; by default its type.
+        source: name of the estimator in messages; default: its type.
 
     Raises:
-        BuildError: a part of it is not supported; the message names it, the hint says what to do instead.
+        BuildError: a part is not supported; the message names the part, the hint says what to do instead.
     """
     names = None if feature_names is None else tuple(feature_names)
     return TfKNN.of(
@@ -330,10 +330,10 @@ def from_sklearn(
 
 
 def from_skops(path: str | Path, **options: Any) -> TfKNN:
-    """Imports the estimator in a file in the skops format; `options` are those of `from_sklearn`.
+    """Imports the estimator from a file in the skops format; `options` are the arguments of `from_sklearn`.
 
     Raises:
-        BuildError: it cannot be read, holds types that skops does not trust, or is not supported.
+        BuildError: the file cannot be read, holds types that skops does not trust, or its estimator is not supported.
         MissingDependency: skops is not installed.
     """
     return from_sklearn(sklearn_importer.load_skops(path), **{"source": str(path), **options})

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     name = next((word for word in words if not word.startswith("-")), None)
-    parser = Parser(prog="knnkit", description="Nearest-neighbour classifiers on a fleet of small devices, with proof.")
+    parser = Parser(prog="knnkit", description="Nearest-neighbour models on small devices, which prove their answers.")
     parser.add_argument("--version", action="version", version=f"knnkit {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command, help_text in COMMANDS.items():

@@ -21,13 +21,16 @@ codes.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from device_agent.shared.os_errors import explain
 from device_agent.shared.protocol import constants
-from device_agent.shared.protocol.errors import ReportedError
+from device_agent.shared.protocol.errors import AgentError, ReportedError
 
 
 def extra(name: str) -> str:
-    """Returns what installs an extra of knnkit, which is on no package index."""
+    """Returns the command that installs an extra of knnkit; knnkit is not on a package index."""
     return f"in the clone of knnkit: pip install '.[{name}]'"
 
 
@@ -76,7 +79,7 @@ class DeviceFailed(KnnkitError):
 
 
 class VerificationFailed(KnnkitError):
-    """A release does not verify."""
+    """A release is not valid: a signature, a digest or a rule of releases is wrong."""
 
     exit_code = constants.EXIT_REFUSED
 
@@ -99,7 +102,29 @@ class NothingToDo(KnnkitError):
     exit_code = constants.EXIT_OK
 
 
+@contextlib.contextmanager
+def needs(said: str, name: str = "build") -> Iterator[None]:
+    """Turns an ImportError of the block into a MissingDependency with this message; `name` is the extra to install."""
+    try:
+        yield
+    except ImportError:
+        raise MissingDependency(said, hint=extra(name)) from None
+
+
+@contextlib.contextmanager
+def raised_as(kind: type[KnnkitError], where: object = "", hint: str = "") -> Iterator[None]:
+    """Turns an error of device_agent in the block into one of `kind`; `where` begins its message.
+
+    `hint` stands for the hint of an error that has none.
+    """
+    try:
+        yield
+    except AgentError as error:
+        said = f"{where}: {error}" if where else str(error)
+        raise kind(said, reason=error.reason, hint=error.hint or hint) from None
+
+
 def from_os_error(error: OSError) -> KnnkitError:
-    """Returns what the operating system refused, and where, as an error of this tree."""
+    """Converts an error of the operating system to a KnnkitError that names the file."""
     reason, said, hint = explain(error)
     return UsageError(said, reason=reason, hint=hint)

@@ -1,6 +1,6 @@
 """Named kernels as weights of scikit-learn's neighbours.
 
-A function cannot be sent to a board, a name can: fit with these, and knnkit takes the estimator over.
+A function cannot be sent to a board, but a name can. knnkit can import estimators that are fitted with these kernels.
 
     from knnkit import kernels
     KNeighborsClassifier(7, weights=kernels.gaussian(0.5)).fit(rows, labels)
@@ -20,16 +20,16 @@ from device_agent.shared.weights import weigh
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel: takes distances, and returns weights, as scikit-learn asks for them.
+    """A kernel: converts distances to weights, as the argument `weights` of scikit-learn's estimators.
 
-    Gaussian and exponential weights are relative to that of the nearest neighbour, so none of a row vanishes.
+    Gaussian and exponential weights are divided by the nearest neighbour's weight, so that not all become 0.
     """
 
     name: Weights
     bandwidth: float
 
     def __call__(self, distances: Any) -> NDArray[Any]:
-        """Returns the weights of (n, k) distances, or of n arrays of distances."""
+        """Returns the weights for (n, k) distances, or for n arrays of distances."""
         far = np.asarray(distances)
         if far.dtype == object:
             found = np.empty(len(far), object)
@@ -39,30 +39,30 @@ class Kernel:
 
 
 def gaussian(bandwidth: float) -> Kernel:
-    """Returns exp(-d² / 2 bandwidth²)."""
+    """Returns the kernel exp(-d² / 2 bandwidth²) of the distance d."""
     return Kernel("gaussian", bandwidth)
 
 
 def exponential(bandwidth: float) -> Kernel:
-    """Returns exp(-d / bandwidth)."""
+    """Returns the kernel exp(-d / bandwidth) of the distance d."""
     return Kernel("exponential", bandwidth)
 
 
 def epanechnikov(bandwidth: float) -> Kernel:
-    """Returns 1 - (d / bandwidth)², and 0 beyond the bandwidth."""
+    """Returns the kernel 1 - (d / bandwidth)² of the distance d; 0 if d is above the bandwidth."""
     return Kernel("epanechnikov", bandwidth)
 
 
 def triangular(bandwidth: float) -> Kernel:
-    """Returns 1 - d / bandwidth, and 0 beyond the bandwidth."""
+    """Returns the kernel 1 - d / bandwidth of the distance d; 0 if d is above the bandwidth."""
     return Kernel("triangular", bandwidth)
 
 
 def biweight(bandwidth: float) -> Kernel:
-    """Returns (1 - (d / bandwidth)²)², and 0 beyond the bandwidth."""
+    """Returns the kernel (1 - (d / bandwidth)²)² of the distance d; 0 if d is above the bandwidth."""
     return Kernel("biweight", bandwidth)
 
 
 def tricube(bandwidth: float) -> Kernel:
-    """Returns (1 - (d / bandwidth)³)³, and 0 beyond the bandwidth."""
+    """Returns the kernel (1 - (d / bandwidth)³)³ of the distance d; 0 if d is above the bandwidth."""
     return Kernel("tricube", bandwidth)

@@ -79,6 +79,7 @@ class Outcome:
     failed: int = 0
     skipped: int = 0
     seconds: float = 0.0
+    processor: float = 0.0
     note: str = ""
     skips: list[str] = field(default_factory=list)
     durations: list[tuple[float, str]] = field(default_factory=list)
@@ -235,7 +236,9 @@ def run_suite(suite: Suite, extra: list[str], logs: Path, env: dict[str, str]) -
 
 
 def count(outcome: Outcome, results: Path) -> None:
-    for case in ElementTree.parse(results).iter("testcase"):
+    tree = ElementTree.parse(results)
+    outcome.processor = sum(float(each.get("value") or 0) for each in tree.iterfind(".//property[@name='processor']"))
+    for case in tree.iter("testcase"):
         name = f"{outcome.suite.name}: {case.get('name')}"
         outcome.durations.append((float(case.get("time") or 0), name))
         skip = case.find("skipped")
@@ -252,10 +255,9 @@ def report(outcome: Outcome, log: Path) -> None:
     with PRINTING:
         mark = "FAILED" if outcome.failed else "ok"
         counts = f"{outcome.passed} passed, {outcome.failed} failed, {outcome.skipped} skipped"
-        say(
-            f"{outcome.suite.name:<24} {mark:<7} {counts} in {outcome.seconds:.0f} s"
-            + (outcome.note and f" ({outcome.note})")
-        )
+        took = f"in {outcome.seconds:.0f} s, processor {outcome.processor:.0f} s"
+        note = outcome.note and f" ({outcome.note})"
+        say(f"{outcome.suite.name:<24} {mark:<7} {counts} {took}{note}")
         if outcome.failed:
             lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
             say("\n".join(f"  | {line}" for line in lines[-400:]))
@@ -276,6 +278,10 @@ def conclude(outcomes: list[Outcome], left_out: dict[str, str], started: float, 
     if slowest and not filtered:
         say("\nslowest tests")
         say("\n".join(f"{seconds:7.1f} s  {name}" for seconds, name in slowest))
+    late = [o for o in outcomes if o.seconds - o.suite.weight > 60 and o.seconds > 2 * o.suite.weight]
+    if late and not filtered:
+        say("\nlonger than their weight: write it into suite.toml, so that they start earlier")
+        say("\n".join(f"  {o.suite.name}: weight {o.suite.weight:.0f}, took {o.seconds:.0f} s" for o in late))
     skips = [skip for outcome in outcomes for skip in outcome.skips]
     if skips:
         say("\nskipped")

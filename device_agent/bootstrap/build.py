@@ -44,7 +44,7 @@ def build(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_environment(root: Path, order: dict[str, Any], place: Path | None) -> None:
-    """Makes venvs/<digest>; leaves nothing there if a step fails."""
+    """Makes the environment venvs/<digest> from wheels; leaves nothing there if a step fails."""
     if place is None:
         raise Trouble("missing-wheel", f"another host changed {root / VENVS} meanwhile", "run the command again")
     wheels = gather(root, order, place)
@@ -66,7 +66,7 @@ def make_environment(root: Path, order: dict[str, Any], place: Path | None) -> N
 
 
 def put_over(new: Path, damaged: Path) -> None:
-    """Repairs the environment `damaged`, even in use: renames each file of `new` over the old one, removes `new`."""
+    """Repairs the environment `damaged`, even in use: renames each file of `new` into it, then removes `new`."""
     remove_tree(damaged / "__pycache__")  # may be damaged, too; Python writes it again
     for path in listed(new):
         place = damaged / path.name
@@ -96,7 +96,7 @@ def gather(root: Path, order: dict[str, Any], place: Path) -> list[tuple[dict[st
 
 
 def make_empty(environment: Path, *, system_site: bool) -> None:
-    """Makes an environment without packages."""
+    """Makes a Python environment without packages."""
     import venv
 
     venv.EnvBuilder(system_site_packages=system_site, symlinks=True, with_pip=False).create(environment)

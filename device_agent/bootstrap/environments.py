@@ -31,19 +31,19 @@ KEPT = 2
 
 
 def current(root: Path) -> str | None:
-    """The digest of the environment in use; None if there is none or it cannot start."""
+    """Returns the digest of the environment in use; None if there is none or it cannot start."""
     digest = link(root)
     return digest if digest is not None and works(root, digest) else None
 
 
 def linked(root: Path) -> dict[str, Any] | None:
-    """The recorded contents of the environment in use, even if it can no longer start."""
+    """Returns the record (Python, wheels) of the environment in use, even if that cannot start; None if none is."""
     digest = link(root)
     return marker(root, digest) if digest is not None else None
 
 
 def link(root: Path) -> str | None:
-    """The digest that the link ROOT/venv names; None if there is no link. The environment may be missing."""
+    """Returns the digest that the link ROOT/venv names; None if there is no link. The environment may be missing."""
     try:
         return Path(os.readlink(root / LINK)).name  # noqa: PTH115 - Path.readlink came with 3.9
     except OSError:
@@ -51,7 +51,7 @@ def link(root: Path) -> str | None:
 
 
 def marker(root: Path, digest: str) -> dict[str, Any] | None:
-    """The record of an environment's contents (Python, wheels); None if the environment is unfinished."""
+    """Returns the record of an environment's contents (Python, wheels); None if the environment is unfinished."""
     made_of = read_json(root / VENVS / digest / MARKER)
     return made_of if made_of is not None and made_of.get("digest") == digest and well_formed(made_of) else None
 
@@ -66,14 +66,14 @@ def well_formed(made_of: dict[str, Any]) -> bool:
 
 
 def works(root: Path, digest: str) -> bool:
-    """Whether an environment is finished and its Python and all files exist. An upgrade may remove that Python."""
+    """Whether an environment is finished, and its Python and files exist. An upgrade may have removed that Python."""
     environment = root / VENVS / digest
     finished = marker(root, digest) is not None and os.access(environment / "bin" / "python", os.X_OK)
     return finished and all(map(os.path.lexists, unpacked(environment)))
 
 
 def unpacked(environment: Path) -> Iterator[str]:
-    """Every file that its wheels installed; as text, since there are thousands."""
+    """Yields the path of every file that the environment's wheels installed; as text, since there are thousands."""
     for site in (environment / "lib").glob("python3*/site-packages"):  # exactly one, of the Python that made it
         for record in listed(environment / CONTENTS):
             for name in files_in(read_json(record)) or ():
@@ -81,7 +81,7 @@ def unpacked(environment: Path) -> Iterator[str]:
 
 
 def files_in(record: dict[str, Any] | None) -> dict[str, str] | None:
-    """File -> SHA-256 from a record; None if it is malformed or a path leads out of the environment."""
+    """Returns file -> SHA-256 from a record; None if it is malformed or a path leads out of the environment."""
     files = record.get("files") if record else None
     if not isinstance(files, dict) or not all(isinstance(value, str) for value in files.values()):
         return None
@@ -89,22 +89,22 @@ def files_in(record: dict[str, Any] | None) -> dict[str, str] | None:
 
 
 def environments(root: Path) -> dict[str, dict[str, Any]]:
-    """Digest -> record of its contents, for every finished environment that can start."""
+    """Returns digest -> record of its contents, for every finished environment that can start."""
     names = [path.name for path in listed(root / VENVS) if works(root, path.name)]
     return {name: marker(root, name) or {} for name in names}
 
 
 def site_packages(environment: Path) -> Path:
-    """Where this Python looks for packages in an environment."""
+    """Returns the folder where this Python looks for packages in an environment."""
     return environment / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
 
 
 def switch(root: Path, digest: str) -> str | None:
-    """Makes `digest` the environment in use; returns the digest of the one before."""
+    """Makes `digest` the environment in use; returns the digest of the environment used before, or None."""
     before = current(root)
     if before != digest:
         if (root / LINK).is_dir() and not (root / LINK).is_symlink():
-            raise Trouble("bad-root", f"{root / LINK} is a folder; knnkit needs this name for a link", "move it away")
+            raise Trouble("bad-root", f"{root / LINK} is a folder; knnkit needs its name for a link", "move it away")
         if before is not None:
             os.utime(root / VENVS / before / MARKER)  # `prune` keeps the one that was in use last
         part = root / (LINK + PART)
@@ -148,7 +148,7 @@ def clear_leftovers(root: Path) -> None:
 
 
 def prune(root: Path, digest: str) -> None:
-    """Removes old environments; keeps `digest` and the one in use, and if these are the same, the one before."""
+    """Removes old environments; keeps `digest` and the one in use; if these are the same, also the one used before."""
     kept = {digest, current(root)}
     others = [root / VENVS / name for name in environments(root) if name not in kept]
     others.sort(key=lambda path: (path / MARKER).stat().st_mtime_ns, reverse=True)

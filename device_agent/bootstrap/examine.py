@@ -13,23 +13,23 @@ from device_agent.bootstrap.paths import VENVS, Trouble, resolved
 
 
 def examine(order: dict[str, Any]) -> dict[str, Any]:
-    """Reports what is wrong with one environment."""
+    """Reports the damage of one environment; "" if it has none."""
     return {"damage": damage(resolved(order["root"]), order["digest"], order["probe"], files=order["files"])}
 
 
 def damage(root: Path, digest: str, probe: str, *, files: bool = True) -> str:
-    """The faults of an environment; empty if it runs and (with `files`) every file has the bytes of its wheel."""
+    """Returns the faults of an environment; "" if it runs and (with `files`) every file has the bytes of its wheel."""
     environment = root / VENVS / digest
     named = ", ".join(changed(environment)) if files else ""
     try:
         prove(environment, probe, "-B")
     except Trouble as trouble:
-        return f"{named or 'its Python'}: {trouble}"
+        return f"{named or 'its interpreter'}: {trouble}"
     return f"{named}: files were changed after they were installed" if named else ""
 
 
 def changed(environment: Path) -> list[str]:
-    """The wheels of an environment of which a file is missing or changed."""
+    """Returns the names of the wheels of which a file is missing or changed."""
     records = {path.stem: files_in(read_json(path)) for path in listed(environment / CONTENTS)}
     site = site_packages(environment)
     return [
@@ -46,6 +46,6 @@ def prove(environment: Path, probe: str, *flags: str) -> dict[str, Any]:
     answer = done.stdout.decode(errors="replace").strip().splitlines()[-1:]
     if done.returncode or not answer:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise Trouble("does-not-run", f"the environment does not run here: {last[0]}", "the device stays as it was")
+        raise Trouble("does-not-run", f"the environment does not run here: {last[0]}", "the device was not changed")
     found: dict[str, Any] = json.loads(answer[0])
     return found

@@ -17,12 +17,12 @@ PART = ".part"  # at the end of a name: unfinished, or being removed
 
 
 def listed(folder: Path) -> list[Path]:
-    """The sorted paths in a folder; empty if it does not exist."""
+    """Returns the sorted paths in a folder; [] if it does not exist."""
     return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder that only its owner can read, with its missing parents."""
+    """Makes a folder that only its owner can read, and its missing parents."""
     while not path.is_dir():
         make_folder(path.parent)
         with contextlib.suppress(FileNotFoundError):  # another host has just removed the parent after a failure
@@ -59,14 +59,14 @@ def discard(path: Path, gone: Path, proof: str = "") -> None:
 
 
 def safe(name: str) -> str:
-    """Returns a relative path that cannot lead out of its folder; raises Trouble for any other."""
+    """Returns `name`, a relative path, if it cannot lead out of its folder; else raises Trouble (`bad-wheel`)."""
     if "\\" in name or "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
-        raise Trouble("bad-wheel", f"an unsafe path: {name!r}", "do not use this wheel")
+        raise Trouble("bad-wheel", f"the wheel contains an unsafe path: {name!r}", "do not use this wheel")
     return name
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object from a file; None if the file does not hold one."""
+    """Returns the JSON object in a file; None if the file does not hold one."""
     try:
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except (OSError, ValueError, RecursionError):
@@ -75,7 +75,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def sha256(path: Path) -> str:
-    """The file's digest in hexadecimal."""
+    """Returns the SHA-256 of a file in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
@@ -92,7 +92,7 @@ def same(path: Path, digest: str) -> bool:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Writes a file; it is on the disk when this returns."""
+    """Writes a file; its content is on the disk when this returns."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()
@@ -100,7 +100,7 @@ def write(path: Path, content: bytes) -> None:
 
 
 def sync_tree(top: Path) -> None:
-    """Flushes everything under `top` to the disk. One sync comes first: the many fsyncs after it are then fast."""
+    """Flushes everything under `top` to the disk. One sync comes first: it makes the many fsyncs after it fast."""
     os.sync()
     for folder, _, names in os.walk(top):
         for path in (Path(folder), *(Path(folder, name) for name in names)):

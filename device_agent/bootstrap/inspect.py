@@ -17,7 +17,7 @@ from device_agent.bootstrap.paths import TRUST, existing, resolved
 
 
 def state(order: dict[str, Any]) -> dict[str, Any]:
-    """Reports what is on the board."""
+    """Reports Python, architecture, C library, disk, environments and trusted keys of the board."""
     root = resolved(order["root"])
     nearest = existing(root)
     disk = os.statvfs(nearest)
@@ -53,7 +53,7 @@ def bare_of_wheels(bits: int) -> bool:
 
 
 def glibc() -> str:
-    """The version of the GNU C library; "" with any other C library."""
+    """Returns the version of the GNU C library; "" with any other C library."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
         return version if name == "glibc" else ""
@@ -61,7 +61,7 @@ def glibc() -> str:
 
 
 def system_version(name: str) -> str | None:
-    """The version of a package of the distribution; None if it is not installed."""
+    """Returns the version of a package of the distribution; None if it is not installed."""
     try:
         from importlib import metadata
 
@@ -71,5 +71,5 @@ def system_version(name: str) -> str | None:
 
 
 def trusted(root: Path) -> dict[str, str]:
-    """File name -> SHA-256 of every file in the trust folder."""
+    """Returns file name -> SHA-256 for every file in the trust folder."""
     return {path.name: sha256(path) for path in listed(root / TRUST) if path.is_file()}

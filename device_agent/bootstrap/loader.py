@@ -1,7 +1,8 @@
 """Imports modules from sources in memory.
 
 Begins the script that the host sends to a board; the modules to load follow it. Tracebacks show each module's file and
-line in knnkit. Writes no file, not even compiled modules."""
+line in knnkit. Writes no file, not even compiled modules.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +14,13 @@ from types import ModuleType
 
 
 class Loader:
-    """Finds and loads the modules whose sources it has, by their full names."""
+    """Finds and loads the modules in `sources`, a mapping from full name to source text."""
 
     def __init__(self, sources: Mapping[str, str]) -> None:
         self.sources = sources
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        """Returns how to load a module whose source it has; None for any other module."""
+        """Returns the spec of a module in `sources`; None for any other module."""
         if name not in self.sources:
             return None
         # Does not inherit from importlib.abc.Loader: importing that is slow.

@@ -15,7 +15,7 @@ from device_agent.bootstrap.paths import VENVS, Trouble
 
 @contextlib.contextmanager
 def locked(root: Path, wait: float, place: Path | None) -> Iterator[None]:
-    """Holds the lock for a block. Afterwards removes `place`, and the folders of the root that are empty."""
+    """Holds the lock during a `with` block; then removes `place`, and the folders of the root that are empty."""
     handle = None
     try:
         handle = lock(root, wait)
@@ -31,7 +31,7 @@ def locked(root: Path, wait: float, place: Path | None) -> Iterator[None]:
 
 
 def lock(root: Path, wait: float) -> int:
-    """Locks VENVS and returns its descriptor; raises Trouble (`locked`) if it is not free within `wait` seconds."""
+    """Locks VENVS and returns its descriptor; raises Trouble (`locked`) if it stays locked for `wait` seconds."""
     until = time.monotonic() + wait
     while True:
         make_folder(root / VENVS)
@@ -47,12 +47,12 @@ def lock(root: Path, wait: float) -> int:
 
 
 def refuse_if_held(path: Path) -> None:
-    """Raises Trouble (`locked`) if another process holds `path`; never waits."""
+    """Raises Trouble (`locked`) if another process has locked `path`; never waits."""
     if path.exists():
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe would block
         try:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Trouble("locked", f"another process holds {path}: a deploy is running", "try again later") from None
+            raise Trouble("locked", f"another process has locked {path}: a deploy runs", "try again later") from None
         finally:
             os.close(handle)

@@ -36,7 +36,7 @@ def main(command: str, order: str) -> int:
 
 
 def _explain(error: OSError) -> tuple[str, str]:
-    """Returns what is wrong and what to do about it."""
+    """Returns a message and a hint for an error of the operating system."""
     if error.errno == errno.ENOSPC:
         place = next(path for path in Path(error.filename or ".").absolute().parents if path.is_dir())
         found = os.statvfs(place)

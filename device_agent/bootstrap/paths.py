@@ -22,18 +22,18 @@ LOCK = "lock"  # the agent's
 
 
 def resolved(name: str) -> Path:
-    """The real path of the root; raises Trouble (`bad-root`) for the home folder and its parents."""
+    """Returns the real path of the root; raises Trouble (`bad-root`) for the home folder and its parents."""
     home = Path.home().resolve()
     root = Path(name).expanduser().resolve()
     if root == home or root in home.parents:
-        raise Trouble("bad-root", f"{root} cannot be knnkit's own folder", "choose another, such as ~/.knnkit")
+        raise Trouble("bad-root", f"{root} cannot be knnkit's own folder", "choose another folder, such as ~/.knnkit")
     return root
 
 
 def existing(path: Path) -> Path:
-    """The nearest folder at or above `path` that exists."""
+    """Returns the nearest existing folder at or above `path`; raises Trouble (`bad-root`) if a file is there."""
     while not path.is_dir():
         if os.path.lexists(path):
-            raise Trouble("bad-root", f"{path} is not a folder", "move it away, or choose another root")
+            raise Trouble("bad-root", f"{path} is not a folder", "move that file away, or choose another root")
         path = path.parent
     return path

@@ -19,7 +19,7 @@ LOST = "lost+found"  # made by the file system at a mount point
 
 
 def remove(order: dict[str, Any]) -> dict[str, Any]:
-    """Removes the root and reports what is `left`; raises Trouble for files of others (`not-ours`) or if `locked`."""
+    """Removes the root, reports what is `left`; raises Trouble if it has foreign files (`not-ours`) or is `locked`."""
     root = resolved(order["root"])
     gone = root.with_name(root.name + ".removed" + PART)
     left: list[str] = []
@@ -48,7 +48,7 @@ def remove(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def answer(root: Path, left: list[str], *, removed: bool) -> dict[str, Any]:
-    """The answer of the command; if something could not be removed, also what and why."""
+    """Returns the answer of the command; if something could not be removed, with its path and the reason."""
     return {"removed": removed, **({"root": str(root), "left": left} if left else {})}
 
 
@@ -68,17 +68,17 @@ def clear(path: Path, left: list[str], *, only: bool = False) -> None:
 
 @contextlib.contextmanager
 def failing(path: Path, left: list[str]) -> Iterator[None]:
-    """Runs a block; adds to `left` the path that it could not remove, and why."""
+    """Runs a `with` block that removes `path`; if it fails, adds `path` and the reason to `left`."""
     try:
         yield
     except OSError as error:
-        denied = f"this login may not write {path.parent}"
+        denied = f"the login user may not write {path.parent}"
         why = {errno.EBUSY: "it is a mount point", errno.EACCES: denied, errno.EPERM: denied}
         left.append(f"{path}: {why.get(error.errno or 0, error.strerror)}")
 
 
 def own_name(path: Path) -> str:
-    """The file's name without what the agent adds to unfinished and damaged files."""
+    """Returns the file's name without the parts that the agent adds to unfinished and damaged files."""
     name = path.name
     if name.startswith(".") and name.endswith(TEMPORARY):  # the power failed before the agent renamed it
         return name[1 : -len(TEMPORARY)]

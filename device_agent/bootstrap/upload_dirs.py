@@ -17,7 +17,7 @@ SILENT = 30
 
 
 def claim(order: dict[str, Any]) -> dict[str, Any]:
-    """Makes an upload folder for this connection, or reuses the folder of one that has ended or sends nothing."""
+    """Makes an upload folder for this connection, or reuses that of a connection that has ended or is silent."""
     root = resolved(order["root"])
     own = new_place(root, connection())
     for path in sorted(filter(is_place, listed(root / VENVS)), key=size_of, reverse=True):
@@ -33,7 +33,7 @@ def claim(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def require_links(folder: Path) -> None:
-    """Raises the system's error, before anything is sent, where the file system has no symbolic links."""
+    """Raises OSError if the file system has no symbolic links, before anything is sent."""
     link = folder / f"link{PART}"
     remove_tree(link)
     link.symlink_to("x")
@@ -41,12 +41,12 @@ def require_links(folder: Path) -> None:
 
 
 def connection() -> str:
-    """The id of the process that lives as long as the connection: $KNNKIT_CONNECTION, else this process's parent."""
+    """Returns the id of the process that lives as long as the connection: $KNNKIT_CONNECTION, else the parent's id."""
     return os.environ.get("KNNKIT_CONNECTION") or str(os.getppid())
 
 
 def new_place(root: Path, process: int | str) -> Path:
-    """A unique name that identifies its process, even after the board restarts."""
+    """Returns a unique path that identifies its process, even after the board restarts."""
     return root / VENVS / f"{INCOMING}.{process}.{started(process)}.{os.urandom(4).hex()}"
 
 
@@ -56,7 +56,7 @@ def is_place(path: Path) -> bool:
 
 
 def busy(place: Path) -> bool:
-    """Whether the folder's process still runs and is not this connection's own."""
+    """Whether the process that uses the upload folder still runs, and does not belong to this connection."""
     _, process, start, _ = (place.name + "...").split(".")[:4]
     return process != connection() and start != "" and started(process) == start
 
@@ -72,7 +72,7 @@ def silent(place: Path) -> bool:
 
 
 def started(process: int | str) -> str:
-    """The start time of a process, in the kernel's clock ticks; "" if it does not run."""
+    """Returns the start time of a process, in the kernel's clock ticks; "" if it does not run."""
     try:
         condition, *fields = Path("/proc", str(process), "stat").read_text().rpartition(")")[2].split()
     except (OSError, ValueError):
@@ -81,7 +81,7 @@ def started(process: int | str) -> str:
 
 
 def size_of(place: Path) -> int:
-    """The bytes of the files in a folder."""
+    """Returns the total size of the files in a folder, in bytes."""
     return sum(path.lstat().st_size for path in listed(place) if path.is_file())
 
 

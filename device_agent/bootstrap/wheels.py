@@ -1,4 +1,4 @@
-"""`prepare`: finds installed wheels. Also downloads, links and unpacks."""
+"""`prepare`: finds installed wheels. Also downloads and unpacks wheels."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _IMPATIENT = ("--retries=1", "--timeout=20")
 
 
 def prepare(order: dict[str, Any]) -> dict[str, Any]:
-    """Lists the wheels of the order that an environment already holds, every file unchanged."""
+    """Lists the wheels of the order that an environment already holds, with every file unchanged."""
     root = resolved(order["root"])
     return {"here": [wheel["name"] for wheel in order["wheels"] if holder_of(root, wheel)]}
 
 
 def holder_of(root: Path, wheel: dict[str, str]) -> Path | None:
-    """A finished environment of this Python that holds every file of the wheel, unchanged; None if there is none."""
+    """Returns a finished environment of this Python with all files of the wheel, unchanged; None if none has them."""
     for digest in environments(root):
         environment = root / VENVS / digest
         files = contents(environment, wheel)
@@ -40,7 +40,7 @@ def holder_of(root: Path, wheel: dict[str, str]) -> Path | None:
 
 
 def contents(environment: Path, wheel: dict[str, str]) -> dict[str, str] | None:
-    """File -> SHA-256 of a wheel that was unpacked in an environment; None if it was not."""
+    """Returns file -> SHA-256 of a wheel that was unpacked in an environment; None if it was not."""
     record = read_json(environment / CONTENTS / (wheel["name"] + ".json"))
     return files_in(record) if record is not None and record.get("sha256") == wheel["sha256"] else None
 
@@ -59,7 +59,7 @@ def check_space(root: Path, wheels: list[dict[str, str]]) -> None:
 
 
 def put(wheel: dict[str, str], holder: Path | None, environment: Path) -> None:
-    """Puts a wheel into site-packages: as hard links to the files of `holder`, or unpacked."""
+    """Installs a wheel into site-packages: as hard links to the files of `holder`, or unpacked."""
     site = site_packages(environment)
     files = (contents(holder, wheel) if holder else None) or {}
     for name in files:
@@ -71,11 +71,11 @@ def put(wheel: dict[str, str], holder: Path | None, environment: Path) -> None:
 
 
 def archive(wheel: dict[str, str]) -> zipfile.ZipFile:
-    """Opens a wheel."""
+    """Opens a wheel as a zip archive; raises Trouble (`bad-wheel`) if it is damaged."""
     try:
         return zipfile.ZipFile(wheel["path"])
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise Trouble("bad-wheel", f"{wheel['name']}: {error}", "remove it from the wheel cache") from None
+        raise Trouble("bad-wheel", f"{wheel['name']}: {error}", "remove the wheel from the wheel cache") from None
 
 
 def unpack_same(wheel: dict[str, str], site: Path) -> dict[str, str]:
@@ -102,7 +102,7 @@ def unpack(wheel: dict[str, str], site: Path) -> dict[str, str]:
             if name is None or entry.filename.endswith("/"):
                 continue
             if stat.S_ISLNK(entry.external_attr >> 16):
-                raise Trouble("bad-wheel", f"{wheel['name']} holds a link: {entry.filename}", "do not use this wheel")
+                raise Trouble("bad-wheel", f"{wheel['name']} has a link: {entry.filename}", "do not use this wheel")
             target = site / safe(name)
             make_folder(target.parent)
             with content.open(entry) as source, target.open("xb") as file:
@@ -112,7 +112,7 @@ def unpack(wheel: dict[str, str], site: Path) -> dict[str, str]:
 
 
 def destination(name: str) -> str | None:
-    """The path of a wheel's entry in site-packages; None if it does not belong there."""
+    """Returns the path of a wheel's entry in site-packages; None if it does not belong there."""
     top, _, rest = name.partition("/")
     if not top.endswith(".data"):
         return name
@@ -140,7 +140,7 @@ def download(folder: Path, lines: list[str], pip: dict[str, Any]) -> list[dict[s
     printed = done.stdout.decode(errors="replace").strip()
     if pip["other_bytes"] in printed:
         names = " ".join(sorted(set(re.findall(pip["wheel"], printed)))) or "a wheel"
-        raise Trouble("wheel-differs", f"the board's package index does not have PyPI's {names}", "use --offline")
+        raise Trouble("wheel-differs", f"the board's package index differs from PyPI in {names}", "use --offline")
     if done.returncode:
         pins, last = " ".join(line.split()[0] for line in lines), printed.splitlines()[-1:] or ["no message"]
         raise Trouble("no-download", f"the board's pip could not download {pins}: {last[0]}", "use --offline")

@@ -20,13 +20,13 @@ def _configure_classify(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=("auto", "csv", "jsonl", "npy", "frames"),
         default="auto",
-        help="format of the input; frames, with --stream: files, each after its length in 4 bytes, the highest first "
+        help="format of the input; frames, with --stream: files, each after its length in 4 bytes, big-endian "
         "(default: by the file's name, else by its first byte)",
     )
     add(
         "--output-format",
         choices=("csv", "jsonl", "npy"),
-        help="format of the answers (default: that of the input; with --json, jsonl)",
+        help="format of the answers (default: the format of the input; with --json, jsonl)",
     )
     add("--stream", action="store_true", help="answer each line at once, until the input ends; switch to new releases")
     add("--proba", action="store_true", help="add the probability of each class")
@@ -34,7 +34,7 @@ def _configure_classify(parser: argparse.ArgumentParser) -> None:
         "--labels",
         type=float,
         metavar="COVERAGE",
-        help="add labels that include the true one for this share of rows",
+        help="add a set of labels that contains the true label for this share of rows, such as 0.9",
     )
     add(
         "--neighbors",
@@ -42,8 +42,8 @@ def _configure_classify(parser: argparse.ArgumentParser) -> None:
         help="add the nearest training rows: distance, class, row and id",
     )
     add("--digest", action="store_true", help="add the digest of the release that answered")
-    add("--ignore-extra", action="store_true", help="leave out columns that the model does not know")
-    help = "put this column of the rows, a feature or not, before each answer; repeat it for more"
+    add("--ignore-extra", action="store_true", help="ignore columns that the model does not know")
+    help = "copy this column of the input, a feature or not, before each answer; repeat it for more"
     add("--keep", type=filled, action="append", default=[], metavar="COLUMN", help=help)
     add_runtime(parser)
 

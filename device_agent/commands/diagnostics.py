@@ -7,7 +7,6 @@ import argparse
 from device_agent.commands.options import (
     add_runtime,
     command,
-    count,
     describe_check,
     no_options,
     read_file,
@@ -16,7 +15,7 @@ from device_agent.commands.options import (
     use_threads,
     with_warnings,
 )
-from device_agent.shared.console.argument_parser import filled
+from device_agent.shared.console.argument_parser import count, filled
 from device_agent.shared.protocol import constants, documents
 from device_agent.shared.protocol.errors import DeviceUnfit
 
@@ -25,9 +24,9 @@ _LONGEST_BENCH = 3600.0
 
 def _configure_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--nonce", metavar="TEXT", default="", help="text to put into the certificate, to show that it is new"
+        "--nonce", metavar="TEXT", default="", help="text to put into the certificate, which proves that it is new"
     )
-    text = "another golden set than the release's own (`knnkit parity --data FILE`); - reads it from standard input"
+    text = "golden set to use instead of the release's own (`knnkit parity --data FILE`); - for standard input"
     parser.add_argument("--golden", type=filled, metavar="FILE", help=text)
     add_runtime(parser, threads=False)
 
@@ -56,7 +55,7 @@ def _run_compare(arguments: argparse.Namespace) -> int:
     store = store_of(arguments)
     golden = read_file(arguments.golden, constants.MAX_GOLDEN)
     found = check.ask_running(store, answering(store).release, golden, arguments.runtime)
-    return show(arguments, found, "\n".join(found.labels or ("the golden rows have other features",)))
+    return show(arguments, found, "\n".join(found.labels or ("the golden rows have other features than the model",)))
 
 
 def _run_status(arguments: argparse.Namespace) -> int:
@@ -78,7 +77,7 @@ def _run_history(arguments: argparse.Namespace) -> int:
     try:
         entries = history.read(store.history_file, arguments.last)
     except history.Broken as error:
-        hint = "python -m device_agent unlock; it renames the damaged file and begins a new one"
+        hint = "python -m device_agent unlock; it renames the damaged file and begins a new history"
         raise DeviceUnfit(f"{store.history_file}: {error}", reason="history-broken", hint=hint) from None
     return show(arguments, documents.History(tuple(entries)), "\n".join(map(history.render, entries)))
 
@@ -89,13 +88,13 @@ def _configure_bench(parser: argparse.ArgumentParser) -> None:
         type=seconds,
         default=2.0,
         metavar="SECONDS",
-        help="time to measure each figure (default: %(default)g)",
+        help="how long to measure each figure (default: %(default)g)",
     )
     add_runtime(parser)
 
 
 def seconds(text: str) -> float:
-    """Parses a time in seconds."""
+    """Parses a time in seconds: above 0, at most `_LONGEST_BENCH`."""
     if not 0.0 < float(text) <= _LONGEST_BENCH:
         raise argparse.ArgumentTypeError(f"{text} is out of range: above 0, at most {_LONGEST_BENCH:g}")
     return float(text)
@@ -121,8 +120,8 @@ def _run_doctor(arguments: argparse.Namespace) -> int:
 
 
 CHECK = command("check that the model gives the same answers as on the host", _configure_check, _run_check)
-COMPARE = command("print the running release's labels for the golden rows of another", _configure_compare, _run_compare)
-STATUS = command("show what is on this device", no_options, _run_status)
-HISTORY = command("show what happened to this device", _configure_history, _run_history)
-BENCH = command("measure the model on this board", _configure_bench, _run_bench)
+COMPARE = command("print the running release's labels for golden rows of another", _configure_compare, _run_compare)
+STATUS = command("show the releases, keys and state of this device", no_options, _run_status)
+HISTORY = command("show the events of this device, such as activations", _configure_history, _run_history)
+BENCH = command("measure speed and memory of the model on this board", _configure_bench, _run_bench)
 DOCTOR = command("find faults of this board, with the command that repairs each", no_options, _run_doctor)

@@ -6,9 +6,9 @@ import argparse
 import json
 
 from device_agent.commands import ring
-from device_agent.commands.options import add_holder, command, count, holder_of, no_options, show, store_of
+from device_agent.commands.options import add_holder, command, holder_of, no_options, show, store_of
 from device_agent.shared.console import streams
-from device_agent.shared.console.argument_parser import filled
+from device_agent.shared.console.argument_parser import count, filled
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.documents import Taught
 from device_agent.shared.protocol.errors import AgentError
@@ -21,9 +21,9 @@ def _configure_enrol(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     meaning = parser.add_mutually_exclusive_group(required=True)
     meaning.add_argument(
-        "--label", type=filled, metavar="NAME", help="label of the rows, one of the model or a new one"
+        "--label", type=filled, metavar="NAME", help="label of the rows: a label of the model, or a new one"
     )
-    help = "value of the rows, for a model that answers values; repeat it for more targets: TARGET=VALUE for each"
+    help = "value of the rows, for a regression; repeat it for more targets: TARGET=VALUE for each"
     meaning.add_argument("--value", type=filled, metavar="VALUE", action="append", default=[], help=help)
     add("--input", type=filled, metavar="FILE", help="rows to teach, - for standard input (default: -)")
     add(
@@ -32,8 +32,8 @@ def _configure_enrol(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="format of the input (default: by the file's name, else by its first byte)",
     )
-    add("--ignore-extra", action="store_true", help="leave out columns that the model does not know")
-    help = "teach the last N rows that a running stream answered, in place of an input (default: 1, at most 16)"
+    add("--ignore-extra", action="store_true", help="ignore columns that the model does not know")
+    help = "teach the last N rows that a running stream answered, instead of an input (default: 1, at most 16)"
     add("--last", type=count, nargs="?", const=1, metavar="N", help=help)
     add_holder(parser)
 
@@ -44,7 +44,7 @@ def _run_enrol(arguments: argparse.Namespace) -> int:
     from device_agent.serving.rows import Request
 
     if arguments.last and arguments.input:
-        raise AgentError("--last takes the place of --input", hint="--last, or --input FILE")
+        raise AgentError("--last and --input cannot be combined", hint="--last, or --input FILE")
     if arguments.input in (None, "-") and not arguments.last:
         streams.say_if_waiting("device_agent")
     request = Request(arguments.input, None, arguments.format, None, Columns(), ignore_extra=arguments.ignore_extra)
@@ -65,11 +65,11 @@ def _configure_forget(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="forget the row with this id; repeat it for more",
     )
-    add("--last", type=count, metavar="N", help="forget the last N rows, of the label if one is named")
+    add("--last", type=count, metavar="N", help="forget the last N rows; with --label, of this label")
     add("--all", action="store_true", help="forget all rows")
-    help = "also remove what was forgotten from the journal at once; then nothing can be undone"
+    help = "also erase forgotten rows from the journal at once; then nothing can be undone"
     add("--erase", action="store_true", help=help)
-    help = "instead, remove the rows that this device keeps for people to label, as `ring --wipe` does"
+    help = "instead, remove the rows that this device keeps for people to label; the same as `ring --wipe`"
     add("--ring", action="store_true", help=help)
     add_holder(parser)
 
@@ -119,7 +119,7 @@ def _run_enrolled(arguments: argparse.Namespace) -> int:
         cells = json.dumps(row.row)
         short = cells if len(cells) <= _SHOWN else f"{cells[:_SHOWN]}..."
         print(f"{row.id:<32}  {utc(row.time):<20}  {'yes' if row.id in answers else 'no':<7}  {row.label}, {short}")
-    print(f"{len(rows):,} rows, {len({row.label for row in rows}):,} labels, {len(answers):,} take part in answers")
+    print(f"{len(rows):,} rows, {len({row.label for row in rows}):,} labels, {len(answers):,} rows used in answers")
     return constants.EXIT_OK
 
 
@@ -132,7 +132,7 @@ ENROL = command(
     "teach rows to this device: CSV, JSON lines or NPY",
     _configure_enrol,
     _run_enrol,
-    "They take part in the answers at once, also of a running stream, if the release allows it.",
+    "If the release allows it, answers use these rows at once, including answers of a running stream.",
 )
 FORGET = command("forget taught rows", _configure_forget, _run_forget)
 UNDO = command("undo the last enrol or forget", add_holder, _run_undo)
@@ -140,5 +140,5 @@ ENROLLED = command(
     "list the taught rows; with --json, a JSON line for each",
     no_options,
     _run_enrolled,
-    "A row does not take part if the release contains it, or does not allow it.",
+    "Answers do not use a row that the release contains already or does not allow.",
 )

@@ -11,7 +11,6 @@ from device_agent.commands.options import (
     add_holder,
     add_runtime,
     command,
-    count,
     describe,
     describe_check,
     holder_of,
@@ -21,7 +20,7 @@ from device_agent.commands.options import (
     store_of,
     with_warnings,
 )
-from device_agent.shared.console.argument_parser import filled
+from device_agent.shared.console.argument_parser import count, filled
 from device_agent.shared.protocol import constants, documents
 from device_agent.shared.protocol.errors import AgentError
 
@@ -54,7 +53,7 @@ def _run_verify(arguments: argparse.Namespace) -> int:
 
 def _configure_stage(parser: argparse.ArgumentParser) -> None:
     _add_release(parser, ", or with --signature the digest of a staged release")
-    _add_signature(parser, "only replace the signature of that release by this one")
+    _add_signature(parser, "only replace the signature of that release by this signature")
     add_class(parser)
     add_holder(parser)
 
@@ -84,7 +83,7 @@ def _run_stage(arguments: argparse.Namespace) -> int:
         digest = store.find(arguments.release)
         with store.changing(holder, "stage") as current:
             found = stage.sign_again(Known(store, current), digest, signature, holder)
-        outcome = "had this signer before" if found.already else f"is signed by {found.signed_by} now"
+        outcome = "was signed by this key already" if found.already else f"is now signed by {found.signed_by}"
         return show(arguments, found, f"{describe(found.release)}: {outcome}{with_warnings(found.warnings)}")
     with stage.dropping_needless(store, directory), store.changing(holder, "stage") as current:
         found = stage.stage(Known(store, current, arguments.device_class), directory, holder)
@@ -98,14 +97,14 @@ def _describe_staged(found: documents.Staged) -> str:
 
 def _configure_activate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("digest", type=filled, metavar="DIGEST", help="digest of a staged release, or its first digits")
-    _add_signature(parser, "first replace the release's signature by this one")
+    _add_signature(parser, "first replace the release's signature by this signature")
     _add_trial(parser)
 
 
 def _add_trial(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the golden check and of the confirmation."""
     parser.add_argument(
-        "--nonce", metavar="TEXT", default="", help="text to put into the certificate, to show that it is new"
+        "--nonce", metavar="TEXT", default="", help="text to put into the certificate, which proves that it is new"
     )
     parser.add_argument(
         "--deadline",
@@ -146,8 +145,8 @@ def _run_activate(arguments: argparse.Namespace) -> int:
 def _describe_activated(found: reports.Activated) -> str:
     text = f"{describe(found.release)}: {describe_check(found.certificate)}; "
     if found.already:
-        return text + "it was committed before"
-    return text + f"it answers, and reverts in {found.seconds_left:.0f} s unless it is confirmed"
+        return text + "the release was committed before"
+    return text + f"the release answers, and the device reverts in {found.seconds_left:.0f} s unless you confirm"
 
 
 def _configure_install(parser: argparse.ArgumentParser) -> None:
@@ -156,13 +155,13 @@ def _configure_install(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_install(arguments: argparse.Namespace) -> int:
-    from device_agent.lifecycle import install, stage
+    from device_agent.lifecycle import activate, stage
     from device_agent.store.trust_state import Known
 
     store = store_of(arguments)
     holder, directory = holder_of(arguments), Path(arguments.release)
     with stage.dropping_needless(store, directory), store.changing(holder, "install") as current:
-        found = install.install(Known(store, current, arguments.device_class), directory, _trial(arguments, holder))
+        found = activate.install(Known(store, current, arguments.device_class), directory, _trial(arguments, holder))
     staged = _describe_staged(found.staged) + "\n" if found.staged else ""
     return show(arguments, found, staged + _describe_activated(found.activated))
 
@@ -187,12 +186,12 @@ def _run_confirm(arguments: argparse.Namespace) -> int:
 
 
 VERIFY = command("check a release's signature and contents", _configure_verify, _run_verify)
-STAGE = command("verify an uploaded release and keep it", _configure_stage, _run_stage)
+STAGE = command("verify an uploaded release and store it", _configure_stage, _run_stage)
 ACTIVATE = command(
     "try a staged release until it is confirmed",
     _configure_activate,
     _run_activate,
-    "The previous release answers until the golden check has passed, and again if the deadline passes.",
+    "The previous release answers until the golden check has passed. It answers again if nobody confirms in time.",
 )
 INSTALL = command(
     "stage an uploaded release and try it, in one process",
@@ -208,19 +207,19 @@ def _configure_rollback(parser: argparse.ArgumentParser) -> None:
         "--leave",
         type=filled,
         metavar="DIGEST",
-        help="digest of the release to go back from, or its first digits; if another one answers, nothing is done",
+        help="digest of the release to go back from, or its first digits; does nothing if another release answers",
     )
     parser.add_argument(
         "--order",
         type=filled,
         metavar="FILE",
-        help="a signed order: to go back to any release (`knnkit rollback --to RELEASE`), or to accept older ones "
+        help="a signed order: to go back to any release (`knnkit rollback --to RELEASE`), or to accept older releases "
         "again (`--reset-floor`); - reads it from standard input",
     )
     parser.add_argument(
         "--own",
         action="store_true",
-        help="only revert a pending activation that --holder began, and report the outcome of its last one",
+        help="only revert a pending activation that --holder began, and report how its last activation ended",
     )
     parser.add_argument(
         "--allow-revoked", action="store_true", help="also go back to a release whose signing key was revoked"
@@ -249,7 +248,7 @@ def _run_rollback(arguments: argparse.Namespace) -> int:
     elif found.already:
         text = (
             f"{describe(found.release)}: was restored by the last rollback; nothing was done\n"
-            f"  try: --leave {found.release.digest[:12]} to go back from it, too"
+            f"  try: --leave {found.release.digest[:12]} to go back from this release, too"
         )
     return show(arguments, found, text)
 
@@ -258,7 +257,7 @@ def _run_take_back(arguments: argparse.Namespace) -> int:
     from device_agent.lifecycle import rollback_own
 
     if arguments.order or arguments.leave:
-        raise AgentError("--own cannot be combined with --order or --leave", hint="leave them out")
+        raise AgentError("--own cannot be combined with --order or --leave", hint="leave out --order and --leave")
     store = store_of(arguments)
     holder = holder_of(arguments)
     with store.changing(holder, "rollback"):
@@ -268,10 +267,10 @@ def _run_take_back(arguments: argparse.Namespace) -> int:
 
 def _configure_lock(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--reason", default="a deployment", metavar="TEXT", help="shown to other holders (default: %(default)s)"
+        "--reason", default="a deployment", metavar="TEXT", help="reason to show to others (default: %(default)s)"
     )
     parser.add_argument(
-        "--seconds", type=float, default=120.0, metavar="SECONDS", help="end after this time (default: %(default)g)"
+        "--seconds", type=float, default=120.0, metavar="SECONDS", help="how long to reserve (default: %(default)g)"
     )
     add_holder(parser)
 
@@ -298,7 +297,7 @@ def _run_unlock(arguments: argparse.Namespace) -> int:
 
 
 def _configure_prune(parser: argparse.ArgumentParser) -> None:
-    text = "releases to keep, the current and the previous one included (default: %(default)s)"
+    text = "number of releases to keep, including the current and the previous one (default: %(default)s)"
     parser.add_argument("--keep", type=count, default=constants.KEEP_RELEASES, metavar="N", help=text)
     add_holder(parser)
 
@@ -318,7 +317,7 @@ ROLLBACK = command(
     _configure_rollback,
     _run_rollback,
     "Reverts a pending activation; without one, the previous release is verified, checked and committed. "
-    "After a rollback or an automatic return, it does nothing until another release is committed.",
+    "After a rollback or an automatic return, the command does nothing until another release is committed.",
 )
 LOCK = command("reserve this device for a deployment of several commands", _configure_lock, _run_lock)
 UNLOCK = command("end a reservation", add_holder, _run_unlock)

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 #: Most threads of a runtime: it starts all of them at once, and no board has as many cores.
 MAX_THREADS = 64
-_MOST = 1_000_000_000
 
 
 @record
@@ -37,7 +36,7 @@ class Command:
 
 
 def store_of(arguments: argparse.Namespace) -> Store:
-    """Returns the store that `--root` or $KNNKIT_ROOT names, else the default one."""
+    """Returns the store in the folder `--root`, else $KNNKIT_ROOT, else the default folder."""
     from device_agent.store.store import Store
 
     text = getattr(arguments, "root", None) or os.environ.get("KNNKIT_ROOT") or constants.DEFAULT_ROOT
@@ -53,31 +52,23 @@ def show(arguments: argparse.Namespace, document: Any, text: str) -> int:
     return constants.EXIT_OK
 
 
-def count(text: str) -> int:
-    """Parses a number from 1."""
-    number = int(text)
-    if not 1 <= number <= _MOST:
-        raise argparse.ArgumentTypeError(f"{text} is not from 1 to {_MOST:,}")
-    return number
-
-
 def add_runtime(parser: argparse.ArgumentParser, *, threads: bool = True) -> None:
     """Adds `--runtime`, and with `threads` also `--threads`."""
     parser.add_argument(
         "--runtime",
         choices=(constants.ANY_RUNTIME, *constants.RUNTIMES),
         default=constants.ANY_RUNTIME,
-        help="what runs the model (default: the first TFLite runtime that is installed, else NumPy)",
+        help="runtime that runs the model (default: the first TFLite runtime that is installed, else NumPy)",
     )
     if threads:
-        help = "how to search, with the same answers (default: the fastest, as activation measured it on this board)"
+        help = "search method; all give the same answers (default: the fastest when the release was activated)"
         parser.add_argument("--search", choices=constants.WAYS, help=help)
         help = "threads of the runtime (default: %(default)s)"
         parser.add_argument("--threads", type=number_of_threads, default=1, metavar="N", help=help)
 
 
 def use_threads(arguments: argparse.Namespace) -> None:
-    """Gives NumPy's products `--threads` threads, as activation measured them; call it before NumPy is imported."""
+    """Sets the number of threads of NumPy's products to `--threads`; call it before NumPy is imported."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", str(arguments.threads))
 
 
@@ -98,12 +89,12 @@ def add_class(parser: argparse.ArgumentParser) -> None:
 def add_holder(parser: argparse.ArgumentParser) -> None:
     """Adds `--holder`."""
     parser.add_argument(
-        "--holder", metavar="TEXT", help="who is doing this, for the lock and the history (default: the user's name)"
+        "--holder", metavar="TEXT", help="your name, for the lock and the history (default: the user's name)"
     )
 
 
 def holder_of(arguments: argparse.Namespace) -> str:
-    """Returns who runs this command: `--holder`, else the user's name."""
+    """Returns the name of the person or program that runs this command: `--holder`, else the user's name."""
     import getpass
 
     text: str | None = arguments.holder
@@ -119,7 +110,7 @@ def read_file(path: str, limit: int) -> bytes:
     """Returns the content of a file, or of standard input for `-`.
 
     Raises:
-        BadInput: it cannot be read, or is larger than `limit` bytes.
+        BadInput: the file cannot be read, or has more than `limit` bytes.
     """
     try:
         with contextlib.ExitStack() as stack:
@@ -137,7 +128,7 @@ def read_order(path: str) -> bytes:
     """Returns a signed order from a file, or from standard input for `-`.
 
     Raises:
-        BadInput: it cannot be read, or is too large for an order.
+        BadInput: the file cannot be read, or is too large for an order.
     """
     from device_agent.shared.trust.orders import MAX_ORDER
 
@@ -157,7 +148,7 @@ def describe_check(certificate: reports.Certificate) -> str:
         text += f", accuracy {certificate.accuracy:.4f} on {certificate.accuracy_rows} rows"
     if (own := certificate.embedding) is not None:
         differ = own.labels_open + own.labels_different
-        text += f", stages off by {own.largest_error:.2g} at most (bound {own.bound:g}), {differ} labels differ"
+        text += f", largest error of the stages {own.largest_error:.2g} (bound {own.bound:g}), {differ} labels differ"
     if certificate.errors:
         from device_agent.shared.golden.error_gates import described
 
@@ -168,12 +159,12 @@ def describe_check(certificate: reports.Certificate) -> str:
 
 
 def with_warnings(warnings: tuple[str, ...]) -> str:
-    """Returns warnings, each on a line of its own."""
+    """Returns warnings as text: a line break, then each warning on its own line; "" without warnings."""
     return "".join(f"\n  warning: {text}" for text in warnings)
 
 
 def no_options(_: argparse.ArgumentParser) -> None:
-    """Adds nothing."""
+    """Adds no options: for a command that has none."""
 
 
 def command(help: str, configure: Any, run: Any, more: str = "") -> Command:

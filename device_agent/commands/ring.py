@@ -1,4 +1,4 @@
-"""The agent's `ring` command: lists and wipes kept rows."""
+"""The agent's `ring` command: lists and erases kept rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CELLS = 8
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     either = parser.add_mutually_exclusive_group()
-    either.add_argument("--wipe", action="store_true", help="remove all rows that are kept")
+    either.add_argument("--wipe", action="store_true", help="remove all rows that this device keeps")
     either.add_argument(
         "--columns", action="store_true", help="print the columns of the releases on this device instead"
     )
@@ -36,7 +36,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def wipe(arguments: argparse.Namespace) -> int:
-    """Removes all rows that are kept, and prints how many there were; returns 0."""
+    """Removes all rows that are kept for labelling, and prints how many there were; returns 0."""
     from device_agent.store import ring_file
 
     store = store_of(arguments)
@@ -49,7 +49,7 @@ def wipe(arguments: argparse.Namespace) -> int:
 
 def _broken(store: Store, error: OSError) -> DeviceUnfit:
     said = f"{store.ring_file}: {error.strerror or error}"
-    return DeviceUnfit(said, reason="ring-broken", hint=f"look at {store.ring_file}, then remove it")
+    return DeviceUnfit(said, reason="ring-broken", hint=f"inspect {store.ring_file}, then remove it")
 
 
 def _print(arguments: argparse.Namespace, lines: list[dict[str, Any]], text: Any) -> int:
@@ -67,7 +67,7 @@ def _describe(entry: dict[str, Any]) -> str:
 
 
 def _columns(store: Store) -> list[dict[str, Any]]:
-    """Returns name and raw columns of each release; `categories` are those whose cells are text."""
+    """Returns digest, name and raw columns of each release; `categories` are the columns with text cells."""
     from device_agent.shared.protocol.errors import ModelUnusable
     from device_agent.shared.release.model_file import read_info
 
@@ -86,5 +86,5 @@ RING = command(
     "show the rows that this device keeps for people to label",
     _configure,
     _run,
-    "With --json, one JSON document a line: id, kind, time, answer, distance of the k-th neighbour, row, digest.",
+    "With --json, each line is one JSON document: id, kind, time, answer, distance of the k-th neighbour, row, digest.",
 )

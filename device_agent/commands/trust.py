@@ -37,4 +37,4 @@ def _run_trust(arguments: argparse.Namespace) -> int:
     return show(arguments, found, "\n".join([*lines, f"device  {found.device_id}"]))
 
 
-TRUST = command("show the signing keys that are trusted; apply a signed order", _configure_trust, _run_trust)
+TRUST = command("show the trusted signing keys; apply a signed order", _configure_trust, _run_trust)

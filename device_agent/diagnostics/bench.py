@@ -1,7 +1,7 @@
 """`bench`: measures speed, memory and disk space on this board.
 
-Measures the release that answers now, through the code of `classify`. Uses different rows in turn, those of its golden
-set: zeros or one repeated row would measure caches and shortcuts.
+Measures the answering release, through the code of `classify`. Uses different rows in turn, those of its golden set:
+zeros or one repeated row would measure caches and shortcuts.
 """
 
 from __future__ import annotations

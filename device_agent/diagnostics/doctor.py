@@ -1,6 +1,6 @@
 """`doctor`: finds faults of this board, each with its repair.
 
-Checks everything that the agent needs, each in a process of its own: a damaged library crashes only that process. Every
+Checks everything that the agent needs, each in a separate process: a damaged library crashes only that process. Every
 finding has the exact command that repairs it. Changes nothing.
 """
 
@@ -23,6 +23,7 @@ from device_agent.shared.protocol.versions import utc
 from device_agent.shared.trust import standing
 from device_agent.store import state, trust_dir, trust_store
 from device_agent.store.store import Store
+from device_agent.store.trust_dir import typed
 from device_agent.system import board, clock
 
 MINIMUM_PYTHON = (3, 10)
@@ -58,7 +59,7 @@ def _standing(store: Store) -> standing.Standing:
 
 
 def _apart(check: Check, store: Store) -> tuple[Finding, ...]:
-    """Runs a check in a process of its own; returns its findings, or one that says that it crashed."""
+    """Runs a check in a child process; returns its findings, or one finding that the check crashed."""
     reader, writer = os.pipe()
     try:
         child = os.fork()
@@ -109,7 +110,7 @@ def _python(store: Store) -> Iterator[Finding]:
     version = ".".join(map(str, sys.version_info[:3]))
     place = f"Python {version} ({sys.executable}), {os.uname().machine}"
     if sys.version_info < MINIMUM_PYTHON:
-        yield Finding("python", "error", f"{place}: the agent needs 3.10", "sudo apt install python3.11")
+        yield Finding("python", "error", f"{place}: the agent needs Python >= 3.10", "sudo apt install python3.11")
     else:
         yield _ok("python", place)
 
@@ -134,7 +135,7 @@ def _runtime(store: Store) -> Iterator[Finding]:
     name = "ai-edge-litert" if _litert(found) else "tflite-runtime 'numpy<2'"
     mend = _install(store, name)
     if found is None:
-        yield Finding("runtime", "error", "no TFLite runtime is installed, and no NumPy", mend)
+        yield Finding("runtime", "error", "neither a TFLite runtime nor NumPy is installed", mend)
         return
     if found.startswith(constants.NUMPY):  # `_numpy` has loaded it
         yield _ok("runtime", f"{found}: gives the same answers as a TFLite runtime, but slower")
@@ -171,20 +172,20 @@ def _root(store: Store) -> Iterator[Finding]:
     found = root.stat()
     if os.statvfs(root).f_flag & os.ST_NOEXEC:
         mend = "sudo mount -o remount,exec MOUNT, with `exec` in /etc/fstab; `df ROOT` names MOUNT"
-        yield Finding("root", "error", f"{root} is mounted noexec: no library there can be loaded", mend)
+        yield Finding("root", "error", f"{root} is mounted noexec: libraries there cannot be loaded", mend)
     elif found.st_uid != os.geteuid():
-        mend = f"sudo chown -R {os.geteuid()} {_typed(root)}"
-        message = f"{root} belongs to user {found.st_uid}, this is user {os.geteuid()}"
+        mend = f"sudo chown -R {os.geteuid()} {typed(root)}"
+        message = f"{root} belongs to user {found.st_uid}, but the agent runs as user {os.geteuid()}"
         yield Finding("root", "warning", message, mend)
     elif stat.S_IMODE(found.st_mode) & 0o077:
-        yield Finding("root", "warning", f"other users can access {root}", f"chmod 700 {_typed(root)}")
+        yield Finding("root", "warning", f"other users can access {root}", f"chmod 700 {typed(root)}")
     elif os.statvfs(root).f_flag & os.ST_RDONLY:
         mend = "sudo mount -o remount,rw MOUNT (`df ROOT` names MOUNT); dmesg | tail shows why"
         yield Finding("root", "error", f"{root} is on a file system that is mounted read-only", mend)
     elif not os.access(root, os.W_OK):
-        yield Finding("root", "error", f"{root} cannot be written", f"chmod u+rwx {_typed(root)}")
+        yield Finding("root", "error", f"{root} cannot be written", f"chmod u+rwx {typed(root)}")
     elif unfit := [path for path in store.folders if os.path.lexists(path) and not _is_own_folder(path)]:
-        mend = f"mv {_typed(unfit[0])} {_typed(unfit[0])}.old"
+        mend = f"mv {typed(unfit[0])} {typed(unfit[0])}.old"
         yield Finding("root", "error", f"{unfit[0]} is not a folder that this user may write", mend)
     else:
         yield _ok("root", str(root))
@@ -198,7 +199,7 @@ def _disk(store: Store) -> Iterator[Finding]:
     free = board.disk_free(store.root)
     message = f"{free // 2**20:,} MiB free at {store.root}"
     if free < LOW_DISK:
-        yield Finding("disk", "warning", message, f"du -xh {_typed(store.root)} | sort -h | tail; sudo apt clean")
+        yield Finding("disk", "warning", message, f"du -xh {typed(store.root)} | sort -h | tail; sudo apt clean")
     else:
         yield _ok("disk", message)
 
@@ -210,13 +211,13 @@ def _clock(store: Store) -> Iterator[Finding]:
         floor = max(floor, store.load().time_floor)
     if now < floor:
         mend = "sudo timedatectl set-ntp true, or: sudo date -u -s @SECONDS"
-        yield Finding("clock", "warning", f"the clock says {utc(now)}, but it is at least {utc(floor)}", mend)
+        yield Finding("clock", "warning", f"the clock says {utc(now)}, but the time is at least {utc(floor)}", mend)
     else:
         yield _ok("clock", utc(now))
 
 
 def _trust(store: Store) -> Iterator[Finding]:
-    provision = f"{_PROVISION} enrols the signing key"
+    provision = f"{_PROVISION} adds the signing key"
     try:
         held = trust_store.read(store.trust)
     except AgentError as error:
@@ -225,7 +226,7 @@ def _trust(store: Store) -> Iterator[Finding]:
     for path, mend in trust_dir.exposed_paths(store.trust):
         yield Finding("trust", "warning", f"other users can change {path}, and so decide what runs here", mend)
     for warning in held.warnings:
-        yield Finding("trust", "warning", warning, f"rm {_typed(store.trust)}/THAT_FILE, then {provision}")
+        yield Finding("trust", "warning", warning, f"rm {typed(store.trust)}/THAT_FILE, then {provision}")
     if held.sets.trusted:
         yield _ok("trust", ", ".join(held.sets.trusted))
     else:
@@ -241,7 +242,7 @@ def _state(store: Store) -> Iterator[Finding]:
     moment = clock.now()
     lease = state.lease_holder(current, moment)
     if current.pending and state.is_over(current.pending, moment):
-        yield Finding("state", "warning", "an expired activation is not reverted", "python -m device_agent status")
+        yield Finding("state", "warning", "an expired activation is not reverted yet", "python -m device_agent status")
     elif lease:
         mend = "wait, or: python -m device_agent rollback"
         yield Finding("state", "warning", f"{lease.holder} holds the device: {lease.reason}", mend)
@@ -286,22 +287,15 @@ def _governor(store: Store) -> Iterator[Finding]:
 
 
 def _install(store: Store, packages: str) -> str:
-    """The command that repairs a package: `knnkit provision` if that made this environment, else pip."""
+    """Returns the command that repairs a package: `knnkit provision` if that made this environment, else pip."""
     provisioned = Path(sys.prefix).resolve().parent == (store.root / constants.VENVS_DIR).resolve()
     return _PROVISION if provisioned else f"{sys.executable} -m pip install {packages}"
 
 
 def _cause(error: Exception) -> str:
-    """The reason in an error: its last line, since NumPy explains a failed import on 20 lines."""
+    """Returns the last line of an error: NumPy explains a failed import on 20 lines."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[-1].removeprefix("Original error was: ")
-
-
-def _typed(path: Path) -> str:
-    """Quotes a path for the shell."""
-    import shlex
-
-    return shlex.quote(str(path))
 
 
 def _ok(name: str, message: str) -> Finding:

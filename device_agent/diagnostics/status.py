@@ -1,6 +1,7 @@
-"""`status`: what is on the board now, as one document.
+"""`status`: what is on the board, as one document.
 
-Changes nothing, except that `Store.settle` finishes or reverts an interrupted change."""
+Changes nothing, except that `Store.settle` finishes or reverts an interrupted change.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ def status(store: Store) -> Status:
     warnings += _about_starts(store, current, answering) + _about_previous(store, current, held)
     if moment.wall < current.time_floor:
         least = utc(current.time_floor)
-        warnings.append(f"clock-behind: the clock says {utc(moment.wall)}, but it is at least {least}")
+        warnings.append(f"clock-behind: the clock says {utc(moment.wall)}, but the time is at least {least}")
     return Status(
         agent=__version__,
         root=str(store.root),
@@ -70,7 +71,7 @@ def status(store: Store) -> Status:
 
 
 def _taught(store: Store) -> tuple[documents.TaughtRows | None, list[str]]:
-    """Returns the rows that are taught, and a warning if they cannot be read."""
+    """Returns a summary of the taught rows (None without rows), and a warning if they cannot be read."""
     if not (store.root / constants.JOURNAL_FILE).exists():
         return None, []
     from device_agent.enrolment.journal import Journal
@@ -86,12 +87,12 @@ def _taught(store: Store) -> tuple[documents.TaughtRows | None, list[str]]:
 def _about_starts(store: Store, current: StoreState, answering: state.Answering | None) -> list[str]:
     left = state.why_left(current)
     failed = starts.failed(store, answering.release.digest) if answering else 0
-    said = f"starts-failed: the last {failed} starts ended without an answer" if failed else ""
+    said = f"starts-failed: the last {failed} starts of the release ended without an answer" if failed else ""
     return [text for text in (f"fell-back: {left}" if left else "", said) if text]
 
 
 def _about_previous(store: Store, current: StoreState, held: trust_dir.Seen) -> list[str]:
-    """Returns a warning if a rollback would refuse the previous release, because its key was revoked."""
+    """Returns a warning if a rollback would refuse the previous release because its key was revoked."""
     ref = current.previous
     if ref is None or not held.device.revoked:
         return []
@@ -166,7 +167,7 @@ def render(found: Status) -> str:
 
 
 def _times(rows: str, chosen: str, taken: dict[str, float]) -> str:
-    """Returns what was chosen for so many rows, and the milliseconds of each search."""
+    """Returns text: the search chosen for so many rows, and the milliseconds of each search."""
     return f"{rows}: {chosen} ({', '.join(f'{way} {time:.3g} ms' for way, time in taken.items())})"
 
 

@@ -1,4 +1,4 @@
-"""Answers to golden rows with taught rows.
+"""Golden rows answered with taught rows included.
 
 The golden set lists the neighbours of each row that the float64 reference found. The taught rows are merged into these
 lists in float64, so no search is needed.
@@ -21,7 +21,7 @@ from device_agent.shared.queries import check_rows, origin_of
 
 
 def with_taught(signed: TfliteKNN, joined: Joined, golden: Golden) -> NDArray[Any]:
-    """Returns (n,) int32 labels of the golden rows by the model and the taught rows; of a regression, (n, t) values.
+    """Returns (n,) int32 labels of the golden rows when taught rows vote, too; for a regression, (n, t) values.
 
     Raises:
         ModelUnusable: the model's exact tables are damaged.
@@ -42,7 +42,7 @@ def with_taught(signed: TfliteKNN, joined: Joined, golden: Golden) -> NDArray[An
 
 
 def changed(found: NDArray[Any], golden: Golden, info: KnnInfo) -> list[int]:
-    """Returns the indices of the golden rows whose label or value changes because of taught rows."""
+    """Returns the indices of the golden rows whose label or value in `found` differs from the golden set."""
     if info.targets is None or golden.values is None:
         places = found != golden.label
     else:

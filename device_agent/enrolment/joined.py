@@ -1,9 +1,9 @@
-"""Answers of a model and taught rows together.
+"""Answers of a model together with taught rows.
 
-The answers equal those of one model that has the training rows and the taught rows: the float64 reference over both
-defines them. The taught rows come after the training rows, in the same space, with the same k, metric, weights and
-thresholds. The model answers a row first. A search among the taught rows alone finds those that may be nearer than its
-k-th neighbour, and `merge` puts them in their places. Never reads the journal.
+The answers equal those of one model that has both the training rows and the taught rows: the float64 reference over
+both defines them. The taught rows come after the training rows, in the same space, with the same k, metric, weights and
+thresholds. The model answers a row first. A search among the taught rows finds those that may be nearer than its k-th
+neighbour, and `merge` inserts them by distance. Never reads the journal.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ _CHUNK_BYTES = 4 << 20  # of float64 differences at a time
 
 
 class JoinedExact(ExactKnn):
-    """The float64 classifier over the rows of a model file and more rows.
+    """The float64 classifier over the training rows of a model file and the taught rows.
 
     Args:
         path: the model file.
-        info: its knn.json.
-        joined: the rows to add.
+        info: the model's knn.json.
+        joined: the taught rows.
 
     Raises:
-        ModelUnusable: as `ExactKnn`.
+        ModelUnusable: exact.npz is missing or damaged.
     """
 
     def __init__(self, path: str, info: KnnInfo, joined: Joined) -> None:
@@ -75,7 +75,7 @@ class JoinedExact(ExactKnn):
         self._lengths = np.sqrt((self._centres**2).sum(axis=1))
 
     def enrol(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-        """Maps (n, n_features) rows into model space; returns (n,) which stay finite in float32, and these, mapped."""
+        """Returns (n,) bool, whether each (n, n_features) row is finite in model space, and the finite rows, mapped."""
         with np.errstate(over="ignore", invalid="ignore"):
             mapped = self._enter_all(rows).reshape(len(rows), len(self._centre))
             if self._info.metric == "cosine":  # a training row of zeros is marked in the other column than a query
@@ -86,23 +86,23 @@ class JoinedExact(ExactKnn):
         return kept, np.ascontiguousarray(found[kept])
 
     def doubt(self, kth: NDArray[Any]) -> Float64:
-        """Returns (n,) how near two distances are whose order float32 leaves open, for k-th distances (n,)."""
+        """Returns (n,): how much distances must differ for a certain order in float32; `kth` (n,) k-th distances."""
         far, near = np.asarray(kth, np.float64), self._near
         return far * _BLUR if near is None else near.share * np.maximum(far, near.least)
 
     def one_row(self) -> OneRow | None:
-        """Returns the merge for single rows; None if the model has label sets or no `near`, or no row is added."""
+        """Returns a fast `OneRow` merge; None if there are label sets, no `near`, or no usable taught rows."""
         if self._near is None or self._info.label_sets is not None or not self.kept.any():
             return None
         reach, how = (self._tied, self._zero), (self._weights, self._unit, self._classes)
         return OneRow(self._info, self._near, self._local, self._enter_one, reach, *how)
 
     def nearby(self, rows: NDArray[np.float32], kth: NDArray[Any]) -> Nearby:
-        """Finds the rows whose k nearest may include an added row, and these added rows.
+        """Finds the queries whose k nearest may include a taught row, and these taught rows.
 
         Args:
-            rows: (n, n_features) float32, less the origin.
-            kth: (n,) the k-th distance among the model's own rows.
+            rows: (n, n_features) float32 queries, minus the model's origin.
+            kth: (n,) distance of the k-th of the model's own rows.
         """
         z, blur = self._enter_roughly(rows)
         doubt, beyond = self.doubt(kth), blur + (CHAIN * self._tied + self._zero)
@@ -120,7 +120,7 @@ class JoinedExact(ExactKnn):
         return Nearby(some, query, local, self._to_local(z[some], query, local), clear[some])
 
     def _find(self, z: Float64, base: Float64) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Returns the pairs of a (n, p) query, ascending, and an added row that may be among its k nearest."""
+        """Returns pairs of the index of a (n, p) query, ascending, and a taught row that may be among its k nearest."""
         manhattan = self._info.metric == "manhattan"
         if self._among_local is None:
             how: dict[str, Any] = {"manhattan": manhattan, "step": 0.0, "and_ties": self._by.and_ties}
@@ -138,7 +138,7 @@ class JoinedExact(ExactKnn):
         return query, local
 
     def _is_apart(self, z: Float64, base: Float64) -> NDArray[np.bool_]:
-        """Returns (n,) bool: whether all added rows are farther than (n,) `base` from (n, p) rows in model space."""
+        """Returns (n,) bool: whether all taught rows are farther than (n,) `base` from (n, p) rows in model space."""
         at = z * self._scale
         # A product with the centres, off by a few 2^-52 (length + length)². Manhattan distances are never less.
         squares = np.einsum("ij,ij->i", at, at)[:, np.newaxis]
@@ -149,7 +149,7 @@ class JoinedExact(ExactKnn):
         return found
 
     def _enter_roughly(self, rows: NDArray[np.float32]) -> tuple[Float64, Float64]:
-        """As `_enter_all`, for many rows at once, with sums in any order.
+        """Maps many rows into model space at once, with sums in any order; `_enter_all` fixes the order.
 
         Returns (n, p) rows in model space, and (n,) bounds on their distance from those of `_enter_all`.
         """
@@ -178,7 +178,7 @@ class JoinedExact(ExactKnn):
         return z, np.where(np.isfinite(blur), blur, np.inf)
 
     def _to_local(self, z: Float64, query: NDArray[np.int64], local: NDArray[np.int64]) -> Float64:
-        """Returns the (m,) distances between queries and added rows, off by less than `_ROUNDING` of themselves."""
+        """Returns the (m,) distances between queries and taught rows, with a relative error below `_ROUNDING`."""
         found = np.empty(len(query))
         step = max(1, _CHUNK_BYTES // (8 * z.shape[1]))
         for start in range(0, len(query), step):
@@ -193,13 +193,13 @@ class JoinedExact(ExactKnn):
     def among(
         self, rows: NDArray[np.float32], indices: NDArray[np.int32], kth: NDArray[Any], near: Nearby
     ) -> dict[str, NDArray[Any]]:
-        """Returns the outputs for the (m, n_features) rows of `near`, as `answers` would.
+        """Returns the float64 outputs for m queries, by output name, with taught rows among the candidates.
 
         Args:
-            rows: float32, less the origin.
+            rows: (m, n_features) float32 queries, minus the model's origin.
             indices: (m, k) their neighbours among the model's own rows.
-            kth: (m,) the distance of the k-th of these.
-            near: the added rows that may be among their k nearest.
+            kth: (m,) distance of the k-th of these.
+            near: the taught rows that may be among their k nearest.
         """
         try:
             query = np.concatenate([np.repeat(np.arange(len(rows)), indices.shape[1]), near.query])
@@ -227,7 +227,7 @@ class JoinedExact(ExactKnn):
         return order, measure
 
     def merge(self, rows: NDArray[np.float32], found: Answers) -> None:
-        """Puts the added rows into the model's answers to (n, n_features) float32 rows, less the origin."""
+        """Inserts taught rows into the answers `found` to (n, n_features) float32 rows, minus the origin; in place."""
         for start in range(0, len(rows), _TOGETHER):
             part = slice(start, start + _TOGETHER)
             self._merge(rows[part], Answers._make(values[part] for values in found))
@@ -251,7 +251,7 @@ def _write(found: Answers, some: NDArray[np.int64], outputs: dict[str, NDArray[A
 
 
 def _balls(rows: Float64, codes: NDArray[np.int32]) -> tuple[Float64, Float64]:
-    """Returns (m, p) centres and (m,) radii of balls that hold the (L, p) rows: one for each label if there are few."""
+    """Returns (m, p) centres and (m,) radii of balls around the (n, p) rows: one ball per label, at most `_BALLS`."""
     groups = np.minimum(np.unique(codes, return_inverse=True)[1].reshape(-1), _BALLS - 1)
     centres = np.array([rows[groups == group].mean(axis=0) for group in range(groups.max(initial=-1) + 1)])
     centres = centres.reshape(-1, rows.shape[1])
@@ -267,7 +267,7 @@ class JoinedKNN:
     Args:
         signed: the model of the signed release.
         joined: the taught rows.
-        exact: the classifier of another `JoinedKNN` of the same model, for a replica to share.
+        exact: the float64 classifier of another `JoinedKNN` with the same rows, to share its memory.
 
     Raises:
         ModelUnusable: the model's exact tables are damaged.
@@ -284,27 +284,27 @@ class JoinedKNN:
 
     @property
     def batch(self) -> int:
-        """As `TfliteKNN.batch`."""
+        """Number of rows of the batch graph; see `TfliteKNN.batch`."""
         return self.signed.batch
 
     @property
     def chain(self) -> Chain | None:
-        """The stages of the model."""
+        """The stages of the model; None if it has none."""
         return self.signed.chain
 
     def over(self, signed: TfliteKNN) -> JoinedKNN:
-        """Returns the same rows joined with a replica of the model."""
+        """Returns the same taught rows joined with `signed`, another replica of the same model."""
         return JoinedKNN(signed, self._joined, self._exact)
 
     def labels(self, rows: ArrayLike) -> NDArray[np.int32]:
-        """Returns (n,) int32 class indices, as `TfliteKNN.labels`."""
+        """Returns the (n,) int32 class indices of raw rows; see `TfliteKNN.labels`."""
         return self.classify(rows).label
 
     def classify(self, rows: ArrayLike) -> Answers:
-        """Returns the answers to (n, n_features) raw `rows`; a taught row has an index from the model's `n_train` on.
+        """Returns the answers to (n, n_features) raw `rows`; indices of taught rows begin at the model's `n_train`.
 
         Raises:
-            BadInput: as `TfliteKNN.classify`.
+            BadInput: wrong number of columns, or a value that is not finite.
         """
         found = self.signed.classify(rows)
         if self._new_classes:
@@ -318,6 +318,6 @@ class JoinedKNN:
         return found
 
     def values_of(self, answers: Answers) -> NDArray[np.float64]:
-        """As `TfliteKNN.values_of`."""
+        """Returns the (n, t) float64 values of `answers` for t targets; see `TfliteKNN.values_of`."""
         regressor = self._exact.regressor
         return self.signed.values_of(answers) if regressor is None else regressor.values(answers)

@@ -1,8 +1,8 @@
 """Journal of the rows taught on a device.
 
-ROOT/enrolled holds the journal (`records`) and the key that authenticates it; only their owner can read them. A command
-is on the disk when it returns. When the journal is about twice as large as its present rows need, it is replaced, by
-one rename, by these rows alone. Commands before that cannot be undone any more.
+ROOT/enrolled holds the journal (`records`) and the key that authenticates it; only their owner can read them. When a
+command returns, it is on the disk. When the journal is about twice as large as the taught rows need, a new file with
+only these rows replaces it. Earlier commands cannot be undone after that.
 
     with Journal(store.root).changing("ann") as journal:
         journal.enrol(rows)
@@ -35,7 +35,7 @@ FORGET_SOME = "python -m device_agent forget --last 1; or --label NAME, or --id 
 
 
 class Journal:
-    """The journal under one root; `changing` locks it, and reads it first."""
+    """The journal under one root. Use `changing` to lock, read and change it, and `read` to read it only."""
 
     def __init__(self, root: Path) -> None:
         self.folder = root / ENROLLED_DIR
@@ -43,21 +43,21 @@ class Journal:
         self._taught, self._key = Taught(), b""
 
     def read(self) -> list[LocalRow]:
-        """Returns the rows that are taught now, in the order in which they were taught.
+        """Returns the rows that are taught at present, in the order in which they were taught.
 
         Raises:
             DeviceUnfit: the journal was damaged or changed after this device wrote it.
-            OSError: it cannot be read.
+            OSError: the journal cannot be read.
         """
         self._load()
         return self._taught.rows()
 
     @contextlib.contextmanager
     def changing(self, holder: str) -> Iterator[Journal]:
-        """Holds the journal's lock for the block.
+        """Locks and reads the journal for the duration of a `with` block; `holder` names the user in the lock.
 
         Raises:
-            Locked: another process holds it.
+            Locked: another process holds the lock.
             DeviceUnfit, OSError: as `read`.
         """
         os.umask(0o077)
@@ -69,19 +69,19 @@ class Journal:
             yield self
 
     def enrol(self, rows: Sequence[LocalRow]) -> None:
-        """Adds rows.
+        """Adds taught rows.
 
         Raises:
-            AgentError: they would take more than `MAX_BYTES`; nothing is changed.
+            AgentError: the rows would take more than `MAX_BYTES`; nothing is changed.
         """
         self._append({"do": ENROL, "rows": list(rows)})
 
     def forget(self, ids: Sequence[str]) -> None:
-        """Removes taught rows by their ids."""
+        """Removes the taught rows with these ids."""
         self._append({"do": FORGET, "ids": list(ids)})
 
     def undo(self) -> tuple[str, tuple[str, ...]]:
-        """Undoes the last command that is still in effect; returns its kind, `enrol` or `forget`, and the ids.
+        """Undoes the last command that is still in effect; returns its kind, `enrol` or `forget`, and its rows' ids.
 
         Raises:
             AgentError: there is nothing to undo.
@@ -93,19 +93,19 @@ class Journal:
         return self._append({"do": UNDO})
 
     def erase(self) -> None:
-        """Replaces the journal by its present rows: forgotten rows are erased, and nothing can be undone."""
+        """Rewrites the journal with the present rows only: forgotten rows are erased, and nothing can be undone."""
         rows = self._taught.rows()
         line = records.encode({"do": KEPT, "rows": rows}, self._key, "")[0] if rows else b""
         durable.write_atomic(self.file, line)
         self._taught = records.replay(line, self._key)
 
     def rows(self) -> list[LocalRow]:
-        """Returns the taught rows, after the changes made in the block of `changing`."""
+        """Returns the taught rows, including changes made within the `changing` block."""
         return self._taught.rows()
 
     @property
     def can_undo(self) -> bool:
-        """Whether a command is left to undo."""
+        """Whether there is a command that `undo` can undo."""
         return self._taught.can_undo
 
     def _append(self, command: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
@@ -142,6 +142,6 @@ class Journal:
         import shlex
 
         folder = shlex.quote(str(self.folder))
-        hint = f"move it away, and teach the rows again: mv {folder} {folder}{durable.ASIDE}"
+        hint = f"move the journal away, and teach the rows again: mv {folder} {folder}{durable.ASIDE}"
         said = f"the journal of taught rows, {self.file}, was changed: {why}"
         return DeviceUnfit(said, reason="enrolled-damaged", hint=hint)

@@ -14,10 +14,10 @@ from device_agent.shared.release import row_origins
 
 
 def with_rows(root: Path, signed: TfliteKNN, digest: str) -> tuple[JoinedKNN | None, str]:
-    """Returns the signed model joined with the rows taught under `root`, and a warning.
+    """Returns the signed model joined with the rows taught under `root`, and a warning or "".
 
-    The model is None if no taught row fits the release. It is also None, with a warning, if the rows cannot be read or
-    joined: the release then answers without them.
+    The model is None if the release uses none of the taught rows. It is None, with a warning, if the rows cannot be
+    read or joined; the caller then answers with `signed` alone.
     """
     try:
         joined = taking_part(signed, Journal(root).read(), digest)
@@ -27,6 +27,6 @@ def with_rows(root: Path, signed: TfliteKNN, digest: str) -> tuple[JoinedKNN | N
 
 
 def taking_part(signed: TfliteKNN, rows: list[LocalRow], digest: str) -> Joined:
-    """Returns the taught rows that the answers of this release include."""
+    """Returns the taught rows that the release with this `digest` uses in its answers."""
     found = row_origins.read(signed.path) if rows else None
     return join(signed.info, rows, digest, contained(found[0] if found else None, rows))

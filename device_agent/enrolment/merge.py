@@ -1,8 +1,8 @@
-"""Puts taught rows in their places among a model's neighbours.
+"""Inserts taught rows among a model's neighbours.
 
-Sorts the distances of the model's k neighbours and those of the taught rows nearby. The result is certain where the
-distances beside a taught row differ by more than the rounding of float32, and where no vote, threshold or exact match
-hangs on that rounding. Other rows are left to float64 (`joined`). NumPy only, no I/O.
+Sorts the distances of the model's k neighbours and of the taught rows nearby. A result is certain if the distances next
+to each taught row differ by more than the rounding of float32, and if that rounding cannot change a vote, threshold or
+exact match. Uncertain rows are answered in float64 (`joined`). NumPy only, no I/O.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class Nearby:
     """Pairs of a query and a taught row that may be among its k nearest.
 
     Attributes:
-        some: (m,) the queries that have such rows, ascending.
-        query: (c,) ascending: index of each pair's query in `some`.
-        local: (c,) index of its taught row.
-        distance: (c,) float64 distance between them.
+        some: (m,) indices of the queries that have such rows, ascending.
+        query: (c,) index into `some` of the query of each pair, ascending.
+        local: (c,) index of the taught row of each pair.
+        distance: (c,) float64 distance of each pair.
         clear: (m,) bool: whether the rounding of the distances is far below that of float32.
     """
 
@@ -42,7 +42,7 @@ class Nearby:
     clear: NDArray[np.bool_]
 
     def only(self, chosen: NDArray[np.int64]) -> Nearby:
-        """Returns the pairs of the queries with these indices (ascending) in `some`."""
+        """Returns the pairs of the queries at the positions `chosen` (ascending) of `some`."""
         place = np.full(len(self.some), -1)
         place[chosen] = np.arange(len(chosen))
         query = place[self.query]
@@ -53,12 +53,12 @@ class Nearby:
 
 @record
 class Blur:
-    """How near two distances are whose order is open.
+    """Differences of distances below which the order of two rows is uncertain.
 
     Attributes:
-        doubt: (m,) by query, because of float32, in the model's metric.
-        tied: distance below which rows tie, in base distances (`judge.base_distance`).
-        zero: base distance below which a row is an exact match.
+        doubt: (m,) uncertainty from float32, one per query, in the model's metric.
+        tied: rows tie if their base distances (`judge.base_distance`) differ by less than this.
+        zero: a row is an exact match if its base distance is below this.
     """
 
     doubt: Float64
@@ -67,19 +67,21 @@ class Blur:
 
 
 class Merge:
-    """The neighbours of m queries, with taught rows among them.
+    """The neighbours of m queries, with taught rows inserted.
 
     Args:
         info: knn.json of the model with the taught rows.
+        own: index of the first taught row, that is, the number of training rows.
         indices: (m, k) the model's own neighbours.
-        distances: (m, k) float32, theirs.
-        near: the taught rows nearby; their indices begin at `own`.
-        blur: how near distances have to be to be in doubt.
+        distances: (m, k) float32, their distances.
+        near: the taught rows nearby.
+        blur: differences of distances that are uncertain.
+        vote: returns the outputs for (r, k) neighbours and (r, k) distances.
 
     Attributes:
-        chosen: (r,) which queries have a taught row among the k nearest, for certain.
-        unsure: (u,) which queries have to be decided in float64.
-        outputs: the outputs for the chosen ones, by name.
+        chosen: (r,) queries that certainly have a taught row among the k nearest.
+        unsure: (u,) queries that must be answered in float64.
+        outputs: the outputs for `chosen`, by name.
     """
 
     def __init__(
@@ -105,7 +107,7 @@ class Merge:
             self.outputs = {name: values[clear] for name, values in self.outputs.items()}
 
     def _is_ordered(self, far: Float64, added: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Returns (m,) whether the order of (m, k + 1) neighbours is certain; the model's own stand in theirs."""
+        """Returns (m,) bool: whether the order of (m, k + 1) neighbours is certain next to each taught row."""
         close = far[:, 1:] - far[:, :-1] <= self._blur.doubt[:, np.newaxis]
         close &= added[:, 1:] | added[:, :-1]
         if self._blur.tied or self._blur.zero:
@@ -116,7 +118,7 @@ class Merge:
         return found
 
     def _is_clear(self, outputs: Outputs, far: Float64, doubt: Float64) -> NDArray[np.bool_]:
-        """Returns (r,) whether rounding can change no label, and no label set."""
+        """Returns (r,) bool: whether rounding cannot change the label or the label set."""
         info, shares = self._info, outputs[OUTPUT_PROBABILITIES]
         found = np.ones(len(far), np.bool_)
         if info.weights == "distance":  # each weight is off by at most doubt / (2 nearest) of itself
@@ -137,10 +139,10 @@ class Merge:
 def _sorted(
     indices: NDArray[np.int32], distances: NDArray[np.float32], near: Nearby, own: int, doubt: Float64
 ) -> tuple[Float64, NDArray[np.int64], NDArray[np.bool_], Float64]:
-    """Returns (m, k + 1) distances in order, the rows that they belong to, and which of these were taught.
+    """Returns (m, k + 1) distances in ascending order, the index of the row of each, and whether that row was taught.
 
-    Also returns the (m,) distance of the nearest taught row that is not among the first k. A taught row that is
-    certainly beyond the k-th of the model's own is left out: the last place is infinite then.
+    Also returns the (m,) distance of the nearest taught row after the first k. A taught row that is certainly farther
+    than the k-th of the model's own rows is left out: the last distance is then infinite.
     """
     count, k = distances.shape
     within = np.flatnonzero(near.distance <= (distances[:, -1] + doubt)[near.query])

@@ -1,9 +1,9 @@
 """Commands in the journal of taught rows, and their effect.
 
 A line is a message authentication code and a JSON object with `do`: `enrol` (`rows`), `forget` (`ids`), `undo`, or
-`kept` (`rows`) in a journal that was written again. Each code also covers the code before it (HMAC-SHA256), so that no
-line can be changed or moved, and only the last ones can be removed. One command is one line: after a crash, it took
-place or did not. No I/O.
+`kept` (`rows`), which begins a rewritten journal. Each code also covers the code before it (HMAC-SHA256), so no line
+can be changed or moved, and only the last ones can be removed. One command is one line: after a crash, it is complete
+or ignored. No I/O.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _CODE = 64
 
 
 class Damaged(Exception):
-    """A line is not what the device wrote."""
+    """A line of the journal is not what the device wrote."""
 
 
 class Taught:
-    """The rows that are taught now, after the commands so far.
+    """The rows that are taught after the commands so far.
 
     Attributes:
-        size: bytes of the good lines.
-        live_size: bytes that the rows alone would take.
+        size: bytes of the valid lines.
+        live_size: bytes that the present rows alone would take.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Taught:
 
     @property
     def can_undo(self) -> bool:
-        """Whether a command is left to undo."""
+        """Whether there is a command to undo."""
         return bool(self._done)
 
     def do(self, command: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
@@ -79,7 +79,7 @@ class Taught:
         found = [json_codec.from_plain(LocalRow, row, extra="keep") for row in rows]
         for row, plain in zip(found, rows):
             if row.id in self._rows:
-                raise ValueError(f"the id {row.id} is in it twice")
+                raise ValueError(f"the id {row.id} occurs twice")
             self._rows[row.id], self._sizes[row.id] = row, len(json.dumps(plain))
         self._set(ids := tuple(row.id for row in found), there=True)
         return ids
@@ -91,7 +91,7 @@ class Taught:
 
 
 def encode(command: dict[str, Any], key: bytes, before: str) -> tuple[bytes, str]:
-    """Returns the line of a command, and its code, which also covers `before`, the code of the line before it."""
+    """Returns the line of a command and its authentication code; `before` is the code of the previous line."""
     body = json.dumps(json_codec.to_plain(command), separators=(",", ":"), allow_nan=False)
     code = _code(key, before, body.encode())
     return f"{code} {body}\n".encode(), code
@@ -117,7 +117,7 @@ def replay(data: bytes, key: bytes) -> Taught:
 
 
 def _is_torn(rest: bytes) -> bool:
-    """Whether one write that a crash cut short leaves this: a part of a line, or one with zeros never written."""
+    """Whether a crash during one write can leave `rest`: part of a line, or a line with zeros."""
     return b"\n" not in rest[:-1] and (rest[-1:] != b"\n" or b"\0" in rest)
 
 
@@ -126,5 +126,5 @@ def _code(key: bytes, before: str, body: bytes) -> str:
 
 
 def plain(command: dict[str, Any]) -> dict[str, Any]:
-    """Returns a command as plain JSON values, which `replay` reads."""
+    """Returns a command as plain JSON values, in the form that `Taught.do` takes."""
     return {name: json_codec.to_plain(value) for name, value in command.items()}

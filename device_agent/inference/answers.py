@@ -1,7 +1,7 @@
-"""Answers of a model, and votes on several label columns.
+"""Records of a model's answers; votes on label columns.
 
-Counts votes in float64 where float32 distances leave them in doubt. `model` is a `TfliteKNN`. Loads
-`shared/label_columns` only for a model that has several label columns.
+A vote is counted in float64 where rounding of float32 distances could change it. `model` is a `TfliteKNN`. Loads
+`shared/label_columns` only for a model that predicts several label columns at once (`targets` in knn.json).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Answers(NamedTuple):
 
 
 class Voted(NamedTuple):
-    """`Answers` of a model with several label columns; `values` are (n, t), as `TfliteKNN.values_of` returns them."""
+    """`Answers` of a model with several label columns, and (n, t) `values`: see `TfliteKNN.values_of`."""
 
     label: NDArray[np.int32]
     probabilities: NDArray[np.float32]
@@ -41,7 +41,7 @@ class Voted(NamedTuple):
 
 
 def with_votes(model: Any, rows: ArrayLike, answers: Answers) -> Answers:
-    """Returns `Voted` answers to raw rows.
+    """Returns `answers` to (n, n_features) raw `rows` as `Voted`, with the winning label of each label column.
 
     Raises:
         BadInput: the rows are invalid.
@@ -59,7 +59,7 @@ def with_votes(model: Any, rows: ArrayLike, answers: Answers) -> Answers:
 
 
 def shares_of(model: Any, answers: Answers) -> list[NDArray[np.float32]]:
-    """Returns the vote shares of `answers` in each label column, (n, n_labels) float32."""
+    """Returns the vote shares of `answers`: for each label column, an (n, n_labels) float32 array."""
     from device_agent.shared.label_columns import Voter
 
     voter = model.get_exact().regressor
@@ -68,7 +68,7 @@ def shares_of(model: Any, answers: Answers) -> list[NDArray[np.float32]]:
 
 
 def labels_of(model: Any, values: NDArray[np.float64]) -> NDArray[Any]:
-    """Returns the (n, t) labels that values stand for."""
+    """Returns (n, t) labels; `values` are their positions in each of t label columns (`TfliteKNN.values_of`)."""
     from device_agent.shared.label_columns import labels_of as labels
 
     assert model.info.targets is not None

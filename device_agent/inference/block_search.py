@@ -1,8 +1,8 @@
-"""Finds the training rows that may be nearest, by blocks.
+"""Finds training rows that may be nearest, block by block.
 
-Scores one block of the memory-mapped rows at a time against all queries: by a matrix product, or by differences
-(manhattan, unless each column has only two values). The k-th best score so far, with a proven error bound, excludes
-nearly all rows. `exact` ranks the rest in float64. Copies no rows. Needs only NumPy.
+Computes float32 scores of one block of the memory-mapped rows for all queries: by a matrix product, or by differences
+(manhattan, unless each column has only two values). Nearly all rows are excluded by the k-th best score so far and a
+proven bound of the rounding error. `exact` ranks the remaining rows in float64. Copies no rows. Needs only NumPy.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ _MAX, _GREATEST = 1e37, np.finfo(np.float32).max
 
 @record
 class Scale:
-    """Turns the float32 scores of q queries into squared distances (manhattan: distances), called measures.
+    """Converts the float32 scores of q queries into measures: squared distances, or distances for manhattan.
 
-    measure = base + factor * score, with an error of at most share * measure + factor * slack.
+    measure = base + factor * score. The error is at most share * measure + factor * slack.
 
     Attributes:
-        base: (q,) float64.
-        factor: of every score.
-        share: part of the error bound that is relative to the measure.
-        slack: (q,) the other part, as an error of the score.
-        exact: (q,) scores up to this one are exact; -infinity if none is known to be.
+        base: (q,) float64, added to each measure of a query.
+        factor: multiplies every score.
+        share: relative part of the error bound, as a fraction of the measure.
+        slack: (q,) absolute part of the error bound, in units of the score.
+        exact: (q,) scores up to this value have no rounding error; -infinity if that is known of none.
     """
 
     base: Float64
@@ -58,13 +58,13 @@ class Scale:
 
 @record
 class Found:
-    """Pairs of a query and a training row that may be among its nearest, ascending by query.
+    """Pairs of a query and a training row that may be among its k nearest, ascending by query.
 
     Attributes:
-        query: index of the query of each pair.
-        row: index of the training row of each pair.
-        measure: squared distance of each pair; for manhattan, the distance.
-        exact: (q,) by query, not by pair: whether its measures have no rounding error.
+        query: (m,) index of the query of each pair.
+        row: (m,) index of the training row of each pair.
+        measure: (m,) squared distance of each pair; the distance for manhattan.
+        exact: (q,) bool, one per query: whether all measures of the query have no rounding error.
     """
 
     query: NDArray[np.int64]
@@ -74,15 +74,15 @@ class Found:
 
 
 class BlockSearch:
-    """The float32 search over the rows of one model.
+    """Searches all training rows of one model in float32.
 
     Args:
         rows: the training rows, as offsets from the centre.
-        weights: (p,) float64 factor of each coordinate's difference.
-        k: neighbours to find.
-        manhattan: whether measures are sums of differences; else sums of their squares.
-        step: coordinates that are whole multiples of it have exact scores; 0 if the rows have no such step.
-        and_ties: maps measures to the highest measures that may tie with them.
+        weights: (p,) float64, multiplies the difference in each coordinate.
+        k: number of neighbours.
+        manhattan: True if a measure is a sum of differences; False if it is a sum of their squares.
+        step: scores are exact if coordinates are whole multiples of it; 0 if there is no such number.
+        and_ties: function from a measure to the highest measure that counts as tied with it.
     """
 
     def __init__(
@@ -111,11 +111,11 @@ class BlockSearch:
     def find(
         self, z: Float64, within: Float64 | None = None, *, by_groups: bool = True
     ) -> tuple[Found, NDArray[np.bool_]]:
-        """Returns the rows that may be among the k nearest of (q, p) queries, and (q,) bool: which queries fit.
+        """Returns pairs that may be among the k nearest of (q, p) queries, and (q,) bool: which queries fit.
 
-        A query whose values or scores are too large for float32 does not fit, and has no pairs. With (q,) measures
-        `within`, k other rows are at most that far from each query: only rows that may be among the k nearest of all
-        are found. Unless `by_groups`, a search that has groups reads all rows, too.
+        A query does not fit if its values or scores exceed float32; it has no pairs. With (q,) measures `within`, at
+        least k rows are known to be that near to each query, so rows beyond are left out. `by_groups=False` reads all
+        rows, even if the model has groups of rows.
         """
         with np.errstate(over="ignore", invalid="ignore"):
             factors, scale = self._prepare(z)
@@ -132,10 +132,10 @@ class BlockSearch:
         return Found(np.flatnonzero(fits)[query], row, measure, exact), fits
 
     def rows_near(self, z: Float64, known: list[int]) -> NDArray[np.int64] | None:
-        """Returns the rows that may be among the k nearest of one (p,) query, or tied with these.
+        """Returns the numbers of the rows that may be among the k nearest of one (p,) query, or tied with these.
 
-        One pass over all rows: the greatest score of any k rows, whose numbers are `known`, bounds the k-th score.
-        None if the query is too large for float32, or the rows are not in one piece.
+        `known` are the numbers of any k rows: the k-th best score is at most the greatest of their scores.
+        Returns None if the query is too large for float32, or the rows are not in one piece.
         """
         found = self._prepare_one(z)
         if found is None or len(self._rows.pieces) > 1:
@@ -149,9 +149,9 @@ class BlockSearch:
         return self._rows.numbers((scores <= limit).nonzero()[0]) if limit < _MAX else None
 
     def _prepare_one(self, z: Float64) -> tuple[Float32, float, float, float, float] | None:
-        """Returns the (p,) factors of one query, and base, factor, share and slack of its `Scale`, as `_prepare` does.
+        """Returns the (p,) factors of one query, and `base`, `factor`, `share` and `slack` of its `Scale`.
 
-        None if the query does not fit.
+        Returns None if the query is too large for float32.
         """
         if self._manhattan:
             with np.errstate(over="ignore", invalid="ignore"):
@@ -170,7 +170,7 @@ class BlockSearch:
         return factors, square, 2.0 / self._lift, 0.0, self._error * together / 2 + tiny
 
     def _search(self, z: Float64, factors: Float32, scale: Scale) -> tuple[Any, Any, Any, Float32]:
-        """Returns queries, rows and scores of all pairs within the bound, and the k-th score of each query."""
+        """Returns query, row and score of all pairs that may be among the k nearest, and each query's k-th score."""
         return self._scan(factors, scale)
 
     def _scan(self, factors: Float32, scale: Scale, within: Float64 | None = None) -> tuple[Any, Any, Any, Float32]:
@@ -203,7 +203,7 @@ class BlockSearch:
         return query[near], self._rows.numbers(row[near]), score[near], kth
 
     def _limit(self, kth: Float32, scale: Scale) -> tuple[Float64, Float32]:
-        """Returns the (q,) highest measures and scores that a row among the k nearest, or tied with it, can have."""
+        """Returns the (q,) highest measures and scores of a row that is among the k nearest or tied with one."""
         measure = scale.base + scale.factor * (kth + scale.slack)
         measure = self._and_ties(np.maximum(measure, 0.0) * (1.0 + scale.share)) * (1.0 + scale.share)
         limit = (measure - scale.base) / scale.factor + scale.slack
@@ -211,7 +211,7 @@ class BlockSearch:
         return measure, np.where(kth <= scale.exact, kth, rounded)
 
     def _scored(self, factors: Float32) -> Iterator[tuple[int, Float32]]:
-        """Yields parts of all places: the first one, and the (q, r) scores of r places."""
+        """Yields the start of each block of r rows in the file, and the (q, r) scores of the block."""
         step = max(1, min(_FIRST, _SCORES // max(1, len(factors))))
         start = 0
         for piece in self._rows.pieces:
@@ -244,13 +244,13 @@ class BlockSearch:
         return scores
 
     def _prepare(self, z: Float64) -> tuple[Float32, Scale]:
-        """Returns what multiplies the training rows, or is compared with them, and the scale of the scores."""
+        """Returns the factors that `_score` combines with training rows, and the scale of the scores."""
         if not self._manhattan:
             return self._by_products(z)
         return self._by_differences(z) if self._differs else self._by_sides(z)
 
     def _by_differences(self, z: Float64) -> tuple[Float32, Scale]:
-        """Returns the queries in float32, and the scale of their scores; the queries' own rounding is in its slack."""
+        """Returns the queries rounded to float32, and the scale of their scores, whose slack includes this rounding."""
         factors = z.astype(np.float32)
         lost = (np.abs(z - factors) * np.abs(self._weights)).sum(axis=1)
         most = float(np.abs(self._weights).max(initial=0.0))
@@ -261,7 +261,7 @@ class BlockSearch:
         return factors, Scale(np.zeros(len(z)), 1.0, share, slack, exact)
 
     def _by_sides(self, z: Float64) -> tuple[Float32, Scale]:
-        """As `_by_products`, for rows that have one of two values in each column.
+        """Returns factors and scale as `_by_products`, for rows with at most two values (low and high) in each column.
 
         Then |x - t| = |x - low| + (t - low) (|x - high| - |x - low|) / (high - low): a score is one product.
         """

@@ -1,10 +1,9 @@
 """Answers uncertain rows again in float64.
 
-The graph flags a row whose neighbours or label float32 rounding could have changed. `ExactKnn` answers it from the same
-file: the training matrix is memory-mapped inside the model, and exact.npz has the map from raw rows to model space in
-float64. `block_search` finds the rows that may be nearest. Every deciding value is computed so that all IEEE machines
-agree bit by bit: elementwise operations, and sums that are rounded once (`rounded`) or added in a fixed order; no BLAS.
-Needs only NumPy.
+The graph flags a row if float32 rounding could have changed its neighbours or its label. `ExactKnn` answers it from the
+same file: the training matrix is memory-mapped inside the model, and exact.npz holds the float64 map from raw rows to
+model space. `block_search` finds the rows that may be nearest. All IEEE machines compute the same bits: only
+elementwise operations, and sums rounded once (`rounded`) or added in a fixed order; no BLAS.
 """
 
 from __future__ import annotations
@@ -54,14 +53,14 @@ _TABLES = {
 
 
 class ExactKnn:
-    """The classifier of one model file in float64.
+    """The classifier of one model file, computed in float64.
 
     Args:
         path: the model file.
-        info: its knn.json.
+        info: the file's knn.json.
 
     Raises:
-        ModelUnusable: exact.npz is missing, damaged, or points outside the file.
+        ModelUnusable: exact.npz is missing or damaged, or refers to bytes outside the file.
     """
 
     def __init__(self, path: str, info: model_info.KnnInfo) -> None:
@@ -79,7 +78,7 @@ class ExactKnn:
         tables.setdefault("tied", np.array(0.0))
         for name, (kind, ndim) in _TABLES.items():
             if tables[name].dtype.kind != kind or tables[name].ndim != ndim:
-                raise ValueError(f"{name} has type {tables[name].dtype} and shape {tables[name].shape}")
+                raise ValueError(f"table {name} has type {tables[name].dtype} and shape {tables[name].shape}")
         self._centre = tables["centre"]
         self._scale: Float64 = tables["scale"]
         self._zero = float(tables["zero"])
@@ -95,10 +94,10 @@ class ExactKnn:
         ]
         rows = [int(count) for count in tables["block_rows"]]
         if not len(self._classes) == sum(rows) == self._info.n_train or min(rows, default=0) < 1:
-            raise ValueError("its tables do not have as many rows as knn.json states")
+            raise ValueError("the tables have another number of rows than knn.json states")
         width = len(self._centre)
         if len(self._scale) != width or not (self._steps or width == self._info.n_features):
-            raise ValueError("its tables do not have as many columns as knn.json states")
+            raise ValueError("the tables have another number of columns than knn.json states")
         self._rows = MappedRows.open(path, tables["block_offsets"], rows, width)
         if self._classes.min(initial=0) < 0 or self._classes.max(initial=0) >= len(self._info.classes):
             raise ValueError("a training row has a class that knn.json does not name")
@@ -108,20 +107,20 @@ class ExactKnn:
 
             targets = tables["targets"]
             if targets.dtype != np.float64 or targets.shape != (self._info.n_train, len(self._info.targets.names)):
-                raise ValueError(f"targets has type {targets.dtype} and shape {targets.shape}")
+                raise ValueError(f"table targets has type {targets.dtype} and shape {targets.shape}")
             self.regressor = regressor(targets, self._info)
 
     def answer(self, row: NDArray[np.float32]) -> dict[str, Any]:
-        """Returns the outputs for one (n_features,) float32 row; otherwise as `answers`."""
+        """Returns the outputs for one (n_features,) float32 row, by output name; see `answers`."""
         return {name: values[0] for name, values in self.answers(row[np.newaxis]).items()}
 
     def answers(self, rows: NDArray[np.float32], *, by_groups: bool = True) -> dict[str, NDArray[Any]]:
-        """Returns the model's outputs for (n, n_features) float32 rows, by output name; the origin is subtracted.
+        """Returns the model's outputs for (n, n_features) float32 raw rows minus the model's origin, by output name.
 
-        Unless `by_groups`, a model with groups of rows is searched as one without.
+        `by_groups=False` searches all training rows, even if the model has groups of rows.
 
         Raises:
-            ModelUnusable: the tables do not fit each other.
+            ModelUnusable: the tables of the model contradict each other.
         """
         try:
             chunks = (rows[start : start + _QUERIES] for start in range(0, len(rows), _QUERIES))
@@ -131,12 +130,12 @@ class ExactKnn:
             raise ModelUnusable(f"{self._damaged}: {error}") from None
 
     def settle(self, row: NDArray[np.float32], indices: NDArray[np.int32]) -> dict[str, NDArray[Any]]:
-        """Returns the outputs for one (1, n_features) float32 row of which a graph has found (k,) near rows.
+        """Returns float64 outputs by name for one (1, n_features) float32 row, given (k,) training rows near it.
 
-        Any k rows bound the k-th distance, so that one pass finds the rows to rank.
+        The distances of any k rows limit the k-th distance, so one pass finds all rows that must be ranked.
 
         Raises:
-            ModelUnusable: the tables do not fit each other.
+            ModelUnusable: the tables of the model contradict each other.
         """
         try:
             z, known = self._enter_one(row[0])[np.newaxis], indices.tolist()
@@ -156,13 +155,12 @@ class ExactKnn:
     def _decide(
         self, order: NDArray[np.int64], measure: Float64, within: tuple[Any, Any, Any] | None = None
     ) -> dict[str, NDArray[Any]]:
-        """Returns the outputs for (n, k) neighbours and their measures; with a radius, those `within` it vote."""
+        """Returns the outputs for (n, k) neighbours and their measures; `within` as `_within` returns it."""
         return self._outputs(order, self._by.to_metric(measure), within)
 
     def _outputs(
         self, order: NDArray[Any], distances: Float64, within: tuple[Any, Any, Any] | None = None
     ) -> dict[str, NDArray[Any]]:
-        """Returns the outputs for (n, k) neighbours and their distances."""
         if within is None:
             probabilities = votes(self._classes[order], distances, self._info)
         else:
@@ -182,14 +180,14 @@ class ExactKnn:
         }
 
     def order(self, rows: NDArray[np.float32], indices: NDArray[np.int32]) -> tuple[NDArray[np.int64], Float64]:
-        """Returns the (n, k) neighbours of raw rows in order of (distance, index), and their distances.
+        """Returns the known neighbours of raw rows, sorted by (distance, index), and their distances, (n, k) each.
 
         Args:
             rows: (n, n_features) float32.
-            indices: (n, k) their neighbours, in any order.
+            indices: (n, k) the neighbours, in any order.
 
         Raises:
-            ModelUnusable: the tables do not fit each other.
+            ModelUnusable: the tables of the model contradict each other.
         """
         try:
             query = np.repeat(np.arange(len(rows)), indices.shape[1])
@@ -199,16 +197,16 @@ class ExactKnn:
         return order, self._by.to_metric(measure)
 
     def moved(self, rows: NDArray[np.float32], others: NDArray[np.float32]) -> Float64:
-        """Returns (n,) metric distances in model space between raw (n, n_features) rows and as many others."""
+        """Returns (n,) distances in model space between each raw row and the row of `others` with the same index."""
         terms = self._by.terms(self._enter_all(rows), self._enter_all(others))
         return np.asarray(self._by.to_base(terms.sum(axis=1)) * self._unit)
 
     def is_exact(self, rows: NDArray[np.float32], kth: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Returns (n,) whether float32 ranks the k neighbours of raw rows exactly: rows in whole steps of `lattice`.
+        """Returns (n,) bool: whether float32 ranks the k neighbours exactly, as for rows in whole `lattice` steps.
 
         Args:
-            rows: (n, n_features) float32.
-            kth: (n,) their k-th distances. Up to 2^24 units of the measure, no sum was rounded.
+            rows: (n, n_features) float32 raw rows.
+            kth: (n,) their k-th distances; sums are exact in float32 up to 2^24 steps, or squared steps.
         """
         step = self._info.lattice
         if not step or self._steps:
@@ -219,7 +217,7 @@ class ExactKnn:
         return exact & (units < (2.0**12 if self._info.metric == "euclidean" else 2.0**24))
 
     def scaled_rows(self) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32], Float64] | None:
-        """Returns training rows (n, p) as offsets, classes (n,), centre and scale (p,); None after other steps."""
+        """Returns (n, p) rows as offsets, (n,) classes, (p,) centre, (p,) scale; None if rows have other transforms."""
         if self._steps:
             return None
         return np.concatenate(self._rows.blocks), self._classes, self._centre, self._scale
@@ -228,18 +226,18 @@ class ExactKnn:
         if self._steps:
             return np.array([self._enter(row) for row in rows])
         with np.errstate(over="ignore"):  # a row is defined by its float32 offset from the centre (docs/decisions/001)
-            offsets = rows - self._centre
-        return np.asarray(np.maximum(np.minimum(offsets, _MAX_FLOAT32), -_MAX_FLOAT32), np.float64)
+            offsets: NDArray[np.float32] = rows - self._centre
+        return np.maximum(np.minimum(offsets, _MAX_FLOAT32), -_MAX_FLOAT32).astype(np.float64)
 
     def _enter_one(self, row: NDArray[np.float32]) -> Float64:
-        """As `_enter_all` for one (n_features,) row whose offsets do not overflow; otherwise some are infinite."""
+        """Returns one (n_features,) row in model space; components are infinite if its offsets overflow float32."""
         return self._enter(row) if self._steps else (row - self._centre).astype(np.float64)
 
     def _enter(self, row: NDArray[np.float32]) -> Float64:
         return np.asarray(apply(self._steps, row) - self._centre)
 
     def _nearest(self, z: Float64, by_groups: bool) -> tuple[NDArray[np.int64], Float64]:
-        """Returns the (q, k) nearest training rows of (q, p) queries and their measures, in order of (measure, index).
+        """Returns the (q, k) nearest training rows of (q, p) queries and their measures, sorted by (measure, index).
 
         The measure is the squared distance; for manhattan, the distance.
         """
@@ -261,7 +259,7 @@ class ExactKnn:
         return self._among_all(z, live[~fits], order, measure)
 
     def _among_all(self, z: Float64, some: Any, order: Any, measure: Any) -> tuple[NDArray[np.int64], Float64]:
-        """Writes the nearest of `some` queries into (q, k) `order` and `measure`: measures every training row."""
+        """Writes the k nearest of all training rows, for the queries `some`, into (q, k) `order` and `measure`."""
         k = self._info.k
         for one, rough in zip(some, self._scan(z[some])):
             near = np.flatnonzero(rough <= self._by.and_ties(np.partition(rough, k - 1)[k - 1]) * _NEAR_TIED)
@@ -269,7 +267,7 @@ class ExactKnn:
         return order, measure
 
     def _scan(self, z: Float64) -> Iterator[Float64]:
-        """Yields, for each of (q, p) queries, the (n_train,) measures of all rows, up to the rounding of sums."""
+        """Yields the (n_train,) measures of all training rows for each of (q, p) queries; the sums are rounded."""
         together, step = max(1, _MEASURES // self._info.n_train), max(1, _SCANNED // z.shape[1])
         parts = [block[start : start + step] for block in self._rows.blocks for start in range(0, len(block), step)]
         for start in range(0, len(z), together):
@@ -277,7 +275,7 @@ class ExactKnn:
             yield from np.concatenate([self._by.rough(some, part) for part in parts], axis=1)
 
     def _within(self, z: Float64) -> tuple[NDArray[np.int64], NDArray[np.int64], Float64] | None:
-        """Returns queries, training rows within the radius, and their distances; None for a model without radius."""
+        """Returns query, training row and distance of each pair within the radius, (m,) each; None for no radius."""
         radius = None if self._info.float64 is None else self._info.float64.radius
         if radius is None:
             return None
@@ -308,13 +306,13 @@ class ExactKnn:
     def _rank(
         self, z: Float64, query: NDArray[np.int64], row: NDArray[np.int64], known: Float64 | None = None
     ) -> tuple[NDArray[np.int64], Float64]:
-        """Returns the (q, k) nearest among pairs of a query and a training row, and their measures.
+        """Returns the (q, k) nearest among pairs of a query and a training row, and their (q, k) measures.
 
         Args:
             z: (q, p) queries.
-            query: (m,) ascending; at least k of each.
-            row: (m,) training rows.
-            known: (m,) their measures, if they are exact.
+            query: (m,) query of each pair, ascending; at least k pairs of each query.
+            row: (m,) training row of each pair.
+            known: (m,) measures of the pairs, if exact.
         """
         k = self._info.k
         if known is None and len(z) == 1 and len(row) <= k + _MORE:
@@ -337,7 +335,7 @@ class ExactKnn:
     def _measure(
         self, z: Float64, query: NDArray[np.int64], row: NDArray[np.int64], add: Callable[[Float64], Float64]
     ) -> Float64:
-        """Returns the (m,) measures of pairs; `add` sums (r, p) terms."""
+        """Returns the (m,) measures of pairs of a query and a training row; `add` sums each row of (r, p) terms."""
         found = np.empty(len(query))
         step = max(1, _CHUNK_BYTES // (8 * z.shape[1]))
         for start in range(0, len(query), step):

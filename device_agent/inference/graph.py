@@ -1,8 +1,8 @@
 """One graph of a model, with zero-copy input and outputs.
 
-A call through the runtime's own Python classes costs more than the graph of a small model: it looks up names, checks
-shapes and copies each tensor twice. Here, a call is one write, one invoke, and reads. Shapes are fixed and nothing is
-allocated after the first run, so the views stay valid for the life of the interpreter. Checks no values.
+A call through the runtime's own Python classes takes longer than the graph of a small model: it looks up names, checks
+shapes and copies each tensor twice. `Graph` needs one write, one invoke, and reads. Shapes are fixed and nothing is
+allocated after the first run, so the views stay valid as long as the interpreter exists. Does not check values.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 
 class Graph:
-    """The graph of one signature: write `rows`, call `run`, read `outputs`, which the next call overwrites.
+    """The graph of one TFLite signature: write `rows`, call `run`, read `outputs`.
 
-    The constructor allocates the graph's memory.
+    The constructor allocates the graph's memory. The next `run` overwrites `outputs`.
 
     Args:
         interpreter: of either TFLite runtime, after `allocate_tensors()`.
@@ -28,10 +28,10 @@ class Graph:
 
     Attributes:
         rows: the input, (b, n_features) float32.
-        shape: of `rows`.
-        flat: the same memory as (b * n_features,) float32.
-        numbers: the same memory as a memoryview of Python floats.
-        memory: the same memory as bytes.
+        shape: shape of `rows`.
+        flat: the memory of `rows` as (b * n_features,) float32.
+        numbers: the memory of `rows` as a memoryview of Python floats.
+        memory: the memory of `rows` as bytes.
         outputs: the outputs by name.
 
     Raises:
@@ -42,7 +42,7 @@ class Graph:
         wrapper = interpreter._interpreter
         definition = wrapper.GetSignatureDefs().get(name)
         if definition is None:
-            raise ValueError(f"it has no signature {name}")
+            raise ValueError(f"the model has no signature {name}")
         if set(definition["inputs"]) != {input} or set(definition["outputs"]) != set(outputs):
             raise ValueError(f"the inputs and outputs of {name} are not those of a knnkit model")
         self._subgraph = int(wrapper.GetSubgraphIndexFromSignature(name))

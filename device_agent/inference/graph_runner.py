@@ -1,6 +1,7 @@
-"""Runs the graphs for one row and a batch.
+"""Runs the graphs for one row and for a batch.
 
-`graph_selection` chooses the search and whether XNNPACK packs it. Checks no rows, and settles none in float64.
+`graph_selection` chooses the search, and whether XNNPACK packs the weights. Does not check rows, and does not recompute
+uncertain rows in float64.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ OUTPUTS = {
     constants.OUTPUT_CERTAIN: np.bool_,
 }
 
-_OTHER_SHAPES = "its graph has other shapes than knn.json says"
+_OTHER_SHAPES = "the shapes of the graph differ from those in knn.json"
 
 
 class GraphRunner:
@@ -34,15 +35,15 @@ class GraphRunner:
     Args:
         interpreter: of the model, loaded by `loader`.
         loader: loads the model again for other threads.
-        info: its knn.json.
-        packed: whether XNNPACK may pack what `loader` loads.
-        search: one of `constants.SEARCHES` that the model has, for batches.
-        alone: the same, for single rows.
+        info: the model's knn.json.
+        packed: whether XNNPACK may pack the weights of the graphs that `loader` loads.
+        search: the search for batches, one of `constants.SEARCHES` that the model has.
+        alone: the search for single rows, also one of `constants.SEARCHES`.
         threads: number of threads that share a batch.
 
     Attributes:
         one: the graph for one row.
-        batch_rows: rows of the batch graph.
+        batch_rows: number of rows of the batch graph.
         search: the search for batches.
         alone: the search for single rows.
 
@@ -68,7 +69,7 @@ class GraphRunner:
         self._pool = InterpreterPool(threads)
 
     def run(self, queries: NDArray[np.float32], parts: dict[str, NDArray[Any]]) -> None:
-        """Writes the outputs for (n, n_features) finite float32 rows into `parts`: name -> (n, ...) array.
+        """Answers (n, n_features) finite float32 rows; writes the outputs into the (n, ...) arrays of `parts`, by name.
 
         Raises:
             ModelUnusable: the runtime fails for one of these rows (an index in the model is out of range).
@@ -113,7 +114,7 @@ class GraphRunner:
 
 
 def require_steps(interpreter: Any) -> None:
-    """Checks the steps of int8 tables: kernels multiply by them, and not every kernel checks them.
+    """Checks the quantization steps of int8 tables: not every kernel checks them before it multiplies by them.
 
     Raises:
         ValueError: a step is not a finite number above 0.
@@ -129,7 +130,7 @@ def require_steps(interpreter: Any) -> None:
 
 
 def unusable(loader: Loader, error: Exception, what: str = "load") -> ModelUnusable:
-    """Returns the error for a model that the runtime cannot load or run."""
+    """Returns the error for a model that the runtime cannot load or run; `what` is the verb of the message."""
     path = os.path.realpath(loader.path)  # it may be a descriptor's
     return ModelUnusable(
         f"{loader.name} {loader.version} cannot {what} {path}: {str(error).strip()}",
@@ -138,7 +139,7 @@ def unusable(loader: Loader, error: Exception, what: str = "load") -> ModelUnusa
 
 
 def _fill(graph: Graph, chunk: NDArray[np.float32], parts: dict[str, NDArray[Any]], start: int) -> None:
-    """Writes the outputs for `chunk` into `parts`, from row `start` on."""
+    """Runs the graph on the rows `chunk`; writes their outputs into the arrays of `parts`, from index `start` on."""
     used = len(chunk)
     graph.rows[:used] = chunk  # other rows keep finite values of the last batch; their outputs are not read
     graph.run()

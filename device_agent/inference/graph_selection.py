@@ -1,7 +1,8 @@
-"""Chooses a model's graphs, and whether XNNPACK packs them.
+"""Chooses a model's graphs, and whether XNNPACK packs their weights.
 
-A model has a graph for one row and one for a batch, and both again for its cheaper search, if it has one. All give the
-same answers; the choice trades time against memory. Checks no rows, and settles none in float64.
+A model has a graph for one row and a graph for a batch. A model with a cheaper search (cells or int8) has both graphs
+for that search, too. All graphs give the same answers, but differ in time and memory. Does not check rows, and does not
+recompute uncertain rows in float64.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from device_agent.inference.graph import Graph
 from device_agent.inference.graph_runner import GraphRunner, require_steps, unusable
 from device_agent.inference.interpreter import Loader, delegate
 from device_agent.inference.interpreter_pool import MAX_SHARED
-from device_agent.shared.console.quiet import quiet
+from device_agent.shared.console.streams import quiet
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.documents import Searched
 from device_agent.shared.protocol.errors import ModelUnusable
@@ -35,19 +36,19 @@ class Graphs:
     """The graphs of a model file in a TFLite runtime.
 
     Args:
-        loader: of the model; its threads are the runtime's, or share a batch of a small model.
-        info: its knn.json.
-        packed: whether XNNPACK may pack the graphs; None chooses by the model's size and the free memory.
+        loader: of the model. Its threads are the runtime's threads; for a small model, they share a batch.
+        info: the model's knn.json.
+        packed: whether XNNPACK may pack the weights; None chooses by the model's size and the free memory.
         stream: whether most queries are single rows.
-        search: one of `constants.SEARCHES`, used if the model has it; None chooses what is usually the fastest.
-        alone: the same for single rows; None: as `search`.
+        search: search for batches, one of `constants.SEARCHES`, used if the model has it; None: usually the fastest.
+        alone: search for single rows; None: the same as `search`.
 
     Attributes:
-        waits: rows still to answer before the model is packed; 0 if it is packed or never will be.
+        waits: number of rows still to answer before the weights are packed; 0 if they are packed or never will be.
         loader: the loader of the graphs.
 
     Raises:
-        ModelUnusable: this runtime cannot load it.
+        ModelUnusable: this runtime cannot load the model.
     """
 
     def __init__(
@@ -83,17 +84,17 @@ class Graphs:
 
     @property
     def batch_rows(self) -> int:
-        """Rows of the batch graph."""
+        """Number of rows of the batch graph."""
         return self._first.batch_rows
 
     @property
     def search(self) -> str:
-        """The search that answers batches first, one of `constants.SEARCHES`."""
+        """The search that batches go through first, one of `constants.SEARCHES`."""
         return self._first.search
 
     @property
     def alone(self) -> str:
-        """The search that answers single rows first."""
+        """The search that single rows go through first, one of `constants.SEARCHES`."""
         return self._first.alone
 
     @property
@@ -102,7 +103,7 @@ class Graphs:
         return delegate(self._interpreter)
 
     def note(self, rows: int) -> None:
-        """Counts the queries of a large model, and packs it after enough of them."""
+        """Counts `rows` queries; packs the weights of a large model after `PACK_AFTER` of them."""
         if rows == 1 and self.alone == constants.QUANTIZED:
             return  # as fast from the mapped file, in a fraction of the memory
         self.waits = max(0, self.waits - rows)
@@ -115,10 +116,10 @@ class Graphs:
             self._packed = False
 
     def run(self, queries: NDArray[np.float32], parts: dict[str, NDArray[Any]]) -> None:
-        """Writes the outputs for (n, n_features) finite float32 rows into `parts`: name -> (n, ...) array.
+        """Answers (n, n_features) finite float32 rows; writes the outputs into the (n, ...) arrays of `parts`, by name.
 
-        Rows that a cheaper search leaves uncertain go to the full search: far from the training rows, int8 has coarser
-        steps, and there are no cells. Settling them all in float64 would take many times longer.
+        Rows that a cheaper search leaves uncertain go through the full search. Far from the training rows, int8 has
+        coarser steps, and there are no cells. Answering all such rows in float64 would take many times longer.
         """
         self._first.run(queries, parts)
         full = self.search == self.alone == constants.FULL
@@ -133,7 +134,7 @@ class Graphs:
             part[doubtful] = again[name]
 
     def _begin(self) -> None:
-        """Loads the model, and replaces what was loaded before."""
+        """Loads the model and builds its graphs; replaces the interpreter that was loaded before."""
         try:
             with quiet():
                 interpreter = self.loader.load(self._packed)
@@ -145,7 +146,7 @@ class Graphs:
         self._first = self._make(*self._choose())
 
     def _choose(self) -> tuple[str, str]:
-        """Returns the searches for a batch and for one row."""
+        """Returns the search for a batch and the search for one row."""
         asked, alone = self._requested
         if asked and alone:
             return self._having(asked), self._having(alone)
@@ -176,14 +177,14 @@ class Graphs:
 def take_searches(
     loader: Loader, info: model_info.KnnInfo, *, packed: bool | None, stream: bool, search: str | Searched | None
 ) -> tuple[Graphs | NumpySearch, NumpySearch | None, tuple[str | None, str | None]]:
-    """Returns the searches of a model file: what `Graphs` has, NumPy's, and how that answers a batch and one row.
+    """Returns what searches a model file: (searches, NumPy search or None, (NumPy's batch search, NumPy's row search)).
 
-    NumPy's ways are NUMPY and GROUPS; None leaves the answer to the graphs. NumPy alone answers a model with `float64`,
-    whatever is asked for.
+    `searches` is `Graphs`, or `NumpySearch` if only NumPy answers, as for every model with `float64` in knn.json.
+    NumPy's searches are NUMPY and GROUPS; None if the graphs answer instead.
 
     Args:
-        loader, info, packed, stream: as `Graphs` takes them; the loader may be NumPy's.
-        search: one of `constants.WAYS`; what was measured on this board, ignored with another runtime; or None.
+        loader, info, packed, stream: as for `Graphs`; the loader may be NumPy's.
+        search: one of `constants.WAYS`, or one measured on this board (ignored with another runtime), or None.
     """
     batch = alone = None if isinstance(search, Searched) else search
     if isinstance(search, Searched) and search.runtime == f"{loader.name} {loader.version}":

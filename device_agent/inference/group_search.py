@@ -1,7 +1,8 @@
-"""Finds the training rows that may be nearest, by groups.
+"""Finds training rows that may be nearest, group by group.
 
-As `block_search`, but reads only the groups whose bound (`shared.row_groups`) does not prove them too far: the nearest
-first, until the k-th best score excludes all others. A query whose groups hold too many rows takes the blocks.
+Reads only groups of training rows that may hold a neighbour: `shared.row_groups` gives a lower bound on the distance to
+each group. Reads the nearest groups first, until the k-th best score excludes all others. A query that would read more
+than a quarter of all rows is searched as in `block_search` instead.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ _ROUNDED = 1.0 + 2.0**-40
 
 
 class GroupSearch(BlockSearch):
-    """The float32 search over the groups of one model.
+    """Searches the groups of training rows of one model in float32.
 
     Args:
-        rows, weights, k, step, and_ties: as `BlockSearch` takes them; the metric is not manhattan.
-        groups: of the training rows.
-        unit: `weights` times this are the scale that the groups were made with.
+        rows, weights, k, step, and_ties: as for `BlockSearch`; the metric is not manhattan.
+        groups: the groups of training rows.
+        unit: `weights` times `unit` is the scale that the groups were computed with.
 
     Attributes:
-        read: training rows whose scores were computed for queries that the groups answered.
+        read: number of training rows whose scores were computed, summed over queries that groups answered.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class GroupSearch(BlockSearch):
         return query[order], row[order], score[order], kth
 
     def _visit(self, factors: Float32, scale: Scale, bounds: Float64) -> tuple[Any, Any, np.float32] | None:
-        """Returns the rows of one query within the bound, their scores, and the k-th score; None: too many groups."""
+        """Returns one query's rows that may be nearest, their scores and the k-th score; None if they are too many."""
         order = np.argsort(bounds, kind="stable")
         bounds, ends = bounds[order], np.cumsum(self._groups.sizes[order])
         rows: list[Any] = []

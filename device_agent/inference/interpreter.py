@@ -1,4 +1,4 @@
-"""Finds the board's runtime and loads models into TFLite.
+"""Finds the board's runtime and loads models into it.
 
 Does not know what a model computes or whether it may run. Needs no NumPy until a model is loaded.
 """
@@ -41,12 +41,12 @@ class Loader:
 
     @classmethod
     def find(cls, path: str, runtime: str | type, threads: int) -> Loader:
-        """Returns the loader of a model for `auto`, one of RUNTIMES, or an Interpreter class.
+        """Returns the loader of a model; `runtime` is `auto`, one of `RUNTIMES`, or an Interpreter class.
 
-        `auto` takes NumPy only where no TFLite runtime is installed, not where one is damaged.
+        `auto` chooses NumPy only if no TFLite runtime is installed; a damaged runtime is an error.
 
         Raises:
-            DeviceUnfit: no such runtime is installed, or it fails beside what this process has loaded.
+            DeviceUnfit: the runtime is not installed, or it fails in a process that has loaded TensorFlow.
         """
         tensorflow = sys.modules.get("tensorflow")
         if runtime == "auto" and tensorflow is not None:
@@ -61,7 +61,7 @@ class Loader:
         damaged = ""
         for name in names:
             if name not in RUNTIMES:
-                raise DeviceUnfit(f"no such runtime: {name!r}", hint=f"one of auto, {', '.join(RUNTIMES)}")
+                raise DeviceUnfit(f"no such runtime: {name!r}", hint=f"choose one of: auto, {', '.join(RUNTIMES)}")
             if name == constants.NUMPY:
                 if damaged:
                     break
@@ -83,26 +83,26 @@ class Loader:
 
     @property
     def packs_quantized(self) -> bool:
-        """Whether hybrid products are the faster ones, packed or not."""
+        """Whether products of float32 rows with int8 weights are the faster ones in this runtime, packed or not."""
         return self.name in _PACKS_QUANTIZED
 
     def require_version(self, info: model_info.KnnInfo) -> None:
         """Checks that the runtime is new enough for the model.
 
         Raises:
-            ModelUnusable: it is not.
+            ModelUnusable: the runtime is too old.
         """
         have, need = versions.runtime(f"{self.name} {self.version}"), versions.parse(info.minimum_runtime)
         if have is None or need is None or have >= need:
             return
         raise ModelUnusable(
-            f"the model needs TFLite runtime {info.minimum_runtime}, this is {self.name} {self.version}",
+            f"the model needs TFLite runtime {info.minimum_runtime}, but this is {self.name} {self.version}",
             reason="runtime-too-old",
             hint="knnkit provision --target HOST installs a current runtime",
         )
 
     def load(self, packed: bool) -> Any:
-        """Returns an interpreter of the model with its tensors allocated; as `open`."""
+        """Returns an interpreter of the model whose tensors are allocated; arguments and errors as for `open`."""
         interpreter = self.open(packed)
         interpreter.allocate_tensors()
         return interpreter
@@ -111,7 +111,7 @@ class Loader:
         """Returns an interpreter of the model.
 
         Args:
-            packed: whether XNNPACK may take the graphs.
+            packed: whether XNNPACK may run the graphs.
 
         Raises:
             ValueError, RuntimeError, OSError: the runtime cannot load the file.

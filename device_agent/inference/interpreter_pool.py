@@ -1,7 +1,8 @@
 """Pool of interpreters of one model that share a batch.
 
-For small models; each interpreter has a thread of its own. The runtime's own threads share only the matrix product, but
-small models spend most time in TOPK_V2, which runs on one thread. The runtime releases Python's lock while it computes.
+For small models. Each interpreter runs in its own thread. The runtime's own threads share only the matrix product, but
+small models spend most time in TOPK_V2, which runs on one thread. The runtime releases Python's global lock while it
+computes.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ class InterpreterPool:
         work: Callable[[Graph, int], None],
         make: Callable[[], Graph],
     ) -> None:
-        """Calls `work(graph, start)` for each of `starts`; no graph is used by two threads at once.
+        """Calls `work(graph, start)` for each of `starts`, shared by the threads; no two threads use the same graph.
 
-        `make` loads the model again and returns its batch graph. The pool does not keep `make`: a reference cycle would
-        hold the model's memory until Python's garbage collection.
+        `own` is the caller's graph; `make` loads the model again and returns its batch graph. The pool does not store
+        `make`: a reference cycle would hold the model's memory until Python's garbage collection.
 
         Raises:
             RuntimeError: the runtime failed; raised after all threads have finished.

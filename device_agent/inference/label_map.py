@@ -1,9 +1,8 @@
 """Lookup table from grid cells to proven labels.
 
 For models of one or two scaled features. A cell gets a label if float64 bounds on the distances to the training rows
-allow only that label for every point of the cell; else it is halved, as long as that pays. The graph answers rows in
-undecided cells and outside. Used by long runs that need labels only, and by the golden check. Has no neighbours and no
-vote shares.
+prove that label for every point of the cell. Other cells are halved while that is worth the time. The graph answers
+rows in undecided cells and outside. Used by long runs that need only labels, and by the golden check.
 """
 
 from __future__ import annotations
@@ -36,13 +35,13 @@ _MARGIN = 1.0 / 4  # of the training rows' extent, on each side
 
 @record
 class LabelMap:
-    """The labels of the cells of a box.
+    """The labels of the cells of a grid.
 
     Attributes:
-        centre: (p,) float32, subtracted from a raw row first, as in model space.
+        centre: (p,) float32, subtracted from each raw row.
         first: (p,) float32 lower corner of the grid, as an offset from the centre.
         per_unit: (p,) float32 cells per unit of each coordinate.
-        table: int8 class index, `constants.UNKNOWN` or UNDECIDED of each cell, with a border for everything outside.
+        table: int8 class index of each cell, `constants.UNKNOWN` or UNDECIDED, with a border for everything outside.
     """
 
     centre: Float32
@@ -51,7 +50,7 @@ class LabelMap:
     table: NDArray[np.int8]
 
     def look_up(self, rows: Float32) -> NDArray[np.int8]:
-        """Returns (n,) int8 labels of finite (n, p) float32 rows: class index, `constants.UNKNOWN`, or UNDECIDED."""
+        """Returns (n,) int8 for finite (n, p) float32 rows: class index, `constants.UNKNOWN`, or `UNDECIDED`."""
         cell = np.zeros(len(rows), np.int32)
         for axis, count in enumerate(self.table.shape):
             with np.errstate(over="ignore"):  # far outside
@@ -65,7 +64,7 @@ class LabelMap:
         return self.table.reshape(-1).take(cell)
 
     def labels(self, model: TfliteKNN, rows: NDArray[Any]) -> NDArray[np.int32]:
-        """Returns the labels of `model.labels`, but runs the graph only for undecided rows.
+        """Returns the labels that `model.labels` returns; runs the graph only for rows in undecided cells.
 
         Raises:
             BadInput: wrong number of columns, or a value that is not finite.
@@ -79,13 +78,13 @@ class LabelMap:
 
 
 def labeller(model: TfliteKNN) -> Callable[[TfliteKNN, NDArray[Any]], NDArray[np.int32]]:
-    """Returns a function that labels many rows, also with replicas: with a new label map, or `TfliteKNN.labels`."""
+    """Returns a function (model, rows) -> labels for many rows; it uses a label map if that saves time."""
     found = map_of(model)
     return TfliteKNN.labels if found is None else found.labels
 
 
 def with_mapped_labels(model: TfliteKNN, golden: Golden, answers: Answers) -> Answers:
-    """Returns the golden answers, with the map's label wherever it differs from the reference's."""
+    """Returns golden answers in which a wrong label of the label map, if any, replaces the label of the graph."""
     found = map_of(model)
     if found is None:
         return answers
@@ -94,39 +93,39 @@ def with_mapped_labels(model: TfliteKNN, golden: Golden, answers: Answers) -> An
 
 
 def map_of(model: TfliteKNN) -> LabelMap | None:
-    """Returns the label map of a model; None if it does not pay, or if the model has steps before the centre."""
+    """Returns a new label map of the model; None if a map does not save time or the model transforms its rows."""
     parts = ExactKnn(model.path, model.info).scaled_rows() if pays(model.info) else None
     return None if parts is None else draw(*parts, model.info)
 
 
 def pays(info: KnnInfo) -> bool:
-    """Whether a label map is worth drawing for a model."""
+    """Whether a label map of the model saves more time than drawing it takes."""
     few = info.targets is None and info.float64 is None and len(info.classes) <= MAX_CLASSES
     return few and info.n_features <= MAX_FEATURES and info.n_train <= MAX_ROWS
 
 
-def draw(enrolled: Float32, classes: Ints, centre: Float32, scale: Float64, info: KnnInfo) -> LabelMap | None:
-    """Returns the label map of (n, p) training rows (offsets from the centre); None if float32 cannot look up cells.
+def draw(training: Float32, classes: Ints, centre: Float32, scale: Float64, info: KnnInfo) -> LabelMap | None:
+    """Returns a new label map; None if float32 is too coarse to find the cell of a row.
 
-    The same model gives the same map. The time is proportional to the number of rows.
+    `training` are (n, p) training rows as offsets from the (p,) centre. The same model always gives the same map.
     """
-    box = Box.around(enrolled, scale, _MARGIN)
+    box = Box.around(training, scale, _MARGIN)
     if box is None:
         return None
-    proof = _Proof(enrolled, classes, box.weight, info)
-    table = paint(proof.examine, box, len(enrolled), np.int8, _BOUNDS_PER_ROW)
+    proof = _Proof(training, classes, box.weight, info)
+    table = paint(proof.examine, box, len(training), np.int8, _BOUNDS_PER_ROW)
     return LabelMap(centre, box.first, box.per_unit(table.shape), np.pad(table, 1, constant_values=UNDECIDED))
 
 
 class _Proof:
-    """Decides labels that hold for every point of a cell, by bounds on its distances to the training rows.
+    """Proves labels that hold for every point of a cell, from bounds on the cell's distances to the training rows.
 
-    Works in weighted coordinates, and with squared distances (for manhattan, distances).
+    Computes in weighted coordinates with squared distances; for manhattan, with distances.
     """
 
-    def __init__(self, enrolled: Float32, classes: Ints, weight: Float64, info: KnnInfo) -> None:
-        self._rows = len(enrolled)
-        self._bounds = Bounds(enrolled, weight, manhattan=info.metric == "manhattan")
+    def __init__(self, training: Float32, classes: Ints, weight: Float64, info: KnnInfo) -> None:
+        self._rows = len(training)
+        self._bounds = Bounds(training, weight, manhattan=info.metric == "manhattan")
         self._classes = np.append(classes, 0).astype(np.int32)
         self._k, self._n_classes = info.k, len(info.classes)
         self._votes_are_equal = info.weights == "uniform"
@@ -136,7 +135,7 @@ class _Proof:
             self._thresholds = thresholds * thresholds if info.metric == "euclidean" else thresholds
 
     def examine(self, cells: Cells, middle: Float64, half: Float64) -> tuple[NDArray[np.int8], Cells]:
-        """Returns the (m,) labels of cells with these (m, p) centres and (p,) half sides, and the undecided cells."""
+        """Returns (m,) labels of cells and the undecided cells; `middle` (m, p) are centres, `half` (p,) half sides."""
         near, far = self._bounds.take(cells.candidates, middle, half)
         # At least k rows are this near to every point of the cell: a row whose least distance is greater never votes.
         limit = np.partition(far, self._k - 1, axis=1)[:, self._k - 1] * (1.0 + EITHER_WAY)
@@ -148,7 +147,7 @@ class _Proof:
         return labels, cells.left(rest, possible, self._rows)
 
     def _elect(self, classes: Ints, near: Float64, far: Float64, possible: NDArray[np.bool_]) -> NDArray[np.int8]:
-        """Returns the (m,) class that wins at every point of each cell, or UNDECIDED."""
+        """Returns (m,) int8: the class that wins the vote at every point of each cell, or `UNDECIDED`."""
         lowest = np.where(possible, classes, self._n_classes).min(axis=1)
         agreed = lowest == np.where(possible, classes, -1).max(axis=1)
         labels = np.where(agreed, lowest, UNDECIDED).astype(np.int8)
@@ -158,7 +157,7 @@ class _Proof:
         return labels
 
     def _count(self, classes: Ints, near: Float64, far: Float64, possible: NDArray[np.bool_]) -> NDArray[np.int8]:
-        """Returns the (m,) class that wins the vote of every cell whichever rows are its neighbours; else UNDECIDED."""
+        """Returns (m,) int8: the class that wins whichever k possible rows are the neighbours, or UNDECIDED."""
         k = self._k
         # A row is a sure neighbour if at most k rows, itself included, can be as near as its own greatest distance.
         others = np.partition(near, k, axis=1)[:, k] if near.shape[1] > k else np.full(len(near), np.inf)
@@ -176,13 +175,13 @@ class _Proof:
         return np.where((lead > 0) | ((lead == 0) & (winner < rival)), winner, UNDECIDED).astype(np.int8)
 
     def _tally(self, classes: Ints, chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Returns the (m, n_classes) number of chosen rows of each class in each cell."""
+        """Returns (m, n_classes): how many of the chosen rows of each cell belong to each class."""
         slots = (np.arange(len(classes)) * self._n_classes)[:, None] + classes
         counts = np.bincount(slots[chosen], minlength=len(classes) * self._n_classes)
         return counts.reshape(len(classes), self._n_classes)
 
     def _reject(self, labels: NDArray[np.int8], near: Float64, far: Float64) -> NDArray[np.int8]:
-        """Applies the thresholds, from the least and the greatest distance of the k-th neighbour."""
+        """Returns the labels with UNKNOWN beyond a reject threshold; `near` and `far` bound the k-th distance."""
         assert self._thresholds is not None
         own = np.where(labels == UNDECIDED, self._thresholds.max(), self._thresholds[labels])
         beyond = near > own * (1.0 + EITHER_WAY)

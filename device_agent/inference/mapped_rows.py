@@ -1,7 +1,8 @@
 """Memory-mapped training rows of a model file, in blocks.
 
-The file has them in blocks of the same number of rows at equal distances; the last block may be shorter. Rows taught on
-the device may follow them.
+The rows lie in the file in blocks of equal length, with equal gaps between them; the last block may be shorter. Rows
+that were taught on the device may be appended. A row has a number (its index among the training rows) and a place (its
+index if the gaps count as rows, too).
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ class MappedRows:
     """The (n, p) float32 training rows.
 
     Args:
-        table: the blocks, with a gap between two.
-        block: rows of a block; None: all.
-        gap: rows of a gap.
+        table: the blocks of the file, including the gaps between them.
+        block: rows of one block; None: one block has all.
+        gap: length of a gap, in rows.
 
     Attributes:
-        blocks: the rows, (r, p) each; they must not be changed.
-        pieces: the same with the gaps of the file between them; the place of a row is its number among them all.
+        blocks: the rows, (r, p) each; read-only.
+        pieces: the whole table with its gaps, then appended rows; places count the rows of all pieces.
     """
 
     def __init__(self, table: Float32, block: int | None = None, gap: int = 0) -> None:
@@ -40,31 +41,31 @@ class MappedRows:
 
         Args:
             path: the file.
-            offsets: (b,) where each block starts, in bytes.
-            counts: rows of each block.
-            width: p.
+            offsets: (b,) start of each block in the file, in bytes.
+            counts: number of rows of each block.
+            width: number p of columns.
 
         Raises:
-            ValueError: the blocks are not at equal distances, or not in the file.
+            ValueError: the blocks are not at equal distances, or reach beyond the end of the file.
         """
         row_bytes = 4 * width
         apart = int(offsets[1] - offsets[0]) if len(counts) > 1 else counts[0] * row_bytes
         even = apart % row_bytes == 0 and apart >= counts[0] * row_bytes and bool((np.diff(offsets) == apart).all())
         if len(offsets) != len(counts) or not even or len({*counts[:-1]}) > 1 or counts[-1] > counts[0]:
-            raise ValueError("its blocks of rows are not at equal distances")
+            raise ValueError("the blocks of training rows are not at equal distances in the file")
         gap = apart // row_bytes - counts[0]
         shape = ((len(counts) - 1) * (counts[0] + gap) + counts[-1], width)
         # A plain array: those of the class memmap are slow to index.
         return cls(np.asarray(np.memmap(path, np.float32, "r", int(offsets[0]), shape)), counts[0], gap)
 
     def append(self, rows: Float32) -> None:
-        """Adds (m, p) rows behind the others, once."""
+        """Adds (m, p) rows after the others. May be called only once."""
         self.blocks.append(rows)
         self.pieces.append(rows)
         self._added = True
 
     def take(self, chosen: NDArray[np.integer[Any]]) -> Float32:
-        """Returns the (m, p) rows with these (m,) numbers."""
+        """Returns the (m, p) rows with the (m,) numbers `chosen`."""
         own = np.minimum(chosen, self._own - 1) if self._added else chosen
         # On a 32-bit board, take() refuses indices of 64 bits.
         found: Float32 = self._table.take(self.places(own).astype(np.intp, copy=False), axis=0)
@@ -74,20 +75,20 @@ class MappedRows:
         return found
 
     def places(self, chosen: Any) -> Any:
-        """Returns the (m,) places of the rows with these (m,) numbers."""
+        """Returns the (m,) places of the rows with the (m,) numbers `chosen`."""
         return chosen + np.minimum(chosen, self._own - 1) // self._block * self._gap if self._gap else chosen
 
     def place(self, number: int) -> int:
-        """Returns the place of one row."""
+        """Returns the place of the row with this number."""
         return number + min(number, self._own - 1) // self._block * self._gap
 
     def numbers(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Returns the (m,) numbers of the rows at these (m,) places."""
+        """Returns the (m,) numbers of the rows at the (m,) `places`."""
         own = np.minimum(places, len(self._table) - 1)
         return places - own // (self._block + self._gap) * self._gap if self._gap else places
 
     def spread(self, values: Float32) -> Float32:
-        """Returns (n,) values by place; infinity in a gap."""
+        """Returns the (n,) values of all rows ordered by place, with infinity in the gaps."""
         if not self._gap:
             return values
         found = np.full(sum(map(len, self.pieces)), np.inf, np.float32)

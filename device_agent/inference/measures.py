@@ -1,7 +1,7 @@
-"""Measures of pairs of rows, by which neighbours are ordered.
+"""Measures of pairs of rows, which order neighbours.
 
-A measure is a distance in model space to a power: the squared distance for most metrics. Each is computed so that all
-IEEE machines agree bit by bit, except haversine, whose near ties count as ties. Needs only NumPy.
+A measure is a power of the distance in model space: its square for most metrics. All IEEE machines compute the same
+bits, except for haversine, where nearly equal measures count as ties. Needs only NumPy.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Measure:
     """The measure of one model.
 
     Args:
-        info: its knn.json.
-        weights: (p,) factor of each coordinate's difference, without the common `unit`.
+        info: the model's knn.json.
+        weights: (p,) factor of each coordinate's difference, without the common factor `unit`.
         unit: common factor of all coordinates.
         centre: (p,) what was subtracted from rows in model space.
         zero: distances in model space up to this one are exact matches.
@@ -61,7 +61,7 @@ class Measure:
         self._latitude = float(centre[0]) + (info.origin[0] if info.origin else 0.0) if on_sphere else 0.0
 
     def terms(self, one: Any, others: Any) -> Float64:
-        """Returns the (m, c) terms whose sums are the measures of (m, p) pairs."""
+        """Returns (m, c) terms of m pairs of (m, p) rows; the sum of each row of terms is the measure of a pair."""
         if self._metric == "jaccard":
             one, others = one != 0.0, others != 0.0
             either = (one | others).sum(axis=1, keepdims=True)
@@ -75,9 +75,9 @@ class Measure:
         return np.asarray(found.max(axis=1, keepdims=True)) if self._metric == "chebyshev" else found
 
     def rough(self, queries: Float64, rows: NDArray[np.float32]) -> Float64:
-        """Returns the (q, r) measures of (q, p) queries and (r, p) rows, as `terms` adds up, except for rounding.
+        """Returns the (q, r) measures of (q, p) queries and (r, p) training rows, with rounded sums.
 
-        A sum is off by less than 2^-40 of itself; a chord by less than 2^-50, far less than `tied`.
+        A sum is off by less than 2^-40 of itself. A chord (haversine) is off by less than 2^-50, far less than `tied`.
         """
         if self._metric == "jaccard":
             one, others = ((part != 0.0).astype(np.float32) for part in (queries, rows))
@@ -98,7 +98,7 @@ class Measure:
         return found
 
     def _raised(self, apart: Float64, *, exact: bool) -> Float64:
-        """Returns differences to the power, in place where that is possible."""
+        """Returns |differences| to the power of the metric, in place where possible."""
         if self._power == 2.0:
             return np.multiply(apart, apart, out=apart)
         np.abs(apart, out=apart)
@@ -110,29 +110,29 @@ class Measure:
             return np.asarray(power(apart, self._power) if few_roots else apart**self._power)
 
     def _on_sphere(self, places: Float64) -> Float64:
-        """Returns the (n, 3) points of (n, 2) places."""
+        """Returns (n, 3) points on the unit sphere for (n, 2) latitudes and longitudes, in radians."""
         north, east = places[:, 0] + self._latitude, places[:, 1]
         return np.stack([np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)], axis=1)
 
     def to_base(self, measure: Any) -> Any:
-        """Returns distances in model space, without `unit`."""
+        """Converts measures to distances in model space, without the factor `unit`."""
         return power(np.asarray(measure), 1.0 / self._power)
 
     def of_base(self, distance: Any) -> Any:
-        """Returns the measures of distances in model space, without `unit`."""
+        """Converts distances in model space, without the factor `unit`, to measures."""
         return power(np.asarray(distance), self._power)
 
     def to_distance(self, measure: Any) -> Float64:
-        """Returns distances in model space."""
+        """Converts measures to distances in model space."""
         return np.asarray(self.to_base(measure) * self._unit)
 
     def and_ties(self, measure: Any) -> Any:
-        """Returns the measure up to which rows may be tied with one at `measure`."""
+        """Returns the greatest measure at which a row may still be tied with a row at `measure`."""
         measure = np.maximum(measure, self.exact_match)
         return self.of_base(self.to_base(measure) + self._chain) if self._chain else measure
 
     def to_metric(self, measure: Float64) -> Float64:
-        """Returns distances in the model's metric."""
+        """Converts measures to distances in the model's metric."""
         if self._metric == "haversine":
             return np.asarray(2.0 * np.arcsin(np.minimum(np.sqrt(measure) / 2.0, 1.0)))
         if self._metric == "cosine":
@@ -152,7 +152,7 @@ def _power_of(info: KnnInfo) -> float:
 
 
 def _require_votes(info: KnnInfo) -> None:
-    """Refuses numbers in `float64` of knn.json that no build writes."""
+    """Raises ValueError if `float64` in knn.json has numbers that no build writes."""
     own = info.float64 or InFloat64()
     factors, count = own.class_weights, len(info.classes)
     if any(each is not None and not LEAST_WIDTH <= each <= MOST_WIDTH for each in (own.bandwidth, own.radius)):

@@ -1,8 +1,8 @@
 """Search in NumPy, for boards without a TFLite wheel.
 
-Such boards are 32-bit Debian Trixie, ARMv6, musl and RISC-V. One float32 matrix product finds the
-rows that may be among the nearest, and float64 ranks them (`exact`), so the answers are those of the graph. The rows
-are read from the mapped file: all, or the groups that can hold a neighbour. Takes the place of `Graphs` in `TfliteKNN`.
+Such boards are 32-bit Debian Trixie, ARMv6, musl and RISC-V. One float32 matrix product finds the rows that may be
+among the nearest, and float64 ranks them (`exact`), so the answers equal those of the graph. Reads the rows from the
+mapped file: all of them, or the groups that may hold a neighbour. Used by `TfliteKNN` in place of `Graphs`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class NumpySearch:
     """The search of one model file in NumPy.
 
     Args:
-        loader: of NumPy, with the path of the file.
-        info: its knn.json.
+        loader: the loader of NumPy, with the path of the file.
+        info: the model's knn.json.
 
     Attributes:
-        one: has the shapes and types of the outputs; it answers nothing.
-        batch_rows: rows that one product answers.
-        exact: the model in float64, which answers.
+        one: empty outputs of one row, which `TfliteKNN` reads only for shapes and types.
+        batch_rows: number of rows that one product answers.
+        exact: the classifier in float64.
 
     Raises:
         ModelUnusable: its exact tables are missing or damaged.
@@ -53,12 +53,12 @@ class NumpySearch:
         """Does nothing: there is no graph to pack."""
 
     def run(self, queries: NDArray[np.float32], parts: dict[str, NDArray[Any]], way: str = constants.GROUPS) -> None:
-        """Writes the outputs for (n, n_features) finite float32 rows into `parts`: name -> (n, ...) array.
+        """Answers (n, n_features) finite float32 rows; writes the outputs into the (n, ...) arrays of `parts`, by name.
 
-        `way` is NUMPY, or GROUPS where the model has them.
+        `way` is NUMPY (search all rows) or GROUPS (search groups of rows, if the model has them).
 
         Raises:
-            ModelUnusable: the exact tables do not fit each other.
+            ModelUnusable: the exact tables contradict each other.
         """
         parts[constants.OUTPUT_CERTAIN][:] = True
         if len(queries):

@@ -20,11 +20,11 @@ def add_rows(terms: Float64) -> Float64:
     """Returns the (m,) sums of (m, p) finite terms, each rounded once.
 
     Adds in pairs and keeps the rounding error of every addition (TwoSum, Knuth 1969), so sum plus errors is the exact
-    sum. The sum of the p errors is itself off by less than p 2^-53 times the sum of their sizes. Where that could
-    change the result, `math.fsum` adds the row again. Sums of whole numbers have no error.
+    sum. The sum of the p errors has itself an error of less than p 2^-53 times the sum of their absolute values. Where
+    that could change the result, `math.fsum` adds the row again. Sums of whole numbers have no error.
 
     Raises:
-        OverflowError: a sum is beyond float64.
+        OverflowError: a sum exceeds float64.
     """
     if terms.size <= _FEW:
         return np.array([math.fsum(row) for row in terms.tolist()])
@@ -39,7 +39,7 @@ def add_rows(terms: Float64) -> Float64:
 
 
 def _add_pairs(terms: Float64) -> tuple[Float64, Float64, Float64]:
-    """Returns the (m,) rounded sums, the sums of their rounding errors, and the sums of the errors' sizes."""
+    """Returns three (m,) arrays: rounded sums, sums of the rounding errors, and sums of the errors' absolute values."""
     total = np.ascontiguousarray(terms.T)
     lost, size = np.zeros(len(terms)), np.zeros(len(terms))
     while len(total) > 1:

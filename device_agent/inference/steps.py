@@ -1,6 +1,6 @@
-"""Maps of a row into model space, in float64.
+"""Transforms of a raw row into model space, in float64.
 
-Every sum is rounded once or added in a fixed order, so that all IEEE machines agree bit by bit. Needs only NumPy.
+Every sum is rounded once or added in a fixed order, so that all IEEE machines compute the same bits. Needs only NumPy.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ Float64 = NDArray[np.float64]
 
 
 def apply(steps: Sequence[tuple[str, Any, Any]], row: NDArray[Any]) -> Float64:
-    """Returns a (d,) row after the steps (kind, a, b) of exact.npz.
+    """Returns the (d,) float64 result of the steps (kind, a, b) of exact.npz, applied in order to one raw row.
 
     Raises:
-        ModelUnusable: a step is of an unknown kind.
+        ModelUnusable: a step has an unknown kind.
     """
     z = row.astype(np.float64)
     for kind, a, b in steps:

@@ -1,8 +1,8 @@
 """k-nearest-neighbours classifier from a `.tflite` file.
 
-Runs in either TFLite runtime, or in NumPy alone. Reads the model by path, so that it is mapped and not copied. Each
-answer is proven by the graph (its `certain` output) or computed again in float64 (`exact`). Checks rows first; never
-parses text, and never decides whether a model may run (`device_agent.shared.trust` does).
+Runs in either TFLite runtime, or in NumPy alone. Opens the model by path: the file is mapped, not copied. The graph
+proves each answer (its `certain` output), or `exact` computes it again in float64. Checks rows first; never parses
+text, and never decides whether a model may run (`device_agent.shared.trust` does).
 """
 
 from __future__ import annotations
@@ -45,24 +45,24 @@ _new = tuple.__new__  # a named tuple's own constructor takes twice as long
 
 
 class TfliteKNN:
-    """A nearest-neighbour classifier in a `.tflite` file, fed with raw rows.
+    """A nearest-neighbour classifier in a `.tflite` file that takes raw rows.
 
-    One object serves one thread. `info` is the model's knn.json, `runtime` says what runs it, and `settled` counts the
-    rows that float32 left in doubt and float64 settled.
+    One object serves one thread. `info` is the model's knn.json, `runtime` describes the runtime, and `settled` counts
+    the rows that float32 left uncertain and float64 answered again.
 
     Args:
-        path: the model; also `/proc/self/fd/N` of a file that was opened before.
-        num_threads: of the runtime; for a model under 8 MB, among how many threads a batch is divided.
+        path: the model file; `/proc/self/fd/N` for a file that is open already.
+        num_threads: threads of the runtime; for a model under 8 MB, threads that share a batch.
         runtime: `auto`, `tflite_runtime`, `ai_edge_litert` or `numpy`; or an Interpreter class. In a process that has
-            loaded TensorFlow, `auto` takes TensorFlow's own; without a TFLite runtime, it takes NumPy.
-        packed: whether XNNPACK may pack the graphs. A packed graph holds its own copy of the weights. Unpacked, they
-            are read from the mapped file, and batches of a large model take several times as long. None packs a small
-            model at once, and a model with over 32 MB of weights after `PACK_AFTER` rows, if half of the free memory
-            stays free. Single rows do not count if the int8 search answers them.
-        stream: most queries are single rows; with `packed` None, a large model is then never packed.
-        search: one of `constants.WAYS` that the model has, or what was measured on this board with this runtime; all
-            give the same answers. None chooses what is usually fastest: cells; int8 with LiteRT, if XNNPACK has not
-            packed the model, and for one row of a large one; else the full search.
+            loaded TensorFlow, `auto` chooses TensorFlow's own; without a TFLite runtime, it chooses NumPy.
+        packed: whether XNNPACK may pack the weights. Packed weights are a copy in memory. Unpacked weights are read
+            from the mapped file, and batches of a large model take several times as long. None packs a small model at
+            once, and a model with over 32 MB of weights after `PACK_AFTER` rows, if half of the free memory stays free.
+            Single rows do not count if the int8 search answers them.
+        stream: most queries are single rows; with `packed=None`, a large model is then never packed.
+        search: one of `constants.WAYS` that the model has, or one that was measured on this board; all give the same
+            answers. None chooses what is usually fastest: cells; int8 with LiteRT if XNNPACK has not packed the model,
+            and for one row of a large model; else the full search.
 
     Raises:
         ModelUnusable: the file is not a knnkit model, or this runtime is too old for it.
@@ -102,17 +102,17 @@ class TfliteKNN:
 
     @property
     def search(self) -> str:
-        """The search that answers batches now, one of `constants.WAYS`."""
+        """The search that answers batches at present, one of `constants.WAYS`."""
         return self._by_blocks[0] or self._graphs.search
 
     @property
     def search_alone(self) -> str:
-        """The search that answers single rows now."""
+        """The search that answers single rows at present, one of `constants.WAYS`."""
         return self._by_blocks[1] or self._graphs.alone
 
     @property
     def batch(self) -> int:
-        """Rows of the batch graph now; more rows are answered in several batches."""
+        """Number of rows of the batch graph at present; more rows are answered in several batches."""
         return self._graphs.batch_rows
 
     @property
@@ -121,7 +121,7 @@ class TfliteKNN:
         return np.array(self.info.classes)
 
     def __repr__(self) -> str:
-        """Returns what a notebook shows."""
+        """Returns name, path, size and runtime of the model, for a notebook."""
         info = self.info
         what = f"{len(info.classes)} classes"
         if info.targets is not None:
@@ -172,17 +172,17 @@ class TfliteKNN:
         return (accuracy if by_label else regression.r_squared)(self.predict(rows), labels)
 
     def values_of(self, answers: Answers) -> NDArray[np.float64]:
-        """Returns the (n, t) float64 values of `answers`; of label columns, places in `Targets.classes`.
+        """Returns (n, t) float64: the values of t targets; for label columns, positions of labels in `Targets.classes`.
 
         Raises:
-            BadInput: the model answers labels.
+            BadInput: the model predicts classes.
         """
         found = self.get_exact().regressor
         if isinstance(answers, Voted):
             return answers.values
         if found is not None:
             return found.values(answers)
-        raise BadInput("the model answers labels, and no values", hint="predict(rows)")
+        raise BadInput("the model predicts classes, not values", hint="call predict(rows)")
 
     def labels(self, rows: ArrayLike) -> NDArray[np.int32]:
         """Returns (n,) int32 class indices of raw rows, `constants.UNKNOWN` if rejected; faster than `classify`.
@@ -205,7 +205,7 @@ class TfliteKNN:
         if self.info.targets is not None and self.info.targets.classes:
             return shares_of(self, self.classify(rows))
         if self.info.targets is not None:
-            raise BadInput("the model answers values, and has no classes", hint="predict(rows)")
+            raise BadInput("the model predicts values; it has no classes", hint="call predict(rows)")
         return self.classify(rows).probabilities
 
     def classify(self, rows: ArrayLike) -> Answers:
@@ -222,7 +222,7 @@ class TfliteKNN:
         return with_votes(self, rows, answers) if self._votes else answers
 
     def _take(self) -> None:
-        """Caches the outputs of the graph that answers now."""
+        """Caches views of the outputs of the graph that answers single rows at present."""
         one, loader = self._graphs.one, self._graphs.loader
         self._one = one
         self._answers = tuple(one.outputs[name] for name in _ANSWERS)
@@ -234,16 +234,16 @@ class TfliteKNN:
         )
 
     def _note(self, rows: int) -> None:
-        """Counts the rows of a query, which may cause the model to be packed."""
+        """Counts `rows` queries; after enough of them the model is packed, and the cached views are renewed."""
         self._graphs.note(rows)
         if self._one is not self._graphs.one:
             self._take()
 
     def _ask_one(self, rows: ArrayLike) -> bool:
-        """Answers one (1, n_features) row in place; returns whether it did. float64 settles it if only one graph could.
+        """Answers one (1, n_features) row in place; False if the caller must pass it to `_ask`.
 
-        The row is float32; float64 for a model with an origin. The caller passes everything else to `_ask`. Creates no
-        array without an origin: NumPy's overhead for a few numbers would exceed the time of a small model's graph.
+        The row must be float32; float64 for a model with an origin. float64 answers an uncertain row again, unless
+        another graph may be certain (`_ask`). Creates no array without an origin: NumPy would take too long.
         """
         one = self._one
         if type(rows) is not np.ndarray or rows.dtype is not self._row_type or rows.shape != one.shape:
@@ -269,7 +269,7 @@ class TfliteKNN:
         return True
 
     def _ask(self, rows: ArrayLike, names: tuple[str, ...]) -> tuple[NDArray[Any], ...]:
-        """Returns the outputs `names` for any rows: checks the rows, and settles uncertain ones in float64."""
+        """Returns the outputs `names` for any rows: checks the rows, and answers uncertain ones again in float64."""
         queries = check_rows(rows, self.info.feature_names, origin=self._origin)
         if self._graphs.waits:
             self._note(len(queries))
@@ -291,9 +291,9 @@ class TfliteKNN:
         return tuple(parts[name] for name in names)
 
     def _is_ordered(self) -> bool:
-        """Whether the neighbours that `_ask_one` has found are certainly in order. `queries.in_doubt` for one row.
+        """Whether the neighbours of the row that `_ask_one` answered are certainly in order of distance.
 
-        Uses Python numbers: a NumPy call would take longer than this whole check.
+        Same test as `queries.in_doubt`, in Python numbers: a NumPy call would take longer than this whole check.
         """
         if self._near is None:
             return True
@@ -308,7 +308,7 @@ class TfliteKNN:
         return True
 
     def _in_order(self, found: Any) -> Any:
-        """Returns `found`, the answer to the row that `_ask_one` has asked, with the neighbours in order."""
+        """Sorts the neighbours in `found`, the answer to the row that `_ask_one` answered, and returns it."""
         self._order(self._one.rows, np.array([True]), found.indices, found.distances)
         return found
 
@@ -319,7 +319,7 @@ class TfliteKNN:
         indices: NDArray[np.int32],
         distances: NDArray[np.float32],
     ) -> None:
-        """Ranks (n, k) neighbours in float64, in place, of the rows that (n,) `close` chooses; rows less the origin."""
+        """Ranks (n, k) neighbours in float64, in place, for the rows where (n,) `close` is True; rows minus origin."""
         if self.info.lattice and close.any():
             close[close] = ~self.get_exact().is_exact(rows[close], distances[close, -1])
         if close.any():
@@ -338,7 +338,7 @@ class TfliteKNN:
         return self.get_exact().answer(narrow(row, self._origin))
 
     def get_exact(self) -> ExactKnn:
-        """Returns the float64 classifier of the same file; raises ModelUnusable where its tables are damaged."""
+        """Returns the float64 classifier of the file; raises ModelUnusable if its tables are damaged."""
         if self._exact is None:
             self._exact = ExactKnn(self._file, self.info)
         return self._exact
@@ -346,5 +346,5 @@ class TfliteKNN:
 
 def _origin(info: KnnInfo, path: str) -> Origin:
     if info.origin is not None and len(info.origin) != info.n_features:
-        raise ModelUnusable(f"{path}: its origin has {len(info.origin)} numbers for {info.n_features} features")
+        raise ModelUnusable(f"{path}: knn.json: origin has {len(info.origin)} numbers for {info.n_features} features")
     return origin_of(info.origin)

@@ -1,4 +1,7 @@
-"""Ties of neighbours in a space whose distances are rounded."""
+"""Ties of neighbours whose distances have rounding errors.
+
+Distances that differ by no more than their rounding errors count as equal; the lowest index then comes first.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,10 @@ CHAIN = 8
 def share_ties(
     query: NDArray[np.int64], row: NDArray[np.int64], measure: Float64, base: Float64, k: int, tied: float
 ) -> tuple[NDArray[np.int64], Float64]:
-    """Sorts tied rows, and gives all rows of a tie its least measure.
+    """Sorts tied rows by index, and gives each the least measure of its tie; returns (m,) rows and (m,) measures.
 
-    The pairs are in order of (query, measure). Rows are tied if their distances `base` form a chain in which each is
-    less than `tied` from the next. Returns the rows and the measures of the pairs.
+    The m pairs of query and row are sorted by (query, measure). Rows are tied if their distances `base` form a chain in
+    which each differs from the next by at most `tied`.
     """
     begin = np.flatnonzero(np.diff(query, prepend=-1))
     last = np.repeat(base[begin + k - 1], np.diff(begin, append=len(query)))
@@ -37,9 +40,10 @@ def order_few(
     tied: float,
     to_distance: Callable[[Float64], Float64],
 ) -> tuple[NDArray[np.int64], Float64]:
-    """Returns the (1, k) nearest of few rows of one query, and their measures. For so few, Python is faster than NumPy.
+    """Returns the (1, k) nearest of few rows of one query and their measures, faster than NumPy would.
 
-    Measures up to `zero` count as 0. Ties are those of `share_ties`.
+    `measure` and `row` are the measures and numbers of the rows, in any order. Measures up to `zero` count as 0.
+    Ties are those of `share_ties`.
     """
     pairs = sorted((each if each > zero else 0.0, number) for each, number in zip(measure.tolist(), row.tolist()))
     if tied > 0.0:

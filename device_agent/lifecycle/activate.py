@@ -1,23 +1,26 @@
-"""`activate`: tries a staged release until it is confirmed.
+"""`activate` and `install`: try a release until it is confirmed.
 
     verify ─► golden check in a child process ─► state.json: "pending" ─► `current` ─► … ─► confirm
 
 A golden check compares the release's answers with those that the host computed. Until it has passed, the previous
-release answers, and again if no confirmation comes. Needs the store's lock (`Store.changing`). Never stages or confirms
+release answers, and again if no confirmation comes. `install` stages an upload first: one process saves a start of
+Python, and no other host can use the device in between. Needs the store's lock (`Store.changing`). Never confirms
 (`device_agent.lifecycle.confirm`), never prints.
 """
 
 from __future__ import annotations
 
 import contextlib
+import time
+from pathlib import Path
 
-from device_agent.lifecycle import check, choose_search, compare, watchdog
+from device_agent.lifecycle import check, choose_search, compare, stage, watchdog
 from device_agent.lifecycle.confirm import connection
 from device_agent.shared.console import streams
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import AgentError
 from device_agent.shared.protocol.record import record, replace
-from device_agent.shared.protocol.reports import Activated, Certificate
+from device_agent.shared.protocol.reports import Activated, Certificate, Installed
 from device_agent.shared.release.directory import OpenRelease, open_release
 from device_agent.shared.trust.rules import Verdict
 from device_agent.store import transitions
@@ -31,7 +34,7 @@ _FIRST = "not worse than current: this device has no release yet, so there is no
 
 @record
 class Trial:
-    """Arguments of a trial: nonce of the certificate, the holder, seconds to wait for the confirmation, the runtime."""
+    """Options of a trial: nonce of the certificate, holder, seconds to wait for the confirmation, and runtime."""
 
     nonce: str
     holder: str
@@ -45,10 +48,10 @@ def activate(known: Known, digest: str, trial: Trial) -> Activated:
     Only repeats the check if the release is committed or pending already.
 
     Raises:
-        Refused: a trust rule refused it.
+        Refused: a trust rule refused the release.
         GateFailed, ModelUnusable: the golden check failed; the previous release still answers.
-        Locked: another activation is pending, or another holder has the device.
-        BrokenPipeError: the reader of stdout is gone; nothing was switched.
+        Locked: another activation is pending, or another holder has reserved the device.
+        BrokenPipeError: the reader has closed stdout; nothing was switched.
     """
     seconds = transitions.checked_deadline(trial.seconds)
     store, current = known.store, known.state
@@ -99,3 +102,27 @@ def _try(known: Known, opened: OpenRelease, verdict: Verdict, trial: Trial) -> C
     except AgentError as error:
         known.store.note(known.state, "rejected", verdict.ref, f"{error.reason}: {error}", trial.holder)
         raise
+
+
+def install(known: Known, directory: Path, trial: Trial) -> Installed:
+    """Stages the upload `directory`, unless an interrupted `install` has already staged it, and activates it.
+
+    The files of the upload may still be named `<name>.part`: the caller must have sent them completely.
+
+    Raises:
+        AgentError: as `stage.stage` and `activate`. A staged release stays staged.
+    """
+    begun = time.monotonic()
+    staged = None
+    if not _is_done(known.store, directory):
+        stage.take_parts(known.store, directory)
+        staged = stage.stage(known, directory, trial.holder)
+    took = time.monotonic() - begun
+    digest = staged.release.digest if staged else stage.named_digest(directory)
+    activated = activate(known, digest, trial)
+    return Installed(staged, took, activated)
+
+
+def _is_done(store: Store, directory: Path) -> bool:
+    """Whether the upload has already been staged under the digest in its name."""
+    return not directory.exists() and stage.named_digest(directory) in store.staged()

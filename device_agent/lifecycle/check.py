@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from device_agent.inference.tflite_knn import Answers, TfliteKNN
     from device_agent.shared.golden.golden_set import Golden
 
-_BELOW = "build a release that keeps them, or lower the gate under gates: in deploy.yaml"
+_BELOW = "build a release that passes the gates, or lower the gate under gates: in deploy.yaml"
 _WARM_UP_ROWS = 20
 _TIMED_ROWS = 200
 _STREAMED_ROWS = 64
@@ -50,10 +50,9 @@ def certify(
     """Runs the golden check of a verified release and returns its certificate, whose `failures` are the missed gates.
 
     `close` are descriptors that the child process must close (the store's lock). `golden` replaces the release's own
-    golden set (`knnkit parity --data`).
-    `root` is that of the device, if rows taught there are to be checked, too.
-    `running` is the release that answers now, to compare with. If it may have crashed the child process, the check runs
-    again without its answers; a gate that needs them is then missed.
+    golden set (`knnkit parity --data`). With the `root` of the device, rows taught there are checked, too. `running` is
+    the running release, to compare with. If it may have crashed the child process, the check runs again without its
+    answers; a gate that needs them is then missed.
 
     Raises:
         ModelUnusable: the model does not load, crashes or hangs.
@@ -184,9 +183,9 @@ def _certify(
 
 
 def answer_as_a_stream(stream: TfliteKNN, model: TfliteKNN, golden: Golden, answers: Answers) -> Answers:
-    """Returns `answers`, each replaced by the answer of the release's stream mode where that differs.
+    """Returns `answers` with the answer of stream mode wherever the two differ, so that the check tests both.
 
-    A stream may search a large model in another way than a batch does, so it is checked, too.
+    A stream may use another search than a batch for a large model.
     """
     if (stream.search_alone, stream.runtime.delegate) == (model.search, model.runtime.delegate):
         return answers
@@ -200,7 +199,7 @@ def answer_as_a_stream(stream: TfliteKNN, model: TfliteKNN, golden: Golden, answ
 
 
 def measure(model: TfliteKNN, golden: Golden) -> Latency | None:
-    """Measures and returns the time of one row, from golden rows one at a time; None without golden rows."""
+    """Measures the time of one row, with golden rows one at a time; None if there are no golden rows."""
     rows = golden.rows
     if not len(rows):
         return None
@@ -221,7 +220,7 @@ def measure(model: TfliteKNN, golden: Golden) -> Latency | None:
 
 
 def percentile(ordered: list[float], percent: float) -> float:
-    """Returns the nearest-rank percentile of a sorted list."""
+    """Returns the nearest-rank percentile of a sorted list; `percent` is from 0 to 100."""
     rank = max(0, -(-len(ordered) * percent // 100) - 1)
     return ordered[int(min(rank, len(ordered) - 1))]
 
@@ -230,7 +229,7 @@ def ask_running(store: Store, ref: ReleaseRef, golden: bytes, runtime: str = "au
     """Returns the answers of the running release to the golden rows of another release.
 
     Raises:
-        ModelUnusable, Refused: the release cannot answer, or `golden` is not a golden set for it.
+        ModelUnusable, Refused: the running release cannot answer, or `golden` is not a golden set for it.
     """
 
     def answer() -> Running | None:
@@ -263,5 +262,5 @@ def recheck(
 
 
 def lock_of(store: Store) -> tuple[int, ...]:
-    """Returns the descriptor of the store's lock, for a child process to close."""
+    """Returns the descriptor of the store's lock, for a child process to close; () if this process does not hold it."""
     return () if store.lock_descriptor is None else (store.lock_descriptor,)

@@ -1,8 +1,8 @@
 """Measures which search of a release is fastest here.
 
-All searches give the same answers and differ in time alone. Each is tried on golden rows, one row and a batch, in a
-child process. A search that answers differently is left out. If the child fails, nothing is kept, and models search as
-they do without a measurement.
+All searches give the same answers and differ only in time. Each is timed on golden rows, for one row and for a batch,
+in a child process. A search that answers differently is skipped. If the child fails, no result is stored, and models
+choose their search without a measurement.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _HOPELESS = 6.0
 
 
 def measure_and_keep(store: Store, opened: OpenRelease, digest: str, runtime: str) -> None:
-    """Measures the searches of an open, verified release, and keeps the result for `load_kept`; never fails."""
+    """Measures the searches of an open, verified release, and stores the result for `load_kept`; never fails."""
     try:
         found = sandbox.run(lambda: _measure(opened, digest, runtime), close=lock_of(store), timeout=_HANGS)
     except (AgentError, OSError):
@@ -53,7 +53,7 @@ def measure_and_keep(store: Store, opened: OpenRelease, digest: str, runtime: st
 
 
 def _measure(opened: OpenRelease, digest: str, runtime: str) -> Searched | None:
-    """Returns what was measured on the golden rows; None if there is nothing to choose."""
+    """Returns the times measured with golden rows; None if there is only one search, or no golden row."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from device_agent.shared.golden.golden_set import Golden
     from device_agent.shared.raw_rows import own_golden
@@ -68,12 +68,12 @@ def _measure(opened: OpenRelease, digest: str, runtime: str) -> Searched | None:
 
 
 def measure(usual: TfliteKNN, load: Callable[[str], TfliteKNN], rows: NDArray[Any], digest: str = "") -> Searched:
-    """Returns what each search of a model takes. A search that the time does not suffice for is left out.
+    """Measures the time of each search of a model; a search is skipped once the time limit is over.
 
     Args:
-        usual: the model with the searches that it takes without a measurement.
-        load: opens the same model with another of `constants.WAYS`.
-        rows: (n, features), at least one.
+        usual: the model with the searches that it chooses without a measurement.
+        load: opens the same model with another search, one of `constants.WAYS`.
+        rows: (n, n_features) raw rows, at least one.
         digest: the release's.
     """
     import numpy as np
@@ -118,7 +118,7 @@ def _time(model: TfliteKNN, rows: NDArray[Any]) -> float:
 
 
 def _least(work: Callable[[int], Any]) -> float:
-    """Returns the milliseconds of the fastest of a few calls; the first call, which allocates, does not count."""
+    """Returns the time of the fastest of a few calls in milliseconds, without the first call, which allocates."""
     work(0)
     best, end = float("inf"), time.perf_counter() + _SLICE
     for turn in range(1, _REPEATS + 1):

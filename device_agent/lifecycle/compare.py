@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @record
 class Kept:
-    """The release that answers now; `wanted` if a gate asks for it. `opened` is None if it cannot answer."""
+    """The running release; `wanted` if a gate needs its answers. `opened` is None if it cannot answer."""
 
     opened: OpenRelease | None
     ref: ReleaseRef
@@ -40,11 +40,11 @@ class Kept:
 
 
 def running(known: Known, new: Verdict, size: int, stack: contextlib.ExitStack) -> Kept | None:
-    """Returns the release that answers now, to compare it with `new`; `stack` closes it.
+    """Returns the running release, to compare it with `new`; `stack` closes it.
 
     Its files are not open if they are damaged. None if the device has no other release. Also None if a model is large
-    (`size` is that of the new one, in bytes) and no gate needs the comparison, because answering every golden row
-    takes time.
+    (`size` is that of the new one, in bytes) and no gate needs the comparison, because answering every golden row takes
+    time.
     """
     found = state.answering(known.state, clock.now())
     wanted = new.manifest.gates.not_worse_than is not None
@@ -60,7 +60,7 @@ def running(known: Known, new: Verdict, size: int, stack: contextlib.ExitStack) 
 
 
 def ask(kept: Kept, golden: Golden, runtime: str) -> Running | None:
-    """Returns the running release's answers; None if it cannot answer."""
+    """Returns the running release's answers to the golden rows; None if it cannot answer."""
     if kept.opened is None:
         return None
     try:
@@ -79,7 +79,7 @@ def ask(kept: Kept, golden: Golden, runtime: str) -> Running | None:
 
 
 def _rows(model: TfliteKNN, golden: Golden) -> NDArray[np.floating[Any]] | None:
-    """Returns the golden rows as features of a model; None if it has other columns, or lacks a category."""
+    """Returns the golden rows as features of a model; None if the model has other columns, or lacks a category."""
     info = model.info
     if golden.raw and (info.table is not None or model.chain is not None):
         from device_agent.shared.raw_rows import own_golden

@@ -1,6 +1,6 @@
 """`confirm`: commits an activation, over a new connection.
 
-Needs the store's lock. A module of its own, because loading `activate` takes longer than confirming.
+Needs the store's lock. A separate module, because loading `activate` takes longer than confirming.
 """
 
 from __future__ import annotations
@@ -30,5 +30,5 @@ def confirm(store: Store, digest: str) -> Committed:
 
 
 def connection() -> str:
-    """Returns $SSH_CONNECTION: address and port of client and server; empty without SSH."""
+    """Returns $SSH_CONNECTION: address and port of client and server; "" without SSH."""
     return os.environ.get("SSH_CONNECTION", "")

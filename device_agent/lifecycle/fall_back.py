@@ -1,6 +1,6 @@
 """Leaves a committed release whose starts never answer.
 
-Goes back to the release before, as after a missing confirmation: no person asks for it, so a revoked key does not
+Goes back to the previous release, as after a missing confirmation. Nobody asks for it, so a revoked key does not
 prevent it, and reasons that would refuse that release today are reported when it starts. Never goes back to a release
 that no longer verifies.
 """
@@ -20,9 +20,10 @@ from device_agent.system import clock
 
 
 def leave_failing(store: Store, start: Start) -> str:
-    """Goes back to the release before, if too many starts died before their first answer; then counts from one again.
+    """Goes back to the previous release if too many starts died before their first answer; then counts from one again.
 
-    Returns a warning: what was done, or why nothing can be done now. In the latter case, the same release starts again.
+    Returns a warning: what was done, or why going back is impossible and the same release starts again. Returns "" if
+    not enough starts failed or there is no previous release.
     """
     if start.failed < constants.FAILED_STARTS:
         return ""
@@ -39,7 +40,7 @@ def leave_failing(store: Store, start: Start) -> str:
             open_kept(store, new.committed, stack)
             store.commit(new)
     except (AgentError, OSError) as error:
-        return f"{said}; the device cannot go back to the release before: {error}"
+        return f"{said}; the device cannot go back to the previous release: {error}"
     finally:
         os.umask(before)
     start.close()

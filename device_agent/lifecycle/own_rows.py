@@ -1,4 +1,4 @@
-"""Checks the rows that this device makes itself.
+"""Checks the rows that this device computes from raw inputs.
 
 Runs the stages, searches, and compares both with the host's answers (`device_agent.shared.golden.embeddings`).
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @record
 class OwnRows:
-    """The counts of own rows, their verdict against this device's float64 answers, and their labels."""
+    """Result of the check: counts, a verdict on the answers against float64 answers, and (n,) int32 labels."""
 
     check: EmbeddingCheck
     verdict: judge.Verdict
@@ -35,9 +35,9 @@ class OwnRows:
 
 
 def check_own_rows(model: TfliteKNN, chain: Chain, golden: Golden, gates: Gates) -> OwnRows:
-    """Returns how this device's own rows of the golden inputs differ from the host's.
+    """Compares the rows that this device computes from the golden inputs with the host's rows.
 
-    The verdict holds accuracy and gates as they are on these rows.
+    The verdict has accuracy and gates as measured on this device's rows.
 
     Raises:
         ModelUnusable: an input cannot be read, or a stage fails.

@@ -11,7 +11,7 @@ from device_agent.system import clock
 
 
 def reserve(store: Store, holder: str, reason: str, seconds: float) -> LockHolder:
-    """Allows only `holder` to stage and activate for `seconds`.
+    """Reserves the device for `seconds`: only `holder` may stage and activate.
 
     Raises:
         Locked: another holder has reserved the device.

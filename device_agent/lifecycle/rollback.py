@@ -27,12 +27,12 @@ from device_agent.system import clock
 def roll_back(
     store: Store, holder: str, runtime: str = "auto", leave: str | None = None, *, allow_revoked: bool = False
 ) -> Committed:
-    """Reverts a pending activation; without one, goes back to the previous release, verified and checked first.
+    """Reverts a pending activation; without one, verifies and checks the previous release, and goes back to it.
 
     Does nothing if the device has just gone back already (by this command, or because no confirmation came): a host
     that asks twice, or too late, must not move the device one release further. With `leave`, goes back only if that
     release answers. A release whose key was revoked is refused unless `allow_revoked`; automatic returns (no
-    confirmation, a reboot) are allowed in any case.
+    confirmation, a reboot) are always allowed.
 
     Raises:
         ActivationFailed: there is no release to go back to.
@@ -67,43 +67,31 @@ def obey(store: Store, order: bytes, holder: str, runtime: str = "auto", *, allo
     Raises:
         Refused: a trust rule refused the order or the release.
         GateFailed, ModelUnusable: the release does not pass; the current one still answers, the order stays unused.
-        Locked: an activation is pending, or another holder has the device.
+        Locked: an activation is pending, or another holder has reserved the device.
     """
     if orders.is_floor_order(order):
-        return lower_floors(store, order, holder)
-    return obey_rollback(store, order, holder, runtime, allow_revoked=allow_revoked)
+        return _lower_floors(store, order, holder)
+    return _obey_rollback(store, order, holder, runtime, allow_revoked=allow_revoked)
 
 
-def lower_floors(store: Store, order: bytes, holder: str) -> Committed:
-    """Lowers the sequence floor and the time floor by a signed order; the committed release keeps answering.
-
-    Raises:
-        Refused: a trust rule refused the order.
-        Locked: an activation is pending, or another holder has the device.
-    """
+def _lower_floors(store: Store, order: bytes, holder: str) -> Committed:
+    """Lowers the sequence floor and the time floor; the committed release keeps answering."""
     current, moment = _at_rest(store, holder)
     verified = orders.verify_floor(order, Known(store, current).trust, moment.wall)
     new = transitions.lower_floors(current, verified.floor, verified.issued)
     if new != current:
         trust_store.use_order(store.trust, verified)
         store.commit(new)
-        why = f"lowered from {current.floor} to {new.floor} by a signed order"
+        why = f"floor lowered from {current.floor} to {new.floor} by a signed order"
         store.note(new, "floor", new.committed, why, holder)
     return _still(new, already=new == current)
 
 
-def obey_rollback(
-    store: Store, order: bytes, holder: str, runtime: str = "auto", *, allow_revoked: bool = False
-) -> Committed:
-    """Goes back to the release that a signed order names, even below the floor; the order is valid once.
+def _obey_rollback(store: Store, order: bytes, holder: str, runtime: str, *, allow_revoked: bool) -> Committed:
+    """Goes back to the release that a signed order names, even below the floor.
 
     If that release is committed already, does nothing, and the order stays unused. A release whose key was revoked is
     refused unless `allow_revoked`.
-
-    Raises:
-        Refused: a trust rule refused the order or the release.
-        GateFailed, ModelUnusable: the release does not pass; the current one still answers, the order stays unused.
-        Locked: an activation is pending, or another holder has the device.
     """
     current, moment = _at_rest(store, holder)
     keys = Known(store, current).trust
@@ -125,7 +113,7 @@ def obey_rollback(
 
 
 def _at_rest(store: Store, holder: str) -> tuple[StoreState, clock.Moment]:
-    """Returns the state and the time, if no activation waits and nobody but `holder` has the device."""
+    """Returns the state and the time; raises Locked if an activation is pending or another holder has the device."""
     current, moment = store.load(), clock.now()
     transitions.refuse_foreign(current, holder, moment)
     if current.pending:
@@ -135,7 +123,7 @@ def _at_rest(store: Store, holder: str) -> tuple[StoreState, clock.Moment]:
 
 def _unless_allowed(error: Refused) -> Refused:
     if error.reason == Reason.REVOKED_KEY.value:
-        error.hint += "; or, to go back to it anyway: --allow-revoked"
+        error.hint += "; or, to go back to that release anyway: --allow-revoked"
     return error
 
 

@@ -48,10 +48,10 @@ _BEYOND_RESUMING = frozenset(
 
 
 def verify(store: Store, directory: Path, device_class: str | None = None) -> Staged:
-    """Returns what `stage` would return for a release directory; changes nothing.
+    """Returns the result that `stage` would return for a release directory; changes nothing.
 
     Raises:
-        Refused: a trust rule refused it.
+        Refused: a trust rule refused the release.
     """
     with open_release(directory) as opened:
         verdict = opened.verify(Known(store, store.load(), device_class).trust)
@@ -61,12 +61,12 @@ def verify(store: Store, directory: Path, device_class: str | None = None) -> St
 def stage(known: Known, directory: Path, holder: str) -> Staged:
     """Verifies the upload `directory` and moves it to releases/<digest>/. Needs the lock.
 
-    A directory outside ROOT/incoming is copied instead. If the release is staged already, this repairs it, and replaces
-    its signature if another trusted key made the new one.
+    Copies a directory outside ROOT/incoming instead of moving it. If the release is staged already, this repairs it,
+    and replaces its signature if another trusted key made the new one.
 
     Raises:
-        Refused: a trust rule refused it; nothing was changed.
-        Locked: another holder has the device.
+        Refused: a trust rule refused the release; nothing was changed.
+        Locked: another holder has reserved the device.
     """
     store = known.store
     transitions.refuse_foreign(known.state, holder, clock.now())
@@ -99,7 +99,7 @@ def sign_again(known: Known, digest: str, signature: bytes, holder: str) -> Stag
 
     Raises:
         Refused: the release or the signature is invalid, or its key is not trusted; nothing was changed.
-        Locked: another holder has the device.
+        Locked: another holder has reserved the device.
     """
     store = known.store
     transitions.refuse_foreign(known.state, holder, clock.now())
@@ -117,7 +117,7 @@ def sign_again(known: Known, digest: str, signature: bytes, holder: str) -> Stag
 
 @contextlib.contextmanager
 def dropping_needless(store: Store, directory: Path) -> Iterator[None]:
-    """Runs a block; if it raises Refused or Locked and another host has staged the release already, removes the upload.
+    """Removes the upload if the `with` block raises Refused or Locked and another host has staged the release already.
 
     Needs no lock: an upload belongs to its sender.
     """
@@ -167,7 +167,7 @@ def prune(
 
 
 def _accept(known: Known, opened: OpenRelease, expected: str | None) -> Verdict:
-    """Verifies an upload. A staged release with another signature is accepted even if it is old or expired."""
+    """Verifies an upload; accepts a new signature for a staged release, even if that is old or expired."""
     store = known.store
     try:
         return opened.verify(known.trust, expected_digest=expected)
@@ -195,7 +195,7 @@ def named_digest(directory: Path) -> str:
 
 
 def _expected(store: Store, directory: Path) -> str | None:
-    """Returns the digest that the upload must have, from its name; None if the name has none."""
+    """Returns the digest in the name of the upload, which it must have; None if the name has no digest."""
     named = named_digest(directory)
     return named if _is_upload(store, directory) and constants.is_digest(named) else None
 
@@ -264,7 +264,7 @@ def _publish(known: Known, upload: Path, verdict: Verdict, names: Collection[str
 
 
 def _signer(known: Known, place: Path, digest: str) -> str | None:
-    """Returns who signed a staged release; None if it is damaged or its signature is invalid."""
+    """Returns the key that signed a staged release; None if the release is damaged or its signature invalid."""
     try:
         with open_release(place) as opened:
             return _signed_by(known, opened, digest)
@@ -282,7 +282,7 @@ def _signed_by(known: Known, opened: OpenRelease, digest: str) -> str | None:
 
 
 def _write_signature(store: Store, place: Path, signature: bytes) -> None:
-    """Writes the signature outside the release, which may hold no other file, then moves it in; `recover` tidies up."""
+    """Writes the signature outside the release directory, then moves it in; `recover` removes leftovers of a crash."""
     spare = store.releases / f"{TRASH_PREFIX}{constants.SIGNATURE_FILE}"
     durable.remove_tree(spare)
     durable.write_atomic(place / constants.SIGNATURE_FILE, signature, prepared=spare)
@@ -295,7 +295,7 @@ def _drop_unlisted(place: Path, names: Collection[str]) -> None:
 
 
 def _sequence(store: Store, digest: str) -> int:
-    """Returns the release's sequence; -1 for a release that cannot be read, which is then removed first."""
+    """Returns the release's sequence; -1 for a release that cannot be read, so that it is removed first."""
     try:
         path = store.release_path(digest) / constants.MANIFEST_FILE
         return read_manifest(read_small(path, constants.MAX_MANIFEST)).sequence
@@ -304,7 +304,7 @@ def _sequence(store: Store, digest: str) -> int:
 
 
 def _drop_uploads(store: Store, digest: str) -> None:
-    """Removes all uploads of a release that is staged now; a host that is still sending one gets an error."""
+    """Removes all uploads of a release that is now staged; a host that is still sending one gets an error."""
     for path in sorted(store.incoming.iterdir()):
         if named_digest(path) == digest:
             with contextlib.suppress(OSError):  # its sender may add a file meanwhile

@@ -1,4 +1,4 @@
-"""The golden check with the rows taught on the device."""
+"""The golden check when taught rows vote, too."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from device_agent.shared.protocol.reports import TaughtCheck
 
 
 def check_taught(root: Path, model: TfliteKNN, golden: Golden, digest: str) -> tuple[TaughtCheck | None, str]:
-    """Returns what the golden rows are answered with the taught rows, and the gate that is missed, or an empty string.
+    """Returns facts about the answers to golden rows with taught rows, and the message of a missed gate or "".
 
-    The answers of the graph, merged, must be those of the golden set's own neighbours, merged in float64. A journal
-    that cannot be read takes no part in answers, so it fails no check: `status` names it.
+    The answers of the graph, merged with taught rows, must equal the golden neighbours merged in float64. If the
+    journal cannot be read or the release uses none of its rows, returns None and "": `status` reports a damaged
+    journal.
     """
     try:
         rows = Journal(root).read()
@@ -40,6 +41,6 @@ def check_taught(root: Path, model: TfliteKNN, golden: Golden, digest: str) -> t
         values = merged.values_of(merged.classify(golden.rows)) if len(golden.rows) else expected
         places = regression.differ(values, expected, info.targets.spread)
         different, digest = int(places.sum()), values_digest(info, expected)
-    wrong = f"parity: with taught rows, {different} golden rows have another answer" if different else ""
+    wrong = f"parity: with taught rows, {different} golden rows are answered differently" if different else ""
     changed, counts = len(golden_answers.changed(expected, golden, info)), enrolled.counts(joined.rows)
     return TaughtCheck(enrolled.digest_of(rows), len(rows), counts, changed, digest), wrong

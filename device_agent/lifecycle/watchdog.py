@@ -1,7 +1,7 @@
 """Background process that reverts an unconfirmed activation.
 
 The process outlives `activate`. Safety does not depend on it: a pending release past its deadline does not answer even
-if this process died (`device_agent.store.state`), and the next command reverts it. While it waits it holds no lock,
+if this process died (`device_agent.store.state`), and the next command reverts it. While it waits, it holds no lock,
 terminal or pipe, so that the SSH connection that started it can close.
 """
 
@@ -28,10 +28,10 @@ _PIPE = 3
 
 @contextlib.contextmanager
 def left_behind(store: Store, digest: str, deadline: float) -> Iterator[None]:
-    """Forks a detached process that reverts the activation of `digest` at the uptime `deadline`.
+    """Forks a detached process that reverts the activation of `digest` at the uptime `deadline`, in seconds.
 
-    The block writes the "pending" state. The process starts before the block, so that a crash cannot leave a pending
-    state without a process. It ends after the block if the state is not pending.
+    The `with` block writes the "pending" state. The process starts before the block, so that a crash cannot leave a
+    pending state without a process. It ends after the block if the state is not pending.
     """
     readable, writable = os.pipe()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)
@@ -57,7 +57,7 @@ def left_behind(store: Store, digest: str, deadline: float) -> Iterator[None]:
 
 
 def _detach(readable: int) -> None:
-    """Detaches this process and closes all files except the pipe, on which it sees that the caller finished or died."""
+    """Detaches this process, and closes all files except the pipe whose end shows that the caller finished or died."""
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):

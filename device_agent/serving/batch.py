@@ -1,12 +1,13 @@
 """Classifies a whole file or pipe, in constant memory.
 
-One release answers the whole run. The first bad line ends the run: the error names its number and column, and no output
-file is left. `device_agent.serving.stream` answers rows as they arrive instead.
+One release answers all rows. The first bad line is an error that names its number and column, and no output file is
+written. `device_agent.serving.stream` answers rows as they arrive instead.
 """
 
 from __future__ import annotations
 
 import sys
+import time
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -27,7 +28,6 @@ from device_agent.serving.columns import (
 from device_agent.serving.in_flight import InFlight
 from device_agent.serving.load import Loaded, answering, keeping, load_kept
 from device_agent.serving.outputs import Sink, require_apart
-from device_agent.serving.progress import Progress
 from device_agent.serving.replicas import answer_all, label_all
 from device_agent.serving.rows import Block, Request, Rows, open_rows
 from device_agent.serving.writers import RENDERERS, Renderer
@@ -35,9 +35,12 @@ from device_agent.shared.protocol.errors import AgentError, BadInput
 from device_agent.store.starts import Start
 from device_agent.store.store import Store
 
+#: Seconds between two lines of progress.
+_PROGRESS_SECONDS = 0.5
+
 
 def classify(store: Store, request: Request, start: Start | None = None) -> int:
-    """Answers every row of the input; returns the number of rows. The first answer ends `start`.
+    """Answers every row of the input; returns the number of rows. Calls `start.answered` after the first answers.
 
     Raises:
         BadInput: a row, a line or the file cannot be classified.
@@ -57,7 +60,7 @@ def classify(store: Store, request: Request, start: Start | None = None) -> int:
 
 
 def save_counts(store: Store, loaded: Loaded, request: Request, refused: int = 0) -> None:
-    """Adds the cells and gaps that were counted since the last call, and `refused` lines, to the counts in `status`."""
+    """Adds counts made since the last call to those in `status`: cells and gaps of the input, and `refused` lines."""
     found = [counts for counter in request.counters or () if any((counts := counter.take_counts()).values())]
     if refused:
         found.append({})
@@ -69,17 +72,18 @@ def save_counts(store: Store, loaded: Loaded, request: Request, refused: int = 0
 
 
 def _tell_if_left(store: Store, loaded: Loaded) -> None:
-    """Says on standard error that another release answers by now than the one that answered the whole run."""
+    """Warns on standard error if the device switched to another release while this one answered."""
     try:
         now = answering(store).release.digest
     except (AgentError, OSError):
         return
     if now != loaded.digest:
-        print(f"device_agent: warning: {loaded.digest} gave these answers; {now} answers now", file=sys.stderr)
+        said = f"release {loaded.digest} gave all these answers; the device has switched to release {now}"
+        print(f"device_agent: warning: {said}", file=sys.stderr)
 
 
 def classify_by(loaded: Loaded, request: Request, start: Start | None = None, in_flight: InFlight | None = None) -> int:
-    """As `classify`, with a release that is already loaded and stays loaded.
+    """Answers every row with a release that is loaded already; the caller closes it. Otherwise as `classify`.
 
     Raises:
         BadInput, ModelUnusable: as `classify`.
@@ -98,7 +102,7 @@ def classify_by(loaded: Loaded, request: Request, start: Start | None = None, in
 
 
 def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
-    """Returns the renderer of `format` for a loaded release."""
+    """Returns the renderer for answers of a loaded release; `format` is csv, jsonl or npy."""
     training, signed, taught, info = None, loaded.signed, loaded.taught, loaded.model.info
     local = None if signed.info.enrol is None else Local(signed.info.n_train, taught.ids if taught else ())
     if columns.neighbors:
@@ -117,7 +121,7 @@ def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
 def _run(table: _Table, renderer: Renderer, sink: Sink) -> int:
     source, parser = table.rows.source, table.rows.parser
     require_apart(source.descriptor, table.request.output)
-    progress = Progress()
+    progress = _Progress()
     count = 0
     for rows, rendered in _rendered(table, renderer):
         if table.start:
@@ -148,20 +152,20 @@ def _rendered(table: _Table, renderer: Renderer) -> Iterator[tuple[int, bytes]]:
 
 
 class _Table:
-    """The rows of an input on their way to their answers, in order."""
+    """The blocks of an input: parsed, then waiting for their answers, in order."""
 
     def __init__(self, loaded: Loaded, rows: Rows, request: Request, start: Start | None, fly: InFlight | None) -> None:
         self.loaded, self.rows, self.request, self.start, self._in_flight = loaded, rows, request, start, fly
         self._waiting: deque[tuple[Kept, int, int]] = deque()
 
     def take(self) -> Kept:
-        """Returns the kept columns of the oldest block that waits for its answers."""
+        """Returns the columns to copy (`--keep`) of the oldest block that waits for answers; it waits no longer."""
         kept, _, _ = self._waiting.popleft()
         self._tell()
         return kept
 
     def blocks(self) -> Iterator[NDArray[Any]]:
-        """Yields the rows of each block, and keeps what `take` returns."""
+        """Yields the rows of each block; remembers its columns to copy for `take`."""
         for block in self.rows.blocks():
             self._refuse_poison(block)
             self._waiting.append((block.kept, block.numbers[0], block.numbers[-1]))
@@ -173,12 +177,35 @@ class _Table:
             self._in_flight.answering(self._waiting[0][1], self._waiting[-1][2])
 
     def _refuse_poison(self, block: Block) -> None:
-        """After a start that died: refuses a row that kills the model, before this process answers it."""
+        """Raises BadInput for a row that kills the model, if an earlier process died at such a line or at its start."""
         if (self.start and self.start.in_doubt) or (self._in_flight and self._in_flight.suspects(block.numbers)):
             from device_agent.serving.poison import find_poison
 
             found = find_poison(self.loaded, block.rows, self.request.runtime)
             if found:
-                hint = "take the row out, and report it: no row should do that"
+                hint = "remove the row, and report the fault: no row should stop a model"
                 where = block.name.format(block.numbers[found[0]])
                 raise BadInput(f"{self.rows.source.name}, {where}: {found[1]}", reason="row-kills", hint=hint)
+
+
+class _Progress:
+    """Progress line on standard error, if that is a terminal."""
+
+    def __init__(self) -> None:
+        self._shown = sys.stderr.isatty()
+        self._start = self._last = time.monotonic()
+
+    def show(self, count: int) -> None:
+        """Shows the number of answered rows and the rate, at most every `_PROGRESS_SECONDS`."""
+        if not self._shown:
+            return
+        now = time.monotonic()
+        if now - self._last >= _PROGRESS_SECONDS:
+            self._last = now
+            rate = count / (now - self._start)
+            print(f"\r{count:,} rows, {rate:,.0f} a second", end="", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Ends the line that shows the progress."""
+        if self._shown and self._last != self._start:
+            print(file=sys.stderr)

@@ -29,7 +29,7 @@ Kept = Sequence[Sequence[Any]]
 
 @record
 class Columns:
-    """Columns to write besides the label. Those of `keep` are copied from the input and come first."""
+    """Columns to write besides the label. `keep` names columns of the input to copy; they come first."""
 
     proba: bool = False
     neighbors: bool = False
@@ -39,12 +39,12 @@ class Columns:
 
     @property
     def labels_only(self) -> bool:
-        """Whether a line depends on nothing but the class (and the digest)."""
+        """Whether an answer shows only the label and columns that are the same for all rows of a class."""
         return not (self.proba or self.neighbors or self.labels is not None)
 
 
 class Sets:
-    """The label sets with the coverage that the user asks for.
+    """The label sets with the coverage that the user requests.
 
     Raises:
         BadInput: the model has no label sets with this coverage.
@@ -54,26 +54,26 @@ class Sets:
         self._info, self._sets = info, label_sets.sets_of(info, coverage)
 
     def inside(self, answers: Answers) -> NDArray[np.bool_]:
-        """Returns (n, n_classes) bool: whether a class is in the label set of a row."""
+        """Returns (n, n_classes) bool: whether each class is in the label set of each row."""
         how = self._info.metric, self._info.k
         return label_sets.members(self._sets, answers.probabilities, answers.distances, *how)
 
     def labels(self, answers: Answers) -> list[list[int | str]]:
-        """Returns the labels in the label set of each row."""
+        """Returns, for each row, the list of labels in its label set."""
         return [[self._info.classes[code] for code in np.flatnonzero(row)] for row in self.inside(answers)]
 
 
 class Values:
-    """The values of a regression's answers.
+    """The values that a regression answers.
 
     Attributes:
-        key: of a value in JSON.
-        columns: of the values in CSV.
-        shares: names of the columns of probabilities in CSV.
-        numbers: returns the (n, t) float64 values of answers.
+        key: key of a value in JSON.
+        columns: names of the value columns in CSV.
+        shares: names of the probability columns in CSV.
+        numbers: function that returns the (n, t) float64 values of answers.
 
     Raises:
-        BadInput: probabilities are asked for.
+        BadInput: the user requests probabilities.
     """
 
     key = "value"
@@ -84,14 +84,14 @@ class Values:
         one = len(targets.names) == 1
         self.columns = [self.key] if one else [f"{self.key}_{name}" for name in targets.names]
         if columns.proba and not targets.classes:
-            raise BadInput("--proba: the model answers values, and has no classes", hint="leave it out")
+            raise BadInput("--proba: the model answers values; it has no classes", hint="leave --proba out")
 
     def cells(self, answers: Answers) -> list[list[str]]:
-        """Returns the values of each row as text; empty where a row is rejected."""
+        """Returns the values of each row as text; "" for a rejected row."""
         return [["" if value != value else repr(value) for value in row] for row in self.numbers(answers).tolist()]
 
     def plain(self, answers: Answers) -> list[Any]:
-        """Returns the value of each row, or its values by target; None where it is rejected."""
+        """Returns for each row its value; a dictionary by target if there are several; None for a rejected row."""
         rows = [None if row[0] != row[0] else row for row in self.numbers(answers).tolist()]
         names = self._targets.names
         return [None if row is None else row[0] if len(names) == 1 else dict(zip(names, row)) for row in rows]
@@ -108,27 +108,27 @@ class LabelColumns(Values):
         self.shares = [f"proba_{name}_{label}" for name, labels in pairs for label in labels]
 
     def labels(self, answers: Answers) -> list[list[int | str]]:
-        """Returns the labels of each row; "unknown" in each column where a row is rejected."""
+        """Returns the labels of each row, one per label column; "unknown" in every column of a rejected row."""
         from device_agent.shared.label_columns import labels_of
 
         return labels_of(self._targets.classes, self.numbers(answers))
 
     def cells(self, answers: Answers) -> list[list[str]]:
-        """Returns the labels of each row as text."""
+        """Returns the labels of each row as text, one for each label column."""
         return [list(map(str, row)) for row in self.labels(answers)]
 
     def plain(self, answers: Answers) -> list[Any]:
-        """Returns the labels of each row, by column."""
+        """Returns for each row a dictionary from label column to label."""
         return [dict(zip(self._targets.names, row)) for row in self.labels(answers)]
 
     def probabilities(self, answers: Answers) -> NDArray[np.float32]:
-        """Returns the (n, m) vote shares of the labels of all columns, side by side."""
+        """Returns (n, m) vote shares of m labels: those of the first label column, then of the second, and so on."""
         from device_agent.inference.answers import shares_of
 
         return np.concatenate(shares_of(self._model, answers), axis=1)
 
     def by_label(self, shares: Sequence[float]) -> dict[str, dict[str, float]]:
-        """Returns the shares of one row by column and label."""
+        """Returns the m vote shares of one row as a dictionary: label column -> label -> share."""
         rest = iter(shares)
         return {
             name: {str(label): next(rest) for label in labels}
@@ -136,7 +136,7 @@ class LabelColumns(Values):
         }
 
     def fields(self) -> list[tuple[str, Any]]:
-        """Returns the fields of NPY: int64, or text where a label of the column is text."""
+        """Returns (name, dtype) of each field in NPY: int64; text if a label is text or rows can be rejected."""
         texts = [np.array([*map(str, labels), UNKNOWN_LABEL]) for labels in self._targets.classes]
         whole = [all(isinstance(label, int) for label in labels) for labels in self._targets.classes]
         never = self._model.info.reject is None
@@ -146,13 +146,13 @@ class LabelColumns(Values):
 
 @record
 class Local:
-    """The rows taught on the device: neighbours from the index `first` on, with these ids."""
+    """The rows taught on the device: the neighbour with index `first + i` has the id `ids[i]`."""
 
     first: int
     ids: tuple[str, ...]
 
     def id(self, index: int) -> str | None:
-        """Returns the id of a neighbour; None if it is a row of the model."""
+        """Returns the id of the neighbour with this index; None if it is a training row of the model."""
         return self.ids[index - self.first] if index >= self.first else None
 
     def nearest(self, indices: NDArray[np.int32]) -> list[str]:
@@ -171,14 +171,14 @@ class Local:
 
 @record
 class Training:
-    """What answers report about neighbours: the (n_train,) int32 class indices; `origins` is None for older models."""
+    """Facts about neighbours: (n_train,) int32 class indices; `origins` in the training data, None if not known."""
 
     classes: NDArray[np.int32]
     origins: Origins | None
     local: Local | None = None
 
     def origin(self, index: int) -> tuple[int | None, str | None]:
-        """Returns row and id of a neighbour in its source; None for what is not known. A taught row has only an id."""
+        """Returns row number and id of a neighbour in the training data, or None each. A taught row has only an id."""
         taught = self.local.id(index) if self.local else None
         if taught is not None or self.origins is None:
             return None, taught
@@ -186,7 +186,7 @@ class Training:
 
 
 class Form:
-    """Base of the renderers: the model, the columns to write, the release's digest, and what some columns need."""
+    """Base class of the renderers: holds the model's knn.json, the columns to write, and what they need."""
 
     #: Type of the entries of an NPY file; None in text formats.
     dtype: np.dtype[Any] | None = None
@@ -206,10 +206,10 @@ class Form:
         self._prepare()
 
     def _prepare(self) -> None:
-        """Makes what all answers share."""
+        """Computes what is the same for all answers."""
 
     def _shares(self, answers: Answers) -> NDArray[np.float32]:
-        """Returns the probabilities of answers; of several label columns, those of all columns side by side."""
+        """Returns the vote shares of answers; with several label columns, of all of them, joined."""
         own = self._values
         return own.probabilities(answers) if isinstance(own, LabelColumns) else answers.probabilities
 
@@ -218,7 +218,7 @@ def neighbor_classes(model: str) -> NDArray[np.int32]:
     """Returns the (n_train,) int32 class index of each training row of a model file.
 
     Raises:
-        ModelUnusable: the exact tables in it are damaged.
+        ModelUnusable: the exact tables in the file are damaged.
     """
     data = read_member(model, EXACT_FILE, MAX_MODEL)
     try:
@@ -229,13 +229,13 @@ def neighbor_classes(model: str) -> NDArray[np.int32]:
 
 
 def with_marks(columns: Columns, window: Window) -> Columns:
-    """Returns the columns of answers for windows; the first ones identify the window.
+    """Returns the columns of answers for windows: those that identify the window (`Window.marks`) come first.
 
     Raises:
-        BadInput: a column of `keep` has the name of one of these.
+        BadInput: `keep` has a column with the name of one of these.
     """
     twice = next((name for name in columns.keep if name in window.marks), None)
     if twice is not None:
         hint = "give the column another name in the samples"
-        raise BadInput(f"--keep {twice}: the answers have a column of that name", hint=hint)
+        raise BadInput(f"--keep {twice}: the answers already have a column of that name", hint=hint)
     return replace(columns, keep=(*window.marks, *columns.keep))

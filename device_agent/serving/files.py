@@ -1,7 +1,7 @@
-"""Rows of a batch from files.
+"""Reads the rows of a batch from files.
 
-Sounds, pictures and arrays, alone or in a folder. Has the interface of `tabular.inputs.Source`; each file becomes one
-line of JSON.
+Files of sounds, pictures and arrays, alone or in a folder. Has the interface of `tabular.inputs.Source`; each file
+becomes one JSON line.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class FileSource:
     """One file, or the files under a folder.
 
     Raises:
-        BadInput: there is no such path.
+        BadInput: the path does not exist, or cannot be opened.
     """
 
     format, start = "jsonl", b""
@@ -42,7 +42,7 @@ class FileSource:
     def __init__(self, path: str) -> None:
         self.name = path
         folder = "take the file out of the folder"
-        self.others = self.remedy = folder if Path(path).is_dir() else f"file {path}, which says what the file is"
+        self.others = self.remedy = folder if Path(path).is_dir() else f"file {path}, which prints its format"
         try:
             self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -50,7 +50,7 @@ class FileSource:
             raise BadInput(f"{path}: {error.strerror}", reason="no-input", hint=hint) from None
 
     def blocks(self) -> Iterator[bytes]:
-        """Yields blocks of lines, one line for each file."""
+        """Yields blocks of JSON lines, one line for each file."""
         held = bytearray()
         for _, line in files.lines_of(Path(self.name)):
             held += line
@@ -61,12 +61,12 @@ class FileSource:
             yield bytes(held)
 
     def where(self, number: int) -> str:
-        """Returns the path: a message about a file of a folder names the file."""
+        """Returns the path of the input for messages; for a folder, the message itself names the file."""
         return self.name
 
 
 def embedded(source: Source, chain: Chain, dtype: type[np.floating[Any]]) -> Iterator[tuple[NDArray[Any], range]]:
-    """Yields the rows that the stages make of an NPY file of shape (n, ...), some at a time, and their numbers.
+    """Yields (r, n_features) rows that the stages compute from an NPY file of shape (n, ...), and their r indices.
 
     Raises:
         BadInput: an input does not fit the stages.
@@ -75,17 +75,16 @@ def embedded(source: Source, chain: Chain, dtype: type[np.floating[Any]]) -> Ite
     for inputs in source.arrays(None):
         for start in range(0, len(inputs), _AT_A_TIME):
             rows = []
-            for number, values in enumerate(inputs[start : start + _AT_A_TIME], before):
-                try:
-                    rows.append(chain.embed(values))
-                except BadInput as error:
-                    raise BadInput(f"{source.name}: inputs[{number}]: {error}", hint=error.hint) from None
+            for number, row in enumerate(chain.each(chain.embed, inputs[start : start + _AT_A_TIME]), before):
+                if isinstance(row, BadInput):
+                    raise BadInput(f"{source.name}: inputs[{number}]: {row}", hint=row.hint)
+                rows.append(row)
             yield np.array(rows, dtype), range(before, before + len(rows))
             before += len(rows)
 
 
 def naming_files(path: str, columns: Columns) -> Columns:
-    """Returns the columns with each file's name before its answer, if `path` is a folder."""
+    """Returns `columns`; if `path` is a folder, with the name of the file as first column."""
     if not Path(path).is_dir():
         return columns
     return replace(columns, keep=tuple(dict.fromkeys((decode.FILE_KEY, *columns.keep))))

@@ -1,7 +1,7 @@
-"""Frames of raw input: a length, then so many bytes.
+"""Splits a stream of raw inputs into frames.
 
-The length has 4 bytes, the highest first; the bytes are those of one file (WAV, PNG, JPEG, NPY). Has the interface of
-`tabular.inputs.Lines`: each whole frame becomes one line of JSON. No I/O.
+A frame is a length (4 bytes, big-endian), then that many bytes of one file (WAV, PNG, JPEG, NPY). Has the interface of
+`tabular.inputs.Lines`: each whole frame becomes one JSON line. No I/O.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from device_agent.shared.embedding.decode import KEY, MAX_BYTES
 from device_agent.shared.protocol.errors import BadInput
 
 _HEAD = 4
-_HINT = "a frame is its length in 4 bytes, the highest first, then the bytes of one file"
+_HINT = "a frame is a length in 4 bytes, big-endian, then the bytes of one file"
 
 
 class Frames:
-    """Splits reads into whole frames."""
+    """Collects bytes of a stream and splits them into whole frames."""
 
     def __init__(self) -> None:
         self._rest, self._count = bytearray(), 0
 
     def feed(self, data: bytes) -> bytes:
-        """Adds the bytes of a read; returns a line for each frame that is complete now."""
+        """Adds the bytes of a read; returns a JSON line for each frame that is now complete."""
         self._rest += data
         lines, place = [], 0
         while (size := self._size_at(place)) is not None and size <= MAX_BYTES:
@@ -37,24 +37,24 @@ class Frames:
         return b"".join(lines)
 
     def cut_overlong(self) -> bool:
-        """Checks the length of the next frame; returns False, since no frame is cut.
+        """Checks the length of the next frame; always returns False, because frames are never shortened.
 
         Raises:
-            BadInput: it is too long. Where the frame after it begins cannot be known.
+            BadInput: the frame is too long. It is not possible to find the frame after it.
         """
         size = self._size_at(0)
         if size is not None and size > MAX_BYTES:
-            said = f"frame {self._count + 1} has {size:,} bytes, if its length is right; at most {MAX_BYTES:,} are read"
+            said = f"frame {self._count + 1}: its length is {size:,} bytes; at most {MAX_BYTES:,} are allowed"
             raise BadInput(said, hint=_HINT)
         return False
 
     @property
     def left(self) -> bytes:
-        """The bytes of a frame that is not complete."""
+        """The bytes of the last frame, which is not complete."""
         return bytes(self._rest)
 
     def finish(self) -> bytes:
-        """Returns nothing, since only whole frames are answered.
+        """Checks that no incomplete frame is left; returns b"".
 
         Raises:
             BadInput: the stream ended within a frame.

@@ -1,9 +1,9 @@
 """Records the lines being answered, for the next process.
 
-A row that kills the model ends the process too, so these numbers lie in a file under /dev/shm: it is memory, which
-wears no card. A process that ends without an error removes its file. The next one reads at which lines others died, and
-tries those lines in a child process before it answers them. A second process on the same root records nothing. Never
-holds a row, only numbers.
+A row that kills the model ends the process, too. So the numbers of these lines are in a file under /dev/shm: memory,
+which does not wear a flash card. A process that ends without an error removes its file. The next process reads at which
+lines others died, and tries those lines in a child process first. A second process on the same root records nothing.
+Holds only line numbers, never a row.
 
     with InFlight(store.root) as lines:
         lines.answering(89_985, 90_112)
@@ -31,16 +31,16 @@ _MOST = 100
 
 
 def memory_file(root: Path, kind: str = "") -> Path:
-    """Returns the path of this user's file of a kind in memory, for a root."""
+    """Returns the path of a file in /dev/shm for this user and this root; `kind` is a suffix, such as "-rows"."""
     name = hashlib.sha256(os.fsencode(root.absolute())).hexdigest()[:16]
     return MEMORY / f"knnkit-{os.geteuid()}-{name}{kind}"
 
 
 def open_memory(path: Path, access: int = os.O_RDWR | os.O_CREAT) -> int:
-    """Returns the descriptor of a file in memory.
+    """Returns the descriptor of a file in /dev/shm.
 
     Raises:
-        OSError: there is none, or another user put something there: every user may make files in this folder.
+        OSError: it does not exist, or belongs to another user: every user may create files in this folder.
     """
     descriptor = os.open(path, access | _FLAGS, 0o600)
     found = os.fstat(descriptor)
@@ -51,10 +51,10 @@ def open_memory(path: Path, access: int = os.O_RDWR | os.O_CREAT) -> int:
 
 
 class InFlight:
-    """The lines that this process answers now.
+    """The lines that this process is answering.
 
     Attributes:
-        died_at: first and last line of what processes before this one were answering when they died.
+        died_at: (first, last) line of each block at which an earlier process died.
     """
 
     def __init__(self, root: Path) -> None:
@@ -78,15 +78,15 @@ class InFlight:
         self._descriptor = -1
 
     def answering(self, first: int, last: int) -> None:
-        """Says that these lines, and those between them, are in work."""
+        """Records that the lines `first` to `last` are being answered."""
         self._write(_LINE.format(first, last))
 
     def answered(self) -> None:
-        """Says that no line is in work."""
+        """Records that no line is being answered."""
         self._write(_LINE.format("", ""))
 
     def suspects(self, lines: Sequence[int]) -> bool:
-        """Whether a process died at one of `lines`, which are in order."""
+        """Whether an earlier process died at one of `lines`, which are ascending."""
         return len(lines) > 0 and any(first <= lines[-1] and lines[0] <= last for first, last in self.died_at)
 
     def __str__(self) -> str:

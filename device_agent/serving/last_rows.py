@@ -1,9 +1,9 @@
 """The last rows that a stream answered.
 
-`enrol --last` teaches them. Each stream whose release allows rows to be taught has a file under /dev/shm, which is
-memory, and locks it while it runs. Only the owner may read it, and a file of another user is not read. For a model with
-a table, a cell that was missing has the value that filled it, as in the ring. Models with transforms keep none: their
-raw cells are not at hand.
+`enrol --last` teaches them. Each stream has a file under /dev/shm (memory) if its release allows rows to be taught, and
+locks it while it runs. Only the owner may read it, and files of other users are ignored. For a model with a table, the
+rows have filled values in place of missing cells, as in the ring. A model with transforms has no such file, because its
+raw cells are not available here.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _KIND = "-rows"
 
 
 class LastRows:
-    """Keeps the last rows of a stream; `close` removes them."""
+    """Stores the last rows of a stream in memory; `close` removes them."""
 
     def __init__(self, root: Path, info: KnnInfo) -> None:
         self._path, self._columns = memory_file(root, f"{_KIND}-{os.getpid()}"), fingerprint(info).encode()
@@ -45,7 +45,7 @@ class LastRows:
                 os.ftruncate(self._descriptor, 0)
 
     def keep(self, rows: NDArray[Any]) -> None:
-        """Keeps (n, n_features) raw rows, and forgets the oldest beyond `MOST`."""
+        """Stores (n, n_features) raw rows; drops the oldest if there are more than `MOST`."""
         if self._descriptor < 0:
             return
         self._rows = rows[-MOST:] if len(rows) >= MOST else np.concatenate([self._rows, rows])[-MOST:]
@@ -54,7 +54,7 @@ class LastRows:
             os.pwrite(self._descriptor, _HEAD.pack(self._columns, len(self._rows), zlib.crc32(data)) + data, 0)
 
     def close(self) -> None:
-        """Removes the file."""
+        """Removes the file of the last rows."""
         if self._descriptor >= 0:
             with contextlib.suppress(OSError):
                 self._path.unlink()
@@ -66,12 +66,12 @@ def read(root: Path, info: KnnInfo, count: int) -> NDArray[Any]:
     """Returns the last (`count`, n_features) rows that a running stream answered.
 
     Raises:
-        BadInput: there are not so many, they are of a model with other columns, or several streams run.
+        BadInput: there are fewer rows, they are of a model with other columns, or several streams run.
     """
     running = [path for path in MEMORY.glob(f"{memory_file(root, _KIND).name}-*") if _is_locked(path)]
     if len(running) > 1:
         said = f"--last: {len(running)} streams run on this root, so it is not clear whose rows are meant"
-        raise BadInput(said, reason="no-rows", hint="--input FILE")
+        raise BadInput(said, reason="no-rows", hint="give the rows with --input FILE")
     dtype = np.dtype(row_type(info.origin))
     size = MOST * info.n_features * dtype.itemsize
     for _ in range(10 * len(running)):  # the stream may be writing
@@ -87,11 +87,11 @@ def read(root: Path, info: KnnInfo, count: int) -> NDArray[Any]:
             break
         return np.frombuffer(body, dtype).reshape(kept, info.n_features)[-count:]
     said = f"--last: no stream that runs now has answered {count} rows of this release (at most {MOST} are remembered)"
-    raise BadInput(said, reason="no-rows", hint="--input FILE")
+    raise BadInput(said, reason="no-rows", hint="give the rows with --input FILE")
 
 
 def _is_locked(path: Path) -> bool:
-    """Whether a stream of this user holds a file; removes the file of one that was killed."""
+    """Whether a running stream of this user holds the file; removes the file if its stream was killed."""
     with contextlib.suppress(OSError):
         descriptor = open_memory(path, os.O_RDONLY)
         try:

@@ -1,7 +1,7 @@
-"""Verifies and loads the release that answers now.
+"""Verifies and loads the release that answers at present.
 
 Loads exactly the bytes that were verified: the files stay open as long as the model, which is mapped and read again
-through their descriptors (`/proc/self/fd/N`). Never falls back to a release that the state does not name.
+through their descriptors (`/proc/self/fd/N`). Never falls back to a release that state.json does not name.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ _OF_KEYS = (Reason.UNKNOWN_KEY.value, Reason.NO_TRUSTED_KEYS.value)
 class Loaded:
     """A verified release with its model in memory; call `close` after use.
 
-    `taught` answers with the rows taught on the device, `signed` without them. `warning` says why taught rows take no
-    part.
+    `signed` is the model alone, `taught` the model with the taught rows (None if there are none). `warning` is the
+    reason why taught rows are not used, or "". `stack` closes the files in `opened`.
     """
 
     signed: TfliteKNN
@@ -55,11 +55,11 @@ class Loaded:
 
     @property
     def model(self) -> TfliteKNN | JoinedKNN:
-        """The model that answers now."""
+        """The model that answers: with taught rows if there are any."""
         return self.taught or self.signed
 
     def replica(self, runtime: str, threads: int) -> TfliteKNN | JoinedKNN:
-        """Returns the same model once more, for another thread."""
+        """Returns another copy of the model, for another thread."""
         signed = load_model(self.opened, runtime, threads, search=self.signed.requested)
         return self.taught.over(signed) if self.taught else signed
 
@@ -70,7 +70,7 @@ class Loaded:
 
     @property
     def longest_line(self) -> int:
-        """Most bytes of a line: one that holds a sound or picture may be long."""
+        """Most bytes of an input line; a line may be long if it holds a sound or picture."""
         if self.model.chain is None:
             from device_agent.shared.tabular.inputs import MAX_LINE
         else:
@@ -78,19 +78,19 @@ class Loaded:
         return MAX_LINE
 
     def tell_warnings(self) -> None:
-        """Says on standard error what would refuse the release today: it answers all the same."""
+        """Prints warnings on standard error, such as that the release would be refused if it were sent today."""
         for text in (*self.verdict.warnings, *filter(None, [self.warning])):
             print(f"device_agent: warning: {text}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Writes the rows that are kept, and closes the release's files."""
+        """Writes the rows waiting for the ring, and closes the release's files."""
         if self.ring:
             self.ring.save()
         self.stack.close()
 
 
 def answering(store: Store) -> Answering:
-    """Returns the release that answers now, and until when.
+    """Returns the release that answers at present, and until when (the deadline of a pending release).
 
     Raises:
         DeviceUnfit: the device has no release.
@@ -116,10 +116,10 @@ def load_kept(
 ) -> Loaded:
     """Verifies and loads a release that this device accepted before; `stream` saves memory.
 
-    `search` is one of `constants.WAYS`; None takes what was measured when the release was activated.
+    `search` is one of `constants.WAYS`; None: the one that was fastest when the release was activated.
 
     Raises:
-        Refused: it is no longer the release that was accepted.
+        Refused: the files are no longer those that were accepted.
         ModelUnusable, DeviceUnfit: it cannot be loaded.
     """
     stack = contextlib.ExitStack()
@@ -134,7 +134,7 @@ def load_kept(
 
 
 def keeping(store: Store, loaded: Loaded) -> Loaded:
-    """Returns a release that keeps rows, if it says so; one whose rows this user cannot keep answers all the same."""
+    """Returns the loaded release with a ring for kept rows, if its knn.json asks for it and this user may write it."""
     info = loaded.model.info
     if info.keep is None or (info.table and info.table.transforms):  # whose raw cells are not at hand
         return loaded
@@ -146,7 +146,7 @@ def keeping(store: Store, loaded: Loaded) -> Loaded:
 
 
 def with_taught_rows(store: Store, loaded: Loaded) -> Loaded:
-    """Returns a loaded release with the rows that are taught now, if it allows any."""
+    """Returns the loaded release joined with the present taught rows, if it allows any."""
     if loaded.signed.info.enrol is None:
         return loaded
     from device_agent.enrolment.local import with_rows
@@ -162,7 +162,7 @@ def open_kept(store: Store, ref: ReleaseRef, stack: contextlib.ExitStack) -> tup
     """Opens and verifies a release that this device accepted before; `stack` closes it.
 
     Raises:
-        Refused: it is no longer the release that was accepted.
+        Refused: the files are no longer those that were accepted.
     """
     try:
         opened = stack.enter_context(open_release(store.release_path(ref.digest)))
@@ -179,10 +179,10 @@ def load_model(
     stream: bool = False,
     search: str | Searched | None = None,
 ) -> TfliteKNN:
-    """Loads the model of an open, verified release; the release must stay open as long as the model.
+    """Loads the model of an open, verified release. The release must stay open as long as the model is used.
 
     Raises:
-        ModelUnusable, DeviceUnfit: it cannot be loaded.
+        ModelUnusable, DeviceUnfit: the model cannot be loaded.
         Refused: the file changed while it was loaded.
     """
     from device_agent.inference.tflite_knn import TfliteKNN
@@ -199,7 +199,7 @@ def load_model(
 
 
 def _compare(model: TfliteKNN, opened: OpenRelease) -> None:
-    """Raises ModelUnusable for a model that differs from its manifest."""
+    """Raises ModelUnusable if the model differs from its manifest."""
     manifest = read_manifest(opened.read(constants.MANIFEST_FILE))
     labels = read_member(opened.path(constants.MODEL_FILE), constants.LABELS_FILE)
     expected = (manifest.name, manifest.k, manifest.n_features, manifest.labels_sha256)
@@ -223,7 +223,7 @@ def _damaged(store: Store, ref: ReleaseRef, error: Refused) -> Refused:
 
 
 def stamp(path: str) -> tuple[int, int, int] | None:
-    """Returns what changes whenever the agent writes a file; None if there is none."""
+    """Returns inode, modification time (ns) and size of a file, to notice changes; None if it does not exist."""
     try:
         found = os.stat(path)  # noqa: PTH116 (on every read: half the time)
     except OSError:

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class NpyRenderer(Form):
-    """An array of labels; with more than labels, a structured array.
+    """Renders an array of labels; a structured array if more than labels are requested.
 
-    Fields: `label` (int64, or text where a class is text or a row may be "unknown"), `labels` (n_classes,) bool (the
-    classes of the set), `probabilities` (n_classes,) float32, `indices` (k,) int32, `distances` (k,) float32, `classes`
-    (k,) as `label`, `digest` S64, `rows` (k,) int64; `id` S32 of the nearest taught row, if the release allows any. Of
-    a regression, `value` (t,) float64, NaN where a row is rejected, takes the place of `label` and `classes`. Of
-    several label columns, `label_COLUMN` of each does, and `probabilities` has the labels of all of them side by side.
+    Fields: `label` (int64, or text if a class is text or a row may be "unknown"), `labels` (n_classes,) bool (classes
+    in the label set), `probabilities` (n_classes,) float32, `indices` (k,) int32, `distances` (k,) float32, `classes`
+    (k,) as `label`, `digest` S64, `rows` (k,) int64; `id` S32 of the nearest taught row, if the release allows any. A
+    regression has `value` (t,) float64 (NaN for a rejected row) instead of `label` and `classes`. A model with several
+    label columns has `label_COLUMN` for each, and `probabilities` holds the vote shares of all their labels.
     """
 
     dtype: np.dtype[Any]
@@ -43,7 +43,7 @@ class NpyRenderer(Form):
         return npy_header(self.dtype, 0)
 
     def render(self, answers: Answers | None, count: int, errors: Errors, kept: Kept = ()) -> bytes:
-        """Returns the bytes of `count` entries; NPY has no entry for a bad line."""
+        """Returns the bytes of `count` entries. A bad line has no entry in NPY."""
         if answers is None:
             return b""
         if not self.dtype.names:
@@ -71,11 +71,11 @@ class NpyRenderer(Form):
         return table.tobytes()
 
     def render_labels(self, labels: NDArray[np.int32], kept: Kept = ()) -> bytes:
-        """Returns the entries for class indices, without columns that need more."""
+        """Returns the bytes of entries for (n,) class indices, if the columns need nothing but the label."""
         return (self._table(labels) if self.dtype.names else self._labels[labels]).tobytes()
 
     def _table(self, labels: NDArray[np.int32]) -> NDArray[Any]:
-        """Returns the entries with the fields that depend only on the label."""
+        """Returns an array of entries in which the fields that depend only on the label are set."""
         table = np.empty(len(labels), self.dtype)
         if not self._values:
             table["label"] = self._labels[labels]

@@ -1,6 +1,7 @@
 """Writes answers to standard output or to a file.
 
-A file appears only when it is complete. Waits for a slow reader; raises `Closed` if the reader is gone. Never renders.
+A file appears only when it is complete. Waits for a slow reader; raises `Closed` if the reader has closed the pipe.
+Never renders.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from device_agent.shared.safe_files import WholeFile
 
 
 class Closed(Exception):
-    """The reader of our output is gone."""
+    """The program that reads our output has closed the pipe."""
 
 
 def write_all(descriptor: int, data: bytes, name: str | None) -> None:
     """Writes all of `data`; waits while the pipe is full, even if it is non-blocking.
 
     Raises:
-        Closed: the reader is gone.
+        Closed: the reader has closed the pipe.
         OSError: writing failed; the error names `name` (None: standard output).
     """
     rest = memoryview(data)
@@ -49,7 +50,7 @@ def require_apart(rows: int, output: str | None) -> None:
     """Checks that `output` is not the file that the descriptor `rows` reads from.
 
     Raises:
-        AgentError: it is: answers would replace the rows, or be read as rows.
+        AgentError: both are the same file: the answers would overwrite the rows, or be read as rows.
     """
     if output is None or output == "-":
         return
@@ -66,14 +67,14 @@ def open_output(path: Path, flags: int) -> int:
     """Returns a descriptor of an output file, opened with `flags`.
 
     Raises:
-        AgentError: it cannot be written there.
+        AgentError: the file cannot be opened.
     """
     with _writable(path):
         return os.open(path, flags | os.O_CLOEXEC, 0o666)
 
 
 def _is_special(path: Path) -> bool:
-    """Whether it is /dev/null, a FIFO, or anything else that must not be replaced."""
+    """Whether the path is /dev/null, a FIFO, or anything else that must not be replaced by a file."""
     with _writable(path):
         return path.exists() and not path.is_file()
 
@@ -88,11 +89,11 @@ def _writable(path: Path) -> Iterator[None]:
 
 
 class Sink:
-    """Output of one run; `finish` publishes it, `abandon` removes it.
+    """Output of one command; `finish` publishes it, `abandon` removes it.
 
     Args:
         path: the file; None or `-` for standard output.
-        dtype: type of the entries, for NPY: its header is written last, when the number of rows is known.
+        dtype: type of the entries of NPY; its header is written last, when the number of rows is known.
 
     Raises:
         AgentError: the file cannot be written.

@@ -1,7 +1,7 @@
 """Finds the row that kills the model.
 
-Answers rows in a child process, first block by block and then one by one, and names the row at which the child dies.
-It is for a start after one that died: it takes as long as the answers themselves. Never changes an answer.
+Answers rows in a child process, first block by block and then one by one, and returns the row at which the child dies.
+Used only after an earlier process died: it takes as long as the answers themselves. Never changes an answer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _DEATHS = ("model-crashed", "model-hangs")
 
 
 def find_poison(loaded: Loaded, rows: NDArray[Any], runtime: str) -> tuple[int, str] | None:
-    """Returns the place of the first of (n, n_features) rows that kills the model, and how; None if all are answered.
+    """Returns the index of the first of (n, n_features) rows that kills the model, and a message; None if none does.
 
     Raises:
         ModelUnusable: the model dies before its first row.
@@ -33,7 +33,7 @@ def find_poison(loaded: Loaded, rows: NDArray[Any], runtime: str) -> tuple[int, 
         return None
     block, how = found
     alone = _first_to_kill(loaded, [row[None] for row in blocks[block]], runtime)
-    return block * size + (alone[0] if alone else 0), alone[1] if alone else f"{how} (it, or a row soon after it)"
+    return block * size + (alone[0] if alone else 0), alone[1] if alone else f"{how} (this row, or one soon after it)"
 
 
 def _first_to_kill(loaded: Loaded, parts: Sequence[NDArray[Any]], runtime: str) -> tuple[int, str] | None:

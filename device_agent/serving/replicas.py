@@ -1,7 +1,7 @@
 """Replicas of one model that answer blocks in parallel.
 
-The runtime releases Python's lock while it computes, so parsing, rendering and each replica use a core of their own.
-Results keep the order of the rows. Replicas start with the second block, and only for small models, because each takes
+The runtime releases Python's global lock while it computes, so parsing, rendering and each replica can use a core each.
+Results keep the order of the rows. Replicas start with the second block, and only for small models, because each needs
 the model's memory again. Holds a few blocks at most.
 """
 
@@ -55,7 +55,7 @@ def answer_all(
 def label_all(
     loaded: Loaded, blocks: Iterable[NDArray[Any]], runtime: str = "auto", threads: int = 1
 ) -> Iterator[NDArray[np.int32]]:
-    """Yields the (n,) int32 class indices of each block of rows, in order.
+    """Yields the (n,) int32 class indices of each block of n rows, in order.
 
     Raises:
         BadInput: a row of the next block has a value that is not finite.
@@ -77,7 +77,7 @@ def _in_order(
     runtime: str,
     threads: int,
 ) -> Iterator[T]:
-    """Yields the result of `query` for each block; if there are several, of what `query_of_many` returns."""
+    """Yields `query(model, rows)` for each block; for several blocks, uses the function from `query_of_many`."""
     rest = iter(blocks)
     first = next(rest, None)
     if first is None:

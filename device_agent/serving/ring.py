@@ -1,9 +1,9 @@
 """Chooses which answered rows a board keeps.
 
-The ring is a file of the newest kept rows. A release states how many of each kind to keep (`keep` in knn.json): rows
-answered "unknown", rows with an uncertain answer, and a random sample of all rows (algorithm R, Vitter 1985). They wait
-in memory; `store.ring_file` writes them every few seconds and at the end, so a kill loses the last ones. Never changes
-or stops an answer: a board that cannot write its ring still answers.
+The ring is a file of the newest kept rows, for people to label. A release states how many rows of each kind to keep
+(`keep` in knn.json): rows answered "unknown", rows with an uncertain answer, and a random sample of all rows (algorithm
+R, Vitter 1985). Chosen rows wait in memory; `store.ring_file` writes them every few seconds and at the end, so a kill
+loses the last ones. Never changes or stops an answer: a board that cannot write its ring still answers.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Ring:
     """The rows that one process has chosen and not yet written.
 
     Raises:
-        OSError: this user may not keep rows under this root.
+        OSError: this user may not write the ring of this root.
     """
 
     def __init__(self, path: Path, info: KnnInfo, keep: Keep, digest: str) -> None:
@@ -61,22 +61,22 @@ class Ring:
         self._count = 0
 
     def use(self, info: KnnInfo) -> None:
-        """Writes the waiting rows, then reads answers with another knn.json: taught rows can add labels."""
+        """Writes the waiting rows; later answers refer to the classes in `info`, since taught rows can add labels."""
         self.save()
         self._info = info
 
     def remember(self, blocks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-        """Yields the blocks of rows, and remembers each until `note_next` gets its answers."""
+        """Yields the blocks of rows, and remembers each until `note_next` receives its answers."""
         for rows in blocks:
             self._unanswered.append(rows)
             yield rows
 
     def note_next(self, answers: Answers) -> None:
-        """Notes the answers to the oldest of the blocks that `remember` yielded."""
+        """Chooses rows of the oldest block that `remember` yielded, by its answers; see `note`."""
         self.note(self._unanswered.popleft(), answers)
 
     def note(self, rows: NDArray[Any], answers: Answers) -> None:
-        """Keeps those of (n, n_features) answered rows that the release asks for, and writes them if it is time."""
+        """Chooses rows to keep from (n, n_features) answered rows; writes the chosen rows every few seconds."""
         self._noted.append((rows, answers))
         self._count += len(rows)
         if self._count >= _TOGETHER:
@@ -85,7 +85,7 @@ class Ring:
             self.save()
 
     def _choose(self) -> None:
-        """Chooses among all noted rows at once: for one row alone, NumPy calls would take as long as the answer."""
+        """Chooses rows to keep among all noted rows at once: NumPy calls for each row would take too long."""
         if not self._noted:
             return
         rows = np.concatenate([rows for rows, _ in self._noted])
@@ -99,7 +99,7 @@ class Ring:
         self._draw(rows, answers)
 
     def _is_uncertain(self, answers: Answers) -> NDArray[np.bool_]:
-        """Returns (n,) bool: whether one vote more or less would change the answer, or a reject threshold is near."""
+        """Returns (n,) bool: whether one vote more or less would change the answer, or the reject threshold is near."""
         votes = answers.probabilities
         found = np.zeros(len(votes), bool)
         if votes.shape[1] > 1:
@@ -111,7 +111,7 @@ class Ring:
         return found
 
     def _draw(self, rows: NDArray[Any], answers: Answers) -> None:
-        """Gives each row its chance to enter the random sample (algorithm R)."""
+        """Includes each row in the random sample with equal probability (algorithm R)."""
         size = self._keep.random
         if not size:
             return
@@ -125,7 +125,7 @@ class Ring:
         return int(answers.label[place]), float(answers.distances[place, -1]), rows[place].copy()
 
     def save(self) -> None:
-        """Writes the waiting rows; drops them if somebody has wiped the ring since they were chosen."""
+        """Writes the chosen rows to the ring; drops them if somebody has erased the ring since they were chosen."""
         self._next = time.monotonic() + SECONDS
         self._choose()
         entries = [self._entry(kind, each) for kind, newest in self._newest.items() for each in newest]

@@ -1,7 +1,6 @@
 """Rows of an input as features, block by block.
 
-Reads every format that `classify` and `enrol` take. The first bad line ends the reading: the error names its number and
-column.
+Reads every format that `classify` and `enrol` accept. The first bad line is an error that names its number and column.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 @record
 class Request:
-    """Parameters of `classify`; a path of None or `-` is a standard stream."""
+    """Options of `classify`; `input` and `output` are paths, None or `-` for standard input and output."""
 
     input: str | None
     output: str | None
@@ -46,7 +45,10 @@ class Request:
 
 
 def open_rows(loaded: Loaded, request: Request) -> tuple[Source | FileSource, Request]:
-    """Returns the input; for a model with stages it may be a file of a sound or picture, or a folder of them."""
+    """Returns the opened input and the request. For a folder, the answers then begin with each file's name.
+
+    A model with stages also reads files of sounds and pictures, and folders of them.
+    """
     if loaded.model.chain is None:
         return open_source(request.input, request.format), request
     from device_agent.serving.files import FileSource, naming_files
@@ -59,7 +61,7 @@ def open_rows(loaded: Loaded, request: Request) -> tuple[Source | FileSource, Re
 
 
 def make_parser(info: KnnInfo, format: str, request: Request, chain: Chain | None = None) -> Parser:
-    """Returns the parser of a text format; `chain` has the stages of a model with an input."""
+    """Returns the parser of a text format (csv or jsonl); `chain` has the stages of a model with raw inputs."""
     how: dict[str, Any] = {"ignore_extra": request.ignore_extra or info.ignore_extra, "keep": request.columns.keep}
     dtype = row_type(info.origin)
     if info.window is not None:
@@ -86,7 +88,7 @@ def make_parser(info: KnnInfo, format: str, request: Request, chain: Chain | Non
 
 
 def _counting(parser: Parser, info: KnnInfo, request: Request) -> Parser:
-    """Adds the parser's counts to those of the run; names columns that are left out, unless the user asked for it."""
+    """Adds the parser to the request's counters; it names ignored columns unless the user asked to ignore them."""
     if request.counters is not None:
         request.counters.append(parser)
         if info.ignore_extra and not request.ignore_extra:
@@ -104,9 +106,10 @@ class Block:
 
     Attributes:
         rows: (n, n_features), the model's features.
-        kept: the values of the columns that are kept.
-        numbers: number of each row in the input, and `name` how a message names it, as in `line {}`.
-        raw: what the rows were read from: whole lines, or (n, n_columns) numbers.
+        kept: the values of the columns to copy.
+        name: name of a row in messages, such as `line {}`.
+        numbers: number of each row in the input, to insert in `name`.
+        raw: what the rows were parsed from: whole lines, or an (n, n_columns) array.
     """
 
     rows: NDArray[Any]
@@ -120,17 +123,17 @@ class Rows:
     """The rows of one input.
 
     Args:
-        info: knn.json of the model, or one whose table has no transforms, to read the numbers before them.
-        chain: the stages of the model, which run here; None without stages.
+        info: knn.json of the model; without its transforms, the rows are the numbers before the transforms.
+        chain: the loaded stages of the model; None if it has none.
         source: the input.
-        request: says which columns are kept or left out.
-        hint: what to do about a bad line that says nothing itself.
+        request: names the columns to copy or ignore.
+        hint: hint for a bad line whose error has no hint.
 
     Attributes:
-        parser: of the lines; it knows the header, after the first block, and the gaps between windows.
+        parser: parser of the lines; after the first block, it knows the header, and the gaps between windows.
 
     Raises:
-        BadInput: the input has a format that the model does not take.
+        BadInput: the model does not accept the format of the input.
     """
 
     def __init__(
@@ -146,7 +149,7 @@ class Rows:
             self.parser = make_parser(info, "csv" if self._is_npy else source.format, request, chain)
 
     def blocks(self) -> Iterator[Block]:
-        """Yields the rows, some at a time.
+        """Yields the rows in blocks.
 
         Raises:
             BadInput: a row cannot be read.
@@ -176,7 +179,7 @@ class Rows:
         return parsed
 
     def _arrays(self, source: Source) -> Iterator[Block]:
-        """Converts the rows of an NPY file; checks them here, because an error names the row's number."""
+        """Yields the rows of an NPY file; checks that values are finite, since an error names the row's number."""
         before = 0
         for wide in source.arrays(len(self._info.columns)):
             kept: Kept = ()
@@ -207,7 +210,7 @@ class Rows:
         return found
 
     def _samples(self, source: Source) -> Iterator[Block]:
-        """Cuts the samples of an NPY file."""
+        """Yields the windows cut from the samples of an NPY file."""
         from device_agent.shared.windows.window_parser import WindowParser
 
         assert isinstance(self.parser, WindowParser)

@@ -10,7 +10,7 @@ from typing import Any
 
 
 class SignalFlags:
-    """What signals have requested; `descriptor` is readable after one arrived."""
+    """Records which signals arrived; `descriptor` becomes readable when one arrives."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -18,28 +18,28 @@ class SignalFlags:
         self._reload = False
 
     def terminate(self, number: int, frame: Any) -> None:
-        """Ends the stream after the rows that were read."""
+        """Handles SIGTERM: the stream ends after the rows that it has read."""
         self.stop = True
         signal.signal(number, signal.SIG_DFL)  # a second SIGTERM ends a process that is blocked in a write
 
     def hang_up(self, number: int, frame: Any) -> None:
-        """Asks for the release again."""
+        """Handles SIGHUP: the stream loads the current release again."""
         self._reload = True
 
     def take_reload(self) -> bool:
-        """Returns whether the release was asked for since the last call."""
+        """Whether SIGHUP arrived since the last call."""
         requested, self._reload = self._reload, False
         return requested
 
     def drain(self) -> None:
-        """Empties `descriptor`."""
+        """Reads all bytes from `descriptor`, so that it is readable only after the next signal."""
         with contextlib.suppress(BlockingIOError):
             os.read(self.descriptor, 4096)
 
 
 @contextlib.contextmanager
 def stream_signals() -> Iterator[SignalFlags]:
-    """Catches both signals, and puts the former handlers back."""
+    """Catches SIGTERM and SIGHUP for the duration of a `with` block; then restores the earlier handlers."""
     readable, writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     flags = SignalFlags(readable)
     before = {

@@ -2,8 +2,8 @@
 
 The rows of one read are answered before the next read, so that no row waits for a batch to fill; many rows of one read
 use the batch signature. One release answers all rows of a read. The store is checked before each read: a row sent after
-`activate` returned gets its answer from the new release, and a pending release never answers past its deadline. A bad
-line is reported; the other lines are answered. Never goes on from files that were damaged while it ran.
+`activate` returned gets its answer from the new release, and a pending release never answers after its deadline. A bad
+line is reported; the other lines are answered. Never continues with files that were damaged while it ran.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ COUNTS_SECONDS = 60.0
 def stream(store: Store, request: Request, start: Start | None = None) -> int:
     """Answers standard input or a pipe line by line, until it ends or SIGTERM arrives.
 
-    The first answer ends `start`.
-    Returns the number of bad lines, which have no answer; 0 after SIGTERM, which ends a service.
+    Calls `start.answered` after the first answer. Returns the number of bad lines, which have no answer; 0 after
+    SIGTERM, which ends a service.
 
     Raises:
         BadInput: the header does not fit the model.
-        Closed: the reader of the answers is gone.
+        Closed: the program that reads the answers has closed the pipe.
         AgentError: the output file cannot be written, or is the input.
         DeviceUnfit, Refused, ModelUnusable: no release can answer.
     """
@@ -97,7 +97,7 @@ def _serve(answerer: _Answerer, source: Source, flags: SignalFlags) -> int:
 
 
 def _read(poll: select.poll, source: Source, flags: SignalFlags, answerer: _Answerer) -> bytes | None:
-    """Returns what can be read; empty at the end, None if a signal arrived first."""
+    """Returns the bytes of the next read: b"" at the end of the input, None if a signal arrived first."""
     while True:
         ready = poll.poll(IDLE_MS)
         if any(number == source.descriptor for number, _ in ready):
@@ -136,11 +136,11 @@ class _Answerer:
         self.in_flight = InFlight(store.root)
         self.last = LastRows(store.root, self._loaded.signed.info)
         if self.in_flight.died_at:
-            said = f"a process died while it answered lines {self.in_flight}; here, they are tried first"
+            said = f"a process died while it answered lines {self.in_flight}; a child process tries them first"
             print(f"device_agent: warning: {said}", file=sys.stderr, flush=True)
 
     def splitter(self) -> Lines | Frames:
-        """Returns what splits the reads of this stream into lines."""
+        """Returns the object that splits the reads of this stream into lines or frames."""
         if self._unit == "line":
             return Lines(longest=self._longest)
         from device_agent.serving.frames import Frames
@@ -148,7 +148,7 @@ class _Answerer:
         return Frames()
 
     def answer(self, block: bytes) -> None:
-        """Answers all lines of a block."""
+        """Answers all lines of a block; switches to the current release first."""
         if not block:
             return
         self.check_release()
@@ -164,7 +164,7 @@ class _Answerer:
             self._start = None
 
     def _without_poison(self, parsed: Parsed) -> Parsed:
-        """Begins the start with its first rows. After one that died, rows that kill the model become bad lines."""
+        """Begins a start (`store.starts`). If an earlier one died, turns rows that kill the model into bad lines."""
         if self._start and len(parsed.rows):
             self._start.begin()
         while len(parsed.rows) and ((self._start and self._start.in_doubt) or self.in_flight.suspects(parsed.lines)):
@@ -208,7 +208,7 @@ class _Answerer:
         return answers
 
     def save(self) -> None:
-        """Writes the counts of missing and unknown cells, and the rows that are kept."""
+        """Writes the counts of missing and unknown cells, and the rows waiting for the ring."""
         if self._loaded.ring:
             self._loaded.ring.save()
         save_counts(self._store, self._loaded, self._request, self.refused - self._saved)
@@ -216,12 +216,12 @@ class _Answerer:
         self._next_counts = time.monotonic() + COUNTS_SECONDS
 
     def tell_gaps(self) -> None:
-        """Reports on standard error the gaps that interrupted windows."""
+        """Prints on standard error how many gaps in the samples interrupted windows."""
         if said := self._rows.parser.describe_gaps():
             print(f"device_agent: {self._name}: {said}", file=sys.stderr, flush=True)
 
     def wait(self) -> None:
-        """No rows arrive: while it waits for the first of them, a start counts neither for nor against the release."""
+        """Called while no rows arrive: checks the release, saves counts, and stops counting a start that only waits."""
         if self._start:
             self._start.withdraw()
         self.check_release()
@@ -235,27 +235,27 @@ class _Answerer:
         return self._renderers[format]
 
     def answer_last(self, block: bytes) -> None:
-        """Answers a last line without a newline, with a warning: it may be incomplete."""
+        """Answers a last line that does not end with a newline; warns that it may be incomplete."""
         if block:
             self.answer(block)
-            self._report(self._rows.parser.line, "has no newline: it is incomplete if its writer died")
+            self._report(self._rows.parser.line, "the line does not end with a newline, so it may be incomplete")
 
     def drop_last(self, block: bytes) -> None:
-        """Reports a partly read line that is not answered."""
+        """Reports a line that was read in part and is not answered."""
         if block:
-            self._report(self._rows.parser.line + 1, "was not complete when the stream ended: not answered")
+            self._report(self._rows.parser.line + 1, f"the {self._unit} is incomplete, so it has no answer")
 
     def refuse_overlong(self) -> None:
-        """Answers a line that is longer than any row with an error."""
+        """Answers a line that is longer than allowed with an error."""
         self._rows.parser.line += 1
-        error = {0: (self._rows.parser.line, f"has more than {self._longest:,} bytes")}
+        error = {0: (self._rows.parser.line, f"the line has more than {self._longest:,} bytes")}
         self._report(*error[0])
         self.refused += 1
         if self._loaded.model.info.window is None:
             self._write(self._renderer().render(None, 1, error))
 
     def check_release(self) -> None:
-        """Switches to the release that answers now, if it is another one, and to the rows that are taught now."""
+        """Switches to the current release and to the present taught rows, if they have changed."""
         if self._loaded.signed.info.enrol is not None and (taught := stamp(self._journal)) != self._taught:
             self._taught = taught
             self._use(with_taught_rows(self._store, self._loaded))
@@ -268,7 +268,7 @@ class _Answerer:
         self._follow(always=False)
 
     def reload(self) -> None:
-        """Verifies and loads the current release again."""
+        """Verifies and loads the current release again, even if it has not changed."""
         self._follow(always=True)
 
     def _follow(self, *, always: bool) -> None:
@@ -280,12 +280,12 @@ class _Answerer:
             if not self._may_continue():
                 raise
             print(
-                f"device_agent: {error or 'not enough memory'}; {self._loaded.digest[:12]} still answers",
+                f"device_agent: {error or 'not enough memory'}; release {self._loaded.digest[:12]} still answers",
                 file=sys.stderr,
             )
 
     def _use(self, loaded: Loaded) -> None:
-        """Answers with other taught rows from now on."""
+        """Answers with `loaded` from now on: the same release with other taught rows."""
         self._renderers = {name: make_renderer(loaded, self._request.columns, name) for name in self._renderers}
         self._loaded = loaded
 
@@ -318,7 +318,7 @@ class _Answerer:
         before.close()
 
     def _may_continue(self) -> bool:
-        """Whether the release in memory may go on: the state allows it, and the mapped file is not damaged."""
+        """Whether the loaded release may still answer: state.json names it, and its mapped files are not damaged."""
         mapped = {constants.MODEL_FILE, *constants.STAGE_FILES} & self._loaded.opened.opened.keys()
         if not all(map(self._loaded.opened.is_intact, mapped)):
             return False

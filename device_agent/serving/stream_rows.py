@@ -1,7 +1,7 @@
 """Rows of a stream, whose first row decides its format.
 
-A line that is not a row decides nothing: until a row is read, each line is looked at by itself, as CSV or JSON, as a
-header or a row. So a stream may begin with `online`, an empty line or half a row. Never reads or writes.
+A line that is not a row decides nothing: until a row is parsed, each line is tried on its own, as CSV or JSON, as a
+header or a row. So a stream may begin with `online`, an empty line or half a row. No I/O.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ class StreamRows:
     """Parses the blocks of one stream.
 
     Args:
-        info: of the model.
-        source: names the stream, and its format or `auto`.
-        request: says which columns are kept or left out.
-        chain: the stages of a model with an input.
+        info: knn.json of the model.
+        source: has the stream's name and its format, or `auto`.
+        request: names the columns to copy or ignore.
+        chain: the loaded stages of a model with raw inputs.
 
     Attributes:
-        format: of the last line that was looked at.
-        parser: of that format.
+        format: format of the last line.
+        parser: parser of that format.
 
     Raises:
-        BadInput: the stream is NPY, or of frames for a model that takes no files.
+        BadInput: the format is NPY, or it is frames and the model does not take files.
     """
 
     def __init__(self, info: KnnInfo, source: Source, request: Request, chain: Chain | None = None) -> None:
@@ -56,7 +56,7 @@ class StreamRows:
         self._decided = False
 
     def parse(self, block: bytes) -> Iterator[Parsed]:
-        """Yields what whole lines hold; a single line each time until the format is decided.
+        """Yields the parsed rows of a block of whole lines; of one line each time until the format is decided.
 
         Raises:
             BadInput: a header does not fit the model, or the stream is NPY.
@@ -68,7 +68,7 @@ class StreamRows:
             yield from self._parse(block)
 
     def follow(self, info: KnnInfo, chain: Chain | None = None) -> bool:
-        """Reads by another model from now on; returns False, and changes nothing, if it takes other columns."""
+        """Parses for another model from now on; returns False, and changes nothing, if its columns differ."""
         if _columns(info) != _columns(self._info) or (info.table is None) != (self._info.table is None):
             return False
         self._info = info
@@ -96,10 +96,7 @@ class StreamRows:
 
 
 def _columns(info: KnnInfo) -> list[tuple[str | None, bool]]:
-    """Returns name and kind of each column of a row; of a model with stages, what they take.
-
-    Of a window, False is for what is not a number of it.
-    """
+    """Returns (name, is a number) of each column of a raw row; with stages, of their columns and input shape."""
     if info.window is not None:
         others = [(name, False) for name in (info.window.time, info.window.recording)]
         return [*((name, True) for name in info.window.columns), *others]
@@ -111,13 +108,13 @@ def _columns(info: KnnInfo) -> list[tuple[str | None, bool]]:
 
 
 def _require_files(info: KnnInfo, request: Request) -> None:
-    """Checks that the model takes files, which have no columns."""
+    """Raises BadInput if the model does not take files, or if `request` copies columns, which files do not have."""
     if info.input is None or info.window is not None:
-        said = "a frame holds a sound, a picture or an array, and the model takes rows of numbers"
+        said = "a frame holds a sound, a picture or an array, but the model takes rows of numbers"
         raise BadInput(said, hint="--format csv or jsonl")
     if request.columns.keep:
         raise BadInput(f"a frame has no key {request.columns.keep[0]!r} (--keep)", hint="--format jsonl")
 
 
 def _npy() -> BadInput:
-    return BadInput("a stream is CSV or JSON lines", hint="leave out --stream for NPY")
+    return BadInput("--stream reads only CSV or JSON lines", hint="leave out --stream for NPY")

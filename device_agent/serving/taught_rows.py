@@ -1,8 +1,8 @@
 """Reads rows to teach, as raw cells.
 
-Takes every format that `classify` reads. All rows of the input are taught, or none. Numbers are kept as the model reads
-them. For a model with a table, categories stay text, and missing values stay missing, so that a later release can fill
-them in its own way. For a model with stages, the output of the stages is kept, not the input.
+Accepts every format that `classify` reads. All rows of the input are taught, or none. Numbers are stored as the model
+reads them. For a model with a table, categories stay text, and missing values stay missing, so that a later release can
+fill them in its own way. For a model with stages, the output of the stages is stored, not the input.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Cells = tuple[float | str | None, ...]
 
 
 def read(loaded: Loaded, request: Request, most: int) -> list[Cells]:
-    """Returns the raw rows of the input, each cell in the order of the model's columns.
+    """Returns the raw rows of the input; the cells of a row are in the order of the model's columns.
 
     Raises:
         BadInput: a row cannot be read, or there are no rows, or more than `most`.
@@ -37,7 +37,7 @@ def read(loaded: Loaded, request: Request, most: int) -> list[Cells]:
     source, request = open_rows(loaded, request)
     info, is_npy = loaded.signed.info, source.format == "npy"
     if is_npy and info.window is not None:
-        raise BadInput(f"{source.name}: windows can be taught only from text", hint="--format csv, or jsonl")
+        raise BadInput(f"{source.name}: windows can be taught only from text", hint="give CSV or JSON lines")
     reading = info
     if not is_npy and info.table is not None:  # the numbers before the transforms
         reading = replace(info, table=replace(info.table, transforms=()))
@@ -49,7 +49,7 @@ def read(loaded: Loaded, request: Request, most: int) -> list[Cells]:
         rows += _cells_of_block(info, source.format, block)
         if len(rows) > most:
             hint = f"teach at most {most:,} rows at once: head -n {most} FILE"
-            raise BadInput(f"{source.name}: it has more rows than the release allows, {most:,}", hint=hint)
+            raise BadInput(f"{source.name}: more than {most:,} rows, which the release does not allow", hint=hint)
     if not rows:
         raise BadInput(f"{source.name}: {made.parser.why_empty()}", reason="no-rows")
     return rows
@@ -66,14 +66,14 @@ def _cells_of_block(info: KnnInfo, format: str, block: Block) -> list[Cells]:
 
 
 def cells_of(rows: NDArray[Any], info: KnnInfo) -> list[Cells]:
-    """Returns (n, n_features) numbers as raw rows."""
+    """Converts (n, n_features) features to raw rows."""
     if info.table is not None:
         return [tuple(raw_rows.cells_of(info, row)) for row in rows]
     return [tuple(row) for row in _shortest(rows, info)]
 
 
 def _shortest(rows: NDArray[Any], info: KnnInfo) -> list[list[float]]:
-    """Returns numbers that read back as the same float32 (float64 for a model with an origin), with few digits."""
+    """Returns each number with as few digits as identify it in float32 (float64 for a model with an origin)."""
     with np.errstate(over="ignore"):
         narrow = rows.astype(cell_type(info))
     return [[float(str(value)) for value in row] for row in narrow]
@@ -90,7 +90,7 @@ def _is_missing(table: Table, column: Column, text: str) -> bool:
 
 
 def _cell(table: Table, column: Column, value: Any) -> float | str | None:
-    """Returns a JSON value as a number or text; `true` is a category of that name in upper or lower case."""
+    """Converts a JSON value to a number, a text or None (missing). `true` matches a category "True" or "true"."""
     if value != value or (isinstance(value, str) and _is_missing(table, column, value.strip())):
         return None
     if isinstance(value, bool) and column.encoding != "number":
@@ -100,7 +100,7 @@ def _cell(table: Table, column: Column, value: Any) -> float | str | None:
 
 
 def _of_text(info: KnnInfo, cells: Sequence[str], numbers: Sequence[float]) -> Cells:
-    """Returns the cells of a CSV line; `numbers` are the features that the parser has read from it."""
+    """Returns the cells of a CSV line; `numbers` are the features that the parser has read from the line."""
     assert info.table is not None
     values: list[float | str | None] = []
     place = 0

@@ -1,6 +1,6 @@
-"""Teaches rows: what a release allows, and the journal.
+"""Teaches rows: checks what a release allows, then stores.
 
-Checks and writes in one step, under the journal's lock. Nothing is changed if a check fails.
+Checks and writes in one step, while it holds the journal's lock. Nothing is changed if a check fails.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _LIST = "python -m device_agent enrolled"
 
 @record
 class Meaning:
-    """What rows mean: their label, or the values of a regression, as the user typed them (`3.5`, `height=3.5`)."""
+    """What the taught rows mean: a label; or for a regression, values as the user typed them (`3.5`, `height=3.5`)."""
 
     label: str | None = None
     values: tuple[str, ...] = ()
 
 
 def teach(store: Store, meaning: Meaning, request: Request, holder: str, last: int | None = None) -> Taught:
-    """Teaches all rows of an input, or the `last` ones that a running stream answered.
+    """Teaches all rows of an input; if `last` is a number, the last rows that a running stream answered instead.
 
     Raises:
         Refused: the release does not allow these rows.
@@ -73,10 +73,10 @@ def teach(store: Store, meaning: Meaning, request: Request, holder: str, last: i
 def forget(
     store: Store, holder: str, *, label: str | None, ids: Sequence[str], last: int | None, erase: bool
 ) -> Taught:
-    """Forgets the rows of a label, those with some ids, or the last ones; all rows if nothing is named.
+    """Forgets the taught rows with this label and one of these ids; of them, only the `last` ones; without any, all.
 
     Raises:
-        AgentError: there is no such row.
+        AgentError: no taught row is selected.
         DeviceUnfit: the journal is damaged.
     """
     with Journal(store.root).changing(holder) as journal:
@@ -85,7 +85,7 @@ def forget(
         found = found if last is None else found[-last:]
         strange = sorted(set(ids) - set(found))
         if strange or not (found or erase):
-            which = f"no taught row has the id {strange[0]}" if strange else "there is no such row"
+            which = f"no taught row has the id {strange[0]}" if strange else "no taught row matches the options"
             raise AgentError(which, reason="not-enrolled", hint=_LIST)
         if found:
             journal.forget(found)
@@ -107,7 +107,7 @@ def undo(store: Store, holder: str) -> Taught:
 
 
 def taking_part(store: Store, rows: list[LocalRow]) -> frozenset[str]:
-    """Returns the ids of the taught rows that the answers include now; none if no release answers."""
+    """Returns the ids of the taught rows that the current release uses; an empty set if no release answers."""
     try:
         loaded = load_kept(store, answering(store).release)
     except AgentError:
@@ -126,14 +126,14 @@ def _allowed(info: KnnInfo) -> Enrol:
 
 
 def _read(info: KnnInfo, meaning: Meaning, allowed: Enrol) -> tuple[int | str, tuple[float, ...]]:
-    """Returns the label of the rows, and their values for a regression."""
+    """Returns the label of the rows and (); for a regression, the values as text, and the values."""
     if info.targets is None:
         if meaning.label is None:
-            raise BadInput("--value: the model answers labels, and no values", hint="--label NAME")
+            raise BadInput("--value: the model answers labels, not values", hint="--label NAME")
         return _label(info, meaning.label, allowed), ()
     names = info.targets.names
     if not meaning.values:
-        raise BadInput("--label: the model answers values, and no labels", hint=_value_hint(names))
+        raise BadInput("--label: the model answers values, not labels", hint=_value_hint(names))
     pairs = [text.rpartition("=")[::2] for text in meaning.values]
     found = dict(pairs) if len(names) > 1 else {name or names[0]: value for name, value in pairs}
     if found.keys() != set(names) or len(pairs) != len(names):
@@ -167,11 +167,12 @@ def _label(info: KnnInfo, text: str, allowed: Enrol) -> int | str:
     if found is None:
         raise BadInput(f"--label {text}: the labels of the model are whole numbers", hint="--label 7")
     if text == constants.UNKNOWN_LABEL:
-        raise BadInput("--label unknown: that is the answer to a row like no other", hint="--label NAME")
+        raise BadInput("--label unknown: that is the answer for rejected rows", hint="--label NAME")
     if found not in info.classes and not allowed.new_labels:
         known = ", ".join(map(str, info.classes[:6])) + (", ..." if len(info.classes) > 6 else "")
         hint = f"--label with one of: {known}; or enrol: {{new_labels: true}} in deploy.yaml"
-        raise Refused(f"the release has no label {text}, and allows no new ones", reason="label-not-allowed", hint=hint)
+        said = f"the release has no label {text}, and does not allow new labels"
+        raise Refused(said, reason="label-not-allowed", hint=hint)
     return found
 
 
@@ -204,16 +205,16 @@ def _check(loaded: Loaded, before: list[LocalRow], rows: list[LocalRow], allowed
 def _require_room(counts: Counter[str], allowed: Enrol, label: str) -> None:
     most, total = allowed.per_label, counts.total()
     if total > allowed.rows:
-        said = f"that would be {total:,} taught rows; the release allows {allowed.rows:,}"
+        said = f"there would be {total:,} taught rows; the release allows {allowed.rows:,}"
     elif most is not None and counts[label] > most:
-        said = f"that would be {counts[label]:,} taught rows of {label}; the release allows {most:,}"
+        said = f"there would be {counts[label]:,} taught rows of {label}; the release allows {most:,}"
     else:
         return
     raise Refused(said, reason="enrol-full", hint=FORGET_SOME)
 
 
 def _require_golden_answers(loaded: Loaded, signed: TfliteKNN, old: Joined, new: Joined) -> None:
-    """Checks that the rows change no golden row's answer that earlier taught rows left unchanged.
+    """Checks that no golden row gets another answer because of the new rows; earlier taught rows may have changed some.
 
     Raises:
         Refused: an answer changes.
@@ -224,10 +225,11 @@ def _require_golden_answers(loaded: Loaded, signed: TfliteKNN, old: Joined, new:
     changed -= set(golden_answers.changed(golden_answers.with_taught(signed, old, golden), golden, info))
     if changed:
         row = min(changed)
-        said = f"golden row {row} would be {_answer(info, found[row])} and not {_answer(info, _own(golden)[row])}"
+        before = _answer(info, _own(golden)[row])
+        said = f"golden row {row} would be answered {_answer(info, found[row])} instead of {before}"
         more = f", and {len(changed) - 1} more would change" if len(changed) > 1 else ""
         hint = "teach rows that differ more from the others; or enrol: {may_override: true} in deploy.yaml"
-        raise Refused(f"{said}{more}; the release allows no row that does that", reason="row-overrides", hint=hint)
+        raise Refused(f"{said}{more}; the release does not allow that", reason="row-overrides", hint=hint)
 
 
 def _own(golden: Golden) -> NDArray[Any]:

@@ -1,7 +1,7 @@
 """Renders answers as CSV or JSON lines.
 
-Keeps the order of the rows; never writes. In text formats, output line N answers input line N: for a bad line, CSV has
-empty fields and JSON lines an object with `error` and `line`.
+Keeps the order of the rows; never writes. Output line N answers input line N. For a bad line, CSV has empty fields, and
+JSON lines have an object with `error` and `line`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FILLER = b"\xff"
 
 
 class _LabelLines:
-    """Lines with a label only, by class index; the last is for index -1, "unknown"."""
+    """Output lines that contain only a label, by class index; the last line is for index -1, "unknown"."""
 
     def __init__(self, lines: list[bytes]) -> None:
         self._lines = lines
@@ -51,32 +51,33 @@ class _LabelLines:
 
 
 class _TextRenderer(Form):
-    """Renders a line for each line of the input.
+    """Renders one output line for each input line.
 
-    The kept columns may be followed by one of counts: of the missing cells and unknown categories of each row.
+    The columns in `kept` may be followed by one more: for each row, its numbers of missing cells and unknown
+    categories.
     """
 
     _lines: _LabelLines
 
     def header(self) -> bytes:
-        """Returns the line above the answers; nothing in a format without one."""
+        """Returns the header line; b"" in a format without one."""
         return b""
 
     def render(self, answers: Answers | None, count: int, errors: Errors, kept: Kept = ()) -> bytes:
-        """Returns `count` lines: those of `answers`, and one for a bad line at each place of `errors`."""
+        """Returns `count` lines: those of `answers`, and one for each bad line; `errors` has them by their index."""
         lines = [] if answers is None else self._join(kept, self._good(answers))
         for place in sorted(errors):
             lines.insert(place, self._bad(*errors[place]))
         return b"".join(lines)
 
     def render_labels(self, labels: NDArray[np.int32], kept: Kept = ()) -> bytes:
-        """Returns the output lines for class indices. The answers must have no column but the label (`labels_only`)."""
+        """Returns the lines for (n,) class indices, if answers have no column but the label (`labels_only`)."""
         if not self._columns.keep and not self._counted(kept):
             return self._lines.join(labels)
         return b"".join(self._join(kept, self._lines.pick(labels)))
 
     def _counted(self, kept: Kept) -> list[tuple[int, tuple[int, int]]]:
-        """Returns the rows with something to count, and their counts; none in a format that shows none."""
+        """Returns (row, counts) for rows with missing cells or unknown categories; [] in a format that omits them."""
         return []
 
     def _join(self, kept: Kept, lines: list[bytes]) -> list[bytes]:
@@ -92,7 +93,7 @@ class _TextRenderer(Form):
         raise NotImplementedError
 
     def _with_kept(self, row: Sequence[Any], line: bytes) -> bytes:
-        """Returns a line with the values of the kept columns before the answer."""
+        """Returns a line with the values of the copied columns before the answer."""
         raise NotImplementedError
 
     def _with_counts(self, counts: tuple[int, int], line: bytes) -> bytes:
@@ -102,10 +103,10 @@ class _TextRenderer(Form):
 class CsvRenderer(_TextRenderer):
     """`[KEPT…,]label[,labels][,proba_CLASS…][,neighbor_i,distance_i,class_i…][,row_i,id_i…][,digest][,local,id]`.
 
-    Cells are quoted where needed; `labels` is a JSON array. Of a regression, `value`, or `value_TARGET` of each target,
-    takes the place of `label`, and neighbours have no class; of several label columns, `label_COLUMN`. `local` and `id`
-    are there if the release allows rows to be taught: `true` and the id of the nearest taught row that took part, else
-    empty.
+    Cells are quoted where needed; `labels` is a JSON array. A regression has `value`, or `value_TARGET` for each
+    target, instead of `label`, and no classes of neighbours; a model with several label columns has `label_COLUMN` for
+    each. `local` and `id` exist if the release allows rows to be taught: `true` and the id of the nearest taught row
+    among the neighbours, or both empty.
     """
 
     def _prepare(self) -> None:
@@ -138,7 +139,7 @@ class CsvRenderer(_TextRenderer):
         return names + ["digest"] * self._columns.digest + ["local", "id"] * (self._local is not None)
 
     def _tail(self, taught: str) -> list[str]:
-        """Returns the last cells of a line; `taught` is the id of the taught row that took part."""
+        """Returns the last cells of a line; `taught` is the id of the nearest taught row, or "" if there is none."""
         local = [] if self._local is None else ["true" * bool(taught), taught]
         return [self._digest] * self._columns.digest + local
 
@@ -180,10 +181,10 @@ class CsvRenderer(_TextRenderer):
 class JsonRenderer(_TextRenderer):
     """`{KEPT…, "label", "labels", "probabilities", "neighbors", "digest", "local", "id", "missing", …}`.
 
-    A neighbour is `{"index", "distance", "label", "row", "id"}`; a taught one has `"local": true` in place of `row`.
-    An answer in which one took part has `"local": true`, and the `id` of the nearest. Of a regression, `value` takes
-    the place of `label`: a number, or one by target; null where the row is rejected. Its neighbours have no label.
-    With several label columns, `label` and `probabilities` are objects with these columns as keys. `missing` and
+    A neighbour is `{"index", "distance", "label", "row", "id"}`; a taught row has `"local": true` instead of `row`. An
+    answer with a taught row among its neighbours has `"local": true`, and the `id` of the nearest. A regression has
+    `value` instead of `label`: a number, or an object by target; null for a rejected row. Its neighbours have no label.
+    With several label columns, `label` and `probabilities` are objects by label column. `missing` and
     `unknown_categories` count such cells of the row, if it has any.
     """
 
@@ -278,15 +279,15 @@ RENDERERS: dict[str, type[CsvRenderer] | type[JsonRenderer] | type[NpyRenderer]]
 
 
 def _require_apart(keep: Sequence[str], names: Sequence[str]) -> None:
-    """Checks that no column that is kept has the name of a column of the answers.
+    """Checks that no copied column (`keep`) has the name of a column of the answers.
 
     Raises:
-        BadInput: one has.
+        BadInput: a copied column has such a name.
     """
     twice = next((name for name in keep if name in names), None)
     if twice is not None:
         hint = "give the column another name in the rows"
-        raise BadInput(f"--keep {twice}: the answers have a column of that name", hint=hint)
+        raise BadInput(f"--keep {twice}: the answers already have a column of that name", hint=hint)
 
 
 def _csv_line(fields: list[str]) -> bytes:
@@ -298,7 +299,7 @@ def _csv_line(fields: list[str]) -> bytes:
 
 
 def _cell(value: Any) -> str:
-    """Returns a value of any kind in one line."""
+    """Returns a value of any type as text without line breaks."""
     if isinstance(value, str) and "\n" not in value and "\r" not in value:
         return value
     return "" if value is None else json.dumps(value)

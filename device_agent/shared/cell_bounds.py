@@ -1,8 +1,8 @@
 """Adaptive grid over a box, with distance bounds per cell.
 
-A caller examines each cell with the training rows that may matter in it. A cell that stays undecided is halved along
-its longer sides, and its halves inherit only the rows that matter. Bounds hold for every point of a cell and are
-float64. The caller decides what to prove of a cell. Needs only NumPy.
+A caller examines each cell with the training rows that may matter in it. An undecided cell is halved along its longer
+sides, and its halves inherit only the rows that matter. Bounds hold for every point of a cell and are float64. The
+caller decides what to prove about a cell. Needs only NumPy.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ class Box:
     weight: Float64
 
     @classmethod
-    def around(cls, enrolled: Float32, scale: Float64, margin: float) -> Box | None:
+    def around(cls, training: Float32, scale: Float64, margin: float) -> Box | None:
         """Returns the box around (n, p) training rows, plus `margin` of their extent on each side.
 
-        None if float32 could not look up a cell reliably.
+        Returns None if float32 is too coarse to find the cell of a row.
         """
-        lowest, highest = enrolled.min(axis=0).astype(np.float64), enrolled.max(axis=0).astype(np.float64)
+        lowest, highest = training.min(axis=0).astype(np.float64), training.max(axis=0).astype(np.float64)
         weight = np.abs(scale)
         with np.errstate(all="ignore"):
             extent = (highest - lowest) * weight
@@ -65,7 +65,7 @@ class Box:
         return box if box._is_sane() else None
 
     def _is_sane(self) -> bool:
-        """Whether the numbers of the look-up and of the proof are far from the limits of float32 and float64."""
+        """Whether all numbers are far enough from the limits of float32 and float64 for correct bounds."""
         with np.errstate(all="ignore"):
             width = 1.0 / self.per_width.astype(np.float64)
             ranges = (width > 1e-30) & (width < 1e30)
@@ -73,7 +73,7 @@ class Box:
             return bool((ranges & (np.abs(self.first) < 2.0**20 * width)).all())
 
     def per_unit(self, shape: tuple[int, ...]) -> Float32:
-        """Returns (p,) float32, the cells per unit of each coordinate in a table of that shape."""
+        """Returns (p,) float32: cells per unit of each coordinate, in a table with this shape."""
         return self.per_width * np.array(shape, np.float32)
 
 
@@ -81,14 +81,14 @@ class Box:
 class Cells:
     """m cells of one size: (m, p) positions, and the (m, c) training rows that may matter in each, ascending.
 
-    Lists are padded with a row that is infinitely far away.
+    Lists of training rows are padded with the index of a row that is infinitely far away.
     """
 
     at: Ints
     candidates: Ints
 
     def left(self, which: NDArray[np.int64], possible: NDArray[np.bool_], filler: int) -> Cells:
-        """Returns the cells `which`, with those of their candidates that are still possible."""
+        """Returns the cells with the indices `which`, and only those of their candidates that are `possible`."""
         return Cells(self.at[which], pack(self.candidates[which], possible[which], filler))
 
 
@@ -97,10 +97,10 @@ Examine = Callable[[Cells, Float64, Float64], tuple[NDArray[Any], Cells]]
 
 
 def paint(examine: Examine, box: Box, rows: int, dtype: type, bounds_per_row: int) -> NDArray[Any]:
-    """Returns the table of what is proven of each cell; UNDECIDED where nothing was.
+    """Returns a table with the result for each cell; UNDECIDED for a cell without a result.
 
     Args:
-        examine: proves something of cells.
+        examine: decides cells; see `Examine`.
         box: the region of the cells.
         rows: number of training rows.
         dtype: dtype of the table.
@@ -132,7 +132,7 @@ def paint(examine: Examine, box: Box, rows: int, dtype: type, bounds_per_row: in
 
 
 def _split(parents: list[Cells], split: Ints) -> Iterator[Cells]:
-    """Yields the parts of these cells, in blocks that fit the processor's cache."""
+    """Yields the parts of these cells, in blocks that fit the processor's cache; `split` parts along each axis."""
     offsets = np.stack(np.meshgrid(*map(np.arange, split), indexing="ij"), axis=-1).reshape(-1, len(split))
     for cells in parents:
         step = max(1, _CHUNK // (cells.candidates.shape[1] * len(offsets)))
@@ -146,17 +146,17 @@ class Bounds:
     """Bounds on the squared (for manhattan: plain) distances between cells and training rows.
 
     Args:
-        enrolled: (n, p) float32 training rows, as offsets from the centre.
+        training: (n, p) float32 training rows, as offsets from the centre.
         weight: (p,) float64 factor of each coordinate's difference.
         manhattan: whether the metric is manhattan.
     """
 
-    def __init__(self, enrolled: Float32, weight: Float64, *, manhattan: bool) -> None:
+    def __init__(self, training: Float32, weight: Float64, *, manhattan: bool) -> None:
         self._weight, self._manhattan = weight, manhattan
-        self._points = [np.append(points, np.inf) for points in (enrolled * weight).T]
+        self._points = [np.append(points, np.inf) for points in (training * weight).T]
 
     def take(self, candidates: Ints, middle: Float64, half: Float64) -> tuple[Float64, Float64]:
-        """Returns the (m, c) least and (m, c) greatest measures between each cell and its candidates.
+        """Returns the (m, c) least and (m, c) greatest squared (manhattan: plain) distances of cells to candidates.
 
         Per coordinate, a point of the cell is at least |row - centre| - half and at most |row - centre| + half away.
         """
@@ -171,7 +171,7 @@ class Bounds:
 
 
 def pack(candidates: Ints, possible: NDArray[np.bool_], filler: int) -> Ints:
-    """Returns the possible ones of (m, c) candidates, packed to the left and padded with `filler`."""
+    """Returns (m, c) candidates without those that are not possible, moved to the left and padded with `filler`."""
     counts = np.count_nonzero(possible, axis=1)
     cell, _ = chosen = np.nonzero(possible)
     place = np.arange(len(cell)) - np.repeat(np.cumsum(counts) - counts, counts)

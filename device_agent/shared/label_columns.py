@@ -1,7 +1,7 @@
 """Votes of a model with several label columns.
 
-The neighbours of a row vote on each column by itself, with the weights of a classifier. Of tied labels, the first of
-`Targets.classes` wins. Host and device count votes with this code, in float64. NumPy only; no I/O.
+The neighbours of a row vote on each label column separately, with the weights of a classifier. Of tied labels, the
+first in `Targets.classes` wins. Host and device count votes with this code, in float64. NumPy only; no I/O.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _DOUBT = 1e-4
 
 
 class Voter(Regressor):
-    """Counts the votes of neighbours, column by column.
+    """Counts the votes of neighbours, label column by label column.
 
     Args:
-        targets: (n_train, t) float64 places in the lists of `Targets.classes`.
+        targets: (n_train, t) float64 positions of the labels in the lists of `Targets.classes`.
         k: number of neighbours.
         weights: uniform or distance.
         counts: number of labels of each column.
@@ -41,7 +41,7 @@ class Voter(Regressor):
         self._codes, self._counts = targets.astype(np.intp), counts  # what bincount takes
 
     def shares(self, answers: Any) -> list[Float64]:
-        """Returns, for each column, the (n, n_labels) float64 vote shares of `Answers`."""
+        """Returns the vote shares for `answers` in each of t label columns: a list of (n, n_labels) float64."""
         near = answers.indices[:, : self._k]
         far = answers.distances[:, : self._k]
         weight = weigh(far, far[:, :1], self._weights)
@@ -54,14 +54,14 @@ class Voter(Regressor):
         return found
 
     def values(self, answers: Any) -> Float64:
-        """Returns the (n, t) places of the winning labels; NaN where a row is rejected."""
+        """Returns (n, t) float64 positions of the winning labels in `Targets.classes`; NaN for a rejected row."""
         won = [(part >= part.max(axis=1, keepdims=True) - _TIE).argmax(axis=1) for part in self.shares(answers)]
         found: Float64 = np.stack(won, axis=1).astype(np.float64)
         found[np.asarray(answers.label) == UNKNOWN] = np.nan
         return found
 
     def in_doubt(self, answers: Any) -> NDArray[np.bool_]:
-        """Returns (n,) whether a column is so close that the rounding of float32 distances may decide it."""
+        """Returns (n,) bool: whether rounding of float32 distances could change the label of a row in some column."""
         found = np.zeros(len(answers.indices), np.bool_)
         if self._weights != "uniform":
             for part in self.shares(answers):
@@ -70,16 +70,16 @@ class Voter(Regressor):
 
 
 def regressor(targets: Float64, info: KnnInfo) -> Regressor | OutlierFactors:
-    """Returns what computes the values of a model with `Targets`: means, outlier factors, or votes on label columns."""
+    """Returns the object that computes a model's values: means of targets, outlier factors, or label column votes."""
     counts = [len(labels) for labels in info.targets.classes] if info.targets else []
     how = targets, info.k, info.weights
     return Voter(*how, counts) if counts else valuer(*how, info.float64)
 
 
 def labels_of(classes: Sequence[Sequence[int | str]], values: Float64) -> list[list[int | str]]:
-    """Returns the labels that (n, t) values stand for; "unknown" in each column where a row is rejected.
+    """Returns the labels at the (n, t) positions `values` in `classes`, the lists of labels of each column.
 
-    `classes` has the labels of each column.
+    A rejected row (NaN) has "unknown" in each column.
     """
     return [
         [UNKNOWN_LABEL if value != value else labels[int(value)] for value, labels in zip(row, classes)]
@@ -88,7 +88,7 @@ def labels_of(classes: Sequence[Sequence[int | str]], values: Float64) -> list[l
 
 
 def scores(names: Sequence[str], values: Float64, truth: Float64) -> tuple[ColumnScore, ...]:
-    """Returns how many rows with a known (n, t) truth have the right label, column by column."""
+    """Returns, for each label column, how many rows with a known (n, t) `truth` have the right label."""
     known = ~np.isnan(truth).any(axis=1)
     right = (values[known] == truth[known]).sum(axis=0).tolist()
     return tuple(ColumnScore(name, int(known.sum()), count) for name, count in zip(names, right)) if known.any() else ()

@@ -1,9 +1,9 @@
 """Sets of labels with a stated coverage.
 
-A class is in the set of a row if the row's score for it is at most the threshold of the class. The build calibrates it
-on rows of that class (Mondrian conformal prediction, Vovk et al. 2005). The score is 1 minus the class's share of the
-votes. Among rows with the same share, a row whose neighbours are farther conforms less: that adds up to 1 / k.
-Host and device compute it from float32 answers, which are the float64 ones rounded once wherever a threshold is near.
+A class is in the set of a row if the row's score for the class is at most the threshold of the class. The build
+calibrates thresholds on rows of that class (Mondrian conformal prediction, Vovk et al. 2005). The score is 1 minus the
+class's share of the votes, plus up to 1 / k that grows with the distance of the k-th neighbour. Host and device compute
+scores from float32 answers, which are float64 answers rounded once wherever a threshold is near.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 def scores(
     probabilities: NDArray[Any], distances: NDArray[Any], metric: Metric, k: int, radius: float
 ) -> NDArray[np.float64]:
-    """Returns the (n, n_classes) scores of answers: (n, n_classes) vote shares and (n, >= k) distances."""
+    """Returns (n, n_classes) scores for (n, n_classes) vote shares and the (n, k) distances of neighbours.
+
+    `radius` is the distance (`LabelSets.radius`) at which the distance term reaches half of 1 / k.
+    """
     shares = np.asarray(probabilities, np.float32).astype(np.float64)
     far = base_distance(np.minimum(distances[:, k - 1], _MAX_FLOAT32).astype(np.float32), metric)
     strange = np.divide(far, far + radius, out=np.zeros(len(far)), where=far > 0.0)
@@ -42,7 +45,7 @@ def members(
 
 
 def doubtful(info: KnnInfo, probabilities: NDArray[Any], distances: NDArray[Any]) -> NDArray[np.bool_]:
-    """Returns (n,) bool: rows in whose sets float32 rounding could decide."""
+    """Returns (n,) bool: whether rounding of float32 could change the label set of a row."""
     found = np.zeros(len(probabilities), bool)
     for sets in info.label_sets or ():
         near = np.abs(scores(probabilities, distances, info.metric, info.k, sets.radius) - _limits(sets)) < _BLUR
@@ -54,12 +57,12 @@ def sets_of(info: KnnInfo, coverage: float) -> LabelSets:
     """Returns the label sets of a model with this coverage.
 
     Raises:
-        BadInput: it has none.
+        BadInput: the model has no label sets with this coverage.
     """
     there = {each.coverage: each for each in info.label_sets or ()}
     if coverage not in there:
-        known = f"; it has them for {', '.join(f'{each:g}' for each in there)}" if there else ""
-        hint = f"--labels {next(iter(there)):g}" if there else f"label_sets: {coverage:g} in deploy.yaml, and deploy"
+        known = f", only with {', '.join(f'{each:g}' for each in there)}" if there else ""
+        hint = f"--labels {next(iter(there)):g}" if there else f"set label_sets: {coverage:g} in deploy.yaml; deploy"
         raise BadInput(f"--labels: the release has no label sets with coverage {coverage:g}{known}", hint=hint)
     return there[coverage]
 

@@ -1,7 +1,7 @@
-"""Words for errors of the operating system.
+"""Messages for errors of the operating system.
 
-Both command lines say the same of a full disk, a lost right or a file system that lacks something. `explain` looks at
-the file system where an error alone does not name its cause; it changes nothing.
+Both command lines use the same messages for a full disk, a missing permission or a file system without a feature.
+`explain` looks at the file system where an error alone does not name its cause; it changes nothing.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from pathlib import Path
 #: errno -> a stable word, what to type next.
 _WORDS = {
     errno.ENOSPC: ("disk-full", "make room: df -h, then try again"),
-    errno.EDQUOT: ("disk-full", "the user's quota is used up: quota -s; make room, then try again"),
+    errno.EDQUOT: ("disk-full", "the user's quota is used up: quota -s; remove files, then try again"),
     errno.EROFS: ("read-only", "the file system is read-only (a worn card?): mount | grep ro, dmesg | tail"),
-    errno.EIO: ("disk-error", "the disk fails: dmesg | tail, then replace it"),
-    errno.EACCES: ("no-permission", "run as the owner of the directory, or correct it: chown -R, chmod -R u+rwX"),
-    errno.EPERM: ("no-permission", "run as the owner of the directory, or correct it: chown -R, chmod -R u+rwX"),
+    errno.EIO: ("disk-error", "the disk fails: dmesg | tail shows how; replace the disk"),
+    errno.EACCES: ("no-permission", "run as the directory's owner, or change its rights: chown -R, chmod -R u+rwX"),
+    errno.EPERM: ("no-permission", "run as the directory's owner, or change its rights: chown -R, chmod -R u+rwX"),
     errno.ENOLCK: ("no-locks", "this file system has no locks (NFS without lockd?): choose a root on a local disk"),
-    errno.ENOTSUP: ("file-system", "choose a root on a file system of Linux, such as ext4; `df -T .` names this one"),
+    errno.ENOTSUP: ("file-system", "choose a root on a Linux file system, such as ext4; `df -T .` shows its type"),
     errno.EAGAIN: ("too-many-processes", "raise the limit: ulimit -u, systemctl show -p TasksMax, or pids.max"),
-    errno.ENOMEM: ("out-of-memory", "free -m shows what is left; end something else, or raise the limit of memory"),
+    errno.ENOMEM: ("out-of-memory", "free -m shows the free memory; end another program, or raise the memory limit"),
     errno.EMFILE: ("too-many-files", "raise the limit of open files: ulimit -n"),
     errno.ENFILE: ("too-many-files", "the system has too many files open: cat /proc/sys/fs/file-nr"),
 }
@@ -33,9 +33,9 @@ _SAID = {
 
 
 def explain(error: OSError) -> tuple[str, str, str]:
-    """Returns a stable word, the message and what to type next for an error of the system.
+    """Returns (reason, message, hint) for an error of the operating system.
 
-    The word is `os-error` and the hint empty where nothing is known beyond the system's own message.
+    The reason is a stable word. If only the system's own message is known, it is `os-error` and the hint is "".
     """
     number = error.errno or 0
     where = f"{error.filename}: " if error.filename else ""
@@ -49,7 +49,7 @@ def explain(error: OSError) -> tuple[str, str, str]:
 
 
 def _out_of_inodes(path: object) -> str:
-    """Returns the place where bytes are free and no inode is; else an empty string."""
+    """Returns the directory whose file system has free bytes but no free inodes; "" if inodes are left."""
     place = Path(os.fsdecode(path)) if isinstance(path, (str, bytes, os.PathLike)) else Path()
     for each in (place, *place.absolute().parents):
         try:

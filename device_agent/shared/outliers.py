@@ -1,8 +1,8 @@
 """Local outlier factors of rows that were not trained on.
 
 The factor compares the density around a row with the densities around its neighbours (Breunig et al. 2000,
-doi.org/10.1145/342009.335388), as scikit-learn's LocalOutlierFactor(novelty=True) does. Host and device compute it from
-distances that are rounded to float32, in a fixed order: the same bits on both. NumPy only; no I/O.
+doi.org/10.1145/342009.335388), like scikit-learn's LocalOutlierFactor(novelty=True). Host and device compute it from
+distances rounded to float32, in a fixed order: both get the same bits. NumPy only; no I/O.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ _LEAST = 1e-10
 
 
 class OutlierFactors:
-    """The densities around the training rows.
+    """Computes outlier factors from the densities around the training rows.
 
     Args:
         known: (n_train, 2) float64: distance of the k-th neighbour, and local reachability density.
         k: number of neighbours.
-        offset: an outlier's factor is above its negative.
+        offset: a row is an outlier if its factor is above -offset.
     """
 
     def __init__(self, known: Float64, k: int, offset: float) -> None:
         self._kth, self._density, self._k, self._most = known[:, 0], known[:, 1], k, -offset
 
     def values(self, answers: Any) -> Float64:
-        """Returns the (n, 2) float64 values of `Answers`, in the order of `TARGETS`."""
+        """Returns (n, 2) float64 for `answers`: the outlier factor, and 1 for an outlier, else 0 (`TARGETS`)."""
         near = answers.indices[:, : self._k]
         far = np.asarray(answers.distances[:, : self._k], np.float32).astype(np.float64)
         reach = _mean(np.maximum(far, self._kth[near])) + _LEAST

@@ -1,6 +1,6 @@
 """Powers with the same bits on every IEEE machine.
 
-`np.power` differs in the last bit from one C library to the next, and that bit would decide ties. NumPy only; no I/O.
+`np.power` differs in the last bit from one C library to the next, and that bit could decide ties. NumPy only; no I/O.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ _BITS = 960
 
 
 def greatest(exponent: float) -> float:
-    """Returns the greatest number whose power is still below 2^960; differences are cut to it."""
+    """Returns the greatest number whose power is below 2^960; larger differences are reduced to it."""
     return math.ldexp(1.0, int(_BITS // exponent))
 
 
 def power(values: Float64, exponent: float) -> Float64:
-    """Returns `values` (not negative) to a positive power, by products and square roots alone.
+    """Returns `values` (not negative) to a positive power, using only products and square roots.
 
-    The whole part of the exponent is squared and multiplied; each binary digit after the point multiplies by one more
-    square root. About a hundred roundings: off by less than 2^-45 of the result.
+    The whole part of the exponent is computed by repeated squaring. Each binary digit after the point adds a factor
+    that is one more square root. About a hundred roundings: the error is less than 2^-45 of the result.
     """
     whole, fraction = divmod(float(exponent), 1.0)
     found, factor = None, values

@@ -1,8 +1,8 @@
 """Row checks and result records of TfKNN and TfliteKNN.
 
-Host and device check rows with the same code, and return neighbours in the same record. A model of features that lie
-far from 0 (UTM metres, seconds since 1970) has an origin: its rows stay float64 until `narrow` has subtracted it. Needs
-numpy; does no I/O.
+Host and device check rows with the same code, and return neighbours in the same record. A model whose features are far
+from 0 (UTM metres, seconds since 1970) has an origin: its rows stay float64 until `narrow` has subtracted the origin.
+Needs NumPy; does no I/O.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Origin = NDArray[np.float64] | None
 
 # A named tuple: a stream makes one for every row, and a frozen dataclass takes three times as long to make.
 class Neighbors(NamedTuple):
-    """The k nearest training rows of each query, by (distance, training index).
+    """The k nearest training rows of each query, sorted by (distance, training index).
 
     Attributes:
-        indices: (n, k) int32, rows of the training set.
+        indices: (n, k) int32 indices of training rows.
         distances: (n, k) float32, in the model's metric.
     """
 
@@ -34,7 +34,7 @@ class Neighbors(NamedTuple):
 
 
 def in_doubt(distances: NDArray[np.float32], near: Near) -> NDArray[np.bool_]:
-    """Returns (n,) whether rounding may have changed the order of the k neighbours at these (n, k) distances."""
+    """Returns (n,) bool: whether rounding may have changed the order of neighbours with these (n, k) distances."""
     limit = np.float32(near.share) * np.maximum(distances[:, -1], np.float32(near.least))
     with np.errstate(invalid="ignore"):  # between two that are infinite in float32
         apart = distances[:, 1:] - distances[:, :-1] > limit[:, np.newaxis]
@@ -56,25 +56,26 @@ def column_names(rows: Any) -> tuple[str, ...] | None:
 
 
 def origin_of(given: Sequence[float] | None) -> Origin:
-    """Returns the `origin` of knn.json as an array; None if the model has none."""
+    """Returns the `origin` of knn.json as a float64 array; None if the model has none."""
     return None if given is None else np.array(given, np.float64)
 
 
 def row_type(origin: Any) -> type[np.floating[Any]]:
-    """Returns the type of the raw rows of a model with this origin: float64, or float32 without one."""
+    """Returns the dtype of the raw rows of a model: float64 with an origin, float32 without one."""
     return np.float32 if origin is None else np.float64
 
 
 def cell_type(info: Any) -> type[np.floating[Any]]:
-    """Returns the type of the cells of a model's raw columns: transforms take float64."""
+    """Returns the dtype of the cells of a model's raw columns: float64 if it has transforms, else `row_type`."""
     return np.float64 if info.table is not None and info.table.transforms else row_type(info.origin)
 
 
 def narrow(rows: NDArray[Any], origin: Origin) -> NDArray[np.float32]:
-    """Returns raw (n, n_features) rows as the model takes them: contiguous float32 offsets from its origin.
+    """Converts raw (n, n_features) rows to the model's input: contiguous float32 offsets from its origin.
 
-    The difference is rounded to float64, then to float32, as on every IEEE machine. Between half and twice the origin,
-    it is exact in float64 (Sterbenz 1974), so it is rounded once. An offset beyond float32 is infinite.
+    The difference is rounded to float64, then to float32, as on every IEEE machine. For values between half and twice
+    the origin, it is exact in float64 (Sterbenz 1974), so it is rounded once. An offset beyond float32 becomes
+    infinite.
     """
     if origin is None and rows.dtype == np.float32:
         return np.ascontiguousarray(rows)
@@ -92,7 +93,7 @@ def check_rows(
         rows: numbers; a data frame must have the columns `features`, unless these are default names.
         features: names of the model's features.
         error: class of the exception to raise; takes a message and a `hint`.
-        origin: (n_features,) float64 of the model, or None.
+        origin: (n_features,) float64, the model's origin, or None.
 
     Raises:
         BadInput: or `error`: wrong shape, wrong columns, not numbers, or not finite in float32; the message names the
@@ -107,13 +108,13 @@ def check_rows(
 def check_raw_rows(
     rows: ArrayLike, features: tuple[str, ...], error: Callable[..., Exception], origin: Origin
 ) -> NDArray[Any]:
-    """As `check_rows`, but subtracts nothing: returns (n, n_features) rows of `row_type(origin)`."""
+    """As `check_rows`, but does not subtract the origin: returns (n, n_features) rows of `row_type(origin)`."""
     return _checked(_as_table(rows, features, error, origin), features, error)
 
 
 def _checked(queries: NDArray[Any], features: tuple[str, ...], error: Callable[..., Exception]) -> NDArray[Any]:
     if queries.ndim != 2 or queries.shape[1] != len(features):
-        hint = "rows.reshape(1, -1), if it is a single row" if queries.ndim == 1 else ""
+        hint = "if rows is a single row: rows.reshape(1, -1)" if queries.ndim == 1 else ""
         raise error(f"expected rows of {len(features)} numbers, found an array of shape {queries.shape}", hint=hint)
     finite = np.isfinite(queries)
     if not finite.all():
@@ -149,10 +150,10 @@ def _by_name(rows: Any, named: Sequence[str], features: tuple[str, ...], error: 
 
 
 def as_numbers(rows: Any, dtype: type[np.floating[Any]]) -> NDArray[Any]:
-    """Returns rows as a contiguous array of a type.
+    """Returns rows as a contiguous array of `dtype`.
 
     Raises:
-        TypeError, ValueError: they are not numbers; times are none, although NumPy converts them.
+        TypeError, ValueError: a value is not a number; a time is not a number, although NumPy converts it.
     """
     table = np.asarray(rows)
     if table.dtype.kind in "mM":
@@ -161,7 +162,7 @@ def as_numbers(rows: Any, dtype: type[np.floating[Any]]) -> NDArray[Any]:
 
 
 def not_numbers(rows: Any, problem: Exception) -> tuple[str, str]:
-    """Returns why rows are not a table of numbers, and a hint; of a data frame, names the first such cell."""
+    """Returns why `rows` are not a table of numbers, and a hint; for a data frame, names the first bad cell."""
     for name in column_names(rows) or ():
         for row, cell in enumerate(np.asarray(rows[name], object).tolist()):
             found = _of_cell(cell, name)
@@ -172,11 +173,11 @@ def not_numbers(rows: Any, problem: Exception) -> tuple[str, str]:
 
 
 def _of_cell(cell: Any, name: str) -> tuple[str, str] | None:
-    """Returns why a cell is not a number, and a hint; None for a number."""
+    """Returns a message why a cell is not a number, and a hint; None if it is a number."""
     if is_gap(cell):
         return "the cell is empty", "rows.dropna(), or rows.fillna(VALUE)"
     if hasattr(cell, "isoformat") or hasattr(cell, "total_seconds"):
-        part = f"rows.drop(columns=[{name!r}]), or a number: (rows[{name!r}] - START) / pd.Timedelta(seconds=1)"
+        part = f"rows.drop(columns=[{name!r}]), or convert: (rows[{name!r}] - START) / pd.Timedelta(seconds=1)"
         return f"{cell} is a time, not a number", part
     try:
         float(cell)

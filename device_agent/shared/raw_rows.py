@@ -1,7 +1,7 @@
-"""Raw rows as features, and features as raw cells.
+"""Converts raw rows to features, and features to raw cells.
 
-For the golden set, taught rows and rows that a device keeps; they hold raw rows as JSON. Loads the parsers only when
-needed. No I/O.
+Used for the golden set, taught rows and rows that a device keeps, which store raw rows as JSON. Loads the parsers only
+when needed. No I/O.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ def raw_parser(info: KnnInfo, chain: Chain | None = None) -> Parser:
 
 
 def own_golden(golden: Golden, info: KnnInfo, chain: Chain | None = None) -> Golden:
-    """Returns a golden set whose rows this machine made of the raw ones, as it does when it classifies.
+    """Returns the golden set with rows that this machine computed from the raw rows, as for a row to classify.
 
-    The rows of a model with neither table nor `chain` stay as they are.
+    Without a table or `chain`, the rows stay as they are.
 
     Raises:
-        ModelUnusable: there are no raw rows, or one cannot be read.
+        ModelUnusable: there are no raw rows, or a raw row cannot be read.
     """
     if info.table is None and chain is None:
         return golden
@@ -56,7 +56,7 @@ def own_golden(golden: Golden, info: KnnInfo, chain: Chain | None = None) -> Gol
 
 
 def features_of(info: KnnInfo, cells: Sequence[Sequence[float | str | None]]) -> NDArray[Any]:
-    """Returns the (n, n_features) numbers of raw rows, as the model takes them; NaN for a row that it cannot read."""
+    """Returns the (n, n_features) features of raw rows, as the model takes them; NaN for a row that cannot be read."""
     dtype = row_type(info.origin)
     if info.table is None:
         with np.errstate(over="ignore"):
@@ -69,7 +69,7 @@ def features_of(info: KnnInfo, cells: Sequence[Sequence[float | str | None]]) ->
 
 
 def cells_of(info: KnnInfo, row: Sequence[Any] | NDArray[Any]) -> list[float | str | None]:
-    """Returns the raw cells of a row of features: the shortest decimals that give its numbers, categories as text."""
+    """Returns the raw cells of one row of features: numbers with as few digits as identify them; categories as text."""
     numbers = [float(str(value)) for value in row]
     if info.table is None:
         return list(numbers)

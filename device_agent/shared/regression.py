@@ -1,7 +1,7 @@
 """Values of a regression: means of the neighbours' targets.
 
-Weights are those of votes (`weights`). Host and device compute values and their errors with this code, in float64.
-NumPy only; no I/O.
+The means are weighted like votes (`weights`). Host and device compute values and their errors with this code, in
+float64. NumPy only; no I/O.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ TOLERANCE = 1e-5
 
 
 class Regressor:
-    """The targets of the training rows.
+    """Computes values from the targets of the training rows.
 
     Args:
         targets: (n_train, t) float64.
         k: number of neighbours.
         weights: uniform, distance or a kernel.
-        bandwidth: of a kernel.
+        bandwidth: bandwidth of a kernel, in the metric's unit.
     """
 
     def __init__(self, targets: Float64, k: int, weights: Weights, bandwidth: float | None = None) -> None:
         self.targets, self._k, self._how = targets, k, (weights, bandwidth)
 
     def values(self, answers: Any) -> Float64:
-        """Returns the (n, t) float64 values of `Answers`; NaN where a row is rejected."""
+        """Returns the (n, t) float64 values for `answers`; NaN for a rejected row."""
         far = answers.distances[:, : self._k]
         share = weigh(far, far[:, :1], *self._how)
         found: Float64 = (share[:, :, np.newaxis] * self.targets[answers.indices[:, : self._k]]).sum(axis=1)
@@ -47,12 +47,12 @@ class Regressor:
         return found
 
     def in_doubt(self, answers: Any) -> NDArray[np.bool_]:
-        """Returns (n,) whether float32 distances may decide a value; no row of a regression, whose values are means."""
+        """Returns (n,) bool, all False: means hardly change if float32 rounds a distance. `Voter` overrides this."""
         return np.zeros(len(answers.indices), np.bool_)
 
 
 def valuer(targets: Float64, k: int, weights: Weights, own: InFloat64 | None) -> Regressor | OutlierFactors:
-    """Returns what computes the values of a model with `targets`: means of them, or outlier factors."""
+    """Returns the object that computes the values of a model: means of `targets`, or outlier factors."""
     if own is not None and own.offset is not None:
         return OutlierFactors(targets, k, own.offset)
     return Regressor(targets, k, weights, None if own is None else own.bandwidth)
@@ -64,7 +64,7 @@ def spreads(targets: Float64) -> Float64:
 
 
 def differ(values: Float64, expected: Float64, spread: Sequence[float]) -> NDArray[np.bool_]:
-    """Returns (n,) bool: whether a row's values differ by more than the rounding of float32 distances allows."""
+    """Returns (n,) bool: whether the values of a row differ by more than rounding of float32 distances explains."""
     within = TOLERANCE * np.array(spread) + 1e-12 * np.abs(expected)  # the latter for a constant target
     same = (np.abs(values - expected) <= within) | (np.isnan(values) & np.isnan(expected))
     found: NDArray[np.bool_] = ~same.all(axis=1)
@@ -72,7 +72,7 @@ def differ(values: Float64, expected: Float64, spread: Sequence[float]) -> NDArr
 
 
 def errors(names: Sequence[str], values: Float64, truth: Float64) -> tuple[TargetError, ...]:
-    """Returns the error of each target, over the rows that have a known (n, t) truth and are not rejected."""
+    """Returns the errors of each target, over the rows that have a known (n, t) `truth` and are not rejected."""
     known = ~np.isnan(values + truth).any(axis=1)
     off = np.abs(values[known] - truth[known])
     if not len(off):
@@ -84,12 +84,12 @@ def errors(names: Sequence[str], values: Float64, truth: Float64) -> tuple[Targe
 
 
 def as_column(values: Float64) -> Float64:
-    """Returns (n, 1) values as (n,), the shape that scikit-learn returns for one target; others unchanged."""
+    """Returns (n, 1) values as (n,), the shape that scikit-learn returns for one target; other shapes unchanged."""
     return values[:, 0] if values.shape[1] == 1 else values
 
 
 def r_squared(values: Float64, truth: Any) -> float:
-    """Returns the coefficient of determination of (n,) or (n, t) values; the mean over t targets."""
+    """Returns the coefficient of determination of (n,) or (n, t) values; for t targets, the mean of t coefficients."""
     true = np.asarray(truth, np.float64)
     if true.shape != values.shape or not len(true):
         raise BadInput(f"{values.shape} values, but targets of shape {true.shape}")

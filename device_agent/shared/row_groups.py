@@ -1,8 +1,8 @@
 """Groups of training rows, with distance bounds per group.
 
-A model with many rows lists them in groups of near ones. No row of a group is nearer to a query than a bound that costs
-one product with the groups' centres. So groups that cannot hold a neighbour are left out, and the rest is as exact as
-before. The build measures with these bounds whether groups pay. Needs only NumPy.
+A model with many rows lists them in groups of rows that are near each other. For a query, one product with the groups'
+centres gives a lower bound on the distance to all rows of each group. Groups that cannot hold a neighbour are skipped;
+the search in the others is exact. The build measures whether groups save time. Needs only NumPy.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ _ARRAYS |= {"rows": ("i", 1), "sizes": ("i", 1)}
 
 @record
 class Groups:
-    """g groups of n rows of p coordinates, after `scale`. Lengths are in steps; rows are rounded to whole steps.
+    """g groups of n rows with p coordinates in scaled space; lengths are in steps, and rows are rounded to whole steps.
 
     Attributes:
         step: size of a step.
         error: greatest distance between a row and its rounded row.
         centres: (g, p) whole numbers.
-        radii: (g,) greatest distance between a rounded row of a group and its centre.
-        sides: (g, g) how far the rounded rows of group j reach in the direction of centre i, from the space's centre,
-            at [i, j]; in parts of a step, rounded up.
-        rows: (n,) the training rows, group after group, ascending in each.
-        sizes: (g,) rows of each group.
+        radii: (g,) greatest distance between a rounded row of a group and the group's centre.
+        sides: (g, g) at [i, j]: how far the rounded rows of group j reach, from the origin of the space, in the
+            direction from centre j to centre i; in parts of a step, rounded up.
+        rows: (n,) indices of the training rows, group after group, ascending in each.
+        sizes: (g,) number of rows of each group.
         squares: (g,) squared lengths of the centres.
     """
 
@@ -54,7 +54,7 @@ class Groups:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[Any]], count: int, width: int) -> Groups:
-        """Returns what `to_arrays` stored, for `count` training rows of `width` coordinates.
+        """Returns the groups that `to_arrays` stored, for `count` training rows of `width` coordinates.
 
         Raises:
             KeyError: an array is missing.
@@ -62,13 +62,13 @@ class Groups:
         """
         for name, (kind, ndim) in _ARRAYS.items():
             if arrays[name].dtype.kind != kind or arrays[name].ndim != ndim:
-                raise ValueError(f"{name} has type {arrays[name].dtype} and shape {arrays[name].shape}")
+                raise ValueError(f"array {name} has type {arrays[name].dtype} and shape {arrays[name].shape}")
         rows, sizes = arrays["rows"], arrays["sizes"]
         groups = len(sizes)
         if not arrays["centres"].shape == (groups, width) or not arrays["sides"].shape == (groups, groups):
-            raise ValueError("its arrays do not fit each other")
+            raise ValueError("the shapes of the arrays contradict each other")
         if len(arrays["radii"]) != groups or len(rows) != count or sizes.sum() != count or sizes.min(initial=1) < 1:
-            raise ValueError("its groups do not hold as many rows as knn.json states")
+            raise ValueError("the groups have another number of rows than knn.json states")
         if rows.min(initial=0) < 0 or not (np.bincount(rows, minlength=count) == 1).all():
             raise ValueError("a training row is in no group, or in several")
         centres = arrays["centres"].astype(np.float64)
@@ -77,18 +77,19 @@ class Groups:
         return cls(float(arrays["step"]), float(arrays["error"]), *known)
 
     def to_arrays(self) -> dict[str, Any]:
-        """Returns the arrays of the file."""
+        """Returns the arrays to store in groups.npz, by name."""
         found = {name: np.asarray(getattr(self, name)) for name in _ARRAYS}
         return found | {"centres": self.centres.astype(np.int16), "sizes": self.sizes.astype(np.int32)}
 
     def bounds(self, queries: Float64) -> Float64:
         """Returns (q, g) lower bounds on the distance of (q, p) queries to any row of each group; some are negative.
 
-        The greater of two bounds. A row is in the ball about its centre. And with i the centre nearest to the query,
-        the row's place on the line through centres i and j is at most `sides[i, j]` in the direction of i; two points
-        are at least as far apart as their places on a line (Brin 1995, "Near neighbor search in large metric spaces").
-        All products of centres are sums of whole numbers, and exact. A product with the query is off by less than
-        (p + 2) u of its lengths (Higham 2002, 3.5), the square of a distance by less than `lost`.
+        The greater of two bounds. First, all rows of a group are in a ball around its centre. Second, let i be the
+        centre nearest to the query. On the line through centres i and j, rows of group j reach at most `sides[i, j]` in
+        the direction of i, and two points are at least as far apart as their projections on a line (Brin 1995, "Near
+        neighbor search in large metric spaces"). Products of centres are sums of whole numbers, and exact. A product
+        with the query has an error of less than (p + 2) u of its lengths (Higham 2002, 3.5), the square of a distance
+        of less than `lost`.
         """
         queries = queries / self.step
         products, squares = queries @ self.centres.T, self.squares

@@ -25,11 +25,11 @@ class NotOrdinary(OSError):
 
 
 def open_ordinary(path: Path, *, follow: bool = False) -> IO[bytes]:
-    """Returns the open file; with `follow`, `path` may be a symbolic link.
+    """Opens an ordinary file for reading; with `follow`, `path` may be a symbolic link.
 
     Raises:
-        NotOrdinary: it is not an ordinary file.
-        OSError: it cannot be opened.
+        NotOrdinary: the path does not name an ordinary file.
+        OSError: the file cannot be opened.
     """
     try:
         descriptor = os.open(path, _READ | (0 if follow else os.O_NOFOLLOW))
@@ -44,13 +44,13 @@ def open_ordinary(path: Path, *, follow: bool = False) -> IO[bytes]:
 
 
 def read_small(path: Path, limit: int, *, follow: bool = False) -> bytes:
-    """Returns the file's content; of a file over `limit` bytes, the first `limit + 1`.
+    """Returns the content of a file; for a file over `limit` bytes, the first `limit + 1` bytes.
 
-    With `follow`, /dev/null is an empty file, as users write it for "none".
+    With `follow`, /dev/null counts as an empty file, because users write it for "none".
 
     Raises:
-        NotOrdinary: it is not an ordinary file.
-        OSError: it cannot be read.
+        NotOrdinary: the path does not name an ordinary file.
+        OSError: the file cannot be read.
     """
     parts: list[bytes] = []
     if follow and path.exists() and path.samefile(os.devnull):
@@ -62,9 +62,9 @@ def read_small(path: Path, limit: int, *, follow: bool = False) -> bytes:
 
 
 class WholeFile:
-    """A file that gets its name, or replaces another, only when it is complete.
+    """A file that gets its name, or replaces another file, only when it is complete.
 
-    It is written under a temporary name beside `path`, with the permissions of a new file.
+    Until then it has a temporary name in the folder of `path`. It gets the permissions of a new file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -73,7 +73,7 @@ class WholeFile:
         self.descriptor = os.open(self._part, _NEW, 0o666)
 
     def publish(self) -> None:
-        """Renames the file to `path`."""
+        """Renames the complete file to `path`."""
         self._close()
         self._part.replace(self._path)
 
@@ -83,7 +83,7 @@ class WholeFile:
         self._part.unlink(missing_ok=True)
 
     def _close(self) -> None:
-        """Closes at most once: another file may have got the same descriptor since."""
+        """Closes the descriptor at most once: another file may have got the same descriptor since."""
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -91,12 +91,12 @@ class WholeFile:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file that appears under its name, synced to the disk, once the block ends without an error.
+    """Opens a file that appears under its name, synced to the disk, when the `with` block ends without an error.
 
     A path that exists and is not a file (/dev/stdout, a named pipe) is written to directly.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     if path.exists() and not path.is_file():
         with path.open("wb") as file:

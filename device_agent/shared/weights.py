@@ -1,7 +1,7 @@
 """Weights of neighbours by their distance.
 
-Uniform, 1 / distance, and named kernels with a bandwidth. Votes and values of a regression use them, on host and
-device alike, in float64. NumPy only; no I/O.
+Uniform, 1 / distance, and named kernels with a bandwidth. Host and device use them for votes and for values of a
+regression, in float64. NumPy only; no I/O.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ LEAST_WIDTH, MOST_WIDTH = 1e-38, 1e38
 
 
 def weigh(far: NDArray[Any], nearest: NDArray[Any], weights: Weights, bandwidth: float | None = None) -> Float64:
-    """Returns float64 weights of distances, of the shape of `far`.
+    """Returns the float64 weight of each distance, in the shape of `far`.
 
     Args:
         far: distances.
-        nearest: the least distance of the same query, broadcast to `far`. By distance, gaussian and exponential
-            weights are relative to its own, so that none overflows or vanishes.
+        nearest: the least distance of the same query, broadcast to `far`. For distance, gaussian and exponential, a
+            weight is relative to the weight at this distance, so that no weight overflows or vanishes.
         weights: uniform, distance or a kernel.
-        bandwidth: of a kernel.
+        bandwidth: bandwidth of a kernel, in the unit of `far`.
     """
     far, nearest = np.asarray(far, np.float64), np.asarray(nearest, np.float64)
     if weights == "uniform":

@@ -1,8 +1,9 @@
 """Counter of cells, gaps and bad lines of a release.
 
-Missing cells that were filled, unknown ones, and gaps between samples. One JSON document in ROOT/cell-counts.json, for
-`status`. Processes add to it one after the other. A file that cannot be read or belongs to another release counts from
-0; a process that may not write ROOT counts nothing. Never delays or prevents an answer.
+Counts missing cells that were filled, unknown categories, gaps between samples, and refused lines, for `status`. They
+are in one JSON document, ROOT/cell-counts.json, to which processes add one after the other. A file that cannot be read
+or belongs to another release counts from 0; a process that may not write ROOT counts nothing. Never delays or prevents
+an answer.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _LIMIT = 1 << 20
 
 
 def read(store: Store, digest: str) -> CellCounts | None:
-    """Returns the counts of a release; None if nothing was counted."""
+    """Returns the counts of the release `digest`; None if nothing was counted for it."""
     try:
         return _parse(read_small(store.root / COUNTS_FILE, _LIMIT), digest)
     except OSError:

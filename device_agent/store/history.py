@@ -1,8 +1,8 @@
 """history.jsonl: one line per event of the releases.
 
-Each transition of the device's state appears exactly once: state.json holds the last one, and `record` appends it if it
-is missing, even after a crash. A file over `MAX_BYTES` loses its older half. The store renames a file that cannot be
-used, and begins a new one. No decision depends on the history.
+Each transition of the device's state appears exactly once: state.json holds the last transition, and `record` appends
+it if it is missing, even after a crash. If the file exceeds `MAX_BYTES`, its older half is removed. The store renames a
+file that cannot be used, and begins a new one. No decision depends on the history.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _SERIAL = b'"serial":'
 
 
 class Broken(Exception):
-    """The file cannot be read or appended to; the agent works without it."""
+    """The history file cannot be read or appended to; the agent works without it."""
 
 
 def record(path: Path, event: Event | None) -> None:
     """Appends `event` unless the file has it.
 
     Raises:
-        Broken: the path is not a usable file, also if there is nothing to append.
+        Broken: the path is not a usable file; also if there is nothing to append.
     """
     data = _content(path)
     if event is not None and not _has(data, event):
@@ -47,7 +47,7 @@ def entry_of(event: Event) -> HistoryEntry:
 
 
 def add(path: Path, entry: HistoryEntry) -> None:
-    """Appends an event that is not a transition.
+    """Appends an event that is not a transition of the state, such as `staged`.
 
     Raises:
         Broken: the path is not a usable file.
@@ -98,7 +98,7 @@ _IN_THE_WAY = (errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM)
 
 
 def _content(path: Path) -> bytes:
-    """Returns all complete lines."""
+    """Returns all complete lines of the file; b"" if there is no file."""
     try:
         data = read_small(path, _TOO_LARGE)
     except FileNotFoundError:
@@ -111,7 +111,7 @@ def _content(path: Path) -> bytes:
 
 
 def _has(data: bytes, event: Event) -> bool:
-    """Whether the last transition is `event`; its serial alone is not enough: a new state.json counts from 1 again."""
+    """Whether the last transition in the file is `event`; also compares time and kind, since serials can restart."""
     end = len(data)
     while (place := data.rfind(_SERIAL, 0, end)) >= 0:
         end = data.rfind(b"\n", 0, place) + 1

@@ -1,6 +1,6 @@
 """A small JSON file that the device reads and rewrites.
 
-Keeps keys of newer versions. Never writes a file that it could not read again.
+Preserves unknown keys, which newer versions wrote. Never writes a file that would be too large to read again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class JsonFile(Generic[T]):
-    """A JSON file with one record of the class `kind`; at most `limit` bytes are read or written."""
+    """A JSON file that holds one record of the class `kind`, with at most `limit` bytes."""
 
     def __init__(self, path: Path, kind: type[T], limit: int) -> None:
         self.path, self._kind, self._limit = path, kind, limit
@@ -27,22 +27,22 @@ class JsonFile(Generic[T]):
         """Returns the record in the file.
 
         Raises:
-            DeviceUnfit: a newer version wrote it, and this one would misread it.
+            DeviceUnfit: a newer version wrote the file, and this version would misread it.
             MalformedDocument: the file is malformed or too large.
-            NotOrdinary: it is not an ordinary file.
-            OSError: it cannot be read.
+            NotOrdinary: the path does not name an ordinary file.
+            OSError: the file cannot be read.
         """
         try:
             return json_codec.loads(self._kind, read_small(self.path, self._limit), limit=self._limit, extra="keep")
         except json_codec.NewerDocument as error:
-            hint = "knnkit provision --target HOST, with the newer knnkit that wrote it"
+            hint = "knnkit provision --target HOST, with the newer knnkit that wrote the file"
             raise DeviceUnfit(f"{self.path}: {error}", reason="newer-document", hint=hint) from None
 
     def encode(self, value: T) -> bytes:
         """Returns the bytes that `write` would write.
 
         Raises:
-            DeviceUnfit: they would exceed the limit for reading.
+            DeviceUnfit: the bytes would exceed the limit for reading.
         """
         try:
             return json_codec.dump_file(value, limit=self._limit)

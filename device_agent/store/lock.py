@@ -30,10 +30,10 @@ _MAX_RECORD = 4096
 
 @contextlib.contextmanager
 def held(path: Path, holder: str, reason: str, *, wait: float = WAIT_SECONDS) -> Iterator[int]:
-    """Holds the lock for the block; yields its descriptor, which a forked child must close.
+    """Holds the lock during a `with` block; yields the lock's descriptor, which a forked child must close.
 
     Raises:
-        Locked: another process held it for all of `wait` seconds.
+        Locked: another process held the lock for all of `wait` seconds.
     """
     descriptor = _open(path)
     try:
@@ -51,7 +51,7 @@ def held(path: Path, holder: str, reason: str, *, wait: float = WAIT_SECONDS) ->
 
 
 def holder_of(path: Path) -> LockHolder | None:
-    """Returns who holds the lock now; None if nobody does, even if a dead process left its record."""
+    """Returns who holds the lock at present; None if nobody does, even if a dead process left its record."""
     with contextlib.suppress(OSError), open_ordinary(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -61,7 +61,7 @@ def holder_of(path: Path) -> LockHolder | None:
 
 
 def _open(path: Path) -> int:
-    """Opens the lock file; first renames a directory, link or pipe of that name."""
+    """Opens the lock file; first renames a directory, link or pipe that has its name."""
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISREG(path.lstat().st_mode):
             durable.set_aside(path)

@@ -1,9 +1,9 @@
 """File of the rows that a board keeps for labelling.
 
-ROOT/ring.jsonl, mode 0600: JSON lines, appended under a kernel lock. The file is rewritten before it has twice the rows
-that it may hold. A kill leaves at most one incomplete line, which readers skip. The first line has the ring's
-generation and sizes; `wipe` begins another generation, by which a running process knows that its rows are not wanted
-any more. Never keeps a row in a ROOT of another user. Never stops an answer: the caller ignores its errors.
+ROOT/ring.jsonl, mode 0600: JSON lines, appended under a kernel lock. The file is rewritten before it has twice as many
+rows as allowed. A kill leaves at most one incomplete line, which readers skip. The first line has the ring's generation
+(a random id) and sizes. `wipe` begins another generation: running processes then drop the rows that they have not
+written yet. Never keeps a row in a ROOT of another user. Never stops an answer: the caller ignores its errors.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ Entry = dict[str, Any]
 
 
 def read(path: Path) -> list[Entry]:
-    """Returns the rows in the file, the oldest of each kind first; none if there is no file.
+    """Returns the rows in the file, the oldest of each kind first; [] if there is no file.
 
     Raises:
-        OSError: it is not an ordinary file, or cannot be read.
+        OSError: the path is not an ordinary file, or cannot be read.
     """
     return _Content(_bytes(path)).rows()
 
 
 def begin(path: Path, keep: Keep) -> tuple[str, int]:
-    """Returns the generation of the ring, and how many rows were offered to its random sample; makes the file.
+    """Returns the generation of the ring, and how many rows its random sample was drawn from; creates the file.
 
     Raises:
         OSError: this user may not keep rows here.
@@ -56,10 +56,10 @@ def begin(path: Path, keep: Keep) -> tuple[str, int]:
 
 
 def add(path: Path, generation: str, keep: Keep, entries: Iterable[Entry], seen: int) -> bool:
-    """Appends rows if the ring still has this `generation`, which `wipe` changes; returns whether it appended.
+    """Appends rows and returns True; does nothing and returns False if `wipe` has begun another generation.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     lines = [*map(_line, entries), _line({"seen": seen})]
     with contextlib.suppress(FileNotFoundError), _locked(path) as descriptor:
@@ -68,18 +68,18 @@ def add(path: Path, generation: str, keep: Keep, entries: Iterable[Entry], seen:
             return False
         data = b"".join(lines)
         if found.lines + len(lines) > 2 * sum(keep.sizes.values()) + 8 or found.size + len(data) > 2 * MAX_BYTES:
-            _replace(path, generation, keep, _Content(found.data + found.mended + data))
+            _replace(path, generation, keep, _Content(found.data + found.missing_newline + data))
         else:
-            durable.write_all(descriptor, found.mended + data)
+            durable.write_all(descriptor, found.missing_newline + data)
         return True
     return False
 
 
 def wipe(path: Path) -> int:
-    """Removes all rows, also those that running processes have not written yet; returns how many there were.
+    """Removes all rows, including those that running processes have not written yet; returns how many were in the file.
 
     Raises:
-        OSError: it cannot be read or written.
+        OSError: the file cannot be read or written.
     """
     with contextlib.suppress(FileNotFoundError), _locked(path) as descriptor:
         found = _Content(_bytes(path))
@@ -99,7 +99,7 @@ def _bytes(path: Path) -> bytes:
 
 @contextlib.contextmanager
 def _locked(path: Path, more: int = 0) -> Iterator[int]:
-    """Locks the file that has this name when the lock is held: another process may have replaced it meanwhile."""
+    """Opens and locks the file at `path`; tries again if another process replaces the file meanwhile."""
     while True:
         descriptor = os.open(path, _FLAGS | more, durable.FILE_MODE)
         try:
@@ -116,11 +116,11 @@ def _locked(path: Path, more: int = 0) -> Iterator[int]:
 
 
 class _Content:
-    """The parsed content of the file; ignores lines that are not rows."""
+    """The parsed content of the ring file; ignores lines that are not rows."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.size, self.lines = data, len(data), data.count(b"\n")
-        self.mended = b"\n" if data and not data.endswith(b"\n") else b""
+        self.missing_newline = b"\n" if data and not data.endswith(b"\n") else b""
         head = _parse(data.partition(b"\n")[0])
         self.generation, self.keep = str(head.get("generation", "")), Keep()
         with contextlib.suppress(json_codec.MalformedDocument):
@@ -128,17 +128,17 @@ class _Content:
 
     @property
     def seen(self) -> int:
-        """How many rows were offered to the random sample."""
+        """How many rows the random sample was drawn from."""
         found = [count for line in self.data.splitlines() if isinstance(count := _parse(line).get("seen"), int)]
         return found[-1] if found else 0
 
     def rows(self) -> list[Entry]:
-        """Returns the rows that the ring holds, by kind, the oldest first."""
+        """Returns the rows of the ring, kind by kind, the oldest of each kind first."""
         kinds = list(self.keep.sizes)
         return sorted(self.lasting(self.keep), key=lambda entry: kinds.index(entry["kind"]))
 
     def lasting(self, keep: Keep) -> list[Entry]:
-        """Returns the last rows of each kind, and the last in each seat of the sample, in the order of the file."""
+        """Returns the newest rows of each kind, and the newest in each place of the random sample, in file order."""
         kinds: dict[str, dict[Any, tuple[int, Entry]]] = {kind: {} for kind in keep.sizes}
         for place, entry in enumerate(map(_parse, self.data.splitlines())):
             if _is_row(entry) and entry["kind"] in kinds:
@@ -151,7 +151,7 @@ class _Content:
 
 
 def _is_row(entry: Entry) -> bool:
-    """Whether an object has the keys that `serving.ring` writes, each of its type."""
+    """Whether an object has the keys that `serving.ring` writes, each with a value of its type."""
     return isinstance(entry.get("seat", 0), int) and all(isinstance(entry.get(key), of) for key, of in _TYPES.items())
 
 
@@ -170,7 +170,7 @@ def _parse(line: bytes) -> Entry:
 
 
 def _replace(path: Path, generation: str, keep: Keep, found: _Content) -> None:
-    """Rewrites the file with the rows that it holds; needs the lock on the old one."""
+    """Rewrites the file with the rows that the ring still holds; needs the lock on the present file."""
     lines = [_line(entry) for entry in found.lasting(keep)]
     size, first = sum(map(len, lines)), 0
     while size > MAX_BYTES:

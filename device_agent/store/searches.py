@@ -1,7 +1,7 @@
 """Fastest searches of the last releases on this board.
 
-One JSON document in ROOT/searches.json, written by an activation. If it is missing, damaged or newer, models search as
-they do without it. Never stops an answer or an activation.
+One JSON document, ROOT/searches.json, which activations write. If it is missing, damaged or newer, models choose their
+search without it. Never stops an answer or an activation.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ _KEPT = 8
 
 @record
 class Searches:
-    """The file: what was measured for each release, the newest first."""
+    """The content of searches.json: the times measured for each release, the newest release first."""
 
     releases: tuple[Searched, ...]
     schema: int = 1
 
 
 def read(store: Store, digest: str) -> Searched | None:
-    """Returns what was measured for a release; None if nothing was."""
+    """Returns the fastest searches of the release `digest`; None if they were not measured."""
     found = next((each for each in _read(store) if each.release == digest), None)
     return found if found is not None and {found.alone, found.batch} <= {*WAYS} else None
 
 
 def write(store: Store, found: Searched) -> None:
-    """Keeps what was measured; not where the file cannot be written."""
+    """Stores the fastest searches of one release; ignores errors of the file system."""
     others = tuple(each for each in _read(store) if each.release != found.release)
     with contextlib.suppress(OSError, DeviceUnfit):
         _file(store).write(Searches((found, *others)[:_KEPT]))

@@ -1,10 +1,10 @@
 """Counter of starts that died before their first answer.
 
 A start is a process that begins to classify with the release. ROOT/starts has one line: the digest of the release, and
-how many starts in a row have not answered. A start adds one, and sets the number to 0 at its first answer. Until then
-it holds a lock on the file, which the kernel drops when the process dies. So a counted start without a lock has died. A
-start beside a running one is not counted. A process that may not write ROOT counts nothing, and classifies as usual.
-Never decides what a count means.
+how many starts in a row have not answered. A start adds one, and resets the number to 0 at its first answer. Until then
+it holds a lock on the file, which the kernel drops when the process dies. So a counted start without a lock has died.
+While one start runs, others are not counted. A process that may not write ROOT counts nothing, and classifies as usual.
+Does not decide what to do about failed starts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SIZE = 64 + 1 + 3 + 1
 
 
 class Start:
-    """A start of the release that answers; counts as failed until `answered` or `withdraw`."""
+    """A start of the answering release; counts as failed unless `answered` or `withdraw` is called."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -59,19 +59,19 @@ class Start:
 
     @property
     def in_doubt(self) -> bool:
-        """Whether starts before this one died, and this one has not answered yet."""
+        """Whether earlier starts died, and this one has not answered yet."""
         return self._descriptor >= 0 and self.failed > 0
 
     def answered(self) -> None:
-        """Sets the count to 0, because the release has answered."""
+        """Resets the count to 0, because the release has answered."""
         self._end(0)
 
     def withdraw(self) -> None:
-        """Removes this start from the count: it ended, or waits, for a reason other than the release."""
+        """Removes this start from the count: the process ends or waits for a reason that is not the release's fault."""
         self._end(self.failed)
 
     def close(self) -> None:
-        """Closes the file, and leaves the count as it is."""
+        """Closes the file, and does not change the count."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -89,7 +89,7 @@ class Start:
 
 @contextlib.contextmanager
 def counted(store: Store) -> Iterator[Start]:
-    """Counts a start while the block runs; it stays counted only if the block raises an error of the release."""
+    """Counts a start during a `with` block; it stays counted only if the block raises an error of the release."""
     start = Start(store)
     try:
         yield start
@@ -101,7 +101,7 @@ def counted(store: Store) -> Iterator[Start]:
 
 
 def failed(store: Store, digest: str) -> int:
-    """Returns how many starts of `digest` died in a row, without a start that still runs."""
+    """Returns how many starts of `digest` died in a row, not counting a start that still runs."""
     try:
         descriptor = os.open(store.starts_file, _FLAGS | os.O_RDONLY)
     except OSError:

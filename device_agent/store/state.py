@@ -1,8 +1,8 @@
 """The state of a device; no I/O, no clock.
 
 `StoreState` is the content of state.json, the single source of truth: the `current` link, the history and the release
-directories follow from it. A release is pending while it is on trial: it answers, but nobody has confirmed it. It
-becomes committed by a confirmation; else the device reverts to the release before. `answering` decides for every reader
+directories follow from it. A release is pending while it is on trial: it answers, but nobody has confirmed it. A
+confirmation commits it; without one, the device reverts to the previous release. `answering` decides for every reader
 and writer which release answers: a pending release past its deadline does not, even before it is reverted.
 `device_agent.store.transitions` changes states.
 """
@@ -23,7 +23,7 @@ What = Literal["activated", "confirmed", "reverted", "rolled-back"]
 
 @record
 class Pending:
-    """An activation that waits for confirmation; `started` and `deadline` are seconds since the boot of id `boot`."""
+    """An unconfirmed activation; `started` and `deadline` are seconds since the boot with the id `boot`."""
 
     release: ReleaseRef
     created: int  # the time floor after it is committed (`Verdict.time_floor`)
@@ -37,7 +37,7 @@ class Pending:
 
 @record
 class Lease:
-    """A reservation of the device for a deployment of several commands, until the uptime `until` of the boot `boot`."""
+    """A reservation of the device for several commands, up to `until`, in seconds since the boot with the id `boot`."""
 
     holder: str
     reason: str
@@ -84,7 +84,7 @@ class StoreState:
 
 @record
 class Answering:
-    """The release that classifies rows now, until the uptime `until` (None: until the state changes)."""
+    """The release that answers at present; `until` is its deadline, in seconds of uptime (None: no deadline)."""
 
     release: ReleaseRef
     until: float | None
@@ -98,7 +98,7 @@ def answering(state: StoreState, moment: Moment) -> Answering | None:
 
 
 def kept(state: StoreState) -> frozenset[str]:
-    """Returns the digests of releases not to remove: committed, previous, pending, and one that a rollback replaced."""
+    """Returns the digests of releases to keep: committed, previous, pending, and the one that a rollback replaced."""
     refs = (state.committed, state.previous, state.left, state.pending.release if state.pending else None)
     return frozenset(ref.digest for ref in refs if ref)
 
@@ -109,7 +109,7 @@ def is_over(pending: Pending, moment: Moment) -> bool:
 
 
 def lease_holder(state: StoreState, moment: Moment) -> Lease | None:
-    """Returns the lease that is valid now, or None; a pending activation counts as a lease."""
+    """Returns the reservation that is valid at `moment`, else None; a pending activation counts as a reservation."""
     if state.pending and not is_over(state.pending, moment):
         pending = state.pending
         reason = f"activation of {pending.release.name} {pending.release.version}, not yet confirmed"
@@ -126,13 +126,13 @@ def is_waiting(state: StoreState, moment: Moment) -> bool:
 
 
 def holder(state: StoreState, moment: Moment) -> LockHolder | None:
-    """Returns who holds the device between two commands, by a pending activation or by `lock`; None if nobody does."""
+    """Returns who has reserved the device, by `lock` or by a pending activation; None if nobody has."""
     lease = lease_holder(state, moment)
     return LockHolder(lease.holder, lease.reason, lease.since, lease.pid) if lease else None
 
 
 def why_left(state: StoreState) -> str:
-    """Returns why the agent by itself left a committed release; empty if that was not the last transition."""
+    """Returns why the agent itself went back from a committed release; "" if that was not the last transition."""
     event = state.event
     if not event or event.what != "rolled-back" or event.holder != ITSELF or not event.release:
         return ""

@@ -33,7 +33,7 @@ _SHORTEST_PREFIX = 6
 
 
 class Store:
-    """The releases of one device, under one directory."""
+    """The releases of one device, in the directory `root`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -71,7 +71,7 @@ class Store:
             raise DeviceUnfit(
                 f"{self.state_file} is damaged: {error}",
                 reason="state-damaged",
-                hint=f"move it away, then deploy; any sequence is accepted then: mv {file} {file}{durable.ASIDE}",
+                hint=f"move the file away, then deploy; any sequence is then accepted: mv {file} {file}{durable.ASIDE}",
             ) from None
 
     def commit(self, new: StoreState) -> None:
@@ -81,10 +81,10 @@ class Store:
 
     @contextlib.contextmanager
     def changing(self, holder: str, reason: str, *, wait: float = lock.WAIT_SECONDS) -> Iterator[StoreState]:
-        """Takes the store's lock, recovers, and yields the state, which nobody else can change during the block.
+        """Locks the store during a `with` block, recovers, and yields the state, which others cannot change meanwhile.
 
         Raises:
-            Locked: another process held it for all of `wait` seconds.
+            Locked: another process held the lock for all of `wait` seconds.
         """
         os.umask(0o077)  # files here are for their owner only, whatever the user's umask
         for directory in (self.root, self.releases, self.incoming, self.trust):
@@ -97,7 +97,7 @@ class Store:
                 self.lock_descriptor = None
 
     def recover(self) -> StoreState:
-        """Finishes or reverts what a crash, a power cut or a lost host left unfinished. Needs the lock."""
+        """Finishes or reverts a change that a crash, a power cut or a lost host interrupted. Needs the lock."""
         moment = clock.now()
         current = self.load()
         self._sweep(state.kept(current))
@@ -111,10 +111,10 @@ class Store:
         return current
 
     def settle(self) -> StoreState:
-        """Runs `recover` if the lock is free, and returns the state, which alone decides which release answers.
+        """Runs `recover` if the lock is free; returns the state.
 
         Raises:
-            DeviceUnfit: as `load`.
+            DeviceUnfit: state.json is damaged, or a newer agent wrote it.
         """
         if self.state_file.exists():
             with contextlib.suppress(OSError, AgentError), lock.held(self.lock_file, "status", "recovery", wait=0.0):
@@ -138,7 +138,7 @@ class Store:
         """Returns warnings about damaged files that no command needs."""
         _, damage = self._read_class()
         aside = sorted(path.name for path in self.root.glob(f"*{durable.ASIDE}*"))
-        kept = [f"set-aside: {self.root} holds the damaged file {name}: inspect it, then remove it" for name in aside]
+        kept = [f"set-aside: {self.root} holds the damaged file {name}: inspect and remove it" for name in aside]
         return kept + ([f"class-damaged: {damage}"] if damage else [])
 
     def _read_class(self) -> tuple[str, str]:
@@ -149,13 +149,13 @@ class Store:
             return ANY_CLASS, ""
         except OSError as error:
             return ANY_CLASS, f"{file}: {error.strerror or error}"
-        return (text, "") if constants.is_name(text) else (ANY_CLASS, f"{file} does not hold a valid name of a class")
+        return (text, "") if constants.is_name(text) else (ANY_CLASS, f"{file} does not contain a valid device class")
 
     def find(self, prefix: str) -> str:
-        """Returns the digest of the one staged release that starts with `prefix`, which has at least 6 digits.
+        """Returns the digest of the one staged release that starts with `prefix` (at least 6 digits).
 
         Raises:
-            AgentError: no release starts so, or more than one does.
+            AgentError: no release on the device starts with `prefix`, or several do.
         """
         found = [digest for digest in self.staged() if digest.startswith(prefix)]
         if len(found) == 1 and len(prefix) >= _SHORTEST_PREFIX:
@@ -164,7 +164,7 @@ class Store:
             message = f"{prefix!r} has fewer than {_SHORTEST_PREFIX} digits"
         else:
             message = f"{len(found) or 'no'} releases on this device start with {prefix!r}"
-        raise AgentError(message, reason="no-such-release", hint="python -m device_agent status lists them")
+        raise AgentError(message, reason="no-such-release", hint="python -m device_agent status lists the releases")
 
     def holder(self, current: StoreState, moment: clock.Moment) -> LockHolder | None:
         """Returns who holds the store: the holder of a pending activation, of a running command, or of a reservation.
@@ -178,7 +178,7 @@ class Store:
         return lock.holder_of(self.lock_file) or held
 
     def note(self, current: StoreState, what: str, release: ReleaseRef | None, why: str, holder: str) -> None:
-        """Adds an event that is not a transition to the history."""
+        """Adds an event to the history that is not a transition of the state, such as `staged`."""
         moment = clock.now()
         answers = state.answering(current, moment)
         ref = answers.release if answers else None
@@ -198,7 +198,7 @@ class Store:
         self._write_history(lambda: history.record(self.history_file, event))
 
     def _write_history(self, write: Callable[[], None]) -> None:
-        """Writes to the history; renames a file that cannot be used, and begins a new one."""
+        """Writes to the history; if the file cannot be used, renames it and begins a new one."""
         try:
             write()
         except history.Broken as broken:
@@ -226,7 +226,7 @@ class Store:
             self._set_aside(path, "it is a directory")
 
     def _sweep(self, kept: frozenset[str]) -> None:
-        """Removes unfinished files of a crash, but no release of `kept`; files that cannot be removed do no harm."""
+        """Removes unfinished files of a crash, except releases in `kept`; ignores files that cannot be removed."""
         for path in map(durable.temporary, (self.state_file, self.link, self.history_file)):
             with contextlib.suppress(OSError):
                 self._make_way(path)

@@ -37,7 +37,7 @@ def refuse_foreign(state: StoreState, holder: str, moment: Moment) -> None:
     """Checks that nobody except `holder` has reserved the device.
 
     Raises:
-        Locked: somebody else has; the message names it, the reason, since when and for how long.
+        Locked: another holder has; the message names it, the reason, since when and for how long.
     """
     lease = lease_holder(state, moment)
     if lease and lease.holder != holder:
@@ -50,10 +50,10 @@ def refuse_foreign(state: StoreState, holder: str, moment: Moment) -> None:
 
 
 def reserve(state: StoreState, holder: str, reason: str, seconds: float, pid: int, moment: Moment) -> StoreState:
-    """Returns the state in which `holder` alone may stage and activate for `seconds`.
+    """Returns the state in which only `holder` may stage and activate for `seconds`.
 
     Raises:
-        Locked: somebody else holds the device.
+        Locked: another holder has reserved the device.
         AgentError: `seconds` is out of range.
     """
     refuse_foreign(state, holder, moment)
@@ -62,7 +62,7 @@ def reserve(state: StoreState, holder: str, reason: str, seconds: float, pid: in
 
 
 def release_lease(state: StoreState, holder: str) -> StoreState:
-    """Returns the state without a lease of `holder`; a lease of others stays."""
+    """Returns the state without a reservation of `holder`; a reservation of another holder stays."""
     return replace(state, lease=None) if state.lease and state.lease.holder == holder else state
 
 
@@ -79,14 +79,14 @@ def begin(
     """Returns the state in which `release` answers and waits for confirmation.
 
     Raises:
-        Locked: another activation is pending, or somebody else holds the device.
+        Locked: another activation is pending, or another holder has reserved the device.
         AgentError: `seconds` is out of range.
     """
     refuse_foreign(state, holder, moment)
     if state.pending:
         raise Locked(
             f"{state.pending.release.name} {state.pending.release.version} still waits for confirmation",
-            hint="confirm it, or cancel it: python -m device_agent rollback",
+            hint="confirm that activation, or cancel it: python -m device_agent rollback",
         )
     until = moment.uptime + checked_deadline(seconds)
     pending = Pending(release, created, holder, connection, moment.wall, moment.boot, moment.uptime, until)
@@ -131,7 +131,7 @@ def not_pending(state: StoreState, digest: str) -> ActivationFailed:
     if late or (given_up and given_up.release and given_up.release.digest == digest):
         why = f" ({given_up.why})" if given_up and not late else ""
         return ActivationFailed(
-            f"rolled back: the confirmation came too late, and the previous release answers{why}",
+            f"rolled back: the confirmation came too late, so the previous release answers{why}",
             reason="rolled-back",
             hint="deploy again; a slow link needs a longer --deadline",
         )
@@ -143,7 +143,7 @@ def not_pending(state: StoreState, digest: str) -> ActivationFailed:
 
 
 def revert(state: StoreState, why: str, moment: Moment) -> StoreState:
-    """Returns the state before the pending activation."""
+    """Returns the state as before the pending activation; `why` goes into the history."""
     if not state.pending:
         return state
     pending = state.pending
@@ -151,7 +151,10 @@ def revert(state: StoreState, why: str, moment: Moment) -> StoreState:
 
 
 def is_to_leave(state: StoreState, leave: str | None) -> bool:
-    """Whether a rollback changes anything: `leave` answers, or if None, the last transition was not a rollback."""
+    """Whether a rollback would change anything.
+
+    With `leave`: whether that release answers; with None: whether the last transition was not a rollback.
+    """
     if leave is not None:
         answers = state.pending.release if state.pending else state.committed
         return answers is not None and answers.digest == leave
@@ -180,10 +183,9 @@ def go_back(state: StoreState, target: ReleaseRef, holder: str, why: str, moment
 
 
 def leave_failing(state: StoreState, digest: str, starts: int, moment: Moment) -> StoreState:
-    """Returns the state in which the release before `digest` is committed again.
+    """Returns the state in which the previous release is committed again, because `starts` starts of `digest` failed.
 
-    It had `starts` starts in a row without an answer. Nothing changes unless `digest` is committed, no activation
-    waits, and there is a release before it.
+    Returns `state` unchanged unless `digest` is committed, no activation is pending, and there is a previous release.
     """
     is_committed = state.committed is not None and state.committed.digest == digest
     if state.pending or not state.previous or not is_committed:
@@ -203,9 +205,9 @@ def lower_floors(state: StoreState, floor: int, time_floor: int) -> StoreState:
 
 
 def nothing_left() -> ActivationFailed:
-    """Returns the error after a device's only release was reverted."""
+    """Returns the error for a device whose only release was reverted."""
     return ActivationFailed(
-        "the activation was reverted; the device had no release before it, and has none now",
+        "the activation was reverted; the device had no other release, and has none now",
         reason="no-release",
         hint="deploy a release: knnkit deploy --target HOST",
     )
@@ -235,5 +237,5 @@ def _after(
 def waits(pending: Pending) -> Locked:
     """Returns the error for a command that is not possible while an activation is pending."""
     digest = pending.release.digest[:12]
-    hint = "confirm it, roll it back, or wait until it reverts by itself"
+    hint = "confirm the activation, roll it back, or wait until it reverts by itself"
     return Locked(f"the activation of {digest} waits for confirmation", hint=hint)

@@ -1,6 +1,7 @@
 """Reads ROOT/trust: key files and device.json.
 
-`device_agent.store.trust_store` changes them. Loads cryptography only for keys that are not P-256."""
+`device_agent.store.trust_store` changes them. Loads cryptography only for keys that are not P-256.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ MAX_DEVICE_FILE = 1024 * 1024
 
 @record
 class DeviceTrust:
-    """trust/device.json."""
+    """Content of trust/device.json: the device's id, fingerprints of revoked keys, and nonces of used orders."""
 
     device_id: str
     revoked: tuple[str, ...] = ()
@@ -56,10 +57,10 @@ def look(directory: Path) -> Seen:
 
 
 def exposed_paths(directory: Path) -> list[tuple[Path, str]]:
-    """Returns the paths by which other users could change the trusted keys or what the device runs.
+    """Returns the paths by which other users could change the trusted keys or the agent, and the command against it.
 
-    Each has the command to prevent it. Other users are all but root and the user who runs this. ROOT is checked, too:
-    a user who may write there can replace ROOT/trust. If others can enter ROOT, so are the state and the agent.
+    Other users are all except root and the user of this process. ROOT is checked, too: a user who may write there can
+    replace ROOT/trust. If others can enter ROOT, the state and the agent are also checked.
     """
     found, root, may_enter = [], directory.parent, True
     inside = tuple(root / name for name in (constants.STATE_FILE, constants.VENVS_DIR, constants.VENV_LINK))
@@ -73,20 +74,21 @@ def exposed_paths(directory: Path) -> list[tuple[Path, str]]:
         if path in inside and not may_enter:
             continue
         if state.st_uid not in (0, os.geteuid()):
-            found.append((path, f"sudo chown -R {os.geteuid()} {_typed(path)}"))
+            found.append((path, f"sudo chown -R {os.geteuid()} {typed(path)}"))
         elif stat.S_IMODE(state.st_mode) & 0o022:
-            found.append((path, f"chmod go-w {_typed(path)}"))
+            found.append((path, f"chmod go-w {typed(path)}"))
     return found
 
 
-def _typed(path: Path) -> str:
+def typed(path: Path) -> str:
+    """Quotes a path for the shell."""
     import shlex  # rarely needed, and `status` must be fast
 
     return shlex.quote(str(path))
 
 
 def read_keys(directory: Path, name: Callable[[bytes], str]) -> tuple[dict[str, bytes], list[str]]:
-    """Returns fingerprint -> PEM text, with `name` to compute the fingerprint, and a warning for each invalid file."""
+    """Returns fingerprint -> PEM text, and a warning for each invalid file; `name` computes a fingerprint."""
     keys: dict[str, bytes] = {}
     warnings = []
     for path in _key_files(directory):
@@ -99,7 +101,7 @@ def read_keys(directory: Path, name: Callable[[bytes], str]) -> tuple[dict[str, 
 
 
 def read_device(directory: Path) -> DeviceTrust:
-    """Returns device.json; an empty record if there is none.
+    """Returns the content of device.json; an empty record if there is no file.
 
     Raises:
         DeviceUnfit: the file is damaged, or a newer agent wrote it.
@@ -114,12 +116,12 @@ def read_device(directory: Path) -> DeviceTrust:
 
 
 def device_document(directory: Path) -> JsonFile[DeviceTrust]:
-    """Returns device.json, for reading and writing."""
+    """Returns the file object of device.json, for reading and writing."""
     return JsonFile(directory / DEVICE_FILE, DeviceTrust, MAX_DEVICE_FILE)
 
 
 def read_device_leniently(directory: Path) -> tuple[DeviceTrust, list[str]]:
-    """Returns device.json; if it is damaged, an empty record and a warning."""
+    """Returns the content of device.json; if it is damaged, an empty record and a warning."""
     try:
         return read_device(directory), []
     except DeviceUnfit as error:

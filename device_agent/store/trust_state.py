@@ -19,7 +19,8 @@ from device_agent.system import board
 class Known:
     """The contents of state.json and ROOT/trust, each read once per command.
 
-    Valid while nobody else can change them: under the store's lock. `device_class` replaces the device's own class.
+    Valid only under the store's lock, while nobody else can change them. `device_class` overrides the device's own
+    class.
     """
 
     def __init__(self, store: Store, state: StoreState, device_class: str | None = None) -> None:
@@ -48,7 +49,7 @@ class Known:
 
 
 def kept_state(store: Store) -> rules.TrustState:
-    """Returns the state for the rules that judge an accepted release at every start."""
+    """Returns the state for the rules that check an accepted release at every start."""
     try:
         current = store.load()
     except DeviceUnfit:

@@ -1,7 +1,7 @@
 """Reads and changes ROOT/trust: keys, revocations, used orders.
 
     trust/<name>.pem     one public key each, from `knnkit provision` or a rotation; the name does not matter
-    trust/device.json    device id, revoked fingerprints, used orders; made when first needed
+    trust/device.json    device id, revoked fingerprints, used orders; created when first needed
 
 Every change is one rename, in an order that always leaves a trusted key. Writers must hold the store's lock. The rules
 are in `device_agent.shared.trust`.
@@ -20,7 +20,7 @@ from device_agent.system import durable
 
 @record
 class TrustFiles:
-    """The contents of ROOT/trust; `warnings` lists what could not be read."""
+    """The contents of ROOT/trust; `warnings` name the files that could not be read."""
 
     sets: orders.KeySets
     device: DeviceTrust
@@ -49,7 +49,7 @@ def read(directory: Path, *, lenient: bool = False) -> TrustFiles:
     before: the file lists the revoked keys, so no new release may be accepted without it.
 
     Raises:
-        DeviceUnfit: device.json is damaged, and not `lenient`.
+        DeviceUnfit: device.json is damaged, and `lenient` is False.
     """
     keys, warnings = trust_dir.read_keys(directory, dsse.fingerprint)
     if lenient:
@@ -61,7 +61,7 @@ def read(directory: Path, *, lenient: bool = False) -> TrustFiles:
 
 
 def ensure_device_id(directory: Path) -> str:
-    """Returns the device's id, 32 hexadecimal digits; makes one if there is none. Needs the lock.
+    """Returns the device's id, 32 hexadecimal digits; creates it if there is none. Needs the lock.
 
     Raises:
         DeviceUnfit: device.json is damaged.
@@ -100,12 +100,12 @@ def use_order(directory: Path, order: orders.RollbackOrder | orders.FloorOrder) 
     """Marks an order as used, durably; call it before obeying the order. Needs the lock.
 
     Raises:
-        Refused: ORDER_USED.
+        Refused: ORDER_USED: the order has been used already.
         DeviceUnfit: device.json is damaged.
     """
     device = read_device(directory)
     if order.nonce in device.used_orders:
-        raise reasons.refused(reasons.Reason.ORDER_USED, "the order has been used")
+        raise reasons.refused(reasons.Reason.ORDER_USED, "the order has been used already")
     _write_device(directory, replace(device, used_orders=(*device.used_orders, order.nonce)))
 
 

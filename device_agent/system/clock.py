@@ -1,7 +1,7 @@
 """Boot id, uptime and date of the board.
 
-Deadlines count CLOCK_BOOTTIME within one boot, because a board's date is often wrong and jumps when NTP answers. Never
-waits.
+Deadlines count seconds of CLOCK_BOOTTIME within one boot, because a board's date is often wrong and jumps when NTP
+answers. Never waits.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @record
 class Moment:
-    """A point in time: `uptime` in seconds of the boot `boot` (suspend included), `wall` in seconds since 1970."""
+    """A point in time: `uptime` in seconds since the boot with the id `boot`, `wall` in seconds since 1970."""
 
     boot: str
     uptime: float
@@ -24,12 +24,12 @@ class Moment:
 
 
 def now() -> Moment:
-    """Returns the present moment; `boot` is empty if the kernel's boot id cannot be read (no /proc)."""
+    """Returns the present moment; `boot` is "" if the kernel's boot id cannot be read (no /proc)."""
     return Moment(_boot_id(), uptime(), int(time.time()))
 
 
 def uptime() -> float:
-    """Returns seconds since the kernel started, time in suspend included."""
+    """Returns the seconds since the kernel started, including time in suspend."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 

@@ -2,7 +2,7 @@
 
 Each function's effect is on the disk when it returns. Writing is "temporary file, fsync, rename, fsync of the
 directory", so that a power cut leaves the old content or the new one, never a mixture. All work is done by functions of
-`os`, looked up at each call, so that tests can replace each one and kill the process or fail the disk there.
+`os`, looked up at each call: tests replace one to kill the process or to let the disk fail at that step.
 """
 
 # ruff: noqa: PTH101, PTH102, PTH104, PTH105, PTH106, PTH108, PTH115, PTH200, PTH208, PTH211
@@ -32,7 +32,7 @@ def temporary(path: Path) -> Path:
 def write_atomic(path: Path, data: bytes, mode: int = FILE_MODE, *, prepared: Path | None = None) -> None:
     """Replaces the content of `path` by `data`; after a crash the file holds the old content or the new one.
 
-    `prepared` is the temporary file, on the same file system; by default beside `path`.
+    `prepared` is the temporary file, on the same file system; by default in the folder of `path`.
     """
     prepared = prepared or temporary(path)
     try:
@@ -52,10 +52,10 @@ def write_atomic(path: Path, data: bytes, mode: int = FILE_MODE, *, prepared: Pa
 
 
 def append(path: Path, data: bytes, keep: int) -> None:
-    """Writes `data` at offset `keep`; drops what was after it, such as a line that a crash left incomplete.
+    """Writes `data` at offset `keep`; drops bytes that were after it, such as an incomplete line of a crash.
 
     Raises:
-        OSError: it cannot be written; the file has nothing of `data`, as far as it can be cut again.
+        OSError: the data cannot be written; the file is cut to `keep` bytes again, if possible.
     """
     descriptor = os.open(path, _WRITE, FILE_MODE)
     try:
@@ -80,7 +80,7 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 
 def make_directory(path: Path) -> None:
-    """Makes `path` and its missing parents, readable by the owner only."""
+    """Creates `path` and its missing parents, readable by the owner only."""
     if path.is_dir():
         return
     make_directory(path.parent)
@@ -127,10 +127,10 @@ def move(source: Path, destination: Path) -> None:
 
 
 def discard(path: Path, doomed: Path, proof: str) -> None:
-    """Renames the directory `path` to `doomed`, then removes it, so that a half-removed one never keeps its name.
+    """Renames the directory `path` to `doomed`, then removes it, so that a half-removed one never has its name.
 
-    If the directory cannot be renamed (see `move`), its file `proof` is removed first: without it, the directory counts
-    as removed.
+    If the directory cannot be renamed (see `move`), its file `proof` is removed first: without that file, the directory
+    counts as removed.
     """
     remove_tree(doomed)
     try:
@@ -187,7 +187,7 @@ def set_aside(path: Path) -> Path:
 
 
 def link(source: Path, destination: Path) -> None:
-    """Makes a hard link."""
+    """Creates a hard link at `destination`."""
     os.link(source, destination, follow_symlinks=False)
 
 
@@ -216,7 +216,7 @@ def remove_tree(path: Path) -> None:
 
 
 def restrict(path: Path, mode: int) -> None:
-    """Sets the permissions of an uploaded file or directory."""
+    """Sets the permissions of a file or directory to `mode`."""
     os.chmod(path, mode)
 
 

@@ -1,4 +1,4 @@
-"""How much memory a model may take.
+"""How much memory a model may use.
 
 XNNPACK (the CPU kernels of TFLite) holds a copy of the weights for each graph. A control group (a container, a service
 with MemoryMax) may allow less than the system has; both limits count. Reads sizes, loads nothing.
@@ -22,13 +22,13 @@ _FILES = {
 
 
 def may_pack(weights: int) -> bool:
-    """Whether packing `weights` bytes leaves half of the free memory free; True if free memory is unknown."""
+    """Whether half of the free memory stays free after packing `weights` bytes; True if free memory is unknown."""
     available = available_bytes()
     return weights <= SMALL or available is None or _COPIES * weights <= available // 2
 
 
 def available_bytes() -> int | None:
-    """Returns the bytes of memory that processes can still get; None if the system does not report it."""
+    """Returns the bytes of memory that processes can still allocate; None if the system does not report it."""
     system = _field(Path("/proc/meminfo"), "MemAvailable:")
     free = [system * 1024] if system is not None else []
     for version, group in _groups():
@@ -40,9 +40,9 @@ def available_bytes() -> int | None:
 
 
 def oom_kills() -> int | None:
-    """Returns how many processes the kernel has killed for lack of memory, on this system and in our control groups.
+    """Returns how many processes the kernel has killed for lack of memory, in this system and in our control groups.
 
-    None if the kernel does not count them.
+    Returns None if the kernel does not count them.
     """
     found = [_field(Path("/proc/vmstat"), "oom_kill")]
     for version, group in _groups():
@@ -52,7 +52,7 @@ def oom_kills() -> int | None:
 
 
 def _groups() -> Iterator[tuple[int, Path]]:
-    """Yields the version and the folder of our control groups of memory, and of the groups that contain them.
+    """Yields version and folder of our memory control groups, and of the groups that contain them.
 
     In a container the path may be that of the host; then only the folder at the top exists.
     """

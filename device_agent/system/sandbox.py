@@ -29,7 +29,7 @@ TIMEOUT_SECONDS = 600.0
 
 
 def run(work: Callable[[], T], *, close: Iterable[int] = (), timeout: float = TIMEOUT_SECONDS) -> T:
-    """Returns what `work` returns in a forked child; `close` names descriptors that the child must not keep.
+    """Runs `work` in a forked child and returns its result; `close` are descriptors that the child must close.
 
     Raises:
         AgentError: the error that `work` raised.
@@ -107,13 +107,13 @@ def _outcome(work: Callable[[], Any]) -> Any:
 
 
 def _no_memory() -> DeviceUnfit:
-    """Returns the error for a lack of memory: a fault of this device, not of the release."""
-    hint = "free -m; end other programs, or raise the limit of memory (systemctl show -p MemoryMax)"
+    """Returns the error for a lack of memory, which is a fault of this device, not of the release."""
+    hint = "free -m; end other programs, or raise the memory limit (systemctl show -p MemoryMax)"
     return DeviceUnfit("there is not enough memory for the model", reason="out-of-memory", hint=hint)
 
 
 def _was_killed_for_memory(status: int, before: int | None) -> bool:
-    """Whether the kernel killed the child for lack of memory; if the kernel does not report it, SIGKILL means yes."""
+    """Whether the kernel killed the child for lack of memory; without a count of such kills, SIGKILL means yes."""
     if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
         return False
     now = memory.oom_kills()
@@ -126,7 +126,7 @@ def _offer_to_the_oom_killer() -> None:
 
 
 def _collect(readable: int, timeout: float) -> bytes | None:
-    """Returns all bytes that the child writes; empty if it died first, None if it takes too long."""
+    """Returns all bytes that the child writes; b"" if it died first, None if it takes too long."""
     give_up = time.monotonic() + timeout
     parts: list[bytes] = []
     while True:

@@ -1,12 +1,12 @@
 """Commands of `knnkit`, one module each.
 
-`run(arguments)` runs a command and returns the exit code; its parser is in `_parsers`."""
+`run(arguments)` of a module runs the command, and returns the exit code; the command's parser is in `_parsers`."""
 
 from __future__ import annotations
 
 #: Command -> one line of help. The module of the same name under knnkit.commands runs it.
 COMMANDS: dict[str, str] = {
-    "demo": "run the whole path on this machine: build, sign, deploy, check, draw",
+    "demo": "try everything on this machine: build, sign, deploy, check, draw",
     "init": "write a commented deploy.yaml to start from",
     "keygen": "make a signing key",
     "sign": "sign a release directory",
@@ -23,12 +23,12 @@ COMMANDS: dict[str, str] = {
     "deploy": "build a release if needed, then upload, activate, check and confirm it on each device",
     "parity": "check that every device gives the same answers as the host",
     "status": "show what runs on each device",
-    "rollback": "go back to the previous release",
+    "rollback": "return devices to their previous release",
     "classify": "classify rows on a device",
-    "collect": "bring home the rows that devices were taught, or keep for people to label",
-    "label": "give labels to rows that came home, in a browser or on the terminal",
+    "collect": "copy from devices the rows that they were taught, or keep for people to label",
+    "label": "give labels to collected rows, in a browser or on the terminal",
     "promote": "add labelled rows from the field to the training data",
-    "bench": "measure the model on each device",
+    "bench": "measure speed and memory of the model on each device",
     "logs": "show the history of each device",
     "doctor": "find faults of a device, with the command that repairs each",
     "completion": "print a shell script that completes commands and flags",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from device_agent.shared.safe_files import whole_file
 from knnkit.config import load
 from knnkit.config.yaml_reader import FILE_NAME
 from knnkit.errors import ConfigError, UsageError
@@ -16,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def load_config(arguments: argparse.Namespace) -> Config | None:
-    """Returns the configuration; None if `--config` was not given and there is no deploy.yaml here.
+    """Returns the configuration; None without `--config` if there is no deploy.yaml in the current folder.
 
     Raises:
-        ConfigError: the file is wrong, or the one that `--config` names is missing.
+        ConfigError: the file is wrong, or `--config` names a missing file.
     """
     if arguments.config is not None:
         return load.load(arguments.config)
@@ -28,7 +31,7 @@ def load_config(arguments: argparse.Namespace) -> Config | None:
 
 
 def own_public_keys(config: Config | None) -> list[Path]:
-    """Returns the public key files that deploy.yaml trusts; by default the one beside the signing key."""
+    """Returns the public key files that deploy.yaml trusts; by default that of the signing key."""
     if config is None:
         return []
     own = config.signing.key.with_suffix(keys.PUBLIC_SUFFIX)
@@ -36,7 +39,7 @@ def own_public_keys(config: Config | None) -> list[Path]:
 
 
 def require_config(config: Config | None, what: str) -> Config:
-    """Returns `config`; `what` begins the message if it is None.
+    """Returns `config` if it is not None; `what` is the start of the error message.
 
     Raises:
         ConfigError: there is no configuration.
@@ -47,10 +50,10 @@ def require_config(config: Config | None, what: str) -> Config:
 
 
 def order_signer(arguments: argparse.Namespace) -> signing.Signer:
-    """Returns the key that signs an order: `--signing-key`, else that of deploy.yaml.
+    """Returns the key that signs an order to devices: that of `--signing-key`, else that of deploy.yaml.
 
     Raises:
-        ConfigError: neither names one.
+        ConfigError: neither names a key.
         SigningKeyError: the key cannot be used.
     """
     named = arguments.signing_key
@@ -58,7 +61,7 @@ def order_signer(arguments: argparse.Namespace) -> signing.Signer:
 
 
 def require_builds(config: Config | None, what: str, file: Path | None, hint: str = "") -> tuple[Build, ...]:
-    """Returns the builds of a configuration; `file` names it in messages, `hint` ends the hint of an error.
+    """Returns the builds of a configuration. For errors: `what` and `file` start the message, `hint` ends the hint.
 
     Raises:
         ConfigError: there is no configuration, or it has no model.
@@ -66,16 +69,28 @@ def require_builds(config: Config | None, what: str, file: Path | None, hint: st
     builds = require_config(config, what).builds()
     if not builds:
         said = f"{what}: {file or 'deploy.yaml'} has no `model`"
-        raise ConfigError(said, hint=f"add one, as in a file that knnkit init writes{hint}")
+        raise ConfigError(said, hint=f"add `model`, as in a file that knnkit init writes{hint}")
     return builds
 
 
+def rewrite(path: Path, model: str, change: Callable[[str, tuple[str | int, ...]], str]) -> None:
+    """Writes a deploy.yaml again; `change` gets its text and the place of a model in it, and returns the new text."""
+    with path.open(encoding="utf-8", newline="") as file:
+        text = file.read()
+    config = load.load(path)
+    names = [build.model.name for build in config.builds()]
+    changed = change(text, ("model",) if config.model is not None else ("models", names.index(model)))
+    with whole_file(path.resolve()) as out:
+        os.fchmod(out.fileno(), path.stat().st_mode & 0o777)
+        out.write(changed.encode())
+
+
 def one_build(arguments: argparse.Namespace) -> Build:
-    """Returns the model that a command examines: the only one of the file, or that of `--model`.
+    """Returns the build of the model that a command examines: the only model of the file, or that of `--model`.
 
     Raises:
         ConfigError: the file has no model.
-        UsageError: it has several models, or no model of that name.
+        UsageError: the file has several models and no `--model` is given, or no model has that name.
     """
     builds = require_builds(load.load(arguments.config), "nothing to examine", arguments.config)
     names = [build.model.name for build in builds]

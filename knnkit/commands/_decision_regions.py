@@ -36,9 +36,9 @@ def survey(
     directories: Iterable[Path],
     pace: Pace,
 ) -> tuple[Regions, str] | None:
-    """Returns the regions and the name of the device that classified them; None if there is nothing to show.
+    """Returns the regions and the name of the device that classified the grid; None if the model has none to show.
 
-    `directories` are releases on this machine. The picture has the golden rows of the release that the device runs.
+    `directories` are releases on this machine. The picture also shows the golden rows of the device's release.
     """
     if report.interrupted or not any(path.suffix in (".html", ".htm") for path in arguments.report):
         return None
@@ -56,7 +56,7 @@ def survey(
 
 
 def release_directories(config: Config | None) -> list[Path]:
-    """Returns the directories of the releases of deploy.yaml that have been built."""
+    """Returns the directories of those releases of deploy.yaml that are built."""
     built = [build.release.dir for build in config.builds()] if config else []
     return [directory for directory in built if (directory / constants.MANIFEST_FILE).exists()]
 

@@ -34,6 +34,7 @@ from knnkit.fleet.jobs.deploy import run_job
 from knnkit.fleet.jobs.job import DeviceJob
 from knnkit.fleet.report import DeviceReport, FleetReport
 from knnkit.fleet.targets import Target, targets_of
+from knnkit.model.reference.enrolment import codes_of
 from knnkit.model.tflite.load_tensorflow import load_tensorflow
 from knnkit.release import keys
 from knnkit.release.build import Built, ensure_release
@@ -62,7 +63,7 @@ fleet:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the experiment; returns 0 when host and device both gave the reference's neighbours on every row.
+    """Runs the experiment; returns 0 if host and device both found the reference's neighbours for every row.
 
     Raises:
         MissingDependency: TensorFlow, scikit-learn or matplotlib is not installed.
@@ -75,10 +76,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def require_build_extra() -> None:
-    """Checks that what a demo builds and draws with is installed.
+    """Checks that TensorFlow, scikit-learn and matplotlib are installed.
 
     Raises:
-        MissingDependency: it is not.
+        MissingDependency: one of them is not.
     """
     import importlib.util
 
@@ -86,15 +87,15 @@ def require_build_extra() -> None:
     missing = [package for module, package in packages.items() if importlib.util.find_spec(module) is None]
     if missing:
         raise MissingDependency(
-            f"the demo builds a model and draws it; missing: {', '.join(missing)}", hint=extra("build")
+            f"the demo needs packages that are not installed: {', '.join(missing)}", hint=extra("build")
         )
 
 
 def require_own(folder: Path, first_line: str) -> None:
-    """Checks that the folder is empty or of an earlier demo, whose deploy.yaml begins with `first_line`.
+    """Checks that the folder is empty, or that of an earlier demo, whose deploy.yaml begins with `first_line`.
 
     Raises:
-        UsageError: it holds other files.
+        UsageError: the folder holds other files.
     """
     try:
         found = next(folder.iterdir(), None)
@@ -110,24 +111,24 @@ def require_own(folder: Path, first_line: str) -> None:
 
 @dataclass(frozen=True)
 class _Witness:
-    """One implementation's answers to the test rows: (n, k) neighbours, (n,) labels."""
+    """Answers of one implementation to the n test rows: (n, k) neighbours, (n,) labels."""
 
     name: str
     neighbours: NDArray[Any]
     labels: NDArray[Any]
 
     def agrees(self, neighbours: NDArray[Any]) -> int:
-        """Returns the number of rows with exactly these neighbours, in this order."""
+        """Returns the number of test rows whose neighbours equal those in (n, k) `neighbours`, in the same order."""
         return int((self.neighbours == neighbours).all(axis=1).sum())
 
     def accuracy(self, truth: NDArray[Any]) -> float:
-        """Returns the share of right labels."""
+        """Returns the share of labels that equal the true labels `truth`."""
         return float((self.labels == truth).mean())
 
 
 @dataclass(frozen=True)
 class _Result:
-    """Figures of the experiment."""
+    """Results of the experiment: true labels, and the neighbours of the reference and of the implementations."""
 
     truth: Any
     reference: Any
@@ -139,7 +140,7 @@ class _Result:
 
 
 class Demo:
-    """The steps of a demo in one folder."""
+    """Runs the steps of a demo in one folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -179,7 +180,7 @@ class Demo:
         return path
 
     def keygen(self, key: Path) -> Any:
-        """Returns the signer of a key, which is made at the first run."""
+        """Returns the signer of the key in the file `key`; the first run creates the key."""
         if not key.exists():
             with self.step(f"knnkit keygen --out {self.shown(key.with_suffix(''))}"):
                 keys.generate(key.with_suffix(""))
@@ -192,7 +193,7 @@ class Demo:
         return ensure_release(build, signer), rows.training, rows.held_out
 
     def deploy(self, target: Target, built: Built, public_pem: bytes) -> DeviceReport:
-        """Returns the report of a deployment.
+        """Deploys a release to a target, and returns the report.
 
         Raises:
             ParityFailed: the device does not keep the release.
@@ -209,7 +210,7 @@ class Demo:
         return report
 
     def certify(self, target: Target, report: DeviceReport, built: Built) -> tuple[Answerer, DeviceReport]:
-        """Requests a new certificate, since the deploy does not check a release that the device already has."""
+        """Requests a new certificate of the device, because a deploy does not check a release that it already has."""
         transport = open_transport(target.name, target, 10.0)
         facts: Facts = probe(transport, target.root, timeout=60.0)
         proof = prove(transport, facts.agent_argv, built.digest, secrets.token_hex(16), timeout=300.0)
@@ -231,31 +232,31 @@ class Demo:
 
     def _survey(self, device: Answerer, built: Built, training: Dataset, test: Dataset) -> Regions:
         classes = built.info.classes
-        codes = np.array([classes.index(label) for label in test.labels.tolist()], np.int32)
         return decision_regions.survey(
             lambda rows: device.labels(rows, classes),
             np.asarray(test.rows, np.float64),
-            codes,
+            codes_of(classes, test.labels),
             tuple(map(str, classes)),
             (built.info.feature_names[0], built.info.feature_names[1]),
             around=np.asarray(training.rows, np.float64),
         )
 
     def _draw(self, regions: Regions, training: Dataset, built: Built, device: DeviceReport) -> tuple[Path, Path]:
-        classes = built.info.classes
-        codes = np.array([classes.index(label) for label in training.labels.tolist()], np.int32)
+        codes = codes_of(built.info.classes, training.labels)
         title = (
             f"{built.info.k} nearest neighbours of {built.info.n_train} training rows, answered by an embedded device"
         )
         picture = self.folder / "experiment.png"
         plots.draw_experiment(picture, regions, np.asarray(training.rows, np.float64), codes, title=title)
-        manifest = built.manifest
+        return picture, self.write_page(device, built, regions=regions, regions_from=device.name)
+
+    def write_page(self, device: DeviceReport, built: Built, **more: Any) -> Path:
+        """Writes the report of the device, and returns its path; `more` are further arguments of its page."""
+        manifest, classes = built.manifest, tuple(map(str, built.info.classes))
         ref = documents.ReleaseRef(built.digest, manifest.name, manifest.version, manifest.sequence)
         report = FleetReport("deploy", device.started, device.seconds, (device,), releases=(ref,))
-        page = fleet_report.page_of(
-            report, classes=regions.classes, gates=manifest.gates, regions=regions, regions_from=device.name
-        )
-        return picture, html.write_report(self.folder / "report.html", page)
+        page = fleet_report.page_of(report, classes=classes, gates=manifest.gates, **more)
+        return html.write_report(self.folder / "report.html", page)
 
     # --- the output -----------------------------------------------------------------------------------------------
     def _conclude(self, result: _Result, picture: Path, page: Path, built: Built, *, as_json: bool) -> int:
@@ -280,14 +281,14 @@ class Demo:
 
     @contextlib.contextmanager
     def step(self, what: str, note: str = "") -> Iterator[None]:
-        """Says what begins, and how long it took."""
+        """Prints the name of a step when it begins, and its seconds when it ends."""
         self.say(f"{what}" + (f"   ({note})" if note else ""))
         began = time.monotonic()
         yield
         self.say(f"  {time.monotonic() - began:.1f} s")
 
     def shown(self, path: Path) -> str:
-        """Returns a path as a person here would type it."""
+        """Returns a path relative to the current folder if it lies inside, else unchanged."""
         try:
             return str(path.relative_to(Path.cwd()))
         except ValueError:

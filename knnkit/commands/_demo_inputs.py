@@ -1,7 +1,7 @@
-"""`knnkit demo --sound` and `--picture`: networks before the search.
+"""`knnkit demo --sound` and `--picture`: networks that compute the rows.
 
-Makes a folder of files for each label, builds, deploys to the embedded device, and lets it answer files that it never
-saw. Everything lies in one folder.
+Makes a folder of files for each label, builds, deploys to the embedded device, and lets the device classify files that
+are not training data. All files lie in one folder.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from pathlib import Path
 import numpy as np
 
 from device_agent.shared.embedding.files import files_of, lines_of
-from device_agent.shared.protocol import constants, documents, json_codec
+from device_agent.shared.protocol import constants, json_codec
 from knnkit.commands._demo_article import Demo, require_build_extra, require_own
 from knnkit.config import load
 from knnkit.data.dataset import load_sklearn
 from knnkit.errors import MissingDependency, ParityFailed, extra
 from knnkit.fleet.device.classify_client import Answerer
-from knnkit.fleet.report import DeviceReport, FleetReport
+from knnkit.fleet.report import DeviceReport
 from knnkit.fleet.targets import targets_of
 from knnkit.model.tflite.demo_embedder import train_embedder
 from knnkit.release.build import Built, ensure_release
-from knnkit.render import fleet_report, html, plots
+from knnkit.render import plots
 from knnkit.training import source
 from knnkit.training.source import Material
 
@@ -43,7 +43,7 @@ _UNHEARD = 5
 _PACKAGE = "pyopen_wakeword"
 _PICTURES = 400
 
-_HEAD = "# Networks before the search: files in a folder for each label, and files that the device never saw."
+_HEAD = "# A folder of files for each label, networks that turn files into numbers, and files new to the device."
 _DEPLOY_YAML = """
 model:
   name: {kind}
@@ -69,7 +69,7 @@ _PICTURE = "{image: {size: [8, 8], channels: 1}, stages: [networks/embedder.tfli
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the experiment; returns 0 when the device's labels are the host's wherever no rounding can move them."""
+    """Runs the experiment; returns 0 if device and host give the same labels, except where rounding decides."""
     require_own(arguments.out, _HEAD)
     require_build_extra()
     kind = "sound" if arguments.sound else "picture"
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class _Unseen:
-    """Files that the model never saw, and the device's labels."""
+    """Files that are not training data, and the device's labels for them."""
 
     truth: tuple[str, ...]
     labels: tuple[str, ...]
@@ -168,10 +168,7 @@ class _InputDemo(Demo):
         title = f"{len(rows)} training {self._kind}s in the network's space, in two directions of most variance"
         picture = self.folder / "experiment.png"
         plots.draw_rows(picture, rows, groups, title)
-        ref = documents.ReleaseRef(built.digest, built.manifest.name, built.manifest.version, built.manifest.sequence)
-        report = FleetReport("deploy", device.started, device.seconds, (device,), releases=(ref,))
-        page = fleet_report.page_of(report, classes=tuple(map(str, built.info.classes)), gates=built.manifest.gates)
-        return picture, html.write_report(self.folder / "report.html", page)
+        return picture, self.write_page(device, built)
 
     def _end(self, unseen: _Unseen, report: DeviceReport, left: dict[str, Path], *, as_json: bool) -> int:
         proof = report.certificate
@@ -183,8 +180,8 @@ class _InputDemo(Demo):
             print(json_codec.dumps(found | {what: str(path) for what, path in left.items()}))
         else:
             print(f"{unseen.right} of {len(unseen.truth)} {self._kind}s that the model never saw have the right label")
-            print(f"the device's rows lie {own.largest_error:.2g} from the host's at most (bound {own.bound:g})")
-            print(f"{own.labels_same} of {own.rows} labels are the host's; {own.labels_open} may differ by rounding")
+            print(f"the device's rows differ from the host's by at most {own.largest_error:.2g} (bound {own.bound:g})")
+            print(f"{own.labels_same} of {own.rows} labels equal the host's; {own.labels_open} may differ by rounding")
         self.say("\n" + "\n".join(f"{what:<9} {self.shown(path)}" for what, path in left.items()))
         return constants.EXIT_OK
 
@@ -196,7 +193,7 @@ def _speak(order: tuple[str, str, Path]) -> None:
 
 
 def _networks() -> Path:
-    """Returns the folder of the networks that a package of the index ships."""
+    """Returns the folder of the networks in the package pyopen-wakeword."""
     found = importlib.util.find_spec(_PACKAGE)
     if found is None or not found.submodule_search_locations:
         raise MissingDependency("the networks are part of the package pyopen-wakeword", hint=extra("demo"))

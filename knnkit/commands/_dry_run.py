@@ -7,13 +7,14 @@ from pathlib import Path
 
 from device_agent.shared.protocol import constants
 from device_agent.shared.release import model_file
-from knnkit.commands._console import wave_line
+from knnkit.commands._query import wave_line
 from knnkit.fleet.decide.plan import DevicePlan
 from knnkit.fleet.report import DeviceReport, FleetReport
 from knnkit.fleet.rollout.waves import Wave
 from knnkit.render import figures
 from knnkit.render.changes import Rows, change_lines, flip_lines, no_rows
-from knnkit.render.fleet_report import outcome_line, release_text
+from knnkit.render.fleet_report import outcome_line
+from knnkit.render.page import release_text
 from knnkit.render.sanitize import size
 from knnkit.render.terminal import print_line
 
@@ -25,7 +26,7 @@ def show(
     report: FleetReport,
     rows: Rows = no_rows,
 ) -> None:
-    """Prints the plan of each device, then the devices that are in no wave; `rows` finds evaluation rows by release."""
+    """Prints each device's plan, then the devices in no wave; `rows` maps a release's digest to its evaluation rows."""
     by_name = {plan.device: plan for plan in plans}
     devices = {device.name: device for device in report.devices}
     for number, wave in enumerate(found, 1):

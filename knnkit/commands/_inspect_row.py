@@ -1,6 +1,6 @@
 """`knnkit inspect --row`: shows one training row.
 
-The number counts the rows of the user's own file; `classify --neighbors` gives it as `row`.
+N is the number of the row in the user's file, from 0; `classify --neighbors` prints it as `row`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ from typing import Any
 
 from device_agent.shared.label_columns import labels_of
 from device_agent.shared.protocol import constants, json_codec
-from device_agent.shared.protocol.errors import ModelUnusable
-from knnkit.errors import UsageError
+from knnkit.errors import UsageError, raised_as
 from knnkit.model.stored import StoredModel, read_model
 from knnkit.release.evaluation_rows import read_evaluation_rows
 from knnkit.render.sanitize import clean
 
-_HINT = "--row takes a `row` that `knnkit classify --neighbors` gives"
+_HINT = "--row takes a number that `knnkit classify --neighbors` prints as `row`"
 
 
 def show(model: Path, row: int, *, json: bool) -> int:
@@ -25,10 +24,8 @@ def show(model: Path, row: int, *, json: bool) -> int:
     Raises:
         UsageError: the model has no such training row.
     """
-    try:
+    with raised_as(UsageError):
         found = _training_row(model, row)
-    except ModelUnusable as error:
-        raise UsageError(str(error), hint=error.hint) from None
     if json:
         print(json_codec.dumps(found))
         return 0
@@ -57,7 +54,7 @@ def _training_row(path: Path, row: int) -> dict[str, Any]:
 
 
 def _answer(stored: StoredModel, index: int) -> dict[str, Any]:
-    """Returns the label of a training row, its labels by column, or its targets by name."""
+    """Returns key -> value of a training row's answer: its label, its labels by column, or its targets by name."""
     targets, info = stored.reference.targets, stored.info
     if info.targets is None or targets is None:
         return {"label": info.classes[stored.reference.classes[index]]}
@@ -69,7 +66,7 @@ def _answer(stored: StoredModel, index: int) -> dict[str, Any]:
 
 
 def _not_there(path: Path, stored: StoredModel, row: int) -> UsageError:
-    """Returns the error for a row that is not a neighbour: held out, or not in the data at all."""
+    """Returns the error for a row that is not a training row: it was held out, or is not in the data."""
     golden, source = stored.golden, stored.training.source if stored.training else ""
     place = golden.index(row) if golden and golden.source == source and golden.places is not None else None
     if place is not None and (path.parent / constants.GOLDEN_FILE).is_file():

@@ -1,7 +1,7 @@
 """Local web server of the page that `knnkit label` shows.
 
-Listens on 127.0.0.1 alone. A request must have the path with the random token, and must name this very server as its
-host, so that no other page and no other name leads here. A form must come from this page.
+Listens only on 127.0.0.1. A request must contain a random token in its path, and must name this server as its host, so
+that no other page and no other host name reaches the server. A form must come from this page.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _SECONDS = 30
 
 
 class LabelServer(ThreadingHTTPServer):
-    """Serves one page for one person.
+    """Web server that shows one page to one person.
 
     Attributes:
-        url: what to open; it holds the token.
+        url: address to open in a browser; it contains the token.
     """
 
     daemon_threads = True
@@ -41,7 +41,7 @@ class LabelServer(ThreadingHTTPServer):
         self._work, self._why = work, why
 
     def page(self, nonce: str) -> str:
-        """Returns the page as it is now."""
+        """Returns the page in its present state; its script and style carry `nonce`."""
         with self.lock:
             work = self._work
             progress = f"{work.given:,} labelled, {work.waiting:,} left"
@@ -54,7 +54,7 @@ class LabelServer(ThreadingHTTPServer):
         return render(view, nonce)
 
     def take(self, form: dict[str, str]) -> bool:
-        """Does what a form asks for; returns False if it ends the work."""
+        """Applies a form: label, skip or undo; returns False if the form ends the session."""
         what, row = form.get("do"), form.get("id")
         with self.lock:
             try:
@@ -88,7 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "")
         from_here = self.headers.get("Origin", "") == f"http://{self.server.host}"
         if not (from_here and length.isdecimal() and int(length) <= _MAX_FORM):
-            self._send(HTTPStatus.FORBIDDEN, "This form is not of this page.")
+            self._send(HTTPStatus.FORBIDDEN, "This form does not come from this page.")
             return
         try:
             found = parse_qs(self.rfile.read(int(length)).decode(), max_num_fields=8)
@@ -102,11 +102,11 @@ class _Handler(BaseHTTPRequestHandler):
             threading.Thread(target=self.server.shutdown, daemon=True).start()
 
     def _is_ours(self) -> bool:
-        """Whether the request names this server and the token; answers it otherwise."""
+        """Whether the request names this server and the token; if not, sends an error to the browser."""
         named = self.headers.get("Host", "") == self.server.host
         if named and hmac.compare_digest(self.path.encode(), self.server.path.encode()):
             return True
-        self._send(HTTPStatus.NOT_FOUND, "There is nothing here. Open the address on your terminal.")
+        self._send(HTTPStatus.NOT_FOUND, "No page has this address. Open the address that your terminal shows.")
         return False
 
     def _send(self, status: HTTPStatus, text: str, nonce: str = "", *, location: str = "") -> None:
@@ -130,4 +130,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Writes no log: addresses hold the token."""
+        """Writes no log, because addresses contain the token."""

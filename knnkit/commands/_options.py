@@ -9,13 +9,12 @@ from typing import Any
 from device_agent.shared.console.argument_parser import filled
 from device_agent.shared.protocol import constants
 
-_MOST = 1_000_000_000
 #: Default key of keygen and sign, without the suffix.
 KEY_PREFIX = Path("keys/signing")
 
 
 def path(text: str) -> Path:
-    """Parses a path; refuses an empty one, which would mean the present folder."""
+    """Parses a path; refuses an empty text, which would mean the current folder."""
     return Path(filled(text))
 
 
@@ -26,16 +25,8 @@ FILE: dict[str, Any] = {"type": path, "metavar": "FILE"}
 DIR, PEM, PUB = (FILE | {"metavar": name} for name in ("DIR", "PEM", "PUB"))
 
 
-def count(text: str) -> int:
-    """Parses a number from 1."""
-    number = int(text)
-    if not 1 <= number <= _MOST:
-        raise argparse.ArgumentTypeError(f"{text} is not from 1 to {_MOST:,}")
-    return number
-
-
 def whole(text: str) -> int:
-    """Parses a number from 0, such as a sequence or a row."""
+    """Parses a whole number from 0, such as a sequence or a row."""
     number = int(text)
     if not 0 <= number < 2**63:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0")
@@ -48,27 +39,27 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def add_config(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """Adds `--config` to a command that also works without it."""
+    """Adds `--config` to a command that also works without deploy.yaml."""
     parser.add_argument("-c", "--config", **FILE, help="configuration (default: deploy.yaml, if there is one)")
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of a command that examines the rows of one model: the model, and the file for a plot."""
+def add_needed_config(parser: argparse.ArgumentParser) -> None:
+    """Adds `--config` to a command that reads deploy.yaml."""
     parser.add_argument(
-        "-c",
-        "--config",
-        type=path,
-        default=Path("deploy.yaml"),
-        metavar="FILE",
-        help="configuration (default: %(default)s)",
+        "-c", "--config", **FILE, default=Path("deploy.yaml"), help="configuration (default: %(default)s)"
     )
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of commands that examine the rows of one model: `--config`, `--model` and so on."""
+    add_needed_config(parser)
     parser.add_argument("--model", metavar="NAME", help="name of the model, if the file has several")
     add_json(parser)
 
 
 def add_plot(parser: argparse.ArgumentParser) -> None:
     """Adds `--plot`."""
-    parser.add_argument("--plot", type=path, metavar="FILE", help="draw the curves: .png, or .html with the table")
+    parser.add_argument("--plot", **FILE, help="draw the curves: .png, or .html with the table")
 
 
 def add_fleet(parser: argparse.ArgumentParser, *, writes: bool = False) -> None:
@@ -105,19 +96,21 @@ def _add_reach(reach: argparse._ArgumentGroup, writes: bool) -> None:
         help="private SSH key, or the .pub of a key in the key agent; no other key is offered",
     )
     reach.add_argument(
-        "-J", "--jump", type=filled, metavar="HOSTS", help="go through user@host[:port]; several with commas"
+        "-J", "--jump", type=filled, metavar="HOSTS", help="connect through user@host[:port]; several with commas"
     )
     reach.add_argument(
         "--ssh-config",
         type=filled,
         metavar="FILE",
-        help="ssh_config file, whose commands knnkit may run (default: the files that ssh reads)",
+        help="ssh_config file; knnkit may run commands in it (default: the files that ssh reads)",
     )
-    reach.add_argument("--known-hosts", type=filled, metavar="FILE", help="host keys, read before ~/.ssh/known_hosts")
+    reach.add_argument("--known-hosts", type=filled, metavar="FILE", help="host keys to read before ~/.ssh/known_hosts")
     reach.add_argument("--connect-timeout", metavar="TIME", help="time limit to connect (default: 10s)")
-    reach.add_argument("--connect-retries", type=int, metavar="N", help="further attempts to connect (default: 2)")
+    reach.add_argument(
+        "--connect-retries", type=int, metavar="N", help="how often to try again to connect (default: 2)"
+    )
     reach.add_argument("--command-timeout", metavar="TIME", help="time limit of one command on a device (default: 5m)")
-    reach.add_argument("--concurrency", type=int, metavar="N", help="devices at a time (default: 16)")
+    reach.add_argument("--concurrency", type=int, metavar="N", help="devices to work on at a time (default: 16)")
     reach.add_argument(
         "--dask",
         metavar="ADDRESS",
@@ -130,15 +123,15 @@ def _add_reach(reach: argparse._ArgumentGroup, writes: bool) -> None:
 
 def add_provisioning(parser: argparse.ArgumentParser, *, also: str = "") -> None:
     """Adds the options of provisioning; `also` is appended to the help of `--key`."""
-    bare = parser.add_argument_group("what a bare device gets")
+    bare = parser.add_argument_group("what is installed on a bare device")
     bare.add_argument(
         "--key", **MANY, **PUB, help=f"public key to trust{also}; repeat it for more (default: deploy.yaml's)"
     )
     bare.add_argument(
         "--runtime",
         choices=(constants.ANY_RUNTIME, *constants.RUNTIMES),
-        help="what runs the model; it replaces the installed runtime. auto keeps that one; on a bare device, auto is "
-        "the first of these that exists for it (default: deploy.yaml's, else auto)",
+        help="what runs the model; replaces the installed runtime. auto keeps the installed runtime; on a bare device, "
+        "auto is the first of these that exists for its platform (default: deploy.yaml's, else auto)",
     )
     bare.add_argument("--offline", **FLAG, help="send all wheels from this host: the devices have no internet")
     bare.add_argument(

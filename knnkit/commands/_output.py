@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from device_agent.shared.console import signals
 from device_agent.shared.protocol import json_codec
@@ -18,7 +18,7 @@ from knnkit.fleet.report import FleetReport
 from knnkit.render.changes import Rows, no_rows
 from knnkit.render.fleet_report import page_of, print_report, tone, verdict
 from knnkit.render.html import write_report as write_html
-from knnkit.render.page import Section
+from knnkit.render.page import Page, Section
 from knnkit.render.terminal import Table, print_line, print_table
 
 if TYPE_CHECKING:
@@ -39,14 +39,16 @@ def finish(
     rows: Rows = no_rows,
     cards: Sequence[Section] = (),
 ) -> int:
-    """Writes the requested reports, prints the result unless `shown` (it was printed already), returns the exit code.
+    """Writes the reports that the user wants, prints the result, and returns the exit code.
 
-    `table` is the result, for the terminal and a report; `rows` finds the evaluation rows of a release; `cards` are
-    model cards at the end of an HTML report.
+    `table` is the result, for the terminal and a report; `regions` are decision regions, and the device that computed
+    them; `rows` maps a release's digest to its evaluation rows; `cards` are model cards at the end of an HTML report.
     """
     signals.deafen()  # the report is printed completely
+    surveyed, by = regions or (None, "")
+    how: dict[str, Any] = {"gates": gates, "regions": surveyed, "regions_from": by, "table": table, "rows": rows}
     for path in arguments.report:
-        write_report(path, report, gates, regions, table, rows, cards)
+        _write_report(path, report, lambda: replace(page_of(report, **how), cards=tuple(cards)))
     if table and not arguments.json:
         print_table(table.columns, table.rows)
     if arguments.json:
@@ -67,19 +69,11 @@ def _say_what_to_do(report: FleetReport) -> None:
     print_line(verdict(report), tone(report), stream=sys.stderr)
 
 
-def write_report(
-    path: Path,
-    report: FleetReport,
-    gates: Gates | None = None,
-    regions: tuple[Regions, str] | None = None,
-    table: Table | None = None,
-    rows: Rows = no_rows,
-    cards: Sequence[Section] = (),
-) -> None:
-    """Writes one report file, JSON or HTML by its suffix; `regions`: decision regions, and the device that gave them.
+def _write_report(path: Path, report: FleetReport, make_page: Callable[[], Page]) -> None:
+    """Writes one report file: JSON or HTML, depending on the suffix of `path`.
 
     Raises:
-        UsageError: the suffix is neither, or the file cannot be written.
+        UsageError: the suffix is neither .json nor .html, or the file cannot be written.
     """
     try:
         if path.suffix == ".json":
@@ -87,9 +81,7 @@ def write_report(
             with whole_file(path) as file:
                 file.write(data)
         elif path.suffix in (".html", ".htm"):
-            surveyed, by = regions or (None, "")
-            page = page_of(report, gates=gates, regions=surveyed, regions_from=by, table=table, rows=rows)
-            write_html(path, replace(page, cards=tuple(cards)))
+            write_html(path, make_page())
         else:
             raise _no_report(path)
     except (OSError, json_codec.TooLarge) as error:
@@ -102,10 +94,10 @@ def draws(arguments: argparse.Namespace) -> bool:
 
 
 def check_report_paths(arguments: argparse.Namespace) -> None:
-    """Checks the paths of reports before anything begins.
+    """Checks the paths of reports before the command starts its work.
 
     Raises:
-        UsageError: as `write_report` would.
+        UsageError: a suffix is neither .json nor .html, or a folder does not exist.
     """
     for path in arguments.report:
         if path.suffix not in (".json", ".html", ".htm"):

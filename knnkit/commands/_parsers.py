@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from device_agent.shared.console.argument_parser import count
 from knnkit.commands import _options, _parsers_rows
 from knnkit.commands._options import DIR, FILE, FLAG, MANY, PEM, PUB
 
@@ -59,7 +60,7 @@ def _init(parser: argparse.ArgumentParser) -> None:
         action="extend",
         help="columns of text that become one feature for each category; repeat it for more",
     )
-    parser.add_argument("--thousands", metavar="SIGN", choices=(*",.' ",), help="the sign between thousands: 1,234.5")
+    parser.add_argument("--thousands", metavar="SIGN", choices=(*",.' ",), help="separator of thousands: , in 1,234.5")
 
 
 def _keygen(parser: argparse.ArgumentParser) -> None:
@@ -86,9 +87,7 @@ def _sign(parser: argparse.ArgumentParser) -> None:
 
 
 def _build(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-c", "--config", **FILE, default=Path("deploy.yaml"), help="configuration (default: %(default)s)"
-    )
+    _options.add_needed_config(parser)
     parser.add_argument("-o", "--output", **DIR, help="the release directory (default: release.dir of the file)")
     parser.add_argument("--force", **FLAG, help="build again even if nothing changed")
     _options.add_json(parser)
@@ -112,20 +111,18 @@ def _diff(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("after", metavar="B", type=_options.path, help="the release after: a directory or model.tflite")
     own = "your own labelled rows (default: the evaluation rows of both releases)"
-    parser.add_argument("--data", type=_options.path, metavar="FILE", help=own)
-    parser.add_argument("--label", metavar="COLUMN", default="label", help="label column there (default: %(default)s)")
+    parser.add_argument("--data", **FILE, help=own)
+    parser.add_argument("--label", metavar="COLUMN", default="label", help="label column of FILE (default: label)")
     _options.add_json(parser)
 
 
 def _card(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="PATH", type=_options.path, help="a release directory, or a model.tflite")
     what = parser.add_mutually_exclusive_group()
-    said = "print instead what the model was built from: an in-toto statement"
-    what.add_argument("--provenance", action="store_true", help=said)
-    what.add_argument("--sbom", action="store_true", help="print instead the CycloneDX bill of materials")
-    parser.add_argument(
-        "-o", "--output", type=_options.path, metavar="FILE", help="file to write (default: standard output)"
-    )
+    said = "print what the model was built from, as an in-toto statement, not the card"
+    what.add_argument("--provenance", **FLAG, help=said)
+    what.add_argument("--sbom", **FLAG, help="print the CycloneDX bill of materials, not the card")
+    parser.add_argument("-o", "--output", **FILE, help="file to write (default: standard output)")
 
 
 def _verify(parser: argparse.ArgumentParser) -> None:
@@ -148,9 +145,9 @@ def _trust(parser: argparse.ArgumentParser) -> None:
 
 def _trust_host(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("the host key of HOST").add_argument
-    add("--fingerprint", metavar="FINGERPRINT", help="enrol the host key if it has this fingerprint; do not ask")
-    add("--yes", **FLAG, help="enrol any host key that is offered: only on a network that you trust")
-    add("--replace", **FLAG, help="replace another known host key of HOST: the device is new")
+    add("--fingerprint", metavar="FINGERPRINT", help="add the host key if it has this fingerprint; do not ask")
+    add("--yes", **FLAG, help="add any host key that HOST offers: only on a network that you trust")
+    add("--replace", **FLAG, help="replace the known host key of HOST, because the device is new")
 
 
 def _trust_keys(parser: argparse.ArgumentParser) -> None:
@@ -158,13 +155,13 @@ def _trust_keys(parser: argparse.ArgumentParser) -> None:
     what = group.add_mutually_exclusive_group()
     what.add_argument("--show", **PUB, nargs="+", help="print the fingerprints of public keys")
     what.add_argument("--keys", **FLAG, help="show the keys that the selected devices trust")
-    what.add_argument("--rotate", **PEM, help="replace the trusted signing key by this private key's")
+    what.add_argument("--rotate", **PEM, help="replace the trusted signing key by the key in this private key file")
     what.add_argument(
-        "--revoke", metavar="KEY", action="append", help="revoke a fingerprint or public key file; repeat it for more"
+        "--revoke", metavar="KEY", action="append", help="revoke a key, by fingerprint or file; repeat it for more"
     )
-    what.add_argument("--apply", **FILE, help="send an order that --out wrote")
-    _options.add_signing_key(group, "the order; with --rotate, the old key")
-    group.add_argument("--out", **FILE, help="write the order, for --apply or to carry to a device")
+    what.add_argument("--apply", **FILE, help="send the signed order in this file, which --out wrote")
+    _options.add_signing_key(group, "the order to the devices; with --rotate, the old key")
+    group.add_argument("--out", **FILE, help="write the signed order to this file, for --apply or to carry to a device")
 
 
 def _provision(parser: argparse.ArgumentParser) -> None:
@@ -212,8 +209,8 @@ def _deploy(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="install runtime, agent and key: auto (if they are missing), always or never (default: %(default)s)",
     )
-    help = "check the files of a release that a device has already, and send damaged ones again"
-    how.add_argument("--verify", action="store_true", help=help)
+    help = "check the files of a release that a device already has, and send damaged files again"
+    how.add_argument("--verify", **FLAG, help=help)
     _options.add_provisioning(parser, also=", which must have signed the release")
 
 
@@ -230,7 +227,7 @@ def _parity(parser: argparse.ArgumentParser) -> None:
 
 
 def _rollback(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = "`before` in `knnkit status` shows the previous release. The same command again does nothing."
+    parser.epilog = "The column `before` of `knnkit status` shows the previous release. A second rollback does nothing."
     _options.add_fleet(parser)
     parser.add_argument("--allow-revoked", **FLAG, help="also go back to a release whose signing key was revoked")
     back = parser.add_argument_group("options to go back further than the previous release")
@@ -249,7 +246,7 @@ def _rollback(parser: argparse.ArgumentParser) -> None:
         help="keep the release, but accept older ones again: the floors (least accepted sequence and time of a "
         "release) become this number (default: the time) and now; the next release needs a higher sequence",
     )
-    _options.add_signing_key(back, "the order for --to and --reset-floor")
+    _options.add_signing_key(back, "the order to the device, for --to and --reset-floor")
 
 
 def _classify(parser: argparse.ArgumentParser) -> None:
@@ -279,7 +276,7 @@ def _classify(parser: argparse.ArgumentParser) -> None:
         "--labels",
         type=float,
         metavar="COVERAGE",
-        help="add labels that include the true one for this share of rows, one of label_sets in deploy.yaml",
+        help="add a label set, which holds the true label for this share of rows: a value of label_sets in deploy.yaml",
     )
     rows.add_argument("--neighbors", **FLAG, help="add the nearest training rows: distance, class, row number and id")
     rows.add_argument("--digest", **FLAG, help="add the digest of the release that answered")
@@ -288,7 +285,7 @@ def _classify(parser: argparse.ArgumentParser) -> None:
         "--keep",
         action="append",
         metavar="COLUMN",
-        help="put this column of the rows, a feature or not, before each answer; repeat it for more "
+        help="write this column of the rows, a feature or not, before each answer; repeat it for more "
         "(default: as deploy.yaml says)",
     )
     _options.add_fleet(parser)
@@ -296,7 +293,7 @@ def _classify(parser: argparse.ArgumentParser) -> None:
 
 def _bench(parser: argparse.ArgumentParser) -> None:
     _options.add_fleet(parser)
-    parser.add_argument("--threads", type=_options.count, metavar="N", help="threads of the runtime (default: 1)")
+    parser.add_argument("--threads", type=count, metavar="N", help="threads that the runtime uses (default: 1)")
 
 
 def _logs(parser: argparse.ArgumentParser) -> None:
@@ -304,7 +301,7 @@ def _logs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-n",
         "--lines",
-        type=_options.count,
+        type=count,
         default=20,
         metavar="N",
         help="print the last N entries (default: %(default)s)",

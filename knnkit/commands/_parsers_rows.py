@@ -6,13 +6,14 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
+from device_agent.shared.console.argument_parser import count
 from device_agent.shared.protocol import constants
 from knnkit.commands import _options
+from knnkit.commands._options import DIR, FILE, FLAG
 
 
-def tune(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of `knnkit tune`."""
-    parser.epilog = "After `--by split`, the accuracy on the held-out rows is too good: they chose the setting."
+def _tune(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "After `--by split`, the accuracy on the held-out rows is too high, because they chose the setting."
     parser.add_argument(
         "--by",
         choices=("leave-one-out", "split"),
@@ -25,24 +26,20 @@ def tune(parser: argparse.ArgumentParser) -> None:
         default="accuracy",
         help="the figure to maximise; balanced_accuracy counts each class alike (default: %(default)s)",
     )
-    parser.add_argument("--k", type=_options.count, default=50, metavar="N", help="try k from 1 to N (default: 50)")
+    parser.add_argument("--k", type=count, default=50, metavar="N", help="try k from 1 to N (default: 50)")
     known = {"metric": constants.GRAPH_METRICS, "weights": constants.GRAPH_WEIGHTS, "scale": get_args(constants.Scale)}
     for key, kind in known.items():
         parser.add_argument(
-            f"--{key}", choices=kind, action="append", help="try only this; repeat it for more (default: all)"
+            f"--{key}", choices=kind, action="append", help="try only this value; repeat it for more (default: all)"
         )
-    parser.add_argument("--write", action="store_true", help="write the best setting into the file")
+    parser.add_argument("--write", **FLAG, help="write the best setting into deploy.yaml")
     _options.add_plot(parser)
     _options.add_model(parser)
 
 
-def reject(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of `knnkit reject`."""
+def _reject(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--strangers",
-        type=_options.path,
-        metavar="FILE",
-        help="rows that belong to no class: CSV with a header, JSON lines or NPY",
+        "--strangers", **FILE, help="rows that belong to no class: CSV with a header, JSON lines or NPY"
     )
     wanted = parser.add_mutually_exclusive_group()
     wanted.add_argument(
@@ -55,49 +52,43 @@ def reject(parser: argparse.ArgumentParser) -> None:
     _options.add_model(parser)
 
 
-def audit(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of `knnkit audit`."""
+def _audit(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "Rows are numbered from 0, as in the file. k, metric, weights and scale are those of deploy.yaml."
-    parser.add_argument("--output", type=_options.path, metavar="FILE", help="write all findings as CSV, with the rows")
+    parser.add_argument("--output", **FILE, help="write all findings as CSV, with the rows")
     _options.add_model(parser)
 
 
-def collect(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of `knnkit collect`."""
-    parser.epilog = "The same command again brings only what is new. Labels that you gave stay."
+def _collect(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "The same command again copies only new rows. Labels that you gave stay."
     parser.add_argument(
         "-o",
         "--output",
-        type=_options.path,
-        metavar="DIR",
+        **DIR,
         default=Path("collected"),
         help="folder with a Parquet file for each model (default: %(default)s)",
     )
     _options.add_fleet(parser)
 
 
-def label(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of `knnkit label`."""
-    parser.epilog = "Keys on the page: 1 to 9 a label, / another one, s skip, u undo, q end."
-    parser.add_argument("file", metavar="FILE", type=_options.path, help="a file that knnkit collect wrote")
-    parser.add_argument("--terminal", action="store_true", help="ask on the terminal instead of a browser")
+def _label(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "Keys on the page: 1 to 9 choose a label, / types another label, s skips, u undoes, q ends."
+    parser.add_argument("file", **FILE, help="a file that knnkit collect wrote")
+    parser.add_argument("--terminal", **FLAG, help="ask on the terminal instead of a browser")
     parser.add_argument(
         "--release",
-        type=_options.path,
-        metavar="DIR",
+        **DIR,
         help="show the training rows of this release beside each row (default: that of deploy.yaml, if it is built)",
     )
     parser.add_argument(
-        "--port", type=_options.whole, default=0, metavar="N", help="port of the page (default: any that is free)"
+        "--port", type=_options.whole, default=0, metavar="N", help="port of the page (default: any free port)"
     )
     _options.add_config(parser)
 
 
-def promote(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of `knnkit promote`."""
+def _promote(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "The rows go into field/MODEL.csv beside the configuration. Your own files are never written."
-    parser.add_argument("file", metavar="FILE", type=_options.path, help="a file that knnkit collect wrote")
-    parser.add_argument("--dry-run", action="store_true", help="show what would be added, and what it changes")
+    parser.add_argument("file", **FILE, help="a file that knnkit collect wrote")
+    parser.add_argument("--dry-run", **FLAG, help="only show which rows would be added, and their effect")
     _options.add_model(parser)
 
 
@@ -110,10 +101,10 @@ def _share(text: str) -> float:
 
 #: Command -> adds its flags and arguments to a parser.
 CONFIGURE = {
-    "tune": tune,
-    "reject": reject,
-    "audit": audit,
-    "collect": collect,
-    "label": label,
-    "promote": promote,
+    "tune": _tune,
+    "reject": _reject,
+    "audit": _audit,
+    "collect": _collect,
+    "label": _label,
+    "promote": _promote,
 }

@@ -1,4 +1,4 @@
-"""Runs one query on each selected device, for several commands."""
+"""Runs one query on each device, with progress on stderr."""
 
 from __future__ import annotations
 
@@ -8,14 +8,40 @@ from dataclasses import replace
 from typing import Any
 
 from knnkit.commands import _config, _output, _selection
-from knnkit.commands._console import Console
 from knnkit.config.parse import Config
 from knnkit.fleet.device.connect import Job
 from knnkit.fleet.jobs.query import Kind, Question, ask_device
-from knnkit.fleet.report import FleetReport
+from knnkit.fleet.report import DeviceReport, FleetReport
 from knnkit.fleet.rollout.executor import Work
 from knnkit.fleet.rollout.rollout import ask_all
+from knnkit.fleet.rollout.waves import Wave
 from knnkit.fleet.targets import Target
+from knnkit.render.fleet_report import outcome_line
+from knnkit.render.page import device_tone
+from knnkit.render.sanitize import count
+from knnkit.render.terminal import Progress, Tone
+
+
+def wave_line(wave: Wave, number: int, total: int) -> str:
+    """Returns the line that announces a wave; the lines of its devices follow."""
+    return f"wave {number} of {total} ({wave.label}): {count(len(wave.devices), 'device')}"
+
+
+class Console(Progress):
+    """Shows a run on stderr while it runs; implements the `Watch` of a rollout."""
+
+    def wave(self, wave: Wave, number: int, total: int) -> None:
+        """Announces that a wave begins."""
+        if total > 1:
+            self.note(wave_line(wave, number, total), "")
+
+    def note(self, text: str, tone: Tone = "warn") -> None:
+        """Prints a text about the whole run."""
+        super().note(text, tone)
+
+    def finish(self, report: DeviceReport) -> None:
+        """Prints the outcome of a device that is finished."""
+        self.end(report.name, outcome_line(report), device_tone(report))
 
 
 def ask_fleet(
@@ -26,9 +52,10 @@ def ask_fleet(
     inputs: Mapping[str, bytes] | None = None,
     **shared: Any,
 ) -> FleetReport:
-    """Runs a query on every selected device, or on those in `inputs` (device -> standard input); returns the report.
+    """Runs a query on every selected device, and returns the report.
 
-    `shared` are further fields of every `Question`.
+    `inputs` maps the name of a device to the standard input of its query; other devices are then not asked. `shared`
+    are other fields of every `Question`.
     """
     _output.check_report_paths(arguments)
     config = _config.load_config(arguments)

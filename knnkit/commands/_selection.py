@@ -46,14 +46,14 @@ def select_targets(arguments: argparse.Namespace, config: Config | None) -> tupl
     names = read_report(arguments.retry_from).unfinished()
     if not names:
         said = f"{arguments.retry_from}: every device succeeded; there is nothing to try again"
-        raise NothingToDo(said, reason="nothing-to-do", hint="leave out --retry-from, to select them all")
+        raise NothingToDo(said, reason="nothing-to-do", hint="leave out --retry-from to select all devices")
     return agreed(target.only(targets, names, str(arguments.retry_from)))
 
 
 def agreed(targets: Sequence[Target]) -> tuple[Target, ...]:
-    """Returns the targets, after the user agreed to the ssh_config that deploy.yaml names for them.
+    """Returns `targets`, after the user agreed to the ssh_config that deploy.yaml names.
 
-    If the file may run commands, asks on the terminal, and stores the answer for this content of the file.
+    If the ssh_config may run commands, asks on the terminal, and stores the answer for the file's present content.
 
     Raises:
         ConfigError: the user did not agree.
@@ -85,7 +85,7 @@ def _may_run(file: str) -> bool:
 
 
 def overrides(arguments: argparse.Namespace) -> Overrides:
-    """Returns the options of the command line for every device.
+    """Returns the options of the command line that apply to every device.
 
     Raises:
         UsageError: a part of `--jump` is not a host.
@@ -114,7 +114,7 @@ def trusted_keys(arguments: argparse.Namespace, config: Config | None) -> dict[s
 def named_keys(arguments: argparse.Namespace, config: Config | None) -> frozenset[str]:
     """Returns the fingerprints of the keys that deploy.yaml and `--key` name; empty if they name none.
 
-    A device that trusts other keys causes a warning. A key that cannot be read only causes a warning, too.
+    If a device trusts other keys, the run warns. If a key file cannot be read, this function only warns.
     """
     try:
         return frozenset(keys.load_public_keys([*getattr(arguments, "key", ()), *_config.own_public_keys(config)]))
@@ -124,7 +124,7 @@ def named_keys(arguments: argparse.Namespace, config: Config | None) -> frozense
 
 
 def pace_of(arguments: argparse.Namespace, config: Config | None) -> Pace:
-    """Returns the time limits: from the command line, else from deploy.yaml, else the defaults."""
+    """Returns the time limits of a job: from the command line, else from deploy.yaml, else the defaults."""
     said = config.rollout if config else RolloutConfig()
     retries = said.connect_retries if arguments.connect_retries is None else arguments.connect_retries
     if retries < 0:
@@ -139,10 +139,10 @@ def pace_of(arguments: argparse.Namespace, config: Config | None) -> Pace:
 
 
 def duration(text: str | None, default: float, option: str) -> float:
-    """Returns the seconds of `60s` or `5m`.
+    """Parses a duration such as `60s` or `5m`; returns seconds, or `default` if `text` is None.
 
     Raises:
-        UsageError: it is not a duration.
+        UsageError: `text` is not a duration.
     """
     if text is None:
         return default
@@ -166,7 +166,7 @@ def open_fan(arguments: argparse.Namespace, config: Config | None) -> Iterator[F
 def holder() -> str:
     """Returns the name of this run in a device's lock and history: user, host and a random token.
 
-    It is unique: by it a device distinguishes this run's activation from those of others.
+    The name is unique, so that a device can distinguish this run's activation from others.
     """
     try:
         user = getpass.getuser()

@@ -25,18 +25,18 @@ from knnkit.training.auditing import Audit, Finding, Kind
 _SHOWN = 20
 _KINDS: dict[Kind, str] = {
     "contradicted": "rows whose neighbours contradict their label",
-    "duplicate": "rows that repeat an earlier row, or nearly",
-    "useless": "rows that change the answer of no other row if they are left out",
+    "duplicate": "rows that equal an earlier row, or nearly",
+    "useless": "rows that can be left out without changing the answer to any other row",
 }
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Audits, shows the table, and returns 0."""
+    """Audits the training rows, shows the table, and returns 0."""
     build = _config.one_build(arguments)
     model = build.model
     rows = source.every_row(build)
     if rows.targets is not None:
-        raise DataError("audit checks the labels of one column", hint="data: {label: COLUMN}")
+        raise DataError("audit works only for models with one label column", hint="data: {label: COLUMN}")
     if len(rows.rows) < model.k + 2:
         said = f"{rows.source}: {len(rows.rows)} rows are too few to audit with k = {model.k}"
         raise DataError(said, hint="lower k, or add rows")
@@ -70,7 +70,7 @@ def _entry(finding: Finding, rows: Dataset) -> dict[str, Any]:
 
 
 def _csv(found: Audit, rows: Dataset) -> bytes:
-    """Returns CSV with one line for each finding; the features of the row are at the end."""
+    """Returns CSV with a line for each finding, which ends with the features of the row."""
     buffer = io.StringIO()
     names = ["kind", "row", "label", "neighbours", "share", "like", "distance"]
     writer = csv.writer(buffer, lineterminator="\n")
@@ -104,13 +104,15 @@ def _show(found: Audit, rows: Dataset) -> None:
         count = found.count(kind)
         print_line(f"{count:,} of {found.rows:,} {what}", stream=sys.stderr)
     if found.count("useless") > found.rows // 2:
-        print_line("try: reduce: condensed in deploy.yaml, which keeps the rows that matter", stream=sys.stderr)
+        print_line(
+            "try: reduce: condensed in deploy.yaml, which keeps rows that classify all others", stream=sys.stderr
+        )
     if len(shown) < len(found.findings):
-        print_line("try: knnkit audit --output audit.csv, which has all of them", stream=sys.stderr)
+        print_line("try: knnkit audit --output audit.csv, which writes all findings", stream=sys.stderr)
 
 
 def _place(row: int, rows: Dataset) -> int:
-    """Returns the row's number in the file, where `missing: drop` may have left out rows before it."""
+    """Returns the number of row `row` in the file; `missing: drop` may have left out rows before it."""
     return row if rows.places is None else int(rows.places[row])
 
 

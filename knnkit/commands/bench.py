@@ -13,7 +13,7 @@ from knnkit.render.terminal import Column, Table
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints a line for each device; returns the exit code."""
+    """Measures the model on each device, and prints a line for each; returns the exit code."""
     threads = ("--threads", str(arguments.threads)) if arguments.threads else ()
     report = _query.ask_fleet(arguments, "bench", threads)
     figures = ("one row p50", "p99", "line p50", "rows/s", "load", "memory", "peak", "installed")

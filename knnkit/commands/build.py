@@ -1,6 +1,6 @@
 """`knnkit build`: builds a signed release from deploy.yaml.
 
-A release whose inputs did not change is kept."""
+A release whose inputs did not change is not built again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from knnkit.render.sanitize import clean, count, percent
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Builds every model of the file; returns 0."""
+    """Builds a release for every model of deploy.yaml; returns 0."""
     builds = _config.require_builds(load.load(arguments.config), "nothing to build", arguments.config)
     if arguments.output is not None and len(builds) > 1:
         raise UsageError(f"-o takes one release, but {arguments.config} has {len(builds)} models", hint="leave out -o")

@@ -9,28 +9,25 @@ import sys
 from pathlib import Path
 
 from device_agent.shared.protocol import constants
-from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.safe_files import whole_file
-from knnkit.errors import UsageError
+from knnkit.errors import UsageError, raised_as
 from knnkit.release.card import read_card, read_provenance, read_sbom
 from knnkit.render import card
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes the card; returns 0."""
+    """Writes the model card, or one of the two documents; returns 0."""
     path: Path = arguments.path
     model = path / constants.MODEL_FILE if path.is_dir() else path
     if not model.is_file():
         raise UsageError(f"{model}: no such file", hint="knnkit build")
-    try:
+    with raised_as(UsageError, hint="knnkit build --force"):
         data = _wanted(arguments, path, model)
-    except ModelUnusable as error:
-        raise UsageError(str(error), hint=error.hint or "knnkit build --force") from None
     if arguments.output is None:
         text = data.decode(errors="replace")
         if not text.replace("\n", "").isprintable():  # a stranger's model could steer the terminal
             said = f"{model}: the document has control characters, which a terminal would obey"
-            raise UsageError(said, hint="-o FILE, which writes its bytes")
+            raise UsageError(said, hint="-o FILE writes the document to a file")
         sys.stdout.write(text)
         return 0
     try:

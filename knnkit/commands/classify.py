@@ -35,7 +35,7 @@ _FLAGS = ("stream", "proba", "neighbors", "digest", "ignore-extra")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Classifies; returns the exit code of the agent, or of the fleet."""
+    """Classifies the rows; returns the exit code of the agent, or of the fleet."""
     config = _config.load_config(arguments)
     targets = _selection.select_targets(arguments, config)
     if len(targets) > 1 or arguments.report:
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def agent_command(arguments: argparse.Namespace, config: Config | None, answers: str | None) -> tuple[str, ...]:
-    """Returns the agent's command line for these options and a format of answers (None: that of the rows)."""
+    """Returns the agent's command line for these options; `answers` is the format of the answers (None: the rows')."""
     suffix = arguments.input.suffix.lstrip(".") if arguments.input is not None else ""
     suffix = "jsonl" if _is_raw(arguments) else suffix
     found = suffix if arguments.format == "auto" and suffix in ("csv", "jsonl", "npy") else arguments.format
@@ -112,13 +112,13 @@ def _file_name(name: str) -> str:
 
 
 def _is_raw(arguments: argparse.Namespace) -> bool:
-    """Whether the input is a file of a sound or picture, or a folder of them: they are sent as JSON lines."""
+    """Whether the input is a sound or picture, or a folder of these, which are sent as JSON lines."""
     return arguments.input is not None and arguments.format == "auto" and raw_files.is_raw(arguments.input)
 
 
 @contextmanager
 def _raw_lines(path: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
-    """Yields a file with a line for each file of a path, and the names of these."""
+    """Yields a temporary file with a JSON line for each file at `path`, and the names of these files."""
     names = []
     with tempfile.NamedTemporaryFile(prefix="knnkit-", suffix=".jsonl") as file:
         try:
@@ -133,7 +133,7 @@ def _raw_lines(path: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
 
 @contextmanager
 def _source(arguments: argparse.Namespace) -> Iterator[tuple[BinaryIO, tuple[str, ...]]]:
-    """Yields the rows, and the names of the files that they are made of."""
+    """Yields an open file of rows, and the names of the sounds or pictures that its lines stand for (else ())."""
     path: Path | None = arguments.input
     if path is None:
         streams.say_if_waiting("knnkit")
@@ -153,7 +153,7 @@ def _source(arguments: argparse.Namespace) -> Iterator[tuple[BinaryIO, tuple[str
 
 @contextmanager
 def _sink(arguments: argparse.Namespace) -> Iterator[BinaryIO]:
-    """Yields the output for answers: a file appears when it is complete, or with `--stream` grows as answers come."""
+    """Yields the output for answers. A file appears when it is complete; with `--stream`, it grows with each answer."""
     path: Path | None = arguments.output
     if path is None:
         yield sys.stdout.buffer

@@ -1,7 +1,7 @@
 """`knnkit collect`: copies rows from devices to this machine.
 
 Copies the rows that devices keep for labelling, and the rows that they were taught. If a device fails, the report names
-it, and the rows of the other devices are written all the same.
+it; the rows of the other devices are still written.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _merge(report: FleetReport, folder: Path) -> tuple[FleetReport, dict[Path, tuple[int, int]]]:
-    """Writes the rows of each model; returns the report with counts, and per file its new and its unlabelled rows."""
+    """Writes the rows into one file a model; returns the report with counts, and file -> (new, unlabelled) rows."""
     rows: dict[Columns, list[FieldRow]] = {}
     devices = []
     for device in report.devices:
@@ -75,7 +75,7 @@ def _counted(device: DeviceReport, kinds: list[str], strange: int) -> DeviceRepo
     warnings = device.warnings
     if strange:
         warnings += (
-            f"{strange:,} rows stay there: their release is no longer on the device, so their columns are not known",
+            f"{strange:,} rows stay on the device: their release is no longer there, so their columns are not known",
         )
     return replace(device, details=json.dumps(counts), warnings=warnings)
 

@@ -1,7 +1,7 @@
 """`knnkit completion`: prints a script for completion in a shell.
 
-It completes commands, flags and choices. It is made from the parsers and holds all words, so that the shell does not
-start Python.
+The script completes commands, flags and choices. It contains all words, taken from the parsers, so that the shell does
+not start Python.
 """
 
 from __future__ import annotations

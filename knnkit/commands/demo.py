@@ -1,6 +1,6 @@
 """`knnkit demo`: an experiment on this machine, with pictures.
 
-A small one by default; spoken words with `--sound`, handwritten digits with `--picture`.
+By default a small experiment with points; spoken words with `--sound`, handwritten digits with `--picture`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from knnkit.commands import _demo_article, _demo_inputs
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the experiment; returns 0 when the device answered as the host does.
+    """Runs the experiment; returns 0 if the device gave the same answers as the host.
 
     Raises:
         MissingDependency: a package or program of the experiment is not installed.
-        ParityFailed: the device answers otherwise.
+        ParityFailed: the device gave other answers.
         UsageError: the folder holds files that are not of a demo.
     """
     if arguments.sound or arguments.picture:

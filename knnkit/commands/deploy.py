@@ -15,7 +15,7 @@ from pathlib import Path
 from device_agent.shared.protocol import constants, json_codec
 from knnkit.commands import _config, _decision_regions, _output, _query, _selection
 from knnkit.commands import _dry_run as _plans
-from knnkit.commands._console import Console
+from knnkit.commands._query import Console
 from knnkit.config.parse import Build, Config, parse_amount
 from knnkit.errors import UsageError, VerificationFailed
 from knnkit.fleet import targets as device_targets
@@ -35,7 +35,7 @@ from knnkit.render.changes import Rows
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Deploys; returns the exit code of the whole run."""
+    """Deploys releases to the selected devices; returns the exit code of the whole run."""
     _output.check_report_paths(arguments)
     config = _config.load_config(arguments)
     targets = _selection.select_targets(arguments, config)
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _rows_of(packages: Sequence[Package]) -> Rows:
-    """Returns a function that finds the evaluation rows of a release by its digest, and reads them once."""
+    """Returns a function from the digest of a release to its evaluation rows (None: not on this host)."""
     directories = {package.digest: Path(package.directory) for package in packages}
 
     @functools.cache
@@ -83,20 +83,20 @@ def _rows_of(packages: Sequence[Package]) -> Rows:
 
 
 def _require_signed_by(named: Sequence[Path], keys: Mapping[str, bytes], packages: Iterable[Package]) -> None:
-    """Checks that one of `--key` signed each release, even if devices trust other keys."""
+    """Checks that each release is signed by a key that `--key` names, even if devices trust other keys."""
     for package in packages:
         if named and package.signed_by not in keys:
             raise VerificationFailed(
                 f"{package.directory}: signed by {package.signed_by}, which --key does not name",
                 reason="unknown-key",
-                hint="--key with the public key of its signer",
+                hint="--key PUB, with the public key of the signer",
             )
 
 
 def _require_wave(targets: tuple[Target, ...], rules: Rules, config: Config | None) -> None:
-    """Checks the tags of the waves: a misspelt one would leave out devices, or deploy to none and succeed.
+    """Checks that the tags of the waves exist; a misspelt tag would silently leave out devices.
 
-    Devices that are not selected may have a tag: `--waves canary,100%` is also valid for a device without it.
+    A tag may belong only to devices that are not selected: `--waves canary,100%` is valid for any selection.
     """
     tags = {tag for one in (*targets, *(device_targets.targets_of(config) if config else ())) for tag in one.tags}
     for wave in filter(waves.is_tag, rules.waves):
@@ -110,7 +110,7 @@ def _require_wave(targets: tuple[Target, ...], rules: Rules, config: Config | No
 
 
 def _rules(arguments: argparse.Namespace, config: Config | None) -> Rules:
-    """Returns waves and failure budget; devices of `--target` form one wave, all others those of deploy.yaml."""
+    """Returns waves and failure budget: those of deploy.yaml, or one wave for devices that `--target` selects."""
     said = config.rollout if config and not arguments.target else None
     waves: tuple[int | str, ...] = said.waves if said else ("100%",)
     failures: int | str = config.rollout.max_failures if config else 0
@@ -149,7 +149,7 @@ def _packages(
 
 
 def _ensure(build: Build) -> Path:
-    """Builds releases whose inputs changed; without the signing key, uses a finished release as it is."""
+    """Returns the directory of a release; builds it if its inputs changed, unless the signing key is missing."""
     if not build.signing.key.exists() and (build.release.dir / constants.SIGNATURE_FILE).exists():
         return build.release.dir
     made = builder.ensure_release(build, signing.load_signer(build.signing.key))
@@ -178,7 +178,7 @@ def _no_release_for(target: Target, classes: set[str]) -> UsageError:
 def _template(
     arguments: argparse.Namespace, config: Config | None, package: Package, keys: dict[str, bytes]
 ) -> DeviceJob:
-    """Returns the part of a job that all devices share, without a device."""
+    """Returns the job that is the same for all devices, with an empty target."""
     return DeviceJob(
         target=Target("", None),
         package=package,

@@ -33,7 +33,7 @@ _VOTERS = 5
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints what changes; returns 0."""
+    """Prints the labels that change; returns 0."""
     try:
         before, after = _read(arguments.before), _read(arguments.after)
         asked = _own(arguments, before, after) if arguments.data else _evaluated(arguments, before, after)
@@ -72,12 +72,12 @@ def _read(path: Path) -> StoredModel:
 
 def _say_if_fewer(rows: int, of: int) -> None:
     if rows < of:
-        print(f"knnkit: {rows:,} of {of:,} rows, drawn at random, are compared; all would take long", file=sys.stderr)
+        print(f"knnkit: {rows:,} of {of:,} rows, drawn at random, are compared: all take too long", file=sys.stderr)
 
 
 # --- which rows ---------------------------------------------------------------------------------------------------
 def _own(arguments: argparse.Namespace, before: StoredModel, after: StoredModel) -> list[Asked]:
-    """Reads the user's rows once for each model, since each may use other columns."""
+    """Reads the user's rows once for each model, because the two models may use different columns."""
     parts = [_read_for(arguments, model) for model in (before, after)]
     truth = tuple(map(str, parts[0].labels.tolist()))
     origins = Origins(arguments.data.name)
@@ -87,8 +87,8 @@ def _own(arguments: argparse.Namespace, before: StoredModel, after: StoredModel)
 def _read_for(arguments: argparse.Namespace, model: StoredModel) -> Dataset:
     names, plan = model.info.columns, model.info.table
     if model.info.input is not None:
-        said = "--data takes rows, and a model of these takes another input"
-        raise UsageError(said, hint="leave --data out: the golden rows of both are then asked")
+        said = "--data takes rows, but one of the two models takes another input"
+        raise UsageError(said, hint="leave --data out to compare on the golden rows of both releases")
     if plan is None:
         return files.load(arguments.data, arguments.label, names, wide=True)
     return table.apply(plan, files.load(arguments.data, arguments.label, names, None, table.policy_for(plan)))
@@ -104,7 +104,7 @@ def _evaluated(arguments: argparse.Namespace, before: StoredModel, after: Stored
 
 
 def evaluated(path: Path, model: StoredModel, seen: set[bytes]) -> Asked:
-    """Returns the evaluation rows of a release that are not among the `seen` ones, and adds them to these."""
+    """Returns the evaluation rows of a release that are not in `seen`, and adds them to `seen`."""
     golden = _golden(path, model)
     keys = [row.tobytes() for row in golden.rows.astype(np.float64)]  # with an origin they are float64
     new = [number for number, key in enumerate(keys) if key not in seen]

@@ -49,7 +49,7 @@ _OF_ROWS = ("label", "features", "drop", "missing", "categories", "thousands")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes the file; returns 0."""
+    """Writes deploy.yaml; returns 0."""
     path: Path = arguments.path
     last = (arguments.features or [""])[-1]
     if last.endswith((".yaml", ".yml")):
@@ -77,11 +77,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _exists(path: Path) -> UsageError:
-    return UsageError(f"{path} exists; it was left as it is", hint="knnkit init OTHER.yaml")
+    return UsageError(f"{path} exists; it was not changed", hint="knnkit init OTHER.yaml")
 
 
 def _own(arguments: argparse.Namespace, path: Path) -> tuple[str, str]:
-    """Returns the model's name and its `data` for deploy.yaml, after reading the rows as a build would."""
+    """Returns the values of `name` and `data` for deploy.yaml, after reading the rows as a build does."""
     file: Path = arguments.data
     label: str = arguments.label or "label"
     names = arguments.features or []
@@ -103,7 +103,7 @@ def _own(arguments: argparse.Namespace, path: Path) -> tuple[str, str]:
 
 
 def _name(stem: str) -> str:
-    """Returns a name for the model, from its file's name, in YAML."""
+    """Returns a name for the model in YAML, made from `stem`, the name of its data file."""
     letters = unicodedata.normalize("NFKD", stem)  # an accent stands by itself, and is left out
     kept = [c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in letters if not unicodedata.combining(c)]
     name = "".join(kept).strip("._-")[:64] or "model"
@@ -111,7 +111,7 @@ def _name(stem: str) -> str:
 
 
 def _root(path: Path, name: str) -> str:
-    """Returns the embedded device's root for this project: a device holds one model and trusts one project's keys."""
+    """Returns the embedded device's root for this project, because a device holds one model and one project's keys."""
     project = hashlib.sha256(bytes(path.absolute())).hexdigest()[:6]
     return f"{constants.DEFAULT_ROOT}-{name.strip(chr(39))}-{project}"
 

@@ -9,14 +9,14 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from device_agent.shared.embedding.decode import takes
 from device_agent.shared.protocol import constants, json_codec, model_info
-from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.protocol.input_info import Input
 from device_agent.shared.protocol.table_info import Column
 from device_agent.shared.protocol.versions import utc
 from device_agent.shared.release import model_file
 from knnkit.commands import _inspect_row
-from knnkit.commands._inspect_input import input_lines
-from knnkit.errors import UsageError
+from knnkit.errors import UsageError, raised_as
 from knnkit.release import describe
 from knnkit.release.manifest import read_manifest
 from knnkit.render import figures
@@ -27,18 +27,16 @@ _LONGEST = 4000
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints the contents; returns 0."""
+    """Prints the content of a model or release; returns 0."""
     path: Path = arguments.path
     model = path / constants.MODEL_FILE if path.is_dir() else path
     if not model.is_file():
         raise UsageError(f"{model}: no such file", hint="knnkit build")
     if arguments.row is not None:
         return _inspect_row.show(model, arguments.row, json=arguments.json)
-    try:
+    with raised_as(UsageError):
         info = model_file.read_info(model)
         folded = describe.folded_in(model, info)
-    except ModelUnusable as error:
-        raise UsageError(str(error), hint=error.hint) from None
     manifest = _manifest(path) if path.is_dir() else None
     sha256 = _sha256(model)
     if arguments.json:
@@ -55,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _described(column: Column) -> str:
-    """Returns text for a column of the user's table: its kind, and the value for a missing cell."""
+    """Returns a line of text about a column of the user's data: its kind, and what a missing cell becomes."""
     if column.encoding == "unused":
         return f"{column.name}: not used"
     number = column.encoding == "number"
@@ -63,7 +61,7 @@ def _described(column: Column) -> str:
     fill = "" if column.fill is None else f"{column.fill:.7g}" if number else column.categories[int(column.fill)]
     missing = "a missing cell refuses the row" if column.fill is None else f"a missing cell is {fill}"
     if column.missing == "keep":
-        return f"{column.name}: {kind}; the transforms take a missing cell"
+        return f"{column.name}: {kind}; the transforms accept a missing cell"
     return f"{column.name}: {kind}; {missing} (missing: {column.missing})"
 
 
@@ -85,7 +83,7 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
         if info.table.transforms:
             yield "transforms", ", ".join(each.kind for each in info.table.transforms)
     if info.input is not None:
-        yield from input_lines(info.input)
+        yield from _input_lines(info.input)
     if info.origin is not None:
         moved = [f"{name} - {start:.15g}" for name, start in zip(info.feature_names, info.origin) if start]
         yield "origin", f"subtracted in float64: {', '.join(moved)}"
@@ -112,16 +110,44 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
     if info.lattice is not None:
         yield (
             "search",
-            f"exact in float32, ties included, for rows of whole multiples of {info.lattice:g} and sums up to 2^24",
+            f"exact in float32, also for ties, if all numbers are multiples of {info.lattice:g} and sums at most 2^24",
         )
     if info.cells is not None:
         yield "search", "among the rows listed for the query's grid cell; outside the grid, among all rows"
     if info.groups is not None:
-        yield "search", f"in NumPy, among {info.groups:,} groups of rows; those too far away are not read"
+        yield "search", f"in NumPy, among {info.groups:,} groups of rows; groups that are too far away are not read"
     yield "batch", f"{info.batch} rows" + ("" if info.quantized is None else f", {info.quantized} with int8")
     yield "needs", f"TFLite runtime {info.minimum_runtime}"
     yield "built with", ", ".join(f"{tool} {version}" for tool, version in sorted(info.versions.items()))
     yield "training data", f"sha256 {info.fingerprint}"
+
+
+def _input_lines(input: Input) -> Iterator[tuple[str, str]]:
+    """Yields name and value of each line about raw inputs and stages."""
+    if input.audio is not None:
+        length = "" if input.audio.seconds is None else f", {input.audio.seconds:g} s"
+        yield "input", f"{takes(input)}: {input.audio.rate} Hz{length}, full scale {input.audio.full_scale:g}"
+    elif input.image is not None:
+        size = " x ".join(map(str, (*input.image.size, input.image.channels)))
+        yield "input", f"{takes(input)}: {size}, resize {input.image.resize}"
+    elif input.window is not None:
+        yield "input", f"windows of {input.window.rows:,} samples, hop {input.window.hop:,}"
+        yield "columns", ", ".join(input.window.columns)
+        if input.window.time is not None:
+            yield "gap", f"a step of {input.window.time} above {input.window.gap:g}, or below 0, breaks a window"
+        if input.window.recording is not None:
+            yield "recording", f"another value in {input.window.recording} breaks a window"
+    else:
+        yield "input", takes(input) if input.width is None else f"{takes(input)}: rows of {input.width:,}"
+    for stage in input.stages:
+        shape = " x ".join("?" if length == -1 else str(length) for length in stage.shape)
+        windows = "" if stage.frames is None else f", on windows of {stage.frames} rows, hop {stage.hop}"
+        scaled = "" if (stage.multiply, stage.add) == (1.0, 0.0) else f", then * {stage.multiply:g} + {stage.add:g}"
+        yield "stage", f"{stage.file}: {stage.dtype} {shape}{windows}{scaled}; sha256 {stage.sha256}"
+    if input.pool:
+        yield "pool", ", ".join(input.pool)
+    if input.stages:
+        yield "bound", f"the rows that a device computes may differ from the host's by {input.bound:g}"
 
 
 def _release_lines(manifest: model_info.Manifest) -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ from knnkit.release import keys, signing
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Makes the key; returns 0."""
+    """Makes a signing key; returns 0."""
     if not arguments.out.name:
         raise UsageError(f"--out {arguments.out} names no file", hint=f"--out {_options.KEY_PREFIX}")
     if arguments.out.is_dir():

@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _model(arguments: argparse.Namespace, name: str) -> tuple[StoredModel | None, str]:
-    """Returns the model whose training rows are shown, or None; and the message where none can be shown.
+    """Returns the model whose training rows are shown beside each row; if None, also a message that says why.
 
     Raises:
         UsageError: the release cannot be read.
@@ -54,7 +54,7 @@ def _model(arguments: argparse.Namespace, name: str) -> tuple[StoredModel | None
             next((build.release.dir for build in config.builds() if build.model.name == name), None) if config else None
         )
         if folder is None or not (folder / constants.MODEL_FILE).is_file():
-            return None, "name a release with --release"
+            return None, "to see training rows, name a release with --release"
     try:
         return read_model(folder / constants.MODEL_FILE), "the model cannot read this row"
     except (ModelUnusable, OSError) as error:
@@ -68,7 +68,7 @@ def _serve(work: Labelling, why: str, port: int) -> None:
         server = LabelServer(work, why, port)
     except (OSError, OverflowError) as error:
         raise UsageError(
-            f"--port {port}: {getattr(error, 'strerror', error)}", hint="leave it out to use any free port"
+            f"--port {port}: {getattr(error, 'strerror', error)}", hint="leave --port out to use any free port"
         ) from None
     with server, contextlib.suppress(KeyboardInterrupt):
         print(f"open {server.url} (Ctrl-C ends)", flush=True)

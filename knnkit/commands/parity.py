@@ -1,7 +1,7 @@
 """`knnkit parity`: compares devices' answers with the reference's.
 
-Each device answers the release's golden rows, or the user's own rows, and returns a new certificate: a report of where
-its answers differ."""
+Each device answers the release's golden rows, or the user's own rows, and returns a new certificate: a report of how
+its answers differ from the reference's."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _built(arguments: argparse.Namespace) -> dict[str, Path]:
-    """Returns the releases of deploy.yaml that have been built, by their digests."""
+    """Returns digest -> directory of the releases of deploy.yaml that are built."""
     found = {}
     for directory in _decision_regions.release_directories(_config.load_config(arguments)):
         with contextlib.suppress(KnnkitError, OSError):
@@ -43,7 +43,7 @@ def _built(arguments: argparse.Namespace) -> dict[str, Path]:
 
 
 def _about_own_rows(arguments: argparse.Namespace) -> FleetReport:
-    """Sends the user's rows with the reference's answers to each device, and returns the certificates."""
+    """Sends the user's rows with the reference's answers to each device; returns the report with the certificates."""
     builds = _config.require_builds(_config.load_config(arguments), "--data", arguments.config)
     if len(builds) > 1:
         raise UsageError("--data is for one model, but the file has several", hint="use a deploy.yaml with one `model`")
@@ -51,7 +51,7 @@ def _about_own_rows(arguments: argparse.Namespace) -> FleetReport:
     own = golden_for(builds[0], builds[0].release.dir, arguments.data, arguments.label, package.manifest.gates.margin)
     if own.left_out:
         said = f"{own.rows:,} of {own.rows + own.left_out:,} rows, drawn at random, are compared"
-        print(f"knnkit: {said}: a certificate cannot cover more. Split the file to compare all", file=sys.stderr)
+        print(f"knnkit: {said}: a certificate cannot cover more rows. Split the file to compare all", file=sys.stderr)
     return _query.ask_fleet(
         arguments, "parity", ("--golden", "-"), input=own.data, rows=own.rows, digest=package.digest
     )
@@ -67,33 +67,13 @@ def _surveyed(arguments: argparse.Namespace, report: FleetReport) -> tuple[Regio
 
 
 def _show(report: FleetReport) -> None:
-    heads: list[Column | str] = [
-        "device",
-        "release",
-        Column("identical", right=True),
-        Column("equivalent", right=True),
-        Column("different", right=True),
-        Column("largest error", right=True),
-        Column("accuracy", right=True),
-        Column("one row", right=True),
-        "runtime",
-        "cpu",
-        "gates",
-    ]
-    print_table(heads, [_row(device) for device in report.devices])
+    figures = ("identical", "equivalent", "different", "largest error", "accuracy", "one row")
+    numbers = [Column(name, right=True) for name in figures]
+    print_table(["device", "release", *numbers, "runtime", "cpu", "gates"], [_row(device) for device in report.devices])
     networks = [[device.name, *_own(own)] for device in report.devices if (own := _own_rows(device)) is not None]
     if networks:
-        heads = [
-            "device",
-            "own rows",
-            "largest error",
-            "bound",
-            "searched otherwise",
-            "labels same",
-            "open",
-            "different",
-        ]
-        print_table(heads, networks)
+        labels = ("labels same", "open", "different")
+        print_table(["device", "own rows", "largest error", "bound", "searched otherwise", *labels], networks)
     rows = [row for device in report.devices for row in _differences(device)]
     if rows:
         print_table(["device", "row", "expected", "answered", "neighbours expected", "answered", "error"], rows)

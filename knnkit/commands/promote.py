@@ -1,12 +1,11 @@
 """`knnkit promote`: adds labelled rows to the training data.
 
-Shows how the answers change: for the evaluation rows of the current release, and for the new rows.
+Shows how the answers of the current release would change, for its evaluation rows and for the added rows.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 from collections import Counter
@@ -19,10 +18,9 @@ from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.record import replace as with_changes
 from device_agent.shared.release.row_origins import Origins
-from device_agent.shared.safe_files import whole_file
 from knnkit.commands import _config
 from knnkit.commands.diff import evaluated, show
-from knnkit.config import edit, load
+from knnkit.config import edit
 from knnkit.config.parse import Build, FileData
 from knnkit.data import collected, patterns
 from knnkit.data.dataset import Dataset, label_array
@@ -39,7 +37,7 @@ from knnkit.training.source import Material
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Adds the rows, and prints what they change; returns 0."""
+    """Adds the labelled rows of a collected file to the training data, and prints which answers change; returns 0."""
     found = collected.read(arguments.file)
     if arguments.model is None:
         arguments.model = found.columns.model
@@ -75,28 +73,23 @@ def _document(promotion: Promotion, gain: Comparison | None) -> dict[str, object
 
 
 def _list(config: Path, build: Build, promotion: Promotion) -> bool:
-    """Adds the file to `files` in deploy.yaml, unless it is listed already; returns whether it was added."""
+    """Adds the CSV file of `promotion` to `files` in deploy.yaml if it is missing there; returns whether it was."""
     data = build.model.data
     assert isinstance(data, FileData)
     there = {path.resolve() for path in patterns.expand(data.sources)}
     name = promotion.id_column if data.id is None else None
     if promotion.path.resolve() in there:
         return False
-    with config.open(encoding="utf-8", newline="") as file:
-        text = file.read()
-    whole = load.load(config)
-    names = [each.model.name for each in whole.builds()]
-    place = ("model", "data") if whole.model is not None else ("models", names.index(build.model.name), "data")
-    changed = edit.with_file(text, place, f"{rows.FIELD}/{promotion.path.name}", name, str(config))
-    with whole_file(config.resolve()) as out:
-        os.fchmod(out.fileno(), config.stat().st_mode & 0o777)
-        out.write(changed.encode())
+    file = f"{rows.FIELD}/{promotion.path.name}"
+    _config.rewrite(
+        config, build.model.name, lambda text, at: edit.with_file(text, (*at, "data"), file, name, str(config))
+    )
     return True
 
 
 # --- what the next model gains --------------------------------------------------------------------------------------
 def _gain(build: Build, material: Material, promotion: Promotion) -> Comparison | None:
-    """Compares the current release with the same model plus the new rows; None if there is nothing to compare with."""
+    """Compares the current release with the same model plus the new rows; None if no release is comparable."""
     path = build.release.dir / constants.MODEL_FILE
     if not path.is_file():
         return None
@@ -116,7 +109,7 @@ def _gain(build: Build, material: Material, promotion: Promotion) -> Comparison 
 
 
 def _read(material: Material, build: Build, promotion: Promotion) -> Dataset:
-    """Returns the new rows as the model's features."""
+    """Returns the rows to add as features of the model."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / promotion.path.name
         file.write_bytes(promotion.fresh)
@@ -147,11 +140,11 @@ def _show(arguments: argparse.Namespace, promotion: Promotion, gain: Comparison 
     if gain is not None:
         show(gain)
     done = "would be added to" if arguments.dry_run else "added to"
-    print_line(f"{count(len(promotion.rows), 'row')} {done} {promotion.path}; {promotion.there:,} were there before")
+    print_line(f"{count(len(promotion.rows), 'row')} {done} {promotion.path}; {promotion.there:,} added earlier")
     if promotion.waiting:
         print_line(f"{count(promotion.waiting, 'row')} without a label: knnkit label {arguments.file}", "warn")
     if promotion.differing:
         some = ", ".join(promotion.differing[:5])
-        print_line(f"{len(promotion.differing):,} are there with another label, and stay as they are: {some}", "warn")
+        print_line(f"{len(promotion.differing):,} rows added earlier keep another label: {some}", "warn")
     if listed:
         print_line(f"{arguments.config} names {rows.FIELD}/{promotion.path.name} now; next: knnkit deploy")

@@ -1,8 +1,8 @@
 """`knnkit reject`: measures what each value of `reject` costs.
 
-Shows, for each value: how many ordinary rows the model rejects, and how many strangers it accepts. Strangers are rows
-of no class, which the model should answer "unknown". A larger `reject` in deploy.yaml accepts more rows of either kind.
-Measures the float64 reference, whose answers devices give. Builds nothing, changes nothing.
+Shows for each value how many ordinary rows the model rejects, and how many strangers it accepts. Strangers are rows of
+no class, to which the model should answer "unknown". A larger `reject` in deploy.yaml accepts more rows of either kind.
+Measures the float64 reference, which gives the same answers as devices. Builds nothing, changes nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from device_agent.shared.protocol import json_codec
 from knnkit.commands import _config
 from knnkit.data import unlabelled
+from knnkit.data.dataset import drawn
 from knnkit.errors import UsageError
 from knnkit.evaluation.strangers import SHARES, Level, Measured, Trade
 from knnkit.model.build import Options, calibration_rows, make_reference, most_calibrated
@@ -38,14 +39,14 @@ _CURVES = 8
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measures, shows the tables, and returns 0."""
+    """Measures the values of `reject`, shows the tables, and returns 0."""
     charts.check_path(arguments.plot)
     if arguments.accept is not None and arguments.strangers is None:
         raise UsageError("--accept is a share of strangers: it needs --strangers FILE", hint="--strangers FILE")
     build = _config.one_build(arguments)
     material = source.load(build)
     if material.spec.radius is not None:
-        raise UsageError("reject counts on k neighbours, and radius does not", hint="leave radius out")
+        raise UsageError("reject needs exactly k neighbours, not a radius", hint="leave radius out")
     enrolment = material.enrol(build.model.scale, build.model.metric)
     labels = tuple(map(str, enrolment.classes))
     reference = make_reference(replace(material.spec, reject=None), enrolment, None, Options(groups=material.groups))
@@ -76,23 +77,16 @@ def _measure(
     calibration = Measured(label, kth, label)
     ordinary = calibration
     if material.held_out is not None:
-        held_out = material.held_out.take(_some(reference, len(material.held_out.rows), seed))
+        held_out = material.held_out.take(drawn(len(material.held_out.rows), most_calibrated(reference), seed))
         ordinary = replace(_ask(reference, held_out.rows), truth=codes_of(classes, held_out.labels))
     strangers = None
     if arguments.strangers is not None:
         if material.window is not None:
             said = "--strangers takes rows, and the model takes windows"
-            raise UsageError(said, hint="leave it out: the held-out recordings are measured")
+            raise UsageError(said, hint="leave --strangers out: the held-out recordings are measured")
         rows = unlabelled.load(arguments.strangers, material.training, material.table)
-        strangers = _ask(
-            reference, rows[np.random.default_rng(seed).permutation(len(rows))[: most_calibrated(reference)]]
-        )
+        strangers = _ask(reference, rows[drawn(len(rows), most_calibrated(reference), seed)])
     return Trade(calibration, ordinary, strangers, reference.n_classes)
-
-
-def _some(reference: Reference, count: int, seed: int) -> NDArray[np.int64]:
-    """Returns the indices of all rows, or of a random sample if the reference would take too long for all."""
-    return np.random.default_rng(seed).permutation(count)[: most_calibrated(reference)]
 
 
 def _ask(reference: Reference, rows: NDArray[Any]) -> Measured:
@@ -101,7 +95,7 @@ def _ask(reference: Reference, rows: NDArray[Any]) -> Measured:
 
 
 def _wanted(arguments: argparse.Namespace, trade: Trade, material: Material, classes: tuple[int | str, ...]) -> Level:
-    """Returns the level that the user asks for, else that of deploy.yaml, else 0.99."""
+    """Returns the effect of the share that the options choose; else of deploy.yaml's `reject`; else of 0.99."""
     found: Level | None
     if arguments.accept is not None:
         found, asked = trade.widest(arguments.accept), f"--accept {arguments.accept:g}"
@@ -145,14 +139,16 @@ def _notes(material: Material, trade: Trade, level: Level, labels: tuple[str, ..
     few = [label for code, label in enumerate(labels) if int((trade.calibration.label == code).sum()) < MIN_CLASS_ROWS]
     if few and len(few) < len(labels):
         said = ", ".join(map(clean, few[:5])) + (", ..." if len(few) > 5 else "")
-        notes.append(f"fewer than {MIN_CLASS_ROWS} rows calibrate {said}: they share the distances of all classes")
+        notes.append(
+            f"fewer than {MIN_CLASS_ROWS} rows calibrate {said}: their threshold is that of all classes together"
+        )
     accepted = "" if level.accepted is None else f", accepts {percent(level.accepted)} of strangers"
     notes.append(f"reject: {_written(level, labels)} rejects {percent(level.rejected)} of ordinary rows{accepted}")
     return tuple(notes)
 
 
 def _written(level: Level, labels: tuple[str, ...]) -> str:
-    """Returns the value of `reject` for deploy.yaml."""
+    """Returns the value of `reject` for deploy.yaml: a share, or a share for each label."""
     own = [f"{label}: {each.share:g}" for label, each in zip(labels, level.classes) if each.share != level.share]
     return "{" + ", ".join([*own, f"default: {level.share:g}"]) + "}" if own else f"{level.share:g}"
 

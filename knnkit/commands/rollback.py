@@ -1,7 +1,7 @@
 """`knnkit rollback`: goes back to the previous release.
 
-With a signed order, goes back further, or lowers the floors: the least sequence and time of a release that a device
-still accepts."""
+With a signed order, a device goes back further, or lowers its floors: the lowest sequence and the earliest time of a
+release that it still accepts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SHORTEST = 8
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Rolls back; a device that has already gone back is not changed. Returns the exit code."""
+    """Rolls the selected devices back, except those that have already gone back; returns the exit code."""
     allow = ("--allow-revoked",) if arguments.allow_revoked else ()
     if arguments.reset_floor is not None:
         return _ordered(arguments, "floor", _floor_order, ())
@@ -38,7 +38,7 @@ def _is_digest(text: str) -> bool:
 
 
 def _releases(device: DeviceReport) -> frozenset[ReleaseRef]:
-    """Returns every release that a device has had, as its history names them."""
+    """Returns every release in the history of a device."""
     entries = device.answer(History).entries if device.good else ()
     return frozenset(entry.release for entry in entries if entry.release)
 
@@ -49,7 +49,7 @@ def _ordered(
     make: Callable[[argparse.Namespace, DeviceReport, Signer, _Known], bytes],
     flags: tuple[str, ...],
 ) -> int:
-    """Asks each device for its id, and sends it its own order."""
+    """Asks each device for its id, signs an order for that device, and sends it; returns the exit code."""
     signer = _config.order_signer(arguments)
     asked = _query.ask_fleet(arguments, "keys")
     if asked.interrupted:
@@ -63,7 +63,7 @@ def _ordered(
 
 
 def _floor_order(arguments: argparse.Namespace, device: DeviceReport, signer: Signer, _: _Known) -> bytes:
-    """Returns the order to lower the floors of one device; it names the device and its present floor."""
+    """Returns the order that lowers the floors of one device; the order names the device and its present floor."""
     assert device.status is not None
     floor = None if arguments.reset_floor == _parsers.CLOCK else arguments.reset_floor
     held = device.answer(TrustedKeys)
@@ -71,9 +71,9 @@ def _floor_order(arguments: argparse.Namespace, device: DeviceReport, signer: Si
 
 
 def _order(arguments: argparse.Namespace, device: DeviceReport, signer: Signer, known: _Known) -> bytes:
-    """Returns the order to go back for one device; it names the device and the release that it runs now.
+    """Returns the order by which one device goes back; the order names the device and the release that it runs now.
 
-    `known` has the releases that each device has had.
+    `known` maps the name of a device to the releases in its history.
     """
     status, wanted = device.status, arguments.to
     staged = status.staged if status else ()
@@ -90,7 +90,7 @@ def _order(arguments: argparse.Namespace, device: DeviceReport, signer: Signer, 
 
 
 def _choice(device: DeviceReport, held: Sequence[str], versions: Mapping[str, str]) -> str:
-    """Returns what can be written: each release of `held` that does not run, with its version if that is known."""
+    """Returns the possible options `--to`: the releases in `held` that the device does not run, with their versions."""
     running = device.status.committed if device.status else None
     others = [digest for digest in held if running is None or digest != running.digest]
     if not others:
@@ -99,7 +99,7 @@ def _choice(device: DeviceReport, held: Sequence[str], versions: Mapping[str, st
 
 
 def _together(asked: FleetReport, obeyed: FleetReport) -> FleetReport:
-    """Returns one report: of devices that got an order, the result of the order; of others, their first report."""
+    """Merges two reports: for devices that got an order, takes the report of the order; for others, the first one."""
     done = {device.name: device for device in obeyed.devices}
     return dataclasses.replace(
         obeyed,

@@ -16,7 +16,7 @@ _KEY = _options.KEY_PREFIX.with_suffix(keys.PRIVATE_SUFFIX)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Signs; returns 0."""
+    """Signs a release directory; returns 0."""
     key = arguments.key
     if key is None:
         config = _config.load_config(arguments)

@@ -7,13 +7,14 @@ import argparse
 from device_agent.shared.trust import standing
 from knnkit.commands import _output, _query
 from knnkit.fleet.report import DeviceReport
-from knnkit.render.fleet_report import outcome_line, release_text
+from knnkit.render.fleet_report import outcome_line
+from knnkit.render.page import release_text
 from knnkit.render.sanitize import size
 from knnkit.render.terminal import Cell, Table, Tone
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints a line for each device; returns the exit code."""
+    """Prints for each device a line with the release that runs there; returns the exit code."""
     report = _query.ask_fleet(arguments, "status")
     heads = ("device", "runs", "before", "pending", "agent", "runtime", "machine", "free", "says")
     return _output.finish(arguments, report, table=Table(heads, tuple(map(_row, report.devices))))

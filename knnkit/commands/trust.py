@@ -15,20 +15,20 @@ from knnkit.transport.address import Typed
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Enrols a host key after a person agreed, or changes the trusted signing keys; returns the exit code."""
+    """Adds a host key to known_hosts after a person agreed, or changes signing keys; returns the exit code."""
     about_keys = trust_keys.wanted(arguments)
     if about_keys and arguments.host is not None:
-        raise UsageError("HOST enrols a host key; for signing keys, use --target", hint="knnkit trust --help")
+        raise UsageError("HOST is only for host keys; for signing keys, use --target", hint="knnkit trust --help")
     if about_keys:
         return trust_keys.run(arguments)
     if arguments.host is None:
         hint = f"knnkit trust {arguments.target[0]}" if arguments.target else "knnkit trust --help"
-        raise UsageError("name a HOST to enrol its host key, or give an option for signing keys", hint=hint)
+        raise UsageError("name a HOST to add its host key, or give an option for signing keys", hint=hint)
     return _enrol(arguments, arguments.host)
 
 
 def _enrol(arguments: argparse.Namespace, host: str) -> int:
-    """Shows the fingerprint of `host` and enrols its key; returns 0, or raises."""
+    """Shows the fingerprint of `host`, and adds its key to known_hosts if a person agrees; returns 0."""
     found = select(
         _config.load_config(arguments), named=[host], overrides=_selection.overrides(arguments), called="HOST"
     )
@@ -67,6 +67,6 @@ def _agree(arguments: argparse.Namespace, typed: Typed | None, name: str, kind: 
             reason="host-key-unknown",
             hint=f"knnkit trust {(typed or Typed(name)).words('--fingerprint', found, *again)}",
         )
-    print("Compare it with the output of this command on the device:", file=sys.stderr)
+    print("Compare this fingerprint with the output of this command on the device:", file=sys.stderr)
     print("  ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub", file=sys.stderr)
-    return input("Is it the same? [y/N] ").strip().lower() in ("y", "yes")
+    return input("Are the fingerprints the same? [y/N] ").strip().lower() in ("y", "yes")

@@ -1,7 +1,7 @@
 """Signing keys in `knnkit trust`: shows, rotates, revokes them.
 
 A change is a signed order: a file that a device obeys. The order is written to a file, applied on the selected devices,
-or both. Each device verifies it, so that a lost, repeated or late order does no harm.
+or both. Each device verifies the order, so that a lost, repeated or late order does no harm.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _CHANGES = ("rotate", "revoke", "apply")
 
 
 def wanted(arguments: argparse.Namespace) -> bool:
-    """Whether the command line is about signing keys."""
+    """Whether the command line has an option about signing keys."""
     return bool(arguments.show or arguments.keys or any(getattr(arguments, name) for name in _CHANGES))
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Shows or changes keys; returns the fleet's exit code."""
+    """Shows or changes signing keys; returns the exit code of the fleet."""
     if arguments.show:
         return _show(arguments)
     if arguments.keys:

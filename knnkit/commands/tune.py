@@ -7,15 +7,13 @@ with `--write`.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Any, get_args
 
 from device_agent.shared.protocol import constants, json_codec
-from device_agent.shared.safe_files import whole_file
 from knnkit.commands import _config
-from knnkit.config import edit, load
+from knnkit.config import edit
 from knnkit.config.parse import Build, GroupSplit, SkopsData, TimeSplit
 from knnkit.errors import UsageError
 from knnkit.evaluation.splits import LEAVE_ONE_OUT
@@ -32,7 +30,7 @@ _SHOWN, _DRAWN = 20, 8
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measures, shows the table, and returns 0."""
+    """Measures all settings, shows the table, and returns 0."""
     charts.check_path(arguments.plot)
     build = _config.one_build(arguments)
     model = build.model
@@ -47,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     material = source.load(build)
     material = material.whole or material
     if material.training.targets is not None:
-        raise UsageError("tune compares classifiers of one label", hint="data: {label: COLUMN}")
+        raise UsageError("tune works only for models with one label column", hint="data: {label: COLUMN}")
     require_plain(material.spec, "tune")
     for warning in material.warnings:
         print_line(f"knnkit: warning: {warning}", "warn", stream=sys.stderr)
@@ -99,7 +97,7 @@ def _named(setting: Setting) -> tuple[str, str, str]:
 
 
 def _left_out(split: object) -> str:
-    """Returns, as text, what leave-one-out leaves out for each row."""
+    """Returns as text which rows leave-one-out leaves out when it answers a row."""
     if isinstance(split, GroupSplit):
         return f"the rows of the same {split.group}"
     return f"the rows of the same {split.time}" if isinstance(split, TimeSplit) else "itself"
@@ -136,22 +134,14 @@ def _chart(tuned: Tuned, name: str, score: str, how: str) -> Chart:
 
 
 def _write(arguments: argparse.Namespace, build: Build, setting: Setting, k: int) -> bool:
-    """Writes the values that differ into the file; returns whether any did."""
+    """Writes the values that differ into deploy.yaml; returns whether any value differed."""
     model = build.model
     before = _values(Setting(model.scale, model.metric, model.weights), model.k)
     values = {key: value for key, value in _values(setting, k).items() if value != before[key]}
     if not values:
         return False
     path: Path = arguments.config
-    with path.open(encoding="utf-8", newline="") as file:
-        text = file.read()
-    config = load.load(path)
-    several = [each.model.name for each in config.builds()]
-    place = ("model",) if config.model is not None else ("models", several.index(model.name))
-    changed = edit.with_values(text, place, values, str(path))
-    with whole_file(path.resolve()) as out:
-        os.fchmod(out.fileno(), path.stat().st_mode & 0o777)
-        out.write(changed.encode())
+    _config.rewrite(path, model.name, lambda text, place: edit.with_values(text, place, values, str(path)))
     return True
 
 
@@ -161,7 +151,7 @@ def _say_next(arguments: argparse.Namespace, setting: Setting, k: int, same: boo
     if arguments.write:
         print_line(f"{arguments.config}: written; next: knnkit build", stream=sys.stderr)
     else:
-        print_line("try: knnkit tune --write, which writes it into the file", stream=sys.stderr)
+        print_line("try: knnkit tune --write, which writes the best setting into deploy.yaml", stream=sys.stderr)
 
 
 def _document(

@@ -1,6 +1,6 @@
 """`knnkit verify`: checks a release by the device's rules.
 
-Gives the verdict of a device that trusts the given keys. Changes nothing."""
+The verdict is that of a device that trusts the given keys. Changes nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from knnkit.release.verify import verify_release
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Verifies; returns 0, or raises the error with exit code 4."""
+    """Verifies a release; returns 0."""
     verdict = verify_release(arguments.directory, arguments.key or _own(arguments))
     for warning in verdict.warnings:
         print(f"warning: {warning}", file=sys.stderr)

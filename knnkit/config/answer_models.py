@@ -17,7 +17,7 @@ Accepted = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 def _complete(shares: dict[str, float]) -> dict[str, float]:
     if "default" not in shares:
-        raise ValueError("the other classes have no share: write one for `default`, too")
+        raise ValueError("the other classes have no share: add `default`, the share for all of them")
     return shares
 
 
@@ -48,18 +48,18 @@ Coverages = Annotated[
 
 
 class KeepConfig(Section):
-    """Rows that a device keeps for people to label. They can be personal."""
+    """Rows that a device keeps for people to label. They may contain personal data."""
 
     unknown: Annotated[int, Example("200")] = Field(default=0, ge=0, le=MOST_KEPT)
-    """Most rows that were answered "unknown"; the newest stay."""
+    """Number of rows with the answer "unknown" to keep; the newest replace the oldest."""
     uncertain: Annotated[int, Example("200")] = Field(default=0, ge=0, le=MOST_KEPT)
-    """Most rows near a threshold of `reject`, or whose answer hung on one vote; the newest stay."""
+    """Number of rows to keep that were near a threshold of `reject`, or decided by one vote; the newest stay."""
     random: Annotated[int, Example("100")] = Field(default=0, ge=0, le=MOST_KEPT)
-    """Size of a random sample of all rows."""
+    """Number of rows to keep as a random sample of all rows."""
 
     @property
     def info(self) -> Keep | None:
-        """The same for knn.json; None if no row is kept."""
+        """The value of `keep` in knn.json; None if no row is kept."""
         found = Keep(self.unknown, self.uncertain, self.random)
         return found if any(found.sizes.values()) else None
 
@@ -68,7 +68,7 @@ Kept = Literal["condensed", "edited", "prototypes"]
 
 
 class ReduceConfig(Section):
-    """How the build leaves out training rows."""
+    """How a build chooses fewer training rows for the model."""
 
     how: Annotated[Kept, Example("condensed")]
     """condensed: rows that classify all others; edited: without rows whose neighbours contradict their label;
@@ -84,22 +84,22 @@ Reduce = Annotated[
 
 
 class EnrolConfig(Section):
-    """Rows that may be taught on a device (`device_agent enrol`)."""
+    """Which rows people may teach a device (`device_agent enrol`)."""
 
     rows: Annotated[int, Example("500")] = Field(ge=1, le=100_000)
-    """Most rows; a device that has so many refuses more until some are forgotten."""
+    """Largest number of taught rows; a device with that many refuses more until some are forgotten."""
     per_label: Annotated[int | None, Example("100")] = Field(default=None, ge=1)
-    """Most rows of one label; default: as many as `rows`."""
+    """Largest number of taught rows with the same label; default: `rows`."""
     new_labels: bool = True
-    """Whether rows may have labels that the model does not have."""
+    """Whether taught rows may have labels that the model does not have."""
     may_override: bool = False
-    """Whether a row may change the label of a golden row; else such a row is refused."""
+    """Whether a taught row may change the answer to a golden row; if not, such a row is refused."""
     drop: bool = False
-    """Whether rows that were taught under another release take no part in the answers."""
+    """Whether the device ignores taught rows after it gets another release."""
 
     @property
     def info(self) -> Enrol:
-        """The same for knn.json."""
+        """The value of `enrol` in knn.json."""
         return Enrol(**self.model_dump())
 
 
@@ -107,7 +107,7 @@ class GoldenConfig(Section):
     """The rows that every device answers before it keeps the release."""
 
     rows: Annotated[int, Example("200")] = Field(default=1000, ge=10, le=20_000)
-    """Most golden rows; fewer are checked sooner on a slow board."""
+    """Largest number of golden rows. A slow board checks fewer rows sooner."""
 
 
 def _for_all(value: Any) -> Any:
@@ -123,38 +123,38 @@ Limits = Annotated[
 
 
 class GatesConfig(Section):
-    """What every device must reach before it may keep the release."""
+    """Limits that every device must meet before it may keep the release."""
 
     accuracy: Annotated[float | None, Example("0.9")] = Field(default=None, ge=0.0, le=1.0)
-    """Least accuracy on the held-out rows, from 0 to 1; default: no gate. With several label columns, that of each."""
+    """Lowest allowed accuracy on the held-out rows, from 0 to 1, of every label column; default: no gate."""
     column_accuracy: Annotated[
         dict[str, Annotated[float, Field(ge=0.0, le=1.0)]],
         Words("a label column and its least accuracy ({species: 0.9})"),
         Example("{species: 0.9}"),
     ] = Field(default={})
-    """Of several label columns: least accuracy of single ones, by name; replaces `accuracy` for these columns."""
+    """With several label columns: lowest allowed accuracy by column; replaces `accuracy` for these columns."""
     balanced_accuracy: Annotated[float | None, Example("0.85")] = Field(default=None, ge=0.0, le=1.0)
-    """Least mean recall of the classes, from 0 to 1; default: no gate."""
+    """Lowest allowed mean recall of the classes, from 0 to 1; default: no gate."""
     min_recall: Annotated[float | None, Example("0.8")] = Field(default=None, ge=0.0, le=1.0)
-    """Least recall of every class, from 0 to 1; default: no gate."""
+    """Lowest allowed recall of every class, from 0 to 1; default: no gate."""
     recall: Annotated[
         dict[str, Annotated[float, Field(ge=0.0, le=1.0)]],
         Words("a label and its least recall ({fall: 0.9})"),
         Example("{fall: 0.9}"),
     ] = Field(default={})
-    """Least recall of single classes, by label; replaces `min_recall` for these classes."""
+    """Lowest allowed recall by label; replaces `min_recall` for these classes."""
     not_worse_than: Annotated[Literal["current"] | None, Example("current")] = None
-    """current: no class may have a lower recall than the release that the device runs now has on the same rows."""
+    """current: each class must have at least the recall that the device's current release has on the same rows."""
     by: Annotated[float, Example("0.01")] = Field(default=0.0, ge=0.0, lt=1.0)
-    """How much lower a recall may be for `not_worse_than`."""
+    """How much lower than the current recall each new recall may be, with `not_worse_than`."""
     agreement: Annotated[float | None, Example("0.99")] = Field(default=None, ge=0.0, le=1.0)
-    """Of an estimator from `skops`: least share of the test rows that scikit-learn answers as the model does. It is
-    measured when the model is built."""
+    """For an estimator from `skops`: lowest allowed share of test rows with the same answer from scikit-learn and the
+    model. It is measured when the model is built."""
     rmse: Limits = Field(default={})
-    """Of a regression: highest root mean square error of every target; or {target: limit}, with `default`."""
+    """For a regression: highest allowed root mean square error of every target; or {target: limit}, with `default`."""
     max_error: Limits = Field(default={})
-    """Of a regression: highest error of a single evaluation row, for every target; or {target: limit}."""
+    """For a regression: highest allowed error of any evaluation row, for every target; or {target: limit}."""
     latency_ms: Annotated[float | None, Example("5.0")] = Field(default=None, gt=0.0)
-    """Longest median time of one row, in milliseconds; default: no gate."""
+    """Highest allowed median time for one row, in milliseconds; default: no gate."""
     margin: Annotated[float, Example("1e-5")] = Field(default=1.0e-5, gt=0.0, lt=0.1)
     """Neighbours whose distances differ by less than this share of the data's scale may swap on other processors."""

@@ -43,7 +43,7 @@ class FileData(Section):
     """Labelled rows in a file."""
 
     file: Annotated[FilePath | None, Example("train.csv")] = None
-    """CSV (with a header), Parquet or NPZ, by its ending."""
+    """A CSV file (with a header), Parquet or NPZ file; its suffix says which."""
     files: Annotated[
         tuple[FilePath, ...],
         BeforeValidator(_as_list),
@@ -52,8 +52,8 @@ class FileData(Section):
     ] = ()
     """Instead of `file`: several files with the same columns, by name or pattern (`data/*.csv`)."""
     label: Label = ("label",)
-    """The column (or NPZ array) that holds the labels. Of a list of columns (`[species, health]`), the neighbours vote
-    on each one by itself."""
+    """The column (or NPZ array) that holds the labels. With a list of columns (`[species, health]`), the neighbours
+    vote on each column separately."""
     target: Targets = ()
     """Instead of `label`: the column of numbers to predict, or a list of them. The model is then a regression:
     it answers the mean of the neighbours' targets."""
@@ -63,9 +63,9 @@ class FileData(Section):
     """The column that identifies a row (a number, a file name), shown with each neighbour in answers. It is not a
     feature, unless `features` names it."""
     path: Annotated[str | None, Example("file")] = None
-    """The column of a CSV that holds the path of each row's sound, picture or array, from the folder of the CSV.
-    Without it, `files: 'sounds/*/*.wav'` takes the folder of a file as its label, and `files:
-    'sounds/{word}/{voice}-*.wav'` with `label: word` a part of its path; `split: {group: voice}` then works, too."""
+    """The column of a CSV file with the path of each row's sound, picture or array, relative to that file's folder.
+    Without `path`, the label of a file is its folder (`files: 'sounds/*/*.wav'`) or a part of its path (`files:
+    'sounds/{word}/{voice}-*.wav'` with `label: word`); `split: {group: voice}` then works, too."""
     drop: Annotated[tuple[str, ...], Example("[timestamp, device_id]")] = ()
     """Columns to leave out, by name or pattern (`gyro_*`)."""
     missing: Annotated[
@@ -73,23 +73,23 @@ class FileData(Section):
         Words("refuse, drop, median, constant, or a column and one of them or a value ({temp: median, wind: 0.0})"),
         Example("median"),
     ] = "refuse"
-    """What an empty cell, NaN, null or a missing key means: refuse; drop (the row is left out of training, and refused
-    by a device); median (of the training rows; the most frequent category); constant (0; the category "missing"); or
-    {column: one of them, or the value}. With the last form, all other columns refuse."""
+    """What to do with an empty cell, NaN, null or a missing key: refuse; drop (the row is left out of training, and
+    refused by a device); median (of the training rows; for text, the most frequent category); constant (0; for text,
+    the category "missing"); or {column: one of these words, or the value}, which refuses in all other columns."""
     categories: Annotated[
         Literal["one-hot", "ordinal"] | dict[str, Literal["one-hot", "ordinal"] | tuple[str, ...]],
         Words("one-hot, ordinal, or a column and one of them or its list ({sex: one-hot, size: [small, large]})"),
         Example("{sex: one-hot}"),
     ] = Field(default={})
-    """Columns of text: one-hot (a feature for each category) or ordinal (its place), for all columns of text, or
-    {column: one of them, or the list of its categories in order}."""
+    """How text becomes numbers: one-hot (a feature for each category) or ordinal (the category's number), for all text
+    columns, or {column: one of these words, or the ordered list of its categories}."""
     unknown_category: Literal["refuse", "ignore"] = "refuse"
     """What a device does with a category that the model does not know: refuse the row, or ignore the cell."""
     labels: Annotated[RecordingLabels | None, Example("folder")] = None
-    """With `input`: where the label of a whole recording is, instead of a column of it: folder (the name of the file's
-    folder), or a CSV file with the columns `file` and `label`."""
+    """With `input`: where the label of a whole recording is, if the recording has no label column: folder (the name of
+    the file's folder), or a CSV file with the columns `file` and `label`."""
     thousands: Annotated[Literal["", ",", ".", "'", " "], Example("','")] = ""
-    """The sign between thousands in CSV (`1,234.5` with ","), in training and on a device; default: none."""
+    """The separator of thousands in CSV (`1,234.5` with ","), in training and on a device; default: none."""
 
     @pydantic.model_validator(mode="after")
     def _one_source(self) -> FileData:
@@ -97,18 +97,18 @@ class FileData(Section):
             problem = "give either `file` or `files`" if self.file else "the key 'file' is missing"
             raise no_sense(problem, "data: {file: train.csv, label: species}")
         if self.target and "label" in self.model_fields_set:
-            problem = "say either `label` (classes) or `target` (numbers)"
+            problem = "give either `label` (classes) or `target` (numbers)"
             raise no_sense(problem, f"data: {{file: train.csv, target: [{', '.join(self.target)}]}}", "label")
         return self
 
     @property
     def sources(self) -> tuple[Path, ...]:
-        """The file, or the names and patterns of several."""
+        """The file, or the names and patterns of several files."""
         return self.files if self.file is None else (self.file,)
 
     @property
     def label_column(self) -> str:
-        """The label column; of several, the first."""
+        """The name of the label column; the first of several."""
         return self.label[0]
 
     @pydantic.field_validator("features", "drop", "target", "label")
@@ -130,5 +130,5 @@ class SkopsData(Section):
     """A fitted scikit-learn estimator, which brings its rows, k, metric, weights and scale."""
 
     skops: Annotated[FilePath, Example("model.skops")]
-    """A fitted estimator of neighbours (docs/scikit-learn.md lists them), or a Pipeline that ends in one, written by
-    `skops.io.dump`."""
+    """A file written by `skops.io.dump`, with a fitted nearest-neighbour estimator (docs/scikit-learn.md lists them) or
+    a Pipeline that ends in one."""

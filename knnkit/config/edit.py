@@ -1,12 +1,12 @@
 """Changes values in the text of a deploy.yaml.
 
-`with_values` replaces or adds keys of one mapping, leaves every other character, and checks that nothing else changed.
-Never reads or writes a file.
+`with_values` replaces or adds keys of one mapping. It keeps every other character, and checks that no other value
+changed. Never reads or writes a file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -16,7 +16,7 @@ from knnkit.errors import ConfigError
 
 
 def with_values(text: str, place: Sequence[str | int], values: Mapping[str, str | int | float], source: str) -> str:
-    """Returns `text` with these values in the mapping at `place`, such as ("models", 0).
+    """Returns `text` with `values` (key -> value) in the mapping at the key path `place`, such as ("models", 0).
 
     Raises:
         ConfigError: the text cannot be changed there without other changes; the hint is what to write by hand.
@@ -24,18 +24,12 @@ def with_values(text: str, place: Sequence[str | int], values: Mapping[str, str 
     hint = ", ".join(f"{key}: {value}" for key, value in values.items())
     wanted = yaml_reader.read(text, source)
     _at(wanted.data, place).update(values)
-    try:
-        changed = _changed(text, place, values)
-        if yaml_reader.read(changed, source).data == wanted.data:
-            return changed
-    except (ConfigError, StopIteration):
-        pass
-    said = wanted.error(place, "the values here cannot be changed alone, because the file uses them elsewhere")
-    raise ConfigError(said, hint=f"write them by hand: {hint}")
+    said = "knnkit cannot change these values, because the file uses them elsewhere, too"
+    return _checked(wanted, lambda: _changed(text, place, values), wanted.error(place, said), hint)
 
 
 def with_file(text: str, place: Sequence[str | int], file: str, name: str | None, source: str) -> str:
-    """Returns `text` with one more of the `files` in the `data` at `place`; with `name`, also with this `id`.
+    """Returns `text` with `file` added to `files` of the data at the key path `place`, and with `id: name` if given.
 
     Raises:
         ConfigError: the text cannot be changed there without other changes; the hint is what to write by hand.
@@ -46,13 +40,19 @@ def with_file(text: str, place: Sequence[str | int], file: str, name: str | None
     data["files"] = (*((before,) if isinstance(before, str) else before), file)
     data |= {"id": name} if name else {}
     hint = f"files: [{', '.join(map(_quoted, data['files']))}]" + (f", id: {name}" if name else "")
+    said = wanted.error(place, "the files here cannot be changed alone")
+    return _checked(wanted, lambda: _with_file(text, place, file, name), said, hint)
+
+
+def _checked(wanted: yaml_reader.Document, change: Callable[[], str], said: str, hint: str) -> str:
+    """Returns the changed text if it has exactly the data of `wanted`."""
     try:
-        changed = _with_file(text, place, file, name)
-        if yaml_reader.read(changed, source).data == wanted.data:
+        changed = change()
+        if yaml_reader.read(changed, wanted.source).data == wanted.data:
             return changed
     except (ConfigError, StopIteration):
         pass
-    raise ConfigError(wanted.error(place, "the files here cannot be changed alone"), hint=f"write them by hand: {hint}")
+    raise ConfigError(said, hint=f"write them by hand: {hint}")
 
 
 def _with_file(text: str, place: Sequence[str | int], file: str, name: str | None) -> str:
@@ -111,7 +111,7 @@ def _node(node: Any, place: Sequence[str | int]) -> Any:
 
 
 def _insertion(text: str, there: Mapping[str, Any], added: list[str], *, flow: bool) -> tuple[int, int, str]:
-    """Returns where new keys go: behind the last of these keys that has its value on its own line."""
+    """Returns where new keys are inserted: after the last key in `there` whose value is on the line of the key."""
     after = next(key for key in ("scale", "weights", "metric", "k", "seed", "test", "name") if _is_short(there, key))
     key, value = there[after]
     if flow:

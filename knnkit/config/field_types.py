@@ -18,14 +18,14 @@ from device_agent.shared.protocol import constants
 
 @dataclass(frozen=True)
 class Words:
-    """Name of a type in messages such as "expected a duration"."""
+    """Annotation of a type: its name in messages such as "expected a duration"."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Example:
-    """An example value of a key, as typed, for a `try:` line; without one, the default is the example."""
+    """Annotation of a key: an example value, as typed, for `try:` lines; without it, the default is the example."""
 
     text: str
 
@@ -48,12 +48,12 @@ def _shown(text: str) -> str:
 
 
 def first_twice(words: Sequence[str]) -> str:
-    """Returns the first repeated word; an empty string if there is none."""
+    """Returns the first repeated word; "" if none is repeated."""
     return next((word for at, word in enumerate(words) if word in words[:at]), "")
 
 
 def parse_duration(value: Any) -> Any:
-    """Returns seconds for `90`, `"60s"`, `"500ms"`, `"5m"`, `"12h"` or `"90d"`; other values unchanged."""
+    """Converts `90`, `"60s"`, `"500ms"`, `"5m"`, `"12h"` or `"90d"` to seconds; returns other values unchanged."""
     if not isinstance(value, str):
         return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)\s*", value)
@@ -66,10 +66,10 @@ def parse_duration(value: Any) -> Any:
 
 
 def parse_amount(value: Any) -> Any:
-    """Checks a count or a percentage.
+    """Checks that `value` is a count or a percentage.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is neither a count nor a percentage.
     """
     if isinstance(value, str) and not re.fullmatch(r"(100|[0-9]{1,2})(\.[0-9]+)?%", value.strip()):
         raise ValueError(f"{_shown(value)} is neither a count nor a percentage such as 10%")
@@ -93,7 +93,7 @@ def check_name(value: str) -> str:
     """Checks the name of a model, a device or a class.
 
     Raises:
-        ValueError: it is not a valid name.
+        ValueError: `value` is not a valid name.
     """
     if not constants.is_name(value):
         rule = "letters from a to z, digits, '.', '_' and '-', at most 64, beginning with a letter or digit"
@@ -102,10 +102,10 @@ def check_name(value: str) -> str:
 
 
 def check_printable(value: str) -> str:
-    """Checks text that is sent to a terminal and a device.
+    """Checks text that is printed on terminals and sent to devices.
 
     Raises:
-        ValueError: it is empty, or contains a control character.
+        ValueError: `value` is empty, or contains a control character.
     """
     if not value or not value.isprintable():
         raise ValueError(f"{_shown(value)}: it is empty, or contains a character that cannot be printed")
@@ -113,13 +113,13 @@ def check_printable(value: str) -> str:
 
 
 def check_word(value: str) -> str:
-    """Checks the name of a user, by rules that names of hosts must obey as well.
+    """Checks the name of a user, by rules that also hold for names of hosts.
 
-    ssh_config gives names to shells (`ProxyCommand nc %h %p`, `Match exec`) and to paths (`IdentityFile ~/.ssh/%r`).
-    So a name may not contain characters that a shell obeys, or `..` as a folder. OpenSSH refuses them since 9.6.
+    ssh_config passes names to shells (`ProxyCommand nc %h %p`, `Match exec`) and to paths (`IdentityFile ~/.ssh/%r`).
+    So a name may not contain characters with a meaning for a shell, or `..` as a folder. OpenSSH 9.6 refuses them.
 
     Raises:
-        ValueError: it cannot be one.
+        ValueError: `value` is not a valid name.
     """
     check_printable(value)
     if value.startswith("-") or " " in value:
@@ -136,7 +136,7 @@ def check_host(value: str) -> str:
     """Checks the name of a host.
 
     Raises:
-        ValueError: it cannot be one.
+        ValueError: `value` is not a valid name of a host.
     """
     if "@" in value or "://" in value:
         raise ValueError(f"{_shown(value)}: only a host is allowed here, without a user or 'ssh://'")
@@ -144,10 +144,10 @@ def check_host(value: str) -> str:
 
 
 def check_jump(value: str) -> str:
-    """Checks `user@host[:port]`, several with commas, or `none`.
+    """Checks the hosts of a jump: `user@host[:port]`, several separated by commas, or `none`.
 
     Raises:
-        ValueError: it is none of them.
+        ValueError: `value` has another form.
     """
     if value.lower() != "none":
         for one in value.split(","):
@@ -156,10 +156,10 @@ def check_jump(value: str) -> str:
 
 
 def check_wave(value: int | str) -> int | str:
-    """Checks a tag, a share of the fleet or a count.
+    """Checks an entry of `waves`: a tag, a share of the fleet, or a count.
 
     Raises:
-        ValueError: it is none of them.
+        ValueError: `value` is none of these three.
     """
     if isinstance(value, int) and (isinstance(value, bool) or value < 1):
         raise ValueError(f"{value!r}: a wave has at least one device")
@@ -176,7 +176,7 @@ def check_version(value: str) -> str:
     """Checks a release's version.
 
     Raises:
-        ValueError: it is not a valid version.
+        ValueError: `value` is not a valid version.
     """
     if not constants.is_version(value):
         raise ValueError(f"{_shown(value)}: letters from a to z, digits, '.', '+', '_' and '-', at most 64")
@@ -200,15 +200,15 @@ Jump = Annotated[str, AfterValidator(check_jump), Words("user@host[:port]")]
 
 
 def no_sense(problem: str, hint: str, at: str = "") -> PydanticCustomError:
-    """Returns the error for values that are each valid, but contradict each other.
+    """Returns the error for values that are valid alone, but contradict each other.
 
-    `at` is the path of the key, with `/` between its parts; by default the place where the error is raised.
+    `at` is the key path to report, with `/` between its parts; by default, that of the section being checked.
     """
     return PydanticCustomError("no_sense", "{problem}", {"problem": problem, "hint": hint, "at": at})
 
 
 class Section(BaseModel):
-    """A section of deploy.yaml: frozen, without unknown keys and type conversions."""
+    """Base of the sections of deploy.yaml: frozen; refuses unknown keys, and converts no types."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -227,7 +227,7 @@ class Section(BaseModel):
 
 
 def keys_of(cls: type[Section]) -> str:
-    """Returns the first keys of a section, as text for a message."""
+    """Returns the names of a section's first keys, as text for a message."""
     return ", ".join(list(cls.model_fields)[:4])
 
 
@@ -237,7 +237,7 @@ _ALSO_CALLED = {"neighbors": "k", "neighbours": "k", "n_neighbors": "k", "target
 
 
 def _unknown(key: str, cls: type[Section]) -> dict[str, str]:
-    """Returns the message for an unknown key, and the key that the user probably meant, or an empty string."""
+    """Returns the message about an unknown key, and in `meant` the known key that is closest to it, or ""."""
     called = difflib.get_close_matches(key, _ALSO_CALLED, n=1, cutoff=0.8)
     meant = [_ALSO_CALLED[word] for word in called if _ALSO_CALLED[word] in cls.model_fields]
     meant = meant or difflib.get_close_matches(key, cls.model_fields, n=1, cutoff=0.5)
@@ -246,7 +246,7 @@ def _unknown(key: str, cls: type[Section]) -> dict[str, str]:
 
 
 def short_target(value: Any) -> Any:
-    """Returns `user@host:port` as the keys of a target; other values unchanged."""
+    """Converts the text `user@host:port` to the keys of a target; returns other values unchanged."""
     if not isinstance(value, str):
         return value
     user, host, port = split_address(value)
@@ -254,7 +254,7 @@ def short_target(value: Any) -> Any:
 
 
 def split_address(text: str) -> tuple[str | None, str, int | None]:
-    """Splits `[user@]host[:port]`; an IPv6 address with a port stands in brackets.
+    """Splits `[user@]host[:port]` into user, host and port (None: absent); IPv6 with a port needs brackets.
 
     Raises:
         ValueError: there is no host, a name is not allowed, or the port is not a port number.

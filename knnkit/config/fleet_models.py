@@ -1,11 +1,14 @@
-"""Frozen models of fleet, rollout and classify in deploy.yaml."""
+"""Frozen models of release, signing and fleet in deploy.yaml.
+
+Also of `rollout` and `classify`."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from device_agent.shared.protocol import constants
 from knnkit.config.field_types import (
@@ -21,9 +24,33 @@ from knnkit.config.field_types import (
     Wave,
     Word,
     Words,
+    check_version,
     no_sense,
     short_target,
 )
+
+
+class ReleaseConfig(Section):
+    """Directory, version, sequence and lifetime of a release."""
+
+    dir: FilePath = Field(default=Path("dist"), validate_default=True)
+    """The release directory; with several models, each has a subdirectory with its name."""
+    version: Annotated[str, AfterValidator(check_version), Example('"1.0"')] = "1.0.0"
+    """Version for people; devices compare `sequence`."""
+    sequence: Annotated[int | None, Example("12")] = Field(default=None, ge=1, lt=2**53)
+    """Number that grows with each release; default: the time of the build."""
+    expires: Annotated[Annotated[Duration, Field(gt=0.0)] | None, Example("90d")] = None
+    """How long after the build devices still activate the release; default: for ever."""
+
+
+class SigningConfig(Section):
+    """The signing key, and the keys that new devices trust."""
+
+    key: FilePath = Field(default=Path("keys/signing.pem"), validate_default=True)
+    """The private key (`knnkit keygen`)."""
+    trusted: Annotated[tuple[FilePath, ...], Example("[keys/signing.pub]")] = ()
+    """The only public keys that devices should trust; `provision` installs them; default: that of the signing key."""
+
 
 #: A spelling match alone would map LiteRT to the wrong runtime.
 _ALSO_CALLED = {"litert": "ai_edge_litert", "tflite": "tflite_runtime"}
@@ -40,7 +67,7 @@ Runtime = Annotated[Literal["auto", "tflite_runtime", "ai_edge_litert", "numpy"]
 
 
 class TargetDefaults(Section):
-    """Defaults for all targets; without a value here, ssh_config decides."""
+    """Defaults for all targets. For a key without a value, ssh_config decides."""
 
     user: Annotated[Word | None, Example("pi")] = None
     """Login name."""
@@ -51,14 +78,14 @@ class TargetDefaults(Section):
     identity: Annotated[FilePath | None, Example("~/.ssh/id_ed25519")] = None
     """Private key file, or the .pub of a key in the key agent; with it, no other key is offered."""
     jump: Annotated[Jump | None, Example("pi@gate")] = None
-    """user@host[:port] to go through; several with commas."""
+    """Jump host to connect through: user@host[:port]; several separated by commas."""
     device_class: Name = "any"
     """The device's class."""
     runtime: Annotated[Runtime, Example("ai_edge_litert")] = "auto"
     """What runs the model: tflite_runtime (smaller), ai_edge_litert (LiteRT, faster with large models) or numpy (no
-    TFLite; slower); auto: the one installed, and on a bare device the first of them that exists for it."""
+    TFLite; slower); auto: what is installed, and for a bare device the first of these that its platform supports."""
     tags: Annotated[tuple[Name, ...], Example("[canary]")] = ()
-    """Words to select by (`--on`) and to name in waves."""
+    """Tags: words by which `--on` and `waves` select devices."""
 
 
 class TargetConfig(Section):
@@ -77,17 +104,17 @@ class TargetConfig(Section):
     identity: FilePath | None = None
     """Private key file, or the .pub of a key in the key agent; with it, no other key is offered."""
     jump: Jump | None = None
-    """user@host[:port] to go through; several with commas; "none" for none."""
+    """Jump host to connect through: user@host[:port]; several separated by commas; "none": no jump host."""
     device_class: Name | None = None
     """The device's class."""
     runtime: Runtime | None = None
     """What runs the model: auto, tflite_runtime, ai_edge_litert or numpy."""
     tags: tuple[Name, ...] = ()
-    """Words to select by and to name in waves, in addition to those of the defaults."""
+    """Tags: words by which `--on` and `waves` select devices, in addition to those of `defaults`."""
 
 
 class FleetConfig(Section):
-    """The devices."""
+    """The devices of the fleet, and how to connect to them."""
 
     defaults: Annotated[TargetDefaults, Example("{user: pi}")] = TargetDefaults()
     """Defaults for all targets."""
@@ -99,7 +126,7 @@ class FleetConfig(Section):
     known_hosts: Annotated[FilePath | None, Example("known_hosts")] = None
     """Host keys of the fleet, in addition to the user's known_hosts; `knnkit trust HOST` adds to it."""
     ssh_config: Annotated[FilePath | None, Example("~/.ssh/config")] = None
-    """Default: the user's and the system's. A file that may run commands is used only after the user agreed."""
+    """SSH configuration file; default: the user's and the system's. If it may run commands, knnkit asks before use."""
 
     @pydantic.model_validator(mode="after")
     def _distinct(self) -> FleetConfig:
@@ -117,7 +144,7 @@ class ClassifyConfig(Section):
     """What `knnkit classify` writes beside the answers."""
 
     keep: Annotated[tuple[Text, ...], Example("[id, time]")] = ()
-    """Columns of the rows, features or not, that stand before each answer; `--keep` replaces them."""
+    """Columns of the input to write before each answer, features or not; `--keep` replaces this list."""
 
 
 class RolloutConfig(Section):
@@ -126,16 +153,16 @@ class RolloutConfig(Section):
     waves: Annotated[tuple[Wave, ...], Example("[25%, 100%]")] = Field(default=("100%",), min_length=1)
     """Waves, one after another: each is a tag, or the cumulative share (25%) or count of the fleet."""
     max_failures: Amount = 0
-    """Devices that may fail before the rollout stops: a count or a percentage. In the first of several waves: none."""
+    """Number or percentage of devices that may fail before the rollout stops; 0 in the first of several waves."""
     on_failure: Annotated[Literal["stop", "roll_back"], Example("roll_back")] = "stop"
-    """When the rollout stops: `roll_back` returns the devices that committed in this run to the release before."""
+    """What to do when the rollout stops: `roll_back` returns the devices that it changed to their release before."""
     confirm_within: Annotated[Duration, Field(ge=1.0, le=86400.0), Example("60s")] = constants.DEFAULT_CONFIRM_SECONDS
-    """A device that no new connection confirms within this time rolls back by itself."""
+    """A device rolls back by itself if no new connection confirms the new release within this time."""
     concurrency: int = Field(default=16, ge=1, le=1024)
-    """Number of devices that a run works on at the same time."""
+    """Number of devices to work on at the same time."""
     connect_timeout: Annotated[Duration, Field(gt=0.0, le=3600.0), Example("10s")] = 10.0
     """Time limit for opening a connection."""
     connect_retries: int = Field(default=2, ge=0, le=20)
-    """Further attempts to connect, with growing pauses. Nothing else is retried."""
+    """Number of further attempts to connect, with growing pauses. Nothing else is retried."""
     command_timeout: Annotated[Duration, Field(gt=0.0, le=86400.0), Example("5m")] = 300.0
     """Time limit for one command on a device."""

@@ -24,18 +24,18 @@ def _as_list(value: Any) -> Any:
 
 
 class StageConfig(Section):
-    """One `.tflite` file that maps one array of numbers to another. Its path alone is enough."""
+    """One `.tflite` file that maps one array of numbers to another. Short form: its path alone."""
 
     file: Annotated[FilePath, Example("embedder.tflite")]
-    """The file. It has one input and one output, of type float32, uint8, int8 or int16."""
+    """Path of the file. It has one input and one output, of type float32, uint8, int8 or int16."""
     frames: Annotated[int | None, Example("76")] = Field(default=None, ge=1)
     """Run the file on windows of this many rows of its input, and stack the outputs. Default: run once, on all rows."""
     hop: Annotated[int, Example("8")] = Field(default=1, ge=1)
     """Number of rows from the start of one window to the start of the next."""
     multiply: Annotated[float, Example("0.1")] = Field(default=1.0, allow_inf_nan=False)
-    """Multiply the output by this."""
+    """Number by which the output is multiplied."""
     add: Annotated[float, Example("2.0")] = Field(default=0.0, allow_inf_nan=False)
-    """Then add this to the output."""
+    """Number that is added to the output after `multiply`."""
 
 
 def _as_numbers(value: Any) -> Any:
@@ -74,7 +74,7 @@ class AudioConfig(Section):
     seconds: Annotated[float | None, Example("2")] = Field(default=None, gt=0.0, le=600.0)
     """Length of every sound: a longer one is cut, a shorter one filled with silence. Default: any length."""
     full_scale: Annotated[float, Example("1.0")] = Field(default=32768.0, gt=0.0, allow_inf_nan=False)
-    """The number for the loudest possible sample: 32768 for the numbers of 16-bit PCM, 1 for numbers from -1 to 1."""
+    """Number that the loudest possible sample becomes: 32768 as in 16-bit PCM, or 1 for numbers from -1 to 1."""
 
 
 class NormaliseConfig(Section):
@@ -113,23 +113,24 @@ class InputConfig(Section):
     """How a raw input becomes a row of numbers, on the host and on every device alike."""
 
     window: Annotated[WindowConfig | None, Example("{columns: [ax, ay, az], rows: 128, hop: 64}")] = None
-    """Cut windows of samples; each is one raw input. `data` then names recordings."""
+    """How to cut windows of samples; each window is one raw input. `data` then names recordings."""
     features: Annotated[Features, Example("[mean, std, spectrum: 8]")] = ()
     """Features of each column of a window: mean, std, min, max, rms, zero_crossings (changes of sign), spectrum: N
-    (mean amplitudes in N bands). Default: raw, its numbers, sample by sample. A stage of the release computes them."""
+    (mean amplitudes in N bands). Default: raw (all numbers, sample by sample). A stage of the release computes them."""
     stages: Annotated[Stages, Example("[embedder.tflite]")] = ()
-    """`.tflite` files in front of the search, in order: paths, or {file, frames, hop, multiply, add}. They become files
-    of the release, and the signature covers them."""
+    """`.tflite` files that compute a row, in order: paths, or {file, frames, hop, multiply, add}. They become files of
+    the release, and the signature covers them."""
     audio: Annotated[AudioConfig | None, Example("{rate: 16000}")] = None
     """The inputs are sounds: WAV, or raw PCM (.pcm, .raw: 16 bits, one channel, at this rate)."""
     image: Annotated[ImageConfig | None, Example("{size: [96, 96]}")] = None
     """The inputs are pictures: PNG and JPEG, which need Pillow on the device, or arrays of pixels."""
     bound: Annotated[float, Example("0.1")] = Field(default=0.1, gt=0.0, lt=1.0)
-    """How far the row that a device computes may be from the host's, because processors round networks differently: a
-    share of the distance of the k-th neighbour, or of the spread of the training rows, whichever is larger."""
+    """Largest allowed distance between the rows that a device and the host compute from an input (processors round
+    networks differently): a share of the distance of the k-th neighbour, or of the spread of the training rows if that
+    is larger."""
     pool: Annotated[Pools, Example("[mean, max]")] = ()
-    """Statistics over the first axis of the last stage's output, joined to one row: mean, max, min, std. Default: the
-    row is the whole output."""
+    """Statistics over the first axis of the last stage's output, joined to one row: mean, max, min, std. Default: all
+    numbers of the output are the row."""
 
     @pydantic.model_validator(mode="after")
     def _makes_rows(self) -> InputConfig:

@@ -17,10 +17,10 @@ _MAX_BYTES = 4 * MAX_TEXT  # UTF-8 has at most four bytes a character
 
 
 def load(path: str | Path) -> Config:
-    """Reads a deploy.yaml; relative paths in it start at the file.
+    """Reads a deploy.yaml; relative paths in it are relative to its folder.
 
     Raises:
-        ConfigError: it is missing, not text, or invalid; the message has file, line and a suggestion.
+        ConfigError: the file is missing, not text, or invalid; the message has file, line and a suggestion.
     """
     path = Path(path)
     try:

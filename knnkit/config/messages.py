@@ -1,7 +1,7 @@
 """Messages about wrong values in deploy.yaml.
 
-A message names what a key expects, an example and what was found, all derived from the models. It never has pydantic's
-own text.
+A message names what a key expects, an example and what was found, all derived from the models. It never contains text
+of pydantic. A `place` is the path to a value: its keys and list indices, such as ("fleet", "targets", 0, "host").
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ _A_LIST = "a list, each "
 
 
 def prefix_of(place: Place) -> str:
-    """Returns the prefix of a message about a place, `fleet.targets[0].host: `; empty for the whole file."""
+    """Returns the prefix of a message about the value at `place`: `fleet.targets[0].host: `; "" for the whole file."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
     return f"{text[1:]}: " if text else ""
 
 
 def key_of(place: Place) -> str:
-    """Returns the key that a place belongs to; empty for the whole file."""
+    """Returns the last key of the path `place`; "" for the whole file."""
     return next((part for part in reversed(place) if isinstance(part, str)), "")
 
 
 def above(place: Place) -> Place:
-    """Returns the place of the mapping that holds the key of a place."""
+    """Returns the path of the mapping that contains the last key of `place`."""
     return place[: max((index for index, part in enumerate(place) if isinstance(part, str)), default=0)]
 
 
 def example(root: type[Section], key: str, place: Place = ()) -> str:
-    """Returns an example line for a key of the mapping at a place, or of another; else the command that lists all."""
+    """Returns an example line for a key of the mapping at `place`, or of any mapping; else `knnkit schema`."""
     here = [kind.model_fields for kind, _ in _nodes(root, place) if _is_section(kind)]
     text = next(filter(None, (_example(fields[key]) for fields in (*here, *_all_fields(root)) if key in fields)), "")
     return f"{key}: {text}" if text else "knnkit schema"
@@ -53,7 +53,7 @@ def _example(field: FieldInfo) -> str:
 
 
 def _all_fields(kind: Any) -> Iterator[dict[str, FieldInfo]]:
-    """Yields the fields of a section and of those inside it."""
+    """Yields the fields (key -> FieldInfo) of a section, then of the sections inside it."""
     if _is_section(kind):
         yield kind.model_fields
         for field in kind.model_fields.values():
@@ -64,7 +64,7 @@ def _all_fields(kind: Any) -> Iterator[dict[str, FieldInfo]]:
 
 
 def found(document: yaml_reader.Document, place: Place) -> str:
-    """Returns the value at a place, for a message."""
+    """Returns the value at `place` as text for a message."""
     value = document.data
     for part in place:
         value = value[part]
@@ -79,12 +79,12 @@ def found(document: yaml_reader.Document, place: Place) -> str:
 
 
 def expected(root: type[Section], place: Place) -> str:
-    """Returns a description of the values that are allowed at a place."""
+    """Returns a description of the values that are allowed at `place`."""
     return ", or ".join(dict.fromkeys(_described(*node) for node in _nodes(root, place)))
 
 
 def wrong_value(root: type[Section], document: yaml_reader.Document, place: Place) -> tuple[str, str]:
-    """Returns the message for a value that is not allowed at its place, and a line to type instead."""
+    """Returns the message about a value that is not allowed at `place`, and a line to type instead."""
     key, wanted, here = key_of(place), expected(root, place), found(document, place)
     choices = [str(choice) for kind, _ in _nodes(root, place) for choice in get_args(kind) if _origin(kind) is Literal]
     written = document.scalars.get(place)
@@ -109,7 +109,7 @@ def _is_plain(written: str) -> bool:
 
 
 def _would_take(kind: Any, metadata: tuple[Any, ...], text: str) -> bool:
-    """Whether the value would be valid as text, although YAML read it as another type."""
+    """Whether `text`, which YAML read as another type, would be valid in quotes for this type."""
     if kind is not str:
         return kind is Path
     try:
@@ -122,7 +122,7 @@ def _would_take(kind: Any, metadata: tuple[Any, ...], text: str) -> bool:
 
 
 def _lists_text(root: type[Section], place: Place) -> bool:
-    """Whether an entry of the list at a place may be a single word."""
+    """Whether the list at `place` may have entries that are single words."""
     return any(kind in (str, Path) or _words(metadata) for kind, metadata in _nodes(root, (*place, 0)))
 
 
@@ -131,7 +131,7 @@ _Node = tuple[Any, tuple[Any, ...]]
 
 
 def _nodes(root: type[Section], place: Place) -> list[_Node]:
-    """Returns the types that are allowed at a place, each with its metadata."""
+    """Returns the types that are allowed at `place`, each with its metadata."""
     nodes: list[_Node] = [(root, ())]
     for part in place:
         if isinstance(part, int):
@@ -182,7 +182,7 @@ def _described(kind: Any, metadata: tuple[Any, ...]) -> str:
 
 
 def _origin(kind: Any) -> Any:
-    """As `typing.get_origin`, whose return type mypy infers wrongly here (ParamSpec)."""
+    """Calls `typing.get_origin`; mypy infers the wrong return type (ParamSpec) for a direct call."""
     return get_origin(kind)
 
 

@@ -33,9 +33,8 @@ from knnkit.config.field_types import (
     Text,
     no_sense,
 )
-from knnkit.config.fleet_models import ClassifyConfig, FleetConfig, RolloutConfig
+from knnkit.config.fleet_models import ClassifyConfig, FleetConfig, ReleaseConfig, RolloutConfig, SigningConfig
 from knnkit.config.input_models import InputConfig
-from knnkit.config.release_models import ReleaseConfig, SigningConfig
 from knnkit.config.split_models import Data, GroupSplit, Split, Test, TestFile, TimeSplit
 
 _RECORDINGS = "data: {files: 'walks/*.csv', label: activity}"
@@ -56,103 +55,103 @@ class ModelConfig(Section):
     name: Annotated[Name, Example("fruit")]
     """Name of the model; a device never replaces a model by one with another name."""
     data: Annotated[Data, Example("{file: train.csv, label: species}")]
-    """The labelled rows: {file, label} or {sklearn}; or a fitted estimator with its own: {skops}. {file, target} is for
-    numbers to predict."""
+    """The labelled rows: {file, label} or {sklearn}; or a fitted estimator, which has its rows: {skops}. {file, target}
+    is for numbers to predict."""
     input: Annotated[InputConfig | None, Example("{stages: [embedder.tflite]}")] = None
-    """What makes a row of each raw input: windows of samples, and `.tflite` files of your own. Default: rows are
-    searched as they are."""
+    """How a raw input becomes a row: windows of samples, and your own `.tflite` files. Default: the inputs are rows of
+    numbers."""
     test: Test = 0.3
-    """Held-out share of the rows, or {file}: accuracy, golden rows, calibration; 0: none. With `skops`: {file}."""
+    """Share of the rows to hold out for accuracy, golden rows and calibration, or {file}; 0: none. `skops`: {file}."""
     split: Annotated[Split | None, Example("stratified")] = None
     """How rows are held out: random, stratified, {group: COLUMN}, {time: COLUMN}, or {file} as for `test`. Default:
-    random; by class where that would leave a class without training rows."""
+    random, but by class if a random split would leave a class without training rows."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of the split: the same seed gives the same rows and the same bytes."""
     k: int = Field(default=3, ge=1)
     """Number of neighbours that vote."""
     metric: constants.Metric = "euclidean"
-    """euclidean, sqeuclidean, manhattan, cosine, chebyshev, minkowski (with `p`), jaccard (of what is not 0), or
-    haversine (latitude and longitude in radians). NumPy answers models with the last four."""
+    """euclidean, sqeuclidean, manhattan, cosine, chebyshev, minkowski (with `p`), jaccard (every number but 0 counts as
+    true), or haversine (latitude and longitude in radians). NumPy computes the last four, without TFLite."""
     p: Annotated[float | None, Example("3")] = None
     """Power of the metric minkowski, from 1 to 16."""
     weights: constants.Weights = "uniform"
     """uniform: each neighbour has one vote; distance: nearer neighbours weigh more; or a kernel of the distance, with
-    `bandwidth`, which NumPy answers: gaussian, exponential, epanechnikov, triangular, biweight or tricube."""
+    `bandwidth`, which NumPy computes: gaussian, exponential, epanechnikov, triangular, biweight or tricube."""
     bandwidth: Annotated[float | None, Example("0.5")] = None
     """Distance at which epanechnikov, triangular, biweight and tricube become 0; standard deviation of gaussian."""
     radius: Annotated[float | None, Example("0.5")] = None
-    """All training rows within this distance vote; `k` is then only how many are shown. Default: the k nearest vote."""
+    """All training rows within this distance vote; answers show `k` of them. Default: the k nearest vote."""
     outlier_label: Annotated[int | Text | None, Example("other")] = None
     """Label of a row that no training row is within `radius` of. Default: it is "unknown"."""
     class_weight: Annotated[ClassWeight | None, Example("balanced")] = None
-    """Factor of the votes of each label: {fault: 5}, 1 for the others; or balanced: rare labels count more. NumPy
-    answers such a model. Default: all votes are equal."""
+    """Factor of the votes for each label: {fault: 5}, 1 for the others; or balanced: rare labels count more. NumPy
+    computes such a model, without TFLite. Default: all votes are equal."""
     scale: Annotated[constants.Scale, Example("standard")] = "none"
     """none, standard, minmax or robust; it becomes part of the model, so a device takes raw rows."""
     reject: Annotated[Reject | None, Example("0.99")] = None
-    """Share of ordinary rows to accept; farther rows are "unknown". Or a share for each label, and `default` for the
-    others. Default: no row is "unknown"."""
+    """Share of ordinary rows to accept; rows farther from the training rows are "unknown". Or a share for each label,
+    and `default` for the others. Default: no row is "unknown"."""
     label_sets: Annotated[Coverages, Example("0.95")] = ()
-    """Coverage of the label sets of `classify --labels`, one or a list: the set holds the true label of that share of
-    the rows of each class. Default: none."""
+    """Coverage of the label sets of `classify --labels`, a share or a list of shares: for this share of each class's
+    rows, the set holds the true label. Default: no label sets."""
     reduce: Annotated[Reduce | None, Example("condensed")] = None
     """condensed, edited or prototypes: keep fewer training rows in the model; or {how, max_loss}. Default: all rows."""
     ignore_extra: bool = False
-    """Whether a device leaves out columns of a row that the model does not know; else they are an error."""
+    """Whether a device ignores columns that the model does not know; if not, such columns are an error."""
     keep: Annotated[KeepConfig | None, Example("{unknown: 200}")] = None
-    """Rows that each device keeps for `knnkit collect`, up to a number of each kind; default: none, because rows can be
+    """Which rows each device keeps for `knnkit collect`, and how many of each kind; default: none, because rows can be
     personal."""
     enrol: Annotated[EnrolConfig | None, Example("{rows: 500}")] = None
-    """Allows rows to be taught on the device (`device_agent enrol`). Default: nothing may be taught."""
+    """Allows people to teach the device rows (`device_agent enrol`). Default: no rows may be taught."""
     device_class: Annotated[Name, Example("zero")] = "any"
-    """The class of device that this model is for; "any" fits all."""
+    """The class of device that this model is for; "any": all classes."""
     licence: Annotated[Text, Example("CC-BY-4.0")] = ""
     """Licence of data and model, for the model card."""
     notes: Annotated[Text, Example("trained for the north greenhouse")] = ""
     """What people should know about this model, for the model card."""
     gates: Annotated[GatesConfig | None, Example("{accuracy: 0.9}")] = None
-    """Gates of this model; default: the gates of the file."""
+    """Gates of this model; default: `gates` at the top of deploy.yaml."""
     golden: Annotated[GoldenConfig | None, Example("{rows: 200}")] = None
     """How many rows each device answers to prove its copy of the model; default: 1000."""
 
     @property
     def reduction(self) -> ReduceConfig | None:
-        """`reduce` with its default."""
+        """The value of `reduce` with its defaults; None without it."""
         return ReduceConfig(how=self.reduce) if isinstance(self.reduce, str) else self.reduce
 
     @property
     def coverages(self) -> tuple[float, ...]:
-        """`label_sets` as a list."""
+        """The coverages in `label_sets`, also if it is a single number."""
         return self.label_sets if isinstance(self.label_sets, tuple) else (self.label_sets,)
 
     @property
     def allowances(self) -> dict[str, Any]:
-        """What the model allows a device, by the keys of knn.json."""
+        """What a device may do with this model (keep rows, be taught, ignore columns), by the keys of knn.json."""
         keep, enrol = self.keep.info if self.keep else None, self.enrol.info if self.enrol else None
         return {"keep": keep, "enrol": enrol, "ignore_extra": self.ignore_extra}
 
     @property
     def in_float64(self) -> dict[str, Any]:
-        """What the graph does not compute, by the names of `KnnSpec`."""
+        """The parameters that only NumPy code computes, by their names in `KnnSpec`."""
         return {key: getattr(self, key) for key in ("p", "bandwidth", "radius", "outlier_label", "class_weight")}
 
     @property
     def measured_on(self) -> float | TestFile:
-        """The held-out rows on which the model is measured: a share of its rows, or a separate file."""
+        """Where held-out rows come from: a share of the training data, or a separate file."""
         return self.split if isinstance(self.split, TestFile) else self.test
 
     @pydantic.model_validator(mode="after")
     def _split_fits(self) -> ModelConfig:
         problem = ""
         if self.split is not None and isinstance(self.measured_on, TestFile) and "test" in self.model_fields_set:
-            problem = "the held-out rows are in a file of their own: leave `split` or `test` out"
+            problem = "the held-out rows are in a separate file: leave `split` or `test` out"
         elif self.split is not None and isinstance(self.data, SkopsData) and not isinstance(self.split, TestFile):
             problem = "the estimator of `skops` was fitted on all its rows, so none can be held out: leave `split` out"
         elif isinstance(self.split, GroupSplit | TimeSplit) and not isinstance(self.data, FileData):
             problem = "only rows in a file have a column to split by"
         if problem:
             hint = "split: stratified, and a share in test:, or test: {file: test.csv} alone"
-            raise PydanticCustomError("misplaced_key", "{problem}", {"key": "split", "problem": problem, "hint": hint})
+            raise _misplaced("split", problem, hint)
         return self
 
     @pydantic.model_validator(mode="after")
@@ -164,14 +163,14 @@ class ModelConfig(Section):
                 raise _misplaced("data", problem, "leave `labels` out")
             return self
         if not isinstance(data, FileData):
-            raise _misplaced("data", "`window` cuts recordings, which are files", _RECORDINGS)
+            raise _misplaced("data", "`window` cuts recordings: `data` must name their files", _RECORDINGS)
         taken = [key for key in _OF_ROWS if key in data.model_fields_set]
         if taken:
-            raise _misplaced("data", f"`window` decides what a row is: leave {', '.join(taken)} out", _RECORDINGS)
+            raise _misplaced("data", f"`window` makes the rows: leave {', '.join(taken)} out", _RECORDINGS)
         if self.reduce is not None:
-            raise _misplaced("reduce", "`reduce` does not know recordings: leave it out with `window`", "reject: 0.99")
+            raise _misplaced("reduce", "`reduce` does not work with `window`: leave `reduce` out", "reject: 0.99")
         if isinstance(self.split, str | TimeSplit):
-            problem = "the windows of one recording stay together: leave `split` out"
+            problem = "with `window`, whole recordings are held out: leave `split` out"
             raise _misplaced("split", problem, "split: {group: person}, or nothing")
         return self
 
@@ -186,9 +185,9 @@ class ModelConfig(Section):
         taken = () if isinstance(self.data, SkopsData) else [key for key in table if key in self.data.model_fields_set]
         if taken or isinstance(self.data, SkopsData):
             what = f"`{taken[0]}` of data" if taken else "an estimator of `skops`"
-            problem = f"stages take raw numbers, which {what} does not go with"
-            hint = "leave `input` out, or data: {file: train.csv, label: species}"
-            raise PydanticCustomError("misplaced_key", "{problem}", {"key": "input", "problem": problem, "hint": hint})
+            problem = f"`input` takes raw numbers, and cannot be combined with {what}"
+            hint = "leave `input` out, or write data: {file: train.csv, label: species}"
+            raise _misplaced("input", problem, hint)
         return self
 
     @pydantic.model_validator(mode="after")
@@ -204,7 +203,7 @@ class ModelConfig(Section):
             if not self.data.target:
                 problem = f"`{taken[0]}` needs one label for each row, and `label` is a list: leave `{taken[0]}` out"
             hint = "data: {file: train.csv, label: species}, for classes"
-            raise PydanticCustomError("misplaced_key", "{problem}", {"key": taken[0], "problem": problem, "hint": hint})
+            raise _misplaced(taken[0], problem, hint)
         return self
 
     @pydantic.model_validator(mode="after")
@@ -214,20 +213,18 @@ class ModelConfig(Section):
         keys = ("k", "metric", "weights", "scale", "reduce", *self.in_float64)
         taken = [key for key in keys if key in self.model_fields_set]
         if taken:
-            why = (
-                f"the estimator of `skops` decides {', '.join(taken)}: leave {'it' if len(taken) == 1 else 'them'} out"
-            )
-            raise PydanticCustomError("misplaced_key", "{problem}", {"key": taken[0], "problem": why, "hint": _SKOPS})
+            them = "it" if len(taken) == 1 else "them"
+            problem = f"the estimator of `skops` decides {', '.join(taken)}: leave {them} out"
+            raise _misplaced(taken[0], problem, _SKOPS)
         if "test" in self.model_fields_set and not isinstance(self.test, TestFile) and self.test:
             problem = "the estimator of `skops` was fitted on all its rows: "
-            problem += "write test: {file: test.csv}, or leave it out"
-            hint = "test: {file: test.csv}"
-            raise PydanticCustomError("misplaced_key", "{problem}", {"key": "test", "problem": problem, "hint": hint})
+            problem += "write test: {file: test.csv}, or leave `test` out"
+            raise _misplaced("test", problem, "test: {file: test.csv}")
         return self
 
 
 class Build(Section):
-    """What one release is built from: one model with everything that concerns it."""
+    """The part of deploy.yaml that concerns one release: its model, directory, signing key and gates."""
 
     model: ModelConfig
     """The classifier."""
@@ -243,7 +240,7 @@ _A_MODEL = "{name: fruit, data: {file: train.csv, label: species}}"
 
 
 class Config(Section):
-    """deploy.yaml."""
+    """The content of deploy.yaml."""
 
     model: Annotated[ModelConfig | None, Example(_A_MODEL)] = None
     """The classifier. Optional in a file with `fleet.targets`, which deploys finished releases."""
@@ -254,13 +251,13 @@ class Config(Section):
     release: Annotated[ReleaseConfig, Example("{dir: dist, version: 1.0.0}")] = Field(
         default=ReleaseConfig.model_construct(), validate_default=False
     )
-    """Where the release is written and what it is called."""
+    """Directory, version, sequence and lifetime of the release."""
     signing: Annotated[SigningConfig, Example("{key: keys/signing.pem}")] = Field(
         default=SigningConfig.model_construct(), validate_default=False
     )
     """The signing key, and the keys that new devices trust."""
     gates: GatesConfig = GatesConfig()
-    """What every device must reach before it may keep the release."""
+    """Limits that every device must meet before it may keep the release."""
     fleet: Annotated[FleetConfig, Example("{targets: [pi@board-1]}")] = FleetConfig()
     """The devices."""
     rollout: Annotated[RolloutConfig, Example("{max_failures: 1}")] = RolloutConfig()
@@ -271,7 +268,7 @@ class Config(Section):
     @pydantic.model_validator(mode="before")
     @classmethod
     def _every_section(cls, data: Any) -> Any:
-        """Treats an empty section like a missing one, and makes default paths start at the file."""
+        """Replaces empty sections by their defaults, whose paths are then relative to the folder of the file."""
         if not isinstance(data, dict):
             return data
         present = {key: value for key, value in data.items() if value is not None or key not in cls.model_fields}
@@ -281,13 +278,13 @@ class Config(Section):
     def _consistent(self) -> Config:
         if self.models and self.model:
             raise no_sense(
-                "give either `model` or `models`", "leave out `model`: its keys are an entry of `models`", "models"
+                "give either `model` or `models`", "write the keys of `model` as an entry of `models`", "models"
             )
         if not (self.models or self.model or self.fleet.targets):
             raise no_sense("the key 'model' is missing", f"model: {_A_MODEL}, or fleet: {{targets: [pi@board-1]}}")
         classes = [model.device_class for model in self.models]
         if len(set(classes)) != len(classes) or len({m.name for m in self.models}) != len(classes):
-            problem = "each of `models` needs a name and a device_class of its own"
+            problem = "each of `models` needs a different name and a different device_class"
             raise no_sense(problem, f"models: [{_A_MODEL[:-1]}, device_class: zero}}, ...]", "models")
         self._check_waves()
         return self
@@ -302,7 +299,7 @@ class Config(Section):
                 raise no_sense(problem, hint, f"rollout/waves/{index}")
 
     def builds(self) -> tuple[Build, ...]:
-        """Returns one entry per model, with its own `release.dir`; none if the file only describes a fleet."""
+        """Returns a `Build` for each model, with its `release.dir`; () if the file only describes a fleet."""
         if self.model is not None:
             return (self._build(self.model, self.release.dir),)
         return tuple(self._build(model, self.release.dir / model.name) for model in self.models)

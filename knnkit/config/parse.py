@@ -17,13 +17,19 @@ from knnkit.config import messages, yaml_reader
 from knnkit.config.answer_models import GatesConfig
 from knnkit.config.data_models import FileData, SklearnData, SkopsData
 from knnkit.config.field_types import parse_amount, parse_duration, split_address
-from knnkit.config.fleet_models import FleetConfig, RolloutConfig, TargetConfig, TargetDefaults
+from knnkit.config.fleet_models import (
+    FleetConfig,
+    ReleaseConfig,
+    RolloutConfig,
+    SigningConfig,
+    TargetConfig,
+    TargetDefaults,
+)
 from knnkit.config.models import (
     Build,
     Config,
     ModelConfig,
 )
-from knnkit.config.release_models import ReleaseConfig, SigningConfig
 from knnkit.config.split_models import Data, GroupSplit, TestFile, TimeSplit
 from knnkit.errors import ConfigError
 
@@ -42,11 +48,11 @@ def parse(text: str, *, source: str = FILE_NAME, base: Path | None = None, home:
     Args:
         text: the text of the file.
         source: the file's name in messages.
-        base: directory where relative paths start; None leaves them relative.
-        home: directory for `~` in a path; None leaves it unchanged.
+        base: folder to which relative paths refer; None leaves the paths relative.
+        home: home directory, for `~` in a path; None leaves `~` unchanged.
 
     Raises:
-        ConfigError: it is invalid; the message has file, line and a suggestion.
+        ConfigError: the text is invalid; the message has file, line and a suggestion.
     """
     document = yaml_reader.read(text, source)
     try:
@@ -59,7 +65,7 @@ def parse(text: str, *, source: str = FILE_NAME, base: Path | None = None, home:
 
 
 def _innermost(errors: list[Any]) -> Iterator[Any]:
-    """Yields the errors, without `too_short` of a list whose entries have errors, which caused it."""
+    """Yields the errors, except the error that a list is too short if errors in its entries caused it."""
     for each in errors:
         place = each["loc"]
         if each["type"] != "too_short" or not any(
@@ -69,7 +75,7 @@ def _innermost(errors: list[Any]) -> Iterator[Any]:
 
 
 def _explain(document: yaml_reader.Document, details: Any) -> tuple[str, str]:
-    """Returns the message with its location, and a line to type instead."""
+    """Returns the message about one error, with file and line, and a line to type instead."""
     kind, context = details["type"], details.get("ctx", {})
     place = document.place(details["loc"])
     if kind in ("unknown_key", "misplaced_key"):

@@ -23,11 +23,11 @@ class TestFile(Section):
     label: Label | None = None
     """The label column; default: the same as in the training data."""
     target: Targets = ()
-    """The columns of numbers to predict, where `skops` holds a regression."""
+    """The columns of numbers to predict, if `skops` holds a regression."""
 
 
 class GroupSplit(Section):
-    """Holds out whole groups: rows of one group are never divided."""
+    """Holds out whole groups of rows: a group is never divided."""
 
     group: Annotated[str, Example("device_id")]
     """The column of `data` that names the group of a row; not a feature, unless `features` names it."""

@@ -32,10 +32,10 @@ class WindowConfig(Section):
     time: Annotated[Text | None, Example("t")] = None
     """The column with the time of a sample: a number, or text such as 2026-01-31T12:00:00Z; needs `gap`."""
     gap: Annotated[float | None, Example("0.1")] = Field(default=None, gt=0.0)
-    """Longest time from one sample to the next, in the unit of `time`, or in seconds for text. No window spans a longer
-    step or a step back."""
+    """Longest allowed time from one sample to the next, in the unit of `time`, or in seconds if that is text. No window
+    contains a longer step, or a step back in time."""
     recording: Annotated[Text | None, Example("walk_id")] = None
-    """The column that names the recording of a sample. No window has samples of two. Default: each file is one."""
+    """The column that names the recording of a sample. No window mixes recordings. Default: a file is a recording."""
 
     @pydantic.field_validator("columns")
     @classmethod
@@ -51,7 +51,7 @@ class WindowConfig(Section):
         if self.gap is not None and self.time is None:
             raise no_sense("`gap` needs `time`: the column with the time of a sample", "time: t")
         if self.recording is not None and self.recording in (*self.columns, self.time):
-            problem = f"the column {self.recording!r} cannot name recordings and be a number"
+            problem = f"the column {self.recording!r} names recordings, so it cannot be in `columns` too"
             raise no_sense(problem, "recording: walk_id")
         size = self.rows * len(self.columns)
         if size > _MOST_NUMBERS:
@@ -61,7 +61,7 @@ class WindowConfig(Section):
 
     @property
     def record(self) -> input_info.Window:
-        """Returns the entry of knn.json for these windows."""
+        """Returns the value of `input: window` in knn.json."""
         hop = self.hop or self.rows
         return input_info.Window(self.columns, self.rows, hop, self.time, self.gap, self.recording)
 
@@ -70,7 +70,7 @@ _KNOWN = ("mean", "std", "min", "max", "rms", "zero_crossings")
 
 
 def _as_features(value: Any) -> Any:
-    """Returns the features as a list; an empty one for `raw`."""
+    """Returns () for `raw`, and a list unchanged; raises ValueError for other values."""
     if value == "raw":
         return ()
     if not isinstance(value, list | tuple) or not value:
@@ -100,10 +100,10 @@ Features = Annotated[
 
 
 def check_features(window: WindowConfig | None, features: tuple[tuple[str, int], ...]) -> None:
-    """Checks that features fit their windows.
+    """Checks that the features can be computed from the windows.
 
     Raises:
-        PydanticCustomError: a feature does not fit.
+        PydanticCustomError: there are no windows, or they are too short for a spectrum.
     """
     if window is None:
         if features:

@@ -29,7 +29,7 @@ _QUOTED = 160
 
 @dataclass(frozen=True)
 class Mark:
-    """A place in the file; both count from 1."""
+    """A position in the file: line and column, both counted from 1."""
 
     line: int
     column: int
@@ -37,7 +37,7 @@ class Mark:
 
 @dataclass
 class Document:
-    """Parsed YAML: `data` of dictionaries, tuples and scalars, with the place of each key and entry."""
+    """Parsed YAML: `data` of dictionaries, tuples and scalars, and the position of each key and entry."""
 
     text: str
     source: str
@@ -46,11 +46,11 @@ class Document:
     scalars: dict[tuple[str | int, ...], str] = field(default_factory=dict)  # as written in the file
 
     def mark(self, path: Sequence[str | int]) -> Mark:
-        """Returns the place of `path` or of its nearest parent in the file; skips parts that a validator adds."""
+        """Returns the position of the value at `path`, or of its nearest parent; ignores parts added by validators."""
         return self.marks.get(self.place(path), Mark(1, 1))
 
     def place(self, path: Sequence[str | int]) -> tuple[str | int, ...]:
-        """Returns `path` without the parts that are not in the file."""
+        """Returns the key path `path` without the parts that are not in the file."""
         found: tuple[str | int, ...] = ()
         for part in path:
             if (*found, part) in self.marks:
@@ -58,7 +58,7 @@ class Document:
         return found
 
     def quote(self, mark: Mark) -> str:
-        """Returns the line at `mark` with its number, and a pointer under the column."""
+        """Returns the line of text at `mark` with its number, and below it a `^` under the column."""
         lines = self.text.splitlines()
         line = lines[mark.line - 1] if mark.line <= len(lines) else ""
         start = max(0, min(mark.column - 1 - _QUOTED // 2, len(line) - _QUOTED)) if len(line) > _QUOTED else 0
@@ -73,11 +73,11 @@ class Document:
 
 
 class _TooMany(Exception):
-    """The text has more values than the reader allows."""
+    """Error: the text has more values than the reader allows."""
 
 
 class Loader(yaml.SafeLoader):
-    """SafeLoader's syntax with the scalars of YAML 1.2."""
+    """YAML loader with SafeLoader's syntax and the scalars of YAML 1.2."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  (the name and type are PyYAML's)
 
@@ -86,7 +86,7 @@ class Loader(yaml.SafeLoader):
         self._composed = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """As the base class, but raises `_TooMany` after `MAX_NODES` nodes, which take seconds to compose."""
+        """Composes a node as the base class does; raises `_TooMany` after `MAX_NODES` nodes, which take seconds."""
         self._composed += 1
         if self._composed > MAX_NODES:
             raise _TooMany
@@ -110,7 +110,7 @@ def read(text: str, source: str) -> Document:
     """Parses one YAML document.
 
     Raises:
-        ConfigError: it is not YAML, too large, or has a repeated key or a key that is not text.
+        ConfigError: the text is not YAML, too large, or has a repeated key or a key that is not text.
     """
     document = Document(text, source)
     if len(text) > MAX_TEXT:
@@ -162,7 +162,7 @@ class _Builder:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
             mark = Mark(key_node.start_mark.line + 1, key_node.start_mark.column + 1)
             if not isinstance(key, str):
-                hint = "key: value, the key a word of `knnkit schema`"
+                hint = "write key: value, where key is a word of `knnkit schema`"
                 raise ConfigError(self._document.error(path, "a key must be one word"), hint=hint)
             if key in found:
                 first = self._document.marks[(*path, key)].line

@@ -15,9 +15,9 @@ def warnings_of_file(
     categories: Mapping[str, str] | None = None,
     thousands: str = "",
 ) -> tuple[str, ...]:
-    """Reads a file of labelled rows as a build does, and returns warnings about columns that nobody chose.
+    """Returns warnings about feature columns that number the rows, from reading a file as a build does.
 
-    Loads NumPy only when it is called: `knnkit init` without rows starts without it.
+    Loads NumPy only when it is called, so that `knnkit init` without rows starts fast.
 
     Raises:
         DataError: the rows cannot be read.

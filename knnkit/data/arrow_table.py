@@ -1,13 +1,13 @@
 """Reader of labelled rows from Arrow tables.
 
-Columns of numbers and booleans are features. A list column (an embedding) becomes a feature for each place:
-`vector_0`, `vector_1`, ... Text is read as categories where the policy says so. Never fills a cell.
+Columns of numbers and booleans are features. A column of lists (embeddings) becomes a feature for each element:
+`vector_0`, `vector_1`, ... Text is read as categories if the policy lists the column. Never fills a cell.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,44 +16,30 @@ from numpy.typing import NDArray
 
 from knnkit.data import precision
 from knnkit.data.bad_cells import EMPTY, TEXT, BadCells
-from knnkit.data.columns import choose, find
+from knnkit.data.columns import Wanted, choose, find
 from knnkit.data.dataset import Dataset, label_array, note_bad_numbers, require_distinct
 from knnkit.data.policy import Learner, Policy, matching, sorted_levels
-from knnkit.errors import DataError, MissingDependency, extra
+from knnkit.errors import DataError, needs
 
 
-def load(
-    schema: Any,
-    read: Callable[[list[str]], Any],
-    source: Path | str,
-    label: str,
-    features: Sequence[str] | None,
-    beside: str | None,
-    policy: Policy,
-    ids: str | None = None,
-    wide: bool = False,
-) -> Dataset:
-    """Returns the labelled rows of a table.
+def load(schema: Any, read: Callable[[list[str]], Any], source: Path | str, wanted: Wanted) -> Dataset:
+    """Returns the labelled rows of an Arrow table.
 
     Args:
-        schema: its pyarrow schema.
-        read: returns the pyarrow table of the named columns.
-        source: names it in messages.
-        label: the column with the labels.
-        features: names or patterns of the columns to use; None: all others.
-        beside: a column to keep as text.
-        policy: of the columns.
-        ids: the column that names each row.
-        wide: whether the rows are float64 in any case.
+        schema: pyarrow schema of the table.
+        read: reads the named columns, and returns them as a pyarrow table.
+        source: name of the table in messages.
+        wanted: which columns to read, and how.
 
     Raises:
         DataError: a column is missing, or a cell cannot be read.
     """
     header, file = list(schema.names), Path(source)
     require_distinct(header, str(source))
-    wanted = None if features is None else list(dict.fromkeys(_base(name, header) for name in features))
-    at, chosen = choose(header, label, wanted, file, beside, ids, drop=policy.drop)
-    more = [find(header, name, file, key) for key, name in (("split", beside), ("id", ids)) if name is not None]
+    features, policy, label = wanted.features, wanted.policy, wanted.label
+    bases = None if features is None else list(dict.fromkeys(_base(name, header) for name in features))
+    at, chosen = choose(header, replace(wanted, features=bases), file)
+    more = [find(header, name, file, key) for key, name in wanted.texts.items() if name is not None]
     table = read([header[column] for column in sorted({*chosen, at, *more})])
     names = [header[column] for column in chosen]
     if isinstance(policy.categories, str):
@@ -65,52 +51,50 @@ def load(
     found = reader.read(names)
     if features is not None and any(_base(name, header) != name for name in features):
         found = _pick(found, features, file)
-    column, names_of_rows = (None if name is None else _texts(table.column(name)) for name in (beside, ids))
-    keep = wide or not policy.is_plain  # a table is applied to float64 rows
+    beside, ids = (None if name is None else _texts(table.column(name)) for name in wanted.texts.values())
+    keep = wanted.wide or not policy.is_plain  # a table is applied to float64 rows
     return Dataset(
         found.rows if keep else precision.float32_if_enough(found.rows),
         label_array(labels.to_pylist(), str(source)),
         found.names,
         str(source),
-        column,
-        names_of_rows,
+        beside,
+        ids,
         levels=found.levels or None,
         missing_words=frozenset(reader.met),
     )
 
 
 def of_frame(frame: Any, source: str) -> Any:
-    """Returns a frame of pandas (without its index) or polars as a pyarrow table.
+    """Converts a data frame of pandas (without its index) or polars to a pyarrow table.
 
     Raises:
-        DataError: it cannot be converted.
+        DataError: the frame cannot be converted.
         MissingDependency: pyarrow is not installed.
     """
-    try:
+    with needs("reading a data frame needs pyarrow"):
         import pyarrow
-    except ImportError:
-        raise MissingDependency("reading a data frame needs pyarrow", hint=extra("build")) from None
     try:
         if hasattr(frame, "to_arrow"):  # polars
             return frame.to_arrow()
         return pyarrow.Table.from_pandas(frame, preserve_index=False)
     except (pyarrow.ArrowException, AttributeError, TypeError, ValueError) as error:
-        hint = "a pandas or polars frame, with one type in each column"
+        hint = "give a pandas or polars frame with one type of value in each column"
         raise DataError(f"{source} cannot be read: {error}", hint=hint) from None
 
 
 def with_column(table: Any, name: str, labels: Any, source: str) -> Any:
-    """Returns a pyarrow table with one more column of (n,) labels.
+    """Returns a pyarrow table with the additional column `name`, which holds the (n,) labels.
 
     Raises:
-        DataError: there is not one label for each row.
+        DataError: the number of labels is not the number of rows.
     """
     import pyarrow
 
     cells = np.asarray(labels, object)
     if cells.shape != (table.num_rows,):
         said = f"{source}: {table.num_rows} rows, but labels of shape {cells.shape}"
-        raise DataError(said, hint="labels='species', the name of one column, or one label for each row")
+        raise DataError(said, hint="give one label for each row, or the name of a column: labels='species'")
     return table.append_column(name, [pyarrow.array(cells.tolist(), from_pandas=True)])
 
 
@@ -122,7 +106,7 @@ class _Read:
 
 
 class _Table:
-    """The columns of one Arrow table; `met` are the words for a missing cell that were read, as in `Learner`."""
+    """Reads the columns of an Arrow table; `met` collects the words for missing cells that were found."""
 
     def __init__(self, table: Any, source: str, policy: Policy) -> None:
         self._table, self._policy, self.met = table, policy, set[str]()
@@ -144,7 +128,7 @@ class _Table:
         return _Read(rows, names, sorted_levels(rows, found, self._policy, names))
 
     def _column(self, place: int, name: str) -> tuple[list[str], NDArray[Any], tuple[str, ...] | None]:
-        """Returns the names of a column's features, their (n,) or (n, width) values, and the categories."""
+        """Returns the names of a column's features, their (n,) or (n, width) values, and categories (None: numbers)."""
         import pyarrow
 
         column = self._table.column(name).combine_chunks()
@@ -177,7 +161,7 @@ class _Table:
         return np.array(codes), learner.levels()[0]
 
     def _text(self, place: int, name: str, column: Any) -> NDArray[Any]:
-        """Notes each cell of a column that holds no numbers."""
+        """Records every cell of a text column as a bad cell; returns (n,) zeros."""
         for row, value in enumerate(column.to_pylist()):
             if value is None:
                 self._bad.add(row, place, name, EMPTY, "the cell is empty")
@@ -186,7 +170,7 @@ class _Table:
         return np.zeros(len(column))
 
     def _lists(self, place: int, name: str, column: Any) -> NDArray[Any]:
-        """Returns the (n, width) numbers of lists of one length; a missing list is a row of NaN."""
+        """Returns (n, width) numbers of a column of lists with equal lengths; a missing list becomes a row of NaN."""
         import pyarrow.compute
 
         while _is_list(column.type) and _is_list(column.type.value_type):
@@ -207,13 +191,13 @@ class _Table:
 
 
 def _base(name: str, header: Sequence[str]) -> str:
-    """Returns the list column that a feature such as `vector_12` comes from; else the name itself."""
+    """Returns the list column that a feature such as `vector_12` is an element of; for other features, `name`."""
     base, _, place = name.rpartition("_")
     return base if name not in header and place.isdigit() and base in header else name
 
 
 def _pick(found: _Read, features: Sequence[str], file: Path) -> _Read:
-    """Returns the features in the order asked for, where some are places of a list column."""
+    """Returns the features in the order of `features`, which may name elements of list columns."""
     names = list(found.names)
     parts = {name: [each for each in names if each.rpartition("_")[0] == name] for name in features}
     wanted = [each for name in features for each in matching(name, names) or parts[name] or [name]]
@@ -242,5 +226,5 @@ def _is_text(kind: Any) -> bool:
 
 
 def _texts(column: Any) -> NDArray[Any]:
-    """Returns (n,) text of a column; an empty cell is an empty text."""
+    """Returns the (n,) cells of a column as text; an empty cell becomes ""."""
     return np.array(["" if cell is None else str(cell) for cell in column.to_pylist()])

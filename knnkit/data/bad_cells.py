@@ -1,7 +1,7 @@
 """Collects the cells of a file that cannot be read.
 
-One run names all of them: the first ten by line and column, and how many of each kind each column has. The hint is what
-to write into deploy.yaml. Reads no file.
+One error names all bad cells: the first ten by line and column, and the number of each kind in each column. Its hint
+is what to write into deploy.yaml. Reads no file.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class BadCells:
     """The bad cells of one file.
 
     Args:
-        source: names the file.
-        unit: of the places: line, row.
-        hint: what to do, for rows without a file; empty: the keys of deploy.yaml.
+        source: name of the file in messages.
+        unit: what the numbers in messages count: line, or row.
+        hint: hint of the error; "": the keys to write into deploy.yaml.
 
     Attributes:
         rows: number of rows of the file, to tell a column of text from a few wrong cells.
-        advice: the hint to give instead of keys.
-        filter: a command that leaves out all lines that are bad as a whole.
+        advice: hint of the error; "": the keys to write into deploy.yaml.
+        filter: command that copies the file without lines that have a wrong number of cells or no label.
     """
 
     def __init__(self, source: str, unit: str = "line", hint: str = "") -> None:
@@ -56,7 +56,7 @@ class BadCells:
         self._texts: dict[str, Counter[str]] = {}
 
     def add(self, place: int, index: int, name: str, kind: str, said: str, cell: str = "", hint: str = "") -> None:
-        """Notes a cell: its line or row, its column's index and name, and what is wrong with it."""
+        """Records a bad cell: number of its line or row, index and name of its column, and what is wrong with it."""
         self._counts.setdefault(name, Counter())[kind] += 1
         if kind == TEXT:
             texts = self._texts.setdefault(name, Counter())
@@ -68,7 +68,7 @@ class BadCells:
             self._first = sorted([*self._first, (place, index, name, said, hint)])[:_SHOWN]
 
     def add_line(self, place: int, kind: str, said: str) -> None:
-        """Notes a line that is bad as a whole."""
+        """Records a line that has a wrong number of cells, or no label."""
         self.add(place, -1, "", kind, said)
 
     def columns(self) -> set[str]:
@@ -76,14 +76,14 @@ class BadCells:
         return set(self._counts)
 
     def text_columns(self) -> list[str]:
-        """Returns the columns that hold text in half of their rows or more, so that they are not numbers at all."""
+        """Returns the names of columns that hold text, not numbers: at least half of their cells that are not empty."""
         return [name for name, counts in self._counts.items() if 2 * counts[TEXT] >= self.rows - counts[EMPTY] > 0]
 
     def __bool__(self) -> bool:
         return bool(self._counts)
 
     def error(self) -> DataError:
-        """Returns the error that names them."""
+        """Returns the error that names the bad cells."""
         hint = self._first[0][-1]
         total = sum(sum(counts.values()) for counts in self._counts.values())
         message = f"{self._source}, {self._placed(self._first[0])}"
@@ -107,7 +107,7 @@ class BadCells:
         return f"{self._unit} {place}{column}: {said}"
 
     def _hint(self) -> str:
-        """Returns the keys to add to `data:`, and the same for `knnkit init`."""
+        """Returns a hint: keys for `data:` with the flags of `knnkit init` of the same effect, or cells to correct."""
         drop: list[str] = []
         categories: list[str] = []
         for name in self.text_columns():
@@ -135,7 +135,7 @@ class BadCells:
         return said
 
     def _correct(self, names: Sequence[str]) -> str:
-        """Returns what to do about wrong cells and lines: with few of them, a command that leaves out their lines."""
+        """Returns a hint to correct wrong cells and lines; if they are few, with a command that removes the lines."""
         cells = ", ".join(_quoted(name) for name in names if name)
         found = f"correct {f'the cells of {cells}' if cells else 'the lines'}"
         lines = sorted(set[int]().union(*(self._lines[name] for name in names)))
@@ -152,13 +152,13 @@ class BadCells:
 
 
 def cleaned(source: str) -> str:
-    """Returns a name for a corrected copy of a file, quoted for a shell."""
+    """Returns a file name for a corrected copy of `source`, such as data-clean.csv, quoted for a shell."""
     path = Path(source)
     return shlex.quote(f"{path.stem}-clean{path.suffix}")
 
 
 def without_lines(source: str, places: Sequence[int]) -> str:
-    """Returns the command that copies a file without these lines or rows; empty for a file of another format."""
+    """Returns a command that copies a file without the lines or rows `places`; "" if there is none for its format."""
     suffix, script = Path(source).suffix.lower(), ";".join(f"{part}d" for part in _ranges(places))
     if len(script) > _LONGEST or suffix not in (".csv", ".tsv", ".txt", ".parquet"):
         return ""
@@ -170,7 +170,7 @@ def without_lines(source: str, places: Sequence[int]) -> str:
 
 
 def _ranges(places: Sequence[int]) -> Iterator[str]:
-    """Yields `3` or `3,7` for each run of ascending numbers."""
+    """Yields the ranges of consecutive numbers in sed's syntax: `3`, or `3,7` for 3 to 7."""
     for _, run in itertools.groupby(enumerate(places), lambda pair: pair[1] - pair[0]):
         first, *rest = (place for _, place in run)
         yield f"{first},{rest[-1]}" if rest else str(first)
@@ -181,13 +181,13 @@ def _numbers(counts: Counter[str]) -> str:
 
 
 def is_id(name: str) -> bool:
-    """Whether a column is called like an id."""
+    """Whether the name of a column suggests an id: its last word is in `IDS`."""
     words = re.findall(r"[a-z]+|[A-Z]+(?![a-z])|[A-Z][a-z]+", name)
     return bool(words) and words[-1].casefold() in IDS
 
 
 def quoted(name: str) -> str:
-    """Returns a column name in YAML."""
+    """Returns a column name in YAML syntax, in quotes if it needs them."""
     return name if _BARE.fullmatch(name) and name.casefold() not in _WORDS else "'" + name.replace("'", "''") + "'"
 
 

@@ -1,9 +1,9 @@
 """Parquet file of rows that were collected from devices.
 
 One file holds the rows of one model: its raw columns, device, time, kind, label, answer, distance, id and digest. If a
-column of the model has one of these names, the column of knnkit begins with `_`. Labels that people give are lines of
-a journal beside the file, each on the disk when `change_label` returns. Readers see them at once, and the next `merge`
-writes them into the file. One process at a time changes a folder. Never drops a row.
+raw column has one of these names, the name of knnkit's column begins with `_`. Labels that people give are lines of a
+journal beside the file, saved to disk before `change_label` returns. `read` returns them too, and the next `merge`
+writes them into the file. Only one process at a time can change a folder. Never drops a row.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from device_agent.shared.safe_files import whole_file
-from knnkit.errors import DataError, MissingDependency, UsageError, extra
+from knnkit.errors import DataError, UsageError, needs
 
 Cell = float | str | None
 _OURS = ("id", "device", "time", "kind", "label", "answer", "distance", "digest")
@@ -30,9 +30,10 @@ _JOURNAL = ".labels.jsonl"
 class FieldRow:
     """A row that was collected from a device.
 
-    `id` is unique, `time` in seconds since 1970 by the device's clock, `kind` is enrolled, unknown, uncertain or
-    random. `label` is None until a person gives one. `answer` and `distance` (of the k-th neighbour) are the device's,
-    None for a row that was taught. `digest` names the release, `cells` are those of its raw columns.
+    `id` is unique; `device` is the name of the device; `time` is in seconds since 1970 by the device's clock; `kind` is
+    enrolled, unknown, uncertain or random; `label` is None until a person gives one. `answer` is the device's label,
+    `distance` that of the k-th neighbour; both are None for a taught row. `digest` is the digest of the device's
+    release. `cells` are the values of the raw columns.
     """
 
     id: str
@@ -48,14 +49,14 @@ class FieldRow:
 
 @dataclass(frozen=True)
 class Columns:
-    """Name and raw columns of a model; the cells of `categories` are text."""
+    """The name of a model, and its raw columns `names`; those in `categories` hold text."""
 
     model: str
     names: tuple[str, ...]
     categories: tuple[str, ...] = ()
 
     def ours(self, name: str) -> str:
-        """Returns the name of a column of knnkit in a file that has these columns."""
+        """Returns how knnkit's column `name` is called in the file: with `_` before it if a raw column has the name."""
         while name in self.names:
             name = f"_{name}"
         return name
@@ -63,7 +64,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class Collection:
-    """The rows in a file, with the labels that people gave since it was written."""
+    """The rows in a collected file, with the labels from its journal."""
 
     path: Path
     columns: Columns
@@ -71,10 +72,10 @@ class Collection:
 
 
 def read(path: Path) -> Collection:
-    """Returns the rows of a file that `merge` wrote.
+    """Reads a file that `merge` wrote, and its journal of labels.
 
     Raises:
-        UsageError: it is missing, or `merge` did not write it.
+        UsageError: the file is missing, or `merge` did not write it.
         MissingDependency: pyarrow is not installed.
     """
     parquet = _parquet()
@@ -98,7 +99,7 @@ def read(path: Path) -> Collection:
 
 
 def merge(path: Path, columns: Columns, rows: Iterable[FieldRow]) -> int:
-    """Adds the rows whose id the file does not have, and writes the journal's labels into it; returns how many are new.
+    """Writes into the file the rows whose id it lacks, and the journal's labels; returns the number of added rows.
 
     Raises:
         DataError: the file holds rows with other columns.
@@ -108,7 +109,7 @@ def merge(path: Path, columns: Columns, rows: Iterable[FieldRow]) -> int:
         there = read(path) if path.exists() else Collection(path, columns, ())
         if there.columns != columns:
             hint = "knnkit collect --output OTHER"
-            raise DataError(f"{path} holds rows with other columns than the releases on the devices", hint=hint)
+            raise DataError(f"{path} holds rows with other columns than those of the devices' releases", hint=hint)
         merged = {row.id: row for row in there.rows}
         for row in rows:
             merged.setdefault(row.id, row)
@@ -121,9 +122,9 @@ def merge(path: Path, columns: Columns, rows: Iterable[FieldRow]) -> int:
 
 
 def change_label(path: Path, row: str, before: str | None, label: str | None) -> str | None:
-    """Sets the label of the row with this id if it is `before`, and returns the label that it has then; None: no label.
+    """Replaces the label `before` of the row with id `row` by `label`; changes nothing if it has another label.
 
-    The change is on the disk when this returns.
+    Returns the label of the row after the call. None stands for no label. The change is saved to disk.
     """
     with alone(path.parent) as folder:
         found = next((each.label for each in read(path).rows if each.id == row), before)
@@ -147,7 +148,7 @@ def _journal(path: Path) -> Path:
 
 
 def _given(path: Path) -> dict[str, str | None]:
-    """Returns the last label of each row in the journal; ignores a line that a crash cut short."""
+    """Returns id -> last label of the rows in the journal; ignores a line that a crash cut short."""
     found: dict[str, str | None] = {}
     with contextlib.suppress(FileNotFoundError):
         for line in _journal(path).read_bytes().splitlines():
@@ -159,7 +160,7 @@ def _given(path: Path) -> dict[str, str | None]:
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[int]:
-    """Locks the folder, and yields its descriptor."""
+    """Holds an exclusive lock on the folder; yields the folder's file descriptor."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -191,8 +192,6 @@ def _write(path: Path, columns: Columns, rows: Sequence[FieldRow]) -> None:
 
 
 def _parquet() -> Any:
-    try:
+    with needs("Parquet needs pyarrow"):
         import pyarrow.parquet
-    except ImportError as error:
-        raise MissingDependency(f"Parquet needs pyarrow: {error}", hint=extra("build")) from None
     return pyarrow.parquet

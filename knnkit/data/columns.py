@@ -10,6 +10,7 @@ import difflib
 import fnmatch
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from knnkit.data.bad_cells import as_yaml, is_id
 from knnkit.data.dataset import Dataset, shortened
+from knnkit.data.policy import PLAIN, Policy
 from knnkit.errors import DataError
 
 _MAX_LISTED = 20
@@ -32,42 +34,59 @@ _FEW, _FEW_NAMED = 20, 5
 _EXACT = 2.0**24
 
 
-def choose(
-    header: list[str],
-    label: str,
-    features: Sequence[str] | None,
-    file: Path,
-    *beside: str | None,
-    drop: Sequence[str] = (),
-) -> tuple[int, list[int]]:
-    """Returns the index of the label column and those of the features.
+@dataclass(frozen=True)
+class Wanted:
+    """Which columns to read from a file of labelled rows, and how.
 
-    These are the columns that `features` names, or all others but `beside`; without those that `drop` names. Both may
-    have patterns: `acc_*`.
+    Attributes:
+        label: name of the column with the labels.
+        features: names or patterns (`acc_*`) of the feature columns, in this order; None: all other columns.
+        beside: column to keep as text in `Dataset.beside`; a feature only if `features` names it. None: no column.
+        policy: which columns are left out, and how missing cells and text are read.
+        ids: column to keep as text in `Dataset.ids`; a feature only if `features` names it. None: no column.
+        wide: whether to read the rows as float64 even if float32 holds them exactly.
+    """
+
+    label: str
+    features: Sequence[str] | None = None
+    beside: str | None = None
+    policy: Policy = PLAIN
+    ids: str | None = None
+    wide: bool = False
+
+    @property
+    def texts(self) -> dict[str, str | None]:
+        """The columns to keep as text: key of deploy.yaml (`split`, `id`) -> column name, None for no column."""
+        return {"split": self.beside, "id": self.ids}
+
+
+def choose(header: list[str], wanted: Wanted, file: Path) -> tuple[int, list[int]]:
+    """Returns the index of the label column, and the indices of the feature columns.
 
     Raises:
         DataError: a column is missing, or the label is a feature.
     """
+    label, features, beside = wanted.label, wanted.features, wanted.texts.values()
     at = find(header, label, file, "label")
     others = [name for name in header if name not in (label, *beside)]
-    dropped = {name for word in drop for name in _named(header, others, word, file, "drop")}
+    dropped = {name for word in wanted.policy.drop for name in _named(header, others, word, file, "drop")}
     if features is None:
         chosen = [column for column, name in enumerate(header) if column != at and name not in beside]
     else:
         named = [name for word in features for name in _named(header, others, word, file, "features")]
         chosen = [header.index(name) for name in dict.fromkeys(named)]
     if label in dropped:
-        raise DataError(f"{file}: {label!r} is the label; it cannot be left out", hint="leave it out of drop:")
+        raise DataError(f"{file}: {label!r} is the label; it cannot be left out", hint="remove it from drop:")
     chosen = [column for column in chosen if header[column] not in dropped]
     if at in chosen:
-        raise DataError(f"{file}: {label!r} is the label; it cannot be a feature too", hint="leave it out of features:")
+        raise DataError(f"{file}: {label!r} is the label; it cannot be a feature too", hint="remove it from features:")
     if not chosen:
         raise DataError(f"{file}: {label!r} is the only column; there is no feature", hint="add columns of numbers")
     return at, chosen
 
 
 def _named(header: list[str], others: list[str], word: str, file: Path, key: str) -> list[str]:
-    """Returns the column of a name, or those of a pattern among `others`."""
+    """Returns [word] if it is the name of a column, or the columns among `others` that match the pattern `word`."""
     if word in header or not _PATTERN & set(word):
         return [header[find(header, word, file, key)]]
     found = [name for name in others if fnmatch.fnmatchcase(name, word)]
@@ -75,7 +94,7 @@ def _named(header: list[str], others: list[str], word: str, file: Path, key: str
 
 
 def find(header: list[str], name: str, file: Path, key: str) -> int:
-    """Returns the index of the column `name`; `key` is its key in deploy.yaml, for the message.
+    """Returns the index of the column `name`; `key` is the key of deploy.yaml that names it, for the message.
 
     Raises:
         DataError: there is no such column; the hint has the closest name.
@@ -91,13 +110,13 @@ def find(header: list[str], name: str, file: Path, key: str) -> int:
     where = f"{key}: in deploy.yaml, --{key} on the command line"
     hint = f"did you mean {close[0]!r} ({where})?" if close else f"set it to one of them ({where})"
     if not close and len(header) > 1 and sum(map(_is_number, header)) >= len(header) - 1:
-        hint += "; if these are numbers of a row, put a header above it"
+        hint += "; if line 1 is a row of numbers, put a header line above it"
     reason = NO_ID if key == "id" else ""
     raise DataError(f"{file}: no column {name!r}; there are {names}", hint=hint, reason=reason)
 
 
 def numbering(rows: Dataset) -> tuple[str, ...]:
-    """Returns the features that number the rows: distinct whole numbers, without gaps unless named like an id."""
+    """Returns the features that number the rows: distinct whole numbers, without gaps unless the name is an id's."""
     return tuple(
         name
         for column, name in enumerate(rows.feature_names)
@@ -106,7 +125,7 @@ def numbering(rows: Dataset) -> tuple[str, ...]:
 
 
 def warnings(rows: Dataset) -> tuple[str, ...]:
-    """Returns a warning for each feature that numbers the rows, with the key that leaves it out."""
+    """Returns a warning for each feature that numbers the rows, with the key of deploy.yaml that leaves it out."""
     return tuple(_warning(rows, name) for name in numbering(rows))
 
 
@@ -115,7 +134,7 @@ def _warning(rows: Dataset, name: str) -> str:
     once = len(np.unique(column)) == len(column)
     how = "each once" if once else "in order" if _goes_up(column) else "in whole numbers"
     said = f"the column {shortened(name)} holds {column.min():.0f} to {column.max():.0f}, {how}, as row numbers do"
-    mend = "then there is no other feature"
+    mend = "it is the only feature"
     if len(rows.feature_names) > 1:
         mend = f"drop: {as_yaml([name])} beside `label` in deploy.yaml leaves it out"
     return f"{rows.source}: {said}, and is a feature of the model; {mend}"
@@ -132,12 +151,12 @@ def _numbers(column: np.ndarray[tuple[int], np.dtype[np.float64]], named: bool) 
 
 
 def _indexes(column: np.ndarray[tuple[int], np.dtype[np.float64]], named: bool) -> bool:
-    """Whether a column with a name that pandas gives to an index has whole numbers; gaps and repeats are allowed."""
+    """Whether a column named like an index of pandas holds whole numbers; gaps and repeats are allowed."""
     return len(column) >= _FEW_NAMED and bool((column == np.floor(column)).all()) and bool((column != column[0]).any())
 
 
 def _goes_up(column: np.ndarray[tuple[int], np.dtype[Any]]) -> bool:
-    """Whether the numbers never decrease; float32 may make large neighbours equal."""
+    """Whether the numbers never decrease. Equal numbers are allowed: float32 may round large ones to the same."""
     return bool((np.diff(column) >= 0).all())
 
 

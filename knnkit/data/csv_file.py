@@ -1,8 +1,8 @@
 """Reader of labelled rows from CSV files.
 
-Columns are separated by commas, semicolons or tabs: by the one with which the label is a column. UTF-8 or UTF-16. The
-device's reader (`device_agent.shared.tabular.csv_reader`) reads the numbers, so that training rows and rows to classify
-are read alike. Lines whose cells are all empty are skipped. Never fills a cell, and never drops a row.
+Columns are separated by commas, semicolons or tabs: whichever makes the label a column. UTF-8 or UTF-16. The device's
+reader (`device_agent.shared.tabular.csv_reader`) reads the numbers, so that training rows and rows to classify are read
+alike. Lines whose cells are all empty are skipped. Never fills a cell, and never drops a row.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import csv
 import os
 import shlex
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import repeat
@@ -27,9 +27,9 @@ from device_agent.shared.tabular import csv_dialect
 from device_agent.shared.tabular.csv_reader import Block
 from knnkit.data import precision
 from knnkit.data.bad_cells import NO_LABEL, SHAPE, BadCells, cleaned
-from knnkit.data.columns import choose, find
+from knnkit.data.columns import Wanted, choose, find
 from knnkit.data.dataset import Dataset, label_array, require_distinct, require_label
-from knnkit.data.policy import PLAIN, Learner, Policy, sorted_levels
+from knnkit.data.policy import Learner, sorted_levels
 from knnkit.errors import DataError
 
 #: Bytes of a block of text, and number of blocks parsed at the same time: numpy releases Python's lock.
@@ -42,72 +42,55 @@ Blocks = Iterator[tuple[bytes, Future[Block | None] | None]]
 _LONGEST = 300
 
 
-def load_csv(
-    file: Path,
-    label: str,
-    features: Sequence[str] | None,
-    beside: str | None = None,
-    policy: Policy = PLAIN,
-    ids: str | None = None,
-    *,
-    wide: bool = False,
-) -> Dataset:
-    """Reads the rows of a text file with a header line; as float64 if they are `wide`, or float32 may not hold them.
+def load_csv(file: Path, wanted: Wanted) -> Dataset:
+    """Reads the labelled rows of a text file with a header line; float64 if `wanted.wide`, or if float32 is too coarse.
 
-    Where `policy` gives one word for the categories of all columns of text, the file is read twice.
+    If the policy gives one encoding for all text columns, the file is read twice, first to find these columns.
 
     Raises:
         DataError: a column is missing, or a cell is not a finite number; the message has file, line and column.
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     try:
-        if isinstance(policy.categories, str):
-            first = _open_and_read(file, label, features, beside, ids, policy, np.float32)
-            policy = policy.with_text(first.bad.text_columns())
-        wide = wide or not policy.is_plain  # a table is applied to float64 rows
-        found = None if wide else _open_and_read(file, label, features, beside, ids, policy, np.float32).dataset()
+        if isinstance(wanted.policy.categories, str):
+            texts = _open_and_read(file, wanted, np.float32).bad.text_columns()
+            wanted = replace(wanted, policy=wanted.policy.with_text(texts))
+        wide = wanted.wide or not wanted.policy.is_plain  # a table is applied to float64 rows
+        found = None if wide else _open_and_read(file, wanted, np.float32).dataset()
         if found is None or precision.may_hide(found.rows):  # rare: reading twice takes half the memory otherwise
-            found = _open_and_read(file, label, features, beside, ids, policy, np.float64).dataset()
+            found = _open_and_read(file, wanted, np.float64).dataset()
         return found if wide else replace(found, rows=precision.float32_if_enough(found.rows))
     except UnicodeDecodeError as error:
         said = f"not {error.encoding.upper()} text: byte {error.start} is {error.object[error.start]:#04x}"
         raise DataError(f"{file}: {said}", hint="save it as CSV (UTF-8)") from None
 
 
-def _open_and_read(
-    file: Path,
-    label: str,
-    features: Sequence[str] | None,
-    beside: str | None,
-    ids: str | None,
-    policy: Policy,
-    dtype: type[np.floating[Any]],
-) -> _CsvFile:
+def _open_and_read(file: Path, wanted: Wanted, dtype: type[np.floating[Any]]) -> _CsvFile:
     with open_text(file) as stream, ThreadPoolExecutor(_THREADS) as pool:
-        found = _CsvFile(file, stream, pool, policy, dtype)
-        found.read(label, features, beside, ids)
+        found = _CsvFile(file, stream, pool, wanted, dtype)
+        found.read()
         return found
 
 
 class _CsvFile:
-    """One text file: blocks of simple lines are parsed as a whole, all others record by record."""
+    """Parser of one text file: parses a block of lines in one call if it can, else one line after the other."""
 
     def __init__(
-        self, file: Path, stream: IO[Any], pool: ThreadPoolExecutor, policy: Policy, dtype: type[np.floating[Any]]
+        self, file: Path, stream: IO[Any], pool: ThreadPoolExecutor, wanted: Wanted, dtype: type[np.floating[Any]]
     ) -> None:
-        self._file, self._pool, self._policy, self._dtype = file, pool, policy, dtype
+        self._file, self._pool, self._wanted, self._dtype = file, pool, wanted, dtype
         self.bad = BadCells(str(file))
         self._blocks: Blocks = zip(text_blocks(stream), repeat(None))
         self._block, self._at = b"", 0  # the current block, and the bytes of it that are parsed
         self._found: Future[Block | None] | None = None
         self._line = 0  # lines parsed so far
 
-    def read(self, label: str, features: Sequence[str] | None, beside: str | None, ids: str | None) -> None:
-        header, separator = self._take_header(label)
-        self._label, chosen = choose(header, label, features, self._file, beside, ids, drop=self._policy.drop)
-        self._keys = {"split": beside, "id": ids}
-        self._beside = [find(header, name, self._file, key) for key, name in self._keys.items() if name is not None]
-        self._learner = Learner(self._policy, [header[place] for place in chosen], self.bad)
+    def read(self) -> None:
+        header, separator = self._take_header(self._wanted.label)
+        self._label, chosen = choose(header, self._wanted, self._file)
+        named = self._wanted.texts.items()
+        self._beside = [find(header, name, self._file, key) for key, name in named if name is not None]
+        self._learner = Learner(self._wanted.policy, [header[place] for place in chosen], self.bad)
         texts = [self._label, *self._beside]
         self._columns = Cells(separator, len(header), chosen, self._learner, texts, self._dtype)
         self._header, self._known = header, set[str]()
@@ -125,10 +108,10 @@ class _CsvFile:
         if self._widths.total() > len(self._labels):
             self.bad.advice = self._with_names(self._widths.most_common(1)[0][0] - len(header))
         if not (self._labels or self.bad):
-            raise DataError(f"{self._file}: there is a header, and no rows", hint="each line after the header is a row")
+            raise DataError(f"{self._file}: there is a header, but no rows", hint="each line after the header is a row")
 
     def dataset(self) -> Dataset:
-        """Returns what was read.
+        """Returns the rows that `read` has parsed.
 
         Raises:
             DataError: a cell is not a finite number, and the policy refuses it.
@@ -136,15 +119,15 @@ class _CsvFile:
         if self.bad:
             raise self.bad.error()
         names, rows = self._learner.names, self._rows
-        levels = sorted_levels(rows, self._learner.levels(), self._policy, names)
+        levels = sorted_levels(rows, self._learner.levels(), self._wanted.policy, names)
         cells = iter(self._cells)
-        beside, ids = (None if name is None else np.array(next(cells)) for name in self._keys.values())
+        beside, ids = (None if name is None else np.array(next(cells)) for name in self._wanted.texts.values())
         labels = label_array(self._labels, str(self._file))
         how: dict[str, Any] = {"levels": levels or None, "missing_words": frozenset(self._learner.met)}
         return Dataset(rows, labels, names, str(self._file), beside, ids, **how)
 
     def _take_header(self, label: str) -> tuple[list[str], str]:
-        """Returns the names of the columns, and the separator."""
+        """Parses the header line; returns the names of the columns and the separator."""
         while self._has_more():
             self._block, self._line = csv_dialect.skip_preamble(self._block, self._line)
             self._block, above = csv_dialect.skip_above_header(self._block, [label])
@@ -168,7 +151,7 @@ class _CsvFile:
         return header, separator
 
     def _require_label(self, label: str, header: list[str]) -> None:
-        """Raises DataError where the first line is a row, or has another separator; the hint has the command."""
+        """Raises DataError if line 1 is not a header, or has an unknown separator; the hint corrects the file."""
         line, start, separator = self._start
         if label in header:
             return
@@ -176,7 +159,7 @@ class _CsvFile:
         if len(header) > 1 and len(texts) <= 1:
             names = [label if name in texts else f"column_{place}" for place, name in enumerate(header, 1)]
             names[-1] = names[-1] if texts else label
-            hint = f"put a header above it: {self._sed(f'{line}i {separator.join(names)}')}"
+            hint = f"put a header line above line {line}: {self._sed(f'{line}i {separator.join(names)}')}"
             raise DataError(f"{self._file}: no column {label!r}; there are {', '.join(header)}", hint=hint)
         for sign in "|", " ", ":":
             if len(header) == 1 and label in (found := start.split(sign if sign != " " else None)) and len(found) > 1:
@@ -185,7 +168,7 @@ class _CsvFile:
                 raise DataError(said, hint=f"separate them by commas: {command}")
 
     def _renamed(self, header: list[str], hint: str) -> str:
-        """Returns the command that gives each column a name of its own, after a hint."""
+        """Returns `hint`, followed by a command that gives each column of the file a different name."""
         line, _, separator = self._start
         names: list[str] = []
         for place, name in enumerate(header, 1):
@@ -197,7 +180,7 @@ class _CsvFile:
         return f"{hint}; or: {self._sed(f'{line}s/.*/{text}/')}"
 
     def _with_names(self, more: int) -> str:
-        """Returns the command that names the columns that the header leaves out; empty if rows are too short."""
+        """Returns a command that adds `more` column names to the header; "" if `more` is not positive."""
         line, start, separator = self._start
         names = separator.join(f"more_{place}" for place in range(1, more + 1))
         ends = start.rstrip("\r ").endswith(separator)
@@ -205,7 +188,7 @@ class _CsvFile:
         return "" if more < 1 else f"name each column in the header: {self._sed(script)}"
 
     def _filter(self) -> str:
-        """Returns the command that copies the lines with all cells and a label."""
+        """Returns a command that copies only the lines that have a label and the right number of cells."""
         name, separator, clean = str(self._file), self._start[2], shlex.split(cleaned(str(self._file)))[0]
         code = (
             f"import csv; r = csv.reader(open({name!r}, newline='', encoding='utf-8-sig'), delimiter={separator!r}); "
@@ -218,7 +201,7 @@ class _CsvFile:
         return f"sed {shlex.quote(script)} {shlex.quote(str(self._file))} > {cleaned(str(self._file))}"
 
     def _read_ahead(self, blocks: Blocks) -> Blocks:
-        """Yields blocks in order, each with a thread's result."""
+        """Yields the blocks in order, each with the future result of a thread that parses it."""
         waiting: deque[tuple[bytes, Future[Block | None]]] = deque()
         for block, _ in blocks:
             waiting.append((block, self._pool.submit(self._columns.read_block, block)))
@@ -239,9 +222,9 @@ class _CsvFile:
             yield line + "\n"
 
     def _take_block(self) -> tuple[NDArray[Any], list[str]] | None:
-        """Returns rows and labels of the rest of the block, parsed at once.
+        """Returns rows and labels of the rest of the block, parsed in one call.
 
-        None if a line must be parsed by itself: it is bad, its label is empty, or a quoted cell needs more care.
+        None if the lines must be parsed one by one: a line is bad, has no label, or has quotes that need more care.
         """
         ahead = self._found if self._at == 0 else None
         found = ahead.result() if ahead else self._columns.read_block(self._block[self._at :])
@@ -257,7 +240,7 @@ class _CsvFile:
         return rows, labels
 
     def _take_records(self) -> tuple[NDArray[Any], list[str]]:
-        """Returns rows and labels of the rest of the block, parsed line by line; a record may end after the block."""
+        """Returns rows and labels of the rest of the block, parsed one by one; the last may end in the next block."""
         rows: list[list[float]] = []
         labels: list[str] = []
         while self._at < len(self._block):
@@ -285,7 +268,7 @@ class _CsvFile:
         try:
             return next(self._records, [])
         except csv.Error as error:
-            hint = "is there a quote that is not closed, or a cell with a quote in its middle?"
+            hint = "close an open quotation mark, or double one inside a cell"
             raise DataError(f"{where}: not a CSV line: {error}", hint=hint) from None
 
     def _checked_label(self, cell: str, line: int) -> str:
@@ -314,14 +297,14 @@ class _CsvFile:
 
 
 def open_text(file: Path) -> IO[Any]:
-    """Opens a text file: UTF-16 as text, anything else as bytes."""
+    """Opens a text file for reading: UTF-16 in text mode, any other encoding in binary mode."""
     with file.open("rb") as start:
         wide = start.read(2) in _UTF_16
     return file.open(newline="", encoding="utf-16") if wide else file.open("rb")
 
 
 def text_blocks(stream: IO[Any]) -> Iterator[bytes]:
-    """Yields blocks of whole lines of an open text or binary file, as UTF-8 with a newline after each line."""
+    """Yields blocks of complete lines of an open text or binary file, as UTF-8 with a newline after each line."""
     while found := stream.read(_BLOCK) + stream.readline():
         block = found.encode() if isinstance(found, str) else found
         if b"\r" in block:

@@ -21,7 +21,7 @@ from device_agent.shared.queries import as_numbers, not_numbers
 from knnkit.data import precision
 from knnkit.data.bad_cells import EMPTY, NOT_FINITE, BadCells
 from knnkit.data.policy import PLAIN, Policy
-from knnkit.errors import DataError, MissingDependency, extra
+from knnkit.errors import DataError, needs
 
 #: Longest label or column name, in characters.
 MAX_TEXT = 256
@@ -36,20 +36,21 @@ class Dataset:
     """Labelled rows.
 
     Attributes:
-        rows: (n, n_features) float32, or float64 if float32 would lose what tells the rows apart; finite.
+        rows: (n, n_features) float32, or float64 if float32 would make distinct rows equal; finite.
         labels: (n,) int64 or str.
         feature_names: n_features distinct names.
-        source: where they came from, for messages.
-        beside: (n,) text of the column that `split` names (a device, a time); None where it names no column.
-        ids: (n,) text of the column that `id` names; None where it names no column.
-        places: (n,) number of each row in its source, from 0; None where that is its number here.
-        levels: feature -> the categories whose places its column holds. Only in rows to which no table was applied yet,
-            and NaN stands for a missing cell there.
-        missing_words: those of `Policy.missing_words` that the source has.
-        raw: these rows before the model's table was applied; None if it has no table.
-        files: (n,) number of each row's file among several; None for one.
-        targets: (n, t) float64 numbers to predict; None for rows of classes. `target_names` are their columns.
-        target_classes: of several label columns, the sorted labels of each; the targets are places in these lists.
+        source: name of the file or data set, for messages.
+        beside: (n,) cells, as text, of the column that `split` in deploy.yaml names (device or time); None: no column.
+        ids: (n,) cells, as text, of the column that `id` in deploy.yaml names; None: no column.
+        places: (n,) number of each row in its source, from 0; None: the row's index in `rows`.
+        levels: index of a feature -> its categories, by code. Only for rows to which no table was applied yet: their
+            columns hold these codes, and NaN for a missing cell.
+        missing_words: words of `Policy.missing_words` that occur in the source.
+        raw: the rows before the model's table was applied; None without a table.
+        files: (n,) number of the file that each row is from; None if there is only one file.
+        targets: (n, t) float64 numbers to predict; None for rows of classes.
+        target_names: names of the t targets.
+        target_classes: sorted labels of each of several label columns; the targets are then indices of labels.
     """
 
     rows: NDArray[np.floating[Any]]
@@ -68,7 +69,7 @@ class Dataset:
     missing_words: frozenset[str] = frozenset()
 
     def take(self, index: NDArray[np.int64]) -> Dataset:
-        """Returns the rows of `index`, in that order."""
+        """Returns the rows with the indices `index`, in that order."""
         columns = self.beside, self.ids, self.files
         beside, ids, files = (None if column is None else column[index] for column in columns)
         places = np.asarray(index, np.int64) if self.places is None else self.places[index]
@@ -92,19 +93,17 @@ class Dataset:
 
 
 def load_sklearn(name: str) -> Dataset:
-    """Returns a data set of scikit-learn, one of `SKLEARN_SETS`.
+    """Returns a data set of scikit-learn by its name, one of `SKLEARN_SETS`.
 
     `blobs` has 1,000 points around 5 centres, `moons` 1,000 points on two half circles; both with seed 0.
 
     Raises:
-        DataError: there is no such set.
+        DataError: `name` is not one of the names.
     """
     if name not in SKLEARN_SETS:
-        raise DataError(f"scikit-learn data set {name!r} is not known here", hint=f"one of {', '.join(SKLEARN_SETS)}")
-    try:
+        raise DataError(f"scikit-learn data set {name!r} is not supported", hint=f"one of {', '.join(SKLEARN_SETS)}")
+    with needs("scikit-learn is not installed"):
         from sklearn import datasets
-    except ImportError:
-        raise MissingDependency("scikit-learn is not installed", hint=extra("build")) from None
     source = f"scikit-learn {name}"
     if name == "blobs":
         points, classes = datasets.make_blobs(1000, n_features=2, centers=5, random_state=0)
@@ -128,8 +127,8 @@ def dataset(
 ) -> Dataset:
     """Returns (n, n_features) numbers and n labels (integers or text; None: all 0) as a checked `Dataset`.
 
-    Rows of float32 stay as they are. All others become float32 as well, unless a column needs float64, or `wide` asks
-    for it: rows to test a model with an origin. NaN stands for a missing cell, which the `policy` of a file may allow.
+    Rows become float32, unless a column needs float64, or `wide` is True (for rows that test a model with an origin).
+    NaN stands for a missing cell, which `policy` may allow.
 
     Raises:
         DataError: the shapes do not match, names repeat, or a value is not finite in float32.
@@ -159,9 +158,9 @@ def dataset(
 def note_bad_numbers(
     matrix: NDArray[Any], names: Sequence[str], policy: Policy, bad: BadCells, skip: Container[int] = ()
 ) -> None:
-    """Notes each cell of (n, n_features) numbers that is infinite, or NaN where the policy refuses missing cells.
+    """Records in `bad` each cell of (n, n_features) numbers that is infinite, or a NaN that the policy refuses.
 
-    `skip` has the columns that are not numbers, or were looked at before.
+    `skip` has the indices of columns to ignore: they hold no numbers, or are already checked.
     """
     bad.rows = len(matrix)
     with np.errstate(over="ignore"):
@@ -186,21 +185,40 @@ def _matrix(rows: Any, *, wide: bool) -> NDArray[np.floating[Any]]:
     return precision.float32_if_enough(matrix)
 
 
+def drawn(count: int, most: int, seed: int = 0) -> NDArray[np.int64]:
+    """Returns sorted indices of rows: of all `count` rows, or of `most` rows drawn at random if there are more."""
+    return np.sort(np.random.default_rng(seed).permutation(count)[:most])
+
+
+def drawn_by_class(labels: NDArray[Any], most: int, each: int, seed: int = 0) -> NDArray[np.int64]:
+    """Returns sorted indices of at most `most` of the (n,) labels, drawn: first `each` of every class, then any."""
+    if len(labels) <= most:
+        return np.arange(len(labels))
+    order = np.random.default_rng(seed).permutation(len(labels))
+    codes = np.unique(labels, return_inverse=True)[1].reshape(-1)[order]
+    by_class = np.argsort(codes, kind="stable")
+    starts = np.searchsorted(codes[by_class], np.arange(codes.max() + 1))
+    rank = np.empty(len(order), np.int64)  # of each row within its class, in the order drawn
+    rank[by_class] = np.arange(len(order)) - starts[codes[by_class]]
+    first = rank < each
+    return np.sort(np.concatenate([order[first], order[~first]])[:most])
+
+
 def is_plain(text: str) -> bool:
-    """Whether a label or column name can be written to CSV, a table and a terminal unchanged."""
+    """Whether a label or column name can be written unchanged to CSV, to a table and to a terminal."""
     return bool(text) and text == text.strip() and text.isprintable() and len(text) <= MAX_TEXT
 
 
 def require_distinct(names: Iterable[str], where: str) -> None:
-    """Checks column names.
+    """Checks that column names are plain text, and all different.
 
     Raises:
-        DataError: one is empty, appears twice, or is not plain text; the message names the columns.
+        DataError: a name is empty, appears twice, or is not plain text; the message names the columns.
     """
     seen: dict[str, int] = {}
     for column, name in enumerate(names):
         if not name:
-            hint = "name it; row numbers that pandas writes: to_csv(..., index=False)"
+            hint = "name the column; pandas writes no row numbers with to_csv(..., index=False)"
             raise DataError(f"{where}: column {column + 1} has no name", hint=hint)
         if name in seen:
             said = f"{where}: columns {seen[name] + 1} and {column + 1} are both called {name!r}"
@@ -217,12 +235,12 @@ def shortened(text: str) -> str:
 
 
 def label_array(values: list[Any], source: str) -> NDArray[Any]:
-    """Returns labels as an array: integers if every label is one, text otherwise (`007` and `1.5` are text).
+    """Returns labels as an array: int64 if every label is an integer, else text (`007` and `1.5` are text).
 
-    `2.0` is the integer 2 if all labels are whole, or if another label is `2`.
+    `2.0` counts as the integer 2 if all labels are whole numbers, or if another label is `2`.
 
     Raises:
-        DataError: a label is not plain text on one line, or is the word for a rejected row.
+        DataError: a label is not plain text on one line, or is "unknown", which is reserved for rejected rows.
     """
     if all(isinstance(value, bool) for value in values):
         values = [str(value) for value in values]
@@ -238,10 +256,10 @@ def label_array(values: list[Any], source: str) -> NDArray[Any]:
 
 
 def require_label(text: str, where: str) -> None:
-    """Checks a label; `where` begins the message.
+    """Checks a label; `where` is the start of the error message.
 
     Raises:
-        DataError: it is not plain text on one line, or is the word for a rejected row.
+        DataError: `text` is not plain text on one line, or is "unknown", which is reserved for rejected rows.
     """
     if not is_plain(text):
         said = f"{where}: a label may not be {shortened(text)}"

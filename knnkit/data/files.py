@@ -22,14 +22,13 @@ from numpy.typing import NDArray
 
 from device_agent.shared.queries import default_names
 from device_agent.shared.release import zip_limits
-from knnkit.data import arrow_table
-from knnkit.data.columns import NO_ID, choose, find
+from knnkit.data import arrow_table, precision
+from knnkit.data.columns import NO_ID, Wanted, choose, find
 from knnkit.data.csv_file import load_csv
-from knnkit.data.dataset import Dataset, dataset
-from knnkit.data.joined import joined
+from knnkit.data.dataset import Dataset, dataset, label_array
 from knnkit.data.patterns import expand
-from knnkit.data.policy import PLAIN, Policy
-from knnkit.errors import DataError, MissingDependency, extra
+from knnkit.data.policy import PLAIN, Policy, sorted_levels
+from knnkit.errors import DataError, needs
 
 TEXTS = (".csv", ".tsv", ".txt")
 _SHEETS = (".xlsx", ".xls", ".ods")
@@ -69,15 +68,15 @@ def load(
 
     In a text or Parquet file `label` is a column, and every other column is a feature. In an NPZ file `label` is an
     array (n,), and the features are the only two-dimensional array, or, without one, every other array as a column.
-    `features` names the columns to use, in that order; other columns of a CSV or Parquet file are then not read.
-    `beside` names a column that is kept as text in `Dataset.beside`, `ids` one that is kept in `Dataset.ids`; they are
-    features only if `features` names them. `policy` says which columns are left out, and what a missing cell and a text
-    mean. With `wide`, the rows are float64 in any case (`dataset`).
+    The arguments after `path` are the fields of `Wanted`. Other columns of a CSV or Parquet file are not read.
 
     Raises:
         DataError: the file or a column is missing, or a cell is not a finite number; the message counts all such cells.
     """
-    file = Path(path)
+    return _load(Path(path), Wanted(label, features, beside, policy, ids, wide))
+
+
+def _load(file: Path, wanted: Wanted) -> Dataset:
     suffix = file.suffix.lower()
     if suffix not in SUFFIXES:
         kinds = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
@@ -87,14 +86,12 @@ def load(
         raise DataError(f"{file}: no such file", hint=_nearest_file(file))
     try:
         if suffix == ".npz":
-            return _load_npz(file, label, features, beside, policy, ids, wide)
-        if suffix == ".parquet":
-            return _load_parquet(file, label, features, beside, policy, ids, wide)
-        return load_csv(file, label, features, beside, policy, ids, wide=wide)
+            return _load_npz(file, wanted)
+        return _load_parquet(file, wanted) if suffix == ".parquet" else load_csv(file, wanted)
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
     except MemoryError:
-        raise DataError(f"{file}: there is not enough memory for it", hint="fewer rows, or fewer features:") from None
+        raise DataError(f"{file}: not enough memory to read it", hint="give fewer rows, or fewer columns") from None
 
 
 def load_all(
@@ -110,63 +107,77 @@ def load_all(
     """Reads the labelled rows of files and patterns (`data/*.csv`), one after the other; see `load`.
 
     Raises:
-        DataError: as `load`; or a file has other columns than the first, or none has the column of ids.
+        DataError: as `load`; or a file has other columns than the first file, or no file has the id column.
     """
-    paths = expand(sources)
+    paths, wanted = expand(sources), Wanted(label, features, beside, policy, ids, wide)
     if len(paths) == 1:
-        return load(paths[0], label, features, beside, policy, ids, wide=wide)
+        return _load(paths[0], wanted)
     lacking: list[DataError] = []
 
-    def read(path: Path, features: Sequence[str] | None, policy: Policy) -> Dataset:
-        """Reads one of several files; one without the column of ids has empty ids."""
+    def read(path: Path, wanted: Wanted) -> Dataset:
+        """Reads one of several files; if it lacks the id column, its rows get the id ""."""
         try:
-            return load(path, label, features, beside, policy, ids, wide=True)
+            return _load(path, wanted)
         except DataError as error:
             if error.reason != NO_ID:
                 raise
             lacking.append(error)
-        found = load(path, label, features, beside, policy, None, wide=True)
+        found = _load(path, replace(wanted, ids=None))
         return replace(found, ids=np.full(len(found.rows), ""))
 
-    first = read(paths[0], features, policy)
+    wanted = replace(wanted, wide=True)
+    first = read(paths[0], wanted)
     named = policy.with_text([first.feature_names[place] for place in first.levels or ()])
-    for_others = replace(named, drop=())
-    others = [read(path, first.feature_names, for_others) for path in paths[1:]]
+    wanted = replace(wanted, features=first.feature_names, policy=replace(named, drop=()))
+    others = [read(path, wanted) for path in paths[1:]]
     if len(lacking) == len(paths):
         raise lacking[0]
-    return joined([first, *others], named, f"{paths[0]} and {len(others)} more", wide=wide)
+    return _joined([first, *others], named, f"{paths[0]} and {len(others)} more", wide=wide)
 
 
-def _load_parquet(
-    file: Path,
-    label: str,
-    features: Sequence[str] | None,
-    beside: str | None,
-    policy: Policy,
-    ids: str | None,
-    wide: bool,
-) -> Dataset:
-    try:
-        import pyarrow
+def _joined(parts: Sequence[Dataset], policy: Policy, source: str, *, wide: bool = False) -> Dataset:
+    """Joins the rows of files with the same columns, in order; a category gets the same code in all files.
+
+    Raises:
+        DataError: a label cannot be used.
+    """
+    first = parts[0]
+    levels = {
+        place: tuple(dict.fromkeys(text for part in parts for text in (part.levels or {})[place]))
+        for place in first.levels or ()  # all parts have the same columns of categories
+    }
+    tables = [part.rows.copy() for part in parts]
+    for table, part in zip(tables, parts):
+        for place, texts in levels.items():
+            codes = np.array([texts.index(text) for text in (part.levels or {})[place]] or [0], table.dtype)
+            there = ~np.isnan(table[:, place])
+            table[there, place] = codes[table[there, place].astype(int)]
+    rows: NDArray[np.floating[Any]] = np.concatenate(tables)
+    levels = sorted_levels(rows, levels, policy, first.feature_names)
+    beside = (
+        None if first.beside is None else np.concatenate([part.beside for part in parts if part.beside is not None])
+    )
+    labels = label_array([label for part in parts for label in part.labels.tolist()], source)
+    if policy.is_plain and not wide:
+        rows = precision.float32_if_enough(rows)
+    ids = None if first.ids is None else np.concatenate([part.ids for part in parts if part.ids is not None])
+    files = np.repeat(np.arange(len(parts)), [len(part.rows) for part in parts])
+    how: dict[str, Any] = {"levels": levels or None, "files": files}
+    how["missing_words"] = frozenset[str]().union(*(part.missing_words for part in parts))
+    return Dataset(rows, labels, first.feature_names, source, beside, ids, **how)
+
+
+def _load_parquet(file: Path, wanted: Wanted) -> Dataset:
+    with needs("reading Parquet needs pyarrow"):
         import pyarrow.parquet
-    except ImportError as error:
-        raise MissingDependency(f"reading Parquet needs pyarrow: {error}", hint=extra("build")) from None
     try:
         with pyarrow.parquet.ParquetFile(file) as opened:
-            return arrow_table.load(opened.schema_arrow, opened.read, file, label, features, beside, policy, ids, wide)
+            return arrow_table.load(opened.schema_arrow, opened.read, file, wanted)
     except pyarrow.ArrowException as error:
         raise DataError(f"{file}: not a Parquet file: {error}") from None
 
 
-def _load_npz(
-    file: Path,
-    label: str,
-    features: Sequence[str] | None,
-    beside: str | None,
-    policy: Policy,
-    ids: str | None,
-    wide: bool,
-) -> Dataset:
+def _load_npz(file: Path, wanted: Wanted) -> Dataset:
     try:
         strange = next((name for name in members_that_fit(file) if not name.endswith(".npy")), None)
         if strange is not None:
@@ -178,12 +189,12 @@ def _load_npz(
         if "allow_pickle" in said:  # such as text from pandas; loading it could run a stranger's code
             said, hint = "it holds Python objects", "np.savez(..., labels=labels.astype(str)) writes text"
         raise DataError(f"{file}: not an NPZ file of plain arrays: {said}", hint=hint) from None
+    label, policy = wanted.label, wanted.policy
     find(list(arrays), label, file, "label")
     labels = arrays.pop(label)
-    names = arrays.pop("feature_names", None)
-    keys = {"split": beside, "id": ids}
+    names, keys = arrays.pop("feature_names", None), wanted.texts
     texts = [None if name is None else _text(arrays, name, len(labels), file, key) for key, name in keys.items()]
-    for name in {beside, ids} - {None, *(features or ())}:
+    for name in set(keys.values()) - {None, *(wanted.features or ())}:
         arrays.pop(str(name), None)
     tables = [name for name, array in arrays.items() if array.ndim >= 2]
     if len(tables) == 1:
@@ -194,17 +205,16 @@ def _load_npz(
         one = tables[0] if tables else "rows"
         code = f"import numpy as np; f = np.load({str(file)!r}); "
         code += f"np.savez({file.stem + '-clean.npz'!r}, {one}=f[{one!r}], {label}=f[{label!r}])"
-        said = f"{file}: beside {label!r} expected one array of rows, found {found}"
+        said = f"{file}: expected one array of rows in addition to {label!r}, found {found}"
         raise DataError(said, hint=f"python -c {shlex.quote(code)}" if tables else "")
     else:
         rows, header = np.column_stack(list(arrays.values())), tuple(arrays)
     if not (np.issubdtype(rows.dtype, np.number) or rows.dtype == bool) or np.iscomplexobj(rows):
         raise DataError(f"{file}: the features hold {rows.dtype}, not numbers")
-    if features is not None or policy.drop:
-        # `arrays` no longer has the label and the columns beside.
-        _, chosen = choose([*header, label], label, features, file, drop=policy.drop)
+    if wanted.features is not None or policy.drop:
+        _, chosen = choose([*header, label], wanted, file)  # `arrays` no longer has the label
         rows, header = rows[:, chosen], tuple(header[place] for place in chosen)
-    return replace(dataset(rows, labels, header, str(file), policy, wide=wide), beside=texts[0], ids=texts[1])
+    return replace(dataset(rows, labels, header, str(file), policy, wide=wanted.wide), beside=texts[0], ids=texts[1])
 
 
 def _text(arrays: dict[str, NDArray[Any]], name: str, count: int, file: Path, key: str) -> NDArray[Any]:
@@ -220,18 +230,19 @@ def _nearest_file(file: Path) -> str:
     except OSError:
         return f"the folder {file.parent} cannot be read"
     close = difflib.get_close_matches(file.name, names, n=1)
-    return f"did you mean {close[0]}?" if close else "relative paths start at deploy.yaml, on the command line here"
+    here = "paths in deploy.yaml are relative to its folder, paths on the command line to the current folder"
+    return f"did you mean {close[0]}?" if close else here
 
 
 def members_that_fit(file: Path, **limits: int) -> list[str]:
-    """Returns the names of an archive's members, after checking that they fit into the memory when unpacked.
+    """Returns the names of a zip archive's members, after checking that their unpacked sizes fit into the memory.
 
     Args:
         file: the archive.
-        limits: most bytes of a member (`schema_json` for schema.json).
+        limits: largest unpacked size of a member in bytes; the keyword is its name with `_` for `.`: `schema_json`.
 
     Raises:
-        ValueError: there are too many, or they are too large.
+        ValueError: there are too many members, or they are too large.
     """
     with file.open("rb") as opened:
         zip_limits.require_small(opened, entries=_MAX_MEMBERS, directory=_MAX_DIRECTORY)

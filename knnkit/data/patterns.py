@@ -14,12 +14,12 @@ PART = re.compile(r"\{([A-Za-z_]\w*)\}")
 
 
 def expand(sources: Sequence[Path]) -> tuple[Path, ...]:
-    """Returns the files of names and patterns (`data/*.csv`, `data/**/*.csv`): those of a pattern sorted, each once.
+    """Returns the files with these names or matching these patterns (`data/*.csv`), each once.
 
-    A part in braces (`sounds/{word}/*.wav`) fits what `*` fits.
+    The files of a pattern are sorted. `**/` matches any folders; a name in braces (`sounds/{word}/*.wav`) acts as `*`.
 
     Raises:
-        DataError: a pattern fits no file.
+        DataError: a pattern matches no file.
     """
     found: dict[Path, None] = {}
     for source in sources:
@@ -31,6 +31,6 @@ def expand(sources: Sequence[Path]) -> tuple[Path, ...]:
         names = glob.glob(str(source), recursive=True)  # noqa: PTH207 (the pattern may be absolute)
         paths = sorted(path for path in map(Path, names) if path.is_file())
         if not paths:
-            raise DataError(f"{source}: no file fits this pattern", hint="patterns in deploy.yaml start at the file")
+            raise DataError(f"{source}: no file matches this pattern", hint="patterns are relative to deploy.yaml")
         found.update(dict.fromkeys(paths))
     return tuple(found)

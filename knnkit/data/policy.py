@@ -1,8 +1,7 @@
 """Policy for missing cells and categories of training rows.
 
-Frozen values from deploy.yaml, and the coder that reads cells by them. Nothing is filled here: a missing cell stays
-NaN, and a category becomes its place in the list of those seen, until `knnkit.training.table` has fitted the model's
-table.
+`Policy` holds the keys of deploy.yaml, and `Learner` reads cells by them. Nothing is filled: a missing cell becomes
+NaN, and a category its index in the list of categories seen so far. `knnkit.training.table` fills cells later.
 """
 
 from __future__ import annotations
@@ -34,17 +33,17 @@ _SIGNS = ",.'"
 
 @dataclass(frozen=True)
 class Policy:
-    """What to do about columns.
+    """How the cells of columns are read.
 
     Attributes:
         drop: names or patterns (`acc_*`) of columns to leave out.
-        missing: refuse, drop, median or constant, for all columns; or column (or pattern) -> one of them, or the value
-            that fills its missing cells.
-        categories: one-hot or ordinal, for all columns of text; or column (or pattern) -> one of them, or the list of
-            its categories in their order.
+        missing: refuse, drop, median or constant, for all columns; or a mapping from column (or pattern) to one of
+            these words or to the value that fills the column's missing cells.
+        categories: one-hot or ordinal, for all text columns; or a mapping from column (or pattern) to one of these
+            words or to the ordered list of the column's categories.
         unknown_category: refuse or ignore.
-        thousands: the sign between thousands in text; empty: none.
-        missing_words: stand for a missing cell, besides those of every model.
+        thousands: separator of thousands in numbers, such as "."; "": none.
+        missing_words: words that stand for a missing cell, in addition to those of every model.
     """
 
     drop: tuple[str, ...] = ()
@@ -56,24 +55,24 @@ class Policy:
 
     @property
     def is_plain(self) -> bool:
-        """Whether rows need nothing but numbers in every cell."""
+        """Whether every cell must be a plain number."""
         return self.missing == "refuse" and not self.categories and not self.thousands
 
     def missing_of(self, name: str) -> Any:
-        """Returns refuse, drop, median, constant, or the value that fills a column's missing cells."""
+        """Returns what to do with a column's missing cells: refuse, drop, median, constant, or the value to fill."""
         return self.missing if isinstance(self.missing, str) else _lookup(self.missing, name, "refuse")
 
     def categories_of(self, name: str) -> Any:
-        """Returns one-hot, ordinal, the listed categories, or None for a column of numbers."""
+        """Returns the encoding of a text column: one-hot, ordinal or its categories; None for a column of numbers."""
         return None if isinstance(self.categories, str) else _lookup(self.categories, name, None)
 
     def with_text(self, columns: Sequence[str]) -> Policy:
-        """Returns the policy with these text columns listed, if `categories` is one word for all of them."""
+        """If `categories` is one word, returns a policy that maps each text column to that word; else `self`."""
         word = self.categories
         return replace(self, categories=dict.fromkeys(columns, word)) if isinstance(word, str) else self
 
     def with_labels(self, columns: Sequence[str]) -> Policy:
-        """Returns the policy with further label columns: their cells are categories, and NaN where one is empty."""
+        """Returns a policy that also reads label columns: their cells are categories, and NaN if a cell is empty."""
         own, others = dict.fromkeys(columns, "constant"), self.missing
         missing = {**own, **({"*": others} if isinstance(others, str) else others)}
         if isinstance(self.categories, str):
@@ -85,7 +84,7 @@ PLAIN = Policy()
 
 
 def matching(pattern: str, names: Sequence[str]) -> list[str]:
-    """Returns the column of that name, or the columns that match a pattern such as `acc_*`."""
+    """Returns [pattern] if it is one of the names, else the names that match a pattern such as `acc_*`."""
     return [pattern] if pattern in names else [name for name in names if fnmatchcase(name, pattern)]
 
 
@@ -99,13 +98,13 @@ class Learner:
     """Reads cells by a policy; learns the categories, and collects the bad cells.
 
     Args:
-        policy: of the rows.
-        names: of the columns.
+        policy: how the cells are read.
+        names: names of the columns.
         bad: collects the bad cells.
 
     Attributes:
-        place: of the row that is read, for messages.
-        met: those of `Policy.missing_words` that were read.
+        place: number of the line or row that is being read, for messages.
+        met: words of `Policy.missing_words` that were found in cells.
     """
 
     def __init__(self, policy: Policy, names: Sequence[str], bad: BadCells) -> None:
@@ -120,22 +119,22 @@ class Learner:
 
     @property
     def thousands(self) -> str:
-        """The sign between thousands in text; empty: none."""
+        """Separator of thousands in numbers, such as "."; "": none."""
         return self._policy.thousands
 
     def is_number(self, index: int) -> bool:
-        """Whether the cells of a column are numbers."""
+        """Whether column `index` holds numbers, not categories."""
         return self._kinds[index] is None
 
     def is_missing(self, index: int, text: str) -> bool:
-        """Whether a cell has no value; a listed category is one, whatever it is called."""
+        """Whether a cell has no value. A word for a missing cell is a value if it is a listed category."""
         if text in self._codes[index] or not is_missing(text, self._policy.missing_words):
             return False
         self.met |= {text.strip().casefold()}.intersection(self._policy.missing_words)
         return True
 
     def codes(self, index: int, cells: Sequence[str]) -> list[float] | None:
-        """Returns the codes of a column's cells; None if one of them is missing or bad."""
+        """Returns the codes of a column's cells; None if a cell is missing or bad."""
         new = [cell for cell in dict.fromkeys(cells) if cell not in self._codes[index]]
         words = self._policy.missing_words
         if any(is_missing(cell, words) for cell in new) or (new and not self._learns(index, len(new))):
@@ -143,29 +142,31 @@ class Learner:
         return [self._code(index, cell) for cell in cells]
 
     def missing(self, index: int, text: str) -> float:
-        """Returns NaN; notes a bad cell where the policy refuses it."""
+        """Returns NaN for a missing cell; records a bad cell if the policy refuses missing cells in this column."""
         return float("nan") if self._fills[index] else self._note(index, missing_cell(text), EMPTY)
 
     def category(self, index: int, text: str) -> float:
-        """Returns the code of a category."""
+        """Returns the code of the category `text`; records a bad cell and returns NaN if it is not allowed."""
         if text not in self._codes[index] and not self._learns(index, 1):
             listed = isinstance(self._kinds[index], list | tuple)
-            said = "is not one of the listed categories" if listed else f"is category {MAX_CATEGORIES + 1:,}"
+            said = (
+                "is not one of the listed categories" if listed else f"is category {MAX_CATEGORIES + 1:,}, one too many"
+            )
             return self._note(index, f"{text!r} {said}", TEXT, text)
         return self._code(index, text)
 
     def bad(self, error: BadCell, cell: str) -> float:
-        """Notes a bad cell."""
+        """Records a cell that is not a finite number; returns NaN."""
         if error.is_number:
             return self._note(error.index, f"{cell} is not a finite float32 number", NOT_FINITE)
         hint = "; for a decimal comma, ".join(filter(None, (_thousands(cell), error.hint)))
         return self._note(error.index, str(error), TEXT, cell, hint)
 
     def end_row(self) -> None:
-        """Does nothing: rows are counted when the table is fitted."""
+        """Does nothing. The reader calls it after each row; this class needs no number of rows."""
 
     def levels(self) -> dict[int, tuple[str, ...]]:
-        """Returns the categories of each column of categories, in the order of their codes."""
+        """Returns index of a category column -> its categories, in the order of their codes."""
         return {index: tuple(self._codes[index]) for index in range(len(self.names)) if not self.is_number(index)}
 
     def _learns(self, index: int, count: int) -> bool:
@@ -181,7 +182,7 @@ class Learner:
 
 
 def _thousands(cell: str) -> str:
-    """Returns the hint for a number with a sign between its thousands; empty for any other cell."""
+    """Returns a hint if a cell is a number with a separator of thousands; "" for any other cell."""
     for sign in _SIGNS:
         plain = without_thousands(cell, sign)
         if sign in cell and plain is not None and is_number(plain, ";"):
@@ -192,9 +193,9 @@ def _thousands(cell: str) -> str:
 def sorted_levels(
     rows: NDArray[Any], levels: Mapping[int, tuple[str, ...]], policy: Policy, names: Sequence[str]
 ) -> dict[int, tuple[str, ...]]:
-    """Returns the categories of each column in a stable order, and changes the codes in `rows` to it.
+    """Returns index of a column -> its categories in their final order, and changes the codes in `rows` accordingly.
 
-    Listed categories keep their order; others are sorted, whatever order the file has.
+    Categories that the policy lists keep the order of the list; others are sorted.
     """
     found = dict(levels)
     for index, texts in levels.items():

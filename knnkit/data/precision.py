@@ -1,8 +1,8 @@
 """Finds columns whose distinct values float32 would merge.
 
 Models work in float32, which has 24 bits: UTM northings near 5.6 million step by 0.5 m, seconds since 1970 by 128 s.
-`find_origin` chooses what to subtract in float64 first. `warnings` names columns that lose too much all the same, and
-columns that vary only by rounding. Reads no file and changes no row.
+`find_origin` chooses numbers to subtract from the columns in float64 before rounding. `warnings` names columns that
+still lose too much precision, and columns that vary only by rounding. Reads no file and changes no row.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ Float64 = NDArray[np.float64]
 def find_origin(rows: NDArray[Any]) -> Float64 | None:
     """Returns (d,) float64 numbers to subtract from (n, d) rows before float32; None if no column needs one.
 
-    An origin is the median, rounded to a power of two below the spread, so that differences from it are exact in
-    float64. It is 0 for a column that float32 holds well enough.
+    The number of a column is its median, rounded to a multiple of a power of two below the spread, so that differences
+    are exact in float64; it is 0 for a column that float32 holds well enough.
     """
     if rows.dtype == np.float32:
         return None
@@ -55,12 +55,12 @@ def float32_if_enough(rows: NDArray[Any]) -> NDArray[np.floating[Any]]:
 
 
 def is_suspect(rows: NDArray[Any]) -> bool:
-    """Whether (n, d) numbers must be seen in float64 to know what float32 loses; they may be float32 already."""
+    """Whether float32 may lose too much precision of (n, d) rows, so that they must be checked in float64."""
     return bool(_suspects(rows))
 
 
 def may_hide(rows: NDArray[np.float32]) -> bool:
-    """Whether (n, d) numbers that were read as float32 must be read again in float64."""
+    """Whether (n, d) rows that were read as float32 must be read again as float64, to see what float32 loses."""
     sample = rows[:: -(-len(rows) // _SAMPLE)]
     same = np.flatnonzero((sample == rows[0]).all(axis=0) & (rows[0] != 0.0)).tolist()
     constant = any((rows[:, column] == rows[0, column]).all() for column in same)  # perhaps only in float32
@@ -68,31 +68,31 @@ def may_hide(rows: NDArray[np.float32]) -> bool:
 
 
 def warnings(rows: NDArray[Any], names: Sequence[str], source: str, *, shifted: bool = True) -> tuple[str, ...]:
-    """Returns a warning for each column of (n, d) rows that float32 does not hold, or that varies only by rounding.
+    """Returns a warning for each column that loses too much precision in float32, or varies only by rounding.
 
     Args:
-        rows: as `float32_if_enough` returns them.
-        names: of the columns.
-        source: where they come from.
-        shifted: whether the model subtracts an origin; a cosine of raw rows does not allow it.
+        rows: (n, d) rows, as `float32_if_enough` returns them.
+        names: names of the d columns.
+        source: name of the file, for messages.
+        shifted: whether the model subtracts an origin from raw rows; models with the metric cosine cannot.
     """
     rounding = [column for column in _suspects(rows) if varies_by_rounding(rows[:, column])]
     found = []
     for column in rounding:
         low, high = rows[:, column].min(), rows[:, column].max()
         said = f"the column {names[column]!r} varies only by rounding, from {low} to {high}"
-        found.append(f"{source}: {said}; leave it out with features:, or rows of the field can all be far away")
+        found.append(f"{source}: {said}; leave it out with features:, or new rows may be far from all training rows")
     for column, step, gap in _coarse(rows, find_origin(rows) if shifted else None):
         if column not in rounding:
             spread = float(np.ptp(rows[:, column]))
             said = f"float32 holds the column {names[column]!r} in steps of {step:.2g}"
             said += f", but neighbouring values are {gap:.2g} apart (spread {spread:.3g})"
-            found.append(f"{source}: {said}; give differences that matter in columns of their own, such as the hour")
+            found.append(f"{source}: {said}; put differences that matter into separate columns, such as the hour")
     return tuple(found)
 
 
 def varies_by_rounding(values: NDArray[Any]) -> bool:
-    """Whether (n,) values differ by no more than rounding: 3.3 and the next float32, or 0.3 and 0.1 + 0.2."""
+    """Whether (n,) values differ only by rounding errors: 3.3 and the next float32, or 0.3 and 0.1 + 0.2."""
     low, high = float(values.min()), float(values.max())
     greatest = max(abs(low), abs(high))
     if low == high or high - low > _ROUNDING * _step(greatest):
@@ -123,7 +123,7 @@ def _is_far(middle: float, spread: float) -> bool:
 
 
 def _coarse(rows: NDArray[Any], origin: Float64 | None) -> list[tuple[int, float, float]]:
-    """Returns (column, float32 step, distance of neighbouring values) where the step is too large for the distance."""
+    """Returns (column, float32 step, difference of neighbouring values) of columns whose step is too large."""
     found = []
     for column, (values, _, _) in _suspects(rows).items():
         start = 0.0 if origin is None else float(origin[column])
@@ -134,9 +134,9 @@ def _coarse(rows: NDArray[Any], origin: Float64 | None) -> list[tuple[int, float
 
 
 def _gap(values: Float64, origin: float) -> tuple[float, float, float]:
-    """Returns how many float32 steps, and how far, neighbours of sorted values are apart, and the step there.
+    """Returns the difference of neighbouring sorted values, in float32 steps and as a number, and the size of a step.
 
-    Taken where they are close: at the tenth percentile. Offsets from the origin are what float32 holds.
+    Of all differences, it is the tenth percentile. A step is that of the values' float32 offsets from `origin`.
     """
     distinct = np.unique(values)
     apart = max(1, len(distinct) // _SHARE)
@@ -154,7 +154,7 @@ def _step(values: Any) -> Any:
 
 
 def _exact(values: NDArray[Any], origin: float) -> bool:
-    """Whether float32 holds the offsets of all values but a few."""
+    """Whether the offsets of nearly all values from `origin` are exact in float32."""
     offsets = values.astype(np.float64) - origin
     with np.errstate(over="ignore"):
         return bool((offsets.astype(np.float32) != offsets).mean() <= _FEW_ROWS)

@@ -1,6 +1,6 @@
 """Lists files of sounds, pictures and arrays with their labels.
 
-The label of a file is its folder, a part of its path, or a cell of a table of paths. Reads no such file.
+The label of a file is its folder, a part of its path, or a cell of a table of paths. Does not open the listed files.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TOKEN = re.compile(r"\{([A-Za-z_]\w*)\}|(\*\*/)|(\*)|(\?)|([^{*?]+|.)")
 
 @dataclass(frozen=True)
 class RawFiles:
-    """Files with labels: `names` are their paths from a common folder, `groups` what `split` groups by."""
+    """Files with labels: `names` are their paths from a common folder, `groups` their groups for `split`, or None."""
 
     paths: tuple[Path, ...]
     names: tuple[str, ...]
@@ -33,7 +33,7 @@ class RawFiles:
     source: str
 
     def dataset(self) -> Dataset:
-        """Returns rows without numbers, which the stages are to make of the files.
+        """Returns labelled rows with 0 features; stages compute the features from the files later.
 
         Raises:
             DataError: a label is not plain text.
@@ -46,21 +46,21 @@ class RawFiles:
 
 
 def are_raw(sources: Sequence[Path], path: str | None) -> bool:
-    """Whether the data are files of sounds, pictures or arrays."""
+    """Whether training data is in files of sounds, pictures or arrays, or in a table with their paths."""
     return path is not None or all(source.suffix.lower() in IN_FOLDERS for source in sources)
 
 
 def list_files(sources: Sequence[Path], label: str, path: str | None, group: str | None) -> RawFiles:
-    """Returns the files of patterns, or of a table of paths.
+    """Returns the files that match patterns, or whose paths are in a table, with their labels.
 
     Args:
-        sources: names and patterns; with `path`, one CSV.
-        label: the part of a pattern, or the column, that holds the label; without parts, the folder is the label.
-        path: the column of the CSV with the paths.
-        group: the part or column to group by.
+        sources: names and patterns of files; with `path`, one CSV file.
+        label: name of the pattern's part, or of the column, with the label; without parts, the folder is the label.
+        path: name of the CSV file's column with the paths; None: `sources` are patterns.
+        group: name of the part or column with the group; None: no groups.
 
     Raises:
-        DataError: no file fits, or a part or column is missing.
+        DataError: no file matches, or a part or column is missing.
     """
     if path is not None:
         return _of_table(sources[0], label, path, group)
@@ -72,7 +72,7 @@ def list_files(sources: Sequence[Path], label: str, path: str | None, group: str
 
 
 def _parts(file: Path, source: Path, label: str) -> dict[str, str]:
-    """Returns the named parts of a path; the folder is the label where the pattern names no part."""
+    """Returns name -> part of a file's path, for `{name}` in the pattern; without any, label -> folder."""
     if not PART.search(str(source)):
         return {label: file.parent.name}
     pattern = "".join(

@@ -1,9 +1,8 @@
 """Cuts labelled windows from recordings.
 
-A recording is a CSV file, or all lines of one that have the same name of a recording. The device's parser and cutter
-make the windows, so a board cuts a stream in the same way. Bad lines are counted, and no window contains one. A window
-has a label if all its samples have the same one; others are left out of training. Never puts samples of two recordings
-into one window.
+A recording is a CSV file, or all lines of a CSV file with the same recording name. The device's code cuts the windows,
+so a board cuts a stream in the same way. Bad lines are counted, and no window contains one. A window whose samples have
+different labels is left out of training. Never puts samples of two recordings into one window.
 """
 
 from __future__ import annotations
@@ -40,8 +39,9 @@ class Labels:
     """Where the label of a window comes from.
 
     Attributes:
-        column: its name.
-        by_file: `folder`, or a CSV file with the columns `file` and `column`; None: the recordings have the column.
+        column: name of the label column.
+        by_file: "folder": a file's folder is its label; a CSV file: it has the columns `file` and `column`; None: the
+            recordings have the column.
     """
 
     column: str
@@ -50,7 +50,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Cut:
-    """Windows of recordings, and messages about left-out data."""
+    """Windows of recordings as rows, and messages about data that is not used."""
 
     windows: Dataset
     warnings: tuple[str, ...]
@@ -58,7 +58,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class _Samples:
-    """The samples of one file, and its windows as rows; `last` has the place of each window's last sample."""
+    """The samples of one file, and its windows as rows; `last`: index of each window's last sample."""
 
     lines: list[int]
     cells: dict[str, list[str]]
@@ -68,7 +68,7 @@ class _Samples:
 
 @dataclass(frozen=True)
 class _Windows:
-    """The windows of one file: their rows, labels, recordings, groups and lines."""
+    """Windows of one file: rows, labels, recordings (`names`), groups, lines (`ids`), and the number left out."""
 
     rows: NDArray[np.float64]
     labels: list[str]
@@ -79,12 +79,12 @@ class _Windows:
 
 
 def load(sources: Sequence[Path], window: Window, labels: Labels, group: str | None = None) -> Cut:
-    """Returns the windows of files and patterns, as rows of `window.feature_names`.
+    """Returns the windows of all recordings as rows, whose features are `window.feature_names`.
 
-    `Dataset.beside` holds the recording of each window, or its value of the column `group`; `ids` its lines.
+    `Dataset.beside` holds each window's recording, or its cell in the column `group`; `Dataset.ids` its line numbers.
 
     Raises:
-        DataError: a file or column is missing, a recording is of two groups, or no window is complete.
+        DataError: a file or column is missing, a recording has two groups, or no window is complete.
     """
     paths = expand(sources)
     own = _labels_of(labels, paths)
@@ -98,7 +98,7 @@ def load(sources: Sequence[Path], window: Window, labels: Labels, group: str | N
     )
     if not all_labels:
         said = f"{source}: no window of {window.rows} samples with one label is complete"
-        raise DataError("\n".join([*warnings[:_SHOWN], said]), hint="lower `rows` of `window`, or give more samples")
+        raise DataError("\n".join([*warnings[:_SHOWN], said]), hint="lower `rows` of `window`, or add samples")
     _require_one_group(names, groups, source)
     rows = precision.float32_if_enough(np.concatenate([each.rows for each in found]))
     beside = np.array(groups), np.array(ids)
@@ -106,7 +106,7 @@ def load(sources: Sequence[Path], window: Window, labels: Labels, group: str | N
 
 
 def _cut(path: Path, window: Window, label: str, own: str | None, group: str | None, warnings: list[str]) -> _Windows:
-    """Cuts one file; `own` is the label of all its samples if the file has no label column."""
+    """Cuts the windows of one file; `own` is the label of all its samples; None: the column `label` has them."""
     columns = (None if own is not None else label, window.recording, group)
     keep = list(dict.fromkeys(name for name in columns if name is not None))
     found = _read(path, window, keep, warnings)
@@ -127,7 +127,7 @@ def _cut(path: Path, window: Window, label: str, own: str | None, group: str | N
 
 
 def _read(path: Path, window: Window, keep: Sequence[str], warnings: list[str]) -> _Samples:
-    """Reads one file, and warns of its bad lines, of gaps, and of a file without a window."""
+    """Reads one file, and adds to `warnings` its bad lines, gaps in time, and whether it has no window."""
     parser = WindowParser(window, "csv", ignore_extra=True, keep=keep)
     found = _Samples([], {name: [] for name in keep}, np.empty((0, window.size)), np.empty(0, np.int64))
     rows, places, bad = [found.rows], [found.last], list[tuple[int, str]]()
@@ -167,7 +167,7 @@ def _samples(path: Path, parser: WindowParser, keep: Sequence[str]) -> Iterator[
 
 
 def _labels_of(labels: Labels, paths: Sequence[Path]) -> dict[Path, str]:
-    """Returns the label of each file, from its folder or the CSV file of labels.
+    """Returns file -> label, from its folder or the CSV file of labels; {} if the recordings have a label column.
 
     Raises:
         DataError: a file has no label.
@@ -191,7 +191,7 @@ def _labels_of(labels: Labels, paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def _require_one_group(names: Sequence[str], groups: Sequence[str], source: str) -> None:
-    """Checks that all windows of a recording are in one group, so that no split divides a recording."""
+    """Raises DataError if windows of one recording are in two groups: a split would then divide the recording."""
     seen: dict[str, str] = {}
     for name, group in zip(names, groups):
         if seen.setdefault(name, group) != group:

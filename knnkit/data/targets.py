@@ -1,7 +1,7 @@
 """Columns of numbers or labels that a model predicts.
 
-A file is read with the first target as its label and the others as features; `read` takes them apart. Of several label
-columns, the targets are places in the sorted labels of each. Reads no file itself.
+A file is read with the first target as its label, and the other targets as features; `read` then separates them. With
+several label columns, the targets are indices in the sorted labels of each column. Reads no file itself.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ Read = Callable[[str, Sequence[str] | None], Dataset]
 def read(
     reader: Read, targets: Sequence[str], features: Sequence[str] | None, *, narrow: bool, known: Known | None = None
 ) -> Dataset:
-    """Returns rows with the columns `targets` as their targets.
+    """Reads rows whose targets are the columns `targets`.
 
     Args:
-        reader: reads the file.
-        targets: names of columns.
+        reader: reads the file with a given label column and given features.
+        targets: names of the target columns.
         features: names or patterns of the features; None: all other columns.
-        narrow: whether rows that float32 holds become float32.
-        known: for label columns, the labels of each in the training data, or nothing; None: the targets are numbers.
+        narrow: whether rows become float32 if float32 holds them well enough.
+        known: for label columns, the allowed labels of each, or () for any label; None: the targets are numbers.
 
     Raises:
         DataError: a column is missing, or a target is not a finite number.
@@ -49,7 +49,7 @@ def read(
     places = [find(names, name, Path(found.source), "target") for name in others]
     kept = [place for place in range(len(names)) if place not in places]
     if not kept:
-        raise DataError(f"{found.source}: there is no feature beside the targets", hint="add columns of numbers")
+        raise DataError(f"{found.source}: all columns are targets; there is no feature", hint="add columns of numbers")
     text = next((names[place] for place in places if place in (found.levels or {})), None)
     if text is not None and known is None:
         raise DataError(f"{found.source}: the target {text!r} holds text, not numbers", hint="label: for classes")
@@ -67,16 +67,16 @@ def read(
 
 
 def with_targets(rows: Dataset, targets: Any, names: tuple[str, ...] | None = None) -> Dataset:
-    """Returns the rows with (n,) or (n, t) targets; their one class is `CLASS`.
+    """Returns the rows with (n,) or (n, t) numbers as targets; all rows get the class `CLASS`.
 
     Raises:
-        DataError: the targets do not fit the rows, or one is not a finite number.
+        DataError: the number of targets is not that of the rows, or a target is not a finite number.
     """
     try:
         matrix = np.asarray(targets, np.float64).reshape(len(rows.rows), -1)
     except (TypeError, ValueError):
         said = f"{rows.source}: {len(rows.rows)} rows, but targets of shape {np.shape(targets)}"
-        raise DataError(said, hint="one number, or one row of numbers, for each row") from None
+        raise DataError(said, hint="give one number for each row, or one list of numbers for each row") from None
     names = names or default_names(matrix.shape[1])
     wrong = np.argwhere(~np.isfinite(matrix))
     if len(wrong):
@@ -87,7 +87,7 @@ def with_targets(rows: Dataset, targets: Any, names: tuple[str, ...] | None = No
 
 
 def with_labels(rows: Dataset, columns: Sequence[Any], names: tuple[str, ...], known: Known = ()) -> Dataset:
-    """Returns the rows with several (n,) columns of labels; `known` are the labels of each in the training data.
+    """Returns the rows with several (n,) columns of labels; `known`: the allowed labels of each column; (): any labels.
 
     Raises:
         DataError: a label cannot be used, or no training row has it.
@@ -100,7 +100,7 @@ def with_labels(rows: Dataset, columns: Sequence[Any], names: tuple[str, ...], k
         new = next((label for label in labels.tolist() if str(label) not in places), None)
         if new is not None:
             said = f"{rows.source}: the column {name!r} has a label that no training row has: {new!r}"
-            raise DataError(said, hint="give the training set a row with it, or leave that row out")
+            raise DataError(said, hint="add a training row with this label, or leave the row out")
         classes.append(own)
         codes.append([float(places[str(label)]) for label in labels.tolist()])
     found = with_targets(rows, np.array(codes).T, names)
@@ -108,7 +108,7 @@ def with_labels(rows: Dataset, columns: Sequence[Any], names: tuple[str, ...], k
 
 
 def _texts(rows: Dataset, place: int) -> NDArray[Any]:
-    """Returns the (n,) labels in a column that was read as categories or numbers."""
+    """Returns the (n,) labels in column `place`, which was read as a feature: categories or numbers."""
     cells, levels = rows.rows[:, place], (rows.levels or {}).get(place)
     empty = np.flatnonzero(np.isnan(cells))
     if len(empty):
@@ -120,7 +120,7 @@ def _texts(rows: Dataset, place: int) -> NDArray[Any]:
 def of_arrays(
     rows: ArrayLike, labels: ArrayLike | None, targets: ArrayLike | None, names: Sequence[str] | None
 ) -> Dataset:
-    """Returns checked rows with unchanged labels (text stays text, even if it is digits), or with targets.
+    """Returns checked rows with labels (text stays text, even if it is digits), or with targets.
 
     Raises:
         DataError: rows, labels or targets are invalid.
@@ -160,7 +160,7 @@ def _require_length(rows: Dataset, labels: NDArray[Any]) -> None:
 
 
 def answered(rows: Dataset, answers: Any, names: tuple[str, ...], known: Known) -> Dataset:
-    """Returns test rows with what a model should answer: its targets or label columns; labels stay as they are."""
+    """Returns test rows with the right answers: targets or label columns. Rows of one label column are unchanged."""
     if not known:
         return with_targets(rows, answers, names) if names else rows
     matrix = np.asarray(answers, object)
@@ -170,7 +170,7 @@ def answered(rows: Dataset, answers: Any, names: tuple[str, ...], known: Known) 
 
 
 def default_names(count: int, word: str = "target") -> tuple[str, ...]:
-    """Returns the names of unnamed targets: target, or target_0, target_1, ..."""
+    """Returns names for `count` targets without names: target, or target_0, target_1, ..."""
     return (word,) if count == 1 else tuple(f"{word}_{place}" for place in range(count))
 
 

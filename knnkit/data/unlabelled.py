@@ -24,13 +24,13 @@ from knnkit.errors import DataError
 
 
 def load(path: Path, like: Dataset, table: Table | None = None) -> NDArray[Any]:
-    """Returns the (n, n_features) rows of a file, of the features and the type of `like`; `table` makes them of cells.
+    """Reads (n, n_features) rows with the features and dtype of `like`; a `table` computes them from cells.
 
     Raises:
-        DataError: it is missing, empty, or has a bad line.
+        DataError: the file is missing, empty, or has a bad line.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such file", hint="relative paths start here")
+        raise DataError(f"{path}: no such file", hint="paths are relative to the current folder")
     try:
         parts = _parts(path, like, table)
     except BadInput as error:
@@ -38,7 +38,7 @@ def load(path: Path, like: Dataset, table: Table | None = None) -> NDArray[Any]:
     rows = np.concatenate(parts).astype(like.rows.dtype) if parts else like.rows[:0]
     if not len(rows) or not np.isfinite(rows).all():
         problem = "a value is not a finite number" if len(rows) else "it has no rows"
-        raise DataError(f"{path}: {problem}", hint="CSV with a header, JSON lines, or NPY")
+        raise DataError(f"{path}: {problem}", hint="give CSV with a header, JSON lines, or NPY")
     return rows
 
 
@@ -65,10 +65,10 @@ def _arrays(source: Source, like: Dataset, table: Table | None) -> Iterator[NDAr
 
 
 def _parser(format: str, like: Dataset, table: Table | None) -> Parser:
-    """Returns the parser of a device.
+    """Returns the parser that a device would use for rows in this format.
 
     Raises:
-        BadInput: NPY holds no cells.
+        BadInput: the format is NPY, which cannot hold cells, and the model has a table.
     """
     if format == "npy":
         raise BadInput("an NPY file holds numbers, and this model takes cells", hint="CSV with a header, or JSON lines")

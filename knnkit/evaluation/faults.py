@@ -1,7 +1,7 @@
 """Faults in labelled rows that make an evaluation misleading.
 
-`find` counts rows on both sides of a split, equal rows with different labels, features that are a copy of the label,
-and labels that differ only in blanks or case. It returns warnings and never changes a row.
+`find` warns of rows on both sides of a split, equal rows with different labels, features that are a copy of the label,
+and labels that differ only in blanks or case. Never changes a row.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FEW = 5
 
 
 def find(training: Dataset, held_out: Dataset | None) -> tuple[str, ...]:
-    """Returns one warning for each kind of fault in the rows."""
+    """Returns a warning for each kind of fault that the rows have."""
     found = [_on_both_sides(training, held_out), _conflicts(training, held_out), *_copies(training)]
     return tuple(f"{training.source}: {text}" for text in (*found, *_spellings(training)) if text)
 
@@ -60,12 +60,12 @@ def _keys(rows: NDArray[np.float32]) -> list[bytes]:
 
 
 def _copies(training: Dataset) -> list[str]:
-    """Finds features that give away the label: each label has one value, and each value one label."""
+    """Returns warnings about features that are copies of the label: one value for each label, and the reverse."""
     classes, codes = np.unique(training.labels, return_inverse=True)
     if len(classes) < 2 or len(training.rows) < _FEW * len(classes):
         return []
     names = [name for name, column in zip(training.feature_names, training.rows.T) if _follows(column, codes)]
-    return [f"the column {name!r} is a copy of the label; `features:` of deploy.yaml leaves it out" for name in names]
+    return [f"the column {name!r} is a copy of the label: leave it out of `features:` in deploy.yaml" for name in names]
 
 
 def _follows(column: NDArray[np.float32], codes: NDArray[Any]) -> bool:
@@ -75,7 +75,7 @@ def _follows(column: NDArray[np.float32], codes: NDArray[Any]) -> bool:
 
 
 def _spellings(training: Dataset) -> list[str]:
-    """Finds labels that are one word in several spellings, except single characters, which can be real classes."""
+    """Returns warnings about labels that differ only in blanks or case; labels of one character are ignored."""
     spelt: dict[str, list[str]] = defaultdict(list)
     counts = dict(zip(*(part.tolist() for part in np.unique(training.labels, return_counts=True))))
     for label in counts:
@@ -85,7 +85,7 @@ def _spellings(training: Dataset) -> list[str]:
     return [
         "labels differ only in blanks or case: "
         + ", ".join(f"{label!r} ({counts[label]:,} rows)" for label in labels)
-        + "; write them alike if they are one class"
+        + "; if they mean one class, spell them alike"
         for labels in spelt.values()
         if len(labels) > 1
     ]

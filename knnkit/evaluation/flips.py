@@ -1,7 +1,7 @@
 """Rows whose label changes from one model to another.
 
 Both models answer the same rows in float64 (`knnkit.model.stored`). A flip is a row whose label changes: it names the
-row, both labels, and the neighbours that decided each. Reads no file.
+row, both labels, and the neighbours that decided each label. Reads no file.
 """
 
 from __future__ import annotations
@@ -15,20 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.release.row_origins import Origins
+from knnkit.data.dataset import drawn
+from knnkit.evaluation.measure import most_rows, parts_of
 from knnkit.model.reference.classifier import ReferenceAnswers
 from knnkit.model.stored import StoredModel
-
-#: Rows that the reference answers at a time: its lists of neighbours take memory.
-_CHUNK = 500
-#: Most distance terms (rows x training rows x features) of one model, about half a minute; but always so many rows.
-_WORK, _LEAST = 4_000_000_000, 1000
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Rows to compare two models on: raw rows as each model takes them, true labels (empty if not known), and origins.
+    """Rows on which two models are compared.
 
-    An origin is the place of a row in the user's data. `numbers` are the positions of the rows in `origins`.
+    `before` and `after` are the raw rows as each of the two models takes them, `truth` their true labels ("" if not
+    known). `origins` are row numbers and ids in the user's data, `numbers` the indices of the rows in `origins`.
     """
 
     before: NDArray[np.floating[Any]]
@@ -41,14 +39,14 @@ class Asked:
         return len(self.truth)
 
     def take(self, chosen: NDArray[np.int64]) -> Asked:
-        """Returns some of the rows, in this order."""
+        """Returns the rows with the indices `chosen`, in that order."""
         truth, numbers = (tuple(column[row] for row in chosen.tolist()) for column in (self.truth, self.numbers))
         return Asked(self.before[chosen], self.after[chosen], truth, self.origins, numbers)
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A training row that voted: `row` and `id` in its source, or its number in the model if that is not known."""
+    """A training row that voted: its row number and id in the user's data (else its number in the model)."""
 
     row: int
     id: str | None
@@ -58,7 +56,7 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Flip:
-    """One row whose label changes, with the neighbours that decided before and after; `truth` is empty if not known."""
+    """One row whose label changes, with its neighbours in both models; `truth` is "" if the true label is not known."""
 
     source: str
     row: int
@@ -72,7 +70,7 @@ class Flip:
 
 @dataclass(frozen=True)
 class Kind:
-    """All flips with the same true label, label before and label after."""
+    """The number of flips with the same true label, label before and label after."""
 
     truth: str
     before: str
@@ -82,7 +80,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Result for two models on `rows` rows, `known` of them with a label; `right_*` counts right answers to those."""
+    """Comparison of two models on `rows` rows; `right_before` and `right_after` of the `known` labels are right."""
 
     rows: int
     known: int
@@ -92,24 +90,21 @@ class Comparison:
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
-        """Flips by class: the commonest change first."""
+        """The kinds of flips with their numbers, the commonest first."""
         counts = Counter((flip.truth, flip.before, flip.after) for flip in self.flips)
         return tuple(Kind(*key, rows) for key, rows in sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])))
 
 
 def affordable(before: StoredModel, after: StoredModel, asked: Asked) -> Asked:
-    """Returns the rows to compare on: all, or a random sample that both models can answer in acceptable time."""
-    most = max(_LEAST, _WORK // max(before.reference.enrolled.size, after.reference.enrolled.size))
-    if len(asked) <= most:
-        return asked
-    return asked.take(np.sort(np.random.default_rng(0).permutation(len(asked))[:most]))
+    """Returns all rows, or a random sample that both models can answer in acceptable time."""
+    return asked.take(drawn(len(asked), most_rows(before.reference, after.reference)))
 
 
 def compare(before: StoredModel, after: StoredModel, asked: Sequence[Asked]) -> Comparison:
-    """Returns the flips from one model to the other."""
+    """Compares the answers of two models to the same rows."""
     flips: list[Flip] = []
     rows = known = right_before = right_after = 0
-    for part in [each.take(chosen) for each in asked for chosen in _parts(len(each))]:
+    for part in [each.take(chosen) for each in asked for chosen in parts_of(np.arange(len(each)))]:
         old, new = before.reference.answer(part.before), after.reference.answer(part.after)
         names = [[model.labels[code] for code in found.label] for model, found in ((before, old), (after, new))]
         rows, known = rows + len(part), known + sum(map(bool, part.truth))
@@ -134,7 +129,3 @@ def _voters(model: StoredModel, answers: ReferenceAnswers, place: int) -> tuple[
         label = model.labels[model.reference.classes[index]]
         found.append(Neighbour(origins.row(index), origins.id(index), label, distance))
     return tuple(found)
-
-
-def _parts(count: int) -> list[NDArray[np.int64]]:
-    return [np.arange(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]

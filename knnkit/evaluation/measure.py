@@ -1,8 +1,8 @@
 """Evaluation of the float64 reference on all held-out rows.
 
 The reference is the exact classifier in float64 NumPy, which defines the right answers. It runs on the host at build.
-Devices are checked to answer as the reference does, so these figures hold for devices as well. Also asks an imported
-scikit-learn classifier for its own answers, and counts where they differ.
+Devices are checked to answer as the reference does, so these figures hold for devices as well. Also counts the rows
+that an imported scikit-learn estimator answers differently.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from device_agent.shared.protocol.constants import MAX_CONFUSED
 from device_agent.shared.protocol.model_info import Evaluation, Targets
 from device_agent.shared.protocol.record import replace as record_replace
 from device_agent.shared.regression import differ, errors, spreads
-from knnkit.data.dataset import Dataset
+from knnkit.data.dataset import Dataset, drawn
 from knnkit.evaluation.splits import LEAVE_ONE_OUT
 from knnkit.model.reference.classifier import Reference, ReferenceAnswers
 from knnkit.model.reference.enrolment import codes_of
@@ -35,19 +35,22 @@ Classes = tuple[int | str, ...]
 
 
 def affordable(held_out: Dataset, reference: Reference) -> Dataset:
-    """Returns the held-out rows to measure: all, or a random sample if the reference would take too long for all."""
-    most = max(_LEAST, _WORK // reference.enrolled.size)
-    if len(held_out.rows) <= most:
-        return held_out
-    return held_out.take(np.sort(np.random.default_rng(0).permutation(len(held_out.rows))[:most]))
+    """Returns all held-out rows, or a random sample if the reference would take too long to answer all."""
+    rows, most = len(held_out.rows), most_rows(reference)
+    return held_out if rows <= most else held_out.take(drawn(rows, most))
+
+
+def most_rows(*references: Reference) -> int:
+    """Returns how many rows each of the references can classify in about half a minute; at least 1000."""
+    return max(_LEAST, _WORK // max(each.enrolled.size for each in references))
 
 
 def measure(
     reference: Reference, classes: Classes, held_out: Dataset | None, how: str, of: int | None = None
 ) -> Evaluation | None:
-    """Returns the reference's results on the held-out rows; None if there are none.
+    """Returns counts of the reference's answers to the held-out rows; None if nothing can be measured.
 
-    `of` is the number of rows that `held_out` was drawn from.
+    `of` is the number of rows from which `held_out` was drawn.
     With leave-one-out, it measures each row whose class has another row, against all rows except itself; if that would
     take more than half a minute, only as many rows drawn at random.
 
@@ -61,9 +64,9 @@ def measure(
         counts = np.bincount(reference.classes, minlength=len(classes))
         chosen = np.flatnonzero(counts[reference.classes] > 1)
         of = len(chosen)
-        chosen = np.sort(np.random.default_rng(0).permutation(chosen)[:_MOST_LEFT_OUT])
+        chosen = chosen[drawn(of, _MOST_LEFT_OUT)]
         truth = reference.classes[chosen]
-        labels = [reference.leave_one_out(part).label for part in _parts(chosen)]
+        labels = [reference.leave_one_out(part).label for part in parts_of(chosen)]
     else:
         return None
     return _counted(truth, np.concatenate(labels), len(classes), how, of) if labels else None
@@ -72,10 +75,10 @@ def measure(
 def measure_errors(
     reference: Reference, targets: Targets, held_out: Dataset | None, how: str, of: int | None = None
 ) -> Targets:
-    """Returns the targets with the reference's errors on the held-out rows; unchanged if there are none.
+    """Returns `targets` with the reference's errors on the held-out rows; unchanged without held-out rows.
 
-    Of label columns, returns them with an evaluation of each. `of` is the number of rows that `held_out` was drawn
-    from.
+    For label columns, returns `targets` with an evaluation of each column. `of` is the number of rows from which
+    `held_out` was drawn.
     """
     if held_out is None or held_out.targets is None:
         return targets
@@ -103,14 +106,14 @@ def _counted(truth: NDArray[np.int32], label: NDArray[np.int32], count: int, how
 
 
 class Compared(NamedTuple):
-    """How far an imported estimator agrees with the reference: `share` of the rows, None if it cannot be asked."""
+    """Share of rows with the same answer from an imported estimator and the reference; None: not measurable."""
 
     share: float | None
     warnings: tuple[str, ...] = ()
 
 
 def compare_with_estimator(estimator: Any, reference: Reference, classes: Classes, held_out: Dataset) -> Compared:
-    """Counts the rows that an imported scikit-learn estimator answers differently from the reference, by reason.
+    """Compares the answers of an imported scikit-learn estimator with the reference's, on held-out rows.
 
     Args:
         estimator: has `predict`.
@@ -130,7 +133,7 @@ def compare_with_estimator(estimator: Any, reference: Reference, classes: Classe
     own = np.array(list(map(str, predicted.tolist())))
     names = np.array(list(map(str, classes)))
     ties = differences = 0
-    for part in _parts(np.arange(len(rows))):
+    for part in parts_of(np.arange(len(rows))):
         answers = reference.answer(rows[part])
         differs = (answers.label >= 0) & (names[answers.label] != own[part])
         differences += int(differs.sum())
@@ -139,7 +142,7 @@ def compare_with_estimator(estimator: Any, reference: Reference, classes: Classe
         return Compared(1.0)
     right = float(np.mean(own == np.array(list(map(str, labels.tolist())))))
     reasons = [f"{ties:,} where neighbours or votes tie"] if ties else []
-    reasons += [f"{differences - ties:,} where its float32 or float64 rounding decides"] if differences > ties else []
+    reasons += [f"{differences - ties:,} where scikit-learn's rounding decides"] if differences > ties else []
     said = (
         f"scikit-learn itself answers {differences:,} of {len(rows):,} test rows differently ({', '.join(reasons)}); "
         f"its accuracy is {right * 100:.2f} %"
@@ -162,13 +165,13 @@ def _compare_values(predicted: NDArray[Any], reference: Reference, held_out: Dat
     own = _codes(predicted, held_out.target_classes).reshape(len(held_out.rows), -1)
     values = np.concatenate([reference.values(answers) for answers in _answers(reference, held_out.rows)])
     count = int((differ(values, own, spreads(own).tolist()) & ~np.isnan(values).any(axis=1)).sum())
-    why = "where neighbours tie, or its own rounding decides"
+    why = "where neighbours tie, or scikit-learn's rounding decides"
     said = f"scikit-learn itself answers {count:,} of {len(own):,} test rows differently ({why})"
     return Compared(1.0 - count / len(own), (said,) if count else ())
 
 
 def _codes(predicted: NDArray[Any], classes: tuple[Classes, ...]) -> NDArray[np.float64]:
-    """Returns an estimator's values; of label columns, the places of its labels."""
+    """Returns an estimator's predictions as numbers; for label columns, the indices of the predicted labels."""
     if not classes:
         return np.asarray(predicted, np.float64)
     columns = [codes_of(labels, column) for labels, column in zip(classes, np.asarray(predicted).T)]
@@ -176,7 +179,7 @@ def _codes(predicted: NDArray[Any], classes: tuple[Classes, ...]) -> NDArray[np.
 
 
 def _tied(answers: ReferenceAnswers, k: int) -> NDArray[np.bool_]:
-    """Finds rows where votes are even, or where the k-th neighbour and the next are equally near."""
+    """Returns (n,) bool: whether votes are even, or the k-th and the (k + 1)-th neighbour are equally near."""
     top = np.sort(answers.probabilities, axis=1)
     even = top[:, -1] - top[:, -2] < 1e-9 if top.shape[1] > 1 else np.zeros(len(top), bool)
     if answers.distances.shape[1] <= k:
@@ -186,9 +189,10 @@ def _tied(answers: ReferenceAnswers, k: int) -> NDArray[np.bool_]:
 
 
 def _answers(reference: Reference, rows: NDArray[np.float32]) -> Iterator[ReferenceAnswers]:
-    for part in _parts(np.arange(len(rows))):
+    for part in parts_of(np.arange(len(rows))):
         yield reference.answer(rows[part])
 
 
-def _parts(places: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+def parts_of(places: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Splits (n,) indices of rows into parts of at most 500 rows, to save memory."""
     return [places[start : start + _CHUNK] for start in range(0, len(places), _CHUNK)]

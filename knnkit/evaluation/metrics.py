@@ -1,7 +1,7 @@
 """Figures of a classifier on held-out rows, by class.
 
 Computed from counts: a `model_info.Evaluation` of the build, or the confusion matrix of a device's certificate.
-"unknown" is an answer of its own: it lowers accuracy and recall, and `coverage` says how many rows were answered.
+The answer "unknown" counts as wrong in accuracy and recall; `coverage` is the share of rows with another answer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _Z = 1.959963984540054
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """One class: `support` counts its rows, `right` those answered right, `answered` all rows answered with it."""
+    """Counts of one class: its rows (`support`), those answered right, and all rows answered with it."""
 
     label: str
     support: int
@@ -27,20 +27,20 @@ class ClassFigures:
 
     @property
     def recall(self) -> float | None:
-        """Share of the rows of this class that were answered with it; None without rows."""
+        """Share of the rows of this class that were answered with this class; None if it has no rows."""
         return self.right / self.support if self.support else None
 
     @property
     def precision(self) -> float:
-        """Share of the rows answered with this class that belong to it; 0 without such answers, as in scikit-learn."""
+        """Share of the rows answered with this class that belong to it; 0 if there are no such rows."""
         return self.right / self.answered if self.answered else 0.0
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Figures of a classifier; `classes` begins with the lowest recall, and classes without rows are last.
+    """Figures of a classifier. `classes` are sorted by recall, lowest first; classes without rows are last.
 
-    `of` is the number of held-out rows that `rows` were drawn from; None if all were measured.
+    `of` is the number of held-out rows from which `rows` rows were drawn; None if all were measured.
     """
 
     rows: int
@@ -72,7 +72,7 @@ class Figures:
 
     @property
     def answered_accuracy(self) -> float | None:
-        """Share of right answers among the rows that were answered with a class; None if none was."""
+        """Share of right answers among the rows that were answered with a class; None if no row was."""
         return self.right / self.answered if self.answered else None
 
 
@@ -92,7 +92,7 @@ def of_evaluation(found: Evaluation | None, classes: Sequence[int | str]) -> Fig
 
 
 def of_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> Figures | None:
-    """Returns the figures of a confusion matrix, rows by truth, the last column "unknown"; None without rows."""
+    """Returns the figures of a confusion matrix (a line for each true class; last column: unknown); None if empty."""
     rows = sum(map(sum, confusion))
     if not rows or len(classes) != len(confusion):
         return None

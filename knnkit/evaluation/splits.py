@@ -1,8 +1,8 @@
 """Division of labelled rows into training and held-out rows.
 
 `divide` follows `split` of deploy.yaml: `random` (scikit-learn's plain split), `stratified`, `group` (all rows of one
-group on one side) and `time` (the latest rows are held out). Without `split` it takes the plain split; if that leaves
-a class without a training row, it divides by class instead. Reads no file.
+group on one side) and `time` (the latest rows are held out). Without `split` it divides at random; if that leaves a
+class without a training row, it divides by class instead. Reads no file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from knnkit.data.dataset import Dataset
-from knnkit.errors import DataError, MissingDependency, extra
+from knnkit.errors import DataError, needs
 
 #: Stands in `Divided.how` where each row is measured without itself.
 LEAVE_ONE_OUT = "leave-one-out"
@@ -35,7 +35,7 @@ class Divided:
     Attributes:
         training: rows that become neighbours.
         held_out: rows for measuring; None if no row is held out.
-        how: random, stratified, group, time or leave-one-out; empty if nothing is measured.
+        how: random, stratified, group, time or leave-one-out; "" if nothing is measured.
         warnings: messages for the user.
     """
 
@@ -49,10 +49,10 @@ def divide(everything: Dataset, share: float, seed: int, how: str | None = None)
     """Returns training and held-out rows.
 
     Args:
-        everything: all rows; `beside` holds the groups or times.
+        everything: all rows; `everything.beside` holds their groups or times.
         share: part of the rows to hold out, between 0 and 1.
         seed: seed of the random division.
-        how: random, stratified, group or time; None lets the rows decide.
+        how: random, stratified, group or time; None: random, or by class if the rows need it.
 
     Raises:
         DataError: too few rows, or a class without a training row.
@@ -109,10 +109,8 @@ def _unlearnt(labels: NDArray[Any], kept: Places) -> list[Any]:
 
 # --- the ways of dividing -----------------------------------------------------------------------------------------
 def _random(everything: Dataset, share: float, seed: int) -> tuple[Places, Places]:
-    try:
+    with needs("scikit-learn is not installed"):
         from sklearn.model_selection import train_test_split
-    except ImportError:
-        raise MissingDependency("scikit-learn is not installed", hint=extra("build")) from None
     try:
         kept, held_out = train_test_split(np.arange(len(everything.rows)), test_size=share, random_state=seed)
     except ValueError:
@@ -132,7 +130,7 @@ def _stratified(everything: Dataset, share: float, seed: int) -> tuple[Places, P
 
 
 def _by_class(labels: NDArray[Any], share: float, seed: int) -> tuple[Places, Places]:
-    """Holds out at least one row of each class that has two, and never all rows of a class."""
+    """Returns (training, held-out) row indices: of each class with two rows or more, some on both sides."""
     random, held_out = np.random.default_rng(seed), list[int]()
     for label in np.unique(labels):
         rows = random.permutation(np.flatnonzero(labels == label))
@@ -143,7 +141,7 @@ def _by_class(labels: NDArray[Any], share: float, seed: int) -> tuple[Places, Pl
 
 
 def _group(everything: Dataset, share: float, seed: int) -> tuple[Places, Places]:
-    """Returns the first division by whole groups in which every class has a training row, or the first of all."""
+    """Divides by whole groups: takes the first random division where every class has training rows, else the first."""
     from sklearn.model_selection import GroupShuffleSplit
 
     assert everything.beside is not None
@@ -161,7 +159,7 @@ def _group(everything: Dataset, share: float, seed: int) -> tuple[Places, Places
 
 
 def _time(everything: Dataset, share: float, seed: int) -> tuple[Places, Places]:
-    """Holds out the latest rows; rows with the same time stay together."""
+    """Returns (training, held-out) row indices; the latest rows are held out, rows with equal times together."""
     assert everything.beside is not None
     moments = np.array([*_moments(everything.beside.tolist(), everything.source)])
     order = np.argsort(moments, kind="stable")

@@ -1,8 +1,8 @@
 """Trade-off between accepted strangers and rejected ordinary rows.
 
 Strangers are rows that belong to none of the classes. `reject` in deploy.yaml is the share of ordinary rows to accept.
-For each possible share, computes the distance thresholds of the classes, the ordinary rows that these reject, and the
-strangers that they accept. Pure; `knnkit.commands.reject` shows the result.
+For each possible share, computes the distance thresholds of the classes, the ordinary rows that the thresholds reject,
+and the strangers that they accept. No I/O; `knnkit.commands.reject` shows the result.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FINE = np.round(np.arange(0.001, 1.0, 0.001), 3)
 
 @dataclass(frozen=True)
 class Measured:
-    """The model's answers to n rows: (n,) `label` without rejection, and (n,) `kth`, the k-th neighbour's distance.
+    """Answers of a model to n rows: (n,) `label` if nothing is rejected, and (n,) `kth`: k-th neighbour's distance.
 
     `truth` is the (n,) true class of held-out rows. For calibration rows and strangers, it repeats `label`.
     """
@@ -33,13 +33,13 @@ class Measured:
     truth: NDArray[np.int32]
 
     def beyond(self, thresholds: tuple[float, ...]) -> NDArray[np.bool_]:
-        """Returns (n,) bool: which rows are "unknown"."""
+        """Returns (n,) bool: whether the k-th neighbour is beyond the class's threshold, so that a row is "unknown"."""
         return np.asarray(self.kth > np.array(thresholds)[self.label])
 
 
 @dataclass(frozen=True)
 class ClassLevel:
-    """One class: its threshold, its ordinary rows, those rejected, and the strangers that are answered with it."""
+    """The effect of a share on one class: threshold, ordinary rows, rejected ones, and accepted strangers."""
 
     share: float
     threshold: float
@@ -50,7 +50,7 @@ class ClassLevel:
 
 @dataclass(frozen=True)
 class Level:
-    """One share of `reject`: the part of all ordinary rows that it rejects, and of strangers that it accepts."""
+    """The effect of one share of `reject`: fractions of ordinary rows rejected, and of strangers accepted."""
 
     share: float
     rejected: float
@@ -60,7 +60,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Trade:
-    """What is measured: calibration rows, ordinary rows, strangers if there are any, and the number of classes."""
+    """Answers from which the effect of any share is computed: to calibration rows, ordinary rows and strangers."""
 
     calibration: Measured
     ordinary: Measured
@@ -68,7 +68,7 @@ class Trade:
     n_classes: int
 
     def level(self, share: float, own: Mapping[int, float] | None = None) -> Level:
-        """Returns the effect of a share; `own` (class index -> share) replaces it for some classes."""
+        """Returns the effect of a share of `reject`; `own` maps class index -> another share for that class."""
         found = self.calibration
         thresholds = calibrate(share, found.label, found.kth, self.n_classes, own).thresholds
         unknown = self.ordinary.beyond(thresholds)
@@ -82,15 +82,15 @@ class Trade:
         return Level(share, float(unknown.mean()), accepted, tuple(ClassLevel(*each) for each in classes))
 
     def strictest(self, rejected: float) -> Level | None:
-        """Returns the smallest share that rejects at most the part `rejected` of ordinary rows; None if none does."""
+        """Returns the smallest share that rejects at most the fraction `rejected` of ordinary rows, or None."""
         return self._first(lambda level: level.rejected <= rejected, _FINE)
 
     def widest(self, accepted: float) -> Level | None:
-        """Returns the largest share that accepts at most the part `accepted` of strangers; None if none does."""
+        """Returns the largest share that accepts at most the fraction `accepted` of strangers, or None."""
         return self._first(lambda level: level.accepted is not None and level.accepted <= accepted, _FINE[::-1])
 
     def _first(self, fits: Callable[[Level], bool], shares: NDArray[np.float64]) -> Level | None:
-        """Returns the first share that fits, by bisection: all shares after a fitting one fit as well."""
+        """Returns the effect of the first share that fits; None if none does. All shares after it must fit, too."""
         low, high = 0, len(shares)
         while low < high:
             middle = (low + high) // 2

@@ -1,8 +1,8 @@
 """Replays answers with the rows taught on a device.
 
-The device's certificate names the digest of its taught rows and that of its answers to the golden rows. This module
-computes both from the release and from what `device_agent enrolled --json` prints. It shares the choice of the rows
-that take part with the device (`device_agent.shared.enrolment.joined`), and nothing of the search.
+The device's certificate has two digests: of its taught rows, and of its answers to the golden rows. This module
+computes both again, from the release and from the output of `device_agent enrolled --json`. The code that chooses
+which taught rows count is the device's (`device_agent.shared.enrolment.joined`); the search is not.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from knnkit.model.stored import read_model
 
 
 def contradicts(directory: Path, digest: str, lines: bytes, claim: TaughtCheck) -> str:
-    """Returns where the device's account of its taught rows is wrong, or an empty string.
+    """Returns how the taught rows that a device sent contradict its certificate; "" if they do not.
 
     Args:
-        directory: the release, on this machine.
-        digest: of the release.
-        lines: what `enrolled --json` printed.
-        claim: what the certificate says.
+        directory: directory of the release on this machine.
+        digest: digest of the release.
+        lines: output of `enrolled --json` on the device.
+        claim: the part of the certificate about taught rows.
 
     Raises:
         ModelUnusable, MalformedDocument: the release or the lines are damaged.
     """
     rows = [json_codec.loads(LocalRow, line, extra="keep") for line in lines.splitlines()]
     if hashlib.sha256(lines).hexdigest() != claim.digest or len(rows) != claim.rows:
-        return "the taught rows that it sent are not those of its certificate (were rows taught meanwhile?)"
+        return "the taught rows that the device sent are not those of its certificate (were rows taught meanwhile?)"
     stored = read_model(directory / constants.MODEL_FILE)
     joined = join(stored.info, rows, digest, contained(stored.training, rows))
     golden = Golden.from_bytes((directory / constants.GOLDEN_FILE).read_bytes())
@@ -50,13 +50,13 @@ def contradicts(directory: Path, digest: str, lines: bytes, claim: TaughtCheck) 
         values = reference.values(answers)
         digest, places = values_digest(info, values), differ(values, golden.values, info.targets.spread)
     if digest != claim.answers:
-        return "with its taught rows, it answers the golden rows otherwise than the reference over both sets"
+        return "with its taught rows, the device answers golden rows differently than the reference"
     changed = int(np.count_nonzero(places))
-    return "" if changed == claim.changed else f"taught rows change {changed} golden rows, and not {claim.changed}"
+    return "" if changed == claim.changed else f"taught rows change {changed} golden answers, not {claim.changed}"
 
 
 def over_both(own: Reference, joined: Joined) -> Reference:
-    """Returns the reference over the training rows of a model, followed by the taught rows that it uses."""
+    """Returns the reference classifier over a model's training rows and the taught rows that count."""
     mapped = own.space.enter(joined.features)
     if own.space.metric == "cosine":  # a training row of zeros is marked in the other column than a query
         mapped[:, [-2, -1]] = mapped[:, [-1, -2]]

@@ -40,7 +40,7 @@ GOOD = frozenset({Outcome.COMMITTED, Outcome.UNCHANGED, Outcome.ANSWERED})
 
 @dataclass(frozen=True)
 class Step:
-    """One step on one device: `started` in seconds since 1970 by the host's clock."""
+    """One step on one device: `started` is in seconds since 1970 by the host's clock."""
 
     name: str  # connect | probe | provision | upload | stage | activate | confirm | roll back | check | ...
     started: float
@@ -50,7 +50,7 @@ class Step:
 
 @dataclass(frozen=True)
 class DeviceReport:
-    """One device's run. `release` is what answers there now, as far as the host knows."""
+    """Report of one device's run. `release` is the release that the device runs now, as far as the host knows."""
 
     name: str
     address: str
@@ -75,17 +75,17 @@ class DeviceReport:
     warnings: tuple[str, ...] = ()
 
     def answer(self, kind: type[T]) -> T:
-        """Returns `details`, parsed as a document of this kind."""
+        """Returns `details`, parsed as a document of the type `kind`."""
         return json_codec.loads(kind, self.details, limit=len(self.details))
 
     @property
     def good(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether the device needs no further action: its outcome and its exit code are good."""
         return self.outcome in GOOD and self.exit_code == constants.EXIT_OK
 
     @property
     def word(self) -> str:
-        """The outcome for people: a rollback also has the outcome COMMITTED, but reads "rolled back to …"."""
+        """The outcome as text for people. A rollback has the outcome COMMITTED, but the text "rolled back to …"."""
         steps = {step.name for step in self.steps}
         if self.outcome is Outcome.COMMITTED and self.release and "roll back" in steps and "activate" not in steps:
             return f"rolled back to {self.release.name} {self.release.version}"
@@ -93,13 +93,13 @@ class DeviceReport:
 
     @property
     def said(self) -> str:
-        """The message without the device's name."""
+        """The message without the device's name at its start."""
         return self.message.removeprefix(f"{self.name}: ")
 
 
 @dataclass(frozen=True)
 class WaveReport:
-    """One wave: `label` from deploy.yaml."""
+    """Report of one wave; `label` is its entry in `waves` of deploy.yaml."""
 
     label: str
     devices: tuple[str, ...]
@@ -109,7 +109,7 @@ class WaveReport:
 
 @dataclass(frozen=True)
 class FleetReport:
-    """A whole run. `stopped` says why it ended early; `releases` are those to deploy or check."""
+    """Report of a whole run. `stopped` says why it ended early; `releases` are the releases to deploy or check."""
 
     command: str
     started: float
@@ -129,11 +129,11 @@ class FleetReport:
         return EXIT_INTERRUPTED if self.interrupted else exit_code(self.devices)
 
     def count(self, *outcomes: Outcome) -> int:
-        """Returns the number of devices with one of these outcomes."""
+        """Returns the number of devices whose outcome is one of `outcomes`."""
         return sum(device.outcome in outcomes for device in self.devices)
 
     def summary(self) -> str:
-        """Returns `3 committed, 1 unreachable`, in the order of `Outcome`."""
+        """Returns the number of devices by outcome as text, such as `3 committed, 1 unreachable`."""
         order = list(Outcome)
         counts = Counter(device.word for device in sorted(self.devices, key=lambda one: order.index(one.outcome)))
         return ", ".join(f"{number} {word}" for word, number in counts.items()) or "no devices"
@@ -147,7 +147,7 @@ EXIT_INTERRUPTED = 130
 
 
 def exit_code(devices: Iterable[DeviceReport]) -> int:
-    """Returns one exit code for many devices: the first that any device has, of failure, usage, refusal and lock.
+    """Returns one exit code for many devices: failure if any device failed, else usage, refusal or lock likewise.
 
     4 means that every failure was one of verification, parity or accuracy (perhaps with locks and unreachable devices);
     3 that devices were only unreachable. Devices skipped because of others do not count.

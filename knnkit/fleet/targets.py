@@ -1,6 +1,6 @@
 """Selects the devices of a command.
 
-From deploy.yaml, `--target` and tags. Picklable; opens no connection."""
+They come from deploy.yaml, `--target` and tags. Opens no connection."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ LOCAL = "local"
 
 @dataclass(frozen=True)
 class Target:
-    """One device; `address` None is the embedded device on this machine.
+    """One device; picklable. `address` is None for the embedded device, which is this machine.
 
-    `near` suggests a name, of deploy.yaml or `local`, if the user typed one that deploy.yaml does not have.
+    `near` is a suggestion if the user typed an unknown name: the closest name in deploy.yaml, or `local`.
     """
 
     name: str
@@ -41,13 +41,13 @@ class Target:
 
     @property
     def words(self) -> str:
-        """The options that name this device on a command line."""
+        """The options of a command line that select this device: `--target` and, if the user gave it, `--root`."""
         root = f" --root {shlex.quote(self.root)}" if self.root_typed else ""
         typed = self.address.typed if self.address else None
         return f"--target {typed.words(jumps=True) if typed else shlex.quote(self.name)}{root}"
 
     def lead(self, hint: str) -> str:
-        """Returns `hint` with the options that reach this device, in place of `--target HOST`."""
+        """Replaces `--target HOST` in a hint by the options that select this device."""
         return re.sub(r"--target (HOST|THIS_DEVICE)\b", lambda _: self.words, hint)
 
 
@@ -68,7 +68,7 @@ class Overrides:
         """Checks the names in `jump`.
 
         Raises:
-            UsageError: a part of it is not a host.
+            UsageError: a part of `jump` is not a host.
         """
         try:
             check_jump(self.jump or "none")
@@ -76,14 +76,14 @@ class Overrides:
             raise UsageError(f"--jump {error}", hint="--jump user@host[:port]") from None
 
     def typed(self, name: str) -> Typed:
-        """Returns the words with which the command line named a device."""
+        """Returns the name of a device with the options that the user gave, for hints that repeat them."""
         options = {"-c": self.deploy_yaml, "--ssh-config": self.ssh_config, "--known-hosts": self.known_hosts}
         words = tuple(word for option, value in options.items() if value for word in (option, value))
         return Typed(name, self.jump, self.identity, words)
 
 
 def targets_of(config: Config) -> tuple[Target, ...]:
-    """Returns the targets of deploy.yaml, in its order."""
+    """Returns the targets of deploy.yaml, in the order of the file."""
     fleet = config.fleet
     known = (str(fleet.known_hosts),) if fleet.known_hosts else ()
     ssh_config = str(fleet.ssh_config) if fleet.ssh_config else None
@@ -155,7 +155,7 @@ def select(
 
 
 def only(targets: Iterable[Target], names: Iterable[str], source: str) -> tuple[Target, ...]:
-    """Returns the targets with these names, which are the unfinished devices of a report.
+    """Returns the targets with these names, which are the unfinished devices in the report `source`.
 
     Raises:
         UsageError: a name is not among the targets.

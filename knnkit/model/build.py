@@ -20,7 +20,7 @@ from device_agent.shared.protocol import constants, input_info, model_info
 from device_agent.shared.protocol.table_info import Table
 from device_agent.shared.regression import spreads
 from device_agent.shared.release.row_origins import Origins, pack
-from knnkit.data.dataset import MAX_TEXT, Dataset, shortened
+from knnkit.data.dataset import MAX_TEXT, Dataset, drawn, shortened
 from knnkit.errors import BuildError, DataError
 from knnkit.model.conformal import calibrate_sets, check_sets
 from knnkit.model.reference.calibration import answer_apart, calibrate
@@ -47,22 +47,22 @@ _CALIBRATION_WORK = 4_000_000_000
 
 @dataclass(frozen=True)
 class Options:
-    """What a model is built with, besides its classifier and its rows; each has a default.
+    """Optional settings of `build_model`.
 
     Attributes:
-        margin: relative distance within which neighbours are near-tied.
-        seed: for the calibration sample.
+        margin: neighbours whose distances differ by less than this share of the distance are near-tied.
+        seed: seed of the random choice of calibration rows.
         inputs: digest of the build's inputs, stored in knn.json.
-        measure: evaluates the reference; the result is stored in knn.json.
+        measure: function that evaluates the reference; its result is stored in knn.json.
         table: how the rows were made from raw columns; stored in knn.json.
-        input: the stages that made the rows; stored in knn.json.
-        stages: their files.
-        training: where the training rows come from; None: they are all rows of their source.
-        golden: where the golden rows come from.
-        spare: training rows that `reduced` left out; calibration uses them, too.
-        reduced: how training rows were chosen; stored in knn.json.
-        groups: the recording of each training row. Calibration ignores neighbours of the same recording: they are too
-            similar.
+        input: description of the stages that made the rows; stored in knn.json.
+        stages: file name -> bytes of each stage.
+        training: source, row numbers and ids of the training rows; None: they are all rows of their source.
+        golden: source, row numbers and ids of the golden rows.
+        spare: training rows that `reduce` in deploy.yaml left out of the model; calibration uses them, too.
+        reduced: how `reduce` chose the training rows; stored in knn.json.
+        groups: (n_train,) number of the recording that each training row was cut from. Calibration ignores neighbours
+            from the same recording: they are too similar.
     """
 
     margin: float = 1e-5
@@ -84,12 +84,12 @@ _DEFAULTS = Options()
 
 @dataclass(frozen=True)
 class BuiltModel:
-    """A model file, with the reference that makes its golden set.
+    """A finished model file, and the float64 classifier that computes its golden set.
 
     Attributes:
         data: the bytes of model.tflite.
-        info: its knn.json.
-        reference: the float64 classifier over the same rows.
+        info: content of the file's knn.json.
+        reference: the float64 classifier over the model's training rows.
         warnings: messages for the user.
     """
 
@@ -108,7 +108,7 @@ def build_model(
         spec: parameters of the classifier.
         training: the rows that become neighbours.
         held_out: rows to measure the acceptance rate of `reject` on.
-        options: `training` and `groups` of these are taken from the rows.
+        options: optional settings; `options.training` and `options.groups` are replaced by those of `training`.
 
     Raises:
         DataError: k is larger than the number of rows, or an id is not plain text.
@@ -124,7 +124,7 @@ def build_model(
 def build_enrolled(
     spec: KnnSpec, enrolment: Enrolment, held_out: Dataset | None = None, options: Options = _DEFAULTS
 ) -> BuiltModel:
-    """Builds the classifier `spec` over enrolled rows; records `spec.scale`, but does not apply it.
+    """Builds the classifier `spec` over rows in model space, to which `spec.scale` is already applied.
 
     Raises:
         DataError: k is larger than the number of rows.
@@ -187,7 +187,7 @@ def build_enrolled(
 
 
 def origins_of(rows: Dataset) -> Origins:
-    """Returns where rows come from; keeps only the name of a file, not its folder.
+    """Returns the source name (a file without its folder), row numbers and ids of rows.
 
     Raises:
         DataError: an id is not plain text on one line.
@@ -203,7 +203,7 @@ def origins_of(rows: Dataset) -> Origins:
 
 
 def targets_of(enrolment: Enrolment | Dataset) -> model_info.Targets | None:
-    """Returns the targets of a regression; None for a classifier."""
+    """Returns names and standard deviations of a regression's targets; None for a classifier."""
     if enrolment.targets is None:
         return None
     if enrolment.target_names == outliers.TARGETS:  # a factor is 1 where densities are alike
@@ -215,7 +215,7 @@ def targets_of(enrolment: Enrolment | Dataset) -> model_info.Targets | None:
 def make_reference(
     spec: KnnSpec, enrolment: Enrolment, held_out: Dataset | None = None, options: Options = _DEFAULTS
 ) -> Reference:
-    """Returns the float64 classifier `spec` over enrolled rows, calibrated where it rejects.
+    """Returns the float64 classifier `spec` over enrolled rows, with its rejection thresholds if `spec.reject` is set.
 
     Raises:
         DataError: k is larger than the number of rows.
@@ -236,7 +236,7 @@ def make_reference(
 
 @needs_build_extra()
 def make_module(enrolment: Enrolment, reference: Reference) -> KnnModule:
-    """Returns the TensorFlow module. It answers like `reference`, except for rows that it marks as uncertain.
+    """Returns a TensorFlow module that answers like `reference`, except for queries that it marks as uncertain.
 
     Raises:
         MissingDependency: TensorFlow is not installed.
@@ -260,7 +260,7 @@ def _require_rows(k: int, rows: int, source: str) -> None:
 def _require_others(groups: NDArray[Any], k: int) -> None:
     if len(groups) - int(np.unique(groups, return_counts=True)[1].max()) < k:
         said = f"reject and label_sets need k = {k} training rows outside each recording"
-        raise BuildError(said, hint="lower k, or more recordings")
+        raise BuildError(said, hint="lower k, or add recordings")
 
 
 def _calibrate(
@@ -295,7 +295,7 @@ def _label_sets(
     if enrolment.targets is not None:
         raise BuildError("label_sets needs one label for each row", hint="leave label_sets out")
     if spec.k >= len(enrolment):
-        raise BuildError(f"label_sets needs more training rows than k = {spec.k}", hint="lower k, or leave it out")
+        raise BuildError(f"label_sets needs more training rows than k = {spec.k}", hint="lower k, or drop label_sets")
     spare = options.spare
     left = None if spare is None else (spare.rows, codes_of(enrolment.classes, spare.labels))
     sets = calibrate_sets(reference, spec.label_sets, most_calibrated(reference), options.seed, left)
@@ -307,14 +307,14 @@ def _label_sets(
 
 
 def _drawn(held_out: Dataset, reference: Reference, seed: int) -> Dataset:
-    """Returns held-out rows to measure `reject` and label sets with, not more than that is worth the time."""
-    return held_out.take(np.random.default_rng(seed).permutation(len(held_out.rows))[: most_calibrated(reference)])
+    """Returns at most `most_calibrated` random held-out rows, on which `reject` and label sets are measured."""
+    return held_out.take(drawn(len(held_out.rows), most_calibrated(reference), seed))
 
 
 def calibration_rows(
     reference: Reference, seed: int, spare: Dataset | None = None
 ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    """Returns the answered class and the k-th distance of training and `spare` rows, none its own neighbour.
+    """Returns class and k-th distance that `reference` answers for training and `spare` rows, never a row's own.
 
     Raises:
         BuildError: there are at most k rows.
@@ -329,7 +329,7 @@ def calibration_rows(
 
 
 def most_calibrated(reference: Reference) -> int:
-    """Returns the largest number of rows that calibrate or measure `reject`."""
+    """Returns how many rows may be used to calibrate or to measure `reject`, so that a build stays fast."""
     return min(_CALIBRATION_ROWS, max(500, _CALIBRATION_WORK // reference.enrolled.size))
 
 

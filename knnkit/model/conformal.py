@@ -1,7 +1,7 @@
 """Calibration and check of label sets.
 
-Each training row is answered without itself as a neighbour, as for `reject`. So all training rows can calibrate, and
-held-out rows stay free to measure. Never builds a graph.
+The answer to a training row never has the row itself as a neighbour. So all training rows can be used to calibrate, and
+the held-out rows to measure the coverage. Never builds a graph.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from device_agent.shared import label_sets
 from device_agent.shared.protocol.model_info import KnnInfo, LabelSets
+from knnkit.data.dataset import drawn_by_class
 from knnkit.model.reference.calibration import answer_apart
 from knnkit.model.reference.classifier import Reference, ReferenceAnswers
 
@@ -24,12 +25,12 @@ Spare = tuple[NDArray[np.float32], Ints]
 def calibrate_sets(
     reference: Reference, coverages: Sequence[float], most: int, seed: int, spare: Spare | None = None
 ) -> tuple[LabelSets, ...]:
-    """Returns the label sets of each coverage, calibrated on at most `most` rows, some of every class.
+    """Returns the calibrated score thresholds for each coverage, from at most `most` rows that include every class.
 
-    `spare` are further rows, with their (n,) classes, that were drawn like the training rows but are not among them.
+    `spare` holds labelled rows that are not training rows, but of the same origin: (rows, (n,) classes).
     """
     codes = reference.classes if spare is None else np.concatenate([reference.classes, spare[1]])
-    chosen = _draw(codes, reference.n_classes, most, seed)
+    chosen = drawn_by_class(codes, most, most // reference.n_classes, seed)
     found = _scores(reference, answer_apart(reference, chosen, None if spare is None else spare[0]))
     truth = codes[chosen]
     own = [found[truth == code, code] for code in range(reference.n_classes)]
@@ -38,13 +39,13 @@ def calibrate_sets(
 
 
 def threshold(scores: NDArray[np.float64], coverage: float) -> float | None:
-    """Returns the score of rank ceil((n + 1) coverage); None if there are fewer: any score is in."""
+    """Returns the score of rank ceil((n + 1) coverage); None if n is smaller: every row is then in the set."""
     rank = int(np.ceil((len(scores) + 1) * coverage - 1e-9))
     return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else None
 
 
 def check_sets(sets: LabelSets, reference: Reference, answers: ReferenceAnswers, truth: Ints) -> LabelSets:
-    """Returns the sets with counts for each class: its rows in (n,) `truth`, and those whose set has it."""
+    """Returns `sets` with counts for each class: rows with this true class, and those whose label set contains it."""
     k, metric = reference.k, reference.space.metric
     inside = label_sets.members(sets, answers.probabilities, answers.distances, metric, k)
     covered = inside[np.arange(len(truth)), truth]
@@ -55,7 +56,7 @@ def check_sets(sets: LabelSets, reference: Reference, answers: ReferenceAnswers,
 
 
 def short_sets(info: KnnInfo) -> tuple[str, ...]:
-    """Warns of a class whose held-out rows are in their label sets too rarely: by three standard errors."""
+    """Returns a warning for each class whose label sets miss its coverage by over three standard errors."""
     return tuple(
         f"label sets with coverage {sets.coverage:g} hold {held:,} of {rows:,} held-out rows of class {label}: these "
         "rows are unlike the training rows"
@@ -68,14 +69,3 @@ def short_sets(info: KnnInfo) -> tuple[str, ...]:
 def _scores(reference: Reference, answers: ReferenceAnswers) -> NDArray[np.float64]:
     space = reference.space
     return label_sets.scores(answers.probabilities, answers.distances, space.metric, reference.k, space.radius)
-
-
-def _draw(codes: Ints, n_classes: int, most: int, seed: int) -> NDArray[np.int64]:
-    """Returns the indices of at most `most` rows: first an equal number of each class, then any."""
-    order = np.random.default_rng(seed).permutation(len(codes))
-    if len(order) <= most:
-        return order
-    first = [order[codes[order] == code][: most // n_classes] for code in range(n_classes)]
-    kept = np.concatenate(first)
-    rest = order[~np.isin(order, kept)]
-    return np.concatenate([kept, rest[: most - len(kept)]])

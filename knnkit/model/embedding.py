@@ -34,7 +34,7 @@ PREFIX = "embedding"
 
 @dataclass(frozen=True)
 class Embedded:
-    """Rows of raw inputs: (n, n_features) float32, and the stages with the shapes that their files have."""
+    """The (n, n_features) float32 `rows` computed from raw inputs, and `input`: the stages, with their input shapes."""
 
     rows: NDArray[np.float32]
     input: Input
@@ -46,9 +46,9 @@ class Embedded:
 
 
 def read_stages(input: Input, paths: Iterable[Path], first: bytes | None = None) -> tuple[Input, dict[str, bytes]]:
-    """Returns the input with the files' digests, and the bytes of each stage under its name in a release.
+    """Reads the stage files `paths`. Returns `input` with their digests, and file name in a release -> bytes.
 
-    `first` is the bytes of a stage to run before those of `input`, which does not list it.
+    `first` holds the bytes of an additional stage, which runs before all stages of `input`.
 
     Raises:
         BuildError: a file cannot be read, is too large, or is not a .tflite.
@@ -59,12 +59,12 @@ def read_stages(input: Input, paths: Iterable[Path], first: bytes | None = None)
         try:
             files[name] = read_small(path, constants.MAX_STAGE, follow=True)
         except OSError as error:
-            hint = "paths in deploy.yaml start at the file"
+            hint = "paths in deploy.yaml are relative to its folder"
             raise BuildError(f"{path}: cannot be read: {error.strerror or error}", hint=hint) from None
         if len(files[name]) > constants.MAX_STAGE:
-            raise BuildError(f"{path}: it has more than {constants.MAX_STAGE:,} bytes")
+            raise BuildError(f"{path}: a stage file may have at most {constants.MAX_STAGE:,} bytes")
         if files[name][4:8] != IDENTIFIER:
-            hint = "stages: [FILE.tflite], written by tf.lite.TFLiteConverter"
+            hint = "stages: [FILE.tflite], a file written by tf.lite.TFLiteConverter"
             raise BuildError(f"{path}: it is not a .tflite file", hint=hint)
     stages = [
         replace(stage, file=name, sha256=hashlib.sha256(data).hexdigest())
@@ -79,16 +79,16 @@ def embed(
     inputs: Iterable[NDArray[Any]],
     name: Callable[[int], str] = "row {}".format,
 ) -> Embedded:
-    """Returns the rows of raw arrays.
+    """Returns the feature rows that the stages compute from raw arrays.
 
     Args:
-        input: the stages.
-        files: bytes of each stage, by its name.
-        inputs: the arrays; read one at a time.
-        name: returns the name of an input for messages, from its number (from 0).
+        input: description of the stages.
+        files: file name -> bytes of each stage.
+        inputs: raw arrays; read one at a time.
+        name: maps the number of an array (from 0) to its name in error messages.
 
     Raises:
-        BuildError: a stage cannot be loaded, or an input does not fit it.
+        BuildError: a stage cannot be loaded, or an array does not fit a stage.
     """
     with tempfile.TemporaryDirectory(prefix="knnkit-stages-") as folder:
         for stage, data in files.items():
@@ -129,7 +129,7 @@ def _run(arguments: list[str], inputs: Iterable[NDArray[Any]]) -> str:
             child.wait()
         errors.seek(0)
         said = errors.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
-    return said if code >= 0 else f"-1 TensorFlow crashed ({code}), so one of their files may be damaged"
+    return said if code >= 0 else f"-1 TensorFlow crashed ({code}), so the file of a stage may be damaged"
 
 
 def _send(pipe: IO[bytes], inputs: Iterable[NDArray[Any]]) -> None:

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.queries import row_type
-from knnkit.data.dataset import Dataset
+from knnkit.data.dataset import Dataset, drawn_by_class
 from knnkit.errors import DataError
 from knnkit.model.build import BuiltModel
 from knnkit.model.reference.enrolment import codes_of
@@ -40,14 +39,14 @@ def make_golden(
 ) -> Golden:
     """Returns the golden set of `model` with at most `limit` rows.
 
-    `raw` turns rows into JSON lines of the raw inputs, from before the model's table or stages.
+    `raw` returns the raw inputs of rows (cells, sounds or pictures, from which the rows were computed) as JSON lines.
 
     Raises:
-        DataError: the held-out rows have other features than the training rows.
+        DataError: the held-out rows do not have the features of the training rows, in the same order.
     """
     drawn = draw_rows(held_out, training, seed=seed, limit=limit)
     if drawn.feature_names != training.feature_names:
-        raise DataError(f"{drawn.source}: its features are not those of {training.source}, in the same order")
+        raise DataError(f"{drawn.source}: its features differ from those of {training.source}, or are in another order")
     rows = drawn.rows.astype(row_type(model.info.origin))
     if model.info.input is not None:  # a device's own rows lie a little beside these
         model.reference.listed = model.info.input.bound
@@ -71,7 +70,7 @@ def make_golden(
 
 
 def long_check(info: KnnInfo, rows: int) -> tuple[str, ...]:
-    """Returns a message about how long a Raspberry Pi 4 checks the golden rows, on one core; none if that is short."""
+    """Returns a message with the seconds that one Raspberry Pi 4 core needs for the golden rows; () if under 10 s."""
     numbers = float(info.n_train * info.n_features)
     one, many = 4 * numbers / _BYTES, rows * numbers / _PRODUCTS
     if info.metric == "manhattan" or info.float64 is not None:
@@ -85,20 +84,7 @@ def long_check(info: KnnInfo, rows: int) -> tuple[str, ...]:
 
 
 def draw_rows(held_out: Dataset | None, training: Dataset, *, seed: int = 0, limit: int = MAX_ROWS) -> Dataset:
-    """Returns the rows of the golden set: of the held-out rows, or else of the training rows."""
+    """Returns at most `limit` held-out rows for the golden set; without held-out rows, training rows."""
     source = training if held_out is None else held_out
-    return source.take(_draw(source.labels, limit, seed))
-
-
-def _draw(labels: NDArray[np.generic], limit: int, seed: int) -> NDArray[np.int64]:
-    """Returns the sorted indices of at most `limit` rows: some of every class first, then any rows."""
-    if len(labels) <= limit:
-        return np.arange(len(labels))
-    order = np.random.default_rng(seed).permutation(len(labels))
-    codes = np.unique(labels, return_inverse=True)[1].reshape(-1)[order]
-    by_class = np.argsort(codes, kind="stable")
-    starts = np.searchsorted(codes[by_class], np.arange(codes.max() + 1))
-    rank = np.empty(len(order), np.int64)  # of each row within its class, in the order drawn
-    rank[by_class] = np.arange(len(order)) - starts[codes[by_class]]
-    first = rank < min(_OF_EACH_CLASS, max(1, limit // len(starts)))
-    return np.sort(np.concatenate([order[first], order[~first]])[:limit])
+    each = min(_OF_EACH_CLASS, max(1, limit // max(1, len(np.unique(source.labels)))))
+    return source.take(drawn_by_class(source.labels, limit, each, seed))

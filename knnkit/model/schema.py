@@ -1,4 +1,4 @@
-"""Version of knn.json that a model needs, and its limits."""
+"""Version of knn.json that a model needs, and refused combinations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from knnkit.model.reference.spec import DEFAULT, KnnSpec, is_plain, require_plai
 
 
 def lowest_schema(info: KnnInfo) -> int:
-    """Returns the lowest version that has all keys of this model. Agents that only know older versions refuse it."""
+    """Returns the lowest version of knn.json that has all keys of `info`; older agents refuse the model."""
     words = bool(info.table and info.table.missing_words)
     needed = {
         constants.SCHEMA_OF_FLOAT64: info.float64 is not None or words or bool(info.targets and info.targets.classes),
@@ -24,37 +24,36 @@ def lowest_schema(info: KnnInfo) -> int:
 
 
 def require_answerable(spec: KnnSpec, enrolment: Enrolment, *, has_input: bool) -> None:
-    """Checks that the keys of a model go together; `has_input` says whether it has stages or windows.
+    """Checks that options of a model can be combined; `has_input` is True for a model with stages or windows.
 
     Raises:
-        BuildError: they do not.
+        BuildError: two options cannot be combined.
     """
     columns = bool(enrolment.target_classes)
     if columns and spec.enrol is not None:
         raise BuildError("enrol: a device cannot be taught rows with several labels", hint="leave enrol out")
     if enrolment.targets is not None and spec.shares.keys() - {DEFAULT}:
-        said = "reject has shares for labels, and one threshold decides on all label columns or targets of a row"
+        said = "reject may not have shares by label: one threshold decides on all label columns or targets of a row"
         raise BuildError(said, hint="reject: 0.99")
     if columns:
         require_plain(spec, "a list of label columns")
     if has_input and not is_plain(spec):
-        said = f"windows, sounds and pictures do not go with metric {spec.metric} and what else only NumPy answers"
+        said = f"input: does not work with metric {spec.metric}, or with other options that only NumPy computes"
         raise BuildError(said, hint="leave input out")
     if enrolment.targets is not None and (spec.radius is not None or spec.class_weight is not None):
-        said = "radius and class_weight are for classes; a regression answers the mean of k targets"
-        raise BuildError(said, hint="leave them out")
+        said = "radius and class_weight are only for classifiers; a regression answers the mean of k targets"
+        raise BuildError(said, hint="leave radius and class_weight out")
 
 
 def require_keepable(info: KnnInfo) -> None:
-    """Checks that a device can keep rows (`keep`): it must be able to compute raw cells back from features.
+    """Checks that a device can keep rows for people to label: it must be able to compute raw cells from features.
 
     Raises:
-        BuildError: it cannot.
+        BuildError: `keep` is set, and the device cannot.
     """
     why = "it has several label columns, or answers numbers" if info.targets is not None else ""
     why = why or ("its input is windows, sounds or pictures" if info.input is not None else "")
     why = why or ("its transforms cannot be inverted" if info.table is not None and info.table.transforms else "")
     if info.keep is not None and why:
-        raise BuildError(
-            f"keep: a device cannot keep rows of this model for people to label: {why}", hint="leave it out"
-        )
+        said = f"keep: a device cannot keep rows for people to label with this model: {why}"
+        raise BuildError(said, hint="leave keep out")

@@ -24,7 +24,7 @@ from knnkit.model.build import BuiltModel
 
 _SEARCH_NAMES = {constants.FULL: "", constants.QUANTIZED: " in the int8 search", constants.CELLS: " in the cell search"}
 
-_TOO_HIGH = "lower that gate under gates: in deploy.yaml, or choose another k, metric or scale"
+_TOO_HIGH = "lower this gate under gates: in deploy.yaml, or choose another k, metric or scale"
 _AT_FAULT = "knnkit or TensorFlow is at fault, not your data: build with the versions in pyproject.toml; report it"
 
 
@@ -37,7 +37,7 @@ class _Answers:
 
 
 def self_check(model: BuiltModel, golden: Golden, gates: model_info.Gates) -> Verdict:
-    """Checks every search in the built file; returns the verdict on the full one.
+    """Checks every search in the built file against the golden set; returns the verdict on the full search.
 
     Raises:
         BuildError: a golden row has another answer than the reference's, or the accuracy is below the gate.
@@ -52,7 +52,7 @@ def self_check(model: BuiltModel, golden: Golden, gates: model_info.Gates) -> Ve
 
 
 def _missed_on_all_rows(info: model_info.KnnInfo, gates: model_info.Gates) -> list[str]:
-    """Applies the gates to all held-out rows, of which the golden rows may be a sample."""
+    """Returns the gates that the reference misses on all held-out rows, not only on the golden rows."""
     evaluation, targets = info.evaluation, info.targets
     if targets is not None and targets.how:
         columns = error_gates.missed_columns(gates, error_gates.scores_of(targets), targets.names)
@@ -79,7 +79,7 @@ def _check(model: BuiltModel, golden: Golden, gates: model_info.Gates, search: s
 
 
 def milliseconds(model: BuiltModel, raw: NDArray[Any], rounds: int = 200) -> float:
-    """Returns the median time for one row in TensorFlow's interpreter, in ms. Compares models, not devices."""
+    """Returns the median milliseconds for one row in TensorFlow's interpreter on this machine, to compare models."""
     row = model.reference.space.narrow(raw)
     runner = _interpreter(model).get_signature_runner(constants.signature(constants.SIGNATURE_ONE, constants.FULL))
     times = []
@@ -109,15 +109,8 @@ def _run(model: BuiltModel, raw: NDArray[Any], signature: str, batch: int) -> _A
     joined: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     doubtful = ~joined[constants.OUTPUT_CERTAIN]
     if doubtful.any():
-        settled = model.reference.answer(raw[doubtful])
-        k = model.info.k
-        joined[constants.OUTPUT_LABEL][doubtful] = settled.label
-        joined[constants.OUTPUT_PROBABILITIES][doubtful] = settled.probabilities
-        joined[constants.OUTPUT_INDICES][doubtful] = settled.indices[:, :k]
-        joined[constants.OUTPUT_DISTANCES][doubtful] = settled.distances[:, :k]
-    return _Answers(
-        joined[constants.OUTPUT_LABEL],
-        joined[constants.OUTPUT_PROBABILITIES],
-        joined[constants.OUTPUT_INDICES],
-        joined[constants.OUTPUT_DISTANCES],
-    )
+        exact, k = model.reference.answer(raw[doubtful]), model.info.k
+        settled = (exact.label, exact.probabilities, exact.indices[:, :k], exact.distances[:, :k])
+        for name, values in zip(constants.ANSWERS, settled):
+            joined[name][doubtful] = values
+    return _Answers(*(joined[name] for name in constants.ANSWERS))

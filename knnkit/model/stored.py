@@ -1,7 +1,7 @@
 """Reads the float64 classifier back out of a model file.
 
 Every model file holds its training rows and the exact tables of the map into model space, from which a device computes
-rows in doubt. This module makes the host's reference of them. Loads no TensorFlow.
+doubtful answers in float64. This module makes the host's reference classifier from them. Loads no TensorFlow.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MAX_TABLES = 256 << 20
 
 @dataclass(frozen=True)
 class StoredModel:
-    """The parts of a model file: knn.json, classifier, and the origins of training and golden rows (None: unknown)."""
+    """Content of a model file: knn.json, classifier, and origins of training and golden rows (None: unknown)."""
 
     info: KnnInfo
     reference: Reference
@@ -38,11 +38,11 @@ class StoredModel:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels as text. The last one, which index -1 selects, is that of a rejected row."""
+        """The labels as text, by class index; then, as the last one (index -1), the label of rejected rows."""
         return (*map(str, self.info.classes), constants.UNKNOWN_LABEL)
 
     def training_row(self, index: int) -> tuple[float, ...]:
-        """Returns the features of a training row; approximate if the map into model space has no exact inverse."""
+        """Returns the raw features of training row `index`; approximate if the map into model space has no inverse."""
         row = self.reference.space.leave(self.reference.enrolled[index : index + 1])[0]
         space = self.reference.space
         if not space.steps and self.info.origin is None:
@@ -51,7 +51,7 @@ class StoredModel:
 
 
 def _shortest(value: np.float32, centre: float) -> float:
-    """Returns the shortest decimal that float32 makes `value` again when it subtracts and adds `centre`."""
+    """Returns the shortest decimal that becomes `value` again if float32 subtracts and adds `centre`."""
     error = abs(float(np.spacing(value))) / 2 + abs(float(np.spacing(np.float32(value - centre)))) / 2
     found = (float(f"{value:.{digits}g}") for digits in range(1, 10))
     return next((short for short in found if abs(short - float(value)) < error), float(value))
@@ -71,11 +71,11 @@ def read_model(path: Path) -> StoredModel:
         enrolled, classes = _rows(path, tables), tables["classes"].astype(np.int32)
         targets = None if info.targets is None else tables["targets"]
         if not len(enrolled) == len(classes) == info.n_train or not 1 <= info.k <= info.n_train:
-            raise ValueError("its tables do not have as many rows as knn.json states")
+            raise ValueError("knn.json states another number of training rows")
         if classes.min(initial=0) < 0 or classes.max(initial=0) >= len(info.classes):
             raise ValueError("a training row has a class that knn.json does not name")
         if len(space.scale) != len(space.centre) or not (space.steps or len(space.centre) == info.n_features):
-            raise ValueError("its tables do not have as many columns as knn.json states")
+            raise ValueError("knn.json states another number of features")
         if info.origin is not None and len(info.origin) != info.n_features:
             raise ValueError(f"its origin has {len(info.origin)} numbers for {info.n_features} features")
     except (KeyError, ValueError, OverflowError, TypeError, OSError) as error:
@@ -99,7 +99,7 @@ def _space(info: KnnInfo, tables: dict[str, NDArray[Any]]) -> Space:
 
 
 def _rows(path: Path, tables: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
-    """Returns the (n_train, p) training rows in model space; memory-maps them if the file has them in one block."""
+    """Returns the (n_train, p) training rows in model space; a memory map if the file has them in one block."""
     width = len(tables["centre"])
     blocks = [
         np.memmap(path, np.float32, "r", int(offset), (int(count), width))

@@ -41,22 +41,23 @@ class Wanted:
 
     @property
     def digest(self) -> str:
-        """The name of the environment: a SHA-256 in hex over its versions and files."""
+        """The name of the environment: the hexadecimal SHA-256 of its versions and files."""
         return hashlib.sha256(json.dumps(self.made_of, sort_keys=True).encode()).hexdigest()
 
     def is_on(self, board: Board) -> bool:
-        """Whether the board has this environment and these keys, and no leftovers to remove."""
+        """Whether the board uses this environment, trusts these keys, and has no leftovers of interrupted runs."""
         trusts = all(board.trusted.get(name) == hashlib.sha256(pem).hexdigest() for name, pem in self.trust.items())
         return board.current == self.digest and board.tidy and trusts
 
 
 def decide(name: str, board: Board, runtime: str, keys: Mapping[str, bytes], *, pictures: bool = False) -> Wanted:
-    """Returns what a board should have, with the agent of this knnkit; `runtime` is that of `recipe_for`.
+    """Returns the environment and keys that a board should have, with the agent of this knnkit.
 
-    `pictures`: it should decode PNG and JPEG. A board that does so already keeps Pillow.
+    `runtime` is as in `recipe_for`. `pictures`: whether the board must decode PNG and JPEG; if it already can, it keeps
+    Pillow.
 
     Raises:
-        DeviceFailed: no agent can run there, or not with this runtime.
+        DeviceFailed: no agent can run on the board, or not with this runtime.
     """
     recipe = recipe_for(name, board, runtime)
     recipe = with_pillow(recipe) if pictures or board.pictures else recipe
@@ -79,5 +80,5 @@ def fingerprint(key_file: str) -> str:
 
 
 def _key_file(fingerprint: str) -> str:
-    """Returns the name that `device_agent.store.trust_store` gives to the file of a key."""
+    """Returns the name of the file in which a device's agent stores the key with this fingerprint."""
     return fingerprint.removeprefix(dsse.FINGERPRINT_PREFIX) + ".pem"

@@ -1,6 +1,6 @@
 """Provisions a board, or removes knnkit from it.
 
-Steps: look, decide, claim an upload folder, send, build, prove, switch, report. The same for `local`."""
+Steps: look, decide, claim an upload folder, send, build, prove, switch, report. The steps for `local` are the same."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _UPLOAD_SECONDS = 120.0
 #: How long to wait for another host that is provisioning the board, in seconds.
 LOCK_SECONDS = 300.0
 #: Added to the note about a new runtime if no release was tried on it.
-_UNPROVEN = ": check its release with `knnkit parity`"
-_OTHERS = "another host has provisioned it meanwhile"
+_UNPROVEN = ": check the board's release with `knnkit parity`"
+_OTHERS = "another host has provisioned the board meanwhile"
 #: Errors of an upload whose folder another host has reused because nothing had arrived for a while.
 _TAKEN = frozenset({"cannot-write", "missing-wheel", "upload-differs"})
 #: Called with the Python of a new environment and what is new in it; raises if the running release fails there.
@@ -38,7 +38,7 @@ Proof = Callable[[str, str], None]
 
 @dataclass(frozen=True)
 class Provisioned:
-    """Report of a provisioning: what the board has now, and whether anything `changed`."""
+    """Result of a provisioning: what the board has now, and whether anything `changed`."""
 
     changed: bool
     environment: str  # digest; ROOT/venv points to it
@@ -69,22 +69,22 @@ def provision(
     """Installs the agent of this knnkit on a board, and adds trusted keys.
 
     Args:
-        transport: to the board.
-        facts: about the board's Python, from a probe; not used for the embedded device, which runs this Python.
-        root: the knnkit directory there.
+        transport: connection to the board.
+        facts: facts about the board's Python, from a probe; not used for the embedded device, which runs this Python.
+        root: the knnkit directory on the board.
         keys: fingerprint -> PEM public key, to add to the board's trusted keys; no key is ever removed.
-        offline: the board has no internet: this host downloads and sends every wheel.
+        offline: whether the board has no internet; this host then downloads and sends every wheel.
         wheels_dir: folder of wheels on this host; None: `default_folder()`.
-        runtime: a TFLite runtime; `auto`: the one that the board has, on a bare board the first that fits.
+        runtime: a TFLite runtime; `auto`: the board's present runtime, or for a bare board the first that fits.
         pictures: whether to install Pillow, which decodes PNG and JPEG; a board that has it keeps it.
-        prove: called before another environment replaces the one in use; if it raises, that one stays in use.
+        prove: called before a new environment replaces the one in use; if it raises, the board keeps the old one.
         progress: called with (bytes sent, bytes in total) while wheels are sent.
 
     Raises:
         Unreachable: the connection broke; the environment in use is unchanged, and the next call continues.
         DeviceFailed: the board cannot run the agent or this runtime, has too little disk space, or a wheel is not
             available; `reason` says which.
-        DeviceLocked: another host has been provisioning it for more than LOCK_SECONDS.
+        DeviceLocked: another host has been provisioning the board for more than LOCK_SECONDS.
     """
     python = interpreter(transport, facts)
     board = look(transport, python, root, environment.PROBE)
@@ -113,7 +113,7 @@ def provision(
 
 @dataclass
 class _Job:
-    """The provisioning of one board: what was found there, and the steps."""
+    """The provisioning of one board: what `look` found on it, and the steps."""
 
     transport: Transport
     python: str
@@ -126,7 +126,7 @@ class _Job:
     notes: list[str] = field(default_factory=list)
 
     def is_whole(self) -> bool:
-        """Whether the wanted environment exists and is undamaged."""
+        """Whether the wanted environment exists on the board and is undamaged."""
         if self.wanted.digest not in self.board.environments:
             return False
         damage = self.board.damage
@@ -138,7 +138,7 @@ class _Job:
         return not damage
 
     def install(self, source: Source) -> Provisioned:
-        """Claims an upload folder on the board, sends this host's wheels, then builds the environment and uses it."""
+        """Claims an upload folder on the board, sends this host's wheels, builds the environment, switches to it."""
         self.notes += source.notes
         place = str(self.ask("claim")["place"])
         files = [replace(file, remote=f"{self._venvs}/{place}/{file.remote}") for file in source.files]
@@ -171,7 +171,7 @@ class _Job:
         return self.report(changed=True, previous=answer["before"], added=answer["added"])
 
     def report(self, *, changed: bool, previous: str | None = None, added: Sequence[str] = ()) -> Provisioned:
-        """Returns the report: versions, packages and keys on the board, and what this run changed."""
+        """Returns the result: versions, packages and keys on the board, and what this run changed."""
         recipe, board = self.wanted.recipe, self.board
         system = [f"{name}=={board.system[name]}" for name in ("numpy", "cryptography") if recipe.system_site]
         return Provisioned(
@@ -189,7 +189,7 @@ class _Job:
         )
 
     def ask(self, command: str, **order: Any) -> dict[str, Any]:
-        """Returns the board's answer to a command."""
+        """Runs a command of the provisioning script on the board, and returns its answer."""
         order["root"] = self.board.root
         return ask(self.transport, self.python, command, order, timeout=BUILD_SECONDS)
 
@@ -246,14 +246,14 @@ def remove(
     root: str = constants.DEFAULT_ROOT,
     warn: Callable[[str], None] = lambda text: None,
 ) -> bool:
-    """Removes the whole root, with releases and trusted keys; returns False if there was nothing.
+    """Removes the whole root from a board, with releases and keys; returns False if there was nothing to remove.
 
     `warn` is called with a message if the empty folder itself cannot be removed.
 
     Raises:
         Unreachable: the connection broke; the next call continues.
-        DeviceFailed: the root holds a file that is not knnkit's, and nothing was removed; or a file of knnkit's cannot
-            be removed.
+        DeviceFailed: the root holds a file that is not knnkit's, and nothing was removed; or a file of knnkit cannot be
+            removed.
         DeviceLocked: a deploy is running.
     """
     order = {"root": root, "known": list(_KNOWN)}

@@ -17,7 +17,7 @@ LOCK = Path(__file__).with_name("wheels.sha256")
 
 
 def parse(text: str) -> dict[str, str]:
-    """Returns file name -> SHA-256 in hex from the output of `sha256sum`; skips lines that begin with #."""
+    """Parses output of `sha256sum` to file name -> hexadecimal SHA-256; skips lines that begin with #."""
     lines = [line.split(None, 1) for line in text.splitlines() if not line.startswith("#")]
     return {name: digest for digest, name in lines}
 
@@ -29,25 +29,25 @@ def known() -> Mapping[str, str]:
 
 
 def expected(name: str) -> str | None:
-    """Returns the SHA-256 in hex that a wheel of this name, in any spelling, must have; None if it is not known."""
+    """Returns the hexadecimal SHA-256 that a wheel with this name must have; None if no digest is known for it."""
     return next((digest for other, digest in known().items() if normalised(other) == normalised(name)), None)
 
 
 def normalised(name: str) -> str:
-    """Returns a project or file name in the form that PEP 503 compares."""
+    """Returns the name of a project or file in PEP 503's normal form, so that equal names compare equal."""
     return re.sub(r"[-_]+", "-", name).lower()
 
 
 def refuse_another(path: Path, sha256: str) -> None:
-    """Checks the SHA-256 of a wheel with a known name.
+    """Checks that a wheel with a known name has the known SHA-256.
 
     Raises:
-        DeviceFailed: it differs; the message has both digests.
+        DeviceFailed: the SHA-256 differs; the message has both digests.
     """
     right = expected(path.name)
     if right not in (None, sha256):
         raise DeviceFailed(
             f"{path} differs from the wheel of this name on PyPI: its SHA-256 is {sha256}, not {right}",
             reason="wheel-differs",
-            hint=f"find out where it came from; then: rm {path}, and run the command again",
+            hint=f"find out where the file came from; then: rm {path}, and run the command again",
         )

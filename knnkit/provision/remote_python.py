@@ -2,9 +2,9 @@
 
     python3 -I - COMMAND < script
 
-The script is the package `device_agent.bootstrap` as one text: its loader, then one call that gives the loader every
-module and the order. It goes through standard input, since Dropbear limits a command line to 9,000 bytes. Errors that
-the script reports become errors of knnkit.
+The script is the package `device_agent.bootstrap` as one text: its loader, then one call that passes every module and
+the arguments of the command to the loader. It is sent through standard input, since Dropbear limits a command line to
+9,000 bytes. Errors that the script reports become errors of knnkit.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ BUILD_SECONDS = 1200.0
 
 
 class PythonFacts(Protocol):
-    """What provisioning must know about a board's own Python; `knnkit.fleet.device.probe.Facts` has it."""
+    """The part of `knnkit.fleet.device.probe.Facts` that provisioning needs: facts about a board's own Python."""
 
     @property
     def python(self) -> tuple[int, int, int] | None:
-        """The version of the board's Python; None if it has none."""
+        """The version of the board's Python; None if the board has no Python."""
         ...
 
     @property
     def python_path(self) -> str | None:
-        """The path of its executable."""
+        """The path of the board's Python; None if the board has no Python."""
         ...
 
 
@@ -44,7 +44,7 @@ def interpreter(transport: Transport, facts: PythonFacts) -> str:
     """Returns the path of the board's own Python; for the embedded device, of the Python that runs knnkit.
 
     Raises:
-        DeviceFailed: the board has no Python, or the agent does not run on it.
+        DeviceFailed: the board has no Python, or a version on which the agent does not run.
     """
     if isinstance(transport, LocalTransport):
         return sys.executable
@@ -53,9 +53,9 @@ def interpreter(transport: Transport, facts: PythonFacts) -> str:
 
 
 def look(transport: Transport, python: str, root: str, probe: str) -> Board:
-    """Returns facts about the board and about what knnkit installed there; changes nothing.
+    """Returns facts about the board, and about what knnkit has installed on it; changes nothing.
 
-    `probe` is code that the environment in use must be able to run.
+    `probe` is Python code that the environment in use must be able to run.
 
     Raises:
         Unreachable: the connection broke.
@@ -69,7 +69,7 @@ def look(transport: Transport, python: str, root: str, probe: str) -> Board:
 
 
 def ask(transport: Transport, python: str, command: str, order: dict[str, Any], *, timeout: float) -> dict[str, Any]:
-    """Runs one command of `device_agent.bootstrap` on the board and returns its answer.
+    """Runs one command of `device_agent.bootstrap` on the board, with the arguments `order`; returns its answer.
 
     Raises:
         Unreachable: the connection broke.
@@ -93,7 +93,7 @@ def check_writable(name: str, board: Board) -> None:
     """Checks that the board's root can be written.
 
     Raises:
-        DeviceFailed: it cannot be written; the message says why.
+        DeviceFailed: the root cannot be written; the message says why.
     """
     if board.read_only:
         raise DeviceFailed(
@@ -111,7 +111,7 @@ def check_room(name: str, board: Board, need: int) -> None:
     """Checks that the board has `need` bytes of free disk space.
 
     Raises:
-        DeviceFailed: it has less; the message has both numbers.
+        DeviceFailed: the board has less; the message has both numbers.
     """
     if board.disk_free < need:
         raise DeviceFailed(
@@ -178,7 +178,7 @@ _PACKAGE = "device_agent.bootstrap"
 
 
 def script(*order: str) -> bytes:
-    """Returns the script for the standard input of the board's Python; its last line has the order, as JSON."""
+    """Returns the script for the standard input of the board's Python; its last line has the arguments, as JSON."""
     return f"{_head()}\n{', '.join(map(repr, order))}))\n".encode()
 
 
@@ -192,7 +192,7 @@ def _head() -> str:
 
 
 def onboard() -> dict[str, str]:
-    """Returns module -> source of every module in `device_agent.bootstrap`."""
+    """Returns module name -> source text of every module in `device_agent.bootstrap`."""
     files = {
         file.name: file.read_text(encoding="utf-8")
         for file in resources.files(_PACKAGE).iterdir()

@@ -1,9 +1,9 @@
 """Table of the packages that each kind of board needs.
 
 Has exact versions by architecture, Python and runtime, and the reasons why some boards cannot run the agent. They
-follow from the wheels on PyPI (docs/decisions): tflite-runtime ends at Python 3.11 and needs NumPy 1; LiteRT has no
-wheel for 32-bit ARM; NumPy has none either, so the distribution's NumPy and cryptography are used there. Where no
-TFLite wheel exists (32-bit Trixie, ARMv6, RISC-V, musl), NumPy is the runtime. No I/O.
+follow from the wheels on PyPI (docs/decisions): tflite-runtime ends at Python 3.11 and needs NumPy 1; LiteRT and NumPy
+have no wheels for 32-bit ARM, so these boards use the distribution's NumPy and cryptography. Boards without a TFLite
+wheel (32-bit Trixie, ARMv6, RISC-V, musl) use NumPy as the runtime. No I/O.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ SPARE = 32 << 20
 
 @dataclass(frozen=True)
 class Board:
-    """Facts about a board; `root` is absolute, sizes are in bytes."""
+    """Facts about a board and the environments on it; `root` is an absolute path, sizes are in bytes."""
 
     root: str
     python: tuple[int, int]
@@ -88,7 +88,7 @@ class Board:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Packages for a board: `pins` are exact versions of wheels."""
+    """Packages for a kind of board: `pins` are wheels with exact versions, `name==version`."""
 
     machine: str
     python: tuple[int, int]
@@ -102,22 +102,22 @@ class Recipe:
 
     @property
     def runtime(self) -> str:
-        """The runtime as `name==version`; `numpy` alone stands for the distribution's NumPy."""
+        """The runtime as `name==version`; `numpy` without a version is the distribution's NumPy."""
         return self.pins[0] if self.pins else constants.NUMPY
 
     @property
     def room(self) -> int:
-        """Largest size of the environment in bytes; checked before the board's pip downloads anything."""
+        """Largest possible size of the environment in bytes, for a check before the board's pip downloads packages."""
         return _room(self.pins)
 
 
 def recipe_for(name: str, board: Board, runtime: str = constants.ANY_RUNTIME) -> Recipe:
     """Chooses the packages for a board.
 
-    `runtime` is one of PACKAGES; `auto` is the one that the board has, on a bare board the first in `WHEELS`.
+    `runtime` is one of PACKAGES, or `auto`: the board's present runtime, or for a bare board the first in `WHEELS`.
 
     Raises:
-        DeviceFailed: the agent cannot run there, or not with this runtime; the message says why.
+        DeviceFailed: the agent cannot run on the board, or not with this runtime; the message says why.
     """
     check_python(name, board.python)
     if not board.venv:
@@ -134,12 +134,12 @@ def recipe_for(name: str, board: Board, runtime: str = constants.ANY_RUNTIME) ->
 
 
 def with_pillow(recipe: Recipe) -> Recipe:
-    """Returns the packages for a board that decodes pictures; the same where the distribution's packages are used."""
+    """Adds Pillow, which decodes pictures; unchanged for boards that use the distribution's packages."""
     return recipe if recipe.system_site or PILLOW in recipe.pins else replace(recipe, pins=(*recipe.pins, PILLOW))
 
 
 def on_boards() -> set[str]:
-    """Returns each `name==version` that provisioning may put on a board."""
+    """Returns each package, as `name==version`, that provisioning may install on any board."""
     found = {
         pin
         for pythons in WHEELS.values()
@@ -151,7 +151,7 @@ def on_boards() -> set[str]:
 
 
 def room_for(machine: str, python: tuple[int, int] | None) -> int:
-    """Returns the largest size of an environment on a bare board of this kind."""
+    """Returns the largest size in bytes of an environment on a bare board of this kind."""
     return _room(next(iter(_found(machine, python or OLDEST).values())))
 
 
@@ -159,7 +159,7 @@ def check_python(name: str, python: tuple[int, int] | None) -> None:
     """Checks that the agent runs on the board's Python.
 
     Raises:
-        DeviceFailed: it has none, or one that is too old or too new.
+        DeviceFailed: the board has no Python, or one that is too old or too new.
     """
     if python is None:
         raise DeviceFailed(
@@ -176,19 +176,19 @@ def check_python(name: str, python: tuple[int, int] | None) -> None:
 
 
 def impossible(machine: str, python: tuple[int, int], runtime: str) -> tuple[str, str] | None:
-    """Returns why boards of this kind cannot have a runtime (`auto`: any runtime), and what to do; None if they can."""
+    """Returns (reason why boards of this kind cannot have a runtime, hint); None if they can. `auto`: any runtime."""
     found = _found(machine, python)
     if runtime == constants.ANY_RUNTIME or runtime in found:
         return None
     kind, have = f"for Python {python[0]}.{python[1]} on {machine}", " or ".join(found)
     return (
-        f"there is no {runtime} {kind}; it can have {have}",
+        f"there is no {runtime} {kind}; such a board can have {have}",
         f"--runtime {next(iter(found))}, or `runtime: {constants.ANY_RUNTIME}` of this target in deploy.yaml",
     )
 
 
 def runtime_of(pins: Iterable[str]) -> str | None:
-    """Returns which of PACKAGES is among wheels `name==version`, of any version; None if none is.
+    """Returns the runtime (one of PACKAGES) that is among wheels `name==version`; None if there is none.
 
     An environment without wheels has the distribution's NumPy.
     """

@@ -49,9 +49,9 @@ def is_named(folder: Path | None) -> bool:
 
 
 def fetch(pins: Sequence[str], recipe: Recipe, folder: Path, *, own: bool = False) -> list[Path]:
-    """Returns the wheels for a board; downloads those that `folder` lacks.
+    """Returns the paths of the wheels for a board; downloads those that `folder` lacks.
 
-    `own`: the user chose the folder; if it has no wheel with a known name, one with another name is used.
+    `own`: whether the user chose the folder; its wheels then count even if their SHA-256 is not known.
 
     Raises:
         UsageError: `folder` cannot be written.
@@ -71,7 +71,7 @@ def fetch(pins: Sequence[str], recipe: Recipe, folder: Path, *, own: bool = Fals
 
 
 def best(pin: str, names: Iterable[str], recipe: Recipe) -> str | None:
-    """Returns the most specific file name that satisfies `pin` on the board; None if there is none."""
+    """Returns the file name that satisfies `pin` and fits the board best; None if no file does."""
     project, _, version = pin.partition("==")
     stem = f"{normalised(project)}-{version}-"
     ranked = [(rank_of(name, recipe), name) for name in names if normalised(name).startswith(stem)]
@@ -84,7 +84,7 @@ def known(pin: str, recipe: Recipe) -> dict[str, str]:
 
 
 def rank_of(wheel: str, recipe: Recipe) -> int | None:
-    """Returns how well a wheel's tags fit the board, 0 is best; None if they do not (PEP 425, PEP 600)."""
+    """Returns how well a wheel's tags fit the board, from 0 (best) up; None if it cannot run (PEP 425, PEP 600)."""
     if not wheel.endswith(".whl") or wheel.count("-") not in (4, 5):
         return None
     pythons, abis, platforms = wheel[: -len(".whl")].split("-")[-3:]
@@ -97,7 +97,7 @@ def rank_of(wheel: str, recipe: Recipe) -> int | None:
 
 
 def platform_tags(recipe: Recipe) -> list[str]:
-    """Returns the platform tags that run on the board, newest C library first."""
+    """Returns the tags of platforms whose wheels run on the board, those of the newest C library first."""
     if recipe.glibc is None:
         return []
     oldest = 17 if recipe.machine in ("aarch64", "armv7l") else 5
@@ -111,17 +111,17 @@ def platform_tags(recipe: Recipe) -> list[str]:
 
 
 def describe(recipe: Recipe) -> str:
-    """Returns the board's kind in words."""
+    """Returns the kind of a board in words: Python version, architecture and C library."""
     python, glibc = recipe.python, recipe.glibc
     library = f"glibc {glibc[0]}.{glibc[1]}" if glibc else "another C library than glibc"
     return f"{recipe.machine}, Python {python[0]}.{python[1]}, {library}"
 
 
 def unpacked_size(wheels: Sequence[Path]) -> int:
-    """Returns the bytes of the wheels and of all their unpacked files.
+    """Returns the size in bytes of the wheels together with all their unpacked files.
 
     Raises:
-        DeviceFailed: one of them is damaged.
+        DeviceFailed: a wheel is damaged.
     """
     total = 0
     for path in wheels:
@@ -208,12 +208,12 @@ def _download(pins: Sequence[str], recipe: Recipe, folder: Path) -> None:
 
 
 def requirement(pin: str, recipe: Recipe) -> str:
-    """Returns a line for pip: the version, and every SHA-256 that its wheel for the board may have."""
+    """Returns a line of requirements for pip: `pin`, and every SHA-256 that its wheel for the board may have."""
     return " ".join([pin, *(f"--hash=sha256:{digest}" for digest in known(pin, recipe).values())])
 
 
 def _differs(recipe: Recipe, folder: Path, complaint: str) -> DeviceFailed:
-    """Returns the error for a failed download; shows no URLs, which may hold the password of the package index."""
+    """Returns the error for a failed download, without URLs: they may contain the password of the package index."""
     name = re.search(WHEEL, complaint)
     got = re.search(r"Got\s+([0-9a-f]{64})", complaint)
     return DeviceFailed(
@@ -228,5 +228,5 @@ def _cannot(pins: Sequence[str], recipe: Recipe, folder: Path, why: str) -> Devi
     return DeviceFailed(
         f"cannot download {', '.join(pins)} for {describe(recipe)}: {why}",
         reason="no-wheel",
-        hint=f"download them on a machine with internet and put them into {folder}",
+        hint=f"download the wheels on a machine with internet, and put them into {folder}",
     )

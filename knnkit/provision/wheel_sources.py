@@ -36,7 +36,7 @@ class Source:
 
     @property
     def wheels(self) -> list[dict[str, str]]:
-        """All wheels except those that the board's pip downloads, as arguments of `device_agent.bootstrap`."""
+        """Name and SHA-256 of all wheels except those that the board's pip downloads, for the provisioning script."""
         return [*self.on_board, *({"name": file.local.name, "sha256": file.sha256} for file in self.files)]
 
 
@@ -53,7 +53,7 @@ class Sources:
     ask: Callable[..., dict[str, Any]]  # runs a command with an order on the board
 
     def from_index(self) -> Source:
-        """Returns the source in which the board's own pip downloads the missing wheels.
+        """Plans that the board's own pip downloads the wheels that are not on the board.
 
         Raises:
             DeviceFailed: the board has no pip, or too little disk space.
@@ -66,7 +66,7 @@ class Sources:
         return Source(on_board, _read([self.agent]), lines)
 
     def from_host(self) -> Source:
-        """Returns the source in which this host sends the missing wheels, after downloading those that it lacks itself.
+        """Plans that this host sends the wheels that are not on the board; downloads those that this host lacks.
 
         Raises:
             DeviceFailed: a wheel cannot be downloaded or has the wrong SHA-256, or the board has too little disk space.
@@ -75,11 +75,11 @@ class Sources:
         files = [*wheel_cache.fetch(lacking, self.recipe, self.folder, own=self.own), self.agent]
         check_room(self.name, self.board, wheel_cache.unpacked_size(files) + SPARE)
         strange = ", ".join(path.name for path in files[:-1] if pinned_hashes.expected(path.name) is None)
-        note = f"used unchecked from {self.folder}, since their SHA-256 is not known: {strange}"
+        note = f"these wheels from {self.folder} were used without a check, since their SHA-256 is not known: {strange}"
         return Source(on_board, _read(files), notes=[note] if strange else [])
 
     def _on_board(self) -> tuple[list[dict[str, str]], list[str]]:
-        """Returns the wheels that earlier environments hold unchanged, and the pins of the missing ones."""
+        """Returns the undamaged wheels in earlier environments on the board, and the pins of the other wheels."""
         held = {
             wheel["name"]: wheel for made_of in self.board.environments.values() for wheel in made_of.get("wheels", [])
         }

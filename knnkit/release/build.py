@@ -1,9 +1,9 @@
 """Builds a signed release directory.
 
 A release is a directory of four files: the model (model.tflite), rows to check it with (golden.npz), a description
-(release.json) and the signature over all of them (model.sig). All files are written to a hidden folder beside the old
-release, which then replaces it by a rename; after a failed build, the old release is unchanged. `knnkit.training`
-loads the rows and builds the model.
+(release.json) and the signature over all of them (model.sig). All files are written to a hidden folder, which then
+replaces the old release by a rename; after a failed build, the old release is unchanged. `knnkit.training` loads the
+rows and builds the model.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _AHEAD = 24 * 3600
 
 @dataclass(frozen=True, repr=False)
 class Built:
-    """The result of a build: `fresh` is False if the release was up to date; `digest` identifies the release."""
+    """Result of a build. `fresh` is False if the release was already up to date; `digest` identifies the release."""
 
     directory: Path
     manifest: model_info.Manifest
@@ -68,7 +68,7 @@ class Built:
 
     @property
     def figures(self) -> Figures | None:
-        """Figures on all held-out rows, overall and by class; None if nothing was measured."""
+        """Accuracy, recall and so on, on all held-out rows, overall and by class; None if nothing was measured."""
         return metrics.of_evaluation(self.info.evaluation, self.info.classes)
 
     def __repr__(self) -> str:
@@ -83,7 +83,7 @@ class Built:
 
 @dataclass(frozen=True)
 class Order:
-    """The properties of a release besides its model."""
+    """What a release contains in addition to its model: gates, version, sequence, lifetime and so on."""
 
     gates: model_info.Gates  # limits that a device must meet
     version: str  # for people
@@ -124,7 +124,7 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
 
 
 def write_release(made_from: Material, order: Order, signer: Signer, directory: Path) -> Built:
-    """Builds and signs a release in `directory`, replacing a release there; raises as `build_release`."""
+    """Builds and signs a release in `directory`, replacing a release there; raises the errors of `build_release`."""
     directory = directory.absolute()
     _require_replaceable(directory)
     created = _pinned_clock()
@@ -155,7 +155,7 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
 def _papers(
     made_from: Material, made: Made, order: Order, golden: bytes, warnings: tuple[str, ...]
 ) -> dict[str, bytes]:
-    """Returns the files for people inside the model: card, provenance and bill of materials."""
+    """Returns name -> content of the files for people inside the model: card, provenance and bill of materials."""
     info, settings = made.model.info, order.settings
     for path in made_from.sources:  # the folder is not part of the model: same rows, same bytes
         warnings = tuple(text.replace(path, Path(path).name) for text in warnings)
@@ -173,13 +173,13 @@ def _papers(
 
 
 def _measured(info: model_info.KnnInfo) -> tuple[float | None, int]:
-    """Returns the accuracy on the held-out rows and their number."""
+    """Returns the accuracy on the held-out rows and their number; (None, 0) if nothing was measured."""
     found = info.evaluation
     return (None, 0) if found is None else (sum(found.right) / found.rows, found.rows)
 
 
 def _far_ahead(document: model_info.Manifest) -> tuple[str, ...]:
-    """Warns of a sequence in the future: devices would then refuse releases numbered by the time of their build."""
+    """Warns of a sequence in the future: devices then refuse releases whose sequence is the time of their build."""
     if document.sequence <= max(document.created, time.time()) + _AHEAD:
         return ()
     return (
@@ -190,7 +190,7 @@ def _far_ahead(document: model_info.Manifest) -> tuple[str, ...]:
 
 
 def _learnt_nothing(info: model_info.KnnInfo) -> tuple[str, ...]:
-    """Warns of a model that is less accurate than one constant answer."""
+    """Returns a warning if a model is less accurate than always giving the most frequent answer."""
     (accuracy, _), rows = _measured(info), info.evaluation.support if info.evaluation else ()
     if accuracy is None or sum(map(bool, rows)) < 2 or accuracy >= max(rows) / sum(rows):
         return ()
@@ -246,7 +246,7 @@ def _there(directory: Path) -> model_info.Manifest | None:
 
 
 def _same_version(directory: Path, document: model_info.Manifest, model: bytes) -> tuple[str, ...]:
-    """Warns if the release in `directory` has the same version and another model."""
+    """Returns a warning if the release in `directory` has the same version, but another model."""
     old = _there(directory)
     if old is None or (old.name, old.version) != (document.name, document.version):
         return ()
@@ -254,8 +254,8 @@ def _same_version(directory: Path, document: model_info.Manifest, model: bytes) 
         if (directory / constants.MODEL_FILE).read_bytes() == model:
             return ()
     return (
-        f"{old.name} {old.version} was built before from other inputs (sequence {old.sequence}): only the digest "
-        "tells the two apart. Give this one another release.version",
+        f"{old.name} {old.version} was built before from other inputs (sequence {old.sequence}): the two differ "
+        "only in their digests. Change release.version",
     )
 
 
@@ -280,7 +280,7 @@ def _require_replaceable(directory: Path) -> None:
 
 
 def _or_remove(directory: Path, strangers: Sequence[Path]) -> str:
-    """Returns a hint with the `rm` to type, but only in a directory with a release: others may hold the user's work."""
+    """Returns a hint with the `rm` to type; "" if `directory` holds no release, because it may hold the user's work."""
     if _there(directory) is None or len(strangers) > _NAMED:
         return ""
     kind = "-r " if any(each.is_dir() and not each.is_symlink() for each in strangers) else ""
@@ -296,7 +296,7 @@ def _remove_desktop_files(directory: Path) -> None:
 
 
 def ensure_release(build: Build, signer: Signer, *, out: Path | None = None) -> Built:
-    """Returns the release of `build`; builds it only if its inputs have changed or another key signed it.
+    """Returns the release of `build`; builds it only if its inputs have changed, or if another key signed it.
 
     Loads neither TensorFlow nor scikit-learn if there is nothing to build.
 

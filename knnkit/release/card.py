@@ -1,4 +1,4 @@
-"""What a model card needs beside knn.json.
+"""What a model card needs in addition to knn.json.
 
 card.json inside the model file has the number of training rows of each class, the warnings of the build, and licence
 and notes of deploy.yaml. `knnkit.render.card` writes the card. Never loads a model.
@@ -25,7 +25,7 @@ _MOST = 16 << 20
 
 @dataclass(frozen=True)
 class CardFacts:
-    """card.json: `counts` are training rows, in the order of the classes."""
+    """Content of card.json. `counts` are the numbers of training rows, in the order of the classes."""
 
     counts: tuple[int, ...]
     warnings: tuple[str, ...] = ()
@@ -36,7 +36,7 @@ class CardFacts:
 
 @dataclass(frozen=True)
 class Card:
-    """Everything that a card shows; `facts` and origins are None for a model that an older knnkit built."""
+    """Everything that a model card shows; `facts` and origins are None if an older knnkit built the model."""
 
     info: KnnInfo
     manifest: Manifest | None
@@ -46,7 +46,7 @@ class Card:
 
 
 def read_card(path: Path) -> Card:
-    """Returns the card of a release directory or a model file.
+    """Reads the content of the model card from a release directory or a model file.
 
     Raises:
         ModelUnusable: the file is not a model, or is damaged.
@@ -68,7 +68,7 @@ def read_provenance(model: Path) -> bytes:
     """Returns the in-toto statement inside a model file.
 
     Raises:
-        ModelUnusable: it has none.
+        ModelUnusable: the model file contains no statement.
     """
     return model_file.read_member(model, constants.PROVENANCE_FILE, _MOST)
 
@@ -77,7 +77,7 @@ def read_sbom(model: Path) -> bytes:
     """Returns the CycloneDX document inside a model file.
 
     Raises:
-        ModelUnusable: it has none, or it is damaged.
+        ModelUnusable: the model file contains no such document, or a damaged one.
     """
     data = model_file.read_member(model, constants.SBOM_FILE, _MOST)
     try:

@@ -1,8 +1,8 @@
 """Describes in words how a model transforms a row.
 
 knn.json, the description inside the model file, only has `scale`. A Pipeline of scikit-learn can have more steps,
-which knnkit combines into a few without names. So the text is made from the numbers of these steps, stored as tables
-inside the model file. Loads no TensorFlow.
+which knnkit combines into a few steps without names. So the text is made from the numbers of these steps, which are
+tables inside the model file. Loads no TensorFlow.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _NORMS = {
     2.0: "its length (l2)",
     float("inf"): "its largest absolute value (max)",
 }
-_OWN_FACTORS = "each {} is scaled by a factor of its own"
+_OWN_FACTORS = "each {} is scaled by a different factor"
 
 
 def folded_in(model: Path, info: model_info.KnnInfo) -> tuple[str, ...]:
-    """Returns one text for each step that a row goes through; no text if `info.scale` already describes all.
+    """Returns a text for each step that transforms a row; () if `info.scale` already describes all steps.
 
     Raises:
         UsageError: the tables in the file are damaged.

@@ -27,9 +27,9 @@ _VOTERS = 5
 
 @dataclass(frozen=True)
 class EvaluationRows:
-    """Golden rows of a release, which check devices: `truth` (empty if not known) and reference `answers`, as labels.
+    """Golden rows of a release: true labels `truth` ("" if not known), and the reference's `answers`, as labels.
 
-    `origins` are the rows' places in the user's data; None for a model that an older knnkit built. `voters` has the
+    `origins` are row numbers and ids in the user's data; None if an older knnkit built the model. `voters` are the
     nearest neighbours of each row, as text.
     """
 
@@ -39,11 +39,11 @@ class EvaluationRows:
     voters: tuple[str, ...] = ()
 
     def name(self, row: int) -> str:
-        """Returns the text by which the user finds a golden row in the data."""
+        """Returns the id of a golden row, or its row number, by which the user finds it in the data."""
         return str(row) if self.origins is None else self.origins.name(row)
 
     def listed(self, rows: Sequence[int], count: int | None = None) -> str:
-        """Returns rows as text, at most ten of them by name; `count` is the number of all if `rows` is a part."""
+        """Returns rows as text that names at most ten; `count` is the number of all rows (default: those in `rows`)."""
         count = len(rows) if count is None else count
         shown = [self.name(row) for row in rows[:_NAMED] if 0 <= row < len(self.truth)]
         more = f" and {count - len(shown):,} more" if count > len(shown) else ""
@@ -51,7 +51,7 @@ class EvaluationRows:
         return f"{what}{'s' if count > 1 else ''} {', '.join(shown)}{more}"
 
     def missed(self, label: str) -> list[tuple[str, list[int]]]:
-        """Returns each wrong answer to rows of the class `label`, with these rows; the commonest answer first."""
+        """Returns (wrong answer, rows with this answer) for rows of the class `label`; the commonest answer first."""
         found: dict[str, list[int]] = defaultdict(list)
         for row, (truth, answer) in enumerate(zip(self.truth, self.answers)):
             if truth == label != answer:
@@ -82,5 +82,5 @@ def read_evaluation_rows(directory: Path) -> EvaluationRows:
 
 
 def _named(codes: Iterable[int], names: Sequence[str]) -> tuple[str, ...]:
-    """Returns the names of class indices; index -1 ("unknown") has the last name."""
+    """Maps class indices to names; index -1 (a row without a class) gets the last of `names`."""
     return tuple(names[code] if -1 <= code < len(names) - 1 else str(code) for code in codes)

@@ -19,16 +19,16 @@ _OF_CLASSES = ("balanced_accuracy", "min_recall", "recall", "not_worse_than")
 
 
 def of_config(asked: GatesConfig) -> Gates:
-    """Returns the gates of deploy.yaml; those without a limit are None."""
+    """Converts the gates of deploy.yaml to those of a release; gates without a limit are None."""
     absent = {key: None for key in _OF_NAMES if not getattr(asked, key)}
     return Gates(**{**asked.model_dump(exclude={"agreement"}), **absent})
 
 
 def fitting(gates: Gates, made_from: Material) -> Gates:
-    """Returns the gates of a model; with several label columns, `accuracy` is that of each of them.
+    """Checks `gates` against a model; with several label columns, `accuracy` becomes the gate of each column.
 
     Raises:
-        BuildError: the model has no such figure, class, column or target.
+        BuildError: a gate names a figure, class, column or target that the model does not have.
     """
     imported, training = made_from.imported, made_from.training
     found = training if imported is None else imported.enrolment
@@ -36,16 +36,16 @@ def fitting(gates: Gates, made_from: Material) -> Gates:
     if found.targets is None:
         labels = training.labels.tolist() if imported is None else imported.enrolment.classes
         names = sorted({str(label) for label in labels})
-        _refuse(gates, ("rmse", "max_error"), "is for numbers, and the model has classes", "accuracy: 0.9")
-        said = "names columns, and the model has one"
+        _refuse(gates, ("rmse", "max_error"), "is for a regression, and the model answers classes", "accuracy: 0.9")
+        said = "is for several label columns, and the model has one"
         _refuse(gates, ("column_accuracy",), said, "accuracy: 0.9")
     elif found.target_classes:
         hint = f"column_accuracy: {{{names[0]}: 0.9}} under gates:, or accuracy: 0.8 for every column"
-        _refuse(gates, _OF_CLASSES, "compares classes, and the model has several label columns", hint)
-        _refuse(gates, ("rmse", "max_error"), "is for numbers, and the model has label columns", hint)
+        _refuse(gates, _OF_CLASSES, "is for one label column, and the model has several", hint)
+        _refuse(gates, ("rmse", "max_error"), "is for a regression, and the model answers labels", hint)
     else:
         keys = ("accuracy", "column_accuracy", *_OF_CLASSES)
-        _refuse(gates, keys, "is for labels, and the model answers numbers", f"rmse: {{{names[0]}: 5.0}}")
+        _refuse(gates, keys, "is for a classifier, and the model answers numbers", f"rmse: {{{names[0]}: 5.0}}")
     _require_names(gates, names)
     if not found.target_classes or gates.accuracy is None:
         return gates
@@ -63,5 +63,5 @@ def _require_names(gates: Gates, names: Sequence[str]) -> None:
     for key in _OF_NAMES:
         for name in sorted((getattr(gates, key) or {}).keys() - {DEFAULT, *names}):
             close = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names[:10])}"
+            hint = f"did you mean {close[0]!r}?" if close else f"the model has {', '.join(names[:10])}"
             raise BuildError(f"gates: {{{key}}} names {name!r}, which the model does not have", hint=hint)

@@ -1,7 +1,7 @@
 """Golden set of the user's own rows, for `parity --data`.
 
-A golden set is rows with the answers of the float64 reference, to check devices with. Here the reference is computed
-again from the training data of deploy.yaml, which must have the fingerprint in the release. Loads no TensorFlow.
+A golden set is rows with the answers of the float64 reference, for checking devices. This module computes the reference
+again from the training data of deploy.yaml, whose fingerprint must be that in the release. Loads no TensorFlow.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class OwnRows:
 
 
 def golden_for(build: Build, release: Path, rows: Path, label: str | None, margin: float) -> OwnRows:
-    """Returns the golden set of the rows of a file; the label column is by default that of the training data.
+    """Returns a golden set of the rows in the file `rows`. `label` names its label column; None: as in training data.
 
     Raises:
         DataError, BuildError: the rows, the training data or the estimator are invalid.
@@ -42,7 +42,7 @@ def golden_for(build: Build, release: Path, rows: Path, label: str | None, margi
     info = _info(release)
     if made_from.fingerprint != info.fingerprint:
         raise VerificationFailed(
-            f"{release} was built from other rows than deploy.yaml names now", hint="knnkit build, then knnkit deploy"
+            f"{release} was built from other rows than deploy.yaml now names", hint="knnkit build, then knnkit deploy"
         )
     own = made_from.read(rows, label or label_of(build))
     if not len(own.rows):

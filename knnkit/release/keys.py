@@ -18,9 +18,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from device_agent.shared.protocol.errors import Refused
 from device_agent.shared.trust import dsse
-from knnkit.errors import SigningKeyError
+from knnkit.errors import SigningKeyError, raised_as
 
 PUBLIC_SUFFIX = ".pub"
 PRIVATE_SUFFIX = ".pem"
@@ -31,7 +30,7 @@ _PUBLIC_FROM = f"check the path; a public key is the file NAME{PUBLIC_SUFFIX} be
 
 @dataclass(frozen=True)
 class KeyPair:
-    """Where a new key was written; the fingerprint is that of the public key."""
+    """Paths of the two files of a new key, and the fingerprint of its public key."""
 
     private: Path
     public: Path
@@ -42,7 +41,7 @@ def generate(prefix: Path, passphrase: bytes | None = None) -> KeyPair:
     """Makes a P-256 key: `prefix.pem` (mode 0600, encrypted if there is a passphrase) and `prefix.pub`.
 
     Raises:
-        SigningKeyError: one of the files exists, or cannot be written; nothing is left behind.
+        SigningKeyError: one of the files exists, or cannot be written; no file is left behind.
     """
     private, public = _beside(prefix, PRIVATE_SUFFIX), _beside(prefix, PUBLIC_SUFFIX)
     for path in (private, public):
@@ -114,7 +113,7 @@ def load_private_key(path: Path, passphrase: bytes | None = None) -> ec.Elliptic
         raise SigningKeyError(f"{path} is not a private key in PEM form", hint="knnkit keygen") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise SigningKeyError(f"{path} is not an ECDSA key", hint="knnkit keygen")
-    with _as_key_error(path):
+    with raised_as(SigningKeyError, path, _PUBLIC_FROM):
         dsse.load_public_key(dsse.public_pem(key.public_key()))
     return key
 
@@ -123,7 +122,7 @@ def is_encrypted(path: Path) -> bool:
     """Whether the private key in `path` needs a passphrase.
 
     Raises:
-        SigningKeyError: it cannot be read, or others can read it.
+        SigningKeyError: the file cannot be read, or other users can read it.
     """
     return b"ENCRYPTED" in _read(path, private=True)
 
@@ -141,18 +140,10 @@ def load_public_keys(paths: Iterable[Path]) -> dict[str, bytes]:
             raise SigningKeyError(
                 f"{path} is a private key; it must stay on this machine", hint=f"use {path.with_suffix(PUBLIC_SUFFIX)}"
             )
-        with _as_key_error(path):
+        with raised_as(SigningKeyError, path, _PUBLIC_FROM):
             pem = dsse.public_pem(dsse.load_public_key(data))
         keys[dsse.fingerprint(pem)] = pem
     return keys
-
-
-@contextlib.contextmanager
-def _as_key_error(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except Refused as error:
-        raise SigningKeyError(f"{path}: {error}", reason=error.reason, hint=error.hint or _PUBLIC_FROM) from None
 
 
 def _require_not_public(path: Path, data: bytes) -> None:
@@ -168,7 +159,7 @@ def _read(path: Path, *, private: bool) -> bytes:
             if private and found.st_mode & 0o077:
                 _require_not_public(path, file.read(MAX_KEY_FILE))
                 raise SigningKeyError(
-                    f"{path} can be read by others (mode {stat.S_IMODE(found.st_mode):04o}); it was not used",
+                    f"{path} can be read by other users (mode {stat.S_IMODE(found.st_mode):04o}); it was not used",
                     hint=f"chmod 600 {shlex.quote(str(path))}",
                 )
             return file.read(MAX_KEY_FILE)

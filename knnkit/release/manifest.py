@@ -5,10 +5,9 @@ The rules are those of devices (`device_agent.shared.trust.manifest`)."""
 from __future__ import annotations
 
 from device_agent.shared.protocol import json_codec
-from device_agent.shared.protocol.errors import Refused
 from device_agent.shared.protocol.model_info import Gates, Manifest
 from device_agent.shared.trust import manifest as rules
-from knnkit.errors import VerificationFailed
+from knnkit.errors import VerificationFailed, raised_as
 
 #: Gates of the first version of release.json, which are always written.
 _OLDEST = frozenset({"margin", "accuracy", "latency_ms"})
@@ -16,28 +15,26 @@ _NO_GATES = json_codec.to_plain(Gates())
 
 
 def checked(manifest: Manifest) -> Manifest:
-    """Checks a new manifest and returns it.
+    """Returns `manifest`, after checking it by the rules of devices.
 
     Raises:
-        VerificationFailed: it has a value that every device would refuse.
+        VerificationFailed: `manifest` has a value that every device would refuse.
     """
     return read_manifest(write_manifest(manifest))
 
 
 def write_manifest(manifest: Manifest) -> bytes:
-    """Returns the bytes of release.json; leaves out unused gates that older agents do not know."""
+    """Returns the manifest as bytes of release.json; leaves out unused gates that older agents do not know."""
     document = json_codec.to_plain(manifest)
     plain = {name: value for name, value in document["gates"].items() if name in _OLDEST or value != _NO_GATES[name]}
     return json_codec.dump_file({**document, "gates": plain})
 
 
 def read_manifest(data: bytes) -> Manifest:
-    """Returns the manifest in the bytes of release.json, checked by the device's rules.
+    """Parses the bytes of release.json, and checks the manifest by the device's rules.
 
     Raises:
         VerificationFailed: the bytes are malformed.
     """
-    try:
+    with raised_as(VerificationFailed):
         return rules.read_manifest(data)
-    except Refused as error:
-        raise VerificationFailed(str(error), reason=error.reason, hint=error.hint) from None

@@ -14,9 +14,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from device_agent.shared.protocol import json_codec
-from device_agent.shared.protocol.errors import Refused
 from device_agent.shared.trust import dsse, orders
-from knnkit.errors import UsageError, VerificationFailed
+from knnkit.errors import UsageError, VerificationFailed, raised_as
 from knnkit.release.signing import Signer
 
 #: How long a rollback or floor order is valid by default, in seconds.
@@ -24,7 +23,7 @@ ROLLBACK_LIFE = 3600
 
 
 def rotate(old: Signer, new: Signer, *, issued: int | None = None) -> bytes:
-    """Returns the order that replaces the old key by the new one, signed by both.
+    """Returns an order by which devices replace the old key by the new key; both keys sign it.
 
     Raises:
         VerificationFailed: a device that trusts the old key would refuse it.
@@ -41,7 +40,7 @@ def rotate(old: Signer, new: Signer, *, issued: int | None = None) -> bytes:
 
 
 def revoke(signer: Signer, fingerprints: Sequence[str], *, issued: int | None = None) -> bytes:
-    """Returns the order that revokes keys: devices then refuse new signatures by them.
+    """Returns an order that revokes keys: devices then refuse new signatures by these keys.
 
     Raises:
         UsageError: there is no fingerprint, one is invalid, or there are too many for one order.
@@ -56,7 +55,7 @@ def revoke(signer: Signer, fingerprints: Sequence[str], *, issued: int | None = 
     if len(named) > orders.MAX_REVOKED:
         raise UsageError(
             f"{len(named)} keys to revoke are given; one order can name at most {orders.MAX_REVOKED}",
-            hint="revoke them with several commands",
+            hint="revoke the keys with several commands",
         )
     revocation = orders.Revocation(named, _now(issued))
     return _sign(orders.REVOCATION_TYPE, revocation, (signer,))
@@ -65,10 +64,10 @@ def revoke(signer: Signer, fingerprints: Sequence[str], *, issued: int | None = 
 def roll_back(
     signer: Signer, *, device_id: str, digest: str, leaves: str, life: int = ROLLBACK_LIFE, issued: int | None = None
 ) -> bytes:
-    """Returns the order with which one device may go back, once, to a release below its floor.
+    """Returns an order by which one device may go back, once, to the release `digest`, although it is below its floor.
 
-    The device must store the release `digest`; `leaves` is the digest of the release that it runs now.
-    `life` is in seconds, `issued` in seconds since 1970, by default the clock of this machine.
+    The device must still store that release; `leaves` is the digest of the release that it runs now. The order is
+    valid for `life` seconds after `issued` (in seconds since 1970; default: now, by this machine's clock).
     """
     now = _now(issued)
     order = orders.RollbackOrder(device_id, digest, leaves, secrets.token_hex(16), now, now + life)
@@ -84,10 +83,10 @@ def reset_floor(
     life: int = ROLLBACK_LIFE,
     issued: int | None = None,
 ) -> bytes:
-    """Returns the order that lowers the floors of one device, once; it never raises a floor.
+    """Returns an order that lowers the floors of one device, once; it never raises a floor.
 
     The new sequence floor is `floor` (None: the time of the order); the new time floor is the time of the order.
-    `leaves` is the device's present sequence floor; `life` and `issued` are those of `roll_back`.
+    `leaves` is the device's present sequence floor. `life` and `issued` are as in `roll_back`.
     """
     now = _now(issued)
     wanted = min(now if floor is None else floor, leaves)
@@ -107,12 +106,10 @@ def _sign(payload_type: str, document: Any, signers: Sequence[Signer]) -> bytes:
 
 
 def check(order: bytes, sets: orders.KeySets) -> orders.KeySets:
-    """Returns the key sets that a device with `sets` would have after a rotation or revocation.
+    """Returns the key sets that a device with the key sets `sets` would have after it obeys the order.
 
     Raises:
-        VerificationFailed: such a device would refuse the order.
+        VerificationFailed: the device would refuse the order.
     """
-    try:
+    with raised_as(VerificationFailed):
         return orders.apply(order, sets)
-    except Refused as error:
-        raise VerificationFailed(str(error), reason=error.reason, hint=error.hint) from None

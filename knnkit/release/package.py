@@ -8,12 +8,12 @@ from pathlib import Path
 
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.documents import ReleaseRef
-from device_agent.shared.protocol.errors import ModelUnusable, Refused
+from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.model_info import Manifest
 from device_agent.shared.release import directory as release_files
 from device_agent.shared.release.model_file import read_info
 from device_agent.shared.trust import oms
-from knnkit.errors import VerificationFailed
+from knnkit.errors import VerificationFailed, raised_as
 from knnkit.release.manifest import read_manifest
 from knnkit.release.signing import require_directory
 from knnkit.release.verify import verify_with
@@ -21,7 +21,7 @@ from knnkit.release.verify import verify_with
 
 @dataclass(frozen=True)
 class PackageFile:
-    """One file of a release; `sha256` in hex."""
+    """One file of a release: name, size in bytes and hexadecimal SHA-256."""
 
     name: str
     size: int
@@ -48,33 +48,30 @@ class Package:
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """Size of all files together, in bytes."""
         return sum(file.size for file in self.files)
 
 
 def read_package(directory: Path, trusted: Mapping[str, bytes]) -> Package:
     """Reads a finished release; verifies it if the key that signed it is in `trusted` (fingerprint -> PEM text).
 
-    Without that key, only the device verifies it.
+    Without that key, only the device verifies the release.
 
     Raises:
         VerificationFailed: the release is incomplete or malformed, or its signature is wrong.
         UsageError: there is no such directory.
     """
     require_directory(directory)
-    try:
-        with release_files.open_release(directory) as opened:
-            files = tuple(
-                PackageFile(name, opened.opened[name].fact.size, opened.opened[name].fact.sha256)
-                for name in sorted(opened.opened)
-            )
-            manifest = read_manifest(opened.read(constants.MANIFEST_FILE))
-            signature = opened.read(constants.SIGNATURE_FILE)
-            signed_by = oms.read_bundle(signature).fingerprint
-            digest = oms.root_digest(fact.sha256 for _, fact in sorted(opened.files.items()))
-            model_sha256 = opened.files[constants.MODEL_FILE].sha256
-    except Refused as error:
-        raise VerificationFailed(f"{directory}: {error}", reason=error.reason, hint=error.hint) from None
+    with raised_as(VerificationFailed, directory), release_files.open_release(directory) as opened:
+        files = tuple(
+            PackageFile(name, opened.opened[name].fact.size, opened.opened[name].fact.sha256)
+            for name in sorted(opened.opened)
+        )
+        manifest = read_manifest(opened.read(constants.MANIFEST_FILE))
+        signature = opened.read(constants.SIGNATURE_FILE)
+        signed_by = oms.read_bundle(signature).fingerprint
+        digest = oms.root_digest(fact.sha256 for _, fact in sorted(opened.files.items()))
+        model_sha256 = opened.files[constants.MODEL_FILE].sha256
     if signed_by in trusted:
         verify_with(directory, dict(trusted))
     ref = ReleaseRef(digest, manifest.name, manifest.version, manifest.sequence)
@@ -91,7 +88,7 @@ def _takes_pictures(directory: Path) -> bool:
 
 
 def package_for(packages: tuple[Package, ...], device_class: str) -> Package | None:
-    """Returns the release for a device class: its own, else the one for any class, else None."""
+    """Returns the release for a device class; if there is none, the release for any class; else None."""
     exact = [package for package in packages if package.manifest.device_class == device_class]
     general = [package for package in packages if package.manifest.device_class == "any"]
     return next(iter(exact or general), None)

@@ -2,8 +2,8 @@
 
 Names what was built (the graph and the golden set, with digests) and what it was built from: data files, rows, settings
 and tools. The predicate is SLSA's. The statement is stored inside the model file, so the signature of the release
-covers it; its subject is the model file without the files inside it. It has no time and no path, so that the same rows
-give the same bytes.
+covers it; its subject is the model file without the files inside it. The statement has no time and no path, so that the
+same rows give the same bytes.
 Specification: https://slsa.dev/spec/v1.0/provenance
 """
 
@@ -27,15 +27,15 @@ BUILD_TYPE = "https://github.com/knnkit/knnkit/build/v1"
 def statement(
     info: KnnInfo, graph: bytes, golden: bytes, sources: Iterable[str], settings: Mapping[str, Any], command: str
 ) -> bytes:
-    """Returns the statement as JSON.
+    """Returns the provenance statement of a model as JSON.
 
     Args:
-        info: knn.json of the model.
+        info: content of the model's knn.json.
         graph: the model file without the files inside it.
-        golden: golden.npz.
-        sources: where the rows come from: paths of files, or names.
-        settings: the model in deploy.yaml, without paths.
-        command: the command that built it.
+        golden: bytes of golden.npz.
+        sources: paths of the data files, or names of data sets.
+        settings: the keys of `model` in deploy.yaml, without paths.
+        command: the command that built the model.
 
     Raises:
         DataError: a data file can no longer be read.
@@ -68,7 +68,7 @@ def _named(name: str, data: bytes) -> dict[str, Any]:
 
 
 def _files(sources: Iterable[str]) -> list[dict[str, Any]]:
-    """Returns an entry for each source that is a file."""
+    """Returns an entry with name and SHA-256 for each source that is a file."""
     found = []
     for path in map(Path, dict.fromkeys(sources)):
         try:

@@ -1,4 +1,4 @@
-"""Replaces a folder as a whole."""
+"""Replaces a folder by a new one, as a whole."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from knnkit.errors import BuildError
 
 @contextlib.contextmanager
 def replacing(directory: Path) -> Iterator[Path]:
-    """Yields a new folder of the same name, which replaces `directory` if the block succeeds.
+    """Yields a new folder, which replaces `directory` if the `with` block raises no error.
 
     Raises:
         BuildError: the folder cannot be written.

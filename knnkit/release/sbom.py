@@ -22,7 +22,7 @@ _BUILDERS = ("numpy", "cryptography", "pydantic", "pyyaml", "tensorflow", "sciki
 
 
 def bill_of_materials(info: KnnInfo, version: str) -> bytes:
-    """Returns the document as JSON for the release `version` of a model."""
+    """Returns the bill of materials of a model in the release `version`, as JSON."""
     host = [_component(name, number, "host build", {}) for name, number in sorted(_installed().items())]
     pinned = [(each, *each.partition("==")[::2]) for each in sorted(on_boards())]
     board = [_component(name, number, "board", _wheels(each)) for each, name, number in pinned]
@@ -81,7 +81,7 @@ def _installed() -> dict[str, str]:
 
 
 def _wheels(pinned: str) -> dict[str, str]:
-    """Returns file name -> SHA-256 of the known wheels of `name==version`."""
+    """Returns file name -> SHA-256 of the wheels that boards may get for the requirement `name==version`."""
     beginning = f"{pinned_hashes.normalised(pinned.replace('==', '-'))}-"
     return {
         file: sha256

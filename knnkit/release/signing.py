@@ -24,7 +24,7 @@ from device_agent.shared.release import directory as release_files
 from device_agent.shared.safe_files import whole_file
 from device_agent.shared.trust import dsse, oms, reasons, rules
 from device_agent.shared.trust.manifest import read_manifest
-from knnkit.errors import SigningKeyError, UsageError, VerificationFailed
+from knnkit.errors import SigningKeyError, UsageError, VerificationFailed, raised_as
 from knnkit.release import keys
 
 
@@ -33,7 +33,7 @@ class Signer(Protocol):
 
     @property
     def public_pem(self) -> bytes:
-        """The public key, PEM SubjectPublicKeyInfo."""
+        """The public key in PEM form (SubjectPublicKeyInfo)."""
 
     def sign(self, message: bytes) -> bytes:
         """Returns a DER-encoded ECDSA signature over `message`, with the hash of the curve (`dsse.hash_of`)."""
@@ -56,7 +56,7 @@ class FileSigner:
 
     @property
     def public_pem(self) -> bytes:
-        """The public key, PEM SubjectPublicKeyInfo."""
+        """The public key in PEM form (SubjectPublicKeyInfo)."""
         return dsse.public_pem(self._key.public_key())
 
     def sign(self, message: bytes) -> bytes:
@@ -76,15 +76,12 @@ def sign_release(directory: Path, signer: Signer) -> rules.Verdict:
         UsageError: there is no such directory.
     """
     require_directory(directory)
-    try:
-        with release_files.open_release(directory.resolve(), signed=False) as release:
-            read_manifest(release.read(constants.MANIFEST_FILE))
-            bundle = make_bundle(
-                directory.resolve().name, {name: fact.sha256 for name, fact in release.files.items()}, signer
-            )
-            verdict = _check(bundle, release, signer)
-    except Refused as error:
-        raise VerificationFailed(f"{directory}: {error}", reason=error.reason, hint=error.hint) from None
+    opened = release_files.open_release(directory.resolve(), signed=False)
+    with raised_as(VerificationFailed, directory), opened as release:
+        read_manifest(release.read(constants.MANIFEST_FILE))
+        digests = {name: fact.sha256 for name, fact in release.files.items()}
+        bundle = make_bundle(directory.resolve().name, digests, signer)
+        verdict = _check(bundle, release, signer)
     try:
         with whole_file(directory / constants.SIGNATURE_FILE) as file:
             file.write(bundle)
@@ -164,10 +161,10 @@ def load_signer(path: Path) -> FileSigner:
 
 
 def choose() -> bytes:
-    """Asks twice for a new passphrase and returns it.
+    """Asks for a new passphrase twice on the terminal, and returns it.
 
     Raises:
-        SigningKeyError: the passphrase is empty, the two differ, or there is no terminal.
+        SigningKeyError: the passphrase is empty, the two inputs differ, or there is no terminal.
     """
     secret = _ask("New passphrase: ")
     if not os.environ.get(keys.PASSPHRASE_VARIABLE) and _ask("The same passphrase again: ") != secret:

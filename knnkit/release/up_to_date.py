@@ -23,17 +23,13 @@ from knnkit.errors import DataError
 
 _TOOLS = ("tensorflow", "scikit-learn", "numpy")
 #: Keys of `model` that count by what they lead to.
-_ELSEWHERE: Any = {"gates": True, "data": {"file", "files", "skops"}, "test": {"file"}, "split": {"file"}}
+_ELSEWHERE: Any = {"gates": True, "data": {"file", "files", "labels", "skops"}, "test": {"file"}, "split": {"file"}}
 _ELSEWHERE["input"] = {"stages": {"__all__": {"file"}}}
-#: Keys that older versions lack.
-_SILENT = {"golden", "drop", "missing", "categories", "unknown_category", "ignore_extra", "thousands"}
-_SILENT |= {"keep", "enrol", "input", "path", "labels", "window", "stages"}
-_SILENT |= {"p", "bandwidth", "radius", "outlier_label", "class_weight"}
 _CHUNK = 1 << 20
 
 
 def digest(build: Build) -> str:
-    """Returns the SHA-256 over all inputs of the release except the time: model, data, gates, version, tools.
+    """Returns the SHA-256 of all inputs of a release except the time: model, data, gates, version, tools.
 
     Raises:
         DataError: a data file is missing or cannot be read.
@@ -48,10 +44,8 @@ def digest(build: Build) -> str:
         files.append(model.measured_on.file)
     files += [stage.file for stage in model.input.stages] if model.input else []
     asked = {
-        "model": _asked(model),
-        "gates": build.gates.model_dump(
-            mode="json", exclude=None if build.gates.column_accuracy else {"column_accuracy"}
-        ),
+        "model": settings(build),
+        "gates": build.gates.model_dump(mode="json"),
         "release": build.release.model_dump(mode="json", exclude={"dir"}),
         "files": [_file_digest(path) for path in files],
         **({"names": names} if names else {}),
@@ -61,7 +55,7 @@ def digest(build: Build) -> str:
 
 
 def _data_files(model: ModelConfig) -> tuple[list[Path], list[str]]:
-    """Returns the files of the rows; of sounds and pictures also their names and labels."""
+    """Returns the paths of the data files, and for sounds and pictures also their names and labels."""
     data = model.data
     if not isinstance(data, FileData):
         return [], []
@@ -72,32 +66,15 @@ def _data_files(model: ModelConfig) -> tuple[list[Path], list[str]]:
     return list(found.paths), [*found.names, *found.labels, *(found.groups or ())]
 
 
-def _asked(model: ModelConfig) -> dict[str, Any]:
-    """Returns the keys of `model`, without unset keys that older versions lack: the digest stays the same."""
-    return _without_silent(model.model_dump(mode="json", exclude=_ELSEWHERE))
-
-
-def _without_silent(found: dict[str, Any]) -> dict[str, Any]:
-    if found["data"].get("labels") != "folder":  # its file counts by what is in it
-        found["data"].pop("labels", None)
-    for section in (found, found["data"], found.get("input") or {}):
-        for key in _SILENT & section.keys():
-            unset = section[key] is None or (key != "outlier_label" and not section[key])  # 0 is a label
-            if unset or section[key] == "refuse":
-                del section[key]
-    if not (found.get("input") or {}).get("features", True):
-        del found["input"]["features"]
-    return found
-
-
 def settings(build: Build) -> dict[str, Any]:
-    """Returns the model in deploy.yaml, with names in place of paths of files."""
+    """Returns the keys of `model` in deploy.yaml, with file names in place of paths."""
     model = build.model
-    found = _without_silent(model.model_dump(mode="json", exclude_none=True, exclude=_ELSEWHERE))
+    found = model.model_dump(mode="json", exclude_none=True, exclude=_ELSEWHERE)
     if isinstance(model.data, FileData):
         names = [path.name for path in model.data.sources]
         found["data"] |= {"file": names[0]} if model.data.files == () else {"files": names}
-        found["data"] |= {"labels": model.data.labels.name} if isinstance(model.data.labels, Path) else {}
+        if model.data.labels:
+            found["data"]["labels"] = Path(model.data.labels).name
     elif isinstance(model.data, SkopsData):
         found["data"] |= {"skops": model.data.skops.name}
     if isinstance(model.measured_on, TestFile):
@@ -106,7 +83,7 @@ def settings(build: Build) -> dict[str, Any]:
 
 
 def is_built(directory: Path, build: Build) -> bool:
-    """Whether `directory` holds a release of exactly these inputs; does not check its signature.
+    """Whether `directory` holds a release built from exactly the inputs of `build`; does not check its signature.
 
     Raises:
         DataError: a data file is missing or cannot be read.
@@ -133,7 +110,7 @@ def _file_digest(path: Path) -> str:
             while chunk := file.read(_CHUNK):
                 found.update(chunk)
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file", hint="paths in deploy.yaml start at the file") from None
+        raise DataError(f"{path}: no such file", hint="paths in deploy.yaml are relative to its folder") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     return found.hexdigest()

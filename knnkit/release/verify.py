@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from device_agent import __version__
-from device_agent.shared.protocol.errors import Refused
 from device_agent.shared.release import directory as release_files
 from device_agent.shared.trust import reasons, rules
-from knnkit.errors import VerificationFailed
+from knnkit.errors import VerificationFailed, raised_as
 from knnkit.release import keys
 from knnkit.release.signing import require_directory
 
@@ -19,7 +18,7 @@ def verify_release(directory: Path, public_keys: Iterable[Path], *, now: int | N
     """Verifies the release in `directory`, as a new device that trusts `public_keys` would.
 
     Raises:
-        VerificationFailed: with the device's reason (`device_agent.shared.trust.reasons.Reason`).
+        VerificationFailed: a device would refuse the release; the error has the device's reason.
         SigningKeyError: a key file is missing or does not hold a public key.
     """
     try:
@@ -35,13 +34,10 @@ def verify_with(directory: Path, trusted: dict[str, bytes], *, now: int | None =
     """Verifies the release in `directory` against keys given as fingerprint -> PEM text.
 
     Raises:
-        VerificationFailed: with the device's reason.
+        VerificationFailed: a device would refuse the release; the error has the device's reason.
         UsageError: there is no such directory.
     """
     require_directory(directory)
     state = rules.TrustState(keys=trusted, agent_version=__version__)
-    try:
-        with release_files.open_release(directory.resolve()) as release:
-            return release.verify(state, now=int(time.time()) if now is None else now)
-    except Refused as error:
-        raise VerificationFailed(f"{directory}: {error}", reason=error.reason, hint=error.hint) from None
+    with raised_as(VerificationFailed, directory), release_files.open_release(directory.resolve()) as release:
+        return release.verify(state, now=int(time.time()) if now is None else now)

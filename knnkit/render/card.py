@@ -26,7 +26,7 @@ _SPECIAL = re.compile(r"([\\`*_\[\]#|~])")
 
 
 def markdown(card: Card) -> str:
-    """Returns the card as Markdown."""
+    """Returns the model card as Markdown text."""
     first, *rest = _parts(card)
     found = [f"# {_escaped(first.title)}", *_body(first)]
     for section in rest:
@@ -35,7 +35,7 @@ def markdown(card: Card) -> str:
 
 
 def section(card: Card) -> Section:
-    """Returns the card as one section of a page."""
+    """Returns the model card as one section of the HTML report."""
     first, *rest = _parts(card)
     lines = [line for part in (first, *rest) for line in part.lines]
     return Section(f"Model card: {first.title}", tuple(lines), tuple(table for part in rest for table in part.tables))
@@ -118,7 +118,7 @@ def _thresholds(info: KnnInfo, gates: Gates | None) -> Iterator[str]:
 
 
 def _gate(value: Any) -> str:
-    """Returns a gate as text: its value, or that of each class, column or target."""
+    """Returns a gate as text: one limit, or one for each class, label column or target."""
     return f"({', '.join(f'{name} {each}' for name, each in value.items())})" if isinstance(value, dict) else f"{value}"
 
 

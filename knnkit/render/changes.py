@@ -1,4 +1,4 @@
-"""Text for what a release changes: classes and rows.
+"""Text about the classes and rows that a release changes.
 
 The certificate of a device (its report of a golden check) and the plan of a dry run compare the release that the device
 ran with the new one. Decides nothing.
@@ -29,11 +29,11 @@ _SHOWN = 25
 
 
 def no_rows(_: str) -> None:
-    """Returns None, as a lookup of evaluation rows for releases that are not on this host."""
+    """Returns None: a lookup of a release's evaluation rows, for releases that are not on this host."""
 
 
 def evaluation_lines(report: FleetReport, rows: Rows = no_rows) -> list[tuple[str, Tone]]:
-    """Returns lines with the figures of each confusion matrix and the changes from the release that ran before."""
+    """Returns lines with the figures of each confusion matrix, and how they changed from the release before."""
     found: list[tuple[str, Tone]] = []
     for names, proof in _alike(report):
         figures = metrics.of_confusion(proof.confusion, proof.classes)
@@ -45,7 +45,7 @@ def evaluation_lines(report: FleetReport, rows: Rows = no_rows) -> list[tuple[st
 
 
 def sections(report: FleetReport, rows: Rows = no_rows) -> tuple[Section, ...]:
-    """Returns one section of the page for each group of devices with the same comparison."""
+    """Returns a section of the HTML report for each group of devices with the same figures and changes."""
     found = []
     for names, proof in _alike(report):
         lines = (*change_lines(proof.compared)[:1], *((line, "bad") for line in row_lines(proof, rows)))
@@ -83,7 +83,7 @@ def _tables(compared: Compared, rows: EvaluationRows | None) -> tuple[tuple[str,
 
 
 def _rows(compared: Compared, known: EvaluationRows | None) -> Iterator[tuple[str, ...]]:
-    """Yields a table line for each row whose label changes, with its neighbours in the new release."""
+    """Yields a table line for each evaluation row whose label changes, with its neighbours in the new release."""
     for flip in compared.flips if known else ():
         for row in flip.rows:
             if known and 0 <= row < len(known.voters):
@@ -95,7 +95,7 @@ def _listed(flip: Flip, rows: EvaluationRows | None) -> str:
 
 
 def _alike(report: FleetReport) -> list[tuple[list[str], Certificate]]:
-    """Yields the names of devices that share the same figures, with the certificate of one of them."""
+    """Returns groups of devices with the same figures: their names, and the certificate of one of them."""
     shared: dict[tuple[Any, ...], tuple[list[str], Certificate]] = {}
     for device in report.devices:
         proof = device.certificate
@@ -106,12 +106,12 @@ def _alike(report: FleetReport) -> list[tuple[list[str], Certificate]]:
 
 
 def change_lines(compared: Compared | None) -> list[tuple[str, Tone]]:
-    """Returns lines "before -> after": overall, then each class whose recall changed, the greatest fall first."""
+    """Returns lines "before -> after": first overall, then each class whose recall changed, greatest loss first."""
     if compared is None:
         return []
     against = f"{compared.name} {compared.version}"
     if not compared.fits:
-        return [(f"{against} has other features, so the two are not compared", "warn")]
+        return [(f"{against} has other features, so the new release cannot be compared with it", "warn")]
     measured = [each for each in compared.classes if each.rows > 0]
     changed = sorted((each for each in measured if each.before != each.after), key=_change)
     found: list[tuple[str, Tone]] = []
@@ -130,7 +130,7 @@ def _change(each: ClassChange) -> float:
 
 
 def overall(measured: list[ClassChange]) -> str:
-    """Returns accuracy, balanced accuracy and the worst class, before -> after, over the classes that have rows."""
+    """Returns a line: accuracy, balanced accuracy and worst class, before -> after, of the classes `measured`."""
     rows = sum(each.rows for each in measured)
     shares = [(each.before / each.rows, each.after / each.rows, each.label) for each in measured]
     accuracy = [sum(each.before for each in measured) / rows, sum(each.after for each in measured) / rows]
@@ -147,7 +147,7 @@ def _pair(values: list[float]) -> str:
 
 
 def row_lines(proof: Certificate, rows: Rows) -> Iterator[str]:
-    """Yields lines with the wrongly answered rows of each class that got worse or misses a gate."""
+    """Yields a line for each class that got worse or misses a gate, with its wrongly answered rows."""
     fallen = _fallen(proof.compared) if proof.compared else set()
     known = rows(proof.release) if fallen or proof.failures else None
     if known is None:
@@ -160,7 +160,7 @@ def row_lines(proof: Certificate, rows: Rows) -> Iterator[str]:
 
 
 def flip_lines(compared: Compared, known: EvaluationRows | None) -> Iterator[str]:
-    """Yields lines with the rows that are no longer answered right, for each class that got worse."""
+    """Yields a line for each class that got worse, with the rows that are no longer answered right."""
     fallen = _fallen(compared)
     for flip in [each for each in compared.flips if each.before == each.truth and each.truth in fallen][:_NAMED]:
         yield f"class {flip.truth}, now answered {flip.after}: {_listed(flip, known)}"

@@ -22,7 +22,7 @@ SUFFIXES = (".html", ".png")
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: its name, and the points' coordinates."""
+    """One curve of a chart: its name, and the x and y coordinates of its points."""
 
     name: str
     x: Sequence[float]
@@ -31,7 +31,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves over common axes; both go from 0 to 1 where they are shares of rows."""
+    """Curves in common axes. An axis for shares of rows goes from 0 to 1."""
 
     title: str
     x: str
@@ -40,10 +40,10 @@ class Chart:
 
 
 def check_path(path: Path | None) -> None:
-    """Checks the path of a chart before the work begins.
+    """Checks the path of a chart file, before any computation starts.
 
     Raises:
-        UsageError: another suffix, or no such folder.
+        UsageError: the suffix is not .html or .png, or the folder does not exist.
     """
     if path is None:
         return
@@ -55,7 +55,7 @@ def check_path(path: Path | None) -> None:
 
 
 def write(path: Path, chart: Chart, table: Table, notes: Sequence[str] = ()) -> None:
-    """Writes the chart to `path`, completely or not at all; a page also has the table and the notes.
+    """Writes the chart to `path`, completely or not at all; an HTML page also shows the table and the notes.
 
     Raises:
         OSError: the file cannot be written.

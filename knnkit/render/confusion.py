@@ -18,7 +18,7 @@ LISTED = 20
 
 @dataclass(frozen=True)
 class Mistake:
-    """Rows of one class with the same wrong answer; `share` is their percentage of that class."""
+    """The rows of class `truth` with the same wrong `answer`; `share` is their percentage of the class."""
 
     truth: str
     answer: str
@@ -28,9 +28,10 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Matrix:
-    """One confusion matrix and the devices that share it; `shares` are percentages of each true class.
+    """One confusion matrix, and the names of the devices that share it.
 
-    `mistakes` has the commonest mistakes, most rows first; `more` counts the kinds of mistakes that are not listed.
+    `cells` are counts of rows by true class and answer, `shares` their percentages of each true class. `mistakes` are
+    the commonest mistakes, most rows first; `more` counts the pairs of truth and answer that are not listed.
     """
 
     devices: tuple[str, ...]
@@ -54,12 +55,12 @@ class Matrix:
 
     @property
     def rows(self) -> int:
-        """Number of rows."""
+        """Number of all rows in the matrix."""
         return sum(map(sum, self.cells))
 
 
 def matrices(page: Page) -> list[Matrix]:
-    """Returns the different confusion matrices, the one that most devices share first."""
+    """Returns the different confusion matrices of a run; the matrix that most devices share is first."""
     shared: dict[tuple[tuple[int, ...], ...], list[str]] = {}
     for device in certified(page):
         proof = device.certificate

@@ -17,10 +17,11 @@ CELLS = 160
 
 @dataclass(frozen=True)
 class Regions:
-    """Answers on a grid, and the evaluation rows.
+    """The answers of a model with two features on a grid, and to the evaluation rows.
 
-    `grid` is (CELLS, CELLS) int32: the class index answered at the centre of each cell, -1 for "unknown"; row 0 has the
-    lowest value of the second feature. `points` is (n, 2), `truth` and `answered` are (n,) class indices.
+    `low` and `high` are the corners of the grid. `grid` is (CELLS, CELLS) int32: the class index answered at the centre
+    of each cell, -1 for "unknown"; row 0 has the lowest value of the second feature. `points` are the (n, 2) evaluation
+    rows, `truth` and `answered` their (n,) class indices.
     """
 
     classes: tuple[str, ...]
@@ -35,7 +36,7 @@ class Regions:
 
 @dataclass(frozen=True)
 class Mark:
-    """One evaluation row in the picture's units: (0, 0) is the upper left corner, (100, 100) the lower right one."""
+    """One evaluation row in the picture: x and y in percent from its upper left corner, and class indices."""
 
     x: float
     y: float
@@ -44,7 +45,7 @@ class Mark:
 
     @property
     def wrong(self) -> bool:
-        """Whether the answer is not the truth."""
+        """Whether the answered class is not the true class."""
         return self.truth != self.answered
 
 
@@ -57,9 +58,9 @@ def survey(
     *,
     around: NDArray[np.float64] | None = None,
 ) -> Regions:
-    """Classifies the points and a grid around them by `classify`, (n, 2) float64 -> (n,) class indices.
+    """Classifies the points, and a grid around them, with `classify`: (n, 2) float64 -> (n,) class indices.
 
-    `around`, (m, 2), are further rows that the grid must cover: the training rows, if they are known.
+    `around` has (m, 2) other rows that the grid must cover: the training rows, if they are known.
     """
     covered = points if around is None else np.concatenate([points, around])
     span = np.ptp(covered, axis=0)
@@ -87,7 +88,7 @@ def outlines(regions: Regions) -> dict[int, str]:
 
 
 def marks(regions: Regions) -> list[Mark]:
-    """Returns the evaluation rows in the picture's units; wrong ones come last, so that they are drawn on top."""
+    """Returns the evaluation rows as marks; wrongly answered rows are last, so that they are drawn on top."""
     low, high = np.array(regions.low), np.array(regions.high)
     placed = (regions.points - low) / (high - low) * 100.0
     found = [

@@ -35,7 +35,7 @@ def lines(figures: Figures, how: str = "", most: int = 10) -> list[str]:
 
 
 def answers_of(info: KnnInfo) -> str:
-    """Returns, as text, what a model answers: the number of classes, or its targets."""
+    """Returns the kind of a model's answers as text: the number of classes, or the names of targets."""
     if info.targets is None:
         return count(len(info.classes), "class", "classes")
     what = "label" if info.targets.classes else "target"
@@ -43,7 +43,7 @@ def answers_of(info: KnnInfo) -> str:
 
 
 def lines_of(info: KnnInfo) -> list[str]:
-    """Returns lines of text with the figures that the build measured; no lines if it measured nothing."""
+    """Returns lines of text with the figures that the build measured; [] if it measured nothing."""
     figures = of_evaluation(info.evaluation, info.classes)
     found = lines(figures, info.evaluation.how) if figures and info.evaluation else []
     if info.targets is not None and info.targets.errors:
@@ -60,7 +60,7 @@ def _by_column(info: KnnInfo) -> tuple[Sequence[str], Sequence[Evaluation], Sequ
 
 
 def _sets_line(sets: LabelSets, classes: tuple[int | str, ...]) -> str:
-    """Returns the coverage of label sets on the held-out rows, overall and of the class with the lowest."""
+    """Returns a line with the coverage of label sets on held-out rows, overall and of the least covered class."""
     measured = [(held / rows, rows, label) for held, rows, label in zip(sets.covered, sets.rows, classes) if rows]
     if not measured:
         return f"label sets with coverage {percent(sets.coverage)}, not measured"

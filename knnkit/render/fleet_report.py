@@ -7,29 +7,18 @@ from collections import Counter
 from typing import TYPE_CHECKING, TextIO
 
 from device_agent.shared.golden.error_gates import described, described_columns
-from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.model_info import Gates
 from device_agent.shared.protocol.reports import Certificate
-from knnkit.fleet.report import DeviceReport, FleetReport, Outcome
+from knnkit.fleet.report import DeviceReport, FleetReport
 from knnkit.render import terminal
 from knnkit.render.changes import Rows, evaluation_lines, no_rows, sections
-from knnkit.render.page import Device, Page, Section, Step
+from knnkit.render.page import TONES, Page, Section, checked, device_tone
 from knnkit.render.sanitize import count, milliseconds, percent, seconds
 from knnkit.render.terminal import Cell, Column, Table, Tone
 
 if TYPE_CHECKING:
     from knnkit.render.decision_regions import Regions  # numpy is for a page that is drawn
 
-TONES: dict[Outcome, Tone] = {
-    Outcome.COMMITTED: "good",
-    Outcome.UNCHANGED: "good",
-    Outcome.ANSWERED: "good",
-    Outcome.UNREACHABLE: "warn",
-    Outcome.LOCKED: "warn",
-    Outcome.FAILED: "bad",
-    Outcome.ROLLED_BACK: "bad",
-    Outcome.SKIPPED: "dim",
-}
 _TITLES = {
     "deploy": "Deployment", "parity": "Parity", "status": "Status", "rollback": "Rollback", "floor": "Lower floors",
     "bench": "Benchmark", "logs": "History", "doctor": "Findings", "keys": "Signing keys", "provision": "Provisioning",
@@ -46,11 +35,11 @@ def page_of(
     table: Table | None = None,
     rows: Rows = no_rows,
 ) -> Page:
-    """Returns the page of a run.
+    """Returns the HTML report of a run as values.
 
-    `classes` are the labels in the order of the confusion matrices, by default those of the certificates. `regions` are
-    the answers of the device `regions_from` on a grid, for a model with two features. `rows` finds the evaluation rows
-    of a release.
+    `classes` are the labels in the order of the confusion matrices (default: those of the certificates). `regions` are
+    the answers of the device `regions_from` on a grid, for a model with two features. `rows` maps the digest of a
+    release to its evaluation rows, or None.
     """
     release = report.releases[0] if len(report.releases) == 1 else None
     title = _TITLES.get(report.command, report.command)
@@ -58,7 +47,7 @@ def page_of(
         title=f"{title} of {release.name} {release.version}" if release else title,
         verdict=verdict(report),
         tone=tone(report),
-        devices=tuple(_device(report, device) for device in report.devices),
+        devices=report.devices,
         release=release,
         gates=gates,
         classes=classes or _classes(report),
@@ -94,7 +83,7 @@ def verdict(report: FleetReport) -> str:
 
 
 def _releases(report: FleetReport) -> str:
-    """Returns how many devices run which release; an empty string if all run the same one."""
+    """Returns text that counts the devices by the release that they run; "" if all run the same release."""
     running = Counter(f"{d.release.name} {d.release.version}" for d in report.devices if d.release)
     digests = {device.release.digest for device in report.devices if device.release}
     if len(digests) < 2:
@@ -105,16 +94,11 @@ def _releases(report: FleetReport) -> str:
 
 
 def tone(report: FleetReport) -> Tone:
-    """Returns the tone (colour) of a run: good; warn if devices were at worst unreachable or locked; else bad."""
+    """Returns the tone (colour) of a run: good, or warn if some devices were unreachable or locked, or bad."""
     if report.devices and all(device.good for device in report.devices):
         return "good"
     bad = any(TONES[device.outcome] == "bad" or device.exit_code not in (0, 3, 5) for device in report.devices)
     return "bad" if bad or report.stopped else "warn"
-
-
-def device_tone(device: DeviceReport) -> Tone:
-    """Returns the tone (colour) of one device; a device that misses a gate is bad, although it answered."""
-    return "bad" if TONES[device.outcome] == "good" and not device.good else TONES[device.outcome]
 
 
 def _notes(report: FleetReport) -> tuple[str, ...]:
@@ -126,31 +110,8 @@ def _notes(report: FleetReport) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _device(report: FleetReport, device: DeviceReport) -> Device:
-    steps = tuple(Step(step.name, max(0.0, step.started - report.started), step.seconds) for step in device.steps)
-    return Device(
-        name=device.name,
-        outcome=device.word,
-        tone=device_tone(device),
-        detail=device.message,
-        hint=device.hint,
-        wave=device.wave or 0,
-        certificate=device.certificate,
-        steps=steps,
-        warnings=device.warnings,
-        runs=release_text(device.release),
-        checked=_checked(device),
-    )
-
-
-def _checked(device: DeviceReport) -> str:
-    """Returns the name of the release that the device's certificate is for."""
-    proof = device.certificate
-    return f"{proof.name} {proof.version} ({proof.release[:8]})" if proof else "-"
-
-
 def _mixed(report: FleetReport) -> bool:
-    """Whether a device runs another release than the one that its certificate is for."""
+    """Whether any device now runs another release than the release in its certificate."""
     return any(d.certificate and d.release and d.certificate.release != d.release.digest for d in report.devices)
 
 
@@ -158,11 +119,6 @@ def outcome_line(device: DeviceReport) -> str:
     """Returns the outcome of one device as text, with the reason if the outcome is not good."""
     text = device.word
     return text if device.good or not device.message else f"{text}: {device.said}"
-
-
-def release_text(ref: ReleaseRef | None) -> str:
-    """Returns a release as `name version (digest)`."""
-    return f"{ref.name} {ref.version} ({ref.digest[:8]})" if ref else "-"
 
 
 def print_report(report: FleetReport, stream: TextIO | None = None, rows: Rows = no_rows) -> None:
@@ -191,7 +147,7 @@ def print_report(report: FleetReport, stream: TextIO | None = None, rows: Rows =
 def _row(device: DeviceReport, proven: bool, mixed: bool) -> list[Cell | str]:
     release = f"{device.release.name} {device.release.version}" if device.release else "–"
     row: list[Cell | str] = [device.name, Cell(device.word, device_tone(device)), release]
-    row += [_checked(device)] if mixed else []
+    row += [checked(device)] if mixed else []
     return [*row, *(_proof(device.certificate) if proven else []), device.said]
 
 
@@ -204,7 +160,7 @@ def _proof(proof: Certificate | None) -> list[Cell | str]:
 
 
 def _accuracy(proof: Certificate) -> str:
-    """Returns the accuracy; before and after, where the release was compared with another one."""
+    """Returns the accuracy as text; `before -> after` if the release was compared with the one before."""
     classes = proof.compared.classes if proof.compared else ()
     rows = sum(each.rows for each in classes)
     before = f"{percent(sum(each.before for each in classes) / rows)} -> " if rows > 0 else ""

@@ -1,8 +1,8 @@
 """Self-contained HTML report without scripts or requests.
 
-Every value passes through `sanitize.clean` and HTML escaping, independent of the template, because text from devices is
-not trusted. As a second defence, the page's content security policy forbids scripts and requests. Needs only jinja2,
-and loads it when a page is written, because few commands write one.
+Text from devices is not trusted: every value passes through `sanitize.clean` and HTML escaping, whatever the template
+says. As a second defence, the page's content security policy forbids scripts and requests. Needs only jinja2, and loads
+it only to write a page, because few commands write a page.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def render(page: Page) -> str:
         steps=[step for step in STEPS if step in used] + (["other"] if used - set(STEPS) else []),
         kinds={"identical", "equivalent", "different", "latency", *STEPS},
         certified=len(certified),
-        mixed=any(device.certificate and device.runs != device.checked for device in page.devices),
+        mixed=any(pages.release_text(device.release) != pages.checked(device) for device in certified),
     )  # fmt: skip
 
 
@@ -100,7 +100,7 @@ def _finalize(value: Any) -> Any:
 
 
 def environment() -> jinja2.Environment:
-    """Returns the templates of this folder; they escape and clean every value."""
+    """Returns the environment that loads the templates of this folder, and escapes and cleans every value."""
     import jinja2
 
     folder = resources.files("knnkit.render")
@@ -117,5 +117,8 @@ def environment() -> jinja2.Environment:
         "colour": palette.colour,
         "cell": _cell,
         "column": _column,
+        "tone": pages.device_tone,
+        "release": pages.release_text,
+        "checked": pages.checked,
     }
     return environment

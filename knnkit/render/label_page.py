@@ -1,7 +1,7 @@
 """Page on which a person gives labels to rows.
 
-One row with its nearest training rows, and a button for each label. Every value is escaped. One script, which the
-page's nonce allows, turns keys into clicks.
+Shows one row with its nearest training rows, and a button for each label. Every value is escaped. The only script turns
+pressed keys into clicks; the page's nonce allows it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MOST_COLUMNS = 100
 
 @dataclass(frozen=True)
 class View:
-    """What the page shows: a row (None: all rows have labels), the training rows beside it, and a message."""
+    """Content of the page: the row to label (None: all have labels), its nearest training rows, and a message."""
 
     row: FieldRow | None
     columns: Columns
@@ -34,28 +34,22 @@ class View:
 
 
 def render(view: View, nonce: str) -> str:
-    """Returns the page; its style and its script carry `nonce`."""
+    """Returns the HTML page. Its style and its script carry `nonce`, so that the browser accepts them."""
     names = view.columns.names
+    beside = [{"label": each.label, "name": each.name, "shown": number(each.distance)} for each in view.beside]
     return environment().get_template("label.html").render(
+        **vars(view) | {"beside": beside},
         title=f"Label rows of {view.columns.model}",
-        view=view,
-        row=view.row,
         distance=number(view.row.distance) if view.row else "",
-        beside=[{"label": each.label, "name": each.name, "shown": number(each.distance)} for each in view.beside],
         lines=lines(view)[:MOST_COLUMNS],
         more=f"{len(names) - MOST_COLUMNS:,} more columns" if len(names) > MOST_COLUMNS else "",
-        labels=view.labels,
-        progress=view.progress,
-        message=view.message,
-        undo=view.undo,
-        why=view.why,
         nonce=nonce,
         version=__version__,
     )  # fmt: skip
 
 
 def lines(view: View) -> list[tuple[str, ...]]:
-    """Returns for each column its name, the row's cell, and those of the training rows."""
+    """Returns for each column: its name, the cell of the row to label, and the cells of the training rows."""
     if view.row is None:
         return []
     rows: Sequence[Sequence[Cell]] = [view.row.cells, *(each.cells for each in view.beside)]
@@ -63,7 +57,7 @@ def lines(view: View) -> list[tuple[str, ...]]:
 
 
 def number(cell: Cell) -> str:
-    """Returns a cell as text; a missing one as a dash."""
+    """Returns a cell as text; a missing cell as a dash."""
     if cell is None:
         return "\u2013"
     return clean(cell) if isinstance(cell, str) else f"{cell:.7g}"

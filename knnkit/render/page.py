@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.model_info import Gates
-from device_agent.shared.protocol.reports import Certificate
+from knnkit.fleet.report import DeviceReport, Outcome, Step
 from knnkit.render.sanitize import count, milliseconds
 from knnkit.render.terminal import Table, Tone
 
@@ -19,45 +19,26 @@ if TYPE_CHECKING:
 #: Most devices in a plot; of more, the worst are shown.
 PLOTTED = 40
 _SHORTEST_MS, _LONGEST_MS = 1e-6, 1e9
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of a device's deployment; times in seconds, `start` since the start of the run."""
-
-    name: str
-    start: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Device:
-    """One device of a run: its outcome, and its certificate (report of a golden check) if it gave one.
-
-    `runs` is the release that answers now, `checked` the one that the certificate is for.
-    """
-
-    name: str
-    outcome: str
-    tone: Tone
-    detail: str = ""
-    hint: str = ""
-    wave: int = 0
-    certificate: Certificate | None = None
-    steps: tuple[Step, ...] = ()
-    warnings: tuple[str, ...] = ()
-    runs: str = ""
-    checked: str = ""
+TONES: dict[Outcome, Tone] = {
+    Outcome.COMMITTED: "good",
+    Outcome.UNCHANGED: "good",
+    Outcome.ANSWERED: "good",
+    Outcome.UNREACHABLE: "warn",
+    Outcome.LOCKED: "warn",
+    Outcome.FAILED: "bad",
+    Outcome.ROLLED_BACK: "bad",
+    Outcome.SKIPPED: "dim",
+}
 
 
 @dataclass(frozen=True)
 class Page:
-    """A report; `classes` are in the order of the confusion matrices, `started` is in seconds since 1970."""
+    """Content of a report page. `classes`: labels in the order of the confusion matrices; `started`: Unix time."""
 
     title: str
     verdict: str
     tone: Tone
-    devices: tuple[Device, ...]
+    devices: tuple[DeviceReport, ...]
     release: ReleaseRef | None = None
     gates: Gates | None = None
     classes: tuple[str, ...] = ()
@@ -72,7 +53,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: lines of text, then tables, each with a heading (which may be empty)."""
+    """A part of a page: lines of text, then tables; each table has a heading, which may be empty."""
 
     title: str
     lines: tuple[tuple[str, Tone], ...] = ()
@@ -90,7 +71,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar in a plot; `left` and `width` in percent."""
+    """A bar in a plot: `left` edge and `width` in percent of the plot's width."""
 
     kind: str
     left: float
@@ -100,7 +81,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Lane:
-    """One device's line in a plot."""
+    """The line of one device in a plot, with its bars."""
 
     name: str
     bars: tuple[Bar, ...]
@@ -109,21 +90,37 @@ class Lane:
 
 @dataclass(frozen=True)
 class Axis:
-    """Ticks of a plot: position in percent, and text."""
+    """Ticks of a plot's horizontal axis: position in percent of the width, and text."""
 
     ticks: tuple[tuple[float, str], ...]
 
 
-def certified(page: Page) -> list[Device]:
-    """Returns the devices that gave a certificate."""
+def device_tone(device: DeviceReport) -> Tone:
+    """Returns the tone (colour) of one device: that of its outcome, but bad if it misses a gate."""
+    return "bad" if TONES[device.outcome] == "good" and not device.good else TONES[device.outcome]
+
+
+def release_text(ref: ReleaseRef | None) -> str:
+    """Returns a release as `name version (digest)`."""
+    return f"{ref.name} {ref.version} ({ref.digest[:8]})" if ref else "-"
+
+
+def checked(device: DeviceReport) -> str:
+    """Returns name, version and digest of the release in the device's certificate; "-" without a certificate."""
+    proof = device.certificate
+    return f"{proof.name} {proof.version} ({proof.release[:8]})" if proof else "-"
+
+
+def certified(page: Page) -> list[DeviceReport]:
+    """Returns the devices that have a certificate."""
     return [device for device in page.devices if device.certificate is not None]
 
 
 def tiles(page: Page) -> list[Tile]:
-    """Returns the figures at the top: devices by outcome, then rows by parity, then accuracy."""
+    """Returns the numbers at the top of the page: devices by outcome, golden rows by verdict, accuracy."""
     outcomes: dict[str, tuple[int, Tone]] = {}
     for device in page.devices:
-        outcomes[device.outcome] = (outcomes.get(device.outcome, (0, device.tone))[0] + 1, device.tone)
+        outcomes[device.word] = (outcomes.get(device.word, (0, ""))[0] + 1, device_tone(device))
     found = [Tile(f"{number:,}", outcome, tone) for outcome, (number, tone) in outcomes.items()]
     proofs = [device.certificate for device in page.devices if device.certificate is not None]
     if not proofs:
@@ -139,8 +136,8 @@ def tiles(page: Page) -> list[Tile]:
     return found
 
 
-def _worst(devices: Sequence[Device]) -> list[Device]:
-    def rank(device: Device) -> tuple[int, int, float]:
+def _worst(devices: Sequence[DeviceReport]) -> list[DeviceReport]:
+    def rank(device: DeviceReport) -> tuple[int, int, float]:
         proof = device.certificate
         missed = len(proof.failures) if proof else 0
         slow = proof.latency.p99_ms if proof and proof.latency else 0.0
@@ -153,7 +150,7 @@ def _worst(devices: Sequence[Device]) -> list[Device]:
 
 
 def parity_lanes(page: Page) -> list[Lane]:
-    """Returns one lane per device: its golden rows by verdict, each bar at least one percent wide to be visible."""
+    """Returns a lane for each device, with a bar for each verdict on golden rows, at least 1 % wide to be visible."""
     lanes = []
     for device in _worst(certified(page)):
         proof = device.certificate
@@ -172,8 +169,9 @@ def parity_lanes(page: Page) -> list[Lane]:
 
 
 def latency_plot(page: Page) -> tuple[list[Lane], Axis, float | None] | None:
-    """Returns one lane per device (median to 99th percentile), a log axis in ms and the gate's position; None if no
-    latency was measured."""
+    """Returns a lane for each device (median to 99th percentile), a logarithmic axis in ms, and the gate's position.
+
+    Returns None if no latency was measured."""
     timed = [(device, device.certificate.latency) for device in _worst(certified(page)) if device.certificate]
     measured = [(device, latency) for device, latency in timed if latency and _sane(latency.p50_ms, latency.p99_ms)]
     if not measured:
@@ -200,26 +198,27 @@ def latency_plot(page: Page) -> tuple[list[Lane], Axis, float | None] | None:
 
 
 def _sane(*times: float) -> bool:
-    """Whether these milliseconds are plausible; an absurd value from a device would distort the axis."""
+    """Whether all `values`, latencies in ms, are plausible: an absurd value of a device would distort the axis."""
     return all(_SHORTEST_MS <= time <= _LONGEST_MS for time in times)
 
 
 def timeline(page: Page) -> tuple[list[Lane], Axis] | None:
-    """Returns one lane per device with its steps over the time of the run; None if no step was timed."""
+    """Returns a lane for each device with its steps, and an axis in seconds; None if no step was timed."""
     timed = [device for device in page.devices if device.steps]
     if not timed:
         return None
     shown = timed if len(timed) <= PLOTTED else sorted(timed, key=lambda device: -_end(device))[:PLOTTED]
-    end = max(0.001, *map(_end, timed))
+    begin = page.started or 0.0
+    end = max(0.001, *(_end(device) - begin for device in timed))
     lanes = []
-    for device in sorted(shown, key=lambda device: (device.wave, device.steps[0].start)):
-        bars = tuple(_stretch(step, end) for step in device.steps)
-        lanes.append(Lane(device.name, bars, f"{_end(device) - device.steps[0].start:.1f} s"))
+    for device in sorted(shown, key=lambda device: (device.wave or 0, device.steps[0].started)):
+        bars = tuple(_stretch(step, begin, end) for step in device.steps)
+        lanes.append(Lane(device.name, bars, f"{_end(device) - device.steps[0].started:.1f} s"))
     return lanes, _seconds(end)
 
 
 def _seconds(end: float) -> Axis:
-    """Returns at most five ticks at round numbers of seconds up to `end`."""
+    """Returns an axis with at most five ticks at round numbers of seconds, from 0 to `end`."""
     decade = 10.0 ** math.floor(math.log10(end / 4))
     stride = next(factor * decade for factor in (1, 2, 5, 10) if factor * decade >= end / 4 * 0.999)
     return Axis(
@@ -227,10 +226,10 @@ def _seconds(end: float) -> Axis:
     )
 
 
-def _stretch(step: Step, end: float) -> Bar:
-    left, width = step.start / end * 100, max(step.seconds / end * 100, 0.15)
+def _stretch(step: Step, begin: float, end: float) -> Bar:
+    left, width = max(0.0, step.started - begin) / end * 100, max(step.seconds / end * 100, 0.15)
     return Bar(step.name.replace(" ", "-"), round(left, 2), round(width, 2), f"{step.name}: {step.seconds:.2f} s")
 
 
-def _end(device: Device) -> float:
-    return max(step.start + step.seconds for step in device.steps)
+def _end(device: DeviceReport) -> float:
+    return max(step.started + step.seconds for step in device.steps)

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from knnkit.errors import MissingDependency, extra
+from knnkit.errors import needs
 from knnkit.render import palette
 from knnkit.render.decision_regions import Regions
 from knnkit.render.sanitize import clean
@@ -27,11 +27,7 @@ def draw_experiment(
         train_labels: (n,) int32 class indices of the training rows.
         title: one line above the panels.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(18, 6.4), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(18, 6.4)
     figure.suptitle(clean(title), fontsize=15)
     data, decided, wrong = figure.subplots(1, 3, sharex=True, sharey=True)
     _data(data, regions, train_rows, train_labels)
@@ -53,13 +49,7 @@ def draw_lines(
     Raises:
         MissingDependency: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingDependency("a plot needs matplotlib", hint=extra("build")) from None
-    figure = Figure(figsize=(10, 6), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(10, 6)
     drawn = figure.subplots()
     for index, (name, x, y) in enumerate(lines):
         style: dict[str, Any] = {"color": palette.colour(index), "marker": palette.marker(index), "markersize": 4}
@@ -83,44 +73,47 @@ def draw_rows(
     Args:
         path: path of the PNG.
         rows: (n, d) numbers.
-        groups: name of each class, and the places of its rows.
-        title: one line above.
+        groups: (name, indices of its rows) of each class.
+        title: one line of text above the plot.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     centred = rows.astype(np.float64) - rows.mean(axis=0)
     points = centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T
-    figure = Figure(figsize=(10, 7.5), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(10, 7.5)
     drawn = figure.subplots()
     for index, (name, places) in enumerate(groups):
-        how: dict[str, Any] = {
-            "color": palette.colour(index),
-            "marker": palette.marker(index),
-            "s": 34,
-            "linewidths": 0.4,
-        }
-        drawn.scatter(*points[places].T, label=clean(name, 40), edgecolors="white", **how)
+        _points(drawn, points[places], index, name, s=34, linewidths=0.4)
     drawn.set_title(clean(title))
     drawn.legend(fontsize="small")
     figure.savefig(path, metadata={"Software": None})
 
 
 def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Writes (h, w) grey pixels as a PNG."""
+    """Writes (height, width) grey pixels to a PNG file."""
     from matplotlib.image import imsave
 
     imsave(path, pixels, cmap="gray", vmin=0, vmax=255)
 
 
+def _figure(width: float, height: float) -> Any:
+    """Returns an empty figure; the sizes are in inches."""
+    with needs("a plot needs matplotlib"):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
 def _scatter(
     axes: Any, rows: NDArray[np.float64], labels: NDArray[np.int32], classes: tuple[str, ...], **how: Any
 ) -> None:
-    for index in range(len(classes)):
-        chosen = rows[labels == index]
-        style = {"color": palette.colour(index), "marker": palette.marker(index), "edgecolors": "white"} | how
-        axes.scatter(chosen[:, 0], chosen[:, 1], label=clean(classes[index], 40), **style)
+    for index, name in enumerate(classes):
+        _points(axes, rows[labels == index], index, name, **how)
+
+
+def _points(axes: Any, points: NDArray[np.float64], index: int, name: str, **how: Any) -> None:
+    style = {"color": palette.colour(index), "marker": palette.marker(index), "edgecolors": "white"} | how
+    axes.scatter(*points.T, label=clean(name, 40), **style)
 
 
 def _data(axes: Any, regions: Regions, rows: NDArray[np.float64], labels: NDArray[np.int32]) -> None:

@@ -68,7 +68,7 @@ def size(count: int | float) -> str:
 
 
 def moment(when: float | None) -> str:
-    """Returns seconds since 1970 as `2026-03-01 12:00:00 UTC`, or as a number if they are not a valid date."""
+    """Returns seconds since 1970 as `2026-03-01 12:00:00 UTC`; as a number if they are not a date."""
     if when is None:
         return "–"
     try:
@@ -78,5 +78,5 @@ def moment(when: float | None) -> str:
 
 
 def count(number: int, noun: str, plural: str = "") -> str:
-    """Returns `1 device`, `3 devices`."""
+    """Returns a number with its noun: `1 device`, `3 devices`. `plural` is for nouns that do not just add an s."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

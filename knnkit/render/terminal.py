@@ -32,7 +32,7 @@ _MARKS: dict[str, str] = {"": " ", "good": "✓", "warn": "!", "bad": "✗", "di
 
 @dataclass(frozen=True)
 class Cell:
-    """One entry of a table; the tone sets its colour and carries no other information."""
+    """One entry of a table: its text, and a tone that only sets the colour."""
 
     text: str
     tone: Tone = ""
@@ -48,14 +48,14 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A command's table of its devices, for the terminal and for a report."""
+    """A table with columns and rows, for the terminal and for a report."""
 
     columns: tuple[Column | str, ...]
     rows: tuple[tuple[Cell | str, ...], ...]
 
 
 def is_plain(stream: TextIO) -> bool:
-    """Whether `stream` gets plain lines: it is not a terminal, or NO_COLOR or TERM=dumb is set."""
+    """Whether `stream` gets plain text: it is not a terminal, or NO_COLOR or TERM=dumb is set."""
     return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb" or not stream.isatty()
 
 
@@ -122,7 +122,7 @@ def _rich_table(columns: list[Column], rows: list[list[Cell]], title: str, out: 
 
 
 def _rich_records(columns: list[Column], rows: list[list[Cell]], title: str, console: rich.console.Console) -> None:
-    """Prints a table that is too wide as one block of lines per row, headed by the row's first entry."""
+    """Prints a table that is wider than the terminal: a block of lines for each row, under the row's first entry."""
     from rich.text import Text
 
     width = max(len(column.title) for column in columns)
@@ -145,8 +145,8 @@ def _console(out: TextIO) -> rich.console.Console:
 class Progress:
     """Live progress of many devices on standard error; a thread-safe context manager.
 
-    On a terminal, each active device has a line, with a bar during an upload; elsewhere, each new step is a line of
-    text. `end` prints one permanent line.
+    On a terminal, each active device has a line, with a bar during an upload. In a file or a pipe, each new step is a
+    line of text. `end` prints one permanent line for a device.
     """
 
     def __init__(self, *, total: int = 0, stream: TextIO | None = None) -> None:
@@ -192,7 +192,7 @@ class Progress:
             self._line(f"{_MARKS[tone]} {counter}{clean(device)}: {clean(outcome)}", tone)
 
     def note(self, text: str, tone: Tone = "") -> None:
-        """Prints a permanent line about the run: the start of a wave, a stop."""
+        """Prints a permanent line about the whole run, such as the start of a wave."""
         with self._lock:
             self._line(clean(text), tone)
 
@@ -215,7 +215,7 @@ def _bars(console: rich.console.Console) -> rich.progress.Progress:
     from rich import progress
 
     class Line(progress.ProgressColumn):
-        """Device and step as plain text; rich's own columns would interpret markup."""
+        """Column with device and step as plain text; rich's own columns would interpret markup in the text."""
 
         def render(self, task: progress.Task) -> rich.text.Text:
             from rich.text import Text

@@ -5,7 +5,6 @@ Each row is compared with its neighbours among all other rows. Changes nothing.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -30,14 +29,14 @@ class Finding:
     """One row that a person should look at.
 
     Attributes:
-        kind: contradicted (at least two thirds of the neighbours, and the answer, have another label), duplicate (a row
-            before it is equal or almost equal), or useless (without it, no row gets another answer).
-        row: its place among the audited rows.
-        label: its label.
-        other: the label that its neighbours answer, or that of the row that it repeats.
-        like: the place of the row that it repeats, or of its nearest neighbour.
-        distance: to that row, in the model's metric.
-        share: of the neighbours' votes for `other`; 1 for a duplicate.
+        kind: contradicted (another label has at least two thirds of the neighbours' votes), duplicate (an earlier row
+            is equal or almost equal), or useless (without this row, the answers to all other rows stay the same).
+        row: index of the row among the audited rows.
+        label: label of the row.
+        other: the label that the row's neighbours answer; for a duplicate, the label of the earlier row.
+        like: index of the row's nearest neighbour; for a duplicate, of the earlier row.
+        distance: distance from the row to the row `like`, in the model's metric.
+        share: share of the neighbours' votes for `other`; 1 for a duplicate.
     """
 
     kind: Kind
@@ -51,18 +50,18 @@ class Finding:
 
 @dataclass(frozen=True)
 class Audit:
-    """The findings among `rows` audited rows, the most doubtful first."""
+    """Result of an audit of `rows` rows: `findings`, the most doubtful rows first."""
 
     findings: tuple[Finding, ...]
     rows: int
 
     def count(self, kind: Kind) -> int:
-        """Returns the number of findings of one kind."""
+        """Returns the number of findings of the kind `kind`."""
         return sum(each.kind == kind for each in self.findings)
 
 
 def audit(rows: Dataset, spec: KnnSpec) -> Audit:
-    """Audits the rows with the k, metric, weights and scale of a model; needs more than k + 1 rows."""
+    """Audits labelled rows with the k, metric, weights and scale of `spec`. Requires more than k + 1 rows."""
     classes, codes = encode(rows.labels)
     names = [*map(str, classes)]
     lists = neighbours.leave_one_out(rows.rows, spec.scale, spec.metric, spec.k + 1)
@@ -89,7 +88,7 @@ def audit(rows: Dataset, spec: KnnSpec) -> Audit:
 
 
 def _shares(lists: neighbours.Lists, codes: NDArray[np.int32], n_classes: int, spec: KnnSpec) -> NDArray[np.float64]:
-    """Returns the (n, n_classes) shares of the votes of the k nearest."""
+    """Returns the (n, n_classes) share of the votes of each row's k nearest rows that each class has."""
     return _count(codes[lists.indices[:, : spec.k]], lists.distances[:, : spec.k], n_classes, spec)
 
 
@@ -107,7 +106,7 @@ def _count(
 
 
 def _duplicates(lists: neighbours.Lists) -> Iterator[tuple[int, int, float]]:
-    """Yields (row, earlier row that it repeats, distance)."""
+    """Yields (index of a near duplicate, index of the earlier row that it repeats, their distance)."""
     nearest = lists.distances[:, 0]
     limit = _NEAR * float(np.median(nearest))
     for row in np.flatnonzero(nearest <= limit).tolist():
@@ -119,7 +118,7 @@ def _duplicates(lists: neighbours.Lists) -> Iterator[tuple[int, int, float]]:
 
 
 def _useless(lists: neighbours.Lists, codes: NDArray[np.int32], n_classes: int, spec: KnnSpec) -> Ints:
-    """Returns rows whose removal changes no leave-one-out answer of another row: one at a time, not all together."""
+    """Returns indices of rows that can be removed singly (not together) without changing the answer to another row."""
     k = spec.k
     before = _shares(lists, codes, n_classes, spec).argmax(axis=1)
     needed = np.zeros(len(codes), bool)
@@ -128,12 +127,4 @@ def _useless(lists: neighbours.Lists, codes: NDArray[np.int32], n_classes: int, 
         rest = places[places != place]
         after = _count(codes[lists.indices[:, rest]], lists.distances[:, rest], n_classes, spec).argmax(axis=1)
         needed[lists.indices[after != before, place]] = True
-    return np.flatnonzero(~needed & ~_alone(codes))
-
-
-def _alone(codes: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Returns (n,) bool: rows that are the only one of their class."""
-    counts: dict[int, int] = defaultdict(int)
-    for code in codes.tolist():
-        counts[code] += 1
-    return np.array([counts[code] == 1 for code in codes.tolist()])
+    return np.flatnonzero(~needed & (np.bincount(codes)[codes] > 1))

@@ -23,7 +23,7 @@ MOST = 5
 
 @dataclass(frozen=True)
 class Beside:
-    """A training row: its label, its distance, its name in the training data, and its raw cells."""
+    """A training row near a device's row: label, distance to that row, name in the training data, raw cells."""
 
     label: str
     distance: float
@@ -32,7 +32,7 @@ class Beside:
 
 
 def neighbours(model: StoredModel, cells: Sequence[Cell]) -> tuple[Beside, ...]:
-    """Returns the nearest training rows of a raw row; none if the model cannot read the row."""
+    """Returns the training rows nearest to a row of raw cells, at most `MOST`; () if the model cannot read the row."""
     rows = _features(model, cells)
     if rows is None:
         return ()
@@ -42,7 +42,7 @@ def neighbours(model: StoredModel, cells: Sequence[Cell]) -> tuple[Beside, ...]:
 
 
 def _features(model: StoredModel, cells: Sequence[Cell]) -> NDArray[Any] | None:
-    """Returns the (1, n_features) features of a raw row; None if the row does not fit the model."""
+    """Returns the (1, n_features) features of a row of raw cells; None if the model cannot read the row."""
     try:
         rows = features_of(model.info, [cells])
     except (TypeError, ValueError):

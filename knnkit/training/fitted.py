@@ -21,7 +21,7 @@ from knnkit.model.reference.spec import KnnSpec
 
 @dataclass(frozen=True)
 class Fitted:
-    """A classifier: its specification, and its training rows in model space."""
+    """A classifier: its parameters `spec`, and its training rows in model space (`enrolment`)."""
 
     spec: KnnSpec
     enrolment: Enrolment
@@ -30,7 +30,7 @@ class Fitted:
     labelled: bool = True  # False: only neighbours were asked for (NearestNeighbors)
 
     def training_rows(self) -> Dataset:
-        """Returns raw rows that map to the training rows; approximate ones if a step has no exact inverse.
+        """Computes raw rows back from the training rows in model space; approximate if a step has no exact inverse.
 
         Raises:
             DataError: a row is out of the range of float32.
@@ -49,10 +49,10 @@ class Fitted:
         )
 
     def fitting(self, held_out: Dataset) -> Dataset:
-        """Returns labelled rows as this classifier takes them: `7` becomes "7" if its labels are text.
+        """Returns labelled rows with labels of this classifier's type: `7` becomes "7" if its labels are text.
 
         Raises:
-            DataError: the features are not the classifier's.
+            DataError: the rows do not have the classifier's features, or lack labels or targets.
         """
         names = self.enrolment.feature_names
         if held_out.feature_names != names:

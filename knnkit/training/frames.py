@@ -16,6 +16,7 @@ from device_agent.shared.protocol.table_info import Table
 from knnkit.config import parse
 from knnkit.config.parse import FileData
 from knnkit.data import arrow_table
+from knnkit.data.columns import Wanted
 from knnkit.data.dataset import Dataset
 from knnkit.errors import ConfigError, DataError
 from knnkit.training.table import policy_of, prepare_of
@@ -25,10 +26,10 @@ _KEYS = ("categories", "drop", "features", "missing", "unknown_category")
 
 
 def read(frame: Any, labels: Any, keys: Mapping[str, Any]) -> tuple[Dataset, Table | None]:
-    """Returns the rows of a pandas or polars frame as numbers, and the table that makes them of cells.
+    """Returns the rows of a pandas or polars frame as numbers, and the table that computes them from cells.
 
     Args:
-        frame: the rows; an index is not a column.
+        frame: the rows; an index of pandas is not used.
         labels: the name of a column, or (n,) labels.
         keys: `missing`, `categories`, `unknown_category`, `drop`, `features`, as in deploy.yaml.
 
@@ -45,8 +46,8 @@ def read(frame: Any, labels: Any, keys: Mapping[str, Any]) -> tuple[Dataset, Tab
     if not isinstance(labels, str):
         name = next(each for each in ("label", "_label", "__label") if each not in table.column_names)
         table = arrow_table.with_column(table, name, labels, _SOURCE)
-    policy = policy_of(data)
-    found = arrow_table.load(table.schema, table.select, _SOURCE, name, data.features, None, policy)
+    wanted = Wanted(name, data.features, policy=policy_of(data))
+    found = arrow_table.load(table.schema, table.select, _SOURCE, wanted)
     ready = prepare_of(data, found, found, None)
     return ready.training, ready.table
 

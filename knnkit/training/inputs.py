@@ -1,7 +1,7 @@
 """Embeds the raw inputs of deploy.yaml.
 
-Remembers the file of each raw input, because the golden set contains raw inputs. `knnkit.model.embedding` runs the
-stages.
+Stages compute the rows of a model from sounds, pictures or windows. Remembers the file of each raw input, because the
+golden set contains raw inputs. `knnkit.model.embedding` runs the stages.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ _FIRST = np.arange(1)
 
 @dataclass(frozen=True)
 class Embedder:
-    """The stages of a model.
+    """Runs the stages of a model on raw inputs.
 
     Attributes:
-        input: the `input` of knn.json, which lists them.
-        files: bytes of each stage, by its name in a release.
-        paths: file of each raw input so far, by its name (`Dataset.ids`); empty if the inputs are rows of numbers.
-        names: names of the features; empty for the names that `embed` gives.
-        origins: the user's file of each stage, by its name in a release; for messages.
+        input: content of `input` in knn.json, which describes the stages.
+        files: name of a stage's file in a release -> its bytes.
+        paths: name of a raw input (`Dataset.ids`) -> its file; empty if the inputs are rows of numbers.
+        names: names of the features; empty for the default names of `embed`.
+        origins: name of a stage's file in a release -> the user's file, for messages.
     """
 
     input: Input
@@ -58,7 +58,7 @@ class Embedder:
     origins: Mapping[str, Path] = field(default_factory=dict)
 
     def apply(self, rows: Dataset) -> tuple[Dataset, Embedder]:
-        """Runs the stages on raw rows; returns their output rows, and the embedder with the shapes from its files.
+        """Runs the stages on raw rows; returns the feature rows, and an embedder that knows the stages' input shapes.
 
         Raises:
             BuildError: a stage cannot be loaded, or a row does not fit it.
@@ -70,10 +70,10 @@ class Embedder:
         return made, replace(self, input=replace_record(found.input, width=len(names), columns=columns))
 
     def apply_to_files(self, raw: RawFiles) -> tuple[Dataset, Embedder]:
-        """Runs the stages on files; returns the same as `apply`.
+        """Runs the stages on the raw inputs in files; returns the same as `apply`.
 
         Raises:
-            DataError: a file cannot be read or decoded, or two have the same name.
+            DataError: a file cannot be read or decoded.
             BuildError: a stage cannot be loaded, or an input does not fit it.
         """
         content = b"".join(hashlib.sha256(self._bytes(path)).digest() for path in raw.paths)
@@ -84,7 +84,7 @@ class Embedder:
         return made, replace(self, input=found.input)
 
     def _embed(self, content: bytes, inputs: Iterable[NDArray[Any]], name: Callable[[int], str]) -> Embedded:
-        """Runs the stages, unless this process has run them on the same inputs; `content` has their digests."""
+        """Runs the stages; reuses the result if this process has run them on inputs with the same digests `content`."""
         key = json_codec.dumps(self.input), content
         try:
             found = _EMBEDDED.pop(key, None) or embed(self.input, self.files, inputs, name)
@@ -99,11 +99,11 @@ class Embedder:
         return found
 
     def lines(self, rows: Dataset) -> bytes:
-        """Returns the raw inputs of rows as JSON lines, as a device reads them."""
+        """Returns the raw inputs of rows in the format that a device reads: one JSON value a line."""
         return "".join(f"{to_json(values)}\n" for values in self._raw(rows)).encode()
 
     def most_golden(self, rows: Dataset) -> int:
-        """Returns the largest number of golden rows, which depends on the size of an input."""
+        """Returns how many golden rows a release may have: fewer if a raw input has many bytes."""
         first = next(self._raw(rows.take(_FIRST)), None)
         size = 1 if first is None else max(1, first.nbytes)
         return max(_LEAST_GOLDEN, min(GOLDEN_ROWS, GOLDEN_BYTES // size))
@@ -129,7 +129,7 @@ class Embedder:
 
 
 def embedder_of(asked: InputConfig | None) -> Embedder | None:
-    """Returns the embedder for `input` in deploy.yaml; None if there is no such key.
+    """Returns the embedder for `input` in deploy.yaml; None if it lists no stages and no features.
 
     Raises:
         BuildError: a file cannot be read.
@@ -149,7 +149,7 @@ def embedder_of(asked: InputConfig | None) -> Embedder | None:
 
 
 def _features_of(asked: InputConfig) -> bytes | None:
-    """Returns the stage that computes the features of windows; None if they are raw."""
+    """Returns the bytes of the stage that computes the features of windows; None if deploy.yaml lists no features."""
     if asked.window is None or not asked.features:
         return None
     from knnkit.model.tflite.window_stage import write_stage  # TensorFlow
@@ -158,14 +158,14 @@ def _features_of(asked: InputConfig) -> bytes | None:
 
 
 def _names_of(asked: InputConfig) -> tuple[str, ...]:
-    """Returns the names of the features of windows; empty if other stages make the row."""
+    """Returns the names of the features of windows; () without windows, or if other stages follow."""
     if asked.window is None or asked.stages:
         return ()
     return window_features.names(asked.window.columns, asked.features)
 
 
 def input_of(window: Window | None, embedder: Embedder | None) -> Input | None:
-    """Returns `input` of knn.json; None for a model of rows."""
+    """Returns the content of `input` in knn.json; None for a model that takes plain rows."""
     if window is None:
         return None if embedder is None else embedder.input
     return replace_record(Input() if embedder is None else embedder.input, window=window, columns=())

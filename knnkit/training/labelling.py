@@ -1,6 +1,6 @@
 """Labels for the rows of a collection.
 
-A label is on the disk when `give` returns. Only rows without a label are shown; a skipped row is shown again at the
+A label is saved to disk before `give` returns. Only rows without a label are shown; a skipped row is shown again at the
 end.
 """
 
@@ -17,14 +17,14 @@ from knnkit.training.beside import Beside, neighbours
 
 
 class Labelling:
-    """The session of one person who labels one file.
+    """A session in which one person labels the rows of one file.
 
     Args:
-        collection: the rows.
-        model: shows its training rows beside each; None: nothing is shown.
+        collection: the file of rows to label.
+        model: model whose nearest training rows are shown beside each row; None: none are shown.
 
     Attributes:
-        given: number of labels given so far, without those undone.
+        given: number of labels given in this session, without those undone.
     """
 
     def __init__(self, collection: Collection, model: StoredModel | None) -> None:
@@ -42,7 +42,7 @@ class Labelling:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels to choose from: those of the model, then those that were given."""
+        """The labels to choose from: the model's labels, then other labels in the file."""
         return tuple(self._labels)
 
     @property
@@ -52,18 +52,18 @@ class Labelling:
 
     @property
     def can_undo(self) -> bool:
-        """Whether there is a label to take back."""
+        """Whether `undo` can remove a label that was given in this session."""
         return bool(self._done)
 
     def beside(self) -> tuple[Beside, ...]:
-        """Returns the training rows that are nearest to the row."""
+        """Returns the training rows nearest to the current row; () without a model."""
         return () if self._model is None or self.row is None else neighbours(self._model, self.row.cells)
 
     def give(self, text: str, row: str | None = None) -> None:
-        """Labels the row with this id; None: the current one. Does nothing if a browser sends a form twice.
+        """Gives the label `text` to the row with the id `row` (None: the current row). Repeating the call does nothing.
 
         Raises:
-            DataError: the text cannot be a label of this model, or another person gave the row another label meanwhile.
+            DataError: `text` is not of the type of the model's labels, or another session has labelled the row.
         """
         chosen = next((each for each in self._waiting if row in (None, each.id)), None)
         label = text.strip()
@@ -86,18 +86,18 @@ class Labelling:
 
     def _require_same(self, row: str, label: str | None, there: str | None) -> None:
         if there != label:
-            raise DataError(f"row {row} has the label {there!r} since", hint="it stays; label the next row")
+            raise DataError(f"another session gave row {row} the label {there!r} meanwhile", hint="label the next row")
 
     def skip(self, row: str | None = None) -> None:
-        """Moves the current row to the end."""
+        """Moves the current row behind all other rows; does nothing if `row` is the id of another row."""
         if self.row is not None and row in (None, self.row.id):
             self._waiting.rotate(-1)
 
     def undo(self) -> None:
-        """Takes the last label back, and shows its row again.
+        """Removes the last label given in this session, if any, and makes its row the current one.
 
         Raises:
-            DataError: another person gave the row another label meanwhile.
+            DataError: another session gave the row another label meanwhile.
         """
         if self._done:
             row = self._done.pop()

@@ -15,9 +15,9 @@ from knnkit.model.tflite import associated_files
 
 @dataclass(frozen=True)
 class Made:
-    """A model, its golden set, and the verdict of its self-check.
+    """A built model, its golden set, and the verdict of its self-check.
 
-    `notes` are for the person who builds; `stages` are further files of the release, by name.
+    `warnings` and `notes` are messages for the person who builds; `stages` maps file names in the release to bytes.
     """
 
     model: BuiltModel
@@ -29,7 +29,7 @@ class Made:
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """Training rows of each class."""
+        """Number of training rows of each class."""
         return tuple(np.bincount(self.model.reference.classes, minlength=len(self.model.info.classes)).tolist())
 
     def graph(self) -> bytes:
@@ -37,5 +37,5 @@ class Made:
         return associated_files.split(self.model.data)[0]
 
     def with_files(self, files: Mapping[str, bytes]) -> bytes:
-        """Returns the model file with more associated files."""
+        """Returns the model file with additional associated files (name -> content)."""
         return associated_files.add(self.model.data, files)

@@ -1,8 +1,8 @@
 """Nearest training rows of many queries, in float64.
 
-One search serves every k and both weights. Leave-one-out finds the neighbours of a row among the other rows,
-with a scaler fitted without it, as scikit-learn's `LeaveOneOut` does with a Pipeline. Serves tables and plots on the
-host; `knnkit.model.reference` defines the answers of a model.
+One search gives the results for every k and both weights. Leave-one-out finds the neighbours of a row among the other
+rows, with a scaler fitted without that row, as scikit-learn's `LeaveOneOut` does with a Pipeline. Used for tables and
+plots on the host; `knnkit.model.reference` defines the answers of a model.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Lists:
     distances: Float64
 
     def labels(self, codes: NDArray[np.int32], weights: Weights) -> Iterator[NDArray[np.int64]]:
-        """Yields the (m,) class that wins the vote for k = 1, 2, ... neighbours; `codes` is (n_train,)."""
+        """Yields for k = 1, 2, ... the (m,) class with most votes of k neighbours; `codes`: (n_train,) row classes."""
         rows = np.arange(len(self.indices))
         votes = np.zeros((len(rows), int(codes.max()) + 1))
         for place in range(self.indices.shape[1]):
@@ -51,7 +51,7 @@ class Lists:
 
 
 def leave_one_out(rows: NDArray[Any], scale: Scale, metric: Metric, most: int, chosen: Ints | None = None) -> Lists:
-    """Returns the `most` nearest of the other rows, for each of the `chosen` rows (default: all)."""
+    """Returns for each of the `chosen` rows (default: all) the `most` nearest among the other rows."""
     values = rows.astype(np.float64)
     chosen = np.arange(len(rows)) if chosen is None else chosen
     return _search(values, values[chosen], _scalers_without(values, chosen, scale), metric, most, chosen)
@@ -60,7 +60,7 @@ def leave_one_out(rows: NDArray[Any], scale: Scale, metric: Metric, most: int, c
 def leave_group_out(
     rows: NDArray[Any], groups: NDArray[Any], scale: Scale, metric: Metric, most: int, chosen: Ints
 ) -> Lists:
-    """Returns the `most` nearest rows of other groups, for each of the `chosen` rows; `groups` is (n,)."""
+    """Returns for each of the `chosen` rows the `most` nearest rows of other groups; `groups`: (n,) group numbers."""
     indices, distances = np.empty((len(chosen), most), np.int64), np.empty((len(chosen), most))
     for group in np.unique(groups[chosen]):
         others, own = np.flatnonzero(groups != group), np.flatnonzero(groups[chosen] == group)
@@ -108,7 +108,7 @@ def _measure(training: Float64, query: Float64, origin: Float64, factor: Float64
 
 # --- scalers that were fitted without a row -----------------------------------------------------------------------
 def _scalers_without(rows: Float64, left_out: Ints, scale: Scale) -> tuple[Float64, Float64]:
-    """Returns the (m, d) origins and factors of scikit-learn's scaler, each fitted without one of the rows."""
+    """Returns (m, d) origins and factors of a scaler; row i was fitted without training row `left_out[i]`."""
     shape = (len(left_out), rows.shape[1])
     if scale == "none":
         return np.broadcast_to(0.0, shape), np.broadcast_to(1.0, shape)
@@ -135,7 +135,7 @@ def _standard_without(rows: Float64, left_out: Ints) -> tuple[Float64, Float64]:
 
 
 def _quantile_without(ordered: Float64, place: Ints, share: float) -> Float64:
-    """Returns (m, d) quantiles of sorted columns without the value at `place`, interpolated as in NumPy."""
+    """Returns (m, d) quantiles of sorted columns, each without the value at index `place`, interpolated as in NumPy."""
     position = share * (len(ordered) - 2)
     below = int(position)
     columns = np.arange(ordered.shape[1])

@@ -14,6 +14,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from device_agent.shared.enrolment.enrolled import label_of
 from device_agent.shared.protocol.versions import utc
 from device_agent.shared.safe_files import whole_file
 from knnkit.config.parse import Build, FileData, GroupSplit, TimeSplit
@@ -34,15 +37,15 @@ class Promotion:
     """Rows to add to the training data of one model.
 
     Attributes:
-        path: the CSV file.
-        rows: the rows that will be new in the file.
+        path: the CSV file of rows from the field.
+        rows: the rows that will be added to the file.
         waiting: number of rows without a label, which are not added.
-        there: number of labelled rows that the file has already.
-        differing: ids of rows that the file has with another label.
-        id_column: the column of ids in the file; `data.id` of deploy.yaml must name it.
-        before: the content of the file.
-        content: the whole new content.
-        fresh: a CSV file of the new rows alone.
+        there: number of labelled rows that the training data already has.
+        differing: ids of rows that the training data already has, with another label.
+        id_column: name of the file's id column; `data.id` of deploy.yaml must name it.
+        before: content of the file before the rows are added.
+        content: content of the file after the rows are added.
+        fresh: content of a CSV file with only the added rows.
     """
 
     path: Path
@@ -57,10 +60,10 @@ class Promotion:
 
 
 def plan(build: Build, material: Material, found: Collection, folder: Path) -> Promotion:
-    """Returns the rows to add to the training data of `build`; changes nothing.
+    """Returns which rows of `found` must be added to the training data of `build`; changes no file.
 
     Raises:
-        UsageError: the rows belong to another model, or its training data is not in files.
+        UsageError: the rows belong to another model, or the training data of `build` is not in files.
         DataError: the rows have other columns, or a label that the training data cannot have.
     """
     data = build.model.data
@@ -70,16 +73,16 @@ def plan(build: Build, material: Material, found: Collection, folder: Path) -> P
     if not isinstance(data, FileData):
         raise UsageError("rows can be added only if `data` names files of labelled rows", hint=_CSV)
     if build.model.input is not None:
-        said = f"{found.path} holds what `input` of {build.model.name} made of samples, sounds or pictures, not these"
-        raise UsageError(said, hint="record them again, and put the files beside those that `data` names")
+        said = f"{found.path} holds features, not the samples, sounds or pictures that {build.model.name} is trained on"
+        raise UsageError(said, hint="record the inputs again, and add their files to those that `data` names")
     names = columns_of(material)
     ours, theirs = set(names), set(found.columns.names)
     if ours != theirs:
         odd = [f"they lack {name!r}" for name in sorted(ours - theirs)] + [
             f"they have {name!r}" for name in sorted(theirs - ours)
         ]
-        said = f"{found.path}: the rows have other columns than the training data: {', '.join(odd[:_NAMED])}"
-        hint = "collect again, into another folder, once the devices run a release of this deploy.yaml"
+        said = f"{found.path}: the rows do not have the columns of the training data: {', '.join(odd[:_NAMED])}"
+        hint = "deploy this deploy.yaml, then collect again into another folder"
         raise DataError(said, hint=hint)
     labelled = [row for row in found.rows if row.label is not None]
     header = _Header(build, data, names)
@@ -88,7 +91,8 @@ def plan(build: Build, material: Material, found: Collection, folder: Path) -> P
     before = _content(path)
     known = _ids_of(material) | _known(path, before, header)
     new = tuple(row for row in labelled if row.id not in known)
-    differing = tuple(row.id for row in labelled if (known.get(row.id) or row.label) != row.label)
+    meant = {row.id: header.label(header.meaning(str(row.label))) for row in labelled}
+    differing = tuple(name for name, label in meant.items() if (known.get(name) or label) != label)
     return Promotion(
         path, new, len(found.rows) - len(labelled), len(labelled) - len(new), differing, header.id, before,
         before + header.lines(found.columns.names, new, first=not before),
@@ -97,7 +101,7 @@ def plan(build: Build, material: Material, found: Collection, folder: Path) -> P
 
 
 def write(promotion: Promotion) -> None:
-    """Writes the file atomically; its earlier lines keep their bytes.
+    """Writes the CSV file atomically, with the new rows after its earlier lines.
 
     Raises:
         DataError: the file was changed since the rows were planned.
@@ -106,16 +110,16 @@ def write(promotion: Promotion) -> None:
     with alone(promotion.path.parent):
         if _content(promotion.path) != promotion.before:
             raise DataError(
-                f"{promotion.path} was changed by somebody else meanwhile", hint="type the same command again"
+                f"{promotion.path} was changed by another process meanwhile", hint="type the same command again"
             )
         with whole_file(promotion.path) as file:
             file.write(promotion.content)
 
 
 def without_lost_rows(build: Build, folder: Path) -> Build:
-    """Returns the build without the file of rows from the field, if deploy.yaml names it, but it is missing or empty.
+    """Returns `build` without the CSV file of rows from the field if that file is missing or empty, else unchanged.
 
-    Otherwise the training data could not be loaded, and `promote` could not write the file again.
+    deploy.yaml may name a lost file; the training data could then not be loaded, nor the file written again.
     """
     data, path = build.model.data, _path(build, folder)
     if not isinstance(data, FileData) or _content(path):
@@ -130,26 +134,26 @@ def _path(build: Build, folder: Path) -> Path:
 
 
 def _content(path: Path) -> bytes:
-    """Returns the content of the file; nothing if it has no line below its header."""
+    """Returns the content of a CSV file; b"" if the file does not exist, or has no line below its header."""
     found = path.read_bytes() if path.exists() else b""
     return found if b"\n" in found.strip() else b""
 
 
 def _ids_of(material: Material) -> dict[str, str]:
-    """Returns the ids of all rows of the training data: a person may have moved rows into another file."""
+    """Returns id -> "" for all rows of the training data, because a person may have moved rows to another file."""
     parts = [part for part in (material.training, material.spare, material.held_out) if part is not None]
     return {str(name): "" for part in parts if part.ids is not None for name in part.ids.tolist() if name}
 
 
 def columns_of(material: Material) -> tuple[str, ...]:
-    """Returns the raw columns of a model's rows."""
+    """Returns the names of the raw columns of a model's rows."""
     if material.table is None:
         return material.training.feature_names
     return tuple(column.name for column in material.table.columns)
 
 
 class _Header:
-    """The columns of the file."""
+    """Header of the CSV file: its columns, and how a row from the field fills them."""
 
     def __init__(self, build: Build, data: FileData, names: Sequence[str]) -> None:
         split = build.model.split
@@ -163,7 +167,7 @@ class _Header:
         self.all = [*names, *self.labels, *beside, *([self.id] if self.id not in names else []), *self._origin]
 
     def lines(self, order: Sequence[str], rows: Iterable[FieldRow], *, first: bool) -> bytes:
-        """Returns the CSV lines of rows, with cells in this order; begins with the header if the file is new."""
+        """Returns rows as CSV; `order` names the columns of their cells. `first`: whether to write the header."""
         text = io.StringIO()
         writer = csv.DictWriter(text, self.all, lineterminator="\n")
         if first:
@@ -177,16 +181,24 @@ class _Header:
         return text.getvalue().encode()
 
     def meaning(self, label: str) -> dict[str, str]:
-        """Returns column -> cell for the label of a row: of a regression, it is `3.5`, or `height=3.5, width=2`."""
-        if len(self.labels) == 1:
-            return {self.labels[0]: label}
-        pairs = [part.rpartition("=") for part in label.split(", ")]
-        return {name: value for name, _, value in pairs}
+        """Returns label column -> cell for a label; several targets are written `height=3.5, width=2`."""
+        return {self.labels[0]: label} if len(self.labels) == 1 else _values(f"{label}, ", self.labels) or {}
 
     def label(self, cells: Mapping[str, str]) -> str:
-        """Returns the label of a row of the file."""
+        """Returns the label of a row of the file (column -> cell), in the form that `meaning` takes."""
         values = [cells[name] for name in self.labels]
         return values[0] if len(values) == 1 else ", ".join(map("=".join, zip(self.labels, values)))
+
+
+def _values(pairs: str, names: Sequence[str]) -> dict[str, str] | None:
+    """Parses `a=3.5, b=2, ` to name -> value; None unless each of `names` (which may hold `, ` and `=`) occurs once."""
+    for name in names:
+        if pairs.startswith(f"{name}="):
+            value, _, rest = pairs[len(name) + 1 :].partition(", ")
+            found = _values(rest, [each for each in names if each != name])
+            if found is not None:
+                return {name: value, **found}
+    return None if pairs or names else {}
 
 
 def _free(name: str, taken: set[str]) -> str:
@@ -200,14 +212,14 @@ def _shown(cell: Cell) -> str:
 
 
 def _check_labels(path: Path, material: Material, rows: Sequence[FieldRow], header: _Header) -> None:
-    numbers = material.training.labels.dtype.kind in "iu"
+    known = np.unique(material.training.labels).tolist()
     for row in rows:
         label = str(row.label)
         if header.targets:
             _check_values(f"{path}, row {row.id}", header, label)
             continue
         require_label(label, f"{path}, row {row.id}")
-        if numbers and not label.lstrip("-").isdecimal():
+        if label_of(label, known) is None:
             hint = f"knnkit label {path}, with a whole number"
             raise DataError(
                 f"{path}, row {row.id}: the label {label!r} is not a whole number, as all others are", hint=hint
@@ -222,11 +234,11 @@ def _check_values(place: str, header: _Header, label: str) -> None:
         good = False
     if not good:
         said = f"{place}: {label!r} is not a value of each target: {', '.join(header.targets)}"
-        raise DataError(said, hint="teach that row again, with --value")
+        raise DataError(said, hint="teach the device that row again, with --value")
 
 
 def _known(path: Path, content: bytes, header: _Header) -> dict[str, str]:
-    """Returns id -> label of the rows in the file; `header` takes the order of its columns.
+    """Returns id -> label of the rows in the CSV file `content`; sets `header.all` to the file's order of columns.
 
     Raises:
         DataError: the file has other columns than the rows to add, or cannot be read.
@@ -246,10 +258,10 @@ def _known(path: Path, content: bytes, header: _Header) -> dict[str, str]:
         raise DataError(said, hint=f"save it with these columns, separated by commas, {away}")
     for number, row in enumerate(rows, 2):
         if row and len(row) != len(there):
-            said = f"{path}: row {number} has {len(row)} cells, and the header {len(there)}"
+            said = f"{path}: row {number} has {len(row)} cells, and the header has {len(there)}"
             raise DataError(said, hint=f"complete that row or remove it, {away}")
     if not content.endswith(b"\n"):
-        raise DataError(f"{path}: the last line does not end with a newline", hint=f"add one, {away}")
+        raise DataError(f"{path}: the last line does not end with a newline", hint=f"add a newline, {away}")
     header.all = there
     found = [dict(zip(there, row)) for row in rows if row]
     return {cells[header.id]: header.label(cells) for cells in found}

@@ -1,6 +1,6 @@
 """Held-out rows of an imported pipeline, read as raw cells.
 
-A classifier whose pipeline has nonlinear steps takes cells: numbers, text, and cells without a value. Fits nothing.
+A classifier whose pipeline has nonlinear steps takes raw cells: numbers, text, and empty cells. Fits nothing.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from knnkit.training.table import apply, policy_for, with_unused
 
 
 def read_held_out(test: TestFile, label: str, imported: Fitted, *, named: bool) -> Dataset:
-    """Returns the test rows of an imported estimator as its features.
+    """Reads a test file, and returns its rows as features of an imported estimator.
 
     Args:
         test: the test file.
         label: name of the label column.
         imported: the imported estimator.
-        named: whether it was fitted with column names; if not, every column of the file is a feature.
+        named: whether the estimator was fitted with column names; if not, every column of the file is a feature.
 
     Raises:
         DataError: a column is missing, or a cell cannot be read.
@@ -38,7 +38,7 @@ def read_held_out(test: TestFile, label: str, imported: Fitted, *, named: bool) 
     table, policy = imported.table, PLAIN
     if table is not None and not named:
         said = f"{imported.enrolment.source}: it was fitted on an array, so its columns have no names in {test.file}"
-        raise DataError(said, hint="fit it on a data frame; in Python test=(rows, labels)")
+        raise DataError(said, hint="fit the estimator on a data frame; in Python test=(rows, labels)")
     names = imported.enrolment.feature_names if named else None
     if table is not None:
         policy, names = policy_for(table), tuple(column.name for column in table.columns if column.encoding != UNUSED)
@@ -65,10 +65,10 @@ def read_held_out(test: TestFile, label: str, imported: Fitted, *, named: bool) 
 
 
 def features_of(fitted: Fitted, rows: Any, source: str = "rows") -> Dataset:
-    """Returns raw rows as features of a classifier: checked numbers, or cells after the steps of its pipeline.
+    """Returns the features that a classifier's pipeline computes from raw rows; without a pipeline, checked numbers.
 
     Raises:
-        DataError: the rows have the wrong columns, or a cell is refused.
+        DataError: the rows have the wrong columns, or a cell that the model does not accept.
     """
     held = fitted.enrolment
     if fitted.table is None:
@@ -92,7 +92,7 @@ def labelled_rows(fitted: Fitted, rows: Any, answers: Any) -> Dataset:
 
 
 def cells(table: Table, rows: Any, source: str = "arrays") -> Dataset:
-    """Returns the cells of a data frame or an array in the form that `apply` takes; all labels are 0.
+    """Returns the cells of a data frame or an array as a dataset that `apply` takes; all labels are 0.
 
     Raises:
         DataError: the columns are not those of the table, or a cell is text where a number is needed.

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.model_info import KnnInfo
-from knnkit.data.dataset import Dataset
-from knnkit.errors import BuildError, MissingDependency, extra
+from knnkit.data.dataset import Dataset, drawn
+from knnkit.errors import BuildError, needs
 from knnkit.model.reference.enrolment import encode
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.model.scaling import fit_scaler
@@ -32,7 +32,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Points:
-    """Training rows in a space with Euclidean or Manhattan distances: (n, p) `values`, (n,) class indices `codes`."""
+    """Training rows (n, p) `values` with (n,) class indices `codes`; distances are Euclidean or Manhattan."""
 
     values: NDArray[np.float64]
     codes: NDArray[np.int32]
@@ -40,7 +40,7 @@ class Points:
     k: int
 
     def votes_of(self, kept: Ints) -> NDArray[np.int64]:
-        """Returns the (n,) class of each row by the vote of its k nearest kept rows."""
+        """Returns the (n,) class that the k nearest rows among the rows `kept` vote for, for each training row."""
         kind: Any = "manhattan" if self.manhattan else "euclidean"
         most = min(self.k, len(kept))
         lists = neighbours.among(self.values[kept], self.values, "none", kind, most)
@@ -48,7 +48,7 @@ class Points:
 
 
 def choose(training: Dataset, spec: KnnSpec, how: str, max_loss: float, seed: int) -> Ints:
-    """Returns the sorted indices of the rows to keep: some of every class, and more than k.
+    """Returns the sorted indices of the training rows to keep: at least one of every class, and more than k.
 
     Raises:
         BuildError: there are too few rows.
@@ -72,10 +72,10 @@ def accuracy(info: KnnInfo) -> float:
 
 
 def require_small_loss(how: str, max_loss: float, before: KnnInfo, after: KnnInfo) -> None:
-    """Checks that a model of fewer rows is about as accurate as one of all rows.
+    """Checks that the model of fewer rows, `after`, is about as accurate as that of all rows, `before`.
 
     Raises:
-        BuildError: its accuracy is lower by more than `max_loss`.
+        BuildError: the accuracy of `after` is lower by more than `max_loss`.
     """
     old, new = accuracy(before), accuracy(after)
     if old - new <= max_loss + 1e-12:
@@ -99,9 +99,9 @@ def _points(training: Dataset, spec: KnnSpec) -> Points:
 
 
 def _condensed(points: Points, max_loss: float, seed: int) -> Ints:
-    """Adds rows until the kept ones classify all others (Hart 1968), a few at a time (Angiulli 2005).
+    """Adds rows until the kept rows classify all others correctly (Hart 1968), several at a time (Angiulli 2005).
 
-    imbalanced-learn's condenses each class against the smallest one only, which loses a third of iris.
+    imbalanced-learn condenses each class only against the smallest class, which loses a third of iris.
     """
     kept = np.concatenate(
         [_nearest_to_centre(points, np.flatnonzero(points.codes == c)) for c in np.unique(points.codes)]
@@ -123,10 +123,8 @@ def _nearest_to_centre(points: Points, rows: Ints) -> Ints:
 
 
 def _edited(points: Points, max_loss: float, seed: int) -> Ints:
-    try:
+    with needs("reduce: edited needs imbalanced-learn"):
         from imblearn.under_sampling import EditedNearestNeighbours
-    except ImportError:
-        raise MissingDependency("reduce: edited needs imbalanced-learn", hint=extra("build")) from None
     from sklearn.neighbors import NearestNeighbors
 
     k = min(max(3, points.k), len(points.codes) - 1)
@@ -140,7 +138,7 @@ def _prototypes(points: Points, max_loss: float, seed: int) -> Ints:
     """Returns the fewest prototypes with which the other training rows lose at most `max_loss` of their accuracy."""
     kind: Any = "manhattan" if points.manhattan else "euclidean"
     count = len(points.codes)
-    asked = np.sort(np.random.default_rng(seed).permutation(count)[: max(_LEAST, _WORK // points.values.size)])
+    asked = drawn(count, max(_LEAST, _WORK // points.values.size), seed)
     own = neighbours.leave_one_out(points.values, "none", kind, min(points.k, count - 1), asked)
     before = [*own.labels(points.codes, "uniform")][-1] == points.codes[asked]
     for share in _SHARES:

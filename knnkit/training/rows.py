@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from device_agent.shared.protocol.input_info import Window
 from knnkit.config.parse import Build, FileData, GroupSplit, SklearnData, TestFile, TimeSplit
-from knnkit.data import dataset, patterns, raw_files
+from knnkit.data import dataset, patterns, raw_files, recordings
 from knnkit.data.dataset import Dataset
+from knnkit.data.recordings import Labels
+from knnkit.errors import DataError
 from knnkit.evaluation.splits import Divided, divide
-from knnkit.training import table, windows
+from knnkit.training import table
 from knnkit.training.inputs import Embedder, embedder_of
 from knnkit.training.table import read_more, read_test
 
@@ -27,7 +29,7 @@ FIELD = "field"
 
 @dataclass(frozen=True)
 class Rows:
-    """All rows of the training data, the embedder that made them (if any), and messages about left-out data."""
+    """All rows of the training data, the embedder that computed them (None: no stages), and messages to the user."""
 
     rows: Dataset
     embedder: Embedder | None
@@ -36,17 +38,17 @@ class Rows:
 
 
 def load_rows(build: Build) -> Rows:
-    """Returns all rows of the training data, made by the stages if the model has any.
+    """Loads all rows of the training data; if the model has stages, they compute the rows from raw inputs.
 
     Raises:
         DataError: a file, column or cell is invalid.
         BuildError: a stage cannot be run.
     """
-    embedder, window, data = embedder_of(build.model.input), windows.window_of(build), build.model.data
+    embedder, window, data = embedder_of(build.model.input), _window_of(build), build.model.data
     if embedder is not None and isinstance(data, FileData) and raw_files.are_raw(data.sources, data.path):
         listed = raw_files.list_files(data.sources, data.label_column, data.path, _beside(build))
         return Rows(*embedder.apply_to_files(listed), window)
-    rows, warnings = (_load(build), ()) if window is None else windows.load(build, window)
+    rows, warnings = (_load(build), ()) if window is None else _load_windows(build, window)
     if embedder is not None:
         rows, embedder = embedder.apply(rows)
     return Rows(rows, embedder, window, warnings)
@@ -55,7 +57,7 @@ def load_rows(build: Build) -> Rows:
 def read_inputs(
     file: Path, label: str, training: Dataset, embedder: Embedder | None, window: Window | None, path: str | None = None
 ) -> Dataset:
-    """Returns further labelled rows, from a table of numbers, a table of paths of raw inputs, or a recording.
+    """Reads labelled rows in addition to the training data: a table of numbers or of raw input paths, or a recording.
 
     Raises:
         DataError: the table or a file cannot be read.
@@ -65,8 +67,42 @@ def read_inputs(
     if embedder is not None and raw is None:
         return embedder.apply_to_files(raw_files.list_files([file], label, path or "path", None))[0]
     assert raw is not None
-    found = read_more(file, label, raw, None) if window is None else windows.read_more(file, label, raw, window)
+    found = read_more(file, label, raw, None) if window is None else _read_windows(file, label, raw, window)
     return found if embedder is None else embedder.apply(found)[0]
+
+
+def _window_of(build: Build) -> Window | None:
+    """Returns how the windows of a model are cut from samples; None if the model takes rows."""
+    asked = build.model.input
+    return None if asked is None or asked.window is None else asked.window.record
+
+
+def _load_windows(build: Build, window: Window) -> tuple[Dataset, tuple[str, ...]]:
+    """Returns the windows of all recordings in deploy.yaml as rows, and messages about data that is not used.
+
+    Raises:
+        DataError: as `recordings.load`; or rows must be held out, and there is only one recording.
+    """
+    data, split = build.model.data, build.model.split
+    assert isinstance(data, FileData)
+    group = split.group if isinstance(split, GroupSplit) else None
+    cut = recordings.load(data.sources, window, Labels(data.label_column, data.labels), group)
+    assert cut.windows.beside is not None
+    if isinstance(build.model.measured_on, float) and build.model.measured_on and len(set(cut.windows.beside)) < 2:
+        said = f"{cut.windows.source}: all windows are of one recording, and a recording is never divided"
+        hint = "more recordings, `recording:` in `window:`, test: {file: other.csv}, or test: 0"
+        raise DataError(said, hint=hint)
+    return cut.windows, cut.warnings
+
+
+def _read_windows(file: Path, label: str, training: Dataset, window: Window) -> Dataset:
+    """Returns the windows of recordings in addition to the training data, with the dtype of the training rows.
+
+    Raises:
+        DataError: as `recordings.load`.
+    """
+    found = recordings.load([file], window, Labels(label)).windows
+    return replace(found, rows=found.rows.astype(training.rows.dtype if len(training.rows) else np.float32))
 
 
 def _load(build: Build) -> Dataset:
@@ -112,7 +148,7 @@ def divide_rows(build: Build, found: Rows) -> Divided:
 
 
 def _from_field(build: Build, everything: Dataset) -> NDArray[np.int64]:
-    """Returns the places of the rows in the file that `knnkit promote` writes."""
+    """Returns the indices of the rows that came from the file that `knnkit promote` writes."""
     data = build.model.data
     if not isinstance(data, FileData) or everything.files is None:
         return np.array([], np.int64)
@@ -121,7 +157,7 @@ def _from_field(build: Build, everything: Dataset) -> NDArray[np.int64]:
 
 
 def label_of(build: Build) -> str:
-    """Returns the (first) label column of the test file; if `test` names none, that of the training data."""
+    """Returns the first label column that `test` in deploy.yaml names; if it names none, that of `data`."""
     data, test = build.model.data, build.model.measured_on
     if isinstance(test, TestFile) and test.label is not None:
         return test.label[0]

@@ -1,7 +1,7 @@
 """Imports a fitted KNeighborsClassifier from scikit-learn.
 
-Also a Pipeline that ends in one: each transformer becomes a step of knnkit. A part without an exact equivalent is an
-error, which names the part and what to do instead. Reads files in the skops format, which runs no code; no pickles.
+Also a Pipeline that ends in a classifier: each transformer becomes a step of knnkit. If a part has no exact equivalent,
+an error names the part and what to do instead. Reads files in the skops format, which runs no code; no pickles.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from device_agent.shared.protocol.table_info import Table
 from knnkit.data.dataset import is_plain, shortened
 from knnkit.data.files import BROKEN, members_that_fit
 from knnkit.data.targets import CLASS, default_names
-from knnkit.errors import BuildError, MissingDependency, extra
+from knnkit.errors import BuildError, needs
 from knnkit.kernels import Kernel
 from knnkit.model.reference.enrolment import Enrolment, with_class
 from knnkit.model.reference.space import Float32, Space, Step, adopt_space
@@ -115,10 +115,10 @@ def import_estimator(
 def _compare_values(
     classifier: Any, maps: list[Any], mapped: NDArray[Any], names: tuple[str, ...]
 ) -> tuple[Table, NDArray[np.float64], list[Step]]:
-    """Returns a table, training rows and a scaling whose squared Euclidean distances equal hamming distances.
+    """Returns a table, training rows and scaling steps, with which squared Euclidean distances are hamming distances.
 
     Raises:
-        BuildError: the metric has weights, or rows are computed numbers, whose rounding errors make equal cells differ.
+        BuildError: the metric has weights, or a transformer computes numbers, whose rounding makes equal cells differ.
     """
     if (classifier.effective_metric_params_ or {}).get("w") is not None:
         raise BuildError("the metric hamming with w is not supported", hint="metric='hamming' alone")
@@ -128,14 +128,14 @@ def _compare_values(
 
 
 def _require_whole(metric: str, maps: list[Any], mapped: NDArray[Any]) -> None:
-    """Refuses computed numbers, whose rounding errors make equal cells differ, and zeros other than zero."""
+    """Raises BuildError if transformers compute fractions, whose rounding errors make equal cells differ."""
     if maps and not (mapped == np.rint(mapped)).all():
         said = f"the metric {metric} behind transformers that compute numbers is not supported"
         raise BuildError(said, hint="compare the raw columns, or categories as whole numbers")
 
 
 def _own(estimator: Any) -> dict[str, Any]:
-    """Returns what the graph does not compute, by the names of `KnnSpec`: a radius, or outlier factors."""
+    """Returns the arguments of `KnnSpec` for estimators with a radius or outlier factors; {} for others."""
     name = type(estimator).__name__
     if name == "LocalOutlierFactor":
         return {"offset": float(estimator.offset_)}
@@ -155,12 +155,12 @@ def _neighbours(estimator: Any) -> int:
 
 
 def _until_last_nonlinear(maps: list[Any]) -> int:
-    """Returns how many transformers become transforms of the table: all up to the last nonlinear one."""
+    """Returns the number of leading transformers that become transforms of the table: up to the last nonlinear one."""
     return max((place + 1 for place, each in enumerate(maps) if is_nonlinear(each)), default=0)
 
 
 def _made_names(estimator: Any, count: int, names: tuple[str, ...], width: int) -> tuple[str, ...]:
-    """Returns the names of the features that the first `count` transformers make."""
+    """Returns the names of the `width` features that the first `count` transformers output."""
     made: Any = names
     try:
         for each in _parts(estimator)[0][:count]:
@@ -173,7 +173,7 @@ def _made_names(estimator: Any, count: int, names: tuple[str, ...], width: int) 
 
 
 def _targets(estimator: Any) -> tuple[NDArray[np.float64] | None, tuple[Labels, ...]]:
-    """Returns the (n_train, t) targets of a regression, labels or outlier factors; of columns also the labels."""
+    """Returns (n_train, t) targets of an estimator (None: a classifier), and the labels of each label column."""
     columns = tuple(map(_labels, estimator.classes_)) if getattr(estimator, "outputs_2d_", False) else ()
     if type(estimator).__name__ == "LocalOutlierFactor":
         k = int(estimator.n_neighbors_)
@@ -191,7 +191,7 @@ def _fingerprint(
     classes: tuple[Any, ...],
     targets: NDArray[np.float64] | None,
 ) -> str:
-    """SHA-256 over rows and labels in model space, and over the steps that led there."""
+    """Returns the SHA-256 of rows and labels in model space, and of the map into model space."""
     digest = hashlib.sha256(repr((space.metric, classes, [step.kind for step in space.steps])).encode())
     arrays: list[NDArray[Any]] = [enrolled, codes, space.centre, space.scale]
     arrays += [each for each in (space.origin, targets) if each is not None]
@@ -204,14 +204,12 @@ def load_skops(path: str | Path) -> Any:
     """Returns the estimator in a file in the skops format; runs no code from the file.
 
     Raises:
-        BuildError: it cannot be read, or holds types that skops does not trust.
+        BuildError: the file cannot be read, or holds types that skops does not trust.
         MissingDependency: skops is not installed.
     """
-    try:
+    with needs("reading this file needs skops"):
         import skops.io
         from skops.io.exceptions import UntrustedTypesFoundException
-    except ImportError:
-        raise MissingDependency("reading this file needs skops", hint=extra("build")) from None
     try:
         members_that_fit(Path(path), schema_json=_MAX_SCHEMA)
         strangers = [kind for kind in skops.io.get_untrusted_types(file=path) if kind not in _HARMLESS]
@@ -223,7 +221,7 @@ def load_skops(path: str | Path) -> Any:
             raise BuildError(f"{path} holds {said}: {', '.join(strangers)}", hint=hint)
         return skops.io.load(path, trusted=list(_HARMLESS))
     except FileNotFoundError:
-        raise BuildError(f"{path}: no such file", hint="paths in deploy.yaml start at the file") from None
+        raise BuildError(f"{path}: no such file", hint="paths in deploy.yaml are relative to its folder") from None
     except (*BROKEN, UntrustedTypesFoundException) as error:
         said = str(error) or type(error).__name__
         raise BuildError(f"{path} is not a file in the skops format: {said}", hint="skops.io.dump writes one") from None
@@ -248,7 +246,7 @@ _HARMLESS = (
 
 
 def _parts(estimator: Any) -> tuple[list[Any], Any]:
-    """Returns the transformers, in order, and the classifier of an estimator; for a search, of its best estimator."""
+    """Returns the transformers in order, and the classifier, of an estimator (for a search: of its best estimator)."""
     from sklearn import neighbors
     from sklearn.pipeline import Pipeline
 
@@ -275,7 +273,7 @@ def _is_imblearn(estimator: Any) -> bool:
 
 
 def _is_search(estimator: Any) -> bool:
-    """Whether it is a hyperparameter search of scikit-learn: GridSearchCV, RandomizedSearchCV or a halving one."""
+    """Whether `estimator` is a GridSearchCV, RandomizedSearchCV or halving search of scikit-learn."""
     return type(estimator).__module__.startswith(_SEARCHES) and hasattr(estimator, "refit")
 
 
@@ -288,7 +286,7 @@ def _instead_of(estimator: Any) -> str:
 
 
 def _weights(classifier: Any) -> tuple[Weights, float | None]:
-    """Returns the weights, and the bandwidth of a kernel."""
+    """Returns the weights of a classifier, and the bandwidth if these are a kernel, else None."""
     given: Any = getattr(classifier, "weights", None) or "uniform"
     if isinstance(given, Kernel):
         return given.name, float(given.bandwidth)
@@ -311,7 +309,7 @@ def _classes(classifier: Any) -> tuple[Labels, NDArray[np.int32]] | None:
 
 
 def _labels(found: Any) -> Labels:
-    """Returns the labels of an estimator; raises BuildError for what cannot be a label."""
+    """Returns the labels of an estimator; raises BuildError if a class cannot be a label."""
     classes = np.asarray(found)
     if classes.dtype.kind == "f" and (classes == np.rint(classes)).all() and np.abs(classes).max() < 2**53:
         classes = classes.astype(np.int64)  # 2.0 is the class 2, as in a file
@@ -319,7 +317,7 @@ def _labels(found: Any) -> Labels:
         raise BuildError(f"labels of type {classes.dtype} are not supported", hint="integers or text")
     labels = classes.tolist()
     if UNKNOWN_LABEL in labels:
-        raise BuildError(f"the label {UNKNOWN_LABEL!r} is reserved for rejected rows", hint="rename it and fit again")
+        raise BuildError(f"the label {UNKNOWN_LABEL!r} is reserved for rejected rows", hint="rename it, and fit again")
     if not all(isinstance(label, int) or (isinstance(label, str) and is_plain(label)) for label in labels):
         raise BuildError("a label is not plain text on one line", hint="integers or plain text")
     return tuple(labels)
@@ -342,7 +340,7 @@ def _names(estimator: Any, given: tuple[str, ...] | None, width: int) -> tuple[s
 
 
 def _scale(maps: list[Any]) -> Scale:
-    """Returns the value of `scale` that equals these transformers, or "none" (see `knnkit.release.describe`)."""
+    """Returns the value of `scale` in deploy.yaml that has the effect of these transformers; "none" if none has it."""
     if len(maps) != 1:
         return "none"
     scale, settings = _SCALES.get(type(maps[0]).__name__, ("none", {}))

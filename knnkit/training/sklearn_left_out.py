@@ -56,5 +56,5 @@ WEIGHTS: dict[str, str] = {
 
 
 def because(name: str, *lists: dict[str, str]) -> str:
-    """Returns `: ` and the reason why a part cannot be imported; an empty text if no list has it."""
+    """Returns `: REASON`, why the part `name` of scikit-learn cannot be imported; "" if no list has the part."""
     return next((f": {each[name]}" for each in lists if name in each), "")

@@ -1,6 +1,6 @@
 """Converts the metric of a fitted scikit-learn classifier.
 
-A metric with weights is a plain one after a linear map of the rows.
+A metric with weights equals a metric without weights after a linear map of the rows.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _MOST_VALUES = 4096
 
 
 def metric_of(classifier: Any, width: int) -> tuple[Metric, float | None, list[Step]]:
-    """Returns the metric of a fitted classifier, its power, and the maps to apply to (n, width) rows first.
+    """Returns the metric of a fitted classifier, its power (None: no power), and steps to apply to rows first.
 
     Raises:
         BuildError: the metric is not supported.
@@ -72,10 +72,10 @@ def metric_of(classifier: Any, width: int) -> tuple[Metric, float | None, list[S
 
 
 def agreements(rows: NDArray[Any]) -> tuple[Transform, Step]:
-    """Returns the transform and the scaling after which the hamming distance is a squared Euclidean one.
+    """Returns a transform and a scaling after which the squared Euclidean distance equals the hamming distance.
 
-    A column becomes one for each of its values among the (n, p) training rows, and one more for any other value. Two
-    rows that differ in a column then have a squared distance of 2 there, even if a value is new.
+    A column becomes one column for each of its values in the (n, p) training rows, and one more for all other values.
+    Two rows that differ in a column then have a squared distance of 2 in the new columns, even if a value is new.
 
     Raises:
         BuildError: there are too many values.
@@ -83,7 +83,7 @@ def agreements(rows: NDArray[Any]) -> tuple[Transform, Step]:
     values = [np.unique(column) for column in rows.T]
     widths = np.array([len(each) + 1 for each in values])
     if widths.sum() > _MOST_VALUES:
-        said = f"hamming over {widths.sum():,} values is not supported"
+        said = f"the columns have {widths.sum():,} different values, too many for the metric hamming"
         raise BuildError(said, hint=f"columns with few values, at most {_MOST_VALUES:,} together")
     ends, width = np.cumsum(widths), int(widths.sum())
     owners = np.repeat(np.arange(len(values)), widths - 1)
@@ -93,7 +93,7 @@ def agreements(rows: NDArray[Any]) -> tuple[Transform, Step]:
 
 
 def _maps(name: str, params: dict[str, Any], width: int) -> list[Step] | None:
-    """Returns the linear map that replaces the weights of a metric in `MAPPED`; None for another metric."""
+    """Returns the linear map that replaces the weights of a metric; None if the metric `name` is not in `MAPPED`."""
     if name == "seuclidean" and set(params) == {"V"}:
         return [affine(np.zeros(width), 1.0 / np.sqrt(np.asarray(params["V"], np.float64)))]
     if name == "mahalanobis" and set(params) in ({"V"}, {"VI"}):

@@ -20,7 +20,7 @@ from device_agent.shared.features.coder import KEEP, UNKNOWN_CATEGORY
 from device_agent.shared.features.transforms import NOTHING, REFUSED, Transforms
 from device_agent.shared.protocol.table_info import Column, Table, Transform
 from knnkit.errors import BuildError
-from knnkit.training.sklearn_transforms import convert, parts_of
+from knnkit.training.sklearn_transforms import branches_of, convert, parts_of
 
 #: A column while it passes the transformers: number of the raw column that it still is; None for a computed one.
 Sources = list[int | None]
@@ -30,7 +30,7 @@ _OTHER_NAMES = {"absolute": "abs"}
 
 
 def is_nonlinear(part: Any) -> bool:
-    """Whether a transformer must become transforms of the table; others become steps of the graph."""
+    """Whether a transformer is nonlinear: it then becomes transforms of the table, not a step of the graph."""
     name = type(part).__name__
     if name in ("ColumnTransformer", "FeatureUnion", "Pipeline"):
         steps = getattr(part, "transformers_", None) or getattr(part, "transformer_list", None) or part.steps
@@ -41,7 +41,7 @@ def is_nonlinear(part: Any) -> bool:
 
 
 def convert_all(parts: Sequence[Any], names: Sequence[str], last: Sequence[Transform] = ()) -> Table:
-    """Returns the table of the raw columns `names`, with the transforms of fitted transformers, and `last` behind them.
+    """Returns the table of the raw columns `names`, with the transforms of fitted transformers, then those in `last`.
 
     Raises:
         BuildError: a part is not supported; the message names it.
@@ -57,7 +57,7 @@ def convert_all(parts: Sequence[Any], names: Sequence[str], last: Sequence[Trans
 
 
 def _table(walk: _Walk, names: Sequence[str]) -> Table:
-    """Returns the table, which refuses cells that the transforms would turn into NaN or infinity."""
+    """Returns the table of the raw columns; it refuses cells that the transforms would turn into NaN or infinity."""
     run, base = Transforms(walk.found), np.ones(len(names))
     for place, value in walk.samples.items():
         base[place] = value
@@ -84,7 +84,7 @@ def _table(walk: _Walk, names: Sequence[str]) -> Table:
 
 
 def _used(found: Sequence[Transform], width: int) -> set[int]:
-    """Returns the raw columns that the first transform uses: its choice if it selects columns, else all."""
+    """Returns the indices of the raw columns in use: those that the first transform selects, or all."""
     if found and (found[0].kind, found[0].start, found[0].count) == ("take", 0, width):
         return {int(place) for place in transforms.arrays_of(found[0])[0]}
     return set(range(width))
@@ -92,13 +92,13 @@ def _used(found: Sequence[Transform], width: int) -> set[int]:
 
 @dataclass
 class _Walk:
-    """The transforms found so far.
+    """Collects the transforms of a pipeline, one transformer after the other.
 
     Attributes:
         found: the transforms, in order.
-        texts: raw column -> its categories.
-        samples: raw column -> a code or number that its encoder knows.
-        filled: raw columns whose missing cells were filled.
+        texts: index of a raw column -> its categories.
+        samples: index of a raw column -> a code or number that the column's encoder knows.
+        filled: indices of raw columns whose missing cells a transformer fills.
     """
 
     found: list[Transform] = field(default_factory=list)
@@ -129,12 +129,12 @@ class _Walk:
         return self._linear(part, start, sources)
 
     def code(self, source: int | None, value: Any) -> float:
-        """Returns the number that stands for a category; a new text gets the next code of its column."""
+        """Returns the number that stands for the category `value`; a new text gets the next code of column `source`."""
         if value is None or (isinstance(value, float) and np.isnan(value)) or type(value).__name__ == "NAType":
             return float("nan")
         if isinstance(value, str | bool | np.bool_):
             if source is None:
-                raise BuildError(f"the category {value!r} is not one of a raw column", hint=_APPLY)
+                raise BuildError(f"the category {value!r} is not in a raw column", hint=_APPLY)
             texts = self.texts.setdefault(source, [])
             if str(value) not in texts:
                 texts.append(str(value))
@@ -158,23 +158,13 @@ class _Walk:
         return [None] * width
 
     # --- several transformers side by side ------------------------------------------------------------------------
-    def columns(self, part: Any, start: int, sources: Sources) -> Sources:
-        weights, places = part.transformer_weights or {}, part._transformer_to_input_indices
-        parts = [(list(places[name]), each, weights.get(name, 1.0)) for name, each, _ in part.transformers_]
-        return self._side_by_side(parts, start, sources)
-
-    def union(self, part: Any, start: int, sources: Sources) -> Sources:
-        weights, every = part.transformer_weights or {}, list(range(len(sources)))
-        parts = [(every, each, weights.get(name, 1.0)) for name, each in part.transformer_list]
-        return self._side_by_side(parts, start, sources)
-
-    def _side_by_side(self, parts: list[tuple[list[int], Any, float]], start: int, sources: Sources) -> Sources:
-        kept = [each for each in parts if each[0] and not (isinstance(each[1], str) and each[1] == "drop")]
+    def side_by_side(self, part: Any, start: int, sources: Sources) -> Sources:
+        kept = branches_of(part)
         self._take(start, sources, np.array([place for places, *_ in kept for place in places], int))
         found: Sources = []
-        for places, part, weight in kept:
+        for places, each, weight in kept:
             at = start + len(found)
-            new = self.run(part, at, [sources[place] for place in places])
+            new = self.run(each, at, [sources[place] for place in places])
             if weight != 1.0:
                 self.add("scale", at, len(new), np.full(len(new), weight), np.zeros(len(new)))
             found += new
@@ -218,7 +208,7 @@ class _Walk:
         return [None] * len(sources)
 
     def _ask(self, part: Any, sources: Sources) -> tuple[list[float], list[int], Any, list[Any]]:
-        """Returns code, column and encoder output of each category, and the encoder output of an unknown category."""
+        """Returns code, column and encoder output of each category, and each column's output for unknown ones."""
         firsts = [each[0] for each in part.categories_]
         texts = any(each.dtype.kind in "OUSb" for each in part.categories_)
         rows, values, owners, strange = [], list[float](), list[int](), []
@@ -327,8 +317,8 @@ def _missing_of(part: Any) -> float:
 Walk = Callable[[_Walk, Any, int, Sources], Sources]
 WALKS: dict[str, Walk] = {
     "Binarizer": _Walk.binarize,
-    "ColumnTransformer": _Walk.columns,
-    "FeatureUnion": _Walk.union,
+    "ColumnTransformer": _Walk.side_by_side,
+    "FeatureUnion": _Walk.side_by_side,
     "FunctionTransformer": _Walk.function,
     "KBinsDiscretizer": _Walk.bins,
     "MaxAbsScaler": _Walk.clipped,

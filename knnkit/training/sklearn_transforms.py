@@ -37,7 +37,7 @@ def convert(transformer: Any) -> list[Step]:
 
 
 def parts_of(step: Any) -> list[Any]:
-    """Returns the transformers of one step of a Pipeline, which may be a Pipeline itself."""
+    """Returns the transformers in one step of a Pipeline; several if the step is itself a Pipeline."""
     from sklearn.pipeline import Pipeline
 
     if isinstance(step, Pipeline):
@@ -120,26 +120,21 @@ def _identity(transformer: Any) -> list[Step]:
     return []
 
 
-def _union(union: Any) -> list[Step]:
-    width, weights = union.n_features_in_, union.transformer_weights or {}
-    return _side_by_side(
-        [(np.arange(width), part, weights.get(name, 1.0)) for name, part in union.transformer_list], width
-    )
+def branches_of(part: Any) -> list[tuple[list[int], Any, float]]:
+    """Returns input columns, transformer and output weight of each branch of a ColumnTransformer or FeatureUnion."""
+    weights, every = part.transformer_weights or {}, list(range(part.n_features_in_))
+    if hasattr(part, "transformers_"):
+        places = part._transformer_to_input_indices
+        named = [(name, each, list(places[name])) for name, each, _ in part.transformers_]
+    else:
+        named = [(name, each, every) for name, each in part.transformer_list]
+    kept = [each for each in named if each[2] and not (isinstance(each[1], str) and each[1] == "drop")]
+    return [(columns, each, weights.get(name, 1.0)) for name, each, columns in kept]
 
 
-def _columns(transformer: Any) -> list[Step]:
-    weights = transformer.transformer_weights or {}
-    places = transformer._transformer_to_input_indices
-    parts = [
-        (np.asarray(places[name], int), part, weights.get(name, 1.0)) for name, part, _ in transformer.transformers_
-    ]
-    return _side_by_side(parts, transformer.n_features_in_)
-
-
-def _side_by_side(parts: list[tuple[NDArray[np.intp], Any, float]], width: int) -> list[Step]:
-    """Returns the map to the outputs of all parts: (columns of the row, transformer, weight of its outputs)."""
-    kept = [part for part in parts if len(part[0]) and not (isinstance(part[1], str) and part[1] == "drop")]
-    composed = [(columns, *_compose(part, len(columns)), weight) for columns, part, weight in kept]
+def _side_by_side(transformer: Any) -> list[Step]:
+    width = transformer.n_features_in_
+    composed = [(columns, *_compose(part, len(columns)), weight) for columns, part, weight in branches_of(transformer)]
     shift, blocks, constants = np.zeros(width), [], []
     for columns, offset, *_ in composed:  # all of them first: the constants need the final ones
         first = shift[columns] == 0.0
@@ -179,10 +174,10 @@ def _linear(matrix: NDArray[Any], offset: Any = None) -> list[Step]:
 
 
 CONVERSIONS: dict[str, Callable[[Any], list[Step]]] = {
-    "ColumnTransformer": _columns,
+    "ColumnTransformer": _side_by_side,
     "FactorAnalysis": _factors,
     "FastICA": _independent,
-    "FeatureUnion": _union,
+    "FeatureUnion": _side_by_side,
     "FunctionTransformer": _identity,
     "GaussianRandomProjection": _components,
     "IncrementalPCA": _pca,

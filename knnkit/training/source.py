@@ -47,23 +47,23 @@ from knnkit.training.table import prepare_of, raw_lines, read_more
 
 @dataclass(frozen=True)
 class Material:
-    """What a release is built from.
+    """Rows, parameters and options from which a release is built.
 
     Attributes:
         spec: name, k, metric, weights, scale and reject of the classifier.
-        training: raw training rows; of an imported classifier, rows computed back from its own.
+        training: raw training rows; for an imported classifier, computed back from its rows in model space.
         held_out: raw rows to measure accuracy with; None if there are none.
         imported: the classifier from scikit-learn; None if the classifier is made from `training`.
         warnings: messages for the person who builds.
-        how: how rows were held out; empty where nothing is measured.
-        table: how the rows were made from raw columns; None for rows of plain numbers.
-        embedder: the stages that made the rows; None without stages.
+        how: how rows were held out; "" if nothing is measured.
+        table: how the rows were computed from raw columns; None for rows of plain numbers.
+        embedder: the stages that computed the rows; None without stages.
         window: how windows of samples are cut; None if inputs are not windows.
-        agreement: smallest share of test rows to which model and imported classifier give the same answer; None: any.
-        whole: the material with all training rows, if `reduce` chose some of them.
-        spare: the training rows that `reduce` left out.
-        reduced: how `reduce` chose rows.
-        max_loss: largest loss of accuracy, compared with `whole`, that is allowed.
+        agreement: smallest allowed share of test rows with the same answer from model and imported classifier; None: 0.
+        whole: the material with all training rows, if `reduce` removed some; else None.
+        spare: the training rows that `reduce` removed; None if it removed none.
+        reduced: value of `reduce: how` in deploy.yaml; "" without `reduce`.
+        max_loss: largest allowed loss of accuracy compared with `whole`.
     """
 
     spec: KnnSpec
@@ -83,12 +83,12 @@ class Material:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Where the rows come from: paths of files, or names."""
+        """Sources of the rows: paths of files, or names of data sets."""
         return (self.training.source, *([self.held_out.source] if self.held_out else ()))
 
     @property
     def groups(self) -> NDArray[Any] | None:
-        """The recording of each training row; None for a model of rows."""
+        """(n_train,) number of the recording that each training row was cut from; None without windows."""
         return None if self.window is None else self.training.beside
 
     @property
@@ -108,7 +108,7 @@ class Material:
         return enrol(self.training, fit_scaler((self.whole or self).training.rows, scale), metric, *own)
 
     def build(self, gates: Gates, *, seed: int = 0, inputs: str = "", golden_rows: int | None = None) -> Made:
-        """Builds the model, and checks it on its golden rows, at most `golden_rows` of them.
+        """Builds the model, and checks it on at most `golden_rows` golden rows.
 
         Raises:
             DataError: k is larger than the number of rows, or the held-out rows are invalid.
@@ -152,10 +152,10 @@ class Material:
         return Reduced(self.reduced, before.model.info.n_train, reduction.accuracy(before.model.info))
 
     def _compare(self, before: Made, model: BuiltModel, golden: Golden) -> tuple[str, ...]:
-        """Returns how the model changed because of `reduce`.
+        """Returns lines that compare rows, size, time and accuracy before and after `reduce`.
 
         Raises:
-            BuildError: the accuracy is lower by more than `max_loss`.
+            BuildError: `reduce` lowers the accuracy by more than `max_loss`.
         """
         from knnkit.model.selfcheck import milliseconds  # TensorFlow
 
@@ -179,7 +179,7 @@ class Material:
         return measure(reference, classes, measured, self.how, of)
 
     def _warn(self, model: BuiltModel) -> tuple[str, ...]:
-        """Warns of short label sets; asks an imported classifier, and reports what differs."""
+        """Returns warnings about label sets with too little coverage, and answers that differ from scikit-learn's."""
         short = short_sets(model.info)
         measured = self._measured(model.reference)
         if self.held_out is None or measured is None:
@@ -192,7 +192,7 @@ class Material:
         return (*short, *own.warnings)
 
     def _require_agreement(self, share: float | None) -> None:
-        """Raises BuildError if the imported estimator answers too many held-out rows differently."""
+        """Raises BuildError if `share` (of rows with scikit-learn's answer; None: unknown) is below `agreement`."""
         if self.agreement is None or (share is not None and share >= self.agreement):
             return
         if share is None:
@@ -202,10 +202,10 @@ class Material:
         hint = (
             f"agreement: {int(share * 1e4) / 1e4:g} or less under gates:, or fit the estimator with algorithm='brute'"
         )
-        raise BuildError(f"{said}; gates: {{agreement}} asks for {self.agreement * 100:g} %", hint=hint)
+        raise BuildError(f"{said}; gates: {{agreement}} needs {self.agreement * 100:g} %", hint=hint)
 
     def golden(self, info: KnnInfo, own: Dataset, *, margin: float, limit: int) -> Golden:
-        """Returns a golden set of the user's own rows, for a model that was built from this material.
+        """Returns a golden set of rows that the user chose, for a model that was built from this material.
 
         Args:
             info: knn.json of that model.
@@ -222,7 +222,7 @@ class Material:
         return make_golden(BuiltModel(b"", info, reference, ()), own, self.training, limit=limit, raw=self._raw_lines)
 
     def read(self, file: Path, label: str) -> Dataset:
-        """Returns the labelled rows of a file as the model's features.
+        """Reads the labelled rows of a file, and returns them as features of the model.
 
         Raises:
             DataError: a column is missing, or a cell cannot be read.
@@ -236,14 +236,14 @@ class Material:
         """Returns labelled rows with labels of the classifier's type.
 
         Raises:
-            DataError: the features are not the classifier's.
+            DataError: the rows do not have the classifier's features.
         """
         return rows if self.imported is None else self.imported.fitting(rows)
 
 
 @needs_build_extra()
 def load(build: Build) -> Material:
-    """Loads what the release of `build` is built from.
+    """Loads the rows, parameters and options from which the release of `build` is built.
 
     Raises:
         DataError: a file, column or cell is invalid, or too few rows are left.
@@ -254,7 +254,7 @@ def load(build: Build) -> Material:
     if isinstance(model.data, SkopsData):
         return _load_imported(build, model.data)
     if build.gates.agreement is not None:
-        said = "gates: {agreement} compares a fitted scikit-learn estimator with the model, and `data` has none"
+        said = "gates: {agreement} compares a fitted scikit-learn estimator with the model, but `data` has no estimator"
         raise BuildError(said, hint="data: {skops: model.skops}, or leave agreement out")
     more: dict[str, Any] = {"reject": model.reject, "label_sets": model.coverages}
     more |= model.allowances | model.in_float64
@@ -277,7 +277,7 @@ def load(build: Build) -> Material:
 
 
 def _reduce(whole: Material, asked: ReduceConfig, seed: int) -> Material:
-    """Returns the material with the training rows that `reduce` chooses.
+    """Returns the material `whole` with only the training rows that `reduce` keeps.
 
     Raises:
         BuildError: there are no held-out rows to measure the loss with, or too few rows are left.
@@ -298,11 +298,11 @@ def every_row(build: Build) -> Dataset:
     """Returns all rows of the training data as the model's features, in their order in the file.
 
     Raises:
-        DataError: a file, column or cell is invalid, or the data is an estimator without its rows.
+        DataError: a file, column or cell is invalid, or `data` names a fitted estimator.
         MissingDependency: a package of `knnkit[build]` is not installed.
     """
     if isinstance(build.model.data, SkopsData):
-        said = f"{build.model.data.skops} holds an estimator, and not the file of its rows"
+        said = f"{build.model.data.skops} holds a fitted estimator; this command needs the file of its training rows"
         raise DataError(said, hint="data: {file: train.csv, label: species}")
     everything = load_rows(build).rows
     return prepare_of(build.model.data, everything, everything, None).training
@@ -332,10 +332,10 @@ def _load_imported(build: Build, data: SkopsData) -> Material:
 
 
 def of_imported(imported: Fitted, held_out: Dataset | None) -> Material:
-    """Returns what a release of an imported classifier is built from.
+    """Returns the material for a release of an imported classifier.
 
     Raises:
-        DataError: the held-out rows do not fit it.
+        DataError: the held-out rows do not fit the classifier.
     """
     if imported.table is not None and held_out is None:
         said = f"{imported.enrolment.source}: its own rows cannot be computed back through its transformers"

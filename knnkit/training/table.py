@@ -32,7 +32,7 @@ MISSING_CATEGORY = "missing"
 
 @dataclass(frozen=True)
 class Prepared:
-    """Rows to which the table of their model was applied."""
+    """Training and held-out rows as features, after the model's table was applied, and warnings for the user."""
 
     table: Table | None
     training: Dataset
@@ -41,19 +41,19 @@ class Prepared:
 
 
 def policy_of(data: Data) -> Policy:
-    """Returns how the rows of a file are read."""
+    """Returns the rules by which cells of a file are read: those of `data`, or the plain ones without files."""
     if not isinstance(data, FileData):
         return PLAIN
     return Policy(data.drop, data.missing, data.categories, data.unknown_category, data.thousands)
 
 
 def with_text(policy: Policy, rows: Dataset) -> Policy:
-    """Returns the policy with the text columns listed, where the user gave one word for all of them."""
+    """Returns `policy` with the text columns of `rows` by name, if the user gave one encoding for all of them."""
     return policy.with_text([rows.feature_names[place] for place in rows.levels or ()])
 
 
 def prepare_of(data: Data, everything: Dataset, training: Dataset, held_out: Dataset | None) -> Prepared:
-    """Calls `prepare` with the keys of `data`. Without such keys, returns unchanged rows and no table.
+    """Calls `prepare` with the keys of `data` about cells. Without such keys, returns unchanged rows and no table.
 
     Raises:
         DataError: as `prepare`.
@@ -64,7 +64,7 @@ def prepare_of(data: Data, everything: Dataset, training: Dataset, held_out: Dat
 
 
 def load_rows(data: FileData, beside: str | None) -> Dataset:
-    """Returns the rows of the files of `data`; with `target` or several labels, those columns are their targets.
+    """Reads the rows of the files of `data`. Columns of `target`, or several label columns, become `targets`.
 
     Raises:
         DataError: a column is missing, or a cell cannot be read.
@@ -84,7 +84,7 @@ def load_rows(data: FileData, beside: str | None) -> Dataset:
 
 
 def read_more(file: Path, label: str, training: Dataset, table: Table | None) -> Dataset:
-    """Returns further labelled rows of a file as the model's features.
+    """Reads labelled rows in addition to the training data, and returns them as features of the model.
 
     Raises:
         DataError: a column is missing, or a cell cannot be read.
@@ -99,7 +99,7 @@ def read_more(file: Path, label: str, training: Dataset, table: Table | None) ->
 
 
 def read_test(file: Path, label: str, data: Data, everything: Dataset) -> Dataset:
-    """Returns the held-out rows of a file, read in the same way as `everything`, the rows of the training data.
+    """Reads the held-out rows of a file in the same way as `everything`, the rows of the training data, was read.
 
     Raises:
         DataError: a column is missing, or a cell cannot be read.
@@ -149,7 +149,7 @@ def prepare(policy: Policy, training: Dataset, held_out: Dataset | None) -> Prep
 
 
 def apply(table: Table, rows: Dataset) -> Dataset:
-    """Returns raw rows as the model's features; `raw` of the result has the raw rows.
+    """Returns the model's features computed from raw rows; `raw` of the result holds the raw rows.
 
     Raises:
         DataError: the table refuses a missing cell or an unknown category.
@@ -179,7 +179,7 @@ def apply(table: Table, rows: Dataset) -> Dataset:
 
 
 def with_unused(table: Table, rows: Dataset) -> Dataset:
-    """Returns rows with all columns of the table; those that it does not use have missing cells."""
+    """Adds to the rows the columns that the table lists but does not use; their cells are missing."""
     names = tuple(column.name for column in table.columns)
     places = [names.index(name) for name in rows.feature_names]
     matrix = np.full((len(rows.rows), len(names)), np.nan)
@@ -189,7 +189,7 @@ def with_unused(table: Table, rows: Dataset) -> Dataset:
 
 
 def policy_for(table: Table) -> Policy:
-    """Returns the policy that reads further rows, to which the table is then applied."""
+    """Returns the rules by which cells of new rows are read before the table is applied."""
     missing = {
         column.name: "refuse" if column.fill is None and column.missing != KEEP else "constant"
         for column in table.columns
@@ -199,7 +199,7 @@ def policy_for(table: Table) -> Policy:
 
 
 def raw_lines(rows: Dataset) -> bytes:
-    """Returns raw rows as JSON lines, as a device reads them: null is a missing cell."""
+    """Returns raw rows as JSON lines, in the format that a device reads; null is a missing cell."""
     raw = rows.raw
     if raw is None:
         return b""
@@ -215,7 +215,7 @@ def _json_cell(value: float, levels: tuple[str, ...] | None) -> Any:
 
 
 def _require_columns(policy: Policy, rows: Dataset) -> None:
-    """Checks that each name or pattern of the policy fits a column."""
+    """Raises DataError if a column name or pattern of the policy matches no column."""
     for key, words in (("missing", policy.missing), ("categories", policy.categories)):
         for word in () if isinstance(words, str) else words:
             if not matching(word, rows.feature_names):
@@ -223,13 +223,13 @@ def _require_columns(policy: Policy, rows: Dataset) -> None:
 
 
 def _without_dropped(policy: Policy, rows: Dataset) -> tuple[Dataset, str]:
-    """Drops rows with missing cells where the policy demands it; returns the others, and messages for the user."""
+    """Drops rows with missing cells in columns of the policy `drop`; returns other rows and a message ("": none)."""
     columns = [at for at, name in enumerate(rows.feature_names) if policy.missing_of(name) == "drop"]
     kept = ~np.isnan(rows.rows[:, columns]).any(axis=1)
     if kept.all():
         return rows, ""
     if not kept.any():
-        raise DataError(f"{rows.source}: every row has a missing cell", hint="missing: median, or drop: the column")
+        raise DataError(f"{rows.source}: every row has a missing cell", hint="missing: median, or drop: [COLUMN]")
     said = f"{rows.source}: {(~kept).sum():,} of {len(kept):,} rows have missing cells and were left out"
     return rows.take(np.flatnonzero(kept)), said
 
@@ -267,7 +267,7 @@ def _number_to_fill(way: Any, values: NDArray[Any], name: str, source: str) -> f
 
 
 def _category_to_fill(way: Any, values: NDArray[Any], levels: Sequence[str]) -> str | None:
-    """Returns the category for a missing cell. `median` means the most frequent one; of several, the first."""
+    """Returns the category that fills missing cells (None: refuse them): with `median`, the most frequent one."""
     if way in ("refuse", "drop"):
         return None
     if way == "median":
@@ -276,7 +276,7 @@ def _category_to_fill(way: Any, values: NDArray[Any], levels: Sequence[str]) -> 
 
 
 def _codes(table: Table, column: Column, rows: Dataset, place: int) -> NDArray[Any]:
-    """Returns the codes of a column in the table's list of categories, not in the file's."""
+    """Returns a column's cells as indices in the table's list of categories, from indices in the file's list."""
     levels = (rows.levels or {})[place]
     known = {text: float(code) for code, text in enumerate(column.categories)}
     values = rows.rows[:, place]
@@ -293,7 +293,7 @@ def _codes(table: Table, column: Column, rows: Dataset, place: int) -> NDArray[A
 
 
 def _filled(table: Table, training: Dataset) -> list[str]:
-    """Returns a one-line message about the cells that are filled."""
+    """Returns [one message] about the missing training cells that the table fills; [] if there are none."""
     counts = np.isnan(training.rows).sum(axis=0)
     parts = [
         f"{count:,} in {column.name!r} by {_shown(column)}"

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import Metric, Scale, Weights
-from knnkit.data.dataset import Dataset
+from knnkit.data.dataset import Dataset, drawn
 from knnkit.errors import DataError
 from knnkit.evaluation.splits import LEAVE_ONE_OUT
 from knnkit.model.reference.enrolment import codes_of, encode
@@ -30,7 +30,7 @@ _WORK, _LEAST = 20_000_000_000, 500
 
 @dataclass(frozen=True)
 class Setting:
-    """Parameters of a model other than k."""
+    """Parameters of a model that are tuned, except k."""
 
     scale: Scale
     metric: Metric
@@ -39,7 +39,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Curve:
-    """The scores of one setting: `scores[i]` is that of k = i + 1."""
+    """The scores of one setting: `scores[i]` is the score with k = i + 1."""
 
     setting: Setting
     scores: tuple[float, ...]
@@ -52,19 +52,19 @@ class Curve:
 
 @dataclass(frozen=True)
 class Tuned:
-    """The measured settings, the best first, and how many of `of` rows measured them."""
+    """The curves of all settings, the best first, measured on `rows` of `of` rows."""
 
     curves: tuple[Curve, ...]
     rows: int
     of: int
 
     def score(self, setting: Setting, k: int) -> float | None:
-        """Returns the score of one setting; None if it was not measured."""
+        """Returns the score of a setting with this k; None if it was not measured."""
         scores = next((each.scores for each in self.curves if each.setting == setting), ())
         return scores[k - 1] if k <= len(scores) else None
 
     def choose(self, setting: Setting, k: int) -> tuple[Setting, int]:
-        """Returns the best setting and its k; the given one if none is better."""
+        """Returns the best setting and its k; the given setting and k if none has a higher score."""
         best = self.curves[0]
         own = self.score(setting, k)
         return (setting, k) if own is not None and own >= max(best.scores) else (best.setting, best.best)
@@ -82,13 +82,13 @@ def tune(
     """Measures the settings for k = 1 to `most`, with one search for each scale and metric.
 
     Args:
-        material: the rows.
-        how: `leave-one-out` over the training rows, or `split` for the held-out rows. Where `split` of deploy.yaml
-            names a column, a training row is left out with all rows that have the same value there.
+        material: the training rows and held-out rows.
+        how: `leave-one-out` over the training rows, or `split` for the held-out rows. If `split` in deploy.yaml names
+            a column, a training row is left out together with all rows that have its value in that column.
         most: largest k.
         settings: the settings to measure.
         score: the measure by which settings are compared.
-        progress: called with the number of finished searches, and of all searches.
+        progress: called with (number of finished searches, number of all searches).
 
     Raises:
         DataError: there are no held-out rows, or fewer training rows than `most`.
@@ -98,7 +98,7 @@ def tune(
     most = min(most, len(training.rows) - (_largest_group(training) if how == LEAVE_ONE_OUT else 0))
     if most < 1:
         one = "one row" if training.beside is None else "one group"
-        raise DataError(f"{training.source}: with only {one}, nothing is left to compare it with", hint="more rows")
+        raise DataError(f"{training.source}: with only {one}, no other rows are left to compare with", hint="add rows")
     searches = list(dict.fromkeys((each.scale, each.metric) for each in settings))
     truth, search, of = _measured(material, how, classes, codes, len(searches))
     curves = []
@@ -115,7 +115,7 @@ def tune(
 def settings_of(
     scales: Sequence[Scale], metrics: Sequence[Metric], weights: Sequence[Weights], now: Setting | None
 ) -> list[Setting]:
-    """Returns all different settings. `sqeuclidean` finds euclidean's neighbours: it differs only in weighted votes."""
+    """Returns all combinations, without `sqeuclidean` where `euclidean` gives the same answers (uniform weights)."""
     found = [Setting(*each) for each in product(scales, metrics, weights)]
     twins = {Setting(scale, "sqeuclidean", "uniform") for scale in scales} if "euclidean" in metrics else set()
     return [each for each in found if each not in twins or each == now]
@@ -131,7 +131,7 @@ Search = Callable[[Scale, Metric, int], Lists]
 def _measured(
     material: Material, how: str, classes: tuple[int | str, ...], codes: NDArray[np.int32], searches: int
 ) -> tuple[NDArray[np.int32], Search, int]:
-    """Returns the classes of the rows that measure, the search for their neighbours, and how many rows there are."""
+    """Returns the classes of the rows to answer, a function that finds their neighbours, and the number of all rows."""
     training, held_out = material.training, material.held_out
     if how == LEAVE_ONE_OUT:
         chosen, rows, groups = _affordable(len(training.rows), training, searches), training.rows, training.beside
@@ -153,8 +153,7 @@ def _measured(
 
 
 def _affordable(count: int, training: Dataset, searches: int) -> NDArray[np.int64]:
-    most = max(_LEAST, _WORK // (training.rows.size * searches))
-    return np.arange(count) if count <= most else np.sort(np.random.default_rng(0).permutation(count)[:most])
+    return drawn(count, max(_LEAST, _WORK // (training.rows.size * searches)))
 
 
 def _scores(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import Metric, Scale, Weights
-from knnkit.data.dataset import Dataset
+from knnkit.data.dataset import Dataset, drawn
 from knnkit.model.reference.enrolment import encode
 from knnkit.training import neighbours
 
@@ -22,16 +22,16 @@ _FEWEST = 30
 
 
 def find(training: Dataset, k: int, metric: Metric, weights: Weights) -> tuple[str, ...]:
-    """Warns if one feature dominates the distance, and `scale: standard` gives clearly more right answers.
+    """Returns a warning if one feature dominates the distance and `scale: standard` gives clearly more right answers.
 
-    Measures both on training rows, by leave-one-out. "Clearly" means by three standard errors (McNemar's test), and by
-    at least one row in a hundred.
+    Measures both scales on training rows, by leave-one-out. "Clearly" means by three standard errors (McNemar's test),
+    and by at least one row in a hundred. Returns () if there is nothing to warn of.
     """
     names, shares = training.feature_names, _shares(training, metric)
     count = min(len(training.rows), _ASKED, _ASKED_WORK // training.rows.size)
     if len(names) < 2 or k >= len(training.rows) or count < _FEWEST or shares.max() <= 0.5:
         return ()
-    chosen = np.sort(np.random.default_rng(0).permutation(len(training.rows))[:count])
+    chosen = drawn(len(training.rows), count)
     plain, scaled = (_right(training, k, metric, weights, scale, chosen) for scale in ("none", "standard"))
     won, lost = int((scaled & ~plain).sum()), int((plain & ~scaled).sum())
     if won - lost < max(3.0 * np.sqrt(won + lost), 0.01 * count):
@@ -44,7 +44,7 @@ def find(training: Dataset, k: int, metric: Metric, weights: Weights) -> tuple[s
 
 
 def _shares(training: Dataset, metric: Metric) -> NDArray[np.float64]:
-    """Returns the (d,) share of each feature in the mean distance (euclidean: squared distance) of two rows."""
+    """Returns the (d,) share of each feature in the mean distance (squared, if euclidean) between two rows."""
     rows = training.rows.astype(np.float64)
     if metric == "cosine":
         lengths = np.linalg.norm(rows, axis=1, keepdims=True)

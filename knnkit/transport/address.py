@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Typed:
-    """How the user named a device on the command line; hints repeat it, so that they reach the same device."""
+    """The words with which the user selected a device on the command line; hints repeat these words."""
 
     name: str  # value of --target, or the name in deploy.yaml
     jump: str | None = None
@@ -18,7 +18,7 @@ class Typed:
     options: tuple[str, ...] = ()
 
     def words(self, *more: str, jumps: bool = False) -> str:
-        """Returns these words for another command; with `jumps`, that command logs in to a host and needs the key."""
+        """Returns the words for another command; `jumps`: whether that command logs in to a host, and needs the key."""
         jump = ("-J", self.jump) if self.jump else ()
         identity = ("-i", self.identity) if self.identity and (jumps or jump) else ()
         return shlex.join((self.name, *more, *jump, *identity, *self.options))
@@ -26,7 +26,7 @@ class Typed:
 
 @dataclass(frozen=True)
 class Address:
-    """Where to connect; for a field that is None, ssh_config or else the default decides."""
+    """Where to connect. For a field that is None, ssh_config decides, or else the default of ssh."""
 
     host: str
     user: str | None = None

@@ -25,7 +25,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Completed:
-    """A command that has ended: `exit_code` is negative if a signal ended it."""
+    """A command that has ended, and its output; `exit_code` is negative if a signal ended it."""
 
     argv: tuple[str, ...]
     exit_code: int
@@ -47,7 +47,7 @@ def printable(text: str) -> str:
 
 
 def no_end(name: str, what: str, limit: str) -> Unreachable:
-    """Returns the error for a command that did not end in time, on a slow device or over a connection that hangs."""
+    """Returns the error for a command that did not end within a time limit; `what` is the command in words."""
     hint = "allow a slow device more time: --command-timeout 15m, or `rollout: {command_timeout: 15m}` in deploy.yaml"
     return Unreachable(f"{name}: {what}: did not end within {limit}", reason="deadline", hint=hint)
 
@@ -63,13 +63,13 @@ class Transport(Protocol):
     def run(
         self, argv: Sequence[str], *, timeout: float, input: bytes = b"", max_output: int = MAX_OUTPUT
     ) -> Completed:
-        """Runs a command in the login directory and waits for its end; a non-zero exit code raises nothing.
+        """Runs a command in the login directory and waits for its end. A non-zero exit code raises no error.
 
-        The arguments arrive exactly: no shell expands them. `timeout` is in seconds.
+        The command gets exactly the arguments `argv`: no shell expands them. `timeout` is in seconds.
 
         Raises:
             Unreachable: the connection broke, or the time limit passed.
-            DeviceFailed: it printed more than `max_output` bytes.
+            DeviceFailed: the command printed more than `max_output` bytes.
         """
         ...
 
@@ -88,7 +88,7 @@ class Transport(Protocol):
     def append(
         self, source: BinaryIO, remote: str, *, offset: int, size: int, timeout: float, progress: Progress | None = None
     ) -> None:
-        """Writes the bytes from `offset` to `size` of `source` to the same place of the file `remote`.
+        """Appends the bytes of `source` from `offset` to `size` to the file `remote` on the device.
 
         The remote file must have `offset` bytes. With offset 0 it is a new file that only its owner can read; its
         directory must exist. `timeout` is in seconds without progress.
@@ -100,5 +100,5 @@ class Transport(Protocol):
         ...
 
     def close(self) -> None:
-        """Closes the connection; the second time does nothing."""
+        """Closes the connection; a second call does nothing."""
         ...

@@ -14,9 +14,9 @@ from knnkit.transport.base import Completed
 
 
 class Capped:
-    """Keeps the first `limit` bytes.
+    """Buffer that keeps the first `limit` bytes written to it.
 
-    With `strict`, further bytes raise `Full`; otherwise they are dropped.
+    If `strict`, further bytes raise `Full`; if not, they are dropped.
     """
 
     class Full(Exception):
@@ -29,7 +29,7 @@ class Capped:
         self._strict = strict
 
     def write(self, chunk: bytes) -> None:
-        """Adds `chunk`.
+        """Adds `chunk` to the buffer.
 
         Raises:
             Full: `chunk` exceeds the limit, and the buffer is strict.
@@ -42,7 +42,7 @@ class Capped:
                 raise Capped.Full
 
     def answer(self, done: Completed, device: str) -> Completed:
-        """Returns a completed command with the buffer as its standard output.
+        """Returns the completed command `done` with the buffer's content as its standard output.
 
         Raises:
             DeviceFailed: the command printed more than the limit.
@@ -54,14 +54,14 @@ class Capped:
 
 
 class Ends:
-    """Reads `source` and writes `sink` as bytes come."""
+    """The two files of a piped command: reads `source`, and writes `sink` as bytes arrive."""
 
     def __init__(self, source: BinaryIO, sink: BinaryIO) -> None:
         self._source, self._sink = source, sink
         self._failed: KnnkitError | None = None
 
     def read(self, size: int) -> bytes:
-        """Returns up to `size` available bytes; none at the end, or after an error (see `check`)."""
+        """Returns up to `size` available bytes; b"" at the end of the source, or after an error (see `check`)."""
         read1 = getattr(self._source, "read1", self._source.read)
         try:
             chunk: bytes = read1(size)
@@ -71,7 +71,7 @@ class Ends:
         return chunk
 
     def write(self, chunk: bytes) -> None:
-        """Writes and flushes.
+        """Writes `chunk` to the sink, and flushes it.
 
         Raises:
             BrokenPipeError: the process that reads the sink has ended.
@@ -86,7 +86,7 @@ class Ends:
             raise UsageError(f"{_name(self._sink)}: {error.strerror or error}", reason="no-output") from None
 
     def check(self) -> None:
-        """Raises the error that ended `read`, if any.
+        """Raises the error that made `read` stop, if there was one.
 
         Raises:
             DataError: the source could not be read to its end.

@@ -25,9 +25,9 @@ _RUNS = ("exec", "proxycommand", "include")
 
 
 def commands_in(path: str | Path) -> tuple[str, ...]:
-    """Returns the lines that may run a command, as `FILE:LINE: text`; none if the file is the user's own.
+    """Returns the lines of an ssh_config that may run a command, as `FILE:LINE: text`; () for the user's own file.
 
-    Looks for words, not for syntax, so that unusual syntax cannot hide a line.
+    Searches for words and ignores the syntax, so that unusual syntax cannot hide a line.
     """
     file = Path(path).expanduser()
     if _is_own(file):
@@ -40,10 +40,10 @@ def commands_in(path: str | Path) -> tuple[str, ...]:
 
 
 def refuse_foreign(address: Address) -> None:
-    """Checks the ssh_config of an address.
+    """Checks that the ssh_config of an address may be used.
 
     Raises:
-        ConfigError: deploy.yaml names it, it may run commands, and the user has not agreed.
+        ConfigError: deploy.yaml names the file, it may run commands, and the user has not agreed.
     """
     if not address.foreign or address.config is None or is_agreed(address.config):
         return
@@ -53,7 +53,7 @@ def refuse_foreign(address: Address) -> None:
 
 
 def refusal(path: str, command: str) -> ConfigError:
-    """Returns the error for a file that only deploy.yaml names."""
+    """Returns the error for an ssh_config that only deploy.yaml names, and whose line `command` may run a command."""
     return ConfigError(
         f"{command}: this ssh_config may run commands on this machine, and only deploy.yaml names it",
         reason="foreign-ssh-config",
@@ -62,7 +62,7 @@ def refusal(path: str, command: str) -> ConfigError:
 
 
 def is_agreed(path: str | Path) -> bool:
-    """Whether the user has agreed to the present content of the file."""
+    """Whether the user has agreed to the present content of the ssh_config `path`."""
     try:
         return _digest(path) in _AGREED.expanduser().read_text().split()
     except (OSError, UnicodeDecodeError):
@@ -70,7 +70,7 @@ def is_agreed(path: str | Path) -> bool:
 
 
 def agree(path: str | Path) -> None:
-    """Stores the user's agreement to the file, unless the file includes others, which may change later."""
+    """Stores the user's agreement to an ssh_config, unless it includes other files, which may change later."""
     if _has(_read(Path(path).expanduser()).decode("utf-8", "replace"), "include"):
         return
     file = _AGREED.expanduser()

@@ -33,7 +33,7 @@ class LocalTransport:
     def run(
         self, argv: Sequence[str], *, timeout: float, input: bytes = b"", max_output: int = MAX_OUTPUT
     ) -> Completed:
-        """As `Transport.run`."""
+        """Runs a command on this machine and waits for its end; see `Transport.run`."""
         process = _Process(self.name, argv)
         out = Capped(max_output, strict=True)
         process.feed(lambda stdin: stdin.write(input))
@@ -41,7 +41,7 @@ class LocalTransport:
         return out.answer(process.wait(timeout, lambda: 0.0), self.name)
 
     def pipe(self, argv: Sequence[str], source: BinaryIO, sink: BinaryIO, *, idle: float | None) -> Completed:
-        """As `Transport.pipe`."""
+        """Runs a command on this machine between two open files; see `Transport.pipe`."""
         process = _Process(self.name, argv)
         ends = Ends(source, sink)
         moved = time.monotonic()
@@ -67,7 +67,7 @@ class LocalTransport:
     def append(
         self, source: BinaryIO, remote: str, *, offset: int, size: int, timeout: float, progress: Progress | None = None
     ) -> None:
-        """As `Transport.append`."""
+        """Appends a part of a file to another file on this machine; see `Transport.append`."""
         flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | (0 if offset else os.O_CREAT | os.O_TRUNC)
         try:
             with os.fdopen(os.open(remote, flags, 0o600), "wb") as file:
@@ -82,11 +82,11 @@ class LocalTransport:
             raise DeviceFailed(f"{self.name}: cannot write {remote}: {error.strerror}", reason="cannot-write") from None
 
     def close(self) -> None:
-        """Does nothing: nothing is open."""
+        """Does nothing: there is no connection to close."""
 
 
 class _Process:
-    """A child process in its own session, with one thread per stream."""
+    """A child process in a new session, with one thread for each of its streams."""
 
     def __init__(self, name: str, argv: Sequence[str]) -> None:
         self._name, self._argv, self._started = name, tuple(argv), time.monotonic()
@@ -142,7 +142,7 @@ class _Process:
         self._threads[-1].start()
 
     def wait(self, limit: float | None, moved: Callable[[], float]) -> Completed:
-        """Waits for the end; kills the child `limit` seconds after the start or the last byte."""
+        """Waits until the child ends; kills it `limit` seconds after its start, or after the last byte if `moved`."""
         while True:
             last = max(self._started, moved())
             remaining = None if limit is None else last + limit - time.monotonic()

@@ -1,8 +1,8 @@
 """Uploads files over any transport, and resumes broken uploads.
 
 A file is sent to `<name>.part`, hashed on the device, and renamed only if the digest is right. A file that the device
-already has is skipped. One command on the device examines all files; another one hashes and renames them. On a device
-with an agent, the agent does the latter.
+already has is skipped. One command on the device examines all files; another one hashes and renames them. If the device
+has an agent, the agent hashes and renames.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ done
 
 @dataclass(frozen=True)
 class PushFile:
-    """One file to send: `remote` is an absolute path, `sha256` in hex."""
+    """One file to send: `remote` is its absolute path on the device, `sha256` is hexadecimal."""
 
     local: Path
     remote: str
@@ -68,7 +68,7 @@ class PushFile:
 
     @classmethod
     def of(cls, local: Path, remote: str) -> PushFile:
-        """Reads size and digest of `local`."""
+        """Returns the description of the file `local`, with its size and digest."""
         digest = hashlib.sha256()
         with local.open("rb") as file:
             while chunk := file.read(1024 * 1024):
@@ -78,7 +78,7 @@ class PushFile:
 
 @dataclass(frozen=True)
 class Pushed:
-    """Bytes of an upload: `sent` now, `resumed` from an earlier attempt, `skipped` because the file was there."""
+    """Bytes of an upload: `sent` now, `resumed` from an earlier attempt, `skipped` because the device had the file."""
 
     sent: int
     resumed: int
@@ -96,11 +96,11 @@ def push(
     """Sends the files, or parts of them, that the device lacks.
 
     Args:
-        transport: to the device.
-        files: what to send; missing directories are made, readable by their owner only.
-        timeout: time limit in seconds of a command (hashing included), and without progress while sending.
+        transport: connection to the device.
+        files: the files to send; missing directories are created, readable only by their owner.
+        timeout: time limit in seconds for a command, such as hashing, and for a pause without progress while sending.
         progress: called with (bytes on the device, bytes in total), summed over all files.
-        finish: whether to hash and rename the sent files; else they stay `<name>.part`, and the agent hashes them.
+        finish: whether to hash and rename the sent files; if not, they stay `<name>.part`, for the agent to check.
 
     Raises:
         Unreachable: the connection broke; the next push resumes.
@@ -138,7 +138,7 @@ def _look(transport: Transport, files: Sequence[PushFile], timeout: float) -> li
 
 
 def _offset(file: PushFile, found: list[str]) -> int:
-    """Returns the bytes of the `.part` to keep: all if it is a prefix of the file, else 0."""
+    """Returns how many bytes of the device's `.part` file to keep: all if it is a prefix of the file, else 0."""
     if len(found) != 3 or found[0] != "part" or not found[1].isascii() or not found[1].isdigit():
         return 0
     size, digest = int(found[1]), hashlib.sha256()

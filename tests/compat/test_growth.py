@@ -120,10 +120,10 @@ def test_a_file_with_a_newer_schema_stays_as_it_is(file: str, tmp_path: Path) ->
     path.parent.mkdir(exist_ok=True)
     path.write_text('{"schema": 2, "device_id": ""}')
     store = Store(tmp_path)
-    with pytest.raises(DeviceUnfit, match="its schema is 2, and this version reads schema 1") as caught:
+    with pytest.raises(DeviceUnfit, match="its schema is 2, but this version reads at most schema 1") as caught:
         store.load() if path == store.state_file else trust_store.ensure_device_id(store.trust)
     assert (caught.value.reason, caught.value.hint) == (
-        "newer-document", "knnkit provision --target HOST, with the newer knnkit that wrote it",
+        "newer-document", "knnkit provision --target HOST, with the newer knnkit that wrote the file",
     )  # fmt: skip
     assert path.read_text() == '{"schema": 2, "device_id": ""}'
 

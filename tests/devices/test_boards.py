@@ -388,7 +388,7 @@ def test_a_32_bit_board_says_which_runtime_it_can_have(fleet: Any, deployed: dic
     named = ["--target", "armv7l-bookworm", "--ssh-config", str(fleet.ssh_config)]
     done = run_knnkit("provision", "--offline", "--runtime", "ai_edge_litert", *named)
     assert done.returncode == 1
-    assert "there is no ai_edge_litert for Python 3.11 on armv7l; it can have tflite_runtime" in done.stdout
+    assert "there is no ai_edge_litert for Python 3.11 on armv7l; such a board can have tflite_runtime" in done.stdout
     assert "2.14.0" in run_knnkit("status", *named).stdout
 
 

@@ -63,7 +63,7 @@ def test_a_key_file_that_others_may_read_is_not_used(address: Address, server: s
     loose = tmp_path / "loose"
     shutil.copy(server.identity, loose)
     loose.chmod(0o644)
-    with pytest.raises(Unreachable, match=f"may be read by others: chmod 600 {loose}"):
+    with pytest.raises(Unreachable, match=f"may be read by other users: chmod 600 {loose}"):
         enter(replace(address, identity=str(loose)))
 
 
@@ -259,7 +259,7 @@ def test_through_a_jump_host_both_host_keys_are_checked(
         enter(replace(to, known_hosts=(str(server.known_hosts),)))
     with pytest.raises(HostKeyError, match=r"127\.0\.0\.2"):
         enter(replace(to, known_hosts=(str(gateway.known_hosts),)))
-    with pytest.raises(Unreachable, match="the jump host cannot reach it"):
+    with pytest.raises(Unreachable, match="the jump host cannot reach the device"):
         enter(replace(to, port=sshd.free_port(server.host)))
 
 

@@ -230,7 +230,7 @@ def test_devices_that_committed_go_back_when_a_later_wave_fails(
     assert found["d02"] == ("failed", "gate-failed")
     said = {device.name: device.message for device in report.devices}
     assert said["d00"] == "d00: rolled back to iris 1.0.0"
-    assert "it ran no release before" in said["d01"]
+    assert "the device ran no release before" in said["d01"]
     assert [running(device) for device in devices] == ["1.0.0", "1.1.0", "1.0.0", "1.0.0"]
 
 

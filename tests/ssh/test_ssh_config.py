@@ -298,7 +298,7 @@ def test_a_command_that_waits_for_ever_is_ended_and_named(tmp_path: Path, monkey
     monkeypatch.setattr(openssh, "_SECONDS", 1.0)
     config = tmp_path / "config"
     config.write_text('Match exec "sleep 300"\n')
-    with pytest.raises(Unreachable, match="did not end within 1 s: which command of `Match exec`"):
+    with pytest.raises(Unreachable, match="did not end within 1 s: find the command of `Match exec`"):
         ssh_config.resolve(Address("board", config=str(config)))
 
 

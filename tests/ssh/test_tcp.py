@@ -39,7 +39,7 @@ def hung_resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_a_resolver_that_never_answers_is_given_up(hung_resolver: None) -> None:
-    with pytest.raises(TimeoutError, match="is not resolved in time"):
+    with pytest.raises(TimeoutError, match="was not resolved in time"):
         tcp.connect("board.example", 22, time.monotonic() + 0.1)
 
 

@@ -135,7 +135,7 @@ def test_a_host_in_the_middle_of_its_upload_is_not_disturbed_by_one_that_is_done
     second = late.result()
     assert (first.changed, first.environment) == (True, second.environment)
     assert not second.changed
-    assert "another host has provisioned it meanwhile" in second.notes[0]
+    assert "another host has provisioned the board meanwhile" in second.notes[0]
     board.assert_whole(first)
 
 

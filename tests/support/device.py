@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +86,9 @@ class Device:
 
 
 @pytest.fixture
-def device(tmp_path: Path, releases: Releases) -> Device:
+def device(tmp_path: Path, releases: Releases) -> Iterator[Device]:
     """A device without a release."""
-    return Device(tmp_path / "root", releases)
+    made = Device(tmp_path / "root", releases)
+    yield made
+    with contextlib.suppress(OSError):
+        (made.root / constants.STATE_FILE).unlink()  # nothing is pending any more: its watchdog ends

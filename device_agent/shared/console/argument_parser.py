@@ -11,6 +11,7 @@ _CHOICE = re.compile(r"argument (\S+): invalid choice: (['\"])(.*)\2 \(choose fr
 _NO_NUMBER = re.compile(r"argument (\S+): invalid (\w+) value: (['\"])(.*)\3", re.DOTALL)
 #: Argument types that allow a fraction; all other number types need a whole number.
 _FRACTIONS = ("float", "seconds")
+_MOST = 1_000_000_000
 
 
 def filled(text: str) -> str:
@@ -20,11 +21,19 @@ def filled(text: str) -> str:
     return text
 
 
+def count(text: str) -> int:
+    """Parses a whole number from 1 to `_MOST`."""
+    number = int(text)
+    if not 1 <= number <= _MOST:
+        raise argparse.ArgumentTypeError(f"{text} is not from 1 to {_MOST:,}")
+    return number
+
+
 class Parser(argparse.ArgumentParser):
     """`argparse.ArgumentParser` whose errors are one message and one hint."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As the base class, but an unknown argument is an error of its command, not of the program."""
+        """Like `argparse`, but an unknown argument is an error of its command, not of the program."""
         if order := self._command_first(list(args or ())):
             self._fail("write options after the command", order)
         found, extra = self.parse_known_args(args, namespace)
@@ -32,7 +41,7 @@ class Parser(argparse.ArgumentParser):
             command = getattr(found, "command", None)
             suggestion = self._suggest(command, extra)
             self.prog = " ".join(filter(None, (self.prog, command)))
-            self._fail(f"it does not take {' '.join(extra)[:200]}", suggestion or "--help")
+            self._fail(f"unknown arguments: {' '.join(extra)[:200]}", suggestion or "--help")
         return found
 
     def error(self, message: str) -> NoReturn:
@@ -55,7 +64,7 @@ class Parser(argparse.ArgumentParser):
         return next((dict(each.choices) for each in self._actions if isinstance(each, argparse._SubParsersAction)), {})
 
     def _command_first(self, words: list[str]) -> str:
-        """Returns the words in the right order if an option of a command precedes it; else an empty string."""
+        """Returns a corrected command line if an option of a command precedes the command; else ""."""
         import shlex
 
         command = next((word for word in words if word in self._commands()), None)
@@ -69,7 +78,7 @@ class Parser(argparse.ArgumentParser):
         return shlex.join([command, *words])
 
     def _suggest(self, command: str | None, extra: Sequence[str]) -> str:
-        """Returns the likely correction of the first unknown argument, or an empty string."""
+        """Returns the likely correction of the first unknown argument; "" if none is likely."""
         import difflib
         import shlex
 

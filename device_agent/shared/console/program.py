@@ -34,8 +34,8 @@ def main(
 
     Args:
         name: name of the program in messages.
-        argv: the arguments; None: those of the process, whose signals are then handled as well.
-        run: parses the words and runs a command; returns the exit code.
+        argv: the arguments; None: the arguments of the process, whose signals are then handled as well.
+        run: parses the arguments and runs a command; returns the exit code.
         failed: turns an exception such as OSError into an error with a message and a hint.
         interrupted: returns the hint for a command that a signal ended.
     """
@@ -56,7 +56,7 @@ def main(
 def _answer(name: str, words: list[str], run: Run, failed: Failed) -> int:
     streams.secure()
     try:
-        with signals.told():
+        with signals.as_interrupt():
             code = run(words)
             sys.stdout.flush()
         return code

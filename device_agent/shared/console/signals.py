@@ -1,7 +1,7 @@
 """Turns SIGINT, SIGTERM and SIGHUP into one KeyboardInterrupt.
 
-Only the first signal is raised; later ones would interrupt the clean-up, and are ignored. A signal that was ignored at
-the start (nohup) stays ignored. Both command lines use it; it never prints.
+Only the first signal raises; later signals are ignored, because they would interrupt the clean-up. A signal that was
+ignored at the start (nohup) stays ignored. Both command lines use this module; it never prints.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ def listen() -> None:
 
 
 def deafen() -> None:
-    """Ignores all further signals: call it when only the report is left to print."""
+    """Ignores all further signals. Call it when only the report is left to print."""
     _heard.append(0)
 
 
 def heard() -> bool:
-    """Whether a signal was raised, even if its KeyboardInterrupt became another exception (in an import, say)."""
+    """Whether a signal raised KeyboardInterrupt, even if it became another exception (for example, in an import)."""
     return any(_heard)
 
 
 @contextlib.contextmanager
-def told() -> Iterator[None]:
-    """If a signal came, turns any exception of the block into KeyboardInterrupt."""
+def as_interrupt() -> Iterator[None]:
+    """Turns any exception of the `with` block into KeyboardInterrupt if a signal arrived."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit):
@@ -59,7 +59,7 @@ def told() -> Iterator[None]:
 
 
 def forget() -> None:
-    """Restores the default handlers: a forked child calls it first, because nothing there catches the exception."""
+    """Restores the default handlers; a forked child calls it first, because nothing there catches exceptions."""
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
@@ -80,7 +80,7 @@ def _hear(number: int, _frame: object) -> None:
 
 
 def _lost(found: Any) -> None:
-    """Sends the signal again if its KeyboardInterrupt was lost, as in a destructor.
+    """Sends the signal again if its KeyboardInterrupt was lost, for example in a destructor.
 
     Waits `_SOON` first: the interrupted code may still hold the global import lock, for which other threads wait.
     """

@@ -8,10 +8,12 @@ whether the working directory was deleted. Both command lines call `secure` firs
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -21,7 +23,7 @@ _FAILING = ("strict", "surrogateescape")
 
 
 def secure() -> None:
-    """Fills closed descriptors, and replaces `sys.stdin`, `sys.stdout` and `sys.stderr` unless already replaced."""
+    """Fills closed descriptors, and replaces `sys.stdin`, `sys.stdout` and `sys.stderr` with safe streams."""
     for descriptor in (INPUT, OUTPUT, ERROR):
         try:
             os.fstat(descriptor)
@@ -36,22 +38,35 @@ def secure() -> None:
 
 
 def silence_output() -> None:
-    """Discards all further standard output, also what Python flushes at exit."""
+    """Discards all further standard output, including output that Python flushes at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), OUTPUT)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Discards what the process writes to standard error within the `with` block; exceptions still pass."""
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
 
 
 def require_reader() -> None:
     """Checks that standard output still has a reader: a host that lost its connection no longer reads.
 
     Raises:
-        BrokenPipeError: the reader of standard output is gone.
+        BrokenPipeError: the reader has closed standard output.
     """
     import select  # few commands need it
 
     waiting = select.poll()
     waiting.register(OUTPUT, 0)  # poll reports a missing other end even with no events requested
     if any(state & (select.POLLERR | select.POLLHUP) for _, state in waiting.poll(0)):
-        raise BrokenPipeError(errno.EPIPE, "the reader of the answer is gone", "standard output")
+        raise BrokenPipeError(errno.EPIPE, "the program that reads it has ended", "standard output")
 
 
 def say_if_waiting(name: str) -> None:
@@ -70,19 +85,19 @@ def is_lost() -> bool:
 
 
 def here() -> str:
-    """Returns text that names the working directory, or states that it was deleted."""
+    """Returns the working directory as text for a message, or "a directory that was deleted"."""
     return "a directory that was deleted" if is_lost() else str(Path.cwd())
 
 
 def hint_here(hint: str) -> str:
-    """Returns the hint, preceded by `cd` if the working directory was deleted."""
+    """Returns the hint; if the working directory was deleted, the hint says first to `cd` to another one."""
     if not is_lost():
         return hint
     return f"the working directory was deleted: cd to one that exists, then {hint or 'try again'}"
 
 
 class _Output(io.FileIO):
-    """Standard output, with its name in errors."""
+    """Standard output; its OSErrors name "standard output" as the file."""
 
     def write(self, data: Any, /) -> int:
         try:

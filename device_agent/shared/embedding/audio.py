@@ -26,8 +26,10 @@ _MAX_CHANNELS, _RATES = 64, (1_000, 768_000)
 #: Zero crossings of the resampling kernel on each side; a Hann window ends it.
 _CROSSINGS = 16
 _MOST_WEIGHTS = 1 << 21
-#: New samples for each position between old ones, from which a product for each position is faster.
-_FEW_PHASES = 8
+#: New samples that one matrix product makes of the same stretch of old ones.
+_TOGETHER = 32
+#: Types of samples in an array; whole numbers are PCM. Numbers beyond `_PEAK` are PCM that became floats.
+_DTYPES, _PEAK = ("uint8", "int8", "int16", "int32", "float16", "float32", "float64"), 256.0
 #: Recorders that cannot know the length write 0x7ffff000 or 0xffffffff.
 _STREAMED = 0x7FFF0000
 
@@ -36,18 +38,18 @@ def read_wav(data: bytes, audio: Audio) -> NDArray[Any]:
     """Returns the (n,) samples of a WAV file at the model's rate: int16, or float32 from -1 to 1.
 
     Raises:
-        BadInput: it is damaged, or of a kind that is not read.
+        BadInput: the file is damaged, or has an unsupported format.
     """
     if len(data) < 12 or data[8:12] != b"WAVE":
-        raise BadInput("it begins like a WAV file, but is not one")
+        raise BadInput("the file begins like a WAV file, but is not one")
     form, samples = _chunks(data)
     if len(form) < 16:
-        raise BadInput("the WAV file has no format")
+        raise BadInput("the WAV file has no format chunk (fmt)")
     kind, channels, rate, _, _, bits = struct.unpack_from("<HHLLHH", form)
     if kind == _EXTENSIBLE and len(form) >= 26:
         kind = struct.unpack_from("<H", form, 24)[0]
     if not (1 <= channels <= _MAX_CHANNELS and _RATES[0] <= rate <= _RATES[1]):
-        raise BadInput(f"the WAV file claims {channels} channels at {rate} Hz")
+        raise BadInput(f"a WAV file of {channels} channels at {rate} Hz is not supported")
     mono = _mixed(_samples(samples, kind, bits), channels)
     if audio.seconds is not None:
         mono = mono[: math.ceil((audio.seconds + 1.0) * rate)]
@@ -55,19 +57,26 @@ def read_wav(data: bytes, audio: Audio) -> NDArray[Any]:
 
 
 def read_pcm(data: bytes) -> NDArray[np.int16]:
-    """Returns the samples of raw PCM: 16 bits, little-endian, one channel, at the model's rate."""
+    """Returns the (n,) int16 samples of raw PCM: 16 bits, little-endian, one channel, at the model's rate."""
     return np.frombuffer(data, "<i2", len(data) // 2).astype(np.int16)
 
 
 def prepare(samples: NDArray[Any], audio: Audio) -> Float32:
-    """Returns (n,) samples for the first stage: in its range, cut or filled to its length if it states one.
+    """Returns (n,) float32 samples for the first stage, scaled to its range; cut or padded if it states a length.
 
     Raises:
-        BadInput: the array is empty, or has more than one axis.
+        BadInput: the array is empty, has more than one axis, or has no known full scale.
     """
     if samples.ndim != 1 or not len(samples):
-        raise BadInput(f"a sound must be a non-empty array (samples,); this has the shape {samples.shape}")
-    found = _unit(samples) * np.float32(audio.full_scale)
+        said = f"a sound must be an array (samples,); this has the shape {samples.shape}"
+        raise BadInput(said if samples.size else "the sound has no samples")
+    if samples.dtype.name not in _DTYPES:
+        raise BadInput(f"samples of {samples.dtype} are not read", hint="int16, or float32 from -1 to 1")
+    found = _unit(samples)
+    if samples.dtype.kind == "f" and (peak := float(np.abs(found).max())) > _PEAK:
+        said = f"samples that are not PCM must be from -1 to 1; the largest here is {peak:g}"
+        raise BadInput(said, hint="int16 for PCM of 16 bits, or divide by 32768")
+    found = found * np.float32(audio.full_scale)
     if audio.seconds is None:
         return found
     length = round(audio.seconds * audio.rate)
@@ -75,11 +84,13 @@ def prepare(samples: NDArray[Any], audio: Audio) -> Float32:
 
 
 def resample(samples: Float32, old: int, new: int) -> Float32:
-    """Returns samples at another rate. A windowed sinc filter removes the frequencies that are too high for it.
+    """Returns (n,) samples at the rate `new`, converted from the rate `old` (Hz), by a windowed sinc filter.
 
     Raises:
         BadInput: the two rates are too far apart, or the result is too long.
     """
+    if not len(samples):
+        return samples
     common = math.gcd(old, new)
     up, down = new // common, old // common
     count = -(-len(samples) * up // down)
@@ -88,42 +99,45 @@ def resample(samples: Float32, old: int, new: int) -> Float32:
         raise BadInput(
             f"{len(samples):,} samples at {old} Hz cannot be resampled to {new} Hz", hint="sox FILE -r RATE FILE.wav"
         )
-    kernel = _kernel(up, down, half)
-    padded = np.pad(samples, half)
-    found = np.empty(count, np.float32)
-    if up * _FEW_PHASES <= count:
-        # New samples `up` apart lie alike between old ones: one product for each of the `up` positions.
-        near = np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1)
-        for first in range(up):
-            start, position = divmod(first * down, up)
-            some = near[start::down][: len(range(first, count, up))]
-            found[first::up] = some @ kernel[position]
-        return found
+    period = up * -(-_TOGETHER // up)  # new samples a period apart lie alike between old ones
+    step, rows = period // up * down, -(-count // period)
+    found = np.empty((rows, period), np.float32)
+    wide = ((_TOGETHER - 1) * down + up - 1) // up + 2 * half + 1
+    padded = np.pad(samples, (half, half + rows * step - len(samples) + wide))
+    views = np.lib.stride_tricks.sliding_window_view(padded, wide)
+    some = max(1, _MOST_WEIGHTS // wide)
+    for first in range(0, period, _TOGETHER):
+        start, weights = _weights(up, down, half, first, min(first + _TOGETHER, period))
+        near = views[start::step, : len(weights)][:rows]
+        for row in range(0, rows, some):
+            found[row : row + some, first : first + _TOGETHER] = near[row : row + some] @ weights
+    return found.reshape(-1)[:count]
+
+
+@functools.lru_cache(maxsize=32)
+def _weights(up: int, down: int, half: int, first: int, last: int) -> tuple[int, NDArray[np.float64]]:
+    """Returns the filter of the new samples `first` to `last` of a period: their first old sample, and
+    (old samples, new samples) weights.
+    """
+    place, position = np.divmod(np.arange(first, last) * down, up)
     reach = np.arange(2 * half + 1)
-    step = max(1, _MOST_WEIGHTS // (2 * half + 1))
-    for start in range(0, count, step):
-        place = np.arange(start, min(start + step, count)) * down
-        near = padded[np.minimum(place // up, len(samples) - 1)[:, None] + reach]
-        found[start : start + len(place)] = np.einsum("ij,ij->i", near, kernel[place % up])
-    return found
-
-
-@functools.lru_cache(maxsize=8)
-def _kernel(up: int, down: int, half: int) -> NDArray[np.float64]:
-    """Returns the (up, 2 half + 1) filter weights: one row for each position of a new sample between two old ones."""
+    gap = position[:, None] / up - (reach - half)
     cut = min(1.0, up / down)
-    gap = np.arange(up)[:, None] / up - (np.arange(2 * half + 1) - half)
     window = np.where(np.abs(gap) < half, 0.5 + 0.5 * np.cos(np.pi * gap / half), 0.0)
-    weights = cut * np.sinc(cut * gap) * window
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+    weights = np.sinc(cut * gap) * window
+    near = (place - place[0])[:, None] + reach
+    found = np.zeros((near[-1, -1] + 1, len(place)))
+    found[near, np.arange(len(place))[:, None]] = weights / weights.sum(axis=1, keepdims=True)
+    return int(place[0]), found
 
 
 def _chunks(data: bytes) -> tuple[bytes, bytes]:
-    """Returns the format and the samples. A header that was written before the sound has no true length, but 0 or more
-    than `_STREAMED`: the samples are then all that follows.
+    """Returns the format chunk and the sample bytes of a WAV file.
+
+    The samples are all bytes to the end if the header states a length of 0 or above `_STREAMED`, as recorders do.
 
     Raises:
-        BadInput: there are no samples, or fewer than the header says.
+        BadInput: there are no samples, or fewer than the header states.
     """
     place, form = 12, b""
     while place + 8 <= len(data):
@@ -133,7 +147,7 @@ def _chunks(data: bytes) -> tuple[bytes, bytes]:
         if name == b"data":
             there = len(data) - place - 8
             if there < size < _STREAMED:
-                hint = "copy it again; a sound that is still being recorded has a length of 0 in its header"
+                hint = "copy the file again; a sound that is still being recorded has a length of 0 in its header"
                 raise BadInput(f"the WAV file is cut off: it has {there:,} of {size:,} bytes of samples", hint=hint)
             return form, data[place + 8 : place + 8 + size] if size else data[place + 8 :]
         place += 8 + size + size % 2
@@ -145,7 +159,7 @@ def _samples(data: bytes, kind: int, bits: int) -> NDArray[Any]:
         found = np.frombuffer(data, "<f4", len(data) // 4)
         return np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
     if kind != _PCM or bits not in (8, 16, 24, 32):
-        said = f"WAV of format {kind} with {bits} bits is not read"
+        said = f"a WAV file of format {kind} with {bits} bits is not supported"
         raise BadInput(said, hint="ffmpeg -i FILE -c:a pcm_s16le FILE.wav writes PCM")
     if bits == 16:
         return read_pcm(data)
@@ -167,7 +181,7 @@ def _mixed(samples: NDArray[Any], channels: int) -> NDArray[Any]:
 
 
 def _unit(samples: NDArray[Any]) -> Float32:
-    """Returns samples as float32; whole numbers are PCM, whose full scale becomes 1."""
+    """Returns samples as float32 from -1 to 1; integer types are PCM whose full scale becomes 1."""
     if samples.dtype.kind == "f":
         return np.asarray(samples, np.float32)
     if samples.dtype == np.uint8:

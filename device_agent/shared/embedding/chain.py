@@ -1,13 +1,14 @@
 """Chain of stages that makes one row.
 
-The stages run in order; `pool` then makes one row of many by statistics over the first axis. Host and device use this
-code, each with its own TFLite runtime. No I/O.
+The stages run in order. `pool` then reduces several output rows to one, by statistics over the first axis. Host and
+device use this code, each with its own TFLite runtime. Several threads may embed at once. No I/O.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,11 @@ from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.input_info import Input, Stage
 
 Array = NDArray[np.float32]
+A = TypeVar("A")
+B = TypeVar("B")
+
+#: Seconds of a core that an input has to take for threads to be faster.
+_LONG = 0.002
 
 
 class Chain:
@@ -25,10 +31,12 @@ class Chain:
     Args:
         input: the `input` of knn.json.
         runners: one for each stage, in order.
+        threads: how many inputs `each` may work on at once.
     """
 
-    def __init__(self, input: Input, runners: Sequence[StageRunner]) -> None:
-        self.input, self._runners = input, runners
+    def __init__(self, input: Input, runners: Sequence[StageRunner], threads: int = 1) -> None:
+        self.input, self._runners, self._threads = input, runners, threads
+        self._seconds = 0.0
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -58,12 +66,38 @@ class Chain:
             raise BadInput("the output of the stages has a value that is NaN or infinite")
         return row
 
+    def each(self, work: Callable[[A], B], items: Sequence[A] | NDArray[Any]) -> Iterator[B | BadInput]:
+        """Yields `work(item)`, which embeds, or the BadInput that it raises, for each item in order.
+
+        Several cores work on items that take long.
+        """
+
+        def one(item: A) -> B | BadInput:
+            begun = time.thread_time()
+            try:
+                return work(item)
+            except BadInput as error:
+                return error
+            finally:
+                self._seconds = time.thread_time() - begun
+
+        if not self._seconds:
+            yield from map(one, items[:1])
+            items = items[1:]
+        if self._threads == 1 or len(items) <= 1 or self._seconds < _LONG:
+            yield from map(one, items)
+            return
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(min(self._threads, len(items))) as pool:
+            yield from pool.map(one, items)
+
 
 def prepared(values: NDArray[Any], input: Input) -> NDArray[Any]:
-    """Returns samples or pixels in the form that the first stage takes; other arrays unchanged.
+    """Converts samples or pixels to the form that the first stage takes; returns other arrays unchanged.
 
     Raises:
-        BadInput: they are not a sound or a picture.
+        BadInput: the array is not a sound or a picture, but the model takes one.
     """
     if input.audio is not None:
         from device_agent.shared.embedding import audio
@@ -77,7 +111,7 @@ def prepared(values: NDArray[Any], input: Input) -> NDArray[Any]:
 
 
 def pooled(values: Array, pool: Sequence[str]) -> Array:
-    """Returns one (n,) row: the statistics `pool` over the first axis, joined; all values if `pool` is empty."""
+    """Returns one (n,) row: the statistics named in `pool` over the first axis, joined; without any, all values."""
     if not pool:
         return values.reshape(-1)
     table = values.reshape(len(values), -1).astype(np.float64)

@@ -36,13 +36,15 @@ PCM_KEY = "pcm"
 
 
 def decode(data: bytes, input: Input) -> NDArray[Any]:
-    """Returns the array in one file of raw input.
+    """Returns the array in the bytes of one file of raw input.
 
     Raises:
-        BadInput: it is not such a file, is damaged, or is too large.
+        BadInput: the model does not take such a file, or the file is damaged or too large.
     """
     if len(data) > MAX_BYTES:
-        raise BadInput(f"it has {len(data):,} bytes; at most {MAX_BYTES:,} are read")
+        raise BadInput(f"the input has {len(data):,} bytes; at most {MAX_BYTES:,} are allowed")
+    if not data:
+        raise BadInput("the input is empty")
     if data.startswith(NPY_MAGIC):
         return _read_npy(data)
     if input.audio is not None and data.startswith(audio.WAV_MAGIC):
@@ -63,7 +65,7 @@ def from_json(value: Any, input: Input) -> NDArray[Any]:
     """Returns the array of a JSON value: numbers, nested or not, or a file in base64.
 
     Raises:
-        BadInput: it is neither, or the file cannot be read.
+        BadInput: the value is neither, or the file cannot be read.
     """
     if isinstance(value, str):
         return decode(from_base64(value), input)
@@ -104,8 +106,8 @@ def _read_npy(data: bytes) -> NDArray[Any]:
         shape, _, dtype = npy.read_array_header_1_0(stream) if old else npy.read_array_header_2_0(stream)
         size = math.prod(shape)
         if dtype.kind not in "fiub" or size > MAX_NUMBERS or size * dtype.itemsize > len(data):
-            raise ValueError(f"it holds {dtype} of shape {shape}")
+            raise ValueError(f"an array of type {dtype} and shape {shape} is not supported")
         stream.seek(0)
         return np.asarray(np.load(stream, allow_pickle=False))
     except _BROKEN as error:
-        raise BadInput(f"its NPY is damaged: {str(error)[:200]}") from None
+        raise BadInput(f"the NPY input is damaged: {str(error)[:200]}") from None

@@ -1,7 +1,7 @@
 """Rows taught on a device: record, id, label and digest.
 
-`device_agent enrolled --json` prints a line for each. Ids are digests, which a host computes again: no device can claim
-the id of another's row. Loads no NumPy, so that `status` starts fast. No I/O.
+`device_agent enrolled --json` prints one line per row. Ids are digests that the host recomputes, so no device can claim
+the id of another device's row. Loads no NumPy, so that `status` starts fast. No I/O.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ VALUES = "values"
 class LocalRow:
     """A row taught on a device; one line of `device_agent enrolled --json`.
 
-    `id` is unique in a fleet (`id_of`), `time` in seconds since 1970. `row` holds the raw cells: numbers; for a model
-    with a table also text, and None where the value is missing. `digest` names the release that it was taught under,
-    `columns` is the `fingerprint` of that release's columns. `salt` tells equal rows apart. A row of a regression has
-    `values`, one for each target; its label is their text.
+    `id` is unique in a fleet (`id_of`), `time` is in seconds since 1970. `row` holds the raw cells: numbers; for a
+    model with a table also text, and None for a missing value. `digest` names the release under which the row was
+    taught, `columns` is the `fingerprint` of that release's columns. `salt` is random, so that equal rows get different
+    ids. A row of a regression has `values`, one for each target; its label is their text.
     """
 
     id: str
@@ -47,12 +47,12 @@ class LocalRow:
 
 
 def cells_id(cells: Sequence[Cell]) -> str:
-    """Returns the id of a row that a device keeps for labelling: a digest of its cells, so that it is kept once."""
+    """Returns the id of a row kept for labelling: a digest of its cells, so that equal rows have the same id."""
     return _digest([cell if cell is None or isinstance(cell, str) else float(cell) for cell in cells])
 
 
 def id_of(row: LocalRow) -> str:
-    """Returns the id of a taught row: a digest of all that is known about it."""
+    """Returns the id of a taught row: a digest of all its fields."""
     cells = cells_id(row.row)
     return _digest([row.label, row.time, cells, row.digest, row.columns, row.salt, *map(float, row.values)])
 
@@ -62,7 +62,7 @@ def _digest(parts: Sequence[object]) -> str:
 
 
 def fingerprint(info: KnnInfo) -> str:
-    """Returns 16 hexadecimal digits that name the columns of a model's raw rows."""
+    """Returns 16 hexadecimal digits that identify the columns of a model's raw rows."""
     kinds = [] if info.table is None else [column.encoding == "number" for column in info.table.columns]
     more = [json_codec.to_plain(part) for part in (info.window, info.input) if part is not None]
     more += [] if info.targets is None else [{"targets": info.targets.names}]
@@ -81,7 +81,7 @@ def digest_of(rows: Iterable[LocalRow]) -> str:
 
 
 def label_of(text: str, classes: Sequence[Label]) -> Label | None:
-    """Returns the label for a text: one of `classes`, or a new one; None if labels are numbers, but it is not one."""
+    """Returns the label of a text, one of `classes` or new; None if labels are whole numbers, but the text is not."""
     known = {str(label): label for label in classes}
     if text in known:
         return known[text]
@@ -99,10 +99,10 @@ def counted_as(row: LocalRow) -> str:
 
 
 def counts(rows: Iterable[LocalRow]) -> dict[str, int]:
-    """Returns the number of rows of each label, as text."""
+    """Returns the number of rows of each label; the keys are the labels as text."""
     return dict(sorted(Counter(map(counted_as, rows)).items()))
 
 
 def summary(rows: Sequence[LocalRow]) -> TaughtRows:
-    """Returns what `status` shows about taught rows."""
+    """Returns the part of `status` about taught rows: digest, number of rows, and rows of each label."""
     return TaughtRows(digest_of(rows), len(rows), counts(rows))

@@ -1,8 +1,8 @@
 """Taught rows that a release uses.
 
-The release and the rows alone decide which rows it uses. So a rollback needs no bookkeeping, and a host can compute the
-same answers. A release uses a row if the row has the columns of the model, its label may be taught, and no training row
-has its id. For a regression, it has a value of each target. No I/O.
+A release uses a taught row if the row has the columns of the model, its label may be taught, and no training row has
+its id. For a regression, the row must have a value of each target. This depends only on the release and the rows: a
+rollback needs no bookkeeping, and a host can compute the same answers. No I/O.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class Joined:
     """A release together with the taught rows that it uses.
 
     Attributes:
-        info: knn.json of the model, with new labels after its own.
-        rows: the rows that it uses, in the order in which they were taught.
-        codes: (L,) int32 class index of each in `info.classes`.
-        features: (L, n_features) numbers of each, as the model takes them.
-        targets: (L, t) float64 values of each, for a regression.
+        info: knn.json of the model, with new labels after its own labels.
+        rows: the taught rows that it uses, in the order in which they were taught.
+        codes: (L,) int32 class index of each row in `info.classes`.
+        features: (L, n_features) numbers of each row, as the model takes them.
+        targets: (L, t) float64 values of each row, for a regression.
     """
 
     info: KnnInfo
@@ -42,7 +42,7 @@ class Joined:
 
 
 def contained(training: Origins | None, rows: Iterable[LocalRow]) -> frozenset[str]:
-    """Returns the ids of the rows that are training rows of a model."""
+    """Returns the ids of the taught `rows` that are training rows of the model already."""
     if training is None or training.text is None:
         return frozenset()
     there = {row.id.encode() for row in rows}.intersection(training.text.split(b"\n"))
@@ -50,7 +50,7 @@ def contained(training: Origins | None, rows: Iterable[LocalRow]) -> frozenset[s
 
 
 def values_digest(info: KnnInfo, values: NDArray[np.float64]) -> str:
-    """Returns the SHA-256 of (n, t) values of a regression, in millionths of the range of each target."""
+    """Returns the SHA-256 of the (n, t) values of a regression, rounded to millionths of the range of each target."""
     assert info.targets is not None
     spread = np.where(np.array(info.targets.spread) > 0.0, info.targets.spread, 1.0)
     millionths = (values / spread * 1e6).tolist()
@@ -59,15 +59,15 @@ def values_digest(info: KnnInfo, values: NDArray[np.float64]) -> str:
 
 
 def labels_digest(info: KnnInfo, labels: NDArray[np.int32]) -> str:
-    """Returns the SHA-256 of (n,) class indices, written as text, one on each line."""
+    """Returns the SHA-256 of (n,) labels as text, one on each line; `labels` are class indices."""
     names = [*map(str, info.classes), UNKNOWN_LABEL]
     return hashlib.sha256("".join(f"{names[label]}\n" for label in labels.tolist()).encode()).hexdigest()
 
 
 def join(info: KnnInfo, rows: Sequence[LocalRow], digest: str, contained: frozenset[str] = frozenset()) -> Joined:
-    """Chooses those of `rows` that a release uses; returns them with the knn.json that the model then has.
+    """Selects the taught `rows` that a release uses; returns them with the knn.json that the model then has.
 
-    `digest` is that of the release, `contained` the ids of its training rows.
+    `digest` is the digest of the release, `contained` the ids of its training rows.
     """
     chosen = [row for row in rows if _takes_part(info, row, digest, contained)]
     found = features_of(info, [row.row for row in chosen])
@@ -95,10 +95,10 @@ def _takes_part(info: KnnInfo, row: LocalRow, digest: str, contained: frozenset[
 
 
 def _widened(info: KnnInfo, classes: tuple[Label, ...], more: int) -> KnnInfo:
-    """Returns knn.json for `more` rows; values for each class get an entry for each new class.
+    """Returns knn.json for `more` additional rows; a list with one value per class gets a value for each new class.
 
-    A new class has no rows to calibrate with. It is rejected beyond the (lower) median of the thresholds, and it is in
-    every label set: with no calibration rows, the conformal threshold admits every score.
+    A new class has no rows to calibrate with. Its reject threshold is the (lower) median of the other thresholds, and
+    it is in every label set: without calibration rows, the conformal threshold admits every score.
     """
     new = len(classes) - len(info.classes)
     reject, sets = info.reject, info.label_sets

@@ -21,32 +21,32 @@ def without_thousands(text: str, sign: str) -> str | None:
 
 
 class CellCoder(Protocol):
-    """Reads the cells that are not plain numbers. A device uses `Coder`; the host has one that learns categories."""
+    """Reads cells that are not plain numbers. A device uses `Coder`; the host has a coder that learns categories."""
 
     @property
     def thousands(self) -> str:
-        """The thousands separator; empty if there is none."""
+        """The thousands separator; "" if there is none."""
 
     def is_number(self, index: int) -> bool:
         """Whether the cells of a column are numbers."""
 
     def is_missing(self, index: int, text: str) -> bool:
-        """Whether a cell has no value."""
+        """Whether a cell has no value; `text` is the cell."""
 
     def codes(self, index: int, cells: Sequence[str]) -> list[float] | None:
         """Returns the category codes of a column's cells; None if the cells must be read one by one."""
 
     def missing(self, index: int, text: str) -> float:
-        """Returns the number for a missing cell."""
+        """Returns the number for a missing cell of a column."""
 
     def category(self, index: int, text: str) -> float:
-        """Returns the code of a category."""
+        """Returns the code of a category of a column."""
 
     def bad(self, error: BadCell, cell: str) -> float:
-        """Raises the error of a bad cell, or notes it and returns a number for the cell."""
+        """Raises the error of a bad cell; or records the error and returns a number for the cell."""
 
     def end_row(self) -> None:
-        """Is called after the last cell of a row."""
+        """Called after the last cell of a row."""
 
 
 class Cells(Columns):
@@ -54,8 +54,8 @@ class Cells(Columns):
 
     Args:
         separator: the character between columns.
-        count: number of columns.
-        places: positions of the raw columns, in the order of the result.
+        count: number of columns in a line.
+        places: positions of the raw columns in a line, in the order of the result.
         coder: reads the cells that are not plain numbers.
         texts: positions of the columns to return as text.
         dtype: dtype of the numbers.
@@ -93,7 +93,7 @@ class Cells(Columns):
         return table, texts[: self._n_texts]
 
     def read_fields(self, fields: Sequence[str]) -> list[float]:
-        """Returns the numbers and codes of one line.
+        """Returns the numbers and codes of the cells of one line.
 
         Raises:
             BadCell: a cell cannot be read, and the coder refuses it.
@@ -111,7 +111,7 @@ class Cells(Columns):
         return values
 
     def _without_thousands(self, cell: str) -> str:
-        """Returns a cell without thousands separators; with one in a wrong place, a text that is not a number."""
+        """Returns a cell without thousands separators; if one is misplaced, text that is not a number."""
         found = without_thousands(cell, self._coder.thousands) if self._coder.thousands else cell
         return f"{cell!r}" if found is None else found
 

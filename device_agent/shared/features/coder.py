@@ -1,8 +1,8 @@
 """Missing cells and categories of a table.
 
-Turns the cells of raw columns into numbers: a missing cell becomes the fill of its column, a category its place in the
-column's list. `expand` then makes the model's features of them. Host and device use this code, so that a cell means the
-same in training and on a board. No I/O; never guesses a column that the table does not list.
+Turns the cells of raw columns into numbers: a missing cell becomes the fill value of its column, a category its
+position in the column's list. `expand` then computes the model's features from them. Host and device use this code, so
+that a cell means the same in training and on a board. No I/O; never guesses a column that the table does not list.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _MORE = "further columns have missing cells or unknown categories; status counts
 
 
 def is_missing(text: str, words: Collection[str]) -> bool:
-    """Whether a cell has no value; `words` stand for a missing one, besides `MISSING`."""
+    """Whether a cell has no value: its text is in `MISSING`, or in `words`, which are in lower case."""
     word = text.strip().casefold()
     return word in MISSING or word in words
 
@@ -51,7 +51,7 @@ def missing_cell(text: str) -> str:
 
 
 def feature_names(table: Table) -> tuple[str, ...]:
-    """Returns the names of a table's features; a one-hot column has a feature `column=category` for each category."""
+    """Returns the names of a table's features; a one-hot column has one named `column=category` for each category."""
     names: list[str] = []
     for column in table.columns:
         hot = column.encoding == "one-hot"
@@ -74,7 +74,7 @@ def expand(columns: Sequence[Column], rows: NDArray[Any]) -> NDArray[Any]:
 def collapse(columns: Sequence[Column], features: Sequence[float]) -> list[float | str | None]:
     """Returns the raw cells of one row of features; None for a category that the table does not list.
 
-    The inverse of `expand`, with categories as text. A cell that was missing has the value that filled it.
+    The inverse of `expand`, with categories as text. A missing cell appears as the value that filled it.
     """
     cells: list[float | str | None] = []
     rest = iter(features)
@@ -100,18 +100,18 @@ def transforms_of(table: Table) -> Transforms | None:
 
 
 class Coder:
-    """Reads the cells of a model's raw columns, and counts what it fills and does not know.
+    """Reads the cells of a model's raw columns; counts missing cells that it fills and unknown categories.
 
     Args:
-        table: of the model.
-        dtype: of the features.
+        table: the table of the model.
+        dtype: dtype of the features.
 
     Attributes:
-        names: of the raw columns.
+        names: names of the raw columns.
         filled: column -> number of its missing cells that were filled.
-        unknown: column -> number of its categories that the table does not list.
-        last: of the last good row, the numbers of its missing cells and of its unknown categories.
-        transforms: of the table; None if it has none.
+        unknown: column -> number of its cells with a category that the table does not list.
+        last: (number of missing cells, number of unknown categories) of the last good row.
+        transforms: transforms of the table; None if it has none.
     """
 
     def __init__(self, table: Table, dtype: type[np.floating[Any]] = np.float32) -> None:
@@ -125,13 +125,13 @@ class Coder:
         self.use(table, dtype)
 
     def use(self, table: Table, dtype: type[np.floating[Any]]) -> None:
-        """Continues with the table of another release, which has the same columns; keeps the counts."""
+        """Switches to the table of another release with the same columns; keeps the counts."""
         self._table, self._dtype, self.transforms = table, dtype, transforms_of(table)
         self._codes = [{text: float(place) for place, text in enumerate(c.categories)} for c in table.columns]
 
     @property
     def thousands(self) -> str:
-        """The thousands separator in text; empty if there is none."""
+        """The thousands separator in text; "" if there is none."""
         return self._table.thousands
 
     def is_number(self, index: int) -> bool:
@@ -147,17 +147,17 @@ class Coder:
         return missing and text not in self._codes[index] and not self._is_unused(index)
 
     def codes(self, index: int, cells: Sequence[str]) -> list[float] | None:
-        """Returns the category codes of a column's cells; None if one is missing or not listed, and must be counted."""
+        """Returns the category codes of a column's cells; None if a cell is missing or not listed: count it alone."""
         if self._is_unused(index):
             return [0.0] * len(cells)
         found = list(map(self._codes[index].get, cells))
         return None if None in found else found  # type: ignore[return-value]
 
     def missing(self, index: int, text: str = "") -> float:
-        """Returns what fills a missing cell.
+        """Returns the fill value for a missing cell; counts it at `end_row`.
 
         Raises:
-            BadCell: the model does not fill it.
+            BadCell: the model does not fill missing cells of this column.
         """
         column = self._table.columns[index]
         if column.missing == KEEP:
@@ -174,10 +174,10 @@ class Coder:
         return column.fill
 
     def category(self, index: int, text: str) -> float:
-        """Returns the code of a category.
+        """Returns the code of a category; `UNKNOWN_CATEGORY` if the table does not list it and such rows are allowed.
 
         Raises:
-            BadCell: the table does not list it, and refuses such rows.
+            BadCell: the table does not list the category, and refuses such rows.
         """
         column, code = self._table.columns[index], self._codes[index].get(text)
         if column.encoding == UNUSED:
@@ -188,7 +188,7 @@ class Coder:
             self._row.clear()
             more = ", ..." if len(column.categories) > _MAX_LISTED else ""
             known = ", ".join(map(short, column.categories[:_MAX_LISTED])) + more
-            hint = f"the model knows {known}; a build with unknown_category: ignore takes others too"
+            hint = f"the model knows {known}; to allow others, build with unknown_category: ignore"
             raise BadCell(index, f"{short(text)} is not a category of the model", hint)
         self._row.append((self.unknown, index, f"{short(column.name)} has the unknown category {short(text)}: ignored"))
         return UNKNOWN_CATEGORY
@@ -243,16 +243,16 @@ class Coder:
         self._row.clear()
 
     def drop_row(self) -> None:
-        """Forgets the fills and unknown categories of a row that turned out to be bad."""
+        """Discards the uncounted fills and unknown categories of a row that is bad."""
         self._row.clear()
 
     def take_news(self) -> list[str]:
-        """Returns what was filled or ignored in a column for the first time since the last call."""
+        """Returns messages about the columns that had a first filled or ignored cell since the last call."""
         news, self._news = self._news, []
         return news
 
     def take_counts(self) -> dict[str, dict[str, int]]:
-        """Returns `filled` and `unknown` by their names, and sets them back to 0."""
+        """Returns the counts `filled` and `unknown` by these names, and resets them to 0."""
         taken = {"filled": self.filled, "unknown": self.unknown}
         self.filled, self.unknown = {}, {}
         return taken

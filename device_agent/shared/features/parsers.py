@@ -1,6 +1,6 @@
 """Parsers of rows with missing cells and categories.
 
-They follow the rules of the plain parsers for headers, separators and lines. Loaded only for a model that needs them.
+They follow the rules of the plain parsers for headers, separators and lines. Loaded only for a model that has a table.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ def _say_nothing(_: str) -> None:
 
 
 class _TableParser(Parser):
-    """What the parsers of CSV and JSON share: `Parsed.rows` are the features that the table makes of the cells.
+    """Base of the CSV and JSON parsers: `Parsed.rows` are the features that the table computes from the cells.
 
     Args:
-        table: of the model.
-        dtype: of the features.
+        table: the table of the model.
+        dtype: dtype of the features.
         ignore_extra: as `Parser`.
         keep: as `Parser`.
-        tell: is called once for each column with cells that are filled or ignored.
+        tell: function called with a message, once for each column in which cells are filled or ignored.
 
     Attributes:
-        counted: whether the last kept column has `Coder.last` of each row.
+        counted: whether `Parsed.kept` ends with a column that has `Coder.last` of each row.
     """
 
     counted = False
@@ -77,7 +77,7 @@ class _TableParser(Parser):
         if self.coder.transforms is None or not len(parsed.rows):
             return parsed
         for place in reversed(np.flatnonzero(~np.isfinite(parsed.rows).all(axis=1)).tolist()):
-            parsed = without_row(parsed, place, "the model's pipeline turns it into NaN or infinity in float32")
+            parsed = without_row(parsed, place, "the pipeline turns the row into NaN or infinity in float32")
         return parsed
 
     def _parse_line(self, line: bytes) -> Line:
@@ -86,24 +86,24 @@ class _TableParser(Parser):
         return numbers, [*kept, self.coder.last] if self.counted else kept
 
     def take_counts(self) -> Counts:
-        """Returns the counts since the last call."""
+        """Returns the counts of missing, unknown and left-out cells since the last call."""
         return {**self.coder.take_counts(), "left_out": self.left_out.take()}
 
     def follow(self, info: KnnInfo, chain: Chain | None) -> None:
-        """Goes on with the table of another model; keeps the counts."""
+        """Switches to the table of another model; keeps the counts."""
         super().follow(info, chain)
         self.coder.use(info.table or Table(()), row_type(info.origin))
 
 
 class TableCsvParser(_TableParser, CsvParser):
-    """CSV lines of raw columns."""
+    """Parses CSV lines of raw columns."""
 
     def _make_columns(self, separator: str, count: int, numbers: Sequence[int]) -> Columns:
         return Cells(separator, count, numbers, self.coder, self._kept)
 
 
 class TableJsonParser(_TableParser, JsonParser):
-    """JSON lines of raw columns; a key that is not there is a missing cell."""
+    """Parses JSON lines of raw columns; an absent key is a missing cell."""
 
     def _parse_plain(self, block: bytes) -> NDArray[Any] | None:
         return super()._parse_plain(block) if self._plain else None
@@ -129,7 +129,7 @@ class TableJsonParser(_TableParser, JsonParser):
 
 
 def read_array(coder: Coder, rows: NDArray[Any]) -> NDArray[Any]:
-    """Returns the features of (n, n_columns) numbers, in which NaN is a missing cell; infinity stays.
+    """Returns the features of (n, n_columns) numbers, in which NaN is a missing cell; infinity is not changed.
 
     Raises:
         BadCell: a cell is missing, and the model does not fill it; or the model has categories.
@@ -137,7 +137,7 @@ def read_array(coder: Coder, rows: NDArray[Any]) -> NDArray[Any]:
     category = next((index for index in range(len(coder.names)) if not coder.is_number(index)), None)
     if category is not None:
         hint = "give the rows as CSV or JSON lines"
-        raise BadCell(category, "the model takes a category here, but the array has only numbers", hint)
+        raise BadCell(category, "this column takes a category, but the array has only numbers", hint)
     filled = np.array(rows)
     for row, index in zip(*map(np.ndarray.tolist, np.nonzero(np.isnan(filled)))):
         filled[row, index] = coder.missing(index)

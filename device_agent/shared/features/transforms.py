@@ -1,8 +1,8 @@
 """Nonlinear steps of a pipeline, in float64.
 
-The transforms of a table run in order. They turn the numbers and category codes of its columns into the features of the
-model. Each one replaces a range of adjacent columns. Host and device run this code, so that a row means the same in
-training and on a board. Elementwise operations and sums in a fixed order; no BLAS, no I/O. The formulas are
+The transforms of a table run in order. They compute the features of the model from the numbers and category codes of
+the table's columns. Each one replaces a range of adjacent columns. Host and device run this code, so that a row means
+the same in training and on a board. Elementwise operations and sums in a fixed order; no BLAS, no I/O. The formulas are
 scikit-learn's.
 """
 
@@ -35,16 +35,16 @@ _BOUND = 1e-7
 
 
 def make(kind: str, start: int, count: int, *arrays: Any) -> Transform:
-    """Returns a transform of the `count` columns that begin at `start`; stores its arrays as float64."""
+    """Returns a transform of `count` columns, beginning at `start`; stores its parameters `arrays` as float64."""
     packed = (base64.b64encode(np.ascontiguousarray(array, "<f8").tobytes()).decode() for array in arrays)
     return Transform(kind, start, count, tuple(packed))
 
 
 def arrays_of(transform: Transform) -> list[Float64]:
-    """Returns the arrays of a transform.
+    """Returns the parameters of a transform, as float64 arrays.
 
     Raises:
-        ValueError: they are not base64.
+        ValueError: a parameter is not base64.
     """
     return [np.frombuffer(base64.b64decode(text, validate=True), "<f8") for text in transform.arrays]
 
@@ -53,10 +53,10 @@ class Transforms:
     """The transforms of a table, ready to run.
 
     Args:
-        transforms: in their order.
+        transforms: in the order in which they run.
 
     Raises:
-        ModelUnusable: a transform is unknown, or has arrays of the wrong shape.
+        ModelUnusable: a transform is unknown, or has parameters of the wrong shape.
     """
 
     def __init__(self, transforms: Sequence[Transform]) -> None:
@@ -118,7 +118,7 @@ def _look_up(column: Float64, values: Float64, results: Float64, other: float) -
 
 
 def _mapped(values: Float64, owners: Float64, results: Float64, others: Float64) -> Step:
-    """Returns the step that looks up numbers; `owners`: column of each value; `others`: result for unlisted ones."""
+    """Returns a step that looks up numbers; `owners`: column of each value; `others`: result for unlisted values."""
     parts = [
         (values[owners == column], results[owners == column], other) for column, other in enumerate(others.tolist())
     ]
@@ -184,7 +184,7 @@ def _binarize(threshold: Float64) -> Step:
 
 
 def _bins(edges: Float64, owners: Float64) -> Step:
-    """Returns the step that replaces numbers by their bins; `owners` has the column of each of the `edges`."""
+    """Returns a step that replaces numbers by the numbers of their bins; `owners` has the column of each edge."""
     parts = [edges[owners == column] for column in range(int(owners.max(initial=-1)) + 1)]
 
     def apply(rows: Float64) -> Float64:
@@ -251,7 +251,7 @@ def _box_cox(power: Float64) -> Step:
 
 
 def _polynomial(places: Float64, degree: Float64) -> Step:
-    """Returns the step that makes products of columns. `places` has `degree` columns of each; -1 means a factor 1."""
+    """Returns a step that multiplies columns; `places` has `degree` column indices per product, -1 for a factor 1."""
     factors = places.astype(np.int64).reshape(-1, int(degree[0]))
 
     def apply(rows: Float64) -> Float64:

@@ -1,7 +1,7 @@
-"""Changes from one release to the next, on golden rows.
+"""Changes of answers between two releases, on golden rows.
 
-A golden row is a query row that checks a release. A device compares the labels of both releases when it activates one,
-the host in a dry run, with the same code. No I/O.
+A golden row is a query row that checks a release. A device compares the labels of both releases when it activates the
+new one; the host does in a dry run, with the same code. No I/O.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_FLIPS = 50
 
 
 def compare(running: Running, info: KnnInfo, golden: Golden, label: NDArray[np.int32]) -> Compared:
-    """Compares the answers of the running release and a new one to the golden rows of the new one.
+    """Compares the labels of the running release and of a new release on the golden rows of the new one.
 
     Args:
         running: the running release, with its labels for these rows.
@@ -48,7 +48,7 @@ def compare(running: Running, info: KnnInfo, golden: Golden, label: NDArray[np.i
 
 
 def flips(truth: Sequence[str], before: Sequence[str], after: Sequence[str]) -> tuple[Flip, ...]:
-    """Returns groups of rows with the same true, old and new label; the largest first, at most `MAX_FLIPS`."""
+    """Counts rows whose label changes, by true, old and new label; returns the most frequent, at most `MAX_FLIPS`."""
     rows: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for row, key in enumerate(zip(truth, before, after)):
         if key[1] != key[2]:

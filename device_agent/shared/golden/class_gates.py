@@ -1,7 +1,8 @@
 """Gates on single classes: recall, and no worse than before.
 
 A gate is a figure that a release must reach. The host applies the gates at build and to certificates, a device at every
-activation, with the same code, from counts of rows. Names each class that misses its gate, and by how much. No I/O.
+activation, with the same code, from counts of rows. A message names each class that misses its gate, and by how much.
+No I/O.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ _NAMED = 5
 
 
 def failures(gates: Gates, classes: Sequence[str], support: Sequence[int], right: Sequence[int]) -> tuple[str, ...]:
-    """Returns a message for each class gate that these counts miss.
+    """Returns a message for each class gate that is missed.
 
     Args:
         gates: the gates of the release.
         classes: the labels, as text.
         support: number of evaluation rows of each class.
-        right: number of them with the right answer.
+        right: number of rows of each class with the right answer.
     """
     measured = (*_balanced(gates, support, right), *_recalls(gates, classes, support, right))
     return (*measured, *_unseen(gates, classes, support))
@@ -56,21 +57,21 @@ def _recalls(gates: Gates, classes: Sequence[str], support: Sequence[int], right
             found.append((recall, text))
     yield from (text for _, text in sorted(found)[:_NAMED])
     if len(found) > _NAMED:
-        yield f"recall of {len(found) - _NAMED} more classes is below its gate or not measured"
+        yield f"recall of {len(found) - _NAMED} more classes is below the gate or not measured"
 
 
 def _unseen(gates: Gates, classes: Sequence[str], support: Sequence[int]) -> tuple[str, ...]:
     found = [label for label, rows in zip(classes, support) if not rows] if gates.not_worse_than else []
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
     return (
-        (f"not worse than current: no evaluation row is of class {found[0]!r}{more}; see `split: stratified`",)
+        (f"not worse than current: no evaluation row is of class {found[0]!r}{more}; use `split: stratified`",)
         if found
         else ()
     )
 
 
 def worse(gates: Gates, compared: Compared | None, running: ReleaseRef | None = None) -> tuple[str, ...]:
-    """Returns the classes whose recall, compared with the running release, falls by more than the gate allows.
+    """Returns a message for each class whose recall falls, against the running release, by more than the gate allows.
 
     If there is a `running` release but no comparison, the gate is missed.
     """
@@ -78,7 +79,7 @@ def worse(gates: Gates, compared: Compared | None, running: ReleaseRef | None = 
         return ()
     if compared is None:
         before = f"{running.name} {running.version}" if running else ""
-        return (f"current release: {before} does not answer, so nothing shows that this one is not worse",)
+        return (f"current release: {before} does not answer, so the new one cannot be compared with it",)
     if not compared.fits:
         before = f"{compared.name} {compared.version}"
         return (f"not worse than current: {before} has other features, so the two cannot be compared",)
@@ -86,7 +87,7 @@ def worse(gates: Gates, compared: Compared | None, running: ReleaseRef | None = 
     lower = [each for each in compared.classes if each.rows and each.before - each.after > gates.by * each.rows + 1e-9]
     lower.sort(key=lambda each: (each.after - each.before) / each.rows)
     found = (*gone, *map(_fall, lower))
-    more = (f"not worse than current: {len(found) - _NAMED} more classes",) if len(found) > _NAMED else ()
+    more = (f"not worse than current: the same for {len(found) - _NAMED} more classes",) if len(found) > _NAMED else ()
     return (*found[:_NAMED], *more)
 
 

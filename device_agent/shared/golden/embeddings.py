@@ -1,21 +1,21 @@
-"""Judges the rows that a device makes itself.
+"""Judges the rows that a device computes from raw inputs.
 
 Processors run the stages with different kernels, so a device's row differs a little from the host's. Counts three
 things separately: how far the rows are from the host's, whether the search on the device's own rows is exact, and
 whether the labels agree. No runtime, no I/O.
 
-Which labels must agree follows from the triangle inequality. Distances here are metric (`judge.base_distance`). A row
-that moves by s changes each of its distances by s at most. Let d_1 <= d_2 <= ... be the host's distances, k the number
+Which labels must agree follows from the triangle inequality. Distances here are metric (`judge.base_distance`). If a
+row moves by s, each of its distances changes by at most s. Let d_1 <= d_2 <= ... be the host's distances, k the number
 of neighbours:
 
-- Row i stays a neighbour if at most k rows, itself among them, have d_j <= d_i + 2s: no other can pass it.
+- Row i stays a neighbour if at most k rows, including itself, have d_j <= d_i + 2s: no other can pass it.
 - Row i can become a neighbour only if d_i <= d_k + 2s, since the new k-th distance is at most d_k + s.
-- A vote by distance lies between w(d_i + s) and w(d_i - s), w falling; a uniform vote is 1.
+- A vote by distance is between w(d_i + s) and w(d_i - s), where w falls; a uniform vote is 1.
 
-The label cannot change if the least votes of its sure neighbours exceed the most votes that any other class can have:
-those of its sure neighbours, and of the heaviest possible ones for all places left. "unknown" cannot change if
-d_k - s is above, or d_k + s up to, the threshold of that label. s includes the row's tolerance, within which the search
-may swap neighbours.
+The label cannot change if the least votes of its sure neighbours exceed the most votes of any other class: those of its
+sure neighbours, plus those of the heaviest possible ones in all open places. "unknown" cannot change if d_k - s is
+above, or d_k + s at most, the threshold of that label. s includes the row's tolerance, within which the search may swap
+neighbours.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ Float64 = NDArray[np.float64]
 def judge_embeddings(
     golden: Golden, info: KnnInfo, label: NDArray[np.int32], moved: Float64, wrong_search: int, margin: float
 ) -> EmbeddingCheck:
-    """Returns the counts of a device's own rows.
+    """Compares the rows that a device computed from raw inputs with the host's rows; returns counts.
 
     Args:
-        golden: the host's rows, with neighbours listed up to twice the allowed error beyond the k-th.
+        golden: the host's rows; their listed neighbours reach twice the allowed error beyond the k-th.
         info: knn.json of the model.
-        label: (n,) the device's answers to its own rows.
+        label: (n,) the device's labels for its own rows.
         moved: (n,) distances in model space from the host's rows to the device's.
-        wrong_search: rows of the device on which its search is not exact.
-        margin: the margin of the release; `golden.tolerance` is a multiple of it.
+        wrong_search: number of the device's rows on which its search is not exact.
+        margin: `Gates.margin` of the release; `golden.tolerance` is a multiple of it.
     """
     bound = 0.0 if info.input is None else info.input.bound
     unit = np.maximum(golden.tolerance / margin, np.finfo(np.float64).tiny)
@@ -64,7 +64,7 @@ def judge_embeddings(
 
 
 def is_certain(golden: Golden, info: KnnInfo, row: int, shift: float, unit: float) -> bool:
-    """Whether a golden row that moves by `shift` in model space must keep its label; `unit` is tolerance / margin."""
+    """Whether a golden row must keep its label if it moves by `shift` in model space; `unit` is tolerance / margin."""
     bound = 0.0 if info.input is None else info.input.bound
     base = base_distance(golden.distances[row], golden.metric)
     base = base[np.isfinite(base)]
@@ -93,7 +93,7 @@ MOST_LISTED = 512
 
 
 def _vote(base: Float64, info: KnnInfo) -> Float64:
-    """Returns the votes of neighbours at these metric distances."""
+    """Returns the vote of each neighbour, by its metric distance in `base`."""
     if info.weights == "uniform":
         return np.ones(len(base))
     power = 2.0 if info.metric in ("sqeuclidean", "cosine") else 1.0

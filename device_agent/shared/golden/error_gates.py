@@ -1,6 +1,6 @@
 """Gates on values, label columns and stages, as text.
 
-Device and host apply them with this code. No I/O, and no NumPy: a command that shows errors needs none.
+Device and host apply them with this code. No I/O, and no NumPy, so that commands that only show errors start fast.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from device_agent.shared.protocol.reports import ColumnScore, EmbeddingCheck
 
 
 def missed(gates: Gates, found: Sequence[TargetError], names: Sequence[str]) -> Iterator[str]:
-    """Yields a message for each gate on errors that a release misses."""
+    """Yields a message for each gate on the errors of targets that a release misses."""
     for gate, limits in (("rmse", gates.rmse), ("max_error", gates.max_error)):
         for target in sorted((limits or {}).keys() - {DEFAULT, *names}):
             yield f"{gate} of {target!r}: the model has no such target"
@@ -25,7 +25,7 @@ def missed(gates: Gates, found: Sequence[TargetError], names: Sequence[str]) -> 
 
 
 def missed_columns(gates: Gates, found: Sequence[ColumnScore], names: Sequence[str]) -> Iterator[str]:
-    """Yields a message for each gate on the accuracy of a label column that a release misses."""
+    """Yields a message for each gate on the accuracy of label columns that a release misses."""
     limits = gates.column_accuracy or {}
     for column in sorted(limits.keys() - {DEFAULT, *names}):
         yield f"accuracy of {column!r}: the model has no such label column"
@@ -38,21 +38,21 @@ def missed_columns(gates: Gates, found: Sequence[ColumnScore], names: Sequence[s
 
 
 def scores_of(targets: Targets) -> tuple[ColumnScore, ...]:
-    """Returns the accuracy of each label column on the held-out rows; empty where nothing was measured."""
+    """Returns the accuracy of each label column on the held-out rows; () if nothing was measured."""
     counts = ((each.rows, sum(each.right)) for each in targets.evaluations)
     return tuple(ColumnScore(name, *count) for name, count in zip(targets.names, counts))
 
 
 def described_columns(found: Sequence[ColumnScore]) -> str:
-    """Returns the accuracy of each label column as one line of text; an empty string if there are none."""
+    """Returns the accuracy of each label column as one line of text; "" if there are none."""
     parts = [f"{each.column} {each.right / each.rows * 100:.2f} %" for each in found]
     return f"accuracy of {', '.join(parts)} on {found[0].rows:,} rows" if found else ""
 
 
 def described(found: Sequence[TargetError], of: int | None = None) -> str:
-    """Returns the errors as one line of text; an empty string if there are none.
+    """Returns the errors of targets as one line of text; "" if there are none.
 
-    `of` is the number of held-out rows that the evaluation rows were drawn from.
+    `of` is the number of held-out rows from which the evaluation rows were drawn; None: all were evaluated.
     """
     parts = [f"{each.target} {each.rmse:.4g} (largest {each.max_error:.4g})" for each in found]
     drawn = "rows" if of is None else f"of {of:,} held-out rows, drawn at random"
@@ -60,13 +60,14 @@ def described(found: Sequence[TargetError], of: int | None = None) -> str:
 
 
 def stage_failures(found: EmbeddingCheck) -> tuple[str, ...]:
-    """Returns the gates that a release misses on the rows that the device computed itself."""
+    """Returns a message for each requirement that the device's own rows do not meet."""
     said = []
     if found.above:
         error = f"the largest error is {found.largest_error:.3g}, the bound {found.bound:g}"
-        said.append(f"embedding: {found.above} of {found.rows} rows lie too far from the host's: {error}")
+        said.append(f"embedding: {found.above} of {found.rows} rows are too far from the host's: {error}")
     if found.search_different:
-        said.append(f"embedding: the search on {found.search_different} of {found.rows} own rows is not exact")
+        said.append(f"embedding: the search is not exact on {found.search_different} of {found.rows} rows")
     if found.labels_different:
-        said.append(f"embedding: {found.labels_different} labels of {found.rows} differ, and no error explains it")
+        count = f"{found.labels_different} of {found.rows}"
+        said.append(f"embedding: {count} labels differ, which rounding does not explain")
     return tuple(said)

@@ -35,19 +35,19 @@ class Golden:
     """golden.npz: n query rows with the reference's answers, and the true class if it is known.
 
     Attributes:
-        metric: the model's metric, that of `distances`.
-        rows: (n, n_features) float32, raw; float64 if the model has an origin.
-        truth: (n,) int32 true class; -1 if not known.
-        label: (n,) int32 class index of the reference's answer, or UNKNOWN.
-        indices: (n, e) int32 with e >= k: the reference's neighbours in order of (distance, index), padded with -1.
+        metric: the model's metric, in which `distances` are.
+        rows: (n, n_features) float32 raw rows; float64 if the model has an origin.
+        truth: (n,) int32 true class; -1 if unknown.
+        label: (n,) int32 class index of the reference's answer, or UNKNOWN for a rejected row.
+        indices: (n, e) int32 with e >= k: the reference's neighbours, sorted by (distance, index), padded with -1.
         distances: (n, e) float64, padded with infinity.
         classes: (n, e) int32 classes of the neighbours, padded with -1.
         tolerance: (n,) float64, defined in `judge`.
-        values: (n, t) float64 of the reference, for a regression; NaN where a row is rejected. Else None.
-        targets: (n, t) float64 true values, NaN if not known.
-        shares: (n, n_classes) float64 vote shares, for a model with a radius: more rows vote than are listed. Else
+        values: (n, t) float64 answers of the reference for a regression, NaN for a rejected row; else None.
+        targets: (n, t) float64 true values for a regression, NaN if unknown; else None.
+        shares: (n, n_classes) float64 vote shares, for a model with a radius: more rows vote than are listed; else
             None.
-        raw: the rows as JSON lines of raw columns, for a model with a table; empty without one.
+        raw: the rows as JSON lines of raw columns, for a model with a table; empty without a table.
     """
 
     metric: Metric
@@ -81,14 +81,14 @@ class Golden:
         """Reads golden.npz; checks names, types, shapes and ranges, and never unpickles.
 
         Raises:
-            ModelUnusable: it is not a golden set.
+            ModelUnusable: the bytes are not a golden set.
         """
         try:
             arrays: dict[str, Any] = read_arrays(data)
             raw = arrays.pop(_RAW, np.empty(0, np.uint8))
             numbers = {name: arrays.pop(name) for name in (*_NUMBERS, _SHARES) if name in arrays}
             if set(arrays) != {"metric", *_ARRAYS} or raw.dtype != np.uint8:
-                raise ValueError(f"it contains {', '.join(sorted(arrays))}")
+                raise ValueError(f"the file contains the arrays {', '.join(sorted(arrays))}")
             golden = cls(metric=_metric(arrays.pop("metric")), **arrays, raw=raw.tobytes(), **numbers)
             golden._check()
         except ValueError as error:
@@ -100,7 +100,7 @@ class Golden:
             array = getattr(self, name)
             fits = array.dtype == dtype or (name == "rows" and array.dtype == np.float64)
             if not fits or array.ndim != ndim or len(array) != len(self.rows):
-                raise ValueError(f"{name} has type {array.dtype} and shape {array.shape}")
+                raise ValueError(f"array {name} has type {array.dtype} and shape {array.shape}")
         if not self.indices.shape == self.distances.shape == self.classes.shape:
             raise ValueError("indices, distances and classes have different shapes")
         with np.errstate(over="ignore"):
@@ -112,10 +112,10 @@ class Golden:
             array.dtype == np.float64 and array.ndim == 2 and array.shape == (len(self.rows), numbers[0].shape[1])
             for array in numbers
         ):
-            raise ValueError("values and targets do not fit the rows")
+            raise ValueError("the shapes of values and targets do not fit the rows")
         shares = self.shares
         if shares is not None and not (shares.dtype == np.float64 and shares.ndim == 2 and len(shares) == len(rows)):
-            raise ValueError("shares do not fit the rows")
+            raise ValueError("the shape of shares does not fit the rows")
         held = self.indices >= 0
         if not (np.isfinite(self.distances) == held).all() or (self.distances < 0).any():
             raise ValueError("a neighbour has no distance, or a distance has no neighbour")

@@ -1,17 +1,18 @@
 """Compares a runtime's answers with the float64 reference's.
 
 A device runs it at every activation, the host at every build. A golden row is a query row with the reference's answer:
-the neighbours, their classes and float64 distances, also of those beyond the k-th that lie within the row's tolerance.
-That is enough to distinguish a swap of near-tied neighbours from a wrong answer without the training matrix:
+the neighbours, their classes and float64 distances, including neighbours after the k-th that are within the row's
+tolerance. That is enough to distinguish a swap of nearly tied neighbours from a wrong answer without the training
+matrix:
 
 - *identical*: the same neighbours in the same order, and the same label;
-- *equivalent*: the reference distance of the neighbour at each place is within the tolerance of the expected one, and
-  the label is the same;
-- *different*: anything else, also a distance or probability that does not fit the neighbours in the answer.
+- *equivalent*: at each position, the reference distance of the neighbour found is within the tolerance of the expected
+  one, and the label is the same;
+- *different*: anything else, including a distance or probability that does not fit the neighbours in the answer.
 
-The tolerance of a row is `margin * max(d_k, R)`: d_k is its k-th reference distance, R the RMS distance of the
-training rows from their mean, both in model space (Euclidean or Manhattan; sqeuclidean and cosine distances are
-converted to the Euclidean ones that they are functions of). NumPy only, no I/O, no runtime.
+The tolerance of a row is `margin * max(d_k, R)`: d_k is its k-th reference distance, R the RMS distance of the training
+rows from their mean, both in model space (Euclidean or Manhattan; sqeuclidean and cosine distances are converted to the
+Euclidean ones that they are functions of). NumPy only, no I/O, no runtime.
 """
 
 from __future__ import annotations
@@ -62,10 +63,10 @@ def judge(
     p50_ms: float | None = None,
     values: NDArray[np.float64] | None = None,
 ) -> Verdict:
-    """Compares `answers`, the `Answers` to `golden.rows`, with the reference's, and applies the gates.
+    """Compares `answers` to the golden rows with the reference's answers, and applies the gates.
 
-    Accuracy counts all rows whose truth is known; "unknown" counts as wrong. `p50_ms` is the median time of one row in
-    milliseconds; without it the latency gate is not applied. `values` are the (n, t) answers of a regression, or of
+    Accuracy counts all rows whose true class is known; "unknown" counts as wrong. `p50_ms` is the median time of one
+    row in milliseconds; if None, the latency gate is not applied. `values` are the (n, t) answers of a regression or of
     label columns: a row with another value is different, too.
 
     Raises:
@@ -116,9 +117,9 @@ def judge(
 
 
 def base_distance(distances: NDArray[Any], metric: Metric) -> NDArray[np.float64]:
-    """Returns float64 distances in model space for `distances` in `metric`.
+    """Converts distances in `metric` to float64 distances in model space.
 
-    These are Euclidean for metrics that are functions of the Euclidean distance, else those of the metric itself.
+    Euclidean distances, for metrics that are functions of the Euclidean distance; else distances in the metric itself.
     """
     values = np.asarray(distances, dtype=np.float64)
     if metric == "sqeuclidean":
@@ -131,9 +132,9 @@ def base_distance(distances: NDArray[Any], metric: Metric) -> NDArray[np.float64
 
 
 def votes(classes: NDArray[np.int32], distances: NDArray[np.float64], info: KnnInfo) -> NDArray[np.float64]:
-    """Returns the (n, n_classes) float64 vote shares of (n, k) neighbours.
+    """Returns the (n, n_classes) float64 vote shares for (n, k) classes and (n, k) distances of neighbours.
 
-    Weighted by distance, a row with exact matches counts these alone.
+    If votes are weighted by distance and a query equals training rows, only these vote.
     """
     count, width = len(classes), len(info.classes)
     if info.weights == "uniform" and info.float64 is None:
@@ -147,14 +148,14 @@ def votes(classes: NDArray[np.int32], distances: NDArray[np.float64], info: KnnI
 def votes_within(
     query: NDArray[np.int64], classes: NDArray[np.int32], distances: NDArray[np.float64], count: int, info: KnnInfo
 ) -> NDArray[np.float64]:
-    """Returns the (count, n_classes) vote shares of pairs of a query and a training row; 0 for a query without any."""
+    """Returns (count, n_classes) vote shares for pairs of a query and a training row; 0 for a query without pairs."""
     nearest = np.full(count, np.inf)
     np.minimum.at(nearest, query, distances)
     return _count(query, classes, weigh_of(info, distances, nearest[query]), count, info)
 
 
 def weigh_of(info: KnnInfo, distances: NDArray[np.float64], nearest: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the weights of a model's neighbours (`weights.weigh`)."""
+    """Returns the weight of each neighbour by its distance, as knn.json states (`weights.weigh`)."""
     return weigh(distances, nearest, info.weights, None if info.float64 is None else info.float64.bandwidth)
 
 
@@ -198,7 +199,7 @@ def _judge_row(golden: Golden, answers: Any, info: KnnInfo, row: int) -> tuple[s
 
 
 def _in_float32(distances: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns distances as float32 stores them on a device: at most its largest number, and 0 below its smallest."""
+    """Returns distances rounded as a device stores them in float32; those beyond float32 become its largest number."""
     narrow: NDArray[np.float64] = np.minimum(distances, np.finfo(np.float32).max).astype(np.float32).astype(np.float64)
     return narrow
 
@@ -252,9 +253,9 @@ def _confusion(truth: NDArray[np.int32], label: NDArray[np.int32], n_classes: in
 def _failures(gates: Gates, different: int, rows: int, accuracy: float | None, p50_ms: float | None) -> tuple[str, ...]:
     found = []
     if different:
-        found.append(f"parity: {different} of {rows} golden rows are different")
+        found.append(f"parity: {different} of {rows} golden rows are answered differently")
     if gates.accuracy is not None and accuracy is None:
-        found.append(f"accuracy: the gate is {gates.accuracy:g}, but no golden row has a known truth")
+        found.append(f"accuracy: the gate is {gates.accuracy:g}, but no golden row has a known true class")
     elif gates.accuracy is not None and accuracy is not None and accuracy < gates.accuracy:
         found.append(f"accuracy: {accuracy:.6g} is below the gate of {gates.accuracy:g}")
     if gates.latency_ms is not None and p50_ms is not None and p50_ms > gates.latency_ms:

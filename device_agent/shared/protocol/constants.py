@@ -149,7 +149,7 @@ _DIGEST = r"[0-9a-f]{64}"
 
 
 def signature(name: str, search: str) -> str:
-    """Returns the name of SIGNATURE_ONE or SIGNATURE_BATCH in one of SEARCHES."""
+    """Returns the TFLite signature name of SIGNATURE_ONE or SIGNATURE_BATCH for one of SEARCHES."""
     return name if search == FULL else f"{name}_{search}"
 
 
@@ -159,7 +159,7 @@ def is_name(text: str) -> bool:
 
 
 def is_version(text: str) -> bool:
-    """Whether `text` is a valid version of a release."""
+    """Whether `text` is a valid version of a release: letters, digits, `.`, `+`, `_`, `-`, at most 64."""
     return bool(re.fullmatch(_VERSION, text))
 
 
@@ -169,5 +169,5 @@ def is_digest(text: str) -> bool:
 
 
 def one_line(text: str) -> str:
-    """Returns `text` as state and history store it: at most 200 characters, unprintable ones replaced by `?`."""
+    """Returns `text` cut to 200 characters, with unprintable ones replaced by `?`, as state and history store it."""
     return "".join(character if character.isprintable() else "?" for character in text[:200])

@@ -1,7 +1,7 @@
 """Small documents of a device: status, releases, history, keys.
 
-A document is a frozen record; `json_codec` writes and reads it. `status` and `confirm` load only these: the larger ones
-(`reports`, `model_info`) take as long to load as Python takes to start. No I/O.
+A document is a frozen record; `json_codec` writes and reads it. `status` and `confirm` load only this module: the
+larger documents (`reports`, `model_info`) take as long to load as Python takes to start. No I/O.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from device_agent.shared.protocol.record import record
 
 @record
 class DeviceInfo:
-    """The board: `machine` as `uname -m` prints it, `agent` the agent's version."""
+    """The board: `machine` is the output of `uname -m`, `agent` the agent's version."""
 
     hostname: str
     machine: str
@@ -24,7 +24,7 @@ class DeviceInfo:
 
 @record
 class ReleaseRef:
-    """A release on a device."""
+    """Names a release on a device; `digest` is its SHA-256, `sequence` grows with each release."""
 
     digest: str
     name: str
@@ -34,7 +34,7 @@ class ReleaseRef:
 
 @record
 class LockHolder:
-    """The holder of the store's lock: `since` in seconds since 1970; `pid` 0 for an unconfirmed activation."""
+    """Who holds the store's lock, and why; `since` in seconds since 1970; `pid` is 0 for an unconfirmed activation."""
 
     holder: str
     reason: str
@@ -44,10 +44,10 @@ class LockHolder:
 
 @record
 class CellCounts:
-    """Counts of the missing cells that a release has filled and the unknown ones that it ignored, by column.
+    """Counts of missing cells that a release filled and of unknown categories that it ignored, by column.
 
-    `gaps` counts what broke windows of samples: `lines` that are bad or missing, and jumps of the `time`. `left_out`
-    counts the lines with a column that the model does not know, by the column's name. `refused` counts the bad lines of
+    `gaps` counts what interrupted windows of samples: `lines` that are bad or missing, and jumps of the `time`.
+    `left_out` counts lines that have a column unknown to the model, by the column's name. `refused` counts bad lines of
     streams.
     """
 
@@ -64,10 +64,11 @@ class CellCounts:
 
 @record
 class Taught:
-    """`device_agent enrol`, `forget` and `undo`: what was done to which rows, and what is taught now.
+    """`device_agent enrol`, `forget` and `undo`: what was done to which rows, and the rows that are taught now.
 
-    `did` is `enrol`, `forget`, `undo enrol` or `undo forget`. `labels` counts the rows of each label; `digest` is the
-    SHA-256 of what `enrolled --json` prints, empty without rows.
+    `did` is `enrol`, `forget`, `undo enrol` or `undo forget`; `ids` are the rows that it changed. `rows` is the number
+    of taught rows, `labels` counts them by label; `digest` is the SHA-256 of the output of `enrolled --json`, ""
+    without rows.
     """
 
     did: str
@@ -80,9 +81,10 @@ class Taught:
 
 @record
 class Searched:
-    """Which searches of a release were the fastest on this board, as its activation measured them.
+    """Which searches of a release are the fastest on this board, as its activation measured them.
 
-    `alone` answers one row, `batch` answers many: each is one of `constants.WAYS`. Times are milliseconds by search.
+    `alone` is the fastest for one row, `batch` for many: each is one of `constants.WAYS`. The times are milliseconds,
+    by search.
     """
 
     release: str  # digest
@@ -97,7 +99,7 @@ class Searched:
 
 @record
 class TaughtRows:
-    """The rows taught on a device: `labels` counts those of each, `digest` is as in `Taught`."""
+    """The rows taught on a device: `labels` counts the rows of each label, `digest` is as in `Taught`."""
 
     digest: str
     rows: int
@@ -106,7 +108,7 @@ class TaughtRows:
 
 @record
 class Status:
-    """`device_agent status`: what is on the board now."""
+    """`device_agent status`: the releases and keys on the board, and the board itself."""
 
     agent: str
     root: str
@@ -139,7 +141,7 @@ class Status:
 
 @record
 class Staged:
-    """`device_agent stage` and `verify`: a release that every trust rule accepted."""
+    """`device_agent stage` and `verify`: a release that all trust rules accepted; `already`: it was staged before."""
 
     release: ReleaseRef
     signed_by: str  # fingerprint of the key
@@ -158,7 +160,7 @@ class Pruned:
 
 @record
 class Committed:
-    """`device_agent confirm` and `rollback`: the release that is committed now, and the one before."""
+    """`device_agent confirm` and `rollback`: the committed release, and the previous one."""
 
     release: ReleaseRef
     previous: ReleaseRef | None
@@ -169,10 +171,10 @@ class Committed:
 
 @record
 class HistoryEntry:
-    """One event of a device's releases: `what` is one word, `at` seconds since 1970.
+    """One event in the history of a device: `what` is one word, `at` is in seconds since 1970.
 
     A transition of the store (`activated`, `confirmed`, `reverted`, `rolled-back`) has a serial number; other events
-    (`staged`, `signed`, `rejected`, `floor`) have none. `answering` is the release that answered afterwards.
+    (`staged`, `signed`, `rejected`, `floor`) have none. `answering` is the release that answered after the event.
     """
 
     at: int
@@ -194,7 +196,7 @@ class History:
 
 @record
 class TrustedKeys:
-    """`device_agent trust`: fingerprints of the keys that may sign, of those revoked, and the device's id."""
+    """`device_agent trust`: fingerprints of the trusted and of the revoked keys, and the device's id."""
 
     trusted: tuple[str, ...]
     revoked: tuple[str, ...]

@@ -7,11 +7,11 @@ AgentError              2  bad arguments or bad input
 ├── Refused             4  a trust rule refused the release or order (device_agent.shared.trust)
 ├── GateFailed          4  parity, accuracy or latency is outside the release's gates
 ├── ModelUnusable       4  the `.tflite` cannot be loaded, or is not a knnkit model
-└── Locked              5  another process holds the store
-
+└── Locked              5  another process holds the store's lock
 Interrupted           130  Ctrl-C or another signal; also used by the host's command line
 
-`reason` is a stable word for programs (and for the host); the message is for people; `hint` is the next thing to do.
+`reason` is a stable word for programs (and for the host); the message is for people; `hint` is the next command to
+type.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class ReportedError(Exception):
-    """The base of every error that a command line reports; `exit_code` is what the process exits with."""
+    """Base class of every error that a command line reports; the process exits with `exit_code`."""
 
     exit_code = 2
     default_reason = ""
@@ -45,7 +45,7 @@ class Interrupted(ReportedError):
 
 
 class AgentError(ReportedError):
-    """The base of every error of the agent."""
+    """Base class of every error of the agent."""
 
     default_reason = "bad-arguments"
 
@@ -57,7 +57,7 @@ class BadInput(AgentError):
 
 
 class DeviceUnfit(AgentError):
-    """The board lacks something that is needed."""
+    """The board lacks something that the agent needs: a runtime, disk space or a permission."""
 
     exit_code = 1
     default_reason = "device-unfit"
@@ -71,7 +71,7 @@ class ActivationFailed(AgentError):
 
 
 class Refused(AgentError):
-    """A trust rule refused; nothing was changed."""
+    """A trust rule refused a release or an order; nothing was changed."""
 
     exit_code = 4
     default_reason = "refused"
@@ -93,7 +93,7 @@ class ModelUnusable(AgentError):
 
 
 class Locked(AgentError):
-    """Another process is changing the store: the message names it, since when and why."""
+    """Another process is changing the store: the message gives its holder, since when, and why."""
 
     exit_code = 5
     default_reason = "locked"

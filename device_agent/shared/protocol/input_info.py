@@ -1,6 +1,7 @@
 """Records of knn.json about raw inputs.
 
-How samples, sounds, pictures and arrays become rows. Frozen records, written and read by `json_codec`. No I/O.
+They describe how samples, sounds, pictures and arrays become rows. Frozen records, written and read by `json_codec`. No
+I/O.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from device_agent.shared.protocol.record import record
 
 @record
 class Window:
-    """Windows of samples, which are a model's rows (`device_agent.shared.windows`).
+    """Windows of samples, which are the rows of a model (`device_agent.shared.windows`).
 
-    A sample is a line with the numbers `columns`, and `time` if that is not one of them. These make a gap, which no
-    window spans: a time step above `gap` or below 0, a bad or missing line, a new value in the column `recording`.
+    A sample is a line with the numbers `columns`, and `time` if that is not one of them. No window spans a gap. A gap
+    is a time step above `gap` or below 0, a bad or missing line, or a new value in the column `recording`.
     """
 
     columns: tuple[str, ...]
@@ -34,17 +35,17 @@ class Window:
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """Names of the columns that say in an answer which window it is for."""
+        """Names of the columns of an answer that identify its window."""
         return ("first_line", "last_line", *(("first_time", "last_time") if self.time else ()))
 
     @property
     def size(self) -> int:
-        """How many numbers a window has, without times."""
+        """Number of values in a window, without times."""
         return self.rows * len(self.columns)
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """Names of the numbers of a window, sample by sample: ax[0], ay[0], ax[1], ..."""
+        """Names of the values of a window, sample by sample: ax[0], ay[0], ax[1], ..."""
         return tuple(f"{name}[{row}]" for row in range(self.rows) for name in self.columns)
 
 
@@ -52,10 +53,11 @@ class Window:
 class Stage:
     """One `.tflite` file that runs before the search: maps one array of numbers to another.
 
-    With `frames`, it runs on windows of that many rows of its input, each `hop` rows after the one before; else once on
-    all rows. The output times `multiply`, plus `add`, is the result. `shape` and `dtype` are those of the input
-    tensor; -1 stands for a length that the file leaves open. `slides`: one run on all rows gives the outputs of all
-    windows, up to rounding, as the build has measured.
+    With `frames`, it runs on windows of that many rows of its input, each starting `hop` rows after the previous one;
+    else once on all rows. The result is the output times `multiply`, plus `add`. `shape` and `dtype` are those of the
+    input tensor; -1 is a length that the file leaves open. `slides`: one run on all rows gives the outputs of all
+    windows, up to rounding, as the build has measured. With `step`, n numbers have (n - reach) // step + 1 outputs,
+    and zeros after them change none of these.
     """
 
     file: str  # stage-1.tflite, ...
@@ -67,15 +69,17 @@ class Stage:
     multiply: float = 1.0
     add: float = 0.0
     slides: bool = False
+    reach: int = 0
+    step: int = 0
     #: As in `KnnInfo`.
-    omitted = ("slides",)
+    omitted = ("slides", "reach", "step")
 
 
 @record
 class Audio:
-    """Sounds as the first stage takes them: one channel at `rate`, where PCM of full scale is `full_scale`.
+    """The form of sounds for the first stage: one channel at `rate` Hz; PCM of full scale becomes `full_scale`.
 
-    With `seconds`, every sound is cut to that length, or filled with silence.
+    With `seconds`, every sound is cut or padded with silence to that length.
     """
 
     rate: int
@@ -85,7 +89,7 @@ class Audio:
 
 @record
 class Image:
-    """Pictures as the first stage takes them: (height, width) of `size`, each number (pixel - mean) / std.
+    """The form of pictures for the first stage: `size` is (height, width); each number is (pixel - mean) / std.
 
     Pixels are from 0 to 255; `mean` and `std` have one number, or one for each channel.
     """
@@ -105,12 +109,11 @@ Pool = Literal["mean", "max", "min", "std"]
 class Input:
     """How a raw input becomes a row for the search: by stages, then by `pool`, statistics over the first axis.
 
-    With a window, the raw inputs are windows of samples; without stages, these are the rows.
-
-    `bound` is how far a device's row may be from the host's in model space, as a share of the k-th distance or of the
-    training rows' RMS distance from their mean, whichever is larger.
-    `width` is how many numbers a flat input has, as a line of CSV, and `columns` are their names; None and empty where
-    inputs are files, or the names are default names.
+    With a window, the raw inputs are windows of samples; without stages, windows are the rows.
+    `bound` limits how far a device's row may be from the host's in model space: as a fraction of the k-th distance or
+    of the training rows' RMS distance from their mean, whichever is larger.
+    `width` is the number of values of a flat input, such as a line of CSV; None if inputs are files. `columns` are
+    their names; empty for files and for default names.
     """
 
     stages: tuple[Stage, ...] = ()

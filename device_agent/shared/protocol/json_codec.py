@@ -1,7 +1,7 @@
 """Strict conversion between frozen dataclasses and JSON.
 
 Reads and writes every document that host and device exchange, and every JSON file of either side. The reader limits
-size and nesting before it parses; a missing key, a wrong type or a number that is not finite is an error that names the
+size and nesting before it parses. A missing key, a wrong type or a number that is not finite is an error that names the
 place. Standard library only; no I/O.
 
 A newer version may add keys to a document. The caller chooses what happens to unknown keys:
@@ -65,7 +65,7 @@ def dump_file(value: Any, *, limit: int = MAX_DOCUMENT) -> bytes:
     """
     data = (json.dumps(to_plain(value), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
     if len(data) > limit:
-        raise TooLarge(f"the document would have {len(data):,} bytes; at most {limit:,} can be read again")
+        raise TooLarge(f"the document would have {len(data):,} bytes; its reader accepts at most {limit:,}")
     return data
 
 
@@ -92,8 +92,8 @@ def loads(cls: type[T], text: str | bytes, *, limit: int = MAX_DOCUMENT, extra: 
     """Parses one JSON document into the dataclass `cls`; `extra` chooses what happens to unknown keys.
 
     Raises:
-        MalformedDocument: it is over `limit` bytes, nested deeper than `MAX_DEPTH`, not JSON, or not of that shape.
-        NewerDocument: its `schema` is newer than that of `cls`.
+        MalformedDocument: over `limit` bytes, nested deeper than `MAX_DEPTH`, not JSON, or without the fields of `cls`.
+        NewerDocument: the document's `schema` is newer than that of `cls`.
     """
     return from_plain(cls, parse(text, limit=limit), extra=extra)
 
@@ -106,7 +106,7 @@ def parse(text: str | bytes, *, limit: int = MAX_DOCUMENT) -> Any:
     """
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     if len(data) > limit:
-        raise MalformedDocument(f"the document has {len(data):,} bytes; at most {limit:,} are read")
+        raise MalformedDocument(f"the document has {len(data):,} bytes; at most {limit:,} are allowed")
     _refuse_depth(data)
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
@@ -127,7 +127,7 @@ def _refuse_depth(data: bytes) -> None:
         elif not in_string:
             depth += {b"{": 1, b"[": 1, b"}": -1, b"]": -1}.get(found[0], 0)
         if depth > MAX_DEPTH:
-            raise MalformedDocument(f"nested deeper than {MAX_DEPTH} levels")
+            raise MalformedDocument(f"the document is nested deeper than {MAX_DEPTH} levels")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -143,11 +143,11 @@ def _refuse_constant(name: str) -> Any:
 
 
 def from_plain(cls: type[T], data: Any, where: str = "$", *, extra: Extra = "ignore") -> T:
-    """Builds the dataclass `cls` from parsed JSON, checking every key and type.
+    """Builds the dataclass `cls` from parsed JSON; checks every key and type.
 
     Raises:
         MalformedDocument: the message has the path of the first value that does not fit.
-        NewerDocument: its `schema` is newer than that of `cls`.
+        NewerDocument: the document's `schema` is newer than that of `cls`.
     """
     if not isinstance(data, dict):
         raise MalformedDocument(f"{where}: expected an object, found {_kind(data)}")
@@ -172,7 +172,7 @@ def from_plain(cls: type[T], data: Any, where: str = "$", *, extra: Extra = "ign
 def _refuse_newer(cls: type, data: Mapping[str, Any], where: str) -> None:
     newest, found = getattr(cls, "newest_schema", getattr(cls, "schema", None)), data.get("schema")
     if isinstance(newest, int) and isinstance(found, int) and found > newest:
-        raise NewerDocument(f"{where}: its schema is {found}, and this version reads schema {newest}")
+        raise NewerDocument(f"{where}: its schema is {found}, but this version reads at most schema {newest}")
 
 
 @functools.cache

@@ -34,7 +34,7 @@ class Reject:
 
     `acceptance` is the requested share of accepted rows; `thresholds` has a distance for each class, in the model's
     metric; `measured` is the share accepted among `measured_rows` held-out rows (None without such rows). `by_class`
-    has the shares of classes with their own one; the key is absent if there are none.
+    has the requested shares of classes that differ from `acceptance`; None if there are none.
     """
 
     acceptance: float
@@ -48,7 +48,7 @@ class Reject:
 
 @record
 class Near:
-    """Two neighbours are near if float32 rounding may swap them: their distances differ by less than a bound.
+    """When float32 rounding may swap two neighbours: their distances differ by less than a bound.
 
     The bound is `share` times the k-th distance, or times `least` if that is larger, in the model's metric. A runtime
     that reports neighbours ranks the k neighbours of such a row in float64.
@@ -60,12 +60,12 @@ class Near:
 
 @record
 class Evaluation:
-    """Counts of the float64 reference's answers to the held-out rows, from the host that built the model.
+    """Counts of the float64 reference's answers to `rows` held-out rows, measured on the host that built the model.
 
     `support`, `right` and `answered` have one number for each class: its rows, its rows answered right, and all rows
-    answered with it.
-    The rest of `rows` is "unknown". `confusion` is as in a certificate, and empty for more than `MAX_CONFUSED` classes.
-    `of` is the number of held-out rows if `rows` were drawn from them; None if all were measured.
+    answered with it. The remaining rows were answered "unknown". `confusion` is as in a certificate, and empty for more
+    than `MAX_CONFUSED` classes. `of` is the number of held-out rows if `rows` were drawn from them; None if all were
+    measured.
     """
 
     how: str  # random, stratified, group, time, file, leave-one-out
@@ -80,11 +80,11 @@ class Evaluation:
 
 @record
 class LabelSets:
-    """Sets of labels with a coverage (`device_agent.shared.label_sets`).
+    """Sets of labels with a stated coverage (`device_agent.shared.label_sets`).
 
-    `thresholds` has the highest score of each class, None where all scores fit; scores are relative to the distance
-    `radius`. `rows` and `covered` count the held-out rows of each class, and those whose set holds it; `size` is the
-    mean number of labels in a set. These are empty and None without held-out rows.
+    `thresholds` has the highest score of each class, None if all scores fit; scores are relative to the distance
+    `radius`. `rows` counts the held-out rows of each class, `covered` those whose label set contains their class;
+    `size` is the mean number of labels in a set. Without held-out rows, the first two are empty, and `size` is None.
     """
 
     coverage: float
@@ -97,9 +97,9 @@ class LabelSets:
 
 @record
 class Reduced:
-    """How training rows were chosen (`reduce` of deploy.yaml).
+    """How a smaller set of training rows was chosen (`reduce` of deploy.yaml).
 
-    `rows` and `accuracy` are those of the model before, with all training rows.
+    `rows` and `accuracy` are those of the model with all training rows.
     """
 
     how: str  # condensed, edited, prototypes
@@ -109,7 +109,7 @@ class Reduced:
 
 @record
 class Keep:
-    """How many rows of each kind a device keeps for people to label (`keep` of deploy.yaml)."""
+    """How many rows a device keeps for people to label, by kind of row (`keep` of deploy.yaml)."""
 
     unknown: int = 0  # rows that were answered "unknown"
     uncertain: int = 0  # rows near a threshold of `reject`, or whose answer hung on one vote
@@ -117,7 +117,7 @@ class Keep:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Kind -> most rows; the same row can be kept under several kinds."""
+        """Kind of row -> most rows to keep; the same row can be kept under several kinds."""
         return {"unknown": self.unknown, "uncertain": self.uncertain, "random": self.random}
 
 
@@ -125,8 +125,8 @@ class Keep:
 class Enrol:
     """What may be taught on a device (`enrol` of deploy.yaml): at most `rows` rows, and `per_label` of each label.
 
-    With `new_labels`, they may have labels that the model does not have. Unless `may_override`, a row is refused if it
-    changes the label of a golden row. With `drop`, rows that were taught under another release take no part.
+    With `new_labels`, taught rows may have labels that the model does not have. Unless `may_override`, a row is refused
+    if it changes the label of a golden row. With `drop`, a release ignores rows that were taught under another release.
     """
 
     rows: int
@@ -138,9 +138,9 @@ class Enrol:
 
 @record
 class TargetError:
-    """Errors of a target over `rows` evaluation rows, in its unit.
+    """Errors of one target over `rows` evaluation rows, in the target's unit.
 
-    `rmse` is the root of the mean square error, `mean_error` the mean absolute one.
+    `rmse` is the root mean square error, `mean_error` the mean absolute error.
     """
 
     target: str
@@ -152,11 +152,11 @@ class TargetError:
 
 @record
 class Targets:
-    """What a regression answers: the mean of the neighbours' targets. The model has one class, and does not answer it.
+    """What a regression answers: the means of the neighbours' targets. Its model has one class, which is not answered.
 
-    `spread` is the range of each target among the training rows. `errors` are the float64 reference's on all held-out
-    rows, which were held out as `how` says; empty where nothing was measured.
-    With several label columns, `classes` has the sorted labels of each, and `evaluations` take the place of `errors`.
+    `spread` is the range of each target among the training rows. `errors` are the float64 reference's errors on
+    held-out rows; `how` is the way these were held out. Both are empty if nothing was measured. With several label
+    columns, `classes` has the sorted labels of each, and `evaluations` replace `errors`.
     """
 
     names: tuple[str, ...]
@@ -171,9 +171,9 @@ class Targets:
 
 @record
 class InFloat64:
-    """What the graph does not compute: NumPy answers all rows of such a model in float64, whatever the runtime.
+    """What the graph cannot compute: NumPy answers all rows of such a model in float64, in every runtime.
 
-    Present also without a value, for a metric or a kernel that the graph does not have.
+    A metric or kernel that the graph does not have needs this record, too, even if no field has a value.
     """
 
     p: float | None = None  # power of the metric minkowski
@@ -240,7 +240,7 @@ class KnnInfo:
 
     @property
     def how(self) -> str:
-        """How neighbours are found and weighed, for people: `k = 3, minkowski (p 3), weights uniform`."""
+        """How neighbours are found and weighted, for people: `k = 3, minkowski (p 3), weights uniform`."""
         own = self.float64 or InFloat64()
         power, width = (
             f" ({name} {value:g})" if value else "" for name, value in (("p", own.p), ("bandwidth", own.bandwidth))
@@ -250,16 +250,16 @@ class KnnInfo:
 
     @property
     def window(self) -> Window | None:
-        """The windows that are its rows; None for a model without."""
+        """The windows that are the rows of the model; None if its rows are not windows."""
         return None if self.input is None else self.input.window
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the columns of a row, before categories become features."""
+        """Names of the columns of a raw row, before categories become features."""
         return self.feature_names if self.table is None else tuple(column.name for column in self.table.columns)
 
     def batch_rows(self, search: str) -> int | None:
-        """Returns the rows of the batch signature of one of `constants.SEARCHES`; None if it does not exist."""
+        """Returns the number of rows of the batch signature of one of `constants.SEARCHES`; None if there is none."""
         return {FULL: self.batch, QUANTIZED: self.quantized, CELLS: self.cells}[search]
 
     def has(self, way: str) -> bool:

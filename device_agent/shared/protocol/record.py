@@ -5,8 +5,8 @@ standard library compiles six functions for each class (0.8 ms) and loads `inspe
 `dataclasses.fields`, `replace` and `is_dataclass` work on records. Default factories and inheritance do not: use
 dataclasses for those.
 
-A record may carry unknown keys that it was read with (`keep`), so that writing the file again does not lose the keys
-of a newer version. They are not fields; `replace` copies them.
+A record can store unknown keys of the JSON that it was read from (`keep`). When the file is written again, they are
+included: a newer version loses nothing. They are not fields; `replace` copies them.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def record(cls: type[T]) -> type[T]:
 
 
 def shape(cls: Any) -> Mapping[str, bool] | None:
-    """Returns field -> whether it has a default, of a record or a dataclass; None for any other class."""
+    """Returns a mapping from field to whether it has a default; None if `cls` is not a record or dataclass."""
     if "__record__" in getattr(cls, "__dict__", ()):
         names, defaults = cls.__record__
         return {name: name in defaults for name in names}
@@ -57,20 +57,20 @@ def replace(instance: T, **changes: Any) -> T:
 
 
 def keep(instance: T, keys: Mapping[str, Any]) -> T:
-    """Attaches unknown JSON keys to a record or dataclass that was just made; returns the same object."""
+    """Attaches unknown JSON keys to a new record or dataclass; returns the same object."""
     if keys:
         vars(instance)[_KEPT] = dict(keys)
     return instance
 
 
 def kept(instance: Any) -> Mapping[str, Any]:
-    """Returns the unknown keys that a record carries."""
+    """Returns the unknown JSON keys that `keep` attached to a record."""
     found: Mapping[str, Any] = vars(instance).get(_KEPT, {})
     return found
 
 
 class _Fields:
-    """`__dataclass_fields__` of a record, made when the standard library first reads it."""
+    """`__dataclass_fields__` of a record, computed when the standard library first reads it."""
 
     def __get__(self, instance: Any, owner: Any) -> dict[str, Field[Any]]:
         import dataclasses
@@ -90,7 +90,7 @@ def _init(self: Any, *values: Any, **named: Any) -> None:
     found = {**defaults, **given, **named}
     if twice or len(values) > len(names) or len(found) > len(names) or not found.keys() >= set(names):
         wrong = sorted(twice) or sorted(found.keys() ^ set(names)) or [f"{len(values)} values"]
-        raise TypeError(f"{type(self).__name__} takes {', '.join(names)}: missing, unknown or twice: {wrong[0]}")
+        raise TypeError(f"{type(self).__name__} takes {', '.join(names)}: missing, unknown or given twice: {wrong[0]}")
     vars(self).update((name, found[name]) for name in names)
 
 

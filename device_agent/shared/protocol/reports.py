@@ -16,7 +16,7 @@ from device_agent.shared.protocol.record import record
 # --- what a device answers ----------------------------------------------------------------------------------------
 @record
 class RuntimeInfo:
-    """The TFLite runtime: `delegate` is XNNPACK if it runs the graph."""
+    """The TFLite runtime: `delegate` is XNNPACK if it runs at least a part of the graph, else None."""
 
     name: str  # tflite_runtime | ai_edge_litert
     version: str
@@ -27,7 +27,7 @@ class RuntimeInfo:
 
 @record
 class RowDifference:
-    """One golden row on which a device's answer differs from the reference."""
+    """A golden row (number `row`, from 0) on which a device's answer differs from the `expected_...` answer."""
 
     row: int
     expected_label: str
@@ -39,7 +39,7 @@ class RowDifference:
 
 @record
 class Latency:
-    """Time of one row, in milliseconds."""
+    """Median (p50) and 99th percentile of the time of one row, in milliseconds, measured with `rows` rows."""
 
     p50_ms: float
     p99_ms: float
@@ -48,7 +48,7 @@ class Latency:
 
 @record
 class ClassChange:
-    """One class before and after: how many of its `rows` the running and the new release answer right."""
+    """One class in a comparison: rows answered right by the running release (`before`) and the new one (`after`)."""
 
     label: str
     rows: int
@@ -60,7 +60,7 @@ class ClassChange:
 class Flip:
     """Golden rows with the same change of label: `count` of them, and the numbers of the first few, from 0.
 
-    `truth` is empty if the class of the rows is not known.
+    `truth` is "" if the true class of the rows is not known.
     """
 
     truth: str
@@ -72,7 +72,7 @@ class Flip:
 
 @record
 class Running:
-    """`device_agent compare`: the answers of the running release to the golden rows of another.
+    """`device_agent compare`: the answers of the running release to the golden rows of another release.
 
     `labels` are text; None if the running release has other features than these rows.
     """
@@ -86,10 +86,11 @@ class Running:
 
 @record
 class Compared:
-    """Comparison of the running release with the new one, on the new one's evaluation rows.
+    """Comparison of the running release with a new release, on the new one's evaluation rows.
 
-    `fits` is false if the two have other features: then nothing was compared. `gone` are labels that the new one does
-    not have. `flips` are the commonest changes of a label, also of rows whose class is not known.
+    `release`, `name` and `version` are those of the running release. `fits` is false if the two have other features:
+    then nothing was compared. `gone` are labels that the new release does not have. `flips` are the most frequent
+    changes of a label, including rows whose true class is not known.
     """
 
     release: str
@@ -103,10 +104,11 @@ class Compared:
 
 @record
 class TaughtCheck:
-    """The golden rows, answered with the rows taught on the device.
+    """Answers to the golden rows when rows taught on the device vote, too.
 
-    `rows` are taught, and `labels` counts those that take part. `changed` golden rows have another label than
-    without them. `answers` is the SHA-256 of all their labels, a line for each; `digest` is as in `Taught`.
+    `rows` rows are taught; `labels` counts those that the release uses, by label. `changed` golden rows have another
+    label than without taught rows. `answers` is the SHA-256 of all their labels, one on each line; `digest` as in
+    `Taught`.
     """
 
     digest: str
@@ -118,11 +120,11 @@ class TaughtCheck:
 
 @record
 class EmbeddingCheck:
-    """What a device makes of the raw golden inputs by its own stages (`device_agent.shared.golden.embeddings`).
+    """Comparison of rows that a device computes from raw golden inputs with the host's rows (`golden.embeddings`).
 
-    `largest_error` and `bound` are distances from the host's rows in model space, relative as `Input.bound` says;
-    `above` counts the rows beyond it. `search_different` counts own rows on which the search is not exact. Labels are
-    the same as the host's, or differ where that error can move them (`labels_open`), or where it cannot.
+    `largest_error` and `bound` are distances from the host's rows in model space, relative as in `Input.bound`; `above`
+    counts rows beyond the bound. `search_different` counts rows of the device on which its search is not exact. Labels
+    equal the host's (`labels_same`), differ as that distance allows (`labels_open`), or differ without such a reason.
     """
 
     rows: int
@@ -137,7 +139,7 @@ class EmbeddingCheck:
 
 @record
 class ColumnScore:
-    """How many of `rows` evaluation rows have the right label in a column; "unknown" is wrong."""
+    """How many of `rows` evaluation rows have the right label in a label column; "unknown" counts as wrong."""
 
     column: str
     rows: int
@@ -146,17 +148,17 @@ class ColumnScore:
 
 @record
 class Certificate:
-    """Compares a device's answers on the golden rows with the host's; `nonce` comes from the host that asked.
+    """Compares a device's answers to the golden rows with the host's; `nonce` was chosen by the host that asked.
 
     `largest_distance_error` is the greatest absolute difference between a device's distance and the float64
     reference's. `confusion[t][p]` counts evaluation rows of class t answered p; its last column counts "unknown".
     `failures` lists the gates that were missed. `classes` are the labels, as text. For a model of more than
     `MAX_CONFUSED` classes, `confusion` and `classes` are empty. `warnings` list why the release would be refused as a
     new one today: its key (`signed_by`) was revoked, or it has expired.
-    For a model with stages, accuracy is that of the device's own rows, and `embedding` says how they differ.
+    For a model with stages, accuracy is that of the rows that the device computed, and `embedding` compares these rows.
     `errors` are those of a regression, target by target, on the evaluation rows; it has no accuracy. With several label
-    columns, `columns` takes their place.
-    `compared` exists at the activation that replaces a release, unless a model is large and no gate asks for it.
+    columns, it has `columns` instead.
+    `compared` exists at the activation that replaces a release, unless a model is large and no gate needs it.
     """
 
     nonce: str
@@ -199,7 +201,7 @@ class Certificate:
 
 @record
 class Activated:
-    """`device_agent activate`: the release answers; the device reverts unless it is confirmed in time."""
+    """`device_agent activate`: the release answers; the device reverts unless it is confirmed within `seconds_left`."""
 
     release: ReleaseRef
     certificate: Certificate
@@ -210,7 +212,7 @@ class Activated:
 
 @record
 class Installed:
-    """`device_agent install`: the answers of `stage` (None if it was staged before) and `activate`."""
+    """`device_agent install`: the answers of `stage` (None if the release was staged before) and of `activate`."""
 
     staged: Staged | None
     stage_seconds: float
@@ -222,7 +224,8 @@ class Installed:
 class TakenBack:
     """`device_agent rollback --own`: the outcome of this holder's last activation, and the present state.
 
-    `became` is its last step: `confirmed`, or `reverted` with the reason; None if this holder began no activation.
+    `became` is the last event of that activation: `confirmed`, or `reverted` with the reason; None if this holder began
+    no activation.
     """
 
     taken: bool  # it was pending, and this command reverted it
@@ -236,7 +239,7 @@ class TakenBack:
 
 @record
 class Finding:
-    """One finding of `doctor`: `mend` is the command that repairs it, empty if nothing is wrong."""
+    """One finding of `doctor`: `mend` is the command that repairs it, "" if nothing is wrong."""
 
     name: str
     level: Literal["ok", "warning", "error"]
@@ -259,9 +262,9 @@ class Diagnosis:
 class Bench:
     """`device_agent bench`: speed and memory of the answering release on this board; one thread by default.
 
-    `one` is the time of one row through the model, `line` from a line of CSV to a printed answer. `load_ms` covers
-    opening, verifying and loading. `memory_bytes` is the process's memory with the model loaded, `peak_bytes` its
-    highest; `installed_bytes` is the disk space of each package of the agent.
+    `one` is the time from one row to its answer, `line` from a line of CSV to a printed answer. `load_ms` is the time
+    to open, verify and load. `memory_bytes` is the process's memory with the model loaded, `peak_bytes` its highest;
+    `installed_bytes` is the disk space of each package of the agent.
     """
 
     release: str
@@ -294,7 +297,7 @@ class Bench:
 class Problem:
     """The answer of every agent command that fails (`--json`): the process exits with `exit_code`.
 
-    `certificate` is present if a golden check failed a gate.
+    `certificate` is present if the golden check missed a gate.
     """
 
     reason: str

@@ -14,10 +14,11 @@ from device_agent.shared.protocol.record import record
 class Column:
     """A raw column of a model's table: its cells are numbers, or categories that become features.
 
-    `fill` replaces a missing cell: a number, or the place of a category. None refuses the row, unless `missing` is
-    keep: then the cell is NaN, and the transforms take it. `missing` is how the build chose it. `unknown` replaces the
-    table's `unknown_category`. `encoding` of categories: one feature for each (one-hot), or its place in the list
-    (ordinal). The cells of an unused column may hold anything.
+    `fill` replaces a missing cell: a number, or the position of a category in `categories`. If it is None, a row with a
+    missing cell is refused; but with `missing: keep`, the cell becomes NaN, which the transforms accept. `missing` is
+    the method by which the build chose `fill`. `unknown` overrides the table's `unknown_category`. `encoding` of
+    categories: one feature for each (one-hot), or the position in the list (ordinal). The cells of an unused column may
+    hold anything.
     """
 
     name: str
@@ -31,9 +32,9 @@ class Column:
 
 @record
 class Transform:
-    """A step of `device_agent.shared.features.transforms`: it replaces `count` columns from `start` on.
+    """A step of `device_agent.shared.features.transforms`: it replaces `count` columns, beginning at `start`.
 
-    `arrays` are float64, little-endian, in base64.
+    `arrays` are its parameters: float64, little-endian, in base64.
     """
 
     kind: str
@@ -44,10 +45,10 @@ class Transform:
 
 @record
 class Table:
-    """The raw columns of a model whose rows have missing cells or categories, besides numbers.
+    """The raw columns of a model whose rows have missing cells, categories or transforms.
 
-    `transforms` make its features of the columns' numbers and codes; without them, categories become features as their
-    columns say.
+    `transforms` compute the features from the columns' numbers and category codes; without them, categories become
+    features as their columns state.
     """
 
     columns: tuple[Column, ...]

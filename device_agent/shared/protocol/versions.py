@@ -14,7 +14,7 @@ _LITERT_IS_AT_LEAST = (2, 17)
 
 
 def parse(text: str) -> tuple[int, ...] | None:
-    """Returns `2.14.0rc1` as (2, 14), without trailing zeros and suffix; None if it is not a version."""
+    """Returns `2.14.0rc1` as (2, 14), without trailing zeros and suffix; None if the text is not a version."""
     match = re.fullmatch(_VERSION, text, re.ASCII)
     if match is None:
         return None
@@ -30,7 +30,7 @@ def is_newer(text: str, than: str) -> bool:
 
 
 def to_upgrade(protocol: int, oldest: int) -> Literal["agent", "host"] | None:
-    """Returns which side is too old, from the agent's two protocol numbers; None if they are compatible."""
+    """Returns the side that is too old, from the agent's two protocol numbers; None if the sides are compatible."""
     if protocol < constants.OLDEST_PROTOCOL:
         return "agent"
     return "host" if oldest > constants.PROTOCOL else None
@@ -39,7 +39,7 @@ def to_upgrade(protocol: int, oldest: int) -> Literal["agent", "host"] | None:
 def runtime(text: str) -> tuple[int, ...] | None:
     """Returns the TensorFlow Lite version of `tflite_runtime 2.14.0`, `ai_edge_litert 2.3.0` or a bare version.
 
-    For NumPy, a version that is new enough for every model, since it does not run the graph.
+    None if the text has no version. NumPy counts as new enough for every model, since it does not run the graph.
     """
     name, _, number = text.rpartition(" ")
     if name == constants.NUMPY:
@@ -51,7 +51,7 @@ def runtime(text: str) -> tuple[int, ...] | None:
 
 
 def utc(seconds: int) -> str:
-    """Returns a time such as `2026-01-31T12:00:00Z`; for a number beyond the calendar, the number of seconds."""
+    """Returns a time in seconds since 1970 as `2026-01-31T12:00:00Z`; beyond the calendar, as a number of seconds."""
     try:
         return strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(seconds))
     except (ValueError, OverflowError, OSError):

@@ -38,7 +38,7 @@ class _OpenFile:
 
 @record
 class OpenRelease:
-    """A release directory with open, hashed files; from `open_release`, valid inside its `with` block."""
+    """A release directory with open, hashed files; returned by `open_release`, valid inside its `with` block."""
 
     directory: Path
     opened: Mapping[str, _OpenFile]
@@ -49,7 +49,7 @@ class OpenRelease:
         return {name: file.fact for name, file in self.opened.items() if name != constants.SIGNATURE_FILE}
 
     def path(self, name: str) -> str:
-        """Returns a path that opens the hashed file even if the directory changes.
+        """Returns a path that opens the hashed file `name` even if the directory changes.
 
         Without /proc (in some chroots) this is the file's own path; `confirm_unchanged` then compares inodes.
         """
@@ -80,7 +80,7 @@ class OpenRelease:
         """Checks that no file has changed since it was hashed; call it after loading the model.
 
         Raises:
-            Refused: FILE_SWAPPED.
+            Refused: FILE_SWAPPED: a file has changed.
         """
         for name, file in self.opened.items():
             found = os.fstat(file.descriptor)
@@ -100,7 +100,7 @@ class OpenRelease:
         expected_digest: str | None = None,
         ordered_digest: str | None = None,
     ) -> rules.Verdict:
-        """Runs `rules.verify_release` on this directory; `now` (seconds) defaults to the clock.
+        """Runs `rules.verify_release` on this directory; `now` (seconds since 1970) defaults to the clock.
 
         Raises:
             Refused: with a `trust.Reason`.
@@ -118,9 +118,9 @@ class OpenRelease:
     def verify_kept(
         self, digest: str, state: rules.TrustState, *, now: int | None = None, signature: bytes | None = None
     ) -> rules.Verdict:
-        """Runs `rules.verify_kept` on this directory: for the release that runs, or the one to return to.
+        """Runs `rules.verify_kept` on this directory: for the running release, or the one that a rollback returns to.
 
-        `signature`, if given, is verified in place of the one in the directory.
+        `signature`, if given, is verified instead of the one in the directory.
 
         Raises:
             Refused: with a `trust.Reason`.
@@ -139,7 +139,7 @@ class OpenRelease:
 def open_release(directory: Path, *, signed: bool = True) -> Iterator[OpenRelease]:
     """Opens and hashes every file of the release in `directory`; closes them when the `with` block ends.
 
-    A mapping of the model outlives the block. `signed=False` allows a missing signature, for signing.
+    A memory map of the model remains valid after the block. `signed=False` allows a missing signature, for signing.
 
     Raises:
         Refused: the directory contains an entry that does not belong to a release, or a file cannot be read.
@@ -175,7 +175,7 @@ def _readable(what: str) -> Iterator[None]:
 
 
 def _list(folder: int) -> dict[str, Entry]:
-    """Lists the directory; stops after more names than a release has, so that a huge directory is not read."""
+    """Lists the directory; stops after more names than a release can have, so that a huge directory is not read."""
     entries = {}
     with _readable("the directory"), os.scandir(folder) as found:
         names = [entry.name for entry in itertools.islice(found, len(constants.POSSIBLE_FILES) + 1)]

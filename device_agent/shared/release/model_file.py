@@ -31,15 +31,15 @@ def read_info(source: str | Path | IO[bytes]) -> model_info.KnnInfo:
         return json_codec.loads(model_info.KnnInfo, read_member(source, constants.KNN_FILE))
     except json_codec.MalformedDocument as error:
         raise ModelUnusable(
-            f"{_name(source)}: {constants.KNN_FILE} inside it is damaged: {error}", hint=_HINT
+            f"{_name(source)}: {constants.KNN_FILE} inside the model is damaged: {error}", hint=_HINT
         ) from None
 
 
 def has_member(source: str | Path | IO[bytes], name: str) -> bool:
-    """Whether a model has an associated file of this name.
+    """Whether a model contains an associated file with this name.
 
     Raises:
-        ModelUnusable: it is not a knnkit model.
+        ModelUnusable: the file is not a knnkit model.
     """
     try:
         with _opened(source) as file:
@@ -99,26 +99,26 @@ def _opened(source: str | Path | IO[bytes]) -> Iterator[IO[bytes]]:
 
 
 def _read_stored(members: zipfile.ZipFile, name: str, limit: int) -> bytes:
-    """Reads a stored member; refuses a compressed one, which could expand without limit (TFLite Metadata has none)."""
+    """Reads an uncompressed member; refuses a compressed one, which could expand without limit."""
     entry = members.getinfo(name)
     if sum(other == name for other in members.namelist()) > 1:
-        raise ModelUnusable(f"the archive inside has two members {name}")
+        raise ModelUnusable(f"the archive inside has two members with the name {name}")
     if entry.compress_type != zipfile.ZIP_STORED:
-        raise ModelUnusable(f"{name} inside it is compressed")
+        raise ModelUnusable(f"{name} inside the model is compressed")
     if entry.file_size > limit:
-        raise ModelUnusable(f"{name} inside it has {entry.file_size:,} bytes; at most {limit:,} are read")
+        raise ModelUnusable(f"{name} inside the model has {entry.file_size:,} bytes; at most {limit:,} are allowed")
     if entry.flag_bits & 1:
-        raise ModelUnusable(f"{name} inside it is encrypted")
+        raise ModelUnusable(f"{name} inside the model is encrypted")
     data = members.read(entry)
     if len(data) != entry.file_size:
-        raise ModelUnusable(f"{name} inside it has {len(data):,} bytes, but its entry says {entry.file_size:,}")
+        raise ModelUnusable(f"{name} inside the model has {len(data):,} bytes, but its entry says {entry.file_size:,}")
     return data
 
 
 def kept_open(owner: object, path: str) -> str:
-    """Returns a path that leads to this file as long as `owner` lives, even if another file takes its name.
+    """Returns a path that opens this file as long as `owner` exists, even if another file takes its name.
 
-    A model that classifies reads its file again later, for example the exact tables for the first row that float32
+    A model that classifies reads its file again later: for example, the exact tables for the first row that float32
     cannot decide.
     """
     if path.startswith(_DESCRIPTORS) or not os.path.isdir(_DESCRIPTORS):  # noqa: PTH112

@@ -37,10 +37,10 @@ _BROKEN = (
 
 
 def read_arrays(data: bytes, *, most: int | None = None) -> dict[str, NDArray[Any]]:
-    """Returns the arrays of an .npz by name, with at most `most` (None: MAX_UNPACKED) bytes after decompression.
+    """Returns the arrays of an .npz by name; all of them together have at most `most` (None: MAX_UNPACKED) bytes.
 
     Raises:
-        ValueError: it is damaged, too large, or contains something other than arrays.
+        ValueError: the data is damaged, too large, or contains something other than arrays.
     """
     try:
         zip_limits.require_small(io.BytesIO(data))
@@ -48,10 +48,10 @@ def read_arrays(data: bytes, *, most: int | None = None) -> dict[str, NDArray[An
             unpacked = sum(entry.file_size for entry in members.infolist())
             names = members.namelist()
         if len(set(names)) < len(names):
-            raise ValueError("two of its members have the same name")
+            raise ValueError("two arrays have the same name")
         limit = MAX_UNPACKED if most is None else most
         if unpacked > limit:
-            raise ValueError(f"unpacked it has {unpacked:,} bytes; at most {limit:,} are read")
+            raise ValueError(f"unpacked, the arrays have {unpacked:,} bytes; at most {limit:,} are allowed")
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except _BROKEN as error:

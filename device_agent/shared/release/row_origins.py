@@ -1,9 +1,9 @@
 """Origins of a model's rows: file, row number, id.
 
-An origin leads back from a row of the model to the user's file. rows.npz inside the model file has, for training rows
-and for golden rows, the number of each in its source (from 0, without the header), and its id if there is an id column.
-The numbers are left out if they are those in the model. Ids are stored as UTF-8 with a newline after each. Only answers
-with neighbours read this. Reads no file but the model.
+An origin identifies a row of the model in the user's file. rows.npz inside the model file has the origins of training
+rows and of golden rows: the number of each row in its source (from 0, without the header), and its id if there is an id
+column. The numbers are omitted if they equal the row numbers in the model. Ids are stored as UTF-8 with a newline after
+each. Only answers with neighbours read this. Reads no file but the model.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _GOLDEN = "golden_"
 
 @record
 class Origins:
-    """Origins of the training rows, or of the golden rows: `source` names the file or data set.
+    """Origins of the training rows, or of the golden rows; `source` names the file or data set.
 
-    `places` are (n,) row numbers in the source; None if they are the numbers in the model. `text` has the ids, each
-    with a newline after it; None without an id column. `ends` are the places of these newlines.
+    `places` are (n,) row numbers in the source; None if they equal the row numbers in the model. `text` has the ids,
+    each with a newline after it; None without an id column. `ends` are the positions of these newlines.
     """
 
     source: str = ""
@@ -42,39 +42,39 @@ class Origins:
     ends: NDArray[Any] | None = None
 
     def row(self, index: int) -> int:
-        """Returns the number of a row in its source.
+        """Returns the row number in the source for the row with this index in the model.
 
         Raises:
-            ModelUnusable: there is no such row.
+            ModelUnusable: the model has no such row.
         """
         if self.places is None:
             return index
         if not 0 <= index < len(self.places):
-            raise ModelUnusable(f"{ROWS_FILE} inside the model is damaged: it has no row {index}")
+            raise ModelUnusable(f"{ROWS_FILE} inside the model is damaged: row {index} is missing")
         return int(self.places[index])
 
     def id(self, index: int) -> str | None:
-        """Returns the id of a row; None if it has none.
+        """Returns the id of the row with this index in the model; None if it has no id.
 
         Raises:
-            ModelUnusable: there is no such row.
+            ModelUnusable: the model has no such row.
         """
         if self.text is None or self.ends is None:
             return None
         if not 0 <= index < len(self.ends):
-            raise ModelUnusable(f"{ROWS_FILE} inside the model is damaged: it has no row {index}")
+            raise ModelUnusable(f"{ROWS_FILE} inside the model is damaged: row {index} is missing")
         start = int(self.ends[index - 1]) + 1 if index else 0
         return self.text[start : int(self.ends[index])].decode("utf-8", "replace") or None
 
     def index(self, row: int) -> int | None:
-        """Returns the index in the model of a row of the source; None if the model does not have the row."""
+        """Returns the index in the model of row number `row` of the source; None if the model does not have it."""
         if self.places is None:
             return row
         found = np.flatnonzero(self.places == row)
         return int(found[0]) if len(found) else None
 
     def name(self, index: int) -> str:
-        """Returns text by which a person finds a row in the source: `12`, or with its id `12 (fall-3)`."""
+        """Returns a row number for people, with the id if there is one: `12` or `12 (fall-3)`."""
         found = self.id(index)
         return f"{self.row(index)} ({found})" if found else str(self.row(index))
 
@@ -112,7 +112,7 @@ def read(model: str | Path) -> tuple[Origins, Origins] | None:
 def _origins(arrays: dict[str, NDArray[Any]], prefix: str) -> Origins:
     places, ids = arrays.get(f"{prefix}places"), arrays.get(f"{prefix}ids")
     if places is not None and (places.ndim != 1 or places.dtype.kind != "u"):
-        raise ValueError(f"{prefix}places has type {places.dtype} and shape {places.shape}")
+        raise ValueError(f"array {prefix}places has type {places.dtype} and shape {places.shape}")
     if ids is not None and ids.dtype != np.uint8:
         raise ValueError(f"{prefix}ids has type {ids.dtype}")
     source = arrays[f"{prefix}source"].tobytes().decode("utf-8", "replace")

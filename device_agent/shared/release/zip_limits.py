@@ -2,7 +2,7 @@
 
 `zipfile` reads the whole directory and makes an object of each entry before a caller can check anything; a hostile file
 can have a directory as large as itself, or a thousand members over the same bytes. This module reads the end of the
-archive, then its directory if that is small. Never opens the archive, and never trusts its claims.
+archive, then its directory if that is small. Never opens the archive, and does not trust the numbers in it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ENTRY, _LENGTHS = 46, struct.Struct("<3H")
 
 
 def require_small(file: IO[bytes], *, entries: int = MAX_ENTRIES, directory: int = MAX_DIRECTORY) -> None:
-    """Checks the limits of a zip archive, and leaves `file` at its start.
+    """Checks the limits of a zip archive; leaves `file` at its start.
 
     Raises:
         ValueError: `file` does not end with a zip archive without a comment, or the archive has more than `entries`
@@ -33,9 +33,9 @@ def require_small(file: IO[bytes], *, entries: int = MAX_ENTRIES, directory: int
         if count > entries:
             raise ValueError(f"the archive inside has {count:,} members; at most {entries:,} are read")
         if length > directory:
-            raise ValueError(f"its archive has a directory of {length:,} bytes; at most {directory:,} are read")
+            raise ValueError(f"the archive inside has a directory of {length:,} bytes; at most {directory:,} are read")
         if _has_more(_read(file, end - length, length), count):
-            raise ValueError(f"its archive has more members than the {count:,} that it claims")
+            raise ValueError(f"the archive inside has more members than the {count:,} that it claims")
     finally:
         file.seek(0)
 
@@ -45,7 +45,7 @@ def _claims(file: IO[bytes], size: int) -> tuple[int, int, int]:
     place = size - _END.size
     end = _read(file, place, _END.size)
     if len(end) < _END.size or not end.startswith(b"PK\5\6") or end[-2:] != b"\0\0":
-        raise ValueError("it does not end with a zip archive")
+        raise ValueError("the file does not end with a zip archive")
     _, _, _, _, count, length, _, _ = _END.unpack(end)
     locator = _read(file, place - _LOCATOR.size, _LOCATOR.size)
     if not locator.startswith(b"PK\6\7"):
@@ -57,12 +57,12 @@ def _claims_64(file: IO[bytes], place: int, named: int) -> tuple[int, int, int]:
     """As `_claims`, for zip64. Python versions find this record differently, so the file must have only one."""
     end = _read(file, place, _END_64.size)
     if len(end) < _END_64.size or not end.startswith(b"PK\6\6"):
-        raise ValueError("the end of its zip archive is damaged")
+        raise ValueError("the end of the zip archive inside is damaged")
     _, rest, _, _, _, _, _, count, length, _ = _END_64.unpack(end)
     if rest != _END_64.size - 12:
-        raise ValueError("the end of its zip archive is damaged")
+        raise ValueError("the end of the zip archive inside is damaged")
     if named != place and _read(file, named, 4) == b"PK\6\6":
-        raise ValueError("its zip archive has two zip64 end records")
+        raise ValueError("the zip archive inside has two zip64 end records")
     return count, length, place
 
 

@@ -1,8 +1,9 @@
 """Detects separator and decimal sign of a text table.
 
-Spreadsheets separate columns with commas, semicolons or tabs, and without commas may write a decimal comma. Ambiguous
-input is an error: a comma that may also be a thousands separator, or text in another encoding. Host and device both use
-this module, so that training rows and queries are read alike. No I/O; never accepts a number with two readings.
+Spreadsheets separate columns with commas, semicolons or tabs, and may write a decimal comma if commas do not separate.
+Ambiguous input is an error: a comma that may also be a thousands separator, or text in another encoding. Host and
+device both use this module, so that training rows and queries are read alike. No I/O; never accepts a number that can
+be read in two ways.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ SEPARATORS = (",", ";", "\t")
 #: Names of columns that a message lists.
 _MAX_LISTED = 12
 
-_SHEET = "save it as CSV (UTF-8)"
+_SHEET = "save the table as CSV (UTF-8)"
 #: First bytes of files that users mistake for CSV: (magic, what it is, how to convert it).
 _FOREIGN = (
     (b"\xff\xfe", "UTF-16 text", "iconv -f UTF-16 -t UTF-8 FILE > rows.csv"),
@@ -26,7 +27,7 @@ _FOREIGN = (
     (b"PK\x03\x04", "a spreadsheet or a zip archive", _SHEET),
     (b"\xd0\xcf\x11\xe0", "an old spreadsheet", _SHEET),
     (b"\x1f\x8b", "compressed with gzip", "gzip -dc FILE > rows.csv"),
-    (b"PAR1\x15", "Parquet", "convert it to CSV"),  # a cell of text may begin with the first four
+    (b"PAR1\x15", "Parquet", "convert the file to CSV"),  # a cell of text may begin with the first four
 )
 #: Each of these formats has one of these bytes near its start; CSV never has them.
 CONTROLS = (b"\0", b"\r", b"\x03", b"\x15", b"\x1f")
@@ -41,8 +42,8 @@ _GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
 def skip_preamble(block: bytes, line: int = 0) -> tuple[bytes, int]:
     """Returns the block from its first header or row on, and the number of lines of the file before that.
 
-    Skips blank lines, a byte order mark and, in the first line of the file, `sep=;`. `line` lines of the file came
-    before the block.
+    Skips blank lines, a byte order mark, and `sep=;` in the first line of the file. `line` is the number of lines of
+    the file before the block.
     """
     while block:
         first, _, rest = block.partition(b"\n")
@@ -54,10 +55,10 @@ def skip_preamble(block: bytes, line: int = 0) -> tuple[bytes, int]:
 
 
 def skip_above_header(block: bytes, names: Iterable[str]) -> tuple[bytes, int]:
-    """Returns the block from the line on that has all of `names` as columns, and the number of lines above it.
+    """Returns the block from the line on that has all of `names` as columns, and the number of lines skipped.
 
-    Above it may be units, a title, and comments that begin with `#`; the header may begin so, too. Without such a line
-    among the first `_MAX_ABOVE`, only comments are skipped.
+    The lines above the header may be units, a title, and comments that begin with `#`; the header may begin with `#`,
+    too. Without such a header among the first `_MAX_ABOVE` lines, only comments are skipped.
     """
     wanted = set(names)
     rest, above = block, 0
@@ -87,27 +88,27 @@ def text_of(line: bytes) -> str:
     """Decodes a line as text.
 
     Raises:
-        BadInput: it is not UTF-8, or has other line endings; the hint converts the file.
+        BadInput: the line is not UTF-8, or has other line endings; the hint says how to convert the file.
     """
     for magic, what, conversion in _FOREIGN:
         if line.startswith(magic):
-            raise BadInput(f"not a line of CSV: it is {what}", hint=conversion)
+            raise BadInput(f"not a line of CSV: the file is {what}", hint=conversion)
     if b"\0" in line:
-        hint = "UTF-16 without its mark? iconv -f UTF-16LE -t UTF-8 FILE > rows.csv"
-        raise BadInput("not a line of CSV: it contains a zero byte", hint=hint)
+        hint = "is it UTF-16 without a byte order mark? iconv -f UTF-16LE -t UTF-8 FILE > rows.csv"
+        raise BadInput("not a line of CSV: the line contains a zero byte", hint=hint)
     if b"\r" in line:
         hint = "if its lines end with CR alone: tr '\\r' '\\n' < FILE > rows.csv"
-        raise BadInput("not a line of CSV: it contains a carriage return", hint=hint)
+        raise BadInput("not a line of CSV: the line contains a carriage return", hint=hint)
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
-        hint = "save it as UTF-8, or: iconv -f WINDOWS-1252 -t UTF-8 FILE > rows.csv"
+        hint = "save the file as UTF-8, or: iconv -f WINDOWS-1252 -t UTF-8 FILE > rows.csv"
         byte = line[error.start]
         raise BadInput(f"not a line of CSV: not UTF-8 text: byte {error.start} is {byte:#04x}", hint=hint) from None
 
 
 def reader(lines: Iterable[str], separator: str) -> Iterator[list[str]]:
-    """Returns a reader of records, which raises csv.Error for a quote that is not closed or in the wrong place."""
+    """Returns a reader of records; it raises csv.Error for a quote that is not closed or in the wrong place."""
     return csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=separator != "\t")
 
 
@@ -138,7 +139,7 @@ def separator_of_header(text: str, names: Iterable[str]) -> str | None:
 
 
 def separator_of_row(text: str, columns: int) -> str | None:
-    """Returns the separator that divides a line into `columns` numbers; None if none does."""
+    """Returns the separator that divides a line into `columns` numbers; None if no separator does."""
     for separator in SEPARATORS:
         if separator != "," and separator not in text:
             continue
@@ -168,7 +169,7 @@ def number(text: str) -> float:
     """Returns the value of a field with a decimal point and digits 0 to 9.
 
     Raises:
-        ValueError: it is not such a number. `float` alone also reads `1_0` and the digits of other scripts.
+        ValueError: the field is not such a number. `float` alone also reads `1_0` and the digits of other scripts.
     """
     if "_" in text or not (text.isascii() or text.strip().isascii()):
         raise ValueError("not a number")
@@ -177,7 +178,7 @@ def number(text: str) -> float:
 
 
 def in_ascii(text: str) -> str | None:
-    """Returns a number written in digits or signs of another script in ASCII; None for any other text."""
+    """Returns in ASCII a number that is written in digits or signs of another script; None for any other text."""
     if text.strip().isascii():
         return None
     plain = "".join(str(int(c)) if c.isdecimal() else _SIGNS_IN_ASCII.get(c, c) for c in text.strip())
@@ -189,7 +190,7 @@ def in_ascii(text: str) -> str | None:
 
 
 def is_number(text: str, separator: str) -> bool:
-    """Whether a field looks like a number, in any script, with a decimal comma unless commas separate.
+    """Whether a field looks like a number, in any script; with a decimal comma unless commas separate.
 
     For recognising rows and headers only; `number` reads the value.
     """
@@ -217,10 +218,10 @@ class Decimals:
         self.sign = "." if self._commas_separate else ""
 
     def pointed(self, fields: Sequence[str]) -> list[str]:
-        """Returns the fields of a line with decimal points.
+        """Returns the fields of a line with decimal points instead of decimal commas.
 
         Raises:
-            BadInput: a comma may be a thousands separator, or the file used the other sign before.
+            BadInput: a comma may be a thousands separator, or earlier numbers have the other decimal sign.
         """
         if self._commas_separate:
             return list(fields)
@@ -230,12 +231,12 @@ class Decimals:
         commas = [field for field in fields if "," in field]
         if commas and not self.sign and not self._comma_is_usual and all(map(is_grouped, commas)):
             hint = "write numbers with a decimal point, and nothing between thousands"
-            raise BadInput(f"{commas[0].strip()!r} may be a fraction or thousands", hint=hint)
+            raise BadInput(f"{commas[0].strip()!r}: is it a decimal comma, or a thousands separator?", hint=hint)
         for sign, other in (",.", ".,"):
             used = next((field for field in fields if sign in field), None)
             if used is not None and (self.sign == other or any(other in field for field in fields)):
-                hint = f"write all numbers alike, as in {used.strip().replace(sign, other)!r}"
-                raise BadInput(f"{used.strip()!r} has {_SIGNS[sign]}, and other numbers {_SIGNS[other]}", hint=hint)
+                hint = f"write all numbers with one sign, as in {used.strip().replace(sign, other)!r}"
+                raise BadInput(f"{used.strip()!r} has {_SIGNS[sign]}, but others have {_SIGNS[other]}", hint=hint)
         if commas:
             self.sign = ","
         elif any("." in field for field in fields):
@@ -254,7 +255,7 @@ def is_grouped(text: str) -> bool:
 
 
 def alike(name: str, names: Iterable[str]) -> str | None:
-    """Returns the one of `names` that differs from `name` only in case, blanks and punctuation; else None."""
+    """Returns the first of `names` that differs from `name` only in case, blanks and punctuation; else None."""
     plain = _letters(name)
     return next((other for other in names if other != name and plain and _letters(other) == plain), None)
 

@@ -1,7 +1,7 @@
 """Parses blocks of CSV lines into rows.
 
 A block of plain cells is read at once. Any other block (a number in quotes, a word, a wrong count) is read line by
-line, and each bad line gets an error with its number and column. Both ways give the same numbers, correctly rounded.
+line, and each bad line gets an error with its number and column. Both methods give the same numbers, correctly rounded.
 Queries (`CsvParser`) and training rows both use `Columns`. No I/O; every value returned is finite.
 """
 
@@ -41,7 +41,7 @@ class BadCell(BadInput):
 
     Attributes:
         index: index of its column among the number columns.
-        is_number: whether it is a number, but infinite or too large for float32.
+        is_number: True if the cell is a number, but infinite or too large for float32.
     """
 
     def __init__(self, index: int, message: str, hint: str = "", *, is_number: bool = False) -> None:
@@ -92,11 +92,11 @@ class Columns:
         return found[0], [[cell.strip(b'"').decode() for cell in cells[place]] for place in self._texts]
 
     def read_fields(self, fields: Sequence[str]) -> list[float]:
-        """Returns the numbers of one line.
+        """Returns the numbers among the fields of one line.
 
         Raises:
-            BadCell: one of them is not a finite number that float32 can hold.
-            BadInput: their decimal signs differ.
+            BadCell: a number is not finite in float32, or a field is not a number.
+            BadInput: the numbers have different decimal signs.
         """
         written = [fields[place] for place in self.numbers]
         return [
@@ -142,12 +142,12 @@ def _read_fields(fields: list[bytes], decimal: str) -> list[float]:
 
 
 def _because(cell: str, written: str) -> tuple[str, str]:
-    """Returns the reason to add for a cell that is not a number, and a hint."""
+    """Returns a text to append to "... is not a number", and a hint; both may be ""."""
     plain = csv_dialect.in_ascii(cell)
     if plain is not None:
         return f": write {plain}, with the digits 0 to 9", ""
     if "," in written and "." in written:
-        return ": leave out the sign between thousands", ""
+        return ": leave out the thousands separator", ""
     if "," in written and csv_dialect.is_number(written, ";"):
         hint = "separate the columns by semicolons, or write decimal points"
         return ": a decimal comma needs semicolons or tabs between the columns", hint
@@ -155,7 +155,7 @@ def _because(cell: str, written: str) -> tuple[str, str]:
 
 
 class CsvParser(Parser):
-    """Rows of numbers with commas, semicolons or tabs between them, with or without a header line.
+    """Parses rows of numbers with commas, semicolons or tabs between them, with or without a header line.
 
     With a header, columns are matched by feature name, in any order. The first line that fits the model decides the
     separator. The cells of `keep` are text.
@@ -215,7 +215,7 @@ class CsvParser(Parser):
         return self._look_at_first(line, rest)
 
     def _look_at_first(self, line: bytes, rest: bytes) -> bytes:
-        """Reads a line as a header if it names a feature, else as a row, because a serial port may start anywhere."""
+        """Reads a line as a header if it names a feature, else as a row; a serial port may start within a row."""
         try:
             text = text_of(line.strip(b"\r "))
             separator = csv_dialect.separator_of_header(text, self._names)
@@ -237,7 +237,7 @@ class CsvParser(Parser):
             near = csv_dialect.alike(missing[0], names)
             raise BadInput(
                 f"line {self.line}: the header has no column {missing[0]!r}{more(missing)}"
-                + (f"; {near!r} is similar, but another name" if near else ""),
+                + (f"; {near!r} is similar, but not the same name" if near else ""),
                 hint=f"the model has the columns {listed(self._names)}"
                 + (f"; --keep asks for {listed(self._keep)}" if self._keep else ""),
             )
@@ -247,7 +247,7 @@ class CsvParser(Parser):
             known = f"no column {short(extra[0])}" if extra[0] else f"no column without a name ({names.index('') + 1})"
             raise BadInput(
                 f"line {self.line}: the model knows {known}{more(extra)}",
-                hint="--ignore-extra leaves out the columns that the model does not know; --keep puts one beside the "
+                hint="--ignore-extra leaves out the columns that the model does not know; --keep copies one to the "
                 "answers",
             )
         self._separated, self._extra = True, list(filter(None, extra))
@@ -283,15 +283,15 @@ class CsvParser(Parser):
             hint = "begin with a header line, or name the columns: JSON lines with keys"
             raise BadInput(f"no header line says which column is {self._unknown[0]!r} (--keep)", hint=hint)
         if not any(map(str.strip, fields)):
-            raise BadInput("its cells are all empty", hint="remove the line")
+            raise BadInput("all cells of the line are empty", hint="remove the line")
         if self.line == 1 and self._no_header(fields):
             raise BadInput(f"not numbers{self._no_header(fields)}", hint=f"the model takes {listed(self._names)}")
 
     def _no_header(self, fields: list[str]) -> str:
-        """Returns what to add about a first line of words."""
+        """Returns a text to append to the error of a first line that consists of words; "" for any other line."""
         if self.header or self.line > 1 or any(csv_dialect.is_number(text, ";") for text in fields):
             return ""
         names = [text.strip() for text in fields]
         near = next(((own, found) for own in self._names if (found := csv_dialect.alike(own, names))), None)
-        reason = f"{near[1]!r} is not the column {near[0]!r}" if near else "it names no column of the model"
+        reason = f"{near[1]!r} is not the column {near[0]!r}" if near else "the line names no column of the model"
         return f", and no header either: {reason}"

@@ -1,7 +1,7 @@
 """Finds all fields of a text block by vectorised scans.
 
-Lines have one separator between fields; numbers may have a decimal sign and an exponent. Parses no number, and returns
-columns of text unchanged.
+Lines have one separator between fields; numbers may have a decimal sign and an exponent. Does not parse numbers, and
+returns columns of text unchanged.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Layout:
         columns: number of fields of each line.
         numbers: positions of the number columns, in the order of the result.
         separator: the character between fields.
-        decimal: the decimal sign; empty if none is allowed.
+        decimal: the decimal sign; "" if none is allowed.
         dtype: dtype of the result, np.float32 or np.float64.
         strict: whether to leave `+1`, `01`, `.5`, `5.` and `-0` to the caller; JSON rejects or reads them differently.
     """
@@ -63,11 +63,11 @@ class Fields:
     after: Places | None = None
 
     def cut(self, text: bytes, which: slice | Places) -> list[bytes]:
-        """Returns the text of the fields `which`."""
+        """Returns the text of the fields with the indices `which`."""
         return [text[start:end] for start, end in zip(self.starts[which].tolist(), self.ends[which].tolist())]
 
     def choose(self, layout: Layout) -> Fields:
-        """Returns the fields of the number columns, line by line."""
+        """Returns only the fields of the number columns, line by line."""
 
         def of(part: Places) -> Places:
             return part.reshape(-1, layout.columns)[:, layout.numbers].ravel()
@@ -91,7 +91,7 @@ def find_fields(text: bytes, codes: NDArray[np.uint8], layout: Layout) -> Fields
 
 
 def _sort(marks: Places, codes: NDArray[np.uint8], layout: Layout) -> tuple[Places, Places, Places]:
-    """Returns ends, stops and `after` from all separators, newlines, dots and letters e; mark -1 is a newline, too."""
+    """Returns `ends`, `stops` and `after` of `Fields`; `marks` are all separators, newlines, dots and letters e."""
     kinds = codes.take(marks)
     dots, letters = kinds == ord(layout.decimal or "\0"), kinds >= _E
     end = np.flatnonzero(~(dots | letters))
@@ -114,6 +114,6 @@ def find_starts(ends: Places, codes: NDArray[np.uint8], blanks: int = 0) -> Plac
 
 
 def check_layout(last: Mask, columns: int) -> None:
-    """Checks, from a mask of the last field of each line, that all lines have `columns` fields; else ValueError."""
+    """Raises ValueError unless all lines have `columns` fields; `last` is a mask of the last field of each line."""
     if np.count_nonzero(last) * columns != len(last) or not last[columns - 1 :: columns].all():
         raise ValueError("a line has a different number of fields")

@@ -1,15 +1,17 @@
 """Vectorised parser of decimal text to float32 or float64.
 
 Reads numbers of up to 22 digits, with or without sign, dot and exponent, by arithmetic on all numbers of a block; eight
-digits are one 64-bit word. The caller reads other fields. Equals float(text), or that rounded to float32, bit by bit:
+digits are one 64-bit word. Leaves other fields to the caller. Equals float(text), or that rounded to float32, bit by
+bit:
 
 - Three multiplications turn eight digits into a number: D. Lemire, Number Parsing at a Gigabyte per Second, 2021.
 - Digits below 2^53 times, or divided by, a power of ten up to 10^22 are rounded once, and so correctly: W. D. Clinger,
   How to Read Floating Point Numbers Accurately, PLDI 1990.
 - With more digits or a larger power, the float64 is off by less than 8 units in its last place. float32 drops 29 bits,
-  so this matters only within `_DOUBT` units of the middle between two float32 numbers. The caller reads such a field.
-- For float64, `rounding` scales up to 19 digits by powers up to 10^22. The caller reads the fields that it is not sure
-  of, and those with more digits or a larger power.
+  so this matters only within `_DOUBT` units of the middle between two float32 numbers. Such a field is left to the
+  caller.
+- For float64, `rounding` scales up to 19 digits by powers up to 10^22. Fields that it is not sure of, and those with
+  more digits or a larger power, are left to the caller.
 
 Columns of text between those of numbers are returned unchanged. Never reports what is wrong with a text, and never
 returns a number that it is not sure of.
@@ -84,7 +86,7 @@ def read_table(
 ) -> tuple[NDArray[Any], list[list[bytes]]] | None:
     """Returns (n_lines, n_numbers) numbers of `layout.dtype`, and the fields of each column in `texts`.
 
-    None unless each line has `layout.columns` fields, and each of its numbers is finite in float32.
+    Returns None unless each line has `layout.columns` fields, and each of its numbers is finite in float32.
 
     Args:
         text: lines, each with a newline at its end.
@@ -114,7 +116,7 @@ def read_table(
 
 
 def _split(text: bytes, size: int) -> Iterator[bytes]:
-    """Yields whole lines in parts of about the same length, at most a line longer than `size`."""
+    """Yields whole lines in parts of about the same length; a part exceeds `size` by at most one line."""
     size = len(text) // (len(text) // max(size, 1) + 1)
     start = 0
     while start < len(text):
@@ -159,9 +161,9 @@ def _read_many(
 def _read_short(
     text: bytes, layout: Layout, read_fields: ReadFields, texts: Sequence[int]
 ) -> tuple[NDArray[np.float64], list[list[bytes]]]:
-    """Reads fields of one to four digits (pixels, say) by arithmetic on all characters.
+    """Reads fields of one to four digits (for example, pixels) by arithmetic on all characters.
 
-    If more than a few fields are different, `_read_many` reads all of them.
+    If more than a few fields are longer or not digits, `_read_many` reads all of them.
     """
     codes = np.frombuffer(_ENDS + text, np.uint8)
     is_end = (codes == ord(layout.separator)) | (codes == NEWLINE)
@@ -195,7 +197,7 @@ def _hand_over(
 
 
 class _Words:
-    """A text as characters, and as words of eight characters that end at any place in it."""
+    """A text as characters, and as words of eight characters that end at any position."""
 
     def __init__(self, text: bytes) -> None:
         padded = np.frombuffer(b"0" * _MARGIN + text, np.uint8)
@@ -208,7 +210,7 @@ class _Words:
         return words
 
     def load_digits(self, ends: Places, after: Places | None, back: int) -> NDArray[np.uint64]:
-        """As `load`, but leaves out the dot: the characters before it move by one place."""
+        """As `load`, but skips the dot: the characters before it move by one position."""
         words = self.load(ends, back)
         if after is not None:
             behind = _LAST.take(after - back, mode="clip")
@@ -310,7 +312,7 @@ def _refine(
     fields: Fields,
     power: Places | None,
 ) -> Mask:
-    """Corrects `values` at the mask `inexact`, to round them once; returns a mask of those left to the caller."""
+    """Rounds `values` only once where `inexact` is set; returns a mask of those left to the caller."""
     places = np.flatnonzero(inexact)
     if power is not None:
         power = power.take(places)

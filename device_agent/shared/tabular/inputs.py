@@ -1,6 +1,7 @@
 """Reads rows from a file or standard input, in blocks.
 
-Text comes in blocks of whole lines, NPY in chunks; memory is constant. Finds the format by name, else by first byte.
+Text comes in blocks of whole lines, NPY in chunks; memory use is constant. Detects the format by the file's name, else
+by the first bytes.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Lines:
         self._skipping = False
 
     def feed(self, data: bytes) -> bytes:
-        """Adds the bytes of a read; returns all lines that are complete now."""
+        """Adds the bytes of a read; returns all lines that are now complete."""
         end = data.rfind(b"\n") + 1
         if not end:
             self._keep(data)
@@ -61,7 +62,7 @@ class Lines:
             self._rest += data
 
     def cut_overlong(self) -> bool:
-        """Drops the incomplete last line if it is too long already; returns whether it did."""
+        """Drops the incomplete last line if it is too long already; returns whether a line was dropped."""
         if len(self._rest) <= self._longest:
             return False
         self._rest, self._skipping = bytearray(), True
@@ -69,11 +70,11 @@ class Lines:
 
     @property
     def left(self) -> bytes:
-        """The beginning of a line that is not complete."""
+        """The bytes of the last line, which is not complete."""
         return bytes(self._rest)
 
     def finish(self) -> bytes:
-        """Returns the last line with a newline added, if it had none; else nothing."""
+        """Returns the last line, with a newline added, if the input ended without one; else b""."""
         rest, self._rest = bytes(self._rest), bytearray()
         return rest + b"\n" if rest.strip() else b""
 
@@ -89,14 +90,14 @@ class Source:
     longest: int = MAX_LINE  # bytes of a line
 
     others = constants.OTHER_LINES
-    remedy = "correct the line, or take it out: all lines are taught, or none"
+    remedy = "correct or remove the line: either all lines are taught, or none"
 
     def where(self, number: int) -> str:
-        """Returns the place of line `number`, from 1, for messages."""
+        """Returns the name of line `number` (from 1) for messages."""
         return f"{self.name}, line {number}"
 
     def read(self, size: int) -> bytes:
-        """Returns the available bytes, at most `size`; empty at the end.
+        """Returns the available bytes, at most `size`; b"" at the end.
 
         Raises:
             BadInput: reading failed.
@@ -131,7 +132,7 @@ class Source:
                 count += block.count(b"\n")
                 yield block
             if lines.cut_overlong():
-                said = f"{self.name}, line {count}: it has more than {self.longest:,} bytes"
+                said = f"{self.name}, line {count}: the line has more than {self.longest:,} bytes"
                 raise BadInput(said, hint=_why_overlong(data, self.format))
             data = self.take(BLOCK_BYTES)
         block = lines.finish()
@@ -139,10 +140,10 @@ class Source:
             yield block
 
     def arrays(self, n_features: int | None) -> Iterator[NDArray[Any]]:
-        """Yields the rows of an NPY file, at most `NPY_ROWS` at a time; with None, rows of any one shape.
+        """Yields the rows of an NPY file, at most `NPY_ROWS` at a time; if `n_features` is None, rows of any one shape.
 
         Raises:
-            BadInput: it is not an NPY file of numbers with `n_features` columns, or is incomplete.
+            BadInput: the file is not NPY with `n_features` columns of numbers, or it is incomplete.
         """
         reader = _NpyReader(self)
         return reader.arrays(n_features)
@@ -183,7 +184,7 @@ def _why_overlong(data: bytes, format: str) -> str:
 
 
 def sniff(start: bytes) -> str:
-    """Guesses the format from the first bytes of an input, or from one line."""
+    """Guesses the format (npy, jsonl or csv) from the first bytes of an input, or from one line."""
     if start.startswith(NPY_MAGIC[: max(1, len(start))]) and start:
         return "npy"
     return "jsonl" if start.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"[", b"{") else "csv"
@@ -207,7 +208,7 @@ class _NpyReader:
             if whole:
                 yield np.frombuffer(data, dtype, whole * width).reshape(whole, *shape[1:])
             if whole < rows:
-                raise self._bad(f"it ends in row {done + whole}; its header promises {count}")
+                raise self._bad(f"the file ends in row {done + whole}, but its header states {count} rows")
             done += rows
 
     def _read_header(self, n_features: int | None) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -216,10 +217,10 @@ class _NpyReader:
             raise self._bad("not an NPY file")
         size = int.from_bytes(self._read(2 if version[6] == 1 else 4), "little")
         if size > _MAX_NPY_HEADER:
-            raise self._bad("its header is too long")
+            raise self._bad("the NPY header is too long")
         shape, fortran, dtype = self._parse_header(self._read(size))
         if dtype.kind not in "fiub":
-            raise self._bad(f"it contains {dtype}, not numbers")
+            raise self._bad(f"the array contains {dtype}, not numbers")
         by_columns = fortran and sum(length > 1 for length in shape) > 1
         if n_features is None:
             if len(shape) < 2 or not 1 <= math.prod(shape[1:]) <= _MAX_INPUT:
@@ -232,7 +233,7 @@ class _NpyReader:
         if n_features > 0 and (len(shape) != 2 or shape[1] != n_features):
             raise self._bad(f"expected rows of {n_features} numbers, found the shape {shape}")
         if by_columns:
-            raise self._bad("it is stored by columns: save numpy.ascontiguousarray(rows)")
+            raise self._bad("the array is stored by columns: save numpy.ascontiguousarray(rows)")
         return shape, dtype
 
     def _parse_header(self, text: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -242,10 +243,10 @@ class _NpyReader:
             found = ast.literal_eval(text.decode("latin1"))
             shape = tuple(int(length) for length in found["shape"])
             if any(length < 0 for length in shape) or not isinstance(found["descr"], str):
-                raise ValueError(f"no table of numbers: {found}")
+                raise ValueError(f"not a table of numbers: {found}")
             return shape, bool(found["fortran_order"]), np.dtype(found["descr"])
         except (ValueError, TypeError, KeyError, OverflowError, SyntaxError, MemoryError, RecursionError) as error:
-            raise self._bad(f"its header is damaged: {error}") from None
+            raise self._bad(f"the NPY header is damaged: {error}") from None
 
     def _read(self, size: int) -> bytes:
         parts = [self._start[:size]]

@@ -1,8 +1,8 @@
 """Parses blocks of JSON lines into rows.
 
 A block of flat arrays of plain numbers is read at once. Any other block is read line by line, and each bad line gets an
-error with its number and the value. Both ways give the same numbers, correctly rounded. No I/O; every value returned is
-finite in float32.
+error with its number and the value. Both methods give the same numbers, correctly rounded. No I/O; every value returned
+is finite in float32.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from device_agent.shared.tabular.reader import Line, Parsed, Parser, checked, li
 
 
 class JsonParser(Parser):
-    """One JSON array, or one object with the feature names as keys, on each line."""
+    """Parses JSON lines: each is one array, or one object with the feature names as keys."""
 
     header = False
 
@@ -94,7 +94,7 @@ _ONE_A_LINE = "each row needs a line of its own: jq -c '.[]' FILE > rows.jsonl"
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Returns the object; refuses a key that appears twice, since either value could be meant."""
+    """Returns the object of these pairs; refuses a key that appears twice, since either value could be meant."""
     found = dict(pairs)
     if len(found) != len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
@@ -103,7 +103,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _writable(value: Any, name: str) -> Any:
-    """Refuses NaN and lone surrogates: Python reads them, although JSON does not allow them."""
+    """Returns the value; refuses NaN and lone surrogates, which Python reads although JSON does not allow them."""
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except ValueError as error:

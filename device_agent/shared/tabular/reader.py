@@ -1,4 +1,4 @@
-"""Base class, result and fallback of the parsers of rows."""
+"""Base class and result record of the parsers of rows."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Parsed:
     Attributes:
         rows: (n, n_features) of the parser's `dtype`, the good lines in order.
         count: number of lines, good and bad: each gets one answer.
-        errors: position among the `count` lines -> (line number in the input, message).
-        hint: what to do about the first error; may be empty.
-        kept: the values of each kept column (see `keep` of the parsers) in the good lines.
-        lines: number of each good line in the input.
-        bad: of a model with windows, (line number, message) of each line that breaks a window; it has no answer.
-        samples: of a model with windows, the number of good lines; rows are the windows that they complete.
+        errors: index among the `count` lines -> (line number in the input, message).
+        hint: what to do about the first error; may be "".
+        kept: for each column to copy (see `keep` of the parsers), its values in the good lines.
+        lines: line number of each good line in the input.
+        bad: only with windows: (line number, message) of each line that interrupts a window; it gets no answer.
+        samples: only with windows: number of good lines; `rows` are the windows that they complete.
     """
 
     rows: NDArray[Any]
@@ -50,15 +50,15 @@ class Parsed:
 #: Counts by column, by the names of `documents.CellCounts`.
 Counts = dict[str, dict[str, int]]
 #: The numbers of a line, and its values in the columns that are kept.
-Line = tuple[list[float], Sequence[Any]]
+Line = tuple[list[float] | NDArray[np.float32], Sequence[Any]]
 
 
 class Parser:
     """Parses blocks of whole lines into rows.
 
     Args:
-        names: of the numbers of a line.
-        dtype: of the numbers, np.float32 or np.float64; may be changed between blocks.
+        names: names of the numbers of a line.
+        dtype: dtype of the numbers, np.float32 or np.float64; may be changed between blocks.
         ignore_extra: whether to ignore columns or keys that the model does not know; else they are an error.
         keep: columns or keys whose values are returned with each row; they need not be features.
 
@@ -91,30 +91,30 @@ class Parser:
         raise NotImplementedError
 
     def take_counts(self) -> Counts:
-        """Returns the counts since the last call."""
+        """Returns the counts since the last call, and resets them."""
         return {"left_out": self.left_out.take()}
 
     def blocks(self, block: bytes) -> Iterator[bytes]:
-        """Yields a block in the parts to parse one after the other."""
+        """Yields the parts of a block that are to be parsed one after the other."""
         yield block
 
     def follow(self, info: KnnInfo, chain: Any) -> None:
-        """Reads by another model from now on, which has the same columns; `chain` has its stages, or is None."""
+        """Parses for another model from now on, which has the same columns; `chain` has its stages, or is None."""
         self.dtype = cell_type(info)
 
     def describe_gaps(self) -> str:
-        """Returns the gaps that interrupted windows of samples; empty if there are none."""
+        """Returns a text about the gaps that interrupted windows of samples; "" if there are none."""
         return ""
 
     def why_empty(self) -> str:
-        """Returns why the lines made no row."""
-        return "it has no rows"
+        """Returns a message: why the input has no rows."""
+        return "the input has no rows"
 
 
 class LeftOut:
-    """Columns of the input that the model does not know: counts the lines that have them, and names each once.
+    """Counts the lines with columns that the model does not know, and reports each such column once.
 
-    `tell` takes what to say of them.
+    `tell` is called with the report.
     """
 
     def __init__(self) -> None:
@@ -122,7 +122,7 @@ class LeftOut:
         self.lines: dict[str, int] = {}
 
     def note(self, names: Sequence[str], lines: int) -> None:
-        """Counts `lines` that have these columns. Counts at most `_MAX_NAMES` names; further ones are ignored."""
+        """Counts `lines` lines with these columns; names beyond the first `_MAX_NAMES` are ignored."""
         new = [name for name in names if name not in self.lines][: max(0, _MAX_NAMES - len(self.lines))]
         if new:
             self.tell(f"the model knows no column {short(new[0])}{more(new)}: left out")
@@ -130,7 +130,7 @@ class LeftOut:
             self.lines[name] = self.lines.get(name, 0) + lines
 
     def take(self) -> dict[str, int]:
-        """Returns the lines of each column since the last call."""
+        """Returns the number of lines with each column since the last call, and resets it."""
         found = {name: count for name, count in self.lines.items() if count}
         self.lines = dict.fromkeys(self.lines, 0)
         return found
@@ -142,7 +142,7 @@ def _say_nothing(_: str) -> None:
 
 def line_by_line(parser: Parser, block: bytes, parse_line: Callable[[bytes], Line]) -> Parsed:
     """Parses a block line by line; skips blank lines but counts them, and collects an error for each bad line."""
-    good: list[list[float]] = []
+    good: list[list[float] | NDArray[np.float32]] = []
     kept: list[Sequence[Any]] = []
     lines: list[int] = []
     errors: dict[int, tuple[int, str]] = {}
@@ -165,7 +165,7 @@ def line_by_line(parser: Parser, block: bytes, parse_line: Callable[[bytes], Lin
 
 
 def without_row(parsed: Parsed, place: int, why: str) -> Parsed:
-    """Returns parsed lines in which the good row number `place` is a bad line."""
+    """Returns `parsed` with the good row of index `place` turned into a bad line; `why` is its message."""
     good = [position for position in range(parsed.count) if position not in parsed.errors]
 
     def rest(values: Sequence[Any]) -> Sequence[Any]:
@@ -182,10 +182,10 @@ def without_row(parsed: Parsed, place: int, why: str) -> Parsed:
 
 
 def plain_numbers(fields: list[bytes], decimal: str = ".") -> list[bytes]:
-    """Checks that fields have only characters of plain numbers, and returns them; `float` also reads `nan` and `1_0`.
+    """Returns the fields if they have only characters of plain numbers; `float` would also read `nan` and `1_0`.
 
     Raises:
-        ValueError: a field has a character that plain numbers do not have.
+        ValueError: a field has another character.
     """
     if b"".join(fields).translate(None, _NUMBER_BYTES + decimal.encode()):
         raise ValueError("not a number")
@@ -193,7 +193,7 @@ def plain_numbers(fields: list[bytes], decimal: str = ".") -> list[bytes]:
 
 
 def checked(value: float, text: str, where: str) -> float:
-    """Checks a number and returns it.
+    """Returns `value` if it is finite in float32; `text` and `where` are for the message.
 
     Raises:
         BadInput: `value` is not finite in float32.
@@ -204,15 +204,15 @@ def checked(value: float, text: str, where: str) -> float:
 
 
 def unlike_finite(value: float, text: str) -> str:
-    """Returns the message for a number that is not finite in the type."""
+    """Returns the message for a number that is not finite in float32."""
     return f"{short(text)} is {'too large for float32' if math.isfinite(value) else 'not a finite number'}"
 
 
 def more(names: Sequence[str]) -> str:
-    """Returns " (nor N more)" for the names after the first; empty for a single name."""
+    """Returns " (nor N more)" for the names after the first; "" for a single name."""
     return f" (nor {len(names) - 1} more)" if len(names) > 1 else ""
 
 
 def short(text: str) -> str:
-    """Returns a text in quotes, shortened for a message."""
+    """Returns a text in quotes, at most 40 characters long, for a message."""
     return repr(text if len(text) <= 40 else text[:37] + "...")

@@ -2,7 +2,7 @@
 
 A number of up to 19 digits is the sum of two float64. Products and quotients are computed with their rounding errors
 (T. J. Dekker, A Floating-Point Technique for Extending the Available Precision, Numer. Math. 18, 1971), to about 100
-bits. Needs numpy alone.
+bits. Needs only NumPy.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ _UNSURE = 2.0**-20
 
 
 def scale_once(whole: Float64, rest: Float64, up: Float64, down: Float64) -> tuple[Float64, NDArray[np.bool_]]:
-    """Returns (n,) (whole + rest) * up / down, correctly rounded, and a mask of the results that are sure.
+    """Returns (n,) (whole + rest) * up / down, rounded once, and a mask of the results that certainly are.
 
     Args:
         whole: (n,) rounded whole numbers from 2^53 to 10^19.
         rest: (n,) rounding errors of `whole`; NaN if not known.
         up: (n,) powers of ten, at most 10^22.
-        down: as `up`; one of both is 1.
+        down: (n,) powers of ten, at most 10^22; in each position, `up` or `down` is 1.
     """
     product, lost = _multiply(whole, up)
     first = product / down
@@ -36,7 +36,7 @@ def scale_once(whole: Float64, rest: Float64, up: Float64, down: Float64) -> tup
 
 
 def _multiply(one: Float64, other: Float64) -> tuple[Float64, Float64]:
-    """Returns the rounded product, and its error."""
+    """Returns the rounded product, and its rounding error."""
     product = one * other
     (high, low), (up, down) = _halves(one), _halves(other)
     return product, ((high * up - product) + high * down + low * up) + low * down

@@ -53,10 +53,10 @@ def pae(payload_type: str, payload: bytes) -> bytes:
 
 
 def expect_object(data: Any, where: str, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Returns `data` if it is an object with the keys `required`, perhaps `optional`, and no other.
+    """Returns `data` if it is an object with all keys in `required`, and no others except those in `optional`.
 
     Raises:
-        MalformedDocument: with the place.
+        MalformedDocument: `data` is not such an object; the message names the place `where`.
     """
     if not isinstance(data, dict):
         raise json_codec.MalformedDocument(f"{where}: expected an object")
@@ -70,10 +70,10 @@ def expect_object(data: Any, where: str, required: tuple[str, ...], optional: tu
 
 
 def expect(kind: type[T], data: Any, where: str) -> T:
-    """Returns `data` if it is of this kind, `str` or `list`.
+    """Returns `data` if it is of type `kind`, `str` or `list`.
 
     Raises:
-        MalformedDocument: with the place.
+        MalformedDocument: `data` has another type; the message names the place `where`.
     """
     if not isinstance(data, kind):
         raise json_codec.MalformedDocument(f"{where}: expected {'a string' if kind is str else 'an array'}")
@@ -84,7 +84,7 @@ def read_envelope(data: Any, where: str = "$") -> Envelope:
     """Reads a parsed envelope strictly: no unknown key, canonical base64 only.
 
     Raises:
-        MalformedDocument: with the place.
+        MalformedDocument: the message names the place of the fault.
     """
     found = expect_object(data, where, ("payload", "payloadType", "signatures"))
     signatures = []
@@ -156,7 +156,7 @@ def fingerprint(pem: bytes) -> str:
 
 
 def hash_of(key: ec.EllipticCurvePublicKey | ec.EllipticCurvePrivateKey) -> hashes.HashAlgorithm:
-    """Returns the hash that goes with the key's curve."""
+    """Returns the hash algorithm for the key's curve."""
     from cryptography.hazmat.primitives import hashes
 
     algorithm: hashes.HashAlgorithm = getattr(hashes, _HASHES[key.curve.name])()

@@ -44,7 +44,7 @@ class FileFact:
 
 
 def check_listing(entries: Mapping[str, Entry], *, signed: bool = True) -> None:
-    """Checks every name of a release directory before anything in it is read.
+    """Checks every name of a release directory before any of its files is read.
 
     `entries` has each name in the directory with the result of `lstat`; `signed`: the signature is required.
 

@@ -28,14 +28,14 @@ _RESIGN = "knnkit sign DIRECTORY"
 
 @record
 class Bundle:
-    """A bundle of the right form whose signature is not verified yet."""
+    """The content of a well-formed `model.sig`, whose signature is not verified yet."""
 
     hint: str  # SHA-256 of the signer's public key, hex
     envelope: dsse.Envelope
 
     @property
     def fingerprint(self) -> str:
-        """The fingerprint of the key that the bundle names as its signer."""
+        """The fingerprint of the key that the bundle names as its signer; not verified."""
         return dsse.FINGERPRINT_PREFIX + self.hint
 
 
@@ -60,7 +60,7 @@ def read_bundle(data: bytes) -> Bundle:
     """Reads the bytes of `model.sig`.
 
     Raises:
-        Refused: SIGNATURE_MALFORMED, or one of the more exact reasons after it in `Reason`.
+        Refused: SIGNATURE_MALFORMED, or one of the more specific reasons after it in `Reason`.
     """
     try:
         return _read_bundle(json_codec.parse(data, limit=constants.MAX_SIGNATURE))
@@ -105,7 +105,7 @@ def read_statement(payload: bytes) -> Statement:
     """Reads the payload of an envelope whose signature has been verified.
 
     Raises:
-        Refused: SIGNATURE_MALFORMED, or one of the more exact reasons after it in `Reason`.
+        Refused: SIGNATURE_MALFORMED, or one of the more specific reasons after it in `Reason`.
     """
     try:
         return _read_statement(json_codec.parse(payload, limit=constants.MAX_SIGNATURE))

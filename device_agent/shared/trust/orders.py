@@ -1,8 +1,7 @@
 """Signed orders to a device: keys, rollbacks, floors. No I/O.
 
 An order is a signed command that a device obeys: a DSSE envelope around one small JSON document. Each `keyid` is the
-signer's fingerprint. The payload type
-is signed, too, so that a signature is never valid for an order of another kind.
+signer's fingerprint. The payload type is signed, too, so a signature is never valid for another kind of order.
 
     Rotation       signed by an old, trusted key and by the new one: trusts the new key, revokes the old one
     Revocation     signed by a trusted key: revokes the named keys for ever; never the last trusted one
@@ -123,7 +122,7 @@ def apply(data: bytes, sets: KeySets) -> KeySets:
 
 
 def verify_rollback(data: bytes, state: TrustState, now: int) -> RollbackOrder:
-    """Verifies a rollback order; pass its `digest` to `verify_release` as `ordered_digest`.
+    """Verifies a rollback order; pass its `digest` to `verify_release` as `ordered_digest`. `now`: seconds since 1970.
 
     Raises:
         Refused: ORDER_MALFORMED, ORDER_OTHER_DEVICE, ORDER_USED, ORDER_STALE, ORDER_EXPIRED, UNKNOWN_KEY, REVOKED_KEY,
@@ -131,7 +130,7 @@ def verify_rollback(data: bytes, state: TrustState, now: int) -> RollbackOrder:
     """
     order = _signed(RollbackOrder, ROLLBACK_TYPE, "a rollback order", data, state)
     digests = constants.is_digest(order.digest) and constants.is_digest(order.leaves)
-    again = "knnkit rollback --to RELEASE --target HOST makes a new one"
+    again = "knnkit rollback --to RELEASE --target HOST makes a new order"
     _check_use(order, state, sensible=digests, again=again)
     if order.leaves != state.committed_digest:
         raise refused(
@@ -140,7 +139,7 @@ def verify_rollback(data: bytes, state: TrustState, now: int) -> RollbackOrder:
     if now >= order.expires:
         raise refused(Reason.ORDER_EXPIRED, f"the order expired at {utc(order.expires)}", again)
     if state.time_floor >= order.expires:
-        floor = f"the order expires at {utc(order.expires)}, and the device's time floor is {utc(state.time_floor)}"
+        floor = f"the order expires at {utc(order.expires)}, before the device's time floor, {utc(state.time_floor)}"
         raise refused(
             Reason.ORDER_EXPIRED, floor, f"{again}; knnkit rollback --reset-floor --target HOST lowers the floor"
         )
@@ -148,7 +147,7 @@ def verify_rollback(data: bytes, state: TrustState, now: int) -> RollbackOrder:
 
 
 def is_floor_order(data: bytes) -> bool:
-    """Whether `data` is an order to lower the floors; not yet verified.
+    """Whether `data` is an order to lower the floors; does not verify it.
 
     Raises:
         Refused: ORDER_MALFORMED.
@@ -157,21 +156,21 @@ def is_floor_order(data: bytes) -> bool:
 
 
 def verify_floor(data: bytes, state: TrustState, now: int) -> FloorOrder:
-    """Verifies an order to lower the floors.
+    """Verifies an order to lower the floors; `now` is the clock, in seconds since 1970.
 
-    The clock alone decides whether the order has expired, not the time floor, which the order lowers.
+    Only the clock decides whether the order has expired; the time floor does not, because the order lowers it.
 
     Raises:
         Refused: ORDER_MALFORMED, ORDER_OTHER_DEVICE, ORDER_USED, ORDER_STALE, ORDER_EXPIRED, UNKNOWN_KEY, REVOKED_KEY,
             BAD_SIGNATURE.
     """
     order = _signed(FloorOrder, FLOOR_TYPE, "an order to lower the floors", data, state)
-    again = "knnkit rollback --reset-floor --target HOST makes a new one"
+    again = "knnkit rollback --reset-floor --target HOST makes a new order"
     _check_use(order, state, sensible=0 <= order.floor <= order.leaves and order.issued >= 0, again=again)
     if order.leaves != state.floor:
-        raise refused(Reason.ORDER_STALE, f"the order lowers the floor {order.leaves}; it is now {state.floor}", again)
+        raise refused(Reason.ORDER_STALE, f"the order is for the floor {order.leaves}; now it is {state.floor}", again)
     if now >= order.expires:
-        message = f"the order expired at {utc(order.expires)}, and the device's clock says {utc(now)}"
+        message = f"the order expired at {utc(order.expires)}; the device's clock says {utc(now)}"
         raise refused(Reason.ORDER_EXPIRED, message, f"set the device's clock if it is wrong; {again}")
     return order
 
@@ -192,7 +191,7 @@ def _check_use(order: RollbackOrder | FloorOrder, state: TrustState, *, sensible
     if not state.device_id or order.device_id != state.device_id:
         raise refused(Reason.ORDER_OTHER_DEVICE, f"the order is for the device {order.device_id}", again)
     if order.nonce in state.used_orders:
-        raise refused(Reason.ORDER_USED, "the order has been used", again)
+        raise refused(Reason.ORDER_USED, "the order has been used already", again)
 
 
 def _rotate(envelope: dsse.Envelope, sets: KeySets) -> KeySets:
@@ -201,7 +200,7 @@ def _rotate(envelope: dsse.Envelope, sets: KeySets) -> KeySets:
     if rotation.new == rotation.old:
         raise refused(Reason.ORDER_MALFORMED, "the rotation names the same key as the old one and the new one")
     if dsse.fingerprint(new_pem) != rotation.new:
-        raise refused(Reason.ORDER_MALFORMED, "the rotation holds a new key with another fingerprint than it states")
+        raise refused(Reason.ORDER_MALFORMED, "the new key in the rotation does not have the stated fingerprint")
     if len(envelope.signatures) != 2:
         raise refused(Reason.ORDER_MALFORMED, "a rotation is signed by two keys: the old one and the new one")
     if not _has_signed(envelope, rotation.new, new_pem):

@@ -18,7 +18,7 @@ START_ANEW = (
 
 
 class Reason(str, enum.Enum):
-    """Why a release or an order was refused; `Refused.reason` holds the word."""
+    """Why a release or an order was refused; `Refused.reason` is the word."""
 
     # the directory
     FILE_MISSING = "file-missing"

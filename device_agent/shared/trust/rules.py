@@ -95,7 +95,7 @@ class Verdict:
 
     @property
     def ref(self) -> documents.ReleaseRef:
-        """The release, as documents refer to it."""
+        """The release as documents name it: digest, name, version and sequence."""
         return documents.ReleaseRef(self.digest, self.manifest.name, self.manifest.version, self.manifest.sequence)
 
 
@@ -142,8 +142,8 @@ def verify_kept(
 ) -> Verdict:
     """Verifies a release that this device accepted before: at every start, and before an automatic return to it.
 
-    The signature and every byte are checked again. Expiry and a revoked key are only warnings, so that a device is
-    never left without a model. `digest` is the release as the device's state names it; the other arguments are those of
+    Checks the signature and every byte again. An expiry or a revoked key is only a warning, so that a device is never
+    left without a model. `digest` is the release that the device's state names; the other arguments are those of
     `verify_release`.
 
     Raises:
@@ -205,7 +205,7 @@ def _find_key(fingerprint: str, state: TrustState) -> bytes:
     if pem is None:
         raise refused(
             Reason.UNKNOWN_KEY,
-            f"signed by {fingerprint}, which is not trusted here",
+            f"the release is signed by {fingerprint}, which is not trusted here",
             "`knnkit trust --show PUB`, to compare; and only if the key is yours: "
             "`knnkit trust --rotate NEW.pem --signing-key OLD.pem --target HOST`",
         )
@@ -238,7 +238,7 @@ def _check_files(statement: oms.Statement, files: Mapping[str, FileFact]) -> Non
 
 def _check_target(manifest: Manifest, state: TrustState) -> None:
     if state.name is not None and manifest.name != state.name:
-        out = "another --root for this model, or clear the device: `knnkit provision --remove --target HOST`"
+        out = "choose another --root, or clear the device: `knnkit provision --remove --target HOST`"
         raise refused(Reason.WRONG_NAME, f"this device is for the model {state.name!r}, not {manifest.name!r}", out)
     if state.device_class is not None and manifest.device_class not in ("any", state.device_class):
         raise refused(
@@ -288,7 +288,7 @@ def _check_sequence(content: _Content, state: TrustState, now: int, ordered_dige
 
 
 def newer_than(floor: int, clock: int) -> str:
-    """Returns the hint for a sequence below the floor; a sequence is the time of the build unless it is set."""
+    """Returns the hint for a release whose sequence is below the floor; `clock` is in seconds since 1970."""
     newer = f"release.sequence: {floor + 1} in deploy.yaml"
     if floor < clock:
         back = "knnkit rollback --to RELEASE --target HOST"
@@ -325,11 +325,11 @@ def _clock_warnings(manifest: Manifest, state: TrustState, now: int) -> tuple[st
     at_least = max(state.time_floor, manifest.created - CLOCK_SLACK)
     if now >= at_least:
         return ()
-    return (f"clock-behind: the clock says {utc(now)}, but it is at least {utc(at_least)}",)
+    return (f"clock-behind: the clock says {utc(now)}, but the time is at least {utc(at_least)}",)
 
 
 def _raised_time_floor(manifest: Manifest, state: TrustState, now: int) -> int:
-    """Returns the new time floor: the release's date, at most a plausible clock's time, at most `MAX_RAISE` higher."""
+    """Returns the new time floor: the release's date, at most a plausible clock's time and `MAX_RAISE` higher."""
     known = max(AGENT_EPOCH, state.time_floor)
     limit = min(now, known + MAX_RAISE) if now >= known else known + MAX_RAISE
     return max(state.time_floor, min(manifest.created, limit))

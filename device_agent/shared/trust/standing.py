@@ -29,14 +29,14 @@ GATES = (REVOKED_KEY, EXPIRED, UNKNOWN_KEY)
 
 @record
 class Standing:
-    """The signer that a release names (empty: unknown), and why it would be refused today."""
+    """The fingerprint of the key that signed a release ("" if unknown), and why the release would be refused today."""
 
     signed_by: str = ""
     warnings: tuple[str, ...] = ()
 
 
 def warnings_of(signed_by: str, expires: int | None, revoked: Container[str], now: int) -> tuple[str, ...]:
-    """Returns why the running release would be refused as a new one; `now` must be at least the time floor."""
+    """Returns why the running release would be refused if it were new; `now`: clock or time floor, the later one."""
     found = []
     if signed_by in revoked:
         found.append(f"{REVOKED_KEY}: the running release was signed by {signed_by}")
@@ -66,7 +66,7 @@ def of_previous(warnings: Iterable[str]) -> list[str]:
 
 
 def _parse(data: bytes, limit: int) -> dict[str, Any]:
-    """Returns the parsed JSON object; an empty one if it cannot be parsed, which `check` and `doctor` report."""
+    """Returns the parsed JSON object; {} if it cannot be parsed, which `check` and `doctor` report."""
     try:
         found = json_codec.parse(data, limit=limit)
     except json_codec.MalformedDocument:
@@ -75,7 +75,7 @@ def _parse(data: bytes, limit: int) -> dict[str, Any]:
 
 
 def _signer(bundle: dict[str, Any]) -> str:
-    """Returns the signer that `model.sig` names in `verificationMaterial.publicKey.hint`."""
+    """Returns the fingerprint that `model.sig` names as its signer; "" if it names none."""
     found: Any = bundle
     for key in ("verificationMaterial", "publicKey", "hint"):
         found = found.get(key) if isinstance(found, dict) else None

@@ -1,8 +1,8 @@
 """Cuts windows from samples that arrive in pieces.
 
-Host and device cut with this code: a recording and a live stream give the same windows, however they are read. The
-first window of a run begins at its first sample, each next one `hop` samples later. A gap ends the run: no window has
-samples from both sides of it. Keeps only the samples that a later window needs. No I/O, no clock.
+Host and device use this code: a recording and a live stream give the same windows, however they are read. The first
+window of a run begins at its first sample, each next one `hop` samples later. A gap ends the run: no window has samples
+from both sides of it. Stores only the samples that a later window needs. No I/O, no clock.
 
     cutter, gaps = Cutter(rows=128, hop=64), Gaps(limit=0.1)
     windows, ends = cutter.feed(samples, gaps.find(lines, times))
@@ -20,7 +20,7 @@ Float64 = NDArray[np.float64]
 
 
 class Cutter:
-    """The ring of samples that the next windows need.
+    """Stores the samples that the next windows need, and returns windows when they are complete.
 
     Args:
         rows: samples of a window, at least 1.
@@ -37,10 +37,10 @@ class Cutter:
 
         Args:
             samples: (n, c) numbers, in their order.
-            breaks: (n,) bool: whether a gap is before each sample.
+            breaks: (n,) bool: whether there is a gap before each sample.
 
         Returns:
-            (m, rows, c) windows, and the (m,) place in `samples` of the last sample of each.
+            (m, rows, c) windows, and the (m,) index in `samples` of the last sample of each.
         """
         runs = np.split(samples, np.flatnonzero(breaks))
         windows, ends, start = [], [], 0
@@ -54,7 +54,7 @@ class Cutter:
         return np.concatenate(windows), np.concatenate(ends)
 
     def _extend(self, samples: Float64) -> tuple[Float64, NDArray[np.int64]]:
-        """Does the work of `feed` for samples without a gap."""
+        """As `feed`, for samples without a gap."""
         skipped = min(self._skip, len(samples))
         held = 0 if self._ring is None else len(self._ring)
         ring = samples[skipped:] if self._ring is None else np.concatenate([self._ring, samples[skipped:]])
@@ -73,7 +73,7 @@ class Gaps:
     """Finds the gaps between samples, and counts them.
 
     Args:
-        limit: longest time from one sample to the next; with None, times are not checked.
+        limit: longest time from one sample to the next, in the unit of the times; None: times are not checked.
 
     Attributes:
         lines: number of gaps where lines are bad or missing.
@@ -89,7 +89,7 @@ class Gaps:
         self._name: Any = None
 
     def describe(self) -> str:
-        """Returns the counts as text; an empty string if there was no gap."""
+        """Returns the counts as text; "" if there was no gap."""
         kinds = ((self.lines, "where lines are bad or missing"), (self.times, "where the time jumps"))
         parts = [f"{count:,} {where}" for count, where in kinds if count]
         total = self.lines + self.times
@@ -98,12 +98,12 @@ class Gaps:
     def find(
         self, lines: Sequence[int], times: Float64 | None = None, names: Sequence[Any] | None = None
     ) -> NDArray[np.bool_]:
-        """Returns (n,) bool: whether a gap is before each of the next samples. Counts a gap once, by its first cause.
+        """Returns (n,) bool: whether there is a gap before each of the next samples; counts gaps by their first cause.
 
         Args:
-            lines: (n,) number of the line of each sample.
+            lines: (n,) line number of each sample.
             times: (n,) time of each sample; needed with a limit.
-            names: (n,) recording of each sample; None: all are of one.
+            names: (n,) recording of each sample; None: all belong to one recording.
         """
         if not len(lines):
             return np.zeros(0, np.bool_)

@@ -1,7 +1,7 @@
 """Times of samples: numbers, or dates with times of day.
 
-Text such as 2026-01-31T12:00:00.02+01:00 (ISO 8601, RFC 3339) becomes seconds since 1970. A time without a zone is
-taken as UTC. No I/O, no clock.
+Text such as 2026-01-31T12:00:00.02+01:00 (ISO 8601, RFC 3339) becomes seconds since 1970. A time without a zone counts
+as UTC. No I/O, no clock.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Times:
         return float(whole.days * 86_400 + whole.seconds - east) + float(f"0.{found[7] or 0}")
 
     def write(self, seconds: Iterable[float]) -> list[float | str]:
-        """Returns times as they were read: numbers, or text in UTC, to the microsecond."""
+        """Returns times (seconds since 1970) in the form in which they were read: numbers, or text in UTC."""
         return [self._text(each) if self.are_text else each for each in seconds]
 
     def _text(self, seconds: float) -> str:

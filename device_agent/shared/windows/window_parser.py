@@ -31,10 +31,10 @@ _MOST_BYTES = 1 << 23
 
 @record
 class Cut:
-    """Windows as (m, rows * columns) rows, with position and line of their last samples, and their marks.
+    """Windows as (m, rows * columns) rows; `last` and `ends` are line number and index of their last samples.
 
-    The marks become columns of the answers: first and last line, and first and last time if samples have a time. `bad`
-    has the last line of each window that the stages refuse, and why.
+    `marks` are columns of the answers: first and last line, and first and last time if samples have a time. `bad` has
+    the last line of each window that the stages refuse, and the reason.
     """
 
     rows: NDArray[Any]
@@ -45,7 +45,7 @@ class Cut:
 
 
 class _Columns(Columns):
-    """The columns of samples, of which one may hold times as text."""
+    """The columns of samples; one of them may hold times as text."""
 
     times: Times
     time: int  # its index among the numbers
@@ -64,7 +64,7 @@ class _Columns(Columns):
 
 
 class _Csv(CsvParser):
-    """Samples as CSV lines; the column `recording` may be missing, and times may be text."""
+    """Parses samples as CSV lines; the column `recording` may be absent, and times may be text."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class _Csv(CsvParser):
 
 
 class _Json(JsonParser):
-    """Samples as JSON lines; the key `recording` may be missing, and times may be text."""
+    """Parses samples as JSON lines; the key `recording` may be absent, and times may be text."""
 
     def __init__(
         self,
@@ -120,14 +120,14 @@ class _Json(JsonParser):
 
 
 class WindowParser(Parser):
-    """Parses lines of samples. `Parsed.rows` are the completed windows, `Parsed.lines` their last lines.
+    """Parses lines of samples. `Parsed.rows` are the completed windows, `Parsed.lines` the lines of their last samples.
 
     Args:
         window: the windows of the model.
         format: csv or jsonl.
         ignore_extra: whether to ignore columns that the model does not use.
         keep: further columns; a window has the values of its last sample.
-        dtype: of the windows; samples are read and cut as float64.
+        dtype: dtype of the windows; samples are read and cut as float64.
         chain: the stages that turn windows into rows; None if windows are the rows.
 
     Attributes:
@@ -166,26 +166,26 @@ class WindowParser(Parser):
         self._parser.line = number
 
     def follow(self, info: KnnInfo, chain: Chain | None) -> None:
-        """Goes on with the samples that are here if the other model has the same windows; else begins a new one."""
+        """Parses for another model; keeps the stored samples if it has the same windows, else drops them."""
         super().follow(info, chain)
         self.chain = chain
         if info.window is not None and info.window != self._window:
             self._begin(info.window)
 
     def _begin(self, window: Window) -> None:
-        """Starts without samples."""
+        """Starts with no stored samples."""
         self._window, self._cutter = window, Cutter(window.rows, window.hop)
         self._per_block = max(1, _MOST_BYTES // (8 * window.size)) * window.hop
         self.gaps.limit = window.gap
 
     def blocks(self, block: bytes) -> Iterator[bytes]:
-        """Yields a block of lines in parts, so small that the windows of each fit into memory."""
+        """Yields a block of lines in parts that are small enough for their windows to fit into memory."""
         ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + 1
         for part in self.parts(len(ends)):
             yield block[ends[part.start - 1] if part.start else 0 : ends[part][-1]]
 
     def parts(self, count: int) -> Iterator[slice]:
-        """Yields slices of `count` samples, so small that the windows of each fit into memory."""
+        """Yields slices of `count` samples that are small enough for their windows to fit into memory."""
         for start in range(0, count, self._per_block):
             yield slice(start, min(count, start + self._per_block))
 
@@ -212,7 +212,7 @@ class WindowParser(Parser):
         return found
 
     def arrays(self, arrays: Iterable[NDArray[Any]]) -> Iterator[Cut]:
-        """Cuts arrays of samples. NaN or infinity makes a gap, as a bad line does. Lines count from 0.
+        """Cuts arrays of samples; NaN or infinity makes a gap, as a bad line does. Line numbers count from 0.
 
         Raises:
             BadInput: the stages refuse a window.
@@ -230,21 +230,21 @@ class WindowParser(Parser):
             before += len(wide)
 
     def take_counts(self) -> dict[str, dict[str, int]]:
-        """Returns the gaps since the last call, by their causes."""
+        """Returns the number of gaps since the last call, by cause."""
         gone, self._counted = self._counted, {"lines": self.gaps.lines, "times": self.gaps.times}
         return {"gaps": {cause: count - gone[cause] for cause, count in self._counted.items() if count > gone[cause]}}
 
     def describe_gaps(self) -> str:
-        """Returns the gaps that interrupted windows."""
+        """Returns a text about the gaps that interrupted windows; "" if there are none."""
         return self.gaps.describe()
 
     def why_empty(self) -> str:
-        """Returns why the samples made no window."""
+        """Returns a message: why the samples completed no window."""
         said = self.gaps.describe()
         return f"no window of {self._window.rows} samples is complete" + (f": {said}" if said else "")
 
     def cut(self, samples: NDArray[Any], lines: Sequence[int], names: Sequence[Any] | None = None) -> Cut:
-        """Returns the windows that (n, n_numbers) samples complete; `names` are their recordings."""
+        """Returns the windows that (n, n_numbers) samples complete; `names` are the recordings of the samples."""
         window, width = self._window, len(self._window.columns)
         place = window.numbers.index(window.time) if window.time else 0
         times = samples[:, place] if window.time else None
@@ -261,12 +261,12 @@ class WindowParser(Parser):
 
     def _embedded(self, cut: Cut, chain: Chain) -> Cut:
         made, good, bad = [], [], []
-        for place, row in enumerate(cut.rows):
-            try:
-                made.append(chain.embed(row))
+        for place, row in enumerate(chain.each(chain.embed, cut.rows)):
+            if isinstance(row, BadInput):
+                bad.append((cut.last[place], f"the window that ends in this line: {row}"))
+            else:
+                made.append(row)
                 good.append(place)
-            except BadInput as error:
-                bad.append((cut.last[place], f"the window that ends here: {error}"))
         ends, last, *marks = ([column[place] for place in good] for column in (cut.ends, cut.last, *cut.marks))
         rows = np.array(made, self.dtype) if made else cut.rows[:0]
         return Cut(rows, ends, last, marks, bad)

@@ -1,4 +1,4 @@
-"""Judges a device's certificate again on the host. Pure.
+"""Judges a device's certificate again on the host; no I/O.
 
 A certificate is a device's report of a golden check: how its answers to the golden rows differ from the reference. A
 device may be hostile or out of date, so a certificate is valid only with the nonce of this run, for this release, and
@@ -23,9 +23,9 @@ _LARGEST_ERROR = 3.5e38
 def disbelieved(
     certificate: Certificate, nonce: str, digest: str, model_sha256: str | None = None, rows: int | None = None
 ) -> str:
-    """Returns why a certificate is not valid, or an empty string.
+    """Returns why a certificate is not valid; "" if it is valid.
 
-    `digest` is the release that was to be checked. `model_sha256` and `rows` are checked if they are known.
+    `digest` is that of the release to check. `model_sha256` and `rows` (number of golden rows) are checked unless None.
     """
     if certificate.nonce != nonce:
         return "the certificate has another nonce: it was not made for this run"
@@ -55,7 +55,7 @@ def _agree(certificate: Certificate, covered: int) -> bool:
 
 
 def _plausible(certificate: Certificate, covered: int) -> bool:
-    """Whether every measured value is possible: a gate would pass for a negative time."""
+    """Whether every measured value is possible: a negative time, for example, would pass every gate."""
     latency, own = certificate.latency, certificate.embedding
     errors = [certificate.largest_distance_error, *(row.distance_error for row in certificate.differences)]
     errors += [each.rmse for each in certificate.errors] + [each.max_error for each in certificate.errors]
@@ -92,9 +92,9 @@ def _plausible_stages(own: EmbeddingCheck) -> bool:
 
 
 def missed(certificate: Certificate, package: Package | None, running: ReleaseRef | None = None) -> tuple[str, ...]:
-    """Returns the gates that a certificate fails, according to the device itself and to the certificate's numbers.
+    """Returns messages about the gates that a certificate fails, by the device's own verdict or by its numbers.
 
-    `running` is the release that was to be replaced.
+    `running` is the release that the device ran before; None: there is none to compare with.
     """
     found = list(certificate.failures)
     if certificate.different and not any("differ" in failure for failure in found):
@@ -117,7 +117,7 @@ def missed(certificate: Certificate, package: Package | None, running: ReleaseRe
 
 
 def _missed_by_stages(certificate: Certificate, package: Package | None) -> tuple[str, ...]:
-    """Applies the rules for own rows to the counts in the certificate of a model with stages."""
+    """Returns messages if the rows that the device's stages compute differ too much; () for a model without stages."""
     if certificate.embedding is not None:
         return error_gates.stage_failures(certificate.embedding)
     missing = package is not None and any(file.name in constants.STAGE_FILES for file in package.files)
@@ -131,7 +131,7 @@ def _missed_errors(certificate: Certificate, gates: Gates) -> tuple[str, ...]:
 
 
 def _missed_by_class(certificate: Certificate, gates: Gates, running: ReleaseRef | None) -> tuple[str, ...]:
-    """Applies the gates on single classes to the counts by class, if the certificate has them."""
+    """Applies the gates on single classes to the certificate's counts by class, if it has such counts."""
     table = certificate.confusion
     found: tuple[str, ...] = ()
     if table and len(certificate.classes) == len(table):

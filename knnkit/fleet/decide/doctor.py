@@ -1,4 +1,4 @@
-"""The host's findings for `knnkit doctor`. Pure."""
+"""The host's findings for `knnkit doctor`; no I/O."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from knnkit.provision.requirements import SPARE, room_for
 def findings_of(
     target: Target, facts: Facts, named: Collection[str] = (), models: Collection[str] = ()
 ) -> Iterator[Finding]:
-    """Yields findings in the order in which to repair them.
+    """Yields the host's findings about a device, in the order in which to repair them.
 
-    `named` are the fingerprints of the keys and `models` the names of the models in deploy.yaml; empty if it has none.
+    `named` are the fingerprints of the keys in deploy.yaml, `models` the names of its models; both may be empty.
     """
     yield Finding("connection", "ok", f"{facts.system} {facts.machine}, home {facts.home}", "")
     if facts.system != "Linux":
@@ -46,18 +46,18 @@ def findings_of(
 def _against_config(
     target: Target, status: Status, named: Collection[str], models: Collection[str]
 ) -> Iterator[Finding]:
-    """Yields findings where a device and deploy.yaml disagree: another model, or other trusted keys."""
+    """Yields findings if a device has another model, or other trusted keys, than deploy.yaml names."""
     runs = status.committed
     if runs and models and runs.name not in models:
         said = f"the device is for the model {runs.name!r}; deploy.yaml builds {', '.join(map(repr, sorted(models)))}"
         yield Finding("project", "error", said, OTHER_PROJECT)
     if status.trusted and named and not set(named) & set(status.trusted):
         said = f"the device trusts none of the keys that deploy.yaml names: {', '.join(sorted(named))}"
-        mend = f"`knnkit provision --target HOST` adds them. Is it another project's? {OTHER_PROJECT}"
+        mend = f"`knnkit provision --target HOST` adds them. Is the device another project's? {OTHER_PROJECT}"
         yield Finding("project", "error", said, mend)
     for warning in foreign_keys(status, named):
         key = next(word for word in warning.replace(",", "").split() if word.startswith("sha256:"))
-        mend = f"knnkit trust --revoke {key} --target HOST; if it is yours: `signing: trusted` in deploy.yaml"
+        mend = f"knnkit trust --revoke {key} --target HOST; if the key is yours: `signing: trusted` in deploy.yaml"
         yield Finding("trust", "warning", warning, mend)
 
 
@@ -69,7 +69,7 @@ def _bare(facts: Facts) -> Iterator[Finding]:
         yield Finding("python", "error", f"Python {version}; the agent needs 3.10", "install a newer distribution")
     need = room_for(facts.machine, facts.python[:2] if facts.python else None) + SPARE
     if facts.disk_free_bytes < need:
-        said = f"{facts.disk_free_bytes >> 20:,} MiB are free under {facts.root}; the environment needs {need >> 20:,}"
-        yield Finding("disk", "error", said, "make room: df -h, sudo apt clean")
+        said = f"{facts.disk_free_bytes >> 20:,} MiB are free under {facts.root}; the environment needs "
+        yield Finding("disk", "error", f"{said}{need >> 20:,} MiB", "make room: df -h, sudo apt clean")
     said = facts.agent_problem or "there is no agent"
     yield Finding("agent", "error", said, "knnkit provision --target HOST")

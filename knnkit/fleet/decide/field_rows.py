@@ -1,7 +1,7 @@
 """Reads what a device's `enrolled` and `ring` commands print.
 
-A device can be broken or hostile: every value is checked, and one wrong line is an error. Ids are computed again, so
-that no device can take the id of another's row. No I/O.
+A device can be broken or hostile: every value is checked, and a single wrong line is an error. Ids are computed again,
+so that no device can use the id of another device's row. No I/O.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ KINDS = ("unknown", "uncertain", "random")
 
 @dataclass(frozen=True)
 class Brought:
-    """The rows of one device by the columns of their model; `strange` counts rows whose columns are not known."""
+    """The rows of one device, by the model and columns that they belong to; `strange` rows have unknown columns."""
 
     rows: dict[Columns, tuple[FieldRow, ...]]
     strange: int = 0
 
 
 def read_columns(data: bytes) -> dict[str, Columns]:
-    """Returns digest -> columns of each release on a device.
+    """Returns digest of each release on a device -> name and columns of its model.
 
     Raises:
         MalformedDocument: a line is not what the agent prints.
@@ -39,7 +39,7 @@ def read_columns(data: bytes) -> dict[str, Columns]:
 
 
 def read_rows(device: str, enrolled: bytes, ring: bytes, columns: Mapping[str, Columns]) -> Brought:
-    """Returns the rows that a device prints, each id once; a row that was taught comes first.
+    """Returns the rows that a device printed. If an id repeats, only its first row counts; taught rows come first.
 
     Raises:
         MalformedDocument: a line is not what the agent prints.
@@ -58,7 +58,7 @@ def read_rows(device: str, enrolled: bytes, ring: bytes, columns: Mapping[str, C
 
 
 def _columns_of(row: FieldRow, columns: Mapping[str, Columns]) -> Columns | None:
-    """Returns the columns of a row; if its release is no longer there, those of the only kind of rows that fits it."""
+    """Returns the columns of a row's release; if the device lost it, the only columns that fit the row, or None."""
     fitting = {of for of in columns.values() if _fits(row.cells, of)}
     named = columns.get(row.digest)
     if named is not None:
@@ -79,7 +79,7 @@ def _lines(data: bytes) -> Iterator[dict[str, Any]]:
     for line in data.splitlines():
         found = json_codec.parse(line)
         if not isinstance(found, dict):
-            raise json_codec.MalformedDocument("a line is not an object")
+            raise json_codec.MalformedDocument("a line is not a JSON object")
         yield found
 
 
@@ -113,7 +113,7 @@ def _row(device: str, found: Mapping[str, Any], kind: str) -> FieldRow:
     )
     own = enrolled.id_of(json_codec.from_plain(LocalRow, found)) if taught else enrolled.cells_id(row.cells)
     if row.id != own:
-        raise json_codec.MalformedDocument(f"the row {row.id} does not have that id, but {own}")
+        raise json_codec.MalformedDocument(f"the row {row.id} has the wrong id; its content gives {own}")
     return row
 
 

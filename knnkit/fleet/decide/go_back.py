@@ -1,4 +1,4 @@
-"""Which devices of a failed rollout go back. Pure.
+"""Which devices of a failed rollout go back; no I/O.
 
 Only devices that committed the release in this run go back, each to the release that it ran before. The host sends the
 digest of the release to leave. If another host has changed the device since, the device stays as it is.
@@ -20,14 +20,15 @@ def committed(done: Iterable[DeviceReport]) -> tuple[DeviceReport, ...]:
 
 
 def gone_back(before: DeviceReport, answer: DeviceReport | None, exit_code: int) -> DeviceReport:
-    """Returns the report of a device after it was asked to go back; `answer` is None if it was not asked.
+    """Returns the new report of a device whose release should be rolled back.
 
-    `exit_code` is that of the failed run; a device that went back gets the same one.
+    `before` is the device's report of the deploy, `answer` its report of the rollback (None: it was not asked). A
+    device that went back gets `exit_code`, that of the failed run.
     """
     if answer is None and before.previous:
         return _stays(before, "the run was interrupted before this device was asked")
     if answer is None:
-        return _stays(before, "it ran no release before")
+        return _stays(before, "the device ran no release before")
     before = replace(
         before,
         seconds=before.seconds + answer.seconds,

@@ -1,4 +1,4 @@
-"""Decides the outcome after a lost or rejected answer. Pure.
+"""Decides the outcome after a lost or rejected answer.
 
 The host then runs `rollback --own`, and the device's reply decides: only the device knows whether it switched, and
 whether another host has changed it since. Never uses a timeout. Without a reply, the report says so.
@@ -15,7 +15,7 @@ from knnkit.fleet.report import Outcome
 
 
 class Stage(enum.Enum):
-    """The last step of a switch that the host knows of; its text begins the message if the device does not reply."""
+    """Last known step of a switch to a release; the text starts the message if the device does not reply."""
 
     ASKED = "if the release was activated, "
     ACTIVATED = "the release was activated and not confirmed: "
@@ -24,7 +24,7 @@ class Stage(enum.Enum):
 
 @dataclass(frozen=True)
 class Aftermath:
-    """A device's outcome: `error` says why it does not run the release (None: it does); `more` adds to the message."""
+    """Outcome of a device. `error`: why it does not run the release (None: it does); `more`: end of the message."""
 
     outcome: Outcome | None  # None: by the class of the error
     error: KnnkitError | None
@@ -32,9 +32,9 @@ class Aftermath:
 
 
 def judge(error: KnnkitError, stage: Stage, found: TakenBack, digest: str, seconds: float) -> Aftermath:
-    """Returns the outcome of a device from `found`, its reply to `rollback --own`.
+    """Returns the outcome of a device, from `found`: its reply to `rollback --own`.
 
-    `error` ended the switch to the release `digest` at `stage`. The device waits `seconds` for a confirmation.
+    `error` ended the switch to the release `digest` at the step `stage`. The device waits `seconds` for a confirmation.
     """
     became = found.became if found.became and _is(found.became.release, digest) else None
     if _is(found.committed, digest):
@@ -55,14 +55,14 @@ def judge(error: KnnkitError, stage: Stage, found: TakenBack, digest: str, secon
 
 
 def unknown(error: KnnkitError, stage: Stage, seconds: float) -> Aftermath:
-    """Returns the outcome of a device without a reply; the arguments are those of `judge`."""
+    """Returns the outcome of a device that does not reply; the arguments are those of `judge`."""
     if isinstance(error, Unreachable):
-        error = Unreachable(str(error), reason=error.reason, hint="run this again when the device can be reached")
-    return Aftermath(None, error, f"{stage.value}the device returns to the previous one within {seconds:g} s")
+        error = Unreachable(str(error), reason=error.reason, hint="run it again when the device can be reached")
+    return Aftermath(None, error, f"{stage.value}the device returns to the previous release within {seconds:g} s")
 
 
 def _running(error: KnnkitError, own: bool) -> Aftermath:
-    """Returns the outcome of a device that runs the release, which this run or another one activated."""
+    """Returns the outcome of a device that runs the release; `own`: whether this run's activation was confirmed."""
     if isinstance(error, ParityFailed):
         return Aftermath(Outcome.FAILED, error, "the release could not be reverted: another host has confirmed it")
     said = "the device says that the release was confirmed" if own else "another host has committed the release"

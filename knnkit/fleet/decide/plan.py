@@ -1,4 +1,4 @@
-"""Plans the deploy of one device. Pure.
+"""Plans the deploy of one device; no I/O.
 
 `--dry-run` prints the same plan that a deploy follows."""
 
@@ -29,7 +29,8 @@ MINIMUM_PYTHON = (3, 10)
 #: First word of the warning about a key that a device trusts and deploy.yaml does not name.
 FOREIGN_KEY = "foreign-key"
 #: What to type where a device has another project's model, or trusts only its keys.
-OTHER_PROJECT = "`knnkit provision --remove --target HOST` clears it; or `root: ~/.knnkit-2` in deploy.yaml, or --root"
+OTHER_PROJECT = "`knnkit provision --remove --target HOST` clears the device; "
+OTHER_PROJECT += "or `root: ~/.knnkit-2` in deploy.yaml, or --root"
 _OLDER = "older"
 #: Runtime, by its name in a status -> the version that provisioning installs.
 _NEWEST_RUNTIME = {name: wheel.partition("==")[2] for name, wheel in PACKAGES.items()}
@@ -39,7 +40,7 @@ _HAVE_LITERT = frozenset(m for m, pythons in WHEELS.items() if any(_LITERT in fo
 
 @dataclass(frozen=True)
 class PlanStep:
-    """One step of a plan, and the reason for it."""
+    """One step of a plan: what to do, and the reason."""
 
     action: Action
     why: str
@@ -48,7 +49,7 @@ class PlanStep:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a device cannot be deployed to as it is."""
+    """Why a release cannot be deployed to a device in its present state."""
 
     reason: str
     message: str
@@ -58,9 +59,9 @@ class Refusal:
 
 @dataclass(frozen=True)
 class DevicePlan:
-    """The plan for one device: `steps` in order, none if the device is up to date or refused.
+    """The plan for one device: `steps` in order; () if the device is up to date or the deploy is refused.
 
-    A release that is too old to be activated may still get a new signature, so that a rollback can return to it.
+    A refused release that is too old may still have the step of a new signature: a rollback can then return to it.
     """
 
     device: str
@@ -73,13 +74,13 @@ class DevicePlan:
 
     @property
     def unchanged(self) -> bool:
-        """Whether the device has the release and everything else already."""
+        """Whether the device is up to date: there is nothing to do, and nothing was refused."""
         return not self.steps and self.refusal is None
 
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """Options of the user for a plan."""
+    """Options of the command that affect a plan."""
 
     provisioning: Provisioning = "auto"
     has_keys: bool = True  # whether there are keys for a device that trusts none yet
@@ -88,7 +89,7 @@ class PlanOptions:
 
 
 def plan_device(target: Target, facts: Facts, package: Package, options: PlanOptions) -> DevicePlan:
-    """Returns the plan for one device. With the runtime `auto`, a device keeps its installed runtime."""
+    """Plans the deploy of `package` to one device. With the runtime `auto`, a device keeps its installed runtime."""
     current = facts.agent.committed if facts.agent else None
     warnings = (*facts.agent.warnings, *foreign_keys(facts.agent, options.named)) if facts.agent else ()
     refusal = _refuse(target, facts, package, options)
@@ -101,19 +102,19 @@ def plan_device(target: Target, facts: Facts, package: Package, options: PlanOpt
 
 
 def foreign_keys(status: Status, named: Collection[str]) -> tuple[str, ...]:
-    """Returns a warning for each key that a device trusts and that is not in `named`."""
+    """Returns a warning for each key that a device trusts, but whose fingerprint is not in `named`."""
     strange = [key for key in status.trusted if named and key not in named]
     return tuple(f"{FOREIGN_KEY}: the device trusts {key}, which deploy.yaml does not name" for key in strange)
 
 
 def _sign_steps(status: Status | None, package: Package) -> tuple[PlanStep, ...]:
-    """Returns a step that sends only our signature, if the device has the release with another signer's."""
+    """Returns [a step that sends only our signature] if the device has the release signed by another key; else ()."""
     if status is None or package.digest not in status.staged or package.signed_by not in status.trusted:
         return ()
     known = status.signed_by if status.answering == package.digest else "another key, perhaps"
     if known in ("", package.signed_by):
         return ()
-    return (PlanStep("sign", f"it was signed by {known[:23]}", len(package.signature)),)
+    return (PlanStep("sign", f"the device has it signed by {known[:23]}", len(package.signature)),)
 
 
 def _release_steps(status: Status | None, package: Package) -> tuple[PlanStep, ...]:
@@ -137,7 +138,7 @@ def _provision_why(chosen: str, facts: Facts, package: Package, options: PlanOpt
     if options.provisioning == "never":
         return ""
     if options.provisioning == "always":
-        return "the user asked for it"
+        return "--provision always asks for it"
     status = facts.agent
     if status is None:
         return "there is no agent" if not facts.agent_problem else f"the agent does not answer: {facts.agent_problem}"
@@ -233,7 +234,7 @@ def _unwanted(target: Target, status: Status, package: Package) -> Refusal | Non
 
 
 def _outdated(target: Target, status: Status, package: Package, options: PlanOptions) -> Refusal | None:
-    """Refuses a release that needs a newer runtime before it is sent: the device would refuse to stage it."""
+    """Returns a refusal if a release needs a newer runtime than the device has or will get; else None."""
     if status.runtime is None:
         return None
     ref, new = package.ref, _next_runtime(status.runtime, target.runtime)
@@ -257,7 +258,7 @@ def _runtime_hint(status: Status, package: Package, new: str | None) -> str:
         return f"knnkit provision --target HOST installs {new}"
     if status.device.machine in _HAVE_LITERT and not _runtime_lacks(f"{_LITERT} {_NEWEST_RUNTIME[_LITERT]}", package):
         return f"--runtime {_LITERT}, or `runtime: {_LITERT}` of this target in deploy.yaml; its system must be 64-bit"
-    return "build it with TensorFlow 2.21, or give the board a system with a newer Python"
+    return "build the model with TensorFlow 2.21, or give the board a system with a newer Python"
 
 
 def _runtime_lacks(runtime: str, package: Package) -> bool:

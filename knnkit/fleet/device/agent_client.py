@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class AgentProblem(KnnkitError):
-    """The agent reported an error: `problem` is its document; the message has no control characters."""
+    """An error that the agent reported; `problem` is the agent's document about it."""
 
     def __init__(self, device: str, problem: Problem) -> None:
         super().__init__(
@@ -36,7 +36,7 @@ def ask(
     timeout: float,
     input: bytes = b"",
 ) -> T:
-    """Runs an agent command with `--json` and returns its document.
+    """Runs an agent command with `--json`, and returns its answer as a document of the type `answer`.
 
     `agent` is the agent's command line; it may belong to an environment that is not in use. `input` is the standard
     input of the command, `timeout` its time limit in seconds.
@@ -52,7 +52,7 @@ def ask(
 
 
 def read_answer(device: str, completed: Completed, command: str, answer: type[T]) -> T:
-    """Reads the document that an agent command printed.
+    """Parses the output of an agent command as a document of the type `answer`.
 
     Raises:
         AgentProblem, DeviceFailed: as `ask`.

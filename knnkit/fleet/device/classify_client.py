@@ -1,6 +1,6 @@
 """Classifies rows on a device through its agent's command line.
 
-The committed release answers. Compares nothing.
+The device's committed release answers. Compares nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Answerer:
         """Returns the (n, k) training rows nearest to (n, n_features) raw rows, and the (n,) labels.
 
         Raises:
-            DeviceFailed: it cannot answer, or its answer is malformed.
+            DeviceFailed: the device cannot answer, or its answer is malformed.
         """
         records = self._classify(rows, ["--neighbors"])
         with self._sensible():
@@ -41,7 +41,7 @@ class Answerer:
             return nearest, np.array([record["label"] for record in records])
 
     def labels(self, rows: NDArray[Any], classes: Sequence[int | str]) -> NDArray[np.int32]:
-        """Returns the (n,) class indices of rows; -1 is "unknown".
+        """Returns the (n,) class indices that a device answers to (n, n_features) rows; -1 is "unknown".
 
         Raises:
             DeviceFailed: as `neighbours`.
@@ -52,7 +52,7 @@ class Answerer:
             return np.array([index[record["label"]] for record in records], np.int32)
 
     def labels_of_lines(self, lines: Sequence[bytes]) -> list[str]:
-        """Returns the label of each line of JSON, as text.
+        """Returns the label, as text, that a device answers to each line of JSON.
 
         Raises:
             DeviceFailed: as `neighbours`.
@@ -84,7 +84,7 @@ class Answerer:
             records = [json.loads(line) for line in answer.stdout.splitlines()]
         if len(records) != count:
             raise DeviceFailed(
-                f"{self._transport.name}: {count:,} rows went in, {len(records):,} answers came out",
+                f"{self._transport.name}: {count:,} rows were sent, but {len(records):,} answers came back",
                 reason="rows-lost",
             )
         return records

@@ -26,14 +26,14 @@ Pause = Callable[[float], bool]
 
 
 def just_sleep(seconds: float) -> bool:
-    """Waits and returns False: the `pause` of a run that cannot be stopped."""
+    """Waits, then returns False: a `pause` for runs that nobody can stop."""
     time.sleep(seconds)
     return False
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Time limits in seconds, and the number of further attempts to connect."""
+    """Time limits of a job in seconds, and the number of further attempts to connect."""
 
     connect: float = 10.0
     retries: int = 2
@@ -43,7 +43,7 @@ class Pace:
 
 
 def open_transport(name: str, target: Target, timeout: float) -> Transport:
-    """Opens one connection; the embedded device needs none.
+    """Opens a connection to a device; for the embedded device (this machine), returns a local transport.
 
     Raises:
         Unreachable: the device cannot be connected to.
@@ -61,7 +61,7 @@ Opener = Callable[[str, Target, float], Transport]
 
 @dataclass(frozen=True)
 class Job:
-    """The work for one device; picklable. Each kind of job adds what it needs."""
+    """The work for one device; picklable. Subclasses add the fields that their kind of work needs."""
 
     target: Target
     pace: Pace = field(default=Pace(), kw_only=True)
@@ -75,7 +75,7 @@ def dial(
     tried: Callable[[], None] = lambda: None,
     warn: Callable[[str], None] = lambda _: None,
 ) -> Transport:
-    """Opens a connection to the device of a job; retries if that may help.
+    """Opens a connection to the device of a job; retries after errors that may pass.
 
     `tried` is called before each attempt, `warn` with each warning of the login.
 
@@ -99,6 +99,6 @@ def dial(
 
 
 def _pause_after(attempt: int) -> float:
-    """Returns random seconds below a bound that doubles at each attempt."""
+    """Returns a random number of seconds to wait; its limit doubles with each attempt."""
     bound: float = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**attempt)
     return random.uniform(bound / 4, bound)  # noqa: S311  (spreads load, hides nothing)

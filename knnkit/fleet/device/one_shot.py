@@ -17,9 +17,9 @@ Work = Callable[[Transport, Facts, Recorder], DeviceReport]
 
 
 def visit(job: Job, work: Work, listen: Listener, pause: Pause, *, full: bool = False) -> DeviceReport:
-    """Connects to one device and returns the report that `work` makes; every fault of a device becomes a report.
+    """Connects to one device, and returns the report of `work`, or of the error that ended it.
 
-    `full`: ask for facts about the system's Python even if there is an agent.
+    `full`: whether to ask for facts about the system's Python even if the device has an agent.
     """
     recorder, target = Recorder(job.target, listen), job.target
     try:
@@ -39,7 +39,7 @@ def agent_of(target: Target, facts: Facts) -> tuple[str, ...]:
     """Returns the command line of a device's agent.
 
     Raises:
-        DeviceFailed: there is no agent, or it does not answer.
+        DeviceFailed: the device has no agent, or the agent does not answer.
     """
     if facts.agent is None:
         said = facts.agent_problem or "there is no agent"

@@ -62,7 +62,7 @@ _FLEETING = {"tmpfs": "in memory", "ramfs": "in memory", "overlay": "on an overl
 
 @dataclass(frozen=True)
 class Mount:
-    """A file system: its kind (`ext4`), its options (`rw,noexec`), and where it is mounted."""
+    """A mounted file system: its kind (`ext4`), its options (`rw,noexec`), and the path where it is mounted."""
 
     kind: str
     options: str
@@ -71,7 +71,7 @@ class Mount:
 
 @dataclass(frozen=True)
 class Facts:
-    """One device as it is now; paths are absolute, `~` is resolved."""
+    """What the probe found on a device; paths are absolute, `~` is resolved."""
 
     home: str
     root: str
@@ -88,7 +88,7 @@ class Facts:
 
     @property
     def noexec(self) -> tuple[str, str] | None:
-        """Why no library below the root can be loaded, with a hint; None if libraries can be loaded."""
+        """(reason why no library below the root can be loaded, hint); None if libraries can be loaded."""
         if self.mount is None or "noexec" not in self.mount.options.split(","):
             return None
         point = shlex.quote(self.mount.point)
@@ -97,7 +97,7 @@ class Facts:
 
     @property
     def unwritable(self) -> tuple[str, str] | None:
-        """Why the root cannot be written, and what to type; None if it can be written."""
+        """(reason why the root cannot be written, hint); None if it can be written."""
         if self.writable:
             return None
         if self.mount is not None and "ro" in self.mount.options.split(","):
@@ -107,7 +107,7 @@ class Facts:
 
     @property
     def fleeting(self) -> str:
-        """A warning that the root may be lost at the next boot; empty if it is on a disk."""
+        """A warning that files below the root are lost at the next boot; "" if the root is on a disk."""
         if self.mount is None or self.mount.kind not in _FLEETING:
             return ""
         where = f"{_FLEETING[self.mount.kind]} ({self.mount.kind} at {self.mount.point})"
@@ -115,14 +115,14 @@ class Facts:
 
     @property
     def agent_argv(self) -> tuple[str, ...]:
-        """The agent's command line; append a command. With -I, Python does not import from the current folder,
+        """Start of a command line that runs the agent. With -I, Python does not import from the current folder,
         PYTHONPATH or the account's own site-packages.
         """
         return (f"{self.root}/venv/bin/python", "-I", "-m", "device_agent", "--root", self.root)
 
 
 def probe(transport: Transport, root: str, *, timeout: float, full: bool = False) -> Facts:
-    """Asks a device for its facts; with `full`, for the system's Python even if there is an agent.
+    """Asks a device for its facts. `full`: ask for the system's Python even if the device has an agent.
 
     Raises:
         Unreachable: the connection broke or the time limit passed.
@@ -151,7 +151,7 @@ def _ask(transport: Transport, root: str, timeout: float, full: bool) -> Facts:
 
 
 def parse(name: str, answer: str) -> Facts:
-    """Reads the probe's answer; `name` is the device's, for messages.
+    """Parses the answer of the probe; `name` is the name of the device in messages.
 
     Raises:
         DeviceFailed: a line is missing or unknown.
@@ -243,5 +243,5 @@ def _shake_hands(name: str, status: Any) -> Status | str:
 
 
 def upgrade_hint(version: str) -> str:
-    """Returns the hint for a knnkit on this machine that is older than an agent."""
+    """Returns the hint to upgrade knnkit on this machine, because a device's agent is newer."""
     return f"in a clone of knnkit {version} or later: pip install ."

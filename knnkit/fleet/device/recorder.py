@@ -19,16 +19,16 @@ Listener = Callable[[str, str, "int | None", "int | None"], None]
 
 
 def nobody(_device: str, _step: str, _done: int | None, _total: int | None) -> None:
-    """A listener that does nothing."""
+    """A progress listener that does nothing."""
 
 
 def report_on(target: Target, outcome: Outcome, **values: Any) -> DeviceReport:
-    """Returns a report of a device; `values` are more of its fields."""
+    """Returns a new report of a device; `values` are fields of the report."""
     return DeviceReport(target.name, str(target), outcome, device_class=target.device_class, **values)
 
 
 class Recorder:
-    """The run of one device: steps with their times, and the report so far."""
+    """Records the run of one job: its steps with their times, and the fields of its report."""
 
     def __init__(self, target: Target, listen: Listener) -> None:
         self._listen, self._lead = listen, target.lead
@@ -41,20 +41,20 @@ class Recorder:
         self._report = replace(self._report, **values)
 
     def tried(self) -> None:
-        """Counts an attempt to connect."""
+        """Adds one to the number of connections in the report."""
         self.know(connections=self._report.connections + 1)
 
     def warn(self, *warnings: str) -> None:
-        """Adds warnings."""
+        """Adds warnings to the report, each once."""
         self.know(warnings=tuple(dict.fromkeys((*self._report.warnings, *warnings))))
 
     def unwarn(self, *warnings: str) -> None:
-        """Removes warnings that no longer apply."""
+        """Removes warnings from the report."""
         self.know(warnings=tuple(text for text in self._report.warnings if text not in warnings))
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[Callable[[int, int], None]]:
-        """Times a step; yields a function to call with (bytes sent, bytes in total)."""
+        """Measures the time of a step; yields a function that reports (bytes sent, bytes in total)."""
         self._listen(self._report.name, name, None, None)
         started, begun, note = time.time(), time.monotonic(), ""
 
@@ -70,24 +70,24 @@ class Recorder:
             self._steps.append(Step(name, started, round(time.monotonic() - begun, 6), note))
 
     def divide(self, first: str, seconds: float) -> None:
-        """Splits the last step in two: its first `seconds`, as the device measured them, become the step `first`."""
+        """Splits the last step in two: its first `seconds` become the step `first`, the rest keeps its name."""
         last = self._steps.pop()
         part = round(min(max(0.0, seconds), last.seconds), 6)  # a hostile device may send any number
         rest = replace(last, started=last.started + part, seconds=round(last.seconds - part, 6))
         self._steps += [Step(first, last.started, part), rest]
 
     def rename(self, name: str) -> None:
-        """Renames the last step."""
+        """Gives the last step another name."""
         self._steps[-1] = replace(self._steps[-1], name=name)
 
     def end(self, outcome: Outcome, **values: object) -> DeviceReport:
-        """Ends the run and returns its report. In the hint, commands have the options that reach this device."""
+        """Ends the run, and returns its report. Replaces `--target HOST` in the hint by the options of this device."""
         values["hint"] = self._lead(str(values.get("hint", "")))
         self.know(outcome=outcome, seconds=round(time.monotonic() - self._begun, 6), steps=tuple(self._steps), **values)
         return self._report
 
     def fail(self, error: KnnkitError, outcome: Outcome | None = None, more: str = "") -> DeviceReport:
-        """Returns the report of a device that failed with `error`; `more` is added to the message."""
+        """Ends the run with `error`, and returns its report; `more` is added to the message."""
         certificate = error.problem.certificate if isinstance(error, AgentProblem) else None
         outcome = outcome or outcome_of(error)
         plain = error.exit_code == constants.EXIT_USAGE or (
@@ -104,7 +104,7 @@ class Recorder:
 
 
 def outcome_of(error: KnnkitError) -> Outcome:
-    """Returns the outcome of a device that an error ended before it was activated."""
+    """Returns the outcome of a device if `error` ended its job before a release was activated."""
     if isinstance(error, Unreachable):
         return Outcome.UNREACHABLE
     if isinstance(error, DeviceLocked) or error.exit_code == constants.EXIT_LOCKED:

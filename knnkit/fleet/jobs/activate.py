@@ -30,14 +30,14 @@ _PATIENCE = 5
 
 
 class Switch:
-    """The switch of one device from one release to the next."""
+    """Switches one device from its present release to another."""
 
     def __init__(self, job: DeviceJob, recorder: Recorder, talk: Conversation, facts: Facts) -> None:
         self._job, self._recorder, self._talk, self._facts = job, recorder, talk, facts
         self._stage = Stage.ASKED
 
     def run(self, place: str | None) -> DeviceReport:
-        """Switches the device; `place` is the folder of the upload, None if the release is staged already."""
+        """Switches the device; `place` is the upload's folder on the device; None: the release is staged already."""
         job = self._job
         try:
             activated = self._install(place) if place else self._activate()
@@ -62,7 +62,7 @@ class Switch:
         return self._confirm(time.monotonic() + left)
 
     def _activate(self) -> Activated:
-        """Activates a staged release; sends our signature, since the staged one may be of another key."""
+        """Activates a staged release. Sends our signature, since another key may have signed the staged release."""
         package = self._job.package
         signature = ["--signature", "-"] if package.signature else []
         command = ["activate", package.digest, *self._trial, *signature]
@@ -70,7 +70,7 @@ class Switch:
             return self._talk.ask_in_turn(self._facts, command, Activated, package.signature)
 
     def _install(self, place: str) -> Activated:
-        """Stages the upload and activates it."""
+        """Stages the uploaded release, and activates it."""
         try:
             with self._recorder.step("activate"):
                 found = self._talk.ask_in_turn(self._facts, ["install", place, *self._trial], Installed)
@@ -84,7 +84,7 @@ class Switch:
         return found.activated
 
     def _confirm(self, deadline: float) -> DeviceReport:
-        """Confirms over a new connection, with retries for as long as the device waits."""
+        """Confirms the release over a new connection; retries as long as the device waits for it."""
         try:
             with self._recorder.step("confirm"):
                 committed = self._ask_to_confirm(deadline)
@@ -113,7 +113,7 @@ class Switch:
             time.sleep(0.2)
 
     def _give_up(self, error: KnnkitError) -> DeviceReport:
-        """Reverts this run's activation over a new connection; returns a report of the device's outcome."""
+        """Reverts this run's activation over a new connection; returns the report of the failed switch."""
         job = self._job
         self._talk.hang_up()
         found = None
@@ -128,7 +128,7 @@ class Switch:
         return self._end(judge(error, self._stage, found, job.package.digest, job.pace.confirm))
 
     def _take_back(self) -> TakenBack | None:
-        """Reverts only this run's own activation; returns the device's answer, or None after a problem."""
+        """Reverts the activation if this run made it; returns the device's answer, or None if it reports a problem."""
         for attempt in range(_PATIENCE):
             try:
                 return self._talk.ask(self._facts, ["rollback", "--own", *self._holder], TakenBack)
@@ -152,7 +152,7 @@ class Switch:
 
     @property
     def _trial(self) -> list[str]:
-        """Arguments of the agent's commands that activate: gates, nonce, time limits."""
+        """Arguments for the agent's `activate` and `install`: nonce, time to wait for confirmation, class, holder."""
         job = self._job
         return ["--nonce", job.nonce, "--deadline", f"{job.pace.confirm:g}", *self._class, *self._holder]
 

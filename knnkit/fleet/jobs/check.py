@@ -1,4 +1,4 @@
-"""Runs a golden check on a device, judged again here."""
+"""Runs a golden check on a device; judges its certificate."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from knnkit.transport.base import Transport
 
 _DISBELIEVED = "bad-certificate"
 #: The hint if the answering release fails its check in another environment.
-_HINT = "deploy a release that passes on both, with --provision never, then provision"
+_HINT = "deploy a release that passes in both environments, with --provision never, then provision"
 
 
 @dataclass(frozen=True)
 class Proof:
-    """The result of a golden check: `wrong` says why it failed, and is empty if it passed."""
+    """The result of a golden check: `wrong` says why it failed; "" if it passed."""
 
     certificate: Certificate | None  # None: the agent refused without one
     wrong: str
@@ -32,7 +32,7 @@ class Proof:
 
     @property
     def different(self) -> float:
-        """Number of wrong rows; infinite without a valid certificate."""
+        """Number of golden rows with a wrong answer; infinite without a valid certificate."""
         if self.certificate is None or self.reason == _DISBELIEVED:
             return math.inf
         return self.certificate.different
@@ -49,10 +49,10 @@ def prove(
     input: bytes = b"",
     rows: int | None = None,
 ) -> Proof:
-    """Runs the agent's golden check of the release that answers now. Switches nothing.
+    """Runs the agent's golden check of the device's present release. Switches nothing.
 
-    `arguments` and `input` are further arguments and the standard input of the agent's command. `rows` is the number
-    of rows that the certificate must cover, if that is known.
+    `arguments` and `input` are additional arguments and the standard input of the agent's command. `rows` is the number
+    of rows that the certificate must cover; None: not checked.
 
     Raises:
         AgentProblem: the agent reports a problem without a certificate.
@@ -75,9 +75,9 @@ def trial(
 ) -> Callable[[str, str], None] | None:
     """Returns a function that checks the device's release in a new environment before the device uses that environment.
 
-    The function takes the Python of the new environment and the name of what is new in it. It gives the certificate to
-    the recorder, and raises ParityFailed if the release fails there and is worse than in the environment in use. None,
-    instead of a function, if the device has no agent or runtime now: any new environment is better.
+    The function takes the path of the new environment's Python and the name of what is new. It passes the certificate
+    to the recorder, and raises ParityFailed if the release fails the check there and gives more wrong answers than in
+    the environment in use. Returns None if the device has no agent or runtime yet: any environment is then better.
     """
     status = facts.agent
     if status is None or status.runtime is None:

@@ -30,7 +30,7 @@ _WARNING = re.compile(rb"^device_agent: warning: (.*)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class RowsJob(Job):
-    """One file of rows for one device; `output` appears only when all answers are there."""
+    """One file of rows for one device to classify; the file `output` appears only when it has all answers."""
 
     command: tuple[str, ...]
     input: str
@@ -40,9 +40,10 @@ class RowsJob(Job):
 
 
 def about(rows: Path | None, done: Completed, files: Sequence[str] = ()) -> Completed:
-    """Puts the name of the file `rows` into the agent's messages, as the agent only knows its standard input.
+    """Puts the name of the user's file into the agent's messages, since the agent knows only its standard input.
 
-    `rows` None: the input has no name. `files`: the lines are these files of the folder `rows`, or the file itself.
+    `rows`: the file or folder that the user named; None: standard input. `files`: the file in that folder that each
+    line of the agent's input stands for; (): the input is the file itself.
     """
     if rows is None:
         return done
@@ -73,12 +74,12 @@ def pipe_rows(
 ) -> Completed:
     """Runs the agent's `classify` between two files, without a time limit.
 
-    Before the first row is sent, `warn` is called with the reasons why the answering release would be refused today;
-    these are then removed from the agent's messages at the end.
+    Before the first row is sent, `warn` is called with reasons why the device would not accept its release today; the
+    same texts are removed from the agent's messages at the end.
 
     Raises:
-        Unreachable: there is no connection, or it broke.
-        DeviceFailed: there is no agent.
+        Unreachable: the device cannot be connected to, or the connection broke.
+        DeviceFailed: the device has no agent.
     """
     target, transport = job.target, dial(job)
     try:
@@ -98,7 +99,7 @@ def pipe_rows(
 
 
 def classify_rows(job: RowsJob, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
-    """Classifies one file on one device; every fault of a device becomes a report."""
+    """Classifies one file of rows on one device; returns a report, also if the device fails."""
 
     def classify(transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
         if facts.agent:

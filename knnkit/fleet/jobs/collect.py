@@ -1,6 +1,6 @@
-"""Brings home the rows that one device keeps.
+"""Copies the rows that one device keeps to this machine.
 
-Also the rows that it was taught. Changes nothing on the device.
+Also copies the rows that it was taught. Changes nothing on the device.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _COMMANDS = {"columns": ("ring", "--columns"), "enrolled": ("enrolled",), "ring"
 
 @dataclass(frozen=True)
 class CollectJob(Job):
-    """One device whose rows are wanted."""
+    """The job of copying the rows of one device."""
 
 
 def collect_rows(job: CollectJob, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
-    """Brings rows home; every fault of a device becomes a report. `rows_in` reads them from its `details`."""
+    """Copies the rows of one device; returns a report, also if the device fails. `rows_in` reads the rows from it."""
 
     def collect(transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
         agent = agent_of(job.target, facts)
@@ -40,7 +40,7 @@ def collect_rows(job: CollectJob, listen: Listener = nobody, pause: Pause = just
             try:
                 rows_in(done)
             except json_codec.MalformedDocument as error:
-                said = f"{job.target.name}: the rows that it keeps are malformed: {error}"
+                said = f"{job.target.name}: the rows that the device keeps are malformed: {error}"
                 raise DeviceFailed(said, reason="bad-answer", hint="knnkit doctor --target HOST") from None
         return recorder.end(Outcome.ANSWERED, details=done.details)
 
@@ -48,7 +48,7 @@ def collect_rows(job: CollectJob, listen: Listener = nobody, pause: Pause = just
 
 
 def rows_in(report: DeviceReport) -> Brought:
-    """Returns the rows that `collect_rows` brought home.
+    """Returns the rows in a report of `collect_rows`.
 
     Raises:
         MalformedDocument: the device printed something else.
@@ -58,7 +58,7 @@ def rows_in(report: DeviceReport) -> Brought:
 
 
 def _run(transport: Transport, agent: tuple[str, ...], words: tuple[str, ...], seconds: float) -> str:
-    """Returns what a command of the agent prints; nothing, if the agent is too old to know it."""
+    """Returns the output of an agent command; "" if the agent is too old to know the command."""
     done = transport.run([*agent, *words, "--json"], timeout=seconds, max_output=_MOST)
     if done.exit_code == constants.EXIT_USAGE and b"is not a COMMAND" in done.stdout + done.stderr:
         return ""

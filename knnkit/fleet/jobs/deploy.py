@@ -14,27 +14,29 @@ from pathlib import Path
 from device_agent.shared.golden import class_gates
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.documents import Staged
+from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.protocol.reports import Compared, Running
+from device_agent.shared.release import model_file
+from device_agent.shared.safe_files import read_small
 from device_agent.shared.trust.reasons import Reason
 from knnkit.errors import DeviceFailed, DeviceLocked, KnnkitError
 from knnkit.fleet.decide.plan import DevicePlan, PlanOptions, Refusal, foreign_keys, plan_device
-from knnkit.fleet.device.agent_client import AgentProblem
+from knnkit.fleet.device.agent_client import AgentProblem, ask
 from knnkit.fleet.device.connect import Pause, just_sleep
 from knnkit.fleet.device.one_shot import visit
 from knnkit.fleet.device.probe import Facts, probe
 from knnkit.fleet.device.recorder import Listener, Recorder, nobody
 from knnkit.fleet.jobs.activate import Switch
-from knnkit.fleet.jobs.check import trial
-from knnkit.fleet.jobs.compare import compare
 from knnkit.fleet.jobs.job import DeviceJob
+from knnkit.fleet.jobs.provision import install
 from knnkit.fleet.jobs.session import Conversation, Stopped
 from knnkit.fleet.jobs.upload_dir import claim
 from knnkit.fleet.report import DeviceReport, FleetReport, Outcome
-from knnkit.provision import provision
 from knnkit.transport.base import Transport
 from knnkit.transport.upload import PushFile, push
 
 NO_PILLOW = (
-    "no-pillow: it cannot decode PNG and JPEG, only arrays and what `knnkit classify` sends; "
+    "no-pillow: the device cannot decode PNG and JPEG, only arrays and what `knnkit classify` sends; "
     "on the board: sudo apt install python3-pil"
 )
 #: Refusals of a release that is on the device, after which it is sent again.
@@ -48,9 +50,9 @@ _OVERTAKEN = frozenset({"cannot-write", Reason.FILE_MISSING.value})
 
 
 def run_job(job: DeviceJob, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
-    """Deploys to one device; every fault of a device becomes a report.
+    """Deploys a release to one device; returns a report, also if the device fails.
 
-    `pause` waits and returns whether the run was stopped; after a stop, no device is activated.
+    `pause` waits some seconds, and returns whether the run was stopped; after a stop, no release is activated.
     """
     recorder = Recorder(job.target, listen)
     try:
@@ -71,7 +73,7 @@ class _Deploy:
             return self._apply(self._look(self._job.target.root))
         except Stopped:
             return self._recorder.end(
-                Outcome.SKIPPED, reason="interrupted", message="stopped before it was activated; nothing was switched"
+                Outcome.SKIPPED, reason="interrupted", message="stopped before activation; the device did not switch"
             )
         finally:
             self._talk.hang_up()
@@ -111,9 +113,9 @@ class _Deploy:
         return self._send_and_switch(facts) if send else self._switch(facts)
 
     def _is_damaged(self, facts: Facts) -> bool:
-        """Whether files of the release on the device differ from the signed ones; staging repairs them.
+        """Whether files of the release on the device differ from the signed files; staging repairs them.
 
-        Asks the device only if the user wants it, or if the release's last starts ended without an answer.
+        Asks the device only with --verify, or if the last starts of the release ended without an answer.
         """
         assert facts.agent is not None
         status, digest = facts.agent, self._job.package.digest
@@ -144,7 +146,7 @@ class _Deploy:
             return self._overtaken(error, facts.root)
 
     def _overtaken(self, error: KnnkitError, root: str) -> DeviceReport:
-        """Continues with the release that another host staged while this one sent it; waits for that host."""
+        """Waits for another host that staged the same release at the same time, then continues with that release."""
         digest = self._job.package.digest
         while True:
             facts = self._look(root)
@@ -170,22 +172,8 @@ class _Deploy:
         self._talk.go_on()
         if facts.python is None:
             facts = probe(self._talk.open(), facts.root, timeout=job.pace.command, full=True)
-        with self._recorder.step("provision") as progress:
-            trusted, line = facts.agent.trusted if facts.agent else (), self._talk.open()
-            prove = trial(job.target, line, facts, self._recorder, job.nonce, timeout=job.pace.command)
-            done = provision(
-                line,
-                facts,
-                root=facts.root,
-                keys={} if trusted else dict(job.keys),
-                offline=job.offline,
-                wheels_dir=Path(job.wheels) if job.wheels else None,
-                runtime=job.target.runtime,
-                pictures=job.package.pictures,
-                prove=prove,
-                progress=progress,
-            )
-        self._recorder.warn(*done.notes)
+        keys = {} if facts.agent and facts.agent.trusted else dict(job.keys)
+        install(job, self._talk.open(), facts, self._recorder, keys=keys, pictures=job.package.pictures)
         facts = self._look(facts.root)
         if facts.agent is None:
             raise DeviceFailed(
@@ -196,7 +184,7 @@ class _Deploy:
         return facts
 
     def _sign(self, facts: Facts) -> str:
-        """Sends only the signature of a release that is staged; returns a message."""
+        """Sends only our signature of a release that is already staged; returns a message for the user."""
         self._talk.go_on()
         package = self._job.package
         command = ["stage", package.digest, "--signature", "-", "--holder", self._job.holder]
@@ -207,10 +195,10 @@ class _Deploy:
         if facts.agent:  # warnings about the previous signature no longer apply
             self._recorder.unwarn(*facts.agent.warnings)
         self._look(facts.root)
-        return f"the release there is now signed by {package.signed_by[:23]}…"
+        return f"the release on the device is now signed by {package.signed_by[:23]}…"
 
     def _upload(self, facts: Facts) -> str:
-        """Sends the release; returns its folder on the device."""
+        """Uploads the release; returns the path of its folder on the device."""
         self._talk.go_on()
         package, line, seconds = self._job.package, self._talk.open(), self._job.pace.command
         with self._recorder.step("upload") as progress:
@@ -230,7 +218,7 @@ def plan_job(job: DeviceJob, listen: Listener = nobody, pause: Pause = just_slee
     def plan_it(transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
         plan = plan_device(job.target, facts, job.package, job.options)
         if any(step.action == "activate" for step in plan.steps):
-            compared = compare(job, transport, facts)
+            compared = _compare(job, transport, facts)
             running = facts.agent.committed if facts.agent else None
             would_miss = class_gates.worse(job.package.manifest.gates, compared, running)
             plan = replace(plan, compared=compared, warnings=(*plan.warnings, *would_miss))
@@ -240,6 +228,24 @@ def plan_job(job: DeviceJob, listen: Listener = nobody, pause: Pause = just_slee
     return visit(job, plan_it, listen, pause)
 
 
+def _compare(job: DeviceJob, transport: Transport, facts: Facts) -> Compared | None:
+    """Compares the device's release with the new release; None if it has none, or if its agent is too old."""
+    if facts.agent is None or facts.agent.answering in (None, job.package.digest):
+        return None
+    from device_agent.shared.golden import changes  # numpy is for a dry run that compares
+    from device_agent.shared.golden.golden_set import Golden
+
+    directory = Path(job.package.directory)
+    try:
+        info = model_file.read_info(directory / constants.MODEL_FILE)
+        data = read_small(directory / constants.GOLDEN_FILE, constants.MAX_GOLDEN)
+        golden = Golden.from_bytes(data)
+        running = ask(transport, facts.agent_argv, ["compare"], Running, timeout=job.pace.command, input=data)
+    except (KnnkitError, ModelUnusable, OSError):
+        return None
+    return changes.compare(running, info, golden, golden.label)
+
+
 def plans_of(report: FleetReport) -> list[DevicePlan]:
-    """Returns the plans of the devices that could be reached."""
+    """Returns the plans in a report, one for each device that could be reached."""
     return [device.answer(DevicePlan) for device in report.devices if device.details]

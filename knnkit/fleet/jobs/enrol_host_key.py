@@ -1,4 +1,4 @@
-"""Enrols a device's host key after a person agreed."""
+"""Adds a device's host key after a person agreed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from knnkit.fleet.targets import Target
 
 @dataclass(frozen=True)
 class Enrolled:
-    """The result of `knnkit trust HOST`; `known` tells whether this key was known already."""
+    """The result of `knnkit trust HOST`; `known`: whether known_hosts had this key already."""
 
     host: str
     port: int
@@ -31,10 +31,10 @@ def enrol_host(
     known_hosts: Path | None = None,
     replace: bool = False,
 ) -> Enrolled:
-    """Fetches the host key of a device and writes it to known_hosts if `agree` returns True.
+    """Fetches the host key of a device, and writes it to known_hosts if `agree` returns True.
 
-    `agree` is called with host, kind of key and fingerprint. `known_hosts` is the file to write, by default the fleet's
-    or the user's own. `replace` replaces another known key. The jump hosts of the device must be known already.
+    `agree` is called with host, kind of key and fingerprint. `known_hosts` is the file to write; None: the fleet's
+    file, or the user's own. `replace`: whether to replace another known key. The device's jump hosts must be known.
 
     Raises:
         UsageError: the embedded device has no host key.
@@ -55,16 +55,16 @@ def enrol_host(
         if known and not replace:
             hostkeys.load(where.known_hosts).check(where.key_name, where.key_port, key, where.typed)
         if not agree(name, key.kind, key.fingerprint):
-            raise HostKeyError(f"{name}: its host key was not enrolled", reason="host-key-unknown")
+            raise HostKeyError(f"{name}: its host key was not added to known_hosts", reason="host-key-unknown")
         named = where.key_name, where.key_port
         hostkeys.enrol(path, *named, key, replace=replace, hash_name=where.hash_names)
     return Enrolled(where.key_name, where.key_port, key.kind, key.fingerprint, str(path), same, not same)
 
 
 def _own_file(name: str, files: tuple[str, ...]) -> Path:
-    """Returns the first file that is the fleet's or the user's, not the system's."""
+    """Returns the first known_hosts file that belongs to the fleet or the user, not to the system."""
     own = next((file for file in files if not file.startswith("/etc/")), None)
     if own is None:
-        said = f"ssh_config has no known_hosts of yours for {name} (UserKnownHostsFile none)"
+        said = f"ssh_config names no known_hosts file of yours for {name} (UserKnownHostsFile none)"
         raise UsageError(said, hint="--known-hosts FILE, here and in the commands that follow")
     return Path(own)

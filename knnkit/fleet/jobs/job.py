@@ -13,7 +13,7 @@ _OPTIONS = PlanOptions()
 
 @dataclass(frozen=True)
 class DeviceJob(Job):
-    """Everything that one device's deploy needs."""
+    """Everything that the deploy of one device needs."""
 
     package: Package
     nonce: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,8 +14,9 @@ from knnkit.fleet.device.one_shot import visit
 from knnkit.fleet.device.probe import Facts
 from knnkit.fleet.device.recorder import Listener, Recorder, nobody
 from knnkit.fleet.jobs.check import trial
+from knnkit.fleet.jobs.job import DeviceJob
 from knnkit.fleet.report import DeviceReport, Outcome
-from knnkit.provision import provision, remove
+from knnkit.provision import Provisioned, provision, remove
 from knnkit.transport.base import Transport
 
 NO_KEY = "the device trusts no signing key yet: give one with --key, or nothing can be deployed to it"
@@ -22,7 +24,7 @@ NO_KEY = "the device trusts no signing key yet: give one with --key, or nothing 
 
 @dataclass(frozen=True)
 class ProvisionJob(Job):
-    """The provisioning of one device; `keys` are fingerprints and PEM texts."""
+    """The job of provisioning one device; `keys` maps fingerprints to PEM texts."""
 
     keys: tuple[tuple[str, bytes], ...] = ()
     offline: bool = False
@@ -33,7 +35,7 @@ class ProvisionJob(Job):
 
 
 def provision_device(job: ProvisionJob, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
-    """Provisions one device; every fault of a device becomes a report.
+    """Provisions one device, or removes knnkit from it; returns a report, also if the device fails.
 
     The report's `details` are a `Provisioned` as JSON, or `{"removed": true}`.
     """
@@ -46,24 +48,39 @@ def _provision(job: ProvisionJob, transport: Transport, facts: Facts, recorder: 
         said, hint = facts.noexec
         raise DeviceFailed(f"{target.name}: {said}", reason="noexec", hint=hint)
     recorder.warn(*filter(None, [facts.fleeting]))
-    prove = trial(target, transport, facts, recorder, job.nonce, timeout=job.pace.command)
+    done = install(job, transport, facts, recorder, keys=dict(job.keys), pictures=job.pictures)
+    trusts = bool(job.keys) or bool(facts.agent and facts.agent.trusted)
+    recorder.warn(*([] if trusts else [NO_KEY]))
+    recorder.know(sent_bytes=done.sent, details=json_codec.dumps(done))
+    return recorder.end(Outcome.ANSWERED if done.changed else Outcome.UNCHANGED)
+
+
+def install(
+    job: ProvisionJob | DeviceJob,
+    transport: Transport,
+    facts: Facts,
+    recorder: Recorder,
+    *,
+    keys: Mapping[str, bytes],
+    pictures: bool,
+) -> Provisioned:
+    """Installs the agent on one device; the release that runs there must pass its check in the new environment."""
+    prove = trial(job.target, transport, facts, recorder, job.nonce, timeout=job.pace.command)
     with recorder.step("provision") as progress:
         done = provision(
             transport,
             facts,
             root=facts.root,
-            keys=dict(job.keys),
+            keys=keys,
             offline=job.offline,
             wheels_dir=Path(job.wheels) if job.wheels else None,
-            runtime=target.runtime,
-            pictures=job.pictures,
+            runtime=job.target.runtime,
+            pictures=pictures,
             prove=prove,
             progress=progress,
         )
-    trusts = bool(job.keys) or bool(facts.agent and facts.agent.trusted)
-    recorder.warn(*done.notes, *([] if trusts else [NO_KEY]))
-    recorder.know(sent_bytes=done.sent, details=json_codec.dumps(done))
-    return recorder.end(Outcome.ANSWERED if done.changed else Outcome.UNCHANGED)
+    recorder.warn(*done.notes)
+    return done
 
 
 def _remove(job: ProvisionJob, transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:

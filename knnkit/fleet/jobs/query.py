@@ -38,7 +38,7 @@ _ASKED: dict[str, tuple[str, type[Any]]] = {
 
 @dataclass(frozen=True)
 class Question(Job):
-    """One query to one device; `arguments` and `input` are passed to the agent's command unchanged."""
+    """The job of one query to one device; `arguments` and `input` are passed unchanged to the agent's command."""
 
     kind: Kind
     holder: str
@@ -53,7 +53,7 @@ class Question(Job):
 
 
 def ask_device(question: Question, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
-    """Runs a query; every fault of a device becomes a report."""
+    """Runs a query on one device; returns a report, also if the device fails."""
     return visit(question, partial(_answer, question), listen, pause)
 
 
@@ -110,10 +110,10 @@ def _parity(question: Question, transport: Transport, facts: Facts, recorder: Re
 def _replay(
     question: Question, transport: Transport, facts: Facts, recorder: Recorder, proof: reports.Certificate | None
 ) -> None:
-    """Checks what the certificate says of taught rows, if its release is on this machine.
+    """Checks the certificate's numbers about taught rows, if its release is on this machine.
 
     Raises:
-        ParityFailed: it is wrong.
+        ParityFailed: a number is wrong.
     """
     told = proof.taught if proof else None
     if proof is None or told is None or proof.release not in question.built:
@@ -126,7 +126,7 @@ def _replay(
         try:
             wrong = taught.contradicts(question.built[proof.release], proof.release, sent.stdout, told)
         except (json_codec.MalformedDocument, ModelUnusable) as error:
-            wrong = f"its taught rows cannot be read: {error}"
+            wrong = f"the taught rows of the device cannot be read: {error}"
     if wrong:
         said = f"{question.target.name}: {wrong}"
         raise ParityFailed(said, reason="taught-differs", hint="python -m device_agent enrolled, on the device")
@@ -138,20 +138,20 @@ def _rollback(question: Question, transport: Transport, facts: Facts, recorder: 
         done = ask(transport, facts.agent_argv, command, Committed, timeout=question.pace.command, input=question.input)
     known = {"release": done.release, "previous": done.previous}
     if question.kind == "floor":
-        said = "it accepts older releases already" if done.already else "it accepts older releases again"
+        said = f"the device accepts older releases {'already' if done.already else 'again'}"
         return recorder.end(Outcome.UNCHANGED if done.already else Outcome.ANSWERED, message=said, **known)
     if not done.already:
         if facts.agent:  # what was wrong with the releases that are left is over
             recorder.unwarn(*standing.gates_missed(facts.agent.warnings), *standing.of_previous(facts.agent.warnings))
         recorder.warn(*done.warnings)
         return recorder.end(Outcome.COMMITTED, **known)
-    gone = "it has gone back already; to go further back: --to VERSION or DIGEST"
-    why = "the release is committed there" if question.input else gone
+    gone = "the device has gone back already; to go further back: --to VERSION or DIGEST"
+    why = "the device runs this release already" if question.input else gone
     return recorder.end(Outcome.UNCHANGED, message=why, **known)
 
 
 def _doctor(question: Question, transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
-    """Reports the findings of the host, then those of the agent's own doctor."""
+    """Returns a report with the findings of the host, then those of the agent's `doctor`."""
     findings = list(findings_of(question.target, facts, question.named, question.models))
     if facts.agent is not None:
         with recorder.step("doctor"):

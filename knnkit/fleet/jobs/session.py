@@ -1,6 +1,6 @@
 """The connection to one device during a job.
 
-Opened when it is needed, and again after `hang_up`. Decides nothing about releases.
+The connection is opened when it is needed, and again after `hang_up`. Decides nothing about releases.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Stopped(Exception):
-    """The run was stopped before this device was activated."""
+    """The run was stopped before a release was activated on this device."""
 
 
 class Conversation:
@@ -31,7 +31,7 @@ class Conversation:
         self._lock_until = 0.0
 
     def open(self) -> Transport:
-        """Returns the connection; opens one if there is none.
+        """Returns the connection to the device; opens it if it is not open.
 
         Raises:
             Unreachable: the device cannot be connected to.
@@ -42,13 +42,13 @@ class Conversation:
         return self._transport
 
     def hang_up(self) -> None:
-        """Closes the connection; the next command opens another."""
+        """Closes the connection; the next command opens a new one."""
         if self._transport is not None:
             self._transport.close()
             self._transport = None
 
     def ask(self, facts: Facts, command: list[str], answer: type[T], input: bytes = b"") -> T:
-        """Runs one command of the agent.
+        """Runs one command of the device's agent, and returns its answer.
 
         Raises:
             AgentProblem, DeviceFailed, Unreachable: as `knnkit.fleet.device.agent_client.ask`.
@@ -56,7 +56,7 @@ class Conversation:
         return ask(self.open(), facts.agent_argv, command, answer, timeout=self._job.pace.command, input=input)
 
     def ask_in_turn(self, facts: Facts, command: list[str], answer: type[T], input: bytes = b"") -> T:
-        """As `ask`; if another host has locked the device, waits as long as the user allows."""
+        """Runs a command as `ask` does; while another host has locked the device, tries again, until `--wait` ends."""
         while True:
             try:
                 return self.ask(facts, command, answer, input)
@@ -65,11 +65,11 @@ class Conversation:
                     raise
 
     def begin_waiting(self) -> None:
-        """Starts the time for which the user is willing to wait for other hosts."""
+        """Starts the time limit for waiting for other hosts, unless it runs already."""
         self._lock_until = time.monotonic() + self._job.pace.lock
 
     def may_wait(self) -> bool:
-        """Waits at most a second for another host; returns False if the time for waiting is over.
+        """Waits at most a second for another host; returns False if the time limit for waiting has passed.
 
         Raises:
             Stopped: the run was stopped.
@@ -83,13 +83,13 @@ class Conversation:
         return True
 
     def wait(self, seconds: float) -> None:
-        """Waits even if the run was stopped: a switch that has begun must be finished."""
+        """Waits the full time even if the run was stopped, because a switch that has begun must be finished."""
         until = time.monotonic() + seconds
         if self._pause(seconds):  # returns at once if the run was stopped before
             time.sleep(max(0.0, until - time.monotonic()))
 
     def go_on(self) -> None:
-        """Ends the job if the run was stopped.
+        """Raises `Stopped` if the run was stopped.
 
         Raises:
             Stopped: the run was stopped.

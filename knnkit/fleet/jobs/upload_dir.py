@@ -1,7 +1,7 @@
-"""Claims an upload folder on a device for one connection.
+"""Creates or reuses an upload folder on a device.
 
-Uses the folder of an interrupted upload again. Two hosts that send the same release never write to the same file.
-Uploads nothing itself.
+Each connection gets a folder of its own, so that two hosts that send the same release never write to the same file. The
+folder of an interrupted upload is used again. Uploads nothing.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ echo "$own"
 
 
 def claim(transport: Transport, facts: Facts, digest: str, token: str, *, timeout: float) -> str:
-    """Makes and returns the upload folder on the device for the release `digest`.
+    """Returns the path of the upload folder on the device for the release `digest`; creates it if needed.
 
-    `token` is hexadecimal and belongs to this run: two runs never share a folder.
+    `token` is hexadecimal, and different for each run, so that two runs never share a folder.
 
     Raises:
         Unreachable: the connection broke.

@@ -16,7 +16,7 @@ from typing import Any
 
 from device_agent.shared.console import signals
 from device_agent.shared.protocol import constants
-from knnkit.errors import MissingDependency, Unreachable, extra
+from knnkit.errors import Unreachable, needs
 from knnkit.fleet.device.connect import Job
 from knnkit.fleet.device.recorder import Listener, report_on
 from knnkit.fleet.report import DeviceReport, Outcome
@@ -27,18 +27,18 @@ Work = Callable[..., DeviceReport]
 
 
 class Stop(threading.Event):
-    """A flag that stops a run; `left` is set by a second signal, after which the run does not wait for its jobs."""
+    """A flag that stops a run. A second signal also sets `left`: the run then does not wait for its jobs."""
 
     left = False
 
     def __call__(self, seconds: float) -> bool:
-        """Waits at most that long for the stop; returns whether it is set."""
+        """Waits until the flag is set, at most `seconds`; returns whether it is set."""
         return self.wait(seconds)
 
 
 @dataclass
 class Fan:
-    """An executor and its limits; `near` if it runs threads of this process, which can call `listen` and `stop`."""
+    """An executor and its limits. `near`: it runs threads of this process, which can call `listen` and `stop`."""
 
     executor: Executor
     concurrency: int = 16
@@ -48,7 +48,7 @@ class Fan:
     def each(
         self, work: Work, jobs: Iterable[Job], listen: Listener, *, may_begin: Callable[[], bool] = lambda: True
     ) -> Iterator[DeviceReport]:
-        """Yields each device's report when it is ready; begins no job after a stop or while `may_begin` is False."""
+        """Yields each device's report when it is ready; starts no job after a stop, or while `may_begin()` is False."""
         waiting: dict[Future[DeviceReport], Target] = {}
         left = iter(jobs)
         while True:
@@ -66,7 +66,7 @@ class Fan:
 
 
 def _report(future: Future[DeviceReport], target: Target) -> DeviceReport:
-    """Returns a worker's report; a crash of the worker counts as a failure of its device, not of the fleet."""
+    """Returns the report of a finished job; if its worker crashed, a report that the device failed."""
     try:
         return future.result()
     except Exception as error:
@@ -81,7 +81,7 @@ def fan(concurrency: int, dask: str | None = None) -> Iterator[Fan]:
 
     Raises:
         MissingDependency: `distributed` is not installed.
-        Unreachable: there is no such scheduler.
+        Unreachable: there is no scheduler at this address.
     """
     if dask is not None:
         with _dask(dask) as executor:
@@ -97,10 +97,8 @@ def fan(concurrency: int, dask: str | None = None) -> Iterator[Fan]:
 
 @contextlib.contextmanager
 def _dask(address: str) -> Iterator[Executor]:
-    try:
+    with needs("--dask needs the package distributed", "dask"):
         from distributed import Client
-    except ImportError:
-        raise MissingDependency("--dask needs the package distributed", hint=extra("dask")) from None
     try:
         client = Client(address, timeout=10)
     except (OSError, TimeoutError, ValueError) as error:
@@ -119,7 +117,7 @@ def _dask(address: str) -> Iterator[Executor]:
 
 @contextlib.contextmanager
 def stopped_by_signals(stop: Stop, tell: Callable[[str], None]) -> Iterator[None]:
-    """Ctrl-C, SIGTERM and SIGHUP set the stop; a second Ctrl-C or SIGTERM leaves the block at once.
+    """Within this context, Ctrl-C, SIGTERM and SIGHUP set `stop`; a second Ctrl-C or SIGTERM ends the context at once.
 
     Later signals are ignored: only the report remains to be printed. Does nothing outside the main thread. An ignored
     SIGHUP (nohup) stays ignored.
@@ -136,7 +134,7 @@ def stopped_by_signals(stop: Stop, tell: Callable[[str], None]) -> Iterator[None
             raise KeyboardInterrupt
         if not stop.is_set():
             signals.deafen()
-            said.put(f"{signal.Signals(number).name}: begins no further device, confirms those that have switched")
+            said.put(f"{signal.Signals(number).name}: starts no further device, confirms those that have switched")
         stop.set()
 
     numbers = [number for number in signals.SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
@@ -154,7 +152,7 @@ def stopped_by_signals(stop: Stop, tell: Callable[[str], None]) -> Iterator[None
 
 @contextlib.contextmanager
 def _speaking(tell: Callable[[str], None]) -> Iterator[SimpleQueue[str | None]]:
-    """Yields a queue whose texts a thread passes to `tell`; a signal handler itself could wait for a lock for ever."""
+    """Yields a queue; a thread passes its texts to `tell`, because a signal handler could wait for a lock for ever."""
     said: SimpleQueue[str | None] = SimpleQueue()
 
     def work() -> None:

@@ -27,25 +27,25 @@ class Watch(Protocol):
     """Callbacks for progress; `step` is called from the threads of the devices."""
 
     def wave(self, wave: Wave, number: int, total: int) -> None:
-        """A wave begins; `number` counts from 1."""
+        """Called when a wave begins; `number` counts from 1."""
         ...
 
     def step(self, device: str, step: str, done: int | None, total: int | None) -> None:
-        """A device is at a step; `done` of `total` bytes if it sends some."""
+        """Called when a device begins a step, and during uploads, with `done` of `total` bytes sent."""
         ...
 
     def finish(self, report: DeviceReport) -> None:
-        """A device is finished."""
+        """Called when a device is finished."""
         ...
 
     def note(self, text: str) -> None:
-        """Something that concerns the whole run."""
+        """Called with a message about the whole run."""
         ...
 
 
 @dataclass(frozen=True)
 class Rules:
-    """The waves and the failure budget, as `rollout` in deploy.yaml."""
+    """Waves and failure budget of a rollout, as in `rollout` of deploy.yaml."""
 
     waves: tuple[int | str, ...] = ("100%",)
     max_failures: int | str = 0
@@ -61,10 +61,10 @@ def roll_out(
     *,
     work: Work = run_job,
 ) -> FleetReport:
-    """Deploys to every device, wave by wave; makes the job of a device just before it runs.
+    """Deploys to every device, wave by wave; calls `make_job` for a device just before its job runs.
 
     Returns:
-        A report with every target, in their order; devices whose job did not begin are SKIPPED.
+        A report with every target, in the order of `targets`; devices whose job did not begin are SKIPPED.
     """
     run = _Rollout(targets, make_job, rules, fan, watch, work)
     with stopped_by_signals(fan.stop, watch.note):
@@ -76,7 +76,7 @@ def roll_out(
 
 @dataclass
 class _Rollout:
-    """A rollout as it runs."""
+    """The state of a rollout while it runs."""
 
     targets: Sequence[Target]
     make_job: Callable[[Target], DeviceJob]
@@ -169,9 +169,9 @@ class _Rollout:
         if job is not None and self.fan.stop.left:
             message = (
                 "a second signal ended the run during this deploy: the device commits the release, "
-                f"or goes back to the previous one within {job.pace.confirm:g} s"
+                f"or goes back to the previous release within {job.pace.confirm:g} s"
             )
-            why = {"reason": "left", "message": message, "hint": "knnkit status, to see which"}
+            why = {"reason": "left", "message": message, "hint": "knnkit status, to see which release runs"}
             return report_on(target, Outcome.FAILED, exit_code=constants.EXIT_FAILED, wave=wave, **why)
         if target.name in self.left_out:
             reason, said = "no-wave", "no wave contains it"
@@ -183,7 +183,7 @@ class _Rollout:
 
 
 def ask_all(command: str, jobs: Sequence[Job], work: Work, fan: Fan, watch: Watch) -> FleetReport:
-    """Runs a query on every device, without waves; returns a report in the order of the jobs."""
+    """Runs a query on every device, without waves; the devices in the report have the order of the jobs."""
     started, begun = time.time(), time.monotonic()
     done: dict[str, DeviceReport] = {}
     with stopped_by_signals(fan.stop, watch.note):
@@ -191,7 +191,7 @@ def ask_all(command: str, jobs: Sequence[Job], work: Work, fan: Fan, watch: Watc
             watch.finish(report)
             done[report.name] = report
     missing = (job.target for job in jobs if job.target.name not in done)
-    said = "not waited for: interrupted a second time" if fan.stop.left else "not begun: interrupted"
+    said = "no result: the run was interrupted a second time" if fan.stop.left else "not begun: interrupted"
     for target in missing:
         done[target.name] = report_on(target, Outcome.SKIPPED, reason="interrupted", message=said)
     devices = tuple(done[job.target.name] for job in jobs)

@@ -1,4 +1,4 @@
-"""Divides a fleet into waves; decides when to stop. Pure."""
+"""Divides a fleet into waves; decides when to stop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from knnkit.fleet.targets import Target
 
 @dataclass(frozen=True)
 class Wave:
-    """Devices that are deployed to together; `label` from deploy.yaml."""
+    """Devices that get the release together; `label` is the wave's entry in `waves` of deploy.yaml."""
 
     label: str
     devices: tuple[str, ...]
@@ -24,10 +24,10 @@ def is_tag(wave: int | str) -> bool:
 
 
 def divide(targets: Sequence[Target], waves: Sequence[int | str]) -> tuple[tuple[Wave, ...], tuple[str, ...]]:
-    """Divides devices into waves, in their order.
+    """Divides devices into waves; a wave keeps the order of `targets`.
 
-    A tag includes all devices that have it. A percentage or a count is cumulative: of the whole fleet, earlier waves
-    included. Waves without devices are left out.
+    A tag includes all devices that have it. A percentage or a count is cumulative: it counts the devices of the whole
+    fleet, those of earlier waves included. Waves without devices are left out.
 
     Returns:
         The waves, and the names of the devices that are in no wave.
@@ -47,7 +47,7 @@ def divide(targets: Sequence[Target], waves: Sequence[int | str]) -> tuple[tuple
 
 
 def allowed(max_failures: int | str, total: int) -> int:
-    """Returns how many of `total` devices may fail."""
+    """Returns how many of `total` devices may fail; `max_failures` is a number or a percentage."""
     return _amount(max_failures, total, math.floor)
 
 
@@ -58,9 +58,9 @@ def _amount(said: int | str, total: int, rounded: Callable[[float], int]) -> int
 
 
 def overspent(done: Sequence[DeviceReport], budget: int, *, proving: bool) -> str:
-    """Returns why a rollout must not begin another device, or an empty string; called after every device.
+    """Returns why a rollout must not begin another device, or ""; called after every device.
 
-    `budget` failures are allowed, but none while `proving`: in the first of several waves.
+    `budget` failures are allowed, but none if `proving` (during the first of several waves).
     """
     failed = [report for report in done if report.outcome in FAILURES]
     if proving and failed:
@@ -71,7 +71,7 @@ def overspent(done: Sequence[DeviceReport], budget: int, *, proving: bool) -> st
 
 
 def unproven(wave: Sequence[DeviceReport]) -> str:
-    """Returns why the second wave must not begin, or an empty string; called when the first has ended."""
+    """Returns why the second wave must not begin, or ""; called when the first wave has ended."""
     if any(report.outcome in (Outcome.COMMITTED, Outcome.UNCHANGED) for report in wave):
         return ""
     return "no device of the first wave runs the release, so the wave proves nothing"

@@ -38,13 +38,13 @@ Take = Callable[[str, Table], Any]
 
 
 class Variables:
-    """Weights as variables, made when they are first used."""
+    """TensorFlow variables by name, each created when it is first requested."""
 
     def __init__(self) -> None:
         self._made: dict[str, Any] = {}
 
     def __call__(self, name: str, values: Table) -> Any:
-        """Returns the variable of that name."""
+        """Returns the variable `name`; the first call creates it with `values`."""
         if name not in self._made:
             with tf.init_scope():
                 self._made[name] = tf.Variable(values.join(), trainable=False, name=name)
@@ -56,10 +56,10 @@ class Chosen:
     """The candidates of b queries.
 
     Attributes:
-        places: (b, count) int32 places in the table, ascending.
-        beyond: (b,) float32 lower bound on the squared distance of every other row.
-        agree: takes the candidates' exact (b, count) float32 squared distances; returns (b,) bool, whether the scores
-            agree with them. None if the scores need no check.
+        places: (b, count) int32 positions of the candidates in the table, ascending.
+        beyond: (b,) float32 lower bound on the squared distance of every row that is not a candidate.
+        agree: function from the candidates' exact (b, count) float32 squared distances to (b,) bool: whether the
+            scores agree with these distances. None if the scores need no check.
     """
 
     places: Any
@@ -68,18 +68,18 @@ class Chosen:
 
 
 class Scores(tf.Module):  # type: ignore[misc]
-    """Scores of all rows of a table, and the best of them.
+    """Computes the scores of all rows of a table, and finds the greatest.
 
     Args:
-        table: of the rows.
-        squares: (n,) float64 squared lengths of the rows, after `scale` (the rows may be before it).
-        count: number of best scores to return.
-        apart: how much lower each block's scores are than those of the block before. With exact scores, equal ones then
-            stand in order of their rows, and less than half a step of a score is lost.
+        table: the rows to score.
+        squares: (n,) float64 squared lengths of the rows, always after `scale`, even if the table is before it.
+        count: number of greatest scores to return.
+        apart: number subtracted from the scores of the second block, twice from the third, and so on. Equal exact
+            scores are then sorted by row, and less than half the step between exact scores is lost.
 
     Attributes:
-        table: (n + gaps, r) as stored, with its blocks inside.
-        blocks: first place and number of rows of each block.
+        table: (n + gaps, r) rows as the model file stores them, in blocks with gaps between.
+        blocks: (position of the first row, number of rows) of each block.
     """
 
     def __init__(self, table: Table, squares: Float64, count: int, apart: float = 0.0) -> None:
@@ -98,7 +98,7 @@ class Scores(tf.Module):  # type: ignore[misc]
         return self.take(f"{type(self).__name__.lower()}_{name}", values)
 
     def best(self, factors: Any) -> tuple[Any, Any]:
-        """Returns the (b, count) float32 best scores of (b, r) queries, greatest first, and their int32 places."""
+        """Returns (b, count) float32 greatest scores of (b, r) queries, descending, and their int32 positions."""
         if not self.layout.gap or factors.shape[0] == 1:  # blocks help only a batch: one row reads every weight once
             return tuple(tf.math.top_k(self.scores(factors), self.count))
         parts = [
@@ -112,15 +112,15 @@ class Scores(tf.Module):  # type: ignore[misc]
         return greatest(parts, self.count, [start for start, _ in self.blocks], stable=self.apart > 0.0)
 
     def scores(self, factors: Any) -> Any:
-        """Returns the (b, n + gaps) scores of (b, r) queries; a gap has the least score of all."""
+        """Returns the (b, n + gaps) scores of (b, r) queries; positions in a gap have a lower score than any row."""
         return _scores(factors, self.weights, self.layout.column(self._bias, -float(_MAX_FLOAT32)))
 
     def index(self, places: Any) -> Any:
-        """Returns the training rows at places of the table; a gap (found if all scores overflow) maps to one nearby."""
+        """Maps positions in the table to training row indices; a position in a gap maps to a row beside the gap."""
         return tf.gather(tf.constant(self._indices()), places) if self.layout.gap else places
 
     def place(self, places: Any, other: Layout) -> Any:
-        """Returns the places in a table of another layout of the rows at these places."""
+        """Converts positions in this table to positions of the same rows in a table with the layout `other`."""
         if self.layout == other:
             return places
         return tf.gather(tf.constant(other.place(self._indices())), places)
@@ -131,17 +131,17 @@ class Scores(tf.Module):  # type: ignore[misc]
 
 
 class Products(Scores):
-    """Scores in float32.
+    """Candidate search by float32 scores.
 
     Args:
         space: model space.
-        enrolled: (n, p) float32 training rows in it.
+        enrolled: (n, p) float32 training rows in model space.
         projection: the projection to score in; None for all coordinates.
-        count: number of candidates; a projection has its own.
-        lattice: of the training rows, or None.
+        count: number of candidates; ignored with a projection, which has its own number.
+        lattice: the lattice that the training rows lie on; None if they lie on none.
 
     Attributes:
-        exact_within: greatest length of a query on the lattice whose scores are exact; 0 for none.
+        exact_within: queries on the lattice have exact scores up to this length; 0 if no scores are exact.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class Products(Scores):
         return Chosen(_ascending(places)[0], beyond)
 
     def _factors(self, searched: Any) -> Any:
-        """Returns what the table is multiplied with: it holds rows before `scale`, a projection's rows after it."""
+        """Returns (b, r) factors, whose product with the table is the score: queries times `scale`, or projected."""
         if self.projection:
             return searched
         factors = weigh(self.space, searched)
@@ -196,14 +196,14 @@ class Products(Scores):
 
 
 class QuantizedProducts(Scores):
-    """Scores with int8 rows.
+    """Candidate search by int8 scores.
 
-    In TensorFlow the table is float32, in multiples of a step; `convert` puts the int8 table in its place.
+    In TensorFlow the table holds float32 multiples of the quantization step; `convert` replaces it by the int8 table.
 
     Args:
         space: model space.
         quantized: the int8 rows.
-        projection: the projection that they are in; None for all coordinates.
+        projection: the projection that made the int8 rows; None if they have all coordinates.
     """
 
     def __init__(self, space: Space, quantized: Quantized, projection: Projection | None) -> None:
@@ -212,7 +212,7 @@ class QuantizedProducts(Scores):
         self.space, self.quantized, self.projection = space, quantized, projection
 
     def choose(self, weighted: Any) -> Chosen:
-        """Returns the candidates of (b, p) float32 queries, as `Products.choose`."""
+        """Returns the candidates of (b, p) float32 queries: offsets from the space's centre, after `scale`."""
         quantized = self.quantized
         weighted = tf.clip_by_value(weighted, -_FARTHEST, _FARTHEST)
         searched, slack = _project(weighted, self.projection), 2.0 * _slack(self.space, self.projection)
@@ -235,7 +235,7 @@ class QuantizedProducts(Scores):
         return Chosen(places, beyond, lambda measure: self._agree(measure, scored, lost, left))
 
     def _agree(self, measure: Any, scored: Any, lost: Any, left: Any) -> Any:
-        """Returns (b,) whether each candidate's exact distance d fits its score.
+        """Returns (b,) bool: whether the exact distance d of each candidate fits its int8 score.
 
         The squared distance of the rounded points is between `scored` and `scored + 2 lost`, and also between
         (d - left)² and (d + left)²: the two ranges must meet. In a projection only the upper end is known.
@@ -249,7 +249,7 @@ class QuantizedProducts(Scores):
 
 
 def weigh(space: Space, offsets: Any) -> Any:
-    """Returns (b, p) float32 offsets after `scale`."""
+    """Returns (b, p) float32 offsets multiplied by the space's `scale`."""
     return offsets if (space.scale == 1.0).all() else offsets * space.scale.astype(np.float32)
 
 

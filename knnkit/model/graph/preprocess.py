@@ -1,7 +1,7 @@
 """Maps queries into model space, with error bounds.
 
 `blur` bounds the Euclidean error that float32 arithmetic has made in a mapped row (see `space.CONFIDENCE`). Each step
-multiplies the blur of the steps before it by its greatest factor, and adds its own. Fits nothing.
+multiplies the blur of the steps before it by its greatest factor, and adds its own rounding error. Fits nothing.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _UNDERFLOW = float(np.finfo(np.float32).tiny)
 
 
 def enter(space: Space, rows: Any) -> tuple[Any, Any]:
-    """Returns the (b, p) float32 offsets of raw rows from the centre, and their (b,) float32 blur; None without steps.
+    """Returns (b, p) float32 offsets of raw rows from the centre, and their (b,) float32 error bound (None: no steps).
 
-    Subtracting the centre is part of the definition of a row, and IEEE rounds it alike everywhere: it adds no blur.
+    Subtracting the centre adds no error: it is part of the definition of a row, and every machine rounds it alike.
     """
     if not space.steps:
         return rows - space.centre, None
@@ -82,13 +82,13 @@ def _normalize(z: Any, blur: Any, step: Step) -> tuple[Any, Any]:
 
 
 def _subtract(z: Any, origin: Float64) -> Any:
-    """Subtracts a float64 origin in two float32 parts, so that a large offset costs no precision."""
+    """Subtracts a float64 origin as two float32 numbers, so that a large origin costs no precision."""
     high = origin.astype(np.float32)
     return (z - high) - (origin - high).astype(np.float32)
 
 
 def _lost(numbers: int) -> np.float32:
-    """Returns how much shorter underflow can make a vector of `numbers` values: at most 8 underflows in each."""
+    """Returns the largest error of a vector's length by underflow: at most 8 underflows in each of `numbers` values."""
     return np.float32(8.0 * _UNDERFLOW * numbers)
 
 

@@ -1,8 +1,8 @@
 """Layout of the training rows in the model file.
 
-A batch against a large matrix is fastest in blocks that fit the processor's cache. Each block is a buffer of its own,
-and the format stores a buffer's length directly before it. So the one table that the exact ranking gathers from has a
-gap before each block, and the rows are stored only once. Computes row numbers; reads and writes no file.
+A batch against a large matrix is fastest in blocks that fit the processor's cache. Each block is a separate buffer of
+the file, and the format stores a buffer's length directly before it. So the table, from which the exact ranking reads
+rows, has a gap before each block, and each row is stored only once. Computes positions; reads and writes no file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _AT_ONCE = 16
 
 
 def block_width(count: int, least: int, most: int = MOST_BLOCKS) -> int:
-    """Returns rows per block, so that `count` rows make at most `most` blocks of at least `least` rows."""
+    """Returns the rows per block that divide `count` rows into at most `most` blocks of at least `least` rows."""
     return -(-count // max(1, min(most, count // least)))
 
 
@@ -49,30 +49,30 @@ class Layout:
         return cls(-(-block // _AT_ONCE) * _AT_ONCE, gap)
 
     def blocks(self, count: int) -> list[tuple[int, int]]:
-        """Returns first place in the table and number of rows of each block of `count` training rows."""
+        """Returns (position of the first row in the table, number of rows) of each block of `count` training rows."""
         starts = range(0, count, self.block)
         return [(self.place(start), min(self.block, count - start)) for start in starts]
 
     def place(self, index: Any) -> Any:
-        """Returns the place in the table of a training row; `index` is an int, an array or a tensor."""
+        """Returns the position in the table of training row `index` (an int, an array or a tensor)."""
         return index + (index // self.block + 1) * self.gap if self.gap else index
 
     def index(self, place: Any) -> Any:
-        """Returns the training row at a place of the table."""
+        """Returns the index of the training row at position `place` of the table."""
         return place - (place // (self.block + self.gap) + 1) * self.gap if self.gap else place
 
     def parts(self, rows: NDArray[Any]) -> list[NDArray[Any]]:
-        """Returns the (n + gaps, p) table in parts: gaps of zeros, and views of the rows."""
+        """Returns the (n + gaps, p) table of (n, p) `rows` in parts: gaps of zeros, and views of `rows`."""
         gap = np.zeros((self.gap, rows.shape[1]), rows.dtype)
         blocks = [rows[start : start + self.block] for start in range(0, len(rows), self.block)]
         return [each for block in blocks for each in (gap, block)] if self.gap else [np.ascontiguousarray(rows)]
 
     def table(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Returns the (n + gaps, p) table; gaps are zeros."""
+        """Returns the (n + gaps, p) table of (n, p) `rows`; gaps are zeros."""
         return np.concatenate(self.parts(rows)) if self.gap else np.ascontiguousarray(rows)
 
     def column(self, values: Float32, filler: float) -> Float32:
-        """Returns one value for each place of the table, `filler` in the gaps."""
+        """Returns (n + gaps,) float32: the (n,) `values` at the positions of their rows, and `filler` in the gaps."""
         blocks = self.blocks(len(values))
         table = np.full(blocks[-1][0] + blocks[-1][1], filler, np.float32)
         table[self.place(np.arange(len(values)))] = values
@@ -81,14 +81,14 @@ class Layout:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows as a file stores them, with gaps; as large as the rows, so it is made only where it must be.
+    """Training rows as a file stores them, with gaps. The gaps are added only when the bytes are needed.
 
     Attributes:
-        rows: (n, p) float32, or int8 whole steps.
-        layout: of the rows.
-        step: what one is worth in int8 rows; None for float32.
-        at: first place of these rows in the table that they are a block of.
-        whole: all rows of that table.
+        rows: (n, p) float32, or int8 multiples of `step`.
+        layout: positions of the rows and gaps.
+        step: an int8 value of 1 stands for this number; None for float32 rows.
+        at: for a block of a larger table: position of its first row in that table.
+        whole: for a block of a larger table: all rows of that table; else None.
     """
 
     rows: NDArray[Any]
@@ -99,13 +99,13 @@ class Table:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of the table with its gaps."""
+        """(rows and gaps, columns) of the table."""
         last, count = self.layout.blocks(len(self.rows))[-1]
         return last + count, self.rows.shape[1]
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a row in the file."""
+        """Number of bytes of one row in the file."""
         return int(self.rows.shape[1] * self.rows.itemsize)
 
     @property
@@ -114,7 +114,7 @@ class Table:
         return [np.ascontiguousarray(each).reshape(-1).view(np.uint8) for each in self.layout.parts(self.rows)]
 
     def blocks(self) -> list[Table]:
-        """Returns each block as a table."""
+        """Returns each block as a table without gaps."""
         starts = range(0, len(self.rows), self.layout.block)
         parts = ((start, self.rows[start : start + self.layout.block]) for start in starts)
         return [Table(rows, Layout(len(rows), 0), self.step, self.layout.place(at), self.rows) for at, rows in parts]

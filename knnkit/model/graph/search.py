@@ -1,8 +1,8 @@
 """Finds the k nearest training rows, in TensorFlow.
 
-Candidates come from one matrix product (`candidates`); their exact differences rank them. With few coordinates, few
-rows or Manhattan there are no candidates: all differences are computed, or those of the query's cell (`grid`). Also
-returns a lower bound on the distance of all other rows. Never votes, and never decides what is certain.
+Candidates come from one matrix product (`candidates`), and are ranked by their exact differences from the query. Models
+with few coordinates, few rows or the Manhattan metric have no candidates: all rows are ranked, or those of the query's
+cell (`grid`). Also returns a lower bound on the distance of all other rows. Never votes, nor decides what is certain.
 """
 
 from __future__ import annotations
@@ -37,13 +37,14 @@ FEW_COLUMNS = 3
 
 @dataclass(frozen=True)
 class Nearest:
-    """The neighbours of b queries; the measure is the squared distance, for Manhattan the distance.
+    """The neighbours of b queries. Their measure is the squared distance; with the Manhattan metric, the distance.
 
     Attributes:
         measure: (b, k) float32, ascending.
         indices: (b, k) int32 training rows, in order of (measure, index).
         following: (b,) float32 lower bound on every other row's measure; None if every row is a neighbour.
-        exact: (b,) bool, whether measures under `Search.most_exact` are exact, and in order; None without a lattice.
+        exact: (b,) bool, whether float32 made no rounding error in measures under `Search.most_exact`; None if the
+            training rows lie on no lattice.
     """
 
     measure: Any
@@ -57,19 +58,19 @@ class Search(tf.Module):  # type: ignore[misc]
 
     Args:
         space: model space.
-        enrolled: (n, p) float32 training rows in it.
+        enrolled: (n, p) float32 training rows in model space.
         k: number of neighbours, at most n.
-        cells: whether to make cell lists, if they pay.
+        cells: whether to make cell lists, if these make the search faster.
 
     Attributes:
         projection: the projection to search in; None for all coordinates.
         products: the float32 candidate search; None if all differences are computed.
         quantized: the int8 candidate search; None if the model has none.
         cells: the cell lists; None if the model has none.
-        groups: the groups of rows, which NumPy searches; None if the model has none.
-        lattice: of the training rows; None if there is none.
-        layout: of `table` in the file.
-        table: the rows as they are stored.
+        groups: the groups of rows, which only NumPy code searches; None if the model has none.
+        lattice: the lattice that the training rows lie on; None if they lie on none.
+        layout: layout of `table` in the file.
+        table: the training rows as the file stores them.
     """
 
     def __init__(self, space: Space, enrolled: Float32, k: int, *, cells: bool = True) -> None:
@@ -100,7 +101,7 @@ class Search(tf.Module):  # type: ignore[misc]
 
     @property
     def _rows(self) -> Any:
-        """The rows that are ranked by their exact differences."""
+        """Tensor of the rows from which exact differences are computed."""
         if self.products is None:
             return self._variable
         if self.projection:
@@ -109,7 +110,7 @@ class Search(tf.Module):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def using(self, take: Take) -> Iterator[None]:
-        """Within it, the products take their weights from `take`."""
+        """Within this context, the candidate searches get their weight tensors from `take(name, table)`."""
         products = [each for each in (self.products, self.quantized) if each is not None]
         before = [each.take for each in products]
         try:
@@ -122,17 +123,17 @@ class Search(tf.Module):  # type: ignore[misc]
 
     @property
     def rho(self) -> np.float32:
-        """Relative float32 error of a squared distance or a score (`space.relative_error`)."""
+        """Largest relative float32 error of a squared distance or a score (`space.relative_error`)."""
         return np.float32(relative_error(len(self.space.centre)))
 
     @property
     def ways(self) -> list[str]:
-        """The searches of this model, out of `constants.SEARCHES`."""
+        """Names of the searches that this model has, out of `constants.SEARCHES`."""
         there = {constants.FULL: self, constants.QUANTIZED: self.quantized, constants.CELLS: self.cells}
         return [way for way in constants.SEARCHES if there[way] is not None]
 
     def candidates(self, way: str) -> int:
-        """Returns how many rows one of `ways` ranks by their exact differences."""
+        """Returns how many rows the search `way` (one of `ways`) ranks by their exact differences."""
         if way == constants.CELLS and self.cells:
             return int(self.cells.lists.shape[1])
         products = self._products(way)
@@ -142,11 +143,11 @@ class Search(tf.Module):  # type: ignore[misc]
         return self.quantized if way == constants.QUANTIZED else self.products
 
     def stored(self) -> list[Table]:
-        """Returns the tables in the layout of the graphs."""
+        """Returns the tables of training rows that the model file stores."""
         return [self.table, *([] if self.quantized is None else [self.quantized.table])]
 
     def nearest(self, query: Any, way: str = constants.FULL) -> Nearest:
-        """Returns the k nearest rows of (b, p) float32 queries, offsets from the centre, by one of `ways`."""
+        """Returns the k nearest rows of (b, p) float32 queries (offsets from the centre) by the search `way`."""
         products = self._products(way)
         if products is None:
             return replace(self._among_all(query, way), exact=self._is_whole(query))
@@ -171,7 +172,7 @@ class Search(tf.Module):  # type: ignore[misc]
 
     @property
     def most_exact(self) -> float:
-        """The least measure of rows on the lattice that float32 may round: 2^24 of its units.
+        """float32 computes measures below this exactly if query and rows lie on the lattice: 2^24 lattice units.
 
         A measure is a sum of whole units that only grows: if it ends under 2^24, every partial sum was exact.
         """
@@ -193,7 +194,7 @@ class Search(tf.Module):  # type: ignore[misc]
         return self._rank(self._measure(tf.expand_dims(query, 1), tf.expand_dims(self._rows, 0)))
 
     def _among_columns(self, query: Any) -> Nearest:
-        """Ranks all rows by differences, coordinate by coordinate: (b, n) values each, which suits vector units."""
+        """Ranks all rows by differences, one coordinate at a time: (b, n) values each, which suits vector units."""
         count = len(self.enrolled)
         width = block_width(count, 1024, 8) if query.shape[0] == 1 else block_width(count, 160)
         first = min(self.k + 1, count)
@@ -207,7 +208,7 @@ class Search(tf.Module):  # type: ignore[misc]
         return self._split(measure, tf.minimum(indices, count - 1) if count % blocks else indices)
 
     def _in_cell(self, query: Any, cells: CellLists) -> Nearest:
-        """Ranks the rows of a query's cell; the filler rows of an empty list are too far away to be certain."""
+        """Ranks the rows listed for each query's cell. An answer that contains a filler row is never certain."""
         last = np.array(cells.table.shape, np.float32) - 1.0
         place = tf.floor(tf.minimum(tf.nn.relu((query - cells.first) * cells.per_unit + 1.0), last))
         number = tf.cast(tf.reduce_sum(place * cells.strides, axis=1), tf.int32)
@@ -221,7 +222,7 @@ class Search(tf.Module):  # type: ignore[misc]
         return Nearest(found.measure, indices, found.following)
 
     def _measure_columns(self, query: Any, columns: list[Any]) -> Any:
-        """Returns (b, m) measures of rows given as one (1, m) or (b, m) tensor per coordinate."""
+        """Returns the (b, m) measures of m rows, which `columns` holds as one (1, m) or (b, m) tensor a coordinate."""
         total = None
         ones = tf.split(query, len(columns), axis=1)
         for one, others, scale in zip(ones, columns, self.space.scale.astype(np.float32)):
@@ -230,7 +231,7 @@ class Search(tf.Module):  # type: ignore[misc]
         return self._zeroed(total)
 
     def _part(self, one: Any, others: Any, scale: Any) -> Any:
-        """Returns what a coordinate adds to the measure."""
+        """Returns the term of one coordinate in the measure."""
         if self.space.metric == "manhattan":
             return tf.abs(one - others) if np.all(scale == 1.0) else tf.abs((one - others) * scale)
         if np.all(scale == 1.0):
@@ -242,18 +243,18 @@ class Search(tf.Module):  # type: ignore[misc]
         return self._zeroed(tf.reduce_sum(parts, axis=2))
 
     def _zeroed(self, measure: Any) -> Any:
-        """Sets measures of distances within `space.zero`, which count as exact matches, to 0."""
+        """Sets measures to 0 whose distance is at most `space.zero`: these rows count as exact matches."""
         if self.space.zero <= 0.0:
             return measure
         return measure * tf.cast(measure > np.float32(self.measure_of(self.space.zero)), tf.float32)
 
     def measure_of(self, distance: Any) -> Any:
-        """Returns the measure of a distance."""
+        """Returns the measure by which rows at this distance are ranked: its square, or itself for Manhattan."""
         return distance if self.space.metric == "manhattan" else distance * distance
 
     # --- ranking --------------------------------------------------------------------------------------------------
     def _rank(self, measure: Any) -> Nearest:
-        """Ranks (b, m) measures; the `indices` of the result are their columns."""
+        """Returns the k smallest values of each row of `measure` (b, m); `indices` of the result are column numbers."""
         negative, order = tf.math.top_k(-measure, min(self.k + 1, int(measure.shape[1])))
         return self._split(-negative, order)
 

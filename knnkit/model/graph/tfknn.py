@@ -1,8 +1,8 @@
 """Nearest-neighbour classifier as a TensorFlow module.
 
 Combines the map into model space (`preprocess`), the neighbours there (`search`) and their vote. The graph also flags
-the rows whose neighbours and label float32 rounding cannot have changed (`certain`), so that a runtime can settle the
-others. Fits nothing and reads no file. `knnkit.TfKNN` is the class for notebooks.
+the queries whose neighbours and label float32 rounding cannot have changed (`certain`). A device computes the others
+in float64. Fits nothing and reads no file. `knnkit.TfKNN` is the class for notebooks.
 """
 
 from __future__ import annotations
@@ -47,10 +47,11 @@ class KnnModule(tf.Module):  # type: ignore[misc]
         enrolment: the training rows.
         k: neighbours, at most n_train.
         weights: uniform or distance.
-        margin: relative error of a distance that is let pass; a row beyond it is not `certain`.
-        thresholds: one k-th distance a class, in the model's metric, beyond which a row is unknown; None for none.
-        decides: whether the graph can decide a row. False for metrics and votes that it does not compute: then no row
-            is certain, its neighbours are those of another metric, and float64 answers (docs/decisions/190).
+        margin: largest relative error of a distance at which a query may still be `certain`.
+        thresholds: for each class, the distance of the k-th neighbour, in the model's metric, beyond which a query is
+            unknown; None: no query is.
+        decides: whether the graph computes the model's metric and votes. If False, the graph uses the metric
+            manhattan, marks no query as certain, and float64 code answers all (docs/decisions/190).
     """
 
     def __init__(
@@ -81,10 +82,10 @@ class KnnModule(tf.Module):  # type: ignore[misc]
         self._lost, self._mistaken = lost(self.space), may_be_mistaken(self.space, self.enrolled)
 
     def batch_rows(self, search: str) -> int:
-        """Returns how many rows the batch signature of a search takes.
+        """Returns the fixed number of rows in a batch of `search`.
 
-        64, fewer where its temporary tensors would take over 32 MB. A larger one is no faster (its scores leave the
-        cache before TOPK_V2 reads them), and wastes more when part-filled.
+        64, or fewer if temporary tensors would take over 32 MB. A larger batch is not faster (its scores leave the
+        cache before TOPK_V2 reads them), and a part-filled one wastes more.
         """
         width = self.enrolled.shape[1]
         ranked = max(32, 2 * self.search.candidates(search))
@@ -94,9 +95,9 @@ class KnnModule(tf.Module):  # type: ignore[misc]
 
     @property
     def near(self) -> Near:
-        """How close two neighbours are whose order float32 leaves open.
+        """Neighbours are sorted again in float64 if their distances differ by less than this.
 
-        Two measures are off by rho of themselves each, and by what underflow may take: 8 rho of the k-th covers both.
+        Each measure has a relative error of rho, and an underflow error: 8 rho of the k-th measure covers both rows.
         With steps, 4 blur and 4 rho cover two distances (`_further`), and twice that their squares. In a certain row,
         2 TYPICAL blur is under margin times the greater of the k-th distance and the radius (`_certain`).
         """
@@ -110,7 +111,7 @@ class KnnModule(tf.Module):  # type: ignore[misc]
         return Near(share, float(np.sqrt(least)) if self.metric == "euclidean" else float(least))
 
     def run(self, queries: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        """Returns the graph's outputs for (n, n_features) finite float32 rows, by name: a batch at a time."""
+        """Runs the graph on (n, n_features) finite float32 rows, in batches; returns output name -> (n, ...) array."""
         if self._graph is None:
             shape = tf.TensorSpec((self.batch_rows(constants.FULL), self.n_features), tf.float32)
             self._graph = tf.function(self.answer, input_signature=[shape], autograph=False)
@@ -122,11 +123,11 @@ class KnnModule(tf.Module):  # type: ignore[misc]
         return {name: np.concatenate([part[name].numpy() for part in parts])[: len(queries)] for name in parts[0]}
 
     def answer(self, rows: Any, search: str = constants.FULL) -> dict[str, Any]:
-        """Returns the graph's outputs, by the names in `device_agent.shared.protocol.constants`.
+        """Returns output name (`OUTPUT_...` in `device_agent.shared.protocol.constants`) -> tensor.
 
         Args:
             rows: a (b, n_features) float32 tensor.
-            search: one of `constants.SEARCHES` that the model has; all give the same answers where they are certain.
+            search: one of `Search.ways`; rows that two searches mark as certain have the same answer in both.
         """
         query, blur = enter(self.space, rows)
         found = self.search.nearest(query, search)
@@ -173,14 +174,14 @@ class KnnModule(tf.Module):  # type: ignore[misc]
         return shares / tf.reduce_sum(shares, axis=1, keepdims=True)  # not of `weight`: a unanimous vote is exactly 1
 
     def _reject(self, label: Any, kth: Any, blur: Any) -> tuple[Any, Any]:
-        """Returns the (b,) labels, UNKNOWN for far rows, and (b,) bool: the k-th distance is clear of its threshold."""
+        """Returns (b,) labels, UNKNOWN beyond the threshold, and (b,) bool: rounding cannot have changed that."""
         threshold = tf.gather(tf.constant(self._thresholds), label)
         slack = self.search.rho * kth if blur is None else self.search.rho * kth + blur
         label = tf.where(kth > threshold, tf.fill(tf.shape(label), constants.UNKNOWN), label)
         return label, tf.abs(kth - threshold) > 2.0 * slack
 
     def _certain(self, found: Nearest, base: Any, shares: Any, blur: Any) -> Any:
-        """Returns (b,) bool: rounding cannot have changed the row's neighbours or its label (docs/decisions/001).
+        """Returns (b,) bool: rounding cannot have changed the query's neighbours or its label (docs/decisions/001).
 
         Conditions: the (k + 1)-th neighbour is clearly farther than the k-th (`_further`), no square has overflowed or
         underflowed, the blur of the steps is small against the margin, and the vote is clear (`_certain_shares`).
@@ -239,7 +240,7 @@ class KnnModule(tf.Module):  # type: ignore[misc]
 
 
 def _share(votes: Any, k: int) -> Any:
-    """Returns votes / k, exactly 1 for k votes. The converter would turn a division into this product."""
+    """Returns votes / k, exactly 1 for k votes. Multiplies: the converter would replace a division by this product."""
     each = np.float32(1.0 / k)
     if np.float32(k) * each == 1.0:
         return votes * each

@@ -15,16 +15,16 @@ _Both = Callable[[Any, Any], Any]
 
 
 def greatest(parts: list[Any], count: int, starts: Sequence[int], *, stable: bool) -> tuple[Any, Any]:
-    """Returns the (b, count) float32 greatest values of rows, greatest first, and their int32 places.
+    """Returns the (b, count) greatest float32 values of each row, descending, and their int32 positions in the row.
 
-    First finds the `count` best columns within a part, by the best value over all parts. The `count` best values stand
-    in these columns: each of them has a value at least as good as any in another column.
+    Each row is cut into parts of equal width; column i of a part is its i-th value. First finds the `count` columns
+    with the greatest maximum over all parts. These columns contain the `count` greatest values of the row.
 
     Args:
         parts: (b, width) float32 tensors; the last may be narrower.
-        count: number of values, at most n.
-        starts: place of each part's first value.
-        stable: equal values stand in order of their places, if no value is in two parts.
+        count: number of values, at most the length of a row.
+        starts: position in the row of each part's first value.
+        stable: whether equal values are sorted by position; works only if the parts do not overlap.
     """
     width, last = (int(parts[place].shape[1]) for place in (0, -1))
     first = np.asarray(starts, np.int32)
@@ -45,10 +45,10 @@ def greatest(parts: list[Any], count: int, starts: Sequence[int], *, stable: boo
 
 
 def least(parts: list[Any], count: int) -> tuple[Any, Any]:
-    """Returns the (b, count) least values and their places, as `greatest`; equal values in order of their places.
+    """Returns the (b, count) least values of each row, ascending, and their positions; equal values by position.
 
-    Of m parts, the i-th has the values at places i, i + m, i + 2 m, ...: a column's places follow each other. So of
-    columns with the same best value, the first have the first places.
+    Of m parts, the i-th has the values at positions i, i + m, i + 2 m, ... So the positions of a column are
+    consecutive, and of columns with the same minimum, the first ones have the lowest positions.
     """
     if len(parts) == 1:
         found, places = tf.math.top_k(-parts[0], count)
@@ -71,9 +71,9 @@ def _pick(numbers: NDArray[np.int32], which: Any) -> Any:
 
 
 def _level(values: Any, best: Any) -> Any:
-    """Raises all values below the last of `best` to one value: TOPK_V2's heap moves only for a greater one.
+    """Raises all values below the last column of `best` to one value: TOPK_V2's heap then moves fewer values.
 
-    If the last is infinite, no order is left; such a row is too far away to be certain.
+    If the last value of `best` is infinite, the order of a row is lost; its query is too far away to be certain.
     """
     last = best[:, -1:]
     return tf.maximum(values, last - (tf.abs(last) * _LESS + _LEAST))

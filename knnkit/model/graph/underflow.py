@@ -13,10 +13,10 @@ _TINY = float(np.finfo(np.float32).tiny)
 
 
 def lost(space: Space) -> float:
-    """Returns how much underflow may take off a measure (squared distance; for Manhattan, distance).
+    """Returns the most that underflow can subtract from a measure (squared distance; for Manhattan, distance).
 
-    A difference loses at most _TINY, times the scale; its square at most the square of that, or _TINY if the square
-    itself underflows. There are p terms; the factor 2 covers the running sum.
+    A difference loses at most _TINY times the scale. Its square loses at most the square of that, or _TINY if the
+    square itself underflows. There are p terms; the factor 2 covers the running sum.
     """
     difference = _TINY * max(1.0, float(np.abs(space.scale).max()))
     part = difference if space.metric == "manhattan" else max(_TINY, difference * difference)
@@ -26,8 +26,8 @@ def lost(space: Space) -> float:
 def may_be_mistaken(space: Space, enrolled: Float32) -> bool:
     """Whether two of the (n, p) rows are so close that underflow could reverse their order for some query.
 
-    A measure over `lost` / (3 rho) loses less than 3 rho of itself, which the graph's margin (`_further`) covers. Of
-    two rows farther apart than twice that distance, at most one is within it of any query: their order is safe.
+    A measure over `lost` / (3 rho) loses a share of less than 3 rho, which the graph's margin (`_further`) covers. If
+    two rows are farther apart than twice the distance of that measure, at most one is so near to a query.
     """
     least = lost(space) / (3.0 * relative_error(len(space.centre)))
     gap = 2.0 * (least if space.metric == "manhattan" else float(np.sqrt(least)))
@@ -37,7 +37,7 @@ def may_be_mistaken(space: Space, enrolled: Float32) -> bool:
 
 
 def _may_be_within(column: Float32, gap: float) -> bool:
-    """Whether two different values are closer than `gap`; sorts only if float32 has values that close."""
+    """Whether two different values of a column are closer than `gap`."""
     away = np.abs(column)
     if float(away.min(initial=np.inf, where=away > 0.0)) * EPSILON >= gap:
         return False

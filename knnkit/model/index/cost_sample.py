@@ -29,7 +29,7 @@ MOST_CANDIDATES = 128
 
 @dataclass(frozen=True)
 class WeightedRows:
-    """Rows times `scale` in float64, made in parts: all at once would take twice the memory of the float32 rows."""
+    """Float64 rows times `scale`, computed in parts: all at once would take twice the memory of the float32 rows."""
 
     enrolled: Float32
     scale: Float64
@@ -45,13 +45,13 @@ class WeightedRows:
 
 
 class Sample:
-    """Some training rows as queries, each without itself as a neighbour.
+    """A random sample of the training rows, used as queries; no row is its own neighbour.
 
     Args:
         space: model space.
-        enrolled: (n, p) float32 training rows in it.
+        enrolled: (n, p) float32 training rows in model space.
         k: number of neighbours.
-        seed: for the random choice.
+        seed: seed of the random choice.
 
     Attributes:
         rows: all training rows.
@@ -67,16 +67,17 @@ class Sample:
 
     @cached_property
     def kth(self) -> Float64:
-        """(m, 1) lower bounds on the squared distances of the k-th nearest other rows."""
+        """(m, 1) lower bounds on the squared distance from each sampled row to its k-th nearest other row."""
         # 1e-12 allows for the float64 rounding of the product form, about p * 2^-53 of the squared length.
         squares = (self.queries * self.queries).sum(axis=1)
         return np.asarray((self._nearest[:, self.k - 1] - 1e-12 * squares)[:, np.newaxis])
 
     def over_fetch(self) -> int:
-        """Returns how many candidates beyond k make a search cheapest: more take time, but leave fewer rows to float64.
+        """Returns the number of candidates beyond k that makes a search cheapest.
 
-        A row is in doubt if, within the error of float32 scores, the last candidate may be as near as the k-th. If the
-        (k + 1)-th itself is as near as the k-th, more candidates do not help, and the row is not counted.
+        More candidates take time, but float64 code must answer fewer queries: those whose last candidate may be as near
+        as the k-th, within the error of float32 scores. A query whose (k + 1)-th row is as near as the k-th is not
+        counted, because more candidates do not help it.
         """
         count, width = self.enrolled.shape
         error = relative_error(width)
@@ -88,7 +89,7 @@ class Sample:
 
     @cached_property
     def _nearest(self) -> Float64:
-        """(m, k + 1 or more) squared distances of the nearest other rows, ascending."""
+        """(m, k + 1 or more) squared distances from each sampled row to its nearest other rows, ascending."""
         count = min(self.k + _MOST_BEYOND, len(self.enrolled) - 1)
         nearest = np.full((len(self.chosen), count), np.inf)
         for start, part in self.rows.parts(PART):
@@ -98,18 +99,18 @@ class Sample:
 
     @cached_property
     def unit(self) -> Float64:
-        """(m, 1) what the error of a score is relative to: (‖x‖ + reach)² is at most 2 (‖x‖² + reach²)."""
+        """(m, 1) size that relative errors of scores refer to: (‖x‖ + reach)² is at most 2 (‖x‖² + reach²)."""
         squares = (self.queries * self.queries).sum(axis=1, keepdims=True)
         return np.asarray(2.0 * (squares + self.space.reach**2))
 
     def others(self, start: int, measures: Float64) -> Float64:
-        """Sets each sampled row's measure to itself to infinity, in (m, c) measures of the rows from `start` on."""
+        """Sets each sampled row's distance to itself to infinity, in (m, c) distances to the rows from `start` on."""
         inside = np.flatnonzero((self.chosen >= start) & (self.chosen < start + measures.shape[1]))
         measures[inside, self.chosen[inside] - start] = np.inf
         return measures
 
 
 def squared_distances(some: Float64, others: Float64) -> Float64:
-    """Returns the (n, m) squared distances by the product form, up to float64 rounding."""
+    """Returns (n, m) squared distances, computed as ‖x‖² - 2 x·t + ‖t‖² in float64, with its rounding errors."""
     lengths = [(each * each).sum(axis=1) for each in (some, others)]
     return np.asarray(lengths[0][:, np.newaxis] - 2.0 * some @ others.T + lengths[1])

@@ -2,8 +2,8 @@
 
 For models of one or two features. A query is compared only with the rows listed for its cell. Float64 bounds on
 distances (`cell_bounds`) prove that each list holds the k + 1 nearest rows of every query in the cell. A cell whose
-list would be too long has an empty list, as has everything outside: those queries search all rows. Plain NumPy; the
-result is the same on every machine.
+list would be too long has an empty list, and so has the area outside the grid: queries there are compared with all
+rows. Plain NumPy; the result is the same on every machine.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ _LEAST_SCALE, FAR = 1e-10, np.float32(3e38)
 
 @dataclass(frozen=True)
 class CellLists:
-    """The cells and their lists.
+    """The cells of a grid, and the training rows listed for each cell.
 
     Attributes:
         first: (p,) float32 lower corner of the grid, as an offset from the centre.
         per_unit: (p,) float32 cells per unit of each coordinate.
-        table: int32 list number of each cell, with a border of one cell for everything outside.
-        lists: (m, length) int32 training rows, ascending, padded with n_train.
+        table: int32 list number of each cell; a border of one cell stands for the area outside the grid.
+        lists: (m, length) int32 training row indices, ascending, padded with n_train.
     """
 
     first: Float32
@@ -58,21 +58,21 @@ class CellLists:
 
     @property
     def strides(self) -> Float32:
-        """(p,) float32 (whole numbers): what a step along each coordinate adds to a cell's flat index."""
+        """(p,) float32 whole numbers: the flat index of a cell grows by these with a step along each coordinate."""
         return np.array([int(np.prod(self.table.shape[axis + 1 :])) for axis in range(self.table.ndim)], np.float32)
 
     @staticmethod
     def column(values: Float32, coordinate: int) -> Float32:
-        """Returns (n + 1,) float32: the n values of a coordinate, then that of the filler row, far from every query."""
+        """Returns (n + 1,) float32: n values of a coordinate, and the value of a filler row far from every query."""
         return np.append(values, FAR if coordinate == 0 else np.float32(0.0))
 
 
 def find_cells(space: Space, enrolled: Float32, k: int) -> CellLists | None:
-    """Returns the cells with the shortest lists that fit the size limit; None if no length fits or pays.
+    """Returns cells with the shortest lists whose size is within the limit; None if no such cells save time.
 
     Args:
         space: model space.
-        enrolled: (n, p) float32 rows in it.
+        enrolled: (n, p) float32 training rows in model space.
         k: number of neighbours.
     """
     count, width = enrolled.shape
@@ -96,7 +96,7 @@ def find_cells(space: Space, enrolled: Float32, k: int) -> CellLists | None:
 
 
 class _Lists:
-    """Builds the lists cell by cell; a cell with more than `length` possible rows is split while space is left."""
+    """Builds the list of each cell. Splits cells with more than `length` possible rows until `room` bytes are used."""
 
     def __init__(self, bounds: Bounds, rows: int, k: int, length: int, room: int) -> None:
         self._bounds, self._rows, self._k, self._length = bounds, rows, k, length
@@ -105,7 +105,7 @@ class _Lists:
         self._count = 0
 
     def examine(self, cells: Cells, middle: Float64, half: Float64) -> tuple[Ints, Cells]:
-        """Returns the (m,) int32 list numbers of cells, and the cells whose lists are still too long."""
+        """Returns the (m,) int32 list number of each cell, and the cells to split because their lists are too long."""
         near, far = self._bounds.take(cells.candidates, middle, half)
         # At least k + 1 rows are this near to every query in the cell (the (k + 1)-th least of the greatest distances).
         # So a row whose least distance is greater cannot be among the k + 1 nearest; EITHER_WAY covers the rounding.
@@ -123,17 +123,17 @@ class _Lists:
         return numbers, cells.left(np.flatnonzero(~short & (self._count <= self._most)), possible, self._rows)
 
     def numbered(self, table: Ints) -> Ints:
-        """Returns the table with a border; undecided and outside cells get the empty list."""
+        """Returns the table of list numbers with a border; border cells and undecided cells get the empty list."""
         return np.pad(np.where(table == UNDECIDED, self._count, table), 1, constant_values=self._count)
 
     def joined(self) -> Ints:
-        """Returns all lists, the empty one last."""
+        """Returns all lists in one (m, length) array; the empty list is the last."""
         empty = np.full((1, self._length), self._rows, np.int32)
         return np.concatenate([*self._made, empty])
 
 
 def _is_listed(cells: CellLists, enrolled: Float32) -> bool:
-    """Whether enough training rows are in cells that have a list."""
+    """Whether the share of training rows in cells with a list is at least `_LISTED`."""
     last = np.array(cells.table.shape) - 1
     place = np.clip((enrolled - cells.first) * cells.per_unit + 1, 0, last).astype(np.int32)
     numbers: Any = cells.table[tuple(place.T)]

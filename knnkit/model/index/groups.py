@@ -1,8 +1,8 @@
 """Groups of near training rows, for models with many rows.
 
 k-means (Lloyd 1982) over rows in whole steps: products of whole numbers under 2^24 are exact in float32, in any order,
-so the groups are the same on every machine. A sample of the rows measures how many rows the groups' bounds leave to
-read; a model gets groups only if these are few. Noise in every feature has none. NumPy.
+so the groups are the same on every machine. A search reads only groups whose lower bound on the distance is small
+enough. A sample of queries measures how many rows are then read; a model gets groups only if these are few. NumPy.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MOST, _EACH, _ROUNDS, _SCORES = 1024, 32, 6, 1 << 22
 
 
 def find_groups(sample: Sample) -> Groups | None:
-    """Returns groups of the sample's training rows; None if there are few rows, or groups would not pay."""
+    """Returns groups of the training rows; None if there are few rows, or groups would not make the search faster."""
     count = len(sample.enrolled)
     if sample.space.metric not in _METRICS or count < LEAST_ROWS or sample.k >= count // 2:
         return None
@@ -46,10 +46,10 @@ def find_groups(sample: Sample) -> Groups | None:
 
 
 class WholeRows:
-    """The training rows in whole steps, as float32.
+    """The training rows as float32 whole numbers: multiples of one step.
 
     Attributes:
-        step: size of a step.
+        step: size of a step, in units of model space.
     """
 
     def __init__(self, rows: WeightedRows) -> None:
@@ -60,20 +60,20 @@ class WholeRows:
         self.step = (max(float(np.abs(part).max()) for _, part in parts) or 1.0) / most
 
     def take(self, chosen: NDArray[np.int64] | slice) -> tuple[Float32, float]:
-        """Returns the chosen rows in steps, and the greatest distance that rounding moved one of them."""
+        """Returns the chosen rows in steps, and the greatest distance in steps that rounding moved any row."""
         exact = self._rows.take(chosen) / self.step
         whole = np.rint(exact)
         left = np.einsum("ij,ij->i", exact - whole, exact - whole)
         return whole.astype(np.float32), math.sqrt(float(left.max(initial=0.0)))
 
     def parts(self, rows: int) -> Iterator[tuple[slice, Float32]]:
-        """Yields all rows in parts of at most `rows`."""
+        """Yields (slice of row indices, rows in steps) for consecutive parts of at most `rows` rows."""
         for start in range(0, self.count, rows):
             yield slice(start, start + rows), self.take(slice(start, start + rows))[0]
 
 
 def make_groups(rows: WholeRows, most: int) -> Groups:
-    """Returns at most so many groups of the rows."""
+    """Returns the rows in at most `most` groups, with each group's bounds."""
     centres = _centres(rows, most)
     own = np.empty(rows.count, np.int64)
     for part, whole in rows.parts(max(1, _SCORES // len(centres))):

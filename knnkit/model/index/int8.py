@@ -1,10 +1,11 @@
 """int8 copy of the training rows for candidate search.
 
-Reads a quarter of the memory; the exact ranking corrects the rounding. All rows are rounded to multiples of one step, a
-query to multiples of its own, so that kernels add whole numbers, exact in any order. Rounding a point moves each of its
-distances by at most the length it moves the point (triangle inequality): ranking a few more candidates exactly settles
-what it leaves open. A sample tells how many. Rows are not quantized if that is too many, as with one feature of a far
-larger range. NumPy, float64; the result is the same on every machine.
+The search reads a quarter of the memory; an exact ranking corrects the rounding. All rows are rounded to multiples of
+one step, a query to multiples of its own step, so that kernels add whole numbers, exact in any order. Rounding moves a
+point, and changes each of its distances by at most the length of that move (triangle inequality). So the nearest rows
+are among a few more candidates than k, which are ranked exactly; a sample of queries measures how many. Rows are not
+quantized if too many are needed, as with one feature of a far larger range. NumPy, float64; the same result on every
+machine.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ _COLUMNS, _NOT = 8, 16
 
 @dataclass(frozen=True)
 class Quantized:
-    """The rounded rows, `table * step`.
+    """The training rows rounded to int8 multiples of a step: row = `table * step`.
 
     Attributes:
-        table: (n, r + padding) int8, the rows in steps; the padding is zeros.
+        table: (n, r + padding) int8, the rows as numbers of steps; the padding columns are zeros.
         step: size of a step, a float32 value.
-        error: greatest distance between a row and its rounded row.
+        error: greatest distance between a row and its rounded row, in units of model space.
         squares: (n,) float64 squared lengths of the rounded rows.
         candidates: number of candidates to rank exactly.
         width: r, the number of coordinates that are searched.
@@ -58,9 +59,9 @@ class Quantized:
 
     @property
     def marks(self) -> Float32:
-        """(padding,) float32 that a query gets in the padding: -128 and 127, so that a kernel chooses the same steps.
+        """(padding,) float32 values of a query in the padding columns: -128 and 127 make a kernel choose our step.
 
-        A kernel divides the range of a row, with zero in it, into 255 steps (tensorflow/lite/kernels/internal,
+        A kernel divides the range of a row's values and zero into 255 steps (tensorflow/lite/kernels/internal,
         AsymmetricQuantizeFloats; XNNPACK, qd8). With the range -128 to 127, its step is one step of the query.
         """
         marks = np.zeros(self.table.shape[1] - self.width, np.float32)
@@ -69,17 +70,17 @@ class Quantized:
 
 
 def blurred(length: Any, step: Any, width: int) -> Any:
-    """Returns an upper bound on how far rounding moved a row, from its float32 `length`, `step` and `width`."""
+    """Returns an upper bound on a float32 `length` by which rounding to `step` moved a row of `width` numbers."""
     return length * (1.0 + _RELATIVE) + step * (_ABSOLUTE * math.sqrt(width))
 
 
 def quantize(sample: Sample, projection: Projection | None, over_fetch: int) -> Quantized | None:
-    """Returns the training rows, or their projection, in int8; None if searching them would not pay.
+    """Returns the training rows, or their projection, in int8; None if int8 would not make the search faster.
 
     Args:
         sample: training rows and sampled queries.
         projection: the projection to search in; None for all coordinates.
-        over_fetch: candidates to add to what the sample needs.
+        over_fetch: number of candidates to add to the number that the sample needs.
     """
     rows = sample.enrolled if projection is None else projection.rows
     if sample.space.metric == "manhattan" or rows.size < LEAST_WEIGHTS or sample.k >= len(rows) // 2:
@@ -104,7 +105,7 @@ _Table = tuple[NDArray[np.int8], float, float, Float64]
 
 
 def _quantize(rows: Float32, scale: Float64) -> _Table | None:
-    """Returns int8 rows, step, greatest error and squared lengths; None if squares of steps leave float32's range."""
+    """Returns int8 rows, step, greatest error and squared lengths; None if a squared step leaves float32's range."""
     greatest = max(float(np.abs(rows[start : start + PART] * scale).max()) for start in range(0, len(rows), PART))
     step = float(np.float32(greatest / STEPS))
     if not 1e-15 < step < 1e15:
@@ -121,7 +122,7 @@ def _quantize(rows: Float32, scale: Float64) -> _Table | None:
 
 
 def _count_within(sample: Sample, queries: Float64, quantized: _Table) -> NDArray[np.int64]:
-    """Returns (m,) how many rows may be nearer to each sampled query than its k-th neighbour, judging by int8."""
+    """Returns (m,) counts: the rows whose int8 distance may be below that of the k-th neighbour of a sampled query."""
     table, step, error, squares = quantized
     steps = np.maximum(np.abs(queries).max(axis=1, keepdims=True) / STEPS, step * LEAST_STEP)
     whole = np.round(queries / steps)

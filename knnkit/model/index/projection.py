@@ -1,8 +1,8 @@
 """Projection of the rows to fewer coordinates for candidate search.
 
 An orthogonal projection never makes a distance longer, so a row that is too far in the projection is too far. Images,
-spectra and embeddings often lie near a plane of few coordinates; the principal axes span it (Jolliffe 2002, ch. 2).
-Ranking a few more candidates exactly settles what the projection leaves open. A sample of the rows estimates the work;
+spectra and embeddings often lie near a plane of few coordinates; the principal axes span it (Jolliffe 2002, ch. 2). The
+nearest rows are among a few more candidates than k, which are ranked exactly. A sample of the rows estimates the work;
 there is no projection if it does not save enough. NumPy, float64; the result is the same on every machine.
 """
 
@@ -46,11 +46,11 @@ _GRID = 2.0**-14
 
 @dataclass(frozen=True)
 class Projection:
-    """The projected rows, and the matrix that projects a query.
+    """The projected training rows, and the matrix that projects a query.
 
     Attributes:
-        matrix: (p, r) float32 of spectral norm under 1: it makes no row longer.
-        rows: (n, r) float32, the enrolled rows after `scale`, projected.
+        matrix: (p, r) float32 with a spectral norm under 1, so that no projected row is longer than the row.
+        rows: (n, r) float32 projections of the training rows, whose coordinates were multiplied by `scale`.
         candidates: number of candidates to rank exactly.
     """
 
@@ -60,12 +60,12 @@ class Projection:
 
     @property
     def blur(self) -> float:
-        """Float32 error of a squared distance in the projection, relative to (‖x‖ + reach)²."""
+        """Largest float32 error of a squared distance in the projection, as a share of (‖x‖ + reach)²."""
         return _blur(*self.matrix.shape)
 
 
 def _blur(p: int, r: int) -> float:
-    """Returns the float32 error of a squared distance after projection by a (p, r) matrix.
+    """Returns the largest float32 error, relative to (‖x‖ + reach)², of a squared distance after a (p, r) projection.
 
     Projecting the query is a product over p: its length is off by (6 sqrt(p) + 4) u, a squared distance by twice that.
     The product with the projected rows adds `relative_error(r)`, (6 sqrt(r) + 8) u.
@@ -74,11 +74,11 @@ def _blur(p: int, r: int) -> float:
 
 
 def find_projection(sample: Sample, over_fetch: int) -> Projection | None:
-    """Returns the projection that saves most work; None if none saves enough.
+    """Returns the projection that makes a search cheapest; None if none makes it cheap enough.
 
     Args:
         sample: training rows and sampled queries.
-        over_fetch: candidates to add to what the sample needs.
+        over_fetch: number of candidates to add to the number that the sample needs.
     """
     count, width = sample.enrolled.shape
     if sample.space.metric == "manhattan" or not LEAST_COORDINATES <= width <= MOST_COORDINATES or count <= 4 * width:
@@ -121,7 +121,7 @@ def _axes(rows: WeightedRows, most: int) -> Float64:
 
 
 def _whole(values: Float64, greatest: float) -> Float64:
-    """Returns values in steps of 2^-20 of the greatest, as whole numbers; float32 is not certain of anything smaller.
+    """Returns values as whole numbers of steps; a step is 2^-20 of `greatest`. float32 has errors of that size.
 
     Products of two are under 2^40, so that float64 (53 bits) adds 2^13 of them exactly, in any order.
     """
@@ -129,7 +129,7 @@ def _whole(values: Float64, greatest: float) -> Float64:
 
 
 def _orthonormal(columns: Float64) -> Float64:
-    """Returns (p, r) orthonormal columns with the span of `columns`; a dependent column becomes zeros."""
+    """Returns (p, r) orthonormal columns with the span of `columns`; a column that depends on others becomes zeros."""
     found: Float64 = columns / np.abs(columns).max(initial=1.0)
     before = np.sqrt((found * found).sum(axis=0))
     for number in range(found.shape[1]):
@@ -141,10 +141,10 @@ def _orthonormal(columns: Float64) -> Float64:
 
 
 def _count_within(sample: Sample, axes: Float64, sizes: list[int]) -> NDArray[np.int64]:
-    """Returns (len(sizes), m) how many rows may be nearer to each sampled query than its k-th neighbour.
+    """Returns (len(sizes), m) counts of the rows that may be nearer to each sampled query than its k-th neighbour.
 
-    Judged by distances over the first `sizes` axes, less their float32 error. Rows that float32 cannot distinguish from
-    the k-th over all coordinates are not counted: float64 settles them, with any number of candidates.
+    A row is counted if its distance over the first `sizes` axes, less its float32 error, is small enough. A row that
+    float32 cannot distinguish from the k-th over all coordinates is not counted: only float64 can rank it.
     """
     queries, kth, counts = sample.queries @ axes, sample.kth, np.zeros((len(sizes), len(sample.queries)), np.int64)
     for _, part in sample.rows.parts(PART):
@@ -161,7 +161,7 @@ def _count_within(sample: Sample, axes: Float64, sizes: list[int]) -> NDArray[np
 
 
 def _project(rows: WeightedRows, matrix: Float32) -> Float32:
-    """Returns (n, r) float32, added in coordinate order, which a BLAS product does not guarantee."""
+    """Returns the (n, r) float32 product, summed in coordinate order, which a BLAS product does not guarantee."""
     found = np.empty((len(rows.enrolled), matrix.shape[1]), np.float32)
     for start, part in rows.parts(512):
         found[start : start + len(part)] = add_products(part, matrix)

@@ -24,14 +24,14 @@ def calibrate(
     n_classes: int,
     own: Mapping[int, float] | None = None,
 ) -> Reject:
-    """Returns one threshold per class, in the model's metric, that accepts the share `acceptance` of ordinary rows.
+    """Returns a distance threshold for each class, which accepts the share `acceptance` of ordinary rows.
 
     Args:
         acceptance: share of ordinary rows to accept, between 0 and 1.
         label: (n,) int32 class that the reference answered for each calibration row.
-        kth: (n,) float64 distance of the k-th neighbour of each.
+        kth: (n,) float64 distance of the k-th neighbour of each calibration row, in the model's metric.
         n_classes: number of classes.
-        own: class index -> share; replaces `acceptance` for these classes.
+        own: class index -> share that replaces `acceptance` for this class.
     """
     thresholds = []
     for code in range(n_classes):
@@ -50,12 +50,12 @@ def _quantile(values: Float64, share: float) -> float:
 
 
 def answer_apart(reference: Reference, places: NDArray[np.int64], spare: Float32 | None) -> ReferenceAnswers:
-    """Returns the answers to known rows, with k neighbours each; no row is its own neighbour.
+    """Returns the answers to training and spare rows, with k neighbours each; no row is its own neighbour.
 
     Args:
         reference: the classifier.
-        places: (n,) indices of training rows; indices from n_train on are those of `spare`.
-        spare: raw rows that `reduce` left out of the training rows.
+        places: (n,) indices of training rows; index n_train + i stands for row i of `spare`.
+        spare: raw rows that `reduce` in deploy.yaml left out of the training rows.
     """
     count, k = len(reference.enrolled), reference.k
     if spare is None:

@@ -1,6 +1,6 @@
 """Brute-force float64 classifier that defines the right answer.
 
-Plain NumPy. Its one shortcut is a float32 product, which leaves out rows that are certainly too far; float64 ranks the
+Plain NumPy. Its only shortcut is a float32 product, which excludes rows that are certainly too far; float64 ranks the
 others. Shares no code with the graph or with the device.
 """
 
@@ -46,9 +46,9 @@ class ReferenceAnswers:
     Attributes:
         label: (n,) int32 class index, UNKNOWN where rejected.
         probabilities: (n, n_classes) float64.
-        indices: (n, e) int32 with e >= k, padded with -1: the k neighbours, then all that are near-tied with the k-th.
-        distances: (n, e) float64 in the model's metric, padded with infinity.
-        tolerance: (n,) float64 `margin * max(d_k, radius)`, in model space.
+        indices: (n, e) int32, e >= k: the k neighbours, then rows near-tied with the k-th; padded with -1.
+        distances: (n, e) float64 distances of the rows `indices`, in the model's metric; padded with infinity.
+        tolerance: (n,) float64 `margin * max(d_k, radius)`: distances in model space this near are near-tied.
     """
 
     label: NDArray[np.int32]
@@ -68,12 +68,12 @@ class Reference:
         n_classes: number of classes.
         k: number of neighbours that vote.
         weights: uniform or distance.
-        margin: relative distance within which neighbours are near-tied; sets `ReferenceAnswers.tolerance`.
-        reject: thresholds, or None.
-        groups: (n_train,) recording of each row: `leave_one_out` leaves out all rows of the same one; None: one row.
-        targets: (n_train, t) float64 of a regression, or None.
-        counts: of several label columns, the number of labels of each; the targets are then places of labels.
-        float64: what the graph does not compute, as in knn.json.
+        margin: share of a distance within which neighbours are near-tied; sets `ReferenceAnswers.tolerance`.
+        reject: thresholds beyond which a row is unknown; None: no row is.
+        groups: (n_train,) number of each row's recording. `leave_one_out` then excludes the row's whole recording.
+        targets: (n_train, t) float64 targets of a regression; None for a classifier.
+        counts: the number of labels in each of several label columns; the targets are then indices of labels.
+        float64: parameters that the graph does not know, as in knn.json; None: it knows all.
     """
 
     def __init__(
@@ -105,23 +105,23 @@ class Reference:
 
     @property
     def own(self) -> InFloat64:
-        """`float64`, without values if it is None."""
+        """`float64`; if that is None, a record without parameters."""
         return self.float64 or InFloat64()
 
     @property
     def regressor(self) -> Any:
-        """Computes values from answers: means of targets, outlier factors, or votes on label columns."""
+        """Object that computes the values of answers: means of targets, outlier factors, or votes on label columns."""
         targets = np.empty((len(self.enrolled), 0)) if self.targets is None else self.targets
         how = targets, self.k, self.weights
         return Voter(*how, self.counts) if self.counts else valuer(*how, self.float64)
 
     def values(self, answers: Any) -> Float64:
-        """Returns the (n, t) values of a regression; NaN where a row is rejected. Without targets, t is 0."""
+        """Returns the (n, t) values that a regression answers, NaN for rejected rows; (n, 0) for a classifier."""
         found: Float64 = self.regressor.values(answers)
         return found
 
     def settled(self, answers: Any, rows: NDArray[Any]) -> Float64:
-        """Returns the values of float32 answers to raw (n, d) rows; votes that these leave in doubt in float64."""
+        """Returns the values of float32 `answers` to raw (n, d) rows; float64 recomputes rows with close votes."""
         values = self.values(answers)
         doubtful = self.regressor.in_doubt(answers) if self.counts else np.zeros(len(values), np.bool_)
         if doubtful.any():
@@ -129,9 +129,9 @@ class Reference:
         return values
 
     def leave_one_out(self, training: NDArray[np.int64]) -> ReferenceAnswers:
-        """Returns the answers to the training rows with these (n,) indices, each without itself as a neighbour.
+        """Returns the answers to training rows, given by (n,) indices; no row is its own neighbour.
 
-        With `groups`, no row of the same group is a neighbour either.
+        If the classifier has `groups`, rows of the same recording are not neighbours either.
         """
         return self._answer(self.enrolled[training].astype(np.float64), training)
 
@@ -159,7 +159,7 @@ class Reference:
         return ReferenceAnswers(label, probabilities, indices, distances, np.array(tolerances))
 
     def order(self, rows: Float32, indices: NDArray[np.int32]) -> tuple[NDArray[np.int32], Float64]:
-        """Returns the (n, k) neighbours `indices` of raw (n, d) rows by (distance, index), and their distances."""
+        """Sorts the (n, k) neighbours `indices` of raw (n, d) rows by (distance, index); also returns the distances."""
         found, distances = np.empty_like(indices), np.empty(indices.shape)
         for row, query in enumerate(self.space.enter(rows)):
             found[row], measure = self._sort(query, np.sort(indices[row]))
@@ -167,9 +167,9 @@ class Reference:
         return found, distances
 
     def _find_near(self, queries: Float64, without: NDArray[np.int64] | None) -> Iterator[NDArray[np.int64]]:
-        """Yields, for each query, sorted indices of training rows: at least its neighbours and all ties with the k-th.
+        """Yields for each query ascending indices of training rows that include its neighbours and ties with the k-th.
 
-        `without` has a training row to leave out for each query; with `groups`, all rows of its group are left out.
+        `without` has the index of a training row to exclude for each query; with `groups`, its recording is excluded.
         """
         if without is not None and self.groups is not None:
             yield from (np.flatnonzero(self.groups != own) for own in self.groups[without])
@@ -181,7 +181,7 @@ class Reference:
             yield near if without is None else near[near != without[row]]
 
     def _score(self, queries: Float64) -> tuple[Float32, Float64]:
-        """Returns (q, n_train) float32 scores, and (q,) the highest one of a possible neighbour (NaN: any).
+        """Returns (q, n_train) float32 scores, and (q,) limits: rows with a higher score are too far (NaN: none is).
 
         A score ‖t‖² - 2 x·t of p products in float32, added in any order, is off by less than (p + 8) u (‖x‖ + ‖t‖)²
         (Higham 2002, 3.5). Uses the (k + 1)-th score, because one row may be left out.
@@ -209,7 +209,7 @@ class Reference:
         return scores, np.where(bounded, most, np.nan)
 
     def _measure_squares(self) -> Float64:
-        """Returns the (n_train,) squared lengths of the enrolled rows, before `unit`."""
+        """Returns the (n_train,) squared lengths of the enrolled rows, without the common factor `Space.unit`."""
         found = np.empty(len(self.enrolled))
         step = max(1, _CHUNK_BYTES // (8 * self.enrolled.shape[1]))
         for start in range(0, len(found), step):
@@ -218,7 +218,7 @@ class Reference:
         return found
 
     def _measure(self, query: Float64, near: NDArray[np.int64]) -> Float64:
-        """Returns the squared distances (manhattan: distances) of rows before `unit`, up to the rounding of sums."""
+        """Returns (m,) measures of the rows `near`, without the factor `Space.unit`, with float64 rounding errors."""
         found = np.empty(len(near))
         step = max(1, _CHUNK_BYTES // (8 * len(query)))
         for start in range(0, len(found), step):
@@ -229,7 +229,7 @@ class Reference:
     def _within(
         self, query: Float64, near: NDArray[np.int64], rough: Float64
     ) -> tuple[NDArray[np.int64], Float64] | None:
-        """Returns the rows within `radius`, or tied with it, and their distances; None for a model without."""
+        """Returns the rows within the model's radius, ties included, and their distances; None without a radius."""
         if self.own.radius is None:
             return None
         limit = float(base_distance(np.array(self.own.radius), self.space.metric)) + self.space.tied
@@ -249,7 +249,7 @@ class Reference:
     def _rank(
         self, query: Float64, rows: NDArray[np.int64], rough: Float64
     ) -> tuple[NDArray[np.int64], Float64, float]:
-        """Returns the neighbours of `query`, nearest first, their exact measures, and `ReferenceAnswers.tolerance`.
+        """Returns the neighbours of `query`, nearest first, their exact measures, and the tolerance for near-ties.
 
         `rough` holds `_measure` of the ascending training rows `rows`. The neighbours are the k nearest, then those
         near-tied with the k-th, at most `_MAX_LISTED`; of rows with equal measures, the lower index is first.
@@ -295,11 +295,11 @@ class Reference:
 
     @property
     def _limit(self) -> float:
-        """The largest measure that counts as an exact match."""
+        """Rows with at most this measure count as exact matches of a query."""
         return float(power(np.array(self.space.zero / self._unit), self.space.power))
 
     def _to_base(self, measure: Any) -> Any:
-        """Returns the distance in model space of a measure."""
+        """Converts a measure (by which rows are ranked) to a distance in model space."""
         return power(np.asarray(measure), 1.0 / self.space.power) * self._unit
 
     def _to_metric(self, measure: Float64) -> Float64:
@@ -323,7 +323,7 @@ class Reference:
         return np.asarray(shares / shares.sum())
 
     def _vote_in_float64(self, order: NDArray[np.int64], distances: Float64) -> Float64:
-        """As `_vote`; without any weight, the class `outlier` has all votes, or none has any."""
+        """Returns (n_classes,) shares of votes with kernels and class weights; an outlier class wins if all are 0."""
         weight = weigh(distances, distances.min(initial=np.inf), self.weights, self.own.bandwidth)
         if self.own.class_weights is not None:
             weight *= np.array(self.own.class_weights)[self.classes[order]]

@@ -16,18 +16,19 @@ from knnkit.model.reference.space import Float32, Float64, Space, Step, make_spa
 
 @dataclass(frozen=True)
 class Enrolment:
-    """The training rows as the model holds them; graph, reference and metadata are made from it.
+    """The training rows as the model holds them: in model space, with their classes or targets.
 
     Attributes:
         space: the map from raw rows to model space.
         enrolled: (n_train, p) float32 offsets from the space's centre.
         codes: (n_train,) int32 class index of each row.
         classes: class index -> label, sorted.
-        feature_names: of the raw rows.
+        feature_names: names of the raw rows' columns.
         fingerprint: SHA-256 over the training rows and labels, hexadecimal.
         source: name of the data source, for messages.
-        targets: (n_train, t) float64 numbers of a regression; None for a classifier. `target_names` are theirs.
-        target_classes: of several label columns, the labels of each; the targets are places in these lists.
+        targets: (n_train, t) float64 targets of a regression; None for a classifier.
+        target_names: names of the t targets.
+        target_classes: the labels of each of several label columns; the targets are then indices of labels.
     """
 
     space: Space
@@ -48,9 +49,9 @@ class Enrolment:
 def enrol(
     training: Dataset, steps: list[Step], metric: Metric, p: float | None = None, outlier: int | str | None = None
 ) -> Enrolment:
-    """Returns the rows of `training` in the space of `steps`; `p` as in `Space`.
+    """Maps the rows of `training` into model space by `steps`; `p` is the power of the metric minkowski.
 
-    `outlier` is a further class, if no row has it.
+    `outlier` is a label that is added to the classes if no row has it.
 
     Raises:
         BuildError: a row leaves the range of float32.
@@ -71,9 +72,9 @@ def encode(labels: NDArray[Any]) -> tuple[tuple[int | str, ...], NDArray[np.int3
 def with_class(
     classes: tuple[int | str, ...], codes: NDArray[np.int32], label: int | str | None
 ) -> tuple[tuple[int | str, ...], NDArray[np.int32]]:
-    """Returns classes and codes, with `label` as one more class. Classes stay sorted.
+    """Adds the class `label`; returns the sorted classes and the (n,) class indices of the rows.
 
-    Nothing changes if `label` is None or one of the classes.
+    Returns `classes` and `codes` unchanged if `label` is None or one of the classes.
 
     Raises:
         BuildError: `label` is a number and the others are text, or the reverse.

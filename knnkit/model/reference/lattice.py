@@ -2,7 +2,7 @@
 
 Pixels, counts, bits and one-hot columns lie on such a lattice. Its step is a power of two, so differences, squares and
 products are whole multiples, too. float32 adds them without rounding, in any order, while all sums stay within 2^24.
-Finds the lattice; never moves a value onto it.
+Finds the lattice; never changes a value.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ROWS, _NUMBERS = 4096, 4 << 20
 
 @dataclass(frozen=True)
 class Lattice:
-    """Where the enrolled rows lie.
+    """A grid of points, `step` apart in each coordinate, on which all enrolled rows lie.
 
     Attributes:
         step: power of two; every coordinate, after `scale`, is a whole multiple of it.
@@ -40,7 +40,7 @@ class Lattice:
     reach: float
 
     def scored_within(self, blocks: int) -> tuple[float, float]:
-        """Returns the greatest length of a query whose scores are exact, and how far to set blocks apart; in steps.
+        """Returns, in steps, the greatest length of a query with exact scores, and the argument `apart` of `Scores`.
 
         A score x·t - ‖t‖²/2 is a multiple of 1/2, and so is every partial sum; none is over (‖x‖ + reach)²/2 (Cauchy
         and Schwarz). They are exact if that is at most 2^24 halves. With blocks, `apart` (a power of two, under 1/2
@@ -59,7 +59,7 @@ class Lattice:
 def choose_centre(values: NDArray[Any]) -> Float32:
     """Returns a (p,) float32 centre near the mean.
 
-    Where possible, every value's offset from it is exact in float32, and a whole number of steps (`lattice`).
+    If possible, the offset of every value from the centre is exact in float32, and a whole number of lattice steps.
     """
     width, step = values.shape[1], max(2, _NUMBERS // len(values))
     groups = [slice(start, min(start + step, width)) for start in range(0, width, step)]
@@ -90,9 +90,9 @@ def _choose_columns(exact_values: Float64, mean: Float64, spread: Float64, on_la
 
 
 def centre_on(values: NDArray[Any], mean: Float64) -> Float64 | None:
-    """Returns the point near `mean` on the lattice of (n, p) values; None if a column has none.
+    """Returns the point nearest to `mean` on the grid of (n, p) values; None if a column has no common step.
 
-    A column's lattice begins at its first value: 0.5, 1.5 and 2.5 are whole steps apart.
+    The grid of a column begins at its first value: 0.5, 1.5 and 2.5 are whole steps apart.
     """
     first = values[0].astype(np.float64)
     steps, widest = np.full(len(first), np.inf), np.zeros(len(first))
@@ -107,7 +107,7 @@ def centre_on(values: NDArray[Any], mean: Float64) -> Float64 | None:
 
 
 def find_lattice(enrolled: NDArray[np.float32], scale: Float64) -> Lattice | None:
-    """Returns the lattice of (n, p) enrolled rows times (p,) `scale`; None if they have none, or one too fine."""
+    """Returns the grid on which (n, p) enrolled rows times (p,) `scale` lie; None if its step would be too small."""
     if not (np.frexp(scale)[0] == 0.5).all():  # a product with another factor may be rounded
         return None
     step, squares = math.inf, 0.0
@@ -123,7 +123,7 @@ def find_lattice(enrolled: NDArray[np.float32], scale: Float64) -> Lattice | Non
 
 
 def _steps(values: Float64) -> Float64:
-    """Returns (p,) the greatest power of two that all values of a column are multiples of; infinity for zeros."""
+    """Returns (p,) float64: the greatest power of two that divides all values of a column; infinity for zeros."""
     mantissa, exponent = np.frexp(values)
     whole = np.ldexp(mantissa, 53).astype(np.int64)
     lowest = np.frexp((whole & -whole).astype(np.float64))[1] - 1

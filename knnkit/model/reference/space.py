@@ -55,7 +55,7 @@ def relative_error(width: int) -> float:
 
 @dataclass(frozen=True)
 class Step:
-    """One map of a row: `affine` (x - a) * b, `linear` (x - b) @ a, `normalize` x / (norm of order a), `cosine`."""
+    """A step of the map to model space: affine (x - a) * b, linear (x - b) @ a, normalize x / ‖x‖, or cosine."""
 
     kind: Literal["affine", "linear", "normalize", "cosine"]
     a: Float64
@@ -77,7 +77,7 @@ class Step:
         return _to_sphere(rows, query=query)
 
     def undo(self, rows: Float64) -> Float64:
-        """Returns rows that map to the training rows `rows`; only nearly, if the map has no inverse."""
+        """Returns rows that this step maps to the training rows `rows`; approximate if the step has no inverse."""
         if self.kind == "affine":
             return np.asarray(rows / self.b + self.a)
         if self.kind == "linear":
@@ -126,8 +126,8 @@ class Space:
         origin: (d,) float64, subtracted from raw rows before they become float32; None if no feature needs it.
         centre: (p,) float32, subtracted after the steps.
         scale: (p,) float64 factor of each coordinate's difference.
-        zero: largest distance that counts as an exact match; 0 without steps.
-        radius: RMS distance of the training rows from the centre.
+        zero: distances up to this count as exact matches; 0 without steps.
+        radius: root-mean-square distance of the training rows from the centre.
         reach: greatest Euclidean distance of a training row from the centre.
         p: power of the metric minkowski; None for the others.
     """
@@ -144,12 +144,12 @@ class Space:
 
     @property
     def power(self) -> float:
-        """A measure, by which rows are ordered, is a distance in model space to this power."""
+        """Rows are ranked by a measure: their distance in model space, raised to this power."""
         return self.p or (1.0 if self.metric in ("manhattan", "chebyshev", "jaccard") else 2.0)
 
     @property
     def tied(self) -> float:
-        """Distances closer than this are ties, in order of their rows; 0 without steps, where distances are exact.
+        """Rows whose distances differ by at most this are ties; 0 without steps, where distances are exact.
 
         Rounding an enrolled row to float32 moves it, and so each distance to it, by up to 2^-24 of the space's size.
         """
@@ -157,11 +157,11 @@ class Space:
 
     @property
     def unit(self) -> float:
-        """The common factor of all coordinates; 1 if they differ. Distances ignore it until ties are found."""
+        """Common factor of all coordinates; 1 if their factors differ. Applied to distances after ties are found."""
         return float(np.abs(self.scale[0])) if (np.abs(self.scale) == np.abs(self.scale[0])).all() else 1.0
 
     def narrow(self, rows: NDArray[Any]) -> Float32:
-        """Returns raw (n, d) rows as (n, d) float32 offsets from the origin."""
+        """Returns raw (n, d) rows as float32, after subtracting the float64 origin, if there is one."""
         return narrow(rows, self.origin)
 
     def enter(self, rows: NDArray[Any], *, query: bool = True) -> Float64:
@@ -177,9 +177,9 @@ class Space:
         return np.asarray(mapped - self.centre)
 
     def leave(self, enrolled: Float32) -> NDArray[np.floating[Any]]:
-        """Returns raw (n, d) rows whose offsets are about those of the (n, p) enrolled rows: float64 with an origin.
+        """Computes raw (n, d) rows back from (n, p) enrolled rows, approximately; float64 if the space has an origin.
 
-        A normalising step loses the length of a row. What a PCA step drops is replaced by its mean.
+        A normalising step loses the length of a row. Components that a PCA step drops get their mean.
         """
         rows = enrolled.astype(np.float64) + self.centre
         rows = _undo(rows, self.steps)
@@ -190,14 +190,14 @@ class Space:
 
     @property
     def size(self) -> float:
-        """The length that float32 rounding in the steps is relative to: 1 on the unit sphere, else the reach."""
+        """Length to which float32 rounding errors in the steps are relative: 1 on the unit sphere, else the reach."""
         return 1.0 if any(step.kind in ("normalize", "cosine") for step in self.steps) else self.reach
 
 
 def make_space(rows: NDArray[Any], steps: list[Step], metric: Metric, p: float | None = None) -> tuple[Space, Float32]:
-    """Returns the space of raw (n, d) training rows under `steps`, and the enrolled (n, p) float32 rows.
+    """Returns the space of raw (n, d) training rows after `steps`, and the (n, p) float32 rows in that space.
 
-    Rows of float64 get an origin where float32 needs it, unless the first step changes with it (cosine, normalising).
+    The space of float64 rows gets an origin if float32 needs one, but not before a cosine or normalising step.
 
     Raises:
         BuildError: the map takes a training row out of the range of float32.
@@ -209,16 +209,16 @@ def make_space(rows: NDArray[Any], steps: list[Step], metric: Metric, p: float |
 
 
 def may_shift(steps: list[Step], metric: Metric) -> bool:
-    """Whether an origin may be subtracted from rows: not if the metric or first step uses their length or zeros."""
+    """Whether an origin may be subtracted from rows: False if the metric or first step uses their length or zeros."""
     return steps[0].kind in ("affine", "linear") if steps else metric not in ("cosine", "jaccard")
 
 
 def adopt_space(
     mapped: NDArray[Any], steps: list[Step], metric: Metric, p: float | None = None
 ) -> tuple[Space, Float32]:
-    """As `make_space`, from (n, p) training rows that have passed the `steps`, as a scikit-learn Pipeline keeps them.
+    """As `make_space`, from (n, p) training rows to which `steps` are already applied, as a fitted Pipeline has them.
 
-    The rows are float64, or float32 if it was fitted with such rows.
+    The rows are float64, or float32 if the Pipeline was fitted with float32 rows.
 
     Raises:
         BuildError: the map takes a training row out of the range of float32.
@@ -246,7 +246,7 @@ def _undo(rows: Float64, steps: Iterable[Step]) -> Float64:
 
 
 def _shifted(maps: list[Step], origin: Float64 | None) -> list[Step]:
-    """Returns the maps for rows less `origin`: the first map then subtracts less."""
+    """Returns the maps for rows from which `origin` is already subtracted: the first map subtracts only the rest."""
     if origin is None or not maps:
         return maps
     first = maps[0]
@@ -255,7 +255,7 @@ def _shifted(maps: list[Step], origin: Float64 | None) -> list[Step]:
 
 
 def _split_scale(steps: list[Step], metric: Metric) -> tuple[list[Step], Float64 | None]:
-    """Returns the maps before the centre, and the factors of a final scaling."""
+    """Returns the maps before the centre, and the factors of a final scaling step (None if there is none)."""
     maps = _fold(steps)
     if metric == "cosine":
         return [*maps, Step("cosine", np.zeros(0), np.zeros(0))], None
@@ -315,7 +315,7 @@ def _centre(
 
 
 def _require_points(values: NDArray[Any], *, plain: bool) -> None:
-    """Checks that rows are latitudes and longitudes in radians, as they were measured."""
+    """Raises BuildError unless rows are unscaled latitudes and longitudes in radians, as haversine needs."""
     if values.shape[1] != 2 or not plain:
         said = f"haversine takes a latitude and a longitude as they are, and not {values.shape[1]} mapped features"
         said = said if not plain else f"haversine takes two features, latitude and longitude, and not {values.shape[1]}"
@@ -326,12 +326,12 @@ def _require_points(values: NDArray[Any], *, plain: bool) -> None:
 
 
 def _weighted(enrolled: Float32, factors: Float64) -> Iterator[Float64]:
-    """Yields blocks of the (n, p) rows as float64, multiplied by the factors."""
+    """Yields consecutive blocks of the (n, p) rows as float64, multiplied by the (p,) factors."""
     return (enrolled[start : start + _ROWS] * factors for start in range(0, len(enrolled), _ROWS))
 
 
 def _fold(steps: list[Step]) -> list[Step]:
-    """Merges affine after affine, and affine before linear, into one step."""
+    """Merges two affine steps in sequence, or an affine and a linear step, into one."""
     folded: list[Step] = []
     for step in steps:
         last = folded[-1] if folded else None

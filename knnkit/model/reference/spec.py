@@ -35,20 +35,20 @@ class KnnSpec:
         name: model name: letters, digits, `.`, `_`, `-`, at most 64.
         k: number of neighbours that vote.
         metric: distance between two rows, after scaling.
-        weights: `uniform`, or `distance` for votes of 1 / distance, where exact matches take the whole vote.
+        weights: `uniform`, `distance` (votes of 1 / distance; an exact match takes all votes) or a kernel's name.
         scale: scaling of the features, fitted on the training rows and built into the model.
         reject: share of ordinary rows to accept, or label -> share, with `default` for the others; with None the model
             never answers "unknown".
         label_sets: coverages of the label sets that the model can answer with.
-        keep: which rows a device keeps for people to label; None: none.
-        enrol: what may be taught on a device; None: nothing.
+        keep: which rows a device stores for people to label; None: no rows.
+        enrol: which rows and labels may be taught on a device; None: none.
         ignore_extra: whether a device ignores columns that the model does not know.
         p: power of the metric minkowski.
-        bandwidth: of the kernels, in the unit of distances.
+        bandwidth: width of the kernel, in the unit of distances.
         radius: distance within which all training rows vote; None: the k nearest vote.
-        outlier_label: answer to a row without any vote; None: "unknown".
+        outlier_label: answer to a row for which no training row votes; None: "unknown".
         class_weight: "balanced", or label -> factor of its votes, with `default` for the others (else 1).
-        offset: of outlier factors, as in knn.json.
+        offset: threshold of outlier factors, as in knn.json; None: the model answers no outlier factors.
     """
 
     name: str
@@ -86,12 +86,12 @@ class KnnSpec:
         if wrong := [each for each in self.label_sets if not 0.0 < each < 1.0]:
             raise BuildError(f"label_sets: {wrong[0]} is not a coverage above 0 and below 1", hint="label_sets: 0.95")
         if self.reject is not None and DEFAULT not in self.shares:
-            raise BuildError("reject has no share for the other classes", hint="reject: {fault: 0.999, default: 0.99}")
+            raise BuildError("reject has no `default` share", hint="reject: {fault: 0.999, default: 0.99}")
         _require_numbers(self)
         _require_whole_ways(self)
 
     def in_float64(self, classes: tuple[int | str, ...], codes: NDArray[np.int32]) -> InFloat64 | None:
-        """Returns what the graph does not compute; None if it computes everything.
+        """Returns the parameters that only float64 code computes; None if the graph computes the whole answer.
 
         Args:
             classes: the labels.
@@ -106,22 +106,22 @@ class KnnSpec:
 
     @property
     def shares(self) -> Mapping[str, float]:
-        """`reject` as label -> share, with `default`; empty without it."""
+        """Label (or `default`) -> share of ordinary rows to accept; empty if `reject` is None."""
         if self.reject is None:
             return {}
         return self.reject if isinstance(self.reject, Mapping) else {DEFAULT: self.reject}
 
 
 def is_plain(spec: KnnSpec) -> bool:
-    """Whether the graph computes the metric and the votes."""
+    """Whether the TensorFlow graph computes the metric and the votes of `spec`."""
     graph = spec.metric in GRAPH_METRICS and spec.weights in GRAPH_WEIGHTS
     return graph and spec.radius is None and spec.class_weight is None and spec.offset is None
 
 
 def require_plain(spec: KnnSpec, what: str) -> None:
-    """Raises BuildError if the graph does not compute the metric and the votes, which `what` needs."""
+    """Raises BuildError unless the TensorFlow graph computes the metric and the votes, as the feature `what` needs."""
     if not is_plain(spec):
-        said = f"{what} does not know metric {spec.metric} with weights {spec.weights}"
+        said = f"{what} does not work with metric {spec.metric} and weights {spec.weights}"
         more = [key for key in ("radius", "class_weight") if getattr(spec, key) is not None]
         said += f" and {' and '.join(more)}" if more else ""
         plain = f"metric: {', '.join(GRAPH_METRICS)}, and weights: {', '.join(GRAPH_WEIGHTS)}"
@@ -130,7 +130,7 @@ def require_plain(spec: KnnSpec, what: str) -> None:
 
 
 def own_shares(spec: KnnSpec, classes: tuple[int | str, ...]) -> dict[int, float]:
-    """Returns class index -> share of `reject`, of the classes with a share of their own.
+    """Returns class index -> share of ordinary rows to accept, for the classes that `reject` names.
 
     Raises:
         BuildError: no training row has one of the labels.
@@ -151,7 +151,7 @@ def _by_class(what: str, given: Mapping[str, float], classes: tuple[int | str, .
 def _factors(
     asked: str | Mapping[str, float], classes: tuple[int | str, ...], codes: NDArray[np.int32]
 ) -> tuple[float, ...]:
-    """Returns the factor of each class's votes; "balanced" is n / (classes x rows of the class)."""
+    """Returns each class's vote factor; for "balanced": rows / (number of classes * rows of the class)."""
     if isinstance(asked, str):
         counts = np.bincount(codes, minlength=len(classes))
         return tuple((len(codes) / (np.count_nonzero(counts) * np.maximum(counts, 1))).tolist())
@@ -166,13 +166,13 @@ MOST_FACTOR = 1e9
 
 
 def _require_numbers(spec: KnnSpec) -> None:
-    """Checks p, bandwidth and radius: each where it has a meaning, and a number that has one."""
+    """Raises BuildError if p, bandwidth, radius or class_weight is unused, missing, or out of its range."""
     kernel, factors = spec.weights not in GRAPH_WEIGHTS, spec.class_weight
     given = factors if isinstance(factors, Mapping) else {}
     own = {f"class_weight of {label!r}": value for label, value in given.items()}
     for name, number in {"p": spec.p, "bandwidth": spec.bandwidth, "radius": spec.radius, **own}.items():
         if number is not None and (isinstance(number, bool) or not isinstance(number, int | float | np.number)):
-            raise BuildError(f"{name} is {number!r}; it is a number", hint="0.5, without quotation marks")
+            raise BuildError(f"{name} is {number!r}; a number is needed", hint="0.5, without quotation marks")
     for name, value, wanted, where, example in (
         ("p", spec.p, spec.metric == "minkowski", "metric: minkowski", "p: 3"),
         ("bandwidth", spec.bandwidth, kernel, f"weights: {spec.weights if kernel else 'gaussian'}", "bandwidth: 0.5"),
@@ -183,33 +183,31 @@ def _require_numbers(spec: KnnSpec) -> None:
             raise BuildError(f"{name} is for {where}", hint=f"leave {name} out, or {where}")
     if spec.p is not None and not 1.0 <= spec.p <= MOST_P:
         hint = "metric: chebyshev, the limit of high p" if spec.p > 1.0 else "p: 1 or more"
-        raise BuildError(f"p is {spec.p:g}; it is a power from 1 to {MOST_P:g}", hint=hint)
+        raise BuildError(f"p is {spec.p:g}; a power from 1 to {MOST_P:g} is needed", hint=hint)
     for name, value in (("bandwidth", spec.bandwidth), ("radius", spec.radius)):
         if value is not None and not LEAST_WIDTH <= value <= MOST_WIDTH:
-            said = f"{name} is {value:g}; it is a distance from {LEAST_WIDTH:g} to {MOST_WIDTH:g}"
+            said = f"{name} is {value:g}; a distance from {LEAST_WIDTH:g} to {MOST_WIDTH:g} is needed"
             raise BuildError(said, hint=f"{name}: 0.5")
     if not isinstance(factors, Mapping) and factors not in (None, "balanced"):
         raise BuildError(f"class_weight is {factors!r}", hint="class_weight: balanced, or {fault: 5}")
     for label, value in given.items():
         if not 1.0 / MOST_FACTOR <= value <= MOST_FACTOR:
-            said = (
-                f"class_weight of {label!r} is {value:g}; it is a factor from {1.0 / MOST_FACTOR:g} to {MOST_FACTOR:g}"
-            )
-            raise BuildError(said, hint=f"class_weight: {{{label}: 5}}")
+            said = f"class_weight of {label!r} is {value:g}; a factor from {1 / MOST_FACTOR:g} to {MOST_FACTOR:g} "
+            raise BuildError(f"{said}is needed", hint=f"class_weight: {{{label}: 5}}")
     if spec.outlier_label is not None and spec.radius is None:
-        raise BuildError("outlier_label is for a model with a radius", hint="radius: 0.5, or leave outlier_label out")
+        raise BuildError("outlier_label needs a radius", hint="add radius: 0.5, or leave outlier_label out")
     if spec.outlier_label == UNKNOWN_LABEL:
         said = f"outlier_label: {UNKNOWN_LABEL!r} is reserved for rows without a label"
-        raise BuildError(said, hint="leave outlier_label out, which answers the same; or outlier_label: other")
+        raise BuildError(said, hint="leave outlier_label out: such rows then are unknown; or outlier_label: other")
 
 
 def _require_whole_ways(spec: KnnSpec) -> None:
-    """Refuses what a model in float64 does not support."""
+    """Raises BuildError for a combination of keys that a model answered in float64 does not support."""
     if spec.metric in ("haversine", "jaccard") and spec.scale != "none":
         raise BuildError(f"scale: {spec.scale} changes what {spec.metric} compares", hint="scale: none")
     given = {"reject": spec.reject, "label_sets": spec.label_sets or None, "enrol": spec.enrol, "keep": spec.keep}
     taken = [key for key, value in given.items() if value is not None]
     if spec.radius is not None and taken:
-        raise BuildError(f"{taken[0]} counts on k neighbours, and radius does not", hint=f"leave {taken[0]} out")
+        raise BuildError(f"{taken[0]} needs exactly k neighbours, not a radius", hint=f"leave {taken[0]} out")
     if spec.enrol is not None:
         require_plain(spec, "enrol")

@@ -16,7 +16,7 @@ from knnkit.model.reference.space import Float32, Float64, Space
 
 
 def terms(space: Space, scale: Float64, query: Float64, enrolled: Float32) -> Float64:
-    """Returns the (m, c) terms of `space.metric`; query and rows are offsets from the centre, before `scale`."""
+    """Returns (m, c) terms whose sums are the rows' measures; `query` and rows are offsets before `scale`."""
     if space.metric == "jaccard":
         return _jaccard(query, enrolled)
     if space.metric == "haversine":
@@ -29,14 +29,14 @@ def terms(space: Space, scale: Float64, query: Float64, enrolled: Float32) -> Fl
 
 
 def _jaccard(query: Float64, enrolled: Float32) -> Float64:
-    """The share of coordinates with one zero, among those that are not both zero; 0 where all are."""
+    """Returns the share of coordinates with one 0, of the coordinates not 0 in both rows; 0 if both rows are all 0."""
     one, others = query != 0.0, enrolled != 0.0
     either = (one | others).sum(axis=1, keepdims=True)
     return np.asarray((one != others).sum(axis=1, keepdims=True) / np.maximum(either, 1))
 
 
 def _haversine(space: Space, query: Float64, enrolled: Float32) -> Float64:
-    """The squared chord between points on the unit sphere, of (latitude, longitude) in radians."""
+    """Returns the squared chords on the unit sphere between points with (latitude, longitude) in radians."""
     start: Any = space.centre[0].astype(np.float64) + (0.0 if space.origin is None else space.origin[0])
     apart: NDArray[np.float64] = np.sin((query - enrolled) / 2.0)
     east = np.cos(query[0] + start) * np.cos(enrolled[:, 0] + start) * apart[:, 1] ** 2

@@ -22,7 +22,7 @@ _UNIT = 2.0**-24
 
 
 def compute(windows: Float64, features: Sequence[Feature]) -> Float64:
-    """Returns the (n, f) features of (n, rows, c) windows, ordered by feature, then column, then band."""
+    """Returns the (n, f) features of (n, rows, columns) windows, ordered by feature, then column, then band."""
     parts = [_one(windows, name, bands).reshape(len(windows), -1) for name, bands in features]
     return np.concatenate(parts, axis=1)
 
@@ -42,7 +42,7 @@ def bound(windows: Float64) -> Float64:
 
     A sum of n terms in any order is off by at most (n - 1) u times the sum of their absolute values (Higham 2002, 4.2).
     A deviation from the mean is off by (n + 2) u max|x|. Lengths (std, rms, amplitudes) are off by no more than the
-    vector below the root, and by the rounding of its sum.
+    vector whose length they are, and by the rounding of the sum of its squares.
     """
     return np.asarray(8.0 * (windows.shape[1] + 8) * _UNIT * np.abs(windows).max(axis=(1, 2)))
 
@@ -54,7 +54,7 @@ def waves(rows: int) -> tuple[Float64, Float64]:
 
 
 def bands_of(rows: int, bands: int) -> Float64:
-    """Returns the (rows // 2, bands) matrix that takes the mean of neighbouring amplitudes."""
+    """Returns the (rows // 2, bands) matrix whose product with amplitudes is the mean amplitude of each band."""
     found = np.zeros((rows // 2, bands))
     for band, places in enumerate(np.array_split(np.arange(rows // 2), bands)):
         found[places, band] = 1.0 / len(places)

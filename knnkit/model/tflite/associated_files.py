@@ -22,13 +22,13 @@ def archive(files: Mapping[str, bytes]) -> bytes:
 
 
 def split(data: bytes) -> tuple[bytes, dict[str, bytes]]:
-    """Returns a model file without its associated files, and these by name."""
+    """Splits a model file into its model and its associated files: (model, name -> content)."""
     with zipfile.ZipFile(io.BytesIO(data)) as members:
         start = min(entry.header_offset for entry in members.infolist())
         return data[:start], {name: members.read(name) for name in members.namelist()}
 
 
 def add(data: bytes, files: Mapping[str, bytes]) -> bytes:
-    """Returns a model file with more associated files."""
+    """Returns the model file `data` with more associated files (name -> content)."""
     model, present = split(data)
     return model + archive({**present, **files})

@@ -1,7 +1,7 @@
 """Converts the TensorFlow module to TFLite graphs.
 
-One signature of fixed shape for one row and one for a batch, over the same weights. The converter never sees the
-weights of products: it copies them many times, and quantizes only with steps that it guesses.
+Each search has one signature of fixed shape for one row and one for a batch, with shared weights. The converter never
+sees the training rows: it would copy them several times, and quantize them only with steps that it guesses.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _AUTOGRAPH = "__autograph_generated_file"
 def convert(model: KnnModule) -> Any:
     """Returns the model tree of `model` (see `flatbuffer.unpack`), with float32 inputs of fixed shapes.
 
-    Signatures: `classify` for one row, `classify_batch`, and the same two for each other search of the model.
+    Its signatures: `classify` for one row and `classify_batch`, and these two for each other search of the model.
 
     Raises:
         BuildError: the converter changed the int8 rows; this TensorFlow is not supported.
@@ -50,7 +50,7 @@ Traced = tuple[Any, dict[str, Table]]
 
 
 def convert_traced(traced: Mapping[str, Traced], root: Any) -> Any:
-    """Returns the model tree of traced functions by signature; `root` has their variables, if there are any.
+    """Converts signature -> traced function to a model tree; `root` owns the variables of the functions.
 
     Raises:
         BuildError: the converter changed the int8 rows; this TensorFlow is not supported.
@@ -66,7 +66,7 @@ def convert_traced(traced: Mapping[str, Traced], root: Any) -> Any:
 
 
 def trace(model: KnnModule, search: str, rows: int) -> Traced:
-    """Returns the graph of a search for so many rows; the weights of products are inputs after the first."""
+    """Returns the graph of `search` for `rows` queries, and its weights by name: its inputs after the queries."""
     queries = tf.TensorSpec((rows, model.n_features), tf.float32, name=constants.INPUT_ROWS)
     asked: dict[str, Table] = {}
 
@@ -89,7 +89,7 @@ def trace(model: KnnModule, search: str, rows: int) -> Traced:
 
 
 def _put_weights(tree: Any, weights: Mapping[str, Mapping[str, Table]]) -> None:
-    """Turns inputs of the model tree into constants; `weights` has their values by signature and name."""
+    """Replaces inputs of the model tree by constants; `weights` maps signature -> input name -> value."""
     from tensorflow.lite.python import schema_py_generated as schema
 
     buffers: dict[str, int] = {}
@@ -111,10 +111,10 @@ def _put_weights(tree: Any, weights: Mapping[str, Mapping[str, Table]]) -> None:
 
 
 def _put_eight_bits(tree: Any, graph: Any, place: int, step: float) -> None:
-    """Makes a tensor int8, and its products hybrid ones: FULLY_CONNECTED of float32 rows with int8 weights.
+    """Makes tensor `place` int8, and every FULLY_CONNECTED that uses it hybrid: float32 rows with int8 weights.
 
     Raises:
-        BuildError: something else than a product uses the tensor.
+        BuildError: another operation uses the tensor, or none does.
     """
     from tensorflow.lite.python import schema_py_generated as schema
 
@@ -134,7 +134,7 @@ def _put_eight_bits(tree: Any, graph: Any, place: int, step: float) -> None:
 
 
 def _hybrid_code(tree: Any) -> int:
-    """Returns the number of the operator code of hybrid products, which is added if it is missing."""
+    """Returns the index of the operator code of hybrid products; adds it to the model tree if it is missing."""
     from tensorflow.lite.python import schema_py_generated as schema
 
     for number, code in enumerate(tree.operatorCodes):
@@ -149,7 +149,7 @@ def _hybrid_code(tree: Any) -> int:
 
 @contextlib.contextmanager
 def _without_autograph_files() -> Iterator[None]:
-    """Removes AutoGraph's temporary modules, which it leaves behind when a build is interrupted."""
+    """On exit, removes the temporary files that AutoGraph leaves behind when a build is interrupted."""
     before = set(sys.modules)
     try:
         yield

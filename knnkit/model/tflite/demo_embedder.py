@@ -18,9 +18,9 @@ def train_embedder(pictures: NDArray[np.float32], codes: NDArray[np.int64], seed
     """Returns a `.tflite` that maps a picture to 16 numbers.
 
     Args:
-        pictures: (n, h, w, 1) from 0 to 1.
-        codes: (n,) class indices.
-        seed: of the first weights and of the order of pictures.
+        pictures: (n, height, width, 1) values from 0 to 1.
+        codes: (n,) class index of each picture.
+        seed: seed of the initial weights and of the order of pictures.
     """
     load_tensorflow()
     import tensorflow as tf

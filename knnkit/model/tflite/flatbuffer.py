@@ -27,18 +27,18 @@ _VERSION_FIELD = 0
 
 @dataclass(frozen=True)
 class Window:
-    """A buffer that is a part of a table; `start` is the offset of its first byte in the table."""
+    """A buffer that is part of a table: `start` is the offset of its first byte in the table, `length` its bytes."""
 
     start: int
     length: int
 
 
 class Pieces:
-    """The content of a buffer in pieces, without a copy; its length is theirs, in bytes.
+    """The content of a buffer as a list of arrays, which need not be joined; `len` is the number of bytes.
 
     Attributes:
-        parts: the bytes in order.
-        source: what they are.
+        parts: the content, in order.
+        source: the object whose content it is.
     """
 
     def __init__(self, parts: list[NDArray[np.uint8]], source: Any) -> None:
@@ -50,10 +50,10 @@ class Pieces:
 
 @dataclass(frozen=True)
 class Table:
-    """Bytes that several buffers share; `windows` maps a buffer's number to its window.
+    """Bytes that several buffers share.
 
-    `parts` are the bytes in order. A window that starts inside the table begins with a part; the part before it is a
-    gap of at least four bytes, for its length.
+    `parts` are the bytes in order; `windows` maps the number of a buffer to its window. A window that starts inside the
+    table starts with a part, after a gap of at least four bytes, into which the window's length is written.
     """
 
     parts: list[NDArray[np.uint8]]
@@ -62,9 +62,9 @@ class Table:
 
 @dataclass(frozen=True)
 class Laid:
-    """A finished flatbuffer, with the offset of each table and of each buffer's bytes (0 for an empty one).
+    """A finished flatbuffer: its bytes in order (`parts`, not joined, to avoid a copy of large buffers).
 
-    `parts` are its bytes in order; a large buffer is not copied until they are joined.
+    `tables` has the file offset of each table, `places` that of each buffer's bytes (0 for an empty buffer).
     """
 
     parts: list[Any]
@@ -73,7 +73,7 @@ class Laid:
 
     @property
     def data(self) -> bytes:
-        """All bytes."""
+        """The bytes of the flatbuffer, joined."""
         return b"".join(self.parts)
 
 
@@ -102,11 +102,11 @@ def add_metadata(model: Any, name: str, content: bytes) -> None:
 
 
 def lay_out(model: Any, tables: Sequence[Table]) -> Laid:
-    """Returns the bytes of a model tree, which contain each of `tables` once.
+    """Returns the flatbuffer of a model tree; the bytes of each table are in it once.
 
     Args:
-        model: as `unpack` returns it.
-        tables: tables that hold buffers; no buffer is in two of them.
+        model: model tree, as `unpack` returns it.
+        tables: tables that contain buffers of the model; no buffer is in two tables.
     """
     inside = {number for table in tables for number in table.windows}
     contents = [[] if number in inside else _parts(buffer.data) for number, buffer in enumerate(model.buffers)]
@@ -141,7 +141,7 @@ def _parts(content: Any) -> list[NDArray[np.uint8]]:
 
 
 def _structure(model: Any) -> bytes:
-    """Returns the packed model without the contents of its buffers, padded to the alignment."""
+    """Returns the packed model without the contents of its buffers, padded to a multiple of ALIGNMENT bytes."""
     kept = [(buffer, buffer.data) for buffer in model.buffers]
     try:
         for buffer, _ in kept:
@@ -156,7 +156,7 @@ def _structure(model: Any) -> bytes:
 
 
 def _head(body: bytes, count: int, places: Sequence[int], size: int) -> bytes:
-    """Returns a root table with new buffers; all other fields point into the body, which starts at byte `size`."""
+    """Returns a root table with `count` new buffers; other fields point into `body`, which follows at byte `size`."""
     root = _u32(body, 0)
     fields = [number for number in range(_MODEL_FIELDS) if _field(body, root, number) or number == _BUFFERS_FIELD]
     offsets = {number: 4 + 4 * rank for rank, number in enumerate(fields)}
@@ -192,7 +192,7 @@ def _head(body: bytes, count: int, places: Sequence[int], size: int) -> bytes:
 
 
 def _field(data: bytes, table: int, number: int) -> int:
-    """Returns the offset of a table's field; 0 if it has its default."""
+    """Returns the offset of field `number` of a table; 0 if the field is absent, and so has its default."""
     vtable = table - int(struct.unpack_from("<i", data, table)[0])
     place = 4 + 2 * number
     if place >= struct.unpack_from("<H", data, vtable)[0]:

@@ -18,10 +18,10 @@ from knnkit.errors import MissingDependency, extra
 
 
 def load_tensorflow() -> None:
-    """Imports TensorFlow and lets it look for devices, without output.
+    """Imports TensorFlow, and lets it search for processors and GPUs, without its messages.
 
     Raises:
-        ImportError: it cannot be imported; its messages are then on standard error.
+        ImportError: TensorFlow cannot be imported; its messages are then written to standard error.
     """
     if "tensorflow" in sys.modules:
         return
@@ -48,10 +48,10 @@ def load_tensorflow() -> None:
 
 @contextlib.contextmanager
 def needs_build_extra() -> Iterator[None]:
-    """Turns the import error of a missing package into one that states how to install it.
+    """Within this context, a missing package raises an error that states how to install it.
 
     Raises:
-        MissingDependency: instead of the ModuleNotFoundError inside.
+        MissingDependency: in place of ModuleNotFoundError.
     """
     try:
         yield

@@ -1,8 +1,8 @@
 """Writes TFLite Metadata and associated files into a model.
 
 The files are the labels, knn.json, the exact float64 tables and the origins of the rows. The metadata is a buffer of
-the model; the files follow in a STORED zip with a fixed date. The same model gives the same bytes. Never changes what
-the graph computes.
+the model; the files follow in an uncompressed zip with a fixed date. The same model gives the same bytes. Never changes
+what the graph computes.
 Schema: tflite-support, tensorflow_lite_support/metadata/metadata_schema.fbs.
 """
 
@@ -47,7 +47,7 @@ def pack(tree: Any, model: KnnModule, info: model_info.KnnInfo, rows: bytes) -> 
     """Returns the complete model file: the model tree with its metadata, followed by the associated files.
 
     Args:
-        tree: the converted model as a tree.
+        tree: the model tree of the converted model.
         model: the module that was converted.
         info: content of knn.json.
         rows: content of rows.npz.
@@ -70,7 +70,7 @@ def pack(tree: Any, model: KnnModule, info: model_info.KnnInfo, rows: bytes) -> 
 
 # --- the training rows, once --------------------------------------------------------------------------------------
 def _find(tree: Any, stored: Table, model: KnnModule) -> flatbuffer.Table:
-    """Returns a table, with the model's buffers that are the whole of it or one of its blocks."""
+    """Returns the table `stored` with the buffers of the model tree that are the table or one of its blocks."""
     tables = [stored, *(stored.blocks() if stored.layout.gap else [])]
     asked = {(table.at * table.row_bytes, sum(map(len, table.parts))) for table in tables}
     windows = {}
@@ -87,12 +87,12 @@ def _find(tree: Any, stored: Table, model: KnnModule) -> flatbuffer.Table:
 
 
 def _is_content(content: Any, table: Table) -> bool:
-    """Whether a buffer of the model has the content of a table without gaps."""
+    """Whether the buffer `content` equals the rows of a table without gaps."""
     return content is not None and len(content) == table.rows.nbytes and np.array_equal(content, table.parts[0])
 
 
 def _blocks(tree: Any, laid: flatbuffer.Laid, model: KnnModule) -> list[tuple[int, int]]:
-    """Returns (offset in the file, number of rows) of each piece of the training rows."""
+    """Returns (offset in the file in bytes, number of rows) of each block of training rows."""
     row_bytes, count = 4 * model.enrolled.shape[1], len(model.enrolled)
     if model.search.projection is None:
         return [(laid.tables[0] + start * row_bytes, rows) for start, rows in model.search.layout.blocks(count)]
@@ -190,7 +190,7 @@ def _byte(value: int) -> Callable[[Any, int], None]:
 
 
 def _table(build: Any, slots: int, fields: dict[int, Any]) -> int:
-    """Writes a table; a field is a text, a list of table offsets, a table offset, or a function that writes a byte."""
+    """Writes a flatbuffer table; returns its offset. `fields`: texts, offsets, lists of them, or byte writers."""
     ready = {slot: _refer(build, value) for slot, value in fields.items() if value is not None}
     build.StartObject(slots)
     for slot, value in ready.items():

@@ -75,8 +75,8 @@ def minimum_runtime(tree: Any, oldest: str) -> str:
     """Returns the lowest TFLite runtime version that has every operation of a model tree.
 
     Args:
-        tree: as `flatbuffer.unpack` returns it.
-        oldest: the oldest runtime that boards have.
+        tree: model tree, as `flatbuffer.unpack` returns it.
+        oldest: version of the oldest runtime on the boards.
 
     Raises:
         BuildError: an operation is not listed, or `oldest` does not have it; the message names all of them.
@@ -102,8 +102,8 @@ def minimum_runtime(tree: Any, oldest: str) -> str:
 def with_stages(version: str, stages: Iterable[bytes]) -> str:
     """Returns the lowest TFLite runtime that has every operation of a model (`version`) and of its stages.
 
-    A stage may have any operation. What the table does not know, its converter has written into the file, or no older
-    runtime knows it.
+    A stage may have any operation. The runtime version that a converter wrote into the stage's file counts, too. An
+    operation newer than its versions in `FIRST_RUNTIME` needs a runtime newer than all in that table.
     """
     found = [version]
     for data in stages:
@@ -117,7 +117,7 @@ def with_stages(version: str, stages: Iterable[bytes]) -> str:
 
 
 def _converters_word(tree: Any) -> str:
-    """Returns the runtime that a file says it needs; empty if it says nothing sensible."""
+    """Returns the lowest runtime version that the converter wrote into a model; "" if there is no valid version."""
     for entry in tree.metadata or ():
         if entry.name == b"min_runtime_version" and tree.buffers[entry.buffer].data is not None:
             said = bytes(tree.buffers[entry.buffer].data).rstrip(b"\0").decode("ascii", "replace")
@@ -126,7 +126,7 @@ def _converters_word(tree: Any) -> str:
 
 
 def _operations(tree: Any) -> list[tuple[str, int]]:
-    """Returns (name, version) of each operation of a model tree; a custom one has its own name and version 0."""
+    """Returns (name, version) of each operation of a model tree; a custom operation has version 0."""
     from tensorflow.lite.python.schema_py_generated import BuiltinOperator
 
     names = {code: name for name, code in vars(BuiltinOperator).items() if isinstance(code, int)}

@@ -1,4 +1,4 @@
-"""Writes the features of windows as a stage.
+"""Writes a stage that computes the features of windows.
 
 The graph is `knnkit.model.reference.window_features` in float32. Amplitudes are products with cosines and sines,
 because every runtime has the operators for these.
@@ -37,7 +37,7 @@ def write_stage(rows: int, columns: int, features: Sequence[Feature]) -> bytes:
 
 
 def _one(tf: Any, samples: Any, middle: Any, name: str, bands: int) -> Any:
-    """Returns one feature of (columns, rows) samples and their deviations from the mean."""
+    """Returns the feature `name` of (columns, rows) samples; `middle` are their deviations from the mean."""
     if name == SPECTRUM:
         rows = int(samples.shape[1])
         parts = [tf.square(tf.matmul(middle, tf.constant(each, tf.float32))) for each in waves(rows)]

@@ -1,8 +1,8 @@
 """Logs in to an SSH server with keys.
 
 Never sends a password. Keys come from files and from a key agent, and are offered in the order of ssh: the certificates
-of a key, then the key itself. A file `k.pub` selects that one key of the agent. A named key (`identity` in deploy.yaml,
-IdentitiesOnly) is offered alone. A key file that other users may read is refused, as ssh does.
+of a key, then the key itself. A file `k.pub` selects one key of the agent. A key named by `identity` in deploy.yaml, or
+with IdentitiesOnly, is the only one offered. A key file that other users may read is refused, as ssh does.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MAX_OFFERS = 6
 
 
 class _Agent(AgentSSH):
-    """A key agent at any socket. paramiko's own class knows only the socket in SSH_AUTH_SOCK."""
+    """Connection to a key agent at any socket. paramiko's class knows only the socket in SSH_AUTH_SOCK."""
 
     def __init__(self, path: str, timeout: float) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class _Agent(AgentSSH):
 
 @dataclass
 class _Tried:
-    """Keys that were offered, and keys that could not be offered. An error message lists both."""
+    """Keys offered so far, and notes about keys that could not be offered. An error message lists both."""
 
     offers: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -103,7 +103,7 @@ def _copy(where: Resolved) -> str:
 
 
 _USABLE = "--identity FILE, or `identity` in deploy.yaml or ssh_config, with a private key that can be used"
-_NO_PASSWORD = "knnkit sends no password: set `PubkeyAuthentication yes` in its sshd_config"  # noqa: S105
+_NO_PASSWORD = "knnkit sends no password: set `PubkeyAuthentication yes` in the server's sshd_config"  # noqa: S105
 _HINT = "knnkit logs in with one key; a second factor cannot be typed for a fleet"
 
 
@@ -139,7 +139,7 @@ def _offers(where: Resolved, agent: _Agent | None, tried: _Tried) -> Iterator[tu
 def _key(
     name: str, path: Path, held: paramiko.AgentKey | None, agent: _Agent | None, where: Resolved, tried: _Tried
 ) -> tuple[str, paramiko.PKey] | None:
-    """Returns a key and its label for messages, from the key agent, else from the file; None if neither has it."""
+    """Returns (label for messages, key), from the key agent or else the file; None if neither has a usable key."""
     if held is not None:
         return f"{name} by the agent", keys.of_agent(held, tried.notes)
     lacks = "the key agent does not hold this key" if agent else "no key agent is running that could use it"

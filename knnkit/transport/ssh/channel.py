@@ -33,7 +33,7 @@ class Watchdog:
         self._done = threading.Event()
 
     def touch(self) -> None:
-        """Restarts the idle time, because a byte was sent or received."""
+        """Restarts the time limit `idle`, because a byte was sent or received."""
         self._touched = time.monotonic()
 
     def __enter__(self) -> Watchdog:
@@ -60,12 +60,12 @@ class Watchdog:
 
     @property
     def limit(self) -> str:
-        """The time limit that ran out, for a message."""
+        """The time limit that has passed, as text for a message."""
         return f"{self._idle:g} s without progress" if self._idle is not None else f"{self._total:g} s"
 
 
 class Tracked(io.RawIOBase):
-    """A file that reports its position after each read."""
+    """A file for reading, which reports its position after each read."""
 
     def __init__(self, source: BinaryIO, report: Callable[[int], object]) -> None:
         self._source, self._report = source, report
@@ -78,7 +78,7 @@ class Tracked(io.RawIOBase):
 
 
 def feed(channel: paramiko.Channel, read: Callable[[], bytes], touch: Callable[[], None]) -> None:
-    """Sends what `read` returns, from a thread, until `read` returns nothing or the command stops reading."""
+    """Starts a thread that sends what `read` returns, until that is empty or the command stops reading."""
 
     def work() -> None:
         with contextlib.suppress(OSError, EOFError, ValueError, paramiko.SSHException):
@@ -91,7 +91,7 @@ def feed(channel: paramiko.Channel, read: Callable[[], bytes], touch: Callable[[
 
 
 def feed_bytes(channel: paramiko.Channel, data: bytes, touch: Callable[[], None]) -> None:
-    """Sends `data` and closes standard input."""
+    """Starts a thread that sends `data` to the command, then closes its standard input."""
     if len(data) > _SMALL:
         view = memoryview(data)
         chunks = iter([bytes(view[at : at + _CHUNK]) for at in range(0, len(data), _CHUNK)])
@@ -109,7 +109,7 @@ def drain(
     err: Callable[[bytes], None],
     touch: Callable[[], None],
 ) -> int | None:
-    """Reads both streams until the command ends; returns its exit code, -1 for a signal, None for a lost connection."""
+    """Reads both streams until the command ends; returns its exit code (-1: a signal; None: the connection broke)."""
     poller = select.poll()
     poller.register(channel.fileno(), select.POLLIN)
     ended: float | None = None

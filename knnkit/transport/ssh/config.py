@@ -25,7 +25,7 @@ _MAX_JUMPS = 8
 
 @dataclass(frozen=True)
 class Resolved:
-    """Everything that is needed to open one connection."""
+    """All settings that are needed to open one connection."""
 
     host: str
     port: int
@@ -47,14 +47,14 @@ class Resolved:
     typed: str = ""  # the options that name it on a command line, if it was named there
 
     def by_hand(self, *command: str) -> str:
-        """Returns a shell command that reaches this host: `command` (ssh, ssh-copy-id), options and address."""
+        """Returns a shell command that connects to this host: `command` (ssh, ssh-copy-id), options and address."""
         jumps = ",".join(str(Address(hop.host, hop.user, hop.port)) for hop in self.jumps)
         through = ("-o", f"ProxyJump={jumps}") if jumps else ()
         return shlex.join([*command, *through, "-p", str(self.port), f"{self.user}@{self.host}"])
 
 
 def resolve(address: Address, *, depth: int = 0) -> Resolved:
-    """Applies ssh_config.
+    """Returns the settings for connecting to an address, after applying ssh_config.
 
     Raises:
         Unreachable: a name is not valid; ssh_config cannot be read, is wrong, or uses an unsupported setting.
@@ -94,7 +94,7 @@ def resolve(address: Address, *, depth: int = 0) -> Resolved:
 
 
 def _check_names(address: Address) -> None:
-    """Checks user and host names before a shell gets them: nothing has checked an address from a notebook."""
+    """Checks user and host names, because ssh_config may pass them to a shell; notebooks pass unchecked addresses."""
     try:
         check_host(address.host)
         check_word(address.user or "nobody")

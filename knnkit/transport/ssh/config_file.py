@@ -1,8 +1,8 @@
 """Reads plain ssh_config files without OpenSSH, with paramiko.
 
 Used if no OpenSSH client is installed. paramiko reads comments, quotes, `Include`, most of `Match` and some tokens
-differently from ssh. So each line must have one of a few forms that both read alike. Any other line is refused, with
-its file, its number and the word: knnkit never guesses.
+differently from ssh. So each line must have one of a few forms that both read alike. For any other line, an error names
+the file, the line and the word: knnkit never guesses.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ _MANY |= dict.fromkeys(_UNUSED.split(), r"[!$-&(-\[\]-~]+")
 
 
 class _Raw(paramiko.SSHConfig):
-    """paramiko's reader without its expansion of tokens, which asks DNS for `%l` and does not know `%%`."""
+    """paramiko's reader, without paramiko's expansion of tokens: that asks DNS for `%l` and does not know `%%`."""
 
     TOKENS_BY_CONFIG_KEY: dict[str, list[str]] = {}  # noqa: RUF012  (as in paramiko)
 
 
 def lookup(host: str, *, port: int | None, user: str | None, config: str | None) -> Settings:
-    """Returns the settings of ssh for `host`; the arguments are those of `openssh.ask`.
+    """Returns the settings that ssh_config has for `host`; the arguments are those of `openssh.ask`.
 
     Raises:
         WrongConfig: a line does not have one of the supported forms.
@@ -100,7 +100,7 @@ def _paths(named: str | None, default: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _settled(host: str) -> str:
-    """Returns the name as ssh uses it: addresses in their usual form (127.1 is 127.0.0.1), names in small letters."""
+    """Returns a host name as ssh uses it: an address in its usual form (127.0.0.1 for 127.1), a name in lower case."""
     try:
         found = socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST, type=socket.SOCK_STREAM)
         return socket.getnameinfo(found[0][4], socket.NI_NUMERICHOST)[0]
@@ -109,7 +109,7 @@ def _settled(host: str) -> str:
 
 
 def _lines(config: str | None) -> Iterator[tuple[str, int, str]]:
-    """Yields path, number and text of each line that is not a comment, and a line `Host *` before each file."""
+    """Yields (path, line number, text) of each line except comments, and a line `Host *` before each file."""
     for name in (config,) if config else (USER_CONFIG, SYSTEM_CONFIG):
         path = Path(name).expanduser()
         if config is None and not path.exists():
@@ -125,7 +125,7 @@ def _lines(config: str | None) -> Iterator[tuple[str, int, str]]:
 
 
 def _followed(config: str | None) -> Iterator[str]:
-    """Yields the lines for paramiko, after checking that each has a supported form."""
+    """Yields the lines of the files for paramiko, after checking that each has a supported form."""
     proxies: set[str] = set()
     for path, number, text in _lines(config):
         found = _LINE.fullmatch(text)
@@ -140,7 +140,7 @@ def _followed(config: str | None) -> Iterator[str]:
 
 
 def _strange(keyword: str, words: list[str]) -> str | None:
-    """Returns the first word that is not supported; None if all are."""
+    """Returns the first word of a line that is not supported; None if all words are."""
     if keyword == "include":  # allowed if it matches no file, as in Debian's /etc/ssh/ssh_config
         plain = re.compile(r"/[\w./*-]+")
         return next((word for word in words if not plain.fullmatch(word) or glob.glob(word)), None)  # noqa: PTH207

@@ -53,7 +53,7 @@ class SshTransport:
     def connect(cls, name: str, address: Address, *, timeout: float) -> SshTransport:
         """Opens a connection, through the jump hosts that `address` or ssh_config names.
 
-        `timeout` is in seconds and covers everything: names, jumps, keys, login.
+        `timeout` in seconds covers the whole login: name resolution, jump hosts, key exchange, authentication.
 
         Raises:
             HostKeyError: a host key is unknown, changed or revoked.
@@ -70,14 +70,14 @@ class SshTransport:
     def run(
         self, argv: Sequence[str], *, timeout: float, input: bytes = b"", max_output: int = MAX_OUTPUT
     ) -> Completed:
-        """As `Transport.run`."""
+        """Runs a command on the device and waits for its end; see `Transport.run`."""
         out = Capped(max_output, strict=True)
         with self._watch(argv[0], total=timeout) as watchdog:
             completed = self._execute(argv, lambda ch, _: feed_bytes(ch, input, watchdog.touch), out.write, watchdog)
         return out.answer(completed, self.name)
 
     def pipe(self, argv: Sequence[str], source: BinaryIO, sink: BinaryIO, *, idle: float | None) -> Completed:
-        """As `Transport.pipe`."""
+        """Runs a command on the device between two open files; see `Transport.pipe`."""
         ends = Ends(source, sink)
         with self._watch(argv[0], idle=idle) as watchdog:
             completed = self._execute(
@@ -92,7 +92,7 @@ class SshTransport:
     def append(
         self, source: BinaryIO, remote: str, *, offset: int, size: int, timeout: float, progress: Progress | None = None
     ) -> None:
-        """As `Transport.append`; runs `cat` in a session of its own, as fast as SFTP (docs/decisions/071)."""
+        """Appends through `cat`, which is as fast as SFTP (docs/decisions/071); see `Transport.append`."""
         script = 'exec cat >> "$1"' if offset else 'umask 077; exec cat > "$1"'
         source.seek(offset)
         tracked = cast(BinaryIO, Tracked(source, lambda done: progress and progress(done, size)))
@@ -105,7 +105,7 @@ class SshTransport:
             )
 
     def close(self) -> None:
-        """Closes the connection, and those to the jump hosts."""
+        """Closes the connection to the device, and the connections to the jump hosts."""
         _close(self._hops)
 
     def _execute(
@@ -139,7 +139,7 @@ class SshTransport:
         return Completed(tuple(argv), code, b"", bytes(complaint.data), time.monotonic() - started)
 
     def _open_session(self) -> paramiko.Channel:
-        """Opens a channel; tries again while a server that allows few channels still counts the last one."""
+        """Opens a channel; tries again if a server that allows few channels has not yet closed the last one."""
         give_up = time.monotonic() + _SESSION_SECONDS
         while True:
             try:
@@ -147,7 +147,7 @@ class SshTransport:
             except paramiko.ChannelException as error:
                 if time.monotonic() >= give_up:
                     raise DeviceFailed(
-                        f"{self.name}: the server opens no session ({error.text}): MaxSessions in its sshd_config",
+                        f"{self.name}: the server opens no session ({error.text}): MaxSessions in sshd_config",
                         reason="no-session",
                         hint="on the board: `MaxSessions 10` in /etc/ssh/sshd_config, then sudo systemctl reload ssh",
                     ) from None
@@ -168,7 +168,7 @@ class SshTransport:
 
 
 def scan(name: str, address: Address, *, timeout: float) -> tuple[Resolved, known_hosts.HostKey]:
-    """Returns the host behind an address and the key that it offers; trusts no key and does not log in.
+    """Returns the settings of an address, and the key that the host offers; trusts no key and does not log in.
 
     Raises:
         HostKeyError: the key of a jump host is not known.
@@ -187,7 +187,7 @@ def scan(name: str, address: Address, *, timeout: float) -> tuple[Resolved, know
 
 @dataclass
 class _Way:
-    """Progress of a connection: `hop` is the host that is being contacted, the target or a jump host."""
+    """Progress of opening a connection: `hop` is the host that is now contacted, the target or a jump host."""
 
     name: str
     to: Resolved
@@ -205,19 +205,19 @@ class _Way:
         return time.monotonic() >= self.deadline
 
     def stuck(self, said: str, reason: str) -> Unreachable:
-        """Returns the error for a connection that failed; it names the host that refused."""
+        """Returns the error for a connection that failed; it names the target and the host where it failed."""
         device = f"{self.to.host}:{self.to.port}"
         at = f"{self.name} ({device})" if self.name != self.to.host else device
         hop = self.hop or self.to
         if hop is not self.to:
             at += f": jump host {hop.host}:{hop.port}"
-        hint = f"is it on, and is this its address? {hop.by_hand('ssh', '-v')}"
+        hint = f"is the host on, and is this its address? {hop.by_hand('ssh', '-v')}"
         return Unreachable(f"{at}: {said}", hint=hint, reason=reason)
 
 
 @contextlib.contextmanager
 def _guarded(name: str, where: Resolved, hops: list[paramiko.Transport], timeout: float) -> Iterator[_Way]:
-    """If its block fails, closes all connections and raises an error of knnkit in place of paramiko's."""
+    """If this context fails, closes all connections in `hops`, and raises an error of knnkit in place of paramiko's."""
     way = _Way(name, where, time.monotonic() + timeout)
     with Watchdog(lambda: _close(hops), total=timeout) as watchdog:
         try:
@@ -239,7 +239,7 @@ def _guarded(name: str, where: Resolved, hops: list[paramiko.Transport], timeout
 
 
 def _ignored(hop: Resolved) -> str:
-    """Returns what to add to an error: settings with which ssh itself may get in."""
+    """Returns text to add to an error: settings that ssh follows and knnkit does not; "" if there are none."""
     return f" (knnkit does not follow {', '.join(hop.ignored)} of ssh_config)" if hop.ignored else ""
 
 
@@ -249,7 +249,7 @@ def _say(error: Exception) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "nothing listens there"
     if isinstance(error, paramiko.ChannelException):
-        return f"the jump host cannot reach it ({error.text})"
+        return f"the jump host cannot reach the device ({error.text})"
     return str(error) or f"the connection ended ({type(error).__name__})"
 
 
@@ -301,7 +301,7 @@ def _reach(hop: Resolved, hops: list[paramiko.Transport], way: _Way) -> socket.s
 
 
 def _prefer_known(transport: paramiko.Transport, hop: Resolved) -> None:
-    """Asks the server for the kind of host key that known_hosts has, as a server may have several kinds."""
+    """Prefers the kinds of host key that known_hosts has for the server, since a server may have several kinds."""
     known = {key.kind for key in known_hosts.load(hop.known_hosts).lookup(hop.key_name, hop.key_port)}
     if "ssh-rsa" in known:
         known |= {"rsa-sha2-512", "rsa-sha2-256"}

@@ -38,11 +38,11 @@ _loading = threading.Lock()
 
 
 class NoKey(Exception):
-    """A file holds no usable key; the message says why, and what to type."""
+    """Error: a file holds no usable key; the message says why, and what to type."""
 
 
 class _Certified(paramiko.PKey):
-    """A key, from a file or an agent, that is offered with its certificate."""
+    """A key from a file or an agent, together with its certificate, as paramiko offers it."""
 
     def __init__(self, key: paramiko.PKey, blob: paramiko.pkey.PublicBlob) -> None:
         self._key, self.public_blob = key, blob
@@ -60,8 +60,8 @@ class _Certified(paramiko.PKey):
 class _AgentKey(paramiko.PKey):
     """A key or certificate of a key agent.
 
-    If the agent does not sign, it gives a signature that no server accepts, so that the login goes on with the next
-    key, as that of ssh does. `notes` then says so.
+    If the agent refuses to sign, this class returns a signature that no server accepts, so that the login goes on with
+    the next key, as ssh does; a message is added to `notes`.
     """
 
     def __init__(self, key: paramiko.AgentKey, notes: list[str]) -> None:
@@ -87,14 +87,14 @@ class _AgentKey(paramiko.PKey):
 
 
 def of_agent(key: paramiko.AgentKey, notes: list[str]) -> paramiko.PKey:
-    """Returns a key or certificate of an agent, to be offered; a refusal to sign is added to `notes`."""
+    """Returns a key or certificate of an agent in paramiko's form; if the agent refuses to sign, adds it to `notes`."""
     return _AgentKey(key, notes)
 
 
 def certificates_of(
     file: Path, named: Iterable[str], key: paramiko.PKey, notes: list[str]
 ) -> Iterator[tuple[Path, paramiko.PKey]]:
-    """Yields the key with each of its certificates: the file next to the key, and those of CertificateFile (`named`).
+    """Yields (path, certified key) for each certificate of a key: next to its file, or in CertificateFile (`named`).
 
     Adds a warning to `notes` for each certificate that cannot be used.
     """
@@ -118,7 +118,7 @@ def certificates_of(
 
 
 def _certificate(text: bytes) -> tuple[paramiko.pkey.PublicBlob, bytes | None, int]:
-    """Returns a certificate for paramiko, the wire form of its public key, and its expiry in Unix seconds."""
+    """Parses a certificate: returns it in paramiko's form, its public key's wire form, and its expiry in Unix time."""
     found = serialization.load_ssh_public_identity(text)
     if not isinstance(found, serialization.SSHCertificate):
         raise ValueError("a public key")
@@ -127,10 +127,10 @@ def _certificate(text: bytes) -> tuple[paramiko.pkey.PublicBlob, bytes | None, i
 
 
 def public_half(path: Path) -> bytes | None:
-    """Returns the wire form of a public key, without opening the private one.
+    """Returns the wire form of the public key that belongs to a private key file, without decrypting that file.
 
     Reads a public key file at `path`, or `path` with `.pub`, or the public part of a private key in OpenSSH's format.
-    None if none of them holds a public key.
+    Returns None if none of the three holds a public key.
     """
     data = beside = b""
     with contextlib.suppress(OSError):
@@ -152,7 +152,7 @@ def _blob_of_line(data: bytes) -> bytes | None:
 
 
 def _blob_of_private(data: bytes) -> bytes | None:
-    """Returns the public key in a private key file: OpenSSH stores magic, cipher, kdf, options, 1, public key."""
+    """Returns the public key in a private key file of OpenSSH: magic, cipher, kdf, options, 1, public key; or None."""
     try:
         body = base64.b64decode(b"".join(data.split(b"KEY-----")[1].rpartition(b"-----END")[0].split()))
         if not body.startswith(_MAGIC):
@@ -166,9 +166,9 @@ def _blob_of_private(data: bytes) -> bytes | None:
 
 
 def load(path: Path, *, agent: str) -> paramiko.PKey:
-    """Reads a private key, once in a process.
+    """Reads a private key from a file; keeps it in memory, so that each file is read once.
 
-    `agent` says why the key agent cannot help if this is a public key.
+    `agent` is the text that explains, if the file is a public key, why the key agent cannot use it.
 
     Raises:
         NoKey: the file holds no usable key.
@@ -177,11 +177,11 @@ def load(path: Path, *, agent: str) -> paramiko.PKey:
     try:
         found, data = path.stat(), _read(path)
         if _is_public(data):
-            raise NoKey(f"{path} is a public key, and {agent}: ssh-add its private half")
+            raise NoKey(f"{path} is a public key, and {agent}: ssh-add the private key")
         if data.startswith(b"PuTTY-User-Key-File"):
             raise NoKey(f"{path} is a key of PuTTY: puttygen {path} -O private-openssh -o {path.with_suffix('.key')}")
         if stat.S_IMODE(found.st_mode) & 0o077 and found.st_uid == os.getuid():
-            raise NoKey(f"{path} may be read by others: chmod 600 {path}")
+            raise NoKey(f"{path} may be read by other users: chmod 600 {path}")
         with _loading:
             known = (str(path), found.st_mtime_ns)
             if known not in _loaded:

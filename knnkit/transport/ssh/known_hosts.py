@@ -1,10 +1,10 @@
 """Reads known_hosts files; `enrol` adds a line.
 
-A file is read once and shared read-only. Never trusts a host on first use.
+A file is read once; threads share the result. Never trusts a host on first use.
 
 The format is OpenSSH's (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT): plain, `[host]:port`, wildcard, negated and hashed
 names, `@revoked`. paramiko verifies no host certificates, so a `@cert-authority` line makes no host known. If a host
-is unknown, the error names such lines, and lines that cannot be read. Those never hide other lines.
+is unknown, the error names such lines, and lines that cannot be read. A line that cannot be read hides no other line.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _AS_THEY_ARE = "surrogateescape"
 
 @dataclass(frozen=True)
 class HostKey:
-    """One public host key; `where` says file and line it was read from."""
+    """One public host key; `where` is the file and line from which it was read."""
 
     kind: str  # "ssh-ed25519", ...
     blob: bytes
@@ -48,7 +48,7 @@ class HostKey:
         return fingerprint(self.blob)
 
     def same(self, other: HostKey) -> bool:
-        """Whether both are the same public key, wherever they were read."""
+        """Whether two host keys are the same public key; `where` may differ."""
         return self.blob == other.blob
 
 
@@ -65,19 +65,19 @@ class _Line:
 
 @dataclass(frozen=True)
 class KnownHosts:
-    """All lines of all files, in order."""
+    """The content of several known_hosts files: all their lines, in order."""
 
     lines: tuple[_Line, ...]
     bad: tuple[str, ...]  # where lines stand that cannot be read
     authorities: tuple[_Line, ...] = ()  # @cert-authority
 
     def lookup(self, host: str, port: int) -> tuple[HostKey, ...]:
-        """Returns the keys known for a host, revoked ones included (marked so)."""
+        """Returns the known keys of a host; includes revoked keys, which are marked as revoked."""
         name = host_name(host, port)
         return tuple(line.key for line in self.lines if _matches(line.patterns, name))
 
     def check(self, host: str, port: int, offered: HostKey, typed: str = "") -> None:
-        """Checks the key that a host offers against the known ones; `typed` names the host in hints of `knnkit trust`.
+        """Checks that the key that a host offers is known; `typed` is the host's name in hints such as `knnkit trust`.
 
         Raises:
             HostKeyError: the host is unknown, or offers another key, or a revoked one.
@@ -116,7 +116,7 @@ class KnownHosts:
 
 
 def host_name(host: str, port: int) -> str:
-    """Returns the name under which known_hosts knows a host."""
+    """Returns the name of a host in known_hosts: `[host]:port` if the port is not 22."""
     return host.lower() if port == 22 else f"[{host.lower()}]:{port}"
 
 
@@ -151,7 +151,7 @@ def _matches_hash(pattern: str, name: str) -> bool:
 
 
 def _hashed(name: str, salt: bytes | None = None) -> str:
-    """Returns a name as `ssh-keygen -H` writes it."""
+    """Returns the hashed form of a name, as `ssh-keygen -H` writes it."""
     salt = os.urandom(20) if salt is None else salt
     digest = hmac.new(salt, name.encode(), hashlib.sha1).digest()
     return f"|1|{base64.b64encode(salt).decode()}|{base64.b64encode(digest).decode()}"
@@ -184,10 +184,10 @@ def _load_one(path: str, _changed: int, size: int) -> KnownHosts:
 
 
 def load_revoked(path: str) -> tuple[_Line, ...]:
-    """Reads the file of RevokedHostKeys: one public key a line. No host is let in if it cannot be read, as with ssh.
+    """Reads the file that RevokedHostKeys names: one public key a line.
 
     Raises:
-        HostKeyError: it cannot be read, or is not a list of keys.
+        HostKeyError: the file cannot be read, or is not a list of keys; as with ssh, no host is then accepted.
     """
     try:
         text = read_small(Path(path), _MAX_FILE, follow=True).decode()
@@ -195,7 +195,7 @@ def load_revoked(path: str) -> tuple[_Line, ...]:
         raise HostKeyError(f"RevokedHostKeys {path}: {error.strerror}", reason="known-hosts") from None
     except UnicodeDecodeError:
         said = f"RevokedHostKeys {path}: it is not a list of public keys; key revocation lists (KRL) are not supported"
-        raise HostKeyError(said, reason="known-hosts", hint="a file with one public key a line") from None
+        raise HostKeyError(said, reason="known-hosts", hint="name a file with one public key a line") from None
     named = "".join(line if line.startswith("#") or not line.strip() else f"* {line}" for line in _lines(text))
     found = parse(named, path)
     if found.bad:
@@ -204,7 +204,7 @@ def load_revoked(path: str) -> tuple[_Line, ...]:
 
 
 def parse(text: str, path: str) -> KnownHosts:
-    """Reads the text of a known_hosts file; `path` names it in messages."""
+    """Parses the text of a known_hosts file; `path` is its name in messages."""
     lines: list[_Line] = []
     authorities: list[_Line] = []
     bad: list[str] = []
@@ -225,7 +225,7 @@ def parse(text: str, path: str) -> KnownHosts:
 
 
 def _lines(text: str) -> Iterable[str]:
-    """Splits text as OpenSSH does; `str.splitlines` splits at more characters, so a comment could hide a host."""
+    """Splits text into lines as OpenSSH does. `str.splitlines` splits at more characters: comments could add hosts."""
     return io.StringIO(text, newline="\n")
 
 
@@ -244,8 +244,8 @@ def _key(words: list[str], where: str, *, revoked: bool) -> HostKey | None:
 def enrol(path: Path, host: str, port: int, key: HostKey, *, replace: bool = False, hash_name: bool = False) -> bool:
     """Writes a host's key into a known_hosts file; returns whether the file changed.
 
-    `hash_name` hides the name of the host, as HashKnownHosts asks.
-    `replace` removes the host's plain and hashed lines first, and keeps a copy of the file with the ending `.old`.
+    `hash_name`: whether to write the name of the host in hashed form, as HashKnownHosts requires.
+    `replace`: whether to remove the host's old lines first, after copying the file to one with the suffix `.old`.
 
     Raises:
         HostKeyError: the file has another key of the host and `replace` is False, or the file cannot be written.
@@ -276,7 +276,7 @@ def enrol(path: Path, host: str, port: int, key: HostKey, *, replace: bool = Fal
 
 
 def _without(text: str, name: str) -> str:
-    """Returns the file without the lines for `name`; a line for several hosts loses only that name."""
+    """Returns the text without the lines of the host `name`; a line for several hosts loses only that name."""
     kept = []
     for line in _lines(text):
         words = line.split(maxsplit=1)

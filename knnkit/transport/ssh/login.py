@@ -1,9 +1,9 @@
-"""Tells a command's output from what the login prints.
+"""Separates a command's output from what the login prints.
 
-A login shell may print text of its own: a greeting in `.bashrc`, a warning of a ForceCommand, a farewell at its end.
-So what runs on the board prints a marker before the command and another one after it, on both streams, and only what
-stands between them is kept. The markers are random, one pair for each command, and the command line holds them in two
-halves: a login that repeats the command line, or a marker of another run, prints neither. Knows no connection.
+A login shell may print other text: a greeting in `.bashrc`, a warning of a ForceCommand, a message at its end. So the
+board prints a marker before the command and another one after it, on both streams, and only the text between them is
+kept. Each command has a random pair of markers, and the command line contains them in two halves: a login that prints
+the command line, or a marker of another run, does not print a marker. Opens no connection.
 
     marks = Marks.new()
     out = Between(marks, answer.extend)
@@ -47,7 +47,7 @@ _NOLOGIN_EXIT = 254  # OpenSSH, while /etc/nologin is there
 
 @dataclass(frozen=True)
 class Marks:
-    """The markers of one command on one stream; each stream has its own, since a login may merge both into one."""
+    """The two markers of one command on one stream. The streams' markers differ, since a login may merge streams."""
 
     first: str
     second: str
@@ -60,7 +60,7 @@ class Marks:
 
     @property
     def on_stderr(self) -> Marks:
-        """The markers on standard error."""
+        """The markers of the same command on standard error."""
         return replace(self, between="-")
 
     @property
@@ -74,18 +74,18 @@ class Marks:
         return f"{self.second}{self.between}{self.first}".encode()
 
     def around(self, argv: Sequence[str]) -> str:
-        """Returns the line that a login shell runs: `argv` between its markers."""
+        """Returns the command line for the login shell: it prints the markers before and after running `argv`."""
         return f"exec {shlex.join(['sh', '-c', _RUN, 'sh', self.first, self.second, *_for_any_shell(argv)])}"
 
 
 def _for_any_shell(argv: Sequence[str]) -> Sequence[str]:
-    """Returns a command without the characters that csh or fish read differently from sh between single quotes."""
+    """Returns a command that csh, fish and sh read alike: characters that differ in single quotes are encoded."""
     line = re.sub(r"[!\\\n]", lambda found: f"\\0{ord(found[0]):03o}", shlex.join(argv))
     return argv if "\\0" not in line else ("sh", "-c", 'eval "exec $(printf %b "$1")"', "sh", line)
 
 
 class Between:
-    """Passes on what comes between the markers, at once; calls `ready` where the command begins."""
+    """Passes the bytes between the markers to `out` as they arrive; calls `ready` when the command begins."""
 
     def __init__(self, marks: Marks, out: Callable[[bytes], object], ready: Callable[[], object] = bool) -> None:
         self.began = False
@@ -95,7 +95,7 @@ class Between:
         self._after: bytes | None = None
 
     def write(self, chunk: bytes) -> None:
-        """Reads the next output of the login.
+        """Processes the next bytes that the login printed.
 
         Raises:
             Capped.Full: the login prints without end, or `out` is full.
@@ -108,7 +108,7 @@ class Between:
             self._pass_on()
 
     def finish(self) -> None:
-        """Ends the output: passes on bytes that were held back because they might have begun a marker."""
+        """Ends the output: passes the last bytes to `out`, held back because they could have begun a marker."""
         if self.began and self._after is None:
             self._out(self._held)
 
@@ -123,7 +123,7 @@ class Between:
 
     @property
     def noise(self) -> str:
-        """The end of the text that the login printed, without control characters."""
+        """The last text that the login printed outside the markers, without control characters."""
         last = self._noise + (b"" if self.began else self._held)
         return printable(last.decode("utf-8", "replace").strip()[-_KEPT_NOISE:])
 
@@ -159,9 +159,9 @@ def _overlap(data: bytes, mark: bytes) -> int:
 
 
 def no_command(name: str, user: str, ssh: str, exit_code: int, printed: Sequence[str]) -> DeviceFailed:
-    """Returns the error for a login that did not run the command: it ended first, or never stopped printing.
+    """Returns the error for a login that did not run the command, because it ended or never stopped printing.
 
-    `ssh` is the OpenSSH command that leads there; `printed` is the last of what the login printed, by stream.
+    `ssh` is the OpenSSH command that connects to the host; `printed` is the last text of the login on each stream.
     """
     said = "\n".join(filter(None, printed))
     hints = [hint for pattern, hint in _WAYS_OUT.items() if re.search(pattern, said, re.IGNORECASE)]

@@ -1,4 +1,4 @@
-"""Settings of a host from OpenSSH itself: `ssh -G`.
+"""Asks OpenSSH for the settings of a host: `ssh -G`.
 
 Starts one process for each host, in the thread that connects, and keeps its answer while knnkit runs. `ssh -G` also
 runs the commands of `Match exec`, so the caller checks host and user names first.
@@ -48,13 +48,13 @@ def _is_openssh(program: str) -> bool:
 
 
 def client() -> str | None:
-    """Returns the path of OpenSSH's `ssh`; None if only Dropbear's is installed, or the account has no name."""
+    """Returns the path of OpenSSH's `ssh`; None if it is not installed, or if this process's account has no name."""
     program = shutil.which("ssh")
     return program if program and _home() and _is_openssh(program) else None
 
 
 def _home() -> Path | None:
-    """Returns the account's home directory: ssh expands `~` to it, knnkit to $HOME."""
+    """Returns the account's home directory, which ssh uses for `~` (knnkit uses $HOME); None if there is none."""
     try:
         return Path(pwd.getpwuid(os.getuid()).pw_dir)
     except KeyError:
@@ -62,7 +62,7 @@ def _home() -> Path | None:
 
 
 def _config_of_home() -> str | None:
-    """Returns the file to name to ssh if $HOME is not the account's home; None if ssh finds the file itself."""
+    """Returns the ssh_config to name to ssh, if $HOME is not the account's home; None if ssh finds the file itself."""
     home, own = _home(), Path("~/.ssh/config").expanduser()
     if home is None or home.resolve() == Path.home().resolve():
         return None
@@ -70,9 +70,9 @@ def _config_of_home() -> str | None:
 
 
 def ask(program: str, host: str, *, port: int | None, user: str | None, config: str | None) -> Settings:
-    """Returns the settings of ssh for `host`; `port` and `user` win over ssh_config.
+    """Returns the settings of ssh for `host`; `port` and `user` override ssh_config.
 
-    The caller has checked `host` and `user`. `config` is the file to read; None: the user's and the system's.
+    The caller must have checked `host` and `user`. `config` is the file to read; None: the user's and the system's.
 
     Raises:
         WrongConfig: ssh refuses its configuration.
@@ -93,7 +93,7 @@ def ask(program: str, host: str, *, port: int | None, user: str | None, config: 
 
 
 def _complaint(err: str, config: str | None) -> str:
-    """Returns the errors of ssh as `FILE:LINE: text`; those with a file and line first."""
+    """Returns the error messages in ssh's output `err` as `FILE:LINE: text`; those with file and line are first."""
     lines = [line.strip() for line in err.splitlines() if line.strip() and ": terminating" not in line]
     placed = [re.sub(r"^(/.*?):? line (\d+): ", r"\1:\2: ", line) for line in lines]
     placed.sort(key=lambda line: not line.startswith("/"))
@@ -115,7 +115,7 @@ def _once(key: tuple[object, ...], make: Callable[[], _Answer]) -> _Answer:
 
 
 def _changed(config: str | None) -> tuple[int, int] | None:
-    """Returns time and size of the file, so that a long-running program reads an edited file again."""
+    """Returns (modification time, size) of ssh_config, so that a long-running program sees when it was edited."""
     try:
         found = Path(config or "~/.ssh/config").expanduser().stat()
     except OSError:
@@ -124,13 +124,13 @@ def _changed(config: str | None) -> tuple[int, int] | None:
 
 
 def _run(argv: tuple[str, ...]) -> _Answer:
-    """Runs ssh with files for its output, because a background process of `Match exec` would keep a pipe open."""
+    """Runs ssh with its output in files: a background process of `Match exec` would keep a pipe open."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True)
         try:
             code = process.wait(_SECONDS)
         except subprocess.TimeoutExpired:
-            waits = "which command of `Match exec`, or which name, waits?"
+            waits = "find the command of `Match exec`, or the name, that takes so long"
             return 255, "", f"`ssh -G {argv[-1]}` did not end within {_SECONDS:g} s: {waits}"
         finally:
             if process.returncode is None:
@@ -184,6 +184,6 @@ def _paths(text: str | None) -> tuple[str, ...]:
 
 
 def _of_home(paths: tuple[str, ...]) -> tuple[str, ...]:
-    """Moves ssh's default files to $HOME; returns other files unchanged."""
+    """Replaces the account's home by $HOME in the paths of ssh's default files; returns other paths unchanged."""
     default = tuple(f"{_home()}/.ssh/{name}" for name in ("known_hosts", "known_hosts2"))
     return tuple(str(Path.home() / ".ssh" / Path(path).name) for path in paths) if paths == default else paths

@@ -46,7 +46,7 @@ class ProxySocket(socket.socket):
             )
 
     def close(self) -> None:
-        """Closes the connection and ends the process; the second time does nothing."""
+        """Closes the connection and ends the process; a second call does nothing."""
         super().close()
         with self._ending:
             if self._errors.closed:

@@ -1,7 +1,7 @@
 """Settings of ssh_config for one host, and their tokens.
 
 `ssh -G` does not expand most tokens such as `%h`, variables such as `${HOME}`, or a leading `~`, so knnkit expands
-them. It makes one pass: the value of a token is never expanded again.
+them. The value of a token is never expanded again.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ _PART = re.compile(r"%(.?)|\$\{([^}]*)\}", re.DOTALL)
 
 
 class WrongConfig(Exception):
-    """ssh_config is wrong, or knnkit does not support it; the message names file, line and word."""
+    """Error: ssh_config is wrong, or knnkit does not support it; the message names file, line and word."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What ssh uses for one host. Tokens are expanded, except in `identities`, `certificates` and `proxy`."""
+    """Settings of ssh for one host. Tokens are expanded, except in `identities`, `certificates` and `proxy`."""
 
     host: str
     port: int
@@ -46,13 +46,13 @@ class Settings:
 
 
 class CannotExpand(ValueError):
-    """A token is unknown, or a variable is not set."""
+    """Error: a token is unknown, or a variable is not set."""
 
 
 def expand(text: str, tokens: Mapping[str, str], *, variables: bool = True) -> str:
-    """Returns `text` with its tokens and, unless `variables` is False, each `${NAME}` replaced.
+    """Replaces tokens such as `%h` in `text`, and, unless `variables` is False, variables such as `${NAME}`.
 
-    `tokens`: letter after `%` -> its value; `%%` is always known.
+    `tokens` maps the letter after `%` to its value; `%%` is always known.
 
     Raises:
         CannotExpand: a token is unknown, or a variable is not set.
@@ -76,7 +76,7 @@ def expand(text: str, tokens: Mapping[str, str], *, variables: bool = True) -> s
 
 
 def expand_path(text: str, tokens: Mapping[str, str]) -> str:
-    """Returns the path of a file: `~` first, then tokens and variables.
+    """Replaces a leading `~`, then tokens and variables, in the path of a file.
 
     Raises:
         CannotExpand: as `expand`.
@@ -85,7 +85,7 @@ def expand_path(text: str, tokens: Mapping[str, str]) -> str:
 
 
 def tokens(host: str, port: int, user: str, original: str, alias: str | None) -> dict[str, str]:
-    """Returns the values of tokens such as `%h`; without `%C` and `%j`, which differ between versions of OpenSSH."""
+    """Returns letter -> value of tokens such as `%h`, except `%C` and `%j`, which differ between OpenSSH versions."""
     here = socket.gethostname()
     return {
         "d": os.path.expanduser("~"),  # noqa: PTH111

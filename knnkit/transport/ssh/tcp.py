@@ -18,13 +18,13 @@ _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
 
 def connect(host: str, port: int, deadline: float, *, family: str = "any", source: str | None = None) -> socket.socket:
-    """Returns a connection to the first address of a host that accepts one.
+    """Connects to the first address of a host that accepts a connection.
 
     Args:
         host: a name or an address.
-        port: of its SSH server.
-        deadline: by the monotonic clock.
-        family: of addresses to try: any, inet (IPv4) or inet6.
+        port: port of the host's SSH server.
+        deadline: time limit, in seconds of `time.monotonic()`.
+        family: addresses to try: any, inet (IPv4) or inet6.
         source: the address of this machine to connect from.
 
     Raises:
@@ -45,7 +45,7 @@ def connect(host: str, port: int, deadline: float, *, family: str = "any", sourc
 
 
 def _resolve(host: str, port: int, deadline: float) -> list[_Address]:
-    """Resolves the name in a thread of its own, which is abandoned at the deadline: the resolver has no time limit."""
+    """Resolves a name in a thread that is abandoned at the deadline, because the resolver has no time limit."""
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:
@@ -62,7 +62,7 @@ def _resolve(host: str, port: int, deadline: float) -> list[_Address]:
     try:
         found = answers.get(timeout=max(_SHORTEST, deadline - time.monotonic()))
     except Empty:
-        raise TimeoutError(f"{host}: the name is not resolved in time") from None
+        raise TimeoutError(f"{host}: the name was not resolved in time") from None
     if isinstance(found, Exception):
         raise found
     return found

@@ -79,7 +79,7 @@ def test_a_deployment_in_a_storm_is_on_the_one_release_or_on_the_other(
         code, _, err = storm(device, 10 * seed + number, *words)
         assert code in (*CODES, constants.EXIT_FAILED), err.decode()
         assert code != 130 or b"interrupted" in err
-        assert (b"to see what answers" in err) == (code == 130 and words[0] != "stage")
+        assert (b"to see which release answers" in err) == (code == 130 and words[0] != "stage")
         assert device.answering() in (old, new)
     if device.ask("status")["pending"]:
         device.ask("rollback")

@@ -73,7 +73,7 @@ def test_a_status_gives_dates_as_people_read_them(tmp_path: Path) -> None:
         store.commit(StoreState(time_floor=2**33))
         store.commit(transitions.reserve(store.load(), "ann", "a deployment", 60.0, 1, clock.now()))
     found = status.status(store)
-    assert any(f"it is at least {utc(2**33)}" in warning for warning in found.warnings)
+    assert any(f"the time is at least {utc(2**33)}" in warning for warning in found.warnings)
     assert found.lock is not None
     assert f"(since {utc(found.lock.since)})" in status.render(found)
 

@@ -124,7 +124,7 @@ def test_status_of_the_rows_is_what_enrolled_prints(taught: Device) -> None:
     assert document["digest"] == hashlib.sha256(lines.encode()).hexdigest()
     table = taught.run("enrolled").out
     assert table.count("  yes      rose") == 3
-    assert "3 rows, 1 labels, 3 take part" in table
+    assert "3 rows, 1 labels, 3 rows used" in table
     assert {path.name for path in taught.root.iterdir()} <= set(_KNOWN), "`provision --remove` knows all names"
 
 
@@ -275,7 +275,7 @@ def test_a_new_release_uses_what_it_allows_and_a_rollback_the_rest_again(taught:
     teach(taught, "setosa", b"5.1,3.5,1.4,0.3\n")
     before = taught.run("classify", "--json", "--neighbors", input=ASKED).out
     taught.install(releases["taught-next"])
-    assert "4 rows, 2 labels, 1 take part" in taught.run("enrolled").out
+    assert "4 rows, 2 labels, 1 rows used" in taught.run("enrolled").out
     assert labels(taught)[0] != "rose"
     taught.ask("rollback")
     assert taught.run("classify", "--json", "--neighbors", input=ASKED).out == before

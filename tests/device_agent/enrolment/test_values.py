@@ -80,7 +80,7 @@ def test_the_host_proves_the_values(taught: Device, releases: Releases) -> None:
         (("--value", "east=1", "--value", "north=inf"), "not a finite number"),
         (("--value", "east=1_000", "--value", "north=1"), "not a finite number"),
         (("--value", "east=1", "--value", "north=１"), "not a finite number"),
-        (("--label", "here"), "answers values, and no labels"),
+        (("--label", "here"), "answers values, not labels"),
     ],
 )
 def test_wrong_values_are_refused_with_what_to_type(

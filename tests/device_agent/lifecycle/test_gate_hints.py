@@ -12,7 +12,7 @@ from device_agent.shared.protocol.errors import GateFailed
 @pytest.mark.parametrize(
     ("failure", "advice"),
     [
-        ("parity: 1 of 45 golden rows are different", "--report report.html"),
+        ("parity: 1 of 45 golden rows are answered differently", "--report report.html"),
         ("accuracy: 0.5 is below the gate of 0.9", "accuracy: ..."),
         ("latency: 9 ms per row is above the gate of 1 ms", "latency_ms: ..."),
     ],

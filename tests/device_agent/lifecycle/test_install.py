@@ -188,7 +188,7 @@ def test_a_device_that_somebody_else_holds_is_left_alone(device: Device, release
 def test_in_words_it_says_what_both_did(device: Device, releases: Releases) -> None:
     said = device.run("install", releases["iris"], "--deadline", "30")
     assert said.out.splitlines()[0].endswith(": staged")
-    assert "it answers, and reverts in 30 s unless it is confirmed" in said.out
+    assert "the release answers, and the device reverts in 30 s unless you confirm" in said.out
 
 
 #: Runs the agent, and prints the path of each file that its own process opened, not a child of it.

@@ -40,7 +40,7 @@ def _nearest_label_elsewhere(arrays: dict[str, Any]) -> None:
     ("edit", "said"),
     [
         (lambda arrays: arrays["rows"].__iadd__(arrays["rows"].std() * 3), "too far from the host's"),
-        (_nearest_label_elsewhere, "no error explains it"),
+        (_nearest_label_elsewhere, "rounding does not explain"),
     ],
     ids=["rows elsewhere", "another label"],
 )

@@ -79,7 +79,7 @@ def test_a_model_that_names_another_stage_is_not_activated(releases: Releases, t
     sign_release(release, FileSigner.load(releases.private_key))
     device = Device(tmp_path / "root", releases)
     found = device.ask("activate", device.stage(release), code=constants.EXIT_REFUSED)
-    assert "stage-1.tflite is not the file that knn.json names" in found["message"]
+    assert "stage-1.tflite differs from its SHA-256 in knn.json" in found["message"]
 
 
 @pytest.mark.parametrize("size", [0, 7, 300])

@@ -168,7 +168,7 @@ def test_a_release_is_not_left_for_one_that_is_damaged(board: Board) -> None:
     golden.unlink()
     said = board.classify(dying=False)
     assert (said.code, said.out) == (0, f"setosa,{board.new}\n")
-    assert "the device cannot go back to the release before" in said.err
+    assert "the device cannot go back to the previous release" in said.err
     assert board.device.answering() == board.new
 
 

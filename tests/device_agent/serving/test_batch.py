@@ -159,7 +159,7 @@ def test_a_far_away_row_is_unknown(ready: Ready) -> None:
         ("5.1,3.5,1.4,1e39\n", "line 1: column 4 ('petal width (cm)'): '1e39' is too large for float32"),
         ("5.1,3.5,1.4,inf\n", "'inf' is not a finite number"),
         ("1_0,3.5,1.4,1\n", "line 1: column 1 ('sepal length (cm)'): '1_0' is not a number"),
-        ("a,b,c,d\n", "line 1: not numbers, and no header either: it names no column of the model"),
+        ("a,b,c,d\n", "line 1: not numbers, and no header either: the line names no column of the model"),
         ("sepal length (cm),petal width (cm)\n1,2\n", "line 1: the header has no column 'sepal width (cm)'"),
         ("[1,2,3]\n", "line 1: expected 4 values, found 3"),
         ("[1,2,3,null]\n", "line 1: value 4 ('petal width (cm)'): 'null' is not a number"),
@@ -167,8 +167,8 @@ def test_a_far_away_row_is_unknown(ready: Ready) -> None:
         ('{"sepal length (cm)": 1}\n', "line 1: the object has no key 'sepal width (cm)' (nor 2 more)"),
         ("[1,2\n", "line 1: not JSON"),
         ("[1,2,3,4]\n7\n", "line 2: expected a JSON array or object"),
-        ("", "standard input: it has no rows"),
-        ("\n\n", "standard input: it has no rows"),
+        ("", "standard input: the input has no rows"),
+        ("\n\n", "standard input: the input has no rows"),
         ('"5.1,3.5\n', "line 1: not a line of CSV"),
     ],
 )
@@ -201,19 +201,19 @@ def damaged_arrays() -> Iterator[tuple[bytes, str]]:
         return buffer.getvalue()[:cut]
 
     yield saved(np.zeros((3, 5))), "expected rows of 4 numbers, found the shape (3, 5)"
-    yield saved(np.zeros((3, 4)), -8), "it ends in row 2; its header promises 3"
-    yield saved(np.array([["a"] * 4])), "it contains <U1, not numbers"
-    yield saved(np.array([[None] * 4])), "it contains object, not numbers"
-    yield saved(np.asfortranarray(np.zeros((3, 4)))), "it is stored by columns"
-    yield saved(np.asfortranarray(np.zeros((1, 2, 2)))), "it is stored by columns"
+    yield saved(np.zeros((3, 4)), -8), "the file ends in row 2, but its header states 3 rows"
+    yield saved(np.array([["a"] * 4])), "the array contains <U1, not numbers"
+    yield saved(np.array([[None] * 4])), "the array contains object, not numbers"
+    yield saved(np.asfortranarray(np.zeros((3, 4)))), "the array is stored by columns"
+    yield saved(np.asfortranarray(np.zeros((1, 2, 2)))), "the array is stored by columns"
     yield saved(np.full((2, 4), np.nan)), "rows[0, 0] ('sepal length (cm)'): nan is not a finite"
     large = np.ones((5000, 4))
     large[4999, 3] = 1e39
     yield saved(large), "standard input: rows[4999, 3] ('petal width (cm)'): 1e+39 is not a finite float32 number"
-    yield b"\x93NUMPY\x01\x00\xff\xff" + b"{" * 10, "its header is damaged"
+    yield b"\x93NUMPY\x01\x00\xff\xff" + b"{" * 10, "the NPY header is damaged"
     yield b"\x93NUMPY\x09\x00", "not an NPY file"
     endless = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1e999, 4)}"
-    yield b"\x93NUMPY\x01\x00" + len(endless).to_bytes(2, "little") + endless, "its header is damaged"
+    yield b"\x93NUMPY\x01\x00" + len(endless).to_bytes(2, "little") + endless, "the NPY header is damaged"
 
 
 @pytest.mark.parametrize("shape", [(-1, 2, 2), (-1, 2, 1, 2), (-1, 4, 1)])
@@ -469,4 +469,5 @@ def test_a_batch_says_at_its_end_that_another_release_answers_by_now(device: Dev
         out, err = process.communicate(timeout=120)
         assert (process.returncode, out.count(b"\n")) == (0, 20_000)
         before = old if now == new else new
-        assert err.decode() == f"device_agent: warning: {before} gave these answers; {now} answers now\n"
+        said = f"release {before} gave all these answers; the device has switched to release {now}"
+        assert err.decode() == f"device_agent: warning: {said}\n"

@@ -145,7 +145,7 @@ def test_features_are_kept_without_a_header(ready: Ready) -> None:
     [
         (["id"], "5.1,3.5,1.4,0.2\n", "no header line says which column is 'id'"),
         (["id"], "[5.1,3.5,1.4,0.2]\n", "an array has no key 'id'"),
-        (["label"], "", "the answers have a column of that name"),
+        (["label"], "", "the answers already have a column of that name"),
         (["id", "--output-format", "npy"], "1,2,3,4\n", "holds no text"),
     ],
 )
@@ -158,7 +158,7 @@ def test_what_cannot_be_kept_is_said(ready: Ready, argv: list[str], text: str, w
 def test_the_header_and_the_object_must_have_the_column(ready: Ready) -> None:
     header = ",".join(ready.names) + "\n"
     said = ready.device.run("classify", "--keep", "Id", input="id," + header + "1,5,3,1,1\n")
-    assert "the header has no column 'Id'; 'id' is similar, but another name" in said.err
+    assert "the header has no column 'Id'; 'id' is similar, but not the same name" in said.err
     row = json.dumps(dict(zip(ready.names, ready.rows[0])))
     assert "the object has no key 'id' (--keep)" in ready.device.run("classify", "--keep", "id", input=row).err
 

@@ -127,5 +127,5 @@ def test_an_origin_of_another_length_is_a_damaged_model(releases: Releases, monk
     info = read_info(path)
     assert json_codec.loads(type(info), json_codec.dumps(info)).origin == info.origin
     monkeypatch.setattr("device_agent.inference.tflite_knn.read_info", lambda _: replace(info, origin=(1.0,)))
-    with pytest.raises(ModelUnusable, match="its origin has 1 numbers for 2 features"):
+    with pytest.raises(ModelUnusable, match="origin has 1 numbers for 2 features"):
         TfliteKNN(path)

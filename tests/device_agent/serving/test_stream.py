@@ -110,7 +110,7 @@ def test_a_writer_that_dies_within_a_line_costs_nothing_but_that_line(pair: Pair
     assert answers[-1] == ""
     number = len(pair.lines) * 200 + 1
     assert f"line {number}: expected 4 columns, found 2" in err
-    assert f"line {number}: has no newline: it is incomplete if its writer died" in err
+    assert f"line {number}: the line does not end with a newline, so it may be incomplete" in err
 
 
 def test_a_bad_line_is_reported_with_its_number_and_the_others_are_answered(pair: Pair) -> None:
@@ -156,7 +156,7 @@ def test_a_line_without_end_is_dropped_and_takes_no_memory(pair: Pair) -> None:
         assert stream.ask(pair.lines[0]) == pair.labels[pair.old][0]
         assert resident(stream.process.pid) < 200 * 2**20
         _, err = stream.finish(constants.EXIT_USAGE)
-    assert f"line 1: has more than {MAX_LINE:,} bytes" in err
+    assert f"line 1: the line has more than {MAX_LINE:,} bytes" in err
 
 
 def test_lines_are_put_together_from_any_pieces() -> None:
@@ -309,7 +309,7 @@ def test_sigterm_finishes_what_was_read(pair: Pair) -> None:
         assert stream.process.wait(WAIT) == 0
         out, err = stream.finish()
     assert out == ""
-    assert f"line {len(pair.lines) + 2}: was not complete when the stream ended: not answered" in err
+    assert f"line {len(pair.lines) + 2}: the line is incomplete, so it has no answer" in err
 
 
 def test_sighup_verifies_and_loads_anew_and_goes_on_where_that_fails(own_pair: Pair) -> None:

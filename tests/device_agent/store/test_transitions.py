@@ -100,7 +100,7 @@ def test_a_confirmation_that_comes_to_nothing_says_whether_there_was_anything_to
         with pytest.raises(ActivationFailed) as caught:
             transitions.confirm(state, ref(6).digest, connection="", moment=moment)
         assert caught.value.reason == "rolled-back"
-        assert str(caught.value).endswith(f"and the previous release answers{why}")
+        assert str(caught.value).endswith(f"so the previous release answers{why}")
     # Over for one release, for another there never was anything.
     other = replace(begun(), event=given_up.event)
     for state, number in ((begun(), 7), (given_up, 7), (confirmed(begun()), 6), (StoreState(), 6), (other, 7)):

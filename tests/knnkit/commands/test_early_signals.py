@@ -81,12 +81,12 @@ def test_what_rust_raises_when_its_import_is_broken_is_the_signal(monkeypatch: p
     class PanicException(BaseException):
         """Not an Exception, in pyo3 either."""
 
-    with pytest.raises(PanicException), signals.told():
+    with pytest.raises(PanicException), signals.as_interrupt():
         raise PanicException
     monkeypatch.setattr(signals, "_heard", [signal.SIGINT])
-    with pytest.raises(KeyboardInterrupt), signals.told():
+    with pytest.raises(KeyboardInterrupt), signals.as_interrupt():
         raise PanicException
-    with pytest.raises(SystemExit), signals.told():
+    with pytest.raises(SystemExit), signals.as_interrupt():
         sys.exit(3)
 
 

@@ -31,9 +31,9 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "label", "said", "mend"),
     [
-        ("train.csv", None, "species", "train.csv: no such file", "on the command line here"),
+        ("train.csv", None, "species", "train.csv: no such file", "the command line to the current folder"),
         ("train.csv", "", "species", "the file is empty", "line 1 names the columns"),
-        ("train.csv", "width,height,species\n", "species", "there is a header, and no rows", "each line after"),
+        ("train.csv", "width,height,species\n", "species", "there is a header, but no rows", "each line after"),
         ("train.csv", ROWS, None, "no column 'label'; there are width, height, species", "--label on the command line"),
         ("train.csv", ROWS, "specie", "no column 'specie'", "did you mean 'species'"),
         (

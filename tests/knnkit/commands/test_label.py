@@ -94,7 +94,7 @@ def test_two_windows_and_two_people_overwrite_nothing(file: Path, releases: Rele
         ask(one, {"id": "r0", "label": "k1"})
         for server in (one, other):  # a second window of the same page, and another person's page
             ask(server, {"id": "r0", "label": "k2"})
-            assert "row r0 has the label &#x27;k1&#x27; since" in ask(server)[1].replace("&#39;", "&#x27;")
+            assert "gave row r0 the label &#x27;k1&#x27; meanwhile" in ask(server)[1].replace("&#39;", "&#x27;")
         ask(other, {"id": "r1", "label": "k0"})
         ask(one, {"id": "r3", "label": "k2"})  # a window that was open while another row came first
         ask(one, {"id": "r1", "label": "k0"})  # the same label twice

@@ -39,7 +39,7 @@ def classify(
     ("name", "content", "says"),
     [
         ("rows.csv", GOOD + "5.1,3.5,x,0.2\n", "rows.csv, line 2: column 3 ('petal length (cm)'): 'x' is not a number"),
-        ("rows.csv", "", "rows.csv: it has no rows"),
+        ("rows.csv", "", "rows.csv: the input has no rows"),
         ("rows.csv", "petal length (cm),b,c,d\n1,2,3,4\n", "rows.csv: line 1: the header has no column"),
         ("rows.jsonl", "[1,2,3]\n", "rows.jsonl, line 1: expected 4 values, found 3"),
         ("rows.npy", "no array", "rows.npy: not an NPY file"),

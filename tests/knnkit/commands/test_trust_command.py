@@ -118,7 +118,7 @@ def test_an_order_holds_no_secret(old: keys.KeyPair, new: keys.KeyPair) -> None:
     ("words", "said"),
     [
         ((), "name a HOST"),
-        (("pi@board", "--keys"), "HOST enrols a host key"),
+        (("pi@board", "--keys"), "HOST is only for host keys"),
         (("--rotate", "new.pem"), "nobody receives this order"),
         (("--apply", "order.json"), "nobody receives this order"),
         (("--rotate", "new.pem", "--out", "x"), "no --signing-key"),

@@ -194,7 +194,7 @@ def test_several_models_have_a_folder_and_gates_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("models", "said"),
     [
-        ("[{name: a, data: {sklearn: iris}}, {name: b, data: {sklearn: iris}}]", "device_class of its own"),
+        ("[{name: a, data: {sklearn: iris}}, {name: b, data: {sklearn: iris}}]", "a different device_class"),
         ("[{name: a, data: {sklearn: iris}}]\nmodel: {name: b, data: {sklearn: iris}}", "either `model` or `models`"),
     ],
 )

@@ -92,4 +92,4 @@ def test_an_id_is_quoted_as_yaml_and_alone_it_is_told_as_well() -> None:
     (quoted,) = warnings(dataset(rows[:, :3], ["a"] * N, ["row, no", "air, %", "on"], "rows"))
     assert "drop: ['row, no'] beside" in quoted, "else YAML takes the comma for the end"
     (alone,) = warnings(dataset(rows[:, :1], ["a"] * N, ["id"], "rows"))
-    assert alone.endswith("then there is no other feature")
+    assert alone.endswith("it is the only feature")

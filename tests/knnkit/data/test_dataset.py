@@ -87,10 +87,10 @@ def test_quotes_byte_order_mark_and_blank_lines_are_read(tmp_path: Path) -> None
     ("text", "label", "said", "hint"),
     [
         (GOOD, "specis", "no column 'specis'; there are width, height, species", "did you mean 'species'"),
-        ("1,2,x\n3,4,y\n", "species", "no column 'species'; there are 1, 2, x", "put a header above it"),
+        ("1,2,x\n3,4,y\n", "species", "no column 'species'; there are 1, 2, x", "put a header line above line 1"),
         ("a,b,y\n1,2,x\n1,z\n", "y", "must be in quotes", "leave them out: sed '3d'"),
         ("a,b,y\n1,2,x\n1,2,\n", "y", "line 3: the label ('y') is empty", "leave them out: sed '3d'"),
-        ("a;b;y\n1.234,5;2;x\n", "y", "column 'a': '1.234,5' is not a number: leave out the sign", 'thousands: "."'),
+        ("a;b;y\n1.234,5;2;x\n", "y", "column 'a': '1.234,5' is not a number: leave out the", 'thousands: "."'),
         (
             "a,y\n1,x\n\u0661\u0662,z\n",
             "y",
@@ -117,7 +117,7 @@ def test_quotes_byte_order_mark_and_blank_lines_are_read(tmp_path: Path) -> None
         ("a,a,y\n1,2,x\n", "y", "line 1: columns 1 and 2 are both called 'a'", "rename one"),
         ("a,,y\n1,2,x\n", "y", "line 1: column 2 has no name", ""),
         ("a,b,y\n1,2,\n", "y", "line 2: the label ('y') is empty", ""),
-        ("a,b,y\n", "y", "there is a header, and no rows", "a row"),
+        ("a,b,y\n", "y", "there is a header, but no rows", "a row"),
         ("", "y", "the file is empty", "line 1 names the columns"),
         ("y\nx\n", "y", "'y' is the only column", ""),
         ('a,y\n1,"x\n', "y", "not a CSV line", ""),
@@ -234,7 +234,7 @@ def test_the_named_sets_are_there(name: str) -> None:
 
 
 def test_an_unknown_set_is_told() -> None:
-    with pytest.raises(DataError, match="'irises' is not known") as caught:
+    with pytest.raises(DataError, match="'irises' is not supported") as caught:
         load_sklearn("irises")
     assert "iris" in caught.value.hint
 

@@ -41,15 +41,15 @@ def test_what_spreadsheets_export_is_read_as_it_is(
     ("text", "said", "hint"),
     [
         ('a,species\n"1,5",oak\n', "line 2, column 'a': '1,5' is not a number: a decimal comma", "semicolons"),
-        ("a\tspecies\n1,234\toak\n", "line 2: '1,234' may be a fraction or thousands", "decimal point"),
-        ("a;species\n1,5;oak\n1.5;elm\n", "line 3: '1.5' has a decimal point", "write all numbers alike"),
+        ("a\tspecies\n1,234\toak\n", "line 2: '1,234': is it a decimal comma, or", "decimal point"),
+        ("a;species\n1,5;oak\n1.5;elm\n", "line 3: '1.5' has a decimal point", "write all numbers with one sign"),
         ("a;Species\n1;oak\n", "no column 'species'; there are a, Species", "did you mean 'Species'"),
         (",a,species\n0,1,oak\n", "line 1: column 1 has no name", "index=False"),
-        ('a,species\n1,"oak\n2,elm\n3,elm\n', "line 2: not a CSV line", "a quote that is not closed"),
+        ('a,species\n1,"oak\n2,elm\n3,elm\n', "line 2: not a CSV line", "close an open quotation mark"),
         ("a,species\n1_0,oak\n", "line 2, column 'a': '1_0' is not a number", ""),
         ("sep=;\na;species\n1;oak\nx;elm\n", "line 4, column 'a': 'x' is not a number", ""),
         ("a,species\n1,oak\n,,\n2,\n", "line 4: the label ('species') is empty", ""),
-        ("PK\x03\x04sheet\n", "it is a spreadsheet or a zip archive", "save it as CSV"),
+        ("PK\x03\x04sheet\n", "the file is a spreadsheet or a zip archive", "save the table as CSV"),
     ],
 )
 def test_what_cannot_be_meant_is_told_by_line_and_what_mends_it(
@@ -86,8 +86,8 @@ def zipped(members: dict[str, bytes], **options: Any) -> bytes:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"", "it does not end with a zip archive"),
-        (zipped(claiming("<f8", (3,)))[:-30], "it does not end with a zip archive"),
+        (b"", "the file does not end with a zip archive"),
+        (zipped(claiming("<f8", (3,)))[:-30], "the file does not end with a zip archive"),
         (zipped(claiming("<f8", (2**45,))), "Unable to allocate"),
         (zipped(claiming("<f8", (-1,))), "negative dimensions"),
         (zipped(claiming("|O", (3,))), "it holds Python objects"),

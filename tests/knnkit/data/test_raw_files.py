@@ -78,7 +78,7 @@ def test_what_is_wrong_with_a_pattern_is_said(tmp_path: Path) -> None:
     (tmp_path / "a" / "1.wav").touch()
     with pytest.raises(DataError, match="label names 'word', and the pattern has kind"):
         list_files([tmp_path / "{kind}" / "*.wav"], "word", None, None)
-    with pytest.raises(DataError, match="no file fits"):
+    with pytest.raises(DataError, match="no file matches"):
         list_files([tmp_path / "{kind}" / "*.png"], "kind", None, None)
 
 

@@ -58,7 +58,7 @@ def test_one_of_file_and_files_is_needed(keys: str, tmp_path: Path) -> None:
 
 
 def test_a_pattern_without_a_file_and_other_columns_are_errors(parts: Path) -> None:
-    with pytest.raises(DataError, match="no file fits this pattern"):
+    with pytest.raises(DataError, match="no file matches this pattern"):
         load_all([parts / "rows/*.csv"], "y")
     (parts / "data/3.csv").write_text("a,c,y\n1,2,p\n")
     with pytest.raises(DataError, match=r"3\.csv: no column 'b'"):

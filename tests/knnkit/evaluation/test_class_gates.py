@@ -90,7 +90,7 @@ def test_of_many_classes_the_worst_are_named() -> None:
     classes = [f"p{n}" for n in range(100)]
     found = class_gates.failures(Gates(min_recall=0.9), classes, [100] * 100, list(range(100)))
     assert [text.split(":")[0] for text in found[:2]] == ["recall of 'p0'", "recall of 'p1'"]
-    assert found[5:] == ("recall of 85 more classes is below its gate or not measured",)
+    assert found[5:] == ("recall of 85 more classes is below the gate or not measured",)
     changes = tuple(ClassChange(label, 100, 50, n) for n, label in enumerate(classes))
     found = class_gates.worse(Gates(not_worse_than="current"), Compared("d", "a", "1", True, changes))
     assert "'p0' falls from 0.5 to 0 " in found[0]

@@ -116,10 +116,12 @@ def test_an_imported_classifier_is_asked_itself() -> None:
 @pytest.mark.parametrize(("rare", "limit"), [(11, 1000), (40, 1000), (1, 50)])
 def test_golden_rows_hold_each_class(rare: int, limit: int) -> None:
     labels = np.array(["fall"] * rare + ["walk"] * 5000)[RANDOM.permutation(rare + 5000)]
-    chosen = golden._draw(labels, limit, 0)
+    rows = dataset(np.zeros((len(labels), 1), np.float32), labels)
+    chosen = golden.draw_rows(None, rows, limit=limit).places
+    assert chosen is not None
     assert len(set(chosen.tolist())) == limit
     assert int((labels[chosen] == "fall").sum()) >= min(rare, 30, limit // 2)
-    assert np.array_equal(golden._draw(labels, 10_000, 0), np.arange(len(labels)))
+    assert np.array_equal(golden.draw_rows(None, rows, limit=10_000).labels, labels)
 
 
 def test_a_notebook_sees_the_figures(tmp_path: Path) -> None:

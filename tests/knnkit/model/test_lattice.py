@@ -103,7 +103,7 @@ def test_inspect_shows_the_step(step: float, tmp_path: Path, capsys: pytest.Capt
     path = tmp_path / "model.tflite"
     path.write_bytes(build(np.repeat(np.arange(20.0), 2).reshape(20, 2) * step, 3).data)
     assert main(["inspect", str(path)]) == 0
-    assert f"exact in float32, ties included, for rows of whole multiples of {step:g}" in capsys.readouterr().out
+    assert f"exact in float32, also for ties, if all numbers are multiples of {step:g}" in capsys.readouterr().out
 
 
 def test_one_real_column_leaves_no_lattice(device: DeviceProcess, tmp_path: Path) -> None:

@@ -72,14 +72,14 @@ def test_a_runtime_that_a_board_cannot_have_is_refused_with_the_one_that_it_can(
     with pytest.raises(DeviceFailed) as caught:
         recipe_for("greenhouse-1", a_board(**said), runtime)
     assert caught.value.reason == "no-runtime"
-    assert str(caught.value) == f"greenhouse-1: there is no {runtime} for {kind}; it can have {have} or numpy"
+    assert str(caught.value) == f"greenhouse-1: there is no {runtime} for {kind}; such a board can have {have} or numpy"
     assert f"--runtime {have}" in caught.value.hint
     assert "runtime: auto" in caught.value.hint
 
 
 @pytest.mark.parametrize("runtime", BOTH)
 def test_a_board_without_tflite_wheels_can_have_numpy_alone(runtime: str) -> None:
-    with pytest.raises(DeviceFailed, match=rf"no {runtime} for Python 3\.11 on riscv64; it can have numpy"):
+    with pytest.raises(DeviceFailed, match=rf"no {runtime} for Python 3\.11 on riscv64; such a board can have numpy"):
         recipe_for("board", a_board(machine="riscv64"), runtime)
 
 
@@ -123,7 +123,7 @@ def test_another_runtime_is_another_environment_and_the_way_back_sends_nothing(t
     assert (first.runtime, first.notes, _modules(two)) == (TFLITE, (), {OLD})
     second = two.provision(runtime=NEW)
     assert (second.changed, second.runtime, second.previous) == (True, LITERT, first.environment)
-    assert second.notes == (f"{NEW} replaces {OLD}: check its release with `knnkit parity`",)
+    assert second.notes == (f"{NEW} replaces {OLD}: check the board's release with `knnkit parity`",)
     assert _modules(two) == {NEW}
     two.assert_whole(second)
     (one, other) = ((two.root / "venvs" / done.environment).rglob("tinymath.py") for done in (first, second))
@@ -213,7 +213,7 @@ def test_a_board_that_cannot_have_it_keeps_what_it_has(two: Any, monkeypatch: py
     found = requirements.WHEELS[platform.machine()][sys.version_info[:2]]
     monkeypatch.delitem(found, NEW)
     before = two.tree()
-    with pytest.raises(DeviceFailed, match=f"there is no {NEW}.*it can have {OLD}"):
+    with pytest.raises(DeviceFailed, match=f"there is no {NEW}.*such a board can have {OLD}"):
         two.provision(runtime=NEW)
     assert two.tree() == before
     two.assert_whole(first)

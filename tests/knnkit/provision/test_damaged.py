@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -92,25 +91,3 @@ def test_who_runs_the_environment_meanwhile_is_not_disturbed(bare: Any) -> None:
         bare.provision()
         assert reader.read() == "pi ="
     assert (bare.root / "venv").is_symlink()
-
-
-def test_a_repair_that_is_killed_at_any_step_goes_on(bare: Any, tmp_path: Path) -> None:
-    from test_interrupted import _disarm, _kill_at
-
-    bare.provision()
-    pristine = tmp_path / "pristine"
-    shutil.copytree(bare.root, pristine, symlinks=True)
-    for at in range(1, 200):
-        shutil.rmtree(bare.root)
-        shutil.copytree(pristine, bare.root, symlinks=True)
-        (module,) = (bare.root / "venv").resolve().rglob("tinymath.py")
-        truncate(module)
-        _kill_at(bare, "build", at)
-        try:
-            bare.provision()
-            break
-        except Exception:
-            _disarm(bare)
-        bare.assert_whole(bare.provision())
-        assert module.read_text() == "pi = 3\n"
-    assert at > 10

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_damaged import truncate
 
 from device_agent.bootstrap.environments import CONTENTS, current, site_packages
 from device_agent.bootstrap.files import same
@@ -70,6 +71,11 @@ def _survives(bare: Any, before: str | None) -> None:
         assert all(same(site / name, digest) for name, digest in files.items()), record.name
 
 
+def _assert_whole(bare: Any, done: Any) -> None:
+    bare.assert_whole(done)
+    _survives(bare, done.environment)
+
+
 def _build_killed_at(at: int, order: str) -> bool:
     """Runs `build` as the board would; whether it was killed."""
     program = f"{_KILLER.format(at=at)}\nimport sys; exec(compile(sys.stdin.read(), '<stdin>', 'exec'))"
@@ -79,14 +85,17 @@ def _build_killed_at(at: int, order: str) -> bool:
     return done.returncode != 0
 
 
-@pytest.mark.parametrize("upgrade", [False, True], ids=["bare", "upgrade"])
-def test_killed_at_any_step_of_building(bare: Any, agent: Callable[[str], None], tmp_path: Path, upgrade: bool) -> None:
+@pytest.mark.parametrize("what", ["a bare board", "an upgrade", "a repair"])
+def test_killed_at_any_step_of_building(bare: Any, agent: Callable[[str], None], tmp_path: Path, what: str) -> None:
     """The wheels lie there and the order is given: killed before its first change, before its second, and so on."""
-    before = bare.provision(keys=KEY).environment if upgrade else None
+    before = None if what == "a bare board" else bare.provision(keys=KEY).environment
     pristine, staged = tmp_path / "pristine", tmp_path / "staged"
-    if upgrade:
-        shutil.copytree(bare.root, pristine, symlinks=True)
+    if what == "an upgrade":
         agent("1.1")
+    if what == "a repair":
+        truncate(site_packages(bare.root / "venv") / "tinymath.py")
+    if before:
+        shutil.copytree(bare.root, pristine, symlinks=True)
 
     def keep(step: str) -> None:
         if step == "build":
@@ -100,16 +109,17 @@ def test_killed_at_any_step_of_building(bare: Any, agent: Callable[[str], None],
     for at in itertools.count(1):
         if at % 4 == 1:  # in between, what one kill left lies about when the next one comes
             shutil.rmtree(bare.root)
-            if upgrade:
+            if before:
                 shutil.copytree(pristine, bare.root, symlinks=True)
         shutil.copytree(staged, bare.root / "venvs" / json.loads(order)["place"], dirs_exist_ok=True)
         if not _build_killed_at(at, order):
             break  # it makes fewer changes than that: every step has had its turn
-        _survives(bare, before)
+        if what != "a repair":
+            _survives(bare, before)
         if at % 4 == 0:
-            bare.assert_whole(bare.provision(keys=KEY))
+            _assert_whole(bare, bare.provision(keys=KEY))
     assert at > 30
-    bare.assert_whole(bare.provision(keys=KEY))
+    _assert_whole(bare, bare.provision(keys=KEY))
     assert (bare.root / "trust" / ("a" * 64 + ".pem")).read_bytes() == b"first key\n"
 
 

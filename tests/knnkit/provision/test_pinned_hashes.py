@@ -128,7 +128,8 @@ def test_a_wheel_of_the_user_s_own_making_is_taken_from_a_folder_that_he_names(
     (bare.wheels / TINY).rename(own)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     done = bare.provision()
-    assert done.notes == (f"used unchecked from {bare.wheels}, since their SHA-256 is not known: {own.name}",)
+    said = f"these wheels from {bare.wheels} were used without a check, since their SHA-256 is not known"
+    assert done.notes == (f"{said}: {own.name}",)
     bare.assert_whole(done)
 
 

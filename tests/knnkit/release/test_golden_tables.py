@@ -12,7 +12,6 @@ from device_agent.shared.protocol import constants
 from device_agent.shared.raw_rows import own_golden
 from device_agent.shared.release.model_file import read_info
 from knnkit.config import parse
-from knnkit.release import up_to_date
 from knnkit.release.golden import golden_for
 
 
@@ -26,13 +25,3 @@ def test_own_rows_have_missing_cells_and_unknown_categories(tmp_path: Path, rele
     assert [info.classes[code] for code in golden.truth.tolist()] == ["k0", "k2", "k1"]
     assert b"gravel" in golden.raw
     assert own_golden(golden, info).rows.tobytes() == golden.rows.tobytes()
-
-
-def test_keys_of_tables_that_say_nothing_change_no_digest() -> None:
-    build = parse.parse("model: {name: a, data: {file: a.csv, label: y}}").builds()[0]
-    asked = up_to_date._asked(build.model)
-    assert not up_to_date._SILENT & asked["data"].keys()
-    assert "ignore_extra" not in asked
-    said = parse.parse("model: {name: a, data: {file: a.csv, drop: [b]}, ignore_extra: true}").builds()[0]
-    assert up_to_date._asked(said.model)["data"]["drop"] == ["b"]
-    assert up_to_date._asked(said.model)["ignore_extra"] is True

@@ -162,7 +162,7 @@ def test_a_key_that_others_can_read_is_not_used_and_chmod_is_named(
     before = (release / constants.SIGNATURE_FILE).read_bytes()
     private.chmod(mode)
     text = failure(capsys, "sign", release, "--key", private)
-    assert f"can be read by others (mode {mode:04o})" in text
+    assert f"can be read by other users (mode {mode:04o})" in text
     assert f"chmod 600 {private}" in text
     assert (release / constants.SIGNATURE_FILE).read_bytes() == before
 

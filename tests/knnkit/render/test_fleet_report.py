@@ -9,7 +9,7 @@ from support import pages
 
 from device_agent.shared.protocol.model_info import Gates
 from knnkit.fleet.report import DeviceReport, FleetReport, Outcome, Step, WaveReport
-from knnkit.render import fleet_report
+from knnkit.render import fleet_report, page
 
 HOST = 1_772_366_400.0
 
@@ -23,7 +23,7 @@ def run(*devices: DeviceReport, **more: object) -> FleetReport:
 
 
 def test_every_outcome_has_a_tone() -> None:
-    assert set(fleet_report.TONES) == set(Outcome)
+    assert set(page.TONES) == set(Outcome)
 
 
 def test_a_fleet_in_order_is_said_to_answer_as_the_host() -> None:
@@ -59,13 +59,15 @@ def test_unreachable_devices_alone_warn_and_failures_are_bad() -> None:
 
 
 def test_an_answer_that_misses_a_gate_is_shown_as_bad() -> None:
-    assert fleet_report.device_tone(device("a", Outcome.ANSWERED, 4)) == "bad"
+    assert page.device_tone(device("a", Outcome.ANSWERED, 4)) == "bad"
 
 
 def test_the_page_counts_steps_from_the_start_of_the_run() -> None:
-    steps = (Step("connect", HOST + 2.0, 0.3), Step("roll back", HOST + 2.5, 0.5))
+    steps = (Step("connect", HOST + 2.0, 0.5), Step("roll back", HOST + 3.0, 1.0))
     shown = fleet_report.page_of(run(device("a", Outcome.ROLLED_BACK, 4, steps=steps, wave=1)), gates=Gates())
-    assert [(step.name, step.start) for step in shown.devices[0].steps] == [("connect", 2.0), ("roll back", 2.5)]
+    plot = page.timeline(shown)
+    assert plot is not None
+    assert [(bar.left, bar.width) for bar in plot[0][0].bars] == [(50.0, 12.5), (75.0, 25.0)]
     assert shown.title == "Deployment of fruit 1.4.0"
 
 

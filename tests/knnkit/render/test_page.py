@@ -13,6 +13,7 @@ import pytest
 from support import pages
 
 from device_agent.shared.protocol.reports import Latency
+from knnkit.fleet.report import Outcome, Step
 from knnkit.render import confusion, html, page
 
 ATTRIBUTES_THAT_LOAD = {"src", "srcset", "action", "formaction", "data", "poster", "background", "ping"}
@@ -76,7 +77,7 @@ def test_a_hostile_device_adds_no_tag_to_the_page() -> None:
         attacked,
         title=honest_text,
         verdict=honest_text,
-        devices=(replace(attacked.devices[0], name=honest_text, outcome=honest_text, detail=honest_text, hint="x"),),
+        devices=(replace(attacked.devices[0], name=honest_text, message=honest_text, hint="x"),),
     )
     assert Reader(harmless).tags == read(honest).tags
     assert "<script" not in html.render(attacked)
@@ -95,7 +96,7 @@ def test_every_fact_of_a_certificate_is_on_the_page() -> None:
 def test_each_outcome_and_its_reason_is_on_the_page() -> None:
     text = read(pages.fleet()).text
     for device in pages.fleet().devices:
-        for fact in (device.name, device.outcome, device.detail, device.hint):
+        for fact in (device.name, device.word, device.message, device.hint):
             assert fact in text, fact
 
 
@@ -114,7 +115,7 @@ def test_devices_with_the_same_confusion_share_one_matrix() -> None:
 
 def test_the_unknown_column_is_left_out_where_nothing_is_unknown() -> None:
     proof = pages.certificate(confusion=((5, 0, 0), (1, 4, 0)))
-    one = page.Page("t", "v", "good", (page.Device("d", "committed", "good", certificate=proof),), classes=("a", "b"))
+    one = page.Page("t", "v", "good", (pages.device("d", Outcome.COMMITTED, certificate=proof),), classes=("a", "b"))
     assert confusion.matrices(one)[0].cells == ((5, 0), (1, 4))
     assert "unknown" not in read(one).text
 
@@ -126,7 +127,7 @@ def test_of_very_many_classes_the_commonest_mistakes_are_listed() -> None:
         cells[truth][truth] = 50
         cells[truth][(truth + 1) % 101] = truth
     proof = pages.certificate(confusion=tuple(map(tuple, cells)))
-    one = page.Page("t", "v", "good", (page.Device("d", "committed", "good", certificate=proof),), classes=names)
+    one = page.Page("t", "v", "good", (pages.device("d", Outcome.COMMITTED, certificate=proof),), classes=names)
     text = read(one).text
     assert "5,000 of 9,950 rows are answered right. The commonest mistakes among 100 classes:" in text
     assert "class 99 unknown 99 66 %" in text, "99 of 149 rows"
@@ -137,7 +138,7 @@ def test_of_very_many_classes_the_commonest_mistakes_are_listed() -> None:
 
 def test_one_different_row_among_thousands_is_drawn() -> None:
     proof = pages.certificate(identical=99_999, different=1)
-    shown = page.Page("t", "v", "bad", (page.Device("d", "failed", "bad", certificate=proof),))
+    shown = page.Page("t", "v", "bad", (pages.device("d", Outcome.FAILED, certificate=proof),))
     bars = page.parity_lanes(shown)[0].bars
     assert [bar.kind for bar in bars] == ["identical", "different"]
     assert bars[1].width >= 0.9
@@ -171,8 +172,8 @@ def test_the_budget_stands_at_its_place_between_the_ticks() -> None:
     ],
 )
 def test_the_timeline_counts_in_round_numbers(seconds: float, ticks: list[tuple[float, str]]) -> None:
-    step = page.Step("probe", 0.0, seconds)
-    plot = page.timeline(page.Page("t", "v", "good", (page.Device("d", "answered", "good", steps=(step,)),)))
+    step = Step("probe", 0.0, seconds)
+    plot = page.timeline(page.Page("t", "v", "good", (pages.device("d", Outcome.ANSWERED, steps=(step,)),)))
     assert plot is not None
     assert list(plot[1].ticks) == ticks
 
@@ -189,7 +190,7 @@ def test_a_device_that_claims_times_which_no_clock_measures_bends_no_plot(claime
 
 
 def test_a_page_without_certificates_says_what_it_knows() -> None:
-    shown = page.Page("t", "nobody answered", "warn", (page.Device("cellar", "unreachable", "warn", "no route"),))
+    shown = page.Page("t", "nobody answered", "warn", (pages.device("cellar", Outcome.UNREACHABLE, "no route"),))
     text = read(shown).text
     assert "no route" in text
     assert "Certificates" not in text

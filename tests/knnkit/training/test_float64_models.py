@@ -265,19 +265,19 @@ def replace_answers(answers: Any, k: int) -> Any:
         ({"bandwidth": 1.0}, "bandwidth is for weights: gaussian"),
         ({"radius": 1e200}, "a distance from 1e-38 to 1e"),
         ({"radius": float("nan")}, "a distance from 1e-38 to 1e"),
-        ({"outlier_label": "x"}, "for a model with a radius"),
-        ({"radius": 1.0, "reject": 0.9}, "reject counts on k neighbours"),
-        ({"radius": 1.0, "label_sets": (0.9,)}, "label_sets counts on k neighbours"),
+        ({"outlier_label": "x"}, "outlier_label needs a radius"),
+        ({"radius": 1.0, "reject": 0.9}, "reject needs exactly k neighbours"),
+        ({"radius": 1.0, "label_sets": (0.9,)}, "label_sets needs exactly k neighbours"),
         ({"metric": "jaccard", "scale": "standard"}, "changes what jaccard compares"),
-        ({"radius": "1"}, "radius is '1'; it is a number"),
-        ({"radius": True}, "radius is True; it is a number"),
-        ({"metric": "minkowski", "p": "3"}, "p is '3'; it is a number"),
-        ({"class_weight": {"a": "x"}}, "class_weight of 'a' is 'x'; it is a number"),
+        ({"radius": "1"}, "radius is '1'; a number is needed"),
+        ({"radius": True}, "radius is True; a number is needed"),
+        ({"metric": "minkowski", "p": "3"}, "p is '3'; a number is needed"),
+        ({"class_weight": {"a": "x"}}, "class_weight of 'a' is 'x'; a number is needed"),
         ({"class_weight": {"a": 1e308, "b": 1e308}}, "a factor from 1e-09 to 1e\\+09"),
         ({"class_weight": {"a": float("nan")}}, "a factor from 1e-09 to 1e\\+09"),
         ({"class_weight": 3}, "class_weight is 3"),
         ({"radius": 1.0, "outlier_label": "unknown"}, "'unknown' is reserved"),
-        ({"metric": "chebyshev", "enrol": Enrol(5)}, "enrol does not know metric chebyshev"),
+        ({"metric": "chebyshev", "enrol": Enrol(5)}, "enrol does not work with metric chebyshev"),
     ],
 )
 def test_what_has_no_meaning_is_refused(keys: dict[str, Any], said: str) -> None:
@@ -359,6 +359,6 @@ def test_deploy_yaml_has_all_of_it(tmp_path: Path) -> None:
     (tmp_path / "m.tflite").write_bytes(made.model.data)
     stored = read_model(tmp_path / "m.tflite").reference
     assert np.array_equal(stored.answer(FLOATS).probabilities, made.model.reference.answer(FLOATS).probabilities)
-    for more, said in ((", reduce: condensed", "reduce does not know"), (", enrol: {rows: 5}", "enrol counts on k")):
+    for more, said in ((", reduce: condensed", "reduce does not work"), (", enrol: {rows: 5}", "enrol needs exactly")):
         with pytest.raises(BuildError, match=said):
             source.load(parse.parse(text[:-1] + more + "}", base=tmp_path).builds()[0])

@@ -89,7 +89,7 @@ def test_a_pipeline_in_a_file_becomes_a_release(
     assert changed["manifest"]["k"] == 3
 
 
-FACTORS = "each feature is scaled by a factor of its own"
+FACTORS = "each feature is scaled by a different factor"
 FOLDED: dict[str, tuple[list[Any], dict[str, Any], str]] = {
     "a scaler of ours": ([StandardScaler()], {}, "scale standard"),
     "a scaler of ours, and cosine": ([RobustScaler()], {"metric": "cosine"}, "scale robust"),
@@ -101,14 +101,14 @@ FOLDED: dict[str, tuple[list[Any], dict[str, Any], str]] = {
     "another scaler, and cosine": (
         [MaxAbsScaler()],
         {"metric": "cosine"},
-        "each feature is shifted, and each one is scaled by a factor of its own",
+        "each feature is shifted, and each one is scaled by a different factor",
     ),
     "two scalers": ([MinMaxScaler(), StandardScaler()], {}, FACTORS),
     "rows of one length": ([Normalizer()], {}, "each row is divided by its length (l2)"),
     "a scaler, and rows of one sum": (
         [StandardScaler(), Normalizer("l1")],
         {},
-        "each feature is shifted, and each one is scaled by a factor of its own; "
+        "each feature is shifted, and each one is scaled by a different factor; "
         "each row is divided by the sum of its absolute values (l1)",
     ),
     "a scaler, and a projection": (
@@ -120,7 +120,7 @@ FOLDED: dict[str, tuple[list[Any], dict[str, Any], str]] = {
         [PCA(3), StandardScaler()],
         {},
         "a linear map (PCA or NCA, with any scaling before it) of 4 features to 3 coordinates; "
-        "each coordinate is scaled by a factor of its own",
+        "each coordinate is scaled by a different factor",
     ),
 }
 
@@ -165,7 +165,7 @@ def test_a_build_ends_if_the_estimator_itself_answers_differently(
     (folder / "test.csv").write_text(table(rows[200:], np.resize(NAMES, 100)))
     gate = "gates: {agreement: 0.99}\n"
     for text, said in (
-        (YAML + gate, "of the test rows; gates: {agreement} asks for 99 %"),
+        (YAML + gate, "of the test rows; gates: {agreement} needs 99 %"),
         (NO_TEST + gate, "scikit-learn's own answers to the test rows are not known, so `agreement`"),
         (NO_TEST.replace("skops: pipeline.skops", "sklearn: iris") + gate, "compares a fitted scikit-learn estimator"),
     ):
@@ -191,7 +191,7 @@ def test_without_test_rows_training_rows_stand_in_and_no_accuracy_is_claimed(
     assert read_info(folder / "dist" / constants.MODEL_FILE).feature_names == tuple(f"feature_{i}" for i in range(4))
     (folder / "deploy.yaml").write_text(NO_TEST + "gates: {accuracy: 0.5}\n")
     assert cli.main(["build"]) == constants.EXIT_USAGE
-    assert "no golden row has a known truth" in capsys.readouterr().err
+    assert "no golden row has a known true class" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_without_test_rows_training_rows_stand_in_and_no_accuracy_is_claimed(
         ("data: {skops: a.skops}, scale: none, metric: l2x", "metric", "'l2x' is not one of"),
         ("metric: cosine, weights: uniform, data: {skops: a.skops}", "metric", "decides metric, weights: leave them"),
         ("data: {skops: a.skops}, scale: standard", "scale", "decides scale: leave it out"),
-        ("data: {skops: a.skops}, test: 0.3", "test", "write test: {file: test.csv}, or leave it out"),
+        ("data: {skops: a.skops}, test: 0.3", "test", "write test: {file: test.csv}, or leave `test` out"),
         ("data: {skops: a.skops, label: y}", "label", "unknown key 'label'; known here: skops"),
         ("data: {file: a.csv, lable: y}", "lable", "unknown key 'lable'; did you mean 'label'?"),
         ("data: {sklearn: iris}, test: {file: a.csv, lable: y}", "lable", "did you mean 'label'?"),

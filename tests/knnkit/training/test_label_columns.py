@@ -138,13 +138,13 @@ def test_gates_of_classes_and_of_columns_are_told_apart(tmp_path: Path) -> None:
     model = knnkit.TfKNN(ROWS, 3, labels=LABELS)
     key = tmp_path / "missing.pem"
     for made, gates, said in (
-        (model, Gates(min_recall=0.5), "{min_recall} compares classes, and the model has several label columns"),
+        (model, Gates(min_recall=0.5), "{min_recall} is for one label column, and the model has several"),
         (model, Gates(column_accuracy={"nope": 0.5}), "{column_accuracy} names 'nope', which the model does not have"),
-        (model, Gates(rmse={"default": 0.5}), "{rmse} is for numbers, and the model has label columns"),
+        (model, Gates(rmse={"default": 0.5}), "{rmse} is for a regression, and the model answers labels"),
         (knnkit.TfKNN(ROWS, 3, labels=KIND), Gates(column_accuracy={"a": 0.5}), "and the model has one"),
-        (knnkit.TfKNN(ROWS, 3, labels=KIND), Gates(rmse={"default": 0.5}), "is for numbers, and the model has classes"),
+        (knnkit.TfKNN(ROWS, 3, labels=KIND), Gates(rmse={"default": 0.5}), "and the model answers classes"),
         (knnkit.TfKNN(ROWS, 3, labels=KIND), Gates(recall={"9": 0.5}), "{recall} names '9', which the model does not"),
-        (knnkit.TfKNN(ROWS, 3, targets=KIND), Gates(accuracy=0.5), "is for labels, and the model answers numbers"),
+        (knnkit.TfKNN(ROWS, 3, targets=KIND), Gates(accuracy=0.5), "and the model answers numbers"),
         (knnkit.TfKNN(ROWS, 3, targets=KIND), Gates(rmse={"a": 0.5}), "{rmse} names 'a', which the model does not"),
     ):
         with pytest.raises(BuildError, match=said.replace("{", r"\{")):

@@ -181,7 +181,7 @@ def test_a_cell_that_no_transformer_fills_is_refused_by_name() -> None:
     zero[1, 2] = 0.0
     *_, errors = features(fitted, zero)
     assert list(errors) == [1]
-    assert "the model's pipeline turns it into NaN or infinity" in errors[1][1]
+    assert "the pipeline turns the row into NaN or infinity" in errors[1][1]
 
 
 @pytest.mark.parametrize("name", sorted(TEXTS))

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import csv
+import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
+from knnkit import cli
 from knnkit.commands import promote as command
 from knnkit.config import edit, load
 from knnkit.config.parse import parse
-from knnkit.data.collected import Collection, Columns, FieldRow
+from knnkit.data.collected import Collection, Columns, FieldRow, merge
 from knnkit.errors import ConfigError, DataError, KnnkitError, UsageError
 from knnkit.training import promote, source
 
@@ -111,7 +114,7 @@ def test_wrong_columns_labels_and_sources_are_refused_by_name(tmp_path: Path) ->
     raw = parse(
         "model: {name: m, data: {file: train.csv, label: y}, input: {stages: [s.tflite]}}", base=tmp_path
     ).builds()[0]
-    with pytest.raises(UsageError, match="what `input` of m made"):
+    with pytest.raises(UsageError, match="features, not the samples, sounds or pictures"):
         promote.plan(raw, source.load(build), Collection(file, Columns("m", ("a",)), ()), tmp_path)
     promoted = plan(file, field_rows(1, "1"))
     promote.write(promoted)
@@ -140,7 +143,7 @@ def test_a_file_that_a_person_changed_is_continued(tmp_path: Path) -> None:
         csv.writer(out).writerows(line[::-1] for line in table)
     second = plan(file, field_rows(4))
     assert (len(second.rows), second.there, second.differing) == (2, 2, ())
-    with pytest.raises(DataError, match="changed by somebody else") as found:
+    with pytest.raises(DataError, match="changed by another process") as found:
         promote.write(first)
     assert found.value.hint == "type the same command again"
     promote.write(second)
@@ -162,3 +165,49 @@ def test_a_file_name_of_any_kind_is_listed(tmp_path: Path) -> None:
             assert (found["files"][-1], found["id"]) == (name, own or "name")
     with pytest.raises(ConfigError, match="cannot be changed alone"):
         edit.with_file("a: &d {file: x.csv}\nmodel: {data: *d}\n", ("model", "data"), "y.csv", None, "deploy.yaml")
+
+
+TARGETS = ("east, m", "a=b", "a", "1, a=3")
+
+
+def test_rows_of_a_regression_join_under_any_names_of_targets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (tmp_path / "train.csv").open("w", newline="") as out:
+        csv.writer(out).writerows([("x", *TARGETS), *((n / 7, n, 2 * n, -n, n / 4) for n in range(40))])
+    targets = ", ".join(f"'{name}'" for name in TARGETS)
+    (file := tmp_path / "deploy.yaml").write_text(
+        f"model:\n  name: m\n  data: {{file: train.csv, target: [{targets}]}}\n  k: 1\n  test: 0.2\n"
+    )
+    drawn = np.random.default_rng(3).normal(size=(20, 4)) * 10.0 ** np.arange(-9, 11).reshape(20, 1)
+    draw, rows = random.Random(1), []
+    for number, values in enumerate(drawn.tolist()):
+        pairs = [f"{name}={value:.17g}" for name, value in zip(TARGETS, values)]
+        draw.shuffle(pairs)
+        rows.append(
+            FieldRow(f"id{number}", "b", number, "enrolled", ", ".join(pairs), None, None, "d", (number + 0.5,))
+        )
+    merge(tmp_path / "m.parquet", Columns("m", ("x",)), rows)
+    words = ["promote", str(tmp_path / "m.parquet"), "--config", str(file)]
+    assert cli.main([*words, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (len(document["rows"]), document["gain"]) == (20, None)
+    training = source.load(load.load(file).builds()[0]).training
+    assert training.ids is not None
+    assert training.targets is not None
+    there = {name: values for name, values in zip(training.ids.tolist(), training.targets.tolist()) if name}
+    assert there == {f"id{number}": values for number, values in enumerate(drawn.tolist())}
+    assert cli.main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) | {"file": ""} == {
+        "file": "", "rows": [], "already": 20, "without_label": 0, "differing": [], "gain": None,
+    }  # fmt: skip
+    for wrong in ("3", "a=1", rows[0].label + ", a=1", rows[0].label + ",", rows[0].label.replace("a=b", "a=c"), "a=x"):  # type: ignore[operator,union-attr]
+        with pytest.raises(DataError, match="not a value of each target"):
+            plan(file, (replace(rows[0], id="new", label=wrong),), ("x",))
+
+
+@pytest.mark.parametrize("label", ["--5", "007", "\uff15", "5.0", "+5", "1" * 30, "\u0665", "1_000"])
+def test_what_only_looks_like_a_whole_number_never_joins_numbers(label: str, tmp_path: Path) -> None:
+    file = project(tmp_path, DATA["flow"], ints=True)
+    with pytest.raises(DataError, match="is not a whole number"):
+        plan(file, field_rows(1, label))

@@ -83,7 +83,7 @@ def test_anything_else_is_different(field: str, place: tuple[int, ...], value: f
     verdict = judge(GOLDEN, told, INFO, Gates())
     assert verdict.different == 1
     assert [difference.row for difference in verdict.differences] == [place[0]]
-    assert verdict.failures == ("parity: 1 of 2 golden rows are different",)
+    assert verdict.failures == ("parity: 1 of 2 golden rows are answered differently",)
 
 
 def test_neighbours_in_the_wrong_order_are_different_also_with_their_own_distances() -> None:
@@ -162,7 +162,7 @@ def test_accuracy_counts_an_unknown_as_wrong_and_gates_are_named() -> None:
     assert [failure.split(":")[0] for failure in verdict.failures] == ["accuracy", "latency"]
     unknown = dataclasses.replace(golden, truth=np.array([-1, -1], np.int32))
     assert judge(unknown, told, INFO, Gates()).accuracy is None
-    assert "no golden row has a known truth" in judge(unknown, told, INFO, Gates(accuracy=0.5)).failures[0]
+    assert "no golden row has a known true class" in judge(unknown, told, INFO, Gates(accuracy=0.5)).failures[0]
 
 
 def test_a_gate_is_kept_at_its_very_limit() -> None:

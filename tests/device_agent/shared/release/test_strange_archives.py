@@ -95,14 +95,14 @@ TRICKS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "a directory elsewhere": (lambda model: ending(model, offset=2**32 - 1), "not a knnkit model"),
     "64 bits, many members": (lambda model: in_64_bits(model, 2**62, 100), "members; at most 64"),
     "64 bits, a huge directory": (lambda model: in_64_bits(model, 4, 2**62), "a directory of"),
-    "one name twice": (doubled, "the archive inside has two members knn.json"),
+    "one name twice": (doubled, "the archive inside has two members with the name knn.json"),
     "a member that is packed": (
         lambda model: with_members(model, other_members(model), compression=zipfile.ZIP_DEFLATED),
-        "knn.json inside it is compressed",
+        "knn.json inside the model is compressed",
     ),
     "a member of an unknown method": (lambda model: entry(model, 10, "<H", 99), "is compressed"),
-    "an encrypted member": (lambda model: entry(model, 8, "<H", 1), "knn.json inside it is encrypted"),
-    "a member of four gigabytes": (lambda model: entry(model, 24, "<L", 2**32 - 2), "at most 4,194,304 are read"),
+    "an encrypted member": (lambda model: entry(model, 8, "<H", 1), "knn.json inside the model is encrypted"),
+    "a member of four gigabytes": (lambda model: entry(model, 24, "<L", 2**32 - 2), "at most 4,194,304 are allowed"),
     "a member larger than it is": (lambda model: entry(model, 24, "<L", 4_000_000), "entry says|not a knnkit model"),
     "a member packed to nothing": (lambda model: entry(model, 20, "<L", 0), "entry says|not a knnkit model"),
     "a member elsewhere": (lambda model: entry(model, 42, "<L", 0), "not a knnkit model"),
@@ -219,7 +219,7 @@ def test_an_archive_with_two_ends_in_64_bits_is_refused_since_pythons_differ_on_
 def test_an_end_in_64_bits_with_more_behind_it_is_refused(model: bytes) -> None:
     data = in_64_bits(model, 4, 300)
     at = data.rindex(b"PK\6\6") + 4
-    with pytest.raises(ValueError, match="the end of its zip archive is damaged"):
+    with pytest.raises(ValueError, match="the end of the zip archive inside is damaged"):
         zip_limits.require_small(io.BytesIO(data[:at] + struct.pack("<Q", 45) + data[at + 8 :]))
 
 

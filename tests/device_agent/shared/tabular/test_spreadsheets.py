@@ -80,7 +80,7 @@ def test_row_numbers_without_a_name_are_told_as_such() -> None:
 
 
 def test_a_name_in_other_capitals_is_pointed_out_and_not_guessed() -> None:
-    with pytest.raises(BadInput, match=r"has no column 'b \(cm\)'; 'B_cm' is similar, but another name"):
+    with pytest.raises(BadInput, match=r"has no column 'b \(cm\)'; 'B_cm' is similar, but not the same name"):
         read(b"a,B_cm,c\n1,2,3\n")
     _, errors, hint = read(b"A,B (CM),C\n1,2,3\n")
     assert errors == [(1, "not numbers, and no header either: 'A' is not the column 'a'")]
@@ -93,14 +93,14 @@ def test_a_name_in_other_capitals_is_pointed_out_and_not_guessed() -> None:
         (b"1,2,3,oak", "expected 3 columns, found 4", "--ignore-extra leaves out other columns"),
         (b"1 2 3", "expected 3 columns, found 1", "the model takes a, b (cm), c"),
         (b'"1,5","2","3"', "'1,5' is not a number: a decimal comma needs semicolons or tabs", ""),
-        (b",,", "its cells are all empty", "remove the line"),
+        (b",,", "all cells of the line are empty", "remove the line"),
         (b"1,,3", "column 2 ('b (cm)'): the cell is empty", ""),
-        (b"1\r2,3,4", "it contains a carriage return", "tr '\\r' '\\n'"),
+        (b"1\r2,3,4", "the line contains a carriage return", "tr '\\r' '\\n'"),
         ("gr\u00f6\u00dfe,b,c".encode("latin-1"), "not UTF-8 text: byte 2 is 0xf6", "iconv -f WINDOWS-1252"),
-        ("1,2,3".encode("utf-16"), "it is UTF-16 text", "iconv -f UTF-16 "),
-        ("1,2,3".encode("utf-16-le"), "it contains a zero byte", "iconv -f UTF-16LE"),
-        (b"PK\x03\x04 xl/workbook", "it is a spreadsheet or a zip archive", "save it as CSV"),
-        (gzip.compress(b"1,2,3"), "it is compressed with gzip", "gzip -dc"),
+        ("1,2,3".encode("utf-16"), "the file is UTF-16 text", "iconv -f UTF-16 "),
+        ("1,2,3".encode("utf-16-le"), "the line contains a zero byte", "iconv -f UTF-16LE"),
+        (b"PK\x03\x04 xl/workbook", "the file is a spreadsheet or a zip archive", "save the table as CSV"),
+        (gzip.compress(b"1,2,3"), "the file is compressed with gzip", "gzip -dc"),
     ],
 )
 def test_a_line_that_cannot_be_meant_says_what_is_wrong_and_what_mends_it(line: bytes, said: str, hint: str) -> None:
@@ -113,7 +113,7 @@ def test_a_line_that_cannot_be_meant_says_what_is_wrong_and_what_mends_it(line: 
 
 def test_a_comma_that_may_stand_between_thousands_is_not_guessed() -> None:
     _, errors, hint = read(b"a\tb (cm)\tc\n1,234\t2\t3\n")
-    assert errors == [(2, "'1,234' may be a fraction or thousands")]
+    assert errors == [(2, "'1,234': is it a decimal comma, or a thousands separator?")]
     assert "decimal point" in hint
     assert read(b"a\tb (cm)\tc\n0,5\t2\t3\n1,234\t2\t3\n")[:2] == ([[0.5, 2.0, 3.0], [np.float32(1.234), 2.0, 3.0]], [])
     assert read(b"1,234;2;3\n")[0] == [[float(np.float32(1.234)), 2.0, 3.0]], "semicolons are there for that comma"
@@ -125,7 +125,7 @@ def test_a_comma_that_may_stand_between_thousands_is_not_guessed() -> None:
 def test_one_file_does_not_have_two_decimal_signs(block: bytes) -> None:
     rows, errors, _ = read(block)
     assert (len(rows), [number for number, _ in errors]) == (1, [2])
-    assert re.search("has a decimal|'1.234,5' is not a number: leave out the sign between thousands", errors[0][1])
+    assert re.search("has a decimal|'1.234,5' is not a number: leave out the thousands separator", errors[0][1])
 
 
 def test_a_semicolon_is_found_after_a_first_line_of_rubbish() -> None:
@@ -194,7 +194,7 @@ def test_an_export_with_semicolons_is_answered_and_an_endless_line_is_told_by_it
     assert (said.code, said.out, said.err) == (0, "label\nsetosa\nvirginica\n", "")
     endless = device.run("classify", input="5.1,3.5,1.4,0.2\n" + "5.1,3.5,1.4,0.2\r" * 100_000)
     assert endless.code == 2
-    assert "line 2: it has more than 1,048,576 bytes" in endless.err
+    assert "line 2: the line has more than 1,048,576 bytes" in endless.err
     assert "tr '\\r' '\\n'" in endless.err
 
 

@@ -135,7 +135,7 @@ def test_a_clock_at_1970_does_not_bring_an_expired_release_back(directory: Path)
 
 def test_a_clock_behind_what_was_committed_is_told_also_where_the_release_is_older(directory: Path) -> None:
     verdict = forge.verify(forge.write(directory), forge.state(time_floor=NOW + 1))
-    assert verdict.warnings == (f"clock-behind: the clock says {utc(NOW)}, but it is at least {utc(NOW + 1)}",)
+    assert verdict.warnings == (f"clock-behind: the clock says {utc(NOW)}, but the time is at least {utc(NOW + 1)}",)
 
 
 def test_the_time_floor_never_falls(directory: Path) -> None:

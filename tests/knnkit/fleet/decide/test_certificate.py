@@ -87,7 +87,11 @@ def test_a_gate_that_is_missed_is_told_whatever_the_device_concluded(
 def test_a_gate_is_kept_at_its_limit_and_told_once_where_it_is_missed() -> None:
     kept = certificate(accuracy=0.9, latency=Latency(5.0, 9.0, 100))
     assert missed(kept, gated(accuracy=0.9, latency_ms=5.0)) == ()
-    told = ("parity: 1 of 100 golden rows are different", "accuracy: 0.5 is under the floor of 0.9", "latency: 6 ms")
+    told = (
+        "parity: 1 of 100 golden rows are answered differently",
+        "accuracy: 0.5 is under the floor of 0.9",
+        "latency: 6 ms",
+    )
     lost = certificate(identical=98, different=1, accuracy=0.5, latency=Latency(6.0, 9.0, 9), failures=told)
     assert missed(lost, gated(accuracy=0.9, latency_ms=5.0)) == told
     assert missed(lost, None) == told

@@ -78,7 +78,7 @@ def test_answers_that_make_no_sense_are_said_so(stdout: bytes) -> None:
 
 
 def test_a_lost_row_is_said_so() -> None:
-    with pytest.raises(DeviceFailed, match="2 rows went in, 1 answers came out"):
+    with pytest.raises(DeviceFailed, match="2 rows were sent, but 1 answers came back"):
         Answerer(Device(lines({"label": "a"})), FACTS).labels(ROWS, ("a", "b"))  # type: ignore[arg-type]
 
 

@@ -139,14 +139,14 @@ def test_where_an_answer_was_lost_and_nothing_is_pending_the_device_is_said_to_r
     fleet.boards["board"].faults.add("cut-before-install")
     report = run(fleet)
     assert (report.outcome, report.exit_code) == (Outcome.UNREACHABLE, 3)
-    assert "if the release was activated, the device returns to the previous one within 60 s" in report.message
+    assert "if the release was activated, the device returns to the previous release within 60 s" in report.message
 
 
 def test_a_device_that_answers_no_command_is_said_to_return_if_it_was_activated(fleet: Fleet) -> None:
     fleet.boards["board"].faults.add("mute")
     report = run(fleet)
     assert (report.outcome, report.reason) == (Outcome.FAILED, "no-answer")
-    assert "if the release was activated, the device returns to the previous one" in report.message
+    assert "if the release was activated, the device returns to the previous release" in report.message
 
 
 def test_a_device_that_reverted_meanwhile_is_rolled_back(fleet: Fleet) -> None:
@@ -172,7 +172,7 @@ def test_a_device_that_cannot_be_reached_again_is_said_to_revert_by_itself(fleet
     board.faults |= {"cut-after-install", "unreachable-2"}
     report = run(fleet)
     assert report.outcome is Outcome.UNREACHABLE
-    assert "returns to the previous one within 60 s" in report.message
+    assert "returns to the previous release within 60 s" in report.message
     assert board.known_release == "1.0.0"
 
 
@@ -282,7 +282,7 @@ def with_another_runtime(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> tuple
         used.append(runtime)
         return SimpleNamespace(notes=())
 
-    monkeypatch.setattr("knnkit.fleet.jobs.deploy.provision", provision)
+    monkeypatch.setattr("knnkit.fleet.jobs.provision.provision", provision)
     return DeviceJob(target, fleet.package, "nonce", "ann@laptop", pace=PACE, opener=fleet.open), used
 
 

@@ -171,7 +171,7 @@ def test_a_confirmation_whose_fate_nobody_can_tell_is_not_said_to_have_reverted(
     fleet.on_command = vanish
     report = run(fleet, pace=replace(PACE, confirm=0.5))
     assert (report.outcome, report.exit_code) == (Outcome.UNREACHABLE, 3)
-    assert "unless the confirmation arrived, the device returns to the previous one within 0.5 s" in report.message
+    assert "unless the confirmation arrived, the device returns to the previous release within 0.5 s" in report.message
     assert board.known_release == "1.1.0"
 
 
@@ -181,7 +181,7 @@ def test_a_confirmation_that_never_left_is_said_to_return(fleet: Fleet) -> None:
     report = run(fleet, pace=replace(PACE, confirm=0.5))
     assert (report.outcome, report.exit_code) == (Outcome.UNREACHABLE, 3)
     assert (
-        "the release was activated and not confirmed: the device returns to the previous one within 0.5 s"
+        "the release was activated and not confirmed: the device returns to the previous release within 0.5 s"
         in report.message
     )
 
@@ -214,7 +214,7 @@ def test_a_device_that_is_held_when_it_is_to_be_taken_back_is_not_said_to_be_bac
     report = run(fleet)
     assert (report.outcome, report.exit_code) == (Outcome.FAILED, 4)
     assert (
-        "the release was activated and not confirmed: the device returns to the previous one within 60 s"
+        "the release was activated and not confirmed: the device returns to the previous release within 60 s"
         in report.message
     )
     assert "ann@laptop holds this device (deploy)" in report.warnings[-1]
@@ -231,7 +231,7 @@ def test_a_device_that_talks_nonsense_when_it_is_asked_is_not_said_to_be_as_befo
     fleet.on_command = go_mad
     report = run(fleet)
     assert (report.outcome, report.exit_code, report.reason) == (Outcome.FAILED, 1, "no-answer")
-    assert "unless the confirmation arrived, the device returns to the previous one within 60 s" in report.message
+    assert "unless the confirmation arrived, the device returns to the previous release within 60 s" in report.message
     assert "`rollback` gave no answer" in report.warnings[-1]
 
 
@@ -239,7 +239,7 @@ def test_a_bad_certificate_from_a_device_that_then_vanishes_is_a_failure_of_the_
     fleet.boards["board"].faults |= {"lies", "unreachable-2"}
     report = run(fleet)
     assert (report.outcome, report.exit_code, report.reason) == (Outcome.FAILED, 4, "gate-failed")
-    assert "the device returns to the previous one within 60 s" in report.message
+    assert "the device returns to the previous release within 60 s" in report.message
 
 
 # --- two hosts --------------------------------------------------------------------------------------------------------
@@ -357,7 +357,7 @@ def test_what_became_of_another_release_is_no_answer() -> None:
     other = replace(entry("reverted"), release=OTHER.ref)
     said = lost_answer.judge(LOST, Stage.ASKED, replace(found(), became=other), NEW.digest, 60.0)
     assert said.outcome is None
-    assert said.more == "if the release was activated, the device returns to the previous one within 60 s"
+    assert said.more == "if the release was activated, the device returns to the previous release within 60 s"
 
 
 @pytest.mark.parametrize(
@@ -381,7 +381,7 @@ def test_a_device_that_cannot_be_reached_is_to_be_asked_again_and_one_that_is_mu
     said = lost_answer.unknown(LOST, Stage.ASKED, 60.0)
     assert said.error is not None
     assert (str(said.error), said.error.reason, said.error.hint) == (
-        str(LOST), LOST.reason, "run this again when the device can be reached",
+        str(LOST), LOST.reason, "run it again when the device can be reached",
     )  # fmt: skip
     assert lost_answer.unknown(MUTE, Stage.ASKED, 60.0).error is MUTE
 

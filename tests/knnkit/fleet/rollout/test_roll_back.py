@@ -116,7 +116,7 @@ def test_a_device_that_ran_the_release_before_this_run_keeps_it(fleet: Fleet) ->
     [
         ("no-way-back", "the key of the release before was revoked"),
         ("locked-rollback", "ann@laptop holds this device"),
-        ("first", "it ran no release before"),
+        ("first", "the device ran no release before"),
     ],
 )
 def test_a_device_that_cannot_go_back_is_named_and_the_others_go(fleet: Fleet, fault: str, said: str) -> None:

@@ -235,7 +235,7 @@ def test_ctrl_c_leaves_each_device_committed_or_as_it_was_and_says_which(package
         if by_name[name].outcome is not Outcome.COMMITTED:
             assert (by_name[name].outcome, by_name[name].reason) == (Outcome.SKIPPED, "interrupted")
     assert Counter(device.outcome for device in report.devices)[Outcome.SKIPPED] >= 9
-    assert any("begins no further device" in note for note in watch.notes)
+    assert any("starts no further device" in note for note in watch.notes)
 
 
 def test_a_thousand_devices_in_waves_and_the_hosts_memory_stays_flat(package: Package) -> None:
@@ -334,7 +334,7 @@ def test_rollback_on_the_whole_fleet(package: Package) -> None:
     again = ask(fleet, "rollback")
     assert (again.exit_code, {device.outcome for device in again.devices}) == (0, {Outcome.UNCHANGED})
     assert {device.message for device in again.devices} == {
-        "it has gone back already; to go further back: --to VERSION or DIGEST"
+        "the device has gone back already; to go further back: --to VERSION or DIGEST"
     }
 
 

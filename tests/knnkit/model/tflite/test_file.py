@@ -127,7 +127,7 @@ def test_a_model_for_a_newer_runtime_is_refused_by_the_device(
     newer = dataclasses.replace(trees.info, minimum_runtime="99.0.0")
     path.write_bytes(_with_info(trees.data, newer, tmp_path))
     with pytest.raises(
-        RuntimeError, match=r"needs TFLite runtime 99\.0\.0, this is (tflite_runtime|ai_edge_litert) 2\."
+        RuntimeError, match=r"needs TFLite runtime 99\.0\.0, but this is (tflite_runtime|ai_edge_litert) 2\."
     ):
         device.classify(path, np.zeros((1, 5), np.float32))
 
