@@ -132,10 +132,10 @@ class BlockSearch:
         return Found(np.flatnonzero(fits)[query], row, measure, exact), fits
 
     def rows_near(self, z: Float64, known: list[int]) -> NDArray[np.int64] | None:
-        """Returns the rows that may be among the k nearest of one (p,) query, or tied with these.
+        """Returns the numbers of the rows that may be among the k nearest of one (p,) query, or tied with these.
 
-        One pass over all rows: the greatest score of any k rows, whose numbers are `known`, bounds the k-th score.
-        None if the query is too large for float32.
+        `known` are the numbers of any k rows: the k-th best score is at most the greatest of their scores.
+        Returns None if the query is too large for float32.
         """
         found = self._prepare_one(z)
         if found is None:
@@ -154,9 +154,9 @@ class BlockSearch:
         return self._rows.numbers((scores <= limit).nonzero()[0]) if limit < _MAX else None
 
     def _prepare_one(self, z: Float64) -> tuple[Float32, float, float, float, float] | None:
-        """Returns the (p,) factors of one query, and base, factor, share and slack of its `Scale`, as `_prepare` does.
+        """Returns the (p,) factors of one query, and `base`, `factor`, `share` and `slack` of its `Scale`.
 
-        None if the query does not fit.
+        Returns None if the query is too large for float32.
         """
         if self._manhattan:
             with np.errstate(over="ignore", invalid="ignore"):

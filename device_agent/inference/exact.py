@@ -230,7 +230,7 @@ class ExactKnn:
         return np.maximum(np.minimum(offsets, _MAX_FLOAT32), -_MAX_FLOAT32).astype(np.float64)
 
     def _enter_one(self, row: NDArray[np.float32]) -> Float64:
-        """As `_enter_all` for one (n_features,) row whose offsets do not overflow; otherwise some are infinite."""
+        """Returns one (n_features,) row in model space; components are infinite if its offsets overflow float32."""
         return self._enter(row) if self._steps else (row - self._centre).astype(np.float64)
 
     def _enter(self, row: NDArray[np.float32]) -> Float64:

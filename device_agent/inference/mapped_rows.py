@@ -79,7 +79,7 @@ class MappedRows:
         return chosen + np.minimum(chosen, self._own - 1) // self._block * self._gap if self._gap else chosen
 
     def place(self, number: int) -> int:
-        """Returns the place of one row."""
+        """Returns the place of the row with this number."""
         return number + min(number, self._own - 1) // self._block * self._gap
 
     def numbers(self, places: NDArray[np.int64]) -> NDArray[np.int64]:

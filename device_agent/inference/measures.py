@@ -123,11 +123,11 @@ class Measure:
         return power(np.asarray(distance), self._power)
 
     def to_distance(self, measure: Any) -> Float64:
-        """Returns distances in model space."""
+        """Converts measures to distances in model space."""
         return np.asarray(self.to_base(measure) * self._unit)
 
     def and_ties(self, measure: Any) -> Any:
-        """Returns the measure up to which rows may be tied with one at `measure`."""
+        """Returns the greatest measure at which a row may still be tied with a row at `measure`."""
         measure = np.maximum(measure, self.exact_match)
         return self.of_base(self.to_base(measure) + self._chain) if self._chain else measure
 

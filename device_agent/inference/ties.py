@@ -40,9 +40,10 @@ def order_few(
     tied: float,
     to_distance: Callable[[Float64], Float64],
 ) -> tuple[NDArray[np.int64], Float64]:
-    """Returns the (1, k) nearest of few rows of one query, and their measures. For so few, Python is faster than NumPy.
+    """Returns the (1, k) nearest of few rows of one query and their measures, faster than NumPy would.
 
-    Measures up to `zero` count as 0. Ties are those of `share_ties`.
+    `measure` and `row` are the measures and numbers of the rows, in any order. Measures up to `zero` count as 0.
+    Ties are those of `share_ties`.
     """
     pairs = sorted((each if each > zero else 0.0, number) for each, number in zip(measure.tolist(), row.tolist()))
     if tied > 0.0:

@@ -105,7 +105,7 @@ def _try(known: Known, opened: OpenRelease, verdict: Verdict, trial: Trial) -> C
 
 
 def install(known: Known, directory: Path, trial: Trial) -> Installed:
-    """Stages the upload `directory`, then activates it; if an interrupted `install` has staged it, only activates it.
+    """Stages the upload `directory`, unless an interrupted `install` has already staged it, and activates it.
 
     The files of the upload may still be named `<name>.part`: the caller must have sent them completely.
 

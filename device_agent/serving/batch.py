@@ -196,7 +196,7 @@ class _Progress:
         self._start = self._last = time.monotonic()
 
     def show(self, count: int) -> None:
-        """Shows how many rows are answered, now and then."""
+        """Shows the number of answered rows and the rate, at most every `_PROGRESS_SECONDS`."""
         if not self._shown:
             return
         now = time.monotonic()
@@ -206,6 +206,6 @@ class _Progress:
             print(f"\r{count:,} rows, {rate:,.0f} a second", end="", file=sys.stderr, flush=True)
 
     def end(self) -> None:
-        """Ends the line."""
+        """Ends the line that shows the progress."""
         if self._shown and self._last != self._start:
             print(file=sys.stderr)

@@ -23,13 +23,13 @@ from knnkit.errors import DataError, needs
 
 
 def load(schema: Any, read: Callable[[list[str]], Any], source: Path | str, wanted: Wanted) -> Dataset:
-    """Returns the labelled rows of a table.
+    """Returns the labelled rows of an Arrow table.
 
     Args:
-        schema: its pyarrow schema.
-        read: returns the pyarrow table of the named columns.
-        source: names it in messages.
-        wanted: what to read of it.
+        schema: pyarrow schema of the table.
+        read: reads the named columns, and returns them as a pyarrow table.
+        source: name of the table in messages.
+        wanted: which columns to read, and how.
 
     Raises:
         DataError: a column is missing, or a cell cannot be read.

@@ -36,15 +36,15 @@ _EXACT = 2.0**24
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to read of a file of labelled rows.
+    """Which columns to read from a file of labelled rows, and how.
 
     Attributes:
-        label: the column with the labels.
-        features: names or patterns of the columns to use, in this order; None: all others.
-        beside: a column to keep as text in `Dataset.beside`; a feature only if `features` names it.
-        policy: which columns are left out, and what a missing cell and a text mean.
-        ids: a column to keep as text in `Dataset.ids`; a feature only if `features` names it.
-        wide: whether the rows are float64 in any case.
+        label: name of the column with the labels.
+        features: names or patterns (`acc_*`) of the feature columns, in this order; None: all other columns.
+        beside: column to keep as text in `Dataset.beside`; a feature only if `features` names it. None: no column.
+        policy: which columns are left out, and how missing cells and text are read.
+        ids: column to keep as text in `Dataset.ids`; a feature only if `features` names it. None: no column.
+        wide: whether to read the rows as float64 even if float32 holds them exactly.
     """
 
     label: str
@@ -56,12 +56,12 @@ class Wanted:
 
     @property
     def texts(self) -> dict[str, str | None]:
-        """The columns to keep as text, by their keys in deploy.yaml."""
+        """The columns to keep as text: key of deploy.yaml (`split`, `id`) -> column name, None for no column."""
         return {"split": self.beside, "id": self.ids}
 
 
 def choose(header: list[str], wanted: Wanted, file: Path) -> tuple[int, list[int]]:
-    """Returns the index of the label column and those of the features.
+    """Returns the index of the label column, and the indices of the feature columns.
 
     Raises:
         DataError: a column is missing, or the label is a feature.

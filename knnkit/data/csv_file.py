@@ -43,9 +43,9 @@ _LONGEST = 300
 
 
 def load_csv(file: Path, wanted: Wanted) -> Dataset:
-    """Reads the rows of a text file with a header line; as float64 if they are wide, or float32 may not hold them.
+    """Reads the labelled rows of a text file with a header line; float64 if `wanted.wide`, or if float32 is too coarse.
 
-    Where the policy gives one word for the categories of all columns of text, the file is read twice.
+    If the policy gives one encoding for all text columns, the file is read twice, first to find these columns.
 
     Raises:
         DataError: a column is missing, or a cell is not a finite number; the message has file, line and column.

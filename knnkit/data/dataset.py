@@ -101,7 +101,7 @@ def load_sklearn(name: str) -> Dataset:
         DataError: `name` is not one of the names.
     """
     if name not in SKLEARN_SETS:
-        raise DataError(f"scikit-learn data set {name!r} is not known here", hint=f"one of {', '.join(SKLEARN_SETS)}")
+        raise DataError(f"scikit-learn data set {name!r} is not supported", hint=f"one of {', '.join(SKLEARN_SETS)}")
     with needs("scikit-learn is not installed"):
         from sklearn import datasets
     source = f"scikit-learn {name}"
@@ -186,12 +186,12 @@ def _matrix(rows: Any, *, wide: bool) -> NDArray[np.floating[Any]]:
 
 
 def drawn(count: int, most: int, seed: int = 0) -> NDArray[np.int64]:
-    """Returns the sorted places of `count` rows, or of `most` of them, drawn at random."""
+    """Returns sorted indices of rows: of all `count` rows, or of `most` rows drawn at random if there are more."""
     return np.sort(np.random.default_rng(seed).permutation(count)[:most])
 
 
 def drawn_by_class(labels: NDArray[Any], most: int, each: int, seed: int = 0) -> NDArray[np.int64]:
-    """Returns the sorted places of at most `most` of (n,) labels: first `each` of every class, then any."""
+    """Returns sorted indices of at most `most` of the (n,) labels, drawn: first `each` of every class, then any."""
     if len(labels) <= most:
         return np.arange(len(labels))
     order = np.random.default_rng(seed).permutation(len(labels))

@@ -68,7 +68,7 @@ def load(
 
     In a text or Parquet file `label` is a column, and every other column is a feature. In an NPZ file `label` is an
     array (n,), and the features are the only two-dimensional array, or, without one, every other array as a column.
-    Columns of a CSV or Parquet file that are not wanted are not read. The arguments are those of `Wanted`.
+    The arguments after `path` are the fields of `Wanted`. Other columns of a CSV or Parquet file are not read.
 
     Raises:
         DataError: the file or a column is missing, or a cell is not a finite number; the message counts all such cells.
@@ -91,7 +91,7 @@ def _load(file: Path, wanted: Wanted) -> Dataset:
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
     except MemoryError:
-        raise DataError(f"{file}: not enough memory to read it", hint="give fewer rows, or fewer features:") from None
+        raise DataError(f"{file}: not enough memory to read it", hint="give fewer rows, or fewer columns") from None
 
 
 def load_all(
@@ -115,7 +115,7 @@ def load_all(
     lacking: list[DataError] = []
 
     def read(path: Path, wanted: Wanted) -> Dataset:
-        """Reads one of several files; one without the column of ids has empty ids."""
+        """Reads one of several files; if it lacks the id column, its rows get the id ""."""
         try:
             return _load(path, wanted)
         except DataError as error:
@@ -136,7 +136,7 @@ def load_all(
 
 
 def _joined(parts: Sequence[Dataset], policy: Policy, source: str, *, wide: bool = False) -> Dataset:
-    """Returns the rows of files with the same columns, in order; each category has one code in all of them.
+    """Joins the rows of files with the same columns, in order; a category gets the same code in all files.
 
     Raises:
         DataError: a label cannot be used.

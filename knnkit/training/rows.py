@@ -72,16 +72,16 @@ def read_inputs(
 
 
 def _window_of(build: Build) -> Window | None:
-    """Returns how the windows of a model are cut; None if it takes rows."""
+    """Returns how the windows of a model are cut from samples; None if the model takes rows."""
     asked = build.model.input
     return None if asked is None or asked.window is None else asked.window.record
 
 
 def _load_windows(build: Build, window: Window) -> tuple[Dataset, tuple[str, ...]]:
-    """Returns the windows of all recordings in deploy.yaml, and messages about left-out data.
+    """Returns the windows of all recordings in deploy.yaml as rows, and messages about data that is not used.
 
     Raises:
-        DataError: as `recordings.load`; or rows are to be held out, and there is one recording.
+        DataError: as `recordings.load`; or rows must be held out, and there is only one recording.
     """
     data, split = build.model.data, build.model.split
     assert isinstance(data, FileData)
@@ -96,7 +96,7 @@ def _load_windows(build: Build, window: Window) -> tuple[Dataset, tuple[str, ...
 
 
 def _read_windows(file: Path, label: str, training: Dataset, window: Window) -> Dataset:
-    """Returns the windows of further recordings, with the dtype of the training rows.
+    """Returns the windows of recordings in addition to the training data, with the dtype of the training rows.
 
     Raises:
         DataError: as `recordings.load`.

@@ -267,7 +267,7 @@ def _number_to_fill(way: Any, values: NDArray[Any], name: str, source: str) -> f
 
 
 def _category_to_fill(way: Any, values: NDArray[Any], levels: Sequence[str]) -> str | None:
-    """Returns the category that fills missing cells (None: refuse them). `median`: the most frequent, first of ties."""
+    """Returns the category that fills missing cells (None: refuse them): with `median`, the most frequent one."""
     if way in ("refuse", "drop"):
         return None
     if way == "median":

@@ -22,7 +22,7 @@ def filled(text: str) -> str:
 
 
 def count(text: str) -> int:
-    """Parses a number from 1."""
+    """Parses a whole number from 1 to `_MOST`."""
     number = int(text)
     if not 1 <= number <= _MOST:
         raise argparse.ArgumentTypeError(f"{text} is not from 1 to {_MOST:,}")

@@ -44,7 +44,7 @@ def silence_output() -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Discards what the process writes to standard error in the block; real errors are raised as exceptions."""
+    """Discards what the process writes to standard error within the `with` block; exceptions still pass."""
     kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.dup2(null, 2)
