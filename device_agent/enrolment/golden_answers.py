@@ -12,30 +12,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.enrolment.joined import JoinedExact
-from device_agent.inference.tflite_knn import Answers, TfliteKNN
+from device_agent.inference.tflite_knn import Answers
 from device_agent.shared import regression
-from device_agent.shared.enrolment.joined import Joined
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.queries import check_rows, origin_of
 
 
-def with_taught(signed: TfliteKNN, joined: Joined, golden: Golden) -> NDArray[Any]:
+def with_taught(exact: JoinedExact, golden: Golden) -> NDArray[Any]:
     """Returns (n,) int32 labels of the golden rows when taught rows vote, too; for a regression, (n, t) values.
 
     Raises:
         ModelUnusable: the model's exact tables are damaged.
     """
     found = golden.label.copy() if golden.values is None else golden.values.copy()
-    if not len(golden.rows) or not joined.rows:
+    if not len(golden.rows):
         return found
-    info, exact = signed.info, JoinedExact(signed.path, signed.info, joined)
+    info = exact.info
     rows = check_rows(golden.rows, info.feature_names, origin=origin_of(info.origin))
     indices = golden.indices[:, : info.k]
     kth = np.minimum(golden.distances[:, info.k - 1], np.finfo(np.float32).max).astype(np.float32)
     near = exact.nearby(rows, kth)
     if len(near.some):
-        outputs = exact.among(rows[near.some], indices[near.some], kth[near.some], near)
+        outputs = exact.among(rows[near.some], indices[near.some], near)
         answers = Answers._make(outputs[name] for name in Answers._fields)
         found[near.some] = answers.label if exact.regressor is None else exact.regressor.values(answers)
     return found

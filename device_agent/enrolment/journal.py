@@ -110,8 +110,9 @@ class Journal:
 
     def _append(self, command: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
         if not self._key:
-            self._key = os.urandom(_KEY_BYTES)
-            durable.write_atomic(self._key_file, self._key)
+            key = os.urandom(_KEY_BYTES)
+            durable.write_atomic(self._key_file, key)
+            self._key = key
         line, code = records.encode(command, self._key, self._taught.code)
         if command["do"] == ENROL and self._taught.live_size + len(line) > MAX_BYTES:
             raise AgentError(

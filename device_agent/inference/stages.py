@@ -6,6 +6,8 @@ release and have the SHA-256 in knn.json. Needs a TFLite runtime; NumPy alone ca
 
 from __future__ import annotations
 
+import functools
+
 from device_agent.inference.interpreter import Loader
 from device_agent.shared.embedding.chain import Chain
 from device_agent.shared.embedding.stage import StageRunner
@@ -13,6 +15,10 @@ from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import DeviceUnfit, ModelUnusable
 from device_agent.shared.protocol.input_info import Input, Stage
 from device_agent.shared.release.directory import OpenRelease
+from device_agent.system import board, memory
+
+#: Most threads that run the stages at once, and the memory that one may take: a large picture, decoded.
+_MOST_THREADS, _MEMORY = 4, 256 * 1024 * 1024
 
 
 def load_chain(opened: OpenRelease, input: Input, runtime: str = "auto", threads: int = 1) -> Chain:
@@ -22,7 +28,16 @@ def load_chain(opened: OpenRelease, input: Input, runtime: str = "auto", threads
         ModelUnusable: a stage is missing, damaged or too large for this runtime.
         DeviceUnfit: no TFLite runtime is installed.
     """
-    return Chain(input, [_load(opened, stage, runtime, threads) for stage in input.stages])
+    runners = [_load(opened, stage, runtime, threads) for stage in input.stages]
+    size = sum(opened.files[stage.file].size for stage in input.stages)
+    return Chain(input, runners, _count_threads(size, threads))
+
+
+def _count_threads(size: int, threads: int) -> int:
+    """Returns how many threads may embed at once, if the stages have `size` bytes, and each runs in `threads`."""
+    free = memory.available_bytes()
+    fit = _MOST_THREADS if free is None else free // (_MEMORY + 2 * size)
+    return max(1, min(_MOST_THREADS, board.cores() // threads, fit))
 
 
 def _load(opened: OpenRelease, stage: Stage, runtime: str, threads: int) -> StageRunner:
@@ -34,6 +49,6 @@ def _load(opened: OpenRelease, stage: Stage, runtime: str, threads: int) -> Stag
         said = f"{stage.file} needs a TFLite runtime; this device has only NumPy"
         raise DeviceUnfit(said, reason="no-runtime", hint="knnkit provision --target HOST, if a runtime exists for it")
     try:
-        return StageRunner(stage, loader.open(packed=True))
+        return StageRunner(stage, functools.partial(loader.open, packed=True))
     except (ValueError, RuntimeError, OSError) as error:
         raise ModelUnusable(f"{stage.file} cannot be loaded by {loader.name} {loader.version}: {error}") from None

@@ -75,11 +75,10 @@ def embedded(source: Source, chain: Chain, dtype: type[np.floating[Any]]) -> Ite
     for inputs in source.arrays(None):
         for start in range(0, len(inputs), _AT_A_TIME):
             rows = []
-            for number, values in enumerate(inputs[start : start + _AT_A_TIME], before):
-                try:
-                    rows.append(chain.embed(values))
-                except BadInput as error:
-                    raise BadInput(f"{source.name}: inputs[{number}]: {error}", hint=error.hint) from None
+            for number, row in enumerate(chain.each(chain.embed, inputs[start : start + _AT_A_TIME]), before):
+                if isinstance(row, BadInput):
+                    raise BadInput(f"{source.name}: inputs[{number}]: {row}", hint=row.hint)
+                rows.append(row)
             yield np.array(rows, dtype), range(before, before + len(rows))
             before += len(rows)
 

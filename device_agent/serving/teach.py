@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from device_agent.enrolment import golden_answers, local
 from device_agent.enrolment.joined import JoinedExact
 from device_agent.enrolment.journal import FORGET_SOME, Journal
-from device_agent.inference.tflite_knn import TfliteKNN
 from device_agent.serving import last_rows, taught_rows
 from device_agent.serving.load import Loaded, answering, load_kept
 from device_agent.serving.rows import Request
@@ -62,6 +61,7 @@ def teach(store: Store, meaning: Meaning, request: Request, holder: str, last: i
         else:
             cells = taught_rows.cells_of(last_rows.read(store.root, loaded.signed.info, last), loaded.signed.info)
         with Journal(store.root).changing(holder) as journal:
+            _require_plain(cells, loaded.signed.info.columns)
             rows = _made(loaded, label, values, cells)
             _check(loaded, journal.rows(), rows, allowed)
             journal.enrol(rows)
@@ -81,7 +81,8 @@ def forget(
     """
     with Journal(store.root).changing(holder) as journal:
         rows = journal.rows()
-        found = [row.id for row in rows if label in (None, str(row.label)) and (not ids or row.id in ids)]
+        meant = None if label is None else enrolled.text_of(label)
+        found = [row.id for row in rows if meant in (None, enrolled.text_of(row.label)) and (not ids or row.id in ids)]
         found = found if last is None else found[-last:]
         strange = sorted(set(ids) - set(found))
         if strange or not (found or erase):
@@ -176,6 +177,17 @@ def _label(info: KnnInfo, text: str, allowed: Enrol) -> int | str:
     return found
 
 
+def _require_plain(rows: Sequence[taught_rows.Cells], columns: Sequence[str]) -> None:
+    """Raises BadInput for a cell that no host would take home (`collect`)."""
+    for row in rows:
+        for name, cell in zip(columns, row):
+            if isinstance(cell, str) and not enrolled.is_plain(cell):
+                said = (
+                    f"{name}: {cell[:40]!r} is not plain text on one line, of at most {enrolled.MOST_TEXT:,} characters"
+                )
+                raise BadInput(said, hint="correct that cell, or leave that row out")
+
+
 def _made(
     loaded: Loaded, label: int | str, values: tuple[float, ...], cells: Sequence[taught_rows.Cells]
 ) -> list[LocalRow]:
@@ -195,11 +207,11 @@ def _check(loaded: Loaded, before: list[LocalRow], rows: list[LocalRow], allowed
     old = local.taking_part(signed, before, loaded.digest)
     _require_room(Counter(map(enrolled.counted_as, (*old.rows, *rows))), allowed, enrolled.counted_as(rows[0]))
     new = local.taking_part(signed, [*before, *rows], loaded.digest)
-    kept = JoinedExact(signed.path, signed.info, new).kept
-    if len(new.rows) != len(old.rows) + len(rows) or not kept[len(old.rows) :].all():
+    exact = JoinedExact(signed.path, signed.info, new)
+    if len(new.rows) != len(old.rows) + len(rows) or not exact.kept[len(old.rows) :].all():
         raise BadInput("a row is out of the range of float32 in the model", hint="leave that row out")
     if not allowed.may_override:
-        _require_golden_answers(loaded, signed, old, new)
+        _require_golden_answers(loaded, exact, old)
 
 
 def _require_room(counts: Counter[str], allowed: Enrol, label: str) -> None:
@@ -213,16 +225,19 @@ def _require_room(counts: Counter[str], allowed: Enrol, label: str) -> None:
     raise Refused(said, reason="enrol-full", hint=FORGET_SOME)
 
 
-def _require_golden_answers(loaded: Loaded, signed: TfliteKNN, old: Joined, new: Joined) -> None:
-    """Checks that no golden row gets another answer because of the new rows; earlier taught rows may have changed some.
+def _require_golden_answers(loaded: Loaded, exact: JoinedExact, old: Joined) -> None:
+    """Checks that no golden row gets another answer because of the new rows; the `old` ones may have changed some.
 
     Raises:
         Refused: an answer changes.
     """
+    signed, info = loaded.signed, exact.info
     golden = own_golden(Golden.from_bytes(loaded.opened.read(constants.GOLDEN_FILE)), signed.info)
-    info, found = new.info, golden_answers.with_taught(signed, new, golden)
+    found = golden_answers.with_taught(exact, golden)
     changed = set(golden_answers.changed(found, golden, info))
-    changed -= set(golden_answers.changed(golden_answers.with_taught(signed, old, golden), golden, info))
+    if changed and old.rows:
+        earlier = golden_answers.with_taught(JoinedExact(signed.path, signed.info, old), golden)
+        changed -= set(golden_answers.changed(earlier, golden, info))
     if changed:
         row = min(changed)
         before = _answer(info, _own(golden)[row])

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs
 
-from knnkit.errors import DataError
+from knnkit.errors import KnnkitError
 from knnkit.render.label_page import View, render
 from knnkit.training.labelling import Labelling
 
@@ -47,9 +47,8 @@ class LabelServer(ThreadingHTTPServer):
             progress = f"{work.given:,} labelled, {work.waiting:,} left"
             if work.row is None:
                 progress = f"{work.given:,} labelled. Every row has a label."
-            view = View(
-                work.row, work.columns, work.labels, work.beside(), progress, self.said, work.can_undo, self._why
-            )
+            shown = (work.row, work.columns, work.labels, work.beside(), progress, self.said, work.can_undo)
+            view = View(*shown, self._why, work.numbered)
             self.said = ""
         return render(view, nonce)
 
@@ -64,7 +63,7 @@ class LabelServer(ThreadingHTTPServer):
                     self._work.skip(row)
                 elif "label" in form:
                     self._work.give(form["label"], row)
-            except DataError as error:
+            except KnnkitError as error:
                 self.said = f"{error}: {error.hint}"
         return what != "end"
 

@@ -44,14 +44,14 @@ def add_config(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> Non
 
 
 def add_needed_config(parser: argparse.ArgumentParser) -> None:
-    """Adds `--config` to a command that needs it."""
+    """Adds `--config` to a command that reads deploy.yaml."""
     parser.add_argument(
         "-c", "--config", **FILE, default=Path("deploy.yaml"), help="configuration (default: %(default)s)"
     )
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of a command that examines the rows of one model."""
+    """Adds the options of commands that examine the rows of one model: `--config`, `--model` and so on."""
     add_needed_config(parser)
     parser.add_argument("--model", metavar="NAME", help="name of the model, if the file has several")
     add_json(parser)

@@ -41,8 +41,8 @@ def finish(
 ) -> int:
     """Writes the reports that the user wants, prints the result, and returns the exit code.
 
-    `table` is the result, for the terminal and a report; `regions` are decision regions, and the device that gave them;
-    `rows` finds the evaluation rows of a release; `cards` are model cards at the end of an HTML report.
+    `table` is the result, for the terminal and a report; `regions` are decision regions, and the device that computed
+    them; `rows` maps a release's digest to its evaluation rows; `cards` are model cards at the end of an HTML report.
     """
     signals.deafen()  # the report is printed completely
     surveyed, by = regions or (None, "")
@@ -70,7 +70,7 @@ def _say_what_to_do(report: FleetReport) -> None:
 
 
 def _write_report(path: Path, report: FleetReport, make_page: Callable[[], Page]) -> None:
-    """Writes one report file, JSON or HTML by its suffix.
+    """Writes one report file: JSON or HTML, depending on the suffix of `path`.
 
     Raises:
         UsageError: the suffix is neither .json nor .html, or the file cannot be written.

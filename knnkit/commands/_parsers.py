@@ -293,7 +293,7 @@ def _classify(parser: argparse.ArgumentParser) -> None:
 
 def _bench(parser: argparse.ArgumentParser) -> None:
     _options.add_fleet(parser)
-    parser.add_argument("--threads", type=count, metavar="N", help="threads of the runtime (default: 1)")
+    parser.add_argument("--threads", type=count, metavar="N", help="threads that the runtime uses (default: 1)")
 
 
 def _logs(parser: argparse.ArgumentParser) -> None:

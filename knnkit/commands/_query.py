@@ -23,7 +23,7 @@ from knnkit.render.terminal import Progress, Tone
 
 
 def wave_line(wave: Wave, number: int, total: int) -> str:
-    """Returns the line that announces a wave, above the lines of its devices."""
+    """Returns the line that announces a wave; the lines of its devices follow."""
     return f"wave {number} of {total} ({wave.label}): {count(len(wave.devices), 'device')}"
 
 

@@ -147,7 +147,7 @@ def _input_lines(input: Input) -> Iterator[tuple[str, str]]:
     if input.pool:
         yield "pool", ", ".join(input.pool)
     if input.stages:
-        yield "bound", f"a device's own rows may lie {input.bound:g} from the host's"
+        yield "bound", f"the rows that a device computes may differ from the host's by {input.bound:g}"
 
 
 def _release_lines(manifest: model_info.Manifest) -> Iterator[tuple[str, str]]:

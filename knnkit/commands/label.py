@@ -15,14 +15,15 @@ from device_agent.shared.protocol.errors import ModelUnusable
 from knnkit.commands import _config
 from knnkit.commands._label_server import LabelServer
 from knnkit.data import collected
-from knnkit.errors import DataError, UsageError
+from knnkit.errors import KnnkitError, UsageError
 from knnkit.model.stored import StoredModel, read_model
 from knnkit.render.label_page import View, lines, number
 from knnkit.render.sanitize import clean, moment
 from knnkit.render.terminal import Column, print_line, print_table
 from knnkit.training.labelling import Labelling
 
-_HELP = "a number or a label, Enter to skip, u to undo, q to end"
+_HELP = "Enter to skip, u to undo, q to end"
+_DIGITS = 9  # of the number of a label
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -79,7 +80,7 @@ def _ask(work: Labelling) -> None:
     """Shows one row at a time on the terminal, and reads its label from standard input."""
     while work.row is not None:
         _show(work)
-        print(f"label ({_HELP}): ", end="", flush=True)
+        print(f"label ({'a number or ' * work.numbered}a label, {_HELP}): ", end="", flush=True)
         text = sys.stdin.readline()
         word = text.strip()
         if not text or word == "q":
@@ -90,8 +91,9 @@ def _ask(work: Labelling) -> None:
             if word in ("", "u"):
                 (work.undo if word else work.skip)()
                 continue
-            work.give(choices[int(word) - 1] if word.isdecimal() and 0 < int(word) <= len(choices) else word)
-        except DataError as error:
+            place = int(word) if work.numbered and word.isdecimal() and len(word) < _DIGITS else 0
+            work.give(choices[place - 1] if 0 < place <= len(choices) else word)
+        except KnnkitError as error:
             print_line(f"{error}: {error.hint}", "bad", stream=sys.stderr)
 
 
@@ -103,4 +105,4 @@ def _show(work: Labelling) -> None:
     heads = [Column(f"{each.label}, {each.name}, {number(each.distance)}", right=True) for each in beside]
     view = View(row, work.columns, work.labels, beside, "")
     print_table(("column", Column("this row", right=True), *heads), lines(view))
-    print_line("  ".join(f"{place} {clean(label)}" for place, label in enumerate(work.labels, 1)))
+    print_line("  ".join(f"{place} " * work.numbered + clean(label) for place, label in enumerate(work.labels, 1)))

@@ -31,16 +31,16 @@ from knnkit.config.field_types import (
 
 
 class ReleaseConfig(Section):
-    """Where the release is written and what it is called."""
+    """Directory, version, sequence and lifetime of a release."""
 
     dir: FilePath = Field(default=Path("dist"), validate_default=True)
     """The release directory; with several models, each has a subdirectory with its name."""
     version: Annotated[str, AfterValidator(check_version), Example('"1.0"')] = "1.0.0"
-    """Version for humans; devices compare the sequence."""
+    """Version for people; devices compare `sequence`."""
     sequence: Annotated[int | None, Example("12")] = Field(default=None, ge=1, lt=2**53)
     """Number that grows with each release; default: the time of the build."""
     expires: Annotated[Annotated[Duration, Field(gt=0.0)] | None, Example("90d")] = None
-    """Time after the build after which no device activates the release; default: it never expires."""
+    """How long after the build devices still activate the release; default: for ever."""
 
 
 class SigningConfig(Section):
@@ -49,7 +49,7 @@ class SigningConfig(Section):
     key: FilePath = Field(default=Path("keys/signing.pem"), validate_default=True)
     """The private key (`knnkit keygen`)."""
     trusted: Annotated[tuple[FilePath, ...], Example("[keys/signing.pub]")] = ()
-    """Public keys that `provision` puts on a device, which should have no others; default: that of the signing key."""
+    """The only public keys that devices should trust; `provision` installs them; default: that of the signing key."""
 
 
 #: A spelling match alone would map LiteRT to the wrong runtime.

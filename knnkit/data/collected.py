@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -125,6 +126,9 @@ def change_label(path: Path, row: str, before: str | None, label: str | None) ->
     """Replaces the label `before` of the row with id `row` by `label`; changes nothing if it has another label.
 
     Returns the label of the row after the call. None stands for no label. The change is saved to disk.
+
+    Raises:
+        UsageError: the label cannot be written.
     """
     with alone(path.parent) as folder:
         found = next((each.label for each in read(path).rows if each.id == row), before)
@@ -135,9 +139,13 @@ def change_label(path: Path, row: str, before: str | None, label: str | None) ->
         try:
             size = os.fstat(descriptor).st_size
             torn = size and os.pread(descriptor, 1, size - 1) != b"\n"
-            os.write(descriptor, b"\n" * bool(torn) + line)
+            rest = b"\n" * bool(torn) + line
+            while rest:  # a disk that is nearly full takes a part of it, and then fails
+                rest = rest[os.write(descriptor, rest) :]
             os.fsync(descriptor)
             os.fsync(folder)
+        except OSError as error:
+            raise _unwritten(path, error) from None
         finally:
             os.close(descriptor)
     return label
@@ -188,7 +196,11 @@ def _write(path: Path, columns: Columns, rows: Sequence[FieldRow]) -> None:
             os.fchmod(file.fileno(), 0o600)
             parquet.write_table(table, file)
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror or error}") from None
+        raise _unwritten(path, error) from None
+
+
+def _unwritten(path: Path, error: OSError) -> UsageError:
+    return UsageError(f"{path}: {error.strerror or error}", hint=f"df -h {shlex.quote(str(path.parent))}")
 
 
 def _parquet() -> Any:

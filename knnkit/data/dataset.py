@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
-from device_agent.shared.queries import as_numbers, not_numbers
+from device_agent.shared.queries import as_numbers, default_names, not_numbers
 from knnkit.data import precision
 from knnkit.data.bad_cells import EMPTY, NOT_FINITE, BadCells
 from knnkit.data.policy import PLAIN, Policy
@@ -51,6 +51,7 @@ class Dataset:
         targets: (n, t) float64 numbers to predict; None for rows of classes.
         target_names: names of the t targets.
         target_classes: sorted labels of each of several label columns; the targets are then indices of labels.
+        more_labels: further label columns that `targets.read` has not made targets of yet.
     """
 
     rows: NDArray[np.floating[Any]]
@@ -67,6 +68,7 @@ class Dataset:
     target_names: tuple[str, ...] = ()
     target_classes: tuple[tuple[int | str, ...], ...] = ()
     missing_words: frozenset[str] = frozenset()
+    more_labels: tuple[NDArray[Any], ...] = ()
 
     def take(self, index: NDArray[np.int64]) -> Dataset:
         """Returns the rows with the indices `index`, in that order."""
@@ -101,7 +103,7 @@ def load_sklearn(name: str) -> Dataset:
         DataError: `name` is not one of the names.
     """
     if name not in SKLEARN_SETS:
-        raise DataError(f"scikit-learn data set {name!r} is not known here", hint=f"one of {', '.join(SKLEARN_SETS)}")
+        raise DataError(f"scikit-learn data set {name!r} is not supported", hint=f"one of {', '.join(SKLEARN_SETS)}")
     with needs("scikit-learn is not installed"):
         from sklearn import datasets
     source = f"scikit-learn {name}"
@@ -133,17 +135,21 @@ def dataset(
     Raises:
         DataError: the shapes do not match, names repeat, or a value is not finite in float32.
     """
+    given = None if feature_names is None else tuple(map(str, feature_names))
+    require_distinct(given or (), source)
     try:
         matrix = _matrix(rows, wide=wide or not (policy or PLAIN).is_plain)
     except (TypeError, ValueError) as error:
         said, hint = not_numbers(rows, error)
         raise DataError(f"{source}: {said}", hint=hint) from None
     if matrix.ndim != 2 or 0 in matrix.shape:
-        raise DataError(f"{source}: expected rows and columns of numbers, found an array of shape {matrix.shape}")
-    names = tuple(map(str, feature_names or (f"feature_{column}" for column in range(matrix.shape[1]))))
-    require_distinct(names, source)
+        hint = "rows.reshape(-1, 1), of one feature" if matrix.ndim == 1 else "an array of shape (rows, features)"
+        said = f"{source}: expected rows and columns of numbers, found an array of shape {matrix.shape}"
+        raise DataError(said, hint=hint)
+    names = default_names(matrix.shape[1]) if given is None else given
     if len(names) != matrix.shape[1]:
-        raise DataError(f"{source}: {len(names)} feature names for {matrix.shape[1]} columns")
+        said = f"{source}: {len(names)} feature names for {matrix.shape[1]} columns"
+        raise DataError(said, hint="one name for each column")
     labels = np.zeros(len(matrix), np.int64) if labels is None else labels
     if len(np.shape(labels)) != 1 or len(labels) != len(matrix):
         hint = "labels.ravel()" if np.shape(labels) == (len(matrix), 1) else ""
@@ -178,7 +184,7 @@ def note_bad_numbers(
 def _matrix(rows: Any, *, wide: bool) -> NDArray[np.floating[Any]]:
     kind = getattr(rows, "dtype", None)
     if isinstance(kind, np.dtype) and np.can_cast(kind, np.float32) and not wide:
-        return np.ascontiguousarray(rows, dtype=np.float32)
+        return as_numbers(rows, np.float32)
     matrix = as_numbers(rows, np.float64)
     if wide or matrix.ndim != 2 or not matrix.size or not np.isfinite(matrix).all():
         return matrix
@@ -186,12 +192,12 @@ def _matrix(rows: Any, *, wide: bool) -> NDArray[np.floating[Any]]:
 
 
 def drawn(count: int, most: int, seed: int = 0) -> NDArray[np.int64]:
-    """Returns the sorted places of `count` rows, or of `most` of them, drawn at random."""
+    """Returns sorted indices of rows: of all `count` rows, or of `most` rows drawn at random if there are more."""
     return np.sort(np.random.default_rng(seed).permutation(count)[:most])
 
 
 def drawn_by_class(labels: NDArray[Any], most: int, each: int, seed: int = 0) -> NDArray[np.int64]:
-    """Returns the sorted places of at most `most` of (n,) labels: first `each` of every class, then any."""
+    """Returns sorted indices of at most `most` of the (n,) labels, drawn: first `each` of every class, then any."""
     if len(labels) <= most:
         return np.arange(len(labels))
     order = np.random.default_rng(seed).permutation(len(labels))

@@ -96,7 +96,7 @@ class Comparison:
 
 
 def affordable(before: StoredModel, after: StoredModel, asked: Asked) -> Asked:
-    """Returns the rows to compare on: all, or a random sample that both models can answer in acceptable time."""
+    """Returns all rows, or a random sample that both models can answer in acceptable time."""
     return asked.take(drawn(len(asked), most_rows(before.reference, after.reference)))
 
 

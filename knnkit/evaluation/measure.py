@@ -35,13 +35,13 @@ Classes = tuple[int | str, ...]
 
 
 def affordable(held_out: Dataset, reference: Reference) -> Dataset:
-    """Returns the held-out rows to measure: all, or a random sample if the reference would take too long for all."""
+    """Returns all held-out rows, or a random sample if the reference would take too long to answer all."""
     rows, most = len(held_out.rows), most_rows(reference)
     return held_out if rows <= most else held_out.take(drawn(rows, most))
 
 
 def most_rows(*references: Reference) -> int:
-    """Returns how many rows each of these can answer in acceptable time."""
+    """Returns how many rows each of the references can classify in about half a minute; at least 1000."""
     return max(_LEAST, _WORK // max(each.enrolled.size for each in references))
 
 
@@ -194,5 +194,5 @@ def _answers(reference: Reference, rows: NDArray[np.float32]) -> Iterator[Refere
 
 
 def parts_of(places: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Returns the places of rows in parts that the reference answers at a time."""
+    """Splits (n,) indices of rows into parts of at most 500 rows, to save memory."""
     return [places[start : start + _CHUNK] for start in range(0, len(places), _CHUNK)]

@@ -307,7 +307,7 @@ def _label_sets(
 
 
 def _drawn(held_out: Dataset, reference: Reference, seed: int) -> Dataset:
-    """Returns held-out rows to measure `reject` and label sets with, not more than that is worth the time."""
+    """Returns at most `most_calibrated` random held-out rows, on which `reject` and label sets are measured."""
     return held_out.take(drawn(len(held_out.rows), most_calibrated(reference), seed))
 
 

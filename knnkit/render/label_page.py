@@ -31,14 +31,16 @@ class View:
     message: str = ""
     undo: bool = False
     why: str = ""  # why no training rows are beside it
+    numbered: bool = True  # whether keys 1 to 9 stand for the first labels; else for the labels of one digit
 
 
 def render(view: View, nonce: str) -> str:
     """Returns the HTML page. Its style and its script carry `nonce`, so that the browser accepts them."""
     names = view.columns.names
     beside = [{"label": each.label, "name": each.name, "shown": number(each.distance)} for each in view.beside]
+    labels = [(label, key(view, place, label)) for place, label in enumerate(view.labels, 1)]
     return environment().get_template("label.html").render(
-        **vars(view) | {"beside": beside},
+        **vars(view) | {"beside": beside, "labels": labels},
         title=f"Label rows of {view.columns.model}",
         distance=number(view.row.distance) if view.row else "",
         lines=lines(view)[:MOST_COLUMNS],
@@ -46,6 +48,12 @@ def render(view: View, nonce: str) -> str:
         nonce=nonce,
         version=__version__,
     )  # fmt: skip
+
+
+def key(view: View, place: int, label: str) -> str:
+    """Returns the key that chooses a label; an empty text if there is none."""
+    found = str(place) if view.numbered else label
+    return found if len(found) == 1 and found.isdecimal() else ""
 
 
 def lines(view: View) -> list[tuple[str, ...]]:

@@ -96,7 +96,7 @@ class Axis:
 
 
 def device_tone(device: DeviceReport) -> Tone:
-    """Returns the tone (colour) of one device; a device that misses a gate is bad, although it answered."""
+    """Returns the tone (colour) of one device: that of its outcome, but bad if it misses a gate."""
     return "bad" if TONES[device.outcome] == "good" and not device.good else TONES[device.outcome]
 
 
@@ -106,13 +106,13 @@ def release_text(ref: ReleaseRef | None) -> str:
 
 
 def checked(device: DeviceReport) -> str:
-    """Returns the name of the release that the device's certificate (report of a golden check) is for."""
+    """Returns name, version and digest of the release in the device's certificate; "-" without a certificate."""
     proof = device.certificate
     return f"{proof.name} {proof.version} ({proof.release[:8]})" if proof else "-"
 
 
 def certified(page: Page) -> list[DeviceReport]:
-    """Returns the devices that gave a certificate."""
+    """Returns the devices that have a certificate."""
     return [device for device in page.devices if device.certificate is not None]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import replace
 
+from device_agent.shared.enrolment.enrolled import label_of
 from knnkit.data.collected import Collection, FieldRow, change_label
 from knnkit.data.dataset import require_label
 from knnkit.errors import DataError
@@ -46,6 +47,11 @@ class Labelling:
         return tuple(self._labels)
 
     @property
+    def numbered(self) -> bool:
+        """Whether a number chooses among the labels; False if a label is a number itself."""
+        return not any(label.lstrip("-").isdecimal() for label in self._labels)
+
+    @property
     def waiting(self) -> int:
         """The number of rows without a label."""
         return len(self._waiting)
@@ -64,16 +70,18 @@ class Labelling:
 
         Raises:
             DataError: `text` is not of the type of the model's labels, or another session has labelled the row.
+            UsageError: the label cannot be written.
         """
         chosen = next((each for each in self._waiting if row in (None, each.id)), None)
-        label = text.strip()
+        classes = self._model.info.classes if self._model else (text.strip(),)
+        found = label_of(text.strip(), classes)
+        label = text.strip() if found is None else str(found)
         if chosen is None:
             there = next((each.label for each in self._done if each.id == row), label)
             self._require_same(str(row), label, there)
             return
         require_label(label, "the label")
-        classes = self._model.info.classes if self._model else ()
-        if classes and all(isinstance(each, int) for each in classes) and not label.lstrip("-").isdecimal():
+        if found is None:
             raise DataError(
                 f"the labels of {self.columns.model} are whole numbers, not {label!r}", hint="type a number"
             )
@@ -98,10 +106,12 @@ class Labelling:
 
         Raises:
             DataError: another session gave the row another label meanwhile.
+            UsageError: as `give`.
         """
         if self._done:
-            row = self._done.pop()
-            self.given -= 1
+            row = self._done[-1]
             there = change_label(self.path, row.id, row.label, None)
+            self._done.pop()
+            self.given -= 1
             self._require_same(row.id, None, there)
             self._waiting.appendleft(replace(row, label=None))

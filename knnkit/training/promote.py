@@ -181,7 +181,7 @@ class _Header:
         return text.getvalue().encode()
 
     def meaning(self, label: str) -> dict[str, str]:
-        """Returns column -> cell for the label of a row: of a regression, it is `3.5`, or `height=3.5, width=2`."""
+        """Returns label column -> cell for a label; several targets are written `height=3.5, width=2`."""
         return {self.labels[0]: label} if len(self.labels) == 1 else _values(f"{label}, ", self.labels) or {}
 
     def label(self, cells: Mapping[str, str]) -> str:
@@ -191,7 +191,7 @@ class _Header:
 
 
 def _values(pairs: str, names: Sequence[str]) -> dict[str, str] | None:
-    """Returns name -> value of `a=3.5, b=2, `, where a name may have `, ` and `=`; None if it is not one of each."""
+    """Parses `a=3.5, b=2, ` to name -> value; None unless each of `names` (which may hold `, ` and `=`) occurs once."""
     for name in names:
         if pairs.startswith(f"{name}="):
             value, _, rest = pairs[len(name) + 1 :].partition(", ")

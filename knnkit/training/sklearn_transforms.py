@@ -121,7 +121,7 @@ def _identity(transformer: Any) -> list[Step]:
 
 
 def branches_of(part: Any) -> list[tuple[list[int], Any, float]]:
-    """Returns columns, transformer and weight of each branch with outputs of a ColumnTransformer or FeatureUnion."""
+    """Returns input columns, transformer and output weight of each branch of a ColumnTransformer or FeatureUnion."""
     weights, every = part.transformer_weights or {}, list(range(part.n_features_in_))
     if hasattr(part, "transformers_"):
         places = part._transformer_to_input_indices

@@ -71,7 +71,7 @@ class Ends:
         return chunk
 
     def write(self, chunk: bytes) -> None:
-        """Writes `data` to the sink, and flushes it.
+        """Writes `chunk` to the sink, and flushes it.
 
         Raises:
             BrokenPipeError: the process that reads the sink has ended.

@@ -190,14 +190,14 @@ def run_tune(options: argparse.Namespace) -> int:
 
 
 def run_embed(options: argparse.Namespace) -> int:
-    """Measures sounds, pictures and windows against plain Python with the same runtime."""
+    """Measures sounds, pictures and windows against plain Python; returns non-zero if a goal is missed."""
     from benchmarks import embedding
 
     results = {kind: embedding.run(kind, 1 if options.quick else 5) for kind in ("window", "picture", "sound")}
     print(embedding.table(results))
     if options.save:
         report.write_json(_results(), {"embed": results | {"machine": peers.machine()}})
-    return 0
+    return 1 if any(ratio < least for _, ratio, least in embedding.goals(results)) else 0
 
 
 def run_enrol(options: argparse.Namespace) -> int:

@@ -1,12 +1,15 @@
 """scripts/bench enrol: a model with 500 taught rows against the same model without, in turns in one process.
 
 The taught rows are of the same kind as the model's own, and lie among them; or they lie far away, with a label of their
-own. Both answer the same rows. `python -m benchmarks.enrolled FOLDER...` builds the models, in a process of its own,
-because it loads TensorFlow.
+own. Both answer the same rows, and so does a model that was built with the 500 rows as training rows. Counts processor
+time. `python -m benchmarks.enrolled build FOLDER...` builds the models, in a process of its own, because it loads
+TensorFlow; `measure ROUNDS FOLDER...` measures with one thread, as the agent does.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import statistics
 import subprocess
 import sys
@@ -18,21 +21,25 @@ from typing import Any
 import numpy as np
 
 from benchmarks import datasets, models, peers
+from benchmarks.contenders import THREAD_VARIABLES
 
 METRICS = ("euclidean", "cosine", "manhattan")
 TAUGHT = 500
 #: A batch with taught rows is to take at most so many times as long.
 GOAL = 1.2
-_SIZES, _QUICK = ("1797x64", "10000x128"), ("1797x64",)
+_SIZES, _QUICK = ("1797x64", "10000x128", "100000x8"), ("1797x64",)
 
 
 def run(quick: bool) -> list[dict[str, Any]]:
-    """Returns milliseconds without and with taught rows, by data set, metric and number of rows."""
+    """Returns milliseconds without and with taught rows, and of a model with all rows, by data set and metric."""
     names = _QUICK if quick else _SIZES
     folders = [datasets.store(size, peers.BUILD / "data") for size in datasets.SIZES if size.name in names]
-    command = [sys.executable, "-m", "benchmarks.enrolled", *map(str, folders)]
-    subprocess.run(command, stderr=subprocess.DEVNULL, check=True)
-    return [cell for folder in folders for metric in METRICS for cell in _measure(folder, metric, 5 if quick else 21)]
+    command, names = [sys.executable, "-m", "benchmarks.enrolled"], [*map(str, folders)]
+    subprocess.run([*command, "build", *names], stderr=subprocess.DEVNULL, check=True)
+    one_thread = os.environ | dict.fromkeys(THREAD_VARIABLES, "1")
+    rounds = "5" if quick else "21"
+    done = subprocess.run([*command, "measure", rounds, *names], stdout=subprocess.PIPE, env=one_thread, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def _measure(folder: Path, metric: str, rounds: int) -> list[dict[str, Any]]:
@@ -44,13 +51,17 @@ def _measure(folder: Path, metric: str, rounds: int) -> list[dict[str, Any]]:
     cells = []
     for place, (rows, labels) in (("among", near), ("apart", far)):
         signed = TfliteKNN(folder / f"{metric}.tflite")
-        both = signed, _taught(signed, rows, labels)
+        models = [signed, _taught(signed, rows, labels)]
+        if place == "among":
+            models.append(TfliteKNN(folder / f"{metric}-all.tflite"))
         for count, ask in (("one row", _one_by_one(queries[:64])), (f"{len(queries)} rows", _all(queries))):
-            without, having = _in_turns([lambda model=model, ask=ask: ask(model) for model in both], rounds)  # type: ignore[misc]
-            took_part = float((both[1].classify(queries).indices >= signed.info.n_train).any(axis=1).mean())
+            taken = _in_turns([lambda model=model, ask=ask: ask(model) for model in models], rounds)  # type: ignore[misc]
+            without, having, built = [*taken, None][:3]
+            took_part = float((models[1].classify(queries).indices >= signed.info.n_train).any(axis=1).mean())
             cells.append({
                 "data": folder.name, "metric": metric, "taught": place, "rows": count, "took_part": took_part,
                 "without_ms": without, "with_ms": having, "ratio": having / without,
+                "built_with_ms": built, "built_ratio": built and built / without,
             })  # fmt: skip
     return cells
 
@@ -100,11 +111,13 @@ def _in_turns(asks: list[Callable[[], float]], rounds: int) -> list[float]:
 def table(cells: list[dict[str, Any]]) -> str:
     """Returns the cells as text."""
     lines = [
-        f"{'data':<12} {'metric':<10} {'taught':<7} {'asked':>9} {'without':>11} {'with':>11}  ratio  answers with one"
+        f"{'data':<12} {'metric':<10} {'taught':<7} {'asked':>9} {'without':>11} {'with':>11}  ratio  "
+        "built with them  answers with one"
     ]
     lines += [
         f"{cell['data']:<12} {cell['metric']:<10} {cell['taught']:<7} {cell['rows']:>9} {cell['without_ms']:>8.4f} ms "
-        f"{cell['with_ms']:>8.4f} ms {cell['ratio']:>6.2f}  {cell['took_part']:.0%}"
+        f"{cell['with_ms']:>8.4f} ms {cell['ratio']:>6.2f}  "
+        f"{'' if cell['built_ratio'] is None else format(cell['built_ratio'], '.2f'):>15}  {cell['took_part']:.0%}"
         for cell in cells
     ]
     return "\n".join(lines)
@@ -121,12 +134,18 @@ def build(folder: Path) -> None:
         stamp = folder / f"{metric}.sources"
         if not stamp.exists() or stamp.read_text() != digest:
             spec = KnnSpec("bench", datasets.K, metric)  # type: ignore[arg-type]
-            (folder / f"{metric}.tflite").write_bytes(
-                build_model(spec, dataset(table.rows[:-TAUGHT], table.labels[:-TAUGHT])).data
-            )
+            for name, own in ((metric, slice(-TAUGHT)), (f"{metric}-all", slice(None))):
+                data = build_model(spec, dataset(table.rows[own], table.labels[own])).data
+                (folder / f"{name}.tflite").write_bytes(data)
             stamp.write_text(digest)
 
 
 if __name__ == "__main__":
-    for argument in sys.argv[1:]:
-        build(Path(argument))
+    if sys.argv[1] == "build":
+        for argument in sys.argv[2:]:
+            build(Path(argument))
+    else:
+        for argument in sys.argv[3:]:
+            for metric in METRICS:
+                for cell in _measure(Path(argument), metric, int(sys.argv[2])):
+                    print(json.dumps(cell), flush=True)

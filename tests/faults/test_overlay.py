@@ -14,7 +14,6 @@ import pytest
 from support import crashpoints
 from support.crashpoints import SIGNALLED, Ended, Fault
 from test_crashes import (
-    KINDS,
     Bench,
     Scenario,
     activate,
@@ -113,15 +112,13 @@ def test_killed_on_an_overlay_the_old_release_answers_or_the_new(
     with lower_layer(root):
         check_the_board(scenario, root, "not killed")
     for number, effect in enumerate(whole.effects):
-        for kind in KINDS:
-            place = f"{scenario.name}: killed {kind} {number}: {effect}"
-            ended = run(scenario, root, Fault(number, kind))
-            assert ended.code == SIGNALLED, (place, ended.out, ended.err)
-            with lower_layer(root):
-                check_the_board(scenario, root, place)
-                if kind == "after":
-                    drop_the_rest_of_the_upload(scenario, root, place)
-                    finish(scenario, root, place)
+        place = f"{scenario.name}: killed after {number}: {effect}"
+        ended = run(scenario, root, Fault(number, "after"))
+        assert ended.code == SIGNALLED, (place, ended.out, ended.err)
+        with lower_layer(root):
+            check_the_board(scenario, root, place)
+            drop_the_rest_of_the_upload(scenario, root, place)
+            finish(scenario, root, place)
 
 
 def test_a_directory_in_the_way_on_an_overlay_is_set_aside_whole(bench: Bench, root: Path) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 from support import sshd
-from support.board_roots import copy_board, make_board
+from support.board_roots import copy_board
 from support.releases import Releases
 
 from device_agent.shared.protocol import constants
@@ -42,14 +42,9 @@ class Said:
 
 
 @pytest.fixture(scope="module")
-def board(releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_board(tmp_path_factory.mktemp("board") / "root", releases)
-
-
-@pytest.fixture(scope="module")
-def running(board: Path, releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def running(prepared: Path, releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A board that runs iris 1.1.0, and ran 1.0.0 before."""
-    root = copy_board(board, tmp_path_factory.mktemp("running") / "root")
+    root = copy_board(prepared, tmp_path_factory.mktemp("running") / "root")
     for name in ("iris", "iris-next"):
         assert main(["deploy", "--target", "local", "--root", str(root), "--release", str(releases[name])]) == 0
     return root
@@ -190,7 +185,7 @@ def test_a_host_key_that_has_changed(
 
 # --- a bare or broken board ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize("asked", ["status", "logs", "bench", "parity", "rollback", "doctor"])
-def test_a_device_without_an_agent(make: Callable[..., Site], board: Path, asked: str, tmp_path: Path) -> None:
+def test_a_device_without_an_agent(make: Callable[..., Site], prepared: Path, asked: str, tmp_path: Path) -> None:
     site = make(None)
     reason = "unfit" if asked == "doctor" else "no-agent"
     before = site.ask(asked)
@@ -212,8 +207,8 @@ def test_a_deploy_that_must_not_provision(make: Callable[..., Site]) -> None:
 
 
 @pytest.mark.parametrize("asked", [CLASSIFY, ("parity",), ("bench",)], ids=lambda words: words[0])
-def test_a_device_without_a_release(make: Callable[..., Site], board: Path, asked: tuple[str, ...]) -> None:
-    site = make(board)
+def test_a_device_without_a_release(make: Callable[..., Site], prepared: Path, asked: tuple[str, ...]) -> None:
+    site = make(prepared)
     release = site.releases["iris"]
     if asked[0] == "classify":
         after = walk(site, asked, "no release", "--release", release)
@@ -402,8 +397,8 @@ def test_a_version_that_the_device_lacks(make: Callable[..., Site], running: Pat
     assert (back.code, site.status()["release"]["version"]) == (0, "1.0.0")
 
 
-def test_a_version_where_the_device_holds_no_other(make: Callable[..., Site], board: Path) -> None:
-    site = make(board)
+def test_a_version_where_the_device_holds_no_other(make: Callable[..., Site], prepared: Path) -> None:
+    site = make(prepared)
     assert site.ask("deploy", "--release", site.releases["iris"]).code == 0
     rollback = ("rollback", "--to", "7.7.7", "--signing-key", site.releases.private_key)
     (deploy,) = commands(site.ask(*rollback).hint, RELEASE=site.releases["iris-next"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 from support import sshd
-from support.board_roots import copy_board, make_board
+from support.board_roots import copy_board
 from support.releases import Releases
 from support.tiny import make_tiny_wheels, want_tiny_wheels
 
@@ -31,6 +32,10 @@ SHELLS = {
     "tcsh": ("tcsh", ".tcshrc"),
     "csh": ("tcsh", ".cshrc"),
 }
+#: Each shell with one server, and with the other. Both servers run `SHELL -c COMMAND`. So a whole life with one of
+#: them, and a deploy and rows with the other, show what a whole life with both does.
+LIVES = list(zip(SHELLS, itertools.cycle(("openssh", "dropbear"))))
+OTHERS = list(zip(SHELLS, itertools.cycle(("dropbear", "openssh"))))
 ROWS = "5.1,3.5,1.4,0.2\n6.7,3.0,5.2,2.3\n"
 Run = Callable[..., Any]
 
@@ -39,27 +44,18 @@ needs_root = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def board(releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_board(tmp_path_factory.mktemp("board") / "root", releases)
-
-
-@pytest.fixture(params=["openssh", "dropbear"])
-def program(request: pytest.FixtureRequest) -> str:
-    if request.param == "dropbear" and shutil.which("dropbear") is None:
-        pytest.skip("needs dropbear-bin")
-    return str(request.param)
-
-
 @pytest.fixture
-def server(request: pytest.FixtureRequest, program: str, tmp_path: Path) -> Iterator[sshd.Sshd]:
-    """A server whose account has the shell that the test names, which greets at every command."""
-    binary, startup = SHELLS[request.param]
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[sshd.Sshd]:
+    """The server that the test names, whose account has the shell that it names, which greets at every command."""
+    name, program = request.param
+    binary, startup = SHELLS[name]
+    if program == "dropbear" and shutil.which("dropbear") is None:
+        pytest.skip("needs dropbear-bin")
     if (found := shutil.which(binary)) is None:
         pytest.skip(f"needs {binary}")
     folder = tmp_path / "server"
     folder.mkdir()
-    shell = folder / request.param
+    shell = folder / name
     shell.symlink_to(found)
     login = sshd.own_login(folder, str(shell))
     greeting = folder / "home" / startup
@@ -88,19 +84,34 @@ def run(server: sshd.Sshd, no_ssh_config: Path, capsys: pytest.CaptureFixture[st
     return knnkit
 
 
-@needs_root
-@pytest.mark.parametrize("server", SHELLS, indirect=True)
-def test_a_device_lives_behind_any_login_shell_and_server(
-    server: sshd.Sshd, run: Run, board: Path, releases: Releases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows, answers = tmp_path / "my rows.csv", tmp_path / "answers"
+def answer_rows(run: Run, root: Path, folder: Path) -> None:
+    """Answers a file and a stream."""
+    rows, answers = folder / "my rows.csv", folder / "answers"
     rows.write_text(ROWS)
-    root = copy_board(board, tmp_path / "it's $HOME; a root!")
-    for name in ("iris", "iris-next"):
-        assert run(root, "deploy", "--release", releases[name])["outcome"] == "committed"
     assert run(root, "classify", "--input", rows).split() == ["setosa", "virginica"]
     run(root, "classify", "--input", rows, "--stream", "--output", answers)
     assert answers.read_text().split() == ["setosa", "virginica"]
+
+
+@needs_root
+@pytest.mark.parametrize("server", OTHERS, indirect=True, ids=" ".join)
+def test_a_device_is_used_behind_any_login_shell_and_server(
+    server: sshd.Sshd, run: Run, prepared: Path, releases: Releases, tmp_path: Path
+) -> None:
+    root = copy_board(prepared, tmp_path / "it's $HOME; a root!")
+    assert run(root, "deploy", "--release", releases["iris"])["outcome"] == "committed"
+    answer_rows(run, root, tmp_path)
+
+
+@needs_root
+@pytest.mark.parametrize("server", LIVES, indirect=True, ids=" ".join)
+def test_a_device_lives_behind_any_login_shell(
+    server: sshd.Sshd, run: Run, prepared: Path, releases: Releases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = copy_board(prepared, tmp_path / "it's $HOME; a root!")
+    for name in ("iris", "iris-next"):
+        assert run(root, "deploy", "--release", releases[name])["outcome"] == "committed"
+    answer_rows(run, root, tmp_path)
     assert run(root, "status")["release"]["version"] == "1.1.0"
     assert run(root, "rollback")["release"]["version"] == "1.0.0"
     for words in ("doctor", "logs", "bench", "parity", "trust --keys", "provision --offline"):

@@ -212,6 +212,20 @@ class _Node:
     kept_entries: dict[str, _Node] = field(default_factory=dict)
 
 
+def _listed(
+    node: _Node, name: str, data: Callable[[_Node], bytes], entries: Callable[[_Node], dict[str, _Node]]
+) -> dict[str, Any]:
+    """Returns the paths below a directory with their content; None: a directory."""
+    found: dict[str, Any] = {}
+    for child, below in entries(node).items():
+        path = f"{name}/{child}".lstrip("/")
+        if below.kind == "directory":
+            found |= {path: None} | _listed(below, path, data, entries)
+        elif path != "lock":
+            found[path] = os.fsdecode(below.data) if below.kind == "link" else data(below)
+    return found
+
+
 class Disk:
     """A folder whose unsynced changes are lost when the power goes.
 
@@ -230,6 +244,16 @@ class Disk:
     def write_to(self, folder: Path, *, entries_survive: bool) -> None:
         """Writes what a power cut would leave: no unsynced content; unsynced names only if `entries_survive`."""
         self._write(self._top, folder, entries_survive)
+
+    def files(self) -> dict[str, Any]:
+        """Returns what programs see, as `snapshot` does."""
+        return _listed(self._top, "", lambda node: node.data, lambda node: node.entries)
+
+    def kept(self, *, entries_survive: bool) -> dict[str, Any]:
+        """Returns what `write_to` writes."""
+        return _listed(
+            self._top, "", lambda node: node.kept, lambda node: node.entries if entries_survive else node.kept_entries
+        )
 
     def _read(self, path: Path, name: str, unsynced: str) -> _Node:
         if path.is_symlink():
@@ -318,12 +342,14 @@ class Disk:
 
 
 def snapshot(folder: Path) -> dict[str, Any]:
-    """Returns every path below `folder` with its content, for comparison; locks and times are left out."""
+    """Returns every path below `folder` with its content (a directory: None); locks and times are left out."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         mode = path.lstat().st_mode
         name = str(path.relative_to(folder))
-        if stat.S_ISLNK(mode):
+        if stat.S_ISDIR(mode):
+            found[name] = None
+        elif stat.S_ISLNK(mode):
             found[name] = os.readlink(path)
         elif stat.S_ISREG(mode) and name != "lock":
             found[name] = path.read_bytes()

@@ -1,4 +1,8 @@
-"""A real sshd on 127.0.0.x, an ordinary process of the current user, with its own host key and login key."""
+"""A real sshd on 127.0.0.x, an ordinary process of the current user, with its own host key and login key.
+
+Its sessions have an empty home directory. The startup files of the current user would cost time in each session, and
+could change a test.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,22 @@ import getpass
 import os
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 SSHD = Path("/usr/sbin/sshd")
+#: Of sessions: their python3 is this Python, from which the roots of the tests are made.
+PATH = f"{sys.base_prefix}/bin:/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 
 _CONFIG = """\
 ListenAddress {host}:{port}
 HostKey {directory}/host_key
 PidFile none
 AuthorizedKeysFile {directory}/authorized_keys
+SetEnv "HOME={directory}/home" "PATH={path}"
 StrictModes no
 UsePAM no
 PasswordAuthentication no
@@ -95,7 +103,7 @@ def start(
 
     `login` is what `own_login` returned, for another login shell.
     """
-    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "home").mkdir(parents=True, exist_ok=True)
     port = port or free_port(host)
     for name in ("host_key", "login_key"):
         if not (directory / name).exists():
@@ -103,7 +111,8 @@ def start(
     (directory / "authorized_keys").write_text((directory / "login_key.pub").read_text())
     subsystem = "Subsystem sftp internal-sftp" if sftp else ""
     config = directory / "sshd_config"
-    config.write_text(_CONFIG.format(host=host, port=port, directory=directory, sftp=subsystem, extra=extra))
+    settings = {"host": host, "port": port, "directory": directory, "sftp": subsystem, "extra": extra, "path": PATH}
+    config.write_text(_CONFIG.format(**settings))
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     return _run(directory, host, port, [*login, str(SSHD), "-D", "-e", "-f", str(config)], "Server listening on")

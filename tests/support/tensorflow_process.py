@@ -17,7 +17,9 @@ from support.device_process import DeviceProcess
 
 with warnings.catch_warnings():  # TensorFlow's own imports warn about themselves
     warnings.simplefilter("ignore")
-    import tensorflow  # noqa: F401
+    import tensorflow
+
+    tensorflow.lite.TFLiteConverter  # noqa: B018 (loads the converter, before `session` keeps what is loaded)
 
 
 @pytest.fixture(scope="session")

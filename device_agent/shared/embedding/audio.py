@@ -26,8 +26,10 @@ _MAX_CHANNELS, _RATES = 64, (1_000, 768_000)
 #: Zero crossings of the resampling kernel on each side; a Hann window ends it.
 _CROSSINGS = 16
 _MOST_WEIGHTS = 1 << 21
-#: New samples for each position between old ones, from which a product for each position is faster.
-_FEW_PHASES = 8
+#: New samples that one matrix product makes of the same stretch of old ones.
+_TOGETHER = 32
+#: Types of samples in an array; whole numbers are PCM. Numbers beyond `_PEAK` are PCM that became floats.
+_DTYPES, _PEAK = ("uint8", "int8", "int16", "int32", "float16", "float32", "float64"), 256.0
 #: Recorders that cannot know the length write 0x7ffff000 or 0xffffffff.
 _STREAMED = 0x7FFF0000
 
@@ -63,11 +65,18 @@ def prepare(samples: NDArray[Any], audio: Audio) -> Float32:
     """Returns (n,) float32 samples for the first stage, scaled to its range; cut or padded if it states a length.
 
     Raises:
-        BadInput: the array is empty, or has more than one axis.
+        BadInput: the array is empty, has more than one axis, or has no known full scale.
     """
     if samples.ndim != 1 or not len(samples):
-        raise BadInput(f"a sound must be a non-empty array (samples,); this has the shape {samples.shape}")
-    found = _unit(samples) * np.float32(audio.full_scale)
+        said = f"a sound must be an array (samples,); this has the shape {samples.shape}"
+        raise BadInput(said if samples.size else "the sound has no samples")
+    if samples.dtype.name not in _DTYPES:
+        raise BadInput(f"samples of {samples.dtype} are not read", hint="int16, or float32 from -1 to 1")
+    found = _unit(samples)
+    if samples.dtype.kind == "f" and (peak := float(np.abs(found).max())) > _PEAK:
+        said = f"samples that are not PCM must be from -1 to 1; the largest here is {peak:g}"
+        raise BadInput(said, hint="int16 for PCM of 16 bits, or divide by 32768")
+    found = found * np.float32(audio.full_scale)
     if audio.seconds is None:
         return found
     length = round(audio.seconds * audio.rate)
@@ -80,6 +89,8 @@ def resample(samples: Float32, old: int, new: int) -> Float32:
     Raises:
         BadInput: the two rates are too far apart, or the result is too long.
     """
+    if not len(samples):
+        return samples
     common = math.gcd(old, new)
     up, down = new // common, old // common
     count = -(-len(samples) * up // down)
@@ -88,34 +99,36 @@ def resample(samples: Float32, old: int, new: int) -> Float32:
         raise BadInput(
             f"{len(samples):,} samples at {old} Hz cannot be resampled to {new} Hz", hint="sox FILE -r RATE FILE.wav"
         )
-    kernel = _kernel(up, down, half)
-    padded = np.pad(samples, half)
-    found = np.empty(count, np.float32)
-    if up * _FEW_PHASES <= count:
-        # New samples `up` apart lie alike between old ones: one product for each of the `up` positions.
-        near = np.lib.stride_tricks.sliding_window_view(padded, 2 * half + 1)
-        for first in range(up):
-            start, position = divmod(first * down, up)
-            some = near[start::down][: len(range(first, count, up))]
-            found[first::up] = some @ kernel[position]
-        return found
+    period = up * -(-_TOGETHER // up)  # new samples a period apart lie alike between old ones
+    step, rows = period // up * down, -(-count // period)
+    found = np.empty((rows, period), np.float32)
+    wide = ((_TOGETHER - 1) * down + up - 1) // up + 2 * half + 1
+    padded = np.pad(samples, (half, half + rows * step - len(samples) + wide))
+    views = np.lib.stride_tricks.sliding_window_view(padded, wide)
+    some = max(1, _MOST_WEIGHTS // wide)
+    for first in range(0, period, _TOGETHER):
+        start, weights = _weights(up, down, half, first, min(first + _TOGETHER, period))
+        near = views[start::step, : len(weights)][:rows]
+        for row in range(0, rows, some):
+            found[row : row + some, first : first + _TOGETHER] = near[row : row + some] @ weights
+    return found.reshape(-1)[:count]
+
+
+@functools.lru_cache(maxsize=32)
+def _weights(up: int, down: int, half: int, first: int, last: int) -> tuple[int, NDArray[np.float64]]:
+    """Returns the filter of the new samples `first` to `last` of a period: their first old sample, and
+    (old samples, new samples) weights.
+    """
+    place, position = np.divmod(np.arange(first, last) * down, up)
     reach = np.arange(2 * half + 1)
-    step = max(1, _MOST_WEIGHTS // (2 * half + 1))
-    for start in range(0, count, step):
-        place = np.arange(start, min(start + step, count)) * down
-        near = padded[np.minimum(place // up, len(samples) - 1)[:, None] + reach]
-        found[start : start + len(place)] = np.einsum("ij,ij->i", near, kernel[place % up])
-    return found
-
-
-@functools.lru_cache(maxsize=8)
-def _kernel(up: int, down: int, half: int) -> NDArray[np.float64]:
-    """Returns the (up, 2 half + 1) filter weights: one row for each position of a new sample between two old ones."""
+    gap = position[:, None] / up - (reach - half)
     cut = min(1.0, up / down)
-    gap = np.arange(up)[:, None] / up - (np.arange(2 * half + 1) - half)
     window = np.where(np.abs(gap) < half, 0.5 + 0.5 * np.cos(np.pi * gap / half), 0.0)
-    weights = cut * np.sinc(cut * gap) * window
-    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+    weights = np.sinc(cut * gap) * window
+    near = (place - place[0])[:, None] + reach
+    found = np.zeros((near[-1, -1] + 1, len(place)))
+    found[near, np.arange(len(place))[:, None]] = weights / weights.sum(axis=1, keepdims=True)
+    return int(place[0]), found
 
 
 def _chunks(data: bytes) -> tuple[bytes, bytes]:

@@ -1,13 +1,14 @@
 """Chain of stages that makes one row.
 
 The stages run in order. `pool` then reduces several output rows to one, by statistics over the first axis. Host and
-device use this code, each with its own TFLite runtime. No I/O.
+device use this code, each with its own TFLite runtime. Several threads may embed at once. No I/O.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,11 @@ from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.input_info import Input, Stage
 
 Array = NDArray[np.float32]
+A = TypeVar("A")
+B = TypeVar("B")
+
+#: Seconds of a core that an input has to take for threads to be faster.
+_LONG = 0.002
 
 
 class Chain:
@@ -25,10 +31,12 @@ class Chain:
     Args:
         input: the `input` of knn.json.
         runners: one for each stage, in order.
+        threads: how many inputs `each` may work on at once.
     """
 
-    def __init__(self, input: Input, runners: Sequence[StageRunner]) -> None:
-        self.input, self._runners = input, runners
+    def __init__(self, input: Input, runners: Sequence[StageRunner], threads: int = 1) -> None:
+        self.input, self._runners, self._threads = input, runners, threads
+        self._seconds = 0.0
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -57,6 +65,32 @@ class Chain:
         if not np.isfinite(row).all():
             raise BadInput("the output of the stages has a value that is NaN or infinite")
         return row
+
+    def each(self, work: Callable[[A], B], items: Sequence[A] | NDArray[Any]) -> Iterator[B | BadInput]:
+        """Yields `work(item)`, which embeds, or the BadInput that it raises, for each item in order.
+
+        Several cores work on items that take long.
+        """
+
+        def one(item: A) -> B | BadInput:
+            begun = time.thread_time()
+            try:
+                return work(item)
+            except BadInput as error:
+                return error
+            finally:
+                self._seconds = time.thread_time() - begun
+
+        if not self._seconds:
+            yield from map(one, items[:1])
+            items = items[1:]
+        if self._threads == 1 or len(items) <= 1 or self._seconds < _LONG:
+            yield from map(one, items)
+            return
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(min(self._threads, len(items))) as pool:
+            yield from pool.map(one, items)
 
 
 def prepared(values: NDArray[Any], input: Input) -> NDArray[Any]:

@@ -43,6 +43,8 @@ def decode(data: bytes, input: Input) -> NDArray[Any]:
     """
     if len(data) > MAX_BYTES:
         raise BadInput(f"the input has {len(data):,} bytes; at most {MAX_BYTES:,} are allowed")
+    if not data:
+        raise BadInput("the input is empty")
     if data.startswith(NPY_MAGIC):
         return _read_npy(data)
     if input.audio is not None and data.startswith(audio.WAV_MAGIC):

@@ -66,17 +66,20 @@ def lines_of(path: Path, *, decode: bool = False) -> Iterator[tuple[str, bytes]]
     With `decode`, pictures of up to `MOST_SENT` pixels are sent as arrays, so that the board needs no Pillow for them.
 
     Raises:
-        BadInput: a file cannot be read.
+        BadInput: a file cannot be read or decoded; the message names it.
     """
     for file in files_of(path):
         name = file.relative_to(path).as_posix() if path.is_dir() else file.name
         key = PCM_KEY if file.suffix.lower() in PCM_SUFFIXES else KEY
         name = name.encode("utf-8", "replace").decode()
-        data = _as_pixels(read_file(file)) if decode else read_file(file)
-        line = {key: base64.b64encode(data).decode()}
-        if path.is_dir():
-            line[FILE_KEY] = name
-        yield name, json.dumps(line).encode() + b"\n"
+        data = read_file(file)
+        if decode:
+            try:
+                data = _as_pixels(data)
+            except BadInput as error:
+                raise BadInput(f"{file}: {error}", hint=error.hint) from None
+        also = f', "{FILE_KEY}": {json.dumps(name)}' if path.is_dir() else ""
+        yield name, b'{"%s": "%s"%s}\n' % (key.encode(), base64.b64encode(data), also.encode())
 
 
 def _as_pixels(data: bytes) -> bytes:

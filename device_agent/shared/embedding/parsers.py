@@ -13,7 +13,8 @@ import numpy as np
 
 from device_agent.shared.embedding.audio import read_pcm
 from device_agent.shared.embedding.chain import Chain
-from device_agent.shared.embedding.decode import FILE_KEY, KEY, PCM_KEY, from_base64, from_json
+from device_agent.shared.embedding.decode import FILE_KEY, KEY, PCM_KEY, from_base64, from_json, takes
+from device_agent.shared.embedding.files import IN_FOLDERS
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.queries import default_names, row_type
@@ -43,7 +44,16 @@ class InputJsonParser(Parser):
 
     def parse(self, block: bytes) -> Parsed:
         """Parses a block that ends with a newline, and embeds its inputs."""
-        return line_by_line(self, block, self._parse_line)
+        lines = [found for line in block.split(b"\n")[:-1] if (found := line.strip(b"\r \t"))]
+        results = self.chain.each(self._parse_line, lines)
+
+        def next_line(_: bytes) -> Line:
+            found = next(results)
+            if isinstance(found, BadInput):
+                raise found
+            return found
+
+        return line_by_line(self, block, next_line)
 
     def _parse_line(self, line: bytes) -> Line:
         try:
@@ -65,11 +75,11 @@ class InputJsonParser(Parser):
                 raise BadInput(f"the object has no key {missing!r}")
             kept = [found[name] for name in self._keep]
             if key == PCM_KEY:
-                return self.chain.embed(read_pcm(from_base64(found[key]))).tolist(), kept
+                return self.chain.embed(read_pcm(from_base64(found[key]))), kept
             found = found[KEY]
         elif self._keep:
             raise BadInput(f"an array has no key {self._keep[0]!r} (--keep)", hint='write {"input": ...}')
-        return self.chain.embed(from_json(found, self.chain.input)).tolist(), kept
+        return self.chain.embed(from_json(found, self.chain.input)), kept
 
 
 class InputCsvParser(CsvParser):
@@ -90,7 +100,8 @@ class InputCsvParser(CsvParser):
         self.chain, self._dtype_of_rows = chain, dtype
         size = chain.input.width
         if size is None:
-            raise BadInput("the model takes files or arrays, not rows of CSV", hint="give JSON lines or NPY")
+            hint = f"a {', '.join(IN_FOLDERS)} file, a folder of them, or JSON lines"
+            raise BadInput(f"the model takes {takes(chain.input)}; this input is none of these", hint=hint)
         super().__init__(chain.input.columns or default_names(size), ignore_extra=ignore_extra, keep=keep)
 
     def follow(self, info: KnnInfo, chain: Chain | None) -> None:
@@ -108,12 +119,12 @@ class InputCsvParser(CsvParser):
             return parsed
         places = [place for place in range(parsed.count) if place not in parsed.errors]
         rows, good, errors = [], [], dict(parsed.errors)
-        for number, row in enumerate(parsed.rows):
-            try:
-                rows.append(self.chain.embed(row))
+        for number, row in enumerate(self.chain.each(self.chain.embed, parsed.rows)):
+            if isinstance(row, BadInput):
+                errors[places[number]] = (parsed.lines[number], str(row))
+            else:
+                rows.append(row)
                 good.append(number)
-            except BadInput as error:
-                errors[places[number]] = (parsed.lines[number], str(error))
         kept = [[column[number] for number in good] for column in parsed.kept]
         lines = [parsed.lines[number] for number in good]
         made = np.array(rows, self._dtype_of_rows) if rows else parsed.rows[:0]

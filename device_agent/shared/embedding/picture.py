@@ -6,6 +6,7 @@ the file's header is checked before the file is decoded. No I/O.
 
 from __future__ import annotations
 
+import functools
 import io
 from typing import Any
 
@@ -23,8 +24,8 @@ _NO_PILLOW = (
 )
 #: Most pixels of a picture: 32 megapixels take 96 MB once decoded.
 MAX_PIXELS = 32 * 1024 * 1024
-#: Rows of pixels that become float32 at a time.
-_ROWS = 128
+#: New rows of pixels that one matrix product makes of the old ones around them.
+_TOGETHER = 4
 #: Shares of red, green and blue in grey (ITU-R BT.601).
 _GREY = (0.299, 0.587, 0.114)
 
@@ -48,7 +49,10 @@ def read_file(data: bytes) -> NDArray[np.uint8]:
                 raise BadInput(f"the picture has {opened.width:,} x {opened.height:,} pixels; at most {MAX_PIXELS:,}")
             turned = ImageOps.exif_transpose(opened) or opened
             grey = turned.mode in ("1", "L", "LA", "I", "I;16")
-            found = np.array(turned.convert("L" if grey else "RGB"))
+            if grey and turned.mode.startswith("I"):  # 16 bits; Pillow's versions differ in how they convert them
+                found = (np.asarray(turned) >> 8).astype(np.uint8)
+            else:
+                found = np.array(turned.convert("L" if grey else "RGB"))
             return found[:, :, np.newaxis] if grey else found
     except BadInput:
         raise
@@ -80,12 +84,18 @@ def prepare(pixels: NDArray[Any], image: Image) -> Float32:
 def _resized(pixels: NDArray[Any], size: tuple[int, ...], nearest: bool) -> Float32:
     """Returns (h, w, c) pixels at another size; converts few rows at a time to float32, which saves memory."""
     height, width, channels = pixels.shape
-    down, across = (_weights(old, new, nearest) for old, new in zip((height, width), size))
-    rows = np.zeros((size[0], width * channels), np.float32)
-    for start in range(0, height, _ROWS):
-        block = pixels[start : start + _ROWS].reshape(-1, width * channels).astype(np.float32)
-        rows += down[:, start : start + _ROWS] @ block
-    return np.asarray(np.einsum("wx,hxc->hwc", across, rows.reshape(size[0], width, channels), optimize=True))
+    rows = _scaled(pixels.reshape(height, width * channels), size[0], nearest).reshape(size[0], width, channels)
+    columns = _scaled(rows.swapaxes(0, 1).reshape(width, size[0] * channels), size[1], nearest)
+    return columns.reshape(size[1], size[0], channels).swapaxes(0, 1)
+
+
+def _scaled(table: NDArray[Any], new: int, nearest: bool) -> Float32:
+    """Returns (new, n) rows, each a weighted mean of the rows of an (old, n) table that lie near it."""
+    found = np.empty((new, table.shape[1]), np.float32)
+    for place, (start, weights) in zip(range(0, new, _TOGETHER), _weights(len(table), new, nearest)):
+        near = table[start : start + weights.shape[1]].astype(np.float32)
+        np.matmul(weights, near, out=found[place : place + _TOGETHER])
+    return found
 
 
 def _with_channels(pixels: Float32, channels: int) -> Float32:
@@ -97,12 +107,20 @@ def _with_channels(pixels: Float32, channels: int) -> Float32:
     return np.repeat(colours, channels, axis=2)
 
 
-def _weights(old: int, new: int, nearest: bool) -> Float32:
-    """Returns the (new, old) weight of each old pixel in each new one: bilinear, with a wider kernel to shrink."""
-    centre = (np.arange(new) + 0.5) * old / new - 0.5
-    if nearest:
-        chosen = np.clip(np.rint(centre), 0, old - 1)[:, None]
-        return np.asarray(np.arange(old) == chosen, np.float32)
-    width = max(1.0, old / new)
-    found = np.maximum(0.0, 1.0 - np.abs(np.arange(old) - centre[:, None]) / width)
-    return np.asarray(found / found.sum(axis=1, keepdims=True), np.float32)
+@functools.lru_cache(maxsize=8)
+def _weights(old: int, new: int, nearest: bool) -> list[tuple[int, Float32]]:
+    """Returns the shares of old pixels in new ones, `_TOGETHER` of these at a time: the first old pixel of some, and
+    their (new, old) shares. Bilinear, and wider where the picture shrinks.
+    """
+    centres = (np.arange(new) + 0.5) * old / new - 0.5
+    width, found = max(1.0, old / new), []
+    for first in range(0, new, _TOGETHER):
+        centre = centres[first : first + _TOGETHER, None]
+        start, end = max(0, int(centre[0, 0] - width)), min(old, int(centre[-1, 0] + width) + 2)
+        places = np.arange(start, end)
+        if nearest:
+            shares = (places == np.clip(np.rint(centre), 0, old - 1)).astype(np.float64)
+        else:
+            shares = np.maximum(0.0, 1.0 - np.abs(places - centre) / width)
+        found.append((start, np.asarray(shares / shares.sum(axis=1, keepdims=True), np.float32)))
+    return found

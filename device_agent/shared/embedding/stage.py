@@ -8,11 +8,13 @@ runtime.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.embedding.fitted import FittedPool
 from device_agent.shared.protocol.errors import BadInput, ModelUnusable
 from device_agent.shared.protocol.input_info import Stage
 
@@ -21,17 +23,20 @@ Array = NDArray[np.float32]
 #: Most bytes of all tensors of a stage, and most numbers of an input or output.
 MAX_TENSORS = 512 * 1024 * 1024
 MAX_NUMBERS = 32 * 1024 * 1024
+_LONGER = "give a longer input; `seconds:` under audio: pads a short sound with silence"
+#: Most windows of a stage that slides in one run.
+_WINDOWS = 256
 _DTYPES = ("float32", "uint8", "int8", "int16")
 #: Every exception of a TFLite interpreter.
 _BROKEN = (ValueError, RuntimeError, TypeError, IndexError, OverflowError)
 
 
 class StageRunner:
-    """A stage with its interpreter.
+    """A stage with its interpreters; any number of threads may run it.
 
     Args:
         stage: its entry in knn.json. Shape and dtype must equal those of the file, unless the shape is empty.
-        interpreter: an interpreter that loaded the file, but has not allocated its tensors yet.
+        open: loads the file, and returns an interpreter that has not allocated its tensors yet.
 
     Attributes:
         stage: the entry, with the shape and dtype of the file.
@@ -40,8 +45,8 @@ class StageRunner:
         ModelUnusable: the file differs from its entry, or its tensors are too large or of an unsupported kind.
     """
 
-    def __init__(self, stage: Stage, interpreter: Any) -> None:
-        self._interpreter = interpreter
+    def __init__(self, stage: Stage, open: Callable[[], Any]) -> None:
+        interpreter = open()
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
         if len(inputs) != 1 or not outputs:
             raise ModelUnusable(f"{stage.file} has {len(inputs)} inputs, but a stage has one input and one output")
@@ -57,8 +62,7 @@ class StageRunner:
         if self._size > MAX_TENSORS:
             said = f"{stage.file}: its tensors have {self._size:,} bytes; at most {MAX_TENSORS:,} are allowed"
             raise ModelUnusable(said)
-        self._shape: tuple[int, ...] | None = None
-        self._resized = False
+        self._pool = FittedPool(open, interpreter, self._size)
         #: Size and shape of the last input, and shape of its output: windows all have the same.
         self._fitting: tuple[int, tuple[int, ...], list[int]] = (-1, (), [])
 
@@ -71,32 +75,66 @@ class StageRunner:
         """
         stage = self.stage
         if stage.frames is None:
-            return self._finished(self._once(values))
+            return self.fill(values) if stage.step else self._finished(self._once(values))
         if len(values) < stage.frames:
             said = f"{stage.file} takes windows of {stage.frames} rows, but the input has {len(values)}"
-            raise BadInput(said, hint="give a longer input; `seconds:` under audio: pads a short sound with silence")
+            raise BadInput(said, hint=_LONGER)
         if stage.slides and (found := self.slide(values)) is not None:
             return found
         starts = range(0, len(values) - stage.frames + 1, stage.hop)
         return self._finished(np.stack([self._once(values[start : start + stage.frames]) for start in starts]))
 
-    def slide(self, values: Array) -> Array | None:
-        """Runs the network once over all rows: a network of convolutions shares the work that windows have in common.
+    def fill(self, values: Array, more: int = 0) -> Array:
+        """Runs once on all numbers and on zeros after them, so that inputs of many lengths need few shapes.
+
+        Args:
+            values: (n,) numbers.
+            more: outputs to add to those that are computed in vain.
+
+        Raises:
+            BadInput: there are too few numbers.
+        """
+        reach, step = self.stage.reach, self.stage.step
+        count = (len(values) - reach) // step + 1
+        if count < 1:
+            said = f"{self.stage.file} takes at least {reach:,} numbers, and gets {len(values):,}"
+            raise BadInput(said, hint=_LONGER)
+        length = reach + (rounded(count) + more - 1) * step
+        filled = np.pad(values[:length], (0, max(0, length - len(values))))
+        return self._finished(self._once(filled)[:count])
+
+    def slide(self, values: Array, most: int = _WINDOWS) -> Array | None:
+        """Runs on many windows at once: a network of convolutions shares the work that windows have in common.
+
+        Each run has up to `most` windows. Zeros fill the last one, so that inputs of many lengths need few shapes.
 
         Returns:
             (windows, n) outputs, equal to those of `run` if the network allows it; None if the shapes do not.
         """
-        stage, frames = self.stage, self.stage.frames or 1
+        stage, frames, axis = self.stage, self.stage.frames, self._axis_of_rows()
+        if frames is None or axis is None:
+            return None
         count = (len(values) - frames) // stage.hop + 1
-        used = values[: frames + (count - 1) * stage.hop]
-        axis = next((axis for axis, length in enumerate(stage.shape) if abs(length) != 1), 0)
-        if stage.shape[axis : axis + 1] != (frames,) or self._size * len(used) > MAX_TENSORS * frames:
-            return None
-        try:
-            found = self._invoke(used, (*[1] * axis, len(used), *stage.shape[axis + 1 :]))
-        except (BadInput, ModelUnusable):
-            return None
-        return self._finished(found.reshape(count, -1)) if found.size % count == 0 else None
+        most = min(most, (MAX_TENSORS * frames // self._size - frames) // stage.hop + 1)
+        found = []
+        for start in range(0, count, most) if most > 0 else ():
+            size = min(most, rounded(count - start))
+            rows = values[start * stage.hop :][: frames + (size - 1) * stage.hop]
+            rows = np.pad(rows, [(0, frames + (size - 1) * stage.hop - len(rows))] + [(0, 0)] * (rows.ndim - 1))
+            try:
+                some = self._invoke(rows, (*[1] * axis, len(rows), *stage.shape[axis + 1 :]))
+            except (BadInput, ModelUnusable):
+                return None
+            if some.size % size:
+                return None
+            found.append(some.reshape(size, -1)[: count - start])
+        return self._finished(np.concatenate(found)) if found else None
+
+    def _axis_of_rows(self) -> int | None:
+        """Returns the axis of the input tensor along which windows lie; None if there is none."""
+        shape = self.stage.shape
+        axis = next((axis for axis, length in enumerate(shape) if abs(length) != 1), 0)
+        return axis if shape[axis : axis + 1] == (self.stage.frames,) else None
 
     def _finished(self, values: Array) -> Array:
         stage = self.stage
@@ -119,30 +157,28 @@ class StageRunner:
         return found.reshape(kept or [1])
 
     def _invoke(self, values: Array, shape: tuple[int, ...]) -> Array:
-        """Reshapes the input to `shape`, runs the stage, and returns its output tensor as float32 numbers."""
-        if shape != self._shape:
-            self._resize(shape)
-        try:
-            self._interpreter.set_tensor(self._input["index"], _quantised(values.reshape(shape), self._input))
-            self._interpreter.invoke()
-            found = self._interpreter.get_tensor(self._output["index"])
-        except _BROKEN as error:
-            raise ModelUnusable(f"{self.stage.file} fails: {_one_line(error)}", reason="model-unusable") from None
+        """Returns the output tensor for an input of a shape, as numbers."""
+        with self._pool.take(shape) as fitted:
+            try:
+                interpreter = fitted.fit(self._input["index"], tuple(self._input["shape"].tolist()), shape)
+            except _BROKEN as error:
+                said = f"{self.stage.file} cannot take an input of shape {shape}: {_one_line(error)}"
+                raise (BadInput(said) if -1 in self.stage.shape else ModelUnusable(said)) from None
+            try:
+                interpreter.set_tensor(self._input["index"], _quantised(values.reshape(shape), self._input))
+                interpreter.invoke()
+                found = interpreter.get_tensor(self._output["index"])
+            except _BROKEN as error:
+                raise ModelUnusable(f"{self.stage.file} fails: {_one_line(error)}", reason="model-unusable") from None
         if found.size > MAX_NUMBERS:
             raise ModelUnusable(f"{self.stage.file}: its output is too large: {found.size:,} numbers")
         return _numbers(found, self._output)
 
-    def _resize(self, shape: tuple[int, ...]) -> None:
-        self._shape = None
-        try:
-            if self._resized or shape != tuple(self._input["shape"].tolist()):
-                self._resized = True
-                self._interpreter.resize_tensor_input(self._input["index"], shape, strict=False)
-            self._interpreter.allocate_tensors()
-        except _BROKEN as error:
-            said = f"{self.stage.file} cannot take an input of shape {shape}: {_one_line(error)}"
-            raise (BadInput(said) if -1 in self.stage.shape else ModelUnusable(said)) from None
-        self._shape = shape
+
+def rounded(count: int) -> int:
+    """Returns a number of windows that is at most an eighth larger, of which there are few."""
+    step = 1 << max(0, count.bit_length() - 4)
+    return -(-count // step) * step
 
 
 def _one_line(error: Exception) -> str:

@@ -18,6 +18,8 @@ from device_agent.shared.protocol.record import record
 
 Label = int | str
 Cell = float | str | None
+#: Most characters of a text cell.
+MOST_TEXT = 1000
 #: Hexadecimal digits of an id: nobody finds another row with the same one.
 ID_DIGITS = 32
 #: Under which `counts` counts the rows of a regression, which have values in place of a label.
@@ -57,6 +59,11 @@ def id_of(row: LocalRow) -> str:
     return _digest([row.label, row.time, cells, row.digest, row.columns, row.salt, *map(float, row.values)])
 
 
+def is_plain(text: str) -> bool:
+    """Whether a host accepts a text cell of a device: printable, and not too long."""
+    return bool(text) and text.isprintable() and len(text) <= MOST_TEXT
+
+
 def _digest(parts: Sequence[object]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:ID_DIGITS]
 
@@ -80,9 +87,19 @@ def digest_of(rows: Iterable[LocalRow]) -> str:
     return hashlib.sha256(text.encode()).hexdigest() if text else ""
 
 
+def text_of(label: Label) -> str:
+    """Returns a label as text, equal for texts that Unicode holds to be the same: U+00E9, or e with U+0301."""
+    text = str(label)
+    if text.isascii():
+        return text
+    from unicodedata import normalize
+
+    return normalize("NFC", text)
+
+
 def label_of(text: str, classes: Sequence[Label]) -> Label | None:
     """Returns the label of a text, one of `classes` or new; None if labels are whole numbers, but the text is not."""
-    known = {str(label): label for label in classes}
+    text, known = text_of(text), {text_of(label): label for label in classes}
     if text in known:
         return known[text]
     if not all(isinstance(label, int) for label in classes):

@@ -56,7 +56,8 @@ class Stage:
     With `frames`, it runs on windows of that many rows of its input, each starting `hop` rows after the previous one;
     else once on all rows. The result is the output times `multiply`, plus `add`. `shape` and `dtype` are those of the
     input tensor; -1 is a length that the file leaves open. `slides`: one run on all rows gives the outputs of all
-    windows, up to rounding, as the build has measured.
+    windows, up to rounding, as the build has measured. With `step`, n numbers have (n - reach) // step + 1 outputs,
+    and zeros after them change none of these.
     """
 
     file: str  # stage-1.tflite, ...
@@ -68,8 +69,10 @@ class Stage:
     multiply: float = 1.0
     add: float = 0.0
     slides: bool = False
+    reach: int = 0
+    step: int = 0
     #: As in `KnnInfo`.
-    omitted = ("slides",)
+    omitted = ("slides", "reach", "step")
 
 
 @record

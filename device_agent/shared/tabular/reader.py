@@ -50,7 +50,7 @@ class Parsed:
 #: Counts by column, by the names of `documents.CellCounts`.
 Counts = dict[str, dict[str, int]]
 #: The numbers of a line, and its values in the columns that are kept.
-Line = tuple[list[float], Sequence[Any]]
+Line = tuple[list[float] | NDArray[np.float32], Sequence[Any]]
 
 
 class Parser:
@@ -142,7 +142,7 @@ def _say_nothing(_: str) -> None:
 
 def line_by_line(parser: Parser, block: bytes, parse_line: Callable[[bytes], Line]) -> Parsed:
     """Parses a block line by line; skips blank lines but counts them, and collects an error for each bad line."""
-    good: list[list[float]] = []
+    good: list[list[float] | NDArray[np.float32]] = []
     kept: list[Sequence[Any]] = []
     lines: list[int] = []
     errors: dict[int, tuple[int, str]] = {}

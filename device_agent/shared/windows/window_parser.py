@@ -261,12 +261,12 @@ class WindowParser(Parser):
 
     def _embedded(self, cut: Cut, chain: Chain) -> Cut:
         made, good, bad = [], [], []
-        for place, row in enumerate(cut.rows):
-            try:
-                made.append(chain.embed(row))
+        for place, row in enumerate(chain.each(chain.embed, cut.rows)):
+            if isinstance(row, BadInput):
+                bad.append((cut.last[place], f"the window that ends in this line: {row}"))
+            else:
+                made.append(row)
                 good.append(place)
-            except BadInput as error:
-                bad.append((cut.last[place], f"the window that ends in this line: {error}"))
         ends, last, *marks = ([column[place] for place in good] for column in (cut.ends, cut.last, *cut.marks))
         rows = np.array(made, self.dtype) if made else cut.rows[:0]
         return Cut(rows, ends, last, marks, bad)

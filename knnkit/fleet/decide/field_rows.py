@@ -17,7 +17,6 @@ from device_agent.shared.protocol import json_codec
 from device_agent.shared.protocol.constants import is_digest, is_name
 from knnkit.data.collected import Cell, Columns, FieldRow
 
-_MOST_TEXT = 1000
 KINDS = ("unknown", "uncertain", "random")
 
 
@@ -122,7 +121,7 @@ def _label(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value or len(value) > _MOST_TEXT or not value.isprintable():
+    if not isinstance(value, str) or not enrolled.is_plain(value):
         raise json_codec.MalformedDocument("a text is empty, too long, or not printable")
     return value
 

@@ -198,7 +198,7 @@ class Products(Scores):
 class QuantizedProducts(Scores):
     """Candidate search by int8 scores.
 
-    In TensorFlow the table is float32, in multiples of a step; `convert` replaces it by the int8 table.
+    In TensorFlow the table holds float32 multiples of the quantization step; `convert` replaces it by the int8 table.
 
     Args:
         space: model space.

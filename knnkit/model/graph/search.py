@@ -254,7 +254,7 @@ class Search(tf.Module):  # type: ignore[misc]
 
     # --- ranking --------------------------------------------------------------------------------------------------
     def _rank(self, measure: Any) -> Nearest:
-        """Returns the k least of (b, m) measures; the `indices` of the result are column numbers of `measure`."""
+        """Returns the k smallest values of each row of `measure` (b, m); `indices` of the result are column numbers."""
         negative, order = tf.math.top_k(-measure, min(self.k + 1, int(measure.shape[1])))
         return self._split(-negative, order)
 

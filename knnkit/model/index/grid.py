@@ -68,7 +68,7 @@ class CellLists:
 
 
 def find_cells(space: Space, enrolled: Float32, k: int) -> CellLists | None:
-    """Returns cells with the shortest lists whose size is within the limit; None if there are none, or not worthwhile.
+    """Returns cells with the shortest lists whose size is within the limit; None if no such cells save time.
 
     Args:
         space: model space.

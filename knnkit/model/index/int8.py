@@ -1,10 +1,11 @@
 """int8 copy of the training rows for candidate search.
 
-Reads a quarter of the memory; the exact ranking corrects the rounding. All rows are rounded to multiples of one step, a
-query to multiples of its own step, so that kernels add whole numbers, exact in any order. Rounding moves a point, and
-changes each of its distances by at most the length of that move (triangle inequality). So the nearest rows are among a
-few more candidates than k, which are ranked exactly; a sample of queries measures how many. Rows are not quantized if
-too many are needed, as with one feature of a far larger range. NumPy, float64; the same result on every machine.
+The search reads a quarter of the memory; an exact ranking corrects the rounding. All rows are rounded to multiples of
+one step, a query to multiples of its own step, so that kernels add whole numbers, exact in any order. Rounding moves a
+point, and changes each of its distances by at most the length of that move (triangle inequality). So the nearest rows
+are among a few more candidates than k, which are ranked exactly; a sample of queries measures how many. Rows are not
+quantized if too many are needed, as with one feature of a far larger range. NumPy, float64; the same result on every
+machine.
 """
 
 from __future__ import annotations

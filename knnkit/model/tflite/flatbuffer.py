@@ -156,7 +156,7 @@ def _structure(model: Any) -> bytes:
 
 
 def _head(body: bytes, count: int, places: Sequence[int], size: int) -> bytes:
-    """Returns a root table with `count` new buffers; all other fields point into `body`, placed at byte `size`."""
+    """Returns a root table with `count` new buffers; other fields point into `body`, which follows at byte `size`."""
     root = _u32(body, 0)
     fields = [number for number in range(_MODEL_FIELDS) if _field(body, root, number) or number == _BUFFERS_FIELD]
     offsets = {number: 4 + 4 * rank for rank, number in enumerate(fields)}

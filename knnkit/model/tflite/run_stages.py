@@ -7,6 +7,8 @@ file.
 
 from __future__ import annotations
 
+import bisect
+import functools
 import io
 import sys
 import warnings
@@ -26,7 +28,7 @@ from knnkit.model.tflite.load_tensorflow import load_tensorflow
 
 #: Exit code of this process where a stage or an input is at fault: standard error then says why.
 AT_FAULT = 3
-#: Inputs on which a stage must give the same on all rows at once as on windows, up to a share of its largest output.
+#: Number of inputs for which both ways must give equal outputs; largest difference, as a share of the largest output.
 _TRIED, _NEAR = 8, 2.0**-14
 
 
@@ -57,37 +59,72 @@ def main(spec: str, folder: str, out: str) -> int:
     return 0
 
 
-class _Runner(StageRunner):
-    """A stage that tests whether one run over all frames equals runs over each window; if so, uses one run."""
+class BuildRunner(StageRunner):
+    """Runs a stage in the plain way and in a faster way; uses the faster way after `_TRIED` inputs with equal outputs.
 
-    _tried = 0
+    A stage with windows is tried on many windows at once, a stage for whole sounds on a sound with zeros after it.
+    """
+
+    _tried = _length = 0
+    _other: Stage | None = None
 
     def run(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns the output, as `StageRunner.run`; on the first inputs also tries the faster way."""
         found = super().run(values)
-        if self.stage.frames is not None and not self.stage.slides and 0 <= self._tried < _TRIED and len(found) > 1:
-            near = _are_near(found.reshape(len(found), -1), self.slide(values))
-            self._tried = self._tried + 1 if near else -1
-            self.stage = replace(self.stage, slides=self._tried == _TRIED)
+        if 0 <= self._tried < _TRIED and len(found) > 1 and not (self.stage.slides or self.stage.step):
+            if self.stage.frames is not None:
+                self._note(_are_near(found, self.slide(values, -(-len(found) // 2))), replace(self.stage, slides=True))
+            elif len(values) != self._length:  # one length needs one shape
+                given, self._length = self.stage, len(values)
+                self.stage = self._other = self._other or self._with_step(values, len(found))
+                near = self.stage.step > 0 and _are_near(found, self.fill(values, len(found)))
+                self.stage = given
+                self._note(near, self._other)
         return found
+
+    def _note(self, near: bool, other: Stage) -> None:
+        self._tried = self._tried + 1 if near else -1
+        if self._tried == _TRIED:
+            self.stage = other
+
+    def _with_step(self, values: NDArray[np.float32], count: int) -> Stage:
+        """Returns the stage with `step` and `reach`: tries lengths of sound with 1 and 2 outputs more than `count`."""
+        if values.ndim != 1 or set(self.stage.shape) - {1, -1}:
+            return self.stage
+        length = len(values)
+        lengths = range(length, length + 3 * -(-length // count))
+        try:
+            first, second = (
+                length + bisect.bisect_left(lengths, count + more, key=self._count_outputs) for more in (1, 2)
+            )
+        except AgentError:  # it takes only some lengths
+            return self.stage
+        return replace(self.stage, reach=max(0, first - count * (second - first)), step=second - first)
+
+    def _count_outputs(self, length: int) -> int:
+        return len(super().run(np.zeros(length, np.float32)))
 
 
 def _are_near(one: NDArray[np.float32], other: NDArray[np.float32] | None) -> bool:
-    return other is not None and other.shape == one.shape and bool(abs(other - one).max() <= _NEAR * abs(one).max())
+    """Whether two outputs differ by at most `_NEAR` of the largest value; their shapes may differ."""
+    if other is None or other.size != one.size:
+        return False
+    return bool(abs(other.reshape(one.shape) - one).max() <= _NEAR * abs(one).max())
 
 
 def _runner(stage: Stage, folder: Path) -> StageRunner:
     try:
-        return _Runner(stage, _interpreter(stage, folder))
+        return BuildRunner(stage, functools.partial(open_stage, folder / stage.file))
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{stage.file} cannot be loaded, it may be damaged: {error}") from None
 
 
-def _interpreter(stage: Stage, folder: Path) -> Any:
+def open_stage(path: Path) -> Any:
+    """Returns a TensorFlow interpreter of a stage, which has not allocated its tensors yet."""
     import tensorflow as tf
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tf.lite.Interpreter is deprecated, but comes with TensorFlow
         # Without XNNPACK: the builtin kernels are an independent check, and print nothing.
         resolver = tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        path = str(folder / stage.file)
-        return tf.lite.Interpreter(model_path=path, experimental_op_resolver_type=resolver)
+        return tf.lite.Interpreter(model_path=str(path), experimental_op_resolver_type=resolver)

@@ -16,6 +16,7 @@ from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.model_info import Enrol
 from device_agent.shared.protocol.record import replace
+from knnkit.model.stored import read_model
 
 COUNT = 500
 
@@ -51,7 +52,7 @@ def test_rows_taught_among_the_model_s_own_cost_float64_only_in_doubt(
     found = joined.classify(asked)
     assert sum(slow) < 0.05 * len(asked)
     assert (found.indices >= signed.info.n_train).any(axis=1).mean() > 0.3
-    right = joined._exact.answers(asked)
+    right = joined.exact.answers(asked)
     for output in (constants.OUTPUT_LABEL, constants.OUTPUT_INDICES):
         assert np.array_equal(getattr(found, output), right[output])
     np.testing.assert_allclose(found.distances, right[constants.OUTPUT_DISTANCES], rtol=1e-4)
@@ -59,3 +60,22 @@ def test_rows_taught_among_the_model_s_own_cost_float64_only_in_doubt(
     alone = [joined.classify(row[np.newaxis]) for row in asked[:100]]
     for output in (constants.OUTPUT_LABEL, constants.OUTPUT_INDICES):
         assert np.array_equal(np.concatenate([getattr(each, output) for each in alone]), getattr(found, output)[:100])
+
+
+@pytest.mark.parametrize("name", ["digits", "wine", "iris", "wifi-taught"])
+def test_rows_that_tie_with_the_model_s_own_are_ranked_as_in_one_model(name: str, releases: Releases) -> None:
+    """Taught copies of training rows, and rows a little beside them: ties at every place, also at the last of k."""
+    signed = TfliteKNN(releases[name] / "model.tflite")
+    stored, rng = read_model(releases[name] / "model.tflite"), np.random.default_rng(7)
+    own = np.float32([stored.training_row(place) for place in rng.integers(0, signed.info.n_train, 60)])
+    golden = Golden.from_bytes((releases[name] / constants.GOLDEN_FILE).read_bytes()).rows[:60]
+    near = signed.classify(golden).indices[:, -1]  # the last of k, and the one after it come to be tied
+    last = np.float32([stored.training_row(int(place)) for place in near])
+    taught = np.concatenate([own, last, np.nextafter(own[:30], np.float32(np.inf))])
+    joined = with_taught(signed, taught, rng.choice(signed.info.classes, len(taught)).tolist())
+    asked = np.float32(np.concatenate([golden, own[:40], golden + rng.normal(size=golden.shape) * 1e-6]))
+    found, right = joined.classify(asked), joined.exact.answers(asked)
+    alone = [joined.classify(row[np.newaxis]) for row in asked]
+    for output in (constants.OUTPUT_LABEL, constants.OUTPUT_INDICES):
+        assert np.array_equal(getattr(found, output), right[output])
+        assert np.array_equal(np.concatenate([getattr(each, output) for each in alone]), right[output])

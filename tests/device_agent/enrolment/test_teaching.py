@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import hashlib
 import io
@@ -14,6 +15,7 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -29,6 +31,7 @@ from device_agent.shared.protocol.record import replace
 from device_agent.shared.protocol.reports import Certificate, TaughtCheck
 from knnkit.errors import ParityFailed
 from knnkit.evaluation.taught import contradicts
+from knnkit.fleet.decide import field_rows
 from knnkit.fleet.device.recorder import Recorder, nobody
 from knnkit.fleet.jobs import query
 from knnkit.fleet.targets import Target
@@ -44,6 +47,13 @@ ASKED = b"9,9,9.05,9\n5.1,3.5,1.4,0.2\n"
 def prepared(tmp_path_factory: pytest.TempPathFactory, releases: Releases) -> Path:
     device = Device(tmp_path_factory.mktemp("prepared") / "root", releases)
     device.install(releases["taught"])
+    return device.root
+
+
+@pytest.fixture(scope="module")
+def plants(tmp_path_factory: pytest.TempPathFactory, releases: Releases) -> Path:
+    device = Device(tmp_path_factory.mktemp("plants") / "root", releases)
+    device.install(releases["plants-taught"])
     return device.root
 
 
@@ -141,7 +151,7 @@ def test_status_and_certificate_name_what_is_taught(taught: Device, releases: Re
     assert "rose 3" in taught.run("status").out
     lines, release = taught.run("enrolled", "--json").out.encode(), releases["taught"]
     assert contradicts(release, said["release"], lines, told) == ""
-    assert "otherwise" in contradicts(release, said["release"], lines, replace(told, answers="0" * 64))
+    assert "differently" in contradicts(release, said["release"], lines, replace(told, answers="0" * 64))
     other = replace(told, digest=hashlib.sha256(lines[:-300]).hexdigest())
     assert "sent" in contradicts(release, said["release"], lines, other)
 
@@ -159,7 +169,7 @@ def test_parity_replays_the_taught_rows_of_a_device(taught: Device, releases: Re
 
     replay(proof)
     lie = replace(proof, taught=replace(proof.taught, answers="0" * 64))
-    with pytest.raises(ParityFailed, match="otherwise than the reference") as caught:
+    with pytest.raises(ParityFailed, match="differently than the reference") as caught:
         replay(lie)
     assert caught.value.reason == "taught-differs"
     query._replay(dataclasses.replace(question, built={}), LocalTransport(), facts, Recorder(local, nobody), lie)
@@ -228,6 +238,46 @@ def test_a_table_keeps_categories_and_missing_cells(device: Device, releases: Re
     )
     assert json.loads(said.out)["label"] == "palm"
     assert json.loads(said.out)["neighbors"][0]["distance"] == 0
+
+
+ODD_LABELS = ("a,b", '"q"', "caf\u00e9", "7", "1e3", "=1+1", "true", "\u79cb \u2603", "x" * 256)
+
+
+def test_labels_of_every_kind_come_back_as_they_were_taught(taught: Device) -> None:
+    """In answers, in the list, on the host; and an accent written in two ways is one label."""
+    from device_agent.serving import teach as module
+    from device_agent.serving.columns import Columns
+    from device_agent.serving.rows import Request
+    from device_agent.store.store import Store
+
+    store, file = Store(taught.root), taught.root.parent / "rows.csv"
+    request = Request(str(file), None, "auto", None, Columns(), counters=[])
+    rows = [",".join([f"{100 * place}"] * 4) + "\n" for place in range(1, len(ODD_LABELS) + 1)]
+    for label, row in zip(ODD_LABELS, rows):
+        file.write_text(2 * row)
+        module.teach(store, module.Meaning(normalize("NFD", label)), request, "me")
+    asked = "".join(rows).encode()
+    assert [row[0] for row in csv.reader(taught.run("classify", input=asked).out.splitlines())] == list(ODD_LABELS)
+    said = taught.run("classify", "--json", input=asked).out.splitlines()
+    assert [json.loads(line)["label"] for line in said] == list(ODD_LABELS)
+    lines = taught.run("enrolled", "--json").out.encode()
+    columns = field_rows.read_columns(taught.run("ring", "--columns", "--json").out.encode())
+    (brought,) = field_rows.read_rows("d", lines, b"", columns).rows.values()
+    assert [row.label for row in brought] == [label for label in ODD_LABELS for _ in range(2)]
+    assert taught.ask("forget", "--label", "cafe\u0301")["labels"].keys() == {*ODD_LABELS} - {"caf\u00e9"}
+
+
+@pytest.mark.parametrize("cell", ["a\tb", "x" * 1001, "\u200b", "line\nbreak", 'ok \u00fc, "q"'])
+def test_a_device_takes_no_cell_that_a_host_would_not(cell: str, device: Device, plants: Path) -> None:
+    shutil.copytree(plants, device.root, symlinks=True, dirs_exist_ok=True)
+    row = json.dumps({"length": 31, "width": 41, "soil": cell, "size": "large"}).encode() + b"\n"
+    if cell.isprintable() and len(cell) < 1000:
+        teach(device, "palm", row)
+        columns = field_rows.read_columns(device.run("ring", "--columns", "--json").out.encode())
+        (found,) = field_rows.read_rows("d", device.run("enrolled", "--json").out.encode(), b"", columns).rows.values()
+        assert found[0].cells == (31, 41, cell, "large")
+    else:
+        assert "soil: " in refuse(device, "bad-input", "enrol", "--format", "jsonl", "--label", "palm", rows=row)
 
 
 def test_what_the_release_does_not_allow_is_refused_with_its_reason(taught: Device, releases: Releases) -> None:

@@ -76,6 +76,14 @@ def test_a_bad_file_is_named_and_nothing_is_written(device: Device, content: byt
     assert "error" in json.loads(device.run("classify", "--stream", "--format", "jsonl", input=line + "\n").out)
 
 
+def test_a_file_of_another_kind_is_refused_with_what_the_model_takes(device: Device, tmp_path: Path) -> None:
+    for name, content in (("song.mp3", b"ID3 a song\n"), ("rows.csv", b"1,2,3\n"), ("photo.webp", b"RIFF\0\0\0\0WEBP")):
+        (tmp_path / name).write_bytes(content)
+        said = device.run("classify", "--input", tmp_path / name)
+        assert (said.code, said.out) == (constants.EXIT_USAGE, "")
+        assert "the model takes sounds (WAV, raw PCM, or NPY of samples)" in said.err
+
+
 def test_an_empty_folder_and_a_missing_file_are_errors(device: Device, tmp_path: Path) -> None:
     assert "the folder has no .wav" in device.run("classify", "--input", tmp_path).err
     said = device.run("classify", "--input", tmp_path / "none.wav")

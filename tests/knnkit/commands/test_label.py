@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import io
+import os
 import random
 import re
 import threading
@@ -20,7 +22,9 @@ from device_agent.shared.protocol import constants
 from knnkit import cli
 from knnkit.commands._label_server import LabelServer
 from knnkit.data.collected import Columns, FieldRow, change_label, merge, read
+from knnkit.errors import UsageError
 from knnkit.model.stored import read_model
+from knnkit.render.label_page import View, render
 from knnkit.training.labelling import Labelling
 
 PLANTS = Columns("plants", ("length", "width", "soil", "size"), ("soil", "size"))
@@ -101,7 +105,7 @@ def test_two_windows_and_two_people_overwrite_nothing(file: Path, releases: Rele
         assert change_label(file, "r3", "k2", "k0") == "k0"
         for _ in range(2):
             ask(one, {"do": "undo"})
-        assert "since" in ask(one)[1]
+        assert "meanwhile" in ask(one)[1]
     assert labels(file) == {"r0": "k1", "r1": None, "r2": None, "r3": "k0", "r4": None}
 
 
@@ -175,3 +179,51 @@ def test_the_terminal_takes_numbers_labels_and_keys(
     assert cli.main(words) == 0
     assert cli.main(["label", str(file.with_name("other.parquet"))]) == 2
     assert "no such file" in capsys.readouterr().err
+
+
+def test_a_label_that_is_a_number_is_never_the_place_of_another(
+    tmp_path: Path, releases: Releases, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of digits, "3" is the label 3, not the third one; what only looks like a number is refused."""
+    model = read_model(releases["digits"] / constants.MODEL_FILE)
+    path, names = tmp_path / "digits.parquet", model.info.feature_names
+    cells = (0.0,) * len(names)
+    rows = [FieldRow(f"r{n}", "b", n, "unknown", None, "unknown", 1.0, "d", cells) for n in range(3)]
+    merge(path, Columns("digits", names), rows)
+    wrong = ["--5", "007", "\uff15", "9" * 5000, "1e1", "x"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(["3", *wrong, "12", "q"]) + "\n"))
+    words = ["label", str(path), "--terminal", "--release", str(releases["digits"])]
+    assert cli.main(words) == 0
+    assert labels(path) == {"r0": "3", "r1": "12", "r2": None}
+    said = capsys.readouterr()
+    assert said.err.count("type a number") + said.err.count("a label may not be") == len(wrong)
+    assert "  0  1  2" in said.out.replace("\n0  1", "\n  0  1")
+    work = Labelling(read(path), model)
+    shown = render(View(work.row, work.columns, work.labels, (), "", numbered=work.numbered), "n")
+    assert [found for found in re.findall(r'value="(\w+)" data-key="(.)"', shown) if found[0].isdecimal()] == [
+        (str(digit), str(digit)) for digit in range(10)
+    ]
+
+
+def test_a_label_that_a_full_disk_takes_in_part_is_not_given(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, work = os.write, Labelling(read(file), None)
+
+    def nearly_full(descriptor: int, data: bytes) -> int:
+        if len(data) < 12:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(descriptor, data[: len(data) // 2])
+
+    monkeypatch.setattr(os, "write", nearly_full)
+    with pytest.raises(UsageError, match="No space left on device") as caught:
+        work.give("k1")
+    assert caught.value.hint.startswith("df -h ")
+    assert (work.waiting, work.given, labels(file)["r0"]) == (5, 0, None)
+    monkeypatch.undo()
+    work.give("k1")
+    assert labels(file)["r0"] == "k1"
+    monkeypatch.setattr(os, "write", nearly_full)
+    with pytest.raises(UsageError):
+        work.undo()
+    monkeypatch.undo()
+    work.undo()
+    assert (work.waiting, labels(file)["r0"]) == (5, None)

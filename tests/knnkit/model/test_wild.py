@@ -14,8 +14,6 @@ from support.wild import solve
 def test_a_wild_problem_is_answered_as_plain_float64_answers_it(
     seed: int, device: DeviceProcess, tmp_path: Path
 ) -> None:
-    assert solve(seed, device, tmp_path)[1] == []
-
-
-def test_most_wild_problems_can_be_built(device: DeviceProcess, tmp_path: Path) -> None:
-    assert [solve(seed, device, tmp_path)[0] for seed in range(100, 106)].count("refused") <= 2
+    ended, wrong = solve(seed, device, tmp_path)
+    assert wrong == []
+    assert ended.startswith("answered"), "all of these can be built"

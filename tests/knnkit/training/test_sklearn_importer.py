@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import sys
 from pathlib import Path
@@ -141,8 +142,7 @@ def test_a_linear_map_is_read_from_skops(name: str, tmp_path: Path) -> None:
     assert imported.fitted.enrolment.fingerprint == knnkit.from_sklearn(estimator).fitted.enrolment.fingerprint
 
 
-@pytest.mark.parametrize("name", sorted(PIPELINES))
-@pytest.mark.parametrize("words", [False, True])
+@pytest.mark.parametrize(("name", "words"), list(zip(sorted(PIPELINES), itertools.cycle([False, True]))))
 def test_the_device_answers_as_the_estimator(name: str, words: bool, device: DeviceProcess, tmp_path: Path) -> None:
     labels = np.array(["barbera", "grignolino", "nebbiolo"])[LABELS] if words else LABELS
     estimator = PIPELINES[name].fit(KEPT, labels)

@@ -82,6 +82,22 @@ def test_a_tone_that_the_new_rate_cannot_hold_disappears() -> None:
     assert np.abs(resample(tone, 44_100, 16_000))[200:-200].max() < 0.02
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_a_new_sample_is_the_weighted_mean_that_the_filter_defines(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    old, new = (int(rate) for rate in rng.choice([8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 15_999], 2, False))
+    samples = rng.normal(size=int(rng.integers(1, 3000))).astype(np.float32)
+    found = resample(samples, old, new)
+    assert len(found) == -(-len(samples) * new // old)
+    wide = max(1.0, old / new)
+    for number in rng.integers(0, len(found), 20).tolist():
+        gap = number * old / new - np.arange(-200, len(samples) + 200)
+        inside = np.abs(gap) < np.ceil(16 * wide)
+        weights = np.sinc(gap / wide) * (0.5 + 0.5 * np.cos(np.pi * gap / np.ceil(16 * wide))) * inside
+        expected = weights[200 : 200 + len(samples)] @ samples / weights.sum()
+        assert found[number] == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
 def test_a_sound_is_cut_and_filled_to_its_length_and_scaled() -> None:
     audio = Audio(RATE, 0.01, full_scale=1.0)
     whole = np.full(500, 16384, np.int16)
@@ -89,6 +105,16 @@ def test_a_sound_is_cut_and_filled_to_its_length_and_scaled() -> None:
     assert prepare(whole[:100], audio).tolist() == [0.5] * 100 + [0.0] * 60
     assert prepare(whole[:100], Audio(RATE)).tolist() == [16384.0] * 100
     assert prepare(read_pcm(b"\x00\x40\x00\x40\x01"), audio)[:2].tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("dtype", ["int64", "uint16", "uint32", "bool", "float32", "float64"])
+def test_samples_without_a_known_full_scale_are_refused(dtype: str) -> None:
+    """PCM of 16 bits in another type would be silence, or so loud that every label is wrong."""
+    pcm = (np.arange(500) * 60 - 15_000).astype(np.int16)
+    assert len(prepare(pcm.astype(">i2"), SAME)) == 500
+    with pytest.raises(BadInput, match=r"are not read|from -1 to 1; the largest here is 15000") as found:
+        prepare(pcm.astype(dtype), SAME)
+    assert "int16" in found.value.hint
 
 
 def test_damaged_files_are_bad_input_and_nothing_else() -> None:

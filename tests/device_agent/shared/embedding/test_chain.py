@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def windows(releases: Releases) -> Path:
 
 
 def runner(path: Path, stage: Stage) -> StageRunner:
-    return StageRunner(stage, Loader.find(str(path), "auto", 1).open(packed=True))
+    return StageRunner(stage, lambda: Loader.find(str(path), "auto", 1).open(packed=True))
 
 
 def one_by_one(path: Path, windows: list[np.ndarray]) -> np.ndarray:
@@ -124,10 +125,27 @@ class Huge:
 )
 def test_tensors_without_measure_are_refused_before_they_are_allocated(shape: Any, dtype: Any) -> None:
     with pytest.raises(ModelUnusable):
-        StageRunner(Stage("stage-1.tflite", ""), Huge(shape, dtype))
+        StageRunner(Stage("stage-1.tflite", ""), lambda: Huge(shape, dtype))
 
 
 def test_pooling_keeps_the_order_of_the_statistics() -> None:
     table = RNG.normal(size=(5, 3)).astype(np.float32)
     expected = np.concatenate([POOLS[name](table.astype(np.float64), axis=0) for name in ("std", "mean")])
     np.testing.assert_array_equal(pooled(table, ("std", "mean")), expected.astype(np.float32))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_results_keep_their_order_and_errors_their_places(threads: int) -> None:
+    chain = Chain(Input(), [], threads)
+
+    def work(number: int) -> int:
+        until = time.thread_time() + 0.003
+        while time.thread_time() < until:
+            pass
+        if number % 5 == 2:
+            raise BadInput(f"number {number}")
+        return number
+
+    for count in (0, 1, 12):
+        found = list(chain.each(work, range(count)))
+        assert [str(each) for each in found] == [f"number {n}" if n % 5 == 2 else str(n) for n in range(count)]

@@ -38,6 +38,25 @@ def test_resizing_is_that_of_pillow(size: tuple[int, int], channels: int) -> Non
     assert np.abs(found - expected.reshape(*size, channels)).max() <= 1.0
 
 
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("nearest", [False, True])
+def test_a_new_pixel_is_the_weighted_mean_of_those_around_it(seed: int, nearest: bool) -> None:
+    rng = np.random.default_rng(seed)
+    old, new = (tuple(int(length) for length in rng.integers(1, 70, 2)) for _ in range(2))
+    pixels = rng.integers(0, 256, (*old, 3)).astype(np.uint8)
+    shares = []
+    for length, wanted in zip(old, new):
+        centre = (np.arange(wanted)[:, None] + 0.5) * length / wanted - 0.5
+        if nearest:
+            share = np.arange(length) == np.clip(np.rint(centre), 0, length - 1)
+        else:
+            share = np.maximum(0.0, 1.0 - np.abs(np.arange(length) - centre) / max(1.0, length / wanted))
+        shares.append(share / share.sum(axis=1, keepdims=True))
+    expected = np.einsum("yh,xw,hwc->yxc", *shares, pixels)
+    found = prepare(pixels, Image(new, 3, "nearest" if nearest else "bilinear", **RAW))
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-3)
+
+
 @pytest.mark.parametrize("form", ["PNG", "JPEG"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_file_is_the_array_of_its_pixels(form: str, channels: int) -> None:
@@ -45,6 +64,19 @@ def test_a_file_is_the_array_of_its_pixels(form: str, channels: int) -> None:
     found = read_file(saved(pixels[:, :, :channels], form))
     expected = pixels[:, :, :channels]
     assert np.abs(found.astype(int) - expected).mean() <= (0 if form == "PNG" else 20)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK"])
+def test_pictures_of_every_kind_have_the_pixels_that_people_see(mode: str) -> None:
+    """Alpha is left out; 16 bits become 8."""
+    grey = np.arange(0, 256, 2).astype(np.uint8).reshape(8, 16)
+    made = Pillow.fromarray(grey.astype(np.uint16) * 257) if mode == "I;16" else Pillow.fromarray(grey).convert(mode)
+    buffer = io.BytesIO()
+    made.save(buffer, "JPEG" if mode == "CMYK" else "PNG", **({"quality": 100} if mode == "CMYK" else {}))
+    found = read_file(buffer.getvalue())
+    expected = np.array(made.convert("L")) if mode == "1" else grey
+    assert found.shape[2] == (3 if mode in ("P", "RGB", "RGBA", "CMYK") else 1)
+    assert np.abs(found.astype(int) - expected[:, :, None]).max() <= (6 if mode == "CMYK" else 0)
 
 
 def test_a_photo_is_turned_as_the_camera_says() -> None:

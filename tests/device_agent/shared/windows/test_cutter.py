@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import itertools
 import json
-from typing import cast
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from support.signals import Line
 
 from device_agent.shared.embedding.chain import Chain
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.protocol.input_info import Window
+from device_agent.shared.protocol.input_info import Input, Window
 from device_agent.shared.windows.cutter import Cutter, Gaps
 from device_agent.shared.windows.window_parser import WindowParser
 
@@ -113,8 +112,11 @@ def test_blocks_bound_the_memory_of_windows_that_overlap() -> None:
     assert max(len(parser.parse(part).rows) for part in parts) * 4096 * 8 <= 1 << 23
 
 
-class Doubles:
+class Doubles(Chain):
     """Stages that refuse what they cannot double."""
+
+    def __init__(self) -> None:
+        super().__init__(Input(), [])
 
     def embed(self, values: np.ndarray) -> np.ndarray:
         if values.max() > 1e38:
@@ -126,7 +128,7 @@ class Doubles:
 def test_a_window_that_the_stages_refuse_is_a_bad_line_and_the_others_are_answered(format: str) -> None:
     values = [1.0, 2.0, 3.0, 3e38, 5.0, 6.0, 7.0, 3e38, 9.0, 10.0]
     lines = [f"[{value}]" if format == "jsonl" else f"{value}" for value in values]
-    window, doubles = Window(("a",), 2, 1, None, 0.0, None), cast(Chain, Doubles())
+    window, doubles = Window(("a",), 2, 1, None, 0.0, None), Doubles()
     parser = WindowParser(window, format, dtype=np.float32, chain=doubles)
     found = parser.parse("".join(f"{line}\n" for line in (lines if format == "jsonl" else ["a", *lines])).encode())
     whole = [place for place in range(1, len(values)) if max(values[place - 1 : place + 1]) < 1e38]
@@ -134,5 +136,5 @@ def test_a_window_that_the_stages_refuse_is_a_bad_line_and_the_others_are_answer
     assert found.rows.tolist() == [[2 * values[place - 1], 2 * values[place]] for place in whole]
     assert list(found.lines) == list(found.kept[1]) == [place + first for place in whole]
     assert [line for line, _ in found.bad] == [place + first for place in range(1, 10) if place not in whole]
-    with pytest.raises(BadInput, match=r"rows\[3\]: the window that ends here"):
+    with pytest.raises(BadInput, match=r"rows\[3\]: the window that ends in this line"):
         [*parser.arrays([np.array(values)[:, None]])]

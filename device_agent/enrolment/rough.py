@@ -1,0 +1,105 @@
+"""Fast, rough map of rows into model space.
+
+Computes in float64, with sums in any order: faster than `ExactKnn`, whose sums are the same on all machines. States how
+far a place may be from the exact one. NumPy only, no I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float64 = NDArray[np.float64]
+
+#: Share by which a float64 value is off at most after one operation.
+_UNIT = 2.0**-52
+#: Squares of the coordinates of a longer row keep all their digits.
+_LEAST_NORM = 1e-100
+_MAX_FLOAT32 = np.finfo(np.float32).max
+
+
+class Rough:
+    """The map of one model.
+
+    Args:
+        steps: (kind, a, b) of exact.npz, as `steps.apply` takes them.
+        centre: (p,) what is subtracted after the steps.
+        scale: (p,) factor of each coordinate.
+        manhattan: whether distances are sums of differences.
+
+    Attributes:
+        blur: how far `one` may be from the exact place, in scaled distances.
+    """
+
+    def __init__(
+        self, steps: Sequence[tuple[str, Any, Any]], centre: NDArray[np.float32], scale: Float64, manhattan: bool
+    ) -> None:
+        self._steps, self._centre = steps, centre
+        self._most = float(np.abs(scale).max()) * (sqrt(len(centre)) if manhattan else 1.0)
+        self._length = sqrt((centre.astype(np.float64) ** 2).sum())
+        kinds = [kind for kind, _, _ in steps]
+        self._on_sphere = kinds[-1:] == ["cosine"] and kinds.count("affine") == len(kinds) - 1
+        self.blur = (len(centre) + 16) * _UNIT * (1.0 + self._length) * self._most if steps else 0.0
+
+    def one(self, row: NDArray[np.float32]) -> NDArray[Any] | None:
+        """Returns the (p,) place of one row, in float32 without steps; None if only the exact map can tell.
+
+        On the unit sphere, a coordinate is off by a share of p/2 + 3 roundings, and by one more after the centre.
+        """
+        if not self._steps:
+            return row - self._centre
+        if not self._on_sphere:
+            return None
+        z = row.astype(np.float64)
+        for _, a, b in self._steps[:-1]:
+            z = (z - a) * b
+        norm, place = sqrt(z.dot(z)), np.zeros(len(z) + 2)
+        if not norm > _LEAST_NORM:
+            return None
+        np.divide(z, norm, out=place[:-2])
+        return np.subtract(place, self._centre, out=place)
+
+    def many(self, rows: NDArray[np.float32]) -> tuple[NDArray[Any], Float64]:
+        """Returns the (n, p) places of rows, in float32 without steps; and how far each may be from the exact one."""
+        blur = np.zeros(len(rows))
+        with np.errstate(all="ignore"):
+            if not self._steps:
+                return np.clip(rows - self._centre, -_MAX_FLOAT32, _MAX_FLOAT32), blur
+            z, same = rows.astype(np.float64), True  # the same as the exact place, bit by bit
+            for kind, a, b in self._steps:
+                if kind == "affine":
+                    z, blur = (z - a) * b, blur * np.abs(b).max()
+                elif kind == "linear":
+                    z, reach = z - b, np.linalg.norm(a)
+                    blur = (blur + z.shape[1] * _UNIT * _lengths(z)) * reach
+                    z, same = z @ a, False
+                else:
+                    norm = _lengths(z) if kind == "cosine" else np.linalg.norm(z, ord=float(a), axis=1)
+                    blur = blur * (1.0 + z.shape[1])  # a coordinate is at most the norm, so this is over sqrt(p) of it
+                    blur = np.where(blur > 0.0, blur / norm, 0.0) + z.shape[1] * _UNIT
+                    z, same = _divided(z, norm, kind == "cosine"), False
+                if not same:
+                    lengths = _lengths(z)
+                    blur += 4.0 * _UNIT * lengths
+            z -= self._centre
+            if not same:
+                blur += 4.0 * _UNIT * (lengths + self._length)
+            blur *= self._most
+        return z, np.where(np.isfinite(blur), blur, np.inf)
+
+
+def _lengths(z: Float64) -> Float64:
+    return np.asarray(np.sqrt(np.einsum("ij,ij->i", z, z)))
+
+
+def _divided(z: Float64, norm: Float64, cosine: bool) -> Float64:
+    """Returns (n, p) rows by (n,) norms, 0 for 1; for cosine, with the two columns that mark rows of zeros."""
+    found = np.zeros((len(z), z.shape[1] + 2 * cosine))
+    np.divide(z, np.where(norm > 0.0, norm, 1.0)[:, np.newaxis], out=found[:, : z.shape[1]])
+    if cosine:
+        found[:, -2] = norm == 0.0
+    return found

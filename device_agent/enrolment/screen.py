@@ -1,0 +1,125 @@
+"""Float32 bound that leaves out far taught rows.
+
+One float32 product of queries and taught rows gives a bound below each distance, with a proven error. A few balls, one
+for each label, first leave out queries that are far from all taught rows. For metrics that are functions of the
+Euclidean distance. NumPy only, no I/O.
+
+Bound: a row t lies within r of a query x only if x·t - ‖t‖²/2 >= (‖x‖² - r²)/2. A sum of p products, added in any
+order, is off by at most p u ‖x‖ ‖t‖ (Higham 2002, 3.5); with the rounding of x, t, ‖x‖² and ‖t‖²/2, both sides together
+are off by less than (p + 8) u (‖x‖ + ‖t‖)²/2.
+"""
+
+from __future__ import annotations
+
+from math import inf, sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+_UNIT = 2.0**-24
+#: Beyond these (squared) lengths, float32 squares may overflow or underflow.
+LEAST, MOST = 1e-25, 1e25
+#: Most balls: one for each label, and one for all others.
+_BALLS = 8
+_NONE: Indices = np.empty(0, np.int64)
+
+
+class _Rows:
+    """Rows that are compared with queries.
+
+    Args:
+        rows: (r, p) float64, weighted.
+        radius: (r,) of the ball around each row; 0 for the row alone.
+    """
+
+    def __init__(self, rows: Float64, radius: Any = 0.0) -> None:
+        squares = np.einsum("ij,ij->i", rows, rows)
+        self._reach, self._radius = float(np.sqrt(squares.max())), radius
+        with np.errstate(over="ignore"):  # `sizes` tells which queries do not fit then
+            self._rows, self._halves = rows.astype(np.float32), (squares / 2).astype(np.float32)
+        unit = (rows.shape[1] + 16) * _UNIT
+        self._error = unit / (1.0 - unit) ** 2
+
+    def sizes(self, squares: Any) -> Any:
+        """Returns the squares of the greatest sums of lengths for queries of these squared lengths."""
+        return (squares**0.5 + self._reach) ** 2
+
+    def near(self, queries: Float32, squares: Float64, limit: Float64) -> NDArray[np.bool_]:
+        """Returns (n, r) whether rows may be within (n,) limits of (n, p) queries with these (n,) squared lengths."""
+        within = limit[:, np.newaxis] + self._radius
+        least = (squares - self._error * self.sizes(squares))[:, np.newaxis] - within * within
+        scores = queries @ self._rows.T
+        scores -= self._halves
+        return np.asarray(scores >= (least / 2).astype(np.float32))  # the error has room for this rounding, too
+
+    def near_one(self, query: NDArray[Any], limit: float) -> Indices | None:
+        """Returns the rows that may be within the limit of one (p,) query; None if float32 cannot represent it."""
+        square = float(query.dot(query))
+        size = (sqrt(square) + self._reach) ** 2
+        if not LEAST < size < MOST:
+            return None
+        # As fast as BLAS for one row, and several times as fast where BLAS does not know the processor.
+        scores = np.einsum("ij,j->i", self._rows, query.astype(np.float32, copy=False))
+        scores -= self._halves
+        least = max(square - limit * limit - self._error * size, -4.0 * MOST) / 2
+        if scores.item(scores.argmax()) < least:
+            return _NONE
+        return np.flatnonzero(scores >= least)
+
+
+class Screen:
+    """The taught rows of one model.
+
+    Args:
+        rows: (L, p) float64, in model space and weighted; at least one.
+        codes: (L,) class index of each.
+    """
+
+    def __init__(self, rows: Float64, codes: NDArray[np.int32]) -> None:
+        groups = np.minimum(np.unique(codes, return_inverse=True)[1].reshape(-1), _BALLS - 1)
+        centres = np.array([rows[groups == group].mean(axis=0) for group in range(groups.max() + 1)])
+        radius = np.zeros(len(centres))
+        np.maximum.at(radius, groups, np.sqrt(((rows - centres[groups]) ** 2).sum(axis=1)))
+        self._rows, self._balls = _Rows(rows), _Rows(centres, radius * (1.0 + 2.0**-36))
+        self._radius = float(radius[0]) * (1.0 + 2.0**-36) if len(radius) == 1 else inf
+
+    def of_one(self, query: NDArray[Any], limit: float) -> Indices | None:
+        """Returns the taught rows that may be within the limit of one (p,) query; None if float32 cannot tell."""
+        if self._radius < inf:  # the rows of one label: a ball costs a tenth of them
+            ball = self._balls.near_one(query, limit + self._radius)
+            if ball is not None and not len(ball):
+                return ball
+        return self._rows.near_one(query, limit)
+
+    def pairs(self, queries: NDArray[Any], limit: Float64) -> tuple[Indices, Indices]:
+        """Returns pairs of a query, ascending, and a taught row that may be within its limit.
+
+        Args:
+            queries: (n, p) in model space and weighted, float32 or float64.
+            limit: (n,) distances; infinite: all taught rows.
+        """
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            some, narrow, squares, strange = self._reached(queries, limit)
+            near = self._rows.near(narrow[some], squares[some], limit[some])
+        if strange.any():
+            near[strange[some]] = True
+        query, local = np.divmod(np.flatnonzero(near), near.shape[1])
+        return some[query], local
+
+    def reached(self, queries: NDArray[Any], limit: Float64) -> Indices:
+        """Returns those of (n, p) queries, ascending, that a ball around taught rows is within (n,) `limit` of."""
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            return self._reached(queries, limit)[0]
+
+    def _reached(self, queries: NDArray[Any], limit: Float64) -> tuple[Indices, Float32, Float64, NDArray[np.bool_]]:
+        """Also returns the queries in float32, their squared lengths, and which of them float32 cannot represent."""
+        squares = np.einsum("ij,ij->i", queries, queries).astype(np.float64)
+        size = self._rows.sizes(squares)
+        strange = ~((size > LEAST) & (size < MOST))
+        narrow = queries.astype(np.float32, copy=False)
+        return np.flatnonzero(self._balls.near(narrow, squares, limit).any(axis=1) | strange), narrow, squares, strange

@@ -1,0 +1,72 @@
+"""Interpreters of one stage, each for one input shape.
+
+To fit an interpreter to another shape takes as long as to run a small network, so a stage of sounds keeps several. Each
+thread takes one. Loads no runtime.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+#: Most interpreters of a stage that no thread uses, and most bytes of their tensors.
+_MOST, _MOST_BYTES = 16, 64 * 1024 * 1024
+
+
+class Fitted:
+    """An interpreter, and the shape that it has tensors for; None if it has none yet."""
+
+    def __init__(self, interpreter: Any) -> None:
+        self.interpreter = interpreter
+        self.shape: tuple[int, ...] | None = None
+        self._resized = False
+
+    def fit(self, place: int, default: tuple[int, ...], shape: tuple[int, ...]) -> Any:
+        """Returns the interpreter with tensors for a shape of the input number `place`.
+
+        `default` is the shape in the file. Raises whatever the interpreter raises.
+        """
+        if shape != self.shape:
+            self.shape = None
+            if self._resized or shape != default:
+                self._resized = True
+                self.interpreter.resize_tensor_input(place, shape, strict=False)
+            self.interpreter.allocate_tensors()
+            self.shape = shape
+        return self.interpreter
+
+
+class FittedPool:
+    """The interpreters of one stage.
+
+    Args:
+        open: returns a new interpreter, without tensors.
+        first: one that `open` has returned.
+        size: bytes of its tensors.
+    """
+
+    def __init__(self, open: Callable[[], Any], first: Any, size: int) -> None:
+        self._open, self._lock = open, threading.Lock()
+        self._idle = [Fitted(first)]  # the one that was used last comes last
+        self._more = min(_MOST, _MOST_BYTES // max(1, size)) - 1
+
+    @contextlib.contextmanager
+    def take(self, shape: tuple[int, ...]) -> Iterator[Fitted]:
+        """Lends an interpreter, which has this shape if one has it."""
+        one = self._find(shape)
+        try:
+            yield one
+        finally:
+            self._idle.append(one)
+
+    def _find(self, shape: tuple[int, ...]) -> Fitted:
+        with self._lock:
+            for place in reversed(range(len(self._idle))):
+                if self._idle[place].shape in (shape, None):
+                    return self._idle.pop(place)
+            if self._idle and self._more < 1:
+                return self._idle.pop(0)
+            self._more -= 1
+        return Fitted(self._open())
