@@ -11,7 +11,6 @@ code computes it, as on a device. TensorFlow is loaded at the first answer or bu
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from device_agent.shared.arguments import flag, is_number, path_text, require, texts, whole
 from device_agent.shared.console.streams import quiet
 from device_agent.shared.label_columns import Voter, labels_of
 from device_agent.shared.protocol import constants, model_info
@@ -64,7 +64,7 @@ class TfKNN:
         feature_names: names of the columns; by default those of a data frame.
         data: for a data frame with missing cells or text: the keys `missing`, `categories`, `unknown_category`, `drop`
             and `features` of deploy.yaml. `labels` may always be the name of a column of a frame.
-        in_float64: the keys p, bandwidth, radius, outlier_label and class_weight of deploy.yaml.
+        p, bandwidth, radius, outlier_label, class_weight: the keys of deploy.yaml.
 
     Raises:
         DataError: the rows cannot be used, or the labels do not fit them.
@@ -87,18 +87,23 @@ class TfKNN:
         name: str = "model",
         feature_names: Sequence[str] | None = None,
         data: Mapping[str, Any] | None = None,
-        **in_float64: Any,
+        p: float | None = None,
+        bandwidth: float | None = None,
+        radius: float | None = None,
+        outlier_label: int | str | None = None,
+        class_weight: str | Mapping[Any, float] | None = None,
     ) -> None:
-        spec = KnnSpec(name, _whole(k, "k"), metric, weights, scale, reject, **in_float64)
-        table = None
+        own: dict[str, Any] = {"p": p, "bandwidth": bandwidth, "radius": radius, "class_weight": class_weight}
+        own["outlier_label"] = outlier_label.item() if isinstance(outlier_label, np.generic) else outlier_label
+        spec = KnnSpec(name, whole(k, "k", BuildError), metric, weights, scale, reject, **own)
+        names, table = texts(feature_names, "feature_names", DataError), None
         if data is None and not isinstance(labels, str):
-            training = of_arrays(rows, labels, targets, feature_names or column_names(rows))
+            training = of_arrays(rows, labels, targets, column_names(rows) if names is None else names)
         elif targets is not None:
             raise DataError("targets= and data= cannot be combined", hint="labels= and data=, or targets= alone")
         else:
-            training, table = frames.read(rows, labels, data or {})
-        if spec.k > len(training.rows):
-            count = len(training.rows)
+            training, table = frames.read(rows, labels, {} if data is None else data)
+        if spec.k > (count := len(training.rows)):
             raise BuildError(f"k is {k}, but there are {count} training rows", hint=f"k={count}, or less")
         held = enrol(training, fit_scaler(training.rows, scale), metric, spec.p, spec.outlier_label)
         self.fitted, self._labelled = Fitted(spec, held, table=table), labels is not None or targets is not None
@@ -165,7 +170,7 @@ class TfKNN:
             DataError: the rows are invalid, or n_neighbors is not between 1 and k.
         """
         k, count = self.fitted.spec.k, len(self.fitted.enrolment)
-        wanted = k if n_neighbors is None else _whole(n_neighbors, "n_neighbors")
+        wanted = k if n_neighbors is None else whole(n_neighbors, "n_neighbors", DataError)
         if not 1 <= wanted <= k:
             raise DataError(f"n_neighbors is {wanted}, but this TfKNN looks for {k}", hint=f"TfKNN(rows, k={wanted})")
         if queries is not None:
@@ -176,7 +181,7 @@ class TfKNN:
         else:
             raise DataError(f"k is {k}, but each training row has only {count - 1} other rows", hint="a smaller k")
         indices, distances = indices[:, :wanted], distances[:, :wanted]
-        return (distances, indices) if return_distance else indices
+        return (distances, indices) if flag(return_distance, "return_distance", DataError) else indices
 
     def predict(self, queries: ArrayLike) -> NDArray[Any]:
         """Returns (n,) labels of the training data's type, or (n, t) for t label columns; rejected rows are "unknown".
@@ -209,7 +214,7 @@ class TfKNN:
     def score(self, queries: ArrayLike, labels: ArrayLike) -> float:
         """Returns the share of raw `queries` with the right labels (in every label column); for a regression, R²."""
         if self.fitted.enrolment.targets is not None and not self.fitted.enrolment.target_classes:
-            return r_squared(self.predict(queries), labels)
+            return r_squared(self.predict(queries), labels, DataError)
         return accuracy(self.predict(queries), labels, DataError)
 
     @cached_property
@@ -244,8 +249,11 @@ class TfKNN:
             BuildError: the model cannot be built.
             MissingDependency: a package of `knnkit[build]` is not installed.
         """
+        require(is_number(margin) and 0.0 < margin < 0.1, "margin", margin, BuildError, "from 0 to 0.1: margin=1e-5")
+        require(isinstance(held_out, Dataset | None), "held_out", held_out, DataError, "a knnkit.data.dataset.Dataset")
+        options = Options(float(margin), whole(seed, "seed", BuildError, 0, 2**32 - 1))
         with quiet():
-            return build_enrolled(self.fitted.spec, self.fitted.enrolment, held_out, Options(margin, seed))
+            return build_enrolled(self.fitted.spec, self.fitted.enrolment, held_out, options)
 
     def export(self, path: str | Path) -> Path:
         """Writes the complete model file, which `device_agent.TfliteKNN` opens, and returns its path.
@@ -256,9 +264,10 @@ class TfKNN:
             UsageError: the directory does not exist.
             BuildError, MissingDependency: as `build`.
         """
-        path = Path(path)
+        path = Path(path_text(path, "path", UsageError))
         if not path.parent.is_dir():
             raise UsageError(f"{path.parent} is not a directory", hint=f"mkdir -p {path.parent}")
+        require(not path.is_dir(), "path", str(path), UsageError, f"a file, not a directory: {path / 'knn.tflite'}")
         data = self.build().data
         with whole_file(path) as file:
             file.write(data)
@@ -295,10 +304,11 @@ class TfKNN:
             SigningKeyError: the key cannot be used.
             VerificationFailed: a device could not accept the release.
         """
-        test = labelled_rows(self.fitted, *test) if isinstance(test, tuple) else test
-        order = build.Order(gates or model_info.Gates(), version, sequence, device_class=device_class, seed=seed)
-        signer = signing.load_signer(Path(signing_key)) if isinstance(signing_key, str | Path) else signing_key
-        return build.write_release(source.of_imported(self.fitted, test), order, signer, Path(out))
+        held_out = labelled_rows(self.fitted, test)
+        limits = model_info.Gates() if gates is None else gates
+        order = build.Order(limits, version, sequence, device_class=device_class, seed=seed)
+        folder, signer = Path(path_text(out, "out", UsageError)), signing.signer_of(signing_key)
+        return build.write_release(source.of_imported(self.fitted, held_out), order, signer, folder)
 
 
 def from_sklearn(
@@ -323,10 +333,10 @@ def from_sklearn(
     Raises:
         BuildError: a part is not supported; the message names the part, the hint says what to do instead.
     """
-    names = None if feature_names is None else tuple(feature_names)
-    return TfKNN.of(
-        sklearn_importer.import_estimator(estimator, name=name, feature_names=names, reject=reject, source=source)
-    )
+    require(source is None or isinstance(source, str), "source", source, BuildError, "text: source='my estimator'")
+    names = texts(feature_names, "feature_names", DataError)
+    how: dict[str, Any] = {"name": name, "feature_names": names, "reject": reject, "source": source}
+    return TfKNN.of(sklearn_importer.import_estimator(estimator, **how))
 
 
 def from_skops(path: str | Path, **options: Any) -> TfKNN:
@@ -336,11 +346,5 @@ def from_skops(path: str | Path, **options: Any) -> TfKNN:
         BuildError: the file cannot be read, holds types that skops does not trust, or its estimator is not supported.
         MissingDependency: skops is not installed.
     """
-    return from_sklearn(sklearn_importer.load_skops(path), **{"source": str(path), **options})
-
-
-def _whole(value: Any, what: str) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise BuildError(f"{what} is {value!r}; a whole number is needed") from None
+    path = path_text(path, "path", BuildError)
+    return from_sklearn(sklearn_importer.load_skops(path), **{"source": path, **options})

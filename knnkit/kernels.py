@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.arguments import is_number, require
 from device_agent.shared.protocol.constants import Weights
-from device_agent.shared.weights import weigh
+from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.weights import LEAST_WIDTH, MOST_WIDTH, weigh
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,11 @@ class Kernel:
 
     name: Weights
     bandwidth: float
+
+    def __post_init__(self) -> None:
+        good = is_number(self.bandwidth) and LEAST_WIDTH <= self.bandwidth <= MOST_WIDTH
+        hint = f"a distance from {LEAST_WIDTH:g} to {MOST_WIDTH:g}: kernels.gaussian(0.5)"
+        require(good, "bandwidth", self.bandwidth, BadInput, hint)
 
     def __call__(self, distances: Any) -> NDArray[Any]:
         """Returns the weights for (n, k) distances, or for n arrays of distances."""

@@ -135,18 +135,13 @@ class BlockSearch:
         """Returns the numbers of the rows that may be among the k nearest of one (p,) query, or tied with these.
 
         `known` are the numbers of any k rows: the k-th best score is at most the greatest of their scores.
-        Returns None if the query is too large for float32.
+        Returns None if the query is too large for float32, or the rows are not in one piece.
         """
         found = self._prepare_one(z)
-        if found is None:
+        if found is None or len(self._rows.pieces) > 1:
             return None
         factors, base, factor, share, slack = found
-        if self._differs:
-            parts = [self._add_differences(factors[np.newaxis], piece)[0] for piece in self._rows.pieces]
-        else:
-            parts = [np.einsum("ij,j->i", piece, factors) for piece in self._rows.pieces]  # faster than BLAS
-        scores = np.concatenate(parts) if len(parts) > 1 else parts[0]
-        (np.add if self._differs else np.subtract)(self._halves, scores, out=scores)
+        scores = self._score(factors[np.newaxis], self._rows.pieces[0], 0)[0]
         kth = max(scores.item(self._rows.place(each)) for each in known)
         most = max(base + factor * (kth + slack), 0.0) * (1.0 + share)
         limit = (float(self._and_ties(most)) * (1.0 + share) - base) / factor + slack
@@ -232,7 +227,7 @@ class BlockSearch:
         if self._differs:
             scores = self._add_differences(factors, rows)
             return np.add(scores, halves, out=scores)
-        scores = factors @ rows.T
+        scores = _multiply(factors[0], rows)[np.newaxis] if len(factors) == 1 else factors @ rows.T
         return np.subtract(halves, scores, out=scores)
 
     def _add_differences(self, factors: Float32, rows: Float32) -> Float32:
@@ -330,6 +325,12 @@ class BlockSearch:
         for block in self._rows.blocks:
             step = max(1, _SQUARES // block.shape[1])
             yield from (block[start : start + step] for start in range(0, len(block), step))
+
+
+def _multiply(factors: Float32, rows: Float32) -> Float32:
+    """Returns the (r,) products of one query's (p,) factors and (r, p) rows; faster than BLAS."""
+    found: Float32 = np.einsum("ij,j->i", rows, factors)
+    return found
 
 
 def _improve(best: Float32, query: NDArray[np.int64], score: Float32) -> None:

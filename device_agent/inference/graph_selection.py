@@ -17,10 +17,11 @@ from device_agent.inference.graph import Graph
 from device_agent.inference.graph_runner import GraphRunner, require_steps, unusable
 from device_agent.inference.interpreter import Loader, delegate
 from device_agent.inference.interpreter_pool import MAX_SHARED
+from device_agent.shared.arguments import flag, require
 from device_agent.shared.console.streams import quiet
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.documents import Searched
-from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.protocol.errors import BadInput, ModelUnusable
 from device_agent.shared.protocol.record import replace
 from device_agent.system import memory
 
@@ -186,6 +187,10 @@ def take_searches(
         loader, info, packed, stream: as for `Graphs`; the loader may be NumPy's.
         search: one of `constants.WAYS`, or one measured on this board (ignored with another runtime), or None.
     """
+    is_way = isinstance(search, str) and search in constants.WAYS
+    hint = f"None, or one of {', '.join(constants.WAYS)}"
+    require(search is None or isinstance(search, Searched) or is_way, "search", search, BadInput, hint)
+    packed, stream = None if packed is None else flag(packed, "packed", BadInput), flag(stream, "stream", BadInput)
     batch = alone = None if isinstance(search, Searched) else search
     if isinstance(search, Searched) and search.runtime == f"{loader.name} {loader.version}":
         batch, alone = search.batch, search.alone

@@ -10,6 +10,7 @@ import sys
 import warnings
 from typing import Any
 
+from device_agent.shared.arguments import require, whole
 from device_agent.shared.protocol import constants, model_info, versions
 from device_agent.shared.protocol.errors import DeviceUnfit, ModelUnusable
 from device_agent.shared.protocol.record import record
@@ -17,6 +18,7 @@ from device_agent.shared.protocol.record import record
 RUNTIMES = constants.RUNTIMES
 #: Runtimes whose XNNPACK has hybrid products (float32 rows, int8 weights); the other has only builtin kernels.
 _PACKS_QUANTIZED = ("ai_edge_litert",)
+_MOST_THREADS = 1024
 #: Raises or crashes where it is loaded after TensorFlow 2.21.
 _FAILS_BESIDE_TENSORFLOW = "tflite_runtime"
 
@@ -48,6 +50,10 @@ class Loader:
         Raises:
             DeviceUnfit: the runtime is not installed, or it fails in a process that has loaded TensorFlow.
         """
+        good = hasattr(runtime, "allocate_tensors") if isinstance(runtime, type) else isinstance(runtime, str)
+        hint = f"an Interpreter class, or one of auto, {', '.join(RUNTIMES)}"
+        require(good, "runtime", runtime, DeviceUnfit, hint)
+        threads = whole(threads, "num_threads", DeviceUnfit, 1, _MOST_THREADS)
         tensorflow = sys.modules.get("tensorflow")
         if runtime == "auto" and tensorflow is not None:
             runtime = getattr(getattr(tensorflow, "lite", None), "Interpreter", runtime)

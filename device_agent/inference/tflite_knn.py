@@ -21,7 +21,7 @@ from device_agent.inference.exact import ExactKnn
 from device_agent.inference.graph_runner import unusable
 from device_agent.inference.graph_selection import take_searches
 from device_agent.inference.interpreter import Loader
-from device_agent.shared import label_sets, regression
+from device_agent.shared import arguments, label_sets, regression
 from device_agent.shared.protocol import constants, reports
 from device_agent.shared.protocol.documents import Searched
 from device_agent.shared.protocol.errors import BadInput, ModelUnusable
@@ -79,7 +79,7 @@ class TfliteKNN:
         stream: bool = False,
         search: str | Searched | None = None,
     ) -> None:
-        self.path = str(path)
+        self.path = arguments.path_text(path, "path", BadInput)
         self.info = read_info(self.path)
         self._origin = _origin(self.info, self.path)
         self._row_type: Any = _FLOAT32 if self._origin is None else _FLOAT64

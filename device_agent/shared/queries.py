@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from device_agent.shared.arguments import shown
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import Near
 
@@ -49,10 +50,22 @@ def default_names(count: int) -> tuple[str, ...]:
 
 def column_names(rows: Any) -> tuple[str, ...] | None:
     """Returns the column names of a data frame; None if `rows` is not one, or a name is not text."""
-    names = getattr(rows, "columns", None)
+    kind = type(rows)
+    if not hasattr(kind, "__array__"):  # a frame that was not computed yet
+        return None
+    names = rows.column_names if _is_arrow(kind) else getattr(rows, "columns", None)
     if names is None or not len(names) or not all(isinstance(name, str) for name in names):
         return None
     return tuple(map(str, names))
+
+
+def select(rows: Any, names: Sequence[str]) -> Any:
+    """Returns some columns of a data frame or an Arrow table."""
+    return rows.select(list(names)) if _is_arrow(type(rows)) else rows[list(names)]
+
+
+def _is_arrow(kind: type) -> bool:
+    return hasattr(kind, "column_names")
 
 
 def origin_of(given: Sequence[float] | None) -> Origin:
@@ -114,12 +127,14 @@ def check_raw_rows(
 
 def _checked(queries: NDArray[Any], features: tuple[str, ...], error: Callable[..., Exception]) -> NDArray[Any]:
     if queries.ndim != 2 or queries.shape[1] != len(features):
-        hint = "if rows is a single row: rows.reshape(1, -1)" if queries.ndim == 1 else ""
+        one = queries.ndim == 1 and len(queries) == len(features)
+        hint = "rows.reshape(1, -1), a single row" if one else f"rows of shape (n, {len(features)})"
         raise error(f"expected rows of {len(features)} numbers, found an array of shape {queries.shape}", hint=hint)
     finite = np.isfinite(queries)
     if not finite.all():
         row, column = (int(place[0]) for place in np.nonzero(~finite))
-        raise error(f"row {row}, column {column}: {queries[row, column]} is not a finite float32 number")
+        said = f"row {row}, column {column}: {queries[row, column]} is not a finite float32 number"
+        raise error(said, hint="leave out the row, or fill the cell")
     return queries
 
 
@@ -130,8 +145,7 @@ def _as_table(
     if named not in (None, features) and features != default_names(len(features)):
         rows = _by_name(rows, named or (), features, error)
     try:
-        with np.errstate(over="ignore"):
-            return as_numbers(rows, row_type(origin))
+        return as_numbers(rows, row_type(origin))
     except (TypeError, ValueError) as problem:
         said, hint = not_numbers(rows, problem)
         raise error(said, hint=hint) from None
@@ -142,34 +156,61 @@ def _by_name(rows: Any, named: Sequence[str], features: tuple[str, ...], error: 
     absent = [name for name in features if name not in named]
     if absent:
         more = f" (nor {len(absent) - 1} more)" if len(absent) > 1 else ""
-        raise error(f"there is no column {absent[0]!r}{more}; the model takes {_few(features)}")
+        said = f"there is no column {absent[0]!r}{more}; the model takes {_few(features)}"
+        raise error(said, hint="rename the columns, or give an array in this order")
     if len(named) != len(features):
         hint = f"rows[{list(features)}]" if len(features) <= 8 else "leave out the other columns"
         raise error(f"the columns are {_few(tuple(named))}, but the model takes {_few(features)}", hint=hint)
-    return rows[list(features)]
+    return select(rows, features)
+
+
+def as_array(value: Any, dtype: Any = None) -> NDArray[Any]:
+    """Returns anything as an array; a masked cell becomes NaN.
+
+    Raises:
+        TypeError: it cannot be one.
+    """
+    try:
+        if callable(getattr(value, "filled", None)) and hasattr(value, "mask"):
+            value = value.astype(object).filled(np.nan)
+        return np.asarray(value, dtype)
+    except Exception as error:  # of lists of several lengths, or of another library's type
+        raise TypeError(str(error)) from None
 
 
 def as_numbers(rows: Any, dtype: type[np.floating[Any]]) -> NDArray[Any]:
     """Returns rows as a contiguous array of `dtype`.
 
     Raises:
-        TypeError, ValueError: a value is not a number; a time is not a number, although NumPy converts it.
+        TypeError, ValueError: a value is not a number. NumPy would convert times, and half of a complex number.
     """
-    table = np.asarray(rows)
-    if table.dtype.kind in "mM":
-        raise TypeError("times are not numbers")
-    return np.ascontiguousarray(table, dtype=dtype)
+    table = as_array(rows)
+    if table.dtype.kind in "cmMV":
+        raise TypeError(f"{'times' if table.dtype.kind in 'mM' else table.dtype} are not numbers")
+    if table.dtype == object and not table.ndim:
+        raise TypeError(f"they are {shown(rows)}")
+    try:
+        with np.errstate(over="ignore"):
+            return np.ascontiguousarray(table, dtype=dtype)
+    except OverflowError as error:
+        raise ValueError(str(error)) from None
+
+
+#: What turns other tables into one that NumPy reads.
+_CONVERSIONS = ("toarray", "collect", "to_pandas", "toPandas")
 
 
 def not_numbers(rows: Any, problem: Exception) -> tuple[str, str]:
-    """Returns why `rows` are not a table of numbers, and a hint; for a data frame, names the first bad cell."""
-    for name in column_names(rows) or ():
-        for row, cell in enumerate(np.asarray(rows[name], object).tolist()):
+    """Returns why rows are not a table of numbers, and a hint; of a data frame, names the first such cell."""
+    names = column_names(rows)
+    cells = as_array(rows, object) if names else np.empty((0, 0))
+    for place, name in enumerate(names if names and cells.ndim == 2 else ()):
+        for row, cell in enumerate(cells[:, place].tolist()):
             found = _of_cell(cell, name)
             if found is not None:
                 return f"row {row}, column {name!r}: {found[0]}", found[1]
-    hint = "rows.toarray()" if hasattr(rows, "toarray") else ""
-    return f"the rows are not a table of numbers: {problem}", hint
+    way = next((f"rows.{each}()" for each in _CONVERSIONS if hasattr(type(rows), each)), "")
+    return f"the rows are not a table of numbers: {problem}", way or "an array, nested lists or a data frame of numbers"
 
 
 def _of_cell(cell: Any, name: str) -> tuple[str, str] | None:
@@ -180,15 +221,19 @@ def _of_cell(cell: Any, name: str) -> tuple[str, str] | None:
         part = f"rows.drop(columns=[{name!r}]), or convert: (rows[{name!r}] - START) / pd.Timedelta(seconds=1)"
         return f"{cell} is a time, not a number", part
     try:
-        float(cell)
-    except (TypeError, ValueError):
-        return f"{cell!r} is not a number", f"rows.drop(columns=[{name!r}]), or encode it: docs/scikit-learn.md"
+        float(cell if not getattr(cell, "ndim", 0) else "an array")
+    except (TypeError, ValueError, OverflowError):
+        part = f"rows.drop(columns=[{name!r}]), or encode it: docs/scikit-learn.md"
+        return f"{shown(cell)} is not a number", part
     return None
 
 
 def is_gap(cell: Any) -> bool:
     """Whether a cell of a data frame has no value: None, NaN, `pd.NA` or `pd.NaT`."""
-    return cell is None or type(cell).__name__ in ("NAType", "NaTType") or bool(cell != cell)
+    if cell is None or type(cell).__name__ in ("NAType", "NaTType"):
+        return True
+    same = cell == cell
+    return isinstance(same, bool | np.bool_) and not same
 
 
 def _few(names: tuple[str, ...]) -> str:
@@ -201,7 +246,12 @@ def accuracy(predicted: NDArray[Any], truth: ArrayLike, error: Callable[..., Exc
     Raises:
         BadInput: or `error`: `truth` has another shape, or there are no labels.
     """
-    expected = np.asarray(truth, dtype=object)
-    if expected.shape != predicted.shape or not len(predicted):
-        raise error(f"{len(predicted)} rows, but labels of shape {expected.shape}")
-    return float((predicted.astype(object) == expected).reshape(len(expected), -1).all(axis=1).mean())
+    hint = f"labels of shape {predicted.shape}, and at least one row"
+    try:
+        expected = as_array(truth, object)
+        if expected.shape == predicted.shape and len(predicted):
+            same = predicted.astype(object) == expected
+            return float(same.reshape(len(expected), -1).all(axis=1).mean())
+    except Exception:  # of another library's type, perhaps in an array of objects
+        raise error(f"the labels are not an array of labels, but {shown(truth)}", hint=hint) from None
+    raise error(f"{len(predicted)} rows, but labels of shape {expected.shape}", hint=hint)

@@ -6,7 +6,7 @@ float64. NumPy only; no I/O.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from device_agent.shared.outliers import OutlierFactors
 from device_agent.shared.protocol.constants import UNKNOWN, Weights
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import InFloat64, TargetError
+from device_agent.shared.queries import as_numbers
 from device_agent.shared.weights import weigh
 
 Float64 = NDArray[np.float64]
@@ -88,11 +89,19 @@ def as_column(values: Float64) -> Float64:
     return values[:, 0] if values.shape[1] == 1 else values
 
 
-def r_squared(values: Float64, truth: Any) -> float:
-    """Returns the coefficient of determination of (n,) or (n, t) values; for t targets, the mean of t coefficients."""
-    true = np.asarray(truth, np.float64)
-    if true.shape != values.shape or not len(true):
-        raise BadInput(f"{values.shape} values, but targets of shape {true.shape}")
+def r_squared(values: Float64, truth: Any, error: Callable[..., Exception] = BadInput) -> float:
+    """Returns the coefficient of determination of (n,) or (n, t) values; the mean over t targets.
+
+    Raises:
+        BadInput: or `error`: `truth` is not finite numbers, or has another shape.
+    """
+    hint = f"numbers of shape {values.shape}, and at least one row"
+    try:
+        true = as_numbers(truth, np.float64)
+    except (TypeError, ValueError) as problem:
+        raise error(f"the targets are not numbers: {problem}", hint=hint) from None
+    if true.shape != values.shape or not len(true) or not np.isfinite(true).all():
+        raise error(f"{values.shape} values, but targets of shape {true.shape}, or not finite", hint=hint)
     left, all = ((true - values) ** 2).sum(axis=0), ((true - true.mean(axis=0)) ** 2).sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = np.where(all > 0.0, 1.0 - left / all, (left == 0.0).astype(np.float64))

@@ -113,7 +113,7 @@ def _read(material: Material, build: Build, promotion: Promotion) -> Dataset:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / promotion.path.name
         file.write_bytes(promotion.fresh)
-        return replace(material.read(file, rows.label_of(build)), source=str(promotion.path))
+        return replace(material.read(file, rows.answers_of(build)), source=str(promotion.path))
 
 
 def _with_rows(before: StoredModel, material: Material, new: Dataset) -> StoredModel:

@@ -12,7 +12,8 @@ from knnkit.config.field_types import Example, Section, Words
 
 #: Most rows of a kind that a device keeps.
 MOST_KEPT = 10_000
-Accepted = Annotated[float, Field(gt=0.0, lt=1.0)]
+Accepted = Annotated[float, Field(gt=0.0, lt=1.0), Example("0.99")]
+Least = Annotated[float, Field(ge=0.0, le=1.0), Example("0.9")]
 
 
 def _complete(shares: dict[str, float]) -> dict[str, float]:
@@ -33,7 +34,7 @@ Reject = Annotated[
 ]
 
 
-Factor = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Factor = Annotated[float, Field(gt=0.0, allow_inf_nan=False), Example("5")]
 ClassWeight = Annotated[
     Annotated[Literal["balanced"], pydantic.Tag("<balanced>")]
     | Annotated[dict[str, Factor], Words("a label and its factor ({fault: 5})"), pydantic.Tag("<factors>")],
@@ -115,7 +116,7 @@ def _for_all(value: Any) -> Any:
 
 
 Limits = Annotated[
-    dict[str, Annotated[float, Field(ge=0.0, allow_inf_nan=False)]],
+    dict[str, Annotated[float, Field(ge=0.0, allow_inf_nan=False), Example("5.0")]],
     BeforeValidator(_for_all),
     Words("a limit, or targets and their limits ({floor: 0.5, default: 10.0})"),
     Example("5.0"),
@@ -128,7 +129,7 @@ class GatesConfig(Section):
     accuracy: Annotated[float | None, Example("0.9")] = Field(default=None, ge=0.0, le=1.0)
     """Lowest allowed accuracy on the held-out rows, from 0 to 1, of every label column; default: no gate."""
     column_accuracy: Annotated[
-        dict[str, Annotated[float, Field(ge=0.0, le=1.0)]],
+        dict[str, Least],
         Words("a label column and its least accuracy ({species: 0.9})"),
         Example("{species: 0.9}"),
     ] = Field(default={})
@@ -138,7 +139,7 @@ class GatesConfig(Section):
     min_recall: Annotated[float | None, Example("0.8")] = Field(default=None, ge=0.0, le=1.0)
     """Lowest allowed recall of every class, from 0 to 1; default: no gate."""
     recall: Annotated[
-        dict[str, Annotated[float, Field(ge=0.0, le=1.0)]],
+        dict[str, Least],
         Words("a label and its least recall ({fall: 0.9})"),
         Example("{fall: 0.9}"),
     ] = Field(default={})

@@ -7,6 +7,7 @@ of pydantic. A `place` is the path to a value: its keys and list indices, such a
 from __future__ import annotations
 
 import difflib
+import json
 import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -42,7 +43,13 @@ def above(place: Place) -> Place:
 
 def example(root: type[Section], key: str, place: Place = ()) -> str:
     """Returns an example line for a key of the mapping at `place`, or of any mapping; else `knnkit schema`."""
-    here = [kind.model_fields for kind, _ in _nodes(root, place) if _is_section(kind)]
+    nodes = _nodes(root, place)
+    here = [kind.model_fields for kind, _ in nodes if _is_section(kind)]
+    if key and place and not here:  # an entry of a map, whose keys are the user's
+        values = [node for kind, _ in nodes if _origin(kind) is dict for node in _flat(get_args(kind)[1], ())]
+        typed = next((each.text for _, found in values for each in found if isinstance(each, Example)), "")
+        bare = key if _is_plain(key) else json.dumps(key)
+        return f"{bare}: {typed}" if typed else example(root, key_of(place), above(place))
     text = next(filter(None, (_example(fields[key]) for fields in (*here, *_all_fields(root)) if key in fields)), "")
     return f"{key}: {text}" if text else "knnkit schema"
 

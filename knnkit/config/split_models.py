@@ -23,7 +23,7 @@ class TestFile(Section):
     label: Label | None = None
     """The label column; default: the same as in the training data."""
     target: Targets = ()
-    """The columns of numbers to predict, if `skops` holds a regression."""
+    """The columns of numbers to predict; default: the same as in the training data."""
 
 
 class GroupSplit(Section):

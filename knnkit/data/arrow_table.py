@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.arguments import shown
 from knnkit.data import precision
-from knnkit.data.bad_cells import EMPTY, TEXT, BadCells
+from knnkit.data.bad_cells import EMPTY, FRAME, TEXT, BadCells
 from knnkit.data.columns import Wanted, choose, find
 from knnkit.data.dataset import Dataset, label_array, note_bad_numbers, require_distinct
 from knnkit.data.policy import Learner, Policy, matching, sorted_levels
@@ -36,37 +37,43 @@ def load(schema: Any, read: Callable[[list[str]], Any], source: Path | str, want
     """
     header, file = list(schema.names), Path(source)
     require_distinct(header, str(source))
-    features, policy, label = wanted.features, wanted.policy, wanted.label
+    features, policy = wanted.features, wanted.policy
     bases = None if features is None else list(dict.fromkeys(_base(name, header) for name in features))
     at, chosen = choose(header, replace(wanted, features=bases), file)
+    chosen += at if policy.targets else []
     more = [find(header, name, file, key) for key, name in wanted.texts.items() if name is not None]
-    table = read([header[column] for column in sorted({*chosen, at, *more})])
+    table = read([header[column] for column in sorted({*chosen, *at, *more})])
     names = [header[column] for column in chosen]
     if isinstance(policy.categories, str):
         policy = policy.with_text([name for name in names if _is_text(schema.field(name).type)])
-    labels = table.column(label)
-    if labels.null_count:
-        raise DataError(f"{source}, row {labels.is_null().to_pylist().index(True)}: the label ({label!r}) is empty")
+    columns = [] if policy.targets else [(header[place], table.column(header[place])) for place in at]
+    for name, labels in columns:
+        if labels.null_count:
+            raise DataError(f"{source}, row {labels.is_null().to_pylist().index(True)}: the label ({name!r}) is empty")
     reader = _Table(table, str(source), policy)
     found = reader.read(names)
     if features is not None and any(_base(name, header) != name for name in features):
-        found = _pick(found, features, file)
+        found = _pick(found, [*features, *policy.targets], file)
+    first, *further = [label_array(labels.to_pylist(), str(source)) for _, labels in columns] or [np.zeros(len(table))]
     beside, ids = (None if name is None else _texts(table.column(name)) for name in wanted.texts.values())
     keep = wanted.wide or not policy.is_plain  # a table is applied to float64 rows
     return Dataset(
         found.rows if keep else precision.float32_if_enough(found.rows),
-        label_array(labels.to_pylist(), str(source)),
+        first,
         found.names,
         str(source),
         beside,
         ids,
         levels=found.levels or None,
         missing_words=frozenset(reader.met),
+        more_labels=tuple(further),
     )
 
 
-def of_frame(frame: Any, source: str) -> Any:
-    """Converts a data frame of pandas (without its index) or polars to a pyarrow table.
+def of_frame(frame: Any, why: str) -> Any:
+    """Converts a data frame of pandas (without its index) or polars, or an Arrow table, to a pyarrow table.
+
+    `why` begins the message about anything else.
 
     Raises:
         DataError: the frame cannot be converted.
@@ -74,28 +81,40 @@ def of_frame(frame: Any, source: str) -> Any:
     """
     with needs("reading a data frame needs pyarrow"):
         import pyarrow
+    kind = type(frame)
+    if isinstance(frame, pyarrow.Table):
+        return frame
+    if hasattr(kind, "collect") or not (hasattr(kind, "columns") or isinstance(frame, pyarrow.RecordBatch)):
+        hint = "rows.collect()" if hasattr(kind, "collect") else "a pandas or polars frame, or an Arrow table"
+        raise DataError(f"{why} is for a data frame, and rows are {shown(frame)}", hint=hint)
     try:
-        if hasattr(frame, "to_arrow"):  # polars
-            return frame.to_arrow()
-        return pyarrow.Table.from_pandas(frame, preserve_index=False)
+        if isinstance(frame, pyarrow.RecordBatch):
+            return pyarrow.Table.from_batches([frame])
+        return frame.to_arrow() if hasattr(kind, "to_arrow") else pyarrow.Table.from_pandas(frame, preserve_index=False)
     except (pyarrow.ArrowException, AttributeError, TypeError, ValueError) as error:
         hint = "give a pandas or polars frame with one type of value in each column"
-        raise DataError(f"{source} cannot be read: {error}", hint=hint) from None
+        raise DataError(f"{FRAME} cannot be read: {error}", hint=hint) from None
 
 
-def with_column(table: Any, name: str, labels: Any, source: str) -> Any:
-    """Returns a pyarrow table with the additional column `name`, which holds the (n,) labels.
+def with_zeros(table: Any, name: str) -> Any:
+    """Returns a pyarrow table with one more column, of zeros."""
+    import pyarrow
+
+    return table.append_column(name, [pyarrow.array(np.zeros(table.num_rows, np.int64))])
+
+
+def load_frame(table: Any, wanted: Wanted) -> Dataset:
+    """Returns the rows of a pyarrow table that was a data frame.
 
     Raises:
-        DataError: the number of labels is not the number of rows.
+        DataError: as `load`.
     """
     import pyarrow
 
-    cells = np.asarray(labels, object)
-    if cells.shape != (table.num_rows,):
-        said = f"{source}: {table.num_rows} rows, but labels of shape {cells.shape}"
-        raise DataError(said, hint="give one label for each row, or the name of a column: labels='species'")
-    return table.append_column(name, [pyarrow.array(cells.tolist(), from_pandas=True)])
+    try:
+        return load(table.schema, table.select, FRAME, wanted)
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{FRAME} cannot be read: {error}", hint="columns of numbers, text or truth values") from None
 
 
 @dataclass(frozen=True)
@@ -110,7 +129,7 @@ class _Table:
 
     def __init__(self, table: Any, source: str, policy: Policy) -> None:
         self._table, self._policy, self.met = table, policy, set[str]()
-        self._bad = BadCells(source, "row")
+        self._bad = BadCells(source, "row", targets=policy.targets)
         self._bad.rows = table.num_rows
 
     def read(self, columns: Sequence[str]) -> _Read:
@@ -182,11 +201,12 @@ class _Table:
         for row, (value, length) in enumerate(zip(column.to_pylist(), lengths)):
             if length is None:
                 continue
-            if length != width:
-                said = f"a list of {length} numbers; the others have {width}"
+            said = f"a list of {length} numbers; the others have {width}"
+            try:
+                values[row] = value if length == width else said
+            except (TypeError, ValueError):
+                said = said if length != width else "a list that holds something else than numbers"
                 self._bad.add(row, place, name, TEXT, said, said)
-            else:
-                values[row] = value
         return values
 
 

@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import yaml
+
 from knnkit.errors import DataError
 
 #: Kinds of bad cells, as they are counted.
@@ -30,6 +32,9 @@ _DIGITS = 6
 #: A name that needs no quotes in YAML, unless it is one of the words that YAML reads as a value.
 _BARE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WORDS = frozenset({"false", "n", "no", "null", "off", "on", "true", "y", "yes"})
+#: Sources that are not files: rows that were given in Python.
+FRAME = "the data frame"
+IN_MEMORY = frozenset({FRAME, "arrays", "rows", "test"})
 #: Last words in the names of id columns.
 IDS = frozenset({"guid", "id", "idx", "index", "key", "nr", "no", "pk", "row", "rowid", "rownum", "serial", "uuid"})
 
@@ -41,6 +46,7 @@ class BadCells:
         source: name of the file in messages.
         unit: what the numbers in messages count: line, or row.
         hint: hint of the error; "": the keys to write into deploy.yaml.
+        targets: columns that the model predicts, which can be neither dropped nor filled.
 
     Attributes:
         rows: number of rows of the file, to tell a column of text from a few wrong cells.
@@ -48,8 +54,9 @@ class BadCells:
         filter: command that copies the file without lines that have a wrong number of cells or no label.
     """
 
-    def __init__(self, source: str, unit: str = "line", hint: str = "") -> None:
+    def __init__(self, source: str, unit: str = "line", hint: str = "", targets: Sequence[str] = ()) -> None:
         self._source, self._unit, self.advice, self.rows, self.filter = source, unit, hint, 0, ""
+        self._targets = targets
         self._lines: dict[str, set[int]] = {}
         self._first: list[tuple[int, int, str, str, str]] = []
         self._counts: dict[str, Counter[str]] = {}
@@ -62,7 +69,7 @@ class BadCells:
             texts = self._texts.setdefault(name, Counter())
             if cell in texts or len(texts) <= _FEW:
                 texts[cell] += 1
-        if kind != EMPTY and len(lines := self._lines.setdefault(name, set())) <= _MAX_CUT:
+        if (kind != EMPTY or name in self._targets) and len(lines := self._lines.setdefault(name, set())) <= _MAX_CUT:
             lines.add(place)
         if len(self._first) < _SHOWN or (place, index) < self._first[-1][:2]:
             self._first = sorted([*self._first, (place, index, name, said, hint)])[:_SHOWN]
@@ -111,9 +118,14 @@ class BadCells:
         drop: list[str] = []
         categories: list[str] = []
         for name in self.text_columns():
+            if name in self._targets:
+                return f"label: {quoted(name)} instead of target: for classes"
             (categories if self._may_be_categories(name) else drop).append(name)
         others = [name for name in self._counts if name not in (*drop, *categories)]
-        wrong = [name for name in others if self._counts[name].total() > self._counts[name][EMPTY]]
+        filled = [name for name in (*others, *categories) if name not in self._targets]
+        wrong = [
+            name for name in others if name not in filled or self._counts[name].total() > self._counts[name][EMPTY]
+        ]
         keys, flags = [], []
         if drop:
             keys.append(f"drop: {as_yaml(drop)}")
@@ -121,16 +133,16 @@ class BadCells:
         if categories:
             keys.append(f"categories: {{{', '.join(f'{quoted(name)}: one-hot' for name in categories)}}}")
             flags.append(f"--categories {shlex.join(categories)}")
-        if any(self._counts[name][EMPTY] for name in (*others, *categories)):
+        if any(self._counts[name][EMPTY] for name in filled):
             keys.append("missing: median")
             flags.append("--missing median")
-        said = f"{', '.join(keys)} in `data:` of deploy.yaml (knnkit init: {' '.join(flags)})" if keys else ""
+        said = in_data(self._source, ", ".join(keys), " ".join(flags)) if keys else ""
         if wrong:
             found = self._correct(wrong)
             if said:
                 return f"{said}; {found}"
-            named = [name for name in wrong if name]
-            also = f"drop: {as_yaml(named)} in `data:` of deploy.yaml (knnkit init: --drop {shlex.join(named)})"
+            named = [name for name in wrong if name in filled and name]
+            also = in_data(self._source, f"drop: {as_yaml(named)}", f"--drop {shlex.join(named)}")
             return f"{found}, or leave out the column: {also}" if named == wrong else found
         return said
 
@@ -149,6 +161,13 @@ class BadCells:
         if any(sum(map(str.isdigit, text)) >= _DIGITS for text in texts):
             return False
         return len(texts) <= _FEW and sum(texts.values()) >= _SEVERAL * len(texts) and not is_id(name)
+
+
+def in_data(source: object, keys: str, flags: str = "") -> str:
+    """Returns a hint to give these keys, in YAML: in deploy.yaml, with flags of `knnkit init`, or in Python."""
+    if str(source) in IN_MEMORY:
+        return f"data={yaml.safe_load(f'{{{keys}}}')}"
+    return f"{keys} in `data:` of deploy.yaml" + (f" (knnkit init: {flags})" if flags else "")
 
 
 def cleaned(source: str) -> str:

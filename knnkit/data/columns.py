@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from knnkit.data.bad_cells import as_yaml, is_id
+from knnkit.data.bad_cells import IN_MEMORY, as_yaml, is_id
 from knnkit.data.dataset import Dataset, shortened
 from knnkit.data.policy import PLAIN, Policy
 from knnkit.errors import DataError
@@ -26,6 +26,8 @@ _MAX_LISTED = 20
 _PATTERN = frozenset("*?[")
 #: Names that pandas gives an index when it writes a table.
 _PANDAS = re.compile(r"__index_level_\d+__|Unnamed: \d+(\.\d+)?")
+#: Keys of `data` that are also flags of `knnkit init`.
+_FLAGS = frozenset({"label", "features", "drop", "missing", "categories"})
 #: Reason of an error for a file without the column of ids.
 NO_ID = "no-id-column"
 #: With fewer rows, distinct whole numbers may be chance; the second limit is for columns with the name of an id.
@@ -60,28 +62,28 @@ class Wanted:
         return {"split": self.beside, "id": self.ids}
 
 
-def choose(header: list[str], wanted: Wanted, file: Path) -> tuple[int, list[int]]:
-    """Returns the index of the label column, and the indices of the feature columns.
+def choose(header: list[str], wanted: Wanted, file: Path) -> tuple[list[int], list[int]]:
+    """Returns the indices of the label columns (or targets), and the indices of the feature columns.
 
     Raises:
-        DataError: a column is missing, or the label is a feature.
+        DataError: a column is missing, or a label or target is a feature.
     """
-    label, features, beside = wanted.label, wanted.features, wanted.texts.values()
-    at = find(header, label, file, "label")
-    others = [name for name in header if name not in (label, *beside)]
-    dropped = {name for word in wanted.policy.drop for name in _named(header, others, word, file, "drop")}
-    if features is None:
-        chosen = [column for column, name in enumerate(header) if column != at and name not in beside]
-    else:
-        named = [name for word in features for name in _named(header, others, word, file, "features")]
-        chosen = [header.index(name) for name in dict.fromkeys(named)]
-    if label in dropped:
-        raise DataError(f"{file}: {label!r} is the label; it cannot be left out", hint="remove it from drop:")
-    chosen = [column for column in chosen if header[column] not in dropped]
-    if at in chosen:
-        raise DataError(f"{file}: {label!r} is the label; it cannot be a feature too", hint="remove it from features:")
+    policy, label, features, beside = wanted.policy, wanted.label, wanted.features, wanted.texts.values()
+    own, kind = policy.targets or (label, *policy.labels), "target" if policy.targets else "label"
+    at = [find(header, name, file, kind) for name in own]
+    others = [name for name in header if name not in (*own, *beside)]
+    named: dict[str, list[str]] = {}
+    for key, words, what in (("drop", policy.drop, "left out"), ("features", features or (), "a feature too")):
+        named[key] = [name for word in words for name in _named(header, others, word, file, key)]
+        if taken := next((name for name in named[key] if name in own), None):
+            the = "the" if len(own) == 1 else "a"
+            said = f"{file}: {taken!r} is {the} {kind}; it cannot be {what}"
+            raise DataError(said, hint=f"remove it from {key}:")
+    names = others if features is None else dict.fromkeys(named["features"])
+    chosen = [header.index(name) for name in names if name not in named["drop"]]
     if not chosen:
-        raise DataError(f"{file}: {label!r} is the only column; there is no feature", hint="add columns of numbers")
+        said = f"{file}: there is no feature beside {', '.join(map(repr, own))}"
+        raise DataError(said, hint="add columns of numbers")
     return at, chosen
 
 
@@ -107,8 +109,9 @@ def find(header: list[str], name: str, file: Path, key: str) -> int:
     bare = [other.isprintable() and "," not in other for other in header]
     names = ", ".join(other if plain else shortened(other) for other, plain in zip(header[:_MAX_LISTED], bare))
     names += ", ..." if len(header) > _MAX_LISTED else ""
-    where = f"{key}: in deploy.yaml, --{key} on the command line"
-    hint = f"did you mean {close[0]!r} ({where})?" if close else f"set it to one of them ({where})"
+    where = f" ({key}: in deploy.yaml{f', --{key} on the command line' * (key in _FLAGS)})"
+    where = f" ({key})" if str(file) in IN_MEMORY else where
+    hint = f"did you mean {close[0]!r}{where}?" if close else f"set it to one of them{where}"
     if not close and len(header) > 1 and sum(map(_is_number, header)) >= len(header) - 1:
         hint += "; if line 1 is a row of numbers, put a header line above it"
     reason = NO_ID if key == "id" else ""

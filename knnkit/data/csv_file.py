@@ -79,7 +79,8 @@ class _CsvFile:
         self, file: Path, stream: IO[Any], pool: ThreadPoolExecutor, wanted: Wanted, dtype: type[np.floating[Any]]
     ) -> None:
         self._file, self._pool, self._wanted, self._dtype = file, pool, wanted, dtype
-        self.bad = BadCells(str(file))
+        self._policy = wanted.policy
+        self.bad = BadCells(str(file), targets=wanted.policy.targets)
         self._blocks: Blocks = zip(text_blocks(stream), repeat(None))
         self._block, self._at = b"", 0  # the current block, and the bytes of it that are parsed
         self._found: Future[Block | None] | None = None
@@ -87,27 +88,30 @@ class _CsvFile:
 
     def read(self) -> None:
         header, separator = self._take_header(self._wanted.label)
-        self._label, chosen = choose(header, self._wanted, self._file)
+        self._at_labels, chosen = choose(header, self._wanted, self._file)
+        chosen += self._at_labels if self._policy.targets else []
         named = self._wanted.texts.items()
         self._beside = [find(header, name, self._file, key) for key, name in named if name is not None]
-        self._learner = Learner(self._wanted.policy, [header[place] for place in chosen], self.bad)
-        texts = [self._label, *self._beside]
+        self._learner = Learner(self._policy, [header[place] for place in chosen], self.bad)
+        texts = [*self._at_labels, *self._beside]
         self._columns = Cells(separator, len(header), chosen, self._learner, texts, self._dtype)
         self._header, self._known = header, set[str]()
         self._blocks = self._read_ahead(self._blocks)
-        self._rows, self._labels = np.empty((0, len(chosen)), self._dtype), list[str]()
+        self._rows, self._labels = np.empty((0, len(chosen)), self._dtype), [list[str]() for _ in self._at_labels]
         self._widths = Counter[int]()  # of the lines with another number of cells than the header
         self._cells = [list[str]() for _ in self._beside]  # of the columns beside
         while self._has_more():
-            rows, more = self._take_block() or self._take_records()
+            rows = self._take_block()
+            rows = self._take_records() if rows is None else rows
             # In place, so that the rows of the file are in memory once; only their last pages move.
-            self._rows.resize((len(self._labels) + len(rows), len(chosen)), refcheck=False)
-            self._rows[len(self._labels) :] = rows
-            self._labels += more
-        self.bad.rows, self.bad.filter = len(self._labels), self._filter()
-        if self._widths.total() > len(self._labels):
+            before = len(self._rows)
+            self._rows.resize((before + len(rows), len(chosen)), refcheck=False)
+            self._rows[before:] = rows
+        count = len(self._rows)
+        self.bad.rows, self.bad.filter = count, self._filter()
+        if self._widths.total() > count:
             self.bad.advice = self._with_names(self._widths.most_common(1)[0][0] - len(header))
-        if not (self._labels or self.bad):
+        if not (count or self.bad):
             raise DataError(f"{self._file}: there is a header, but no rows", hint="each line after the header is a row")
 
     def dataset(self) -> Dataset:
@@ -122,8 +126,9 @@ class _CsvFile:
         levels = sorted_levels(rows, self._learner.levels(), self._wanted.policy, names)
         cells = iter(self._cells)
         beside, ids = (None if name is None else np.array(next(cells)) for name in self._wanted.texts.values())
-        labels = label_array(self._labels, str(self._file))
+        labels, *more = (label_array(column, str(self._file)) for column in self._labels)
         how: dict[str, Any] = {"levels": levels or None, "missing_words": frozenset(self._learner.met)}
+        how["more_labels"] = tuple(more)
         return Dataset(rows, labels, names, str(self._file), beside, ids, **how)
 
     def _take_header(self, label: str) -> tuple[list[str], str]:
@@ -194,7 +199,8 @@ class _CsvFile:
             f"import csv; r = csv.reader(open({name!r}, newline='', encoding='utf-8-sig'), delimiter={separator!r}); "
         )
         code += f"w = csv.writer(open({clean!r}, 'w', newline='', encoding='utf-8'), delimiter={separator!r}); "
-        code += f"w.writerows(x for x in r if len(x) == {self._columns.count} and x[{self._label}].strip())"
+        there = " and ".join(f"x[{place}].strip()" for place in self._at_labels)
+        code += f"w.writerows(x for x in r if len(x) == {self._columns.count} and {there})"
         return f"python -c {shlex.quote(code)}"
 
     def _sed(self, script: str) -> str:
@@ -221,28 +227,29 @@ class _CsvFile:
             self._line += 1
             yield line + "\n"
 
-    def _take_block(self) -> tuple[NDArray[Any], list[str]] | None:
-        """Returns rows and labels of the rest of the block, parsed in one call.
+    def _take_block(self) -> NDArray[Any] | None:
+        """Returns the rows of the rest of the block, parsed in one call; notes their labels.
 
-        None if the lines must be parsed one by one: a line is bad, has no label, or has quotes that need more care.
+        None if the lines must be parsed one by one: a line is bad, lacks a label, or has quotes that need more care.
         """
         ahead = self._found if self._at == 0 else None
         found = ahead.result() if ahead else self._columns.read_block(self._block[self._at :])
         if found is None:
             return None
-        rows, (cells, *beside) = found
-        if not all(map(str.strip, set(cells))):
-            return None  # a label is empty
-        labels = [self._checked_label(cell, line) for line, cell in enumerate(cells, self._line + 1)]
+        rows, texts = found
+        own, beside = texts[: len(self._labels)], texts[len(self._labels) :]
+        if not all(cell.strip() for column in own for cell in set(column)):
+            return None
+        for labels, column in zip(self._labels, own):
+            labels += [self._checked_label(cell, line) for line, cell in enumerate(column, self._line + 1)]
         for cells_of, column in zip(self._cells, beside):
             cells_of += map(str.strip, column)
         self._line, self._at = self._line + len(rows), len(self._block)
-        return rows, labels
+        return rows
 
-    def _take_records(self) -> tuple[NDArray[Any], list[str]]:
-        """Returns rows and labels of the rest of the block, parsed one by one; the last may end in the next block."""
+    def _take_records(self) -> NDArray[Any]:
+        """Returns the rows of the rest of the block, parsed one by one; the last may end in the next block."""
         rows: list[list[float]] = []
-        labels: list[str] = []
         while self._at < len(self._block):
             line = self._line + 1
             fields = self._take_record()
@@ -254,14 +261,17 @@ class _CsvFile:
                 said = f"{len(fields)} cells, but the header has {self._columns.count}"
                 self.bad.add_line(line, SHAPE, f"{said}; a cell that contains the separator must be in quotes")
                 continue
-            if not fields[self._label].strip():
-                self.bad.add_line(line, NO_LABEL, f"the label ({self._header[self._label]!r}) is empty")
+            empty = next((place for place in self._at_labels if not fields[place].strip()), None)
+            if empty is not None:
+                kind = "target" if self._policy.targets else "label"
+                self.bad.add_line(line, NO_LABEL, f"the {kind} ({self._header[empty]!r}) is empty")
                 continue
-            labels.append(self._checked_label(fields[self._label], line))
+            for labels, place in zip(self._labels, self._at_labels):
+                labels.append(self._checked_label(fields[place], line))
             for cells, place in zip(self._cells, self._beside):
                 cells.append(fields[place].strip())
             rows.append(self._numbers(fields, line))
-        return np.array(rows, np.float64).astype(self._dtype).reshape(-1, len(self._columns.numbers)), labels
+        return np.array(rows, np.float64).astype(self._dtype).reshape(-1, len(self._columns.numbers))
 
     def _take_record(self) -> list[str]:
         where = self._where(self._line + 1)
@@ -273,7 +283,7 @@ class _CsvFile:
 
     def _checked_label(self, cell: str, line: int) -> str:
         label = cell.strip()
-        if label not in self._known:
+        if label not in self._known and not self._policy.targets:
             require_label(label, self._where(line))
             self._known.add(label)
         return label

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
-from device_agent.shared.queries import as_numbers, not_numbers
+from device_agent.shared.queries import as_numbers, default_names, not_numbers
 from knnkit.data import precision
 from knnkit.data.bad_cells import EMPTY, NOT_FINITE, BadCells
 from knnkit.data.policy import PLAIN, Policy
@@ -51,6 +51,7 @@ class Dataset:
         targets: (n, t) float64 numbers to predict; None for rows of classes.
         target_names: names of the t targets.
         target_classes: sorted labels of each of several label columns; the targets are then indices of labels.
+        more_labels: further label columns that `targets.read` has not made targets of yet.
     """
 
     rows: NDArray[np.floating[Any]]
@@ -67,6 +68,7 @@ class Dataset:
     target_names: tuple[str, ...] = ()
     target_classes: tuple[tuple[int | str, ...], ...] = ()
     missing_words: frozenset[str] = frozenset()
+    more_labels: tuple[NDArray[Any], ...] = ()
 
     def take(self, index: NDArray[np.int64]) -> Dataset:
         """Returns the rows with the indices `index`, in that order."""
@@ -133,17 +135,21 @@ def dataset(
     Raises:
         DataError: the shapes do not match, names repeat, or a value is not finite in float32.
     """
+    given = None if feature_names is None else tuple(map(str, feature_names))
+    require_distinct(given or (), source)
     try:
         matrix = _matrix(rows, wide=wide or not (policy or PLAIN).is_plain)
     except (TypeError, ValueError) as error:
         said, hint = not_numbers(rows, error)
         raise DataError(f"{source}: {said}", hint=hint) from None
     if matrix.ndim != 2 or 0 in matrix.shape:
-        raise DataError(f"{source}: expected rows and columns of numbers, found an array of shape {matrix.shape}")
-    names = tuple(map(str, feature_names or (f"feature_{column}" for column in range(matrix.shape[1]))))
-    require_distinct(names, source)
+        hint = "rows.reshape(-1, 1), of one feature" if matrix.ndim == 1 else "an array of shape (rows, features)"
+        said = f"{source}: expected rows and columns of numbers, found an array of shape {matrix.shape}"
+        raise DataError(said, hint=hint)
+    names = default_names(matrix.shape[1]) if given is None else given
     if len(names) != matrix.shape[1]:
-        raise DataError(f"{source}: {len(names)} feature names for {matrix.shape[1]} columns")
+        said = f"{source}: {len(names)} feature names for {matrix.shape[1]} columns"
+        raise DataError(said, hint="one name for each column")
     labels = np.zeros(len(matrix), np.int64) if labels is None else labels
     if len(np.shape(labels)) != 1 or len(labels) != len(matrix):
         hint = "labels.ravel()" if np.shape(labels) == (len(matrix), 1) else ""
@@ -178,7 +184,7 @@ def note_bad_numbers(
 def _matrix(rows: Any, *, wide: bool) -> NDArray[np.floating[Any]]:
     kind = getattr(rows, "dtype", None)
     if isinstance(kind, np.dtype) and np.can_cast(kind, np.float32) and not wide:
-        return np.ascontiguousarray(rows, dtype=np.float32)
+        return as_numbers(rows, np.float32)
     matrix = as_numbers(rows, np.float64)
     if wide or matrix.ndim != 2 or not matrix.size or not np.isfinite(matrix).all():
         return matrix

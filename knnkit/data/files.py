@@ -157,12 +157,13 @@ def _joined(parts: Sequence[Dataset], policy: Policy, source: str, *, wide: bool
     beside = (
         None if first.beside is None else np.concatenate([part.beside for part in parts if part.beside is not None])
     )
-    labels = label_array([label for part in parts for label in part.labels.tolist()], source)
+    columns = zip(*((part.labels, *part.more_labels) for part in parts))
+    labels, *more = (label_array([text for part in column for text in part.tolist()], source) for column in columns)
     if policy.is_plain and not wide:
         rows = precision.float32_if_enough(rows)
     ids = None if first.ids is None else np.concatenate([part.ids for part in parts if part.ids is not None])
     files = np.repeat(np.arange(len(parts)), [len(part.rows) for part in parts])
-    how: dict[str, Any] = {"levels": levels or None, "files": files}
+    how: dict[str, Any] = {"levels": levels or None, "files": files, "more_labels": tuple(more)}
     how["missing_words"] = frozenset[str]().union(*(part.missing_words for part in parts))
     return Dataset(rows, labels, first.feature_names, source, beside, ids, **how)
 
@@ -190,8 +191,13 @@ def _load_npz(file: Path, wanted: Wanted) -> Dataset:
             said, hint = "it holds Python objects", "np.savez(..., labels=labels.astype(str)) writes text"
         raise DataError(f"{file}: not an NPZ file of plain arrays: {said}", hint=hint) from None
     label, policy = wanted.label, wanted.policy
-    find(list(arrays), label, file, "label")
-    labels = arrays.pop(label)
+    own = policy.targets or (label, *policy.labels)
+    for each in own:
+        find(list(arrays), each, file, "target" if policy.targets else "label")
+    labels, *further = answers = [arrays.pop(name) for name in own]
+    odd = [name for name, array in zip(own, answers) if array.shape != labels.shape]
+    if odd:
+        raise DataError(f"{file}: {odd[0]!r} has another shape than {own[0]!r}", hint="one cell for each row")
     names, keys = arrays.pop("feature_names", None), wanted.texts
     texts = [None if name is None else _text(arrays, name, len(labels), file, key) for key, name in keys.items()]
     for name in set(keys.values()) - {None, *(wanted.features or ())}:
@@ -209,12 +215,17 @@ def _load_npz(file: Path, wanted: Wanted) -> Dataset:
         raise DataError(said, hint=f"python -c {shlex.quote(code)}" if tables else "")
     else:
         rows, header = np.column_stack(list(arrays.values())), tuple(arrays)
-    if not (np.issubdtype(rows.dtype, np.number) or rows.dtype == bool) or np.iscomplexobj(rows):
-        raise DataError(f"{file}: the features hold {rows.dtype}, not numbers")
     if wanted.features is not None or policy.drop:
-        _, chosen = choose([*header, label], wanted, file)  # `arrays` no longer has the label
+        _, chosen = choose([*header, *own], wanted, file)  # `arrays` no longer has the labels
         rows, header = rows[:, chosen], tuple(header[place] for place in chosen)
-    return replace(dataset(rows, labels, header, str(file), policy, wide=wanted.wide), beside=texts[0], ids=texts[1])
+    for what, array in (("features", rows), *(("targets", array) for array in answers if policy.targets)):
+        if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool) or np.iscomplexobj(array):
+            raise DataError(f"{file}: the {what} hold {array.dtype}, not numbers")
+    if policy.targets and labels.shape == rows.shape[:1]:
+        rows, header = np.column_stack([rows, *answers]), (*header, *own)
+    made = dataset(rows, labels, header, str(file), policy, wide=wanted.wide)
+    more = () if policy.targets else tuple(label_array(array.tolist(), str(file)) for array in further)
+    return replace(made, beside=texts[0], ids=texts[1], more_labels=more)
 
 
 def _text(arrays: dict[str, NDArray[Any]], name: str, count: int, file: Path, key: str) -> NDArray[Any]:

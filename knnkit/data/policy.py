@@ -44,6 +44,8 @@ class Policy:
         unknown_category: refuse or ignore.
         thousands: separator of thousands in numbers, such as "."; "": none.
         missing_words: words that stand for a missing cell, in addition to those of every model.
+        labels: further label columns, which are text.
+        targets: columns of numbers to predict; the first of them is the reader's label.
     """
 
     drop: tuple[str, ...] = ()
@@ -52,6 +54,8 @@ class Policy:
     unknown_category: str = "refuse"
     thousands: str = ""
     missing_words: tuple[str, ...] = MISSING_WORDS
+    labels: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
 
     @property
     def is_plain(self) -> bool:
@@ -60,24 +64,23 @@ class Policy:
 
     def missing_of(self, name: str) -> Any:
         """Returns what to do with a column's missing cells: refuse, drop, median, constant, or the value to fill."""
+        if name in self.targets:
+            return "refuse"
         return self.missing if isinstance(self.missing, str) else _lookup(self.missing, name, "refuse")
 
     def categories_of(self, name: str) -> Any:
         """Returns the encoding of a text column: one-hot, ordinal or its categories; None for a column of numbers."""
-        return None if isinstance(self.categories, str) else _lookup(self.categories, name, None)
+        numbers = isinstance(self.categories, str) or name in self.targets
+        return None if numbers else _lookup(self.categories, name, None)  # type: ignore[arg-type]
 
     def with_text(self, columns: Sequence[str]) -> Policy:
         """If `categories` is one word, returns a policy that maps each text column to that word; else `self`."""
         word = self.categories
         return replace(self, categories=dict.fromkeys(columns, word)) if isinstance(word, str) else self
 
-    def with_labels(self, columns: Sequence[str]) -> Policy:
-        """Returns a policy that also reads label columns: their cells are categories, and NaN if a cell is empty."""
-        own, others = dict.fromkeys(columns, "constant"), self.missing
-        missing = {**own, **({"*": others} if isinstance(others, str) else others)}
-        if isinstance(self.categories, str):
-            return replace(self, missing=missing)
-        return replace(self, missing=missing, categories={**dict.fromkeys(columns, "ordinal"), **self.categories})
+    def for_answers(self, names: Sequence[str], *, are_labels: bool) -> Policy:
+        """Returns the policy for a file with these label columns, or targets."""
+        return replace(self, labels=tuple(names[1:])) if are_labels else replace(self, targets=tuple(names))
 
 
 PLAIN = Policy()

@@ -8,22 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from device_agent.shared.queries import column_names, is_gap
+from device_agent.shared.queries import as_array, as_numbers, column_names, is_gap
 from knnkit.data import precision
-from knnkit.data.columns import find
-from knnkit.data.dataset import Dataset, dataset, label_array, shortened
+from knnkit.data.dataset import Dataset, dataset, label_array, require_distinct
 from knnkit.errors import DataError
 
 #: The class of every row of a regression.
 CLASS = "value"
 #: The labels of each of several label columns.
 Known = tuple[tuple[int | str, ...], ...]
+_LABELS = "one label for each row, or a row of labels: integers or text"
+_KINDS = (str, int, float, np.integer, np.floating)
 #: Reads the rows of a file in float64: takes the label's column, and the features' or None.
 Read = Callable[[str, Sequence[str] | None], Dataset]
 
@@ -34,7 +34,7 @@ def read(
     """Reads rows whose targets are the columns `targets`.
 
     Args:
-        reader: reads the file with a given label column and given features.
+        reader: reads the file with a given label column and given features, by a policy for these targets or labels.
         targets: names of the target columns.
         features: names or patterns of the features; None: all other columns.
         narrow: whether rows become float32 if float32 holds them well enough.
@@ -43,27 +43,15 @@ def read(
     Raises:
         DataError: a column is missing, or a target is not a finite number.
     """
-    first, *others = targets
-    found = reader(first, None if features is None else (*features, *others))
-    names = list(found.feature_names)
-    places = [find(names, name, Path(found.source), "target") for name in others]
-    kept = [place for place in range(len(names)) if place not in places]
-    if not kept:
-        raise DataError(f"{found.source}: all columns are targets; there is no feature", hint="add columns of numbers")
-    text = next((names[place] for place in places if place in (found.levels or {})), None)
-    if text is not None and known is None:
-        raise DataError(f"{found.source}: the target {text!r} holds text, not numbers", hint="label: for classes")
-    levels = {kept.index(place): texts for place, texts in (found.levels or {}).items() if place in kept}
-    rows: NDArray[Any] = found.rows[:, kept]
+    found = reader(targets[0], features)
+    width = len(found.feature_names) - (0 if known is not None else len(targets))
+    rows: NDArray[Any] = found.rows[:, :width]
     if known is None:
-        numbers = np.array([_number(text, row, first, found.source) for row, text in enumerate(found.labels.tolist())])
-        matrix = np.column_stack([numbers, found.rows[:, places].astype(np.float64)])
-        apart = with_targets(found, matrix, tuple(targets))
+        apart = with_targets(found, found.rows[:, width:], tuple(targets))
     else:
-        columns = [found.labels, *(_texts(found, place) for place in places)]
-        apart = with_labels(found, columns, tuple(targets), known)
+        apart = with_labels(found, (found.labels, *found.more_labels), tuple(targets), known)
     rows = precision.float32_if_enough(rows) if narrow else np.ascontiguousarray(rows)
-    return replace(apart, rows=rows, feature_names=tuple(names[place] for place in kept), levels=levels or None)
+    return replace(apart, rows=rows, feature_names=found.feature_names[:width], more_labels=())
 
 
 def with_targets(rows: Dataset, targets: Any, names: tuple[str, ...] | None = None) -> Dataset:
@@ -72,12 +60,17 @@ def with_targets(rows: Dataset, targets: Any, names: tuple[str, ...] | None = No
     Raises:
         DataError: the number of targets is not that of the rows, or a target is not a finite number.
     """
+    hint = "one number, or one row of numbers, for each row"
     try:
-        matrix = np.asarray(targets, np.float64).reshape(len(rows.rows), -1)
-    except (TypeError, ValueError):
-        said = f"{rows.source}: {len(rows.rows)} rows, but targets of shape {np.shape(targets)}"
-        raise DataError(said, hint="give one number for each row, or one list of numbers for each row") from None
+        matrix = as_numbers(targets, np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{rows.source}: the targets are not numbers: {error}", hint=hint) from None
+    if matrix.ndim > 2 or len(matrix) != len(rows.rows) or not matrix.size:
+        said = f"{rows.source}: {len(rows.rows)} rows, but targets of shape {matrix.shape}"
+        raise DataError(said, hint=hint)
+    matrix = matrix.reshape(len(matrix), -1)
     names = names or default_names(matrix.shape[1])
+    require_distinct(names, "the targets")
     wrong = np.argwhere(~np.isfinite(matrix))
     if len(wrong):
         row, column = wrong[0].tolist()
@@ -87,14 +80,13 @@ def with_targets(rows: Dataset, targets: Any, names: tuple[str, ...] | None = No
 
 
 def with_labels(rows: Dataset, columns: Sequence[Any], names: tuple[str, ...], known: Known = ()) -> Dataset:
-    """Returns the rows with several (n,) columns of labels; `known`: the allowed labels of each column; (): any labels.
+    """Returns the rows with several (n,) arrays of labels; `known`: the allowed labels of each column; (): any labels.
 
     Raises:
-        DataError: a label cannot be used, or no training row has it.
+        DataError: no training row has a label.
     """
     classes, codes = list[tuple[int | str, ...]](), []
-    for place, (name, column) in enumerate(zip(names, columns)):
-        labels = label_array(np.asarray(column).tolist(), f"{rows.source}, column {shortened(name)}")
+    for place, (name, labels) in enumerate(zip(names, columns)):
         own = known[place] if known else tuple(np.unique(labels).tolist())
         places = {str(label): code for code, label in enumerate(own)}
         new = next((label for label in labels.tolist() if str(label) not in places), None)
@@ -105,16 +97,6 @@ def with_labels(rows: Dataset, columns: Sequence[Any], names: tuple[str, ...], k
         codes.append([float(places[str(label)]) for label in labels.tolist()])
     found = with_targets(rows, np.array(codes).T, names)
     return replace(found, target_classes=tuple(classes))
-
-
-def _texts(rows: Dataset, place: int) -> NDArray[Any]:
-    """Returns the (n,) labels in column `place`, which was read as a feature: categories or numbers."""
-    cells, levels = rows.rows[:, place], (rows.levels or {}).get(place)
-    empty = np.flatnonzero(np.isnan(cells))
-    if len(empty):
-        said = f"{rows.source}: row {empty[0]}: the label ({rows.feature_names[place]!r}) is empty"
-        raise DataError(said, hint="drop the row, or fill the cell")
-    return cells if levels is None else np.array(levels)[cells.astype(int)]
 
 
 def of_arrays(
@@ -129,55 +111,68 @@ def of_arrays(
         if labels is not None:
             raise DataError("give labels or targets, not both", hint="TfKNN(rows, targets=targets) for a regression")
         return with_targets(dataset(rows, None, names), targets, column_names(targets))
-    values = None if labels is None else np.asarray(labels)
-    if values is not None and values.dtype.kind not in "iub":
-        _require_labels(np.asarray(labels, object))  # an array of text would hold "nan"
-    if values is not None and values.ndim == 2 and values.shape[1] > 1:
-        found = dataset(rows, None, names)
-        _require_length(found, values)
-        return with_labels(found, list(values.T), column_names(labels) or default_names(values.shape[1], "label"))
-    training = dataset(rows, values, names)
-    if values is None:
-        return training
-    given = values.tolist()
-    if all(isinstance(label, str) for label in given):
-        training = replace(training, labels=np.array(given))
-    if training.labels.tolist() != given:
-        raise DataError(f"labels of type {values.dtype} are not supported", hint="integers or text: labels.astype(str)")
-    return training
+    training = dataset(rows, None, names)
+    return training if labels is None else labelled(training, labels)
 
 
-def _require_labels(labels: NDArray[Any]) -> None:
-    empty = next((place for place, cell in enumerate(labels.reshape(-1).tolist()) if is_gap(cell)), None)
+def labelled(rows: Dataset, labels: Any) -> Dataset:
+    """Returns the rows with (n,) or (n, t) unchanged labels.
+
+    Raises:
+        DataError: labels are invalid, or would change.
+    """
+    columns = [_unchanged(column) for column in _columns(rows, labels)]
+    if len(columns) == 1:
+        return replace(rows, labels=columns[0])
+    names = column_names(labels) or default_names(len(columns), "label")
+    require_distinct(names, "the labels")
+    return with_labels(rows, columns, names)
+
+
+def _columns(rows: Dataset, labels: Any) -> list[NDArray[Any]]:
+    """Returns the columns of (n,) or (n, t) labels.
+
+    Raises:
+        DataError: they are not labels of n rows, or one is missing.
+    """
+    try:
+        values, cells = as_array(labels), as_array(labels, object)  # an array of text would hold "nan"
+    except TypeError as error:
+        raise DataError(f"{rows.source}: the labels are not an array: {error}", hint=_LABELS) from None
+    count = len(rows.rows)
+    if values.shape[:1] != (count,) or values.ndim > 2 or values.shape[1:] in ((0,), (1,)):
+        said = f"{rows.source}: {count} rows, but labels of shape {values.shape}"
+        (name, *_) = column_names(labels) or ("",)
+        one = f"labels[{name!r}]" if name else "labels.ravel()"
+        raise DataError(said, hint=one if values.shape == (count, 1) else _LABELS)
+    empty = next((place for place, cell in enumerate(cells.reshape(-1).tolist()) if is_gap(cell)), None)
     if empty is not None:
-        said = f"arrays: row {empty // (labels.size // len(labels))}: the label is missing"
+        said = f"arrays: row {empty // (cells.size // count)}: the label is missing"
         raise DataError(said, hint="keep = labels.notna(), then rows[keep] and labels[keep]")
+    return list(values.reshape(count, -1).T)
 
 
-def _require_length(rows: Dataset, labels: NDArray[Any]) -> None:
-    if len(labels) != len(rows.rows):
-        raise DataError(f"{rows.source}: {len(rows.rows)} rows, but labels of shape {labels.shape}")
+def _unchanged(column: NDArray[Any]) -> NDArray[Any]:
+    """Returns (n,) labels as an array; raises DataError if they would change."""
+    given = column.tolist()
+    good = column.dtype.kind not in "mM" and all(isinstance(label, _KINDS) for label in given)
+    labels = label_array(given, "arrays") if good else column
+    labels = np.array(given) if good and all(isinstance(label, str) for label in given) else labels
+    if not good or labels.tolist() != given:
+        raise DataError(f"labels of type {column.dtype} are not supported", hint="integers or text: labels.astype(str)")
+    return labels
 
 
 def answered(rows: Dataset, answers: Any, names: tuple[str, ...], known: Known) -> Dataset:
-    """Returns test rows with the right answers: targets or label columns. Rows of one label column are unchanged."""
-    if not known:
-        return with_targets(rows, answers, names) if names else rows
-    matrix = np.asarray(answers, object)
-    if matrix.shape != (len(rows.rows), len(names)):
-        raise DataError(f"{rows.source}: {len(rows.rows)} rows, but labels of shape {matrix.shape}")
-    return with_labels(rows, list(matrix.T), names, known)
+    """Returns test rows with what a model should answer: its targets, label columns or labels."""
+    if names and not known:
+        return with_targets(rows, answers, names)
+    columns = [label_array(column.tolist(), rows.source) for column in _columns(rows, answers)]
+    if len(columns) != max(1, len(names)):
+        raise DataError(f"{rows.source}: {len(columns)} columns of labels, and the model answers {max(1, len(names))}")
+    return with_labels(rows, columns, names, known) if known else replace(rows, labels=columns[0])
 
 
 def default_names(count: int, word: str = "target") -> tuple[str, ...]:
     """Returns names for `count` targets without names: target, or target_0, target_1, ..."""
     return (word,) if count == 1 else tuple(f"{word}_{place}" for place in range(count))
-
-
-def _number(label: Any, row: int, name: str, source: str) -> float:
-    text = str(label)
-    try:
-        return float(text if "." in text else text.replace(",", "."))
-    except ValueError:
-        said = f"{source}: row {row}: the target {name!r} is {shortened(text)}, not a number"
-        raise DataError(said, hint=f"label: {name} for classes") from None

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from device_agent import __version__
+from device_agent.shared.arguments import require, whole
 from device_agent.shared.golden.error_gates import described, described_columns, scores_of
 from device_agent.shared.protocol import constants, json_codec, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
@@ -94,6 +95,16 @@ class Order:
     inputs: str = ""  # digest of the build's inputs (`up_to_date.digest`); empty if it is not needed
     settings: Mapping[str, Any] = field(default_factory=dict)  # the model in deploy.yaml, without folders
     golden_rows: int | None = None  # most golden rows; None: the usual number
+
+    def __post_init__(self) -> None:
+        hint = "device_agent.shared.protocol.model_info.Gates(accuracy=0.9)"
+        require(isinstance(self.gates, model_info.Gates), "gates", self.gates, BuildError, hint)
+        for name, value in (("version", self.version), ("device_class", self.device_class)):
+            good = isinstance(value, str) and (constants.is_version if name == "version" else constants.is_name)(value)
+            require(good, name, value, BuildError, f"letters, digits, '.', '_' and '-', at most 64: {name}='1.0'")
+        whole(self.seed, "seed", BuildError, 0, 2**32 - 1)
+        if self.sequence is not None:
+            object.__setattr__(self, "sequence", whole(self.sequence, "sequence", BuildError, 1, 2**53 - 1))
 
 
 def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> Built:

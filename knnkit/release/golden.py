@@ -15,7 +15,7 @@ from device_agent.shared.release import model_file
 from knnkit.config.parse import Build
 from knnkit.errors import DataError, VerificationFailed
 from knnkit.training import source
-from knnkit.training.rows import label_of
+from knnkit.training.rows import answers_of
 
 #: Most rows of one certificate.
 MAX_OWN_ROWS = 20_000
@@ -44,7 +44,7 @@ def golden_for(build: Build, release: Path, rows: Path, label: str | None, margi
         raise VerificationFailed(
             f"{release} was built from other rows than deploy.yaml now names", hint="knnkit build, then knnkit deploy"
         )
-    own = made_from.read(rows, label or label_of(build))
+    own = made_from.read(rows, (label,) if label else answers_of(build))
     if not len(own.rows):
         raise DataError(f"{rows}: there are no rows")
     golden = made_from.golden(info, own, margin=margin, limit=MAX_OWN_ROWS)

@@ -14,10 +14,11 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from device_agent.shared.arguments import path_text
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import Refused
 from device_agent.shared.release import directory as release_files
@@ -158,6 +159,17 @@ def load_signer(path: Path) -> FileSigner:
         SigningKeyError: see `keys.load_private_key`; or a passphrase is needed and there is no terminal.
     """
     return FileSigner.load(path, _ask(f"Passphrase of {path}: ") if keys.is_encrypted(path) else None)
+
+
+def signer_of(given: Any) -> Signer:
+    """Returns the signer of a private key's file; a signer unchanged.
+
+    Raises:
+        SigningKeyError: as `load_signer`; or it is neither.
+    """
+    if hasattr(given, "sign") and hasattr(given, "public_pem"):
+        return cast("Signer", given)
+    return load_signer(Path(path_text(given, "signing_key", SigningKeyError)))
 
 
 def choose() -> bytes:

@@ -7,21 +7,22 @@ and a device takes the same cells. Needs pyarrow.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
+from device_agent.shared.arguments import shown
 from device_agent.shared.protocol.table_info import Table
+from device_agent.shared.queries import as_array
 from knnkit.config import parse
 from knnkit.config.parse import FileData
-from knnkit.data import arrow_table
+from knnkit.data import arrow_table, targets
+from knnkit.data.bad_cells import FRAME, in_data
 from knnkit.data.columns import Wanted
 from knnkit.data.dataset import Dataset
 from knnkit.errors import ConfigError, DataError
 from knnkit.training.table import policy_of, prepare_of
 
-_SOURCE = "the data frame"
 _KEYS = ("categories", "drop", "features", "missing", "unknown_category")
 
 
@@ -29,7 +30,7 @@ def read(frame: Any, labels: Any, keys: Mapping[str, Any]) -> tuple[Dataset, Tab
     """Returns the rows of a pandas or polars frame as numbers, and the table that computes them from cells.
 
     Args:
-        frame: the rows; an index of pandas is not used.
+        frame: the rows; an index of pandas is not used. Or an Arrow table.
         labels: the name of a column, or (n,) labels.
         keys: `missing`, `categories`, `unknown_category`, `drop`, `features`, as in deploy.yaml.
 
@@ -39,27 +40,42 @@ def read(frame: Any, labels: Any, keys: Mapping[str, Any]) -> tuple[Dataset, Tab
     """
     if labels is None:
         raise DataError("a frame with data= has no labels", hint="labels='COLUMN', or an array of labels")
-    if not isinstance(labels, str) and np.ndim(labels) != 1:
-        raise DataError("with data=, labels are one column", hint="labels='COLUMN', or an array of one dimension")
-    data, table = _checked(keys), arrow_table.of_frame(frame, _SOURCE)
+    data, table = (
+        _checked(keys),
+        arrow_table.of_frame(frame, f"labels={labels!r}" if isinstance(labels, str) else "data="),
+    )
     name = labels if isinstance(labels, str) else "label"
-    if not isinstance(labels, str):
-        name = next(each for each in ("label", "_label", "__label") if each not in table.column_names)
-        table = arrow_table.with_column(table, name, labels, _SOURCE)
-    wanted = Wanted(name, data.features, policy=policy_of(data))
-    found = arrow_table.load(table.schema, table.select, _SOURCE, wanted)
+    while not isinstance(labels, str) and name in table.column_names:
+        name = f"_{name}"
+    table = table if isinstance(labels, str) else arrow_table.with_zeros(table, name)
+    found = arrow_table.load_frame(table, Wanted(name, data.features, policy=policy_of(data)))
+    found = targets.labelled(found, table.column(name).to_pylist() if isinstance(labels, str) else labels)
+    if found.targets is not None:
+        raise DataError("with data=, labels are one column", hint="labels='COLUMN', or an array of one dimension")
     ready = prepare_of(data, found, found, None)
     return ready.training, ready.table
 
 
 def _checked(keys: Mapping[str, Any]) -> FileData:
+    if not isinstance(keys, Mapping):
+        raise DataError(f"data is {shown(keys)}; it is a dictionary of keys", hint=in_data(FRAME, "missing: median"))
     strange = next((key for key in keys if key not in _KEYS), None)
     if strange is not None:
         raise DataError(f"data has no key {strange!r}", hint=f"one of {', '.join(_KEYS)}")
-    text = json.dumps({"model": {"name": "model", "data": {"file": "frame.parquet", **keys}}})
     try:
-        found = parse.parse(text, source="data").builds()[0].model.data
+        given = json.dumps(dict(keys), default=lambda value: as_array(value).tolist())
+        found = parse.parse(f'{{"model": {{"name": "model", "data": {{"file": "frame", {given[1:]}}}}}', source="data")
     except ConfigError as error:
-        raise DataError(str(error), hint=error.hint) from None
-    assert isinstance(found, FileData)
-    return found
+        said = "; ".join(re.findall(r"^.*model\.data\.(.*)$", str(error), re.MULTILINE))
+        raise DataError(f"data: {said or str(error)}", hint=_in_python(error.hint)) from None
+    except (TypeError, ValueError, RecursionError):
+        said = "data has a value that is not text, a number, a list or a dictionary"
+        raise DataError(said, hint=in_data(FRAME, "missing: median")) from None
+    data = found.builds()[0].model.data
+    assert isinstance(data, FileData)
+    return data
+
+
+def _in_python(hint: str) -> str:
+    """Returns a hint that is a key in YAML as an argument; any other hint unchanged."""
+    return in_data(FRAME, hint) if re.match(r"\w+: ", hint) else hint

@@ -11,9 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from device_agent.shared.features.coder import UNUSED
+from device_agent.shared.arguments import require
+from device_agent.shared.features.coder import UNUSED, Coder
 from device_agent.shared.protocol.table_info import Table
-from device_agent.shared.queries import check_raw_rows, column_names, is_gap, not_numbers, row_type
+from device_agent.shared.queries import (
+    as_array,
+    as_numbers,
+    check_raw_rows,
+    column_names,
+    is_gap,
+    not_numbers,
+    select,
+)
 from knnkit.config.parse import TestFile
 from knnkit.data import files, targets
 from knnkit.data.dataset import Dataset, dataset
@@ -23,12 +32,12 @@ from knnkit.training.fitted import Fitted
 from knnkit.training.table import apply, policy_for, with_unused
 
 
-def read_held_out(test: TestFile, label: str, imported: Fitted, *, named: bool) -> Dataset:
+def read_held_out(test: TestFile, answers: tuple[str, ...], imported: Fitted, *, named: bool) -> Dataset:
     """Reads a test file, and returns its rows as features of an imported estimator.
 
     Args:
         test: the test file.
-        label: name of the label column.
+        answers: the label columns or targets of the file.
         imported: the imported estimator.
         named: whether the estimator was fitted with column names; if not, every column of the file is a feature.
 
@@ -42,23 +51,22 @@ def read_held_out(test: TestFile, label: str, imported: Fitted, *, named: bool) 
     names = imported.enrolment.feature_names if named else None
     if table is not None:
         policy, names = policy_for(table), tuple(column.name for column in table.columns if column.encoding != UNUSED)
-    known, labels = imported.enrolment.target_classes, test.label or (label,)
-    if len(labels) != max(1, len(known)):
+    known = imported.enrolment.target_classes
+    if not test.target and len(answers) != max(1, len(known)):
         said = (
-            f"{imported.enrolment.source} answers {max(1, len(known))} label columns, and `label` names {len(labels)}"
+            f"{imported.enrolment.source} answers {max(1, len(known))} label columns, and `label` names {len(answers)}"
         )
         columns = ", ".join(["COLUMN"] * max(1, len(known)))
         raise DataError(said, hint=f"test: {{file: {test.file}, label: [{columns}]}}")
-    if known:
-        policy = policy.with_labels(labels[1:])
+    policy = policy.for_answers(answers, are_labels=not test.target)
 
     def read(label: str, features: Sequence[str] | None) -> Dataset:
         return files.load(test.file, label, features, None, policy, wide=True)
 
     if test.target or known:
-        found = targets.read(read, test.target or labels, names, narrow=False, known=known or None)
+        found = targets.read(read, answers, names, narrow=False, known=None if test.target else known)
     else:
-        found = read(label, names)
+        found = read(answers[0], names)
     if table is None:
         return found
     return replace(apply(table, with_unused(table, found)), feature_names=imported.enrolment.feature_names)
@@ -75,19 +83,22 @@ def features_of(fitted: Fitted, rows: Any, source: str = "rows") -> Dataset:
         checked = check_raw_rows(rows, held.feature_names, DataError, held.space.origin)
         return Dataset(checked, np.empty(0), held.feature_names, source)
     found = apply(fitted.table, cells(fitted.table, rows, source))
-    dtype = row_type(held.space.origin)
-    return replace(found, rows=found.rows.astype(dtype), feature_names=held.feature_names)
+    checked = check_raw_rows(found.rows, held.feature_names, DataError, held.space.origin)
+    return replace(found, rows=checked, feature_names=held.feature_names)
 
 
-def labelled_rows(fitted: Fitted, rows: Any, answers: Any) -> Dataset:
-    """Returns test rows as features of a classifier, with their labels or targets.
+def labelled_rows(fitted: Fitted, test: Any) -> Dataset | None:
+    """Returns a pair of test rows and their labels or targets as features of a classifier; else `test` unchanged.
 
     Raises:
         DataError: rows or answers are invalid.
     """
-    held, raw = fitted.enrolment, features_of(fitted, rows)
-    labels = None if held.target_names else answers
-    found = dataset(raw.rows, labels, held.feature_names, "test", wide=held.space.origin is not None)
+    if test is None or isinstance(test, Dataset):
+        return test
+    require(isinstance(test, tuple | list) and len(test) == 2, "test", test, DataError, "test=(rows, labels)")
+    (rows, answers), held = test, fitted.enrolment
+    raw = features_of(fitted, rows)
+    found = dataset(raw.rows, None, held.feature_names, "test", wide=held.space.origin is not None)
     return targets.answered(replace(found, raw=raw.raw), answers, held.target_names, held.target_classes)
 
 
@@ -103,27 +114,37 @@ def cells(table: Table, rows: Any, source: str = "arrays") -> Dataset:
         absent = [name for name in names if name not in framed]
         if absent:
             raise DataError(f"{source}: there is no column {absent[0]!r}", hint=f"rows[{names[:8]}]")
-        rows = rows[names]
-    matrix = np.asarray(rows, object)
+        rows = select(rows, names)
+    try:
+        matrix = as_array(rows, object)
+    except TypeError as error:
+        said, hint = not_numbers(rows, error)
+        raise DataError(f"{source}: {said}", hint=hint) from None
     if matrix.ndim != 2 or matrix.shape[1] != len(names):
-        raise DataError(f"{source}: expected rows of {len(names)} cells, found an array of shape {matrix.shape}")
-    found, levels = np.full(matrix.shape, np.nan), {}
+        hint = f"rows of shape (n, {len(names)}), or a frame with these columns: {', '.join(names[:8])}"
+        said = f"{source}: expected rows of {len(names)} cells, found an array of shape {matrix.shape}"
+        raise DataError(said, hint=hint)
+    found, levels, coder = np.full(matrix.shape, np.nan), {}, Coder(table)
     for place, column in enumerate(table.columns):
         if column.encoding == UNUSED:
             continue
-        there = np.array([not is_gap(cell) for cell in matrix[:, place]], bool)
+        there = np.array([not _is_missing(coder, place, cell) for cell in matrix[:, place]], bool)
         values = matrix[there, place].tolist()
         try:
             if column.encoding == "number":
-                found[there, place] = np.array([float(value) for value in values])
+                found[there, place] = as_numbers(values, np.float64)
             else:
-                levels[place], found[there, place] = np.unique(
-                    [str(value).strip() for value in values], return_inverse=True
-                )
+                words = [coder.text(place, value) for value in values]
+                levels[place], found[there, place] = np.unique(words, return_inverse=True)
         except (TypeError, ValueError) as error:
             said, hint = f"the column {column.name!r} has a cell that is not a number: {error}", ""
             if framed is not None:
-                said, hint = not_numbers(rows[[column.name]], error)
+                said, hint = not_numbers(select(rows, [column.name]), error)
             raise DataError(f"{source}: {said}", hint=hint) from None
     texts = {place: tuple(map(str, each)) for place, each in levels.items()}
     return Dataset(found, np.zeros(len(found), np.int64), tuple(names), source, levels=texts)
+
+
+def _is_missing(coder: Coder, place: int, cell: Any) -> bool:
+    """Whether a cell has no value, as a device decides it."""
+    return is_gap(cell) or (isinstance(cell, str) and coder.is_missing(place, cell.strip()))

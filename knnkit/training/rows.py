@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.input_info import Window
-from knnkit.config.parse import Build, FileData, GroupSplit, SklearnData, TestFile, TimeSplit
+from knnkit.config.parse import Build, FileData, GroupSplit, SklearnData, SkopsData, TestFile, TimeSplit
 from knnkit.data import dataset, patterns, raw_files, recordings
 from knnkit.data.dataset import Dataset
 from knnkit.data.recordings import Labels
@@ -67,7 +67,7 @@ def read_inputs(
     if embedder is not None and raw is None:
         return embedder.apply_to_files(raw_files.list_files([file], label, path or "path", None))[0]
     assert raw is not None
-    found = read_more(file, label, raw, None) if window is None else _read_windows(file, label, raw, window)
+    found = read_more(file, (label,), raw, None) if window is None else _read_windows(file, label, raw, window)
     return found if embedder is None else embedder.apply(found)[0]
 
 
@@ -127,10 +127,10 @@ def divide_rows(build: Build, found: Rows) -> Divided:
     test, split, everything, embedder = build.model.measured_on, build.model.split, found.rows, found.embedder
     if isinstance(test, TestFile):
         if embedder is None and found.window is None:
-            held_out = read_test(test.file, label_of(build), build.model.data, everything)
+            held_out = read_test(test.file, answers_of(build), build.model.data, everything)
         else:
             path = build.model.data.path if isinstance(build.model.data, FileData) else None
-            held_out = read_inputs(test.file, label_of(build), everything, embedder, found.window, path)
+            held_out = read_inputs(test.file, answers_of(build)[0], everything, embedder, found.window, path)
         return Divided(everything, held_out, "file")
     how = "group" if isinstance(split, GroupSplit) else "time" if isinstance(split, TimeSplit) else split
     if found.window is not None:
@@ -156,9 +156,19 @@ def _from_field(build: Build, everything: Dataset) -> NDArray[np.int64]:
     return np.flatnonzero(np.array(ours)[everything.files])
 
 
-def label_of(build: Build) -> str:
-    """Returns the first label column that `test` in deploy.yaml names; if it names none, that of `data`."""
+def answers_of(build: Build) -> tuple[str, ...]:
+    """Returns the label columns or targets of the test file; if `test` names none, those of the training data.
+
+    Raises:
+        DataError: it names labels and the model answers targets, or the reverse.
+    """
     data, test = build.model.data, build.model.measured_on
-    if isinstance(test, TestFile) and test.label is not None:
-        return test.label[0]
-    return data.label_column if isinstance(data, FileData) else "label"
+    usual = (data.target or data.label) if isinstance(data, FileData) else ("label",)
+    if not isinstance(test, TestFile):
+        return usual
+    if not isinstance(data, SkopsData):
+        kind, other = ("target", "label") if usual is getattr(data, "target", None) else ("label", "target")
+        if getattr(test, other):
+            said = f"{test.file}: the model answers the {kind} of `data`, and `test` names a {other}"
+            raise DataError(said, hint=f"test: {{file: {test.file.name}, {kind}: COLUMN}}")
+    return test.target or test.label or usual

@@ -221,7 +221,7 @@ def load_skops(path: str | Path) -> Any:
             raise BuildError(f"{path} holds {said}: {', '.join(strangers)}", hint=hint)
         return skops.io.load(path, trusted=list(_HARMLESS))
     except FileNotFoundError:
-        raise BuildError(f"{path}: no such file", hint="paths in deploy.yaml are relative to its folder") from None
+        raise BuildError(f"{path}: no such file", hint="skops.io.dump writes one") from None
     except (*BROKEN, UntrustedTypesFoundException) as error:
         said = str(error) or type(error).__name__
         raise BuildError(f"{path} is not a file in the skops format: {said}", hint="skops.io.dump writes one") from None
@@ -258,7 +258,7 @@ def _parts(estimator: Any) -> tuple[list[Any], Any]:
     if _is_search(estimator) and hasattr(estimator, "best_estimator_"):
         return _parts(estimator.best_estimator_)
     if type(estimator) not in [getattr(neighbors, name) for name in ESTIMATORS]:
-        name = type(estimator).__name__
+        name = "None" if estimator is None else type(estimator).__name__
         raise BuildError(f"{name} is not supported{because(name, LEFT_OUT)}", hint=_instead_of(estimator))
     if not hasattr(estimator, "_fit_X"):
         raise BuildError(f"the {type(estimator).__name__} is not fitted", hint="estimator.fit(rows, labels)")
@@ -279,7 +279,7 @@ def _is_search(estimator: Any) -> bool:
 
 def _instead_of(estimator: Any) -> str:
     if isinstance(estimator, str | Path):
-        return f"knnkit.from_skops({str(estimator)!r}), or data: {{skops: {estimator}}} in deploy.yaml"
+        return f"knnkit.from_skops({str(estimator)!r})"
     if _is_search(estimator):
         return "search.fit(rows, labels)" if estimator.refit else "refit=True, then search.fit(rows, labels)"
     return "a fitted KNeighborsClassifier, or a Pipeline that ends in one"
@@ -332,7 +332,8 @@ def fitted_names(estimator: Any) -> tuple[str, ...] | None:
 def _names(estimator: Any, given: tuple[str, ...] | None, width: int) -> tuple[str, ...]:
     names = given or fitted_names(estimator) or tuple(f"feature_{i}" for i in range(width))
     if len(names) != width or len(set(names)) != width:
-        raise BuildError(f"{len(set(names))} distinct feature names for {width} columns")
+        said = f"{len(set(names))} distinct feature names for {width} columns"
+        raise BuildError(said, hint="feature_names: one name for each column")
     strange = next((name for name in names if not is_plain(name)), None)
     if strange is not None:
         raise BuildError(f"a feature may not be called {shortened(strange)}", hint="plain text on one line")

@@ -7,7 +7,7 @@ TensorFlow only to build.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ from knnkit.training.fitted import Fitted
 from knnkit.training.inputs import Embedder, input_of
 from knnkit.training.made import Made
 from knnkit.training.raw_cells import read_held_out
-from knnkit.training.rows import divide_rows, label_of, load_rows, read_inputs
+from knnkit.training.rows import answers_of, divide_rows, load_rows, read_inputs
 from knnkit.training.table import prepare_of, raw_lines, read_more
 
 
@@ -221,15 +221,15 @@ class Material:
         limit = min(limit, self._most_golden) if self.embedder else limit
         return make_golden(BuiltModel(b"", info, reference, ()), own, self.training, limit=limit, raw=self._raw_lines)
 
-    def read(self, file: Path, label: str) -> Dataset:
-        """Reads the labelled rows of a file, and returns them as features of the model.
+    def read(self, file: Path, answers: Sequence[str]) -> Dataset:
+        """Reads the labelled rows of a file, and returns them as features; `answers` are label columns or targets.
 
         Raises:
             DataError: a column is missing, or a cell cannot be read.
         """
         if self.window is not None or self.embedder is not None:
-            return read_inputs(file, label, self.training, self.embedder, self.window)
-        found = read_more(file, label, self.training, self.table)
+            return read_inputs(file, answers[0], self.training, self.embedder, self.window)
+        found = read_more(file, answers, self.training, self.table)
         return self.fitting(found) if self.table is None else found
 
     def fitting(self, rows: Dataset) -> Dataset:
@@ -315,11 +315,11 @@ def _load_imported(build: Build, data: SkopsData) -> Material:
     found, held_out = sklearn_importer.import_estimator(estimator, **how), None
     if isinstance(test, TestFile):
         held_out = read_held_out(
-            test, label_of(build), found, named=sklearn_importer.fitted_names(estimator) is not None
+            test, answers_of(build), found, named=sklearn_importer.fitted_names(estimator) is not None
         )
         names, width = held_out.feature_names, len(found.enrolment.feature_names)
         if len(names) != width:
-            said = f"{test.file}: {len(names)} features beside the label {label_of(build)!r}, but "
+            said = f"{test.file}: {len(names)} features beside {', '.join(map(repr, answers_of(build)))}, but "
             raise DataError(f"{said}{data.skops} takes {width}")
         found = replace(found, enrolment=replace(found.enrolment, feature_names=names))
     if model.keep is not None and found.table is not None and found.table.transforms:

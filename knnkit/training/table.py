@@ -21,6 +21,7 @@ from device_agent.shared.protocol.table_info import Column, Table
 from device_agent.shared.queries import default_names
 from knnkit.config.parse import Data, FileData
 from knnkit.data import files, precision, targets
+from knnkit.data.bad_cells import as_yaml, in_data, quoted
 from knnkit.data.columns import find
 from knnkit.data.dataset import Dataset
 from knnkit.data.policy import PLAIN, Policy, matching
@@ -69,36 +70,34 @@ def load_rows(data: FileData, beside: str | None) -> Dataset:
     Raises:
         DataError: a column is missing, or a cell cannot be read.
     """
-    policy, (first, *others) = policy_of(data), data.label
-    if others and any(source.suffix.lower() == ".npz" for source in data.sources):
-        raise DataError("an NPZ file has one array of labels, and `label` is a list", hint="give CSV or Parquet")
+    answers = data.target or data.label
+    policy = policy_of(data).for_answers(answers, are_labels=not data.target)
 
     def read(label: str, features: Sequence[str] | None, wide: bool = True) -> Dataset:
-        own = policy.with_labels(others) if others else policy
-        return files.load_all(data.sources, label, features, beside, own, data.id, wide=wide)
+        return files.load_all(data.sources, label, features, beside, policy, data.id, wide=wide)
 
-    if not (data.target or others):
-        return read(first, data.features, wide=False)
+    if not data.target and len(answers) == 1:
+        return read(answers[0], data.features, wide=False)
     known = None if data.target else ()
-    return targets.read(read, data.target or data.label, data.features, narrow=policy.is_plain, known=known)
+    return targets.read(read, answers, data.features, narrow=policy.is_plain, known=known)
 
 
-def read_more(file: Path, label: str, training: Dataset, table: Table | None) -> Dataset:
-    """Reads labelled rows in addition to the training data, and returns them as features of the model.
+def read_more(file: Path, answers: Sequence[str], training: Dataset, table: Table | None) -> Dataset:
+    """Reads further labelled rows as features of the model; `answers` are the file's label columns or targets.
 
     Raises:
         DataError: a column is missing, or a cell cannot be read.
     """
     wide = training.rows.dtype == np.float64
     if table is None:
-        return _read(file, label, training, training.feature_names, PLAIN, wide)
+        return _read(file, answers, training, training.feature_names, PLAIN, wide)
     names = [column.name for column in table.columns if column.encoding != UNUSED]
-    found = apply(table, with_unused(table, _read(file, label, training, names, policy_for(table), wide)))
+    found = apply(table, with_unused(table, _read(file, answers, training, names, policy_for(table), wide)))
     found = replace(found, feature_names=training.feature_names)
     return replace(found, rows=found.rows.astype(training.rows.dtype, copy=False))
 
 
-def read_test(file: Path, label: str, data: Data, everything: Dataset) -> Dataset:
+def read_test(file: Path, answers: Sequence[str], data: Data, everything: Dataset) -> Dataset:
     """Reads the held-out rows of a file in the same way as `everything`, the rows of the training data, was read.
 
     Raises:
@@ -106,19 +105,27 @@ def read_test(file: Path, label: str, data: Data, everything: Dataset) -> Datase
     """
     policy = replace(with_text(policy_of(data), everything), drop=())
     wide = everything.rows.dtype == np.float64
-    return _read(file, label, everything, everything.feature_names, policy, wide)
+    return _read(file, answers, everything, everything.feature_names, policy, wide)
 
 
-def _read(file: Path, label: str, like: Dataset, features: Sequence[str], policy: Policy, wide: bool) -> Dataset:
-    own = policy.with_labels(like.target_names[1:]) if like.target_classes else policy
+def _read(
+    file: Path, answers: Sequence[str], like: Dataset, features: Sequence[str], policy: Policy, wide: bool
+) -> Dataset:
+    count = max(1, len(like.target_names))
+    if len(answers) != count:
+        said = (
+            f"{file}: the model answers {count} columns for a row, and {len(answers)} are named: {', '.join(answers)}"
+        )
+        raise DataError(said, hint=f"name {count} of its columns")
+    if like.targets is None:
+        return files.load(file, answers[0], features, None, policy, wide=wide)
+    policy = policy.for_answers(answers, are_labels=bool(like.target_classes))
 
     def read(label: str, features: Sequence[str] | None) -> Dataset:
-        return files.load(file, label, features, None, own, wide=True)
+        return files.load(file, label, features, None, policy, wide=True)
 
-    if like.targets is None:
-        return files.load(file, label, features, None, policy, wide=wide)
     how: dict[str, Any] = {"narrow": policy.is_plain and not wide, "known": like.target_classes or None}
-    return targets.read(read, like.target_names, features, **how)
+    return replace(targets.read(read, answers, features, **how), target_names=like.target_names)
 
 
 def prepare(policy: Policy, training: Dataset, held_out: Dataset | None) -> Prepared:
@@ -130,14 +137,16 @@ def prepare(policy: Policy, training: Dataset, held_out: Dataset | None) -> Prep
     _require_columns(policy, training)
     training, left = _without_dropped(policy, training)
     warnings = [left] if left else []
+    words = training.missing_words
     if held_out is not None:
         held_out, left = _without_dropped(policy, held_out)
         warnings += [left] if left else []
+        words |= held_out.missing_words  # a device answers what is measured here
     table = Table(
         tuple(_fit(policy, training, place) for place in range(len(training.feature_names))),
         "ignore" if policy.unknown_category == "ignore" else "refuse",
         policy.thousands,
-        missing_words=tuple(sorted(training.missing_words)),
+        missing_words=tuple(sorted(words)),
     )
     warnings += _filled(table, training)
     made = apply(table, training)
@@ -165,7 +174,7 @@ def apply(table: Table, rows: Dataset) -> Dataset:
             continue
         if gaps.any() and column.fill is None:
             said = f"{rows.source}: {gaps.sum():,} cells of the column {column.name!r} are empty"
-            raise DataError(said, hint=f"missing: {{{column.name}: median}} in `data:` of deploy.yaml")
+            raise DataError(said, hint=in_data(rows.source, f"missing: {{{quoted(column.name)}: median}}"))
         matrix[gaps, place] = column.fill
     features, names = expand(table.columns, matrix), feature_names(table)
     if run := transforms_of(table):
@@ -229,7 +238,7 @@ def _without_dropped(policy: Policy, rows: Dataset) -> tuple[Dataset, str]:
     if kept.all():
         return rows, ""
     if not kept.any():
-        raise DataError(f"{rows.source}: every row has a missing cell", hint="missing: median, or drop: [COLUMN]")
+        raise DataError(f"{rows.source}: every row has a missing cell", hint=in_data(rows.source, "missing: median"))
     said = f"{rows.source}: {(~kept).sum():,} of {len(kept):,} rows have missing cells and were left out"
     return rows.take(np.flatnonzero(kept)), said
 
@@ -248,7 +257,7 @@ def _fit(policy: Policy, training: Dataset, place: int) -> Column:
     if fill is not None and fill not in categories:
         categories.append(fill)
     if not categories:
-        raise DataError(f"{training.source}: the column {name!r} has no value", hint=f"drop: [{name}] in `data:`")
+        raise _no_value(name, training.source)
     return Column(name, word, None if fill is None else float(categories.index(fill)), encoding, tuple(categories))
 
 
@@ -257,13 +266,18 @@ def _number_to_fill(way: Any, values: NDArray[Any], name: str, source: str) -> f
         return None
     if way == "median":
         if not len(values):
-            raise DataError(f"{source}: the column {name!r} has no value", hint=f"drop: [{name}] in `data:`")
+            raise _no_value(name, source)
         return float(np.median(values))
     if way == "constant":
         return 0.0
     if isinstance(way, str | bool):
-        raise DataError(f"{source}: missing cells of {name!r} cannot become {way!r}", hint=f"missing: {{{name}: 0.0}}")
+        hint = in_data(source, f"missing: {{{quoted(name)}: 0.0}}")
+        raise DataError(f"{source}: missing cells of {name!r} cannot become {way!r}", hint=hint)
     return float(way)
+
+
+def _no_value(name: str, source: str) -> DataError:
+    return DataError(f"{source}: the column {name!r} has no value", hint=in_data(source, f"drop: {as_yaml([name])}"))
 
 
 def _category_to_fill(way: Any, values: NDArray[Any], levels: Sequence[str]) -> str | None:
@@ -284,7 +298,8 @@ def _codes(table: Table, column: Column, rows: Dataset, place: int) -> NDArray[A
     unknown = sorted(used - known.keys())
     if unknown and (column.unknown or table.unknown_category) == "refuse":
         said = f"{rows.source}: no training row has the category {unknown[0]!r} of {column.name!r}"
-        raise DataError(said, hint="unknown_category: ignore in `data:` of deploy.yaml")
+        hint = "OneHotEncoder(handle_unknown='ignore')" if column.unknown else ""
+        raise DataError(said, hint=hint or in_data(rows.source, "unknown_category: ignore"))
     codes = np.array([known.get(text, UNKNOWN_CATEGORY) for text in levels] or [0.0], values.dtype)
     there = ~np.isnan(values)
     found = values.copy()

@@ -176,15 +176,14 @@ def run(kind: str, rounds: int) -> dict[str, Any]:
 def _files(kind: str, rounds: int) -> dict[str, Any]:
     """Measures sounds or pictures."""
     folder = BUILD / f"embed-{kind}"
+    shutil.rmtree(folder, ignore_errors=True)
     subprocess.run(
         [sys.executable, "-m", "knnkit", "demo", f"--{kind}", "--out", folder], env=environment(2), check=True
     )
     model, plain = folder / "plain.joblib", [sys.executable, "-c", PLAIN, kind, folder / "networks"]
-    model.unlink(missing_ok=True)
     subprocess.run([*plain, model, folder / "training"], env=environment(1), check=True)
     agent = [sys.executable, "-m", "device_agent", "--root", folder / "device", "classify", "--input"]
     many = folder / "many"
-    shutil.rmtree(many, ignore_errors=True)
     for number in range(3):
         shutil.copytree(folder / "unseen", many / str(number))
     one = next(path for path in sorted(many.rglob("*")) if path.is_file())

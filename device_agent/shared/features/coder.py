@@ -218,9 +218,9 @@ class Coder:
             return None
         if isinstance(value, list | dict):
             raise BadCell(index, f"{short(json.dumps(value))} is not a category")
-        return self.category(index, self._text(index, value))
+        return self.category(index, self.text(index, value))
 
-    def _text(self, index: int, value: Any) -> str:
+    def text(self, index: int, value: Any) -> str:
         """Returns the category text of a JSON value: `true` becomes "True", 3.0 becomes "3"."""
         text = str(value).strip()
         if isinstance(value, bool):

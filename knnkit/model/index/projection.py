@@ -155,6 +155,8 @@ def _count_within(sample: Sample, axes: Float64, sizes: list[int]) -> NDArray[np
             within += squared_distances(queries[:, first:size], own[:, first:size])
             counts[number] += (distinct & (within < kth + _blur(len(axes), size) * sample.unit)).sum(axis=1)
             first = size
+        if SPARE * np.quantile(counts, SHARE, axis=1).min() >= MOST_CANDIDATES + 1:
+            break  # too many already, on any number of axes
     return counts
 
 

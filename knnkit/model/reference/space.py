@@ -25,6 +25,7 @@ from knnkit.model.reference.lattice import choose_centre
 
 Float64 = NDArray[np.float64]
 Float32 = NDArray[np.float32]
+Places = NDArray[np.int64] | None
 
 #: Rows that are held in float64 at a time.
 _ROWS = 4096
@@ -194,7 +195,9 @@ class Space:
         return 1.0 if any(step.kind in ("normalize", "cosine") for step in self.steps) else self.reach
 
 
-def make_space(rows: NDArray[Any], steps: list[Step], metric: Metric, p: float | None = None) -> tuple[Space, Float32]:
+def make_space(
+    rows: NDArray[Any], steps: list[Step], metric: Metric, p: float | None = None, places: Places = None
+) -> tuple[Space, Float32]:
     """Returns the space of raw (n, d) training rows after `steps`, and the (n, p) float32 rows in that space.
 
     The space of float64 rows gets an origin if float32 needs one, but not before a cosine or normalising step.
@@ -205,7 +208,7 @@ def make_space(rows: NDArray[Any], steps: list[Step], metric: Metric, p: float |
     maps, scale = _split_scale(steps, metric)
     origin = find_origin(rows) if may_shift(steps, metric) else None
     maps, rows = _shifted(maps, origin), narrow(rows, origin)
-    return _centre(metric, maps, scale, _through(maps, rows) if maps else rows, origin, p=p)
+    return _centre(metric, maps, scale, _through(maps, rows) if maps else rows, origin, p=p, places=places)
 
 
 def may_shift(steps: list[Step], metric: Metric) -> bool:
@@ -279,9 +282,11 @@ def _centre(
     origin: Float64 | None,
     zero: float = _ZERO,
     p: float | None = None,
+    places: Places = None,
 ) -> tuple[Space, Float32]:
+    number = range(len(values)) if places is None else places
     if metric == "haversine":
-        _require_points(values + (0.0 if origin is None else origin), plain=not maps and scale is None)
+        _require_points(values + (0.0 if origin is None else origin), number, plain=not maps and scale is None)
     # Jaccard distances ask which coordinates are 0.
     centre = np.zeros(values.shape[1], np.float32) if metric == "jaccard" else choose_centre(values)
     factors = np.ones(len(centre)) if scale is None else np.broadcast_to(scale, centre.shape).astype(np.float64)
@@ -290,10 +295,8 @@ def _centre(
         squared = np.concatenate([(weighted * weighted).sum(axis=1) for weighted in _weighted(enrolled, factors)])
         finite = np.isfinite(squared) & (squared < 1e36)
     if not finite.all() or not np.isfinite(factors.astype(np.float32)).all():
-        raise BuildError(
-            f"training row {int(np.argmin(finite))} is too large for float32 distances",
-            hint="scale: standard in deploy.yaml, or drop the row",
-        )
+        said = f"training row {number[int(np.argmin(finite))]} is too large for float32 distances"
+        raise BuildError(said, hint="scale: standard, or drop the row")
     lengths = np.sqrt(squared)
     if metric in ("manhattan", "minkowski"):  # at least as long as by any p
         lengths = np.concatenate([np.abs(weighted).sum(axis=1) for weighted in _weighted(enrolled, factors)])
@@ -314,14 +317,16 @@ def _centre(
     return replace(space, zero=exact.get(metric, zero * size if maps else 0.0)), enrolled
 
 
-def _require_points(values: NDArray[Any], *, plain: bool) -> None:
+def _require_points(values: NDArray[Any], number: Any, *, plain: bool) -> None:
     """Raises BuildError unless rows are unscaled latitudes and longitudes in radians, as haversine needs."""
     if values.shape[1] != 2 or not plain:
         said = f"haversine takes a latitude and a longitude as they are, and not {values.shape[1]} mapped features"
         said = said if not plain else f"haversine takes two features, latitude and longitude, and not {values.shape[1]}"
         raise BuildError(said, hint="features: [latitude, longitude]; no scale, no linear transformers")
-    if np.abs(values[:, 0]).max() > math.pi / 2 + 1e-6 or np.abs(values[:, 1]).max() > 2 * math.pi + 1e-6:
-        said = "a latitude beyond 90 degrees, or a longitude beyond 360, if haversine reads them in radians"
+    far = np.argwhere(np.abs(values) > np.array([math.pi / 2, 2 * math.pi]) + 1e-6)
+    if len(far):
+        what = ("a latitude beyond 90 degrees", "a longitude beyond 360 degrees")[far[0, 1]]
+        said = f"training row {number[int(far[0, 0])]}: {values[tuple(far[0])]:.7g} is {what}, in radians"
         raise BuildError(said, hint="latitude and longitude in radians: numpy.radians(rows), on the device, too")
 
 

@@ -10,6 +10,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.arguments import is_number, shown
 from device_agent.shared.protocol.constants import (
     GRAPH_METRICS,
     GRAPH_WEIGHTS,
@@ -21,6 +22,7 @@ from device_agent.shared.protocol.constants import (
 )
 from device_agent.shared.protocol.model_info import Enrol, InFloat64, Keep
 from device_agent.shared.weights import LEAST_WIDTH, MOST_WIDTH
+from knnkit.data.dataset import require_label
 from knnkit.errors import BuildError
 
 #: Key of `reject` for the classes without a share of their own.
@@ -69,20 +71,23 @@ class KnnSpec:
     offset: float | None = None
 
     def __post_init__(self) -> None:
-        if not is_name(self.name):
-            raise BuildError(f"model name {self.name!r}: letters, digits, '.', '_' and '-' only, at most 64 of them")
+        if not (isinstance(self.name, str) and is_name(self.name)):
+            said = f"model name {shown(self.name)}: letters, digits, '.', '_' and '-' only, at most 64 of them"
+            raise BuildError(said, hint="name='fruit'")
         if self.k < 1:
-            raise BuildError(f"k is {self.k}; at least one neighbour must vote")
+            raise BuildError(f"k is {shown(self.k)}; at least one neighbour must vote", hint="k=3")
         for value, kind, what in (
             (self.metric, Metric, "metric"),
             (self.weights, Weights, "weights"),
             (self.scale, Scale, "scale"),
         ):
-            if value not in get_args(kind):
-                raise BuildError(f"{what} {value!r} is not one of {', '.join(get_args(kind))}")
+            if not isinstance(value, str) or value not in get_args(kind):
+                said = f"{what} {shown(value)} is not one of {', '.join(get_args(kind))}"
+                raise BuildError(said, hint=f"{what}='{get_args(kind)[0]}'")
         for share in self.shares.values():
-            if not 0.0 < share < 1.0:
-                raise BuildError(f"reject is {share}; it is the share of ordinary rows to accept, above 0 and below 1")
+            if not (is_number(share) and 0.0 < share < 1.0):
+                said = f"reject is {shown(share)}; it is the share of ordinary rows to accept, above 0 and below 1"
+                raise BuildError(said, hint="reject: 0.99")
         if wrong := [each for each in self.label_sets if not 0.0 < each < 1.0]:
             raise BuildError(f"label_sets: {wrong[0]} is not a coverage above 0 and below 1", hint="label_sets: 0.95")
         if self.reject is not None and DEFAULT not in self.shares:
@@ -171,8 +176,8 @@ def _require_numbers(spec: KnnSpec) -> None:
     given = factors if isinstance(factors, Mapping) else {}
     own = {f"class_weight of {label!r}": value for label, value in given.items()}
     for name, number in {"p": spec.p, "bandwidth": spec.bandwidth, "radius": spec.radius, **own}.items():
-        if number is not None and (isinstance(number, bool) or not isinstance(number, int | float | np.number)):
-            raise BuildError(f"{name} is {number!r}; a number is needed", hint="0.5, without quotation marks")
+        if number is not None and not is_number(number):
+            raise BuildError(f"{name} is {shown(number)}; a number is needed", hint="0.5, without quotation marks")
     for name, value, wanted, where, example in (
         ("p", spec.p, spec.metric == "minkowski", "metric: minkowski", "p: 3"),
         ("bandwidth", spec.bandwidth, kernel, f"weights: {spec.weights if kernel else 'gaussian'}", "bandwidth: 0.5"),
@@ -183,22 +188,31 @@ def _require_numbers(spec: KnnSpec) -> None:
             raise BuildError(f"{name} is for {where}", hint=f"leave {name} out, or {where}")
     if spec.p is not None and not 1.0 <= spec.p <= MOST_P:
         hint = "metric: chebyshev, the limit of high p" if spec.p > 1.0 else "p: 1 or more"
-        raise BuildError(f"p is {spec.p:g}; a power from 1 to {MOST_P:g} is needed", hint=hint)
+        raise BuildError(f"p is {shown(spec.p)}; a power from 1 to {MOST_P:g} is needed", hint=hint)
     for name, value in (("bandwidth", spec.bandwidth), ("radius", spec.radius)):
         if value is not None and not LEAST_WIDTH <= value <= MOST_WIDTH:
-            said = f"{name} is {value:g}; a distance from {LEAST_WIDTH:g} to {MOST_WIDTH:g} is needed"
+            said = f"{name} is {shown(value)}; a distance from {LEAST_WIDTH:g} to {MOST_WIDTH:g} is needed"
             raise BuildError(said, hint=f"{name}: 0.5")
-    if not isinstance(factors, Mapping) and factors not in (None, "balanced"):
-        raise BuildError(f"class_weight is {factors!r}", hint="class_weight: balanced, or {fault: 5}")
+    if not (factors is None or isinstance(factors, Mapping) or (isinstance(factors, str) and factors == "balanced")):
+        said = f"class_weight is {shown(factors)}; it is balanced, or a label and its factor"
+        raise BuildError(said, hint="class_weight: balanced, or {fault: 5}")
     for label, value in given.items():
         if not 1.0 / MOST_FACTOR <= value <= MOST_FACTOR:
-            said = f"class_weight of {label!r} is {value:g}; a factor from {1 / MOST_FACTOR:g} to {MOST_FACTOR:g} "
-            raise BuildError(f"{said}is needed", hint=f"class_weight: {{{label}: 5}}")
-    if spec.outlier_label is not None and spec.radius is None:
+            bounds = f"from {1.0 / MOST_FACTOR:g} to {MOST_FACTOR:g}"
+            said = f"class_weight of {label!r} is {shown(value)}; a factor {bounds} is needed"
+            raise BuildError(said, hint=f"class_weight: {{{label}: 5}}")
+    outlier = spec.outlier_label
+    is_label = isinstance(outlier, str) or (type(outlier) is int and abs(outlier) < 2**63)
+    if outlier is not None and not is_label:
+        said = f"outlier_label is {shown(outlier)}; a whole number or text is needed"
+        raise BuildError(said, hint="outlier_label: other")
+    if outlier is not None and spec.radius is None:
         raise BuildError("outlier_label needs a radius", hint="add radius: 0.5, or leave outlier_label out")
-    if spec.outlier_label == UNKNOWN_LABEL:
+    if outlier == UNKNOWN_LABEL:
         said = f"outlier_label: {UNKNOWN_LABEL!r} is reserved for rows without a label"
         raise BuildError(said, hint="leave outlier_label out: such rows then are unknown; or outlier_label: other")
+    if isinstance(outlier, str):
+        require_label(outlier, "outlier_label")
 
 
 def _require_whole_ways(spec: KnnSpec) -> None:

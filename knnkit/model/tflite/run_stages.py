@@ -28,7 +28,7 @@ from knnkit.model.tflite.load_tensorflow import load_tensorflow
 
 #: Exit code of this process where a stage or an input is at fault: standard error then says why.
 AT_FAULT = 3
-#: Inputs on which a stage must give the same in both ways, up to a share of its largest output.
+#: Number of inputs for which both ways must give equal outputs; largest difference, as a share of the largest output.
 _TRIED, _NEAR = 8, 2.0**-14
 
 
@@ -60,16 +60,16 @@ def main(spec: str, folder: str, out: str) -> int:
 
 
 class BuildRunner(StageRunner):
-    """A stage that tests which ways to run it give the same outputs for less work; then uses them.
+    """Runs a stage in the plain way and in a faster way; uses the faster way after `_TRIED` inputs with equal outputs.
 
-    With windows, it tests a run on many at once. Without windows, it tests a sound with zeros after it.
+    A stage with windows is tried on many windows at once, a stage for whole sounds on a sound with zeros after it.
     """
 
     _tried = _length = 0
     _other: Stage | None = None
 
     def run(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns the output, as `StageRunner.run`, and learns from it."""
+        """Returns the output, as `StageRunner.run`; on the first inputs also tries the faster way."""
         found = super().run(values)
         if 0 <= self._tried < _TRIED and len(found) > 1 and not (self.stage.slides or self.stage.step):
             if self.stage.frames is not None:
@@ -88,7 +88,7 @@ class BuildRunner(StageRunner):
             self.stage = other
 
     def _with_step(self, values: NDArray[np.float32], count: int) -> Stage:
-        """Returns the stage with step and reach, from the lengths at which it has one more output than `count`."""
+        """Returns the stage with `step` and `reach`: tries lengths of sound with 1 and 2 outputs more than `count`."""
         if values.ndim != 1 or set(self.stage.shape) - {1, -1}:
             return self.stage
         length = len(values)
@@ -106,7 +106,7 @@ class BuildRunner(StageRunner):
 
 
 def _are_near(one: NDArray[np.float32], other: NDArray[np.float32] | None) -> bool:
-    """Whether the outputs are the same; `other` may have other axes after the first."""
+    """Whether two outputs differ by at most `_NEAR` of the largest value; their shapes may differ."""
     if other is None or other.size != one.size:
         return False
     return bool(abs(other.reshape(one.shape) - one).max() <= _NEAR * abs(one).max())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -18,12 +19,17 @@ from device_agent.inference.tflite_knn import TfliteKNN
 from device_agent.lifecycle import choose_search
 from device_agent.serving.load import load_kept
 from device_agent.shared.golden.golden_set import Golden
-from device_agent.shared.protocol import constants
+from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.documents import ReleaseRef, Searched
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.release.directory import open_release
 from device_agent.store import searches
 from device_agent.store.store import Store
+from knnkit.model.index.cost_sample import WeightedRows
+from knnkit.model.index.groups import WholeRows, make_groups
+from knnkit.model.stored import read_model
+from knnkit.model.tflite import associated_files
+from knnkit.release.signing import FileSigner, sign_release
 
 
 def kept(device: Device, digest: str) -> Searched:
@@ -43,6 +49,29 @@ def test_an_activation_measures_what_the_model_has(name: str, device: Device, re
     status = device.ask("status")
     assert (status["searched"]["alone"], status["searched"]["batch"]) == (found.alone, found.batch)
     assert f"one row: {found.alone} (" in device.run("status").out
+
+
+def add_groups(release: Path, key: Path) -> None:
+    """Gives the model of a release groups of near rows, as a build gives a model of many more rows."""
+    path = release / constants.MODEL_FILE
+    stored, packed = read_model(path), io.BytesIO()
+    rows = WeightedRows(stored.reference.enrolled, stored.reference.space.scale)
+    made = make_groups(WholeRows(rows), 50)
+    np.savez(packed, **made.to_arrays())
+    info = json_codec.dump_file(replace(stored.info, groups=len(made.sizes)))
+    files = {constants.KNN_FILE: info, constants.GROUPS_FILE: packed.getvalue()}
+    path.write_bytes(associated_files.add(path.read_bytes(), files))
+    sign_release(release, FileSigner.load(key))
+
+
+def test_groups_are_measured_and_answer_alike(device: Device, releases: Releases, tmp_path: Path) -> None:
+    release = releases.copy("spectra", tmp_path / "grouped")
+    add_groups(release, releases.private_key)
+    found = kept(device, device.install(release))
+    assert {*found.alone_ms} == {*found.batch_ms} >= {constants.FULL, constants.NUMPY, constants.GROUPS}
+    golden = Golden.from_bytes((release / constants.GOLDEN_FILE).read_bytes())
+    rows = "\n".join(",".join(map(str, row)) for row in golden.rows[:40].tolist()) + "\n"
+    assert len({answers_of(device, rows, "--search", way) for way in constants.WAYS}) == 1
 
 
 def answers_of(device: Device, rows: str, *options: str) -> str:

@@ -70,8 +70,8 @@ def test_a_broken_frame_is_named_and_the_others_are_answered(device: Device, fil
 @pytest.mark.parametrize(
     ("end", "why"),
     [
-        ((MAX_BYTES + 1).to_bytes(4, "big"), "frame 2 has 67,108,865 bytes"),
-        (b"\xff\xff\xff\xff" + bytes(99), "frame 2 has 4,294,967,295 bytes"),
+        ((MAX_BYTES + 1).to_bytes(4, "big"), "frame 2: its length is 67,108,865 bytes"),
+        (b"\xff\xff\xff\xff" + bytes(99), "frame 2: its length is 4,294,967,295 bytes"),
         (b"\0\0", "frame 2: the stream ended in its length"),
         ((50).to_bytes(4, "big") + bytes(49), "frame 2: the stream ended after 49 of its 50 bytes"),
     ],

@@ -119,7 +119,7 @@ def test_quotes_byte_order_mark_and_blank_lines_are_read(tmp_path: Path) -> None
         ("a,b,y\n1,2,\n", "y", "line 2: the label ('y') is empty", ""),
         ("a,b,y\n", "y", "there is a header, but no rows", "a row"),
         ("", "y", "the file is empty", "line 1 names the columns"),
-        ("y\nx\n", "y", "'y' is the only column", ""),
+        ("y\nx\n", "y", "there is no feature beside 'y'", ""),
         ('a,y\n1,"x\n', "y", "not a CSV line", ""),
         ("a,y\n1,x\n1,unknown\n", "y", "line 3: the label 'unknown' is reserved for rejected rows", "another name"),
         ('a,y\n1,x\n1,"two\nlines"\n', "y", "line 3: a label may not be 'two\\nlines'", "plain text on one line"),

@@ -100,8 +100,8 @@ def test_what_is_not_a_number_is_named_by_row_and_column(frame: pd.DataFrame, sa
     ("frame", "data", "said", "hint"),
     [
         (FRAME.assign(when=pd.Timestamp(0)), POLICY | {"categories": {"island": "one-hot", "sex": "one-hot"}},
-         "'1970-01-01 00:00:00' is not a number", "drop: [when]"),
-        (FRAME, {}, "cells cannot be read", "categories: {island: one-hot, sex: one-hot}, missing: median"),
+         "'1970-01-01 00:00:00' is not a number", "data={'drop': ['when']}"),
+        (FRAME, {}, "cells cannot be read", "data={'categories': {'island': 'one-hot', 'sex': 'one-hot'}, 'missing': "),
         (FRAME, {"missing": "mean"}, "found 'mean', expected refuse, drop, median, constant", "median"),
         (FRAME, {"fill": 0}, "data has no key 'fill'", "missing"),
         (FRAME.assign(both=[*range(1, len(FRAME)), "a"]), POLICY, "cannot be read", "one type"),

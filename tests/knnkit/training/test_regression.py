@@ -132,9 +132,9 @@ def test_keys_of_classes_are_refused(data: str, more: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("cells", "said"),
     [
-        ("1.5,2,here\n1,2,3\n", "the target 'y' is 'here', not a number"),
-        ("1.5,2,nan\n1,2,3\n", "the target 'y' is nan, not a finite number"),
-        ("1.5,2,\n1,2,3\n", "the label ('y') is empty"),
+        ("1.5,2,here\n1,2,3\n", "line 2, column 'y': 'here' is not a number"),
+        ("1.5,2,nan\n1,2,3\n", "line 2, column 'y': 'nan' stands for a missing value"),
+        ("1.5,2,\n1,2,3\n", "line 2: the target ('y') is empty"),
     ],
 )
 def test_a_target_that_is_no_number_is_named(cells: str, said: str, tmp_path: Path) -> None:

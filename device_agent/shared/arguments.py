@@ -1,0 +1,76 @@
+"""Checks of arguments that people give in Python.
+
+Each returns the value, or raises the caller's error, which names the argument and what to give instead. Loads no NumPy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+import os
+from collections.abc import Callable
+from numbers import Number, Real
+from typing import Any
+
+_Error = Callable[..., Exception]
+_LONGEST = 60
+
+
+def shown(value: Any) -> str:
+    """Returns a value for a message: a short one as Python writes it, any other by its type."""
+    text = ""
+    if value is None or isinstance(value, str | Number):
+        with contextlib.suppress(ValueError):  # more digits than Python writes
+            text = repr(getattr(value, "item", lambda: value)())
+    return text if 0 < len(text) <= _LONGEST else f"of type {type(value).__name__}"
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a real number, and not a truth value."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_truth(value: Any) -> bool:
+    return type(value).__name__ in ("bool", "bool_")  # the latter is NumPy's
+
+
+def require(good: bool, name: str, value: Any, error: _Error, hint: str) -> None:
+    """Raises the error of an argument that is not good; the hint is what to give."""
+    if not good:
+        raise error(f"{name} cannot be {shown(value)}", hint=hint)
+
+
+def whole(value: Any, name: str, error: _Error, least: int = -(2**63), most: int = 2**63 - 1) -> int:
+    """Returns a whole number."""
+    hint = f"{name}={max(least, 1)}"
+    try:
+        found = operator.index(None if _is_truth(value) else value)  # type: ignore[arg-type]
+    except TypeError:
+        raise error(f"{name} is {shown(value)}; a whole number is needed", hint=hint) from None
+    bound = f"at least {least}" if found < least else f"at most {most}"
+    require(least <= found <= most, name, found, error, f"{bound}: {hint}")
+    return found
+
+
+def flag(value: Any, name: str, error: _Error) -> bool:
+    """Returns a truth value."""
+    require(_is_truth(value), name, value, error, f"{name}=True, or False")
+    return bool(value)
+
+
+def path_text(value: Any, name: str, error: _Error) -> str:
+    """Returns a path as text."""
+    found = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    good = isinstance(found, str) and found != "" and "\0" not in found
+    require(good, name, value, error, f"the path of a file: {name}='FILE'")
+    return str(found)
+
+
+def texts(value: Any, name: str, error: _Error) -> tuple[str, ...] | None:
+    """Returns a list of text; None for None."""
+    found: tuple[Any, ...] = ()
+    with contextlib.suppress(TypeError):
+        found = () if value is None or isinstance(value, str | bytes) else tuple(value)
+    good = bool(found) and all(isinstance(each, str) for each in found)
+    require(good or value is None, name, value, error, f"text for each column: {name}=['width', 'height']")
+    return tuple(map(str, found)) or None
