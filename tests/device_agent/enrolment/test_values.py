@@ -66,7 +66,7 @@ def test_the_host_proves_the_values(taught: Device, releases: Releases) -> None:
     release = releases["wifi-taught"]
     assert contradicts(release, said["release"], lines, claim) == ""
     assert "differently" in contradicts(release, said["release"], lines, replace(claim, answers="0" * 64))
-    assert "golden rows" in contradicts(release, said["release"], lines, replace(claim, changed=0))
+    assert "golden answers" in contradicts(release, said["release"], lines, replace(claim, changed=0))
     moved = lines.replace(b'"values":[-', b'"values":[-1', 1)
     assert contradicts(release, said["release"], moved, claim)
 
