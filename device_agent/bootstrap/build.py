@@ -96,7 +96,7 @@ def gather(root: Path, order: dict[str, Any], place: Path) -> list[tuple[dict[st
 
 
 def make_empty(environment: Path, *, system_site: bool) -> None:
-    """Makes a Python environment without packages."""
+    """Makes a Python environment without packages; with `system_site` it sees those of the distribution."""
     import venv
 
     venv.EnvBuilder(system_site_packages=system_site, symlinks=True, with_pip=False).create(environment)

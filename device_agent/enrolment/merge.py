@@ -107,7 +107,10 @@ class Merge:
             self.outputs = {name: values[clear] for name, values in self.outputs.items()}
 
     def _is_ordered(self, far: Float64, added: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Returns (m,) bool: whether the order of (m, k + 1) neighbours is certain next to each taught row."""
+        """Returns (m,) bool: whether the order of (m, k + 1) neighbours is certain next to each taught row.
+
+        `far` are the distances of the neighbours, and `added` tells which of them are taught rows.
+        """
         close = far[:, 1:] - far[:, :-1] <= self._blur.doubt[:, np.newaxis]
         close &= added[:, 1:] | added[:, :-1]
         if self._blur.tied or self._blur.zero:

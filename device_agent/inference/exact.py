@@ -239,7 +239,7 @@ class ExactKnn:
     def _nearest(self, z: Float64, by_groups: bool) -> tuple[NDArray[np.int64], Float64]:
         """Returns the (q, k) nearest training rows of (q, p) queries and their measures, sorted by (measure, index).
 
-        The measure is the squared distance; for manhattan, the distance.
+        The measure is the squared distance; for manhattan, the distance. `by_groups=False` searches all training rows.
         """
         k = self._info.k
         order, measure = np.tile(np.arange(k), (len(z), 1)), np.full((len(z), k), 2.0)

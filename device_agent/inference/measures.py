@@ -98,7 +98,10 @@ class Measure:
         return found
 
     def _raised(self, apart: Float64, *, exact: bool) -> Float64:
-        """Returns |differences| to the power of the metric, in place where possible."""
+        """Returns |differences| to the power of the metric, in place where possible.
+
+        `exact`: only by products and square roots (`power`), even if many roots make this slow.
+        """
         if self._power == 2.0:
             return np.multiply(apart, apart, out=apart)
         np.abs(apart, out=apart)

@@ -107,7 +107,10 @@ def _try(known: Known, opened: OpenRelease, verdict: Verdict, trial: Trial) -> C
 def install(known: Known, directory: Path, trial: Trial) -> Installed:
     """Stages the upload `directory`, unless an interrupted `install` has already staged it, and activates it.
 
-    The files of the upload may still be named `<name>.part`: the caller must have sent them completely.
+    Args:
+        known: the device's state and trusted keys, read under the lock.
+        directory: the upload. Its files may still be named `<name>.part`: the caller must have sent them completely.
+        trial: the options of the activation, such as the time to wait for its confirmation.
 
     Raises:
         AgentError: as `stage.stage` and `activate`. A staged release stays staged.

@@ -64,6 +64,8 @@ def roll_back(
 def obey(store: Store, order: bytes, holder: str, runtime: str = "auto", *, allow_revoked: bool = False) -> Committed:
     """Obeys a signed order, once: lowers the floors, or goes back to a release below them.
 
+    With `allow_revoked`, it may be a release whose key was revoked.
+
     Raises:
         Refused: a trust rule refused the order or the release.
         GateFailed, ModelUnusable: the release does not pass; the current one still answers, the order stays unused.

@@ -181,6 +181,8 @@ def load_model(
 ) -> TfliteKNN:
     """Loads the model of an open, verified release. The release must stay open as long as the model is used.
 
+    The arguments after `opened` are those of `TfliteKNN`; `stream` means that most queries are single rows.
+
     Raises:
         ModelUnusable, DeviceUnfit: the model cannot be loaded.
         Refused: the file changed while it was loaded.

@@ -75,6 +75,8 @@ def forget(
 ) -> Taught:
     """Forgets the taught rows with this label and one of these ids; of them, only the `last` ones; without any, all.
 
+    With `erase`, forgotten rows are also erased from the journal, so that nothing can be undone.
+
     Raises:
         AgentError: no taught row is selected.
         DeviceUnfit: the journal is damaged.

@@ -21,7 +21,7 @@ _KEPT = 8
 
 @record
 class Searches:
-    """The content of searches.json: the times measured for each release, the newest release first."""
+    """The content of searches.json: the fastest searches of each release, and their times; the newest release first."""
 
     releases: tuple[Searched, ...]
     schema: int = 1

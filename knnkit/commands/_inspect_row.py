@@ -19,7 +19,7 @@ _HINT = "--row takes a number that `knnkit classify --neighbors` prints as `row`
 
 
 def show(model: Path, row: int, *, json: bool) -> int:
-    """Prints source, row, id, label and features of a row; returns 0.
+    """Prints source, row, id, label and features of a row, with `json` as JSON; returns 0.
 
     Raises:
         UsageError: the model has no such training row.

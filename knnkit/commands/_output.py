@@ -41,8 +41,15 @@ def finish(
 ) -> int:
     """Writes the reports that the user wants, prints the result, and returns the exit code.
 
-    `table` is the result, for the terminal and a report; `regions` are decision regions, and the device that computed
-    them; `rows` maps a release's digest to its evaluation rows; `cards` are model cards at the end of an HTML report.
+    Args:
+        arguments: `--report` (files to write) and `--json`.
+        report: what happened on each device; it decides the exit code.
+        gates: the limits of the release, for an HTML report.
+        shown: whether the command has printed the report already; then only warnings, hints and the verdict follow.
+        table: the result, to print in place of the report, and for an HTML report.
+        regions: decision regions, and the name of the device that computed them.
+        rows: maps a release's digest to its evaluation rows.
+        cards: model cards, for the end of an HTML report.
     """
     signals.deafen()  # the report is printed completely
     surveyed, by = regions or (None, "")

@@ -111,7 +111,11 @@ def _node(node: Any, place: Sequence[str | int]) -> Any:
 
 
 def _insertion(text: str, there: Mapping[str, Any], added: list[str], *, flow: bool) -> tuple[int, int, str]:
-    """Returns where new keys are inserted: after the last key in `there` whose value is on the line of the key."""
+    """Returns where text is replaced (from, to), and by what, to insert `added`: new lines `key: value`.
+
+    They follow the last key in `there` whose value is on the line of the key. `flow`: whether the mapping is written
+    as `{key: value, ...}`.
+    """
     after = next(key for key in ("scale", "weights", "metric", "k", "seed", "test", "name") if _is_short(there, key))
     key, value = there[after]
     if flow:

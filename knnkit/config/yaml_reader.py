@@ -144,7 +144,8 @@ class _Builder:
         self._document.marks.setdefault(path, Mark(node.start_mark.line + 1, node.start_mark.column + 1))
         self._nodes += 1
         if self._nodes > MAX_NODES or id(node) in self._open:
-            problem = "too many nodes, or an alias that contains itself"
+            endless = id(node) in self._open
+            problem = "an alias contains itself" if endless else f"aliases make more than {MAX_NODES:,} values"
             raise ConfigError(self._document.error(path, problem), hint="replace the aliases (*name) with their values")
         self._open.add(id(node))
         try:

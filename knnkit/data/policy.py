@@ -79,7 +79,7 @@ class Policy:
         return replace(self, categories=dict.fromkeys(columns, word)) if isinstance(word, str) else self
 
     def for_answers(self, names: Sequence[str], *, are_labels: bool) -> Policy:
-        """Returns the policy for a file with these label columns, or targets."""
+        """Returns the policy for a file with these answer columns: labels with `are_labels`, otherwise targets."""
         return replace(self, labels=tuple(names[1:])) if are_labels else replace(self, targets=tuple(names))
 
 

@@ -82,7 +82,10 @@ def prepare(pixels: NDArray[Any], image: Image) -> Float32:
 
 
 def _resized(pixels: NDArray[Any], size: tuple[int, ...], nearest: bool) -> Float32:
-    """Returns (h, w, c) pixels at another size; converts few rows at a time to float32, which saves memory."""
+    """Returns (h, w, c) pixels at another size: of the `nearest` pixel, or the mean of those nearby.
+
+    Converts few rows at a time to float32, which saves memory.
+    """
     height, width, channels = pixels.shape
     rows = _scaled(pixels.reshape(height, width * channels), size[0], nearest).reshape(size[0], width, channels)
     columns = _scaled(rows.swapaxes(0, 1).reshape(width, size[0] * channels), size[1], nearest)
@@ -90,7 +93,7 @@ def _resized(pixels: NDArray[Any], size: tuple[int, ...], nearest: bool) -> Floa
 
 
 def _scaled(table: NDArray[Any], new: int, nearest: bool) -> Float32:
-    """Returns (new, n) rows, each a weighted mean of the rows of an (old, n) table that lie near it."""
+    """Returns (new, n) rows: the `nearest` of an (old, n) table, or each a weighted mean of those near it."""
     found = np.empty((new, table.shape[1]), np.float32)
     for place, (start, weights) in zip(range(0, new, _TOGETHER), _weights(len(table), new, nearest)):
         near = table[start : start + weights.shape[1]].astype(np.float32)
@@ -110,7 +113,7 @@ def _with_channels(pixels: Float32, channels: int) -> Float32:
 @functools.lru_cache(maxsize=8)
 def _weights(old: int, new: int, nearest: bool) -> list[tuple[int, Float32]]:
     """Returns the shares of old pixels in new ones, `_TOGETHER` of these at a time: the first old pixel of some, and
-    their (new, old) shares. Bilinear, and wider where the picture shrinks.
+    their (new, old) shares. Only the `nearest` pixel has a share, or bilinear, and wider where the picture shrinks.
     """
     centres = (np.arange(new) + 0.5) * old / new - 0.5
     width, found = max(1.0, old / new), []

@@ -171,7 +171,9 @@ class StageRunner:
             except _BROKEN as error:
                 raise ModelUnusable(f"{self.stage.file} fails: {_one_line(error)}", reason="model-unusable") from None
         if found.size > MAX_NUMBERS:
-            raise ModelUnusable(f"{self.stage.file}: its output is too large: {found.size:,} numbers")
+            raise ModelUnusable(
+                f"{self.stage.file}: its output has {found.size:,} numbers; at most {MAX_NUMBERS:,} are read"
+            )
         return _numbers(found, self._output)
 
 

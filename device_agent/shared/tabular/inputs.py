@@ -217,7 +217,7 @@ class _NpyReader:
             raise self._bad("not an NPY file")
         size = int.from_bytes(self._read(2 if version[6] == 1 else 4), "little")
         if size > _MAX_NPY_HEADER:
-            raise self._bad("the NPY header is too long")
+            raise self._bad(f"the NPY header has {size:,} bytes; at most {_MAX_NPY_HEADER:,} are read")
         shape, fortran, dtype = self._parse_header(self._read(size))
         if dtype.kind not in "fiub":
             raise self._bad(f"the array contains {dtype}, not numbers")

@@ -124,4 +124,4 @@ def _json_number(value: Any, where: str) -> float:
     try:
         return checked(float(value), str(value), where)
     except OverflowError:
-        raise BadInput(f"{where}: the number is too large") from None
+        raise BadInput(f"{where}: the number is too large for float32") from None

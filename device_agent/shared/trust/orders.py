@@ -184,7 +184,10 @@ def _signed(cls: type[T], payload_type: str, what: str, data: bytes, state: Trus
 
 
 def _check_use(order: RollbackOrder | FloorOrder, state: TrustState, *, sensible: bool, again: str) -> None:
-    """Checks that an order is well formed, for this device, and unused."""
+    """Checks that an order is well formed, for this device, and unused.
+
+    `sensible`: whether the fields that only its kind of order has are valid; `again`: the hint how to make a new order.
+    """
     nonce = len(order.nonce) == 32 and set(order.nonce) <= set("0123456789abcdef")
     if not sensible or not nonce or not 0 < order.expires - order.issued <= MAX_LIFE:
         raise refused(Reason.ORDER_MALFORMED, "the order has an invalid digest, floor, nonce or time of validity")

@@ -86,7 +86,8 @@ def _columns(found: Mapping[str, Any]) -> tuple[str, Columns]:
     names, categories = (tuple(map(_text, found.get(key) or ())) for key in ("columns", "categories"))
     digest, model = _text(found.get("digest")), _text(found.get("name"))
     if not (is_digest(digest) and is_name(model) and names and len(set(names)) == len(names)):
-        raise json_codec.MalformedDocument("the columns of a release are malformed")
+        said = "a release lacks its digest, its model's name or its columns, or a column repeats"
+        raise json_codec.MalformedDocument(said)
     return digest, Columns(model, names, categories)
 
 
@@ -95,7 +96,7 @@ def _row(device: str, found: Mapping[str, Any], kind: str) -> FieldRow:
     kind = kind or _text(found.get("kind"))
     cells, time = found.get("row"), found.get("time")
     if not (taught or kind in KINDS) or not isinstance(cells, list) or not isinstance(time, int):
-        raise json_codec.MalformedDocument("a row is malformed")
+        raise json_codec.MalformedDocument("a row lacks its cells or its time, or has an unknown kind")
     answer = None if taught else _label(found.get("answer"))
     row = FieldRow(
         id=_text(found.get("id")),
@@ -122,7 +123,8 @@ def _label(value: Any) -> str:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not enrolled.is_plain(value):
-        raise json_codec.MalformedDocument("a text is empty, too long, or not printable")
+        said = f"a text is empty, not printable, or longer than {enrolled.MOST_TEXT:,} characters"
+        raise json_codec.MalformedDocument(said)
     return value
 
 

@@ -166,7 +166,10 @@ class Space:
         return narrow(rows, self.origin)
 
     def enter(self, rows: NDArray[Any], *, query: bool = True) -> Float64:
-        """Returns the (n, p) float64 offsets of raw (n, d) rows from the centre, before `scale`."""
+        """Returns the (n, p) float64 offsets of raw (n, d) rows from the centre, before `scale`.
+
+        `query=False` is for training rows, which some steps map in another way (`Step.apply`).
+        """
         rows = self.narrow(rows)
         if not self.steps:
             with np.errstate(over="ignore"):
@@ -318,7 +321,10 @@ def _centre(
 
 
 def _require_points(values: NDArray[Any], number: Any, *, plain: bool) -> None:
-    """Raises BuildError unless rows are unscaled latitudes and longitudes in radians, as haversine needs."""
+    """Raises BuildError unless rows are unscaled latitudes and longitudes in radians, as haversine needs.
+
+    `number` has the number of each row, for the message; `plain`: whether the rows are neither scaled nor mapped.
+    """
     if values.shape[1] != 2 or not plain:
         said = f"haversine takes a latitude and a longitude as they are, and not {values.shape[1]} mapped features"
         said = said if not plain else f"haversine takes two features, latitude and longitude, and not {values.shape[1]}"

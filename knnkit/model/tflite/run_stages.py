@@ -88,7 +88,11 @@ class BuildRunner(StageRunner):
             self.stage = other
 
     def _with_step(self, values: NDArray[np.float32], count: int) -> Stage:
-        """Returns the stage with `step` and `reach`: tries lengths of sound with 1 and 2 outputs more than `count`."""
+        """Returns the stage with `step` and `reach` as its outputs show; unchanged if it takes only some lengths.
+
+        `values` is a sound with `count` outputs. Silence of growing length shows when one more output begins, and a
+        second one. `step` is the difference of these two lengths, `reach` the length for a single output.
+        """
         if values.ndim != 1 or set(self.stage.shape) - {1, -1}:
             return self.stage
         length = len(values)

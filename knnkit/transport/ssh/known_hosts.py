@@ -175,7 +175,8 @@ def load(paths: Iterable[str | Path]) -> KnownHosts:
 @functools.lru_cache(maxsize=64)
 def _load_one(path: str, _changed: int, size: int) -> KnownHosts:
     if size > _MAX_FILE:
-        raise HostKeyError(f"{path}: {size:,} bytes are too many for known_hosts", reason="known-hosts")
+        said = f"{path} has {size:,} bytes; a file of host keys has at most {_MAX_FILE:,}"
+        raise HostKeyError(said, reason="known-hosts")
     try:
         text = read_small(Path(path).expanduser(), _MAX_FILE, follow=True).decode("utf-8", "replace")
     except OSError as error:

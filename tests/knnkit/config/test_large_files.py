@@ -22,7 +22,7 @@ def test_more_than_a_mebibyte_is_refused_unread(unit: str, tmp_path: Path, monke
 @pytest.mark.parametrize("text", ["a: [" + "[]," * 50 + "]", "- a\n" * 50, "a: &x [1]\nb: [" + "*x, " * 50 + "]"])
 def test_too_many_values_stop_the_reader_where_they_begin(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(yaml_reader, "MAX_NODES", 20)
-    with pytest.raises(ConfigError, match=r"more than 20 values|too many nodes"):
+    with pytest.raises(ConfigError, match="more than 20 values"):
         yaml_reader.read(text, "deploy.yaml")
 
 
