@@ -100,7 +100,13 @@ def _cell(table: Table, column: Column, value: Any) -> float | str | None:
 
 
 def _of_text(info: KnnInfo, cells: Sequence[str], numbers: Sequence[float]) -> Cells:
-    """Returns the cells of a CSV line; `numbers` are the features that the parser has read from the line."""
+    """Returns the raw cells of a CSV line: None for a missing cell, a number, or text for a category.
+
+    Args:
+        info: a model with a table.
+        cells: the texts of the line, one for each column.
+        numbers: the features that the parser has read from the line. A one-hot column has one for each category.
+    """
     assert info.table is not None
     values: list[float | str | None] = []
     place = 0

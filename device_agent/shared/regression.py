@@ -53,7 +53,14 @@ class Regressor:
 
 
 def valuer(targets: Float64, k: int, weights: Weights, own: InFloat64 | None) -> Regressor | OutlierFactors:
-    """Returns the object that computes the values of a model: means of `targets`, or outlier factors."""
+    """Returns the object that computes the values of a model: means of `targets`, or outlier factors.
+
+    Args:
+        targets: (n_train, t) float64; for outlier factors, the `known` of `OutlierFactors`.
+        k: number of neighbours.
+        weights: uniform, distance or a kernel.
+        own: `KnnInfo.float64`. With an `offset`, the values are outlier factors; a kernel needs the `bandwidth`.
+    """
     if own is not None and own.offset is not None:
         return OutlierFactors(targets, k, own.offset)
     return Regressor(targets, k, weights, None if own is None else own.bandwidth)

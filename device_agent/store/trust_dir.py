@@ -44,7 +44,7 @@ class Seen:
 
 
 def look(directory: Path) -> Seen:
-    """Returns the contents of ROOT/trust for a report; quick, and raises nothing.
+    """Returns the contents of ROOT/trust (`directory`) for a report; quick, and raises nothing.
 
     P-256 keys are recognised by their text. Code that verifies with a key parses it, and refuses an invalid one.
     """
@@ -57,10 +57,10 @@ def look(directory: Path) -> Seen:
 
 
 def exposed_paths(directory: Path) -> list[tuple[Path, str]]:
-    """Returns the paths by which other users could change the trusted keys or the agent, and the command against it.
+    """Returns each path by which other users could change the trusted keys or the agent, and a command that stops them.
 
-    Other users are all except root and the user of this process. ROOT is checked, too: a user who may write there can
-    replace ROOT/trust. If others can enter ROOT, the state and the agent are also checked.
+    `directory` is ROOT/trust. Other users are all except root and the user of this process. ROOT is checked, too: a
+    user who may write there can replace ROOT/trust. If others can enter ROOT, the state and the agent are also checked.
     """
     found, root, may_enter = [], directory.parent, True
     inside = tuple(root / name for name in (constants.STATE_FILE, constants.VENVS_DIR, constants.VENV_LINK))
@@ -88,7 +88,10 @@ def typed(path: Path) -> str:
 
 
 def read_keys(directory: Path, name: Callable[[bytes], str]) -> tuple[dict[str, bytes], list[str]]:
-    """Returns fingerprint -> PEM text, and a warning for each invalid file; `name` computes a fingerprint."""
+    """Returns fingerprint -> PEM text for the key files in `directory`, and a warning for each invalid one.
+
+    `name` computes the fingerprint of a PEM text.
+    """
     keys: dict[str, bytes] = {}
     warnings = []
     for path in _key_files(directory):
@@ -101,7 +104,7 @@ def read_keys(directory: Path, name: Callable[[bytes], str]) -> tuple[dict[str, 
 
 
 def read_device(directory: Path) -> DeviceTrust:
-    """Returns the content of device.json; an empty record if there is no file.
+    """Returns the content of `directory`/device.json; an empty record if there is no file.
 
     Raises:
         DeviceUnfit: the file is damaged, or a newer agent wrote it.
@@ -116,12 +119,12 @@ def read_device(directory: Path) -> DeviceTrust:
 
 
 def device_document(directory: Path) -> JsonFile[DeviceTrust]:
-    """Returns the file object of device.json, for reading and writing."""
+    """Returns the file object of `directory`/device.json, for reading and writing."""
     return JsonFile(directory / DEVICE_FILE, DeviceTrust, MAX_DEVICE_FILE)
 
 
 def read_device_leniently(directory: Path) -> tuple[DeviceTrust, list[str]]:
-    """Returns the content of device.json; if it is damaged, an empty record and a warning."""
+    """Returns the content of `directory`/device.json; if it is damaged, an empty record and a warning."""
     try:
         return read_device(directory), []
     except DeviceUnfit as error:

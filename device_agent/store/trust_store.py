@@ -43,7 +43,7 @@ def key_file_name(fingerprint: str) -> str:
 
 
 def read(directory: Path, *, lenient: bool = False) -> TrustFiles:
-    """Reads ROOT/trust, which may be missing; a file without a valid key is only a warning.
+    """Reads ROOT/trust (`directory`), which may be missing; a file without a valid key is only a warning.
 
     With `lenient`, a damaged device.json is only a warning, too. Use it only to start a release that was accepted
     before: the file lists the revoked keys, so no new release may be accepted without it.
@@ -61,7 +61,7 @@ def read(directory: Path, *, lenient: bool = False) -> TrustFiles:
 
 
 def ensure_device_id(directory: Path) -> str:
-    """Returns the device's id, 32 hexadecimal digits; creates it if there is none. Needs the lock.
+    """Returns the device's id in `directory`/device.json, 32 hexadecimal digits; creates a missing one. Needs the lock.
 
     Raises:
         DeviceUnfit: device.json is damaged.
@@ -76,7 +76,9 @@ def ensure_device_id(directory: Path) -> str:
 
 
 def apply_order(directory: Path, data: bytes) -> TrustFiles:
-    """Applies a signed rotation or revocation; applying it twice changes nothing. Needs the lock.
+    """Applies a signed rotation or revocation to ROOT/trust (`directory`). Needs the lock.
+
+    Applying `data`, the bytes of the order, twice changes nothing.
 
     Raises:
         Refused: with the reason; nothing was changed.
@@ -97,7 +99,7 @@ def apply_order(directory: Path, data: bytes) -> TrustFiles:
 
 
 def use_order(directory: Path, order: orders.RollbackOrder | orders.FloorOrder) -> None:
-    """Marks an order as used, durably; call it before obeying the order. Needs the lock.
+    """Marks an order as used in `directory`/device.json, durably; call it before obeying the order. Needs the lock.
 
     Raises:
         Refused: ORDER_USED: the order has been used already.

@@ -25,6 +25,8 @@ from knnkit.errors import DataError, needs
 
 #: Longest label or column name, in characters.
 MAX_TEXT = 256
+#: Hint for a label or column name that `is_plain` refuses.
+RENAME = f"rename it: plain text on one line, no space at its ends, at most {MAX_TEXT} characters"
 _MAX_QUOTED = 60
 #: A whole number as Python writes it, perhaps with a fraction of zeros.
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,18}))(?:\.0+)?")
@@ -231,7 +233,7 @@ def require_distinct(names: Iterable[str], where: str) -> None:
             raise DataError(said, hint="rename one of them, or leave it out of the file")
         if not is_plain(name):
             said = f"{where}: column {column + 1} may not be called {shortened(name)}"
-            raise DataError(said, hint=f"plain text on one line, at most {MAX_TEXT} characters")
+            raise DataError(said, hint=RENAME)
         seen[name] = column
 
 
@@ -269,7 +271,7 @@ def require_label(text: str, where: str) -> None:
     """
     if not is_plain(text):
         said = f"{where}: a label may not be {shortened(text)}"
-        raise DataError(said, hint=f"plain text on one line, at most {MAX_TEXT} characters")
+        raise DataError(said, hint=RENAME)
     if text == UNKNOWN_LABEL:
         raise DataError(
             f"{where}: the label {text!r} is reserved for rejected rows", hint="give that class another name"

@@ -18,7 +18,7 @@ from device_agent.shared.features.transforms import FUNCTIONS, Transforms
 from device_agent.shared.outliers import TARGETS
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL, Metric, Scale, Weights
 from device_agent.shared.protocol.table_info import Table
-from knnkit.data.dataset import is_plain, shortened
+from knnkit.data.dataset import RENAME, is_plain, shortened
 from knnkit.data.files import BROKEN, members_that_fit
 from knnkit.data.targets import CLASS, default_names
 from knnkit.errors import BuildError, needs
@@ -318,8 +318,10 @@ def _labels(found: Any) -> Labels:
     labels = classes.tolist()
     if UNKNOWN_LABEL in labels:
         raise BuildError(f"the label {UNKNOWN_LABEL!r} is reserved for rejected rows", hint="rename it, and fit again")
-    if not all(isinstance(label, int) or (isinstance(label, str) and is_plain(label)) for label in labels):
-        raise BuildError("a label is not plain text on one line", hint="integers or plain text")
+    words = [label for label in labels if not isinstance(label, int)]
+    strange = [word for word in words if not (isinstance(word, str) and is_plain(word))]
+    if strange:
+        raise BuildError(f"a label may not be {shortened(str(strange[0]))}", hint=f"{RENAME}, and fit again")
     return tuple(labels)
 
 
@@ -336,7 +338,8 @@ def _names(estimator: Any, given: tuple[str, ...] | None, width: int) -> tuple[s
         raise BuildError(said, hint="feature_names: one name for each column")
     strange = next((name for name in names if not is_plain(name)), None)
     if strange is not None:
-        raise BuildError(f"a feature may not be called {shortened(strange)}", hint="plain text on one line")
+        hint = f"{RENAME}; feature_names gives other names"
+        raise BuildError(f"a feature may not be called {shortened(strange)}", hint=hint)
     return names
 
 

@@ -49,7 +49,9 @@ def read_wav(data: bytes, audio: Audio) -> NDArray[Any]:
     if kind == _EXTENSIBLE and len(form) >= 26:
         kind = struct.unpack_from("<H", form, 24)[0]
     if not (1 <= channels <= _MAX_CHANNELS and _RATES[0] <= rate <= _RATES[1]):
-        raise BadInput(f"a WAV file of {channels} channels at {rate} Hz is not supported")
+        said = f"a WAV file of {channels} channels at {rate} Hz is not supported"
+        hint = f"ffmpeg -i FILE -ac 1 -ar {audio.rate} OTHER.wav writes one channel at the model's rate"
+        raise BadInput(said, hint=hint)
     mono = _mixed(_samples(samples, kind, bits), channels)
     if audio.seconds is not None:
         mono = mono[: math.ceil((audio.seconds + 1.0) * rate)]

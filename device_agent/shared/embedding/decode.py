@@ -105,8 +105,13 @@ def _read_npy(data: bytes) -> NDArray[Any]:
         old = npy.read_magic(stream) == (1, 0)
         shape, _, dtype = npy.read_array_header_1_0(stream) if old else npy.read_array_header_2_0(stream)
         size = math.prod(shape)
-        if dtype.kind not in "fiub" or size > MAX_NUMBERS or size * dtype.itemsize > len(data):
-            raise ValueError(f"an array of type {dtype} and shape {shape} is not supported")
+        if dtype.kind not in "fiub":
+            said = f"an NPY input of type {str(dtype)[:40]} is not supported"
+            raise BadInput(said, hint="save an array of integers, floats or truth values")
+        if size > MAX_NUMBERS:
+            raise BadInput(f"the NPY input has more than {MAX_NUMBERS:,} numbers, the most that are read")
+        if size * dtype.itemsize > len(data):
+            raise ValueError(f"it has {len(data):,} bytes, fewer than an array of shape {shape} needs")
         stream.seek(0)
         return np.asarray(np.load(stream, allow_pickle=False))
     except _BROKEN as error:

@@ -53,7 +53,8 @@ class StageRunner:
         self._input, self._output = inputs[0], outputs[0]
         for detail in (self._input, self._output):
             if np.dtype(detail["dtype"]).name not in _DTYPES:
-                raise ModelUnusable(f"{stage.file}: a tensor of {np.dtype(detail['dtype']).name} is not supported")
+                said = f"{stage.file}: an input or output of {np.dtype(detail['dtype']).name} is not supported"
+                raise ModelUnusable(said, hint=f"convert the network with one of {', '.join(_DTYPES)}")
         shape, dtype = _signature(self._input), np.dtype(self._input["dtype"]).name
         if stage.shape and (stage.shape, stage.dtype) != (shape, dtype):
             raise ModelUnusable(f"{stage.file} takes {dtype} {shape}, but knn.json says {stage.dtype} {stage.shape}")
