@@ -247,7 +247,7 @@ def test_more_neighbours_than_it_looks_for_are_refused() -> None:
     for wanted in (0, 4):
         with pytest.raises(DataError, match=f"n_neighbors is {wanted}, but"):
             model.kneighbors(QUERIES, wanted)
-    with pytest.raises(DataError, match="each of 3 training rows has 2 others"):
+    with pytest.raises(DataError, match="each training row has only 2 other rows"):
         TfKNN(ROWS[:3], labels=LABELS[:3]).kneighbors()
 
 
