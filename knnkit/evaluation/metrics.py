@@ -77,7 +77,7 @@ class Figures:
 
 
 def wilson(right: int, rows: int) -> tuple[float, float]:
-    """Returns Wilson's 95 % score interval of a share (Wilson, J. Am. Stat. Assoc. 22, 1927)."""
+    """Returns Wilson's 95 % score interval of the share right / rows (Wilson, J. Am. Stat. Assoc. 22, 1927)."""
     share, weight = right / rows, _Z * _Z / rows
     centre = (share + weight / 2) / (1 + weight)
     half = _Z * math.sqrt(share * (1 - share) / rows + weight / (4 * rows)) / (1 + weight)
@@ -102,7 +102,7 @@ def of_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> 
 
 
 def document(figures: Figures | None, how: str = "") -> dict[str, object] | None:
-    """Returns the figures as a dictionary for JSON; None if nothing was measured."""
+    """Returns the figures, and how the rows were held out, as a dictionary for JSON; None if nothing was measured."""
     if figures is None:
         return None
     classes = [

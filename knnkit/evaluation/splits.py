@@ -141,7 +141,7 @@ def _by_class(labels: NDArray[Any], share: float, seed: int) -> tuple[Places, Pl
 
 
 def _group(everything: Dataset, share: float, seed: int) -> tuple[Places, Places]:
-    """Divides by whole groups: takes the first random division where every class has training rows, else the first."""
+    """Returns (training, held-out) row indices, whole groups at random; if possible, all classes have training rows."""
     from sklearn.model_selection import GroupShuffleSplit
 
     assert everything.beside is not None
