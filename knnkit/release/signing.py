@@ -124,7 +124,7 @@ def _check(bundle: bytes, release: release_files.OpenRelease, signer: Signer) ->
 
 
 def make_bundle(subject: str, digests: dict[str, str], signer: Signer) -> bytes:
-    """Returns the bytes of `model.sig` over files given as name -> SHA-256 (hex)."""
+    """Returns the bytes of `model.sig` of the release called `subject`, with files given as name -> SHA-256 (hex)."""
     names = sorted(digests)
     statement = {
         "_type": oms.STATEMENT_TYPE,

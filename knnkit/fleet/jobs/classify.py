@@ -40,7 +40,7 @@ class RowsJob(Job):
 
 
 def about(rows: Path | None, done: Completed, files: Sequence[str] = ()) -> Completed:
-    """Puts the name of the user's file into the agent's messages, since the agent knows only its standard input.
+    """Puts the name of the user's file into `done`'s messages, since the agent knows only its standard input.
 
     `rows`: the file or folder that the user named; None: standard input. `files`: the file in that folder that each
     line of the agent's input stands for; (): the input is the file itself.

@@ -77,7 +77,7 @@ def _report(future: Future[DeviceReport], target: Target) -> DeviceReport:
 
 @contextlib.contextmanager
 def fan(concurrency: int, dask: str | None = None) -> Iterator[Fan]:
-    """Yields a `Fan` of threads, or of the workers of the Dask cluster with its scheduler at the address `dask`.
+    """Yields a `Fan` for `concurrency` devices at a time: threads, or workers of the Dask cluster at address `dask`.
 
     Raises:
         MissingDependency: `distributed` is not installed.
