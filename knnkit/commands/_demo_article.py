@@ -147,7 +147,7 @@ class Demo:
         self.began = time.monotonic()
 
     def run(self, *, as_json: bool) -> int:
-        """Runs the experiment, and returns the exit code."""
+        """Runs the experiment, prints its result (`as_json`: as JSON), and returns the exit code."""
         config_file = self._configure()
         config = load.load(config_file)
         build = config.builds()[0]

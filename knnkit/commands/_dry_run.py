@@ -26,7 +26,7 @@ def show(
     report: FleetReport,
     rows: Rows = no_rows,
 ) -> None:
-    """Prints each device's plan, by the waves found, then the devices left, in no wave.
+    """Prints each device's plan, by the waves in `found`, then the devices in no wave, `left`.
 
     `report` has what probing found; `rows` maps a release's digest to its evaluation rows.
     """

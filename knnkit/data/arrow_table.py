@@ -217,7 +217,7 @@ def _base(name: str, header: Sequence[str]) -> str:
 
 
 def _pick(found: _Read, features: Sequence[str], file: Path) -> _Read:
-    """Returns the features found in the order of `features`, which may name elements of list columns."""
+    """Returns the columns in `found` in the order of `features`, which may name elements of list columns."""
     names = list(found.names)
     parts = {name: [each for each in names if each.rpartition("_")[0] == name] for name in features}
     wanted = [each for name in features for each in matching(name, names) or parts[name] or [name]]

@@ -174,7 +174,7 @@ class _Job:
         return self.report(changed=True, previous=answer["before"], added=answer["added"])
 
     def report(self, *, changed: bool, previous: str | None = None, added: Sequence[str] = ()) -> Provisioned:
-        """Returns the result: versions and packages on the board, the `previous` environment, and the keys `added`."""
+        """Returns the result: versions, packages, `previous` environment, keys `added`, and whether they changed."""
         recipe, board = self.wanted.recipe, self.board
         system = [f"{name}=={board.system[name]}" for name in ("numpy", "cryptography") if recipe.system_site]
         return Provisioned(

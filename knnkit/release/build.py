@@ -190,7 +190,7 @@ def _measured(info: model_info.KnnInfo) -> tuple[float | None, int]:
 
 
 def _far_ahead(document: model_info.Manifest) -> tuple[str, ...]:
-    """Warns of a sequence in the future: devices then refuse releases whose sequence is the time of their build."""
+    """Returns a warning of a sequence in the future: devices then refuse releases numbered by the time of the build."""
     if document.sequence <= max(document.created, time.time()) + _AHEAD:
         return ()
     return (

@@ -48,7 +48,7 @@ class FileSigner:
 
     @classmethod
     def load(cls, path: Path, passphrase: bytes | None = None) -> FileSigner:
-        """Loads the key in `path`.
+        """Loads the key in `path`; its passphrase is None if it has none.
 
         Raises:
             SigningKeyError: see `keys.load_private_key`.
@@ -162,7 +162,7 @@ def load_signer(path: Path) -> FileSigner:
 
 
 def signer_of(given: Any) -> Signer:
-    """Returns the signer of a private key's file; a signer unchanged.
+    """Returns the signer of `given`, the file of a private key; a signer unchanged.
 
     Raises:
         SigningKeyError: as `load_signer`; or it is neither.

@@ -33,7 +33,7 @@ def _visible(character: str) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Returns a share (0 to 1) as a percentage with two decimals; never rounds up to 100."""
+    """Returns a share (0 to 1; None: unknown) as a percentage with two decimals; never rounds up to 100."""
     if share is None:
         return "–"
     shown = f"{share * 100:.2f}"

@@ -277,7 +277,7 @@ def load(build: Build) -> Material:
 
 
 def _reduce(whole: Material, asked: ReduceConfig, seed: int) -> Material:
-    """Returns the material `whole` with only the training rows that `reduce` keeps.
+    """Returns the material `whole` with only the training rows that `reduce` keeps, as deploy.yaml asked.
 
     Raises:
         BuildError: there are no held-out rows to measure the loss with, or too few rows are left.

@@ -72,7 +72,7 @@ def pipe_rows(
     *,
     warn: Callable[[tuple[str, ...]], None] = lambda _: None,
 ) -> Completed:
-    """Runs the agent's `classify` between two files, without a time limit.
+    """Runs the agent's `classify` (`command`) from the file `source` to the file `sink`, without a time limit.
 
     Before the first row is sent, `warn` is called with reasons why the device would not accept its release today; the
     same texts are removed from the agent's messages at the end.

@@ -198,7 +198,7 @@ class Space:
 def make_space(
     rows: NDArray[Any], steps: list[Step], metric: Metric, p: float | None = None, places: Places = None
 ) -> tuple[Space, Float32]:
-    """Returns the space of raw (n, d) training rows after `steps`, and the (n, p) float32 rows in that space.
+    """Returns the space of raw (n, d) training rows (numbers `places`) after `steps`, and its (n, p) float32 rows.
 
     The space of float64 rows gets an origin if float32 needs one, but not before a cosine or normalising step.
 

@@ -115,7 +115,7 @@ def _once(key: tuple[object, ...], make: Callable[[], _Answer]) -> _Answer:
 
 
 def _changed(config: str | None) -> tuple[int, int] | None:
-    """Returns (modification time, size) of ssh_config, so that a long-running program sees when it was edited."""
+    """Returns (modification time, size) of ssh_config, so that a long run sees an edit; None if it is missing."""
     try:
         found = Path(config or "~/.ssh/config").expanduser().stat()
     except OSError:
