@@ -101,7 +101,7 @@ def _space(info: KnnInfo, tables: dict[str, NDArray[Any]]) -> Space:
 def _rows(path: Path, tables: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
     """Returns the (n_train, p) training rows of a model file; a memory map if it has them in one block.
 
-    `tables` is the file's search.npz: name -> array, with the places of the blocks.
+    `tables` is the content of its `EXACT_FILE`, name -> array, which has the places of the blocks.
     """
     width = len(tables["centre"])
     blocks = [
