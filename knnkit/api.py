@@ -243,7 +243,7 @@ class TfKNN:
 
     # --- models ---------------------------------------------------------------------------------------------------
     def build(self, held_out: Dataset | None = None, *, margin: float = 1e-5, seed: int = 0) -> BuiltModel:
-        """Builds the model file and its float64 reference; measures the acceptance rate of `reject` on `held_out`.
+        """Builds the model file; measures `reject` on `held_out`. `margin`, `seed`: see `knnkit.model.build.Options`.
 
         Raises:
             BuildError: the model cannot be built.

@@ -38,7 +38,8 @@ def survey(
 ) -> tuple[Regions, str] | None:
     """Returns the regions and the name of the device that classified the grid; None if the model has none to show.
 
-    `directories` are releases on this machine. The picture also shows the golden rows of the device's release.
+    Asks a device of `targets` that is good in `report`. `directories` are releases on this machine. The picture also
+    shows the golden rows of the device's release.
     """
     if report.interrupted or not any(path.suffix in (".html", ".htm") for path in arguments.report):
         return None

@@ -147,7 +147,7 @@ class Demo:
         self.began = time.monotonic()
 
     def run(self, *, as_json: bool) -> int:
-        """Runs the experiment, and returns the exit code."""
+        """Runs the experiment, prints its result (`as_json`: as JSON), and returns the exit code."""
         config_file = self._configure()
         config = load.load(config_file)
         build = config.builds()[0]
@@ -210,7 +210,7 @@ class Demo:
         return report
 
     def certify(self, target: Target, report: DeviceReport, built: Built) -> tuple[Answerer, DeviceReport]:
-        """Requests a new certificate of the device, because a deploy does not check a release that it already has."""
+        """Returns a connection to classify by, and a report with a new certificate: a deploy may have skipped it."""
         transport = open_transport(target.name, target, 10.0)
         facts: Facts = probe(transport, target.root, timeout=60.0)
         proof = prove(transport, facts.agent_argv, built.digest, secrets.token_hex(16), timeout=300.0)
@@ -281,7 +281,7 @@ class Demo:
 
     @contextlib.contextmanager
     def step(self, what: str, note: str = "") -> Iterator[None]:
-        """Prints the name of a step when it begins, and its seconds when it ends."""
+        """Prints the name of a step (`what`, and a note) when it begins, and its seconds when it ends."""
         self.say(f"{what}" + (f"   ({note})" if note else ""))
         began = time.monotonic()
         yield

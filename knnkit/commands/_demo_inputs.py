@@ -94,7 +94,7 @@ class _InputDemo(Demo):
         self._kind = kind
 
     def run(self, *, as_json: bool) -> int:
-        """Runs the experiment, and returns the exit code."""
+        """Runs the experiment, prints its result (`as_json`: as JSON), and returns the exit code."""
         config_file = self._write_config()
         make = self._make_sounds if self._kind == "sound" else self._make_pictures
         if not (self.folder / "unseen").exists():

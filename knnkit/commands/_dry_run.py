@@ -26,7 +26,10 @@ def show(
     report: FleetReport,
     rows: Rows = no_rows,
 ) -> None:
-    """Prints each device's plan, then the devices in no wave; `rows` maps a release's digest to its evaluation rows."""
+    """Prints each device's plan, by the waves in `found`, then the devices in no wave, `left`.
+
+    `report` has what probing found; `rows` maps a release's digest to its evaluation rows.
+    """
     by_name = {plan.device: plan for plan in plans}
     devices = {device.name: device for device in report.devices}
     for number, wave in enumerate(found, 1):

@@ -54,7 +54,7 @@ def _training_row(path: Path, row: int) -> dict[str, Any]:
 
 
 def _answer(stored: StoredModel, index: int) -> dict[str, Any]:
-    """Returns key -> value of a training row's answer: its label, its labels by column, or its targets by name."""
+    """Returns key -> value of the answer of training row `index`: its label, its labels or its targets by name."""
     targets, info = stored.reference.targets, stored.info
     if info.targets is None or targets is None:
         return {"label": info.classes[stored.reference.classes[index]]}

@@ -23,7 +23,7 @@ from knnkit.render.terminal import Progress, Tone
 
 
 def wave_line(wave: Wave, number: int, total: int) -> str:
-    """Returns the line that announces a wave; the lines of its devices follow."""
+    """Returns the line that announces a wave, the `number`-th of `total`; the lines of its devices follow."""
     return f"wave {number} of {total} ({wave.label}): {count(len(wave.devices), 'device')}"
 
 
@@ -54,8 +54,8 @@ def ask_fleet(
 ) -> FleetReport:
     """Runs a query on every selected device, and returns the report.
 
-    `inputs` maps the name of a device to the standard input of its query; other devices are then not asked. `shared`
-    are other fields of every `Question`.
+    `agent_arguments` are added to the agent's command `kind`. `inputs` maps the name of a device to the standard input
+    of its query; other devices are then not asked. `shared` are other fields of every `Question`.
     """
     _output.check_report_paths(arguments)
     config = _config.load_config(arguments)
@@ -79,6 +79,6 @@ def ask_fleet(
 def run_jobs(
     arguments: argparse.Namespace, config: Config | None, command: str, jobs: Sequence[Job], work: Work
 ) -> FleetReport:
-    """Runs the job of each device, shows the progress on stderr, and returns the report."""
+    """Runs the job of each device with `work`, shows progress on stderr, and returns the report of `command`."""
     with Console(total=len(jobs)) as console, _selection.open_fan(arguments, config) as fan:
         return ask_all(command, jobs, work, fan, console)

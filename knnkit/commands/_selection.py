@@ -139,7 +139,7 @@ def pace_of(arguments: argparse.Namespace, config: Config | None) -> Pace:
 
 
 def duration(text: str | None, default: float, option: str) -> float:
-    """Parses a duration such as `60s` or `5m`; returns seconds, or `default` if `text` is None.
+    """Parses a duration such as `60s` or `5m`, the value of `option`; returns seconds, or `default` for None.
 
     Raises:
         UsageError: `text` is not a duration.

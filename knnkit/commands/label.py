@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _model(arguments: argparse.Namespace, name: str) -> tuple[StoredModel | None, str]:
-    """Returns the model whose training rows are shown beside each row; if None, also a message that says why.
+    """Returns the model `name`, whose training rows are shown beside each row; if None, also a message that says why.
 
     Raises:
         UsageError: the release cannot be read.

@@ -95,7 +95,7 @@ def _ask(reference: Reference, rows: NDArray[Any]) -> Measured:
 
 
 def _wanted(arguments: argparse.Namespace, trade: Trade, material: Material, classes: tuple[int | str, ...]) -> Level:
-    """Returns the effect of the share that the options choose; else of deploy.yaml's `reject`; else of 0.99."""
+    """Returns the level of `trade` for the share in the options; else in deploy.yaml's `reject`; else for 0.99."""
     found: Level | None
     if arguments.accept is not None:
         found, asked = trade.widest(arguments.accept), f"--accept {arguments.accept:g}"

@@ -49,7 +49,10 @@ def _ordered(
     make: Callable[[argparse.Namespace, DeviceReport, Signer, _Known], bytes],
     flags: tuple[str, ...],
 ) -> int:
-    """Asks each device for its id, signs an order for that device, and sends it; returns the exit code."""
+    """Asks each device for its id, signs an order (of `make`), and sends it by the agent's command `kind` with `flags`.
+
+    Returns the exit code.
+    """
     signer = _config.order_signer(arguments)
     asked = _query.ask_fleet(arguments, "keys")
     if asked.interrupted:
@@ -99,7 +102,7 @@ def _choice(device: DeviceReport, held: Sequence[str], versions: Mapping[str, st
 
 
 def _together(asked: FleetReport, obeyed: FleetReport) -> FleetReport:
-    """Merges two reports: for devices that got an order, takes the report of the order; for others, the first one."""
+    """Merges two reports: takes that in `obeyed` for devices that got an order, and that in `asked` for others."""
     done = {device.name: device for device in obeyed.devices}
     return dataclasses.replace(
         obeyed,

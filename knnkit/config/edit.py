@@ -16,7 +16,7 @@ from knnkit.errors import ConfigError
 
 
 def with_values(text: str, place: Sequence[str | int], values: Mapping[str, str | int | float], source: str) -> str:
-    """Returns `text` with `values` (key -> value) in the mapping at the key path `place`, such as ("models", 0).
+    """Returns the file `source`'s `text` with `values` in the mapping at the key path `place`, such as ("models", 0).
 
     Raises:
         ConfigError: the text cannot be changed there without other changes; the hint is what to write by hand.
@@ -45,7 +45,7 @@ def with_file(text: str, place: Sequence[str | int], file: str, name: str | None
 
 
 def _checked(wanted: yaml_reader.Document, change: Callable[[], str], said: str, hint: str) -> str:
-    """Returns the changed text if it has exactly the data of `wanted`."""
+    """Returns the text of `change()` if it has exactly the data of `wanted`; else raises ConfigError with `said`."""
     try:
         changed = change()
         if yaml_reader.read(changed, wanted.source).data == wanted.data:

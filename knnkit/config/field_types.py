@@ -200,7 +200,7 @@ Jump = Annotated[str, AfterValidator(check_jump), Words("user@host[:port]")]
 
 
 def no_sense(problem: str, hint: str, at: str = "") -> PydanticCustomError:
-    """Returns the error for values that are valid alone, but contradict each other.
+    """Returns the error for values that are valid alone, but contradict each other: the problem, and a hint.
 
     `at` is the key path to report, with `/` between its parts; by default, that of the section being checked.
     """

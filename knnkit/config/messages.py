@@ -42,7 +42,7 @@ def above(place: Place) -> Place:
 
 
 def example(root: type[Section], key: str, place: Place = ()) -> str:
-    """Returns an example line for a key of the mapping at `place`, or of any mapping; else `knnkit schema`."""
+    """Returns an example line for `root`'s key in the mapping at `place`, or in any mapping; else `knnkit schema`."""
     nodes = _nodes(root, place)
     here = [kind.model_fields for kind, _ in nodes if _is_section(kind)]
     if key and place and not here:  # an entry of a map, whose keys are the user's
@@ -86,7 +86,7 @@ def found(document: yaml_reader.Document, place: Place) -> str:
 
 
 def expected(root: type[Section], place: Place) -> str:
-    """Returns a description of the values that are allowed at `place`."""
+    """Returns a description of the values that are allowed at the key path `place` under `root`."""
     return ", or ".join(dict.fromkeys(_described(*node) for node in _nodes(root, place)))
 
 
@@ -116,7 +116,7 @@ def _is_plain(written: str) -> bool:
 
 
 def _would_take(kind: Any, metadata: tuple[Any, ...], text: str) -> bool:
-    """Whether `text`, which YAML read as another type, would be valid in quotes for this type."""
+    """Whether `text`, which YAML read as another type, would be valid in quotes for `kind` with its metadata."""
     if kind is not str:
         return kind is Path
     try:
@@ -138,7 +138,7 @@ _Node = tuple[Any, tuple[Any, ...]]
 
 
 def _nodes(root: type[Section], place: Place) -> list[_Node]:
-    """Returns the types that are allowed at `place`, each with its metadata."""
+    """Returns the types that are allowed at the key path `place` under `root`, each with its metadata."""
     nodes: list[_Node] = [(root, ())]
     for part in place:
         if isinstance(part, int):
@@ -152,7 +152,7 @@ def _nodes(root: type[Section], place: Place) -> list[_Node]:
 
 
 def _flat(annotation: Any, metadata: tuple[Any, ...]) -> Iterator[_Node]:
-    """Yields the alternatives of an annotation, without Annotated and Union around them."""
+    """Yields the alternatives of an annotation, without Annotated and Union around them, each with all metadata."""
     origin = get_origin(annotation)
     if origin is Annotated:
         inner, *more = get_args(annotation)

@@ -17,7 +17,8 @@ def warnings_of_file(
 ) -> tuple[str, ...]:
     """Returns warnings about feature columns that number the rows, from reading a file as a build does.
 
-    Loads NumPy only when it is called, so that `knnkit init` without rows starts fast.
+    The arguments are keys of `data` in deploy.yaml; `names` are `features`. Loads NumPy only when it is called, so that
+    `knnkit init` without rows starts fast.
 
     Raises:
         DataError: the rows cannot be read.

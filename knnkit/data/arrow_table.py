@@ -97,7 +97,7 @@ def of_frame(frame: Any, why: str) -> Any:
 
 
 def with_zeros(table: Any, name: str) -> Any:
-    """Returns a pyarrow table with one more column, of zeros."""
+    """Returns a pyarrow table with one more column, `name`, of zeros."""
     import pyarrow
 
     return table.append_column(name, [pyarrow.array(np.zeros(table.num_rows, np.int64))])
@@ -147,7 +147,7 @@ class _Table:
         return _Read(rows, names, sorted_levels(rows, found, self._policy, names))
 
     def _column(self, place: int, name: str) -> tuple[list[str], NDArray[Any], tuple[str, ...] | None]:
-        """Returns the names of a column's features, their (n,) or (n, width) values, and categories (None: numbers)."""
+        """Returns features of column number `place`: names, (n,) or (n, width) values, categories (None: numbers)."""
         import pyarrow
 
         column = self._table.column(name).combine_chunks()
@@ -180,7 +180,7 @@ class _Table:
         return np.array(codes), learner.levels()[0]
 
     def _text(self, place: int, name: str, column: Any) -> NDArray[Any]:
-        """Records every cell of a text column as a bad cell; returns (n,) zeros."""
+        """Records every cell of text column number `place` as a bad cell; returns (n,) zeros."""
         for row, value in enumerate(column.to_pylist()):
             if value is None:
                 self._bad.add(row, place, name, EMPTY, "the cell is empty")
@@ -189,7 +189,7 @@ class _Table:
         return np.zeros(len(column))
 
     def _lists(self, place: int, name: str, column: Any) -> NDArray[Any]:
-        """Returns (n, width) numbers of a column of lists with equal lengths; a missing list becomes a row of NaN."""
+        """Returns (n, width) numbers of column number `place`, lists of one length; a missing list becomes NaNs."""
         import pyarrow.compute
 
         while _is_list(column.type) and _is_list(column.type.value_type):
@@ -211,13 +211,13 @@ class _Table:
 
 
 def _base(name: str, header: Sequence[str]) -> str:
-    """Returns the list column that a feature such as `vector_12` is an element of; for other features, `name`."""
+    """Returns the list column in `header` that a feature such as `vector_12` is an element of; for others, `name`."""
     base, _, place = name.rpartition("_")
     return base if name not in header and place.isdigit() and base in header else name
 
 
 def _pick(found: _Read, features: Sequence[str], file: Path) -> _Read:
-    """Returns the features in the order of `features`, which may name elements of list columns."""
+    """Returns the columns in `found` in the order of `features`, which may name elements of list columns."""
     names = list(found.names)
     parts = {name: [each for each in names if each.rpartition("_")[0] == name] for name in features}
     wanted = [each for name in features for each in matching(name, names) or parts[name] or [name]]

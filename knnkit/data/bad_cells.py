@@ -63,7 +63,10 @@ class BadCells:
         self._texts: dict[str, Counter[str]] = {}
 
     def add(self, place: int, index: int, name: str, kind: str, said: str, cell: str = "", hint: str = "") -> None:
-        """Records a bad cell: number of its line or row, index and name of its column, and what is wrong with it."""
+        """Records a bad cell: number of its line or row (`place`), index and name of its column, and what is wrong.
+
+        `kind` is EMPTY, TEXT or another kind to count by, `said` the message, `cell` the text, `hint` a way out.
+        """
         self._counts.setdefault(name, Counter())[kind] += 1
         if kind == TEXT:
             texts = self._texts.setdefault(name, Counter())
@@ -75,7 +78,7 @@ class BadCells:
             self._first = sorted([*self._first, (place, index, name, said, hint)])[:_SHOWN]
 
     def add_line(self, place: int, kind: str, said: str) -> None:
-        """Records a line that has a wrong number of cells, or no label."""
+        """Records line number `place` with a wrong number of cells, or no label; `kind` and `said` as in `add`."""
         self.add(place, -1, "", kind, said)
 
     def columns(self) -> set[str]:
@@ -147,7 +150,7 @@ class BadCells:
         return said
 
     def _correct(self, names: Sequence[str]) -> str:
-        """Returns a hint to correct wrong cells and lines; if they are few, with a command that removes the lines."""
+        """Returns a hint to correct the cells of columns (or lines: ""); if few, with a command to remove the lines."""
         cells = ", ".join(_quoted(name) for name in names if name)
         found = f"correct {f'the cells of {cells}' if cells else 'the lines'}"
         lines = sorted(set[int]().union(*(self._lines[name] for name in names)))
@@ -164,7 +167,7 @@ class BadCells:
 
 
 def in_data(source: object, keys: str, flags: str = "") -> str:
-    """Returns a hint to give these keys, in YAML: in deploy.yaml, with flags of `knnkit init`, or in Python."""
+    """Returns a hint to give the source these YAML keys: in deploy.yaml, by flags of `knnkit init`, or in Python."""
     if str(source) in IN_MEMORY:
         return f"data={yaml.safe_load(f'{{{keys}}}')}"
     return f"{keys} in `data:` of deploy.yaml" + (f" (knnkit init: {flags})" if flags else "")

@@ -156,7 +156,7 @@ def _journal(path: Path) -> Path:
 
 
 def _given(path: Path) -> dict[str, str | None]:
-    """Returns id -> last label of the rows in the journal; ignores a line that a crash cut short."""
+    """Returns id -> last label (None: withdrawn) of the rows in the journal; ignores a line that a crash cut short."""
     found: dict[str, str | None] = {}
     with contextlib.suppress(FileNotFoundError):
         for line in _journal(path).read_bytes().splitlines():

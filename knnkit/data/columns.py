@@ -63,7 +63,7 @@ class Wanted:
 
 
 def choose(header: list[str], wanted: Wanted, file: Path) -> tuple[list[int], list[int]]:
-    """Returns the indices of the label columns (or targets), and the indices of the feature columns.
+    """Returns the indices in `header` of the label columns (or targets), and the indices of the feature columns.
 
     Raises:
         DataError: a column is missing, or a label or target is a feature.
@@ -88,7 +88,7 @@ def choose(header: list[str], wanted: Wanted, file: Path) -> tuple[list[int], li
 
 
 def _named(header: list[str], others: list[str], word: str, file: Path, key: str) -> list[str]:
-    """Returns [word] if it is the name of a column, or the columns among `others` that match the pattern `word`."""
+    """Returns [word] if `header` has it, or those of `others` that match the pattern `word`; `key` as in `find`."""
     if word in header or not _PATTERN & set(word):
         return [header[find(header, word, file, key)]]
     found = [name for name in others if fnmatch.fnmatchcase(name, word)]
@@ -96,7 +96,7 @@ def _named(header: list[str], others: list[str], word: str, file: Path, key: str
 
 
 def find(header: list[str], name: str, file: Path, key: str) -> int:
-    """Returns the index of the column `name`; `key` is the key of deploy.yaml that names it, for the message.
+    """Returns the index of the column `name` in `header`; `key` is the key of deploy.yaml that names it, for messages.
 
     Raises:
         DataError: there is no such column; the hint has the closest name.
@@ -159,7 +159,7 @@ def _indexes(column: np.ndarray[tuple[int], np.dtype[np.float64]], named: bool) 
 
 
 def _goes_up(column: np.ndarray[tuple[int], np.dtype[Any]]) -> bool:
-    """Whether the numbers never decrease. Equal numbers are allowed: float32 may round large ones to the same."""
+    """Whether a column never decreases. Equal numbers are allowed: float32 may round large numbers to the same."""
     return bool((np.diff(column) >= 0).all())
 
 

@@ -132,7 +132,7 @@ class _CsvFile:
         return Dataset(rows, labels, names, str(self._file), beside, ids, **how)
 
     def _take_header(self, label: str) -> tuple[list[str], str]:
-        """Parses the header line; returns the names of the columns and the separator."""
+        """Parses the header line, which has the column `label`; returns the names of the columns and the separator."""
         while self._has_more():
             self._block, self._line = csv_dialect.skip_preamble(self._block, self._line)
             self._block, above = csv_dialect.skip_above_header(self._block, [label])
@@ -156,7 +156,7 @@ class _CsvFile:
         return header, separator
 
     def _require_label(self, label: str, header: list[str]) -> None:
-        """Raises DataError if line 1 is not a header, or has an unknown separator; the hint corrects the file."""
+        """Raises DataError if `header`, which lacks `label`, is not a header or has another separator; with a hint."""
         line, start, separator = self._start
         if label in header:
             return
@@ -173,7 +173,7 @@ class _CsvFile:
                 raise DataError(said, hint=f"separate them by commas: {command}")
 
     def _renamed(self, header: list[str], hint: str) -> str:
-        """Returns `hint`, followed by a command that gives each column of the file a different name."""
+        """Returns `hint`, followed by a command that gives each column of `header` a different name."""
         line, _, separator = self._start
         names: list[str] = []
         for place, name in enumerate(header, 1):

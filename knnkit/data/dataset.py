@@ -194,12 +194,12 @@ def _matrix(rows: Any, *, wide: bool) -> NDArray[np.floating[Any]]:
 
 
 def drawn(count: int, most: int, seed: int = 0) -> NDArray[np.int64]:
-    """Returns sorted indices of rows: of all `count` rows, or of `most` rows drawn at random if there are more."""
+    """Returns sorted indices of rows: of all `count` rows, or of `most` rows drawn with `seed` if there are more."""
     return np.sort(np.random.default_rng(seed).permutation(count)[:most])
 
 
 def drawn_by_class(labels: NDArray[Any], most: int, each: int, seed: int = 0) -> NDArray[np.int64]:
-    """Returns sorted indices of at most `most` of the (n,) labels, drawn: first `each` of every class, then any."""
+    """Returns sorted indices of `most` of the (n,) labels, drawn with `seed`: first `each` of every class, then any."""
     if len(labels) <= most:
         return np.arange(len(labels))
     order = np.random.default_rng(seed).permutation(len(labels))
@@ -218,7 +218,7 @@ def is_plain(text: str) -> bool:
 
 
 def require_distinct(names: Iterable[str], where: str) -> None:
-    """Checks that column names are plain text, and all different.
+    """Checks that column names are plain text, and all different; `where`: file and line, for messages.
 
     Raises:
         DataError: a name is empty, appears twice, or is not plain text; the message names the columns.
@@ -243,7 +243,7 @@ def shortened(text: str) -> str:
 
 
 def label_array(values: list[Any], source: str) -> NDArray[Any]:
-    """Returns labels as an array: int64 if every label is an integer, else text (`007` and `1.5` are text).
+    """Returns values, the labels of `source`, as an array: int64 if all are integers, else text (`007`, `1.5`).
 
     `2.0` counts as the integer 2 if all labels are whole numbers, or if another label is `2`.
 

@@ -104,7 +104,7 @@ def load_all(
     *,
     wide: bool = False,
 ) -> Dataset:
-    """Reads the labelled rows of files and patterns (`data/*.csv`), one after the other; see `load`.
+    """Reads the labelled rows of files and patterns (`data/*.csv`), one after the other; arguments as in `load`.
 
     Raises:
         DataError: as `load`; or a file has other columns than the first file, or no file has the id column.
@@ -137,6 +137,8 @@ def load_all(
 
 def _joined(parts: Sequence[Dataset], policy: Policy, source: str, *, wide: bool = False) -> Dataset:
     """Joins the rows of files with the same columns, in order; a category gets the same code in all files.
+
+    `policy` and `wide` are those of `Wanted`; `source` is the name of the result.
 
     Raises:
         DataError: a label cannot be used.

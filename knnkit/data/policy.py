@@ -63,7 +63,7 @@ class Policy:
         return self.missing == "refuse" and not self.categories and not self.thousands
 
     def missing_of(self, name: str) -> Any:
-        """Returns what to do with a column's missing cells: refuse, drop, median, constant, or the value to fill."""
+        """Returns what to do with column `name`'s missing cells: refuse, drop, median, constant, or a value to fill."""
         if name in self.targets:
             return "refuse"
         return self.missing if isinstance(self.missing, str) else _lookup(self.missing, name, "refuse")
@@ -79,7 +79,7 @@ class Policy:
         return replace(self, categories=dict.fromkeys(columns, word)) if isinstance(word, str) else self
 
     def for_answers(self, names: Sequence[str], *, are_labels: bool) -> Policy:
-        """Returns the policy for a file with these answer columns: labels with `are_labels`, otherwise targets."""
+        """Returns the policy for a file with answer columns of these names: labels with `are_labels`, else targets."""
         return replace(self, labels=tuple(names[1:])) if are_labels else replace(self, targets=tuple(names))
 
 
@@ -130,14 +130,14 @@ class Learner:
         return self._kinds[index] is None
 
     def is_missing(self, index: int, text: str) -> bool:
-        """Whether a cell has no value. A word for a missing cell is a value if it is a listed category."""
+        """Whether cell `text` of column `index` has no value. A word for missing is one if it is a listed category."""
         if text in self._codes[index] or not is_missing(text, self._policy.missing_words):
             return False
         self.met |= {text.strip().casefold()}.intersection(self._policy.missing_words)
         return True
 
     def codes(self, index: int, cells: Sequence[str]) -> list[float] | None:
-        """Returns the codes of a column's cells; None if a cell is missing or bad."""
+        """Returns the codes of cells of column number `index`; None if a cell is missing or bad."""
         new = [cell for cell in dict.fromkeys(cells) if cell not in self._codes[index]]
         words = self._policy.missing_words
         if any(is_missing(cell, words) for cell in new) or (new and not self._learns(index, len(new))):
@@ -145,11 +145,11 @@ class Learner:
         return [self._code(index, cell) for cell in cells]
 
     def missing(self, index: int, text: str) -> float:
-        """Returns NaN for a missing cell; records a bad cell if the policy refuses missing cells in this column."""
+        """Returns NaN for the missing cell `text`; records a bad cell if the policy refuses it in column `index`."""
         return float("nan") if self._fills[index] else self._note(index, missing_cell(text), EMPTY)
 
     def category(self, index: int, text: str) -> float:
-        """Returns the code of the category `text`; records a bad cell and returns NaN if it is not allowed."""
+        """Returns the code of category `text` in column `index`; NaN, and records a bad cell, if it is not allowed."""
         if text not in self._codes[index] and not self._learns(index, 1):
             listed = isinstance(self._kinds[index], list | tuple)
             said = (
@@ -198,7 +198,8 @@ def sorted_levels(
 ) -> dict[int, tuple[str, ...]]:
     """Returns index of a column -> its categories in their final order, and changes the codes in `rows` accordingly.
 
-    Categories that the policy lists keep the order of the list; others are sorted.
+    `levels` has the categories in the order of their codes, `names` has all columns. Categories that the policy lists
+    keep the order of the list; others are sorted.
     """
     found = dict(levels)
     for index, texts in levels.items():

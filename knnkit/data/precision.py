@@ -123,7 +123,7 @@ def _is_far(middle: float, spread: float) -> bool:
 
 
 def _coarse(rows: NDArray[Any], origin: Float64 | None) -> list[tuple[int, float, float]]:
-    """Returns (column, float32 step, difference of neighbouring values) of columns whose step is too large."""
+    """Returns (column, float32 step of values less `origin`, least difference) of columns with too large a step."""
     found = []
     for column, (values, _, _) in _suspects(rows).items():
         start = 0.0 if origin is None else float(origin[column])

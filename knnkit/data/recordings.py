@@ -79,7 +79,7 @@ class _Windows:
 
 
 def load(sources: Sequence[Path], window: Window, labels: Labels, group: str | None = None) -> Cut:
-    """Returns the windows of all recordings as rows, whose features are `window.feature_names`.
+    """Returns the windows of all recordings in the files as rows, whose features are `window.feature_names`.
 
     `Dataset.beside` holds each window's recording, or its cell in the column `group`; `Dataset.ids` its line numbers.
 
@@ -106,7 +106,10 @@ def load(sources: Sequence[Path], window: Window, labels: Labels, group: str | N
 
 
 def _cut(path: Path, window: Window, label: str, own: str | None, group: str | None, warnings: list[str]) -> _Windows:
-    """Cuts the windows of one file; `own` is the label of all its samples; None: the column `label` has them."""
+    """Cuts the windows of one file; `own` is the label of all its samples; None: the column `label` has them.
+
+    `group` is the column with their groups (None: recordings are groups). Adds to `warnings` as `_read` does.
+    """
     columns = (None if own is not None else label, window.recording, group)
     keep = list(dict.fromkeys(name for name in columns if name is not None))
     found = _read(path, window, keep, warnings)
@@ -127,7 +130,7 @@ def _cut(path: Path, window: Window, label: str, own: str | None, group: str | N
 
 
 def _read(path: Path, window: Window, keep: Sequence[str], warnings: list[str]) -> _Samples:
-    """Reads one file, and adds to `warnings` its bad lines, gaps in time, and whether it has no window."""
+    """Reads one file, with the columns `keep` as text; adds to `warnings` bad lines, gaps in time, and no window."""
     parser = WindowParser(window, "csv", ignore_extra=True, keep=keep)
     found = _Samples([], {name: [] for name in keep}, np.empty((0, window.size)), np.empty(0, np.int64))
     rows, places, bad = [found.rows], [found.last], list[tuple[int, str]]()
@@ -191,7 +194,7 @@ def _labels_of(labels: Labels, paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def _require_one_group(names: Sequence[str], groups: Sequence[str], source: str) -> None:
-    """Raises DataError if windows of one recording are in two groups: a split would then divide the recording."""
+    """Raises DataError if windows of one recording (`names`) are in two `groups`: a split would then divide it."""
     seen: dict[str, str] = {}
     for name, group in zip(names, groups):
         if seen.setdefault(name, group) != group:

@@ -164,7 +164,10 @@ def _unchanged(column: NDArray[Any]) -> NDArray[Any]:
 
 
 def answered(rows: Dataset, answers: Any, names: tuple[str, ...], known: Known) -> Dataset:
-    """Returns test rows with what a model should answer: its targets, label columns or labels."""
+    """Returns test rows with what a model should answer: its targets or label columns `names`, or (none) labels.
+
+    `known` has the allowed labels of each label column; (): the model has none.
+    """
     if names and not known:
         return with_targets(rows, answers, names)
     columns = [label_array(column.tolist(), rows.source) for column in _columns(rows, answers)]

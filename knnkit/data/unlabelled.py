@@ -65,7 +65,7 @@ def _arrays(source: Source, like: Dataset, table: Table | None) -> Iterator[NDAr
 
 
 def _parser(format: str, like: Dataset, table: Table | None) -> Parser:
-    """Returns the parser that a device would use for rows in this format.
+    """Returns the parser that a device would use for rows in this format, with features and dtype of the rows `like`.
 
     Raises:
         BadInput: the format is NPY, which cannot hold cells, and the model has a table.

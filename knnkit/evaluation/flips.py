@@ -96,12 +96,12 @@ class Comparison:
 
 
 def affordable(before: StoredModel, after: StoredModel, asked: Asked) -> Asked:
-    """Returns all rows, or a random sample that both models can answer in acceptable time."""
+    """Returns all rows of `asked`, or a random sample that both models can answer in acceptable time."""
     return asked.take(drawn(len(asked), most_rows(before.reference, after.reference)))
 
 
 def compare(before: StoredModel, after: StoredModel, asked: Sequence[Asked]) -> Comparison:
-    """Compares the answers of two models to the same rows."""
+    """Compares the answers of two models to the same rows, each in the form that this model takes."""
     flips: list[Flip] = []
     rows = known = right_before = right_after = 0
     for part in [each.take(chosen) for each in asked for chosen in parts_of(np.arange(len(each)))]:

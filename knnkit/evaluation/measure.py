@@ -50,7 +50,7 @@ def measure(
 ) -> Evaluation | None:
     """Returns counts of the reference's answers to the held-out rows; None if nothing can be measured.
 
-    `of` is the number of rows from which `held_out` was drawn.
+    `of` is the number of rows from which `held_out` was drawn, by the method `how`.
     With leave-one-out, it measures each row whose class has another row, against all rows except itself; if that would
     take more than half a minute, only as many rows drawn at random.
 
@@ -75,7 +75,7 @@ def measure(
 def measure_errors(
     reference: Reference, targets: Targets, held_out: Dataset | None, how: str, of: int | None = None
 ) -> Targets:
-    """Returns `targets` with the reference's errors on the held-out rows; unchanged without held-out rows.
+    """Returns `targets` with the reference's errors on the rows held out (by `how`); unchanged without such rows.
 
     For label columns, returns `targets` with an evaluation of each column. `of` is the number of rows from which
     `held_out` was drawn.
@@ -171,7 +171,7 @@ def _compare_values(predicted: NDArray[Any], reference: Reference, held_out: Dat
 
 
 def _codes(predicted: NDArray[Any], classes: tuple[Classes, ...]) -> NDArray[np.float64]:
-    """Returns an estimator's predictions as numbers; for label columns, the indices of the predicted labels."""
+    """Returns predictions as numbers; for label columns, whose labels `classes` has, as indices of these labels."""
     if not classes:
         return np.asarray(predicted, np.float64)
     columns = [codes_of(labels, column) for labels, column in zip(classes, np.asarray(predicted).T)]
@@ -179,7 +179,7 @@ def _codes(predicted: NDArray[Any], classes: tuple[Classes, ...]) -> NDArray[np.
 
 
 def _tied(answers: ReferenceAnswers, k: int) -> NDArray[np.bool_]:
-    """Returns (n,) bool: whether votes are even, or the k-th and the (k + 1)-th neighbour are equally near."""
+    """Returns (n,) bool for each answer: whether votes are even, or k-th and (k + 1)-th neighbour are equally near."""
     top = np.sort(answers.probabilities, axis=1)
     even = top[:, -1] - top[:, -2] < 1e-9 if top.shape[1] > 1 else np.zeros(len(top), bool)
     if answers.distances.shape[1] <= k:

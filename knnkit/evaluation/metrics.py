@@ -77,7 +77,7 @@ class Figures:
 
 
 def wilson(right: int, rows: int) -> tuple[float, float]:
-    """Returns Wilson's 95 % score interval of a share (Wilson, J. Am. Stat. Assoc. 22, 1927)."""
+    """Returns Wilson's 95 % score interval of the share right / rows (Wilson, J. Am. Stat. Assoc. 22, 1927)."""
     share, weight = right / rows, _Z * _Z / rows
     centre = (share + weight / 2) / (1 + weight)
     half = _Z * math.sqrt(share * (1 - share) / rows + weight / (4 * rows)) / (1 + weight)
@@ -85,7 +85,7 @@ def wilson(right: int, rows: int) -> tuple[float, float]:
 
 
 def of_evaluation(found: Evaluation | None, classes: Sequence[int | str]) -> Figures | None:
-    """Returns the figures of a build; None if it measured nothing."""
+    """Returns the figures of `found`, what a build measured; None if it measured nothing."""
     if found is None or not found.rows or not len(classes) == len(found.support) == len(found.right):
         return None
     return _figures(found.rows, tuple(zip(map(str, classes), found.support, found.right, found.answered)), found.of)
@@ -102,7 +102,7 @@ def of_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> 
 
 
 def document(figures: Figures | None, how: str = "") -> dict[str, object] | None:
-    """Returns the figures as a dictionary for JSON; None if nothing was measured."""
+    """Returns the figures, and how the rows were held out, as a dictionary for JSON; None if nothing was measured."""
     if figures is None:
         return None
     classes = [

@@ -69,7 +69,7 @@ def divide(everything: Dataset, share: float, seed: int, how: str | None = None)
 
 
 def _default(everything: Dataset, share: float, seed: int) -> Divided:
-    """Divides at random, as scikit-learn does; by class if that would leave a class without training rows."""
+    """Holds out a random share, as scikit-learn does; by class if that would leave a class without training rows."""
     kept, held_out = _random(everything, share, seed)
     lost = _unlearnt(everything.labels, kept)
     if not lost:
@@ -130,7 +130,7 @@ def _stratified(everything: Dataset, share: float, seed: int) -> tuple[Places, P
 
 
 def _by_class(labels: NDArray[Any], share: float, seed: int) -> tuple[Places, Places]:
-    """Returns (training, held-out) row indices: of each class with two rows or more, some on both sides."""
+    """Returns (training, held-out) row indices: of each class, a share is held out, but at least one row is not."""
     random, held_out = np.random.default_rng(seed), list[int]()
     for label in np.unique(labels):
         rows = random.permutation(np.flatnonzero(labels == label))
@@ -141,7 +141,7 @@ def _by_class(labels: NDArray[Any], share: float, seed: int) -> tuple[Places, Pl
 
 
 def _group(everything: Dataset, share: float, seed: int) -> tuple[Places, Places]:
-    """Divides by whole groups: takes the first random division where every class has training rows, else the first."""
+    """Returns (training, held-out) row indices, whole groups at random; if possible, all classes have training rows."""
     from sklearn.model_selection import GroupShuffleSplit
 
     assert everything.beside is not None
@@ -159,7 +159,7 @@ def _group(everything: Dataset, share: float, seed: int) -> tuple[Places, Places
 
 
 def _time(everything: Dataset, share: float, seed: int) -> tuple[Places, Places]:
-    """Returns (training, held-out) row indices; the latest rows are held out, rows with equal times together."""
+    """Returns (training, held-out) row indices; the latest share is held out, rows with equal times together."""
     assert everything.beside is not None
     moments = np.array([*_moments(everything.beside.tolist(), everything.source)])
     order = np.argsort(moments, kind="stable")

@@ -56,7 +56,7 @@ def contradicts(directory: Path, digest: str, lines: bytes, claim: TaughtCheck) 
 
 
 def over_both(own: Reference, joined: Joined) -> Reference:
-    """Returns the reference classifier over a model's training rows and the taught rows that count."""
+    """Returns the reference classifier over a model's own training rows and the taught rows that count, in `joined`."""
     mapped = own.space.enter(joined.features)
     if own.space.metric == "cosine":  # a training row of zeros is marked in the other column than a query
         mapped[:, [-2, -1]] = mapped[:, [-1, -2]]

@@ -124,7 +124,7 @@ def build_model(
 def build_enrolled(
     spec: KnnSpec, enrolment: Enrolment, held_out: Dataset | None = None, options: Options = _DEFAULTS
 ) -> BuiltModel:
-    """Builds the classifier `spec` over rows in model space, to which `spec.scale` is already applied.
+    """Builds the classifier `spec` over rows in model space, with `spec.scale` applied; else as `build_model`.
 
     Raises:
         DataError: k is larger than the number of rows.
@@ -203,7 +203,7 @@ def origins_of(rows: Dataset) -> Origins:
 
 
 def targets_of(enrolment: Enrolment | Dataset) -> model_info.Targets | None:
-    """Returns names and standard deviations of a regression's targets; None for a classifier."""
+    """Returns names and standard deviations of the targets of training rows; None if the rows have labels."""
     if enrolment.targets is None:
         return None
     if enrolment.target_names == outliers.TARGETS:  # a factor is 1 where densities are alike
@@ -307,14 +307,14 @@ def _label_sets(
 
 
 def _drawn(held_out: Dataset, reference: Reference, seed: int) -> Dataset:
-    """Returns at most `most_calibrated` random held-out rows, on which `reject` and label sets are measured."""
+    """Returns at most `most_calibrated(reference)` random held-out rows, to measure `reject` and label sets on."""
     return held_out.take(drawn(len(held_out.rows), most_calibrated(reference), seed))
 
 
 def calibration_rows(
     reference: Reference, seed: int, spare: Dataset | None = None
 ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    """Returns class and k-th distance that `reference` answers for training and `spare` rows, never a row's own.
+    """Returns class and k-th distance that `reference` answers for random training and `spare` rows, never a row's own.
 
     Raises:
         BuildError: there are at most k rows.
@@ -329,7 +329,7 @@ def calibration_rows(
 
 
 def most_calibrated(reference: Reference) -> int:
-    """Returns how many rows may be used to calibrate or to measure `reject`, so that a build stays fast."""
+    """Returns how many rows may calibrate or measure the reference's `reject`, so that a build stays fast."""
     return min(_CALIBRATION_ROWS, max(500, _CALIBRATION_WORK // reference.enrolled.size))
 
 

@@ -25,7 +25,7 @@ Spare = tuple[NDArray[np.float32], Ints]
 def calibrate_sets(
     reference: Reference, coverages: Sequence[float], most: int, seed: int, spare: Spare | None = None
 ) -> tuple[LabelSets, ...]:
-    """Returns the calibrated score thresholds for each coverage, from at most `most` rows that include every class.
+    """Returns the calibrated score thresholds for each coverage, from at most `most` random rows of all classes.
 
     `spare` holds labelled rows that are not training rows, but of the same origin: (rows, (n,) classes).
     """
@@ -45,7 +45,10 @@ def threshold(scores: NDArray[np.float64], coverage: float) -> float | None:
 
 
 def check_sets(sets: LabelSets, reference: Reference, answers: ReferenceAnswers, truth: Ints) -> LabelSets:
-    """Returns `sets` with counts for each class: rows with this true class, and those whose label set contains it."""
+    """Returns `sets` with counts for each class: rows with this true class, and those whose label set contains it.
+
+    `answers` are the reference's answers to held-out rows, and `truth` has the (n,) true classes of these rows.
+    """
     k, metric = reference.k, reference.space.metric
     inside = label_sets.members(sets, answers.probabilities, answers.distances, metric, k)
     covered = inside[np.arange(len(truth)), truth]

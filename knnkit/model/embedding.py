@@ -114,7 +114,7 @@ sys.exit(main(*sys.argv[2:]))
 
 
 def _run(arguments: list[str], inputs: Iterable[NDArray[Any]]) -> str:
-    """Runs the child process; returns the last line of its standard error, or how it crashed."""
+    """Sends `inputs` to a child process; returns the last line of its standard error, or how it crashed."""
     path = json_codec.dumps([str(Path(__file__).parents[2]), *(entry for entry in sys.path if entry)])
     command = [sys.executable, "-I", "-c", _PROGRAM, path, *arguments]
     with tempfile.TemporaryFile() as errors:

@@ -37,7 +37,7 @@ def make_golden(
     limit: int = MAX_ROWS,
     raw: Callable[[Dataset], bytes] | None = None,
 ) -> Golden:
-    """Returns the golden set of `model` with at most `limit` rows.
+    """Returns the golden set of `model` with at most `limit` rows, drawn as `draw_rows` does.
 
     `raw` returns the raw inputs of rows (cells, sounds or pictures, from which the rows were computed) as JSON lines.
 

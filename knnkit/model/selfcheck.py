@@ -79,7 +79,7 @@ def _check(model: BuiltModel, golden: Golden, gates: model_info.Gates, search: s
 
 
 def milliseconds(model: BuiltModel, raw: NDArray[Any], rounds: int = 200) -> float:
-    """Returns the median milliseconds for one row in TensorFlow's interpreter on this machine, to compare models."""
+    """Returns the median milliseconds, over `rounds`, for the row `raw` in TensorFlow's interpreter on this machine."""
     row = model.reference.space.narrow(raw)
     runner = _interpreter(model).get_signature_runner(constants.signature(constants.SIGNATURE_ONE, constants.FULL))
     times = []

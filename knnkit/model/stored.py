@@ -99,7 +99,10 @@ def _space(info: KnnInfo, tables: dict[str, NDArray[Any]]) -> Space:
 
 
 def _rows(path: Path, tables: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
-    """Returns the (n_train, p) training rows in model space; a memory map if the file has them in one block."""
+    """Returns the (n_train, p) training rows of a model file; a memory map if it has them in one block.
+
+    `tables` is the content of its `EXACT_FILE`, name -> array, which has the places of the blocks.
+    """
     width = len(tables["centre"])
     blocks = [
         np.memmap(path, np.float32, "r", int(offset), (int(count), width))

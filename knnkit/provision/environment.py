@@ -51,7 +51,7 @@ class Wanted:
 
 
 def decide(name: str, board: Board, runtime: str, keys: Mapping[str, bytes], *, pictures: bool = False) -> Wanted:
-    """Returns the environment and keys that a board should have, with the agent of this knnkit.
+    """Returns the environment and keys that the board `name` should have, with the agent of this knnkit.
 
     `runtime` is as in `recipe_for`. `pictures`: whether the board must decode PNG and JPEG; if it already can, it keeps
     Pillow.

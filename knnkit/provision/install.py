@@ -138,7 +138,7 @@ class _Job:
         return not damage
 
     def install(self, source: Source) -> Provisioned:
-        """Claims an upload folder on the board, sends this host's wheels, builds the environment, switches to it."""
+        """Claims an upload folder on the board, sends the wheels of `source`, builds the environment, and uses it."""
         self.notes += source.notes
         place = str(self.ask("claim")["place"])
         files = [replace(file, remote=f"{self._venvs}/{place}/{file.remote}") for file in source.files]
@@ -154,7 +154,10 @@ class _Job:
             return self._report_others()
 
     def put_into_use(self, source: Source, place: str | None = None) -> Provisioned:
-        """Builds the environment if it is missing, calls `prove` if another is in use, and switches to the new one."""
+        """Builds the environment if it is missing, calls `prove` if another is in use, and switches to the new one.
+
+        `source` has the wheels, in the folder `place` on the board (None: no folder, because no wheels are needed).
+        """
         before, now = self.board.runtime, runtime_of(self.wanted.recipe.pins)
         another = before not in (None, now)
         if self.prove and self.board.current not in (None, self.wanted.digest):
@@ -171,7 +174,7 @@ class _Job:
         return self.report(changed=True, previous=answer["before"], added=answer["added"])
 
     def report(self, *, changed: bool, previous: str | None = None, added: Sequence[str] = ()) -> Provisioned:
-        """Returns the result: versions, packages and keys on the board, and what this run changed."""
+        """Returns the result: versions, packages, `previous` environment, keys `added`, and whether they changed."""
         recipe, board = self.wanted.recipe, self.board
         system = [f"{name}=={board.system[name]}" for name in ("numpy", "cryptography") if recipe.system_site]
         return Provisioned(
@@ -189,7 +192,7 @@ class _Job:
         )
 
     def ask(self, command: str, **order: Any) -> dict[str, Any]:
-        """Runs a command of the provisioning script on the board, and returns its answer."""
+        """Runs a command of the provisioning script on the board, with arguments `order`, and returns its answer."""
         order["root"] = self.board.root
         return ask(self.transport, self.python, command, order, timeout=BUILD_SECONDS)
 

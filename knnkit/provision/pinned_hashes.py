@@ -39,7 +39,7 @@ def normalised(name: str) -> str:
 
 
 def refuse_another(path: Path, sha256: str) -> None:
-    """Checks that a wheel with a known name has the known SHA-256.
+    """Checks that `sha256`, of a wheel with a known name, is the known SHA-256.
 
     Raises:
         DeviceFailed: the SHA-256 differs; the message has both digests.

@@ -112,7 +112,7 @@ class Recipe:
 
 
 def recipe_for(name: str, board: Board, runtime: str = constants.ANY_RUNTIME) -> Recipe:
-    """Chooses the packages for a board.
+    """Chooses the packages for the board of the device `name`.
 
     `runtime` is one of PACKAGES, or `auto`: the board's present runtime, or for a bare board the first in `WHEELS`.
 
@@ -151,12 +151,12 @@ def on_boards() -> set[str]:
 
 
 def room_for(machine: str, python: tuple[int, int] | None) -> int:
-    """Returns the largest size in bytes of an environment on a bare board of this kind."""
+    """Returns the largest size in bytes of an environment on a bare board with this machine (`armv7l`) and Python."""
     return _room(next(iter(_found(machine, python or OLDEST).values())))
 
 
 def check_python(name: str, python: tuple[int, int] | None) -> None:
-    """Checks that the agent runs on the board's Python.
+    """Checks that the agent runs on the Python of the board `name` (None: it has none).
 
     Raises:
         DeviceFailed: the board has no Python, or one that is too old or too new.
@@ -176,7 +176,7 @@ def check_python(name: str, python: tuple[int, int] | None) -> None:
 
 
 def impossible(machine: str, python: tuple[int, int], runtime: str) -> tuple[str, str] | None:
-    """Returns (reason why boards of this kind cannot have a runtime, hint); None if they can. `auto`: any runtime."""
+    """Returns (reason why this machine with this Python cannot have a runtime, hint); None if it can; `auto`: any."""
     found = _found(machine, python)
     if runtime == constants.ANY_RUNTIME or runtime in found:
         return None

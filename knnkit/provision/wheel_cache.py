@@ -49,7 +49,7 @@ def is_named(folder: Path | None) -> bool:
 
 
 def fetch(pins: Sequence[str], recipe: Recipe, folder: Path, *, own: bool = False) -> list[Path]:
-    """Returns the paths of the wheels for a board; downloads those that `folder` lacks.
+    """Returns the paths of the wheels `pins` (`name==version`) for a recipe's board; downloads those `folder` lacks.
 
     `own`: whether the user chose the folder; its wheels then count even if their SHA-256 is not known.
 
@@ -213,7 +213,7 @@ def requirement(pin: str, recipe: Recipe) -> str:
 
 
 def _differs(recipe: Recipe, folder: Path, complaint: str) -> DeviceFailed:
-    """Returns the error for a failed download, without URLs: they may contain the password of the package index."""
+    """Returns the error for pip's `complaint` about a wheel's SHA-256, without URLs, which may contain a password."""
     name = re.search(WHEEL, complaint)
     got = re.search(r"Got\s+([0-9a-f]{64})", complaint)
     return DeviceFailed(

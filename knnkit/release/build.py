@@ -135,7 +135,7 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
 
 
 def write_release(made_from: Material, order: Order, signer: Signer, directory: Path) -> Built:
-    """Builds and signs a release in `directory`, replacing a release there; raises the errors of `build_release`."""
+    """Builds and signs a release of `made_from` in `directory`, replacing one there; raises as `build_release`."""
     directory = directory.absolute()
     _require_replaceable(directory)
     created = _pinned_clock()
@@ -190,7 +190,7 @@ def _measured(info: model_info.KnnInfo) -> tuple[float | None, int]:
 
 
 def _far_ahead(document: model_info.Manifest) -> tuple[str, ...]:
-    """Warns of a sequence in the future: devices then refuse releases whose sequence is the time of their build."""
+    """Returns a warning of a sequence in the future: devices then refuse releases numbered by the time of the build."""
     if document.sequence <= max(document.created, time.time()) + _AHEAD:
         return ()
     return (
@@ -257,7 +257,7 @@ def _there(directory: Path) -> model_info.Manifest | None:
 
 
 def _same_version(directory: Path, document: model_info.Manifest, model: bytes) -> tuple[str, ...]:
-    """Returns a warning if the release in `directory` has the same version, but another model."""
+    """Returns a warning if the release in `directory` has the new document's version, but another model."""
     old = _there(directory)
     if old is None or (old.name, old.version) != (document.name, document.version):
         return ()
@@ -291,7 +291,7 @@ def _require_replaceable(directory: Path) -> None:
 
 
 def _or_remove(directory: Path, strangers: Sequence[Path]) -> str:
-    """Returns a hint with the `rm` to type; "" if `directory` holds no release, because it may hold the user's work."""
+    """Returns a hint to `rm` the strangers; "" if `directory` holds no release, because it may hold the user's work."""
     if _there(directory) is None or len(strangers) > _NAMED:
         return ""
     kind = "-r " if any(each.is_dir() and not each.is_symlink() for each in strangers) else ""
@@ -307,7 +307,7 @@ def _remove_desktop_files(directory: Path) -> None:
 
 
 def ensure_release(build: Build, signer: Signer, *, out: Path | None = None) -> Built:
-    """Returns the release of `build`; builds it only if its inputs have changed, or if another key signed it.
+    """Returns the release of `build` in `out`; builds it only if its inputs have changed, or another key signed it.
 
     Loads neither TensorFlow nor scikit-learn if there is nothing to build.
 

@@ -82,5 +82,5 @@ def read_evaluation_rows(directory: Path) -> EvaluationRows:
 
 
 def _named(codes: Iterable[int], names: Sequence[str]) -> tuple[str, ...]:
-    """Maps class indices to names; index -1 (a row without a class) gets the last of `names`."""
+    """Returns the name of each class index in `codes`; index -1 (a row without a class) gets the last of `names`."""
     return tuple(names[code] if -1 <= code < len(names) - 1 else str(code) for code in codes)

@@ -25,7 +25,7 @@ def of_config(asked: GatesConfig) -> Gates:
 
 
 def fitting(gates: Gates, made_from: Material) -> Gates:
-    """Checks `gates` against a model; with several label columns, `accuracy` becomes the gate of each column.
+    """Checks `gates` against the model of `made_from`; with several label columns, each gets the gate `accuracy`.
 
     Raises:
         BuildError: a gate names a figure, class, column or target that the model does not have.

@@ -34,6 +34,8 @@ class OwnRows:
 def golden_for(build: Build, release: Path, rows: Path, label: str | None, margin: float) -> OwnRows:
     """Returns a golden set of the rows in the file `rows`. `label` names its label column; None: as in training data.
 
+    `release` is the directory of the release of `build`; `margin` is as in `knnkit.model.build.Options`.
+
     Raises:
         DataError, BuildError: the rows, the training data or the estimator are invalid.
         VerificationFailed: the release was not built from this training data.

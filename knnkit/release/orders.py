@@ -23,7 +23,7 @@ ROLLBACK_LIFE = 3600
 
 
 def rotate(old: Signer, new: Signer, *, issued: int | None = None) -> bytes:
-    """Returns an order by which devices replace the old key by the new key; both keys sign it.
+    """Returns an order by which devices replace the old key by the new key; both sign it. `issued`: as in `roll_back`.
 
     Raises:
         VerificationFailed: a device that trusts the old key would refuse it.
@@ -40,7 +40,7 @@ def rotate(old: Signer, new: Signer, *, issued: int | None = None) -> bytes:
 
 
 def revoke(signer: Signer, fingerprints: Sequence[str], *, issued: int | None = None) -> bytes:
-    """Returns an order that revokes keys: devices then refuse new signatures by these keys.
+    """Returns an order, signed by `signer`, that revokes keys: devices then refuse new signatures by these keys.
 
     Raises:
         UsageError: there is no fingerprint, one is invalid, or there are too many for one order.

@@ -48,7 +48,7 @@ class FileSigner:
 
     @classmethod
     def load(cls, path: Path, passphrase: bytes | None = None) -> FileSigner:
-        """Loads the key in `path`.
+        """Loads the key in `path`; its passphrase is None if it has none.
 
         Raises:
             SigningKeyError: see `keys.load_private_key`.
@@ -124,7 +124,7 @@ def _check(bundle: bytes, release: release_files.OpenRelease, signer: Signer) ->
 
 
 def make_bundle(subject: str, digests: dict[str, str], signer: Signer) -> bytes:
-    """Returns the bytes of `model.sig` over files given as name -> SHA-256 (hex)."""
+    """Returns the bytes of `model.sig` of the release called `subject`, with files given as name -> SHA-256 (hex)."""
     names = sorted(digests)
     statement = {
         "_type": oms.STATEMENT_TYPE,
@@ -162,7 +162,7 @@ def load_signer(path: Path) -> FileSigner:
 
 
 def signer_of(given: Any) -> Signer:
-    """Returns the signer of a private key's file; a signer unchanged.
+    """Returns the signer of `given`, the file of a private key; a signer unchanged.
 
     Raises:
         SigningKeyError: as `load_signer`; or it is neither.

@@ -15,7 +15,7 @@ from knnkit.release.signing import require_directory
 
 
 def verify_release(directory: Path, public_keys: Iterable[Path], *, now: int | None = None) -> rules.Verdict:
-    """Verifies the release in `directory`, as a new device that trusts `public_keys` would.
+    """Verifies the release in `directory`, as a new device that trusts `public_keys` would at the time `now`.
 
     Raises:
         VerificationFailed: a device would refuse the release; the error has the device's reason.
@@ -31,7 +31,7 @@ def verify_release(directory: Path, public_keys: Iterable[Path], *, now: int | N
 
 
 def verify_with(directory: Path, trusted: dict[str, bytes], *, now: int | None = None) -> rules.Verdict:
-    """Verifies the release in `directory` against keys given as fingerprint -> PEM text.
+    """Verifies the release in `directory` at the time `now` against keys given as fingerprint -> PEM text.
 
     Raises:
         VerificationFailed: a device would refuse the release; the error has the device's reason.

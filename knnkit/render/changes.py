@@ -83,7 +83,7 @@ def _tables(compared: Compared, rows: EvaluationRows | None) -> tuple[tuple[str,
 
 
 def _rows(compared: Compared, known: EvaluationRows | None) -> Iterator[tuple[str, ...]]:
-    """Yields a table line for each evaluation row whose label changes, with its neighbours in the new release."""
+    """Yields a table line for each row of `known` whose label changes, with its neighbours in the new release."""
     for flip in compared.flips if known else ():
         for row in flip.rows:
             if known and 0 <= row < len(known.voters):
@@ -160,7 +160,7 @@ def row_lines(proof: Certificate, rows: Rows) -> Iterator[str]:
 
 
 def flip_lines(compared: Compared, known: EvaluationRows | None) -> Iterator[str]:
-    """Yields a line for each class that got worse, with the rows that are no longer answered right."""
+    """Yields a line for each class that got worse, with its newly wrong rows, by name if `known` has them."""
     fallen = _fallen(compared)
     for flip in [each for each in compared.flips if each.before == each.truth and each.truth in fallen][:_NAMED]:
         yield f"class {flip.truth}, now answered {flip.after}: {_listed(flip, known)}"

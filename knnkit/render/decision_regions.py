@@ -60,7 +60,8 @@ def survey(
 ) -> Regions:
     """Classifies the points, and a grid around them, with `classify`: (n, 2) float64 -> (n,) class indices.
 
-    `around` has (m, 2) other rows that the grid must cover: the training rows, if they are known.
+    `truth` has the (n,) true classes of the points, `classes` and `features` the names. `around` has (m, 2) other rows
+    that the grid must cover: the training rows, if they are known.
     """
     covered = points if around is None else np.concatenate([points, around])
     span = np.ptp(covered, axis=0)

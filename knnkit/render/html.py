@@ -67,7 +67,7 @@ def render(page: Page) -> str:
 
 
 def render_chart(title: str, picture: str, table: Table, notes: Sequence[str]) -> str:
-    """Returns a page with a PNG in base64, the table and the notes."""
+    """Returns a page with `picture` (a PNG in base64), the table and the notes."""
     return environment().get_template("chart.html").render(
         title=title,
         picture=Markup(picture),  # noqa: S704 - base64

@@ -51,7 +51,7 @@ def render(view: View, nonce: str) -> str:
 
 
 def key(view: View, place: int, label: str) -> str:
-    """Returns the key that chooses a label; an empty text if there is none."""
+    """Returns the key that chooses a label, number `place` of the view; an empty text if there is none."""
     found = str(place) if view.numbered else label
     return found if len(found) == 1 and found.isdecimal() else ""
 

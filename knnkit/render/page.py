@@ -198,7 +198,7 @@ def latency_plot(page: Page) -> tuple[list[Lane], Axis, float | None] | None:
 
 
 def _sane(*times: float) -> bool:
-    """Whether all `values`, latencies in ms, are plausible: an absurd value of a device would distort the axis."""
+    """Whether all `times`, latencies in ms, are plausible: an absurd value of a device would distort the axis."""
     return all(_SHORTEST_MS <= time <= _LONGEST_MS for time in times)
 
 

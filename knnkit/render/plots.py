@@ -44,7 +44,7 @@ def draw_experiment(
 def draw_lines(
     file: BinaryIO, title: str, axes: tuple[str, str], lines: Sequence[tuple[str, Sequence[float], Sequence[float]]]
 ) -> None:
-    """Writes a PNG with one curve for each (name, x, y).
+    """Writes a PNG with one curve for each of `lines`, (name, x, y); `axes` has the names of x and y.
 
     Raises:
         MissingDependency: matplotlib is not installed.

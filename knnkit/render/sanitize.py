@@ -33,7 +33,7 @@ def _visible(character: str) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Returns a share (0 to 1) as a percentage with two decimals; never rounds up to 100."""
+    """Returns a share (0 to 1; None: unknown) as a percentage with two decimals; never rounds up to 100."""
     if share is None:
         return "–"
     shown = f"{share * 100:.2f}"
@@ -41,14 +41,14 @@ def percent(share: float | None) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    """Returns a time given in milliseconds as text with three significant digits, in µs if it is under 0.1 ms."""
+    """Returns a time in milliseconds (None: unknown) as text with three significant digits, in µs if under 0.1 ms."""
     if value is None:
         return "–"
     return f"{value * 1000:.3g} µs" if value < 0.1 else f"{value:.3g} ms" if value < 1000 else f"{value / 1000:.3g} s"
 
 
 def seconds(value: float | None) -> str:
-    """Returns a duration in seconds as text: `0.4 s`, `12 s`, `3 min 5 s`."""
+    """Returns a duration in seconds (None: unknown) as text: `0.4 s`, `12 s`, `3 min 5 s`."""
     if value is None:
         return "–"
     if value < 10:
@@ -68,7 +68,7 @@ def size(count: int | float) -> str:
 
 
 def moment(when: float | None) -> str:
-    """Returns seconds since 1970 as `2026-03-01 12:00:00 UTC`; as a number if they are not a date."""
+    """Returns seconds since 1970 (None: unknown) as `2026-03-01 12:00:00 UTC`; as a number if they are not a date."""
     if when is None:
         return "–"
     try:

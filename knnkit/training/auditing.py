@@ -88,7 +88,10 @@ def audit(rows: Dataset, spec: KnnSpec) -> Audit:
 
 
 def _shares(lists: neighbours.Lists, codes: NDArray[np.int32], n_classes: int, spec: KnnSpec) -> NDArray[np.float64]:
-    """Returns the (n, n_classes) share of the votes of each row's k nearest rows that each class has."""
+    """Returns the (n, n_classes) share of the votes of each row's k nearest rows that each class has.
+
+    `lists` has the nearest other rows of each row, `codes` the (n,) class indices of the rows.
+    """
     return _count(codes[lists.indices[:, : spec.k]], lists.distances[:, : spec.k], n_classes, spec)
 
 
@@ -118,7 +121,10 @@ def _duplicates(lists: neighbours.Lists) -> Iterator[tuple[int, int, float]]:
 
 
 def _useless(lists: neighbours.Lists, codes: NDArray[np.int32], n_classes: int, spec: KnnSpec) -> Ints:
-    """Returns indices of rows that can be removed singly (not together) without changing the answer to another row."""
+    """Returns indices of rows that can be removed singly (not together) without changing the answer to another row.
+
+    The arguments are those of `_shares`.
+    """
     k = spec.k
     before = _shares(lists, codes, n_classes, spec).argmax(axis=1)
     needed = np.zeros(len(codes), bool)

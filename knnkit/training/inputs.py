@@ -84,7 +84,10 @@ class Embedder:
         return made, replace(self, input=found.input)
 
     def _embed(self, content: bytes, inputs: Iterable[NDArray[Any]], name: Callable[[int], str]) -> Embedded:
-        """Runs the stages; reuses the result if this process has run them on inputs with the same digests `content`."""
+        """Runs the stages; reuses the result if this process has run them on inputs with the same digests `content`.
+
+        `name` returns the name of the input with this number (from 0), for messages.
+        """
         key = json_codec.dumps(self.input), content
         try:
             found = _EMBEDDED.pop(key, None) or embed(self.input, self.files, inputs, name)
@@ -165,7 +168,7 @@ def _names_of(asked: InputConfig) -> tuple[str, ...]:
 
 
 def input_of(window: Window | None, embedder: Embedder | None) -> Input | None:
-    """Returns the content of `input` in knn.json; None for a model that takes plain rows."""
+    """Returns the content of `input` in knn.json; None without window and embedder, if a model takes plain rows."""
     if window is None:
         return None if embedder is None else embedder.input
     return replace_record(Input() if embedder is None else embedder.input, window=window, columns=())

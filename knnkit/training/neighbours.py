@@ -34,7 +34,7 @@ class Lists:
     distances: Float64
 
     def labels(self, codes: NDArray[np.int32], weights: Weights) -> Iterator[NDArray[np.int64]]:
-        """Yields for k = 1, 2, ... the (m,) class with most votes of k neighbours; `codes`: (n_train,) row classes."""
+        """Yields for k = 1, 2, ... the (m,) class with most weight among k neighbours; `codes`: (n_train,) classes."""
         rows = np.arange(len(self.indices))
         votes = np.zeros((len(rows), int(codes.max()) + 1))
         for place in range(self.indices.shape[1]):
@@ -135,7 +135,10 @@ def _standard_without(rows: Float64, left_out: Ints) -> tuple[Float64, Float64]:
 
 
 def _quantile_without(ordered: Float64, place: Ints, share: float) -> Float64:
-    """Returns (m, d) quantiles of sorted columns, each without the value at index `place`, interpolated as in NumPy."""
+    """Returns (m, d) quantiles of sorted columns, each without the value at index `place`, interpolated as in NumPy.
+
+    `ordered` has the (n, d) columns, `place` (m, d) indices, and `share` is the quantile, from 0 to 1.
+    """
     position = share * (len(ordered) - 2)
     below = int(position)
     columns = np.arange(ordered.shape[1])

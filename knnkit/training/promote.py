@@ -60,7 +60,7 @@ class Promotion:
 
 
 def plan(build: Build, material: Material, found: Collection, folder: Path) -> Promotion:
-    """Returns which rows of `found` must be added to the training data of `build`; changes no file.
+    """Returns which rows of `found` must be added to `material`, the training data of `build`; changes no file.
 
     Raises:
         UsageError: the rows belong to another model, or the training data of `build` is not in files.
@@ -191,7 +191,7 @@ class _Header:
 
 
 def _values(pairs: str, names: Sequence[str]) -> dict[str, str] | None:
-    """Parses `a=3.5, b=2, ` to name -> value; None unless each of `names` (which may hold `, ` and `=`) occurs once."""
+    """Parses pairs, `a=3.5, b=2, `, to name -> value; None unless each name (it may hold `, ` and `=`) occurs once."""
     for name in names:
         if pairs.startswith(f"{name}="):
             value, _, rest = pairs[len(name) + 1 :].partition(", ")

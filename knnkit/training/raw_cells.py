@@ -88,7 +88,7 @@ def features_of(fitted: Fitted, rows: Any, source: str = "rows") -> Dataset:
 
 
 def labelled_rows(fitted: Fitted, test: Any) -> Dataset | None:
-    """Returns a pair of test rows and their labels or targets as features of a classifier; else `test` unchanged.
+    """Returns a pair of test rows and labels or targets as features of a classifier; None or a Dataset unchanged.
 
     Raises:
         DataError: rows or answers are invalid.
@@ -104,6 +104,8 @@ def labelled_rows(fitted: Fitted, test: Any) -> Dataset | None:
 
 def cells(table: Table, rows: Any, source: str = "arrays") -> Dataset:
     """Returns the cells of a data frame or an array as a dataset that `apply` takes; all labels are 0.
+
+    `source` is the name of the rows in messages.
 
     Raises:
         DataError: the columns are not those of the table, or a cell is text where a number is needed.
@@ -146,5 +148,5 @@ def cells(table: Table, rows: Any, source: str = "arrays") -> Dataset:
 
 
 def _is_missing(coder: Coder, place: int, cell: Any) -> bool:
-    """Whether a cell has no value, as a device decides it."""
+    """Whether a cell of the column with index `place` has no value, as a device decides it."""
     return is_gap(cell) or (isinstance(cell, str) and coder.is_missing(place, cell.strip()))

@@ -50,6 +50,8 @@ class Points:
 def choose(training: Dataset, spec: KnnSpec, how: str, max_loss: float, seed: int) -> Ints:
     """Returns the sorted indices of the training rows to keep: at least one of every class, and more than k.
 
+    `how`, `max_loss` and `seed` are the keys of deploy.yaml; only `prototypes` uses the last two.
+
     Raises:
         BuildError: there are too few rows.
         MissingDependency: a package of `knnkit[build]` is not installed.
@@ -66,13 +68,15 @@ def choose(training: Dataset, spec: KnnSpec, how: str, max_loss: float, seed: in
 
 
 def accuracy(info: KnnInfo) -> float:
-    """Returns the measured accuracy on the held-out rows."""
+    """Returns a model's measured accuracy on the held-out rows."""
     assert info.evaluation is not None
     return sum(info.evaluation.right) / info.evaluation.rows
 
 
 def require_small_loss(how: str, max_loss: float, before: KnnInfo, after: KnnInfo) -> None:
     """Checks that the model of fewer rows, `after`, is about as accurate as that of all rows, `before`.
+
+    `how` is the method that chose the rows, for the message.
 
     Raises:
         BuildError: the accuracy of `after` is lower by more than `max_loss`.
@@ -101,6 +105,7 @@ def _points(training: Dataset, spec: KnnSpec) -> Points:
 def _condensed(points: Points, max_loss: float, seed: int) -> Ints:
     """Adds rows until the kept rows classify all others correctly (Hart 1968), several at a time (Angiulli 2005).
 
+    Returns their sorted indices. Has the arguments of all methods, but uses neither `max_loss` nor `seed`.
     imbalanced-learn condenses each class only against the smallest class, which loses a third of iris.
     """
     kept = np.concatenate(
@@ -152,7 +157,10 @@ def _prototypes(points: Points, max_loss: float, seed: int) -> Ints:
 
 
 def _medoids(points: Points, rows: Ints, share: float, seed: int) -> Ints:
-    """Returns the rows of one class that are nearest to the centres of k-means clusters."""
+    """Returns those of `rows`, the indices of one class, that are nearest to the centres of k-means clusters.
+
+    There is one cluster for each kept row; `share` is the share of rows to keep.
+    """
     from sklearn.cluster import KMeans
 
     values = points.values[rows]

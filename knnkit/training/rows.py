@@ -59,6 +59,14 @@ def read_inputs(
 ) -> Dataset:
     """Reads labelled rows in addition to the training data: a table of numbers or of raw input paths, or a recording.
 
+    Args:
+        file: the table or recording.
+        label: its label column.
+        training: the training rows, whose columns and dtype the result has.
+        embedder: runs the model's stages; None: it has none.
+        window: how windows are cut from a recording; None: `file` is a table.
+        path: the column with the paths of raw inputs; None: `path`.
+
     Raises:
         DataError: the table or a file cannot be read.
         BuildError: an input does not fit the stages.
@@ -96,7 +104,7 @@ def _load_windows(build: Build, window: Window) -> tuple[Dataset, tuple[str, ...
 
 
 def _read_windows(file: Path, label: str, training: Dataset, window: Window) -> Dataset:
-    """Returns the windows of recordings in addition to the training data, with the dtype of the training rows.
+    """Returns the windows of the recordings in a file, with its column `label` and the dtype of the training rows.
 
     Raises:
         DataError: as `recordings.load`.
@@ -119,7 +127,7 @@ def _beside(build: Build) -> str | None:
 
 
 def divide_rows(build: Build, found: Rows) -> Divided:
-    """Returns the training rows and the held-out rows.
+    """Divides `found`, all rows of the training data, or reads the test file; returns training and held-out rows.
 
     Raises:
         DataError: a test file is invalid, or too few rows are left.
@@ -148,7 +156,7 @@ def divide_rows(build: Build, found: Rows) -> Divided:
 
 
 def _from_field(build: Build, everything: Dataset) -> NDArray[np.int64]:
-    """Returns the indices of the rows that came from the file that `knnkit promote` writes."""
+    """Returns the indices of those of all rows, `everything`, that came from the file that `knnkit promote` writes."""
     data = build.model.data
     if not isinstance(data, FileData) or everything.files is None:
         return np.array([], np.int64)

@@ -117,8 +117,7 @@ def _compare_values(
 ) -> tuple[Table, NDArray[np.float64], list[Step]]:
     """Returns a table, training rows and scaling steps, with which squared Euclidean distances are hamming distances.
 
-    Raises:
-        BuildError: the metric has weights, or a transformer computes numbers, whose rounding makes equal cells differ.
+    `maps`: transformers; `mapped`: rows after them; `names`: raw columns. Raises BuildError for weights or fractions.
     """
     if (classifier.effective_metric_params_ or {}).get("w") is not None:
         raise BuildError("the metric hamming with w is not supported", hint="metric='hamming' alone")
@@ -128,7 +127,7 @@ def _compare_values(
 
 
 def _require_whole(metric: str, maps: list[Any], mapped: NDArray[Any]) -> None:
-    """Raises BuildError if transformers compute fractions, whose rounding errors make equal cells differ."""
+    """Raises BuildError if transformers put fractions into the rows `mapped`: rounding makes equal cells differ."""
     if maps and not (mapped == np.rint(mapped)).all():
         said = f"the metric {metric} behind transformers that compute numbers is not supported"
         raise BuildError(said, hint="compare the raw columns, or categories as whole numbers")
@@ -160,7 +159,7 @@ def _until_last_nonlinear(maps: list[Any]) -> int:
 
 
 def _made_names(estimator: Any, count: int, names: tuple[str, ...], width: int) -> tuple[str, ...]:
-    """Returns the names of the `width` features that the first `count` transformers output."""
+    """Returns the names of the `width` features that the first `count` transformers make of the columns `names`."""
     made: Any = names
     try:
         for each in _parts(estimator)[0][:count]:

@@ -41,7 +41,7 @@ _MOST_VALUES = 4096
 
 
 def metric_of(classifier: Any, width: int) -> tuple[Metric, float | None, list[Step]]:
-    """Returns the metric of a fitted classifier, its power (None: no power), and steps to apply to rows first.
+    """Returns the metric of a classifier fitted with `width` features, its power or None, and steps to apply first.
 
     Raises:
         BuildError: the metric is not supported.
@@ -93,7 +93,7 @@ def agreements(rows: NDArray[Any]) -> tuple[Transform, Step]:
 
 
 def _maps(name: str, params: dict[str, Any], width: int) -> list[Step] | None:
-    """Returns the linear map that replaces the weights of a metric; None if the metric `name` is not in `MAPPED`."""
+    """Returns the linear map that replaces a metric's weights, in `params`; None if `name` is not in `MAPPED`."""
     if name == "seuclidean" and set(params) == {"V"}:
         return [affine(np.zeros(width), 1.0 / np.sqrt(np.asarray(params["V"], np.float64)))]
     if name == "mahalanobis" and set(params) in ({"V"}, {"VI"}):

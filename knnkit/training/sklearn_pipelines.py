@@ -57,7 +57,10 @@ def convert_all(parts: Sequence[Any], names: Sequence[str], last: Sequence[Trans
 
 
 def _table(walk: _Walk, names: Sequence[str]) -> Table:
-    """Returns the table of the raw columns; it refuses cells that the transforms would turn into NaN or infinity."""
+    """Returns the table of the raw columns `names`; it refuses cells that the transforms turn into NaN or infinity.
+
+    `walk` has walked through the whole pipeline, and holds its transforms.
+    """
     run, base = Transforms(walk.found), np.ones(len(names))
     for place, value in walk.samples.items():
         base[place] = value
@@ -84,7 +87,7 @@ def _table(walk: _Walk, names: Sequence[str]) -> Table:
 
 
 def _used(found: Sequence[Transform], width: int) -> set[int]:
-    """Returns the indices of the raw columns in use: those that the first transform selects, or all."""
+    """Returns the indices of the raw columns in use: those that the first of `found` selects, or all `width`."""
     if found and (found[0].kind, found[0].start, found[0].count) == ("take", 0, width):
         return {int(place) for place in transforms.arrays_of(found[0])[0]}
     return set(range(width))
@@ -110,7 +113,10 @@ class _Walk:
         self.found.append(transforms.make(kind, start, count, *arrays))
 
     def run(self, part: Any, start: int, sources: Sources) -> Sources:
-        """Adds the transforms for a transformer whose input begins at column `start`; returns its output columns."""
+        """Adds the transforms for the transformer `part`, whose input begins at column `start`; returns its outputs.
+
+        `sources` has the raw column that each input column is an unchanged copy of, or None; so has the result.
+        """
         if part is None or isinstance(part, str):  # "passthrough"
             return sources
         kind = type(part)
@@ -208,7 +214,10 @@ class _Walk:
         return [None] * len(sources)
 
     def _ask(self, part: Any, sources: Sources) -> tuple[list[float], list[int], Any, list[Any]]:
-        """Returns code, column and encoder output of each category, and each column's output for unknown ones."""
+        """Returns code, column and encoder output of each category, and each column's output for unknown ones.
+
+        `part` is the encoder, and `sources` has the raw column of each of its inputs, as in `run`.
+        """
         firsts = [each[0] for each in part.categories_]
         texts = any(each.dtype.kind in "OUSb" for each in part.categories_)
         rows, values, owners, strange = [], list[float](), list[int](), []
@@ -299,7 +308,7 @@ _MAX_DEGREE = 3
 
 
 def _place(row: NDArray[Any], first: int, end: int) -> float:
-    """Returns the index of the 1 in an output row of a one-hot encoder; NOTHING if all are 0."""
+    """Returns the index of the 1 among columns `first` to `end` of a one-hot encoder's output; NOTHING if all are 0."""
     hot = np.flatnonzero(row[first:end])
     return float(first + hot[0]) if len(hot) else NOTHING
 

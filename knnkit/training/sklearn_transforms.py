@@ -121,7 +121,7 @@ def _identity(transformer: Any) -> list[Step]:
 
 
 def branches_of(part: Any) -> list[tuple[list[int], Any, float]]:
-    """Returns input columns, transformer and output weight of each branch of a ColumnTransformer or FeatureUnion."""
+    """Returns input columns, transformer and weight of each branch of `part`, a ColumnTransformer or FeatureUnion."""
     weights, every = part.transformer_weights or {}, list(range(part.n_features_in_))
     if hasattr(part, "transformers_"):
         places = part._transformer_to_input_indices
@@ -153,7 +153,7 @@ def _side_by_side(transformer: Any) -> list[Step]:
 
 
 def _compose(transformer: Any, width: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Returns offset, matrix and constant of a linear transformer: (x - offset) @ matrix + constant."""
+    """Returns offset, matrix, constant of a linear transformer of `width` inputs: (x - offset) @ matrix + constant."""
     offset, matrix, constant = np.zeros(width), np.eye(width), np.zeros(width)
     steps = [step for part in parts_of(transformer) for step in convert(part)]
     for number, step in enumerate(steps):

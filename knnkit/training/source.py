@@ -108,7 +108,7 @@ class Material:
         return enrol(self.training, fit_scaler((self.whole or self).training.rows, scale), metric, *own)
 
     def build(self, gates: Gates, *, seed: int = 0, inputs: str = "", golden_rows: int | None = None) -> Made:
-        """Builds the model, and checks it on at most `golden_rows` golden rows.
+        """Builds the model, and checks it on at most `golden_rows` golden rows; `inputs`: the digest of all inputs.
 
         Raises:
             DataError: k is larger than the number of rows, or the held-out rows are invalid.
@@ -277,7 +277,7 @@ def load(build: Build) -> Material:
 
 
 def _reduce(whole: Material, asked: ReduceConfig, seed: int) -> Material:
-    """Returns the material `whole` with only the training rows that `reduce` keeps.
+    """Returns the material `whole` with only the training rows that `reduce` keeps, as deploy.yaml asked.
 
     Raises:
         BuildError: there are no held-out rows to measure the loss with, or too few rows are left.

@@ -67,6 +67,8 @@ def prepare_of(data: Data, everything: Dataset, training: Dataset, held_out: Dat
 def load_rows(data: FileData, beside: str | None) -> Dataset:
     """Reads the rows of the files of `data`. Columns of `target`, or several label columns, become `targets`.
 
+    `beside` is a column to read as text beside the features, such as the group of each row; None: none.
+
     Raises:
         DataError: a column is missing, or a cell cannot be read.
     """
@@ -85,6 +87,8 @@ def load_rows(data: FileData, beside: str | None) -> Dataset:
 def read_more(file: Path, answers: Sequence[str], training: Dataset, table: Table | None) -> Dataset:
     """Reads further labelled rows as features of the model; `answers` are the file's label columns or targets.
 
+    `training` are the training rows, and `table` is their fitted table (None: rows of plain numbers).
+
     Raises:
         DataError: a column is missing, or a cell cannot be read.
     """
@@ -99,6 +103,8 @@ def read_more(file: Path, answers: Sequence[str], training: Dataset, table: Tabl
 
 def read_test(file: Path, answers: Sequence[str], data: Data, everything: Dataset) -> Dataset:
     """Reads the held-out rows of a file in the same way as `everything`, the rows of the training data, was read.
+
+    `answers` are the file's label columns or targets.
 
     Raises:
         DataError: a column is missing, or a cell cannot be read.
@@ -129,7 +135,7 @@ def _read(
 
 
 def prepare(policy: Policy, training: Dataset, held_out: Dataset | None) -> Prepared:
-    """Fits the table on the training rows, and applies it to all rows.
+    """Fits the table on the training rows, as the policy says, and applies it to all rows.
 
     Raises:
         DataError: a column has no value to fill with, or a held-out row has a category that no training row has.
@@ -281,7 +287,10 @@ def _no_value(name: str, source: str) -> DataError:
 
 
 def _category_to_fill(way: Any, values: NDArray[Any], levels: Sequence[str]) -> str | None:
-    """Returns the category that fills missing cells (None: refuse them): with `median`, the most frequent one."""
+    """Returns the category that fills missing cells (None: refuse them): with `median`, the most frequent one.
+
+    `way` is the policy for missing cells; `values` are the codes of cells with a value, indices in `levels`.
+    """
     if way in ("refuse", "drop"):
         return None
     if way == "median":
@@ -290,7 +299,7 @@ def _category_to_fill(way: Any, values: NDArray[Any], levels: Sequence[str]) -> 
 
 
 def _codes(table: Table, column: Column, rows: Dataset, place: int) -> NDArray[Any]:
-    """Returns a column's cells as indices in the table's list of categories, from indices in the file's list."""
+    """Returns the cells of column number `place` as indices in the table's categories, from indices in the file's."""
     levels = (rows.levels or {})[place]
     known = {text: float(code) for code, text in enumerate(column.categories)}
     values = rows.rows[:, place]

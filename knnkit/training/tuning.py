@@ -115,7 +115,10 @@ def tune(
 def settings_of(
     scales: Sequence[Scale], metrics: Sequence[Metric], weights: Sequence[Weights], now: Setting | None
 ) -> list[Setting]:
-    """Returns all combinations, without `sqeuclidean` where `euclidean` gives the same answers (uniform weights)."""
+    """Returns all combinations, without `sqeuclidean` where `euclidean` gives the same answers (uniform weights).
+
+    `now` is the setting of deploy.yaml, which always stays if it is among them.
+    """
     found = [Setting(*each) for each in product(scales, metrics, weights)]
     twins = {Setting(scale, "sqeuclidean", "uniform") for scale in scales} if "euclidean" in metrics else set()
     return [each for each in found if each not in twins or each == now]
@@ -131,7 +134,11 @@ Search = Callable[[Scale, Metric, int], Lists]
 def _measured(
     material: Material, how: str, classes: tuple[int | str, ...], codes: NDArray[np.int32], searches: int
 ) -> tuple[NDArray[np.int32], Search, int]:
-    """Returns the classes of the rows to answer, a function that finds their neighbours, and the number of all rows."""
+    """Returns the classes of the rows to answer, a function that finds their neighbours, and the number of all rows.
+
+    The rows to answer are held-out rows, or with `how` leave-one-out, training rows, whose classes `codes` has. They
+    are few enough for `searches` searches in acceptable time.
+    """
     training, held_out = material.training, material.held_out
     if how == LEAVE_ONE_OUT:
         chosen, rows, groups = _affordable(len(training.rows), training, searches), training.rows, training.beside

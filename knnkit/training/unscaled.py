@@ -22,7 +22,7 @@ _FEWEST = 30
 
 
 def find(training: Dataset, k: int, metric: Metric, weights: Weights) -> tuple[str, ...]:
-    """Returns a warning if one feature dominates the distance and `scale: standard` gives clearly more right answers.
+    """Returns a warning if one feature dominates the metric and `scale: standard` gives clearly more right answers.
 
     Measures both scales on training rows, by leave-one-out. "Clearly" means by three standard errors (McNemar's test),
     and by at least one row in a hundred. Returns () if there is nothing to warn of.

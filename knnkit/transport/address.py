@@ -18,7 +18,7 @@ class Typed:
     options: tuple[str, ...] = ()
 
     def words(self, *more: str, jumps: bool = False) -> str:
-        """Returns the words for another command; `jumps`: whether that command logs in to a host, and needs the key."""
+        """Returns name, `more` and options for another command; `jumps`: whether it logs in to a host, by key."""
         jump = ("-J", self.jump) if self.jump else ()
         identity = ("-i", self.identity) if self.identity and (jumps or jump) else ()
         return shlex.join((self.name, *more, *jump, *identity, *self.options))

@@ -47,7 +47,7 @@ def printable(text: str) -> str:
 
 
 def no_end(name: str, what: str, limit: str) -> Unreachable:
-    """Returns the error for a command that did not end within a time limit; `what` is the command in words."""
+    """Returns the error for a command on `name` that did not end within `limit`; `what` is the command in words."""
     hint = "allow a slow device more time: --command-timeout 15m, or `rollout: {command_timeout: 15m}` in deploy.yaml"
     return Unreachable(f"{name}: {what}: did not end within {limit}", reason="deadline", hint=hint)
 
@@ -65,7 +65,7 @@ class Transport(Protocol):
     ) -> Completed:
         """Runs a command in the login directory and waits for its end. A non-zero exit code raises no error.
 
-        The command gets exactly the arguments `argv`: no shell expands them. `timeout` is in seconds.
+        The command gets exactly the arguments `argv`: no shell expands them. `timeout` is in seconds, `input` is stdin.
 
         Raises:
             Unreachable: the connection broke, or the time limit passed.

@@ -138,7 +138,10 @@ def _look(transport: Transport, files: Sequence[PushFile], timeout: float) -> li
 
 
 def _offset(file: PushFile, found: list[str]) -> int:
-    """Returns how many bytes of the device's `.part` file to keep: all if it is a prefix of the file, else 0."""
+    """Returns how many bytes of the device's `.part` file to keep: all if it is a prefix of the file, else 0.
+
+    `found` is the device's answer: the kind of file that it has, the size and the SHA-256.
+    """
     if len(found) != 3 or found[0] != "part" or not found[1].isascii() or not found[1].isdigit():
         return 0
     size, digest = int(found[1]), hashlib.sha256()

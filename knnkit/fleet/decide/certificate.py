@@ -23,7 +23,7 @@ _LARGEST_ERROR = 3.5e38
 def disbelieved(
     certificate: Certificate, nonce: str, digest: str, model_sha256: str | None = None, rows: int | None = None
 ) -> str:
-    """Returns why a certificate is not valid; "" if it is valid.
+    """Returns why a certificate is not valid as an answer to `nonce`; "" if it is valid.
 
     `digest` is that of the release to check. `model_sha256` and `rows` (number of golden rows) are checked unless None.
     """
@@ -55,7 +55,7 @@ def _agree(certificate: Certificate, covered: int) -> bool:
 
 
 def _plausible(certificate: Certificate, covered: int) -> bool:
-    """Whether every measured value is possible: a negative time, for example, would pass every gate."""
+    """Whether every value measured on the `covered` rows is possible: a negative time would pass every gate."""
     latency, own = certificate.latency, certificate.embedding
     errors = [certificate.largest_distance_error, *(row.distance_error for row in certificate.differences)]
     errors += [each.rmse for each in certificate.errors] + [each.max_error for each in certificate.errors]
@@ -94,7 +94,8 @@ def _plausible_stages(own: EmbeddingCheck) -> bool:
 def missed(certificate: Certificate, package: Package | None, running: ReleaseRef | None = None) -> tuple[str, ...]:
     """Returns messages about the gates that a certificate fails, by the device's own verdict or by its numbers.
 
-    `running` is the release that the device ran before; None: there is none to compare with.
+    `package` is the release with the gates; None: only the device's verdict counts. `running` is the release that the
+    device ran before; None: there is none to compare with.
     """
     found = list(certificate.failures)
     if certificate.different and not any("differ" in failure for failure in found):
@@ -131,7 +132,7 @@ def _missed_errors(certificate: Certificate, gates: Gates) -> tuple[str, ...]:
 
 
 def _missed_by_class(certificate: Certificate, gates: Gates, running: ReleaseRef | None) -> tuple[str, ...]:
-    """Applies the gates on single classes to the certificate's counts by class, if it has such counts."""
+    """Returns messages about gates on single classes that the certificate fails; `running` is as in `missed`."""
     table = certificate.confusion
     found: tuple[str, ...] = ()
     if table and len(certificate.classes) == len(table):

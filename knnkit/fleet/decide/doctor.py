@@ -46,7 +46,7 @@ def findings_of(
 def _against_config(
     target: Target, status: Status, named: Collection[str], models: Collection[str]
 ) -> Iterator[Finding]:
-    """Yields findings if a device has another model, or other trusted keys, than deploy.yaml names."""
+    """Yields findings if a device has another model, or other trusted keys, than deploy.yaml: `models` and `named`."""
     runs = status.committed
     if runs and models and runs.name not in models:
         said = f"the device is for the model {runs.name!r}; deploy.yaml builds {', '.join(map(repr, sorted(models)))}"

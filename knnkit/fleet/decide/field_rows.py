@@ -38,7 +38,9 @@ def read_columns(data: bytes) -> dict[str, Columns]:
 
 
 def read_rows(device: str, enrolled: bytes, ring: bytes, columns: Mapping[str, Columns]) -> Brought:
-    """Returns the rows that a device printed. If an id repeats, only its first row counts; taught rows come first.
+    """Returns the rows that a device printed: of each id the first, taught rows (`enrolled`) before kept ones (`ring`).
+
+    `columns` is the result of `read_columns`.
 
     Raises:
         MalformedDocument: a line is not what the agent prints.

@@ -15,7 +15,7 @@ from knnkit.fleet.report import DeviceReport, Outcome
 
 
 def committed(done: Iterable[DeviceReport]) -> tuple[DeviceReport, ...]:
-    """Returns the devices that committed the release in this run."""
+    """Returns those devices of `done` that committed the release in this run."""
     return tuple(report for report in done if report.outcome is Outcome.COMMITTED)
 
 

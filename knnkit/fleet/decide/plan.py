@@ -266,7 +266,7 @@ def _runtime_lacks(runtime: str, package: Package) -> bool:
 
 
 def _next_runtime(runtime: str, chosen: str) -> str | None:
-    """Returns the runtime that provisioning would install in place of `runtime`; None if it would keep `runtime`."""
+    """Returns the runtime that a target's choice `chosen` installs in place of `runtime`; None: it keeps `runtime`."""
     name, _, number = runtime.rpartition(" ")
     wanted = name if chosen == constants.ANY_RUNTIME else chosen
     newest = _NEWEST_RUNTIME.get(wanted)

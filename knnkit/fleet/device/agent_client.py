@@ -52,7 +52,7 @@ def ask(
 
 
 def read_answer(device: str, completed: Completed, command: str, answer: type[T]) -> T:
-    """Parses the output of an agent command as a document of the type `answer`.
+    """Parses the output of a completed agent command as a document of the type `answer`.
 
     Raises:
         AgentProblem, DeviceFailed: as `ask`.

@@ -77,7 +77,8 @@ def dial(
 ) -> Transport:
     """Opens a connection to the device of a job; retries after errors that may pass.
 
-    `tried` is called before each attempt, `warn` with each warning of the login.
+    `pause` waits some seconds, and returns whether the run was stopped. `tried` is called before each attempt, `warn`
+    with each warning of the login.
 
     Raises:
         Unreachable: the last attempt failed.

@@ -19,7 +19,8 @@ Work = Callable[[Transport, Facts, Recorder], DeviceReport]
 def visit(job: Job, work: Work, listen: Listener, pause: Pause, *, full: bool = False) -> DeviceReport:
     """Connects to one device, and returns the report of `work`, or of the error that ended it.
 
-    `full`: whether to ask for facts about the system's Python even if the device has an agent.
+    `listen` gets the progress, `pause` is as in `dial`. `full`: whether to ask for facts about the system's Python even
+    if the device has an agent.
     """
     recorder, target = Recorder(job.target, listen), job.target
     try:

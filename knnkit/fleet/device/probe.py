@@ -122,7 +122,7 @@ class Facts:
 
 
 def probe(transport: Transport, root: str, *, timeout: float, full: bool = False) -> Facts:
-    """Asks a device for its facts. `full`: ask for the system's Python even if the device has an agent.
+    """Asks a device, with its agent at `root`, for its facts. `full`: also the system's Python, if it has an agent.
 
     Raises:
         Unreachable: the connection broke or the time limit passed.
@@ -216,7 +216,7 @@ def _with_agent(name: str, facts: Facts, code: str | None, status: str) -> Facts
 
 
 def _shake_hands(name: str, status: Any) -> Status | str:
-    """Returns the status that an agent sent, or the reason why the agent is too old for this knnkit.
+    """Returns the status that the agent of device `name` sent, or why the agent is too old for this knnkit.
 
     The two protocol numbers are read before anything else: they never change their meaning.
 
@@ -243,5 +243,5 @@ def _shake_hands(name: str, status: Any) -> Status | str:
 
 
 def upgrade_hint(version: str) -> str:
-    """Returns the hint to upgrade knnkit on this machine, because a device's agent is newer."""
+    """Returns the hint to upgrade knnkit on this machine, because a device's agent has the newer `version`."""
     return f"in a clone of knnkit {version} or later: pip install ."

@@ -70,7 +70,7 @@ class Switch:
             return self._talk.ask_in_turn(self._facts, command, Activated, package.signature)
 
     def _install(self, place: str) -> Activated:
-        """Stages the uploaded release, and activates it."""
+        """Stages the release that was uploaded to the folder `place` on the device, and activates it."""
         try:
             with self._recorder.step("activate"):
                 found = self._talk.ask_in_turn(self._facts, ["install", place, *self._trial], Installed)
@@ -84,7 +84,7 @@ class Switch:
         return found.activated
 
     def _confirm(self, deadline: float) -> DeviceReport:
-        """Confirms the release over a new connection; retries as long as the device waits for it."""
+        """Confirms the release over a new connection; retries until `deadline`, as long as the device waits for it."""
         try:
             with self._recorder.step("confirm"):
                 committed = self._ask_to_confirm(deadline)

@@ -49,10 +49,11 @@ def prove(
     input: bytes = b"",
     rows: int | None = None,
 ) -> Proof:
-    """Runs the agent's golden check of the device's present release. Switches nothing.
+    """Runs the agent's golden check of `digest`, the device's present release. Switches nothing.
 
-    `arguments` and `input` are additional arguments and the standard input of the agent's command. `rows` is the number
-    of rows that the certificate must cover; None: not checked.
+    `agent` begins the agent's command line; `nonce` is a random text that the certificate must repeat. `arguments` and
+    `input` are additional arguments and the standard input of the agent's command. `rows` is the number of rows that
+    the certificate must cover; None: not checked.
 
     Raises:
         AgentProblem: the agent reports a problem without a certificate.

@@ -40,7 +40,7 @@ class RowsJob(Job):
 
 
 def about(rows: Path | None, done: Completed, files: Sequence[str] = ()) -> Completed:
-    """Puts the name of the user's file into the agent's messages, since the agent knows only its standard input.
+    """Puts the name of the user's file into `done`'s messages, since the agent knows only its standard input.
 
     `rows`: the file or folder that the user named; None: standard input. `files`: the file in that folder that each
     line of the agent's input stands for; (): the input is the file itself.
@@ -72,7 +72,7 @@ def pipe_rows(
     *,
     warn: Callable[[tuple[str, ...]], None] = lambda _: None,
 ) -> Completed:
-    """Runs the agent's `classify` between two files, without a time limit.
+    """Runs the agent's `classify` (`command`) from the file `source` to the file `sink`, without a time limit.
 
     Before the first row is sent, `warn` is called with reasons why the device would not accept its release today; the
     same texts are removed from the agent's messages at the end.

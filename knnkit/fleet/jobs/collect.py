@@ -58,7 +58,7 @@ def rows_in(report: DeviceReport) -> Brought:
 
 
 def _run(transport: Transport, agent: tuple[str, ...], words: tuple[str, ...], seconds: float) -> str:
-    """Returns the output of an agent command; "" if the agent is too old to know the command."""
+    """Returns the output of the agent command `words`, of at most `seconds`; "" if the agent is too old to know it."""
     done = transport.run([*agent, *words, "--json"], timeout=seconds, max_output=_MOST)
     if done.exit_code == constants.EXIT_USAGE and b"is not a COMMAND" in done.stdout + done.stderr:
         return ""

@@ -146,7 +146,7 @@ class _Deploy:
             return self._overtaken(error, facts.root)
 
     def _overtaken(self, error: KnnkitError, root: str) -> DeviceReport:
-        """Waits for another host that staged the same release at the same time, then continues with that release."""
+        """After `error`, waits for another host that staged the same release at `root`, then continues with it."""
         digest = self._job.package.digest
         while True:
             facts = self._look(root)

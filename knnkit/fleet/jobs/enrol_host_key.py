@@ -62,7 +62,7 @@ def enrol_host(
 
 
 def _own_file(name: str, files: tuple[str, ...]) -> Path:
-    """Returns the first known_hosts file that belongs to the fleet or the user, not to the system."""
+    """Returns the first of the known_hosts `files` that belongs to the fleet or the user, not to the system."""
     own = next((file for file in files if not file.startswith("/etc/")), None)
     if own is None:
         said = f"ssh_config names no known_hosts file of yours for {name} (UserKnownHostsFile none)"

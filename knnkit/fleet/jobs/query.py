@@ -110,7 +110,7 @@ def _parity(question: Question, transport: Transport, facts: Facts, recorder: Re
 def _replay(
     question: Question, transport: Transport, facts: Facts, recorder: Recorder, proof: reports.Certificate | None
 ) -> None:
-    """Checks the certificate's numbers about taught rows, if its release is on this machine.
+    """Checks the numbers about taught rows in `proof`, a certificate, if its release is on this machine.
 
     Raises:
         ParityFailed: a number is wrong.

@@ -77,7 +77,7 @@ def _report(future: Future[DeviceReport], target: Target) -> DeviceReport:
 
 @contextlib.contextmanager
 def fan(concurrency: int, dask: str | None = None) -> Iterator[Fan]:
-    """Yields a `Fan` of threads, or of the workers of the Dask cluster with its scheduler at the address `dask`.
+    """Yields a `Fan` for `concurrency` devices at a time: threads, or workers of the Dask cluster at address `dask`.
 
     Raises:
         MissingDependency: `distributed` is not installed.
@@ -120,7 +120,7 @@ def stopped_by_signals(stop: Stop, tell: Callable[[str], None]) -> Iterator[None
     """Within this context, Ctrl-C, SIGTERM and SIGHUP set `stop`; a second Ctrl-C or SIGTERM ends the context at once.
 
     Later signals are ignored: only the report remains to be printed. Does nothing outside the main thread. An ignored
-    SIGHUP (nohup) stays ignored.
+    SIGHUP (nohup) stays ignored. `tell` shows the user that the run stops.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

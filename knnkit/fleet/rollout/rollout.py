@@ -27,7 +27,7 @@ class Watch(Protocol):
     """Callbacks for progress; `step` is called from the threads of the devices."""
 
     def wave(self, wave: Wave, number: int, total: int) -> None:
-        """Called when a wave begins; `number` counts from 1."""
+        """Called when a wave begins, the `number`-th of `total` (from 1)."""
         ...
 
     def step(self, device: str, step: str, done: int | None, total: int | None) -> None:
@@ -61,7 +61,7 @@ def roll_out(
     *,
     work: Work = run_job,
 ) -> FleetReport:
-    """Deploys to every device, wave by wave; calls `make_job` for a device just before its job runs.
+    """Deploys to every device, wave by wave; `make_job` returns the job of a device, just before `work` runs it.
 
     Returns:
         A report with every target, in the order of `targets`; devices whose job did not begin are SKIPPED.
@@ -183,7 +183,7 @@ class _Rollout:
 
 
 def ask_all(command: str, jobs: Sequence[Job], work: Work, fan: Fan, watch: Watch) -> FleetReport:
-    """Runs a query on every device, without waves; the devices in the report have the order of the jobs."""
+    """Runs `work`, the query of `command`, on every device, without waves; reports them in the order of the jobs."""
     started, begun = time.time(), time.monotonic()
     done: dict[str, DeviceReport] = {}
     with stopped_by_signals(fan.stop, watch.note):

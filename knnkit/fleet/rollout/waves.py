@@ -58,7 +58,7 @@ def _amount(said: int | str, total: int, rounded: Callable[[float], int]) -> int
 
 
 def overspent(done: Sequence[DeviceReport], budget: int, *, proving: bool) -> str:
-    """Returns why a rollout must not begin another device, or ""; called after every device.
+    """Returns why a rollout must not begin another device after those `done`, or ""; called after every device.
 
     `budget` failures are allowed, but none if `proving` (during the first of several waves).
     """

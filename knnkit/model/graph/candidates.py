@@ -98,7 +98,10 @@ class Scores(tf.Module):  # type: ignore[misc]
         return self.take(f"{type(self).__name__.lower()}_{name}", values)
 
     def best(self, factors: Any) -> tuple[Any, Any]:
-        """Returns (b, count) float32 greatest scores of (b, r) queries, descending, and their int32 positions."""
+        """Returns (b, count) float32 greatest scores of (b, r) `factors`, descending, and their int32 positions.
+
+        `factors` are queries in a form whose product with the table is the score.
+        """
         if not self.layout.gap or factors.shape[0] == 1:  # blocks help only a batch: one row reads every weight once
             return tuple(tf.math.top_k(self.scores(factors), self.count))
         parts = [
@@ -112,7 +115,7 @@ class Scores(tf.Module):  # type: ignore[misc]
         return greatest(parts, self.count, [start for start, _ in self.blocks], stable=self.apart > 0.0)
 
     def scores(self, factors: Any) -> Any:
-        """Returns the (b, n + gaps) scores of (b, r) queries; positions in a gap have a lower score than any row."""
+        """Returns the (b, n + gaps) scores of (b, r) `factors`; positions in a gap have a lower score than any row."""
         return _scores(factors, self.weights, self.layout.column(self._bias, -float(_MAX_FLOAT32)))
 
     def index(self, places: Any) -> Any:
@@ -184,7 +187,7 @@ class Products(Scores):
         return Chosen(_ascending(places)[0], beyond)
 
     def _factors(self, searched: Any) -> Any:
-        """Returns (b, r) factors, whose product with the table is the score: queries times `scale`, or projected."""
+        """Returns (b, r) factors for `best`: the queries `searched`, times `scale` unless they are projected."""
         if self.projection:
             return searched
         factors = weigh(self.space, searched)
@@ -235,10 +238,11 @@ class QuantizedProducts(Scores):
         return Chosen(places, beyond, lambda measure: self._agree(measure, scored, lost, left))
 
     def _agree(self, measure: Any, scored: Any, lost: Any, left: Any) -> Any:
-        """Returns (b,) bool: whether the exact distance d of each candidate fits its int8 score.
+        """Returns (b,) bool: whether the exact distance d of each candidate fits its int8 score; `measure` has the d².
 
         The squared distance of the rounded points is between `scored` and `scored + 2 lost`, and also between
-        (d - left)² and (d + left)²: the two ranges must meet. In a projection only the upper end is known.
+        (d - left)² and (d + left)², where rounding moved query and row by at most `left`: the two ranges must meet.
+        In a projection only the upper end is known.
         """
         distance, left = tf.sqrt(measure), (left + np.float32(self.space.zero))[:, tf.newaxis]
         over = scored - tf.square(distance + left)
@@ -258,7 +262,10 @@ def _project(weighted: Any, projection: Projection | None) -> Any:
 
 
 def _slack(space: Space, projection: Projection | None) -> float:
-    """Returns the float32 error of a squared distance computed from a score, relative to (‖x‖ + reach)²."""
+    """Returns the float32 error of a squared distance computed from a score, relative to (‖x‖ + reach)².
+
+    `projection`: that of the scored rows; None: they have all coordinates.
+    """
     return relative_error(len(space.centre)) + (projection.blur if projection else 0.0)
 
 

@@ -82,7 +82,7 @@ def _normalize(z: Any, blur: Any, step: Step) -> tuple[Any, Any]:
 
 
 def _subtract(z: Any, origin: Float64) -> Any:
-    """Subtracts a float64 origin as two float32 numbers, so that a large origin costs no precision."""
+    """Returns float32 rows `z` minus a float64 origin, as two float32 numbers, so that a large origin is exact."""
     high = origin.astype(np.float32)
     return (z - high) - (origin - high).astype(np.float32)
 

@@ -231,7 +231,7 @@ class Search(tf.Module):  # type: ignore[misc]
         return self._zeroed(total)
 
     def _part(self, one: Any, others: Any, scale: Any) -> Any:
-        """Returns the term of one coordinate in the measure."""
+        """Returns the term of one coordinate in the measure: from its value in queries and in rows, and its scale."""
         if self.space.metric == "manhattan":
             return tf.abs(one - others) if np.all(scale == 1.0) else tf.abs((one - others) * scale)
         if np.all(scale == 1.0):

@@ -174,7 +174,10 @@ class KnnModule(tf.Module):  # type: ignore[misc]
         return shares / tf.reduce_sum(shares, axis=1, keepdims=True)  # not of `weight`: a unanimous vote is exactly 1
 
     def _reject(self, label: Any, kth: Any, blur: Any) -> tuple[Any, Any]:
-        """Returns (b,) labels, UNKNOWN beyond the threshold, and (b,) bool: rounding cannot have changed that."""
+        """Returns (b,) labels, UNKNOWN beyond the threshold, and (b,) bool: rounding cannot have changed that.
+
+        `kth` has the (b,) distances to the k-th neighbour, `blur` the error of the steps in them (None: no steps).
+        """
         threshold = tf.gather(tf.constant(self._thresholds), label)
         slack = self.search.rho * kth if blur is None else self.search.rho * kth + blur
         label = tf.where(kth > threshold, tf.fill(tf.shape(label), constants.UNKNOWN), label)
@@ -185,6 +188,12 @@ class KnnModule(tf.Module):  # type: ignore[misc]
 
         Conditions: the (k + 1)-th neighbour is clearly farther than the k-th (`_further`), no square has overflowed or
         underflowed, the blur of the steps is small against the margin, and the vote is clear (`_certain_shares`).
+
+        Args:
+            found: the neighbours, with their measures.
+            base: (b, k) distances to the neighbours in model space.
+            shares: (b, n_classes) shares of the votes.
+            blur: (b,) error that the steps add to an offset; None: no steps.
         """
         most, kth = self.search.measure_of(_SQUARED_AT_MOST), found.measure[:, -1]
         if not self._decides:
@@ -211,6 +220,7 @@ class KnnModule(tf.Module):  # type: ignore[misc]
     def _further(self, kth: Any, base: Any, blur: Any) -> Any:
         """Returns the (b,) measure that the (k + 1)-th row must exceed, so that no rounding can put it before the k-th.
 
+        `kth` is the measure of the k-th row; `base` and `blur` are those of `_certain`.
         Both measures are off by at most rho of themselves, so a factor of 1 + 2 rho separates them; 1 + 4 rho in the
         distance (1 + 8 rho in its square) leaves a reserve. Blur shifts the two distances by 2 blur each: 4 blur.
         """

@@ -111,6 +111,6 @@ class Sample:
 
 
 def squared_distances(some: Float64, others: Float64) -> Float64:
-    """Returns (n, m) squared distances, computed as ‖x‖² - 2 x·t + ‖t‖² in float64, with its rounding errors."""
+    """Returns the (n, m) squared distances between n and m rows, as ‖x‖² - 2 x·t + ‖t‖² in float64: not exact."""
     lengths = [(each * each).sum(axis=1) for each in (some, others)]
     return np.asarray(lengths[0][:, np.newaxis] - 2.0 * some @ others.T + lengths[1])

@@ -100,7 +100,7 @@ def make_groups(rows: WholeRows, most: int) -> Groups:
 
 
 def _centres(rows: WholeRows, most: int) -> Float32:
-    """Returns (g, p) float32 whole numbers, the means of the groups of a sample of the rows."""
+    """Returns (g, p) float32 whole numbers, the means of at most `most` groups of a sample of the rows."""
     chosen = np.random.default_rng(0).permutation(rows.count)[: _EACH * most]
     sample, _ = rows.take(chosen)
     centres = sample[:most].copy()

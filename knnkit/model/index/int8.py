@@ -105,7 +105,10 @@ _Table = tuple[NDArray[np.int8], float, float, Float64]
 
 
 def _quantize(rows: Float32, scale: Float64) -> _Table | None:
-    """Returns int8 rows, step, greatest error and squared lengths; None if a squared step leaves float32's range."""
+    """Returns int8 rows, step, greatest error and squared lengths of the rows times the (p,) factors `scale`.
+
+    Returns None if a squared step leaves float32's range.
+    """
     greatest = max(float(np.abs(rows[start : start + PART] * scale).max()) for start in range(0, len(rows), PART))
     step = float(np.float32(greatest / STEPS))
     if not 1e-15 < step < 1e15:
@@ -122,7 +125,10 @@ def _quantize(rows: Float32, scale: Float64) -> _Table | None:
 
 
 def _count_within(sample: Sample, queries: Float64, quantized: _Table) -> NDArray[np.int64]:
-    """Returns (m,) counts: the rows whose int8 distance may be below that of the k-th neighbour of a sampled query."""
+    """Returns (m,) counts: the rows whose int8 distance may be below that of the k-th neighbour of a query.
+
+    `queries` are those of `sample` (projected, if the int8 rows are), and `quantized` is what `_quantize` returns.
+    """
     table, step, error, squares = quantized
     steps = np.maximum(np.abs(queries).max(axis=1, keepdims=True) / STEPS, step * LEAST_STEP)
     whole = np.round(queries / steps)

@@ -101,7 +101,7 @@ def find_projection(sample: Sample, over_fetch: int) -> Projection | None:
 
 
 def _axes(rows: WeightedRows, most: int) -> Float64:
-    """Returns the first (p, r) principal axes, rounded and shrunk to a spectral norm under 1.
+    """Returns the first `most` principal axes of the rows, (p, most), rounded and shrunk to a spectral norm under 1.
 
     Uses orthogonal iteration (Golub and Van Loan 2013, ch. 8.2.4) on whole numbers, whose products and sums are exact
     in float64. An eigensolver's result for near-equal eigenvalues depends on the BLAS, its threads and the processor.
@@ -161,7 +161,7 @@ def _count_within(sample: Sample, axes: Float64, sizes: list[int]) -> NDArray[np
 
 
 def _project(rows: WeightedRows, matrix: Float32) -> Float32:
-    """Returns the (n, r) float32 product, summed in coordinate order, which a BLAS product does not guarantee."""
+    """Returns the (n, r) float32 product of rows and matrix, summed in coordinate order, which BLAS does not ensure."""
     found = np.empty((len(rows.enrolled), matrix.shape[1]), np.float32)
     for start, part in rows.parts(512):
         found[start : start + len(part)] = add_products(part, matrix)

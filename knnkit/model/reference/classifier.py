@@ -229,7 +229,10 @@ class Reference:
     def _within(
         self, query: Float64, near: NDArray[np.int64], rough: Float64
     ) -> tuple[NDArray[np.int64], Float64] | None:
-        """Returns the rows within the model's radius, ties included, and their distances; None without a radius."""
+        """Returns the rows within the model's radius, ties included, and their distances; None without a radius.
+
+        `near` has the row indices to choose from, and `rough` their approximate measures.
+        """
         if self.own.radius is None:
             return None
         limit = float(base_distance(np.array(self.own.radius), self.space.metric)) + self.space.tied
@@ -323,7 +326,10 @@ class Reference:
         return np.asarray(shares / shares.sum())
 
     def _vote_in_float64(self, order: NDArray[np.int64], distances: Float64) -> Float64:
-        """Returns (n_classes,) shares of votes with kernels and class weights; an outlier class wins if all are 0."""
+        """Returns (n_classes,) shares of the votes of the rows `order`, with kernels and class weights.
+
+        If all shares are 0, an outlier class wins.
+        """
         weight = weigh(distances, distances.min(initial=np.inf), self.weights, self.own.bandwidth)
         if self.own.class_weights is not None:
             weight *= np.array(self.own.class_weights)[self.classes[order]]

@@ -92,7 +92,7 @@ def affine(origin: Any, factor: Any) -> Step:
 
 
 def add_products(rows: Float64, matrix: NDArray[Any]) -> Float64:
-    """Returns the (n, r) product of (n, p) and (p, r), added in coordinate order: the same bits on every machine."""
+    """Returns the product of (n, p) rows and a (p, r) matrix, added in coordinate order: the same bits everywhere."""
     total = np.zeros((len(rows), matrix.shape[1]))
     for coordinate, factors in enumerate(matrix.astype(np.float64)):
         total += rows[:, coordinate, np.newaxis] * factors
@@ -166,10 +166,7 @@ class Space:
         return narrow(rows, self.origin)
 
     def enter(self, rows: NDArray[Any], *, query: bool = True) -> Float64:
-        """Returns the (n, p) float64 offsets of raw (n, d) rows from the centre, before `scale`.
-
-        `query=False` is for training rows, which some steps map in another way (`Step.apply`).
-        """
+        """Returns (n, p) float64 offsets of raw (n, d) rows (queries or training rows) from the centre, unscaled."""
         rows = self.narrow(rows)
         if not self.steps:
             with np.errstate(over="ignore"):
@@ -201,7 +198,7 @@ class Space:
 def make_space(
     rows: NDArray[Any], steps: list[Step], metric: Metric, p: float | None = None, places: Places = None
 ) -> tuple[Space, Float32]:
-    """Returns the space of raw (n, d) training rows after `steps`, and the (n, p) float32 rows in that space.
+    """Returns the space of raw (n, d) training rows (numbers `places`) after `steps`, and its (n, p) float32 rows.
 
     The space of float64 rows gets an origin if float32 needs one, but not before a cosine or normalising step.
 
@@ -224,7 +221,7 @@ def adopt_space(
 ) -> tuple[Space, Float32]:
     """As `make_space`, from (n, p) training rows to which `steps` are already applied, as a fitted Pipeline has them.
 
-    The rows are float64, or float32 if the Pipeline was fitted with float32 rows.
+    The rows `mapped` are float64, or float32 if the Pipeline was fitted with float32 rows.
 
     Raises:
         BuildError: the map takes a training row out of the range of float32.
@@ -261,7 +258,7 @@ def _shifted(maps: list[Step], origin: Float64 | None) -> list[Step]:
 
 
 def _split_scale(steps: list[Step], metric: Metric) -> tuple[list[Step], Float64 | None]:
-    """Returns the maps before the centre, and the factors of a final scaling step (None if there is none)."""
+    """Returns the maps before the centre (cosine adds one), and the factors of a final scaling step (None: no such)."""
     maps = _fold(steps)
     if metric == "cosine":
         return [*maps, Step("cosine", np.zeros(0), np.zeros(0))], None
@@ -320,11 +317,8 @@ def _centre(
     return replace(space, zero=exact.get(metric, zero * size if maps else 0.0)), enrolled
 
 
-def _require_points(values: NDArray[Any], number: Any, *, plain: bool) -> None:
-    """Raises BuildError unless rows are unscaled latitudes and longitudes in radians, as haversine needs.
-
-    `number` has the number of each row, for the message; `plain`: whether the rows are neither scaled nor mapped.
-    """
+def _require_points(values: NDArray[Any], row_numbers: Any, *, plain: bool) -> None:
+    """Raises BuildError unless `values` are unscaled and unmapped (`plain`) latitudes and longitudes in radians."""
     if values.shape[1] != 2 or not plain:
         said = f"haversine takes a latitude and a longitude as they are, and not {values.shape[1]} mapped features"
         said = said if not plain else f"haversine takes two features, latitude and longitude, and not {values.shape[1]}"
@@ -332,7 +326,7 @@ def _require_points(values: NDArray[Any], number: Any, *, plain: bool) -> None:
     far = np.argwhere(np.abs(values) > np.array([math.pi / 2, 2 * math.pi]) + 1e-6)
     if len(far):
         what = ("a latitude beyond 90 degrees", "a longitude beyond 360 degrees")[far[0, 1]]
-        said = f"training row {number[int(far[0, 0])]}: {values[tuple(far[0])]:.7g} is {what}, in radians"
+        said = f"training row {row_numbers[int(far[0, 0])]}: {values[tuple(far[0])]:.7g} is {what}, in radians"
         raise BuildError(said, hint="latitude and longitude in radians: numpy.radians(rows), on the device, too")
 
 

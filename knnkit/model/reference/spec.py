@@ -135,7 +135,7 @@ def require_plain(spec: KnnSpec, what: str) -> None:
 
 
 def own_shares(spec: KnnSpec, classes: tuple[int | str, ...]) -> dict[int, float]:
-    """Returns class index -> share of ordinary rows to accept, for the classes that `reject` names.
+    """Returns class index -> share of ordinary rows to accept, for the `classes` that the spec's `reject` names.
 
     Raises:
         BuildError: no training row has one of the labels.
@@ -156,7 +156,10 @@ def _by_class(what: str, given: Mapping[str, float], classes: tuple[int | str, .
 def _factors(
     asked: str | Mapping[str, float], classes: tuple[int | str, ...], codes: NDArray[np.int32]
 ) -> tuple[float, ...]:
-    """Returns each class's vote factor; for "balanced": rows / (number of classes * rows of the class)."""
+    """Returns each class's vote factor: from `asked`, label -> factor; or for "balanced", from the rows' class indices.
+
+    A balanced factor is rows / (number of classes * rows of the class).
+    """
     if isinstance(asked, str):
         counts = np.bincount(codes, minlength=len(classes))
         return tuple((len(codes) / (np.count_nonzero(counts) * np.maximum(counts, 1))).tolist())

@@ -28,7 +28,7 @@ def compute(windows: Float64, features: Sequence[Feature]) -> Float64:
 
 
 def names(columns: Sequence[str], features: Sequence[Feature]) -> tuple[str, ...]:
-    """Returns the names of the features, as `compute` orders them."""
+    """Returns the names of the features of each sensor column, as `compute` orders them."""
     return tuple(
         f"{column} {name}{f' {band + 1}' if name == SPECTRUM else ''}"
         for name, bands in features

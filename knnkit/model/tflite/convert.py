@@ -111,7 +111,9 @@ def _put_weights(tree: Any, weights: Mapping[str, Mapping[str, Table]]) -> None:
 
 
 def _put_eight_bits(tree: Any, graph: Any, place: int, step: float) -> None:
-    """Makes tensor `place` int8, and every FULLY_CONNECTED that uses it hybrid: float32 rows with int8 weights.
+    """Makes tensor `place` of a graph int8, and every FULLY_CONNECTED that uses it hybrid: float32 rows, int8 weights.
+
+    `step` is the size of a quantization step.
 
     Raises:
         BuildError: another operation uses the tensor, or none does.

@@ -91,7 +91,7 @@ def unpack(data: bytes) -> Any:
 
 
 def add_metadata(model: Any, name: str, content: bytes) -> None:
-    """Adds a metadata entry and its buffer to a model tree."""
+    """Adds a metadata entry `name` to a model tree, and a buffer with its content."""
     from tensorflow.lite.python import schema_py_generated as schema
 
     entry, buffer = schema.MetadataT(), schema.BufferT()
@@ -156,7 +156,10 @@ def _structure(model: Any) -> bytes:
 
 
 def _head(body: bytes, count: int, places: Sequence[int], size: int) -> bytes:
-    """Returns a root table with `count` new buffers; other fields point into `body`, which follows at byte `size`."""
+    """Returns a root table with `count` new buffers; other fields point into `body`, which follows at byte `size`.
+
+    `places` has the byte in the file at which the content of each buffer begins; 0: the buffer is empty.
+    """
     root = _u32(body, 0)
     fields = [number for number in range(_MODEL_FIELDS) if _field(body, root, number) or number == _BUFFERS_FIELD]
     offsets = {number: 4 + 4 * rank for rank, number in enumerate(fields)}
@@ -192,7 +195,7 @@ def _head(body: bytes, count: int, places: Sequence[int], size: int) -> bytes:
 
 
 def _field(data: bytes, table: int, number: int) -> int:
-    """Returns the offset of field `number` of a table; 0 if the field is absent, and so has its default."""
+    """Returns the offset of field `number` of the table at byte `table` of `data`; 0: absent, so it has its default."""
     vtable = table - int(struct.unpack_from("<i", data, table)[0])
     place = 4 + 2 * number
     if place >= struct.unpack_from("<H", data, vtable)[0]:

@@ -92,7 +92,10 @@ def _is_content(content: Any, table: Table) -> bool:
 
 
 def _blocks(tree: Any, laid: flatbuffer.Laid, model: KnnModule) -> list[tuple[int, int]]:
-    """Returns (offset in the file in bytes, number of rows) of each block of training rows."""
+    """Returns (offset in the file in bytes, number of rows) of each block of training rows of a converted model.
+
+    `laid` has the places of its buffers in the file.
+    """
     row_bytes, count = 4 * model.enrolled.shape[1], len(model.enrolled)
     if model.search.projection is None:
         return [(laid.tables[0] + start * row_bytes, rows) for start, rows in model.search.layout.blocks(count)]
@@ -190,7 +193,10 @@ def _byte(value: int) -> Callable[[Any, int], None]:
 
 
 def _table(build: Any, slots: int, fields: dict[int, Any]) -> int:
-    """Writes a flatbuffer table; returns its offset. `fields`: texts, offsets, lists of them, or byte writers."""
+    """Writes a flatbuffer table with `slots` slots; returns its offset. `build` is the flatbuffer builder.
+
+    `fields`: slot -> text, offset, a list of them, or a byte writer; None: left out.
+    """
     ready = {slot: _refer(build, value) for slot, value in fields.items() if value is not None}
     build.StartObject(slots)
     for slot, value in ready.items():

@@ -69,7 +69,7 @@ class BuildRunner(StageRunner):
     _other: Stage | None = None
 
     def run(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns the output, as `StageRunner.run`; on the first inputs also tries the faster way."""
+        """Returns the output for an input, as `StageRunner.run`; on the first inputs also tries the faster way."""
         found = super().run(values)
         if 0 <= self._tried < _TRIED and len(found) > 1 and not (self.stage.slides or self.stage.step):
             if self.stage.frames is not None:
@@ -110,7 +110,7 @@ class BuildRunner(StageRunner):
 
 
 def _are_near(one: NDArray[np.float32], other: NDArray[np.float32] | None) -> bool:
-    """Whether two outputs differ by at most `_NEAR` of the largest value; their shapes may differ."""
+    """Whether two outputs differ by at most `_NEAR` of the largest value; their shapes may differ. False for None."""
     if other is None or other.size != one.size:
         return False
     return bool(abs(other.reshape(one.shape) - one).max() <= _NEAR * abs(one).max())

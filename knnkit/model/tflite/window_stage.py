@@ -37,7 +37,10 @@ def write_stage(rows: int, columns: int, features: Sequence[Feature]) -> bytes:
 
 
 def _one(tf: Any, samples: Any, middle: Any, name: str, bands: int) -> Any:
-    """Returns the feature `name` of (columns, rows) samples; `middle` are their deviations from the mean."""
+    """Returns the feature `name` of (columns, rows) samples; `middle` are their deviations from the mean.
+
+    `tf` is the TensorFlow module; `bands` is the number of frequency bands of a spectrum.
+    """
     if name == SPECTRUM:
         rows = int(samples.shape[1])
         parts = [tf.square(tf.matmul(middle, tf.constant(each, tf.float32))) for each in waves(rows)]

@@ -55,7 +55,7 @@ class _Tried:
 
 
 def authenticate(transport: paramiko.Transport, where: Resolved, *, timeout: float) -> tuple[str, ...]:
-    """Logs in with the first key that the server accepts.
+    """Logs in over `transport` to the host `where` with the first key that the server accepts.
 
     Returns:
         Warnings about certificates that could not be used.
@@ -139,7 +139,10 @@ def _offers(where: Resolved, agent: _Agent | None, tried: _Tried) -> Iterator[tu
 def _key(
     name: str, path: Path, held: paramiko.AgentKey | None, agent: _Agent | None, where: Resolved, tried: _Tried
 ) -> tuple[str, paramiko.PKey] | None:
-    """Returns (label for messages, key), from the key agent or else the file; None if neither has a usable key."""
+    """Returns (label for messages, key), from the key agent (`held`) or else the file; None: no usable key.
+
+    Adds to `tried` why a key cannot be used.
+    """
     if held is not None:
         return f"{name} by the agent", keys.of_agent(held, tried.notes)
     lacks = "the key agent does not hold this key" if agent else "no key agent is running that could use it"

@@ -78,7 +78,10 @@ class Tracked(io.RawIOBase):
 
 
 def feed(channel: paramiko.Channel, read: Callable[[], bytes], touch: Callable[[], None]) -> None:
-    """Starts a thread that sends what `read` returns, until that is empty or the command stops reading."""
+    """Starts a thread that sends what `read` returns, until that is empty or the command stops reading.
+
+    `touch` is called after each block, to restart a time limit.
+    """
 
     def work() -> None:
         with contextlib.suppress(OSError, EOFError, ValueError, paramiko.SSHException):
@@ -91,7 +94,7 @@ def feed(channel: paramiko.Channel, read: Callable[[], bytes], touch: Callable[[
 
 
 def feed_bytes(channel: paramiko.Channel, data: bytes, touch: Callable[[], None]) -> None:
-    """Starts a thread that sends `data` to the command, then closes its standard input."""
+    """Starts a thread that sends `data` to the command, then closes its standard input; `touch` as in `feed`."""
     if len(data) > _SMALL:
         view = memoryview(data)
         chunks = iter([bytes(view[at : at + _CHUNK]) for at in range(0, len(data), _CHUNK)])
@@ -109,7 +112,7 @@ def drain(
     err: Callable[[bytes], None],
     touch: Callable[[], None],
 ) -> int | None:
-    """Reads both streams until the command ends; returns its exit code (-1: a signal; None: the connection broke)."""
+    """Passes both streams to `out` and `err` to their end; returns the exit code (-1: a signal; None: broken)."""
     poller = select.poll()
     poller.register(channel.fileno(), select.POLLIN)
     ended: float | None = None

@@ -54,7 +54,7 @@ class Resolved:
 
 
 def resolve(address: Address, *, depth: int = 0) -> Resolved:
-    """Returns the settings for connecting to an address, after applying ssh_config.
+    """Returns the settings for connecting to an address, after applying ssh_config; `depth` counts jump hosts so far.
 
     Raises:
         Unreachable: a name is not valid; ssh_config cannot be read, is wrong, or uses an unsupported setting.

@@ -168,7 +168,7 @@ class SshTransport:
 
 
 def scan(name: str, address: Address, *, timeout: float) -> tuple[Resolved, known_hosts.HostKey]:
-    """Returns the settings of an address, and the key that the host offers; trusts no key and does not log in.
+    """Returns the settings of the address of `name`, and the key that the host offers; trusts no key, does not log in.
 
     Raises:
         HostKeyError: the key of a jump host is not known.
@@ -205,7 +205,7 @@ class _Way:
         return time.monotonic() >= self.deadline
 
     def stuck(self, said: str, reason: str) -> Unreachable:
-        """Returns the error for a connection that failed; it names the target and the host where it failed."""
+        """Returns the error for a connection that failed, with `said` after the target and the host where it failed."""
         device = f"{self.to.host}:{self.to.port}"
         at = f"{self.name} ({device})" if self.name != self.to.host else device
         hop = self.hop or self.to
@@ -217,7 +217,10 @@ class _Way:
 
 @contextlib.contextmanager
 def _guarded(name: str, where: Resolved, hops: list[paramiko.Transport], timeout: float) -> Iterator[_Way]:
-    """If this context fails, closes all connections in `hops`, and raises an error of knnkit in place of paramiko's."""
+    """If this context fails, closes all connections in `hops`, and raises an error of knnkit in place of paramiko's.
+
+    `where` has the settings of the target `name`. Yields the way there, where the caller records the present hop.
+    """
     way = _Way(name, where, time.monotonic() + timeout)
     with Watchdog(lambda: _close(hops), total=timeout) as watchdog:
         try:
@@ -239,7 +242,7 @@ def _guarded(name: str, where: Resolved, hops: list[paramiko.Transport], timeout
 
 
 def _ignored(hop: Resolved) -> str:
-    """Returns text to add to an error: settings that ssh follows and knnkit does not; "" if there are none."""
+    """Returns text to add to an error: settings of `hop` that ssh follows and knnkit does not; "" if there are none."""
     return f" (knnkit does not follow {', '.join(hop.ignored)} of ssh_config)" if hop.ignored else ""
 
 
@@ -301,7 +304,7 @@ def _reach(hop: Resolved, hops: list[paramiko.Transport], way: _Way) -> socket.s
 
 
 def _prefer_known(transport: paramiko.Transport, hop: Resolved) -> None:
-    """Prefers the kinds of host key that known_hosts has for the server, since a server may have several kinds."""
+    """Prefers the kinds of host key that known_hosts has for the server `hop`, which may have several kinds."""
     known = {key.kind for key in known_hosts.load(hop.known_hosts).lookup(hop.key_name, hop.key_port)}
     if "ssh-rsa" in known:
         known |= {"rsa-sha2-512", "rsa-sha2-256"}

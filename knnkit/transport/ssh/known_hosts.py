@@ -48,7 +48,7 @@ class HostKey:
         return fingerprint(self.blob)
 
     def same(self, other: HostKey) -> bool:
-        """Whether two host keys are the same public key; `where` may differ."""
+        """Whether this and the other are the same public key; `where` may differ."""
         return self.blob == other.blob
 
 
@@ -151,7 +151,7 @@ def _matches_hash(pattern: str, name: str) -> bool:
 
 
 def _hashed(name: str, salt: bytes | None = None) -> str:
-    """Returns the hashed form of a name, as `ssh-keygen -H` writes it."""
+    """Returns the hashed form of a name, as `ssh-keygen -H` writes it; without `salt`, with a random one."""
     salt = os.urandom(20) if salt is None else salt
     digest = hmac.new(salt, name.encode(), hashlib.sha1).digest()
     return f"|1|{base64.b64encode(salt).decode()}|{base64.b64encode(digest).decode()}"

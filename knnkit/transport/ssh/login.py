@@ -79,7 +79,7 @@ class Marks:
 
 
 def _for_any_shell(argv: Sequence[str]) -> Sequence[str]:
-    """Returns a command that csh, fish and sh read alike: characters that differ in single quotes are encoded."""
+    """Returns `argv` as a command that csh, fish and sh read alike: what differs in single quotes is encoded."""
     line = re.sub(r"[!\\\n]", lambda found: f"\\0{ord(found[0]):03o}", shlex.join(argv))
     return argv if "\\0" not in line else ("sh", "-c", 'eval "exec $(printf %b "$1")"', "sh", line)
 

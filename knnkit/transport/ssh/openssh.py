@@ -70,7 +70,7 @@ def _config_of_home() -> str | None:
 
 
 def ask(program: str, host: str, *, port: int | None, user: str | None, config: str | None) -> Settings:
-    """Returns the settings of ssh for `host`; `port` and `user` override ssh_config.
+    """Returns the settings of ssh (the command `program`) for `host`; `port` and `user` override ssh_config.
 
     The caller must have checked `host` and `user`. `config` is the file to read; None: the user's and the system's.
 
@@ -115,7 +115,7 @@ def _once(key: tuple[object, ...], make: Callable[[], _Answer]) -> _Answer:
 
 
 def _changed(config: str | None) -> tuple[int, int] | None:
-    """Returns (modification time, size) of ssh_config, so that a long-running program sees when it was edited."""
+    """Returns (modification time, size) of ssh_config, so that a long run sees an edit; None if it is missing."""
     try:
         found = Path(config or "~/.ssh/config").expanduser().stat()
     except OSError:
@@ -124,7 +124,7 @@ def _changed(config: str | None) -> tuple[int, int] | None:
 
 
 def _run(argv: tuple[str, ...]) -> _Answer:
-    """Runs ssh with its output in files: a background process of `Match exec` would keep a pipe open."""
+    """Runs ssh (`argv`) with its output in files: a background process of `Match exec` would keep a pipe open."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True)
         try:

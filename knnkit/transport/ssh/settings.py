@@ -85,7 +85,10 @@ def expand_path(text: str, tokens: Mapping[str, str]) -> str:
 
 
 def tokens(host: str, port: int, user: str, original: str, alias: str | None) -> dict[str, str]:
-    """Returns letter -> value of tokens such as `%h`, except `%C` and `%j`, which differ between OpenSSH versions."""
+    """Returns letter -> value of tokens such as `%h`, except `%C` and `%j`, which differ between OpenSSH versions.
+
+    `host` is the host to connect to, `original` the name as typed, `alias` HostKeyAlias (None: not set).
+    """
     here = socket.gethostname()
     return {
         "d": os.path.expanduser("~"),  # noqa: PTH111
