@@ -111,7 +111,7 @@ class Source:
             raise BadInput(f"{self.name}: {error.strerror}", reason="no-input") from None
 
     def take(self, size: int) -> bytes:
-        """As `read`, but waits until bytes are available."""
+        """As `read` (at most `size` bytes), but waits until bytes are available."""
         while True:
             try:
                 return self.read(size)
