@@ -104,7 +104,7 @@ def kept(state: StoreState) -> frozenset[str]:
 
 
 def is_over(pending: Pending, moment: Moment) -> bool:
-    """Whether the time to confirm is over: the deadline has passed, or the board has restarted."""
+    """Whether the time to confirm is over at `moment`: the deadline has passed, or the board has restarted."""
     return moment.boot != pending.boot or not pending.started <= moment.uptime < pending.deadline
 
 
@@ -121,12 +121,12 @@ def lease_holder(state: StoreState, moment: Moment) -> Lease | None:
 
 
 def is_waiting(state: StoreState, moment: Moment) -> bool:
-    """Whether an activation waits for confirmation and can still be confirmed."""
+    """Whether an activation waits for confirmation, and can still be confirmed at `moment`."""
     return state.pending is not None and not is_over(state.pending, moment)
 
 
 def holder(state: StoreState, moment: Moment) -> LockHolder | None:
-    """Returns who has reserved the device, by `lock` or by a pending activation; None if nobody has."""
+    """Returns who has reserved the device at `moment`, by `lock` or a pending activation; None if nobody has."""
     lease = lease_holder(state, moment)
     return LockHolder(lease.holder, lease.reason, lease.since, lease.pid) if lease else None
 
