@@ -121,7 +121,7 @@ class Merge:
         return found
 
     def _is_clear(self, outputs: Outputs, far: Float64, doubt: Float64) -> NDArray[np.bool_]:
-        """Returns (r,) bool: whether distances `far`, off by `doubt`, certainly give this label and label set."""
+        """Returns (r,) bool: whether distances `far`, off by `doubt`, certainly give the labels of `outputs`."""
         info, shares = self._info, outputs[OUTPUT_PROBABILITIES]
         found = np.ones(len(far), np.bool_)
         if info.weights == "distance":  # each weight is off by at most doubt / (2 nearest) of itself

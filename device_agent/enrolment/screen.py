@@ -46,7 +46,7 @@ class _Rows:
         self._error = unit / (1.0 - unit) ** 2
 
     def sizes(self, squares: Any) -> Any:
-        """Returns the squares of the greatest sums of lengths for queries of these squared lengths."""
+        """Returns the greatest (length of query + length of taught row)² for queries of squared length `squares`."""
         return (squares**0.5 + self._reach) ** 2
 
     def near(self, queries: Float32, squares: Float64, limit: Float64) -> NDArray[np.bool_]:

@@ -170,7 +170,10 @@ class BlockSearch:
         return factors, square, 2.0 / self._lift, 0.0, self._error * together / 2 + tiny
 
     def _search(self, z: Float64, factors: Float32, scale: Scale) -> tuple[Any, Any, Any, Float32]:
-        """Returns query, row and score of pairs that may be among the k nearest of `z`, and the (q,) k-th scores."""
+        """Returns query, row and score of pairs that may be among the k nearest of `z`, and the (q,) k-th scores.
+
+        `factors` and `scale` are those that `_prepare` returns for `z`.
+        """
         return self._scan(factors, scale)
 
     def _scan(self, factors: Float32, scale: Scale, within: Float64 | None = None) -> tuple[Any, Any, Any, Float32]:
@@ -261,7 +264,7 @@ class BlockSearch:
         return factors, Scale(np.zeros(len(z)), 1.0, share, slack, exact)
 
     def _by_sides(self, z: Float64) -> tuple[Float32, Scale]:
-        """Returns factors and scale as `_by_products`, for rows with at most two values (low and high) in each column.
+        """Returns factors and scale of queries `z`, for rows with at most two values (low and high) in each column.
 
         Then |x - t| = |x - low| + (t - low) (|x - high| - |x - low|) / (high - low): a score is one product.
         """
@@ -279,7 +282,7 @@ class BlockSearch:
         return (-slope).astype(np.float32), Scale(base, 1.0, 0.0, slack, exact)
 
     def _by_products(self, z: Float64) -> tuple[Float32, Scale]:
-        """Returns the float32 factors that multiply training rows, and the scale of the scores with their error bound.
+        """Returns float32 factors of queries `z` that multiply training rows, and the scale of scores with error bound.
 
         A score is ‖t‖²/2 - x·t. A sum of p products, added in any order, is off by at most p u ‖x‖ ‖t‖ (Higham 2002,
         3.5), the half square by at most (p + 4) u ‖t‖²/2, and the factors and the difference by 2 u of their sizes:

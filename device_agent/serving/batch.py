@@ -154,7 +154,7 @@ def _rendered(table: _Table, renderer: Renderer) -> Iterator[tuple[int, bytes]]:
 
 
 class _Table:
-    """The blocks of an input: parsed, then waiting for their answers, in order."""
+    """The blocks of an input: parsed, then waiting for their answers, in order; `fly` records them meanwhile."""
 
     def __init__(self, loaded: Loaded, rows: Rows, request: Request, start: Start | None, fly: InFlight | None) -> None:
         self.loaded, self.rows, self.request, self.start, self._in_flight = loaded, rows, request, start, fly

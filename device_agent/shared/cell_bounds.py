@@ -80,7 +80,7 @@ class Box:
 
 @record
 class Cells:
-    """m cells of one size: (m, p) positions, and the (m, c) training rows that may matter in each, ascending.
+    """m cells of one size: (m, p) positions `at`, and (m, c) `candidates`: training rows that may matter, ascending.
 
     Lists of training rows are padded with the index of a row that is infinitely far away.
     """

@@ -56,7 +56,7 @@ def begin(path: Path, keep: Keep) -> tuple[str, int]:
 
 
 def add(path: Path, generation: str, keep: Keep, entries: Iterable[Entry], seen: int) -> bool:
-    """Appends rows and returns True; does nothing and returns False if `wipe` has begun another generation.
+    """Appends rows and returns True; does nothing and returns False if `wipe` has ended this `generation`.
 
     `keep` states how many rows stay; `seen` is the number of rows that the random sample was drawn from.
 

@@ -50,7 +50,10 @@ class Lease:
 
 @record
 class Event:
-    """The transition that led to a state; appended to the history exactly once."""
+    """The transition that led to a state; appended to the history exactly once.
+
+    `serial` counts transitions; `answering` is the release that answers after it; `at` is in seconds since 1970.
+    """
 
     serial: int
     what: What

@@ -180,7 +180,7 @@ class Store:
         return lock.holder_of(self.lock_file) or held
 
     def note(self, current: StoreState, what: str, release: ReleaseRef | None, why: str, holder: str) -> None:
-        """Adds an event (`what`, by `holder`) to the history that is not a transition, such as `staged`."""
+        """Adds to the history that `holder` did `what` (`staged`, for example) with a release; not for transitions."""
         moment = clock.now()
         answers = state.answering(current, moment)
         ref = answers.release if answers else None
@@ -200,7 +200,7 @@ class Store:
         self._write_history(lambda: history.record(self.history_file, event))
 
     def _write_history(self, write: Callable[[], None]) -> None:
-        """Writes to the history; if the file cannot be used, renames it and begins a new one."""
+        """Calls `write`, which writes to the history; if the file cannot be used, renames it and begins a new one."""
         try:
             write()
         except history.Broken as broken:

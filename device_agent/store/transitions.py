@@ -212,7 +212,7 @@ def leave_failing(state: StoreState, digest: str, starts: int, moment: Moment) -
 
 
 def lower_floors(state: StoreState, floor: int, time_floor: int) -> StoreState:
-    """Returns the state with lower floors of sequence and time (seconds since 1970); never raises a floor."""
+    """Returns the state with floors of at most `floor` (sequence) and `time_floor` (seconds since 1970)."""
     digest = state.floor_digest if floor >= state.floor else None
     return replace(
         state,

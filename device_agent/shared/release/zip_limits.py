@@ -41,7 +41,7 @@ def require_small(file: IO[bytes], *, entries: int = MAX_ENTRIES, directory: int
 
 
 def _claims(file: IO[bytes], size: int) -> tuple[int, int, int]:
-    """Returns the claimed number of members, the claimed length of the directory, and the offset of its end."""
+    """Returns what a file of `size` bytes claims: number of members, length of the directory, and offset of its end."""
     place = size - _END.size
     end = _read(file, place, _END.size)
     if len(end) < _END.size or not end.startswith(b"PK\5\6") or end[-2:] != b"\0\0":

@@ -163,7 +163,8 @@ def _read_short(
 ) -> tuple[NDArray[np.float64], list[list[bytes]]]:
     """Reads fields of one to four digits (for example, pixels) by arithmetic on all characters.
 
-    If more than a few fields are longer or not digits, `_read_many` reads all of them.
+    `read_fields` reads a few other fields; if there are more, `_read_many` reads all. Returns the numbers, and the text
+    of each column in `texts`.
     """
     codes = np.frombuffer(_ENDS + text, np.uint8)
     is_end = (codes == ord(layout.separator)) | (codes == NEWLINE)
@@ -254,7 +255,7 @@ def _unlike_json(fields: Fields, length: Places, lead: NDArray[np.uint8]) -> Mas
 def _digits(
     words: _Words, fields: Fields, length: Places, odd: Mask, *, exact: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-    """Returns the digits of each field as one whole number; if `exact`, also its rounding error, for up to 19 digits.
+    """Returns the `length` digits of each field as one whole number; if `exact`, also its rounding error, else None.
 
     Marks fields with other characters in `odd`. For more than 19 digits the rounding error is NaN.
     """

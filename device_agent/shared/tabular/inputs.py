@@ -38,7 +38,10 @@ _MAX_INPUT = 32 * 1024 * 1024
 
 
 class Lines:
-    """Splits reads into whole lines; skips the rest of a line that `cut_overlong` has dropped."""
+    """Splits reads into whole lines; skips the rest of a line that `cut_overlong` has dropped.
+
+    `start` was read before; a line has at most `longest` bytes.
+    """
 
     def __init__(self, start: bytes = b"", longest: int = MAX_LINE) -> None:
         self._rest, self._longest = bytearray(start), longest
