@@ -152,7 +152,7 @@ def _sorted(
         distances: (m, k) their distances.
         near: the taught rows that may be nearer.
         own: number of the model's own rows; taught rows have the indices that follow.
-        doubt: (m,) by how much the k-th distance may be off.
+        doubt: (m,) how much two distances must differ for their order to be certain.
     """
     count, k = distances.shape
     within = np.flatnonzero(near.distance <= (distances[:, -1] + doubt)[near.query])

@@ -214,7 +214,7 @@ class BlockSearch:
         return measure, np.where(kth <= scale.exact, kth, rounded)
 
     def _scored(self, factors: Float32) -> Iterator[tuple[int, Float32]]:
-        """Yields the start of each block of r rows in the file, and its (q, r) scores, from `_prepare`d factors."""
+        """Yields the start of each block of r rows in the file, and its (q, r) scores; `factors`: see `_prepare`."""
         step = max(1, min(_FIRST, _SCORES // max(1, len(factors))))
         start = 0
         for piece in self._rows.pieces:

@@ -61,7 +61,7 @@ class Measure:
         self._latitude = float(centre[0]) + (info.origin[0] if info.origin else 0.0) if on_sphere else 0.0
 
     def terms(self, one: Any, others: Any) -> Float64:
-        """Returns (m, c) terms of m pairs of rows in (m, p) `one` and `others`; the sum of a pair's is its measure."""
+        """Returns (m, c) terms of m pairs of rows, (m, p) `one` and `others`; a pair's terms add up to its measure."""
         if self._metric == "jaccard":
             one, others = one != 0.0, others != 0.0
             either = (one | others).sum(axis=1, keepdims=True)

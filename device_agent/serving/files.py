@@ -61,7 +61,7 @@ class FileSource:
             yield bytes(held)
 
     def where(self, number: int) -> str:
-        """Returns the path of the input, for messages about the row `number`; of a folder, they name the file."""
+        """Returns the path of the input for messages, whatever the row; for a folder, the message names the file."""
         return self.name
 
 

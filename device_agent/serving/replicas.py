@@ -35,7 +35,9 @@ MAX_REPLICAS = 4
 def answer_all(
     loaded: Loaded, blocks: Iterable[NDArray[Any]], runtime: str = "auto", threads: int = 1
 ) -> Iterator[Answers]:
-    """Yields the answers of `loaded` to each (n, n_features) block of rows, in order, in as many `threads`.
+    """Yields the answers of `loaded` to each (n, n_features) block of rows, in order.
+
+    Further replicas use `runtime` with `threads`, as `load_model` does.
 
     Raises:
         BadInput: a row of the next block has a value that is not finite.

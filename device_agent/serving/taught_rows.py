@@ -90,7 +90,7 @@ def _is_missing(table: Table, column: Column, text: str) -> bool:
 
 
 def _cell(table: Table, column: Column, value: Any) -> float | str | None:
-    """Converts a JSON value of `column` to a number, a text or None (missing). `true` matches "True" or "true"."""
+    """Converts a JSON value to a number, text or None (missing). `true` is "True" or "true", as in `column`."""
     if value != value or (isinstance(value, str) and _is_missing(table, column, value.strip())):
         return None
     if isinstance(value, bool) and column.encoding != "number":

@@ -113,7 +113,7 @@ def _no_memory() -> DeviceUnfit:
 
 
 def _was_killed_for_memory(status: int, before: int | None) -> bool:
-    """Whether the kernel killed the child for lack of memory: by the count of such kills `before` and now, if known."""
+    """Whether the kernel killed the child for lack of memory: SIGKILL, and more such kills than `before` (if known)."""
     if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
         return False
     now = memory.oom_kills()
