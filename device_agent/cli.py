@@ -26,7 +26,7 @@ _SWITCHES = frozenset({"activate", "install", "confirm", "rollback"})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command of the agent; returns the exit code (see `program`)."""
+    """Runs one command of the agent, `argv` or that of the process; returns the exit code (see `program`)."""
     return program.main(PROG, argv, _run, _failed, _hint)
 
 
@@ -86,7 +86,7 @@ def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.Argum
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
-    """Returns a formatter of known width; argparse would load `shutil` for each argument to find the width."""
+    """Returns a help formatter for the program `prog`; argparse would load `shutil` to find the width each time."""
     return argparse.HelpFormatter(prog, width=_width())
 
 

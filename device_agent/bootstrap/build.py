@@ -44,7 +44,7 @@ def build(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_environment(root: Path, order: dict[str, Any], place: Path | None) -> None:
-    """Makes the environment venvs/<digest> from wheels; leaves nothing there if a step fails."""
+    """Makes the environment of `order` from the wheels in `place`; leaves nothing there if a step fails."""
     if place is None:
         raise Trouble("missing-wheel", f"another host changed {root / VENVS} meanwhile", "run the command again")
     wheels = gather(root, order, place)
@@ -83,7 +83,7 @@ def put_over(new: Path, damaged: Path) -> None:
 
 
 def gather(root: Path, order: dict[str, Any], place: Path) -> list[tuple[dict[str, str], Path | None]]:
-    """Checks every wheel; returns each with the environment that holds its files, or None if it must be unpacked."""
+    """Checks wheels of `order` in `place`; returns each with an environment that has its files, or None: unpack it."""
     wheels = [dict(wheel, path=str(place / safe(wheel["name"]))) for wheel in order["wheels"]]
     wheels += download(place / "pip", order["pip"], order["pip_download"]) if order["pip"] else []
     found = [(wheel, holder_of(root, wheel)) for wheel in wheels]

@@ -57,7 +57,7 @@ def marker(root: Path, digest: str) -> dict[str, Any] | None:
 
 
 def well_formed(made_of: dict[str, Any]) -> bool:
-    """Whether the record of an environment has the expected form; a person or a bad memory card may have changed it."""
+    """Whether `made_of`, the record of an environment, has the expected form; a bad memory card may have changed it."""
     wheels, pins = made_of.get("wheels", []), made_of.get("pins", [])
     if not isinstance(wheels, list) or not isinstance(pins, list):
         return False
@@ -115,7 +115,7 @@ def switch(root: Path, digest: str) -> str | None:
 
 
 def add_keys(root: Path, keys: dict[str, str]) -> list[str]:
-    """Writes the trusted keys that are missing and returns their names; never removes a key."""
+    """Writes those trusted `keys` (name -> PEM text) that are missing; returns their names. Never removes a key."""
     make_folder(root / TRUST)
     added = []
     for name, text in sorted(keys.items()):

@@ -13,12 +13,12 @@ from device_agent.bootstrap.paths import VENVS, Trouble, resolved
 
 
 def examine(order: dict[str, Any]) -> dict[str, Any]:
-    """Reports the damage of one environment; "" if it has none."""
+    """Reports the damage of the environment that the order names; "" if it has none."""
     return {"damage": damage(resolved(order["root"]), order["digest"], order["probe"], files=order["files"])}
 
 
 def damage(root: Path, digest: str, probe: str, *, files: bool = True) -> str:
-    """Returns the faults of an environment; "" if it runs and (with `files`) every file has the bytes of its wheel."""
+    """Returns an environment's faults; "" if it runs `probe` and (with `files`) its files are those of its wheels."""
     environment = root / VENVS / digest
     named = ", ".join(changed(environment)) if files else ""
     try:
@@ -29,7 +29,7 @@ def damage(root: Path, digest: str, probe: str, *, files: bool = True) -> str:
 
 
 def changed(environment: Path) -> list[str]:
-    """Returns the names of the wheels of which a file is missing or changed."""
+    """Returns the names of the wheels of which a file is missing or changed in the environment."""
     records = {path.stem: files_in(read_json(path)) for path in listed(environment / CONTENTS)}
     site = site_packages(environment)
     return [
@@ -40,7 +40,7 @@ def changed(environment: Path) -> list[str]:
 
 
 def prove(environment: Path, probe: str, *flags: str) -> dict[str, Any]:
-    """Runs `probe` in the environment's Python and returns what it prints; raises Trouble (`does-not-run`)."""
+    """Runs the code `probe` in the environment's Python (with `flags`); returns what it prints, or raises Trouble."""
     command = [str(environment / "bin" / "python"), "-I", *flags, "-c", probe]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     answer = done.stdout.decode(errors="replace").strip().splitlines()[-1:]

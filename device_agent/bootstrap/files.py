@@ -38,7 +38,7 @@ def remove_tree(path: Path) -> None:
 
 
 def discard(path: Path, gone: Path, proof: str = "") -> None:
-    """Renames a folder, if it exists, then removes it, so that a half-removed one never looks complete.
+    """Renames a folder, if it exists, to `gone`, then removes it: a half-removed one never looks complete.
 
     An overlay file system cannot rename a folder of its lower layer. Then the file `proof`, which marks the folder as
     complete, is removed first.

@@ -17,7 +17,7 @@ from device_agent.bootstrap.paths import TRUST, existing, resolved
 
 
 def state(order: dict[str, Any]) -> dict[str, Any]:
-    """Reports Python, architecture, C library, disk, environments and trusted keys of the board."""
+    """Reports Python, architecture, C library, disk, environments and keys of the board; `order` has its `root`."""
     root = resolved(order["root"])
     nearest = existing(root)
     disk = os.statvfs(nearest)
@@ -48,7 +48,7 @@ def state(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def bare_of_wheels(bits: int) -> bool:
-    """Whether package indexes have no wheels for this kind of board: 32-bit, another processor or C library."""
+    """Whether package indexes have no wheels for this kind of board: 32 `bits`, another processor or C library."""
     return bits == 32 or os.uname().machine not in ("x86_64", "aarch64") or not glibc()
 
 

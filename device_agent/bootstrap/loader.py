@@ -45,6 +45,6 @@ class Loader:
 
 
 def run(sources: Mapping[str, str], program: str, *order: str) -> int:
-    """Runs `main` of the module `program` with this process's arguments and `order`; returns the exit code."""
+    """Runs `main` of `program`, one of `sources`, with the process's arguments and `order`; returns the exit code."""
     sys.meta_path.insert(0, Loader(sources))  # first, since this Python may have knnkit installed
     return int(importlib.import_module(program).main(*sys.argv[1:], *order))

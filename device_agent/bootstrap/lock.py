@@ -15,7 +15,10 @@ from device_agent.bootstrap.paths import VENVS, Trouble
 
 @contextlib.contextmanager
 def locked(root: Path, wait: float, place: Path | None) -> Iterator[None]:
-    """Holds the lock during a `with` block; then removes `place`, and the folders of the root that are empty."""
+    """Holds the lock during a `with` block; then removes `place`, and the folders of the root that are empty.
+
+    `wait` is how long to wait for the lock, in seconds; `place` is an upload folder.
+    """
     handle = None
     try:
         handle = lock(root, wait)

@@ -21,7 +21,7 @@ COMMANDS = {"state": state, "examine": examine, "prepare": prepare, "claim": cla
 
 
 def main(command: str, order: str) -> int:
-    """Prints the command's answer and returns 0, or prints the problem that stopped it and returns 1."""
+    """Prints the command's answer to `order` (JSON) and returns 0, or the problem that stopped it and returns 1."""
     os.umask(0o077)
     try:
         answer = COMMANDS[command](json.loads(order))

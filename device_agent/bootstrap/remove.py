@@ -48,7 +48,7 @@ def remove(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def answer(root: Path, left: list[str], *, removed: bool) -> dict[str, Any]:
-    """Returns the answer of the command; if something could not be removed, with its path and the reason."""
+    """Returns the answer of the command: whether the root was `removed`, and what was not (`left`), with the reason."""
     return {"removed": removed, **({"root": str(root), "left": left} if left else {})}
 
 

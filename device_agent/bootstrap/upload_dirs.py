@@ -17,7 +17,7 @@ SILENT = 30
 
 
 def claim(order: dict[str, Any]) -> dict[str, Any]:
-    """Makes an upload folder for this connection, or reuses that of a connection that has ended or is silent."""
+    """Makes an upload folder in the root of the order, or reuses that of a connection that has ended or is silent."""
     root = resolved(order["root"])
     own = new_place(root, connection())
     for path in sorted(filter(is_place, listed(root / VENVS)), key=size_of, reverse=True):
@@ -33,7 +33,7 @@ def claim(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def require_links(folder: Path) -> None:
-    """Raises OSError if the file system has no symbolic links, before anything is sent."""
+    """Raises OSError if the file system of `folder` has no symbolic links, before anything is sent."""
     link = folder / f"link{PART}"
     remove_tree(link)
     link.symlink_to("x")
@@ -56,13 +56,13 @@ def is_place(path: Path) -> bool:
 
 
 def busy(place: Path) -> bool:
-    """Whether the process that uses the upload folder still runs, and does not belong to this connection."""
+    """Whether the process that uses the upload folder `place` still runs, and is not of this connection."""
     _, process, start, _ = (place.name + "...").split(".")[:4]
     return process != connection() and start != "" and started(process) == start
 
 
 def silent(place: Path) -> bool:
-    """Whether all files are unfinished and none has grown for `SILENT` seconds. Finished files are in use."""
+    """Whether all files in `place` are unfinished and have not grown for `SILENT` seconds. Finished ones are in use."""
     try:
         files = listed(place)
         newest = max(path.stat().st_mtime for path in (place, *files))

@@ -59,7 +59,7 @@ def check_space(root: Path, wheels: list[dict[str, str]]) -> None:
 
 
 def put(wheel: dict[str, str], holder: Path | None, environment: Path) -> None:
-    """Installs a wheel into site-packages: as hard links to the files of `holder`, or unpacked."""
+    """Installs a wheel into an environment: as hard links to files of the environment `holder`, or unpacked (None)."""
     site = site_packages(environment)
     files = (contents(holder, wheel) if holder else None) or {}
     for name in files:
@@ -79,7 +79,7 @@ def archive(wheel: dict[str, str]) -> zipfile.ZipFile:
 
 
 def unpack_same(wheel: dict[str, str], site: Path) -> dict[str, str]:
-    """Unpacks a wheel, then checks its SHA-256: a connection that seemed broken may still have been writing it."""
+    """Unpacks a wheel to the folder `site`, then checks its SHA-256: a connection that seemed broken may write on."""
     try:
         files = unpack(wheel, site)
     except FileExistsError as error:

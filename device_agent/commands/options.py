@@ -136,7 +136,7 @@ def read_order(path: str) -> bytes:
 
 
 def describe(ref: documents.ReleaseRef) -> str:
-    """Returns name, version and short digest of a release."""
+    """Returns name, version and short digest of the release `ref`."""
     return f"{ref.name} {ref.version} ({ref.digest[:12]})"
 
 
@@ -168,5 +168,5 @@ def no_options(_: argparse.ArgumentParser) -> None:
 
 
 def command(help: str, configure: Any, run: Any, more: str = "") -> Command:
-    """Returns a command; its `--help` shows `help`, then `more`."""
+    """Returns a command that `configure` adds options to; `run` runs it; its `--help` shows `help`, then `more`."""
     return Command(help, f"{help[0].upper()}{help[1:]}. {more}".strip(), configure, run)

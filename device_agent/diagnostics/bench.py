@@ -39,7 +39,7 @@ _WARM_UP = 50
 def bench(
     store: Store, *, seconds: float = 2.0, runtime: str = "auto", threads: int = 1, search: str | None = None
 ) -> Bench:
-    """Measures each figure for about `seconds`.
+    """Measures each figure for about `seconds`; the other options are those of `load_kept`.
 
     Raises:
         DeviceUnfit, Refused, ModelUnusable: no release can answer.
@@ -59,7 +59,7 @@ def bench(
 
 
 def render(found: Bench) -> str:
-    """Returns the figures as text for people."""
+    """Returns the figures `found` as text for people."""
     installed = sum(found.installed_bytes.values())
     threads = "thread" if found.threads == 1 else "threads"
     lines = [

@@ -287,7 +287,7 @@ def _governor(store: Store) -> Iterator[Finding]:
 
 
 def _install(store: Store, packages: str) -> str:
-    """Returns the command that repairs a package: `knnkit provision` if that made this environment, else pip."""
+    """Returns the command that installs `packages`: `knnkit provision` if that made this environment, else pip."""
     provisioned = Path(sys.prefix).resolve().parent == (store.root / constants.VENVS_DIR).resolve()
     return _PROVISION if provisioned else f"{sys.executable} -m pip install {packages}"
 

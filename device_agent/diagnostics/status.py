@@ -92,7 +92,7 @@ def _about_starts(store: Store, current: StoreState, answering: state.Answering 
 
 
 def _about_previous(store: Store, current: StoreState, held: trust_dir.Seen) -> list[str]:
-    """Returns a warning if a rollback would refuse the previous release because its key was revoked."""
+    """Returns [a warning] if rollback would refuse the previous release because its key was revoked (in `held`)."""
     ref = current.previous
     if ref is None or not held.device.revoked:
         return []
@@ -104,7 +104,7 @@ def _about_previous(store: Store, current: StoreState, held: trust_dir.Seen) -> 
 
 
 def standing_of(store: Store, current: StoreState, held: trust_dir.Seen, moment: clock.Moment) -> standing.Standing:
-    """Returns whether the answering release would be refused today, according to its files (see `standing.look`)."""
+    """Returns the standing of the release that answers at `moment`, according to its files (see `standing.look`)."""
     found = state.answering(current, moment)
     if found is None:
         return standing.Standing()
@@ -167,7 +167,7 @@ def render(found: Status) -> str:
 
 
 def _times(rows: str, chosen: str, taken: dict[str, float]) -> str:
-    """Returns text: the search chosen for so many rows, and the milliseconds of each search."""
+    """Returns text: the search `chosen` for so many rows, and the milliseconds `taken` by each search."""
     return f"{rows}: {chosen} ({', '.join(f'{way} {time:.3g} ms' for way, time in taken.items())})"
 
 

@@ -125,7 +125,7 @@ class JoinedExact(ExactKnn):
         return Nearby(some, query, local, self._to_local(z, pairs, local), clear)
 
     def _find(self, z: NDArray[Any], base: Float64) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Returns the pairs of a (n, p) query, ascending, and an added row that may be among its k nearest."""
+        """Returns pairs of a query in (n, p) `z`, ascending, and an added row that may be as near as `base`, (n,)."""
         if self._screen is None:
             return np.empty(0, np.int64), np.empty(0, np.int64)
         weighted, within = z if self._unweighted else z * self._weights, base / self._unit
@@ -143,7 +143,7 @@ class JoinedExact(ExactKnn):
         return some[query], local
 
     def _to_local(self, z: NDArray[Any], query: NDArray[np.int64], local: NDArray[np.int64]) -> Float64:
-        """Returns the (m,) distances between queries and added rows, off by less than 2^-36 of themselves."""
+        """Returns (m,) distances between queries `z[query]` and added rows `local`, off by less than 2^-36 of them."""
         found = np.empty(len(query))
         step = max(1, _CHUNK_BYTES // (8 * z.shape[1]))
         for start in range(0, len(query), step):
@@ -183,7 +183,8 @@ class JoinedExact(ExactKnn):
     ) -> NDArray[np.bool_]:
         """Returns (m,) whether a tie at the k-th place may reach rows of the model's own beyond the `last` of k.
 
-        Ties form chains. An added row may link others of the model's own, or leave a place to one of them.
+        Ties form chains. An added row may link others of the model's own, or leave a place to one of them. `order` and
+        `measure` are the (m, k) nearest of the queries `z` among all rows, `near` the added rows that may be near.
         """
         kth = self._by.to_distance(measure[:, -1])
         own, added = self._bases(z, last), self._bases(z[near.query], self.own + near.local)
@@ -195,7 +196,7 @@ class JoinedExact(ExactKnn):
         return found
 
     def _bases(self, z: Float64, row: NDArray[Any]) -> Float64:
-        """Returns (m,) distances in model space of pairs of a place and a row, off by less than `_OFF`."""
+        """Returns (m,) distances in model space from (m, p) `z` to the (m,) rows `row`, off by less than `_OFF`."""
         return np.asarray(self._by.to_distance(self._by.terms(z, self._rows.take(row)).sum(axis=1)))
 
     def _nearest_of(
@@ -214,7 +215,7 @@ class JoinedExact(ExactKnn):
             self._merge(rows[part], Answers._make(values[part] for values in found))
 
     def decide(self, row: NDArray[np.float32], local: NDArray[np.int64], found: Answers) -> None:
-        """Puts these added rows into the model's answer to one (1, n_features) row, in float64."""
+        """Puts the added rows `local` into the model's answer `found` to one (1, n_features) row, in float64."""
         one, many = np.zeros(1, np.int64), np.zeros(len(local), np.int64)
         _write(found, one, self.among(row, found.indices, Nearby(one, many, local, many * 1.0, one == 0)))
 
@@ -270,7 +271,7 @@ class JoinedKNN:
         return self.signed.chain
 
     def over(self, signed: TfliteKNN) -> JoinedKNN:
-        """Returns the same rows joined with a replica of the model."""
+        """Returns the same rows joined with `signed`, a replica of the model."""
         return JoinedKNN(signed, self._joined, self.exact)
 
     def labels(self, rows: ArrayLike) -> NDArray[np.int32]:

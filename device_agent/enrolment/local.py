@@ -27,6 +27,6 @@ def with_rows(root: Path, signed: TfliteKNN, digest: str) -> tuple[JoinedKNN | N
 
 
 def taking_part(signed: TfliteKNN, rows: list[LocalRow], digest: str) -> Joined:
-    """Returns the taught rows that the release with this `digest` uses in its answers."""
+    """Returns those of the taught `rows` that the release (`signed`, with this `digest`) uses in its answers."""
     found = row_origins.read(signed.path) if rows else None
     return join(signed.info, rows, digest, contained(found[0] if found else None, rows))

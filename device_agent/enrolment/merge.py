@@ -121,7 +121,7 @@ class Merge:
         return found
 
     def _is_clear(self, outputs: Outputs, far: Float64, doubt: Float64) -> NDArray[np.bool_]:
-        """Returns (r,) bool: whether rounding cannot change the label or the label set."""
+        """Returns (r,) bool: whether distances `far`, off by `doubt`, certainly give the labels of `outputs`."""
         info, shares = self._info, outputs[OUTPUT_PROBABILITIES]
         found = np.ones(len(far), np.bool_)
         if info.weights == "distance":  # each weight is off by at most doubt / (2 nearest) of itself
@@ -146,6 +146,13 @@ def _sorted(
 
     Also returns the (m,) distance of the nearest taught row after the first k. A taught row that is certainly farther
     than the k-th of the model's own rows is left out: the last distance is then infinite.
+
+    Args:
+        indices: (m, k) the model's own neighbours.
+        distances: (m, k) their distances.
+        near: the taught rows that may be nearer.
+        own: number of the model's own rows; taught rows have the indices that follow.
+        doubt: (m,) how much two distances must differ for their order to be certain.
     """
     count, k = distances.shape
     within = np.flatnonzero(near.distance <= (distances[:, -1] + doubt)[near.query])

@@ -73,9 +73,9 @@ class OneRow:
             self._ones = np.ones(len(weights), np.float32)
 
     def merge(self, row: NDArray[np.float32], found: Answers) -> NDArray[np.int64] | None:
-        """Puts taught rows into the answer to one (p,) row.
+        """Puts taught rows into `found`, the model's answer to one (p,) row.
 
-        Returns None if it is right now. Otherwise the answer has not changed, and depends on these taught rows.
+        Returns None if the answer is right now. Otherwise it has not changed, and depends on the taught rows returned.
         """
         kth = float(found.distances[0, -1])
         doubt = self._share * max(kth, self._least)
@@ -99,7 +99,7 @@ class OneRow:
         return sqrt(distance) if self._metric == "sqeuclidean" else distance
 
     def _by_differences(self, query: NDArray[Any], limit: float) -> NDArray[np.int64] | None:
-        """As `Screen.of_one`, for Manhattan distances."""
+        """As `Screen.of_one` (rows within `limit`; None if unknown), for Manhattan distances."""
         query = query.astype(np.float32, copy=False)
         terms = self._weighted - query
         scores = np.abs(terms, out=terms).dot(self._ones)

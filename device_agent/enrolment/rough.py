@@ -97,7 +97,7 @@ def _lengths(z: Float64) -> Float64:
 
 
 def _divided(z: Float64, norm: Float64, cosine: bool) -> Float64:
-    """Returns (n, p) rows by (n,) norms, 0 for 1; for cosine, with the two columns that mark rows of zeros."""
+    """Returns (n, p) `z` divided by (n,) `norm` where not 0; for cosine, with two columns that mark rows of zeros."""
     found = np.zeros((len(z), z.shape[1] + 2 * cosine))
     np.divide(z, np.where(norm > 0.0, norm, 1.0)[:, np.newaxis], out=found[:, : z.shape[1]])
     if cosine:

@@ -46,11 +46,11 @@ class _Rows:
         self._error = unit / (1.0 - unit) ** 2
 
     def sizes(self, squares: Any) -> Any:
-        """Returns the squares of the greatest sums of lengths for queries of these squared lengths."""
+        """Returns the greatest (length of query + length of taught row)² for queries of squared length `squares`."""
         return (squares**0.5 + self._reach) ** 2
 
     def near(self, queries: Float32, squares: Float64, limit: Float64) -> NDArray[np.bool_]:
-        """Returns (n, r) whether rows may be within (n,) limits of (n, p) queries with these (n,) squared lengths."""
+        """Returns (n, r) whether rows may be within (n,) `limit` of (n, p) queries of (n,) squared length `squares`."""
         within = limit[:, np.newaxis] + self._radius
         least = (squares - self._error * self.sizes(squares))[:, np.newaxis] - within * within
         scores = queries @ self._rows.T
@@ -117,7 +117,7 @@ class Screen:
             return self._reached(queries, limit)[0]
 
     def _reached(self, queries: NDArray[Any], limit: Float64) -> tuple[Indices, Float32, Float64, NDArray[np.bool_]]:
-        """Also returns the queries in float32, their squared lengths, and which of them float32 cannot represent."""
+        """As `reached`; also returns the queries in float32, their squared lengths, and which are too large for it."""
         squares = np.einsum("ij,ij->i", queries, queries).astype(np.float64)
         size = self._rows.sizes(squares)
         strange = ~((size > LEAST) & (size < MOST))

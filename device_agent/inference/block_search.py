@@ -111,7 +111,7 @@ class BlockSearch:
     def find(
         self, z: Float64, within: Float64 | None = None, *, by_groups: bool = True
     ) -> tuple[Found, NDArray[np.bool_]]:
-        """Returns pairs that may be among the k nearest of (q, p) queries, and (q,) bool: which queries fit.
+        """Returns pairs that may be among the k nearest of (q, p) queries `z`, and (q,) bool: which queries fit.
 
         A query does not fit if its values or scores exceed float32; it has no pairs. With (q,) measures `within`, at
         least k rows are known to be that near to each query, so rows beyond are left out. `by_groups=False` reads all
@@ -132,7 +132,7 @@ class BlockSearch:
         return Found(np.flatnonzero(fits)[query], row, measure, exact), fits
 
     def rows_near(self, z: Float64, known: list[int]) -> NDArray[np.int64] | None:
-        """Returns the numbers of the rows that may be among the k nearest of one (p,) query, or tied with these.
+        """Returns the numbers of the rows that may be among the k nearest of one (p,) query `z`, or tied with these.
 
         `known` are the numbers of any k rows: the k-th best score is at most the greatest of their scores.
         Returns None if the query is too large for float32, or the rows are not in one piece.
@@ -149,7 +149,7 @@ class BlockSearch:
         return self._rows.numbers((scores <= limit).nonzero()[0]) if limit < _MAX else None
 
     def _prepare_one(self, z: Float64) -> tuple[Float32, float, float, float, float] | None:
-        """Returns the (p,) factors of one query, and `base`, `factor`, `share` and `slack` of its `Scale`.
+        """Returns the (p,) factors of one query `z`, and `base`, `factor`, `share` and `slack` of its `Scale`.
 
         Returns None if the query is too large for float32.
         """
@@ -170,7 +170,10 @@ class BlockSearch:
         return factors, square, 2.0 / self._lift, 0.0, self._error * together / 2 + tiny
 
     def _search(self, z: Float64, factors: Float32, scale: Scale) -> tuple[Any, Any, Any, Float32]:
-        """Returns query, row and score of all pairs that may be among the k nearest, and each query's k-th score."""
+        """Returns query, row and score of pairs that may be among the k nearest of `z`, and the (q,) k-th scores.
+
+        `factors` and `scale` are those that `_prepare` returns for `z`.
+        """
         return self._scan(factors, scale)
 
     def _scan(self, factors: Float32, scale: Scale, within: Float64 | None = None) -> tuple[Any, Any, Any, Float32]:
@@ -203,7 +206,7 @@ class BlockSearch:
         return query[near], self._rows.numbers(row[near]), score[near], kth
 
     def _limit(self, kth: Float32, scale: Scale) -> tuple[Float64, Float32]:
-        """Returns the (q,) highest measures and scores of a row that is among the k nearest or tied with one."""
+        """Returns (q,) highest measures and scores of rows among the k nearest or tied with one; `kth`: k-th scores."""
         measure = scale.base + scale.factor * (kth + scale.slack)
         measure = self._and_ties(np.maximum(measure, 0.0) * (1.0 + scale.share)) * (1.0 + scale.share)
         limit = (measure - scale.base) / scale.factor + scale.slack
@@ -211,7 +214,7 @@ class BlockSearch:
         return measure, np.where(kth <= scale.exact, kth, rounded)
 
     def _scored(self, factors: Float32) -> Iterator[tuple[int, Float32]]:
-        """Yields the start of each block of r rows in the file, and the (q, r) scores of the block."""
+        """Yields the start of each block of r rows in the file, and its (q, r) scores; `factors`: see `_prepare`."""
         step = max(1, min(_FIRST, _SCORES // max(1, len(factors))))
         start = 0
         for piece in self._rows.pieces:
@@ -244,13 +247,13 @@ class BlockSearch:
         return scores
 
     def _prepare(self, z: Float64) -> tuple[Float32, Scale]:
-        """Returns the factors that `_score` combines with training rows, and the scale of the scores."""
+        """Returns the factors of (q, p) queries `z`, which `_score` combines with rows, and the scale of the scores."""
         if not self._manhattan:
             return self._by_products(z)
         return self._by_differences(z) if self._differs else self._by_sides(z)
 
     def _by_differences(self, z: Float64) -> tuple[Float32, Scale]:
-        """Returns the queries rounded to float32, and the scale of their scores, whose slack includes this rounding."""
+        """Returns the queries `z` in float32, and the scale of their scores, whose slack includes this rounding."""
         factors = z.astype(np.float32)
         lost = (np.abs(z - factors) * np.abs(self._weights)).sum(axis=1)
         most = float(np.abs(self._weights).max(initial=0.0))
@@ -261,7 +264,7 @@ class BlockSearch:
         return factors, Scale(np.zeros(len(z)), 1.0, share, slack, exact)
 
     def _by_sides(self, z: Float64) -> tuple[Float32, Scale]:
-        """Returns factors and scale as `_by_products`, for rows with at most two values (low and high) in each column.
+        """Returns factors and scale of queries `z`, for rows with at most two values (low and high) in each column.
 
         Then |x - t| = |x - low| + (t - low) (|x - high| - |x - low|) / (high - low): a score is one product.
         """
@@ -279,7 +282,7 @@ class BlockSearch:
         return (-slope).astype(np.float32), Scale(base, 1.0, 0.0, slack, exact)
 
     def _by_products(self, z: Float64) -> tuple[Float32, Scale]:
-        """Returns the float32 factors that multiply training rows, and the scale of the scores with their error bound.
+        """Returns float32 factors of queries `z` that multiply training rows, and the scale of scores with error bound.
 
         A score is ‖t‖²/2 - x·t. A sum of p products, added in any order, is off by at most p u ‖x‖ ‖t‖ (Higham 2002,
         3.5), the half square by at most (p + 4) u ‖t‖²/2, and the factors and the difference by 2 u of their sizes:
@@ -297,7 +300,7 @@ class BlockSearch:
         return factors64.astype(np.float32), Scale(squares, 2.0 / self._lift, 0.0, slack, exact)
 
     def _whole(self, z: Float64) -> NDArray[np.bool_]:
-        """Returns (q,) bool: whether all coordinates of a query are whole multiples of the step."""
+        """Returns (q,) bool: whether all coordinates of a query in `z` are whole multiples of the step."""
         if not self._step:
             return np.zeros(len(z), np.bool_)
         units = z * (self._weights / self._step)

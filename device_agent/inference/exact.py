@@ -130,7 +130,7 @@ class ExactKnn:
             raise ModelUnusable(f"{self._damaged}: {error}") from None
 
     def settle(self, row: NDArray[np.float32], indices: NDArray[np.int32]) -> dict[str, NDArray[Any]]:
-        """Returns float64 outputs by name for one (1, n_features) float32 row, given (k,) training rows near it.
+        """Returns float64 outputs by name for one (1, n_features) float32 row; `indices`: any k training rows near it.
 
         The distances of any k rows limit the k-th distance, so one pass finds all rows that must be ranked.
 
@@ -155,7 +155,7 @@ class ExactKnn:
     def _decide(
         self, order: NDArray[np.int64], measure: Float64, within: tuple[Any, Any, Any] | None = None
     ) -> dict[str, NDArray[Any]]:
-        """Returns the outputs for (n, k) neighbours and their measures; `within` as `_within` returns it."""
+        """Returns the outputs for (n, k) neighbours (`order`) and measures; `within` as `_within` returns it."""
         return self._outputs(order, self._by.to_metric(measure), within)
 
     def _outputs(
@@ -237,7 +237,7 @@ class ExactKnn:
         return np.asarray(apply(self._steps, row) - self._centre)
 
     def _nearest(self, z: Float64, by_groups: bool) -> tuple[NDArray[np.int64], Float64]:
-        """Returns the (q, k) nearest training rows of (q, p) queries and their measures, sorted by (measure, index).
+        """Returns the (q, k) nearest training rows of queries `z`, and their measures, sorted by (measure, index).
 
         The measure is the squared distance; for manhattan, the distance. `by_groups=False` searches all training rows.
         """
@@ -259,7 +259,7 @@ class ExactKnn:
         return self._among_all(z, live[~fits], order, measure)
 
     def _among_all(self, z: Float64, some: Any, order: Any, measure: Any) -> tuple[NDArray[np.int64], Float64]:
-        """Writes the k nearest of all training rows, for the queries `some`, into (q, k) `order` and `measure`."""
+        """Writes the k nearest of all training rows, for the queries `z[some]`, to (q, k) `order` and `measure`."""
         k = self._info.k
         for one, rough in zip(some, self._scan(z[some])):
             near = np.flatnonzero(rough <= self._by.and_ties(np.partition(rough, k - 1)[k - 1]) * _NEAR_TIED)
@@ -267,7 +267,7 @@ class ExactKnn:
         return order, measure
 
     def _scan(self, z: Float64) -> Iterator[Float64]:
-        """Yields the (n_train,) measures of all training rows for each of (q, p) queries; the sums are rounded."""
+        """Yields the (n_train,) measures of all training rows for each of (q, p) queries `z`; sums are rounded."""
         together, step = max(1, _MEASURES // self._info.n_train), max(1, _SCANNED // z.shape[1])
         parts = [block[start : start + step] for block in self._rows.blocks for start in range(0, len(block), step)]
         for start in range(0, len(z), together):
@@ -275,7 +275,7 @@ class ExactKnn:
             yield from np.concatenate([self._by.rough(some, part) for part in parts], axis=1)
 
     def _within(self, z: Float64) -> tuple[NDArray[np.int64], NDArray[np.int64], Float64] | None:
-        """Returns query, training row and distance of each pair within the radius, (m,) each; None for no radius."""
+        """Returns query (in `z`), row and distance of each pair within the radius, (m,) each; None for no radius."""
         radius = None if self._info.float64 is None else self._info.float64.radius
         if radius is None:
             return None
@@ -335,7 +335,7 @@ class ExactKnn:
     def _measure(
         self, z: Float64, query: NDArray[np.int64], row: NDArray[np.int64], add: Callable[[Float64], Float64]
     ) -> Float64:
-        """Returns the (m,) measures of pairs of a query and a training row; `add` sums each row of (r, p) terms."""
+        """Returns the (m,) measures of pairs of a query in `z` and a training row; `add` sums rows of (r, p) terms."""
         found = np.empty(len(query))
         step = max(1, _CHUNK_BYTES // (8 * z.shape[1]))
         for start in range(0, len(query), step):

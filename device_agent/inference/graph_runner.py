@@ -130,7 +130,7 @@ def require_steps(interpreter: Any) -> None:
 
 
 def unusable(loader: Loader, error: Exception, what: str = "load") -> ModelUnusable:
-    """Returns the error for a model that the runtime cannot load or run; `what` is the verb of the message."""
+    """Returns the error for a model that the runtime of `loader` cannot load or run; `what` is the verb to print."""
     path = os.path.realpath(loader.path)  # it may be a descriptor's
     return ModelUnusable(
         f"{loader.name} {loader.version} cannot {what} {path}: {str(error).strip()}",

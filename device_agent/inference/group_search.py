@@ -72,7 +72,10 @@ class GroupSearch(BlockSearch):
         return query[order], row[order], score[order], kth
 
     def _visit(self, factors: Float32, scale: Scale, bounds: Float64) -> tuple[Any, Any, np.float32] | None:
-        """Returns one query's rows that may be nearest, their scores and the k-th score; None if they are too many."""
+        """Returns one query's rows that may be nearest, their scores and the k-th score; None if they are too many.
+
+        `factors` and `scale` are the query's (`_prepare`), `bounds` its least possible distances to each group.
+        """
         order = np.argsort(bounds, kind="stable")
         bounds, ends = bounds[order], np.cumsum(self._groups.sizes[order])
         rows: list[Any] = []

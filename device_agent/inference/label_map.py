@@ -107,7 +107,8 @@ def pays(info: KnnInfo) -> bool:
 def draw(training: Float32, classes: Ints, centre: Float32, scale: Float64, info: KnnInfo) -> LabelMap | None:
     """Returns a new label map; None if float32 is too coarse to find the cell of a row.
 
-    `training` are (n, p) training rows as offsets from the (p,) centre. The same model always gives the same map.
+    `training` are (n, p) training rows as offsets from the (p,) centre, `classes` their (n,) class indices; `scale` is
+    the (p,) factor of each coordinate in model space. The same model always gives the same map.
     """
     box = Box.around(training, scale, _MARGIN)
     if box is None:
@@ -120,7 +121,8 @@ def draw(training: Float32, classes: Ints, centre: Float32, scale: Float64, info
 class _Proof:
     """Proves labels that hold for every point of a cell, from bounds on the cell's distances to the training rows.
 
-    Computes in weighted coordinates with squared distances; for manhattan, with distances.
+    Computes in coordinates times `weight`, with squared distances; for manhattan, with distances. `classes` are the
+    (n,) class indices of the training rows.
     """
 
     def __init__(self, training: Float32, classes: Ints, weight: Float64, info: KnnInfo) -> None:
@@ -147,7 +149,11 @@ class _Proof:
         return labels, cells.left(rest, possible, self._rows)
 
     def _elect(self, classes: Ints, near: Float64, far: Float64, possible: NDArray[np.bool_]) -> NDArray[np.int8]:
-        """Returns (m,) int8: the class that wins the vote at every point of each cell, or `UNDECIDED`."""
+        """Returns (m,) int8: the class that wins the vote at every point of each cell, or `UNDECIDED`.
+
+        For the (m, c) candidates of each cell: their classes, least (`near`) and greatest (`far`) distances, and
+        whether they are `possible` neighbours.
+        """
         lowest = np.where(possible, classes, self._n_classes).min(axis=1)
         agreed = lowest == np.where(possible, classes, -1).max(axis=1)
         labels = np.where(agreed, lowest, UNDECIDED).astype(np.int8)
@@ -157,7 +163,7 @@ class _Proof:
         return labels
 
     def _count(self, classes: Ints, near: Float64, far: Float64, possible: NDArray[np.bool_]) -> NDArray[np.int8]:
-        """Returns (m,) int8: the class that wins whichever k possible rows are the neighbours, or UNDECIDED."""
+        """Returns (m,) int8: the class that wins whichever k possible rows are the neighbours (see `_elect`)."""
         k = self._k
         # A row is a sure neighbour if at most k rows, itself included, can be as near as its own greatest distance.
         others = np.partition(near, k, axis=1)[:, k] if near.shape[1] > k else np.full(len(near), np.inf)

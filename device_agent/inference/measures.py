@@ -61,7 +61,7 @@ class Measure:
         self._latitude = float(centre[0]) + (info.origin[0] if info.origin else 0.0) if on_sphere else 0.0
 
     def terms(self, one: Any, others: Any) -> Float64:
-        """Returns (m, c) terms of m pairs of (m, p) rows; the sum of each row of terms is the measure of a pair."""
+        """Returns (m, c) terms of m pairs of rows, (m, p) `one` and `others`; a pair's terms add up to its measure."""
         if self._metric == "jaccard":
             one, others = one != 0.0, others != 0.0
             either = (one | others).sum(axis=1, keepdims=True)
@@ -98,7 +98,7 @@ class Measure:
         return found
 
     def _raised(self, apart: Float64, *, exact: bool) -> Float64:
-        """Returns |differences| to the power of the metric, in place where possible.
+        """Returns |`apart`| (differences) to the power of the metric, in place where possible.
 
         `exact`: only by products and square roots (`power`), even if many roots make this slow.
         """
@@ -113,7 +113,7 @@ class Measure:
             return np.asarray(power(apart, self._power) if few_roots else apart**self._power)
 
     def _on_sphere(self, places: Float64) -> Float64:
-        """Returns (n, 3) points on the unit sphere for (n, 2) latitudes and longitudes, in radians."""
+        """Returns (n, 3) points on the unit sphere for `places`, (n, 2) latitudes and longitudes in radians."""
         north, east = places[:, 0] + self._latitude, places[:, 1]
         return np.stack([np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)], axis=1)
 

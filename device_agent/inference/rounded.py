@@ -39,7 +39,7 @@ def add_rows(terms: Float64) -> Float64:
 
 
 def _add_pairs(terms: Float64) -> tuple[Float64, Float64, Float64]:
-    """Returns three (m,) arrays: rounded sums, sums of the rounding errors, and sums of the errors' absolute values."""
+    """Returns (m,) rounded sums of (m, c) `terms`, sums of the rounding errors, and sums of their absolute values."""
     total = np.ascontiguousarray(terms.T)
     lost, size = np.zeros(len(terms)), np.zeros(len(terms))
     while len(total) > 1:

@@ -22,7 +22,7 @@ _MOST_THREADS, _MEMORY = 4, 256 * 1024 * 1024
 
 
 def load_chain(opened: OpenRelease, input: Input, runtime: str = "auto", threads: int = 1) -> Chain:
-    """Loads the stages of an open, verified release. The release must stay open as long as the chain is used.
+    """Loads the stages of `opened`, a verified release, which must stay open as long as the chain is used.
 
     Raises:
         ModelUnusable: a stage is missing, damaged or too large for this runtime.

@@ -41,7 +41,7 @@ def apply(steps: Sequence[tuple[str, Any, Any]], row: NDArray[Any]) -> Float64:
 
 
 def _norm(z: Float64, order: float) -> float:
-    """Returns the norm of order 1, 2 or infinity; its sum is rounded once."""
+    """Returns the norm of a vector `z`, of order 1, 2 or infinity; its sum is rounded once."""
     if math.isinf(order):
         return float(np.abs(z).max())
     return math.fsum(np.abs(z).tolist()) if order == 1.0 else math.sqrt(math.fsum((z * z).tolist()))

@@ -319,7 +319,7 @@ class TfliteKNN:
         indices: NDArray[np.int32],
         distances: NDArray[np.float32],
     ) -> None:
-        """Ranks (n, k) neighbours in float64, in place, for the rows where (n,) `close` is True; rows minus origin."""
+        """Ranks (n, k) `indices` and `distances` in float64, in place, for `rows` (less origin) that are `close`."""
         if self.info.lattice and close.any():
             close[close] = ~self.get_exact().is_exact(rows[close], distances[close, -1])
         if close.any():

@@ -22,7 +22,7 @@ def share_ties(
     """Sorts tied rows by index, and gives each the least measure of its tie; returns (m,) rows and (m,) measures.
 
     The m pairs of query and row are sorted by (query, measure). Rows are tied if their distances `base` form a chain in
-    which each differs from the next by at most `tied`.
+    which each differs from the next by at most `tied`; it ends `CHAIN` * `tied` after the k-th.
     """
     begin = np.flatnonzero(np.diff(query, prepend=-1))
     last = np.repeat(base[begin + k - 1], np.diff(begin, append=len(query)))
@@ -43,7 +43,7 @@ def order_few(
     """Returns the (1, k) nearest of few rows of one query and their measures, faster than NumPy would.
 
     `measure` and `row` are the measures and numbers of the rows, in any order. Measures up to `zero` count as 0.
-    Ties are those of `share_ties`.
+    Ties are those of `share_ties`, for which `to_distance` converts measures to distances.
     """
     pairs = sorted((each if each > zero else 0.0, number) for each, number in zip(measure.tolist(), row.tolist()))
     if tied > 0.0:

@@ -45,7 +45,7 @@ class Trial:
 def activate(known: Known, digest: str, trial: Trial) -> Activated:
     """Checks the staged release `digest` and switches to it; without a confirmation in time, the device reverts.
 
-    Only repeats the check if the release is committed or pending already.
+    Only repeats the check if the release is committed or pending already. `known` and `trial` are those of `install`.
 
     Raises:
         Refused: a trust rule refused the release.
@@ -127,5 +127,5 @@ def install(known: Known, directory: Path, trial: Trial) -> Installed:
 
 
 def _is_done(store: Store, directory: Path) -> bool:
-    """Whether the upload has already been staged under the digest in its name."""
+    """Whether the upload `directory` has already been staged under the digest in its name."""
     return not directory.exists() and stage.named_digest(directory) in store.staged()

@@ -49,10 +49,11 @@ def certify(
 ) -> Certificate:
     """Runs the golden check of a verified release and returns its certificate, whose `failures` are the missed gates.
 
-    `close` are descriptors that the child process must close (the store's lock). `golden` replaces the release's own
-    golden set (`knnkit parity --data`). With the `root` of the device, rows taught there are checked, too. `running` is
-    the running release, to compare with. If it may have crashed the child process, the check runs again without its
-    answers; a gate that needs them is then missed.
+    `opened` and `verdict` are the release and the result of its verification. The certificate contains `nonce`, with
+    which the caller recognises it. `close` are descriptors that the child process must close (the store's lock).
+    `golden` replaces the release's own golden set (`knnkit parity --data`). With the `root` of the device, rows taught
+    there are checked, too. `running` is the running release, to compare with. If it may have crashed the child process,
+    the check runs again without its answers; a gate that needs them is then missed.
 
     Raises:
         ModelUnusable: the model does not load, crashes or hangs.
@@ -220,13 +221,13 @@ def measure(model: TfliteKNN, golden: Golden) -> Latency | None:
 
 
 def percentile(ordered: list[float], percent: float) -> float:
-    """Returns the nearest-rank percentile of a sorted list; `percent` is from 0 to 100."""
+    """Returns the nearest-rank percentile of a sorted list, `ordered`; `percent` is from 0 to 100."""
     rank = max(0, -(-len(ordered) * percent // 100) - 1)
     return ordered[int(min(rank, len(ordered) - 1))]
 
 
 def ask_running(store: Store, ref: ReleaseRef, golden: bytes, runtime: str = "auto") -> Running:
-    """Returns the answers of the running release to the golden rows of another release.
+    """Returns the answers of the running release `ref` to `golden`, the golden set of another release.
 
     Raises:
         ModelUnusable, Refused: the running release cannot answer, or `golden` is not a golden set for it.
@@ -248,7 +249,9 @@ def ask_running(store: Store, ref: ReleaseRef, golden: bytes, runtime: str = "au
 def recheck(
     store: Store, ref: ReleaseRef, nonce: str, runtime: str = "auto", golden: bytes | None = None
 ) -> Certificate:
-    """Checks a release that this device accepted before, against its own golden set or `golden`.
+    """Checks the release `ref`, which this device accepted before, against its own golden set or `golden`.
+
+    `nonce` is that of `certify`.
 
     Raises:
         GateFailed, ModelUnusable, Refused: the release does not pass.

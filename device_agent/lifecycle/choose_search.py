@@ -43,7 +43,7 @@ _HOPELESS = 6.0
 
 
 def measure_and_keep(store: Store, opened: OpenRelease, digest: str, runtime: str) -> None:
-    """Measures the searches of an open, verified release, and stores the result for `load_kept`; never fails."""
+    """Measures the searches of `opened`, a verified release, and stores the result for `load_kept`; never fails."""
     try:
         found = sandbox.run(lambda: _measure(opened, digest, runtime), close=lock_of(store), timeout=_HANGS)
     except (AgentError, OSError):
@@ -53,7 +53,7 @@ def measure_and_keep(store: Store, opened: OpenRelease, digest: str, runtime: st
 
 
 def _measure(opened: OpenRelease, digest: str, runtime: str) -> Searched | None:
-    """Returns the times measured with golden rows; None if there is only one search, or no golden row."""
+    """Returns times of searches of `opened` on golden rows; None if there is only one search, or no golden row."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from device_agent.shared.golden.golden_set import Golden
     from device_agent.shared.raw_rows import own_golden
@@ -118,7 +118,7 @@ def _time(model: TfliteKNN, rows: NDArray[Any]) -> float:
 
 
 def _least(work: Callable[[int], Any]) -> float:
-    """Returns the time of the fastest of a few calls in milliseconds, without the first call, which allocates."""
+    """Returns the time of the fastest of a few calls of `work` in milliseconds; not the first, which allocates."""
     work(0)
     best, end = float("inf"), time.perf_counter() + _SLICE
     for turn in range(1, _REPEATS + 1):

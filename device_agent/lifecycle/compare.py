@@ -40,7 +40,7 @@ class Kept:
 
 
 def running(known: Known, new: Verdict, size: int, stack: contextlib.ExitStack) -> Kept | None:
-    """Returns the running release, to compare it with `new`; `stack` closes it.
+    """Returns the running release in `known`, to compare it with `new`; `stack` closes it.
 
     Its files are not open if they are damaged. None if the device has no other release. Also None if a model is large
     (`size` is that of the new one, in bytes) and no gate needs the comparison, because answering every golden row takes
@@ -60,7 +60,7 @@ def running(known: Known, new: Verdict, size: int, stack: contextlib.ExitStack) 
 
 
 def ask(kept: Kept, golden: Golden, runtime: str) -> Running | None:
-    """Returns the running release's answers to the golden rows; None if it cannot answer."""
+    """Returns the answers of `kept`, the running release, to the golden rows; None if it cannot answer."""
     if kept.opened is None:
         return None
     try:

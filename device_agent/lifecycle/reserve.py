@@ -11,7 +11,7 @@ from device_agent.system import clock
 
 
 def reserve(store: Store, holder: str, reason: str, seconds: float) -> LockHolder:
-    """Reserves the device for `seconds`: only `holder` may stage and activate.
+    """Reserves the device for `seconds`: only `holder` may stage and activate. Others are shown the `reason`.
 
     Raises:
         Locked: another holder has reserved the device.

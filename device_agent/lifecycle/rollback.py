@@ -32,7 +32,7 @@ def roll_back(
     Does nothing if the device has just gone back already (by this command, or because no confirmation came): a host
     that asks twice, or too late, must not move the device one release further. With `leave`, goes back only if that
     release answers. A release whose key was revoked is refused unless `allow_revoked`; automatic returns (no
-    confirmation, a reboot) are always allowed.
+    confirmation, a reboot) are always allowed. `holder` names who rolls back; `runtime` runs the check.
 
     Raises:
         ActivationFailed: there is no release to go back to.
@@ -64,7 +64,8 @@ def roll_back(
 def obey(store: Store, order: bytes, holder: str, runtime: str = "auto", *, allow_revoked: bool = False) -> Committed:
     """Obeys a signed order, once: lowers the floors, or goes back to a release below them.
 
-    With `allow_revoked`, it may be a release whose key was revoked.
+    With `allow_revoked`, it may be a release whose key was revoked. `order` is the bytes of the file; `holder` and
+    `runtime` are those of `roll_back`.
 
     Raises:
         Refused: a trust rule refused the order or the release.
@@ -77,7 +78,7 @@ def obey(store: Store, order: bytes, holder: str, runtime: str = "auto", *, allo
 
 
 def _lower_floors(store: Store, order: bytes, holder: str) -> Committed:
-    """Lowers the sequence floor and the time floor; the committed release keeps answering."""
+    """Lowers the floors of sequence and time as `order` states; the committed release keeps answering."""
     current, moment = _at_rest(store, holder)
     verified = orders.verify_floor(order, Known(store, current).trust, moment.wall)
     new = transitions.lower_floors(current, verified.floor, verified.issued)
@@ -90,7 +91,7 @@ def _lower_floors(store: Store, order: bytes, holder: str) -> Committed:
 
 
 def _obey_rollback(store: Store, order: bytes, holder: str, runtime: str, *, allow_revoked: bool) -> Committed:
-    """Goes back to the release that a signed order names, even below the floor.
+    """Goes back to the release that the signed `order` names, even below the floor.
 
     If that release is committed already, does nothing, and the order stays unused. A release whose key was revoked is
     refused unless `allow_revoked`.

@@ -41,7 +41,7 @@ def take_back(store: Store, holder: str) -> TakenBack:
 
 
 def _became(store: Store, current: state.StoreState, holder: str) -> HistoryEntry | None:
-    """Returns the last event of the activation that `holder` began last; None if there is none."""
+    """Returns the last event, `current` or past, of the activation that `holder` began last; None if there is none."""
     entries = []
     if current.event is not None:  # known from the state even if the history was set aside
         entries.append(history.entry_of(current.event))
@@ -51,7 +51,7 @@ def _became(store: Store, current: state.StoreState, holder: str) -> HistoryEntr
 
 
 def render(found: TakenBack, holder: str) -> str:
-    """Returns the result as text for people."""
+    """Returns the result, `found` for `holder`, as text for people."""
     lines = []
     if found.became is None:
         lines.append(f"{holder} has not activated a release here; nothing was done")

@@ -48,7 +48,7 @@ _BEYOND_RESUMING = frozenset(
 
 
 def verify(store: Store, directory: Path, device_class: str | None = None) -> Staged:
-    """Returns the result that `stage` would return for a release directory; changes nothing.
+    """Returns what `stage` would for a release directory and a device of this class (None: its own); changes nothing.
 
     Raises:
         Refused: a trust rule refused the release.
@@ -62,7 +62,8 @@ def stage(known: Known, directory: Path, holder: str) -> Staged:
     """Verifies the upload `directory` and moves it to releases/<digest>/. Needs the lock.
 
     Copies a directory outside ROOT/incoming instead of moving it. If the release is staged already, this repairs it,
-    and replaces its signature if another trusted key made the new one.
+    and replaces its signature if another trusted key made the new one. `known` is what the device holds, `holder` who
+    stages.
 
     Raises:
         Refused: a trust rule refused the release; nothing was changed.
@@ -96,6 +97,7 @@ def sign_again(known: Known, digest: str, signature: bytes, holder: str) -> Stag
     """Replaces the signature of a staged release by one rename. Needs the lock.
 
     The digest does not cover the signature, so it is still the same release. Works for expired and old releases, too.
+    `known` and `holder` are those of `stage`.
 
     Raises:
         Refused: the release or the signature is invalid, or its key is not trusted; nothing was changed.
@@ -117,7 +119,7 @@ def sign_again(known: Known, digest: str, signature: bytes, holder: str) -> Stag
 
 @contextlib.contextmanager
 def dropping_needless(store: Store, directory: Path) -> Iterator[None]:
-    """Removes the upload if the `with` block raises Refused or Locked and another host has staged the release already.
+    """Removes the upload `directory` if the `with` block raises Refused or Locked, and the release is staged already.
 
     Needs no lock: an upload belongs to its sender.
     """
@@ -131,7 +133,7 @@ def dropping_needless(store: Store, directory: Path) -> Iterator[None]:
 
 
 def take_parts(store: Store, directory: Path) -> None:
-    """Removes `.part` from the file names of a complete upload; `stage` verifies the contents."""
+    """Removes `.part` from the file names in `directory`, a complete upload; `stage` verifies the contents."""
     if _is_upload(store, directory):
         for name in constants.POSSIBLE_FILES:
             part = directory / f"{name}{constants.PART_SUFFIX}"
@@ -149,7 +151,8 @@ def prune(
 ) -> list[str]:
     """Removes the oldest releases above `number`, and more while fewer than `free` bytes of disk are free.
 
-    Keeps the committed, previous and pending release, the one that a rollback replaced, and `keep`. Needs the lock.
+    Keeps the committed, previous and pending release of the state `current`, the one that a rollback replaced, and the
+    digest `keep`. Needs the lock.
 
     Returns:
         The digests that were removed.
@@ -167,7 +170,7 @@ def prune(
 
 
 def _accept(known: Known, opened: OpenRelease, expected: str | None) -> Verdict:
-    """Verifies an upload; accepts a new signature for a staged release, even if that is old or expired."""
+    """Verifies the upload `opened` (digest: `expected`), or a new signature of a staged release, even if expired."""
     store = known.store
     try:
         return opened.verify(known.trust, expected_digest=expected)
@@ -195,13 +198,13 @@ def named_digest(directory: Path) -> str:
 
 
 def _expected(store: Store, directory: Path) -> str | None:
-    """Returns the digest in the name of the upload, which it must have; None if the name has no digest."""
+    """Returns the digest in the name of the upload `directory`, which it must have; None if the name has none."""
     named = named_digest(directory)
     return named if _is_upload(store, directory) and constants.is_digest(named) else None
 
 
 def _copy(source: Path, destination: Path) -> None:
-    """Copies a release from outside ROOT; checks its files and the disk space first."""
+    """Copies the release `source` from outside ROOT to `destination`; checks its files and the disk space first."""
     if not source.is_dir():
         raise AgentError(f"{source} is not a release directory", hint="name the directory that knnkit build made")
     with open_release(source) as opened:
@@ -241,7 +244,7 @@ def _make_durable(upload: Path, names: Iterable[str]) -> None:
 
 
 def _publish(known: Known, upload: Path, verdict: Verdict, names: Collection[str]) -> bool:
-    """Moves the upload to releases/<digest>/; returns whether the release was staged already."""
+    """Moves the upload (files: `names`) to releases/<digest>/; returns whether the release was staged already."""
     store = known.store
     place = store.release_path(verdict.digest)
     if not place.exists():
@@ -264,7 +267,7 @@ def _publish(known: Known, upload: Path, verdict: Verdict, names: Collection[str
 
 
 def _signer(known: Known, place: Path, digest: str) -> str | None:
-    """Returns the key that signed a staged release; None if the release is damaged or its signature invalid."""
+    """Returns the key that signed the release in the folder `place`; None if it is damaged or its signature invalid."""
     try:
         with open_release(place) as opened:
             return _signed_by(known, opened, digest)
@@ -282,7 +285,7 @@ def _signed_by(known: Known, opened: OpenRelease, digest: str) -> str | None:
 
 
 def _write_signature(store: Store, place: Path, signature: bytes) -> None:
-    """Writes the signature outside the release directory, then moves it in; `recover` removes leftovers of a crash."""
+    """Writes the signature outside `place`, the release, then moves it in; `recover` removes leftovers of a crash."""
     spare = store.releases / f"{TRASH_PREFIX}{constants.SIGNATURE_FILE}"
     durable.remove_tree(spare)
     durable.write_atomic(place / constants.SIGNATURE_FILE, signature, prepared=spare)

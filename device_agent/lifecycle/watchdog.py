@@ -57,7 +57,7 @@ def left_behind(store: Store, digest: str, deadline: float) -> Iterator[None]:
 
 
 def _detach(readable: int) -> None:
-    """Detaches this process, and closes all files except the pipe whose end shows that the caller finished or died."""
+    """Detaches this process, and closes all files but the pipe `readable`, which ends when the caller ends."""
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):

@@ -40,7 +40,7 @@ _PROGRESS_SECONDS = 0.5
 
 
 def classify(store: Store, request: Request, start: Start | None = None) -> int:
-    """Answers every row of the input; returns the number of rows. Calls `start.answered` after the first answers.
+    """Answers every row of the input of `request`; returns the number of rows. Tells `start` of the first answers.
 
     Raises:
         BadInput: a row, a line or the file cannot be classified.
@@ -72,7 +72,7 @@ def save_counts(store: Store, loaded: Loaded, request: Request, refused: int = 0
 
 
 def _tell_if_left(store: Store, loaded: Loaded) -> None:
-    """Warns on standard error if the device switched to another release while this one answered."""
+    """Warns on standard error if the device switched to another release while `loaded` answered."""
     try:
         now = answering(store).release.digest
     except (AgentError, OSError):
@@ -83,7 +83,9 @@ def _tell_if_left(store: Store, loaded: Loaded) -> None:
 
 
 def classify_by(loaded: Loaded, request: Request, start: Start | None = None, in_flight: InFlight | None = None) -> int:
-    """Answers every row with a release that is loaded already; the caller closes it. Otherwise as `classify`.
+    """Answers every row as `classify`, with a release that is `loaded` already; the caller closes it.
+
+    `in_flight` records the rows being answered, in case one kills the model (None: no record).
 
     Raises:
         BadInput, ModelUnusable: as `classify`.
@@ -102,7 +104,7 @@ def classify_by(loaded: Loaded, request: Request, start: Start | None = None, in
 
 
 def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
-    """Returns the renderer for answers of a loaded release; `format` is csv, jsonl or npy."""
+    """Returns the renderer of `columns` for answers of a loaded release; `format` is csv, jsonl or npy."""
     training, signed, taught, info = None, loaded.signed, loaded.taught, loaded.model.info
     local = None if signed.info.enrol is None else Local(signed.info.n_train, taught.ids if taught else ())
     if columns.neighbors:
@@ -140,7 +142,7 @@ def _run(table: _Table, renderer: Renderer, sink: Sink) -> int:
 
 
 def _rendered(table: _Table, renderer: Renderer) -> Iterator[tuple[int, bytes]]:
-    """Yields (number of rows, rendered answers) of each block."""
+    """Yields (number of rows, rendered answers) of each block of `table`."""
     loaded, request = table.loaded, table.request
     plain = not loaded.taught and loaded.model.info.targets is None and not loaded.ring
     if request.columns.labels_only and plain:
@@ -152,7 +154,7 @@ def _rendered(table: _Table, renderer: Renderer) -> Iterator[tuple[int, bytes]]:
 
 
 class _Table:
-    """The blocks of an input: parsed, then waiting for their answers, in order."""
+    """The blocks of an input: parsed, then waiting for their answers, in order; `fly` records them meanwhile."""
 
     def __init__(self, loaded: Loaded, rows: Rows, request: Request, start: Start | None, fly: InFlight | None) -> None:
         self.loaded, self.rows, self.request, self.start, self._in_flight = loaded, rows, request, start, fly
@@ -196,7 +198,7 @@ class _Progress:
         self._start = self._last = time.monotonic()
 
     def show(self, count: int) -> None:
-        """Shows the number of answered rows and the rate, at most every `_PROGRESS_SECONDS`."""
+        """Shows `count`, the number of answered rows, and the rate, at most every `_PROGRESS_SECONDS`."""
         if not self._shown:
             return
         now = time.monotonic()

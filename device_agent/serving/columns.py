@@ -29,7 +29,10 @@ Kept = Sequence[Sequence[Any]]
 
 @record
 class Columns:
-    """Columns to write besides the label. `keep` names columns of the input to copy; they come first."""
+    """Columns to write besides the label: probabilities (`proba`), neighbours, the digest of the release.
+
+    `keep` names columns of the input to copy; they come first.
+    """
 
     proba: bool = False
     neighbors: bool = False

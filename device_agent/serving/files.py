@@ -61,12 +61,12 @@ class FileSource:
             yield bytes(held)
 
     def where(self, number: int) -> str:
-        """Returns the path of the input for messages; for a folder, the message itself names the file."""
+        """Returns the path of the input for messages, whatever the row; for a folder, the message names the file."""
         return self.name
 
 
 def embedded(source: Source, chain: Chain, dtype: type[np.floating[Any]]) -> Iterator[tuple[NDArray[Any], range]]:
-    """Yields (r, n_features) rows that the stages compute from an NPY file of shape (n, ...), and their r indices.
+    """Yields (r, n_features) rows that the stages compute from an NPY `source` of shape (n, ...), and r indices.
 
     Raises:
         BadInput: an input does not fit the stages.

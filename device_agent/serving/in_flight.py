@@ -37,7 +37,7 @@ def memory_file(root: Path, kind: str = "") -> Path:
 
 
 def open_memory(path: Path, access: int = os.O_RDWR | os.O_CREAT) -> int:
-    """Returns the descriptor of a file in /dev/shm.
+    """Returns the descriptor of a file in /dev/shm; `access` are flags of `os.open`.
 
     Raises:
         OSError: it does not exist, or belongs to another user: every user may create files in this folder.

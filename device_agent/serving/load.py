@@ -59,7 +59,7 @@ class Loaded:
         return self.taught or self.signed
 
     def replica(self, runtime: str, threads: int) -> TfliteKNN | JoinedKNN:
-        """Returns another copy of the model, for another thread."""
+        """Returns another copy of the model, for another thread; `runtime` and `threads` as in `load_model`."""
         signed = load_model(self.opened, runtime, threads, search=self.signed.requested)
         return self.taught.over(signed) if self.taught else signed
 
@@ -114,9 +114,10 @@ def load_kept(
     stream: bool = False,
     search: str | None = None,
 ) -> Loaded:
-    """Verifies and loads a release that this device accepted before; `stream` saves memory.
+    """Verifies and loads the release `ref`, which this device accepted before; `stream` saves memory.
 
-    `search` is one of `constants.WAYS`; None: the one that was fastest when the release was activated.
+    `runtime` and `threads` are those of `TfliteKNN`. `search` is one of `constants.WAYS`; None: the one that was
+    fastest when the release was activated.
 
     Raises:
         Refused: the files are no longer those that were accepted.
@@ -159,7 +160,7 @@ def with_taught_rows(store: Store, loaded: Loaded) -> Loaded:
 
 
 def open_kept(store: Store, ref: ReleaseRef, stack: contextlib.ExitStack) -> tuple[OpenRelease, Verdict]:
-    """Opens and verifies a release that this device accepted before; `stack` closes it.
+    """Opens and verifies the release `ref`, which this device accepted before; `stack` closes it.
 
     Raises:
         Refused: the files are no longer those that were accepted.
@@ -201,7 +202,7 @@ def load_model(
 
 
 def _compare(model: TfliteKNN, opened: OpenRelease) -> None:
-    """Raises ModelUnusable if the model differs from its manifest."""
+    """Raises ModelUnusable if the model differs from the manifest of `opened`, its release."""
     manifest = read_manifest(opened.read(constants.MANIFEST_FILE))
     labels = read_member(opened.path(constants.MODEL_FILE), constants.LABELS_FILE)
     expected = (manifest.name, manifest.k, manifest.n_features, manifest.labels_sha256)

@@ -28,7 +28,7 @@ class Closed(Exception):
 
 
 def write_all(descriptor: int, data: bytes, name: str | None) -> None:
-    """Writes all of `data`; waits while the pipe is full, even if it is non-blocking.
+    """Writes all of `data` to `descriptor`; waits while the pipe is full, even if it is non-blocking.
 
     Raises:
         Closed: the reader has closed the pipe.

@@ -23,6 +23,8 @@ _DEATHS = ("model-crashed", "model-hangs")
 def find_poison(loaded: Loaded, rows: NDArray[Any], runtime: str) -> tuple[int, str] | None:
     """Returns the index of the first of (n, n_features) rows that kills the model, and a message; None if none does.
 
+    Tries the rows in child processes, with the model of `loaded` in this `runtime`.
+
     Raises:
         ModelUnusable: the model dies before its first row.
     """

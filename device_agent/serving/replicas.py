@@ -35,7 +35,9 @@ MAX_REPLICAS = 4
 def answer_all(
     loaded: Loaded, blocks: Iterable[NDArray[Any]], runtime: str = "auto", threads: int = 1
 ) -> Iterator[Answers]:
-    """Yields the answers to each (n, n_features) block of rows, in order.
+    """Yields the answers of `loaded` to each (n, n_features) block of rows, in order.
+
+    Further replicas use `runtime` with `threads`, as `load_model` does.
 
     Raises:
         BadInput: a row of the next block has a value that is not finite.
@@ -55,7 +57,7 @@ def answer_all(
 def label_all(
     loaded: Loaded, blocks: Iterable[NDArray[Any]], runtime: str = "auto", threads: int = 1
 ) -> Iterator[NDArray[np.int32]]:
-    """Yields the (n,) int32 class indices of each block of n rows, in order.
+    """Yields the (n,) int32 class indices of each block of n rows, in order; the arguments are those of `answer_all`.
 
     Raises:
         BadInput: a row of the next block has a value that is not finite.

@@ -76,7 +76,7 @@ class Ring:
         self.note(self._unanswered.popleft(), answers)
 
     def note(self, rows: NDArray[Any], answers: Answers) -> None:
-        """Chooses rows to keep from (n, n_features) answered rows; writes the chosen rows every few seconds."""
+        """Chooses rows to keep from (n, n_features) rows by their `answers`; writes the choice every few seconds."""
         self._noted.append((rows, answers))
         self._count += len(rows)
         if self._count >= _TOGETHER:

@@ -45,7 +45,7 @@ class Request:
 
 
 def open_rows(loaded: Loaded, request: Request) -> tuple[Source | FileSource, Request]:
-    """Returns the opened input and the request. For a folder, the answers then begin with each file's name.
+    """Returns the input of `request`, opened, and the request: for a folder, with each file's name as first column.
 
     A model with stages also reads files of sounds and pictures, and folders of them.
     """
@@ -61,7 +61,7 @@ def open_rows(loaded: Loaded, request: Request) -> tuple[Source | FileSource, Re
 
 
 def make_parser(info: KnnInfo, format: str, request: Request, chain: Chain | None = None) -> Parser:
-    """Returns the parser of a text format (csv or jsonl); `chain` has the stages of a model with raw inputs."""
+    """Returns the parser of csv or jsonl with the options of `request`; `chain`: stages of a model with raw inputs."""
     how: dict[str, Any] = {"ignore_extra": request.ignore_extra or info.ignore_extra, "keep": request.columns.keep}
     dtype = row_type(info.origin)
     if info.window is not None:
@@ -179,7 +179,7 @@ class Rows:
         return parsed
 
     def _arrays(self, source: Source) -> Iterator[Block]:
-        """Yields the rows of an NPY file; checks that values are finite, since an error names the row's number."""
+        """Yields the rows of an NPY `source`; checks that values are finite, since an error names the row's number."""
         before = 0
         for wide in source.arrays(len(self._info.columns)):
             kept: Kept = ()
@@ -210,7 +210,7 @@ class Rows:
         return found
 
     def _samples(self, source: Source) -> Iterator[Block]:
-        """Yields the windows cut from the samples of an NPY file."""
+        """Yields the windows cut from the samples of `source`, an NPY file."""
         from device_agent.shared.windows.window_parser import WindowParser
 
         assert isinstance(self.parser, WindowParser)

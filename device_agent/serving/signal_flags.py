@@ -18,7 +18,7 @@ class SignalFlags:
         self._reload = False
 
     def terminate(self, number: int, frame: Any) -> None:
-        """Handles SIGTERM: the stream ends after the rows that it has read."""
+        """Handles SIGTERM (`number`): the stream ends after the rows that it has read."""
         self.stop = True
         signal.signal(number, signal.SIG_DFL)  # a second SIGTERM ends a process that is blocked in a write
 

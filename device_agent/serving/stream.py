@@ -52,7 +52,7 @@ COUNTS_SECONDS = 60.0
 
 
 def stream(store: Store, request: Request, start: Start | None = None) -> int:
-    """Answers standard input or a pipe line by line, until it ends or SIGTERM arrives.
+    """Answers the input of `request`, often a pipe, line by line, until it ends or SIGTERM arrives.
 
     Calls `start.answered` after the first answer. Returns the number of bad lines, which have no answer; 0 after
     SIGTERM, which ends a service.
@@ -97,7 +97,10 @@ def _serve(answerer: _Answerer, source: Source, flags: SignalFlags) -> int:
 
 
 def _read(poll: select.poll, source: Source, flags: SignalFlags, answerer: _Answerer) -> bytes | None:
-    """Returns the bytes of the next read: b"" at the end of the input, None if a signal arrived first."""
+    """Returns the bytes of the next read: b"" at the end of the input, None if a signal arrived first.
+
+    `poll` watches the source and `flags`; while nothing comes, `answerer` may do its work between rows.
+    """
     while True:
         ready = poll.poll(IDLE_MS)
         if any(number == source.descriptor for number, _ in ready):
@@ -164,7 +167,7 @@ class _Answerer:
             self._start = None
 
     def _without_poison(self, parsed: Parsed) -> Parsed:
-        """Begins a start (`store.starts`). If an earlier one died, turns rows that kill the model into bad lines."""
+        """Begins a start (`store.starts`). If one died before, returns `parsed` with killing rows as bad lines."""
         if self._start and len(parsed.rows):
             self._start.begin()
         while len(parsed.rows) and ((self._start and self._start.in_doubt) or self.in_flight.suspects(parsed.lines)):

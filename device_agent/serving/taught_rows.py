@@ -29,7 +29,7 @@ Cells = tuple[float | str | None, ...]
 
 
 def read(loaded: Loaded, request: Request, most: int) -> list[Cells]:
-    """Returns the raw rows of the input; the cells of a row are in the order of the model's columns.
+    """Returns the raw rows of the input of `request`; the cells are in the order of the columns of `loaded`.
 
     Raises:
         BadInput: a row cannot be read, or there are no rows, or more than `most`.
@@ -90,7 +90,7 @@ def _is_missing(table: Table, column: Column, text: str) -> bool:
 
 
 def _cell(table: Table, column: Column, value: Any) -> float | str | None:
-    """Converts a JSON value to a number, a text or None (missing). `true` matches a category "True" or "true"."""
+    """Converts a JSON value to a number, text or None (missing). `true` is "True" or "true", as in `column`."""
     if value != value or (isinstance(value, str) and _is_missing(table, column, value.strip())):
         return None
     if isinstance(value, bool) and column.encoding != "number":

@@ -45,7 +45,9 @@ class Meaning:
 
 
 def teach(store: Store, meaning: Meaning, request: Request, holder: str, last: int | None = None) -> Taught:
-    """Teaches all rows of an input; if `last` is a number, the last rows that a running stream answered instead.
+    """Teaches all rows of the input of `request`, or the `last` rows that a stream answered, with this `meaning`.
+
+    `holder` names who teaches, for others who find the journal locked.
 
     Raises:
         Refused: the release does not allow these rows.
@@ -75,7 +77,8 @@ def forget(
 ) -> Taught:
     """Forgets the taught rows with this label and one of these ids; of them, only the `last` ones; without any, all.
 
-    With `erase`, forgotten rows are also erased from the journal, so that nothing can be undone.
+    With `erase`, forgotten rows are also erased from the journal, so that nothing can be undone. `holder` is that of
+    `teach`.
 
     Raises:
         AgentError: no taught row is selected.
@@ -98,7 +101,7 @@ def forget(
 
 
 def undo(store: Store, holder: str) -> Taught:
-    """Undoes the last `enrol` or `forget` that is still in effect.
+    """Undoes the last `enrol` or `forget` that is still in effect; `holder` is that of `teach`.
 
     Raises:
         AgentError: there is nothing to undo.
@@ -129,7 +132,7 @@ def _allowed(info: KnnInfo) -> Enrol:
 
 
 def _read(info: KnnInfo, meaning: Meaning, allowed: Enrol) -> tuple[int | str, tuple[float, ...]]:
-    """Returns the label of the rows and (); for a regression, the values as text, and the values."""
+    """Returns the label in `meaning`, if `allowed`, and (); for a regression, the values as text, and the values."""
     if info.targets is None:
         if meaning.label is None:
             raise BadInput("--value: the model answers labels, not values", hint="--label NAME")
@@ -180,7 +183,7 @@ def _label(info: KnnInfo, text: str, allowed: Enrol) -> int | str:
 
 
 def _require_plain(rows: Sequence[taught_rows.Cells], columns: Sequence[str]) -> None:
-    """Raises BadInput for a cell that no host would take home (`collect`)."""
+    """Raises BadInput for a cell in `columns` whose text no host would take home (`collect`)."""
     for row in rows:
         for name, cell in zip(columns, row):
             if isinstance(cell, str) and not enrolled.is_plain(cell):
@@ -199,7 +202,7 @@ def _made(
 
 
 def _check(loaded: Loaded, before: list[LocalRow], rows: list[LocalRow], allowed: Enrol) -> None:
-    """Checks that the release allows these rows in addition to those taught before.
+    """Checks that the release (its `allowed`) takes `rows` in addition to those taught `before`.
 
     Raises:
         Refused: the release does not allow them.
@@ -228,7 +231,7 @@ def _require_room(counts: Counter[str], allowed: Enrol, label: str) -> None:
 
 
 def _require_golden_answers(loaded: Loaded, exact: JoinedExact, old: Joined) -> None:
-    """Checks that no golden row gets another answer because of the new rows; the `old` ones may have changed some.
+    """Checks that the new rows in `exact` change no answer to a golden row; the `old` ones may have changed some.
 
     Raises:
         Refused: an answer changes.

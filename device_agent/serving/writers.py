@@ -64,20 +64,20 @@ class _TextRenderer(Form):
         return b""
 
     def render(self, answers: Answers | None, count: int, errors: Errors, kept: Kept = ()) -> bytes:
-        """Returns `count` lines: those of `answers`, and one for each bad line; `errors` has them by their index."""
+        """Returns `count` lines: `answers` (with `kept` cells), and one for each bad line, by its index in `errors`."""
         lines = [] if answers is None else self._join(kept, self._good(answers))
         for place in sorted(errors):
             lines.insert(place, self._bad(*errors[place]))
         return b"".join(lines)
 
     def render_labels(self, labels: NDArray[np.int32], kept: Kept = ()) -> bytes:
-        """Returns the lines for (n,) class indices, if answers have no column but the label (`labels_only`)."""
+        """Returns lines for (n,) class indices with `kept` cells, if only the label is asked for (`labels_only`)."""
         if not self._columns.keep and not self._counted(kept):
             return self._lines.join(labels)
         return b"".join(self._join(kept, self._lines.pick(labels)))
 
     def _counted(self, kept: Kept) -> list[tuple[int, tuple[int, int]]]:
-        """Returns (row, counts) for rows with missing cells or unknown categories; [] in a format that omits them."""
+        """Returns (row, counts) of rows in `kept` with missing cells or unknown categories; [] in some formats."""
         return []
 
     def _join(self, kept: Kept, lines: list[bytes]) -> list[bytes]:

@@ -35,13 +35,13 @@ def _is_truth(value: Any) -> bool:
 
 
 def require(good: bool, name: str, value: Any, error: _Error, hint: str) -> None:
-    """Raises the error of an argument that is not good; the hint is what to give."""
+    """Raises `error` for the argument `name` unless its `value` is `good`; `hint` is what to give."""
     if not good:
         raise error(f"{name} cannot be {shown(value)}", hint=hint)
 
 
 def whole(value: Any, name: str, error: _Error, least: int = -(2**63), most: int = 2**63 - 1) -> int:
-    """Returns a whole number."""
+    """Returns the `value` of argument `name` if it is a whole number from `least` to `most`; else raises `error`."""
     hint = f"{name}={max(least, 1)}"
     try:
         found = operator.index(None if _is_truth(value) else value)  # type: ignore[arg-type]
@@ -53,13 +53,13 @@ def whole(value: Any, name: str, error: _Error, least: int = -(2**63), most: int
 
 
 def flag(value: Any, name: str, error: _Error) -> bool:
-    """Returns a truth value."""
+    """Returns the `value` of the argument `name` if it is a truth value; else raises `error`."""
     require(_is_truth(value), name, value, error, f"{name}=True, or False")
     return bool(value)
 
 
 def path_text(value: Any, name: str, error: _Error) -> str:
-    """Returns a path as text."""
+    """Returns the `value` of the argument `name` as text if it is a path; else raises `error`."""
     found = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     good = isinstance(found, str) and found != "" and "\0" not in found
     require(good, name, value, error, f"the path of a file: {name}='FILE'")
@@ -67,7 +67,7 @@ def path_text(value: Any, name: str, error: _Error) -> str:
 
 
 def texts(value: Any, name: str, error: _Error) -> tuple[str, ...] | None:
-    """Returns a list of text; None for None."""
+    """Returns the list of text that is the `value` of the argument `name`; None for None. Else raises `error`."""
     found: tuple[Any, ...] = ()
     with contextlib.suppress(TypeError):
         found = () if value is None or isinstance(value, str | bytes) else tuple(value)

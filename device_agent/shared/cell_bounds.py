@@ -51,7 +51,8 @@ class Box:
     def around(cls, training: Float32, scale: Float64, margin: float) -> Box | None:
         """Returns the box around (n, p) training rows, plus `margin` of their extent on each side.
 
-        Returns None if float32 is too coarse to find the cell of a row.
+        `scale` is the (p,) factor of each coordinate in model space. Returns None if float32 is too coarse to find the
+        cell of a row.
         """
         lowest, highest = training.min(axis=0).astype(np.float64), training.max(axis=0).astype(np.float64)
         weight = np.abs(scale)
@@ -79,7 +80,7 @@ class Box:
 
 @record
 class Cells:
-    """m cells of one size: (m, p) positions, and the (m, c) training rows that may matter in each, ascending.
+    """m cells of one size: (m, p) positions `at`, and (m, c) `candidates`: training rows that may matter, ascending.
 
     Lists of training rows are padded with the index of a row that is infinitely far away.
     """
@@ -88,7 +89,7 @@ class Cells:
     candidates: Ints
 
     def left(self, which: NDArray[np.int64], possible: NDArray[np.bool_], filler: int) -> Cells:
-        """Returns the cells with the indices `which`, and only those of their candidates that are `possible`."""
+        """Returns the cells with the indices `which`, of their candidates the `possible` ones; pads with `filler`."""
         return Cells(self.at[which], pack(self.candidates[which], possible[which], filler))
 
 
@@ -132,7 +133,7 @@ def paint(examine: Examine, box: Box, rows: int, dtype: type, bounds_per_row: in
 
 
 def _split(parents: list[Cells], split: Ints) -> Iterator[Cells]:
-    """Yields the parts of these cells, in blocks that fit the processor's cache; `split` parts along each axis."""
+    """Yields the parts of `parents`, in blocks that fit the processor's cache; `split` parts along each axis."""
     offsets = np.stack(np.meshgrid(*map(np.arange, split), indexing="ij"), axis=-1).reshape(-1, len(split))
     for cells in parents:
         step = max(1, _CHUNK // (cells.candidates.shape[1] * len(offsets)))
@@ -158,7 +159,8 @@ class Bounds:
     def take(self, candidates: Ints, middle: Float64, half: Float64) -> tuple[Float64, Float64]:
         """Returns the (m, c) least and (m, c) greatest squared (manhattan: plain) distances of cells to candidates.
 
-        Per coordinate, a point of the cell is at least |row - centre| - half and at most |row - centre| + half away.
+        A cell reaches from its (m, p) `middle` by `half` its width. Per coordinate, a point of it is at least
+        |row - middle| - half and at most |row - middle| + half away from a row.
         """
         middle, half = middle * self._weight, half * self._weight
         near, far = np.zeros(candidates.shape), np.zeros(candidates.shape)

@@ -88,7 +88,7 @@ def labels_of(classes: Sequence[Sequence[int | str]], values: Float64) -> list[l
 
 
 def scores(names: Sequence[str], values: Float64, truth: Float64) -> tuple[ColumnScore, ...]:
-    """Returns, for each label column, how many rows with a known (n, t) `truth` have the right label."""
+    """Returns how many (n, t) `values` equal a known `truth`, for each label column in `names`; () if none is known."""
     known = ~np.isnan(truth).any(axis=1)
     right = (values[known] == truth[known]).sum(axis=0).tolist()
     return tuple(ColumnScore(name, int(known.sum()), count) for name, count in zip(names, right)) if known.any() else ()

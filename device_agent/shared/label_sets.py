@@ -40,12 +40,12 @@ def scores(
 def members(
     sets: LabelSets, probabilities: NDArray[Any], distances: NDArray[Any], metric: Metric, k: int
 ) -> NDArray[np.bool_]:
-    """Returns (n, n_classes) bool: which classes are in the set of each row."""
+    """Returns (n, n_classes) bool: which classes are in the set of each row; the arguments are those of `scores`."""
     return np.asarray(scores(probabilities, distances, metric, k, sets.radius) <= _limits(sets))
 
 
 def doubtful(info: KnnInfo, probabilities: NDArray[Any], distances: NDArray[Any]) -> NDArray[np.bool_]:
-    """Returns (n,) bool: whether rounding of float32 could change the label set of a row."""
+    """Returns (n,) bool: whether rounding of (n, k) `distances` to float32 could change the label set of a row."""
     found = np.zeros(len(probabilities), bool)
     for sets in info.label_sets or ():
         near = np.abs(scores(probabilities, distances, info.metric, info.k, sets.radius) - _limits(sets)) < _BLUR

@@ -35,7 +35,10 @@ class Neighbors(NamedTuple):
 
 
 def in_doubt(distances: NDArray[np.float32], near: Near) -> NDArray[np.bool_]:
-    """Returns (n,) bool: whether rounding may have changed the order of neighbours with these (n, k) distances."""
+    """Returns (n,) bool: whether rounding may have changed the order of neighbours with these (n, k) distances.
+
+    `near` states how far apart two distances must be for their order to be certain.
+    """
     limit = np.float32(near.share) * np.maximum(distances[:, -1], np.float32(near.least))
     with np.errstate(invalid="ignore"):  # between two that are infinite in float32
         apart = distances[:, 1:] - distances[:, :-1] > limit[:, np.newaxis]
@@ -60,7 +63,7 @@ def column_names(rows: Any) -> tuple[str, ...] | None:
 
 
 def select(rows: Any, names: Sequence[str]) -> Any:
-    """Returns some columns of a data frame or an Arrow table."""
+    """Returns the columns `names` of a data frame or an Arrow table."""
     return rows.select(list(names)) if _is_arrow(type(rows)) else rows[list(names)]
 
 
@@ -69,7 +72,7 @@ def _is_arrow(kind: type) -> bool:
 
 
 def origin_of(given: Sequence[float] | None) -> Origin:
-    """Returns the `origin` of knn.json as a float64 array; None if the model has none."""
+    """Returns `given`, the `origin` of knn.json, as a float64 array; None if the model has none."""
     return None if given is None else np.array(given, np.float64)
 
 
@@ -152,7 +155,7 @@ def _as_table(
 
 
 def _by_name(rows: Any, named: Sequence[str], features: tuple[str, ...], error: Callable[..., Exception]) -> Any:
-    """Returns the columns of a data frame in the order of the features."""
+    """Returns the columns (`named`) of a data frame in the order of `features`; raises `error` if they differ."""
     absent = [name for name in features if name not in named]
     if absent:
         more = f" (nor {len(absent) - 1} more)" if len(absent) > 1 else ""
@@ -165,10 +168,10 @@ def _by_name(rows: Any, named: Sequence[str], features: tuple[str, ...], error: 
 
 
 def as_array(value: Any, dtype: Any = None) -> NDArray[Any]:
-    """Returns anything as an array; a masked cell becomes NaN.
+    """Returns any `value` as an array, of `dtype` unless that is None; a masked cell becomes NaN.
 
     Raises:
-        TypeError: it cannot be one.
+        TypeError: the value cannot be an array.
     """
     try:
         if callable(getattr(value, "filled", None)) and hasattr(value, "mask"):
@@ -201,7 +204,7 @@ _CONVERSIONS = ("toarray", "collect", "to_pandas", "toPandas")
 
 
 def not_numbers(rows: Any, problem: Exception) -> tuple[str, str]:
-    """Returns why rows are not a table of numbers, and a hint; of a data frame, names the first such cell."""
+    """Returns why rows are not a table of numbers, and a hint; names a data frame's first such cell, else `problem`."""
     names = column_names(rows)
     cells = as_array(rows, object) if names else np.empty((0, 0))
     for place, name in enumerate(names if names and cells.ndim == 2 else ()):
@@ -214,7 +217,7 @@ def not_numbers(rows: Any, problem: Exception) -> tuple[str, str]:
 
 
 def _of_cell(cell: Any, name: str) -> tuple[str, str] | None:
-    """Returns a message why a cell is not a number, and a hint; None if it is a number."""
+    """Returns a message why a cell of the column `name` is not a number, and a hint; None if it is a number."""
     if is_gap(cell):
         return "the cell is empty", "rows.dropna(), or rows.fillna(VALUE)"
     if hasattr(cell, "isoformat") or hasattr(cell, "total_seconds"):

@@ -72,7 +72,10 @@ def spreads(targets: Float64) -> Float64:
 
 
 def differ(values: Float64, expected: Float64, spread: Sequence[float]) -> NDArray[np.bool_]:
-    """Returns (n,) bool: whether the values of a row differ by more than rounding of float32 distances explains."""
+    """Returns (n,) bool: whether `values` and `expected` differ by more than rounding of float32 distances explains.
+
+    `spread` is the range of each target among the training rows.
+    """
     within = TOLERANCE * np.array(spread) + 1e-12 * np.abs(expected)  # the latter for a constant target
     same = (np.abs(values - expected) <= within) | (np.isnan(values) & np.isnan(expected))
     found: NDArray[np.bool_] = ~same.all(axis=1)
@@ -80,7 +83,10 @@ def differ(values: Float64, expected: Float64, spread: Sequence[float]) -> NDArr
 
 
 def errors(names: Sequence[str], values: Float64, truth: Float64) -> tuple[TargetError, ...]:
-    """Returns the errors of each target, over the rows that have a known (n, t) `truth` and are not rejected."""
+    """Returns the errors of `values` for each target in `names`; () if no row counts.
+
+    A row counts if its (n, t) `truth` is known and its values are not NaN (rejected).
+    """
     known = ~np.isnan(values + truth).any(axis=1)
     off = np.abs(values[known] - truth[known])
     if not len(off):

@@ -47,7 +47,7 @@ def entry_of(event: Event) -> HistoryEntry:
 
 
 def add(path: Path, entry: HistoryEntry) -> None:
-    """Appends an event that is not a transition of the state, such as `staged`.
+    """Appends the `entry` of an event that is not a transition of the state, such as `staged`.
 
     Raises:
         Broken: the path is not a usable file.

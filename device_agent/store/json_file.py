@@ -39,7 +39,7 @@ class JsonFile(Generic[T]):
             raise DeviceUnfit(f"{self.path}: {error}", reason="newer-document", hint=hint) from None
 
     def encode(self, value: T) -> bytes:
-        """Returns the bytes that `write` would write.
+        """Returns the bytes that `write` would write for `value`.
 
         Raises:
             DeviceUnfit: the bytes would exceed the limit for reading.
@@ -50,7 +50,7 @@ class JsonFile(Generic[T]):
             raise DeviceUnfit(f"{self.path} is full: {error}", reason="document-full", hint=START_ANEW) from None
 
     def write(self, value: T) -> None:
-        """Replaces the file, durably.
+        """Replaces the content of the file by `value`, durably.
 
         Raises:
             DeviceUnfit: the file would exceed the limit for reading; nothing was written.

@@ -32,6 +32,8 @@ _MAX_RECORD = 4096
 def held(path: Path, holder: str, reason: str, *, wait: float = WAIT_SECONDS) -> Iterator[int]:
     """Holds the lock during a `with` block; yields the lock's descriptor, which a forked child must close.
 
+    `holder` and `reason` say who holds the lock and why, for others who have to wait.
+
     Raises:
         Locked: another process held the lock for all of `wait` seconds.
     """

@@ -56,7 +56,9 @@ def begin(path: Path, keep: Keep) -> tuple[str, int]:
 
 
 def add(path: Path, generation: str, keep: Keep, entries: Iterable[Entry], seen: int) -> bool:
-    """Appends rows and returns True; does nothing and returns False if `wipe` has begun another generation.
+    """Appends rows and returns True; does nothing and returns False if `wipe` has ended this `generation`.
+
+    `keep` states how many rows stay; `seen` is the number of rows that the random sample was drawn from.
 
     Raises:
         OSError: the file cannot be written.
@@ -99,7 +101,7 @@ def _bytes(path: Path) -> bytes:
 
 @contextlib.contextmanager
 def _locked(path: Path, more: int = 0) -> Iterator[int]:
-    """Opens and locks the file at `path`; tries again if another process replaces the file meanwhile."""
+    """Opens (with the flags `more`) and locks the file; tries again if another process replaces it meanwhile."""
     while True:
         descriptor = os.open(path, _FLAGS | more, durable.FILE_MODE)
         try:
@@ -138,7 +140,7 @@ class _Content:
         return sorted(self.lasting(self.keep), key=lambda entry: kinds.index(entry["kind"]))
 
     def lasting(self, keep: Keep) -> list[Entry]:
-        """Returns the newest rows of each kind, and the newest in each place of the random sample, in file order."""
+        """Returns the newest rows of each kind that `keep` allows, and of each place in the sample, in file order."""
         kinds: dict[str, dict[Any, tuple[int, Entry]]] = {kind: {} for kind in keep.sizes}
         for place, entry in enumerate(map(_parse, self.data.splitlines())):
             if _is_row(entry) and entry["kind"] in kinds:
@@ -151,7 +153,7 @@ class _Content:
 
 
 def _is_row(entry: Entry) -> bool:
-    """Whether an object has the keys that `serving.ring` writes, each with a value of its type."""
+    """Whether `entry` has the keys that `serving.ring` writes, each with a value of its type."""
     return isinstance(entry.get("seat", 0), int) and all(isinstance(entry.get(key), of) for key, of in _TYPES.items())
 
 
@@ -170,7 +172,7 @@ def _parse(line: bytes) -> Entry:
 
 
 def _replace(path: Path, generation: str, keep: Keep, found: _Content) -> None:
-    """Rewrites the file with the rows that the ring still holds; needs the lock on the present file."""
+    """Rewrites the file with the rows of `found` that the ring keeps; needs the lock on the present file."""
     lines = [_line(entry) for entry in found.lasting(keep)]
     size, first = sum(map(len, lines)), 0
     while size > MAX_BYTES:

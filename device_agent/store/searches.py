@@ -34,7 +34,7 @@ def read(store: Store, digest: str) -> Searched | None:
 
 
 def write(store: Store, found: Searched) -> None:
-    """Stores the fastest searches of one release; ignores errors of the file system."""
+    """Stores `found`, the fastest searches of one release; ignores errors of the file system."""
     others = tuple(each for each in _read(store) if each.release != found.release)
     with contextlib.suppress(OSError, DeviceUnfit):
         _file(store).write(Searches((found, *others)[:_KEPT]))

@@ -50,7 +50,10 @@ class Lease:
 
 @record
 class Event:
-    """The transition that led to a state; appended to the history exactly once."""
+    """The transition that led to a state; appended to the history exactly once.
+
+    `serial` counts transitions; `answering` is the release that answers after it; `at` is in seconds since 1970.
+    """
 
     serial: int
     what: What
@@ -104,7 +107,7 @@ def kept(state: StoreState) -> frozenset[str]:
 
 
 def is_over(pending: Pending, moment: Moment) -> bool:
-    """Whether the time to confirm is over: the deadline has passed, or the board has restarted."""
+    """Whether the time to confirm is over at `moment`: the deadline has passed, or the board has restarted."""
     return moment.boot != pending.boot or not pending.started <= moment.uptime < pending.deadline
 
 
@@ -121,12 +124,12 @@ def lease_holder(state: StoreState, moment: Moment) -> Lease | None:
 
 
 def is_waiting(state: StoreState, moment: Moment) -> bool:
-    """Whether an activation waits for confirmation and can still be confirmed."""
+    """Whether an activation waits for confirmation, and can still be confirmed at `moment`."""
     return state.pending is not None and not is_over(state.pending, moment)
 
 
 def holder(state: StoreState, moment: Moment) -> LockHolder | None:
-    """Returns who has reserved the device, by `lock` or by a pending activation; None if nobody has."""
+    """Returns who has reserved the device at `moment`, by `lock` or a pending activation; None if nobody has."""
     lease = lease_holder(state, moment)
     return LockHolder(lease.holder, lease.reason, lease.since, lease.pid) if lease else None
 

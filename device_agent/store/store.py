@@ -75,13 +75,15 @@ class Store:
             ) from None
 
     def commit(self, new: StoreState) -> None:
-        """Writes state.json by one rename, then updates the link and the history."""
+        """Writes the state `new` to state.json by one rename, then updates the link and the history."""
         self._state.write(new)
         self._follow(new)
 
     @contextlib.contextmanager
     def changing(self, holder: str, reason: str, *, wait: float = lock.WAIT_SECONDS) -> Iterator[StoreState]:
         """Locks the store during a `with` block, recovers, and yields the state, which others cannot change meanwhile.
+
+        `holder` and `reason` say who changes it and why, for others who have to wait.
 
         Raises:
             Locked: another process held the lock for all of `wait` seconds.
@@ -167,7 +169,7 @@ class Store:
         raise AgentError(message, reason="no-such-release", hint="python -m device_agent status lists the releases")
 
     def holder(self, current: StoreState, moment: clock.Moment) -> LockHolder | None:
-        """Returns who holds the store: the holder of a pending activation, of a running command, or of a reservation.
+        """Returns the holder of a pending activation, of a running command, or of a reservation; None: nobody.
 
         In this order, because a command ends before the activation that it began, and a host looks for its own
         activation.
@@ -178,7 +180,7 @@ class Store:
         return lock.holder_of(self.lock_file) or held
 
     def note(self, current: StoreState, what: str, release: ReleaseRef | None, why: str, holder: str) -> None:
-        """Adds an event to the history that is not a transition of the state, such as `staged`."""
+        """Adds to the history that `holder` did `what` (`staged`, for example) with a release; not for transitions."""
         moment = clock.now()
         answers = state.answering(current, moment)
         ref = answers.release if answers else None
@@ -198,7 +200,7 @@ class Store:
         self._write_history(lambda: history.record(self.history_file, event))
 
     def _write_history(self, write: Callable[[], None]) -> None:
-        """Writes to the history; if the file cannot be used, renames it and begins a new one."""
+        """Calls `write`, which writes to the history; if the file cannot be used, renames it and begins a new one."""
         try:
             write()
         except history.Broken as broken:

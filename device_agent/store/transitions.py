@@ -34,7 +34,7 @@ MAX_DEADLINE = 86_400.0
 
 
 def refuse_foreign(state: StoreState, holder: str, moment: Moment) -> None:
-    """Checks that nobody except `holder` has reserved the device.
+    """Checks that nobody except `holder` has reserved the device at `moment`.
 
     Raises:
         Locked: another holder has; the message names it, the reason, since when and for how long.
@@ -50,7 +50,9 @@ def refuse_foreign(state: StoreState, holder: str, moment: Moment) -> None:
 
 
 def reserve(state: StoreState, holder: str, reason: str, seconds: float, pid: int, moment: Moment) -> StoreState:
-    """Returns the state in which only `holder` may stage and activate for `seconds`.
+    """Returns the state in which only `holder` may stage and activate for `seconds` from `moment` on.
+
+    `reason` and `pid`, a process, are shown to others.
 
     Raises:
         Locked: another holder has reserved the device.
@@ -78,6 +80,15 @@ def begin(
 ) -> StoreState:
     """Returns the state in which `release` answers and waits for confirmation.
 
+    Args:
+        state: the state before.
+        release: the staged release.
+        created: the time floor that a confirmation sets, in seconds since 1970.
+        holder: who activates.
+        connection: $SSH_CONNECTION of the activation; "" without SSH.
+        seconds: the time to confirm.
+        moment: now.
+
     Raises:
         Locked: another activation is pending, or another holder has reserved the device.
         AgentError: `seconds` is out of range.
@@ -95,6 +106,8 @@ def begin(
 
 def confirm(state: StoreState, digest: str, *, connection: str, moment: Moment) -> StoreState:
     """Returns the state in which the pending release `digest` is committed and the floor raised.
+
+    `connection` is that of this command: a confirmation over the connection that activated does not count.
 
     Raises:
         ActivationFailed: `digest` is not pending; `reason` is `rolled-back` if it was reverted.
@@ -125,7 +138,7 @@ def confirm(state: StoreState, digest: str, *, connection: str, moment: Moment) 
 
 
 def not_pending(state: StoreState, digest: str) -> ActivationFailed:
-    """Returns the error for a confirmation of `digest`, which is not pending."""
+    """Returns the error for a confirmation of `digest`, which is not pending in `state`."""
     given_up = state.event if state.event and state.event.what == "reverted" else None
     late = state.pending if state.pending and state.pending.release.digest == digest else None
     if late or (given_up and given_up.release and given_up.release.digest == digest):
@@ -143,7 +156,7 @@ def not_pending(state: StoreState, digest: str) -> ActivationFailed:
 
 
 def revert(state: StoreState, why: str, moment: Moment) -> StoreState:
-    """Returns the state as before the pending activation; `why` goes into the history."""
+    """Returns the state as before the pending activation; `why` and `moment` go into the history."""
     if not state.pending:
         return state
     pending = state.pending
@@ -164,6 +177,8 @@ def is_to_leave(state: StoreState, leave: str | None) -> bool:
 def roll_back(state: StoreState, holder: str, moment: Moment) -> StoreState:
     """Returns the state in which the previous release is committed again; the floor (least new sequence) stays.
 
+    `holder` and `moment` (who rolls back, and when) go into the history.
+
     Raises:
         ActivationFailed: there is no previous release.
     """
@@ -177,7 +192,10 @@ def roll_back(state: StoreState, holder: str, moment: Moment) -> StoreState:
 
 
 def go_back(state: StoreState, target: ReleaseRef, holder: str, why: str, moment: Moment) -> StoreState:
-    """Returns the state in which `target` is committed, and `left` is the release that it replaces; the floor stays."""
+    """Returns the state in which `target` is committed, and `left` is the release that it replaces; the floor stays.
+
+    `holder`, `why` and `moment` go into the history.
+    """
     after = replace(state, committed=target, previous=None, left=state.committed, lease=None)
     return _after(after, "rolled-back", state.committed, why, holder, moment)
 
@@ -194,7 +212,7 @@ def leave_failing(state: StoreState, digest: str, starts: int, moment: Moment) -
 
 
 def lower_floors(state: StoreState, floor: int, time_floor: int) -> StoreState:
-    """Returns the state with lower floors; never raises one. The next release's sequence must be above `floor`."""
+    """Returns the state with floors of at most `floor` (sequence) and `time_floor` (seconds since 1970)."""
     digest = state.floor_digest if floor >= state.floor else None
     return replace(
         state,

@@ -95,7 +95,7 @@ def runtime_version() -> str | None:
 
 
 def _version_beside(places: Iterable[str] | None, module: str) -> str | None:
-    """Returns the version in the name of the `.dist-info` folder; quicker than `importlib.metadata` by 40 ms."""
+    """Returns the version that a `.dist-info` beside `places` has, or None; 40 ms faster than `importlib.metadata`."""
     found = [path for place in places or () for path in Path(place).parent.glob(f"{module}-*.dist-info")]
     return found[0].stem.removeprefix(f"{module}-") if len(found) == 1 else None
 

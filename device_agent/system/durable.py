@@ -32,7 +32,8 @@ def temporary(path: Path) -> Path:
 def write_atomic(path: Path, data: bytes, mode: int = FILE_MODE, *, prepared: Path | None = None) -> None:
     """Replaces the content of `path` by `data`; after a crash the file holds the old content or the new one.
 
-    `prepared` is the temporary file, on the same file system; by default in the folder of `path`.
+    `mode` are the permissions; `prepared` is the temporary file, on the same file system; by default in the folder of
+    `path`.
     """
     prepared = prepared or temporary(path)
     try:
@@ -147,7 +148,7 @@ def discard(path: Path, doomed: Path, proof: str) -> None:
 
 
 def _copy(source: Path, destination: Path) -> None:
-    """Copies a file, a link or a whole directory; every byte is on the disk when it returns."""
+    """Copies `source`, a file, a link or a whole directory; every byte is on the disk when it returns."""
     mode = os.lstat(source).st_mode
     if stat.S_ISLNK(mode):
         os.symlink(os.readlink(source), destination)
@@ -187,7 +188,7 @@ def set_aside(path: Path) -> Path:
 
 
 def link(source: Path, destination: Path) -> None:
-    """Creates a hard link at `destination`."""
+    """Creates a hard link to the file `source` at `destination`."""
     os.link(source, destination, follow_symlinks=False)
 
 

@@ -66,7 +66,7 @@ def run(work: Callable[[], T], *, close: Iterable[int] = (), timeout: float = TI
 
 
 def _serve(work: Callable[[], Any], writable: int, close: Iterable[int], timeout: float) -> None:
-    """Runs the work in the child and sends the result; never returns."""
+    """Runs `work` in the child, writes the result to the pipe `writable`, and ends; `close` is that of `run`."""
     code = 1
     try:
         for descriptor in close:
@@ -90,7 +90,7 @@ def _serve(work: Callable[[], Any], writable: int, close: Iterable[int], timeout
 
 
 def _end_with_the_parent(writable: int) -> None:
-    """Ends the child when its parent, the only reader of the pipe, was killed."""
+    """Ends the child when its parent, the only reader of the pipe `writable`, was killed."""
     waiting = select.poll()
     waiting.register(writable, 0)  # poll always reports POLLERR, the loss of the last reader
     waiting.poll()
@@ -113,7 +113,7 @@ def _no_memory() -> DeviceUnfit:
 
 
 def _was_killed_for_memory(status: int, before: int | None) -> bool:
-    """Whether the kernel killed the child for lack of memory; without a count of such kills, SIGKILL means yes."""
+    """Whether the kernel killed the child for lack of memory: SIGKILL, and more such kills than `before` (if known)."""
     if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
         return False
     now = memory.oom_kills()
@@ -126,7 +126,7 @@ def _offer_to_the_oom_killer() -> None:
 
 
 def _collect(readable: int, timeout: float) -> bytes | None:
-    """Returns all bytes that the child writes; b"" if it died first, None if it takes too long."""
+    """Returns all bytes that the child writes; b"" if it died first, None if it takes over `timeout` seconds."""
     give_up = time.monotonic() + timeout
     parts: list[bytes] = []
     while True:

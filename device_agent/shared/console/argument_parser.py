@@ -64,7 +64,7 @@ class Parser(argparse.ArgumentParser):
         return next((dict(each.choices) for each in self._actions if isinstance(each, argparse._SubParsersAction)), {})
 
     def _command_first(self, words: list[str]) -> str:
-        """Returns a corrected command line if an option of a command precedes the command; else ""."""
+        """Returns the command line `words`, corrected, if an option of a command precedes the command; else ""."""
         import shlex
 
         command = next((word for word in words if word in self._commands()), None)
@@ -78,7 +78,7 @@ class Parser(argparse.ArgumentParser):
         return shlex.join([command, *words])
 
     def _suggest(self, command: str | None, extra: Sequence[str]) -> str:
-        """Returns the likely correction of the first unknown argument; "" if none is likely."""
+        """Returns the likely correction of the first of `extra`, the unknown arguments of `command`; or ""."""
         import difflib
         import shlex
 

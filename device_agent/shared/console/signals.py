@@ -66,7 +66,7 @@ def forget() -> None:
 
 
 def end(code: int) -> NoReturn:
-    """Exits without Python's shutdown, which would wait for threads and could be interrupted again."""
+    """Exits with `code`, without Python's shutdown, which would wait for threads and could be interrupted again."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
@@ -80,7 +80,7 @@ def _hear(number: int, _frame: object) -> None:
 
 
 def _lost(found: Any) -> None:
-    """Sends the signal again if its KeyboardInterrupt was lost, for example in a destructor.
+    """Sends the signal again if `found` is its KeyboardInterrupt, which was lost, for example in a destructor.
 
     Waits `_SOON` first: the interrupted code may still hold the global import lock, for which other threads wait.
     """

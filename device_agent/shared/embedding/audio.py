@@ -119,7 +119,8 @@ def resample(samples: Float32, old: int, new: int) -> Float32:
 @functools.lru_cache(maxsize=32)
 def _weights(up: int, down: int, half: int, first: int, last: int) -> tuple[int, NDArray[np.float64]]:
     """Returns the filter of the new samples `first` to `last` of a period: their first old sample, and
-    (old samples, new samples) weights.
+    (old samples, new samples) weights. `down` old samples become `up` new ones; each new one depends on the old ones
+    less than `half` away.
     """
     place, position = np.divmod(np.arange(first, last) * down, up)
     reach = np.arange(2 * half + 1)

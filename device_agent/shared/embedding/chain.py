@@ -44,7 +44,7 @@ class Chain:
         return tuple(runner.stage for runner in self._runners)
 
     def embed(self, values: NDArray[np.generic]) -> Array:
-        """Runs the stages on one raw array; returns their (n,) float32 output, which is the row to classify.
+        """Runs the stages on the raw array `values`; returns their (n,) float32 output, which is the row to classify.
 
         Raises:
             BadInput: the array has a size that the stages do not take, or an input or output is NaN or infinite.
@@ -94,7 +94,7 @@ class Chain:
 
 
 def prepared(values: NDArray[Any], input: Input) -> NDArray[Any]:
-    """Converts samples or pixels to the form that the first stage takes; returns other arrays unchanged.
+    """Converts `values`, if samples or pixels, to the form that the first stage takes; else returns them unchanged.
 
     Raises:
         BadInput: the array is not a sound or a picture, but the model takes one.

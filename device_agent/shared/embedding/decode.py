@@ -92,7 +92,7 @@ def from_base64(text: Any) -> bytes:
 
 
 def to_json(values: NDArray[Any]) -> str:
-    """Returns a JSON line from which `from_json` reads an equal array of the same dtype."""
+    """Returns a JSON line from which `from_json` reads an array equal to `values`, with the same dtype."""
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(values), allow_pickle=False)
     return json.dumps({KEY: base64.b64encode(buffer.getvalue()).decode()})

@@ -112,7 +112,7 @@ def _with_channels(pixels: Float32, channels: int) -> Float32:
 
 @functools.lru_cache(maxsize=8)
 def _weights(old: int, new: int, nearest: bool) -> list[tuple[int, Float32]]:
-    """Returns the shares of old pixels in new ones, `_TOGETHER` of these at a time: the first old pixel of some, and
+    """Returns the shares of `old` pixels in `new` ones, `_TOGETHER` of these at a time: the first old pixel, and
     their (new, old) shares. Only the `nearest` pixel has a share, or bilinear, and wider where the picture shrinks.
     """
     centres = (np.arange(new) + 0.5) * old / new - 0.5

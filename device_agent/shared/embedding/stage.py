@@ -68,7 +68,7 @@ class StageRunner:
         self._fitting: tuple[int, tuple[int, ...], list[int]] = (-1, (), [])
 
     def run(self, values: Array) -> Array:
-        """Returns the output for an array of numbers. With `frames`, stacks the outputs of all windows (first axis).
+        """Returns the output for the numbers `values`. With `frames`, stacks the outputs of all windows (first axis).
 
         Raises:
             BadInput: the array has a size that the stage does not take.
@@ -105,7 +105,7 @@ class StageRunner:
         return self._finished(self._once(filled)[:count])
 
     def slide(self, values: Array, most: int = _WINDOWS) -> Array | None:
-        """Runs on many windows at once: a network of convolutions shares the work that windows have in common.
+        """Runs on many windows of `values` at once: a network of convolutions shares the work that they have in common.
 
         Each run has up to `most` windows. Zeros fill the last one, so that inputs of many lengths need few shapes.
 
@@ -158,7 +158,7 @@ class StageRunner:
         return found.reshape(kept or [1])
 
     def _invoke(self, values: Array, shape: tuple[int, ...]) -> Array:
-        """Returns the output tensor for an input of a shape, as numbers."""
+        """Returns the output tensor, as numbers, for the input `values` with this `shape`."""
         with self._pool.take(shape) as fitted:
             try:
                 interpreter = fitted.fit(self._input["index"], tuple(self._input["shape"].tolist()), shape)
@@ -179,7 +179,7 @@ class StageRunner:
 
 
 def rounded(count: int) -> int:
-    """Returns a number of windows that is at most an eighth larger, of which there are few."""
+    """Returns `count`, a number of windows, rounded up by at most an eighth, so that there are few such numbers."""
     step = 1 << max(0, count.bit_length() - 4)
     return -(-count // step) * step
 
@@ -208,7 +208,7 @@ def fitting_shape(stage: Stage, count: int) -> tuple[int, ...]:
 
 
 def _signature(detail: Any, ndim: int | None = None) -> tuple[int, ...]:
-    """Returns the shape of a tensor, -1 where the file leaves a length open; (0,) * `ndim` if `ndim` differs."""
+    """Returns the shape of the tensor `detail`, -1 for an open length; (0,) * `ndim` if it has another `ndim`."""
     found = detail.get("shape_signature", detail["shape"])
     found = found if len(found) == len(detail["shape"]) else detail["shape"]
     if ndim is not None and len(found) != ndim:

@@ -13,7 +13,7 @@ from device_agent.shared.tabular.csv_reader import BadCell, Block, Columns
 
 
 def without_thousands(text: str, sign: str) -> str | None:
-    """Returns a number without its thousands separators; None if a separator is in a wrong place."""
+    """Returns a number without `sign`, its thousands separator; None if one is in a wrong place."""
     if sign not in text:
         return text
     grouped = re.fullmatch(rf"[+-]?\d{{1,3}}(?:{re.escape(sign)}\d{{3}})+(?:[.,]\d*)?", text)

@@ -109,7 +109,7 @@ def _indicate(missing: Float64) -> Step:
 
 # --- categories ---------------------------------------------------------------------------------------------------
 def _look_up(column: Float64, values: Float64, results: Float64, other: float) -> Float64:
-    """Looks up (n,) numbers in a table of values and results; returns the (n,) results. NaN equals NaN here."""
+    """Returns for (n,) numbers `column` the `results` at the equal `values`, `other` if none; NaN equals NaN here."""
     order = np.argsort(values, kind="stable")  # NaN is last
     ordered = values[order]
     at = np.minimum(np.searchsorted(ordered, column), len(ordered) - 1)

@@ -73,7 +73,7 @@ def _unseen(gates: Gates, classes: Sequence[str], support: Sequence[int]) -> tup
 def worse(gates: Gates, compared: Compared | None, running: ReleaseRef | None = None) -> tuple[str, ...]:
     """Returns a message for each class whose recall falls, against the running release, by more than the gate allows.
 
-    If there is a `running` release but no comparison, the gate is missed.
+    If there is a `running` release but no comparison with it (`compared` is None), the gate is missed.
     """
     if gates.not_worse_than is None or (compared is None and running is None):
         return ()

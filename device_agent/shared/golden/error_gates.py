@@ -12,7 +12,7 @@ from device_agent.shared.protocol.reports import ColumnScore, EmbeddingCheck
 
 
 def missed(gates: Gates, found: Sequence[TargetError], names: Sequence[str]) -> Iterator[str]:
-    """Yields a message for each gate on the errors of targets that a release misses."""
+    """Yields a message for each gate that the errors `found` of the targets `names` miss."""
     for gate, limits in (("rmse", gates.rmse), ("max_error", gates.max_error)):
         for target in sorted((limits or {}).keys() - {DEFAULT, *names}):
             yield f"{gate} of {target!r}: the model has no such target"
@@ -25,7 +25,7 @@ def missed(gates: Gates, found: Sequence[TargetError], names: Sequence[str]) -> 
 
 
 def missed_columns(gates: Gates, found: Sequence[ColumnScore], names: Sequence[str]) -> Iterator[str]:
-    """Yields a message for each gate on the accuracy of label columns that a release misses."""
+    """Yields a message for each gate that the accuracies `found` of the label columns `names` miss."""
     limits = gates.column_accuracy or {}
     for column in sorted(limits.keys() - {DEFAULT, *names}):
         yield f"accuracy of {column!r}: the model has no such label column"
@@ -44,13 +44,13 @@ def scores_of(targets: Targets) -> tuple[ColumnScore, ...]:
 
 
 def described_columns(found: Sequence[ColumnScore]) -> str:
-    """Returns the accuracy of each label column as one line of text; "" if there are none."""
+    """Returns the accuracies `found`, one for each label column, as one line of text; "" if there are none."""
     parts = [f"{each.column} {each.right / each.rows * 100:.2f} %" for each in found]
     return f"accuracy of {', '.join(parts)} on {found[0].rows:,} rows" if found else ""
 
 
 def described(found: Sequence[TargetError], of: int | None = None) -> str:
-    """Returns the errors of targets as one line of text; "" if there are none.
+    """Returns the errors `found`, one for each target, as one line of text; "" if there are none.
 
     `of` is the number of held-out rows from which the evaluation rows were drawn; None: all were evaluated.
     """
@@ -60,7 +60,7 @@ def described(found: Sequence[TargetError], of: int | None = None) -> str:
 
 
 def stage_failures(found: EmbeddingCheck) -> tuple[str, ...]:
-    """Returns a message for each requirement that the device's own rows do not meet."""
+    """Returns a message for each requirement that the device's own rows, as the check `found` them, do not meet."""
     said = []
     if found.above:
         error = f"the largest error is {found.largest_error:.3g}, the bound {found.bound:g}"

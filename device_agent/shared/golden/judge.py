@@ -148,14 +148,17 @@ def votes(classes: NDArray[np.int32], distances: NDArray[np.float64], info: KnnI
 def votes_within(
     query: NDArray[np.int64], classes: NDArray[np.int32], distances: NDArray[np.float64], count: int, info: KnnInfo
 ) -> NDArray[np.float64]:
-    """Returns (count, n_classes) vote shares for pairs of a query and a training row; 0 for a query without pairs."""
+    """Returns (count, n_classes) vote shares for pairs of a query and a training row; 0 for a query without pairs.
+
+    `query`, `classes` and `distances` have one entry for each pair; `count` is the number of queries.
+    """
     nearest = np.full(count, np.inf)
     np.minimum.at(nearest, query, distances)
     return _count(query, classes, weigh_of(info, distances, nearest[query]), count, info)
 
 
 def weigh_of(info: KnnInfo, distances: NDArray[np.float64], nearest: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the weight of each neighbour by its distance, as knn.json states (`weights.weigh`)."""
+    """Returns the weight of each neighbour by its distance and that of the `nearest`, as knn.json states."""
     return weigh(distances, nearest, info.weights, None if info.float64 is None else info.float64.bandwidth)
 
 
@@ -237,7 +240,7 @@ def _score(
 
 
 def class_failures(gates: Gates, golden: Golden, label: NDArray[np.int32], info: KnnInfo) -> tuple[str, ...]:
-    """Returns a message for each class gate that the answers to the golden rows miss."""
+    """Returns a message for each class gate that the golden rows miss; `label` are the class indices answered."""
     support = np.bincount(golden.truth[golden.truth >= 0], minlength=len(info.classes))
     right = np.bincount(golden.truth[(golden.truth >= 0) & (golden.truth == label)], minlength=len(info.classes))
     return class_gates.failures(gates, tuple(map(str, info.classes)), support.tolist(), right.tolist())

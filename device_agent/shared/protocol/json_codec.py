@@ -145,6 +145,9 @@ def _refuse_constant(name: str) -> Any:
 def from_plain(cls: type[T], data: Any, where: str = "$", *, extra: Extra = "ignore") -> T:
     """Builds the dataclass `cls` from parsed JSON; checks every key and type.
 
+    `where` is the path of `data` in the document, for messages. Unknown keys are ignored, refused, or attached to the
+    result (`record.keep`), as `extra` states.
+
     Raises:
         MalformedDocument: the message has the path of the first value that does not fit.
         NewerDocument: the document's `schema` is newer than that of `cls`.

@@ -51,7 +51,7 @@ def shape(cls: Any) -> Mapping[str, bool] | None:
 
 
 def replace(instance: T, **changes: Any) -> T:
-    """Returns a copy of a record or dataclass with some fields changed; unknown keys are copied, too."""
+    """Returns a copy of a record or dataclass with the fields in `changes` changed; unknown keys are copied, too."""
     fields = {name: value for name, value in vars(instance).items() if name != _KEPT}
     return keep(type(instance)(**{**fields, **changes}), kept(instance))
 

@@ -150,6 +150,7 @@ class ColumnScore:
 class Certificate:
     """Compares a device's answers to the golden rows with the host's; `nonce` was chosen by the host that asked.
 
+    Rows are `identical`, `equivalent` or `different`, as `shared.golden.judge` explains.
     `largest_distance_error` is the greatest absolute difference between a device's distance and the float64
     reference's. `confusion[t][p]` counts evaluation rows of class t answered p; its last column counts "unknown".
     `failures` lists the gates that were missed. `classes` are the labels, as text. For a model of more than

@@ -100,7 +100,7 @@ class OpenRelease:
         expected_digest: str | None = None,
         ordered_digest: str | None = None,
     ) -> rules.Verdict:
-        """Runs `rules.verify_release` on this directory; `now` (seconds since 1970) defaults to the clock.
+        """Runs `rules.verify_release`, which explains the arguments; `now` (seconds since 1970) defaults to the clock.
 
         Raises:
             Refused: with a `trust.Reason`.
@@ -120,7 +120,7 @@ class OpenRelease:
     ) -> rules.Verdict:
         """Runs `rules.verify_kept` on this directory: for the running release, or the one that a rollback returns to.
 
-        `signature`, if given, is verified instead of the one in the directory.
+        `signature`, if given, is verified instead of the one in the directory; `state` and `now` are those of `verify`.
 
         Raises:
             Refused: with a `trust.Reason`.
@@ -175,7 +175,7 @@ def _readable(what: str) -> Iterator[None]:
 
 
 def _list(folder: int) -> dict[str, Entry]:
-    """Lists the directory; stops after more names than a release can have, so that a huge directory is not read."""
+    """Lists the directory open as `folder`; stops after more names than a release can have: a huge one is not read."""
     entries = {}
     with _readable("the directory"), os.scandir(folder) as found:
         names = [entry.name for entry in itertools.islice(found, len(constants.POSSIBLE_FILES) + 1)]
@@ -214,7 +214,7 @@ def _hash(descriptor: int, size: int) -> FileFact:
 
 
 def _chunks(descriptor: int, limit: int) -> Iterator[memoryview]:
-    """Yields the file's bytes from the start; reads by position, so that the descriptor's offset stays at 0.
+    """Yields at most the first `limit` bytes of a file; reads by position, so that the descriptor's offset stays at 0.
 
     One buffer serves every chunk and stays in the processor's cache. The kernel's own read-ahead would fill the page
     cache in pieces of up to 2 MB, and a mapped model would then hold a whole piece in memory for each row that it

@@ -80,7 +80,7 @@ class Origins:
 
 
 def pack(training: Origins, golden: Origins) -> bytes:
-    """Returns the bytes of rows.npz; the same rows give the same bytes."""
+    """Returns the bytes of rows.npz for the origins of training and golden rows; the same rows give the same bytes."""
     arrays: dict[str, Any] = {}
     for prefix, rows in (("", training), (_GOLDEN, golden)):
         arrays[f"{prefix}source"] = np.frombuffer(rows.source.encode(), np.uint8)

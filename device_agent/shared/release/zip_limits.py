@@ -41,7 +41,7 @@ def require_small(file: IO[bytes], *, entries: int = MAX_ENTRIES, directory: int
 
 
 def _claims(file: IO[bytes], size: int) -> tuple[int, int, int]:
-    """Returns the claimed number of members, the claimed length of the directory, and the offset of its end."""
+    """Returns what a file of `size` bytes claims: number of members, length of the directory, and offset of its end."""
     place = size - _END.size
     end = _read(file, place, _END.size)
     if len(end) < _END.size or not end.startswith(b"PK\5\6") or end[-2:] != b"\0\0":
@@ -54,7 +54,7 @@ def _claims(file: IO[bytes], size: int) -> tuple[int, int, int]:
 
 
 def _claims_64(file: IO[bytes], place: int, named: int) -> tuple[int, int, int]:
-    """As `_claims`, for zip64. Python versions find this record differently, so the file must have only one."""
+    """As `_claims`, for zip64. Python versions read the record at `place` or at `named`, so there must be only one."""
     end = _read(file, place, _END_64.size)
     if len(end) < _END_64.size or not end.startswith(b"PK\6\6"):
         raise ValueError("the end of the zip archive inside is damaged")

@@ -142,7 +142,10 @@ def _read_fields(fields: list[bytes], decimal: str) -> list[float]:
 
 
 def _because(cell: str, written: str) -> tuple[str, str]:
-    """Returns a text to append to "... is not a number", and a hint; both may be ""."""
+    """Returns a text to append to "... is not a number", and a hint; both may be "".
+
+    `written` is the text in the file, `cell` the same with a decimal point.
+    """
     plain = csv_dialect.in_ascii(cell)
     if plain is not None:
         return f": write {plain}, with the digits 0 to 9", ""
@@ -215,7 +218,7 @@ class CsvParser(Parser):
         return self._look_at_first(line, rest)
 
     def _look_at_first(self, line: bytes, rest: bytes) -> bytes:
-        """Reads a line as a header if it names a feature, else as a row; a serial port may start within a row."""
+        """Reads a line as a header if it names a feature, and returns `rest`; else returns both, which are rows."""
         try:
             text = text_of(line.strip(b"\r "))
             separator = csv_dialect.separator_of_header(text, self._names)

@@ -163,7 +163,8 @@ def _read_short(
 ) -> tuple[NDArray[np.float64], list[list[bytes]]]:
     """Reads fields of one to four digits (for example, pixels) by arithmetic on all characters.
 
-    If more than a few fields are longer or not digits, `_read_many` reads all of them.
+    `read_fields` reads a few other fields; if there are more, `_read_many` reads all. Returns the numbers, and the text
+    of each column in `texts`.
     """
     codes = np.frombuffer(_ENDS + text, np.uint8)
     is_end = (codes == ord(layout.separator)) | (codes == NEWLINE)
@@ -210,7 +211,7 @@ class _Words:
         return words
 
     def load_digits(self, ends: Places, after: Places | None, back: int) -> NDArray[np.uint64]:
-        """As `load`, but skips the dot: the characters before it move by one position."""
+        """As `load`, but skips the dot (`after`: see `Fields`): the characters before it move by one position."""
         words = self.load(ends, back)
         if after is not None:
             behind = _LAST.take(after - back, mode="clip")
@@ -243,7 +244,7 @@ def _values(words: _Words, fields: Fields, layout: Layout) -> tuple[NDArray[np.f
 
 
 def _unlike_json(fields: Fields, length: Places, lead: NDArray[np.uint8]) -> Mask:
-    """Returns a mask of leading zeros and of dots without a digit on each side; `lead` is each field's first digit."""
+    """Returns a mask of leading zeros and of dots without a digit on each side. `lead`: first of `length` digits."""
     whole = length if fields.after is None else np.where(fields.after == NO_DOT, length, length - fields.after)
     unlike: Mask = (whole < 1) | ((whole > 1) & (lead == _ZERO))
     if fields.after is not None:
@@ -254,7 +255,7 @@ def _unlike_json(fields: Fields, length: Places, lead: NDArray[np.uint8]) -> Mas
 def _digits(
     words: _Words, fields: Fields, length: Places, odd: Mask, *, exact: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-    """Returns the digits of each field as one whole number; if `exact`, also its rounding error, for up to 19 digits.
+    """Returns the `length` digits of each field as one whole number; if `exact`, also its rounding error, else None.
 
     Marks fields with other characters in `odd`. For more than 19 digits the rounding error is NaN.
     """
@@ -277,7 +278,7 @@ def _digits(
 
 
 def _eight(words: NDArray[np.uint64], count: Places, odd: Mask) -> NDArray[np.float64]:
-    """Returns the value of the last `count` (at most 8) digits of each word; overwrites the words."""
+    """Returns the value of the last `count` (at most 8) digits of each word; marks others in `odd`; reuses `words`."""
     words ^= _ZEROS
     words &= _LAST.take(count, mode="clip")
     rest = words + _SIXES
@@ -312,7 +313,10 @@ def _refine(
     fields: Fields,
     power: Places | None,
 ) -> Mask:
-    """Rounds `values` only once where `inexact` is set; returns a mask of those left to the caller."""
+    """Rounds `values` only once where `inexact` is set; returns a mask of those left to the caller.
+
+    A value is (`digits` + `rest`) * 10^`power`; without `power`, the dot alone decides (`Fields.after`).
+    """
     places = np.flatnonzero(inexact)
     if power is not None:
         power = power.take(places)
@@ -327,7 +331,7 @@ def _refine(
 
 
 def _exponents(words: _Words, stops: Places, ends: Places) -> Places:
-    """Returns the exponent after each `e`; a huge one if it is missing or malformed."""
+    """Returns the exponent between each `e` (at `stops`) and `ends`; a huge one if it is missing or malformed."""
     first = words.codes.take(stops + 1)
     minus = first == _MINUS
     count = ends - stops - 1 - (minus | (first == _PLUS))

@@ -38,7 +38,10 @@ _MAX_INPUT = 32 * 1024 * 1024
 
 
 class Lines:
-    """Splits reads into whole lines; skips the rest of a line that `cut_overlong` has dropped."""
+    """Splits reads into whole lines; skips the rest of a line that `cut_overlong` has dropped.
+
+    `start` was read before; a line has at most `longest` bytes.
+    """
 
     def __init__(self, start: bytes = b"", longest: int = MAX_LINE) -> None:
         self._rest, self._longest = bytearray(start), longest
@@ -111,7 +114,7 @@ class Source:
             raise BadInput(f"{self.name}: {error.strerror}", reason="no-input") from None
 
     def take(self, size: int) -> bytes:
-        """As `read`, but waits until bytes are available."""
+        """As `read` (at most `size` bytes), but waits until bytes are available."""
         while True:
             try:
                 return self.read(size)

@@ -141,7 +141,7 @@ def _say_nothing(_: str) -> None:
 
 
 def line_by_line(parser: Parser, block: bytes, parse_line: Callable[[bytes], Line]) -> Parsed:
-    """Parses a block line by line; skips blank lines but counts them, and collects an error for each bad line."""
+    """Calls `parse_line` for each line of a block; counts blank lines, and collects an error for each bad line."""
     good: list[list[float] | NDArray[np.float32]] = []
     kept: list[Sequence[Any]] = []
     lines: list[int] = []
@@ -204,7 +204,7 @@ def checked(value: float, text: str, where: str) -> float:
 
 
 def unlike_finite(value: float, text: str) -> str:
-    """Returns the message for a number that is not finite in float32."""
+    """Returns the message for the number `text`, of which the `value` is not finite in float32."""
     return f"{short(text)} is {'too large for float32' if math.isfinite(value) else 'not a finite number'}"
 
 

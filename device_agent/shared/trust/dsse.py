@@ -84,7 +84,7 @@ def read_envelope(data: Any, where: str = "$") -> Envelope:
     """Reads a parsed envelope strictly: no unknown key, canonical base64 only.
 
     Raises:
-        MalformedDocument: the message names the place of the fault.
+        MalformedDocument: the message names the place of the fault; `where` is the place of the envelope.
     """
     found = expect_object(data, where, ("payload", "payloadType", "signatures"))
     signatures = []

@@ -46,7 +46,11 @@ def warnings_of(signed_by: str, expires: int | None, revoked: Container[str], no
 
 
 def look(bundle: bytes, manifest: bytes, trusted: Container[str], revoked: Container[str], now: int) -> Standing:
-    """Returns a release's standing according to the unverified `model.sig` and `release.json`; raises nothing."""
+    """Returns a release's standing according to the unverified `model.sig` and `release.json`; raises nothing.
+
+    `bundle` and `manifest` are the bytes of these files, `trusted` and `revoked` fingerprints of keys; `now` is that
+    of `warnings_of`.
+    """
     signed_by = _signer(_parse(bundle, constants.MAX_SIGNATURE))
     expires = _parse(manifest, constants.MAX_MANIFEST).get("expires")
     found = warnings_of(signed_by, expires if isinstance(expires, int) else None, revoked, now)
@@ -66,7 +70,7 @@ def of_previous(warnings: Iterable[str]) -> list[str]:
 
 
 def _parse(data: bytes, limit: int) -> dict[str, Any]:
-    """Returns the parsed JSON object; {} if it cannot be parsed, which `check` and `doctor` report."""
+    """Returns a JSON object; {} if it is malformed or over `limit` bytes, which `check` and `doctor` report."""
     try:
         found = json_codec.parse(data, limit=limit)
     except json_codec.MalformedDocument:

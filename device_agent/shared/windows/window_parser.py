@@ -173,7 +173,7 @@ class WindowParser(Parser):
             self._begin(info.window)
 
     def _begin(self, window: Window) -> None:
-        """Starts with no stored samples."""
+        """Starts to cut `window`, with no stored samples."""
         self._window, self._cutter = window, Cutter(window.rows, window.hop)
         self._per_block = max(1, _MOST_BYTES // (8 * window.size)) * window.hop
         self.gaps.limit = window.gap
@@ -244,7 +244,10 @@ class WindowParser(Parser):
         return f"no window of {self._window.rows} samples is complete" + (f": {said}" if said else "")
 
     def cut(self, samples: NDArray[Any], lines: Sequence[int], names: Sequence[Any] | None = None) -> Cut:
-        """Returns the windows that (n, n_numbers) samples complete; `names` are the recordings of the samples."""
+        """Returns the windows that (n, n_numbers) samples complete.
+
+        `lines` are the line numbers of the samples, `names` their recordings (None: all are of one).
+        """
         window, width = self._window, len(self._window.columns)
         place = window.numbers.index(window.time) if window.time else 0
         times = samples[:, place] if window.time else None
