@@ -134,7 +134,8 @@ def branches_of(part: Any) -> list[tuple[list[int], Any, float]]:
 
 def _side_by_side(transformer: Any) -> list[Step]:
     width = transformer.n_features_in_
-    composed = [(columns, *_compose(part, len(columns)), weight) for columns, part, weight in branches_of(transformer)]
+    branches = branches_of(transformer)
+    composed = [(np.array(columns), *_compose(part, len(columns)), weight) for columns, part, weight in branches]
     shift, blocks, constants = np.zeros(width), [], []
     for columns, offset, *_ in composed:  # all of them first: the constants need the final ones
         first = shift[columns] == 0.0

@@ -232,7 +232,7 @@ def test_nothing_to_hold_out_may_be_said() -> None:
     ("name", "text", "said"),
     [
         ("pipeline.skops", "not a file of skops", "pipeline.skops is not a file in the skops format"),
-        ("test.csv", table(HELD_OUT[:, :3], TRUTH, "a,b,c"), "3 features beside the label 'species', but"),
+        ("test.csv", table(HELD_OUT[:, :3], TRUTH, "a,b,c"), "3 features beside 'species', but"),
         ("test.csv", table(HELD_OUT, ["orchid"] * len(TRUTH)), "a label that no training row has: 'orchid'"),
         ("deploy.yaml", YAML.replace("pipeline", "pipelin"), "pipelin.skops: no such file"),
     ],

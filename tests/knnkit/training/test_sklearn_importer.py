@@ -251,7 +251,7 @@ def test_a_notebook_shows_what_it_is_and_what_to_do() -> None:
     assert repr(imported) == f"<TfKNN 'wine' from KNeighborsClassifier: {said}>"
     with pytest.raises(BuildError) as caught:
         knnkit.from_sklearn("wine.skops")
-    hint = "knnkit.from_skops('wine.skops'), or data: {skops: wine.skops} in deploy.yaml"
+    hint = "knnkit.from_skops('wine.skops')"
     assert caught.value.hint == hint
     assert getattr(caught.value, "__notes__", None) == ([f"try: {hint}"] if sys.version_info >= (3, 11) else None)
 
