@@ -1,4 +1,4 @@
-"""Interpreters that are kept for lengths of sound are few and small, and one that cannot be opened is done without."""
+"""Sounds of any length: rows are of one width, and the interpreters that are kept are few and small."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from device_agent.shared.embedding.chain import Chain
+from device_agent.shared.embedding.parsers import InputJsonParser
 from device_agent.shared.embedding.stage import StageRunner
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.input_info import Input, Stage
@@ -65,6 +66,14 @@ def test_a_sound_of_one_window_is_a_row_as_any_other(step: int) -> None:
     chain = Chain(Input((stage,), ("mean",)), [StageRunner(stage, Sums)])
     for length in (6, 9, 10, 30):
         assert chain.embed(np.ones(length, np.float32)).tolist() == [6.0, 12.0, 18.0, 24.0]
+
+
+def test_a_sound_of_another_length_than_the_model_takes_is_one_bad_line() -> None:
+    stage = Stage("net", "")
+    chain = Chain(Input((stage,)), [StageRunner(stage, Sums)], features=8)
+    found = InputJsonParser(chain).parse(b"".join(b"%s\n" % str([1.0] * length).encode() for length in (10, 14, 11)))
+    assert found.rows.shape == (2, 8)
+    assert found.errors == {1: (2, "the stages make 12 numbers of this input, and the model takes 8")}
 
 
 def test_interpreters_of_long_sounds_are_not_all_kept(opened: list[Sums]) -> None:
