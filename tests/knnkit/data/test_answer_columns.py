@@ -156,7 +156,7 @@ def test_a_test_file_may_call_its_columns_otherwise(kind: str, key: str, tmp_pat
 
 
 @pytest.mark.parametrize("more", ["", ", features: [v, u]"])
-@pytest.mark.parametrize("how", ["csv", "parquet"])
+@pytest.mark.parametrize("how", ["csv", "parquet", "npz"])
 @pytest.mark.parametrize("kind", sorted(COLUMNS))
 def test_several_files_have_the_answers_of_one(kind: str, how: str, more: str, tmp_path: Path) -> None:
     columns, asked = {**COLUMNS[kind], **FEATURES}, f"{kind}: [a, b]{more}"
