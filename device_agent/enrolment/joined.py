@@ -95,9 +95,8 @@ class JoinedExact(ExactKnn):
         if self._screen is None:
             return None
         places, reach = (self._place, self._enter_one), (self._tied, self._zero, self._rough.blur)
-        near = self._near if self._info.label_sets is None else None
         how = (self._weights, self._unit, self._classes)
-        return OneRow(self._info, near, self._local, self._screen, places, reach, *how)
+        return OneRow(self._info, self._near, self._local, self._screen, places, reach, *how)
 
     def _place(self, row: NDArray[np.float32]) -> NDArray[Any]:
         """Returns the (p,) place of one row, weighted and rough."""

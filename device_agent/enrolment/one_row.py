@@ -35,7 +35,8 @@ class OneRow:
 
     Args:
         info: knn.json of the model with the taught rows.
-        near: how near two distances are whose order float32 leaves open; None: only rows without a near taught row.
+        near: how near two distances are whose order float32 leaves open. Without it, and for a model with label sets,
+            only rows without a near taught row are decided here.
         local: (L, p) float32 taught rows in model space.
         screen: finds those of them that may be near.
         places: map a raw float32 row to its (p,) place in model space: weighted and roughly, and exactly.
@@ -59,7 +60,7 @@ class OneRow:
     ) -> None:
         self._k, self._metric, self._by_distance = info.k, info.metric, info.weights == "distance"
         self._thresholds = None if info.reject is None else info.reject.thresholds
-        self._decides = near is not None
+        self._decides = near is not None and info.label_sets is None
         self._share, self._least, self._unit = (BLUR, 0.0, unit) if near is None else (near.share, near.least, unit)
         self._local, self._weights, self._classes = local, weights, classes
         (self._place, self._enter), (self._tied, self._zero, blur) = places, reach

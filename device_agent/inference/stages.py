@@ -21,8 +21,12 @@ from device_agent.system import board, memory
 _MOST_THREADS, _MEMORY = 4, 256 * 1024 * 1024
 
 
-def load_chain(opened: OpenRelease, input: Input, runtime: str = "auto", threads: int = 1) -> Chain:
+def load_chain(
+    opened: OpenRelease, input: Input, runtime: str = "auto", threads: int = 1, features: int | None = None
+) -> Chain:
     """Loads the stages of `opened`, a verified release, which must stay open as long as the chain is used.
+
+    `features` is the number of features of the model; None: any.
 
     Raises:
         ModelUnusable: a stage is missing, damaged or too large for this runtime.
@@ -30,7 +34,7 @@ def load_chain(opened: OpenRelease, input: Input, runtime: str = "auto", threads
     """
     runners = [_load(opened, stage, runtime, threads) for stage in input.stages]
     size = sum(opened.files[stage.file].size for stage in input.stages)
-    return Chain(input, runners, _count_threads(size, threads))
+    return Chain(input, runners, _count_threads(size, threads), features)
 
 
 def _count_threads(size: int, threads: int) -> int:

@@ -195,7 +195,7 @@ def load_model(
     if model.info.input is not None and model.info.input.stages:
         from device_agent.inference.stages import load_chain
 
-        model.chain = load_chain(opened, model.info.input, runtime, threads)
+        model.chain = load_chain(opened, model.info.input, runtime, threads, model.info.n_features)
     opened.confirm_unchanged()
     _compare(model, opened)
     return model

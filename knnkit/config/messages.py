@@ -102,7 +102,8 @@ def wrong_value(root: type[Section], document: yaml_reader.Document, place: Plac
         return problem, f"{key}: {close[0]}" if close else example(root, key, above(place))
     if here == "an empty list" and wanted.startswith(_A_LIST):
         return f"found {here}, expected at least one: {wanted.removeprefix(_A_LIST)}", example(root, key, above(place))
-    if written and wanted.startswith(_A_LIST) and _is_plain(written) and here != written and _lists_text(root, place):
+    shown = here not in (written, "nothing")  # `null` is not a name
+    if written and wanted.startswith(_A_LIST) and _is_plain(written) and shown and _lists_text(root, place):
         return f"found {here}, expected {wanted}", f"{key}: [{written}]"
     if here == written and any(_would_take(*node, written) for node in _nodes(root, place)):
         quoted = f'"{written}"'

@@ -128,7 +128,8 @@ def load_all(
     wanted = replace(wanted, wide=True)
     first = read(paths[0], wanted)
     named = policy.with_text([first.feature_names[place] for place in first.levels or ()])
-    wanted = replace(wanted, features=first.feature_names, policy=replace(named, drop=()))
+    own = first.feature_names[: len(first.feature_names) - len(policy.targets)]  # the targets come last
+    wanted = replace(wanted, features=own, policy=replace(named, drop=()))
     others = [read(path, wanted) for path in paths[1:]]
     if len(lacking) == len(paths):
         raise lacking[0]

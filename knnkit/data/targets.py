@@ -1,7 +1,7 @@
 """Columns of numbers or labels that a model predicts.
 
-A file is read with the first target as its label, and the other targets as features; `read` then separates them. With
-several label columns, the targets are indices in the sorted labels of each column. Reads no file itself.
+A file is read by a policy that names the targets, which then are its last columns; `read` separates them. With several
+label columns, the targets are indices in the sorted labels of each column. Reads no file itself.
 """
 
 from __future__ import annotations

@@ -75,6 +75,9 @@ def plan(build: Build, material: Material, found: Collection, folder: Path) -> P
     if build.model.input is not None:
         said = f"{found.path} holds features, not the samples, sounds or pictures that {build.model.name} is trained on"
         raise UsageError(said, hint="record the inputs again, and add their files to those that `data` names")
+    if not data.target and len(data.label) > 1:
+        said = f"{found.path} holds one label for each row, but `label` names {len(data.label)} columns"
+        raise UsageError(said, hint="add the rows to a file that `data` names, with a cell in each of these columns")
     names = columns_of(material)
     ours, theirs = set(names), set(found.columns.names)
     if ours != theirs:

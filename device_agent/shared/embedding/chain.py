@@ -32,10 +32,13 @@ class Chain:
         input: the `input` of knn.json.
         runners: one for each stage, in order.
         threads: how many inputs `each` may work on at once.
+        features: how many numbers the model takes; None while it is built.
     """
 
-    def __init__(self, input: Input, runners: Sequence[StageRunner], threads: int = 1) -> None:
-        self.input, self._runners, self._threads = input, runners, threads
+    def __init__(
+        self, input: Input, runners: Sequence[StageRunner], threads: int = 1, features: int | None = None
+    ) -> None:
+        self.input, self._runners, self._threads, self._features = input, runners, threads, features
         self._seconds = 0.0
 
     @property
@@ -47,7 +50,8 @@ class Chain:
         """Runs the stages on the raw array `values`; returns their (n,) float32 output, which is the row to classify.
 
         Raises:
-            BadInput: the array has a size that the stages do not take, or an input or output is NaN or infinite.
+            BadInput: the array has a size that the stages or the model do not take, or an input or output is NaN or
+                infinite.
             ModelUnusable: the runtime fails.
         """
         if values.size > MAX_NUMBERS * (3 if self.input.image else 1):
@@ -62,6 +66,9 @@ class Chain:
         for runner in self._runners:
             found = runner.run(found)
         row = pooled(found, self.input.pool)
+        if self._features not in (None, len(row)):
+            said = f"the stages make {len(row):,} numbers of this input, and the model takes {self._features:,}"
+            raise BadInput(said, hint="give inputs of the length that the model was trained on")
         if not np.isfinite(row).all():
             raise BadInput("the output of the stages has a value that is NaN or infinite")
         return row

@@ -16,11 +16,12 @@ _MOST, _MOST_BYTES = 16, 64 * 1024 * 1024
 
 
 class Fitted:
-    """An interpreter, and the shape that it has tensors for; None if it has none yet."""
+    """An interpreter; the shape that it has tensors for, None if it has none yet; and the bytes of its tensors."""
 
     def __init__(self, interpreter: Any) -> None:
         self.interpreter = interpreter
         self.shape: tuple[int, ...] | None = None
+        self.size = 0
         self._resized = False
 
     def fit(self, place: int, default: tuple[int, ...], shape: tuple[int, ...]) -> Any:
@@ -44,22 +45,35 @@ class FittedPool:
     Args:
         open: returns a new interpreter, without tensors.
         first: one that `open` has returned.
-        size: bytes of its tensors.
+        size_of: returns the bytes of an interpreter's tensors. A longer input has larger ones.
     """
 
-    def __init__(self, open: Callable[[], Any], first: Any, size: int) -> None:
-        self._open, self._lock = open, threading.Lock()
+    def __init__(self, open: Callable[[], Any], first: Any, size_of: Callable[[Any], int]) -> None:
+        self._open, self._size_of, self._lock = open, size_of, threading.Lock()
         self._idle = [Fitted(first)]  # the one that was used last comes last
-        self._more = min(_MOST, _MOST_BYTES // max(1, size)) - 1
+        self._more = min(_MOST, _MOST_BYTES // max(1, size_of(first))) - 1
 
     @contextlib.contextmanager
     def take(self, shape: tuple[int, ...]) -> Iterator[Fitted]:
-        """Lends an interpreter, which has this shape if one has it."""
+        """Lends an interpreter, which has this shape if one has it.
+
+        Raises whatever `open` raises, if no interpreter is left.
+        """
         one = self._find(shape)
+        before = one.shape
         try:
             yield one
         finally:
+            if one.shape != before:
+                one.size = self._size_of(one.interpreter)
+            self._give_back(one)
+
+    def _give_back(self, one: Fitted) -> None:
+        with self._lock:
             self._idle.append(one)
+            while len(self._idle) > 1 and sum(each.size for each in self._idle) > _MOST_BYTES:
+                del self._idle[0]
+                self._more += 1
 
     def _find(self, shape: tuple[int, ...]) -> Fitted:
         with self._lock:
@@ -69,4 +83,11 @@ class FittedPool:
             if self._idle and self._more < 1:
                 return self._idle.pop(0)
             self._more -= 1
-        return Fitted(self._open())
+        try:
+            return Fitted(self._open())
+        except Exception:
+            with self._lock:
+                self._more = 0
+                if self._idle:
+                    return self._idle.pop(0)
+            raise

@@ -7,6 +7,7 @@ runtime.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -59,11 +60,11 @@ class StageRunner:
         if stage.shape and (stage.shape, stage.dtype) != (shape, dtype):
             raise ModelUnusable(f"{stage.file} takes {dtype} {shape}, but knn.json says {stage.dtype} {stage.shape}")
         self.stage = Stage(**{**vars(stage), "shape": shape, "dtype": dtype})
-        self._size = sum(_bytes(detail) for detail in interpreter.get_tensor_details())
+        self._size = _tensors(interpreter)
         if self._size > MAX_TENSORS:
             said = f"{stage.file}: its tensors have {self._size:,} bytes; at most {MAX_TENSORS:,} are allowed"
             raise ModelUnusable(said)
-        self._pool = FittedPool(open, interpreter, self._size)
+        self._pool = FittedPool(functools.partial(_open_again, stage, open), interpreter, _tensors)
         #: Size and shape of the last input, and shape of its output: windows all have the same.
         self._fitting: tuple[int, tuple[int, ...], list[int]] = (-1, (), [])
 
@@ -149,10 +150,12 @@ class StageRunner:
             return self._invoke(values, shape).reshape(kept)
         shape = fitting_shape(self.stage, values.size)
         found = self._invoke(values, shape)
+        # The first axis of the output for a whole sound is that of windows, even if it has only one.
+        windows = self.stage.shape.count(-1) == 1 and set(self.stage.shape) <= {1, -1} and found.ndim > 1
         kept = [
             length
             for place, (length, signed) in enumerate(zip(found.shape, _signature(self._output, found.ndim)))
-            if signed != 1 and not (place == 0 and length == 1)
+            if length != 1 or not (signed == 1 or (place == 0 and not windows))
         ]
         self._fitting = values.size, shape, kept or [1]
         return found.reshape(kept or [1])
@@ -214,6 +217,18 @@ def _signature(detail: Any, ndim: int | None = None) -> tuple[int, ...]:
     if ndim is not None and len(found) != ndim:
         return (0,) * ndim
     return tuple(int(length) for length in found)
+
+
+def _open_again(stage: Stage, open: Callable[[], Any]) -> Any:
+    try:
+        return open()
+    except (*_BROKEN, OSError) as error:
+        raise ModelUnusable(f"{stage.file} cannot be opened again: {_one_line(error)}") from None
+
+
+def _tensors(interpreter: Any) -> int:
+    """Returns the bytes of all tensors, with their present shapes."""
+    return sum(_bytes(detail) for detail in interpreter.get_tensor_details())
 
 
 def _bytes(detail: Any) -> int:

@@ -9,12 +9,12 @@ import pytest
 from support.releases import Releases
 
 from device_agent.enrolment.joined import JoinedExact, JoinedKNN
-from device_agent.inference.tflite_knn import TfliteKNN
+from device_agent.inference.tflite_knn import Answers, TfliteKNN
 from device_agent.shared.enrolment import enrolled
 from device_agent.shared.enrolment.joined import join
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
-from device_agent.shared.protocol.model_info import Enrol
+from device_agent.shared.protocol.model_info import Enrol, Near
 from device_agent.shared.protocol.record import replace
 from knnkit.model.stored import read_model
 
@@ -79,3 +79,20 @@ def test_rows_that_tie_with_the_model_s_own_are_ranked_as_in_one_model(name: str
     for output in (constants.OUTPUT_LABEL, constants.OUTPUT_INDICES):
         assert np.array_equal(getattr(found, output), right[output])
         assert np.array_equal(np.concatenate([getattr(each, output) for each in alone]), right[output])
+
+
+def test_one_row_of_a_model_with_label_sets_is_in_as_much_doubt_as_many(releases: Releases) -> None:
+    """Distances of a graph may be off by a share of a radius (`near.least`): for near rows, by more than 1e-3."""
+    signed = TfliteKNN(releases["iris-forgets"] / "model.tflite")
+    assert signed.info.label_sets is not None
+    assert signed.info.origin is None
+    signed.info = replace(signed.info, near=Near(1e-3, least=400.0))
+    rows = Golden.from_bytes((releases["iris-forgets"] / constants.GOLDEN_FILE).read_bytes()).rows.astype(np.float32)
+    asked, taught = rows[::2], rows[1::2] + np.float32(0.05)
+    joined = with_taught(signed, taught, [signed.info.classes[0]] * len(taught))
+    found, one = signed.classify(asked), joined.exact.one_row()
+    near = joined.exact.nearby(asked, found.distances[:, -1])
+    assert one is not None
+    for place, row in enumerate(asked):
+        chosen = one.merge(row, Answers._make(values[place : place + 1] for values in found))
+        assert (() if chosen is None else (*chosen,)) == (*near.local[near.some[near.query] == place],)

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +22,7 @@ from device_agent.serving.load import load_kept
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.documents import ReleaseRef, Searched
+from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.release.directory import open_release
 from device_agent.store import searches
@@ -182,3 +184,21 @@ def test_the_fastest_is_chosen_however_long_a_model_takes_to_begin(
     found = choose_search.measure(usual, lambda way: Timed(way, costs, clock), np.zeros((3, 2)))  # type: ignore[arg-type, return-value]
     assert (found.alone, found.batch) == (alone, batch)
     assert found.rows == 64
+
+
+def test_a_search_that_fails_is_skipped_and_two_models_are_the_most_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    costs, clock = {"groups": (1.0, 10.0), "full": (9.0, 90.0), "quantized": (4.0, 40.0), "numpy": (3.0, 30.0)}, Clock()
+    monkeypatch.setattr(choose_search, "time", clock)
+    there: list[weakref.ref[Timed]] = []
+
+    def load(way: str) -> Timed:
+        assert not any(each() for each in there)
+        if way == "groups":
+            raise ModelUnusable("damaged")
+        made = Timed(way, costs, clock)
+        there.append(weakref.ref(made))
+        return made
+
+    found = choose_search.measure(Timed("full", costs, clock), load, np.zeros((3, 2)))  # type: ignore[arg-type]
+    assert (found.alone, found.batch) == ("numpy", "numpy")
+    assert {*found.alone_ms} == {"full", "quantized", "numpy"}

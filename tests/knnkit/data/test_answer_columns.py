@@ -153,3 +153,17 @@ def test_a_test_file_may_call_its_columns_otherwise(kind: str, key: str, tmp_pat
     ):
         with pytest.raises(DataError, match=said):
             loaded(names, own)
+
+
+@pytest.mark.parametrize("more", ["", ", features: [v, u]"])
+@pytest.mark.parametrize("how", ["csv", "parquet", "npz"])
+@pytest.mark.parametrize("kind", sorted(COLUMNS))
+def test_several_files_have_the_answers_of_one(kind: str, how: str, more: str, tmp_path: Path) -> None:
+    columns, asked = {**COLUMNS[kind], **FEATURES}, f"{kind}: [a, b]{more}"
+    name = write(tmp_path, how, columns).split()[1]
+    for part in (0, 1):
+        (tmp_path / str(part)).mkdir()
+        write(tmp_path / str(part), how, {name: values[6 * part :][:6] for name, values in columns.items()})
+    one, parts = load(tmp_path, f"file: {name}, {asked}"), load(tmp_path, f"files: [0/{name}, 1/{name}], {asked}")
+    assert answers(parts) == answers(one)
+    assert (parts.feature_names, parts.rows.tolist()) == (one.feature_names, one.rows.tolist())

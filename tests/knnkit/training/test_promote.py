@@ -206,6 +206,13 @@ def test_rows_of_a_regression_join_under_any_names_of_targets(
             plan(file, (replace(rows[0], id="new", label=wrong),), ("x",))
 
 
+def test_rows_with_one_label_never_join_several_label_columns(tmp_path: Path) -> None:
+    file = project(tmp_path, "data: {file: train.csv, label: [y, place], features: [a, device]}")
+    with pytest.raises(UsageError, match="one label for each row, but `label` names 2 columns") as found:
+        plan(file, field_rows(1))
+    assert found.value.hint
+
+
 @pytest.mark.parametrize("label", ["--5", "007", "\uff15", "5.0", "+5", "1" * 30, "\u0665", "1_000"])
 def test_what_only_looks_like_a_whole_number_never_joins_numbers(label: str, tmp_path: Path) -> None:
     file = project(tmp_path, DATA["flow"], ints=True)
