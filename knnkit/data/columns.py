@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,9 +104,8 @@ def find(header: list[str], name: str, file: Path, key: str) -> int:
     """
     if name in header:
         return header.index(name)
-    close = difflib.get_close_matches(name, header, n=1, cutoff=0.5)
-    if not close:
-        close = [other for other in header if other.casefold() == name.casefold()]
+    close = [other for other in header if _plain(other) == _plain(name)]
+    close = close or difflib.get_close_matches(name, header, n=1, cutoff=0.5)
     bare = [other.isprintable() and "," not in other for other in header]
     names = ", ".join(other if plain else shortened(other) for other, plain in zip(header[:_MAX_LISTED], bare))
     names += ", ..." if len(header) > _MAX_LISTED else ""
@@ -116,6 +116,10 @@ def find(header: list[str], name: str, file: Path, key: str) -> int:
         hint += "; if line 1 is a row of numbers, put a header line above it"
     reason = NO_ID if key == "id" else ""
     raise DataError(f"{file}: no column {name!r}; there are {names}", hint=hint, reason=reason)
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).casefold()
 
 
 def numbering(rows: Dataset) -> tuple[str, ...]:
