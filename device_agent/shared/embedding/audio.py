@@ -1,7 +1,7 @@
 """Sounds: WAV and raw PCM to samples.
 
-Reads PCM of 8, 16, 24 and 32 bits, float32 and float64, any number of channels (their mean), and headers with the wrong length
-that programs write into a pipe. Another rate is resampled. Untrusted bytes; no I/O.
+Reads PCM of 8, 16, 24 and 32 bits, float32 and float64, any number of channels (their mean), and headers with the wrong
+length that programs write into a pipe. Another rate is resampled. Untrusted bytes; no I/O.
 """
 
 from __future__ import annotations

@@ -170,7 +170,7 @@ OPEN = Stage("stage-1.tflite", "", shape=(1, -1))
 @pytest.mark.parametrize(
     ("stages", "error", "samples", "said", "typed"),
     [
-        ((MEL, WORDS), TooFew, 4000, "too short: it has 0.25 s; the model takes at least 0.782 s", "seconds: 0.782 under"),
+        ((MEL, WORDS), TooFew, 4000, "too short: it has 0.25 s; the model takes at least 0.782 s", "seconds: 0.782 u"),
         ((YAMNET,), WrongLength, 8000, "too short: it has 0.5 s; the model takes 0.975 s", "seconds: 0.975 under"),
         ((YAMNET,), WrongLength, 16_000, "too long: it has 1 s; the model takes 0.975 s", "seconds: 0.975 under"),
         ((OPEN, WORDS), TooFew, 8000, "too short: it has 0.5 s", "`seconds:` under audio:"),
