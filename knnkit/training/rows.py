@@ -167,7 +167,8 @@ def _read_test(build: Build, test: TestFile, everything: Dataset) -> Dataset:
     known = set(map(str, everything.labels.tolist()))
     strange = [label for label in map(str, found.labels.tolist()) if label not in known]
     if strange and found.targets is None:
-        said = f"{test.file}: {len(strange):,} of {len(found.rows):,} rows have a label that no training row has, such as {strange[0]!r}"
+        count = f"{len(strange):,} of {len(found.rows):,} rows"
+        said = f"{test.file}: {count} have a label that no training row has, such as {strange[0]!r}"
         hint = f"correct the labels, leave these rows out, or add rows of that label to {everything.source}"
         raise DataError(f"{said}; the training rows have {csv_dialect.listed(sorted(known))}", hint=hint)
     return found
