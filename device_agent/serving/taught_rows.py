@@ -8,7 +8,7 @@ fill them in its own way. For a model with stages, the output of the stages is s
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.protocol.table_info import Column, Table
 from device_agent.shared.queries import cell_type
+from device_agent.shared.tabular.csv_reader import LEAVES_OUT
 
 Cells = tuple[float | str | None, ...]
 
@@ -45,7 +46,7 @@ def read(loaded: Loaded, request: Request, most: int) -> list[Cells]:
     made = Rows(reading, loaded.signed.chain, source, replace(request, columns=Columns(keep=keep)), source.remedy)
     made.parser.dtype = cell_type(info)
     rows: list[Cells] = []
-    for block in made.blocks():
+    for block in _without_keep(made):
         rows += _cells_of_block(info, source.format, block)
         if len(rows) > most:
             hint = f"teach at most {most:,} rows at once: head -n {most} FILE"
@@ -53,6 +54,16 @@ def read(loaded: Loaded, request: Request, most: int) -> list[Cells]:
     if not rows:
         raise BadInput(f"{source.name}: {made.parser.why_empty()}", reason="no-rows")
     return rows
+
+
+def _without_keep(made: Rows) -> Iterator[Block]:
+    """Yields the blocks; the hint of an error about columns names only options of `enrol`."""
+    try:
+        yield from made.blocks()
+    except BadInput as error:
+        if LEAVES_OUT not in (error.hint or ""):
+            raise
+        raise BadInput(str(error), reason=error.reason, hint=LEAVES_OUT) from None
 
 
 def _cells_of_block(info: KnnInfo, format: str, block: Block) -> list[Cells]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -33,7 +35,7 @@ from device_agent.store.store import Store
 from device_agent.system import clock
 
 _MAX_LABEL = 256
-_LIST = "python -m device_agent enrolled"
+_LIST, _UNDO = "python -m device_agent enrolled", "python -m device_agent undo"
 
 
 @record
@@ -65,8 +67,10 @@ def teach(store: Store, meaning: Meaning, request: Request, holder: str, last: i
         with Journal(store.root).changing(holder) as journal:
             _require_plain(cells, loaded.signed.info.columns)
             rows = _made(loaded, label, values, cells)
-            _check(loaded, journal.rows(), rows, allowed)
+            before = journal.rows()
+            _check(loaded, before, rows, allowed)
             journal.enrol(rows)
+            _warn_of_alike(label, [*loaded.signed.info.classes, *(row.label for row in before)])
             return _document("enrol", [row.id for row in rows], journal)
     finally:
         loaded.close()
@@ -92,12 +96,21 @@ def forget(
         strange = sorted(set(ids) - set(found))
         if strange or not (found or erase):
             which = f"no taught row has the id {strange[0]}" if strange else "no taught row matches the options"
-            raise AgentError(which, reason="not-enrolled", hint=_LIST)
+            near = None if meant is None or strange else enrolled.alike(meant, (row.label for row in rows))
+            hint = _LIST if near is None else f"did you mean --label {shlex.quote(str(near))}?"
+            raise AgentError(which, reason="not-enrolled", hint=hint)
         if found:
             journal.forget(found)
         if erase:
             journal.erase()
         return _document("forget", found, journal)
+
+
+def _warn_of_alike(label: int | str, known: Sequence[int | str]) -> None:
+    near = None if label in known else enrolled.alike(label, known)
+    if near is not None:
+        said = f"the label {label} is new, and differs only in blanks or case from {near}"
+        print(f"device_agent: warning: {said}; if both mean one class: {_UNDO}", file=sys.stderr, flush=True)
 
 
 def undo(store: Store, holder: str) -> Taught:

@@ -142,6 +142,7 @@ def _nodes(root: type[Section], place: Place) -> list[_Node]:
     """Returns the types that are allowed at the key path `place` under `root`, each with its metadata."""
     nodes: list[_Node] = [(root, ())]
     for part in place:
+        nodes = [node for kind, _ in nodes for node in _flat(kind, ())]  # also of a union that is described as a whole
         if isinstance(part, int):
             inner = [_flat(get_args(kind)[0], ()) for kind, _ in nodes if _origin(kind) is tuple]
         else:

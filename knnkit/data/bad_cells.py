@@ -89,6 +89,11 @@ class BadCells:
         """Returns the names of columns that hold text, not numbers: at least half of their cells that are not empty."""
         return [name for name, counts in self._counts.items() if 2 * counts[TEXT] >= self.rows - counts[EMPTY] > 0]
 
+    @property
+    def only_without_label(self) -> bool:
+        """Whether nothing is wrong but lines without a label."""
+        return {kind for counts in self._counts.values() for kind in counts} == {NO_LABEL}
+
     def __bool__(self) -> bool:
         return bool(self._counts)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,9 @@ _PANDAS = re.compile(r"__index_level_\d+__|Unnamed: \d+(\.\d+)?")
 _FLAGS = frozenset({"label", "features", "drop", "missing", "categories"})
 #: Reason of an error for a file without the column of ids.
 NO_ID = "no-id-column"
+#: Reasons of an error for a file without a label or target column, and without a feature.
+NO_ANSWER, NO_FEATURE = "no-answer-column", "no-feature-column"
+_REASONS = {"id": NO_ID, "label": NO_ANSWER, "target": NO_ANSWER, "features": NO_FEATURE}
 #: With fewer rows, distinct whole numbers may be chance; the second limit is for columns with the name of an id.
 _FEW, _FEW_NAMED = 20, 5
 #: From here on, float32 cannot represent every whole number.
@@ -103,9 +107,8 @@ def find(header: list[str], name: str, file: Path, key: str) -> int:
     """
     if name in header:
         return header.index(name)
-    close = difflib.get_close_matches(name, header, n=1, cutoff=0.5)
-    if not close:
-        close = [other for other in header if other.casefold() == name.casefold()]
+    close = [other for other in header if _plain(other) == _plain(name)]
+    close = close or difflib.get_close_matches(name, header, n=1, cutoff=0.5)
     bare = [other.isprintable() and "," not in other for other in header]
     names = ", ".join(other if plain else shortened(other) for other, plain in zip(header[:_MAX_LISTED], bare))
     names += ", ..." if len(header) > _MAX_LISTED else ""
@@ -114,8 +117,11 @@ def find(header: list[str], name: str, file: Path, key: str) -> int:
     hint = f"did you mean {close[0]!r}{where}?" if close else f"set it to one of them{where}"
     if not close and len(header) > 1 and sum(map(_is_number, header)) >= len(header) - 1:
         hint += "; if line 1 is a row of numbers, put a header line above it"
-    reason = NO_ID if key == "id" else ""
-    raise DataError(f"{file}: no column {name!r}; there are {names}", hint=hint, reason=reason)
+    raise DataError(f"{file}: no column {name!r}; there are {names}", hint=hint, reason=_REASONS.get(key, ""))
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).casefold()
 
 
 def numbering(rows: Dataset) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shlex
 from collections import Counter, deque
 from collections.abc import Iterator
@@ -109,6 +110,8 @@ class _CsvFile:
             self._rows[before:] = rows
         count = len(self._rows)
         self.bad.rows, self.bad.filter = count, self._filter()
+        if not count and self.bad.only_without_label:
+            self.bad.advice = "no line has one: name another column as label: (knnkit init: --label COLUMN)"
         if self._widths.total() > count:
             self.bad.advice = self._with_names(self._widths.most_common(1)[0][0] - len(header))
         if not (count or self.bad):
@@ -167,9 +170,13 @@ class _CsvFile:
             hint = f"put a header line above line {line}: {self._sed(f'{line}i {separator.join(names)}')}"
             raise DataError(f"{self._file}: no column {label!r}; there are {', '.join(header)}", hint=hint)
         for sign in "|", " ", ":":
-            if len(header) == 1 and label in (found := start.split(sign if sign != " " else None)) and len(found) > 1:
+            found = start.split(sign if sign != " " else None)
+            bare = [name.strip("'\"") for name in found]
+            if len(header) == 1 and label in bare and len(found) > 1:
                 said = f"{self._file}: no column {label!r}; the columns are separated by {sign!r}"
                 command = f"tr -s '{sign}' ',' < {shlex.quote(str(self._file))} > {cleaned(str(self._file))}"
+                if label not in found:  # names in quotes
+                    command = command.replace(" >", """ | tr -d "'\\"" >""")
                 raise DataError(said, hint=f"separate them by commas: {command}")
 
     def _renamed(self, header: list[str], hint: str) -> str:
@@ -180,9 +187,12 @@ class _CsvFile:
             name = name or f"column_{place}"
             names.append(name if name not in names else f"{name}_{place}")
         text = separator.join(names)
-        if not all(name.replace(" ", "").replace("_", "").isalnum() for name in names) or len(text) > _LONGEST:
+        if header[0] == "" and names[1:] == header[1:]:  # R and pandas write row names so
+            return f"{hint}; or: {self._sed(f'{line}s/^[^{separator}]*/{names[0]}/')}"
+        if any(separator in name or '"' in name or not name.isprintable() for name in names) or len(text) > _LONGEST:
             return hint
-        return f"{hint}; or: {self._sed(f'{line}s/.*/{text}/')}"
+        script = re.sub(r"[\\/&]", r"\\\g<0>", text)
+        return f"{hint}; or: {self._sed(f'{line}s/.*/{script}/')}"
 
     def _with_names(self, more: int) -> str:
         """Returns a command that adds `more` column names to the header; "" if `more` is not positive."""
@@ -300,7 +310,8 @@ class _CsvFile:
             return csv_dialect.text_of(line)
         except BadInput as error:
             where = self._where(self._line + 1) if self._line else self._file  # line 1: the whole file
-            raise DataError(f"{where}: {error}", hint=error.hint) from None
+            command = f"{shlex.quote(str(self._file))} > {cleaned(str(self._file))}"
+            raise DataError(f"{where}: {error}", hint=(error.hint or "").replace("FILE > rows.csv", command)) from None
 
     def _where(self, line: int) -> str:
         return f"{self._file}, line {line}"

@@ -82,6 +82,8 @@ def _load(file: Path, wanted: Wanted) -> Dataset:
         kinds = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
         hint = "export it as CSV" if suffix in _SHEETS else f"give it as {kinds}"
         raise DataError(f"{file}: the format of {suffix or 'a file without suffix'} is not supported", hint=hint)
+    if file.is_dir():
+        raise DataError(f"{file} is a folder, not a file of rows", hint="files: 'FOLDER/*.csv' names the files in it")
     if not file.is_file():
         raise DataError(f"{file}: no such file", hint=_nearest_file(file))
     try:

@@ -21,9 +21,8 @@ from device_agent.shared.protocol.input_info import Window
 from device_agent.shared.tabular.reader import Parsed
 from device_agent.shared.windows.window_parser import WindowParser
 from knnkit.data import precision
-from knnkit.data.columns import find
 from knnkit.data.csv_file import open_text, text_blocks
-from knnkit.data.dataset import Dataset, label_array, require_label
+from knnkit.data.dataset import Dataset, label_array, require_label, shortened
 from knnkit.data.files import TEXTS
 from knnkit.data.patterns import expand
 from knnkit.errors import DataError
@@ -58,17 +57,25 @@ class Cut:
 
 @dataclass(frozen=True)
 class _Samples:
-    """The samples of one file, and its windows as rows; `last`: index of each window's last sample."""
+    """The samples of one file, and its windows as rows; `last`: index of each window's last sample.
+
+    `bad` counts lines that cannot be read, `jumps` steps of time that no window spans.
+    """
 
     lines: list[int]
     cells: dict[str, list[str]]
     rows: NDArray[np.float64]
     last: NDArray[np.int64]
+    bad: int = 0
+    jumps: int = 0
 
 
 @dataclass(frozen=True)
 class _Windows:
-    """Windows of one file: rows, labels, recordings (`names`), groups, lines (`ids`), and the number left out."""
+    """Windows of one file: rows, labels, recordings (`names`), groups, lines (`ids`), and the number left out.
+
+    `bad` and `jumps` are those of its samples.
+    """
 
     rows: NDArray[np.float64]
     labels: list[str]
@@ -76,6 +83,8 @@ class _Windows:
     groups: list[str]
     ids: list[str]
     mixed: int
+    bad: int
+    jumps: int
 
 
 def load(sources: Sequence[Path], window: Window, labels: Labels, group: str | None = None) -> Cut:
@@ -98,7 +107,7 @@ def load(sources: Sequence[Path], window: Window, labels: Labels, group: str | N
     )
     if not all_labels:
         said = f"{source}: no window of {window.rows} samples with one label is complete"
-        raise DataError("\n".join([*warnings[:_SHOWN], said]), hint="lower `rows` of `window`, or add samples")
+        raise DataError("\n".join([*warnings[:_SHOWN], said]), hint=_without_windows(found, window))
     _require_one_group(names, groups, source)
     rows = precision.float32_if_enough(np.concatenate([each.rows for each in found]))
     beside = np.array(groups), np.array(ids)
@@ -126,7 +135,7 @@ def _cut(path: Path, window: Window, label: str, own: str | None, group: str | N
     for place in last[np.unique(labels[last], return_index=True)[1]].tolist():
         require_label(str(labels[place]), f"{path}, line {found.lines[place]}")
     texts = [values[last].tolist() for values in (labels, names, groups)]
-    return _Windows(found.rows[pure], texts[0], texts[1], texts[2], ids, int((~pure).sum()))
+    return _Windows(found.rows[pure], texts[0], texts[1], texts[2], ids, int((~pure).sum()), found.bad, found.jumps)
 
 
 def _read(path: Path, window: Window, keep: Sequence[str], warnings: list[str]) -> _Samples:
@@ -149,7 +158,17 @@ def _read(path: Path, window: Window, keep: Sequence[str], warnings: list[str]) 
         warnings.append(f"{path}: {gaps}")
     if not any(map(len, places)):
         warnings.append(f"{path}: no window of {window.rows} samples is complete: it has {len(found.lines):,} samples")
-    return _Samples(found.lines, found.cells, np.concatenate(rows), np.concatenate(places))
+    joined = np.concatenate(rows), np.concatenate(places)
+    return _Samples(found.lines, found.cells, *joined, len(bad), parser.gaps.times)
+
+
+def _without_windows(found: Sequence[_Windows], window: Window) -> str:
+    """Returns what to type if no window is complete."""
+    usual = "lower `rows` of `window`, or add samples"
+    if sum(each.jumps for each in found):
+        said = f"`gap: {window.gap:g}` of `window` is the longest step of {window.time}"
+        return f"{said}: give a longer one if samples are so far apart; or {usual}"
+    return f"correct these lines, or name other `columns`; or {usual}" if any(each.bad for each in found) else usual
 
 
 def _samples(path: Path, parser: WindowParser, keep: Sequence[str]) -> Iterator[Parsed]:
@@ -162,11 +181,19 @@ def _samples(path: Path, parser: WindowParser, keep: Sequence[str]) -> Iterator[
     except BadInput as error:
         names = ", ".join(keep)
         hint = f"`columns` of `window` names the numbers{f'; also needed here: {names}' if names else ''}"
+        if "the header has no column" in str(error):
+            hint += f"; the header is {_first_line(path)}"
         raise DataError(f"{path}: {error!s}", hint=hint) from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not {error.encoding.upper()} text", hint="save it as CSV (UTF-8)") from None
+
+
+def _first_line(path: Path) -> str:
+    with open_text(path) as stream:
+        line = next(text_blocks(stream), b"").partition(b"\n")[0]
+    return shortened(line.decode("utf-8", "replace").removeprefix("\ufeff"))
 
 
 def _labels_of(labels: Labels, paths: Sequence[Path]) -> dict[Path, str]:
@@ -184,8 +211,13 @@ def _labels_of(labels: Labels, paths: Sequence[Path]) -> dict[Path, str]:
         with listed.open(newline="", encoding="utf-8-sig") as file:
             header, *lines = csv.reader(file)
     except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
-        raise DataError(f"{listed}: cannot be read: {error}", hint=f"a CSV file: {_FILE},{labels.column}") from None
-    at, of = find(header, labels.column, listed, "label"), find(header, _FILE, listed, _FILE)
+        why = getattr(error, "strerror", None) or error
+        raise DataError(f"{listed}: cannot be read: {why}", hint=f"a CSV file: {_FILE},{labels.column}") from None
+    lacking = next((name for name in (_FILE, labels.column) if name not in header), None)
+    if lacking is not None:
+        said = f"{listed}: no column {lacking!r}; there are {', '.join(header)}"
+        raise DataError(said, hint=f"a file with the labels of recordings begins with the line {_FILE},{labels.column}")
+    at, of = header.index(labels.column), header.index(_FILE)
     found = {(listed.parent / line[of]).resolve(): line[at].strip() for line in lines if len(line) == len(header)}
     lost = next((path for path in paths if not found.get(path.resolve())), None)
     if lost is not None:

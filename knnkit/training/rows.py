@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.input_info import Window
+from device_agent.shared.tabular import csv_dialect
 from knnkit.config.parse import Build, FileData, GroupSplit, SklearnData, SkopsData, TestFile, TimeSplit
-from knnkit.data import dataset, patterns, raw_files, recordings
+from knnkit.data import columns, dataset, patterns, raw_files, recordings
 from knnkit.data.dataset import Dataset
 from knnkit.data.recordings import Labels
 from knnkit.errors import DataError
@@ -135,7 +136,7 @@ def divide_rows(build: Build, found: Rows) -> Divided:
     test, split, everything, embedder = build.model.measured_on, build.model.split, found.rows, found.embedder
     if isinstance(test, TestFile):
         if embedder is None and found.window is None:
-            held_out = read_test(test.file, answers_of(build), build.model.data, everything)
+            held_out = _read_test(build, test, everything)
         else:
             path = build.model.data.path if isinstance(build.model.data, FileData) else None
             held_out = read_inputs(test.file, answers_of(build)[0], everything, embedder, found.window, path)
@@ -153,6 +154,32 @@ def divide_rows(build: Build, found: Rows) -> Divided:
     assert kept is not None
     training = everything.take(np.concatenate([kept, field]))
     return replace(divided, training=training, held_out=None if left is None else everything.take(left))
+
+
+def _read_test(build: Build, test: TestFile, everything: Dataset) -> Dataset:
+    """Reads the held-out rows of a table; the hint of an error about its columns is one for `test`.
+
+    Raises:
+        DataError: a column is missing, or a cell cannot be read.
+    """
+    try:
+        found = read_test(test.file, answers_of(build), build.model.data, everything)
+    except DataError as error:
+        if error.reason not in (columns.NO_ANSWER, columns.NO_FEATURE):
+            raise
+        hint = f"the test file needs every feature of {everything.source}, by the same name: correct its header"
+        if error.reason == columns.NO_ANSWER:
+            kind = "target" if getattr(build.model.data, "target", None) else "label"
+            hint = f"test: {{file: {test.file.name}, {kind}: COLUMN}} names one of them"
+        raise DataError(str(error), hint=hint, reason=error.reason) from None
+    known = set(map(str, everything.labels.tolist()))
+    strange = [label for label in map(str, found.labels.tolist()) if label not in known]
+    if strange and found.targets is None:
+        count = f"{len(strange):,} of {len(found.rows):,} rows"
+        said = f"{test.file}: {count} have a label that no training row has, such as {strange[0]!r}"
+        hint = f"correct the labels, leave these rows out, or add rows of that label to {everything.source}"
+        raise DataError(f"{said}; the training rows have {csv_dialect.listed(sorted(known))}", hint=hint)
+    return found
 
 
 def _from_field(build: Build, everything: Dataset) -> NDArray[np.int64]:

@@ -1,7 +1,7 @@
 """Sounds: WAV and raw PCM to samples.
 
-Reads PCM of 8, 16, 24 and 32 bits and float32, any number of channels (their mean), and headers with the wrong length
-that programs write into a pipe. Another rate is resampled. Untrusted bytes; no I/O.
+Reads PCM of 8, 16, 24 and 32 bits, float32 and float64, any number of channels (their mean), and headers with the wrong
+length that programs write into a pipe. Another rate is resampled. Untrusted bytes; no I/O.
 """
 
 from __future__ import annotations
@@ -161,6 +161,10 @@ def _samples(data: bytes, kind: int, bits: int) -> NDArray[Any]:
     if kind == _FLOAT and bits == 32:
         found = np.frombuffer(data, "<f4", len(data) // 4)
         return np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
+    if kind == _FLOAT and bits == 64:
+        wide = np.frombuffer(data, "<f8", len(data) // 8)
+        with np.errstate(over="ignore"):
+            return np.nan_to_num(wide.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     if kind != _PCM or bits not in (8, 16, 24, 32):
         said = f"a WAV file of format {kind} with {bits} bits is not supported"
         raise BadInput(said, hint="ffmpeg -i FILE -c:a pcm_s16le FILE.wav writes PCM")

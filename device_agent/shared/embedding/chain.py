@@ -6,6 +6,7 @@ device use this code, each with its own TFLite runtime. Several threads may embe
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.shared.embedding.stage import MAX_NUMBERS, StageRunner
+from device_agent.shared.embedding.stage import MAX_NUMBERS, StageRunner, TooFew, WrongLength
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.input_info import Input, Stage
 
@@ -63,8 +64,12 @@ class Chain:
             found = found.reshape(-1)
         if not np.isfinite(found).all():
             raise BadInput("the input has a value that is not a finite float32 number")
-        for runner in self._runners:
-            found = runner.run(found)
+        samples = len(found)
+        try:
+            for runner in self._runners:
+                found = runner.run(found)
+        except WrongLength as error:
+            raise self._in_seconds(error, samples) from None
         row = pooled(found, self.input.pool)
         if self._features not in (None, len(row)):
             said = f"the stages make {len(row):,} numbers of this input, and the model takes {self._features:,}"
@@ -72,6 +77,19 @@ class Chain:
         if not np.isfinite(row).all():
             raise BadInput("the output of the stages has a value that is NaN or infinite")
         return row
+
+    def _in_seconds(self, error: WrongLength, samples: int) -> BadInput:
+        """Returns the error of a stage for a sound of `samples`, in seconds if the sound has the wrong length."""
+        sound, least, exact = self.input.audio, shortest(self.stages), _is_fixed(self.stages[0])
+        if sound is None or not (least or isinstance(error, TooFew)) or (samples > least > 0 and not exact):
+            return error
+        long, most = samples > least > 0, math.ceil(least / sound.rate * 1000 - 1e-9) / 1000
+        length = f"{least / sound.rate:.10g}" if exact else f"{most:g}"
+        takes = f"; the model takes {'' if exact else 'at least '}{length} s" if least else ""
+        said = f"the sound is too {'long' if long else 'short'}: it has {samples / sound.rate:.3g} s{takes}"
+        setting = f"seconds: {length}" if least else "`seconds:`"
+        other = "cuts long sounds and fills short ones"
+        return BadInput(said, hint=f"another sound; or {setting} under audio: in deploy.yaml, which {other}")
 
     def each(self, work: Callable[[A], B], items: Sequence[A] | NDArray[Any]) -> Iterator[B | BadInput]:
         """Yields `work(item)`, which embeds, or the BadInput that it raises, for each item in order.
@@ -98,6 +116,26 @@ class Chain:
 
         with ThreadPoolExecutor(min(self._threads, len(items))) as pool:
             yield from pool.map(one, items)
+
+
+def shortest(stages: Sequence[Stage]) -> int:
+    """Returns the fewest numbers that the first stage takes, so that each later one gets enough rows; 0: not known."""
+    rows = 1
+    for stage in reversed(stages):
+        if stage.frames is not None:
+            rows = stage.frames + (rows - 1) * stage.hop
+        elif stage.step:
+            rows = stage.reach + (rows - 1) * stage.step
+        elif stage is stages[0] and _is_fixed(stage):
+            rows = math.prod(stage.shape)
+        else:
+            return 0
+    return rows
+
+
+def _is_fixed(stage: Stage) -> bool:
+    """Whether the file takes one number of numbers."""
+    return stage.frames is None and bool(stage.shape) and -1 not in stage.shape
 
 
 def prepared(values: NDArray[Any], input: Input) -> NDArray[Any]:

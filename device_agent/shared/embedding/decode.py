@@ -51,7 +51,8 @@ def decode(data: bytes, input: Input) -> NDArray[Any]:
         return audio.read_wav(data, input.audio)
     if input.image is not None and data.startswith(picture.MAGIC):
         return picture.read_file(data)
-    raise BadInput(f"the model takes {takes(input)}; this input is none of these")
+    hint = "ffmpeg -i FILE -c:a pcm_s16le FILE.wav makes WAV of most sounds" if input.audio is not None else ""
+    raise BadInput(f"the model takes {takes(input)}; this input is none of these", hint=hint)
 
 
 def takes(input: Input) -> str:

@@ -32,17 +32,22 @@ def is_raw(path: str | Path) -> bool:
 
 
 def files_of(path: Path) -> list[Path]:
-    """Returns the file, or the files under a folder in order of their names.
+    """Returns the file, or the files under a folder in order of their names, without hidden ones (`._clip.wav`).
 
     Raises:
         BadInput: the folder has no file that a model could take.
     """
     if not path.is_dir():
         return [path]
-    found = sorted(each for each in path.rglob("*") if each.suffix.lower() in IN_FOLDERS and each.is_file())
+    there = (each for each in path.rglob("*") if each.suffix.lower() in IN_FOLDERS and each.is_file())
+    found = sorted(each for each in there if not any(map(_is_hidden, each.relative_to(path).parts)))
     if not found:
         raise BadInput(f"{path}: the folder has no {', '.join(IN_FOLDERS)} file", reason="no-rows")
     return found
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
 
 
 def read_file(path: Path) -> bytes:

@@ -48,6 +48,8 @@ def read_file(data: bytes) -> NDArray[np.uint8]:
             if opened.width * opened.height > MAX_PIXELS:
                 raise BadInput(f"the picture has {opened.width:,} x {opened.height:,} pixels; at most {MAX_PIXELS:,}")
             turned = ImageOps.exif_transpose(opened) or opened
+            if turned.mode == "P" and "transparency" in turned.info:  # else Pillow warns, and computes the same colours
+                turned = turned.convert("RGBA")
             grey = turned.mode in ("1", "L", "LA", "I", "I;16")
             if grey and turned.mode.startswith("I"):  # 16 bits; Pillow's versions differ in how they convert them
                 found = (np.asarray(turned) >> 8).astype(np.uint8)
@@ -56,6 +58,8 @@ def read_file(data: bytes) -> NDArray[np.uint8]:
             return found[:, :, np.newaxis] if grey else found
     except BadInput:
         raise
+    except Pillow.DecompressionBombError:
+        raise BadInput(f"the picture has too many pixels; at most {MAX_PIXELS:,} are allowed") from None
     except Exception as error:  # Pillow's plugins raise nearly anything for a broken file
         raise BadInput(f"the picture is damaged: {str(error)[:200] or type(error).__name__}") from None
 

@@ -32,6 +32,14 @@ _DTYPES = ("float32", "uint8", "int8", "int16")
 _BROKEN = (ValueError, RuntimeError, TypeError, IndexError, OverflowError)
 
 
+class WrongLength(BadInput):
+    """An array has another number of rows or numbers than a stage takes."""
+
+
+class TooFew(WrongLength):
+    """An array has too few rows or numbers for a stage."""
+
+
 class StageRunner:
     """A stage with its interpreters; any number of threads may run it.
 
@@ -80,7 +88,7 @@ class StageRunner:
             return self.fill(values) if stage.step else self._finished(self._once(values))
         if len(values) < stage.frames:
             said = f"{stage.file} takes windows of {stage.frames} rows, but the input has {len(values)}"
-            raise BadInput(said, hint=_LONGER)
+            raise TooFew(said, hint=_LONGER)
         if stage.slides and (found := self.slide(values)) is not None:
             return found
         starts = range(0, len(values) - stage.frames + 1, stage.hop)
@@ -100,7 +108,7 @@ class StageRunner:
         count = (len(values) - reach) // step + 1
         if count < 1:
             said = f"{self.stage.file} takes at least {reach:,} numbers, and gets {len(values):,}"
-            raise BadInput(said, hint=_LONGER)
+            raise TooFew(said, hint=_LONGER)
         length = reach + (rounded(count) + more - 1) * step
         filled = np.pad(values[:length], (0, max(0, length - len(values))))
         return self._finished(self._once(filled)[:count])
@@ -206,7 +214,7 @@ def fitting_shape(stage: Stage, count: int) -> tuple[int, ...]:
     opened = shape.count(-1)
     if count < 1 or opened > 1 or known < 1 or count % known or (not opened and count != known):
         takes = "x".join("?" if length == -1 else str(length) for length in stage.shape)
-        raise BadInput(f"{stage.file} takes {takes} numbers, but the input has {count:,}")
+        raise WrongLength(f"{stage.file} takes {takes} numbers, but the input has {count:,}")
     return tuple(count // known if length == -1 else length for length in shape)
 
 

@@ -97,6 +97,18 @@ def text_of(label: Label) -> str:
     return normalize("NFC", text)
 
 
+def alike(label: Label, others: Iterable[Label]) -> Label | None:
+    """Returns the first of `others` that differs from a text label only in blanks or case, as typing errors do."""
+    spelt = None if isinstance(label, int) else _spelt(label)
+    return next((other for other in others if spelt and other != label and _spelt(other) == spelt), None)
+
+
+def _spelt(label: Label) -> str:
+    from unicodedata import normalize
+
+    return "".join(normalize("NFKC", str(label)).casefold().split())
+
+
 def label_of(text: str, classes: Sequence[Label]) -> Label | None:
     """Returns the label of a text, one of `classes` or new; None if labels are whole numbers, but the text is not."""
     text, known = text_of(text), {text_of(label): label for label in classes}

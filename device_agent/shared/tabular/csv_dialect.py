@@ -27,6 +27,7 @@ _FOREIGN = (
     (b"PK\x03\x04", "a spreadsheet or a zip archive", _SHEET),
     (b"\xd0\xcf\x11\xe0", "an old spreadsheet", _SHEET),
     (b"\x1f\x8b", "compressed with gzip", "gzip -dc FILE > rows.csv"),
+    (b"\0\x05\x16\x07", "what macOS writes beside another file", "take the file whose name does not begin with ._"),
     (b"PAR1\x15", "Parquet", "convert the file to CSV"),  # a cell of text may begin with the first four
 )
 #: Each of these formats has one of these bytes near its start; CSV never has them.
@@ -94,7 +95,10 @@ def text_of(line: bytes) -> str:
         if line.startswith(magic):
             raise BadInput(f"not a line of CSV: the file is {what}", hint=conversion)
     if b"\0" in line:
-        hint = "is it UTF-16 without a byte order mark? iconv -f UTF-16LE -t UTF-8 FILE > rows.csv"
+        hint = "remove zero bytes: tr -d '\\000' < FILE > rows.csv"
+        if 3 * line.count(b"\0") > len(line):
+            wide = "UTF-16BE" if line.startswith(b"\0") else "UTF-16LE"
+            hint = f"is it UTF-16 without a byte order mark? iconv -f {wide} -t UTF-8 FILE > rows.csv"
         raise BadInput("not a line of CSV: the line contains a zero byte", hint=hint)
     if b"\r" in line:
         hint = "if its lines end with CR alone: tr '\\r' '\\n' < FILE > rows.csv"

@@ -32,6 +32,8 @@ from device_agent.shared.tabular.reader import (
 )
 
 _TRUTH = {word.encode(): b"%d" % number for word, number in csv_dialect.TRUTH.items()}
+#: Hint for a header with more columns than the model has.
+LEAVES_OUT = "--ignore-extra leaves out the columns that the model does not know"
 #: The numbers of whole lines, (n_lines, n_numbers), and the cells of each column of text.
 Block = tuple[NDArray[Any], list[list[str]]]
 
@@ -250,8 +252,7 @@ class CsvParser(Parser):
             known = f"no column {short(extra[0])}" if extra[0] else f"no column without a name ({names.index('') + 1})"
             raise BadInput(
                 f"line {self.line}: the model knows {known}{more(extra)}",
-                hint="--ignore-extra leaves out the columns that the model does not know; --keep copies one to the "
-                "answers",
+                hint=f"{LEAVES_OUT}; --keep copies one to the answers",
             )
         self._separated, self._extra = True, list(filter(None, extra))
         self._unknown, self._kept = [], [names.index(name) for name in self._keep]

@@ -459,3 +459,18 @@ def test_no_answer_is_lost_or_mixed_while_labels_and_releases_come_and_go(taught
     assert met == {(first, before, False), (first, "rose", True), (digests[-1], before, False)}
     assert len(digests) - 1 == ACTIVATIONS // 2
     print(f"{answers.total():,} rows, {ENROLMENTS} enrolments, {ACTIVATIONS} activations: {len(met)} kinds of answer")
+
+
+def test_a_label_that_differs_from_another_only_in_case_is_pointed_out(taught: Device) -> None:
+    teach(taught)
+    said = taught.run("enrol", "--label", "ROSE", input=ROSE)
+    assert said.code == 0
+    assert "the label ROSE is new, and differs only in blanks or case from rose" in said.err
+    assert "warning" not in taught.run("enrol", "--label", "ROSE", input=ROSE).err
+    assert "did you mean --label rose?" in refuse(taught, "not-enrolled", "forget", "--label", "Rose")
+
+
+def test_a_hint_of_enrol_names_no_option_that_enrol_lacks(taught: Device) -> None:
+    names = "sepal length (cm),sepal width (cm),petal length (cm),petal width (cm),colour"
+    found = refuse(taught, "bad-input", "enrol", "--label", "rose", rows=f"{names}\n1,2,3,4,5\n".encode())
+    assert found.endswith("--ignore-extra leaves out the columns that the model does not know")

@@ -35,6 +35,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (made / label / "c.pcm").write_bytes(pcm.tobytes())
         np.save(made / label / "d.npy", pcm)
     (made / "notes.txt").write_text("not a sound")
+    (made / "._a.wav").write_bytes(b"\0\5\x16\7")  # what macOS writes beside a file
+    (made / ".trash").mkdir()
+    (made / ".trash" / "a.wav").write_bytes(b"")
     return made
 
 

@@ -257,3 +257,10 @@ def test_what_is_no_plain_yaml_is_told_with_what_to_do(text: str) -> None:
     assert error is not None
     assert error.hint
     assert max(map(len, str(error).splitlines())) < 400
+
+
+def test_a_wrong_value_inside_a_map_names_what_is_expected_there() -> None:
+    with pytest.raises(ConfigError) as found:
+        parse.parse("model: {name: m, data: {file: a.csv, label: y, categories: {size: onehot}}}")
+    assert "model.data.categories.size: 'onehot' is not one of one-hot, ordinal" in str(found.value)
+    assert "size: one-hot" in str(found.value) + found.value.hint

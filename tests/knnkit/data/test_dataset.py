@@ -261,3 +261,9 @@ def test_a_name_that_no_header_line_could_match_is_refused(name: str) -> None:
 def test_labels_and_names_of_any_script_are_kept_as_they_are() -> None:
     made = dataset([[1.0, 2.0], [3.0, 4.0]], ["שלום", '🙂, "é"; =1+1'], ("größe", "a,b"))
     assert (made.labels.tolist(), made.feature_names) == (["שלום", '🙂, "é"; =1+1'], ("größe", "a,b"))
+
+
+def test_a_folder_is_not_a_missing_file(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").mkdir()
+    with pytest.raises(DataError, match=r"rows.csv is a folder, not a file of rows"):
+        load(tmp_path / "rows.csv", "kind")

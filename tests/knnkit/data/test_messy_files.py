@@ -81,6 +81,14 @@ FILES: dict[str, tuple[bytes | Callable[[Path], None], int]] = {
     "no header": (table(""), 1),
     "pipes": (table("length|width|height|kind", lambda _, c, k: "|".join([*c, k])), 1),
     "blanks": (table("length  width height kind", lambda _, c, k: "  ".join([*c, k])), 1),
+    "blanks and quotes": (table("'length' 'width' 'height' 'kind'", lambda _, c, k: " ".join([*c, k])), 1),
+    "row names and dots, as R writes": (table('"","Air.Flow","a/b & c","kind"',
+        lambda n, c, k: f'"{n}",{c[0]},{c[1]},{k}'), 1),
+    "one name with dots twice": (table("air.flow,air.flow,a/b & c\\d,kind"), 1),
+    "row names beside many columns": (table(",".join(["", *(f"measurement.{n}" for n in range(40)), "kind"]),
+        lambda n, c, k: ",".join([str(n), *(c[:1] * 40), k])), 1),
+    "a zero byte": (table().replace(b"mid", b"mid\0", 1), 1),
+    "UTF-16 without a mark": (table(encoding="utf-16-le"), 1),
     "times, prices and an id": (table("when,price,Device ID,length,kind", lambda n, c, k: ",".join(
         [f"0{n % 9 + 1}.05.2024 12:00", f"{c[1]} \u20ac", f"dev-{n % 4}", c[0], k])), 1),
     "mixed types and few categories": (table("size,length,on,kind", lambda n, c, k: ",".join(
@@ -124,7 +132,7 @@ def test_what_the_messages_dictate_leads_to_rows(name: str, tmp_path: Path, monk
 def _type(hint: str, file: Path, flags: dict[str, Any]) -> Path:
     """Does what a hint says: options of `knnkit init`, or a command; returns the file to go on with."""
     dictated = re.search(r"\(knnkit init: (.*?)\)(?:;|$)", hint)
-    command = re.search(r"(?:sed|tr|python) .*$", hint)
+    command = re.search(r"(?:sed|iconv|tr|python) .*$", hint)
     if dictated and not (command and command.start() < dictated.start()):
         words, key = shlex.split(dictated[1]), ""
         for word in words:
@@ -142,3 +150,20 @@ def _type(hint: str, file: Path, flags: dict[str, Any]) -> Path:
     text = command[0].partition(", or leave out the column")[0]
     subprocess.run(text, shell=True, check=True)
     return Path(f"{file.stem}-clean{file.suffix}")
+
+
+def test_a_label_column_that_is_empty_is_not_mended_by_leaving_all_lines_out(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_bytes(table(line=lambda _, c, k: ",".join([*c, ""])))
+    with pytest.raises(DataError) as found:
+        files.load(tmp_path / "rows.csv", "kind")
+    assert found.value.hint.startswith("no line has one: name another column as label:")
+
+
+@pytest.mark.parametrize(("asked", "there"), [("sl", "SL"), ("esp\u00e8ce", "espe\u0300ce")])
+def test_a_name_that_differs_only_in_case_or_composition_is_meant_before_a_similar_one(
+    asked: str, there: str, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.csv").write_text(f"sw,esp,{there},kind\n1,2,3,a\n", encoding="utf-8")
+    with pytest.raises(DataError) as found:
+        files.load(tmp_path / "rows.csv", "kind", [asked])
+    assert f"did you mean {there!r}" in found.value.hint

@@ -117,6 +117,32 @@ def test_recordings_that_are_too_short(folder: Path) -> None:
         source.load(build(folder, "files: '*/*.csv', label: activity", "columns: [ax], rows: 999"))
 
 
+@pytest.mark.parametrize(
+    ("columns", "limit", "typed"),
+    [
+        (("ax", "ay"), 0.1, "`gap: 0.1` of `window` is the longest step of t"),
+        (("ax", "activity"), 2.0, "name other `columns`"),
+        (("ax", "az"), 2.0, "; the header is 't,ax,ay,activity'"),
+    ],
+)
+def test_the_hint_is_about_what_breaks_the_windows(
+    columns: tuple[str, ...], limit: float, typed: str, tmp_path: Path
+) -> None:
+    lines = [f"{second},1,2,walk" for second in range(60)]
+    (tmp_path / "a.csv").write_text("\n".join(["t,ax,ay,activity", *lines]) + "\n")
+    with pytest.raises(DataError) as found:
+        recordings.load([tmp_path / "a.csv"], Window(columns, 8, 4, "t", limit), COLUMN)
+    assert typed in found.value.hint
+
+
+def test_a_file_with_labels_of_recordings_has_two_columns(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("recording,kind\nwalk/0.csv,walk\n")
+    for file, said in (("labels.csv", "no column 'file'"), ("other.csv", "cannot be read: No such file or directory")):
+        with pytest.raises(DataError, match=said) as found:
+            recordings.load([folder / "*" / "*.csv"], WINDOW, Labels("label", tmp_path / file))
+        assert "file,label" in found.value.hint
+
+
 WRONG = {
     "data: {file: a.csv}, input: {window: {columns: [x], rows: 4, time: t}}": "`time` needs `gap`",
     "data: {file: a.csv}, input: {window: {columns: [x], rows: 4, gap: 1.0}}": "`gap` needs `time`",

@@ -203,3 +203,26 @@ def test_a_wrong_split_is_refused_by_name(tmp_path: Path, split: str, said: str)
         source.load(load.load(write(tmp_path, split)).builds()[0])
     assert said in str(caught.value)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("table", "said", "typed"),
+    [
+        ("y,x,kind\n1,2,a\n", "", ""),
+        ("x,kind\n1,a\n", "no column 'y'", "the test file needs every feature of"),
+        ("x,y,class\n1,2,a\n", "no column 'kind'", "test: {file: test.csv, label: COLUMN}"),
+        ("x,y,kind\n1,2,a\n1,2,c\n", "1 of 2 rows have a label that no training row has, such as 'c'", "correct "),
+    ],
+)
+def test_an_error_of_the_test_file_says_what_to_change_there(tmp_path: Path, table: str, said: str, typed: str) -> None:
+    (tmp_path / "train.csv").write_text("x,y,kind\n" + "1,2,a\n2,1,b\n" * 9)
+    (tmp_path / "test.csv").write_text(table)
+    file = tmp_path / "deploy.yaml"
+    file.write_text("model: {name: a, data: {file: train.csv, label: kind}, test: {file: test.csv}}\n")
+    if not said:
+        assert source.load(load.load(file).builds()[0]).held_out is not None
+        return
+    with pytest.raises(DataError, match=said) as found:
+        source.load(load.load(file).builds()[0])
+    assert "test.csv" in str(found.value)
+    assert typed in found.value.hint

@@ -45,6 +45,10 @@ def test_pcm_of_every_width_and_number_of_channels(width: int, channels: int) ->
 
 def test_float_and_extensible_headers() -> None:
     samples = RNG.uniform(-1, 1, 300).astype("<f4")
+    wide = samples.astype("<f8")  # what scipy.io.wavfile writes of float64
+    head = b"RIFF\0\0\0\0WAVEfmt " + struct.pack("<LHHLLHH", 16, 3, 1, RATE, RATE * 8, 8, 64)
+    found = read_wav(head + b"data" + struct.pack("<L", wide.nbytes) + wide.tobytes(), SAME)
+    np.testing.assert_array_equal(found, samples)
     body = b"data" + struct.pack("<L", samples.nbytes) + samples.tobytes()
     plain = b"fmt " + struct.pack("<LHHLLHH", 16, 3, 1, RATE, RATE * 4, 4, 32)
     long = b"fmt " + struct.pack("<LHHLLHHHHLH", 40, 0xFFFE, 1, RATE, RATE * 4, 4, 32, 22, 32, 0, 3) + bytes(14)

@@ -12,9 +12,9 @@ from support.releases import Releases
 
 from device_agent.inference.interpreter import Loader
 from device_agent.shared.embedding.chain import Chain, pooled
-from device_agent.shared.embedding.stage import MAX_NUMBERS, StageRunner, fitting_shape
+from device_agent.shared.embedding.stage import MAX_NUMBERS, StageRunner, TooFew, WrongLength, fitting_shape
 from device_agent.shared.protocol.errors import BadInput, ModelUnusable
-from device_agent.shared.protocol.input_info import Input, Stage
+from device_agent.shared.protocol.input_info import Audio, Input, Stage
 
 RNG = np.random.default_rng(3)
 POOLS: dict[str, Any] = {"mean": np.mean, "max": np.max, "min": np.min, "std": np.std}
@@ -149,3 +149,39 @@ def test_results_keep_their_order_and_errors_their_places(threads: int) -> None:
     for count in (0, 1, 12):
         found = list(chain.each(work, range(count)))
         assert [str(each) for each in found] == [f"number {n}" if n % 5 == 2 else str(n) for n in range(count)]
+
+
+class Refusing:
+    """A stage that takes no array."""
+
+    def __init__(self, stage: Stage, error: type[BadInput]) -> None:
+        self.stage, self._error = stage, error
+
+    def run(self, _: np.ndarray) -> np.ndarray:
+        raise self._error("stage-2.tflite takes something else")
+
+
+MEL = Stage("stage-1.tflite", "", shape=(1, -1), reach=512, step=160)
+WORDS = Stage("stage-2.tflite", "", shape=(1, 76, 32), frames=76, hop=8)
+YAMNET = Stage("stage-1.tflite", "", shape=(15_600,))
+OPEN = Stage("stage-1.tflite", "", shape=(1, -1))
+
+
+@pytest.mark.parametrize(
+    ("stages", "error", "samples", "said", "typed"),
+    [
+        ((MEL, WORDS), TooFew, 4000, "too short: it has 0.25 s; the model takes at least 0.782 s", "seconds: 0.782 u"),
+        ((YAMNET,), WrongLength, 8000, "too short: it has 0.5 s; the model takes 0.975 s", "seconds: 0.975 under"),
+        ((YAMNET,), WrongLength, 16_000, "too long: it has 1 s; the model takes 0.975 s", "seconds: 0.975 under"),
+        ((OPEN, WORDS), TooFew, 8000, "too short: it has 0.5 s", "`seconds:` under audio:"),
+        ((MEL, WORDS), WrongLength, 16_000, "stage-2.tflite takes something else", ""),
+    ],
+)
+def test_a_sound_of_the_wrong_length_is_refused_in_seconds(
+    stages: tuple[Stage, ...], error: type[BadInput], samples: int, said: str, typed: str
+) -> None:
+    runners: Any = [Refusing(stage, error) for stage in stages]
+    chain = Chain(Input(stages, audio=Audio(16_000)), runners)
+    with pytest.raises(BadInput, match=said) as found:
+        chain.embed(np.zeros(samples, np.int16))
+    assert typed in (found.value.hint or "")

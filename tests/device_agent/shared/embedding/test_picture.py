@@ -104,13 +104,16 @@ def test_an_array_of_another_shape_is_not_a_picture(shape: tuple[int, ...]) -> N
         prepare(np.zeros(shape, np.uint8), Image((8, 8)))
 
 
-def test_a_bomb_is_refused_by_its_claim() -> None:
+@pytest.mark.parametrize(
+    ("height", "width"), [(MAX_PIXELS // 100, 101), (20_000, 20_000)]
+)  # Pillow opens only the first
+def test_a_bomb_is_refused_by_its_claim(height: int, width: int) -> None:
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">L", len(data)) + name + data + struct.pack(">L", zlib.crc32(name + data))
 
-    header = struct.pack(">LLBBBBB", MAX_PIXELS // 100, 101, 8, 0, 0, 0, 0)
+    header = struct.pack(">LLBBBBB", height, width, 8, 0, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000)))
-    with pytest.raises(BadInput, match="pixels"):
+    with pytest.raises(BadInput, match="pixels; at most"):
         read_file(bomb)
 
 
@@ -124,3 +127,10 @@ def test_damaged_files_are_bad_input_and_nothing_else() -> None:
                 read_file(bytes(data[: RNG.integers(8, len(data) + 1)]))
             except BadInput:
                 continue
+
+
+def test_a_palette_with_transparency_is_read_without_a_warning() -> None:
+    picture = Pillow.fromarray(smooth(9, 9, 3)).quantize(16)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", transparency=bytes(range(16)))
+    assert (read_file(buffer.getvalue()) == np.array(picture.convert("RGB"))).all()
