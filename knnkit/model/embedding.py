@@ -99,8 +99,9 @@ def embed(
             rows = np.load(f"{out}.npy", allow_pickle=False)
             return Embedded(rows, json_codec.loads(Input, Path(f"{out}.json").read_text()))
         except OSError:
-            said = _explained(said, name)
-            raise BuildError(said, hint=_STAGES if "stage" in said else "") from None
+            text, _, hint = said.partition("\t")
+            said = _explained(text, name)
+            raise BuildError(said, hint=hint or (_STAGES if "stage" in said else "")) from None
 
 
 _PROGRAM = """
@@ -114,7 +115,7 @@ sys.exit(main(*sys.argv[2:]))
 
 
 def _run(arguments: list[str], inputs: Iterable[NDArray[Any]]) -> str:
-    """Sends `inputs` to a child process; returns the last line of its standard error, or how it crashed."""
+    """Sends `inputs` to a child process; returns its last error line (a tab before the hint), or how it crashed."""
     path = json_codec.dumps([str(Path(__file__).parents[2]), *(entry for entry in sys.path if entry)])
     command = [sys.executable, "-I", "-c", _PROGRAM, path, *arguments]
     with tempfile.TemporaryFile() as errors:

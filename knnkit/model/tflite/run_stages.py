@@ -52,7 +52,8 @@ def main(spec: str, folder: str, out: str) -> int:
             if len(rows[-1]) != len(rows[0]):
                 raise ValueError(f"it becomes {len(rows[-1])} numbers, the first one {len(rows[0])}: set pool: [mean]")
     except (AgentError, ValueError, RuntimeError, OSError) as error:
-        print(f"{number} {error}", file=sys.stderr)
+        hint = getattr(error, "hint", None) or ""
+        print(f"{number} {error}\t{hint}", file=sys.stderr)
         return AT_FAULT
     np.save(f"{out}.npy", np.array(rows, np.float32))
     Path(f"{out}.json").write_text(json_codec.dumps(replace(input, stages=chain.stages)))
