@@ -84,7 +84,11 @@ def labeller(model: TfliteKNN) -> Callable[[TfliteKNN, NDArray[Any]], NDArray[np
 
 
 def with_mapped_labels(model: TfliteKNN, golden: Golden, answers: Answers) -> Answers:
-    """Returns golden answers in which a wrong label of the label map, if any, replaces the label of the graph."""
+    """Returns `answers`, the model's to the golden rows, with the label map's label wherever that label is wrong.
+
+    So the golden check, which compares labels with the host's (`golden.label`), also finds an error of the map. Where
+    the map is right, the label of the graph stays. Without a map (see `map_of`), `answers` are returned as they are.
+    """
     found = map_of(model)
     if found is None:
         return answers

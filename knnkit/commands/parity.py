@@ -46,7 +46,8 @@ def _about_own_rows(arguments: argparse.Namespace) -> FleetReport:
     """Sends the user's rows with the reference's answers to each device; returns the report with the certificates."""
     builds = _config.require_builds(_config.load_config(arguments), "--data", arguments.config)
     if len(builds) > 1:
-        raise UsageError("--data is for one model, but the file has several", hint="use a deploy.yaml with one `model`")
+        said = f"--data is for one model, but {arguments.config or 'deploy.yaml'} has several"
+        raise UsageError(said, hint="--config FILE, a deploy.yaml with only the `model` to check")
     package = read_package(builds[0].release.dir, {})
     own = golden_for(builds[0], builds[0].release.dir, arguments.data, arguments.label, package.manifest.gates.margin)
     if own.left_out:

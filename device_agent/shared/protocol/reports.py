@@ -298,7 +298,7 @@ class Bench:
 class Problem:
     """The answer of every agent command that fails (`--json`): the process exits with `exit_code`.
 
-    `certificate` is present if the golden check missed a gate.
+    `certificate` is the result of the golden check if the command failed because this check missed a gate; else None.
     """
 
     reason: str

@@ -102,8 +102,8 @@ def trial(
             return
         before = attempt(facts.agent_argv[0])
         if before.wrong and found.different <= before.different:
-            both = "in the new environment and in the one in use"
-            recorder.warn(f"its release fails the golden check on {what}, {both}: {found.wrong}")
+            used = "which comes into use all the same, because the old environment answers no better"
+            recorder.warn(f"its release fails the golden check on {what}, {used}: {found.wrong}")
             return
         stays = f"its release fails the golden check on {what}; the device keeps its old environment"
         raise ParityFailed(f"{target.name}: {stays}: {found.wrong}", reason=found.reason, hint=found.hint)

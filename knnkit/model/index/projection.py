@@ -65,7 +65,11 @@ class Projection:
 
 
 def _blur(p: int, r: int) -> float:
-    """Returns the largest float32 error, relative to (‖x‖ + reach)², of a squared distance after a (p, r) projection.
+    """Returns the largest float32 error of a squared distance after a projection from p to r coordinates.
+
+    It is a share of (‖x‖ + reach)², where x is the query as a scaled offset from the centre, and reach is
+    `Space.reach`, the length of the longest such offset of a training row. u is `EPSILON`, the rounding error of one
+    float32 operation.
 
     Projecting the query is a product over p: its length is off by (6 sqrt(p) + 4) u, a squared distance by twice that.
     The product with the projected rows adds `relative_error(r)`, (6 sqrt(r) + 8) u.

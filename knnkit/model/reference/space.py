@@ -320,9 +320,9 @@ def _centre(
 def _require_points(values: NDArray[Any], row_numbers: Any, *, plain: bool) -> None:
     """Raises BuildError unless `values` are unscaled and unmapped (`plain`) latitudes and longitudes in radians."""
     if values.shape[1] != 2 or not plain:
-        said = f"haversine takes a latitude and a longitude as they are, and not {values.shape[1]} mapped features"
+        said = f"haversine takes latitude and longitude as they are, not {values.shape[1]} scaled or mapped features"
         said = said if not plain else f"haversine takes two features, latitude and longitude, and not {values.shape[1]}"
-        raise BuildError(said, hint="features: [latitude, longitude]; no scale, no linear transformers")
+        raise BuildError(said, hint="`features: [latitude, longitude]`, without `scale` or transformers such as PCA")
     far = np.argwhere(np.abs(values) > np.array([math.pi / 2, 2 * math.pi]) + 1e-6)
     if len(far):
         what = ("a latitude beyond 90 degrees", "a longitude beyond 360 degrees")[far[0, 1]]

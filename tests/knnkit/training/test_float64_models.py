@@ -320,7 +320,7 @@ def test_degrees_are_not_taken_for_radians() -> None:
         knnkit.TfKNN(np.degrees(PLACES), metric="haversine")
     with pytest.raises(BuildError, match="two features"):
         knnkit.TfKNN(FLOATS, metric="haversine")
-    with pytest.raises(BuildError, match="mapped features"):
+    with pytest.raises(BuildError, match="scaled or mapped features"):
         knnkit.from_sklearn(make_pipeline(StandardScaler(), KNN(metric="haversine")).fit(PLACES, [0, 1] * 100))
 
 
