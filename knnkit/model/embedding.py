@@ -115,7 +115,7 @@ sys.exit(main(*sys.argv[2:]))
 
 
 def _run(arguments: list[str], inputs: Iterable[NDArray[Any]]) -> str:
-    """Runs the child process; returns the last line of its standard error (a tab before the hint), or how it crashed."""
+    """Runs the child process; returns its last line of standard error (a tab before the hint), or how it crashed."""
     path = json_codec.dumps([str(Path(__file__).parents[2]), *(entry for entry in sys.path if entry)])
     command = [sys.executable, "-I", "-c", _PROGRAM, path, *arguments]
     with tempfile.TemporaryFile() as errors:
