@@ -111,7 +111,9 @@ class _CsvFile:
         count = len(self._rows)
         self.bad.rows, self.bad.filter = count, self._filter()
         if not count and self.bad.only_without_label:
-            self.bad.advice = "no line has one: name another column as label: (knnkit init: --label COLUMN)"
+            self.bad.advice = (
+                "no line has one: name another column (label: in deploy.yaml, --label on the command line)"
+            )
         if self._widths.total() > count:
             self.bad.advice = self._with_names(self._widths.most_common(1)[0][0] - len(header))
         if not (count or self.bad):

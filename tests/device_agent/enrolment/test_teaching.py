@@ -466,6 +466,8 @@ def test_a_label_that_differs_from_another_only_in_case_is_pointed_out(taught: D
     said = taught.run("enrol", "--label", "ROSE", input=ROSE)
     assert said.code == 0
     assert "the label ROSE is new, and differs only in blanks or case from rose" in said.err
+    assert taught.run("undo", "--json").document["labels"] == {"rose": 3}
+    teach(taught, "ROSE")
     assert "warning" not in taught.run("enrol", "--label", "ROSE", input=ROSE).err
     assert "did you mean --label rose?" in refuse(taught, "not-enrolled", "forget", "--label", "Rose")
 

@@ -49,6 +49,6 @@ def test_the_same_inputs_are_embedded_once(releases: Releases, monkeypatch: pyte
 
 def test_a_sound_of_another_length_keeps_its_hint(releases: Releases) -> None:
     made = embedder(releases.folder, "{audio: {rate: 16000}, stages: [windows.tflite]}")
-    with pytest.raises(BuildError, match=r"row 0: the sound is too short: it has 0\.000938 s") as found:
+    with pytest.raises(BuildError, match=r"row 0: the sound is too short: it has 0\.00093. s") as found:
         made.apply(dataset(rows(15).clip(-1, 1), ["a"] * 5))
     assert "seconds: 0.001 under audio: in deploy.yaml" in found.value.hint
