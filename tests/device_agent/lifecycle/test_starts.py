@@ -286,7 +286,9 @@ def test_a_live_stream_goes_on_after_a_row_that_kills_and_says_where_it_was(pois
     assert (again.code, again.out.count("setosa")) == (-signal.SIGSEGV, 40), "few rows are answered one by one"
     said = poisoned.classify("--stream", rows=ROW * 3)
     assert (said.code, said.out.count("setosa")) == (0, 3)
-    found = re.search(r"a process died while it answered lines (\d+) to (\d+), 41; a child process tries them first", said.err)
+    found = re.search(
+        r"a process died while it answered lines (\d+) to (\d+), 41; a child process tries them first", said.err
+    )
     assert found
     assert int(found[1]) <= LATE + 1 <= int(found[2])
     assert int(found[2]) - int(found[1]) < 4_000
