@@ -151,7 +151,7 @@ def test_an_activation_goes_through_whatever_lies_where_nothing_essential_is(
     assert (device.root / constants.CURRENT_LINK).readlink().name == new
     warnings = "\n".join(status["warnings"])
     for name in ("history.jsonl", "current", "lock"):
-        assert f"holds the damaged file {name}.bad: inspect it" in warnings
+        assert f"holds the damaged file {name}.bad: inspect and remove it" in warnings
     assert "class-damaged" in warnings
     assert status["device_class"] == "any"
     assert [entry["what"] for entry in device.ask("history")["entries"]] == [

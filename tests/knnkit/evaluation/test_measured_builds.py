@@ -78,7 +78,7 @@ def test_a_gate_on_classes_stops_the_build(folder: Path, capsys: pytest.CaptureF
     write(folder, 4, 30, "gates: {recall: {p9: 0.5}}\n")
     _, said = build(capsys, constants.EXIT_USAGE)
     assert "gates: {recall} names 'p9', which the model does not have" in said
-    assert "it has p0, p1, p2, p3" in said
+    assert "the model has p0, p1, p2, p3" in said
 
 
 def test_inspect_shows_every_gate(tmp_path: Path, releases: Releases, capsys: pytest.CaptureFixture[str]) -> None:
