@@ -205,15 +205,13 @@ def _by_voice(folder: Path) -> dict[str, Any]:
 
     model = load.load(folder / "deploy.yaml").builds()[0].model
     embedder = embedder_of(model.input)
-    patterns = [folder / part / "{label}" / "{source}_*.wav" for part in ("training", "unseen")]
+    shutil.copytree(folder / "unseen", folder / "words", ignore=shutil.ignore_patterns("unknown"))
+    patterns = [folder / part / "{label}" / "{source}_*.wav" for part in ("training", "words")]
     raw = list_files(patterns, "label", None, "source")
     rows, _ = embedder.apply_to_files(raw)
-    known = rows.labels != "unknown"
-    voices = np.array(raw.groups)[known]
-    found = cross_val_predict(
-        KNeighborsClassifier(model.k), rows.rows[known], rows.labels[known], groups=voices, cv=GroupKFold(5)
-    )
-    right = float(np.mean(found == rows.labels[known]))
+    voices, classifier = np.array(raw.groups), KNeighborsClassifier(model.k)
+    found = cross_val_predict(classifier, rows.rows, rows.labels, groups=voices, cv=GroupKFold(5))
+    right = float(np.mean(found == rows.labels))
     return {"accuracy": right, "files": len(found), "voices": len(set(voices)), "words": len(set(found))}
 
 
