@@ -161,7 +161,9 @@ def test_what_was_written_can_be_read_and_what_cannot_be_read_is_not_written(tmp
             assert document.read() == device
     written = len(list(tmp_path.iterdir()))
     assert 50 < written < 150
-    with pytest.raises(DeviceUnfit, match="is full: the document would have 201 bytes; its reader accepts at most 200") as caught:
+    with pytest.raises(
+        DeviceUnfit, match="is full: the document would have 201 bytes; its reader accepts at most 200"
+    ) as caught:
         JsonFile(tmp_path / "full.json", DeviceTrust, 200).write(DeviceTrust("x" * (written + 1)))
     assert (caught.value.reason, "knnkit provision --remove" in caught.value.hint) == ("document-full", True)
     assert len(list(tmp_path.iterdir())) == written

@@ -90,7 +90,11 @@ def test_a_device_rejects_by_the_share_of_the_class(device: DeviceProcess, tmp_p
 
 @pytest.mark.parametrize(
     ("reject", "said"),
-    [({"faul": 0.9, "default": 0.9}, "'faul'"), ({"fault": 0.9}, "no `default` share"), ({"default": 1.0}, "reject is 1")],
+    [
+        ({"faul": 0.9, "default": 0.9}, "'faul'"),
+        ({"fault": 0.9}, "no `default` share"),
+        ({"default": 1.0}, "reject is 1"),
+    ],
 )
 def test_a_share_that_fits_no_class_is_named(reject: dict[str, float], said: str) -> None:
     with pytest.raises(BuildError, match=said):
