@@ -37,7 +37,7 @@ class Contender:
 
     @classmethod
     def tuned(cls, artefact: Path, threads: int, rows: Any) -> Contender:
-        """Opens the contender as it answers after it has seen `rows`; most do not care."""
+        """Opens the contender. `rows` are (n, features) queries, for one that measures its searches first."""
         return cls(artefact, threads)
 
     def neighbors(self, rows: Any) -> tuple[Any, Any]:
@@ -59,7 +59,7 @@ class Tflite(Contender):
 
     @classmethod
     def tuned(cls, artefact: Path, threads: int, rows: Any) -> Tflite:
-        """Opens it with the searches that an activation measures and keeps (docs/decisions/146)."""
+        """Opens the model with the searches that an activation measures and keeps (docs/decisions/146)."""
         usual = cls(artefact, threads)
         if cls.search is not None:
             return usual
