@@ -34,13 +34,16 @@ class Chain:
         runners: one for each stage, in order.
         threads: how many inputs `each` may work on at once.
         features: how many numbers the model takes; None while it is built.
+
+    Attributes:
+        threads: as given.
     """
 
     def __init__(
         self, input: Input, runners: Sequence[StageRunner], threads: int = 1, features: int | None = None
     ) -> None:
-        self.input, self._runners, self._threads, self._features = input, runners, threads, features
-        self._seconds = 0.0
+        self.input, self._runners, self.threads, self._features = input, runners, threads, features
+        self._seconds = -1.0  # of a core that the last input took; 0 for the first, which allocates tensors
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -104,17 +107,17 @@ class Chain:
             except BadInput as error:
                 return error
             finally:
-                self._seconds = time.thread_time() - begun
+                self._seconds = 0.0 if self._seconds < 0.0 else time.thread_time() - begun
 
-        if not self._seconds:
-            yield from map(one, items[:1])
+        while self._seconds <= 0.0 and len(items):
+            yield one(items[0])
             items = items[1:]
-        if self._threads == 1 or len(items) <= 1 or self._seconds < _LONG:
+        if self.threads == 1 or len(items) <= 1 or self._seconds < _LONG:
             yield from map(one, items)
             return
         from concurrent.futures import ThreadPoolExecutor
 
-        with ThreadPoolExecutor(min(self._threads, len(items))) as pool:
+        with ThreadPoolExecutor(min(self.threads, len(items))) as pool:
             yield from pool.map(one, items)
 
 

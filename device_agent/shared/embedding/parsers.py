@@ -5,17 +5,17 @@ Like the parsers of plain rows, but `Parsed.rows` are the outputs of the stages.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from device_agent.shared.embedding.audio import read_pcm
 from device_agent.shared.embedding.chain import Chain
-from device_agent.shared.embedding.decode import FILE_KEY, KEY, PCM_KEY, from_base64, from_json, takes
+from device_agent.shared.embedding.decode import FILE_KEY, KEY, PCM_KEY, from_json, takes
 from device_agent.shared.embedding.files import IN_FOLDERS
-from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.protocol.errors import BadInput, named
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.queries import default_names, row_type
 from device_agent.shared.tabular.csv_reader import CsvParser
@@ -60,26 +60,22 @@ class InputJsonParser(Parser):
             found = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise BadInput(f"not JSON: {error}", hint='an input is [0.1, ...], or {"input": "BASE64"}') from None
-        try:
+        name = found.get(FILE_KEY) if isinstance(found, dict) else None
+        with named(name) if isinstance(name, str) else contextlib.nullcontext():
             return self._read(found)
-        except BadInput as error:
-            name = found.get(FILE_KEY) if isinstance(found, dict) else None
-            raise BadInput(f"{name}: {error}" if isinstance(name, str) else str(error), hint=error.hint) from None
 
     def _read(self, found: Any) -> Line:
         kept: list[Any] = []
+        key = KEY
         if isinstance(found, dict):
             key = PCM_KEY if PCM_KEY in found and self.chain.input.audio else KEY
             missing = next((name for name in (key, *self._keep) if name not in found), None)
             if missing is not None:
                 raise BadInput(f"the object has no key {missing!r}")
-            kept = [found[name] for name in self._keep]
-            if key == PCM_KEY:
-                return self.chain.embed(read_pcm(from_base64(found[key]))), kept
-            found = found[KEY]
+            kept, found = [found[name] for name in self._keep], found[key]
         elif self._keep:
             raise BadInput(f"an array has no key {self._keep[0]!r} (--keep)", hint='write {"input": ...}')
-        return self.chain.embed(from_json(found, self.chain.input)), kept
+        return self.chain.embed(from_json(found, self.chain.input, key == PCM_KEY)), kept
 
 
 class InputCsvParser(CsvParser):
