@@ -55,19 +55,15 @@ def embedded(source: Source, chain: Chain, dtype: type[np.floating[Any]]) -> Ite
     """
     path = Path(source.name)
     inputs, hint = (_files(path, chain.input), _hint(path)) if source.format == FILES else (_arrays(source), "")
-
-    def embed(raw: Raw) -> NDArray[np.float32]:
-        with named(raw[0], hint):
-            return chain.embed(raw[2]())
-
     while some := list(itertools.islice(inputs, _AT_A_TIME)):
         order = _by_size([size for _, size, _ in some], chain.threads)
-        found = dict(zip(order, chain.each(embed, [some[place] for place in order])))
-        rows = [found[place] for place in range(len(some))]
-        for row in rows:
+        found = dict(zip(order, chain.each(lambda read: read(), [some[place][2] for place in order])))
+        rows, names = [found[place] for place in range(len(some))], [name for name, _, _ in some]
+        for name, row in zip(names, rows):
             if isinstance(row, BadInput):
-                raise row
-        yield np.array(rows, dtype), [name for name, _, _ in some]
+                with named(name, hint):
+                    raise row
+        yield np.array(rows, dtype), names
 
 
 def _hint(path: Path) -> str:
