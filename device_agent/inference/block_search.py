@@ -42,7 +42,7 @@ class Scale:
         factor: multiplies every score.
         share: relative part of the error bound, as a fraction of the measure.
         slack: (q,) absolute part of the error bound, in units of the score.
-        exact: (q,) scores up to this value have no rounding error; -infinity if that is known of none.
+        exact: (q,) scores up to this value have no rounding error; -infinity if any score may have one.
     """
 
     base: Float64
@@ -106,7 +106,7 @@ class BlockSearch:
         self._lift = 2.0 ** -np.round(2 * np.log2(self._reach)) if 1e-60 < self._reach < 1e60 else 1.0
         self._lifted = weights * self._lift
         self._steepest = float(np.abs(self._lifted).max(initial=0.0))
-        self._halves = rows.spread((squares * (self._lift / 2)).astype(np.float32))  # by place, as all scores
+        self._halves = rows.spread((squares * (self._lift / 2)).astype(np.float32))  # by position, as all scores
 
     def find(
         self, z: Float64, within: Float64 | None = None, *, by_groups: bool = True
@@ -132,21 +132,21 @@ class BlockSearch:
         return Found(np.flatnonzero(fits)[query], row, measure, exact), fits
 
     def rows_near(self, z: Float64, known: list[int]) -> NDArray[np.int64] | None:
-        """Returns the numbers of the rows that may be among the k nearest of one (p,) query `z`, or tied with these.
+        """Returns the indices of the rows that may be among the k nearest of one (p,) query `z`, or tied with these.
 
-        `known` are the numbers of any k rows: the k-th best score is at most the greatest of their scores.
-        Returns None if the query is too large for float32, or the rows are not in one piece.
+        `known` are the indices of any k rows: the k-th best score is at most the greatest of their scores.
+        Returns None if the query is too large for float32, or there are taught rows.
         """
         found = self._prepare_one(z)
         if found is None or len(self._rows.pieces) > 1:
             return None
         factors, base, factor, share, slack = found
         scores = self._score(factors[np.newaxis], self._rows.pieces[0], 0)[0]
-        kth = max(scores.item(self._rows.place(each)) for each in known)
+        kth = max(scores.item(self._rows.position(each)) for each in known)
         most = max(base + factor * (kth + slack), 0.0) * (1.0 + share)
         limit = (float(self._and_ties(most)) * (1.0 + share) - base) / factor + slack
         limit += abs(limit) * 2.0 * _UNIT + _TINY  # more than rounding to float32 takes
-        return self._rows.numbers((scores <= limit).nonzero()[0]) if limit < _MAX else None
+        return self._rows.indices((scores <= limit).nonzero()[0]) if limit < _MAX else None
 
     def _prepare_one(self, z: Float64) -> tuple[Float32, float, float, float, float] | None:
         """Returns the (p,) factors of one query `z`, and `base`, `factor`, `share` and `slack` of its `Scale`.
@@ -170,9 +170,9 @@ class BlockSearch:
         return factors, square, 2.0 / self._lift, 0.0, self._error * together / 2 + tiny
 
     def _search(self, z: Float64, factors: Float32, scale: Scale) -> tuple[Any, Any, Any, Float32]:
-        """Returns query, row and score of pairs that may be among the k nearest of `z`, and the (q,) k-th scores.
+        """Returns (m,) query, row and score of m pairs that may be among the k nearest of `z`; and (q,) k-th scores.
 
-        `factors` and `scale` are those that `_prepare` returns for `z`.
+        `factors` and `scale` are those that `_prepare` returns for the (q, p) queries `z`.
         """
         return self._scan(factors, scale)
 
@@ -203,10 +203,10 @@ class BlockSearch:
         query, row, score = (np.concatenate(parts) for parts in zip(*found, strict=True))
         near = np.flatnonzero(score <= self._limit(kth, scale)[1][query])
         near = near[np.argsort(query[near], kind="stable")]
-        return query[near], self._rows.numbers(row[near]), score[near], kth
+        return query[near], self._rows.indices(row[near]), score[near], kth
 
     def _limit(self, kth: Float32, scale: Scale) -> tuple[Float64, Float32]:
-        """Returns (q,) highest measures and scores of rows among the k nearest or tied with one; `kth`: k-th scores."""
+        """Returns (q,) greatest measures and scores that a neighbour or a tied row can have; `kth`: k-th scores."""
         measure = scale.base + scale.factor * (kth + scale.slack)
         measure = self._and_ties(np.maximum(measure, 0.0) * (1.0 + scale.share)) * (1.0 + scale.share)
         limit = (measure - scale.base) / scale.factor + scale.slack

@@ -43,7 +43,7 @@ _HOPELESS = 6.0
 
 
 def measure_and_keep(store: Store, opened: OpenRelease, digest: str, runtime: str) -> None:
-    """Measures the searches of `opened`, a verified release, and stores the result for `load_kept`; never fails."""
+    """Measures the searches of `opened`, a verified release, and stores the result for `load_accepted`; never fails."""
     try:
         found = sandbox.run(lambda: _measure(opened, digest, runtime), close=lock_of(store), timeout=_HANGS)
     except (AgentError, OSError):

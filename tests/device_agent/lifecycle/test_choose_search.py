@@ -18,7 +18,7 @@ from support.releases import Releases
 
 from device_agent.inference.tflite_knn import TfliteKNN
 from device_agent.lifecycle import choose_search
-from device_agent.serving.load import load_kept
+from device_agent.serving.load import load_accepted
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.documents import ReleaseRef, Searched
@@ -90,7 +90,7 @@ def test_all_searches_give_the_same_answers(device: Device, releases: Releases) 
     measured = [("numpy", "full"), ("full", "numpy"), ("numpy", "numpy"), ("quantized", "full"), ("quantized", "numpy")]
     for alone, batch in measured:
         searches.write(store, replace(kept(device, digest), alone=alone, batch=batch))
-        loaded = load_kept(store, ReleaseRef(digest, "spectra", "1", 1))
+        loaded = load_accepted(store, ReleaseRef(digest, "spectra", "1", 1))
         assert (loaded.model.search_alone, loaded.model.search) == (alone, batch)
         loaded.close()
         answers |= {answers_of(device, rows), answers_of(device, rows, "--stream")}
@@ -109,7 +109,7 @@ def test_without_a_measurement_that_fits_a_model_searches_as_before(
     elif wrong == "other runtime":
         document["releases"][0] |= {"batch": "numpy", "alone": "numpy", "runtime": "tflite_runtime 9.9"}
     path.write_text(json.dumps(document) if " " in wrong and wrong[0] not in "[{" else wrong)
-    loaded = load_kept(Store(device.root), ReleaseRef(digest, "iris", "1", 1))
+    loaded = load_accepted(Store(device.root), ReleaseRef(digest, "iris", "1", 1))
     assert (loaded.model.search_alone, loaded.model.search) == (constants.FULL, constants.FULL)
     loaded.close()
 
