@@ -1,4 +1,4 @@
-"""Scores of a float32 search, and what they say of the measures.
+"""Scores of a float32 search, and how they become measures.
 
 A score is what one pass over the training rows computes fastest; a measure is the squared distance, or the distance for
 manhattan.
