@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 
-from device_agent.commands.options import add_runtime, command, store_of, use_threads
+from device_agent.commands.options import add_runtime, command, store_of
 from device_agent.shared.console import streams
 from device_agent.shared.console.argument_parser import filled
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import BadInput
+from device_agent.system import blas
 
 
 def _configure_classify(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +50,7 @@ def _configure_classify(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_classify(arguments: argparse.Namespace) -> int:
-    use_threads(arguments)
+    blas.prepare(arguments.threads)
     from device_agent.serving.batch import classify
     from device_agent.serving.columns import Columns
     from device_agent.serving.outputs import Closed

@@ -8,7 +8,6 @@ error. Measures and reports; never switches releases.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +22,7 @@ from device_agent.shared.protocol.reports import Certificate, Latency, Running
 from device_agent.shared.release.directory import OpenRelease
 from device_agent.shared.trust.rules import Verdict
 from device_agent.store.store import Store
-from device_agent.system import board, clock, memory, sandbox
+from device_agent.system import blas, board, clock, memory, sandbox
 
 if TYPE_CHECKING:
     from device_agent.inference.tflite_knn import Answers, TfliteKNN
@@ -110,7 +109,7 @@ def _certify(
     root: Path | None = None,
 ) -> Certificate:
     # NumPy's threads are not needed, and each spins for 30 ms. This is a child process: the setting ends with it.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    blas.prepare(1)
     from device_agent.inference.label_map import with_mapped_labels
     from device_agent.shared.golden import changes, class_gates
     from device_agent.shared.golden.golden_set import Golden

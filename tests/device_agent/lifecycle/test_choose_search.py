@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -184,6 +185,25 @@ def test_the_fastest_is_chosen_however_long_a_model_takes_to_begin(
     found = choose_search.measure(usual, lambda way: Timed(way, costs, clock), np.zeros((3, 2)))  # type: ignore[arg-type, return-value]
     assert (found.alone, found.batch) == (alone, batch)
     assert found.rows == 64
+
+
+@pytest.mark.parametrize(
+    ("costs", "large", "batch"),
+    [
+        ({"full": (7, 76), "numpy": (20, 80)}, True, "numpy"),  # nearly as fast, without two copies of the rows
+        ({"full": (7, 76), "numpy": (20, 80)}, False, "full"),  # a small model's copies are small
+        ({"full": (7, 36), "quantized": (2, 30), "numpy": (20, 80)}, True, "quantized"),  # worth its copies
+        ({"full": (7, 76), "groups": (1, 70), "numpy": (20, 74)}, True, "groups"),
+    ],
+)
+def test_a_large_model_is_copied_only_if_that_is_faster(
+    costs: dict[str, tuple[float, float]], large: bool, batch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(choose_search, "time", clock)
+    models = functools.partial(Timed, costs=costs, clock=clock)
+    found = choose_search.measure(models("full"), models, np.zeros((3, 2)), large=large)  # type: ignore[arg-type]
+    assert found.batch == batch
 
 
 def test_a_search_that_fails_is_skipped_and_two_models_are_the_most_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
