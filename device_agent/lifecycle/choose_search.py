@@ -31,7 +31,7 @@ _SECONDS = 1.0
 #: After so many seconds the child is ended; a single call may take long.
 _HANGS = 30.0
 #: The searches that gain the most come first.
-_IN_TURN = (constants.GROUPS, constants.CELLS, constants.FULL, constants.QUANTIZED, constants.NUMPY)
+_IN_TURN = (constants.GROUPS, constants.CELLS, constants.NUMPY, constants.FULL, constants.QUANTIZED)
 _WITHOUT_COPIES = (constants.GROUPS, constants.NUMPY)
 _REPEATS, _SLICE = 15, 0.06
 #: Rows asked one by one; a batch has at least so many.
