@@ -52,10 +52,13 @@ def open_rows(loaded: Loaded, request: Request) -> tuple[Source, Request]:
     if loaded.model.chain is None:
         return open_source(request.input, request.format), request
     from device_agent.serving.files import columns_of
-    from device_agent.shared.embedding.files import is_raw
+    from device_agent.shared.embedding.files import is_among, is_raw
 
     path = None if request.input == "-" or request.format != "auto" else request.input
     if path is not None and is_raw(path) and loaded.model.info.window is None:
+        if request.output is not None and is_among(Path(request.output), Path(path)):
+            hint = "name a file in another folder for the answers"
+            raise BadInput(f"--output {request.output} is one of the files to read", hint=hint)
         columns, form = columns_of(path, request.columns), request.output_format or "jsonl"
         return open_source(path, FILES), replace(request, columns=columns, output_format=form)
     return replace(open_source(request.input, request.format), longest=loaded.longest_line), request

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from device_agent.shared.console import streams
 from device_agent.shared.embedding.decode import FILE_KEY
-from device_agent.shared.embedding.files import is_raw
+from device_agent.shared.embedding.files import is_among, is_raw
 from device_agent.shared.protocol import constants
 from device_agent.shared.safe_files import whole_file
 from knnkit.commands import _config, _output, _query, _selection
@@ -104,7 +104,9 @@ class _Incomplete(Exception):
 
 
 def _refuse_same(rows: Path | None, answers: Path | None) -> None:
-    if rows and answers and answers.exists() and rows.exists() and answers.samefile(rows):
+    if not (rows and answers):
+        return
+    if is_among(answers, rows) or (answers.exists() and rows.exists() and answers.samefile(rows)):
         raise UsageError(f"--output {answers} is the file with the rows", hint="name another file for the answers")
 
 

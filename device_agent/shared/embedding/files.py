@@ -81,6 +81,11 @@ def name_in(path: Path, file: Path) -> str:
     return name.encode("utf-8", "replace").decode()
 
 
+def is_among(file: Path, path: Path) -> bool:
+    """Whether a file is one of those under the folder `path`, or would be if it existed."""
+    return file.suffix.lower() in IN_FOLDERS and path.is_dir() and file.resolve().is_relative_to(path.resolve())
+
+
 def read_file(path: Path) -> bytes:
     """Returns the bytes of one file.
 

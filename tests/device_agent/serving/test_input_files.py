@@ -119,6 +119,16 @@ def test_columns_that_files_do_not_have_are_refused(device: Device, options: tup
     assert json.loads(said.out) == {"file": "a.wav", "label": "low"}
 
 
+@pytest.mark.parametrize("name", ["low/a.wav", "answers.npy", "../heard/new.PNG"])
+def test_answers_do_not_replace_or_join_the_files_of_the_folder(device: Device, name: str, folder: Path) -> None:
+    before = sorted(folder.rglob("*"))
+    said = device.run("classify", "--input", folder, "--output", folder / name)
+    assert (said.code, said.out) == (constants.EXIT_USAGE, "")
+    assert "is one of the files to read" in said.err
+    assert sorted(folder.rglob("*")) == before
+    assert (folder / "low" / "a.wav").read_bytes()[:4] == b"RIFF"
+
+
 def test_an_empty_folder_and_a_missing_file_are_errors(device: Device, tmp_path: Path) -> None:
     assert "the folder has no .wav" in device.run("classify", "--input", tmp_path).err
     said = device.run("classify", "--input", tmp_path / "none.wav")
