@@ -98,7 +98,7 @@ class KnnModule(tf.Module):  # type: ignore[misc]
 
     @property
     def near(self) -> Near:
-        """Neighbours are sorted again in float64 if their distances differ by less than this.
+        """The difference of two distances below which a runtime sorts neighbours again in float64.
 
         Measures a < b are in order if b - a > gap b. Their roots are, if these differ by half of that, and 8 u for the
         rounding of roots and differences: b - a = (sqrt b - sqrt a)(sqrt b + sqrt a) > 2 (sqrt b - sqrt a) sqrt a.
