@@ -43,10 +43,10 @@ def _reject(parser: argparse.ArgumentParser) -> None:
     )
     wanted = parser.add_mutually_exclusive_group()
     wanted.add_argument(
-        "--accept", type=_share, metavar="SHARE", help="find the `reject` that accepts at most this share of strangers"
+        "--accept", type=share, metavar="SHARE", help="find the `reject` that accepts at most this share of strangers"
     )
     wanted.add_argument(
-        "--reject", type=_share, metavar="SHARE", help="find the `reject` that rejects at most this share of the rows"
+        "--reject", type=share, metavar="SHARE", help="find the `reject` that rejects at most this share of the rows"
     )
     _options.add_plot(parser)
     _options.add_model(parser)
@@ -92,11 +92,12 @@ def _promote(parser: argparse.ArgumentParser) -> None:
     _options.add_model(parser)
 
 
-def _share(text: str) -> float:
-    share = float(text)
-    if not 0.0 <= share < 1.0:
+def share(text: str) -> float:
+    """Parses a share of rows."""
+    found = float(text)
+    if not 0.0 <= found < 1.0:
         raise argparse.ArgumentTypeError(f"{text} is not a share from 0 to below 1")
-    return share
+    return found
 
 
 #: Command -> adds its flags and arguments to a parser.

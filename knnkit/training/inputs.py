@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from device_agent.shared.embedding import audio
 from device_agent.shared.embedding.decode import decode, to_json
 from device_agent.shared.embedding.files import PCM_SUFFIXES, read_file
+from device_agent.shared.file_hints import with_file
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.errors import AgentError
 from device_agent.shared.protocol.input_info import Audio, Image, Input, Stage, Window
@@ -128,7 +129,7 @@ class Embedder:
         try:
             return audio.read_pcm(data) if path.suffix.lower() in PCM_SUFFIXES else decode(data, self.input)
         except AgentError as error:
-            raise DataError(f"{path}: {error}", hint=error.hint) from None
+            raise DataError(f"{path}: {error}", hint=with_file(error.hint, path)) from None
 
 
 def embedder_of(asked: InputConfig | None) -> Embedder | None:
