@@ -42,8 +42,10 @@ def read(file: Path, names: Sequence[str]) -> tuple[list[str], list[tuple[int, l
         raise DataError(f"{file}: cannot be read: it is empty", hint=hint, key=FILE)
     header = csv_dialect.header_names(found[0][1])
     table = [(line, csv_dialect.without_tail(cells, len(header))) for line, cells in found[1:]]
-    short = next((line for line, cells in table if len(cells) != len(header)), None)
-    if short is not None or not table:
-        said = f"{file}, line {short or found[0][0] + 1}: expected {len(header)} cells"
-        raise DataError(said, hint="a cell that contains the separator must be in quotes")
+    if not table:
+        raise DataError(f"{file}: there is a header, but no rows", hint="add a line for each file")
+    for line, cells in table:
+        if len(cells) != len(header):
+            said = f"{file}, line {line}: expected {len(header)} cells, found {len(cells)}"
+            raise DataError(said, hint="a cell that contains the separator must be in quotes")
     return header, table

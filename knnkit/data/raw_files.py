@@ -112,7 +112,7 @@ def _of_table(file: Path, label: str, path: str, group: str | None) -> RawFiles:
     for line, row in table:
         if not (file.parent / row[places["path"]]).is_file():
             said = f"{file}, line {line}: {file.parent / row[places['path']]}: no such file"
-            raise DataError(said, hint="paths start at the CSV")
+            raise DataError(said, hint=f"paths are relative to the folder of {file.name}")
     rows = [row for _, row in table]
     paths = tuple(file.parent / row[places["path"]] for row in rows)
     groups = tuple(row[places["split"]] for row in rows) if group else None

@@ -149,7 +149,7 @@ _DIGEST = r"[0-9a-f]{64}"
 
 
 def signature(name: str, search: str) -> str:
-    """Returns the TFLite signature name of SIGNATURE_ONE or SIGNATURE_BATCH for one of SEARCHES."""
+    """Returns the TFLite signature `name` (SIGNATURE_ONE or SIGNATURE_BATCH) of `search`, one of SEARCHES."""
     return name if search == FULL else f"{name}_{search}"
 
 
@@ -168,6 +168,11 @@ def is_digest(text: str) -> bool:
     return bool(re.fullmatch(_DIGEST, text))
 
 
+def plain(text: str) -> str:
+    """Returns `text` with unprintable characters, such as line breaks, replaced by `?`."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 def one_line(text: str) -> str:
     """Returns `text` cut to 200 characters, with unprintable ones replaced by `?`, as state and history store it."""
-    return "".join(character if character.isprintable() else "?" for character in text[:200])
+    return plain(text[:200])

@@ -50,7 +50,8 @@ def main(spec: str, folder: str, out: str) -> int:
             number, data = len(rows), sys.stdin.buffer.read(int.from_bytes(length, "little"))
             rows.append(chain.embed(np.load(io.BytesIO(data), allow_pickle=False)))
             if len(rows[-1]) != len(rows[0]):
-                raise ValueError(f"it becomes {len(rows[-1])} numbers, the first one {len(rows[0])}: set pool: [mean]")
+                made = f"the stages make {len(rows[-1])} numbers of it, but {len(rows[0])} of the first input"
+                raise ValueError(f"{made}; for equal numbers, set pool: [mean]")
     except (AgentError, ValueError, RuntimeError, OSError) as error:
         hint = getattr(error, "hint", None) or ""
         print(f"{number} {error}\t{hint}", file=sys.stderr)
@@ -118,8 +119,9 @@ def _are_near(one: NDArray[np.float32], other: NDArray[np.float32] | None) -> bo
 
 
 def _runner(stage: Stage, folder: Path) -> StageRunner:
+    path = folder / stage.file
     try:
-        return BuildRunner(stage, functools.partial(open_stage, folder / stage.file))
+        return BuildRunner(stage, functools.partial(open_stage, path), path.stat().st_size)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{stage.file} cannot be loaded, it may be damaged: {error}") from None
 
