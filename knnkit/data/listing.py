@@ -1,6 +1,7 @@
-"""Reader of small CSV files of text: paths of raw inputs, and labels of recordings.
+"""Reader of small CSV files of text.
 
-Reads what spreadsheets export, as `csv_file` does: UTF-8, UTF-16 or UTF-32; commas, semicolons or tabs.
+They hold paths of raw inputs, or labels of recordings. Reads what spreadsheets export, as `csv_file` does: UTF-8,
+UTF-16 or UTF-32; commas, semicolons or tabs.
 """
 
 from __future__ import annotations
