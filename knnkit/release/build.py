@@ -242,7 +242,6 @@ def _manifest(
         n_features=info.n_features,
         labels_sha256=hashlib.sha256(model_file.read_member(io.BytesIO(model), constants.LABELS_FILE)).hexdigest(),
         gates=order.gates,
-        schema=info.schema,
     )
     return manifest.checked(document)
 

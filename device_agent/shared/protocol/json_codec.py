@@ -173,7 +173,7 @@ def from_plain(cls: type[T], data: Any, where: str = "$", *, extra: Extra = "ign
 
 
 def _refuse_newer(cls: type, data: Mapping[str, Any], where: str) -> None:
-    newest, found = getattr(cls, "newest_schema", getattr(cls, "schema", None)), data.get("schema")
+    newest, found = getattr(cls, "schema", None), data.get("schema")
     if isinstance(newest, int) and isinstance(found, int) and found > newest:
         raise NewerDocument(f"{where}: its schema is {found}, but this version reads at most schema {newest}")
 

@@ -33,7 +33,7 @@ def check_manifest(manifest: Manifest) -> None:
     """
     gates = manifest.gates
     checks = {
-        "schema": constants.SCHEMA <= manifest.schema <= constants.NEWEST_SCHEMA,
+        "schema": manifest.schema == constants.SCHEMA,
         "name": constants.is_name(manifest.name),
         "version": constants.is_version(manifest.version),
         "sequence": manifest.sequence >= 1,
