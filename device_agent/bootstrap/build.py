@@ -90,7 +90,8 @@ def gather(root: Path, order: dict[str, Any], place: Path) -> list[tuple[dict[st
     packed = [wheel for wheel, holder in found if holder is None]
     for wheel in packed:
         if not same(Path(wheel["path"]), wheel["sha256"]):
-            raise Trouble("missing-wheel", f"{wheel['name']} arrived incomplete", "run the command again")
+            hint = "run the command again; if it happens again, the board's storage is failing"
+            raise Trouble("missing-wheel", f"{wheel['name']} arrived incomplete", hint)
     check_space(root, packed)
     return found
 
