@@ -111,7 +111,7 @@ def evaluated(path: Path, model: StoredModel, seen: set[bytes]) -> Asked:
     seen.update(keys)
     rows = golden.rows[new]
     truth = tuple(model.labels[code] if code >= 0 else "" for code in golden.truth[new].tolist())
-    return Asked(rows, rows, truth, model.golden or Origins(f"{path} golden"), tuple(new))
+    return Asked(rows, rows, truth, model.golden, tuple(new))
 
 
 def _golden(path: Path, model: StoredModel) -> Golden:

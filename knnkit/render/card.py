@@ -76,10 +76,10 @@ def _lines(lines: Sequence[str]) -> tuple[tuple[str, Tone], ...]:
 
 
 def _data(card: Card) -> Iterator[str]:
-    if card.training and card.training.source:
+    if card.training.source:
         yield f"training rows: from {card.training.source}"
     evaluation, facts = card.info.evaluation, card.facts
-    if evaluation and card.golden and card.golden.source:
+    if evaluation and card.golden.source:
         drawn = "" if evaluation.of is None else f" of {evaluation.of:,}, drawn at random,"
         yield f"evaluation: {evaluation.rows:,} rows{drawn} from {card.golden.source}, split: {evaluation.how}"
     if facts and facts.split:
