@@ -20,7 +20,8 @@ from device_agent.shared.protocol import constants, input_info, model_info
 from device_agent.shared.protocol.table_info import Table
 from device_agent.shared.regression import spreads
 from device_agent.shared.release.row_origins import Origins, pack
-from knnkit.data.dataset import MAX_TEXT, Dataset, drawn, shortened
+from device_agent.shared.tabular.csv_dialect import short
+from knnkit.data.dataset import MAX_TEXT, Dataset, drawn
 from knnkit.errors import BuildError, DataError
 from knnkit.model.combinations import require_answerable, require_keepable
 from knnkit.model.conformal import calibrate_sets, check_sets
@@ -197,7 +198,7 @@ def origins_of(rows: Dataset) -> Origins:
     for place, text in enumerate(rows.ids.tolist()):
         if not (not text or text.isprintable()) or len(text) > MAX_TEXT:
             hint = f"change it to plain text on one line, at most {MAX_TEXT} characters"
-            raise DataError(f"{rows.source}: row {place}: an id may not be {shortened(text)}", hint=hint)
+            raise DataError(f"{rows.source}: row {place}: an id may not be {short(text)}", hint=hint)
     return Origins(source, rows.places, "".join(f"{text}\n" for text in rows.ids.tolist()).encode())
 
 

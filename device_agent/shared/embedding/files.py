@@ -40,14 +40,10 @@ def files_of(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     there = (each for each in path.rglob("*") if each.suffix.lower() in IN_FOLDERS and each.is_file())
-    found = sorted(each for each in there if not any(map(_is_hidden, each.relative_to(path).parts)))
+    found = sorted(each for each in there if "/." not in f"/{each.relative_to(path)}")
     if not found:
         raise BadInput(f"{path}: the folder has no {', '.join(IN_FOLDERS)} file", reason="no-rows")
     return found
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".")
 
 
 def read_file(path: Path) -> bytes:

@@ -20,6 +20,7 @@ from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.protocol.table_info import Column, Table
+from knnkit.data.columns import Wanted
 from knnkit.data.files import load, load_all
 from knnkit.data.policy import MISSING_WORDS, Policy
 from knnkit.errors import DataError
@@ -105,7 +106,7 @@ def test_a_device_reads_the_words_for_a_missing_cell_that_its_training_rows_had(
         pyarrow.parquet.write_table(pyarrow.csv.read_csv(file), tmp_path / "rows.parquet")
     policy = Policy(("a", "b c", "true"), "median", "one-hot")
     files = [write(tmp_path / "clean.csv", rows_of(2)), tmp_path / f"rows.{suffix}"]
-    loaded = load_all(files, "y", None, None, policy)
+    loaded = load_all(files, Wanted("y", policy=policy))
     table = prepare(policy.with_text(loaded.feature_names), loaded, None).table
     assert table.missing_words == (word,)
     coder = Coder(table)
