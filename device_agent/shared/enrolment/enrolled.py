@@ -98,7 +98,7 @@ def text_of(label: Label) -> str:
 
 
 def alike(label: Label, others: Iterable[Label]) -> Label | None:
-    """Returns the first of `others` that differs from a text label only in blanks or case, as typing errors do."""
+    """Returns the first of `others` that differs from a text label only in blanks or case; None if none does."""
     spelt = None if isinstance(label, int) else _spelt(label)
     return next((other for other in others if spelt and other != label and _spelt(other) == spelt), None)
 
@@ -128,7 +128,7 @@ def counted_as(row: LocalRow) -> str:
 
 
 def counts(rows: Iterable[LocalRow]) -> dict[str, int]:
-    """Returns the number of rows of each label; the keys are the labels as text."""
+    """Returns label, as text -> number of its rows."""
     return dict(sorted(Counter(map(counted_as, rows)).items()))
 
 

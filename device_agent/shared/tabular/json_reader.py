@@ -83,7 +83,7 @@ class JsonParser(Parser):
             raise BadInput(f"the object has no key {missing[0]!r}{more(missing)}")
         extra = [key for key in found if key not in self._places]
         if extra and not self._ignore_extra:
-            raise BadInput(f"the model knows no feature {extra[0]!r}{more(extra)} (--ignore-extra leaves them out)")
+            raise BadInput(f"the model has no feature {extra[0]!r}{more(extra)} (--ignore-extra leaves them out)")
         if extra:
             self.left_out.note(extra, 1)
         return [found[name] for name in self._names]
