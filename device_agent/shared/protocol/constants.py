@@ -152,6 +152,11 @@ def is_digest(text: str) -> bool:
     return bool(re.fullmatch(_DIGEST, text))
 
 
+def plain(text: str) -> str:
+    """Returns `text` with unprintable characters, such as line breaks, replaced by `?`."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 def one_line(text: str) -> str:
     """Returns `text` cut to 200 characters, with unprintable ones replaced by `?`, as state and history store it."""
-    return "".join(character if character.isprintable() else "?" for character in text[:200])
+    return plain(text[:200])
