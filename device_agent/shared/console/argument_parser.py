@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 _CHOICE = re.compile(r"argument (\S+): invalid choice: (['\"])(.*)\2 \(choose from (.*)\)", re.DOTALL)
 _NO_NUMBER = re.compile(r"argument (\S+): invalid (\w+) value: (['\"])(.*)\3", re.DOTALL)
 #: Argument types that allow a fraction; all other number types need a whole number.
-_FRACTIONS = ("float", "seconds")
+_FRACTIONS = ("float", "seconds", "share")
 _MOST = 1_000_000_000
 
 
