@@ -80,7 +80,8 @@ class OneRow:
         """
         kth = float(found.distances[0, -1])
         doubt = self._share * max(kth, self._least)
-        chosen = self._near(self._place(row), (self._base(kth + doubt) + self._slack) / self._unit)
+        with np.errstate(over="ignore", invalid="ignore"):  # beyond float32, `_near` returns None
+            chosen = self._near(self._place(row), (self._base(kth + doubt) + self._slack) / self._unit)
         if chosen is None:
             return np.arange(len(self._local))
         if not len(chosen):

@@ -6,6 +6,7 @@ Runs the float64 classifiers stored in the two model files; devices give the sam
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from device_agent.shared.release.row_origins import Origins
 from device_agent.shared.safe_files import read_small
 from knnkit.data import files
 from knnkit.data.dataset import Dataset
-from knnkit.errors import UsageError
+from knnkit.errors import UsageError, flags_for
 from knnkit.evaluation import flips
 from knnkit.evaluation.flips import Asked, Comparison, Flip, Neighbour
 from knnkit.model.stored import StoredModel, read_model
@@ -38,20 +39,18 @@ def run(arguments: argparse.Namespace) -> int:
         before, after = _read(arguments.before), _read(arguments.after)
         asked = _own(arguments, before, after) if arguments.data else _evaluated(arguments, before, after)
         few = [flips.affordable(before, after, each) for each in asked]
-        _say_if_fewer(sum(map(len, few)), sum(map(len, asked)))
+        rows, of = sum(map(len, few)), sum(map(len, asked))
+        if rows < of:
+            print(f"knnkit: {rows:,} of {of:,} rows, drawn at random, are compared: all take too long", file=sys.stderr)
         found = flips.compare(before, after, few)
     except (ModelUnusable, OSError) as error:
         raise UsageError(str(error), hint=getattr(error, "hint", "")) from None
     if arguments.json:
-        versions = {name: _described(path) for name, path in _sides(arguments)}
+        versions = {"before": _described(arguments.before), "after": _described(arguments.after)}
         print(json_codec.dumps({**versions, **json_codec.to_plain(found), "kinds": json_codec.to_plain(found.kinds)}))
     else:
         show(found)
     return 0
-
-
-def _sides(arguments: argparse.Namespace) -> tuple[tuple[str, Path], ...]:
-    return ("before", arguments.before), ("after", arguments.after)
 
 
 def _described(path: Path) -> dict[str, str]:
@@ -71,15 +70,11 @@ def _read(path: Path) -> StoredModel:
     return found
 
 
-def _say_if_fewer(rows: int, of: int) -> None:
-    if rows < of:
-        print(f"knnkit: {rows:,} of {of:,} rows, drawn at random, are compared: all take too long", file=sys.stderr)
-
-
 # --- which rows ---------------------------------------------------------------------------------------------------
 def _own(arguments: argparse.Namespace, before: StoredModel, after: StoredModel) -> list[Asked]:
     """Reads the user's rows once for each model, because the two models may use different columns."""
-    parts = [_read_for(arguments, model) for model in (before, after)]
+    with flags_for("label"):
+        parts = [_read_for(arguments, model) for model in (before, after)]
     truth = tuple(map(str, parts[0].labels.tolist()))
     origins = Origins(arguments.data.name)
     return [Asked(parts[0].rows, parts[1].rows, truth, origins, tuple(range(len(truth))))]
@@ -112,7 +107,7 @@ def evaluated(path: Path, model: StoredModel, seen: set[bytes]) -> Asked:
     seen.update(keys)
     rows = golden.rows[new]
     truth = tuple(model.labels[code] if code >= 0 else "" for code in golden.truth[new].tolist())
-    return Asked(rows, rows, truth, model.golden or Origins(f"{path} golden"), tuple(new))
+    return Asked(rows, rows, truth, model.golden, tuple(new))
 
 
 def _golden(path: Path, model: StoredModel) -> Golden:
@@ -121,7 +116,10 @@ def _golden(path: Path, model: StoredModel) -> Golden:
         raise UsageError(said, hint="--data rows.csv, or name the release directory")
     golden = Golden.from_bytes(read_small(path / constants.GOLDEN_FILE, constants.MAX_GOLDEN))
     if golden.rows.shape[1] != model.info.n_features or golden.truth.max(initial=-1) >= len(model.info.classes):
-        raise UsageError(f"{path}: the golden rows are not those of its model", hint=f"knnkit verify {path} --key PUB")
+        raise UsageError(
+            f"{path}: the golden rows are not those of its model",
+            hint=f"knnkit verify {shlex.quote(str(path))} --key PUB",
+        )
     return golden
 
 

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from device_agent.shared.tabular.csv_dialect import short
 from knnkit.data.bad_cells import IN_MEMORY, as_yaml, is_id
-from knnkit.data.dataset import Dataset, shortened
+from knnkit.data.dataset import Dataset
 from knnkit.data.policy import PLAIN, Policy
 from knnkit.errors import DataError
 
@@ -27,8 +28,6 @@ _MAX_LISTED = 20
 _PATTERN = frozenset("*?[")
 #: Names that pandas gives an index when it writes a table.
 _PANDAS = re.compile(r"__index_level_\d+__|Unnamed: \d+(\.\d+)?")
-#: Keys of `data` that are also flags of `knnkit init`.
-_FLAGS = frozenset({"label", "features", "drop", "missing", "categories"})
 #: Reason of an error for a file without the column of ids.
 NO_ID = "no-id-column"
 #: Reasons of an error for a file without a label or target column, and without a feature.
@@ -82,12 +81,12 @@ def choose(header: list[str], wanted: Wanted, file: Path) -> tuple[list[int], li
         if taken := next((name for name in named[key] if name in own), None):
             the = "the" if len(own) == 1 else "a"
             said = f"{file}: {taken!r} is {the} {kind}; it cannot be {what}"
-            raise DataError(said, hint=f"remove it from {key}:")
+            raise DataError(said, hint=f"remove it from {key}:", key=f"data/{key}")
     names = others if features is None else dict.fromkeys(named["features"])
     chosen = [header.index(name) for name in names if name not in named["drop"]]
     if not chosen:
         said = f"{file}: there is no feature beside {', '.join(map(repr, own))}"
-        raise DataError(said, hint="add columns of numbers")
+        raise DataError(said, hint="add columns of numbers", key="data")
     return at, chosen
 
 
@@ -110,14 +109,18 @@ def find(header: list[str], name: str, file: Path, key: str) -> int:
     close = [other for other in header if _plain(other) == _plain(name)]
     close = close or difflib.get_close_matches(name, header, n=1, cutoff=0.5)
     bare = [other.isprintable() and "," not in other for other in header]
-    names = ", ".join(other if plain else shortened(other) for other, plain in zip(header[:_MAX_LISTED], bare))
+    names = ", ".join(other if plain else short(other) for other, plain in zip(header[:_MAX_LISTED], bare))
     names += ", ..." if len(header) > _MAX_LISTED else ""
-    where = f" ({key}: in deploy.yaml{f', --{key} on the command line' * (key in _FLAGS)})"
-    where = f" ({key})" if str(file) in IN_MEMORY else where
-    hint = f"did you mean {close[0]!r}{where}?" if close else f"set it to one of them{where}"
+    hint, more = (f"did you mean {close[0]!r} (", ")?") if close else ("set it to one of them (", ")")
     if not close and len(header) > 1 and sum(map(_is_number, header)) >= len(header) - 1:
-        hint += "; if line 1 is a row of numbers, put a header line above it"
-    raise DataError(f"{file}: no column {name!r}; there are {names}", hint=hint, reason=_REASONS.get(key, ""))
+        more += "; if line 1 is a row of numbers, put a header line above it"
+    raise DataError(
+        f"{file}: no column {name!r}; there are {names}",
+        hint=hint + (key if str(file) in IN_MEMORY else f"{key}: in deploy.yaml") + more,
+        reason=_REASONS.get(key, ""),
+        key="split" if key == "split" else f"data/{key}/{name}",
+        flags=f"{hint}--{key} on the command line{more}",
+    )
 
 
 def _plain(name: str) -> str:
@@ -142,7 +145,7 @@ def _warning(rows: Dataset, name: str) -> str:
     column = rows.rows[:, rows.feature_names.index(name)]
     once = len(np.unique(column)) == len(column)
     how = "each once" if once else "in order" if _goes_up(column) else "in whole numbers"
-    said = f"the column {shortened(name)} holds {column.min():.0f} to {column.max():.0f}, {how}, as row numbers do"
+    said = f"the column {short(name)} holds {column.min():.0f} to {column.max():.0f}, {how}, as row numbers do"
     mend = "it is the only feature"
     if len(rows.feature_names) > 1:
         mend = f"drop: {as_yaml([name])} beside `label` in deploy.yaml leaves it out"

@@ -45,7 +45,8 @@ def load_rows(build: Build) -> Rows:
         DataError: a file, column or cell is invalid.
         BuildError: a stage cannot be run.
     """
-    embedder, window, data = embedder_of(build.model.input), _window_of(build), build.model.data
+    asked, data = build.model.input, build.model.data
+    embedder, window = embedder_of(asked), asked.window.record if asked and asked.window else None
     if embedder is not None and isinstance(data, FileData) and raw_files.are_raw(data.sources, data.path):
         listed = raw_files.list_files(data.sources, data.label_column, data.path, _beside(build))
         return Rows(*embedder.apply_to_files(listed), window)
@@ -80,12 +81,6 @@ def read_inputs(
     return found if embedder is None else embedder.apply(found)[0]
 
 
-def _window_of(build: Build) -> Window | None:
-    """Returns how the windows of a model are cut from samples; None if the model takes rows."""
-    asked = build.model.input
-    return None if asked is None or asked.window is None else asked.window.record
-
-
 def _load_windows(build: Build, window: Window) -> tuple[Dataset, tuple[str, ...]]:
     """Returns the windows of all recordings in deploy.yaml as rows, and messages about data that is not used.
 
@@ -100,7 +95,7 @@ def _load_windows(build: Build, window: Window) -> tuple[Dataset, tuple[str, ...
     if isinstance(build.model.measured_on, float) and build.model.measured_on and len(set(cut.windows.beside)) < 2:
         said = f"{cut.windows.source}: all windows are of one recording, and a recording is never divided"
         hint = "more recordings, `recording:` in `window:`, test: {file: other.csv}, or test: 0"
-        raise DataError(said, hint=hint)
+        raise DataError(said, hint=hint, key="test")
     return cut.windows, cut.warnings
 
 
@@ -171,7 +166,7 @@ def _read_test(build: Build, test: TestFile, everything: Dataset) -> Dataset:
         if error.reason == columns.NO_ANSWER:
             kind = "target" if getattr(build.model.data, "target", None) else "label"
             hint = f"test: {{file: {test.file.name}, {kind}: COLUMN}} names one of them"
-        raise DataError(str(error), hint=hint, reason=error.reason) from None
+        raise DataError(str(error), hint=hint, reason=error.reason, key="test") from None
     known = set(map(str, everything.labels.tolist()))
     strange = [label for label in map(str, found.labels.tolist()) if label not in known]
     if strange and found.targets is None:
@@ -205,5 +200,5 @@ def answers_of(build: Build) -> tuple[str, ...]:
         kind, other = ("target", "label") if usual is getattr(data, "target", None) else ("label", "target")
         if getattr(test, other):
             said = f"{test.file}: the model answers the {kind} of `data`, and `test` names a {other}"
-            raise DataError(said, hint=f"test: {{file: {test.file.name}, {kind}: COLUMN}}")
+            raise DataError(said, hint=f"test: {{file: {test.file.name}, {kind}: COLUMN}}", key="test")
     return test.target or test.label or usual

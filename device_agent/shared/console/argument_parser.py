@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 _CHOICE = re.compile(r"argument (\S+): invalid choice: (['\"])(.*)\2 \(choose from (.*)\)", re.DOTALL)
 _NO_NUMBER = re.compile(r"argument (\S+): invalid (\w+) value: (['\"])(.*)\3", re.DOTALL)
 #: Argument types that allow a fraction; all other number types need a whole number.
-_FRACTIONS = ("float", "seconds")
+_FRACTIONS = ("float", "seconds", "share")
 _MOST = 1_000_000_000
 
 
@@ -21,11 +21,11 @@ def filled(text: str) -> str:
     return text
 
 
-def count(text: str) -> int:
-    """Parses a whole number from 1 to `_MOST`."""
+def count(text: str, most: int = _MOST) -> int:
+    """Parses a whole number from 1 to `most`."""
     number = int(text)
-    if not 1 <= number <= _MOST:
-        raise argparse.ArgumentTypeError(f"{text} is not from 1 to {_MOST:,}")
+    if not 1 <= number <= most:
+        raise argparse.ArgumentTypeError(f"{text} is not from 1 to {most:,}")
     return number
 
 

@@ -38,7 +38,12 @@ PROBABILITY_TOLERANCE = 1e-5
 
 @record
 class Verdict:
-    """The result of `judge`; the fields are those of `reports.Certificate`."""
+    """The result of `judge`; the fields are those of `reports.Certificate`.
+
+    `identical`, `equivalent` and `different` count golden rows. `accuracy` is measured on the `accuracy_rows` rows with
+    a label, and `accepted` is the share of rows that are not "unknown"; None without such rows. `failures` are the
+    gates that were missed, as text.
+    """
 
     identical: int
     equivalent: int
@@ -138,7 +143,7 @@ def votes(classes: NDArray[np.int32], distances: NDArray[np.float64], info: KnnI
     """
     count, width = len(classes), len(info.classes)
     if info.weights == "uniform" and info.float64 is None:
-        places = classes + width * np.arange(count)[:, np.newaxis]
+        places = classes if count == 1 else classes + width * np.arange(count)[:, np.newaxis]
         return np.bincount(places.reshape(-1), minlength=width * count).reshape(-1, width) / classes.shape[1]
     query = np.repeat(np.arange(count), classes.shape[1])
     nearest = np.broadcast_to(distances.min(axis=1, keepdims=True), distances.shape)
