@@ -92,7 +92,7 @@ class OneRow:
         neighbours: list[_Neighbour] = [(distance, index, False) for distance, index in own]
         taught = zip(self._distances(self._enter(row), chosen), chosen.tolist())
         neighbours += [(distance, self._own + index, True) for distance, index in taught]
-        neighbours.sort()
+        neighbours.sort(key=lambda each: each[0])  # the model's own stay in their order if float32 distances are equal
         return None if self._write(neighbours, doubt, found) else chosen
 
     def _base(self, distance: float) -> float:

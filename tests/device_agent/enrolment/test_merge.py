@@ -81,6 +81,20 @@ def test_rows_that_tie_with_the_model_s_own_are_ranked_as_in_one_model(name: str
         assert np.array_equal(np.concatenate([getattr(each, output) for each in alone]), right[output])
 
 
+@pytest.mark.parametrize("name", ["digits", "wine", "iris", "wifi-taught"])
+def test_rows_that_float32_puts_at_one_distance_keep_their_order(name: str, releases: Releases) -> None:
+    """From afar, training rows have equal float32 distances and other exact ones; a taught row is nearer."""
+    signed = TfliteKNN(releases[name] / "model.tflite")
+    golden = Golden.from_bytes((releases[name] / constants.GOLDEN_FILE).read_bytes()).rows[:40]
+    asked = np.float32(golden * np.float64(2.0**18))
+    joined = with_taught(signed, np.float32(asked[:3] * 0.75), [signed.info.classes[0]] * 3)
+    right = joined.exact.answers(asked)
+    alone = [joined.classify(row[np.newaxis]) for row in asked]
+    for output in (constants.OUTPUT_LABEL, constants.OUTPUT_INDICES):
+        assert np.array_equal(getattr(joined.classify(asked), output), right[output])
+        assert np.array_equal(np.concatenate([getattr(each, output) for each in alone]), right[output])
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", ["digits", "wine", "iris", "wifi-taught"])
 def test_a_row_beyond_float32_is_answered_without_a_warning(name: str, releases: Releases) -> None:
