@@ -323,4 +323,4 @@ def _bound(scores: Float32, k: int) -> Float32:
     whole = width // groups
     least = np.fmin.reduce(scores[:, : whole * groups].reshape(count, whole, groups), axis=1)  # gaps may hold NaN
     found: Float32 = np.partition(least, k - 1, axis=1)[:, k - 1]
-    return found
+    return np.fmin(found, np.float32(np.inf))  # NaN if fewer than k groups have a row

@@ -11,6 +11,7 @@ import pytest
 from support import ties
 from support.searching import neighbours, open_model
 
+from device_agent.inference import block_search
 from device_agent.inference.exact import ExactKnn
 from device_agent.inference.rounded import add_rows
 
@@ -95,6 +96,24 @@ def require_same_among_candidates(
         model.settle(queries[:1], expected["indices"][0], listed)["indices"].tolist()
         == expected["indices"][:1].tolist()
     )
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "manhattan"])
+@pytest.mark.parametrize("filler", [np.nan, np.inf, -np.inf, 1.0])
+@pytest.mark.parametrize("k", [3, 17, 20, 40])
+def test_gaps_between_blocks_hold_any_bytes(
+    k: int, filler: float, metric: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the first rows that are read are fewer than k."""
+    monkeypatch.setattr(block_search, "_SCORES", 8 * 20)
+    rng = np.random.default_rng(k)
+    rows, queries = (rng.normal(size=(count, 3)).astype(np.float32) for count in (40, 8))
+    model = open_model(tmp_path / "m", rows, k, metric, blocks=7)
+    with (tmp_path / "m").open("r+b") as file:
+        for start in range(0, len(rows), 6):
+            file.seek((start + start // 6) * rows[0].nbytes)
+            file.write(np.full(3, filler, np.float32).tobytes())
+    assert model.answers(queries)["indices"].tolist() == neighbours(rows, queries, k, metric)[0].tolist()
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "manhattan"])
