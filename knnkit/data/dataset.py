@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.enrolment.enrolled import WHOLE, without_fraction
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
 from device_agent.shared.queries import as_numbers, default_names, not_numbers
 from knnkit.data import precision
@@ -29,7 +29,6 @@ MAX_TEXT = 256
 RENAME = f"rename it: plain text on one line, no space at its ends, at most {MAX_TEXT} characters"
 _MAX_QUOTED = 60
 #: A whole number as Python writes it, perhaps with a fraction of zeros.
-_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,18}))(?:\.0+)?")
 SKLEARN_SETS = ("blobs", "breast_cancer", "digits", "iris", "moons", "wine")
 
 
@@ -255,7 +254,7 @@ def label_array(values: list[Any], source: str) -> NDArray[Any]:
     if all(isinstance(value, float) and value.is_integer() for value in values):
         values = [int(value) for value in values]
     texts = [str(value) for value in values]
-    short = {text: _without_fraction(text) for text in dict.fromkeys(texts)}
+    short = {text: without_fraction(text) for text in dict.fromkeys(texts)}
     if all(_is_integer(text) for text in short.values()):
         return np.array([int(short[text]) for text in texts], dtype=np.int64)
     for text in short:
@@ -278,11 +277,5 @@ def require_label(text: str, where: str) -> None:
         )
 
 
-def _without_fraction(text: str) -> str:
-    """Returns `2` for `2.0` and `2.00`, and `0` for `-0`."""
-    found = _WHOLE.fullmatch(text)
-    return text if found is None else "0" if found[1] == "-0" else found[1]
-
-
 def _is_integer(text: str) -> bool:
-    return _WHOLE.fullmatch(text) is not None and abs(int(text)) < 2**63
+    return WHOLE.fullmatch(text) is not None and abs(int(text)) < 2**63
