@@ -168,6 +168,11 @@ def is_digest(text: str) -> bool:
     return bool(re.fullmatch(_DIGEST, text))
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Returns a number with its noun: `1 device`, `3 devices`. `plural` is for nouns that do not just add an s."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def one_line(text: str) -> str:
     """Returns `text` cut to 200 characters, with unprintable ones replaced by `?`, as state and history store it."""
     return "".join(character if character.isprintable() else "?" for character in text[:200])
