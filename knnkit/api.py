@@ -306,9 +306,9 @@ class TfKNN:
         """
         held_out = labelled_rows(self.fitted, test)
         limits = model_info.Gates() if gates is None else gates
-        order = build.Order(limits, version, sequence, device_class=device_class, seed=seed)
+        options = build.ReleaseOptions(limits, version, sequence, device_class=device_class, seed=seed)
         folder, signer = Path(path_text(out, "out", UsageError)), signing.signer_of(signing_key)
-        return build.write_release(source.of_imported(self.fitted, held_out), order, signer, folder)
+        return build.write_release(source.of_imported(self.fitted, held_out), options, signer, folder)
 
 
 def from_sklearn(

@@ -24,36 +24,40 @@ from device_agent.bootstrap.upload_dirs import take
 from device_agent.bootstrap.wheels import check_space, download, holder_of, put
 
 
-def build(order: dict[str, Any]) -> dict[str, Any]:
-    """Makes and tests the environment that the order names; with `use`, switches to it and adds trusted keys."""
-    root, digest = resolved(order["root"]), order["digest"]
-    place = take(root, order["place"]) if order["place"] else None
-    with locked(root, order["wait"], place):
+def build(request: dict[str, Any]) -> dict[str, Any]:
+    """Makes and tests the environment that the request names; with `use`, switches to it and adds trusted keys.
+
+    Returns `made_of` (its record), `made` (False: it was there), `before` (digest of the environment used before, or
+    None) and `added` (names of keys).
+    """
+    root, digest = resolved(request["root"]), request["digest"]
+    upload = take(root, request["place"]) if request["place"] else None
+    with locked(root, request["wait"], upload):
         clear_leftovers(root)
-        made = not works(root, digest) or (order["repair"] and place is not None)
+        made = not works(root, digest) or (request["repair"] and upload is not None)
         try:
             if made:
-                make_environment(root, order, place)
+                make_environment(root, request, upload)
         except BaseException:
             clear_leftovers(root)
             raise
-        before = switch(root, digest) if order["use"] else current(root)
-        added = add_keys(root, order["trust"]) if order["use"] else []
+        before = switch(root, digest) if request["use"] else current(root)
+        added = add_keys(root, request["trust"]) if request["use"] else []
         prune(root, digest)
     return {"made_of": marker(root, digest), "made": made, "before": before, "added": added}
 
 
-def make_environment(root: Path, order: dict[str, Any], place: Path | None) -> None:
-    """Makes the environment of `order` from the wheels in `place`; leaves nothing there if a step fails."""
-    if place is None:
+def make_environment(root: Path, request: dict[str, Any], upload: Path | None) -> None:
+    """Makes the environment that the request asks for, from the wheels in `upload`, completely or not at all."""
+    if upload is None:
         raise Trouble("missing-wheel", f"another host changed {root / VENVS} meanwhile", "run the command again")
-    wheels = gather(root, order, place)
-    final = root / VENVS / order["digest"]
-    part = root / VENVS / (order["digest"] + PART)
-    make_empty(part, system_site=order["system_site"])
+    wheels = gather(root, request, upload)
+    final = root / VENVS / request["digest"]
+    part = root / VENVS / (request["digest"] + PART)
+    make_empty(part, system_site=request["system_site"])
     for wheel, holder in wheels:
         put(wheel, holder, part)
-    made_of = dict(order["made_of"], digest=order["digest"], versions=prove(part, order["probe"]))
+    made_of = dict(request["made_of"], digest=request["digest"], versions=prove(part, request["probe"]))
     made_of["wheels"] = [{"name": wheel["name"], "sha256": wheel["sha256"]} for wheel, _ in wheels]
     write(part / MARKER, json.dumps(made_of, sort_keys=True).encode())
     sync_tree(part)
@@ -69,23 +73,26 @@ def put_over(new: Path, damaged: Path) -> None:
     """Repairs the environment `damaged`, even in use: renames each file of `new` into it, then removes `new`."""
     remove_tree(damaged / "__pycache__")  # may be damaged, too; Python writes it again
     for path in listed(new):
-        place = damaged / path.name
+        target = damaged / path.name
         if not path.is_symlink() and path.is_dir():
-            if place.is_symlink() or not place.is_dir():
-                remove_tree(place)
-            make_folder(place)
-            put_over(path, place)
+            if target.is_symlink() or not target.is_dir():
+                remove_tree(target)
+            make_folder(target)
+            put_over(path, target)
             continue
-        if not place.is_symlink() and place.is_dir():
-            remove_tree(place)
-        path.rename(place)
+        if not target.is_symlink() and target.is_dir():
+            remove_tree(target)
+        path.rename(target)
     remove_tree(new)
 
 
-def gather(root: Path, order: dict[str, Any], place: Path) -> list[tuple[dict[str, str], Path | None]]:
-    """Checks wheels of `order` in `place`; returns each with an environment that has its files, or None: unpack it."""
-    wheels = [dict(wheel, path=str(place / safe(wheel["name"]))) for wheel in order["wheels"]]
-    wheels += download(place / "pip", order["pip"], order["pip_download"]) if order["pip"] else []
+def gather(root: Path, request: dict[str, Any], upload: Path) -> list[tuple[dict[str, str], Path | None]]:
+    """Checks the wheels of the request in the folder `upload`; downloads those that the board's pip shall fetch.
+
+    Returns each wheel (`name`, `sha256`, `path`) with an environment that has its files; None: unpack the wheel.
+    """
+    wheels = [dict(wheel, path=str(upload / safe(wheel["name"]))) for wheel in request["wheels"]]
+    wheels += download(upload / "pip", request["pip"], request["pip_download"]) if request["pip"] else []
     found = [(wheel, holder_of(root, wheel)) for wheel in wheels]
     packed = [wheel for wheel, holder in found if holder is None]
     for wheel in packed:

@@ -22,7 +22,7 @@ from device_agent.bootstrap.files import (
     write,
 )
 from device_agent.bootstrap.paths import LINK, TRUST, VENVS, Trouble
-from device_agent.bootstrap.upload_dirs import busy, drop_place, is_place
+from device_agent.bootstrap.upload_dirs import busy, drop_upload, is_upload
 
 MARKER = "knnkit.json"  # in an environment: what it was made of; written last, so that it proves it complete
 CONTENTS = "wheels"  # in an environment: NAME.json for each wheel, its files and their SHA-256
@@ -37,7 +37,7 @@ def current(root: Path) -> str | None:
 
 
 def linked(root: Path) -> dict[str, Any] | None:
-    """Returns the record (Python, wheels) of the environment in use, even if that cannot start; None if none is."""
+    """Returns the record (`marker`) of the environment in use, even if that cannot start; None if none is in use."""
     digest = link(root)
     return marker(root, digest) if digest is not None else None
 
@@ -51,13 +51,13 @@ def link(root: Path) -> str | None:
 
 
 def marker(root: Path, digest: str) -> dict[str, Any] | None:
-    """Returns the record of an environment's contents (Python, wheels); None if the environment is unfinished."""
+    """Returns knnkit.json of an environment: its `digest`, `python`, `wheels` and so on; None if it is unfinished."""
     made_of = read_json(root / VENVS / digest / MARKER)
     return made_of if made_of is not None and made_of.get("digest") == digest and well_formed(made_of) else None
 
 
 def well_formed(made_of: dict[str, Any]) -> bool:
-    """Whether `made_of`, the record of an environment, has the expected form; a bad memory card may have changed it."""
+    """Whether `made_of`, the content of knnkit.json, has the expected form; a bad memory card may have changed it."""
     wheels, pins = made_of.get("wheels", []), made_of.get("pins", [])
     if not isinstance(wheels, list) or not isinstance(pins, list):
         return False
@@ -81,7 +81,7 @@ def unpacked(environment: Path) -> Iterator[str]:
 
 
 def files_in(record: dict[str, Any] | None) -> dict[str, str] | None:
-    """Returns file -> SHA-256 from a record; None if it is malformed or a path leads out of the environment."""
+    """Returns file -> SHA-256 from a wheel's record (CONTENTS); None if malformed, or a path leads outside."""
     files = record.get("files") if record else None
     if not isinstance(files, dict) or not all(isinstance(value, str) for value in files.values()):
         return None
@@ -89,7 +89,7 @@ def files_in(record: dict[str, Any] | None) -> dict[str, str] | None:
 
 
 def environments(root: Path) -> dict[str, dict[str, Any]]:
-    """Returns digest -> record of its contents, for every finished environment that can start."""
+    """Returns digest -> record (`marker`) of every finished environment that can start."""
     names = [path.name for path in listed(root / VENVS) if works(root, path.name)]
     return {name: marker(root, name) or {} for name in names}
 
@@ -132,7 +132,7 @@ def tidy(root: Path) -> bool:
     """Whether there is nothing to remove: no leftovers, and at most `KEPT` environments."""
     finished = environments(root)
     strays = [
-        path for path in listed(root / VENVS) if path.name not in finished and not (is_place(path) and busy(path))
+        path for path in listed(root / VENVS) if path.name not in finished and not (is_upload(path) and busy(path))
     ]
     return not strays and len(finished) <= KEPT and not os.path.lexists(root / (LINK + PART))
 
@@ -140,8 +140,8 @@ def tidy(root: Path) -> bool:
 def clear_leftovers(root: Path) -> None:
     """Removes environments that are unfinished or cannot start, and upload folders whose connection has ended."""
     for path in listed(root / VENVS):
-        if is_place(path):
-            drop_place(path)
+        if is_upload(path):
+            drop_upload(path)
         elif not works(root, path.name):
             remove_tree(path)
     remove_tree(root / (LINK + PART))

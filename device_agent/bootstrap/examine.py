@@ -12,13 +12,13 @@ from device_agent.bootstrap.files import listed, read_json, same
 from device_agent.bootstrap.paths import VENVS, Trouble, resolved
 
 
-def examine(order: dict[str, Any]) -> dict[str, Any]:
-    """Reports the damage of the environment that the order names; "" if it has none."""
-    return {"damage": damage(resolved(order["root"]), order["digest"], order["probe"], files=order["files"])}
+def examine(request: dict[str, Any]) -> dict[str, Any]:
+    """Returns `{"damage": TEXT}`: the faults of the environment that the request names; "" if it has none."""
+    return {"damage": damage(resolved(request["root"]), request["digest"], request["probe"], files=request["files"])}
 
 
 def damage(root: Path, digest: str, probe: str, *, files: bool = True) -> str:
-    """Returns an environment's faults; "" if it runs `probe` and (with `files`) its files are those of its wheels."""
+    """Returns an environment's faults as text; "" if it runs `probe` and (with `files`) has the files of its wheels."""
     environment = root / VENVS / digest
     named = ", ".join(changed(environment)) if files else ""
     try:
@@ -40,12 +40,19 @@ def changed(environment: Path) -> list[str]:
 
 
 def prove(environment: Path, probe: str, *flags: str) -> dict[str, Any]:
-    """Runs the code `probe` in the environment's Python (with `flags`); returns what it prints, or raises Trouble."""
+    """Runs the code `probe` in the environment's Python, with `flags`; returns the JSON object in its last line.
+
+    Raises Trouble (`does-not-run`) if it fails or prints nothing.
+    """
     command = [str(environment / "bin" / "python"), "-I", *flags, "-c", probe]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     answer = done.stdout.decode(errors="replace").strip().splitlines()[-1:]
     if done.returncode or not answer:
         last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise Trouble("does-not-run", f"the environment does not run here: {last[0]}", "the device was not changed")
+        raise Trouble(
+            "does-not-run",
+            f"the Python environment does not run on this device: {last[0]}",
+            "the device was not changed",
+        )
     found: dict[str, Any] = json.loads(answer[0])
     return found

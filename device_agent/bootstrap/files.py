@@ -66,7 +66,7 @@ def safe(name: str) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Returns the JSON object in a file; None if the file does not hold one."""
+    """Returns the JSON object (key -> value) in a file; None if the file does not hold one."""
     try:
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except (OSError, ValueError, RecursionError):

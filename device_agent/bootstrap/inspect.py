@@ -16,9 +16,9 @@ from device_agent.bootstrap.files import listed, sha256
 from device_agent.bootstrap.paths import TRUST, existing, resolved
 
 
-def state(order: dict[str, Any]) -> dict[str, Any]:
-    """Reports Python, architecture, C library, disk, environments and keys of the board; `order` has its `root`."""
-    root = resolved(order["root"])
+def state(request: dict[str, Any]) -> dict[str, Any]:
+    """Returns facts by name: Python, architecture, C library, disk, environments and keys under the given `root`."""
+    root = resolved(request["root"])
     nearest = existing(root)
     disk = os.statvfs(nearest)
     used = current(root)
@@ -41,7 +41,7 @@ def state(order: dict[str, Any]) -> dict[str, Any]:
         "current": used,
         "linked": linked(root),
         "environments": environments(root),
-        "damage": damage(root, used, order["probe"]) if used and order.get("probe") else "",
+        "damage": damage(root, used, request["probe"]) if used and request.get("probe") else "",
         "tidy": tidy(root),
         "trusted": trusted(root),
     }

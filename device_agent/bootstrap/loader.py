@@ -44,7 +44,10 @@ class Loader:
         return self.sources[name]
 
 
-def run(sources: Mapping[str, str], program: str, *order: str) -> int:
-    """Runs `main` of `program`, one of `sources`, with the process's arguments and `order`; returns the exit code."""
+def run(sources: Mapping[str, str], program: str, *request: str) -> int:
+    """Calls `main` of the module `program`, one of `sources`; returns the exit code.
+
+    Its arguments are those of the process, then `request`: the command's arguments as JSON.
+    """
     sys.meta_path.insert(0, Loader(sources))  # first, since this Python may have knnkit installed
-    return int(importlib.import_module(program).main(*sys.argv[1:], *order))
+    return int(importlib.import_module(program).main(*sys.argv[1:], *request))

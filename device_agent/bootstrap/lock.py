@@ -14,18 +14,18 @@ from device_agent.bootstrap.paths import VENVS, Trouble
 
 
 @contextlib.contextmanager
-def locked(root: Path, wait: float, place: Path | None) -> Iterator[None]:
-    """Holds the lock during a `with` block; then removes `place`, and the folders of the root that are empty.
+def locked(root: Path, wait: float, upload: Path | None) -> Iterator[None]:
+    """Holds the lock during a `with` block; then removes `upload`, and the folders of the root that are empty.
 
-    `wait` is how long to wait for the lock, in seconds; `place` is an upload folder.
+    `wait` is how long to wait for the lock, in seconds; `upload` is an upload folder (None: there is none).
     """
     handle = None
     try:
         handle = lock(root, wait)
         yield
     finally:
-        if place:
-            remove_tree(place)
+        if upload:
+            remove_tree(upload)
         if handle is not None:
             os.close(handle)
         with contextlib.suppress(OSError):  # a folder that holds something stays

@@ -20,11 +20,11 @@ ENVIRONMENT_FILES = 3000
 COMMANDS = {"state": state, "examine": examine, "prepare": prepare, "claim": claim, "build": build, "remove": remove}
 
 
-def main(command: str, order: str) -> int:
-    """Prints the command's answer to `order` (JSON) and returns 0, or the problem that stopped it and returns 1."""
+def main(command: str, request: str) -> int:
+    """Prints the answer of `command` to `request` (JSON) and returns 0, or a problem and returns 1."""
     os.umask(0o077)
     try:
-        answer = COMMANDS[command](json.loads(order))
+        answer = COMMANDS[command](json.loads(request))
     except Trouble as trouble:
         answer = {"problem": trouble.reason, "message": str(trouble), "hint": trouble.hint}
     except OSError as error:
@@ -38,11 +38,11 @@ def main(command: str, order: str) -> int:
 def _explain(error: OSError) -> tuple[str, str]:
     """Returns a message and a hint for an error of the operating system."""
     if error.errno == errno.ENOSPC:
-        place = next(path for path in Path(error.filename or ".").absolute().parents if path.is_dir())
-        found = os.statvfs(place)
+        folder = next(path for path in Path(error.filename or ".").absolute().parents if path.is_dir())
+        found = os.statvfs(folder)
         if found.f_files and found.f_favail < ENVIRONMENT_FILES:  # what failed has been removed by now
             said = "no inodes are left: the file system cannot hold more files"
-            return said, f"df -i {place}; remove files that are not needed, or choose another root"
+            return said, f"df -i {folder}; remove files that are not needed, or choose another root"
         return str(error.strerror), "make room on the board: df -h"
     if error.errno in (errno.ENOSYS, errno.ENOTSUP) or (error.errno == errno.EPERM and error.filename2):
         return (

@@ -18,18 +18,21 @@ TEMPORARY = ".tmp"  # the agent writes `.NAME.tmp`, then renames it to NAME
 LOST = "lost+found"  # made by the file system at a mount point
 
 
-def remove(order: dict[str, Any]) -> dict[str, Any]:
-    """Removes the root, reports what is `left`; raises Trouble if it has foreign files (`not-ours`) or is `locked`."""
-    root = resolved(order["root"])
+def remove(request: dict[str, Any]) -> dict[str, Any]:
+    """Removes the root; returns `answer`.
+
+    Raises Trouble if the root has other files than knnkit's (`not-ours`), or a deploy runs (`locked`).
+    """
+    root = resolved(request["root"])
     gone = root.with_name(root.name + ".removed" + PART)
     left: list[str] = []
     clear(gone, left)
     if not root.is_dir():
         return answer(root, left, removed=False)
     own = [path for path in listed(root) if not (path.name == LOST and os.path.ismount(root))]
-    strangers = sorted(path.name for path in own if own_name(path) not in order["known"])
-    if strangers:
-        message = f"{root} also holds {', '.join(strangers[:5])}; nothing was removed"
+    others = sorted(path.name for path in own if own_name(path) not in request["known"])
+    if others:
+        message = f"{root} also holds {', '.join(others[:5])}; nothing was removed"
         raise Trouble("not-ours", message, "move those files away first")
     for path in (root / LOCK, root / VENVS):
         refuse_if_held(path)
@@ -41,14 +44,14 @@ def remove(order: dict[str, Any]) -> dict[str, Any]:
             clear(path, left)
         clear(root, left, only=True)
     clear(gone, left)
-    link = Path(order["root"]).expanduser()
+    link = Path(request["root"]).expanduser()
     if link.is_symlink():
         clear(link, left)
     return answer(root, left, removed=bool(own) or not root.is_dir())
 
 
 def answer(root: Path, left: list[str], *, removed: bool) -> dict[str, Any]:
-    """Returns the answer of the command: whether the root was `removed`, and what was not (`left`), with the reason."""
+    """Returns the command's answer: whether the root was `removed`, and `left`, "PATH: reason" of what could not be."""
     return {"removed": removed, **({"root": str(root), "left": left} if left else {})}
 
 

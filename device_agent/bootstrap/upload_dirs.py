@@ -16,11 +16,11 @@ INCOMING = "incoming"  # in VENVS: INCOMING.PROCESS.START.TOKEN, the wheels that
 SILENT = 30
 
 
-def claim(order: dict[str, Any]) -> dict[str, Any]:
-    """Makes an upload folder in the root of the order, or reuses that of a connection that has ended or is silent."""
-    root = resolved(order["root"])
-    own = new_place(root, connection())
-    for path in sorted(filter(is_place, listed(root / VENVS)), key=size_of, reverse=True):
+def claim(request: dict[str, Any]) -> dict[str, Any]:
+    """Makes an upload folder, or reuses that of a connection that has ended or is silent; returns `{"place": NAME}`."""
+    root = resolved(request["root"])
+    own = new_upload(root, connection())
+    for path in sorted(filter(is_upload, listed(root / VENVS)), key=size_of, reverse=True):
         if path.is_dir() and not path.is_symlink() and (not busy(path) or silent(path)):
             try:
                 path.rename(own)
@@ -45,27 +45,27 @@ def connection() -> str:
     return os.environ.get("KNNKIT_CONNECTION") or str(os.getppid())
 
 
-def new_place(root: Path, process: int | str) -> Path:
-    """Returns a unique path that identifies its process, even after the board restarts."""
+def new_upload(root: Path, process: int | str) -> Path:
+    """Returns a new path for an upload folder, which identifies its process even after the board restarts."""
     return root / VENVS / f"{INCOMING}.{process}.{started(process)}.{os.urandom(4).hex()}"
 
 
-def is_place(path: Path) -> bool:
+def is_upload(path: Path) -> bool:
     """Whether `path` is an upload folder."""
     return path.name.partition(".")[0] == INCOMING
 
 
-def busy(place: Path) -> bool:
-    """Whether the process that uses the upload folder `place` still runs, and is not of this connection."""
-    _, process, start, _ = (place.name + "...").split(".")[:4]
+def busy(upload: Path) -> bool:
+    """Whether the process that uses the upload folder `upload` still runs, and is not of this connection."""
+    _, process, start, _ = (upload.name + "...").split(".")[:4]
     return process != connection() and start != "" and started(process) == start
 
 
-def silent(place: Path) -> bool:
-    """Whether all files in `place` are unfinished and have not grown for `SILENT` seconds. Finished ones are in use."""
+def silent(upload: Path) -> bool:
+    """Whether all files in `upload` are unfinished and did not grow for `SILENT` seconds. Finished ones are in use."""
     try:
-        files = listed(place)
-        newest = max(path.stat().st_mtime for path in (place, *files))
+        files = listed(upload)
+        newest = max(path.stat().st_mtime for path in (upload, *files))
     except OSError:
         return False
     return all(path.name.endswith(PART) for path in files) and time.time() - newest >= SILENT
@@ -80,20 +80,20 @@ def started(process: int | str) -> str:
     return "" if condition in "ZX" else fields[18]
 
 
-def size_of(place: Path) -> int:
+def size_of(upload: Path) -> int:
     """Returns the total size of the files in a folder, in bytes."""
-    return sum(path.lstat().st_size for path in listed(place) if path.is_file())
+    return sum(path.lstat().st_size for path in listed(upload) if path.is_file())
 
 
-def drop_place(place: Path) -> None:
+def drop_upload(upload: Path) -> None:
     """Removes an upload folder that is not busy; renames it first, so that no new connection can reuse it."""
-    if not busy(place):
-        discard(place, place.with_name("gone" + PART))
+    if not busy(upload):
+        discard(upload, upload.with_name("gone" + PART))
 
 
 def take(root: Path, name: str) -> Path:
     """Renames an upload folder to one of this process, which may outlive the connection and still needs the wheels."""
-    own = new_place(root, os.getpid())
+    own = new_upload(root, os.getpid())
     with contextlib.suppress(FileNotFoundError):  # `gather` reports it if the wheels are needed
         (root / VENVS / safe(name)).rename(own)
     return own

@@ -23,14 +23,14 @@ MARGIN = 16 << 20
 _IMPATIENT = ("--retries=1", "--timeout=20")
 
 
-def prepare(order: dict[str, Any]) -> dict[str, Any]:
-    """Lists the wheels of the order that an environment already holds, with every file unchanged."""
-    root = resolved(order["root"])
-    return {"here": [wheel["name"] for wheel in order["wheels"] if holder_of(root, wheel)]}
+def prepare(request: dict[str, Any]) -> dict[str, Any]:
+    """Returns `{"here": NAMES}`: the request's wheels that an environment already holds, with every file unchanged."""
+    root = resolved(request["root"])
+    return {"here": [wheel["name"] for wheel in request["wheels"] if holder_of(root, wheel)]}
 
 
 def holder_of(root: Path, wheel: dict[str, str]) -> Path | None:
-    """Returns a finished environment of this Python with all files of the wheel, unchanged; None if none has them."""
+    """Returns a finished environment of this Python with all files of a wheel, unchanged; None if none has."""
     for digest in environments(root):
         environment = root / VENVS / digest
         files = contents(environment, wheel)
@@ -46,7 +46,7 @@ def contents(environment: Path, wheel: dict[str, str]) -> dict[str, str] | None:
 
 
 def check_space(root: Path, wheels: list[dict[str, str]]) -> None:
-    """Raises Trouble (`no-space`) if the disk cannot hold the unpacked wheels; writes nothing."""
+    """Raises Trouble (`no-space`) if the disk cannot hold the unpacked wheels (`name`, `path`); writes nothing."""
     need = MARGIN
     for wheel in wheels:
         with archive(wheel) as content:
@@ -79,7 +79,7 @@ def archive(wheel: dict[str, str]) -> zipfile.ZipFile:
 
 
 def unpack_same(wheel: dict[str, str], site: Path) -> dict[str, str]:
-    """Unpacks a wheel to the folder `site`, then checks its SHA-256: a connection that seemed broken may write on."""
+    """Unpacks a wheel as `unpack`, then checks its SHA-256: a connection that seemed broken may still write to it."""
     try:
         files = unpack(wheel, site)
     except FileExistsError as error:
@@ -94,7 +94,10 @@ def unpack_same(wheel: dict[str, str], site: Path) -> dict[str, str]:
 
 
 def unpack(wheel: dict[str, str], site: Path) -> dict[str, str]:
-    """Unpacks the library part of a wheel into site-packages; the agent does not need scripts and data files."""
+    """Unpacks a wheel into the folder `site`, without scripts and data files, which the agent does not need.
+
+    `wheel` has `name`, `path` and `sha256`. Returns path in `site` -> SHA-256 of each file.
+    """
     files = {}
     with archive(wheel) as content:
         for entry in content.infolist():
@@ -121,7 +124,7 @@ def destination(name: str) -> str | None:
 
 
 def download(folder: Path, lines: list[str], pip: dict[str, Any]) -> list[dict[str, str]]:
-    """Downloads wheels into `folder` and returns the name, SHA-256 and path of each; installs nothing.
+    """Downloads wheels into `folder`, and returns `name`, `sha256` and `path` of each; installs nothing.
 
     Args:
         folder: is emptied first.

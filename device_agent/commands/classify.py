@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 
-from device_agent.commands.options import add_runtime, command, store_of, use_threads
+from device_agent.commands.options import add_runtime, command, store_of
 from device_agent.shared.console import streams
 from device_agent.shared.console.argument_parser import filled
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import BadInput
+from device_agent.system import blas
 
 
 def _configure_classify(parser: argparse.ArgumentParser) -> None:
@@ -34,22 +35,22 @@ def _configure_classify(parser: argparse.ArgumentParser) -> None:
         "--labels",
         type=float,
         metavar="COVERAGE",
-        help="add a set of labels that contains the true label for this share of rows, such as 0.9",
+        help="add the label set, which holds the true label of this share of rows: one of label_sets in deploy.yaml",
     )
     add(
         "--neighbors",
         action="store_true",
-        help="add the nearest training rows: distance, class, row and id",
+        help="add the nearest training rows: distance, class, row number and id",
     )
     add("--digest", action="store_true", help="add the digest of the release that answered")
-    add("--ignore-extra", action="store_true", help="ignore columns that the model does not know")
+    add("--ignore-extra", action="store_true", help="ignore columns that the model does not have")
     help = "copy this column of the input, a feature or not, before each answer; repeat it for more"
     add("--keep", type=filled, action="append", default=[], metavar="COLUMN", help=help)
     add_runtime(parser)
 
 
 def _run_classify(arguments: argparse.Namespace) -> int:
-    use_threads(arguments)
+    blas.prepare(arguments.threads)
     from device_agent.serving.batch import classify
     from device_agent.serving.columns import Columns
     from device_agent.serving.outputs import Closed

@@ -12,12 +12,12 @@ from device_agent.commands.options import (
     read_file,
     show,
     store_of,
-    use_threads,
     with_warnings,
 )
 from device_agent.shared.console.argument_parser import count, filled
 from device_agent.shared.protocol import constants, documents
 from device_agent.shared.protocol.errors import DeviceUnfit
+from device_agent.system import blas
 
 _LONGEST_BENCH = 3600.0
 
@@ -101,7 +101,7 @@ def seconds(text: str) -> float:
 
 
 def _run_bench(arguments: argparse.Namespace) -> int:
-    use_threads(arguments)
+    blas.prepare(arguments.threads)
     from device_agent.diagnostics import bench
 
     store = store_of(arguments)

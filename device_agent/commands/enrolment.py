@@ -33,7 +33,7 @@ def _configure_enrol(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="format of the input (default: by the file's name, else by its first byte)",
     )
-    add("--ignore-extra", action="store_true", help="ignore columns that the model does not know")
+    add("--ignore-extra", action="store_true", help="ignore columns that the model does not have")
     help = "teach the last N rows that a running stream answered, instead of an input (default: 1, at most 16)"
     add("--last", type=count, nargs="?", const=1, metavar="N", help=help)
     add_holder(parser)

@@ -67,11 +67,6 @@ def add_runtime(parser: argparse.ArgumentParser, *, threads: bool = True) -> Non
         parser.add_argument("--threads", type=number_of_threads, default=1, metavar="N", help=help)
 
 
-def use_threads(arguments: argparse.Namespace) -> None:
-    """Sets the number of threads of NumPy's products to `--threads`; call it before NumPy is imported."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", str(arguments.threads))
-
-
 def number_of_threads(text: str) -> int:
     """Parses a number from 1 to `MAX_THREADS`."""
     number = int(text)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from device_agent.lifecycle import check
 from device_agent.serving.batch import make_renderer
 from device_agent.serving.columns import Columns
-from device_agent.serving.load import Loaded, answering, load_kept
+from device_agent.serving.load import Loaded, answering, load_accepted
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.reports import Bench, Latency
@@ -28,7 +28,7 @@ from device_agent.shared.release.directory import open_release
 from device_agent.shared.tabular.csv_reader import CsvParser
 from device_agent.shared.tabular.reader import Parser
 from device_agent.store.store import Store
-from device_agent.store.trust_state import kept_state
+from device_agent.store.trust_state import accepted_state
 from device_agent.system import board
 
 #: Packages of the agent, by import name; those that are not installed are left out.
@@ -39,7 +39,7 @@ _WARM_UP = 50
 def bench(
     store: Store, *, seconds: float = 2.0, runtime: str = "auto", threads: int = 1, search: str | None = None
 ) -> Bench:
-    """Measures each figure for about `seconds`; the other options are those of `load_kept`.
+    """Measures each figure for about `seconds`; the other options are those of `load_accepted` (None: its default).
 
     Raises:
         DeviceUnfit, Refused, ModelUnusable: no release can answer.
@@ -47,9 +47,9 @@ def bench(
     release = answering(store).release
     before = time.perf_counter()
     with open_release(store.release_path(release.digest)) as opened:
-        opened.verify_kept(release.digest, kept_state(store))
+        opened.verify_accepted(release.digest, accepted_state(store))
     verified = time.perf_counter()
-    loaded = load_kept(store, release, runtime, threads, search=search)
+    loaded = load_accepted(store, release, runtime, threads, search=search)
     ready = time.perf_counter()
     loaded.tell_warnings()
     try:
@@ -80,7 +80,7 @@ def render(found: Bench) -> str:
 
 
 def installed_bytes() -> dict[str, int]:
-    """Returns the bytes on disk of each installed package of the agent, with its bundled libraries."""
+    """Returns name -> bytes on disk of each installed package of the agent, with its bundled libraries."""
     from importlib import util
 
     sizes = {}

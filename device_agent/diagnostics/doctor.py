@@ -149,7 +149,7 @@ def _runtime(store: Store) -> Iterator[Finding]:
 
 
 def _litert(runtime: str | None) -> bool:
-    """Whether LiteRT is the installed runtime, or the only one available for this Python."""
+    """Whether LiteRT is the installed `runtime` (None: there is none), or the only one available for this Python."""
     return runtime.startswith("ai_edge_litert") if runtime else sys.version_info >= (3, 12)
 
 
@@ -251,11 +251,11 @@ def _state(store: Store) -> Iterator[Finding]:
 
 
 def _release(store: Store) -> Iterator[Finding]:
-    from device_agent.serving.load import answering, load_kept
+    from device_agent.serving.load import answering, load_accepted
 
     try:
         release = answering(store).release
-        loaded = load_kept(store, release)
+        loaded = load_accepted(store, release)
         loaded.close()
     except (AgentError, OSError) as error:
         mend = getattr(error, "hint", "") or "knnkit deploy --target HOST"

@@ -41,7 +41,7 @@ def with_taught(exact: JoinedExact, golden: Golden) -> NDArray[Any]:
 
 
 def changed(found: NDArray[Any], golden: Golden, info: KnnInfo) -> list[int]:
-    """Returns the indices of the golden rows whose label or value in `found` differs from the golden set."""
+    """Returns the indices of golden rows whose answer in `found` (of `with_taught`) differs from the golden set."""
     if info.targets is None or golden.values is None:
         places = found != golden.label
     else:

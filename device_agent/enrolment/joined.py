@@ -34,12 +34,12 @@ from device_agent.shared.regression import Regressor
 if TYPE_CHECKING:
     from device_agent.shared.embedding.chain import Chain
 
-#: Distances in float64 are off by less than this share.
+#: Relative error of float64 distances is less than this.
 _OFF = 2.0**-30
 _MAX_FLOAT32 = np.finfo(np.float32).max
 #: Queries that are merged together: their scores fit the caches of most boards.
 _TOGETHER = 512
-#: The rounding of float64 has to be so many times less than what float32 leaves open.
+#: float64 errors must be so many times smaller than the differences that float32 leaves open.
 _CLEAR = 64.0
 _CHUNK_BYTES = 4 << 20  # of float64 differences at a time
 _FEW = 16  # taught rows: a ball around them saves nothing
@@ -61,7 +61,7 @@ class JoinedExact(ExactKnn):
         super().__init__(path, info)
         self.own, self._near = info.n_train, info.near
         kept, self._local = self.enrol(narrow(joined.features, origin_of(info.origin)))
-        #: Which of the rows to add are within the range of float32; the others take no part.
+        #: Which taught rows are within the range of float32; the others take no part.
         self.kept = kept
         self.info = self._info = replace(joined.info, n_train=info.n_train + int(kept.sum()), groups=None)
         self._rows.append(self._local)
@@ -79,7 +79,7 @@ class JoinedExact(ExactKnn):
             self._among_local = BlockSearch(MappedRows(self._local), self._weights, info.k, **how)
 
     def enrol(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-        """Returns (n,) bool, whether each (n, n_features) row is finite in model space, and the finite rows, mapped."""
+        """Maps (n, n_features) taught rows; returns (n,) bool, which are finite in model space, and these, (m, p)."""
         with np.errstate(over="ignore", invalid="ignore"):
             mapped = self._enter_all(rows).reshape(len(rows), len(self._centre))
             if self._info.metric == "cosine":  # a training row of zeros is marked in the other column than a query
@@ -90,12 +90,12 @@ class JoinedExact(ExactKnn):
         return kept, np.ascontiguousarray(found[kept])
 
     def doubt(self, kth: NDArray[Any]) -> Float64:
-        """Returns (n,): how much distances must differ for a certain order in float32; `kth` (n,) k-th distances."""
+        """Returns (n,): how much two distances must differ to be in a certain order; `kth`: (n,) k-th distances."""
         far, near = np.asarray(kth, np.float64), self._near
         return far * BLUR if near is None else near.share * np.maximum(far, near.least)
 
     def _tables_of_one(self, *, apart: bool) -> Tables | None:
-        """Returns the added rows as `OneScreen` takes them; `apart`: whether they probably lie far from the others."""
+        """Returns the taught rows for `OneScreen`; `apart`: whether they probably lie far from the training rows."""
         rows, width = self._local.astype(np.float64), len(self._centre)
         if not len(rows):
             return None
@@ -104,25 +104,26 @@ class JoinedExact(ExactKnn):
         return Tables(rows * self._weights, width, apart, "manhattan" if self._by.manhattan else "")
 
     def one_row(self) -> OneRow | None:
-        """Returns the merge for single rows; None if no row is added."""
+        """Returns the merge for single rows; None without taught rows."""
         if self._tables is None:
             return None
-        screen = OneScreen(self._tables, self._rough.before_norm if self._tables.kind == "cosine" else self._place)
+        of_row = self._rough.before_norm if self._tables.kind == "cosine" else self._coordinates
         reach = self._tied, self._zero, self._rough.blur
-        return OneRow(self._info, self._near, screen, self._from_one, reach, self._unit, self._classes, self.own)
+        how = (self._unit, self._classes, self.own)
+        return OneRow(self._info, self._near, OneScreen(self._tables, of_row), self._from_one, reach, *how)
 
-    def _place(self, row: NDArray[np.float32]) -> NDArray[Any]:
-        """Returns the (p,) place of one row, weighted and rough."""
-        z = self._rough_place(row)
+    def _coordinates(self, row: NDArray[np.float32]) -> NDArray[Any]:
+        """Returns the (p,) approximate coordinates of one row in model space, times the weights."""
+        z = self._unweighted_coordinates(row)
         return z if self._unweighted else z * self._weights
 
-    def _rough_place(self, row: NDArray[np.float32]) -> NDArray[Any]:
+    def _unweighted_coordinates(self, row: NDArray[np.float32]) -> NDArray[Any]:
         found = self._rough.one(row)
         return self._enter(row) if found is None else found
 
     def _from_one(self, row: NDArray[np.float32], local: NDArray[np.int64]) -> list[float]:
-        """Returns the measures between one raw row and the added rows `local`."""
-        terms = np.subtract(self._rough_place(row), self._local.take(local, axis=0), dtype=np.float64)
+        """Returns the measures between one raw row and the taught rows `local`."""
+        terms = np.subtract(self._unweighted_coordinates(row), self._local.take(local, axis=0), dtype=np.float64)
         found: list[float] = self._measures(terms).tolist()
         return found
 
@@ -131,7 +132,7 @@ class JoinedExact(ExactKnn):
 
         Args:
             rows: (n, n_features) float32 queries, minus the model's origin.
-            kth: (n,) distance of the k-th of the model's own rows.
+            kth: (n,) distance of the k-th neighbour among the training rows, in the model's metric.
         """
         z, blur = self._rough.many(rows)
         doubt = self.doubt(kth)
@@ -146,7 +147,7 @@ class JoinedExact(ExactKnn):
         return Nearby(some, query, local, self._to_local(z, pairs, local), clear)
 
     def _find(self, z: NDArray[Any], base: Float64) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Returns pairs of a query in (n, p) `z`, ascending, and an added row that may be as near as `base`, (n,)."""
+        """Returns pairs of a query in (n, p) `z`, ascending, and a taught row that may be within its (n,) `base`."""
         if self._screen is None:
             return np.empty(0, np.int64), np.empty(0, np.int64)
         weighted, within = z if self._unweighted else z * self._weights, base / self._unit
@@ -155,7 +156,7 @@ class JoinedExact(ExactKnn):
         some = self._screen.reached(weighted, within)  # Manhattan distances are never less than Euclidean ones
         found, fits = self._among_local.find(z[some].astype(np.float64), within[some])
         query, local = found.query, found.row
-        if not fits.all():  # too large for float32: all added rows
+        if not fits.all():  # too large for float32: all taught rows
             strange, every = np.flatnonzero(~fits), np.arange(len(self._local))
             query = np.concatenate([query, np.repeat(strange, len(every))])
             local = np.concatenate([local, np.tile(every, len(strange))])
@@ -164,7 +165,10 @@ class JoinedExact(ExactKnn):
         return some[query], local
 
     def _to_local(self, z: NDArray[Any], query: NDArray[np.int64], local: NDArray[np.int64]) -> Float64:
-        """Returns (m,) distances between queries `z[query]` and added rows `local`, off by less than 2^-36 of them."""
+        """Returns (m,) distances of m pairs of a query and a taught row, with relative errors below 2^-36.
+
+        `z` are (n, p) queries in model space; `query` and `local` the (m,) indices of each pair's query and taught row.
+        """
         found = np.empty(len(query))
         step = max(1, _CHUNK_BYTES // (8 * z.shape[1]))
         for start in range(0, len(query), step):
@@ -178,12 +182,12 @@ class JoinedExact(ExactKnn):
         return np.asarray(np.abs(terms).sum(axis=1) if self._by.manhattan else np.einsum("ij,ij->i", terms, terms))
 
     def among(self, rows: NDArray[np.float32], indices: NDArray[np.int32], near: Nearby) -> dict[str, NDArray[Any]]:
-        """Returns the outputs for the (m, n_features) rows of `near`, as `answers` would.
+        """Returns the outputs for the m queries of `near`, by output name, as `answers` would for both sets of rows.
 
         Args:
-            rows: float32, less the origin.
-            indices: (m, k) their neighbours among the model's own rows, in order.
-            near: the added rows that may be among their k nearest.
+            rows: (m, n_features) float32 queries, less the origin.
+            indices: (m, k) their neighbours among the training rows, nearest first.
+            near: the taught rows that may be among their k nearest.
         """
         try:
             query = np.concatenate([np.repeat(np.arange(len(rows)), indices.shape[1]), near.query])
@@ -202,10 +206,15 @@ class JoinedExact(ExactKnn):
     def _are_linked(
         self, z: Float64, last: NDArray[np.int32], order: NDArray[np.int64], measure: Float64, near: Nearby
     ) -> NDArray[np.bool_]:
-        """Returns (m,) whether a tie at the k-th place may reach rows of the model's own beyond the `last` of k.
+        """Returns (m,) bool: whether a tie of the k-th neighbour may include training rows beyond the model's own k.
 
-        Ties form chains. An added row may link others of the model's own, or leave a place to one of them. `order` and
-        `measure` are the (m, k) nearest of the queries `z` among all rows, `near` the added rows that may be near.
+        Rows tie in chains, each with the next. So a taught row may link training rows, or leave room for one more.
+
+        Args:
+            z: (m, p) queries in model space.
+            last: (m,) the model's own k-th neighbours.
+            order, measure: (m, k) neighbours among training and taught rows, and their measures.
+            near: the taught rows that may be near.
         """
         kth = self._by.to_distance(measure[:, -1])
         own, added = self._bases(z, last), self._bases(z[near.query], self.own + near.local)
@@ -217,7 +226,7 @@ class JoinedExact(ExactKnn):
         return found
 
     def _bases(self, z: Float64, row: NDArray[Any]) -> Float64:
-        """Returns (m,) distances in model space from (m, p) `z` to the (m,) rows `row`, off by less than `_OFF`."""
+        """Returns (m,) distances in model space from (m, p) `z` to the (m,) rows `row`; relative error below `_OFF`."""
         return np.asarray(self._by.to_distance(self._by.terms(z, self._rows.take(row)).sum(axis=1)))
 
     def _nearest_of(
@@ -230,13 +239,16 @@ class JoinedExact(ExactKnn):
         return order, measure
 
     def merge(self, rows: NDArray[np.float32], found: Answers) -> None:
-        """Inserts taught rows into the answers `found` to (n, n_features) float32 rows, minus the origin; in place."""
+        """Corrects `found`, the model's answers to n rows, in place, as if taught rows were training rows.
+
+        `rows` are (n, n_features) float32 queries, from which the model's origin has been subtracted.
+        """
         for start in range(0, len(rows), _TOGETHER):
             part = slice(start, start + _TOGETHER)
             self._merge(rows[part], Answers._make(values[part] for values in found))
 
     def decide(self, row: NDArray[np.float32], local: NDArray[np.int64], found: Answers) -> None:
-        """Puts the added rows `local` into the model's answer `found` to one (1, n_features) row, in float64."""
+        """Corrects `found`, the model's answer to (1, n_features) `row`, in float64; `local`: possible neighbours."""
         one, many = np.zeros(1, np.int64), np.zeros(len(local), np.int64)
         _write(found, one, self.among(row, found.indices, Nearby(one, many, local, many * 1.0, one == 0)))
 

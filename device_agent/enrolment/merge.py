@@ -28,11 +28,11 @@ class Nearby:
     """Pairs of a query and a taught row that may be among its k nearest.
 
     Attributes:
-        some: (m,) indices of the queries that have such rows, ascending.
-        query: (c,) index into `some` of the query of each pair, ascending.
+        some: (m,) indices of the queries that have such taught rows, ascending.
+        query: (c,) index in `some` of the query of each pair, ascending.
         local: (c,) index of the taught row of each pair.
         distance: (c,) float64 distance of each pair.
-        clear: (m,) bool: whether the rounding of the distances is far below that of float32.
+        clear: (m,) bool: whether the distances are precise enough to sort by (errors at most 1/64 of float32's).
     """
 
     some: NDArray[np.int64]
@@ -53,10 +53,10 @@ class Nearby:
 
 @record
 class Blur:
-    """Differences of distances below which the order of two rows is uncertain.
+    """How much two distances must differ for the order of two rows to be certain.
 
     Attributes:
-        doubt: (m,) uncertainty from float32, one per query, in the model's metric.
+        doubt: (m,) least difference that float32 rounding cannot explain, per query, in the model's metric.
         tied: rows tie if their base distances (`judge.base_distance`) differ by less than this.
         zero: a row is an exact match if its base distance is below this.
     """
@@ -121,7 +121,7 @@ class Merge:
         return found
 
     def _is_clear(self, outputs: Outputs, far: Float64, doubt: Float64) -> NDArray[np.bool_]:
-        """Returns (r,) bool: whether distances `far`, off by `doubt`, certainly give the labels of `outputs`."""
+        """Returns (r,) bool: whether the outputs hold for (r, k) distances `far` off by at most (r,) `doubt`."""
         info, shares = self._info, outputs[OUTPUT_PROBABILITIES]
         found = np.ones(len(far), np.bool_)
         if info.weights == "distance":  # each weight is off by at most doubt / (2 nearest) of itself

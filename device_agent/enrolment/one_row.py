@@ -25,7 +25,7 @@ _Neighbours = list[tuple[float, int]]
 
 #: As in `joined`: float32 distances of a model without `near` are off by less than this share.
 BLUR = 1e-3
-#: A place that is off by `blur` gives a cosine distance that is off by less than 5 of it; 64 times less than the doubt.
+#: Coordinates that are off by `blur` give a cosine distance that is off by less than 5 of it; 64 times less than the doubt.
 _CLEAR = 5.0 * 64.0
 
 
@@ -38,7 +38,7 @@ class OneRow:
             only rows without a near taught row are decided here.
         screen: finds the taught rows that may be near.
         measures: returns the sums of differences (manhattan) or of their squares of a raw float32 row and taught rows.
-        reach: how far ties, exact matches and rough places reach, in base distances (`judge.base_distance`).
+        reach: how far ties, exact matches and approximate coordinates reach, in base distances (`judge.base_distance`).
         unit: factor from the distances of `screen`, and of `measures`, to base distances.
         classes: class index of each row: the training rows, then the taught rows.
         own: number of training rows.

@@ -2,7 +2,7 @@
 
 As `screen`, but with few NumPy calls, which take longer than the arithmetic of one row. A column of -‖t‖²/2 beside the
 taught rows makes the whole score of `screen` one product. For cosine, the query is not divided by its norm n: all of
-the bound is multiplied by n, so that n takes the place of the 1 beside the query. NumPy only, no I/O.
+the bound is multiplied by n, so that n stands in place of the 1 beside the query. NumPy only, no I/O.
 
 Bound: with p + 1 products, rounding puts the score off by at most (p + 4) u (‖x‖ ‖t‖ + ‖t‖²/2), in units of n, and the
 other side by (p + 3) u ‖x‖²/2. For cosine, both lengths are 1: (p + 4) u 3/2, and n, off by (p/2 + 2) u, adds as much
@@ -61,11 +61,11 @@ class OneScreen:
 
     Args:
         tables: the taught rows.
-        place: returns the (width,) place of one raw row, weighted and rough; for cosine, before it is normalized.
+        coordinates: returns the (width,) approximate coordinates of one raw row, weighted; for cosine, not normalized.
     """
 
-    def __init__(self, tables: Tables, place: Callable[[Float32], NDArray[Any]]) -> None:
-        self._place, self._kind, self._reach = place, tables.kind, tables.reach
+    def __init__(self, tables: Tables, coordinates: Callable[[Float32], NDArray[Any]]) -> None:
+        self._of_row, self._kind, self._reach = coordinates, tables.kind, tables.reach
         self._query = np.ones(tables.width + 1, np.float32)
         self._coordinates = self._query[:-1]
         self._passes = [(table, np.empty(table.shape[1], np.float32), radius) for table, radius in tables.passes]
@@ -77,8 +77,8 @@ class OneScreen:
 
     def near(self, row: Float32, limit: float) -> Indices | None:
         """Returns the taught rows that may be within the limit of one raw row; None if float32 cannot represent it."""
-        place, norm = self._place(row), 1.0
-        square = float(place.dot(place))
+        found, norm = self._of_row(row), 1.0
+        square = float(found.dot(found))
         if self._kind == "cosine":
             if not LEAST < square < MOST:
                 return None
@@ -88,7 +88,7 @@ class OneScreen:
         size, scores, least = length * length, self._query, 0.0
         if not LEAST < size < MOST:
             return None
-        self._coordinates[:] = place
+        self._coordinates[:] = found
         for table, scores, radius in self._passes:
             self._query.dot(table, scores)
             within = limit + radius

@@ -25,11 +25,11 @@ class Damaged(Exception):
 
 
 class Taught:
-    """The rows that are taught after the commands so far.
+    """The taught rows after the commands of a journal so far.
 
     Attributes:
         size: bytes of the valid lines.
-        live_size: bytes that the present rows alone would take.
+        live_size: bytes that a journal of the present rows alone would take.
     """
 
     def __init__(self) -> None:
@@ -126,5 +126,5 @@ def _code(key: bytes, before: str, body: bytes) -> str:
 
 
 def plain(command: dict[str, Any]) -> dict[str, Any]:
-    """Returns a command as plain JSON values, in the form that `Taught.do` takes."""
+    """Returns a command with its rows as plain JSON values, in the form that `Taught.do` takes."""
     return {name: json_codec.to_plain(value) for name, value in command.items()}

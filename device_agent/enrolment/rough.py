@@ -1,7 +1,7 @@
-"""Fast, rough map of rows into model space.
+"""Fast, approximate map of rows into model space.
 
 Computes in float64, with sums in any order: faster than `ExactKnn`, whose sums are the same on all machines. States how
-far a place may be from the exact one. NumPy only, no I/O.
+far the coordinates may be from the exact ones. NumPy only, no I/O.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MAX_FLOAT32 = np.finfo(np.float32).max
 
 
 class Rough:
-    """The map of one model.
+    """The approximate map of one model.
 
     Args:
         steps: (kind, a, b) of exact.npz, as `steps.apply` takes them.
@@ -32,8 +32,8 @@ class Rough:
         manhattan: whether distances are sums of differences.
 
     Attributes:
-        blur: how far `one` may be from the exact place, in scaled distances.
-        on_sphere: whether the last step divides by the norm, after no steps but affine ones.
+        blur: bound on the distance between the coordinates from `one` and the exact ones, after `scale`.
+        on_sphere: whether the last step divides by the norm, and all others are affine.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Rough:
         self.blur = (len(centre) + 16) * _UNIT * (1.0 + self._length) * self._most if steps else 0.0
 
     def one(self, row: NDArray[np.float32]) -> NDArray[Any] | None:
-        """Returns the (p,) place of one row, in float32 without steps; None if only the exact map can tell.
+        """Returns the (p,) approximate coordinates of a row (float32 without steps); None if the exact map is needed.
 
         On the unit sphere, a coordinate is off by a share of p/2 + 3 roundings, and by one more after the centre.
         """
@@ -56,11 +56,11 @@ class Rough:
         if not self.on_sphere:
             return None
         z = self.before_norm(row).astype(np.float64, copy=False)
-        norm, place = sqrt(z.dot(z)), np.zeros(len(z) + 2)
+        norm, found = sqrt(z.dot(z)), np.zeros(len(z) + 2)
         if not norm > _LEAST_NORM:
             return None
-        np.divide(z, norm, out=place[:-2])
-        return np.subtract(place, self._centre, out=place)
+        np.divide(z, norm, out=found[:-2])
+        return np.subtract(found, self._centre, out=found)
 
     def before_norm(self, row: NDArray[np.float32]) -> NDArray[Any]:
         """Returns one row, (p - 2,), before the step that normalizes it, if `on_sphere`; float32 without others."""
@@ -70,12 +70,15 @@ class Rough:
         return z
 
     def many(self, rows: NDArray[np.float32]) -> tuple[NDArray[Any], Float64]:
-        """Returns the (n, p) places of rows, in float32 without steps; and how far each may be from the exact one."""
+        """Returns (n, p) approximate coordinates in model space, and (n,) bounds on their distance from the exact ones.
+
+        The coordinates are float32 if the model has no steps, else float64.
+        """
         blur = np.zeros(len(rows))
         with np.errstate(all="ignore"):
             if not self._steps:
                 return np.clip(rows - self._centre, -_MAX_FLOAT32, _MAX_FLOAT32), blur
-            z, same = rows.astype(np.float64), True  # the same as the exact place, bit by bit
+            z, same = rows.astype(np.float64), True  # the same as the exact coordinates, bit by bit
             for kind, a, b in self._steps:
                 if kind == "affine":
                     z, blur = (z - a) * b, blur * np.abs(b).max()

@@ -20,7 +20,7 @@ class Answers(NamedTuple):
     Attributes:
         label: (n,) int32 class index; `constants.UNKNOWN` for a rejected row.
         probabilities: (n, n_classes) float32 vote shares.
-        indices: (n, k) int32 rows of the training set.
+        indices: (n, k) int32 indices of the nearest training rows; taught rows have the indices after these.
         distances: (n, k) float32, in the model's metric.
     """
 

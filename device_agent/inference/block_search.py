@@ -15,62 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.inference.mapped_rows import MappedRows
-from device_agent.shared.protocol.record import record
+from device_agent.inference.scales import Found as Found
+from device_agent.inference.scales import Scale as Scale
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
 #: Unit roundoff of float32, and the most that a result below the normal numbers is off (ARM rounds these to 0).
 _UNIT, _TINY = 2.0**-24, 2.0**-126
-#: Scores at a time: 1 MB fits the caches of most boards. The first block is smaller: its k-th score costs a partition.
-_SCORES, _FIRST = 1 << 18, 1024
+#: Scores at a time: 1 MB fits the caches of most boards.
+_SCORES = 1 << 18
+#: Groups of scores whose least ones bound the k-th score; at least eight times k.
+_GROUPS = 64
+#: After so many pairs for each neighbour, the limit is found again: sorting few pairs takes as long as one block.
+_ADDED = 4
 #: Differences at a time, and squared lengths.
 _DIFFERENCES, _SQUARES = 1 << 14, 1 << 18
 #: Whole numbers up to here are exact in float32.
 _WHOLE = 2.0**24
 _MAX, _GREATEST = 1e37, np.finfo(np.float32).max
-
-
-@record
-class Scale:
-    """Converts the float32 scores of q queries into measures: squared distances, or distances for manhattan.
-
-    measure = base + factor * score. The error is at most share * measure + factor * slack.
-
-    Attributes:
-        base: (q,) float64, added to each measure of a query.
-        factor: multiplies every score.
-        share: relative part of the error bound, as a fraction of the measure.
-        slack: (q,) absolute part of the error bound, in units of the score.
-        exact: (q,) scores up to this value have no rounding error; -infinity if that is known of none.
-    """
-
-    base: Float64
-    factor: float
-    share: float
-    slack: Float64
-    exact: Float64
-
-    def take(self, chosen: Any) -> Scale:
-        """Returns the scale of the chosen queries."""
-        return Scale(self.base[chosen], self.factor, self.share, self.slack[chosen], self.exact[chosen])
-
-
-@record
-class Found:
-    """Pairs of a query and a training row that may be among its k nearest, ascending by query.
-
-    Attributes:
-        query: (m,) index of the query of each pair.
-        row: (m,) index of the training row of each pair.
-        measure: (m,) squared distance of each pair; the distance for manhattan.
-        exact: (q,) bool, one per query: whether all measures of the query have no rounding error.
-    """
-
-    query: NDArray[np.int64]
-    row: NDArray[np.int64]
-    measure: Float64
-    exact: NDArray[np.bool_]
 
 
 class BlockSearch:
@@ -106,7 +69,7 @@ class BlockSearch:
         self._lift = 2.0 ** -np.round(2 * np.log2(self._reach)) if 1e-60 < self._reach < 1e60 else 1.0
         self._lifted = weights * self._lift
         self._steepest = float(np.abs(self._lifted).max(initial=0.0))
-        self._halves = rows.spread((squares * (self._lift / 2)).astype(np.float32))  # by place, as all scores
+        self._halves = rows.spread((squares * (self._lift / 2)).astype(np.float32))  # by position, as all scores
 
     def find(
         self, z: Float64, within: Float64 | None = None, *, by_groups: bool = True
@@ -132,21 +95,22 @@ class BlockSearch:
         return Found(np.flatnonzero(fits)[query], row, measure, exact), fits
 
     def rows_near(self, z: Float64, known: list[int]) -> NDArray[np.int64] | None:
-        """Returns the numbers of the rows that may be among the k nearest of one (p,) query `z`, or tied with these.
+        """Returns the indices of the rows that may be among the k nearest of one (p,) query `z`, or tied with these.
 
-        `known` are the numbers of any k rows: the k-th best score is at most the greatest of their scores.
-        Returns None if the query is too large for float32, or the rows are not in one piece.
+        `known` are the indices of any k rows: the k-th best score is at most the greatest of their scores.
+        Returns None if the query is too large for float32, or there are taught rows.
         """
         found = self._prepare_one(z)
         if found is None or len(self._rows.pieces) > 1:
             return None
         factors, base, factor, share, slack = found
-        scores = self._score(factors[np.newaxis], self._rows.pieces[0], 0)[0]
-        kth = max(scores.item(self._rows.place(each)) for each in known)
+        piece = self._rows.pieces[0]
+        scores = self._score(factors[np.newaxis], piece, 0, np.empty((1, len(piece)), np.float32))[0]
+        kth = max(scores.item(self._rows.position(each)) for each in known)
         most = max(base + factor * (kth + slack), 0.0) * (1.0 + share)
         limit = (float(self._and_ties(most)) * (1.0 + share) - base) / factor + slack
         limit += abs(limit) * 2.0 * _UNIT + _TINY  # more than rounding to float32 takes
-        return self._rows.numbers((scores <= limit).nonzero()[0]) if limit < _MAX else None
+        return self._rows.indices((scores <= limit).nonzero()[0]) if limit < _MAX else None
 
     def _prepare_one(self, z: Float64) -> tuple[Float32, float, float, float, float] | None:
         """Returns the (p,) factors of one query `z`, and `base`, `factor`, `share` and `slack` of its `Scale`.
@@ -170,43 +134,59 @@ class BlockSearch:
         return factors, square, 2.0 / self._lift, 0.0, self._error * together / 2 + tiny
 
     def _search(self, z: Float64, factors: Float32, scale: Scale) -> tuple[Any, Any, Any, Float32]:
-        """Returns query, row and score of pairs that may be among the k nearest of `z`, and the (q,) k-th scores.
+        """Returns (m,) query, row and score of m pairs that may be among the k nearest of `z`; and (q,) k-th scores.
 
-        `factors` and `scale` are those that `_prepare` returns for `z`.
+        `factors` and `scale` are those that `_prepare` returns for the (q, p) queries `z`.
         """
         return self._scan(factors, scale)
 
     def _scan(self, factors: Float32, scale: Scale, within: Float64 | None = None) -> tuple[Any, Any, Any, Float32]:
-        count, k = len(factors), self._k
-        best = np.full((count, k), np.inf, np.float32)
-        kth = limit = best[:, -1]
+        most = np.full(len(factors), np.inf, np.float32)  # the k-th score is at most this
+        limit = None
         if within is not None:
-            best[:] = ((within - scale.base) / scale.factor)[:, np.newaxis]
-            limit = self._limit(kth, scale)[1]
+            most = ((within - scale.base) / scale.factor).astype(np.float32)
+            limit = self._limit(most, scale)[1]
         found: list[tuple[Any, Any, Any]] = []
+        added = 0  # pairs since the limit was found
         for start, scores in self._scored(factors):
-            width, first = scores.shape[1], not found and within is None
-            if first and width > k:
-                best = np.partition(scores, k - 1, axis=1)[:, :k]
-                kth = best.max(axis=1)
-                limit = self._limit(kth, scale)[1]
-            elif not first:  # of later rows, those at the k-th distance come after it
-                limit = np.where(kth <= scale.exact, np.nextafter(kth, np.float32(-np.inf)), limit)
+            if limit is None:
+                limit = self._limit(_bound(scores, self._k), scale)[1]
             flat = np.flatnonzero(scores <= limit[:, np.newaxis])
-            query, column = np.divmod(flat, width) if count > 1 else (np.zeros_like(flat), flat)
-            score = scores.reshape(-1)[flat]
-            if len(flat) and not (first and width > k):
-                _improve(best, query, score)
-                kth = best.max(axis=1)
-                limit = self._limit(kth, scale)[1]
-            found.append((query, column + start, score))
+            query, column = np.divmod(flat, scores.shape[1]) if len(scores) > 1 else (np.zeros_like(flat), flat)
+            found.append((query, column + start, scores.reshape(-1)[flat]))
+            added += len(flat)
+            if added > _ADDED * self._k * len(factors):
+                found, kth, limit = self._leave_near(found, most, scale)
+                added = 0
+                if within is None:  # of later rows, those at the k-th distance come after it
+                    limit = np.where(kth <= scale.exact, np.nextafter(kth, np.float32(-np.inf)), limit)
+        found, kth, _ = self._leave_near(found, most, scale)
+        query, row, score = found[0]
+        return query, self._rows.indices(row), score, kth
+
+    def _leave_near(
+        self, found: list[tuple[Any, Any, Any]], most: Float32, scale: Scale
+    ) -> tuple[list[tuple[Any, Any, Any]], Float32, Float32]:
+        """Returns the pairs that may still be among the k nearest, in one part, and the (q,) k-th scores and limits.
+
+        Args:
+            found: parts of pairs: query, row and score.
+            most: (q,) numbers that the k-th scores do not exceed.
+            scale: of the scores.
+        """
         query, row, score = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        near = np.flatnonzero(score <= self._limit(kth, scale)[1][query])
-        near = near[np.argsort(query[near], kind="stable")]
-        return query[near], self._rows.numbers(row[near]), score[near], kth
+        order = np.lexsort((score, query))
+        query, row, score = query[order], row[order], score[order]
+        last = np.searchsorted(query, np.arange(len(most))) + (self._k - 1)
+        scores = np.append(score, [np.inf] * self._k).astype(np.float32, copy=False)
+        has_k = last < np.append(last[1:] - (self._k - 1), len(query))
+        kth = np.minimum(most, np.where(has_k, scores[last], np.float32(np.inf)))
+        limit = self._limit(kth, scale)[1]
+        near = np.flatnonzero(score <= limit[query])
+        return [(query[near], row[near], score[near])], kth, limit
 
     def _limit(self, kth: Float32, scale: Scale) -> tuple[Float64, Float32]:
-        """Returns (q,) highest measures and scores of rows among the k nearest or tied with one; `kth`: k-th scores."""
+        """Returns (q,) greatest measures and scores that a neighbour or a tied row can have; `kth`: k-th scores."""
         measure = scale.base + scale.factor * (kth + scale.slack)
         measure = self._and_ties(np.maximum(measure, 0.0) * (1.0 + scale.share)) * (1.0 + scale.share)
         limit = (measure - scale.base) / scale.factor + scale.slack
@@ -215,26 +195,28 @@ class BlockSearch:
 
     def _scored(self, factors: Float32) -> Iterator[tuple[int, Float32]]:
         """Yields the start of each block of r rows in the file, and its (q, r) scores; `factors`: see `_prepare`."""
-        step = max(1, min(_FIRST, _SCORES // max(1, len(factors))))
-        start = 0
+        step, start = max(1, _SCORES // max(1, len(factors))), 0
+        memory = np.empty(len(factors) * min(step, max(map(len, self._rows.pieces))), np.float32)
         for piece in self._rows.pieces:
-            begin = 0
-            while begin < len(piece):
+            for begin in range(0, len(piece), step):
                 rows = piece[begin : begin + step]
-                yield start, self._score(factors, rows, start)
-                begin, start = begin + len(rows), start + len(rows)
-                step = max(1, _SCORES // max(1, len(factors)))
+                scores = memory[: len(factors) * len(rows)].reshape(len(factors), len(rows))
+                yield start, self._score(factors, rows, start, scores)
+                start += len(rows)
 
-    def _score(self, factors: Float32, rows: Float32, start: int) -> Float32:
+    def _score(self, factors: Float32, rows: Float32, start: int, scores: Float32) -> Float32:
+        """Writes the scores of the (r, p) `rows`, which begin at place `start`, to (q, r) `scores`, and returns it."""
         halves = self._halves[start : start + len(rows)]  # 0 for manhattan
         if self._differs:
-            scores = self._add_differences(factors, rows)
+            self._add_differences(factors, rows, scores)
             return np.add(scores, halves, out=scores)
-        scores = _multiply(factors[0], rows)[np.newaxis] if len(factors) == 1 else factors @ rows.T
+        if len(factors) == 1:
+            np.dot(rows, factors[0], out=scores[0])
+        else:
+            np.matmul(factors, rows.T, out=scores)
         return np.subtract(halves, scores, out=scores)
 
-    def _add_differences(self, factors: Float32, rows: Float32) -> Float32:
-        scores = np.empty((len(factors), len(rows)), np.float32)
+    def _add_differences(self, factors: Float32, rows: Float32, scores: Float32) -> None:
         step = max(1, _DIFFERENCES // rows.shape[1])
         buffer = np.empty((step, rows.shape[1]), np.float32)
         for start in range(0, len(rows), step):
@@ -244,7 +226,6 @@ class BlockSearch:
                 np.subtract(part, factor, out=apart)
                 np.abs(apart, out=apart)
                 np.dot(apart, self._weights32, out=scores[query, start : start + len(part)])
-        return scores
 
     def _prepare(self, z: Float64) -> tuple[Float32, Scale]:
         """Returns the factors of (q, p) queries `z`, which `_score` combines with rows, and the scale of the scores."""
@@ -330,18 +311,16 @@ class BlockSearch:
             yield from (block[start : start + step] for start in range(0, len(block), step))
 
 
-def _multiply(factors: Float32, rows: Float32) -> Float32:
-    """Returns the (r,) products of one query's (p,) factors and (r, p) rows; faster than BLAS."""
-    found: Float32 = np.einsum("ij,j->i", rows, factors)
+def _bound(scores: Float32, k: int) -> Float32:
+    """Returns for each row of (q, r) `scores` a number that at least k of them do not exceed.
+
+    It is the k-th of the least scores of groups: k groups have k different ones. Partitioning all scores takes longer.
+    """
+    count, width = scores.shape
+    groups = min(width, max(_GROUPS, 8 * k))
+    if groups < k:
+        return np.full(count, np.inf, np.float32)
+    whole = width // groups
+    least = np.fmin.reduce(scores[:, : whole * groups].reshape(count, whole, groups), axis=1)  # gaps may hold NaN
+    found: Float32 = np.partition(least, k - 1, axis=1)[:, k - 1]
     return found
-
-
-def _improve(best: Float32, query: NDArray[np.int64], score: Float32) -> None:
-    """Replaces scores in the (q, k) array `best` by lower ones; the pairs are sorted by query."""
-    first = np.flatnonzero(np.diff(query, prepend=-1))
-    counts = np.diff(first, append=len(query))
-    touched, k = query[first], best.shape[1]
-    both = np.full((len(first), k + int(counts.max())), np.inf, np.float32)
-    both[:, :k] = best[touched]
-    both[np.repeat(np.arange(len(first)), counts), k + np.arange(len(query)) - np.repeat(first, counts)] = score
-    best[touched] = np.partition(both, k - 1, axis=1)[:, :k]

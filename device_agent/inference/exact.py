@@ -26,7 +26,7 @@ from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.regression import Regressor
 from device_agent.shared.release.model_file import read_member
-from device_agent.shared.release.npz import read_arrays
+from device_agent.shared.release.npz import Arrays, read_arrays, require_form
 
 Float64 = NDArray[np.float64]
 
@@ -39,16 +39,12 @@ _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 _QUERIES = 256  # of one search
 #: Rows beyond k that are added up exactly at once; more are first left out by rounded sums.
 _MORE = 16
-#: Dtype kind and dimensions of each table; the tables of the steps are not listed.
-_TABLES = {
-    "centre": ("f", 1),
-    "scale": ("f", 1),
-    "zero": ("f", 0),
-    "tied": ("f", 0),
-    "classes": ("i", 1),
-    "block_offsets": ("i", 1),
-    "block_rows": ("i", 1),
-    "steps": ("U", 1),
+#: Dimensions and type of each table; the tables of the steps are not listed.
+_TABLES: dict[str, tuple[int, type[np.generic]]] = {
+    **dict.fromkeys(("centre", "scale"), (1, np.floating)),
+    **dict.fromkeys(("zero", "tied"), (0, np.floating)),
+    **dict.fromkeys(("classes", "block_offsets", "block_rows"), (1, np.signedinteger)),
+    "steps": (1, np.str_),
 }
 
 
@@ -70,15 +66,14 @@ class ExactKnn:
         data = read_member(path, constants.EXACT_FILE, _MAX_TABLES)
         try:
             self._take(path, read_arrays(data))
-        except (KeyError, ValueError, OverflowError, OSError) as error:
+        except (ValueError, OverflowError, OSError) as error:
             raise ModelUnusable(f"{self._damaged}: {error}") from None
 
-    def _take(self, path: str, tables: dict[str, NDArray[Any]]) -> None:
+    def _take(self, path: str, tables: Arrays) -> None:
         before = "tied" not in tables
         tables.setdefault("tied", np.array(0.0))
-        for name, (kind, ndim) in _TABLES.items():
-            if tables[name].dtype.kind != kind or tables[name].ndim != ndim:
-                raise ValueError(f"table {name} has type {tables[name].dtype} and shape {tables[name].shape}")
+        for name, form in _TABLES.items():
+            require_form(name, tables[name], *form)
         self._centre = tables["centre"]
         self._scale: Float64 = tables["scale"]
         self._zero = float(tables["zero"])
@@ -94,10 +89,12 @@ class ExactKnn:
         ]
         rows = [int(count) for count in tables["block_rows"]]
         if not len(self._classes) == sum(rows) == self._info.n_train or min(rows, default=0) < 1:
-            raise ValueError("the tables have another number of rows than knn.json states")
+            found = f"{sum(rows)} rows in blocks of {rows} and {len(self._classes)} classes"
+            raise ValueError(f"there are {found}; knn.json states {self._info.n_train} rows")
         width = len(self._centre)
         if len(self._scale) != width or not (self._steps or width == self._info.n_features):
-            raise ValueError("the tables have another number of columns than knn.json states")
+            found = f"centre has {width} columns and scale {len(self._scale)}"
+            raise ValueError(f"{found}; knn.json states {self._info.n_features} features")
         self._rows = MappedRows.open(path, tables["block_offsets"], rows, width)
         if self._classes.min(initial=0) < 0 or self._classes.max(initial=0) >= len(self._info.classes):
             raise ValueError("a training row has a class that knn.json does not name")
@@ -106,8 +103,9 @@ class ExactKnn:
             from device_agent.shared.label_columns import regressor
 
             targets = tables["targets"]
-            if targets.dtype != np.float64 or targets.shape != (self._info.n_train, len(self._info.targets.names)):
-                raise ValueError(f"table targets has type {targets.dtype} and shape {targets.shape}")
+            require_form("targets", targets, 2, np.float64)
+            if targets.shape != (shape := (self._info.n_train, len(self._info.targets.names))):
+                raise ValueError(f"targets has shape {targets.shape}; knn.json states {shape}")
             self.regressor = regressor(targets, self._info)
 
     def answer(self, row: NDArray[np.float32]) -> dict[str, Any]:
@@ -155,7 +153,11 @@ class ExactKnn:
     def _decide(
         self, order: NDArray[np.int64], measure: Float64, within: tuple[Any, Any, Any] | None = None
     ) -> dict[str, NDArray[Any]]:
-        """Returns the outputs for (n, k) neighbours (`order`) and measures; `within` as `_within` returns it."""
+        """Returns the outputs, by name, for the (q, k) nearest rows `order` of q queries and their (q, k) measures.
+
+        A measure is the distance before the last power or root. `within`: the pairs that vote in a model with a radius,
+        as `_within` returns them; None: the k nearest vote.
+        """
         return self._outputs(order, self._by.to_metric(measure), within)
 
     def _outputs(
@@ -217,7 +219,7 @@ class ExactKnn:
         return exact & (units < (2.0**12 if self._info.metric == "euclidean" else 2.0**24))
 
     def scaled_rows(self) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32], Float64] | None:
-        """Returns (n, p) rows as offsets, (n,) classes, (p,) centre, (p,) scale; None if rows have other transforms."""
+        """Returns (n, p) rows as offsets, (n,) classes, (p,) centre, (p,) scale; None if the model has steps."""
         if self._steps:
             return None
         return np.concatenate(self._rows.blocks), self._classes, self._centre, self._scale
@@ -275,7 +277,7 @@ class ExactKnn:
             yield from np.concatenate([self._by.rough(some, part) for part in parts], axis=1)
 
     def _within(self, z: Float64) -> tuple[NDArray[np.int64], NDArray[np.int64], Float64] | None:
-        """Returns query (in `z`), row and distance of each pair within the radius, (m,) each; None for no radius."""
+        """Returns (m,) query (index in `z`), row and distance of all m pairs within the radius; None for no radius."""
         radius = None if self._info.float64 is None else self._info.float64.radius
         if radius is None:
             return None
@@ -298,8 +300,12 @@ class ExactKnn:
             else:
                 from device_agent.inference.group_search import Groups, GroupSearch
 
-                arrays = read_arrays(read_member(self._path, constants.GROUPS_FILE, _MAX_TABLES))
-                groups = Groups.from_arrays(arrays, self._info.n_train, len(self._centre))
+                data = read_member(self._path, constants.GROUPS_FILE, _MAX_TABLES)
+                try:
+                    groups = Groups.from_arrays(read_arrays(data), self._info.n_train, len(self._centre))
+                except ValueError as error:
+                    said = f"{constants.GROUPS_FILE} inside {self._path} is damaged: {error}"
+                    raise ModelUnusable(said) from None
                 self._search = GroupSearch(*first, **how, groups=groups, unit=self._unit)
         return self._search
 

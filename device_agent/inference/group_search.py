@@ -72,9 +72,9 @@ class GroupSearch(BlockSearch):
         return query[order], row[order], score[order], kth
 
     def _visit(self, factors: Float32, scale: Scale, bounds: Float64) -> tuple[Any, Any, np.float32] | None:
-        """Returns one query's rows that may be nearest, their scores and the k-th score; None if they are too many.
+        """Returns one query's (m,) rows that may be nearest, their scores and the k-th one; None if there are too many.
 
-        `factors` and `scale` are the query's (`_prepare`), `bounds` its least possible distances to each group.
+        `factors` and `scale` are what `_prepare` returns for it; `bounds`: its (g,) least distances to groups.
         """
         order = np.argsort(bounds, kind="stable")
         bounds, ends = bounds[order], np.cumsum(self._groups.sizes[order])
@@ -86,7 +86,7 @@ class GroupSearch(BlockSearch):
             seen = int(ends[begin - 1]) if begin else 0
             end = min(left, max(begin + 1, int(np.searchsorted(ends, seen + step, "right"))))
             row = np.concatenate([self._members(group) for group in order[begin:end].tolist()])
-            score = self._halves[self._rows.places(row)] - self._rows.take(row) @ factors
+            score = self._halves[self._rows.positions(row)] - self._rows.take(row) @ factors
             near = np.flatnonzero(score <= limit)
             rows.append(row[near])
             scores.append(score[near])

@@ -38,7 +38,7 @@ class InterpreterPool:
         work: Callable[[Graph, int], None],
         make: Callable[[], Graph],
     ) -> None:
-        """Calls `work(graph, start)` for each of `starts`, shared by the threads; no two threads use the same graph.
+        """Calls `work(graph, start)` for each row index in `starts`, in several threads; no two share a graph.
 
         `own` is the caller's graph; `make` loads the model again and returns its batch graph. The pool does not store
         `make`: a reference cycle would hold the model's memory until Python's garbage collection.

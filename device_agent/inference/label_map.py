@@ -78,7 +78,7 @@ class LabelMap:
 
 
 def labeller(model: TfliteKNN) -> Callable[[TfliteKNN, NDArray[Any]], NDArray[np.int32]]:
-    """Returns a function (model, rows) -> labels for many rows; it uses a label map if that saves time."""
+    """Returns a function (model, raw rows) -> (n,) class indices; it uses a label map if that saves time."""
     found = map_of(model)
     return TfliteKNN.labels if found is None else found.labels
 
@@ -141,7 +141,7 @@ class _Proof:
             self._thresholds = thresholds * thresholds if info.metric == "euclidean" else thresholds
 
     def examine(self, cells: Cells, middle: Float64, half: Float64) -> tuple[NDArray[np.int8], Cells]:
-        """Returns (m,) labels of cells and the undecided cells; `middle` (m, p) are centres, `half` (p,) half sides."""
+        """Returns (m,) int8 labels of cells, and those undecided; `middle`: (m, p) centres, `half`: (p,) half sides."""
         near, far = self._bounds.take(cells.candidates, middle, half)
         # At least k rows are this near to every point of the cell: a row whose least distance is greater never votes.
         limit = np.partition(far, self._k - 1, axis=1)[:, self._k - 1] * (1.0 + EITHER_WAY)
@@ -191,7 +191,7 @@ class _Proof:
         return counts.reshape(len(classes), self._n_classes)
 
     def _reject(self, labels: NDArray[np.int8], near: Float64, far: Float64) -> NDArray[np.int8]:
-        """Returns the labels with UNKNOWN beyond a reject threshold; `near` and `far` bound the k-th distance."""
+        """Returns (m,) labels with UNKNOWN beyond a reject threshold; (m,) `near` and `far` bound the k-th distance."""
         assert self._thresholds is not None
         own = np.where(labels == UNDECIDED, self._thresholds.max(), self._thresholds[labels])
         beyond = near > own * (1.0 + EITHER_WAY)

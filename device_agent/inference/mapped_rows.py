@@ -1,8 +1,8 @@
 """Memory-mapped training rows of a model file, in blocks.
 
 The rows lie in the file in blocks of equal length, with equal gaps between them; the last block may be shorter. Rows
-that were taught on the device may be appended. A row has a number (its index among the training rows) and a place (its
-index if the gaps count as rows, too).
+that were taught on the device may be appended. A row has an index (among the training rows) and a position (its index
+if the gaps count as rows, too).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class MappedRows:
 
     Attributes:
         blocks: the rows, (r, p) each; read-only.
-        pieces: the whole table with its gaps, then appended rows; places count the rows of all pieces.
+        pieces: the whole table with its gaps, then appended rows; positions count the rows of all pieces.
     """
 
     def __init__(self, table: Float32, block: int | None = None, gap: int = 0) -> None:
@@ -41,7 +41,7 @@ class MappedRows:
 
         Args:
             path: the file.
-            offsets: (b,) start of each block in the file, in bytes.
+            offsets: (b,) first byte of each block in the file.
             counts: number of rows of each block.
             width: number p of columns.
 
@@ -65,32 +65,32 @@ class MappedRows:
         self._added = True
 
     def take(self, chosen: NDArray[np.integer[Any]]) -> Float32:
-        """Returns the (m, p) rows with the (m,) numbers `chosen`."""
+        """Returns the (m, p) rows with the (m,) indices `chosen`."""
         own = np.minimum(chosen, self._own - 1) if self._added else chosen
         # On a 32-bit board, take() refuses indices of 64 bits.
-        found: Float32 = self._table.take(self.places(own).astype(np.intp, copy=False), axis=0)
+        found: Float32 = self._table.take(self.positions(own).astype(np.intp, copy=False), axis=0)
         if self._added:
             added = chosen >= self._own
             found[added] = self.blocks[-1][chosen[added] - self._own]
         return found
 
-    def places(self, chosen: Any) -> Any:
-        """Returns the (m,) places of the rows with the (m,) numbers `chosen`."""
+    def positions(self, chosen: Any) -> Any:
+        """Returns the (m,) positions in the stored table, gaps included, of the rows with the (m,) indices `chosen`."""
         return chosen + np.minimum(chosen, self._own - 1) // self._block * self._gap if self._gap else chosen
 
-    def place(self, number: int) -> int:
-        """Returns the place of the row with this number."""
-        return number + min(number, self._own - 1) // self._block * self._gap
+    def position(self, index: int) -> int:
+        """Returns the position of the row with this index."""
+        return index + min(index, self._own - 1) // self._block * self._gap
 
-    def numbers(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Returns the (m,) numbers of the rows at the (m,) `places`."""
-        own = np.minimum(places, len(self._table) - 1)
-        return places - own // (self._block + self._gap) * self._gap if self._gap else places
+    def indices(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Returns the (m,) indices of the rows at the (m,) `positions`."""
+        own = np.minimum(positions, len(self._table) - 1)
+        return positions - own // (self._block + self._gap) * self._gap if self._gap else positions
 
     def spread(self, values: Float32) -> Float32:
-        """Returns the (n,) values of all rows ordered by place, with infinity in the gaps."""
+        """Returns the (n,) values of all rows in the order of their positions, with infinity in the gaps."""
         if not self._gap:
             return values
         found = np.full(sum(map(len, self.pieces)), np.inf, np.float32)
-        found[self.places(np.arange(len(values)))] = values
+        found[self.positions(np.arange(len(values)))] = values
         return found

@@ -57,7 +57,7 @@ class Measure:
         self.exact_match, self._chain = float(self.of_base(zero / unit)), CHAIN * tied / unit
         on_sphere = info.metric == "haversine"
         if on_sphere and len(centre) != 2:
-            raise ValueError("haversine needs two coordinates")
+            raise ValueError(f"haversine needs two coordinates, found {len(centre)}")
         self._latitude = float(centre[0]) + (info.origin[0] if info.origin else 0.0) if on_sphere else 0.0
 
     def terms(self, one: Any, others: Any) -> Float64:
@@ -112,9 +112,9 @@ class Measure:
         with np.errstate(under="ignore"):
             return np.asarray(power(apart, self._power) if few_roots else apart**self._power)
 
-    def _on_sphere(self, places: Float64) -> Float64:
-        """Returns (n, 3) points on the unit sphere for `places`, (n, 2) latitudes and longitudes in radians."""
-        north, east = places[:, 0] + self._latitude, places[:, 1]
+    def _on_sphere(self, rows: Float64) -> Float64:
+        """Returns (n, 3) points on the unit sphere for `rows`, (n, 2) latitudes and longitudes in radians."""
+        north, east = rows[:, 0] + self._latitude, rows[:, 1]
         return np.stack([np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)], axis=1)
 
     def to_base(self, measure: Any) -> Any:

@@ -55,7 +55,7 @@ class NumpySearch:
     def run(self, queries: NDArray[np.float32], parts: dict[str, NDArray[Any]], way: str = constants.GROUPS) -> None:
         """Answers (n, n_features) finite float32 rows; writes the outputs into the (n, ...) arrays of `parts`, by name.
 
-        `way` is NUMPY (search all rows) or GROUPS (search groups of rows, if the model has them).
+        `way` is `constants.NUMPY` (all rows) or `constants.GROUPS` (groups of rows, if the model has them).
 
         Raises:
             ModelUnusable: the exact tables contradict each other.

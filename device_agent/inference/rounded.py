@@ -40,15 +40,17 @@ def add_rows(terms: Float64) -> Float64:
 
 def _add_pairs(terms: Float64) -> tuple[Float64, Float64, Float64]:
     """Returns (m,) rounded sums of (m, c) `terms`, sums of the rounding errors, and sums of their absolute values."""
-    total = np.ascontiguousarray(terms.T)
+    total = np.array(terms.T, order="C")
     lost, size = np.zeros(len(terms)), np.zeros(len(terms))
     while len(total) > 1:
         half = len(total) // 2
-        first, second = total[:half], total[half : 2 * half]
+        first, second, rest = total[:half], total[half : 2 * half], total[2 * half :]
         added = first + second
         part = added - first
-        error = (first - (added - part)) + (second - part)
+        np.subtract(second, part, out=second)  # `total` is ours: what was read is used as memory
+        np.subtract(first, np.subtract(added, part, out=part), out=part)
+        error = np.add(second, part, out=part)
         lost += error.sum(axis=0)
         size += np.abs(error, out=error).sum(axis=0)
-        total = np.concatenate([added, total[2 * half :]]) if len(total) % 2 else added
+        total = np.concatenate([added, rest]) if len(rest) else added
     return total[0], lost, size

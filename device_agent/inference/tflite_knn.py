@@ -145,8 +145,7 @@ class TfliteKNN:
     def predict(self, rows: ArrayLike) -> NDArray[Any]:
         """Returns (n,) labels as in the training data; `constants.UNKNOWN_LABEL` for rejected rows.
 
-        A regression returns its values, (n,) or (n, t) float64; NaN for rejected rows. A model with several label
-        columns returns (n, t) labels.
+        A regression returns (n,) or (n, t) float64 values, NaN for rejected rows; t label columns, (n, t) labels.
 
         Raises:
             BadInput: wrong number of columns, or a value that is not finite.
@@ -269,7 +268,7 @@ class TfliteKNN:
         return True
 
     def _ask(self, rows: ArrayLike, names: tuple[str, ...]) -> tuple[NDArray[Any], ...]:
-        """Returns the outputs `names` for any rows: checks the rows, and answers uncertain ones again in float64."""
+        """Returns the outputs `names`, (n, ...) each, for raw rows: checks them; float64 answers uncertain ones."""
         queries = check_rows(rows, self.info.feature_names, origin=self._origin)
         if self._graphs.waits:
             self._note(len(queries))
@@ -319,7 +318,7 @@ class TfliteKNN:
         indices: NDArray[np.int32],
         distances: NDArray[np.float32],
     ) -> None:
-        """Ranks (n, k) `indices` and `distances` in float64, in place, for `rows` (less origin) that are `close`."""
+        """Ranks (n, k) `indices` and `distances` in place, in float64, where (n,) `close`; `rows`: less the origin."""
         if self.info.lattice and close.any():
             close[close] = ~self.get_exact().is_exact(rows[close], distances[close, -1])
         if close.any():
@@ -346,5 +345,6 @@ class TfliteKNN:
 
 def _origin(info: KnnInfo, path: str) -> Origin:
     if info.origin is not None and len(info.origin) != info.n_features:
-        raise ModelUnusable(f"{path}: knn.json: origin has {len(info.origin)} numbers for {info.n_features} features")
+        said = f"{path}: knn.json: origin has {len(info.origin)} numbers for {info.n_features} features"
+        raise ModelUnusable(said, hint="build the release again")
     return origin_of(info.origin)

@@ -42,7 +42,7 @@ def order_few(
 ) -> tuple[NDArray[np.int64], Float64]:
     """Returns the (1, k) nearest of few rows of one query and their measures, faster than NumPy would.
 
-    `measure` and `row` are the measures and numbers of the rows, in any order. Measures up to `zero` count as 0.
+    `measure` and `row` are the (m,) measures and indices of the rows, in any order. Measures up to `zero` count as 0.
     Ties are those of `share_ties`, for which `to_distance` converts measures to distances.
     """
     pairs = sorted((each if each > zero else 0.0, number) for each, number in zip(measure.tolist(), row.tolist()))

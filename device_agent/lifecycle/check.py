@@ -8,13 +8,12 @@ error. Measures and reports; never switches releases.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from device_agent.lifecycle import compare
-from device_agent.serving.load import load_model, open_kept
+from device_agent.serving.load import load_model, open_accepted
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.errors import DeviceUnfit, GateFailed, ModelUnusable
@@ -23,7 +22,7 @@ from device_agent.shared.protocol.reports import Certificate, Latency, Running
 from device_agent.shared.release.directory import OpenRelease
 from device_agent.shared.trust.rules import Verdict
 from device_agent.store.store import Store
-from device_agent.system import board, clock, memory, sandbox
+from device_agent.system import blas, board, clock, memory, sandbox
 
 if TYPE_CHECKING:
     from device_agent.inference.tflite_knn import Answers, TfliteKNN
@@ -44,7 +43,7 @@ def certify(
     runtime: str = "auto",
     close: tuple[int, ...] = (),
     golden: bytes | None = None,
-    running: compare.Kept | None = None,
+    running: compare.Opened | None = None,
     root: Path | None = None,
 ) -> Certificate:
     """Runs the golden check of a verified release and returns its certificate, whose `failures` are the missed gates.
@@ -106,11 +105,11 @@ def _certify(
     nonce: str,
     runtime: str,
     other: bytes | None = None,
-    running: compare.Kept | None = None,
+    running: compare.Opened | None = None,
     root: Path | None = None,
 ) -> Certificate:
     # NumPy's threads are not needed, and each spins for 30 ms. This is a child process: the setting ends with it.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    blas.prepare(1)
     from device_agent.inference.label_map import with_mapped_labels
     from device_agent.shared.golden import changes, class_gates
     from device_agent.shared.golden.golden_set import Golden
@@ -236,10 +235,10 @@ def ask_running(store: Store, ref: ReleaseRef, golden: bytes, runtime: str = "au
     def answer() -> Running | None:
         from device_agent.shared.golden.golden_set import Golden
 
-        return compare.ask(kept, Golden.from_bytes(golden), runtime)
+        return compare.ask(current, Golden.from_bytes(golden), runtime)
 
     with contextlib.ExitStack() as stack:
-        kept = compare.Kept(open_kept(store, ref, stack)[0], ref, True)
+        current = compare.Opened(open_accepted(store, ref, stack)[0], ref, True)
         found = sandbox.run(answer, close=lock_of(store))
     if found is None:
         raise ModelUnusable(f"{ref.name} {ref.version} does not answer", hint="python -m device_agent check")
@@ -257,7 +256,7 @@ def recheck(
         GateFailed, ModelUnusable, Refused: the release does not pass.
     """
     with contextlib.ExitStack() as stack:
-        opened, verdict = open_kept(store, ref, stack)
+        opened, verdict = open_accepted(store, ref, stack)
         close = lock_of(store)
         return require_gates(
             certify(opened, verdict, nonce, runtime=runtime, close=close, golden=golden, root=store.root)

@@ -7,7 +7,6 @@ models choose their search without a measurement.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from device_agent.shared.protocol.errors import AgentError
 from device_agent.shared.release.directory import OpenRelease
 from device_agent.store import searches
 from device_agent.store.store import Store
-from device_agent.system import memory, sandbox
+from device_agent.system import blas, memory, sandbox
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,18 +31,22 @@ _SECONDS = 1.0
 #: After so many seconds the child is ended; a single call may take long.
 _HANGS = 30.0
 #: The searches that gain the most come first.
-_IN_TURN = (constants.GROUPS, constants.CELLS, constants.FULL, constants.QUANTIZED, constants.NUMPY)
+_IN_TURN = (constants.GROUPS, constants.CELLS, constants.NUMPY, constants.FULL, constants.QUANTIZED)
+_WITHOUT_COPIES = (constants.GROUPS, constants.NUMPY)
 _REPEATS, _SLICE = 15, 0.06
 #: Rows asked one by one; a batch has at least so many.
 _ROWS = 64
 #: Another search than the usual one must be faster by this factor: times vary.
 _FASTER = 0.9
+#: XNNPACK copies the rows of a large model twice, NumPy never: it answers batches, unless a graph needs less than this
+#: share of its time.
+_WORTH_COPIES = 0.9
 #: If the first batch takes so many times as long as the usual search's, no more is measured: it also allocates.
 _HOPELESS = 6.0
 
 
 def measure_and_keep(store: Store, opened: OpenRelease, digest: str, runtime: str) -> None:
-    """Measures the searches of `opened`, a verified release, and stores the result for `load_kept`; never fails."""
+    """Measures the searches of `opened`, a verified release, and stores the result for `load_accepted`; never fails."""
     try:
         found = sandbox.run(lambda: _measure(opened, digest, runtime), close=lock_of(store), timeout=_HANGS)
     except (AgentError, OSError):
@@ -54,7 +57,7 @@ def measure_and_keep(store: Store, opened: OpenRelease, digest: str, runtime: st
 
 def _measure(opened: OpenRelease, digest: str, runtime: str) -> Searched | None:
     """Returns times of searches of `opened` on golden rows; None if there is only one search, or no golden row."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    blas.prepare(1)
     from device_agent.shared.golden.golden_set import Golden
     from device_agent.shared.raw_rows import own_golden
 
@@ -64,10 +67,12 @@ def _measure(opened: OpenRelease, digest: str, runtime: str) -> Searched | None:
         return None
     large = opened.files[constants.MODEL_FILE].size > memory.SMALL
     rows = own_golden(golden, usual.info).rows
-    return measure(usual, lambda way: load_model(opened, runtime, stream=large, search=way), rows, digest)
+    return measure(usual, lambda way: load_model(opened, runtime, stream=large, search=way), rows, digest, large=large)
 
 
-def measure(usual: TfliteKNN, load: Callable[[str], TfliteKNN], rows: NDArray[Any], digest: str = "") -> Searched:
+def measure(
+    usual: TfliteKNN, load: Callable[[str], TfliteKNN], rows: NDArray[Any], digest: str = "", *, large: bool = False
+) -> Searched:
     """Measures the time of each search of a model; a search is skipped once the time limit is over.
 
     Args:
@@ -75,6 +80,7 @@ def measure(usual: TfliteKNN, load: Callable[[str], TfliteKNN], rows: NDArray[An
         load: opens the same model with another search, one of `constants.WAYS`.
         rows: (n, n_features) raw rows, at least one.
         digest: the release's.
+        large: whether packing copies many rows.
     """
     import numpy as np
 
@@ -101,7 +107,7 @@ def measure(usual: TfliteKNN, load: Callable[[str], TfliteKNN], rows: NDArray[An
         digest,
         f"{usual.runtime.name} {usual.runtime.version}",
         _fastest(alone, usually_alone),
-        _fastest(batch, usually),
+        (_frugal if large else _fastest)(batch, usually),
         alone,
         batch,
         len(many),
@@ -111,6 +117,12 @@ def measure(usual: TfliteKNN, load: Callable[[str], TfliteKNN], rows: NDArray[An
 def _fastest(taken: dict[str, float], usual: str) -> str:
     best = min(taken, key=taken.__getitem__)
     return best if taken[best] < _FASTER * taken[usual] else usual
+
+
+def _frugal(taken: dict[str, float], usual: str) -> str:
+    best, without = _fastest(taken, usual), {way: taken[way] for way in _WITHOUT_COPIES if way in taken}
+    least = min(without, key=without.__getitem__, default=best)
+    return least if taken[best] >= _WORTH_COPIES * taken[least] else best
 
 
 def _time_one(model: TfliteKNN, rows: NDArray[Any]) -> float:

@@ -31,20 +31,23 @@ if TYPE_CHECKING:
 
 
 @record
-class Kept:
-    """The running release; `wanted` if a gate needs its answers. `opened` is None if it cannot answer."""
+class Opened:
+    """The running release, opened for the comparison; `opened` is None if its files are damaged.
+
+    `wanted`: a gate needs its answers.
+    """
 
     opened: OpenRelease | None
     ref: ReleaseRef
     wanted: bool
 
 
-def running(known: Known, new: Verdict, size: int, stack: contextlib.ExitStack) -> Kept | None:
+def running(known: Known, new: Verdict, size: int, stack: contextlib.ExitStack) -> Opened | None:
     """Returns the running release in `known`, to compare it with `new`; `stack` closes it.
 
-    Its files are not open if they are damaged. None if the device has no other release. Also None if a model is large
-    (`size` is that of the new one, in bytes) and no gate needs the comparison, because answering every golden row takes
-    time.
+    If its files are damaged, `opened` is None, and `ask` returns None. Returns None if the device has no other release,
+    or if a model is large (`size` is that of the new one, in bytes) and no gate needs the comparison, because answering
+    every golden row takes time.
     """
     found = state.answering(known.state, clock.now())
     wanted = new.manifest.gates.not_worse_than is not None
@@ -52,30 +55,30 @@ def running(known: Known, new: Verdict, size: int, stack: contextlib.ExitStack) 
         return None
     try:
         opened = stack.enter_context(open_release(known.store.release_path(found.release.digest)))
-        opened.verify_kept(found.release.digest, known.trust)
+        opened.verify_accepted(found.release.digest, known.trust)
     except Refused:
-        return Kept(None, found.release, wanted)
+        return Opened(None, found.release, wanted)
     small = opened.files[constants.MODEL_FILE].size <= memory.SMALL
-    return Kept(opened, found.release, wanted) if wanted or small else None
+    return Opened(opened, found.release, wanted) if wanted or small else None
 
 
-def ask(kept: Kept, golden: Golden, runtime: str) -> Running | None:
-    """Returns the answers of `kept`, the running release, to the golden rows; None if it cannot answer."""
-    if kept.opened is None:
+def ask(current: Opened, golden: Golden, runtime: str) -> Running | None:
+    """Returns the answers of `current`, the running release, to the golden rows; None if it cannot answer."""
+    if current.opened is None:
         return None
     try:
-        info = model_file.read_info(kept.opened.path(constants.MODEL_FILE))
+        info = model_file.read_info(current.opened.path(constants.MODEL_FILE))
         classes = tuple(map(str, info.classes))
-        model = load_model(kept.opened, runtime)
+        model = load_model(current.opened, runtime)
         rows = _rows(model, golden)
         if rows is None:
-            return Running(kept.ref, info.columns, classes, None)
+            return Running(current.ref, info.columns, classes, None)
         label = model.classify(rows).label
     except (AgentError, MemoryError):
         return None
     names = (*classes, constants.UNKNOWN_LABEL)
     labels = tuple(names[code] if code >= 0 else names[-1] for code in label.tolist())
-    return Running(kept.ref, info.columns, classes, labels)
+    return Running(current.ref, info.columns, classes, labels)
 
 
 def _rows(model: TfliteKNN, golden: Golden) -> NDArray[np.floating[Any]] | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from device_agent.serving.load import open_kept
+from device_agent.serving.load import open_accepted
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import AgentError
 from device_agent.store import state, transitions
@@ -37,7 +37,7 @@ def leave_failing(store: Store, start: Start) -> str:
             new = transitions.leave_failing(current, start.digest, start.failed, moment)
             if new.committed is None or new == current:
                 return ""
-            open_kept(store, new.committed, stack)
+            open_accepted(store, new.committed, stack)
             store.commit(new)
     except (AgentError, OSError) as error:
         return f"{said}; the device cannot go back to the previous release: {error}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 
 from device_agent.lifecycle import check
-from device_agent.serving.load import open_kept
+from device_agent.serving.load import open_accepted
 from device_agent.shared.protocol.documents import Committed
 from device_agent.shared.protocol.errors import Refused
 from device_agent.shared.protocol.record import replace
@@ -51,9 +51,9 @@ def roll_back(
     new = transitions.roll_back(current, holder, moment)
     assert new.committed is not None
     if not allow_revoked:
-        trust_store.read(store.trust)  # fails if the revocations cannot be read; `open_kept` would only warn
+        trust_store.read(store.trust)  # fails if the revocations cannot be read; `open_accepted` would only warn
     with contextlib.ExitStack() as stack:
-        opened, verdict = open_kept(store, new.committed, stack)
+        opened, verdict = open_accepted(store, new.committed, stack)
         if verdict.revoked and not allow_revoked:
             raise _unless_allowed(rules.revoked_key(verdict.signed_by))
         check.require_gates(check.certify(opened, verdict, "", runtime=runtime, close=check.lock_of(store)))

@@ -107,7 +107,7 @@ def sign_again(known: Known, digest: str, signature: bytes, holder: str) -> Stag
     transitions.refuse_foreign(known.state, holder, clock.now())
     place = store.release_path(digest)
     with open_release(place, signed=False) as opened:
-        verdict = opened.verify_kept(digest, known.trust, signature=signature)
+        verdict = opened.verify_accepted(digest, known.trust, signature=signature)
         already = _signed_by(known, opened, digest) == verdict.signed_by
     if verdict.revoked:
         raise revoked_key(verdict.signed_by)
@@ -170,7 +170,10 @@ def prune(
 
 
 def _accept(known: Known, opened: OpenRelease, expected: str | None) -> Verdict:
-    """Verifies the upload `opened` (digest: `expected`), or a new signature of a staged release, even if expired."""
+    """Verifies the upload `opened`; `expected`: the digest that it must have (None: any).
+
+    Accepts a new signature of a release that is staged already, even if the release has expired.
+    """
     store = known.store
     try:
         return opened.verify(known.trust, expected_digest=expected)
@@ -178,7 +181,7 @@ def _accept(known: Known, opened: OpenRelease, expected: str | None) -> Verdict:
         digest = oms.root_digest(fact.sha256 for _, fact in sorted(opened.files.items()))
         if digest not in store.staged() or expected not in (None, digest):
             raise
-        verdict = opened.verify_kept(digest, known.trust)
+        verdict = opened.verify_accepted(digest, known.trust)
         if verdict.revoked or _signer(known, store.release_path(digest), digest) in (None, verdict.signed_by):
             raise
         return verdict
@@ -279,7 +282,7 @@ def _signed_by(known: Known, opened: OpenRelease, digest: str) -> str | None:
     if constants.SIGNATURE_FILE not in opened.opened:
         return None
     try:
-        return opened.verify_kept(digest, known.trust).signed_by
+        return opened.verify_accepted(digest, known.trust).signed_by
     except Refused:
         return None
 

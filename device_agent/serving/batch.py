@@ -26,7 +26,7 @@ from device_agent.serving.columns import (
     with_marks,
 )
 from device_agent.serving.in_flight import InFlight
-from device_agent.serving.load import Loaded, answering, keeping, load_kept
+from device_agent.serving.load import Loaded, answering, keeping, load_accepted
 from device_agent.serving.outputs import Sink, require_apart
 from device_agent.serving.replicas import answer_all, label_all
 from device_agent.serving.rows import Block, Request, Rows, open_rows
@@ -47,7 +47,7 @@ def classify(store: Store, request: Request, start: Start | None = None) -> int:
         DeviceUnfit, Refused, ModelUnusable: no release can answer.
     """
     release = answering(store).release
-    loaded = keeping(store, load_kept(store, release, request.runtime, request.threads, search=request.search))
+    loaded = keeping(store, load_accepted(store, release, request.runtime, request.threads, search=request.search))
     try:
         loaded.tell_warnings()
         with InFlight(store.root) as in_flight:
@@ -95,7 +95,7 @@ def classify_by(loaded: Loaded, request: Request, start: Start | None = None, in
     sink = Sink(request.output, renderer.dtype)
     try:
         rows = Rows(loaded.model.info, loaded.model.chain, source, request, source.others)
-        count = _run(_Table(loaded, rows, request, start, in_flight), renderer, sink)
+        count = _run(_Blocks(loaded, rows, request, start, in_flight), renderer, sink)
         sink.finish(count)
     except BaseException:
         sink.abandon()
@@ -120,14 +120,14 @@ def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
     return RENDERERS[format](info, columns, loaded.digest, training, values, local)
 
 
-def _run(table: _Table, renderer: Renderer, sink: Sink) -> int:
-    source, parser = table.rows.source, table.rows.parser
-    require_apart(source.descriptor, table.request.output)
+def _run(given: _Blocks, renderer: Renderer, sink: Sink) -> int:
+    source, parser = given.rows.source, given.rows.parser
+    require_apart(source.descriptor, given.request.output)
     progress = _Progress()
     count = 0
-    for rows, rendered in _rendered(table, renderer):
-        if table.start:
-            table.start.answered()
+    for rows, rendered in _rendered(given, renderer):
+        if given.start:
+            given.start.answered()
         if count == 0 and (parser.header or renderer.dtype is not None):
             sink.write(renderer.header())
         sink.write(rendered)
@@ -141,33 +141,35 @@ def _run(table: _Table, renderer: Renderer, sink: Sink) -> int:
     return count
 
 
-def _rendered(table: _Table, renderer: Renderer) -> Iterator[tuple[int, bytes]]:
-    """Yields (number of rows, rendered answers) of each block of `table`."""
-    loaded, request = table.loaded, table.request
+def _rendered(given: _Blocks, renderer: Renderer) -> Iterator[tuple[int, bytes]]:
+    """Yields (number of rows, rendered answers) of each block of `given`."""
+    loaded, request = given.loaded, given.request
     plain = not loaded.taught and loaded.model.info.targets is None and not loaded.ring
     if request.columns.labels_only and plain:
-        for labels in label_all(loaded, table.blocks(), request.runtime, request.threads):
-            yield len(labels), renderer.render_labels(labels, table.take())
+        for labels in label_all(loaded, given.blocks(), request.runtime, request.threads):
+            yield len(labels), renderer.render_labels(labels, given.take())
     else:
-        for answers in answer_all(loaded, table.blocks(), request.runtime, request.threads):
-            yield len(answers.label), renderer.render(answers, len(answers.label), {}, table.take())
+        for answers in answer_all(loaded, given.blocks(), request.runtime, request.threads):
+            yield len(answers.label), renderer.render(answers, len(answers.label), {}, given.take())
 
 
-class _Table:
-    """The blocks of an input: parsed, then waiting for their answers, in order; `fly` records them meanwhile."""
+class _Blocks:
+    """The blocks of an input, parsed and waiting for their answers, in order; `InFlight` records them meanwhile."""
 
-    def __init__(self, loaded: Loaded, rows: Rows, request: Request, start: Start | None, fly: InFlight | None) -> None:
-        self.loaded, self.rows, self.request, self.start, self._in_flight = loaded, rows, request, start, fly
+    def __init__(
+        self, loaded: Loaded, rows: Rows, request: Request, start: Start | None, in_flight: InFlight | None
+    ) -> None:
+        self.loaded, self.rows, self.request, self.start, self._in_flight = loaded, rows, request, start, in_flight
         self._waiting: deque[tuple[Kept, int, int]] = deque()
 
     def take(self) -> Kept:
-        """Returns the columns to copy (`--keep`) of the oldest block that waits for answers; it waits no longer."""
+        """Returns the cells to copy (`--keep`) of the oldest block that waits for answers, and removes the block."""
         kept, _, _ = self._waiting.popleft()
         self._tell()
         return kept
 
     def blocks(self) -> Iterator[NDArray[Any]]:
-        """Yields the rows of each block; remembers its columns to copy for `take`."""
+        """Yields the (n, n_features) rows of each block; stores its cells to copy for `take`."""
         for block in self.rows.blocks():
             self._refuse_poison(block)
             self._waiting.append((block.kept, block.numbers[0], block.numbers[-1]))

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from device_agent.inference.tflite_knn import Answers, TfliteKNN
     from device_agent.shared.release.row_origins import Origins
 
+#: Index of a bad line in its block -> (line number in the input, message).
 Errors = dict[int, tuple[int, str]]
-#: Of each column that is kept, its values in the rows that are answered.
+#: For each column that is copied to the answers (`--keep`), its values in the answered rows.
 Kept = Sequence[Sequence[Any]]
 
 
@@ -57,7 +58,7 @@ class Sets:
         self._info, self._sets = info, label_sets.sets_of(info, coverage)
 
     def inside(self, answers: Answers) -> NDArray[np.bool_]:
-        """Returns (n, n_classes) bool: whether each class is in the label set of each row."""
+        """Returns (n, n_classes) bool: whether the label set that answers each row contains each class."""
         how = self._info.metric, self._info.k
         return label_sets.members(self._sets, answers.probabilities, answers.distances, *how)
 
@@ -226,7 +227,7 @@ def neighbor_classes(model: str) -> NDArray[np.int32]:
     data = read_member(model, EXACT_FILE, MAX_MODEL)
     try:
         classes: NDArray[np.int32] = read_arrays(data)["classes"].astype(np.int32)
-    except (KeyError, ValueError) as error:
+    except ValueError as error:
         raise ModelUnusable(f"{EXACT_FILE} inside {model} is damaged: {error}") from None
     return classes
 

@@ -1,6 +1,6 @@
 """Splits a stream of raw inputs into frames.
 
-A frame is a length (4 bytes, big-endian), then that many bytes of one file (WAV, PNG, JPEG, NPY). Has the interface of
+A frame is the length of one file (4 bytes, big-endian), then the file (WAV, PNG, JPEG, NPY). Has the interface of
 `tabular.inputs.Lines`: each whole frame becomes one JSON line. No I/O.
 """
 

@@ -25,7 +25,7 @@ from device_agent.shared.trust.rules import Verdict
 from device_agent.store import searches, state
 from device_agent.store.state import Answering
 from device_agent.store.store import Store
-from device_agent.store.trust_state import kept_state
+from device_agent.store.trust_state import accepted_state
 from device_agent.system import clock
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Loaded:
             print(f"device_agent: warning: {text}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Writes the rows waiting for the ring, and closes the release's files."""
+        """Writes the rows that wait for the ring (`serving.ring`), and closes the release's files."""
         if self.ring:
             self.ring.save()
         self.stack.close()
@@ -105,7 +105,7 @@ def answering(store: Store) -> Answering:
     return found
 
 
-def load_kept(
+def load_accepted(
     store: Store,
     ref: ReleaseRef,
     runtime: str = "auto",
@@ -125,7 +125,7 @@ def load_kept(
     """
     stack = contextlib.ExitStack()
     try:
-        opened, verdict = open_kept(store, ref, stack)
+        opened, verdict = open_accepted(store, ref, stack)
         way = searches.read(store, ref.digest) if search is None else search
         signed = load_model(opened, runtime, threads, stream=stream, search=way)
         return with_taught_rows(store, Loaded(signed, opened, verdict, stack))
@@ -159,7 +159,7 @@ def with_taught_rows(store: Store, loaded: Loaded) -> Loaded:
     return found
 
 
-def open_kept(store: Store, ref: ReleaseRef, stack: contextlib.ExitStack) -> tuple[OpenRelease, Verdict]:
+def open_accepted(store: Store, ref: ReleaseRef, stack: contextlib.ExitStack) -> tuple[OpenRelease, Verdict]:
     """Opens and verifies the release `ref`, which this device accepted before; `stack` closes it.
 
     Raises:
@@ -167,7 +167,7 @@ def open_kept(store: Store, ref: ReleaseRef, stack: contextlib.ExitStack) -> tup
     """
     try:
         opened = stack.enter_context(open_release(store.release_path(ref.digest)))
-        return opened, opened.verify_kept(ref.digest, kept_state(store))
+        return opened, opened.verify_accepted(ref.digest, accepted_state(store))
     except Refused as error:
         raise _damaged(store, ref, error) from None
 
@@ -182,7 +182,7 @@ def load_model(
 ) -> TfliteKNN:
     """Loads the model of an open, verified release. The release must stay open as long as the model is used.
 
-    The arguments after `opened` are those of `TfliteKNN`; `stream` means that most queries are single rows.
+    The arguments after `opened` are those of `TfliteKNN`, with the same meaning of None.
 
     Raises:
         ModelUnusable, DeviceUnfit: the model cannot be loaded.

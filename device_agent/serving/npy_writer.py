@@ -43,7 +43,7 @@ class NpyRenderer(Form):
         return npy_header(self.dtype, 0)
 
     def render(self, answers: Answers | None, count: int, errors: Errors, kept: Kept = ()) -> bytes:
-        """Returns the bytes of `count` entries. NPY has no entry for a bad line, and no `kept` cells."""
+        """Returns the bytes of `count` entries; arguments as for `CsvRenderer`. Ignores `errors` and `kept`."""
         if answers is None:
             return b""
         if not self.dtype.names:

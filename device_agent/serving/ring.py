@@ -61,18 +61,18 @@ class Ring:
         self._count = 0
 
     def use(self, info: KnnInfo) -> None:
-        """Writes the waiting rows; later answers refer to the classes in `info`, since taught rows can add labels."""
+        """Writes the waiting rows; later class indices refer to `info.classes`, to which taught rows can add labels."""
         self.save()
         self._info = info
 
     def remember(self, blocks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-        """Yields the blocks of rows, and remembers each until `note_next` receives its answers."""
+        """Yields the (n, n_features) blocks of rows, and remembers each until `note_next` receives its answers."""
         for rows in blocks:
             self._unanswered.append(rows)
             yield rows
 
     def note_next(self, answers: Answers) -> None:
-        """Chooses rows of the oldest block that `remember` yielded, by its answers; see `note`."""
+        """Chooses rows to keep from the oldest block that `remember` yielded, by the block's `answers`; see `note`."""
         self.note(self._unanswered.popleft(), answers)
 
     def note(self, rows: NDArray[Any], answers: Answers) -> None:
@@ -111,7 +111,7 @@ class Ring:
         return found
 
     def _draw(self, rows: NDArray[Any], answers: Answers) -> None:
-        """Includes each row in the random sample with equal probability (algorithm R)."""
+        """Draws rows into the random sample; each row answered so far is equally likely to be in it (algorithm R)."""
         size = self._keep.random
         if not size:
             return

@@ -106,7 +106,7 @@ class Block:
 
     Attributes:
         rows: (n, n_features), the model's features.
-        kept: the values of the columns to copy.
+        kept: for each column to copy (`--keep`), its values in these rows.
         name: name of a row in messages, such as `line {}`.
         numbers: number of each row in the input, to insert in `name`.
         raw: what the rows were parsed from: whole lines, or an (n, n_columns) array.

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from device_agent.serving.batch import make_renderer, save_counts
 from device_agent.serving.in_flight import InFlight
 from device_agent.serving.last_rows import NO_ROWS, LastRows
-from device_agent.serving.load import Loaded, answering, keeping, load_kept, stamp, with_taught_rows
+from device_agent.serving.load import Loaded, answering, keeping, load_accepted, stamp, with_taught_rows
 from device_agent.serving.outputs import open_output, require_apart, write_all
 from device_agent.serving.rows import Request
 from device_agent.serving.signal_flags import SignalFlags, stream_signals
@@ -54,8 +54,8 @@ COUNTS_SECONDS = 60.0
 def stream(store: Store, request: Request, start: Start | None = None) -> int:
     """Answers the input of `request`, often a pipe, line by line, until it ends or SIGTERM arrives.
 
-    Calls `start.answered` after the first answer. Returns the number of bad lines, which have no answer; 0 after
-    SIGTERM, which ends a service.
+    Calls `start.answered`, if there is a `start`, after the first answer. Returns the number of bad lines without
+    answers; 0 after SIGTERM, which ends a service.
 
     Raises:
         BadInput: the header does not fit the model.
@@ -167,7 +167,7 @@ class _Answerer:
             self._start = None
 
     def _without_poison(self, parsed: Parsed) -> Parsed:
-        """Begins a start (`store.starts`). If one died before, returns `parsed` with killing rows as bad lines."""
+        """Counts a start (`store.starts`). If one died before, returns `parsed` with killing rows as bad lines."""
         if self._start and len(parsed.rows):
             self._start.begin()
         while len(parsed.rows) and ((self._start and self._start.in_doubt) or self.in_flight.suspects(parsed.lines)):
@@ -296,7 +296,7 @@ class _Answerer:
 
     def _load(self) -> Loaded:
         asked, release = self._request, self._answering.release
-        loaded = load_kept(self._store, release, asked.runtime, asked.threads, stream=True, search=asked.search)
+        loaded = load_accepted(self._store, release, asked.runtime, asked.threads, stream=True, search=asked.search)
         return keeping(self._store, loaded)
 
     def _switch(self) -> None:

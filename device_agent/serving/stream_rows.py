@@ -68,7 +68,7 @@ class StreamRows:
             yield from self._parse(block)
 
     def follow(self, info: KnnInfo, chain: Chain | None = None) -> bool:
-        """Parses for another model from now on; returns False, and changes nothing, if its columns differ."""
+        """Parses rows for another model (`chain`: its stages, or None); returns False if its columns differ."""
         if _columns(info) != _columns(self._info) or (info.table is None) != (self._info.table is None):
             return False
         self._info = info
@@ -96,7 +96,7 @@ class StreamRows:
 
 
 def _columns(info: KnnInfo) -> list[tuple[str | None, bool]]:
-    """Returns (name, is a number) of each column of a raw row; with stages, of their columns and input shape."""
+    """Returns (name, is a number) of each column of a raw row; with stages, columns and (shape, as text) of inputs."""
     if info.window is not None:
         others = [(name, False) for name in (info.window.time, info.window.recording)]
         return [*((name, True) for name in info.window.columns), *others]

@@ -19,7 +19,7 @@ from device_agent.enrolment import golden_answers, local
 from device_agent.enrolment.joined import JoinedExact
 from device_agent.enrolment.journal import FORGET_SOME, Journal
 from device_agent.serving import last_rows, taught_rows
-from device_agent.serving.load import Loaded, answering, load_kept
+from device_agent.serving.load import Loaded, answering, load_accepted
 from device_agent.serving.rows import Request
 from device_agent.shared.enrolment import enrolled
 from device_agent.shared.enrolment.enrolled import LocalRow
@@ -56,7 +56,7 @@ def teach(store: Store, meaning: Meaning, request: Request, holder: str, last: i
         BadInput: a row or the label cannot be read.
         AgentError, DeviceUnfit: the journal is full or damaged, or no release answers.
     """
-    loaded = load_kept(store, answering(store).release, request.runtime)
+    loaded = load_accepted(store, answering(store).release, request.runtime)
     try:
         allowed = _allowed(loaded.signed.info)
         label, values = _read(loaded.signed.info, meaning, allowed)
@@ -82,7 +82,7 @@ def teach(store: Store, meaning: Meaning, request: Request, holder: str, last: i
 def forget(
     store: Store, holder: str, *, label: str | None, ids: Sequence[str], last: int | None, erase: bool
 ) -> Taught:
-    """Forgets the taught rows with this label and one of these ids; of them, only the `last` ones; without any, all.
+    """Forgets taught rows with this label and one of these ids, only the `last` of them; without any (None, ()), all.
 
     With `erase`, forgotten rows are also erased from the journal, so that nothing can be undone. `holder` is that of
     `teach`.
@@ -131,7 +131,7 @@ def undo(store: Store, holder: str) -> Taught:
 def taking_part(store: Store, rows: list[LocalRow]) -> frozenset[str]:
     """Returns the ids of the taught rows that the current release uses; an empty set if no release answers."""
     try:
-        loaded = load_kept(store, answering(store).release)
+        loaded = load_accepted(store, answering(store).release)
     except AgentError:
         return frozenset()
     try:
@@ -148,7 +148,7 @@ def _allowed(info: KnnInfo) -> Enrol:
 
 
 def _read(info: KnnInfo, meaning: Meaning, allowed: Enrol) -> tuple[int | str, tuple[float, ...]]:
-    """Returns the label in `meaning`, if `allowed`, and (); for a regression, the values as text, and the values."""
+    """Returns (label, ()) of `meaning`, if `allowed`; for a regression, (its values as text, its values)."""
     if info.targets is None:
         if meaning.label is None:
             raise BadInput("--value: the model answers labels, not values", hint="--label NAME")
@@ -199,7 +199,7 @@ def _label(info: KnnInfo, text: str, allowed: Enrol) -> int | str:
 
 
 def _require_plain(rows: Sequence[taught_rows.Cells], columns: Sequence[str]) -> None:
-    """Raises BadInput for a cell in `columns` whose text no host would take home (`collect`)."""
+    """Raises BadInput for a cell whose text `knnkit collect` would refuse; `columns` are the names of the cells."""
     for row in rows:
         for name, cell in zip(columns, row):
             if isinstance(cell, str) and not enrolled.is_plain(cell):
@@ -248,7 +248,7 @@ def _require_room(counts: Counter[str], allowed: Enrol, label: str) -> None:
 
 
 def _require_golden_answers(loaded: Loaded, exact: JoinedExact, old: Joined) -> None:
-    """Checks that the new rows in `exact` change no answer to a golden row; the `old` ones may have changed some.
+    """Checks that the taught rows in `exact` change no answer to a golden row that those in `old` have not changed.
 
     Raises:
         Refused: an answer changes.

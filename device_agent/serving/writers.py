@@ -64,20 +64,27 @@ class _TextRenderer(Form):
         return b""
 
     def render(self, answers: Answers | None, count: int, errors: Errors, kept: Kept = ()) -> bytes:
-        """Returns `count` lines: `answers` (with `kept` cells), and one for each bad line, by its index in `errors`."""
+        """Returns `count` output lines in the order of the input: an answer or an error for each of its lines.
+
+        Args:
+            answers: those of the good lines; None if all lines are bad.
+            count: number of lines, good and bad.
+            errors: index of each bad line among the `count` lines -> (line number in the input, message).
+            kept: for each copied column (`--keep`), its cells in the good lines.
+        """
         lines = [] if answers is None else self._join(kept, self._good(answers))
         for place in sorted(errors):
             lines.insert(place, self._bad(*errors[place]))
         return b"".join(lines)
 
     def render_labels(self, labels: NDArray[np.int32], kept: Kept = ()) -> bytes:
-        """Returns lines for (n,) class indices with `kept` cells, if only the label is asked for (`labels_only`)."""
+        """Returns lines for (n,) class indices, if the columns are `labels_only`; `kept` is as in `render`."""
         if not self._columns.keep and not self._counted(kept):
             return self._lines.join(labels)
         return b"".join(self._join(kept, self._lines.pick(labels)))
 
     def _counted(self, kept: Kept) -> list[tuple[int, tuple[int, int]]]:
-        """Returns (row, counts) of rows in `kept` with missing cells or unknown categories; [] in some formats."""
+        """Returns (row, (missing cells, unknown categories)) of each row that has any; [] in formats without counts."""
         return []
 
     def _join(self, kept: Kept, lines: list[bytes]) -> list[bytes]:
@@ -93,7 +100,7 @@ class _TextRenderer(Form):
         raise NotImplementedError
 
     def _with_kept(self, row: Sequence[Any], line: bytes) -> bytes:
-        """Returns a line with the values of the copied columns before the answer."""
+        """Returns the output line `line` with `row`, the values of the copied columns, before it."""
         raise NotImplementedError
 
     def _with_counts(self, counts: tuple[int, int], line: bytes) -> bytes:
@@ -101,7 +108,9 @@ class _TextRenderer(Form):
 
 
 class CsvRenderer(_TextRenderer):
-    """`[KEPT…,]label[,labels][,proba_CLASS…][,neighbor_i,distance_i,class_i…][,row_i,id_i…][,digest][,local,id]`.
+    """Renders CSV lines.
+
+    `[COPIED…,]label[,labels][,proba_CLASS…][,neighbor_i,distance_i,class_i…][,row_i,id_i…][,digest][,local,id]`
 
     Cells are quoted where needed; `labels` is a JSON array. A regression has `value`, or `value_TARGET` for each
     target, instead of `label`, and no classes of neighbours; a model with several label columns has `label_COLUMN` for
@@ -179,7 +188,7 @@ class CsvRenderer(_TextRenderer):
 
 
 class JsonRenderer(_TextRenderer):
-    """`{KEPT…, "label", "labels", "probabilities", "neighbors", "digest", "local", "id", "missing", …}`.
+    """Renders JSON lines: `{COPIED…, "label", "labels", "probabilities", "neighbors", "digest", "local", "id", …}`.
 
     A neighbour is `{"index", "distance", "label", "row", "id"}`; a taught row has `"local": true` instead of `row`. An
     answer with a taught row among its neighbours has `"local": true`, and the `id` of the nearest. A regression has

@@ -98,13 +98,13 @@ Examine = Callable[[Cells, Float64, Float64], tuple[NDArray[Any], Cells]]
 
 
 def paint(examine: Examine, box: Box, rows: int, dtype: type, bounds_per_row: int) -> NDArray[Any]:
-    """Returns a table with the result for each cell; UNDECIDED for a cell without a result.
+    """Returns an array with an axis per coordinate: the result for each cell, or UNDECIDED.
 
     Args:
         examine: decides cells; see `Examine`.
         box: the region of the cells.
         rows: number of training rows.
-        dtype: dtype of the table.
+        dtype: dtype of the array.
         bounds_per_row: work limit, in distance bounds per training row.
     """
     first, width = box.first.astype(np.float64), 1.0 / box.per_width.astype(np.float64)

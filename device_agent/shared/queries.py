@@ -159,11 +159,11 @@ def _by_name(rows: Any, named: Sequence[str], features: tuple[str, ...], error: 
     absent = [name for name in features if name not in named]
     if absent:
         more = f" (nor {len(absent) - 1} more)" if len(absent) > 1 else ""
-        said = f"there is no column {absent[0]!r}{more}; the model takes {_few(features)}"
+        said = f"there is no column {absent[0]!r}{more}; the model has {_few(features)}"
         raise error(said, hint="rename the columns, or give an array in this order")
     if len(named) != len(features):
         hint = f"rows[{list(features)}]" if len(features) <= 8 else "leave out the other columns"
-        raise error(f"the columns are {_few(tuple(named))}, but the model takes {_few(features)}", hint=hint)
+        raise error(f"the columns are {_few(tuple(named))}, but the model has {_few(features)}", hint=hint)
     return select(rows, features)
 
 

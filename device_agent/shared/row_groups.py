@@ -7,12 +7,14 @@ the search in the others is exact. The build measures whether groups save time. 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.record import record
+from device_agent.shared.release.npz import require_form
 
 Float64 = NDArray[np.float64]
 
@@ -22,14 +24,18 @@ PARTS = 4
 NO_SIDE = 2**15 - 1
 #: Unit roundoff of float64; sums may be added in any order.
 _UNIT = 2.0**-53
-#: Dtype kind and dimensions of each array in the file.
-_ARRAYS = {"step": ("f", 0), "error": ("f", 0), "centres": ("i", 2), "radii": ("f", 1), "sides": ("i", 2)}
-_ARRAYS |= {"rows": ("i", 1), "sizes": ("i", 1)}
+#: Dimensions and type of each array in the file.
+_ARRAYS: dict[str, tuple[int, type[np.generic]]] = {
+    **dict.fromkeys(("step", "error"), (0, np.floating)),
+    **dict.fromkeys(("centres", "sides"), (2, np.signedinteger)),
+    "radii": (1, np.floating),
+    **dict.fromkeys(("rows", "sizes"), (1, np.signedinteger)),
+}
 
 
 @record
 class Groups:
-    """g groups of n rows with p coordinates in scaled space; lengths are in steps, and rows are rounded to whole steps.
+    """g groups of n training rows with p coordinates after `scale`; lengths are in steps, rows rounded to whole steps.
 
     Attributes:
         step: size of a step.
@@ -53,23 +59,24 @@ class Groups:
     squares: Float64
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, NDArray[Any]], count: int, width: int) -> Groups:
-        """Returns the groups that `to_arrays` stored, for `count` training rows of `width` coordinates.
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], count: int, width: int) -> Groups:
+        """Returns the groups in `arrays` (see `npz.read_arrays`) for `count` training rows of `width` coordinates.
 
         Raises:
-            KeyError: an array is missing.
-            ValueError: an array has another type or shape, or a row is missing.
+            ValueError: an array is missing or has another type or shape, or a row is missing.
         """
-        for name, (kind, ndim) in _ARRAYS.items():
-            if arrays[name].dtype.kind != kind or arrays[name].ndim != ndim:
-                raise ValueError(f"array {name} has type {arrays[name].dtype} and shape {arrays[name].shape}")
+        for name, form in _ARRAYS.items():
+            require_form(name, arrays[name], *form)
         rows, sizes = arrays["rows"], arrays["sizes"]
         groups = len(sizes)
-        if not arrays["centres"].shape == (groups, width) or not arrays["sides"].shape == (groups, groups):
-            raise ValueError("the shapes of the arrays contradict each other")
-        if len(arrays["radii"]) != groups or len(rows) != count or sizes.sum() != count or sizes.min(initial=1) < 1:
-            raise ValueError("the groups have another number of rows than knn.json states")
-        if rows.min(initial=0) < 0 or not (np.bincount(rows, minlength=count) == 1).all():
+        for name, shape in {"centres": (groups, width), "sides": (groups, groups), "radii": (groups,)}.items():
+            if arrays[name].shape != shape:
+                raise ValueError(f"array {name} has shape {arrays[name].shape}; {groups} groups need {shape}")
+        if len(rows) != count or sizes.sum() != count or sizes.min(initial=1) < 1:
+            raise ValueError(
+                f"the groups have {len(rows)} rows and sizes of {sizes.sum()}; knn.json states {count} rows"
+            )
+        if rows.min(initial=0) < 0 or rows.max(initial=0) >= count or not (np.bincount(rows) == 1).all():
             raise ValueError("a training row is in no group, or in several")
         centres = arrays["centres"].astype(np.float64)
         squares = np.einsum("ij,ij->i", centres, centres)

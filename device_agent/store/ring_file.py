@@ -140,7 +140,7 @@ class _Content:
         return sorted(self.lasting(self.keep), key=lambda entry: kinds.index(entry["kind"]))
 
     def lasting(self, keep: Keep) -> list[Entry]:
-        """Returns the newest rows of each kind that `keep` allows, and of each place in the sample, in file order."""
+        """Returns the rows that stay, in file order: the newest of each kind, and of each seat in the random sample."""
         kinds: dict[str, dict[Any, tuple[int, Entry]]] = {kind: {} for kind in keep.sizes}
         for place, entry in enumerate(map(_parse, self.data.splitlines())):
             if _is_row(entry) and entry["kind"] in kinds:

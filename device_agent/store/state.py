@@ -101,7 +101,7 @@ def answering(state: StoreState, moment: Moment) -> Answering | None:
 
 
 def kept(state: StoreState) -> frozenset[str]:
-    """Returns the digests of releases to keep: committed, previous, pending, and the one that a rollback replaced."""
+    """Returns the digests of releases that must stay: committed, previous, pending, and the one rolled back from."""
     refs = (state.committed, state.previous, state.left, state.pending.release if state.pending else None)
     return frozenset(ref.digest for ref in refs if ref)
 

@@ -180,7 +180,7 @@ class Store:
         return lock.holder_of(self.lock_file) or held
 
     def note(self, current: StoreState, what: str, release: ReleaseRef | None, why: str, holder: str) -> None:
-        """Adds to the history that `holder` did `what` (`staged`, for example) with a release; not for transitions."""
+        """Adds to the history that `holder` did `what` (such as `staged`) with `release` (or None); no transitions."""
         moment = clock.now()
         answers = state.answering(current, moment)
         ref = answers.release if answers else None

@@ -48,7 +48,7 @@ class Known:
         )
 
 
-def kept_state(store: Store) -> rules.TrustState:
+def accepted_state(store: Store) -> rules.TrustState:
     """Returns the state for the rules that check an accepted release at every start."""
     try:
         current = store.load()

@@ -57,7 +57,7 @@ def survey(
 
 
 def release_directories(config: Config | None) -> list[Path]:
-    """Returns the directories of those releases of deploy.yaml that are built."""
+    """Returns the directories of the releases of deploy.yaml (None: there is none) that are built."""
     built = [build.release.dir for build in config.builds()] if config else []
     return [directory for directory in built if (directory / constants.MANIFEST_FILE).exists()]
 

@@ -193,7 +193,7 @@ class Demo:
         return ensure_release(build, signer), rows.training, rows.held_out
 
     def deploy(self, target: Target, built: Built, public_pem: bytes) -> DeviceReport:
-        """Deploys a release to a target, and returns the report.
+        """Deploys a release to a target, which then trusts the key `public_pem`, and returns the report.
 
         Raises:
             ParityFailed: the device does not keep the release.

@@ -77,7 +77,7 @@ def _say_what_to_do(report: FleetReport) -> None:
 
 
 def _write_report(path: Path, report: FleetReport, make_page: Callable[[], Page]) -> None:
-    """Writes one report file: JSON or HTML, depending on the suffix of `path`.
+    """Writes one report file: JSON, or HTML of the page that `make_page` returns, by the suffix of `path`.
 
     Raises:
         UsageError: the suffix is neither .json nor .html, or the file cannot be written.

@@ -262,7 +262,7 @@ def _classify(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=("auto", "csv", "jsonl", "npy", "frames"),
         default="auto",
-        help="format of the rows; frames, with --stream: files, each after its length in 4 bytes, the highest first "
+        help="format of the rows; frames, with --stream: files, each after its length in 4 bytes, big-endian "
         "(default: by the file's name or first byte)",
     )
     rows.add_argument(
@@ -276,11 +276,11 @@ def _classify(parser: argparse.ArgumentParser) -> None:
         "--labels",
         type=float,
         metavar="COVERAGE",
-        help="add a label set, which holds the true label for this share of rows: a value of label_sets in deploy.yaml",
+        help="add the label set, which holds the true label of this share of rows: one of label_sets in deploy.yaml",
     )
     rows.add_argument("--neighbors", **FLAG, help="add the nearest training rows: distance, class, row number and id")
     rows.add_argument("--digest", **FLAG, help="add the digest of the release that answered")
-    rows.add_argument("--ignore-extra", **FLAG, help="ignore columns that the model does not use")
+    rows.add_argument("--ignore-extra", **FLAG, help="ignore columns that the model does not have")
     rows.add_argument(
         "--keep",
         action="append",

@@ -43,10 +43,16 @@ def _reject(parser: argparse.ArgumentParser) -> None:
     )
     wanted = parser.add_mutually_exclusive_group()
     wanted.add_argument(
-        "--accept", type=_share, metavar="SHARE", help="find the `reject` that accepts at most this share of strangers"
+        "--accept",
+        type=_share,
+        metavar="SHARE",
+        help="find the value of `reject` in deploy.yaml with which at most this share of --strangers gets a label",
     )
     wanted.add_argument(
-        "--reject", type=_share, metavar="SHARE", help="find the `reject` that rejects at most this share of the rows"
+        "--reject",
+        type=_share,
+        metavar="SHARE",
+        help="find the value of `reject` in deploy.yaml with which at most this share of the rows is rejected",
     )
     _options.add_plot(parser)
     _options.add_model(parser)
@@ -95,7 +101,7 @@ def _promote(parser: argparse.ArgumentParser) -> None:
 def _share(text: str) -> float:
     share = float(text)
     if not 0.0 <= share < 1.0:
-        raise argparse.ArgumentTypeError(f"{text} is not a share from 0 to below 1")
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to 1 (1 excluded)")
     return share
 
 

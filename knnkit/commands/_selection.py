@@ -31,7 +31,7 @@ _SHOWN = 10  # lines of an ssh_config
 
 
 def select_targets(arguments: argparse.Namespace, config: Config | None) -> tuple[Target, ...]:
-    """Returns the devices that the command line selects.
+    """Returns the devices that the command line selects; `config` is deploy.yaml, or None, as in all functions here.
 
     Raises:
         UsageError: no device is selected, or the selection is invalid.
@@ -176,5 +176,8 @@ def holder() -> str:
 
 
 def nonce() -> str:
-    """Returns a new random nonce, which every certificate of this run must contain."""
+    """Returns 32 random hexadecimal digits, a nonce.
+
+    Each device copies it into its certificate (result of a golden check): proof that the check belongs to this run.
+    """
     return secrets.token_hex(16)

@@ -178,7 +178,10 @@ def _no_release_for(target: Target, classes: set[str]) -> UsageError:
 def _template(
     arguments: argparse.Namespace, config: Config | None, package: Package, keys: dict[str, bytes]
 ) -> DeviceJob:
-    """Returns the job that is the same for all devices, with an empty target."""
+    """Returns a job with all that is the same for every device; its target is empty.
+
+    `keys` maps fingerprint -> PEM text of the keys that devices shall trust.
+    """
     return DeviceJob(
         target=Target("", None),
         package=package,

@@ -66,7 +66,8 @@ def _read(path: Path) -> StoredModel:
     found = read_model(model)
     if found.info.targets is not None:
         what = "several label columns" if found.info.targets.classes else "values"
-        raise UsageError(f"{model} answers {what}, and diff compares labels", hint="name two releases with one label")
+        said = f"{model} answers {what}, and diff compares labels"
+        raise UsageError(said, hint="name two classifiers with one label column each")
     return found
 
 
@@ -87,7 +88,7 @@ def _own(arguments: argparse.Namespace, before: StoredModel, after: StoredModel)
 def _read_for(arguments: argparse.Namespace, model: StoredModel) -> Dataset:
     names, plan = model.info.columns, model.info.table
     if model.info.input is not None:
-        said = "--data takes rows, but one of the two models takes another input"
+        said = f"--data takes rows, but {model.info.name} takes windows, sounds or pictures"
         raise UsageError(said, hint="leave --data out to compare on the golden rows of both releases")
     if plan is None:
         return files.load(arguments.data, arguments.label, names, wide=True)

@@ -84,7 +84,7 @@ class FileData(Section):
     """How text becomes numbers: one-hot (a feature for each category) or ordinal (the category's number), for all text
     columns, or {column: one of these words, or the ordered list of its categories}."""
     unknown_category: Literal["refuse", "ignore"] = "refuse"
-    """What a device does with a category that the model does not know: refuse the row, or ignore the cell."""
+    """What a device does with a category that the model does not have: refuse the row, or ignore the cell."""
     labels: Annotated[RecordingLabels | None, Example("folder")] = None
     """With `input`: where the label of a whole recording is, if the recording has no label column: folder (the name of
     the file's folder), or a CSV file with the columns `file` and `label`."""

@@ -29,7 +29,7 @@ def with_values(text: str, place: Sequence[str | int], values: Mapping[str, str 
 
 
 def with_file(text: str, place: Sequence[str | int], file: str, name: str | None, source: str) -> str:
-    """Returns `text` with `file` added to `files` of the data at the key path `place`, and with `id: name` if given.
+    """Returns `text` with `file` added to `files` of the data at the key path `place`, and `id: name` (None: not).
 
     Raises:
         ConfigError: the text cannot be changed there without other changes; the hint is what to write by hand.
@@ -40,7 +40,7 @@ def with_file(text: str, place: Sequence[str | int], file: str, name: str | None
     data["files"] = (*((before,) if isinstance(before, str) else before), file)
     data |= {"id": name} if name else {}
     hint = f"files: [{', '.join(map(_quoted, data['files']))}]" + (f", id: {name}" if name else "")
-    said = wanted.error(place, "the files here cannot be changed alone")
+    said = wanted.error(place, "knnkit cannot add a file here without changing other values of the file")
     return _checked(wanted, lambda: _with_file(text, place, file, name), said, hint)
 
 

@@ -25,7 +25,7 @@ class Words:
 
 @dataclass(frozen=True)
 class Example:
-    """Annotation of a key: an example value, as typed, for `try:` lines; without it, the default is the example."""
+    """Example value of a key, as typed, for the hint (`try: ...`) of an error; without it, the default is shown."""
 
     text: str
 
@@ -237,7 +237,7 @@ _ALSO_CALLED = {"neighbors": "k", "neighbours": "k", "n_neighbors": "k", "target
 
 
 def _unknown(key: str, cls: type[Section]) -> dict[str, str]:
-    """Returns the message about an unknown key, and in `meant` the known key that is closest to it, or ""."""
+    """Returns {"problem": message about an unknown key, "meant": the known key that is closest to it, or ""}."""
     called = difflib.get_close_matches(key, _ALSO_CALLED, n=1, cutoff=0.8)
     meant = [_ALSO_CALLED[word] for word in called if _ALSO_CALLED[word] in cls.model_fields]
     meant = meant or difflib.get_close_matches(key, cls.model_fields, n=1, cutoff=0.5)

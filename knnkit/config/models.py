@@ -97,7 +97,7 @@ class ModelConfig(Section):
     reduce: Annotated[Reduce | None, Example("condensed")] = None
     """condensed, edited or prototypes: keep fewer training rows in the model; or {how, max_loss}. Default: all rows."""
     ignore_extra: bool = False
-    """Whether a device ignores columns that the model does not know; if not, such columns are an error."""
+    """Whether a device ignores columns that the model does not have; if not, such columns are an error."""
     keep: Annotated[KeepConfig | None, Example("{unknown: 200}")] = None
     """Which rows each device keeps for `knnkit collect`, and how many of each kind; default: none, because rows can be
     personal."""
@@ -171,7 +171,7 @@ class ModelConfig(Section):
             raise _misplaced("reduce", "`reduce` does not work with `window`: leave `reduce` out", "reject: 0.99")
         if isinstance(self.split, str | TimeSplit):
             problem = "with `window`, whole recordings are held out: leave `split` out"
-            raise _misplaced("split", problem, "split: {group: person}, or nothing")
+            raise _misplaced("split", problem, "split: {group: person}, or leave split out")
         return self
 
     @pydantic.model_validator(mode="after")

@@ -97,7 +97,7 @@ def _explain(document: yaml_reader.Document, details: Any) -> tuple[str, str]:
 
 
 def json_schema() -> dict[str, Any]:
-    """Returns the JSON Schema (2020-12) of deploy.yaml, for editors."""
+    """Returns the JSON Schema (2020-12) of deploy.yaml, as a dictionary, for editors."""
     schema = Config.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = FILE_NAME

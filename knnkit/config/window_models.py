@@ -24,7 +24,7 @@ class WindowConfig(Section):
     """How windows of samples are cut: from recordings on the host, and from a stream on a device."""
 
     columns: Annotated[tuple[Text, ...], Example("[ax, ay, az]")] = Field(min_length=1)
-    """The columns of a sample that the model uses."""
+    """The columns with the numbers of a sample, in this order."""
     rows: Annotated[int, Example("128")] = Field(ge=1, le=_MOST_NUMBERS)
     """Number of samples in a window."""
     hop: Annotated[int | None, Example("64")] = Field(default=None, ge=1, le=2**31)
@@ -100,7 +100,7 @@ Features = Annotated[
 
 
 def check_features(window: WindowConfig | None, features: tuple[tuple[str, int], ...]) -> None:
-    """Checks that the features can be computed from the windows.
+    """Checks that the features can be computed from the windows (None: the model has no windows).
 
     Raises:
         PydanticCustomError: there are no windows, or they are too short for a spectrum.

@@ -17,7 +17,7 @@ def warnings_of_file(
 ) -> tuple[str, ...]:
     """Returns warnings about feature columns that number the rows, from reading a file as a build does.
 
-    The arguments are keys of `data` in deploy.yaml; `names` are `features`. Loads NumPy only when it is called, so that
+    The arguments are keys of `data` in deploy.yaml (None: absent); `names` are `features`. Loads NumPy late, so that
     `knnkit init` without rows starts fast.
 
     Raises:

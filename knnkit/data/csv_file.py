@@ -240,7 +240,7 @@ class _CsvFile:
             yield line + "\n"
 
     def _take_block(self) -> NDArray[Any] | None:
-        """Returns the rows of the rest of the block, parsed in one call; notes their labels.
+        """Returns the (n, d) rows of the rest of the block, parsed in one call; notes their labels.
 
         None if the lines must be parsed one by one: a line is bad, lacks a label, or has quotes that need more care.
         """
@@ -260,7 +260,7 @@ class _CsvFile:
         return rows
 
     def _take_records(self) -> NDArray[Any]:
-        """Returns the rows of the rest of the block, parsed one by one; the last may end in the next block."""
+        """Returns the (n, d) rows of the rest of the block, parsed one by one; the last may end in the next block."""
         rows: list[list[float]] = []
         while self._at < len(self._block):
             line = self._line + 1

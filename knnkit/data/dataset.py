@@ -193,7 +193,7 @@ def _matrix(rows: Any, *, wide: bool) -> NDArray[np.floating[Any]]:
 
 
 def drawn(count: int, most: int, seed: int = 0) -> NDArray[np.int64]:
-    """Returns sorted indices of rows: of all `count` rows, or of `most` rows drawn with `seed` if there are more."""
+    """Returns (n,) sorted indices of rows: all `count` rows, or `most` rows drawn with `seed` if there are more."""
     return np.sort(np.random.default_rng(seed).permutation(count)[:most])
 
 

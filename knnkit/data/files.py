@@ -68,7 +68,8 @@ def load(
 
     In a text or Parquet file `label` is a column, and every other column is a feature. In an NPZ file `label` is an
     array (n,), and the features are the only two-dimensional array, or, without one, every other array as a column.
-    The arguments after `path` are the fields of `Wanted`. Other columns of a CSV or Parquet file are not read.
+    The arguments after `path` are the fields of `Wanted`, also if None. Other columns of a CSV or Parquet file are not
+    read.
 
     Raises:
         DataError: the file or a column is missing, or a cell is not a finite number; the message counts all such cells.

@@ -115,12 +115,15 @@ def _of_table(file: Path, label: str, path: str, group: str | None) -> RawFiles:
     }
     rows = [row for row in rows if row]
     short = next((number for number, row in enumerate(rows, 2) if len(row) != len(header)), None)
-    if short is not None or not rows:
-        raise DataError(f"{file}, line {short or 2}: expected {len(header)} cells")
+    if not rows:
+        raise DataError(f"{file}: there is a header, but no rows", hint="add a line for each file")
+    if short is not None:
+        raise DataError(f"{file}, line {short}: expected {len(header)} cells, found {len(rows[short - 2])}")
     paths = tuple(file.parent / row[places["path"]] for row in rows)
     missing = next((number for number, each in enumerate(paths, 2) if not each.is_file()), None)
     if missing is not None:
-        raise DataError(f"{file}, line {missing}: {paths[missing - 2]}: no such file", hint="paths start at the CSV")
+        said = f"{file}, line {missing}: {paths[missing - 2]}: no such file"
+        raise DataError(said, hint=f"paths are relative to the folder of {file.name}")
     groups = tuple(row[places["split"]] for row in rows) if group else None
     return RawFiles(paths, _names(paths), tuple(row[places["label"]] for row in rows), groups, str(file))
 

@@ -221,7 +221,8 @@ def _labels_of(labels: Labels, paths: Sequence[Path]) -> dict[Path, str]:
     found = {(listed.parent / line[of]).resolve(): line[at].strip() for line in lines if len(line) == len(header)}
     lost = next((path for path in paths if not found.get(path.resolve())), None)
     if lost is not None:
-        raise DataError(f"{listed}: there is no label for {lost}", hint=f"add a line; paths start at {listed.parent}")
+        hint = f"add a line to {listed}; paths in it are relative to {listed.parent}"
+        raise DataError(f"{listed}: there is no label for {lost}", hint=hint)
     return {path: found[path.resolve()] for path in paths}
 
 

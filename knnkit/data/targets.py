@@ -55,7 +55,7 @@ def read(
 
 
 def with_targets(rows: Dataset, targets: Any, names: tuple[str, ...] | None = None) -> Dataset:
-    """Returns the rows with (n,) or (n, t) numbers as targets; all rows get the class `CLASS`.
+    """Returns the rows with (n,) or (n, t) targets (`names`; None: default names); all rows get the class `CLASS`.
 
     Raises:
         DataError: the number of targets is not that of the rows, or a target is not a finite number.

@@ -22,7 +22,7 @@ _FEW = 5
 
 
 def find(training: Dataset, held_out: Dataset | None) -> tuple[str, ...]:
-    """Returns a warning for each kind of fault that the rows have."""
+    """Returns a warning for each kind of fault that training rows and held-out rows (or None) have."""
     found = [_on_both_sides(training, held_out), _conflicts(training, held_out), *_copies(training)]
     return tuple(f"{training.source}: {text}" for text in (*found, *_spellings(training)) if text)
 

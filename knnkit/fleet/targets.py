@@ -23,7 +23,7 @@ LOCAL = "local"
 class Target:
     """One device; picklable. `address` is None for the embedded device, which is this machine.
 
-    `near` is a suggestion if the user typed an unknown name: the closest name in deploy.yaml, or `local`.
+    `suggestion` is the closest name in deploy.yaml, or `local`, for the error if the typed name is unknown.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Target:
     device_class: str = "any"
     runtime: str = constants.ANY_RUNTIME
     tags: tuple[str, ...] = ()
-    near: str = ""
+    suggestion: str = ""
     root_typed: bool = False  # whether the command line named the root, and not deploy.yaml
 
     def __str__(self) -> str:
@@ -136,7 +136,7 @@ def select(
     chosen: dict[str, Target] = {}
     for text in named:
         near = next(iter(difflib.get_close_matches(text, (*known, LOCAL), n=1)), "")
-        target = known.get(text) or replace(_parse(text, config, called), near=near)
+        target = known.get(text) or replace(_parse(text, config, called), suggestion=near)
         if target.name in chosen:
             raise UsageError(f"--target {text} is given twice", hint=f"--target {text}, once")
         chosen[target.name] = target

@@ -215,7 +215,7 @@ def targets_of(enrolment: Enrolment | Dataset) -> model_info.Targets | None:
 def make_reference(
     spec: KnnSpec, enrolment: Enrolment, held_out: Dataset | None = None, options: Options = _DEFAULTS
 ) -> Reference:
-    """Returns the float64 classifier `spec` over enrolled rows, with its rejection thresholds if `spec.reject` is set.
+    """Returns the float64 classifier `spec` over training rows, with its rejection thresholds if `spec.reject` is set.
 
     Raises:
         DataError: k is larger than the number of rows.
@@ -314,7 +314,7 @@ def _drawn(held_out: Dataset, reference: Reference, seed: int) -> Dataset:
 def calibration_rows(
     reference: Reference, seed: int, spare: Dataset | None = None
 ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    """Returns class and k-th distance that `reference` answers for random training and `spare` rows, never a row's own.
+    """Returns (n,) classes and k-th distances of random training and `spare` rows, each answered without itself.
 
     Raises:
         BuildError: there are at most k rows.

@@ -39,7 +39,7 @@ def calibrate_sets(
 
 
 def threshold(scores: NDArray[np.float64], coverage: float) -> float | None:
-    """Returns the score of rank ceil((n + 1) coverage); None if n is smaller: every row is then in the set."""
+    """Returns the score of rank ceil((n + 1) coverage) of (n,) `scores`; None if n is smaller: any score then fits."""
     rank = int(np.ceil((len(scores) + 1) * coverage - 1e-9))
     return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else None
 

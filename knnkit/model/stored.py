@@ -71,14 +71,16 @@ def read_model(path: Path) -> StoredModel:
         enrolled, classes = _rows(path, tables), tables["classes"].astype(np.int32)
         targets = None if info.targets is None else tables["targets"]
         if not len(enrolled) == len(classes) == info.n_train or not 1 <= info.k <= info.n_train:
-            raise ValueError("knn.json states another number of training rows")
+            said = f"it has {len(enrolled)} rows, {len(classes)} classes of rows"
+            raise ValueError(f"{said}; knn.json states {info.n_train} rows, k {info.k}")
         if classes.min(initial=0) < 0 or classes.max(initial=0) >= len(info.classes):
             raise ValueError("a training row has a class that knn.json does not name")
         if len(space.scale) != len(space.centre) or not (space.steps or len(space.centre) == info.n_features):
-            raise ValueError("knn.json states another number of features")
+            said = f"it has {len(space.centre)} columns, {len(space.scale)} factors"
+            raise ValueError(f"{said}; knn.json states {info.n_features} features")
         if info.origin is not None and len(info.origin) != info.n_features:
             raise ValueError(f"its origin has {len(info.origin)} numbers for {info.n_features} features")
-    except (KeyError, ValueError, OverflowError, TypeError, OSError) as error:
+    except (ValueError, OverflowError, TypeError, OSError) as error:
         raise ModelUnusable(f"{constants.EXACT_FILE} inside {path} is damaged: {error}") from None
     found = row_origins.read(path)
     counts = () if info.targets is None else tuple(map(len, info.targets.classes))
@@ -101,7 +103,7 @@ def _space(info: KnnInfo, tables: dict[str, NDArray[Any]]) -> Space:
 def _rows(path: Path, tables: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
     """Returns the (n_train, p) training rows of a model file; a memory map if it has them in one block.
 
-    `tables` is the content of its `EXACT_FILE`, name -> array, which has the places of the blocks.
+    `tables` is the content of its `EXACT_FILE`, name -> array, which says where the blocks begin.
     """
     width = len(tables["centre"])
     blocks = [

@@ -131,8 +131,10 @@ class _Job:
             return False
         damage = self.board.damage
         if self.board.current != self.wanted.digest:
-            order = {"digest": self.wanted.digest, "probe": environment.PROBE, "files": self.prove is None}
-            damage = printable(str(self.ask("examine", **order)["damage"]))  # else the golden check judges its answers
+            request = {"digest": self.wanted.digest, "probe": environment.PROBE, "files": self.prove is None}
+            damage = printable(
+                str(self.ask("examine", **request)["damage"])
+            )  # else the golden check judges its answers
         self.repair = bool(damage)
         self.notes += [f"the environment was damaged and will be repaired: {damage}"] if damage else []
         return not damage
@@ -191,10 +193,10 @@ class _Job:
             notes=tuple(self.notes),
         )
 
-    def ask(self, command: str, **order: Any) -> dict[str, Any]:
-        """Runs a command of the provisioning script on the board, with arguments `order`, and returns its answer."""
-        order["root"] = self.board.root
-        return ask(self.transport, self.python, command, order, timeout=BUILD_SECONDS)
+    def ask(self, command: str, **request: Any) -> dict[str, Any]:
+        """Runs a command of the provisioning script on the board, with arguments `request`, and returns its answer."""
+        request["root"] = self.board.root
+        return ask(self.transport, self.python, command, request, timeout=BUILD_SECONDS)
 
     @property
     def _venvs(self) -> str:
@@ -259,8 +261,8 @@ def remove(
             removed.
         DeviceLocked: a deploy is running.
     """
-    order = {"root": root, "known": list(_KNOWN)}
-    answer = ask(transport, interpreter(transport, facts), "remove", order, timeout=BUILD_SECONDS)
+    request = {"root": root, "known": list(_KNOWN)}
+    answer = ask(transport, interpreter(transport, facts), "remove", request, timeout=BUILD_SECONDS)
     left, place = [printable(str(line)) for line in answer.get("left", ())], printable(str(answer.get("root")))
     inside = [line for line in left if not line.startswith(f"{place}: ")]
     if inside:

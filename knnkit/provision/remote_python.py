@@ -31,7 +31,7 @@ class PythonFacts(Protocol):
 
     @property
     def python(self) -> tuple[int, int, int] | None:
-        """The version of the board's Python; None if the board has no Python."""
+        """The version of the board's Python, (3, 11, 2); None if the board has no Python."""
         ...
 
     @property
@@ -68,8 +68,8 @@ def look(transport: Transport, python: str, root: str, probe: str) -> Board:
         raise _senseless(transport, f"{type(error).__name__} {error}") from None
 
 
-def ask(transport: Transport, python: str, command: str, order: dict[str, Any], *, timeout: float) -> dict[str, Any]:
-    """Runs one command of `device_agent.bootstrap` on the board, with the arguments `order`; returns its answer.
+def ask(transport: Transport, python: str, command: str, request: dict[str, Any], *, timeout: float) -> dict[str, Any]:
+    """Runs one command of `device_agent.bootstrap` on the board, with arguments `request`; returns its JSON answer.
 
     Raises:
         Unreachable: the connection broke.
@@ -77,7 +77,7 @@ def ask(transport: Transport, python: str, command: str, order: dict[str, Any], 
         DeviceFailed: the command failed, or the answer is malformed.
     """
     argv = [python, "-I", "-", command]
-    completed = transport.run(argv, timeout=timeout, input=script(json.dumps(order)))
+    completed = transport.run(argv, timeout=timeout, input=script(json.dumps(request)))
     try:
         answer = json.loads(completed.stdout)
     except ValueError:
@@ -177,9 +177,9 @@ def _senseless(transport: Transport, what: str) -> DeviceFailed:
 _PACKAGE = "device_agent.bootstrap"
 
 
-def script(*order: str) -> bytes:
+def script(*request: str) -> bytes:
     """Returns the script for the standard input of the board's Python; its last line has the arguments, as JSON."""
-    return f"{_head()}\n{', '.join(map(repr, order))}))\n".encode()
+    return f"{_head()}\n{', '.join(map(repr, request))}))\n".encode()
 
 
 @cache

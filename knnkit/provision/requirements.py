@@ -151,7 +151,7 @@ def on_boards() -> set[str]:
 
 
 def room_for(machine: str, python: tuple[int, int] | None) -> int:
-    """Returns the largest size in bytes of an environment on a bare board with this machine (`armv7l`) and Python."""
+    """Returns the most bytes of an environment on a board with this machine (`armv7l`) and Python (None: not known)."""
     return _room(next(iter(_found(machine, python or OLDEST).values())))
 
 

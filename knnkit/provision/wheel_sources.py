@@ -50,7 +50,7 @@ class Sources:
     agent: Path  # the agent's wheel
     folder: Path  # wheels on this host
     own: bool  # whether the user named this folder
-    ask: Callable[..., dict[str, Any]]  # runs a command with an order on the board
+    ask: Callable[..., dict[str, Any]]  # runs a command of the provisioning script on the board
 
     def from_index(self) -> Source:
         """Plans that the board's own pip downloads the wheels that are not on the board.

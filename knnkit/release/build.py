@@ -83,7 +83,7 @@ class Built:
 
 
 @dataclass(frozen=True)
-class Order:
+class ReleaseOptions:
     """What a release contains in addition to its model: gates, version, sequence, lifetime and so on."""
 
     gates: model_info.Gates  # limits that a device must meet
@@ -120,7 +120,7 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
     directory = (out or build.release.dir).absolute()
     _require_replaceable(directory)
     release, model = build.release, build.model
-    order = Order(
+    options = ReleaseOptions(
         gates.of_config(build.gates),
         release.version,
         release.sequence,
@@ -131,20 +131,20 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
         up_to_date.settings(build),
         None if model.golden is None else model.golden.rows,
     )
-    return write_release(source.load(build), order, signer, directory)
+    return write_release(source.load(build), options, signer, directory)
 
 
-def write_release(made_from: Material, order: Order, signer: Signer, directory: Path) -> Built:
+def write_release(made_from: Material, options: ReleaseOptions, signer: Signer, directory: Path) -> Built:
     """Builds and signs a release of `made_from` in `directory`, replacing one there; raises as `build_release`."""
     directory = directory.absolute()
     _require_replaceable(directory)
     created = _pinned_clock()
-    order = replace(order, gates=gates.fitting(order.gates, made_from))
-    made = made_from.build(order.gates, seed=order.seed, inputs=order.inputs, golden_rows=order.golden_rows)
+    options = replace(options, gates=gates.fitting(options.gates, made_from))
+    made = made_from.build(options.gates, seed=options.seed, inputs=options.inputs, golden_rows=options.golden_rows)
     model, golden = made.model, made.golden.to_bytes()
     warnings = (*made_from.warnings, *model.warnings, *made.warnings, *_learnt_nothing(model.info))
-    data = made.with_files(_papers(made_from, made, order, golden, warnings))
-    document = _manifest(order, model.info, data, directory, int(time.time()) if created is None else created)
+    data = made.with_files(_papers(made_from, made, options, golden, warnings))
+    document = _manifest(options, model.info, data, directory, int(time.time()) if created is None else created)
     again = _same_version(directory, document, data)
     with replacing(directory) as folder:
         files = {constants.MODEL_FILE: data, constants.GOLDEN_FILE: golden, **made.stages}
@@ -164,10 +164,10 @@ def write_release(made_from: Material, order: Order, signer: Signer, directory: 
 
 
 def _papers(
-    made_from: Material, made: Made, order: Order, golden: bytes, warnings: tuple[str, ...]
+    made_from: Material, made: Made, options: ReleaseOptions, golden: bytes, warnings: tuple[str, ...]
 ) -> dict[str, bytes]:
     """Returns name -> content of the files for people inside the model: card, provenance and bill of materials."""
-    info, settings = made.model.info, order.settings
+    info, settings = made.model.info, options.settings
     for path in made_from.sources:  # the folder is not part of the model: same rows, same bytes
         warnings = tuple(text.replace(path, Path(path).name) for text in warnings)
     split = settings.get("split") or ""
@@ -179,7 +179,7 @@ def _papers(
     return {
         constants.CARD_FILE: json_codec.dump_file(facts),
         constants.PROVENANCE_FILE: proof,
-        constants.SBOM_FILE: gzip.compress(bill_of_materials(info, order.version), mtime=0),
+        constants.SBOM_FILE: gzip.compress(bill_of_materials(info, options.version), mtime=0),
     }
 
 
@@ -223,25 +223,25 @@ def _pinned_clock() -> int | None:
 
 
 def _manifest(
-    order: Order, info: model_info.KnnInfo, model: bytes, directory: Path, created: int
+    options: ReleaseOptions, info: model_info.KnnInfo, model: bytes, directory: Path, created: int
 ) -> model_info.Manifest:
-    sequence = order.sequence
+    sequence = options.sequence
     if sequence is None:  # two builds within a second must not share a sequence
         old = _there(directory)
         sequence = max(created, old.sequence + 1 if old else 0)
     document = model_info.Manifest(
         name=info.name,
-        version=order.version,
+        version=options.version,
         sequence=sequence,
         created=created,
-        expires=None if order.expires is None else created + int(order.expires),
-        device_class=order.device_class,
+        expires=None if options.expires is None else created + int(options.expires),
+        device_class=options.device_class,
         minimum_agent=__version__,
         minimum_runtime=info.minimum_runtime,
         k=info.k,
         n_features=info.n_features,
         labels_sha256=hashlib.sha256(model_file.read_member(io.BytesIO(model), constants.LABELS_FILE)).hexdigest(),
-        gates=order.gates,
+        gates=options.gates,
         schema=info.schema,
     )
     return manifest.checked(document)
@@ -282,20 +282,20 @@ def _require_replaceable(directory: Path) -> None:
     if not directory.is_dir():
         raise BuildError(f"{directory} is not a folder", hint="choose another release: dir, or -o")
     _remove_desktop_files(directory)
-    strangers = sorted(entry for entry in directory.iterdir() if entry.name not in constants.POSSIBLE_FILES)
-    if strangers:
-        names = ", ".join(repr(each.name) for each in strangers[:_NAMED])
-        more = f" and {len(strangers) - _NAMED:,} more" if len(strangers) > _NAMED else ""
+    others = sorted(entry for entry in directory.iterdir() if entry.name not in constants.POSSIBLE_FILES)
+    if others:
+        names = ", ".join(repr(each.name) for each in others[:_NAMED])
+        more = f" and {len(others) - _NAMED:,} more" if len(others) > _NAMED else ""
         said = f"{directory} holds {names}{more}, which do not belong to a release; nothing was replaced"
-        raise BuildError(said, hint=f"choose another release: dir, or -o{_or_remove(directory, strangers)}")
+        raise BuildError(said, hint=f"choose another release: dir, or -o{_or_remove(directory, others)}")
 
 
-def _or_remove(directory: Path, strangers: Sequence[Path]) -> str:
-    """Returns a hint to `rm` the strangers; "" if `directory` holds no release, because it may hold the user's work."""
-    if _there(directory) is None or len(strangers) > _NAMED:
+def _or_remove(directory: Path, others: Sequence[Path]) -> str:
+    """Returns a hint to `rm` the files `others`; "" if `directory` holds no release, because it may be the user's."""
+    if _there(directory) is None or len(others) > _NAMED:
         return ""
-    kind = "-r " if any(each.is_dir() and not each.is_symlink() for each in strangers) else ""
-    return f"; or remove them: rm {kind}{shlex.join(map(str, strangers))}"
+    kind = "-r " if any(each.is_dir() and not each.is_symlink() for each in others) else ""
+    return f"; or remove them: rm {kind}{shlex.join(map(str, others))}"
 
 
 def _remove_desktop_files(directory: Path) -> None:

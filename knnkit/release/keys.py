@@ -38,7 +38,7 @@ class KeyPair:
 
 
 def generate(prefix: Path, passphrase: bytes | None = None) -> KeyPair:
-    """Makes a P-256 key: `prefix.pem` (mode 0600, encrypted if there is a passphrase) and `prefix.pub`.
+    """Makes a P-256 key: `prefix.pem` (mode 0600, encrypted unless `passphrase` is None) and `prefix.pub`.
 
     Raises:
         SigningKeyError: one of the files exists, or cannot be written; no file is left behind.

@@ -108,7 +108,7 @@ def _check(bundle: bytes, release: release_files.OpenRelease, signer: Signer) ->
     manifest = release.read(constants.MANIFEST_FILE)
     state = rules.TrustState(keys={fingerprint: signer.public_pem}, committed_digest=None)
     try:
-        verdict = rules.verify_kept(
+        verdict = rules.verify_accepted(
             digest=oms.root_digest(fact.sha256 for _, fact in sorted(release.files.items())),
             bundle=bundle,
             manifest=manifest,
@@ -124,7 +124,7 @@ def _check(bundle: bytes, release: release_files.OpenRelease, signer: Signer) ->
 
 
 def make_bundle(subject: str, digests: dict[str, str], signer: Signer) -> bytes:
-    """Returns the bytes of `model.sig` of the release called `subject`, with files given as name -> SHA-256 (hex)."""
+    """Returns the bytes of `model.sig` of the release called `subject`, with `digests`, file name -> SHA-256 (hex)."""
     names = sorted(digests)
     statement = {
         "_type": oms.STATEMENT_TYPE,

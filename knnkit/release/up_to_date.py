@@ -67,7 +67,7 @@ def _data_files(model: ModelConfig) -> tuple[list[Path], list[str]]:
 
 
 def settings(build: Build) -> dict[str, Any]:
-    """Returns the keys of `model` in deploy.yaml, with file names in place of paths."""
+    """Returns key -> value of `model` in deploy.yaml, with file names in place of paths."""
     model = build.model
     found = model.model_dump(mode="json", exclude_none=True, exclude=_ELSEWHERE)
     if isinstance(model.data, FileData):

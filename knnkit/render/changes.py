@@ -106,7 +106,7 @@ def _alike(report: FleetReport) -> list[tuple[list[str], Certificate]]:
 
 
 def change_lines(compared: Compared | None) -> list[tuple[str, Tone]]:
-    """Returns lines "before -> after": first overall, then each class whose recall changed, greatest loss first."""
+    """Returns lines "before -> after": overall, then each class whose recall changed, most loss first; [] for None."""
     if compared is None:
         return []
     against = f"{compared.name} {compared.version}"
@@ -160,7 +160,7 @@ def row_lines(proof: Certificate, rows: Rows) -> Iterator[str]:
 
 
 def flip_lines(compared: Compared, known: EvaluationRows | None) -> Iterator[str]:
-    """Yields a line for each class that got worse, with its newly wrong rows, by name if `known` has them."""
+    """Yields a line for each wrong answer that a class which got worse now gets, with its rows: ids if `known`."""
     fallen = _fallen(compared)
     for flip in [each for each in compared.flips if each.before == each.truth and each.truth in fallen][:_NAMED]:
         yield f"class {flip.truth}, now answered {flip.after}: {_listed(flip, known)}"

@@ -57,7 +57,7 @@ def key(view: View, place: int, label: str) -> str:
 
 
 def lines(view: View) -> list[tuple[str, ...]]:
-    """Returns for each column: its name, the cell of the row to label, and the cells of the training rows."""
+    """Returns a line for each column: name, cell of the row to label, cells of the nearest training rows, as text."""
     if view.row is None:
         return []
     rows: Sequence[Sequence[Cell]] = [view.row.cells, *(each.cells for each in view.beside)]

@@ -101,7 +101,7 @@ def device_tone(device: DeviceReport) -> Tone:
 
 
 def release_text(ref: ReleaseRef | None) -> str:
-    """Returns a release as `name version (digest)`."""
+    """Returns a release as `name version (digest)`; "-" for None."""
     return f"{ref.name} {ref.version} ({ref.digest[:8]})" if ref else "-"
 
 

@@ -1,4 +1,4 @@
-"""Training rows nearest to a row from a device.
+"""Finds the training rows nearest to a device's row.
 
 Uses the float64 classifier in a model file, and gives the raw cells of the rows. Loads no TensorFlow; never reads the
 training file.

@@ -166,7 +166,7 @@ def columns_of(material: Material) -> tuple[str, ...]:
 
 
 class _Header:
-    """Header of the CSV file: its columns, and how a row from the field fills them."""
+    """Header of the CSV file of rows from the field: its columns, and the cells of a row in them."""
 
     def __init__(self, build: Build, data: FileData, names: Sequence[str]) -> None:
         split = build.model.split

@@ -183,7 +183,7 @@ def _read_test(build: Build, test: TestFile, everything: Dataset) -> Dataset:
 
 
 def _from_field(build: Build, everything: Dataset) -> NDArray[np.int64]:
-    """Returns the indices of those of all rows, `everything`, that came from the file that `knnkit promote` writes."""
+    """Returns the (m,) indices of the rows in `everything` that came from the file that `knnkit promote` writes."""
     data = build.model.data
     if not isinstance(data, FileData) or everything.files is None:
         return np.array([], np.int64)

@@ -211,13 +211,13 @@ def load_skops(path: str | Path) -> Any:
         from skops.io.exceptions import UntrustedTypesFoundException
     try:
         members_that_fit(Path(path), schema_json=_MAX_SCHEMA)
-        strangers = [kind for kind in skops.io.get_untrusted_types(file=path) if kind not in _HARMLESS]
-        if strangers:
-            own = all(kind.startswith("sklearn.") for kind in strangers)
+        untrusted = [kind for kind in skops.io.get_untrusted_types(file=path) if kind not in _HARMLESS]
+        if untrusted:
+            own = all(kind.startswith("sklearn.") for kind in untrusted)
             said = "parts of scikit-learn that knnkit cannot import" if own else "types that are not trusted"
-            searched = any(kind.startswith(_SEARCHES) for kind in strangers)
+            searched = any(kind.startswith(_SEARCHES) for kind in untrusted)
             hint = "skops.io.dump(search.best_estimator_, ...)" if searched else _TAKEN_OVER
-            raise BuildError(f"{path} holds {said}: {', '.join(strangers)}", hint=hint)
+            raise BuildError(f"{path} holds {said}: {', '.join(untrusted)}", hint=hint)
         return skops.io.load(path, trusted=list(_HARMLESS))
     except FileNotFoundError:
         raise BuildError(f"{path}: no such file", hint="skops.io.dump writes one") from None

@@ -30,7 +30,7 @@ _OTHER_NAMES = {"absolute": "abs"}
 
 
 def is_nonlinear(part: Any) -> bool:
-    """Whether a transformer is nonlinear: it then becomes transforms of the table, not a step of the graph."""
+    """Whether a fitted transformer is nonlinear: NumPy then runs it before the graph, which runs linear ones itself."""
     name = type(part).__name__
     if name in ("ColumnTransformer", "FeatureUnion", "Pipeline"):
         steps = getattr(part, "transformers_", None) or getattr(part, "transformer_list", None) or part.steps

@@ -154,7 +154,7 @@ def _side_by_side(transformer: Any) -> list[Step]:
 
 
 def _compose(transformer: Any, width: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Returns offset, matrix, constant of a linear transformer of `width` inputs: (x - offset) @ matrix + constant."""
+    """Returns (width,) offset, (width, r) matrix, (r,) constant of a transformer: (x - offset) @ matrix + constant."""
     offset, matrix, constant = np.zeros(width), np.eye(width), np.zeros(width)
     steps = [step for part in parts_of(transformer) for step in convert(part)]
     for number, step in enumerate(steps):

@@ -134,7 +134,7 @@ Search = Callable[[Scale, Metric, int], Lists]
 def _measured(
     material: Material, how: str, classes: tuple[int | str, ...], codes: NDArray[np.int32], searches: int
 ) -> tuple[NDArray[np.int32], Search, int]:
-    """Returns the classes of the rows to answer, a function that finds their neighbours, and the number of all rows.
+    """Returns the (m,) classes of rows to answer, a function that finds their neighbours, and the number of all rows.
 
     The rows to answer are held-out rows, or with `how` leave-one-out, training rows, whose classes `codes` has. They
     are few enough for `searches` searches in acceptable time.

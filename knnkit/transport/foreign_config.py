@@ -55,7 +55,7 @@ def refuse_foreign(address: Address) -> None:
 def refusal(path: str, command: str) -> ConfigError:
     """Returns the error for an ssh_config that only deploy.yaml names, and whose line `command` may run a command."""
     return ConfigError(
-        f"{command}: this ssh_config may run commands on this machine, and only deploy.yaml names it",
+        f"{command}: this line may run a command here; deploy.yaml names the file, and you have not allowed it",
         reason="foreign-ssh-config",
         hint=f"read the file; to allow its commands: --ssh-config {shlex.quote(path)}",
     )

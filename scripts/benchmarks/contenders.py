@@ -40,6 +40,11 @@ class Contender:
         """Opens the contender. `rows` are (n, features) queries, for one that measures its searches first."""
         return cls(artefact, threads)
 
+    @classmethod
+    def first(cls, artefact: Path) -> Contender:
+        """Opens the contender in a new process, with one thread and the searches that `tuned` has measured."""
+        return cls(artefact, 1)
+
     def neighbors(self, rows: Any) -> tuple[Any, Any]:
         """Returns (n, k) indices and distances."""
         raise NotImplementedError
@@ -64,8 +69,26 @@ class Tflite(Contender):
         if cls.search is not None:
             return usual
         from device_agent.lifecycle.choose_search import measure
+        from device_agent.shared.protocol import json_codec
+        from device_agent.system.memory import SMALL
 
-        return cls(artefact, threads, measure(usual.model, lambda way: cls(artefact, threads, way).model, rows))
+        large = artefact.stat().st_size > SMALL
+        found = measure(usual.model, lambda way: cls(artefact, threads, way).model, rows, large=large)
+        if threads == 1:
+            cls._kept(artefact).write_bytes(json_codec.dump_file(found))
+        return cls(artefact, threads, found)
+
+    @classmethod
+    def first(cls, artefact: Path) -> Tflite:
+        from device_agent.shared.protocol import json_codec
+        from device_agent.shared.protocol.documents import Searched
+
+        kept = cls._kept(artefact)
+        return cls(artefact, 1, json_codec.loads(Searched, kept.read_bytes()) if kept.exists() else None)
+
+    @classmethod
+    def _kept(cls, artefact: Path) -> Path:
+        return artefact.with_name(f"searches.{cls.runtime}.json")
 
     @staticmethod
     def prepare(data: Path, artefact: Path, k: int) -> None:

@@ -26,7 +26,7 @@ def main() -> None:
 
     queries = np.load(data / "queries.npy")
     imported = memory()
-    model = CONTENDERS[key](artefact(key, data), 1)
+    model = CONTENDERS[key].first(artefact(key, data))
     model.neighbors(queries[:1])
     print("answered", flush=True)
     one = memory()

@@ -56,7 +56,7 @@ from pathlib import Path
 from device_agent.serving import batch, columns, load
 from device_agent.store.store import Store
 store = Store(Path(sys.argv[1]))
-loaded = load.load_kept(store, load.answering(store).release)
+loaded = load.load_accepted(store, load.answering(store).release)
 for name in sys.stdin:
     start = time.perf_counter()
     batch.classify_by(loaded, batch.Request(name.strip(), sys.argv[2], "csv", None, columns.Columns()))

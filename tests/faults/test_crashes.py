@@ -20,7 +20,7 @@ from support.device import Device
 from support.releases import Releases
 
 from device_agent import cli
-from device_agent.serving.load import load_kept, open_kept
+from device_agent.serving.load import load_accepted, open_accepted
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.golden.judge import judge
 from device_agent.shared.protocol import constants, documents, json_codec, model_info
@@ -316,11 +316,11 @@ TRIED: set[tuple[str, object]] = set()
 def check_the_answers(store: Store, ref: ReleaseRef, place: str) -> None:
     """Every byte of a release is the signed one, and it passes its golden check."""
     with contextlib.ExitStack() as stack:
-        open_kept(store, ref, stack)
+        open_accepted(store, ref, stack)
     chosen = searches.read(store, ref.digest)
     tried = (ref.digest, chosen and (chosen.alone, chosen.batch))
     if tried not in TRIED:
-        loaded = load_kept(store, ref)
+        loaded = load_accepted(store, ref)
         golden = Golden.from_bytes(loaded.opened.read(constants.GOLDEN_FILE))
         gates = loaded.verdict.manifest.gates
         verdict = judge(golden, loaded.model.classify(golden.rows), loaded.model.info, gates)

@@ -20,7 +20,7 @@ MUTANTS: dict[Rule, list[tuple[str, list[str]]]] = {
             "device_agent.shared.protocol.record",
             ["import device_agent.shared.protocol.json_codec"],
         ),
-        ("knnkit.errors", ["if TYPE_CHECKING:", "    from knnkit.release.build import Order"]),
+        ("knnkit.errors", ["if TYPE_CHECKING:", "    from knnkit.release.build import ReleaseOptions"]),
     ],
     rules.room_circles: [
         ("knnkit.transport.base", ["def f():", "    from knnkit.provision import requirements"]),

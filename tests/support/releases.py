@@ -82,7 +82,7 @@ RECIPES: dict[str, str] = {
         release: {version: 1.0.0, sequence: 10}
         gates: {accuracy: 0.9}
     """,
-    # Missing cells, categories, and columns that no model knows.
+    # Missing cells, categories, and columns that no model has.
     "plants": """
         model:
           name: plants

@@ -6,6 +6,7 @@ import io
 import math
 import struct
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,13 @@ def open_model(
     lattice: float | None = None,
     blocks: int = 1,
     groups: int | None = None,
+    damage: Mapping[str, Any] | None = None,
     tied: float = 0.0,
 ) -> ExactKnn:
     """Returns the model of (n, p) float32 rows with centre 0, written to `path` in so many blocks.
 
-    `groups` is the most groups that it has; None: no groups. Distances closer than `tied` are ties.
+    `groups` is the most groups that it has; None: no groups. `damage` has other arrays for these; None: no such array.
+    Distances closer than `tied` are ties.
     """
     count, width = rows.shape
     block = -(-count // blocks)
@@ -53,7 +56,8 @@ def open_model(
         archive.writestr(constants.EXACT_FILE, packed.getvalue())
         if groups is not None:
             made, packed = make_groups(WholeRows(WeightedRows(rows, tables["scale"])), groups), io.BytesIO()
-            np.savez(packed, **made.to_arrays())
+            arrays = made.to_arrays() | dict(damage or {})
+            np.savez(packed, **{name: array for name, array in arrays.items() if array is not None})
             archive.writestr(constants.GROUPS_FILE, packed.getvalue())
     gap = bytes(4 * width - 4) + struct.pack("<I", 4 * width * block)  # as a model has before each block
     parts = [gap + rows[start : start + block].tobytes() for start in range(0, count, block)]

@@ -16,7 +16,7 @@ _MOST, _MOST_BYTES = 16, 64 * 1024 * 1024
 
 
 class Fitted:
-    """An interpreter; the shape that it has tensors for, None if it has none yet; and the bytes of its tensors."""
+    """An interpreter, the input shape that its tensors have (None: it has none yet), and the bytes of its tensors."""
 
     def __init__(self, interpreter: Any) -> None:
         self.interpreter = interpreter

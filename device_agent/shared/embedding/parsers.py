@@ -38,7 +38,7 @@ class InputJsonParser(Parser):
         self.chain = chain
 
     def follow(self, info: KnnInfo, chain: Chain | None) -> None:
-        """Switches to the stages of another model."""
+        """Switches to the stages of another model, in `chain`."""
         super().follow(info, chain)
         self.chain = chain or self.chain
 
@@ -105,7 +105,7 @@ class InputCsvParser(CsvParser):
         super().__init__(chain.input.columns or default_names(size), ignore_extra=ignore_extra, keep=keep)
 
     def follow(self, info: KnnInfo, chain: Chain | None) -> None:
-        """Switches to the stages of another model."""
+        """Switches to the stages of another model, in `chain`."""
         self.chain, self._dtype_of_rows = chain or self.chain, row_type(info.origin)
 
     def parse(self, block: bytes) -> Parsed:

@@ -167,7 +167,7 @@ def counted_as(row: LocalRow) -> str:
 
 
 def counts(rows: Iterable[LocalRow]) -> dict[str, int]:
-    """Returns the number of rows of each label; the keys are the labels as text."""
+    """Returns label, as text -> number of its rows."""
     return dict(sorted(Counter(map(counted_as, rows)).items()))
 
 

@@ -42,7 +42,7 @@ class Joined:
 
 
 def contained(training: Origins | None, rows: Iterable[LocalRow]) -> frozenset[str]:
-    """Returns the ids of the taught `rows` that are training rows of the model already."""
+    """Returns the ids of the taught `rows` that are in `training`, the origins of training rows (None: not known)."""
     if training is None or training.text is None:
         return frozenset()
     there = {row.id.encode() for row in rows}.intersection(training.text.split(b"\n"))

@@ -56,7 +56,7 @@ class Cells(Columns):
         separator: the character between columns.
         count: number of columns in a line.
         places: positions of the raw columns in a line, in the order of the result.
-        coder: reads the cells that are not plain numbers.
+        coder: turns cells that are not plain numbers into numbers.
         texts: positions of the columns to return as text.
         dtype: dtype of the numbers.
     """

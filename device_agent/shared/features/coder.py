@@ -188,7 +188,7 @@ class Coder:
             self._row.clear()
             more = ", ..." if len(column.categories) > _MAX_LISTED else ""
             known = ", ".join(map(short, column.categories[:_MAX_LISTED])) + more
-            hint = f"the model knows {known}; to allow others, build with unknown_category: ignore"
+            hint = f"the model has {known}; to allow others, build with unknown_category: ignore"
             raise BadCell(index, f"{short(text)} is not a category of the model", hint)
         self._row.append((self.unknown, index, f"{short(column.name)} has the unknown category {short(text)}: ignored"))
         return UNKNOWN_CATEGORY

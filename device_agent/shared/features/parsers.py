@@ -90,7 +90,7 @@ class _TableParser(Parser):
         return {**self.coder.take_counts(), "left_out": self.left_out.take()}
 
     def follow(self, info: KnnInfo, chain: Chain | None) -> None:
-        """Switches to the table of another model; keeps the counts."""
+        """Switches to the table of another model; keeps the counts. `chain` is as in `Parser.follow`."""
         super().follow(info, chain)
         self.coder.use(info.table or Table(()), row_type(info.origin))
 

@@ -48,7 +48,7 @@ def compare(running: Running, info: KnnInfo, golden: Golden, label: NDArray[np.i
 
 
 def flips(truth: Sequence[str], before: Sequence[str], after: Sequence[str]) -> tuple[Flip, ...]:
-    """Counts changes by true label (`truth`) and label `before` and `after`; returns the `MAX_FLIPS` most frequent."""
+    """Counts rows by (`truth`, `before`, `after`), their labels as text; returns the `MAX_FLIPS` commonest changes."""
     rows: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for row, key in enumerate(zip(truth, before, after)):
         if key[1] != key[2]:

@@ -93,7 +93,7 @@ MOST_LISTED = 512
 
 
 def _vote(base: Float64, info: KnnInfo) -> Float64:
-    """Returns the vote of each neighbour, by its metric distance in `base`."""
+    """Returns the weight of the vote of a neighbour at each distance in `base` (metric: see `judge.base_distance`)."""
     if info.weights == "uniform":
         return np.ones(len(base))
     power = 2.0 if info.metric in ("sqeuclidean", "cosine") else 1.0

@@ -11,16 +11,17 @@ from numpy.typing import NDArray
 from device_agent.shared.protocol.constants import Metric
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.record import record
-from device_agent.shared.release.npz import read_arrays
+from device_agent.shared.release.npz import read_arrays, require_form
 
-_ARRAYS = {
-    "rows": (np.dtype(np.float32), 2),
-    "truth": (np.dtype(np.int32), 1),
-    "label": (np.dtype(np.int32), 1),
-    "indices": (np.dtype(np.int32), 2),
-    "distances": (np.dtype(np.float64), 2),
-    "classes": (np.dtype(np.int32), 2),
-    "tolerance": (np.dtype(np.float64), 1),
+#: Dimensions and types of each array.
+_ARRAYS: dict[str, tuple[Any, ...]] = {
+    "rows": (2, np.float32, np.float64),
+    "truth": (1, np.int32),
+    "label": (1, np.int32),
+    "indices": (2, np.int32),
+    "distances": (2, np.float64),
+    "classes": (2, np.int32),
+    "tolerance": (1, np.float64),
 }
 #: Name of the array of raw rows.
 _RAW = "raw"
@@ -88,7 +89,8 @@ class Golden:
             raw = arrays.pop(_RAW, np.empty(0, np.uint8))
             numbers = {name: arrays.pop(name) for name in (*_NUMBERS, _SHARES) if name in arrays}
             if set(arrays) != {"metric", *_ARRAYS} or raw.dtype != np.uint8:
-                raise ValueError(f"the file contains the arrays {', '.join(sorted(arrays))}")
+                expected = f"{', '.join(_ARRAYS)} and metric"
+                raise ValueError(f"the file contains the arrays {', '.join(sorted(arrays))}; expected {expected}")
             golden = cls(metric=_metric(arrays.pop("metric")), **arrays, raw=raw.tobytes(), **numbers)
             golden._check()
         except ValueError as error:
@@ -96,13 +98,14 @@ class Golden:
         return golden
 
     def _check(self) -> None:
-        for name, (dtype, ndim) in _ARRAYS.items():
+        for name, form in _ARRAYS.items():
             array = getattr(self, name)
-            fits = array.dtype == dtype or (name == "rows" and array.dtype == np.float64)
-            if not fits or array.ndim != ndim or len(array) != len(self.rows):
-                raise ValueError(f"array {name} has type {array.dtype} and shape {array.shape}")
+            require_form(name, array, *form)
+            if len(array) != len(self.rows):
+                raise ValueError(f"{name} has {len(array)} entries for {len(self.rows)} rows")
         if not self.indices.shape == self.distances.shape == self.classes.shape:
-            raise ValueError("indices, distances and classes have different shapes")
+            shapes = [self.indices.shape, self.distances.shape, self.classes.shape]
+            raise ValueError(f"indices, distances and classes have the shapes {shapes}; expected one shape")
         with np.errstate(over="ignore"):
             rows = self.rows.astype(np.float32, copy=False)
         if not np.isfinite(rows).all() or not (np.isfinite(self.tolerance) & (self.tolerance >= 0)).all():
@@ -112,10 +115,11 @@ class Golden:
             array.dtype == np.float64 and array.ndim == 2 and array.shape == (len(self.rows), numbers[0].shape[1])
             for array in numbers
         ):
-            raise ValueError("the shapes of values and targets do not fit the rows")
+            shapes = [array.shape for array in numbers]
+            raise ValueError(f"values and targets have the shapes {shapes}; {len(rows)} rows need both, with one shape")
         shares = self.shares
         if shares is not None and not (shares.dtype == np.float64 and shares.ndim == 2 and len(shares) == len(rows)):
-            raise ValueError("the shape of shares does not fit the rows")
+            raise ValueError(f"shares has type {shares.dtype} and shape {shares.shape} for {len(rows)} rows")
         held = self.indices >= 0
         if not (np.isfinite(self.distances) == held).all() or (self.distances < 0).any():
             raise ValueError("a neighbour has no distance, or a distance has no neighbour")

@@ -117,7 +117,7 @@ def judge(
 
 
 def base_distance(distances: NDArray[Any], metric: Metric) -> NDArray[np.float64]:
-    """Converts distances in `metric` to float64 distances in model space.
+    """Converts an array of distances in `metric` to float64 distances in model space.
 
     Euclidean distances, for metrics that are functions of the Euclidean distance; else distances in the metric itself.
     """
@@ -158,7 +158,7 @@ def votes_within(
 
 
 def weigh_of(info: KnnInfo, distances: NDArray[np.float64], nearest: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the weight of each neighbour by its distance and that of the `nearest`, as knn.json states."""
+    """Returns the weights of neighbours at `distances`; `nearest`: the least distance of the same query, broadcast."""
     return weigh(distances, nearest, info.weights, None if info.float64 is None else info.float64.bandwidth)
 
 

@@ -149,7 +149,7 @@ _DIGEST = r"[0-9a-f]{64}"
 
 
 def signature(name: str, search: str) -> str:
-    """Returns the TFLite signature name of SIGNATURE_ONE or SIGNATURE_BATCH for one of SEARCHES."""
+    """Returns the TFLite signature `name` (SIGNATURE_ONE or SIGNATURE_BATCH) of `search`, one of SEARCHES."""
     return name if search == FULL else f"{name}_{search}"
 
 

@@ -153,7 +153,7 @@ def from_plain(cls: type[T], data: Any, where: str = "$", *, extra: Extra = "ign
         NewerDocument: the document's `schema` is newer than that of `cls`.
     """
     if not isinstance(data, dict):
-        raise MalformedDocument(f"{where}: expected an object, found {_kind(data)}")
+        raise MalformedDocument(f"{where}: expected an object, found {kind_of(data)}")
     _refuse_newer(cls, data, where)
     hints: dict[str, Any] = _hints(cls)  # type: ignore[arg-type]
     strange = sorted(set(data) - set(hints))
@@ -196,7 +196,7 @@ def _convert(hint: Any, value: Any, where: str, extra: Extra) -> Any:
         raise MalformedDocument(f"{where}: {_quoted(value)} is not one of {choices}")
     if origin is dict:
         if not isinstance(value, dict):
-            raise MalformedDocument(f"{where}: expected an object, found {_kind(value)}")
+            raise MalformedDocument(f"{where}: expected an object, found {kind_of(value)}")
         item = typing.get_args(hint)[1]
         return {key: _convert(item, entry, f"{where}[{_quoted(key)}]", extra) for key, entry in value.items()}
     if isinstance(hint, type) and shape(hint) is not None:
@@ -228,7 +228,7 @@ def _convert_union(choices: tuple[Any, ...], value: Any, where: str, extra: Extr
 
 def _convert_tuple(items: tuple[Any, ...], value: Any, where: str, extra: Extra) -> tuple[Any, ...]:
     if not isinstance(value, list):
-        raise MalformedDocument(f"{where}: expected an array, found {_kind(value)}")
+        raise MalformedDocument(f"{where}: expected an array, found {kind_of(value)}")
     if len(items) == 2 and items[1] is Ellipsis:
         return tuple(_convert(items[0], entry, f"{where}[{index}]", extra) for index, entry in enumerate(value))
     if len(items) != len(value):
@@ -250,7 +250,7 @@ def _convert_scalar(hint: Any, value: Any, where: str) -> Any:
     if hint in (str, bool) and isinstance(value, hint):
         return value
     names = {str: "a string", int: "an integer", float: "a number", bool: "true or false"}
-    raise MalformedDocument(f"{where}: expected {names.get(hint, hint)}, found {_kind(value)}")
+    raise MalformedDocument(f"{where}: expected {names.get(hint, hint)}, found {kind_of(value)}")
 
 
 def _quoted(value: Any) -> str:
@@ -259,6 +259,7 @@ def _quoted(value: Any) -> str:
     return text if len(text) <= _MAX_QUOTED else text[: _MAX_QUOTED - 3] + "..."
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """Returns the JSON type of a value, for messages."""
     names = {dict: "an object", list: "an array", str: "a string", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")

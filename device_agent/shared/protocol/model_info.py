@@ -215,7 +215,7 @@ class KnnInfo:
     #: Subtracted from raw float64 rows before they become float32; 0 where a feature needs it not. None: float32 rows.
     origin: tuple[float, ...] | None = None
     table: Table | None = None  # None: rows are `n_features` plain numbers
-    ignore_extra: bool = False  # whether rows may have columns that the model does not know
+    ignore_extra: bool = False  # whether rows may have columns that the model does not have
     keep: Keep | None = None  # None: the device keeps no rows
     targets: Targets | None = None  # None: the model answers labels
     enrol: Enrol | None = None  # None: nothing may be taught on a device

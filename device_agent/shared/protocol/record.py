@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 else:  # new in Python 3.11, and only type checkers need it
 
     def dataclass_transform(**_: Any) -> Any:
-        """Marks `record` for type checkers."""
+        """Stands in for `typing.dataclass_transform` before Python 3.11: returns the decorated function unchanged."""
         return lambda function: function
 
 
@@ -39,7 +39,7 @@ def record(cls: type[T]) -> type[T]:
 
 
 def shape(cls: Any) -> Mapping[str, bool] | None:
-    """Returns a mapping from field to whether it has a default; None if `cls` is not a record or dataclass."""
+    """Returns field name -> whether it has a default; None if `cls` is not a record or dataclass."""
     if "__record__" in getattr(cls, "__dict__", ()):
         names, defaults = cls.__record__
         return {name: name in defaults for name in names}
@@ -64,7 +64,7 @@ def keep(instance: T, keys: Mapping[str, Any]) -> T:
 
 
 def kept(instance: Any) -> Mapping[str, Any]:
-    """Returns the unknown JSON keys that `keep` attached to a record."""
+    """Returns key -> value of the unknown JSON keys that `keep` attached to a record."""
     found: Mapping[str, Any] = vars(instance).get(_KEPT, {})
     return found
 

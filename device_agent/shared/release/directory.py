@@ -45,7 +45,7 @@ class OpenRelease:
 
     @property
     def files(self) -> dict[str, FileFact]:
-        """Size and SHA-256 of each file except the signature."""
+        """Name -> size and SHA-256 of each file except the signature."""
         return {name: file.fact for name, file in self.opened.items() if name != constants.SIGNATURE_FILE}
 
     def path(self, name: str) -> str:
@@ -115,17 +115,17 @@ class OpenRelease:
             ordered_digest=ordered_digest,
         )
 
-    def verify_kept(
+    def verify_accepted(
         self, digest: str, state: rules.TrustState, *, now: int | None = None, signature: bytes | None = None
     ) -> rules.Verdict:
-        """Runs `rules.verify_kept` on this directory: for the running release, or the one that a rollback returns to.
+        """Runs `rules.verify_accepted` on this directory: for the running release, or the one to roll back to.
 
         `signature`, if given, is verified instead of the one in the directory; `state` and `now` are those of `verify`.
 
         Raises:
             Refused: with a `trust.Reason`.
         """
-        return rules.verify_kept(
+        return rules.verify_accepted(
             digest=digest,
             bundle=self.read(constants.SIGNATURE_FILE) if signature is None else signature,
             manifest=self.read(constants.MANIFEST_FILE),
@@ -175,7 +175,7 @@ def _readable(what: str) -> Iterator[None]:
 
 
 def _list(folder: int) -> dict[str, Entry]:
-    """Lists the directory open as `folder`; stops after more names than a release can have: a huge one is not read."""
+    """Returns name -> `lstat` of the directory open as `folder`; stops after more names than a release can have."""
     entries = {}
     with _readable("the directory"), os.scandir(folder) as found:
         names = [entry.name for entry in itertools.islice(found, len(constants.POSSIBLE_FILES) + 1)]

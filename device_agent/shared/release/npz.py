@@ -36,7 +36,27 @@ _BROKEN = (
 )
 
 
-def read_arrays(data: bytes, *, most: int | None = None) -> dict[str, NDArray[Any]]:
+class Arrays(dict[str, NDArray[Any]]):
+    """Arrays by name; a missing one raises ValueError."""
+
+    def __missing__(self, name: str) -> NDArray[Any]:
+        """Raises ValueError with the missing name and those that exist."""
+        raise ValueError(f"there is no array {name}, only {', '.join(sorted(self)) or 'an empty archive'}")
+
+
+def require_form(name: str, array: NDArray[Any], ndim: int, *types: type[np.generic]) -> None:
+    """Checks that the array `name` has `ndim` dimensions and one of the NumPy `types`, such as np.floating.
+
+    Raises:
+        ValueError: it has not; the message has both forms.
+    """
+    if array.ndim != ndim or not any(np.issubdtype(array.dtype, kind) for kind in types):
+        expected = " or ".join(kind.__name__ for kind in types)
+        found = f"array {name} has type {array.dtype} and shape {array.shape}"
+        raise ValueError(f"{found}; expected type {expected} and {ndim} dimensions")
+
+
+def read_arrays(data: bytes, *, most: int | None = None) -> Arrays:
     """Returns the arrays of an .npz by name; all of them together have at most `most` (None: MAX_UNPACKED) bytes.
 
     Raises:
@@ -53,7 +73,7 @@ def read_arrays(data: bytes, *, most: int | None = None) -> dict[str, NDArray[An
         if unpacked > limit:
             raise ValueError(f"unpacked, the arrays have {unpacked:,} bytes; at most {limit:,} are allowed")
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+            arrays = Arrays({name: file[name] for name in file.files})
     except _BROKEN as error:
         raise ValueError(str(error) or type(error).__name__) from None
     strange = next((name for name, array in arrays.items() if not isinstance(array, np.ndarray)), None)

@@ -19,7 +19,7 @@ from device_agent.shared.protocol.constants import ROWS_FILE
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.record import record
 from device_agent.shared.release.model_file import has_member, read_member
-from device_agent.shared.release.npz import read_arrays
+from device_agent.shared.release.npz import read_arrays, require_form
 
 #: Largest rows.npz that is read, in bytes.
 _MAX_BYTES = 256 << 20
@@ -105,16 +105,16 @@ def read(model: str | Path) -> tuple[Origins, Origins] | None:
     try:
         arrays = read_arrays(read_member(model, ROWS_FILE, _MAX_BYTES), most=_MAX_BYTES)
         return _origins(arrays, ""), _origins(arrays, _GOLDEN)
-    except (KeyError, ValueError) as error:
+    except ValueError as error:
         raise ModelUnusable(f"{ROWS_FILE} inside {model} is damaged: {error}") from None
 
 
 def _origins(arrays: dict[str, NDArray[Any]], prefix: str) -> Origins:
     places, ids = arrays.get(f"{prefix}places"), arrays.get(f"{prefix}ids")
-    if places is not None and (places.ndim != 1 or places.dtype.kind != "u"):
-        raise ValueError(f"array {prefix}places has type {places.dtype} and shape {places.shape}")
-    if ids is not None and ids.dtype != np.uint8:
-        raise ValueError(f"{prefix}ids has type {ids.dtype}")
+    if places is not None:
+        require_form(f"{prefix}places", places, 1, np.unsignedinteger)
+    if ids is not None:
+        require_form(f"{prefix}ids", ids, 1, np.uint8)
     source = arrays[f"{prefix}source"].tobytes().decode("utf-8", "replace")
     if ids is None:
         return Origins(source, places)

@@ -33,7 +33,7 @@ from device_agent.shared.tabular.reader import (
 
 _TRUTH = {word.encode(): b"%d" % number for word, number in csv_dialect.TRUTH.items()}
 #: Hint for a header with more columns than the model has.
-LEAVES_OUT = "--ignore-extra leaves out the columns that the model does not know"
+LEAVES_OUT = "--ignore-extra leaves out the columns that the model does not have"
 #: The numbers of whole lines, (n_lines, n_numbers), and the cells of each column of text.
 Block = tuple[NDArray[Any], list[list[str]]]
 
@@ -146,7 +146,7 @@ def _read_fields(fields: list[bytes], decimal: str) -> list[float]:
 def _because(cell: str, written: str) -> tuple[str, str]:
     """Returns a text to append to "... is not a number", and a hint; both may be "".
 
-    `written` is the text in the file, `cell` the same with a decimal point.
+    `written` is the text in the file; in `cell`, a decimal point replaces its decimal comma.
     """
     plain = csv_dialect.in_ascii(cell)
     if plain is not None:
@@ -251,7 +251,7 @@ class CsvParser(Parser):
         if extra and not self._ignore_extra:
             known = f"no column {short(extra[0])}" if extra[0] else f"no column without a name ({names.index('') + 1})"
             raise BadInput(
-                f"line {self.line}: the model knows {known}{more(extra)}",
+                f"line {self.line}: the model has {known}{more(extra)}",
                 hint=f"{LEAVES_OUT}; --keep copies one to the answers",
             )
         self._separated, self._extra = True, list(filter(None, extra))
@@ -275,8 +275,8 @@ class CsvParser(Parser):
             raise BadInput(f"{where}: {error}", hint=error.hint) from None
 
     def _require_row(self, fields: list[str]) -> None:
+        hint = f"the model has the columns {listed(self._names)}"
         if len(fields) != self._columns.count:
-            hint = f"the model takes {listed(self._names)}"
             if len(fields) > self._columns.count and not self.header:
                 hint += "; under a header line, --ignore-extra leaves out other columns"
             raise BadInput(
@@ -284,12 +284,12 @@ class CsvParser(Parser):
                 hint="" if self.header else hint,
             )
         if self._unknown:
-            hint = "begin with a header line, or name the columns: JSON lines with keys"
-            raise BadInput(f"no header line says which column is {self._unknown[0]!r} (--keep)", hint=hint)
+            way = "begin with a header line, or name the columns: JSON lines with keys"
+            raise BadInput(f"no header line says which column is {self._unknown[0]!r} (--keep)", hint=way)
         if not any(map(str.strip, fields)):
             raise BadInput("all cells of the line are empty", hint="remove the line")
         if self.line == 1 and self._no_header(fields):
-            raise BadInput(f"not numbers{self._no_header(fields)}", hint=f"the model takes {listed(self._names)}")
+            raise BadInput(f"not numbers{self._no_header(fields)}", hint=hint)
 
     def _no_header(self, fields: list[str]) -> str:
         """Returns a text to append to the error of a first line that consists of words; "" for any other line."""

@@ -221,7 +221,7 @@ class _Words:
 
 
 def _values(words: _Words, fields: Fields, layout: Layout) -> tuple[NDArray[np.float64], Mask]:
-    """Returns the numbers, and a mask of those that the caller must read."""
+    """Returns (n,) numbers of n fields, and an (n,) mask of those that the caller must read."""
     first = words.codes.take(fields.starts)
     minus = first == _MINUS
     signed = minus | (first == _PLUS)
@@ -294,7 +294,7 @@ def _eight(words: NDArray[np.uint64], count: Places, odd: Mask) -> NDArray[np.fl
 
 
 def _scale(words: _Words, fields: Fields, digits: NDArray[np.float64]) -> tuple[NDArray[np.float64], Places | None]:
-    """Returns the numbers and the powers of ten of their digits; None for the powers if no number has an exponent."""
+    """Returns (n,) numbers, and (n,) powers of ten of their digits; None for these if no number has an exponent."""
     if fields.after is None:
         return digits, None
     raised = np.flatnonzero(fields.stops < fields.ends)

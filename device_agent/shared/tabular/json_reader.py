@@ -82,7 +82,7 @@ class JsonParser(Parser):
             raise BadInput(f"the object has no key {missing[0]!r}{more(missing)}")
         extra = [key for key in found if key not in self._places]
         if extra and not self._ignore_extra:
-            raise BadInput(f"the model knows no feature {extra[0]!r}{more(extra)} (--ignore-extra leaves them out)")
+            raise BadInput(f"the model has no feature {extra[0]!r}{more(extra)} (--ignore-extra leaves them out)")
         if extra:
             self.left_out.note(extra, 1)
         return [found[name] for name in self._names]
@@ -94,7 +94,7 @@ _ONE_A_LINE = "each row needs a line of its own: jq -c '.[]' FILE > rows.jsonl"
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Returns the object of these pairs; refuses a key that appears twice, since either value could be meant."""
+    """Returns key -> value of these pairs; refuses a key that appears twice, since either value could be meant."""
     found = dict(pairs)
     if len(found) != len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)

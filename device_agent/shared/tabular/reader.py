@@ -59,13 +59,13 @@ class Parser:
     Args:
         names: names of the numbers of a line.
         dtype: dtype of the numbers, np.float32 or np.float64; may be changed between blocks.
-        ignore_extra: whether to ignore columns or keys that the model does not know; else they are an error.
+        ignore_extra: whether to ignore columns or keys that the model does not have; else they are an error.
         keep: columns or keys whose values are returned with each row; they need not be features.
 
     Attributes:
         header: whether there is a header line; None until that is known.
         line: number of the last line that was read.
-        left_out: counts the columns that the model does not know.
+        left_out: counts the columns that the model does not have.
     """
 
     header: bool | None = None
@@ -99,7 +99,7 @@ class Parser:
         yield block
 
     def follow(self, info: KnnInfo, chain: Any) -> None:
-        """Parses for another model from now on, which has the same columns; `chain` has its stages, or is None."""
+        """Parses rows for another model with the same columns from now on; `chain`: its loaded stages, or None."""
         self.dtype = cell_type(info)
 
     def describe_gaps(self) -> str:
@@ -112,7 +112,7 @@ class Parser:
 
 
 class LeftOut:
-    """Counts the lines with columns that the model does not know, and reports each such column once.
+    """Counts the lines with columns that the model does not have, and reports each such column once.
 
     `tell` is called with the report.
     """
@@ -125,12 +125,12 @@ class LeftOut:
         """Counts `lines` lines with these columns; names beyond the first `_MAX_NAMES` are ignored."""
         new = [name for name in names if name not in self.lines][: max(0, _MAX_NAMES - len(self.lines))]
         if new:
-            self.tell(f"the model knows no column {short(new[0])}{more(new)}: left out")
+            self.tell(f"the model has no column {short(new[0])}{more(new)}: left out")
         for name in (*new, *(name for name in names if name in self.lines)):
             self.lines[name] = self.lines.get(name, 0) + lines
 
     def take(self) -> dict[str, int]:
-        """Returns the number of lines with each column since the last call, and resets it."""
+        """Returns column -> number of lines that have it, since the last call, and resets the numbers."""
         found = {name: count for name, count in self.lines.items() if count}
         self.lines = dict.fromkeys(self.lines, 0)
         return found

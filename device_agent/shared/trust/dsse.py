@@ -53,13 +53,13 @@ def pae(payload_type: str, payload: bytes) -> bytes:
 
 
 def expect_object(data: Any, where: str, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Returns `data` if it is an object with all keys in `required`, and no others except those in `optional`.
+    """Returns `data`, a JSON value, if it is an object with all `required` keys, and no others except `optional` ones.
 
     Raises:
         MalformedDocument: `data` is not such an object; the message names the place `where`.
     """
     if not isinstance(data, dict):
-        raise json_codec.MalformedDocument(f"{where}: expected an object")
+        raise json_codec.MalformedDocument(f"{where}: expected an object, found {json_codec.kind_of(data)}")
     for key in required:
         if key not in data:
             raise json_codec.MalformedDocument(f"{where}: the key {key!r} is missing")
@@ -70,13 +70,14 @@ def expect_object(data: Any, where: str, required: tuple[str, ...], optional: tu
 
 
 def expect(kind: type[T], data: Any, where: str) -> T:
-    """Returns `data` if it is of type `kind`, `str` or `list`.
+    """Returns `data`, a JSON value, if it has the type `kind`: `str` or `list`.
 
     Raises:
         MalformedDocument: `data` has another type; the message names the place `where`.
     """
     if not isinstance(data, kind):
-        raise json_codec.MalformedDocument(f"{where}: expected {'a string' if kind is str else 'an array'}")
+        expected = "a string" if kind is str else "an array"
+        raise json_codec.MalformedDocument(f"{where}: expected {expected}, found {json_codec.kind_of(data)}")
     return data
 
 
@@ -98,7 +99,7 @@ def read_envelope(data: Any, where: str = "$") -> Envelope:
 
 
 def dump_envelope(envelope: Envelope) -> dict[str, Any]:
-    """Returns an envelope as the JSON data that `read_envelope` reads."""
+    """Returns key -> value of an envelope, as the JSON object that `read_envelope` reads."""
     signatures = [{"sig": base64.b64encode(entry.sig).decode(), "keyid": entry.keyid} for entry in envelope.signatures]
     payload = base64.b64encode(envelope.payload).decode()
     return {"payload": payload, "payloadType": envelope.payload_type, "signatures": signatures}

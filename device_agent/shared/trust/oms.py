@@ -28,7 +28,7 @@ _RESIGN = "knnkit sign DIRECTORY"
 
 @record
 class Bundle:
-    """The content of a well-formed `model.sig`, whose signature is not verified yet."""
+    """The content of a well-formed `model.sig`: who claims to have signed, and the envelope; not verified yet."""
 
     hint: str  # SHA-256 of the signer's public key, hex
     envelope: dsse.Envelope
@@ -75,11 +75,15 @@ def _malformed(error: json_codec.MalformedDocument) -> Exception:
 def _read_bundle(data: Any) -> Bundle:
     found = dsse.expect_object(data, "$", ("mediaType", "verificationMaterial", "dsseEnvelope"))
     if found["mediaType"] != MEDIA_TYPE:
-        raise refused(Reason.WRONG_MEDIA_TYPE, f"the bundle's mediaType is not {MEDIA_TYPE}", _RESIGN)
+        raise refused(
+            Reason.WRONG_MEDIA_TYPE, f"{constants.SIGNATURE_FILE}: its mediaType is not {MEDIA_TYPE}", _RESIGN
+        )
     hint = _read_hint(found["verificationMaterial"])
     envelope = dsse.read_envelope(found["dsseEnvelope"], "$.dsseEnvelope")
     if envelope.payload_type != PAYLOAD_TYPE:
-        raise refused(Reason.WRONG_PAYLOAD_TYPE, f"the envelope's payloadType is not {PAYLOAD_TYPE}", _RESIGN)
+        raise refused(
+            Reason.WRONG_PAYLOAD_TYPE, f"{constants.SIGNATURE_FILE}: its payloadType is not {PAYLOAD_TYPE}", _RESIGN
+        )
     if not envelope.signatures:
         raise refused(Reason.NO_SIGNATURE, f"{constants.SIGNATURE_FILE} contains no signature", _RESIGN)
     if len(envelope.signatures) > 1:

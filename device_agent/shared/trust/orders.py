@@ -107,7 +107,7 @@ class KeySets:
 
 
 def apply(data: bytes, sets: KeySets) -> KeySets:
-    """Returns the key sets after a rotation or revocation; applying an order twice changes nothing.
+    """Returns `sets` after the rotation or revocation in `data`, a signed order; applying it twice changes nothing.
 
     Raises:
         Refused: ORDER_MALFORMED, ORDER_NEEDS_OLD_KEY, ORDER_NEEDS_NEW_KEY, UNKNOWN_KEY, REVOKED_KEY, BAD_SIGNATURE,
@@ -122,16 +122,16 @@ def apply(data: bytes, sets: KeySets) -> KeySets:
 
 
 def verify_rollback(data: bytes, state: TrustState, now: int) -> RollbackOrder:
-    """Verifies a rollback order; pass its `digest` to `verify_release` as `ordered_digest`. `now`: seconds since 1970.
+    """Verifies a rollback order at the Unix time `now`; pass its `digest` to `verify_release` as `ordered_digest`.
 
     Raises:
         Refused: ORDER_MALFORMED, ORDER_OTHER_DEVICE, ORDER_USED, ORDER_STALE, ORDER_EXPIRED, UNKNOWN_KEY, REVOKED_KEY,
             BAD_SIGNATURE.
     """
     order = _signed(RollbackOrder, ROLLBACK_TYPE, "a rollback order", data, state)
-    digests = constants.is_digest(order.digest) and constants.is_digest(order.leaves)
     again = "knnkit rollback --to RELEASE --target HOST makes a new order"
-    _check_use(order, state, sensible=digests, again=again)
+    own = {name: (constants.is_digest(getattr(order, name)), "64 hexadecimal digits") for name in ("digest", "leaves")}
+    _check_use(order, state, own, again)
     if order.leaves != state.committed_digest:
         raise refused(
             Reason.ORDER_STALE, f"the order goes back from {order.leaves}, which is not committed here", again
@@ -156,7 +156,7 @@ def is_floor_order(data: bytes) -> bool:
 
 
 def verify_floor(data: bytes, state: TrustState, now: int) -> FloorOrder:
-    """Verifies an order to lower the floors; `now` is the clock, in seconds since 1970.
+    """Verifies the order in `data` to lower the floors; `now` is the clock's Unix time.
 
     Only the clock decides whether the order has expired; the time floor does not, because the order lowers it.
 
@@ -166,7 +166,8 @@ def verify_floor(data: bytes, state: TrustState, now: int) -> FloorOrder:
     """
     order = _signed(FloorOrder, FLOOR_TYPE, "an order to lower the floors", data, state)
     again = "knnkit rollback --reset-floor --target HOST makes a new order"
-    _check_use(order, state, sensible=0 <= order.floor <= order.leaves and order.issued >= 0, again=again)
+    floor = (0 <= order.floor <= order.leaves, f"a number from 0 to `leaves`, {order.leaves}")
+    _check_use(order, state, {"floor": floor, "issued": (order.issued >= 0, "seconds since 1970")}, again)
     if order.leaves != state.floor:
         raise refused(Reason.ORDER_STALE, f"the order is for the floor {order.leaves}; now it is {state.floor}", again)
     if now >= order.expires:
@@ -183,14 +184,21 @@ def _signed(cls: type[T], payload_type: str, what: str, data: bytes, state: Trus
     return _payload(cls, envelope)
 
 
-def _check_use(order: RollbackOrder | FloorOrder, state: TrustState, *, sensible: bool, again: str) -> None:
+def _check_use(
+    order: RollbackOrder | FloorOrder, state: TrustState, own: dict[str, tuple[bool, str]], again: str
+) -> None:
     """Checks that an order is well formed, for this device, and unused.
 
-    `sensible`: whether the fields that only its kind of order has are valid; `again`: the hint how to make a new order.
+    `own` maps fields that only its kind of order has -> (whether the value is valid, what is expected); `again`: the
+    hint how to make a new order.
     """
     nonce = len(order.nonce) == 32 and set(order.nonce) <= set("0123456789abcdef")
-    if not sensible or not nonce or not 0 < order.expires - order.issued <= MAX_LIFE:
-        raise refused(Reason.ORDER_MALFORMED, "the order has an invalid digest, floor, nonce or time of validity")
+    life = 0 < order.expires - order.issued <= MAX_LIFE
+    until = f"a time up to {MAX_LIFE:,} seconds after `issued`, {order.issued}"
+    for field, (fits, expected) in {**own, "nonce": (nonce, "32 hexadecimal digits"), "expires": (life, until)}.items():
+        if not fits:
+            value = json_codec.dumps(getattr(order, field))[:80]
+            raise refused(Reason.ORDER_MALFORMED, f"the order's {field} is {value}; expected {expected}")
     if not state.device_id or order.device_id != state.device_id:
         raise refused(Reason.ORDER_OTHER_DEVICE, f"the order is for the device {order.device_id}", again)
     if order.nonce in state.used_orders:

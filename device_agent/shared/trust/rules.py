@@ -137,7 +137,7 @@ def verify_release(
     return _verdict(content, state, now, ())
 
 
-def verify_kept(
+def verify_accepted(
     *, digest: str, bundle: bytes, manifest: bytes, files: Mapping[str, FileFact], state: TrustState, now: int
 ) -> Verdict:
     """Verifies a release that this device accepted before: at every start, and before an automatic return to it.
@@ -329,7 +329,7 @@ def _clock_warnings(manifest: Manifest, state: TrustState, now: int) -> tuple[st
 
 
 def _raised_time_floor(manifest: Manifest, state: TrustState, now: int) -> int:
-    """Returns the new time floor: the release's date, at most a plausible clock's time and `MAX_RAISE` higher."""
+    """Returns the time floor after a commit: the release's date, but at most the clock's, and `MAX_RAISE` higher."""
     known = max(AGENT_EPOCH, state.time_floor)
     limit = min(now, known + MAX_RAISE) if now >= known else known + MAX_RAISE
     return max(state.time_floor, min(manifest.created, limit))

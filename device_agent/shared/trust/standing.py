@@ -36,7 +36,14 @@ class Standing:
 
 
 def warnings_of(signed_by: str, expires: int | None, revoked: Container[str], now: int) -> tuple[str, ...]:
-    """Returns why the running release would be refused if it were new; `now`: clock or time floor, the later one."""
+    """Returns why a device would refuse the running release if it arrived now: its key was revoked, or it has expired.
+
+    Args:
+        signed_by: fingerprint of the key that signed it.
+        expires: Unix time; None: never.
+        revoked: fingerprints of revoked keys.
+        now: Unix time by the device's clock, or its time floor (the latest time that it has proof of) if that is later.
+    """
     found = []
     if signed_by in revoked:
         found.append(f"{REVOKED_KEY}: the running release was signed by {signed_by}")
@@ -48,7 +55,7 @@ def warnings_of(signed_by: str, expires: int | None, revoked: Container[str], no
 def look(bundle: bytes, manifest: bytes, trusted: Container[str], revoked: Container[str], now: int) -> Standing:
     """Returns a release's standing according to the unverified `model.sig` and `release.json`; raises nothing.
 
-    `bundle` and `manifest` are the bytes of these files, `trusted` and `revoked` fingerprints of keys; `now` is that
+    `bundle` and `manifest` are the bytes of the two files, `trusted` and `revoked` fingerprints of keys; `now` is that
     of `warnings_of`.
     """
     signed_by = _signer(_parse(bundle, constants.MAX_SIGNATURE))
@@ -60,7 +67,7 @@ def look(bundle: bytes, manifest: bytes, trusted: Container[str], revoked: Conta
 
 
 def gates_missed(warnings: Iterable[str]) -> list[str]:
-    """Returns the warnings that make `knnkit parity` fail, each once."""
+    """Returns those of `warnings` (see `warnings_of`) that make `knnkit parity` fail, each once."""
     return [text for text in dict.fromkeys(warnings) if text.partition(":")[0] in GATES]
 
 
@@ -79,7 +86,7 @@ def _parse(data: bytes, limit: int) -> dict[str, Any]:
 
 
 def _signer(bundle: dict[str, Any]) -> str:
-    """Returns the fingerprint that `model.sig` names as its signer; "" if it names none."""
+    """Returns the fingerprint that `bundle` (`model.sig`, parsed) names as its signer; "" if it names none."""
     found: Any = bundle
     for key in ("verificationMaterial", "publicKey", "hint"):
         found = found.get(key) if isinstance(found, dict) else None

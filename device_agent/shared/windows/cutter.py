@@ -54,7 +54,7 @@ class Cutter:
         return np.concatenate(windows), np.concatenate(ends)
 
     def _extend(self, samples: Float64) -> tuple[Float64, NDArray[np.int64]]:
-        """As `feed`, for samples without a gap."""
+        """As `feed`, for (n, c) samples without a gap."""
         skipped = min(self._skip, len(samples))
         held = 0 if self._ring is None else len(self._ring)
         ring = samples[skipped:] if self._ring is None else np.concatenate([self._ring, samples[skipped:]])

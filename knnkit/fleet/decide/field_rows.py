@@ -22,7 +22,7 @@ KINDS = ("unknown", "uncertain", "random")
 
 @dataclass(frozen=True)
 class Brought:
-    """The rows of one device, by the model and columns that they belong to; `strange` rows have unknown columns."""
+    """The rows of one device, by the model and columns that they belong to; `strange`: number of others."""
 
     rows: dict[Columns, tuple[FieldRow, ...]]
     strange: int = 0

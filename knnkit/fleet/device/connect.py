@@ -93,8 +93,8 @@ def dial(
             return transport
         except Unreachable as error:
             if attempt == pace.retries or error.reason not in _WORTH_ANOTHER or pause(_pause_after(attempt)):
-                if target.near and error.reason == "no-such-name":
-                    error.hint = f"did you mean --target {target.near}? Else: {error.hint}"
+                if target.suggestion and error.reason == "no-such-name":
+                    error.hint = f"did you mean --target {target.suggestion}? Else: {error.hint}"
                 raise
     raise AssertionError("unreachable code: the loop returns or raises")
 

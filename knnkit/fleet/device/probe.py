@@ -71,7 +71,7 @@ class Mount:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the probe found on a device; paths are absolute, `~` is resolved."""
+    """What the probe found on a device; its paths are absolute."""
 
     home: str
     root: str

@@ -38,11 +38,11 @@ class Stop(threading.Event):
 
 @dataclass
 class Fan:
-    """An executor and its limits. `near`: it runs threads of this process, which can call `listen` and `stop`."""
+    """An executor and its limits. `in_process`: jobs run in threads of this process, so `listen` works."""
 
     executor: Executor
     concurrency: int = 16
-    near: bool = True
+    in_process: bool = True
     stop: Stop = field(default_factory=Stop)
 
     def each(
@@ -56,7 +56,7 @@ class Fan:
                 job = next(left, None)
                 if job is None:
                     break
-                arguments: tuple[Any, ...] = (job, listen, self.stop) if self.near else (job,)
+                arguments: tuple[Any, ...] = (job, listen, self.stop) if self.in_process else (job,)
                 waiting[self.executor.submit(work, *arguments)] = job.target
             if not waiting:
                 return
@@ -85,7 +85,7 @@ def fan(concurrency: int, dask: str | None = None) -> Iterator[Fan]:
     """
     if dask is not None:
         with _dask(dask) as executor:
-            yield Fan(executor, concurrency, near=False)
+            yield Fan(executor, concurrency, in_process=False)
         return
     executor = ThreadPoolExecutor(concurrency, thread_name_prefix="knnkit-device")
     made = Fan(executor, concurrency)

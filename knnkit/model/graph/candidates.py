@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from knnkit.model.graph.row_blocks import Layout, Table
+from knnkit.model.graph.row_blocks import Layout, StoredRows
 from knnkit.model.graph.topk import greatest
 from knnkit.model.index.cost_sample import PART, WeightedRows
 from knnkit.model.index.int8 import LEAST_STEP, STEPS, Quantized, blurred
@@ -34,7 +34,7 @@ _STEEP = 1e18
 
 
 #: Returns the tensor of weights, from their name and their values.
-Take = Callable[[str, Table], Any]
+Take = Callable[[str, StoredRows], Any]
 
 
 class Variables:
@@ -43,7 +43,7 @@ class Variables:
     def __init__(self) -> None:
         self._made: dict[str, Any] = {}
 
-    def __call__(self, name: str, values: Table) -> Any:
+    def __call__(self, name: str, values: StoredRows) -> Any:
         """Returns the variable `name`; the first call creates it with `values`."""
         if name not in self._made:
             with tf.init_scope():
@@ -56,13 +56,13 @@ class Chosen:
     """The candidates of b queries.
 
     Attributes:
-        places: (b, count) int32 positions of the candidates in the table, ascending.
+        positions: (b, count) int32 positions of the candidates in the table, ascending.
         beyond: (b,) float32 lower bound on the squared distance of every row that is not a candidate.
         agree: function from the candidates' exact (b, count) float32 squared distances to (b,) bool: whether the
             scores agree with these distances. None if the scores need no check.
     """
 
-    places: Any
+    positions: Any
     beyond: Any
     agree: Callable[[Any], Any] | None = None
 
@@ -82,7 +82,7 @@ class Scores(tf.Module):  # type: ignore[misc]
         blocks: (position of the first row, number of rows) of each block.
     """
 
-    def __init__(self, table: Table, squares: Float64, count: int, apart: float = 0.0) -> None:
+    def __init__(self, table: StoredRows, squares: Float64, count: int, apart: float = 0.0) -> None:
         super().__init__(name="scores")
         self.table, self.layout, self.count, self.apart = table, table.layout, count, apart
         self.blocks = self.layout.blocks(len(squares))
@@ -94,13 +94,13 @@ class Scores(tf.Module):  # type: ignore[misc]
         """The (n + gaps, r) tensor of the table."""
         return self._weight("rows", self.table)
 
-    def _weight(self, name: str, values: Table) -> Any:
+    def _weight(self, name: str, values: StoredRows) -> Any:
         return self.take(f"{type(self).__name__.lower()}_{name}", values)
 
     def best(self, factors: Any) -> tuple[Any, Any]:
-        """Returns (b, count) float32 greatest scores of (b, r) `factors`, descending, and their int32 positions.
+        """Returns the (b, count) greatest float32 scores of b queries, descending, and their int32 table positions.
 
-        `factors` are queries in a form whose product with the table is the score.
+        `factors` are the (b, r) queries, mapped so that `factors @ table.T` plus each row's bias are the scores.
         """
         if not self.layout.gap or factors.shape[0] == 1:  # blocks help only a batch: one row reads every weight once
             return tuple(tf.math.top_k(self.scores(factors), self.count))
@@ -115,22 +115,22 @@ class Scores(tf.Module):  # type: ignore[misc]
         return greatest(parts, self.count, [start for start, _ in self.blocks], stable=self.apart > 0.0)
 
     def scores(self, factors: Any) -> Any:
-        """Returns the (b, n + gaps) scores of (b, r) `factors`; positions in a gap have a lower score than any row."""
+        """Returns the (b, n + gaps) scores of `factors` (see `best`); a position in a gap scores lower than any row."""
         return _scores(factors, self.weights, self.layout.column(self._bias, -float(_MAX_FLOAT32)))
 
-    def index(self, places: Any) -> Any:
+    def index(self, positions: Any) -> Any:
         """Maps positions in the table to training row indices; a position in a gap maps to a row beside the gap."""
-        return tf.gather(tf.constant(self._indices()), places) if self.layout.gap else places
+        return tf.gather(tf.constant(self._indices()), positions) if self.layout.gap else positions
 
-    def place(self, places: Any, other: Layout) -> Any:
+    def in_layout(self, positions: Any, other: Layout) -> Any:
         """Converts positions in this table to positions of the same rows in a table with the layout `other`."""
         if self.layout == other:
-            return places
-        return tf.gather(tf.constant(other.place(self._indices())), places)
+            return positions
+        return tf.gather(tf.constant(other.position(self._indices())), positions)
 
     def _indices(self) -> Any:
-        places = np.arange(self.table.shape[0], dtype=np.int32)
-        return np.clip(self.layout.index(places), 0, len(self._bias) - 1).astype(np.int32)
+        positions = np.arange(self.table.shape[0], dtype=np.int32)
+        return np.clip(self.layout.index(positions), 0, len(self._bias) - 1).astype(np.int32)
 
 
 class Products(Scores):
@@ -163,7 +163,7 @@ class Products(Scores):
         if lattice and not projection:
             longest, apart = lattice.scored_within(len(layout.blocks(len(rows))))
             longest, apart = longest * lattice.step, apart * lattice.step**2
-        super().__init__(Table(rows, layout), squares, projection.candidates if projection else count, apart)
+        super().__init__(StoredRows(rows, layout), squares, projection.candidates if projection else count, apart)
         self.space, self.projection, self.exact_within = space, projection, longest
 
     def choose(self, weighted: Any) -> Chosen:
@@ -172,7 +172,7 @@ class Products(Scores):
             weighted = tf.clip_by_value(weighted, -_FARTHEST, _FARTHEST)
         searched, slack = _project(weighted, self.projection), np.float32(_slack(self.space, self.projection))
         factors = self._factors(searched)
-        best, places = self.best(factors)
+        best, positions = self.best(factors)
         squared = _squares(weighted)
         # No other row scores above the last candidate, so its squared distance is at least ‖x‖² - 2 best[-1], less the
         # error slack (‖x‖ + reach)² of a score in float32; (‖x‖ + reach)² <= 2 (‖x‖² + reach²).
@@ -184,10 +184,10 @@ class Products(Scores):
         beyond = within - (2.0 * best[:, -1] + np.float32(lost))
         if not self.projection and self.space.scale.max() > _STEEP:  # scores of clipped factors bound nothing
             beyond = tf.where(tf.reduce_max(tf.abs(factors), axis=1) < _MAX_FLOAT32, beyond, -_MAX_FLOAT32)
-        return Chosen(_ascending(places)[0], beyond)
+        return Chosen(_ascending(positions)[0], beyond)
 
     def _factors(self, searched: Any) -> Any:
-        """Returns (b, r) factors for `best`: the queries `searched`, times `scale` unless they are projected."""
+        """Returns (b, r) factors for `best`: the (b, r) queries `searched`, times `scale` unless they are projected."""
         if self.projection:
             return searched
         factors = weigh(self.space, searched)
@@ -210,7 +210,7 @@ class QuantizedProducts(Scores):
     """
 
     def __init__(self, space: Space, quantized: Quantized, projection: Projection | None) -> None:
-        table = Table(quantized.table, Layout.of(quantized.table), quantized.step)
+        table = StoredRows(quantized.table, Layout.of(quantized.table), quantized.step)
         super().__init__(table, quantized.squares, quantized.candidates)
         self.space, self.quantized, self.projection = space, quantized, projection
 
@@ -223,7 +223,7 @@ class QuantizedProducts(Scores):
         size = tf.maximum(size, np.float32(quantized.step * LEAST_STEP))
         whole = tf.round(searched / size) * size
         left = blurred(tf.sqrt(_squares(searched - whole)), size[:, 0], quantized.width) + np.float32(quantized.error)
-        best, places = self.best(tf.concat([whole, size * quantized.marks], axis=1))
+        best, positions = self.best(tf.concat([whole, size * quantized.marks], axis=1))
         # `within` bounds the squared distance of the rounded points, as in `Products`. `left` is how far both points
         # were moved by rounding, so the true distance is at least sqrt(within) - left (triangle inequality).
         squared = _squares(whole)
@@ -233,9 +233,9 @@ class QuantizedProducts(Scores):
         )
         within = squared - 2.0 * best[:, -1] - lost
         beyond = tf.square(tf.maximum(tf.sqrt(tf.maximum(within, 0.0)) - left, 0.0))
-        places, order = _ascending(places)
+        positions, order = _ascending(positions)
         scored = (squared - lost)[:, tf.newaxis] - 2.0 * tf.gather(best, order, batch_dims=1)
-        return Chosen(places, beyond, lambda measure: self._agree(measure, scored, lost, left))
+        return Chosen(positions, beyond, lambda measure: self._agree(measure, scored, lost, left))
 
     def _agree(self, measure: Any, scored: Any, lost: Any, left: Any) -> Any:
         """Returns (b,) bool: whether the exact distance d of each candidate fits its int8 score; `measure` has the d².
@@ -273,9 +273,9 @@ def _squares(rows: Any) -> Any:
     return tf.reduce_sum(rows * rows, axis=1)
 
 
-def _ascending(places: Any) -> tuple[Any, Any]:
+def _ascending(positions: Any) -> tuple[Any, Any]:
     # Ascending training index, so that an exact tie goes to the lower index.
-    found = tf.math.top_k(-places, int(places.shape[1]))
+    found = tf.math.top_k(-positions, int(positions.shape[1]))
     return -found.values, found.indices
 
 

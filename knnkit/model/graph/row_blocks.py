@@ -51,15 +51,15 @@ class Layout:
     def blocks(self, count: int) -> list[tuple[int, int]]:
         """Returns (position of the first row in the table, number of rows) of each block of `count` training rows."""
         starts = range(0, count, self.block)
-        return [(self.place(start), min(self.block, count - start)) for start in starts]
+        return [(self.position(start), min(self.block, count - start)) for start in starts]
 
-    def place(self, index: Any) -> Any:
+    def position(self, index: Any) -> Any:
         """Returns the position in the table of training row `index` (an int, an array or a tensor)."""
         return index + (index // self.block + 1) * self.gap if self.gap else index
 
-    def index(self, place: Any) -> Any:
-        """Returns the index of the training row at position `place` of the table."""
-        return place - (place // (self.block + self.gap) + 1) * self.gap if self.gap else place
+    def index(self, position: Any) -> Any:
+        """Returns the index of the training row at `position` of the table."""
+        return position - (position // (self.block + self.gap) + 1) * self.gap if self.gap else position
 
     def parts(self, rows: NDArray[Any]) -> list[NDArray[Any]]:
         """Returns the (n + gaps, p) table of (n, p) `rows` in parts: gaps of zeros, and views of `rows`."""
@@ -75,13 +75,13 @@ class Layout:
         """Returns (n + gaps,) float32: the (n,) `values` at the positions of their rows, and `filler` in the gaps."""
         blocks = self.blocks(len(values))
         table = np.full(blocks[-1][0] + blocks[-1][1], filler, np.float32)
-        table[self.place(np.arange(len(values)))] = values
+        table[self.position(np.arange(len(values)))] = values
         return table
 
 
 @dataclass(frozen=True)
-class Table:
-    """Training rows as a file stores them, with gaps. The gaps are added only when the bytes are needed.
+class StoredRows:
+    """The table of training rows as a file stores it, with gaps, which are added only when the bytes are needed.
 
     Attributes:
         rows: (n, p) float32, or int8 multiples of `step`.
@@ -113,11 +113,13 @@ class Table:
         """The bytes of the table in parts, without a copy of the rows."""
         return [np.ascontiguousarray(each).reshape(-1).view(np.uint8) for each in self.layout.parts(self.rows)]
 
-    def blocks(self) -> list[Table]:
+    def blocks(self) -> list[StoredRows]:
         """Returns each block as a table without gaps."""
         starts = range(0, len(self.rows), self.layout.block)
         parts = ((start, self.rows[start : start + self.layout.block]) for start in starts)
-        return [Table(rows, Layout(len(rows), 0), self.step, self.layout.place(at), self.rows) for at, rows in parts]
+        return [
+            StoredRows(rows, Layout(len(rows), 0), self.step, self.layout.position(at), self.rows) for at, rows in parts
+        ]
 
     def join(self) -> Float32:
         """Returns the float32 table in one piece."""

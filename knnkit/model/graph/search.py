@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from device_agent.shared.protocol import constants
 from knnkit.model.graph.candidates import Products, QuantizedProducts, Take, weigh
-from knnkit.model.graph.row_blocks import Layout, Table, block_width
+from knnkit.model.graph.row_blocks import Layout, StoredRows, block_width
 from knnkit.model.graph.topk import least
 from knnkit.model.index.cost_sample import Sample
 from knnkit.model.index.grid import FAR, CellLists, find_cells
@@ -54,7 +54,7 @@ class Nearest:
 
 
 class Search(tf.Module):  # type: ignore[misc]
-    """Finds the k nearest of the enrolled rows.
+    """Finds the k nearest training rows.
 
     Args:
         space: model space.
@@ -87,7 +87,7 @@ class Search(tf.Module):  # type: ignore[misc]
         self.groups = find_groups(sample)
         if self.by_columns or k + OVER_FETCH >= count or space.metric == "manhattan":
             self.layout = Layout(count, 0)
-            self.table = Table(enrolled, self.layout)
+            self.table = StoredRows(enrolled, self.layout)
             self._variable = tf.Variable(self.table.join(), trainable=False, name="training_rows")
             return
         self.projection = find_projection(sample, OVER_FETCH)
@@ -105,7 +105,7 @@ class Search(tf.Module):  # type: ignore[misc]
         if self.products is None:
             return self._variable
         if self.projection:
-            return self.products.take("training_rows", Table(self.enrolled, Layout(len(self.enrolled), 0)))
+            return self.products.take("training_rows", StoredRows(self.enrolled, Layout(len(self.enrolled), 0)))
         return self.products.weights
 
     @contextlib.contextmanager
@@ -142,7 +142,7 @@ class Search(tf.Module):  # type: ignore[misc]
     def _products(self, way: str) -> Products | QuantizedProducts | None:
         return self.quantized if way == constants.QUANTIZED else self.products
 
-    def stored(self) -> list[Table]:
+    def stored(self) -> list[StoredRows]:
         """Returns the tables of training rows that the model file stores."""
         return [self.table, *([] if self.quantized is None else [self.quantized.table])]
 
@@ -153,13 +153,14 @@ class Search(tf.Module):  # type: ignore[misc]
             return replace(self._among_all(query, way), exact=self._is_whole(query))
         weighted = weigh(self.space, query)
         chosen = products.choose(weighted)
-        places, following = chosen.places, chosen.beyond
-        rows = tf.gather(self._rows, products.index(places) if self.projection else products.place(places, self.layout))
+        positions, following = chosen.positions, chosen.beyond
+        found_at = products.index(positions) if self.projection else products.in_layout(positions, self.layout)
+        rows = tf.gather(self._rows, found_at)
         measure = self._measure(tf.expand_dims(query, 1), rows)
         if chosen.agree is not None:
             following = following * tf.cast(chosen.agree(measure), tf.float32)
         found = self._rank(measure)
-        indices = products.index(tf.gather(places, found.indices, batch_dims=1))
+        indices = products.index(tf.gather(positions, found.indices, batch_dims=1))
         exact = self._is_whole(query)
         if exact is not None:  # a row beyond the candidates may be tied with the k-th, unless their scores are exact
             clear = following > found.measure[:, -1]
@@ -231,7 +232,7 @@ class Search(tf.Module):  # type: ignore[misc]
         return self._zeroed(total)
 
     def _part(self, one: Any, others: Any, scale: Any) -> Any:
-        """Returns the term of one coordinate in the measure: from its value in queries and in rows, and its scale."""
+        """Returns a coordinate's terms of the measure: its values are `one` in queries, `others` in rows."""
         if self.space.metric == "manhattan":
             return tf.abs(one - others) if np.all(scale == 1.0) else tf.abs((one - others) * scale)
         if np.all(scale == 1.0):

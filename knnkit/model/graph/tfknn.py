@@ -95,7 +95,7 @@ class KnnModule(tf.Module):  # type: ignore[misc]
 
     @property
     def near(self) -> Near:
-        """Neighbours are sorted again in float64 if their distances differ by less than this.
+        """The difference of two distances below which a runtime sorts neighbours again in float64.
 
         Each measure has a relative error of rho, and an underflow error: 8 rho of the k-th measure covers both rows.
         With steps, 4 blur and 4 rho cover two distances (`_further`), and twice that their squares. In a certain row,

@@ -24,7 +24,7 @@ def lost(space: Space) -> float:
 
 
 def may_be_mistaken(space: Space, enrolled: Float32) -> bool:
-    """Whether two of the (n, p) enrolled rows are so close that underflow could reverse their order for some query.
+    """Whether two of the (n, p) training rows are so close that underflow could reverse their order for some query.
 
     A measure over `lost` / (3 rho) loses a share of less than 3 rho, which the graph's margin (`_further`) covers. If
     two rows are farther apart than twice the distance of that measure, at most one is so near to a query.

@@ -107,7 +107,7 @@ class _Lists:
     def examine(self, cells: Cells, middle: Float64, half: Float64) -> tuple[Ints, Cells]:
         """Returns the (m,) int32 list number of each cell, and the cells to split because their lists are too long.
 
-        `middle` is the centre of each cell, and `half` half the length of its sides, with a small overlap.
+        `middle` are the (m, p) centres of the cells, `half` half the (p,) lengths of their sides, with a small overlap.
         """
         near, far = self._bounds.take(cells.candidates, middle, half)
         # At least k + 1 rows are this near to every query in the cell (the (k + 1)-th least of the greatest distances).

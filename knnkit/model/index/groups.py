@@ -48,6 +48,9 @@ def find_groups(sample: Sample) -> Groups | None:
 class WholeRows:
     """The training rows as float32 whole numbers: multiples of one step.
 
+    Args:
+        rows: the training rows after `scale`.
+
     Attributes:
         step: size of a step, in units of model space.
     """

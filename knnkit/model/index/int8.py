@@ -70,7 +70,7 @@ class Quantized:
 
 
 def blurred(length: Any, step: Any, width: int) -> Any:
-    """Returns an upper bound on a float32 `length` by which rounding to `step` moved a row of `width` numbers."""
+    """Returns a bound on how far rounding to `step` moved a row of `width` numbers, from its float32 `length`."""
     return length * (1.0 + _RELATIVE) + step * (_ABSOLUTE * math.sqrt(width))
 
 

@@ -59,11 +59,11 @@ class ReferenceAnswers:
 
 
 class Reference:
-    """k-nearest-neighbours classifier in float64 over enrolled rows.
+    """k-nearest-neighbours classifier in float64 over training rows.
 
     Args:
         space: model space.
-        enrolled: (n_train, p) float32, as `make_space` returns them.
+        enrolled: (n_train, p) float32 training rows in model space, as `make_space` returns them.
         classes: (n_train,) int32 class indices.
         n_classes: number of classes.
         k: number of neighbours that vote.
@@ -167,7 +167,7 @@ class Reference:
         return found, distances
 
     def _find_near(self, queries: Float64, without: NDArray[np.int64] | None) -> Iterator[NDArray[np.int64]]:
-        """Yields for each query ascending indices of training rows that include its neighbours and ties with the k-th.
+        """Yields for each query (m,) ascending indices of training rows that may be neighbours or tie with the k-th.
 
         `without` has the index of a training row to exclude for each query; with `groups`, its recording is excluded.
         """
@@ -209,7 +209,7 @@ class Reference:
         return scores, np.where(bounded, most, np.nan)
 
     def _measure_squares(self) -> Float64:
-        """Returns the (n_train,) squared lengths of the enrolled rows, without the common factor `Space.unit`."""
+        """Returns the (n_train,) squared lengths of the training rows, without the common factor `Space.unit`."""
         found = np.empty(len(self.enrolled))
         step = max(1, _CHUNK_BYTES // (8 * self.enrolled.shape[1]))
         for start in range(0, len(found), step):
@@ -217,29 +217,29 @@ class Reference:
             found[start : start + step] = np.einsum("ij,ij->i", weighted, weighted)
         return found
 
-    def _measure(self, query: Float64, near: NDArray[np.int64]) -> Float64:
-        """Returns (m,) measures of the rows `near`, without the factor `Space.unit`, with float64 rounding errors."""
-        found = np.empty(len(near))
+    def _measure(self, query: Float64, rows: NDArray[np.int64]) -> Float64:
+        """Returns (m,) rounded measures (`Space.power`) of the rows with the indices `rows`, without `Space.unit`."""
+        found = np.empty(len(rows))
         step = max(1, _CHUNK_BYTES // (8 * len(query)))
         for start in range(0, len(found), step):
-            rows = self.enrolled[near[start : start + step]]
-            found[start : start + step] = self._terms(query, rows).sum(axis=1)
+            part = self.enrolled[rows[start : start + step]]
+            found[start : start + step] = self._terms(query, part).sum(axis=1)
         return found
 
     def _within(
-        self, query: Float64, near: NDArray[np.int64], rough: Float64
+        self, query: Float64, rows: NDArray[np.int64], rough: Float64
     ) -> tuple[NDArray[np.int64], Float64] | None:
-        """Returns the rows within the model's radius, ties included, and their distances; None without a radius.
+        """Returns indices of the rows within the model's radius, ties included, and distances; None without a radius.
 
-        `near` has the row indices to choose from, and `rough` their approximate measures.
+        `rows` has the (m,) row indices to choose from, and `rough` their approximate measures.
         """
         if self.own.radius is None:
             return None
         limit = float(base_distance(np.array(self.own.radius), self.space.metric)) + self.space.tied
-        near = near[self._to_base(rough) <= limit * _NEAR_TIED]
-        exact = self._add_up(query, near)
+        rows = rows[self._to_base(rough) <= limit * _NEAR_TIED]
+        exact = self._add_up(query, rows)
         inside = self._to_base(exact) <= limit
-        return near[inside], self._to_metric(exact[inside])
+        return rows[inside], self._to_metric(exact[inside])
 
     def _terms(self, query: Float64, enrolled: Float32) -> Float64:
         if self.space.metric not in GRAPH_METRICS:
@@ -252,7 +252,7 @@ class Reference:
     def _rank(
         self, query: Float64, rows: NDArray[np.int64], rough: Float64
     ) -> tuple[NDArray[np.int64], Float64, float]:
-        """Returns the neighbours of `query`, nearest first, their exact measures, and the tolerance for near-ties.
+        """Returns (e,) neighbours of `query`, nearest first, their exact measures, and the tolerance for near-ties.
 
         `rough` holds `_measure` of the ascending training rows `rows`. The neighbours are the k nearest, then those
         near-tied with the k-th, at most `_MAX_LISTED`; of rows with equal measures, the lower index is first.
@@ -269,25 +269,25 @@ class Reference:
         order, exact = self._sort(query, near)
         return order[:most], exact[:most], tolerance
 
-    def _sort(self, query: Float64, near: NDArray[Any]) -> tuple[NDArray[Any], Float64]:
-        """Returns the rows `near` sorted by (measure, index), and their measures; ties share their smallest measure."""
-        exact = self._add_up(query, near)
-        order = np.lexsort((near, exact))
-        near, exact = near[order], np.asarray(exact[order])
-        if self.space.tied == 0.0 or len(near) < 2:
-            return near, exact
+    def _sort(self, query: Float64, rows: NDArray[Any]) -> tuple[NDArray[Any], Float64]:
+        """Returns the row indices `rows` sorted by (measure, index), and the measures; ties share the smallest."""
+        exact = self._add_up(query, rows)
+        order = np.lexsort((rows, exact))
+        rows, exact = rows[order], np.asarray(exact[order])
+        if self.space.tied == 0.0 or len(rows) < 2:
+            return rows, exact
         base = self._to_base(exact)
         chain = base[self.k - 1] + _CHAIN * self.space.tied
         apart = (np.diff(base) > self.space.tied) | (base[1:] > chain)
         group = np.append(0, np.cumsum(apart))
         first = np.append(0, np.flatnonzero(apart) + 1)[group]
-        return near[np.lexsort((near, group))], np.asarray(exact[first])
+        return rows[np.lexsort((rows, group))], np.asarray(exact[first])
 
-    def _add_up(self, query: Float64, near: NDArray[np.int64]) -> Float64:
-        """Returns the measures of the rows `near`; `math.fsum` rounds each sum once, so every machine agrees."""
+    def _add_up(self, query: Float64, rows: NDArray[np.int64]) -> Float64:
+        """Returns the measures of the rows with indices `rows`; each sum is rounded once, so every machine agrees."""
         sums: dict[bytes, float] = {}
-        found = np.empty(len(near))
-        for place, index in enumerate(near):
+        found = np.empty(len(rows))
+        for place, index in enumerate(rows):
             row = self.enrolled[index : index + 1]
             key = row.tobytes()  # sums a row with thousands of copies once
             if key not in sums:

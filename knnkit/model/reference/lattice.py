@@ -29,11 +29,11 @@ _ROWS, _NUMBERS = 4096, 4 << 20
 
 @dataclass(frozen=True)
 class Lattice:
-    """A grid of points, `step` apart in each coordinate, on which all enrolled rows lie.
+    """A grid of points, `step` apart in each coordinate, on which all training rows lie, in model space.
 
     Attributes:
         step: power of two; every coordinate, after `scale`, is a whole multiple of it.
-        reach: greatest Euclidean length of an enrolled row, in steps.
+        reach: greatest Euclidean length of a training row, in steps.
     """
 
     step: float
@@ -111,7 +111,7 @@ def centre_on(values: NDArray[Any], mean: Float64) -> Float64 | None:
 
 
 def find_lattice(enrolled: NDArray[np.float32], scale: Float64) -> Lattice | None:
-    """Returns the grid on which (n, p) enrolled rows times (p,) `scale` lie; None if its step would be too small."""
+    """Returns the grid on which (n, p) training rows times (p,) `scale` lie; None if its step would be too small."""
     if not (np.frexp(scale)[0] == 0.5).all():  # a product with another factor may be rounded
         return None
     step, squares = math.inf, 0.0

@@ -2,8 +2,8 @@
 
 A raw row becomes float32, after the model's float64 `origin` is subtracted, if it has one. The float32 row passes the
 `steps` (affine, linear, normalising), if there are any. Then the float32 `centre` is subtracted, and `scale` weights
-the difference of each coordinate. A model that only scales its features has no steps: its enrolled row is the raw row's
-float32 offset from the centre, so float32 loses nothing to a large common offset.
+the difference of each coordinate. A model that only scales its features has no steps: its row in model space is the
+raw row's float32 offset from the centre, so float32 loses nothing to a large common offset.
 Values are float64 unless the text says float32. Never imports TensorFlow.
 """
 
@@ -35,7 +35,7 @@ EPSILON = 2.0**-24
 #: The rounding errors of a sum of n products stay under `CONFIDENCE * sqrt(n) * EPSILON` in all but about one case in
 #: 10^7: 2 exp(-CONFIDENCE^2 / 2) = 3e-8 (Higham and Mary 2019, doi.org/10.1137/18M1226312).
 CONFIDENCE = 6.0
-#: With steps, a distance below this share of the space's size is an exact match. An enrolled float32 row is off by up
+#: With steps, a distance below this share of the space's size is an exact match. A float32 training row is off by up
 #: to 2^-24 of its length, a query in float64 by far less; 2^-22 is four times that.
 _ZERO = 2.0**-22
 #: The same for training rows that another program has mapped in float32: a sum of p products is off by sqrt(p) times
@@ -152,7 +152,7 @@ class Space:
     def tied(self) -> float:
         """Rows whose distances differ by at most this are ties; 0 without steps, where distances are exact.
 
-        Rounding an enrolled row to float32 moves it, and so each distance to it, by up to 2^-24 of the space's size.
+        Rounding a training row to float32 moves it, and so each distance to it, by up to 2^-24 of the space's size.
         """
         return self.zero / 2
 
@@ -178,7 +178,7 @@ class Space:
         return np.asarray(mapped - self.centre)
 
     def leave(self, enrolled: Float32) -> NDArray[np.floating[Any]]:
-        """Computes raw (n, d) rows back from (n, p) enrolled rows, approximately; float64 if the space has an origin.
+        """Returns the raw (n, d) rows of (n, p) rows in model space, approximately; float64 if the space has an origin.
 
         A normalising step loses the length of a row. Components that a PCA step drops get their mean.
         """
@@ -198,7 +198,7 @@ class Space:
 def make_space(
     rows: NDArray[Any], steps: list[Step], metric: Metric, p: float | None = None, places: Places = None
 ) -> tuple[Space, Float32]:
-    """Returns the space of raw (n, d) training rows (numbers `places`) after `steps`, and its (n, p) float32 rows.
+    """Returns the space of raw (n, d) training rows after `steps`, and the (n, p) float32 rows in it.
 
     The space of float64 rows gets an origin if float32 needs one, but not before a cosine or normalising step.
 
@@ -296,7 +296,7 @@ def _centre(
         finite = np.isfinite(squared) & (squared < 1e36)
     if not finite.all() or not np.isfinite(factors.astype(np.float32)).all():
         said = f"training row {number[int(np.argmin(finite))]} is too large for float32 distances"
-        raise BuildError(said, hint="scale: standard, or drop the row")
+        raise BuildError(said, hint="scale: standard in deploy.yaml, or leave that row out")
     lengths = np.sqrt(squared)
     if metric in ("manhattan", "minkowski"):  # at least as long as by any p
         lengths = np.concatenate([np.abs(weighted).sum(axis=1) for weighted in _weighted(enrolled, factors)])

@@ -44,7 +44,7 @@ class KnnSpec:
         label_sets: coverages of the label sets that the model can answer with.
         keep: which rows a device stores for people to label; None: no rows.
         enrol: which rows and labels may be taught on a device; None: none.
-        ignore_extra: whether a device ignores columns that the model does not know.
+        ignore_extra: whether a device ignores columns that the model does not have.
         p: power of the metric minkowski.
         bandwidth: width of the kernel, in the unit of distances.
         radius: distance within which all training rows vote; None: the k nearest vote.

@@ -16,7 +16,7 @@ from knnkit.model.reference.space import Float32, Float64, Space
 
 
 def terms(space: Space, scale: Float64, query: Float64, enrolled: Float32) -> Float64:
-    """Returns (m, c) terms whose sums are the enrolled rows' measures; `query` and rows are offsets before `scale`."""
+    """Returns (m, c) terms whose sums are the measures of m rows; `query` and rows are offsets before `scale`."""
     if space.metric == "jaccard":
         return _jaccard(query, enrolled)
     if space.metric == "haversine":

@@ -19,7 +19,7 @@ import tensorflow as tf
 from device_agent.shared.protocol import constants
 from knnkit.errors import BuildError
 from knnkit.model.graph.candidates import Take
-from knnkit.model.graph.row_blocks import Table
+from knnkit.model.graph.row_blocks import StoredRows
 from knnkit.model.graph.tfknn import KnnModule
 from knnkit.model.tflite import flatbuffer
 
@@ -46,7 +46,7 @@ def convert(model: KnnModule) -> Any:
 
 
 #: A function of queries and weights, and the weights by the names of its inputs.
-Traced = tuple[Any, dict[str, Table]]
+Traced = tuple[Any, dict[str, StoredRows]]
 
 
 def convert_traced(traced: Mapping[str, Traced], root: Any) -> Any:
@@ -68,7 +68,7 @@ def convert_traced(traced: Mapping[str, Traced], root: Any) -> Any:
 def trace(model: KnnModule, search: str, rows: int) -> Traced:
     """Returns the graph of `search` for `rows` queries, and its weights by name: its inputs after the queries."""
     queries = tf.TensorSpec((rows, model.n_features), tf.float32, name=constants.INPUT_ROWS)
-    asked: dict[str, Table] = {}
+    asked: dict[str, StoredRows] = {}
 
     def traced(take: Take, inputs: list[Any]) -> Any:
         def answer(queries: Any, *weights: Any) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def trace(model: KnnModule, search: str, rows: int) -> Traced:
 
         return tf.function(answer, input_signature=[queries, *inputs], autograph=False).get_concrete_function()
 
-    def note(name: str, values: Table) -> Any:
+    def note(name: str, values: StoredRows) -> Any:
         asked[name] = values
         return tf.compat.v1.placeholder(tf.float32, values.shape)
 
@@ -88,7 +88,7 @@ def trace(model: KnnModule, search: str, rows: int) -> Traced:
     return traced(lambda name, _: given[name], inputs), asked
 
 
-def _put_weights(tree: Any, weights: Mapping[str, Mapping[str, Table]]) -> None:
+def _put_weights(tree: Any, weights: Mapping[str, Mapping[str, StoredRows]]) -> None:
     """Replaces inputs of the model tree by constants; `weights` maps signature -> input name -> value."""
     from tensorflow.lite.python import schema_py_generated as schema
 
@@ -136,7 +136,7 @@ def _put_eight_bits(tree: Any, graph: Any, place: int, step: float) -> None:
 
 
 def _hybrid_code(tree: Any) -> int:
-    """Returns the index of the operator code of hybrid products; adds it to the model tree if it is missing."""
+    """Returns the index in `tree.operatorCodes` of FULLY_CONNECTED for float32 rows and int8 weights; may add it."""
     from tensorflow.lite.python import schema_py_generated as schema
 
     for number, code in enumerate(tree.operatorCodes):

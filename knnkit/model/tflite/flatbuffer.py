@@ -49,7 +49,7 @@ class Pieces:
 
 
 @dataclass(frozen=True)
-class Table:
+class SharedBytes:
     """Bytes that several buffers share.
 
     `parts` are the bytes in order; `windows` maps the number of a buffer to its window. A window that starts inside the
@@ -101,7 +101,7 @@ def add_metadata(model: Any, name: str, content: bytes) -> None:
     model.metadata = [*(model.metadata or []), entry]
 
 
-def lay_out(model: Any, tables: Sequence[Table]) -> Laid:
+def lay_out(model: Any, tables: Sequence[SharedBytes]) -> Laid:
     """Returns the flatbuffer of a model tree; the bytes of each table are in it once.
 
     Args:

@@ -18,7 +18,7 @@ import numpy as np
 from device_agent import __version__
 from device_agent.shared.protocol import constants, json_codec, model_info
 from knnkit.errors import BuildError
-from knnkit.model.graph.row_blocks import Table
+from knnkit.model.graph.row_blocks import StoredRows
 from knnkit.model.graph.tfknn import KnnModule
 from knnkit.model.tflite import associated_files, flatbuffer
 
@@ -69,7 +69,7 @@ def pack(tree: Any, model: KnnModule, info: model_info.KnnInfo, rows: bytes) -> 
 
 
 # --- the training rows, once --------------------------------------------------------------------------------------
-def _find(tree: Any, stored: Table, model: KnnModule) -> flatbuffer.Table:
+def _find(tree: Any, stored: StoredRows, model: KnnModule) -> flatbuffer.SharedBytes:
     """Returns the table `stored` with the buffers of the model tree that are the table or one of its blocks."""
     tables = [stored, *(stored.blocks() if stored.layout.gap else [])]
     asked = {(table.at * table.row_bytes, sum(map(len, table.parts))) for table in tables}
@@ -83,10 +83,10 @@ def _find(tree: Any, stored: Table, model: KnnModule) -> flatbuffer.Table:
             windows[number] = flatbuffer.Window(0, len(buffer.data))
     if {(window.start, window.length) for window in windows.values()} != asked and not model.search.by_columns:
         raise BuildError("the converter changed the training matrix; this TensorFlow is not supported")
-    return flatbuffer.Table(stored.parts, windows)
+    return flatbuffer.SharedBytes(stored.parts, windows)
 
 
-def _is_content(content: Any, table: Table) -> bool:
+def _is_content(content: Any, table: StoredRows) -> bool:
     """Whether the buffer `content` equals the rows of a table without gaps."""
     return content is not None and len(content) == table.rows.nbytes and np.array_equal(content, table.parts[0])
 
@@ -195,7 +195,7 @@ def _byte(value: int) -> Callable[[Any, int], None]:
 def _table(build: Any, slots: int, fields: dict[int, Any]) -> int:
     """Writes a flatbuffer table with `slots` slots; returns its offset. `build` is the flatbuffer builder.
 
-    `fields`: slot -> text, offset, a list of them, or a byte writer; None: left out.
+    `fields`: slot number -> text, offset, a list of offsets, or a function that writes a byte; None: left out.
     """
     ready = {slot: _refer(build, value) for slot, value in fields.items() if value is not None}
     build.StartObject(slots)

@@ -50,7 +50,8 @@ def main(spec: str, folder: str, out: str) -> int:
             number, data = len(rows), sys.stdin.buffer.read(int.from_bytes(length, "little"))
             rows.append(chain.embed(np.load(io.BytesIO(data), allow_pickle=False)))
             if len(rows[-1]) != len(rows[0]):
-                raise ValueError(f"it becomes {len(rows[-1])} numbers, the first one {len(rows[0])}: set pool: [mean]")
+                made = f"the stages make {len(rows[-1])} numbers of it, but {len(rows[0])} of the first input"
+                raise ValueError(f"{made}; for equal numbers, set pool: [mean]")
     except (AgentError, ValueError, RuntimeError, OSError) as error:
         hint = getattr(error, "hint", None) or ""
         print(f"{number} {error}\t{hint}", file=sys.stderr)

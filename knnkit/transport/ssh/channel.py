@@ -112,7 +112,10 @@ def drain(
     err: Callable[[bytes], None],
     touch: Callable[[], None],
 ) -> int | None:
-    """Passes both streams to `out` and `err` to their end; returns the exit code (-1: a signal; None: broken)."""
+    """Passes both streams to `out` and `err` to their end; returns the exit code (-1: a signal; None: broken).
+
+    `touch` is as in `feed`.
+    """
     poller = select.poll()
     poller.register(channel.fileno(), select.POLLIN)
     ended: float | None = None

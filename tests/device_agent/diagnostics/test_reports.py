@@ -18,7 +18,7 @@ from support.releases import Releases
 from device_agent import cli
 from device_agent.commands import COMMANDS
 from device_agent.diagnostics import bench, doctor, status
-from device_agent.serving.load import answering, load_kept
+from device_agent.serving.load import answering, load_accepted
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.documents import History, HistoryEntry, Status, TrustedKeys
@@ -286,7 +286,7 @@ def test_bench_answers_the_lines_of_a_model_s_own_inputs(name: str, tmp_path: Pa
     device = Device(tmp_path / "root", releases)
     device.install(releases[name])
     store = Store(device.root)
-    loaded = load_kept(store, answering(store).release)
+    loaded = load_accepted(store, answering(store).release)
     golden = Golden.from_bytes(loaded.opened.read(constants.GOLDEN_FILE))
     labels, ask = [*map(str, loaded.signed.info.classes), constants.UNKNOWN_LABEL], bench._line_answerer(loaded, golden)
     found = [ask(place).decode().strip().split(",")[0] for place in range(10)]

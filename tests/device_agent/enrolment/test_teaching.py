@@ -509,4 +509,4 @@ def test_one_row_is_counted_as_one(taught: Device) -> None:
 def test_a_hint_of_enrol_names_no_option_that_enrol_lacks(taught: Device) -> None:
     names = "sepal length (cm),sepal width (cm),petal length (cm),petal width (cm),colour"
     found = refuse(taught, "bad-input", "enrol", "--label", "rose", rows=f"{names}\n1,2,3,4,5\n".encode())
-    assert found.endswith("--ignore-extra leaves out the columns that the model does not know")
+    assert found.endswith("--ignore-extra leaves out the columns that the model does not have")

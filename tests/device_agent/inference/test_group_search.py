@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from support.searching import neighbours, open_model
 
+from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.row_groups import Groups
 from knnkit.model.index.cost_sample import WeightedRows
 from knnkit.model.index.groups import WholeRows, make_groups
@@ -95,3 +97,24 @@ def test_groups_that_do_not_hold_every_row_are_refused() -> None:
     for change in (*wrong, {"sides": arrays["sides"][1:]}, {"centres": arrays["centres"][:, 1:]}, {"step": rows}):
         with pytest.raises(ValueError, match=r"group|shape|arrays"):
             Groups.from_arrays({**arrays, **change}, 300, 3)
+
+
+DAMAGES: dict[str, tuple[dict[str, Any], str]] = {
+    "missing": ({"rows": None}, "there is no array rows, only centres, "),
+    "text": ({"step": np.array("1")}, r"step has type <U1 and shape \(\); expected type floating and 0 dimensions"),
+    "flat": ({"sides": np.zeros(9, np.int16)}, r"shape \(9,\); expected type signedinteger and 2 dimensions"),
+    "narrow": ({"centres": np.zeros((1, 3), np.int16)}, r"centres has shape \(1, 3\); \d+ groups need \(\d+, 3\)"),
+    "few": ({"rows": np.arange(9, dtype=np.int32)}, "have 9 rows and sizes of 300; knn.json states 300 rows"),
+    "twice": ({"rows": np.zeros(300, np.int32)}, "in no group, or in several"),
+    "huge": ({"rows": np.full(300, 2**31 - 1, np.int32)}, "in no group, or in several"),
+}
+
+
+@pytest.mark.parametrize("damage", sorted(DAMAGES))
+def test_damaged_groups_are_named_with_what_was_found_and_expected(damage: str, tmp_path: Path) -> None:
+    change, said = DAMAGES[damage]
+    rows = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
+    model = open_model(tmp_path / "m", rows, 5, "euclidean", groups=9, damage=change)
+    for ask in (lambda: model.answers(rows[:2]), lambda: model.settle(rows[:1], np.arange(5, dtype=np.int32))):
+        with pytest.raises(ModelUnusable, match=f"groups.npz inside .* is damaged: .*{said}"):
+            ask()

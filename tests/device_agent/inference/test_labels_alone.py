@@ -120,7 +120,7 @@ def test_the_check_finds_a_label_map_that_lies(
     if falsified:
         monkeypatch.setattr(regions, "draw", lie)
     with contextlib.ExitStack() as stack:
-        opened, verdict = load.open_kept(store, load.answering(store).release, stack)
+        opened, verdict = load.open_accepted(store, load.answering(store).release, stack)
         certificate = check.certify(opened, verdict, "nonce")
     assert (certificate.different > 0) == falsified
     assert certificate.passed == (not falsified)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -18,7 +19,7 @@ from support.releases import Releases
 
 from device_agent.inference.tflite_knn import TfliteKNN
 from device_agent.lifecycle import choose_search
-from device_agent.serving.load import load_kept
+from device_agent.serving.load import load_accepted
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.documents import ReleaseRef, Searched
@@ -90,7 +91,7 @@ def test_all_searches_give_the_same_answers(device: Device, releases: Releases) 
     measured = [("numpy", "full"), ("full", "numpy"), ("numpy", "numpy"), ("quantized", "full"), ("quantized", "numpy")]
     for alone, batch in measured:
         searches.write(store, replace(kept(device, digest), alone=alone, batch=batch))
-        loaded = load_kept(store, ReleaseRef(digest, "spectra", "1", 1))
+        loaded = load_accepted(store, ReleaseRef(digest, "spectra", "1", 1))
         assert (loaded.model.search_alone, loaded.model.search) == (alone, batch)
         loaded.close()
         answers |= {answers_of(device, rows), answers_of(device, rows, "--stream")}
@@ -109,7 +110,7 @@ def test_without_a_measurement_that_fits_a_model_searches_as_before(
     elif wrong == "other runtime":
         document["releases"][0] |= {"batch": "numpy", "alone": "numpy", "runtime": "tflite_runtime 9.9"}
     path.write_text(json.dumps(document) if " " in wrong and wrong[0] not in "[{" else wrong)
-    loaded = load_kept(Store(device.root), ReleaseRef(digest, "iris", "1", 1))
+    loaded = load_accepted(Store(device.root), ReleaseRef(digest, "iris", "1", 1))
     assert (loaded.model.search_alone, loaded.model.search) == (constants.FULL, constants.FULL)
     loaded.close()
 
@@ -184,6 +185,25 @@ def test_the_fastest_is_chosen_however_long_a_model_takes_to_begin(
     found = choose_search.measure(usual, lambda way: Timed(way, costs, clock), np.zeros((3, 2)))  # type: ignore[arg-type, return-value]
     assert (found.alone, found.batch) == (alone, batch)
     assert found.rows == 64
+
+
+@pytest.mark.parametrize(
+    ("costs", "large", "batch"),
+    [
+        ({"full": (7, 76), "numpy": (20, 80)}, True, "numpy"),  # nearly as fast, without two copies of the rows
+        ({"full": (7, 76), "numpy": (20, 80)}, False, "full"),  # a small model's copies are small
+        ({"full": (7, 36), "quantized": (2, 30), "numpy": (20, 80)}, True, "quantized"),  # worth its copies
+        ({"full": (7, 76), "groups": (1, 70), "numpy": (20, 74)}, True, "groups"),
+    ],
+)
+def test_a_large_model_is_copied_only_if_that_is_faster(
+    costs: dict[str, tuple[float, float]], large: bool, batch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(choose_search, "time", clock)
+    models = functools.partial(Timed, costs=costs, clock=clock)
+    found = choose_search.measure(models("full"), models, np.zeros((3, 2)), large=large)  # type: ignore[arg-type]
+    assert found.batch == batch
 
 
 def test_a_search_that_fails_is_skipped_and_two_models_are_the_most_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -189,7 +189,7 @@ def test_a_column_that_the_model_does_not_know_is_refused_or_left_out_as_asked(r
     text = f"id,{','.join(names)},species\nrow-7,{','.join(map(str, ready.rows[0].tolist()))},setosa\n"
     said = ready.device.run("classify", input=text)
     assert said.code == constants.EXIT_USAGE
-    assert "the model knows no column 'id' (nor 1 more)" in said.err
+    assert "the model has no column 'id' (nor 1 more)" in said.err
     assert "--ignore-extra" in said.err
     assert ready.device.run("classify", "--ignore-extra", input=text).out == f"label\n{ready.labels[0]}\n"
 

@@ -131,7 +131,7 @@ def test_a_kept_column_needs_no_ignore_extra_and_others_do(ready: Ready) -> None
     assert said.out.splitlines() == ["id,label", f"x,{ready.labels[0]}"]
     said = ready.device.run("classify", "--keep", "id", input=table([0], ready, ["x"]))
     assert said.code == constants.EXIT_USAGE
-    assert "the model knows no column 'note'" in said.err
+    assert "the model has no column 'note'" in said.err
 
 
 def test_features_are_kept_without_a_header(ready: Ready) -> None:

@@ -190,7 +190,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[TfKNN, TfliteKNN]:
         ([[0.0, 1e300, 2.0, 3.0]], "row 0, column 1: inf is not a finite", ""),
         ([["a", "b", "c", "d"]], "not a table of numbers", ""),
         (csr_matrix(QUERIES), "not a table of numbers", "rows.toarray()"),
-        (Frame(QUERIES, ["a", "b", "c", "d"]), r"no column 'height' \(nor 3 more\); the model takes height, width", ""),
+        (Frame(QUERIES, ["a", "b", "c", "d"]), r"no column 'height' \(nor 3 more\); the model has height, width", ""),
         (Frame(QUERIES[:, [0, *range(4)]], ["a", *NAMED]), "the columns are a, height, width", f"rows[{NAMED}]"),
     ],
 )

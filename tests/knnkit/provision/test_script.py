@@ -26,9 +26,9 @@ REPOSITORY = ROOT
 STRANGER = "raise ImportError('this is another knnkit')\n"
 
 
-def _run(folder: Path, *words: str, **order: Any) -> subprocess.CompletedProcess[bytes]:
+def _run(folder: Path, *words: str, **request: Any) -> subprocess.CompletedProcess[bytes]:
     """Runs `state` where nothing else can be imported: without site-packages, and in an empty folder."""
-    command = [sys.executable, "-I", *(words or ("-S", "-")), "state", json.dumps(order)]
+    command = [sys.executable, "-I", *(words or ("-S", "-")), "state", json.dumps(request)]
     return subprocess.run(command, input=script(), capture_output=True, timeout=60, check=False, cwd=folder)
 
 
@@ -48,12 +48,12 @@ def test_a_knnkit_that_a_board_has_is_not_taken_for_it(tmp_path: Path) -> None:
 
 
 def test_a_traceback_names_the_module_and_its_line(tmp_path: Path) -> None:
-    done = _run(tmp_path)  # an order without a root
+    done = _run(tmp_path)  # a request without a root
     found = re.findall(r'File "(device_agent/\S+)", line (\d+), in (\w+)', done.stderr.decode())
     assert found
     name, line, function = found[-1]
     assert (name, function) == ("device_agent/bootstrap/inspect.py", "state")
-    assert 'order["root"]' in (REPOSITORY / name).read_text().splitlines()[int(line) - 1]
+    assert 'request["root"]' in (REPOSITORY / name).read_text().splitlines()[int(line) - 1]
 
 
 def test_so_does_the_message() -> None:

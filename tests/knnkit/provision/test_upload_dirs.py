@@ -13,7 +13,7 @@ import pytest
 from device_agent.bootstrap import lock
 from device_agent.bootstrap.environments import clear_leftovers, tidy
 from device_agent.bootstrap.files import make_folder
-from device_agent.bootstrap.upload_dirs import claim, new_place, started
+from device_agent.bootstrap.upload_dirs import claim, new_upload, started
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def root(tmp_path: Path) -> Path:
 
 def put(root: Path, process: int, *names: str, age: float = 0.0) -> Path:
     """A place of that process, into which nothing has come for so many seconds."""
-    place = new_place(root, process)
+    place = new_upload(root, process)
     make_folder(place)
     for name in names:
         (place / name).write_text(name)

@@ -63,7 +63,7 @@ def test_columns_are_matched_by_name_whatever_stands_between_them(separator: str
     buffer = io.StringIO()
     csv.writer(buffer, delimiter=separator).writerows(lines)
     assert read(buffer.getvalue().encode(), ignore_extra=True) == ([[1.0, 2.0, 3.0]], [], "")
-    with pytest.raises(BadInput, match=r"the model knows no column 'id' \(nor 1 more\)") as refused:
+    with pytest.raises(BadInput, match=r"the model has no column 'id' \(nor 1 more\)") as refused:
         read(buffer.getvalue().encode())
     assert "--ignore-extra" in refused.value.hint
 
@@ -84,14 +84,14 @@ def test_a_name_in_other_capitals_is_pointed_out_and_not_guessed() -> None:
         read(b"a,B_cm,c\n1,2,3\n")
     _, errors, hint = read(b"A,B (CM),C\n1,2,3\n")
     assert errors == [(1, "not numbers, and no header either: 'A' is not the column 'a'")]
-    assert hint == "the model takes a, b (cm), c"
+    assert hint == "the model has the columns a, b (cm), c"
 
 
 @pytest.mark.parametrize(
     ("line", "said", "hint"),
     [
         (b"1,2,3,oak", "expected 3 columns, found 4", "--ignore-extra leaves out other columns"),
-        (b"1 2 3", "expected 3 columns, found 1", "the model takes a, b (cm), c"),
+        (b"1 2 3", "expected 3 columns, found 1", "the model has the columns a, b (cm), c"),
         (b'"1,5","2","3"', "'1,5' is not a number: a decimal comma needs semicolons or tabs", ""),
         (b",,", "all cells of the line are empty", "remove the line"),
         (b"1,,3", "column 2 ('b (cm)'): the cell is empty", ""),

@@ -87,7 +87,7 @@ def test_a_release_expires_by_the_later_of_the_clock_and_what_was_signed(ending:
     else:
         with pytest.raises(Refused, match="expired at"):
             ending.verify(state, wall)
-    kept = rules.verify_kept(
+    kept = rules.verify_accepted(
         digest=ending.verify(forge.state(), NOW).digest,
         bundle=ending.bundle,
         manifest=ending.manifest,

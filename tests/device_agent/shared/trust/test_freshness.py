@@ -35,7 +35,7 @@ def refuses(
 
 def keeps(release: Path, known: rules.TrustState, now: int = NOW) -> rules.Verdict:
     with release_files.open_release(release) as opened:
-        return opened.verify_kept(_digest(release), known, now=now)
+        return opened.verify_accepted(_digest(release), known, now=now)
 
 
 # --- sequence -----------------------------------------------------------------------------------------------------
@@ -248,7 +248,7 @@ def test_a_start_checks_every_byte_again(directory: Path) -> None:
     for name in constants.SIGNED_FILES:
         forge.flip(release / name, 10)
         with release_files.open_release(release) as opened, pytest.raises(Refused) as caught:
-            opened.verify_kept(digest, forge.state(), now=NOW)
+            opened.verify_accepted(digest, forge.state(), now=NOW)
         assert caught.value.reason == Reason.FILE_CHANGED.value
         forge.flip(release / name, 10)
 
@@ -257,7 +257,7 @@ def test_a_start_refuses_another_release_in_the_place_of_the_committed_one(tmp_p
     committed = forge.write(tmp_path / "committed")
     older = forge.write(tmp_path / "older", sequence=3)
     with release_files.open_release(older) as opened, pytest.raises(Refused) as caught:
-        opened.verify_kept(_digest(committed), forge.state(), now=NOW)
+        opened.verify_accepted(_digest(committed), forge.state(), now=NOW)
     assert caught.value.reason == Reason.OTHER_RELEASE.value
 
 
@@ -265,7 +265,7 @@ def test_a_start_refuses_a_key_that_the_device_never_knew(directory: Path) -> No
     release = forge.write(directory)
     forge.sign(release, by="stranger")
     with release_files.open_release(release) as opened, pytest.raises(Refused) as caught:
-        opened.verify_kept("0" * 64, forge.state(), now=NOW)
+        opened.verify_accepted("0" * 64, forge.state(), now=NOW)
     assert caught.value.reason == Reason.UNKNOWN_KEY.value
 
 

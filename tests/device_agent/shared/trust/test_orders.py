@@ -25,11 +25,12 @@ from knnkit.release import orders as issue
 from knnkit.release.signing import FileSigner
 
 
-def refused_as(reason: Reason, call: Callable[[], object]) -> None:
+def refused_as(reason: Reason, call: Callable[[], object], said: str = "") -> None:
     with pytest.raises(Refused) as caught:
         call()
     assert caught.value.reason == reason.value
     assert caught.value.exit_code == constants.EXIT_REFUSED
+    assert said in str(caught.value)
 
 
 def edited(order: bytes, edit: Callable[[dict[str, Any]], object]) -> bytes:
@@ -303,7 +304,12 @@ def test_an_order_by_a_stranger_or_a_revoked_key_is_refused(older: Path) -> None
     ],
 )
 def test_a_signed_order_that_makes_no_sense_is_refused(older: Path, changes: dict[str, Any]) -> None:
-    rollback_refused(Reason.ORDER_MALFORMED, reissue(order_for(older), "owner", **changes))
+    order = reissue(order_for(older), "owner", **changes)
+    rollback_refused(Reason.ORDER_MALFORMED, order)
+    ((field, value),) = changes.items()
+    if field not in ("extra", "issued"):
+        said = f"the order's {field} is {json.dumps(value)}; expected "
+        refused_as(Reason.ORDER_MALFORMED, lambda: orders.verify_rollback(order, forge.state(), NOW), said)
 
 
 def test_an_order_of_a_later_schema_asks_for_a_newer_agent(older: Path) -> None:

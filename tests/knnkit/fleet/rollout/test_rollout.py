@@ -272,7 +272,7 @@ def test_any_executor_will_do(package: Package) -> None:
     """One that takes only positional, picklable arguments and gives no way to listen or to stop."""
     fleet = Fleet(names(6), package, running=OLD)
     with ThreadPoolExecutor(2) as executor:
-        spread = Fan(executor, concurrency=2, near=False)
+        spread = Fan(executor, concurrency=2, in_process=False)
 
         def make_job(target: Target) -> DeviceJob:
             return DeviceJob(target, package, "nonce", "ann", pace=PACE, opener=fleet.open)

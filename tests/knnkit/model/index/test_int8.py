@@ -200,7 +200,7 @@ def test_a_build_finds_out_what_is_wrong_in_the_search_in_eight_bits_alone(monke
 
     def mistaken(products: QuantizedProducts, weighted: Any) -> Chosen:
         chosen = choose(products, weighted)
-        return Chosen(tf.maximum(chosen.places - 1, 0), tf.maximum(chosen.beyond, 1e18))
+        return Chosen(tf.maximum(chosen.positions - 1, 0), tf.maximum(chosen.beyond, 1e18))
 
     rows = training(in_clusters(5000, 70, seed=1))
     for wrong in (False, True):
@@ -227,7 +227,7 @@ def test_what_no_product_can_have_given_is_not_believed(
     # Each block has its length in the gap in front of it: the rows between are what is taken away.
     first = model.data.index(chosen.table[0].tobytes())
     data, width, layout = bytearray(model.data), chosen.table.shape[1], Layout.of(chosen.table)
-    start = first - layout.place(0) * width
+    start = first - layout.position(0) * width
     for place, count in layout.blocks(len(rows)):
         data[start + place * width : start + (place + count) * width] = bytes(count * width)
     assert len(data) == len(model.data)
