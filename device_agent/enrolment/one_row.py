@@ -25,7 +25,7 @@ _Neighbours = list[tuple[float, int]]
 
 #: As in `joined`: float32 distances of a model without `near` are off by less than this share.
 BLUR = 1e-3
-#: Coordinates that are off by `blur` give a cosine distance that is off by less than 5 of it; 64 times less than the doubt.
+#: Coordinates off by `blur` put a cosine distance off by less than 5 of it: 64 times less than the doubt.
 _CLEAR = 5.0 * 64.0
 
 
