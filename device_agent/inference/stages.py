@@ -53,6 +53,6 @@ def _load(opened: OpenRelease, stage: Stage, runtime: str, threads: int) -> Stag
         said = f"{stage.file} needs a TFLite runtime; this device has only NumPy"
         raise DeviceUnfit(said, reason="no-runtime", hint="knnkit provision --target HOST, if a runtime exists for it")
     try:
-        return StageRunner(stage, functools.partial(loader.open, packed=True))
+        return StageRunner(stage, functools.partial(loader.open, packed=True), found.size)
     except (ValueError, RuntimeError, OSError) as error:
         raise ModelUnusable(f"{stage.file} cannot be loaded by {loader.name} {loader.version}: {error}") from None

@@ -1,13 +1,15 @@
-"""Reads the rows of a batch from files.
+"""Embeds the raw inputs of a batch.
 
-Files of sounds, pictures and arrays, alone or in a folder. Has the interface of `tabular.inputs.Source`; each file
-becomes one JSON line.
+They are the files of a folder, one file, or the arrays along the first axis of an NPY file. Several are embedded at
+once, but few are held.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+import contextlib
+import functools
+import itertools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,76 +17,78 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.serving.columns import Columns
-from device_agent.shared.console import streams
-from device_agent.shared.embedding import decode, files
-from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.embedding import files
+from device_agent.shared.embedding.decode import FILE_KEY
+from device_agent.shared.protocol.errors import BadInput, named
 from device_agent.shared.protocol.record import replace
-from device_agent.shared.tabular.inputs import Source
+from device_agent.shared.tabular.inputs import FILES, Source
 
 if TYPE_CHECKING:
     from device_agent.shared.embedding.chain import Chain
+    from device_agent.shared.protocol.input_info import Input
 
-#: Inputs of an array that are embedded before their answers are written.
+#: Inputs that are answered together.
 _AT_A_TIME = 64
-#: Bytes of the lines of files that are answered together: enough sounds of a second to keep some cores busy.
-_BLOCK = 4 << 20
 
 
-class FileSource:
-    """One file, or the files under a folder.
-
-    Raises:
-        BadInput: the path does not exist, or cannot be opened.
-    """
-
-    format, start = "jsonl", b""
-
-    def __init__(self, path: str) -> None:
-        self.name = path
-        folder = "take the file out of the folder"
-        self.others = self.remedy = folder if Path(path).is_dir() else f"file {path}, which prints its format"
-        try:
-            self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            hint = f"check the path; a relative one starts at {streams.here()}"
-            raise BadInput(f"{path}: {error.strerror}", reason="no-input", hint=hint) from None
-
-    def blocks(self) -> Iterator[bytes]:
-        """Yields blocks of JSON lines, one line for each file."""
-        held = bytearray()
-        for _, line in files.lines_of(Path(self.name)):
-            held += line
-            if len(held) >= _BLOCK:
-                yield bytes(held)
-                held.clear()
-        if held:
-            yield bytes(held)
-
-    def where(self, number: int) -> str:
-        """Returns the path of the input for messages, whatever the row; for a folder, the message names the file."""
-        return self.name
+#: Name of an input in messages, its size in bytes (0: all have the same), and a function that reads it.
+Raw = tuple[str, int, Callable[[], NDArray[Any]]]
 
 
-def embedded(source: Source, chain: Chain, dtype: type[np.floating[Any]]) -> Iterator[tuple[NDArray[Any], range]]:
-    """Yields (r, n_features) rows that the stages compute from an NPY `source` of shape (n, ...), and r indices.
+def columns_of(path: str, columns: Columns) -> Columns:
+    """Returns `columns` for the file or folder at `path`; for a folder, with the name of the file as first column.
 
     Raises:
-        BadInput: an input does not fit the stages.
+        BadInput: a column to copy is not the name of the file.
     """
-    before = 0
-    for inputs in source.arrays(None):
-        for start in range(0, len(inputs), _AT_A_TIME):
-            rows = []
-            for number, row in enumerate(chain.each(chain.embed, inputs[start : start + _AT_A_TIME]), before):
-                if isinstance(row, BadInput):
-                    raise BadInput(f"{source.name}: inputs[{number}]: {row}", hint=row.hint)
-                rows.append(row)
-            yield np.array(rows, dtype), range(before, before + len(rows))
-            before += len(rows)
+    other = next((name for name in columns.keep if name != FILE_KEY), None)
+    if other is not None:
+        raise BadInput(f"--keep {other}: a file has no such column", hint=f"--keep {FILE_KEY} copies its name")
+    return replace(columns, keep=(FILE_KEY,)) if Path(path).is_dir() else columns
 
 
-def naming_files(path: str, columns: Columns) -> Columns:
-    """Returns `columns`; if `path` is a folder, with the name of the file as first column."""
-    if not Path(path).is_dir():
-        return columns
-    return replace(columns, keep=tuple(dict.fromkeys((decode.FILE_KEY, *columns.keep))))
+def embedded(source: Source, chain: Chain, dtype: type[np.floating[Any]]) -> Iterator[tuple[NDArray[Any], list[str]]]:
+    """Yields (r, n_features) rows that the stages compute from the inputs of `source`, and the r names of the inputs.
+
+    Raises:
+        BadInput: an input cannot be read, or does not fit the stages.
+    """
+    path = Path(source.name)
+    inputs, hint = (_files(path, chain.input), _hint(path)) if source.format == FILES else (_arrays(source), "")
+    while some := list(itertools.islice(inputs, _AT_A_TIME)):
+        order = _by_size([size for _, size, _ in some], chain.threads)
+        found = dict(zip(order, chain.each(lambda read: read(), [some[place][2] for place in order])))
+        rows, names = [found[place] for place in range(len(some))], [name for name, _, _ in some]
+        for name, row in zip(names, rows):
+            if isinstance(row, BadInput):
+                with named(name, hint):
+                    raise row
+        yield np.array(rows, dtype), names
+
+
+def _hint(path: Path) -> str:
+    return "take the file out of the folder" if path.is_dir() else f"file {path}, which prints its format"
+
+
+def _by_size(sizes: list[int], threads: int) -> list[int]:
+    """Returns the order in which to embed inputs of these sizes, the largest first: those of about the same length one
+    after the other, so that one interpreter serves them from the processor's cache; each of the `threads` works on
+    other lengths.
+    """
+    order = sorted(range(len(sizes)), key=sizes.__getitem__, reverse=True)
+    step = -(-len(sizes) // threads)
+    return [place for start in range(step) for place in order[start::step]]
+
+
+def _files(path: Path, input: Input) -> Iterator[Raw]:
+    for file in files.files_of(path):
+        size = 0
+        with contextlib.suppress(OSError):  # reading it says why
+            size = file.stat().st_size
+        yield str(file), size, functools.partial(files.read_array, file, input)
+
+
+def _arrays(source: Source) -> Iterator[Raw]:
+    inputs = itertools.chain.from_iterable(source.arrays(None))
+    for number, values in enumerate(inputs):
+        yield f"{source.name}: inputs[{number}]", 0, functools.partial(np.asarray, values)

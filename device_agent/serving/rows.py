@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,16 +15,15 @@ from numpy.typing import NDArray
 
 from device_agent.serving.columns import Columns, Kept
 from device_agent.serving.load import Loaded
-from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.protocol.errors import BadInput, named
 from device_agent.shared.protocol.record import record, replace
 from device_agent.shared.queries import cell_type, row_type
 from device_agent.shared.tabular.csv_reader import CsvParser
-from device_agent.shared.tabular.inputs import Source, open_source
+from device_agent.shared.tabular.inputs import FILES, Source, open_source
 from device_agent.shared.tabular.json_reader import JsonParser
 from device_agent.shared.tabular.reader import Parsed, Parser, short
 
 if TYPE_CHECKING:
-    from device_agent.serving.files import FileSource
     from device_agent.shared.embedding.chain import Chain
     from device_agent.shared.protocol.model_info import KnnInfo
 
@@ -44,19 +44,23 @@ class Request:
     counters: list[Parser] | None = None  # collects the parsers of the run: they count cells, columns and gaps
 
 
-def open_rows(loaded: Loaded, request: Request) -> tuple[Source | FileSource, Request]:
+def open_rows(loaded: Loaded, request: Request) -> tuple[Source, Request]:
     """Returns the input of `request`, opened, and the request: for a folder, with each file's name as first column.
 
     A model with stages also reads files of sounds and pictures, and folders of them.
     """
     if loaded.model.chain is None:
         return open_source(request.input, request.format), request
-    from device_agent.serving.files import FileSource, naming_files
-    from device_agent.shared.embedding import files
+    from device_agent.serving.files import columns_of
+    from device_agent.shared.embedding.files import is_among, is_raw
 
-    if request.format == "auto" and request.input not in (None, "-") and files.is_raw(str(request.input)):
-        columns = naming_files(str(request.input), request.columns)
-        return FileSource(str(request.input)), replace(request, columns=columns)
+    path = None if request.input == "-" or request.format != "auto" else request.input
+    if path is not None and is_raw(path) and loaded.model.info.window is None:
+        if request.output is not None and is_among(Path(request.output), Path(path)):
+            hint = "name a file in another folder for the answers"
+            raise BadInput(f"--output {request.output} is one of the files to read", hint=hint)
+        columns, form = columns_of(path, request.columns), request.output_format or "jsonl"
+        return open_source(path, FILES), replace(request, columns=columns, output_format=form)
     return replace(open_source(request.input, request.format), longest=loaded.longest_line), request
 
 
@@ -136,17 +140,16 @@ class Rows:
         BadInput: the model does not accept the format of the input.
     """
 
-    def __init__(
-        self, info: KnnInfo, chain: Chain | None, source: Source | FileSource, request: Request, hint: str
-    ) -> None:
+    def __init__(self, info: KnnInfo, chain: Chain | None, source: Source, request: Request, hint: str) -> None:
         self.source, self._info, self._request, self._hint = source, info, request, hint
-        self._chain, self._is_npy = chain, source.format == "npy"
+        self._is_npy = source.format == "npy"
         if self._is_npy and request.columns.keep:
             raise BadInput("--keep: the columns of NPY have no names", hint="give the rows as CSV or JSON lines")
-        if self._is_npy and info.window is None and chain is not None:
-            self.parser = Parser(())
-        else:
+        self._chain = chain if info.window is None and source.format in ("npy", FILES) else None
+        if self._chain is None:
             self.parser = make_parser(info, "csv" if self._is_npy else source.format, request, chain)
+        else:
+            self.parser = Parser(())
 
     def blocks(self) -> Iterator[Block]:
         """Yields the rows in blocks.
@@ -154,12 +157,14 @@ class Rows:
         Raises:
             BadInput: a row cannot be read.
         """
-        if isinstance(self.source, Source) and self._is_npy:
-            if self._info.window is not None:
-                yield from self._samples(self.source)
-            else:
-                yield from self._arrays(self.source) if self._chain is None else self._inputs(self.source, self._chain)
-            return
+        if self._chain is not None:
+            yield from self._inputs(self._chain)
+        elif self._is_npy:
+            yield from self._arrays() if self._info.window is None else self._samples()
+        else:
+            yield from self._text()
+
+    def _text(self) -> Iterator[Block]:
         for block in self.source.blocks():
             for part in self.parser.blocks(block):
                 parsed = self._parse(part)
@@ -167,10 +172,8 @@ class Rows:
                     yield Block(parsed.rows, parsed.kept, "line {}", parsed.lines, part)
 
     def _parse(self, block: bytes) -> Parsed:
-        try:
+        with named(self.source.name):
             parsed = self.parser.parse(block)
-        except BadInput as error:
-            raise BadInput(f"{self.source.name}: {error}", hint=error.hint) from None
         if parsed.errors:
             number, message = next(iter(parsed.errors.values()))
             raise BadInput(f"{self.source.where(number)}: {message}", hint=parsed.hint or self._hint)
@@ -178,10 +181,10 @@ class Rows:
             print(f"device_agent: {self.source.where(number)}: {message}", file=sys.stderr)
         return parsed
 
-    def _arrays(self, source: Source) -> Iterator[Block]:
-        """Yields the rows of an NPY `source`; checks that values are finite, since an error names the row's number."""
+    def _arrays(self) -> Iterator[Block]:
+        """Yields the rows of an NPY file; checks that values are finite, since an error names the row's number."""
         before = 0
-        for wide in source.arrays(len(self._info.columns)):
+        for wide in self.source.arrays(len(self._info.columns)):
             kept: Kept = ()
             with np.errstate(over="ignore"):
                 rows: NDArray[Any] = np.ascontiguousarray(wide, dtype=cell_type(self._info))
@@ -201,26 +204,28 @@ class Rows:
         from device_agent.shared.features.parsers import TableCsvParser, read_array
 
         assert isinstance(self.parser, TableCsvParser)
-        try:
+        with named(self.source.name):
             found = read_array(self.parser.coder, rows)
-        except BadInput as error:
-            raise BadInput(f"{self.source.name}: {error}", hint=error.hint) from None
         for said in self.parser.coder.take_news():
             _tell_once(said)
         return found
 
-    def _samples(self, source: Source) -> Iterator[Block]:
-        """Yields the windows cut from the samples of `source`, an NPY file."""
+    def _samples(self) -> Iterator[Block]:
+        """Yields the windows cut from the samples of an NPY file."""
         from device_agent.shared.windows.window_parser import WindowParser
 
         assert isinstance(self.parser, WindowParser)
         assert self._info.window is not None
-        for cut in self.parser.arrays(source.arrays(len(self._info.window.numbers))):
+        for cut in self.parser.arrays(self.source.arrays(len(self._info.window.numbers))):
             if len(cut.rows):
                 yield Block(cut.rows, cut.marks, "rows[{}]", cut.last)
 
-    def _inputs(self, source: Source, chain: Chain) -> Iterator[Block]:
+    def _inputs(self, chain: Chain) -> Iterator[Block]:
         from device_agent.serving.files import embedded
+        from device_agent.shared.embedding.files import name_in
 
-        for rows, numbers in embedded(source, chain, row_type(self._info.origin)):
-            yield Block(rows, (), "inputs[{}]", numbers)
+        before, columns = 0, self._request.columns
+        for rows, names in embedded(self.source, chain, row_type(self._info.origin)):
+            kept = [[name_in(Path(self.source.name), Path(name)) for name in names]] if columns.keep else ()
+            yield Block(rows, kept, "inputs[{}]", range(before, before + len(rows)))
+            before += len(rows)

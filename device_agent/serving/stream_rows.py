@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from device_agent.serving.rows import Request, make_parser
-from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.protocol.errors import BadInput, named
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.tabular.inputs import FRAMES, Source, sniff
 from device_agent.shared.tabular.reader import Parsed, Parser
@@ -88,11 +88,9 @@ class StreamRows:
             yield parsed
 
     def _parse(self, block: bytes) -> Iterator[Parsed]:
-        try:
+        with named(self._name):
             for part in self.parser.blocks(block):
                 yield self.parser.parse(part)
-        except BadInput as error:
-            raise BadInput(f"{self._name}: {error}", hint=error.hint) from None
 
 
 def _columns(info: KnnInfo) -> list[tuple[str | None, bool]]:

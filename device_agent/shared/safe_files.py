@@ -16,6 +16,8 @@ from typing import IO, BinaryIO
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+#: Fewest bytes of one read.
+_SOME = 1 << 14
 #: Characters of a file's name in the name of its unfinished copy: a name may have at most 255 bytes.
 _REPEATED = 40
 
@@ -53,11 +55,15 @@ def read_small(path: Path, limit: int, *, follow: bool = False) -> bytes:
         OSError: the file cannot be read.
     """
     parts: list[bytes] = []
-    if follow and path.exists() and path.samefile(os.devnull):
-        return b""
-    with open_ordinary(path, follow=follow) as file:
-        while (left := limit + 1 - sum(map(len, parts))) and (part := file.read(left)):
-            parts.append(part)
+    try:
+        with open_ordinary(path, follow=follow) as file:
+            likely = os.fstat(file.fileno()).st_size + 1  # `read` allocates what it is asked for
+            while (left := limit + 1 - sum(map(len, parts))) and (part := file.read(min(left, max(likely, _SOME)))):
+                parts.append(part)
+    except NotOrdinary:
+        if follow and path.samefile(os.devnull):
+            return b""
+        raise
     return b"".join(parts)
 
 

@@ -17,11 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from device_agent.shared.embedding.files import files_of, lines_of
+from device_agent.shared.embedding.files import files_of
 from device_agent.shared.protocol import constants, json_codec
 from knnkit.commands._demo_article import Demo, require_build_extra, require_own
 from knnkit.config import load
 from knnkit.data.dataset import load_sklearn
+from knnkit.data.raw_lines import lines_of
 from knnkit.errors import MissingDependency, ParityFailed, extra
 from knnkit.fleet.device.classify_client import Answerer
 from knnkit.fleet.report import DeviceReport
@@ -160,7 +161,7 @@ class _InputDemo(Demo):
     def _answers_of(self, device: Answerer) -> _Unseen:
         folder = self.folder / "unseen"
         truth = tuple(path.parent.name for path in files_of(folder))
-        return _Unseen(truth, tuple(device.labels_of_lines([line for _, line in lines_of(folder, decode=True)])))
+        return _Unseen(truth, tuple(device.labels_of_lines([line for _, line in lines_of(folder)])))
 
     def _draw_rows(self, material: Material, built: Built, device: DeviceReport) -> tuple[Path, Path]:
         rows, labels = material.training.rows, material.training.labels.astype(str)

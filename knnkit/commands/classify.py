@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from device_agent.shared.console import streams
-from device_agent.shared.embedding import files as raw_files
 from device_agent.shared.embedding.decode import FILE_KEY
+from device_agent.shared.embedding.files import is_among, is_raw
 from device_agent.shared.protocol import constants
-from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.safe_files import whole_file
 from knnkit.commands import _config, _output, _query, _selection
 from knnkit.config.parse import Config
+from knnkit.data.raw_lines import lines_of
 from knnkit.errors import DataError, UsageError
 from knnkit.fleet.device.connect import Job
 from knnkit.fleet.jobs.classify import RowsJob, about, classify_rows, pipe_rows
@@ -52,7 +52,8 @@ def agent_command(arguments: argparse.Namespace, config: Config | None, answers:
     wanted = ["--output-format", answers] if answers else []
     wanted += [f"--labels={arguments.labels:g}"] if arguments.labels is not None else []
     default = config.classify.keep if config and "npy" not in (found, answers) else ()
-    default = (FILE_KEY, *default) if _is_raw(arguments) and arguments.input.is_dir() else default
+    if _is_raw(arguments):
+        default = (FILE_KEY,) if arguments.input.is_dir() else ()
     keep = [f"--keep={column}" for column in arguments.keep or default]
     return ("classify", "--format", found, *wanted, *flags, *keep)
 
@@ -103,7 +104,9 @@ class _Incomplete(Exception):
 
 
 def _refuse_same(rows: Path | None, answers: Path | None) -> None:
-    if rows and answers and answers.exists() and rows.exists() and answers.samefile(rows):
+    if not (rows and answers):
+        return
+    if is_among(answers, rows) or (answers.exists() and rows.exists() and answers.samefile(rows)):
         raise UsageError(f"--output {answers} is the file with the rows", hint="name another file for the answers")
 
 
@@ -113,7 +116,7 @@ def _file_name(name: str) -> str:
 
 def _is_raw(arguments: argparse.Namespace) -> bool:
     """Whether the input is a sound or picture, or a folder of these, which are sent as JSON lines."""
-    return arguments.input is not None and arguments.format == "auto" and raw_files.is_raw(arguments.input)
+    return arguments.input is not None and arguments.format == "auto" and is_raw(arguments.input)
 
 
 @contextmanager
@@ -121,12 +124,9 @@ def _raw_lines(path: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
     """Yields a temporary file with a JSON line for each file at `path`, and the names of these files."""
     names = []
     with tempfile.NamedTemporaryFile(prefix="knnkit-", suffix=".jsonl") as file:
-        try:
-            for name, line in raw_files.lines_of(path, decode=True):
-                names.append(name)
-                file.write(line)
-        except BadInput as error:
-            raise DataError(str(error), hint=error.hint) from None
+        for name, line in lines_of(path):
+            names.append(name)
+            file.write(line)
         file.flush()
         yield Path(file.name), tuple(names)
 

@@ -10,14 +10,13 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.shared.embedding import audio
-from device_agent.shared.embedding.decode import decode, to_json
-from device_agent.shared.embedding.files import PCM_SUFFIXES, read_file
+from device_agent.shared.embedding.decode import to_json
+from device_agent.shared.embedding.files import read_array, read_file
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.errors import AgentError
 from device_agent.shared.protocol.input_info import Audio, Image, Input, Stage, Window
@@ -29,6 +28,8 @@ from knnkit.data.raw_files import RawFiles
 from knnkit.errors import BuildError, DataError
 from knnkit.model.embedding import Embedded, embed, read_stages
 from knnkit.model.reference import window_features
+
+T = TypeVar("T")
 
 #: Most rows of a golden set of raw inputs, since a device runs every stage on each, and most bytes of these inputs.
 GOLDEN_ROWS, GOLDEN_BYTES = 200, 24 * 1024 * 1024
@@ -76,8 +77,8 @@ class Embedder:
             DataError: a file cannot be read or decoded.
             BuildError: a stage cannot be loaded, or an input does not fit it.
         """
-        content = b"".join(hashlib.sha256(self._bytes(path)).digest() for path in raw.paths)
-        found = self._embed(content, map(self._read, raw.paths), lambda number: str(raw.paths[number]))
+        content = b"".join(hashlib.sha256(_read(read_file, path)).digest() for path in raw.paths)
+        found = self._embed(content, map(self._array, raw.paths), lambda number: str(raw.paths[number]))
         names = [n if self.paths.get(n, p) == p else str(p) for n, p in zip(raw.names, raw.paths)]
         self.paths.update(zip(names, raw.paths))
         made = replace(raw.dataset(), rows=found.rows, feature_names=found.names, ids=np.array(names))
@@ -115,20 +116,17 @@ class Embedder:
         if rows.raw is not None:
             yield from rows.raw.rows
         elif rows.ids is not None:
-            yield from (self._read(self.paths[name]) for name in rows.ids.tolist())
+            yield from (self._array(self.paths[name]) for name in rows.ids.tolist())
 
-    def _bytes(self, path: Path) -> bytes:
-        try:
-            return read_file(path)
-        except AgentError as error:
-            raise DataError(str(error), hint=error.hint) from None
+    def _array(self, path: Path) -> NDArray[Any]:
+        return _read(lambda path: read_array(path, self.input), path)
 
-    def _read(self, path: Path) -> NDArray[Any]:
-        data = self._bytes(path)
-        try:
-            return audio.read_pcm(data) if path.suffix.lower() in PCM_SUFFIXES else decode(data, self.input)
-        except AgentError as error:
-            raise DataError(f"{path}: {error}", hint=error.hint) from None
+
+def _read(read: Callable[[Path], T], path: Path) -> T:
+    try:
+        return read(path)
+    except AgentError as error:
+        raise DataError(f"{path}: {error}", hint=error.hint) from None
 
 
 def embedder_of(asked: InputConfig | None) -> Embedder | None:

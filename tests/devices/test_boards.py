@@ -289,7 +289,7 @@ def test_spoken_words_are_heard_on_every_processor(
 ) -> None:
     root = _Root(fleet, releases, "words", tmp_path)
     root.begin(inputs.release("words"))
-    files = files_of(inputs.unseen("words"))
+    files = list(files_of(inputs.unseen("words")))
     csv = ("--output-format", "csv")
     expected = [
         line.split(",")[1] for line in root.host.run("classify", "--input", inputs.unseen("words"), *csv).out.split()

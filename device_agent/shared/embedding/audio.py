@@ -108,16 +108,21 @@ def resample(samples: Float32, old: int, new: int) -> Float32:
     padded = np.pad(samples, (half, half + rows * step - len(samples) + wide))
     views = np.lib.stride_tricks.sliding_window_view(padded, wide)
     some = max(1, _MOST_WEIGHTS // wide)
-    for first in range(0, period, _TOGETHER):
-        start, weights = _weights(up, down, half, first, min(first + _TOGETHER, period))
+    for first, (start, weights) in zip(range(0, period, _TOGETHER), _filters(up, down, half, period)):
         near = views[start::step, : len(weights)][:rows]
         for row in range(0, rows, some):
             found[row : row + some, first : first + _TOGETHER] = near[row : row + some] @ weights
     return found.reshape(-1)[:count]
 
 
-@functools.lru_cache(maxsize=32)
-def _weights(up: int, down: int, half: int, first: int, last: int) -> tuple[int, NDArray[np.float64]]:
+@functools.lru_cache(maxsize=4)
+def _filters(up: int, down: int, half: int, period: int) -> list[tuple[int, Float32]]:
+    """Returns the filters of all new samples of a period, `_TOGETHER` of these at a time."""
+    starts = range(0, period, _TOGETHER)
+    return [_weights(up, down, half, first, min(first + _TOGETHER, period)) for first in starts]
+
+
+def _weights(up: int, down: int, half: int, first: int, last: int) -> tuple[int, Float32]:
     """Returns the filter of the new samples `first` to `last` of a period: their first old sample, and
     (old samples, new samples) weights. `down` old samples become `up` new ones; each new one depends on the old ones
     less than `half` away.
@@ -129,7 +134,7 @@ def _weights(up: int, down: int, half: int, first: int, last: int) -> tuple[int,
     window = np.where(np.abs(gap) < half, 0.5 + 0.5 * np.cos(np.pi * gap / half), 0.0)
     weights = np.sinc(cut * gap) * window
     near = (place - place[0])[:, None] + reach
-    found = np.zeros((near[-1, -1] + 1, len(place)))
+    found = np.zeros((near[-1, -1] + 1, len(place)), np.float32)
     found[near, np.arange(len(place))[:, None]] = weights / weights.sum(axis=1, keepdims=True)
     return int(place[0]), found
 
@@ -171,13 +176,13 @@ def _samples(data: bytes, kind: int, bits: int) -> NDArray[Any]:
     if bits == 16:
         return read_pcm(data)
     if bits == 8:
-        return (np.frombuffer(data, np.uint8).astype(np.float32) - 128.0) / np.float32(128.0)
+        return _unit(np.frombuffer(data, np.uint8))
     if bits == 32:
-        return (np.frombuffer(data, "<i4", len(data) // 4) / 2.0**31).astype(np.float32)
+        return _unit(np.frombuffer(data, "<i4", len(data) // 4))
     triples = np.frombuffer(data, np.uint8, len(data) // 3 * 3).reshape(-1, 3)
     whole = np.zeros((len(triples), 4), np.uint8)
     whole[:, 1:] = triples
-    return (whole.view("<i4")[:, 0] / 2.0**31).astype(np.float32)
+    return _unit(whole.view("<i4")[:, 0])
 
 
 def _mixed(samples: NDArray[Any], channels: int) -> NDArray[Any]:
@@ -193,5 +198,4 @@ def _unit(samples: NDArray[Any]) -> Float32:
         return np.asarray(samples, np.float32)
     if samples.dtype == np.uint8:
         return (samples.astype(np.float32) - 128.0) / np.float32(128.0)
-    most = float(2 ** (8 * samples.dtype.itemsize - 1))
-    return np.asarray(samples / most, np.float32)
+    return samples.astype(np.float32) * np.float32(2.0 ** (1 - 8 * samples.dtype.itemsize))

@@ -6,6 +6,8 @@ device use this code, each with its own TFLite runtime. Several threads may embe
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +26,8 @@ B = TypeVar("B")
 
 #: Seconds of a core that an input has to take for threads to be faster.
 _LONG = 0.002
+#: Most inputs that take a step together, and how many numbers they have before no other one joins them.
+_TOGETHER, _HELD = 16, 1 << 20
 
 
 class Chain:
@@ -34,13 +38,16 @@ class Chain:
         runners: one for each stage, in order.
         threads: how many inputs `each` may work on at once.
         features: how many numbers the model takes; None while it is built.
+
+    Attributes:
+        threads: as given.
     """
 
     def __init__(
         self, input: Input, runners: Sequence[StageRunner], threads: int = 1, features: int | None = None
     ) -> None:
-        self.input, self._runners, self._threads, self._features = input, runners, threads, features
-        self._seconds = 0.0
+        self.input, self._runners, self.threads, self._features = input, runners, threads, features
+        self._seconds = -1.0  # of a core that the last input took; 0 for the first, which allocates tensors
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -55,6 +62,53 @@ class Chain:
                 infinite.
             ModelUnusable: the runtime fails.
         """
+        row = self._rows(lambda given: given, [values])[0]
+        if isinstance(row, BadInput):
+            raise row
+        return row
+
+    def each(self, read: Callable[[A], NDArray[Any]], items: Sequence[A] | NDArray[Any]) -> Iterator[Array | BadInput]:
+        """Yields what `embed` returns for `read(item)`, or the BadInput of either, for each item in order.
+
+        Several cores work on items that take long.
+        """
+        while self._seconds <= 0.0 and len(items):
+            yield from self._rows(read, items[:1])
+            items = items[1:]
+        threads = 1 if self._seconds < _LONG else self.threads
+        size = _TOGETHER if threads == 1 else max(1, min(_TOGETHER, len(items) // (4 * threads)))
+        groups = [items[start : start + size] for start in range(0, len(items), size)]
+        work = functools.partial(self._rows, read)
+        if threads == 1 or len(groups) <= 1:
+            yield from itertools.chain.from_iterable(map(work, groups))
+            return
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(min(threads, len(groups))) as pool:
+            yield from itertools.chain.from_iterable(pool.map(work, groups))
+
+    def _rows(self, read: Callable[[A], NDArray[Any]], items: Sequence[A] | NDArray[Any]) -> list[Array | BadInput]:
+        """Returns what `each` yields. All items take a step before the next step begins, since the code and weights of
+        a step are then in the processor's cache. Items with large arrays are few.
+        """
+        begun, rows, start = time.thread_time(), [], 0
+        while start < len(items):
+            inputs: list[Array | BadInput] = []
+            while start < len(items) and sum(each.size for each in inputs if not isinstance(each, BadInput)) < _HELD:
+                inputs.append(_tried(lambda item: self._checked(read(item)), items[start]))
+                start += 1
+            found = inputs
+            for step in (*(runner.run for runner in self._runners), self._pooled):
+                found = [_tried(step, each) for each in found]
+            for given, row in zip(inputs, found):
+                if isinstance(row, WrongLength) and not isinstance(given, BadInput):
+                    row = self._in_seconds(row, len(given))
+                rows.append(row)
+        self._seconds = 0.0 if self._seconds < 0.0 else (time.thread_time() - begun) / max(1, len(items))
+        return rows
+
+    def _checked(self, values: NDArray[Any]) -> Array:
+        """Returns a raw array in the form that the first stage takes."""
         if values.size > MAX_NUMBERS * (3 if self.input.image else 1):
             raise BadInput(f"the input has {values.size:,} numbers; at most {MAX_NUMBERS:,} are read")
         values = prepared(values, self.input)
@@ -64,13 +118,11 @@ class Chain:
             found = found.reshape(-1)
         if not np.isfinite(found).all():
             raise BadInput("the input has a value that is not a finite float32 number")
-        samples = len(found)
-        try:
-            for runner in self._runners:
-                found = runner.run(found)
-        except WrongLength as error:
-            raise self._in_seconds(error, samples) from None
-        row = pooled(found, self.input.pool)
+        return found
+
+    def _pooled(self, values: Array) -> Array:
+        """Returns the row that the output of the last stage makes."""
+        row = pooled(values, self.input.pool)
         if self._features not in (None, len(row)):
             said = f"the stages make {len(row):,} numbers of this input, and the model takes {self._features:,}"
             raise BadInput(said, hint="give inputs of the length that the model was trained on")
@@ -91,31 +143,13 @@ class Chain:
         other = "cuts long sounds and fills short ones"
         return BadInput(said, hint=f"another sound; or {setting} under audio: in deploy.yaml, which {other}")
 
-    def each(self, work: Callable[[A], B], items: Sequence[A] | NDArray[Any]) -> Iterator[B | BadInput]:
-        """Yields `work(item)`, which embeds, or the BadInput that it raises, for each item in order.
 
-        Several cores work on items that take long.
-        """
-
-        def one(item: A) -> B | BadInput:
-            begun = time.thread_time()
-            try:
-                return work(item)
-            except BadInput as error:
-                return error
-            finally:
-                self._seconds = time.thread_time() - begun
-
-        if not self._seconds:
-            yield from map(one, items[:1])
-            items = items[1:]
-        if self._threads == 1 or len(items) <= 1 or self._seconds < _LONG:
-            yield from map(one, items)
-            return
-        from concurrent.futures import ThreadPoolExecutor
-
-        with ThreadPoolExecutor(min(self._threads, len(items))) as pool:
-            yield from pool.map(one, items)
+def _tried(step: Callable[[A], B], given: A | BadInput) -> B | BadInput:
+    """Returns `step(given)`, or its error; an earlier error stays."""
+    try:
+        return given if isinstance(given, BadInput) else step(given)
+    except BadInput as error:
+        return error
 
 
 def shortest(stages: Sequence[Stage]) -> int:

@@ -35,8 +35,8 @@ FILE_KEY = "file"
 PCM_KEY = "pcm"
 
 
-def decode(data: bytes, input: Input) -> NDArray[Any]:
-    """Returns the array in the bytes of one file of raw input.
+def decode(data: bytes, input: Input, pcm: bool = False) -> NDArray[Any]:
+    """Returns the array in the bytes of one file of raw input; `pcm`: of raw PCM, if the model takes sounds.
 
     Raises:
         BadInput: the model does not take such a file, or the file is damaged or too large.
@@ -45,6 +45,8 @@ def decode(data: bytes, input: Input) -> NDArray[Any]:
         raise BadInput(f"the input has {len(data):,} bytes; at most {MAX_BYTES:,} are allowed")
     if not data:
         raise BadInput("the input is empty")
+    if pcm and input.audio is not None:
+        return audio.read_pcm(data)
     if data.startswith(NPY_MAGIC):
         return _read_npy(data)
     if input.audio is not None and data.startswith(audio.WAV_MAGIC):
@@ -62,14 +64,14 @@ def takes(input: Input) -> str:
     return "arrays (NPY, or numbers)" if input.image is None else "pictures (PNG, JPEG, or NPY of pixels)"
 
 
-def from_json(value: Any, input: Input) -> NDArray[Any]:
-    """Returns the array of a JSON value: numbers, nested or not, or a file in base64.
+def from_json(value: Any, input: Input, pcm: bool = False) -> NDArray[Any]:
+    """Returns the array of a JSON value: numbers, nested or not, or a file in base64; `pcm` as for `decode`.
 
     Raises:
         BadInput: the value is neither, or the file cannot be read.
     """
-    if isinstance(value, str):
-        return decode(from_base64(value), input)
+    if pcm or isinstance(value, str):
+        return decode(_from_base64(value), input, pcm)
     if not isinstance(value, list):
         raise BadInput(f"expected numbers or base64, found {json.dumps(value)[:40]}")
     try:
@@ -80,12 +82,7 @@ def from_json(value: Any, input: Input) -> NDArray[Any]:
     return found.astype(np.float32) if np.isfinite(found).all() else found
 
 
-def from_base64(text: Any) -> bytes:
-    """Returns the bytes that a base64 text encodes.
-
-    Raises:
-        BadInput: the text is not base64.
-    """
+def _from_base64(text: Any) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError, TypeError) as error:

@@ -1,25 +1,23 @@
-"""Files of sounds, pictures and arrays as JSON lines.
+"""Files of sounds, pictures and arrays.
 
-`classify` reads these lines on a board, and `knnkit classify` sends them to a board. Does not decode sounds.
+Lists the files of a folder, and reads a file as an array. Never holds more than the names of one folder.
 """
 
 from __future__ import annotations
 
-import base64
-import io
-import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
-from device_agent.shared.embedding import picture
-from device_agent.shared.embedding.decode import FILE_KEY, KEY, MAX_BYTES, PCM_KEY
-from device_agent.shared.protocol.errors import BadInput, DeviceUnfit
+from device_agent.shared.embedding.decode import MAX_BYTES, decode
+from device_agent.shared.protocol.constants import plain
+from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.protocol.input_info import Input
 from device_agent.shared.safe_files import read_small
 
-#: Most pixels of a picture that is sent as an array.
-MOST_SENT = 4 * 1024 * 1024
 PCM_SUFFIXES = (".pcm", ".raw", ".s16")
 SUFFIXES = (".wav", ".png", ".jpg", ".jpeg", *PCM_SUFFIXES)
 #: Files of a folder: what a model can take.
@@ -31,23 +29,61 @@ def is_raw(path: str | Path) -> bool:
     return Path(path).suffix.lower() in SUFFIXES or Path(path).is_dir()
 
 
-def files_of(path: Path) -> list[Path]:
-    """Returns the file, or the files under a folder in order of their names, without hidden ones (`._clip.wav`).
+def is_pcm(path: Path) -> bool:
+    """Whether a path has a suffix of raw PCM."""
+    return path.suffix.lower() in PCM_SUFFIXES
+
+
+def files_of(path: Path) -> Iterator[Path]:
+    """Yields the file, or the files under a folder in order of their names, without hidden ones (`._clip.wav`).
+
+    Links to files are files; links to folders are not followed.
 
     Raises:
-        BadInput: the folder has no file that a model could take.
+        BadInput: a folder cannot be read, or has no file that a model could take.
     """
     if not path.is_dir():
-        return [path]
-    there = (each for each in path.rglob("*") if each.suffix.lower() in IN_FOLDERS and each.is_file())
-    found = sorted(each for each in there if not any(map(_is_hidden, each.relative_to(path).parts)))
-    if not found:
+        yield path
+        return
+    waiting, count = [str(path).rstrip("/") + "/"], 0
+    while waiting:
+        name = waiting.pop()
+        if name.endswith("/"):
+            waiting += _visible(name)
+        else:
+            yield Path(name)
+            count += 1
+    if not count:
         raise BadInput(f"{path}: the folder has no {', '.join(IN_FOLDERS)} file", reason="no-rows")
+
+
+def _visible(folder: str) -> list[str]:
+    """Returns the files of a folder, and the folders in it with `/` at their end; the first name is the last one."""
+    found = []
+    try:
+        with os.scandir(folder) as there:
+            entries = sorted(there, key=lambda entry: entry.name, reverse=True)
+        for each in entries:
+            if each.name.startswith("."):
+                continue
+            if each.is_dir(follow_symlinks=False):
+                found.append(f"{each.path}/")
+            elif each.name.lower().endswith(IN_FOLDERS) and not (each.is_symlink() and Path(each.path).is_dir()):
+                found.append(each.path)
+    except OSError as error:
+        raise BadInput(f"{plain(folder[:-1])}: {error.strerror}", reason="no-input") from None
     return found
 
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".")
+def name_in(path: Path, file: Path) -> str:
+    """Returns the name of a file in answers: relative to the folder `path`, or its own name if `path` is the file."""
+    name = file.name if file == path else file.relative_to(path).as_posix()
+    return name.encode("utf-8", "replace").decode()
+
+
+def is_among(file: Path, path: Path) -> bool:
+    """Whether a file is one of those under the folder `path`, or would be if it existed."""
+    return file.suffix.lower() in IN_FOLDERS and path.is_dir() and file.resolve().is_relative_to(path.resolve())
 
 
 def read_file(path: Path) -> bytes:
@@ -59,44 +95,16 @@ def read_file(path: Path) -> bytes:
     try:
         data = read_small(path, MAX_BYTES, follow=True)
     except OSError as error:
-        raise BadInput(f"{path}: {error.strerror or error}", reason="no-input") from None
+        raise BadInput(error.strerror or str(error), reason="no-input") from None
     if len(data) > MAX_BYTES:
-        raise BadInput(f"{path}: the file has more than {MAX_BYTES:,} bytes")
+        raise BadInput(f"the file has more than {MAX_BYTES:,} bytes")
     return data
 
 
-def lines_of(path: Path, *, decode: bool = False) -> Iterator[tuple[str, bytes]]:
-    """Yields the name of each file, relative to the folder, and its JSON line.
-
-    With `decode`, pictures of up to `MOST_SENT` pixels are sent as arrays, so that the board needs no Pillow for them.
+def read_array(path: Path, input: Input) -> NDArray[Any]:
+    """Returns the array in one file.
 
     Raises:
-        BadInput: a file cannot be read or decoded; the message names it.
+        BadInput: the file cannot be read or decoded, or the model does not take such a file.
     """
-    for file in files_of(path):
-        name = file.relative_to(path).as_posix() if path.is_dir() else file.name
-        key = PCM_KEY if file.suffix.lower() in PCM_SUFFIXES else KEY
-        name = name.encode("utf-8", "replace").decode()
-        data = read_file(file)
-        if decode:
-            try:
-                data = _as_pixels(data)
-            except BadInput as error:
-                raise BadInput(f"{file}: {error}", hint=error.hint) from None
-        also = f', "{FILE_KEY}": {json.dumps(name)}' if path.is_dir() else ""
-        yield name, b'{"%s": "%s"%s}\n' % (key.encode(), base64.b64encode(data), also.encode())
-
-
-def _as_pixels(data: bytes) -> bytes:
-    """Returns a picture as an NPY array of the pixels that a device would decode; other files unchanged."""
-    if not data.startswith(picture.MAGIC):
-        return data
-    try:
-        pixels = picture.read_file(data)
-    except DeviceUnfit:  # no Pillow here: the device may have it
-        return data
-    if pixels.shape[0] * pixels.shape[1] > MOST_SENT:
-        return data
-    buffer = io.BytesIO()
-    np.save(buffer, pixels, allow_pickle=False)
-    return buffer.getvalue()
+    return decode(read_file(path), input, is_pcm(path))

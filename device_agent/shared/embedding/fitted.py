@@ -11,12 +11,12 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-#: Most interpreters of a stage that no thread uses, and most bytes of their tensors.
+#: Most interpreters of a stage that no thread uses, and most bytes that they take.
 _MOST, _MOST_BYTES = 16, 64 * 1024 * 1024
 
 
 class Fitted:
-    """An interpreter, the input shape that its tensors have (None: it has none yet), and the bytes of its tensors."""
+    """An interpreter, the input shape that its tensors have (None: it has none yet), and the bytes that it takes."""
 
     def __init__(self, interpreter: Any) -> None:
         self.interpreter = interpreter
@@ -45,7 +45,7 @@ class FittedPool:
     Args:
         open: returns a new interpreter, without tensors.
         first: one that `open` has returned.
-        size_of: returns the bytes of an interpreter's tensors. A longer input has larger ones.
+        size_of: returns the bytes that an interpreter takes. A longer input takes more.
     """
 
     def __init__(self, open: Callable[[], Any], first: Any, size_of: Callable[[Any], int]) -> None:

@@ -5,17 +5,18 @@ Like the parsers of plain rows, but `Parsed.rows` are the outputs of the stages.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from device_agent.shared.embedding.audio import read_pcm
 from device_agent.shared.embedding.chain import Chain
-from device_agent.shared.embedding.decode import FILE_KEY, KEY, PCM_KEY, from_base64, from_json, takes
+from device_agent.shared.embedding.decode import FILE_KEY, KEY, PCM_KEY, from_json, takes
 from device_agent.shared.embedding.files import IN_FOLDERS
-from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.protocol.errors import BadInput, named
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.queries import default_names, row_type
 from device_agent.shared.tabular.csv_reader import CsvParser
@@ -44,42 +45,43 @@ class InputJsonParser(Parser):
 
     def parse(self, block: bytes) -> Parsed:
         """Parses a block that ends with a newline, and embeds its inputs."""
-        lines = [found for line in block.split(b"\n")[:-1] if (found := line.strip(b"\r \t"))]
-        results = self.chain.each(self._parse_line, lines)
+        lines = [_Line(text) for line in block.split(b"\n")[:-1] if (text := line.strip(b"\r \t"))]
+        found = zip(lines, self.chain.each(self._read, lines))
 
         def next_line(_: bytes) -> Line:
-            found = next(results)
-            if isinstance(found, BadInput):
-                raise found
-            return found
+            line, row = next(found)
+            if isinstance(row, BadInput):
+                with contextlib.nullcontext() if line.file is None else named(line.file):
+                    raise row
+            return row, line.kept
 
         return line_by_line(self, block, next_line)
 
-    def _parse_line(self, line: bytes) -> Line:
+    def _read(self, line: _Line) -> NDArray[Any]:
+        """Returns the array in a line; notes its file and the values to keep."""
         try:
-            found = json.loads(line)
+            found = json.loads(line.text)
         except (ValueError, RecursionError) as error:
             raise BadInput(f"not JSON: {error}", hint='an input is [0.1, ...], or {"input": "BASE64"}') from None
-        try:
-            return self._read(found)
-        except BadInput as error:
-            name = found.get(FILE_KEY) if isinstance(found, dict) else None
-            raise BadInput(f"{name}: {error}" if isinstance(name, str) else str(error), hint=error.hint) from None
-
-    def _read(self, found: Any) -> Line:
-        kept: list[Any] = []
+        key = KEY
         if isinstance(found, dict):
+            line.file = name if isinstance(name := found.get(FILE_KEY), str) else None
             key = PCM_KEY if PCM_KEY in found and self.chain.input.audio else KEY
             missing = next((name for name in (key, *self._keep) if name not in found), None)
             if missing is not None:
                 raise BadInput(f"the object has no key {missing!r}")
-            kept = [found[name] for name in self._keep]
-            if key == PCM_KEY:
-                return self.chain.embed(read_pcm(from_base64(found[key]))), kept
-            found = found[KEY]
+            line.kept, found = [found[name] for name in self._keep], found[key]
         elif self._keep:
             raise BadInput(f"an array has no key {self._keep[0]!r} (--keep)", hint='write {"input": ...}')
-        return self.chain.embed(from_json(found, self.chain.input)), kept
+        return from_json(found, self.chain.input, key == PCM_KEY)
+
+
+class _Line:
+    """The text of a line; once it is read, the name of its file, and its values to keep."""
+
+    def __init__(self, text: bytes) -> None:
+        self.text, self.kept = text, list[Any]()
+        self.file: str | None = None
 
 
 class InputCsvParser(CsvParser):
@@ -119,7 +121,7 @@ class InputCsvParser(CsvParser):
             return parsed
         places = [place for place in range(parsed.count) if place not in parsed.errors]
         rows, good, errors = [], [], dict(parsed.errors)
-        for number, row in enumerate(self.chain.each(self.chain.embed, parsed.rows)):
+        for number, row in enumerate(self.chain.each(np.asarray, parsed.rows)):
             if isinstance(row, BadInput):
                 errors[places[number]] = (parsed.lines[number], str(row))
             else:

@@ -46,6 +46,7 @@ class StageRunner:
     Args:
         stage: its entry in knn.json. Shape and dtype must equal those of the file, unless the shape is empty.
         open: loads the file, and returns an interpreter that has not allocated its tensors yet.
+        size: bytes of the file.
 
     Attributes:
         stage: the entry, with the shape and dtype of the file.
@@ -54,7 +55,7 @@ class StageRunner:
         ModelUnusable: the file differs from its entry, or its tensors are too large or of an unsupported kind.
     """
 
-    def __init__(self, stage: Stage, open: Callable[[], Any]) -> None:
+    def __init__(self, stage: Stage, open: Callable[[], Any], size: int = 0) -> None:
         interpreter = open()
         inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
         if len(inputs) != 1 or not outputs:
@@ -72,7 +73,8 @@ class StageRunner:
         if self._size > MAX_TENSORS:
             said = f"{stage.file}: its tensors have {self._size:,} bytes; at most {MAX_TENSORS:,} are allowed"
             raise ModelUnusable(said)
-        self._pool = FittedPool(functools.partial(_open_again, stage, open), interpreter, _tensors)
+        taken = functools.partial(_taken, size)
+        self._pool = FittedPool(functools.partial(_open_again, stage, open), interpreter, taken)
         #: Size and shape of the last input, and shape of its output: windows all have the same.
         self._fitting: tuple[int, tuple[int, ...], list[int]] = (-1, (), [])
 
@@ -109,8 +111,7 @@ class StageRunner:
         if count < 1:
             said = f"{self.stage.file} takes at least {reach:,} numbers, and gets {len(values):,}"
             raise TooFew(said, hint=_LONGER)
-        length = reach + (rounded(count) + more - 1) * step
-        filled = np.pad(values[:length], (0, max(0, length - len(values))))
+        filled = _filled(values, reach + (rounded(count) + more - 1) * step)
         return self._finished(self._once(filled)[:count])
 
     def slide(self, values: Array, most: int = _WINDOWS) -> Array | None:
@@ -130,7 +131,7 @@ class StageRunner:
         for start in range(0, count, most) if most > 0 else ():
             size = min(most, rounded(count - start))
             rows = values[start * stage.hop :][: frames + (size - 1) * stage.hop]
-            rows = np.pad(rows, [(0, frames + (size - 1) * stage.hop - len(rows))] + [(0, 0)] * (rows.ndim - 1))
+            rows = _filled(rows, frames + (size - 1) * stage.hop)
             try:
                 some = self._invoke(rows, (*[1] * axis, len(rows), *stage.shape[axis + 1 :]))
             except (BadInput, ModelUnusable):
@@ -195,6 +196,15 @@ def rounded(count: int) -> int:
     return -(-count // step) * step
 
 
+def _filled(values: Array, length: int) -> Array:
+    """Returns the first `length` entries of `values`, with zeros after them if there are fewer."""
+    if len(values) >= length:
+        return values[:length]
+    found = np.zeros((length, *values.shape[1:]), np.float32)
+    found[: len(values)] = values
+    return found
+
+
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
@@ -237,6 +247,14 @@ def _open_again(stage: Stage, open: Callable[[], Any]) -> Any:
 def _tensors(interpreter: Any) -> int:
     """Returns the bytes of all tensors, with their present shapes."""
     return sum(_bytes(detail) for detail in interpreter.get_tensor_details())
+
+
+def _taken(size: int, interpreter: Any) -> int:
+    """Returns about how many bytes an interpreter takes for a file of `size`: two copies of the weights, and the inputs
+    and output of one operation; their memory then serves the next one.
+    """
+    each = [_bytes(detail) for detail in interpreter.get_tensor_details()]
+    return min(sum(each), 2 * size + 3 * max(each))
 
 
 def _bytes(detail: Any) -> int:

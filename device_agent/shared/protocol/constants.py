@@ -173,6 +173,11 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
+def plain(text: str) -> str:
+    """Returns `text` with unprintable characters, such as line breaks, replaced by `?`."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 def one_line(text: str) -> str:
     """Returns `text` cut to 200 characters, with unprintable ones replaced by `?`, as state and history store it."""
-    return "".join(character if character.isprintable() else "?" for character in text[:200])
+    return plain(text[:200])

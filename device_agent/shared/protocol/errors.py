@@ -16,8 +16,12 @@ type.
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+from device_agent.shared.protocol.constants import plain
 
 if TYPE_CHECKING:
     from device_agent.shared.protocol.reports import Certificate
@@ -54,6 +58,15 @@ class BadInput(AgentError):
     """Input that cannot be classified: the message names the file, the line and the column."""
 
     default_reason = "bad-input"
+
+
+@contextlib.contextmanager
+def named(name: object, hint: str = "") -> Iterator[None]:
+    """Puts `name` before the message of a BadInput, on one line, and gives it `hint` if it has none."""
+    try:
+        yield
+    except BadInput as error:
+        raise BadInput(f"{plain(str(name))}: {error}", reason=error.reason, hint=error.hint or hint) from None
 
 
 class DeviceUnfit(AgentError):

@@ -30,6 +30,8 @@ NPY_ROWS = 4096
 
 #: Format of a stream of files, each after its length (`device_agent.serving.frames`).
 FRAMES = "frames"
+#: Format of a file, or of a folder of files, each of which is one raw input (`device_agent.serving.files`).
+FILES = "files"
 SUFFIXES = {".csv": "csv", ".txt": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".npy": "npy"}
 NPY_MAGIC = b"\x93NUMPY"
 _MAX_NPY_HEADER = 64 * 1024
@@ -161,8 +163,9 @@ def open_source(path: str | None, format: str, *, look: bool = True) -> Source:
         BadInput: the file cannot be read.
     """
     name = constants.STANDARD_INPUT if path in (None, "-") else str(path)
+    flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_NONBLOCK if format == FILES else 0)  # never waits at a pipe
     try:
-        descriptor = 0 if path in (None, "-") else os.open(str(path), os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = 0 if path in (None, "-") else os.open(str(path), flags)
     except OSError as error:
         hint = f"check the path; a relative one starts at {streams.here()}"
         raise BadInput(f"{name}: {error.strerror}", reason="no-input", hint=hint) from None

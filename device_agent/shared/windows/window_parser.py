@@ -264,7 +264,7 @@ class WindowParser(Parser):
 
     def _embedded(self, cut: Cut, chain: Chain) -> Cut:
         made, good, bad = [], [], []
-        for place, row in enumerate(chain.each(chain.embed, cut.rows)):
+        for place, row in enumerate(chain.each(np.asarray, cut.rows)):
             if isinstance(row, BadInput):
                 bad.append((cut.last[place], f"the window that ends in this line: {row}"))
             else:

@@ -52,7 +52,7 @@ def about(rows: Path | None, done: Completed, files: Sequence[str] = ()) -> Comp
         number, said = int(found[3] or 0), found[2] + found[4]
         shown = os.fsencode(rows)
         if 0 < number <= len(files):
-            below = files[number - 1].encode()
+            below = constants.plain(files[number - 1]).encode()
             shown, said = os.fsencode(rows / files[number - 1] if rows.is_dir() else rows), found[4]
             said = said.removeprefix(b": " + below) if rows.is_dir() else said
         return found[1] + shown.replace(b"\n", b" ") + said

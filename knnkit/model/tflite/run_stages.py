@@ -119,8 +119,9 @@ def _are_near(one: NDArray[np.float32], other: NDArray[np.float32] | None) -> bo
 
 
 def _runner(stage: Stage, folder: Path) -> StageRunner:
+    path = folder / stage.file
     try:
-        return BuildRunner(stage, functools.partial(open_stage, folder / stage.file))
+        return BuildRunner(stage, functools.partial(open_stage, path), path.stat().st_size)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{stage.file} cannot be loaded, it may be damaged: {error}") from None
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import csv
+import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +15,8 @@ from support.device import Device
 from support.releases import Releases
 from support.stages import PITCHES, tone, write_wav
 
-from device_agent.shared.embedding.files import lines_of
 from device_agent.shared.protocol import constants
+from knnkit.data.raw_lines import lines_of
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +88,45 @@ def test_a_file_of_another_kind_is_refused_with_what_the_model_takes(device: Dev
         said = device.run("classify", "--input", tmp_path / name)
         assert (said.code, said.out) == (constants.EXIT_USAGE, "")
         assert "the model takes sounds (WAV, raw PCM, or NPY of samples)" in said.err
+
+
+def test_names_of_any_bytes_are_answered_and_a_message_is_one_line(device: Device, tmp_path: Path) -> None:
+    names = [b"\x1b[31m.wav", b"a\xff.wav", b"b\nc.wav", b'd"e,f.wav', "ü.wav".encode()]
+    for name in names:
+        write_wav(tmp_path / os.fsdecode(name), tone(300, 8_000, np.random.default_rng(3)), 8_000)
+    shown = [name.decode("utf-8", "replace").replace("\ufffd", "?") for name in names]
+    said = device.run("classify", "--input", tmp_path)
+    assert [json.loads(line) for line in said.out.splitlines()] == [{"file": each, "label": "low"} for each in shown]
+    said = device.run("classify", "--input", tmp_path, "--output-format", "csv")
+    assert [row[1] for row in csv.reader(io.StringIO(said.out))] == ["low"] * len(names)
+    (tmp_path / "z\n  try: nothing.wav").write_bytes(b"")
+    said = device.run("classify", "--input", tmp_path)
+    assert (said.code, said.out) == (constants.EXIT_USAGE, "")
+    assert said.err.splitlines() == [
+        f"device_agent: {tmp_path}/z?  try: nothing.wav: the input is empty",
+        "  try: take the file out of the folder",
+    ]
+
+
+@pytest.mark.parametrize("options", [("--keep", "x"), ("--proba", "--keep", "input")])
+def test_columns_that_files_do_not_have_are_refused(device: Device, options: tuple[str, ...], folder: Path) -> None:
+    for path in (folder, folder / "low" / "a.wav"):
+        said = device.run("classify", "--input", path, *options)
+        assert (said.code, said.out) == (constants.EXIT_USAGE, "")
+        assert "a file has no such column" in said.err
+        assert "--keep file" in said.err
+    said = device.run("classify", "--input", folder / "low" / "a.wav", "--keep", "file")
+    assert json.loads(said.out) == {"file": "a.wav", "label": "low"}
+
+
+@pytest.mark.parametrize("name", ["low/a.wav", "answers.npy", "../heard/new.PNG"])
+def test_answers_do_not_replace_or_join_the_files_of_the_folder(device: Device, name: str, folder: Path) -> None:
+    before = sorted(folder.rglob("*"))
+    said = device.run("classify", "--input", folder, "--output", folder / name)
+    assert (said.code, said.out) == (constants.EXIT_USAGE, "")
+    assert "is one of the files to read" in said.err
+    assert sorted(folder.rglob("*")) == before
+    assert (folder / "low" / "a.wav").read_bytes()[:4] == b"RIFF"
 
 
 def test_an_empty_folder_and_a_missing_file_are_errors(device: Device, tmp_path: Path) -> None:

@@ -138,17 +138,17 @@ def test_pooling_keeps_the_order_of_the_statistics() -> None:
 def test_results_keep_their_order_and_errors_their_places(threads: int) -> None:
     chain = Chain(Input(), [], threads)
 
-    def work(number: int) -> int:
+    def read(number: int) -> np.ndarray:
         until = time.thread_time() + 0.003
         while time.thread_time() < until:
             pass
         if number % 5 == 2:
             raise BadInput(f"number {number}")
-        return number
+        return np.array([number])
 
-    for count in (0, 1, 12):
-        found = list(chain.each(work, range(count)))
-        assert [str(each) for each in found] == [f"number {n}" if n % 5 == 2 else str(n) for n in range(count)]
+    for count in (0, 1, 12, 50):
+        found = list(chain.each(read, range(count)))
+        assert [str(each) for each in found] == [f"number {n}" if n % 5 == 2 else f"[{n}.]" for n in range(count)]
 
 
 class Refusing:

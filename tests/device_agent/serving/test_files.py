@@ -1,0 +1,209 @@
+"""Files reach the stages as their bytes do in JSON lines; folders are listed in order, and few inputs are held."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from device_agent.serving.files import embedded
+from device_agent.shared.embedding.chain import Chain
+from device_agent.shared.embedding.files import IN_FOLDERS, files_of, name_in
+from device_agent.shared.embedding.parsers import InputJsonParser
+from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.protocol.input_info import Audio, Image, Input
+from device_agent.shared.tabular.inputs import FILES, open_source
+
+SOUND = Chain(Input(audio=Audio(8_000)), [])
+PICTURE = Chain(Input(image=Image((4, 4), 1)), [])
+ARRAY = Chain(Input(), [])
+
+
+def rows_of(path: Path, chain: Chain) -> Iterator[tuple[str, list[float]]]:
+    for rows, names in embedded(open_source(str(path), FILES), chain, np.float32):
+        yield from zip((name_in(path, Path(name)) for name in names), rows.tolist())
+
+
+def _npy(values: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, values)
+    return buffer.getvalue()
+
+
+def _wav(bits: int, kind: int, data: bytes, rate: int = 8_000, channels: int = 1, more: bytes = b"") -> bytes:
+    form = b"".join(
+        value.to_bytes(size, "little")
+        for value, size in ((kind, 2), (channels, 2), (rate, 4), (rate * bits // 8, 4), (bits // 8, 2), (bits, 2))
+    )
+    head = b"fmt " + len(form + more).to_bytes(4, "little") + form + more
+    return b"RIFF\0\0\0\0WAVE" + head + b"data" + len(data).to_bytes(4, "little") + data
+
+
+def _extensible(kind: int, bits: int) -> bytes:
+    guid = bytes.fromhex("000000001000800000aa00389b71")
+    return b"\x16\0" + bits.to_bytes(2, "little") + bytes(4) + kind.to_bytes(2, "little") + guid
+
+
+def _png(mode: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Pillow.new(mode, (9, 5), 77).save(buffer, "JPEG" if mode == "CMYK" else "PNG", **options)
+    return buffer.getvalue()
+
+
+_BYTES = np.random.default_rng(0).bytes(960)
+_FLOATS = np.random.default_rng(1).uniform(-1, 1, 120)
+_SOUNDS = {
+    "8.wav": _wav(8, 1, _BYTES),
+    "16.wav": _wav(16, 1, _BYTES),
+    "24.wav": _wav(24, 1, _BYTES),
+    "32.wav": _wav(32, 1, _BYTES),
+    "float.wav": _wav(32, 3, _FLOATS.astype("<f4").tobytes()),
+    "double.wav": _wav(64, 3, _FLOATS.astype("<f8").tobytes()),
+    "stereo.WAV": _wav(16, 1, _BYTES, channels=2),
+    "slow.wav": _wav(16, 1, _BYTES, rate=11_025),
+    "extensible.wav": _wav(24, 0xFFFE, _BYTES, more=_extensible(1, 24)),
+    "extensible-float.wav": _wav(32, 0xFFFE, _FLOATS.astype("<f4").tobytes(), more=_extensible(3, 32)),
+    "raw.pcm": _BYTES,
+    "raw.S16": _BYTES[:-1],
+    "array.npy": _npy(np.arange(50, dtype=np.int16)),
+    "mu-law.wav": _wav(8, 7, _BYTES),
+    "none.wav": b"",
+    "silent.wav": _wav(16, 1, b""),
+    "short.wav": _wav(16, 1, _BYTES)[:-40],
+    "odd.pcm": b"\1",
+    "song.wav": b"ID3 and a song",
+    "picture.png": _png("RGB"),
+}
+_PICTURES = {
+    **{f"{mode[:1]}{len(mode)}.png": _png(mode) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")},
+    "cmyk.jpg": _png("CMYK"),
+    "turned.jpeg": _png("CMYK", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"),
+    "moving.png": _png("RGB", save_all=True, append_images=[Pillow.new("RGB", (9, 5), 200)]),
+    "array.npy": _npy(np.full((9, 5), 3.0)),
+    "cut.png": _png("RGB")[:60],
+    "sound.pcm": _BYTES,
+    "text.jpg": b"not a picture",
+}
+
+
+@pytest.mark.parametrize(
+    ("chain", "name", "data"),
+    [(SOUND, *each) for each in _SOUNDS.items()] + [(PICTURE, *each) for each in _PICTURES.items()],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_file_gives_the_row_or_the_error_of_its_bytes(chain: Chain, name: str, data: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(data)
+    pcm = chain is SOUND and name.lower().endswith((".pcm", ".s16"))
+    line = json.dumps({"pcm" if pcm else "input": base64.b64encode(data).decode()})
+    parsed = InputJsonParser(chain).parse(line.encode() + b"\n")
+    for path in (tmp_path, tmp_path / name):
+        if parsed.errors:
+            with pytest.raises(BadInput) as found:
+                list(rows_of(path, chain))
+            assert str(found.value) == f"{tmp_path / name}: {parsed.errors[0][1]}"
+            assert found.value.hint
+        else:
+            assert list(rows_of(path, chain)) == [(name, parsed.rows[0].tolist())]
+
+
+def test_every_kind_of_sound_and_picture_that_people_have_is_read(tmp_path: Path) -> None:
+    bad = {"mu-law.wav", "none.wav", "silent.wav", "short.wav", "odd.pcm", "song.wav", "picture.png"}
+    for chain, files in ((SOUND, _SOUNDS), (PICTURE, _PICTURES)):
+        for name in files.keys() - bad - {"cut.png", "sound.pcm", "text.jpg"}:
+            (tmp_path / name).write_bytes(files[name])
+            assert [found for found, _ in rows_of(tmp_path / name, chain)] == [name]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_files_come_in_the_order_of_sorted_paths(seed: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(seed)
+    parts = ["a", "a.wav", "B", "a-", ".hidden", "c.NPY", "\udcff.png", "new\nline", "ü.pcm", "x.txt", "a "]
+    for _ in range(40):
+        folder = tmp_path.joinpath(*rng.choice(parts, rng.integers(0, 4)))
+        if not any(each.is_file() for each in (folder, *folder.parents)):
+            folder.mkdir(parents=True, exist_ok=True)
+            file = folder / str(rng.choice(parts))
+            if not file.exists():
+                file.write_bytes(b"")
+    expected = sorted(
+        path
+        for path in tmp_path.rglob("*")
+        if path.is_file()
+        and path.suffix.lower() in IN_FOLDERS
+        and not any(part.startswith(".") for part in path.relative_to(tmp_path).parts)
+    )
+    if expected:
+        assert list(files_of(tmp_path)) == expected
+
+
+def test_links_to_files_are_read_and_links_to_folders_are_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "in" / "loop.wav").mkdir(parents=True)
+    (tmp_path / "b.npy").write_bytes(_npy(np.ones(3)))
+    (tmp_path / "in" / "a.npy").symlink_to(tmp_path / "b.npy")
+    (tmp_path / "in" / "loop.wav" / "again").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "again.wav").symlink_to(tmp_path / "in")
+    assert list(rows_of(tmp_path / "in", ARRAY)) == [("a.npy", [1.0, 1.0, 1.0])]
+    (tmp_path / "outer").symlink_to(tmp_path / "in")
+    assert list(rows_of(tmp_path / "outer", ARRAY)) == [("a.npy", [1.0, 1.0, 1.0])]
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("pipe", "not an ordinary file"),
+        ("broken link", "No such file"),
+        ("circle", "symbolic link"),
+        ("failing disk", "Input/output error"),
+        ("device", "not an ordinary file"),
+        ("too large", "more than 67,108,864 bytes"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(kind: str, why: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.wav"
+    targets = {"broken link": "none", "circle": "x.wav", "failing disk": "/proc/self/mem", "device": "/dev/zero"}
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "too large":
+        with path.open("wb") as file:
+            file.truncate((64 << 20) + 1)
+    else:
+        path.symlink_to(targets[kind])
+    for given in (tmp_path, path) if kind not in ("broken link", "circle") else (tmp_path,):
+        with pytest.raises(BadInput, match=why) as found:
+            list(rows_of(given, SOUND))
+        assert str(found.value).startswith(f"{path}: ")
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error_and_not_left_out(tmp_path: Path) -> None:
+    (tmp_path / "a.npy").write_bytes(_npy(np.ones(3)))
+    (tmp_path / "b").mkdir()
+    found = rows_of(tmp_path, ARRAY)
+    files = files_of(tmp_path)
+    assert next(files) == tmp_path / "a.npy"
+    (tmp_path / "b").rmdir()
+    with pytest.raises(BadInput, match=f"{tmp_path}/b: No such file"):
+        next(files)
+    (tmp_path / "a.npy").unlink()
+    with pytest.raises(BadInput, match="the folder has no"):
+        next(found)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_folder_of_any_size_takes_the_memory_of_few_inputs(threads: int, tmp_path: Path) -> None:
+    data = _npy(np.zeros((1 << 18) - 32, np.float32))  # 1 MiB
+    for number in range(100):
+        (tmp_path / f"{number:03}.npy").write_bytes(data)
+    chain = Chain(Input(pool=("mean",)), [], threads)
+    tracemalloc.start()
+    assert len([name for name, _ in rows_of(tmp_path, chain)]) == 100
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 30 << 20
