@@ -1,4 +1,4 @@
-"""Float32 bound that leaves out far taught rows, for one row.
+"""Bound that leaves out far taught rows, for one query.
 
 As `screen`, but with few NumPy calls, which take longer than the arithmetic of one row. A column of -‖t‖²/2 beside the
 taught rows makes the whole score of `screen` one product. For cosine, the query is not divided by its norm n: all of
