@@ -69,7 +69,7 @@ class Parser(argparse.ArgumentParser):
         self._fail(message, instead)
 
     def _joined(self, option: str) -> str:
-        """Returns the option and its value in one word if the value begins with - and no option has this name; else ""."""
+        """Returns `OPTION=VALUE` if the value typed begins with - and no option has this name; else ""."""
         import shlex
 
         pairs = zip(self._words, self._words[1:])
