@@ -11,6 +11,7 @@ code computes it, as on a device. TensorFlow is loaded at the first answer or bu
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -266,11 +267,10 @@ class TfKNN:
         """
         path = Path(path_text(path, "path", UsageError))
         if not path.parent.is_dir():
-            raise UsageError(f"{path.parent} is not a directory", hint=f"mkdir -p {path.parent}")
+            raise UsageError(f"{path.parent} is not a directory", hint=f"mkdir -p {shlex.quote(str(path.parent))}")
         require(not path.is_dir(), "path", str(path), UsageError, f"a file, not a directory: {path / 'knn.tflite'}")
-        data = self.build().data
         with whole_file(path) as file:
-            file.write(data)
+            file.write(self.build().data)
         return path
 
     def build_release(

@@ -28,6 +28,9 @@ from device_agent.shared.os_errors import explain
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import AgentError, ReportedError
 
+#: `KnnkitError.key` of an error about a file that deploy.yaml names.
+FILE = "file"
+
 
 def extra(name: str) -> str:
     """Returns the command that installs an extra of knnkit; knnkit is not on a package index."""
@@ -35,7 +38,19 @@ def extra(name: str) -> str:
 
 
 class KnnkitError(ReportedError):
-    """The base of every error that knnkit raises on purpose."""
+    """The base of every error that knnkit raises on purpose.
+
+    Attributes:
+        key: key of deploy.yaml that is wrong, as a path such as `data/features`; FILE: the key that names the file with
+            which the message begins; "": unknown, or the word with which the message begins.
+        flags: hint that names flags instead of keys; "": `hint` names neither.
+    """
+
+    def __init__(
+        self, message: str, *, reason: str | None = None, hint: str = "", key: str = "", flags: str = ""
+    ) -> None:
+        super().__init__(message, reason=reason, hint=hint)
+        self.key, self.flags = key, flags
 
 
 class UsageError(KnnkitError):
@@ -122,6 +137,17 @@ def raised_as(kind: type[KnnkitError], where: object = "", hint: str = "") -> It
     except AgentError as error:
         said = f"{where}: {error}" if where else str(error)
         raise kind(said, reason=error.reason, hint=error.hint or hint) from None
+
+
+@contextlib.contextmanager
+def flags_for(*keys: str) -> Iterator[None]:
+    """Names flags, not keys of deploy.yaml, in the hint of a DataError about one of these `keys` of `data`."""
+    try:
+        yield
+    except DataError as error:
+        if error.flags and (not error.key or error.key.split("/")[1] in keys):
+            error.hint = error.flags
+        raise
 
 
 def from_os_error(error: OSError) -> KnnkitError:

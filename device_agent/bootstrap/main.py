@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 from pathlib import Path
 
 from device_agent.bootstrap.build import build
@@ -42,7 +43,7 @@ def _explain(error: OSError) -> tuple[str, str]:
         found = os.statvfs(folder)
         if found.f_files and found.f_favail < ENVIRONMENT_FILES:  # what failed has been removed by now
             said = "no inodes are left: the file system cannot hold more files"
-            return said, f"df -i {folder}; remove files that are not needed, or choose another root"
+            return said, f"df -i {shlex.quote(str(folder))}; remove files that are not needed, or choose another root"
         return str(error.strerror), "make room on the board: df -h"
     if error.errno in (errno.ENOSYS, errno.ENOTSUP) or (error.errno == errno.EPERM and error.filename2):
         return (

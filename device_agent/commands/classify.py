@@ -8,6 +8,7 @@ import sys
 from device_agent.commands.options import add_runtime, command, store_of
 from device_agent.shared.console import streams
 from device_agent.shared.console.argument_parser import filled
+from device_agent.shared.file_hints import named_in_hints
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.system import blas
@@ -77,7 +78,7 @@ def _run_classify(arguments: argparse.Namespace) -> int:
     )
     store = store_of(arguments)
     try:
-        with counted(store) as start:
+        with counted(store) as start, named_in_hints(arguments.input):
             if start.failed:
                 from device_agent.lifecycle.fall_back import leave_failing
 

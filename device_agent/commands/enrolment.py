@@ -9,6 +9,7 @@ from device_agent.commands import ring
 from device_agent.commands.options import add_holder, command, holder_of, no_options, show, store_of
 from device_agent.shared.console import streams
 from device_agent.shared.console.argument_parser import count, filled
+from device_agent.shared.file_hints import named_in_hints
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.constants import counted
 from device_agent.shared.protocol.documents import Taught
@@ -50,7 +51,8 @@ def _run_enrol(arguments: argparse.Namespace) -> int:
         streams.say_if_waiting("device_agent")
     request = Request(arguments.input, None, arguments.format, None, Columns(), ignore_extra=arguments.ignore_extra)
     meaning = teach.Meaning(arguments.label, tuple(arguments.value))
-    found = teach.teach(store_of(arguments), meaning, request, holder_of(arguments), arguments.last)
+    with named_in_hints(arguments.input):
+        found = teach.teach(store_of(arguments), meaning, request, holder_of(arguments), arguments.last)
     what = arguments.label or ", ".join(arguments.value)
     return show(arguments, found, f"taught {what}: {', '.join(found.ids)}\n{_totals(found)}")
 

@@ -27,6 +27,8 @@ _Neighbours = list[tuple[float, int]]
 BLUR = 1e-3
 #: Coordinates off by `blur` put a cosine distance off by less than 5 of it: 64 times less than the doubt.
 _CLEAR = 5.0 * 64.0
+#: Beyond this distance, float32 cannot represent the squares, or even the differences.
+_FAR = 1e12
 
 
 class OneRow:
@@ -71,7 +73,8 @@ class OneRow:
         """
         kth = found.distances.item(self._k - 1)
         doubt = self._share * (kth if kth > self._least else self._least)
-        chosen = self._near(row, (self._base(kth + doubt) + self._slack) / self._unit)
+        limit = (self._base(kth + doubt) + self._slack) / self._unit
+        chosen = self._near(row, limit) if limit < _FAR else None
         if chosen is None:
             return self._every
         if not len(chosen):

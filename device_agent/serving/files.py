@@ -56,7 +56,8 @@ def embedded(source: Source, chain: Chain, dtype: type[np.floating[Any]]) -> Ite
     path = Path(source.name)
     inputs, hint = (_files(path, chain.input), _hint(path)) if source.format == FILES else (_arrays(source), "")
     while some := list(itertools.islice(inputs, _AT_A_TIME)):
-        order = _by_size([size for _, size, _ in some], chain.threads)
+        # Neighbours of about the same length share an interpreter, which stays in the processor's cache.
+        order = sorted(range(len(some)), key=lambda place: some[place][1], reverse=True)
         found = dict(zip(order, chain.each(lambda read: read(), [some[place][2] for place in order])))
         rows, names = [found[place] for place in range(len(some))], [name for name, _, _ in some]
         for name, row in zip(names, rows):
@@ -68,16 +69,6 @@ def embedded(source: Source, chain: Chain, dtype: type[np.floating[Any]]) -> Ite
 
 def _hint(path: Path) -> str:
     return "take the file out of the folder" if path.is_dir() else f"file {path}, which prints its format"
-
-
-def _by_size(sizes: list[int], threads: int) -> list[int]:
-    """Returns the order in which to embed inputs of these sizes, the largest first: those of about the same length one
-    after the other, so that one interpreter serves them from the processor's cache; each of the `threads` works on
-    other lengths.
-    """
-    order = sorted(range(len(sizes)), key=sizes.__getitem__, reverse=True)
-    step = -(-len(sizes) // threads)
-    return [place for start in range(step) for place in order[start::step]]
 
 
 def _files(path: Path, input: Input) -> Iterator[Raw]:

@@ -25,6 +25,7 @@ from device_agent.shared.protocol.record import replace
 from device_agent.shared.protocol.table_info import Column, Table
 from device_agent.shared.queries import cell_type
 from device_agent.shared.tabular.csv_reader import LEAVES_OUT
+from device_agent.shared.tabular.inputs import FILES
 
 Cells = tuple[float | str | None, ...]
 
@@ -49,7 +50,8 @@ def read(loaded: Loaded, request: Request, most: int) -> list[Cells]:
     for block in _without_keep(made):
         rows += _cells_of_block(info, source.format, block)
         if len(rows) > most:
-            hint = f"teach at most {most:,} rows at once: head -n {most} FILE"
+            fewer = "a folder with fewer files" if source.format == FILES else f"head -n {most} FILE"
+            hint = f"teach at most {most:,} rows at once: {fewer}"
             raise BadInput(f"{source.name}: more than {most:,} rows, which the release does not allow", hint=hint)
     if not rows:
         raise BadInput(f"{source.name}: {made.parser.why_empty()}", reason="no-rows")

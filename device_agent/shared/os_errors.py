@@ -43,8 +43,10 @@ def explain(error: OSError) -> tuple[str, str, str]:
         number = 0
     reason, hint = _WORDS.get(number, ("os-error", ""))
     if number == errno.ENOSPC and (place := _out_of_inodes(error.filename)):
+        import shlex  # not needed at a normal start of the agent
+
         said = "no inodes are left: the file system has as many files as it can hold"
-        return reason, f"{where}{said}", f"df -i {place}; remove files that are not needed, then try again"
+        return reason, f"{where}{said}", f"df -i {shlex.quote(place)}; remove files that are not needed, then try again"
     return reason, f"{where}{_SAID.get(number) or error.strerror or error}", hint
 
 

@@ -37,7 +37,11 @@ class Pending:
 
 @record
 class Lease:
-    """A reservation of the device for several commands, up to `until`, in seconds since the boot with the id `boot`."""
+    """A reservation of the device for several commands of `holder`, who gave `reason`.
+
+    `started` and `until`, its end, are seconds since the boot with the id `boot`; `since` is `started` in seconds since
+    1970. `pid` is the process that reserved the device; 0 if a pending release reserves it.
+    """
 
     holder: str
     reason: str

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from device_agent.shared.safe_files import whole_file
 from knnkit.config import load
 from knnkit.config.yaml_reader import FILE_NAME
+from knnkit.data.patterns import expand
 from knnkit.errors import ConfigError, UsageError
 from knnkit.release import keys, signing
 
@@ -71,6 +72,15 @@ def require_builds(config: Config | None, what: str, file: Path | None, hint: st
         said = f"{what}: {file or 'deploy.yaml'} has no `model`"
         raise ConfigError(said, hint=f"add `model`, as in a file that knnkit init writes{hint}")
     return builds
+
+
+def files_of(build: Build, config: Path) -> list[Path]:
+    """Returns the files that a build reads: `config`, its deploy.yaml, the files of rows, and the signing key."""
+    data, test = build.model.data, build.model.measured_on
+    named = [] if isinstance(test, float) else [test.file]
+    with build.placed():
+        named += expand(getattr(data, "sources", ()))
+    return [config, *named, build.signing.key]
 
 
 def rewrite(path: Path, model: str, change: Callable[[str, tuple[str | int, ...]], str]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,9 +110,28 @@ def check_report_paths(arguments: argparse.Namespace) -> None:
     for path in arguments.report:
         if path.suffix not in (".json", ".html", ".htm"):
             raise _no_report(path)
-        if not path.absolute().parent.is_dir():
-            parent = path.absolute().parent
-            raise UsageError(f"--report {path}: there is no directory {parent}", hint=f"mkdir -p {parent}")
+        check_new_file("--report", path)
+
+
+def check_new_file(option: str, path: Path, mine: Iterable[Path] = ()) -> None:
+    """Checks the path of a file that a command will write, before it starts its work.
+
+    Args:
+        option: the option that names the file, for messages.
+        path: the file.
+        mine: files of the user that must not be replaced.
+
+    Raises:
+        UsageError: there is no such folder, the path is a folder, or the file is one of `mine`.
+    """
+    parent = path.absolute().parent
+    if not parent.is_dir():
+        said = f"{option} {path}: there is no directory {parent}"
+        raise UsageError(said, hint=f"mkdir -p {shlex.quote(str(parent))}")
+    if path.is_dir():
+        raise UsageError(f"{option} {path} is a folder", hint=f"{option} {shlex.quote(str(path / 'NAME'))}")
+    if path.is_file() and any(each.is_file() and path.samefile(each) for each in mine):
+        raise UsageError(f"{option} {path} is a file that this command reads", hint="name another file")
 
 
 def _no_report(path: Path) -> UsageError:

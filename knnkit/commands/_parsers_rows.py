@@ -44,13 +44,13 @@ def _reject(parser: argparse.ArgumentParser) -> None:
     wanted = parser.add_mutually_exclusive_group()
     wanted.add_argument(
         "--accept",
-        type=_share,
+        type=share,
         metavar="SHARE",
         help="find the value of `reject` in deploy.yaml with which at most this share of --strangers gets a label",
     )
     wanted.add_argument(
         "--reject",
-        type=_share,
+        type=share,
         metavar="SHARE",
         help="find the value of `reject` in deploy.yaml with which at most this share of the rows is rejected",
     )
@@ -98,11 +98,12 @@ def _promote(parser: argparse.ArgumentParser) -> None:
     _options.add_model(parser)
 
 
-def _share(text: str) -> float:
-    share = float(text)
-    if not 0.0 <= share < 1.0:
+def share(text: str) -> float:
+    """Parses a share of rows."""
+    found = float(text)
+    if not 0.0 <= found < 1.0:
         raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to 1 (1 excluded)")
-    return share
+    return found
 
 
 #: Command -> adds its flags and arguments to a parser.

@@ -155,12 +155,21 @@ def duration(text: str | None, default: float, option: str) -> float:
 @contextmanager
 def open_fan(arguments: argparse.Namespace, config: Config | None) -> Iterator[Fan]:
     """Yields the executor of the devices' jobs."""
+    with fan(concurrency_of(arguments, config), arguments.dask) as made:
+        yield made
+
+
+def concurrency_of(arguments: argparse.Namespace, config: Config | None) -> int:
+    """Returns how many devices are worked on at a time.
+
+    Raises:
+        UsageError: it is less than 1.
+    """
     said = config.rollout if config else RolloutConfig()
     concurrency = said.concurrency if arguments.concurrency is None else arguments.concurrency
     if concurrency < 1:
         raise UsageError(f"--concurrency is at least 1, found {concurrency}", hint="--concurrency 16")
-    with fan(concurrency, arguments.dask) as made:
-        yield made
+    return int(concurrency)
 
 
 def holder() -> str:

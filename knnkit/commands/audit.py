@@ -13,7 +13,7 @@ from typing import Any
 
 from device_agent.shared.protocol import json_codec
 from device_agent.shared.safe_files import whole_file
-from knnkit.commands import _config
+from knnkit.commands import _config, _output
 from knnkit.data.dataset import Dataset
 from knnkit.errors import DataError
 from knnkit.model.reference.spec import KnnSpec, require_plain
@@ -34,6 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Audits the training rows, shows the table, and returns 0."""
     build = _config.one_build(arguments)
     model = build.model
+    if arguments.output is not None:
+        _output.check_new_file("--output", arguments.output, _config.files_of(build, arguments.config))
     rows = source.every_row(build)
     if rows.targets is not None:
         raise DataError("audit works only for models with one label column", hint="data: {label: COLUMN}")

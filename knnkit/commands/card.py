@@ -10,6 +10,7 @@ from pathlib import Path
 
 from device_agent.shared.protocol import constants
 from device_agent.shared.safe_files import whole_file
+from knnkit.commands import _output
 from knnkit.errors import UsageError, raised_as
 from knnkit.release.card import read_card, read_provenance, read_sbom
 from knnkit.render import card
@@ -21,6 +22,8 @@ def run(arguments: argparse.Namespace) -> int:
     model = path / constants.MODEL_FILE if path.is_dir() else path
     if not model.is_file():
         raise UsageError(f"{model}: no such file", hint="knnkit build")
+    if arguments.output is not None:
+        _output.check_new_file("-o", arguments.output, [model, *model.parent.glob("*")] if path.is_dir() else [model])
     with raised_as(UsageError, hint="knnkit build --force"):
         data = _wanted(arguments, path, model)
     if arguments.output is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     code = _output.finish(arguments, report, table=Table(heads, tuple(map(_line, report.devices))))
     for path, (new, waiting) in files.items():
         if not arguments.json:
-            more = f"; knnkit label {path}" if waiting else ""
+            more = f"; knnkit label {shlex.quote(str(path))}" if waiting else ""
             print_line(f"{path}: {new:,} new rows, {waiting:,} without a label{more}")
     return code
 

@@ -42,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     rules = _rules(arguments, config)
     _require_wave(targets, rules, config)
     keys = _selection.trusted_keys(arguments, config)
+    _selection.pace_of(arguments, config), _selection.concurrency_of(arguments, config)  # before a build takes minutes
     packages = _packages(arguments, config, targets, keys)
     _require_signed_by(arguments.key, keys, packages)
     template = _template(arguments, config, packages[0], keys)

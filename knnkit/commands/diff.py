@@ -6,6 +6,7 @@ Runs the float64 classifiers stored in the two model files; devices give the sam
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from device_agent.shared.release.row_origins import Origins
 from device_agent.shared.safe_files import read_small
 from knnkit.data import files
 from knnkit.data.dataset import Dataset
-from knnkit.errors import UsageError
+from knnkit.errors import UsageError, flags_for
 from knnkit.evaluation import flips
 from knnkit.evaluation.flips import Asked, Comparison, Flip, Neighbour
 from knnkit.model.stored import StoredModel, read_model
@@ -79,7 +80,8 @@ def _say_if_fewer(rows: int, of: int) -> None:
 # --- which rows ---------------------------------------------------------------------------------------------------
 def _own(arguments: argparse.Namespace, before: StoredModel, after: StoredModel) -> list[Asked]:
     """Reads the user's rows once for each model, because the two models may use different columns."""
-    parts = [_read_for(arguments, model) for model in (before, after)]
+    with flags_for("label"):
+        parts = [_read_for(arguments, model) for model in (before, after)]
     truth = tuple(map(str, parts[0].labels.tolist()))
     origins = Origins(arguments.data.name)
     return [Asked(parts[0].rows, parts[1].rows, truth, origins, tuple(range(len(truth))))]
@@ -121,7 +123,10 @@ def _golden(path: Path, model: StoredModel) -> Golden:
         raise UsageError(said, hint="--data rows.csv, or name the release directory")
     golden = Golden.from_bytes(read_small(path / constants.GOLDEN_FILE, constants.MAX_GOLDEN))
     if golden.rows.shape[1] != model.info.n_features or golden.truth.max(initial=-1) >= len(model.info.classes):
-        raise UsageError(f"{path}: the golden rows are not those of its model", hint=f"knnkit verify {path} --key PUB")
+        raise UsageError(
+            f"{path}: the golden rows are not those of its model",
+            hint=f"knnkit verify {shlex.quote(str(path))} --key PUB",
+        )
     return golden
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from device_agent.shared.protocol import constants
 from knnkit.config import yaml_reader
 from knnkit.data import warnings_of_file
-from knnkit.errors import UsageError
+from knnkit.errors import UsageError, flags_for
 
 _START = """\
 # What to build, who signs it, where it goes. Only `model` is required; every key is in
@@ -72,7 +72,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise _exists(path) from None
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", hint="knnkit init OTHER.yaml") from None
-    print(f"{path}: next, `knnkit keygen --out keys/signing`, then `knnkit deploy -c {path}`", file=sys.stderr)
+    print(
+        f"{path}: next, `knnkit keygen --out keys/signing`, then `knnkit deploy -c {shlex.quote(str(path))}`",
+        file=sys.stderr,
+    )
     return 0
 
 
@@ -89,7 +92,9 @@ def _own(arguments: argparse.Namespace, path: Path) -> tuple[str, str]:
         raise UsageError(f"--features names {twice!r} twice", hint="each column once")
     categories = dict.fromkeys(arguments.categories or (), "one-hot")
     how = (arguments.drop or (), arguments.missing or "refuse", categories, arguments.thousands or "")
-    for warning in warnings_of_file(file, label, arguments.features, *how):
+    with flags_for("label", *_OF_ROWS):
+        warnings = warnings_of_file(file, label, arguments.features, *how)
+    for warning in warnings:
         print(f"knnkit: warning: {warning}", file=sys.stderr)
     chosen = "".join(
         f", {key}: [{', '.join(map(_quote, words))}]"

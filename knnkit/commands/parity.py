@@ -13,7 +13,7 @@ from pathlib import Path
 from device_agent.shared.golden.error_gates import described, described_columns
 from device_agent.shared.protocol.reports import EmbeddingCheck
 from knnkit.commands import _config, _decision_regions, _output, _query, _selection
-from knnkit.errors import KnnkitError, UsageError
+from knnkit.errors import KnnkitError, UsageError, flags_for
 from knnkit.fleet.report import DeviceReport, FleetReport
 from knnkit.release.golden import golden_for
 from knnkit.release.package import read_package
@@ -49,7 +49,9 @@ def _about_own_rows(arguments: argparse.Namespace) -> FleetReport:
         said = f"--data is for one model, but {arguments.config or 'deploy.yaml'} has several"
         raise UsageError(said, hint="--config FILE, a deploy.yaml with only the `model` to check")
     package = read_package(builds[0].release.dir, {})
-    own = golden_for(builds[0], builds[0].release.dir, arguments.data, arguments.label, package.manifest.gates.margin)
+    made = builds[0], builds[0].release.dir
+    with flags_for("label"):
+        own = golden_for(*made, arguments.data, arguments.label, package.manifest.gates.margin)
     if own.left_out:
         said = f"{own.rows:,} of {own.rows + own.left_out:,} rows, drawn at random, are compared"
         print(f"knnkit: {said}: a certificate cannot cover more rows. Split the file to compare all", file=sys.stderr)

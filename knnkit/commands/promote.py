@@ -6,6 +6,7 @@ Shows how the answers of the current release would change, for its evaluation ro
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import tempfile
 from collections import Counter
@@ -143,7 +144,10 @@ def _show(arguments: argparse.Namespace, promotion: Promotion, gain: Comparison 
     done = "would be added to" if arguments.dry_run else "added to"
     print_line(f"{count(len(promotion.rows), 'row')} {done} {promotion.path}; {promotion.there:,} added earlier")
     if promotion.waiting:
-        print_line(f"{count(promotion.waiting, 'row')} without a label: knnkit label {arguments.file}", "warn")
+        print_line(
+            f"{count(promotion.waiting, 'row')} without a label: knnkit label {shlex.quote(str(arguments.file))}",
+            "warn",
+        )
     if promotion.differing:
         some = ", ".join(promotion.differing[:5])
         keep = "keeps" if len(promotion.differing) == 1 else "keep"

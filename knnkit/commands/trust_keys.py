@@ -7,6 +7,7 @@ or both. Each device verifies the order, so that a lost, repeated or late order 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -40,6 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("nobody receives this order", hint="name devices with --target or --on, or a file with --out")
     order = _order(arguments)
     if arguments.out:
+        mine = [arguments.out] if arguments.out.suffix in (".pem", ".pub", ".yaml") else []
+        _output.check_new_file("--out", arguments.out, mine)
         _write(arguments.out, order)
     return _send(arguments, order) if selected else 0
 
@@ -75,7 +78,7 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(device_orders.MAX_ORDER + 1)
     except OSError as error:
-        hint = f"name a file that `knnkit trust --out {path}` wrote"
+        hint = f"name a file that `knnkit trust --out {shlex.quote(str(path))}` wrote"
         raise UsageError(f"cannot read the signed order in {path}: {error.strerror}", hint=hint) from None
 
 
@@ -87,7 +90,7 @@ def _write(path: Path, order: bytes) -> None:
         raise UsageError(
             f"cannot write the signed order to {path}: {error.strerror}", hint="choose another --out"
         ) from None
-    print(f"wrote {path}; knnkit trust --apply {path} sends it", file=sys.stderr)
+    print(f"wrote {path}; knnkit trust --apply {shlex.quote(str(path))} sends it", file=sys.stderr)
 
 
 def _send(arguments: argparse.Namespace, order: bytes) -> int:

@@ -107,8 +107,11 @@ def check_printable(value: str) -> str:
     Raises:
         ValueError: `value` is empty, or contains a control character.
     """
-    if not value or not value.isprintable():
-        raise ValueError(f"{_shown(value)}: it is empty, or contains a character that cannot be printed")
+    if not value:
+        raise ValueError(f"{_shown(value)}: it is empty")
+    if not value.isprintable():
+        odd = next(letter for letter in value if not letter.isprintable())
+        raise ValueError(f"{_shown(value)}: it contains {odd!r}, which cannot be printed on one line")
     return value
 
 
@@ -231,18 +234,27 @@ def keys_of(cls: type[Section]) -> str:
     return ", ".join(list(cls.model_fields)[:4])
 
 
+#: How alike two keys are if one is certainly the other, misspelt.
+_SURE = 0.75
 #: Names that scikit-learn and others use, too different from ours for a spelling match.
 _ALSO_CALLED = {"neighbors": "k", "neighbours": "k", "n_neighbors": "k", "target": "label", "test_size": "test",
-                "license": "licence"}  # fmt: skip
+                "license": "licence", "random_state": "seed", "normalize": "scale", "kernel": "weights",
+                "distance": "metric", "columns": "features", "exclude": "drop", "ignore": "drop", "csv": "file",
+                "password": "identity", "ssh_key": "identity", "hostname": "host", "address": "host",
+                "username": "user"}  # fmt: skip
 
 
-def _unknown(key: str, cls: type[Section]) -> dict[str, str]:
-    """Returns {"problem": message about an unknown key, "meant": the known key that is closest to it, or ""}."""
+def _unknown(key: str, cls: type[Section]) -> dict[str, Any]:
+    """Returns {"problem": message about an unknown key, "meant": the known key that is closest to it, or "", "sure"}.
+
+    "sure" is True if the key is certainly the known key, misspelt.
+    """
     called = difflib.get_close_matches(key, _ALSO_CALLED, n=1, cutoff=0.8)
     meant = [_ALSO_CALLED[word] for word in called if _ALSO_CALLED[word] in cls.model_fields]
-    meant = meant or difflib.get_close_matches(key, cls.model_fields, n=1, cutoff=0.5)
+    sure = bool(meant or difflib.get_close_matches(key.lower(), cls.model_fields, n=1, cutoff=_SURE))
+    meant = meant or difflib.get_close_matches(key.lower(), cls.model_fields, n=1, cutoff=0.5)
     problem = f"did you mean {meant[0]!r}?" if meant else f"known here: {', '.join(cls.model_fields)}"
-    return {"problem": f"unknown key {_shown(key)}; {problem}", "meant": meant[0] if meant else ""}
+    return {"problem": f"unknown key {_shown(key)}; {problem}", "meant": meant[0] if meant else "", "sure": sure}
 
 
 def short_target(value: Any) -> Any:

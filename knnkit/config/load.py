@@ -36,7 +36,7 @@ def load(path: str | Path) -> Config:
             f"{path}: not UTF-8 text: {error.reason} at byte {error.start}", hint="save it as UTF-8"
         ) from None
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}", hint=f"ls -ld {path}") from None
+        raise ConfigError(f"{path}: {error.strerror}", hint=f"ls -ld {shlex.quote(str(path))}") from None
     from knnkit.config import parse  # pydantic, without which many a command does its work
 
     return parse.parse(text, source=str(path), base=path.absolute().parent, home=Path.home())

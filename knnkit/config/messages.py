@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import difflib
 import json
+import operator
+import re
 import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, ValidationError
 from pydantic.fields import FieldInfo
 
 from knnkit.config import yaml_reader
@@ -22,6 +24,9 @@ from knnkit.config.field_types import LONGEST_SHOWN, Example, Section, Words, ke
 Place = tuple[str | int, ...]
 
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
+_BOUND = {"ge": operator.ge, "gt": operator.gt, "le": operator.le, "lt": operator.lt}
+#: A number in another form: a percentage, with a decimal comma, or as text.
+_NUMBER = re.compile(r"([0-9]+(?:[.,][0-9]+)?) ?%?")
 _A_LIST = "a list, each "
 
 
@@ -70,11 +75,45 @@ def _all_fields(kind: Any) -> Iterator[dict[str, FieldInfo]]:
             yield from _all_fields(inner)
 
 
+def unknown_key(
+    root: type[Section], document: yaml_reader.Document, place: Place, context: dict[str, Any]
+) -> tuple[str, str]:
+    """Returns the message about an unknown key of the mapping at `place`, and a line to type instead.
+
+    `context` is that of the error `unknown_key`.
+    """
+    key, mapping = context["key"], value_at(document, place)
+    *_, before = ["", *list(mapping)[: list(mapping).index(key)]]
+    words = document.scalars.get((*place, before), ""), key
+    if mapping[key] is None and _lists_text(root, (*place, before)) and all(map(_is_plain, words)):
+        return f"unknown key {key!r}; is it part of {before!r}?", f"{before}: [{', '.join(words)}]"
+    home = None if context["sure"] else _home_of(root, key)
+    if home is None:
+        return context["problem"], example(root, context["meant"], place)
+    written = document.scalars.get((*place, key), "")
+    written = written if written and _is_plain(written) else example(root, key, home).partition(": ")[2]
+    listed = home[-1] == 0  # in each entry of a list
+    path = home[:-1] if listed else home
+    fix = f"{path[-1]}: [{{{key}: {written}}}]" if listed else f"{path[-1]}: {{{key}: {written}}}"
+    return f"unknown key {key!r}; it belongs in {prefix_of(path).removesuffix(': ')!r}", fix
+
+
+def _home_of(root: type[Section], key: str) -> Place | None:
+    """Returns the key path of the first section under `root` that has `key`; None if there is none."""
+    places: list[Place] = [()]
+    for place in places:
+        nodes = _nodes(root, place)
+        fields = [kind.model_fields for kind, _ in nodes if _is_section(kind)]
+        if any(key in each for each in fields):
+            return place
+        places += [(*place, name) for each in fields for name in each]
+        places += [(*place, 0)] * any(_origin(kind) is tuple for kind, _ in nodes)
+    return None
+
+
 def found(document: yaml_reader.Document, place: Place) -> str:
     """Returns the value at `place` as text for a message."""
-    value = document.data
-    for part in place:
-        value = value[part]
+    value = value_at(document, place)
     if value is None:
         return "nothing"
     if isinstance(value, dict):
@@ -98,18 +137,75 @@ def wrong_value(root: type[Section], document: yaml_reader.Document, place: Plac
     if choices and written:
         close = difflib.get_close_matches(written, choices, n=1, cutoff=0.5)
         more = f"; did you mean {close[0]!r}?" if close else ""
-        problem = f"{here} is not one of {', '.join(choices)}{more}"
-        return problem, f"{key}: {close[0]}" if close else example(root, key, above(place))
+        problem = f"{here} is not one of {_named(choices)}{more}"
+        inside = "" if close else _in_section(root, document, place)
+        return problem, f"{key}: {close[0]}" if close else inside or example(root, key, above(place))
     if here == "an empty list" and wanted.startswith(_A_LIST):
         return f"found {here}, expected at least one: {wanted.removeprefix(_A_LIST)}", example(root, key, above(place))
+    section = [kind.model_fields for kind, _ in _nodes(root, above(place)) if _is_section(kind)]
+    if here == "a list" and any(f"{key}s" in fields for fields in section):
+        return f"found {here}, expected {wanted}", example(root, f"{key}s", above(place))
     shown = here not in (written, "nothing")  # `null` is not a name
+    if written and "," in written and _lists_text(root, place) and _is_plain(re.sub(", *", "", written)):
+        return f"found {here}, expected {wanted}", f"{key}: [{written}]"
     if written and wanted.startswith(_A_LIST) and _is_plain(written) and shown and _lists_text(root, place):
         return f"found {here}, expected {wanted}", f"{key}: [{written}]"
     if here == written and any(_would_take(*node, written) for node in _nodes(root, place)):
         quoted = f'"{written}"'
         fix = f"{key}: [{quoted}]" if isinstance(place[-1], int) else f"{key}: {quoted}"
         return f"found {here}, expected {wanted}; write it in quotes: {quoted}", fix
-    return f"found {here}, expected {wanted}", example(root, key, above(place))
+    own = _as_number(root, document, place) or _in_section(root, document, place)
+    return f"found {here}, expected {wanted}", own or example(root, key, above(place))
+
+
+def _as_number(root: type[Section], document: yaml_reader.Document, place: Place) -> str:
+    """Returns a line with the number that the value at `place` means (`30%`, `0,3`, `"3"`, 3.0), if it is allowed."""
+    match = _NUMBER.fullmatch(document.scalars.get(place, ""))
+    if not match or not isinstance(place[-1], str):
+        return ""
+    value = float(match[1].replace(",", "."))
+    for kind, metadata in _nodes(root, place):
+        for number in (value, value / 100):
+            right = (kind is int and number.is_integer()) or (kind is float and number != value_at(document, place))
+            if right and all(_BOUND[name](number, bound) for name, bound in _limits(metadata)):
+                return f"{place[-1]}: {number:.10g}"
+    return ""
+
+
+def _limits(metadata: tuple[Any, ...]) -> Iterator[tuple[str, float]]:
+    for each in metadata:
+        yield from ((name, getattr(each, name)) for name in _BOUNDS if getattr(each, name, None) is not None)
+
+
+def _in_section(root: type[Section], document: yaml_reader.Document, place: Place) -> str:
+    """Returns a line with the single value at `place` as the first key of a section (`test: {file: test.csv}`).
+
+    Of several sections, the one whose example has the same suffix as the value comes first; "" if none takes the value.
+    """
+    written = document.scalars.get(place, "")
+    if not _is_plain(written) or (_NUMBER.fullmatch(written) and isinstance(value_at(document, place), str)):
+        return ""
+    sections = [kind for kind, _ in _nodes(root, place) if _is_section(kind)]
+    first = [(kind, *next(iter(kind.model_fields.items()))) for kind in sections]
+    for kind, name, field in sorted(first, key=lambda each: Path(_example(each[2])).suffix != Path(written).suffix):
+        if any(inner is Path for inner, _ in _flat(field.annotation, ())) and not {".", "/"}.intersection(written):
+            continue  # a word, not a path
+        try:
+            kind.model_validate({name: value_at(document, place)})
+        except ValidationError:
+            continue
+        start, line = f"{key_of(place)}: {{{name}: ", example(root, key_of(place), above(place))
+        rest = re.match(r"[^,}]+(.*)", line[len(start) :]) if line.startswith(start) else None
+        return f"{start}{written}{rest[1] if rest else '}'}"
+    return ""
+
+
+def value_at(document: yaml_reader.Document, place: Place) -> Any:
+    """Returns the value at the key path `place`."""
+    value = document.data
+    for part in place:
+        value = value[part]
+    return value
 
 
 def _is_plain(written: str) -> bool:
@@ -118,6 +214,8 @@ def _is_plain(written: str) -> bool:
 
 def _would_take(kind: Any, metadata: tuple[Any, ...], text: str) -> bool:
     """Whether `text`, which YAML read as another type, would be valid in quotes for `kind` with its metadata."""
+    if _origin(kind) is tuple:  # a list of columns may be one column
+        return bool(_words(metadata)) and any(inner is str for inner, _ in _flat(get_args(kind)[0], ()))
     if kind is not str:
         return kind is Path
     try:
@@ -182,12 +280,19 @@ def _described(kind: Any, metadata: tuple[Any, ...]) -> str:
         keys = f"keys such as {keys_of(kind)}"
         return f"{words}, or {keys}" if words else keys
     if _origin(kind) is Literal:
-        return f"one of {', '.join(map(str, get_args(kind)))}"
+        return f"one of {_named(get_args(kind))}"
+    if _origin(kind) is tuple and words:
+        return words
     if _origin(kind) is tuple:
         inside = ", or ".join(_described(*node) for node in _flat(get_args(kind)[0], ()))
         return f"{_A_LIST}{'with ' if inside.startswith('keys') else ''}{inside}"
     plain = words or {int: "a whole number", float: "a number", Path: "a path"}.get(kind, "text")
     return plain + _bounds(metadata)
+
+
+def _named(choices: Sequence[Any]) -> str:
+    """Returns words or numbers for a message; signs, such as a comma, are in quotes."""
+    return ", ".join(word if any(map(str.isalnum, word)) else repr(word) for word in map(str, choices))
 
 
 def _origin(kind: Any) -> Any:
@@ -200,9 +305,7 @@ def _words(metadata: tuple[Any, ...]) -> str:
 
 
 def _bounds(metadata: tuple[Any, ...]) -> str:
-    bounds = {
-        name: getattr(each, name) for each in metadata for name in _BOUNDS if getattr(each, name, None) is not None
-    }
+    bounds = dict(_limits(metadata))
     if {"ge", "le"} <= bounds.keys():
         return f" from {bounds['ge']:.16g} to {bounds['le']:.16g}"
     found = [f"{word} {bounds[name]:.16g}" for name, word in _BOUNDS.items() if name in bounds]

@@ -5,7 +5,9 @@ The docstring below a key is its description in the JSON Schema. Fleet and rollo
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,6 +38,9 @@ from knnkit.config.field_types import (
 from knnkit.config.fleet_models import ClassifyConfig, FleetConfig, ReleaseConfig, RolloutConfig, SigningConfig
 from knnkit.config.input_models import InputConfig
 from knnkit.config.split_models import Data, GroupSplit, Split, Test, TestFile, TimeSplit
+from knnkit.config.written import Written
+from knnkit.config.yaml_reader import Document
+from knnkit.errors import BuildError, DataError
 
 _RECORDINGS = "data: {files: 'walks/*.csv', label: activity}"
 #: Keys of `data` that recordings do not go with.
@@ -234,6 +239,19 @@ class Build(Section):
     """The signing key."""
     gates: GatesConfig
     """Figures that a release must reach on every device."""
+    written: pydantic.SkipValidation[Written | None] = None
+    """The text of deploy.yaml and the place of the model in it; None without a text."""
+
+    @contextlib.contextmanager
+    def placed(self) -> Iterator[None]:
+        """Puts the line of deploy.yaml before the message of an error about one of its keys (`KnnkitError.key`)."""
+        try:
+            yield
+        except (BuildError, DataError) as error:
+            said = None if self.written is None else self.written.placed(error, {*ModelConfig.model_fields, "gates"})
+            if said is None:
+                raise
+            raise type(error)(said, reason=error.reason, hint=error.hint) from None
 
 
 _A_MODEL = "{name: fruit, data: {file: train.csv, label: species}}"
@@ -264,6 +282,14 @@ class Config(Section):
     """How a release is rolled out to the fleet."""
     classify: Annotated[ClassifyConfig, Example("{keep: [id]}")] = ClassifyConfig()
     """What `knnkit classify` writes beside the answers."""
+    _document: Document | None = None
+
+    @classmethod
+    def of(cls, document: Document, context: dict[str, Any]) -> Config:
+        """Returns the configuration in a document; `context` has the folders that `parse` takes."""
+        found = cls.model_validate(document.data, context=context)
+        found._document = document
+        return found
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -306,4 +332,6 @@ class Config(Section):
 
     def _build(self, model: ModelConfig, directory: Path) -> Build:
         release, gates = self.release.model_copy(update={"dir": directory}), model.gates or self.gates
-        return Build.model_construct(model=model, release=release, signing=self.signing, gates=gates)
+        at = ("models", self.models.index(model)) if self.models else ("model",)
+        written = None if self._document is None else Written(self._document, at)
+        return Build.model_construct(model=model, release=release, signing=self.signing, gates=gates, written=written)

@@ -56,7 +56,7 @@ def parse(text: str, *, source: str = FILE_NAME, base: Path | None = None, home:
     """
     document = yaml_reader.read(text, source)
     try:
-        return Config.model_validate(document.data, context={"base": base, "home": home})
+        return Config.of(document, {"base": base, "home": home})
     except pydantic.ValidationError as error:
         details = _innermost(error.errors(include_url=False))
         wrong = dict.fromkeys(_explain(document, each) for each in details)
@@ -79,8 +79,10 @@ def _explain(document: yaml_reader.Document, details: Any) -> tuple[str, str]:
     kind, context = details["type"], details.get("ctx", {})
     place = document.place(details["loc"])
     if kind in ("unknown_key", "misplaced_key"):
-        fix = messages.example(Config, context["meant"], place) if kind == "unknown_key" else context["hint"]
-        return document.error((*place, context["key"]), messages.prefix_of(place) + context["problem"]), fix
+        problem, fix = context["problem"], context.get("hint", "")
+        if kind == "unknown_key":
+            problem, fix = messages.unknown_key(Config, document, place, context)
+        return document.error((*place, context["key"]), messages.prefix_of(place) + problem), fix
     if kind == "no_sense":
         parts = [int(part) if part.isdigit() else part for part in context["at"].split("/")]
         at = document.place(parts) if context["at"] else place

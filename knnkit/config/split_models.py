@@ -18,7 +18,7 @@ class TestFile(Section):
     """Holds out the rows of a separate file."""
 
     __test__ = False  # pytest must not collect it
-    file: FilePath
+    file: Annotated[FilePath, Example("test.csv")]
     """CSV, Parquet or NPZ with the same columns as the training data."""
     label: Label | None = None
     """The label column; default: the same as in the training data."""

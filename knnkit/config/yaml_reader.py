@@ -27,6 +27,16 @@ _MOST_DIGITS = 1000
 _QUOTED = 160
 
 
+#: Frequent mistakes: a part of PyYAML's message, and what to do.
+_MISTAKES = (
+    ("alias", "put a pattern in quotes: files: '*.csv'"),
+    (r"'\\t'", "indent with spaces, not tabs"),
+    ("escape character", r"put a path in single quotes: file: 'C:\data\train.csv'"),
+    ("cannot start any token|but found ','", "put the value in quotes: thousands: ','"),
+    ("another document", "one file holds one configuration: remove the lines from --- on"),
+)
+
+
 @dataclass(frozen=True)
 class Mark:
     """A position in the file: line and column, both counted from 1."""
@@ -123,8 +133,13 @@ def read(text: str, source: str) -> Document:
         at = error.problem_mark or error.context_mark
         mark = Mark(at.line + 1, at.column + 1) if at else Mark(1, 1)
         problem = " ".join(part for part in (error.context, error.problem) if part)
-        hint = f"check brackets, quotes, colons and the indent in line {mark.line} and above"
+        usual = f"check brackets, quotes, colons and the indent in line {mark.line} and above"
+        hint = next((hint for sign, hint in _MISTAKES if re.search(sign, problem)), usual)
         raise ConfigError(f"{source}:{mark.line}: not YAML: {problem}\n{document.quote(mark)}", hint=hint) from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        said = f"{source}:{line}: not YAML: the character {text[error.position]!r} is not allowed"
+        raise ConfigError(said, hint=f"remove it from line {line}") from None
     except (yaml.YAMLError, RecursionError) as error:
         problem = str(error) or "nested too deep"
         raise ConfigError(

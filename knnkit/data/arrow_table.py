@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.arguments import shown
+from device_agent.shared.tabular.csv_dialect import is_number
 from knnkit.data import precision
 from knnkit.data.bad_cells import EMPTY, FRAME, TEXT, BadCells
 from knnkit.data.columns import Wanted, choose, find
@@ -43,13 +44,16 @@ def load(schema: Any, read: Callable[[list[str]], Any], source: Path | str, want
     chosen += at if policy.targets else []
     more = [find(header, name, file, key) for key, name in wanted.texts.items() if name is not None]
     table = read([header[column] for column in sorted({*chosen, *at, *more})])
+    if not table.num_rows:
+        raise DataError(f"{source}: there are no rows", hint="a table with labelled rows")
     names = [header[column] for column in chosen]
     if isinstance(policy.categories, str):
         policy = policy.with_text([name for name in names if _is_text(schema.field(name).type)])
     columns = [] if policy.targets else [(header[place], table.column(header[place])) for place in at]
     for name, labels in columns:
         if labels.null_count:
-            raise DataError(f"{source}, row {labels.is_null().to_pylist().index(True)}: the label ({name!r}) is empty")
+            said = f"{source}, row {labels.is_null().to_pylist().index(True)}: the label ({name!r}) is empty"
+            raise DataError(said, hint="leave rows without a label out")
     reader = _Table(table, str(source), policy)
     found = reader.read(names)
     if features is not None and any(_base(name, header) != name for name in features):
@@ -185,7 +189,10 @@ class _Table:
             if value is None:
                 self._bad.add(row, place, name, EMPTY, "the cell is empty")
             else:
-                self._bad.add(row, place, name, TEXT, f"{str(value)[:40]!r} is not a number", str(value))
+                text = is_number(str(value), ",")
+                said = f"{str(value)[:40]!r} is {'text' if text else 'not a number'}"
+                hint = f"store numbers: frame[{name!r}] = pandas.to_numeric(frame[{name!r}])" if text else ""
+                self._bad.add(row, place, name, TEXT, said, str(value), hint)
         return np.zeros(len(column))
 
     def _lists(self, place: int, name: str, column: Any) -> NDArray[Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import yaml
 
+from device_agent.shared.file_hints import cleaned
 from knnkit.errors import DataError
 
 #: Kinds of bad cells, as they are counted.
@@ -114,7 +115,8 @@ class BadCells:
             message += "\n  the first of them:"
             for each in self._first:
                 message += f"\n    {self._placed(each)}"
-        return DataError(message, hint=hint or self.advice or self._hint())
+        flags = self.advice.replace("label: in deploy.yaml", "--label on the command line")
+        return DataError(message, hint=hint or self.advice or self._hint(), flags="" if hint else flags)
 
     def _placed(self, bad: tuple[int, int, str, str, str]) -> str:
         place, index, name, said, _ = bad
@@ -176,12 +178,6 @@ def in_data(source: object, keys: str, flags: str = "") -> str:
     if str(source) in IN_MEMORY:
         return f"data={yaml.safe_load(f'{{{keys}}}')}"
     return f"{keys} in `data:` of deploy.yaml" + (f" (knnkit init: {flags})" if flags else "")
-
-
-def cleaned(source: str) -> str:
-    """Returns a file name for a corrected copy of `source`, such as data-clean.csv, quoted for a shell."""
-    path = Path(source)
-    return shlex.quote(f"{path.stem}-clean{path.suffix}")
 
 
 def without_lines(source: str, places: Sequence[int]) -> str:

@@ -27,8 +27,6 @@ _MAX_LISTED = 20
 _PATTERN = frozenset("*?[")
 #: Names that pandas gives an index when it writes a table.
 _PANDAS = re.compile(r"__index_level_\d+__|Unnamed: \d+(\.\d+)?")
-#: Keys of `data` that are also flags of `knnkit init`.
-_FLAGS = frozenset({"label", "features", "drop", "missing", "categories"})
 #: Reason of an error for a file without the column of ids.
 NO_ID = "no-id-column"
 #: Reasons of an error for a file without a label or target column, and without a feature.
@@ -82,12 +80,12 @@ def choose(header: list[str], wanted: Wanted, file: Path) -> tuple[list[int], li
         if taken := next((name for name in named[key] if name in own), None):
             the = "the" if len(own) == 1 else "a"
             said = f"{file}: {taken!r} is {the} {kind}; it cannot be {what}"
-            raise DataError(said, hint=f"remove it from {key}:")
+            raise DataError(said, hint=f"remove it from {key}:", key=f"data/{key}")
     names = others if features is None else dict.fromkeys(named["features"])
     chosen = [header.index(name) for name in names if name not in named["drop"]]
     if not chosen:
         said = f"{file}: there is no feature beside {', '.join(map(repr, own))}"
-        raise DataError(said, hint="add columns of numbers")
+        raise DataError(said, hint="add columns of numbers", key="data")
     return at, chosen
 
 
@@ -112,12 +110,16 @@ def find(header: list[str], name: str, file: Path, key: str) -> int:
     bare = [other.isprintable() and "," not in other for other in header]
     names = ", ".join(other if plain else shortened(other) for other, plain in zip(header[:_MAX_LISTED], bare))
     names += ", ..." if len(header) > _MAX_LISTED else ""
-    where = f" ({key}: in deploy.yaml{f', --{key} on the command line' * (key in _FLAGS)})"
-    where = f" ({key})" if str(file) in IN_MEMORY else where
-    hint = f"did you mean {close[0]!r}{where}?" if close else f"set it to one of them{where}"
+    hint, more = (f"did you mean {close[0]!r} (", ")?") if close else ("set it to one of them (", ")")
     if not close and len(header) > 1 and sum(map(_is_number, header)) >= len(header) - 1:
-        hint += "; if line 1 is a row of numbers, put a header line above it"
-    raise DataError(f"{file}: no column {name!r}; there are {names}", hint=hint, reason=_REASONS.get(key, ""))
+        more += "; if line 1 is a row of numbers, put a header line above it"
+    raise DataError(
+        f"{file}: no column {name!r}; there are {names}",
+        hint=hint + (key if str(file) in IN_MEMORY else f"{key}: in deploy.yaml") + more,
+        reason=_REASONS.get(key, ""),
+        key="split" if key == "split" else f"data/{key}/{name}",
+        flags=f"{hint}--{key} on the command line{more}",
+    )
 
 
 def _plain(name: str) -> str:

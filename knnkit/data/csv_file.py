@@ -7,6 +7,7 @@ alike. Lines whose cells are all empty are skipped. Never fills a cell, and neve
 
 from __future__ import annotations
 
+import codecs
 import csv
 import os
 import re
@@ -23,11 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.features.cells import Cells
+from device_agent.shared.file_hints import cleaned, with_file
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.tabular import csv_dialect
 from device_agent.shared.tabular.csv_reader import Block
 from knnkit.data import precision
-from knnkit.data.bad_cells import NO_LABEL, SHAPE, BadCells, cleaned
+from knnkit.data.bad_cells import NO_LABEL, SHAPE, BadCells
 from knnkit.data.columns import Wanted, choose, find
 from knnkit.data.dataset import Dataset, label_array, require_distinct, require_label
 from knnkit.data.policy import Learner, sorted_levels
@@ -35,7 +37,12 @@ from knnkit.errors import DataError
 
 #: Bytes of a block of text, and number of blocks parsed at the same time: numpy releases Python's lock.
 _BLOCK, _THREADS = 1 << 18, min(4, os.cpu_count() or 1)
-_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_WIDE = (
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins like UTF-16
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 
 #: Blocks of whole lines, each with a thread's result.
 Blocks = Iterator[tuple[bytes, Future[Block | None] | None]]
@@ -111,9 +118,7 @@ class _CsvFile:
         count = len(self._rows)
         self.bad.rows, self.bad.filter = count, self._filter()
         if not count and self.bad.only_without_label:
-            self.bad.advice = (
-                "no line has one: name another column (label: in deploy.yaml, --label on the command line)"
-            )
+            self.bad.advice = "no line has one: name another column (label: in deploy.yaml)"
         if self._widths.total() > count:
             self.bad.advice = self._with_names(self._widths.most_common(1)[0][0] - len(header))
         if not (count or self.bad):
@@ -312,18 +317,18 @@ class _CsvFile:
             return csv_dialect.text_of(line)
         except BadInput as error:
             where = self._where(self._line + 1) if self._line else self._file  # line 1: the whole file
-            command = f"{shlex.quote(str(self._file))} > {cleaned(str(self._file))}"
-            raise DataError(f"{where}: {error}", hint=(error.hint or "").replace("FILE > rows.csv", command)) from None
+            raise DataError(f"{where}: {error}", hint=with_file(error.hint, self._file)) from None
 
     def _where(self, line: int) -> str:
         return f"{self._file}, line {line}"
 
 
 def open_text(file: Path) -> IO[Any]:
-    """Opens a text file for reading: UTF-16 in text mode, any other encoding in binary mode."""
-    with file.open("rb") as start:
-        wide = start.read(2) in _UTF_16
-    return file.open(newline="", encoding="utf-16") if wide else file.open("rb")
+    """Opens a text file for reading: UTF-16 and UTF-32 in text mode, any other encoding in binary mode."""
+    with file.open("rb") as stream:
+        start = stream.read(4)
+    wide = next((encoding for mark, encoding in _WIDE if start.startswith(mark)), None)
+    return file.open(newline="", encoding=wide) if wide else file.open("rb")
 
 
 def text_blocks(stream: IO[Any]) -> Iterator[bytes]:

@@ -153,7 +153,7 @@ def dataset(
         raise DataError(said, hint="one name for each column")
     labels = np.zeros(len(matrix), np.int64) if labels is None else labels
     if len(np.shape(labels)) != 1 or len(labels) != len(matrix):
-        hint = "labels.ravel()" if np.shape(labels) == (len(matrix), 1) else ""
+        hint = "labels.ravel()" if np.shape(labels) == (len(matrix), 1) else "one label for each row"
         raise DataError(f"{source}: {len(matrix)} rows, but labels of shape {np.shape(labels)}", hint=hint)
     bad = BadCells(source, "row", hint="drop the row, or fill the cell" if policy is None else "")
     note_bad_numbers(matrix, names, policy or PLAIN, bad)
@@ -247,8 +247,15 @@ def label_array(values: list[Any], source: str) -> NDArray[Any]:
     `2.0` counts as the integer 2 if all labels are whole numbers, or if another label is `2`.
 
     Raises:
-        DataError: a label is not plain text on one line, or is "unknown", which is reserved for rejected rows.
+        DataError: a label is NaN, a list or bytes, is not plain text on one line, or is "unknown", which is reserved.
     """
+    empty = next((row for row, value in enumerate(values) if isinstance(value, float) and value != value), None)
+    if empty is not None:
+        raise DataError(f"{source}: row {empty}: the label is empty (nan)", hint="leave rows without a label out")
+    odd = next((row for row, value in enumerate(values) if isinstance(value, bytes | list | dict | tuple)), None)
+    if odd is not None:
+        said = f"{source}: row {odd}: a label may not be {shortened(str(values[odd]))}, of the type "
+        raise DataError(said + type(values[odd]).__name__, hint="labels are text or whole numbers: labels.astype(str)")
     if all(isinstance(value, bool) for value in values):
         values = [str(value) for value in values]
     if all(isinstance(value, float) and value.is_integer() for value in values):

@@ -7,6 +7,7 @@ row, never unpickles, and never unpacks an archive that does not fit the machine
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import shlex
 import struct
@@ -23,12 +24,13 @@ from numpy.typing import NDArray
 from device_agent.shared.queries import default_names
 from device_agent.shared.release import zip_limits
 from knnkit.data import arrow_table, precision
+from knnkit.data.bad_cells import quoted
 from knnkit.data.columns import NO_ID, Wanted, choose, find
 from knnkit.data.csv_file import load_csv
 from knnkit.data.dataset import Dataset, dataset, label_array
 from knnkit.data.patterns import expand
 from knnkit.data.policy import PLAIN, Policy, sorted_levels
-from knnkit.errors import DataError, needs
+from knnkit.errors import FILE, DataError, needs
 
 TEXTS = (".csv", ".tsv", ".txt")
 _SHEETS = (".xlsx", ".xls", ".ods")
@@ -78,21 +80,23 @@ def load(
 
 
 def _load(file: Path, wanted: Wanted) -> Dataset:
+    if file.is_dir():
+        hint = f"files: {quoted(f'{file}/*.csv')} names the files in it"
+        raise DataError(f"{file} is a folder, not a file of rows", hint=hint, key=FILE)
     suffix = file.suffix.lower()
     if suffix not in SUFFIXES:
         kinds = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
         hint = "export it as CSV" if suffix in _SHEETS else f"give it as {kinds}"
-        raise DataError(f"{file}: the format of {suffix or 'a file without suffix'} is not supported", hint=hint)
-    if file.is_dir():
-        raise DataError(f"{file} is a folder, not a file of rows", hint="files: 'FOLDER/*.csv' names the files in it")
+        said = f"{file}: the format of {suffix or 'a file without suffix'} is not supported"
+        raise DataError(said, hint=hint, key=FILE)
     if not file.is_file():
-        raise DataError(f"{file}: no such file", hint=_nearest_file(file))
+        raise DataError(f"{file}: no such file", hint=_nearest_file(file), key=FILE)
     try:
         if suffix == ".npz":
             return _load_npz(file, wanted)
         return _load_parquet(file, wanted) if suffix == ".parquet" else load_csv(file, wanted)
     except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror or error}") from None
+        raise DataError(f"{file}: cannot be read: {error.strerror or error}", key=FILE) from None
     except MemoryError:
         raise DataError(f"{file}: not enough memory to read it", hint="give fewer rows, or fewer columns") from None
 
@@ -181,7 +185,8 @@ def _load_parquet(file: Path, wanted: Wanted) -> Dataset:
         with pyarrow.parquet.ParquetFile(file) as opened:
             return arrow_table.load(opened.schema_arrow, opened.read, file, wanted)
     except pyarrow.ArrowException as error:
-        raise DataError(f"{file}: not a Parquet file: {error}") from None
+        hint = "write it with pyarrow.parquet or pandas.to_parquet; CSV needs the suffix .csv"
+        raise DataError(f"{file}: not a Parquet file: {error}", hint=hint, key=FILE) from None
 
 
 def _load_npz(file: Path, wanted: Wanted) -> Dataset:
@@ -210,7 +215,8 @@ def _load_npz(file: Path, wanted: Wanted) -> Dataset:
         arrays.pop(str(name), None)
     tables = [name for name, array in arrays.items() if array.ndim >= 2]
     if len(tables) == 1:
-        rows: Any = arrays[tables[0]].reshape(len(arrays[tables[0]]), -1)  # an image is a row of its pixels
+        rows: Any = arrays[tables[0]]
+        rows = rows.reshape(len(rows), math.prod(rows.shape[1:]))  # an image is a row of its pixels
         header = default_names(rows.shape[1]) if names is None else tuple(map(str, names))
     elif tables or not arrays or any(array.ndim != 1 or len(array) != len(labels) for array in arrays.values()):
         found = ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) or "nothing"
@@ -226,7 +232,7 @@ def _load_npz(file: Path, wanted: Wanted) -> Dataset:
         rows, header = rows[:, chosen], tuple(header[place] for place in chosen)
     for what, array in (("features", rows), *(("targets", array) for array in answers if policy.targets)):
         if not (np.issubdtype(array.dtype, np.number) or array.dtype == bool) or np.iscomplexobj(array):
-            raise DataError(f"{file}: the {what} hold {array.dtype}, not numbers")
+            raise DataError(f"{file}: the {what} hold {array.dtype}, not numbers", hint="an array of numbers")
     if policy.targets and labels.shape == rows.shape[:1]:
         rows, header = np.column_stack([rows, *answers]), (*header, *own)
     made = dataset(rows, labels, header, str(file), policy, wide=wanted.wide)
@@ -237,7 +243,8 @@ def _load_npz(file: Path, wanted: Wanted) -> Dataset:
 def _text(arrays: dict[str, NDArray[Any]], name: str, count: int, file: Path, key: str) -> NDArray[Any]:
     find(list(arrays), name, file, key)
     if arrays[name].shape != (count,):
-        raise DataError(f"{file}: {name!r} has shape {arrays[name].shape}, but there are {count} labels")
+        said = f"{file}: {name!r} has shape {arrays[name].shape}, but there are {count} labels"
+        raise DataError(said, hint="one cell for each label")
     return arrays[name].astype(str)
 
 

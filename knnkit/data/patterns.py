@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from knnkit.errors import DataError
+from knnkit.errors import FILE, DataError
 
 #: A part of a pattern that names what stands there.
 PART = re.compile(r"\{([A-Za-z_]\w*)\}")
@@ -31,6 +31,7 @@ def expand(sources: Sequence[Path]) -> tuple[Path, ...]:
         names = glob.glob(str(source), recursive=True)  # noqa: PTH207 (the pattern may be absolute)
         paths = sorted(path for path in map(Path, names) if path.is_file())
         if not paths:
-            raise DataError(f"{source}: no file matches this pattern", hint="patterns are relative to deploy.yaml")
+            said = f"{source}: no file matches this pattern"
+            raise DataError(said, hint="patterns are relative to deploy.yaml", key=FILE)
         found.update(dict.fromkeys(paths))
     return tuple(found)

@@ -28,7 +28,7 @@ MAX_CATEGORIES = 1000
 #: Words for a missing cell, besides those of every model.
 MISSING_WORDS = ("-", "--", "?", "n.a.")
 #: Signs between thousands that a hint names.
-_SIGNS = ",.'"
+_SIGNS = ",.' "
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def _thousands(cell: str) -> str:
     """Returns a hint if a cell is a number with a separator of thousands; "" for any other cell."""
     for sign in _SIGNS:
         plain = without_thousands(cell, sign)
-        if sign in cell and plain is not None and is_number(plain, ";"):
+        if plain not in (None, cell) and is_number(plain or "", ";"):
             return f'thousands: "{sign}" in `data:` of deploy.yaml (knnkit init: --thousands {shlex.quote(sign)})'
     return ""
 

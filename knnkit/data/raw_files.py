@@ -5,7 +5,6 @@ The label of a file is its folder, a part of its path, or a cell of a table of p
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from device_agent.shared.embedding.files import IN_FOLDERS
+from knnkit.data import listing
 from knnkit.data.columns import find
 from knnkit.data.dataset import Dataset, label_array
 from knnkit.data.patterns import PART, expand
@@ -98,32 +98,23 @@ def _parts(file: Path, source: Path, label: str) -> dict[str, str]:
 def _part(parts: dict[str, str], name: str, source: Path, key: str) -> str:
     if name not in parts:
         known = ", ".join(sorted(parts))
-        raise DataError(
-            f"{source}: {key} names {name!r}, and the pattern has {known}", hint=f"files: 'sounds/{{{name}}}/*.wav'"
-        )
+        said = f"{source}: {key} names {name!r}, and the pattern has {known}"
+        key = key if key == "split" else f"data/{key}"
+        raise DataError(said, hint=f"files: 'sounds/{{{name}}}/*.wav'", key=key)
     return parts[name]
 
 
 def _of_table(file: Path, label: str, path: str, group: str | None) -> RawFiles:
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as text:
-            header, *rows = csv.reader(text)
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{file}: cannot be read: {error or 'it is empty'}") from None
+    header, table = listing.read(file, [name for name in (path, label, group) if name])
     places = {
         key: find(header, name, file, key) for key, name in (("path", path), ("label", label), ("split", group)) if name
     }
-    rows = [row for row in rows if row]
-    short = next((number for number, row in enumerate(rows, 2) if len(row) != len(header)), None)
-    if not rows:
-        raise DataError(f"{file}: there is a header, but no rows", hint="add a line for each file")
-    if short is not None:
-        raise DataError(f"{file}, line {short}: expected {len(header)} cells, found {len(rows[short - 2])}")
+    for line, row in table:
+        if not (file.parent / row[places["path"]]).is_file():
+            said = f"{file}, line {line}: {file.parent / row[places['path']]}: no such file"
+            raise DataError(said, hint=f"paths are relative to the folder of {file.name}")
+    rows = [row for _, row in table]
     paths = tuple(file.parent / row[places["path"]] for row in rows)
-    missing = next((number for number, each in enumerate(paths, 2) if not each.is_file()), None)
-    if missing is not None:
-        said = f"{file}, line {missing}: {paths[missing - 2]}: no such file"
-        raise DataError(said, hint=f"paths are relative to the folder of {file.name}")
     groups = tuple(row[places["split"]] for row in rows) if group else None
     return RawFiles(paths, _names(paths), tuple(row[places["label"]] for row in rows), groups, str(file))
 

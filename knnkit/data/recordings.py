@@ -7,7 +7,6 @@ different labels is left out of training. Never puts samples of two recordings i
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.file_hints import with_file
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.input_info import Window
 from device_agent.shared.tabular.reader import Parsed
 from device_agent.shared.windows.window_parser import WindowParser
-from knnkit.data import precision
+from knnkit.data import listing, precision
 from knnkit.data.csv_file import open_text, text_blocks
 from knnkit.data.dataset import Dataset, label_array, require_label, shortened
 from knnkit.data.files import TEXTS
 from knnkit.data.patterns import expand
-from knnkit.errors import DataError
+from knnkit.errors import FILE, DataError
 
 #: Bad lines and broken windows of one message.
 _SHOWN = 3
@@ -173,7 +173,8 @@ def _without_windows(found: Sequence[_Windows], window: Window) -> str:
 
 def _samples(path: Path, parser: WindowParser, keep: Sequence[str]) -> Iterator[Parsed]:
     if path.suffix.lower() not in TEXTS:
-        raise DataError(f"{path}: a recording is a CSV file", hint="export it as CSV, a line for each sample")
+        hint = "export it as CSV, a line for each sample"
+        raise DataError(f"{path}: a recording is a CSV file", hint=hint, key=FILE)
     try:
         with open_text(path) as stream:
             for block in text_blocks(stream):
@@ -183,9 +184,11 @@ def _samples(path: Path, parser: WindowParser, keep: Sequence[str]) -> Iterator[
         hint = f"`columns` of `window` names the numbers{f'; also needed here: {names}' if names else ''}"
         if "the header has no column" in str(error):
             hint += f"; the header is {_first_line(path)}"
+        if "FILE" in error.hint:  # the file is not CSV
+            hint = with_file(error.hint, path)
         raise DataError(f"{path}: {error!s}", hint=hint) from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}", key=FILE) from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not {error.encoding.upper()} text", hint="save it as CSV (UTF-8)") from None
 
@@ -207,18 +210,13 @@ def _labels_of(labels: Labels, paths: Sequence[Path]) -> dict[Path, str]:
     if labels.by_file == FOLDER:
         return {path: path.absolute().parent.name for path in paths}
     listed = Path(labels.by_file)
-    try:
-        with listed.open(newline="", encoding="utf-8-sig") as file:
-            header, *lines = csv.reader(file)
-    except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise DataError(f"{listed}: cannot be read: {why}", hint=f"a CSV file: {_FILE},{labels.column}") from None
+    header, lines = listing.read(listed, (_FILE, labels.column))
     lacking = next((name for name in (_FILE, labels.column) if name not in header), None)
     if lacking is not None:
         said = f"{listed}: no column {lacking!r}; there are {', '.join(header)}"
         raise DataError(said, hint=f"a file with the labels of recordings begins with the line {_FILE},{labels.column}")
     at, of = header.index(labels.column), header.index(_FILE)
-    found = {(listed.parent / line[of]).resolve(): line[at].strip() for line in lines if len(line) == len(header)}
+    found = {(listed.parent / line[of]).resolve(): line[at] for _, line in lines}
     lost = next((path for path in paths if not found.get(path.resolve())), None)
     if lost is not None:
         hint = f"add a line to {listed}; paths in it are relative to {listed.parent}"

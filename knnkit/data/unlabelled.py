@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.file_hints import with_file
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.table_info import Table
 from device_agent.shared.tabular.csv_reader import CsvParser
@@ -34,7 +35,7 @@ def load(path: Path, like: Dataset, table: Table | None = None) -> NDArray[Any]:
     try:
         parts = _parts(path, like, table)
     except BadInput as error:
-        raise DataError(f"{path}: {error}", hint=error.hint) from None
+        raise DataError(f"{path}: {error}", hint=with_file(error.hint, path)) from None
     rows = np.concatenate(parts).astype(like.rows.dtype) if parts else like.rows[:0]
     if not len(rows) or not np.isfinite(rows).all():
         problem = "a value is not a finite number" if len(rows) else "it has no rows"

@@ -1,7 +1,7 @@
 """Faults in labelled rows that make an evaluation misleading.
 
 `find` warns of rows on both sides of a split, equal rows with different labels, features that are a copy of the label,
-and labels that differ only in blanks or case. Never changes a row.
+labels that differ only in blanks or case, and labels such as "nan". Never changes a row.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.enrolment import enrolled
+from device_agent.shared.features.coder import is_missing
 from knnkit.data.dataset import Dataset
+from knnkit.data.policy import MISSING_WORDS
 
 #: A held-out row or two may equal a training row by chance; from this share on, more than one is reported.
 _BY_CHANCE = 0.05
@@ -23,7 +25,7 @@ _FEW = 5
 
 def find(training: Dataset, held_out: Dataset | None) -> tuple[str, ...]:
     """Returns a warning for each kind of fault that training rows and held-out rows (or None) have."""
-    found = [_on_both_sides(training, held_out), _conflicts(training, held_out), *_copies(training)]
+    found = [_on_both_sides(training, held_out), _conflicts(training, held_out), *_copies(training), _gaps(training)]
     return tuple(f"{training.source}: {text}" for text in (*found, *_spellings(training)) if text)
 
 
@@ -72,6 +74,16 @@ def _follows(column: NDArray[np.float32], codes: NDArray[Any]) -> bool:
     values, places = np.unique(column, return_inverse=True)
     pairs = np.unique(np.column_stack([places.reshape(-1), codes.reshape(-1)]), axis=0)
     return len(values) == len(pairs) == int(codes.max()) + 1
+
+
+def _gaps(training: Dataset) -> str:
+    """Returns a warning about labels that are words for a missing cell; "" if there are none."""
+    words = [label for label in np.unique(training.labels).tolist() if is_missing(str(label), MISSING_WORDS)]
+    if not words:
+        return ""
+    count = int(np.isin(training.labels, words).sum())
+    named = ", ".join(map(repr, words))
+    return f"{count:,} rows have the label {named}: if it means that the label is not known, leave these rows out"
 
 
 def _spellings(training: Dataset) -> list[str]:

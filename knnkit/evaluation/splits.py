@@ -99,7 +99,9 @@ def _all_held_out(everything: Dataset, lost: list[Any], how: str) -> DataError:
     hint = "split: stratified" if how == "random" else "try another test: or seed:, or correct `features:` and `label:`"
     if how in ("group", "time"):
         hint = f"split: stratified, or more rows of that label in other {'groups' if how == 'group' else 'times'}"
-    return DataError(f"{everything.source}: all rows of the label {lost[0]!r} were held out{more}", hint=hint)
+    return DataError(
+        f"{everything.source}: all rows of the label {lost[0]!r} were held out{more}", hint=hint, key="split"
+    )
 
 
 def _unlearnt(labels: NDArray[Any], kept: Places) -> list[Any]:
@@ -136,7 +138,8 @@ def _by_class(labels: NDArray[Any], share: float, seed: int) -> tuple[Places, Pl
         rows = random.permutation(np.flatnonzero(labels == label))
         held_out += rows[: min(len(rows) - 1, max(1, round(share * len(rows))))].tolist()
     if not held_out:
-        raise DataError("each label has one row, so none can be held out", hint="leave out split:, or test: 0")
+        said, hint = "each label has one row, so none can be held out", "leave out split:, or test: 0"
+        raise DataError(said, hint=hint, key="split")
     return np.setdiff1d(np.arange(len(labels)), held_out), np.sort(np.array(held_out, np.int64))
 
 
@@ -147,13 +150,14 @@ def _group(everything: Dataset, share: float, seed: int) -> tuple[Places, Places
     assert everything.beside is not None
     groups = len(np.unique(everything.beside))
     if groups < 2:
-        raise DataError(f"{everything.source}: all rows have one group", hint="split: stratified, or another column")
+        said, hint = f"{everything.source}: all rows have one group", "split: stratified, or another column"
+        raise DataError(said, hint=hint, key="split")
     divisions = GroupShuffleSplit(_TRIES, test_size=share, random_state=seed)
     try:
         found = list(divisions.split(everything.rows, groups=everything.beside))
     except ValueError:
         said = f"{everything.source}: too few groups to hold out {share:g} of them: {groups}"
-        raise DataError(said, hint="test: 0.5, or rows of more groups") from None
+        raise DataError(said, hint="test: 0.5, or rows of more groups", key="test") from None
     kept, held_out = next((each for each in found if not _unlearnt(everything.labels, each[0])), found[0])
     return kept, held_out
 
@@ -176,7 +180,7 @@ def _moments(cells: list[str], source: str) -> Iterator[float]:
             moment = _moment(cell)
         except ValueError:
             said = f"{source}: row {row}: {cell[:60]!r} is not a time"
-            raise DataError(said, hint="write 2026-01-31T12:00:00, or a number of seconds") from None
+            raise DataError(said, hint="write 2026-01-31T12:00:00, or a number of seconds", key="split") from None
         yield moment
 
 
@@ -193,7 +197,7 @@ def _moment(cell: str) -> float:
 
 def _too_few(everything: Dataset, share: float) -> DataError:
     said = f"{everything.source}: too few rows to hold out {share:g} of them: {len(everything.rows)}"
-    return DataError(said, hint="test: 0, or more rows")
+    return DataError(said, hint="test: 0, or more rows", key="test")
 
 
 _WAYS = {"random": _random, "stratified": _stratified, "group": _group, "time": _time}

@@ -254,7 +254,7 @@ def _require_rows(k: int, rows: int, source: str) -> None:
     if k > rows:
         there = "there is 1 training row" if rows == 1 else f"there are {rows:,} training rows"
         hint = f"k: {rows}{' or less' if rows > 1 else ''}, or more rows; those held out by test: do not count"
-        raise DataError(f"{source}: k is {k}, but {there}", hint=hint)
+        raise DataError(f"{source}: k is {k}, but {there}", hint=hint, key="k")
 
 
 def _require_others(groups: NDArray[Any], k: int) -> None:

@@ -24,7 +24,7 @@ from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.input_info import Input, Stage
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.safe_files import read_small
-from knnkit.errors import BuildError
+from knnkit.errors import FILE, BuildError
 from knnkit.model.tflite.flatbuffer import IDENTIFIER
 
 _STAGES = "look at `stages` in deploy.yaml"
@@ -60,12 +60,12 @@ def read_stages(input: Input, paths: Iterable[Path], first: bytes | None = None)
             files[name] = read_small(path, constants.MAX_STAGE, follow=True)
         except OSError as error:
             hint = "paths in deploy.yaml are relative to its folder"
-            raise BuildError(f"{path}: cannot be read: {error.strerror or error}", hint=hint) from None
+            raise BuildError(f"{path}: cannot be read: {error.strerror or error}", hint=hint, key=FILE) from None
         if len(files[name]) > constants.MAX_STAGE:
-            raise BuildError(f"{path}: a stage file may have at most {constants.MAX_STAGE:,} bytes")
+            raise BuildError(f"{path}: a stage file may have at most {constants.MAX_STAGE:,} bytes", key=FILE)
         if files[name][4:8] != IDENTIFIER:
             hint = "stages: [FILE.tflite], a file written by tf.lite.TFLiteConverter"
-            raise BuildError(f"{path}: it is not a .tflite file", hint=hint)
+            raise BuildError(f"{path}: it is not a .tflite file", hint=hint, key=FILE)
     stages = [
         replace(stage, file=name, sha256=hashlib.sha256(data).hexdigest())
         for stage, (name, data) in zip((*(Stage("", "") for _ in own), *input.stages), files.items())

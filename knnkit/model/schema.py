@@ -36,7 +36,7 @@ def require_answerable(spec: KnnSpec, enrolment: Enrolment, *, has_input: bool) 
         said = "reject may not have shares by label: one threshold decides on all label columns or targets of a row"
         raise BuildError(said, hint="reject: 0.99")
     if columns:
-        require_plain(spec, "a list of label columns")
+        require_plain(spec, "a list of label columns", "data/label")
     if has_input and not is_plain(spec):
         said = f"input: does not work with metric {spec.metric}, or with other options that only NumPy computes"
         raise BuildError(said, hint="leave input out")

@@ -7,6 +7,7 @@ A wheel with a known name must have PyPI's bytes, wherever it comes from: an ind
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -49,5 +50,5 @@ def refuse_another(path: Path, sha256: str) -> None:
         raise DeviceFailed(
             f"{path} differs from the wheel of this name on PyPI: its SHA-256 is {sha256}, not {right}",
             reason="wheel-differs",
-            hint=f"find out where the file came from; then: rm {path}, and run the command again",
+            hint=f"find out where the file came from; then: rm {shlex.quote(str(path))}, and run the command again",
         )

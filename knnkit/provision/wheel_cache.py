@@ -10,6 +10,7 @@ import fcntl
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -66,7 +67,9 @@ def fetch(pins: Sequence[str], recipe: Recipe, folder: Path, *, own: bool = Fals
         found = {pin: _held(pin, recipe, folder, own) for pin in pins}
     for pin, name in found.items():
         if name is None:
-            raise DeviceFailed(f"no wheel of {pin} fits {describe(recipe)}", reason="no-wheel", hint=f"ls {folder}")
+            raise DeviceFailed(
+                f"no wheel of {pin} fits {describe(recipe)}", reason="no-wheel", hint=f"ls {shlex.quote(str(folder))}"
+            )
     return [folder / name for name in found.values() if name is not None]
 
 
@@ -131,7 +134,9 @@ def unpacked_size(wheels: Sequence[Path]) -> int:
             with zipfile.ZipFile(path) as content:
                 total += path.stat().st_size + sum(entry.file_size for entry in content.infolist())
         except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-            raise DeviceFailed(f"{path} is damaged: {error}", reason="bad-wheel", hint=f"rm {path}") from None
+            raise DeviceFailed(
+                f"{path} is damaged: {error}", reason="bad-wheel", hint=f"rm {shlex.quote(str(path))}"
+            ) from None
     return total
 
 

@@ -117,7 +117,11 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
         VerificationFailed: the release does not verify.
         UsageError: $SOURCE_DATE_EPOCH is not a time in seconds.
     """
-    directory = (out or build.release.dir).absolute()
+    with build.placed():
+        return _build_release(build, signer, (out or build.release.dir).absolute())
+
+
+def _build_release(build: Build, signer: Signer, directory: Path) -> Built:
     _require_replaceable(directory)
     release, model = build.release, build.model
     options = ReleaseOptions(
@@ -316,7 +320,8 @@ def ensure_release(build: Build, signer: Signer, *, out: Path | None = None) -> 
     """
     directory = (out or build.release.dir).absolute()
     _remove_desktop_files(directory)
-    kept = _kept(directory, build, signer)
+    with build.placed():
+        kept = _kept(directory, build, signer)
     return kept or build_release(build, signer, out=out)
 
 

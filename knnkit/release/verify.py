@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,7 +26,7 @@ def verify_release(directory: Path, public_keys: Iterable[Path], *, now: int | N
         return verify_with(directory, keys.load_public_keys(public_keys), now=now)
     except VerificationFailed as error:
         if error.reason == reasons.Reason.UNKNOWN_KEY.value:  # no device is asked here: nobody's trust is to be changed
-            check = f"`knnkit verify {directory} --key PUB`, with the signer's key"
+            check = f"`knnkit verify {shlex.quote(str(directory))} --key PUB`, with the signer's key"
             error.hint = f"`knnkit trust --show PUB`, to compare; {check}"
         raise
 

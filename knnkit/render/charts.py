@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,9 +50,8 @@ def check_path(path: Path | None) -> None:
         return
     if path.suffix not in SUFFIXES:
         raise UsageError(f"--plot {path}: the file name must end in .html or .png", hint=f"--plot {path.name}.html")
-    if not path.absolute().parent.is_dir():
-        parent = path.absolute().parent
-        raise UsageError(f"--plot {path}: there is no directory {parent}", hint=f"mkdir -p {parent}")
+    if not (parent := path.absolute().parent).is_dir():
+        raise UsageError(f"--plot {path}: there is no directory {parent}", hint=f"mkdir -p {shlex.quote(str(parent))}")
 
 
 def write(path: Path, chart: Chart, table: Table, notes: Sequence[str] = ()) -> None:

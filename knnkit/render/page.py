@@ -209,11 +209,11 @@ def timeline(page: Page) -> tuple[list[Lane], Axis] | None:
         return None
     shown = timed if len(timed) <= PLOTTED else sorted(timed, key=lambda device: -_end(device))[:PLOTTED]
     begin = page.started or 0.0
-    end = max(0.001, *(_end(device) - begin for device in timed))
+    end = max(0.001, *(_offset(step, begin) + step.seconds for device in timed for step in device.steps))
     lanes = []
     for device in sorted(shown, key=lambda device: (device.wave or 0, device.steps[0].started)):
         bars = tuple(_stretch(step, begin, end) for step in device.steps)
-        lanes.append(Lane(device.name, bars, f"{_end(device) - device.steps[0].started:.1f} s"))
+        lanes.append(Lane(device.name, bars, f"{sum(step.seconds for step in device.steps):.1f} s"))
     return lanes, _seconds(end)
 
 
@@ -227,8 +227,13 @@ def _seconds(end: float) -> Axis:
 
 
 def _stretch(step: Step, begin: float, end: float) -> Bar:
-    left, width = max(0.0, step.started - begin) / end * 100, max(step.seconds / end * 100, 0.15)
+    left, width = _offset(step, begin) / end * 100, max(step.seconds / end * 100, 0.15)
     return Bar(step.name.replace(" ", "-"), round(left, 2), round(width, 2), f"{step.name}: {step.seconds:.2f} s")
+
+
+def _offset(step: Step, begin: float) -> float:
+    """Returns when a step started, in seconds after `begin`; 0 if the host's clock jumped back in between."""
+    return max(0.0, step.started - begin)
 
 
 def _end(device: DeviceReport) -> float:

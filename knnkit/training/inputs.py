@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from device_agent.shared.embedding.decode import to_json
 from device_agent.shared.embedding.files import read_array, read_file
+from device_agent.shared.file_hints import with_file
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.errors import AgentError
 from device_agent.shared.protocol.input_info import Audio, Image, Input, Stage, Window
@@ -126,7 +127,7 @@ def _read(read: Callable[[Path], T], path: Path) -> T:
     try:
         return read(path)
     except AgentError as error:
-        raise DataError(f"{path}: {error}", hint=error.hint) from None
+        raise DataError(f"{path}: {error}", hint=with_file(error.hint, path)) from None
 
 
 def embedder_of(asked: InputConfig | None) -> Embedder | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -233,7 +234,7 @@ def _check_labels(path: Path, material: Material, rows: Sequence[FieldRow], head
             continue
         require_label(label, f"{path}, row {row.id}")
         if label_of(label, known) is None:
-            hint = f"knnkit label {path}, with a whole number"
+            hint = f"knnkit label {shlex.quote(str(path))}, with a whole number"
             raise DataError(
                 f"{path}, row {row.id}: the label {label!r} is not a whole number, as all others are", hint=hint
             )

@@ -100,7 +100,7 @@ def _load_windows(build: Build, window: Window) -> tuple[Dataset, tuple[str, ...
     if isinstance(build.model.measured_on, float) and build.model.measured_on and len(set(cut.windows.beside)) < 2:
         said = f"{cut.windows.source}: all windows are of one recording, and a recording is never divided"
         hint = "more recordings, `recording:` in `window:`, test: {file: other.csv}, or test: 0"
-        raise DataError(said, hint=hint)
+        raise DataError(said, hint=hint, key="test")
     return cut.windows, cut.warnings
 
 
@@ -171,7 +171,7 @@ def _read_test(build: Build, test: TestFile, everything: Dataset) -> Dataset:
         if error.reason == columns.NO_ANSWER:
             kind = "target" if getattr(build.model.data, "target", None) else "label"
             hint = f"test: {{file: {test.file.name}, {kind}: COLUMN}} names one of them"
-        raise DataError(str(error), hint=hint, reason=error.reason) from None
+        raise DataError(str(error), hint=hint, reason=error.reason, key="test") from None
     known = set(map(str, everything.labels.tolist()))
     strange = [label for label in map(str, found.labels.tolist()) if label not in known]
     if strange and found.targets is None:
@@ -205,5 +205,5 @@ def answers_of(build: Build) -> tuple[str, ...]:
         kind, other = ("target", "label") if usual is getattr(data, "target", None) else ("label", "target")
         if getattr(test, other):
             said = f"{test.file}: the model answers the {kind} of `data`, and `test` names a {other}"
-            raise DataError(said, hint=f"test: {{file: {test.file.name}, {kind}: COLUMN}}")
+            raise DataError(said, hint=f"test: {{file: {test.file.name}, {kind}: COLUMN}}", key="test")
     return test.target or test.label or usual

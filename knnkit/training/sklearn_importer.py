@@ -21,7 +21,7 @@ from device_agent.shared.protocol.table_info import Table
 from knnkit.data.dataset import RENAME, is_plain, shortened
 from knnkit.data.files import BROKEN, members_that_fit
 from knnkit.data.targets import CLASS, default_names
-from knnkit.errors import BuildError, needs
+from knnkit.errors import FILE, BuildError, needs
 from knnkit.kernels import Kernel
 from knnkit.model.reference.enrolment import Enrolment, with_class
 from knnkit.model.reference.space import Float32, Space, Step, adopt_space
@@ -220,10 +220,10 @@ def load_skops(path: str | Path) -> Any:
             raise BuildError(f"{path} holds {said}: {', '.join(untrusted)}", hint=hint)
         return skops.io.load(path, trusted=list(_HARMLESS))
     except FileNotFoundError:
-        raise BuildError(f"{path}: no such file", hint="skops.io.dump writes one") from None
+        raise BuildError(f"{path}: no such file", hint="skops.io.dump writes one", key=FILE) from None
     except (*BROKEN, UntrustedTypesFoundException) as error:
-        said = str(error) or type(error).__name__
-        raise BuildError(f"{path} is not a file in the skops format: {said}", hint="skops.io.dump writes one") from None
+        said = f"{path} is not a file in the skops format: {str(error) or type(error).__name__}"
+        raise BuildError(said, hint="skops.io.dump writes one", key=FILE) from None
 
 
 #: Types that skops does not list as trusted. Search trees, metrics and a sparse matrix only hold numbers; a selector's

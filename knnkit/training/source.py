@@ -199,9 +199,7 @@ class Material:
             said = "scikit-learn's own answers to the test rows are not known, so `agreement` cannot be measured"
             raise BuildError(said, hint="test: {file: test.csv}, with the estimator's columns; or leave agreement out")
         said = f"scikit-learn and the model agree on {share * 100:.2f} % of the test rows"
-        hint = (
-            f"agreement: {int(share * 1e4) / 1e4:g} or less under gates:, or fit the estimator with algorithm='brute'"
-        )
+        hint = f"agreement: {int(share * 1e4) / 1e4:g} or less under gates:, or an estimator with algorithm='brute'"
         raise BuildError(f"{said}; gates: {{agreement}} needs {self.agreement * 100:g} %", hint=hint)
 
     def golden(self, info: KnnInfo, own: Dataset, *, margin: float, limit: int) -> Golden:
@@ -250,9 +248,12 @@ def load(build: Build) -> Material:
         BuildError: the estimator cannot be read, or is not supported.
         MissingDependency: a package of `knnkit[build]` is not installed.
     """
+    with build.placed():
+        return _load_imported(build, data) if isinstance(data := build.model.data, SkopsData) else _load_rows(build)
+
+
+def _load_rows(build: Build) -> Material:
     model = build.model
-    if isinstance(model.data, SkopsData):
-        return _load_imported(build, model.data)
     if build.gates.agreement is not None:
         said = "gates: {agreement} compares a fitted scikit-learn estimator with the model, but `data` has no estimator"
         raise BuildError(said, hint="data: {skops: model.skops}, or leave agreement out")
@@ -285,7 +286,7 @@ def _reduce(whole: Material, asked: ReduceConfig, seed: int) -> Material:
     training = whole.training
     require_plain(whole.spec, "reduce")
     if whole.held_out is None:
-        raise BuildError(f"{training.source}: no rows are held out, so the loss of reduce is unknown", hint="test: 0.3")
+        raise BuildError("reduce: no rows are held out, so the loss of reduce is unknown", hint="test: 0.3")
     kept = reduction.choose(training, whole.spec, asked.how, asked.max_loss, seed)
     left = np.setdiff1d(np.arange(len(training.rows)), kept)
     spare = training.take(left) if len(left) else None
@@ -304,8 +305,9 @@ def every_row(build: Build) -> Dataset:
     if isinstance(build.model.data, SkopsData):
         said = f"{build.model.data.skops} holds a fitted estimator; this command needs the file of its training rows"
         raise DataError(said, hint="data: {file: train.csv, label: species}")
-    everything = load_rows(build).rows
-    return prepare_of(build.model.data, everything, everything, None).training
+    with build.placed():
+        everything = load_rows(build).rows
+        return prepare_of(build.model.data, everything, everything, None).training
 
 
 def _load_imported(build: Build, data: SkopsData) -> Material:

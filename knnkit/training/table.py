@@ -278,7 +278,8 @@ def _number_to_fill(way: Any, values: NDArray[Any], name: str, source: str) -> f
         return 0.0
     if isinstance(way, str | bool):
         hint = in_data(source, f"missing: {{{quoted(name)}: 0.0}}")
-        raise DataError(f"{source}: missing cells of {name!r} cannot become {way!r}", hint=hint)
+        said = f"{source}: missing cells of {name!r} cannot become {way!r}"
+        raise DataError(said, hint=hint, key=f"data/missing/{name}")
     return float(way)
 
 

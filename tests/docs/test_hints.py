@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import itertools
 import re
 import shlex
 from collections.abc import Iterator
@@ -175,3 +176,30 @@ def test_the_walk_of_a_hint_exists(walk: str) -> None:
 if __name__ == "__main__":
     for one in FOUND:
         print(f"{one.where}\t{one.program} {' '.join(one.words)}\t{one.message[:100]}")
+
+
+#: A command in a message that a path follows.
+_TAKES_PATH = re.compile(
+    r"(?:^|[\s`;&|])(?:ls|ls -ld|mkdir -p|rm|mv|df -i|chmod [a-z0-7+-]+|puttygen|knnkit (?:verify|label|inspect)"
+    r"|knnkit (?:build|deploy) -c|knnkit keygen --out|knnkit trust --(?:apply|out)) $"
+)
+#: What needs no quotes, and a function whose result is quoted.
+_QUOTES = re.compile(r"quote\(|typed\(|self\.shown\(|^kind$")
+
+
+def test_a_path_in_a_command_is_quoted_for_a_shell() -> None:
+    """Folders have blanks and quotes in their names; a hint is pasted."""
+    count = 0
+    for path in sorted(p for room in ("knnkit", "device_agent") for p in (ROOT / room).rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(text)):
+            parts = node.values if isinstance(node, ast.JoinedStr) else []
+            for before, part in itertools.pairwise(parts):
+                said = before.value if isinstance(before, ast.Constant) else ""
+                if not (isinstance(part, ast.FormattedValue) and _TAKES_PATH.search(str(said))):
+                    continue
+                count += 1
+                source = ast.unparse(part.value)
+                quoted = _QUOTES.search(source) or re.search(rf"\b{source}(?:, \w+)* = [^\n]*quote\(", text)
+                assert quoted, f"{path.relative_to(ROOT)}:{part.lineno}: {source} is not quoted"
+    assert count > 15

@@ -11,7 +11,7 @@ _CHOICE = re.compile(r"argument (\S+): invalid choice: (['\"])(.*)\2 \(choose fr
 _NO_VALUE = re.compile(r"argument (?:\S+/)?(--\S+): expected (?:one|at least one) argument")
 _NO_NUMBER = re.compile(r"argument (\S+): invalid (\w+) value: (['\"])(.*)\3", re.DOTALL)
 #: Argument types that allow a fraction; all other number types need a whole number.
-_FRACTIONS = ("float", "seconds")
+_FRACTIONS = ("float", "seconds", "share")
 _MOST = 1_000_000_000
 
 

@@ -50,7 +50,7 @@ def read_wav(data: bytes, audio: Audio) -> NDArray[Any]:
         kind = struct.unpack_from("<H", form, 24)[0]
     if not (1 <= channels <= _MAX_CHANNELS and _RATES[0] <= rate <= _RATES[1]):
         said = f"a WAV file of {channels} channels at {rate} Hz is not supported"
-        hint = f"ffmpeg -i FILE -ac 1 -ar {audio.rate} OTHER.wav writes one channel at the model's rate"
+        hint = f"ffmpeg -i FILE -ac 1 -ar {audio.rate} FILE.wav writes one channel at the model's rate"
         raise BadInput(said, hint=hint)
     mono = _mixed(_samples(samples, kind, bits), channels)
     if audio.seconds is not None:
@@ -98,9 +98,8 @@ def resample(samples: Float32, old: int, new: int) -> Float32:
     count = -(-len(samples) * up // down)
     half = math.ceil(_CROSSINGS * max(1.0, down / up))
     if up * (2 * half + 1) > _MOST_WEIGHTS or count > MAX_NUMBERS:
-        raise BadInput(
-            f"{len(samples):,} samples at {old} Hz cannot be resampled to {new} Hz", hint="sox FILE -r RATE FILE.wav"
-        )
+        said = f"{len(samples):,} samples at {old} Hz cannot be resampled to {new} Hz"
+        raise BadInput(said, hint=f"sox FILE -r {new} FILE.wav")
     period = up * -(-_TOGETHER // up)  # new samples a period apart lie alike between old ones
     step, rows = period // up * down, -(-count // period)
     found = np.empty((rows, period), np.float32)
@@ -123,9 +122,18 @@ def _filters(up: int, down: int, half: int, period: int) -> list[tuple[int, Floa
 
 
 def _weights(up: int, down: int, half: int, first: int, last: int) -> tuple[int, Float32]:
-    """Returns the filter of the new samples `first` to `last` of a period: their first old sample, and
-    (old samples, new samples) weights. `down` old samples become `up` new ones; each new one depends on the old ones
-    less than `half` away.
+    """Returns the filter that computes new samples from old ones.
+
+    Args:
+        up: number of new samples that replace `down` old samples.
+        down: number of old samples.
+        half: a new sample depends on the old samples less than this far away.
+        first: first new sample of a period.
+        last: end of the new samples (exclusive).
+
+    Returns:
+        The index of the first old sample that counts, and an array (old samples, new samples) of weights; each column
+        sums to 1.
     """
     place, position = np.divmod(np.arange(first, last) * down, up)
     reach = np.arange(2 * half + 1)

@@ -38,15 +38,12 @@ class Chain:
         runners: one for each stage, in order.
         threads: how many inputs `each` may work on at once.
         features: how many numbers the model takes; None while it is built.
-
-    Attributes:
-        threads: as given.
     """
 
     def __init__(
         self, input: Input, runners: Sequence[StageRunner], threads: int = 1, features: int | None = None
     ) -> None:
-        self.input, self._runners, self.threads, self._features = input, runners, threads, features
+        self.input, self._runners, self._threads, self._features = input, runners, threads, features
         self._seconds = -1.0  # of a core that the last input took; 0 for the first, which allocates tensors
 
     @property
@@ -75,7 +72,7 @@ class Chain:
         while self._seconds <= 0.0 and len(items):
             yield from self._rows(read, items[:1])
             items = items[1:]
-        threads = 1 if self._seconds < _LONG else self.threads
+        threads = 1 if self._seconds < _LONG else self._threads
         size = _TOGETHER if threads == 1 else max(1, min(_TOGETHER, len(items) // (4 * threads)))
         groups = [items[start : start + size] for start in range(0, len(items), size)]
         work = functools.partial(self._rows, read)

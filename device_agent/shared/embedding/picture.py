@@ -116,8 +116,11 @@ def _with_channels(pixels: Float32, channels: int) -> Float32:
 
 @functools.lru_cache(maxsize=8)
 def _weights(old: int, new: int, nearest: bool) -> list[tuple[int, Float32]]:
-    """Returns the shares of `old` pixels in `new` ones, `_TOGETHER` of these at a time: the first old pixel, and
-    their (new, old) shares. Only the `nearest` pixel has a share, or bilinear, and wider where the picture shrinks.
+    """Returns the weights that resize a line of `old` pixels to `new` pixels.
+
+    The list has an entry for each `_TOGETHER` new pixels: the index of the first old pixel that counts, and an array
+    (new pixels, old pixels) of weights, whose rows sum to 1. With `nearest`, each new pixel is one old pixel. Otherwise
+    the weights are bilinear; if the line shrinks, they spread over `old / new` pixels on each side.
     """
     centres = (np.arange(new) + 0.5) * old / new - 0.5
     width, found = max(1.0, old / new), []

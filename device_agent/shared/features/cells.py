@@ -11,9 +11,17 @@ import numpy as np
 
 from device_agent.shared.tabular.csv_reader import BadCell, Block, Columns
 
+#: Other characters that spreadsheets write for a separator of thousands.
+_ALSO = {" ": "\u00a0\u202f\u2009", "'": "\u2019"}
+
 
 def without_thousands(text: str, sign: str) -> str | None:
-    """Returns a number without `sign`, its thousands separator; None if one is in a wrong place."""
+    """Returns a number without `sign`, its thousands separator; None if one is in a wrong place.
+
+    Spreadsheets write a blank as a no-break space, and an apostrophe as a typographic one.
+    """
+    for other in _ALSO.get(sign, ""):
+        text = text.replace(other, sign)
     if sign not in text:
         return text
     grouped = re.fullmatch(rf"[+-]?\d{{1,3}}(?:{re.escape(sign)}\d{{3}})+(?:[.,]\d*)?", text)

@@ -38,7 +38,12 @@ PROBABILITY_TOLERANCE = 1e-5
 
 @record
 class Verdict:
-    """The result of `judge`; the fields are those of `reports.Certificate`."""
+    """The result of `judge`; the fields are those of `reports.Certificate`.
+
+    `identical`, `equivalent` and `different` count golden rows. `accuracy` is measured on the `accuracy_rows` rows with
+    a label, and `accepted` is the share of rows that are not "unknown"; None without such rows. `failures` are the
+    gates that were missed, as text.
+    """
 
     identical: int
     equivalent: int

@@ -263,9 +263,10 @@ class Diagnosis:
 class Bench:
     """`device_agent bench`: speed and memory of the answering release on this board; one thread by default.
 
-    `one` is the time from one row to its answer, `line` from a line of CSV to a printed answer. `load_ms` is the time
-    to open, verify and load. `memory_bytes` is the process's memory with the model loaded, `peak_bytes` its highest;
-    `installed_bytes` is the disk space of each package of the agent.
+    `one` is the time from one row to its answer, `line` from a line of CSV to a printed answer. `rows_per_second` is
+    measured in batches of `batch` rows. `verify_ms` is the time to verify, `load_ms` to open, verify and load;
+    `governor` is the frequency governor of the processor, None if unknown. `memory_bytes` is the process's memory with
+    the model loaded, `peak_bytes` its highest; `installed_bytes` is the disk space of each package of the agent.
     """
 
     release: str

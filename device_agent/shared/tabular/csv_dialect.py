@@ -22,11 +22,26 @@ _MAX_LISTED = 12
 _SHEET = "save the table as CSV (UTF-8)"
 #: First bytes of files that users mistake for CSV: (magic, what it is, how to convert it).
 _FOREIGN = (
+    (b"\xff\xfe\0\0", "UTF-32 text", "iconv -f UTF-32 -t UTF-8 FILE > rows.csv"),  # begins like UTF-16
+    (b"\0\0\xfe\xff", "UTF-32 text", "iconv -f UTF-32 -t UTF-8 FILE > rows.csv"),
     (b"\xff\xfe", "UTF-16 text", "iconv -f UTF-16 -t UTF-8 FILE > rows.csv"),
     (b"\xfe\xff", "UTF-16 text", "iconv -f UTF-16 -t UTF-8 FILE > rows.csv"),
     (b"PK\x03\x04", "a spreadsheet or a zip archive", _SHEET),
     (b"\xd0\xcf\x11\xe0", "an old spreadsheet", _SHEET),
     (b"\x1f\x8b", "compressed with gzip", "gzip -dc FILE > rows.csv"),
+    (b"BZh9", "compressed with bzip2", "bzip2 -dc FILE > rows.csv"),
+    (b"\xfd7zXZ", "compressed with xz", "xz -dc FILE > rows.csv"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "zstd -dc FILE > rows.csv"),
+    (b"\x93NUMPY", "an array in NPY", "numpy.savetxt writes CSV"),
+    (b"\x80\x04\x95", "a pickle", "save the table as CSV, from the program that wrote the pickle"),
+    (b"SQLite format 3", "an SQLite database", "sqlite3 -header -csv FILE 'SELECT * FROM NAME' > rows.csv"),
+    (b"\x89HDF\r", "HDF5", "save the table as CSV"),
+    (b"ARROW1\0", "Arrow (Feather)", "pyarrow.feather.read_table and pyarrow.csv.write_csv make CSV of it"),
+    (b"%PDF-", "a PDF", "save the table as CSV"),
+    (b"version https://git-lfs", "a pointer of Git LFS to the file", "git lfs pull"),
+    (b"<?xml", "XML", _SHEET),
+    (b"<!DOCTYPE", "a page in HTML, perhaps that of a login", _SHEET),
+    (b"<html", "a page in HTML, perhaps that of a login", _SHEET),
     (b"\0\x05\x16\x07", "what macOS writes beside another file", "take the file whose name does not begin with ._"),
     (b"PAR1\x15", "Parquet", "convert the file to CSV"),  # a cell of text may begin with the first four
 )
@@ -97,8 +112,9 @@ def text_of(line: bytes) -> str:
     if b"\0" in line:
         hint = "remove zero bytes: tr -d '\\000' < FILE > rows.csv"
         if 3 * line.count(b"\0") > len(line):
-            wide = "UTF-16BE" if line.startswith(b"\0") else "UTF-16LE"
-            hint = f"is it UTF-16 without a byte order mark? iconv -f {wide} -t UTF-8 FILE > rows.csv"
+            wide = "UTF-32" if 5 * line.count(b"\0") > 3 * len(line) else "UTF-16"
+            order = "BE" if line.startswith(b"\0") else "LE"
+            hint = f"is it {wide} without a byte order mark? iconv -f {wide}{order} -t UTF-8 FILE > rows.csv"
         raise BadInput("not a line of CSV: the line contains a zero byte", hint=hint)
     if b"\r" in line:
         hint = "if its lines end with CR alone: tr '\\r' '\\n' < FILE > rows.csv"
@@ -173,8 +189,11 @@ def number(text: str) -> float:
     """Returns the value of a field with a decimal point and digits 0 to 9.
 
     Raises:
-        ValueError: the field is not such a number. `float` alone also reads `1_0` and the digits of other scripts.
+        ValueError: the field is not such a number. `float` alone also reads `1_0`, the digits of other scripts, and
+            numbers beside a control character.
     """
+    if not text.isprintable() and any(each < " " and each != "\t" for each in text):
+        raise ValueError("not a number")
     if "_" in text or not (text.isascii() or text.strip().isascii()):
         raise ValueError("not a number")
     truth = TRUTH.get(text.strip().lower())

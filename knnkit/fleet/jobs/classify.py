@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from device_agent.shared.file_hints import with_file
 from device_agent.shared.protocol import constants
 from device_agent.shared.safe_files import whole_file
 from device_agent.shared.trust import standing
@@ -22,7 +23,8 @@ from knnkit.transport.base import Completed, Transport
 
 #: The name that the agent gives its input at the start of a message, before the line number or the error.
 _FED = re.compile(
-    rb"^(device_agent: )" + constants.STANDARD_INPUT.encode() + rb"(?=[,:])((?:, line (\d+))?)(.*)", re.MULTILINE
+    rb"^(device_agent: )" + constants.STANDARD_INPUT.encode() + rb"(?=[,:])((?:, line (\d+))?)(.*)(\n  try: .*)?",
+    re.MULTILINE,
 )
 
 _WARNING = re.compile(rb"^device_agent: warning: (.*)$", re.MULTILINE)
@@ -55,7 +57,8 @@ def about(rows: Path | None, done: Completed, files: Sequence[str] = ()) -> Comp
             below = constants.plain(files[number - 1]).encode()
             shown, said = os.fsencode(rows / files[number - 1] if rows.is_dir() else rows), found[4]
             said = said.removeprefix(b": " + below) if rows.is_dir() else said
-        return found[1] + shown.replace(b"\n", b" ") + said
+        hint = os.fsencode(with_file(os.fsdecode(found[5] or b""), os.fsdecode(shown)))
+        return found[1] + shown.replace(b"\n", b" ") + said + hint
 
     said = re.sub(_FED, name, done.stderr)
     if files:

@@ -322,12 +322,13 @@ def _require_points(values: NDArray[Any], row_numbers: Any, *, plain: bool) -> N
     if values.shape[1] != 2 or not plain:
         said = f"haversine takes latitude and longitude as they are, not {values.shape[1]} scaled or mapped features"
         said = said if not plain else f"haversine takes two features, latitude and longitude, and not {values.shape[1]}"
-        raise BuildError(said, hint="`features: [latitude, longitude]`, without `scale` or transformers such as PCA")
+        hint = "`features: [latitude, longitude]`, without `scale` or transformers such as PCA"
+        raise BuildError(f"metric: {said}", hint=hint)
     far = np.argwhere(np.abs(values) > np.array([math.pi / 2, 2 * math.pi]) + 1e-6)
     if len(far):
         what = ("a latitude beyond 90 degrees", "a longitude beyond 360 degrees")[far[0, 1]]
         said = f"training row {row_numbers[int(far[0, 0])]}: {values[tuple(far[0])]:.7g} is {what}, in radians"
-        raise BuildError(said, hint="latitude and longitude in radians: numpy.radians(rows), on the device, too")
+        raise BuildError(said, hint="in radians: numpy.radians(rows), on the device, too", key="metric")
 
 
 def _weighted(enrolled: Float32, factors: Float64) -> Iterator[Float64]:

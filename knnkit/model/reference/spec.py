@@ -123,15 +123,18 @@ def is_plain(spec: KnnSpec) -> bool:
     return graph and spec.radius is None and spec.class_weight is None and spec.offset is None
 
 
-def require_plain(spec: KnnSpec, what: str) -> None:
-    """Raises BuildError unless the TensorFlow graph computes the metric and the votes, as the feature `what` needs."""
+def require_plain(spec: KnnSpec, what: str, key: str = "") -> None:
+    """Raises BuildError unless the TensorFlow graph computes the metric and the votes, as the feature `what` needs.
+
+    `key` is the key of deploy.yaml that asks for the feature, if it is not `what`.
+    """
     if not is_plain(spec):
         said = f"{what} does not work with metric {spec.metric} and weights {spec.weights}"
         more = [key for key in ("radius", "class_weight") if getattr(spec, key) is not None]
         said += f" and {' and '.join(more)}" if more else ""
         plain = f"metric: {', '.join(GRAPH_METRICS)}, and weights: {', '.join(GRAPH_WEIGHTS)}"
         hint = f"leave {' and '.join(more) or what} out" if more or spec.offset is not None else plain
-        raise BuildError(said, hint=hint)
+        raise BuildError(said, hint=hint, key=key)
 
 
 def own_shares(spec: KnnSpec, classes: tuple[int | str, ...]) -> dict[int, float]:

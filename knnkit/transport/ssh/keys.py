@@ -13,6 +13,7 @@ import contextlib
 import getpass
 import io
 import os
+import shlex
 import stat
 import sys
 import threading
@@ -179,9 +180,10 @@ def load(path: Path, *, agent: str) -> paramiko.PKey:
         if _is_public(data):
             raise NoKey(f"{path} is a public key, and {agent}: ssh-add the private key")
         if data.startswith(b"PuTTY-User-Key-File"):
-            raise NoKey(f"{path} is a key of PuTTY: puttygen {path} -O private-openssh -o {path.with_suffix('.key')}")
+            here, there = shlex.quote(str(path)), shlex.quote(str(path.with_suffix(".key")))
+            raise NoKey(f"{path} is a key of PuTTY: puttygen {here} -O private-openssh -o {there}")
         if stat.S_IMODE(found.st_mode) & 0o077 and found.st_uid == os.getuid():
-            raise NoKey(f"{path} may be read by other users: chmod 600 {path}")
+            raise NoKey(f"{path} may be read by other users: chmod 600 {shlex.quote(str(path))}")
         with _loading:
             known = (str(path), found.st_mtime_ns)
             if known not in _loaded:

@@ -81,6 +81,23 @@ def test_rows_that_tie_with_the_model_s_own_are_ranked_as_in_one_model(name: str
         assert np.array_equal(np.concatenate([getattr(each, output) for each in alone]), right[output])
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["digits", "wine", "iris", "wifi-taught"])
+def test_a_row_beyond_float32_is_answered_without_a_warning(name: str, releases: Releases) -> None:
+    signed = TfliteKNN(releases[name] / "model.tflite")
+    golden = Golden.from_bytes((releases[name] / constants.GOLDEN_FILE).read_bytes()).rows[:40]
+    joined = with_taught(signed, np.float32(golden[:20] * 1.01), [signed.info.classes[0]] * 20)
+    most = float(np.finfo(np.float32).max)
+    asked = np.float32(golden[20:])
+    for place, value in enumerate((most, -most, most / 2, 1e20, 3e38)):
+        asked[place, place % asked.shape[1]] = asked[place + 5] = value
+    found, right = joined.classify(asked), joined.exact.answers(asked)
+    alone = [joined.classify(row[np.newaxis]) for row in asked]
+    for output in (constants.OUTPUT_LABEL, constants.OUTPUT_INDICES):
+        assert np.array_equal(getattr(found, output), right[output])
+        assert np.array_equal(np.concatenate([getattr(each, output) for each in alone]), right[output])
+
+
 def test_one_row_of_a_model_with_label_sets_is_in_as_much_doubt_as_many(releases: Releases) -> None:
     """Distances of a graph may be off by a share of a radius (`near.least`): for near rows, by more than 1e-3."""
     signed = TfliteKNN(releases["iris-forgets"] / "model.tflite")

@@ -264,3 +264,77 @@ def test_a_wrong_value_inside_a_map_names_what_is_expected_there() -> None:
         parse.parse("model: {name: m, data: {file: a.csv, label: y, categories: {size: onehot}}}")
     assert "model.data.categories.size: 'onehot' is not one of one-hot, ordinal" in str(found.value)
     assert "size: one-hot" in str(found.value) + found.value.hint
+
+
+#: One place of each key that is not at the top of the file.
+DEEP = {place[-1]: (number, place) for number, place in PLACES if len(place) > 1 and isinstance(place[-1], str)}
+
+
+@pytest.mark.parametrize("key", sorted(DEEP.keys() - parse.Config.model_fields.keys()))
+def test_a_key_of_another_section_is_sent_to_a_section_that_has_it(key: str) -> None:
+    number, place = DEEP[key]
+    value: Any = FILES[number]
+    for part in place:
+        value = value[part]
+    error = refused(yaml.safe_dump({**FILES[number], key: value}, sort_keys=False))
+    assert error is not None
+    home = re.search(r"it belongs in '([a-z_.]+)'$", str(error).splitlines()[0])
+    schema = parse.json_schema()
+    if home is None:
+        assert key not in {name for body in schema["$defs"].values() for name in body.get("properties", {})} or (
+            "did you mean" in str(error)
+        ), error
+        return
+    section = home[1].rpartition(".")[2]
+    assert re.match(rf"{section}: \[?{{{key}: ", error.hint), error.hint
+
+
+BASE = "model:\n  name: a\n  data: {file: t.csv, label: x}\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("  data: train.csv", "data: {file: train.csv, label: species}"),
+        ("  data: iris", "data: {sklearn: iris}"),
+        ("  data: old/m.skops", "data: {skops: old/m.skops}"),
+        ("  test: test.csv", "test: {file: test.csv}"),
+        ("  test: yes", "test: 0.3"),
+        ("  split: person", "split: {group: person}"),
+        ("  split: test.csv", "split: {file: test.csv}"),
+        ("  split: stratifed", "split: stratified"),
+        ("  golden: 150", "golden: {rows: 150}"),
+        ("  gates: 0.8", "gates: {accuracy: 0.8}"),
+        ("signing: keys/s.pem", "signing: {key: keys/s.pem}"),
+        ("  test: 20%", "test: 0.2"),
+        ("  test: 25", "test: 0.25"),
+        ("  test: 0,2", "test: 0.2"),
+        ("  k: '7'", "k: 7"),
+        ("  k: 5.0", "k: 5"),
+        ("  radius: '0,5'", "radius: 0.5"),
+        ("  reject: 95 %", "reject: 0.95"),
+        ("  gates: {min_recall: 95}", "min_recall: 0.95"),
+        ("  label_sets: 90%", "label_sets: 0.9"),
+        ("  K: 3", "k: 3"),
+        ("  random_state: 3", "seed: 0"),
+        ("  data: {file: t.csv, label: 2026}", 'label: "2026"'),
+        ("  data: {file: t.csv, features: a, b}", "features: [a, b]"),
+        ("  data: {file: t.csv, features: 'a, b'}", "features: [a, b]"),
+        ("  data: {file: [a.csv, b.csv]}", "files: data/*.csv"),
+        ("  data: {file: t.csv, thousands: x}", "thousands: ','"),
+        ("  data: {files: *.csv}", "put a pattern in quotes: files: '*.csv'"),
+        ("  data: {file: t.csv, drop: [*_id]}", "put a pattern in quotes: files: '*.csv'"),
+        ('  data: {file: "C:\\data\\t.csv"}', "put a path in single quotes: file: 'C:\\data\\train.csv'"),
+        ("  notes: @home", "put the value in quotes: thousands: ','"),
+        ("\tk: 3", "indent with spaces, not tabs"),
+        ("  notes: a\x07b", "remove it from line 4"),
+        ("fleet: {targets: [{host: a, password: b}]}", "identity: ~/.ssh/id_ed25519"),
+    ],
+)
+def test_a_frequent_mistake_is_answered_with_what_was_meant(typed: str, hint: str) -> None:
+    text = (BASE if not typed.startswith("  data") else BASE.replace(BASE.splitlines()[2] + "\n", "")) + typed + "\n"
+    error = refused(text)
+    assert error is not None
+    assert (error.hint, str(error).splitlines()[0].partition(": ")[0]) == (
+        hint, f"deploy.yaml:{len(text.splitlines())}"
+    )  # fmt: skip

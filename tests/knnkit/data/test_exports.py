@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import io
+import re
 import resource
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 
-from knnkit.data import files
+from device_agent.shared.tabular import csv_dialect
+from knnkit import cli
+from knnkit.data import files, listing
 from knnkit.data.files import load
+from knnkit.data.policy import Policy
 from knnkit.errors import BuildError, DataError
 from knnkit.training.sklearn_importer import load_skops
 
@@ -25,7 +31,7 @@ def table(separator: str, *, decimal: str = ".", end: str = "\n", tail: str = ""
 
 
 @pytest.mark.parametrize("name", ["train.csv", "train.tsv", "train.txt"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 @pytest.mark.parametrize(("separator", "decimal"), [(",", "."), (";", ","), ("\t", ","), ("\t", "."), (";", ".")])
 def test_what_spreadsheets_export_is_read_as_it_is(
     separator: str, decimal: str, encoding: str, name: str, tmp_path: Path
@@ -151,3 +157,110 @@ def test_a_skops_file_that_is_not_what_it_says_is_told_in_little_memory(skops_fi
             load_skops(tmp_path / "strange.skops")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 160 * 1024
     assert load_skops(skops_file)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet"])
+def test_a_label_that_is_not_a_number_is_missing(suffix: str, tmp_path: Path) -> None:
+    labels = np.array([1.0, np.nan, 2.0])
+    path = tmp_path / f"train{suffix}"
+    if suffix == ".npz":
+        np.savez(path, rows=np.ones((3, 2)), y=labels)
+    else:
+        pyarrow.parquet.write_table(pyarrow.table({"a": [1.0, 2.0, 3.0], "y": labels}), path)
+    with pytest.raises(DataError, match=r"row 1: the label is empty"):
+        load(path, "y")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_table_of_paths_is_read_as_spreadsheets_export_it(separator: str, encoding: str, tmp_path: Path) -> None:
+    lines = [["file", "word", ""], [" a.wav", "yes ", ""], ["", "", ""], ["b.wav", '"no\nnever"', ""]]
+    text = "\r\n".join(separator.join(line) for line in lines)
+    (tmp_path / "clips.csv").write_bytes(text.encode(encoding))
+    assert listing.read(tmp_path / "clips.csv", ["file", "word"]) == (
+        ["file", "word"], [(2, ["a.wav", "yes"]), (5, ["b.wav", "no\nnever"])]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "said", "hint"),
+    [
+        (b"", "it is empty", "begins with the line file,word"),
+        (b"file,word\na.wav\n", "line 2: expected 2 cells", "in quotes"),
+        (b'file,word\na.wav,"yes\n', "unexpected end of data", "begins with the line file,word"),
+        (b"PK\x03\x04", "a spreadsheet or a zip archive", "save the table as CSV"),
+        ("file,word\na.wav,gr\u00fcn\n".encode("latin-1"), "not UTF-8 text", "iconv -f WINDOWS-1252"),
+        (None, "No such file or directory", "begins with the line file,word"),
+    ],
+)
+def test_a_table_of_paths_that_cannot_be_read_is_named(
+    content: bytes | None, said: str, hint: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "my clips.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=said) as caught:
+        listing.read(path, ["file", "word"])
+    assert str(caught.value).startswith(str(path))
+    assert hint in caught.value.hint
+    assert "FILE" not in caught.value.hint
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".parquet", ".csv"])
+def test_a_file_without_rows_is_named(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"train{suffix}"
+    if suffix == ".npz":
+        np.savez(path, rows=np.ones((0, 2)), y=np.ones(0))
+    elif suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.table({"a": np.ones(0), "y": np.ones(0)}), path)
+    else:
+        path.write_text("a,y\n")
+    with pytest.raises(DataError, match=re.escape(str(path))) as caught:
+        load(path, "y")
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("labels", [[b"oak", b"elm"], [[1], [2]], [{"a": 1}, {"a": 2}]])
+def test_labels_that_are_no_words_are_not_turned_into_words(labels: list[Any], tmp_path: Path) -> None:
+    path = tmp_path / "train.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"a": [1.0, 2.0], "y": labels}), path)
+    with pytest.raises(DataError, match="row 0: a label may not be"):
+        load(path, "y")
+
+
+@pytest.mark.parametrize("blank", [" ", "\u00a0", "\u202f", "\u2009"])
+@pytest.mark.parametrize("sign", [" ", "'"])
+def test_a_separator_of_thousands_may_be_typographic(sign: str, blank: str, tmp_path: Path) -> None:
+    between = blank if sign == " " else "\u2019"
+    path = tmp_path / "train.csv"
+    path.write_text(f"a;y\n1{between}234{between}567,5;oak\n2,5;elm\n", encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        load(path, "y")
+    assert f'thousands: "{sign}"' in caught.value.hint
+    found = load(path, "y", None, None, Policy(thousands=sign))
+    assert found.rows.tolist() == [[1234567.5], [2.5]]
+
+
+@pytest.mark.parametrize("magic", [magic for magic, _, _ in csv_dialect._FOREIGN])
+def test_a_file_of_another_format_is_named_by_its_format(magic: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "train.csv"
+    path.write_bytes(magic + b"\0\1\2\xff" * 4)
+    with pytest.raises(DataError) as caught:
+        load(path, "y")
+    assert caught.value.hint
+    assert "tr -d" not in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["train.csv", "deploy.yaml", "keys/signing.pem", "folder", "nowhere/a.csv"])
+def test_an_audit_replaces_none_of_its_own_files(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "keys" / "signing.pem").write_text("secret")
+    (tmp_path / "train.csv").write_text("a,y\n" + "".join(f"{n},{'xz'[n % 2]}\n" for n in range(20)))
+    (tmp_path / "deploy.yaml").write_text("model: {name: fruit, data: {file: train.csv, label: y}}\n")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert cli.main(["audit", "--output", name]) == 2
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert cli.main(["audit", "--output", "audit.csv"]) == 0
+    assert (tmp_path / "audit.csv").read_text().startswith("kind,row,label")

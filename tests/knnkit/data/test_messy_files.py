@@ -89,6 +89,9 @@ FILES: dict[str, tuple[bytes | Callable[[Path], None], int]] = {
         lambda n, c, k: ",".join([str(n), *(c[:1] * 40), k])), 1),
     "a zero byte": (table().replace(b"mid", b"mid\0", 1), 1),
     "UTF-16 without a mark": (table(encoding="utf-16-le"), 1),
+    "UTF-32": (table(encoding="utf-32"), 0),
+    "UTF-32 without a mark": (table(encoding="utf-32-le"), 1),
+    "UTF-32 of another machine without a mark": (table(encoding="utf-32-be"), 1),
     "times, prices and an id": (table("when,price,Device ID,length,kind", lambda n, c, k: ",".join(
         [f"0{n % 9 + 1}.05.2024 12:00", f"{c[1]} \u20ac", f"dev-{n % 4}", c[0], k])), 1),
     "mixed types and few categories": (table("size,length,on,kind", lambda n, c, k: ",".join(

@@ -63,9 +63,9 @@ def test_a_table_of_paths(folder: Path) -> None:
     assert (found.labels, found.groups) == (("yes", "no"), ("anna", "c"))
     for text, said in (
         ("file,word\nmissing.wav,yes\n", "line 2: "),
-        ("file,word\nyes/anna-1.wav\n", "line 2: expected 2 cells"),
+        ("file,word\nyes/anna-1.wav\n", "line 2: expected 2 cells, found 1"),
         ("path,word\nyes/anna-1.wav,yes\n", "'file'"),
-        ("file,word\n", "expected 2 cells"),
+        ("file,word\n", "there is a header, but no rows"),
         ("", "cannot be read"),
     ):
         table.write_text(text)

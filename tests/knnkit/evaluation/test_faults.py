@@ -106,3 +106,12 @@ def test_an_index_of_pandas_is_found(name: str, values: Any) -> None:
 def test_other_columns_without_a_name_are_not_an_index(values: Any) -> None:
     rows = np.column_stack([values, RANDOM.normal(size=50)])
     assert numbering(dataset(rows, ["a"] * 50, ["Unnamed: 0", "width"], "rows")) == ()
+
+
+@pytest.mark.parametrize("word", ["nan", "NaN", "N/A", "null", "None", "?"])
+def test_a_label_that_may_mean_none_is_named(word: str) -> None:
+    rows = RANDOM.normal(size=(40, 2))
+    labels = np.array(["oak", "elm", "oak", word])[np.arange(40) % 4]
+    (said,) = find(rows_of(rows, labels), None)
+    assert f"10 rows have the label {word!r}" in said
+    assert find(rows_of(rows, np.arange(40) % 3), None) == ()

@@ -178,6 +178,17 @@ def test_the_timeline_counts_in_round_numbers(seconds: float, ticks: list[tuple[
     assert list(plot[1].ticks) == ticks
 
 
+@pytest.mark.parametrize("jump", [-3600.0, -1.0, 0.0, 3600.0])
+def test_a_clock_that_jumps_draws_no_bar_beyond_its_lane(jump: float) -> None:
+    steps = (Step("connect", 10.0, 0.5), Step("upload", 10.5 + jump, 2.0), Step("confirm", 12.5 + jump, 1.0))
+    page_of = page.Page("t", "v", "good", (pages.device("d", Outcome.ANSWERED, steps=steps),), started=10.0)
+    plot = page.timeline(page_of)
+    assert plot is not None
+    (lane,) = plot[0]
+    assert all(bar.left >= 0.0 and bar.left + bar.width <= 100.2 for bar in lane.bars)
+    assert lane.note == "3.5 s"
+
+
 @pytest.mark.parametrize(
     "claimed", [Latency(5e-324, 1.0, 1), Latency(1.0, 1.7976931348623157e308, 1), Latency(-1.0, 1.0, 1)]
 )

@@ -9,7 +9,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.device import Device
 from support.releases import Releases
@@ -99,6 +99,9 @@ def test_a_name_in_other_capitals_is_pointed_out_and_not_guessed() -> None:
         ("gr\u00f6\u00dfe,b,c".encode("latin-1"), "not UTF-8 text: byte 2 is 0xf6", "iconv -f WINDOWS-1252"),
         ("1,2,3".encode("utf-16"), "the file is UTF-16 text", "iconv -f UTF-16 "),
         ("1,2,3".encode("utf-16-le"), "the line contains a zero byte", "iconv -f UTF-16LE"),
+        ("1,2,3".encode("utf-32"), "the file is UTF-32 text", "iconv -f UTF-32 "),
+        ("1,2,3".encode("utf-32-le"), "the line contains a zero byte", "iconv -f UTF-32LE"),
+        ("1,2,3".encode("utf-32-be"), "the line contains a zero byte", "iconv -f UTF-32BE"),
         (b"PK\x03\x04 xl/workbook", "the file is a spreadsheet or a zip archive", "save the table as CSV"),
         (gzip.compress(b"1,2,3"), "the file is compressed with gzip", "gzip -dc"),
     ],
@@ -281,6 +284,9 @@ def test_a_block_with_one_such_cell_is_the_same_in_blocks_of_every_size() -> Non
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters='\n\r"\0,'), max_size=6))
+@example("0\x1f")
+@example("\x0b1")
+@example("1\t")
 @settings(max_examples=300, deadline=None)
 def test_what_the_host_learns_from_is_what_the_device_reads(
     tmp_path_factory: pytest.TempPathFactory, cell: str

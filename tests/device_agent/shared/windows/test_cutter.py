@@ -12,8 +12,9 @@ from support import signals
 from support.signals import Line
 
 from device_agent.shared.embedding.chain import Chain
+from device_agent.shared.embedding.stage import StageRunner
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.protocol.input_info import Input, Window
+from device_agent.shared.protocol.input_info import Input, Stage, Window
 from device_agent.shared.windows.cutter import Cutter, Gaps
 from device_agent.shared.windows.window_parser import WindowParser
 
@@ -112,13 +113,13 @@ def test_blocks_bound_the_memory_of_windows_that_overlap() -> None:
     assert max(len(parser.parse(part).rows) for part in parts) * 4096 * 8 <= 1 << 23
 
 
-class Doubles(Chain):
-    """Stages that refuse what they cannot double."""
+class Doubles(StageRunner):
+    """A stage that refuses what it cannot double."""
 
     def __init__(self) -> None:
-        super().__init__(Input(), [])
+        self.stage = Stage("stage-1.tflite", "")
 
-    def embed(self, values: np.ndarray) -> np.ndarray:
+    def run(self, values: np.ndarray) -> np.ndarray:
         if values.max() > 1e38:
             raise BadInput("the stages answer with a number that is not finite")
         return values[:2] * 2
@@ -128,7 +129,7 @@ class Doubles(Chain):
 def test_a_window_that_the_stages_refuse_is_a_bad_line_and_the_others_are_answered(format: str) -> None:
     values = [1.0, 2.0, 3.0, 3e38, 5.0, 6.0, 7.0, 3e38, 9.0, 10.0]
     lines = [f"[{value}]" if format == "jsonl" else f"{value}" for value in values]
-    window, doubles = Window(("a",), 2, 1, None, 0.0, None), Doubles()
+    window, doubles = Window(("a",), 2, 1, None, 0.0, None), Chain(Input(), [Doubles()])
     parser = WindowParser(window, format, dtype=np.float32, chain=doubles)
     found = parser.parse("".join(f"{line}\n" for line in (lines if format == "jsonl" else ["a", *lines])).encode())
     whole = [place for place in range(1, len(values)) if max(values[place - 1 : place + 1]) < 1e38]

@@ -1,0 +1,52 @@
+"""Where a model stands in a deploy.yaml.
+
+Finds the line that an error is about, also if the error appears long after the file was read: with the rows loaded,
+or with the model built. No I/O.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from knnkit.config.yaml_reader import Document
+from knnkit.errors import FILE, KnnkitError
+
+Place = tuple[str | int, ...]
+#: Keys of paths.
+_FILES = frozenset({"file", "files", "skops", "labels", "stages"})
+
+
+@dataclass(frozen=True)
+class Written:
+    """A model in deploy.yaml.
+
+    Attributes:
+        document: the parsed file.
+        model: key path of the model: ("model",) or ("models", 1).
+    """
+
+    document: Document
+    model: Place
+
+    def placed(self, error: KnnkitError, known: Collection[str]) -> str | None:
+        """Returns an error's message with file, line and quoted line; None if it is not about a key of `known`."""
+        place = self._of_file(str(error)) if error.key == FILE else self._of_key(error, known)
+        return None if place is None else self.document.error(place, str(error))
+
+    def _of_file(self, message: str) -> Place:
+        """Returns the place of the longest path in the model whose last part is in the message."""
+        scalars = self.document.scalars.items()
+        own = {place: text for place, text in scalars if place[: len(self.model)] == self.model}
+        named = [place for place, text in own.items() if _FILES.intersection(place) and Path(text).name in message]
+        return max(named, key=lambda place: (own[place] in message, len(own[place])), default=self.model)
+
+    def _of_key(self, error: KnnkitError, known: Collection[str]) -> Place | None:
+        first = re.match(r"[a-z_]+(?=:? )", str(error))
+        path = tuple((error.key or (first[0] if first else "")).split("/"))
+        if path[0] not in known:
+            return None
+        inside = self.document.place((*self.model, *path))
+        return inside if len(inside) > len(self.model) else self.document.place(path) or self.model
