@@ -232,7 +232,7 @@ class JoinedExact(ExactKnn):
     def _nearest_of(
         self, z: Float64, query: NDArray[np.int64], row: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], Float64]:
-        order, measure = self._rank(z, query, row)
+        order, measure = self._ranking.rank(z, query, row)
         if self._info.metric == "cosine":  # zeros have distance 1 from all: all rows tie
             zeros = z[:, -2] == 1.0
             order[zeros], measure[zeros] = np.arange(self._info.k), 2.0

@@ -8,7 +8,7 @@ elementwise operations, and sums rounded once (`rounded`) or added in a fixed or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from device_agent.inference.block_search import BlockSearch
 from device_agent.inference.mapped_rows import MappedRows
 from device_agent.inference.measures import Measure
+from device_agent.inference.ranking import NEAR_TIED, Ranking
 from device_agent.inference.rounded import add_rows
 from device_agent.inference.steps import apply
-from device_agent.inference.ties import order_few, share_ties
 from device_agent.shared.golden.judge import base_distance, votes, votes_within
 from device_agent.shared.outliers import OutlierFactors
 from device_agent.shared.protocol import constants, model_info
@@ -30,15 +30,12 @@ from device_agent.shared.release.npz import Arrays, read_arrays, require_form
 
 Float64 = NDArray[np.float64]
 
-_CHUNK_BYTES = 4 << 20  # of float64 differences at a time
 _SCANNED, _MEASURES = 1 << 14, 1 << 21  # differences of a scan at a time, which stay in the cache; and its results
-#: NumPy adds pairwise, so a sum of p terms is off by less than (16 + log2 p) 2^-53 of itself: far less than 2^-40.
-_NEAR_TIED = 1.0 + 2.0**-40
 _MAX_TABLES = 256 << 20
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 _QUERIES = 256  # of one search
-#: Rows beyond k that are added up exactly at once; more are first left out by rounded sums.
-_MORE = 16
+#: Beyond this squared distance, products overflow float32 (`knnkit.model.graph.tfknn`).
+_SQUARED_AT_MOST = 1e36
 #: Dimensions and type of each table; the tables of the steps are not listed.
 _TABLES: dict[str, tuple[int, type[np.generic]]] = {
     **dict.fromkeys(("centre", "scale"), (1, np.floating)),
@@ -96,6 +93,7 @@ class ExactKnn:
             found = f"centre has {width} columns and scale {len(self._scale)}"
             raise ValueError(f"{found}; knn.json states {self._info.n_features} features")
         self._rows = MappedRows.open(path, tables["block_offsets"], rows, width)
+        self._ranking = Ranking(self._rows, self._by, self._info.k, self._tied)
         if self._classes.min(initial=0) < 0 or self._classes.max(initial=0) >= len(self._info.classes):
             raise ValueError("a training row has a class that knn.json does not name")
         self.regressor: Regressor | OutlierFactors | None = None
@@ -127,21 +125,34 @@ class ExactKnn:
         except (ValueError, TypeError, IndexError, ArithmeticError) as error:
             raise ModelUnusable(f"{self._damaged}: {error}") from None
 
-    def settle(self, row: NDArray[np.float32], indices: NDArray[np.int32]) -> dict[str, NDArray[Any]]:
+    def settle(
+        self,
+        row: NDArray[np.float32],
+        indices: NDArray[np.int32],
+        candidates: tuple[NDArray[np.int32], Any] | None = None,
+    ) -> dict[str, NDArray[Any]]:
         """Returns float64 outputs by name for one (1, n_features) float32 row; `indices`: any k training rows near it.
 
-        The distances of any k rows limit the k-th distance, so one pass finds all rows that must be ranked.
+        If all rows outside `candidates` (as `Graph.candidates` returns it) are farther than the k-th inside, only these
+        are ranked. Otherwise, the distances of any k rows limit the k-th, so one pass finds all rows to rank.
 
         Raises:
             ModelUnusable: the tables of the model contradict each other.
         """
         try:
-            z, known = self._enter_one(row[0])[np.newaxis], indices.tolist()
+            z = self._enter_one(row[0])[np.newaxis]
+            if candidates is not None and self._tied == 0.0:
+                chosen = candidates[0].tolist()
+                if len(chosen) >= self._info.k and min(chosen) >= 0 and max(chosen) < self._info.n_train:
+                    order, measure = self._ranking.rank_one(z, candidates[0])
+                    if measure.item(-1) * self._unit**2 < min(candidates[1][0], _SQUARED_AT_MOST):
+                        return self._decide(order, measure)
+            known = indices.tolist()
             sound = len({*known}) == len(known) and min(known) >= 0 and max(known) < self._info.n_train
             if sound and not (self._info.metric == "cosine" and z[0, -2] == 1.0):
                 near = self._get_search().rows_near(z[0], known)
                 if near is not None and len(near) >= self._info.k:
-                    return self._decide(*self._rank(z, np.zeros_like(near), near))
+                    return self._decide(*self._ranking.rank_one(z, near))
         except (ValueError, TypeError, IndexError, ArithmeticError) as error:
             raise ModelUnusable(f"{self._damaged}: {error}") from None
         return self.answers(row)
@@ -169,7 +180,9 @@ class ExactKnn:
             query, row, far = within
             probabilities = votes_within(query, self._classes[row], far, len(order), self._info)
         # The order of addition can split equal shares by some 2^-53: shares within 1e-12 tie, the lowest class wins.
-        label = (probabilities >= probabilities.max(axis=1, keepdims=True) - 1e-12).argmax(axis=1)
+        equal = self._info.weights == "uniform" and self._info.float64 is None  # then shares are quotients of counts
+        best = probabilities if equal else probabilities >= probabilities.max(axis=1, keepdims=True) - 1e-12
+        label = best.argmax(axis=1)
         if self._info.float64 is not None:  # with a radius or a kernel, perhaps no row has a vote
             label[~probabilities.any(axis=1)] = constants.UNKNOWN
         if (reject := self._info.reject) is not None:
@@ -192,8 +205,12 @@ class ExactKnn:
             ModelUnusable: the tables of the model contradict each other.
         """
         try:
-            query = np.repeat(np.arange(len(rows)), indices.shape[1])
-            order, measure = self._rank(self._enter_all(rows), query, indices.astype(np.int64).reshape(-1))
+            z, query = self._enter_all(rows), np.repeat(np.arange(len(rows)), indices.shape[1])
+            order, measure = (
+                self._ranking.rank_one(z, indices[0])
+                if len(z) == 1
+                else self._ranking.rank(z, query, indices.reshape(-1))
+            )
         except (ValueError, TypeError, IndexError, ArithmeticError) as error:
             raise ModelUnusable(f"{self._damaged}: {error}") from None
         return order, self._by.to_metric(measure)
@@ -257,15 +274,17 @@ class ExactKnn:
         for some, chosen, known in kinds:
             if len(some):
                 query = np.searchsorted(some, found.query[chosen])
-                order[live[some]], measure[live[some]] = self._rank(z[live[some]], query, found.row[chosen], known)
+                order[live[some]], measure[live[some]] = self._ranking.rank(
+                    z[live[some]], query, found.row[chosen], known
+                )
         return self._among_all(z, live[~fits], order, measure)
 
     def _among_all(self, z: Float64, some: Any, order: Any, measure: Any) -> tuple[NDArray[np.int64], Float64]:
         """Writes the k nearest of all training rows, for the queries `z[some]`, to (q, k) `order` and `measure`."""
         k = self._info.k
         for one, rough in zip(some, self._scan(z[some])):
-            near = np.flatnonzero(rough <= self._by.and_ties(np.partition(rough, k - 1)[k - 1]) * _NEAR_TIED)
-            order[one], measure[one] = self._rank(z[one : one + 1], np.zeros_like(near), near)
+            near = np.flatnonzero(rough <= self._by.and_ties(np.partition(rough, k - 1)[k - 1]) * NEAR_TIED)
+            order[one], measure[one] = self._ranking.rank_one(z[one : one + 1], near)
         return order, measure
 
     def _scan(self, z: Float64) -> Iterator[Float64]:
@@ -282,10 +301,10 @@ class ExactKnn:
         if radius is None:
             return None
         limit = float(base_distance(np.array(radius), self._info.metric)) + self._tied
-        most = self._by.of_base(limit / self._unit) * _NEAR_TIED
+        most = self._by.of_base(limit / self._unit) * NEAR_TIED
         near = [np.flatnonzero(rough <= most) for rough in self._scan(z)]
         query, row = np.repeat(np.arange(len(z)), [len(each) for each in near]), np.concatenate([*near, np.arange(0)])
-        measure = self._measure(z, query, row, add_rows)
+        measure = self._ranking.measure(z, query, row, add_rows)
         measure[measure <= self._by.exact_match] = 0.0
         inside = self._by.to_base(measure) * self._unit <= limit
         return query[inside], row[inside], self._by.to_metric(measure[inside])
@@ -308,43 +327,3 @@ class ExactKnn:
                     raise ModelUnusable(said) from None
                 self._search = GroupSearch(*first, **how, groups=groups, unit=self._unit)
         return self._search
-
-    def _rank(
-        self, z: Float64, query: NDArray[np.int64], row: NDArray[np.int64], known: Float64 | None = None
-    ) -> tuple[NDArray[np.int64], Float64]:
-        """Returns the (q, k) nearest among pairs of a query and a training row, and their (q, k) measures.
-
-        Args:
-            z: (q, p) queries.
-            query: (m,) query of each pair, ascending; at least k pairs of each query.
-            row: (m,) training row of each pair.
-            known: (m,) measures of the pairs, if exact.
-        """
-        k = self._info.k
-        if known is None and len(z) == 1 and len(row) <= k + _MORE:
-            measures = add_rows(self._by.terms(z, self._rows.take(row)))
-            return order_few(measures, row, k, self._by.exact_match, self._tied, self._by.to_distance)
-        if known is None and len(query) > len(z) * (k + _MORE):
-            rough = self._measure(z, query, row, lambda terms: np.asarray(terms.sum(axis=1)))
-            kth = rough[np.lexsort((rough, query))][np.searchsorted(query, np.arange(len(z))) + k - 1]
-            near = np.flatnonzero(rough <= (self._by.and_ties(kth) * _NEAR_TIED)[query])
-            query, row = query[near], row[near]
-        measure = self._measure(z, query, row, add_rows) if known is None else known
-        measure[measure <= self._by.exact_match] = 0.0
-        order = np.lexsort((row, measure, query))
-        query, row, measure = query[order], row[order], measure[order]
-        if self._tied > 0.0:
-            row, measure = share_ties(query, row, measure, self._by.to_distance(measure), k, self._tied)
-        place = np.searchsorted(query, np.arange(len(z)))[:, np.newaxis] + np.arange(k)
-        return row[place], measure[place]
-
-    def _measure(
-        self, z: Float64, query: NDArray[np.int64], row: NDArray[np.int64], add: Callable[[Float64], Float64]
-    ) -> Float64:
-        """Returns the (m,) measures of pairs of a query in `z` and a training row; `add` sums rows of (r, p) terms."""
-        found = np.empty(len(query))
-        step = max(1, _CHUNK_BYTES // (8 * z.shape[1]))
-        for start in range(0, len(query), step):
-            chosen = slice(start, start + step)
-            found[chosen] = add(self._by.terms(z[query[chosen]], self._rows.take(row[chosen])))
-        return found

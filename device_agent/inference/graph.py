@@ -8,11 +8,13 @@ allocated after the first run, so the views stay valid as long as the interprete
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from device_agent.shared.protocol.constants import BEYOND, CANDIDATES
 
 
 class Graph:
@@ -47,6 +49,7 @@ class Graph:
             raise ValueError(f"the inputs and outputs of {name} are not those of a knnkit model")
         self._subgraph = int(wrapper.GetSubgraphIndexFromSignature(name))
         wrapper.AllocateTensors(self._subgraph)
+        self._wrapper = wrapper
         #: Computes `outputs` from `rows`; raises RuntimeError if the runtime fails.
         self.run: Callable[[], None] = partial(wrapper.Invoke, self._subgraph)
         self.rows: NDArray[np.float32] = wrapper.tensor(wrapper, definition["inputs"][input], self._subgraph)
@@ -62,3 +65,18 @@ class Graph:
         }
         if {name: view.dtype.type for name, view in self.outputs.items()} != dict(outputs):
             raise ValueError(f"the outputs of {name} have other types than those of a knnkit model")
+
+    @cached_property
+    def candidates(self) -> tuple[NDArray[np.int32], memoryview] | None:
+        """The (c,) training rows that the last `run` has ranked, and a lower bound on the squared distance of others.
+
+        None if the graph does not output them, as those of older models.
+        """
+        wrapper, subgraph = self._wrapper, self._subgraph
+        numbers = {wrapper.TensorName(each, subgraph): each for each in range(wrapper.NumTensors(subgraph))}
+        try:
+            rows, beyond = (wrapper.tensor(wrapper, numbers[name], subgraph) for name in (CANDIDATES, BEYOND))
+        except (KeyError, ValueError):
+            return None
+        fits = rows.dtype == np.int32 and beyond.dtype == np.float32 and beyond.shape == (1,)
+        return (rows.reshape(-1), beyond.data) if fits else None

@@ -143,7 +143,7 @@ def votes(classes: NDArray[np.int32], distances: NDArray[np.float64], info: KnnI
     """
     count, width = len(classes), len(info.classes)
     if info.weights == "uniform" and info.float64 is None:
-        places = classes + width * np.arange(count)[:, np.newaxis]
+        places = classes if count == 1 else classes + width * np.arange(count)[:, np.newaxis]
         return np.bincount(places.reshape(-1), minlength=width * count).reshape(-1, width) / classes.shape[1]
     query = np.repeat(np.arange(count), classes.shape[1])
     nearest = np.broadcast_to(distances.min(axis=1, keepdims=True), distances.shape)

@@ -20,8 +20,9 @@ from knnkit.model.graph.topk import greatest
 from knnkit.model.index.cost_sample import PART, WeightedRows
 from knnkit.model.index.int8 import LEAST_STEP, STEPS, Quantized, blurred
 from knnkit.model.index.projection import Projection
+from knnkit.model.reference.float32_errors import relative_error
 from knnkit.model.reference.lattice import Lattice
-from knnkit.model.reference.space import Float32, Float64, Space, relative_error
+from knnkit.model.reference.space import Float32, Float64, Space
 
 _MAX_FLOAT32 = np.float32(np.finfo(np.float32).max)
 #: TOPK_V2 ends in std::sort, which is undefined for NaN beyond this many elements (below, it is an insertion sort).

@@ -1,7 +1,7 @@
 """Maps queries into model space, with error bounds.
 
-`blur` bounds the Euclidean error that float32 arithmetic has made in a mapped row (see `space.CONFIDENCE`). Each step
-multiplies the blur of the steps before it by its greatest factor, and adds its own rounding error. Fits nothing.
+`blur` bounds the Euclidean error that float32 arithmetic has made in a mapped row (`CONFIDENCE`). Each step multiplies
+the blur of the steps before it by its greatest factor, and adds its own rounding error. Fits nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from knnkit.model.reference.space import CONFIDENCE, EPSILON, Float64, Space, Step
+from knnkit.model.reference.float32_errors import CONFIDENCE, EPSILON
+from knnkit.model.reference.space import Float64, Space, Step
 
 #: A typical error is this share of the bound.
 TYPICAL = 0.125

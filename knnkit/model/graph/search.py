@@ -24,8 +24,9 @@ from knnkit.model.index.grid import FAR, CellLists, find_cells
 from knnkit.model.index.groups import find_groups
 from knnkit.model.index.int8 import quantize
 from knnkit.model.index.projection import Projection, find_projection
+from knnkit.model.reference.float32_errors import relative_error, relative_gap
 from knnkit.model.reference.lattice import MOST, find_lattice
-from knnkit.model.reference.space import Float32, Space, relative_error
+from knnkit.model.reference.space import Float32, Space
 
 #: Spare candidates of a search in a projection or in int8.
 OVER_FETCH = 3
@@ -45,12 +46,17 @@ class Nearest:
         following: (b,) float32 lower bound on every other row's measure; None if every row is a neighbour.
         exact: (b,) bool, whether float32 made no rounding error in measures under `Search.most_exact`; None if the
             training rows lie on no lattice.
+        candidates: (b, c) int32 training rows that were ranked; None if all or those of a cell were.
+        beyond: (b,) float32 lower bound on the squared distance of every row that was not ranked; None if `candidates`
+            is.
     """
 
     measure: Any
     indices: Any
     following: Any
     exact: Any = None
+    candidates: Any = None
+    beyond: Any = None
 
 
 class Search(tf.Module):  # type: ignore[misc]
@@ -123,8 +129,13 @@ class Search(tf.Module):  # type: ignore[misc]
 
     @property
     def rho(self) -> np.float32:
-        """Largest relative float32 error of a squared distance or a score (`space.relative_error`)."""
+        """Largest relative float32 error of a squared distance or a score (`float32_errors.relative_error`)."""
         return np.float32(relative_error(len(self.space.centre)))
+
+    @property
+    def gap(self) -> float:
+        """Relative gap of two measures that proves their order (`float32_errors.relative_gap`)."""
+        return relative_gap(len(self.space.centre))
 
     @property
     def ways(self) -> list[str]:
@@ -153,23 +164,24 @@ class Search(tf.Module):  # type: ignore[misc]
             return replace(self._among_all(query, way), exact=self._is_whole(query))
         weighted = weigh(self.space, query)
         chosen = products.choose(weighted)
-        positions, following = chosen.positions, chosen.beyond
-        found_at = products.index(positions) if self.projection else products.in_layout(positions, self.layout)
+        positions, beyond = chosen.positions, chosen.beyond
+        candidates = products.index(positions)
+        found_at = candidates if self.projection else products.in_layout(positions, self.layout)
         rows = tf.gather(self._rows, found_at)
         measure = self._measure(tf.expand_dims(query, 1), rows)
         if chosen.agree is not None:
-            following = following * tf.cast(chosen.agree(measure), tf.float32)
+            beyond = beyond * tf.cast(chosen.agree(measure), tf.float32)
         found = self._rank(measure)
-        indices = products.index(tf.gather(positions, found.indices, batch_dims=1))
+        indices = tf.gather(candidates, found.indices, batch_dims=1)
         exact = self._is_whole(query)
         if exact is not None:  # a row beyond the candidates may be tied with the k-th, unless their scores are exact
-            clear = following > found.measure[:, -1]
+            clear = beyond > found.measure[:, -1]
             if isinstance(products, Products) and products.exact_within > 0.0:
                 squares = tf.reduce_sum(weighted * weighted, axis=1)
                 clear = tf.logical_or(clear, squares <= np.float32(products.exact_within**2))
             exact = tf.logical_and(exact, clear)
-        following = following if found.following is None else tf.minimum(found.following, following)
-        return Nearest(found.measure, indices, following, exact)
+        following = beyond if found.following is None else tf.minimum(found.following, beyond)
+        return Nearest(found.measure, indices, following, exact, candidates, beyond)
 
     @property
     def most_exact(self) -> float:

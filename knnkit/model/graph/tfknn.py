@@ -25,6 +25,7 @@ from knnkit.model.graph.preprocess import TYPICAL, enter
 from knnkit.model.graph.search import Nearest, Search
 from knnkit.model.graph.underflow import lost, may_be_mistaken
 from knnkit.model.reference.enrolment import Enrolment
+from knnkit.model.reference.float32_errors import EPSILON
 from knnkit.model.reference.space import Float32
 
 _TINY = np.float32(np.finfo(np.float32).tiny)
@@ -36,6 +37,8 @@ _SQUARED_SAFELY = 1e-15
 _SQUARED_AT_MOST = np.float32(1e18)
 #: Above this scale, a difference that matters can be subnormal (1 / 1e30 is near 1.2e-38), and is flushed to zero.
 _STEEPEST = 1e30
+#: Range of scales and of `Space.reach` in which no product that counts is subnormal or overflows.
+_ORDINARY = (1e-9, 1e9)
 #: Share of the vote that a neighbour beside a near-exact match may lose unnoticed.
 _DENIED = 1e-6
 
@@ -97,18 +100,23 @@ class KnnModule(tf.Module):  # type: ignore[misc]
     def near(self) -> Near:
         """The difference of two distances below which a runtime sorts neighbours again in float64.
 
-        Each measure has a relative error of rho, and an underflow error: 8 rho of the k-th measure covers both rows.
-        With steps, 4 blur and 4 rho cover two distances (`_further`), and twice that their squares. In a certain row,
-        2 TYPICAL blur is under margin times the greater of the k-th distance and the radius (`_certain`).
+        Measures a < b are in order if b - a > gap b. Their roots are, if these differ by half of that, and 8 u for the
+        rounding of roots and differences: b - a = (sqrt b - sqrt a)(sqrt b + sqrt a) > 2 (sqrt b - sqrt a) sqrt a.
+        With steps, 4 blur and half a gap cover two distances (`_further`), and twice that their squares. In a certain
+        row, 2 TYPICAL blur is under margin times the greater of the k-th distance and the radius (`_certain`).
         """
+        half = self.search.gap / 2.0 + 8.0 * EPSILON
         squared = self.metric in ("sqeuclidean", "cosine")
         if self.space.steps:
             least = float(self.space.radius)
-            share = (4.0 * float(self.search.rho) + 2.0 * self.margin / TYPICAL) * (2.0 if squared else 1.0)
+            share = (half + 2.0 * self.margin / TYPICAL) * (2.0 if squared else 1.0)
             return Near(share, float(self._to_metric(least * least, least)))
-        share = 8.0 * float(self.search.rho)
-        least = 2.0 * self._lost / share if self._mistaken else 0.0
-        return Near(share, float(np.sqrt(least)) if self.metric == "euclidean" else float(least))
+        share = half if self.metric == "euclidean" else 2.0 * half
+        if not self._mistaken:
+            return Near(share)
+        # Half of twice the share covers the gap, the other half what is lost: (sqrt b - sqrt a)^2 < b - a.
+        least = 2.0 * self._lost
+        return Near(2.0 * share, float(np.sqrt(least) if self.metric == "euclidean" else least) / (2.0 * share))
 
     def run(self, queries: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         """Runs the graph on (n, n_features) finite float32 rows, in batches; returns output name -> (n, ...) array."""
@@ -122,12 +130,13 @@ class KnnModule(tf.Module):  # type: ignore[misc]
             parts.append(self._graph(tf.constant(np.pad(rows, ((0, size - len(rows)), (0, 0))))))
         return {name: np.concatenate([part[name].numpy() for part in parts])[: len(queries)] for name in parts[0]}
 
-    def answer(self, rows: Any, search: str = constants.FULL) -> dict[str, Any]:
+    def answer(self, rows: Any, search: str = constants.FULL, *, listed: bool = False) -> dict[str, Any]:
         """Returns output name (`OUTPUT_...` in `device_agent.shared.protocol.constants`) -> tensor.
 
         Args:
             rows: a (b, n_features) float32 tensor.
             search: one of `Search.ways`; rows that two searches mark as certain have the same answer in both.
+            listed: whether to add `CANDIDATES` and `BEYOND`, if the search has them and no number can underflow.
         """
         query, blur = enter(self.space, rows)
         found = self.search.nearest(query, search)
@@ -140,13 +149,20 @@ class KnnModule(tf.Module):  # type: ignore[misc]
         if self._thresholds is not None:
             label, clear = self._reject(label, base[:, -1], blur)
             certain = tf.logical_and(certain, clear)
-        return {
+        outputs = {
             constants.OUTPUT_LABEL: label,
             constants.OUTPUT_PROBABILITIES: shares,
             constants.OUTPUT_INDICES: indices,
             constants.OUTPUT_DISTANCES: distances,
             constants.OUTPUT_CERTAIN: certain,
         }
+        if listed and found.candidates is not None and blur is None and self._is_ordinary():
+            outputs |= {constants.CANDIDATES: found.candidates, constants.BEYOND: found.beyond}
+        return outputs
+
+    def _is_ordinary(self) -> bool:
+        sizes = [*np.abs(self.space.scale).tolist(), self.space.reach]
+        return bool(_ORDINARY[0] <= min(sizes) and max(sizes) <= _ORDINARY[1])
 
     def _root(self, measure: Any) -> Any:
         return measure if self.metric == "manhattan" else tf.sqrt(measure)
@@ -221,21 +237,21 @@ class KnnModule(tf.Module):  # type: ignore[misc]
         """Returns the (b,) measure that the (k + 1)-th row must exceed, so that no rounding can put it before the k-th.
 
         `kth` is the measure of the k-th row; `base` and `blur` are those of `_certain`.
-        Both measures are off by at most rho of themselves, so a factor of 1 + 2 rho separates them; 1 + 4 rho in the
-        distance (1 + 8 rho in its square) leaves a reserve. Blur shifts the two distances by 2 blur each: 4 blur.
+        Half of their gap separates the distances; 8 u cover the root and the square. Blur shifts the two distances by 2
+        blur each: 4 blur.
         """
-        growth = 1.0 + 4.0 * self.search.rho
         if blur is not None:  # exact matches are all tied: the next row must be clear of them
             last = tf.maximum(base[:, -1], np.float32(self.space.zero))
-            return self.search.measure_of(last * growth + 4.0 * blur)
-        further = kth * np.float32(self.search.measure_of(growth))
+            return self.search.measure_of(last * np.float32(1.0 + self.search.gap / 2.0 + 8.0 * EPSILON) + 4.0 * blur)
+        further = kth * np.float32(1.0 + self.search.gap)
         return further + np.float32(self._lost) if self._mistaken else further
 
     def _certain_shares(self, base: Any, shares: Any, blur: Any) -> Any:
-        # A weight, nearest / distance, is off by 2 doubt; a share, a quotient of sums of weights, by 4 doubt; the
-        # difference of the two greatest shares by 8 doubt.
+        # A weight, nearest / distance, is off by 2 doubt; a share, a quotient of sums of k weights, by 4 doubt, with
+        # k / 2 u for each sum; the difference of the two greatest shares by 8 doubt.
         nearest = tf.maximum(base[:, 0], np.float32(max(self.space.zero, float(_TINY))))
-        doubt = self.search.rho if blur is None else self.search.rho + blur / nearest
+        doubt = self.search.rho + np.float32(0.5 * self.k * EPSILON)
+        doubt = doubt if blur is None else doubt + blur / nearest
         two = tf.math.top_k(shares, min(2, len(self.classes))).values
         certain = two[:, 0] - (two[:, 1] if len(self.classes) > 1 else -1.0) > 8.0 * doubt
         if blur is None and self.k > 1 and (self.metric != "manhattan" or self._mistaken):

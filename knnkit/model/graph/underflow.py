@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from knnkit.model.reference.space import EPSILON, Float32, Space, relative_error
+from knnkit.model.reference.float32_errors import EPSILON, UNDERFLOW
+from knnkit.model.reference.space import Float32, Space
 
 _TINY = float(np.finfo(np.float32).tiny)
 
@@ -26,10 +27,10 @@ def lost(space: Space) -> float:
 def may_be_mistaken(space: Space, enrolled: Float32) -> bool:
     """Whether two of the (n, p) training rows are so close that underflow could reverse their order for some query.
 
-    A measure over `lost` / (3 rho) loses a share of less than 3 rho, which the graph's margin (`_further`) covers. If
-    two rows are farther apart than twice the distance of that measure, at most one is so near to a query.
+    A measure over `lost` / `UNDERFLOW` loses a share of less than `UNDERFLOW`, which `relative_gap` covers. If two rows
+    are farther apart than twice the distance of that measure, at most one is so near to a query.
     """
-    least = lost(space) / (3.0 * relative_error(len(space.centre)))
+    least = lost(space) / UNDERFLOW
     gap = 2.0 * (least if space.metric == "manhattan" else float(np.sqrt(least)))
     return any(
         _may_be_within(column, gap / weight) for column, weight in zip(enrolled.T, np.abs(space.scale)) if weight > 0.0

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from knnkit.model.reference.space import Float32, Float64, Space, relative_error
+from knnkit.model.reference.float32_errors import relative_error, relative_gap
+from knnkit.model.reference.space import Float32, Float64, Space
 
 #: Rows of the sample, and training rows per block of work.
 _SAMPLE, PART = 400, 2048
@@ -20,7 +21,7 @@ _SAMPLE, PART = 400, 2048
 CANDIDATE, EXACT = 6000.0, 30.0
 _SETTLED, _SETTLED_EACH = 4e6, 25.0
 #: Most candidates beyond k in a float32 search over all coordinates.
-_MOST_BEYOND = 8
+_MOST_BEYOND = 24
 #: The number of candidates is SPARE times what the share SHARE of the sample needs; float64 settles other rows.
 SPARE, SHARE = 1.25, 0.99
 #: Most candidates: TOPK_V2 keeps them in a heap, which slows down as it grows.
@@ -73,19 +74,18 @@ class Sample:
         return np.asarray((self._nearest[:, self.k - 1] - 1e-12 * squares)[:, np.newaxis])
 
     def over_fetch(self) -> int:
-        """Returns the number of candidates beyond k that makes a search cheapest.
+        """Returns the number of candidates beyond k that makes a search cheapest, at least 2.
 
-        More candidates take time, but float64 code must answer fewer queries: those whose last candidate may be as near
-        as the k-th, within the error of float32 scores. A query whose (k + 1)-th row is as near as the k-th is not
-        counted, because more candidates do not help it.
+        More candidates take time, but fewer queries need all rows: those whose last candidate may be as near as the
+        k-th, within the error of float32 scores. With 2, a query whose k-th and next row are nearly tied is settled
+        among the candidates (docs/decisions/231).
         """
         count, width = self.enrolled.shape
-        error = relative_error(width)
-        # The graph asks for a gap of 4 rho in distance (`_further`), which is 8 rho in the square.
-        last, following = self.kth * (1.0 + 8.0 * error), self._nearest[:, self.k :]
-        doubtful = (following <= last + error * self.unit) & (following[:, :1] > last)
+        following = self._nearest[:, self.k :]
+        doubtful = following <= self.kth * (1.0 + relative_gap(width)) + relative_error(width) * self.unit
         more = np.arange(1, following.shape[1] + 1) * (CANDIDATE + EXACT * width)
-        return 1 + int(np.argmin(more + doubtful.mean(axis=0) * (_SETTLED + _SETTLED_EACH * count * width)))
+        cost = more + doubtful.mean(axis=0) * (_SETTLED + _SETTLED_EACH * count * width)
+        return 2 + int(np.argmin(cost[1:]))
 
     @cached_property
     def _nearest(self) -> Float64:

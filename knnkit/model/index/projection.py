@@ -24,7 +24,8 @@ from knnkit.model.index.cost_sample import (
     WeightedRows,
     squared_distances,
 )
-from knnkit.model.reference.space import CONFIDENCE, EPSILON, Float32, Float64, add_products, relative_error
+from knnkit.model.reference.float32_errors import CONFIDENCE, EPSILON, relative_error
+from knnkit.model.reference.space import Float32, Float64, add_products
 
 #: Fewest coordinates for which a projection pays: with fewer, the axes needed are most of them.
 LEAST_COORDINATES = 48

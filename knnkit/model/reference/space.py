@@ -30,11 +30,6 @@ Places = NDArray[np.int64] | None
 #: Rows that are held in float64 at a time.
 _ROWS = 4096
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
-#: Unit roundoff u of float32: one operation is off by at most u of its result.
-EPSILON = 2.0**-24
-#: The rounding errors of a sum of n products stay under `CONFIDENCE * sqrt(n) * EPSILON` in all but about one case in
-#: 10^7: 2 exp(-CONFIDENCE^2 / 2) = 3e-8 (Higham and Mary 2019, doi.org/10.1137/18M1226312).
-CONFIDENCE = 6.0
 #: With steps, a distance below this share of the space's size is an exact match. A float32 training row is off by up
 #: to 2^-24 of its length, a query in float64 by far less; 2^-22 is four times that.
 _ZERO = 2.0**-22
@@ -43,15 +38,6 @@ _ZERO = 2.0**-22
 _ZERO_FLOAT32 = 16.0 * _ZERO
 #: The same for chords between points on the unit sphere: sines differ in their last bits from machine to machine.
 _ZERO_CHORD = 2.0**-36
-
-
-def relative_error(width: int) -> float:
-    """Returns rho, the float32 error of a squared distance or score over `width` coordinates.
-
-    rho = (6 sqrt(p) + 8) u: 6 sqrt(p) u for the sum, 8 u for the roundings of each term. These are at most 7: 1 for the
-    square; 2 each for the difference, the scale and their product, because the square doubles a relative error.
-    """
-    return float((CONFIDENCE * np.sqrt(width) + 8.0) * EPSILON)
 
 
 @dataclass(frozen=True)

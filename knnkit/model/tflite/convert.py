@@ -28,6 +28,7 @@ from knnkit.model.tflite import flatbuffer
 _ASYMMETRIC = 9
 #: Name prefix of modules that AutoGraph generates (tensorflow/python/autograph/pyct/loader.py).
 _AUTOGRAPH = "__autograph_generated_file"
+_UNLISTED = (constants.CANDIDATES, constants.BEYOND)
 
 
 def convert(model: KnnModule) -> Any:
@@ -42,7 +43,19 @@ def convert(model: KnnModule) -> Any:
     for search in model.search.ways:
         for name, rows in ((constants.SIGNATURE_ONE, 1), (constants.SIGNATURE_BATCH, model.batch_rows(search))):
             traced[constants.signature(name, search)] = trace(model, search, rows)
-    return convert_traced(traced, model if model.search.products is None else tf.Module())
+    tree = convert_traced(traced, model if model.search.products is None else tf.Module())
+    _unlist(tree)
+    return tree
+
+
+def _unlist(tree: Any) -> None:
+    """Takes `CANDIDATES` and `BEYOND` out of all signatures of a model tree; their tensors get these names."""
+    for signature in tree.signatureDefs:
+        tensors = tree.subgraphs[signature.subgraphIndex].tensors
+        for entry in signature.outputs:
+            if entry.name.decode() in _UNLISTED:
+                tensors[entry.tensorIndex].name = entry.name
+        signature.outputs = [entry for entry in signature.outputs if entry.name.decode() not in _UNLISTED]
 
 
 #: A function of queries and weights, and the weights by the names of its inputs.
@@ -74,7 +87,7 @@ def trace(model: KnnModule, search: str, rows: int) -> Traced:
         def answer(queries: Any, *weights: Any) -> dict[str, Any]:
             given.update(zip(asked, weights))
             with model.search.using(take):
-                return model.answer(queries, search)
+                return model.answer(queries, search, listed=rows == 1)
 
         return tf.function(answer, input_signature=[queries, *inputs], autograph=False).get_concrete_function()
 

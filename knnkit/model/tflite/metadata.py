@@ -35,6 +35,8 @@ _OUTPUT_DESCRIPTIONS = {
     constants.OUTPUT_INDICES: "training rows of the neighbours, by (distance, index)",
     constants.OUTPUT_DISTANCES: "distances of the neighbours, in the model's metric",
     constants.OUTPUT_CERTAIN: "whether float32 rounding cannot have changed neighbours or label",
+    constants.CANDIDATES: "training rows that were ranked",
+    constants.BEYOND: "lower bound on the squared distance of all other rows in model space",
 }
 
 
@@ -169,7 +171,8 @@ def _output_order(tree: Any) -> list[str]:
     for signature in tree.signatureDefs:
         if _text(signature.signatureKey) == constants.SIGNATURE_ONE and signature.subgraphIndex == 0:
             names = {each.tensorIndex: _text(each.name) for each in signature.outputs}
-            return [names[int(tensor)] for tensor in tree.subgraphs[0].outputs]
+            outputs, tensors = tree.subgraphs[0].outputs, tree.subgraphs[0].tensors
+            return [names.get(int(each)) or _text(tensors[int(each)].name) for each in outputs]
     raise BuildError("the converter put another graph first; this TensorFlow is not supported")
 
 

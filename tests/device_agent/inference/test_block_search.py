@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,6 +60,8 @@ def test_blocks_find_the_neighbours_of_float64(seed: int, metric: str, tmp_path:
     distances = np.sqrt(measures) if metric == "euclidean" else measures
     assert np.array_equal(found["distances"], np.minimum(distances, np.finfo(np.float32).max))
     require_same(model, queries, rng)
+    if metric != "manhattan":
+        require_same_among_candidates(model, rows * np.float64(1.0), scale, queries, rng)
 
 
 def require_same(model: ExactKnn, queries: np.ndarray, rng: np.random.Generator) -> None:
@@ -71,6 +74,27 @@ def require_same(model: ExactKnn, queries: np.ndarray, rng: np.random.Generator)
         alone = [model.settle(each[np.newaxis], some) for each, some in zip(queries, known.astype(np.int32))]
         for name, values in expected.items():
             assert np.array_equal(np.concatenate([each[name] for each in alone]), values[: len(known)])
+
+
+def require_same_among_candidates(
+    model: ExactKnn, rows: np.ndarray, scale: Any, queries: np.ndarray, rng: np.random.Generator
+) -> None:
+    """One row is answered as many are, whichever rows a graph has ranked, if its bound on the others is right."""
+    expected = model.answers(queries)
+    for row, query in enumerate(queries):
+        squares = (((query - rows) * scale) ** 2).sum(axis=1)
+        ranked = np.argsort(squares)
+        for count in rng.integers(1, len(rows) + 1, 1).tolist():
+            chosen = ranked[:count] if rng.random() < 0.7 else rng.permutation(len(rows))[:count]
+            beyond = np.float32(min(np.delete(squares, chosen).min(initial=1e38) * (1 - 1e-6), 1e38))
+            listed = np.sort(chosen).astype(np.int32), [beyond]
+            found = model.settle(query[np.newaxis], expected["indices"][row].astype(np.int32), listed)
+            assert all(np.array_equal(found[name][0], values[row]) for name, values in expected.items())
+    listed = np.array([-1, *range(len(rows))], np.int32), [np.float32(np.inf)]
+    assert (
+        model.settle(queries[:1], expected["indices"][0], listed)["indices"].tolist()
+        == expected["indices"][:1].tolist()
+    )
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "manhattan"])

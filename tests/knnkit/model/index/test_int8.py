@@ -270,7 +270,9 @@ def test_every_kernel_multiplies_the_whole_steps_that_are_meant(kernel: dict[str
     chosen = Quantized(table, 0.37, 0.0, (table.astype(float) ** 2).sum(axis=1) * 0.37**2, 3, 70)
     space = enrol(training(rng.normal(size=(202, 70))), [], "euclidean").space
     products = QuantizedProducts(space, chosen, None)
-    model = SimpleNamespace(search=_Only(products), n_features=72, answer=lambda rows, _: {"s": products.scores(rows)})
+    model = SimpleNamespace(
+        search=_Only(products), n_features=72, answer=lambda rows, _, **listed: {"s": products.scores(rows)}
+    )
     tree = convert_traced({"scores": trace(model, "", 40)}, tf.Module())
     (tmp_path / "scores.tflite").write_bytes(flatbuffer.lay_out(tree, []).data)
     whole = rng.integers(-STEPS, STEPS + 1, (40, 70)).astype(np.float32)

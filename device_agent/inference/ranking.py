@@ -1,0 +1,89 @@
+"""Ranks pairs of queries and training rows by exact measures.
+
+Rounded sums leave out most pairs, exact sums (`rounded`) order the others by (measure, row). Needs only NumPy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.inference.mapped_rows import MappedRows
+from device_agent.inference.measures import Measure
+from device_agent.inference.rounded import add_rows
+from device_agent.inference.ties import order_few, share_ties
+
+Float64 = NDArray[np.float64]
+
+_CHUNK_BYTES = 4 << 20  # of float64 differences at a time
+#: NumPy adds pairwise, so a sum of p terms is off by less than (16 + log2 p) 2^-53 of itself: far less than 2^-40.
+NEAR_TIED = 1.0 + 2.0**-40
+#: Rows beyond k that are added up exactly at once; more are first left out by rounded sums.
+_MORE = 16
+#: So few terms are added exactly before it is known which rows count.
+_FEW_TERMS = 512
+
+
+class Ranking:
+    """Finds the k nearest of given training rows.
+
+    Args:
+        rows: the training rows.
+        by: the measure.
+        k: number of neighbours.
+        tied: distances in model space closer than this are ties.
+    """
+
+    def __init__(self, rows: MappedRows, by: Measure, k: int, tied: float) -> None:
+        self._rows, self._by, self._k, self._tied = rows, by, k, tied
+
+    def rank(
+        self, z: Float64, query: NDArray[Any], row: NDArray[Any], known: Float64 | None = None
+    ) -> tuple[NDArray[Any], Float64]:
+        """Returns the (q, k) nearest among pairs of a query and a training row, and their (q, k) measures.
+
+        Args:
+            z: (q, p) queries.
+            query: (m,) query of each pair, ascending; at least k pairs of each query.
+            row: (m,) training row of each pair.
+            known: (m,) measures of the pairs, if exact.
+        """
+        k = self._k
+        if known is None and len(query) > len(z) * (k + _MORE):
+            rough = self.measure(z, query, row, lambda terms: np.asarray(terms.sum(axis=1)))
+            kth = rough[np.lexsort((rough, query))][np.searchsorted(query, np.arange(len(z))) + k - 1]
+            near = np.flatnonzero(rough <= (self._by.and_ties(kth) * NEAR_TIED)[query])
+            query, row = query[near], row[near]
+        measure = self.measure(z, query, row, add_rows) if known is None else known
+        measure[measure <= self._by.exact_match] = 0.0
+        order = np.lexsort((row, measure, query))
+        query, row, measure = query[order], row[order], measure[order]
+        if self._tied > 0.0:
+            row, measure = share_ties(query, row, measure, self._by.to_distance(measure), k, self._tied)
+        place = np.searchsorted(query, np.arange(len(z)))[:, np.newaxis] + np.arange(k)
+        return row[place], measure[place]
+
+    def rank_one(self, z: Float64, row: NDArray[Any]) -> tuple[NDArray[Any], Float64]:
+        """Returns what `rank` does for one (1, p) query, in fewer calls; `row`: at least k different training rows."""
+        k = self._k
+        if 8 * z.size * len(row) <= _CHUNK_BYTES:
+            terms = self._by.terms(z, self._rows.take(row))
+            if terms.size > _FEW_TERMS:
+                rough = terms.sum(axis=1)
+                near = (rough <= float(self._by.and_ties(sorted(rough.tolist())[k - 1])) * NEAR_TIED).nonzero()[0]
+                terms, row = terms[near], row[near]
+            if len(row) <= k + _MORE:
+                return order_few(add_rows(terms), row, k, self._by.exact_match, self._tied, self._by.to_distance)
+        return self.rank(z, np.zeros_like(row), row)
+
+    def measure(self, z: Float64, query: NDArray[Any], row: NDArray[Any], add: Callable[[Float64], Float64]) -> Float64:
+        """Returns the (m,) measures of pairs of a query in `z` and a training row; `add` sums rows of (r, p) terms."""
+        found = np.empty(len(query))
+        step = max(1, _CHUNK_BYTES // (8 * z.shape[1]))
+        for start in range(0, len(query), step):
+            chosen = slice(start, start + step)
+            found[chosen] = add(self._by.terms(z[query[chosen]], self._rows.take(row[chosen])))
+        return found

@@ -1,0 +1,118 @@
+"""Rows in doubt: few of them, and each is settled among the rows that the graph has ranked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.device_process import DeviceProcess
+
+from device_agent.inference.block_search import BlockSearch
+from device_agent.inference.tflite_knn import TfliteKNN
+from device_agent.shared.protocol import constants
+from knnkit.data.dataset import dataset
+from knnkit.model.build import BuiltModel, build_model
+from knnkit.model.reference.float32_errors import EPSILON, relative_gap
+from knnkit.model.reference.spec import KnnSpec
+
+K = 4
+
+
+def nearly_tied(count: int, width: int, gaps: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns float32 rows and queries; K + 1 rows are about as far from each query: each by one of `gaps` farther."""
+    rng = np.random.default_rng(seed)
+    spread = 1.0 if width > 8 else 30.0
+    queries = spread * rng.normal(size=(len(gaps), width))
+    rows = [spread * rng.normal(size=(count, width))]
+    for query, gap in zip(queries, gaps):
+        away = rng.normal(size=(K + 1, width))
+        away *= 0.5 * np.sqrt(1.0 + gap * np.arange(K + 1))[:, np.newaxis] / np.linalg.norm(away, axis=1, keepdims=True)
+        rows.append(query + rng.permutation(away))
+    return np.concatenate(rows).astype(np.float32), queries.astype(np.float32)
+
+
+def test_no_order_of_addition_is_off_by_half_the_gap() -> None:
+    """Products and sums in float32, in orders that lose much, against float64."""
+    rng = np.random.default_rng(0)
+    for width in (1, 2, 3, 8, 16, 64, 300, 600):
+        for terms in (rng.normal(size=(200, width)), np.full((200, width), 0.1), 10.0 ** rng.normal(size=(200, width))):
+            rows, scale = terms.astype(np.float32), np.float64(0.3)
+            exact = ((rows.astype(np.float64) * scale) ** 2).sum(axis=1)
+            parts = (rows * np.float32(scale)) ** 2
+            for order in (parts, parts[:, ::-1], np.sort(parts, axis=1), -np.sort(-parts, axis=1)):
+                total = np.add.accumulate(order, axis=1, dtype=np.float32)[:, -1]
+                assert (np.abs(total - exact) <= (relative_gap(width) / 2 - 4 * EPSILON) * exact).all()
+
+
+@pytest.mark.parametrize(
+    ("width", "metric"), [(3, "euclidean"), (16, "euclidean"), (16, "sqeuclidean"), (100, "euclidean")]
+)
+def test_nearly_tied_rows_are_in_order(width: int, metric: Any, device: DeviceProcess, tmp_path: Path) -> None:
+    rows, queries = nearly_tied(300, width, 10.0 ** np.random.default_rng(width).uniform(-8.5, -4.0, 150), seed=1)
+    squares = np.sort(((queries[:, np.newaxis].astype(np.float64) - rows) ** 2).sum(axis=2), axis=1)
+    gaps = squares[:, K] / squares[:, K - 1] - 1.0
+    model = build_model(KnnSpec("near", K, metric), dataset(rows, np.arange(len(rows)) % 3))
+    expected = model.reference.answer(queries).indices[:, :K]
+    (tmp_path / "m").write_bytes(model.data)
+    for runtime in ("tflite_runtime", "ai_edge_litert"):
+        for one_by_one in (False, True):
+            found = device.classify(tmp_path / "m", queries, one_by_one=one_by_one, runtime=runtime)
+            assert found.indices.tolist() == expected.tolist(), (runtime, one_by_one)
+            # A gap that sums in any order can close is in doubt, and hardly any other.
+            assert 10 < np.count_nonzero(gaps < 0.3 * relative_gap(width)) <= found.settled
+            assert found.settled <= np.count_nonzero(gaps < 1.5 * relative_gap(width)) + 2
+
+
+@pytest.fixture(scope="module")
+def large() -> tuple[BuiltModel, np.ndarray]:
+    """A model with the search in eight bits, and queries of which many are in doubt."""
+    rows, queries = nearly_tied(4000, 80, 10.0 ** np.linspace(-8.0, -5.5, 80), seed=2)
+    return build_model(KnnSpec("large", K), dataset(rows, np.arange(len(rows)) % 3)), queries
+
+
+@pytest.mark.parametrize("search", [constants.FULL, constants.QUANTIZED])
+def test_a_row_in_doubt_is_settled_without_reading_all_rows(
+    search: str, large: tuple[BuiltModel, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, queries = large
+    expected = model.reference.answer(queries)
+    passes = []
+    monkeypatch.setattr(BlockSearch, "rows_near", lambda *_: passes.append(1))
+    for data in (model.data, model.data.replace(b"candidates\0", b"candidated\0")):  # the other is an older model's
+        (tmp_path / "m").write_bytes(data)
+        opened = TfliteKNN(tmp_path / "m", runtime="ai_edge_litert", search=search)
+        passes.clear()
+        found = [opened.classify(queries[row : row + 1]) for row in range(len(queries))]
+        assert np.concatenate([each.indices for each in found]).tolist() == expected.indices[:, :K].tolist()
+        assert np.concatenate([each.label for each in found]).tolist() == expected.label.tolist()
+        assert opened.settled > 20
+        assert len(passes) == (0 if data is model.data else opened.settled)
+
+
+def test_other_programs_and_older_agents_see_the_outputs_of_before(
+    large: tuple[BuiltModel, np.ndarray], tmp_path: Path
+) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    model, queries = large
+    (tmp_path / "m").write_bytes(model.data)
+    interpreter = Interpreter(str(tmp_path / "m"))
+    for signature in interpreter.get_signature_list().values():
+        assert sorted(signature["outputs"]) == sorted([*constants.ANSWERS, constants.OUTPUT_CERTAIN])
+    answers = interpreter.get_signature_runner(constants.SIGNATURE_ONE)(rows=queries[:1])
+    assert answers[constants.OUTPUT_INDICES].shape == (1, K)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean"])
+def test_rows_whose_squares_vanish_are_in_order(metric: Any, device: DeviceProcess, tmp_path: Path) -> None:
+    """64 differences of 1e-19 have no squares in float32, one of 1.2e-19 has; yet the other row is farther."""
+    some, farther, nearer = np.random.default_rng(0).normal(size=(20, 64)), np.full((1, 64), 1e-19), np.zeros((1, 64))
+    nearer[0, 0] = 1.2e-19
+    rows, query = np.concatenate([some, -some, farther, nearer]).astype(np.float32), np.zeros((1, 64), np.float32)
+    (tmp_path / "m").write_bytes(build_model(KnnSpec("tiny", 2, metric), dataset(rows, np.arange(42) % 2)).data)
+    for runtime in ("tflite_runtime", "ai_edge_litert"):
+        for one_by_one in (False, True):
+            found = device.classify(tmp_path / "m", query, one_by_one=one_by_one, runtime=runtime)
+            assert found.indices.tolist() == [[41, 40]], (runtime, one_by_one)
