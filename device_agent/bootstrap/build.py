@@ -97,7 +97,8 @@ def gather(root: Path, request: dict[str, Any], upload: Path) -> list[tuple[dict
     packed = [wheel for wheel, holder in found if holder is None]
     for wheel in packed:
         if not same(Path(wheel["path"]), wheel["sha256"]):
-            raise Trouble("missing-wheel", f"{wheel['name']} arrived incomplete", "run the command again")
+            hint = "run the command again; if it happens again, the board's storage is failing"
+            raise Trouble("missing-wheel", f"{wheel['name']} arrived incomplete", hint)
     check_space(root, packed)
     return found
 

@@ -92,8 +92,13 @@ def drop_upload(upload: Path) -> None:
 
 
 def take(root: Path, name: str) -> Path:
-    """Renames an upload folder to one of this process, which may outlive the connection and still needs the wheels."""
+    """Renames an upload folder to one of this process, which may outlive the connection and still needs the wheels.
+
+    The files lose their `PART`: the upload is complete, and a folder with finished files is in use.
+    """
     own = new_upload(root, os.getpid())
     with contextlib.suppress(FileNotFoundError):  # `gather` reports it if the wheels are needed
         (root / VENVS / safe(name)).rename(own)
+    for path in listed(own):
+        path.rename(path.with_name(path.name.removesuffix(PART)))
     return own

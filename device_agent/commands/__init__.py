@@ -27,8 +27,6 @@ COMMANDS: dict[str, Command] = {
     "confirm": lifecycle.CONFIRM,
     "rollback": lifecycle.ROLLBACK,
     "prune": lifecycle.PRUNE,
-    "lock": lifecycle.LOCK,
-    "unlock": lifecycle.UNLOCK,
     "trust": trust.TRUST,
     "ring": ring.RING,
 }

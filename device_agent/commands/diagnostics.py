@@ -77,7 +77,7 @@ def _run_history(arguments: argparse.Namespace) -> int:
     try:
         entries = history.read(store.history_file, arguments.last)
     except history.Broken as error:
-        hint = "python -m device_agent unlock; it renames the damaged file and begins a new history"
+        hint = "python -m device_agent prune; it renames the damaged file and begins a new history"
         raise DeviceUnfit(f"{store.history_file}: {error}", reason="history-broken", hint=hint) from None
     return show(arguments, documents.History(tuple(entries)), "\n".join(map(history.render, entries)))
 

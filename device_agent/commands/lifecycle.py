@@ -1,4 +1,4 @@
-"""Commands that change releases or reserve the device."""
+"""Commands that change the releases of the device."""
 
 from __future__ import annotations
 
@@ -265,37 +265,6 @@ def _run_take_back(arguments: argparse.Namespace) -> int:
     return show(arguments, found, rollback_own.render(found, holder))
 
 
-def _configure_lock(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--reason", default="a deployment", metavar="TEXT", help="reason to show to others (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--seconds", type=float, default=120.0, metavar="SECONDS", help="how long to reserve (default: %(default)g)"
-    )
-    add_holder(parser)
-
-
-def _run_lock(arguments: argparse.Namespace) -> int:
-    from device_agent.lifecycle import reserve
-
-    store = store_of(arguments)
-    holder, reason = holder_of(arguments), constants.one_line(arguments.reason)
-    with store.changing(holder, "lock"):
-        found = reserve.reserve(store, holder, reason, arguments.seconds)
-    return show(arguments, found, f"{found.holder} holds this device for {arguments.seconds:g} s: {found.reason}")
-
-
-def _run_unlock(arguments: argparse.Namespace) -> int:
-    from device_agent.diagnostics import status
-    from device_agent.lifecycle import reserve
-
-    store = store_of(arguments)
-    holder = holder_of(arguments)
-    with store.changing(holder, "unlock"):
-        reserve.release(store, holder)
-    return show(arguments, status.status(store), f"{holder} no longer holds this device")
-
-
 def _configure_prune(parser: argparse.ArgumentParser) -> None:
     text = "number of releases to keep, including the current and the previous one (default: %(default)s)"
     parser.add_argument("--keep", type=count, default=constants.KEEP_RELEASES, metavar="N", help=text)
@@ -319,6 +288,4 @@ ROLLBACK = command(
     "Reverts a pending activation; without one, the previous release is verified, checked and committed. "
     "After a rollback or an automatic return, the command does nothing until another release is committed.",
 )
-LOCK = command("reserve this device for a deployment of several commands", _configure_lock, _run_lock)
-UNLOCK = command("end a reservation", add_holder, _run_unlock)
 PRUNE = command("remove old releases", _configure_prune, _run_prune)

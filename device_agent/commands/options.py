@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from device_agent.shared.console import streams
-from device_agent.shared.console.argument_parser import filled
+from device_agent.shared.console.argument_parser import count, filled
 from device_agent.shared.protocol import constants, documents, json_codec
 from device_agent.shared.protocol.errors import AgentError, BadInput
 from device_agent.shared.protocol.record import record
@@ -69,10 +69,7 @@ def add_runtime(parser: argparse.ArgumentParser, *, threads: bool = True) -> Non
 
 def number_of_threads(text: str) -> int:
     """Parses a number from 1 to `MAX_THREADS`."""
-    number = int(text)
-    if not 1 <= number <= MAX_THREADS:
-        raise argparse.ArgumentTypeError(f"{text} is not from 1 to {MAX_THREADS}")
-    return number
+    return count(text, MAX_THREADS)
 
 
 def add_class(parser: argparse.ArgumentParser) -> None:

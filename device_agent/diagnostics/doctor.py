@@ -240,12 +240,11 @@ def _state(store: Store) -> Iterator[Finding]:
         yield Finding("state", "error", str(error), getattr(error, "hint", ""))
         return
     moment = clock.now()
-    lease = state.lease_holder(current, moment)
     if current.pending and state.is_over(current.pending, moment):
         yield Finding("state", "warning", "an expired activation is not reverted yet", "python -m device_agent status")
-    elif lease:
+    elif current.pending:
         mend = "wait, or: python -m device_agent rollback"
-        yield Finding("state", "warning", f"{lease.holder} holds the device: {lease.reason}", mend)
+        yield Finding("state", "warning", f"{current.pending.holder} holds the device: {current.pending.reason}", mend)
     else:
         yield _ok("state", f"{current.serial} transitions, floor {current.floor}")
 

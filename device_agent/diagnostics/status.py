@@ -34,7 +34,7 @@ def status(store: Store) -> Status:
     warnings += damage
     moment = clock.now()
     answering = state.answering(current, moment)
-    pending = current.pending if current.pending and not state.is_over(current.pending, moment) else None
+    pending = state.waiting(current, moment)
     stands = standing_of(store, current, held, moment)
     warnings += _about_starts(store, current, answering) + _about_previous(store, current, held)
     if moment.wall < current.time_floor:

@@ -28,5 +28,5 @@ def with_rows(root: Path, signed: TfliteKNN, digest: str) -> tuple[JoinedKNN | N
 
 def taking_part(signed: TfliteKNN, rows: list[LocalRow], digest: str) -> Joined:
     """Returns those of the taught `rows` that the release (`signed`, with this `digest`) uses in its answers."""
-    found = row_origins.read(signed.path) if rows else None
-    return join(signed.info, rows, digest, contained(found[0] if found else None, rows))
+    there = contained(row_origins.read(signed.path)[0], rows) if rows else frozenset()
+    return join(signed.info, rows, digest, there)

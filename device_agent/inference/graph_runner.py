@@ -91,12 +91,9 @@ class GraphRunner:
             def work(graph: Graph, start: int) -> None:
                 _fill(graph, queries[start : start + batch], parts, start)
 
-            self._pool.run(self._batch, chunks, work, self._make_batch)
+            self._pool.run(self._batch, chunks, work, lambda: self._take_batch(self._loader.load(self._packed)))
         for start in range(count - alone, count):
             _fill(self.one, queries[start : start + 1], parts, start)
-
-    def _make_batch(self) -> Graph:
-        return self._take_batch(self._loader.load(self._packed))
 
     def _take_batch(self, interpreter: Any) -> Graph:
         return self._take(interpreter, constants.signature(constants.SIGNATURE_BATCH, self.search), self.batch_rows)

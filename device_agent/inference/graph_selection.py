@@ -196,7 +196,7 @@ def take_searches(
         batch, alone = search.batch, search.alone
     usual = constants.NUMPY if info.groups is None else constants.GROUPS
     only = loader.name == constants.NUMPY or info.float64 is not None
-    ways = tuple(_in_numpy(way, info, usual if only else None) for way in (batch, alone))
+    ways = [way if way in _IN_NUMPY and info.has(way) else usual if only else None for way in (batch, alone)]
     blocks = None
     if only or any(ways):
         from device_agent.inference.numpy_knn import NumpySearch
@@ -208,7 +208,3 @@ def take_searches(
     rare = stream or ways[0] is not None  # then only single rows would use a packed graph
     found = Graphs(loader, info, packed=packed, stream=rare, search=first or second, alone=second)
     return found, blocks, (ways[0], ways[1])
-
-
-def _in_numpy(way: str | None, info: model_info.KnnInfo, usual: str | None) -> str | None:
-    return way if way in _IN_NUMPY and info.has(way) else usual

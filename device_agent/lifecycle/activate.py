@@ -24,8 +24,6 @@ from device_agent.shared.protocol.reports import Activated, Certificate, Install
 from device_agent.shared.release.directory import OpenRelease, open_release
 from device_agent.shared.trust.rules import Verdict
 from device_agent.store import transitions
-from device_agent.store.state import Pending
-from device_agent.store.store import Store
 from device_agent.store.trust_state import Known
 from device_agent.system import clock
 
@@ -50,14 +48,16 @@ def activate(known: Known, digest: str, trial: Trial) -> Activated:
     Raises:
         Refused: a trust rule refused the release.
         GateFailed, ModelUnusable: the golden check failed; the previous release still answers.
-        Locked: another activation is pending, or another holder has reserved the device.
+        Locked: another activation is pending.
         BrokenPipeError: the reader has closed stdout; nothing was switched.
     """
     seconds = transitions.checked_deadline(trial.seconds)
     store, current = known.store, known.state
     transitions.refuse_foreign(current, trial.holder, clock.now())
     if current.pending and current.pending.release.digest == digest:
-        return _activate_again(store, current.pending, trial)
+        certificate = check.recheck(store, current.pending.release, trial.nonce, trial.runtime)
+        seconds = max(0.0, current.pending.deadline - clock.uptime())
+        return Activated(current.pending.release, certificate, False, seconds)
     if current.pending:
         raise transitions.waits(current.pending)
     with open_release(store.release_path(digest)) as opened:
@@ -80,11 +80,6 @@ def activate(known: Known, digest: str, trial: Trial) -> Activated:
     with watchdog.left_behind(store, digest, moment.uptime + seconds):
         store.commit(new)
     return Activated(verdict.ref, certificate, False, seconds)
-
-
-def _activate_again(store: Store, pending: Pending, trial: Trial) -> Activated:
-    certificate = check.recheck(store, pending.release, trial.nonce, trial.runtime)
-    return Activated(pending.release, certificate, False, max(0.0, pending.deadline - clock.uptime()))
 
 
 def _try(known: Known, opened: OpenRelease, verdict: Verdict, trial: Trial) -> Certificate:
@@ -117,15 +112,10 @@ def install(known: Known, directory: Path, trial: Trial) -> Installed:
     """
     begun = time.monotonic()
     staged = None
-    if not _is_done(known.store, directory):
+    if directory.exists() or stage.named_digest(directory) not in known.store.staged():
         stage.take_parts(known.store, directory)
         staged = stage.stage(known, directory, trial.holder)
     took = time.monotonic() - begun
     digest = staged.release.digest if staged else stage.named_digest(directory)
     activated = activate(known, digest, trial)
     return Installed(staged, took, activated)
-
-
-def _is_done(store: Store, directory: Path) -> bool:
-    """Whether the upload `directory` has already been staged under the digest in its name."""
-    return not directory.exists() and stage.named_digest(directory) in store.staged()

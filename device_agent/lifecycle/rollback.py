@@ -47,7 +47,6 @@ def roll_back(
         new = transitions.revert(current, f"given up by {holder}", moment)
         store.commit(new)
         return _still(new, already=False)
-    transitions.refuse_foreign(current, holder, moment)
     new = transitions.roll_back(current, holder, moment)
     assert new.committed is not None
     if not allow_revoked:
@@ -70,7 +69,7 @@ def obey(store: Store, order: bytes, holder: str, runtime: str = "auto", *, allo
     Raises:
         Refused: a trust rule refused the order or the release.
         GateFailed, ModelUnusable: the release does not pass; the current one still answers, the order stays unused.
-        Locked: an activation is pending, or another holder has reserved the device.
+        Locked: an activation is pending.
     """
     if orders.is_floor_order(order):
         return _lower_floors(store, order, holder)
@@ -116,7 +115,7 @@ def _obey_rollback(store: Store, order: bytes, holder: str, runtime: str, *, all
 
 
 def _at_rest(store: Store, holder: str) -> tuple[StoreState, clock.Moment]:
-    """Returns the state and the time; raises Locked if an activation is pending or another holder has the device."""
+    """Returns the state and the time; raises Locked if an activation is pending."""
     current, moment = store.load(), clock.now()
     transitions.refuse_foreign(current, holder, moment)
     if current.pending:

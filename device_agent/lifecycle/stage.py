@@ -67,7 +67,7 @@ def stage(known: Known, directory: Path, holder: str) -> Staged:
 
     Raises:
         Refused: a trust rule refused the release; nothing was changed.
-        Locked: another holder has reserved the device.
+        Locked: an activation of another holder waits for its confirmation.
     """
     store = known.store
     transitions.refuse_foreign(known.state, holder, clock.now())
@@ -101,7 +101,7 @@ def sign_again(known: Known, digest: str, signature: bytes, holder: str) -> Stag
 
     Raises:
         Refused: the release or the signature is invalid, or its key is not trusted; nothing was changed.
-        Locked: another holder has reserved the device.
+        Locked: an activation of another holder waits for its confirmation.
     """
     store = known.store
     transitions.refuse_foreign(known.state, holder, clock.now())

@@ -111,7 +111,7 @@ def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
         from device_agent.shared.release import row_origins
 
         classes = np.append(neighbor_classes(signed.path), taught.codes if taught else ()).astype(np.int32)
-        training = Training(classes, (row_origins.read(signed.path) or (None,))[0], local)
+        training = Training(classes, row_origins.read(signed.path)[0], local)
     if signed.info.window is not None and format != "npy":
         columns = with_marks(columns, signed.info.window)
     values = None

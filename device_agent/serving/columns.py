@@ -175,16 +175,16 @@ class Local:
 
 @record
 class Training:
-    """Facts about neighbours: (n_train,) int32 class indices; `origins` in the training data, None if not known."""
+    """Facts about neighbours: (n_train,) int32 class indices; `origins` in the training data."""
 
     classes: NDArray[np.int32]
-    origins: Origins | None
+    origins: Origins
     local: Local | None = None
 
     def origin(self, index: int) -> tuple[int | None, str | None]:
-        """Returns row number and id of a neighbour in the training data, or None each. A taught row has only an id."""
+        """Returns row number (None for a taught row) and id (None if it has none) of a neighbour."""
         taught = self.local.id(index) if self.local else None
-        if taught is not None or self.origins is None:
+        if taught is not None:
             return None, taught
         return self.origins.row(index), self.origins.id(index)
 

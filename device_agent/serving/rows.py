@@ -18,10 +18,11 @@ from device_agent.serving.load import Loaded
 from device_agent.shared.protocol.errors import BadInput, named
 from device_agent.shared.protocol.record import record, replace
 from device_agent.shared.queries import cell_type, row_type
+from device_agent.shared.tabular.csv_dialect import short
 from device_agent.shared.tabular.csv_reader import CsvParser
 from device_agent.shared.tabular.inputs import FILES, Source, open_source
 from device_agent.shared.tabular.json_reader import JsonParser
-from device_agent.shared.tabular.reader import Parsed, Parser, short
+from device_agent.shared.tabular.reader import Parsed, Parser
 
 if TYPE_CHECKING:
     from device_agent.shared.embedding.chain import Chain

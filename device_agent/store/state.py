@@ -34,22 +34,10 @@ class Pending:
     started: float
     deadline: float
 
-
-@record
-class Lease:
-    """A reservation of the device for several commands of `holder`, who gave `reason`.
-
-    `started` and `until`, its end, are seconds since the boot with the id `boot`; `since` is `started` in seconds since
-    1970. `pid` is the process that reserved the device; 0 if a pending release reserves it.
-    """
-
-    holder: str
-    reason: str
-    since: int
-    pid: int
-    boot: str
-    started: float
-    until: float
+    @property
+    def reason(self) -> str:
+        """Why the device is held, as text for others."""
+        return f"activation of {self.release.name} {self.release.version}, not yet confirmed"
 
 
 @record
@@ -70,7 +58,7 @@ class Event:
 
 @record
 class StoreState:
-    """Content of state.json: the releases and their roles, the reservation, and the last transition."""
+    """Content of state.json: the releases, their roles, and the last transition."""
 
     committed: ReleaseRef | None = None
     previous: ReleaseRef | None = None
@@ -79,7 +67,6 @@ class StoreState:
     floor: int = 0  # highest sequence ever committed
     floor_digest: str | None = None  # the only release with that sequence
     time_floor: int = 0  # latest `created` of all committed releases: the present time is at least this
-    lease: Lease | None = None
     event: Event | None = None
     schema: int = SCHEMA
 
@@ -99,8 +86,8 @@ class Answering:
 
 def answering(state: StoreState, moment: Moment) -> Answering | None:
     """Returns the release that answers at `moment`; None if the device has none."""
-    if state.pending and not is_over(state.pending, moment):
-        return Answering(state.pending.release, state.pending.deadline)
+    if pending := waiting(state, moment):
+        return Answering(pending.release, pending.deadline)
     return Answering(state.committed, None) if state.committed else None
 
 
@@ -115,27 +102,15 @@ def is_over(pending: Pending, moment: Moment) -> bool:
     return moment.boot != pending.boot or not pending.started <= moment.uptime < pending.deadline
 
 
-def lease_holder(state: StoreState, moment: Moment) -> Lease | None:
-    """Returns the reservation that is valid at `moment`, else None; a pending activation counts as a reservation."""
-    if state.pending and not is_over(state.pending, moment):
-        pending = state.pending
-        reason = f"activation of {pending.release.name} {pending.release.version}, not yet confirmed"
-        return Lease(pending.holder, reason, pending.since, 0, pending.boot, pending.started, pending.deadline)
-    lease = state.lease
-    if lease and lease.boot == moment.boot and lease.started <= moment.uptime < lease.until:
-        return lease
-    return None
-
-
-def is_waiting(state: StoreState, moment: Moment) -> bool:
-    """Whether an activation waits for confirmation, and can still be confirmed at `moment`."""
-    return state.pending is not None and not is_over(state.pending, moment)
+def waiting(state: StoreState, moment: Moment) -> Pending | None:
+    """Returns the activation that can still be confirmed at `moment`; None if there is none."""
+    return state.pending if state.pending and not is_over(state.pending, moment) else None
 
 
 def holder(state: StoreState, moment: Moment) -> LockHolder | None:
-    """Returns who has reserved the device at `moment`, by `lock` or a pending activation; None if nobody has."""
-    lease = lease_holder(state, moment)
-    return LockHolder(lease.holder, lease.reason, lease.since, lease.pid) if lease else None
+    """Returns who began the activation that waits at `moment`; None if none waits."""
+    pending = waiting(state, moment)
+    return LockHolder(pending.holder, pending.reason, pending.since, 0) if pending else None
 
 
 def why_left(state: StoreState) -> str:

@@ -169,15 +169,12 @@ class Store:
         raise AgentError(message, reason="no-such-release", hint="python -m device_agent status lists the releases")
 
     def holder(self, current: StoreState, moment: clock.Moment) -> LockHolder | None:
-        """Returns the holder of a pending activation, of a running command, or of a reservation; None: nobody.
+        """Returns the holder of a pending activation, or else of a running command; None: nobody.
 
         In this order, because a command ends before the activation that it began, and a host looks for its own
         activation.
         """
-        held = state.holder(current, moment)
-        if held and state.is_waiting(current, moment):
-            return held
-        return lock.holder_of(self.lock_file) or held
+        return state.holder(current, moment) or lock.holder_of(self.lock_file)
 
     def note(self, current: StoreState, what: str, release: ReleaseRef | None, why: str, holder: str) -> None:
         """Adds to the history that `holder` did `what` (such as `staged`) with `release` (or None); no transitions."""

@@ -19,13 +19,12 @@ from device_agent.shared.protocol.versions import utc
 from device_agent.store.state import (
     ITSELF,
     Event,
-    Lease,
     Pending,
     StoreState,
     What,
     answering,
     is_over,
-    lease_holder,
+    waiting,
 )
 from device_agent.system.clock import Moment
 
@@ -34,38 +33,18 @@ MAX_DEADLINE = 86_400.0
 
 
 def refuse_foreign(state: StoreState, holder: str, moment: Moment) -> None:
-    """Checks that nobody except `holder` has reserved the device at `moment`.
+    """Checks that no activation of another holder waits for its confirmation at `moment`.
 
     Raises:
-        Locked: another holder has; the message names it, the reason, since when and for how long.
+        Locked: one does; the message names its holder and its release, since when and for how long.
     """
-    lease = lease_holder(state, moment)
-    if lease and lease.holder != holder:
-        give_up = "rollback" if state.pending else f"unlock --holder '{lease.holder}'"
+    pending = waiting(state, moment)
+    if pending and pending.holder != holder:
         raise Locked(
-            f"{lease.holder} holds this device since {utc(lease.since)} ({lease.reason}), "
-            f"for at most {math.ceil(lease.until - moment.uptime)} s more",
-            hint=f"wait; or, if that host will not come back: python -m device_agent {give_up}",
+            f"{pending.holder} holds this device since {utc(pending.since)} ({pending.reason}), "
+            f"for at most {math.ceil(pending.deadline - moment.uptime)} s more",
+            hint="wait; or, if that host will not come back: python -m device_agent rollback",
         )
-
-
-def reserve(state: StoreState, holder: str, reason: str, seconds: float, pid: int, moment: Moment) -> StoreState:
-    """Returns the state in which only `holder` may stage and activate for `seconds` from `moment` on.
-
-    `reason` and `pid`, a process, are shown to others.
-
-    Raises:
-        Locked: another holder has reserved the device.
-        AgentError: `seconds` is out of range.
-    """
-    refuse_foreign(state, holder, moment)
-    until = moment.uptime + checked_deadline(seconds, "--seconds")
-    return replace(state, lease=Lease(holder, reason, moment.wall, pid, moment.boot, moment.uptime, until))
-
-
-def release_lease(state: StoreState, holder: str) -> StoreState:
-    """Returns the state without a reservation of `holder`; a reservation of another holder stays."""
-    return replace(state, lease=None) if state.lease and state.lease.holder == holder else state
 
 
 def begin(
@@ -90,7 +69,7 @@ def begin(
         moment: now.
 
     Raises:
-        Locked: another activation is pending, or another holder has reserved the device.
+        Locked: another activation is pending.
         AgentError: `seconds` is out of range.
     """
     refuse_foreign(state, holder, moment)
@@ -129,7 +108,6 @@ def confirm(state: StoreState, digest: str, *, connection: str, moment: Moment) 
         previous=state.committed,
         pending=None,
         left=None,
-        lease=None,
         floor=max(state.floor, release.sequence),
         floor_digest=release.digest if raised else state.floor_digest,
         time_floor=max(state.time_floor, pending.created),
@@ -160,7 +138,7 @@ def revert(state: StoreState, why: str, moment: Moment) -> StoreState:
     if not state.pending:
         return state
     pending = state.pending
-    return _after(replace(state, pending=None, lease=None), "reverted", pending.release, why, pending.holder, moment)
+    return _after(replace(state, pending=None), "reverted", pending.release, why, pending.holder, moment)
 
 
 def is_to_leave(state: StoreState, leave: str | None) -> bool:
@@ -196,7 +174,7 @@ def go_back(state: StoreState, target: ReleaseRef, holder: str, why: str, moment
 
     `holder`, `why` and `moment` go into the history.
     """
-    after = replace(state, committed=target, previous=None, left=state.committed, lease=None)
+    after = replace(state, committed=target, previous=None, left=state.committed)
     return _after(after, "rolled-back", state.committed, why, holder, moment)
 
 
@@ -231,15 +209,15 @@ def nothing_left() -> ActivationFailed:
     )
 
 
-def checked_deadline(seconds: float, option: str = "--deadline") -> float:
-    """Returns `seconds` if it is a valid time to wait or reserve; `option` is its command-line option.
+def checked_deadline(seconds: float) -> float:
+    """Returns `seconds` if it is a valid time to wait for a confirmation.
 
     Raises:
         AgentError: `seconds` is out of range.
     """
     if not 0.0 < seconds <= MAX_DEADLINE:
         raise AgentError(
-            f"{option} {seconds:g} is out of range: above 0, at most {MAX_DEADLINE:.0f} seconds", hint=f"{option} 60"
+            f"--deadline {seconds:g} is out of range: above 0, at most {MAX_DEADLINE:.0f} seconds", hint="--deadline 60"
         )
     return seconds
 

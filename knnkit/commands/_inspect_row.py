@@ -40,13 +40,13 @@ def show(model: Path, row: int, *, json: bool) -> int:
 def _training_row(path: Path, row: int) -> dict[str, Any]:
     stored = read_model(path)
     origins, count = stored.training, stored.info.n_train
-    index = row if origins is None else origins.index(row)
+    index = origins.index(row)
     if index is None or index >= count:
         raise _not_there(path, stored, row)
     return {
-        "source": origins.source if origins else None,
-        "row": row if origins else None,
-        "id": origins.id(index) if origins else None,
+        "source": origins.source,
+        "row": row,
+        "id": origins.id(index),
         "index": index,
         **_answer(stored, index),
         "features": dict(zip(stored.info.feature_names, stored.training_row(index))),
@@ -67,8 +67,8 @@ def _answer(stored: StoredModel, index: int) -> dict[str, Any]:
 
 def _not_there(path: Path, stored: StoredModel, row: int) -> UsageError:
     """Returns the error for a row that is not a training row: it was held out, or is not in the data."""
-    golden, source = stored.golden, stored.training.source if stored.training else ""
-    place = golden.index(row) if golden and golden.source == source and golden.places is not None else None
+    golden, source = stored.golden, stored.training.source
+    place = golden.index(row) if golden.source == source and golden.places is not None else None
     if place is not None and (path.parent / constants.GOLDEN_FILE).is_file():
         rows = read_evaluation_rows(path.parent)
         said = f": its label is {rows.truth[place]!r}, the answer {rows.answers[place]!r}"

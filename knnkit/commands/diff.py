@@ -39,20 +39,18 @@ def run(arguments: argparse.Namespace) -> int:
         before, after = _read(arguments.before), _read(arguments.after)
         asked = _own(arguments, before, after) if arguments.data else _evaluated(arguments, before, after)
         few = [flips.affordable(before, after, each) for each in asked]
-        _say_if_fewer(sum(map(len, few)), sum(map(len, asked)))
+        rows, of = sum(map(len, few)), sum(map(len, asked))
+        if rows < of:
+            print(f"knnkit: {rows:,} of {of:,} rows, drawn at random, are compared: all take too long", file=sys.stderr)
         found = flips.compare(before, after, few)
     except (ModelUnusable, OSError) as error:
         raise UsageError(str(error), hint=getattr(error, "hint", "")) from None
     if arguments.json:
-        versions = {name: _described(path) for name, path in _sides(arguments)}
+        versions = {"before": _described(arguments.before), "after": _described(arguments.after)}
         print(json_codec.dumps({**versions, **json_codec.to_plain(found), "kinds": json_codec.to_plain(found.kinds)}))
     else:
         show(found)
     return 0
-
-
-def _sides(arguments: argparse.Namespace) -> tuple[tuple[str, Path], ...]:
-    return ("before", arguments.before), ("after", arguments.after)
 
 
 def _described(path: Path) -> dict[str, str]:
@@ -70,11 +68,6 @@ def _read(path: Path) -> StoredModel:
         said = f"{model} answers {what}, and diff compares labels"
         raise UsageError(said, hint="name two classifiers with one label column each")
     return found
-
-
-def _say_if_fewer(rows: int, of: int) -> None:
-    if rows < of:
-        print(f"knnkit: {rows:,} of {of:,} rows, drawn at random, are compared: all take too long", file=sys.stderr)
 
 
 # --- which rows ---------------------------------------------------------------------------------------------------
@@ -114,7 +107,7 @@ def evaluated(path: Path, model: StoredModel, seen: set[bytes]) -> Asked:
     seen.update(keys)
     rows = golden.rows[new]
     truth = tuple(model.labels[code] if code >= 0 else "" for code in golden.truth[new].tolist())
-    return Asked(rows, rows, truth, model.golden or Origins(f"{path} golden"), tuple(new))
+    return Asked(rows, rows, truth, model.golden, tuple(new))
 
 
 def _golden(path: Path, model: StoredModel) -> Golden:

@@ -15,11 +15,12 @@ from device_agent.shared.protocol.input_info import Input
 from device_agent.shared.protocol.table_info import Column
 from device_agent.shared.protocol.versions import utc
 from device_agent.shared.release import model_file
+from device_agent.shared.tabular.csv_dialect import listed
 from knnkit.commands import _inspect_row
 from knnkit.errors import UsageError, raised_as
 from knnkit.release import describe
 from knnkit.release.manifest import read_manifest
-from knnkit.render import figures
+from knnkit.render import card, figures
 from knnkit.render.sanitize import clean, percent
 
 #: Longest value that is shown, in characters.
@@ -57,7 +58,7 @@ def _described(column: Column) -> str:
     if column.encoding == "unused":
         return f"{column.name}: not used"
     number = column.encoding == "number"
-    kind = "numbers" if number else f"{column.encoding} of {_listed(column.categories)}"
+    kind = "numbers" if number else f"{column.encoding} of {listed(column.categories)}"
     fill = "" if column.fill is None else f"{column.fill:.7g}" if number else column.categories[int(column.fill)]
     missing = "a missing cell refuses the row" if column.fill is None else f"a missing cell is {fill}"
     if column.missing == "keep":
@@ -77,7 +78,7 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
     if info.reduced is not None:
         all_rows = f"{info.reduced.rows:,} rows with accuracy {percent(info.reduced.accuracy)}"
         yield "reduced", f"{info.reduced.how}, from {all_rows}"
-    yield "features", _listed(info.feature_names)
+    yield "features", listed(info.feature_names)
     if info.table is not None:
         yield from (("column", _described(column)) for column in info.table.columns if column != Column(column.name))
         if info.table.transforms:
@@ -88,11 +89,11 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
         moved = [f"{name} - {start:.15g}" for name, start in zip(info.feature_names, info.origin) if start]
         yield "origin", f"subtracted in float64: {', '.join(moved)}"
     if info.targets is None:
-        yield "classes", f"{len(info.classes)}: {_listed(info.classes)}"
+        yield "classes", f"{len(info.classes)}: {listed([*map(str, info.classes)])}"
     else:
-        yield "targets", f"{len(info.targets.names)}: {_listed(info.targets.names)}"
+        yield "targets", f"{len(info.targets.names)}: {listed(info.targets.names)}"
     for name, labels in zip(info.targets.names, info.targets.classes) if info.targets else ():
-        yield "classes", f"{name}: {len(labels)}: {_listed(labels)}"
+        yield "classes", f"{name}: {len(labels)}: {listed([*map(str, labels)])}"
     if info.reject is not None:
         measured = ""
         own = "".join(f", {percent(share)} of {label}" for label, share in (info.reject.by_class or {}).items())
@@ -156,26 +157,7 @@ def _release_lines(manifest: model_info.Manifest) -> Iterator[tuple[str, str]]:
     yield "expires", "never" if manifest.expires is None else utc(manifest.expires)
     yield "device class", manifest.device_class
     yield "needs agent", manifest.minimum_agent
-    yield "gates", ", ".join(_gates(manifest.gates))
-
-
-def _gates(gates: model_info.Gates) -> Iterator[str]:
-    floor = "no floor" if gates.accuracy is None else f"at least {gates.accuracy:g}"
-    budget = "no budget" if gates.latency_ms is None else f"at most {gates.latency_ms:g} ms a row"
-    yield f"margin {gates.margin:g}"
-    yield f"accuracy {floor}"
-    for name, least in (("balanced accuracy", gates.balanced_accuracy), ("recall of each class", gates.min_recall)):
-        if least is not None:
-            yield f"{name} at least {least:g}"
-    for column, least in (gates.column_accuracy or {}).items():
-        yield f"accuracy of {column} at least {least:g}"
-    for label, least in (gates.recall or {}).items():
-        yield f"recall of {label} at least {least:g}"
-    if gates.not_worse_than is not None:
-        yield f"recall of each class at most {gates.by:g} lower than with the running release"
-    errors = [(name, limits) for name, limits in (("rmse", gates.rmse), ("max_error", gates.max_error)) if limits]
-    yield from (f"{name} at most {limit:g} ({each})" for name, limits in errors for each, limit in limits.items())
-    yield f"latency {budget}"
+    yield "gates", f"{card.gates_line(manifest.gates)} (margin {manifest.gates.margin:g})"
 
 
 def _manifest(directory: Path) -> model_info.Manifest | None:
@@ -184,11 +166,6 @@ def _manifest(directory: Path) -> model_info.Manifest | None:
         return None
     with path.open("rb") as file:
         return read_manifest(file.read(constants.MAX_MANIFEST + 1))
-
-
-def _listed(values: tuple[int | str, ...]) -> str:
-    shown = ", ".join(repr(value) if "," in str(value) else str(value) for value in values[:12])
-    return shown if len(values) <= 12 else f"{shown}, ... ({len(values)})"
 
 
 def _sha256(path: Path) -> str:

@@ -73,17 +73,14 @@ def _show(report: FleetReport) -> None:
     figures = ("identical", "equivalent", "different", "largest error", "accuracy", "one row")
     numbers = [Column(name, right=True) for name in figures]
     print_table(["device", "release", *numbers, "runtime", "cpu", "gates"], [_row(device) for device in report.devices])
-    networks = [[device.name, *_own(own)] for device in report.devices if (own := _own_rows(device)) is not None]
+    certified = [(device.name, device.certificate) for device in report.devices if device.certificate]
+    networks = [[name, *_own(found.embedding)] for name, found in certified if found.embedding]
     if networks:
         labels = ("labels same", "open", "different")
         print_table(["device", "own rows", "largest error", "bound", "searched otherwise", *labels], networks)
     rows = [row for device in report.devices for row in _differences(device)]
     if rows:
         print_table(["device", "row", "expected", "answered", "neighbours expected", "answered", "error"], rows)
-
-
-def _own_rows(device: DeviceReport) -> EmbeddingCheck | None:
-    return None if device.certificate is None else device.certificate.embedding
 
 
 def _own(own: EmbeddingCheck) -> list[str]:

@@ -33,10 +33,6 @@ def run(arguments: argparse.Namespace) -> int:
     return _ordered(arguments, "rollback", _order, allow)
 
 
-def _is_digest(text: str) -> bool:
-    return len(text) >= _SHORTEST and not set(text) - set("0123456789abcdef")
-
-
 def _releases(device: DeviceReport) -> frozenset[ReleaseRef]:
     """Returns every release in the history of a device."""
     entries = device.answer(History).entries if device.good else ()
@@ -81,7 +77,7 @@ def _order(arguments: argparse.Namespace, device: DeviceReport, signer: Signer, 
     status, wanted = device.status, arguments.to
     staged = status.staged if status else ()
     versions = {each.digest: each.version for each in known.get(device.name, ())}
-    if _is_digest(wanted):
+    if len(wanted) >= _SHORTEST and not set(wanted) - set("0123456789abcdef"):
         found, what = [digest for digest in staged if digest.startswith(wanted)], f"that begins with {wanted}"
     else:
         found, what = [digest for digest in staged if versions.get(digest) == wanted], f"of version {wanted}"

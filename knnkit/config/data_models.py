@@ -10,14 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from knnkit.config.field_types import Example, FilePath, Section, Words, first_twice, no_sense, shorten
-
-
-def _as_list(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
+from knnkit.config.field_types import ONE_OR_MORE, Example, FilePath, Section, Words, first_twice, no_sense, shorten
 
 RecordingLabels = Annotated[
     Annotated[Literal["folder"], pydantic.Tag("<folder>")] | Annotated[FilePath, pydantic.Tag("<file>")],
@@ -25,13 +20,13 @@ RecordingLabels = Annotated[
 ]
 Targets = Annotated[
     tuple[str, ...],
-    BeforeValidator(_as_list),
+    ONE_OR_MORE,
     Words("a column, or a list of columns"),
     Example("[longitude, latitude]"),
 ]
 Label = Annotated[
     tuple[str, ...],
-    BeforeValidator(_as_list),
+    ONE_OR_MORE,
     pydantic.PlainSerializer(lambda value: value if value is None or len(value) > 1 else value[0], return_type=Any),
     Words("a column, or a list of columns"),
     Example("species"),
@@ -46,7 +41,7 @@ class FileData(Section):
     """A CSV file (with a header), Parquet or NPZ file; its suffix says which."""
     files: Annotated[
         tuple[FilePath, ...],
-        BeforeValidator(_as_list),
+        ONE_OR_MORE,
         Words("a file, a pattern (data/*.csv) or a list of them"),
         Example("data/*.csv"),
     ] = ()

@@ -186,6 +186,8 @@ def check_version(value: str) -> str:
     return value
 
 
+#: Of a list, whose only entry may be written alone.
+ONE_OR_MORE = BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
 FilePath = Annotated[Path, BeforeValidator(_as_path), AfterValidator(_from_file), WithJsonSchema({"type": "string"})]
 Duration = Annotated[
     float,

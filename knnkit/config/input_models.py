@@ -11,16 +11,8 @@ import pydantic
 from pydantic import BeforeValidator, Field
 
 from device_agent.shared.protocol import constants
-from knnkit.config.field_types import Example, FilePath, Section, Words, no_sense
+from knnkit.config.field_types import ONE_OR_MORE, Example, FilePath, Section, Words, no_sense
 from knnkit.config.window_models import Features, WindowConfig, check_features
-
-
-def _as_stage(value: Any) -> Any:
-    return {"file": value} if isinstance(value, str) else value
-
-
-def _as_list(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
 
 
 class StageConfig(Section):
@@ -55,13 +47,13 @@ Deviations = Annotated[
     Field(min_length=1, max_length=3),
 ]
 Stages = Annotated[
-    tuple[Annotated[StageConfig, BeforeValidator(_as_stage)], ...],
-    BeforeValidator(_as_list),
+    tuple[Annotated[StageConfig, BeforeValidator(lambda it: {"file": it} if isinstance(it, str) else it)], ...],
+    ONE_OR_MORE,
     Field(max_length=constants.MAX_STAGES),
 ]
 Pools = Annotated[
     tuple[Literal["mean", "max", "min", "std"], ...],
-    BeforeValidator(_as_list),
+    ONE_OR_MORE,
     Words("mean, max, min, std, or a list of them"),
 ]
 

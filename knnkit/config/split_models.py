@@ -47,10 +47,6 @@ def _data_kind(value: Any) -> str:
     return "<skops>" if isinstance(value, SkopsData) else "<sklearn>" if isinstance(value, SklearnData) else "<file>"
 
 
-def _test_kind(value: Any) -> str:
-    return "<file>" if isinstance(value, dict | TestFile) else "<share>"
-
-
 def _split_kind(value: Any) -> str:
     if isinstance(value, dict):
         return next((f"<{key}>" for key in ("time", "file") if key in value), "<group>")
@@ -67,7 +63,7 @@ Data = Annotated[
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Test = Annotated[
     Annotated[TestFile, pydantic.Tag("<file>")] | Annotated[Share, pydantic.Tag("<share>")],
-    pydantic.Discriminator(_test_kind),
+    pydantic.Discriminator(lambda value: "<file>" if isinstance(value, dict | TestFile) else "<share>"),
 ]
 Split = Annotated[
     Annotated[Literal["random", "stratified"], pydantic.Tag("<word>")]

@@ -16,6 +16,7 @@ from pathlib import Path
 import yaml
 
 from device_agent.shared.file_hints import cleaned
+from device_agent.shared.tabular.csv_dialect import short
 from knnkit.errors import DataError
 
 #: Kinds of bad cells, as they are counted.
@@ -25,7 +26,6 @@ SHAPE, NO_LABEL = "lines with another number of cells", "lines without a label"
 #: Most lines that a command leaves out of a file, and its longest list of them.
 _MAX_CUT, _LONGEST = 1000, 600
 _SHOWN = 10
-_MAX_QUOTED = 40
 #: A column of at most so many texts, each in several rows, may be categories; of others, a name or a time.
 _FEW, _SEVERAL = 12, 3
 #: A text with so many digits is a time or a number of something.
@@ -109,7 +109,7 @@ class BadCells:
             message += f"\n  {total:,} {what} cannot be read ({_numbers(kinds)}):"
             by_count = sorted(self._counts.items(), key=lambda item: -sum(item[1].values()))
             for column, counts in by_count[:_SHOWN]:
-                message += f"\n    {f'column {_quoted(column)}: ' * bool(column)}{_numbers(counts)}"
+                message += f"\n    {f'column {short(column)}: ' * bool(column)}{_numbers(counts)}"
             if len(by_count) > _SHOWN:
                 message += f"\n    and {len(by_count) - _SHOWN:,} more columns"
             message += "\n  the first of them:"
@@ -120,7 +120,7 @@ class BadCells:
 
     def _placed(self, bad: tuple[int, int, str, str, str]) -> str:
         place, index, name, said, _ = bad
-        column = "" if index < 0 else f", column {_quoted(name)}"
+        column = "" if index < 0 else f", column {short(name)}"
         return f"{self._unit} {place}{column}: {said}"
 
     def _hint(self) -> str:
@@ -158,7 +158,7 @@ class BadCells:
 
     def _correct(self, names: Sequence[str]) -> str:
         """Returns a hint to correct the cells of columns (or lines: ""); if few, with a command to remove the lines."""
-        cells = ", ".join(_quoted(name) for name in names if name)
+        cells = ", ".join(short(name) for name in names if name)
         found = f"correct {f'the cells of {cells}' if cells else 'the lines'}"
         lines = sorted(set[int]().union(*(self._lines[name] for name in names)))
         command = without_lines(self._source, lines) if len(lines) <= _MAX_CUT else ""
@@ -217,7 +217,3 @@ def quoted(name: str) -> str:
 def as_yaml(names: Sequence[str]) -> str:
     """Returns column names as a YAML list."""
     return f"[{', '.join(map(quoted, names))}]"
-
-
-def _quoted(name: str) -> str:
-    return repr(name if len(name) <= _MAX_QUOTED else name[: _MAX_QUOTED - 3] + "...")

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from device_agent.shared.tabular.csv_dialect import short
 from knnkit.data.bad_cells import IN_MEMORY, as_yaml, is_id
-from knnkit.data.dataset import Dataset, shortened
+from knnkit.data.dataset import Dataset
 from knnkit.data.policy import PLAIN, Policy
 from knnkit.errors import DataError
 
@@ -108,7 +109,7 @@ def find(header: list[str], name: str, file: Path, key: str) -> int:
     close = [other for other in header if _plain(other) == _plain(name)]
     close = close or difflib.get_close_matches(name, header, n=1, cutoff=0.5)
     bare = [other.isprintable() and "," not in other for other in header]
-    names = ", ".join(other if plain else shortened(other) for other, plain in zip(header[:_MAX_LISTED], bare))
+    names = ", ".join(other if plain else short(other) for other, plain in zip(header[:_MAX_LISTED], bare))
     names += ", ..." if len(header) > _MAX_LISTED else ""
     hint, more = (f"did you mean {close[0]!r} (", ")?") if close else ("set it to one of them (", ")")
     if not close and len(header) > 1 and sum(map(_is_number, header)) >= len(header) - 1:
@@ -144,7 +145,7 @@ def _warning(rows: Dataset, name: str) -> str:
     column = rows.rows[:, rows.feature_names.index(name)]
     once = len(np.unique(column)) == len(column)
     how = "each once" if once else "in order" if _goes_up(column) else "in whole numbers"
-    said = f"the column {shortened(name)} holds {column.min():.0f} to {column.max():.0f}, {how}, as row numbers do"
+    said = f"the column {short(name)} holds {column.min():.0f} to {column.max():.0f}, {how}, as row numbers do"
     mend = "it is the only feature"
     if len(rows.feature_names) > 1:
         mend = f"drop: {as_yaml([name])} beside `label` in deploy.yaml leaves it out"

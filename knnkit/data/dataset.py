@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from device_agent.shared.enrolment.enrolled import WHOLE, without_fraction
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
 from device_agent.shared.queries import as_numbers, default_names, not_numbers
+from device_agent.shared.tabular.csv_dialect import short
 from knnkit.data import precision
 from knnkit.data.bad_cells import EMPTY, NOT_FINITE, BadCells
 from knnkit.data.policy import PLAIN, Policy
@@ -27,8 +28,6 @@ from knnkit.errors import DataError, needs
 MAX_TEXT = 256
 #: Hint for a label or column name that `is_plain` refuses.
 RENAME = f"rename it: plain text on one line, no space at its ends, at most {MAX_TEXT} characters"
-_MAX_QUOTED = 60
-#: A whole number as Python writes it, perhaps with a fraction of zeros.
 SKLEARN_SETS = ("blobs", "breast_cancer", "digits", "iris", "moons", "wine")
 
 
@@ -231,14 +230,9 @@ def require_distinct(names: Iterable[str], where: str) -> None:
             said = f"{where}: columns {seen[name] + 1} and {column + 1} are both called {name!r}"
             raise DataError(said, hint="rename one of them, or leave it out of the file")
         if not is_plain(name):
-            said = f"{where}: column {column + 1} may not be called {shortened(name)}"
+            said = f"{where}: column {column + 1} may not be called {short(name)}"
             raise DataError(said, hint=RENAME)
         seen[name] = column
-
-
-def shortened(text: str) -> str:
-    """Returns the repr of `text`, cut to `_MAX_QUOTED` characters."""
-    return repr(text if len(text) <= _MAX_QUOTED else text[: _MAX_QUOTED - 3] + "...")
 
 
 def label_array(values: list[Any], source: str) -> NDArray[Any]:
@@ -254,19 +248,19 @@ def label_array(values: list[Any], source: str) -> NDArray[Any]:
         raise DataError(f"{source}: row {empty}: the label is empty (nan)", hint="leave rows without a label out")
     odd = next((row for row, value in enumerate(values) if isinstance(value, bytes | list | dict | tuple)), None)
     if odd is not None:
-        said = f"{source}: row {odd}: a label may not be {shortened(str(values[odd]))}, of the type "
+        said = f"{source}: row {odd}: a label may not be {short(str(values[odd]))}, of the type "
         raise DataError(said + type(values[odd]).__name__, hint="labels are text or whole numbers: labels.astype(str)")
     if all(isinstance(value, bool) for value in values):
         values = [str(value) for value in values]
     if all(isinstance(value, float) and value.is_integer() for value in values):
         values = [int(value) for value in values]
     texts = [str(value) for value in values]
-    short = {text: without_fraction(text) for text in dict.fromkeys(texts)}
-    if all(_is_integer(text) for text in short.values()):
-        return np.array([int(short[text]) for text in texts], dtype=np.int64)
-    for text in short:
+    plain = {text: without_fraction(text) for text in dict.fromkeys(texts)}
+    if all(WHOLE.fullmatch(text) and abs(int(text)) < 2**63 for text in plain.values()):
+        return np.array([int(plain[text]) for text in texts], dtype=np.int64)
+    for text in plain:
         require_label(text, f"{source}: row {texts.index(text)}")
-    return np.array([short[text] if short[text] in short else text for text in texts])
+    return np.array([plain[text] if plain[text] in plain else text for text in texts])
 
 
 def require_label(text: str, where: str) -> None:
@@ -276,13 +270,9 @@ def require_label(text: str, where: str) -> None:
         DataError: `text` is not plain text on one line, or is "unknown", which is reserved for rejected rows.
     """
     if not is_plain(text):
-        said = f"{where}: a label may not be {shortened(text)}"
+        said = f"{where}: a label may not be {short(text)}"
         raise DataError(said, hint=RENAME)
     if text == UNKNOWN_LABEL:
         raise DataError(
             f"{where}: the label {text!r} is reserved for rejected rows", hint="give that class another name"
         )
-
-
-def _is_integer(text: str) -> bool:
-    return WHOLE.fullmatch(text) is not None and abs(int(text)) < 2**63

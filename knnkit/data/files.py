@@ -101,22 +101,13 @@ def _load(file: Path, wanted: Wanted) -> Dataset:
         raise DataError(f"{file}: not enough memory to read it", hint="give fewer rows, or fewer columns") from None
 
 
-def load_all(
-    sources: Sequence[Path],
-    label: str,
-    features: Sequence[str] | None = None,
-    beside: str | None = None,
-    policy: Policy = PLAIN,
-    ids: str | None = None,
-    *,
-    wide: bool = False,
-) -> Dataset:
-    """Reads the labelled rows of files and patterns (`data/*.csv`), one after the other; arguments as in `load`.
+def load_all(sources: Sequence[Path], wanted: Wanted) -> Dataset:
+    """Reads the labelled rows of files and patterns (`data/*.csv`), one after the other.
 
     Raises:
         DataError: as `load`; or a file has other columns than the first file, or no file has the id column.
     """
-    paths, wanted = expand(sources), Wanted(label, features, beside, policy, ids, wide)
+    paths, policy, wide = expand(sources), wanted.policy, wanted.wide
     if len(paths) == 1:
         return _load(paths[0], wanted)
     lacking: list[DataError] = []

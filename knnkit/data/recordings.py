@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from device_agent.shared.file_hints import with_file
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.input_info import Window
+from device_agent.shared.tabular.csv_dialect import short
 from device_agent.shared.tabular.reader import Parsed
 from device_agent.shared.windows.window_parser import WindowParser
 from knnkit.data import listing, precision
 from knnkit.data.csv_file import open_text, text_blocks
-from knnkit.data.dataset import Dataset, label_array, require_label, shortened
+from knnkit.data.dataset import Dataset, label_array, require_label
 from knnkit.data.files import TEXTS
 from knnkit.data.patterns import expand
 from knnkit.errors import FILE, DataError
@@ -196,7 +197,7 @@ def _samples(path: Path, parser: WindowParser, keep: Sequence[str]) -> Iterator[
 def _first_line(path: Path) -> str:
     with open_text(path) as stream:
         line = next(text_blocks(stream), b"").partition(b"\n")[0]
-    return shortened(line.decode("utf-8", "replace").removeprefix("\ufeff"))
+    return short(line.decode("utf-8", "replace").removeprefix("\ufeff"))
 
 
 def _labels_of(labels: Labels, paths: Sequence[Path]) -> dict[Path, str]:

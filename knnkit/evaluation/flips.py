@@ -124,7 +124,7 @@ def _flip(part: Asked, place: int, one: str, other: str, *voters: tuple[Neighbou
 
 
 def _voters(model: StoredModel, answers: ReferenceAnswers, place: int) -> tuple[Neighbour, ...]:
-    origins, found, k = model.training or Origins(), [], model.info.k
+    origins, found, k = model.training, [], model.info.k
     for index, distance in zip(answers.indices[place, :k].tolist(), answers.distances[place, :k].tolist()):
         label = model.labels[model.reference.classes[index]]
         found.append(Neighbour(origins.row(index), origins.id(index), label, distance))

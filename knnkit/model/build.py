@@ -20,15 +20,16 @@ from device_agent.shared.protocol import constants, input_info, model_info
 from device_agent.shared.protocol.table_info import Table
 from device_agent.shared.regression import spreads
 from device_agent.shared.release.row_origins import Origins, pack
-from knnkit.data.dataset import MAX_TEXT, Dataset, drawn, shortened
+from device_agent.shared.tabular.csv_dialect import short
+from knnkit.data.dataset import MAX_TEXT, Dataset, drawn
 from knnkit.errors import BuildError, DataError
+from knnkit.model.combinations import require_answerable, require_keepable
 from knnkit.model.conformal import calibrate_sets, check_sets
 from knnkit.model.reference.calibration import answer_apart, calibrate
 from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import Enrolment, codes_of, enrol
 from knnkit.model.reference.spec import DEFAULT, KnnSpec, own_shares
 from knnkit.model.scaling import fit_scaler
-from knnkit.model.schema import lowest_schema, require_answerable, require_keepable
 from knnkit.model.tflite.load_tensorflow import load_tensorflow, needs_build_extra, tensorflow_version
 from knnkit.model.tflite.op_versions import minimum_runtime, with_stages
 
@@ -176,7 +177,6 @@ def build_enrolled(
         groups=None if model.search.groups is None else len(model.search.groups.sizes),
     )
     require_keepable(info)
-    info = replace(info, schema=lowest_schema(info))
     origins = pack(options.training or Origins(Path(enrolment.source).name), options.golden)
     return BuiltModel(
         metadata.pack(tree, model, info, origins),
@@ -198,7 +198,7 @@ def origins_of(rows: Dataset) -> Origins:
     for place, text in enumerate(rows.ids.tolist()):
         if not (not text or text.isprintable()) or len(text) > MAX_TEXT:
             hint = f"change it to plain text on one line, at most {MAX_TEXT} characters"
-            raise DataError(f"{rows.source}: row {place}: an id may not be {shortened(text)}", hint=hint)
+            raise DataError(f"{rows.source}: row {place}: an id may not be {short(text)}", hint=hint)
     return Origins(source, rows.places, "".join(f"{text}\n" for text in rows.ids.tolist()).encode())
 
 

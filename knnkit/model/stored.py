@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.model_info import KnnInfo
-from device_agent.shared.release import row_origins
 from device_agent.shared.release.model_file import read_info, read_member
 from device_agent.shared.release.npz import read_arrays
-from device_agent.shared.release.row_origins import Origins
+from device_agent.shared.release.row_origins import Origins, read
 from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.space import Space, Step
 
@@ -29,12 +28,12 @@ _MAX_TABLES = 256 << 20
 
 @dataclass(frozen=True)
 class StoredModel:
-    """Content of a model file: knn.json, classifier, and origins of training and golden rows (None: unknown)."""
+    """Content of a model file: knn.json, classifier, and origins of training and golden rows."""
 
     info: KnnInfo
     reference: Reference
-    training: Origins | None
-    golden: Origins | None
+    training: Origins
+    golden: Origins
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -82,11 +81,10 @@ def read_model(path: Path) -> StoredModel:
             raise ValueError(f"its origin has {len(info.origin)} numbers for {info.n_features} features")
     except (ValueError, OverflowError, TypeError, OSError) as error:
         raise ModelUnusable(f"{constants.EXACT_FILE} inside {path} is damaged: {error}") from None
-    found = row_origins.read(path)
     counts = () if info.targets is None else tuple(map(len, info.targets.classes))
     how: dict[str, Any] = {"reject": info.reject, "targets": targets, "counts": counts, "float64": info.float64}
     reference = Reference(space, enrolled, classes, len(info.classes), info.k, info.weights, **how)
-    return StoredModel(info, reference, *(found or (None, None)))
+    return StoredModel(info, reference, *read(path))
 
 
 def _space(info: KnnInfo, tables: dict[str, NDArray[Any]]) -> Space:

@@ -31,7 +31,7 @@ LOCK_SECONDS = 300.0
 _UNPROVEN = ": check the board's release with `knnkit parity`"
 _OTHERS = "another host has provisioned the board meanwhile"
 #: Errors of an upload whose folder another host has reused because nothing had arrived for a while.
-_TAKEN = frozenset({"cannot-write", "missing-wheel", "upload-differs"})
+_TAKEN = frozenset({"cannot-write", "missing-wheel"})
 #: Called with the Python of a new environment and what is new in it; raises if the running release fails there.
 Proof = Callable[[str, str], None]
 

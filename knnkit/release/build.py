@@ -246,7 +246,6 @@ def _manifest(
         n_features=info.n_features,
         labels_sha256=hashlib.sha256(model_file.read_member(io.BytesIO(model), constants.LABELS_FILE)).hexdigest(),
         gates=options.gates,
-        schema=info.schema,
     )
     return manifest.checked(document)
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.model_info import KnnInfo, Manifest
-from device_agent.shared.release import model_file, row_origins
-from device_agent.shared.release.row_origins import Origins
+from device_agent.shared.release import model_file
+from device_agent.shared.release.row_origins import Origins, read
 from knnkit.release.manifest import read_manifest
 
 #: Largest file of those inside a model that is read here, in bytes.
@@ -36,13 +36,13 @@ class CardFacts:
 
 @dataclass(frozen=True)
 class Card:
-    """Everything that a model card shows; `facts` and origins are None if an older knnkit built the model."""
+    """Everything that a model card shows; `facts` are None for a model without card.json."""
 
     info: KnnInfo
     manifest: Manifest | None
     facts: CardFacts | None
-    training: Origins | None
-    golden: Origins | None
+    training: Origins
+    golden: Origins
 
 
 def read_card(path: Path) -> Card:
@@ -61,7 +61,7 @@ def read_card(path: Path) -> Card:
             facts = json_codec.loads(CardFacts, model_file.read_member(model, constants.CARD_FILE))
         except json_codec.MalformedDocument as error:
             raise ModelUnusable(f"{constants.CARD_FILE} inside {model} is damaged: {error}") from None
-    return Card(model_file.read_info(model), manifest, facts, *(row_origins.read(model) or (None, None)))
+    return Card(model_file.read_info(model), manifest, facts, *read(model))
 
 
 def read_provenance(model: Path) -> bytes:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import ModelUnusable
-from device_agent.shared.release import model_file, row_origins
-from device_agent.shared.release.row_origins import Origins
+from device_agent.shared.release import model_file
+from device_agent.shared.release.row_origins import Origins, read
 from device_agent.shared.safe_files import read_small
 from knnkit.errors import VerificationFailed
 
@@ -29,25 +29,24 @@ _VOTERS = 5
 class EvaluationRows:
     """Golden rows of a release: true labels `truth` ("" if not known), and the reference's `answers`, as labels.
 
-    `origins` are row numbers and ids in the user's data; None if an older knnkit built the model. `voters` are the
-    nearest neighbours of each row, as text.
+    `origins` are row numbers and ids in the user's data. `voters` are the nearest neighbours of each row, as text.
     """
 
     truth: tuple[str, ...]
     answers: tuple[str, ...]
-    origins: Origins | None = None
+    origins: Origins = field(default_factory=Origins)
     voters: tuple[str, ...] = ()
 
     def name(self, row: int) -> str:
         """Returns the id of a golden row, or its row number, by which the user finds it in the data."""
-        return str(row) if self.origins is None else self.origins.name(row)
+        return self.origins.name(row)
 
     def listed(self, rows: Sequence[int], count: int | None = None) -> str:
         """Returns rows as text that names at most ten; `count` is the number of all rows (default: those in `rows`)."""
         count = len(rows) if count is None else count
         shown = [self.name(row) for row in rows[:_NAMED] if 0 <= row < len(self.truth)]
         more = f" and {count - len(shown):,} more" if count > len(shown) else ""
-        what = f"{self.origins.source} row" if self.origins and self.origins.source else "evaluation row"
+        what = f"{self.origins.source} row" if self.origins.source else "evaluation row"
         return f"{what}{'s' if count > 1 else ''} {', '.join(shown)}{more}"
 
     def missed(self, label: str) -> list[tuple[str, list[int]]]:
@@ -67,13 +66,12 @@ def read_evaluation_rows(directory: Path) -> EvaluationRows:
     """
     try:
         info = model_file.read_info(directory / constants.MODEL_FILE)
-        origins = row_origins.read(directory / constants.MODEL_FILE)
+        training, own = read(directory / constants.MODEL_FILE)
         golden = Golden.from_bytes(read_small(directory / constants.GOLDEN_FILE, constants.MAX_GOLDEN))
     except (ModelUnusable, OSError) as error:
         raise VerificationFailed(f"{directory}: {error}", hint="knnkit build") from None
     names = (*map(str, info.classes), constants.UNKNOWN_LABEL)
     truth, answers = _named(golden.truth.tolist(), (*names[:-1], "")), _named(golden.label.tolist(), names)
-    training, own = origins or (Origins(), None)
     width = min(info.k, _VOTERS)
     more = f", {info.k - width:,} more" if info.k > width else ""
     pairs = zip(golden.classes[:, :width].tolist(), golden.indices[:, :width].tolist())

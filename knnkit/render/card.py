@@ -76,10 +76,10 @@ def _lines(lines: Sequence[str]) -> tuple[tuple[str, Tone], ...]:
 
 
 def _data(card: Card) -> Iterator[str]:
-    if card.training and card.training.source:
+    if card.training.source:
         yield f"training rows: from {card.training.source}"
     evaluation, facts = card.info.evaluation, card.facts
-    if evaluation and card.golden and card.golden.source:
+    if evaluation and card.golden.source:
         drawn = "" if evaluation.of is None else f" of {evaluation.of:,}, drawn at random,"
         yield f"evaluation: {evaluation.rows:,} rows{drawn} from {card.golden.source}, split: {evaluation.how}"
     if facts and facts.split:
@@ -113,8 +113,13 @@ def _thresholds(info: KnnInfo, gates: Gates | None) -> Iterator[str]:
             f"{label} {threshold:.6g}" for label, threshold in zip(info.classes, info.reject.thresholds)
         )
     if gates is not None:
-        asked = {name: value for name, value in vars(gates).items() if value not in (None, 0.0) and name != "margin"}
-        yield "gates: " + (", ".join(f"{name} {_gate(value)}" for name, value in asked.items()) or "only parity")
+        yield f"gates: {gates_line(gates)}"
+
+
+def gates_line(gates: Gates) -> str:
+    """Returns the gates that are set, by their keys in deploy.yaml; `only parity` if there are none."""
+    asked = {name: value for name, value in vars(gates).items() if value not in (None, 0.0) and name != "margin"}
+    return ", ".join(f"{name} {_gate(value)}" for name, value in asked.items()) or "only parity"
 
 
 def _gate(value: Any) -> str:

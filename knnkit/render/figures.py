@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from device_agent.shared.golden.error_gates import described
-from device_agent.shared.protocol.model_info import Evaluation, KnnInfo, LabelSets
+from device_agent.shared.protocol.model_info import KnnInfo, LabelSets
 from knnkit.evaluation.metrics import Figures, of_evaluation
 from knnkit.render.sanitize import count, percent
 
@@ -48,15 +46,11 @@ def lines_of(info: KnnInfo) -> list[str]:
     found = lines(figures, info.evaluation.how) if figures and info.evaluation else []
     if info.targets is not None and info.targets.errors:
         found.append(f"{described(info.targets.errors, info.targets.of)} ({info.targets.how})")
-    for name, each, labels in zip(*_by_column(info)):
-        figures = of_evaluation(each, labels)
-        found += [f"{name}: {line}" for line in lines(figures, each.how, most=3)] if figures else []
+    if info.targets is not None:
+        for name, each, labels in zip(info.targets.names, info.targets.evaluations, info.targets.classes):
+            figures = of_evaluation(each, labels)
+            found += [f"{name}: {line}" for line in lines(figures, each.how, most=3)] if figures else []
     return found + [_sets_line(each, info.classes) for each in info.label_sets or ()]
-
-
-def _by_column(info: KnnInfo) -> tuple[Sequence[str], Sequence[Evaluation], Sequence[Sequence[int | str]]]:
-    targets = info.targets
-    return ((), (), ()) if targets is None else (targets.names, targets.evaluations, targets.classes)
 
 
 def _sets_line(sets: LabelSets, classes: tuple[int | str, ...]) -> str:

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.weights import weigh
 from knnkit.data.dataset import Dataset
 from knnkit.model.reference.enrolment import encode
 from knnkit.model.reference.spec import KnnSpec
@@ -92,17 +93,8 @@ def _shares(lists: neighbours.Lists, codes: NDArray[np.int32], n_classes: int, s
 
     `lists` has the nearest other rows of each row, `codes` the (n,) class indices of the rows.
     """
-    return _count(codes[lists.indices[:, : spec.k]], lists.distances[:, : spec.k], n_classes, spec)
-
-
-def _count(
-    near: NDArray[np.int32], distances: NDArray[np.float64], n_classes: int, spec: KnnSpec
-) -> NDArray[np.float64]:
-    weight = np.ones(distances.shape)
-    if spec.weights == "distance":
-        nearest = distances[:, :1]
-        ratio = np.divide(nearest, distances, out=np.zeros(distances.shape), where=distances > 0.0)
-        weight = np.where(nearest == 0.0, distances == 0.0, ratio)
+    near, distances = codes[lists.indices[:, : spec.k]], lists.distances[:, : spec.k]
+    weight = weigh(distances, distances[:, :1], spec.weights)
     votes = np.stack([(weight * (near == code)).sum(axis=1) for code in range(n_classes)], axis=1)
     # Rounding must not decide an even vote: the lowest class wins, as in the model.
     return np.asarray(np.round(votes / votes.sum(axis=1, keepdims=True), 12))
@@ -131,6 +123,7 @@ def _useless(lists: neighbours.Lists, codes: NDArray[np.int32], n_classes: int, 
     places = np.arange(k + 1)
     for place in range(k):  # without the neighbour at this place, the (k + 1)-th votes
         rest = places[places != place]
-        after = _count(codes[lists.indices[:, rest]], lists.distances[:, rest], n_classes, spec).argmax(axis=1)
+        others = neighbours.Lists(lists.indices[:, rest], lists.distances[:, rest])
+        after = _shares(others, codes, n_classes, spec).argmax(axis=1)
         needed[lists.indices[after != before, place]] = True
     return np.flatnonzero(~needed & (np.bincount(codes)[codes] > 1))

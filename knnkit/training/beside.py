@@ -52,5 +52,5 @@ def _features(model: StoredModel, cells: Sequence[Cell]) -> NDArray[Any] | None:
 
 def _beside(model: StoredModel, index: int, distance: float) -> Beside:
     features, origins = model.training_row(index), model.training
-    name = (origins.id(index) or f"row {origins.row(index)}") if origins else f"row {index}"
+    name = origins.id(index) or f"row {origins.row(index)}"
     return Beside(model.labels[model.reference.classes[index]], distance, name, tuple(cells_of(model.info, features)))

@@ -67,15 +67,11 @@ def _checked(keys: Mapping[str, Any]) -> FileData:
         found = parse.parse(f'{{"model": {{"name": "model", "data": {{"file": "frame", {given[1:]}}}}}', source="data")
     except ConfigError as error:
         said = "; ".join(re.findall(r"^.*model\.data\.(.*)$", str(error), re.MULTILINE))
-        raise DataError(f"data: {said or str(error)}", hint=_in_python(error.hint)) from None
+        hint = in_data(FRAME, error.hint) if re.match(r"\w+: ", error.hint) else error.hint  # a key in YAML
+        raise DataError(f"data: {said or str(error)}", hint=hint) from None
     except (TypeError, ValueError, RecursionError):
         said = "data has a value that is not text, a number, a list or a dictionary"
         raise DataError(said, hint=in_data(FRAME, "missing: median")) from None
     data = found.builds()[0].model.data
     assert isinstance(data, FileData)
     return data
-
-
-def _in_python(hint: str) -> str:
-    """Returns a hint that is a key in YAML as an argument; any other hint unchanged."""
-    return in_data(FRAME, hint) if re.match(r"\w+: ", hint) else hint

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import Metric, Scale, Weights
+from device_agent.shared.weights import weigh
 from knnkit.model.reference.space import Float64
 from knnkit.model.scaling import fit_scaler
 
@@ -35,19 +36,12 @@ class Lists:
 
     def labels(self, codes: NDArray[np.int32], weights: Weights) -> Iterator[NDArray[np.int64]]:
         """Yields for k = 1, 2, ... the (m,) class with most weight among k neighbours; `codes`: (n_train,) classes."""
-        rows = np.arange(len(self.indices))
+        rows, nearest = np.arange(len(self.indices)), self.distances[:, 0]
         votes = np.zeros((len(rows), int(codes.max()) + 1))
         for place in range(self.indices.shape[1]):
-            votes[rows, codes[self.indices[:, place]]] += self._weigh(place, weights)
+            votes[rows, codes[self.indices[:, place]]] += weigh(self.distances[:, place], nearest, weights)
             most = votes.max(axis=1) - _EVEN * votes.sum(axis=1)
             yield np.argmax(votes >= most[:, None], axis=1)
-
-    def _weigh(self, place: int, weights: Weights) -> Any:
-        if weights == "uniform":
-            return 1.0
-        nearest, distance = self.distances[:, 0], self.distances[:, place]
-        shares = np.divide(nearest, distance, out=np.zeros(len(nearest)), where=distance > 0.0)
-        return np.where(nearest == 0.0, distance == 0.0, shares)
 
 
 def leave_one_out(rows: NDArray[Any], scale: Scale, metric: Metric, most: int, chosen: Ints | None = None) -> Lists:

@@ -45,7 +45,8 @@ def load_rows(build: Build) -> Rows:
         DataError: a file, column or cell is invalid.
         BuildError: a stage cannot be run.
     """
-    embedder, window, data = embedder_of(build.model.input), _window_of(build), build.model.data
+    asked, data = build.model.input, build.model.data
+    embedder, window = embedder_of(asked), asked.window.record if asked and asked.window else None
     if embedder is not None and isinstance(data, FileData) and raw_files.are_raw(data.sources, data.path):
         listed = raw_files.list_files(data.sources, data.label_column, data.path, _beside(build))
         return Rows(*embedder.apply_to_files(listed), window)
@@ -78,12 +79,6 @@ def read_inputs(
     assert raw is not None
     found = read_more(file, (label,), raw, None) if window is None else _read_windows(file, label, raw, window)
     return found if embedder is None else embedder.apply(found)[0]
-
-
-def _window_of(build: Build) -> Window | None:
-    """Returns how the windows of a model are cut from samples; None if the model takes rows."""
-    asked = build.model.input
-    return None if asked is None or asked.window is None else asked.window.record
 
 
 def _load_windows(build: Build, window: Window) -> tuple[Dataset, tuple[str, ...]]:

@@ -18,7 +18,8 @@ from device_agent.shared.features.transforms import FUNCTIONS, Transforms
 from device_agent.shared.outliers import TARGETS
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL, Metric, Scale, Weights
 from device_agent.shared.protocol.table_info import Table
-from knnkit.data.dataset import RENAME, is_plain, shortened
+from device_agent.shared.tabular.csv_dialect import short
+from knnkit.data.dataset import RENAME, is_plain
 from knnkit.data.files import BROKEN, members_that_fit
 from knnkit.data.targets import CLASS, default_names
 from knnkit.errors import FILE, BuildError, needs
@@ -85,7 +86,7 @@ def import_estimator(
         table, mapped, weighting = _compare_values(classifier, maps, mapped, names)
         maps, names = [], tuple(f"value_{place}" for place in range(mapped.shape[1]))
     else:
-        if curved := _until_last_nonlinear(maps):
+        if curved := max((place for place, each in enumerate(maps, 1) if is_nonlinear(each)), default=0):
             table, maps = convert_all(maps[:curved], names), maps[curved:]
             names = _made_names(estimator, curved, names, int(maps[0].n_features_in_) if maps else mapped.shape[1])
         metric, p, weighting = metric_of(classifier, mapped.shape[1])
@@ -151,11 +152,6 @@ def _neighbours(estimator: Any) -> int:
     if hasattr(estimator, "n_neighbors_"):  # of outlier factors: at most n - 1
         return int(estimator.n_neighbors_)
     return int(estimator.n_neighbors)
-
-
-def _until_last_nonlinear(maps: list[Any]) -> int:
-    """Returns the number of leading transformers that become transforms of the table: up to the last nonlinear one."""
-    return max((place + 1 for place, each in enumerate(maps) if is_nonlinear(each)), default=0)
 
 
 def _made_names(estimator: Any, count: int, names: tuple[str, ...], width: int) -> tuple[str, ...]:
@@ -249,7 +245,8 @@ def _parts(estimator: Any) -> tuple[list[Any], Any]:
     from sklearn import neighbors
     from sklearn.pipeline import Pipeline
 
-    if type(estimator) is Pipeline or _is_imblearn(estimator):
+    kind = type(estimator)
+    if kind is Pipeline or (kind.__module__, kind.__name__) == ("imblearn.pipeline", "Pipeline"):
         # A sampler of imbalanced-learn changes what a Pipeline is fitted on, and no row that it is asked.
         maps = [step for _, step in estimator.steps[:-1] if not hasattr(step, "fit_resample")]
         further, classifier = _parts(estimator.steps[-1][1])
@@ -265,10 +262,6 @@ def _parts(estimator: Any) -> tuple[list[Any], Any]:
         said = "LocalOutlierFactor with novelty=False answers for its training rows alone"
         raise BuildError(said, hint="LocalOutlierFactor(novelty=True).fit(rows)")
     return [], estimator
-
-
-def _is_imblearn(estimator: Any) -> bool:
-    return (type(estimator).__module__, type(estimator).__name__) == ("imblearn.pipeline", "Pipeline")
 
 
 def _is_search(estimator: Any) -> bool:
@@ -320,7 +313,7 @@ def _labels(found: Any) -> Labels:
     words = [label for label in labels if not isinstance(label, int)]
     strange = [word for word in words if not (isinstance(word, str) and is_plain(word))]
     if strange:
-        raise BuildError(f"a label may not be {shortened(str(strange[0]))}", hint=f"{RENAME}, and fit again")
+        raise BuildError(f"a label may not be {short(str(strange[0]))}", hint=f"{RENAME}, and fit again")
     return tuple(labels)
 
 
@@ -338,7 +331,7 @@ def _names(estimator: Any, given: tuple[str, ...] | None, width: int) -> tuple[s
     strange = next((name for name in names if not is_plain(name)), None)
     if strange is not None:
         hint = f"{RENAME}; feature_names gives other names"
-        raise BuildError(f"a feature may not be called {shortened(strange)}", hint=hint)
+        raise BuildError(f"a feature may not be called {short(strange)}", hint=hint)
     return names
 
 

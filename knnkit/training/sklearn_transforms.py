@@ -98,10 +98,6 @@ def _discriminants(analysis: Any) -> list[Step]:
     return _linear(matrix, analysis.xbar_ if analysis.solver == "svd" else None)
 
 
-def _independent(analysis: Any) -> list[Step]:
-    return _linear(np.asarray(analysis.components_, np.float64).T, analysis.mean_ if analysis.whiten else None)
-
-
 def _factors(analysis: Any) -> list[Step]:
     components = np.asarray(analysis.components_, np.float64)
     weighted = components / analysis.noise_variance_
@@ -177,7 +173,7 @@ def _linear(matrix: NDArray[Any], offset: Any = None) -> list[Step]:
 CONVERSIONS: dict[str, Callable[[Any], list[Step]]] = {
     "ColumnTransformer": _side_by_side,
     "FactorAnalysis": _factors,
-    "FastICA": _independent,
+    "FastICA": lambda found: _linear(found.components_.T, found.mean_ if found.whiten else None),
     "FeatureUnion": _side_by_side,
     "FunctionTransformer": _identity,
     "GaussianRandomProjection": _components,

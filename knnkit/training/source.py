@@ -115,7 +115,10 @@ class Material:
             BuildError: the model cannot be built, or fails `gates`.
             MissingDependency: a package of `knnkit[build]` is not installed.
         """
-        before = None if self.whole is None else self.whole._without_sets().build(Gates(gates.margin), seed=seed)
+        before = None
+        if self.whole is not None:
+            plain = replace(self.whole, spec=replace(self.whole.spec, label_sets=()))
+            before = plain.build(Gates(gates.margin), seed=seed)
         limit = min(golden_rows or MAX_ROWS, self._most_golden)
         drawn = draw_rows(self.held_out, self.training, seed=seed, limit=limit)
         stages = {} if self.embedder is None else self.embedder.files
@@ -142,9 +145,6 @@ class Material:
     @property
     def _raw_lines(self) -> Callable[[Dataset], bytes]:
         return raw_lines if self.embedder is None else self.embedder.lines
-
-    def _without_sets(self) -> Material:
-        return replace(self, spec=replace(self.spec, label_sets=()))
 
     def _reduced(self, before: Made | None) -> Reduced | None:
         if before is None:

@@ -22,7 +22,7 @@ from device_agent.shared.queries import default_names
 from knnkit.config.parse import Data, FileData
 from knnkit.data import files, precision, targets
 from knnkit.data.bad_cells import as_yaml, in_data, quoted
-from knnkit.data.columns import find
+from knnkit.data.columns import Wanted, find
 from knnkit.data.dataset import Dataset
 from knnkit.data.policy import PLAIN, Policy, matching
 from knnkit.errors import DataError
@@ -76,7 +76,7 @@ def load_rows(data: FileData, beside: str | None) -> Dataset:
     policy = policy_of(data).for_answers(answers, are_labels=not data.target)
 
     def read(label: str, features: Sequence[str] | None, wide: bool = True) -> Dataset:
-        return files.load_all(data.sources, label, features, beside, policy, data.id, wide=wide)
+        return files.load_all(data.sources, Wanted(label, features, beside, policy, data.id, wide))
 
     if not data.target and len(answers) == 1:
         return read(answers[0], data.features, wide=False)

@@ -95,7 +95,8 @@ def tune(
     """
     training = material.training
     classes, codes = encode(training.labels)
-    most = min(most, len(training.rows) - (_largest_group(training) if how == LEAVE_ONE_OUT else 0))
+    largest = 1 if training.beside is None else int(np.unique(training.beside, return_counts=True)[1].max())
+    most = min(most, len(training.rows) - (largest if how == LEAVE_ONE_OUT else 0))
     if most < 1:
         one = "one row" if training.beside is None else "one group"
         raise DataError(f"{training.source}: with only {one}, no other rows are left to compare with", hint="add rows")
@@ -122,10 +123,6 @@ def settings_of(
     found = [Setting(*each) for each in product(scales, metrics, weights)]
     twins = {Setting(scale, "sqeuclidean", "uniform") for scale in scales} if "euclidean" in metrics else set()
     return [each for each in found if each not in twins or each == now]
-
-
-def _largest_group(training: Dataset) -> int:
-    return 1 if training.beside is None else int(np.unique(training.beside, return_counts=True)[1].max())
 
 
 Search = Callable[[Scale, Metric, int], Lists]

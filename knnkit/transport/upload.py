@@ -1,8 +1,7 @@
 """Uploads files over any transport, and resumes broken uploads.
 
-A file is sent to `<name>.part`, hashed on the device, and renamed only if the digest is right. A file that the device
-already has is skipped. One command on the device examines all files; another one hashes and renames them. If the device
-has an agent, the agent hashes and renames.
+A file is sent to `<name>.part`; its reader on the device compares the digest first. A file that the device already has
+is skipped. One command on the device examines all files.
 """
 
 from __future__ import annotations
@@ -16,18 +15,14 @@ from pathlib import Path
 from knnkit.errors import DeviceFailed
 from knnkit.transport.base import Completed, Transport
 
-_HASH = """\
+#: For each path: `file DIGEST`, `part SIZE DIGEST` or `none`. Makes the directories.
+_LOOK = """\
 hash() {
   if command -v sha256sum >/dev/null 2>&1; then set -- "$(sha256sum < "$1")"; echo "${1%% *}"
   else python3 -c 'import hashlib,sys;print(hashlib.sha256(open(sys.argv[1],"rb").read()).hexdigest())' "$1" </dev/null
   fi
 }
 umask 077
-"""
-#: For each path: `file DIGEST`, `part SIZE DIGEST` or `none`. Makes the directories.
-_LOOK = (
-    _HASH
-    + """\
 for path do
   [ -d "${path%/*}" ] || mkdir -p "${path%/*}" || exit 1
   if [ -f "$path" ] && [ ! -L "$path" ]; then echo "file $(hash "$path")"
@@ -41,20 +36,6 @@ for path do
   fi
 done
 """
-)
-#: For each pair of digest and path: renames a `.part` with this digest, removes any other.
-_FINISH = (
-    _HASH
-    + """\
-while [ $# -gt 0 ]; do
-  found=$(hash "$2.part")
-  if [ "$found" = "$1" ]; then mv -f "$2.part" "$2" && echo done || exit 1
-  else rm -f "$2.part"; echo "differs $found"
-  fi
-  shift 2
-done
-"""
-)
 
 
 @dataclass(frozen=True)
@@ -78,11 +59,10 @@ class PushFile:
 
 @dataclass(frozen=True)
 class Pushed:
-    """Bytes of an upload: `sent` now, `resumed` from an earlier attempt, `skipped` because the device had the file."""
+    """Bytes of an upload: `sent` now, `resumed` from an earlier attempt."""
 
     sent: int
     resumed: int
-    skipped: int
 
 
 def push(
@@ -91,27 +71,22 @@ def push(
     *,
     timeout: float,
     progress: Callable[[int, int], None] | None = None,
-    finish: bool = True,
 ) -> Pushed:
-    """Sends the files, or parts of them, that the device lacks.
+    """Sends the files, or parts of them, that the device lacks, as `<name>.part`; does not verify what arrived.
 
     Args:
         transport: connection to the device.
         files: the files to send; missing directories are created, readable only by their owner.
         timeout: time limit in seconds for a command, such as hashing, and for a pause without progress while sending.
         progress: called with (bytes on the device, bytes in total), summed over all files.
-        finish: whether to hash and rename the sent files; if not, they stay `<name>.part`, for the agent to check.
 
     Raises:
         Unreachable: the connection broke; the next push resumes.
-        DeviceFailed: the device cannot write, or what it stored differs from what was sent.
+        DeviceFailed: the device cannot write.
     """
-    total, there, sent, resumed, skipped = sum(file.size for file in files), 0, 0, 0, 0
-    parts: list[PushFile] = []
+    total, there, sent, resumed = sum(file.size for file in files), 0, 0, 0
     for file, found in zip(files, _look(transport, files, timeout), strict=True):
-        if found == ["file", file.sha256]:
-            skipped += file.size
-        else:
+        if found != ["file", file.sha256]:
             offset = _offset(file, found)
             start = there
             with file.local.open("rb") as source:
@@ -120,13 +95,10 @@ def push(
                     source, f"{file.remote}.part", offset=offset, size=file.size, timeout=timeout, progress=report
                 )
             resumed, sent = resumed + offset, sent + file.size - offset
-            parts.append(file)
         there += file.size
         if progress:
             progress(there, total)
-    if finish and parts:
-        _finish(transport, parts, timeout)
-    return Pushed(sent, resumed, skipped)
+    return Pushed(sent, resumed)
 
 
 def _look(transport: Transport, files: Sequence[PushFile], timeout: float) -> list[list[str]]:
@@ -153,20 +125,6 @@ def _offset(file: PushFile, found: list[str]) -> int:
             digest.update(chunk)
             left -= len(chunk)
     return size if digest.hexdigest() == found[2] else 0
-
-
-def _finish(transport: Transport, files: Sequence[PushFile], timeout: float) -> None:
-    completed = _run(transport, _FINISH, [part for file in files for part in (file.sha256, file.remote)], timeout)
-    lines = completed.stdout.decode("ascii", "replace").splitlines()
-    for file, line in zip(files, lines, strict=False):
-        if line != "done":
-            raise DeviceFailed(
-                f"{transport.name}: {file.remote} differs on the device from what was sent",
-                reason="upload-differs",
-                hint="run the command again; if it happens again, the device's storage is failing",
-            )
-    if completed.exit_code != 0 or len(lines) != len(files):
-        raise _cannot(transport, files[0].remote, completed.complaint)
 
 
 def _run(transport: Transport, script: str, arguments: list[str], timeout: float) -> Completed:

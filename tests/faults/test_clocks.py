@@ -21,7 +21,6 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from device_agent.diagnostics.status import render, status
 from device_agent.lifecycle import confirm as confirmation
-from device_agent.lifecycle import reserve as reserve_
 from device_agent.lifecycle import rollback, rollback_own
 from device_agent.shared.protocol import documents, json_codec, reports
 from device_agent.shared.protocol.documents import ReleaseRef
@@ -84,7 +83,6 @@ class Clocks(RuleBasedStateMachine):
         self.committed: ReleaseRef | None = None
         self.previous: ReleaseRef | None = None
         self.pending: Waits | None = None
-        self.lease: Waits | None = None
         self.became: dict[str, str] = {}  # holder: what became of the last activation that it began
         self.numbers = 0
 
@@ -100,14 +98,13 @@ class Clocks(RuleBasedStateMachine):
         return self.pending.what if self.pending and self.holds(self.pending) else self.committed
 
     def kept_out(self, holder: str) -> bool:
-        held = [waits for waits in (self.pending, self.lease) if waits and self.holds(waits)]
-        return bool(held) and held[0].holder != holder
+        return bool(self.pending) and self.holds(self.pending) and self.pending.holder != holder
 
     def forget(self) -> None:
         """A command that changes something tidies up first."""
         if self.pending and not self.holds(self.pending):
             self.became[self.pending.holder] = "reverted"
-            self.pending = self.lease = None
+            self.pending = None
 
     # --- the clocks -----------------------------------------------------------------------------------------------
     @rule(wall=DATES)
@@ -167,7 +164,7 @@ class Clocks(RuleBasedStateMachine):
                 assert confirmation.confirm(self.store, release.digest).release == release
                 self.became[self.pending.holder] = "confirmed"
                 self.previous = self.committed or self.previous
-                self.committed, self.pending, self.lease = release, None, None
+                self.committed, self.pending = release, None
 
     @rule(holder=HOLDERS)
     def give_up(self, holder: str) -> None:
@@ -181,7 +178,7 @@ class Clocks(RuleBasedStateMachine):
             else:
                 assert rollback.roll_back(self.store, holder).release == self.committed
             self.became[self.pending.holder] = "reverted"
-            self.pending = self.lease = None
+            self.pending = None
 
     @rule(holder=HOLDERS)
     def take_back(self, holder: str) -> None:
@@ -191,7 +188,7 @@ class Clocks(RuleBasedStateMachine):
             found = rollback_own.take_back(self.store, holder)
         mine = self.pending is not None and self.pending.holder == holder
         if mine:
-            self.pending = self.lease = None
+            self.pending = None
             self.became[holder] = "reverted"
         assert found.taken == mine
         assert (found.became.what if found.became else None) == self.became.get(holder)
@@ -202,25 +199,6 @@ class Clocks(RuleBasedStateMachine):
         )
         assert json_codec.loads(reports.TakenBack, json_codec.dumps(found)) == found
 
-    @rule(holder=HOLDERS, seconds=SECONDS)
-    def reserve(self, holder: str, seconds: float) -> None:
-        with self.store.changing(holder, "lock"):
-            self.forget()
-            if self.kept_out(holder):
-                with pytest.raises(Locked):
-                    reserve_.reserve(self.store, holder, "a deployment", seconds)
-                return
-            reserve_.reserve(self.store, holder, "a deployment", seconds)
-        self.lease = Waits(None, self.board.boot, self.board.up + seconds, holder)
-
-    @rule(holder=HOLDERS)
-    def unlock(self, holder: str) -> None:
-        with self.store.changing(holder, "unlock"):
-            self.forget()
-            reserve_.release(self.store, holder)
-        if self.lease and self.lease.holder == holder:
-            self.lease = None
-
     @rule()
     def somebody_asks_for_the_status(self) -> None:
         found = status(self.store)
@@ -228,8 +206,7 @@ class Clocks(RuleBasedStateMachine):
         answers = self.answers()
         assert found.answering == (answers.digest if answers else None)
         assert found.committed == self.committed
-        held = self.pending or (self.lease if self.holds(self.lease) else None)
-        assert (found.lock.holder if found.lock else None) == (held.holder if held else None)
+        assert (found.lock.holder if found.lock else None) == (self.pending.holder if self.pending else None)
         assert found.pending is None or (found.lock is not None and found.lock.pid == 0)
         assert found.seconds_left is None or 0.0 < found.seconds_left <= transitions.MAX_DEADLINE
         assert render(found)
@@ -248,10 +225,10 @@ class Clocks(RuleBasedStateMachine):
 
     @invariant()
     def nobody_is_kept_out_by_who_is_gone(self) -> None:
-        held = state.lease_holder(self.store.load(), clock.now())
-        due = next((waits for waits in (self.pending, self.lease) if waits and self.holds(waits)), None)
+        held = state.waiting(self.store.load(), clock.now())
+        due = self.pending if self.holds(self.pending) else None
         assert (held.holder if held else None) == (due.holder if due else None)
-        assert held is None or held.until - self.board.up <= transitions.MAX_DEADLINE
+        assert held is None or held.deadline - self.board.up <= transitions.MAX_DEADLINE
 
     @invariant()
     def what_was_committed_stays_and_the_floor_never_falls(self) -> None:
@@ -302,7 +279,10 @@ def test_a_boot_id_that_cannot_be_read_any_more_counts_as_another_boot(tmp_path:
     assert state.answering(begun, Moment("boot", 159.9, -(10**12))) is not None
 
 
-def test_a_reservation_ends_with_its_boot_also_where_no_boot_id_can_be_read() -> None:
-    reserved = transitions.reserve(state.StoreState(), "ann", "work", 60.0, 1, Moment("", 100.0, 0))
+def test_an_activation_ends_with_its_boot_also_where_no_boot_id_can_be_read() -> None:
+    moment = Moment("", 100.0, 0)
+    begun = transitions.begin(
+        state.StoreState(), ref(1), created=0, holder="ann", connection="", seconds=60.0, moment=moment
+    )
     for uptime, holds in ((99.9, False), (100.0, True), (159.9, True), (160.0, False)):
-        assert (state.lease_holder(reserved, Moment("", uptime, 0)) is not None) is holds
+        assert (state.waiting(begun, Moment("", uptime, 0)) is not None) is holds

@@ -202,7 +202,7 @@ def revert_after_the_deadline(bench: Bench) -> Scenario:
     assert state.pending
     over = dataclasses.replace(state, pending=dataclasses.replace(state.pending, deadline=state.pending.started))
     file.write_bytes(json_codec.dump_file(over))
-    return Scenario("revert", device.root, ("unlock",), frozenset({old}), old)
+    return Scenario("revert", device.root, ("prune",), frozenset({old}), old)
 
 
 def prune(bench: Bench) -> Scenario:
@@ -238,11 +238,6 @@ def lower_the_floors(bench: Bench) -> Scenario:
     return Scenario("lower the floors", device.root, ("rollback", "--order", str(order)), frozenset({old}), old)
 
 
-def reserve(bench: Bench) -> Scenario:
-    device, old = bench.with_old()
-    return Scenario("lock", device.root, ("lock", "--holder", "me"), frozenset({old}), old)
-
-
 def leave_a_release_whose_starts_never_answer(bench: Bench) -> Scenario:
     device, old = bench.with_old()
     new = device.install(bench.new)
@@ -257,7 +252,7 @@ SCENARIOS = (
     stage_an_upload, stage_from_elsewhere, stage_over_a_damaged_copy, install_an_upload, install_the_first,
     install_one_that_fails, activate, activate_the_first, activate_one_that_fails, confirm,
     confirm_with_a_long_history, give_up_an_activation, take_back_an_activation, roll_back, revert_after_the_deadline,
-    prune, reserve, sign_again, stage_with_another_signature, leave_a_release_whose_starts_never_answer,
+    prune, sign_again, stage_with_another_signature, leave_a_release_whose_starts_never_answer,
 )  # fmt: skip
 
 

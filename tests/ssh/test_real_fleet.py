@@ -327,10 +327,17 @@ def test_two_hosts_at_once_end_on_one_release_and_nobody_is_left_pending(
 def test_who_holds_a_device_is_told(make_fleet: MakeFleet, releases: Releases, tmp_path: Path) -> None:
     devices = make_fleet(1)
     config = write_config(tmp_path, devices)
-    agent = [str(devices[0].root / "venv/bin/python"), "-m", "device_agent", "--root", str(devices[0].root)]
-    lock = [*agent, "lock", "--holder", "ann@laptop", "--reason", "her own deploy", "--seconds", "600"]
-    subprocess.run(lock, check=True, capture_output=True)
-    _, out, _ = knnkit("deploy", "-c", config, "--release", releases["iris"], check=5)
+    holds = (
+        "import sys, time; from pathlib import Path; from device_agent.store.store import Store\n"
+        "with Store(Path(sys.argv[1])).changing('ann@laptop', 'her own deploy'):\n"
+        "    print('held', flush=True); time.sleep(600)"
+    )
+    argv = [str(devices[0].root / "venv/bin/python"), "-c", holds, str(devices[0].root)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == b"held\n"
+        _, out, _ = knnkit("deploy", "-c", config, "--release", releases["iris"], check=5)
+        holder.kill()
     assert "ann@laptop" in out
     assert "her own deploy" in out
     assert running(devices[0]) is None

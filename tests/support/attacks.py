@@ -426,5 +426,5 @@ _signed_value("labels_digest_is_none", labels_sha256="abc")
 
 @attack(Reason.AGENT_TOO_OLD)
 def manifest_of_a_later_schema(release: Path) -> None:
-    forge.edit_manifest(release, lambda data: data.update(schema=constants.NEWEST_SCHEMA + 1, new_key=1))
+    forge.edit_manifest(release, lambda data: data.update(schema=constants.SCHEMA + 1, new_key=1))
     forge.sign(release)

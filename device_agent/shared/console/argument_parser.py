@@ -22,11 +22,11 @@ def filled(text: str) -> str:
     return text
 
 
-def count(text: str) -> int:
-    """Parses a whole number from 1 to `_MOST`."""
+def count(text: str, most: int = _MOST) -> int:
+    """Parses a whole number from 1 to `most`."""
     number = int(text)
-    if not 1 <= number <= _MOST:
-        raise argparse.ArgumentTypeError(f"{text} is not from 1 to {_MOST:,}")
+    if not 1 <= number <= most:
+        raise argparse.ArgumentTypeError(f"{text} is not from 1 to {most:,}")
     return number
 
 

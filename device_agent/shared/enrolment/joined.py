@@ -41,9 +41,9 @@ class Joined:
     targets: NDArray[np.float64] | None = None
 
 
-def contained(training: Origins | None, rows: Iterable[LocalRow]) -> frozenset[str]:
-    """Returns the ids of the taught `rows` that are in `training`, the origins of training rows (None: not known)."""
-    if training is None or training.text is None:
+def contained(training: Origins, rows: Iterable[LocalRow]) -> frozenset[str]:
+    """Returns the ids of the taught `rows` that are in `training`, the origins of training rows."""
+    if training.text is None:
         return frozenset()
     there = {row.id.encode() for row in rows}.intersection(training.text.split(b"\n"))
     return frozenset(each.decode() for each in there)

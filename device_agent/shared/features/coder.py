@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.table_info import Column, Table
+from device_agent.shared.tabular.csv_dialect import short
 from device_agent.shared.tabular.csv_reader import BadCell
-from device_agent.shared.tabular.reader import short
 
 if TYPE_CHECKING:
     from device_agent.shared.features.transforms import Transforms

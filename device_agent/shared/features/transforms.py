@@ -99,14 +99,6 @@ def _is_missing(rows: Float64, missing: float) -> NDArray[np.bool_]:
     return np.isnan(rows) if math.isnan(missing) else rows == missing
 
 
-def _impute(missing: Float64, fill: Float64) -> Step:
-    return lambda rows: np.where(_is_missing(rows, missing[0]), fill, rows)
-
-
-def _indicate(missing: Float64) -> Step:
-    return lambda rows: _is_missing(rows, missing[0]).astype(np.float64)
-
-
 # --- categories ---------------------------------------------------------------------------------------------------
 def _look_up(column: Float64, values: Float64, results: Float64, other: float) -> Float64:
     """Returns for (n,) numbers `column` the `results` at the equal `values`, `other` if none; NaN equals NaN here."""
@@ -150,10 +142,6 @@ def _scaled(factor: Float64, offset: Float64) -> Step:
     return lambda rows: rows * factor + offset
 
 
-def _clip(low: Float64, high: Float64) -> Step:
-    return lambda rows: np.clip(rows, low[0], high[0])
-
-
 def _linear(matrix: Float64, origin: Float64) -> Step:
     factors = matrix.reshape(len(origin), -1)
 
@@ -177,10 +165,6 @@ def _normalize(order: Float64) -> Step:
         return found
 
     return apply
-
-
-def _binarize(threshold: Float64) -> Step:
-    return lambda rows: np.where(np.isnan(rows), np.nan, rows > float(threshold[0]))
 
 
 def _bins(edges: Float64, owners: Float64) -> Step:
@@ -266,12 +250,12 @@ def _polynomial(places: Float64, degree: Float64) -> Step:
 
 _KINDS: dict[str, Callable[..., Step]] = {
     "affine": _affine,
-    "binarize": _binarize,
+    "binarize": lambda threshold: lambda rows: np.where(np.isnan(rows), np.nan, rows > float(threshold[0])),
     "bins": _bins,
     "box-cox": _box_cox,
-    "clip": _clip,
-    "impute": _impute,
-    "indicate": _indicate,
+    "clip": lambda low, high: lambda rows: np.clip(rows, low[0], high[0]),
+    "impute": lambda missing, fill: lambda rows: np.where(_is_missing(rows, missing[0]), fill, rows),
+    "indicate": lambda missing: lambda rows: _is_missing(rows, missing[0]).astype(np.float64),
     "linear": _linear,
     "look-up": _mapped,
     "normalize": _normalize,

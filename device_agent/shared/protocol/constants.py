@@ -11,22 +11,6 @@ from typing import Literal
 #: Version of every document. A later version may add keys under the same number: readers ignore them, and programs that
 #: write the file again keep them. Raise it when an older reader would misread a document; it then refuses it.
 SCHEMA = 1
-#: Version of knn.json and release.json of a model with an origin. An agent that reads only `SCHEMA` would give it rows
-#: from which nothing was subtracted, so it refuses the release as `agent-too-old`.
-SCHEMA_OF_ORIGINS = 2
-#: The same for a model with a table of raw columns, or with `ignore_extra`.
-SCHEMA_OF_TABLES = 3
-#: The same for a model with transforms, and for a regression.
-SCHEMA_OF_PIPELINES = 4
-#: The same for a model with an `input`: its rows are made from raw inputs.
-SCHEMA_OF_INPUTS = 5
-#: The same for a model that may be taught rows on the device (`KnnInfo.enrol`).
-SCHEMA_OF_ENROL = 6
-#: The same for a model that NumPy answers in float64 alone (`KnnInfo.float64`), with several label columns, or with
-#: `Table.missing_words`.
-SCHEMA_OF_FLOAT64 = 7
-#: The highest of these numbers.
-NEWEST_SCHEMA = SCHEMA_OF_FLOAT64
 #: Version of the agent's commands, options and answers that a host uses. Raise it when the host needs something that
 #: older agents lack.
 PROTOCOL = 1

@@ -125,7 +125,7 @@ class Status:
     device: DeviceInfo
     disk_free_bytes: int
     clock: int  # the device's clock, seconds since 1970
-    lock: LockHolder | None  # who began the pending activation; else the running command, or the reservation
+    lock: LockHolder | None  # who began the pending activation; else the running command
     device_id: str = ""  # names the device in rollback orders; empty until first needed
     revoked: tuple[str, ...] = ()  # fingerprints of the keys whose new signatures are refused
     warnings: tuple[str, ...] = ()

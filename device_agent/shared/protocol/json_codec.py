@@ -109,7 +109,7 @@ def parse(text: str | bytes, *, limit: int = MAX_DOCUMENT) -> Any:
         raise MalformedDocument(f"the document has {len(data):,} bytes; at most {limit:,} are allowed")
     _refuse_depth(data)
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=unique_keys, parse_constant=_refuse_constant)
         if b"\\ud" in data.lower():  # half a surrogate pair could be read, but never printed or written
             json.dumps(value, ensure_ascii=False).encode()
     except MalformedDocument:
@@ -130,7 +130,12 @@ def _refuse_depth(data: bytes) -> None:
             raise MalformedDocument(f"the document is nested deeper than {MAX_DEPTH} levels")
 
 
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns the JSON object of these pairs.
+
+    Raises:
+        MalformedDocument: a key appears twice, so either value could be meant.
+    """
     found = dict(pairs)
     if len(found) != len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
@@ -173,7 +178,7 @@ def from_plain(cls: type[T], data: Any, where: str = "$", *, extra: Extra = "ign
 
 
 def _refuse_newer(cls: type, data: Mapping[str, Any], where: str) -> None:
-    newest, found = getattr(cls, "newest_schema", getattr(cls, "schema", None)), data.get("schema")
+    newest, found = getattr(cls, "schema", None), data.get("schema")
     if isinstance(newest, int) and isinstance(found, int) and found > newest:
         raise NewerDocument(f"{where}: its schema is {found}, but this version reads at most schema {newest}")
 

@@ -12,7 +12,6 @@ from device_agent.shared.protocol.constants import (
     FULL,
     GRAPH_WEIGHTS,
     GROUPS,
-    NEWEST_SCHEMA,
     QUANTIZED,
     SCHEMA,
     SEARCHES,
@@ -223,7 +222,6 @@ class KnnInfo:
     float64: InFloat64 | None = None  # None: the graph answers
     groups: int | None = None  # groups of training rows in the file; None: it has none
     schema: int = SCHEMA
-    newest_schema = NEWEST_SCHEMA
     #: Left out of knn.json where they say nothing, so that models of plain rows keep their bytes.
     omitted = (
         *("origin", "label_sets", "reduced", "table", "ignore_extra", "keep", "targets", "enrol", "input"),
@@ -304,4 +302,3 @@ class Manifest:
     labels_sha256: str  # of the label file inside the model
     gates: Gates
     schema: int = SCHEMA
-    newest_schema = NEWEST_SCHEMA

@@ -234,7 +234,7 @@ class TakenBack:
     committed: ReleaseRef | None
     previous: ReleaseRef | None
     pending: ReleaseRef | None  # of another holder
-    lock: LockHolder | None  # who holds the lock: who began `pending`, or reserved the device
+    lock: LockHolder | None  # who began `pending`
     schema: int = SCHEMA
 
 

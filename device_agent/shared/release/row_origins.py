@@ -94,14 +94,14 @@ def pack(training: Origins, golden: Origins) -> bytes:
     return buffer.getvalue()
 
 
-def read(model: str | Path) -> tuple[Origins, Origins] | None:
-    """Returns the origins of the training rows and of the golden rows; None for a model that an older knnkit built.
+def read(model: str | Path) -> tuple[Origins, Origins]:
+    """Returns the origins of the training rows and of the golden rows; those of no source if the model has no rows.npz.
 
     Raises:
         ModelUnusable: the file is not a model, or its origins are damaged.
     """
     if not has_member(model, ROWS_FILE):
-        return None
+        return Origins(), Origins()
     try:
         arrays = read_arrays(read_member(model, ROWS_FILE, _MAX_BYTES), most=_MAX_BYTES)
         return _origins(arrays, ""), _origins(arrays, _GOLDEN)

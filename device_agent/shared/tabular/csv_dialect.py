@@ -291,3 +291,8 @@ def listed(names: Sequence[str]) -> str:
     """Returns names for a message, at most `_MAX_LISTED` of them."""
     more = f", ... ({len(names)} in all)" if len(names) > _MAX_LISTED else ""
     return ", ".join(repr(name) if "," in name else name for name in names[:_MAX_LISTED]) + more
+
+
+def short(text: str) -> str:
+    """Returns a text in quotes, at most 40 characters long, for a message."""
+    return repr(text if len(text) <= 40 else text[:37] + "...")

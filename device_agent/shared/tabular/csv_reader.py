@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.tabular import csv_dialect
-from device_agent.shared.tabular.csv_dialect import Decimals, fields_of, listed, text_of
+from device_agent.shared.tabular.csv_dialect import Decimals, fields_of, listed, short, text_of
 from device_agent.shared.tabular.fields import Layout
 from device_agent.shared.tabular.float_parser import TOO_LARGE, read_table
 from device_agent.shared.tabular.reader import (
@@ -27,7 +27,6 @@ from device_agent.shared.tabular.reader import (
     line_by_line,
     more,
     plain_numbers,
-    short,
     unlike_finite,
 )
 

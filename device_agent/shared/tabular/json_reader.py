@@ -8,16 +8,17 @@ is finite in float32.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.protocol.json_codec import unique_keys
+from device_agent.shared.tabular.csv_dialect import short
 from device_agent.shared.tabular.fields import Layout
 from device_agent.shared.tabular.float_parser import read_table
-from device_agent.shared.tabular.reader import Line, Parsed, Parser, checked, line_by_line, more, plain_numbers, short
+from device_agent.shared.tabular.reader import Line, Parsed, Parser, checked, line_by_line, more, plain_numbers
 
 
 class JsonParser(Parser):
@@ -45,7 +46,7 @@ class JsonParser(Parser):
 
     def _parse_line(self, line: bytes) -> Line:
         try:
-            found = json.loads(line, object_pairs_hook=_unique_keys)
+            found = json.loads(line, object_pairs_hook=unique_keys)
         except (ValueError, RecursionError) as error:
             hint = _ONE_A_LINE if line in (b"[", b"{") else "" if line[:1] in (b"[", b"{") else _NO_JSON
             raise BadInput(f"not JSON: {error}", hint=hint) from None
@@ -91,15 +92,6 @@ class JsonParser(Parser):
 #: What to do about a document that is not JSON lines.
 _NO_JSON = 'a row is [5.1, 3.5] or {"width": 5.1, ...}; lines of CSV: --format csv'
 _ONE_A_LINE = "each row needs a line of its own: jq -c '.[]' FILE > rows.jsonl"
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Returns key -> value of these pairs; refuses a key that appears twice, since either value could be meant."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"the key {short(twice)} appears twice")
-    return found
 
 
 def _writable(value: Any, name: str) -> Any:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.queries import cell_type
+from device_agent.shared.tabular.csv_dialect import short
 from device_agent.shared.tabular.float_parser import TOO_LARGE
 
 #: Most unknown columns that are counted by name.
@@ -211,8 +212,3 @@ def unlike_finite(value: float, text: str) -> str:
 def more(names: Sequence[str]) -> str:
     """Returns " (nor N more)" for the names after the first; "" for a single name."""
     return f" (nor {len(names) - 1} more)" if len(names) > 1 else ""
-
-
-def short(text: str) -> str:
-    """Returns a text in quotes, at most 40 characters long, for a message."""
-    return repr(text if len(text) <= 40 else text[:37] + "...")

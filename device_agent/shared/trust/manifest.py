@@ -33,9 +33,8 @@ def check_manifest(manifest: Manifest) -> None:
     """
     gates = manifest.gates
     share, positive, name = "a number from 0 to 1", "1 or more", "letters, digits, `.`, `_` and `-`, at most 64"
-    schemas = f"{constants.SCHEMA} to {constants.NEWEST_SCHEMA}"
     checks = {  # key -> whether its value is valid, and what is expected
-        "schema": (constants.SCHEMA <= manifest.schema <= constants.NEWEST_SCHEMA, schemas),
+        "schema": (manifest.schema == constants.SCHEMA, f"{constants.SCHEMA}"),
         "name": (constants.is_name(manifest.name), name),
         "version": (constants.is_version(manifest.version), "letters, digits, `.`, `+`, `_` and `-`, at most 64"),
         "sequence": (manifest.sequence >= 1, positive),

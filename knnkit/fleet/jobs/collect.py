@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from device_agent.shared.protocol import constants, json_codec
+from device_agent.shared.protocol import json_codec
 from knnkit.errors import DeviceFailed
 from knnkit.fleet.decide.field_rows import Brought, read_columns, read_rows
 from knnkit.fleet.device.connect import Job, Pause, just_sleep
@@ -58,10 +58,8 @@ def rows_in(report: DeviceReport) -> Brought:
 
 
 def _run(transport: Transport, agent: tuple[str, ...], words: tuple[str, ...], seconds: float) -> str:
-    """Returns the output of the agent command `words`, of at most `seconds`; "" if the agent is too old to know it."""
+    """Returns the output of the agent command `words`, which may take `seconds`."""
     done = transport.run([*agent, *words, "--json"], timeout=seconds, max_output=_MOST)
-    if done.exit_code == constants.EXIT_USAGE and b"is not a COMMAND" in done.stdout + done.stderr:
-        return ""
     if done.exit_code:
         raise DeviceFailed(f"{transport.name}: {words[0]}: {done.complaint or done.exit_code}", reason="collect-failed")
     return done.stdout.decode("utf-8", "replace")

@@ -207,7 +207,7 @@ class _Deploy:
                 PushFile(Path(package.directory, file.name), f"{there}/{file.name}", file.size, file.sha256)
                 for file in package.files
             ]
-            pushed = push(line, files, timeout=seconds, progress=progress, finish=False)
+            pushed = push(line, files, timeout=seconds, progress=progress)
         self._recorder.know(sent_bytes=pushed.sent, resumed_bytes=pushed.resumed)
         return there
 

@@ -19,9 +19,9 @@ from device_agent.store import store
 from device_agent.system import durable
 
 
-def test_no_umask_locks_the_owner_out(device: Device) -> None:
-    lock = ["sh", "-c", 'umask 777; exec "$@"', "sh", *device.argv("lock", "--seconds", "5")]
-    assert subprocess.run(lock, env=device.env(), timeout=60, check=False).returncode == 0
+def test_no_umask_locks_the_owner_out(device: Device, releases: Releases) -> None:
+    install = ["sh", "-c", 'umask 777; exec "$@"', "sh", *device.argv("install", releases["iris"])]
+    assert subprocess.run(install, env=device.env(), timeout=60, check=False).returncode == 0
     modes = {path.name: path.stat().st_mode & 0o777 for path in device.root.iterdir()}
     assert modes["state.json"] == modes["lock"] == 0o600
     assert modes["incoming"] == modes["releases"] == 0o700

@@ -21,7 +21,7 @@ from device_agent.diagnostics import bench, doctor, status
 from device_agent.serving.load import answering, load_accepted
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants, json_codec
-from device_agent.shared.protocol.documents import History, HistoryEntry, Status, TrustedKeys
+from device_agent.shared.protocol.documents import History, HistoryEntry, ReleaseRef, Status, TrustedKeys
 from device_agent.shared.protocol.errors import AgentError
 from device_agent.shared.protocol.reports import Bench, Diagnosis, Problem
 from device_agent.shared.protocol.versions import utc
@@ -71,7 +71,9 @@ def test_a_status_gives_dates_as_people_read_them(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with store.changing("ann", "a deployment"):
         store.commit(StoreState(time_floor=2**33))
-        store.commit(transitions.reserve(store.load(), "ann", "a deployment", 60.0, 1, clock.now()))
+        begin = {"created": 0, "holder": "ann", "connection": "", "seconds": 60.0}
+        new = ReleaseRef("ab" * 32, "fruit", "1.0", 1)
+        store.commit(transitions.begin(store.load(), new, **begin, moment=clock.now()))
     found = status.status(store)
     assert any(f"the time is at least {utc(2**33)}" in warning for warning in found.warnings)
     assert found.lock is not None
@@ -127,7 +129,7 @@ def test_a_root_that_is_really_mounted_read_only_keeps_answering(device: Device,
     agent = f"{sys.executable} -m device_agent --root {device.root}"
     script = (
         f"mount --bind {device.root} {device.root} && mount -o remount,ro,bind {device.root} && "
-        f"echo 5.1,3.5,1.4,0.2 | {agent} classify && {agent} check --json >&2 && {agent} unlock"
+        f"echo 5.1,3.5,1.4,0.2 | {agent} classify && {agent} check --json >&2 && {agent} prune"
     )
     done = subprocess.run(
         ["unshare", "-m", "sh", "-c", script], capture_output=True, env=device.env(), cwd=ROOT, check=False

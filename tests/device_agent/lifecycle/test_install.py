@@ -178,10 +178,10 @@ def test_a_part_that_is_a_link_is_not_taken(device: Device, releases: Releases) 
 
 def test_a_device_that_somebody_else_holds_is_left_alone(device: Device, releases: Releases) -> None:
     place = upload(device, releases["iris"])
-    device.ask("lock", "--holder", "ann@laptop")
+    device.ask("activate", device.stage(releases["iris-next"]), "--holder", "ann@laptop")
     problem = device.ask("install", place, "--holder", "bob@laptop", code=constants.EXIT_LOCKED)
     assert "ann@laptop" in problem["message"]
-    device.ask("unlock", "--holder", "ann@laptop")
+    device.ask("rollback", "--holder", "ann@laptop", code=constants.EXIT_FAILED)  # there was no release before
     device.ask("install", place, "--holder", "bob@laptop")
 
 

@@ -108,8 +108,6 @@ def test_a_person_reads_what_was_done_and_who_waits(store: Store) -> None:
     (kept,) = said("ben")
     assert kept.startswith("the last activation by ben: confirmed at ")
     assert kept.endswith("; nothing was done")
-    store.commit(transitions.reserve(store.load(), "eve", "her own", 60.0, 1, clock.now()))
-    assert len(said("ben")) == 1, "a reservation is nothing that waits"
 
 
 # --- confirming -------------------------------------------------------------------------------------------------------

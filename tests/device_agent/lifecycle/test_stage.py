@@ -94,7 +94,9 @@ def test_a_release_from_elsewhere_stays_there_and_its_copy_is_private(store: Sto
 
 
 def test_somebody_elses_device_takes_nothing(store: Store, releases: Releases) -> None:
-    store.commit(transitions.reserve(store.load(), "ben", "his own", 60.0, 1, clock.now()))
+    begin = {"created": 0, "holder": "ben", "connection": "", "seconds": 60.0}
+    new = ReleaseRef("ab" * 32, "fruit", "1.0", 1)
+    store.commit(transitions.begin(store.load(), new, **begin, moment=clock.now()))
     with pytest.raises(Locked, match="ben holds this device"):
         stage(store, releases["iris"])
     assert (store.staged(), list(store.incoming.iterdir())) == ((), [])

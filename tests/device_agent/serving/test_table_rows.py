@@ -16,11 +16,11 @@ from support.releases import Releases
 
 from device_agent.inference.tflite_knn import TfliteKNN
 from device_agent.shared.golden.golden_set import Golden
-from device_agent.shared.protocol import constants, json_codec
+from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.raw_rows import own_golden
-from device_agent.shared.release.model_file import read_info, read_member
+from device_agent.shared.release.model_file import read_info
 
 HEADER = "length,width,soil,size"
 
@@ -43,7 +43,7 @@ def test_the_table_is_in_the_model(releases: Releases) -> None:
     assert info.feature_names == (
         "length", "width", "soil=clay", "soil=loam \u00e9", "soil=sand", "soil=missing", "size",
     )  # fmt: skip
-    assert (info.ignore_extra, info.schema) == (True, constants.SCHEMA_OF_TABLES)
+    assert info.ignore_extra
 
 
 def test_raw_rows_in_and_the_reference_s_labels_out(device: Device, golden: Golden, releases: Releases) -> None:
@@ -191,11 +191,6 @@ def test_an_array_is_refused_where_the_model_takes_categories(device: Device) ->
 
 def test_the_bench_reads_the_raw_rows(device: Device) -> None:
     assert device.ask("bench", "--seconds", "0.1")["n_features"] == 7
-
-
-def test_an_agent_that_reads_schema_1_refuses_the_model(releases: Releases) -> None:
-    data = read_member(releases["plants"] / constants.MODEL_FILE, constants.KNN_FILE)
-    assert json_codec.parse(data)["schema"] > constants.SCHEMA
 
 
 def test_the_model_file_answers_features(releases: Releases, golden: Golden) -> None:

@@ -62,7 +62,6 @@ def test_the_window_is_in_the_model(releases: Releases) -> None:
     info = read_info(releases["motion"] / constants.MODEL_FILE)
     assert info.window is not None
     assert (info.window.numbers, info.n_features) == (("ax", "ay", "az", "t"), ROWS * 3)
-    assert info.schema == constants.SCHEMA_OF_INPUTS
     assert info.evaluation is not None
     assert info.evaluation.how == "group"
 

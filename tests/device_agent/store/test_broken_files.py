@@ -177,7 +177,7 @@ def test_a_broken_state_stops_every_change_and_says_what_to_do(
     file = tmp_path / constants.STATE_FILE
     BROKEN[how](file)
     (tmp_path / constants.RELEASES_DIR / ("a" * 64)).mkdir(parents=True)
-    for command in (["stage", str(releases["iris"])], ["activate", "a" * 64], ["rollback"], ["unlock"], ["classify"]):
+    for command in (["stage", str(releases["iris"])], ["activate", "a" * 64], ["rollback"], ["prune"], ["classify"]):
         assert cli.main(["--root", str(tmp_path), *command, "--json"]) == constants.EXIT_FAILED
         problem = json.loads(capsys.readouterr().out)
         assert problem["reason"] == "state-damaged"
@@ -206,8 +206,8 @@ def test_a_history_that_cannot_be_read_is_told_with_the_next_command(
     assert cli.main(["--root", str(tmp_path), "history", "--json"]) == constants.EXIT_FAILED
     problem = json.loads(capsys.readouterr().out)
     assert problem["reason"] == "history-broken"
-    assert "device_agent unlock" in problem["hint"]
-    assert cli.main(["--root", str(tmp_path), "unlock", "--json"]) == constants.EXIT_OK
+    assert "device_agent prune" in problem["hint"]
+    assert cli.main(["--root", str(tmp_path), "prune", "--json"]) == constants.EXIT_OK
     assert cli.main(["--root", str(tmp_path), "history", "--json"]) == constants.EXIT_OK
 
 

@@ -10,7 +10,7 @@ from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.errors import ActivationFailed, AgentError, Locked
 from device_agent.shared.protocol.record import replace
 from device_agent.store import transitions
-from device_agent.store.state import Lease, StoreState, why_left
+from device_agent.store.state import StoreState, why_left
 from device_agent.store.transitions import MAX_DEADLINE
 from device_agent.system.clock import Moment
 
@@ -21,7 +21,7 @@ def ref(number: int) -> ReleaseRef:
     return ReleaseRef(f"{number:064x}", "fruit", f"1.0.{number}", number)
 
 
-#: A device that has committed release 5, after 4, and whose operator has reserved it.
+#: A device that has committed release 5, after 4.
 BEFORE = StoreState(
     committed=ref(5),
     previous=ref(4),
@@ -29,7 +29,6 @@ BEFORE = StoreState(
     floor=5,
     floor_digest=ref(5).digest,
     time_floor=1000,
-    lease=Lease("ann", "work", 4000, 7, "boot", 90.0, 900.0),
 )
 
 
@@ -59,14 +58,13 @@ def test_an_activation_commits_nothing() -> None:
         begun(7, before=after)
 
 
-def test_a_confirmation_commits_raises_the_floors_and_ends_the_reservation() -> None:
+def test_a_confirmation_commits_and_raises_the_floors() -> None:
     waiting = begun()
     assert changed(waiting, confirmed(waiting)) == {
         "committed": ref(6),
         "previous": ref(5),
         "pending": None,
         "left": None,
-        "lease": None,
         "floor": 6,
         "floor_digest": ref(6).digest,
         "time_floor": 1006,
@@ -145,18 +143,15 @@ def test_each_refusal_has_its_reason_and_says_what_to_type(ask: Any, reason: str
 
 def test_whoever_is_kept_out_is_told_by_whom_how_long_and_how_to_end_it() -> None:
     with pytest.raises(Locked) as caught:
-        transitions.refuse_foreign(BEFORE, "ben", replace(NOW, uptime=100.5))
-    assert "(work), for at most 800 s more" in str(caught.value)
-    assert (caught.value.hint or "").endswith("python -m device_agent unlock --holder 'ann'")
-    with pytest.raises(Locked) as caught:
-        transitions.refuse_foreign(begun(), "ben", NOW)
-    assert "for at most 60 s more" in str(caught.value)
+        transitions.refuse_foreign(begun(), "ben", replace(NOW, uptime=100.5))
+    assert str(caught.value).startswith("ann holds this device since ")
+    assert "(activation of fruit 1.0.6, not yet confirmed), for at most 60 s more" in str(caught.value)
     assert (caught.value.hint or "").endswith("python -m device_agent rollback")
 
 
 def test_a_return_by_itself_leaves_all_as_it_was_before_the_activation() -> None:
     after = transitions.revert(begun(), "no word", NOW)
-    assert changed(BEFORE, after) == {"lease": None}
+    assert changed(BEFORE, after) == {}
     assert after.event is not None
     assert (after.event.what, after.event.release, after.event.answering) == ("reverted", ref(6), ref(5))
     assert transitions.revert(BEFORE, "nothing waits", NOW) == BEFORE
@@ -167,7 +162,7 @@ def test_a_return_by_itself_leaves_all_as_it_was_before_the_activation() -> None
 
 def test_a_rollback_goes_back_once_and_lowers_nothing() -> None:
     after = transitions.roll_back(BEFORE, "ann", NOW)
-    assert changed(BEFORE, after) == {"committed": ref(4), "previous": None, "left": ref(5), "lease": None}
+    assert changed(BEFORE, after) == {"committed": ref(4), "previous": None, "left": ref(5)}
     with pytest.raises(ActivationFailed, match="no previous release"):
         transitions.roll_back(after, "ann", NOW)
 
@@ -189,29 +184,23 @@ def test_after_a_return_there_is_nothing_to_leave_unless_it_is_named(back: str) 
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf"), MAX_DEADLINE * 1.001])
-def test_how_long_an_activation_or_a_reservation_may_wait_has_its_limits(seconds: float) -> None:
+def test_how_long_an_activation_may_wait_has_its_limits(seconds: float) -> None:
     with pytest.raises(AgentError, match="--deadline"):
         transitions.checked_deadline(seconds)
     for fine in (0.001, 60.0, MAX_DEADLINE, 24.0 * 3600.0):
         assert transitions.checked_deadline(fine) == fine
-    with pytest.raises(AgentError, match="--seconds"):
-        transitions.reserve(StoreState(), "ann", "work", seconds, 7, NOW)
 
 
-def test_a_reservation_is_ended_by_its_holder_alone_and_keeps_others_out() -> None:
-    assert transitions.release_lease(BEFORE, "ben") == BEFORE
-    assert transitions.release_lease(StoreState(), "ann") == StoreState()
-    assert transitions.release_lease(BEFORE, "ann") == replace(BEFORE, lease=None)
+def test_an_activation_keeps_others_out_until_its_deadline() -> None:
     for refused in (
-        lambda: transitions.refuse_foreign(BEFORE, "ben", NOW),
-        lambda: transitions.reserve(BEFORE, "ben", "work", 60.0, 8, NOW),
-        lambda: transitions.begin(BEFORE, ref(6), created=0, holder="ben", connection="", seconds=60.0, moment=NOW),
+        lambda: transitions.refuse_foreign(begun(), "ben", NOW),
+        lambda: transitions.begin(begun(), ref(7), created=0, holder="ben", connection="", seconds=60.0, moment=NOW),
     ):
         with pytest.raises(Locked, match="ann holds this device"):
             refused()
-    transitions.refuse_foreign(BEFORE, "ann", NOW)
-    for later in (replace(NOW, boot="another"), replace(NOW, uptime=900.0)):
-        transitions.refuse_foreign(BEFORE, "ben", later)
+    transitions.refuse_foreign(begun(), "ann", NOW)
+    for later in (replace(NOW, boot="another"), replace(NOW, uptime=160.0)):
+        transitions.refuse_foreign(begun(), "ben", later)
 
 
 def test_every_transition_counts() -> None:
@@ -221,7 +210,7 @@ def test_every_transition_counts() -> None:
 
 def test_a_release_whose_starts_never_answer_is_left_for_the_one_before() -> None:
     after = transitions.leave_failing(BEFORE, ref(5).digest, 3, NOW)
-    assert changed(BEFORE, after) == {"committed": ref(4), "previous": None, "left": ref(5), "lease": None}
+    assert changed(BEFORE, after) == {"committed": ref(4), "previous": None, "left": ref(5)}
     assert after.event is not None
     assert (after.event.what, after.event.release, after.event.answering) == ("rolled-back", ref(5), ref(4))
     assert why_left(after) == f"fruit 1.0.5 ({ref(5).digest[:12]}) did not start: {after.event.why}"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from knnkit.config import load as config
+from knnkit.data.columns import Wanted
 from knnkit.data.files import load, load_all
 from knnkit.data.policy import Policy
 from knnkit.errors import ConfigError, DataError
@@ -29,7 +30,7 @@ def parts(tmp_path: Path) -> Path:
 def test_the_rows_are_those_of_one_file_with_all_of_them(parts: Path) -> None:
     whole = "a,b,y\n1,sand,p\n2,clay,q\n3,clay,p\n4,mud,q\n5,,p\n6,sand,q\n"
     (parts / "all.csv").write_text(whole)
-    found = load_all([parts / "data/*.csv"], "y", None, None, POLICY)
+    found = load_all([parts / "data/*.csv"], Wanted("y", policy=POLICY))
     expected = load(parts / "all.csv", "y", None, None, POLICY)
     assert np.array_equal(found.rows, expected.rows, equal_nan=True)
     assert (found.levels, found.labels.tolist()) == (expected.levels, expected.labels.tolist())
@@ -59,13 +60,13 @@ def test_one_of_file_and_files_is_needed(keys: str, tmp_path: Path) -> None:
 
 def test_a_pattern_without_a_file_and_other_columns_are_errors(parts: Path) -> None:
     with pytest.raises(DataError, match="no file matches this pattern"):
-        load_all([parts / "rows/*.csv"], "y")
+        load_all([parts / "rows/*.csv"], Wanted("y"))
     (parts / "data/3.csv").write_text("a,c,y\n1,2,p\n")
     with pytest.raises(DataError, match=r"3\.csv: no column 'b'"):
-        load_all([parts / "data/*.csv"], "y", None, None, POLICY)
+        load_all([parts / "data/*.csv"], Wanted("y", policy=POLICY))
 
 
 def test_a_bad_cell_is_reported_with_its_own_file(parts: Path) -> None:
     (parts / "data/1.csv").write_text("a,b,y\ntall,sand,p\n")
     with pytest.raises(DataError, match=r"1\.csv, line 2, column 'a': 'tall' is not a number"):
-        load_all([parts / "data/*.csv"], "y", None, None, POLICY)
+        load_all([parts / "data/*.csv"], Wanted("y", policy=POLICY))

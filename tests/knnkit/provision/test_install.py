@@ -240,15 +240,15 @@ def test_what_is_no_file_in_a_folder_of_wheels_is_not_waited_for(bare: Any) -> N
 
 def test_a_wheel_that_changed_on_its_way_is_not_used(bare: Any) -> None:
     def meddle(step: str) -> None:
-        if step == "sh":
-            for path in bare.root.glob("venvs/incoming.*/tinymath*.whl"):
-                path.write_bytes(path.read_bytes()[:-1] + b"x")
+        if step == "build":
+            (path,) = bare.root.glob("venvs/incoming.*/tinymath*.whl.part")
+            path.write_bytes(path.read_bytes()[:-1] + b"x")
 
-    bare.wire.after = meddle
-    with pytest.raises(DeviceFailed) as caught:
+    bare.wire.before = meddle
+    with pytest.raises(DeviceFailed, match="arrived incomplete") as caught:
         bare.provision()
     assert caught.value.reason == "missing-wheel"
-    bare.wire.after = lambda step: None
+    bare.wire.before = lambda step: None
     bare.assert_whole(bare.provision())
 
 

@@ -103,7 +103,7 @@ def test_a_training_row_is_shown_with_all_that_it_answers(
     (tmp_path / "rows.csv").write_text("\n".join(["x,y,z,kind,side", *lines]) + "\n")
     drop = {"label: [kind, side]": "[]", "label: kind": "[side]"}.get(what, "[kind, side]")
     release = build(tmp_path, f"{{file: rows.csv, {what}, drop: {drop}}}")
-    training, golden = row_origins.read(release / constants.MODEL_FILE) or (Origins(), Origins())
+    training, golden = row_origins.read(release / constants.MODEL_FILE)
     row = training.row(0)
     assert row is not None
     shown = json.loads(said("inspect", release, "--row", str(row), "--json"))
@@ -126,7 +126,7 @@ def test_a_training_row_is_shown_with_all_that_it_answers(
 def test_a_held_out_row_leads_back_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     release = build(tmp_path, f"{{file: {write(tmp_path, 'csv').name}, label: kind, id: sample}}")
     rows = read_evaluation_rows(release)
-    training, golden = row_origins.read(release / constants.MODEL_FILE) or (Origins(), Origins())
+    training, golden = row_origins.read(release / constants.MODEL_FILE)
     assert training.places is not None
     assert golden.places is not None
     assert sorted([*training.places.tolist(), *golden.places.tolist()]) == list(range(COUNT))
@@ -150,7 +150,7 @@ def test_without_an_id_and_without_held_out_rows_the_row_is_enough(tmp_path: Pat
     assert (shown["source"], shown["id"], shown["label"]) == ("scikit-learn iris", None, "setosa")
     features = model_file.read_info(release / constants.MODEL_FILE).feature_names
     np.testing.assert_allclose([shown["features"][name] for name in features], table[17], rtol=1e-6)
-    assert (row_origins.read(release / constants.MODEL_FILE) or (Origins(),))[0].places is None, "nothing to store"
+    assert row_origins.read(release / constants.MODEL_FILE)[0].places is None, "nothing to store"
 
 
 def test_origins_take_few_bytes(tmp_path: Path) -> None:

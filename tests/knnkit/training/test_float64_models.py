@@ -163,7 +163,6 @@ def test_answers_are_those_of_scikit_learn(name: str, device: DeviceProcess, tmp
     model = knnkit.from_skops(tmp_path / "a.skops", name="m")
     built = model.build()
     (tmp_path / "m.tflite").write_bytes(built.data)
-    assert built.info.schema == constants.SCHEMA_OF_FLOAT64
     classes, k = list(built.info.classes), built.info.k
     order, far, shares = expect(case, classes, asked, k)
     rows = asked.astype(np.float32 if built.info.origin is None else np.float64)

@@ -17,7 +17,6 @@ from support.device_process import DeviceProcess
 
 import knnkit
 from device_agent.shared.golden.error_gates import scores_of
-from device_agent.shared.protocol.constants import SCHEMA_OF_FLOAT64
 from device_agent.shared.protocol.model_info import Gates
 from knnkit.config import parse
 from knnkit.errors import BuildError, ConfigError, DataError
@@ -98,7 +97,6 @@ def test_a_file_has_several_label_columns(extra: str, tmp_path: Path) -> None:
     made = material(tmp_path, f"{data}, test: {{file: test.csv}}").build(Gates(column_accuracy={"default": 0.5}))
     targets, own = made.model.info.targets, LABELS[:9, ::-1].tolist()
     assert targets is not None
-    assert made.model.info.schema == SCHEMA_OF_FLOAT64
     assert targets.classes == (("sick", "well"), ("ash", "fir", "oak", "\u00e9rable"))
     assert [(each.how, each.rows, len(each.support)) for each in targets.evaluations] == [
         ("file", 9, 2),

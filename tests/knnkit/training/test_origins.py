@@ -20,10 +20,7 @@ from support.offsets import KINDS, Table, write_csv
 import knnkit
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
-from device_agent.shared.protocol.errors import Refused
-from device_agent.shared.protocol.model_info import Manifest
 from device_agent.shared.release.model_file import read_info, read_member
-from device_agent.shared.trust import manifest as device_manifest
 from knnkit import cli
 from knnkit.config import parse
 from knnkit.release import golden as golden_sets
@@ -162,23 +159,12 @@ def test_rows_of_the_users_own_are_checked_in_float64(tmp_path: Path) -> None:
     assert np.array_equal(Golden.from_bytes(own.data).rows, table[2])
 
 
-def test_a_release_with_an_origin_is_refused_by_agents_that_know_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    build(tmp_path, "csv", KINDS["gps"]())
-    monkeypatch.delattr(Manifest, "newest_schema")  # as in 0.1.0
-    with pytest.raises(Refused) as caught:
-        device_manifest.read_manifest((tmp_path / "release" / constants.MANIFEST_FILE).read_bytes())
-    assert caught.value.reason == "agent-too-old"
-    assert caught.value.hint.startswith("knnkit provision")
-
-
 @pytest.mark.parametrize("rows", [np.arange(40.0), np.random.default_rng(0).normal(3.0, 1.0, 40)])
-def test_other_models_have_no_origin_and_the_schema_of_before(tmp_path: Path, rows: np.ndarray) -> None:
+def test_other_models_have_no_origin(tmp_path: Path, rows: np.ndarray) -> None:
     labels = np.arange(len(rows)) % 3
     path = knnkit.TfKNN(rows[:, None], k=1, labels=labels).export(tmp_path / "m.tflite")
     assert b'"origin"' not in read_member(path, constants.KNN_FILE)
-    assert (read_info(path).origin, read_info(path).schema) == (None, constants.SCHEMA)
+    assert read_info(path).origin is None
 
 
 def test_float32_rows_stay_as_they_are() -> None:

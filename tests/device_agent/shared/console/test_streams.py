@@ -12,6 +12,10 @@ from support.device import Device
 from support.releases import Releases
 
 from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.documents import ReleaseRef
+from device_agent.store import transitions
+from device_agent.store.store import Store
+from device_agent.system import clock
 
 ROW = "5.1,3.5,1.4,0.2\n"
 DOUBTFUL = ROW + "no row\n" + ROW
@@ -37,6 +41,14 @@ def contents(root: Path) -> dict[str, bytes]:
 def answering(device: Device, releases: Releases) -> Device:
     device.install(releases["iris"])
     return device
+
+
+def hold(device: Device, holder: str) -> None:
+    """Begins an activation of `holder`, which waits for its confirmation."""
+    store, release = Store(device.root), ReleaseRef("ab" * 32, "fruit", "2.0", 99)
+    begin = {"created": 0, "holder": holder, "connection": "", "seconds": 600.0}
+    with store.changing(holder, "a test") as current:
+        store.commit(transitions.begin(current, release, **begin, moment=clock.now()))
 
 
 @pytest.mark.parametrize("where", ["2>&-", "2>/dev/full"])
@@ -84,9 +96,10 @@ def test_without_standard_input_there_are_no_rows_to_read(answering: Device) -> 
 
 def test_a_locale_spoils_no_document(answering: Device) -> None:
     """The host reads UTF-8, whatever the login's locale is."""
-    said = run(answering, "", "lock", "--holder", "Jörg", "--json")
+    hold(answering, "Jörg")
+    said = run(answering, "", "status", "--json")
     assert said.stdout.isascii()
-    assert json.loads(said.stdout)["holder"] == "Jörg"
+    assert json.loads(said.stdout)["lock"]["holder"] == "Jörg"
 
 
 @pytest.mark.parametrize(
@@ -97,17 +110,21 @@ def test_a_locale_spoils_no_document(answering: Device) -> None:
 def test_what_an_encoding_does_not_have_is_escaped_and_the_rest_is_printed(
     answering: Device, locale: dict[str, str]
 ) -> None:
-    run(answering, "", "lock", "--holder", "Jörg")
+    hold(answering, "Jörg")
     env = answering.env() | locale
     said = subprocess.run(answering.argv("status"), capture_output=True, text=True, timeout=60, env=env)
     assert (said.returncode, said.stderr) == (0, "")
-    assert "lock       J\\xf6rg: a deployment" in said.stdout
+    assert "lock       J\\xf6rg: activation of fruit 2.0" in said.stdout
 
 
 def test_since_when_a_device_is_held_is_a_time_of_day(answering: Device) -> None:
-    run(answering, "", "lock", "--holder", "ann", "--reason", "a test")
+    hold(answering, "ann")
     said = run(answering, "", "status").stdout
-    assert re.search(r"^lock       ann: a test \(since \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\)$", said, re.MULTILINE)
+    assert re.search(
+        r"^lock       ann: activation of fruit 2.0, not yet confirmed \(since \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\)$",
+        said,
+        re.MULTILINE,
+    )
 
 
 @pytest.mark.parametrize(
@@ -132,9 +149,9 @@ def test_a_value_that_makes_no_sense_is_refused_before_anything_is_done(device: 
     assert said.out == ""
 
 
-def test_a_reason_of_any_length_leaves_a_state_that_can_be_read(device: Device) -> None:
-    device.ask("lock", "--reason", "x" * 100_000 + "\x1b[2J", "--seconds", "600")
-    assert len(device.ask("status")["lock"]["reason"]) == 200
+def test_a_holder_of_any_length_leaves_a_history_that_can_be_read(device: Device, releases: Releases) -> None:
+    device.ask("stage", releases["iris"], "--holder", "x" * 100_000 + "\x1b[2J")
+    assert [len(entry["holder"]) for entry in device.ask("history")["entries"]] == [200]
 
 
 def test_a_directory_that_is_no_release_is_not_to_be_deleted(device: Device, tmp_path: Path) -> None:

@@ -15,15 +15,15 @@ import yaml
 
 from device_agent.shared.features.coder import Coder
 from device_agent.shared.features.parsers import TableCsvParser, TableJsonParser, read_array
-from device_agent.shared.protocol import constants, json_codec
+from device_agent.shared.protocol import json_codec
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.protocol.table_info import Column, Table
+from knnkit.data.columns import Wanted
 from knnkit.data.files import load, load_all
 from knnkit.data.policy import MISSING_WORDS, Policy
 from knnkit.errors import DataError
-from knnkit.model.schema import lowest_schema
 from knnkit.training.table import policy_for, prepare, raw_lines
 
 PLAIN = KnnInfo(
@@ -106,10 +106,9 @@ def test_a_device_reads_the_words_for_a_missing_cell_that_its_training_rows_had(
         pyarrow.parquet.write_table(pyarrow.csv.read_csv(file), tmp_path / "rows.parquet")
     policy = Policy(("a", "b c", "true"), "median", "one-hot")
     files = [write(tmp_path / "clean.csv", rows_of(2)), tmp_path / f"rows.{suffix}"]
-    loaded = load_all(files, "y", None, None, policy)
+    loaded = load_all(files, Wanted("y", policy=policy))
     table = prepare(policy.with_text(loaded.feature_names), loaded, None).table
     assert table.missing_words == (word,)
-    assert (lowest_schema(replace(PLAIN, table=table)), lowest_schema(replace(PLAIN, table=TABLE))) == (7, 3)
     coder = Coder(table)
     assert all(coder.is_missing(index, each) for index in range(len(table.columns)) for each in ("", word))
     assert policy_for(table).missing_words == (word,)
@@ -226,16 +225,13 @@ def test_an_array_holds_missing_numbers_and_no_categories() -> None:
         read_array(Coder(TABLE), rows)
 
 
-def test_models_of_plain_rows_keep_their_bytes_and_an_older_agent_refuses_the_others() -> None:
+def test_models_of_plain_rows_hold_no_keys_of_tables() -> None:
     plain = json_codec.dump_file(PLAIN)
     assert b'"table"' not in plain
     assert b'"ignore_extra"' not in plain
-    assert b'"schema": 1' in plain
     assert json_codec.loads(KnnInfo, plain) == PLAIN
-    grown = replace(PLAIN, table=TABLE, ignore_extra=True, schema=3)
+    grown = replace(PLAIN, table=TABLE, ignore_extra=True)
     assert json_codec.loads(KnnInfo, json_codec.dump_file(grown)) == grown
-    with pytest.raises(json_codec.NewerDocument, match="its schema is"):
-        json_codec.loads(KnnInfo, json_codec.dump_file(replace(grown, schema=constants.NEWEST_SCHEMA + 1)))
 
 
 def test_a_parquet_file_gives_the_table_of_the_csv_file(tmp_path: Path) -> None:

@@ -1,26 +1,11 @@
-"""Version of knn.json that a model needs, and refused combinations."""
+"""Refuses options of a model that cannot be combined."""
 
 from __future__ import annotations
 
-from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.model_info import KnnInfo
 from knnkit.errors import BuildError
 from knnkit.model.reference.enrolment import Enrolment
 from knnkit.model.reference.spec import DEFAULT, KnnSpec, is_plain, require_plain
-
-
-def lowest_schema(info: KnnInfo) -> int:
-    """Returns the lowest version of knn.json that has all keys of `info`; older agents refuse the model."""
-    words = bool(info.table and info.table.missing_words)
-    needed = {
-        constants.SCHEMA_OF_FLOAT64: info.float64 is not None or words or bool(info.targets and info.targets.classes),
-        constants.SCHEMA_OF_ENROL: info.enrol is not None,
-        constants.SCHEMA_OF_INPUTS: info.input is not None,
-        constants.SCHEMA_OF_PIPELINES: info.targets is not None or bool(info.table and info.table.transforms),
-        constants.SCHEMA_OF_TABLES: info.table is not None or info.ignore_extra,
-        constants.SCHEMA_OF_ORIGINS: info.origin is not None,
-    }
-    return max((version for version, is_needed in needed.items() if is_needed), default=constants.SCHEMA)
 
 
 def require_answerable(spec: KnnSpec, enrolment: Enrolment, *, has_input: bool) -> None:
