@@ -229,7 +229,7 @@ def test_an_agreement_holds_for_the_very_file(tmp_path: Path, no_ssh_config: Pat
     file = tmp_path / "theirs"
     file.write_text("ProxyCommand true\n")
     to = Address("board", config=str(file), foreign=True)
-    with pytest.raises(KnnkitError, match="may run commands"):
+    with pytest.raises(KnnkitError, match="may run a command here"):
         resolve(to)
     foreign_config.agree(file)
     assert resolve(to).proxy == "true"
