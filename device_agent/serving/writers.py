@@ -112,10 +112,10 @@ class CsvRenderer(_TextRenderer):
 
     `[COPIED…,]label[,labels][,proba_CLASS…][,neighbor_i,distance_i,class_i…][,row_i,id_i…][,digest][,local,id]`
 
-    `COPIED` are the columns that --keep copies from the row. Cells are quoted where needed; `labels` is a JSON array. A regression has `value`, or `value_TARGET` for each
-    target, instead of `label`, and no classes of neighbours; a model with several label columns has `label_COLUMN` for
-    each. `local` and `id` exist if the release allows rows to be taught: `true` and the id of the nearest taught row
-    among the neighbours, or both empty.
+    `COPIED` are the columns that --keep copies from the row. Cells are quoted where needed; `labels` is a JSON array. A
+    regression has `value`, or `value_TARGET` for each target, instead of `label`, and no classes of neighbours; a model
+    with several label columns has `label_COLUMN` for each. `local` and `id` exist if the release allows rows to be
+    taught: `true` and the id of the nearest taught row among the neighbours, or both empty.
     """
 
     def _prepare(self) -> None:
