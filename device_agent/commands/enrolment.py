@@ -11,6 +11,7 @@ from device_agent.shared.console import streams
 from device_agent.shared.console.argument_parser import count, filled
 from device_agent.shared.file_hints import named_in_hints
 from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.constants import counted
 from device_agent.shared.protocol.documents import Taught
 from device_agent.shared.protocol.errors import AgentError
 from device_agent.shared.protocol.versions import utc
@@ -121,13 +122,16 @@ def _run_enrolled(arguments: argparse.Namespace) -> int:
         cells = json.dumps(row.row)
         short = cells if len(cells) <= _SHOWN else f"{cells[:_SHOWN]}..."
         print(f"{row.id:<32}  {utc(row.time):<20}  {'yes' if row.id in answers else 'no':<7}  {row.label}, {short}")
-    print(f"{len(rows):,} rows, {len({row.label for row in rows}):,} labels, {len(answers):,} rows used in answers")
+    labels = len({row.label for row in rows})
+    used = f"{counted(len(answers), 'row')} used in answers"
+    print(f"{counted(len(rows), 'row')}, {counted(labels, 'label')}, {used}")
     return constants.EXIT_OK
 
 
 def _totals(found: Taught) -> str:
     labels = ", ".join(f"{label} {number:,}" for label, number in found.labels.items())
-    return f"{found.rows:,} rows are taught now" + (f": {labels}" if labels else "")
+    are = "is" if found.rows == 1 else "are"
+    return f"{counted(found.rows, 'row')} {are} taught now" + (f": {labels}" if labels else "")
 
 
 ENROL = command(

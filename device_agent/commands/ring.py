@@ -44,7 +44,8 @@ def wipe(arguments: argparse.Namespace) -> int:
         wiped = ring_file.wipe(store.ring_file)
     except OSError as error:
         raise _broken(store, error) from None
-    return show(arguments, {"wiped": wiped}, f"{wiped} rows are removed")
+    are = "is" if wiped == 1 else "are"
+    return show(arguments, {"wiped": wiped}, f"{constants.counted(wiped, 'row')} {are} removed")
 
 
 def _broken(store: Store, error: OSError) -> DeviceUnfit:

@@ -270,7 +270,7 @@ def _taught(store: Store) -> Iterator[Finding]:
         from device_agent.enrolment.journal import Journal
 
         try:
-            yield _ok("taught", f"{len(Journal(store.root).read()):,} rows were taught to this device")
+            yield _ok("taught", f"{constants.counted(len(Journal(store.root).read()), 'row')} taught to this device")
         except AgentError as error:
             yield Finding("taught", "error", f"{error}; the release answers without taught rows", error.hint)
 

@@ -160,7 +160,8 @@ def render(found: Status) -> str:
         )
     if found.taught:
         labels = ", ".join(f"{label} {count:,}" for label, count in found.taught.labels.items())
-        lines.append(f"taught     {found.taught.rows:,} rows ({labels}), {found.taught.digest[:12]}")
+        rows = constants.counted(found.taught.rows, "row")
+        lines.append(f"taught     {rows} ({labels}), {found.taught.digest[:12]}")
     if found.lock:
         lines.append(f"lock       {found.lock.holder}: {found.lock.reason} (since {utc(found.lock.since)})")
     return "\n".join(lines + [f"warning    {text}" for text in found.warnings])

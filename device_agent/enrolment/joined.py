@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from device_agent.enrolment.merge import Blur, Merge, Nearby
 from device_agent.enrolment.one_row import BLUR, OneRow
+from device_agent.enrolment.one_screen import OneScreen, Tables
 from device_agent.enrolment.rough import Rough
 from device_agent.enrolment.screen import Screen
 from device_agent.inference.block_search import BlockSearch
@@ -41,6 +42,7 @@ _TOGETHER = 512
 #: float64 errors must be so many times smaller than the differences that float32 leaves open.
 _CLEAR = 64.0
 _CHUNK_BYTES = 4 << 20  # of float64 differences at a time
+_FEW = 16  # taught rows: a ball around them saves nothing
 
 
 class JoinedExact(ExactKnn):
@@ -69,7 +71,9 @@ class JoinedExact(ExactKnn):
             self.regressor = Regressor(targets, info.k, info.weights)
         self._rough = Rough(self._steps, self._centre, self._scale, self._by.manhattan)
         self._unweighted = bool((self._weights == 1.0).all())
-        self._screen = Screen(self._local * self._weights, joined.codes[kept]) if len(self._local) else None
+        codes = joined.codes[kept]
+        self._screen = Screen(self._local * self._weights, codes) if len(codes) else None
+        self._tables = self._tables_of_one(apart=len(codes) > _FEW and bool(codes.min() >= len(info.classes)))
         if self._by.manhattan and self._screen:
             how: dict[str, Any] = {"manhattan": True, "step": 0.0, "and_ties": self._by.and_ties}
             self._among_local = BlockSearch(MappedRows(self._local), self._weights, info.k, **how)
@@ -90,19 +94,38 @@ class JoinedExact(ExactKnn):
         far, near = np.asarray(kth, np.float64), self._near
         return far * BLUR if near is None else near.share * np.maximum(far, near.least)
 
+    def _tables_of_one(self, *, apart: bool) -> Tables | None:
+        """Returns the taught rows for `OneScreen`; `apart`: whether they probably lie far from the training rows."""
+        rows, width = self._local.astype(np.float64), len(self._centre)
+        if not len(rows):
+            return None
+        if self._rough.on_sphere and self._unweighted:
+            return Tables(rows + self._centre, width - 2, apart, "cosine")
+        return Tables(rows * self._weights, width, apart, "manhattan" if self._by.manhattan else "")
+
     def one_row(self) -> OneRow | None:
         """Returns the merge for single rows; None without taught rows."""
-        if self._screen is None:
+        if self._tables is None:
             return None
-        places, reach = (self._coordinates, self._enter_one), (self._tied, self._zero, self._rough.blur)
-        how = (self._weights, self._unit, self._classes)
-        return OneRow(self._info, self._near, self._local, self._screen, places, reach, *how)
+        of_row = self._rough.before_norm if self._tables.kind == "cosine" else self._coordinates
+        reach = self._tied, self._zero, self._rough.blur
+        how = (self._unit, self._classes, self.own)
+        return OneRow(self._info, self._near, OneScreen(self._tables, of_row), self._from_one, reach, *how)
 
     def _coordinates(self, row: NDArray[np.float32]) -> NDArray[Any]:
         """Returns the (p,) approximate coordinates of one row in model space, times the weights."""
-        found = self._rough.one(row)
-        z = self._enter(row) if found is None else found
+        z = self._unweighted_coordinates(row)
         return z if self._unweighted else z * self._weights
+
+    def _unweighted_coordinates(self, row: NDArray[np.float32]) -> NDArray[Any]:
+        found = self._rough.one(row)
+        return self._enter(row) if found is None else found
+
+    def _from_one(self, row: NDArray[np.float32], local: NDArray[np.int64]) -> list[float]:
+        """Returns the measures between one raw row and the taught rows `local`."""
+        terms = np.subtract(self._unweighted_coordinates(row), self._local.take(local, axis=0), dtype=np.float64)
+        found: list[float] = self._measures(terms).tolist()
+        return found
 
     def nearby(self, rows: NDArray[np.float32], kth: NDArray[Any]) -> Nearby:
         """Finds the queries whose k nearest may include a taught row, and these taught rows.
@@ -150,13 +173,13 @@ class JoinedExact(ExactKnn):
         step = max(1, _CHUNK_BYTES // (8 * z.shape[1]))
         for start in range(0, len(query), step):
             part = slice(start, start + step)
-            terms = np.subtract(z[query[part]], self._local[local[part]], dtype=np.float64)
-            terms = terms if self._unweighted else terms * self._weights
-            if self._info.metric == "manhattan":
-                np.abs(terms).sum(axis=1, out=found[part])
-            else:
-                np.einsum("ij,ij->i", terms, terms, out=found[part])
+            found[part] = self._measures(np.subtract(z[query[part]], self._local[local[part]], dtype=np.float64))
         return self._by.to_metric(found)
+
+    def _measures(self, terms: Float64) -> Float64:
+        """Returns the (m,) measures of (m, p) differences in model space, off by less than 2^-37 of them."""
+        terms = terms if self._unweighted else terms * self._weights
+        return np.asarray(np.abs(terms).sum(axis=1) if self._by.manhattan else np.einsum("ij,ij->i", terms, terms))
 
     def among(self, rows: NDArray[np.float32], indices: NDArray[np.int32], near: Nearby) -> dict[str, NDArray[Any]]:
         """Returns the outputs for the m queries of `near`, by output name, as `answers` would for both sets of rows.
@@ -267,7 +290,7 @@ class JoinedKNN:
         self.ids = tuple(row.id for row, kept in zip(joined.rows, self.exact.kept) if kept)
         self.codes = joined.codes[self.exact.kept]
         self._origin, self._one = origin_of(signed.info.origin), self.exact.one_row()
-        self._row_type = np.dtype(row_type(self._origin))
+        self._row_type: Any = np.dtype(row_type(self._origin))
         self._new_classes = len(self.info.classes) - len(signed.info.classes)
 
     @property
@@ -296,11 +319,11 @@ class JoinedKNN:
         """
         found = self.signed.classify(rows)
         if self._new_classes:
-            more = np.zeros((len(found.label), self._new_classes), np.float32)
-            found = found._replace(probabilities=np.concatenate([found.probabilities, more], axis=1))
-        is_one = type(rows) is np.ndarray and rows.dtype is self._row_type and len(rows) == 1
-        if is_one and self._one is not None:
-            row = narrow(np.asarray(rows), self._origin)
+            wide = np.zeros((len(found.label), len(self.info.classes)), np.float32)
+            wide[:, : -self._new_classes] = found.probabilities
+            found = Answers(found.label, wide, found.indices, found.distances)
+        if self._one is not None and type(rows) is np.ndarray and rows.dtype is self._row_type and len(rows) == 1:
+            row = rows if self._origin is None else narrow(rows, self._origin)
             if (left := self._one.merge(row[0], found)) is not None:
                 self.exact.decide(row, left, found)
             return found

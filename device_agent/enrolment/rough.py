@@ -33,6 +33,7 @@ class Rough:
 
     Attributes:
         blur: bound on the distance between the coordinates from `one` and the exact ones, after `scale`.
+        on_sphere: whether the last step divides by the norm, and all others are affine.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Rough:
         self._most = float(np.abs(scale).max()) * (sqrt(len(centre)) if manhattan else 1.0)
         self._length = sqrt((centre.astype(np.float64) ** 2).sum())
         kinds = [kind for kind, _, _ in steps]
-        self._on_sphere = kinds[-1:] == ["cosine"] and kinds.count("affine") == len(kinds) - 1
+        self.on_sphere = kinds[-1:] == ["cosine"] and kinds.count("affine") == len(kinds) - 1
         self.blur = (len(centre) + 16) * _UNIT * (1.0 + self._length) * self._most if steps else 0.0
 
     def one(self, row: NDArray[np.float32]) -> NDArray[Any] | None:
@@ -52,16 +53,21 @@ class Rough:
         """
         if not self._steps:
             return row - self._centre
-        if not self._on_sphere:
+        if not self.on_sphere:
             return None
-        z = row.astype(np.float64)
-        for _, a, b in self._steps[:-1]:
-            z = (z - a) * b
+        z = self.before_norm(row).astype(np.float64, copy=False)
         norm, found = sqrt(z.dot(z)), np.zeros(len(z) + 2)
         if not norm > _LEAST_NORM:
             return None
         np.divide(z, norm, out=found[:-2])
         return np.subtract(found, self._centre, out=found)
+
+    def before_norm(self, row: NDArray[np.float32]) -> NDArray[Any]:
+        """Returns one row, (p - 2,), before the step that normalizes it, if `on_sphere`; float32 without others."""
+        z: NDArray[Any] = row
+        for _, a, b in self._steps[:-1]:
+            z = (z.astype(np.float64, copy=False) - a) * b
+        return z
 
     def many(self, rows: NDArray[np.float32]) -> tuple[NDArray[Any], Float64]:
         """Returns (n, p) approximate coordinates in model space, and (n,) bounds on their distance from the exact ones.

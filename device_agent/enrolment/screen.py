@@ -11,7 +11,6 @@ are off by less than (p + 8) u (‖x‖ + ‖t‖)²/2.
 
 from __future__ import annotations
 
-from math import inf, sqrt
 from typing import Any
 
 import numpy as np
@@ -21,12 +20,12 @@ Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-_UNIT = 2.0**-24
+#: Share by which a float32 value is off at most after one operation.
+UNIT = 2.0**-24
 #: Beyond these (squared) lengths, float32 squares may overflow or underflow.
 LEAST, MOST = 1e-25, 1e25
 #: Most balls: one for each label, and one for all others.
 _BALLS = 8
-_NONE: Indices = np.empty(0, np.int64)
 
 
 class _Rows:
@@ -42,7 +41,7 @@ class _Rows:
         self._reach, self._radius = float(np.sqrt(squares.max())), radius
         with np.errstate(over="ignore"):  # `sizes` tells which queries do not fit then
             self._rows, self._halves = rows.astype(np.float32), (squares / 2).astype(np.float32)
-        unit = (rows.shape[1] + 16) * _UNIT
+        unit = (rows.shape[1] + 16) * UNIT
         self._error = unit / (1.0 - unit) ** 2
 
     def sizes(self, squares: Any) -> Any:
@@ -56,20 +55,6 @@ class _Rows:
         scores = queries @ self._rows.T
         scores -= self._halves
         return np.asarray(scores >= (least / 2).astype(np.float32))  # the error has room for this rounding, too
-
-    def near_one(self, query: NDArray[Any], limit: float) -> Indices | None:
-        """Returns the rows that may be within the limit of one (p,) query; None if float32 cannot represent it."""
-        square = float(query.dot(query))
-        size = (sqrt(square) + self._reach) ** 2
-        if not LEAST < size < MOST:
-            return None
-        # As fast as BLAS for one row, and several times as fast where BLAS does not know the processor.
-        scores = np.einsum("ij,j->i", self._rows, query.astype(np.float32, copy=False))
-        scores -= self._halves
-        least = max(square - limit * limit - self._error * size, -4.0 * MOST) / 2
-        if scores.item(scores.argmax()) < least:
-            return _NONE
-        return np.flatnonzero(scores >= least)
 
 
 class Screen:
@@ -86,15 +71,6 @@ class Screen:
         radius = np.zeros(len(centres))
         np.maximum.at(radius, groups, np.sqrt(((rows - centres[groups]) ** 2).sum(axis=1)))
         self._rows, self._balls = _Rows(rows), _Rows(centres, radius * (1.0 + 2.0**-36))
-        self._radius = float(radius[0]) * (1.0 + 2.0**-36) if len(radius) == 1 else inf
-
-    def of_one(self, query: NDArray[Any], limit: float) -> Indices | None:
-        """Returns the taught rows that may be within the limit of one (p,) query; None if float32 cannot tell."""
-        if self._radius < inf:  # the rows of one label: a ball costs a tenth of them
-            ball = self._balls.near_one(query, limit + self._radius)
-            if ball is not None and not len(ball):
-                return ball
-        return self._rows.near_one(query, limit)
 
     def pairs(self, queries: NDArray[Any], limit: Float64) -> tuple[Indices, Indices]:
         """Returns pairs of a query, ascending, and a taught row that may be within its limit.

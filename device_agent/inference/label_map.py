@@ -97,7 +97,11 @@ def with_mapped_labels(model: TfliteKNN, golden: Golden, answers: Answers) -> An
 
 
 def map_of(model: TfliteKNN) -> LabelMap | None:
-    """Returns a new label map of the model; None if a map does not save time or the model transforms its rows."""
+    """Returns a new label map of the model.
+
+    Returns None if it would not save time (see `pays`), if rows enter model space by more than an offset and a scale,
+    or if float32 is too coarse to find the cell of a row.
+    """
     parts = ExactKnn(model.path, model.info).scaled_rows() if pays(model.info) else None
     return None if parts is None else draw(*parts, model.info)
 

@@ -13,6 +13,7 @@ import fcntl
 import os
 import struct
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,17 @@ from numpy.typing import NDArray
 
 from device_agent.serving.in_flight import MEMORY, memory_file, open_memory
 from device_agent.shared.enrolment.enrolled import fingerprint
+from device_agent.shared.protocol.constants import counted
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.queries import row_type
 
 #: Most rows that are kept.
 MOST = 16
+NO_ROWS = np.empty((0, 1), np.float32)
 _HEAD = struct.Struct("<16sII")  # fingerprint of the columns, number of rows, CRC-32 of what follows
 _KIND = "-rows"
+_FILE = "give the rows with --input FILE"
 
 
 class LastRows:
@@ -44,10 +48,18 @@ class LastRows:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX)
                 os.ftruncate(self._descriptor, 0)
 
-    def keep(self, rows: NDArray[Any]) -> None:
-        """Stores (n, n_features) raw rows; drops the oldest if there are more than `MOST`."""
+    def keep(self, rows: NDArray[Any], refused: Collection[int] = ()) -> None:
+        """Stores (n, n_features) raw rows; drops the oldest if there are more than `MOST`.
+
+        `refused` are the positions of lines without an answer, among all lines: in their places are rows of NaN.
+        """
         if self._descriptor < 0:
             return
+        if refused:
+            lines = np.full((len(rows) + len(refused), self._rows.shape[1]), np.nan, self._rows.dtype)
+            if len(rows):
+                lines[~np.isin(np.arange(len(lines)), list(refused))] = rows
+            rows = lines
         self._rows = rows[-MOST:] if len(rows) >= MOST else np.concatenate([self._rows, rows])[-MOST:]
         data = self._rows.tobytes()
         with contextlib.suppress(OSError):
@@ -71,7 +83,7 @@ def read(root: Path, info: KnnInfo, count: int) -> NDArray[Any]:
     running = [path for path in MEMORY.glob(f"{memory_file(root, _KIND).name}-*") if _is_locked(path)]
     if len(running) > 1:
         said = f"--last: {len(running)} streams run on this root, so it is not clear whose rows are meant"
-        raise BadInput(said, reason="no-rows", hint="give the rows with --input FILE")
+        raise BadInput(said, reason="no-rows", hint=_FILE)
     dtype = np.dtype(row_type(info.origin))
     size = MOST * info.n_features * dtype.itemsize
     for _ in range(10 * len(running)):  # the stream may be writing
@@ -85,9 +97,14 @@ def read(root: Path, info: KnnInfo, count: int) -> NDArray[Any]:
             continue
         if columns != fingerprint(info).encode() or kept < count:
             break
-        return np.frombuffer(body, dtype).reshape(kept, info.n_features)[-count:]
-    said = f"--last: no stream that runs now has answered {count} rows of this release (at most {MOST} are remembered)"
-    raise BadInput(said, reason="no-rows", hint="give the rows with --input FILE")
+        rows = np.frombuffer(body, dtype).reshape(kept, info.n_features)[-count:]
+        if np.isnan(rows).any():
+            lines = "its last line" if count == 1 else f"one of its last {count} lines"
+            raise BadInput(f"--last: the stream refused {lines}", reason="no-rows", hint=_FILE)
+        return rows
+    there = counted(count, "row")
+    said = f"--last: no stream that runs now has answered {there} of this release (at most {MOST} are remembered)"
+    raise BadInput(said, reason="no-rows", hint=_FILE)
 
 
 def _is_locked(path: Path) -> bool:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from device_agent.serving.batch import make_renderer, save_counts
 from device_agent.serving.in_flight import InFlight
-from device_agent.serving.last_rows import LastRows
+from device_agent.serving.last_rows import NO_ROWS, LastRows
 from device_agent.serving.load import Loaded, answering, keeping, load_accepted, stamp, with_taught_rows
 from device_agent.serving.outputs import open_output, require_apart, write_all
 from device_agent.serving.rows import Request
@@ -193,19 +193,20 @@ class _Answerer:
         batch = 1 if self.in_flight.died_at and parsed.count <= FEW_ROWS else self._loaded.model.batch
         if parsed.errors or parsed.count <= batch:
             answers = self._classify(parsed.rows, parsed.lines) if len(parsed.rows) else None
+            self.last.keep(parsed.rows, parsed.errors)
             self._write(renderer.render(answers, parsed.count, parsed.errors, parsed.kept))
             return
         for start in range(0, parsed.count, batch):
             rows = parsed.rows[start : start + batch]
             kept = [column[start : start + batch] for column in parsed.kept]
             answers = self._classify(rows, parsed.lines[start : start + batch])
+            self.last.keep(rows)
             self._write(renderer.render(answers, len(rows), {}, kept))
 
     def _classify(self, rows: NDArray[np.float32], lines: Sequence[int]) -> Answers:
         self.in_flight.answering(lines[0], lines[-1])
         answers = self._loaded.model.classify(rows)
         self.in_flight.answered()
-        self.last.keep(rows)
         if self._loaded.ring:
             self._loaded.ring.note(rows, answers)
         return answers
@@ -255,6 +256,7 @@ class _Answerer:
         self._report(*error[0])
         self.refused += 1
         if self._loaded.model.info.window is None:
+            self.last.keep(NO_ROWS, error)
             self._write(self._renderer().render(None, 1, error))
 
     def check_release(self) -> None:

@@ -66,11 +66,14 @@ def teach(store: Store, meaning: Meaning, request: Request, holder: str, last: i
             cells = taught_rows.cells_of(last_rows.read(store.root, loaded.signed.info, last), loaded.signed.info)
         with Journal(store.root).changing(holder) as journal:
             _require_plain(cells, loaded.signed.info.columns)
-            rows = _made(loaded, label, values, cells)
             before = journal.rows()
+            classes, taught = loaded.signed.info.classes, [row.label for row in before]
+            if not values:
+                label = enrolled.label_of(str(label), classes, taught) or label
+            rows = _made(loaded, label, values, cells)
             _check(loaded, before, rows, allowed)
             journal.enrol(rows)
-            _warn_of_alike(label, [*loaded.signed.info.classes, *(row.label for row in before)])
+            _warn_of_alike(label, [*classes, *taught])
             return _document("enrol", [row.id for row in rows], journal)
     finally:
         loaded.close()
@@ -109,7 +112,7 @@ def forget(
 def _warn_of_alike(label: int | str, known: Sequence[int | str]) -> None:
     near = None if label in known else enrolled.alike(label, known)
     if near is not None:
-        said = f"the label {label} is new, and differs only in blanks or case from {near}"
+        said = f"the label {label} is new, and differs only {enrolled.difference(label, near)} from {near}"
         print(f"device_agent: warning: {said}; if both mean one class: {_UNDO}", file=sys.stderr, flush=True)
 
 
@@ -235,9 +238,10 @@ def _check(loaded: Loaded, before: list[LocalRow], rows: list[LocalRow], allowed
 def _require_room(counts: Counter[str], allowed: Enrol, label: str) -> None:
     most, total = allowed.per_label, counts.total()
     if total > allowed.rows:
-        said = f"there would be {total:,} taught rows; the release allows {allowed.rows:,}"
+        said = f"there would be {constants.counted(total, 'taught row')}; the release allows {allowed.rows:,}"
     elif most is not None and counts[label] > most:
-        said = f"there would be {counts[label]:,} taught rows of {label}; the release allows {most:,}"
+        rows = constants.counted(counts[label], "taught row")
+        said = f"there would be {rows} of {label}; the release allows {most:,}"
     else:
         return
     raise Refused(said, reason="enrol-full", hint=FORGET_SOME)

@@ -112,10 +112,10 @@ class CsvRenderer(_TextRenderer):
 
     `[COPIED…,]label[,labels][,proba_CLASS…][,neighbor_i,distance_i,class_i…][,row_i,id_i…][,digest][,local,id]`
 
-    Cells are quoted where needed; `labels` is a JSON array. A regression has `value`, or `value_TARGET` for each
-    target, instead of `label`, and no classes of neighbours; a model with several label columns has `label_COLUMN` for
-    each. `local` and `id` exist if the release allows rows to be taught: `true` and the id of the nearest taught row
-    among the neighbours, or both empty.
+    `COPIED` are the columns that --keep copies from the row. Cells are quoted where needed; `labels` is a JSON array. A
+    regression has `value`, or `value_TARGET` for each target, instead of `label`, and no classes of neighbours; a model
+    with several label columns has `label_COLUMN` for each. `local` and `id` exist if the release allows rows to be
+    taught: `true` and the id of the nearest taught row among the neighbours, or both empty.
     """
 
     def _prepare(self) -> None:
@@ -188,13 +188,15 @@ class CsvRenderer(_TextRenderer):
 
 
 class JsonRenderer(_TextRenderer):
-    """Renders JSON lines: `{COPIED…, "label", "labels", "probabilities", "neighbors", "digest", "local", "id", …}`.
+    """Renders JSON lines, such as `{"time": "9:30", "label": "setosa", "probabilities": {"setosa": 1.0}}`.
 
-    A neighbour is `{"index", "distance", "label", "row", "id"}`; a taught row has `"local": true` instead of `row`. An
-    answer with a taught row among its neighbours has `"local": true`, and the `id` of the nearest. A regression has
-    `value` instead of `label`: a number, or an object by target; null for a rejected row. Its neighbours have no label.
-    With several label columns, `label` and `probabilities` are objects by label column. `missing` and
-    `unknown_categories` count such cells of the row, if it has any.
+    First come the columns that --keep copies from the row, then `label`, then what was asked for: `labels`,
+    `probabilities`, `neighbors`, `digest`. A neighbour is `{"index", "distance", "label", "row", "id"}`: `index` is its
+    position in the model, `row` its number in the training data. A taught row has `"local": true` instead of `row`; an
+    answer with a taught row among its neighbours has `"local": true`, too, and the `id` of the nearest. A regression
+    has `value` instead of `label`: a number, or an object by target; null for a rejected row. With several label
+    columns, `label` and `probabilities` are objects by label column. `missing` and `unknown_categories` count such
+    cells of the row, if it has any.
     """
 
     def _prepare(self) -> None:

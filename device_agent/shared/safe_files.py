@@ -76,7 +76,10 @@ class WholeFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._part = path.with_name(f".{path.name[:_REPEATED]}.{os.urandom(6).hex()}.part")
-        self.descriptor = os.open(self._part, _NEW, 0o666)
+        try:
+            self.descriptor = os.open(self._part, _NEW, 0o666)
+        except OSError as error:  # the user knows only the name that the file gets
+            raise type(error)(error.errno, error.strerror, str(path)) from None
 
     def publish(self) -> None:
         """Renames the complete file to `path`."""

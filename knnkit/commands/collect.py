@@ -19,6 +19,7 @@ from knnkit.data.collected import Columns, FieldRow
 from knnkit.errors import KnnkitError, UsageError
 from knnkit.fleet.jobs.collect import CollectJob, collect_rows, rows_in
 from knnkit.fleet.report import DeviceReport, FleetReport
+from knnkit.render.sanitize import count
 from knnkit.render.terminal import Column, Table, print_line
 
 _KINDS = ("enrolled", "unknown", "uncertain", "random")
@@ -76,7 +77,7 @@ def _counted(device: DeviceReport, kinds: list[str], strange: int) -> DeviceRepo
     warnings = device.warnings
     if strange:
         warnings += (
-            f"{strange:,} rows stay on the device: their release is no longer there, so their columns are not known",
+            f"left on the device: {count(strange, 'row')} of a release that is no longer there to name the columns",
         )
     return replace(device, details=json.dumps(counts), warnings=warnings)
 

@@ -18,7 +18,7 @@ from knnkit.data import collected
 from knnkit.errors import KnnkitError, UsageError
 from knnkit.model.stored import StoredModel, read_model
 from knnkit.render.label_page import View, lines, number
-from knnkit.render.sanitize import clean, moment
+from knnkit.render.sanitize import clean, count, moment
 from knnkit.render.terminal import Column, print_line, print_table
 from knnkit.training.labelling import Labelling
 
@@ -38,7 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
         _ask(work)
     else:
         _serve(work, why, arguments.port)
-    print_line(f"{arguments.file}: {work.given:,} labels given, {work.waiting:,} rows have none")
+    rows = f"{count(work.waiting, 'row')} {'has' if work.waiting == 1 else 'have'}"
+    print_line(f"{arguments.file}: {count(work.given, 'label')} given, {rows} none")
     return constants.EXIT_OK
 
 

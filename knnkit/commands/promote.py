@@ -70,6 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _document(promotion: Promotion, gain: Comparison | None) -> dict[str, object]:
     rows = [{"id": row.id, "label": row.label, "device": row.device, "time": row.time} for row in promotion.rows]
     numbers = {"already": promotion.there, "without_label": promotion.waiting, "differing": promotion.differing}
+    numbers["contradicting"] = tuple(row.id for row in promotion.contradicting)
     return {"file": str(promotion.path), "rows": rows, **numbers, "gain": json_codec.to_plain(gain)}
 
 
@@ -149,6 +150,11 @@ def _show(arguments: argparse.Namespace, promotion: Promotion, gain: Comparison 
         )
     if promotion.differing:
         some = ", ".join(promotion.differing[:5])
-        print_line(f"{len(promotion.differing):,} rows added earlier keep another label: {some}", "warn")
+        keep = "keeps" if len(promotion.differing) == 1 else "keep"
+        print_line(f"{count(len(promotion.differing), 'row')} added earlier {keep} another label: {some}", "warn")
+    if promotion.contradicting:
+        some = ", ".join(f"{row.label} ({row.device}, {row.id})" for row in promotion.contradicting[:4])
+        twins = f"{len(promotion.contradicting):,} rows have the same cells as another, and another label"
+        print_line(f"{twins}: {some}", "warn")
     if listed:
         print_line(f"{arguments.config} names {rows.FIELD}/{promotion.path.name} now; next: knnkit deploy")

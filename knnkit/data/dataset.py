@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.enrolment.enrolled import WHOLE, without_fraction
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
 from device_agent.shared.queries import as_numbers, default_names, not_numbers
 from device_agent.shared.tabular.csv_dialect import short
@@ -28,8 +28,6 @@ from knnkit.errors import DataError, needs
 MAX_TEXT = 256
 #: Hint for a label or column name that `is_plain` refuses.
 RENAME = f"rename it: plain text on one line, no space at its ends, at most {MAX_TEXT} characters"
-#: A whole number as Python writes it, perhaps with a fraction of zeros.
-_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,18}))(?:\.0+)?")
 SKLEARN_SETS = ("blobs", "breast_cancer", "digits", "iris", "moons", "wine")
 
 
@@ -257,8 +255,8 @@ def label_array(values: list[Any], source: str) -> NDArray[Any]:
     if all(isinstance(value, float) and value.is_integer() for value in values):
         values = [int(value) for value in values]
     texts = [str(value) for value in values]
-    plain = {text: _without_fraction(text) for text in dict.fromkeys(texts)}
-    if all(_WHOLE.fullmatch(text) and abs(int(text)) < 2**63 for text in plain.values()):
+    plain = {text: without_fraction(text) for text in dict.fromkeys(texts)}
+    if all(WHOLE.fullmatch(text) and abs(int(text)) < 2**63 for text in plain.values()):
         return np.array([int(plain[text]) for text in texts], dtype=np.int64)
     for text in plain:
         require_label(text, f"{source}: row {texts.index(text)}")
@@ -278,9 +276,3 @@ def require_label(text: str, where: str) -> None:
         raise DataError(
             f"{where}: the label {text!r} is reserved for rejected rows", hint="give that class another name"
         )
-
-
-def _without_fraction(text: str) -> str:
-    """Returns `2` for `2.0` and `2.00`, and `0` for `-0`."""
-    found = _WHOLE.fullmatch(text)
-    return text if found is None else "0" if found[1] == "-0" else found[1]

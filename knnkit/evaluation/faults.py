@@ -6,13 +6,13 @@ labels that differ only in blanks or case, and labels such as "nan". Never chang
 
 from __future__ import annotations
 
-import unicodedata
 from collections import defaultdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.enrolment import enrolled
 from device_agent.shared.features.coder import is_missing
 from knnkit.data.dataset import Dataset
 from knnkit.data.policy import MISSING_WORDS
@@ -87,15 +87,15 @@ def _gaps(training: Dataset) -> str:
 
 
 def _spellings(training: Dataset) -> list[str]:
-    """Returns warnings about labels that differ only in blanks or case; labels of one character are ignored."""
+    """Returns warnings about labels that `enrolled.alike` takes for one; labels of one character are ignored."""
     spelt: dict[str, list[str]] = defaultdict(list)
     counts = dict(zip(*(part.tolist() for part in np.unique(training.labels, return_counts=True))))
     for label in counts:
         text = str(label)
         if len(text) > 1:
-            spelt["".join(unicodedata.normalize("NFKC", text).casefold().split())].append(label)
+            spelt[enrolled.spelling(text, by_look=True)].append(label)
     return [
-        "labels differ only in blanks or case: "
+        f"labels differ only {enrolled.difference(*labels[:2])}: "
         + ", ".join(f"{label!r} ({counts[label]:,} rows)" for label in labels)
         + "; if they mean one class, spell them alike"
         for labels in spelt.values()

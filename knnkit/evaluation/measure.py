@@ -1,8 +1,9 @@
-"""Evaluation of the float64 reference on all held-out rows.
+"""Evaluation of the float64 reference on held-out rows.
 
 The reference is the exact classifier in float64 NumPy, which defines the right answers. It runs on the host at build.
-Devices are checked to answer as the reference does, so these figures hold for devices as well. Also counts the rows
-that an imported scikit-learn estimator answers differently.
+Devices are checked to answer as the reference does, so these figures hold for devices as well. All held-out rows are
+measured, or a sample if that would take too long (`affordable`). Also counts the rows that an imported scikit-learn
+estimator answers differently.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def affordable(held_out: Dataset, reference: Reference) -> Dataset:
 
 
 def most_rows(*references: Reference) -> int:
-    """Returns how many rows each of the references can classify in about half a minute; at least 1000."""
+    """Returns the number of rows that even the slowest reference classifies in about half a minute; at least 1000."""
     return max(_LEAST, _WORK // max(each.enrolled.size for each in references))
 
 

@@ -96,7 +96,7 @@ def _classes(card: Card, measured: Figures | None) -> Table:
             f"{counts[label]:,}" if label in counts else "–",
             f"{found[label].support:,}" if label in found else "–",
             percent(found[label].recall if label in found else None),
-            percent(found[label].precision if label in found else None),
+            percent(found[label].precision if label in found and found[label].was_met else None),
         )
         for label in order
     )

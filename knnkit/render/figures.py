@@ -22,9 +22,9 @@ def lines(figures: Figures, how: str = "", most: int = 10) -> list[str]:
         right = "" if figures.answered_accuracy is None else f", {percent(figures.answered_accuracy)} of them right"
         found.append(f"answered {figures.answered:,} of {figures.rows:,} rows ({percent(figures.coverage)}){right}")
     for each in figures.classes[:most]:
-        recall = "not measured" if each.recall is None else f"recall {percent(each.recall)}"
-        counts = f"{each.right:,} of {each.support:,} rows"
-        found.append(f"class {each.label}: {recall} ({counts}), precision {percent(each.precision)}")
+        recall = f"recall {percent(each.recall)} ({each.right:,} of {count(each.support, 'row')})"
+        precision = f", precision {percent(each.precision)}" if each.was_met else ""
+        found.append(f"class {each.label}: {recall if each.support else 'not measured (no held-out row)'}{precision}")
     if len(figures.classes) > most:
         least = figures.classes[most].recall
         better = "not measured" if least is None else f"recall {percent(least)} or more"

@@ -8,6 +8,8 @@ from __future__ import annotations
 import time
 import unicodedata
 
+from device_agent.shared.protocol import constants
+
 #: Longest text to show, in characters.
 LONGEST = 400
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -77,6 +79,4 @@ def moment(when: float | None) -> str:
         return f"{when:.0f} s after 1970"
 
 
-def count(number: int, noun: str, plural: str = "") -> str:
-    """Returns a number with its noun: `1 device`, `3 devices`. `plural` is for nouns that do not just add an s."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+count = constants.counted

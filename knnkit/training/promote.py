@@ -43,6 +43,7 @@ class Promotion:
         waiting: number of rows without a label, which are not added.
         there: number of labelled rows that the training data already has.
         differing: ids of rows that the training data already has, with another label.
+        contradicting: labelled rows with the same cells as another, and another label.
         id_column: name of the file's id column; `data.id` of deploy.yaml must name it.
         before: content of the file before the rows are added.
         content: content of the file after the rows are added.
@@ -54,6 +55,7 @@ class Promotion:
     waiting: int
     there: int
     differing: tuple[str, ...]
+    contradicting: tuple[FieldRow, ...]
     id_column: str
     before: bytes
     content: bytes
@@ -97,11 +99,19 @@ def plan(build: Build, material: Material, found: Collection, folder: Path) -> P
     new = tuple(row for row in labelled if row.id not in known)
     meant = {row.id: header.label(header.meaning(str(row.label))) for row in labelled}
     differing = tuple(name for name, label in meant.items() if (known.get(name) or label) != label)
+    twins = () if data.target else _contradicting(labelled)
     return Promotion(
-        path, new, len(found.rows) - len(labelled), len(labelled) - len(new), differing, header.id, before,
+        path, new, len(found.rows) - len(labelled), len(labelled) - len(new), differing, twins, header.id, before,
         before + header.lines(found.columns.names, new, first=not before),
         header.lines(found.columns.names, new, first=True),
     )  # fmt: skip
+
+
+def _contradicting(rows: Sequence[FieldRow]) -> tuple[FieldRow, ...]:
+    labels: dict[tuple[Cell, ...], set[str | None]] = {}
+    for row in rows:
+        labels.setdefault(row.cells, set()).add(row.label)
+    return tuple(row for row in rows if len(labels[row.cells]) > 1)
 
 
 def write(promotion: Promotion) -> None:

@@ -95,12 +95,15 @@ class _Process:
         self._complaint = Capped(MAX_COMPLAINT)
         if shutil.which(argv[0]) is None:
             raise DeviceFailed(f"{name}: {argv[0]}: there is no such command", reason="no-such-command")
+        if not (home := Path.home()).is_dir():
+            said = f"{name}: the home directory {home} does not exist"
+            raise DeviceFailed(said, reason="no-home", hint="set HOME to a folder that exists")
         self._child = subprocess.Popen(
             self._argv,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            cwd=Path.home(),
+            cwd=home,
             start_new_session=True,
         )
         self._read(self._child.stderr, self._complaint.write)

@@ -9,7 +9,6 @@ TensorFlow; `measure ROUNDS FOLDER...` measures with one thread, as the agent do
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -21,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks import datasets, models, peers
-from benchmarks.contenders import THREAD_VARIABLES
 
 METRICS = ("euclidean", "cosine", "manhattan")
 TAUGHT = 500
@@ -35,10 +33,9 @@ def run(quick: bool) -> list[dict[str, Any]]:
     names = _QUICK if quick else _SIZES
     folders = [datasets.store(size, peers.BUILD / "data") for size in datasets.SIZES if size.name in names]
     command, names = [sys.executable, "-m", "benchmarks.enrolled"], [*map(str, folders)]
-    subprocess.run([*command, "build", *names], stderr=subprocess.DEVNULL, check=True)
-    one_thread = os.environ | dict.fromkeys(THREAD_VARIABLES, "1")
-    rounds = "5" if quick else "21"
-    done = subprocess.run([*command, "measure", rounds, *names], stdout=subprocess.PIPE, env=one_thread, check=True)
+    subprocess.run([*command, "build", *names], stderr=subprocess.DEVNULL, env=peers.environment(2), check=True)
+    command += ["measure", "5" if quick else "21", *names]
+    done = subprocess.run(command, stdout=subprocess.PIPE, env=peers.environment(1), check=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 

@@ -506,7 +506,7 @@ def test_what_one_board_is_taught_is_known_on_all(
     assert right[taught] > 0.3
     near = {row["neighbors"][0]["id"] for row in found[others[0]] if row["label"] == 9}
     assert near <= set(ids), "the answers of another board lead back to the rows of this one"
-    assert f"{len(ids)} rows, 1 labels, 0 rows used" in fleet.boards[taught].ssh(f"{agent} enrolled")
+    assert f"{len(ids)} rows, 1 label, 0 rows used" in fleet.boards[taught].ssh(f"{agent} enrolled")
 
 
 def test_remove_leaves_nothing(fleet: Any, deployed: dict[str, dict[str, Any]]) -> None:

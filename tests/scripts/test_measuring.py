@@ -206,3 +206,10 @@ def test_data_is_made_once_and_anew_where_what_made_it_has_changed(tmp_path: Pat
     datasets.store(size, tmp_path)
     assert not (folder / "model.tflite").exists()
     assert len(datasets.load(folder).rows) == size.rows
+
+
+def test_no_measured_process_inherits_the_environment() -> None:
+    """`peers.environment` pins threads, and names the kernels of this processor for NumPy's OpenBLAS."""
+    sources = {path.name: path.read_text() for path in (peers.ROOT / "scripts" / "benchmarks").glob("*.py")}
+    assert {name for name, text in sources.items() if "os.environ |" in text} == set()
+    assert "env=peers.environment(1)" in sources["enrolled.py"]

@@ -81,4 +81,4 @@ def test_what_one_board_saw_is_known_on_all(prepared: Path, releases: Releases, 
         near = {each.get("id") for answer in found for each in answer["neighbors"]}  # type: ignore[attr-defined]
         assert near >= {row["id"] for row in told["rows"] if row["label"] == "moss"}
         assert near & promoted, "an answer leads back to the row that a board saw"
-    assert "3 rows, 1 labels, 0 rows used in answers" in agent("south", "enrolled", input=[]), "the release has them"
+    assert "3 rows, 1 label, 0 rows used in answers" in agent("south", "enrolled", input=[]), "the release has them"

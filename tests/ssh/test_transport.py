@@ -430,3 +430,10 @@ class Set:
     def time(self) -> float:
         self._looks += 1
         return time.time() + 30.0 * (self._looks % 2)
+
+
+@pytest.mark.parametrize("home", ["/nonexistent", "relative"])
+def test_this_machine_without_a_home_directory_is_named(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", home)
+    with pytest.raises(DeviceFailed, match=f"the home directory {home} does not exist"):
+        LocalTransport().run(("true",), timeout=5.0)

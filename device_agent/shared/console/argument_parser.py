@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 _CHOICE = re.compile(r"argument (\S+): invalid choice: (['\"])(.*)\2 \(choose from (.*)\)", re.DOTALL)
+_NO_VALUE = re.compile(r"argument (?:\S+/)?(--\S+): expected (?:one|at least one) argument")
 _NO_NUMBER = re.compile(r"argument (\S+): invalid (\w+) value: (['\"])(.*)\3", re.DOTALL)
 #: Argument types that allow a fraction; all other number types need a whole number.
 _FRACTIONS = ("float", "seconds", "share")
@@ -44,6 +45,11 @@ class Parser(argparse.ArgumentParser):
             self._fail(f"unknown arguments: {' '.join(extra)[:200]}", suggestion or "--help")
         return found
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Like `argparse`; remembers the words for the hint of an error."""
+        self._words = list(args or ())
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         """Prints the message and a hint; exits with 2."""
         import difflib  # not needed at a normal start of the agent
@@ -58,7 +64,18 @@ class Parser(argparse.ArgumentParser):
         elif typed := _NO_NUMBER.fullmatch(message):
             name, kind, _, word = typed.groups()
             message = f"argument {name}: {word[:40]!r} is not a {'' if kind in _FRACTIONS else 'whole '}number"
+        elif typed := _NO_VALUE.fullmatch(message):
+            instead = self._joined(typed[1]) or instead
         self._fail(message, instead)
+
+    def _joined(self, option: str) -> str:
+        """Returns `OPTION=VALUE` if the value typed begins with - and no option has this name; else ""."""
+        import shlex
+
+        pairs = zip(self._words, self._words[1:])
+        value = next((value for word, value in pairs if word == option and value.startswith("-")), "")
+        known = value == "--" or value.partition("=")[0] in self._option_string_actions
+        return shlex.quote(f"{option}={value}") if value and not known else ""
 
     def _commands(self) -> dict[str, Any]:
         return next((dict(each.choices) for each in self._actions if isinstance(each, argparse._SubParsersAction)), {})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -20,8 +21,17 @@ Label = int | str
 Cell = float | str | None
 #: Most characters of a text cell.
 MOST_TEXT = 1000
+#: A whole number, perhaps with a fraction of zeros; group 1 is without it.
+WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,18}))(?:\.0+)?")
 #: Hexadecimal digits of an id: nobody finds another row with the same one.
 ID_DIGITS = 32
+#: Cyrillic and Greek letters that look like Latin ones, and those.
+_LATIN = str.maketrans(
+    "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0423\u0425\u0405\u0406\u0408"
+    "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0455\u0456\u0458\u04bb\u0501\u051b\u051d"
+    "\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7\u03b1\u03bd\u03bf\u03c1",
+    "ABEKMHOPCTYXSIJaeopcyxsijhdqwABEZHIKMNOPTYXavop",
+)
 #: Under which `counts` counts the rows of a regression, which have values in place of a label.
 VALUES = "values"
 
@@ -97,25 +107,54 @@ def text_of(label: Label) -> str:
     return normalize("NFC", text)
 
 
+def spelling(label: Label, *, by_look: bool = False) -> str:
+    """Returns a label without blanks and case; `by_look`: also with Latin letters for Cyrillic and Greek ones alike."""
+    text = str(label)
+    if not text.isascii():
+        from unicodedata import normalize
+
+        text = normalize("NFKC", text)
+    return "".join((text.translate(_LATIN) if by_look else text).casefold().split())
+
+
 def alike(label: Label, others: Iterable[Label]) -> Label | None:
-    """Returns the first of `others` that differs from a text label only in blanks or case; None if none does."""
-    spelt = None if isinstance(label, int) else _spelt(label)
-    return next((other for other in others if spelt and other != label and _spelt(other) == spelt), None)
+    """Returns the first of `others` that differs from a text label only as typing errors do (`difference`)."""
+    spelt = None if isinstance(label, int) else spelling(label, by_look=True)
+    return next((one for one in others if spelt and one != label and spelling(one, by_look=True) == spelt), None)
 
 
-def _spelt(label: Label) -> str:
-    from unicodedata import normalize
+def difference(label: Label, other: Label) -> str:
+    """Returns in what two labels differ that `alike` takes for one."""
+    if spelling(label) == spelling(other):
+        return "in blanks or case"
+    points = [
+        f"{one} has " + ", ".join(f"U+{ord(sign):04X}" for sign in dict.fromkeys(str(one)) if sign not in str(two))
+        for one, two in ((label, other), (other, label))
+    ]
+    return f"in letters that look alike ({'; '.join(points)})"
 
-    return "".join(normalize("NFKC", str(label)).casefold().split())
+
+def without_fraction(text: str) -> str:
+    """Returns `2` for `2.0` and `2.00`, and `0` for `-0`; any other text unchanged."""
+    found = WHOLE.fullmatch(text)
+    return text if found is None else "0" if found[1] == "-0" else found[1]
 
 
-def label_of(text: str, classes: Sequence[Label]) -> Label | None:
-    """Returns the label of a text, one of `classes` or new; None if labels are whole numbers, but the text is not."""
-    text, known = text_of(text), {text_of(label): label for label in classes}
+def label_of(text: str, classes: Sequence[Label], taught: Iterable[Label] = ()) -> Label | None:
+    """Returns the label of a text: one of `classes`, else of `taught`, else new.
+
+    As in training data (`knnkit/data/dataset.label_array`), `1.0` is the label `1` where labels are text and one of the
+    two is there. None: labels are whole numbers, and the text is not.
+    """
+    text = text_of(text)
+    known: dict[str, Label] = {text_of(label): label for label in classes}
     if text in known:
         return known[text]
     if not all(isinstance(label, int) for label in classes):
-        return text
+        names: dict[str, Label] = {name: name for name in map(text_of, taught)}
+        known, short = names | known, without_fraction(text)
+        same = (label for name, label in known.items() if short == name or without_fraction(name) == text)
+        return known.get(text) or next(same, text)
     try:
         return int(text) if str(int(text)) == text and abs(int(text)) < 2**53 else None
     except ValueError:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.shared.enrolment.enrolled import Label, LocalRow, fingerprint
+from device_agent.shared.enrolment.enrolled import Label, LocalRow, fingerprint, label_of
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.protocol.record import record, replace
@@ -70,6 +70,8 @@ def join(info: KnnInfo, rows: Sequence[LocalRow], digest: str, contained: frozen
     `digest` is the digest of the release, `contained` the ids of its training rows.
     """
     chosen = [row for row in rows if _takes_part(info, row, digest, contained)]
+    labels = {} if info.targets is not None else _labels(info, [row.label for row in chosen])
+    chosen = [row for row in chosen if info.targets is not None or row.label in labels]
     found = features_of(info, [row.row for row in chosen])
     good = np.flatnonzero(np.isfinite(found).all(axis=1)) if len(chosen) else np.array([], int)
     chosen = [chosen[place] for place in good]
@@ -77,9 +79,9 @@ def join(info: KnnInfo, rows: Sequence[LocalRow], digest: str, contained: frozen
         values = np.array([row.values for row in chosen], np.float64).reshape(len(chosen), len(info.targets.names))
         widened = _widened(info, info.classes, len(chosen))
         return Joined(widened, tuple(chosen), np.zeros(len(chosen), np.int32), found[good], values)
-    classes = tuple(dict.fromkeys((*info.classes, *(row.label for row in chosen))))
+    classes = tuple(dict.fromkeys((*info.classes, *(labels[row.label] for row in chosen))))
     codes = {label: code for code, label in enumerate(classes)}
-    numbers = np.array([codes[row.label] for row in chosen], np.int32)
+    numbers = np.array([codes[labels[row.label]] for row in chosen], np.int32)
     return Joined(_widened(info, classes, len(chosen)), tuple(chosen), numbers, found[good])
 
 
@@ -87,11 +89,21 @@ def _takes_part(info: KnnInfo, row: LocalRow, digest: str, contained: frozenset[
     allowed = info.enrol
     if allowed is None or row.columns != fingerprint(info) or row.id in contained:
         return False
-    if info.targets is not None:
-        return len(row.values) == len(info.targets.names) and not (allowed.drop and row.digest != digest)
-    same_kind = isinstance(row.label, int) or not all(isinstance(label, int) for label in info.classes)
-    known = row.label in info.classes or (allowed.new_labels and same_kind)
-    return known and not (allowed.drop and row.digest != digest)
+    complete = info.targets is None or len(row.values) == len(info.targets.names)
+    return complete and not (allowed.drop and row.digest != digest)
+
+
+def _labels(info: KnnInfo, taught: Iterable[Label]) -> dict[Label, Label]:
+    """Returns label of a taught row -> label of the model, or a new one, for those that the release uses.
+
+    A row may be older than the release, and its label `1`, or written in another normal form, one of the model now.
+    """
+    found: dict[Label, Label] = {}
+    for label in dict.fromkeys(taught):
+        meant = label_of(str(label), info.classes, found.values())
+        if meant in info.classes or (meant is not None and info.enrol and info.enrol.new_labels):
+            found[label] = meant
+    return found
 
 
 def _widened(info: KnnInfo, classes: tuple[Label, ...], more: int) -> KnnInfo:

@@ -155,6 +155,11 @@ def is_digest(text: str) -> bool:
     return bool(re.fullmatch(_DIGEST, text))
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Returns a number with its noun: `1 device`, `3 devices`. `plural` is for nouns that do not just add an s."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def plain(text: str) -> str:
     """Returns `text` with unprintable characters, such as line breaks, replaced by `?`."""
     return "".join(character if character.isprintable() else "?" for character in text)

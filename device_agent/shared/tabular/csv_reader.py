@@ -291,7 +291,10 @@ class CsvParser(Parser):
             raise BadInput(f"not numbers{self._no_header(fields)}", hint=hint)
 
     def _no_header(self, fields: list[str]) -> str:
-        """Returns a text to append to the error of a first line that consists of words; "" for any other line."""
+        """Explains why a first line without any number is not a header either, as the end of its error.
+
+        Returns ", and no header either: ..."; "" for any other line.
+        """
         if self.header or self.line > 1 or any(csv_dialect.is_number(text, ";") for text in fields):
             return ""
         names = [text.strip() for text in fields]

@@ -128,7 +128,9 @@ def _read_statement(data: Any) -> Statement:
     _check_serialization(predicate["serialization"])
     resources = _read_resources(predicate["resources"])
     if root_digest(resources.values()) != root:
-        raise refused(Reason.WRONG_ROOT, "the root digest does not match the digests of the files", _RESIGN)
+        raise refused(
+            Reason.WRONG_ROOT, "the digest of the whole release does not match the digests of its files", _RESIGN
+        )
     return Statement(subject, root, resources)
 
 

@@ -168,7 +168,9 @@ class SshTransport:
 
 
 def scan(name: str, address: Address, *, timeout: float) -> tuple[Resolved, known_hosts.HostKey]:
-    """Returns the settings of the address of `name`, and the key that the host offers; trusts no key, does not log in.
+    """Returns how to connect to `address`, and the key that the host there offers; trusts no key, does not log in.
+
+    The first also holds what ssh_config says of the address. `name` is the device's name, for messages.
 
     Raises:
         HostKeyError: the key of a jump host is not known.

@@ -134,7 +134,7 @@ def test_status_of_the_rows_is_what_enrolled_prints(taught: Device) -> None:
     assert document["digest"] == hashlib.sha256(lines.encode()).hexdigest()
     table = taught.run("enrolled").out
     assert table.count("  yes      rose") == 3
-    assert "3 rows, 1 labels, 3 rows used" in table
+    assert "3 rows, 1 label, 3 rows used" in table
     assert {path.name for path in taught.root.iterdir()} <= set(_KNOWN), "`provision --remove` knows all names"
 
 
@@ -325,7 +325,7 @@ def test_a_new_release_uses_what_it_allows_and_a_rollback_the_rest_again(taught:
     teach(taught, "setosa", b"5.1,3.5,1.4,0.3\n")
     before = taught.run("classify", "--json", "--neighbors", input=ASKED).out
     taught.install(releases["taught-next"])
-    assert "4 rows, 2 labels, 1 rows used" in taught.run("enrolled").out
+    assert "4 rows, 2 labels, 1 row used" in taught.run("enrolled").out
     assert labels(taught)[0] != "rose"
     taught.ask("rollback")
     assert taught.run("classify", "--json", "--neighbors", input=ASKED).out == before
@@ -376,6 +376,23 @@ def test_what_a_stream_answered_last_is_taught(taught: Device) -> None:
     rows = [json.loads(line)["row"] for line in taught.run("enrolled", "--json").out.splitlines()]
     assert rows == [[9, 9, 9, 9], [9.1, 9, 9, 9]]
     refuse(taught, "no-rows", "enrol", "--label", "rose", "--last")
+
+
+def test_a_refused_line_is_never_skipped_when_the_last_row_is_taught(taught: Device) -> None:
+    """Whoever teaches what the stream answered last would otherwise teach the row before it."""
+    with Stream(taught, "--json") as stream:
+        for line in ("5.1,3.5,1.4,0.2", "9,9,9,9", "9,x,9,9"):
+            stream.ask(line)
+        assert "refused its last line" in refuse(taught, "no-rows", "enrol", "--label", "rose", "--last")
+        stream.send(b"9.2,9,9,9\n9.1,9,9,9\n9,9\n9.3,9,9,9\n")
+        assert len([stream.line() for _ in range(4)]) == 4
+        assert taught.ask("enrol", "--label", "rose", "--last")["rows"] == 1
+        assert "one of its last 2" in refuse(taught, "no-rows", "enrol", "--label", "rose", "--last", "2")
+        stream.send(b"9" * (1 << 20) + b",9,9,9\n")
+        stream.line()
+        assert "refused its last line" in refuse(taught, "no-rows", "enrol", "--label", "rose", "--last")
+        stream.finish(code=2)
+    assert [json.loads(line)["row"][0] for line in taught.run("enrolled", "--json").out.splitlines()] == [9.3]
 
 
 def test_the_last_rows_of_a_table_are_taught_with_categories(device: Device, releases: Releases) -> None:
@@ -470,6 +487,23 @@ def test_a_label_that_differs_from_another_only_in_case_is_pointed_out(taught: D
     teach(taught, "ROSE")
     assert "warning" not in taught.run("enrol", "--label", "ROSE", input=ROSE).err
     assert "did you mean --label rose?" in refuse(taught, "not-enrolled", "forget", "--label", "Rose")
+    alike = taught.run("enrol", "--label", "r\u043ese", input=b"9,9,9.1,9\n").err
+    assert "letters that look alike (r\u043ese has U+043E; rose has U+006F) from rose" in alike
+
+
+def test_a_label_that_begins_with_a_dash_is_typed_in_one_word(taught: Device) -> None:
+    for command in ("enrol", "forget"):
+        said = taught.run(command, "--label", "-x", input=ROSE)
+        assert (said.code, said.err.splitlines()[-1]) == (2, f"  try: python -m device_agent {command} --label=-x")
+    assert taught.run("enrol", "--label=-x", "--json", input=ROSE).document["labels"] == {"-x": 3}
+    assert "--label=" not in taught.run("enrol", "--label", "--json", input=ROSE).err, "that is an option"
+
+
+def test_one_row_is_counted_as_one(taught: Device) -> None:
+    said = taught.run("enrol", "--label", "rose", input=b"9,9,9,9\n").out
+    assert said.endswith("\n1 row is taught now: rose 1\n")
+    assert taught.run("enrolled").out.endswith("\n1 row, 1 label, 1 row used in answers\n")
+    assert "1 row (rose 1)" in taught.run("status").out
 
 
 def test_a_hint_of_enrol_names_no_option_that_enrol_lacks(taught: Device) -> None:

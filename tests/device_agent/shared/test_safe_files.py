@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -167,3 +168,11 @@ def test_what_was_written_can_be_read_and_what_cannot_be_read_is_not_written(tmp
         JsonFile(tmp_path / "full.json", DeviceTrust, 200).write(DeviceTrust("x" * (written + 1)))
     assert (caught.value.reason, "knnkit provision --remove" in caught.value.hint) == ("document-full", True)
     assert len(list(tmp_path.iterdir())) == written
+
+
+@pytest.mark.parametrize("name", ["missing/file.csv", "file.csv/inside.csv"])
+def test_a_file_that_cannot_be_made_is_named_as_the_user_names_it(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file.csv").touch()
+    path = tmp_path / name
+    with pytest.raises(OSError, match=re.escape(f"'{path}'")), whole_file(path):
+        pass

@@ -71,6 +71,12 @@ def test_the_worst_class_is_shown_first_and_unknown_apart() -> None:
     assert lines[1] == "answered 22 of 30 rows (73.33 %), 90.91 % of them right"
     assert lines[2] == "class fall: recall 10.00 % (1 of 10 rows), precision 100.00 %"
     assert figures.lines(found, "stratified", most=1)[-1] == "the other 2 classes: recall 90.00 % or more"
+    never = metrics.of_evaluation(Evaluation("stratified", 9, (9, 0, 0), (9, 0, 0), (8, 0, 1)), ("a", "b", "c"))
+    assert never is not None
+    assert figures.lines(never)[-2:] == [
+        "class b: not measured (no held-out row)",
+        "class c: not measured (no held-out row), precision 0.00 %",
+    ]
     assert metrics.of_evaluation(None, ("a",)) is None
     assert metrics.of_confusion((), ()) is None
 

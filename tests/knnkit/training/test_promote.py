@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import random
 from dataclasses import replace
@@ -12,11 +13,13 @@ import numpy as np
 import pytest
 import yaml
 
+from device_agent.shared.enrolment.enrolled import label_of
 from knnkit import cli
 from knnkit.commands import promote as command
 from knnkit.config import edit, load
 from knnkit.config.parse import parse
 from knnkit.data.collected import Collection, Columns, FieldRow, merge
+from knnkit.data.dataset import label_array
 from knnkit.errors import ConfigError, DataError, KnnkitError, UsageError
 from knnkit.training import promote, source
 
@@ -199,7 +202,7 @@ def test_rows_of_a_regression_join_under_any_names_of_targets(
     assert there == {f"id{number}": values for number, values in enumerate(drawn.tolist())}
     assert cli.main([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) | {"file": ""} == {
-        "file": "", "rows": [], "already": 20, "without_label": 0, "differing": [], "gain": None,
+        "file": "", "rows": [], "already": 20, "without_label": 0, "differing": [], "contradicting": [], "gain": None,
     }  # fmt: skip
     for wrong in ("3", "a=1", rows[0].label + ", a=1", rows[0].label + ",", rows[0].label.replace("a=b", "a=c"), "a=x"):  # type: ignore[operator,union-attr]
         with pytest.raises(DataError, match="not a value of each target"):
@@ -218,3 +221,36 @@ def test_what_only_looks_like_a_whole_number_never_joins_numbers(label: str, tmp
     file = project(tmp_path, DATA["flow"], ints=True)
     with pytest.raises(DataError, match="is not a whole number"):
         plan(file, field_rows(1, label))
+
+
+def test_a_device_takes_two_labels_for_one_where_training_data_does() -> None:
+    """Generated: `1.0` is `1` among labels that are text, on a device at once, and in the promoted file later."""
+    draw, pool = random.Random(2), ["1", "1.0", "2", "2.0", "0", "-0", "b", "1.5", "07", "\u00e9"]
+    for _ in range(300):
+        training, taught = ["a", *draw.sample(pool, 4)], draw.choices(pool, k=5)
+        classes = np.unique(label_array(training, "train.csv")).tolist()
+        known: list[str] = []
+        for text in taught:
+            known.append(str(label_of(text, classes, known)))
+        ours = [str(label_of(text, classes)) for text in training] + known
+        theirs = label_array([*training, *taught], "both").tolist()
+        pairs = list(itertools.combinations(range(len(ours)), 2))
+        assert [ours[i] == ours[j] for i, j in pairs] == [theirs[i] == theirs[j] for i, j in pairs], (training, taught)
+    assert label_of("1.0", ("a", "1")) == "1"
+    assert label_of("1", ("a", "1.0")) == "1.0"
+    assert label_of("1.0", (1, 2)) is None, "a model of whole numbers refuses it, as `promote` does"
+
+
+def test_two_labels_of_equal_rows_are_pointed_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two boards were taught the same row; both rows are added, and a person decides."""
+    file = project(tmp_path, DATA["flow"])
+    first, other, same = field_rows(3)
+    rows = [first, replace(first, id="n", device="south", label="x"), other, replace(other, id="m"), same]
+    merge(tmp_path / "m.parquet", Columns("m", ("device", "a")), rows)
+    words = ["promote", str(tmp_path / "m.parquet"), "--config", str(file)]
+    assert cli.main([*words, "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["contradicting"] == ["id0", "n"]
+    assert cli.main(words) == 0
+    assert '2 rows have the same cells as another, and another label: new (b,"0, id0), x (south, n)' in "".join(
+        capsys.readouterr()
+    )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from device_agent.shared.enrolment.enrolled import LocalRow, fingerprint, label_of
+from device_agent.shared.enrolment.enrolled import LocalRow, alike, difference, fingerprint, label_of
 from device_agent.shared.enrolment.joined import contained, join
 from device_agent.shared.protocol.constants import UNKNOWN
 from device_agent.shared.protocol.model_info import Enrol, KnnInfo, LabelSets, Reject
@@ -72,3 +72,21 @@ def test_a_label_names_a_class_or_is_a_new_one_of_the_same_kind() -> None:
     assert [label_of(text, (1, 2)) for text in ("1", "3", "-3", "03", "x", "1.5")] == [1, 3, -3, None, None, None]
     assert [label_of(text, ("a", "1")) for text in ("a", "1", "2")] == ["a", "1", "2"]
     assert names(replace(INFO, classes=(1, 2)), row("text", "x"), row("number", 3)) == ["number"]
+
+
+def test_a_row_taught_earlier_has_the_label_of_the_release_that_means_the_same() -> None:
+    """Another release may spell it otherwise: in another normal form, as text or a number, without a fraction."""
+    taught = [row("1", "1.0"), row("2", "\u00e9"), row("3", 5), row("4", "5"), row("5", "z")]
+    found = join(replace(INFO, classes=("1", "a", "e\u0301", "5"), reject=None, label_sets=None), taught, "now")
+    assert found.info.classes == ("1", "a", "e\u0301", "5", "z")
+    assert found.codes.tolist() == [0, 2, 3, 3, 4]
+
+
+def test_labels_that_look_alike_differ_in_their_code_points() -> None:
+    latin, cyrillic = "rose", "r\u043ese"
+    assert alike(cyrillic, ["lily", latin]) == latin
+    assert difference(cyrillic, latin) == f"in letters that look alike ({cyrillic} has U+043E; {latin} has U+006F)"
+    assert alike("\u039d\u0391\u0399", ["NAI"]) == "NAI", "capital Greek letters"
+    assert difference("Rose", latin) == difference("\uff32ose", latin) == "in blanks or case"
+    assert alike("\u0440\u043e\u0437\u0430", ["rose", "posa"]) is None, "a word of another script"
+    assert alike("lilt", ["lily"]) is None

@@ -1,0 +1,104 @@
+"""Bound that leaves out far taught rows, for one query.
+
+As `screen`, but with few NumPy calls, which take longer than the arithmetic of one row. A column of -‖t‖²/2 beside the
+taught rows makes the whole score of `screen` one product. For cosine, the query is not divided by its norm n: all of
+the bound is multiplied by n, so that n stands in place of the 1 beside the query. NumPy only, no I/O.
+
+Bound: with p + 1 products, rounding puts the score off by at most (p + 4) u (‖x‖ ‖t‖ + ‖t‖²/2), in units of n, and the
+other side by (p + 3) u ‖x‖²/2. For cosine, both lengths are 1: (p + 4) u 3/2, and n, off by (p/2 + 2) u, adds as much
+again, because ‖t‖² + 1 - r² is at most 2. All of that is less than (p + 16) u (‖x‖ + ‖t‖)²/2. Manhattan distances are
+added up from float32 differences: off by less than (p + 4) u of the sums of both rows, at most √p of their lengths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from device_agent.enrolment.screen import LEAST, MOST, UNIT
+
+Float32 = NDArray[np.float32]
+Float64 = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+_NONE: Indices = np.empty(0, np.int64)
+
+
+class Tables:
+    """Taught rows as `OneScreen` takes them; shared by all replicas of a model.
+
+    Args:
+        rows: (L, q) float64, in model space and weighted, at least one; for cosine, with their centre added.
+        width: number of coordinates that a query can have; the others are 0 in each.
+        one_ball: whether a ball around all rows is to be tried first.
+        kind: "manhattan", "cosine", or "" for functions of the Euclidean distance.
+    """
+
+    def __init__(self, rows: Float64, width: int, one_ball: bool, kind: str) -> None:
+        self.kind, self.width = kind, width
+        centre = rows.mean(axis=0)
+        radius = sqrt(((rows - centre) ** 2).sum(axis=1).max()) * (1.0 + 2.0**-36)
+        self.reach = sqrt((rows * rows).sum(axis=1).max())
+        with np.errstate(over="ignore"):  # `OneScreen` leaves such sizes alone
+            #: (table, radius) of the products, in order: no taught row is near where one of them reaches nothing.
+            self.passes = [(self._scored(centre[np.newaxis]), radius)] if one_ball else []
+            if kind == "manhattan":
+                self.rows = rows.astype(np.float32)
+            else:
+                self.passes.append((self._scored(rows), 0.0))
+
+    def _scored(self, rows: Float64) -> Float32:
+        """Returns a (width + 1, r) table: a column for each row, with -1/2 of its squared length below."""
+        return np.vstack([rows.T[: self.width], (rows * rows).sum(axis=1) / -2]).astype(np.float32)
+
+
+class OneScreen:
+    """Finds the taught rows near one row. Has memory of its own, so it serves one thread.
+
+    Args:
+        tables: the taught rows.
+        coordinates: returns the (width,) approximate coordinates of one raw row, weighted; for cosine, not normalized.
+    """
+
+    def __init__(self, tables: Tables, coordinates: Callable[[Float32], NDArray[Any]]) -> None:
+        self._of_row, self._kind, self._reach = coordinates, tables.kind, tables.reach
+        self._query = np.ones(tables.width + 1, np.float32)
+        self._coordinates = self._query[:-1]
+        self._passes = [(table, np.empty(table.shape[1], np.float32), radius) for table, radius in tables.passes]
+        unit = (tables.width + 16) * UNIT
+        self._error = unit / (1.0 - unit) ** 2
+        if tables.kind == "manhattan":
+            self._rows, self._sums = tables.rows, np.empty(len(tables.rows), np.float32)
+            self._terms, self._ones = np.empty_like(tables.rows), np.ones(tables.width, np.float32)
+
+    def near(self, row: Float32, limit: float) -> Indices | None:
+        """Returns the taught rows that may be within the limit of one raw row; None if float32 cannot represent it."""
+        found, norm = self._of_row(row), 1.0
+        square = float(found.dot(found))
+        if self._kind == "cosine":
+            if not LEAST < square < MOST:
+                return None
+            self._query[-1] = norm = sqrt(square)
+            square = 1.0
+        length = sqrt(square) + self._reach
+        size, scores, least = length * length, self._query, 0.0
+        if not LEAST < size < MOST:
+            return None
+        self._coordinates[:] = found
+        for table, scores, radius in self._passes:
+            self._query.dot(table, scores)
+            within = limit + radius
+            least = norm * max(square - within * within - self._error * size, -4.0 * MOST) / 2
+            if scores.item(scores.argmax()) < least:
+                return _NONE
+        return self._by_differences(limit, length) if self._kind == "manhattan" else (scores >= least).nonzero()[0]
+
+    def _by_differences(self, limit: float, length: float) -> Indices:
+        terms, sums = np.subtract(self._rows, self._coordinates, out=self._terms), self._sums
+        np.abs(terms, out=terms).dot(self._ones, sums)
+        most = limit + self._error * sqrt(len(self._ones)) * length
+        return _NONE if sums.item(sums.argmin()) > most else (sums <= most).nonzero()[0]
