@@ -222,3 +222,18 @@ def test_a_search_that_fails_is_skipped_and_two_models_are_the_most_at_once(monk
     found = choose_search.measure(Timed("full", costs, clock), load, np.zeros((3, 2)))  # type: ignore[arg-type]
     assert (found.alone, found.batch) == ("numpy", "numpy")
     assert {*found.alone_ms} == {"full", "quantized", "numpy"}
+
+
+def test_a_search_that_fails_for_one_row_does_not_lose_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    costs, clock = {"cells": (1.0, 10.0), "full": (9.0, 90.0), "numpy": (3.0, 30.0)}, Clock()
+    monkeypatch.setattr(choose_search, "time", clock)
+
+    class Broken(Timed):
+        def classify(self, rows: np.ndarray) -> SimpleNamespace:
+            if self._way == "cells" and len(rows) == 1:
+                raise ModelUnusable("the runtime failed")
+            return super().classify(rows)
+
+    models = functools.partial(Broken, costs=costs, clock=clock)
+    found = choose_search.measure(models("full"), models, np.zeros((3, 2)))  # type: ignore[arg-type]
+    assert (found.alone, found.batch) == ("numpy", "numpy")
