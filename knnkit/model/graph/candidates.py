@@ -25,6 +25,7 @@ from knnkit.model.reference.lattice import Lattice
 from knnkit.model.reference.space import Float32, Float64, Space
 
 _MAX_FLOAT32 = np.float32(np.finfo(np.float32).max)
+_TINY = float(np.finfo(np.float32).tiny)
 #: TOPK_V2 ends in std::sort, which is undefined for NaN beyond this many elements (below, it is an insertion sort).
 _NAN_SAFE_SORT = 16
 #: Coordinates are clipped to this: its square, 9e36, stays finite in float32 (3.4e38). A distance above 1e18 is never
@@ -166,6 +167,9 @@ class Products(Scores):
             longest, apart = longest * lattice.step, apart * lattice.step**2
         super().__init__(StoredRows(rows, layout), squares, projection.candidates if projection else count, apart)
         self.space, self.projection, self.exact_within = space, projection, longest
+        # A factor below the normal numbers is read as 0: a score then lacks up to that number times a coordinate.
+        most = np.maximum(rows.max(axis=0), -rows.min(axis=0))
+        self._flushed = _TINY * float(most.sum(dtype=np.float64))
 
     def choose(self, weighted: Any) -> Chosen:
         """Returns the candidates of (b, p) float32 queries: offsets from the space's centre, after `scale`."""
@@ -181,7 +185,8 @@ class Products(Scores):
             within = _squares(searched) - squared * np.float32(2.0 * slack)
         else:
             within = squared * np.float32(1.0 - 2.0 * slack)
-        lost = 2.0 * (float(slack) * float(self.space.reach) ** 2 + self.apart * (len(self.blocks) - 1))
+        apart = self.apart * (len(self.blocks) - 1)
+        lost = 2.0 * (float(slack) * float(self.space.reach) ** 2 + apart + self._flushed)
         beyond = within - (2.0 * best[:, -1] + np.float32(lost))
         if not self.projection and self.space.scale.max() > _STEEP:  # scores of clipped factors bound nothing
             beyond = tf.where(tf.reduce_max(tf.abs(factors), axis=1) < _MAX_FLOAT32, beyond, -_MAX_FLOAT32)

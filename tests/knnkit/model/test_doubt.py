@@ -116,3 +116,20 @@ def test_rows_whose_squares_vanish_are_in_order(metric: Any, device: DeviceProce
         for one_by_one in (False, True):
             found = device.classify(tmp_path / "m", query, one_by_one=one_by_one, runtime=runtime)
             assert found.indices.tolist() == [[41, 40]], (runtime, one_by_one)
+
+
+@pytest.mark.parametrize("width", [16, 64])
+@pytest.mark.parametrize("size", [1e36, 1e37])
+def test_a_scale_whose_square_vanishes_hides_no_neighbour(
+    size: float, width: int, device: DeviceProcess, tmp_path: Path
+) -> None:
+    """Queries are multiplied by the scale twice before their scores: here float32 reads some of them as 0."""
+    rng = np.random.default_rng(0)
+    rows, queries = (np.float32(rng.normal(size=(count, width)) * size) for count in (60, 200))
+    model = build_model(KnnSpec("vast", 3, scale="minmax"), dataset(rows, np.arange(60) % 2))
+    expected = model.reference.answer(queries).indices[:, :3].tolist()
+    (tmp_path / "m").write_bytes(model.data)
+    for runtime in ("tflite_runtime", "ai_edge_litert"):
+        for one_by_one in (False, True):
+            found = device.classify(tmp_path / "m", queries, one_by_one=one_by_one, runtime=runtime)
+            assert found.indices.tolist() == expected, (runtime, one_by_one)
