@@ -1,4 +1,4 @@
-"""Data frames and lists of raw cells, for a model with a table.
+"""Features of data frames and lists of raw cells.
 
 Host and device take the columns of a frame by name, and those of an array by position. Loaded only for a model that has
 a table. No I/O.
