@@ -37,6 +37,8 @@ _SQUARED_SAFELY = 1e-15
 _SQUARED_AT_MOST = np.float32(1e18)
 #: Above this scale, a difference that matters can be subnormal (1 / 1e30 is near 1.2e-38), and is flushed to zero.
 _STEEPEST = 1e30
+#: Below this scale, a query times the scale twice can be subnormal, also on a lattice, whose steps are at least 1e-12.
+_FLATTEST = 1e-25
 #: Range of scales and of `Space.reach` in which no product that counts is subnormal or overflows.
 _ORDINARY = (1e-9, 1e9)
 #: Share of the vote that a neighbour beside a near-exact match may lose unnoticed.
@@ -218,14 +220,15 @@ class KnnModule(tf.Module):  # type: ignore[misc]
             certain = kth < most
         else:
             certain = tf.minimum(found.following, most) > self._further(kth, base, blur)
-        if self.space.scale.max() > _STEEPEST:
-            certain = tf.logical_and(certain, kth < 0.0)
         if self.metric != "manhattan" and self.margin * self.space.radius < _SQUARED_SAFELY:
             certain = tf.logical_and(certain, kth > np.float32(_SQUARED_SAFELY**2))
         if self.metric == "manhattan" and self.margin * self.space.radius < self._lost:
             certain = tf.logical_and(certain, kth > np.float32(self._lost / self.margin))
         if found.exact is not None:
             certain = tf.logical_or(certain, tf.logical_and(found.exact, kth < np.float32(self.search.most_exact)))
+        sizes = np.abs(self.space.scale[self.space.scale != 0.0])
+        if sizes.max(initial=1.0) > _STEEPEST or sizes.min(initial=1.0) < _FLATTEST:
+            certain = tf.logical_and(certain, kth < 0.0)
         if blur is not None:  # the factor 2: both points of a distance are blurred
             near = np.float32(self.margin) * tf.maximum(base[:, -1], np.float32(self.space.radius))
             certain = tf.logical_and(certain, near > 2.0 * TYPICAL * blur)

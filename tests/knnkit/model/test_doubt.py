@@ -118,14 +118,19 @@ def test_rows_whose_squares_vanish_are_in_order(metric: Any, device: DeviceProce
             assert found.indices.tolist() == [[41, 40]], (runtime, one_by_one)
 
 
-@pytest.mark.parametrize("width", [16, 64])
-@pytest.mark.parametrize("size", [1e36, 1e37])
+@pytest.mark.parametrize("width", [3, 16, 64])
+@pytest.mark.parametrize("size", [1e20, 1e36, 3e37, 2.0**116])
 def test_a_scale_whose_square_vanishes_hides_no_neighbour(
     size: float, width: int, device: DeviceProcess, tmp_path: Path
 ) -> None:
     """Queries are multiplied by the scale twice before their scores: here float32 reads some of them as 0."""
     rng = np.random.default_rng(0)
     rows, queries = (np.float32(rng.normal(size=(count, width)) * size) for count in (60, 200))
+    if size == 2.0**116:  # on a lattice, near its corner
+        rows, queries = (
+            rng.integers(0, 5, each.shape).astype(np.float32) * np.float32(size) for each in (rows, queries)
+        )
+        rows[:2] = [[0.0], [64.0 * size]]
     model = build_model(KnnSpec("vast", 3, scale="minmax"), dataset(rows, np.arange(60) % 2))
     expected = model.reference.answer(queries).indices[:, :3].tolist()
     (tmp_path / "m").write_bytes(model.data)
