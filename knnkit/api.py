@@ -252,7 +252,7 @@ class TfKNN:
         """
         require(is_number(margin) and 0.0 < margin < 0.1, "margin", margin, BuildError, "from 0 to 0.1: margin=1e-5")
         require(isinstance(held_out, Dataset | None), "held_out", held_out, DataError, "a knnkit.data.dataset.Dataset")
-        options = Options(float(margin), whole(seed, "seed", BuildError, 0, 2**32 - 1))
+        options = Options(float(margin), whole(seed, "seed", BuildError, 0, 2**32 - 1), table=self.fitted.table)
         with quiet():
             return build_enrolled(self.fitted.spec, self.fitted.enrolment, held_out, options)
 

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from device_agent.shared.queries import check_rows, origin_of
+from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.queries import Origin, check_rows, origin_of
 
 
 class Answers(NamedTuple):
@@ -40,6 +41,19 @@ class Voted(NamedTuple):
     values: NDArray[np.float64]
 
 
+def queries_of(info: KnnInfo, rows: ArrayLike, origin: Origin) -> NDArray[np.float32]:
+    """Returns rows as the model's input: (n, n_features) float32, less its `origin`; raw cells become features first.
+
+    Raises:
+        BadInput: the rows are invalid.
+    """
+    if info.table is not None:
+        from device_agent.shared.features.frames import encoded
+
+        rows = encoded(info, rows)
+    return check_rows(rows, info.feature_names, origin=origin)
+
+
 def with_votes(model: Any, rows: ArrayLike, answers: Answers) -> Answers:
     """Returns `answers` to (n, n_features) raw `rows` as `Voted`, with the winning label of each label column.
 
@@ -51,7 +65,7 @@ def with_votes(model: Any, rows: ArrayLike, answers: Answers) -> Answers:
     assert exact.regressor is not None
     values, doubtful = exact.regressor.values(answers), exact.regressor.in_doubt(answers)
     if doubtful.any():
-        queries = check_rows(rows, model.info.feature_names, origin=origin_of(model.info.origin))[doubtful]
+        queries = queries_of(model.info, rows, origin_of(model.info.origin))[doubtful]
         found: Any = exact.order(queries, answers.indices[doubtful])
         parts = Answers(answers.label[doubtful], answers.probabilities[doubtful], *found)
         values[doubtful] = exact.regressor.values(parts)

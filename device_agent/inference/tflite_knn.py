@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from device_agent.inference.answers import Answers as Answers
-from device_agent.inference.answers import Voted, labels_of, shares_of, with_votes
+from device_agent.inference.answers import Voted, labels_of, queries_of, shares_of, with_votes
 from device_agent.inference.exact import ExactKnn
 from device_agent.inference.graph_runner import unusable
 from device_agent.inference.graph_selection import take_searches
@@ -26,7 +26,7 @@ from device_agent.shared.protocol import constants, reports
 from device_agent.shared.protocol.documents import Searched
 from device_agent.shared.protocol.errors import BadInput, ModelUnusable
 from device_agent.shared.protocol.model_info import KnnInfo
-from device_agent.shared.queries import Neighbors, Origin, accuracy, check_rows, in_doubt, narrow, origin_of
+from device_agent.shared.queries import Neighbors, Origin, accuracy, in_doubt, narrow, origin_of
 from device_agent.shared.release.model_file import kept_open
 from device_agent.shared.release.model_file import read_info as read_info
 
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from device_agent.shared.embedding.chain import Chain
 
 _FEW, _FARTHEST = 32, 1e17  # a graph of cells that has found no row answers a greater distance
-
-
 _ANSWERS = constants.ANSWERS
 _LABEL = (constants.OUTPUT_LABEL,)
 _NEIGHBORS = (constants.OUTPUT_INDICES, constants.OUTPUT_DISTANCES)
@@ -48,7 +46,9 @@ class TfliteKNN:
     """A nearest-neighbour classifier in a `.tflite` file that takes raw rows.
 
     One object serves one thread. `info` is the model's knn.json, `runtime` describes the runtime, and `settled` counts
-    the rows that float32 left uncertain and float64 answered again.
+    the rows that float32 left uncertain. A model with a table also takes raw cells: frames and dictionaries by name of
+    column, other rows by position. But n_features numbers per row, in an array or lists, are features encoded before:
+    NaN among them is a missing cell only if each feature is a number of the table.
 
     Args:
         path: the model file; `/proc/self/fd/N` for a file that is open already.
@@ -269,7 +269,7 @@ class TfliteKNN:
 
     def _ask(self, rows: ArrayLike, names: tuple[str, ...]) -> tuple[NDArray[Any], ...]:
         """Returns the outputs `names`, (n, ...) each, for raw rows: checks them; float64 answers uncertain ones."""
-        queries = check_rows(rows, self.info.feature_names, origin=self._origin)
+        queries = queries_of(self.info, rows, self._origin)
         if self._graphs.waits:
             self._note(len(queries))
         views = {name: self._one.outputs[name] for name in (*names, constants.OUTPUT_CERTAIN)}

@@ -209,14 +209,14 @@ def not_numbers(rows: Any, problem: Exception) -> tuple[str, str]:
     cells = as_array(rows, object) if names else np.empty((0, 0))
     for place, name in enumerate(names if names and cells.ndim == 2 else ()):
         for row, cell in enumerate(cells[:, place].tolist()):
-            found = _of_cell(cell, name)
+            found = cell_problem(cell, name)
             if found is not None:
                 return f"row {row}, column {name!r}: {found[0]}", found[1]
     way = next((f"rows.{each}()" for each in _CONVERSIONS if hasattr(type(rows), each)), "")
     return f"the rows are not a table of numbers: {problem}", way or "an array, nested lists or a data frame of numbers"
 
 
-def _of_cell(cell: Any, name: str) -> tuple[str, str] | None:
+def cell_problem(cell: Any, name: str) -> tuple[str, str] | None:
     """Returns a message why a cell of the column `name` is not a number, and a hint; None if it is a number."""
     if is_gap(cell):
         return "the cell is empty", "rows.dropna(), or rows.fillna(VALUE)"

@@ -13,16 +13,9 @@ import numpy as np
 
 from device_agent.shared.arguments import require
 from device_agent.shared.features.coder import UNUSED, Coder
+from device_agent.shared.features.frames import cell_matrix, is_missing
 from device_agent.shared.protocol.table_info import Table
-from device_agent.shared.queries import (
-    as_array,
-    as_numbers,
-    check_raw_rows,
-    column_names,
-    is_gap,
-    not_numbers,
-    select,
-)
+from device_agent.shared.queries import as_numbers, check_raw_rows, column_names, not_numbers, select
 from knnkit.config.parse import TestFile
 from knnkit.data import files, targets
 from knnkit.data.dataset import Dataset, dataset
@@ -111,26 +104,12 @@ def cells(table: Table, rows: Any, source: str = "arrays") -> Dataset:
         DataError: the columns are not those of the table, or a cell is text where a number is needed.
     """
     names = [column.name for column in table.columns]
-    framed = column_names(rows)
-    if framed is not None:
-        absent = [name for name in names if name not in framed]
-        if absent:
-            raise DataError(f"{source}: there is no column {absent[0]!r}", hint=f"rows[{names[:8]}]")
-        rows = select(rows, names)
-    try:
-        matrix = as_array(rows, object)
-    except TypeError as error:
-        said, hint = not_numbers(rows, error)
-        raise DataError(f"{source}: {said}", hint=hint) from None
-    if matrix.ndim != 2 or matrix.shape[1] != len(names):
-        hint = f"rows of shape (n, {len(names)}), or a frame with these columns: {', '.join(names[:8])}"
-        said = f"{source}: expected rows of {len(names)} cells, found an array of shape {matrix.shape}"
-        raise DataError(said, hint=hint)
+    matrix = cell_matrix(names, rows, DataError, f"{source}: ")
     found, levels, coder = np.full(matrix.shape, np.nan), {}, Coder(table)
     for place, column in enumerate(table.columns):
         if column.encoding == UNUSED:
             continue
-        there = np.array([not _is_missing(coder, place, cell) for cell in matrix[:, place]], bool)
+        there = np.array([not is_missing(coder, place, cell) for cell in matrix[:, place]], bool)
         values = matrix[there, place].tolist()
         try:
             if column.encoding == "number":
@@ -140,13 +119,8 @@ def cells(table: Table, rows: Any, source: str = "arrays") -> Dataset:
                 levels[place], found[there, place] = np.unique(words, return_inverse=True)
         except (TypeError, ValueError) as error:
             said, hint = f"the column {column.name!r} has a cell that is not a number: {error}", ""
-            if framed is not None:
+            if column_names(rows) is not None:
                 said, hint = not_numbers(select(rows, [column.name]), error)
             raise DataError(f"{source}: {said}", hint=hint) from None
     texts = {place: tuple(map(str, each)) for place, each in levels.items()}
     return Dataset(found, np.zeros(len(found), np.int64), tuple(names), source, levels=texts)
-
-
-def _is_missing(coder: Coder, place: int, cell: Any) -> bool:
-    """Whether a cell of the column with index `place` has no value, as a device decides it."""
-    return is_gap(cell) or (isinstance(cell, str) and coder.is_missing(place, cell.strip()))
