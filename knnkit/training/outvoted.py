@@ -1,4 +1,4 @@
-"""Finds classes with too few training rows to win a vote.
+"""Finds classes with too few rows to win a vote.
 
 Counts votes only; reads no rows. Each of k neighbours has one vote, and the first class of the most votes wins.
 """
