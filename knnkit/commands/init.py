@@ -55,6 +55,10 @@ def run(arguments: argparse.Namespace) -> int:
     if last.endswith((".yaml", ".yml")):
         said = f"--features takes all words that follow it as columns, also {last!r}"
         raise UsageError(said, hint=f"knnkit init {shlex.quote(last)} --data ROWS.csv, with FILE first")
+    option = next((f"--{key}" for key in _OF_ROWS if getattr(arguments, key)), None)
+    if arguments.data is None and path.suffix not in (".yaml", ".yml") and (option or path.exists()):
+        said = f"{path} is the deploy.yaml to write; rows need --data"
+        raise UsageError(said, hint=f"--data {shlex.quote(str(path))}")
     if path.exists():
         raise _exists(path)
     if not path.absolute().parent.is_dir():
@@ -63,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     name, data = "iris", "{sklearn: iris}     # or your own: {file: train.csv, label: species}"
     if arguments.data is not None:
         name, data = _own(arguments, path)
-    elif option := next((f"--{key}" for key in _OF_ROWS if getattr(arguments, key)), None):
+    elif option:
         raise UsageError(f"{option} needs --data, the file with the rows", hint="--data train.csv")
     try:
         with path.open("x", encoding="utf-8") as file:
