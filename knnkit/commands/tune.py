@@ -45,7 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
     material = source.load(build)
     material = material.whole or material
     if material.training.targets is not None:
-        raise UsageError("tune works only for models with one label column", hint="data: {label: COLUMN}")
+        said = "tune works only for models with one label column"
+        raise UsageError(said, hint=_config.one_label(model.data))
     require_plain(material.spec, "tune")
     for warning in material.warnings:
         print_line(f"knnkit: warning: {warning}", "warn", stream=sys.stderr)
