@@ -58,7 +58,7 @@ def teach(store: Store, meaning: Meaning, request: Request, holder: str, last: i
     """
     loaded = load_accepted(store, answering(store).release, request.runtime)
     try:
-        allowed = _allowed(loaded.signed.info)
+        allowed = _allowed(loaded, store)
         label, values = _read(loaded.signed.info, meaning, allowed)
         if last is None:
             cells = taught_rows.read(loaded, request, allowed.rows)
@@ -140,11 +140,13 @@ def taking_part(store: Store, rows: list[LocalRow]) -> frozenset[str]:
         loaded.close()
 
 
-def _allowed(info: KnnInfo) -> Enrol:
-    if info.enrol is None:
-        hint = "enrol: {rows: 500} under model: in deploy.yaml, then: knnkit deploy"
-        raise Refused("the release does not allow rows to be taught", reason="enrol-not-allowed", hint=hint)
-    return info.enrol
+def _allowed(loaded: Loaded, store: Store) -> Enrol:
+    allowed, release = loaded.signed.info.enrol, loaded.verdict.ref
+    if allowed is None:
+        said = f"the release {release.name} {release.version} in {store.root} does not allow rows to be taught"
+        hint = "enrol: {rows: 500} under model: in deploy.yaml, then: knnkit deploy; or --root DIR for another store"
+        raise Refused(said, reason="enrol-not-allowed", hint=hint)
+    return allowed
 
 
 def _read(info: KnnInfo, meaning: Meaning, allowed: Enrol) -> tuple[int | str, tuple[float, ...]]:

@@ -62,7 +62,7 @@ def ask_fleet(
     targets = _selection.select_targets(arguments, config)
     nonce, holder, pace = _selection.nonce(), _selection.holder(), _selection.pace_of(arguments, config)
     named = _selection.named_keys(arguments, config)
-    models = frozenset(build.model.name for build in config.builds()) if config else frozenset()
+    models = _selection.models_of(config)
     if inputs is not None:
         targets = tuple(target for target in targets if target.name in inputs)
     everyone = Question(

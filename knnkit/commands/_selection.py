@@ -123,6 +123,11 @@ def named_keys(arguments: argparse.Namespace, config: Config | None) -> frozense
         return frozenset()
 
 
+def models_of(config: Config | None) -> frozenset[str]:
+    """Returns the names of the models that deploy.yaml builds; empty without a deploy.yaml."""
+    return frozenset(build.model.name for build in config.builds()) if config else frozenset()
+
+
 def pace_of(arguments: argparse.Namespace, config: Config | None) -> Pace:
     """Returns the time limits of a job: from the command line, else from deploy.yaml, else the defaults."""
     said = config.rollout if config else RolloutConfig()

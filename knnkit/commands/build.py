@@ -16,7 +16,7 @@ from knnkit.evaluation import metrics
 from knnkit.release import build, describe, signing
 from knnkit.release.build import Built
 from knnkit.render import figures
-from knnkit.render.sanitize import clean, count, percent
+from knnkit.render.sanitize import clean, count, moment, percent
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -38,7 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _tell(built: Built) -> None:
     info, manifest = built.info, built.manifest
-    what = f"{manifest.name} {manifest.version} (sequence {manifest.sequence})"
+    ends = "" if manifest.expires is None else f", expires {moment(manifest.expires)}"
+    what = f"{manifest.name} {manifest.version} (sequence {manifest.sequence}{ends})"
     for warning in built.warnings:
         print(f"knnkit: warning: {warning}", file=sys.stderr)
     if not built.fresh:

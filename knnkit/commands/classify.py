@@ -63,7 +63,7 @@ def _one(arguments: argparse.Namespace, config: Config | None, target: Target) -
     command = agent_command(arguments, config, arguments.output_format or ("jsonl" if arguments.json else None))
     job = Job(target, pace=_selection.pace_of(arguments, config))
     with _source(arguments) as (source, files), contextlib.suppress(_Incomplete), _sink(arguments) as sink:
-        done = pipe_rows(job, command, source, sink, warn=_warn)
+        done = pipe_rows(job, command, source, sink, models=_selection.models_of(config), warn=_warn)
         if done.exit_code:
             raise _Incomplete
     said = printable(about(arguments.input, done, files).stderr.decode("utf-8", "replace")).rstrip()
@@ -87,6 +87,7 @@ def _many(arguments: argparse.Namespace, config: Config | None, targets: tuple[T
         raise DataError(f"{arguments.input}: there is no such file", hint=_check_path())
     arguments.output.mkdir(parents=True, exist_ok=True)
     command, pace = agent_command(arguments, config, arguments.output_format), _selection.pace_of(arguments, config)
+    models = _selection.models_of(config)
     suffix = arguments.output_format or arguments.input.suffix.lstrip(".") or "csv"
     suffix = "jsonl" if raw and arguments.output_format is None else suffix
     plain = contextlib.nullcontext((arguments.input, ()))
@@ -95,7 +96,7 @@ def _many(arguments: argparse.Namespace, config: Config | None, targets: tuple[T
         for target in targets:
             answers = arguments.output / f"{_file_name(target.name)}.{suffix}"
             _refuse_same(arguments.input, answers)
-            jobs.append(RowsJob(target, command, str(rows), str(answers), arguments.input, files, pace=pace))
+            jobs.append(RowsJob(target, command, str(rows), str(answers), arguments.input, files, models, pace=pace))
         return _output.finish(arguments, _query.run_jobs(arguments, config, "classify", jobs, classify_rows))
 
 

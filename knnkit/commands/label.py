@@ -22,7 +22,7 @@ from knnkit.render.sanitize import clean, count, moment
 from knnkit.render.terminal import Column, print_line, print_table
 from knnkit.training.labelling import Labelling
 
-_HELP = "Enter to skip, u to undo, q to end"
+_HELP = "s or Enter to skip, u to undo, q to end"
 _DIGITS = 9  # of the number of a label
 
 
@@ -89,13 +89,21 @@ def _ask(work: Labelling) -> None:
             return
         choices = work.labels
         try:
-            if word in ("", "u"):
-                (work.undo if word else work.skip)()
+            if word in ("", "s", "u"):
+                (work.undo if word == "u" else work.skip)()
                 continue
             place = int(word) if work.numbered and word.isdecimal() and len(word) < _DIGITS else 0
-            work.give(choices[place - 1] if 0 < place <= len(choices) else word)
+            label = choices[place - 1] if 0 < place <= len(choices) else work.label_for(word)
+            if label in choices or _wants_new(label):
+                work.give(label)
         except KnnkitError as error:
             print_line(f"{error}: {error.hint}", "bad", stream=sys.stderr)
+
+
+def _wants_new(label: str) -> bool:
+    """Asks whether to make a label that no row has yet, such as a slip of the finger."""
+    print(f"{clean(label)!r} is a new label; make it? (y, or Enter to choose again): ", end="", flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _show(work: Labelling) -> None:

@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json_codec.dumps(_document(trade, level, labels)))
         return 0
-    for each in (table, by_class):
+    for each in (table, by_class) if len(labels) > 1 else (table,):  # only classes are listed
         print_table(each.columns, each.rows)
     for note in notes:
         print_line(note, stream=sys.stderr)

@@ -65,6 +65,17 @@ def parse_duration(value: Any) -> Any:
     return seconds
 
 
+def parse_lifetime(value: Any) -> Any:
+    """Converts a lifetime such as `"365d"` to seconds; returns other values unchanged.
+
+    Raises:
+        ValueError: `value` has no unit, so it could be days or seconds; or it is not a duration.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise ValueError(f"{value} has no unit: write 365d, 12h or 90s")
+    return parse_duration(value)
+
+
 def parse_amount(value: Any) -> Any:
     """Checks that `value` is a count or a percentage.
 
@@ -194,6 +205,12 @@ Duration = Annotated[
     BeforeValidator(parse_duration),
     WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "string", "pattern": r"^[0-9.]+ ?(ms|s|m|h|d)$"}]}),
     Words("a duration (500ms, 60s, 5m, 12h, 90d) or a number of seconds"),
+]
+Lifetime = Annotated[
+    float,
+    BeforeValidator(parse_lifetime),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9.]+ ?(ms|s|m|h|d)$"}),
+    Words("a duration (12h, 90d)"),
 ]
 Amount = Annotated[int | str, BeforeValidator(parse_amount), Words("a count or a percentage such as 10%")]
 Name = Annotated[str, AfterValidator(check_name), Words("a name")]

@@ -18,6 +18,7 @@ from knnkit.config.field_types import (
     FilePath,
     Host,
     Jump,
+    Lifetime,
     Name,
     Section,
     Text,
@@ -39,7 +40,7 @@ class ReleaseConfig(Section):
     """Version for people; devices compare `sequence`."""
     sequence: Annotated[int | None, Example("12")] = Field(default=None, ge=1, lt=2**53)
     """Number that grows with each release; default: the time of the build."""
-    expires: Annotated[Annotated[Duration, Field(gt=0.0)] | None, Example("90d")] = None
+    expires: Annotated[Annotated[Lifetime, Field(gt=0.0)] | None, Example("365d")] = None
     """How long after the build devices still activate the release; default: for ever."""
 
 

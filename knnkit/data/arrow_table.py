@@ -40,7 +40,8 @@ def load(schema: Any, read: Callable[[list[str]], Any], source: Path | str, want
     require_distinct(header, str(source))
     features, policy = wanted.features, wanted.policy
     bases = None if features is None else list(dict.fromkeys(_base(name, header) for name in features))
-    at, chosen = choose(header, replace(wanted, features=bases), file)
+    lists = [name for name in header if _is_list(schema.field(name).type)]
+    at, chosen = choose(header, replace(wanted, features=bases), file, lists)
     chosen += at if policy.targets else []
     more = [find(header, name, file, key) for key, name in wanted.texts.items() if name is not None]
     table = read([header[column] for column in sorted({*chosen, *at, *more})])

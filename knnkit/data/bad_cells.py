@@ -17,6 +17,7 @@ import yaml
 
 from device_agent.shared.file_hints import cleaned
 from device_agent.shared.tabular.csv_dialect import short
+from device_agent.shared.tabular.csv_reader import DECIMAL_COMMA
 from knnkit.errors import DataError
 
 #: Kinds of bad cells, as they are counted.
@@ -40,6 +41,10 @@ IN_MEMORY = frozenset({FRAME, "arrays", "rows", "test"})
 IDS = frozenset({"guid", "id", "idx", "index", "key", "nr", "no", "pk", "row", "rowid", "rownum", "serial", "uuid"})
 
 
+#: Number of line or row, index and name of the column, message, hint, sign between thousands.
+_Bad = tuple[int, int, str, str, str, str]
+
+
 class BadCells:
     """The bad cells of one file.
 
@@ -52,21 +57,25 @@ class BadCells:
     Attributes:
         rows: number of rows of the file, to tell a column of text from a few wrong cells.
         advice: hint of the error; "": the keys to write into deploy.yaml.
+        not_between: signs that do not stand between thousands in this file, since one is in another place.
         filter: command that copies the file without lines that have a wrong number of cells or no label.
     """
 
     def __init__(self, source: str, unit: str = "line", hint: str = "", targets: Sequence[str] = ()) -> None:
         self._source, self._unit, self.advice, self.rows, self.filter = source, unit, hint, 0, ""
-        self._targets = targets
+        self._targets, self.not_between = targets, set[str]()
         self._lines: dict[str, set[int]] = {}
-        self._first: list[tuple[int, int, str, str, str]] = []
+        self._first: list[_Bad] = []
         self._counts: dict[str, Counter[str]] = {}
         self._texts: dict[str, Counter[str]] = {}
 
-    def add(self, place: int, index: int, name: str, kind: str, said: str, cell: str = "", hint: str = "") -> None:
+    def add(
+        self, place: int, index: int, name: str, kind: str, said: str, cell: str = "", hint: str = "", sign: str = ""
+    ) -> None:
         """Records a bad cell: number of its line or row (`place`), index and name of its column, and what is wrong.
 
-        `kind` is EMPTY, TEXT or another kind to count by, `said` the message, `cell` the text, `hint` a way out.
+        `kind` is EMPTY, TEXT or another kind to count by, `said` the message, `cell` the text, `hint` a way out, and
+        `sign` what may stand between its thousands.
         """
         self._counts.setdefault(name, Counter())[kind] += 1
         if kind == TEXT:
@@ -76,7 +85,7 @@ class BadCells:
         if (kind != EMPTY or name in self._targets) and len(lines := self._lines.setdefault(name, set())) <= _MAX_CUT:
             lines.add(place)
         if len(self._first) < _SHOWN or (place, index) < self._first[-1][:2]:
-            self._first = sorted([*self._first, (place, index, name, said, hint)])[:_SHOWN]
+            self._first = sorted([*self._first, (place, index, name, said, hint, sign)])[:_SHOWN]
 
     def add_line(self, place: int, kind: str, said: str) -> None:
         """Records line number `place` with a wrong number of cells, or no label; `kind` and `said` as in `add`."""
@@ -100,7 +109,7 @@ class BadCells:
 
     def error(self) -> DataError:
         """Returns the error that names the bad cells."""
-        hint = self._first[0][-1]
+        hint = self._hint_of(*self._first[0][-2:])
         total = sum(sum(counts.values()) for counts in self._counts.values())
         message = f"{self._source}, {self._placed(self._first[0])}"
         if total > 1:
@@ -118,8 +127,15 @@ class BadCells:
         flags = self.advice.replace("label: in deploy.yaml", "--label on the command line")
         return DataError(message, hint=hint or self.advice or self._hint(), flags="" if hint else flags)
 
-    def _placed(self, bad: tuple[int, int, str, str, str]) -> str:
-        place, index, name, said, _ = bad
+    def _hint_of(self, hint: str, sign: str) -> str:
+        """Returns the way out for one cell: for a comma that may be decimal, both ways, the decimal one first."""
+        if hint == DECIMAL_COMMA:
+            hint = f"for a decimal comma, {hint}: {_with_semicolons(self._source)}"
+        thousands = between_thousands(sign) if sign and sign not in self.not_between else ""
+        return "; for thousands, ".join(filter(None, (hint, thousands)))
+
+    def _placed(self, bad: _Bad) -> str:
+        place, index, name, said, *_ = bad
         column = "" if index < 0 else f", column {short(name)}"
         return f"{self._unit} {place}{column}: {said}"
 
@@ -178,6 +194,19 @@ def in_data(source: object, keys: str, flags: str = "") -> str:
     if str(source) in IN_MEMORY:
         return f"data={yaml.safe_load(f'{{{keys}}}')}"
     return f"{keys} in `data:` of deploy.yaml" + (f" (knnkit init: {flags})" if flags else "")
+
+
+def between_thousands(sign: str) -> str:
+    """Returns a hint to give the file this sign between thousands."""
+    return f'thousands: "{sign}" in `data:` of deploy.yaml (knnkit init: --thousands {shlex.quote(sign)})'
+
+
+def _with_semicolons(source: str) -> str:
+    """Returns a command that copies a file with semicolons in place of the commas between its columns."""
+    clean = shlex.split(cleaned(source))[0]
+    code = f"import csv; r = csv.reader(open({source!r}, newline='', encoding='utf-8-sig'), skipinitialspace=True); "
+    code += f"csv.writer(open({clean!r}, 'w', newline='', encoding='utf-8'), delimiter=';').writerows(r)"
+    return f"python -c {shlex.quote(code)}"
 
 
 def without_lines(source: str, places: Sequence[int]) -> str:

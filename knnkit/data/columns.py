@@ -10,7 +10,7 @@ import difflib
 import fnmatch
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import numpy as np
 from device_agent.shared.tabular.csv_dialect import short
 from knnkit.data.bad_cells import IN_MEMORY, as_yaml, is_id
 from knnkit.data.dataset import Dataset
-from knnkit.data.policy import PLAIN, Policy
+from knnkit.data.policy import PLAIN, Policy, matching
 from knnkit.errors import DataError
 
 _MAX_LISTED = 20
@@ -65,11 +65,13 @@ class Wanted:
         return {"split": self.beside, "id": self.ids}
 
 
-def choose(header: list[str], wanted: Wanted, file: Path) -> tuple[list[int], list[int]]:
+def choose(header: list[str], wanted: Wanted, file: Path, lists: Sequence[str] = ()) -> tuple[list[int], list[int]]:
     """Returns the indices in `header` of the label columns (or targets), and the indices of the feature columns.
 
+    `lists` are the columns whose cells are lists; each element of `vector` is a feature, such as `vector_0`.
+
     Raises:
-        DataError: a column is missing, or a label or target is a feature.
+        DataError: a column is missing, a label or target is a feature, or the policy names a column that is not one.
     """
     policy, label, features, beside = wanted.policy, wanted.label, wanted.features, wanted.texts.values()
     own, kind = policy.targets or (label, *policy.labels), "target" if policy.targets else "label"
@@ -87,7 +89,32 @@ def choose(header: list[str], wanted: Wanted, file: Path) -> tuple[list[int], li
     if not chosen:
         said = f"{file}: there is no feature beside {', '.join(map(repr, own))}"
         raise DataError(said, hint="add columns of numbers", key="data")
+    roles = dict.fromkeys(header, "not among `features`")
+    roles |= dict.fromkeys(named["drop"], "left out by `drop`")
+    roles |= {name: f"the column of `{key}`" for key, name in wanted.texts.items() if name is not None}
+    roles |= dict.fromkeys(own, f"{'the' if len(own) == 1 else 'a'} {kind}")
+    require_features(policy, [header[place] for place in chosen], file, roles, lists)
     return at, chosen
+
+
+def require_features(
+    policy: Policy, features: list[str], file: Path, roles: Mapping[str, str], lists: Sequence[str] = ()
+) -> None:
+    """Checks that each name or pattern in `missing` and `categories` of the policy is that of a feature.
+
+    `roles` has what other columns are, and `lists` is that of `choose`.
+
+    Raises:
+        DataError: a name or pattern does not match any feature.
+    """
+    for key, words in (("missing", policy.missing), ("categories", policy.categories)):
+        for word in () if isinstance(words, str) else words:
+            if matching(word, features) or matching(word.rpartition("_")[0], lists):
+                continue
+            if word in roles:
+                said = f"{file}: {word!r} is {roles[word]}; `{key}` is for features"
+                raise DataError(said, hint=f"remove it from {key}:", key=f"data/{key}/{word}")
+            find(features, word, file, key)
 
 
 def _named(header: list[str], others: list[str], word: str, file: Path, key: str) -> list[str]:

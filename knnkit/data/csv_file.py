@@ -29,7 +29,7 @@ from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.tabular import csv_dialect
 from device_agent.shared.tabular.csv_reader import Block
 from knnkit.data import precision
-from knnkit.data.bad_cells import NO_LABEL, SHAPE, BadCells
+from knnkit.data.bad_cells import NO_LABEL, SHAPE, BadCells, between_thousands
 from knnkit.data.columns import Wanted, choose, find
 from knnkit.data.dataset import Dataset, label_array, require_distinct, require_label
 from knnkit.data.policy import Learner, sorted_levels
@@ -310,7 +310,10 @@ class _CsvFile:
         try:
             return self._columns.read_fields(fields)
         except BadInput as error:
-            raise DataError(f"{self._where(line)}: {error}", hint=error.hint) from None
+            hint = error.hint
+            if isinstance(error, csv_dialect.DoubtfulComma):
+                hint = f"for a decimal comma, {between_thousands('.')}; for thousands, {between_thousands(',')}"
+            raise DataError(f"{self._where(line)}: {error}", hint=hint) from None
 
     def _text(self, line: bytes) -> str:
         try:

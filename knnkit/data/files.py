@@ -218,7 +218,7 @@ def _load_npz(file: Path, wanted: Wanted) -> Dataset:
         raise DataError(said, hint=f"python -c {shlex.quote(code)}" if tables else "")
     else:
         rows, header = np.column_stack(list(arrays.values())), tuple(arrays)
-    if wanted.features is not None or policy.drop:
+    if wanted.features is not None or policy.drop or not policy.is_plain:
         _, chosen = choose([*header, *own], wanted, file)  # `arrays` no longer has the labels
         rows, header = rows[:, chosen], tuple(header[place] for place in chosen)
     for what, array in (("features", rows), *(("targets", array) for array in answers if policy.targets)):

@@ -6,7 +6,6 @@ NaN, and a category its index in the list of categories seen so far. `knnkit.tra
 
 from __future__ import annotations
 
-import shlex
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,15 +18,15 @@ from numpy.typing import NDArray
 from device_agent.shared.features.cells import without_thousands
 from device_agent.shared.features.coder import is_missing, missing_cell
 from device_agent.shared.tabular.csv_dialect import is_number
-from device_agent.shared.tabular.csv_reader import BadCell
-from knnkit.data.bad_cells import EMPTY, NOT_FINITE, TEXT, BadCells
+from device_agent.shared.tabular.csv_reader import DECIMAL_COMMA, BadCell
+from knnkit.data.bad_cells import EMPTY, NOT_FINITE, TEXT, BadCells, between_thousands
 
 T = TypeVar("T")
 #: Most categories of a column; each becomes a feature.
 MAX_CATEGORIES = 1000
 #: Words for a missing cell, besides those of every model.
 MISSING_WORDS = ("-", "--", "?", "n.a.")
-#: Signs between thousands that a hint names.
+#: Signs that may stand between thousands.
 _SIGNS = ",.' "
 
 
@@ -162,8 +161,13 @@ class Learner:
         """Records a cell that is not a finite number; returns NaN."""
         if error.is_number:
             return self._note(error.index, f"{cell} is not a finite float32 number", NOT_FINITE)
-        hint = "; for a decimal comma, ".join(filter(None, (_thousands(cell), error.hint)))
-        return self._note(error.index, str(error), TEXT, cell, hint)
+        for sign in _SIGNS:
+            if sign in cell and is_number(cell, ";") and without_thousands(cell, sign) is None:
+                self.bad_cells.not_between.add(sign)
+        hint = error.hint
+        if hint and hint != DECIMAL_COMMA:
+            hint = f"{hint}, or make the comma decimal: {between_thousands('.')}"
+        return self._note(error.index, str(error), TEXT, cell, hint, _thousands(cell))
 
     def end_row(self) -> None:
         """Does nothing. The reader calls it after each row; this class needs no number of rows."""
@@ -179,17 +183,17 @@ class Learner:
         with self._lock:  # blocks are read by several threads
             return self._codes[index].setdefault(text, float(len(self._codes[index])))
 
-    def _note(self, index: int, said: str, kind: str, cell: str = "", hint: str = "") -> float:
-        self.bad_cells.add(self.place, index, self.names[index], kind, said, cell, hint)
+    def _note(self, index: int, said: str, kind: str, cell: str = "", hint: str = "", sign: str = "") -> float:
+        self.bad_cells.add(self.place, index, self.names[index], kind, said, cell, hint, sign)
         return float("nan")
 
 
 def _thousands(cell: str) -> str:
-    """Returns a hint if a cell is a number with a separator of thousands; "" for any other cell."""
+    """Returns the sign between thousands of a cell that is such a number; "" for any other cell."""
     for sign in _SIGNS:
         plain = without_thousands(cell, sign)
         if plain not in (None, cell) and is_number(plain or "", ";"):
-            return f'thousands: "{sign}" in `data:` of deploy.yaml (knnkit init: --thousands {shlex.quote(sign)})'
+            return sign
     return ""
 
 

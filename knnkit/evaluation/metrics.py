@@ -26,11 +26,6 @@ class ClassFigures:
     answered: int
 
     @property
-    def was_met(self) -> bool:
-        """Whether a row belongs to this class, or was answered with it."""
-        return bool(self.support or self.answered)
-
-    @property
     def recall(self) -> float | None:
         """Share of the rows of this class that were answered with this class; None if it has no rows."""
         return self.right / self.support if self.support else None

@@ -7,15 +7,20 @@ class without a training row, it divides by class instead. Reads no file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.file_hints import cleaned
 from knnkit.data.dataset import Dataset
+from knnkit.data.files import TEXTS
 from knnkit.errors import DataError, needs
 
 #: Stands in `Divided.how` where each row is measured without itself.
@@ -24,6 +29,10 @@ LEAVE_ONE_OUT = "leave-one-out"
 _TRIES = 50
 #: From this share of classes with one row, nothing is held out: a gallery.
 _LONELY = 0.5
+#: So many classes of numbers may be numbers to predict.
+_MANY = 20
+#: A date with the year last, and the number of months.
+_DATE, _MONTHS = re.compile(r"(\d\d)([/.-])(\d\d)\2\d{4}([ T].*)?"), 12
 
 Places = NDArray[np.int64]
 
@@ -76,7 +85,8 @@ def _default(everything: Dataset, share: float, seed: int) -> Divided:
         return Divided(everything.take(kept), everything.take(held_out), "random")
     classes, counts = np.unique(everything.labels, return_counts=True)
     lonely = int((counts == 1).sum())
-    source, doubt = everything.source, _doubt(len(classes), len(everything.labels))
+    source = everything.source
+    doubt = numbers_as_classes(classes.tolist()) or _doubt(len(classes), len(everything.labels))
     if lonely >= _LONELY * len(classes):
         said = f"{lonely} of {len(classes)} classes have one row, so no row is held out"
         said += "; each row of the others is measured against all rows but itself (leave-one-out)"
@@ -92,6 +102,20 @@ def _default(everything: Dataset, share: float, seed: int) -> Divided:
 
 def _doubt(classes: int, rows: int) -> str:
     return f". There are {classes} labels in {rows} rows: is another column the label?" if 2 * classes > rows else ""
+
+
+def numbers_as_classes(classes: Sequence[Any]) -> str:
+    """Returns a text that suggests `target`, if there are many classes and all are numbers; else ""."""
+    if len(classes) < _MANY or not all(map(_is_number, classes)):
+        return ""
+    return f". All {len(classes)} labels are numbers: to predict a number, write `target:` in place of `label:`"
+
+
+def _is_number(label: Any) -> bool:
+    try:
+        return bool(np.isfinite(float(label)))
+    except ValueError:
+        return False
 
 
 def _all_held_out(everything: Dataset, lost: list[Any], how: str) -> DataError:
@@ -180,8 +204,29 @@ def _moments(cells: list[str], source: str) -> Iterator[float]:
             moment = _moment(cell)
         except ValueError:
             said = f"{source}: row {row}: {cell[:60]!r} is not a time"
-            raise DataError(said, hint="write 2026-01-31T12:00:00, or a number of seconds", key="split") from None
+            hint, change = "write 2026-01-31T12:00:00, or a number of seconds", _year_first(cells)
+            if change and Path(source).suffix.lower() in TEXTS:
+                hint += f": {change} {shlex.quote(source)} > {cleaned(source)}"
+            raise DataError(said, hint=hint, key="split") from None
         yield moment
+
+
+def _year_first(cells: list[str]) -> str:
+    """Returns a command of sed that writes day-first or month-first dates with the year first; "" for other cells.
+
+    "" also if no cell shows which of the two numbers is the day.
+    """
+    found = [_DATE.fullmatch(cell) for cell in cells]
+    dates = [match for match in found if match]
+    if len(dates) < len(found) or len({match[2] for match in dates}) > 1:
+        return ""
+    first, second = (max(int(match[place]) for match in dates) for place in (1, 3))
+    sign = dates[0][2]
+    if (first > _MONTHS and second > _MONTHS) or (max(first, second) <= _MONTHS and sign != "."):
+        return ""
+    order = r"\3-\2-\1" if second <= _MONTHS and (first > _MONTHS or sign == ".") else r"\3-\1-\2"
+    two = "([0-9]{2})"
+    return f"sed -E {shlex.quote(f's#{two}[{sign}]{two}[{sign}]([0-9]{{4}})#{order}#g')}"
 
 
 def _moment(cell: str) -> float:

@@ -24,7 +24,7 @@ from knnkit.model.build import BuiltModel
 
 _SEARCH_NAMES = {constants.FULL: "", constants.QUANTIZED: " in the int8 search", constants.CELLS: " in the cell search"}
 
-_TOO_HIGH = "lower this gate under gates: in deploy.yaml, or choose another k, metric or scale"
+_TOO_HIGH = "loosen this gate under gates: in deploy.yaml, or choose another k, metric or scale"
 _AT_FAULT = "knnkit or TensorFlow is at fault, not your data: build with the versions in pyproject.toml; report it"
 
 

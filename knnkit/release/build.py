@@ -31,7 +31,7 @@ from device_agent.shared.safe_files import read_small
 from device_agent.shared.trust import dsse
 from knnkit.config.parse import Build
 from knnkit.errors import BuildError, UsageError, VerificationFailed
-from knnkit.evaluation import metrics
+from knnkit.evaluation import metrics, splits
 from knnkit.evaluation.metrics import Figures
 from knnkit.release import gates, manifest, provenance, up_to_date
 from knnkit.release.card import CardFacts
@@ -212,7 +212,7 @@ def _learnt_nothing(info: model_info.KnnInfo) -> tuple[str, ...]:
     answer = info.classes[rows.index(max(rows))]
     said = f"the accuracy {accuracy:.1%} is lower than that of the constant answer {answer!r}"
     mend = "scale: standard, other features, or is another column the label?"
-    return (f"{info.name}: {said} ({max(rows) / sum(rows):.1%}); {mend}",)
+    return (f"{info.name}: {said} ({max(rows) / sum(rows):.1%}); {mend}{splits.numbers_as_classes(info.classes)}",)
 
 
 def _pinned_clock() -> int | None:

@@ -96,7 +96,7 @@ def _classes(card: Card, measured: Figures | None) -> Table:
             f"{counts[label]:,}" if label in counts else "–",
             f"{found[label].support:,}" if label in found else "–",
             percent(found[label].recall if label in found else None),
-            percent(found[label].precision if label in found and found[label].was_met else None),
+            percent(found[label].precision if label in found and found[label].answered else None),
         )
         for label in order
     )
@@ -105,12 +105,17 @@ def _classes(card: Card, measured: Figures | None) -> Table:
 
 
 def _thresholds(info: KnnInfo, gates: Gates | None) -> Iterator[str]:
-    if info.reject is None:
-        yield 'every row gets a class; the model never answers "unknown"'
+    targets = info.targets
+    if not info.may_be_unknown:
+        what = "a class" if targets is None else "a label of each column" if targets.classes else "values"
+        yield f'every row gets {what}; the model never answers "unknown"'
+    elif info.reject is None:
+        yield '"unknown" for rows without a training row near enough'
     else:
         where = f"for rows farther away than {percent(info.reject.acceptance)} of ordinary rows"
+        names = info.classes if targets is None else ("distance",)
         yield f'"unknown" {where}: ' + ", ".join(
-            f"{label} {threshold:.6g}" for label, threshold in zip(info.classes, info.reject.thresholds)
+            f"{label} {threshold:.6g}" for label, threshold in zip(names, info.reject.thresholds)
         )
     if gates is not None:
         yield f"gates: {gates_line(gates)}"

@@ -23,7 +23,7 @@ def lines(figures: Figures, how: str = "", most: int = 10) -> list[str]:
         found.append(f"answered {figures.answered:,} of {figures.rows:,} rows ({percent(figures.coverage)}){right}")
     for each in figures.classes[:most]:
         recall = f"recall {percent(each.recall)} ({each.right:,} of {count(each.support, 'row')})"
-        precision = f", precision {percent(each.precision)}" if each.was_met else ""
+        precision = f", precision {percent(each.precision)}" if each.answered else ""
         found.append(f"class {each.label}: {recall if each.support else 'not measured (no held-out row)'}{precision}")
     if len(figures.classes) > most:
         least = figures.classes[most].recall

@@ -65,6 +65,21 @@ class Labelling:
         """Returns the training rows nearest to the current row; () without a model."""
         return () if self._model is None or self.row is None else neighbours(self._model, self.row.cells)
 
+    def label_for(self, text: str) -> str:
+        """Returns the label that `text` means, new or not.
+
+        Raises:
+            DataError: `text` is not of the type of the model's labels, or cannot be a label.
+        """
+        classes = self._model.info.classes if self._model else (text.strip(),)
+        found = label_of(text.strip(), classes)
+        label = text.strip() if found is None else str(found)
+        require_label(label, "the label")
+        if found is None:
+            said = f"the labels of {self.columns.model} are whole numbers, not {label!r}"
+            raise DataError(said, hint="type a number")
+        return label
+
     def give(self, text: str, row: str | None = None) -> None:
         """Gives the label `text` to the row with the id `row` (None: the current row). Repeating the call does nothing.
 
@@ -72,19 +87,12 @@ class Labelling:
             DataError: `text` is not of the type of the model's labels, or another session has labelled the row.
             UsageError: the label cannot be written.
         """
+        label = self.label_for(text)
         chosen = next((each for each in self._waiting if row in (None, each.id)), None)
-        classes = self._model.info.classes if self._model else (text.strip(),)
-        found = label_of(text.strip(), classes)
-        label = text.strip() if found is None else str(found)
         if chosen is None:
             there = next((each.label for each in self._done if each.id == row), label)
             self._require_same(str(row), label, there)
             return
-        require_label(label, "the label")
-        if found is None:
-            raise DataError(
-                f"the labels of {self.columns.model} are whole numbers, not {label!r}", hint="type a number"
-            )
         there = change_label(self.path, chosen.id, None, label)
         self._waiting.remove(chosen)
         self._require_same(chosen.id, label, there)

@@ -22,9 +22,9 @@ from device_agent.shared.queries import default_names
 from knnkit.config.parse import Data, FileData
 from knnkit.data import files, precision, targets
 from knnkit.data.bad_cells import as_yaml, in_data, quoted
-from knnkit.data.columns import Wanted, find
+from knnkit.data.columns import Wanted, require_features
 from knnkit.data.dataset import Dataset
-from knnkit.data.policy import PLAIN, Policy, matching
+from knnkit.data.policy import PLAIN, Policy
 from knnkit.errors import DataError
 
 #: The category that `constant` fills with, beside 0 for numbers.
@@ -95,8 +95,9 @@ def read_more(file: Path, answers: Sequence[str], training: Dataset, table: Tabl
     wide = training.rows.dtype == np.float64
     if table is None:
         return _read(file, answers, training, training.feature_names, PLAIN, wide)
-    names = [column.name for column in table.columns if column.encoding != UNUSED]
-    found = apply(table, with_unused(table, _read(file, answers, training, names, policy_for(table), wide)))
+    used = replace(table, columns=tuple(column for column in table.columns if column.encoding != UNUSED))
+    names = [column.name for column in used.columns]
+    found = apply(table, with_unused(table, _read(file, answers, training, names, policy_for(used), wide)))
     found = replace(found, feature_names=training.feature_names)
     return replace(found, rows=found.rows.astype(training.rows.dtype, copy=False))
 
@@ -140,7 +141,7 @@ def prepare(policy: Policy, training: Dataset, held_out: Dataset | None) -> Prep
     Raises:
         DataError: a column has no value to fill with, or a held-out row has a category that no training row has.
     """
-    _require_columns(policy, training)
+    require_features(policy, list(training.feature_names), Path(training.source), {})
     training, left = _without_dropped(policy, training)
     warnings = [left] if left else []
     words = training.missing_words
@@ -227,14 +228,6 @@ def _json_cell(value: float, levels: tuple[str, ...] | None) -> Any:
     if np.isnan(value):
         return None
     return value if levels is None else levels[int(value)]
-
-
-def _require_columns(policy: Policy, rows: Dataset) -> None:
-    """Raises DataError if a column name or pattern of the policy matches no column."""
-    for key, words in (("missing", policy.missing), ("categories", policy.categories)):
-        for word in () if isinstance(words, str) else words:
-            if not matching(word, rows.feature_names):
-                find(list(rows.feature_names), word, Path(rows.source), key)
 
 
 def _without_dropped(policy: Policy, rows: Dataset) -> tuple[Dataset, str]:

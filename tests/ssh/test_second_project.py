@@ -72,7 +72,8 @@ def test_a_device_of_another_model_names_both_ways_out_at_once(second: Project) 
     refused = second.deploy()
     assert (refused["reason"], refused["exit_code"]) == ("wrong-name", 4)
     assert "is for the model 'iris', not 'wine'" in refused["message"]
-    assert "--root" in refused["hint"]
+    assert refused["hint"].startswith("`root: ~/.knnkit-wine` in deploy.yaml"), "what harms nobody is first"
+    assert refused["hint"].endswith(" deletes 'iris'"), "and what deletes is last, and says so"
     assert clean(refused["hint"]) == refused["hint"], "it is shown whole"
     (remove,) = commands(refused["hint"])
     assert second.run(*remove)[0] == 0
@@ -105,6 +106,21 @@ def test_doctor_compares_the_device_with_deploy_yaml(second: Project) -> None:
     second.run(*commands(found[0]["mend"])[-1])
     second.deploy()
     assert second.run("doctor")[0] == 0
+
+
+@pytest.mark.parametrize("command", ["classify", "parity", "status"])
+def test_an_answer_of_another_model_than_deploy_yaml_s_says_so(second: Project, command: str) -> None:
+    rows = Path("rows.csv")
+    rows.write_text("5.1,3.5,1.4,0.2\n")
+    words = ["--input", rows] if command == "classify" else []
+    second.capture.readouterr()
+    assert cli.main([command, *map(str, words)]) == 0
+    shown = second.capture.readouterr()
+    said = "the device is for the model 'iris'; deploy.yaml builds 'wine'"
+    assert said in (shown.out if command == "status" else shown.err)
+    Path("deploy.yaml").write_text(Path("deploy.yaml").read_text().replace("wine", "iris"))
+    assert cli.main([command, *map(str, words)]) == 0
+    assert said.partition(";")[0] not in "".join(second.capture.readouterr())
 
 
 def test_init_gives_each_project_a_root_of_its_own(

@@ -58,7 +58,7 @@ class Parser(argparse.ArgumentParser):
         if typed := _CHOICE.fullmatch(message):
             name, _, word, listed = typed.groups()
             choices = [choice.strip("' ") for choice in listed.split(",")]
-            close = difflib.get_close_matches(word, choices, n=1)
+            close = difflib.get_close_matches(word, choices, n=1, cutoff=0.7)  # "unlock" is not a slip for "undo"
             message = f"{word[:40]!r} is not a {name}: choose one of {', '.join(choices)}"
             instead = close[0] if close and name == "COMMAND" else instead
         elif typed := _NO_NUMBER.fullmatch(message):

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from device_agent.shared.tabular.csv_dialect import Decimals
 from device_agent.shared.tabular.csv_reader import BadCell, Block, Columns
 
 #: Other characters that spreadsheets write for a separator of thousands.
@@ -18,13 +19,14 @@ _ALSO = {" ": "\u00a0\u202f\u2009", "'": "\u2019"}
 def without_thousands(text: str, sign: str) -> str | None:
     """Returns a number without `sign`, its thousands separator; None if one is in a wrong place.
 
-    Spreadsheets write a blank as a no-break space, and an apostrophe as a typographic one.
+    The first group does not begin with 0: `0,395` has a decimal comma. Spreadsheets write a blank as a no-break space,
+    and an apostrophe as a typographic one.
     """
     for other in _ALSO.get(sign, ""):
         text = text.replace(other, sign)
     if sign not in text:
         return text
-    grouped = re.fullmatch(rf"[+-]?\d{{1,3}}(?:{re.escape(sign)}\d{{3}})+(?:[.,]\d*)?", text)
+    grouped = re.fullmatch(rf"[+-]?[1-9]\d{{0,2}}(?:{re.escape(sign)}\d{{3}})+(?:[.,]\d*)?", text)
     return text.replace(sign, "") if grouped else None
 
 
@@ -83,7 +85,7 @@ class Cells(Columns):
         self._categories = [index for index in range(len(places)) if not coder.is_number(index)]
         numbers = [places[index] for index in self._numeric] or places[:1]
         super().__init__(separator, count, numbers, [*texts, *(places[index] for index in self._categories)], dtype)
-        self.numbers = places
+        self.numbers, self._decimals = places, Decimals(separator, coder.thousands)
 
     def read_block(self, block: bytes) -> Block | None:
         """Returns the numbers and codes of whole lines; None if a line is bad, or must be read with `read_fields`."""

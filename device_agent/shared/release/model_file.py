@@ -29,6 +29,9 @@ def read_info(source: str | Path | IO[bytes]) -> model_info.KnnInfo:
     """
     try:
         return json_codec.loads(model_info.KnnInfo, read_member(source, constants.KNN_FILE))
+    except json_codec.NewerDocument as error:
+        said = f"{_name(source)}: {constants.KNN_FILE} inside the model was written by a newer knnkit: {error}"
+        raise ModelUnusable(said, hint="knnkit provision --target HOST, with the newer knnkit") from None
     except json_codec.MalformedDocument as error:
         raise ModelUnusable(
             f"{_name(source)}: {constants.KNN_FILE} inside the model is damaged: {error}", hint=_HINT

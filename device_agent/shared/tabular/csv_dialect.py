@@ -228,23 +228,32 @@ def is_number(text: str, separator: str) -> bool:
 TRUTH = {"false": 0.0, "true": 1.0}
 
 
+class DoubtfulComma(BadInput):
+    """A comma that may be decimal, or between thousands."""
+
+
 class Decimals:
     """The decimal sign of a file: a point if commas separate, else the first sign in a number.
+
+    Args:
+        separator: the character between columns.
+        thousands: the sign between thousands; "": not stated.
 
     Attributes:
         sign: point or comma; empty until a number has one.
     """
 
-    def __init__(self, separator: str) -> None:
+    def __init__(self, separator: str, thousands: str = "") -> None:
         self._commas_separate = separator == ","
-        self._comma_is_usual = separator == ";"  # it separates where a comma could not
+        self._comma_is_usual = separator == ";" or thousands not in ("", ",")  # a comma can only be decimal
         self.sign = "." if self._commas_separate else ""
 
     def pointed(self, fields: Sequence[str]) -> list[str]:
         """Returns the fields of a line with decimal points instead of decimal commas.
 
         Raises:
-            BadInput: a comma may be a thousands separator, or earlier numbers have the other decimal sign.
+            DoubtfulComma: a comma may be a thousands separator.
+            BadInput: earlier numbers have the other decimal sign.
         """
         if self._commas_separate:
             return list(fields)
@@ -254,7 +263,7 @@ class Decimals:
         commas = [field for field in fields if "," in field]
         if commas and not self.sign and not self._comma_is_usual and all(map(is_grouped, commas)):
             hint = "write numbers with a decimal point, and nothing between thousands"
-            raise BadInput(f"{commas[0].strip()!r}: is it a decimal comma, or a thousands separator?", hint=hint)
+            raise DoubtfulComma(f"{commas[0].strip()!r}: is it a decimal comma, or a thousands separator?", hint=hint)
         for sign, other in (",.", ".,"):
             used = next((field for field in fields if sign in field), None)
             if used is not None and (self.sign == other or any(other in field for field in fields)):

@@ -33,6 +33,8 @@ from device_agent.shared.tabular.reader import (
 _TRUTH = {word.encode(): b"%d" % number for word, number in csv_dialect.TRUTH.items()}
 #: Hint for a header with more columns than the model has.
 LEAVES_OUT = "--ignore-extra leaves out the columns that the model does not have"
+#: Hint for a decimal comma in a file whose columns have commas between them.
+DECIMAL_COMMA = "write decimal points, or separate the columns by semicolons"
 #: The numbers of whole lines, (n_lines, n_numbers), and the cells of each column of text.
 Block = tuple[NDArray[Any], list[list[str]]]
 
@@ -111,7 +113,7 @@ class Columns:
         except ValueError:
             if not written.strip():
                 raise BadCell(index, "the cell is empty") from None
-            why, hint = _because(cell, written)
+            why, hint = _because(cell, written, self.separator)
             raise BadCell(index, f"{short(written)} is not a number{why}", hint) from None
         if not abs(value) < TOO_LARGE:
             raise BadCell(index, unlike_finite(value, written), is_number=True)
@@ -142,7 +144,7 @@ def _read_fields(fields: list[bytes], decimal: str) -> list[float]:
     return [float(field.replace(b",", b".")) for field in plain] if decimal == "," else list(map(float, plain))
 
 
-def _because(cell: str, written: str) -> tuple[str, str]:
+def _because(cell: str, written: str, separator: str) -> tuple[str, str]:
     """Returns a text to append to "... is not a number", and a hint; both may be "".
 
     `written` is the text in the file; in `cell`, a decimal point replaces its decimal comma.
@@ -153,8 +155,9 @@ def _because(cell: str, written: str) -> tuple[str, str]:
     if "," in written and "." in written:
         return ": leave out the thousands separator", ""
     if "," in written and csv_dialect.is_number(written, ";"):
-        hint = "separate the columns by semicolons, or write decimal points"
-        return ": a decimal comma needs semicolons or tabs between the columns", hint
+        if separator != ",":  # the comma stands between thousands
+            return ": its comma is not between thousands", "write decimal points"
+        return ": a decimal comma needs semicolons or tabs between the columns", DECIMAL_COMMA
     return "", ""
 
 

@@ -8,7 +8,7 @@ from device_agent import __version__
 from device_agent.shared.protocol import versions
 from device_agent.shared.protocol.documents import Status
 from device_agent.shared.protocol.reports import Finding
-from knnkit.fleet.decide.plan import MINIMUM_PYTHON, OTHER_PROJECT, foreign_keys
+from knnkit.fleet.decide.plan import MINIMUM_PYTHON, foreign_keys, foreign_model, other_project
 from knnkit.fleet.device.probe import Facts, upgrade_hint
 from knnkit.fleet.targets import Target
 from knnkit.provision.requirements import SPARE, room_for
@@ -47,13 +47,12 @@ def _against_config(
     target: Target, status: Status, named: Collection[str], models: Collection[str]
 ) -> Iterator[Finding]:
     """Yields findings if a device has another model, or other trusted keys, than deploy.yaml: `models` and `named`."""
-    runs = status.committed
-    if runs and models and runs.name not in models:
-        said = f"the device is for the model {runs.name!r}; deploy.yaml builds {', '.join(map(repr, sorted(models)))}"
-        yield Finding("project", "error", said, OTHER_PROJECT)
+    way_out = other_project(target, status, models)
+    for said in foreign_model(status, models):
+        yield Finding("project", "error", said.partition(": ")[2], way_out)
     if status.trusted and named and not set(named) & set(status.trusted):
         said = f"the device trusts none of the keys that deploy.yaml names: {', '.join(sorted(named))}"
-        mend = f"`knnkit provision --target HOST` adds them. Is the device another project's? {OTHER_PROJECT}"
+        mend = f"`knnkit provision --target HOST` adds them. Is the device another project's? {way_out}"
         yield Finding("project", "error", said, mend)
     for warning in foreign_keys(status, named):
         key = next(word for word in warning.replace(",", "").split() if word.startswith("sha256:"))

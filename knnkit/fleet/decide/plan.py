@@ -28,9 +28,8 @@ BARE_DISK = 128 * 1024 * 1024
 MINIMUM_PYTHON = (3, 10)
 #: First word of the warning about a key that a device trusts and deploy.yaml does not name.
 FOREIGN_KEY = "foreign-key"
-#: What to type where a device has another project's model, or trusts only its keys.
-OTHER_PROJECT = "`knnkit provision --remove --target HOST` clears the device; "
-OTHER_PROJECT += "or `root: ~/.knnkit-2` in deploy.yaml, or --root"
+#: First word of the warning about a device with another model than deploy.yaml's.
+FOREIGN_MODEL = "foreign-model"
 _OLDER = "older"
 #: Runtime, by its name in a status -> the version that provisioning installs.
 _NEWEST_RUNTIME = {name: wheel.partition("==")[2] for name, wheel in PACKAGES.items()}
@@ -105,6 +104,26 @@ def foreign_keys(status: Status, named: Collection[str]) -> tuple[str, ...]:
     """Returns a warning for each key that a device trusts, but whose fingerprint is not in `named`."""
     strange = [key for key in status.trusted if named and key not in named]
     return tuple(f"{FOREIGN_KEY}: the device trusts {key}, which deploy.yaml does not name" for key in strange)
+
+
+def foreign_model(status: Status | None, models: Collection[str]) -> tuple[str, ...]:
+    """Returns a warning if a device has another model than `models`, those of deploy.yaml (may be empty); else ()."""
+    runs = status.committed if status else None
+    if runs is None or not models or runs.name in models:
+        return ()
+    said = f"the device is for the model {runs.name!r}; deploy.yaml builds {', '.join(map(repr, sorted(models)))}"
+    return (f"{FOREIGN_MODEL}: {said}",)
+
+
+def other_project(target: Target, status: Status, models: Collection[str]) -> str:
+    """Returns what to type where a device has another project's model, or trusts only its keys: the harmless first."""
+    name = min(models, default="2")
+    taken = target.root.rstrip("/").endswith(f"/.knnkit-{name}")
+    theirs = repr(status.committed.name) if status.committed else "what is there"
+    return (
+        f"`root: ~/.knnkit-{name}{'-2' * taken}` in deploy.yaml, or --root; "
+        f"`knnkit provision --remove --target HOST` deletes {theirs}"
+    )
 
 
 def _sign_steps(status: Status | None, package: Package) -> tuple[PlanStep, ...]:
@@ -209,15 +228,16 @@ def _unwanted(target: Target, status: Status, package: Package) -> Refusal | Non
         return None
     if status.committed and status.committed.name != ref.name:
         said = f"{device} is for the model {status.committed.name!r}, not {ref.name!r}"
-        return Refusal("wrong-name", said, OTHER_PROJECT, constants.EXIT_REFUSED)
+        return Refusal("wrong-name", said, other_project(target, status, (ref.name,)), constants.EXIT_REFUSED)
     if status.trusted and package.signed_by not in status.trusted:
         if package.signed_by in status.revoked:
             said = f"{device}: the key that signed {ref.name} {ref.version} was revoked ({package.signed_by[:23]}…)"
             hint = "`signing: {key: NEW.pem}` in deploy.yaml, then knnkit deploy --target HOST; or knnkit sign RELEASE"
             return Refusal("revoked-key", said, hint, constants.EXIT_REFUSED)
         said = f"{device} does not trust the key that signed {ref.name} {ref.version} ({package.signed_by[:23]}…)"
+        theirs = other_project(target, status, (ref.name,))
         hint = (
-            f"is it another project's device? {OTHER_PROJECT}. Or is the key a new one of yours? "
+            f"is it another project's device? {theirs}. Or is the key a new one of yours? "
             f"`knnkit trust --rotate NEW.pem --signing-key OLD.pem --target HOST`"
         )
         return Refusal("untrusted-key", said, hint, constants.EXIT_REFUSED)

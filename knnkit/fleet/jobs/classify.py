@@ -14,6 +14,7 @@ from device_agent.shared.protocol import constants
 from device_agent.shared.safe_files import whole_file
 from device_agent.shared.trust import standing
 from knnkit.errors import DeviceFailed, KnnkitError
+from knnkit.fleet.decide.plan import foreign_model
 from knnkit.fleet.device.connect import Job, Pause, dial, just_sleep
 from knnkit.fleet.device.one_shot import agent_of, visit
 from knnkit.fleet.device.probe import Facts, probe
@@ -39,6 +40,7 @@ class RowsJob(Job):
     output: str
     named: Path | None = None  # what the user named, if `input` is made of it
     files: tuple[str, ...] = ()  # the file of each line of `input`, below `named`
+    models: frozenset[str] = frozenset()  # names of the models that deploy.yaml builds
 
 
 def about(rows: Path | None, done: Completed, files: Sequence[str] = ()) -> Completed:
@@ -73,12 +75,13 @@ def pipe_rows(
     source: BinaryIO,
     sink: BinaryIO,
     *,
+    models: frozenset[str] = frozenset(),
     warn: Callable[[tuple[str, ...]], None] = lambda _: None,
 ) -> Completed:
     """Runs the agent's `classify` (`command`) from the file `source` to the file `sink`, without a time limit.
 
-    Before the first row is sent, `warn` is called with reasons why the device would not accept its release today; the
-    same texts are removed from the agent's messages at the end.
+    Before the first row is sent, `warn` is called with reasons why the device would not accept its release today (the
+    same texts are removed from the agent's messages at the end), and if its model is not one of `models`, if any.
 
     Raises:
         Unreachable: the device cannot be connected to, or the connection broke.
@@ -88,7 +91,7 @@ def pipe_rows(
     try:
         facts = probe(transport, target.root, timeout=job.pace.command)
         stands = tuple(standing.gates_missed(facts.agent.warnings)) if facts.agent else ()
-        warn(stands)
+        warn((*stands, *foreign_model(facts.agent, models)))
         done = transport.pipe([*agent_of(target, facts), *command], source, sink, idle=None)
         said = target.lead(os.fsdecode(done.stderr)).encode(errors="surrogateescape")
         for text in stands:
@@ -107,7 +110,7 @@ def classify_rows(job: RowsJob, listen: Listener = nobody, pause: Pause = just_s
     def classify(transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
         if facts.agent:
             recorder.know(release=facts.agent.committed)
-            recorder.warn(*facts.agent.warnings)
+            recorder.warn(*facts.agent.warnings, *foreign_model(facts.agent, job.models))
         argv = [*agent_of(job.target, facts), *job.command]
         with recorder.step("classify"), Path(job.input).open("rb") as source, whole_file(Path(job.output)) as sink:
             done = transport.pipe(argv, source, sink, idle=job.pace.command)

@@ -15,7 +15,7 @@ from device_agent.shared.protocol.reports import Bench, Diagnosis
 from device_agent.shared.trust import standing
 from knnkit.errors import DeviceFailed, ParityFailed
 from knnkit.fleet.decide.doctor import findings_of
-from knnkit.fleet.decide.plan import foreign_keys
+from knnkit.fleet.decide.plan import foreign_keys, foreign_model
 from knnkit.fleet.device.agent_client import ask
 from knnkit.fleet.device.connect import Job, Pause, just_sleep
 from knnkit.fleet.device.one_shot import agent_of, visit
@@ -63,6 +63,7 @@ def _answer(question: Question, transport: Transport, facts: Facts, recorder: Re
         recorder.warn(*facts.agent.warnings, *foreign_keys(facts.agent, question.named))
     if question.kind == "doctor":
         return _doctor(question, transport, facts, recorder)
+    recorder.warn(*foreign_model(facts.agent, question.models))
     agent_of(question.target, facts)
     if question.kind == "status":
         return recorder.end(Outcome.ANSWERED)

@@ -317,7 +317,10 @@ def test_the_hint_of_a_refusal_leads_out(taught: Device) -> None:
 def test_nothing_is_taught_where_the_release_does_not_say_so(device: Device, releases: Releases) -> None:
     refuse(device, "no-release", "enrol", "--label", "rose")
     device.install(releases["iris"])
-    assert "enrol: {rows: 500}" in refuse(device, "enrol-not-allowed", "enrol", "--label", "rose")
+    said = refuse(device, "enrol-not-allowed", "enrol", "--label", "rose")
+    assert "enrol: {rows: 500}" in said
+    assert f"the release iris 1.0.0 in {device.root} does not allow rows to be taught" in said
+    assert "or --root DIR for another store" in said
 
 
 def test_a_new_release_uses_what_it_allows_and_a_rollback_the_rest_again(taught: Device, releases: Releases) -> None:

@@ -167,12 +167,14 @@ def test_a_key_gives_a_label_in_a_real_browser(file: Path, releases: Releases) -
 def test_the_terminal_takes_numbers_labels_and_keys(
     file: Path, releases: Releases, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answers = ["3", "", "new one", "u", "unknown", "k0", "q"]
+    answers = ["3", "s", "", "S", "", "new one", "y", "u", "u2", "n", "unknown", "k0", "q"]
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(answers) + "\n"))
     words = ["label", str(file), "--terminal", "--release", str(releases["watched"])]
     assert cli.main(words) == 0
-    assert labels(file) == {"r0": "k2", "r1": None, "r2": "k0", "r3": None, "r4": None}
+    assert labels(file) == {"r0": "k2", "r1": None, "r2": None, "r3": "k0", "r4": None}
     said = capsys.readouterr()
+    assert "s or Enter to skip" in said.out
+    assert re.findall(r"'(.*)' is a new label; make it", said.out) == ["S", "new one", "u2"]
     assert "2 labels given, 3 rows have none" in said.out
     assert "reserved for rejected rows" in said.err
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
@@ -191,7 +193,7 @@ def test_a_label_that_is_a_number_is_never_the_place_of_another(
     rows = [FieldRow(f"r{n}", "b", n, "unknown", None, "unknown", 1.0, "d", cells) for n in range(3)]
     merge(path, Columns("digits", names), rows)
     wrong = ["--5", "007", "\uff15", "9" * 5000, "1e1", "x"]
-    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(["3", *wrong, "12", "q"]) + "\n"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(["3", *wrong, "12", "y", "q"]) + "\n"))
     words = ["label", str(path), "--terminal", "--release", str(releases["digits"])]
     assert cli.main(words) == 0
     assert labels(path) == {"r0": "3", "r1": "12", "r2": None}

@@ -223,6 +223,12 @@ def test_in_a_directory_that_was_deleted_every_command_says_so(words: tuple[str,
         ),
         ("device_agent", "--root x status y", "status: unknown arguments: y", "device_agent status --help"),
         ("device_agent", "clasify", "'clasify' is not a COMMAND", "python -m device_agent classify"),
+        (
+            "device_agent",
+            "unlock",
+            "'unlock' is not a COMMAND",
+            "python -m device_agent --help",
+        ),  # not undo: it forgets
         ("device_agent", "activate", "required: DIGEST", "python -m device_agent activate --help"),
         ("device_agent", "verify ./model.tflite", "model.tflite is not a release directory", "knnkit build"),
     ],

@@ -47,7 +47,11 @@ def test_what_spreadsheets_export_is_read_as_it_is(
     ("text", "said", "hint"),
     [
         ('a,species\n"1,5",oak\n', "line 2, column 'a': '1,5' is not a number: a decimal comma", "semicolons"),
-        ("a\tspecies\n1,234\toak\n", "line 2: '1,234': is it a decimal comma, or", "decimal point"),
+        (
+            "a\tspecies\n1,234\toak\n",
+            "line 2: '1,234': is it a decimal comma, or",
+            'for a decimal comma, thousands: "."',
+        ),
         ("a;species\n1,5;oak\n1.5;elm\n", "line 3: '1.5' has a decimal point", "write all numbers with one sign"),
         ("a;Species\n1;oak\n", "no column 'species'; there are a, Species", "did you mean 'Species'"),
         (",a,species\n0,1,oak\n", "line 1: column 1 has no name", "index=False"),

@@ -77,6 +77,9 @@ def test_the_worst_class_is_shown_first_and_unknown_apart() -> None:
         "class b: not measured (no held-out row)",
         "class c: not measured (no held-out row), precision 0.00 %",
     ]
+    silent = metrics.of_evaluation(Evaluation("stratified", 9, (8, 1), (8, 0), (9, 0)), ("a", "b"))
+    assert silent is not None
+    assert figures.lines(silent)[-2] == "class b: recall 0.00 % (0 of 1 row)", "no answer, so no precision"
     assert metrics.of_evaluation(None, ("a",)) is None
     assert metrics.of_confusion((), ()) is None
 

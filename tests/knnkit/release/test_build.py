@@ -121,7 +121,11 @@ def test_another_key_signs_anew(folder: Path) -> None:
         ("train.csv", "a,b,y\n1,2,odd\n3,4,even\n", "k is 3, but there are 2 training rows"),
         ("deploy.yaml", YAML.replace("k: 3", "k: 3, metrics: cosine"), "metric"),
         ("deploy.yaml", YAML.replace("train.csv", "trian.csv"), "no such file"),
-        ("deploy.yaml", YAML.replace("k: 3", "k: 42, weights: uniform") + "gates: {accuracy: 0.99}\n", "its own gates"),
+        (
+            "deploy.yaml",
+            YAML.replace("k: 3", "k: 42, weights: uniform") + "gates: {accuracy: 0.99}\n",
+            "loosen this gate",
+        ),
     ],
 )
 def test_a_failed_build_leaves_the_release_that_was_there(

@@ -18,13 +18,15 @@ from sklearn.metrics import precision_score, recall_score
 import knnkit
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.model_info import InFloat64, Targets
+from device_agent.shared.protocol.record import replace
 from device_agent.shared.release import model_file
 from knnkit import cli
 from knnkit.model.tflite import associated_files
 from knnkit.provision import pinned_hashes
 from knnkit.provision.requirements import on_boards
 from knnkit.release import keys
-from knnkit.render import html, page
+from knnkit.render import card, html, page
 
 RANDOM = np.random.default_rng(8)
 NOTES = "for the <b>north</b> | *greenhouse*"
@@ -54,7 +56,7 @@ def said(*words: str | Path) -> str:
 
 
 def test_the_card_says_what_the_model_is_and_where_it_is_weak(folder: Path) -> None:
-    card = said("card", folder / "dist")
+    shown = said("card", folder / "dist")
     golden = Golden.from_bytes((folder / "dist" / constants.GOLDEN_FILE).read_bytes())
     info = model_file.read_info(folder / "dist" / constants.MODEL_FILE)
     recall = recall_score(golden.truth, golden.label, average=None, labels=[0, 1, 2], zero_division=0)
@@ -65,7 +67,7 @@ def test_the_card_says_what_the_model_is_and_where_it_is_weak(folder: Path) -> N
         row = (
             f"| {label} | {counts[str(label)]} | {rows} | {recall[code] * 100:.2f} % | {precision[code] * 100:.2f} % |"
         )
-        assert row in card
+        assert row in shown
     for part in (
         "# steps 2.5",
         "training rows: from rows.csv",
@@ -79,8 +81,20 @@ def test_the_card_says_what_the_model_is_and_where_it_is_weak(folder: Path) -> N
         "rows were recognised",
         f"tensorflow {metadata.version('tensorflow')}",
     ):
-        assert part in card
-    assert str(folder) not in card, "no path of the machine"
+        assert part in shown
+    assert str(folder) not in shown, "no path of the machine"
+
+
+def test_the_card_says_what_each_kind_of_model_answers(folder: Path) -> None:
+    info = model_file.read_info(folder / "dist" / constants.MODEL_FILE)
+    values, columns = Targets(("kg",), (1.0,)), Targets(("a", "b"), (1.0, 1.0), classes=((1, 2), (3, 4)))
+    for targets, what in ((None, "a class"), (values, "values"), (columns, "a label of each column")):
+        (shown,) = card._thresholds(replace(info, targets=targets, reject=None), None)
+        assert shown == f'every row gets {what}; the model never answers "unknown"'
+    (shown,) = card._thresholds(replace(info, targets=values, classes=("value",)), None)
+    assert "of ordinary rows: distance " in shown, "a regression has no class called 'value'"
+    (shown,) = card._thresholds(replace(info, reject=None, float64=InFloat64(radius=1.0)), None)
+    assert shown == '"unknown" for rows without a training row near enough'
 
 
 def test_the_page_of_a_deploy_holds_the_card(folder: Path) -> None:

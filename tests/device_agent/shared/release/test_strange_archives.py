@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 import os
 import resource
 import struct
@@ -162,6 +163,14 @@ def test_a_sound_archive_is_left_at_its_start(model: bytes) -> None:
     zip_limits.require_small(file)
     assert file.tell() == 0
     zip_limits.require_small(io.BytesIO(in_64_bits(model, 4, 300)))
+
+
+def test_a_model_of_a_newer_knnkit_is_not_called_damaged(model: bytes) -> None:
+    newer = json.dumps(json_codec.to_plain(read_info(io.BytesIO(model))) | {"schema": constants.SCHEMA + 1}).encode()
+    made = with_members(model, [(name, newer if name == KNN else data) for name, data in other_members(model)])
+    with pytest.raises(ModelUnusable, match="was written by a newer knnkit") as caught:
+        read_info(io.BytesIO(made))
+    assert "knnkit provision" in caught.value.hint
 
 
 def test_a_set_of_arrays_with_very_many_members_is_refused_before_they_are_looked_at() -> None:
