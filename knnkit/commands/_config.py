@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 from device_agent.shared.safe_files import whole_file
 from knnkit.config import load
 from knnkit.config.yaml_reader import FILE_NAME
-from knnkit.data.bad_cells import quoted
 from knnkit.data.patterns import expand
 from knnkit.errors import ConfigError, UsageError
 from knnkit.release import keys, signing
 
 if TYPE_CHECKING:
-    from knnkit.config.parse import Build, Config, Data  # pydantic is for a file that is there
+    from knnkit.config.parse import Build, Config  # pydantic is for a file that is there
 
 
 def load_config(arguments: argparse.Namespace) -> Config | None:
@@ -110,12 +109,3 @@ def one_build(arguments: argparse.Namespace) -> Build:
     if arguments.model not in (None, *names):
         raise UsageError(f"{arguments.config} has no model {arguments.model!r}", hint=f"--model {names[0]}")
     return builds[names.index(arguments.model) if arguments.model else 0]
-
-
-def one_label(data: Data) -> str:
-    """Returns what to write into `data`, for a command that needs a single column of labels."""
-    from knnkit.config.parse import FileData
-
-    if isinstance(data, FileData) and not data.target:
-        return f"label: {quoted(data.label[0])}, and then each of the other columns"
-    return "the model predicts numbers, and the command needs labels: `label`, a column of classes, instead of `target`"
