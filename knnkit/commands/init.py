@@ -13,7 +13,7 @@ from pathlib import Path
 
 from device_agent.shared.protocol import constants
 from knnkit.config import yaml_reader
-from knnkit.data import warnings_of_file
+from knnkit.data import has_column, warnings_of_file
 from knnkit.errors import UsageError, flags_for
 
 _START = """\
@@ -91,6 +91,10 @@ def _own(arguments: argparse.Namespace, path: Path) -> tuple[str, str]:
     """Returns the values of `name` and `data` for deploy.yaml, after reading the rows as a build does."""
     file: Path = arguments.data
     label: str = arguments.label or "label"
+    if path.suffix not in (".yaml", ".yml") and has_column(file, str(path)):
+        said = f"{path} is a column of {file}, and would be the file to write: --label names one column"
+        then = f"; for two label columns, then write label: [{_quote(label)}, {_quote(str(path))}] in the file"
+        raise UsageError(said, hint=f"knnkit init --data {shlex.quote(str(file))} --label {shlex.quote(label)}{then}")
     names = arguments.features or []
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"--features names {twice!r} twice", hint="each column once")
