@@ -88,7 +88,8 @@ def unknown_key(
     if mapping[key] is None and _lists_text(root, (*place, before)) and all(map(_is_plain, words)):
         return f"unknown key {key!r}; is it part of {before!r}?", f"{before}: [{', '.join(words)}]"
     home = None if context["sure"] else _home_of(root, key)
-    if home is None:
+    # A section may have other forms: `data` has `label` for a file, and not for an estimator.
+    if home is None or _section(home) == _section(place):
         return context["problem"], example(root, context["meant"], place)
     written = document.scalars.get((*place, key), "")
     written = written if written and _is_plain(written) else example(root, key, home).partition(": ")[2]
@@ -96,6 +97,10 @@ def unknown_key(
     path = home[:-1] if listed else home
     fix = f"{path[-1]}: [{{{key}: {written}}}]" if listed else f"{path[-1]}: {{{key}: {written}}}"
     return f"unknown key {key!r}; it belongs in {prefix_of(path).removesuffix(': ')!r}", fix
+
+
+def _section(place: Place) -> object:
+    return next((part for part in reversed(place) if isinstance(part, str)), None)
 
 
 def _home_of(root: type[Section], key: str) -> Place | None:
