@@ -165,8 +165,25 @@ def wrong_value(root: type[Section], document: yaml_reader.Document, place: Plac
         quoted = f'"{written}"'
         fix = f"{key}: [{quoted}]" if isinstance(place[-1], int) else f"{key}: {quoted}"
         return f"found {here}, expected {wanted}; write it in quotes: {quoted}", fix
-    own = _as_number(root, document, place) or _in_section(root, document, place)
+    own = _as_number(root, document, place) or _by_column(root, document, place) or _in_section(root, document, place)
     return f"found {here}, expected {wanted}", own or example(root, key, above(place))
+
+
+def _by_column(root: type[Section], document: yaml_reader.Document, place: Place) -> str:
+    """Returns a line that gives each name at `place` a word, where a word or {column: word} is allowed; else ""."""
+    value, kinds = value_at(document, place), [kind for node, _ in _nodes(root, place) for kind, _ in _flat(node, ())]
+    names = [value] if isinstance(value, str) else value
+    if not {dict, Literal}.issubset(map(_origin, kinds)) or not isinstance(names, tuple | list) or not all(names):
+        return ""
+    choices = [str(each) for kind in kinds if _origin(kind) is Literal for each in get_args(kind)]
+    if close := difflib.get_close_matches(str(names[0]), choices, n=1, cutoff=0.7) if len(names) == 1 else []:
+        return f"{key_of(place)}: {close[0]}"
+    word = re.findall(r"[\w-]+", example(root, key_of(place), above(place)))[-1]
+    of_column = [each for kind in kinds if _origin(kind) is dict for each, _ in _flat(get_args(kind)[1], ())]
+    if not names or not any(each is str or word in get_args(each) for each in of_column):
+        return ""
+    bare = [name if _is_plain(name) else json.dumps(name) for name in map(str, names)]
+    return f"{key_of(place)}: {{{', '.join(f'{name}: {word}' for name in bare)}}}"
 
 
 def _as_number(root: type[Section], document: yaml_reader.Document, place: Place) -> str:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from knnkit.errors import FILE, DataError
 
 #: A part of a pattern that names what stands there.
 PART = re.compile(r"\{([A-Za-z_]\w*)\}")
+
+#: Most files that are looked at for a hint.
+_MOST = 1000
 
 
 def expand(sources: Sequence[Path]) -> tuple[Path, ...]:
@@ -35,3 +40,16 @@ def expand(sources: Sequence[Path]) -> tuple[Path, ...]:
             raise DataError(said, hint="patterns are relative to deploy.yaml", key=FILE)
         found.update(dict.fromkeys(paths))
     return tuple(found)
+
+
+def inside(folder: Path, suffixes: Collection[str]) -> str:
+    """Returns a pattern for the files in a folder: those of the most frequent depth and suffix, of `suffixes` if any.
+
+    Looks three folders deep, and at most at `_MOST` files; without any, the pattern is `FOLDER/*.csv`.
+    """
+    found = itertools.islice((path for depth in range(3) for path in folder.glob("*/" * depth + "*.*")), _MOST)
+    files = [path for path in found if path.is_file() and not path.name.startswith(".")]
+    files = [path for path in files if path.suffix.lower() in suffixes] or files
+    counts = Counter((len(path.relative_to(folder).parts), path.suffix) for path in files)
+    (depth, suffix), _ = (counts.most_common(1) or [((1, ".csv"), 0)])[0]
+    return f"{folder}/{'*/' * (depth - 1)}*{suffix}"

@@ -7,6 +7,7 @@ different labels is left out of training. Never puts samples of two recordings i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +23,15 @@ from device_agent.shared.tabular.csv_dialect import short
 from device_agent.shared.tabular.reader import Parsed
 from device_agent.shared.windows.window_parser import WindowParser
 from knnkit.data import listing, precision
+from knnkit.data.bad_cells import quoted
 from knnkit.data.csv_file import open_text, text_blocks
 from knnkit.data.dataset import Dataset, label_array, require_label
 from knnkit.data.files import TEXTS
-from knnkit.data.patterns import expand
+from knnkit.data.patterns import expand, inside
 from knnkit.errors import FILE, DataError
 
+#: Parts of the names of columns of times.
+_TIMES = ("time", "stamp", "date", "second")
 #: Bad lines and broken windows of one message.
 _SHOWN = 3
 FOLDER = "folder"
@@ -144,7 +148,7 @@ def _read(path: Path, window: Window, keep: Sequence[str], warnings: list[str]) 
     parser = WindowParser(window, "csv", ignore_extra=True, keep=keep)
     found = _Samples([], {name: [] for name in keep}, np.empty((0, window.size)), np.empty(0, np.int64))
     rows, places, bad = [found.rows], [found.last], list[tuple[int, str]]()
-    for samples in _samples(path, parser, keep):
+    for samples in _samples(path, window, parser, keep):
         bad += samples.errors.values()
         if len(samples.rows):
             for name, values in zip(keep, samples.kept):
@@ -172,7 +176,19 @@ def _without_windows(found: Sequence[_Windows], window: Window) -> str:
     return f"correct these lines, or name other `columns`; or {usual}" if any(each.bad for each in found) else usual
 
 
-def _samples(path: Path, parser: WindowParser, keep: Sequence[str]) -> Iterator[Parsed]:
+def _other_time(header: str) -> str:
+    """Returns a hint for a wrong `time` of a window; `header` is the line with the columns that there are."""
+    words = re.findall(r"[^,;\t']+", header)
+    own = next(
+        (word for name in _TIMES for word in words if name in word.casefold()), "t" if "t" in words else "COLUMN"
+    )
+    return f"time: {own.strip()} in `window`; the header is {header}"
+
+
+def _samples(path: Path, window: Window, parser: WindowParser, keep: Sequence[str]) -> Iterator[Parsed]:
+    if path.is_dir():
+        hint = f"files: {quoted(inside(path, TEXTS))} names the files in it"
+        raise DataError(f"{path} is a folder, not a recording", hint=hint, key=FILE)
     if path.suffix.lower() not in TEXTS:
         hint = "export it as CSV, a line for each sample"
         raise DataError(f"{path}: a recording is a CSV file", hint=hint, key=FILE)
@@ -184,7 +200,12 @@ def _samples(path: Path, parser: WindowParser, keep: Sequence[str]) -> Iterator[
         names = ", ".join(keep)
         hint = f"`columns` of `window` names the numbers{f'; also needed here: {names}' if names else ''}"
         if "the header has no column" in str(error):
-            hint += f"; the header is {_first_line(path)}"
+            first = _first_line(path)
+            hint += f"; the header is {first}"
+            if window.time and f"column {window.time!r}" in str(error):
+                raise DataError(f"{path}: {error!s}", hint=_other_time(first), key="input/window/time") from None
+            if FOLDER in keep:
+                hint = f"labels: {FOLDER} in place of label: {FOLDER}"
         if "FILE" in error.hint:  # the file is not CSV
             hint = with_file(error.hint, path)
         raise DataError(f"{path}: {error!s}", hint=hint) from None

@@ -12,6 +12,8 @@ from support import signals
 from device_agent.shared.protocol.input_info import Window
 from knnkit.config import parse
 from knnkit.data import recordings
+from knnkit.data.files import SUFFIXES
+from knnkit.data.patterns import expand, inside
 from knnkit.data.recordings import Labels
 from knnkit.errors import ConfigError, DataError
 from knnkit.training import source
@@ -171,3 +173,31 @@ def test_wrong_windows_in_deploy_yaml(keys: str) -> None:
     with pytest.raises(ConfigError, match=WRONG[keys]) as error:
         parse.parse(f"model: {{name: m, {keys}}}")
     assert error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("data", "window", "said", "typed"),
+    [
+        ("files: '*/*.csv', label: folder", "", "no column 'folder'", "labels: folder in place of label: folder"),
+        ("files: '*/*.csv', label: activity", ", time: when, gap: 1.0", ":1: ", "time: t in `window`"),
+        ("file: ., label: activity", "", "is a folder, not a recording", "/*/*.csv'"),
+        ("files: walk, label: activity", "", "is a folder, not a recording", "/walk/*.csv'"),
+    ],
+)
+def test_the_key_of_a_wrong_recording_is_named(data: str, window: str, said: str, typed: str, folder: Path) -> None:
+    with pytest.raises(DataError) as found:
+        source.load(build(folder, data, f"columns: [ax, ay, az], rows: 32, hop: 16{window}"))
+    assert said in str(found.value)
+    assert typed in found.value.hint
+
+
+@pytest.mark.parametrize("files", [["a.csv"], ["a/b.parquet"], ["a/b/c.tsv"], ["a/1.csv", "a/2.csv", "notes.txt"], []])
+def test_a_folder_leads_to_the_pattern_of_its_files(files: list[str], tmp_path: Path) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    pattern = inside(tmp_path, SUFFIXES)
+    if files:
+        assert expand([Path(pattern)]) == tuple(tmp_path / name for name in files if name != "notes.txt")
+    else:
+        assert pattern == f"{tmp_path}/*.csv"
