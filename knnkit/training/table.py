@@ -95,9 +95,8 @@ def read_more(file: Path, answers: Sequence[str], training: Dataset, table: Tabl
     wide = training.rows.dtype == np.float64
     if table is None:
         return _read(file, answers, training, training.feature_names, PLAIN, wide)
-    used = replace(table, columns=tuple(column for column in table.columns if column.encoding != UNUSED))
-    names = [column.name for column in used.columns]
-    found = apply(table, with_unused(table, _read(file, answers, training, names, policy_for(used), wide)))
+    names = [column.name for column in table.columns if column.encoding != UNUSED]
+    found = apply(table, with_unused(table, _read(file, answers, training, names, policy_for(table), wide)))
     found = replace(found, feature_names=training.feature_names)
     return replace(found, rows=found.rows.astype(training.rows.dtype, copy=False))
 
@@ -205,12 +204,12 @@ def with_unused(table: Table, rows: Dataset) -> Dataset:
 
 
 def policy_for(table: Table) -> Policy:
-    """Returns the rules by which cells of new rows are read before the table is applied."""
+    """Returns the rules by which cells of new rows are read before the table is applied; none for unused columns."""
+    used = [column for column in table.columns if column.encoding != UNUSED]
     missing = {
-        column.name: "refuse" if column.fill is None and column.missing != KEEP else "constant"
-        for column in table.columns
+        column.name: "refuse" if column.fill is None and column.missing != KEEP else "constant" for column in used
     }
-    categories = {column.name: column.encoding for column in table.columns if column.encoding != "number"}
+    categories = {column.name: column.encoding for column in used if column.encoding != "number"}
     return Policy((), missing, categories, table.unknown_category, table.thousands, table.missing_words)
 
 
