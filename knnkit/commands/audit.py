@@ -21,6 +21,7 @@ from knnkit.render.sanitize import clean, percent
 from knnkit.render.terminal import Column, Table, print_line, print_table
 from knnkit.training import auditing, source
 from knnkit.training.auditing import Audit, Finding, Kind
+from knnkit.training.rows import one_label
 
 _SHOWN = 20
 _KINDS: dict[Kind, str] = {
@@ -38,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         _output.check_new_file("--output", arguments.output, _config.files_of(build, arguments.config))
     rows = source.every_row(build)
     if rows.targets is not None:
-        raise DataError("audit works only for models with one label column", hint="data: {label: COLUMN}")
+        raise DataError("audit works only for models with one label column", hint=one_label(model.data))
     if len(rows.rows) < model.k + 2:
         said = f"{rows.source}: {len(rows.rows)} rows are too few to audit with k = {model.k}"
         raise DataError(said, hint="lower k, or add rows")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from device_agent.shared.protocol import constants
 from knnkit.config import yaml_reader
-from knnkit.data import warnings_of_file
+from knnkit.data import has_column, warnings_of_file
 from knnkit.errors import UsageError, flags_for
 
 _START = """\
@@ -55,6 +55,10 @@ def run(arguments: argparse.Namespace) -> int:
     if last.endswith((".yaml", ".yml")):
         said = f"--features takes all words that follow it as columns, also {last!r}"
         raise UsageError(said, hint=f"knnkit init {shlex.quote(last)} --data ROWS.csv, with FILE first")
+    option = next((f"--{key}" for key in _OF_ROWS if getattr(arguments, key)), None)
+    if arguments.data is None and path.suffix not in (".yaml", ".yml") and (option or path.exists()):
+        said = f"{path} is the deploy.yaml to write; rows need --data"
+        raise UsageError(said, hint=f"--data {shlex.quote(str(path))}")
     if path.exists():
         raise _exists(path)
     if not path.absolute().parent.is_dir():
@@ -63,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     name, data = "iris", "{sklearn: iris}     # or your own: {file: train.csv, label: species}"
     if arguments.data is not None:
         name, data = _own(arguments, path)
-    elif option := next((f"--{key}" for key in _OF_ROWS if getattr(arguments, key)), None):
+    elif option:
         raise UsageError(f"{option} needs --data, the file with the rows", hint="--data train.csv")
     try:
         with path.open("x", encoding="utf-8") as file:
@@ -87,6 +91,10 @@ def _own(arguments: argparse.Namespace, path: Path) -> tuple[str, str]:
     """Returns the values of `name` and `data` for deploy.yaml, after reading the rows as a build does."""
     file: Path = arguments.data
     label: str = arguments.label or "label"
+    if path.suffix not in (".yaml", ".yml") and has_column(file, str(path)):
+        said = f"{path} is a column of {file}, and would be the file to write: --label names one column"
+        then = f"; for two label columns, then write label: [{_quote(label)}, {_quote(str(path))}] in the file"
+        raise UsageError(said, hint=f"knnkit init --data {shlex.quote(str(file))} --label {shlex.quote(label)}{then}")
     names = arguments.features or []
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"--features names {twice!r} twice", hint="each column once")

@@ -32,7 +32,7 @@ from knnkit.model.build import make_reference, origins_of
 from knnkit.model.stored import StoredModel, read_model
 from knnkit.render.sanitize import count
 from knnkit.render.terminal import Column, print_line, print_table
-from knnkit.training import promote, rows, source
+from knnkit.training import outvoted, promote, rows, source
 from knnkit.training.promote import Promotion
 from knnkit.training.source import Material
 
@@ -48,8 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
     material = source.load(build)
     promotion = promote.plan(build, material, found, folder)
     gain, unknown = None, ""
+    labels = material.training.targets is None  # `diff` compares no values
     try:
-        labels = material.training.targets is None  # `diff` compares no values
         gain = _gain(build, material, promotion) if promotion.rows and labels else None
     except DataError as error:  # such as a category that no training row had
         unknown = str(error)
@@ -62,6 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(json_codec.dumps(_document(promotion, gain)))
     else:
         _show(arguments, promotion, gain, listed)
+        for warning in _outvoted(material, promotion) if labels else ():
+            print_line(warning, "warn", stream=sys.stderr)
         if unknown:
             print_line(f"cannot show what the new rows change: {unknown}", "warn", stream=sys.stderr)
     return constants.EXIT_OK
@@ -133,6 +135,15 @@ def _with_rows(before: StoredModel, material: Material, new: Dataset) -> StoredM
 
 
 # --- for people -----------------------------------------------------------------------------------------------------
+def _outvoted(material: Material, promotion: Promotion) -> tuple[str, ...]:
+    """Returns a warning of classes that have too few rows to win a vote, the new rows among them."""
+    old = material.training.labels
+    added = [int(str(row.label)) if old.dtype.kind in "iu" else str(row.label) for row in promotion.rows]
+    counts = Counter([*old.tolist(), *added])
+    classes = sorted(counts)
+    return outvoted.find(material.spec, classes, [counts[each] for each in classes])
+
+
 def _show(arguments: argparse.Namespace, promotion: Promotion, gain: Comparison | None, listed: bool) -> None:
     if promotion.rows:
         counts = Counter((row.label or "", row.device) for row in promotion.rows)

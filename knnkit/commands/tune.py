@@ -23,6 +23,7 @@ from knnkit.render.charts import Chart, Line
 from knnkit.render.sanitize import count, percent
 from knnkit.render.terminal import Cell, Column, Progress, Table, print_line, print_table
 from knnkit.training import source, tuning
+from knnkit.training.rows import one_label
 from knnkit.training.tuning import SPLIT, Setting, Tuned
 
 #: Settings that the table and the plot show.
@@ -45,7 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
     material = source.load(build)
     material = material.whole or material
     if material.training.targets is not None:
-        raise UsageError("tune works only for models with one label column", hint="data: {label: COLUMN}")
+        said = "tune works only for models with one label column"
+        raise UsageError(said, hint=one_label(model.data))
     require_plain(material.spec, "tune")
     for warning in material.warnings:
         print_line(f"knnkit: warning: {warning}", "warn", stream=sys.stderr)

@@ -85,6 +85,9 @@ def unknown_key(
     `context` is that of the error `unknown_key`.
     """
     key, mapping = context["key"], value_at(document, place)
+    glued = yaml_reader.glued(key)
+    if glued and mapping[key] is None:
+        return f"unknown key {key!r}; a blank is missing after the colon", glued
     *_, before = ["", *list(mapping)[: list(mapping).index(key)]]
     words = document.scalars.get((*place, before), ""), key
     if mapping[key] is None and _lists_text(root, (*place, before)) and all(map(_is_plain, words)):
@@ -152,6 +155,9 @@ def wrong_value(root: type[Section], document: yaml_reader.Document, place: Plac
     section = [kind.model_fields for kind, _ in _nodes(root, above(place)) if _is_section(kind)]
     if here == "a list" and any(f"{key}s" in fields for fields in section):
         return f"found {here}, expected {wanted}", example(root, f"{key}s", above(place))
+    one, words = key.removesuffix("s"), value_at(document, place)
+    if one != key and here == "a list" and any(one in fields for fields in section) and all(map(_is_word, words)):
+        return f"found {here}, expected {wanted}; columns belong in {one!r}", f"{one}: [{', '.join(words)}]"
     shown = here not in (written, "nothing")  # `null` is not a name
     if written and "," in written and _lists_text(root, place) and _is_plain(re.sub(", *", "", written)):
         return f"found {here}, expected {wanted}", f"{key}: [{written}]"
@@ -235,6 +241,10 @@ def value_at(document: yaml_reader.Document, place: Place) -> Any:
 
 def _is_plain(written: str) -> bool:
     return len(written) <= LONGEST_SHOWN and all(letter.isalnum() or letter in "._-/@%" for letter in written)
+
+
+def _is_word(value: Any) -> bool:
+    return isinstance(value, str) and _is_plain(value)
 
 
 def _would_take(kind: Any, metadata: tuple[Any, ...], text: str) -> bool:

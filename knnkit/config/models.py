@@ -165,7 +165,8 @@ class ModelConfig(Section):
         if self.input is None or self.input.window is None:
             if isinstance(data, FileData) and data.labels is not None:
                 problem = "`labels` needs a `window` of `input`: it labels whole recordings"
-                raise _misplaced("data", problem, "leave `labels` out")
+                file = data.labels if isinstance(data.labels, Path) else Path("labels.csv")
+                raise _misplaced("data", problem, "leave `labels` out" if file.suffix else f"label: {file.name}")
             return self
         if not isinstance(data, FileData):
             raise _misplaced("data", "`window` cuts recordings: `data` must name their files", _RECORDINGS)

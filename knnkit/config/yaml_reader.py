@@ -35,6 +35,8 @@ _MISTAKES = (
     ("cannot start any token|but found ','", "put the value in quotes: thousands: ','"),
     ("another document", "one file holds one configuration: remove the lines from --- on"),
 )
+#: A key with its value glued to the colon, which YAML reads as one word.
+_GLUED = re.compile(r"\s*(?:- +)?([A-Za-z_]\w*):(?!//)([^\s:].*)")
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,12 @@ for _tag, _pattern, _first in _SCALARS:
     )
 
 
+def glued(line: str) -> str:
+    """Returns a line such as `label:species` with the blank that is missing after the colon; "" for another line."""
+    found = _GLUED.fullmatch(line)
+    return f"{found[1]}: {found[2].strip()}" if found else ""
+
+
 def read(text: str, source: str) -> Document:
     """Parses one YAML document.
 
@@ -133,8 +141,11 @@ def read(text: str, source: str) -> Document:
         at = error.problem_mark or error.context_mark
         mark = Mark(at.line + 1, at.column + 1) if at else Mark(1, 1)
         problem = " ".join(part for part in (error.context, error.problem) if part)
+        lines, last = text.splitlines(), error.context_mark.line if error.context_mark else mark.line - 1
+        near = next(filter(None, (glued(lines[at]) for at in (last, last - 1) if 0 <= at < len(lines))), "")
         usual = f"check brackets, quotes, colons and the indent in line {mark.line} and above"
         hint = next((hint for sign, hint in _MISTAKES if re.search(sign, problem)), usual)
+        hint = f"{near}  # with a blank after the colon" if near else hint
         raise ConfigError(f"{source}:{mark.line}: not YAML: {problem}\n{document.quote(mark)}", hint=hint) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1

@@ -29,3 +29,14 @@ def warnings_of_file(
         file, label, names, None, policy.Policy(tuple(drop), missing, categories or {}, thousands=thousands)
     )
     return columns.warnings(rows) if names is None else ()
+
+
+def has_column(file: Path, name: str) -> bool:
+    """Whether a CSV file has the column `name`; False if the file cannot be read, which its build reports."""
+    from knnkit.data import listing
+    from knnkit.errors import DataError
+
+    try:
+        return name in listing.read(file, [name])[0]
+    except DataError:
+        return False

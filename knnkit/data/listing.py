@@ -10,6 +10,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+from device_agent.shared.embedding.files import IN_FOLDERS
 from device_agent.shared.file_hints import with_file
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.tabular import csv_dialect
@@ -50,3 +51,15 @@ def read(file: Path, names: Sequence[str]) -> tuple[list[str], list[tuple[int, l
             said = f"{file}, line {line}: expected {len(header)} cells, found {len(cells)}"
             raise DataError(said, hint="a cell that contains the separator must be in quotes")
     return header, table
+
+
+def column_of_files(sources: Sequence[Path]) -> str:
+    """Returns the first column of a CSV file whose cells are names of sounds, pictures or arrays; "" without one."""
+    try:
+        header, table = read(sources[0], ["path", "label"])
+    except DataError:
+        return ""
+    named = (
+        name for place, name in enumerate(header) if all(row[place].lower().endswith(IN_FOLDERS) for _, row in table)
+    )
+    return next(named, "")

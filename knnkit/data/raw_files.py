@@ -5,6 +5,7 @@ The label of a file is its folder, a part of its path, or a cell of a table of p
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -99,8 +100,9 @@ def _part(parts: dict[str, str], name: str, source: Path, key: str) -> str:
     if name not in parts:
         known = ", ".join(sorted(parts))
         said = f"{source}: {key} names {name!r}, and the pattern has {known}"
-        key = key if key == "split" else f"data/{key}"
-        raise DataError(said, hint=f"files: 'sounds/{{{name}}}/*.wav'", key=key)
+        near = difflib.get_close_matches(name, parts, n=1, cutoff=0.0)[0]
+        hint = f"split: {{group: {near}}}" if key == "split" else f"label: {near}"
+        raise DataError(said, hint=hint, key=key if key == "split" else f"data/{key}")
     return parts[name]
 
 

@@ -39,7 +39,7 @@ from knnkit.release.replacing import replacing
 from knnkit.release.sbom import bill_of_materials
 from knnkit.release.signing import Signer, sign_release
 from knnkit.release.verify import verify_with
-from knnkit.training import source
+from knnkit.training import outvoted, source
 from knnkit.training.made import Made
 from knnkit.training.source import Material
 
@@ -147,6 +147,8 @@ def write_release(made_from: Material, options: ReleaseOptions, signer: Signer, 
     made = made_from.build(options.gates, seed=options.seed, inputs=options.inputs, golden_rows=options.golden_rows)
     model, golden = made.model, made.golden.to_bytes()
     warnings = (*made_from.warnings, *model.warnings, *made.warnings, *_learnt_nothing(model.info))
+    if model.info.targets is None:
+        warnings += outvoted.find(made_from.spec, model.info.classes, made.counts)
     data = made.with_files(_papers(made_from, made, options, golden, warnings))
     document = _manifest(options, model.info, data, directory, int(time.time()) if created is None else created)
     again = _same_version(directory, document, data)

@@ -7,6 +7,7 @@ golden set contains raw inputs. `knnkit.model.embedding` runs the stages.
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -51,6 +52,7 @@ class Embedder:
         paths: name of a raw input (`Dataset.ids`) -> its file; empty if the inputs are rows of numbers.
         names: names of the features; empty for the default names of `embed`.
         origins: name of a stage's file in a release -> the user's file, for messages.
+        short: the sounds that are shorter than `seconds`.
     """
 
     input: Input
@@ -58,6 +60,7 @@ class Embedder:
     paths: dict[str, Path] = field(default_factory=dict)
     names: tuple[str, ...] = ()
     origins: Mapping[str, Path] = field(default_factory=dict)
+    short: dict[Path, None] = field(default_factory=dict)
 
     def apply(self, rows: Dataset) -> tuple[Dataset, Embedder]:
         """Runs the stages on raw rows; returns the feature rows, and an embedder that knows the stages' input shapes.
@@ -120,14 +123,29 @@ class Embedder:
             yield from (self._array(self.paths[name]) for name in rows.ids.tolist())
 
     def _array(self, path: Path) -> NDArray[Any]:
-        return _read(lambda path: read_array(path, self.input), path)
+        found, sound = _read(lambda path: read_array(path, self.input), path), self.input.audio
+        if sound is not None and sound.seconds is not None and len(found) < int(sound.seconds * sound.rate):
+            self.short[path] = None
+        return found
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """A message about sounds that silence fills; () if there are none."""
+        if not self.short or self.input.audio is None:
+            return ()
+        count = f"{len(self.short):,} of {len(self.paths):,} sounds"
+        said = f"{count} are shorter than `seconds: {self.input.audio.seconds:g}`"
+        return (f"{said}, such as {next(iter(self.short))}: silence fills them",)
 
 
 def _read(read: Callable[[Path], T], path: Path) -> T:
     try:
         return read(path)
     except AgentError as error:
-        raise DataError(f"{path}: {error}", hint=with_file(error.hint, path)) from None
+        hint, remove = with_file(error.hint, path), f"rm {shlex.quote(str(path))}"
+        raise DataError(
+            f"{path}: {error}", hint=f"{hint}; then, or if it is junk: {remove}" if hint else remove
+        ) from None
 
 
 def embedder_of(asked: InputConfig | None) -> Embedder | None:

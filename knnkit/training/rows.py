@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from device_agent.shared.protocol.input_info import Window
 from device_agent.shared.tabular import csv_dialect
-from knnkit.config.parse import Build, FileData, GroupSplit, SklearnData, SkopsData, TestFile, TimeSplit
-from knnkit.data import columns, dataset, patterns, raw_files, recordings
+from knnkit.config.parse import Build, Data, FileData, GroupSplit, SklearnData, SkopsData, TestFile, TimeSplit
+from knnkit.data import columns, dataset, listing, patterns, raw_files, recordings
+from knnkit.data.bad_cells import quoted
 from knnkit.data.dataset import Dataset
 from knnkit.data.recordings import Labels
 from knnkit.errors import DataError
@@ -49,8 +50,17 @@ def load_rows(build: Build) -> Rows:
     embedder, window = embedder_of(asked), asked.window.record if asked and asked.window else None
     if embedder is not None and isinstance(data, FileData) and raw_files.are_raw(data.sources, data.path):
         listed = raw_files.list_files(data.sources, data.label_column, data.path, _beside(build))
-        return Rows(*embedder.apply_to_files(listed), window)
-    rows, warnings = (_load(build), ()) if window is None else _load_windows(build, window)
+        rows, embedder = embedder.apply_to_files(listed)
+        return Rows(rows, embedder, window, embedder.warnings)
+    try:
+        rows, warnings = (_load(build), ()) if window is None else _load_windows(build, window)
+    except DataError as error:
+        takes_files = asked and (asked.audio or asked.image)
+        column = listing.column_of_files(data.sources) if takes_files and isinstance(data, FileData) else ""
+        if not column:
+            raise
+        said = f"{error}\n  the column {column!r} names files, which are read if `path` names the column"
+        raise DataError(said, hint=f"path: {quoted(column)} in `data:` of deploy.yaml") from None
     if embedder is not None:
         rows, embedder = embedder.apply(rows)
     return Rows(rows, embedder, window, warnings)
@@ -107,6 +117,13 @@ def _read_windows(file: Path, label: str, training: Dataset, window: Window) -> 
     """
     found = recordings.load([file], window, Labels(label)).windows
     return replace(found, rows=found.rows.astype(training.rows.dtype if len(training.rows) else np.float32))
+
+
+def one_label(data: Data) -> str:
+    """Returns what to write into `data`, for a command that needs a single column of labels."""
+    if isinstance(data, FileData) and not data.target:
+        return f"label: {quoted(data.label[0])}, and then each of the other columns"
+    return "the model predicts numbers, and the command needs labels: `label`, a column of classes, instead of `target`"
 
 
 def _load(build: Build) -> Dataset:

@@ -85,11 +85,7 @@ class Parser(argparse.ArgumentParser):
         import shlex
 
         command = next((word for word in words if word in self._commands()), None)
-        if (
-            command is None
-            or not words[0].startswith("--")
-            or words[0].partition("=")[0] in self._option_string_actions
-        ):
+        if command is None or not words[0].startswith("-") or words[0].partition("=")[0] in self._option_string_actions:
             return ""
         words.remove(command)
         return shlex.join([command, *words])
@@ -103,6 +99,11 @@ class Parser(argparse.ArgumentParser):
         word = extra[0]
         if word.startswith("-"):
             return next(iter(difflib.get_close_matches(word.partition("=")[0], options, n=1)), "")
+        if "--config" in options and word.endswith((".yaml", ".yml")):
+            return f"-c {shlex.quote(word[:200])}"
+        before = ["", "", *self._words[: self._words.index(word)]][-2]
+        if before in ("--keep", "--target") and before in options:  # each value follows an option of its own
+            return f"{before} {shlex.quote(word[:200])}"
         if "--input" in options:
             return f"--input {shlex.quote(word[:200])}"
         is_device = "--target" in options and ("@" in word or word == "local")

@@ -128,7 +128,13 @@ class Chain:
         return row
 
     def _in_seconds(self, error: WrongLength, samples: int) -> BadInput:
-        """Returns the error of a stage for a sound of `samples`, in seconds if the sound has the wrong length."""
+        """Returns the error of a stage for a sound of `samples`, in seconds if the sound has the wrong length.
+
+        For a picture, the hint is the size and channels that the stage takes.
+        """
+        shape = self.stages[0].shape
+        if self.input.image is not None and len(shape) == 4 and shape[3] in (1, 3) and _is_fixed(self.stages[0]):
+            return BadInput(str(error), hint=f"size: [{shape[1]}, {shape[2]}], channels: {shape[3]} under image:")
         sound, least, exact = self.input.audio, shortest(self.stages), _is_fixed(self.stages[0])
         if sound is None or not (least or isinstance(error, TooFew)) or (samples > least > 0 and not exact):
             return error

@@ -39,6 +39,14 @@ def command(said: str, first: str, **filled: object) -> list[str]:
     return [str(filled.get(word, word)) for word in shlex.split(found[1])]
 
 
+@pytest.mark.parametrize("words", ["build", "parity --data rows.csv --target local"])
+def test_a_deploy_yml_is_pointed_out(typed: Type, words: str) -> None:
+    Path("deploy.yml").write_text("model: {name: fruit, data: {sklearn: iris}}\n")
+    code, said = typed(*words.split())
+    assert code == 2
+    assert said.rstrip().endswith(("did you mean deploy.yml?", "try: -c deploy.yml"))
+
+
 def test_no_deploy_yaml(typed: Type) -> None:
     code, said = typed("build")
     assert code == 2

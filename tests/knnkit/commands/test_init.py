@@ -168,3 +168,31 @@ def test_it_loads_nothing_that_builds(capsys: pytest.CaptureFixture[str]) -> Non
     Path("train.csv").write_text(ROWS)
     assert init(capsys, "--data", "train.csv", "--label", "species")[0] == 0
     assert "tensorflow" not in sys.modules
+
+
+def test_a_file_that_is_a_column_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("f.csv").write_text("width,Species,Health\n1,oak,0\n2,elm,1\n")
+    code, err = init(capsys, "--data", "f.csv", "--label", "Species", "Health")
+    assert code == 2
+    assert "Health is a column of f.csv" in err
+    assert not Path("Health").exists()
+    typed = err.partition("  try: knnkit init ")[2].partition(";")[0].split()
+    assert init(capsys, *typed)[0] == 0
+    text = Path("deploy.yaml").read_text()
+    lines = err.partition("then write ")[2].partition(" in the file")[0]
+    Path("deploy.yaml").write_text(text.replace("label: 'Species'", lines))
+    data = load.load("deploy.yaml").builds()[0].model.data
+    assert isinstance(data, FileData)
+    assert data.label == ("Species", "Health")
+
+
+@pytest.mark.parametrize("command", ["audit", "tune"])
+def test_audit_and_tune_name_a_label_of_the_user(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = "".join(f"{n},{n % 3},{'ab'[n % 2]},{'xy'[n % 2]}\n" for n in range(20))
+    Path("f.csv").write_text("a,b,Species,Health\n" + rows)
+    for answers, said in (("label: [Species, Health]", "label: Species"), ("target: [a, b]", "`label`, a column of")):
+        drop = "drop: [Species, Health]" if "target" in answers else "drop: []"
+        keys = f"{{file: f.csv, {answers}" + (f", {drop}}}" if "target" in answers else "}")
+        Path("deploy.yaml").write_text(f"model: {{name: a, data: {keys}, test: 0}}\n".replace("[a, b]", "[b]"))
+        assert cli.main([command]) == 2
+        assert said in capsys.readouterr().err

@@ -343,3 +343,26 @@ def test_a_frequent_mistake_is_answered_with_what_was_meant(typed: str, hint: st
     assert (error.hint, str(error).splitlines()[0].partition(": ")[0]) == (
         hint, f"deploy.yaml:{len(text.splitlines())}"
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "key", "fix"), [
+    ("labels: [Species, Health]", "label", "label: [Species, Health]"),
+    ("labels: [Species]", "label", "label: [Species]"),
+    ("labels: Species", "label", "label: Species"),
+    ("label:Species", "label", "label: Species"),
+    ("label:[Species, Health]", "label", "label: [Species, Health]"),
+    ("missing:median", "missing", "missing: median"),
+])  # fmt: skip
+def test_a_plural_or_a_missing_blank_is_pointed_out(line: str, key: str, fix: str) -> None:
+    before = "model:\n  name: a\n  data:\n    file: f.csv\n    "
+    for text in (
+        before + f"{line}\n",
+        before + f"{line}\n    drop: [b]\n",
+        f"model: {{name: a, data: {{file: f.csv, {line}}}}}",
+    ):
+        if line.startswith("label:[") and text.startswith("model: {"):
+            continue  # YAML reads this as it is meant
+        with pytest.raises(ConfigError) as found:
+            parse.parse(text)
+        assert found.value.hint.partition("  #")[0] == fix
+        parse.parse(text.replace(line, found.value.hint) if text.startswith(before) else text.replace(line, fix))

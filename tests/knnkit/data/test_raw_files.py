@@ -86,3 +86,14 @@ def test_sounds_and_pictures_are_told_from_tables() -> None:
     assert are_raw([Path("a/*.wav"), Path("b/*.PNG")], None)
     assert are_raw([Path("clips.csv")], "file")
     assert not are_raw([Path("train.csv")], None)
+
+
+@pytest.mark.parametrize(("label", "group", "hint"), [
+    ("speaker", None, "label: word"), ("worde", None, "label: word"), ("word", "voices", "split: {group: voice}"),
+])  # fmt: skip
+def test_a_part_that_the_pattern_lacks_is_named(label: str, group: str | None, hint: str, tmp_path: Path) -> None:
+    (tmp_path / "yes").mkdir()
+    (tmp_path / "yes" / "anna-1.wav").touch()
+    with pytest.raises(DataError, match="the pattern has voice, word") as found:
+        list_files([tmp_path / "{word}" / "{voice}-1.wav"], label, None, group)
+    assert found.value.hint == hint

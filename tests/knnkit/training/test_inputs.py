@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from support import stages
 from support.releases import Releases
 
 from knnkit.config import parse
 from knnkit.data.dataset import dataset
-from knnkit.errors import BuildError
+from knnkit.data.raw_files import list_files
+from knnkit.errors import BuildError, DataError
 from knnkit.training import inputs
 from knnkit.training.inputs import Embedder, embedder_of
+from knnkit.training.rows import load_rows
 
 
 def embedder(folder: Path, input: str) -> Embedder:
@@ -52,3 +56,53 @@ def test_a_sound_of_another_length_keeps_its_hint(releases: Releases) -> None:
     with pytest.raises(BuildError, match=r"row 0: the sound is too short: it has 0\.00093. s") as found:
         made.apply(dataset(rows(15).clip(-1, 1), ["a"] * 5))
     assert "seconds: 0.001 under audio: in deploy.yaml" in found.value.hint
+
+
+def test_a_picture_of_another_size_gets_the_size_of_the_stage(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    @tf.function(input_signature=[tf.TensorSpec([1, 4, 6, 3], tf.float32)])
+    def mean(x: Any) -> Any:
+        return tf.reduce_mean(x, (1, 2))
+
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([mean.get_concrete_function()])
+    (tmp_path / "mean.tflite").write_bytes(converter.convert())
+    (tmp_path / "a").mkdir()
+    np.save(tmp_path / "a" / "1.npy", np.zeros((9, 9, 3), np.uint8))
+    listed = list_files([tmp_path / "*" / "*.npy"], "label", None, None)
+    for wrong in ("size: [5, 6]", "size: [4, 6], channels: 1", "size: [2, 2], channels: 3"):
+        with pytest.raises(BuildError, match=r"mean.tflite takes 1x4x6x3 numbers") as found:
+            embedder(tmp_path, f"{{image: {{{wrong}}}, stages: [mean.tflite]}}").apply_to_files(listed)
+        assert found.value.hint == "size: [4, 6], channels: 3 under image:"
+    right = found.value.hint.partition(" under")[0]
+    made, _ = embedder(tmp_path, f"{{image: {{{right}}}, stages: [mean.tflite]}}").apply_to_files(listed)
+    assert made.rows.shape == (1, 3)
+
+
+def build(folder: Path, data: str) -> Any:
+    text = f"{{audio: {{rate: 16000, seconds: 0.001}}, stages: ['{folder}/windows.tflite']}}"
+    return parse.parse(f"model: {{name: m, data: {data}, input: {text}}}", base=folder).builds()[0]
+
+
+@pytest.mark.filterwarnings("ignore:Statistics for quantized")
+def test_sounds_are_named_that_are_short_or_junk_or_not_read(tmp_path: Path) -> None:
+    stages.write_all(tmp_path)
+    for number, length in enumerate((16, 12, 16, 3)):
+        (tmp_path / "ab"[number % 2]).mkdir(exist_ok=True)
+        stages.write_wav(tmp_path / "ab"[number % 2] / f"{number}.wav", np.full(length, 0.1), 16_000)
+    found = load_rows(build(tmp_path, "{files: '*/*.wav'}"))
+    assert len(found.warnings) == 1
+    assert "2 of 4 sounds are shorter than `seconds: 0.001`" in found.warnings[0]
+    assert "b/1.wav" in found.warnings[0]
+    table = tmp_path / "clips.csv"
+    table.write_text("file,label\na/0.wav,a\nb/1.wav,b\n")
+    with pytest.raises(DataError, match="'file' names files") as caught:
+        load_rows(build(tmp_path, "{file: clips.csv}"))
+    assert caught.value.hint.startswith("path: file in")
+    assert len(load_rows(build(tmp_path, "{file: clips.csv, path: file}")).rows.rows) == 2
+    junk = tmp_path / "a" / "zz.wav"
+    for content in (b"RIFF....JUNK", b"junk"):
+        junk.write_bytes(content * 9)
+        with pytest.raises(DataError) as caught:
+            load_rows(build(tmp_path, "{files: '*/*.wav'}"))
+        assert caught.value.hint.endswith(f"rm {junk}")

@@ -241,6 +241,19 @@ def test_a_device_takes_two_labels_for_one_where_training_data_does() -> None:
     assert label_of("1.0", (1, 2)) is None, "a model of whole numbers refuses it, as `promote` does"
 
 
+@pytest.mark.parametrize(("k", "said"), [(1, ""), (3, "k: 3 needs more training rows to win a vote: 'zz' has 1 of 2")])
+def test_a_new_class_that_can_never_win_is_pointed_out(
+    k: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = project(tmp_path, DATA["flow"])
+    file.write_text(file.read_text().replace("k: 1\n", f"k: {k}\n  weights: uniform\n"))
+    merge(tmp_path / "m.parquet", Columns("m", ("device", "a")), field_rows(1, "zz"))
+    assert cli.main(["promote", str(tmp_path / "m.parquet"), "--config", str(file)]) == 0
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert ("to win a vote" in shown) == bool(said)
+
+
 def test_two_labels_of_equal_rows_are_pointed_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two boards were taught the same row; both rows are added, and a person decides."""
     file = project(tmp_path, DATA["flow"])

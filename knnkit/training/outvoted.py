@@ -1,0 +1,46 @@
+"""Finds classes with too few rows to win a vote.
+
+Counts votes only; reads no rows. Each of k neighbours has one vote, and the first class of the most votes wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from knnkit.model.reference.spec import KnnSpec
+
+#: Most classes that one warning names.
+_NAMED = 4
+
+
+def find(spec: KnnSpec, classes: Sequence[int | str], counts: Sequence[int]) -> tuple[str, ...]:
+    """Returns a warning if no row can get one of `classes`, as other classes always outvote its rows.
+
+    Args:
+        spec: parameters of the classifier.
+        classes: the labels, sorted.
+        counts: number of training rows of each class.
+    """
+    others = (spec.radius, spec.class_weight, spec.offset)
+    if spec.weights != "uniform" or any(each is not None for each in others) or spec.k > sum(counts):
+        return ()
+    found = list(_outvoted(spec.k, counts))
+    if not found:
+        return ()
+    named = [f"{classes[code]!r} has {counts[code]:,} of {least:,}" for code, least in found[:_NAMED]]
+    more = f", and {len(found) - _NAMED:,} more" if len(found) > _NAMED else ""
+    said = f"no row can get these classes, as k: {spec.k} needs more training rows to win a vote"
+    return (f"{spec.name}: {said}: {', '.join(named)}{more}; k: 1, weights: distance, or more rows",)
+
+
+def _outvoted(k: int, counts: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yields (class, rows that it needs) of each class that never wins."""
+    for code, rows in enumerate(counts):
+        if rows and not _can_win(k, counts, code, min(rows, k)):
+            yield code, next(votes for votes in range(rows + 1, k + 1) if _can_win(k, counts, code, votes))
+
+
+def _can_win(k: int, counts: Sequence[int], code: int, votes: int) -> bool:
+    """Whether the class `code` wins with so many `votes`: others can share the rest without outvoting it."""
+    before = sum(min(count, votes - 1) for count in counts[:code])
+    return k - votes <= before + sum(min(count, votes) for count in counts[code + 1 :])
