@@ -25,6 +25,8 @@ Place = tuple[str | int, ...]
 
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 _BOUND = {"ge": operator.ge, "gt": operator.gt, "le": operator.le, "lt": operator.lt}
+#: Longest name that a line to type repeats, in characters; YAML reads keys up to 128.
+_LONGEST_NAME = 60
 #: A number in another form: a percentage, with a decimal comma, or as text.
 _NUMBER = re.compile(r"([0-9]+(?:[.,][0-9]+)?) ?%?")
 _A_LIST = "a list, each "
@@ -180,9 +182,10 @@ def _by_column(root: type[Section], document: yaml_reader.Document, place: Place
         return f"{key_of(place)}: {close[0]}"
     word = re.findall(r"[\w-]+", example(root, key_of(place), above(place)))[-1]
     of_column = [each for kind in kinds if _origin(kind) is dict for each, _ in _flat(get_args(kind)[1], ())]
-    if not names or not any(each is str or word in get_args(each) for each in of_column):
+    good = names and all(isinstance(name, str) and name.isprintable() and len(name) <= _LONGEST_NAME for name in names)
+    if not good or not any(each is str or word in get_args(each) for each in of_column):
         return ""
-    bare = [name if _is_plain(name) else json.dumps(name) for name in map(str, names)]
+    bare = [name if _is_plain(name) else json.dumps(name) for name in names]
     return f"{key_of(place)}: {{{', '.join(f'{name}: {word}' for name in bare)}}}"
 
 
