@@ -48,6 +48,14 @@ class Step:
     note: str = ""
 
 
+def named_apart(release: ReleaseRef, left: ReleaseRef | None) -> str:
+    """Returns name and version of a release; with digests if `left`, another release, has the same."""
+    named = f"{release.name} {release.version}"
+    if left is None or left.digest == release.digest or (left.name, left.version) != (release.name, release.version):
+        return named
+    return f"{named} ({release.digest[:8]}), from {left.version} ({left.digest[:8]})"
+
+
 @dataclass(frozen=True)
 class DeviceReport:
     """Report of one device's run. `release` is the release that the device runs now, as far as the host knows."""
@@ -88,7 +96,7 @@ class DeviceReport:
         """The outcome as text for people. A rollback has the outcome COMMITTED, but the text "rolled back to …"."""
         steps = {step.name for step in self.steps}
         if self.outcome is Outcome.COMMITTED and self.release and "roll back" in steps and "activate" not in steps:
-            return f"rolled back to {self.release.name} {self.release.version}"
+            return f"rolled back to {named_apart(self.release, self.status.committed if self.status else None)}"
         return self.outcome.value.replace("_", " ")
 
     @property

@@ -63,6 +63,13 @@ def test_a_rollback_says_what_it_went_back_to(site: Site) -> None:
     assert "committed" not in said
 
 
+def test_a_rollback_between_equal_versions_names_the_digests(site: Site, tmp_path: Path) -> None:
+    site.deploy(site.releases.variant("iris", tmp_path / "same", sequence=12, version="1.1.0"))
+    found = re.search(r"rolled back to iris 1\.1\.0 \((\w{8})\), from 1\.1\.0 \((\w{8})\)", site.run("rollback"))
+    assert found
+    assert found[1] != found[2]
+
+
 def test_rollback_takes_a_version_that_one_release_has(site: Site, tmp_path: Path) -> None:
     assert "rolled back to iris 1.0.0" in site.run("rollback", "--to", "1.0.0")
     assert running(site) == "1.0.0"

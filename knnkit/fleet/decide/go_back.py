@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.documents import ReleaseRef
-from knnkit.fleet.report import DeviceReport, Outcome
+from knnkit.fleet.report import DeviceReport, Outcome, named_apart
 
 
 def committed(done: Iterable[DeviceReport]) -> tuple[DeviceReport, ...]:
@@ -45,7 +45,7 @@ def gone_back(before: DeviceReport, answer: DeviceReport | None, exit_code: int)
         outcome=Outcome.ROLLED_BACK,
         exit_code=exit_code,
         reason="rollout-rolled-back",
-        message=f"{before.name}: {said} {_named(answer.release)}",
+        message=f"{before.name}: {said} {named_apart(answer.release, before.release if back else None)}",
         release=answer.release,
         previous=answer.previous,
         certificate=None,
