@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from device_agent.shared.tabular.csv_dialect import Decimals
+from device_agent.shared.tabular.csv_dialect import Decimals, has_controls
 from device_agent.shared.tabular.csv_reader import BadCell, Block, Columns
 
 #: Other characters that spreadsheets write for a separator of thousands.
@@ -112,7 +112,7 @@ class Cells(Columns):
         if not (self._categories or self._coder.thousands):
             with contextlib.suppress(BadCell):  # nearly every line has plain numbers alone
                 return super().read_fields(fields)
-        cells = [fields[place].strip() for place in self.numbers]
+        cells = [cell if has_controls(cell) else cell.strip() for cell in map(fields.__getitem__, self.numbers)]
         there = [index for index in self._numeric if not self._coder.is_missing(index, cells[index])]
         plain = {index: self._without_thousands(cells[index]) for index in there}
         pointed = dict(zip(there, self._decimals.pointed(list(plain.values()))))

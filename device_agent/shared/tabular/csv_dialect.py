@@ -185,6 +185,11 @@ def header_names(fields: list[str]) -> list[str]:
     return without_tail([field.strip() for field in fields], 0)
 
 
+def has_controls(text: str) -> bool:
+    """Whether a text has control characters; tabs do not count. Python's `strip` would remove some from its ends."""
+    return not text.isprintable() and any(each < " " and each != "\t" for each in text)
+
+
 def number(text: str) -> float:
     """Returns the value of a field with a decimal point and digits 0 to 9.
 
@@ -192,9 +197,7 @@ def number(text: str) -> float:
         ValueError: the field is not such a number. `float` alone also reads `1_0`, the digits of other scripts, and
             numbers beside a control character.
     """
-    if not text.isprintable() and any(each < " " and each != "\t" for each in text):
-        raise ValueError("not a number")
-    if "_" in text or not (text.isascii() or text.strip().isascii()):
+    if has_controls(text) or "_" in text or not (text.isascii() or text.strip().isascii()):
         raise ValueError("not a number")
     truth = TRUTH.get(text.strip().lower())
     return float(text) if truth is None else truth
