@@ -65,7 +65,7 @@ def test_what_one_board_saw_is_known_on_all(prepared: Path, releases: Releases, 
     agent("south", "enrol", "--label", "moss", input=TAUGHT)
     assert [answer["label"] for answer in answers("south", TAUGHT)] == ["moss"] * 3
     run("collect")
-    run("label", "collected/plants.parquet", "--terminal", input="fern\ny\n" + "fern\n" * 5 + "q\n")  # y: it is a new label
+    run("label", "collected/plants.parquet", "--terminal", input="fern\ny\n" + "fern\n" * 5 + "q\n")
     told = json.loads(run("promote", "collected/plants.parquet", "--json"))
     ways = sorted((row["label"], row["device"]) for row in told["rows"])
     assert ways == [("fern", "north")] * 6 + [("moss", "south")] * 3
