@@ -79,7 +79,7 @@ def _with_taught(signed: Any, rows: np.ndarray, labels: list[Any]) -> Any:
     from device_agent.shared.protocol.model_info import Enrol
     from device_agent.shared.protocol.record import replace
 
-    info = replace(signed.info, enrol=Enrol(len(rows)))
+    info = replace(signed.info, table=None, enrol=Enrol(len(rows)))  # `rows` are features, not cells of a table
     columns = enrolled.fingerprint(info)
     cells = [tuple(float(str(value)) for value in row) for row in rows]
     means = [("", value) if isinstance(value, tuple) else (value, ()) for value in labels]
