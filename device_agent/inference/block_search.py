@@ -205,7 +205,7 @@ class BlockSearch:
                 start += len(rows)
 
     def _score(self, factors: Float32, rows: Float32, start: int, scores: Float32) -> Float32:
-        """Writes the scores of the (r, p) `rows`, which begin at place `start`, to (q, r) `scores`, and returns it."""
+        """Writes the scores of (r, p) `rows`, which begin at position `start`, to (q, r) `scores`, and returns it."""
         halves = self._halves[start : start + len(rows)]  # 0 for manhattan
         if self._differs:
             self._add_differences(factors, rows, scores)

@@ -1,8 +1,8 @@
 """Measures which search of a release is fastest here.
 
-All searches give the same answers and differ only in time. Each is timed on golden rows, for one row and for a batch,
-in a child process. A search that fails or answers differently is skipped. If the child fails, no result is stored, and
-models choose their search without a measurement.
+All searches give the same answers and differ only in time and memory. Each is timed on golden rows, for one row and for
+a batch, in a child process. A search that fails or answers differently is skipped. If the child fails, no result is
+stored, and models choose their search without a measurement.
 """
 
 from __future__ import annotations
