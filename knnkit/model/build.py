@@ -36,7 +36,7 @@ from knnkit.model.tflite.op_versions import minimum_runtime, with_stages
 if TYPE_CHECKING:
     from knnkit.model.graph.tfknn import KnnModule
 
-#: Evaluates a reference over classes.
+#: Function that evaluates a reference over these classes; None: there is nothing to measure.
 Measure = Callable[[Reference, tuple[int | str, ...]], model_info.Evaluation | model_info.Targets | None]
 _UNKNOWN = Origins()
 #: The last tflite-runtime, and the only runtime on some boards (armv7l): every model must load on it.
@@ -203,7 +203,7 @@ def origins_of(rows: Dataset) -> Origins:
 
 
 def targets_of(enrolment: Enrolment | Dataset) -> model_info.Targets | None:
-    """Returns names and standard deviations of the targets of training rows; None if the rows have labels."""
+    """Returns names and ranges (maximum less minimum) of the targets of training rows; None if they have one label."""
     if enrolment.targets is None:
         return None
     if enrolment.target_names == outliers.TARGETS:  # a factor is 1 where densities are alike
@@ -314,7 +314,7 @@ def _drawn(held_out: Dataset, reference: Reference, seed: int) -> Dataset:
 def calibration_rows(
     reference: Reference, seed: int, spare: Dataset | None = None
 ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    """Returns (n,) classes and k-th distances of random training and `spare` rows, each answered without itself.
+    """Returns the (n,) answered classes and k-th distances of random training and `spare` rows, none its own neighbour.
 
     Raises:
         BuildError: there are at most k rows.
@@ -329,7 +329,7 @@ def calibration_rows(
 
 
 def most_calibrated(reference: Reference) -> int:
-    """Returns how many rows may calibrate or measure the reference's `reject`, so that a build stays fast."""
+    """Returns the most rows to calibrate or measure `reject` and label sets on; more would take minutes."""
     return min(_CALIBRATION_ROWS, max(500, _CALIBRATION_WORK // reference.enrolled.size))
 
 
