@@ -167,7 +167,7 @@ class BlockSearch:
     def _leave_near(
         self, found: list[tuple[Any, Any, Any]], most: Float32, scale: Scale
     ) -> tuple[list[tuple[Any, Any, Any]], Float32, Float32]:
-        """Returns the pairs that may still be among the k nearest, in one part, and the (q,) k-th scores and limits.
+        """Returns the pairs that may still be among the k nearest (one part), (q,) k-th scores, and (q,) score limits.
 
         Args:
             found: parts of pairs: query, row and score.

@@ -104,9 +104,9 @@ class Graphs:
         return delegate(self._interpreter)
 
     def note(self, rows: int) -> None:
-        """Counts `rows` queries (int8: no single rows); packs the weights of a large model after `PACK_AFTER`."""
+        """Counts `rows` queries; packs the weights of a large model after `PACK_AFTER` of them."""
         if rows == 1 and self.alone == constants.QUANTIZED:
-            return  # as fast from the mapped file, in a fraction of the memory
+            return  # does not count: as fast from the mapped file, in a fraction of the memory
         self.waits = max(0, self.waits - rows)
         if self.waits or not memory.may_pack(self._weights):
             return

@@ -128,7 +128,7 @@ class BadCells:
         return DataError(message, hint=hint or self.advice or self._hint(), flags="" if hint else flags)
 
     def _hint_of(self, hint: str, sign: str) -> str:
-        """Returns the hint for the first bad cell: `hint` (longer for a decimal comma), then how to read thousands."""
+        """Returns the hint for the first bad cell: `hint`, longer for a decimal comma; then what reads thousands."""
         if hint == DECIMAL_COMMA:
             hint = f"for a decimal comma, {hint}: {_with_semicolons(self._source)}"
         thousands = between_thousands(sign) if sign and sign not in self.not_between else ""
@@ -173,7 +173,7 @@ class BadCells:
         return said
 
     def _correct(self, names: Sequence[str]) -> str:
-        """Returns a hint to correct the cells of columns (or lines: ""); if few, with a command to remove the lines."""
+        """Returns a hint to correct cells of the columns `names` ("": whole lines), or to remove their lines."""
         cells = ", ".join(short(name) for name in names if name)
         found = f"correct {f'the cells of {cells}' if cells else 'the lines'}"
         lines = sorted(set[int]().union(*(self._lines[name] for name in names)))
@@ -190,7 +190,7 @@ class BadCells:
 
 
 def in_data(source: object, keys: str, flags: str = "") -> str:
-    """Returns the hint to set these YAML keys (`drop: [id]`) for a file, or flags of `knnkit init`; else in Python."""
+    """Returns the hint to set `keys` (YAML) in deploy.yaml, or `flags` of `knnkit init`; for rows in memory, Python."""
     if str(source) in IN_MEMORY:
         return f"data={yaml.safe_load(f'{{{keys}}}')}"
     return f"{keys} in `data:` of deploy.yaml" + (f" (knnkit init: {flags})" if flags else "")
