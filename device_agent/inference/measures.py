@@ -39,14 +39,7 @@ class Measure:
     """
 
     def __init__(
-        self,
-        info: KnnInfo,
-        weights: Float64,
-        unit: float,
-        centre: NDArray[np.float32],
-        *,
-        zero: float,
-        tied: float,
+        self, info: KnnInfo, weights: Float64, unit: float, centre: NDArray[np.float32], *, zero: float, tied: float
     ) -> None:
         self._metric, self._unit = info.metric, unit
         self._weighted = info.metric not in ("jaccard", "haversine") and not bool((weights == 1.0).all())

@@ -178,12 +178,7 @@ def build_enrolled(
     )
     require_keepable(info)
     origins = pack(options.training or Origins(Path(enrolment.source).name), options.golden)
-    return BuiltModel(
-        metadata.pack(tree, model, info, origins),
-        info,
-        reference,
-        _warnings(enrolment),
-    )
+    return BuiltModel(metadata.pack(tree, model, info, origins), info, reference, _warnings(enrolment))
 
 
 def origins_of(rows: Dataset) -> Origins:
@@ -264,11 +259,7 @@ def _require_others(groups: NDArray[Any], k: int) -> None:
 
 
 def _calibrate(
-    spec: KnnSpec,
-    reference: Reference,
-    classes: tuple[int | str, ...],
-    held_out: Dataset | None,
-    options: Options,
+    spec: KnnSpec, reference: Reference, classes: tuple[int | str, ...], held_out: Dataset | None, options: Options
 ) -> model_info.Reject:
     label, kth = calibration_rows(reference, options.seed, options.spare)
     reject = calibrate(spec.shares[DEFAULT], label, kth, reference.n_classes, own_shares(spec, classes))
@@ -284,11 +275,7 @@ def _calibrate(
 
 
 def _label_sets(
-    spec: KnnSpec,
-    reference: Reference,
-    enrolment: Enrolment,
-    held_out: Dataset | None,
-    options: Options,
+    spec: KnnSpec, reference: Reference, enrolment: Enrolment, held_out: Dataset | None, options: Options
 ) -> tuple[model_info.LabelSets, ...]:
     if not spec.label_sets:
         return ()
