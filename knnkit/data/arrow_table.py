@@ -201,7 +201,8 @@ class _Table:
         import pyarrow.compute
 
         while _is_list(column.type) and _is_list(column.type.value_type):
-            rows = [None if value is None else [x for part in value for x in part] for value in column.to_pylist()]
+            lists = column.to_pylist()
+            rows = [value and [x for part in value for x in ([None] if part is None else part)] for value in lists]
             column = pyarrow.array(rows)
         lengths = pyarrow.compute.list_value_length(column).to_pylist()
         width = next((length for length in lengths if length is not None), 0)

@@ -147,7 +147,7 @@ def _columns(rows: Dataset, labels: Any) -> list[NDArray[Any]]:
         raise DataError(said, hint=one if values.shape == (count, 1) else _LABELS)
     empty = next((place for place, cell in enumerate(cells.reshape(-1).tolist()) if is_gap(cell)), None)
     if empty is not None:
-        said = f"arrays: row {empty // (cells.size // count)}: the label is missing"
+        said = f"{rows.source}: row {empty // (cells.size // count)}: the label is missing"
         raise DataError(said, hint="keep = labels.notna(), then rows[keep] and labels[keep]")
     return list(values.reshape(count, -1).T)
 
