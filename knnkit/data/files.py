@@ -155,8 +155,8 @@ def _joined(parts: Sequence[Dataset], policy: Policy, source: str, *, wide: bool
             table[there, place] = codes[table[there, place].astype(int)]
     rows: NDArray[np.floating[Any]] = np.concatenate(tables)
     levels = sorted_levels(rows, levels, policy, first.feature_names)
-    texts = ([getattr(part, key) for part in parts] for key in ("beside", "ids"))
-    beside, ids = (None if column[0] is None else np.concatenate(column) for column in texts)
+    kept = ([getattr(part, key) for part in parts] for key in ("beside", "ids"))
+    beside, ids = (None if column[0] is None else np.concatenate(column) for column in kept)
     columns = zip(*((part.labels, *part.more_labels) for part in parts))
     labels, *more = (label_array([text for part in column for text in part.tolist()], source) for column in columns)
     if policy.is_plain and not wide:

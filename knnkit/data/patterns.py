@@ -38,7 +38,7 @@ def expand(sources: Sequence[Path]) -> tuple[Path, ...]:
         paths = sorted(path for path in map(Path, names) if path.is_file())
         if not paths:
             said = f"{source}: no file matches this pattern"
-            raise DataError(said, hint="patterns are relative to deploy.yaml", key=FILE)
+            raise DataError(said, hint="patterns are relative to the folder of deploy.yaml", key=FILE)
         found.update(dict.fromkeys(paths))
     return tuple(found)
 
