@@ -96,7 +96,7 @@ def of_frame(frame: Any, why: str) -> Any:
         if isinstance(frame, pyarrow.RecordBatch):
             return pyarrow.Table.from_batches([frame])
         return frame.to_arrow() if hasattr(kind, "to_arrow") else pyarrow.Table.from_pandas(frame, preserve_index=False)
-    except (pyarrow.ArrowException, AttributeError, TypeError, ValueError) as error:
+    except (pyarrow.ArrowException, AttributeError, TypeError, ValueError, OverflowError) as error:
         hint = "give a pandas or polars frame with one type of value in each column"
         raise DataError(f"{FRAME} cannot be read: {error}", hint=hint) from None
 

@@ -34,7 +34,8 @@ def load(path: Path, like: Dataset, table: Table | None = None) -> NDArray[Any]:
     try:
         parts = _read(path, like, table)
     except BadInput as error:
-        raise DataError(f"{path}: {error}", hint=with_file(error.hint, path)) from None
+        hint = with_file(error.hint, path) or "correct this line, or leave it out"
+        raise DataError(f"{path}: {error}", hint=hint) from None
     rows = np.concatenate(parts).astype(like.rows.dtype) if parts else like.rows[:0]
     if not len(rows) or not np.isfinite(rows).all():
         problem = "a value is not a finite number" if len(rows) else "it has no rows"

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pyarrow
 import pyarrow.parquet
 import pytest
 
+from knnkit.data.arrow_table import of_frame
 from knnkit.data.dataset import Dataset
 from knnkit.data.files import load
 from knnkit.data.policy import Policy
@@ -101,6 +103,12 @@ def test_a_table_of_any_types_is_read_or_refused(name: str, policy: str, tmp_pat
     for label, features, good in (("y", ["x", "u"], as_feature), ("x", ["u"], as_label)):
         found = _read(file, label, features, POLICIES[policy][1])
         assert (found is not None) == good or policy != "plain"
+
+
+def test_a_frame_with_too_large_numbers_is_refused() -> None:
+    with pytest.raises(DataError, match="the data frame cannot be read: ") as refused:
+        of_frame(pandas.DataFrame({"x": [2**70, 1, 2]}), "rows")
+    assert refused.value.hint
 
 
 def _read(file: Path, label: str, features: list[str] | None, policy: Policy) -> Dataset | None:
