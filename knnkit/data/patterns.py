@@ -50,9 +50,10 @@ def split(source: Path) -> tuple[Path, str]:
 
 
 def inside(folder: Path, suffixes: Collection[str]) -> str:
-    """Returns a pattern for the files in a folder: those of the most frequent depth and suffix, of `suffixes` if any.
+    """Returns a pattern for the files in a folder, such as `FOLDER/*/*.wav`: for most of those with one of `suffixes`.
 
-    Looks three folders deep, and at most at `_MOST` files; without any, the pattern is `FOLDER/*.csv`.
+    If none has such a suffix, for most of all files; in an empty folder, `FOLDER/*.csv`. Looks three folders deep, and
+    at `_MOST` files at most.
     """
     found = itertools.islice((path for depth in range(3) for path in folder.glob("*/" * depth + "*.*")), _MOST)
     files = [path for path in found if path.is_file() and not path.name.startswith(".")]

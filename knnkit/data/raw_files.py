@@ -75,7 +75,7 @@ def list_files(sources: Sequence[Path], label: str, path: str | None, group: str
 
 
 def _parts(file: Path, source: Path, label: str) -> dict[str, str]:
-    """Returns name -> part of a file's path, for `{name}` in the pattern; without any, label -> folder."""
+    """Returns the part of a file's path for each `{name}` in the pattern; without any, the folder for `label`."""
     if not PART.search(str(source)):
         return {label: file.parent.name}
     folder, rest = split(source)
