@@ -204,7 +204,10 @@ _CONVERSIONS = ("toarray", "collect", "to_pandas", "toPandas")
 
 
 def not_numbers(rows: Any, problem: Exception) -> tuple[str, str]:
-    """Returns why rows are not a table of numbers, and a hint; names a data frame's first such cell, else `problem`."""
+    """Returns a message why `rows` are not a table of numbers, and a hint.
+
+    The message names the first cell of a data frame that is not a number; if none is found, it quotes `problem`.
+    """
     names = column_names(rows)
     cells = as_array(rows, object) if names else np.empty((0, 0))
     for place, name in enumerate(names if names and cells.ndim == 2 else ()):

@@ -64,7 +64,9 @@ def read_pcm(data: bytes) -> NDArray[np.int16]:
 
 
 def prepare(samples: NDArray[Any], audio: Audio) -> Float32:
-    """Returns (n,) float32 samples for the first stage, scaled to its range; cut or padded if it states a length.
+    """Returns (n,) float32 samples for the first stage, in which full scale is `audio.full_scale`.
+
+    Cuts them, or adds silence, to a length of `audio.seconds`, unless that is None.
 
     Raises:
         BadInput: the array is empty, has more than one axis, or has no known full scale.
@@ -116,7 +118,7 @@ def resample(samples: Float32, old: int, new: int) -> Float32:
 
 @functools.lru_cache(maxsize=4)
 def _filters(up: int, down: int, half: int, period: int) -> list[tuple[int, Float32]]:
-    """Returns the filters of all new samples of a period, `_TOGETHER` of these at a time."""
+    """Returns the filters of one period of new samples, `_TOGETHER` samples at a time, as `_weights` returns them."""
     starts = range(0, period, _TOGETHER)
     return [_weights(up, down, half, first, min(first + _TOGETHER, period)) for first in starts]
 

@@ -118,7 +118,7 @@ class Chain:
         return found
 
     def _pooled(self, values: Array) -> Array:
-        """Returns the row that the output of the last stage makes."""
+        """Returns the row to classify: `values`, the output of the last stage, pooled and checked."""
         row = pooled(values, self.input.pool)
         if self._features not in (None, len(row)):
             said = f"the stages make {len(row):,} numbers of this input, and the model takes {self._features:,}"
@@ -128,9 +128,10 @@ class Chain:
         return row
 
     def _in_seconds(self, error: WrongLength, samples: int) -> BadInput:
-        """Returns the error of a stage for a sound of `samples`, in seconds if the sound has the wrong length.
+        """Returns the error of a stage in the user's terms, if the wrong length of a sound or picture is the cause.
 
-        For a picture, the hint is the size and channels that the stage takes.
+        For a sound of `samples` samples, the message is in seconds. For a picture, the hint is the size and channels
+        that the stage takes. Else returns `error`.
         """
         shape = self.stages[0].shape
         if self.input.image is not None and len(shape) == 4 and shape[3] in (1, 3) and _is_fixed(self.stages[0]):
@@ -148,7 +149,7 @@ class Chain:
 
 
 def _tried(step: Callable[[A], B], given: A | BadInput) -> B | BadInput:
-    """Returns `step(given)`, or its error; an earlier error stays."""
+    """Returns `step(given)`, or the BadInput that it raises; returns `given` if that is an earlier error."""
     try:
         return given if isinstance(given, BadInput) else step(given)
     except BadInput as error:
@@ -171,7 +172,7 @@ def shortest(stages: Sequence[Stage]) -> int:
 
 
 def _is_fixed(stage: Stage) -> bool:
-    """Whether the file takes one number of numbers."""
+    """Whether all inputs of the stage have the same number of values."""
     return stage.frames is None and bool(stage.shape) and -1 not in stage.shape
 
 

@@ -58,7 +58,7 @@ class InputJsonParser(Parser):
         return line_by_line(self, block, next_line)
 
     def _read(self, line: _Line) -> NDArray[Any]:
-        """Returns the array in a line; notes its file and the values to keep."""
+        """Returns the array in `line`; sets the line's `file` and `kept`."""
         try:
             found = json.loads(line.text)
         except (ValueError, RecursionError) as error:

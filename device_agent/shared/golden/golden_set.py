@@ -44,11 +44,12 @@ class Golden:
         distances: (n, e) float64, padded with infinity.
         classes: (n, e) int32 classes of the neighbours, padded with -1.
         tolerance: (n,) float64, defined in `judge`.
-        values: (n, t) float64 answers of the reference for a regression, NaN for a rejected row; else None.
-        targets: (n, t) float64 true values for a regression, NaN if unknown; else None.
+        values: (n, t) float64 answers of the reference for a regression or label columns (positions in
+            `Targets.classes`), NaN for a rejected row; else None.
+        targets: (n, t) float64 true values or positions, NaN if unknown; None if `values` is.
         shares: (n, n_classes) float64 vote shares, for a model with a radius: more rows vote than are listed; else
             None.
-        raw: the rows as JSON lines of raw columns, for a model with a table; empty without a table.
+        raw: the raw rows as JSON lines, for a model with a table or stages; else empty.
     """
 
     metric: Metric

@@ -70,7 +70,10 @@ def dump_file(value: Any, *, limit: int = MAX_DOCUMENT) -> bytes:
 
 
 def to_plain(value: Any) -> Any:
-    """Returns `value` with dataclasses as dictionaries, tuples as lists and enums as their values."""
+    """Returns `value` with dataclasses as dictionaries, tuples as lists and enums as their values.
+
+    Leaves out the fields in a class's `omitted` that are None, 0, False or empty.
+    """
     if value is None or (isinstance(value, str | int | float) and not isinstance(value, enum.Enum)):
         return value
     if (fields := shape(type(value))) is not None:

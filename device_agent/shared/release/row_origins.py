@@ -67,7 +67,7 @@ class Origins:
         return self.text[start : int(self.ends[index])].decode("utf-8", "replace") or None
 
     def index(self, row: int) -> int | None:
-        """Returns the index in the model of row number `row` of the source; None if the model does not have it."""
+        """Returns the index in the model of row number `row` of the source; None if it is not among `places`."""
         if self.places is None:
             return row
         found = np.flatnonzero(self.places == row)
@@ -95,7 +95,7 @@ def pack(training: Origins, golden: Origins) -> bytes:
 
 
 def read(model: str | Path) -> tuple[Origins, Origins]:
-    """Returns the origins of the training rows and of the golden rows; those of no source if the model has no rows.npz.
+    """Returns the origins of the training rows and of the golden rows; empty ones if the model has no rows.npz.
 
     Raises:
         ModelUnusable: the file is not a model, or its origins are damaged.

@@ -42,7 +42,7 @@ _MAX_INPUT = 32 * 1024 * 1024
 class Lines:
     """Splits reads into whole lines; skips the rest of a line that `cut_overlong` has dropped.
 
-    `start` are bytes that were read before; a line has at most `longest` bytes.
+    `start` are bytes that were read before; a line may have at most `longest` bytes.
     """
 
     def __init__(self, start: bytes = b"", longest: int = MAX_LINE) -> None:

@@ -92,15 +92,18 @@ class Parser:
         raise NotImplementedError
 
     def take_counts(self) -> Counts:
-        """Returns the counts since the last call, and resets them."""
+        """Returns the counts since the last call, by kind (a field of `documents.CellCounts`) and column."""
         return {"left_out": self.left_out.take()}
 
     def blocks(self, block: bytes) -> Iterator[bytes]:
-        """Yields the parts of a block that are to be parsed one after the other."""
+        """Yields the parts of a block that are to be parsed one after the other; by default, the whole block."""
         yield block
 
     def follow(self, info: KnnInfo, chain: Any) -> None:
-        """Parses rows for another model with the same columns from now on; `chain`: its loaded stages, or None."""
+        """From now on, parses rows for another model with the same columns; `info`: its knn.json.
+
+        `chain` has its loaded stages; None if it has none.
+        """
         self.dtype = cell_type(info)
 
     def describe_gaps(self) -> str:
@@ -123,7 +126,7 @@ class LeftOut:
         self.lines: dict[str, int] = {}
 
     def note(self, names: Sequence[str], lines: int) -> None:
-        """Counts `lines` lines with these columns; names beyond the first `_MAX_NAMES` are ignored."""
+        """Counts `lines` lines that have the columns `names`; names beyond the first `_MAX_NAMES` are ignored."""
         new = [name for name in names if name not in self.lines][: max(0, _MAX_NAMES - len(self.lines))]
         if new:
             self.tell(f"the model has no column {short(new[0])}{more(new)}: left out")
@@ -142,7 +145,7 @@ def _say_nothing(_: str) -> None:
 
 
 def line_by_line(parser: Parser, block: bytes, parse_line: Callable[[bytes], Line]) -> Parsed:
-    """Calls `parse_line` for each line of a block; counts blank lines, and collects an error for each bad line."""
+    """Parses a block with `parse_line`, which raises BadInput for a bad line; skips blank lines, but numbers them."""
     good: list[list[float] | NDArray[np.float32]] = []
     kept: list[Sequence[Any]] = []
     lines: list[int] = []
@@ -183,7 +186,7 @@ def without_row(parsed: Parsed, place: int, why: str) -> Parsed:
 
 
 def plain_numbers(fields: list[bytes], decimal: str = ".") -> list[bytes]:
-    """Returns the fields if they have only characters of plain numbers; `float` would also read `nan` and `1_0`.
+    """Returns `fields` if they have only the characters of plain numbers; `float` would also read `nan` and `1_0`.
 
     Raises:
         ValueError: a field has another character.

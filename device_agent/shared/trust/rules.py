@@ -329,7 +329,10 @@ def _clock_warnings(manifest: Manifest, state: TrustState, now: int) -> tuple[st
 
 
 def _raised_time_floor(manifest: Manifest, state: TrustState, now: int) -> int:
-    """Returns the time floor after a commit: the release's date, but at most the clock's, and `MAX_RAISE` higher."""
+    """Returns the time floor after a commit: the release's date, if that is later than the old floor.
+
+    At most the clock's time, unless the clock is behind the old floor; at most `MAX_RAISE` above the old floor.
+    """
     known = max(AGENT_EPOCH, state.time_floor)
     limit = min(now, known + MAX_RAISE) if now >= known else known + MAX_RAISE
     return max(state.time_floor, min(manifest.created, limit))
