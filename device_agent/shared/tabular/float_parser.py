@@ -281,10 +281,7 @@ def _digits(
 
 
 def _eight(words: NDArray[np.uint64], count: Places, odd: Mask) -> NDArray[np.float64]:
-    """Returns the value of the last `count` (at most 8) digits of each word; overwrites `words`.
-
-    Marks words with other characters there in `odd`.
-    """
+    """Returns the value of the last `count` (at most 8) digits of each word; marks others in `odd`; changes `words`."""
     words ^= _ZEROS
     words &= _LAST.take(count, mode="clip")
     rest = words + _SIXES
@@ -300,10 +297,7 @@ def _eight(words: NDArray[np.uint64], count: Places, odd: Mask) -> NDArray[np.fl
 
 
 def _scale(words: _Words, fields: Fields, digits: NDArray[np.float64]) -> tuple[NDArray[np.float64], Places | None]:
-    """Applies dots and exponents to the whole numbers `digits`: returns the (n,) numbers, and the (n,) powers of ten.
-
-    The powers are None if no number has an exponent.
-    """
+    """Returns (n,) `digits` times their powers of ten, and these (n,) powers; None for them if no field has an `e`."""
     if fields.after is None:
         return digits, None
     raised = np.flatnonzero(fields.stops < fields.ends)
