@@ -51,6 +51,10 @@ def check_manifest(manifest: Manifest) -> None:
         "gates.balanced_accuracy": (gates.balanced_accuracy is None or 0 <= gates.balanced_accuracy <= 1, share),
         "gates.min_recall": (gates.min_recall is None or 0 <= gates.min_recall <= 1, share),
         "gates.recall": (all(0 <= floor <= 1 for floor in (gates.recall or {}).values()), "numbers from 0 to 1"),
+        "gates.column_accuracy": (
+            all(0 <= floor <= 1 for floor in (gates.column_accuracy or {}).values()),
+            "numbers from 0 to 1",
+        ),
         "gates.rmse": (all(limit >= 0 for limit in (gates.rmse or {}).values()), "numbers from 0"),
         "gates.max_error": (all(limit >= 0 for limit in (gates.max_error or {}).values()), "numbers from 0"),
         "gates.by": (0 <= gates.by < 1, "a number from 0 to below 1"),
