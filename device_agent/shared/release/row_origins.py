@@ -18,11 +18,9 @@ from numpy.typing import NDArray
 from device_agent.shared.protocol.constants import ROWS_FILE
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.record import record
-from device_agent.shared.release.model_file import has_member, read_member
-from device_agent.shared.release.npz import read_arrays, require_form
+from device_agent.shared.release.model_file import has_member
+from device_agent.shared.release.npz import arrays_inside, require_form
 
-#: Largest rows.npz that is read, in bytes.
-_MAX_BYTES = 256 << 20
 _NEWLINE = 10
 #: Beginning of the names of the arrays about golden rows.
 _GOLDEN = "golden_"
@@ -102,11 +100,8 @@ def read(model: str | Path) -> tuple[Origins, Origins]:
     """
     if not has_member(model, ROWS_FILE):
         return Origins(), Origins()
-    try:
-        arrays = read_arrays(read_member(model, ROWS_FILE, _MAX_BYTES), most=_MAX_BYTES)
+    with arrays_inside(model, ROWS_FILE) as arrays:
         return _origins(arrays, ""), _origins(arrays, _GOLDEN)
-    except ValueError as error:
-        raise ModelUnusable(f"{ROWS_FILE} inside {model} is damaged: {error}") from None
 
 
 def _origins(arrays: dict[str, NDArray[Any]], prefix: str) -> Origins:

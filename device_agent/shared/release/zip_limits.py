@@ -9,8 +9,15 @@ from __future__ import annotations
 
 import os
 import struct
+import zipfile
+import zlib
 from typing import IO
 
+#: Every exception that zipfile raises for a broken archive.
+BROKEN = (
+    *(OSError, KeyError, ValueError, EOFError, RuntimeError, OverflowError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
 #: Default limits: entries of an archive (a model has three), and bytes of its directory.
 MAX_ENTRIES, MAX_DIRECTORY = 64, 64 * 1024
 
