@@ -18,9 +18,10 @@ from device_agent.shared.embedding.decode import FILE_KEY, KEY, PCM_KEY, from_js
 from device_agent.shared.embedding.files import IN_FOLDERS
 from device_agent.shared.protocol.errors import BadInput, named
 from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.protocol.record import replace
 from device_agent.shared.queries import default_names, row_type
 from device_agent.shared.tabular.csv_reader import CsvParser
-from device_agent.shared.tabular.reader import Line, Parsed, Parser, line_by_line
+from device_agent.shared.tabular.reader import Line, Parsed, Parser, line_by_line, without_rows
 
 
 class InputJsonParser(Parser):
@@ -117,17 +118,7 @@ class InputCsvParser(CsvParser):
             BadInput: the header does not fit the model.
         """
         parsed = super().parse(block)
-        if not len(parsed.rows):
-            return parsed
-        places = [place for place in range(parsed.count) if place not in parsed.errors]
-        rows, good, errors = [], [], dict(parsed.errors)
-        for number, row in enumerate(self.chain.each(np.asarray, parsed.rows)):
-            if isinstance(row, BadInput):
-                errors[places[number]] = (parsed.lines[number], str(row))
-            else:
-                rows.append(row)
-                good.append(number)
-        kept = [[column[number] for number in good] for column in parsed.kept]
-        lines = [parsed.lines[number] for number in good]
-        made = np.array(rows, self._dtype_of_rows) if rows else parsed.rows[:0]
-        return Parsed(made, parsed.count, errors, parsed.hint, kept, lines)
+        made = list(self.chain.each(np.asarray, parsed.rows))
+        bad = {index: row for index, row in enumerate(made) if isinstance(row, BadInput)}
+        rows = [row for row in made if not isinstance(row, BadInput)]
+        return replace(without_rows(parsed, bad), rows=np.array(rows, self._dtype_of_rows) if rows else parsed.rows[:0])

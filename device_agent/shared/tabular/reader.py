@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -168,21 +168,17 @@ def line_by_line(parser: Parser, block: bytes, parse_line: Callable[[bytes], Lin
     return Parsed(rows, len(good) + len(errors), errors, hints[0] if hints else "", list(zip(*kept)), lines)
 
 
-def without_row(parsed: Parsed, place: int, why: str) -> Parsed:
-    """Returns `parsed` with the good row of index `place` turned into a bad line; `why` is its message."""
-    good = [position for position in range(parsed.count) if position not in parsed.errors]
-
-    def rest(values: Sequence[Any]) -> Sequence[Any]:
-        return [*values[:place], *values[place + 1 :]]
-
-    return Parsed(
-        np.delete(parsed.rows, place, axis=0),
-        parsed.count,
-        {**parsed.errors, good[place]: (parsed.lines[place], why)},
-        parsed.hint,
-        [rest(column) for column in parsed.kept],
-        rest(parsed.lines),
-    )
+def without_rows(parsed: Parsed, bad: Mapping[int, BadInput]) -> Parsed:
+    """Returns `parsed` with some good rows turned into bad lines; `bad` maps the index of each to its error."""
+    if not bad:
+        return parsed
+    places = [place for place in range(parsed.count) if place not in parsed.errors]
+    new = {places[index]: (parsed.lines[index], str(error)) for index, error in bad.items()}
+    errors = dict(sorted({**parsed.errors, **new}.items()))
+    hint = parsed.hint if next(iter(errors)) in parsed.errors else bad[min(bad)].hint
+    good = [index for index in range(len(places)) if index not in bad]
+    kept = [[column[index] for index in good] for column in parsed.kept]
+    return Parsed(parsed.rows[good], parsed.count, errors, hint, kept, [parsed.lines[index] for index in good])
 
 
 def plain_numbers(fields: list[bytes], decimal: str = ".") -> list[bytes]:
