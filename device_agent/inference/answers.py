@@ -51,7 +51,7 @@ def queries_of(info: KnnInfo, rows: ArrayLike, origin: Origin) -> NDArray[np.flo
         from device_agent.shared.features.frames import encoded
 
         rows = encoded(info, rows)
-    return check_rows(rows, info.feature_names, origin=origin)
+    return check_rows(rows, info.feature_names, origin)
 
 
 def with_votes(model: Any, rows: ArrayLike, answers: Answers) -> Answers:

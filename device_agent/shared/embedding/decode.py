@@ -20,8 +20,8 @@ from device_agent.shared.embedding import audio, picture
 from device_agent.shared.embedding.stage import MAX_NUMBERS
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.input_info import Input
+from device_agent.shared.tabular.inputs import NPY_MAGIC
 
-NPY_MAGIC = b"\x93NUMPY"
 #: Most bytes of one input, and of a line that holds one in base64.
 MAX_BYTES = 64 * 1024 * 1024
 MAX_LINE = MAX_BYTES * 4 // 3 + 4096
