@@ -98,7 +98,7 @@ class Screen:
     def _reached(self, queries: NDArray[Any], limit: Float64) -> tuple[Indices, Float32, Float64, NDArray[np.bool_]]:
         """Returns what `reached` does; also the queries in float32, their squared lengths, and (n,) bool `strange`.
 
-        `strange`: whether the squared length is out of the range in which float32 bounds hold; such queries are reached.
+        `strange`: whether the squared length is out of the range of the float32 bound; such queries count as reached.
         """
         squares = np.einsum("ij,ij->i", queries, queries).astype(np.float64)
         size = self._rows.sizes(squares)
