@@ -6,16 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from device_agent.bootstrap.environments import (
-    MARKER,
-    add_keys,
-    clear_leftovers,
-    current,
-    marker,
-    prune,
-    switch,
-    works,
-)
+from device_agent.bootstrap.environments import MARKER, add_keys, clear_leftovers, current, marker, prune, switch, works
 from device_agent.bootstrap.examine import prove
 from device_agent.bootstrap.files import PART, listed, make_folder, remove_tree, safe, same, sync, sync_tree, write
 from device_agent.bootstrap.lock import locked

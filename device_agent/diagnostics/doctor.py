@@ -305,11 +305,7 @@ _CHECKS: tuple[Check, ...] = (
     _python, _numpy, _runtime, _cryptography, _root, _disk, _clock, _trust, _state, _release, _taught, _governor,
 )  # fmt: skip
 #: Check -> findings that must not be errors: the check would only report the same cause again.
-_NEEDS = {
-    "_runtime": {"numpy"},
-    "_trust": {"cryptography"},
-    "_release": {"numpy", "runtime", "cryptography"},
-}
+_NEEDS = {"_runtime": {"numpy"}, "_trust": {"cryptography"}, "_release": {"numpy", "runtime", "cryptography"}}
 
 
 def exit_code(found: Diagnosis) -> int:

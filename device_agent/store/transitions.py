@@ -16,16 +16,7 @@ from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.errors import ActivationFailed, AgentError, Locked
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.protocol.versions import utc
-from device_agent.store.state import (
-    ITSELF,
-    Event,
-    Pending,
-    StoreState,
-    What,
-    answering,
-    is_over,
-    waiting,
-)
+from device_agent.store.state import ITSELF, Event, Pending, StoreState, What, answering, is_over, waiting
 from device_agent.system.clock import Moment
 
 #: Longest time that an activation may wait for confirmation, in seconds.
@@ -195,10 +186,7 @@ def lower_floors(state: StoreState, floor: int, time_floor: int) -> StoreState:
     """Returns the state with floors of at most `floor` (sequence) and `time_floor` (seconds since 1970)."""
     digest = state.floor_digest if floor >= state.floor else None
     return replace(
-        state,
-        floor=min(state.floor, floor),
-        floor_digest=digest,
-        time_floor=min(state.time_floor, time_floor),
+        state, floor=min(state.floor, floor), floor_digest=digest, time_floor=min(state.time_floor, time_floor)
     )
 
 
