@@ -118,18 +118,15 @@ class JoinedExact(ExactKnn):
         how = (self._unit, self._classes, self.own)
         return OneRow(self._info, self._near, OneScreen(self._tables, of_row), self._from_one, reach, *how)
 
-    def _coordinates(self, row: NDArray[np.float32]) -> NDArray[Any]:
-        """Returns the (p,) approximate coordinates of one row in model space, times the weights."""
-        z = self._unweighted_coordinates(row)
-        return z if self._unweighted else z * self._weights
-
-    def _unweighted_coordinates(self, row: NDArray[np.float32]) -> NDArray[Any]:
+    def _coordinates(self, row: NDArray[np.float32], *, weighted: bool = True) -> NDArray[Any]:
+        """Returns the (p,) approximate coordinates of one row in model space; if `weighted`, times the weights."""
         found = self._rough.one(row)
-        return self._enter(row) if found is None else found
+        z = self._enter(row) if found is None else found
+        return z * self._weights if weighted and not self._unweighted else z
 
     def _from_one(self, row: NDArray[np.float32], local: NDArray[np.int64]) -> list[float]:
         """Returns the measures between one (n_features,) row and the taught rows with the indices `local`."""
-        terms = np.subtract(self._unweighted_coordinates(row), self._local.take(local, axis=0), dtype=np.float64)
+        terms = np.subtract(self._coordinates(row, weighted=False), self._local.take(local, axis=0), dtype=np.float64)
         found: list[float] = self._measures(terms).tolist()
         return found
 
