@@ -173,13 +173,10 @@ def _chunks(data: bytes) -> tuple[bytes, bytes]:
 
 
 def _samples(data: bytes, kind: int, bits: int) -> NDArray[Any]:
-    if kind == _FLOAT and bits == 32:
-        found = np.frombuffer(data, "<f4", len(data) // 4)
-        return np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
-    if kind == _FLOAT and bits == 64:
-        wide = np.frombuffer(data, "<f8", len(data) // 8)
+    if kind == _FLOAT and bits in (32, 64):
+        found = np.frombuffer(data, f"<f{bits // 8}", len(data) // (bits // 8))
         with np.errstate(over="ignore"):
-            return np.nan_to_num(wide.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+            return np.nan_to_num(found.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     if kind != _PCM or bits not in (8, 16, 24, 32):
         said = f"a WAV file of format {kind} with {bits} bits is not supported"
         raise BadInput(said, hint="ffmpeg -i FILE -c:a pcm_s16le FILE.wav writes PCM")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from device_agent.shared.embedding.stage import MAX_NUMBERS, StageRunner, TooFew, WrongLength
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.protocol.input_info import Input, Stage
+from device_agent.shared.protocol.input_info import Input, Pool, Stage
 
 Array = NDArray[np.float32]
 A = TypeVar("A")
@@ -193,17 +193,9 @@ def prepared(values: NDArray[Any], input: Input) -> NDArray[Any]:
     return values
 
 
-def pooled(values: Array, pool: Sequence[str]) -> Array:
+def pooled(values: Array, pool: Sequence[Pool]) -> Array:
     """Returns one (n,) row: the statistics named in `pool` over the first axis, joined; without any, all values."""
     if not pool:
         return values.reshape(-1)
     table = values.reshape(len(values), -1).astype(np.float64)
-    return np.concatenate([np.asarray(_STATISTICS[name](table), np.float32) for name in pool])
-
-
-_STATISTICS = {
-    "mean": lambda table: table.mean(axis=0),
-    "max": lambda table: table.max(axis=0),
-    "min": lambda table: table.min(axis=0),
-    "std": lambda table: table.std(axis=0),
-}
+    return np.concatenate([np.asarray(getattr(table, name)(axis=0), np.float32) for name in pool])

@@ -29,10 +29,6 @@ if TYPE_CHECKING:
 Tell = Callable[[str], None]
 
 
-def _say_nothing(_: str) -> None:
-    pass
-
-
 class _TableParser(Parser):
     """Base of the CSV and JSON parsers: `Parsed.rows` are the features that the table computes from the cells.
 
@@ -56,7 +52,7 @@ class _TableParser(Parser):
         *,
         ignore_extra: bool = False,
         keep: Sequence[str] = (),
-        tell: Tell = _say_nothing,
+        tell: Tell = lambda _: None,
     ) -> None:
         self.coder, self._tell = Coder(table, dtype), tell
         self._plain = all(map(self.coder.is_number, range(len(self.coder.names))))

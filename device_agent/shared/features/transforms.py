@@ -197,17 +197,11 @@ def _quantiles(quantiles: Float64, references: Float64, normal: Float64) -> Step
             up = np.interp(column, known, references)
             down = np.interp(-column, -known[::-1], -references[::-1])
             within = 0.5 * (up - down)
-            slack = _BOUND if normal[0] else 0.0
-            low, high = (
-                (column - slack < known[0], column + slack > known[-1])
-                if slack
-                else (column == known[0], column == known[-1])
-            )
+            low = column - _BOUND < known[0] if normal[0] else column == known[0]
+            high = column + _BOUND > known[-1] if normal[0] else column == known[-1]
             found[:, place] = np.where(low, 0.0, np.where(high, 1.0, within))
         if normal[0]:
-            found = np.array([[_normal(p, least, most, inverse) for p in row] for row in found.tolist()]).reshape(
-                rows.shape
-            )
+            found = np.reshape([_normal(p, least, most, inverse) for p in found.ravel().tolist()], rows.shape)
         return found
 
     return apply

@@ -122,7 +122,7 @@ class LeftOut:
     """
 
     def __init__(self) -> None:
-        self.tell: Callable[[str], None] = _say_nothing
+        self.tell: Callable[[str], None] = lambda _: None
         self.lines: dict[str, int] = {}
 
     def note(self, names: Sequence[str], lines: int) -> None:
@@ -138,10 +138,6 @@ class LeftOut:
         found = {name: count for name, count in self.lines.items() if count}
         self.lines = dict.fromkeys(self.lines, 0)
         return found
-
-
-def _say_nothing(_: str) -> None:
-    pass
 
 
 def line_by_line(parser: Parser, block: bytes, parse_line: Callable[[bytes], Line]) -> Parsed:
