@@ -147,7 +147,6 @@ class TfKNN:
         """Number of features of a row."""
         return len(self.fitted.enrolment.feature_names)
 
-    # --- answers --------------------------------------------------------------------------------------------------
     def neighbors(self, queries: ArrayLike) -> Neighbors:
         """Returns the k nearest training rows of each of the (n, n_features) raw `queries`.
 
@@ -155,7 +154,8 @@ class TfKNN:
             DataError: wrong columns, or a value that is not finite.
         """
         found = self._answer(queries)
-        return Neighbors(found[constants.OUTPUT_INDICES], found[constants.OUTPUT_DISTANCES])
+        distances = np.minimum(found[constants.OUTPUT_DISTANCES], np.finfo(np.float32).max)  # as on a device
+        return Neighbors(found[constants.OUTPUT_INDICES], distances)
 
     def kneighbors(
         self, queries: ArrayLike | None = None, n_neighbors: int | None = None, return_distance: bool = True
@@ -226,6 +226,7 @@ class TfKNN:
     def _module(self) -> KnnModule:
         return make_module(self.fitted.enrolment, self._reference)
 
+    @np.errstate(over="ignore")
     def _answer(self, queries: ArrayLike) -> dict[str, NDArray[Any]]:
         """Returns output name -> array: the graph's answers, or float64 answers if rounding leaves these uncertain."""
         held = self.fitted.enrolment
@@ -242,7 +243,6 @@ class TfKNN:
         indices[close], distances[close] = self._reference.order(raw[close], indices[close])
         return found
 
-    # --- models ---------------------------------------------------------------------------------------------------
     def build(self, held_out: Dataset | None = None, *, margin: float = 1e-5, seed: int = 0) -> BuiltModel:
         """Builds the model file; measures `reject` on `held_out`. `margin`, `seed`: see `knnkit.model.build.Options`.
 

@@ -17,7 +17,7 @@ from typing import BinaryIO
 
 from device_agent.shared.console import streams
 from device_agent.shared.embedding.decode import FILE_KEY
-from device_agent.shared.embedding.files import is_among, is_raw
+from device_agent.shared.embedding.files import is_among, is_raw, left_out
 from device_agent.shared.protocol import constants
 from device_agent.shared.safe_files import whole_file
 from knnkit.commands import _config, _output, _query, _selection
@@ -123,11 +123,13 @@ def _is_raw(arguments: argparse.Namespace) -> bool:
 @contextmanager
 def _raw_lines(path: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
     """Yields a temporary file with a JSON line for each file at `path`, and the names of these files."""
-    names = []
+    names, others = [], list[str]()
     with tempfile.NamedTemporaryFile(prefix="knnkit-", suffix=".jsonl") as file:
-        for name, line in lines_of(path):
+        for name, line in lines_of(path, others):
             names.append(name)
             file.write(line)
+        if others:
+            print(f"knnkit: {path}: {left_out(others)}", file=sys.stderr)
         file.flush()
         yield Path(file.name), tuple(names)
 

@@ -86,7 +86,7 @@ def encoded(info: KnnInfo, rows: Any) -> Any:
 
 
 def _are_features(info: KnnInfo, table: Table, rows: Any) -> bool:
-    """Whether rows hold features: numbers, as wide as these; NaN then stands for a cell only if cells are features."""
+    """Whether rows hold features, and not cells: numbers of another width than the cells, or equal to these."""
     names = [column.name for column in table.columns]
     rows, framed = _with_columns(rows)
     if framed is not None:
@@ -95,10 +95,10 @@ def _are_features(info: KnnInfo, table: Table, rows: Any) -> bool:
         array = as_array(rows)
     except TypeError:
         return False
-    if len(names) != info.n_features or array.dtype.kind not in "fiub":
-        return array.shape[-1:] != (len(names),)
+    if array.shape[-1:] != (len(names),):
+        return True
     same = not table.transforms and all(column.encoding == "number" for column in table.columns)
-    return not same or not np.isnan(array).any()
+    return same and array.dtype.kind in "fiub" and not np.isnan(array).any()
 
 
 def _numbers(coder: Coder, place: int, cells: NDArray[Any]) -> NDArray[np.float64]:

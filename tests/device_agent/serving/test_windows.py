@@ -80,7 +80,9 @@ def test_a_stream_and_a_recording_get_the_host_s_labels(device: Device, releases
     recording.write_bytes(text_of(lines))
     batch = device.run("classify", "--input", recording)
     assert (batch.code, batch.out.splitlines()) == (0, got)
-    assert batch.err.count("expected 4 columns") == sum(line.sample is None for line in lines)
+    bad = sum(line.sample is None for line in lines)
+    assert batch.err.count("expected 4 columns") == 3
+    assert f"{recording}: {bad - 3:,} more bad lines; a sample has ax, ay, az, t\n" in batch.err
     objects = device.run("classify", "--input", recording, "--json", "--digest").out.splitlines()
     assert [",".join(map(str, [*json.loads(line).values()][:5])) for line in objects] == expected
     array = io.BytesIO()
