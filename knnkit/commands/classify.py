@@ -23,7 +23,7 @@ from device_agent.shared.safe_files import whole_file
 from knnkit.commands import _config, _output, _query, _selection
 from knnkit.config.parse import Config
 from knnkit.data.raw_lines import lines_of
-from knnkit.errors import DataError, UsageError
+from knnkit.errors import DataError, UsageError, unwritten
 from knnkit.fleet.device.connect import Job
 from knnkit.fleet.jobs.classify import RowsJob, about, classify_rows, pipe_rows
 from knnkit.fleet.targets import Target
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def agent_command(arguments: argparse.Namespace, config: Config | None, answers: str | None) -> tuple[str, ...]:
-    """Returns the agent's command line for these options; `answers` is the format of the answers (None: the rows')."""
+    """Returns the agent's command line for these options; `answers`: format of the answers (None: that of the rows)."""
     suffix = arguments.input.suffix.lstrip(".") if arguments.input is not None else ""
     suffix = "jsonl" if _is_raw(arguments) else suffix
     found = suffix if arguments.format == "auto" and suffix in ("csv", "jsonl", "npy") else arguments.format
@@ -167,7 +167,7 @@ def _sink(arguments: argparse.Namespace) -> Iterator[BinaryIO]:
     except BrokenPipeError:
         raise
     except OSError as error:  # also when it is closed
-        raise UsageError(f"{path}: {error.strerror}", hint=_check_path()) from None
+        raise unwritten(str(path), error, hint=_check_path()) from None
 
 
 def _check_path() -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from device_agent.shared.protocol import constants
 from knnkit.config import yaml_reader
 from knnkit.data import has_column, warnings_of_file
-from knnkit.errors import UsageError, flags_for
+from knnkit.errors import UsageError, flags_for, unwritten
 
 _START = """\
 # What to build, who signs it, where it goes. Only `model` is required; every key is in
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     except FileExistsError:
         raise _exists(path) from None
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}", hint="knnkit init OTHER.yaml") from None
+        raise unwritten(str(path), error, hint="knnkit init OTHER.yaml") from None
     print(
         f"{path}: next, `knnkit keygen --out keys/signing`, then `knnkit deploy -c {shlex.quote(str(path))}`",
         file=sys.stderr,
@@ -124,13 +124,13 @@ def _name(stem: str) -> str:
 
 
 def _root(path: Path, name: str) -> str:
-    """Returns the embedded device's root for this project, because a device holds one model and one project's keys."""
+    """Returns a root of this project's own for the embedded device: a device holds one model and one project's keys."""
     project = hashlib.sha256(bytes(path.absolute())).hexdigest()[:6]
     return f"{constants.DEFAULT_ROOT}-{name.strip(chr(39))}-{project}"
 
 
 def _relative(data: Path, path: Path) -> str:
-    """Returns a path relative to the folder of deploy.yaml."""
+    """Returns the path of `data` relative to the folder of the deploy.yaml `path`; absolute if it is not below it."""
     try:
         return str(data.absolute().relative_to(path.absolute().parent))
     except ValueError:
