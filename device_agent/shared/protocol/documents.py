@@ -68,7 +68,7 @@ class Taught:
 
     `did` is `enrol`, `forget`, `undo enrol` or `undo forget`; `ids` are the rows that it changed. `rows` is the number
     of taught rows, `labels` counts them by label; `digest` is the SHA-256 of the output of `enrolled --json`, ""
-    without rows.
+    without rows. `label` is the label that `enrol` stored, which may be `1` where `1.0` was typed.
     """
 
     did: str
@@ -76,7 +76,10 @@ class Taught:
     rows: int
     labels: dict[str, int]
     digest: str
+    label: str = ""
     schema: int = SCHEMA
+
+    omitted = ("label",)
 
 
 @record

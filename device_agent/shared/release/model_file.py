@@ -81,6 +81,8 @@ def _members(source: str | Path | IO[bytes]) -> Iterator[zipfile.ZipFile]:
 
 def _read_stored(members: zipfile.ZipFile, name: str, limit: int) -> bytes:
     """Reads an uncompressed member; refuses a compressed one, which could expand without limit."""
+    if name not in members.namelist():
+        raise ModelUnusable(f"not a knnkit model: it has no {name}")
     entry = members.getinfo(name)
     if sum(other == name for other in members.namelist()) > 1:
         raise ModelUnusable(f"the archive inside has two members with the name {name}")
