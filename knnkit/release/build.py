@@ -35,7 +35,7 @@ from knnkit.evaluation import metrics, splits
 from knnkit.evaluation.metrics import Figures
 from knnkit.release import gates, manifest, provenance, up_to_date
 from knnkit.release.card import CardFacts
-from knnkit.release.replacing import replacing
+from knnkit.release.replacing import replacing, require_writable
 from knnkit.release.sbom import bill_of_materials
 from knnkit.release.signing import Signer, sign_release
 from knnkit.release.verify import verify_with
@@ -282,6 +282,7 @@ def _require_replaceable(directory: Path) -> None:
             f"{around} is itself a release; a folder {directory.name!r} in it would damage it: nothing was built",
             hint=f"choose another release: dir, or move it: {shlex.join(['mv', str(around), f'{around}-old'])}",
         )
+    require_writable(directory)
     if not directory.exists():
         return
     if not directory.is_dir():

@@ -18,6 +18,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from device_agent.shared.safe_files import write_new
 from device_agent.shared.trust import dsse
 from knnkit.errors import SigningKeyError, raised_as, unwritten
 
@@ -57,10 +58,10 @@ def generate(prefix: Path, passphrase: bytes | None = None) -> KeyPair:
     pem = dsse.public_pem(key.public_key())
     with _writing(prefix):
         prefix.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write_new(private, secret, 0o600)
+        write_new(private, secret, 0o600)
         try:
-            _write_new(public, pem, 0o644)
-        except OSError:
+            write_new(public, pem, 0o644)
+        except BaseException:
             private.unlink()
             raise
     return KeyPair(private, public, dsse.fingerprint(pem))
@@ -76,18 +77,6 @@ def _writing(prefix: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise unwritten(f"cannot write the key {prefix}", error, SigningKeyError, "choose another --out") from None
-
-
-def _write_new(path: Path, data: bytes, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        path.unlink()
-        raise
 
 
 def load_private_key(path: Path, passphrase: bytes | None = None) -> ec.EllipticCurvePrivateKey:
