@@ -49,7 +49,10 @@ def above(place: Place) -> Place:
 
 
 def example(root: type[Section], key: str, place: Place = ()) -> str:
-    """Returns an example line for `root`'s key in the mapping at `place`, or in any mapping; else `knnkit schema`."""
+    """Returns an example line `key: value` of the mapping at `place`, or else of any mapping under `root`.
+
+    Returns `knnkit schema` if the models have no example for the key.
+    """
     nodes = _nodes(root, place)
     here = [kind.model_fields for kind, _ in nodes if _is_section(kind)]
     if key and place and not here:  # an entry of a map, whose keys are the user's
@@ -82,7 +85,7 @@ def unknown_key(
 ) -> tuple[str, str]:
     """Returns the message about an unknown key of the mapping at `place`, and a line to type instead.
 
-    `context` is that of the error `unknown_key`.
+    `context` is that of pydantic's error: the key, and the details of `field_types._unknown`.
     """
     key, mapping = context["key"], value_at(document, place)
     glued = yaml_reader.glued(key)

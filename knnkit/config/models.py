@@ -287,7 +287,11 @@ class Config(Section):
 
     @classmethod
     def of(cls, document: Document, context: dict[str, Any]) -> Config:
-        """Returns the configuration in a document; `context` has the folders that `parse` takes."""
+        """Returns the configuration in a document; `context` has `base` and `home`, as in `parse`.
+
+        Raises:
+            pydantic.ValidationError: a key or value is wrong.
+        """
         found = cls.model_validate(document.data, context=context)
         found._document = document
         return found

@@ -75,7 +75,7 @@ def _innermost(errors: list[Any]) -> Iterator[Any]:
 
 
 def _explain(document: yaml_reader.Document, details: Any) -> tuple[str, str]:
-    """Returns the message about one error, with file and line, and a line to type instead."""
+    """Returns the message about one error of pydantic (`details`), with file and line, and a line to type instead."""
     kind, context = details["type"], details.get("ctx", {})
     place = document.place(details["loc"])
     if kind in ("unknown_key", "misplaced_key"):

@@ -49,13 +49,17 @@ class Mark:
 
 @dataclass
 class Document:
-    """Parsed YAML: `data` of dictionaries, tuples and scalars, and the position of each key and entry."""
+    """Parsed YAML: `data` of dictionaries, tuples and scalars.
+
+    By key path, `marks` has the position of each key and entry, `scalars` each scalar as written in the file. `source`
+    is the file's name in messages.
+    """
 
     text: str
     source: str
     data: Any = None
     marks: dict[tuple[str | int, ...], Mark] = field(default_factory=dict)
-    scalars: dict[tuple[str | int, ...], str] = field(default_factory=dict)  # as written in the file
+    scalars: dict[tuple[str | int, ...], str] = field(default_factory=dict)
 
     def mark(self, path: Sequence[str | int]) -> Mark:
         """Returns the position of the value at `path`, or of its nearest parent; ignores parts added by validators."""

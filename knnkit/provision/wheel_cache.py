@@ -87,7 +87,10 @@ def known(pin: str, recipe: Recipe) -> dict[str, str]:
 
 
 def rank_of(wheel: str, recipe: Recipe) -> int | None:
-    """Returns how well a wheel's tags fit the board, from 0 (best) up; None if it cannot run (PEP 425, PEP 600)."""
+    """Returns how well the file name `wheel` fits the board, from 0 (best) up; None if the wheel cannot run there.
+
+    PEP 425 and PEP 600 define the tags in the name.
+    """
     if not wheel.endswith(".whl") or wheel.count("-") not in (4, 5):
         return None
     pythons, abis, platforms = wheel[: -len(".whl")].split("-")[-3:]

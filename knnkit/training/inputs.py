@@ -75,7 +75,7 @@ class Embedder:
         return made, replace(self, input=replace_record(found.input, width=len(names), columns=columns))
 
     def apply_to_files(self, raw: RawFiles) -> tuple[Dataset, Embedder]:
-        """Runs the stages on the raw inputs in files; returns the same as `apply`.
+        """Runs the stages on the raw inputs in files; returns rows and embedder, as `apply` does.
 
         Raises:
             DataError: a file cannot be read or decoded.
@@ -111,7 +111,7 @@ class Embedder:
         return "".join(f"{to_json(values)}\n" for values in self._raw(rows)).encode()
 
     def most_golden(self, rows: Dataset) -> int:
-        """Returns how many golden rows a release may have: fewer if a raw input has many bytes."""
+        """Returns the most golden rows that a release may have: fewer, the larger the first raw input of `rows` is."""
         first = next(self._raw(rows.take(_FIRST)), None)
         size = 1 if first is None else max(1, first.nbytes)
         return max(_LEAST_GOLDEN, min(GOLDEN_ROWS, GOLDEN_BYTES // size))

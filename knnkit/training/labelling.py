@@ -48,7 +48,7 @@ class Labelling:
 
     @property
     def numbered(self) -> bool:
-        """Whether a number chooses among the labels; False if a label is a number itself."""
+        """Whether a person may type a label's number in the list; False if a label is a number itself."""
         return not any(label.lstrip("-").isdecimal() for label in self._labels)
 
     @property
@@ -66,7 +66,7 @@ class Labelling:
         return () if self._model is None or self.row is None else neighbours(self._model, self.row.cells)
 
     def label_for(self, text: str) -> str:
-        """Returns the label that `text` means, new or not.
+        """Returns the label that the typed `text` means, which may be new: `7` for ` 07` if labels are whole numbers.
 
         Raises:
             DataError: `text` is not of the type of the model's labels, or cannot be a label.

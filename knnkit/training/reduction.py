@@ -24,7 +24,7 @@ from knnkit.training import neighbours
 
 #: Shares of each class that `prototypes` tries, the smallest first.
 _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7)
-#: Distance terms to measure all training rows with, and rows that are measured in any case.
+#: Most distance terms for measuring all training rows; beyond these, a sample of at least `_LEAST` rows is measured.
 _WORK, _LEAST = 2_000_000_000, 500
 
 Ints = NDArray[np.int64]
@@ -140,7 +140,10 @@ def _edited(points: Points, max_loss: float, seed: int) -> Ints:
 
 
 def _prototypes(points: Points, max_loss: float, seed: int) -> Ints:
-    """Returns the fewest prototypes with which the other training rows lose at most `max_loss` of their accuracy."""
+    """Returns the indices of the fewest prototypes with which the other rows lose at most `max_loss` accuracy.
+
+    Returns all rows if even the largest share of `_SHARES` loses more.
+    """
     kind: Any = "manhattan" if points.manhattan else "euclidean"
     count = len(points.codes)
     asked = drawn(count, max(_LEAST, _WORK // points.values.size), seed)

@@ -31,7 +31,10 @@ FIELD = "field"
 
 @dataclass(frozen=True)
 class Rows:
-    """All rows of the training data, the embedder that computed them (None: no stages), and messages to the user."""
+    """All rows of the training data, the embedder that computed them (None: no stages), and messages to the user.
+
+    `window` describes how windows of samples were cut; None if the rows are not windows.
+    """
 
     rows: Dataset
     embedder: Embedder | None
@@ -77,7 +80,7 @@ def read_inputs(
         training: the training rows, whose columns and dtype the result has.
         embedder: runs the model's stages; None: it has none.
         window: how windows are cut from a recording; None: `file` is a table.
-        path: the column with the paths of raw inputs; None: `path`.
+        path: the column with the paths of raw inputs; None: the column called path.
 
     Raises:
         DataError: the table or a file cannot be read.
@@ -110,7 +113,7 @@ def _load_windows(build: Build, window: Window) -> tuple[Dataset, tuple[str, ...
 
 
 def _read_windows(file: Path, label: str, training: Dataset, window: Window) -> Dataset:
-    """Returns the windows of the recordings in a file, with its column `label` and the dtype of the training rows.
+    """Returns the windows of the recordings in a file as rows of the dtype of `training`; `label` is its label column.
 
     Raises:
         DataError: as `recordings.load`.
@@ -120,7 +123,7 @@ def _read_windows(file: Path, label: str, training: Dataset, window: Window) -> 
 
 
 def one_label(data: Data) -> str:
-    """Returns what to write into `data`, for a command that needs a single column of labels."""
+    """Returns a hint for a command that needs one label column: what to write in place of the columns in `data`."""
     if isinstance(data, FileData) and not data.target:
         return f"label: {quoted(data.label[0])}, and then each of the other columns"
     return "the model predicts numbers, and the command needs labels: `label`, a column of classes, instead of `target`"
@@ -169,10 +172,10 @@ def divide_rows(build: Build, found: Rows) -> Divided:
 
 
 def _read_test(build: Build, test: TestFile, everything: Dataset) -> Dataset:
-    """Reads the held-out rows of a table; the hint of an error about its columns is one for `test`.
+    """Reads the held-out rows from the file of `test`; `everything` has all rows of the training data.
 
     Raises:
-        DataError: a column is missing, or a cell cannot be read.
+        DataError: a column is missing, a cell cannot be read, or no training row has one of the labels.
     """
     try:
         found = read_test(test.file, answers_of(build), build.model.data, everything)
@@ -207,7 +210,7 @@ def answers_of(build: Build) -> tuple[str, ...]:
     """Returns the label columns or targets of the test file; if `test` names none, those of the training data.
 
     Raises:
-        DataError: it names labels and the model answers targets, or the reverse.
+        DataError: `test` names labels and the model answers targets, or the reverse.
     """
     data, test = build.model.data, build.model.measured_on
     usual = (data.target or data.label) if isinstance(data, FileData) else ("label",)

@@ -113,9 +113,10 @@ class _Walk:
         self.found.append(transforms.make(kind, start, count, *arrays))
 
     def run(self, part: Any, start: int, sources: Sources) -> Sources:
-        """Adds the transforms for the transformer `part`, whose input begins at column `start`; returns its outputs.
+        """Adds the transforms for the transformer `part`, whose input begins at column `start`.
 
-        `sources` has the raw column that each input column is an unchanged copy of, or None; so has the result.
+        `sources` has for each input column the index of the raw column that it is a copy of, or None if it was
+        computed. Returns the same for each output column.
         """
         if part is None or isinstance(part, str):  # "passthrough"
             return sources
@@ -135,7 +136,10 @@ class _Walk:
         return self._linear(part, start, sources)
 
     def code(self, source: int | None, value: Any) -> float:
-        """Returns the number that stands for the category `value`; a new text gets the next code of column `source`."""
+        """Returns a number for the category `value`: itself, NaN if missing, or the code of a text in column `source`.
+
+        A new text gets the next code. Raises BuildError for a text in a computed column (`source` is None).
+        """
         if value is None or (isinstance(value, float) and np.isnan(value)) or type(value).__name__ == "NAType":
             return float("nan")
         if isinstance(value, str | bool | np.bool_):
@@ -216,7 +220,7 @@ class _Walk:
     def _ask(self, part: Any, sources: Sources) -> tuple[list[float], list[int], Any, list[Any]]:
         """Returns code, column and encoder output of each category, and each column's output for unknown ones.
 
-        `part` is the encoder, and `sources` has the raw column of each of its inputs, as in `run`.
+        The latter is None if the encoder, `part`, refuses unknown categories. `sources` is as in `run`.
         """
         firsts = [each[0] for each in part.categories_]
         texts = any(each.dtype.kind in "OUSb" for each in part.categories_)

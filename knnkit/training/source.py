@@ -108,7 +108,9 @@ class Material:
         return enrol(self.training, fit_scaler((self.whole or self).training.rows, scale), metric, *own)
 
     def build(self, gates: Gates, *, seed: int = 0, inputs: str = "", golden_rows: int | None = None) -> Made:
-        """Builds the model, and checks it on at most `golden_rows` golden rows; `inputs`: the digest of all inputs.
+        """Builds the model, and checks it on at most `golden_rows` golden rows (None: the usual number).
+
+        `seed` is that of random samples; `inputs` is the digest of all inputs of a release, for knn.json.
 
         Raises:
             DataError: k is larger than the number of rows, or the held-out rows are invalid.

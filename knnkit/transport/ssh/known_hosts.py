@@ -158,7 +158,11 @@ def _hashed(name: str, salt: bytes | None = None) -> str:
 
 
 def load(paths: Iterable[str | Path]) -> KnownHosts:
-    """Reads known_hosts files; a missing file counts as empty."""
+    """Reads known_hosts files; a missing file counts as empty.
+
+    Raises:
+        HostKeyError: a file cannot be read, or is too large.
+    """
     lines: list[_Line] = []
     bad: list[str] = []
     authorities: list[_Line] = []

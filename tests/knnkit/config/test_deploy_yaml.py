@@ -89,8 +89,8 @@ def test_an_unknown_key_is_shown_in_the_users_own_line_with_the_closest_known_on
         ("model:\n  name: a\n  data: {fil: x.csv}\n", 3, "unknown key 'fil'; did you mean 'file'"),
         ("model:\n  name: a\n  n_neigbors: 3\n", 3, "unknown key 'n_neigbors'; did you mean 'k'"),
         ("model:\n  name: a\n  data: {file: x.csv, lable: y}\n", 3, "unknown key 'lable'; did you mean 'label'"),
-        ("model:\n  name: a b\n  data: {sklearn: iris}\n", 2, "name: 'a b': letters from a to z, digits"),
-        ("model:\n  name: größe\n  data: {sklearn: iris}\n", 2, "name: 'größe': letters from a to z, digits"),
+        ("model:\n  name: a b\n  data: {sklearn: iris}\n", 2, "name: 'a b' is not a name: at most 64 letters"),
+        ("model:\n  name: größe\n  data: {sklearn: iris}\n", 2, "name: 'größe' is not a name: at most 64 letters"),
         (
             "model:\n  name: a\n  data: {file: a.csv, features: [w, h, w]}\n",
             3,
