@@ -25,7 +25,7 @@ def with_values(text: str, place: Sequence[str | int], values: Mapping[str, str 
     """
     hint = ", ".join(f"{key}: {value}" for key, value in values.items())
     wanted = yaml_reader.read(text, source)
-    _at(wanted.data, place).update(values)
+    wanted.value(place).update(values)
     said = "knnkit cannot change these values, because the file uses them elsewhere, too"
     return _checked(wanted, lambda: _changed(text, place, values), wanted.error(place, said), hint)
 
@@ -39,7 +39,7 @@ def with_file(text: str, place: Sequence[str | int], file: str, name: str | None
         ConfigError: the text cannot be changed there without other changes; the hint is what to write by hand.
     """
     wanted = yaml_reader.read(text, source)
-    data = _at(wanted.data, place)
+    data = wanted.value(place)
     before = data.pop("file", None) or data.get("files")
     data["files"] = (*((before,) if isinstance(before, str) else before), file)
     data |= {"id": name} if name else {}
@@ -79,12 +79,6 @@ def _with_file(text: str, place: Sequence[str | int], file: str, name: str | Non
 def _quoted(text: str) -> str:
     plain = text.isascii() and all(letter.isalnum() or letter in "._-/" for letter in text) and text[0] not in ".-"
     return text if plain or text[:2] == "./" else "'" + text.replace("'", "''") + "'"
-
-
-def _at(data: Any, place: Sequence[str | int]) -> Any:
-    for part in place:
-        data = data[part]
-    return data
 
 
 def _changed(text: str, place: Sequence[str | int], values: Mapping[str, str | int | float]) -> str:

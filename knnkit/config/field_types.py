@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,9 +46,16 @@ def _shown(text: str) -> str:
     return repr(shorten(text))
 
 
-def first_twice(words: Sequence[str]) -> str:
-    """Returns the first repeated word; "" if none is repeated."""
-    return next((word for at, word in enumerate(words) if word in words[:at]), "")
+def each_once(words: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Checks that each of `words` (None: no list) is listed once.
+
+    Raises:
+        ValueError: a word is repeated.
+    """
+    twice = next((word for at, word in enumerate(words or ()) if word in (words or ())[:at]), None)
+    if twice is not None:
+        raise ValueError(f"{_shown(twice)} is listed twice")
+    return words
 
 
 def parse_duration(value: Any) -> Any:
@@ -229,7 +235,7 @@ Jump = Annotated[str, AfterValidator(check_jump), Words("user@host[:port]")]
 def no_sense(problem: str, hint: str, at: str = "") -> PydanticCustomError:
     """Returns the error for values that are valid alone, but contradict each other: the problem, and a hint.
 
-    `at` is the key path to report, with `/` between its parts; by default, that of the section being checked.
+    `at` is the key path to report, with `/` between its parts, inside the section that is checked; "": the section.
     """
     return PydanticCustomError("no_sense", "{problem}", {"problem": problem, "hint": hint, "at": at})
 

@@ -11,10 +11,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from knnkit.config.yaml_reader import Document
+from knnkit.config.yaml_reader import Document, Place
 from knnkit.errors import FILE, KnnkitError
 
-Place = tuple[str | int, ...]
 #: Keys of paths.
 _FILES = frozenset({"file", "files", "skops", "labels", "stages"})
 
