@@ -46,6 +46,10 @@ class Lists:
             most = votes.max(axis=1) - _EVEN * votes.sum(axis=1)
             yield np.argmax(votes >= most[:, None], axis=1)
 
+    def vote(self, codes: NDArray[np.int32], weights: Weights) -> NDArray[np.int64]:
+        """Returns the (m,) class indices with most weight among all n neighbours; the arguments are as in `labels`."""
+        return [*self.labels(codes, weights)][-1]
+
 
 def leave_one_out(rows: NDArray[Any], scale: Scale, metric: Metric, most: int, chosen: Ints | None = None) -> Lists:
     """Returns the `most` nearest other rows of each row in `chosen`, (m,) indices of `rows`; None: of every row."""
@@ -75,6 +79,12 @@ def among(training: NDArray[Any], rows: NDArray[Any], scale: Scale, metric: Metr
     parts = (steps[0].a, steps[0].b) if steps else (np.zeros(1), np.ones(1))
     origin, factor = (np.broadcast_to(part, rows.shape) for part in parts)
     return _search(training.astype(np.float64), rows.astype(np.float64), (origin, factor), metric, most, None)
+
+
+def unit(rows: Float64) -> Float64:
+    """Returns (n, p) rows divided by their lengths; rows of zeros stay zeros."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.where(lengths > 0.0, lengths, 1.0))
 
 
 def _search(

@@ -52,7 +52,7 @@ def load_rows(build: Build) -> Rows:
     asked, data = build.model.input, build.model.data
     embedder, window = embedder_of(asked), asked.window.record if asked and asked.window else None
     if embedder is not None and isinstance(data, FileData) and raw_files.are_raw(data.sources, data.path):
-        listed = raw_files.list_files(data.sources, data.label_column, data.path, _beside(build))
+        listed = raw_files.list_files(data.sources, data.label_column, data.path, build.model.beside)
         rows, embedder = embedder.apply_to_files(listed)
         return Rows(rows, embedder, window, embedder.warnings)
     try:
@@ -100,10 +100,9 @@ def _load_windows(build: Build, window: Window) -> tuple[Dataset, tuple[str, ...
     Raises:
         DataError: as `recordings.load`; or rows must be held out, and there is only one recording.
     """
-    data, split = build.model.data, build.model.split
+    data = build.model.data
     assert isinstance(data, FileData)
-    group = split.group if isinstance(split, GroupSplit) else None
-    cut = recordings.load(data.sources, window, Labels(data.label_column, data.labels), group)
+    cut = recordings.load(data.sources, window, Labels(data.label_column, data.labels), build.model.beside)
     assert cut.windows.beside is not None
     if isinstance(build.model.measured_on, float) and build.model.measured_on and len(set(cut.windows.beside)) < 2:
         said = f"{cut.windows.source}: all windows are of one recording, and a recording is never divided"
@@ -132,14 +131,9 @@ def one_label(data: Data) -> str:
 def _load(build: Build) -> Dataset:
     data = build.model.data
     if isinstance(data, FileData):
-        return table.load_rows(data, _beside(build))
+        return table.load_rows(data, build.model.beside)
     assert isinstance(data, SklearnData)
     return dataset.load_sklearn(data.sklearn)
-
-
-def _beside(build: Build) -> str | None:
-    split = build.model.split
-    return split.group if isinstance(split, GroupSplit) else split.time if isinstance(split, TimeSplit) else None
 
 
 def divide_rows(build: Build, found: Rows) -> Divided:

@@ -102,7 +102,10 @@ def import_estimator(
     source = source or type(estimator).__name__
     weights, bandwidth = _weights(classifier)
     own = {"p": p, "bandwidth": bandwidth, **_own(classifier)}
-    k = min(_SHOWN, len(enrolled)) if name_of.startswith("Radius") else _neighbours(classifier)
+    if name_of.startswith("Radius"):
+        k = min(_SHOWN, len(enrolled))
+    else:  # outlier factors have n_neighbors_, which is at most n - 1
+        k = int(getattr(classifier, "n_neighbors_", classifier.n_neighbors))
     spec = KnnSpec(name, k, metric, weights, _scale(maps), reject, **own)
     classes, codes = with_class(classes, codes, spec.outlier_label)
     fingerprint = _fingerprint(space, enrolled, codes, (*classes, *columns), targets)
@@ -146,12 +149,6 @@ def _own(estimator: Any) -> dict[str, Any]:
         outlier = np.asarray(estimator.outlier_label_).reshape(-1)[0].item()
         outlier = int(outlier) if isinstance(outlier, float) and outlier.is_integer() else outlier
     return {"radius": float(estimator.radius), "outlier_label": outlier}
-
-
-def _neighbours(estimator: Any) -> int:
-    if hasattr(estimator, "n_neighbors_"):  # of outlier factors: at most n - 1
-        return int(estimator.n_neighbors_)
-    return int(estimator.n_neighbors)
 
 
 def _made_names(estimator: Any, count: int, names: tuple[str, ...], width: int) -> tuple[str, ...]:

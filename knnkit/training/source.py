@@ -117,16 +117,17 @@ class Material:
             BuildError: the model cannot be built, or fails `gates`.
             MissingDependency: a package of `knnkit[build]` is not installed.
         """
-        before = None
+        before, reduced = None, None
         if self.whole is not None:
             plain = replace(self.whole, spec=replace(self.whole.spec, label_sets=()))
             before = plain.build(Gates(gates.margin), seed=seed)
+            reduced = Reduced(self.reduced, before.model.info.n_train, reduction.accuracy(before.model.info))
         limit = min(golden_rows or MAX_ROWS, self._most_golden)
         drawn = draw_rows(self.held_out, self.training, seed=seed, limit=limit)
         stages = {} if self.embedder is None else self.embedder.files
         read = input_of(self.window, self.embedder)
         how = Options(gates.margin, seed, inputs, self._measure, self.table, read, stages)
-        how = replace(how, golden=origins_of(drawn), spare=self.spare, reduced=self._reduced(before))
+        how = replace(how, golden=origins_of(drawn), spare=self.spare, reduced=reduced)
         if self.imported is None and before is None:
             model = build_model(self.spec, self.training, self.held_out, how)
         else:
@@ -147,11 +148,6 @@ class Material:
     @property
     def _raw_lines(self) -> Callable[[Dataset], bytes]:
         return raw_lines if self.embedder is None else self.embedder.lines
-
-    def _reduced(self, before: Made | None) -> Reduced | None:
-        if before is None:
-            return None
-        return Reduced(self.reduced, before.model.info.n_train, reduction.accuracy(before.model.info))
 
     def _compare(self, before: Made, model: BuiltModel, golden: Golden) -> tuple[str, ...]:
         """Returns lines that compare rows, size, time and accuracy before and after `reduce`.
