@@ -26,6 +26,7 @@ from pathlib import Path
 
 from device_agent.shared.safe_files import open_ordinary, read_small
 from knnkit.errors import HostKeyError
+from knnkit.transport.address import Address
 
 _ENROL = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
 _MAX_FILE = 32 * 1024 * 1024
@@ -82,7 +83,7 @@ class KnownHosts:
         Raises:
             HostKeyError: the host is unknown, or offers another key, or a revoked one.
         """
-        name, typed = host_name(host, port), typed or shlex.quote(_typed(host, port))
+        name, typed = host_name(host, port), typed or shlex.quote(str(Address(host, port=None if port == 22 else port)))
         revoked = [line.key for line in self.lines if line.key.revoked and line.key.same(offered)]
         if revoked:
             raise HostKeyError(
@@ -118,10 +119,6 @@ class KnownHosts:
 def host_name(host: str, port: int) -> str:
     """Returns the name of a host in known_hosts: `[host]:port` if the port is not 22."""
     return host.lower() if port == 22 else f"[{host.lower()}]:{port}"
-
-
-def _typed(host: str, port: int) -> str:
-    return host if port == 22 else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _matches(patterns: Iterable[str], name: str) -> bool:
