@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from device_agent import __version__ as __version__
 
-TYPE_CHECKING = False  # as type checkers know it: `typing` would be loaded before a signal is heard
+TYPE_CHECKING = False  # type checkers take it as True; to import `typing` takes time, in which signals are not handled
 if TYPE_CHECKING:
     from knnkit.api import TfKNN as TfKNN
     from knnkit.api import from_sklearn as from_sklearn

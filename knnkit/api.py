@@ -36,9 +36,10 @@ from knnkit.model.reference.enrolment import enrol
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.model.scaling import fit_scaler
 from knnkit.release import build, signing
-from knnkit.training import frames, sklearn_importer, source
+from knnkit.training import frames, source
 from knnkit.training.fitted import Fitted
 from knnkit.training.raw_cells import features_of, labelled_rows
+from knnkit.training.sklearn_importer import import_estimator, load_skops
 
 if TYPE_CHECKING:
     from knnkit.model.graph.tfknn import KnnModule
@@ -65,7 +66,7 @@ class TfKNN:
         feature_names: names of the columns; by default those of a data frame.
         data: for a data frame with missing cells or text: the keys `missing`, `categories`, `unknown_category`, `drop`
             and `features` of deploy.yaml. `labels` may always be the name of a column of a frame.
-        p, bandwidth, radius, outlier_label, class_weight: the keys of deploy.yaml.
+        p, bandwidth, radius, outlier_label, class_weight: as the keys of the same names in deploy.yaml.
 
     Raises:
         DataError: the rows cannot be used, or the labels do not fit them.
@@ -107,19 +108,19 @@ class TfKNN:
         if spec.k > (count := len(training.rows)):
             raise BuildError(f"k is {k}, but there are {count} training rows", hint=f"k={count}, or less")
         held = enrol(training, fit_scaler(training.rows, scale), metric, spec.p, spec.outlier_label)
-        self.fitted, self._labelled = Fitted(spec, held, table=table), labels is not None or targets is not None
+        self.fitted = Fitted(spec, held, table=table, labelled=labels is not None or targets is not None)
 
     @classmethod
     def of(cls, fitted: Fitted) -> TfKNN:
-        """Returns the classifier of an imported estimator, whose training rows are already in model space."""
+        """Returns a TfKNN for an imported estimator; `fitted` has its training rows, already in model space."""
         model = cls.__new__(cls)
-        model.fitted, model._labelled = fitted, fitted.labelled
+        model.fitted = fitted
         return model
 
     def __repr__(self) -> str:
-        """Returns the text that a notebook shows."""
+        """Returns the text that a notebook shows: name, source, size, classes or targets, k, metric and weights."""
         spec, held = self.fitted.spec, self.fitted.enrolment
-        what = f"{len(held.classes)} classes" if self._labelled else "no labels"
+        what = f"{len(held.classes)} classes" if self.fitted.labelled else "no labels"
         if held.targets is not None:
             what = f"{'labels' if held.target_classes else 'targets'} {', '.join(held.target_names)}"
         size = f"{len(held)} rows x {len(held.feature_names)} features, {what}"
@@ -127,7 +128,7 @@ class TfKNN:
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns the state to pickle, without the TensorFlow graph, which cannot be pickled and is built again."""
-        return {"fitted": self.fitted, "_labelled": self._labelled}
+        return {"fitted": self.fitted}
 
     @property
     def classes_(self) -> Any:
@@ -138,7 +139,7 @@ class TfKNN:
         """
         if columns := self.fitted.enrolment.target_classes:
             return [np.array(labels) for labels in columns]
-        if not self._labelled or self.fitted.enrolment.targets is not None:
+        if not self.fitted.labelled or self.fitted.enrolment.targets is not None:
             raise BuildError("this TfKNN has no labels", hint="TfKNN(rows, k, labels=labels)")
         return np.array(self.fitted.enrolment.classes)
 
@@ -147,7 +148,6 @@ class TfKNN:
         """Number of features of a row."""
         return len(self.fitted.enrolment.feature_names)
 
-    # --- answers --------------------------------------------------------------------------------------------------
     def neighbors(self, queries: ArrayLike) -> Neighbors:
         """Returns the k nearest training rows of each of the (n, n_features) raw `queries`.
 
@@ -205,7 +205,7 @@ class TfKNN:
         return predicted
 
     def predict_proba(self, queries: ArrayLike) -> Any:
-        """Returns (n, n_classes) float32: share of votes by class (`classes_`); a list for t label columns."""
+        """Returns (n, n_classes) float32: share of votes by class (`classes_`); for t label columns, t arrays."""
         self.classes_  # noqa: B018 (raises if there are none)
         voter = self._reference.regressor
         if isinstance(voter, Voter):
@@ -242,9 +242,10 @@ class TfKNN:
         indices[close], distances[close] = self._reference.order(raw[close], indices[close])
         return found
 
-    # --- models ---------------------------------------------------------------------------------------------------
     def build(self, held_out: Dataset | None = None, *, margin: float = 1e-5, seed: int = 0) -> BuiltModel:
-        """Builds the model file; measures `reject` on `held_out`. `margin`, `seed`: see `knnkit.model.build.Options`.
+        """Builds the model file, without a release. `margin` and `seed`: see `knnkit.model.build.Options`.
+
+        If there are rows `held_out`, measures how many of them `reject` accepts.
 
         Raises:
             BuildError: the model cannot be built.
@@ -305,7 +306,7 @@ class TfKNN:
             VerificationFailed: a device could not accept the release.
         """
         held_out = labelled_rows(self.fitted, test)
-        limits = model_info.Gates() if gates is None else gates
+        limits = gates or model_info.Gates()
         options = build.ReleaseOptions(limits, version, sequence, device_class=device_class, seed=seed)
         folder, signer = Path(path_text(out, "out", UsageError)), signing.signer_of(signing_key)
         return build.write_release(source.of_imported(self.fitted, held_out), options, signer, folder)
@@ -335,8 +336,7 @@ def from_sklearn(
     """
     require(source is None or isinstance(source, str), "source", source, BuildError, "text: source='my estimator'")
     names = texts(feature_names, "feature_names", DataError)
-    how: dict[str, Any] = {"name": name, "feature_names": names, "reject": reject, "source": source}
-    return TfKNN.of(sklearn_importer.import_estimator(estimator, **how))
+    return TfKNN.of(import_estimator(estimator, name=name, feature_names=names, reject=reject, source=source))
 
 
 def from_skops(path: str | Path, **options: Any) -> TfKNN:
@@ -347,4 +347,4 @@ def from_skops(path: str | Path, **options: Any) -> TfKNN:
         MissingDependency: skops is not installed.
     """
     path = path_text(path, "path", BuildError)
-    return from_sklearn(sklearn_importer.load_skops(path), **{"source": path, **options})
+    return from_sklearn(load_skops(path), **{"source": path, **options})

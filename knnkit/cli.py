@@ -7,7 +7,7 @@ Text for people goes to stderr, results to stdout.
 
 from __future__ import annotations
 
-import datetime  # noqa: F401  (here no signal breaks it: in the Rust of pydantic, which loads it, that is a panic)
+import datetime  # noqa: F401  (before pydantic: a signal while pydantic's Rust code imports it would be a panic)
 import importlib
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ from knnkit.errors import KnnkitError, from_os_error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command of the host; returns the exit code (see `console.program`).
+    """Runs one command of the host; returns the exit code (see `device_agent.shared.console.program`).
 
     With `argv` None (the program itself), Ctrl-C ends the process at once, without waiting for its threads.
     """

@@ -41,9 +41,9 @@ class KnnkitError(ReportedError):
     """The base of every error that knnkit raises on purpose.
 
     Attributes:
-        key: key of deploy.yaml that is wrong, as a path such as `data/features`; FILE: the key that names the file with
-            which the message begins; "": unknown, or the word with which the message begins.
-        flags: hint that names flags instead of keys; "": `hint` names neither.
+        key: path of the wrong key in deploy.yaml, such as `data/features`. FILE: the key that names the file with which
+            the message begins. "": the first word of the message if it is a key, else unknown.
+        flags: the same hint with flags of the command line instead of keys; "": `hint` names no key.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class NothingToDo(KnnkitError):
 
 @contextlib.contextmanager
 def needs(said: str, name: str = "build") -> Iterator[None]:
-    """Turns an ImportError of the block into a MissingDependency with this message; `name` is the extra to install."""
+    """Turns an ImportError in the block into a MissingDependency with the message `said`; `name`: extra to install."""
     try:
         yield
     except ImportError:
@@ -128,9 +128,9 @@ def needs(said: str, name: str = "build") -> Iterator[None]:
 
 @contextlib.contextmanager
 def raised_as(kind: type[KnnkitError], where: object = "", hint: str = "") -> Iterator[None]:
-    """Turns an error of device_agent in the block into one of `kind`; `where` begins its message.
+    """Turns an error of device_agent in the block into one of `kind`; `where`, if given, begins its message.
 
-    `hint` stands for the hint of an error that has none.
+    An error without a hint gets `hint`.
     """
     try:
         yield
@@ -141,7 +141,7 @@ def raised_as(kind: type[KnnkitError], where: object = "", hint: str = "") -> It
 
 @contextlib.contextmanager
 def flags_for(*keys: str) -> Iterator[None]:
-    """Names flags, not keys of deploy.yaml, in the hint of a DataError about one of these `keys` of `data`."""
+    """Replaces the hint of a DataError by its `flags`, if it is about one of these `keys` of `data` or about no key."""
     try:
         yield
     except DataError as error:

@@ -46,7 +46,7 @@ class Kernel:
 
 
 def gaussian(bandwidth: float) -> Kernel:
-    """Returns the kernel exp(-d² / 2 bandwidth²) of the distance d."""
+    """Returns the kernel exp(-d² / (2 bandwidth²)) of the distance d."""
     return Kernel("gaussian", bandwidth)
 
 

@@ -51,7 +51,7 @@ def link(root: Path) -> str | None:
 
 
 def marker(root: Path, digest: str) -> dict[str, Any] | None:
-    """Returns knnkit.json of an environment: its `digest`, `python`, `wheels` and so on; None if it is unfinished."""
+    """Returns the record of an environment, the object in its knnkit.json; None if it is unfinished or damaged."""
     made_of = read_json(root / VENVS / digest / MARKER)
     return made_of if made_of is not None and made_of.get("digest") == digest and well_formed(made_of) else None
 
@@ -81,7 +81,7 @@ def unpacked(environment: Path) -> Iterator[str]:
 
 
 def files_in(record: dict[str, Any] | None) -> dict[str, str] | None:
-    """Returns file -> SHA-256 from a wheel's record (CONTENTS); None if malformed, or a path leads outside."""
+    """Returns path -> SHA-256 of a wheel's files, from its record in CONTENTS; None if missing, malformed or unsafe."""
     files = record.get("files") if record else None
     if not isinstance(files, dict) or not all(isinstance(value, str) for value in files.values()):
         return None
@@ -100,7 +100,7 @@ def site_packages(environment: Path) -> Path:
 
 
 def switch(root: Path, digest: str) -> str | None:
-    """Makes `digest` the environment in use; returns the digest of the environment used before, or None."""
+    """Makes `digest` the environment in use; returns the digest of the one used before (None: none could start)."""
     before = current(root)
     if before != digest:
         if (root / LINK).is_dir() and not (root / LINK).is_symlink():
@@ -129,7 +129,7 @@ def add_keys(root: Path, keys: dict[str, str]) -> list[str]:
 
 
 def tidy(root: Path) -> bool:
-    """Whether there is nothing to remove: no leftovers, and at most `KEPT` environments."""
+    """Whether there is nothing to remove: at most `KEPT` environments, no unfinished ones and no abandoned uploads."""
     finished = environments(root)
     strays = [
         path for path in listed(root / VENVS) if path.name not in finished and not (is_upload(path) and busy(path))

@@ -18,7 +18,10 @@ def examine(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def damage(root: Path, digest: str, probe: str, *, files: bool = True) -> str:
-    """Returns an environment's faults as text; "" if it runs `probe` and (with `files`) has the files of its wheels."""
+    """Returns the faults of the environment `digest` as text.
+
+    Returns "" if its Python runs the code `probe` and, with `files`, every file has the bytes of its wheel.
+    """
     environment = root / VENVS / digest
     named = ", ".join(changed(environment)) if files else ""
     try:

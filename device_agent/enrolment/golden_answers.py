@@ -20,7 +20,9 @@ from device_agent.shared.queries import check_rows, origin_of
 
 
 def with_taught(exact: JoinedExact, golden: Golden) -> NDArray[Any]:
-    """Returns (n,) int32 labels of the golden rows when taught rows vote, too; for a regression, (n, t) values.
+    """Returns the answers to n golden rows when the taught rows in `exact` vote, too.
+
+    They are (n,) int32 class indices, or (n, t) float64 values of t targets for a regression.
 
     Raises:
         ModelUnusable: the model's exact tables are damaged.

@@ -32,7 +32,10 @@ class Answers(NamedTuple):
 
 
 class Voted(NamedTuple):
-    """`Answers` of a model with several label columns, and (n, t) `values`: see `TfliteKNN.values_of`."""
+    """`Answers` of a model with t label columns, and `values`: (n, t) positions of the winning labels in their lists.
+
+    The lists are `Targets.classes` of knn.json. The positions of a rejected row are NaN.
+    """
 
     label: NDArray[np.int32]
     probabilities: NDArray[np.float32]
@@ -42,7 +45,9 @@ class Voted(NamedTuple):
 
 
 def queries_of(info: KnnInfo, rows: ArrayLike, origin: Origin) -> NDArray[np.float32]:
-    """Returns rows as the model's input: (n, n_features) float32, less its `origin`; raw cells become features first.
+    """Returns (n, n_features) float32 rows for the graph: `rows` minus the model's `origin`.
+
+    For a model with a table, features are first computed from raw cells.
 
     Raises:
         BadInput: the rows are invalid.
@@ -82,7 +87,7 @@ def shares_of(model: Any, answers: Answers) -> list[NDArray[np.float32]]:
 
 
 def labels_of(model: Any, values: NDArray[np.float64]) -> NDArray[Any]:
-    """Returns (n, t) labels; `values` are their positions in each of t label columns (`TfliteKNN.values_of`)."""
+    """Returns (n, t) labels; `values` has the position of each in the list of labels of its column (`Voted`)."""
     from device_agent.shared.label_columns import labels_of as labels
 
     assert model.info.targets is not None

@@ -167,12 +167,12 @@ class BlockSearch:
     def _leave_near(
         self, found: list[tuple[Any, Any, Any]], most: Float32, scale: Scale
     ) -> tuple[list[tuple[Any, Any, Any]], Float32, Float32]:
-        """Returns the pairs that may still be among the k nearest, in one part, and the (q,) k-th scores and limits.
+        """Returns the pairs that may still be among the k nearest (one part), (q,) k-th scores, and (q,) score limits.
 
         Args:
             found: parts of pairs: query, row and score.
             most: (q,) numbers that the k-th scores do not exceed.
-            scale: of the scores.
+            scale: how scores become measures.
         """
         query, row, score = (np.concatenate(parts) for parts in zip(*found, strict=True))
         order = np.lexsort((score, query))
@@ -194,7 +194,7 @@ class BlockSearch:
         return measure, np.where(kth <= scale.exact, kth, rounded)
 
     def _scored(self, factors: Float32) -> Iterator[tuple[int, Float32]]:
-        """Yields the start of each block of r rows in the file, and its (q, r) scores; `factors`: see `_prepare`."""
+        """Yields for each block of r rows the position of the first, and (q, r) scores; `factors`: see `_prepare`."""
         step, start = max(1, _SCORES // max(1, len(factors))), 0
         memory = np.empty(len(factors) * min(step, max(map(len, self._rows.pieces))), np.float32)
         for piece in self._rows.pieces:
@@ -314,7 +314,8 @@ class BlockSearch:
 def _bound(scores: Float32, k: int) -> Float32:
     """Returns for each row of (q, r) `scores` a number that at least k of them do not exceed.
 
-    It is the k-th of the least scores of groups: k groups have k different ones. Partitioning all scores takes longer.
+    Infinity if there are too few rows. The scores are cut into groups; the number is the k-th lowest of the groups'
+    minima, which belong to k different rows. Partitioning all scores would take longer.
     """
     count, width = scores.shape
     groups = min(width, max(_GROUPS, 8 * k))

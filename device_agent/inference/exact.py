@@ -133,8 +133,9 @@ class ExactKnn:
     ) -> dict[str, NDArray[Any]]:
         """Returns float64 outputs by name for one (1, n_features) float32 row; `indices`: any k training rows near it.
 
-        If all rows outside `candidates` (as `Graph.candidates` returns it) are farther than the k-th inside, only these
-        are ranked. Otherwise, the distances of any k rows limit the k-th, so one pass finds all rows to rank.
+        If all rows outside `candidates` (as `Graph.candidates` returns it) are farther than the k-th of these, only
+        these are ranked. Otherwise, the distances to `indices` bound the k-th distance, and one pass over all training
+        rows finds those to rank.
 
         Raises:
             ModelUnusable: the tables of the model contradict each other.
@@ -236,7 +237,7 @@ class ExactKnn:
         return exact & (units < (2.0**12 if self._info.metric == "euclidean" else 2.0**24))
 
     def scaled_rows(self) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32], Float64] | None:
-        """Returns (n, p) rows as offsets, (n,) classes, (p,) centre, (p,) scale; None if the model has steps."""
+        """Returns (n, p) rows less the centre, (n,) classes, (p,) centre, (p,) scale; None if the model has steps."""
         if self._steps:
             return None
         return np.concatenate(self._rows.blocks), self._classes, self._centre, self._scale
@@ -256,9 +257,9 @@ class ExactKnn:
         return np.asarray(apply(self._steps, row) - self._centre)
 
     def _nearest(self, z: Float64, by_groups: bool) -> tuple[NDArray[np.int64], Float64]:
-        """Returns the (q, k) nearest training rows of queries `z`, and their measures, sorted by (measure, index).
+        """Returns the (q, k) nearest training rows of queries `z`, sorted by (measure, index), and their measures.
 
-        The measure is the squared distance; for manhattan, the distance. `by_groups=False` searches all training rows.
+        `Measure` defines the measures. `by_groups=False` searches all training rows.
         """
         k = self._info.k
         order, measure = np.tile(np.arange(k), (len(z), 1)), np.full((len(z), k), 2.0)

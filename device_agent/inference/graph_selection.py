@@ -106,7 +106,7 @@ class Graphs:
     def note(self, rows: int) -> None:
         """Counts `rows` queries; packs the weights of a large model after `PACK_AFTER` of them."""
         if rows == 1 and self.alone == constants.QUANTIZED:
-            return  # as fast from the mapped file, in a fraction of the memory
+            return  # does not count: as fast from the mapped file, in a fraction of the memory
         self.waits = max(0, self.waits - rows)
         if self.waits or not memory.may_pack(self._weights):
             return
@@ -178,10 +178,10 @@ class Graphs:
 def take_searches(
     loader: Loader, info: model_info.KnnInfo, *, packed: bool | None, stream: bool, search: str | Searched | None
 ) -> tuple[Graphs | NumpySearch, NumpySearch | None, tuple[str | None, str | None]]:
-    """Returns what searches a model file: (searches, NumPy search or None, (NumPy's batch search, NumPy's row search)).
+    """Returns what searches a model file: (`searches`, NumPy's search, (name for batches, name for single rows)).
 
     `searches` is `Graphs`, or `NumpySearch` if only NumPy answers, as for every model with `float64` in knn.json.
-    NumPy's searches are NUMPY and GROUPS; None if the graphs answer instead.
+    NumPy's search is None if NumPy never answers. A name is NUMPY or GROUPS; None if a graph answers.
 
     Args:
         loader, info, packed, stream: as for `Graphs`; the loader may be NumPy's.

@@ -45,7 +45,8 @@ class Loader:
     def find(cls, path: str, runtime: str | type, threads: int) -> Loader:
         """Returns the loader of a model; `runtime` is `auto`, one of `RUNTIMES`, or an Interpreter class.
 
-        `auto` chooses NumPy only if no TFLite runtime is installed; a damaged runtime is an error.
+        `auto` chooses TensorFlow's own Interpreter if TensorFlow is loaded, and NumPy only if no TFLite runtime is
+        installed; a damaged runtime is an error.
 
         Raises:
             DeviceUnfit: the runtime is not installed, or it fails in a process that has loaded TensorFlow.
@@ -89,7 +90,7 @@ class Loader:
 
     @property
     def packs_quantized(self) -> bool:
-        """Whether products of float32 rows with int8 weights are the faster ones in this runtime, packed or not."""
+        """Whether this runtime multiplies rows by int8 weights faster than by float32 weights, packed or not."""
         return self.name in _PACKS_QUANTIZED
 
     def require_version(self, info: model_info.KnnInfo) -> None:

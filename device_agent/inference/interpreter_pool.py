@@ -32,11 +32,7 @@ class InterpreterPool:
         self._threads: ThreadPoolExecutor | None = None
 
     def run(
-        self,
-        own: Graph,
-        starts: Sequence[int],
-        work: Callable[[Graph, int], None],
-        make: Callable[[], Graph],
+        self, own: Graph, starts: Sequence[int], work: Callable[[Graph, int], None], make: Callable[[], Graph]
     ) -> None:
         """Calls `work(graph, start)` for each row index in `starts`, in several threads; no two share a graph.
 

@@ -38,7 +38,7 @@ class LabelMap:
     """The labels of the cells of a grid.
 
     Attributes:
-        centre: (p,) float32, subtracted from each raw row.
+        centre: (p,) float32, subtracted from each raw row less the model's origin.
         first: (p,) float32 lower corner of the grid, as an offset from the centre.
         per_unit: (p,) float32 cells per unit of each coordinate.
         table: int8 class index of each cell, `constants.UNKNOWN` or UNDECIDED, with a border for everything outside.
@@ -145,7 +145,7 @@ class _Proof:
             self._thresholds = thresholds * thresholds if info.metric == "euclidean" else thresholds
 
     def examine(self, cells: Cells, middle: Float64, half: Float64) -> tuple[NDArray[np.int8], Cells]:
-        """Returns (m,) int8 labels of cells, and those undecided; `middle`: (m, p) centres, `half`: (p,) half sides."""
+        """Returns (m,) int8 labels of cells, and undecided cells; `middle`: (m, p) centres, `half`: (p,) half sides."""
         near, far = self._bounds.take(cells.candidates, middle, half)
         # At least k rows are this near to every point of the cell: a row whose least distance is greater never votes.
         limit = np.partition(far, self._k - 1, axis=1)[:, self._k - 1] * (1.0 + EITHER_WAY)
@@ -195,7 +195,10 @@ class _Proof:
         return counts.reshape(len(classes), self._n_classes)
 
     def _reject(self, labels: NDArray[np.int8], near: Float64, far: Float64) -> NDArray[np.int8]:
-        """Returns (m,) labels with UNKNOWN beyond a reject threshold; (m,) `near` and `far` bound the k-th distance."""
+        """Returns (m,) labels, with UNKNOWN for a cell beyond its label's reject threshold (undecided: beyond all).
+
+        (m,) `near` and `far` bound the k-th distance. If the threshold is between them, the cell is UNDECIDED.
+        """
         assert self._thresholds is not None
         own = np.where(labels == UNDECIDED, self._thresholds.max(), self._thresholds[labels])
         beyond = near > own * (1.0 + EITHER_WAY)

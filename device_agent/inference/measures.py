@@ -35,17 +35,11 @@ class Measure:
 
     Attributes:
         exact_match: the largest measure that counts as an exact match.
+        in_graph, manhattan: whether the graph can compute the metric, and whether it is manhattan.
     """
 
     def __init__(
-        self,
-        info: KnnInfo,
-        weights: Float64,
-        unit: float,
-        centre: NDArray[np.float32],
-        *,
-        zero: float,
-        tied: float,
+        self, info: KnnInfo, weights: Float64, unit: float, centre: NDArray[np.float32], *, zero: float, tied: float
     ) -> None:
         self._metric, self._unit = info.metric, unit
         self._weighted = info.metric not in ("jaccard", "haversine") and not bool((weights == 1.0).all())
@@ -100,7 +94,7 @@ class Measure:
     def _raised(self, apart: Float64, *, exact: bool) -> Float64:
         """Returns |`apart`| (differences) to the power of the metric, in place where possible.
 
-        `exact`: only by products and square roots (`power`), even if many roots make this slow.
+        `exact` uses only products and square roots (`power`), which gives the same bits on every machine, but is slow.
         """
         if self._power == 2.0:
             return np.multiply(apart, apart, out=apart)

@@ -32,7 +32,7 @@ class NumpySearch:
         exact: the classifier in float64.
 
     Raises:
-        ModelUnusable: its exact tables are missing or damaged.
+        ModelUnusable: the exact tables of the model are missing or damaged.
     """
 
     search = alone = constants.FULL  # of the graphs that it stands for

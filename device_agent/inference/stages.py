@@ -26,7 +26,7 @@ def load_chain(
 ) -> Chain:
     """Loads the stages of `opened`, a verified release, which must stay open as long as the chain is used.
 
-    `features` is the number of features of the model; None: any.
+    `threads` is the number of threads for each stage. `features` is how many numbers the chain must make; None: any.
 
     Raises:
         ModelUnusable: a stage is missing, damaged or too large for this runtime.

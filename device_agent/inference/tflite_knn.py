@@ -33,7 +33,7 @@ from device_agent.shared.release.model_file import read_info as read_info
 if TYPE_CHECKING:
     from device_agent.shared.embedding.chain import Chain
 
-_FEW, _FARTHEST = 32, 1e17  # a graph of cells that has found no row answers a greater distance
+_FEW, _FARTHEST = 32, 1e17  # numbers that Python adds faster than NumPy; beyond it, a graph of cells found no row
 _ANSWERS = constants.ANSWERS
 _LABEL = (constants.OUTPUT_LABEL,)
 _NEIGHBORS = (constants.OUTPUT_INDICES, constants.OUTPUT_DISTANCES)
@@ -47,8 +47,8 @@ class TfliteKNN:
 
     One object serves one thread. `info` is the model's knn.json, `runtime` describes the runtime, and `settled` counts
     the rows that float32 left uncertain. A model with a table also takes raw cells: frames and dictionaries by name of
-    column, other rows by position. But n_features numbers per row, in an array or lists, are features encoded before:
-    NaN among them is a missing cell only if each feature is a number of the table.
+    column, other rows by position. But an array or lists with n_features numbers per row hold features, which are not
+    encoded again. NaN among them is a missing cell only if the features are the raw columns, unchanged.
 
     Args:
         path: the model file; `/proc/self/fd/N` for a file that is open already.
@@ -239,10 +239,10 @@ class TfliteKNN:
             self._take()
 
     def _ask_one(self, rows: ArrayLike) -> bool:
-        """Answers one (1, n_features) row in place; False if the caller must pass it to `_ask`.
+        """Answers one (1, n_features) row into the cached views; returns False if the caller must call `_ask` instead.
 
-        The row must be float32; float64 for a model with an origin. float64 answers an uncertain row again, unless
-        another graph may be certain (`_ask`). Creates no array without an origin: NumPy would take too long.
+        The row must be float32; float64 for a model with an origin. Float64 code answers an uncertain row again, unless
+        another graph may be certain (False). Creates no array without an origin: NumPy would take too long.
         """
         one = self._one
         if type(rows) is not np.ndarray or rows.dtype is not self._row_type or rows.shape != one.shape:
@@ -268,7 +268,7 @@ class TfliteKNN:
         return True
 
     def _ask(self, rows: ArrayLike, names: tuple[str, ...]) -> tuple[NDArray[Any], ...]:
-        """Returns the outputs `names`, (n, ...) each, for raw rows: checks them; float64 answers uncertain ones."""
+        """Checks raw rows, and returns their outputs `names`, (n, ...) each; float64 code answers uncertain rows."""
         queries = queries_of(self.info, rows, self._origin)
         if self._graphs.waits:
             self._note(len(queries))
@@ -318,7 +318,7 @@ class TfliteKNN:
         indices: NDArray[np.int32],
         distances: NDArray[np.float32],
     ) -> None:
-        """Ranks (n, k) `indices` and `distances` in place, in float64, where (n,) `close`; `rows`: less the origin."""
+        """Sorts (n, k) `indices` and `distances` in place, in float64, where (n,) `close`; `rows`: less the origin."""
         if self.info.lattice and close.any():
             close[close] = ~self.get_exact().is_exact(rows[close], distances[close, -1])
         if close.any():

@@ -175,14 +175,20 @@ class Local:
 
 @record
 class Training:
-    """Facts about neighbours: (n_train,) int32 class indices; `origins` in the training data."""
+    """Facts about neighbours by index: training rows first, then taught rows.
+
+    Attributes:
+        classes: (n,) int32 class indices.
+        origins: row numbers and ids of the training rows in the training data.
+        local: the taught rows; None if the release does not allow any.
+    """
 
     classes: NDArray[np.int32]
     origins: Origins
     local: Local | None = None
 
     def origin(self, index: int) -> tuple[int | None, str | None]:
-        """Returns row number (None for a taught row) and id (None if it has none) of a neighbour."""
+        """Returns row number (None for a taught row) and id (None if it has none) of the neighbour with this index."""
         taught = self.local.id(index) if self.local else None
         if taught is not None:
             return None, taught

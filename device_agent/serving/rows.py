@@ -93,7 +93,10 @@ def make_parser(info: KnnInfo, format: str, request: Request, chain: Chain | Non
 
 
 def _counting(parser: Parser, info: KnnInfo, request: Request) -> Parser:
-    """Adds the parser to the request's counters; it names ignored columns unless the user asked to ignore them."""
+    """Returns the parser, added to the request's counters (if it has any).
+
+    If only the model says that other columns are ignored, the parser prints their names once.
+    """
     if request.counters is not None:
         request.counters.append(parser)
         if info.ignore_extra and not request.ignore_extra:
@@ -128,7 +131,7 @@ class Rows:
     """The rows of one input.
 
     Args:
-        info: knn.json of the model; without its transforms, the rows are the numbers before the transforms.
+        info: knn.json of the model. `enrol` removes its transforms first: the rows are then the numbers before them.
         chain: the loaded stages of the model; None if it has none.
         source: the input.
         request: names the columns to copy or ignore.

@@ -99,7 +99,7 @@ def _serve(answerer: _Answerer, source: Source, flags: SignalFlags) -> int:
 def _read(poll: select.poll, source: Source, flags: SignalFlags, answerer: _Answerer) -> bytes | None:
     """Returns the bytes of the next read: b"" at the end of the input, None if a signal arrived first.
 
-    `poll` watches the source and `flags`; while nothing comes, `answerer` may do its work between rows.
+    `poll` watches the source and `flags`; while nothing comes, calls `answerer.wait` every `IDLE_MS`.
     """
     while True:
         ready = poll.poll(IDLE_MS)
@@ -167,7 +167,10 @@ class _Answerer:
             self._start = None
 
     def _without_poison(self, parsed: Parsed) -> Parsed:
-        """Counts a start (`store.starts`). If one died before, returns `parsed` with killing rows as bad lines."""
+        """Returns `parsed`, in which rows that kill the model are bad lines; also counts this start (`store.starts`).
+
+        Tests rows only if an earlier process died at their lines, or before its first answer.
+        """
         if self._start and len(parsed.rows):
             self._start.begin()
         while len(parsed.rows) and ((self._start and self._start.in_doubt) or self.in_flight.suspects(parsed.lines)):

@@ -82,10 +82,10 @@ def teach(store: Store, meaning: Meaning, request: Request, holder: str, last: i
 def forget(
     store: Store, holder: str, *, label: str | None, ids: Sequence[str], last: int | None, erase: bool
 ) -> Taught:
-    """Forgets taught rows with this label and one of these ids, only the `last` of them; without any (None, ()), all.
+    """Forgets the taught rows with this `label` (None: any) and one of these `ids` ((): any).
 
-    With `erase`, forgotten rows are also erased from the journal, so that nothing can be undone. `holder` is that of
-    `teach`.
+    Of these rows, forgets only the `last` so many (None: all). With `erase`, forgotten rows are also erased from the
+    journal, so that nothing can be undone. `holder` is that of `teach`.
 
     Raises:
         AgentError: no taught row is selected.
@@ -150,7 +150,7 @@ def _allowed(loaded: Loaded, store: Store) -> Enrol:
 
 
 def _read(info: KnnInfo, meaning: Meaning, allowed: Enrol) -> tuple[int | str, tuple[float, ...]]:
-    """Returns (label, ()) of `meaning`, if `allowed`; for a regression, (its values as text, its values)."""
+    """Returns the label of `meaning`, if `allowed`, and (); for a regression, its values as one text and as numbers."""
     if info.targets is None:
         if meaning.label is None:
             raise BadInput("--value: the model answers labels, not values", hint="--label NAME")

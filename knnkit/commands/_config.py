@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def load_config(arguments: argparse.Namespace) -> Config | None:
-    """Returns the configuration; None without `--config` if there is no deploy.yaml in the current folder.
+    """Returns the configuration: that of `--config`, else deploy.yaml in the current folder; None if it is missing.
 
     Raises:
         ConfigError: the file is wrong, or `--config` names a missing file.
@@ -32,7 +32,7 @@ def load_config(arguments: argparse.Namespace) -> Config | None:
 
 
 def own_public_keys(config: Config | None) -> list[Path]:
-    """Returns the public key files that deploy.yaml trusts; by default that of the signing key."""
+    """Returns the public key files under `trusted` in deploy.yaml; else the signing key's, if it exists; else []."""
     if config is None:
         return []
     own = config.signing.key.with_suffix(keys.PUBLIC_SUFFIX)
@@ -67,7 +67,9 @@ def order_signer(arguments: argparse.Namespace) -> signing.Signer:
 
 
 def require_builds(config: Config | None, what: str, file: Path | None, hint: str = "") -> tuple[Build, ...]:
-    """Returns the builds of a configuration. For errors: `what` and `file` start the message, `hint` ends the hint.
+    """Returns the builds of a configuration, one for each model.
+
+    For errors: `what` starts the message, `file` names the configuration (None: deploy.yaml), `hint` ends the hint.
 
     Raises:
         ConfigError: there is no configuration, or it has no model.
@@ -80,7 +82,7 @@ def require_builds(config: Config | None, what: str, file: Path | None, hint: st
 
 
 def files_of(build: Build, config: Path) -> list[Path]:
-    """Returns the files that a build reads: `config`, its deploy.yaml, the files of rows, and the signing key."""
+    """Returns the files that a build reads: its deploy.yaml (`config`), the files of rows, and the signing key."""
     data, test = build.model.data, build.model.measured_on
     named = [] if isinstance(test, float) else [test.file]
     with build.placed():
@@ -89,7 +91,10 @@ def files_of(build: Build, config: Path) -> list[Path]:
 
 
 def rewrite(path: Path, model: str, change: Callable[[str, tuple[str | int, ...]], str]) -> None:
-    """Writes a deploy.yaml again; `change` gets its text and the place of a model in it, and returns the new text."""
+    """Replaces the text of the deploy.yaml `path` by the text that `change` returns.
+
+    `change` gets the present text and the key path of the model named `model`: `("model",)`, or `("models", 2)`.
+    """
     with path.open(encoding="utf-8", newline="") as file:
         text = file.read()
     config = load.load(path)

@@ -36,10 +36,11 @@ def survey(
     directories: Iterable[Path],
     pace: Pace,
 ) -> tuple[Regions, str] | None:
-    """Returns the regions and the name of the device that classified the grid; None if the model has none to show.
+    """Returns the regions, and the name of the device that classified the grid.
 
-    Asks a device of `targets` that is good in `report`. `directories` are releases on this machine. The picture also
-    shows the golden rows of the device's release.
+    Asks a device of `targets` on which the run of `report` succeeded. `directories` are releases on this machine; the
+    picture also shows their golden rows. Returns None if no HTML report is wanted, if no device runs one of these
+    releases, if the release is not a classifier of two plain features, or (with a message) if the device fails.
     """
     if report.interrupted or not any(path.suffix in (".html", ".htm") for path in arguments.report):
         return None
@@ -57,7 +58,7 @@ def survey(
 
 
 def release_directories(config: Config | None) -> list[Path]:
-    """Returns the directories of the releases of deploy.yaml (None: there is none) that are built."""
+    """Returns the release directories that deploy.yaml names and that exist; [] without deploy.yaml (None)."""
     built = [build.release.dir for build in config.builds()] if config else []
     return [directory for directory in built if (directory / constants.MANIFEST_FILE).exists()]
 

@@ -44,7 +44,7 @@ from knnkit.render import decision_regions, fleet_report, html, plots, terminal
 from knnkit.render.decision_regions import Regions
 from knnkit.training import source
 
-#: By its first line a run knows the folder of an earlier one, whatever stands below it by now.
+#: First line of the demo's deploy.yaml. It marks the folder of an earlier demo, even if a user has changed other lines.
 _FIRST_LINE = "# A small experiment: 1,000 points around 5 centres, 300 of them held out, 3 neighbours that vote."
 _DEPLOY_YAML = """
 model:
@@ -111,7 +111,7 @@ def require_own(folder: Path, first_line: str) -> None:
 
 @dataclass(frozen=True)
 class _Witness:
-    """Answers of one implementation to the n test rows: (n, k) neighbours, (n,) labels."""
+    """Answers of one implementation to the n test rows: (n, k) indices of training rows, nearest first; (n,) labels."""
 
     name: str
     neighbours: NDArray[Any]
@@ -128,7 +128,7 @@ class _Witness:
 
 @dataclass(frozen=True)
 class _Result:
-    """Results of the experiment: true labels, and the neighbours of the reference and of the implementations."""
+    """Results: the (n,) true labels, the reference's (n, k) neighbours, and the answers of each implementation."""
 
     truth: Any
     reference: Any
@@ -210,7 +210,13 @@ class Demo:
         return report
 
     def certify(self, target: Target, report: DeviceReport, built: Built) -> tuple[Answerer, DeviceReport]:
-        """Returns a connection to classify by, and a report with a new certificate: a deploy may have skipped it."""
+        """Checks the golden rows of `built` on a device; a deploy without a change has not checked them.
+
+        Returns a client that classifies on the device, and `report` with the new certificate.
+
+        Raises:
+            ParityFailed: the device did not pass the check.
+        """
         transport = open_transport(target.name, target, 10.0)
         facts: Facts = probe(transport, target.root, timeout=60.0)
         proof = prove(transport, facts.agent_argv, built.digest, secrets.token_hex(16), timeout=300.0)
@@ -251,7 +257,7 @@ class Demo:
         return picture, self.write_page(device, built, regions=regions, regions_from=device.name)
 
     def write_page(self, device: DeviceReport, built: Built, **more: Any) -> Path:
-        """Writes the report of the device, and returns its path; `more` are further arguments of its page."""
+        """Writes report.html about one device, and returns its path; `more` are arguments of `fleet_report.page_of`."""
         manifest, classes = built.manifest, tuple(map(str, built.info.classes))
         ref = documents.ReleaseRef(built.digest, manifest.name, manifest.version, manifest.sequence)
         report = FleetReport("deploy", device.started, device.seconds, (device,), releases=(ref,))

@@ -39,7 +39,7 @@ _STRANGER = "hippopotamus"
 _ACCENTS = ("en-us", "en-gb", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-rp", "en-gb-x-gbcwmd", "en-029")
 _PEOPLE = ("m1", "m3", "m5", "m7", "f1", "f2", "f4")
 _WORDS_A_MINUTE = 110
-#: One voice of so many is never trained on.
+#: One voice in five is never trained on.
 _UNHEARD = 5
 _PACKAGE = "pyopen_wakeword"
 _PICTURES = 400
@@ -70,7 +70,13 @@ _PICTURE = "{image: {size: [8, 8], channels: 1}, stages: [networks/embedder.tfli
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the experiment; returns 0 if device and host give the same labels, except where rounding decides."""
+    """Runs the experiment; returns 0 if device and host give the same labels, except where rounding decides.
+
+    Raises:
+        MissingDependency: a package or espeak-ng is not installed.
+        ParityFailed: the device gave other labels.
+        UsageError: the folder holds files that are not of a demo.
+    """
     require_own(arguments.out, _HEAD)
     require_build_extra()
     kind = "sound" if arguments.sound else "picture"

@@ -42,7 +42,7 @@ def show(
 
 
 def show_figures(releases: Iterable[str]) -> None:
-    """Prints the figures that the build of each release measured."""
+    """Prints the figures that the build measured, for each of the release directories `releases`."""
     for directory in sorted(releases):
         for line in figures.lines_of(model_file.read_info(Path(directory) / constants.MODEL_FILE)):
             print_line(f"{directory}: {line}")

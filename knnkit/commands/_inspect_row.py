@@ -54,7 +54,10 @@ def _training_row(path: Path, row: int) -> dict[str, Any]:
 
 
 def _answer(stored: StoredModel, index: int) -> dict[str, Any]:
-    """Returns key -> value of the answer of training row `index`: its label, its labels or its targets by name."""
+    """Returns the entry `label` of training row `index`: its label, or column -> label for several label columns.
+
+    For a regression, `label` is None and the entry `value` has target -> number; for outlier detection, it is None.
+    """
     targets, info = stored.reference.targets, stored.info
     if info.targets is None or targets is None:
         return {"label": info.classes[stored.reference.classes[index]]}

@@ -25,6 +25,11 @@ _SECONDS = 30
 class LabelServer(ThreadingHTTPServer):
     """Web server that shows one page to one person.
 
+    Args:
+        work: the rows to label.
+        why: message for a row without training rows beside it.
+        port: port to listen on; 0: any free port.
+
     Attributes:
         url: address to open in a browser; it contains the token.
     """
@@ -53,7 +58,7 @@ class LabelServer(ThreadingHTTPServer):
         return render(view, nonce)
 
     def take(self, form: dict[str, str]) -> bool:
-        """Applies a form: label, skip or undo; returns False if the form ends the session."""
+        """Does what a form of the page asks for: label, skip, undo or end; returns False for end."""
         what, row = form.get("do"), form.get("id")
         with self.lock:
             try:

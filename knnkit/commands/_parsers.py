@@ -14,7 +14,7 @@ from device_agent.shared.console.argument_parser import count
 from knnkit.commands import _options, _parsers_rows
 from knnkit.commands._options import DIR, FILE, FLAG, MANY, PEM, PUB
 
-#: `--reset-floor` without a sequence.
+#: Value of `--reset-floor` without a sequence: the device takes the time.
 CLOCK = -1
 
 
@@ -243,8 +243,9 @@ def _rollback(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         type=_options.whole,
         const=CLOCK,
-        help="keep the release, but accept older ones again: the floors (least accepted sequence and time of a "
-        "release) become this number (default: the time) and now; the next release needs a higher sequence",
+        help="keep the release, but accept older ones again: the lowest accepted sequence becomes this number "
+        "(default: the time), the earliest accepted time of a release becomes now; the next release needs a higher "
+        "sequence",
     )
     _options.add_signing_key(back, "the order to the device, for --to and --reset-floor")
 

@@ -99,7 +99,7 @@ def _promote(parser: argparse.ArgumentParser) -> None:
 
 
 def share(text: str) -> float:
-    """Parses a share of rows."""
+    """Parses a share of rows: a number from 0 to 1, with 1 excluded."""
     found = float(text)
     if not 0.0 <= found < 1.0:
         raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to 1 (1 excluded)")

@@ -51,12 +51,12 @@ def select_targets(arguments: argparse.Namespace, config: Config | None) -> tupl
 
 
 def agreed(targets: Sequence[Target]) -> tuple[Target, ...]:
-    """Returns `targets`, after the user agreed to the ssh_config that deploy.yaml names.
+    """Returns `targets`, with the ssh_config that deploy.yaml names marked as the user's own (`foreign` is False).
 
-    If the ssh_config may run commands, asks on the terminal, and stores the answer for the file's present content.
+    If that file may run commands, first asks on the terminal, and stores the consent for the file's present content.
 
     Raises:
-        ConfigError: the user did not agree.
+        ConfigError: the user did not agree, or there is no terminal to ask on.
     """
     files = {one.address.config for one in targets if one.address and one.address.foreign and one.address.config}
     mine = {file for file in files if _may_run(file)}
@@ -114,7 +114,7 @@ def trusted_keys(arguments: argparse.Namespace, config: Config | None) -> dict[s
 def named_keys(arguments: argparse.Namespace, config: Config | None) -> frozenset[str]:
     """Returns the fingerprints of the keys that deploy.yaml and `--key` name; empty if they name none.
 
-    If a device trusts other keys, the run warns. If a key file cannot be read, this function only warns.
+    The run warns of a device that trusts other keys. If a key file cannot be read, warns, and returns an empty set.
     """
     try:
         return frozenset(keys.load_public_keys([*getattr(arguments, "key", ()), *_config.own_public_keys(config)]))
@@ -129,7 +129,11 @@ def models_of(config: Config | None) -> frozenset[str]:
 
 
 def pace_of(arguments: argparse.Namespace, config: Config | None) -> Pace:
-    """Returns the time limits of a job: from the command line, else from deploy.yaml, else the defaults."""
+    """Returns the time limits of a job: from the command line, else from deploy.yaml, else the defaults.
+
+    Raises:
+        UsageError: a number of the command line is negative, or is not a duration.
+    """
     said = config.rollout if config else RolloutConfig()
     retries = said.connect_retries if arguments.connect_retries is None else arguments.connect_retries
     if retries < 0:

@@ -115,7 +115,7 @@ def _show(found: Audit, rows: Dataset) -> None:
 
 
 def _place(row: int, rows: Dataset) -> int:
-    """Returns the number of row `row` in the file; `missing: drop` may have left out rows before it."""
+    """Returns the number in the file of the row with index `row`; `missing: drop` may have left out rows before it."""
     return row if rows.places is None else int(rows.places[row])
 
 

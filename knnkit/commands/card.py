@@ -17,7 +17,7 @@ from knnkit.render import card
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes the model card, or one of the two documents; returns 0."""
+    """Writes the model card, or the document that --provenance or --sbom asks for; returns 0."""
     path: Path = arguments.path
     model = path / constants.MODEL_FILE if path.is_dir() else path
     if not model.is_file():

@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def agent_command(arguments: argparse.Namespace, config: Config | None, answers: str | None) -> tuple[str, ...]:
-    """Returns the agent's command line for these options; `answers` is the format of the answers (None: the rows')."""
+    """Returns the agent's command line for these options; `answers`: format of the answers (None: that of the rows)."""
     suffix = arguments.input.suffix.lstrip(".") if arguments.input is not None else ""
     suffix = "jsonl" if _is_raw(arguments) else suffix
     found = suffix if arguments.format == "auto" and suffix in ("csv", "jsonl", "npy") else arguments.format

@@ -48,7 +48,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _merge(report: FleetReport, folder: Path) -> tuple[FleetReport, dict[Path, tuple[int, int]]]:
-    """Writes the rows into one file a model; returns the report with counts, and file -> (new, unlabelled) rows."""
+    """Adds the rows in `report` to one file for each model in `folder`.
+
+    Returns the report with the number of rows of each device, and file -> (number of new rows, of unlabelled rows).
+    """
     rows: dict[Columns, list[FieldRow]] = {}
     devices = []
     for device in report.devices:
@@ -77,7 +80,7 @@ def _counted(device: DeviceReport, kinds: list[str], strange: int) -> DeviceRepo
     warnings = device.warnings
     if strange:
         warnings += (
-            f"left on the device: {count(strange, 'row')} of a release that is no longer there to name the columns",
+            f"left on the device: {count(strange, 'row')} without column names, of a release that it no longer has",
         )
     return replace(device, details=json.dumps(counts), warnings=warnings)
 

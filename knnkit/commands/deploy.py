@@ -84,7 +84,7 @@ def _rows_of(packages: Sequence[Package]) -> Rows:
 
 
 def _require_signed_by(named: Sequence[Path], keys: Mapping[str, bytes], packages: Iterable[Package]) -> None:
-    """Checks that each release is signed by one of `keys`, those `named` by `--key`, even if devices trust others."""
+    """If `--key` names keys (`named`), checks that one of `keys` signed each release, even if devices trust others."""
     for package in packages:
         if named and package.signed_by not in keys:
             raise VerificationFailed(

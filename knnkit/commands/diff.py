@@ -100,7 +100,7 @@ def _evaluated(arguments: argparse.Namespace, before: StoredModel, after: Stored
 
 
 def evaluated(path: Path, model: StoredModel, seen: set[bytes]) -> Asked:
-    """Returns the evaluation rows of a release that are not in `seen`, and adds them to `seen`."""
+    """Returns the evaluation rows of a release that `seen` does not hold, as float64 bytes, and adds them to it."""
     golden = _golden(path, model)
     keys = [row.tobytes() for row in golden.rows.astype(np.float64)]  # with an origin they are float64
     new = [number for number, key in enumerate(keys) if key not in seen]

@@ -124,13 +124,13 @@ def _name(stem: str) -> str:
 
 
 def _root(path: Path, name: str) -> str:
-    """Returns the embedded device's root for this project, because a device holds one model and one project's keys."""
+    """Returns a root of this project's own for the embedded device: a device holds one model and one project's keys."""
     project = hashlib.sha256(bytes(path.absolute())).hexdigest()[:6]
     return f"{constants.DEFAULT_ROOT}-{name.strip(chr(39))}-{project}"
 
 
 def _relative(data: Path, path: Path) -> str:
-    """Returns a path relative to the folder of deploy.yaml."""
+    """Returns the path of `data` relative to the folder of the deploy.yaml `path`; absolute if it is not below it."""
     try:
         return str(data.absolute().relative_to(path.absolute().parent))
     except ValueError:

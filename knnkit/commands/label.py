@@ -44,7 +44,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _model(arguments: argparse.Namespace, name: str) -> tuple[StoredModel | None, str]:
-    """Returns the model `name`, whose training rows are shown beside each row; if None, also a message that says why.
+    """Returns the model `name`, whose training rows are shown beside each row, or None if no release of it is at hand.
+
+    Also returns the message to show where there are no training rows beside a row.
 
     Raises:
         UsageError: the release cannot be read.
@@ -101,7 +103,7 @@ def _ask(work: Labelling) -> None:
 
 
 def _wants_new(label: str) -> bool:
-    """Asks whether to make a label that no row has yet, such as a slip of the finger."""
+    """Asks whether to make a label that no row has yet, because it may be a typing error; returns the answer."""
     print(f"{clean(label)!r} is a new label; make it? (y, or Enter to choose again): ", end="", flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 

@@ -93,7 +93,10 @@ def _list(config: Path, build: Build, promotion: Promotion) -> bool:
 
 # --- what the next model gains --------------------------------------------------------------------------------------
 def _gain(build: Build, material: Material, promotion: Promotion) -> Comparison | None:
-    """Compares the current release with the same model plus the new rows; None if no release is comparable."""
+    """Compares the current release with the same model plus the new rows.
+
+    Returns None if there is no release, or if its features are not those of the training data.
+    """
     path = build.release.dir / constants.MODEL_FILE
     if not path.is_file():
         return None
@@ -113,7 +116,7 @@ def _gain(build: Build, material: Material, promotion: Promotion) -> Comparison 
 
 
 def _read(material: Material, build: Build, promotion: Promotion) -> Dataset:
-    """Returns the rows to add as features of the model."""
+    """Returns the rows to add, with their raw columns turned into the model's features."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / promotion.path.name
         file.write_bytes(promotion.fresh)
@@ -136,7 +139,7 @@ def _with_rows(before: StoredModel, material: Material, new: Dataset) -> StoredM
 
 # --- for people -----------------------------------------------------------------------------------------------------
 def _outvoted(material: Material, promotion: Promotion) -> tuple[str, ...]:
-    """Returns a warning of classes that have too few rows to win a vote, the new rows among them."""
+    """Returns a warning about classes that even with the new rows are too small to win a vote; () if there are none."""
     old = material.training.labels
     added = [int(str(row.label)) if old.dtype.kind in "iu" else str(row.label) for row in promotion.rows]
     counts = Counter([*old.tolist(), *added])
@@ -165,7 +168,7 @@ def _show(arguments: argparse.Namespace, promotion: Promotion, gain: Comparison 
         print_line(f"{count(len(promotion.differing), 'row')} added earlier {keep} another label: {some}", "warn")
     if promotion.contradicting:
         some = ", ".join(f"{row.label} ({row.device}, {row.id})" for row in promotion.contradicting[:4])
-        twins = f"{len(promotion.contradicting):,} rows have the same cells as another, and another label"
+        twins = f"{len(promotion.contradicting):,} rows have the same cells as another row, but another label"
         print_line(f"{twins}: {some}", "warn")
     if listed:
         print_line(f"{arguments.config} names {rows.FIELD}/{promotion.path.name} now; next: knnkit deploy")

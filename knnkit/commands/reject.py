@@ -95,7 +95,11 @@ def _ask(reference: Reference, rows: NDArray[Any]) -> Measured:
 
 
 def _wanted(arguments: argparse.Namespace, trade: Trade, material: Material, classes: tuple[int | str, ...]) -> Level:
-    """Returns the level of `trade` for the share in the options; else in deploy.yaml's `reject`; else for 0.99."""
+    """Returns the figures for one value of `reject`: found for --accept or --reject; else deploy.yaml's, else 0.99.
+
+    Raises:
+        UsageError: no value achieves what the option asks for.
+    """
     found: Level | None
     if arguments.accept is not None:
         found, asked = trade.widest(arguments.accept), f"--accept {arguments.accept:g}"

@@ -45,9 +45,9 @@ def _ordered(
     make: Callable[[argparse.Namespace, DeviceReport, Signer, _Known], bytes],
     flags: tuple[str, ...],
 ) -> int:
-    """Asks each device for its id, signs an order (of `make`), and sends it by the agent's command `kind` with `flags`.
+    """Asks each device for its id, signs the order that `make` returns, and sends it; returns the exit code.
 
-    Returns the exit code.
+    The agent's command `kind` receives the order, with the arguments `flags`.
     """
     signer = _config.order_signer(arguments)
     asked = _query.ask_fleet(arguments, "keys")
@@ -89,7 +89,10 @@ def _order(arguments: argparse.Namespace, device: DeviceReport, signer: Signer, 
 
 
 def _choice(device: DeviceReport, held: Sequence[str], versions: Mapping[str, str]) -> str:
-    """Returns the possible options `--to`: the releases in `held` that the device does not run, with their versions."""
+    """Returns a hint: `--to` with each release in `held` that the device does not run; a deploy if there are none.
+
+    `versions` maps digest -> version.
+    """
     running = device.status.committed if device.status else None
     others = [digest for digest in held if running is None or digest != running.digest]
     if not others:
@@ -98,7 +101,7 @@ def _choice(device: DeviceReport, held: Sequence[str], versions: Mapping[str, st
 
 
 def _together(asked: FleetReport, obeyed: FleetReport) -> FleetReport:
-    """Merges two reports: takes that in `obeyed` for devices that got an order, and that in `asked` for others."""
+    """Merges two reports: a device that got an order is reported as in `obeyed`, any other device as in `asked`."""
     done = {device.name: device for device in obeyed.devices}
     return dataclasses.replace(
         obeyed,

@@ -15,9 +15,9 @@ def warnings_of_file(
     categories: Mapping[str, str] | None = None,
     thousands: str = "",
 ) -> tuple[str, ...]:
-    """Returns warnings about feature columns that number the rows, from reading a file as a build does.
+    """Returns warnings about features that number the rows, from reading a file as a build does; () if `names` is set.
 
-    The arguments are keys of `data` in deploy.yaml (None: absent); `names` are `features`. Loads NumPy late, so that
+    The arguments are keys of `data` in deploy.yaml (None: absent); `names` is `features`. Loads NumPy late, so that
     `knnkit init` without rows starts fast.
 
     Raises:

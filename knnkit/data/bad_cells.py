@@ -74,8 +74,8 @@ class BadCells:
     ) -> None:
         """Records a bad cell: number of its line or row (`place`), index and name of its column, and what is wrong.
 
-        `kind` is EMPTY, TEXT or another kind to count by, `said` the message, `cell` the text, `hint` a way out, and
-        `sign` what may stand between its thousands.
+        `kind` is EMPTY, TEXT or another kind to count by, `said` the message, `cell` the text of the cell, `hint` how
+        to read or replace it, and `sign` what may separate its thousands.
         """
         self._counts.setdefault(name, Counter())[kind] += 1
         if kind == TEXT:
@@ -128,7 +128,7 @@ class BadCells:
         return DataError(message, hint=hint or self.advice or self._hint(), flags="" if hint else flags)
 
     def _hint_of(self, hint: str, sign: str) -> str:
-        """Returns the way out for one cell: for a comma that may be decimal, both ways, the decimal one first."""
+        """Returns the hint for the first bad cell: `hint`, longer for a decimal comma; then what reads thousands."""
         if hint == DECIMAL_COMMA:
             hint = f"for a decimal comma, {hint}: {_with_semicolons(self._source)}"
         thousands = between_thousands(sign) if sign and sign not in self.not_between else ""
@@ -140,7 +140,7 @@ class BadCells:
         return f"{self._unit} {place}{column}: {said}"
 
     def _hint(self) -> str:
-        """Returns a hint: keys for `data:` with the flags of `knnkit init` of the same effect, or cells to correct."""
+        """Returns the hint of the error: keys for `data:` with flags of `knnkit init`, or which cells to correct."""
         drop: list[str] = []
         categories: list[str] = []
         for name in self.text_columns():
@@ -173,7 +173,7 @@ class BadCells:
         return said
 
     def _correct(self, names: Sequence[str]) -> str:
-        """Returns a hint to correct the cells of columns (or lines: ""); if few, with a command to remove the lines."""
+        """Returns a hint to correct cells of the columns `names` ("": whole lines), or to remove their lines."""
         cells = ", ".join(short(name) for name in names if name)
         found = f"correct {f'the cells of {cells}' if cells else 'the lines'}"
         lines = sorted(set[int]().union(*(self._lines[name] for name in names)))
@@ -190,14 +190,14 @@ class BadCells:
 
 
 def in_data(source: object, keys: str, flags: str = "") -> str:
-    """Returns a hint to give the source these YAML keys: in deploy.yaml, by flags of `knnkit init`, or in Python."""
+    """Returns the hint to set `keys` (YAML) in deploy.yaml, or `flags` of `knnkit init`; for rows in memory, Python."""
     if str(source) in IN_MEMORY:
         return f"data={yaml.safe_load(f'{{{keys}}}')}"
     return f"{keys} in `data:` of deploy.yaml" + (f" (knnkit init: {flags})" if flags else "")
 
 
 def between_thousands(sign: str) -> str:
-    """Returns a hint to give the file this sign between thousands."""
+    """Returns the hint to set `thousands` to this sign."""
     return f'thousands: "{sign}" in `data:` of deploy.yaml (knnkit init: --thousands {shlex.quote(sign)})'
 
 

@@ -57,7 +57,7 @@ class Columns:
     categories: tuple[str, ...] = ()
 
     def ours(self, name: str) -> str:
-        """Returns how knnkit's column `name` is called in the file: with `_` before it if a raw column has the name."""
+        """Returns the name in the file of knnkit's column `name`: with `_` before it if a raw column has that name."""
         while name in self.names:
             name = f"_{name}"
         return name

@@ -102,7 +102,7 @@ def require_features(
 ) -> None:
     """Checks that each name or pattern in `missing` and `categories` of the policy is that of a feature.
 
-    `roles` has what other columns are, and `lists` is that of `choose`.
+    `roles` maps the other columns to what they are, for messages; `lists` is that of `choose`.
 
     Raises:
         DataError: a name or pattern does not match any feature.
@@ -155,7 +155,7 @@ def _plain(name: str) -> str:
 
 
 def numbering(rows: Dataset) -> tuple[str, ...]:
-    """Returns the features that number the rows: distinct whole numbers, without gaps unless the name is an id's."""
+    """Returns the features that number the rows: distinct whole numbers, with gaps only if named like an id."""
     return tuple(
         name
         for column, name in enumerate(rows.feature_names)

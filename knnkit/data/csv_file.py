@@ -81,7 +81,7 @@ def _open_and_read(file: Path, wanted: Wanted, dtype: type[np.floating[Any]]) ->
 
 
 class _CsvFile:
-    """Parser of one text file: parses a block of lines in one call if it can, else one line after the other."""
+    """Parser of one text file: parses a block of lines in one call if possible, else one line after the other."""
 
     def __init__(
         self, file: Path, stream: IO[Any], pool: ThreadPoolExecutor, wanted: Wanted, dtype: type[np.floating[Any]]
@@ -166,7 +166,7 @@ class _CsvFile:
         return header, separator
 
     def _require_label(self, label: str, header: list[str]) -> None:
-        """Raises DataError if `header`, which lacks `label`, is not a header or has another separator; with a hint."""
+        """Raises DataError if `header` lacks `label` because it is a row of cells, or has another separator."""
         line, start, separator = self._start
         if label in header:
             return

@@ -82,7 +82,7 @@ class Dataset:
         return replace(self, rows=self.rows[index], labels=self.labels[index], **how)
 
     def fingerprint(self) -> str:
-        """Returns the SHA-256 over rows, labels and feature names, in hexadecimal."""
+        """Returns the SHA-256 over rows, labels, targets and feature names, in hexadecimal."""
         digest = hashlib.sha256()
         header = [list(self.rows.shape), list(self.feature_names), self.labels.tolist()]
         digest.update(json.dumps(header, ensure_ascii=False).encode())
@@ -197,7 +197,7 @@ def drawn(count: int, most: int, seed: int = 0) -> NDArray[np.int64]:
 
 
 def drawn_by_class(labels: NDArray[Any], most: int, each: int, seed: int = 0) -> NDArray[np.int64]:
-    """Returns sorted indices of `most` of the (n,) labels, drawn with `seed`: first `each` of every class, then any."""
+    """Returns sorted indices of at most `most` (n,) labels, drawn with `seed`: `each` of every class, then any."""
     if len(labels) <= most:
         return np.arange(len(labels))
     order = np.random.default_rng(seed).permutation(len(labels))

@@ -54,7 +54,7 @@ def read(file: Path, names: Sequence[str]) -> tuple[list[str], list[tuple[int, l
 
 
 def column_of_files(sources: Sequence[Path]) -> str:
-    """Returns the first column of a CSV file whose cells are names of sounds, pictures or arrays; "" without one."""
+    """Returns the first column (name) of a CSV file whose cells are all names of sounds, pictures or arrays, or ""."""
     try:
         header, table = read(sources[0], ["path", "label"])
     except DataError:

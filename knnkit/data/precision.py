@@ -123,7 +123,7 @@ def _is_far(middle: float, spread: float) -> bool:
 
 
 def _coarse(rows: NDArray[Any], origin: Float64 | None) -> list[tuple[int, float, float]]:
-    """Returns (column, float32 step of values less `origin`, least difference) of columns with too large a step."""
+    """Returns (column, float32 step of its values less `origin`, difference of neighbours) if the step is too large."""
     found = []
     for column, (values, _, _) in _suspects(rows).items():
         start = 0.0 if origin is None else float(origin[column])

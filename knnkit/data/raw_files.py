@@ -25,7 +25,7 @@ _TOKEN = re.compile(r"\{([A-Za-z_]\w*)\}|(\*\*/)|(\*)|(\?)|([^{*?]+|.)")
 
 @dataclass(frozen=True)
 class RawFiles:
-    """Files with labels: `names` are their paths from a common folder, `groups` their groups for `split`, or None."""
+    """Files with labels: `names` are their paths from a common folder, `groups` their groups if `split` has any."""
 
     paths: tuple[Path, ...]
     names: tuple[str, ...]

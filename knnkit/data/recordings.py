@@ -62,9 +62,10 @@ class Cut:
 
 @dataclass(frozen=True)
 class _Samples:
-    """The samples of one file, and its windows as rows; `last`: index of each window's last sample.
+    """The samples of one file, and its windows as `rows`; `last`: index of each window's last sample.
 
-    `bad` counts lines that cannot be read, `jumps` steps of time that no window spans.
+    `lines` has the samples' line numbers, `cells` the text of each column to keep. `bad` counts lines that cannot be
+    read, `jumps` steps of time that no window spans.
     """
 
     lines: list[int]
@@ -168,7 +169,7 @@ def _read(path: Path, window: Window, keep: Sequence[str], warnings: list[str]) 
 
 
 def _without_windows(found: Sequence[_Windows], window: Window) -> str:
-    """Returns what to type if no window is complete."""
+    """Returns the hint of the error that no window is complete."""
     usual = "lower `rows` of `window`, or add samples"
     if sum(each.jumps for each in found):
         said = f"`gap: {window.gap:g}` of `window` is the longest step of {window.time}"

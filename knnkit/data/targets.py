@@ -83,7 +83,7 @@ def with_labels(rows: Dataset, columns: Sequence[Any], names: tuple[str, ...], k
     """Returns the rows with several (n,) arrays of labels; `known`: the allowed labels of each column; (): any labels.
 
     Raises:
-        DataError: no training row has a label.
+        DataError: a label is not among the `known` ones of its column.
     """
     classes, codes = list[tuple[int | str, ...]](), []
     for place, (name, labels) in enumerate(zip(names, columns)):
@@ -102,7 +102,7 @@ def with_labels(rows: Dataset, columns: Sequence[Any], names: tuple[str, ...], k
 def of_arrays(
     rows: ArrayLike, labels: ArrayLike | None, targets: ArrayLike | None, names: Sequence[str] | None
 ) -> Dataset:
-    """Returns checked rows with labels (text stays text, even if it is digits), or with targets.
+    """Returns checked rows with labels (text stays text, even if it is digits), or with targets; `names`: of features.
 
     Raises:
         DataError: rows, labels or targets are invalid.
@@ -116,10 +116,10 @@ def of_arrays(
 
 
 def labelled(rows: Dataset, labels: Any) -> Dataset:
-    """Returns the rows with (n,) or (n, t) unchanged labels.
+    """Returns the rows with (n,) or (n, t) labels; text stays text, even if it is digits.
 
     Raises:
-        DataError: labels are invalid, or would change.
+        DataError: a label is missing, or neither an integer nor text; or their number is not that of the rows.
     """
     columns = [_unchanged(column) for column in _columns(rows, labels)]
     if len(columns) == 1:
@@ -153,7 +153,7 @@ def _columns(rows: Dataset, labels: Any) -> list[NDArray[Any]]:
 
 
 def _unchanged(column: NDArray[Any]) -> NDArray[Any]:
-    """Returns (n,) labels as an array; raises DataError if they would change."""
+    """Returns (n,) labels as an array of integers or text; raises DataError for labels that this would change."""
     given = column.tolist()
     good = column.dtype.kind not in "mM" and all(isinstance(label, _KINDS) for label in given)
     labels = label_array(given, "arrays") if good else column
@@ -164,9 +164,9 @@ def _unchanged(column: NDArray[Any]) -> NDArray[Any]:
 
 
 def answered(rows: Dataset, answers: Any, names: tuple[str, ...], known: Known) -> Dataset:
-    """Returns test rows with what a model should answer: its targets or label columns `names`, or (none) labels.
+    """Returns test rows with the right `answers`: a model's targets or label columns `names`; (): one label a row.
 
-    `known` has the allowed labels of each label column; (): the model has none.
+    `known` has the allowed labels of each label column; (): the model has no several label columns.
     """
     if names and not known:
         return with_targets(rows, answers, names)

@@ -87,7 +87,7 @@ def _gaps(training: Dataset) -> str:
 
 
 def _spellings(training: Dataset) -> list[str]:
-    """Returns warnings about labels that `enrolled.alike` takes for one; labels of one character are ignored."""
+    """Returns warnings about labels of two or more characters that differ only in blanks, case or similar letters."""
     spelt: dict[str, list[str]] = defaultdict(list)
     counts = dict(zip(*(part.tolist() for part in np.unique(training.labels, return_counts=True))))
     for label in counts:

@@ -80,7 +80,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Comparison of two models on `rows` rows; `right_before` and `right_after` of the `known` labels are right."""
+    """Comparison of two models on `rows` rows. Of the rows with a `known` true label, so many are answered right."""
 
     rows: int
     known: int

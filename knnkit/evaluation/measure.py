@@ -51,9 +51,9 @@ def measure(
 ) -> Evaluation | None:
     """Returns counts of the reference's answers to the held-out rows; None if nothing can be measured.
 
-    `of` is the number of rows from which `held_out` was drawn, by the method `how`.
-    With leave-one-out, it measures each row whose class has another row, against all rows except itself; if that would
-    take more than half a minute, only as many rows drawn at random.
+    `how` is the way of `split` that held the rows out, and `of` the number of rows from which `held_out` was drawn.
+    Without held-out rows, leave-one-out measures each row whose class has another row, against all rows except itself;
+    at most 5,000 rows, drawn at random.
 
     Raises:
         DataError: a held-out row has a label that no training row has.

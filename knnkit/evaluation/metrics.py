@@ -85,14 +85,17 @@ def wilson(right: int, rows: int) -> tuple[float, float]:
 
 
 def of_evaluation(found: Evaluation | None, classes: Sequence[int | str]) -> Figures | None:
-    """Returns the figures of `found`, what a build measured; None if it measured nothing."""
+    """Returns the figures of `found`, what a build measured; None if it measured nothing, or other classes."""
     if found is None or not found.rows or not len(classes) == len(found.support) == len(found.right):
         return None
     return _figures(found.rows, tuple(zip(map(str, classes), found.support, found.right, found.answered)), found.of)
 
 
 def of_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> Figures | None:
-    """Returns the figures of a confusion matrix (a line for each true class; last column: unknown); None if empty."""
+    """Returns the figures of a confusion matrix: a line for each true class; last column: unknown.
+
+    None if it has no rows, or not as many lines as there are classes.
+    """
     rows = sum(map(sum, confusion))
     if not rows or len(classes) != len(confusion):
         return None

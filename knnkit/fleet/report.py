@@ -49,7 +49,7 @@ class Step:
 
 
 def named_apart(release: ReleaseRef, left: ReleaseRef | None) -> str:
-    """Returns name and version of a release; with digests if `left`, another release, has the same."""
+    """Returns name and version of a release as text; with both digests if a different release `left` has the same."""
     named = f"{release.name} {release.version}"
     if left is None or left.digest == release.digest or (left.name, left.version) != (release.name, release.version):
         return named
@@ -58,7 +58,11 @@ def named_apart(release: ReleaseRef, left: ReleaseRef | None) -> str:
 
 @dataclass(frozen=True)
 class DeviceReport:
-    """Report of one device's run. `release` is the release that the device runs now, as far as the host knows."""
+    """Report of one device's run.
+
+    `release` is the release that the device runs now, as far as the host knows, and `previous` the one before it.
+    `status` is the device's state when it was probed. `resumed_bytes` were there already, from an interrupted upload.
+    """
 
     name: str
     address: str
@@ -155,10 +159,10 @@ EXIT_INTERRUPTED = 130
 
 
 def exit_code(devices: Iterable[DeviceReport]) -> int:
-    """Returns one exit code for many devices: failure if any device failed, else usage, refusal or lock likewise.
+    """Returns one exit code for many devices: the first of 1, 2, 4, 5 and 3 that any of them has; else 0.
 
-    4 means that every failure was one of verification, parity or accuracy (perhaps with locks and unreachable devices);
-    3 that devices were only unreachable. Devices skipped because of others do not count.
+    So 4 means that every failure was one of verification, parity or accuracy (perhaps with locks and unreachable
+    devices), and 3 that devices were only unreachable. Devices skipped because of others do not count.
     """
     failed = [device.exit_code for device in devices if not device.good and device.outcome is not Outcome.SKIPPED]
     for code in (constants.EXIT_FAILED, constants.EXIT_USAGE, constants.EXIT_REFUSED, constants.EXIT_LOCKED):

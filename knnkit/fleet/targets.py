@@ -47,7 +47,7 @@ class Target:
         return f"--target {typed.words(jumps=True) if typed else shlex.quote(self.name)}{root}"
 
     def lead(self, hint: str) -> str:
-        """Replaces `--target HOST` in a hint by the options that select this device."""
+        """Returns a hint, with `--target HOST` (or THIS_DEVICE) replaced by the options that select this device."""
         return re.sub(r"--target (HOST|THIS_DEVICE)\b", lambda _: self.words, hint)
 
 

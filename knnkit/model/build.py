@@ -36,7 +36,7 @@ from knnkit.model.tflite.op_versions import minimum_runtime, with_stages
 if TYPE_CHECKING:
     from knnkit.model.graph.tfknn import KnnModule
 
-#: Evaluates a reference over classes.
+#: Function that evaluates a reference over these classes; None: there is nothing to measure.
 Measure = Callable[[Reference, tuple[int | str, ...]], model_info.Evaluation | model_info.Targets | None]
 _UNKNOWN = Origins()
 #: The last tflite-runtime, and the only runtime on some boards (armv7l): every model must load on it.
@@ -178,12 +178,7 @@ def build_enrolled(
     )
     require_keepable(info)
     origins = pack(options.training or Origins(Path(enrolment.source).name), options.golden)
-    return BuiltModel(
-        metadata.pack(tree, model, info, origins),
-        info,
-        reference,
-        _warnings(enrolment),
-    )
+    return BuiltModel(metadata.pack(tree, model, info, origins), info, reference, _warnings(enrolment))
 
 
 def origins_of(rows: Dataset) -> Origins:
@@ -203,7 +198,7 @@ def origins_of(rows: Dataset) -> Origins:
 
 
 def targets_of(enrolment: Enrolment | Dataset) -> model_info.Targets | None:
-    """Returns names and standard deviations of the targets of training rows; None if the rows have labels."""
+    """Returns names and ranges (maximum less minimum) of the targets of training rows; None if they have one label."""
     if enrolment.targets is None:
         return None
     if enrolment.target_names == outliers.TARGETS:  # a factor is 1 where densities are alike
@@ -264,11 +259,7 @@ def _require_others(groups: NDArray[Any], k: int) -> None:
 
 
 def _calibrate(
-    spec: KnnSpec,
-    reference: Reference,
-    classes: tuple[int | str, ...],
-    held_out: Dataset | None,
-    options: Options,
+    spec: KnnSpec, reference: Reference, classes: tuple[int | str, ...], held_out: Dataset | None, options: Options
 ) -> model_info.Reject:
     label, kth = calibration_rows(reference, options.seed, options.spare)
     reject = calibrate(spec.shares[DEFAULT], label, kth, reference.n_classes, own_shares(spec, classes))
@@ -284,11 +275,7 @@ def _calibrate(
 
 
 def _label_sets(
-    spec: KnnSpec,
-    reference: Reference,
-    enrolment: Enrolment,
-    held_out: Dataset | None,
-    options: Options,
+    spec: KnnSpec, reference: Reference, enrolment: Enrolment, held_out: Dataset | None, options: Options
 ) -> tuple[model_info.LabelSets, ...]:
     if not spec.label_sets:
         return ()
@@ -314,7 +301,7 @@ def _drawn(held_out: Dataset, reference: Reference, seed: int) -> Dataset:
 def calibration_rows(
     reference: Reference, seed: int, spare: Dataset | None = None
 ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    """Returns (n,) classes and k-th distances of random training and `spare` rows, each answered without itself.
+    """Returns the (n,) answered classes and k-th distances of random training and `spare` rows, none its own neighbour.
 
     Raises:
         BuildError: there are at most k rows.
@@ -329,7 +316,7 @@ def calibration_rows(
 
 
 def most_calibrated(reference: Reference) -> int:
-    """Returns how many rows may calibrate or measure the reference's `reject`, so that a build stays fast."""
+    """Returns the most rows to calibrate or measure `reject` and label sets on; more would take minutes."""
     return min(_CALIBRATION_ROWS, max(500, _CALIBRATION_WORK // reference.enrolled.size))
 
 

@@ -25,9 +25,10 @@ Spare = tuple[NDArray[np.float32], Ints]
 def calibrate_sets(
     reference: Reference, coverages: Sequence[float], most: int, seed: int, spare: Spare | None = None
 ) -> tuple[LabelSets, ...]:
-    """Returns the calibrated score thresholds for each coverage, from at most `most` random rows of all classes.
+    """Returns label sets for each coverage: for each class, the highest score of a row whose set holds the class.
 
-    `spare` holds labelled rows that are not training rows, but of the same origin: (rows, (n,) classes).
+    Uses at most `most` training and `spare` rows, drawn with `seed`. `spare` are labelled rows that `reduce` left out
+    of the training rows: (rows, (n,) classes).
     """
     codes = reference.classes if spare is None else np.concatenate([reference.classes, spare[1]])
     chosen = drawn_by_class(codes, most, most // reference.n_classes, seed)
@@ -39,7 +40,7 @@ def calibrate_sets(
 
 
 def threshold(scores: NDArray[np.float64], coverage: float) -> float | None:
-    """Returns the score of rank ceil((n + 1) coverage) of (n,) `scores`; None if n is smaller: any score then fits."""
+    """Returns the score of rank ceil((n + 1) coverage) of (n,) `scores`; None if the rank exceeds n: any score fits."""
     rank = int(np.ceil((len(scores) + 1) * coverage - 1e-9))
     return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else None
 

@@ -70,7 +70,7 @@ def make_golden(
 
 
 def long_check(info: KnnInfo, rows: int) -> tuple[str, ...]:
-    """Returns a message with the seconds that one Raspberry Pi 4 core needs for the golden rows; () if under 10 s."""
+    """Returns a warning with the seconds that one Raspberry Pi 4 core needs for `rows` golden rows; () under 10 s."""
     numbers = float(info.n_train * info.n_features)
     one, many = 4 * numbers / _BYTES, rows * numbers / _PRODUCTS
     if info.metric == "manhattan" or info.float64 is not None:

@@ -160,7 +160,10 @@ def row_lines(proof: Certificate, rows: Rows) -> Iterator[str]:
 
 
 def flip_lines(compared: Compared, known: EvaluationRows | None) -> Iterator[str]:
-    """Yields a line for each wrong answer that a class which got worse now gets, with its rows: ids if `known`."""
+    """Yields a line for each class that got worse and each new wrong answer: the ids of its rows, or their number.
+
+    `known` has the ids; None: the evaluation rows are not on this machine.
+    """
     fallen = _fallen(compared)
     for flip in [each for each in compared.flips if each.before == each.truth and each.truth in fallen][:_NAMED]:
         yield f"class {flip.truth}, now answered {flip.after}: {_listed(flip, known)}"

@@ -32,7 +32,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves in common axes. An axis for shares of rows goes from 0 to 1."""
+    """Curves in common axes with the names `x` and `y`. Shares of rows are numbers from 0 to 1."""
 
     title: str
     x: str

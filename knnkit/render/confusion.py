@@ -30,8 +30,9 @@ class Mistake:
 class Matrix:
     """One confusion matrix, and the names of the devices that share it.
 
-    `cells` are counts of rows by true class and answer, `shares` their percentages of each true class. `mistakes` are
-    the commonest mistakes, most rows first; `more` counts the pairs of truth and answer that are not listed.
+    `cells` are counts of rows by true class and answer, `shares` their percentages of each true class. `unknown`:
+    whether the last column counts "unknown" answers. `mistakes` are the commonest mistakes, most rows first; `more`
+    counts the pairs of truth and answer that are not listed.
     """
 
     devices: tuple[str, ...]

@@ -77,7 +77,7 @@ def survey(
 
 
 def outlines(regions: Regions) -> dict[int, str]:
-    """Returns class index -> SVG path of its cells (units: grid cells, y downwards), for each answered class."""
+    """Returns class index -> SVG path around the cells with this answer (units: grid cells, y downwards)."""
     paths: dict[int, list[str]] = {}
     for row, line in enumerate(regions.grid[::-1]):
         edges = np.flatnonzero(np.diff(line)) + 1

@@ -9,7 +9,7 @@ from knnkit.render.sanitize import count, percent
 
 
 def lines(figures: Figures, how: str = "", most: int = 10) -> list[str]:
-    """Returns the figures as lines of text: overall (rows held out by `how`), then the `most` worst classes."""
+    """Returns the figures as lines of text: overall, then the `most` worst classes. `how`: how rows were held out."""
     low, high = figures.interval
     rows = count(figures.rows, "held-out row")
     if figures.of is not None:

@@ -21,7 +21,10 @@ MOST_COLUMNS = 100
 
 @dataclass(frozen=True)
 class View:
-    """Content of the page: the row to label (None: all have labels), its nearest training rows, and a message."""
+    """Content of the page: the row to label (None: all have labels), its nearest training rows, and a message.
+
+    `undo`: whether there is a label to undo.
+    """
 
     row: FieldRow | None
     columns: Columns
@@ -51,7 +54,7 @@ def render(view: View, nonce: str) -> str:
 
 
 def key(view: View, place: int, label: str) -> str:
-    """Returns the key that chooses a label, number `place` of the view; an empty text if there is none."""
+    """Returns the digit to press for `label`, the `place`-th label of the view (from 1); "" if it has none."""
     found = str(place) if view.numbered else label
     return found if len(found) == 1 and found.isdecimal() else ""
 

@@ -171,7 +171,7 @@ def parity_lanes(page: Page) -> list[Lane]:
 def latency_plot(page: Page) -> tuple[list[Lane], Axis, float | None] | None:
     """Returns a lane for each device (median to 99th percentile), a logarithmic axis in ms, and the gate's position.
 
-    Returns None if no latency was measured."""
+    The position is in percent of the width; None without a gate. Returns None if no latency was measured."""
     timed = [(device, device.certificate.latency) for device in _worst(certified(page)) if device.certificate]
     measured = [(device, latency) for device, latency in timed if latency and _sane(latency.p50_ms, latency.p99_ms)]
     if not measured:

@@ -35,7 +35,7 @@ def _visible(character: str) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Returns a share (0 to 1; None: unknown) as a percentage with two decimals; never rounds up to 100."""
+    """Returns a share (0 to 1) as a percentage with two decimals; never rounds up to 100. A dash for None (unknown)."""
     if share is None:
         return "–"
     shown = f"{share * 100:.2f}"
@@ -43,14 +43,14 @@ def percent(share: float | None) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    """Returns a time in milliseconds (None: unknown) as text with three significant digits, in µs if under 0.1 ms."""
+    """Returns a time in milliseconds as text: three significant digits, in µs, ms or s; a dash for None (unknown)."""
     if value is None:
         return "–"
     return f"{value * 1000:.3g} µs" if value < 0.1 else f"{value:.3g} ms" if value < 1000 else f"{value / 1000:.3g} s"
 
 
 def seconds(value: float | None) -> str:
-    """Returns a duration in seconds (None: unknown) as text: `0.4 s`, `12 s`, `3 min 5 s`."""
+    """Returns a duration in seconds as text: `0.4 s`, `12 s`, `3 min 5 s`; a dash for None (unknown)."""
     if value is None:
         return "–"
     if value < 10:
@@ -60,7 +60,7 @@ def seconds(value: float | None) -> str:
 
 
 def size(count: int | float) -> str:
-    """Returns a number of bytes as text: `6.6 MB`."""
+    """Returns a number of bytes as text, with a decimal unit: `820 B`, `6.6 MB`."""
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000:
@@ -70,7 +70,7 @@ def size(count: int | float) -> str:
 
 
 def moment(when: float | None) -> str:
-    """Returns seconds since 1970 (None: unknown) as `2026-03-01 12:00:00 UTC`; as a number if they are not a date."""
+    """Returns seconds since 1970 as `2026-03-01 12:00:00 UTC`, or as a number if not a date; a dash for None."""
     if when is None:
         return "–"
     try:

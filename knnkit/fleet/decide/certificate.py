@@ -94,8 +94,8 @@ def _plausible_stages(own: EmbeddingCheck) -> bool:
 def missed(certificate: Certificate, package: Package | None, running: ReleaseRef | None = None) -> tuple[str, ...]:
     """Returns messages about the gates that a certificate fails, by the device's own verdict or by its numbers.
 
-    `package` is the release with the gates; None: only the device's verdict counts. `running` is the release that the
-    device ran before; None: there is none to compare with.
+    `package` is the release with the gates; None: only parity and the device's own verdict count. `running` is the
+    release that the device ran before; None: there is none to compare with.
     """
     found = list(certificate.failures)
     if certificate.different and not any("differ" in failure for failure in found):

@@ -22,14 +22,14 @@ KINDS = ("unknown", "uncertain", "random")
 
 @dataclass(frozen=True)
 class Brought:
-    """The rows of one device, by the model and columns that they belong to; `strange`: number of others."""
+    """The rows of one device, by the model and columns that they belong to; `strange`: number of rows that fit none."""
 
     rows: dict[Columns, tuple[FieldRow, ...]]
     strange: int = 0
 
 
 def read_columns(data: bytes) -> dict[str, Columns]:
-    """Returns digest of each release on a device -> name and columns of its model.
+    """Returns digest of each release on a device -> name and columns of its model; `data`: output of `ring --columns`.
 
     Raises:
         MalformedDocument: a line is not what the agent prints.
@@ -59,7 +59,10 @@ def read_rows(device: str, enrolled: bytes, ring: bytes, columns: Mapping[str, C
 
 
 def _columns_of(row: FieldRow, columns: Mapping[str, Columns]) -> Columns | None:
-    """Returns the columns of a row's release; if the device lost it, the only columns that fit the row, or None."""
+    """Returns the columns of the release that a row was answered or taught under; None if they do not fit the row.
+
+    If the device no longer has that release: the only columns that fit the row; None if none or several fit.
+    """
     fitting = {of for of in columns.values() if _fits(row.cells, of)}
     named = columns.get(row.digest)
     if named is not None:

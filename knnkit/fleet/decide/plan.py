@@ -69,7 +69,7 @@ class DevicePlan:
     steps: tuple[PlanStep, ...] = ()
     refusal: Refusal | None = None
     warnings: tuple[str, ...] = ()  # the device's own, and one for each key that deploy.yaml does not name
-    compared: Compared | None = None  # what the device runs now, beside the release
+    compared: Compared | None = None  # how the release differs from what the device runs now
 
     @property
     def unchanged(self) -> bool:
@@ -101,7 +101,7 @@ def plan_device(target: Target, facts: Facts, package: Package, options: PlanOpt
 
 
 def foreign_keys(status: Status, named: Collection[str]) -> tuple[str, ...]:
-    """Returns a warning for each key that a device trusts, but whose fingerprint is not in `named`."""
+    """Returns a warning for each trusted key of a device that is not in `named` (fingerprints); () if that is empty."""
     strange = [key for key in status.trusted if named and key not in named]
     return tuple(f"{FOREIGN_KEY}: the device trusts {key}, which deploy.yaml does not name" for key in strange)
 
@@ -116,7 +116,10 @@ def foreign_model(status: Status | None, models: Collection[str]) -> tuple[str, 
 
 
 def other_project(target: Target, status: Status, models: Collection[str]) -> str:
-    """Returns what to type where a device has another project's model, or trusts only its keys: the harmless first."""
+    """Returns the hint for a device of another project: first another root, which is harmless; then to remove knnkit.
+
+    `models` are the models of deploy.yaml.
+    """
     name = min(models, default="2")
     taken = target.root.rstrip("/").endswith(f"/.knnkit-{name}")
     theirs = repr(status.committed.name) if status.committed else "what is there"
@@ -127,7 +130,7 @@ def other_project(target: Target, status: Status, models: Collection[str]) -> st
 
 
 def _sign_steps(status: Status | None, package: Package) -> tuple[PlanStep, ...]:
-    """Returns [a step that sends only our signature] if the device has the release signed by another key; else ()."""
+    """Returns a step that sends only our signature, if the device has the release signed by another key; else ()."""
     if status is None or package.digest not in status.staged or package.signed_by not in status.trusted:
         return ()
     known = status.signed_by if status.answering == package.digest else "another key, perhaps"

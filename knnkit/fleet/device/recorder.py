@@ -81,13 +81,13 @@ class Recorder:
         self._steps[-1] = replace(self._steps[-1], name=name)
 
     def end(self, outcome: Outcome, **values: object) -> DeviceReport:
-        """Ends the run, and returns its report with `values`; `--target HOST` in their hint becomes this device's."""
+        """Ends the run; returns its report with `values`. In a hint, `--target HOST` becomes this device's options."""
         values["hint"] = self._lead(str(values.get("hint", "")))
         self.know(outcome=outcome, seconds=round(time.monotonic() - self._begun, 6), steps=tuple(self._steps), **values)
         return self._report
 
     def fail(self, error: KnnkitError, outcome: Outcome | None = None, more: str = "") -> DeviceReport:
-        """Ends the run with `error`, and returns its report. Outcome None: the error's own. `more` ends the message."""
+        """Ends the run with `error`; returns its report. Outcome None: `outcome_of(error)`. `more` ends the message."""
         certificate = error.problem.certificate if isinstance(error, AgentProblem) else None
         outcome = outcome or outcome_of(error)
         plain = error.exit_code == constants.EXIT_USAGE or (

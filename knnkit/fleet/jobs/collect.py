@@ -29,7 +29,7 @@ class CollectJob(Job):
 
 
 def collect_rows(job: CollectJob, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
-    """Copies the rows of one device; returns a report, also if the device fails. `rows_in` reads the rows from it."""
+    """Copies the rows of one device; returns a report, also if the device fails. `rows_in(report)` returns the rows."""
 
     def collect(transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:
         agent = agent_of(job.target, facts)

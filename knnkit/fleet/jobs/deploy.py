@@ -229,7 +229,7 @@ def plan_job(job: DeviceJob, listen: Listener = nobody, pause: Pause = just_slee
 
 
 def _compare(job: DeviceJob, transport: Transport, facts: Facts) -> Compared | None:
-    """Compares the device's release with the new release; None if it has none, or if its agent is too old."""
+    """Compares the device's release with the new release; None if it has no other one, or if it cannot compare them."""
     if facts.agent is None or facts.agent.answering in (None, job.package.digest):
         return None
     from device_agent.shared.golden import changes  # numpy is for a dry run that compares

@@ -12,7 +12,7 @@ from knnkit.fleet.targets import Target
 
 @dataclass(frozen=True)
 class Enrolled:
-    """The result of `knnkit trust HOST`; `known`: whether known_hosts had this key already."""
+    """The result of `knnkit trust HOST`. `known`: whether known_hosts had this key; `changed`: whether it was added."""
 
     host: str
     port: int

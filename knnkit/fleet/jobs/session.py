@@ -65,7 +65,7 @@ class Conversation:
                     raise
 
     def begin_waiting(self) -> None:
-        """Starts the time limit for waiting for other hosts, unless it runs already."""
+        """Starts the time limit (`--wait`) for waiting for other hosts."""
         self._lock_until = time.monotonic() + self._job.pace.lock
 
     def may_wait(self) -> bool:

@@ -152,7 +152,7 @@ def stopped_by_signals(stop: Stop, tell: Callable[[str], None]) -> Iterator[None
 
 @contextlib.contextmanager
 def _speaking(tell: Callable[[str], None]) -> Iterator[SimpleQueue[str | None]]:
-    """Yields a queue; a thread passes its texts to `tell`, because a signal handler could wait for a lock for ever."""
+    """Yields a queue of texts. A thread passes them to `tell`: a signal handler that prints could wait for ever."""
     said: SimpleQueue[str | None] = SimpleQueue()
 
     def work() -> None:

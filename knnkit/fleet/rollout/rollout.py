@@ -183,7 +183,7 @@ class _Rollout:
 
 
 def ask_all(command: str, jobs: Sequence[Job], work: Work, fan: Fan, watch: Watch) -> FleetReport:
-    """Runs `work`, the query of `command`, on every device, without waves; reports them in the order of the jobs."""
+    """Runs `work` for each of `jobs`, without waves; returns the report of `command`, with devices in their order."""
     started, begun = time.time(), time.monotonic()
     done: dict[str, DeviceReport] = {}
     with stopped_by_signals(fan.stop, watch.note):

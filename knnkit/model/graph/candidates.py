@@ -150,12 +150,7 @@ class Products(Scores):
     """
 
     def __init__(
-        self,
-        space: Space,
-        enrolled: Float32,
-        projection: Projection | None,
-        count: int,
-        lattice: Lattice | None = None,
+        self, space: Space, enrolled: Float32, projection: Projection | None, count: int, lattice: Lattice | None = None
     ) -> None:
         rows = projection.rows if projection else enrolled
         weighted = WeightedRows(rows, np.ones(rows.shape[1]) if projection else space.scale)

@@ -26,7 +26,7 @@ _AT_ONCE = 16
 
 
 def block_width(count: int, least: int, most: int = MOST_BLOCKS) -> int:
-    """Returns the rows per block that divide `count` rows into at most `most` blocks of at least `least` rows."""
+    """Returns the number of rows in a block if `count` rows make at most `most` blocks of at least `least` rows."""
     return -(-count // max(1, min(most, count // least)))
 
 

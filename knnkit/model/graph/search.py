@@ -256,7 +256,7 @@ class Search(tf.Module):  # type: ignore[misc]
         return self._zeroed(tf.reduce_sum(parts, axis=2))
 
     def _zeroed(self, measure: Any) -> Any:
-        """Sets measures to 0 whose distance is at most `space.zero`: these rows count as exact matches."""
+        """Returns the measures, with 0 for distances of at most `space.zero`: these rows count as exact matches."""
         if self.space.zero <= 0.0:
             return measure
         return measure * tf.cast(measure > np.float32(self.measure_of(self.space.zero)), tf.float32)

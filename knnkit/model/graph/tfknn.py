@@ -239,9 +239,8 @@ class KnnModule(tf.Module):  # type: ignore[misc]
     def _further(self, kth: Any, base: Any, blur: Any) -> Any:
         """Returns the (b,) measure that the (k + 1)-th row must exceed, so that no rounding can put it before the k-th.
 
-        `kth` is the measure of the k-th row; `base` and `blur` are those of `_certain`.
-        Half of their gap separates the distances; 8 u cover the root and the square. Blur shifts the two distances by 2
-        blur each: 4 blur.
+        `kth` is the measure of the k-th row; `base` and `blur` are those of `_certain`. Half of the relative gap of
+        measures separates distances; 8 u cover the root and the square. Blur shifts each of two distances by 2 blur.
         """
         if blur is not None:  # exact matches are all tied: the next row must be clear of them
             last = tf.maximum(base[:, -1], np.float32(self.space.zero))

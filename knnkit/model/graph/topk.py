@@ -71,7 +71,7 @@ def _pick(numbers: NDArray[np.int32], which: Any) -> Any:
 
 
 def _level(values: Any, best: Any) -> Any:
-    """Raises all values below the last column of `best` to one value: TOPK_V2's heap then moves fewer values.
+    """Raises all values below the last column of `best` to one value just below it: TOPK_V2 then moves fewer values.
 
     If the last value of `best` is infinite, the order of a row is lost; its query is too far away to be certain.
     """

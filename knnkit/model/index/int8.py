@@ -70,7 +70,7 @@ class Quantized:
 
 
 def blurred(length: Any, step: Any, width: int) -> Any:
-    """Returns a bound on how far rounding to `step` moved a row of `width` numbers, from its float32 `length`."""
+    """Returns a bound on how far rounding to `step` moved `width` numbers; `length`: this move, computed in float32."""
     return length * (1.0 + _RELATIVE) + step * (_ABSOLUTE * math.sqrt(width))
 
 

@@ -18,11 +18,7 @@ MIN_CLASS_ROWS = 100
 
 
 def calibrate(
-    acceptance: float,
-    label: NDArray[np.int32],
-    kth: Float64,
-    n_classes: int,
-    own: Mapping[int, float] | None = None,
+    acceptance: float, label: NDArray[np.int32], kth: Float64, n_classes: int, own: Mapping[int, float] | None = None
 ) -> Reject:
     """Returns a distance threshold for each class, which accepts the share `acceptance` of ordinary rows.
 

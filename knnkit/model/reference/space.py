@@ -235,7 +235,7 @@ def _undo(rows: Float64, steps: Iterable[Step]) -> Float64:
 
 
 def _shifted(maps: list[Step], origin: Float64 | None) -> list[Step]:
-    """Returns the maps for rows from which `origin` is already subtracted: the first map subtracts only the rest."""
+    """Returns the maps for rows from which `origin` is already subtracted: the first map subtracts that much less."""
     if origin is None or not maps:
         return maps
     first = maps[0]

@@ -93,7 +93,7 @@ class KnnSpec:
         if self.reject is not None and DEFAULT not in self.shares:
             raise BuildError("reject has no `default` share", hint="reject: {fault: 0.999, default: 0.99}")
         _require_numbers(self)
-        _require_whole_ways(self)
+        _require_combinable(self)
 
     def in_float64(self, classes: tuple[int | str, ...], codes: NDArray[np.int32]) -> InFloat64 | None:
         """Returns the parameters that only float64 code computes; None if the graph computes the whole answer.
@@ -221,8 +221,8 @@ def _require_numbers(spec: KnnSpec) -> None:
         require_label(outlier, "outlier_label")
 
 
-def _require_whole_ways(spec: KnnSpec) -> None:
-    """Raises BuildError for a combination of keys that a model answered in float64 does not support."""
+def _require_combinable(spec: KnnSpec) -> None:
+    """Raises BuildError for keys that do not work with the metric, or with a radius or kernel."""
     if spec.metric in ("haversine", "jaccard") and spec.scale != "none":
         raise BuildError(f"scale: {spec.scale} changes what {spec.metric} compares", hint="scale: none")
     given = {"reject": spec.reject, "label_sets": spec.label_sets or None, "enrol": spec.enrol, "keep": spec.keep}

@@ -63,7 +63,7 @@ Traced = tuple[Any, dict[str, StoredRows]]
 
 
 def convert_traced(traced: Mapping[str, Traced], root: Any) -> Any:
-    """Converts signature -> traced function to a model tree; `root` owns the variables of the functions.
+    """Converts traced functions, by the names of their signatures, to a model tree; `root` owns their variables.
 
     Raises:
         BuildError: the converter changed the int8 rows; this TensorFlow is not supported.
@@ -79,7 +79,7 @@ def convert_traced(traced: Mapping[str, Traced], root: Any) -> Any:
 
 
 def trace(model: KnnModule, search: str, rows: int) -> Traced:
-    """Returns the graph of `search` for `rows` queries, and its weights by name: its inputs after the queries."""
+    """Returns the graph of `search` for `rows` queries, and its weights by name, which are inputs after the queries."""
     queries = tf.TensorSpec((rows, model.n_features), tf.float32, name=constants.INPUT_ROWS)
     asked: dict[str, StoredRows] = {}
 

@@ -158,9 +158,7 @@ def _describe(tree: Any, info: model_info.KnnInfo, model: KnnModule) -> bytes:
     kind = "regression" if info.targets and not info.targets.classes else "classifier"
     summary = f"k-nearest-neighbours {kind}: {info.how}, {scale}, {info.n_train} training rows"
     root = _table(
-        build,
-        8,
-        {0: info.name, 1: summary, 2: f"knnkit {__version__}", 3: [graph], 6: files, 7: _MIN_PARSER_VERSION},
+        build, 8, {0: info.name, 1: summary, 2: f"knnkit {__version__}", 3: [graph], 6: files, 7: _MIN_PARSER_VERSION}
     )
     build.Finish(root, _METADATA_IDENTIFIER)
     return bytes(build.Output())

@@ -108,7 +108,7 @@ def with_stages(version: str, stages: Iterable[bytes]) -> str:
     found = [version]
     for data in stages:
         tree = unpack(data)
-        found += [_converters_word(tree) or version]
+        found += [_stated_runtime(tree) or version]
         for name, number in _operations(tree):
             known = FIRST_RUNTIME.get(name, ())
             if known and number:
@@ -116,7 +116,7 @@ def with_stages(version: str, stages: Iterable[bytes]) -> str:
     return _highest(found)
 
 
-def _converters_word(tree: Any) -> str:
+def _stated_runtime(tree: Any) -> str:
     """Returns the lowest runtime version that the converter wrote into a model; "" if there is no valid version."""
     for entry in tree.metadata or ():
         if entry.name == b"min_runtime_version" and tree.buffers[entry.buffer].data is not None:

@@ -264,6 +264,6 @@ def test_two_labels_of_equal_rows_are_pointed_out(tmp_path: Path, capsys: pytest
     assert cli.main([*words, "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["contradicting"] == ["id0", "n"]
     assert cli.main(words) == 0
-    assert '2 rows have the same cells as another, and another label: new (b,"0, id0), x (south, n)' in "".join(
+    assert '2 rows have the same cells as another row, but another label: new (b,"0, id0), x (south, n)' in "".join(
         capsys.readouterr()
     )
