@@ -45,16 +45,11 @@ def parts_of(step: Any) -> list[Any]:
     return [] if step is None or isinstance(step, str) else [step]  # "passthrough"
 
 
-def _standard(scaler: Any) -> list[Step]:
-    zeros = np.zeros(scaler.n_features_in_)
-    mean = scaler.mean_ if scaler.with_mean else zeros  # scikit-learn computes it in any case
-    return [affine(mean, 1.0 / (1.0 + zeros if scaler.scale_ is None else scaler.scale_))]
-
-
-def _robust(scaler: Any) -> list[Step]:
+def _scaled(scaler: Any, centre: Any) -> list[Step]:
+    """Returns the step of a scaler that subtracts `centre`, and divides by `scale_`; None: does not do it."""
     zeros = np.zeros(scaler.n_features_in_)
     scale = 1.0 + zeros if scaler.scale_ is None else scaler.scale_
-    return [affine(zeros if scaler.center_ is None else scaler.center_, 1.0 / scale)]
+    return [affine(zeros if centre is None else centre, 1.0 / scale)]
 
 
 def _normalizer(normalizer: Any) -> list[Step]:
@@ -157,13 +152,13 @@ CONVERSIONS: dict[str, Callable[[Any], list[Step]]] = {
     "GaussianRandomProjection": _components,
     "IncrementalPCA": _pca,
     "LinearDiscriminantAnalysis": _discriminants,
-    "MaxAbsScaler": lambda found: [affine(np.zeros(found.n_features_in_), 1.0 / found.scale_)],
+    "MaxAbsScaler": lambda found: _scaled(found, None),
     "MinMaxScaler": lambda found: [affine(-found.min_ / found.scale_, found.scale_)],
     "NeighborhoodComponentsAnalysis": _components,
     "Normalizer": _normalizer,
     "PCA": _pca,
-    "RobustScaler": _robust,
+    "RobustScaler": lambda found: _scaled(found, found.center_),
     "SparseRandomProjection": _components,
-    "StandardScaler": _standard,
+    "StandardScaler": lambda found: _scaled(found, found.mean_ if found.with_mean else None),
     "TruncatedSVD": _components,
 }

@@ -160,17 +160,14 @@ def load(paths: Iterable[str | Path]) -> KnownHosts:
     Raises:
         HostKeyError: a file cannot be read, or is too large.
     """
-    lines: list[_Line] = []
-    bad: list[str] = []
-    authorities: list[_Line] = []
+    whole = KnownHosts((), ())
     for path in paths:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             found = Path(path).expanduser().stat()
             one = _load_one(str(path), found.st_mtime_ns, found.st_size)
-            lines += one.lines
-            bad += one.bad
-            authorities += one.authorities
-    return KnownHosts(tuple(lines), tuple(bad), tuple(authorities))
+            both = (whole.lines + one.lines, whole.bad + one.bad, whole.authorities + one.authorities)
+            whole = KnownHosts(*both)
+    return whole
 
 
 @functools.lru_cache(maxsize=64)
