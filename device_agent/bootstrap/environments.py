@@ -57,7 +57,7 @@ def marker(root: Path, digest: str) -> dict[str, Any] | None:
 
 
 def well_formed(made_of: dict[str, Any]) -> bool:
-    """Whether `made_of`, the content of knnkit.json, has the expected form; a bad memory card may have changed it."""
+    """Whether `made_of`, the content of knnkit.json, has the expected form."""
     wheels, pins = made_of.get("wheels", []), made_of.get("pins", [])
     if not isinstance(wheels, list) or not isinstance(pins, list):
         return False
@@ -90,8 +90,7 @@ def files_in(record: dict[str, Any] | None) -> dict[str, str] | None:
 
 def environments(root: Path) -> dict[str, dict[str, Any]]:
     """Returns digest -> record (`marker`) of every finished environment that can start."""
-    names = [path.name for path in listed(root / VENVS) if works(root, path.name)]
-    return {name: marker(root, name) or {} for name in names}
+    return {path.name: marker(root, path.name) or {} for path in listed(root / VENVS) if works(root, path.name)}
 
 
 def site_packages(environment: Path) -> Path:
@@ -131,10 +130,9 @@ def add_keys(root: Path, keys: dict[str, str]) -> list[str]:
 def tidy(root: Path) -> bool:
     """Whether there is nothing to remove: at most `KEPT` environments, no unfinished ones and no abandoned uploads."""
     finished = environments(root)
-    strays = [
-        path for path in listed(root / VENVS) if path.name not in finished and not (is_upload(path) and busy(path))
-    ]
-    return not strays and len(finished) <= KEPT and not os.path.lexists(root / (LINK + PART))
+    others = (path for path in listed(root / VENVS) if path.name not in finished)
+    stray = any(not (is_upload(path) and busy(path)) for path in others)
+    return not stray and len(finished) <= KEPT and not os.path.lexists(root / (LINK + PART))
 
 
 def clear_leftovers(root: Path) -> None:

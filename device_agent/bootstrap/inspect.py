@@ -65,12 +65,11 @@ def glibc() -> str:
 
 def system_version(name: str) -> str | None:
     """Returns the version of a package that the board's own Python has; None if it is not installed."""
-    try:
+    with contextlib.suppress(ImportError):
         from importlib import metadata
 
         return metadata.version(name)
-    except ImportError:
-        return None
+    return None
 
 
 def trusted(root: Path) -> dict[str, str]:

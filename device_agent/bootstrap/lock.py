@@ -17,7 +17,7 @@ from device_agent.bootstrap.paths import VENVS, Trouble
 def locked(root: Path, wait: float, upload: Path | None) -> Iterator[None]:
     """Holds the lock during a `with` block; then removes `upload`, and ROOT/venvs and ROOT if they are empty.
 
-    `wait` is how long to wait for the lock, in seconds; `upload` is an upload folder (None: there is none).
+    Waits for the lock for `wait` seconds; `upload` is an upload folder or None.
     """
     handle = None
     try:

@@ -21,8 +21,7 @@ LOST = "lost+found"  # made by the file system at a mount point
 def remove(request: dict[str, Any]) -> dict[str, Any]:
     """Removes the root folder of the request, and returns the document that `answer` describes.
 
-    Raises Trouble if the root has files with other names than the request's `known` ones (`not-ours`), or if a deploy
-    runs (`locked`).
+    Raises Trouble if a file's name is not in the request's `known` (`not-ours`), or if a deploy runs (`locked`).
     """
     root = resolved(request["root"])
     gone = root.with_name(root.name + ".removed" + PART)

@@ -94,8 +94,7 @@ def drop_upload(upload: Path) -> None:
 def take(root: Path, name: str) -> Path:
     """Renames the upload folder `name` for this process, which may outlive the connection; returns the new path.
 
-    The files lose their suffix `PART`: the upload is complete, and a folder with finished files is in use. If there is
-    no such folder, the new path does not exist.
+    The files lose their suffix `PART`: the upload is complete, and a folder with finished files is in use.
     """
     own = new_upload(root, os.getpid())
     with contextlib.suppress(FileNotFoundError):  # `gather` reports it if the wheels are needed

@@ -79,9 +79,9 @@ def archive(wheel: dict[str, str]) -> zipfile.ZipFile:
 
 
 def unpack_same(wheel: dict[str, str], site: Path) -> dict[str, str]:
-    """Returns what `unpack` does, if the wheel has its SHA-256 afterwards, too: a broken connection may still write.
+    """Calls `unpack`, then checks the wheel's SHA-256: a connection that seemed broken may still write to it.
 
-    Raises Trouble if the wheel cannot be unpacked (`bad-wheel`) or has changed meanwhile (`missing-wheel`).
+    Raises Trouble if the wheel is damaged (`bad-wheel`) or has changed (`missing-wheel`).
     """
     try:
         files = unpack(wheel, site)

@@ -31,7 +31,7 @@ def with_taught(exact: JoinedExact, golden: Golden) -> NDArray[Any]:
     if not len(golden.rows):
         return found
     info = exact.info
-    rows = check_rows(golden.rows, info.feature_names, origin=origin_of(info.origin))
+    rows = check_rows(golden.rows, info.feature_names, origin_of(info.origin))
     indices = golden.indices[:, : info.k]
     kth = np.minimum(golden.distances[:, info.k - 1], np.finfo(np.float32).max).astype(np.float32)
     near = exact.nearby(rows, kth)

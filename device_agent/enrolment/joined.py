@@ -339,7 +339,7 @@ class JoinedKNN:
             if (left := self._one.merge(row[0], found)) is not None:
                 self.exact.decide(row, left, found)
             return found
-        queries = check_rows(rows, self.signed.info.feature_names, origin=self._origin)
+        queries = check_rows(rows, self.signed.info.feature_names, self._origin)
         self.exact.merge(queries, found)
         return found
 

@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared import label_sets
-from device_agent.shared.protocol.constants import EXACT_FILE, MAX_MODEL, UNKNOWN_LABEL
-from device_agent.shared.protocol.errors import BadInput, ModelUnusable
+from device_agent.shared.protocol.constants import EXACT_FILE, UNKNOWN_LABEL
+from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.input_info import Window
 from device_agent.shared.protocol.model_info import KnnInfo, Targets
 from device_agent.shared.protocol.record import record, replace
-from device_agent.shared.release.model_file import read_member
-from device_agent.shared.release.npz import read_arrays
+from device_agent.shared.release.npz import arrays_inside
 
 if TYPE_CHECKING:
     from device_agent.enrolment.joined import JoinedKNN
@@ -230,11 +229,8 @@ def neighbor_classes(model: str) -> NDArray[np.int32]:
     Raises:
         ModelUnusable: the exact tables in the file are damaged.
     """
-    data = read_member(model, EXACT_FILE, MAX_MODEL)
-    try:
-        classes: NDArray[np.int32] = read_arrays(data)["classes"].astype(np.int32)
-    except ValueError as error:
-        raise ModelUnusable(f"{EXACT_FILE} inside {model} is damaged: {error}") from None
+    with arrays_inside(model, EXACT_FILE) as tables:
+        classes: NDArray[np.int32] = tables["classes"].astype(np.int32)
     return classes
 
 

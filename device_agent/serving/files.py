@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,11 +73,14 @@ def _hint(path: Path) -> str:
 
 
 def _files(path: Path, input: Input) -> Iterator[Raw]:
-    for file in files.files_of(path):
+    others: list[str] = []
+    for file in files.files_of(path, others):
         size = 0
         with contextlib.suppress(OSError):  # reading it says why
             size = file.stat().st_size
         yield str(file), size, functools.partial(files.read_array, file, input)
+    if others:
+        print(f"device_agent: {path}: {files.left_out(others)}", file=sys.stderr, flush=True)
 
 
 def _arrays(source: Source) -> Iterator[Raw]:

@@ -192,6 +192,7 @@ def load_model(
 
     path = opened.path(constants.MODEL_FILE)
     model = TfliteKNN(path, runtime=runtime, num_threads=threads, stream=stream, search=search)
+    model.use(cells=False)
     if model.info.input is not None and model.info.input.stages:
         from device_agent.inference.stages import load_chain
 

@@ -28,7 +28,7 @@ from device_agent.serving.writers import Renderer
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import AgentError, BadInput
 from device_agent.shared.tabular.inputs import FRAMES, Lines, Source, open_source
-from device_agent.shared.tabular.reader import Parsed, without_row
+from device_agent.shared.tabular.reader import Parsed, without_rows
 from device_agent.store import state
 from device_agent.store.starts import Start
 from device_agent.store.store import Store
@@ -179,7 +179,7 @@ class _Answerer:
             found = find_poison(self._loaded, parsed.rows, self._request.runtime)
             if found is None:
                 break
-            parsed = without_row(parsed, *found)
+            parsed = without_rows(parsed, {found[0]: BadInput(found[1])})
         return parsed
 
     def _answer(self, parsed: Parsed) -> None:

@@ -74,7 +74,8 @@ def teach(store: Store, meaning: Meaning, request: Request, holder: str, last: i
             _check(loaded, before, rows, allowed)
             journal.enrol(rows)
             _warn_of_alike(label, [*classes, *taught])
-            return _document("enrol", [row.id for row in rows], journal)
+            _warn_of_equal(before, rows)
+            return replace(_document("enrol", [row.id for row in rows], journal), label=str(label))
     finally:
         loaded.close()
 
@@ -114,6 +115,13 @@ def _warn_of_alike(label: int | str, known: Sequence[int | str]) -> None:
     if near is not None:
         said = f"the label {label} is new, and differs only {enrolled.difference(label, near)} from {near}"
         print(f"device_agent: warning: {said}; if both mean one class: {_UNDO}", file=sys.stderr, flush=True)
+
+
+def _warn_of_equal(before: Sequence[LocalRow], rows: Sequence[LocalRow]) -> None:
+    known = {(row.label, row.row) for row in before}
+    if again := sum((row.label, row.row) in known for row in rows):
+        said = f"{again:,} of {constants.counted(len(rows), 'row')} had been taught before with this label"
+        print(f"device_agent: warning: {said}, and now vote twice; {_UNDO}", file=sys.stderr, flush=True)
 
 
 def undo(store: Store, holder: str) -> Taught:

@@ -14,7 +14,7 @@ from device_agent.shared.console import signals
 from device_agent.shared.protocol import json_codec
 from device_agent.shared.protocol.model_info import Gates
 from device_agent.shared.safe_files import whole_file
-from knnkit.errors import UsageError
+from knnkit.errors import UsageError, unwritten
 from knnkit.fleet.report import FleetReport
 from knnkit.render.changes import Rows, no_rows
 from knnkit.render.fleet_report import page_of, print_report, tone, verdict
@@ -92,8 +92,10 @@ def _write_report(path: Path, report: FleetReport, make_page: Callable[[], Page]
             write_html(path, make_page())
         else:
             raise _no_report(path)
-    except (OSError, json_codec.TooLarge) as error:
-        raise UsageError(f"--report {path}: {getattr(error, 'strerror', error)}") from None
+    except OSError as error:
+        raise unwritten(f"--report {path}", error) from None
+    except json_codec.TooLarge as error:
+        raise UsageError(f"--report {path}: {error}", hint=f"--report {path.stem}.html") from None
 
 
 def draws(arguments: argparse.Namespace) -> bool:

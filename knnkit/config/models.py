@@ -26,22 +26,12 @@ from knnkit.config.answer_models import (
     ReduceConfig,
     Reject,
 )
-from knnkit.config.data_models import (
-    Data,
-    FileData,
-    GroupSplit,
-    SklearnData,
-    SkopsData,
-    Split,
-    Test,
-    TestFile,
-    TimeSplit,
-)
+from knnkit.config.data_models import Data, FileData, SklearnData, SkopsData, Split, Test, TestFile, TimeSplit
 from knnkit.config.field_types import Example, Name, Section, Text, no_sense
 from knnkit.config.fleet_models import ClassifyConfig, FleetConfig, ReleaseConfig, RolloutConfig, SigningConfig
 from knnkit.config.input_models import InputConfig
-from knnkit.config.written import Written
-from knnkit.config.yaml_reader import Document
+from knnkit.config.written import KeyFiles, Written
+from knnkit.config.yaml_reader import Document, Place
 from knnkit.errors import BuildError, DataError
 
 _RECORDINGS = "data: {files: 'walks/*.csv', label: activity}"
@@ -141,8 +131,8 @@ class ModelConfig(Section):
     @property
     def beside(self) -> str | None:
         """The column of groups or times that `split` names; None if it names none."""
-        split = self.split
-        return split.group if isinstance(split, GroupSplit) else split.time if isinstance(split, TimeSplit) else None
+        column: str | None = getattr(self.split, "group", None) or getattr(self.split, "time", None)
+        return column
 
     @property
     def measured_on(self) -> float | TestFile:
@@ -156,7 +146,7 @@ class ModelConfig(Section):
             problem = "the held-out rows are in a separate file: leave `split` or `test` out"
         elif self.split is not None and isinstance(self.data, SkopsData) and not isinstance(self.split, TestFile):
             problem = "the estimator of `skops` was fitted on all its rows, so none can be held out: leave `split` out"
-        elif isinstance(self.split, GroupSplit | TimeSplit) and not isinstance(self.data, FileData):
+        elif self.beside is not None and not isinstance(self.data, FileData):
             problem = "only rows in a file have a column to split by"
         if problem:
             hint = "split: stratified, and a share in test:, or test: {file: test.csv} alone"
@@ -332,6 +322,17 @@ class Config(Section):
                 problem = f"no target has the tag {wave!r}" + (f"; did you mean {close[0]!r}?" if close else "")
                 hint = f"waves: [{close[0]}]" if close else f"tags: [{wave}] of a target, or waves: [25%, 100%]"
                 raise no_sense(problem, hint, f"rollout/waves/{index}")
+
+    @property
+    def key_files(self) -> KeyFiles:
+        """The files of keys and of SSH that the document names."""
+        fleet, document = self.fleet, self._document or Document("", "")
+        named: dict[Place, Path | None] = {("signing", "key"): self.signing.key}
+        named |= {("signing", "trusted", place): path for place, path in enumerate(self.signing.trusted)}
+        named |= {("fleet", key): getattr(fleet, key) for key in ("known_hosts", "ssh_config")}
+        named |= {("fleet", "targets", place, "identity"): each.identity for place, each in enumerate(fleet.targets)}
+        named |= {("fleet", "defaults", "identity"): fleet.defaults.identity}
+        return KeyFiles(document, {str(path): place for place, path in named.items() if place in document.marks})
 
     def builds(self) -> tuple[Build, ...]:
         """Returns a `Build` for each model, with its `release.dir`; () if the file only describes a fleet."""

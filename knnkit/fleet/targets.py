@@ -87,10 +87,16 @@ def targets_of(config: Config) -> tuple[Target, ...]:
     fleet = config.fleet
     known = (str(fleet.known_hosts),) if fleet.known_hosts else ()
     ssh_config = str(fleet.ssh_config) if fleet.ssh_config else None
-    return tuple(_target(one, fleet.defaults, known, ssh_config) for one in fleet.targets)
+    return tuple(_target(one, fleet.defaults, known, ssh_config, config.key_files.lines) for one in fleet.targets)
 
 
-def _target(one: TargetConfig, defaults: TargetDefaults, known: tuple[str, ...], ssh_config: str | None) -> Target:
+def _target(
+    one: TargetConfig,
+    defaults: TargetDefaults,
+    known: tuple[str, ...],
+    ssh_config: str | None,
+    lines: tuple[tuple[str, str], ...],
+) -> Target:
     identity = one.identity or defaults.identity
     address = Address(
         host=one.host,
@@ -101,6 +107,7 @@ def _target(one: TargetConfig, defaults: TargetDefaults, known: tuple[str, ...],
         config=ssh_config,
         known_hosts=known,
         foreign=ssh_config is not None,
+        lines=lines,
     )
     return Target(
         name=one.name or one.host,
@@ -181,8 +188,9 @@ def _parse(text: str, config: Config | None, called: str) -> Target:
     # For a typed address, deploy.yaml only provides known_hosts and ssh_config.
     known = (str(config.fleet.known_hosts),) if config and config.fleet.known_hosts else ()
     ssh_config = str(config.fleet.ssh_config) if config and config.fleet.ssh_config else None
+    lines = config.key_files.lines if config else ()
     foreign = ssh_config is not None
-    return Target(text, Address(host, user, port, config=ssh_config, known_hosts=known, foreign=foreign))
+    return Target(text, Address(host, user, port, config=ssh_config, known_hosts=known, foreign=foreign, lines=lines))
 
 
 def _override(target: Target, said: Overrides) -> Target:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from device_agent.shared.trust import dsse
-from knnkit.errors import SigningKeyError, raised_as
+from knnkit.errors import SigningKeyError, raised_as, unwritten
 
 PUBLIC_SUFFIX = ".pub"
 PRIVATE_SUFFIX = ".pem"
@@ -63,7 +63,7 @@ def generate(prefix: Path, passphrase: bytes | None = None) -> KeyPair:
             private.unlink()
             raise
     except OSError as error:
-        raise SigningKeyError(f"cannot write the key {prefix}: {error.strerror}", hint="choose another --out") from None
+        raise unwritten(f"cannot write the key {prefix}", error, SigningKeyError, "choose another --out") from None
     return KeyPair(private, public, dsse.fingerprint(pem))
 
 

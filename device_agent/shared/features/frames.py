@@ -86,7 +86,11 @@ def encoded(info: KnnInfo, rows: Any) -> Any:
 
 
 def _are_features(info: KnnInfo, table: Table, rows: Any) -> bool:
-    """Whether rows hold features: numbers, as wide as these; NaN then stands for a cell only if cells are features."""
+    """Whether `rows` hold features, not raw cells.
+
+    A frame does if it has all features as columns, but not all raw columns. An array does if its width is not that of
+    the raw columns. A numeric array that could be either does, unless features equal cells and one is NaN (missing).
+    """
     names = [column.name for column in table.columns]
     rows, framed = _with_columns(rows)
     if framed is not None:
@@ -124,7 +128,7 @@ def _numbers(coder: Coder, place: int, cells: NDArray[Any]) -> NDArray[np.float6
 
 
 def _with_columns(rows: Any) -> tuple[Any, Sequence[str] | None]:
-    """Returns rows and the names of their columns (None: they have no names); one dictionary stands for one row."""
+    """Returns `rows` and the names of their columns, None if they have none; makes one dictionary a list of one row."""
     rows = [rows] if isinstance(rows, Mapping) else rows
     if isinstance(rows, list) and rows and all(isinstance(row, Mapping) for row in rows):
         return rows, list(dict.fromkeys(name for row in rows for name in row))
