@@ -89,7 +89,7 @@ def _are_features(info: KnnInfo, table: Table, rows: Any) -> bool:
     """Whether `rows` hold features, not raw cells.
 
     A frame does if it has all features as columns, but not all raw columns. An array does if its width is not that of
-    the raw columns. A numeric array that could be either does, unless features equal cells and one is NaN (missing).
+    the raw columns; else only if it has numbers that equal features, and none is NaN (missing).
     """
     names = [column.name for column in table.columns]
     rows, framed = _with_columns(rows)
@@ -99,10 +99,10 @@ def _are_features(info: KnnInfo, table: Table, rows: Any) -> bool:
         array = as_array(rows)
     except TypeError:
         return False
-    if len(names) != info.n_features or array.dtype.kind not in "fiub":
-        return array.shape[-1:] != (len(names),)
+    if array.shape[-1:] != (len(names),):
+        return True
     same = not table.transforms and all(column.encoding == "number" for column in table.columns)
-    return not same or not np.isnan(array).any()
+    return same and array.dtype.kind in "fiub" and not np.isnan(array).any()
 
 
 def _numbers(coder: Coder, place: int, cells: NDArray[Any]) -> NDArray[np.float64]:
