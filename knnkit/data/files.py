@@ -28,7 +28,7 @@ from knnkit.data.bad_cells import quoted
 from knnkit.data.columns import NO_ID, Wanted, choose, find
 from knnkit.data.csv_file import load_csv
 from knnkit.data.dataset import Dataset, dataset, label_array
-from knnkit.data.patterns import expand, inside
+from knnkit.data.patterns import expand, inside, require_utf8
 from knnkit.data.policy import PLAIN, Policy, sorted_levels
 from knnkit.errors import FILE, DataError, needs
 
@@ -80,6 +80,7 @@ def load(
 
 
 def _load(file: Path, wanted: Wanted) -> Dataset:
+    require_utf8(file)
     if file.is_dir():
         hint = f"files: {quoted(inside(file, SUFFIXES))} names the files in it"
         raise DataError(f"{file} is a folder, not a file of rows", hint=hint, key=FILE)
