@@ -19,7 +19,7 @@ _OF_CLASSES = ("balanced_accuracy", "min_recall", "recall", "not_worse_than")
 
 
 def of_config(asked: GatesConfig) -> Gates:
-    """Converts the gates of deploy.yaml to those of a release; gates without a limit are None."""
+    """Converts the gates of deploy.yaml to those of a release, where None means no limit; leaves out `agreement`."""
     absent = {key: None for key in _OF_NAMES if not getattr(asked, key)}
     return Gates(**{**asked.model_dump(exclude={"agreement"}), **absent})
 

@@ -156,6 +156,8 @@ def make_bundle(subject: str, digests: dict[str, str], signer: Signer) -> bytes:
 def load_signer(path: Path) -> FileSigner:
     """Returns the signer of the private key in `path`; asks for a passphrase only if the key has one.
 
+    $KNNKIT_KEY_PASSPHRASE answers without being asked.
+
     Raises:
         SigningKeyError: see `keys.load_private_key`; or a passphrase is needed and there is no terminal.
     """
@@ -174,7 +176,7 @@ def signer_of(given: Any) -> Signer:
 
 
 def choose() -> bytes:
-    """Asks for a new passphrase twice on the terminal, and returns it.
+    """Returns a new passphrase: $KNNKIT_KEY_PASSPHRASE, or else what the user types twice on the terminal.
 
     Raises:
         SigningKeyError: the passphrase is empty, the two inputs differ, or there is no terminal.

@@ -27,7 +27,9 @@ _KEYS = ("categories", "drop", "features", "missing", "unknown_category")
 
 
 def read(frame: Any, labels: Any, keys: Mapping[str, Any]) -> tuple[Dataset, Table | None]:
-    """Returns the rows of a pandas or polars frame as numbers, and the table that computes them from cells, or None.
+    """Returns the rows of a pandas or polars frame as numbers, and the table that computes them from cells.
+
+    The table is None if `keys` has no rule about cells: the cells then are the numbers.
 
     Args:
         frame: the rows; an index of pandas is not used. Or an Arrow table.

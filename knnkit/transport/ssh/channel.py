@@ -112,7 +112,9 @@ def drain(
     err: Callable[[bytes], None],
     touch: Callable[[], None],
 ) -> int | None:
-    """Passes both streams to `out` and `err` to their end; returns the exit code (-1: a signal; None: broken).
+    """Passes both streams to `out` and `err` until they end; returns the exit code.
+
+    This is -1 if a signal ended the command, and None if the connection broke.
 
     `touch` is as in `feed`.
     """

@@ -140,7 +140,7 @@ def _followed(config: str | None) -> Iterator[str]:
 
 
 def _strange(keyword: str, words: list[str]) -> str | None:
-    """Returns `keyword`, or the first of the words after it, that is not supported; None if all are."""
+    """Returns the first of `keyword` and the `words` after it that is not supported; None if all are."""
     if keyword == "include":  # allowed if it matches no file, as in Debian's /etc/ssh/ssh_config
         plain = re.compile(r"/[\w./*-]+")
         return next((word for word in words if not plain.fullmatch(word) or glob.glob(word)), None)  # noqa: PTH207

@@ -88,7 +88,7 @@ class _AgentKey(paramiko.PKey):
 
 
 def of_agent(key: paramiko.AgentKey, notes: list[str]) -> paramiko.PKey:
-    """Returns a key or certificate of an agent in paramiko's form; if the agent refuses to sign, adds it to `notes`."""
+    """Returns a key or certificate of an agent in paramiko's form, which adds to `notes` why the agent did not sign."""
     return _AgentKey(key, notes)
 
 

@@ -26,6 +26,7 @@ from pathlib import Path
 
 from device_agent.shared.safe_files import open_ordinary, read_small
 from knnkit.errors import HostKeyError
+from knnkit.transport.address import Address
 
 _ENROL = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
 _MAX_FILE = 32 * 1024 * 1024
@@ -82,7 +83,7 @@ class KnownHosts:
         Raises:
             HostKeyError: the host is unknown, or offers another key, or a revoked one.
         """
-        name, typed = host_name(host, port), typed or shlex.quote(_typed(host, port))
+        name, typed = host_name(host, port), typed or shlex.quote(str(Address(host, port=None if port == 22 else port)))
         revoked = [line.key for line in self.lines if line.key.revoked and line.key.same(offered)]
         if revoked:
             raise HostKeyError(
@@ -120,10 +121,6 @@ def host_name(host: str, port: int) -> str:
     return host.lower() if port == 22 else f"[{host.lower()}]:{port}"
 
 
-def _typed(host: str, port: int) -> str:
-    return host if port == 22 else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def _matches(patterns: Iterable[str], name: str) -> bool:
     found = False
     for pattern in patterns:
@@ -158,18 +155,19 @@ def _hashed(name: str, salt: bytes | None = None) -> str:
 
 
 def load(paths: Iterable[str | Path]) -> KnownHosts:
-    """Reads known_hosts files; a missing file counts as empty."""
-    lines: list[_Line] = []
-    bad: list[str] = []
-    authorities: list[_Line] = []
+    """Reads known_hosts files; a missing file counts as empty.
+
+    Raises:
+        HostKeyError: a file cannot be read, or is too large.
+    """
+    whole = KnownHosts((), ())
     for path in paths:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             found = Path(path).expanduser().stat()
             one = _load_one(str(path), found.st_mtime_ns, found.st_size)
-            lines += one.lines
-            bad += one.bad
-            authorities += one.authorities
-    return KnownHosts(tuple(lines), tuple(bad), tuple(authorities))
+            both = (whole.lines + one.lines, whole.bad + one.bad, whole.authorities + one.authorities)
+            whole = KnownHosts(*both)
+    return whole
 
 
 @functools.lru_cache(maxsize=64)
