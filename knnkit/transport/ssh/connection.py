@@ -169,7 +169,7 @@ class SshTransport:
 
 
 def scan(name: str, address: Address, *, timeout: float) -> tuple[Resolved, known_hosts.HostKey]:
-    """Returns the settings for connecting to `address`, with ssh_config applied, and the host key that is offered there.
+    """Returns the settings for connecting to `address`, with ssh_config applied, and the host key offered there.
 
     Trusts no key, and does not log in. `name` is the device's name, for messages.
 
