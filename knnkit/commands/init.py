@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import shlex
 import sys
 import unicodedata
@@ -139,4 +140,6 @@ def _relative(data: Path, path: Path) -> str:
 
 def _quote(text: str) -> str:
     """Returns `text` as an unambiguous YAML scalar."""
+    if not text.isprintable():
+        return json.dumps(text)
     return "'" + text.replace("'", "''") + "'"

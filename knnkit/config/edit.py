@@ -6,6 +6,7 @@ changed. Never reads or writes a file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ import yaml
 
 from knnkit.config import yaml_reader
 from knnkit.errors import ConfigError
+
+_ANCHOR = re.compile(r"&\S+[ \t]+")
 
 
 def with_values(text: str, place: Sequence[str | int], values: Mapping[str, str | int | float], source: str) -> str:
@@ -89,6 +92,7 @@ def _changed(text: str, place: Sequence[str | int], values: Mapping[str, str | i
         if key in there:
             old = there[key][1]
             start, end = old.start_mark.index, old.end_mark.index
+            start += len(anchor[0]) if (anchor := _ANCHOR.match(text[start:end])) else 0
             edits.append((start, end, f" {value}" if start == end else f"{value}"))
         else:
             added.append(f"{key}: {value}")

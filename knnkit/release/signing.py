@@ -81,7 +81,8 @@ def sign_release(directory: Path, signer: Signer) -> rules.Verdict:
     with raised_as(VerificationFailed, directory), opened as release:
         read_manifest(release.read(constants.MANIFEST_FILE))
         digests = {name: fact.sha256 for name, fact in release.files.items()}
-        bundle = make_bundle(directory.resolve().name, digests, signer)
+        name = directory.resolve().name.encode("utf-8", "replace").decode()
+        bundle = make_bundle(name, digests, signer)
         verdict = _check(bundle, release, signer)
     try:
         with whole_file(directory / constants.SIGNATURE_FILE) as file:
@@ -165,7 +166,7 @@ def load_signer(path: Path) -> FileSigner:
 
 
 def signer_of(given: Any) -> Signer:
-    """Returns the signer of `given`, the file of a private key; a signer unchanged.
+    """Returns `given` if it is a signer, else the signer of the private key in the file `given`.
 
     Raises:
         SigningKeyError: as `load_signer`; or it is neither.
