@@ -51,7 +51,7 @@ def classify(store: Store, request: Request, start: Start) -> None:
     try:
         loaded.tell_warnings()
         with InFlight(store.root) as in_flight:
-            _answer(loaded, request, start, in_flight)
+            answer(loaded, request, start, in_flight)
         save_counts(store, loaded, request)
         _tell_if_left(store, loaded)
     finally:
@@ -81,7 +81,8 @@ def _tell_if_left(store: Store, loaded: Loaded) -> None:
         print(f"device_agent: warning: {said}", file=sys.stderr)
 
 
-def _answer(loaded: Loaded, request: Request, start: Start, in_flight: InFlight) -> None:
+def answer(loaded: Loaded, request: Request, start: Start, in_flight: InFlight) -> None:
+    """Does what `classify` does, with a release that is `loaded` already; `in_flight` records the rows meanwhile."""
     source, request = open_rows(loaded, request)
     renderer = make_renderer(loaded, request.columns, request.output_format or source.format)
     sink = Sink(request.output, renderer.dtype)
