@@ -62,7 +62,7 @@ def _apart(check: Check, store: Store) -> tuple[Finding, ...]:
     """Runs a check in a child process; returns its findings, or one finding that the check crashed or hangs."""
     try:
         return sandbox.run(lambda: tuple(_findings(check, store)))
-    except OSError as error:  # there is no memory for another process
+    except OSError as error:  # the system allows no further process
         _, said, mend = explain(error)
     except ModelUnusable as error:
         how = "gave no answer" if error.reason == "model-hangs" else "crashed"
