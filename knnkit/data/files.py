@@ -10,9 +10,7 @@ import difflib
 import math
 import os
 import shlex
-import struct
 import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,21 +37,7 @@ SUFFIXES = (*TEXTS, ".parquet", ".npz")
 #: Most members of an archive, and most bytes of its directory.
 _MAX_MEMBERS, _MAX_DIRECTORY = 65_535, 16 * 1024 * 1024
 #: All exceptions of numpy, zipfile and skops for a broken archive, or one that is too large for the memory.
-BROKEN = (
-    OSError,
-    ValueError,
-    EOFError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    RuntimeError,  # encrypted, unknown compression, endless nesting
-    ArithmeticError,
-    MemoryError,
-    SyntaxError,
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-)
+BROKEN = (*zip_limits.BROKEN, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError, SyntaxError)
 
 
 def load(

@@ -134,7 +134,7 @@ def recipe_for(name: str, board: Board, runtime: str = constants.ANY_RUNTIME) ->
 
 
 def with_pillow(recipe: Recipe) -> Recipe:
-    """Adds Pillow, which decodes pictures; unchanged for boards that use the distribution's packages."""
+    """Returns the recipe with Pillow, which decodes pictures; unchanged if it uses the distribution's packages."""
     return recipe if recipe.system_site or PILLOW in recipe.pins else replace(recipe, pins=(*recipe.pins, PILLOW))
 
 
@@ -188,9 +188,9 @@ def impossible(machine: str, python: tuple[int, int], runtime: str) -> tuple[str
 
 
 def runtime_of(pins: Iterable[str]) -> str | None:
-    """Returns the runtime (one of PACKAGES) that is among wheels `name==version`; None if there is none.
+    """Returns the runtime (one of PACKAGES) that is among the wheels `pins`, `name==version`; None if there is none.
 
-    An environment without wheels has the distribution's NumPy.
+    Without any wheels this is numpy: the distribution's.
     """
     projects = [pin.partition("==")[0] for pin in pins] or [constants.NUMPY]
     found = next((name for name, project in constants.RUNTIMES.items() if project in projects), None)

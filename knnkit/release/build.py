@@ -117,25 +117,21 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
         VerificationFailed: the release does not verify.
         UsageError: $SOURCE_DATE_EPOCH is not a time in seconds.
     """
+    release, model, directory = build.release, build.model, (out or build.release.dir).absolute()
     with build.placed():
-        return _build_release(build, signer, (out or build.release.dir).absolute())
-
-
-def _build_release(build: Build, signer: Signer, directory: Path) -> Built:
-    _require_replaceable(directory)
-    release, model = build.release, build.model
-    options = ReleaseOptions(
-        gates.of_config(build.gates),
-        release.version,
-        release.sequence,
-        release.expires,
-        model.device_class,
-        model.seed,
-        up_to_date.digest(build),
-        up_to_date.settings(build),
-        None if model.golden is None else model.golden.rows,
-    )
-    return write_release(source.load(build), options, signer, directory)
+        _require_replaceable(directory)
+        options = ReleaseOptions(
+            gates.of_config(build.gates),
+            release.version,
+            release.sequence,
+            release.expires,
+            model.device_class,
+            model.seed,
+            up_to_date.digest(build),
+            up_to_date.settings(build),
+            None if model.golden is None else model.golden.rows,
+        )
+        return write_release(source.load(build), options, signer, directory)
 
 
 def write_release(made_from: Material, options: ReleaseOptions, signer: Signer, directory: Path) -> Built:

@@ -25,7 +25,9 @@ def of_config(asked: GatesConfig) -> Gates:
 
 
 def fitting(gates: Gates, made_from: Material) -> Gates:
-    """Checks `gates` against the model of `made_from`; with several label columns, each gets the gate `accuracy`.
+    """Returns `gates`, after checking that the model of `made_from` has what they name.
+
+    With several label columns, `accuracy` becomes a gate of each column.
 
     Raises:
         BuildError: a gate names a figure, class, column or target that the model does not have.

@@ -166,7 +166,7 @@ def load_signer(path: Path) -> FileSigner:
 
 
 def signer_of(given: Any) -> Signer:
-    """Returns the signer of `given`, the file of a private key; a signer unchanged.
+    """Returns `given` if it is a signer, else the signer of the private key in the file `given`.
 
     Raises:
         SigningKeyError: as `load_signer`; or it is neither.

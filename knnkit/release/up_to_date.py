@@ -77,7 +77,8 @@ def settings(build: Build) -> dict[str, Any]:
     elif isinstance(model.data, SkopsData):
         found["data"] |= {"skops": model.data.skops.name}
     if isinstance(model.measured_on, TestFile):
-        found["test"] = {**(found.get("test") or {}), "file": model.measured_on.file.name}
+        kept = found.pop("split", None) or found["test"]  # `split: {file}` means the same as `test: {file}`
+        found["test"] = {**kept, "file": model.measured_on.file.name}
     return found
 
 

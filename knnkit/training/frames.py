@@ -42,10 +42,8 @@ def read(frame: Any, labels: Any, keys: Mapping[str, Any]) -> tuple[Dataset, Tab
     """
     if labels is None:
         raise DataError("a frame with data= has no labels", hint="labels='COLUMN', or an array of labels")
-    data, table = (
-        _checked(keys),
-        arrow_table.of_frame(frame, f"labels={labels!r}" if isinstance(labels, str) else "data="),
-    )
+    data = _checked(keys)
+    table = arrow_table.of_frame(frame, f"labels={labels!r}" if isinstance(labels, str) else "data=")
     name = labels if isinstance(labels, str) else "label"
     while not isinstance(labels, str) and name in table.column_names:
         name = f"_{name}"

@@ -176,7 +176,7 @@ def embedder_of(asked: InputConfig | None) -> Embedder | None:
 
 
 def input_of(window: Window | None, embedder: Embedder | None) -> Input | None:
-    """Returns the content of `input` in knn.json; None without window and embedder, if a model takes plain rows."""
+    """Returns the content of `input` in knn.json; None if both arguments are None: the model takes plain rows."""
     if window is None:
         return None if embedder is None else embedder.input
     return replace_record(Input() if embedder is None else embedder.input, window=window, columns=())

@@ -83,7 +83,7 @@ def features_of(fitted: Fitted, rows: Any, source: str = "rows") -> Dataset:
 
 
 def labelled_rows(fitted: Fitted, test: Any) -> Dataset | None:
-    """Returns a pair of test rows and labels or targets as features of a classifier; None or a Dataset unchanged.
+    """Returns `test`, a pair of rows and their labels or targets, as labelled features; None or a Dataset unchanged.
 
     Raises:
         DataError: rows or answers are invalid.

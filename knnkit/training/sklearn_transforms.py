@@ -46,7 +46,7 @@ def parts_of(step: Any) -> list[Any]:
 
 
 def _scaled(scaler: Any, centre: Any) -> list[Step]:
-    """Returns the step of a scaler that subtracts `centre`, and divides by `scale_`; None: does not do it."""
+    """Returns the step of a scaler that subtracts `centre` (None: nothing) and divides by `scale_` (None: by 1)."""
     zeros = np.zeros(scaler.n_features_in_)
     scale = 1.0 + zeros if scaler.scale_ is None else scaler.scale_
     return [affine(zeros if centre is None else centre, 1.0 / scale)]
@@ -90,7 +90,10 @@ def _selector(selector: Any) -> list[Step]:
 
 
 def branches_of(part: Any) -> list[tuple[list[int], Any, float]]:
-    """Returns input columns, transformer and weight of each branch of `part`, a ColumnTransformer or FeatureUnion."""
+    """Returns input columns, transformer and weight of each branch of a ColumnTransformer or FeatureUnion `part`.
+
+    Leaves out branches that are dropped, or have no columns.
+    """
     weights, every = part.transformer_weights or {}, list(range(part.n_features_in_))
     if hasattr(part, "transformers_"):
         places = part._transformer_to_input_indices
