@@ -109,8 +109,11 @@ def rewrite(path: Path, model: str, change: Callable[[str, tuple[str | int, ...]
     config = load.load(path)
     names = [build.model.name for build in config.builds()]
     changed = change(text, ("model",) if config.model is not None else ("models", names.index(model)))
+    there = path.stat()
     with whole_file(path.resolve()) as out:
-        os.fchmod(out.fileno(), path.stat().st_mode & 0o777)
+        with contextlib.suppress(PermissionError):
+            os.fchown(out.fileno(), there.st_uid, there.st_gid)
+        os.fchmod(out.fileno(), there.st_mode & 0o777)
         out.write(changed.encode())
 
 

@@ -16,6 +16,8 @@ import pytest
 from support import ROOT
 from support.releases import Releases
 
+from knnkit.commands._config import rewrite
+
 DEPLOY = "model:\n  name: blobs\n  data: {sklearn: blobs}\n  test: 0.3\n"
 WRITES = {
     "init": ("init", "other.yaml"),
@@ -84,3 +86,17 @@ def test_a_folder_that_is_read_only_is_named_with_what_to_do(words: tuple[str, .
     assert (code, "Traceback" in said) == (2, False), said
     assert "Permission denied" in said
     assert "try: run as the directory's owner, or change its rights" in said
+
+
+def test_a_file_that_is_written_again_keeps_mode_and_owner(tmp_path: Path) -> None:
+    path = tmp_path / "deploy.yaml"
+    path.write_text(DEPLOY)
+    path.chmod(0o640)
+    if os.getuid() == 0:
+        os.chown(path, 12345, 23456)
+    before = path.stat()
+    rewrite(path, "blobs", lambda text, place: f"{text}# {place}\n")
+    after = path.stat()
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+    assert path.read_text() == DEPLOY + "# ('model',)\n"
+    assert list(tmp_path.iterdir()) == [path]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from knnkit.data.patterns import expand
-from knnkit.data.raw_files import are_raw, list_files
+from knnkit.data.raw_files import are_raw, list_files, others_beside
 from knnkit.errors import DataError
 
 FILES = ("yes/anna-1.wav", "yes/anna-2.wav", "yes/bo_b-1.wav", "no/anna-1.wav", "no/deep/c-9.wav", "no/readme.txt")
@@ -34,6 +34,16 @@ def test_the_folder_of_a_file_is_its_label(tmp_path: Path) -> None:
     assert made.rows.shape == (3, 0)
     assert made.ids is not None
     assert made.ids.tolist() == list(found.names)
+
+
+def test_files_of_other_kinds_beside_those_of_a_pattern_are_named(folder: Path) -> None:
+    for name in ("yes/song.MP3", "yes/.hidden.mp3", "no/face.heic", "no/deep/anna.mp3"):
+        (folder / name).touch()
+    (folder / "no" / "more.mp3").mkdir()
+    wanted = Path(str(folder).replace("[", "[[]")) / "*" / "*.wav"
+    found = list_files([wanted], "label", None, None)
+    assert sorted(others_beside(found.paths)) == ["face.heic", "readme.txt", "song.MP3"]
+    assert others_beside([folder / "no" / "deep" / "c-9.wav"]) == ["anna.mp3"]
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,9 @@ def test_a_recording_gives_the_windows_of_one_sample_at_a_time(tmp_path: Path) -
 def test_the_same_windows_however_they_are_labelled_and_stored(folder: Path, tmp_path: Path) -> None:
     files = [folder / "*" / "*.csv"]
     by_column = recordings.load(files, WINDOW, COLUMN).windows
-    by_folder = recordings.load(files, WINDOW, Labels("", "folder")).windows
+    cut = recordings.load(files, WINDOW, Labels("", "folder"))
+    by_folder, each = cut.windows, np.unique(by_column.beside, return_counts=True)[1]
+    assert cut.counts == f"{sum(each):,} windows of {len(each)} recordings, {min(each):,} to {max(each):,} of each"
     by_list = recordings.load(files, WINDOW, Labels("label", folder / "labels.csv")).windows
     assert by_column.labels.tolist() == by_folder.labels.tolist()
     assert by_list.labels.tolist() == [label.upper() for label in by_column.labels]
