@@ -32,6 +32,7 @@ from knnkit.release.evaluation_rows import EvaluationRows, read_evaluation_rows
 from knnkit.release.package import Package, package_for, read_package
 from knnkit.render import card
 from knnkit.render.changes import Rows
+from knnkit.render.fleet_report import page_of
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -200,6 +201,7 @@ def _template(
 
 def _dry_run(arguments: argparse.Namespace, config: Config | None, jobs: list[DeviceJob], rules: Rules) -> int:
     report = _query.run_jobs(arguments, config, "deploy --dry-run", jobs, plan_job)
+    _output.write_reports(arguments, report, lambda: page_of(report))
     plans = plans_of(report)
     found, left = waves.divide([job.target for job in jobs], rules.waves)
     if arguments.json:

@@ -168,6 +168,4 @@ def exit_code(devices: Iterable[DeviceReport]) -> int:
     for code in (constants.EXIT_FAILED, constants.EXIT_USAGE, constants.EXIT_REFUSED, constants.EXIT_LOCKED):
         if code in failed:
             return code
-    if failed:
-        return constants.EXIT_UNREACHABLE
-    return constants.EXIT_FAILED if any(device.exit_code for device in devices) else constants.EXIT_OK
+    return constants.EXIT_UNREACHABLE if failed else constants.EXIT_OK

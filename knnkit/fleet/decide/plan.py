@@ -145,7 +145,7 @@ def _release_steps(status: Status | None, package: Package) -> tuple[PlanStep, .
         return _sign_steps(status, package)
     send = (
         PlanStep("upload", f"{package.ref.name} {package.ref.version}", package.size),
-        PlanStep("stage", f"the device verifies {_short(package.digest)}"),
+        PlanStep("stage", f"the device verifies {package.digest[:12]}"),
     )
     there = status is not None and package.digest in status.staged
     instead = f"instead of {committed.version}" if committed else "the first release here"
@@ -246,7 +246,7 @@ def _unwanted(target: Target, status: Status, package: Package) -> Refusal | Non
         return Refusal("untrusted-key", said, hint, constants.EXIT_REFUSED)
     if ref.sequence < status.floor:
         said = f"{device} accepts no sequence under {status.floor}; {ref.name} {ref.version} has {ref.sequence}"
-        back = f"knnkit rollback --to {_short(package.digest)} --target HOST, or build a new release"
+        back = f"knnkit rollback --to {package.digest[:12]} --target HOST, or build a new release"
         newer = newer_than(status.floor, max(status.clock, package.manifest.created))
         return Refusal(_OLDER, said, back if package.digest in status.staged else newer, constants.EXIT_REFUSED)
     if status.pending and status.pending.digest != package.digest:
@@ -300,8 +300,8 @@ def _next_runtime(runtime: str, chosen: str) -> str | None:
 
 def _too_full(device: str, facts: Facts, package: Package) -> Refusal | None:
     staged = facts.agent is not None and package.digest in facts.agent.staged
-    need = (0 if staged else package.size) + (SPARE_DISK if facts.agent else BARE_DISK)
-    if facts.disk_free_bytes >= need or (staged and facts.agent is not None):
+    need = package.size + (SPARE_DISK if facts.agent else BARE_DISK)
+    if facts.disk_free_bytes >= need or staged:
         return None
     said = f"{device}: {_mb(facts.disk_free_bytes)} MB are free under {facts.root}; {_mb(need)} MB are needed"
     return Refusal("disk-full", said, "make room on the device: df -h", constants.EXIT_FAILED)
@@ -309,7 +309,3 @@ def _too_full(device: str, facts: Facts, package: Package) -> Refusal | None:
 
 def _mb(size: int) -> str:
     return f"{size / 1e6:,.1f}"
-
-
-def _short(digest: str) -> str:
-    return digest[:12]
