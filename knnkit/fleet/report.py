@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.documents import ReleaseRef, Status
+from device_agent.shared.protocol.record import replace
 from device_agent.shared.protocol.reports import Certificate
 
 T = TypeVar("T")
@@ -153,6 +154,17 @@ class FleetReport:
     def unfinished(self) -> tuple[str, ...]:
         """Returns the names of the devices that `--retry-from` tries again."""
         return tuple(device.name for device in self.devices if not device.good)
+
+
+def readable(certificate: Certificate) -> Certificate:
+    """Returns a certificate without its confusion matrix if a device sent nonsense, which no report can show.
+
+    The matrix has a line of counts for each class, and a column for each class; one more column counts "unknown".
+    """
+    size = len(certificate.confusion)
+    if all(len(row) in (size, size + 1) and min(row) >= 0 for row in certificate.confusion):
+        return certificate
+    return replace(certificate, confusion=())
 
 
 EXIT_INTERRUPTED = 130
