@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shlex
 from collections.abc import Mapping, Sequence
 
 from device_agent.shared.protocol.documents import History, TrustedKeys
@@ -93,7 +94,9 @@ def _choice(device: DeviceReport, held: Sequence[str], versions: Mapping[str, st
     others = [digest for digest in held if running is None or digest != running.digest]
     if not others:
         return "knnkit deploy --release RELEASE"
-    return " or ".join(f"--to {digest[:12]} ({versions.get(digest, 'unknown version')})" for digest in others)
+    return " or ".join(
+        f"--to {shlex.quote(digest[:12])} ({versions.get(digest, 'unknown version')})" for digest in others
+    )
 
 
 def _together(asked: FleetReport, obeyed: FleetReport) -> FleetReport:

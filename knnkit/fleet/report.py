@@ -157,14 +157,17 @@ class FleetReport:
 
 
 def readable(certificate: Certificate) -> Certificate:
-    """Returns a certificate without its confusion matrix if a device sent nonsense, which no report can show.
+    """Returns a certificate without those of its tables that no report can show, because a device sent nonsense.
 
-    The matrix has a line of counts for each class, and a column for each class; one more column counts "unknown".
+    A confusion matrix has a line of counts for each class, and a column for each class; one more column counts
+    "unknown". The accuracy of a label column is that of at least one row.
     """
-    size = len(certificate.confusion)
-    if all(len(row) in (size, size + 1) and min(row) >= 0 for row in certificate.confusion):
+    size, columns = len(certificate.confusion), certificate.columns
+    square = all(len(row) in (size, size + 1) and min(row) >= 0 for row in certificate.confusion)
+    measured = all(each.rows > 0 for each in columns)
+    if square and measured:
         return certificate
-    return replace(certificate, confusion=())
+    return replace(certificate, confusion=certificate.confusion if square else (), columns=columns if measured else ())
 
 
 EXIT_INTERRUPTED = 130

@@ -26,10 +26,6 @@ SPARE_DISK = 16 * 1024 * 1024
 #: Free bytes that a bare board needs for its environment: the smallest runtime unpacked, with its wheels.
 BARE_DISK = 128 * 1024 * 1024
 MINIMUM_PYTHON = (3, 10)
-#: First word of the warning about a key that a device trusts and deploy.yaml does not name.
-FOREIGN_KEY = "foreign-key"
-#: First word of the warning about a device with another model than deploy.yaml's.
-FOREIGN_MODEL = "foreign-model"
 _OLDER = "older"
 #: Runtime, by its name in a status -> the version that provisioning installs.
 _NEWEST_RUNTIME = {name: wheel.partition("==")[2] for name, wheel in PACKAGES.items()}
@@ -102,8 +98,17 @@ def plan_device(target: Target, facts: Facts, package: Package, options: PlanOpt
 
 def foreign_keys(status: Status, named: Collection[str]) -> tuple[str, ...]:
     """Returns a warning for each trusted key of a device that is not in `named` (fingerprints); () if that is empty."""
-    strange = [key for key in status.trusted if named and key not in named]
-    return tuple(f"{FOREIGN_KEY}: the device trusts {key}, which deploy.yaml does not name" for key in strange)
+    return tuple(map(foreign_key, strange_keys(status, named)))
+
+
+def strange_keys(status: Status, named: Collection[str]) -> tuple[str, ...]:
+    """Returns the fingerprints of a device's trusted keys that are not in `named`; () if `named` is empty."""
+    return tuple(key for key in status.trusted if named and key not in named)
+
+
+def foreign_key(key: str) -> str:
+    """Returns the warning about a trusted key, a fingerprint, that deploy.yaml does not name."""
+    return f"foreign-key: the device trusts {key}, which deploy.yaml does not name"
 
 
 def foreign_model(status: Status | None, models: Collection[str]) -> tuple[str, ...]:
@@ -112,7 +117,7 @@ def foreign_model(status: Status | None, models: Collection[str]) -> tuple[str, 
     if runs is None or not models or runs.name in models:
         return ()
     said = f"the device is for the model {runs.name!r}; deploy.yaml builds {', '.join(map(repr, sorted(models)))}"
-    return (f"{FOREIGN_MODEL}: {said}",)
+    return (f"foreign-model: {said}",)
 
 
 def other_project(target: Target, status: Status, models: Collection[str]) -> str:

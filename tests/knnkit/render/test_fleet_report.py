@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
-from typing import Any
 
-import pytest
 from support import pages
 
 from device_agent.shared.protocol.model_info import Gates
-from knnkit.fleet.device.recorder import Recorder, nobody
 from knnkit.fleet.report import DeviceReport, FleetReport, Outcome, Step, WaveReport
-from knnkit.fleet.targets import Target
-from knnkit.render import fleet_report, html, page
+from knnkit.render import fleet_report, page
 
 HOST = 1_772_366_400.0
 
@@ -55,16 +51,6 @@ def test_one_device_is_spoken_of_as_one() -> None:
     fleet_report.print_report(run(replace(failed, message="roof: there is no agent")), out)
     assert "roof: there is" not in out.getvalue()
     assert out.getvalue().splitlines()[0].split() == ["device", "outcome", "release", "says"]
-
-
-@pytest.mark.parametrize("nonsense", [((1, 2, 3, 4),), ((1, 0), ()), ((), ()), ((9, 0, 0), (0, -10, 0)), ((1,), (2,))])
-def test_one_device_that_sends_nonsense_does_not_cost_the_others_their_report(nonsense: Any) -> None:
-    recorder = Recorder(Target("roof", None), nobody)
-    recorder.know(certificate=pages.certificate(confusion=nonsense, classes=("a", "b")[: len(nonsense)]))
-    report = run(recorder.end(Outcome.FAILED, exit_code=4))
-    assert "roof" in html.render(fleet_report.page_of(report))
-    fleet_report.print_report(report, out := io.StringIO())
-    assert "roof" in out.getvalue()
 
 
 def test_unreachable_devices_alone_warn_and_failures_are_bad() -> None:
