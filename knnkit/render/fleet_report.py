@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from typing import TYPE_CHECKING, TextIO
 
@@ -120,9 +119,8 @@ def outcome_line(device: DeviceReport) -> str:
     return text if device.good or not device.message else f"{text}: {device.said}"
 
 
-def print_report(report: FleetReport, stream: TextIO | None = None, rows: Rows = no_rows) -> None:
-    """Prints one line per device and the verdict; `stream` defaults to standard error."""
-    out = stream or sys.stderr
+def print_report(report: FleetReport, out: TextIO, rows: Rows = no_rows) -> None:
+    """Prints one line per device, its figures and warnings, and the verdict."""
     proven = any(device.certificate for device in report.devices)
     mixed = _mixed(report)
     columns: list[Column | str] = ["device", "outcome", "runs" if mixed else "release"]
