@@ -1,7 +1,7 @@
 """Command line of the agent.
 
-Builds the parser and reports errors; `program` runs a command. Each command is imported only when it is named, so that
-`classify` starts fast. Results go to stdout, everything else to stderr.
+Builds the parser and reports errors; `shared.console.program` runs a command. Each command is imported only when it is
+named, so that `classify` starts fast. Results go to stdout, everything else to stderr.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SWITCHES = frozenset({"activate", "install", "confirm", "rollback"})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command of the agent, `argv` or that of the process; returns the exit code (see `program`)."""
+    """Runs the agent's command in `argv` (None: in the arguments of the process); returns the exit code."""
     return program.main(PROG, argv, _run, _failed, _hint)
 
 
@@ -54,7 +54,7 @@ def _failed(error: OSError | MemoryError) -> AgentError:
 
 
 def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """Returns the parser of all commands; only of the command in `arguments` if there is one, which saves 4 ms."""
+    """Returns the parser of `commands` (name -> `Command`); if `arguments` name one, only of that, which saves 4 ms."""
     from device_agent.shared.console.argument_parser import filled
 
     named = {word: commands[word] for word in arguments if word in commands}

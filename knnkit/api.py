@@ -226,11 +226,11 @@ class TfKNN:
     def _module(self) -> KnnModule:
         return make_module(self.fitted.enrolment, self._reference)
 
+    @np.errstate(over="ignore")
     def _answer(self, queries: ArrayLike) -> dict[str, NDArray[Any]]:
         """Returns output name -> array: the graph's answers, or float64 answers if rounding leaves these uncertain."""
-        held = self.fitted.enrolment
         raw = features_of(self.fitted, queries).rows
-        found = self._module.run(held.space.narrow(raw))
+        found = self._module.run(self.fitted.enrolment.space.narrow(raw))
         doubtful = np.flatnonzero(~found[constants.OUTPUT_CERTAIN])
         if len(doubtful):
             exact, k = self._reference.answer(raw[doubtful]), self.fitted.spec.k
@@ -240,7 +240,7 @@ class TfKNN:
         indices, distances = found[constants.OUTPUT_INDICES], found[constants.OUTPUT_DISTANCES]
         close = found[constants.OUTPUT_CERTAIN] & in_doubt(distances, self._module.near)
         indices[close], distances[close] = self._reference.order(raw[close], indices[close])
-        return found
+        return found | {constants.OUTPUT_DISTANCES: np.minimum(distances, np.finfo(np.float32).max)}
 
     def build(self, held_out: Dataset | None = None, *, margin: float = 1e-5, seed: int = 0) -> BuiltModel:
         """Builds the model file, without a release. `margin` and `seed`: see `knnkit.model.build.Options`.

@@ -150,6 +150,12 @@ def flags_for(*keys: str) -> Iterator[None]:
         raise
 
 
+def unwritten(said: str, error: OSError, kind: type[KnnkitError] = UsageError, hint: str = "") -> KnnkitError:
+    """Returns the error `said` about a file that cannot be written; `hint` stands for causes without a known remedy."""
+    reason, _, remedy = explain(error)
+    return kind(f"{said}: {error.strerror or error}", reason=reason, hint=remedy or hint)
+
+
 def from_os_error(error: OSError) -> KnnkitError:
     """Converts an error of the operating system to a KnnkitError that names the file."""
     reason, said, hint = explain(error)

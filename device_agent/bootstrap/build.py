@@ -6,16 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from device_agent.bootstrap.environments import (
-    MARKER,
-    add_keys,
-    clear_leftovers,
-    current,
-    marker,
-    prune,
-    switch,
-    works,
-)
+from device_agent.bootstrap.environments import MARKER, add_keys, clear_leftovers, current, marker, prune, switch, works
 from device_agent.bootstrap.examine import prove
 from device_agent.bootstrap.files import PART, listed, make_folder, remove_tree, safe, same, sync, sync_tree, write
 from device_agent.bootstrap.lock import locked
@@ -27,8 +18,8 @@ from device_agent.bootstrap.wheels import check_space, download, holder_of, put
 def build(request: dict[str, Any]) -> dict[str, Any]:
     """Makes and tests the environment that the request names; with `use`, switches to it and adds trusted keys.
 
-    Returns `made_of` (its record), `made` (False: it was there), `before` (digest of the environment used before, or
-    None) and `added` (names of keys).
+    Returns `made_of` (the content of its knnkit.json), `made` (False: it existed already), `before` (digest of the
+    environment used before, or None) and `added` (names of the keys that were missing).
     """
     root, digest = resolved(request["root"]), request["digest"]
     upload = take(root, request["place"]) if request["place"] else None
@@ -48,7 +39,10 @@ def build(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_environment(root: Path, request: dict[str, Any], upload: Path | None) -> None:
-    """Makes the environment that the request asks for, from the wheels in `upload`, completely or not at all."""
+    """Makes the environment that the request asks for, from the wheels in the folder `upload`.
+
+    Raises Trouble (`missing-wheel`) if `upload` is None, because the host sent no wheels.
+    """
     if upload is None:
         raise Trouble("missing-wheel", f"another host changed {root / VENVS} meanwhile", "run the command again")
     wheels = gather(root, request, upload)
@@ -70,7 +64,7 @@ def make_environment(root: Path, request: dict[str, Any], upload: Path | None) -
 
 
 def put_over(new: Path, damaged: Path) -> None:
-    """Repairs the environment `damaged`, even in use: renames each file of `new` into it, then removes `new`."""
+    """Repairs the folder `damaged`, even in use: renames each file of `new` into it, then removes `new`."""
     remove_tree(damaged / "__pycache__")  # may be damaged, too; Python writes it again
     for path in listed(new):
         target = damaged / path.name
@@ -89,7 +83,7 @@ def put_over(new: Path, damaged: Path) -> None:
 def gather(root: Path, request: dict[str, Any], upload: Path) -> list[tuple[dict[str, str], Path | None]]:
     """Checks the wheels of the request in the folder `upload`; downloads those that the board's pip shall fetch.
 
-    Returns each wheel (`name`, `sha256`, `path`) with an environment that has its files; None: unpack the wheel.
+    Returns each wheel (`name`, `sha256`, `path`) with an environment that has its files (None: none has).
     """
     wheels = [dict(wheel, path=str(upload / safe(wheel["name"]))) for wheel in request["wheels"]]
     wheels += download(upload / "pip", request["pip"], request["pip_download"]) if request["pip"] else []
@@ -104,7 +98,7 @@ def gather(root: Path, request: dict[str, Any], upload: Path) -> list[tuple[dict
 
 
 def make_empty(environment: Path, *, system_site: bool) -> None:
-    """Makes a Python environment without packages; with `system_site` it sees those of the distribution."""
+    """Makes a Python environment without packages; with `system_site`, it sees those of the operating system."""
     import venv
 
     venv.EnvBuilder(system_site_packages=system_site, symlinks=True, with_pip=False).create(environment)

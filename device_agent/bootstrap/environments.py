@@ -51,13 +51,13 @@ def link(root: Path) -> str | None:
 
 
 def marker(root: Path, digest: str) -> dict[str, Any] | None:
-    """Returns knnkit.json of an environment: its `digest`, `python`, `wheels` and so on; None if it is unfinished."""
+    """Returns the record of an environment, the object in its knnkit.json; None if it is unfinished or damaged."""
     made_of = read_json(root / VENVS / digest / MARKER)
     return made_of if made_of is not None and made_of.get("digest") == digest and well_formed(made_of) else None
 
 
 def well_formed(made_of: dict[str, Any]) -> bool:
-    """Whether `made_of`, the content of knnkit.json, has the expected form; a bad memory card may have changed it."""
+    """Whether `made_of`, the content of knnkit.json, has the expected form."""
     wheels, pins = made_of.get("wheels", []), made_of.get("pins", [])
     if not isinstance(wheels, list) or not isinstance(pins, list):
         return False
@@ -81,7 +81,7 @@ def unpacked(environment: Path) -> Iterator[str]:
 
 
 def files_in(record: dict[str, Any] | None) -> dict[str, str] | None:
-    """Returns file -> SHA-256 from a wheel's record (CONTENTS); None if malformed, or a path leads outside."""
+    """Returns path -> SHA-256 of a wheel's files, from its record in CONTENTS; None if missing, malformed or unsafe."""
     files = record.get("files") if record else None
     if not isinstance(files, dict) or not all(isinstance(value, str) for value in files.values()):
         return None
@@ -90,8 +90,7 @@ def files_in(record: dict[str, Any] | None) -> dict[str, str] | None:
 
 def environments(root: Path) -> dict[str, dict[str, Any]]:
     """Returns digest -> record (`marker`) of every finished environment that can start."""
-    names = [path.name for path in listed(root / VENVS) if works(root, path.name)]
-    return {name: marker(root, name) or {} for name in names}
+    return {path.name: marker(root, path.name) or {} for path in listed(root / VENVS) if works(root, path.name)}
 
 
 def site_packages(environment: Path) -> Path:
@@ -100,7 +99,7 @@ def site_packages(environment: Path) -> Path:
 
 
 def switch(root: Path, digest: str) -> str | None:
-    """Makes `digest` the environment in use; returns the digest of the environment used before, or None."""
+    """Makes `digest` the environment in use; returns the digest of the one used before (None: none could start)."""
     before = current(root)
     if before != digest:
         if (root / LINK).is_dir() and not (root / LINK).is_symlink():
@@ -129,12 +128,11 @@ def add_keys(root: Path, keys: dict[str, str]) -> list[str]:
 
 
 def tidy(root: Path) -> bool:
-    """Whether there is nothing to remove: no leftovers, and at most `KEPT` environments."""
+    """Whether there is nothing to remove: at most `KEPT` environments, no unfinished ones and no abandoned uploads."""
     finished = environments(root)
-    strays = [
-        path for path in listed(root / VENVS) if path.name not in finished and not (is_upload(path) and busy(path))
-    ]
-    return not strays and len(finished) <= KEPT and not os.path.lexists(root / (LINK + PART))
+    others = (path for path in listed(root / VENVS) if path.name not in finished)
+    stray = any(not (is_upload(path) and busy(path)) for path in others)
+    return not stray and len(finished) <= KEPT and not os.path.lexists(root / (LINK + PART))
 
 
 def clear_leftovers(root: Path) -> None:

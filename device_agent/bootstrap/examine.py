@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 from pathlib import Path
@@ -18,7 +19,10 @@ def examine(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def damage(root: Path, digest: str, probe: str, *, files: bool = True) -> str:
-    """Returns an environment's faults as text; "" if it runs `probe` and (with `files`) has the files of its wheels."""
+    """Returns the faults of the environment `digest` as text.
+
+    Returns "" if its Python runs the code `probe` and, with `files`, every file has the bytes of its wheel.
+    """
     environment = root / VENVS / digest
     named = ", ".join(changed(environment)) if files else ""
     try:
@@ -42,17 +46,15 @@ def changed(environment: Path) -> list[str]:
 def prove(environment: Path, probe: str, *flags: str) -> dict[str, Any]:
     """Runs the code `probe` in the environment's Python, with `flags`; returns the JSON object in its last line.
 
-    Raises Trouble (`does-not-run`) if it fails or prints nothing.
+    Raises Trouble (`does-not-run`) if it fails or its last line is not a JSON object.
     """
     command = [str(environment / "bin" / "python"), "-I", *flags, "-c", probe]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    answer = done.stdout.decode(errors="replace").strip().splitlines()[-1:]
-    if done.returncode or not answer:
-        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise Trouble(
-            "does-not-run",
-            f"the Python environment does not run on this device: {last[0]}",
-            "the device was not changed",
-        )
-    found: dict[str, Any] = json.loads(answer[0])
-    return found
+    printed, errors = (text.decode(errors="replace").strip().splitlines()[-1:] for text in (done.stdout, done.stderr))
+    with contextlib.suppress(ValueError, RecursionError):
+        found = json.loads(printed[0]) if printed and not done.returncode else None
+        if isinstance(found, dict):
+            return found
+    last = (errors or printed or [f"exit code {done.returncode}"])[0]
+    message = f"the Python environment does not run on this device: {last[:500]}"
+    raise Trouble("does-not-run", message, "the device was not changed")

@@ -17,7 +17,10 @@ from device_agent.bootstrap.paths import TRUST, existing, resolved
 
 
 def state(request: dict[str, Any]) -> dict[str, Any]:
-    """Returns facts by name: Python, architecture, C library, disk, environments and keys under the given `root`."""
+    """Returns facts by name: Python, architecture, C library, disk, environments and keys under the request's `root`.
+
+    With `probe`, code that tests an environment, also tests the one in use.
+    """
     root = resolved(request["root"])
     nearest = existing(root)
     disk = os.statvfs(nearest)
@@ -61,13 +64,12 @@ def glibc() -> str:
 
 
 def system_version(name: str) -> str | None:
-    """Returns the version of a package of the distribution; None if it is not installed."""
-    try:
+    """Returns the version of a package that the board's own Python has; None if it is not installed."""
+    with contextlib.suppress(ImportError):
         from importlib import metadata
 
         return metadata.version(name)
-    except ImportError:
-        return None
+    return None
 
 
 def trusted(root: Path) -> dict[str, str]:

@@ -45,9 +45,9 @@ class Loader:
 
 
 def run(sources: Mapping[str, str], program: str, *request: str) -> int:
-    """Calls `main` of the module `program`, one of `sources`; returns the exit code.
+    """Calls `main` of the module `program`, which is one of `sources`, and returns the exit code.
 
-    Its arguments are those of the process, then `request`: the command's arguments as JSON.
+    `main` gets the arguments of the process and `request`: the command's arguments as JSON.
     """
     sys.meta_path.insert(0, Loader(sources))  # first, since this Python may have knnkit installed
     return int(importlib.import_module(program).main(*sys.argv[1:], *request))

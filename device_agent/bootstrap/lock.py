@@ -15,9 +15,9 @@ from device_agent.bootstrap.paths import VENVS, Trouble
 
 @contextlib.contextmanager
 def locked(root: Path, wait: float, upload: Path | None) -> Iterator[None]:
-    """Holds the lock during a `with` block; then removes `upload`, and the folders of the root that are empty.
+    """Holds the lock during a `with` block; then removes `upload`, and ROOT/venvs and ROOT if they are empty.
 
-    `wait` is how long to wait for the lock, in seconds; `upload` is an upload folder (None: there is none).
+    Waits for the lock for `wait` seconds; `upload` is an upload folder or None.
     """
     handle = None
     try:
@@ -34,7 +34,7 @@ def locked(root: Path, wait: float, upload: Path | None) -> Iterator[None]:
 
 
 def lock(root: Path, wait: float) -> int:
-    """Locks VENVS and returns its descriptor; raises Trouble (`locked`) if it stays locked for `wait` seconds."""
+    """Locks ROOT/venvs and returns its descriptor; raises Trouble (`locked`) if others hold it for `wait` seconds."""
     until = time.monotonic() + wait
     while True:
         make_folder(root / VENVS)

@@ -22,7 +22,7 @@ COMMANDS = {"state": state, "examine": examine, "prepare": prepare, "claim": cla
 
 
 def main(command: str, request: str) -> int:
-    """Prints the answer of `command` to `request` (JSON) and returns 0, or a problem and returns 1."""
+    """Runs `command` with `request` (JSON); prints its answer and returns 0, or prints a problem and returns 1."""
     os.umask(0o077)
     try:
         answer = COMMANDS[command](json.loads(request))

@@ -19,9 +19,9 @@ LOST = "lost+found"  # made by the file system at a mount point
 
 
 def remove(request: dict[str, Any]) -> dict[str, Any]:
-    """Removes the root; returns `answer`.
+    """Removes the root folder of the request, and returns the document that `answer` describes.
 
-    Raises Trouble if the root has other files than knnkit's (`not-ours`), or a deploy runs (`locked`).
+    Raises Trouble if a file's name is not in the request's `known` (`not-ours`), or if a deploy runs (`locked`).
     """
     root = resolved(request["root"])
     gone = root.with_name(root.name + ".removed" + PART)
@@ -51,12 +51,15 @@ def remove(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def answer(root: Path, left: list[str], *, removed: bool) -> dict[str, Any]:
-    """Returns the command's answer: whether the root was `removed`, and `left`, "PATH: reason" of what could not be."""
+    """Returns `removed` (whether the root is gone); if paths are left, also `root`, and "PATH: reason" of each."""
     return {"removed": removed, **({"root": str(root), "left": left} if left else {})}
 
 
 def clear(path: Path, left: list[str], *, only: bool = False) -> None:
-    """Removes a file or a folder with its contents (`only`: just the empty folder); adds what remains to `left`."""
+    """Removes a file, or a folder with its contents (`only`: just an empty folder).
+
+    Adds "PATH: reason" to `left` for each path that cannot be removed.
+    """
     folder = not path.is_symlink() and path.is_dir()
     if folder and not only:
         with contextlib.suppress(OSError):
@@ -71,7 +74,7 @@ def clear(path: Path, left: list[str], *, only: bool = False) -> None:
 
 @contextlib.contextmanager
 def failing(path: Path, left: list[str]) -> Iterator[None]:
-    """Runs a `with` block that removes `path`; if it fails, adds `path` and the reason to `left`."""
+    """Runs a `with` block that removes `path`; if it raises OSError, adds "PATH: reason" to `left`."""
     try:
         yield
     except OSError as error:
@@ -81,7 +84,7 @@ def failing(path: Path, left: list[str]) -> Iterator[None]:
 
 
 def own_name(path: Path) -> str:
-    """Returns the file's name without the parts that the agent adds to unfinished and damaged files."""
+    """Returns the name that the agent gave to a file first: `state.json` for `.state.json.tmp` and `state.json.bad`."""
     name = path.name
     if name.startswith(".") and name.endswith(TEMPORARY):  # the power failed before the agent renamed it
         return name[1 : -len(TEMPORARY)]

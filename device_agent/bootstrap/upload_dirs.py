@@ -46,17 +46,17 @@ def connection() -> str:
 
 
 def new_upload(root: Path, process: int | str) -> Path:
-    """Returns a new path for an upload folder, which identifies its process even after the board restarts."""
+    """Returns an unused path for the upload folder of `process`; its name has the process's id and start time."""
     return root / VENVS / f"{INCOMING}.{process}.{started(process)}.{os.urandom(4).hex()}"
 
 
 def is_upload(path: Path) -> bool:
-    """Whether `path` is an upload folder."""
+    """Whether `path` has the name of an upload folder."""
     return path.name.partition(".")[0] == INCOMING
 
 
 def busy(upload: Path) -> bool:
-    """Whether the process that uses the upload folder `upload` still runs, and is not of this connection."""
+    """Whether the process named in the upload folder's name still runs, and does not belong to this connection."""
     _, process, start, _ = (upload.name + "...").split(".")[:4]
     return process != connection() and start != "" and started(process) == start
 
@@ -72,7 +72,7 @@ def silent(upload: Path) -> bool:
 
 
 def started(process: int | str) -> str:
-    """Returns the start time of a process, in the kernel's clock ticks; "" if it does not run."""
+    """Returns the start time of a process, in clock ticks since the boot; "" if it does not run."""
     try:
         condition, *fields = Path("/proc", str(process), "stat").read_text().rpartition(")")[2].split()
     except (OSError, ValueError):
@@ -92,9 +92,9 @@ def drop_upload(upload: Path) -> None:
 
 
 def take(root: Path, name: str) -> Path:
-    """Renames an upload folder to one of this process, which may outlive the connection and still needs the wheels.
+    """Renames the upload folder `name` for this process, which may outlive the connection; returns the new path.
 
-    The files lose their `PART`: the upload is complete, and a folder with finished files is in use.
+    The files lose their suffix `PART`: the upload is complete, and a folder with finished files is in use.
     """
     own = new_upload(root, os.getpid())
     with contextlib.suppress(FileNotFoundError):  # `gather` reports it if the wheels are needed

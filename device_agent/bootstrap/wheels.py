@@ -79,7 +79,10 @@ def archive(wheel: dict[str, str]) -> zipfile.ZipFile:
 
 
 def unpack_same(wheel: dict[str, str], site: Path) -> dict[str, str]:
-    """Unpacks a wheel as `unpack`, then checks its SHA-256: a connection that seemed broken may still write to it."""
+    """Calls `unpack`, then checks the wheel's SHA-256: a connection that seemed broken may still write to it.
+
+    Raises Trouble if the wheel is damaged (`bad-wheel`) or has changed (`missing-wheel`).
+    """
     try:
         files = unpack(wheel, site)
     except FileExistsError as error:
@@ -115,7 +118,7 @@ def unpack(wheel: dict[str, str], site: Path) -> dict[str, str]:
 
 
 def destination(name: str) -> str | None:
-    """Returns the path of a wheel's entry in site-packages; None if it does not belong there."""
+    """Returns the path in site-packages of a wheel's entry; None for scripts and data files, which do not go there."""
     top, _, rest = name.partition("/")
     if not top.endswith(".data"):
         return name

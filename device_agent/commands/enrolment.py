@@ -53,8 +53,7 @@ def _run_enrol(arguments: argparse.Namespace) -> int:
     meaning = teach.Meaning(arguments.label, tuple(arguments.value))
     with named_in_hints(arguments.input):
         found = teach.teach(store_of(arguments), meaning, request, holder_of(arguments), arguments.last)
-    what = arguments.label or ", ".join(arguments.value)
-    return show(arguments, found, f"taught {what}: {', '.join(found.ids)}\n{_totals(found)}")
+    return show(arguments, found, f"taught {found.label}: {', '.join(found.ids)}\n{_totals(found)}")
 
 
 def _configure_forget(parser: argparse.ArgumentParser) -> None:

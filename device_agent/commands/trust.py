@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from device_agent.commands.options import (
-    command,
-    read_order,
-    show,
-    store_of,
-)
+from device_agent.commands.options import command, read_order, show, store_of
 from device_agent.shared.console.argument_parser import filled
 from device_agent.shared.protocol import documents
 

@@ -149,7 +149,7 @@ def _runtime(store: Store) -> Iterator[Finding]:
 
 
 def _litert(runtime: str | None) -> bool:
-    """Whether LiteRT is the installed `runtime` (None: there is none), or the only one available for this Python."""
+    """Whether `runtime` is LiteRT; if none is installed (None), whether this Python has wheels of LiteRT only."""
     return runtime.startswith("ai_edge_litert") if runtime else sys.version_info >= (3, 12)
 
 
@@ -292,7 +292,7 @@ def _install(store: Store, packages: str) -> str:
 
 
 def _cause(error: Exception) -> str:
-    """Returns the last line of an error: NumPy explains a failed import on 20 lines."""
+    """Returns the last line of an error's text, since NumPy explains a failed import on 20 lines; else its type."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[-1].removeprefix("Original error was: ")
 
@@ -305,11 +305,7 @@ _CHECKS: tuple[Check, ...] = (
     _python, _numpy, _runtime, _cryptography, _root, _disk, _clock, _trust, _state, _release, _taught, _governor,
 )  # fmt: skip
 #: Check -> findings that must not be errors: the check would only report the same cause again.
-_NEEDS = {
-    "_runtime": {"numpy"},
-    "_trust": {"cryptography"},
-    "_release": {"numpy", "runtime", "cryptography"},
-}
+_NEEDS = {"_runtime": {"numpy"}, "_trust": {"cryptography"}, "_release": {"numpy", "runtime", "cryptography"}}
 
 
 def exit_code(found: Diagnosis) -> int:

@@ -92,7 +92,7 @@ def _about_starts(store: Store, current: StoreState, answering: state.Answering 
 
 
 def _about_previous(store: Store, current: StoreState, held: trust_dir.Seen) -> list[str]:
-    """Returns [a warning] if rollback would refuse the previous release because its key was revoked (in `held`)."""
+    """Returns [a warning] if `held` revokes the key of the previous release, so that rollback refuses it; else []."""
     ref = current.previous
     if ref is None or not held.device.revoked:
         return []
@@ -104,7 +104,10 @@ def _about_previous(store: Store, current: StoreState, held: trust_dir.Seen) -> 
 
 
 def standing_of(store: Store, current: StoreState, held: trust_dir.Seen, moment: clock.Moment) -> standing.Standing:
-    """Returns the standing of the release that answers at `moment`, according to its files (see `standing.look`)."""
+    """Returns who signed the release that answers at `moment`, and why it would be refused today; empty if none does.
+
+    `held` are the contents of ROOT/trust. Reads the release's files, and verifies nothing (`standing.look`).
+    """
     found = state.answering(current, moment)
     if found is None:
         return standing.Standing()
@@ -168,7 +171,7 @@ def render(found: Status) -> str:
 
 
 def _times(rows: str, chosen: str, taken: dict[str, float]) -> str:
-    """Returns text: the search `chosen` for so many rows, and the milliseconds `taken` by each search."""
+    """Returns `rows` (such as "64 rows"), the search `chosen` for so many, and the milliseconds `taken` by each."""
     return f"{rows}: {chosen} ({', '.join(f'{way} {time:.3g} ms' for way, time in taken.items())})"
 
 

@@ -20,7 +20,9 @@ from device_agent.shared.queries import check_rows, origin_of
 
 
 def with_taught(exact: JoinedExact, golden: Golden) -> NDArray[Any]:
-    """Returns (n,) int32 labels of the golden rows when taught rows vote, too; for a regression, (n, t) values.
+    """Returns the answers to n golden rows when the taught rows in `exact` vote, too.
+
+    They are (n,) int32 class indices, or (n, t) float64 values of t targets for a regression.
 
     Raises:
         ModelUnusable: the model's exact tables are damaged.
@@ -29,7 +31,7 @@ def with_taught(exact: JoinedExact, golden: Golden) -> NDArray[Any]:
     if not len(golden.rows):
         return found
     info = exact.info
-    rows = check_rows(golden.rows, info.feature_names, origin=origin_of(info.origin))
+    rows = check_rows(golden.rows, info.feature_names, origin_of(info.origin))
     indices = golden.indices[:, : info.k]
     kth = np.minimum(golden.distances[:, info.k - 1], np.finfo(np.float32).max).astype(np.float32)
     near = exact.nearby(rows, kth)

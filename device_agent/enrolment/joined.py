@@ -79,7 +79,10 @@ class JoinedExact(ExactKnn):
             self._among_local = BlockSearch(MappedRows(self._local), self._weights, info.k, **how)
 
     def enrol(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-        """Maps (n, n_features) taught rows; returns (n,) bool, which are finite in model space, and these, (m, p)."""
+        """Maps (n, n_features) taught rows, less the origin, into model space.
+
+        Returns (n,) bool: which of them are finite in float32 there; and the (m, p) coordinates of these.
+        """
         with np.errstate(over="ignore", invalid="ignore"):
             mapped = self._enter_all(rows).reshape(len(rows), len(self._centre))
             if self._info.metric == "cosine":  # a training row of zeros is marked in the other column than a query
@@ -90,12 +93,15 @@ class JoinedExact(ExactKnn):
         return kept, np.ascontiguousarray(found[kept])
 
     def doubt(self, kth: NDArray[Any]) -> Float64:
-        """Returns (n,): how much two distances must differ to be in a certain order; `kth`: (n,) k-th distances."""
+        """Returns (n,) least differences that float32 rounding cannot reverse, of two distances up to (n,) `kth`."""
         far, near = np.asarray(kth, np.float64), self._near
         return far * BLUR if near is None else near.share * np.maximum(far, near.least)
 
     def _tables_of_one(self, *, apart: bool) -> Tables | None:
-        """Returns the taught rows for `OneScreen`; `apart`: whether they probably lie far from the training rows."""
+        """Returns the taught rows as `OneScreen` takes them; None if there are none.
+
+        `apart`: whether they probably lie far from the training rows, so that one ball around them all pays.
+        """
         rows, width = self._local.astype(np.float64), len(self._centre)
         if not len(rows):
             return None
@@ -104,7 +110,7 @@ class JoinedExact(ExactKnn):
         return Tables(rows * self._weights, width, apart, "manhattan" if self._by.manhattan else "")
 
     def one_row(self) -> OneRow | None:
-        """Returns the merge for single rows; None without taught rows."""
+        """Returns the object that merges taught rows into the answer to a single row; None without taught rows."""
         if self._tables is None:
             return None
         of_row = self._rough.before_norm if self._tables.kind == "cosine" else self._coordinates
@@ -112,18 +118,15 @@ class JoinedExact(ExactKnn):
         how = (self._unit, self._classes, self.own)
         return OneRow(self._info, self._near, OneScreen(self._tables, of_row), self._from_one, reach, *how)
 
-    def _coordinates(self, row: NDArray[np.float32]) -> NDArray[Any]:
-        """Returns the (p,) approximate coordinates of one row in model space, times the weights."""
-        z = self._unweighted_coordinates(row)
-        return z if self._unweighted else z * self._weights
-
-    def _unweighted_coordinates(self, row: NDArray[np.float32]) -> NDArray[Any]:
+    def _coordinates(self, row: NDArray[np.float32], *, weighted: bool = True) -> NDArray[Any]:
+        """Returns the (p,) approximate coordinates of one row in model space; if `weighted`, times the weights."""
         found = self._rough.one(row)
-        return self._enter(row) if found is None else found
+        z = self._enter(row) if found is None else found
+        return z * self._weights if weighted and not self._unweighted else z
 
     def _from_one(self, row: NDArray[np.float32], local: NDArray[np.int64]) -> list[float]:
-        """Returns the measures between one raw row and the taught rows `local`."""
-        terms = np.subtract(self._unweighted_coordinates(row), self._local.take(local, axis=0), dtype=np.float64)
+        """Returns the measures between one (n_features,) row and the taught rows with the indices `local`."""
+        terms = np.subtract(self._coordinates(row, weighted=False), self._local.take(local, axis=0), dtype=np.float64)
         found: list[float] = self._measures(terms).tolist()
         return found
 
@@ -137,7 +140,7 @@ class JoinedExact(ExactKnn):
         z, blur = self._rough.many(rows)
         doubt = self.doubt(kth)
         base = base_distance(kth + doubt, self._info.metric) + (blur + (CHAIN * self._tied + self._zero))
-        base[(kth >= _MAX_FLOAT32) | ~np.isfinite(base)] = np.inf  # farther ones are not told apart
+        base[(kth >= _MAX_FLOAT32) | ~np.isfinite(base)] = np.inf  # float32 has no greater distances
         pairs, local = self._find(z, base)
         some, query = np.unique(pairs, return_inverse=True)
         base, blur, doubt = base[some], blur[some], doubt[some]
@@ -147,7 +150,10 @@ class JoinedExact(ExactKnn):
         return Nearby(some, query, local, self._to_local(z, pairs, local), clear)
 
     def _find(self, z: NDArray[Any], base: Float64) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Returns pairs of a query in (n, p) `z`, ascending, and a taught row that may be within its (n,) `base`."""
+        """Returns the indices of pairs: a query in (n, p) `z`, ascending, and a taught row that may be near it.
+
+        `base` is the (n,) largest base distance (`judge.base_distance`) at which a taught row still counts.
+        """
         if self._screen is None:
             return np.empty(0, np.int64), np.empty(0, np.int64)
         weighted, within = z if self._unweighted else z * self._weights, base / self._unit
@@ -177,17 +183,20 @@ class JoinedExact(ExactKnn):
         return self._by.to_metric(found)
 
     def _measures(self, terms: Float64) -> Float64:
-        """Returns the (m,) measures of (m, p) differences in model space, off by less than 2^-37 of them."""
+        """Returns the (m,) measures of (m, p) differences in model space, with relative errors below 2^-37."""
         terms = terms if self._unweighted else terms * self._weights
         return np.asarray(np.abs(terms).sum(axis=1) if self._by.manhattan else np.einsum("ij,ij->i", terms, terms))
 
     def among(self, rows: NDArray[np.float32], indices: NDArray[np.int32], near: Nearby) -> dict[str, NDArray[Any]]:
-        """Returns the outputs for the m queries of `near`, by output name, as `answers` would for both sets of rows.
+        """Returns the outputs for the m queries of `near`, by name, as if the taught rows were training rows.
 
         Args:
             rows: (m, n_features) float32 queries, less the origin.
             indices: (m, k) their neighbours among the training rows, nearest first.
             near: the taught rows that may be among their k nearest.
+
+        Raises:
+            ModelUnusable: the model's exact tables are damaged.
         """
         try:
             query = np.concatenate([np.repeat(np.arange(len(rows)), indices.shape[1]), near.query])
@@ -214,7 +223,7 @@ class JoinedExact(ExactKnn):
             z: (m, p) queries in model space.
             last: (m,) the model's own k-th neighbours.
             order, measure: (m, k) neighbours among training and taught rows, and their measures.
-            near: the taught rows that may be near.
+            near: the taught rows that may be among the k nearest.
         """
         kth = self._by.to_distance(measure[:, -1])
         own, added = self._bases(z, last), self._bases(z[near.query], self.own + near.local)
@@ -248,7 +257,10 @@ class JoinedExact(ExactKnn):
             self._merge(rows[part], Answers._make(values[part] for values in found))
 
     def decide(self, row: NDArray[np.float32], local: NDArray[np.int64], found: Answers) -> None:
-        """Corrects `found`, the model's answer to (1, n_features) `row`, in float64; `local`: possible neighbours."""
+        """Corrects `found`, the model's answer to (1, n_features) `row`, in float64.
+
+        `local` are the indices of the taught rows that may be among its neighbours.
+        """
         one, many = np.zeros(1, np.int64), np.zeros(len(local), np.int64)
         _write(found, one, self.among(row, found.indices, Nearby(one, many, local, many * 1.0, one == 0)))
 
@@ -276,7 +288,7 @@ class JoinedKNN:
     Args:
         signed: the model of the signed release.
         joined: the taught rows.
-        exact: the float64 classifier of another `JoinedKNN` with the same rows, to share its memory.
+        exact: the float64 classifier of another `JoinedKNN` with the same rows, to share its memory; None: a new one.
 
     Raises:
         ModelUnusable: the model's exact tables are damaged.
@@ -327,11 +339,11 @@ class JoinedKNN:
             if (left := self._one.merge(row[0], found)) is not None:
                 self.exact.decide(row, left, found)
             return found
-        queries = check_rows(rows, self.signed.info.feature_names, origin=self._origin)
+        queries = check_rows(rows, self.signed.info.feature_names, self._origin)
         self.exact.merge(queries, found)
         return found
 
     def values_of(self, answers: Answers) -> NDArray[np.float64]:
-        """As `TfliteKNN.values_of`."""
+        """Returns (n, t) float64: the values of t targets for these answers; as `TfliteKNN.values_of`."""
         regressor = self.exact.regressor
         return self.signed.values_of(answers) if regressor is None else regressor.values(answers)

@@ -79,8 +79,8 @@ class Merge:
         vote: returns the outputs for (r, k) neighbours and (r, k) distances.
 
     Attributes:
-        chosen: (r,) queries that certainly have a taught row among the k nearest.
-        unsure: (u,) queries that must be answered in float64.
+        chosen: (r,) indices of the queries that certainly have a taught row among the k nearest.
+        unsure: (u,) indices of the queries that must be answered in float64.
         outputs: the outputs for `chosen`, by name.
     """
 

@@ -1,8 +1,8 @@
 """Inserts taught rows among the neighbours of one row.
 
 Does what `joined` does for many rows, in a tenth of its time for one: few NumPy calls, and Python numbers. Most rows
-take one product, which shows that all taught rows are too far away (`OneScreen`). Leaves a row alone if anything is in
-doubt. Knows no label sets. No I/O.
+take one product, which shows that all taught rows are too far away (`OneScreen`). Leaves a row to `joined` if rounding
+could change the answer, or if the model has label sets and a taught row is near. No I/O.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class OneRow:
             only rows without a near taught row are decided here.
         screen: finds the taught rows that may be near.
         measures: returns the sums of differences (manhattan) or of their squares of a raw float32 row and taught rows.
-        reach: how far ties, exact matches and approximate coordinates reach, in base distances (`judge.base_distance`).
+        reach: three base distances (`judge.base_distance`): below the first, rows tie; below the second, a row is an
+            exact match; the third is the error of approximate coordinates.
         unit: factor from the distances of `screen`, and of `measures`, to base distances.
         classes: class index of each row: the training rows, then the taught rows.
         own: number of training rows.
@@ -69,7 +70,8 @@ class OneRow:
     def merge(self, row: NDArray[np.float32], found: Answers) -> Indices | None:
         """Puts taught rows into `found`, the model's answer to one (n_features,) row.
 
-        Returns None if the answer is right now. Otherwise it has not changed, and depends on the taught rows returned.
+        Returns None if the answer is now right. Otherwise `found` is unchanged, and the indices of the taught rows on
+        which the right answer may depend are returned.
         """
         kth = found.distances.item(self._k - 1)
         doubt = self._share * (kth if kth > self._least else self._least)
@@ -101,7 +103,7 @@ class OneRow:
         return measure * (self._unit if self._metric == "manhattan" else self._unit**2)
 
     def _is_certain(self, neighbours: _Neighbours, doubt: float) -> bool:
-        """Whether rounding can change neither the first k of the neighbours nor their order."""
+        """Whether distances that are off by less than `doubt` give the same first k neighbours in the same order."""
         own, base, apart, after_taught = self._own, self._base, 2.0 * self._tied, False
         last = -inf
         for distance, index in neighbours[: self._k + 1]:
@@ -117,7 +119,10 @@ class OneRow:
         return not any(index >= own and distance <= beyond for distance, index in neighbours[self._k + 1 :])
 
     def _write(self, neighbours: _Neighbours, doubt: float, found: Answers) -> bool:
-        """Writes the first k of the neighbours into `found`; False if rounding may change a vote or a rejection."""
+        """Writes the first k neighbours into `found` if one of them was taught, and returns True.
+
+        If distances off by `doubt` may change a vote or a rejection, writes nothing and returns False.
+        """
         nearest = neighbours[: self._k]
         (first, _), (last, _) = nearest[0], nearest[-1]
         if max(index for _, index in nearest) < self._own:

@@ -76,7 +76,10 @@ class OneScreen:
             self._terms, self._ones = np.empty_like(tables.rows), np.ones(tables.width, np.float32)
 
     def near(self, row: Float32, limit: float) -> Indices | None:
-        """Returns the taught rows that may be within the limit of one raw row; None if float32 cannot represent it."""
+        """Returns the indices of the taught rows that may be within the distance `limit` of one (n_features,) row.
+
+        Returns None if float32 cannot represent the squares of their lengths.
+        """
         found, norm = self._of_row(row), 1.0
         square = float(found.dot(found))
         if self._kind == "cosine":

@@ -29,6 +29,7 @@ class Taught:
 
     Attributes:
         size: bytes of the valid lines.
+        code: authentication code of the last line; "" before the first.
         live_size: bytes that a journal of the present rows alone would take.
     """
 
@@ -44,7 +45,7 @@ class Taught:
         return len(self._live)
 
     def rows(self) -> list[LocalRow]:
-        """Returns the rows in the order in which they were taught."""
+        """Returns the rows that are not forgotten, in the order in which they were taught."""
         return [row for name, row in self._rows.items() if name in self._live]
 
     @property

@@ -63,7 +63,10 @@ class Rough:
         return np.subtract(found, self._centre, out=found)
 
     def before_norm(self, row: NDArray[np.float32]) -> NDArray[Any]:
-        """Returns one row, (p - 2,), before the step that normalizes it, if `on_sphere`; float32 without others."""
+        """Returns the (p - 2,) coordinates of a row after all steps but the last, which normalizes (see `on_sphere`).
+
+        They are float32 if there are no other steps, else float64.
+        """
         z: NDArray[Any] = row
         for _, a, b in self._steps[:-1]:
             z = (z.astype(np.float64, copy=False) - a) * b

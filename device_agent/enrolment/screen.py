@@ -49,7 +49,10 @@ class _Rows:
         return (squares**0.5 + self._reach) ** 2
 
     def near(self, queries: Float32, squares: Float64, limit: Float64) -> NDArray[np.bool_]:
-        """Returns (n, r) whether rows may be within (n,) `limit` of (n, p) queries of (n,) squared length `squares`."""
+        """Returns (n, r) bool: whether each row (or its ball) may be within the distance (n,) `limit` of each query.
+
+        `queries` are (n, p), and `squares` their (n,) squared lengths.
+        """
         within = limit[:, np.newaxis] + self._radius
         least = (squares - self._error * self.sizes(squares))[:, np.newaxis] - within * within
         scores = queries @ self._rows.T
@@ -73,11 +76,11 @@ class Screen:
         self._rows, self._balls = _Rows(rows), _Rows(centres, radius * (1.0 + 2.0**-36))
 
     def pairs(self, queries: NDArray[Any], limit: Float64) -> tuple[Indices, Indices]:
-        """Returns pairs of a query, ascending, and a taught row that may be within its limit.
+        """Returns the indices of pairs: a query, ascending, and a taught row that may be within the query's limit.
 
         Args:
             queries: (n, p) in model space and weighted, float32 or float64.
-            limit: (n,) distances; infinite: all taught rows.
+            limit: (n,) distances; an infinite one allows all taught rows.
         """
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             some, narrow, squares, strange = self._reached(queries, limit)
@@ -88,12 +91,15 @@ class Screen:
         return some[query], local
 
     def reached(self, queries: NDArray[Any], limit: Float64) -> Indices:
-        """Returns those of (n, p) queries, ascending, that a ball around taught rows is within (n,) `limit` of."""
+        """Returns the indices of those (n, p) queries from which a taught row may be at most (n,) `limit` away."""
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             return self._reached(queries, limit)[0]
 
     def _reached(self, queries: NDArray[Any], limit: Float64) -> tuple[Indices, Float32, Float64, NDArray[np.bool_]]:
-        """As `reached`; also returns the queries in float32, their squared lengths, and which are too large for it."""
+        """Returns what `reached` does; also the queries in float32, their squared lengths, and (n,) bool `strange`.
+
+        `strange`: whether the squared length is out of the range of the float32 bound; such queries count as reached.
+        """
         squares = np.einsum("ij,ij->i", queries, queries).astype(np.float64)
         size = self._rows.sizes(squares)
         strange = ~((size > LEAST) & (size < MOST))

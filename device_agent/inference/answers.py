@@ -44,19 +44,19 @@ class Voted(NamedTuple):
     values: NDArray[np.float64]
 
 
-def queries_of(info: KnnInfo, rows: ArrayLike, origin: Origin) -> NDArray[np.float32]:
+def queries_of(info: KnnInfo, rows: ArrayLike, origin: Origin, *, cells: bool) -> NDArray[np.float32]:
     """Returns (n, n_features) float32 rows for the graph: `rows` minus the model's `origin`.
 
-    For a model with a table, features are first computed from raw cells.
+    With `cells`, features of a model with a table are first computed from raw cells.
 
     Raises:
         BadInput: the rows are invalid.
     """
-    if info.table is not None:
+    if cells and info.table is not None:
         from device_agent.shared.features.frames import encoded
 
         rows = encoded(info, rows)
-    return check_rows(rows, info.feature_names, origin=origin)
+    return check_rows(rows, info.feature_names, origin)
 
 
 def with_votes(model: Any, rows: ArrayLike, answers: Answers) -> Answers:
@@ -70,7 +70,7 @@ def with_votes(model: Any, rows: ArrayLike, answers: Answers) -> Answers:
     assert exact.regressor is not None
     values, doubtful = exact.regressor.values(answers), exact.regressor.in_doubt(answers)
     if doubtful.any():
-        queries = queries_of(model.info, rows, origin_of(model.info.origin))[doubtful]
+        queries = queries_of(model.info, rows, origin_of(model.info.origin), cells=model.takes_cells)[doubtful]
         found: Any = exact.order(queries, answers.indices[doubtful])
         parts = Answers(answers.label[doubtful], answers.probabilities[doubtful], *found)
         values[doubtful] = exact.regressor.values(parts)

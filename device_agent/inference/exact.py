@@ -25,13 +25,11 @@ from device_agent.shared.outliers import OutlierFactors
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.regression import Regressor
-from device_agent.shared.release.model_file import read_member
-from device_agent.shared.release.npz import Arrays, read_arrays, require_form
+from device_agent.shared.release.npz import Arrays, arrays_inside, require_form
 
 Float64 = NDArray[np.float64]
 
 _SCANNED, _MEASURES = 1 << 14, 1 << 21  # differences of a scan at a time, which stay in the cache; and its results
-_MAX_TABLES = 256 << 20
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 _QUERIES = 256  # of one search
 #: Beyond this squared distance, products overflow float32 (`knnkit.model.graph.tfknn`).
@@ -60,11 +58,8 @@ class ExactKnn:
         self._info, self._path = info, path
         self._search: BlockSearch | None = None
         self._damaged = f"{constants.EXACT_FILE} inside {path} is damaged"
-        data = read_member(path, constants.EXACT_FILE, _MAX_TABLES)
-        try:
-            self._take(path, read_arrays(data))
-        except (ValueError, OverflowError, OSError) as error:
-            raise ModelUnusable(f"{self._damaged}: {error}") from None
+        with arrays_inside(path, constants.EXACT_FILE) as tables:
+            self._take(path, tables)
 
     def _take(self, path: str, tables: Arrays) -> None:
         before = "tied" not in tables
@@ -104,7 +99,8 @@ class ExactKnn:
             require_form("targets", targets, 2, np.float64)
             if targets.shape != (shape := (self._info.n_train, len(self._info.targets.names))):
                 raise ValueError(f"targets has shape {targets.shape}; knn.json states {shape}")
-            self.regressor = regressor(targets, self._info)
+            counts = [len(labels) for labels in self._info.targets.classes]
+            self.regressor = regressor(targets, self._info.k, self._info.weights, self._info.float64, counts)
 
     def answer(self, row: NDArray[np.float32]) -> dict[str, Any]:
         """Returns the outputs for one (n_features,) float32 row, by output name; see `answers`."""
@@ -320,11 +316,7 @@ class ExactKnn:
             else:
                 from device_agent.inference.group_search import Groups, GroupSearch
 
-                data = read_member(self._path, constants.GROUPS_FILE, _MAX_TABLES)
-                try:
-                    groups = Groups.from_arrays(read_arrays(data), self._info.n_train, len(self._centre))
-                except ValueError as error:
-                    said = f"{constants.GROUPS_FILE} inside {self._path} is damaged: {error}"
-                    raise ModelUnusable(said) from None
+                with arrays_inside(self._path, constants.GROUPS_FILE) as arrays:
+                    groups = Groups.from_arrays(arrays, self._info.n_train, len(self._centre))
                 self._search = GroupSearch(*first, **how, groups=groups, unit=self._unit)
         return self._search

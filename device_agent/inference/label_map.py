@@ -69,7 +69,7 @@ class LabelMap:
         Raises:
             BadInput: wrong number of columns, or a value that is not finite.
         """
-        queries = check_rows(rows, model.info.feature_names, origin=origin_of(model.info.origin))
+        queries = check_rows(rows, model.info.feature_names, origin_of(model.info.origin))
         found = self.look_up(queries).astype(np.int32)
         left = np.flatnonzero(found == UNDECIDED)
         if len(left):

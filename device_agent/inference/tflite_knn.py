@@ -47,8 +47,7 @@ class TfliteKNN:
 
     One object serves one thread. `info` is the model's knn.json, `runtime` describes the runtime, and `settled` counts
     the rows that float32 left uncertain. A model with a table also takes raw cells: frames and dictionaries by name of
-    column, other rows by position. But an array or lists with n_features numbers per row hold features, which are not
-    encoded again. NaN among them is a missing cell only if the features are the raw columns, unchanged.
+    column, other rows by position. As many numbers per row as features, and not as columns, are encoded features.
 
     Args:
         path: the model file; `/proc/self/fd/N` for a file that is open already.
@@ -82,7 +81,6 @@ class TfliteKNN:
         self.path = arguments.path_text(path, "path", BadInput)
         self.info = read_info(self.path)
         self._origin = _origin(self.info, self.path)
-        self._row_type: Any = _FLOAT32 if self._origin is None else _FLOAT64
         self.settled = 0
         self.chain: Chain | None = None  # of a release with stages (`serving.load`)
         self._file = kept_open(self, self.path)
@@ -95,10 +93,14 @@ class TfliteKNN:
         self._graphs, self._blocks, self._by_blocks = found
         self._exact = None if self._blocks is None else self._blocks.exact
         self._exactly = False  # whether float64 has answered the row that `_ask_one` has asked
-        if self._by_blocks[1]:
-            self._row_type = None  # `_ask_one` leaves every row to `_ask`
+        self.use(cells=self.info.table is not None)
         self._share, self._least = (near.share, near.share * near.least) if (near := self._near) else (0.0, 0.0)
         self._take()
+
+    def use(self, *, cells: bool) -> None:
+        """Sets whether rows may be raw cells, which only `_ask` takes; a release gets encoded rows (`serving.load`)."""
+        self.takes_cells = cells
+        self._row_type: Any = None if cells or self._by_blocks[1] else _FLOAT32 if self._origin is None else _FLOAT64
 
     @property
     def search(self) -> str:
@@ -156,8 +158,7 @@ class TfliteKNN:
         label = self.labels(rows)
         if self.info.may_be_unknown:
             return np.array([*self.info.classes, constants.UNKNOWN_LABEL], dtype=object)[label]
-        predicted: NDArray[Any] = self.classes_[label]
-        return predicted
+        return np.asarray(self.classes_[label])
 
     def score(self, rows: ArrayLike, labels: ArrayLike) -> float:
         """Returns the share of raw `rows` whose predicted label is that of (n,) `labels`; R² of a regression.
@@ -189,9 +190,7 @@ class TfliteKNN:
         Raises:
             BadInput: wrong number of columns, or a value that is not finite.
         """
-        if self._ask_one(rows):  # the fastest way
-            return np.asarray(self._answers[0].copy())
-        return self._ask(rows, _LABEL)[0]
+        return np.asarray(self._answers[0].copy()) if self._ask_one(rows) else self._ask(rows, _LABEL)[0]
 
     def predict_proba(self, rows: ArrayLike) -> Any:
         """Returns (n, n_classes) float32, the share of each class in the neighbours' votes.
@@ -269,7 +268,7 @@ class TfliteKNN:
 
     def _ask(self, rows: ArrayLike, names: tuple[str, ...]) -> tuple[NDArray[Any], ...]:
         """Checks raw rows, and returns their outputs `names`, (n, ...) each; float64 code answers uncertain rows."""
-        queries = queries_of(self.info, rows, self._origin)
+        queries = queries_of(self.info, rows, self._origin, cells=self.takes_cells)
         if self._graphs.waits:
             self._note(len(queries))
         views = {name: self._one.outputs[name] for name in (*names, constants.OUTPUT_CERTAIN)}

@@ -183,9 +183,10 @@ def _certify(
 
 
 def answer_as_a_stream(stream: TfliteKNN, model: TfliteKNN, golden: Golden, answers: Answers) -> Answers:
-    """Returns `answers` with the answer of stream mode wherever the two differ, so that the check tests both.
+    """Returns `answers` of `model`, with those of `stream`, the model in stream mode, where they differ.
 
-    A stream may use another search than a batch for a large model.
+    So the check tests both: for a large model, a stream may use another search than a batch. Asks the stream at most 64
+    golden rows.
     """
     if (stream.search_alone, stream.runtime.delegate) == (model.search, model.runtime.delegate):
         return answers
@@ -199,7 +200,7 @@ def answer_as_a_stream(stream: TfliteKNN, model: TfliteKNN, golden: Golden, answ
 
 
 def measure(model: TfliteKNN, golden: Golden) -> Latency | None:
-    """Measures the time of one row, with golden rows one at a time; None if there are no golden rows."""
+    """Measures how long one row takes, with golden rows one at a time; None if there are no golden rows."""
     rows = golden.rows
     if not len(rows):
         return None

@@ -1,8 +1,8 @@
 """Measures which search of a release is fastest here.
 
-All searches give the same answers and differ only in time and memory. Each is timed on golden rows, for one row and for
-a batch, in a child process. A search that fails or answers differently is skipped. If the child fails, no result is
-stored, and models choose their search without a measurement.
+A search is a way to find the neighbours (`constants.WAYS`). All give the same answers and differ only in time and
+memory. Each is timed on golden rows, for one row and for a batch, in a child process. A search that fails or answers
+differently is skipped. If the child fails, no result is stored, and models choose their search without a measurement.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def measure(
         usual: the model with the searches that it chooses without a measurement.
         load: opens the same model with another search, one of `constants.WAYS`.
         rows: (n, n_features) raw rows, at least one.
-        digest: the release's.
-        large: whether packing copies many rows.
+        digest: the release's digest, for the result.
+        large: whether the copies that XNNPACK makes of the rows are large: a search without copies is then preferred.
     """
     import numpy as np
 

@@ -63,7 +63,10 @@ def running(known: Known, new: Verdict, size: int, stack: contextlib.ExitStack) 
 
 
 def ask(current: Opened, golden: Golden, runtime: str) -> Running | None:
-    """Returns the answers of `current`, the running release, to the golden rows; None if it cannot answer."""
+    """Returns the answers of `current`, the running release, to the golden rows; None if it cannot be loaded or fails.
+
+    Its labels are None if the golden rows have other columns than its model.
+    """
     if current.opened is None:
         return None
     try:

@@ -48,7 +48,7 @@ _BEYOND_RESUMING = frozenset(
 
 
 def verify(store: Store, directory: Path, device_class: str | None = None) -> Staged:
-    """Returns what `stage` would for a release directory and a device of this class (None: its own); changes nothing.
+    """Returns what `stage` would for a release directory; changes nothing. `device_class`: None means this device's.
 
     Raises:
         Refused: a trust rule refused the release.
@@ -247,7 +247,10 @@ def _make_durable(upload: Path, names: Iterable[str]) -> None:
 
 
 def _publish(known: Known, upload: Path, verdict: Verdict, names: Collection[str]) -> bool:
-    """Moves the upload (files: `names`) to releases/<digest>/; returns whether the release was staged already."""
+    """Moves the upload with the files `names` to releases/<digest>/, or repairs the release that is there.
+
+    Returns whether the release was staged already.
+    """
     store = known.store
     place = store.release_path(verdict.digest)
     if not place.exists():

@@ -40,7 +40,9 @@ _PROGRESS_SECONDS = 0.5
 
 
 def classify(store: Store, request: Request, start: Start | None = None) -> int:
-    """Answers every row of the input of `request`; returns the number of rows. Tells `start` of the first answers.
+    """Answers every row of the input of `request`; returns the number of rows.
+
+    Calls `start.answered`, if there is a `start`, after the first answers.
 
     Raises:
         BadInput: a row, a line or the file cannot be classified.
@@ -181,7 +183,10 @@ class _Blocks:
             self._in_flight.answering(self._waiting[0][1], self._waiting[-1][2])
 
     def _refuse_poison(self, block: Block) -> None:
-        """Raises BadInput for a row that kills the model, if an earlier process died at such a line or at its start."""
+        """Raises BadInput for a row that kills the model.
+
+        Tests only blocks in which an earlier process died, or all if it died before its first answer.
+        """
         if (self.start and self.start.in_doubt) or (self._in_flight and self._in_flight.suspects(block.numbers)):
             from device_agent.serving.poison import find_poison
 

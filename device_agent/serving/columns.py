@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared import label_sets
-from device_agent.shared.protocol.constants import EXACT_FILE, MAX_MODEL, UNKNOWN_LABEL
-from device_agent.shared.protocol.errors import BadInput, ModelUnusable
+from device_agent.shared.protocol.constants import EXACT_FILE, UNKNOWN_LABEL
+from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.input_info import Window
 from device_agent.shared.protocol.model_info import KnnInfo, Targets
 from device_agent.shared.protocol.record import record, replace
-from device_agent.shared.release.model_file import read_member
-from device_agent.shared.release.npz import read_arrays
+from device_agent.shared.release.npz import arrays_inside
 
 if TYPE_CHECKING:
     from device_agent.enrolment.joined import JoinedKNN
@@ -175,14 +174,20 @@ class Local:
 
 @record
 class Training:
-    """Facts about neighbours: (n_train,) int32 class indices; `origins` in the training data."""
+    """Facts about neighbours by index: training rows first, then taught rows.
+
+    Attributes:
+        classes: (n,) int32 class indices.
+        origins: row numbers and ids of the training rows in the training data.
+        local: the taught rows; None if the release does not allow any.
+    """
 
     classes: NDArray[np.int32]
     origins: Origins
     local: Local | None = None
 
     def origin(self, index: int) -> tuple[int | None, str | None]:
-        """Returns row number (None for a taught row) and id (None if it has none) of a neighbour."""
+        """Returns row number (None for a taught row) and id (None if it has none) of the neighbour with this index."""
         taught = self.local.id(index) if self.local else None
         if taught is not None:
             return None, taught
@@ -224,11 +229,8 @@ def neighbor_classes(model: str) -> NDArray[np.int32]:
     Raises:
         ModelUnusable: the exact tables in the file are damaged.
     """
-    data = read_member(model, EXACT_FILE, MAX_MODEL)
-    try:
-        classes: NDArray[np.int32] = read_arrays(data)["classes"].astype(np.int32)
-    except ValueError as error:
-        raise ModelUnusable(f"{EXACT_FILE} inside {model} is damaged: {error}") from None
+    with arrays_inside(model, EXACT_FILE) as tables:
+        classes: NDArray[np.int32] = tables["classes"].astype(np.int32)
     return classes
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,7 @@ Raw = tuple[str, int, Callable[[], NDArray[Any]]]
 
 
 def columns_of(path: str, columns: Columns) -> Columns:
-    """Returns `columns` for the file or folder at `path`; for a folder, with the name of the file as first column.
+    """Returns `columns` for the file or folder at `path`; for a folder, with the name of each file as first column.
 
     Raises:
         BadInput: a column to copy is not the name of the file.
@@ -56,7 +57,7 @@ def embedded(source: Source, chain: Chain, dtype: type[np.floating[Any]]) -> Ite
     path = Path(source.name)
     inputs, hint = (_files(path, chain.input), _hint(path)) if source.format == FILES else (_arrays(source), "")
     while some := list(itertools.islice(inputs, _AT_A_TIME)):
-        # Neighbours of about the same length share an interpreter, which stays in the processor's cache.
+        # Inputs of about the same length follow each other: they share an interpreter, which stays in the cache.
         order = sorted(range(len(some)), key=lambda place: some[place][1], reverse=True)
         found = dict(zip(order, chain.each(lambda read: read(), [some[place][2] for place in order])))
         rows, names = [found[place] for place in range(len(some))], [name for name, _, _ in some]
@@ -72,11 +73,14 @@ def _hint(path: Path) -> str:
 
 
 def _files(path: Path, input: Input) -> Iterator[Raw]:
-    for file in files.files_of(path):
+    others: list[str] = []
+    for file in files.files_of(path, others):
         size = 0
         with contextlib.suppress(OSError):  # reading it says why
             size = file.stat().st_size
         yield str(file), size, functools.partial(files.read_array, file, input)
+    if others:
+        print(f"device_agent: {path}: {files.left_out(others)}", file=sys.stderr, flush=True)
 
 
 def _arrays(source: Source) -> Iterator[Raw]:

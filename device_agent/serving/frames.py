@@ -50,7 +50,7 @@ class Frames:
 
     @property
     def left(self) -> bytes:
-        """The bytes of the last frame, which is not complete."""
+        """The bytes of a frame that is not complete yet; b"" if there is none."""
         return bytes(self._rest)
 
     def finish(self) -> bytes:

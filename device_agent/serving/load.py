@@ -114,10 +114,10 @@ def load_accepted(
     stream: bool = False,
     search: str | None = None,
 ) -> Loaded:
-    """Verifies and loads the release `ref`, which this device accepted before; `stream` saves memory.
+    """Verifies and loads the release `ref`, which this device accepted before.
 
-    `runtime` and `threads` are those of `TfliteKNN`. `search` is one of `constants.WAYS`; None: the one that was
-    fastest when the release was activated.
+    `runtime`, `threads` and `stream` (most queries are single rows) are those of `TfliteKNN`. `search` is one of
+    `constants.WAYS`; None: the one that was fastest when the release was activated.
 
     Raises:
         Refused: the files are no longer those that were accepted.
@@ -192,6 +192,7 @@ def load_model(
 
     path = opened.path(constants.MODEL_FILE)
     model = TfliteKNN(path, runtime=runtime, num_threads=threads, stream=stream, search=search)
+    model.use(cells=False)
     if model.info.input is not None and model.info.input.stages:
         from device_agent.inference.stages import load_chain
 
@@ -202,7 +203,7 @@ def load_model(
 
 
 def _compare(model: TfliteKNN, opened: OpenRelease) -> None:
-    """Raises ModelUnusable if the model differs from the manifest of `opened`, its release."""
+    """Raises ModelUnusable if the model has another name, k, feature count or labels than the manifest of `opened`."""
     manifest = read_manifest(opened.read(constants.MANIFEST_FILE))
     labels = read_member(opened.path(constants.MODEL_FILE), constants.LABELS_FILE)
     expected = (manifest.name, manifest.k, manifest.n_features, manifest.labels_sha256)

@@ -43,7 +43,7 @@ class NpyRenderer(Form):
         return npy_header(self.dtype, 0)
 
     def render(self, answers: Answers | None, count: int, errors: Errors, kept: Kept = ()) -> bytes:
-        """Returns the bytes of `count` entries; arguments as for `CsvRenderer`. Ignores `errors` and `kept`."""
+        """Returns the bytes of one entry for each of `answers`; b"" for None. Ignores the other arguments."""
         if answers is None:
             return b""
         if not self.dtype.names:
@@ -71,7 +71,7 @@ class NpyRenderer(Form):
         return table.tobytes()
 
     def render_labels(self, labels: NDArray[np.int32], kept: Kept = ()) -> bytes:
-        """Returns the bytes of entries for (n,) class indices, if the columns need only the label; no `kept` cells."""
+        """Returns the bytes of entries for (n,) class indices, if the columns are `labels_only`; ignores `kept`."""
         return (self._table(labels) if self.dtype.names else self._labels[labels]).tobytes()
 
     def _table(self, labels: NDArray[np.int32]) -> NDArray[Any]:

@@ -18,7 +18,7 @@ from device_agent.serving.load import Loaded
 from device_agent.shared.protocol.errors import BadInput, named
 from device_agent.shared.protocol.record import record, replace
 from device_agent.shared.queries import cell_type, row_type
-from device_agent.shared.tabular.csv_dialect import short
+from device_agent.shared.tabular.csv_dialect import listed, short
 from device_agent.shared.tabular.csv_reader import CsvParser
 from device_agent.shared.tabular.inputs import FILES, Source, open_source
 from device_agent.shared.tabular.json_reader import JsonParser
@@ -93,7 +93,10 @@ def make_parser(info: KnnInfo, format: str, request: Request, chain: Chain | Non
 
 
 def _counting(parser: Parser, info: KnnInfo, request: Request) -> Parser:
-    """Adds the parser to the request's counters; it names ignored columns unless the user asked to ignore them."""
+    """Returns the parser, added to the request's counters (if it has any).
+
+    If only the model says that other columns are ignored, the parser prints their names once.
+    """
     if request.counters is not None:
         request.counters.append(parser)
         if info.ignore_extra and not request.ignore_extra:
@@ -103,6 +106,10 @@ def _counting(parser: Parser, info: KnnInfo, request: Request) -> Parser:
 
 def _tell_once(said: str) -> None:
     print(f"device_agent: {said} (reported once)", file=sys.stderr, flush=True)
+
+
+#: Most bad samples of an input that are printed one by one.
+_SHOWN = 3
 
 
 @record
@@ -128,7 +135,7 @@ class Rows:
     """The rows of one input.
 
     Args:
-        info: knn.json of the model; without its transforms, the rows are the numbers before the transforms.
+        info: knn.json of the model. `enrol` removes its transforms first: the rows are then the numbers before them.
         chain: the loaded stages of the model; None if it has none.
         source: the input.
         request: names the columns to copy or ignore.
@@ -143,7 +150,7 @@ class Rows:
 
     def __init__(self, info: KnnInfo, chain: Chain | None, source: Source, request: Request, hint: str) -> None:
         self.source, self._info, self._request, self._hint = source, info, request, hint
-        self._is_npy = source.format == "npy"
+        self._is_npy, self._bad = source.format == "npy", 0
         if self._is_npy and request.columns.keep:
             raise BadInput("--keep: the columns of NPY have no names", hint="give the rows as CSV or JSON lines")
         self._chain = chain if info.window is None and source.format in ("npy", FILES) else None
@@ -171,6 +178,7 @@ class Rows:
                 parsed = self._parse(part)
                 if len(parsed.rows):
                     yield Block(parsed.rows, parsed.kept, "line {}", parsed.lines, part)
+        self._tell_others()
 
     def _parse(self, block: bytes) -> Parsed:
         with named(self.source.name):
@@ -178,9 +186,16 @@ class Rows:
         if parsed.errors:
             number, message = next(iter(parsed.errors.values()))
             raise BadInput(f"{self.source.where(number)}: {message}", hint=parsed.hint or self._hint)
-        for number, message in parsed.bad:
+        for number, message in parsed.bad[: max(0, _SHOWN - self._bad)]:
             print(f"device_agent: {self.source.where(number)}: {message}", file=sys.stderr)
+        self._bad += len(parsed.bad)
         return parsed
+
+    def _tell_others(self) -> None:
+        """Prints the number of bad samples that were not printed, and what a window takes."""
+        if self._bad > _SHOWN and self._info.window is not None:
+            said = f"{self._bad - _SHOWN:,} more bad lines; a sample has {listed(self._info.window.numbers)}"
+            print(f"device_agent: {self.source.name}: {said}", file=sys.stderr)
 
     def _arrays(self) -> Iterator[Block]:
         """Yields the rows of an NPY file; checks that values are finite, since an error names the row's number."""

@@ -28,7 +28,7 @@ from device_agent.serving.writers import Renderer
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import AgentError, BadInput
 from device_agent.shared.tabular.inputs import FRAMES, Lines, Source, open_source
-from device_agent.shared.tabular.reader import Parsed, without_row
+from device_agent.shared.tabular.reader import Parsed, without_rows
 from device_agent.store import state
 from device_agent.store.starts import Start
 from device_agent.store.store import Store
@@ -99,7 +99,7 @@ def _serve(answerer: _Answerer, source: Source, flags: SignalFlags) -> int:
 def _read(poll: select.poll, source: Source, flags: SignalFlags, answerer: _Answerer) -> bytes | None:
     """Returns the bytes of the next read: b"" at the end of the input, None if a signal arrived first.
 
-    `poll` watches the source and `flags`; while nothing comes, `answerer` may do its work between rows.
+    `poll` watches the source and `flags`; while nothing comes, calls `answerer.wait` every `IDLE_MS`.
     """
     while True:
         ready = poll.poll(IDLE_MS)
@@ -167,7 +167,10 @@ class _Answerer:
             self._start = None
 
     def _without_poison(self, parsed: Parsed) -> Parsed:
-        """Counts a start (`store.starts`). If one died before, returns `parsed` with killing rows as bad lines."""
+        """Returns `parsed`, in which rows that kill the model are bad lines; also counts this start (`store.starts`).
+
+        Tests rows only if an earlier process died at their lines, or before its first answer.
+        """
         if self._start and len(parsed.rows):
             self._start.begin()
         while len(parsed.rows) and ((self._start and self._start.in_doubt) or self.in_flight.suspects(parsed.lines)):
@@ -176,7 +179,7 @@ class _Answerer:
             found = find_poison(self._loaded, parsed.rows, self._request.runtime)
             if found is None:
                 break
-            parsed = without_row(parsed, *found)
+            parsed = without_rows(parsed, {found[0]: BadInput(found[1])})
         return parsed
 
     def _answer(self, parsed: Parsed) -> None:

@@ -94,7 +94,10 @@ class StreamRows:
 
 
 def _columns(info: KnnInfo) -> list[tuple[str | None, bool]]:
-    """Returns (name, is a number) of each column of a raw row; with stages, columns and (shape, as text) of inputs."""
+    """Returns (name, whether its cells are numbers) of each column of a raw row; equal for models that read one stream.
+
+    For a model with stages: the columns, and as more names the dimensions, of its input.
+    """
     if info.window is not None:
         others = [(name, False) for name in (info.window.time, info.window.recording)]
         return [*((name, True) for name in info.window.columns), *others]

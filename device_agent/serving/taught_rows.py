@@ -103,7 +103,7 @@ def _is_missing(table: Table, column: Column, text: str) -> bool:
 
 
 def _cell(table: Table, column: Column, value: Any) -> float | str | None:
-    """Converts a JSON value to a number, text or None (missing). `true` is "True" or "true", as in `column`."""
+    """Converts a JSON value to a number, text or None (missing); true to the category "True" or "true" of `column`."""
     if value != value or (isinstance(value, str) and _is_missing(table, column, value.strip())):
         return None
     if isinstance(value, bool) and column.encoding != "number":

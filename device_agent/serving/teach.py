@@ -74,7 +74,8 @@ def teach(store: Store, meaning: Meaning, request: Request, holder: str, last: i
             _check(loaded, before, rows, allowed)
             journal.enrol(rows)
             _warn_of_alike(label, [*classes, *taught])
-            return _document("enrol", [row.id for row in rows], journal)
+            _warn_of_equal(before, rows)
+            return replace(_document("enrol", [row.id for row in rows], journal), label=str(label))
     finally:
         loaded.close()
 
@@ -82,10 +83,10 @@ def teach(store: Store, meaning: Meaning, request: Request, holder: str, last: i
 def forget(
     store: Store, holder: str, *, label: str | None, ids: Sequence[str], last: int | None, erase: bool
 ) -> Taught:
-    """Forgets taught rows with this label and one of these ids, only the `last` of them; without any (None, ()), all.
+    """Forgets the taught rows with this `label` (None: any) and one of these `ids` ((): any).
 
-    With `erase`, forgotten rows are also erased from the journal, so that nothing can be undone. `holder` is that of
-    `teach`.
+    Of these rows, forgets only the `last` so many (None: all). With `erase`, forgotten rows are also erased from the
+    journal, so that nothing can be undone. `holder` is that of `teach`.
 
     Raises:
         AgentError: no taught row is selected.
@@ -114,6 +115,13 @@ def _warn_of_alike(label: int | str, known: Sequence[int | str]) -> None:
     if near is not None:
         said = f"the label {label} is new, and differs only {enrolled.difference(label, near)} from {near}"
         print(f"device_agent: warning: {said}; if both mean one class: {_UNDO}", file=sys.stderr, flush=True)
+
+
+def _warn_of_equal(before: Sequence[LocalRow], rows: Sequence[LocalRow]) -> None:
+    known = {(row.label, row.row) for row in before}
+    if again := sum((row.label, row.row) in known for row in rows):
+        said = f"{again:,} of {constants.counted(len(rows), 'row')} had been taught before with this label"
+        print(f"device_agent: warning: {said}, and now vote twice; {_UNDO}", file=sys.stderr, flush=True)
 
 
 def undo(store: Store, holder: str) -> Taught:
@@ -150,7 +158,7 @@ def _allowed(loaded: Loaded, store: Store) -> Enrol:
 
 
 def _read(info: KnnInfo, meaning: Meaning, allowed: Enrol) -> tuple[int | str, tuple[float, ...]]:
-    """Returns (label, ()) of `meaning`, if `allowed`; for a regression, (its values as text, its values)."""
+    """Returns the label of `meaning`, if `allowed`, and (); for a regression, its values as one text and as numbers."""
     if info.targets is None:
         if meaning.label is None:
             raise BadInput("--value: the model answers labels, not values", hint="--label NAME")

@@ -23,7 +23,7 @@ from device_agent.shared.protocol.errors import BadInput
 if TYPE_CHECKING:
     from device_agent.inference.tflite_knn import Answers
 
-#: Keys of what an answer counts: cells of its row.
+#: Keys of the numbers of missing cells and unknown categories of an answer's row.
 _COUNTS = ("missing", "unknown_categories")
 #: Up to this many bytes, joining padded lines and removing the padding is faster than joining line by line.
 _SHORT = 32

@@ -35,7 +35,7 @@ def _is_truth(value: Any) -> bool:
 
 
 def require(good: bool, name: str, value: Any, error: _Error, hint: str) -> None:
-    """Raises `error` for the argument `name` unless its `value` is `good`; `hint` is what to give."""
+    """Raises `error` for the `value` of the argument `name` unless `good` is true; `hint` is what to give."""
     if not good:
         raise error(f"{name} cannot be {shown(value)}", hint=hint)
 

@@ -89,7 +89,10 @@ class Cells:
     candidates: Ints
 
     def left(self, which: NDArray[np.int64], possible: NDArray[np.bool_], filler: int) -> Cells:
-        """Returns the cells with the indices `which`, of their candidates the `possible` ones; pads with `filler`."""
+        """Returns the cells with the indices `which`; each keeps those of its candidates that are `possible`.
+
+        `possible` is an (m, c) mask; `filler` is the index that pads the lists.
+        """
         return Cells(self.at[which], pack(self.candidates[which], possible[which], filler))
 
 
@@ -133,7 +136,10 @@ def paint(examine: Examine, box: Box, rows: int, dtype: type, bounds_per_row: in
 
 
 def _split(parents: list[Cells], split: Ints) -> Iterator[Cells]:
-    """Yields the parts of `parents`, in blocks that fit the processor's cache; `split` parts along each axis."""
+    """Yields the cells into which `parents` are cut, in blocks that fit the processor's cache.
+
+    `split` is the number of parts along each axis.
+    """
     offsets = np.stack(np.meshgrid(*map(np.arange, split), indexing="ij"), axis=-1).reshape(-1, len(split))
     for cells in parents:
         step = max(1, _CHUNK // (cells.candidates.shape[1] * len(offsets)))
@@ -173,7 +179,7 @@ class Bounds:
 
 
 def pack(candidates: Ints, possible: NDArray[np.bool_], filler: int) -> Ints:
-    """Returns (m, c) candidates without those that are not possible, moved to the left and padded with `filler`."""
+    """Returns those of (m, c) candidates that are `possible`, moved to the left of their rows; pads with `filler`."""
     counts = np.count_nonzero(possible, axis=1)
     cell, _ = chosen = np.nonzero(possible)
     place = np.arange(len(cell)) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -36,9 +36,9 @@ def with_file(hint: str, source: str | Path) -> str:
 
 @contextlib.contextmanager
 def named_in_hints(source: str | Path | None) -> Iterator[None]:
-    """Puts the name of a file into the hint of a BadInput; if it is a folder, the file in it that the message names.
+    """Puts the file name `source` into the hint of a BadInput that the `with` block raises.
 
-    Does nothing if `source` is None or `-`, standard input.
+    If `source` is a folder, puts in the file that the message names. Does nothing for None and `-`, standard input.
     """
     try:
         yield

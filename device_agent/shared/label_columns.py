@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.outliers import OutlierFactors
-from device_agent.shared.protocol.constants import UNKNOWN, UNKNOWN_LABEL
-from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.protocol.constants import UNKNOWN, UNKNOWN_LABEL, Weights
+from device_agent.shared.protocol.model_info import InFloat64
 from device_agent.shared.protocol.reports import ColumnScore
-from device_agent.shared.regression import Float64, Regressor, valuer
+from device_agent.shared.regression import Float64, Regressor
 from device_agent.shared.weights import weigh
 
 #: The order of addition can split equal shares by some 2^-53.
@@ -35,7 +35,7 @@ class Voter(Regressor):
         counts: number of labels of each column.
     """
 
-    def __init__(self, targets: Float64, k: int, weights: Any, counts: Sequence[int]) -> None:
+    def __init__(self, targets: Float64, k: int, weights: Weights, counts: Sequence[int]) -> None:
         super().__init__(targets, k, weights)
         self._weights = weights
         self._codes, self._counts = targets.astype(np.intp), counts  # what bincount takes
@@ -69,11 +69,23 @@ class Voter(Regressor):
         return found
 
 
-def regressor(targets: Float64, info: KnnInfo) -> Regressor | OutlierFactors:
-    """Returns the object that computes a model's values: means of targets, outlier factors, or label column votes."""
-    counts = [len(labels) for labels in info.targets.classes] if info.targets else []
-    how = targets, info.k, info.weights
-    return Voter(*how, counts) if counts else valuer(*how, info.float64)
+def regressor(
+    targets: Float64, k: int, weights: Weights, own: InFloat64 | None, counts: Sequence[int]
+) -> Regressor | OutlierFactors:
+    """Returns the object that computes the values of a model: means of targets, outlier factors, or labels.
+
+    Args:
+        targets: (n_train, t) float64; for outlier factors, the `known` of `OutlierFactors`.
+        k: number of neighbours.
+        weights: uniform, distance or a kernel.
+        own: `KnnInfo.float64`. With an `offset`, the values are outlier factors; a kernel needs the `bandwidth`.
+        counts: number of labels of each label column; empty without label columns.
+    """
+    if counts:
+        return Voter(targets, k, weights, counts)
+    if own is not None and own.offset is not None:
+        return OutlierFactors(targets, k, own.offset)
+    return Regressor(targets, k, weights, None if own is None else own.bandwidth)
 
 
 def labels_of(classes: Sequence[Sequence[int | str]], values: Float64) -> list[list[int | str]]:

@@ -16,7 +16,7 @@ _BITS = 960
 
 
 def greatest(exponent: float) -> float:
-    """Returns the greatest number whose power with `exponent` is below 2^960; larger differences are reduced to it."""
+    """Returns the greatest power of two x with x^exponent at most 2^960: the limit for the values of `power`."""
     return math.ldexp(1.0, int(_BITS // exponent))
 
 

@@ -100,31 +100,32 @@ def narrow(rows: NDArray[Any], origin: Origin) -> NDArray[np.float32]:
         return np.ascontiguousarray(offsets, dtype=np.float32)
 
 
-def check_rows(
-    rows: ArrayLike, features: tuple[str, ...], error: Callable[..., Exception] = BadInput, origin: Origin = None
-) -> NDArray[np.float32]:
+def check_rows(rows: ArrayLike, features: tuple[str, ...], origin: Origin) -> NDArray[np.float32]:
     """Returns `rows` as (n, n_features) contiguous float32; with an origin, as offsets from it.
 
     Args:
         rows: numbers; a data frame must have the columns `features`, unless these are default names.
         features: names of the model's features.
-        error: class of the exception to raise; takes a message and a `hint`.
         origin: (n_features,) float64, the model's origin, or None.
 
     Raises:
-        BadInput: or `error`: wrong shape, wrong columns, not numbers, or not finite in float32; the message names the
-            first such row and column, counted from 0.
+        BadInput: wrong shape, wrong columns, not numbers, or not finite in float32; the message names the first such
+            row and column, counted from 0.
     """
-    table = rows if type(rows) is np.ndarray and rows.dtype == np.float32 else _as_table(rows, features, error, origin)
+    ready = type(rows) is np.ndarray and rows.dtype == np.float32
+    table: NDArray[Any] = rows if ready else _as_table(rows, features, BadInput, origin)  # type: ignore[assignment]
     if table.ndim == 2 and table.shape[1] == len(features):
         table = narrow(table, origin)
-    return _checked(table, features, error)
+    return _checked(table, features, BadInput)
 
 
 def check_raw_rows(
     rows: ArrayLike, features: tuple[str, ...], error: Callable[..., Exception], origin: Origin
 ) -> NDArray[Any]:
-    """As `check_rows`, but does not subtract the origin: returns (n, n_features) rows of `row_type(origin)`."""
+    """As `check_rows`, but raises `error` for BadInput, and does not subtract the origin.
+
+    Returns (n, n_features) rows of `row_type(origin)`. `error` takes a message and a `hint`.
+    """
     return _checked(_as_table(rows, features, error, origin), features, error)
 
 
@@ -204,7 +205,10 @@ _CONVERSIONS = ("toarray", "collect", "to_pandas", "toPandas")
 
 
 def not_numbers(rows: Any, problem: Exception) -> tuple[str, str]:
-    """Returns why rows are not a table of numbers, and a hint; names a data frame's first such cell, else `problem`."""
+    """Returns a message why `rows` are not a table of numbers, and a hint.
+
+    The message names the first cell of a data frame that is not a number; if none is found, it quotes `problem`.
+    """
     names = column_names(rows)
     cells = as_array(rows, object) if names else np.empty((0, 0))
     for place, name in enumerate(names if names and cells.ndim == 2 else ()):

@@ -56,7 +56,7 @@ def own_golden(golden: Golden, info: KnnInfo, chain: Chain | None = None) -> Gol
 
 
 def features_of(info: KnnInfo, cells: Sequence[Sequence[float | str | None]]) -> NDArray[Any]:
-    """Returns the (n, n_features) features of n raw rows; `cells` are in the order of `info.columns`. NaN if bad."""
+    """Returns the (n, n_features) features of n raw rows, NaN for a bad row; `cells` are ordered as `info.columns`."""
     dtype = row_type(info.origin)
     if info.table is None:
         with np.errstate(over="ignore"):
@@ -69,7 +69,10 @@ def features_of(info: KnnInfo, cells: Sequence[Sequence[float | str | None]]) ->
 
 
 def cells_of(info: KnnInfo, row: Sequence[Any] | NDArray[Any]) -> list[float | str | None]:
-    """Returns the raw cells of one row of features: shortest numbers, categories as text, None for unknown ones."""
+    """Returns the raw cells of one row of features: numbers, categories as text, None for an unknown category.
+
+    A number has the fewest decimal digits that round to the feature.
+    """
     numbers = [float(str(value)) for value in row]
     if info.table is None:
         return list(numbers)

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.shared.outliers import OutlierFactors
 from device_agent.shared.protocol.constants import UNKNOWN, Weights
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.protocol.model_info import InFloat64, TargetError
+from device_agent.shared.protocol.model_info import TargetError
 from device_agent.shared.queries import as_numbers
 from device_agent.shared.weights import weigh
 
@@ -46,24 +45,6 @@ class Regressor:
             found /= share.sum(axis=1)[:, np.newaxis]
         found[np.asarray(answers.label) == UNKNOWN] = np.nan
         return found
-
-    def in_doubt(self, answers: Any) -> NDArray[np.bool_]:
-        """Returns (n,) bool, all False: means hardly change if float32 rounds a distance. `Voter` overrides this."""
-        return np.zeros(len(answers.indices), np.bool_)
-
-
-def valuer(targets: Float64, k: int, weights: Weights, own: InFloat64 | None) -> Regressor | OutlierFactors:
-    """Returns the object that computes the values of a model: means of `targets`, or outlier factors.
-
-    Args:
-        targets: (n_train, t) float64; for outlier factors, the `known` of `OutlierFactors`.
-        k: number of neighbours.
-        weights: uniform, distance or a kernel.
-        own: `KnnInfo.float64`. With an `offset`, the values are outlier factors; a kernel needs the `bandwidth`.
-    """
-    if own is not None and own.offset is not None:
-        return OutlierFactors(targets, k, own.offset)
-    return Regressor(targets, k, weights, None if own is None else own.bandwidth)
 
 
 def spreads(targets: Float64) -> Float64:

@@ -34,7 +34,7 @@ def record(path: Path, event: Event | None) -> None:
     """Appends `event` unless the file has it.
 
     Raises:
-        Broken: the path is not a usable file; also if there is nothing to append.
+        Broken: the path is not a usable file, even if there is nothing to append.
     """
     data = _content(path)
     if event is not None and not _has(data, event):

@@ -140,7 +140,10 @@ class _Content:
         return sorted(self.lasting(self.keep), key=lambda entry: kinds.index(entry["kind"]))
 
     def lasting(self, keep: Keep) -> list[Entry]:
-        """Returns the rows that stay, in file order: the newest of each kind, and of each seat in the random sample."""
+        """Returns the rows that stay, in file order: the newest of each kind.
+
+        Of the random sample, the newest row of each seat stays; a seat is a number below `keep.random`.
+        """
         kinds: dict[str, dict[Any, tuple[int, Entry]]] = {kind: {} for kind in keep.sizes}
         for place, entry in enumerate(map(_parse, self.data.splitlines())):
             if _is_row(entry) and entry["kind"] in kinds:

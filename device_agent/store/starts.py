@@ -89,7 +89,10 @@ class Start:
 
 @contextlib.contextmanager
 def counted(store: Store) -> Iterator[Start]:
-    """Counts a start during a `with` block; it stays counted only if the block raises an error of the release."""
+    """Counts a start during a `with` block; it stays counted if the block raises Refused, ModelUnusable or MemoryError.
+
+    A killed process leaves its start counted, too.
+    """
     start = Start(store)
     try:
         yield start

@@ -23,7 +23,10 @@ What = Literal["activated", "confirmed", "reverted", "rolled-back"]
 
 @record
 class Pending:
-    """An unconfirmed activation; `started` and `deadline` are seconds since the boot with the id `boot`."""
+    """An unconfirmed activation; `started` and `deadline` are seconds since the boot with the id `boot`.
+
+    `since` is the time of the activation, in seconds since 1970.
+    """
 
     release: ReleaseRef
     created: int  # the time floor after it is committed (`Verdict.time_floor`)

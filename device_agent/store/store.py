@@ -177,7 +177,10 @@ class Store:
         return state.holder(current, moment) or lock.holder_of(self.lock_file)
 
     def note(self, current: StoreState, what: str, release: ReleaseRef | None, why: str, holder: str) -> None:
-        """Adds to the history that `holder` did `what` (such as `staged`) with `release` (or None); no transitions."""
+        """Adds an event that is not a transition of the state to the history.
+
+        It is that `holder` did `what` (such as `staged`) with `release` (None: no release is concerned), because `why`.
+        """
         moment = clock.now()
         answers = state.answering(current, moment)
         ref = answers.release if answers else None

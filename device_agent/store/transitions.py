@@ -16,16 +16,7 @@ from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.errors import ActivationFailed, AgentError, Locked
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.protocol.versions import utc
-from device_agent.store.state import (
-    ITSELF,
-    Event,
-    Pending,
-    StoreState,
-    What,
-    answering,
-    is_over,
-    waiting,
-)
+from device_agent.store.state import ITSELF, Event, Pending, StoreState, What, answering, is_over, waiting
 from device_agent.system.clock import Moment
 
 #: Longest time that an activation may wait for confirmation, in seconds.
@@ -89,7 +80,8 @@ def confirm(state: StoreState, digest: str, *, connection: str, moment: Moment) 
     `connection` is that of this command: a confirmation over the connection that activated does not count.
 
     Raises:
-        ActivationFailed: `digest` is not pending; `reason` is `rolled-back` if it was reverted.
+        ActivationFailed: `digest` is not pending (`not-pending`), was reverted (`rolled-back`), or was activated over
+            the same connection (`same-connection`).
     """
     pending = state.pending
     if not pending or pending.release.digest != digest or is_over(pending, moment):
@@ -129,12 +121,12 @@ def not_pending(state: StoreState, digest: str) -> ActivationFailed:
     return ActivationFailed(
         f"no activation of {digest[:12]} waits for a confirmation",
         reason="not-pending",
-        hint=f"python -m device_agent activate {digest[:12]}…",
+        hint=f"python -m device_agent activate {digest[:12]}",
     )
 
 
 def revert(state: StoreState, why: str, moment: Moment) -> StoreState:
-    """Returns the state as before the pending activation; `why` and `moment` go into the history."""
+    """Returns the state as before the pending activation, if there is one; `why` and `moment` go into the history."""
     if not state.pending:
         return state
     pending = state.pending
@@ -142,9 +134,10 @@ def revert(state: StoreState, why: str, moment: Moment) -> StoreState:
 
 
 def is_to_leave(state: StoreState, leave: str | None) -> bool:
-    """Whether a rollback would change anything.
+    """Whether a rollback changes anything.
 
-    With `leave`: whether that release answers; with None: whether the last transition was not a rollback.
+    With `leave`, a digest: whether that release answers. With None: whether the last transition was neither a rollback
+    nor a return because no confirmation came.
     """
     if leave is not None:
         answers = state.pending.release if state.pending else state.committed
@@ -193,10 +186,7 @@ def lower_floors(state: StoreState, floor: int, time_floor: int) -> StoreState:
     """Returns the state with floors of at most `floor` (sequence) and `time_floor` (seconds since 1970)."""
     digest = state.floor_digest if floor >= state.floor else None
     return replace(
-        state,
-        floor=min(state.floor, floor),
-        floor_digest=digest,
-        time_floor=min(state.time_floor, time_floor),
+        state, floor=min(state.floor, floor), floor_digest=digest, time_floor=min(state.time_floor, time_floor)
     )
 
 

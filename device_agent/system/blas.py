@@ -19,7 +19,8 @@ def prepare(threads: int, features: str = "/proc/cpuinfo") -> None:
     """Sets threads and kernels of OpenBLAS, unless the environment has them. Call it before NumPy is imported.
 
     The OpenBLAS of NumPy 1.26 uses kernels of 2004 on processors newer than itself: a product takes 4 times as long.
-    `features` is a file with a line "flags: ..."; other than on x86, there is none.
+    `features` names a file whose line "flags: ..." lists what an x86 processor can do; without that line, only the
+    threads are set.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", str(threads))
     try:

@@ -84,7 +84,7 @@ def peak_bytes() -> int:
 
 
 def runtime_version() -> str | None:
-    """Returns the installed TFLite runtime (`tflite_runtime 2.14.0`) without loading it; None if there is none."""
+    """Returns the first installed runtime (`tflite_runtime 2.14.0`; last, NumPy), without loading it; None: none is."""
     from importlib import util
 
     for module, package in RUNTIMES.items():

@@ -18,7 +18,7 @@ from pathlib import Path
 ASIDE = ".bad"
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
-#: What systems say where a file system (vfat, exFAT) lacks a call.
+#: Errors of a file system (vfat, exFAT) that lacks a call.
 _LACKING = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
 _CHUNK = 64 * 1024  # as in `staging`: the kernel keeps in one piece what is written at once (docs/decisions/004)
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW

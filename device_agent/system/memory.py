@@ -14,7 +14,7 @@ SMALL = 32 << 20
 #: Graphs of a model: one for a single row, one for a batch.
 _COPIES = 2
 _GROUPS = Path("/sys/fs/cgroup")
-#: Version of control groups -> limit, usage, and what the kernel gives up of that first: the line in memory.stat.
+#: Version of control groups -> files with limit and usage; line of memory.stat with the part that can be freed at once.
 _FILES = {
     2: ("memory.max", "memory.current", "inactive_file"),
     1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -22,7 +22,10 @@ _FILES = {
 
 
 def may_pack(weights: int) -> bool:
-    """Whether half of the free memory stays free after packing `weights` bytes; True if free memory is unknown."""
+    """Whether XNNPACK may copy `weights` bytes for each graph: at most `SMALL`, or half of the free memory stays free.
+
+    True if the free memory is unknown.
+    """
     available = available_bytes()
     return weights <= SMALL or available is None or _COPIES * weights <= available // 2
 

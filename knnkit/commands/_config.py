@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,11 @@ def load_config(arguments: argparse.Namespace) -> Config | None:
         return load.load(arguments.config)
     here = Path(FILE_NAME)
     return load.load(here) if here.exists() else None
+
+
+def placed(config: Config | None) -> contextlib.AbstractContextManager[None]:
+    """Puts the line of deploy.yaml before the message of an error about a key file that it names."""
+    return config.key_files.placed() if config else contextlib.nullcontext()
 
 
 def own_public_keys(config: Config | None) -> list[Path]:
@@ -59,8 +65,11 @@ def order_signer(arguments: argparse.Namespace) -> signing.Signer:
         ConfigError: neither names a key.
         SigningKeyError: the key cannot be used.
     """
-    named = arguments.signing_key
-    return signing.load_signer(named or require_config(load_config(arguments), "no --signing-key").signing.key)
+    if arguments.signing_key:
+        return signing.load_signer(arguments.signing_key)
+    config = require_config(load_config(arguments), "no --signing-key")
+    with placed(config):
+        return signing.load_signer(config.signing.key)
 
 
 def require_builds(config: Config | None, what: str, file: Path | None, hint: str = "") -> tuple[Build, ...]:

@@ -14,7 +14,7 @@ from device_agent.shared.console import signals
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.model_info import Gates
 from device_agent.shared.safe_files import whole_file
-from knnkit.errors import UsageError
+from knnkit.errors import UsageError, unwritten
 from knnkit.fleet.report import FleetReport
 from knnkit.render.changes import Rows, no_rows
 from knnkit.render.fleet_report import page_of, print_report, tone, verdict
@@ -90,8 +90,10 @@ def write_reports(arguments: argparse.Namespace, report: FleetReport, make_page:
                     file.write(data)
             else:
                 write_html(path, make_page())
-        except (OSError, json_codec.TooLarge) as error:
-            raise UsageError(f"--report {path}: {getattr(error, 'strerror', error)}") from None
+        except OSError as error:
+            raise unwritten(f"--report {path}", error) from None
+        except json_codec.TooLarge as error:
+            raise UsageError(f"--report {path}: {error}", hint=f"--report {path.stem}.html") from None
 
 
 def model_file(path: Path, hint: str = "knnkit build") -> Path:

@@ -24,6 +24,7 @@ from knnkit.fleet.rollout.executor import Fan, fan
 from knnkit.fleet.targets import Overrides, Target
 from knnkit.release import keys
 from knnkit.transport import foreign_config
+from knnkit.transport.address import Address
 
 #: Most characters of user and host in a holder's name: a device cuts long names, and the run's token must remain.
 _MAX_NAME = 160
@@ -58,25 +59,25 @@ def agreed(targets: Sequence[Target]) -> tuple[Target, ...]:
     Raises:
         ConfigError: the user did not agree, or there is no terminal to ask on.
     """
-    files = {one.address.config for one in targets if one.address and one.address.foreign and one.address.config}
-    mine = {file for file in files if _may_run(file)}
+    there = [one.address for one in targets if one.address and one.address.foreign and one.address.config]
+    mine = {file for file, address in {each.config: each for each in there}.items() if _may_run(str(file), address)}
     return tuple(
         replace(one, address=replace(one.address, foreign=False)) if one.address and one.address.config in mine else one
         for one in targets
     )
 
 
-def _may_run(file: str) -> bool:
+def _may_run(file: str, address: Address) -> bool:
     commands = foreign_config.commands_in(file)
     if not commands or foreign_config.is_agreed(file):
         return True
     if sys.stdin is None or not sys.stdin.isatty() or not sys.stderr.isatty():
-        raise foreign_config.refusal(file, commands[0])
+        raise foreign_config.refusal(address, commands[0])
     more = [f"and {len(commands) - _SHOWN} more"] if len(commands) > _SHOWN else []
     said = "deploy.yaml names an ssh_config that may run commands on this machine:"
     print(said, *commands[:_SHOWN], *more, sep="\n  ", file=sys.stderr)
     if not agrees("Do you know this file, and allow its commands?"):
-        raise foreign_config.refusal(file, commands[0])
+        raise foreign_config.refusal(address, commands[0])
     foreign_config.agree(file)
     return True
 
@@ -111,7 +112,8 @@ def trusted_keys(arguments: argparse.Namespace, config: Config | None) -> dict[s
     Raises:
         SigningKeyError: a file is missing or does not hold a public key.
     """
-    return keys.load_public_keys(arguments.key or _config.own_public_keys(config))
+    with _config.placed(config):
+        return keys.load_public_keys(arguments.key or _config.own_public_keys(config))
 
 
 def named_keys(arguments: argparse.Namespace, config: Config | None) -> frozenset[str]:
@@ -120,7 +122,8 @@ def named_keys(arguments: argparse.Namespace, config: Config | None) -> frozense
     The run warns of a device that trusts other keys. If a key file cannot be read, warns, and returns an empty set.
     """
     try:
-        return frozenset(keys.load_public_keys([*getattr(arguments, "key", ()), *_config.own_public_keys(config)]))
+        with _config.placed(config):
+            return frozenset(keys.load_public_keys([*getattr(arguments, "key", ()), *_config.own_public_keys(config)]))
     except SigningKeyError as error:
         print(f"knnkit: warning: {error}: devices are not checked for other trusted keys", file=sys.stderr)
         return frozenset()

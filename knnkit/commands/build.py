@@ -21,10 +21,12 @@ from knnkit.render.sanitize import clean, count, moment, percent
 
 def run(arguments: argparse.Namespace) -> int:
     """Builds a release for every model of deploy.yaml; returns 0."""
-    builds = _config.require_builds(load.load(arguments.config), "nothing to build", arguments.config)
+    config = load.load(arguments.config)
+    builds = _config.require_builds(config, "nothing to build", arguments.config)
     if arguments.output is not None and len(builds) > 1:
         raise UsageError(f"-o takes one release, but {arguments.config} has {len(builds)} models", hint="leave out -o")
-    signer = signing.load_signer(builds[0].signing.key)
+    with _config.placed(config):
+        signer = signing.load_signer(builds[0].signing.key)
     make = build.build_release if arguments.force else build.ensure_release
     documents = []
     for each in builds:

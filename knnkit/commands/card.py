@@ -10,7 +10,7 @@ from pathlib import Path
 
 from device_agent.shared.safe_files import whole_file
 from knnkit.commands import _output
-from knnkit.errors import UsageError, raised_as
+from knnkit.errors import UsageError, raised_as, unwritten
 from knnkit.release.card import read_card, read_provenance, read_sbom
 from knnkit.render import card
 
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
         with whole_file(arguments.output) as file:
             file.write(data)
     except OSError as error:
-        raise UsageError(f"{arguments.output}: {error.strerror}", hint="-o card.md") from None
+        raise unwritten(str(arguments.output), error, hint="-o card.md") from None
     return 0
 
 

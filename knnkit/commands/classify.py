@@ -17,13 +17,13 @@ from typing import BinaryIO
 
 from device_agent.shared.console import streams
 from device_agent.shared.embedding.decode import FILE_KEY
-from device_agent.shared.embedding.files import is_among, is_raw
+from device_agent.shared.embedding.files import is_among, is_raw, left_out
 from device_agent.shared.protocol import constants
 from device_agent.shared.safe_files import whole_file
 from knnkit.commands import _config, _output, _query, _selection
 from knnkit.config.parse import Config
 from knnkit.data.raw_lines import lines_of
-from knnkit.errors import DataError, UsageError
+from knnkit.errors import DataError, UsageError, unwritten
 from knnkit.fleet.device.connect import Job
 from knnkit.fleet.jobs.classify import RowsJob, about, classify_rows, pipe_rows
 from knnkit.fleet.targets import Target
@@ -123,11 +123,13 @@ def _is_raw(arguments: argparse.Namespace) -> bool:
 @contextmanager
 def _raw_lines(path: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
     """Yields a temporary file with a JSON line for each file at `path`, and the names of these files."""
-    names = []
+    names, others = [], list[str]()
     with tempfile.NamedTemporaryFile(prefix="knnkit-", suffix=".jsonl") as file:
-        for name, line in lines_of(path):
+        for name, line in lines_of(path, others):
             names.append(name)
             file.write(line)
+        if others:
+            print(f"knnkit: {path}: {left_out(others)}", file=sys.stderr)
         file.flush()
         yield Path(file.name), tuple(names)
 
@@ -165,7 +167,7 @@ def _sink(arguments: argparse.Namespace) -> Iterator[BinaryIO]:
     except BrokenPipeError:
         raise
     except OSError as error:  # also when it is closed
-        raise UsageError(f"{path}: {error.strerror}", hint=_check_path()) from None
+        raise unwritten(str(path), error, hint=_check_path()) from None
 
 
 def _check_path() -> str:

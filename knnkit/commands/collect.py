@@ -16,7 +16,7 @@ from pathlib import Path
 from knnkit.commands import _config, _output, _query, _selection
 from knnkit.data import collected
 from knnkit.data.collected import Columns, FieldRow
-from knnkit.errors import KnnkitError, UsageError
+from knnkit.errors import KnnkitError, unwritten
 from knnkit.fleet.device.connect import Job
 from knnkit.fleet.jobs.collect import collect_rows, rows_in
 from knnkit.fleet.report import DeviceReport, FleetReport
@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"--output {folder}: {error.strerror}", hint="--output collected") from None
+        raise unwritten(f"--output {folder}", error, hint="--output FOLDER, a folder that you may write") from None
     jobs = [Job(target, pace=_selection.pace_of(arguments, config)) for target in targets]
     report = _query.run_jobs(arguments, config, "collect", jobs, collect_rows)
     report, files = _merge(report, folder)

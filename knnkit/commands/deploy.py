@@ -146,7 +146,8 @@ def _packages(
         wanted = [build for build in builds if build.model.device_class in taken]
         if not wanted:
             raise _no_release_for(targets[0], own)
-        directories = [_ensure(build) for build in wanted]
+        with _config.placed(config):
+            directories = [_ensure(build) for build in wanted]
     return tuple(read_package(directory, keys) for directory in directories)
 
 

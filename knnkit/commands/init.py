@@ -14,7 +14,7 @@ from pathlib import Path
 from device_agent.shared.protocol import constants
 from knnkit.config import yaml_reader
 from knnkit.data import has_column, warnings_of_file
-from knnkit.errors import UsageError, flags_for
+from knnkit.errors import UsageError, flags_for, unwritten
 
 _START = """\
 # What to build, who signs it, where it goes. Only `model` is required; every key is in
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     except FileExistsError:
         raise _exists(path) from None
     except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}", hint="knnkit init OTHER.yaml") from None
+        raise unwritten(str(path), error, hint="knnkit init OTHER.yaml") from None
     print(
         f"{path}: next, `knnkit keygen --out keys/signing`, then `knnkit deploy -c {shlex.quote(str(path))}`",
         file=sys.stderr,

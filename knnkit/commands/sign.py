@@ -17,11 +17,10 @@ _KEY = _options.KEY_PREFIX.with_suffix(keys.PRIVATE_SUFFIX)
 
 def run(arguments: argparse.Namespace) -> int:
     """Signs a release directory; returns 0."""
-    key = arguments.key
-    if key is None:
-        config = _config.load_config(arguments)
-        key = config.signing.key if config else _KEY
-    verdict = sign_release(arguments.directory, signing.load_signer(key))
+    config = None if arguments.key else _config.load_config(arguments)
+    with _config.placed(config):
+        signer = signing.load_signer(config.signing.key if config else arguments.key or _KEY)
+    verdict = sign_release(arguments.directory, signer)
     print(f"signed {arguments.directory} with {keys.show_fingerprint(verdict.signed_by)}", file=sys.stderr)
     if arguments.json:
         print(json_codec.dumps(documents.Staged(verdict.ref, verdict.signed_by, False, verdict.warnings)))

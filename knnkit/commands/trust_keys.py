@@ -16,7 +16,7 @@ from device_agent.shared.protocol.documents import TrustedKeys
 from device_agent.shared.safe_files import whole_file
 from device_agent.shared.trust import orders as device_orders
 from knnkit.commands import _config, _output, _query, _selection
-from knnkit.errors import UsageError
+from knnkit.errors import UsageError, unwritten
 from knnkit.fleet.report import DeviceReport, FleetReport
 from knnkit.release import keys, orders, signing
 from knnkit.render.fleet_report import outcome_line
@@ -87,9 +87,7 @@ def _write(path: Path, order: bytes) -> None:
         with whole_file(path) as file:
             file.write(order)
     except OSError as error:
-        raise UsageError(
-            f"cannot write the signed order to {path}: {error.strerror}", hint="choose another --out"
-        ) from None
+        raise unwritten(f"cannot write the signed order to {path}", error, hint="choose another --out") from None
     print(f"wrote {path}; knnkit trust --apply {shlex.quote(str(path))} sends it", file=sys.stderr)
 
 

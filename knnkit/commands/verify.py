@@ -8,6 +8,7 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from device_agent.shared.protocol import documents, json_codec
 from knnkit.commands import _config, _options
@@ -15,10 +16,15 @@ from knnkit.errors import UsageError
 from knnkit.release import keys
 from knnkit.release.verify import verify_release
 
+if TYPE_CHECKING:
+    from knnkit.config.parse import Config
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Verifies a release; returns 0."""
-    verdict = verify_release(arguments.directory, arguments.key or _own(arguments))
+    config = None if arguments.key else _config.load_config(arguments)
+    with _config.placed(config):
+        verdict = verify_release(arguments.directory, arguments.key or _own(arguments, config))
     for warning in verdict.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     manifest = verdict.manifest
@@ -31,8 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _own(arguments: argparse.Namespace) -> list[Path]:
-    found = _config.own_public_keys(_config.load_config(arguments))
+def _own(arguments: argparse.Namespace, config: Config | None) -> list[Path]:
+    found = _config.own_public_keys(config)
     if not found:
         public = _options.KEY_PREFIX.with_suffix(keys.PUBLIC_SUFFIX)
         said = "there is no public key to verify with: --key was not given, and deploy.yaml names no key that exists"

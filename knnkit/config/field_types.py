@@ -254,7 +254,7 @@ def keys_of(cls: type[Section]) -> str:
 
 
 #: How alike two keys are if one is certainly the other, misspelt.
-_SURE = 0.75
+_SURE = 0.8
 #: Names that scikit-learn and others use, too different from ours for a spelling match.
 _ALSO_CALLED = {"neighbors": "k", "neighbours": "k", "n_neighbors": "k", "target": "label", "test_size": "test",
                 "license": "licence", "random_state": "seed", "normalize": "scale", "kernel": "weights",

@@ -38,7 +38,7 @@ from knnkit.config.field_types import (
 from knnkit.config.fleet_models import ClassifyConfig, FleetConfig, ReleaseConfig, RolloutConfig, SigningConfig
 from knnkit.config.input_models import InputConfig
 from knnkit.config.split_models import Data, GroupSplit, Split, Test, TestFile, TimeSplit
-from knnkit.config.written import Written
+from knnkit.config.written import KeyFiles, Place, Written
 from knnkit.config.yaml_reader import Document
 from knnkit.errors import BuildError, DataError
 
@@ -324,6 +324,17 @@ class Config(Section):
                 problem = f"no target has the tag {wave!r}" + (f"; did you mean {close[0]!r}?" if close else "")
                 hint = f"waves: [{close[0]}]" if close else f"tags: [{wave}] of a target, or waves: [25%, 100%]"
                 raise no_sense(problem, hint, f"rollout/waves/{index}")
+
+    @property
+    def key_files(self) -> KeyFiles:
+        """The files of keys and of SSH that the document names."""
+        fleet, document = self.fleet, self._document or Document("", "")
+        named: dict[Place, Path | None] = {("signing", "key"): self.signing.key}
+        named |= {("signing", "trusted", place): path for place, path in enumerate(self.signing.trusted)}
+        named |= {("fleet", key): getattr(fleet, key) for key in ("known_hosts", "ssh_config")}
+        named |= {("fleet", "targets", place, "identity"): each.identity for place, each in enumerate(fleet.targets)}
+        named |= {("fleet", "defaults", "identity"): fleet.defaults.identity}
+        return KeyFiles(document, {str(path): place for place, path in named.items() if place in document.marks})
 
     def builds(self) -> tuple[Build, ...]:
         """Returns a `Build` for each model, with its `release.dir`; () if the file only describes a fleet."""

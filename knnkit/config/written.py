@@ -1,4 +1,4 @@
-"""Where a model stands in a deploy.yaml.
+"""Where models and files stand in a deploy.yaml.
 
 Finds the line that an error is about, also if the error appears long after the file was read: with the rows loaded,
 or with the model built. No I/O.
@@ -6,17 +6,44 @@ or with the model built. No I/O.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from knnkit.config.yaml_reader import Document
-from knnkit.errors import FILE, KnnkitError
+from knnkit.errors import FILE, KnnkitError, SigningKeyError
 
 Place = tuple[str | int, ...]
 #: Keys of paths.
 _FILES = frozenset({"file", "files", "skops", "labels", "stages"})
+
+
+@dataclass(frozen=True)
+class KeyFiles:
+    """Files of keys and of SSH that a deploy.yaml names: path -> place of its key in the document."""
+
+    document: Document
+    places: dict[str, Place]
+
+    @contextlib.contextmanager
+    def placed(self) -> Iterator[None]:
+        """Puts the line of deploy.yaml before the message of an error about one of the signing keys."""
+        try:
+            yield
+        except SigningKeyError as error:
+            place = next((place for path, place in self.places.items() if path in str(error)), None)
+            if place is None:
+                raise
+            raise SigningKeyError(
+                self.document.error(place, str(error)), reason=error.reason, hint=error.hint
+            ) from None
+
+    @property
+    def lines(self) -> tuple[tuple[str, str], ...]:
+        """Path, and key with file and line (`identity in deploy.yaml:7`), of each file."""
+        return tuple((path, self.document.line_of(place)) for path, place in self.places.items())
 
 
 @dataclass(frozen=True)

@@ -78,6 +78,10 @@ class Document:
         number = f"{mark.line:>5} | "
         return f"{number}{shown}\n{' ' * (len(number) - 2)}| {' ' * column}^"
 
+    def line_of(self, path: Sequence[str | int]) -> str:
+        """Returns the last key of `path` with file and line: `identity in deploy.yaml:7`."""
+        return f"{path[-1]} in {self.source}:{self.mark(path).line}"
+
     def error(self, path: Sequence[str | int], message: str) -> str:
         """Returns `message` with the file, the line number and the quoted line."""
         mark = self.mark(path)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from device_agent.shared.safe_files import whole_file
-from knnkit.errors import DataError, UsageError, needs
+from knnkit.errors import DataError, KnnkitError, UsageError, needs, unwritten
 
 Cell = float | str | None
 _OURS = ("id", "device", "time", "kind", "label", "answer", "distance", "digest")
@@ -199,8 +199,8 @@ def _write(path: Path, columns: Columns, rows: Sequence[FieldRow]) -> None:
         raise _unwritten(path, error) from None
 
 
-def _unwritten(path: Path, error: OSError) -> UsageError:
-    return UsageError(f"{path}: {error.strerror or error}", hint=f"df -h {shlex.quote(str(path.parent))}")
+def _unwritten(path: Path, error: OSError) -> KnnkitError:
+    return unwritten(str(path), error, hint=f"df -h {shlex.quote(str(path.parent))}")
 
 
 def _parquet() -> Any:

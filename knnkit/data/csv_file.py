@@ -106,6 +106,7 @@ class _CsvFile:
         self._header, self._known = header, set[str]()
         self._blocks = self._read_ahead(self._blocks)
         self._rows, self._labels = np.empty((0, len(chosen)), self._dtype), [list[str]() for _ in self._at_labels]
+        self._lines_of = [np.empty(0, np.int64)]  # of the rows
         self._widths = Counter[int]()  # of the lines with another number of cells than the header
         self._cells = [list[str]() for _ in self._beside]  # of the columns beside
         while self._has_more():
@@ -138,7 +139,7 @@ class _CsvFile:
         beside, ids = (None if name is None else np.array(next(cells)) for name in self._wanted.texts.values())
         labels, *more = (label_array(column, str(self._file)) for column in self._labels)
         how: dict[str, Any] = {"levels": levels or None, "missing_words": frozenset(self._learner.met)}
-        how["more_labels"] = tuple(more)
+        how |= {"more_labels": tuple(more), "lines": np.concatenate(self._lines_of)}
         return Dataset(rows, labels, names, str(self._file), beside, ids, **how)
 
     def _take_header(self, label: str) -> tuple[list[str], str]:
@@ -261,12 +262,14 @@ class _CsvFile:
             labels += [self._checked_label(cell, line) for line, cell in enumerate(column, self._line + 1)]
         for cells_of, column in zip(self._cells, beside):
             cells_of += map(str.strip, column)
+        self._lines_of.append(np.arange(self._line + 1, self._line + 1 + len(rows)))
         self._line, self._at = self._line + len(rows), len(self._block)
         return rows
 
     def _take_records(self) -> NDArray[Any]:
         """Returns the (n, d) rows of the rest of the block, parsed one by one; the last may end in the next block."""
         rows: list[list[float]] = []
+        lines: list[int] = []
         while self._at < len(self._block):
             line = self._line + 1
             fields = self._take_record()
@@ -288,6 +291,8 @@ class _CsvFile:
             for cells, place in zip(self._cells, self._beside):
                 cells.append(fields[place].strip())
             rows.append(self._numbers(fields, line))
+            lines.append(line)
+        self._lines_of.append(np.array(lines, np.int64))
         return np.array(rows, np.float64).astype(self._dtype).reshape(-1, len(self._columns.numbers))
 
     def _take_record(self) -> list[str]:

@@ -43,11 +43,12 @@ class Dataset:
         beside: (n,) cells, as text, of the column that `split` in deploy.yaml names (device or time); None: no column.
         ids: (n,) cells, as text, of the column that `id` in deploy.yaml names; None: no column.
         places: (n,) number of each row in its source, from 0; None: the row's index in `rows`.
+        lines: (n,) line of each row in its file; None if the source has no lines.
         levels: index of a feature -> its categories, by code. Only for rows to which no table was applied yet: their
             columns hold these codes, and NaN for a missing cell.
         missing_words: words of `Policy.missing_words` that occur in the source.
         raw: the rows before the model's table was applied; None without a table.
-        files: (n,) number of the file that each row is from; None if there is only one file.
+        files: (n,) number of the file, in `file_names`, that each row is from; None if there is only one file.
         targets: (n, t) float64 numbers to predict; None for rows of classes.
         target_names: names of the t targets.
         target_classes: sorted labels of each of several label columns; the targets are then indices of labels.
@@ -69,16 +70,25 @@ class Dataset:
     target_classes: tuple[tuple[int | str, ...], ...] = ()
     missing_words: frozenset[str] = frozenset()
     more_labels: tuple[NDArray[Any], ...] = ()
+    lines: NDArray[np.int64] | None = None
+    file_names: tuple[str, ...] = ()
+
+    def where(self, row: int) -> str:
+        """Returns the file and line of a row, for messages; `FILE: row 3` if there are no lines."""
+        source = self.source if self.files is None else self.file_names[self.files[row]]
+        if self.lines is not None:
+            return f"{source}, line {self.lines[row]}"
+        return f"{self.source}: row {row if self.places is None else self.places[row]}"
 
     def take(self, index: NDArray[np.int64]) -> Dataset:
         """Returns the rows with the indices `index`, in that order."""
-        columns = self.beside, self.ids, self.files
-        beside, ids, files = (None if column is None else column[index] for column in columns)
+        columns = self.beside, self.ids, self.files, self.lines
+        beside, ids, files, lines = (None if column is None else column[index] for column in columns)
         places = np.asarray(index, np.int64) if self.places is None else self.places[index]
         raw = None if self.raw is None else self.raw.take(index)
         targets = None if self.targets is None else self.targets[index]
         how: dict[str, Any] = {"beside": beside, "ids": ids, "places": places}
-        how |= {"raw": raw, "files": files, "targets": targets}
+        how |= {"raw": raw, "files": files, "targets": targets, "lines": lines}
         return replace(self, rows=self.rows[index], labels=self.labels[index], **how)
 
     def fingerprint(self) -> str:

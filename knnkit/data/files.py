@@ -166,6 +166,9 @@ def _joined(parts: Sequence[Dataset], policy: Policy, source: str, *, wide: bool
     files = np.repeat(np.arange(len(parts)), [len(part.rows) for part in parts])
     how: dict[str, Any] = {"levels": levels or None, "files": files, "more_labels": tuple(more)}
     how["missing_words"] = frozenset[str]().union(*(part.missing_words for part in parts))
+    if all(part.lines is not None for part in parts):
+        how["lines"] = np.concatenate([part.lines for part in parts if part.lines is not None])
+    how["file_names"] = tuple(part.source for part in parts)
     return Dataset(rows, labels, first.feature_names, source, beside, ids, **how)
 
 

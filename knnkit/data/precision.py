@@ -23,6 +23,8 @@ _FINE, _COARSE = 4096.0, 8.0
 _SHARE = 256
 #: Steps of float32, or units of 2^-52, within which a column varies only by rounding.
 _ROUNDING, _NOISE = 4.0, 16.0
+#: From here on, float64 does not hold every whole number; 64-bit integers end at `_LONGEST`.
+WHOLE, _LONGEST = 2.0**53, 2.0**64
 #: Share of the rows that may be inexact in float32 without a warning.
 _FEW_ROWS = 0.01
 
@@ -77,7 +79,12 @@ def warnings(rows: NDArray[Any], names: Sequence[str], source: str, *, shifted: 
         shifted: whether the model subtracts an origin from raw rows; models with the metric cosine cannot.
     """
     rounding = [column for column in _suspects(rows) if varies_by_rounding(rows[:, column])]
-    found = []
+    found = [
+        f"{source}: the column {name!r} has whole numbers beyond 2^53, some of which are equal in float64; "
+        "if they are ids, leave it out with drop:"
+        for name, most in zip(names, np.abs(rows).max(axis=0, initial=0.0).tolist())
+        if WHOLE <= most < _LONGEST
+    ]
     for column in rounding:
         low, high = rows[:, column].min(), rows[:, column].max()
         said = f"the column {names[column]!r} varies only by rounding, from {low} to {high}"

@@ -51,6 +51,13 @@ def are_raw(sources: Sequence[Path], path: str | None) -> bool:
     return path is not None or all(source.suffix.lower() in IN_FOLDERS for source in sources)
 
 
+def others_beside(paths: Sequence[Path]) -> list[str]:
+    """Returns the names of visible files in the folders of these files that have another suffix than all of these."""
+    kinds = {path.suffix.lower() for path in paths}
+    there = [each for folder in dict.fromkeys(path.parent for path in paths) for each in folder.iterdir()]
+    return [each.name for each in there if each.suffix.lower() not in kinds and each.name[0] != "." and each.is_file()]
+
+
 def list_files(sources: Sequence[Path], label: str, path: str | None, group: str | None) -> RawFiles:
     """Returns the files that match patterns, or whose paths are in a table, with their labels.
 

@@ -23,8 +23,8 @@ from knnkit.errors import DataError
 MOST_SENT = 4 * 1024 * 1024
 
 
-def lines_of(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Yields the name of each file, relative to the folder, and its JSON line.
+def lines_of(path: Path, others: list[str] | None = None) -> Iterator[tuple[str, bytes]]:
+    """Yields the name of each file, relative to the folder, and its JSON line; `others` is that of `files_of`.
 
     Pictures of up to `MOST_SENT` pixels are sent as arrays, so that the board needs no Pillow for them.
 
@@ -32,7 +32,7 @@ def lines_of(path: Path) -> Iterator[tuple[str, bytes]]:
         DataError: a file cannot be read or decoded; the message names it.
     """
     try:
-        for file in files_of(path):
+        for file in files_of(path, others):
             with named(file):
                 data = _as_pixels(read_file(file))
             name, key = name_in(path, file), PCM_KEY if is_pcm(file) else KEY

@@ -8,6 +8,7 @@ different labels is left out of training. Never puts samples of two recordings i
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.file_hints import with_file
+from device_agent.shared.protocol.constants import counted
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.input_info import Window
 from device_agent.shared.tabular.csv_dialect import short
@@ -54,10 +56,11 @@ class Labels:
 
 @dataclass(frozen=True)
 class Cut:
-    """Windows of recordings as rows, and messages about data that is not used."""
+    """Windows of recordings as rows, messages about data that is not used, and a line that counts the windows."""
 
     windows: Dataset
     warnings: tuple[str, ...]
+    counts: str
 
 
 @dataclass(frozen=True)
@@ -116,8 +119,10 @@ def load(sources: Sequence[Path], window: Window, labels: Labels, group: str | N
         raise DataError("\n".join([*warnings[:_SHOWN], said]), hint=_without_windows(found, window))
     _require_one_group(names, groups, source)
     rows = precision.float32_if_enough(np.concatenate([each.rows for each in found]))
-    beside = np.array(groups), np.array(ids)
-    return Cut(Dataset(rows, label_array(all_labels, source), window.feature_names, source, *beside), tuple(warnings))
+    beside, each = (np.array(groups), np.array(ids)), Counter(names).values()
+    counts = f"{len(names):,} windows of {counted(len(each), 'recording')}, {min(each):,} to {max(each):,} of each"
+    made = Dataset(rows, label_array(all_labels, source), window.feature_names, source, *beside)
+    return Cut(made, tuple(warnings), counts)
 
 
 def _cut(path: Path, window: Window, label: str, own: str | None, group: str | None, warnings: list[str]) -> _Windows:

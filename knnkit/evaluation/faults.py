@@ -16,6 +16,7 @@ from device_agent.shared.enrolment import enrolled
 from device_agent.shared.features.coder import is_missing
 from knnkit.data.dataset import Dataset
 from knnkit.data.policy import MISSING_WORDS
+from knnkit.data.precision import WHOLE
 
 #: A held-out row or two may equal a training row by chance; from this share on, more than one is reported.
 _BY_CHANCE = 0.05
@@ -26,6 +27,7 @@ _FEW = 5
 def find(training: Dataset, held_out: Dataset | None) -> tuple[str, ...]:
     """Returns a warning for each kind of fault that training rows and held-out rows (or None) have."""
     found = [_on_both_sides(training, held_out), _conflicts(training, held_out), *_copies(training), _gaps(training)]
+    found.append(_long(training))
     return tuple(f"{training.source}: {text}" for text in (*found, *_spellings(training)) if text)
 
 
@@ -84,6 +86,14 @@ def _gaps(training: Dataset) -> str:
     count = int(np.isin(training.labels, words).sum())
     named = ", ".join(map(repr, words))
     return f"{count:,} rows have the label {named}: if it means that the label is not known, leave these rows out"
+
+
+def _long(training: Dataset) -> str:
+    """Returns a warning about whole numbers as labels that float64 does not hold; "" if there are none."""
+    if training.labels.dtype.kind != "i" or np.abs(training.labels.astype(np.float64)).max() < WHOLE:
+        return ""
+    said = "labels beyond 2^53 are equal to others in programs that read JSON's numbers as float64"
+    return f"{said}, as most do; a letter before the digits makes them text"
 
 
 def _spellings(training: Dataset) -> list[str]:

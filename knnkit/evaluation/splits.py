@@ -189,7 +189,7 @@ def _group(everything: Dataset, share: float, seed: int) -> tuple[Places, Places
 def _time(everything: Dataset, share: float, seed: int) -> tuple[Places, Places]:
     """Returns (training, held-out) row indices; the latest share is held out, rows with equal times together."""
     assert everything.beside is not None
-    moments = np.array([*_moments(everything.beside.tolist(), everything.source)])
+    moments = np.array([*_moments(everything, everything.beside.tolist())])
     order = np.argsort(moments, kind="stable")
     wanted = len(order) - int(np.ceil(share * len(order)))
     cut = int(np.searchsorted(moments[order], moments[order][wanted])) if wanted else 0
@@ -198,12 +198,12 @@ def _time(everything: Dataset, share: float, seed: int) -> tuple[Places, Places]
     return order[:cut], order[cut:]
 
 
-def _moments(cells: list[str], source: str) -> Iterator[float]:
+def _moments(everything: Dataset, cells: list[str]) -> Iterator[float]:
     for row, cell in enumerate(cells):
         try:
             moment = _moment(cell)
         except ValueError:
-            said = f"{source}: row {row}: {cell[:60]!r} is not a time"
+            said, source = f"{everything.where(row)}: {cell[:60]!r} is not a time", everything.source
             hint, change = "write 2026-01-31T12:00:00, or a number of seconds", _year_first(cells)
             if change and Path(source).suffix.lower() in TEXTS:
                 hint += f": {change} {shlex.quote(source)} > {cleaned(source)}"

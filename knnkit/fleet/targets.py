@@ -13,7 +13,7 @@ from typing import Any
 
 from device_agent.shared.protocol import constants
 from knnkit.config.field_types import check_jump
-from knnkit.config.parse import Config, FleetConfig, TargetConfig, split_address
+from knnkit.config.parse import Config, TargetConfig, split_address
 from knnkit.errors import UsageError
 from knnkit.transport.address import Address, Typed
 
@@ -85,18 +85,20 @@ class Overrides:
 
 def targets_of(config: Config) -> tuple[Target, ...]:
     """Returns the targets of deploy.yaml, in the order of the file."""
-    return tuple(_target(one, config.fleet) for one in config.fleet.targets)
+    return tuple(_target(one, config) for one in config.fleet.targets)
 
 
-def _ssh_files(fleet: FleetConfig) -> dict[str, Any]:
-    """Returns the fields of an `Address` that are the same for all devices: ssh_config and known_hosts."""
+def _ssh_files(config: Config) -> dict[str, Any]:
+    """Returns the fields of an `Address` that deploy.yaml sets for all devices: the files of ssh, and their lines."""
+    fleet = config.fleet
     known = (str(fleet.known_hosts),) if fleet.known_hosts else ()
     ssh_config = str(fleet.ssh_config) if fleet.ssh_config else None
-    return {"config": ssh_config, "known_hosts": known, "foreign": ssh_config is not None}
+    how = {"config": ssh_config, "foreign": ssh_config is not None}
+    return how | {"known_hosts": known, "lines": config.key_files.lines}
 
 
-def _target(one: TargetConfig, fleet: FleetConfig) -> Target:
-    defaults = fleet.defaults
+def _target(one: TargetConfig, config: Config) -> Target:
+    defaults = config.fleet.defaults
     identity = one.identity or defaults.identity
     address = Address(
         host=one.host,
@@ -104,7 +106,7 @@ def _target(one: TargetConfig, fleet: FleetConfig) -> Target:
         port=one.port or defaults.port,
         identity=str(identity) if identity else None,
         jump=one.jump or defaults.jump,
-        **_ssh_files(fleet),
+        **_ssh_files(config),
     )
     return Target(
         name=one.name or one.host,
@@ -181,7 +183,7 @@ def _parse(text: str, config: Config | None, called: str) -> Target:
         user, host, port = split_address(text)
     except ValueError as error:
         raise UsageError(f"{called} {error}", hint=f"{called} user@host[:port] or {called} {LOCAL}") from None
-    return Target(text, Address(host, user, port, **_ssh_files(config.fleet if config else FleetConfig())))
+    return Target(text, Address(host, user, port, **(_ssh_files(config) if config else {})))
 
 
 def _override(target: Target, said: Overrides) -> Target:

@@ -193,7 +193,7 @@ def origins_of(rows: Dataset) -> Origins:
     for place, text in enumerate(rows.ids.tolist()):
         if not (not text or text.isprintable()) or len(text) > MAX_TEXT:
             hint = f"change it to plain text on one line, at most {MAX_TEXT} characters"
-            raise DataError(f"{rows.source}: row {place}: an id may not be {short(text)}", hint=hint)
+            raise DataError(f"{rows.where(place)}: an id may not be {short(text)}", hint=hint)
     return Origins(source, rows.places, "".join(f"{text}\n" for text in rows.ids.tolist()).encode())
 
 

@@ -14,16 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol import constants
-from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.model_info import KnnInfo
-from device_agent.shared.release.model_file import read_info, read_member
-from device_agent.shared.release.npz import read_arrays
+from device_agent.shared.release.model_file import read_info
+from device_agent.shared.release.npz import arrays_inside
 from device_agent.shared.release.row_origins import Origins, read
 from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.space import Space, Step
-
-#: Largest tables that are read, in bytes, the same as on a device.
-_MAX_TABLES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -63,9 +59,7 @@ def read_model(path: Path) -> StoredModel:
         ModelUnusable: the file is not a knnkit model, or is damaged.
     """
     info = read_info(path)
-    data = read_member(path, constants.EXACT_FILE, _MAX_TABLES)
-    try:
-        tables = read_arrays(data, most=_MAX_TABLES)
+    with arrays_inside(path, constants.EXACT_FILE) as tables:
         space = _space(info, tables)
         enrolled, classes = _rows(path, tables), tables["classes"].astype(np.int32)
         targets = None if info.targets is None else tables["targets"]
@@ -79,8 +73,6 @@ def read_model(path: Path) -> StoredModel:
             raise ValueError(f"{said}; knn.json states {info.n_features} features")
         if info.origin is not None and len(info.origin) != info.n_features:
             raise ValueError(f"its origin has {len(info.origin)} numbers for {info.n_features} features")
-    except (ValueError, OverflowError, TypeError, OSError) as error:
-        raise ModelUnusable(f"{constants.EXACT_FILE} inside {path} is damaged: {error}") from None
     counts = () if info.targets is None else tuple(map(len, info.targets.classes))
     how: dict[str, Any] = {"reject": info.reject, "targets": targets, "counts": counts, "float64": info.float64}
     reference = Reference(space, enrolled, classes, len(info.classes), info.k, info.weights, **how)

@@ -15,12 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol import constants, model_info
-from device_agent.shared.release.model_file import read_member
-from device_agent.shared.release.npz import read_arrays
-from knnkit.errors import UsageError
+from device_agent.shared.release.npz import arrays_inside
 
-#: Largest tables that are read, in bytes, the same as on a device.
-_MAX_TABLES = 256 << 20
 _NORMS = {
     1.0: "the sum of its absolute values (l1)",
     2.0: "its length (l2)",
@@ -33,17 +29,12 @@ def folded_in(model: Path, info: model_info.KnnInfo) -> tuple[str, ...]:
     """Returns a text for each step that transforms a row; () if `info.scale` already describes all steps.
 
     Raises:
-        UsageError: the tables in the file are damaged.
-        ModelUnusable: the file has no tables.
+        ModelUnusable: the file has no tables, or they are damaged.
     """
     if info.scale != "none":
         return ()
-    data = read_member(model, constants.EXACT_FILE, _MAX_TABLES)
-    try:
-        return tuple(_steps(read_arrays(data, most=_MAX_TABLES)))
-    except (KeyError, ValueError, IndexError, TypeError) as error:
-        said = f"{model}: {constants.EXACT_FILE} inside it is damaged: {error}"
-        raise UsageError(said, hint="is it a model that `knnkit build` made?") from None
+    with arrays_inside(model, constants.EXACT_FILE) as tables:
+        return tuple(_steps(tables))
 
 
 def _steps(tables: dict[str, NDArray[Any]]) -> Iterator[str]:

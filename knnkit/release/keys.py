@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from device_agent.shared.trust import dsse
-from knnkit.errors import SigningKeyError, raised_as
+from knnkit.errors import SigningKeyError, raised_as, unwritten
 
 PUBLIC_SUFFIX = ".pub"
 PRIVATE_SUFFIX = ".pem"
@@ -75,7 +75,7 @@ def _writing(prefix: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SigningKeyError(f"cannot write the key {prefix}: {error.strerror}", hint="choose another --out") from None
+        raise unwritten(f"cannot write the key {prefix}", error, SigningKeyError, "choose another --out") from None
 
 
 def _write_new(path: Path, data: bytes, mode: int) -> None:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from knnkit.errors import BuildError
+from knnkit.errors import BuildError, unwritten
 
 
 @contextlib.contextmanager
@@ -26,7 +26,7 @@ def replacing(directory: Path) -> Iterator[Path]:
             yield folder
             _swap(folder, directory, Path(beside) / "replaced")
     except OSError as error:
-        raise BuildError(f"{directory} cannot be written: {error.strerror or error}") from None
+        raise unwritten(f"{directory} cannot be written", error, BuildError) from None
 
 
 def _swap(folder: Path, directory: Path, replaced: Path) -> None:

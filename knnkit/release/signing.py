@@ -25,7 +25,7 @@ from device_agent.shared.release import directory as release_files
 from device_agent.shared.safe_files import whole_file
 from device_agent.shared.trust import dsse, oms, reasons, rules
 from device_agent.shared.trust.manifest import read_manifest
-from knnkit.errors import SigningKeyError, UsageError, VerificationFailed, raised_as
+from knnkit.errors import SigningKeyError, UsageError, VerificationFailed, raised_as, unwritten
 from knnkit.release import keys
 
 
@@ -87,7 +87,8 @@ def sign_release(directory: Path, signer: Signer) -> rules.Verdict:
         with whole_file(directory / constants.SIGNATURE_FILE) as file:
             file.write(bundle)
     except OSError as error:
-        raise SigningKeyError(f"cannot write {directory / constants.SIGNATURE_FILE}: {error.strerror}") from None
+        said = f"cannot write {directory / constants.SIGNATURE_FILE}"
+        raise unwritten(said, error, SigningKeyError) from None
     return verdict
 
 

@@ -68,7 +68,7 @@ class Embedder:
         Raises:
             BuildError: a stage cannot be loaded, or a row does not fit it.
         """
-        found = self._embed(hashlib.sha256(rows.rows.tobytes()).digest(), rows.rows, "row {}".format)
+        found = self._embed(hashlib.sha256(rows.rows.tobytes()).digest(), rows.rows, rows.where)
         made = replace(rows, rows=found.rows, feature_names=self.names or found.names, raw=rows)
         names = rows.feature_names
         columns = () if names == default_names(len(names)) else names

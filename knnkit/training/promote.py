@@ -261,21 +261,22 @@ def _known(path: Path, content: bytes, header: _Header) -> dict[str, str]:
         return {}
     away = f"or move {path} away, and promote all rows again"
     try:
-        table = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True))
+        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+        table = [(reader.line_num, row) for row in reader]
     except (ValueError, csv.Error) as error:
         raise DataError(f"{path} is not a CSV file: {error}", hint=f"correct it, {away}") from None
-    there, *rows = table or [[]]
+    (_, there), *rows = table or [(0, [])]
     if sorted(there) != sorted(header.all):
         odd = [f"lacks {name!r}" for name in header.all if name not in there]
         odd += [f"has {name!r}" for name in there if name not in header.all] or ["has a column twice"]
         said = f"{path} has other columns than the rows to add: it {', it '.join(odd[:_NAMED])}"
         raise DataError(said, hint=f"save it with these columns, separated by commas, {away}")
-    for number, row in enumerate(rows, 2):
+    for line, row in rows:
         if row and len(row) != len(there):
-            said = f"{path}: row {number} has {len(row)} cells, and the header has {len(there)}"
-            raise DataError(said, hint=f"complete that row or remove it, {away}")
+            said = f"{path}, line {line}: {len(row)} cells, but the header has {len(there)}"
+            raise DataError(said, hint=f"complete that line or remove it, {away}")
     if not content.endswith(b"\n"):
         raise DataError(f"{path}: the last line does not end with a newline", hint=f"add a newline, {away}")
     header.all = there
-    found = [dict(zip(there, row)) for row in rows if row]
+    found = [dict(zip(there, row)) for _, row in rows if row]
     return {cells[header.id]: header.label(cells) for cells in found}

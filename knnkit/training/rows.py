@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.embedding.files import left_out
 from device_agent.shared.protocol.input_info import Window
 from device_agent.shared.tabular import csv_dialect
 from knnkit.config.parse import Build, Data, FileData, GroupSplit, SklearnData, SkopsData, TestFile, TimeSplit
@@ -31,12 +32,16 @@ FIELD = "field"
 
 @dataclass(frozen=True)
 class Rows:
-    """All rows of the training data, the embedder that computed them (None: no stages), and messages to the user."""
+    """All rows of the training data, the embedder that computed them (None: no stages), and messages to the user.
+
+    `notes` are messages about what was read; `warnings` about what may be wrong.
+    """
 
     rows: Dataset
     embedder: Embedder | None
     window: Window | None
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def load_rows(build: Build) -> Rows:
@@ -51,9 +56,11 @@ def load_rows(build: Build) -> Rows:
     if embedder is not None and isinstance(data, FileData) and raw_files.are_raw(data.sources, data.path):
         listed = raw_files.list_files(data.sources, data.label_column, data.path, _beside(build))
         rows, embedder = embedder.apply_to_files(listed)
-        return Rows(rows, embedder, window, embedder.warnings)
+        others = left_out(raw_files.others_beside(listed.paths) if data.path is None else ())
+        return Rows(rows, embedder, window, (*embedder.warnings, *([f"{rows.source}: {others}"] if others else ())))
     try:
-        rows, warnings = (_load(build), ()) if window is None else _load_windows(build, window)
+        cut = None if window is None else _load_windows(build, window)
+        rows = _load(build) if cut is None else cut.windows
     except DataError as error:
         takes_files = asked and (asked.audio or asked.image)
         column = listing.column_of_files(data.sources) if takes_files and isinstance(data, FileData) else ""
@@ -63,7 +70,7 @@ def load_rows(build: Build) -> Rows:
         raise DataError(said, hint=f"path: {quoted(column)} in `data:` of deploy.yaml") from None
     if embedder is not None:
         rows, embedder = embedder.apply(rows)
-    return Rows(rows, embedder, window, warnings)
+    return Rows(rows, embedder, window) if cut is None else Rows(rows, embedder, window, cut.warnings, (cut.counts,))
 
 
 def read_inputs(
@@ -91,8 +98,8 @@ def read_inputs(
     return found if embedder is None else embedder.apply(found)[0]
 
 
-def _load_windows(build: Build, window: Window) -> tuple[Dataset, tuple[str, ...]]:
-    """Returns the windows of all recordings in deploy.yaml as rows, and messages about data that is not used.
+def _load_windows(build: Build, window: Window) -> recordings.Cut:
+    """Returns the windows of all recordings in deploy.yaml.
 
     Raises:
         DataError: as `recordings.load`; or rows must be held out, and there is only one recording.
@@ -106,7 +113,7 @@ def _load_windows(build: Build, window: Window) -> tuple[Dataset, tuple[str, ...
         said = f"{cut.windows.source}: all windows are of one recording, and a recording is never divided"
         hint = "more recordings, `recording:` in `window:`, test: {file: other.csv}, or test: 0"
         raise DataError(said, hint=hint, key="test")
-    return cut.windows, cut.warnings
+    return cut
 
 
 def _read_windows(file: Path, label: str, training: Dataset, window: Window) -> Dataset:

@@ -7,7 +7,7 @@ TensorFlow only to build.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ class Material:
         training: raw training rows; for an imported classifier, computed back from its rows in model space.
         held_out: raw rows to measure accuracy with; None if there are none.
         imported: the classifier from scikit-learn; None if the classifier is made from `training`.
-        warnings: messages for the person who builds.
+        warnings, notes: messages for the person who builds: about faults, and about what was read.
         how: how rows were held out; "" if nothing is measured.
         table: how the rows were computed from raw columns; None for rows of plain numbers.
         embedder: the stages that computed the rows; None without stages.
@@ -80,6 +80,7 @@ class Material:
     spare: Dataset | None = None
     reduced: str = ""
     max_loss: float = 0.0
+    notes: tuple[str, ...] = ()
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -131,20 +132,17 @@ class Material:
             known = origins_of(self.training) if self.imported is None else Origins(Path(self.training.source).name)
             enrolment = self.enrol(self.spec.scale, self.spec.metric)
             model = build_enrolled(self.spec, enrolment, self.held_out, replace(how, training=known))
-        golden = make_golden(model, self.held_out, self.training, seed=seed, limit=limit, raw=self._raw_lines)
+        raw = raw_lines if self.embedder is None else self.embedder.lines
+        golden = make_golden(model, self.held_out, self.training, seed=seed, limit=limit, raw=raw)
         from knnkit.model.selfcheck import self_check  # TensorFlow
 
-        notes = () if before is None else self._compare(before, model, golden)
+        notes = self.notes + (() if before is None else self._compare(before, model, golden))
         notes += long_check(model.info, len(golden.rows))
         return Made(model, golden, self_check(model, golden, gates), self._warn(model), notes, stages)
 
     @property
     def _most_golden(self) -> int:
         return MAX_ROWS if self.embedder is None else self.embedder.most_golden(self.held_out or self.training)
-
-    @property
-    def _raw_lines(self) -> Callable[[Dataset], bytes]:
-        return raw_lines if self.embedder is None else self.embedder.lines
 
     def _reduced(self, before: Made | None) -> Reduced | None:
         if before is None:
@@ -217,7 +215,8 @@ class Material:
         reference.reject, reference.targets = info.reject, space.targets
         reference.counts = tuple(map(len, space.target_classes))
         limit = min(limit, self._most_golden) if self.embedder else limit
-        return make_golden(BuiltModel(b"", info, reference, ()), own, self.training, limit=limit, raw=self._raw_lines)
+        raw = raw_lines if self.embedder is None else self.embedder.lines
+        return make_golden(BuiltModel(b"", info, reference, ()), own, self.training, limit=limit, raw=raw)
 
     def read(self, file: Path, answers: Sequence[str]) -> Dataset:
         """Reads the labelled rows of a file, and returns them as features; `answers` are label columns or targets.
@@ -274,6 +273,7 @@ def _load_rows(build: Build) -> Material:
         if "scale" not in model.model_fields_set and is_plain(spec):
             warnings += unscaled.find(training, model.k, model.metric, model.weights)
     material = Material(spec, training, held_out, None, warnings, divided.how, table, found.embedder, found.window)
+    material = replace(material, notes=found.notes)
     return material if model.reduction is None else _reduce(material, model.reduction, model.seed)
 
 

@@ -188,7 +188,7 @@ def apply(table: Table, rows: Dataset) -> Dataset:
         names = default_names(features.shape[1])
         wrong = np.flatnonzero(~np.isfinite(features).all(axis=1))
         if len(wrong):
-            said = f"{rows.source}: row {wrong[0]}: the pipeline turns it into NaN or infinity"
+            said = f"{rows.where(wrong[0])}: the pipeline turns it into NaN or infinity"
             raise DataError(said, hint="drop the row")
     return replace(rows, rows=features, feature_names=names, levels=None, raw=rows)
 

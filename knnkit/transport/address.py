@@ -37,6 +37,13 @@ class Address:
     known_hosts: tuple[str, ...] = ()  # read before the user's own
     foreign: bool = False  # deploy.yaml names `config`, and its author may be a stranger
     typed: Typed | None = field(default=None, compare=False)  # None: not from a command line
+    #: Path of a file, and the key of deploy.yaml that names it, with file and line.
+    lines: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+
+    def placed(self, said: str) -> str:
+        """Returns a message, followed by the keys of deploy.yaml whose files are in it, with file and line."""
+        found = [line for path, line in self.lines if path in said and line not in said]
+        return f"{said} ({', '.join(found)})" if found else said
 
     def __str__(self) -> str:
         """`user@host:port`, without the parts that are None."""

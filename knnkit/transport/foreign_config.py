@@ -49,16 +49,14 @@ def refuse_foreign(address: Address) -> None:
         return
     commands = commands_in(address.config)
     if commands:
-        raise refusal(address.config, commands[0])
+        raise refusal(address, commands[0])
 
 
-def refusal(path: str, command: str) -> ConfigError:
+def refusal(address: Address, command: str) -> ConfigError:
     """Returns the error for an ssh_config that only deploy.yaml names, and whose line `command` may run a command."""
-    return ConfigError(
-        f"{command}: this line may run a command here; deploy.yaml names the file, and you have not allowed it",
-        reason="foreign-ssh-config",
-        hint=f"read the file; to allow its commands: --ssh-config {shlex.quote(path)}",
-    )
+    said = f"{command}: this line may run a command here; deploy.yaml names the file, and you have not allowed it"
+    hint = f"read the file; to allow its commands: --ssh-config {shlex.quote(str(address.config))}"
+    return ConfigError(address.placed(said), reason="foreign-ssh-config", hint=hint)
 
 
 def is_agreed(path: str | Path) -> bool:

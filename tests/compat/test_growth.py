@@ -78,6 +78,18 @@ def test_a_newer_schema_is_never_misread(name: str, extra: Any) -> None:
             json_codec.from_plain(type(document), newer, extra=extra)
 
 
+@each
+@pytest.mark.parametrize("schema", [0, -1, -(2**40), None])
+def test_a_schema_that_no_version_wrote_is_refused(name: str, schema: int | None) -> None:
+    document = DOCUMENTS[name]
+    if hasattr(type(document), "schema"):
+        plain = json_codec.to_plain(document) | {"schema": schema}
+        if schema is None:
+            del plain["schema"]
+        with pytest.raises(json_codec.MalformedDocument, match="schema"):
+            json_codec.from_plain(type(document), plain, extra="refuse")
+
+
 # --- files that are read, changed and written -------------------------------------------------------------------------
 def test_an_older_agent_that_changes_the_state_keeps_what_a_newer_one_wrote_there(tmp_path: Path) -> None:
     store = Store(tmp_path)

@@ -440,7 +440,7 @@ def test_what_the_agent_says_of_digests_and_pending_releases(
     assert digest[:12] in site.agent("status").stdout
     said = site.agent("confirm", digest)
     (activate,) = commands(said.stderr)
-    assert site.agent(*activate[3:4], digest).returncode == 0
+    assert site.agent(*activate[3:]).returncode == 0
     other = site.status()["previous"]
     said = site.agent("activate", other["digest"] if other else "0" * 64)
     if named := [words for words in commands(said.stderr) if words[3] == "rollback"]:

@@ -69,7 +69,7 @@ class Parser(argparse.ArgumentParser):
         self._fail(message, instead)
 
     def _joined(self, option: str) -> str:
-        """Returns `OPTION=VALUE` if the value typed begins with - and no option has this name; else ""."""
+        """Returns `OPTION=VALUE` if the word after `option` begins with - and is not an option itself; else ""."""
         import shlex
 
         pairs = zip(self._words, self._words[1:])

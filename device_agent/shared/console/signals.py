@@ -80,7 +80,7 @@ def _hear(number: int, _frame: object) -> None:
 
 
 def _lost(found: Any) -> None:
-    """Sends the signal again if `found` is its KeyboardInterrupt, which was lost, for example in a destructor.
+    """Sends the signal again if `found`, an exception that Python could not raise in a destructor, came from it.
 
     Waits `_SOON` first: the interrupted code may still hold the global import lock, for which other threads wait.
     """

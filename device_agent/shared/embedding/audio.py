@@ -64,7 +64,9 @@ def read_pcm(data: bytes) -> NDArray[np.int16]:
 
 
 def prepare(samples: NDArray[Any], audio: Audio) -> Float32:
-    """Returns (n,) float32 samples for the first stage, scaled to its range; cut or padded if it states a length.
+    """Returns (n,) float32 samples for the first stage, in which full scale is `audio.full_scale`.
+
+    Cuts them, or adds silence, to a length of `audio.seconds`, unless that is None.
 
     Raises:
         BadInput: the array is empty, has more than one axis, or has no known full scale.
@@ -116,7 +118,7 @@ def resample(samples: Float32, old: int, new: int) -> Float32:
 
 @functools.lru_cache(maxsize=4)
 def _filters(up: int, down: int, half: int, period: int) -> list[tuple[int, Float32]]:
-    """Returns the filters of all new samples of a period, `_TOGETHER` of these at a time."""
+    """Returns the filters of one period of new samples, `_TOGETHER` samples at a time, as `_weights` returns them."""
     starts = range(0, period, _TOGETHER)
     return [_weights(up, down, half, first, min(first + _TOGETHER, period)) for first in starts]
 
@@ -171,13 +173,10 @@ def _chunks(data: bytes) -> tuple[bytes, bytes]:
 
 
 def _samples(data: bytes, kind: int, bits: int) -> NDArray[Any]:
-    if kind == _FLOAT and bits == 32:
-        found = np.frombuffer(data, "<f4", len(data) // 4)
-        return np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)
-    if kind == _FLOAT and bits == 64:
-        wide = np.frombuffer(data, "<f8", len(data) // 8)
+    if kind == _FLOAT and bits in (32, 64):
+        found = np.frombuffer(data, f"<f{bits // 8}", len(data) // (bits // 8))
         with np.errstate(over="ignore"):
-            return np.nan_to_num(wide.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+            return np.nan_to_num(found.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     if kind != _PCM or bits not in (8, 16, 24, 32):
         said = f"a WAV file of format {kind} with {bits} bits is not supported"
         raise BadInput(said, hint="ffmpeg -i FILE -c:a pcm_s16le FILE.wav writes PCM")

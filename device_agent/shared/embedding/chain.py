@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from device_agent.shared.embedding.stage import MAX_NUMBERS, StageRunner, TooFew, WrongLength
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.protocol.input_info import Input, Stage
+from device_agent.shared.protocol.input_info import Input, Pool, Stage
 
 Array = NDArray[np.float32]
 A = TypeVar("A")
@@ -118,7 +118,7 @@ class Chain:
         return found
 
     def _pooled(self, values: Array) -> Array:
-        """Returns the row that the output of the last stage makes."""
+        """Returns the row to classify: `values`, the output of the last stage, pooled and checked."""
         row = pooled(values, self.input.pool)
         if self._features not in (None, len(row)):
             said = f"the stages make {len(row):,} numbers of this input, and the model takes {self._features:,}"
@@ -128,9 +128,10 @@ class Chain:
         return row
 
     def _in_seconds(self, error: WrongLength, samples: int) -> BadInput:
-        """Returns the error of a stage for a sound of `samples`, in seconds if the sound has the wrong length.
+        """Returns the error of a stage in the user's terms, if the wrong length of a sound or picture is the cause.
 
-        For a picture, the hint is the size and channels that the stage takes.
+        For a sound of `samples` samples, the message is in seconds. For a picture, the hint is the size and channels
+        that the stage takes. Else returns `error`.
         """
         shape = self.stages[0].shape
         if self.input.image is not None and len(shape) == 4 and shape[3] in (1, 3) and _is_fixed(self.stages[0]):
@@ -148,7 +149,7 @@ class Chain:
 
 
 def _tried(step: Callable[[A], B], given: A | BadInput) -> B | BadInput:
-    """Returns `step(given)`, or its error; an earlier error stays."""
+    """Returns `step(given)`, or the BadInput that it raises; returns `given` if that is an earlier error."""
     try:
         return given if isinstance(given, BadInput) else step(given)
     except BadInput as error:
@@ -171,7 +172,7 @@ def shortest(stages: Sequence[Stage]) -> int:
 
 
 def _is_fixed(stage: Stage) -> bool:
-    """Whether the file takes one number of numbers."""
+    """Whether all inputs of the stage have the same number of values."""
     return stage.frames is None and bool(stage.shape) and -1 not in stage.shape
 
 
@@ -192,17 +193,9 @@ def prepared(values: NDArray[Any], input: Input) -> NDArray[Any]:
     return values
 
 
-def pooled(values: Array, pool: Sequence[str]) -> Array:
+def pooled(values: Array, pool: Sequence[Pool]) -> Array:
     """Returns one (n,) row: the statistics named in `pool` over the first axis, joined; without any, all values."""
     if not pool:
         return values.reshape(-1)
     table = values.reshape(len(values), -1).astype(np.float64)
-    return np.concatenate([np.asarray(_STATISTICS[name](table), np.float32) for name in pool])
-
-
-_STATISTICS = {
-    "mean": lambda table: table.mean(axis=0),
-    "max": lambda table: table.max(axis=0),
-    "min": lambda table: table.min(axis=0),
-    "std": lambda table: table.std(axis=0),
-}
+    return np.concatenate([np.asarray(getattr(table, name)(axis=0), np.float32) for name in pool])

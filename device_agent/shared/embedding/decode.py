@@ -20,8 +20,8 @@ from device_agent.shared.embedding import audio, picture
 from device_agent.shared.embedding.stage import MAX_NUMBERS
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.input_info import Input
+from device_agent.shared.tabular.inputs import NPY_MAGIC
 
-NPY_MAGIC = b"\x93NUMPY"
 #: Most bytes of one input, and of a line that holds one in base64.
 MAX_BYTES = 64 * 1024 * 1024
 MAX_LINE = MAX_BYTES * 4 // 3 + 4096
@@ -36,7 +36,7 @@ PCM_KEY = "pcm"
 
 
 def decode(data: bytes, input: Input, pcm: bool = False) -> NDArray[Any]:
-    """Returns the array in the bytes of one file of raw input; `pcm`: of raw PCM, if the model takes sounds.
+    """Returns the array in the bytes of one file; with `pcm`, they are raw PCM if the model takes sounds.
 
     Raises:
         BadInput: the model does not take such a file, or the file is damaged or too large.
@@ -65,10 +65,12 @@ def takes(input: Input) -> str:
 
 
 def from_json(value: Any, input: Input, pcm: bool = False) -> NDArray[Any]:
-    """Returns the array of a JSON value: numbers, nested or not, or a file in base64; `pcm` as for `decode`.
+    """Returns the array of a JSON value: a list of numbers, nested or not, or a file in base64.
+
+    With `pcm`, the value is raw PCM in base64.
 
     Raises:
-        BadInput: the value is neither, or the file cannot be read.
+        BadInput: the value is neither, or the file cannot be decoded.
     """
     if pcm or isinstance(value, str):
         return decode(_from_base64(value), input, pcm)

@@ -6,7 +6,8 @@ Lists the files of a folder, and reads a file as an array. Never holds more than
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ PCM_SUFFIXES = (".pcm", ".raw", ".s16")
 SUFFIXES = (".wav", ".png", ".jpg", ".jpeg", *PCM_SUFFIXES)
 #: Files of a folder: what a model can take.
 IN_FOLDERS = (*SUFFIXES, ".npy")
+#: Kinds of other files that a message names, and most characters of one.
+_MOST_KINDS, _LONGEST_KIND = 5, 20
 
 
 def is_raw(path: str | Path) -> bool:
@@ -34,10 +37,10 @@ def is_pcm(path: Path) -> bool:
     return path.suffix.lower() in PCM_SUFFIXES
 
 
-def files_of(path: Path) -> Iterator[Path]:
+def files_of(path: Path, others: list[str] | None = None) -> Iterator[Path]:
     """Yields the file, or the files under a folder in order of their names, without hidden ones (`._clip.wav`).
 
-    Links to files are files; links to folders are not followed.
+    Links to files are files; links to folders are not followed. Adds the names of files of other kinds to `others`.
 
     Raises:
         BadInput: a folder cannot be read, or has no file that a model could take.
@@ -46,18 +49,29 @@ def files_of(path: Path) -> Iterator[Path]:
         yield path
         return
     waiting, count = [str(path).rstrip("/") + "/"], 0
+    others = [] if others is None else others
     while waiting:
         name = waiting.pop()
         if name.endswith("/"):
-            waiting += _visible(name)
+            waiting += _visible(name, others)
         else:
             yield Path(name)
             count += 1
     if not count:
-        raise BadInput(f"{path}: the folder has no {', '.join(IN_FOLDERS)} file", reason="no-rows")
+        more = f"; {left_out(others)}" if others else ""
+        raise BadInput(f"{path}: the folder has no {', '.join(IN_FOLDERS)} file{more}", reason="no-rows")
 
 
-def _visible(folder: str) -> list[str]:
+def left_out(names: Iterable[str]) -> str:
+    """Returns a text about files of kinds that no model takes: how many there are of each suffix; "" without any."""
+    kinds = Counter(Path(name).suffix.lower() or "without a suffix" for name in names)
+    shown = [f"{count:,} {plain(kind[:_LONGEST_KIND])}" for kind, count in kinds.most_common(_MOST_KINDS)]
+    shown += [f"{len(kinds) - _MOST_KINDS:,} more kinds"] if len(kinds) > _MOST_KINDS else []
+    files = "file is" if kinds.total() == 1 else "files are"
+    return f"{kinds.total():,} {files} of other kinds, and left out: {', '.join(shown)}" if kinds else ""
+
+
+def _visible(folder: str, others: list[str]) -> list[str]:
     """Returns the files of a folder, and the folders in it with `/` at their end; the first name is the last one."""
     found = []
     try:
@@ -68,8 +82,8 @@ def _visible(folder: str) -> list[str]:
                 continue
             if each.is_dir(follow_symlinks=False):
                 found.append(f"{each.path}/")
-            elif each.name.lower().endswith(IN_FOLDERS) and not (each.is_symlink() and Path(each.path).is_dir()):
-                found.append(each.path)
+            elif not (each.is_symlink() and Path(each.path).is_dir()):
+                (found if each.name.lower().endswith(IN_FOLDERS) else others).append(each.path)
     except OSError as error:
         raise BadInput(f"{plain(folder[:-1])}: {error.strerror}", reason="no-input") from None
     return found

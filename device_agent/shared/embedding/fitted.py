@@ -25,9 +25,10 @@ class Fitted:
         self._resized = False
 
     def fit(self, place: int, default: tuple[int, ...], shape: tuple[int, ...]) -> Any:
-        """Returns the interpreter with tensors for a shape of the input number `place`.
+        """Returns the interpreter, with tensors allocated for an input of `shape`.
 
-        `default` is the shape in the file. Raises whatever the interpreter raises.
+        `place` is the index of the input tensor, `default` its shape in the file. Raises whatever the interpreter
+        raises.
         """
         if shape != self.shape:
             self.shape = None
@@ -55,7 +56,7 @@ class FittedPool:
 
     @contextlib.contextmanager
     def take(self, shape: tuple[int, ...]) -> Iterator[Fitted]:
-        """Lends an interpreter, which has this shape if one has it.
+        """Lends an interpreter until the `with` block ends; one whose tensors have this shape, if there is one.
 
         Raises whatever `open` raises, if no interpreter is left.
         """

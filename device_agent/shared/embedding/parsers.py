@@ -17,13 +17,16 @@ from device_agent.shared.embedding.chain import Chain
 from device_agent.shared.embedding.decode import FILE_KEY, KEY, PCM_KEY, from_json, takes
 from device_agent.shared.embedding.files import IN_FOLDERS
 from device_agent.shared.protocol.errors import BadInput, named
+from device_agent.shared.protocol.json_codec import unique_keys
 from device_agent.shared.protocol.model_info import KnnInfo
+from device_agent.shared.protocol.record import replace
 from device_agent.shared.queries import default_names, row_type
 from device_agent.shared.tabular.csv_reader import CsvParser
-from device_agent.shared.tabular.reader import Line, Parsed, Parser, line_by_line
+from device_agent.shared.tabular.json_reader import JsonParser
+from device_agent.shared.tabular.reader import Line, Parsed, line_by_line, without_rows
 
 
-class InputJsonParser(Parser):
+class InputJsonParser(JsonParser):
     """Parses JSON lines of raw inputs: base64 of a file, an array, or an object with one of these as its key `input`.
 
     Args:
@@ -32,7 +35,7 @@ class InputJsonParser(Parser):
         keep: further keys of the object whose values are returned with each row.
     """
 
-    header = False
+    _as_object = 'write {"input": ...}'
 
     def __init__(self, chain: Chain, dtype: type[np.floating[Any]] = np.float32, *, keep: Sequence[str] = ()) -> None:
         super().__init__((), dtype, keep=keep)
@@ -58,22 +61,20 @@ class InputJsonParser(Parser):
         return line_by_line(self, block, next_line)
 
     def _read(self, line: _Line) -> NDArray[Any]:
-        """Returns the array in a line; notes its file and the values to keep."""
+        """Returns the array in `line`; sets the line's `file` and `kept`."""
         try:
-            found = json.loads(line.text)
+            found = json.loads(line.text, object_pairs_hook=unique_keys)
         except (ValueError, RecursionError) as error:
             raise BadInput(f"not JSON: {error}", hint='an input is [0.1, ...], or {"input": "BASE64"}') from None
-        key = KEY
+        given, key = found, KEY
         if isinstance(found, dict):
             line.file = name if isinstance(name := found.get(FILE_KEY), str) else None
             key = PCM_KEY if PCM_KEY in found and self.chain.input.audio else KEY
-            missing = next((name for name in (key, *self._keep) if name not in found), None)
-            if missing is not None:
-                raise BadInput(f"the object has no key {missing!r}")
-            line.kept, found = [found[name] for name in self._keep], found[key]
-        elif self._keep:
-            raise BadInput(f"an array has no key {self._keep[0]!r} (--keep)", hint='write {"input": ...}')
-        return from_json(found, self.chain.input, key == PCM_KEY)
+            if key not in found:
+                raise BadInput(f"the object has no key {key!r}")
+            given = found[key]
+        line.kept = self._kept(found)
+        return from_json(given, self.chain.input, key == PCM_KEY)
 
 
 class _Line:
@@ -117,17 +118,7 @@ class InputCsvParser(CsvParser):
             BadInput: the header does not fit the model.
         """
         parsed = super().parse(block)
-        if not len(parsed.rows):
-            return parsed
-        places = [place for place in range(parsed.count) if place not in parsed.errors]
-        rows, good, errors = [], [], dict(parsed.errors)
-        for number, row in enumerate(self.chain.each(np.asarray, parsed.rows)):
-            if isinstance(row, BadInput):
-                errors[places[number]] = (parsed.lines[number], str(row))
-            else:
-                rows.append(row)
-                good.append(number)
-        kept = [[column[number] for number in good] for column in parsed.kept]
-        lines = [parsed.lines[number] for number in good]
-        made = np.array(rows, self._dtype_of_rows) if rows else parsed.rows[:0]
-        return Parsed(made, parsed.count, errors, parsed.hint, kept, lines)
+        made = list(self.chain.each(np.asarray, parsed.rows))
+        bad = {index: row for index, row in enumerate(made) if isinstance(row, BadInput)}
+        rows = [row for row in made if not isinstance(row, BadInput)]
+        return replace(without_rows(parsed, bad), rows=np.array(rows, self._dtype_of_rows) if rows else parsed.rows[:0])

@@ -97,7 +97,7 @@ def _resized(pixels: NDArray[Any], size: tuple[int, ...], nearest: bool) -> Floa
 
 
 def _scaled(table: NDArray[Any], new: int, nearest: bool) -> Float32:
-    """Returns (new, n) rows: the `nearest` of an (old, n) table, or each a weighted mean of those near it."""
+    """Returns (new, n) rows of an (old, n) table: each is the `nearest` old row, or a weighted mean of old rows."""
     found = np.empty((new, table.shape[1]), np.float32)
     for place, (start, weights) in zip(range(0, new, _TOGETHER), _weights(len(table), new, nearest)):
         near = table[start : start + weights.shape[1]].astype(np.float32)

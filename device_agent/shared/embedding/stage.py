@@ -33,11 +33,11 @@ _BROKEN = (ValueError, RuntimeError, TypeError, IndexError, OverflowError)
 
 
 class WrongLength(BadInput):
-    """An array has another number of rows or numbers than a stage takes."""
+    """An input has too many or too few rows or numbers for a stage."""
 
 
 class TooFew(WrongLength):
-    """An array has too few rows or numbers for a stage."""
+    """An input has too few rows or numbers for a stage."""
 
 
 class StageRunner:
@@ -99,9 +99,11 @@ class StageRunner:
     def fill(self, values: Array, more: int = 0) -> Array:
         """Runs once on all numbers and on zeros after them, so that inputs of many lengths need few shapes.
 
+        Returns the outputs that do not depend on the zeros.
+
         Args:
             values: (n,) numbers.
-            more: outputs to add to those that are computed in vain.
+            more: adds zeros for so many further outputs.
 
         Raises:
             BadInput: there are too few numbers.
@@ -229,7 +231,7 @@ def fitting_shape(stage: Stage, count: int) -> tuple[int, ...]:
 
 
 def _signature(detail: Any, ndim: int | None = None) -> tuple[int, ...]:
-    """Returns the shape of the tensor `detail`, -1 for an open length; (0,) * `ndim` if it has another `ndim`."""
+    """Returns the shape of the tensor `detail`, -1 for an open length; `ndim` zeros if it has fewer or more axes."""
     found = detail.get("shape_signature", detail["shape"])
     found = found if len(found) == len(detail["shape"]) else detail["shape"]
     if ndim is not None and len(found) != ndim:

@@ -70,7 +70,7 @@ def id_of(row: LocalRow) -> str:
 
 
 def is_plain(text: str) -> bool:
-    """Whether a host accepts a text cell of a device: printable, and not too long."""
+    """Whether a host accepts a text cell of a device: not empty, printable, at most `MOST_TEXT` characters."""
     return bool(text) and text.isprintable() and len(text) <= MOST_TEXT
 
 
@@ -108,7 +108,10 @@ def text_of(label: Label) -> str:
 
 
 def spelling(label: Label, *, by_look: bool = False) -> str:
-    """Returns a label without blanks and case; `by_look`: also with Latin letters for Cyrillic and Greek ones alike."""
+    """Returns a label in lower case and without blanks, to compare it with others.
+
+    With `by_look`, Latin letters replace the Cyrillic and Greek letters that look like them.
+    """
     text = str(label)
     if not text.isascii():
         from unicodedata import normalize
@@ -118,13 +121,16 @@ def spelling(label: Label, *, by_look: bool = False) -> str:
 
 
 def alike(label: Label, others: Iterable[Label]) -> Label | None:
-    """Returns the first of `others` that differs from a text label only as typing errors do (`difference`)."""
+    """Returns the first of `others` that differs from a text label only in blanks, case or letters that look alike.
+
+    None if there is no such label, or `label` is a number.
+    """
     spelt = None if isinstance(label, int) else spelling(label, by_look=True)
     return next((one for one in others if spelt and one != label and spelling(one, by_look=True) == spelt), None)
 
 
 def difference(label: Label, other: Label) -> str:
-    """Returns in what two labels differ that `alike` takes for one."""
+    """Describes how two labels differ that `alike` finds for each other: "in blanks or case", for example."""
     if spelling(label) == spelling(other):
         return "in blanks or case"
     points = [
@@ -141,10 +147,10 @@ def without_fraction(text: str) -> str:
 
 
 def label_of(text: str, classes: Sequence[Label], taught: Iterable[Label] = ()) -> Label | None:
-    """Returns the label of a text: one of `classes`, else of `taught`, else new.
+    """Returns the label that a text means: one of `classes`, else of `taught`, else a new one.
 
-    As in training data (`knnkit/data/dataset.label_array`), `1.0` is the label `1` where labels are text and one of the
-    two is there. None: labels are whole numbers, and the text is not.
+    If labels are text, `1.0` and `1` are one label, in the spelling that exists, as in training data
+    (`knnkit/data/dataset.label_array`). Returns None if labels are whole numbers, and the text is not one.
     """
     text = text_of(text)
     known: dict[str, Label] = {text_of(label): label for label in classes}
@@ -167,7 +173,7 @@ def counted_as(row: LocalRow) -> str:
 
 
 def counts(rows: Iterable[LocalRow]) -> dict[str, int]:
-    """Returns label, as text -> number of its rows."""
+    """Returns label (as `counted_as` returns it) -> number of rows with it, sorted by label."""
     return dict(sorted(Counter(map(counted_as, rows)).items()))
 
 

@@ -42,7 +42,7 @@ class Joined:
 
 
 def contained(training: Origins, rows: Iterable[LocalRow]) -> frozenset[str]:
-    """Returns the ids of the taught `rows` that are in `training`, the origins of training rows."""
+    """Returns the ids of those taught `rows` that are also ids of training rows, whose origins are `training`."""
     if training.text is None:
         return frozenset()
     there = {row.id.encode() for row in rows}.intersection(training.text.split(b"\n"))
@@ -94,9 +94,9 @@ def _takes_part(info: KnnInfo, row: LocalRow, digest: str, contained: frozenset[
 
 
 def _labels(info: KnnInfo, taught: Iterable[Label]) -> dict[Label, Label]:
-    """Returns label of a taught row -> label of the model, or a new one, for those that the release uses.
+    """Returns `taught` label -> the label that it means in the model, or a new one; leaves out labels not allowed.
 
-    A row may be older than the release, and its label `1`, or written in another normal form, one of the model now.
+    A row may be older than the release, which may write its label in another way: `1.0` for `1`, for example.
     """
     found: dict[Label, Label] = {}
     for label in dict.fromkeys(taught):

@@ -17,10 +17,10 @@ _ALSO = {" ": "\u00a0\u202f\u2009", "'": "\u2019"}
 
 
 def without_thousands(text: str, sign: str) -> str | None:
-    """Returns a number without `sign`, its thousands separator; None if one is in a wrong place.
+    """Returns the number `text` without the thousands separator `sign`; None if one is in a wrong place.
 
-    The first group does not begin with 0: `0,395` has a decimal comma. Spreadsheets write a blank as a no-break space,
-    and an apostrophe as a typographic one.
+    The first group does not begin with 0: `0,395` has a decimal comma. For a blank or an apostrophe as `sign`, also
+    accepts the no-break space or typographic apostrophe that spreadsheets write.
     """
     for other in _ALSO.get(sign, ""):
         text = text.replace(other, sign)
@@ -56,7 +56,7 @@ class CellCoder(Protocol):
         """Raises the error of a bad cell; or records the error and returns a number for the cell."""
 
     def end_row(self) -> None:
-        """Called after the last cell of a row."""
+        """Ends a row: called after its last cell."""
 
 
 class Cells(Columns):

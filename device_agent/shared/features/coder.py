@@ -147,7 +147,7 @@ class Coder:
         return missing and text not in self._codes[index] and not self._is_unused(index)
 
     def codes(self, index: int, cells: Sequence[str]) -> list[float] | None:
-        """Returns the category codes of a column's cells; None if a cell is missing or not listed: count it alone."""
+        """Returns the codes of a column's cells; None if a cell is missing or not listed: then read them one by one."""
         if self._is_unused(index):
             return [0.0] * len(cells)
         found = list(map(self._codes[index].get, cells))

@@ -86,7 +86,11 @@ def encoded(info: KnnInfo, rows: Any) -> Any:
 
 
 def _are_features(info: KnnInfo, table: Table, rows: Any) -> bool:
-    """Whether rows hold features: numbers, as wide as these; NaN then stands for a cell only if cells are features."""
+    """Whether `rows` hold features, not raw cells.
+
+    A frame does if it has all features as columns, but not all raw columns. An array does if its width is not that of
+    the raw columns; else only if it has numbers that equal features, and none is NaN (missing).
+    """
     names = [column.name for column in table.columns]
     rows, framed = _with_columns(rows)
     if framed is not None:
@@ -95,10 +99,10 @@ def _are_features(info: KnnInfo, table: Table, rows: Any) -> bool:
         array = as_array(rows)
     except TypeError:
         return False
-    if len(names) != info.n_features or array.dtype.kind not in "fiub":
-        return array.shape[-1:] != (len(names),)
+    if array.shape[-1:] != (len(names),):
+        return True
     same = not table.transforms and all(column.encoding == "number" for column in table.columns)
-    return not same or not np.isnan(array).any()
+    return same and array.dtype.kind in "fiub" and not np.isnan(array).any()
 
 
 def _numbers(coder: Coder, place: int, cells: NDArray[Any]) -> NDArray[np.float64]:
@@ -124,7 +128,7 @@ def _numbers(coder: Coder, place: int, cells: NDArray[Any]) -> NDArray[np.float6
 
 
 def _with_columns(rows: Any) -> tuple[Any, Sequence[str] | None]:
-    """Returns rows and the names of their columns (None: they have no names); one dictionary stands for one row."""
+    """Returns `rows` and the names of their columns, None if they have none; makes one dictionary a list of one row."""
     rows = [rows] if isinstance(rows, Mapping) else rows
     if isinstance(rows, list) and rows and all(isinstance(row, Mapping) for row in rows):
         return rows, list(dict.fromkeys(name for row in rows for name in row))

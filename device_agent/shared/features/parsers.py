@@ -20,17 +20,13 @@ from device_agent.shared.protocol.table_info import Table
 from device_agent.shared.queries import row_type
 from device_agent.shared.tabular.csv_reader import BadCell, Columns, CsvParser
 from device_agent.shared.tabular.json_reader import JsonParser
-from device_agent.shared.tabular.reader import Counts, Line, Parsed, Parser, without_row
+from device_agent.shared.tabular.reader import Counts, Line, Parsed, Parser, without_rows
 
 if TYPE_CHECKING:
     from device_agent.shared.embedding.chain import Chain
 
 #: Takes, once for each column, the line about what is filled or ignored in it.
 Tell = Callable[[str], None]
-
-
-def _say_nothing(_: str) -> None:
-    pass
 
 
 class _TableParser(Parser):
@@ -56,7 +52,7 @@ class _TableParser(Parser):
         *,
         ignore_extra: bool = False,
         keep: Sequence[str] = (),
-        tell: Tell = _say_nothing,
+        tell: Tell = lambda _: None,
     ) -> None:
         self.coder, self._tell = Coder(table, dtype), tell
         self._plain = all(map(self.coder.is_number, range(len(self.coder.names))))
@@ -76,9 +72,9 @@ class _TableParser(Parser):
         parsed = replace(parsed, rows=self.coder.expand(parsed.rows), kept=[*parsed.kept, *counts])
         if self.coder.transforms is None or not len(parsed.rows):
             return parsed
-        for place in reversed(np.flatnonzero(~np.isfinite(parsed.rows).all(axis=1)).tolist()):
-            parsed = without_row(parsed, place, "the pipeline turns the row into NaN or infinity in float32")
-        return parsed
+        bad = np.flatnonzero(~np.isfinite(parsed.rows).all(axis=1)).tolist()
+        error = BadInput("the pipeline turns the row into NaN or infinity in float32")
+        return without_rows(parsed, dict.fromkeys(bad, error))
 
     def _parse_line(self, line: bytes) -> Line:
         self.coder.last = NONE
@@ -113,7 +109,7 @@ class TableJsonParser(_TableParser, JsonParser):
 
     def _read_values(self, values: Sequence[Any]) -> list[float]:
         try:
-            numbers = [self._read_value(index, value) for index, value in enumerate(values)]
+            numbers = super()._read_values(values)
         except BadInput:
             self.coder.drop_row()
             raise

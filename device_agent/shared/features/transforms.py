@@ -101,7 +101,10 @@ def _is_missing(rows: Float64, missing: float) -> NDArray[np.bool_]:
 
 # --- categories ---------------------------------------------------------------------------------------------------
 def _look_up(column: Float64, values: Float64, results: Float64, other: float) -> Float64:
-    """Returns for (n,) numbers `column` the `results` at the equal `values`, `other` if none; NaN equals NaN here."""
+    """Returns the (n,) results for (n,) numbers `column`: `results[i]` where a number equals `values[i]`, else `other`.
+
+    NaN equals NaN here.
+    """
     order = np.argsort(values, kind="stable")  # NaN is last
     ordered = values[order]
     at = np.minimum(np.searchsorted(ordered, column), len(ordered) - 1)
@@ -168,7 +171,7 @@ def _normalize(order: Float64) -> Step:
 
 
 def _bins(edges: Float64, owners: Float64) -> Step:
-    """Returns a step that replaces numbers by the numbers of their bins; `owners` has the column of each edge."""
+    """Returns a step that replaces numbers by the indices of their bins; `owners` has the column of each edge."""
     parts = [edges[owners == column] for column in range(int(owners.max(initial=-1)) + 1)]
 
     def apply(rows: Float64) -> Float64:
@@ -194,17 +197,11 @@ def _quantiles(quantiles: Float64, references: Float64, normal: Float64) -> Step
             up = np.interp(column, known, references)
             down = np.interp(-column, -known[::-1], -references[::-1])
             within = 0.5 * (up - down)
-            slack = _BOUND if normal[0] else 0.0
-            low, high = (
-                (column - slack < known[0], column + slack > known[-1])
-                if slack
-                else (column == known[0], column == known[-1])
-            )
+            low = column - _BOUND < known[0] if normal[0] else column == known[0]
+            high = column + _BOUND > known[-1] if normal[0] else column == known[-1]
             found[:, place] = np.where(low, 0.0, np.where(high, 1.0, within))
         if normal[0]:
-            found = np.array([[_normal(p, least, most, inverse) for p in row] for row in found.tolist()]).reshape(
-                rows.shape
-            )
+            found = np.reshape([_normal(p, least, most, inverse) for p in found.ravel().tolist()], rows.shape)
         return found
 
     return apply

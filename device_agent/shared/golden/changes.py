@@ -24,6 +24,8 @@ MAX_FLIPS = 50
 def compare(running: Running, info: KnnInfo, golden: Golden, label: NDArray[np.int32]) -> Compared:
     """Compares the labels of the running release and of a new release on the golden rows of the new one.
 
+    The result has `fits=False` and no counts if the running release has other columns than the new one.
+
     Args:
         running: the running release, with its labels for these rows.
         info: knn.json of the new release.

@@ -60,14 +60,11 @@ def _recalls(gates: Gates, classes: Sequence[str], support: Sequence[int], right
         yield f"recall of {len(found) - _NAMED} more classes is below the gate or not measured"
 
 
-def _unseen(gates: Gates, classes: Sequence[str], support: Sequence[int]) -> tuple[str, ...]:
-    found = [label for label, rows in zip(classes, support) if not rows] if gates.not_worse_than else []
-    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    return (
-        (f"not worse than current: no evaluation row is of class {found[0]!r}{more}; use `split: stratified`",)
-        if found
-        else ()
-    )
+def _unseen(gates: Gates, classes: Sequence[str], support: Sequence[int]) -> Iterator[str]:
+    found = [label for label, rows in zip(classes, support) if not rows]
+    if gates.not_worse_than and found:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        yield f"not worse than current: no evaluation row is of class {found[0]!r}{more}; use `split: stratified`"
 
 
 def worse(gates: Gates, compared: Compared | None, running: ReleaseRef | None = None) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ def judge_embeddings(
     """Compares the rows that a device computed from raw inputs with the host's rows; returns counts.
 
     Args:
-        golden: the host's rows; their listed neighbours reach twice the allowed error beyond the k-th.
+        golden: the host's rows; each lists the neighbours up to twice the allowed error beyond the k-th.
         info: knn.json of the model.
         label: (n,) the device's labels for its own rows.
         moved: (n,) distances in model space from the host's rows to the device's.
@@ -64,7 +64,10 @@ def judge_embeddings(
 
 
 def is_certain(golden: Golden, info: KnnInfo, row: int, shift: float, unit: float) -> bool:
-    """Whether a golden row must keep its label if it moves by `shift` in model space; `unit` is tolerance / margin."""
+    """Whether golden row `row` must keep its label if it moves by `shift` in model space.
+
+    `unit` is the row's `golden.tolerance` divided by `Gates.margin`.
+    """
     bound = 0.0 if info.input is None else info.input.bound
     base = base_distance(golden.distances[row], golden.metric)
     base = base[np.isfinite(base)]

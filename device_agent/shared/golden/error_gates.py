@@ -1,6 +1,7 @@
-"""Gates on values, label columns and stages, as text.
+"""Messages about missed gates on values, label columns and stages.
 
-Device and host apply them with this code. No I/O, and no NumPy, so that commands that only show errors start fast.
+Device and host apply these gates with this code. No I/O, and no NumPy, so that commands that only show errors start
+fast.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from device_agent.shared.protocol.reports import ColumnScore, EmbeddingCheck
 
 
 def missed(gates: Gates, found: Sequence[TargetError], names: Sequence[str]) -> Iterator[str]:
-    """Yields a message for each gate that the errors `found` of the targets `names` miss."""
+    """Yields a message for each gate that the errors `found` miss; `names` are all targets of the model."""
     for gate, limits in (("rmse", gates.rmse), ("max_error", gates.max_error)):
         for target in sorted((limits or {}).keys() - {DEFAULT, *names}):
             yield f"{gate} of {target!r}: the model has no such target"
@@ -25,7 +26,7 @@ def missed(gates: Gates, found: Sequence[TargetError], names: Sequence[str]) -> 
 
 
 def missed_columns(gates: Gates, found: Sequence[ColumnScore], names: Sequence[str]) -> Iterator[str]:
-    """Yields a message for each gate that the accuracies `found` of the label columns `names` miss."""
+    """Yields a message for each gate that the accuracies `found` miss; `names` are all label columns of the model."""
     limits = gates.column_accuracy or {}
     for column in sorted(limits.keys() - {DEFAULT, *names}):
         yield f"accuracy of {column!r}: the model has no such label column"
@@ -60,7 +61,7 @@ def described(found: Sequence[TargetError], of: int | None = None) -> str:
 
 
 def stage_failures(found: EmbeddingCheck) -> tuple[str, ...]:
-    """Returns a message for each requirement that the device's own rows, as the check `found` them, do not meet."""
+    """Returns a message for each fault in `found`, the check of the rows that a device computed from raw inputs."""
     said = []
     if found.above:
         error = f"the largest error is {found.largest_error:.3g}, the bound {found.bound:g}"

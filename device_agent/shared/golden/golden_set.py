@@ -25,10 +25,8 @@ _ARRAYS: dict[str, tuple[Any, ...]] = {
 }
 #: Name of the array of raw rows.
 _RAW = "raw"
-#: Arrays of a regression.
-_NUMBERS = ("values", "targets")
-#: Array of a model with a radius.
-_SHARES = "shares"
+#: Arrays that only some models have: the first two of a regression or label columns, the last of a model with a radius.
+_OPTIONAL: dict[str, tuple[Any, ...]] = dict.fromkeys(("values", "targets", "shares"), (2, np.float64))
 
 
 @record
@@ -44,11 +42,12 @@ class Golden:
         distances: (n, e) float64, padded with infinity.
         classes: (n, e) int32 classes of the neighbours, padded with -1.
         tolerance: (n,) float64, defined in `judge`.
-        values: (n, t) float64 answers of the reference for a regression, NaN for a rejected row; else None.
-        targets: (n, t) float64 true values for a regression, NaN if unknown; else None.
+        values: (n, t) float64 answers of the reference for a regression or label columns (positions in
+            `Targets.classes`), NaN for a rejected row; else None.
+        targets: (n, t) float64 true values or positions, NaN if unknown; None if `values` is.
         shares: (n, n_classes) float64 vote shares, for a model with a radius: more rows vote than are listed; else
             None.
-        raw: the rows as JSON lines of raw columns, for a model with a table; empty without a table.
+        raw: the raw rows as JSON lines, for a model with a table or stages; else empty.
     """
 
     metric: Metric
@@ -67,11 +66,7 @@ class Golden:
     def to_bytes(self) -> bytes:
         """Returns the bytes of golden.npz; the same arrays give the same bytes."""
         buffer = io.BytesIO()
-        arrays = {name: getattr(self, name) for name in _ARRAYS}
-        if self.values is not None:
-            arrays |= {name: getattr(self, name) for name in _NUMBERS}
-        if self.shares is not None:
-            arrays[_SHARES] = self.shares
+        arrays = {name: array for name in (*_ARRAYS, *_OPTIONAL) if (array := getattr(self, name)) is not None}
         if self.raw:
             arrays[_RAW] = np.frombuffer(self.raw, np.uint8)
         np.savez_compressed(buffer, metric=np.array(self.metric), **arrays)
@@ -87,19 +82,21 @@ class Golden:
         try:
             arrays: dict[str, Any] = read_arrays(data)
             raw = arrays.pop(_RAW, np.empty(0, np.uint8))
-            numbers = {name: arrays.pop(name) for name in (*_NUMBERS, _SHARES) if name in arrays}
+            optional = {name: arrays.pop(name) for name in _OPTIONAL if name in arrays}
             if set(arrays) != {"metric", *_ARRAYS} or raw.dtype != np.uint8:
                 expected = f"{', '.join(_ARRAYS)} and metric"
                 raise ValueError(f"the file contains the arrays {', '.join(sorted(arrays))}; expected {expected}")
-            golden = cls(metric=_metric(arrays.pop("metric")), **arrays, raw=raw.tobytes(), **numbers)
+            golden = cls(metric=_metric(arrays.pop("metric")), **arrays, raw=raw.tobytes(), **optional)
             golden._check()
         except ValueError as error:
             raise ModelUnusable(f"golden.npz is not a golden set: {error}") from None
         return golden
 
     def _check(self) -> None:
-        for name, form in _ARRAYS.items():
+        for name, form in {**_ARRAYS, **_OPTIONAL}.items():
             array = getattr(self, name)
+            if array is None:
+                continue
             require_form(name, array, *form)
             if len(array) != len(self.rows):
                 raise ValueError(f"{name} has {len(array)} entries for {len(self.rows)} rows")
@@ -110,16 +107,9 @@ class Golden:
             rows = self.rows.astype(np.float32, copy=False)
         if not np.isfinite(rows).all() or not (np.isfinite(self.tolerance) & (self.tolerance >= 0)).all():
             raise ValueError("a row or a tolerance is not a finite number")
-        numbers = [array for array in (self.values, self.targets) if array is not None]
-        if len(numbers) == 1 or not all(
-            array.dtype == np.float64 and array.ndim == 2 and array.shape == (len(self.rows), numbers[0].shape[1])
-            for array in numbers
-        ):
-            shapes = [array.shape for array in numbers]
-            raise ValueError(f"values and targets have the shapes {shapes}; {len(rows)} rows need both, with one shape")
-        shares = self.shares
-        if shares is not None and not (shares.dtype == np.float64 and shares.ndim == 2 and len(shares) == len(rows)):
-            raise ValueError(f"shares has type {shares.dtype} and shape {shares.shape} for {len(rows)} rows")
+        both = [None if array is None else array.shape for array in (self.values, self.targets)]
+        if both[0] != both[1]:
+            raise ValueError(f"values and targets have the shapes {both}; both or none are needed, with one shape")
         held = self.indices >= 0
         if not (np.isfinite(self.distances) == held).all() or (self.distances < 0).any():
             raise ValueError("a neighbour has no distance, or a distance has no neighbour")

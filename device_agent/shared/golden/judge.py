@@ -122,9 +122,10 @@ def judge(
 
 
 def base_distance(distances: NDArray[Any], metric: Metric) -> NDArray[np.float64]:
-    """Converts an array of distances in `metric` to float64 distances in model space.
+    """Returns `distances` in `metric` as float64 distances in model space.
 
-    Euclidean distances, for metrics that are functions of the Euclidean distance; else distances in the metric itself.
+    Those in sqeuclidean, cosine or haversine become the Euclidean distances that they are functions of (for haversine,
+    the chord); others stay as they are.
     """
     values = np.asarray(distances, dtype=np.float64)
     if metric == "sqeuclidean":

@@ -68,7 +68,7 @@ class Taught:
 
     `did` is `enrol`, `forget`, `undo enrol` or `undo forget`; `ids` are the rows that it changed. `rows` is the number
     of taught rows, `labels` counts them by label; `digest` is the SHA-256 of the output of `enrolled --json`, ""
-    without rows.
+    without rows. `label` is the label that `enrol` stored, which may be `1` where `1.0` was typed.
     """
 
     did: str
@@ -76,7 +76,10 @@ class Taught:
     rows: int
     labels: dict[str, int]
     digest: str
+    label: str = ""
     schema: int = SCHEMA
+
+    omitted = ("label",)
 
 
 @record
@@ -128,7 +131,7 @@ class Status:
     lock: LockHolder | None  # who began the pending activation; else the running command
     device_id: str = ""  # names the device in rollback orders; empty until first needed
     revoked: tuple[str, ...] = ()  # fingerprints of the keys whose new signatures are refused
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()  # such as why the answering release would be refused today
     protocol: int = 1  # PROTOCOL of the agent; 1 for agents that do not report it
     oldest_protocol: int = 1  # its OLDEST_PROTOCOL
     signed_by: str = ""  # fingerprint of the key named in the answering release, not verified; empty if none answers
@@ -141,7 +144,7 @@ class Status:
 
 @record
 class Staged:
-    """`device_agent stage` and `verify`: a release that all trust rules accepted; `already`: it was staged before."""
+    """`device_agent stage` and `verify`: a release that all trust rules accepted."""
 
     release: ReleaseRef
     signed_by: str  # fingerprint of the key
@@ -164,7 +167,7 @@ class Committed:
 
     release: ReleaseRef
     previous: ReleaseRef | None
-    already: bool
+    already: bool  # it was committed before: nothing has changed
     warnings: tuple[str, ...] = ()  # about the release that was restored
     schema: int = SCHEMA
 
@@ -174,7 +177,8 @@ class HistoryEntry:
     """One event in the history of a device: `what` is one word, `at` is in seconds since 1970.
 
     A transition of the store (`activated`, `confirmed`, `reverted`, `rolled-back`) has a serial number; other events
-    (`staged`, `signed`, `rejected`, `floor`) have none. `answering` is the release that answered after the event.
+    (`staged`, `signed`, `rejected`, `floor`) have none. `answering` is the release that answered after the event. `why`
+    is the reason of the event, `holder` who caused it.
     """
 
     at: int

@@ -62,7 +62,7 @@ class BadInput(AgentError):
 
 @contextlib.contextmanager
 def named(name: object, hint: str = "") -> Iterator[None]:
-    """Puts `name` before the message of a BadInput, on one line, and gives it `hint` if it has none."""
+    """Puts `name` before the message of a BadInput from the `with` block; gives the error `hint` if it has none."""
     try:
         yield
     except BadInput as error:

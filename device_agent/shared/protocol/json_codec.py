@@ -70,7 +70,10 @@ def dump_file(value: Any, *, limit: int = MAX_DOCUMENT) -> bytes:
 
 
 def to_plain(value: Any) -> Any:
-    """Returns `value` with dataclasses as dictionaries, tuples as lists and enums as their values."""
+    """Returns `value` with dataclasses as dictionaries, tuples as lists and enums as their values.
+
+    Leaves out the fields in a class's `omitted` that are None, 0, False or empty.
+    """
     if value is None or (isinstance(value, str | int | float) and not isinstance(value, enum.Enum)):
         return value
     if (fields := shape(type(value))) is not None:
@@ -159,7 +162,7 @@ def from_plain(cls: type[T], data: Any, where: str = "$", *, extra: Extra = "ign
     """
     if not isinstance(data, dict):
         raise MalformedDocument(f"{where}: expected an object, found {kind_of(data)}")
-    _refuse_newer(cls, data, where)
+    _require_schema(cls, data, where, extra)
     hints: dict[str, Any] = _hints(cls)  # type: ignore[arg-type]
     strange = sorted(set(data) - set(hints))
     if strange and extra == "refuse":
@@ -177,10 +180,16 @@ def from_plain(cls: type[T], data: Any, where: str = "$", *, extra: Extra = "ign
     return keep(found, {key: data[key] for key in strange}) if extra == "keep" else found
 
 
-def _refuse_newer(cls: type, data: Mapping[str, Any], where: str) -> None:
+def _require_schema(cls: type, data: Mapping[str, Any], where: str, extra: Extra) -> None:
     newest, found = getattr(cls, "schema", None), data.get("schema")
-    if isinstance(newest, int) and isinstance(found, int) and found > newest:
+    if not isinstance(newest, int) or not isinstance(found, int):
+        if isinstance(newest, int) and "schema" not in data and extra == "refuse":
+            raise MalformedDocument(f"{where}: the key 'schema' is missing")
+        return
+    if found > newest:
         raise NewerDocument(f"{where}: its schema is {found}, but this version reads at most schema {newest}")
+    if found < 1:
+        raise MalformedDocument(f"{where}: its schema is {found}; the lowest is 1")
 
 
 @functools.cache

@@ -224,9 +224,8 @@ class KnnInfo:
     schema: int = SCHEMA
     #: Left out of knn.json where they say nothing, so that models of plain rows keep their bytes.
     omitted = (
-        *("origin", "label_sets", "reduced", "table", "ignore_extra", "keep", "targets", "enrol", "input"),
-        "float64",
-        "groups",
+        *("origin", "label_sets", "reduced", "table", "ignore_extra", "keep"),
+        *("targets", "enrol", "input", "float64", "groups"),
     )
 
     @property

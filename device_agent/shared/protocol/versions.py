@@ -30,7 +30,7 @@ def is_newer(text: str, than: str) -> bool:
 
 
 def to_upgrade(protocol: int, oldest: int) -> Literal["agent", "host"] | None:
-    """Returns the side that is too old, or None. The agent speaks `protocol`, and understands `oldest` and later."""
+    """Returns which side is too old for the other, or None; an agent reports its `protocol` and `oldest` protocol."""
     if protocol < constants.OLDEST_PROTOCOL:
         return "agent"
     return "host" if oldest > constants.PROTOCOL else None

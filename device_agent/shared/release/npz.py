@@ -1,39 +1,26 @@
-"""Reads an untrusted .npz: no pickles, limited size, no I/O."""
+"""Reads an untrusted .npz: no pickles, limited size."""
 
 from __future__ import annotations
 
+import contextlib
 import io
-import struct
 import tokenize
 import zipfile
-import zlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.release import zip_limits
+from device_agent.shared.release.model_file import HINT, read_member
 
-#: Most bytes of all arrays after decompression; compressed, they can take a thousandth of it.
-MAX_UNPACKED = 1 << 30
-
+#: Most bytes of an .npz inside a model, and of all arrays of an .npz: decompression can multiply the bytes by 1000.
+_MAX_PACKED, MAX_UNPACKED = 256 << 20, 1 << 30
 #: Every exception that NumPy and zipfile raise for a broken archive, MemoryError for an absurd shape among them.
-_BROKEN = (
-    OSError,
-    KeyError,
-    ValueError,
-    TypeError,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
-    OverflowError,
-    MemoryError,
-    SyntaxError,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-)
+_BROKEN = (*zip_limits.BROKEN, TypeError, MemoryError, SyntaxError, tokenize.TokenError)
 
 
 class Arrays(dict[str, NDArray[Any]]):
@@ -56,8 +43,23 @@ def require_form(name: str, array: NDArray[Any], ndim: int, *types: type[np.gene
         raise ValueError(f"{found}; expected type {expected} and {ndim} dimensions")
 
 
-def read_arrays(data: bytes, *, most: int | None = None) -> Arrays:
-    """Returns the arrays of an .npz by name; all of them together have at most `most` (None: MAX_UNPACKED) bytes.
+@contextlib.contextmanager
+def arrays_inside(model: str | Path, name: str) -> Iterator[Arrays]:
+    """Yields the arrays of the .npz file `name` inside a model file.
+
+    Raises:
+        ModelUnusable: the model has no such file, it is damaged, or the `with` block raises LookupError, ValueError,
+            TypeError, OverflowError or OSError, because the arrays do not fit the model.
+    """
+    data = read_member(model, name, _MAX_PACKED)
+    try:
+        yield read_arrays(data)
+    except (LookupError, ValueError, TypeError, OverflowError, OSError) as error:
+        raise ModelUnusable(f"{name} inside {model} is damaged: {error}", hint=HINT) from None
+
+
+def read_arrays(data: bytes) -> Arrays:
+    """Returns the arrays of an .npz by name; all of them together have at most `MAX_UNPACKED` bytes.
 
     Raises:
         ValueError: the data is damaged, too large, or contains something other than arrays.
@@ -69,9 +71,8 @@ def read_arrays(data: bytes, *, most: int | None = None) -> Arrays:
             names = members.namelist()
         if len(set(names)) < len(names):
             raise ValueError("two arrays have the same name")
-        limit = MAX_UNPACKED if most is None else most
-        if unpacked > limit:
-            raise ValueError(f"unpacked, the arrays have {unpacked:,} bytes; at most {limit:,} are allowed")
+        if unpacked > MAX_UNPACKED:
+            raise ValueError(f"unpacked, the arrays have {unpacked:,} bytes; at most {MAX_UNPACKED:,} are allowed")
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays = Arrays({name: file[name] for name in file.files})
     except _BROKEN as error:

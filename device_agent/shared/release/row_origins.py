@@ -18,11 +18,9 @@ from numpy.typing import NDArray
 from device_agent.shared.protocol.constants import ROWS_FILE
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.record import record
-from device_agent.shared.release.model_file import has_member, read_member
-from device_agent.shared.release.npz import read_arrays, require_form
+from device_agent.shared.release.model_file import has_member
+from device_agent.shared.release.npz import arrays_inside, require_form
 
-#: Largest rows.npz that is read, in bytes.
-_MAX_BYTES = 256 << 20
 _NEWLINE = 10
 #: Beginning of the names of the arrays about golden rows.
 _GOLDEN = "golden_"
@@ -67,7 +65,7 @@ class Origins:
         return self.text[start : int(self.ends[index])].decode("utf-8", "replace") or None
 
     def index(self, row: int) -> int | None:
-        """Returns the index in the model of row number `row` of the source; None if the model does not have it."""
+        """Returns the index in the model of row number `row` of the source; None if it is not among `places`."""
         if self.places is None:
             return row
         found = np.flatnonzero(self.places == row)
@@ -95,18 +93,15 @@ def pack(training: Origins, golden: Origins) -> bytes:
 
 
 def read(model: str | Path) -> tuple[Origins, Origins]:
-    """Returns the origins of the training rows and of the golden rows; those of no source if the model has no rows.npz.
+    """Returns the origins of the training rows and of the golden rows; empty ones if the model has no rows.npz.
 
     Raises:
         ModelUnusable: the file is not a model, or its origins are damaged.
     """
     if not has_member(model, ROWS_FILE):
         return Origins(), Origins()
-    try:
-        arrays = read_arrays(read_member(model, ROWS_FILE, _MAX_BYTES), most=_MAX_BYTES)
+    with arrays_inside(model, ROWS_FILE) as arrays:
         return _origins(arrays, ""), _origins(arrays, _GOLDEN)
-    except ValueError as error:
-        raise ModelUnusable(f"{ROWS_FILE} inside {model} is damaged: {error}") from None
 
 
 def _origins(arrays: dict[str, NDArray[Any]], prefix: str) -> Origins:

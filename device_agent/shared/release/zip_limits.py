@@ -9,8 +9,15 @@ from __future__ import annotations
 
 import os
 import struct
+import zipfile
+import zlib
 from typing import IO
 
+#: Every exception that zipfile raises for a broken archive.
+BROKEN = (
+    *(OSError, KeyError, ValueError, EOFError, RuntimeError, OverflowError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
 #: Default limits: entries of an archive (a model has three), and bytes of its directory.
 MAX_ENTRIES, MAX_DIRECTORY = 64, 64 * 1024
 
@@ -54,7 +61,10 @@ def _claims(file: IO[bytes], size: int) -> tuple[int, int, int]:
 
 
 def _claims_64(file: IO[bytes], place: int, named: int) -> tuple[int, int, int]:
-    """As `_claims`, for zip64. Python versions read the record at `place` or at `named`, so there must be only one."""
+    """As `_claims`, for zip64, whose end record is at `place`; the file says that it is at `named`.
+
+    Some versions of Python read one of these places, some the other, so both must not have a record.
+    """
     end = _read(file, place, _END_64.size)
     if len(end) < _END_64.size or not end.startswith(b"PK\6\6"):
         raise ValueError("the end of the zip archive inside is damaged")

@@ -71,7 +71,7 @@ def skip_preamble(block: bytes, line: int = 0) -> tuple[bytes, int]:
 
 
 def skip_above_header(block: bytes, names: Iterable[str]) -> tuple[bytes, int]:
-    """Returns the block from the line on that has all of `names` as columns, and the number of lines skipped.
+    """Returns the block from the line on that has all of `names` as columns, and the number of lines above it.
 
     The lines above the header may be units, a title, and comments that begin with `#`; the header may begin with `#`,
     too. Without such a header among the first `_MAX_ABOVE` lines, only comments are skipped.
@@ -128,7 +128,7 @@ def text_of(line: bytes) -> str:
 
 
 def reader(lines: Iterable[str], separator: str) -> Iterator[list[str]]:
-    """Returns a reader of records; it raises csv.Error for a quote that is not closed or in the wrong place."""
+    """Returns a reader of the records in `lines`; it raises csv.Error for a quote that is not closed or misplaced."""
     return csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=separator != "\t")
 
 
@@ -173,7 +173,7 @@ def separator_of_row(text: str, columns: int) -> str | None:
 
 
 def without_tail(fields: list[str], columns: int) -> list[str]:
-    """Returns the fields without empty ones after the last column, which spreadsheets add."""
+    """Returns `fields` without empty ones at the end, which spreadsheets add; keeps at least `columns` fields."""
     end = len(fields)
     while end > columns and not fields[end - 1].strip():
         end -= 1
@@ -181,21 +181,21 @@ def without_tail(fields: list[str], columns: int) -> list[str]:
 
 
 def header_names(fields: list[str]) -> list[str]:
-    """Returns the names in a header line, without empty ones after the last column."""
+    """Returns the column names in the fields of a header line: stripped of blanks, without empty ones at the end."""
     return without_tail([field.strip() for field in fields], 0)
 
 
 def has_controls(text: str) -> bool:
-    """Whether a text has control characters; tabs do not count. Python's `strip` would remove some from its ends."""
+    """Whether a text has control characters below U+0020 other than tabs; `str.strip` would remove some of them."""
     return not text.isprintable() and any(each < " " and each != "\t" for each in text)
 
 
 def number(text: str) -> float:
-    """Returns the value of a field with a decimal point and digits 0 to 9.
+    """Returns the value of a field: a number with a decimal point and digits 0 to 9, `nan`, `inf`, or a truth value.
 
     Raises:
-        ValueError: the field is not such a number. `float` alone also reads `1_0`, the digits of other scripts, and
-            numbers beside a control character.
+        ValueError: the field is none of these. `float` alone also reads `1_0`, the digits of other scripts, and numbers
+            beside a control character.
     """
     if has_controls(text) or "_" in text or not (text.isascii() or text.strip().isascii()):
         raise ValueError("not a number")
@@ -204,7 +204,7 @@ def number(text: str) -> float:
 
 
 def in_ascii(text: str) -> str | None:
-    """Returns in ASCII a number that is written in digits or signs of another script; None for any other text."""
+    """Returns a number that is written in digits or signs of another script as ASCII text; None for any other text."""
     if text.strip().isascii():
         return None
     plain = "".join(str(int(c)) if c.isdecimal() else _SIGNS_IN_ASCII.get(c, c) for c in text.strip())
@@ -216,9 +216,9 @@ def in_ascii(text: str) -> str | None:
 
 
 def is_number(text: str, separator: str) -> bool:
-    """Whether a field looks like a number, in any script; with a decimal comma unless commas separate.
+    """Whether a field looks like a number in any script, or a truth value; only to tell rows from headers.
 
-    For recognising rows and headers only; `number` reads the value.
+    `separator` is the character between columns: if it is not a comma, a comma may be the decimal sign.
     """
     try:
         float(text if separator == "," else text.replace(",", ".", 1))
@@ -252,7 +252,7 @@ class Decimals:
         self.sign = "." if self._commas_separate else ""
 
     def pointed(self, fields: Sequence[str]) -> list[str]:
-        """Returns the fields of a line with decimal points instead of decimal commas.
+        """Returns the fields of a line with decimal points instead of decimal commas; sets `sign` once it is known.
 
         Raises:
             DoubtfulComma: a comma may be a thousands separator.
@@ -285,7 +285,7 @@ _SIGNS = {",": "a decimal comma", ".": "a decimal point"}
 
 
 def is_grouped(text: str) -> bool:
-    """Whether a number with commas looks like one with thousands separators."""
+    """Whether a number with commas looks like one with thousands separators: `1,234`, but not `0,234` or `1,23`."""
     return _GROUPED.fullmatch(text.strip()) is not None
 
 
@@ -300,7 +300,7 @@ def _letters(name: str) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Returns names for a message, at most `_MAX_LISTED` of them."""
+    """Returns names, joined by commas, for a message; of more than `_MAX_LISTED`, the first ones and the number."""
     more = f", ... ({len(names)} in all)" if len(names) > _MAX_LISTED else ""
     return ", ".join(repr(name) if "," in name else name for name in names[:_MAX_LISTED]) + more
 

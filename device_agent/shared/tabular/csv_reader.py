@@ -79,7 +79,7 @@ class Columns:
         self._decimals = Decimals(separator)
 
     def read_block(self, block: bytes) -> Block | None:
-        """Returns the cells of whole lines; None if a line is bad, or must be read with `read_fields`."""
+        """Returns the numbers and texts of whole lines; None if a line is bad, or must be read with `read_fields`."""
         quoted = b'"' in block
         if self._others and not (_is_text(block) and not (quoted and self.separator == "\t" and b' "' in block)):
             return None
@@ -145,7 +145,7 @@ def _read_fields(fields: list[bytes], decimal: str) -> list[float]:
 
 
 def _because(cell: str, written: str, separator: str) -> tuple[str, str]:
-    """Returns a text to append to "... is not a number", and a hint; both may be "".
+    """Returns why a cell is not a number, to put after "... is not a number", and a hint; both "" if not known.
 
     `written` is the text in the file; in `cell`, a decimal point replaces its decimal comma.
     """
@@ -282,7 +282,7 @@ class CsvParser(Parser):
             if len(fields) > self._columns.count and not self.header:
                 hint += "; under a header line, --ignore-extra leaves out other columns"
             raise BadInput(
-                f"expected {self._columns.count} columns, found {len(fields)}{self._no_header(fields)}",
+                f"expected {self._columns.count} columns, found {len(fields)}{self._why_no_header(fields)}",
                 hint="" if self.header else hint,
             )
         if self._unknown:
@@ -290,10 +290,10 @@ class CsvParser(Parser):
             raise BadInput(f"no header line says which column is {self._unknown[0]!r} (--keep)", hint=way)
         if not any(map(str.strip, fields)):
             raise BadInput("all cells of the line are empty", hint="remove the line")
-        if self.line == 1 and self._no_header(fields):
-            raise BadInput(f"not numbers{self._no_header(fields)}", hint=hint)
+        if self.line == 1 and (why := self._why_no_header(fields)):
+            raise BadInput(f"not numbers{why}", hint=hint)
 
-    def _no_header(self, fields: list[str]) -> str:
+    def _why_no_header(self, fields: list[str]) -> str:
         """Explains why a first line without any number is not a header either, as the end of its error.
 
         Returns ", and no header either: ..."; "" for any other line.

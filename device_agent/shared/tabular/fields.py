@@ -91,7 +91,7 @@ def find_fields(text: bytes, codes: NDArray[np.uint8], layout: Layout) -> Fields
 
 
 def _sort(marks: Places, codes: NDArray[np.uint8], layout: Layout) -> tuple[Places, Places, Places]:
-    """Returns `ends`, `stops` and `after` of `Fields`; `marks` are all separators, newlines, dots and letters e."""
+    """Returns `ends`, `stops` and `after` of `Fields`; `marks` are positions of separators, newlines, dots and e."""
     kinds = codes.take(marks)
     dots, letters = kinds == ord(layout.decimal or "\0"), kinds >= _E
     end = np.flatnonzero(~(dots | letters))
@@ -101,7 +101,7 @@ def _sort(marks: Places, codes: NDArray[np.uint8], layout: Layout) -> tuple[Plac
 
 
 def find_starts(ends: Places, codes: NDArray[np.uint8], blanks: int = 0) -> Places:
-    """Returns the start of each field with these `ends`, after at most `blanks` blanks."""
+    """Returns the first position of each field that ends at `ends`; skips up to `blanks` blanks before it."""
     starts = np.empty_like(ends)
     starts[0] = 0
     np.add(ends[:-1], 1, out=starts[1:])

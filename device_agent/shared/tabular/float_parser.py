@@ -116,7 +116,7 @@ def read_table(
 
 
 def _split(text: bytes, size: int) -> Iterator[bytes]:
-    """Yields whole lines in parts of about the same length; a part exceeds `size` by at most one line."""
+    """Yields `text` in parts of whole lines and about the same length: at most `size` bytes and one line."""
     size = len(text) // (len(text) // max(size, 1) + 1)
     start = 0
     while start < len(text):
@@ -211,7 +211,7 @@ class _Words:
         return words
 
     def load_digits(self, ends: Places, after: Places | None, back: int) -> NDArray[np.uint64]:
-        """As `load`, but skips the dot (`after`: see `Fields`): the characters before it move by one position."""
+        """As `load`, but skips the dot: the characters before it move by one position. `after`: that of `Fields`."""
         words = self.load(ends, back)
         if after is not None:
             behind = _LAST.take(after - back, mode="clip")
@@ -244,7 +244,10 @@ def _values(words: _Words, fields: Fields, layout: Layout) -> tuple[NDArray[np.f
 
 
 def _unlike_json(fields: Fields, length: Places, lead: NDArray[np.uint8]) -> Mask:
-    """Returns a mask of leading zeros and of dots without a digit on each side. `lead`: first of `length` digits."""
+    """Returns an (n,) mask of numbers that JSON does not allow: `01`, `.5` and `5.`, with or without a sign.
+
+    Each number has `length` digits, the first of which has the code `lead`.
+    """
     whole = length if fields.after is None else np.where(fields.after == NO_DOT, length, length - fields.after)
     unlike: Mask = (whole < 1) | ((whole > 1) & (lead == _ZERO))
     if fields.after is not None:
@@ -278,7 +281,7 @@ def _digits(
 
 
 def _eight(words: NDArray[np.uint64], count: Places, odd: Mask) -> NDArray[np.float64]:
-    """Returns the value of the last `count` (at most 8) digits of each word; marks others in `odd`; reuses `words`."""
+    """Returns the value of the last `count` (at most 8) digits of each word; marks others in `odd`; changes `words`."""
     words ^= _ZEROS
     words &= _LAST.take(count, mode="clip")
     rest = words + _SIXES
@@ -294,7 +297,7 @@ def _eight(words: NDArray[np.uint64], count: Places, odd: Mask) -> NDArray[np.fl
 
 
 def _scale(words: _Words, fields: Fields, digits: NDArray[np.float64]) -> tuple[NDArray[np.float64], Places | None]:
-    """Returns (n,) numbers, and (n,) powers of ten of their digits; None for these if no number has an exponent."""
+    """Returns (n,) `digits` times their powers of ten, and these (n,) powers; None for them if no field has an `e`."""
     if fields.after is None:
         return digits, None
     raised = np.flatnonzero(fields.stops < fields.ends)

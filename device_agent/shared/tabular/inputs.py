@@ -42,18 +42,18 @@ _MAX_INPUT = 32 * 1024 * 1024
 class Lines:
     """Splits reads into whole lines; skips the rest of a line that `cut_overlong` has dropped.
 
-    `start` are bytes that were read before; a line has at most `longest` bytes.
+    A line may have at most `longest` bytes.
     """
 
-    def __init__(self, start: bytes = b"", longest: int = MAX_LINE) -> None:
-        self._rest, self._longest = bytearray(start), longest
+    def __init__(self, longest: int = MAX_LINE) -> None:
+        self._rest, self._longest = bytearray(), longest
         self._skipping = False
 
     def feed(self, data: bytes) -> bytes:
         """Adds the bytes of a read; returns all lines that are now complete."""
         end = data.rfind(b"\n") + 1
         if not end:
-            self._keep(data)
+            self._rest += b"" if self._skipping else data
             return b""
         block, self._rest = bytes(self._rest) + data[:end], bytearray(data[end:])
         if self._skipping:
@@ -61,10 +61,6 @@ class Lines:
             self._skipping = False
             block = block[block.index(b"\n") + 1 :]
         return block
-
-    def _keep(self, data: bytes) -> None:
-        if not self._skipping:
-            self._rest += data
 
     def cut_overlong(self) -> bool:
         """Drops the incomplete last line if it is too long already; returns whether a line was dropped."""
@@ -150,8 +146,7 @@ class Source:
         Raises:
             BadInput: the file is not NPY with `n_features` columns of numbers, or it is incomplete.
         """
-        reader = _NpyReader(self)
-        return reader.arrays(n_features)
+        return _NpyReader(self).arrays(n_features)
 
 
 def open_source(path: str | None, format: str, *, look: bool = True) -> Source:
@@ -227,19 +222,15 @@ class _NpyReader:
         shape, fortran, dtype = self._parse_header(self._read(size))
         if dtype.kind not in "fiub":
             raise self._bad(f"the array contains {dtype}, not numbers")
-        by_columns = fortran and sum(length > 1 for length in shape) > 1
-        if n_features is None:
-            if len(shape) < 2 or not 1 <= math.prod(shape[1:]) <= _MAX_INPUT:
-                raise self._bad(f"expected inputs along the first axis, found the shape {shape}")
-            n_features = -1
-        elif len(shape) == 1 and shape[0] == n_features:
-            shape = (1, n_features)
-        if n_features > 0 and len(shape) > 2 and math.prod(shape[1:]) == n_features:
-            shape = (shape[0], n_features)
-        if n_features > 0 and (len(shape) != 2 or shape[1] != n_features):
+        width = math.prod(shape[1:]) if len(shape) > 1 else 0
+        if n_features is None and not 1 <= width <= _MAX_INPUT:
+            raise self._bad(f"expected inputs along the first axis, found the shape {shape}")
+        if n_features is not None and shape != (n_features,) and width != n_features:
             raise self._bad(f"expected rows of {n_features} numbers, found the shape {shape}")
-        if by_columns:
+        if fortran and sum(length > 1 for length in shape) > 1:
             raise self._bad("the array is stored by columns: save numpy.ascontiguousarray(rows)")
+        if n_features is not None:
+            shape = (1 if len(shape) == 1 else shape[0], n_features)
         return shape, dtype
 
     def _parse_header(self, text: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -25,6 +25,7 @@ class JsonParser(Parser):
     """Parses JSON lines: each is one array, or one object with the feature names as keys."""
 
     header = False
+    _as_object = "write each row as an object"
 
     def parse(self, block: bytes) -> Parsed:
         """Parses a block that ends with a newline."""
@@ -71,7 +72,7 @@ class JsonParser(Parser):
 
     def _kept(self, found: dict[str, Any] | list[Any]) -> list[Any]:
         if not isinstance(found, dict) and self._keep:
-            raise BadInput(f"an array has no key {self._keep[0]!r} (--keep)", hint="write each row as an object")
+            raise BadInput(f"an array has no key {self._keep[0]!r} (--keep)", hint=self._as_object)
         missing = [name for name in self._keep if name not in found]
         if missing:
             raise BadInput(f"the object has no key {missing[0]!r}{more(missing)} (--keep)")

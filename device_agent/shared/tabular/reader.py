@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -92,15 +92,18 @@ class Parser:
         raise NotImplementedError
 
     def take_counts(self) -> Counts:
-        """Returns the counts since the last call, and resets them."""
+        """Returns the counts since the last call, by kind (a field of `documents.CellCounts`) and column."""
         return {"left_out": self.left_out.take()}
 
     def blocks(self, block: bytes) -> Iterator[bytes]:
-        """Yields the parts of a block that are to be parsed one after the other."""
+        """Yields the parts of a block that are to be parsed one after the other; by default, the whole block."""
         yield block
 
     def follow(self, info: KnnInfo, chain: Any) -> None:
-        """Parses rows for another model with the same columns from now on; `chain`: its loaded stages, or None."""
+        """From now on, parses rows for another model with the same columns; `info`: its knn.json.
+
+        `chain` has its loaded stages; None if it has none.
+        """
         self.dtype = cell_type(info)
 
     def describe_gaps(self) -> str:
@@ -119,11 +122,11 @@ class LeftOut:
     """
 
     def __init__(self) -> None:
-        self.tell: Callable[[str], None] = _say_nothing
+        self.tell: Callable[[str], None] = lambda _: None
         self.lines: dict[str, int] = {}
 
     def note(self, names: Sequence[str], lines: int) -> None:
-        """Counts `lines` lines with these columns; names beyond the first `_MAX_NAMES` are ignored."""
+        """Counts `lines` lines that have the columns `names`; names beyond the first `_MAX_NAMES` are ignored."""
         new = [name for name in names if name not in self.lines][: max(0, _MAX_NAMES - len(self.lines))]
         if new:
             self.tell(f"the model has no column {short(new[0])}{more(new)}: left out")
@@ -137,12 +140,8 @@ class LeftOut:
         return found
 
 
-def _say_nothing(_: str) -> None:
-    pass
-
-
 def line_by_line(parser: Parser, block: bytes, parse_line: Callable[[bytes], Line]) -> Parsed:
-    """Calls `parse_line` for each line of a block; counts blank lines, and collects an error for each bad line."""
+    """Parses a block with `parse_line`, which raises BadInput for a bad line; skips blank lines, but numbers them."""
     good: list[list[float] | NDArray[np.float32]] = []
     kept: list[Sequence[Any]] = []
     lines: list[int] = []
@@ -165,25 +164,21 @@ def line_by_line(parser: Parser, block: bytes, parse_line: Callable[[bytes], Lin
     return Parsed(rows, len(good) + len(errors), errors, hints[0] if hints else "", list(zip(*kept)), lines)
 
 
-def without_row(parsed: Parsed, place: int, why: str) -> Parsed:
-    """Returns `parsed` with the good row of index `place` turned into a bad line; `why` is its message."""
-    good = [position for position in range(parsed.count) if position not in parsed.errors]
-
-    def rest(values: Sequence[Any]) -> Sequence[Any]:
-        return [*values[:place], *values[place + 1 :]]
-
-    return Parsed(
-        np.delete(parsed.rows, place, axis=0),
-        parsed.count,
-        {**parsed.errors, good[place]: (parsed.lines[place], why)},
-        parsed.hint,
-        [rest(column) for column in parsed.kept],
-        rest(parsed.lines),
-    )
+def without_rows(parsed: Parsed, bad: Mapping[int, BadInput]) -> Parsed:
+    """Returns `parsed` with some good rows turned into bad lines; `bad` maps the index of each to its error."""
+    if not bad:
+        return parsed
+    places = [place for place in range(parsed.count) if place not in parsed.errors]
+    new = {places[index]: (parsed.lines[index], str(error)) for index, error in bad.items()}
+    errors = dict(sorted({**parsed.errors, **new}.items()))
+    hint = parsed.hint if next(iter(errors)) in parsed.errors else bad[min(bad)].hint
+    good = [index for index in range(len(places)) if index not in bad]
+    kept = [[column[index] for index in good] for column in parsed.kept]
+    return Parsed(parsed.rows[good], parsed.count, errors, hint, kept, [parsed.lines[index] for index in good])
 
 
 def plain_numbers(fields: list[bytes], decimal: str = ".") -> list[bytes]:
-    """Returns the fields if they have only characters of plain numbers; `float` would also read `nan` and `1_0`.
+    """Returns `fields` if they have only the characters of plain numbers; `float` would also read `nan` and `1_0`.
 
     Raises:
         ValueError: a field has another character.

@@ -27,7 +27,7 @@ def at_sight(pem: bytes) -> str | None:
 
 
 def _sha256(data: bytes) -> str:
-    """Returns the SHA-256 without `hashlib`, which takes 3 ms to load OpenSSL; the standard `random` does the same."""
+    """Returns a SHA-256 in hexadecimal without `hashlib`, which takes 3 ms to load OpenSSL; `random` does the same."""
     for name in ("_sha2", "_sha256"):  # since Python 3.12, and before
         with contextlib.suppress(ImportError):
             return str(importlib.import_module(name).sha256(data).hexdigest())

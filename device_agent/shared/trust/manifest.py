@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from device_agent.shared.protocol import constants, json_codec, versions
 from device_agent.shared.protocol.model_info import Manifest
 from device_agent.shared.trust.reasons import Reason, refused
@@ -32,7 +34,13 @@ def check_manifest(manifest: Manifest) -> None:
         Refused: MANIFEST_MALFORMED, naming the key.
     """
     gates = manifest.gates
-    share, positive, name = "a number from 0 to 1", "1 or more", "letters, digits, `.`, `_` and `-`, at most 64"
+
+    def within(gate: str, most: float) -> bool:
+        value = getattr(gates, gate)
+        return all(0 <= each <= most for each in (value.values() if isinstance(value, dict) else [value or 0]))
+
+    shares = ("margin", "accuracy", "balanced_accuracy", "min_recall", "recall", "column_accuracy")
+    positive, name = "1 or more", "letters, digits, `.`, `_` and `-`, at most 64"
     checks = {  # key -> whether its value is valid, and what is expected
         "schema": (manifest.schema == constants.SCHEMA, f"{constants.SCHEMA}"),
         "name": (constants.is_name(manifest.name), name),
@@ -46,13 +54,8 @@ def check_manifest(manifest: Manifest) -> None:
         "k": (manifest.k >= 1, positive),
         "n_features": (manifest.n_features >= 1, positive),
         "labels_sha256": (constants.is_digest(manifest.labels_sha256), "a SHA-256 in hexadecimal"),
-        "gates.margin": (0 <= gates.margin <= 1, share),
-        "gates.accuracy": (gates.accuracy is None or 0 <= gates.accuracy <= 1, share),
-        "gates.balanced_accuracy": (gates.balanced_accuracy is None or 0 <= gates.balanced_accuracy <= 1, share),
-        "gates.min_recall": (gates.min_recall is None or 0 <= gates.min_recall <= 1, share),
-        "gates.recall": (all(0 <= floor <= 1 for floor in (gates.recall or {}).values()), "numbers from 0 to 1"),
-        "gates.rmse": (all(limit >= 0 for limit in (gates.rmse or {}).values()), "numbers from 0"),
-        "gates.max_error": (all(limit >= 0 for limit in (gates.max_error or {}).values()), "numbers from 0"),
+        **{f"gates.{gate}": (within(gate, 1.0), "0 to 1") for gate in shares},
+        **{f"gates.{gate}": (within(gate, math.inf), "0 or more") for gate in ("rmse", "max_error")},
         "gates.by": (0 <= gates.by < 1, "a number from 0 to below 1"),
         "gates.latency_ms": (gates.latency_ms is None or gates.latency_ms > 0, "a number above 0"),
     }

@@ -7,8 +7,9 @@ Format: https://github.com/ossf/model-signing-spec
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from device_agent.shared.protocol import constants, json_codec
@@ -62,32 +63,36 @@ def read_bundle(data: bytes) -> Bundle:
     Raises:
         Refused: SIGNATURE_MALFORMED, or one of the more specific reasons after it in `Reason`.
     """
-    try:
+    with _refused():
         return _read_bundle(json_codec.parse(data, limit=constants.MAX_SIGNATURE))
+
+
+@contextlib.contextmanager
+def _refused() -> Iterator[None]:
+    """Turns a MalformedDocument into the refusal of `model.sig`."""
+    try:
+        yield
     except json_codec.MalformedDocument as error:
-        raise _malformed(error) from None
+        raise _bad(Reason.SIGNATURE_MALFORMED, str(error)) from None
 
 
-def _malformed(error: json_codec.MalformedDocument) -> Exception:
-    return refused(Reason.SIGNATURE_MALFORMED, f"{constants.SIGNATURE_FILE}: {error}", _RESIGN)
+def _bad(reason: Reason, what: str) -> Exception:
+    """Returns the refusal of `model.sig`; `what` is wrong with it."""
+    return refused(reason, f"{constants.SIGNATURE_FILE}: {what}", _RESIGN)
 
 
 def _read_bundle(data: Any) -> Bundle:
     found = dsse.expect_object(data, "$", ("mediaType", "verificationMaterial", "dsseEnvelope"))
     if found["mediaType"] != MEDIA_TYPE:
-        raise refused(
-            Reason.WRONG_MEDIA_TYPE, f"{constants.SIGNATURE_FILE}: its mediaType is not {MEDIA_TYPE}", _RESIGN
-        )
+        raise _bad(Reason.WRONG_MEDIA_TYPE, f"its mediaType is not {MEDIA_TYPE}")
     hint = _read_hint(found["verificationMaterial"])
     envelope = dsse.read_envelope(found["dsseEnvelope"], "$.dsseEnvelope")
     if envelope.payload_type != PAYLOAD_TYPE:
-        raise refused(
-            Reason.WRONG_PAYLOAD_TYPE, f"{constants.SIGNATURE_FILE}: its payloadType is not {PAYLOAD_TYPE}", _RESIGN
-        )
+        raise _bad(Reason.WRONG_PAYLOAD_TYPE, f"its payloadType is not {PAYLOAD_TYPE}")
     if not envelope.signatures:
-        raise refused(Reason.NO_SIGNATURE, f"{constants.SIGNATURE_FILE} contains no signature", _RESIGN)
+        raise _bad(Reason.NO_SIGNATURE, "it contains no signature")
     if len(envelope.signatures) > 1:
-        raise refused(Reason.MANY_SIGNATURES, f"{constants.SIGNATURE_FILE} contains more than one signature", _RESIGN)
+        raise _bad(Reason.MANY_SIGNATURES, "it contains more than one signature")
     return Bundle(hint, envelope)
 
 
@@ -99,7 +104,7 @@ def _read_hint(data: Any) -> str:
     key = dsse.expect_object(material["publicKey"], f"{where}.publicKey", (), ("hint",))
     hint = dsse.expect(str, key.get("hint", ""), f"{where}.publicKey.hint")
     if not hint:
-        raise refused(Reason.NO_KEY_HINT, f"{constants.SIGNATURE_FILE} does not say which key signed it", _RESIGN)
+        raise _bad(Reason.NO_KEY_HINT, "it does not say which key signed it")
     if not constants.is_digest(hint):
         raise json_codec.MalformedDocument(f"{where}.publicKey.hint: not a SHA-256")
     return hint
@@ -111,26 +116,22 @@ def read_statement(payload: bytes) -> Statement:
     Raises:
         Refused: SIGNATURE_MALFORMED, or one of the more specific reasons after it in `Reason`.
     """
-    try:
+    with _refused():
         return _read_statement(json_codec.parse(payload, limit=constants.MAX_SIGNATURE))
-    except json_codec.MalformedDocument as error:
-        raise _malformed(error) from None
 
 
 def _read_statement(data: Any) -> Statement:
     found = dsse.expect_object(data, "payload", ("_type", "subject", "predicateType", "predicate"))
     if found["_type"] != STATEMENT_TYPE:
-        raise refused(Reason.WRONG_STATEMENT_TYPE, f"the signed statement's type is not {STATEMENT_TYPE}", _RESIGN)
+        raise _bad(Reason.WRONG_STATEMENT_TYPE, f"the _type of its payload is not {STATEMENT_TYPE}")
     if found["predicateType"] != PREDICATE_TYPE:
-        raise refused(Reason.WRONG_PREDICATE_TYPE, f"the statement's predicateType is not {PREDICATE_TYPE}", _RESIGN)
+        raise _bad(Reason.WRONG_PREDICATE_TYPE, f"the predicateType of its payload is not {PREDICATE_TYPE}")
     subject, root = _read_subject(found["subject"])
     predicate = dsse.expect_object(found["predicate"], "payload.predicate", ("resources", "serialization"))
     _check_serialization(predicate["serialization"])
     resources = _read_resources(predicate["resources"])
     if root_digest(resources.values()) != root:
-        raise refused(
-            Reason.WRONG_ROOT, "the digest of the whole release does not match the digests of its files", _RESIGN
-        )
+        raise _bad(Reason.WRONG_ROOT, "its digest of the whole release does not match its digests of the files")
     return Statement(subject, root, resources)
 
 
@@ -175,7 +176,7 @@ def _read_resources(data: Any) -> dict[str, str]:
             raise json_codec.MalformedDocument(f"{where}.algorithm: expected sha256")
         resources[name] = _digest(fields["digest"], f"{where}.digest")
     if not resources:
-        raise refused(Reason.EMPTY_RESOURCES, "the signature names no file", _RESIGN)
+        raise _bad(Reason.EMPTY_RESOURCES, "it names no file")
     if list(resources) != sorted(resources):
-        raise refused(Reason.WRONG_ORDER, "the signature's files are not sorted by name", _RESIGN)
+        raise _bad(Reason.WRONG_ORDER, "the files in it are not sorted by name")
     return resources

@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 @record
 class Rotation:
-    """Replaces the key `old` by `new` (fingerprints); `new_pem` is the new key."""
+    """Replaces the key `old` by `new` (fingerprints); `new_pem` is the new key, `issued` in seconds since 1970."""
 
     old: str
     new: str
@@ -54,7 +54,7 @@ class Rotation:
 
 @record
 class Revocation:
-    """Revokes keys, by their fingerprints: new signatures by them are refused."""
+    """Revokes keys, by their fingerprints: new signatures by them are refused; `issued` in seconds since 1970."""
 
     revoked: tuple[str, ...]
     issued: int
@@ -189,8 +189,8 @@ def _check_use(
 ) -> None:
     """Checks that an order is well formed, for this device, and unused.
 
-    `own` maps fields that only its kind of order has -> (whether the value is valid, what is expected); `again`: the
-    hint how to make a new order.
+    `own` maps each field that only this kind of order has to (whether its value is valid, what is expected). `again` is
+    the hint that says how to make a new order.
     """
     nonce = len(order.nonce) == 32 and set(order.nonce) <= set("0123456789abcdef")
     life = 0 < order.expires - order.issued <= MAX_LIFE
@@ -245,7 +245,9 @@ def _revoke(envelope: dsse.Envelope, sets: KeySets) -> KeySets:
         )
     if not after.trusted:
         raise refused(
-            Reason.LAST_KEY, "no trusted key would be left: no release could ever be accepted again", "rotate instead"
+            Reason.LAST_KEY,
+            "no trusted key would be left: no release could ever be accepted again",
+            "replace the key: `knnkit trust --rotate NEW.pem --signing-key OLD.pem --target HOST`",
         )
     return after
 
@@ -270,7 +272,8 @@ def _payload(cls: type[T], envelope: dsse.Envelope) -> T:
     except json_codec.MalformedDocument as error:
         raise refused(Reason.ORDER_MALFORMED, f"the signed order: {error}") from None
     if getattr(found, "schema", None) != constants.SCHEMA:
-        raise refused(Reason.ORDER_MALFORMED, "the signed order: its schema has an invalid value")
+        said = f"the signed order: its schema is {getattr(found, 'schema', None)}; expected {constants.SCHEMA}"
+        raise refused(Reason.ORDER_MALFORMED, said)
     return found
 
 

@@ -181,11 +181,9 @@ def _verify_content(
     found = oms.read_bundle(bundle)
     pem = _find_key(found.fingerprint, state)
     if not dsse.is_signed_by(pem, dsse.pae(oms.PAYLOAD_TYPE, found.envelope.payload), found.envelope.signatures[0].sig):
-        raise refused(
-            Reason.BAD_SIGNATURE,
-            f"{constants.SIGNATURE_FILE} is not a valid signature by {found.fingerprint}",
-            "the release was changed or is incomplete: copy it again, or sign it again",
-        )
+        said = f"{constants.SIGNATURE_FILE} is not a valid signature by {found.fingerprint}"
+        hint = "the release was changed or is incomplete: copy it again, or sign it again"
+        raise refused(Reason.BAD_SIGNATURE, said, hint)
     statement = oms.read_statement(found.envelope.payload)
     _check_files(statement, files)
     if hashlib.sha256(manifest).hexdigest() != statement.resources[constants.MANIFEST_FILE]:
@@ -210,11 +208,8 @@ def _find_key(fingerprint: str, state: TrustState) -> bytes:
             "`knnkit trust --rotate NEW.pem --signing-key OLD.pem --target HOST`",
         )
     if dsse.fingerprint(pem) != fingerprint:
-        raise refused(
-            Reason.KEY_MALFORMED,
-            f"the key stored as {fingerprint} is a different key",
-            "knnkit provision --target HOST",
-        )
+        said = f"the key stored as {fingerprint} is a different key"
+        raise refused(Reason.KEY_MALFORMED, said, "knnkit provision --target HOST")
     return pem
 
 
@@ -231,9 +226,8 @@ def _check_files(statement: oms.Statement, files: Mapping[str, FileFact]) -> Non
         if name not in files:
             raise refused(Reason.FILE_MISSING, f"{name} is missing", "copy the whole release again")
         if files[name].sha256 != digest:
-            raise refused(
-                Reason.FILE_CHANGED, f"{name} is not the file that was signed", "copy the whole release again"
-            )
+            said = f"{name} is not the file that was signed"
+            raise refused(Reason.FILE_CHANGED, said, "copy the whole release again")
 
 
 def _check_target(manifest: Manifest, state: TrustState) -> None:
@@ -241,22 +235,14 @@ def _check_target(manifest: Manifest, state: TrustState) -> None:
         out = "choose another --root, or clear the device: `knnkit provision --remove --target HOST`"
         raise refused(Reason.WRONG_NAME, f"this device is for the model {state.name!r}, not {manifest.name!r}", out)
     if state.device_class is not None and manifest.device_class not in ("any", state.device_class):
-        raise refused(
-            Reason.WRONG_DEVICE_CLASS,
-            f"the release is for the device class {manifest.device_class!r}; this device is {state.device_class!r}",
-        )
+        said = f"the release is for the device class {manifest.device_class!r}; this device is {state.device_class!r}"
+        raise refused(Reason.WRONG_DEVICE_CLASS, said)
     if state.agent_version is not None and _older(state.agent_version, manifest.minimum_agent):
-        raise refused(
-            Reason.AGENT_TOO_OLD,
-            f"the release needs agent {manifest.minimum_agent}; this is {state.agent_version}",
-            "knnkit provision --target HOST installs the current agent",
-        )
+        said = f"the release needs agent {manifest.minimum_agent}; this is {state.agent_version}"
+        raise refused(Reason.AGENT_TOO_OLD, said, "knnkit provision --target HOST installs the current agent")
     if state.runtime_version is not None and _older(state.runtime_version, manifest.minimum_runtime):
-        raise refused(
-            Reason.RUNTIME_TOO_OLD,
-            f"the release needs a TFLite runtime of {manifest.minimum_runtime}; this is {state.runtime_version}",
-            "knnkit provision --target HOST installs a current runtime",
-        )
+        said = f"the release needs a TFLite runtime of {manifest.minimum_runtime}; this is {state.runtime_version}"
+        raise refused(Reason.RUNTIME_TOO_OLD, said, "knnkit provision --target HOST installs a current runtime")
 
 
 def _older(have: str, need: str) -> bool:
@@ -266,25 +252,18 @@ def _older(have: str, need: str) -> bool:
 def _check_sequence(content: _Content, state: TrustState, now: int, ordered_digest: str | None) -> None:
     sequence = content.manifest.sequence
     if sequence > max(_latest(state, now), state.floor) + MAX_AHEAD:
-        raise refused(
-            Reason.SEQUENCE_TOO_FAR,
-            f"sequence {sequence} is too far ahead of the clock and of {state.floor}, the highest one committed",
-            "sequences are seconds since 1970 unless set: build the release again",
-        )
+        said = f"sequence {sequence} is too far ahead of the clock and of {state.floor}, the highest one committed"
+        hint = "sequences are seconds since 1970 unless set: build the release again"
+        raise refused(Reason.SEQUENCE_TOO_FAR, said, hint)
     if content.digest in (ordered_digest, state.floor_digest):
         return
     if sequence < state.floor:
-        raise refused(
-            Reason.OLDER_SEQUENCE,
-            f"sequence {sequence} is lower than {state.floor}, which has been committed here",
-            newer_than(state.floor, _latest(state, now)),
-        )
+        said = f"sequence {sequence} is lower than {state.floor}, which has been committed here"
+        raise refused(Reason.OLDER_SEQUENCE, said, newer_than(state.floor, _latest(state, now)))
     if sequence == state.floor:
-        raise refused(
-            Reason.SAME_SEQUENCE,
-            f"another release with the sequence {sequence} has been committed here",
-            f"build the release again, with release.sequence: {state.floor + 1} in deploy.yaml, or without one",
-        )
+        hint = f"build the release again, with release.sequence: {state.floor + 1} in deploy.yaml, or without one"
+        said = f"another release with the sequence {sequence} has been committed here"
+        raise refused(Reason.SAME_SEQUENCE, said, hint)
 
 
 def newer_than(floor: int, clock: int) -> str:
@@ -303,10 +282,8 @@ def _latest(state: TrustState, now: int) -> int:
 
 def _check_dates(manifest: Manifest, state: TrustState, now: int) -> None:
     if manifest.created > _latest(state, now) + MAX_AHEAD:
-        raise refused(
-            Reason.CREATED_TOO_FAR,
-            f"the release was created at {utc(manifest.created)}, far ahead of the clock",
-        )
+        said = f"the release was created at {utc(manifest.created)}, far ahead of the clock"
+        raise refused(Reason.CREATED_TOO_FAR, said)
     at_least = max(now, state.time_floor)
     if manifest.expires is not None and at_least >= manifest.expires:
         raise refused(
@@ -329,7 +306,10 @@ def _clock_warnings(manifest: Manifest, state: TrustState, now: int) -> tuple[st
 
 
 def _raised_time_floor(manifest: Manifest, state: TrustState, now: int) -> int:
-    """Returns the time floor after a commit: the release's date, but at most the clock's, and `MAX_RAISE` higher."""
+    """Returns the time floor after a commit: the release's date, if that is later than the old floor.
+
+    At most the clock's time, unless the clock is behind the old floor; at most `MAX_RAISE` above the old floor.
+    """
     known = max(AGENT_EPOCH, state.time_floor)
     limit = min(now, known + MAX_RAISE) if now >= known else known + MAX_RAISE
     return max(state.time_floor, min(manifest.created, limit))

@@ -63,19 +63,17 @@ class _Columns(Columns):
         return found
 
 
+def _recording(window: Window, keep: Sequence[str]) -> list[str]:
+    """Returns the name of the column `recording`, to be read besides the columns `keep`; [] if that is not needed."""
+    return [] if window.recording is None or window.recording in keep else [window.recording]
+
+
 class _Csv(CsvParser):
     """Parses samples as CSV lines; the column `recording` may be absent, and times may be text."""
 
-    def __init__(
-        self,
-        names: tuple[str, ...],
-        recording: str | None,
-        ignore_extra: bool,
-        keep: Sequence[str],
-        times: Times | None,
-    ) -> None:
-        self._recording, self._times = [recording] if recording else [], times
-        super().__init__(names, np.float64, ignore_extra=ignore_extra, keep=[*keep, *self._recording])
+    def __init__(self, window: Window, keep: Sequence[str], times: Times | None, *, ignore_extra: bool) -> None:
+        self._recording, self._times = _recording(window, keep), times
+        super().__init__(window.numbers, np.float64, ignore_extra=ignore_extra, keep=[*keep, *self._recording])
         self._unknown = [name for name in self._unknown if name not in self._recording]
 
     def _make_columns(self, separator: str, count: int, numbers: Sequence[int]) -> Columns:
@@ -93,17 +91,9 @@ class _Csv(CsvParser):
 class _Json(JsonParser):
     """Parses samples as JSON lines; the key `recording` may be absent, and times may be text."""
 
-    def __init__(
-        self,
-        names: tuple[str, ...],
-        recording: str | None,
-        ignore_extra: bool,
-        keep: Sequence[str],
-        times: Times | None,
-    ) -> None:
-        self._times = times
-        super().__init__(names, np.float64, ignore_extra=ignore_extra, keep=keep)
-        self._recording = [recording] if recording else []
+    def __init__(self, window: Window, keep: Sequence[str], times: Times | None, *, ignore_extra: bool) -> None:
+        self._recording, self._times = _recording(window, keep), times
+        super().__init__(window.numbers, np.float64, ignore_extra=ignore_extra, keep=keep)
         self._places.update(self._recording)
 
     def _read_value(self, index: int, value: Any) -> float:
@@ -147,11 +137,10 @@ class WindowParser(Parser):
         self.dtype, self.chain = dtype, chain
         self._keep = tuple(keep)
         self._place_of_name = self._keep.index(window.recording) if window.recording in keep else len(keep)
-        recording = None if window.recording in keep else window.recording
         made = _Csv if format == "csv" else _Json
         # A time that is one of the columns is a number of the row.
         self._times = Times() if window.time is not None and window.time not in window.columns else None
-        self._parser: Parser = made(window.numbers, recording, ignore_extra, self._keep, self._times)
+        self._parser: Parser = made(window, self._keep, self._times, ignore_extra=ignore_extra)
         self.gaps = Gaps(window.gap)
         self._counted = {"lines": 0, "times": 0}
         self._begin(window)

@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.golden.judge import base_distance
-from device_agent.shared.label_columns import Voter
+from device_agent.shared.label_columns import regressor
 from device_agent.shared.powers import power
 from device_agent.shared.protocol.constants import GRAPH_METRICS, UNKNOWN, Weights
 from device_agent.shared.protocol.model_info import InFloat64, Reject
-from device_agent.shared.regression import valuer
 from device_agent.shared.weights import weigh
 from knnkit.model.reference.space import Float32, Float64, Space
 from knnkit.model.reference.terms import terms
@@ -112,8 +111,7 @@ class Reference:
     def regressor(self) -> Any:
         """Object that computes the values of answers: means of targets, outlier factors, or votes on label columns."""
         targets = np.empty((len(self.enrolled), 0)) if self.targets is None else self.targets
-        how = targets, self.k, self.weights
-        return Voter(*how, self.counts) if self.counts else valuer(*how, self.float64)
+        return regressor(targets, self.k, self.weights, self.float64, self.counts)
 
     def values(self, answers: Any) -> Float64:
         """Returns the (n, t) values that a regression answers, NaN for rejected rows; (n, 0) for a classifier."""

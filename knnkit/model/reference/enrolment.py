@@ -56,7 +56,7 @@ def enrol(
     Raises:
         BuildError: a row leaves the range of float32.
     """
-    space, enrolled = make_space(training.rows, steps, metric, p, training.places)
+    space, enrolled = make_space(training.rows, steps, metric, p, training.where)
     classes, codes = with_class(*encode(training.labels), outlier)
     known = (training.feature_names, training.fingerprint(), training.source)
     answers = (training.targets, training.target_names, training.target_classes)

@@ -10,7 +10,7 @@ Values are float64 unless the text says float32. Never imports TensorFlow.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -25,7 +25,9 @@ from knnkit.model.reference.lattice import choose_centre
 
 Float64 = NDArray[np.float64]
 Float32 = NDArray[np.float32]
-Places = NDArray[np.int64] | None
+#: Returns the name of a training row, for messages.
+Where = Callable[[int], str]
+ROW: Where = "training row {}".format
 
 #: Rows that are held in float64 at a time.
 _ROWS = 4096
@@ -182,7 +184,7 @@ class Space:
 
 
 def make_space(
-    rows: NDArray[Any], steps: list[Step], metric: Metric, p: float | None = None, places: Places = None
+    rows: NDArray[Any], steps: list[Step], metric: Metric, p: float | None = None, where: Where = ROW
 ) -> tuple[Space, Float32]:
     """Returns the space of raw (n, d) training rows after `steps`, and the (n, p) float32 rows in it.
 
@@ -194,7 +196,7 @@ def make_space(
     maps, scale = _split_scale(steps, metric)
     origin = find_origin(rows) if may_shift(steps, metric) else None
     maps, rows = _shifted(maps, origin), narrow(rows, origin)
-    return _centre(metric, maps, scale, _through(maps, rows) if maps else rows, origin, p=p, places=places)
+    return _centre(metric, maps, scale, _through(maps, rows) if maps else rows, origin, p=p, where=where)
 
 
 def may_shift(steps: list[Step], metric: Metric) -> bool:
@@ -268,11 +270,10 @@ def _centre(
     origin: Float64 | None,
     zero: float = _ZERO,
     p: float | None = None,
-    places: Places = None,
+    where: Where = ROW,
 ) -> tuple[Space, Float32]:
-    number = range(len(values)) if places is None else places
     if metric == "haversine":
-        _require_points(values + (0.0 if origin is None else origin), number, plain=not maps and scale is None)
+        _require_points(values + (0.0 if origin is None else origin), where, plain=not maps and scale is None)
     # Jaccard distances ask which coordinates are 0.
     centre = np.zeros(values.shape[1], np.float32) if metric == "jaccard" else choose_centre(values)
     factors = np.ones(len(centre)) if scale is None else np.broadcast_to(scale, centre.shape).astype(np.float64)
@@ -281,7 +282,8 @@ def _centre(
         squared = np.concatenate([(weighted * weighted).sum(axis=1) for weighted in _weighted(enrolled, factors)])
         finite = np.isfinite(squared) & (squared < 1e36)
     if not finite.all() or not np.isfinite(factors.astype(np.float32)).all():
-        said = f"training row {number[int(np.argmin(finite))]} is too large for float32 distances"
+        largest = int(np.abs(values).max(axis=1).argmax())  # it may pull the centre, and others are far from it then
+        said = f"{where(largest)}: the row is too large for float32 distances"
         raise BuildError(said, hint="scale: standard in deploy.yaml, or leave that row out")
     lengths = np.sqrt(squared)
     if metric in ("manhattan", "minkowski"):  # at least as long as by any p
@@ -303,7 +305,7 @@ def _centre(
     return replace(space, zero=exact.get(metric, zero * size if maps else 0.0)), enrolled
 
 
-def _require_points(values: NDArray[Any], row_numbers: Any, *, plain: bool) -> None:
+def _require_points(values: NDArray[Any], where: Where, *, plain: bool) -> None:
     """Raises BuildError unless `values` are unscaled and unmapped (`plain`) latitudes and longitudes in radians."""
     if values.shape[1] != 2 or not plain:
         said = f"haversine takes latitude and longitude as they are, not {values.shape[1]} scaled or mapped features"
@@ -313,7 +315,7 @@ def _require_points(values: NDArray[Any], row_numbers: Any, *, plain: bool) -> N
     far = np.argwhere(np.abs(values) > np.array([math.pi / 2, 2 * math.pi]) + 1e-6)
     if len(far):
         what = ("a latitude beyond 90 degrees", "a longitude beyond 360 degrees")[far[0, 1]]
-        said = f"training row {row_numbers[int(far[0, 0])]}: {values[tuple(far[0])]:.7g} is {what}, in radians"
+        said = f"{where(int(far[0, 0]))}: {values[tuple(far[0])]:.7g} is {what}, in radians"
         raise BuildError(said, hint="in radians: numpy.radians(rows), on the device, too", key="metric")
 
 

@@ -59,12 +59,13 @@ class SshTransport:
             HostKeyError: a host key is unknown, changed or revoked.
             Unreachable: anything else; `reason` "connect" means that trying again may help.
         """
-        where = resolve(address)
         hops: list[paramiko.Transport] = []
         warnings: list[str] = []
-        with _guarded(name, where, hops, timeout) as way:
-            for hop in (*where.jumps, where):
-                warnings += _enter(hop, hops, way)
+        with placed(address):
+            where = resolve(address)
+            with _guarded(name, where, hops, timeout) as way:
+                for hop in (*where.jumps, where):
+                    warnings += _enter(hop, hops, way)
         return cls(name, hops, where, warnings)
 
     def run(
@@ -176,15 +177,25 @@ def scan(name: str, address: Address, *, timeout: float) -> tuple[Resolved, know
         HostKeyError: the key of a jump host is not known.
         Unreachable: there is no SSH server.
     """
-    where = resolve(address)
     hops: list[paramiko.Transport] = []
-    with _guarded(name, where, hops, timeout) as way:
-        for hop in where.jumps:
-            _enter(hop, hops, way)
-        _open(where, hops, way)
-        key = _offered(hops[-1])
+    with placed(address):
+        where = resolve(address)
+        with _guarded(name, where, hops, timeout) as way:
+            for hop in where.jumps:
+                _enter(hop, hops, way)
+            _open(where, hops, way)
+            key = _offered(hops[-1])
     _close(hops)
     return where, key
+
+
+@contextlib.contextmanager
+def placed(address: Address) -> Iterator[None]:
+    """Adds the line of deploy.yaml to the message of an error about a file that it names."""
+    try:
+        yield
+    except KnnkitError as error:
+        raise type(error)(address.placed(str(error)), hint=error.hint, reason=error.reason) from None
 
 
 @dataclass

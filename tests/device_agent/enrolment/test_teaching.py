@@ -502,6 +502,16 @@ def test_a_label_that_begins_with_a_dash_is_typed_in_one_word(taught: Device) ->
     assert "--label=" not in taught.run("enrol", "--label", "--json", input=ROSE).err, "that is an option"
 
 
+def test_rows_taught_again_are_counted_and_the_stored_label_is_shown(taught: Device) -> None:
+    first = taught.run("enrol", "--label", "7", input=ROSE)
+    again = taught.run("enrol", "--label", "7.0", input=ROSE + b"9,9,9,9.2\n")
+    assert (first.err, again.code) == ("", 0)
+    assert "warning: 3 of 4 rows had been taught before with this label, and now vote twice" in again.err
+    assert again.out.startswith("taught 7: ")
+    assert "before" not in taught.run("enrol", "--label", "8", input=ROSE).err
+    assert taught.ask("undo")["did"] == "undo enrol"
+
+
 def test_one_row_is_counted_as_one(taught: Device) -> None:
     said = taught.run("enrol", "--label", "rose", input=b"9,9,9,9\n").out
     assert said.endswith("\n1 row is taught now: rose 1\n")

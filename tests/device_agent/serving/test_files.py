@@ -144,6 +144,26 @@ def test_files_come_in_the_order_of_sorted_paths(seed: int, tmp_path: Path) -> N
         assert list(files_of(tmp_path)) == expected
 
 
+def test_files_of_other_kinds_are_counted_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["a.npy", "in/b.npy", "in/c.mp3", "d.MP3", "in/deep/e.heic", "README", ".hidden.mp3", "in/f\x1b[2J.a\nb"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(_npy(np.ones(3)))
+    assert len([*rows_of(tmp_path, ARRAY)]) == 2
+    said = capsys.readouterr().err
+    expected = "5 files are of other kinds, and left out: 2 .mp3, 1 .a?b, 1 .heic, 1 without a suffix"
+    head, _, kinds = said.partition(": 5 files")
+    assert head == f"device_agent: {tmp_path}"
+    assert sorted(f"5 files{kinds}".strip().split(", ")) == sorted(expected.split(", "))
+    list(rows_of(tmp_path / "a.npy", ARRAY))
+    list(rows_of(tmp_path / "in" / "deep" / "..", ARRAY))
+    assert capsys.readouterr().err.count("left out") == 1
+    for name in names[:2]:
+        (tmp_path / name).unlink()
+    with pytest.raises(BadInput, match=r"has no \.wav.* file; 5 files are of other kinds"):
+        list(files_of(tmp_path))
+
+
 def test_links_to_files_are_read_and_links_to_folders_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "in" / "loop.wav").mkdir(parents=True)
     (tmp_path / "b.npy").write_bytes(_npy(np.ones(3)))

@@ -80,7 +80,11 @@ def test_a_stream_and_a_recording_get_the_host_s_labels(device: Device, releases
     recording.write_bytes(text_of(lines))
     batch = device.run("classify", "--input", recording)
     assert (batch.code, batch.out.splitlines()) == (0, got)
-    assert batch.err.count("expected 4 columns") == sum(line.sample is None for line in lines)
+    bad = sum(line.sample is None for line in lines)
+    assert batch.err.count("expected 4 columns") == min(bad, 3)
+    worse = device.run("classify", input=text_of(lines) + b"1,2\n" * 299)
+    assert (worse.out, worse.err.count("expected 4 columns")) == (batch.out, 3)
+    assert f"standard input: {bad + 296:,} more bad lines; a sample has ax, ay, az, t\n" in worse.err
     objects = device.run("classify", "--input", recording, "--json", "--digest").out.splitlines()
     assert [",".join(map(str, [*json.loads(line).values()][:5])) for line in objects] == expected
     array = io.BytesIO()

@@ -122,7 +122,7 @@ def test_what_waits_past_another_return_is_too_late_without_its_reason() -> None
     [
         (lambda: begun(7, before=begun()), "locked", "cancel it: python -m device_agent rollback"),
         (lambda: confirmed(begun(), connection="first"), "same-connection", "connect again, then confirm"),
-        (lambda: confirmed(BEFORE, 9), "not-pending", f"python -m device_agent activate {ref(9).digest[:12]}…"),
+        (lambda: confirmed(BEFORE, 9), "not-pending", f"python -m device_agent activate {ref(9).digest[:12]}"),
         (
             lambda: confirmed(transitions.revert(begun(), "", NOW)),
             "rolled-back",

@@ -37,6 +37,9 @@ def warned(column: np.ndarray) -> tuple[str, ...]:
         (np.where(RNG.random(90) < 0.3, NEXT, float(np.float32(3.3))), "'bad' varies only by rounding"),
         (np.where(RNG.random(90) < 0.3, 0.1 + 0.2, 0.3), "'bad' varies only by rounding, from 0.3 to 0.300000000000"),
         (-np.where(RNG.random(90) < 0.3, 1e-9, np.nextafter(np.float32(1e-9), np.float32(1))), "only by rounding"),
+        (np.arange(2**53, 2**53 + 50), "the column 'bad' has whole numbers beyond 2.53, some of which are equal in"),
+        (-np.full(50, 2**53 + 1), "whole numbers beyond 2.53"),
+        (np.arange(50, dtype=np.uint64) + 2**63, "whole numbers beyond 2.53"),
     ],
 )
 def test_a_column_that_float32_cannot_hold_is_named(column: np.ndarray, said: str) -> None:

@@ -53,6 +53,14 @@ def test_equal_rows_of_different_labels_are_counted(zero: float) -> None:
     assert find(rows_of([[0.0, 1.0], [zero, 1.0]], ["fall", "fall"]), None) == ()
 
 
+@pytest.mark.parametrize("first", [2**53, 2**53 + 1, -(2**63) + 1, 2**63 - 40])
+def test_labels_that_readers_of_json_would_mix_up_are_named(first: int) -> None:
+    rows = RANDOM.normal(size=(40, 2))
+    (said,) = find(rows_of(rows, first + np.arange(40) % 2), None)
+    assert "labels beyond 2^53 are equal to others in programs that read JSON's numbers as float64" in said
+    assert find(rows_of(rows, np.arange(40) % 2 + 2**53 - 2), None) == ()
+
+
 @pytest.mark.parametrize("copy", [lambda c: c, lambda c: c * 10.0 - 3, lambda c: (c + 1) % 3, lambda c: 1 / (c + 1)])
 def test_a_column_that_is_the_label_is_named(copy: Any) -> None:
     codes = np.arange(60) % 3

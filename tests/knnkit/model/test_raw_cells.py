@@ -118,3 +118,38 @@ def test_features_encoded_before_stay_features(tmp_path: Path) -> None:
         device.predict(rows.drop(columns=["sex"]))
     with pytest.raises(BadInput, match="row 1, column 'bill_length_mm': 'long' is not a number"):
         device.predict(rows.assign(bill_length_mm=["1", "long", *["2"] * (len(rows) - 2)]))
+
+
+def _of_arrays(step: Any) -> Any:
+    """A pipeline that was fitted on an array, and keeps its width."""
+    rows = np.exp(np.random.default_rng(0).normal(size=(80, 3)))
+    return from_sklearn(make_pipeline(step, KNeighborsClassifier(3)).fit(rows, np.arange(80) % 4)), rows
+
+
+def _ordinal() -> Any:
+    frame = pd.DataFrame({"size": ["1", "2", "3", "4"] * 20, "a": np.arange(80) / 8})
+    keys = {"categories": {"size": ["2", "1", "4", "3"]}}
+    model = TfKNN(frame, 1, labels=np.arange(80) % 4, data=keys)
+    return model, np.column_stack([np.arange(1, 5).repeat(20), np.arange(80) / 8])
+
+
+@pytest.mark.parametrize("make", [lambda: _of_arrays(PowerTransformer()), _ordinal], ids=["pipeline", "ordinal"])
+def test_numbers_as_many_as_columns_are_cells_on_both_sides(make: Any, tmp_path: Path) -> None:
+    host, rows = make()
+    path = host.export(tmp_path / "knn.tflite")
+    for given in (rows, rows.astype(np.float32), rows.tolist(), rows[:1], rows[3:4].astype(np.float32)):
+        expected, nearest = host.predict(given).tolist(), host.neighbors(given).indices
+        for device in (TfliteKNN(path, runtime=runtime) for runtime in RUNTIMES):
+            assert device.predict(given).tolist() == expected
+            assert np.array_equal(device.neighbors(given).indices, nearest)
+
+
+def test_the_largest_numbers_are_answered_without_a_warning(tmp_path: Path) -> None:
+    rows = np.random.default_rng(1).normal(size=(40, 4))
+    host = TfKNN(rows, 3, labels=np.arange(40) % 3, reject=0.9)
+    device = TfliteKNN(host.export(tmp_path / "knn.tflite"))
+    for value in (3.4e38, -3.4e38, 1e20, 1e-38, 5e-324):
+        for given in (np.full((2, 4), value), np.full((1, 4), value, np.float32)):
+            assert host.predict(given).tolist() == device.predict(given).tolist()
+            assert np.isfinite(host.predict_proba(given)).all()
+            np.testing.assert_allclose(host.neighbors(given).distances, device.neighbors(given).distances, 1e-6)

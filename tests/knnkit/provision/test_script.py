@@ -15,6 +15,7 @@ import pytest
 from support import ROOT
 
 from device_agent.bootstrap import paths, remove
+from device_agent.bootstrap.examine import prove
 from device_agent.shared.protocol import constants
 from device_agent.system import durable
 from knnkit.errors import DeviceFailed
@@ -77,6 +78,21 @@ def test_every_module_is_sent_and_older_boards_can_read_them_to_say_that_they_ar
     for name, text in onboard().items():
         ast.parse(text, name, feature_version=(3, 8))
     ast.parse(script(), feature_version=(3, 8))
+
+
+@pytest.mark.parametrize("printed", ["", "hello", "[1]", "5", '{"a": 1}\nlast words', "{" * 100_000, "\udcff"])
+def test_an_environment_that_prints_no_object_last_does_not_run(printed: str, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin" / "python"
+    python.write_text(f"#!/bin/sh\ncat '{tmp_path}/printed'\n")
+    python.chmod(0o755)
+    (tmp_path / "printed").write_text('noise\n{"a": 1}\n')
+    assert prove(tmp_path, "pass") == {"a": 1}
+    (tmp_path / "printed").write_text(printed, errors="surrogateescape")
+    with pytest.raises(paths.Trouble, match="does not run") as found:
+        prove(tmp_path, "pass")
+    assert found.value.reason == "does-not-run"
+    assert len(str(found.value)) < 1000
 
 
 def test_it_calls_things_by_the_names_that_the_agent_calls_them_by() -> None:

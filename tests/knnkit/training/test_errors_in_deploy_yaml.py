@@ -12,7 +12,7 @@ import pytest
 from knnkit.config import load
 from knnkit.config.models import ModelConfig
 from knnkit.errors import BuildError, ConfigError, DataError
-from knnkit.model.build import make_reference
+from knnkit.model.build import make_reference, origins_of
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.release import gates
 from knnkit.training import source
@@ -84,6 +84,7 @@ def whole(path: Path) -> None:
     build = load.load(path).builds()[0]
     material = source.load(build)
     with build.placed():
+        origins_of(material.training)
         gates.fitting(gates.of_config(build.gates), material)
         make_reference(material.spec, material.enrol(material.spec.scale, material.spec.metric))
 
@@ -98,6 +99,33 @@ def test_an_error_names_the_line_of_its_key(case: str, tmp_path: Path) -> None:
     assert str(caught.value).count(f"{path}:") == 1, caught.value
     assert f"{line} | " in str(caught.value)
     assert "--" not in caught.value.hint, "it names flags of knnkit init"
+
+
+@pytest.mark.parametrize("files", [1, 2])
+@pytest.mark.parametrize(
+    ("keys", "row", "said"),
+    [
+        ("split: {time: when}", "2,3,never,s,x", "'never' is not a time"),
+        ("test: 0", '2,3,"a\x07b",s,x', "an id may not be"),
+        ("test: 0", "1e37,3,2026-01-01,s,x", "too large for float32 distances"),
+        ("test: 0\n  metric: haversine", "1,300,2026-01-01,s,x", "is a longitude beyond 360 degrees"),
+    ],
+)
+def test_an_error_about_a_row_names_its_file_and_line(
+    files: int, keys: str, row: str, said: str, tmp_path: Path
+) -> None:
+    good = "".join(f"0.{n},1.{n},2026-01-{n + 10},p,{'xy'[n % 2]}\n" for n in range(9))
+    text = f'# of the north\na,b,when,who,y\n{good}\n0.5,1,2026-02-01,"p\nq",x\n\n{row}\n{good}'
+    paths = [tmp_path / f"{number}.csv" for number in range(files)]
+    for path in paths:
+        path.write_text(f"a,b,when,who,y\n{good}" if path is not paths[-1] else text)
+    data = f"{{files: [{', '.join(path.name for path in paths)}], label: y, id: when, features: [a, b]}}"
+    (config := tmp_path / "deploy.yaml").write_text(f"model:\n  name: fruit\n  data: {data}\n  {keys}\n")
+    line = next(number for number, each in enumerate(text.split("\n"), 1) if each == row)
+    with pytest.raises((BuildError, DataError)) as caught:
+        whole(config)
+    assert f"{paths[-1]}, line {line}: " in str(caught.value)
+    assert said in str(caught.value)
 
 
 def test_one_of_several_models_is_named_by_its_own_line(tmp_path: Path) -> None:

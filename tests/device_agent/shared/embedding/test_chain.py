@@ -12,6 +12,7 @@ from support.releases import Releases
 
 from device_agent.inference.interpreter import Loader
 from device_agent.shared.embedding.chain import Chain, pooled
+from device_agent.shared.embedding.parsers import InputJsonParser
 from device_agent.shared.embedding.stage import MAX_NUMBERS, StageRunner, TooFew, WrongLength, fitting_shape
 from device_agent.shared.protocol.errors import BadInput, ModelUnusable
 from device_agent.shared.protocol.input_info import Audio, Input, Stage
@@ -185,3 +186,23 @@ def test_a_sound_of_the_wrong_length_is_refused_in_seconds(
     with pytest.raises(BadInput, match=said) as found:
         chain.embed(np.zeros(samples, np.int16))
     assert typed in (found.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"input": [1.0], "note": NaN}', "'note': "),
+        ('{"input": [1.0], "note": [1e999]}', "'note': "),
+        ('{"input": [1.0], "note": "\\ud800"}', "'note': "),
+        ('{"input": [1.0], "input": [2.0], "note": 1}', "the key 'input' appears twice"),
+        ('{"input": [1.0], "note": 1, "note": 2}', "the key 'note' appears twice"),
+        ('{"input": [1.0]}', "the object has no key 'note' (--keep)"),
+        ("[1.0]", "an array has no key 'note' (--keep)"),
+    ],
+)
+def test_a_raw_input_is_bad_if_its_answer_could_not_be_json(line: str, said: str) -> None:
+    parser = InputJsonParser(Chain(Input(), []), keep=["note"])
+    parsed = parser.parse(f'{line}\n{{"input": [1.0, 2.0], "note": 7}}\n'.encode())
+    assert said in parsed.errors[0][1]
+    assert [*map(list, parsed.kept)] == [[7]]
+    assert parsed.rows.tolist() == [[1.0, 2.0]]

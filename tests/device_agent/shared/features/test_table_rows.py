@@ -15,6 +15,7 @@ import yaml
 
 from device_agent.shared.features.coder import Coder
 from device_agent.shared.features.parsers import TableCsvParser, TableJsonParser, read_array
+from device_agent.shared.features.transforms import make
 from device_agent.shared.protocol import json_codec
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
@@ -290,3 +291,19 @@ def test_the_hint_names_the_sign_between_thousands(cell: str, sign: str, tmp_pat
     assert key == {"thousands": sign}
     found = load(tmp_path / "a.csv", "y", None, None, Policy(**key))
     assert found.rows[0, 0] == float(cell.replace(sign, "").replace(",", "."))
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("kind", [TableCsvParser, TableJsonParser])
+def test_bad_lines_are_reported_in_order_whatever_is_wrong(kind: type[Any], seed: int) -> None:
+    """A cell may be no number, or the transforms may make none of it; the hint is that of the first bad line."""
+    parser = kind(Table((Column("a"),), transforms=(make("log", 0, 1),)))
+    cells = random.Random(seed).choices(["1.5", "2", "-1", "0", "x"], k=20)
+    whole = [cell if kind is TableCsvParser or cell == "x" else f"[{cell}]" for cell in cells]
+    parsed = parser.parse("".join(f"{line}\n" for line in ("a", *whole)[kind is TableJsonParser :]).encode())
+    bad = [place for place, cell in enumerate(cells) if cell in ("-1", "0", "x")]
+    first = 2 if kind is TableCsvParser else 1
+    assert [(place, line) for place, (line, _) in parsed.errors.items()] == [(place, place + first) for place in bad]
+    assert list(parsed.lines) == [place + first for place in range(20) if place not in bad]
+    np.testing.assert_allclose(parsed.rows[:, 0], np.log([float(cell) for cell in cells if cell in ("1.5", "2")]))
+    assert bool(parsed.hint) == (kind is TableJsonParser and cells[bad[0]] == "x")

@@ -34,6 +34,15 @@ def model(releases: Releases) -> bytes:
     return (releases["blobs"] / constants.MODEL_FILE).read_bytes()
 
 
+def test_an_archive_without_a_model_is_told_without_quotes(releases: Releases, capsys: Any) -> None:
+    path = releases["blobs"] / constants.GOLDEN_FILE
+    assert cli.main(["inspect", str(path)]) == constants.EXIT_USAGE
+    assert capsys.readouterr().err == (
+        f"knnkit: {path}: not a knnkit model: it has no {KNN}\n"
+        "  try: is it a model that `knnkit build` or TfKNN.export made?\n"
+    )
+
+
 def ending(model: bytes, **changes: int) -> bytes:
     """The model with other claims in the last record of its archive."""
     names = ("disk", "start", "here", "count", "length", "offset", "comment")
