@@ -306,7 +306,7 @@ class TfKNN:
             VerificationFailed: a device could not accept the release.
         """
         held_out = labelled_rows(self.fitted, test)
-        limits = gates or model_info.Gates()
+        limits = model_info.Gates() if gates is None else gates
         options = build.ReleaseOptions(limits, version, sequence, device_class=device_class, seed=seed)
         folder, signer = Path(path_text(out, "out", UsageError)), signing.signer_of(signing_key)
         return build.write_release(source.of_imported(self.fitted, held_out), options, signer, folder)

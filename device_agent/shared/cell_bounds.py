@@ -101,7 +101,9 @@ Examine = Callable[[Cells, Float64, Float64], tuple[NDArray[Any], Cells]]
 
 
 def paint(examine: Examine, box: Box, rows: int, dtype: type, bounds_per_row: int) -> NDArray[Any]:
-    """Returns an array with an axis per coordinate: the result for each cell, or UNDECIDED.
+    """Cuts a box into ever smaller cells until `examine` has decided all of them, or a limit is reached.
+
+    Returns an array with an axis for each coordinate: the result for each cell, or UNDECIDED.
 
     Args:
         examine: decides cells; see `Examine`.
@@ -165,8 +167,8 @@ class Bounds:
     def take(self, candidates: Ints, middle: Float64, half: Float64) -> tuple[Float64, Float64]:
         """Returns the (m, c) least and (m, c) greatest squared (manhattan: plain) distances of cells to candidates.
 
-        A cell reaches from its (m, p) `middle` by `half` its width. Per coordinate, a point of it is at least
-        |row - middle| - half and at most |row - middle| + half away from a row.
+        `middle` are the (m, p) centres of the cells, `half` is (p,) half their widths. Per coordinate, a point of a
+        cell is at least |row - middle| - half and at most |row - middle| + half away from a row.
         """
         middle, half = middle * self._weight, half * self._weight
         near, far = np.zeros(candidates.shape), np.zeros(candidates.shape)

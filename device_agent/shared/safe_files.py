@@ -16,6 +16,7 @@ from typing import IO, BinaryIO
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 #: Fewest bytes of one read.
 _SOME = 1 << 14
 #: Characters of a file's name in the name of its unfinished copy: a name may have at most 255 bytes.
@@ -117,5 +118,26 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             yield file
         os.fsync(whole.descriptor)
         whole.publish()
+    except OSError as error:
+        if error.filename is None and error.errno in _OF_DISKS:  # a write or fsync names no file
+            raise type(error)(error.errno, error.strerror, str(path)) from None
+        raise
     finally:
         whole.abandon()
+
+
+def write_new(path: Path, data: bytes, mode: int = 0o666) -> None:
+    """Writes a file that must not exist yet, synced to the disk; removes it if that fails.
+
+    Raises:
+        OSError: the file exists, or cannot be written.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        path.unlink()
+        raise

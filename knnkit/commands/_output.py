@@ -40,7 +40,9 @@ def finish(
     rows: Rows = no_rows,
     cards: Sequence[Section] = (),
 ) -> int:
-    """Writes the reports that the user wants, prints the result, and returns the exit code.
+    """Prints the result, writes the reports that the user wants, and returns the exit code.
+
+    With `--json`, the reports come first: if one cannot be written, the error is the one document that is printed.
 
     Args:
         arguments: `--report` (files to write) and `--json`.
@@ -55,15 +57,15 @@ def finish(
     signals.deafen()  # the report is printed completely
     surveyed, by = regions or (None, "")
     how: dict[str, Any] = {"gates": gates, "regions": surveyed, "regions_from": by, "table": table, "rows": rows}
-    write_reports(arguments, report, lambda: replace(page_of(report, **how), cards=tuple(cards)))
     if table and not arguments.json:
         print_table(table.columns, table.rows)
+    if not arguments.json and not shown and not table:
+        print_report(report, sys.stdout, rows)
+    elif not arguments.json:
+        _say_what_to_do(report)
+    write_reports(arguments, report, lambda: replace(page_of(report, **how), cards=tuple(cards)))
     if arguments.json:
         print(json_codec.dumps(report))
-    elif not shown and not table:
-        print_report(report, sys.stdout, rows)
-    else:
-        _say_what_to_do(report)
     return report.exit_code
 
 

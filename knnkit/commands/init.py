@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import shlex
 import sys
 import unicodedata
 from pathlib import Path
 
 from device_agent.shared.protocol import constants
+from device_agent.shared.safe_files import write_new
 from knnkit.config import yaml_reader
 from knnkit.data import has_column, warnings_of_file
 from knnkit.errors import UsageError, flags_for, unwritten
@@ -70,8 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     elif option:
         raise UsageError(f"{option} needs --data, the file with the rows", hint="--data train.csv")
     try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(_START.format(name=name, data=data, root=_root(path, name)))
+        write_new(path, _START.format(name=name, data=data, root=_root(path, name)).encode())
     except FileExistsError:
         raise _exists(path) from None
     except OSError as error:
@@ -139,4 +140,6 @@ def _relative(data: Path, path: Path) -> str:
 
 def _quote(text: str) -> str:
     """Returns `text` as an unambiguous YAML scalar."""
+    if not text.isprintable():
+        return json.dumps(text)
     return "'" + text.replace("'", "''") + "'"

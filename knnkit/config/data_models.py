@@ -1,4 +1,4 @@
-"""Frozen models of `data` in deploy.yaml.
+"""Frozen models of `data`, `test` and `split` in deploy.yaml.
 
 The rows come from files, from scikit-learn, or with a fitted estimator.
 The docstring below a key is its description in the JSON Schema. No I/O.
@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import Field
 
-from knnkit.config.field_types import ONE_OR_MORE, Example, FilePath, Section, Words, first_twice, no_sense, shorten
+from knnkit.config.field_types import ONE_OR_MORE, Example, FilePath, Section, Words, each_once, no_sense
 
 RecordingLabels = Annotated[
     Annotated[Literal["folder"], pydantic.Tag("<folder>")] | Annotated[FilePath, pydantic.Tag("<file>")],
@@ -106,12 +106,7 @@ class FileData(Section):
         """The name of the label column; the first of several."""
         return self.label[0]
 
-    @pydantic.field_validator("features", "drop", "target", "label")
-    @classmethod
-    def _each_once(cls, features: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if twice := first_twice(features or ()):
-            raise ValueError(f"{shorten(twice)!r} is listed twice")
-        return features
+    _once = pydantic.field_validator("features", "drop", "target", "label")(each_once)
 
 
 class SklearnData(Section):
@@ -127,3 +122,63 @@ class SkopsData(Section):
     skops: Annotated[FilePath, Example("model.skops")]
     """A file written by `skops.io.dump`, with a fitted nearest-neighbour estimator (docs/scikit-learn.md lists them) or
     a Pipeline that ends in one."""
+
+
+class TestFile(Section):
+    """Holds out the rows of a separate file."""
+
+    __test__ = False  # pytest must not collect it
+    file: Annotated[FilePath, Example("test.csv")]
+    """CSV, Parquet or NPZ with the same columns as the training data."""
+    label: Label | None = None
+    """The label column; default: the same as in the training data."""
+    target: Targets = ()
+    """The columns of numbers to predict; default: the same as in the training data."""
+
+
+class GroupSplit(Section):
+    """Holds out whole groups of rows: a group is never divided."""
+
+    group: Annotated[str, Example("device_id")]
+    """The column of `data` that names the group of a row; not a feature, unless `features` names it."""
+
+
+class TimeSplit(Section):
+    """Holds out the latest rows."""
+
+    time: Annotated[str, Example("timestamp")]
+    """The column of `data` with the time of a row: ISO 8601 or a number; not a feature, unless `features` names it."""
+
+
+# Tags become part of an error's location; angle brackets distinguish them from keys of the file.
+def _data_kind(value: Any) -> str:
+    if isinstance(value, dict):
+        return next((f"<{key}>" for key in ("skops", "sklearn") if key in value), "<file>")
+    return "<skops>" if isinstance(value, SkopsData) else "<sklearn>" if isinstance(value, SklearnData) else "<file>"
+
+
+def _split_kind(value: Any) -> str:
+    if isinstance(value, dict):
+        return next((f"<{key}>" for key in ("time", "file") if key in value), "<group>")
+    kinds = ((GroupSplit, "<group>"), (TimeSplit, "<time>"), (TestFile, "<file>"))
+    return next((tag for kind, tag in kinds if isinstance(value, kind)), "<word>")
+
+
+Data = Annotated[
+    Annotated[FileData, pydantic.Tag("<file>")]
+    | Annotated[SklearnData, pydantic.Tag("<sklearn>")]
+    | Annotated[SkopsData, pydantic.Tag("<skops>")],
+    pydantic.Discriminator(_data_kind),
+]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Test = Annotated[
+    Annotated[TestFile, pydantic.Tag("<file>")] | Annotated[Share, pydantic.Tag("<share>")],
+    pydantic.Discriminator(lambda value: "<file>" if isinstance(value, dict | TestFile) else "<share>"),
+]
+Split = Annotated[
+    Annotated[Literal["random", "stratified"], pydantic.Tag("<word>")]
+    | Annotated[GroupSplit, pydantic.Tag("<group>")]
+    | Annotated[TimeSplit, pydantic.Tag("<time>")]
+    | Annotated[TestFile, pydantic.Tag("<file>")],
+    pydantic.Discriminator(_split_kind),
+]

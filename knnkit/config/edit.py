@@ -6,6 +6,7 @@ changed. Never reads or writes a file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,28 +15,34 @@ import yaml
 from knnkit.config import yaml_reader
 from knnkit.errors import ConfigError
 
+_ANCHOR = re.compile(r"&\S+[ \t]+")
+
 
 def with_values(text: str, place: Sequence[str | int], values: Mapping[str, str | int | float], source: str) -> str:
-    """Returns the file `source`'s `text` with `values` in the mapping at the key path `place`, such as ("models", 0).
+    """Returns `text`, that of the file `source`, with `values` in the mapping at the key path `place`, ("models", 0).
+
+    `values` has key -> new value; a key that is not there is added.
 
     Raises:
         ConfigError: the text cannot be changed there without other changes; the hint is what to write by hand.
     """
     hint = ", ".join(f"{key}: {value}" for key, value in values.items())
     wanted = yaml_reader.read(text, source)
-    _at(wanted.data, place).update(values)
+    wanted.value(place).update(values)
     said = "knnkit cannot change these values, because the file uses them elsewhere, too"
     return _checked(wanted, lambda: _changed(text, place, values), wanted.error(place, said), hint)
 
 
 def with_file(text: str, place: Sequence[str | int], file: str, name: str | None, source: str) -> str:
-    """Returns `text` with `file` added to `files` of the data at the key path `place`, and `id: name` (None: not).
+    """Returns `text`, that of the file `source`, with `file` added to `files` of the `data` at the key path `place`.
+
+    Also adds `id: NAME` to that `data`, unless `name` is None.
 
     Raises:
         ConfigError: the text cannot be changed there without other changes; the hint is what to write by hand.
     """
     wanted = yaml_reader.read(text, source)
-    data = _at(wanted.data, place)
+    data = wanted.value(place)
     before = data.pop("file", None) or data.get("files")
     data["files"] = (*((before,) if isinstance(before, str) else before), file)
     data |= {"id": name} if name else {}
@@ -77,12 +84,6 @@ def _quoted(text: str) -> str:
     return text if plain or text[:2] == "./" else "'" + text.replace("'", "''") + "'"
 
 
-def _at(data: Any, place: Sequence[str | int]) -> Any:
-    for part in place:
-        data = data[part]
-    return data
-
-
 def _changed(text: str, place: Sequence[str | int], values: Mapping[str, str | int | float]) -> str:
     node = _node(yaml.compose(text, Loader=yaml_reader.Loader), place)
     there = {key.value: (key, value) for key, value in node.value}
@@ -91,6 +92,7 @@ def _changed(text: str, place: Sequence[str | int], values: Mapping[str, str | i
         if key in there:
             old = there[key][1]
             start, end = old.start_mark.index, old.end_mark.index
+            start += len(anchor[0]) if (anchor := _ANCHOR.match(text[start:end])) else 0
             edits.append((start, end, f" {value}" if start == end else f"{value}"))
         else:
             added.append(f"{key}: {value}")
@@ -111,10 +113,10 @@ def _node(node: Any, place: Sequence[str | int]) -> Any:
 
 
 def _insertion(text: str, there: Mapping[str, Any], added: list[str], *, flow: bool) -> tuple[int, int, str]:
-    """Returns where text is replaced (from, to), and by what, to insert `added`: new lines `key: value`.
+    """Returns the edit (start, end, new text) that inserts `added`, new lines `key: value`, into a mapping.
 
-    They follow the last key in `there` whose value is on the line of the key. `flow`: whether the mapping is written
-    as `{key: value, ...}`.
+    They follow scale, or else weights, metric, k, seed, test or name: the first of these whose value is on the line of
+    its key. `there` has key -> (key node, value node); `flow`: whether the mapping is written as `{key: value}`.
     """
     after = next(key for key in ("scale", "weights", "metric", "k", "seed", "test", "name") if _is_short(there, key))
     key, value = there[after]

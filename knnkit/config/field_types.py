@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -32,7 +31,7 @@ class Example:
 
 #: Longest value that a message shows, in characters.
 LONGEST_SHOWN = 60
-#: In a shell these begin something else than a word, or end it.
+#: Characters that have a meaning for a shell.
 _OBEYED_BY_SHELLS = frozenset("'\"`$\\;&<>|(){}")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LONGEST_SECONDS = 36_500 * 86_400.0
@@ -47,13 +46,24 @@ def _shown(text: str) -> str:
     return repr(shorten(text))
 
 
-def first_twice(words: Sequence[str]) -> str:
-    """Returns the first repeated word; "" if none is repeated."""
-    return next((word for at, word in enumerate(words) if word in words[:at]), "")
+def each_once(words: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Checks that each of `words` (None: no list) is listed once.
+
+    Raises:
+        ValueError: a word is repeated.
+    """
+    twice = next((word for at, word in enumerate(words or ()) if word in (words or ())[:at]), None)
+    if twice is not None:
+        raise ValueError(f"{_shown(twice)} is listed twice")
+    return words
 
 
 def parse_duration(value: Any) -> Any:
-    """Converts `90`, `"60s"`, `"500ms"`, `"5m"`, `"12h"` or `"90d"` to seconds; returns other values unchanged."""
+    """Converts `90`, `"60s"`, `"500ms"`, `"5m"`, `"12h"` or `"90d"` to seconds; returns other types unchanged.
+
+    Raises:
+        ValueError: a text is not a duration, or is longer than a hundred years.
+    """
     if not isinstance(value, str):
         return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
     match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)\s*", value)
@@ -66,7 +76,7 @@ def parse_duration(value: Any) -> Any:
 
 
 def parse_lifetime(value: Any) -> Any:
-    """Converts a lifetime such as `"365d"` to seconds; returns other values unchanged.
+    """Converts a lifetime such as `"365d"` to seconds; returns other types unchanged.
 
     Raises:
         ValueError: `value` has no unit, so it could be days or seconds; or it is not a duration.
@@ -77,7 +87,7 @@ def parse_lifetime(value: Any) -> Any:
 
 
 def parse_amount(value: Any) -> Any:
-    """Checks that `value` is a count or a percentage.
+    """Checks that `value` is a count or a percentage, and returns it without blanks around it.
 
     Raises:
         ValueError: it is neither a count nor a percentage.
@@ -107,8 +117,8 @@ def check_name(value: str) -> str:
         ValueError: `value` is not a valid name.
     """
     if not constants.is_name(value):
-        rule = "letters from a to z, digits, '.', '_' and '-', at most 64, beginning with a letter or digit"
-        raise ValueError(f"{_shown(value)}: {rule}")
+        rule = "at most 64 letters from a to z, digits, '.', '_' and '-', first a letter or digit"
+        raise ValueError(f"{_shown(value)} is not a name: {rule}")
     return value
 
 
@@ -193,7 +203,8 @@ def check_version(value: str) -> str:
         ValueError: `value` is not a valid version.
     """
     if not constants.is_version(value):
-        raise ValueError(f"{_shown(value)}: letters from a to z, digits, '.', '+', '_' and '-', at most 64")
+        rule = "at most 64 letters from a to z, digits, '.', '+', '_' and '-'"
+        raise ValueError(f"{_shown(value)} is not a version: {rule}")
     return value
 
 
@@ -224,7 +235,7 @@ Jump = Annotated[str, AfterValidator(check_jump), Words("user@host[:port]")]
 def no_sense(problem: str, hint: str, at: str = "") -> PydanticCustomError:
     """Returns the error for values that are valid alone, but contradict each other: the problem, and a hint.
 
-    `at` is the key path to report, with `/` between its parts; by default, that of the section being checked.
+    `at` is the key path to report, with `/` between its parts, inside the section that is checked; "": the section.
     """
     return PydanticCustomError("no_sense", "{problem}", {"problem": problem, "hint": hint, "at": at})
 
@@ -249,7 +260,7 @@ class Section(BaseModel):
 
 
 def keys_of(cls: type[Section]) -> str:
-    """Returns the names of a section's first keys, as text for a message."""
+    """Returns the names of a section's first four keys, separated by commas, for a message."""
     return ", ".join(list(cls.model_fields)[:4])
 
 
@@ -264,9 +275,10 @@ _ALSO_CALLED = {"neighbors": "k", "neighbours": "k", "n_neighbors": "k", "target
 
 
 def _unknown(key: str, cls: type[Section]) -> dict[str, Any]:
-    """Returns {"problem": message about an unknown key, "meant": the known key that is closest to it, or "", "sure"}.
+    """Returns the details of the error about an unknown key of the section `cls`.
 
-    "sure" is True if the key is certainly the known key, misspelt.
+    These are {"problem": message, "meant": the known key that is most like it ("": none is), "sure": whether it is
+    certainly that key, misspelt}.
     """
     called = difflib.get_close_matches(key, _ALSO_CALLED, n=1, cutoff=0.8)
     meant = [_ALSO_CALLED[word] for word in called if _ALSO_CALLED[word] in cls.model_fields]

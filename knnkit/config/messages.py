@@ -7,29 +7,30 @@ of pydantic. A `place` is the path to a value: its keys and list indices, such a
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
-import operator
 import re
 import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import AfterValidator, ValidationError
+from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from knnkit.config import yaml_reader
 from knnkit.config.field_types import LONGEST_SHOWN, Example, Section, Words, keys_of, shorten
-
-Place = tuple[str | int, ...]
+from knnkit.config.yaml_reader import Place
+from knnkit.errors import ConfigError
 
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-_BOUND = {"ge": operator.ge, "gt": operator.gt, "le": operator.le, "lt": operator.lt}
 #: Longest name that a line to type repeats, in characters; YAML reads keys up to 128.
 _LONGEST_NAME = 60
 #: A number in another form: a percentage, with a decimal comma, or as text.
 _NUMBER = re.compile(r"([0-9]+(?:[.,][0-9]+)?) ?%?")
 _A_LIST = "a list, each "
+#: Longest line to type, in characters.
+_LONGEST_LINE = 1000
 
 
 def prefix_of(place: Place) -> str:
@@ -49,15 +50,18 @@ def above(place: Place) -> Place:
 
 
 def example(root: type[Section], key: str, place: Place = ()) -> str:
-    """Returns an example line for `root`'s key in the mapping at `place`, or in any mapping; else `knnkit schema`."""
+    """Returns an example line `key: value` of the mapping at `place`, or else of any mapping under `root`.
+
+    Returns `knnkit schema` if the models have no example for the key.
+    """
     nodes = _nodes(root, place)
-    here = [kind.model_fields for kind, _ in nodes if _is_section(kind)]
+    here = [kind for kind, _ in nodes if _is_section(kind)]
     if key and place and not here:  # an entry of a map, whose keys are the user's
         values = [node for kind, _ in nodes if _origin(kind) is dict for node in _flat(get_args(kind)[1], ())]
         typed = next((each.text for _, found in values for each in found if isinstance(each, Example)), "")
-        bare = key if _is_plain(key) else json.dumps(key)
-        return f"{bare}: {typed}" if typed else example(root, key_of(place), above(place))
-    text = next(filter(None, (_example(fields[key]) for fields in (*here, *_all_fields(root)) if key in fields)), "")
+        return f"{_typed(key)}: {typed}" if typed else example(root, key_of(place), above(place))
+    sections = itertools.chain(here, (kind for _, kind in _sections(root)))
+    text = next(filter(None, (_example(kind.model_fields[key]) for kind in sections if key in kind.model_fields)), "")
     return f"{key}: {text}" if text else "knnkit schema"
 
 
@@ -66,15 +70,16 @@ def _example(field: FieldInfo) -> str:
     return next(typed, str(field.default) if isinstance(field.default, str | int | float | Path) else "")
 
 
-def _all_fields(kind: Any) -> Iterator[dict[str, FieldInfo]]:
-    """Yields the fields (key -> FieldInfo) of a section, then of the sections inside it."""
-    if _is_section(kind):
-        yield kind.model_fields
-        for field in kind.model_fields.values():
-            yield from _all_fields(field.annotation)
-    else:
-        for inner in get_args(kind):
-            yield from _all_fields(inner)
+def _sections(root: type[Section]) -> Iterator[tuple[Place, type[Section]]]:
+    """Yields (key path, section) for each section under `root`, the outermost first; an entry of a list is number 0."""
+    places: list[Place] = [()]
+    for place in places:
+        for kind, _ in _nodes(root, place):
+            if _is_section(kind):
+                yield place, kind
+                places += [(*place, name) for name in kind.model_fields]
+            elif _origin(kind) is tuple:
+                places.append((*place, 0))
 
 
 def unknown_key(
@@ -82,48 +87,35 @@ def unknown_key(
 ) -> tuple[str, str]:
     """Returns the message about an unknown key of the mapping at `place`, and a line to type instead.
 
-    `context` is that of the error `unknown_key`.
+    `context` is that of pydantic's error: the key, and the details of `field_types._unknown`.
     """
-    key, mapping = context["key"], value_at(document, place)
+    key, mapping = context["key"], document.value(place)
     glued = yaml_reader.glued(key)
     if glued and mapping[key] is None:
         return f"unknown key {key!r}; a blank is missing after the colon", glued
     *_, before = ["", *list(mapping)[: list(mapping).index(key)]]
     words = document.scalars.get((*place, before), ""), key
-    if mapping[key] is None and _lists_text(root, (*place, before)) and all(map(_is_plain, words)):
-        return f"unknown key {key!r}; is it part of {before!r}?", f"{before}: [{', '.join(words)}]"
-    home = None if context["sure"] else _home_of(root, key)
+    line = f"{before}: [{', '.join(words)}]"
+    if mapping[key] is None and all(map(_is_plain, words)) and _is_right(root, place, line):
+        return f"unknown key {key!r}; is it part of {before!r}?", line
+    homes = (home for home, kind in _sections(root) if key in kind.model_fields)
+    home = None if context["sure"] else next(homes, None)
     # A section may have other forms: `data` has `label` for a file, and not for an estimator.
-    if home is None or _section(home) == _section(place):
+    if home is None or key_of(home) == key_of(place):
         return context["problem"], example(root, context["meant"], place)
     written = document.scalars.get((*place, key), "")
     written = written if written and _is_plain(written) else example(root, key, home).partition(": ")[2]
+    if not home:
+        return f"unknown key {key!r}; it belongs at the top of the file", f"{key}: {written}"
     listed = home[-1] == 0  # in each entry of a list
     path = home[:-1] if listed else home
     fix = f"{path[-1]}: [{{{key}: {written}}}]" if listed else f"{path[-1]}: {{{key}: {written}}}"
     return f"unknown key {key!r}; it belongs in {prefix_of(path).removesuffix(': ')!r}", fix
 
 
-def _section(place: Place) -> object:
-    return next((part for part in reversed(place) if isinstance(part, str)), None)
-
-
-def _home_of(root: type[Section], key: str) -> Place | None:
-    """Returns the key path of the first section under `root` that has `key`; None if there is none."""
-    places: list[Place] = [()]
-    for place in places:
-        nodes = _nodes(root, place)
-        fields = [kind.model_fields for kind, _ in nodes if _is_section(kind)]
-        if any(key in each for each in fields):
-            return place
-        places += [(*place, name) for each in fields for name in each]
-        places += [(*place, 0)] * any(_origin(kind) is tuple for kind, _ in nodes)
-    return None
-
-
 def found(document: yaml_reader.Document, place: Place) -> str:
     """Returns the value at `place` as text for a message."""
-    value = value_at(document, place)
+    value = document.value(place)
     if value is None:
         return "nothing"
     if isinstance(value, dict):
@@ -141,130 +133,101 @@ def expected(root: type[Section], place: Place) -> str:
 
 def wrong_value(root: type[Section], document: yaml_reader.Document, place: Place) -> tuple[str, str]:
     """Returns the message about a value that is not allowed at `place`, and a line to type instead."""
-    key, wanted, here = key_of(place), expected(root, place), found(document, place)
-    choices = [str(choice) for kind, _ in _nodes(root, place) for choice in get_args(kind) if _origin(kind) is Literal]
-    written = document.scalars.get(place)
-    if choices and written:
-        close = difflib.get_close_matches(written, choices, n=1, cutoff=0.5)
-        more = f"; did you mean {close[0]!r}?" if close else ""
-        problem = f"{here} is not one of {_named(choices)}{more}"
-        inside = "" if close else _in_section(root, document, place)
-        return problem, f"{key}: {close[0]}" if close else inside or example(root, key, above(place))
+    wanted, here = expected(root, place), found(document, place)
+    problem = f"found {here}, expected {wanted}"
     if here == "an empty list" and wanted.startswith(_A_LIST):
-        return f"found {here}, expected at least one: {wanted.removeprefix(_A_LIST)}", example(root, key, above(place))
-    section = [kind.model_fields for kind, _ in _nodes(root, above(place)) if _is_section(kind)]
-    if here == "a list" and any(f"{key}s" in fields for fields in section):
-        return f"found {here}, expected {wanted}", example(root, f"{key}s", above(place))
-    one, words = key.removesuffix("s"), value_at(document, place)
-    if one != key and here == "a list" and any(one in fields for fields in section) and all(map(_is_word, words)):
-        return f"found {here}, expected {wanted}; columns belong in {one!r}", f"{one}: [{', '.join(words)}]"
-    shown = here not in (written, "nothing")  # `null` is not a name
-    if written and "," in written and _lists_text(root, place) and _is_plain(re.sub(", *", "", written)):
-        return f"found {here}, expected {wanted}", f"{key}: [{written}]"
-    if written and wanted.startswith(_A_LIST) and _is_plain(written) and shown and _lists_text(root, place):
-        return f"found {here}, expected {wanted}", f"{key}: [{written}]"
-    if here == written and any(_would_take(*node, written) for node in _nodes(root, place)):
-        quoted = f'"{written}"'
-        fix = f"{key}: [{quoted}]" if isinstance(place[-1], int) else f"{key}: {quoted}"
-        return f"found {here}, expected {wanted}; write it in quotes: {quoted}", fix
-    own = _as_number(root, document, place) or _by_column(root, document, place) or _in_section(root, document, place)
-    return f"found {here}, expected {wanted}", own or example(root, key, above(place))
+        problem = f"found {here}, expected at least one: {wanted.removeprefix(_A_LIST)}"
+    elif document.scalars.get(place) and (choices := _choices(_nodes(root, place))):
+        problem = f"{here} is not one of {_named(choices)}"
+    for more, line in _likely(root, document, place):
+        if _is_right(root, above(place), line):
+            return problem + more, line
+    return problem, example(root, key_of(place), above(place))
 
 
-def _by_column(root: type[Section], document: yaml_reader.Document, place: Place) -> str:
-    """Returns a line that gives each name at `place` a word, where a word or {column: word} is allowed; else ""."""
-    value, kinds = value_at(document, place), [kind for node, _ in _nodes(root, place) for kind, _ in _flat(node, ())]
-    names = [value] if isinstance(value, str) else value
-    if not {dict, Literal}.issubset(map(_origin, kinds)) or not isinstance(names, tuple | list) or not all(names):
-        return ""
-    choices = [str(each) for kind in kinds if _origin(kind) is Literal for each in get_args(kind)]
-    if close := difflib.get_close_matches(str(names[0]), choices, n=1, cutoff=0.7) if len(names) == 1 else []:
-        return f"{key_of(place)}: {close[0]}"
-    word = re.findall(r"[\w-]+", example(root, key_of(place), above(place)))[-1]
-    of_column = [each for kind in kinds if _origin(kind) is dict for each, _ in _flat(get_args(kind)[1], ())]
-    good = names and all(isinstance(name, str) and name.isprintable() and len(name) <= _LONGEST_NAME for name in names)
-    if not good or not any(each is str or word in get_args(each) for each in of_column):
-        return ""
-    bare = [name if _is_plain(name) else json.dumps(name) for name in names]
-    return f"{key_of(place)}: {{{', '.join(f'{name}: {word}' for name in bare)}}}"
+def _likely(root: type[Section], document: yaml_reader.Document, place: Place) -> Iterator[tuple[str, str]]:
+    """Yields what the value at `place` may mean, the likeliest first: (text to add to the message, line to type).
 
-
-def _as_number(root: type[Section], document: yaml_reader.Document, place: Place) -> str:
-    """Returns a line with the number that the value at `place` means (`30%`, `0,3`, `"3"`, 3.0), if it is allowed."""
-    match = _NUMBER.fullmatch(document.scalars.get(place, ""))
-    if not match or not isinstance(place[-1], str):
-        return ""
-    value = float(match[1].replace(",", "."))
-    for kind, metadata in _nodes(root, place):
-        for number in (value, value / 100):
-            right = (kind is int and number.is_integer()) or (kind is float and number != value_at(document, place))
-            if right and all(_BOUND[name](number, bound) for name, bound in _limits(metadata)):
-                return f"{place[-1]}: {number:.10g}"
-    return ""
-
-
-def _limits(metadata: tuple[Any, ...]) -> Iterator[tuple[str, float]]:
-    for each in metadata:
-        yield from ((name, getattr(each, name)) for name in _BOUNDS if getattr(each, name, None) is not None)
-
-
-def _in_section(root: type[Section], document: yaml_reader.Document, place: Place) -> str:
-    """Returns a line with the single value at `place` as the first key of a section (`test: {file: test.csv}`).
-
-    Of several sections, the one whose example has the same suffix as the value comes first; "" if none takes the value.
+    `wrong_value` takes the first line whose value is allowed.
     """
-    written = document.scalars.get(place, "")
-    if not _is_plain(written) or (_NUMBER.fullmatch(written) and isinstance(value_at(document, place), str)):
-        return ""
-    sections = [kind for kind, _ in _nodes(root, place) if _is_section(kind)]
-    first = [(kind, *next(iter(kind.model_fields.items()))) for kind in sections]
-    for kind, name, field in sorted(first, key=lambda each: Path(_example(each[2])).suffix != Path(written).suffix):
-        if any(inner is Path for inner, _ in _flat(field.annotation, ())) and not {".", "/"}.intersection(written):
-            continue  # a word, not a path
-        try:
-            kind.model_validate({name: value_at(document, place)})
-        except ValidationError:
-            continue
-        start, line = f"{key_of(place)}: {{{name}: ", example(root, key_of(place), above(place))
-        rest = re.match(r"[^,}]+(.*)", line[len(start) :]) if line.startswith(start) else None
-        return f"{start}{written}{rest[1] if rest else '}'}"
-    return ""
+    value, written = document.value(place), document.scalars.get(place, "")
+    if not place or value is None:
+        return
+    key, usual, nodes = _typed(key_of(place)), example(root, key_of(place), above(place)), _nodes(root, place)
+    words = [value] if isinstance(value, str) else [*value] if isinstance(value, tuple) else []
+    all_text = bool(words) and all(isinstance(word, str) for word in words)
+
+    def line(text: str) -> str:
+        return f"{key}: [{text}]" if isinstance(place[-1], int) else f"{key}: {text}"
+
+    for near in _closest(written or str(words[0] if len(words) == 1 else ""), nodes):
+        yield f"; did you mean {near!r}?", line(near)
+    if words and not written:  # a list
+        yield "", example(root, f"{key}s", above(place))
+    if all_text and not written:
+        one = key.removesuffix("s")
+        yield f"; columns belong in {one!r}", f"{one}: [{', '.join(map(_typed, words))}]"
+    if words and written and _is_plain(re.sub(", *", "", written)):
+        yield "", f"{key}: [{written}]"
+    if written and not words:
+        yield f'; write it in quotes: "{written}"', line(f'"{written}"')
+    if match := _NUMBER.fullmatch(written):  # `30%` may mean 30 or 0.3
+        number = float(match[1].replace(",", "."))
+        yield from (("", line(f"{each:.10g}")) for each in (number, number / 100))
+    if all_text and all(word.isprintable() and len(word) <= _LONGEST_NAME for word in words):
+        usually = re.findall(r"[\w.-]+", usual)[-1]
+        yield "", f"{key}: {{{', '.join(f'{_typed(word)}: {usually}' for word in words)}}}"
+    if _is_plain(written) and not (words and _NUMBER.fullmatch(written)):
+        yield from (("", each) for each in _as_first_key(key, written, usual, nodes))
 
 
-def value_at(document: yaml_reader.Document, place: Place) -> Any:
-    """Returns the value at the key path `place`."""
-    value = document.data
-    for part in place:
-        value = value[part]
-    return value
+def _closest(written: str, nodes: Sequence[_Node]) -> list[str]:
+    """Returns [the word that is most like `written` among those that `nodes` allow]; [] if none is like it."""
+    direct, inner = _choices(nodes), _choices([*_inside(nodes)])
+    return difflib.get_close_matches(written, direct or inner, n=1, cutoff=0.5 if direct else 0.7)
+
+
+def _as_first_key(key: str, written: str, usual: str, nodes: Sequence[_Node]) -> Iterator[str]:
+    """Yields lines with `written` as the first key of a section that `nodes` allow, such as `test: {file: test.csv}`.
+
+    The line `usual`, the example of `key`, has the other keys. If there are several sections, the one whose example has
+    the same suffix as `written` is first.
+    """
+    first = [next(iter(kind.model_fields.items())) for kind, _ in nodes if _is_section(kind)]
+    for name, field in sorted(first, key=lambda each: Path(_example(each[1])).suffix != Path(written).suffix):
+        is_path = any(kind is Path for kind, _ in _flat(field.annotation, ()))
+        if not is_path or {".", "/"}.intersection(written):
+            start = f"{key}: {{{name}: "
+            rest = re.match(r"[^,}]+(.*)", usual[len(start) :]) if usual.startswith(start) else None
+            yield f"{start}{written}{rest[1] if rest else '}'}"
+
+
+def _is_right(root: type[Section], place: Place, line: str) -> bool:
+    """Whether the line `key: value` may stand in the mapping at `place` under `root`, whatever the other keys are."""
+    try:
+        typed = yaml_reader.read(line, "").data if len(line) <= _LONGEST_LINE else {}
+    except ConfigError:
+        return False
+    while not (sections := [kind for kind, _ in _nodes(root, place) if _is_section(kind)]):
+        typed, place = {key_of(place): typed}, above(place)  # a map, whose keys are the user's
+    key = next(iter(typed), "") if isinstance(typed, dict) else ""
+    return any(key in kind.model_fields and key not in _wrong_keys(kind, typed) for kind in sections)
+
+
+def _wrong_keys(kind: type[Section], data: dict[str, Any]) -> set[Any]:
+    try:
+        kind.model_validate(data)
+    except ValidationError as error:
+        return {each["loc"][0] for each in error.errors() if each["loc"]}
+    return set()
 
 
 def _is_plain(written: str) -> bool:
     return len(written) <= LONGEST_SHOWN and all(letter.isalnum() or letter in "._-/@%" for letter in written)
 
 
-def _is_word(value: Any) -> bool:
-    return isinstance(value, str) and _is_plain(value)
-
-
-def _would_take(kind: Any, metadata: tuple[Any, ...], text: str) -> bool:
-    """Whether `text`, which YAML read as another type, would be valid in quotes for `kind` with its metadata."""
-    if _origin(kind) is tuple:  # a list of columns may be one column
-        return bool(_words(metadata)) and any(inner is str for inner, _ in _flat(get_args(kind)[0], ()))
-    if kind is not str:
-        return kind is Path
-    try:
-        for check in metadata:
-            if isinstance(check, AfterValidator):
-                check.func(text)  # type: ignore[call-arg]  # our validators take only the value
-    except ValueError:
-        return False
-    return True
-
-
-def _lists_text(root: type[Section], place: Place) -> bool:
-    """Whether the list at `place` may have entries that are single words."""
-    return any(kind in (str, Path) or _words(metadata) for kind, metadata in _nodes(root, (*place, 0)))
+def _typed(text: str) -> str:
+    return text if _is_plain(text) else json.dumps(text)
 
 
 # --- the models, by place ---------------------------------------------------------------------------------------------
@@ -275,7 +238,7 @@ def _nodes(root: type[Section], place: Place) -> list[_Node]:
     """Returns the types that are allowed at the key path `place` under `root`, each with its metadata."""
     nodes: list[_Node] = [(root, ())]
     for part in place:
-        nodes = [node for kind, _ in nodes for node in _flat(kind, ())]  # also of a union that is described as a whole
+        nodes = list(_inside(nodes))
         if isinstance(part, int):
             inner = [_flat(get_args(kind)[0], ()) for kind, _ in nodes if _origin(kind) is tuple]
         else:
@@ -298,6 +261,17 @@ def _flat(annotation: Any, metadata: tuple[Any, ...]) -> Iterator[_Node]:
                 yield from _flat(alternative, metadata)
     else:
         yield annotation, metadata
+
+
+def _inside(nodes: Sequence[_Node]) -> Iterator[_Node]:
+    """Yields the alternatives of all `nodes`, also of a union that a message describes as a whole."""
+    for kind, _ in nodes:
+        yield from _flat(kind, ())
+
+
+def _choices(nodes: Sequence[_Node]) -> list[str]:
+    """Returns the words and numbers that `nodes` list (Literal)."""
+    return [str(choice) for kind, _ in nodes if _origin(kind) is Literal for choice in get_args(kind)]
 
 
 def _spread(metadata: Sequence[Any]) -> Iterator[Any]:
@@ -340,7 +314,8 @@ def _words(metadata: tuple[Any, ...]) -> str:
 
 
 def _bounds(metadata: tuple[Any, ...]) -> str:
-    bounds = dict(_limits(metadata))
+    limits = [(name, getattr(each, name, None)) for each in metadata for name in _BOUNDS]
+    bounds = {name: limit for name, limit in limits if limit is not None}
     if {"ge", "le"} <= bounds.keys():
         return f" from {bounds['ge']:.16g} to {bounds['le']:.16g}"
     found = [f"{word} {bounds[name]:.16g}" for name, word in _BOUNDS.items() if name in bounds]

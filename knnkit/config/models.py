@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 import pydantic
 from pydantic import Field
-from pydantic_core import PydanticCustomError
 
 from device_agent.shared.protocol import constants
 from knnkit.config.answer_models import (
@@ -27,28 +26,17 @@ from knnkit.config.answer_models import (
     ReduceConfig,
     Reject,
 )
-from knnkit.config.data_models import FileData, SklearnData, SkopsData
-from knnkit.config.field_types import (
-    Example,
-    Name,
-    Section,
-    Text,
-    no_sense,
-)
+from knnkit.config.data_models import Data, FileData, SklearnData, SkopsData, Split, Test, TestFile, TimeSplit
+from knnkit.config.field_types import Example, Name, Section, Text, no_sense
 from knnkit.config.fleet_models import ClassifyConfig, FleetConfig, ReleaseConfig, RolloutConfig, SigningConfig
 from knnkit.config.input_models import InputConfig
-from knnkit.config.split_models import Data, GroupSplit, Split, Test, TestFile, TimeSplit
-from knnkit.config.written import KeyFiles, Place, Written
-from knnkit.config.yaml_reader import Document
+from knnkit.config.written import KeyFiles, Written
+from knnkit.config.yaml_reader import Document, Place
 from knnkit.errors import BuildError, DataError
 
 _RECORDINGS = "data: {files: 'walks/*.csv', label: activity}"
 #: Keys of `data` that recordings do not go with.
 _OF_ROWS = ("features", "target", "drop", "missing", "categories", "unknown_category", "id", "thousands", "path")
-
-
-def _misplaced(key: str, problem: str, hint: str) -> PydanticCustomError:
-    return PydanticCustomError("misplaced_key", "{problem}", {"key": key, "problem": problem, "hint": hint})
 
 
 _SKOPS = "data: {skops: model.skops}, without k, metric, weights, scale, reduce"
@@ -141,6 +129,12 @@ class ModelConfig(Section):
         return {key: getattr(self, key) for key in ("p", "bandwidth", "radius", "outlier_label", "class_weight")}
 
     @property
+    def beside(self) -> str | None:
+        """The column of groups or times that `split` names; None if it names none."""
+        column: str | None = getattr(self.split, "group", None) or getattr(self.split, "time", None)
+        return column
+
+    @property
     def measured_on(self) -> float | TestFile:
         """Where held-out rows come from: a share of the training data, or a separate file."""
         return self.split if isinstance(self.split, TestFile) else self.test
@@ -152,11 +146,11 @@ class ModelConfig(Section):
             problem = "the held-out rows are in a separate file: leave `split` or `test` out"
         elif self.split is not None and isinstance(self.data, SkopsData) and not isinstance(self.split, TestFile):
             problem = "the estimator of `skops` was fitted on all its rows, so none can be held out: leave `split` out"
-        elif isinstance(self.split, GroupSplit | TimeSplit) and not isinstance(self.data, FileData):
+        elif self.beside is not None and not isinstance(self.data, FileData):
             problem = "only rows in a file have a column to split by"
         if problem:
             hint = "split: stratified, and a share in test:, or test: {file: test.csv} alone"
-            raise _misplaced("split", problem, hint)
+            raise no_sense(problem, hint, "split")
         return self
 
     @pydantic.model_validator(mode="after")
@@ -166,25 +160,25 @@ class ModelConfig(Section):
             if isinstance(data, FileData) and data.labels is not None:
                 problem = "`labels` needs a `window` of `input`: it labels whole recordings"
                 file = data.labels if isinstance(data.labels, Path) else Path("labels.csv")
-                raise _misplaced("data", problem, "leave `labels` out" if file.suffix else f"label: {file.name}")
+                raise no_sense(problem, "leave `labels` out" if file.suffix else f"label: {file.name}", "data")
             return self
         if not isinstance(data, FileData):
-            raise _misplaced("data", "`window` cuts recordings: `data` must name their files", _RECORDINGS)
+            raise no_sense("`window` cuts recordings: `data` must name their files", _RECORDINGS, "data")
         taken = [key for key in _OF_ROWS if key in data.model_fields_set]
         if taken:
-            raise _misplaced("data", f"`window` makes the rows: leave {', '.join(taken)} out", _RECORDINGS)
+            raise no_sense(f"`window` makes the rows: leave {', '.join(taken)} out", _RECORDINGS, "data")
         if self.reduce is not None:
-            raise _misplaced("reduce", "`reduce` does not work with `window`: leave `reduce` out", "reject: 0.99")
+            raise no_sense("`reduce` does not work with `window`: leave `reduce` out", "reject: 0.99", "reduce")
         if isinstance(self.split, str | TimeSplit):
             problem = "with `window`, whole recordings are held out: leave `split` out"
-            raise _misplaced("split", problem, "split: {group: person}, or leave split out")
+            raise no_sense(problem, "split: {group: person}, or leave split out", "split")
         return self
 
     @pydantic.model_validator(mode="after")
     def _input_fits(self) -> ModelConfig:
         if self.input is not None and self.keep is not None:
             problem = "a device cannot keep windows, sounds or pictures for people to label: leave `keep` out"
-            raise _misplaced("keep", problem, "reject: 0.99, without keep")
+            raise no_sense(problem, "reject: 0.99, without keep", "keep")
         if self.input is None or isinstance(self.data, SklearnData):
             return self
         table = ("missing", "categories", "unknown_category", "thousands", "target")
@@ -193,7 +187,7 @@ class ModelConfig(Section):
             what = f"`{taken[0]}` of data" if taken else "an estimator of `skops`"
             problem = f"`input` takes raw numbers, and cannot be combined with {what}"
             hint = "leave `input` out, or write data: {file: train.csv, label: species}"
-            raise _misplaced("input", problem, hint)
+            raise no_sense(problem, hint, "input")
         return self
 
     @pydantic.model_validator(mode="after")
@@ -209,7 +203,7 @@ class ModelConfig(Section):
             if not self.data.target:
                 problem = f"`{taken[0]}` needs one label for each row, and `label` is a list: leave `{taken[0]}` out"
             hint = "data: {file: train.csv, label: species}, for classes"
-            raise _misplaced(taken[0], problem, hint)
+            raise no_sense(problem, hint, taken[0])
         return self
 
     @pydantic.model_validator(mode="after")
@@ -221,11 +215,11 @@ class ModelConfig(Section):
         if taken:
             them = "it" if len(taken) == 1 else "them"
             problem = f"the estimator of `skops` decides {', '.join(taken)}: leave {them} out"
-            raise _misplaced(taken[0], problem, _SKOPS)
+            raise no_sense(problem, _SKOPS, taken[0])
         if "test" in self.model_fields_set and not isinstance(self.test, TestFile) and self.test:
             problem = "the estimator of `skops` was fitted on all its rows: "
             problem += "write test: {file: test.csv}, or leave `test` out"
-            raise _misplaced("test", problem, "test: {file: test.csv}")
+            raise no_sense(problem, "test: {file: test.csv}", "test")
         return self
 
 
@@ -287,7 +281,11 @@ class Config(Section):
 
     @classmethod
     def of(cls, document: Document, context: dict[str, Any]) -> Config:
-        """Returns the configuration in a document; `context` has the folders that `parse` takes."""
+        """Returns the configuration in a document; `context` has `base` and `home`, as in `parse`.
+
+        Raises:
+            pydantic.ValidationError: a key or value is wrong.
+        """
         found = cls.model_validate(document.data, context=context)
         found._document = document
         return found

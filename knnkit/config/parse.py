@@ -7,6 +7,7 @@ and suggests the closest known word. The models (`models`, `fleet_models`) are t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pydantic
 
 from knnkit.config import messages, yaml_reader
 from knnkit.config.answer_models import GatesConfig
-from knnkit.config.data_models import FileData, SklearnData, SkopsData
+from knnkit.config.data_models import Data, FileData, GroupSplit, SklearnData, SkopsData, TestFile, TimeSplit
 from knnkit.config.field_types import parse_amount, parse_duration, split_address
 from knnkit.config.fleet_models import (
     FleetConfig,
@@ -30,7 +31,6 @@ from knnkit.config.models import (
     Config,
     ModelConfig,
 )
-from knnkit.config.split_models import Data, GroupSplit, TestFile, TimeSplit
 from knnkit.errors import ConfigError
 
 __all__ = [
@@ -40,6 +40,8 @@ __all__ = [
 ]  # fmt: skip
 
 FILE_NAME = yaml_reader.FILE_NAME
+#: Most errors that one message explains: a large wrong file has hundreds of thousands.
+_MOST_ERRORS = 100
 
 
 def parse(text: str, *, source: str = FILE_NAME, base: Path | None = None, home: Path | None = None) -> Config:
@@ -58,7 +60,7 @@ def parse(text: str, *, source: str = FILE_NAME, base: Path | None = None, home:
     try:
         return Config.of(document, {"base": base, "home": home})
     except pydantic.ValidationError as error:
-        details = _innermost(error.errors(include_url=False))
+        details = itertools.islice(_innermost(error.errors(include_url=False)), _MOST_ERRORS)
         wrong = dict.fromkeys(_explain(document, each) for each in details)
     *others, (last, hint) = wrong
     raise ConfigError("\n".join([*(f"{problem}\n  try: {fix}" for problem, fix in others), last]), hint=hint)
@@ -75,17 +77,15 @@ def _innermost(errors: list[Any]) -> Iterator[Any]:
 
 
 def _explain(document: yaml_reader.Document, details: Any) -> tuple[str, str]:
-    """Returns the message about one error, with file and line, and a line to type instead."""
+    """Returns the message about one error of pydantic (`details`), with file and line, and a line to type instead."""
     kind, context = details["type"], details.get("ctx", {})
     place = document.place(details["loc"])
-    if kind in ("unknown_key", "misplaced_key"):
-        problem, fix = context["problem"], context.get("hint", "")
-        if kind == "unknown_key":
-            problem, fix = messages.unknown_key(Config, document, place, context)
+    if kind == "unknown_key":
+        problem, fix = messages.unknown_key(Config, document, place, context)
         return document.error((*place, context["key"]), messages.prefix_of(place) + problem), fix
     if kind == "no_sense":
-        parts = [int(part) if part.isdigit() else part for part in context["at"].split("/")]
-        at = document.place(parts) if context["at"] else place
+        inner = [int(part) if part.isdigit() else part for part in context["at"].split("/")]
+        at = document.place((*place, *inner))
         return document.error(at, messages.prefix_of(at) + context["problem"]), context["hint"]
     if kind == "missing":
         key = str(details["loc"][-1])

@@ -12,10 +12,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from knnkit.config.yaml_reader import Document
+from knnkit.config.yaml_reader import Document, Place
 from knnkit.errors import FILE, KnnkitError, SigningKeyError
 
-Place = tuple[str | int, ...]
 #: Keys of paths.
 _FILES = frozenset({"file", "files", "skops", "labels", "stages"})
 
@@ -64,7 +63,7 @@ class Written:
         return None if place is None else self.document.error(place, str(error))
 
     def _of_file(self, message: str) -> Place:
-        """Returns the place of the longest path in the model whose last part is in the message."""
+        """Returns the key path of the file that `message` names, the longest one in it; else the model's key path."""
         scalars = self.document.scalars.items()
         own = {place: text for place, text in scalars if place[: len(self.model)] == self.model}
         named = [place for place, text in own.items() if _FILES.intersection(place) and Path(text).name in message]

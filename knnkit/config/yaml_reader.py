@@ -16,6 +16,8 @@ import yaml
 from knnkit.errors import ConfigError
 
 FILE_NAME = "deploy.yaml"
+#: Path to a value: its keys and list indices, such as ("fleet", "targets", 0, "host").
+Place = tuple[str | int, ...]
 
 #: Longest text in characters; a deploy.yaml is written by hand, so a longer one is the wrong file.
 MAX_TEXT = 1024 * 1024
@@ -46,24 +48,40 @@ class Mark:
     line: int
     column: int
 
+    @classmethod
+    def of(cls, mark: yaml.Mark | None) -> Mark:
+        """Returns a mark of PyYAML; the start of the file for None."""
+        return cls(1, 1) if mark is None else cls(mark.line + 1, mark.column + 1)
+
 
 @dataclass
 class Document:
-    """Parsed YAML: `data` of dictionaries, tuples and scalars, and the position of each key and entry."""
+    """Parsed YAML: `data` of dictionaries, tuples and scalars.
+
+    By key path, `marks` has the position of each key and entry, `scalars` each scalar as written in the file. `source`
+    is the file's name in messages.
+    """
 
     text: str
     source: str
     data: Any = None
-    marks: dict[tuple[str | int, ...], Mark] = field(default_factory=dict)
-    scalars: dict[tuple[str | int, ...], str] = field(default_factory=dict)  # as written in the file
+    marks: dict[Place, Mark] = field(default_factory=dict)
+    scalars: dict[Place, str] = field(default_factory=dict)
+
+    def value(self, path: Sequence[str | int]) -> Any:
+        """Returns the value at `path`."""
+        value = self.data
+        for part in path:
+            value = value[part]
+        return value
 
     def mark(self, path: Sequence[str | int]) -> Mark:
         """Returns the position of the value at `path`, or of its nearest parent; ignores parts added by validators."""
         return self.marks.get(self.place(path), Mark(1, 1))
 
-    def place(self, path: Sequence[str | int]) -> tuple[str | int, ...]:
+    def place(self, path: Sequence[str | int]) -> Place:
         """Returns the key path `path` without the parts that are not in the file."""
-        found: tuple[str | int, ...] = ()
+        found: Place = ()
         for part in path:
             if (*found, part) in self.marks:
                 found = (*found, part)
@@ -142,8 +160,7 @@ def read(text: str, source: str) -> Document:
     except _TooMany:
         raise ConfigError(f"{source}: more than {MAX_NODES:,} values", hint="is it the right file?") from None
     except yaml.MarkedYAMLError as error:
-        at = error.problem_mark or error.context_mark
-        mark = Mark(at.line + 1, at.column + 1) if at else Mark(1, 1)
+        mark = Mark.of(error.problem_mark or error.context_mark)
         problem = " ".join(part for part in (error.context, error.problem) if part)
         lines, last = text.splitlines(), error.context_mark.line if error.context_mark else mark.line - 1
         near = next(filter(None, (glued(lines[at]) for at in (last, last - 1) if 0 <= at < len(lines))), "")
@@ -170,8 +187,8 @@ class _Builder:
         self._nodes = 0
         self._open: set[int] = set()
 
-    def build(self, node: yaml.Node, path: tuple[str | int, ...]) -> Any:
-        self._document.marks.setdefault(path, Mark(node.start_mark.line + 1, node.start_mark.column + 1))
+    def build(self, node: yaml.Node, path: Place) -> Any:
+        self._document.marks.setdefault(path, Mark.of(node.start_mark))
         self._nodes += 1
         if self._nodes > MAX_NODES or id(node) in self._open:
             endless = id(node) in self._open
@@ -187,11 +204,11 @@ class _Builder:
         finally:
             self._open.discard(id(node))
 
-    def _mapping(self, node: yaml.MappingNode, path: tuple[str | int, ...]) -> dict[str, Any]:
+    def _mapping(self, node: yaml.MappingNode, path: Place) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
-            mark = Mark(key_node.start_mark.line + 1, key_node.start_mark.column + 1)
+            mark = Mark.of(key_node.start_mark)
             if not isinstance(key, str):
                 hint = "write key: value, where key is a word of `knnkit schema`"
                 raise ConfigError(self._document.error(path, "a key must be one word"), hint=hint)
@@ -205,7 +222,7 @@ class _Builder:
             found[key] = self.build(value_node, (*path, key))
         return found
 
-    def _scalar(self, node: yaml.Node, path: tuple[str | int, ...]) -> Any:
+    def _scalar(self, node: yaml.Node, path: Place) -> Any:
         kind = node.tag.rpartition(":")[2]
         text: str = node.value
         self._document.scalars[path] = text

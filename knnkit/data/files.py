@@ -10,9 +10,7 @@ import difflib
 import math
 import os
 import shlex
-import struct
 import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +26,7 @@ from knnkit.data.bad_cells import quoted
 from knnkit.data.columns import NO_ID, Wanted, choose, find
 from knnkit.data.csv_file import load_csv
 from knnkit.data.dataset import Dataset, dataset, label_array
-from knnkit.data.patterns import expand, inside
+from knnkit.data.patterns import expand, inside, require_utf8
 from knnkit.data.policy import PLAIN, Policy, sorted_levels
 from knnkit.errors import FILE, DataError, needs
 
@@ -39,21 +37,7 @@ SUFFIXES = (*TEXTS, ".parquet", ".npz")
 #: Most members of an archive, and most bytes of its directory.
 _MAX_MEMBERS, _MAX_DIRECTORY = 65_535, 16 * 1024 * 1024
 #: All exceptions of numpy, zipfile and skops for a broken archive, or one that is too large for the memory.
-BROKEN = (
-    OSError,
-    ValueError,
-    EOFError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    RuntimeError,  # encrypted, unknown compression, endless nesting
-    ArithmeticError,
-    MemoryError,
-    SyntaxError,
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-)
+BROKEN = (*zip_limits.BROKEN, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError, SyntaxError)
 
 
 def load(
@@ -80,6 +64,7 @@ def load(
 
 
 def _load(file: Path, wanted: Wanted) -> Dataset:
+    require_utf8(file)
     if file.is_dir():
         hint = f"files: {quoted(inside(file, SUFFIXES))} names the files in it"
         raise DataError(f"{file} is a folder, not a file of rows", hint=hint, key=FILE)

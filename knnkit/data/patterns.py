@@ -42,6 +42,16 @@ def expand(sources: Sequence[Path]) -> tuple[Path, ...]:
     return tuple(found)
 
 
+def require_utf8(file: Path) -> None:
+    """Checks that a file's name can be written into deploy.yaml and into a release.
+
+    Raises:
+        DataError: the name has a byte that is not UTF-8.
+    """
+    if any("\ud800" <= letter <= "\udfff" for letter in str(file)):
+        raise DataError(f"{file}: the name is not UTF-8 text", hint="rename the file: mv OLD NEW", key=FILE)
+
+
 def inside(folder: Path, suffixes: Collection[str]) -> str:
     """Returns a pattern for the files in a folder: those of the most frequent depth and suffix, of `suffixes` if any.
 

@@ -29,7 +29,7 @@ from knnkit.data.bad_cells import quoted
 from knnkit.data.csv_file import open_text, text_blocks
 from knnkit.data.dataset import Dataset, label_array, require_label
 from knnkit.data.files import TEXTS
-from knnkit.data.patterns import expand, inside
+from knnkit.data.patterns import expand, inside, require_utf8
 from knnkit.errors import FILE, DataError
 
 #: Parts of the names of columns of times.
@@ -192,6 +192,7 @@ def _other_time(header: str) -> str:
 
 
 def _samples(path: Path, window: Window, parser: WindowParser, keep: Sequence[str]) -> Iterator[Parsed]:
+    require_utf8(path)
     if path.is_dir():
         hint = f"files: {quoted(inside(path, TEXTS))} names the files in it"
         raise DataError(f"{path} is a folder, not a recording", hint=hint, key=FILE)

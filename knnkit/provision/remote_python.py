@@ -32,12 +32,10 @@ class PythonFacts(Protocol):
     @property
     def python(self) -> tuple[int, int, int] | None:
         """The version of the board's Python, (3, 11, 2); None if the board has no Python."""
-        ...
 
     @property
     def python_path(self) -> str | None:
         """The path of the board's Python; None if the board has no Python."""
-        ...
 
 
 def interpreter(transport: Transport, facts: PythonFacts) -> str:

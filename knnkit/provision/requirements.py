@@ -67,23 +67,23 @@ class Board:
     root: str
     python: tuple[int, int]
     python_full: str
-    executable: str
+    executable: str  # path of its Python
     machine: str  # architecture of its programs: a 32-bit system on a 64-bit kernel is armv7l
     glibc: tuple[int, int] | None
     venv: bool
     pip: bool
-    system: Mapping[str, str | None]
+    system: Mapping[str, str | None]  # version of the distribution's numpy and cryptography; None: not installed
     read_only: bool
     writable: bool
-    nearest: str
+    nearest: str  # root, or the nearest folder above it that exists
     disk_free: int
     tidy: bool = True  # there are no leftovers of interrupted runs
-    current: str | None = None
+    current: str | None = None  # digest of the environment in use
     runtime: str | None = None  # of the environment in use, even if that can no longer start
     pictures: bool = False  # whether Pillow is among the wheels of that environment
-    environments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    environments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # digest -> what it was made of
     damage: str = ""  # what is wrong with the environment in use
-    trusted: Mapping[str, str] = field(default_factory=dict)
+    trusted: Mapping[str, str] = field(default_factory=dict)  # file name of a trusted key -> SHA-256
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def recipe_for(name: str, board: Board, runtime: str = constants.ANY_RUNTIME) ->
 
 
 def with_pillow(recipe: Recipe) -> Recipe:
-    """Adds Pillow, which decodes pictures; unchanged for boards that use the distribution's packages."""
+    """Returns the recipe with Pillow, which decodes pictures; unchanged if it uses the distribution's packages."""
     return recipe if recipe.system_site or PILLOW in recipe.pins else replace(recipe, pins=(*recipe.pins, PILLOW))
 
 
@@ -176,7 +176,7 @@ def check_python(name: str, python: tuple[int, int] | None) -> None:
 
 
 def impossible(machine: str, python: tuple[int, int], runtime: str) -> tuple[str, str] | None:
-    """Returns (reason why this machine with this Python cannot have a runtime, hint); None if it can; `auto`: any."""
+    """Returns why a machine with this Python cannot have `runtime`, and a hint; None if it can, or for `auto`."""
     found = _found(machine, python)
     if runtime == constants.ANY_RUNTIME or runtime in found:
         return None
@@ -188,9 +188,9 @@ def impossible(machine: str, python: tuple[int, int], runtime: str) -> tuple[str
 
 
 def runtime_of(pins: Iterable[str]) -> str | None:
-    """Returns the runtime (one of PACKAGES) that is among wheels `name==version`; None if there is none.
+    """Returns the runtime (one of PACKAGES) that is among the wheels `pins`, `name==version`; None if there is none.
 
-    An environment without wheels has the distribution's NumPy.
+    Without any wheels this is numpy: the distribution's.
     """
     projects = [pin.partition("==")[0] for pin in pins] or [constants.NUMPY]
     found = next((name for name, project in constants.RUNTIMES.items() if project in projects), None)

@@ -59,12 +59,15 @@ def fetch(pins: Sequence[str], recipe: Recipe, folder: Path, *, own: bool = Fals
         MissingDependency: a wheel must be downloaded and this Python has no pip.
         DeviceFailed: the package index has no such wheel, has a different one of that name, or cannot be reached.
     """
+
+    def held() -> dict[str, str | None]:
+        return {pin: _held(pin, recipe, folder, own) for pin in pins}
+
     with _fetching:
-        missing = _missing(pins, recipe, folder, own)
-        if missing:
+        if None in held().values():
             with _locked(folder):  # another process may have fetched them meanwhile
-                _download(_missing(missing, recipe, folder, own), recipe, folder)
-        found = {pin: _held(pin, recipe, folder, own) for pin in pins}
+                _download([pin for pin, name in held().items() if name is None], recipe, folder)
+        found = held()
     for pin, name in found.items():
         if name is None:
             raise DeviceFailed(
@@ -87,7 +90,10 @@ def known(pin: str, recipe: Recipe) -> dict[str, str]:
 
 
 def rank_of(wheel: str, recipe: Recipe) -> int | None:
-    """Returns how well a wheel's tags fit the board, from 0 (best) up; None if it cannot run (PEP 425, PEP 600)."""
+    """Returns how well the file name `wheel` fits the board, from 0 (best) up; None if the wheel cannot run there.
+
+    PEP 425 and PEP 600 define the tags in the name.
+    """
     if not wheel.endswith(".whl") or wheel.count("-") not in (4, 5):
         return None
     pythons, abis, platforms = wheel[: -len(".whl")].split("-")[-3:]
@@ -151,10 +157,6 @@ def _held(pin: str, recipe: Recipe, folder: Path, own: bool) -> str | None:
     names = _names(folder)
     found = best(pin, [name for name in names if name in pinned_hashes.known()], recipe)
     return found or (best(pin, names, recipe) if own else None)
-
-
-def _missing(pins: Sequence[str], recipe: Recipe, folder: Path, own: bool) -> list[str]:
-    return [pin for pin in pins if _held(pin, recipe, folder, own) is None]
 
 
 def _python_fits(python: str, abi: str, recipe: Recipe) -> bool:

@@ -35,7 +35,7 @@ from knnkit.evaluation import metrics, splits
 from knnkit.evaluation.metrics import Figures
 from knnkit.release import gates, manifest, provenance, up_to_date
 from knnkit.release.card import CardFacts
-from knnkit.release.replacing import replacing
+from knnkit.release.replacing import replacing, require_writable
 from knnkit.release.sbom import bill_of_materials
 from knnkit.release.signing import Signer, sign_release
 from knnkit.release.verify import verify_with
@@ -117,25 +117,21 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
         VerificationFailed: the release does not verify.
         UsageError: $SOURCE_DATE_EPOCH is not a time in seconds.
     """
+    release, model, directory = build.release, build.model, (out or build.release.dir).absolute()
     with build.placed():
-        return _build_release(build, signer, (out or build.release.dir).absolute())
-
-
-def _build_release(build: Build, signer: Signer, directory: Path) -> Built:
-    _require_replaceable(directory)
-    release, model = build.release, build.model
-    options = ReleaseOptions(
-        gates.of_config(build.gates),
-        release.version,
-        release.sequence,
-        release.expires,
-        model.device_class,
-        model.seed,
-        up_to_date.digest(build),
-        up_to_date.settings(build),
-        None if model.golden is None else model.golden.rows,
-    )
-    return write_release(source.load(build), options, signer, directory)
+        _require_replaceable(directory)
+        options = ReleaseOptions(
+            gates.of_config(build.gates),
+            release.version,
+            release.sequence,
+            release.expires,
+            model.device_class,
+            model.seed,
+            up_to_date.digest(build),
+            up_to_date.settings(build),
+            None if model.golden is None else model.golden.rows,
+        )
+        return write_release(source.load(build), options, signer, directory)
 
 
 def write_release(made_from: Material, options: ReleaseOptions, signer: Signer, directory: Path) -> Built:
@@ -196,7 +192,7 @@ def _measured(info: model_info.KnnInfo) -> tuple[float | None, int]:
 
 
 def _far_ahead(document: model_info.Manifest) -> tuple[str, ...]:
-    """Returns a warning of a sequence in the future: devices then refuse releases numbered by the time of the build."""
+    """Returns a warning if the sequence is in the future: devices then refuse releases numbered by time; else ()."""
     if document.sequence <= max(document.created, time.time()) + _AHEAD:
         return ()
     return (
@@ -207,7 +203,7 @@ def _far_ahead(document: model_info.Manifest) -> tuple[str, ...]:
 
 
 def _learnt_nothing(info: model_info.KnnInfo) -> tuple[str, ...]:
-    """Returns a warning if a model is less accurate than always giving the most frequent answer."""
+    """Returns a warning if a model is less accurate than always giving the most frequent answer; else ()."""
     (accuracy, _), rows = _measured(info), info.evaluation.support if info.evaluation else ()
     if accuracy is None or sum(map(bool, rows)) < 2 or accuracy >= max(rows) / sum(rows):
         return ()
@@ -262,7 +258,7 @@ def _there(directory: Path) -> model_info.Manifest | None:
 
 
 def _same_version(directory: Path, document: model_info.Manifest, model: bytes) -> tuple[str, ...]:
-    """Returns a warning if the release in `directory` has the new document's version, but another model."""
+    """Returns a warning if the release in `directory` has the version of `document`, but another `model`; else ()."""
     old = _there(directory)
     if old is None or (old.name, old.version) != (document.name, document.version):
         return ()
@@ -282,6 +278,7 @@ def _require_replaceable(directory: Path) -> None:
             f"{around} is itself a release; a folder {directory.name!r} in it would damage it: nothing was built",
             hint=f"choose another release: dir, or move it: {shlex.join(['mv', str(around), f'{around}-old'])}",
         )
+    require_writable(directory)
     if not directory.exists():
         return
     if not directory.is_dir():
@@ -296,7 +293,10 @@ def _require_replaceable(directory: Path) -> None:
 
 
 def _or_remove(directory: Path, others: Sequence[Path]) -> str:
-    """Returns a hint to `rm` the files `others`; "" if `directory` holds no release, because it may be the user's."""
+    """Returns a hint to `rm` the files `others` from the release in `directory`.
+
+    Returns "" if there are too many, or if there is no release: the folder may be the user's own.
+    """
     if _there(directory) is None or len(others) > _NAMED:
         return ""
     kind = "-r " if any(each.is_dir() and not each.is_symlink() for each in others) else ""

@@ -25,7 +25,7 @@ _MOST = 16 << 20
 
 @dataclass(frozen=True)
 class CardFacts:
-    """Content of card.json. `counts` are the numbers of training rows, in the order of the classes."""
+    """Content of card.json. `counts` are the training rows of each class; `split` is how rows were held out."""
 
     counts: tuple[int, ...]
     warnings: tuple[str, ...] = ()
@@ -36,7 +36,10 @@ class CardFacts:
 
 @dataclass(frozen=True)
 class Card:
-    """Everything that a model card shows; `facts` are None for a model without card.json."""
+    """Everything that a model card shows; `facts` is None for a model without card.json.
+
+    `training` and `golden` have the row numbers and ids of these rows in the user's data.
+    """
 
     info: KnnInfo
     manifest: Manifest | None

@@ -19,13 +19,15 @@ _OF_CLASSES = ("balanced_accuracy", "min_recall", "recall", "not_worse_than")
 
 
 def of_config(asked: GatesConfig) -> Gates:
-    """Converts the gates of deploy.yaml to those of a release; gates without a limit are None."""
+    """Converts the gates of deploy.yaml to those of a release, where None means no limit; leaves out `agreement`."""
     absent = {key: None for key in _OF_NAMES if not getattr(asked, key)}
     return Gates(**{**asked.model_dump(exclude={"agreement"}), **absent})
 
 
 def fitting(gates: Gates, made_from: Material) -> Gates:
-    """Checks `gates` against the model of `made_from`; with several label columns, each gets the gate `accuracy`.
+    """Returns `gates`, after checking that the model of `made_from` has what they name.
+
+    With several label columns, `accuracy` becomes a gate of each column.
 
     Raises:
         BuildError: a gate names a figure, class, column or target that the model does not have.

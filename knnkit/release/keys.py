@@ -6,11 +6,10 @@ or copies a private key.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from device_agent.shared.safe_files import write_new
 from device_agent.shared.trust import dsse
 from knnkit.errors import SigningKeyError, raised_as, unwritten
 
@@ -43,7 +43,7 @@ def generate(prefix: Path, passphrase: bytes | None = None) -> KeyPair:
     Raises:
         SigningKeyError: one of the files exists, or cannot be written; no file is left behind.
     """
-    private, public = _beside(prefix, PRIVATE_SUFFIX), _beside(prefix, PUBLIC_SUFFIX)
+    private, public = Path(f"{prefix}{PRIVATE_SUFFIX}"), Path(f"{prefix}{PUBLIC_SUFFIX}")
     for path in (private, public):
         if path.exists() or path.is_symlink():
             other = shlex.quote(f"{prefix}-2")
@@ -55,39 +55,17 @@ def generate(prefix: Path, passphrase: bytes | None = None) -> KeyPair:
         encryption = serialization.BestAvailableEncryption(passphrase)
     secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
     pem = dsse.public_pem(key.public_key())
-    with _writing(prefix):
+    try:
         prefix.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write_new(private, secret, 0o600)
+        write_new(private, secret, 0o600)
         try:
-            _write_new(public, pem, 0o644)
-        except OSError:
+            write_new(public, pem, 0o644)
+        except BaseException:
             private.unlink()
             raise
-    return KeyPair(private, public, dsse.fingerprint(pem))
-
-
-def _beside(prefix: Path, suffix: str) -> Path:
-    return prefix.with_name(prefix.name + suffix)
-
-
-@contextlib.contextmanager
-def _writing(prefix: Path) -> Iterator[None]:
-    try:
-        yield
     except OSError as error:
         raise unwritten(f"cannot write the key {prefix}", error, SigningKeyError, "choose another --out") from None
-
-
-def _write_new(path: Path, data: bytes, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        path.unlink()
-        raise
+    return KeyPair(private, public, dsse.fingerprint(pem))
 
 
 def load_private_key(path: Path, passphrase: bytes | None = None) -> ec.EllipticCurvePrivateKey:

@@ -42,6 +42,8 @@ def rotate(old: Signer, new: Signer, *, issued: int | None = None) -> bytes:
 def revoke(signer: Signer, fingerprints: Sequence[str], *, issued: int | None = None) -> bytes:
     """Returns an order, signed by `signer`, that revokes keys: devices then refuse new signatures by these keys.
 
+    `issued` is as in `roll_back`.
+
     Raises:
         UsageError: there is no fingerprint, one is invalid, or there are too many for one order.
     """

@@ -29,6 +29,19 @@ def replacing(directory: Path) -> Iterator[Path]:
         raise unwritten(f"{directory} cannot be written", error, BuildError) from None
 
 
+def require_writable(directory: Path) -> None:
+    """Checks, before the work begins, that `replacing` could write there.
+
+    Raises:
+        BuildError: no folder can be made beside `directory`.
+    """
+    above = next(each for each in directory.absolute().parents if each.is_dir())
+    try:
+        tempfile.TemporaryDirectory(dir=above, prefix=".build-").cleanup()
+    except OSError as error:
+        raise unwritten(f"{directory} cannot be written", error, BuildError) from None
+
+
 def _swap(folder: Path, directory: Path, replaced: Path) -> None:
     try:
         if directory.exists():

@@ -81,7 +81,8 @@ def sign_release(directory: Path, signer: Signer) -> rules.Verdict:
     with raised_as(VerificationFailed, directory), opened as release:
         read_manifest(release.read(constants.MANIFEST_FILE))
         digests = {name: fact.sha256 for name, fact in release.files.items()}
-        bundle = make_bundle(directory.resolve().name, digests, signer)
+        name = directory.resolve().name.encode("utf-8", "replace").decode()
+        bundle = make_bundle(name, digests, signer)
         verdict = _check(bundle, release, signer)
     try:
         with whole_file(directory / constants.SIGNATURE_FILE) as file:
@@ -156,6 +157,8 @@ def make_bundle(subject: str, digests: dict[str, str], signer: Signer) -> bytes:
 def load_signer(path: Path) -> FileSigner:
     """Returns the signer of the private key in `path`; asks for a passphrase only if the key has one.
 
+    $KNNKIT_KEY_PASSPHRASE answers without being asked.
+
     Raises:
         SigningKeyError: see `keys.load_private_key`; or a passphrase is needed and there is no terminal.
     """
@@ -163,7 +166,7 @@ def load_signer(path: Path) -> FileSigner:
 
 
 def signer_of(given: Any) -> Signer:
-    """Returns the signer of `given`, the file of a private key; a signer unchanged.
+    """Returns `given` if it is a signer, else the signer of the private key in the file `given`.
 
     Raises:
         SigningKeyError: as `load_signer`; or it is neither.
@@ -174,7 +177,7 @@ def signer_of(given: Any) -> Signer:
 
 
 def choose() -> bytes:
-    """Asks for a new passphrase twice on the terminal, and returns it.
+    """Returns a new passphrase: $KNNKIT_KEY_PASSPHRASE, or else what the user types twice on the terminal.
 
     Raises:
         SigningKeyError: the passphrase is empty, the two inputs differ, or there is no terminal.

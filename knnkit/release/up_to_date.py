@@ -16,7 +16,7 @@ from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.release import model_file
 from device_agent.shared.safe_files import open_ordinary
-from knnkit.config.parse import Build, FileData, GroupSplit, ModelConfig, SkopsData, TestFile
+from knnkit.config.parse import Build, FileData, ModelConfig, SkopsData, TestFile
 from knnkit.data import raw_files
 from knnkit.data.patterns import expand
 from knnkit.errors import DataError
@@ -61,8 +61,7 @@ def _data_files(model: ModelConfig) -> tuple[list[Path], list[str]]:
         return [], []
     if model.input is None or not raw_files.are_raw(data.sources, data.path):
         return list(expand(data.sources)), []
-    group = model.split.group if isinstance(model.split, GroupSplit) else None
-    found = raw_files.list_files(data.sources, data.label_column, data.path, group)
+    found = raw_files.list_files(data.sources, data.label_column, data.path, model.beside)
     return list(found.paths), [*found.names, *found.labels, *(found.groups or ())]
 
 
@@ -78,7 +77,8 @@ def settings(build: Build) -> dict[str, Any]:
     elif isinstance(model.data, SkopsData):
         found["data"] |= {"skops": model.data.skops.name}
     if isinstance(model.measured_on, TestFile):
-        found["test"] = {**(found.get("test") or {}), "file": model.measured_on.file.name}
+        kept = found.pop("split", None) or found["test"]  # `split: {file}` means the same as `test: {file}`
+        found["test"] = {**kept, "file": model.measured_on.file.name}
     return found
 
 

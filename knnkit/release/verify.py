@@ -16,7 +16,9 @@ from knnkit.release.signing import require_directory
 
 
 def verify_release(directory: Path, public_keys: Iterable[Path], *, now: int | None = None) -> rules.Verdict:
-    """Verifies the release in `directory`, as a new device that trusts `public_keys` would at the time `now`.
+    """Verifies the release in `directory`, as a new device that trusts `public_keys` would at the Unix time `now`.
+
+    None stands for the time of this machine's clock.
 
     Raises:
         VerificationFailed: a device would refuse the release; the error has the device's reason.
@@ -32,7 +34,7 @@ def verify_release(directory: Path, public_keys: Iterable[Path], *, now: int | N
 
 
 def verify_with(directory: Path, trusted: dict[str, bytes], *, now: int | None = None) -> rules.Verdict:
-    """Verifies the release in `directory` at the time `now` against keys given as fingerprint -> PEM text.
+    """Verifies the release in `directory` against keys (fingerprint -> PEM text); `now` is as in `verify_release`.
 
     Raises:
         VerificationFailed: a device would refuse the release; the error has the device's reason.

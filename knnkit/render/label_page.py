@@ -13,7 +13,7 @@ from device_agent import __version__
 from knnkit.data.collected import Cell, Columns, FieldRow
 from knnkit.render.html import environment
 from knnkit.render.sanitize import clean
-from knnkit.training.beside import Beside
+from knnkit.training.labelling import Beside
 
 #: Columns of a row that are shown, at most.
 MOST_COLUMNS = 100

@@ -25,7 +25,7 @@ class Fitted:
 
     spec: KnnSpec
     enrolment: Enrolment
-    estimator: Any = field(default=None, compare=False, repr=False)  # of scikit-learn, to be asked itself
+    estimator: Any = field(default=None, compare=False, repr=False)  # scikit-learn's, if its answers can be compared
     table: Table | None = None  # of the raw columns, where the pipeline has nonlinear transformers
     labelled: bool = True  # False: only neighbours were asked for (NearestNeighbors)
 
@@ -37,7 +37,8 @@ class Fitted:
         """
         rows, classes = self.enrolment.space.leave(self.enrolment.enrolled), self.enrolment.classes
         if not np.isfinite(rows.astype(np.float32)).all():
-            raise DataError(f"{self.enrolment.source}: it has no raw rows in float32's range", hint="give it test rows")
+            said = f"{self.enrolment.source}: its raw training rows, computed back, leave the range of float32"
+            raise DataError(said, hint="test: {file: test.csv}; in Python test=(rows, labels)")
         return Dataset(
             rows,
             np.array(classes)[self.enrolment.codes],
@@ -49,7 +50,9 @@ class Fitted:
         )
 
     def fitting(self, held_out: Dataset) -> Dataset:
-        """Returns labelled rows with labels of this classifier's type: `7` becomes "7" if its labels are text.
+        """Returns the labelled rows `held_out` with the dtype and the labels of this classifier.
+
+        Its labels may be text: then the label 7 becomes "7".
 
         Raises:
             DataError: the rows do not have the classifier's features, or lack labels or targets.

@@ -27,7 +27,9 @@ _KEYS = ("categories", "drop", "features", "missing", "unknown_category")
 
 
 def read(frame: Any, labels: Any, keys: Mapping[str, Any]) -> tuple[Dataset, Table | None]:
-    """Returns the rows of a pandas or polars frame as numbers, and the table that computes them from cells, or None.
+    """Returns the rows of a pandas or polars frame as numbers, and the table that computes them from cells.
+
+    The table is None if `keys` has no rule about cells: the cells then are the numbers.
 
     Args:
         frame: the rows; an index of pandas is not used. Or an Arrow table.
@@ -40,10 +42,8 @@ def read(frame: Any, labels: Any, keys: Mapping[str, Any]) -> tuple[Dataset, Tab
     """
     if labels is None:
         raise DataError("a frame with data= has no labels", hint="labels='COLUMN', or an array of labels")
-    data, table = (
-        _checked(keys),
-        arrow_table.of_frame(frame, f"labels={labels!r}" if isinstance(labels, str) else "data="),
-    )
+    data = _checked(keys)
+    table = arrow_table.of_frame(frame, f"labels={labels!r}" if isinstance(labels, str) else "data=")
     name = labels if isinstance(labels, str) else "label"
     while not isinstance(labels, str) and name in table.column_names:
         name = f"_{name}"

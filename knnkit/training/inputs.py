@@ -75,7 +75,7 @@ class Embedder:
         return made, replace(self, input=replace_record(found.input, width=len(names), columns=columns))
 
     def apply_to_files(self, raw: RawFiles) -> tuple[Dataset, Embedder]:
-        """Runs the stages on the raw inputs in files; returns the same as `apply`.
+        """Runs the stages on the raw inputs in files; returns rows and embedder, as `apply` does.
 
         Raises:
             DataError: a file cannot be read or decoded.
@@ -111,7 +111,7 @@ class Embedder:
         return "".join(f"{to_json(values)}\n" for values in self._raw(rows)).encode()
 
     def most_golden(self, rows: Dataset) -> int:
-        """Returns how many golden rows a release may have: fewer if a raw input has many bytes."""
+        """Returns the most golden rows that a release may have: fewer, the larger the first raw input of `rows` is."""
         first = next(self._raw(rows.take(_FIRST)), None)
         size = 1 if first is None else max(1, first.nbytes)
         return max(_LEAST_GOLDEN, min(GOLDEN_ROWS, GOLDEN_BYTES // size))
@@ -156,7 +156,14 @@ def embedder_of(asked: InputConfig | None) -> Embedder | None:
     """
     if asked is None or not (asked.stages or asked.features):
         return None
-    first = _features_of(asked)
+    first: bytes | None = None
+    names: tuple[str, ...] = ()
+    if asked.window is not None and asked.features:
+        from knnkit.model.tflite.window_stage import write_stage  # TensorFlow
+
+        columns = asked.window.columns
+        first = write_stage(asked.window.rows, len(columns), asked.features)
+        names = () if asked.stages else window_features.names(columns, asked.features)
     stages = tuple(Stage("", "", (), "", each.frames, each.hop, each.multiply, each.add) for each in asked.stages)
     heard, seen = asked.audio, asked.image
     sound = None if heard is None else Audio(heard.rate, heard.seconds, heard.full_scale)
@@ -165,27 +172,11 @@ def embedder_of(asked: InputConfig | None) -> Embedder | None:
     given = Input(stages, asked.pool, asked.bound, audio=sound, image=image)
     paths = [each.file for each in asked.stages]
     origins = dict(zip(constants.STAGE_FILES[first is not None :], paths))
-    return replace(Embedder(*read_stages(given, paths, first)), names=_names_of(asked), origins=origins)
-
-
-def _features_of(asked: InputConfig) -> bytes | None:
-    """Returns the bytes of the stage that computes the features of windows; None if deploy.yaml lists no features."""
-    if asked.window is None or not asked.features:
-        return None
-    from knnkit.model.tflite.window_stage import write_stage  # TensorFlow
-
-    return write_stage(asked.window.rows, len(asked.window.columns), asked.features)
-
-
-def _names_of(asked: InputConfig) -> tuple[str, ...]:
-    """Returns the names of the features of windows; () without windows, or if other stages follow."""
-    if asked.window is None or asked.stages:
-        return ()
-    return window_features.names(asked.window.columns, asked.features)
+    return replace(Embedder(*read_stages(given, paths, first)), names=names, origins=origins)
 
 
 def input_of(window: Window | None, embedder: Embedder | None) -> Input | None:
-    """Returns the content of `input` in knn.json; None without window and embedder, if a model takes plain rows."""
+    """Returns the content of `input` in knn.json; None if both arguments are None: the model takes plain rows."""
     if window is None:
         return None if embedder is None else embedder.input
     return replace_record(Input() if embedder is None else embedder.input, window=window, columns=())

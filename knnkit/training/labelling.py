@@ -1,20 +1,64 @@
 """Labels for the rows of a collection.
 
 A label is saved to disk before `give` returns. Only rows without a label are shown; a skipped row is shown again at the
-end.
+end. Beside a row stand the training rows nearest to it, by the float64 classifier in a model file. Loads no TensorFlow;
+never reads the training file.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from device_agent.shared.enrolment.enrolled import label_of
-from knnkit.data.collected import Collection, FieldRow, change_label
+from device_agent.shared.raw_rows import cells_of, features_of
+from knnkit.data.collected import Cell, Collection, FieldRow, change_label
 from knnkit.data.dataset import require_label
 from knnkit.errors import DataError
 from knnkit.model.stored import StoredModel
-from knnkit.training.beside import Beside, neighbours
+
+#: Neighbours that are shown, at most.
+MOST = 5
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A training row near a device's row: label, distance to that row, name in the training data, raw cells."""
+
+    label: str
+    distance: float
+    name: str
+    cells: tuple[Cell, ...]
+
+
+def neighbours(model: StoredModel, cells: Sequence[Cell]) -> tuple[Beside, ...]:
+    """Returns the training rows nearest to a row of raw cells, at most `MOST`; () if the model cannot read the row."""
+    rows = _features(model, cells)
+    if rows is None:
+        return ()
+    found = model.reference.answer(rows)
+    nearest = zip(found.indices[0, : model.info.k].tolist(), found.distances[0].tolist())
+    return tuple(_beside(model, index, distance) for index, distance in list(nearest)[:MOST] if index >= 0)
+
+
+def _features(model: StoredModel, cells: Sequence[Cell]) -> NDArray[Any] | None:
+    """Returns the (1, n_features) features of a row of raw cells; None if the model cannot read the row."""
+    try:
+        rows = features_of(model.info, [cells])
+    except (TypeError, ValueError):
+        return None
+    return rows if np.isfinite(rows).all() else None
+
+
+def _beside(model: StoredModel, index: int, distance: float) -> Beside:
+    features, origins = model.training_row(index), model.training
+    name = origins.id(index) or f"row {origins.row(index)}"
+    return Beside(model.labels[model.reference.classes[index]], distance, name, tuple(cells_of(model.info, features)))
 
 
 class Labelling:
@@ -48,7 +92,7 @@ class Labelling:
 
     @property
     def numbered(self) -> bool:
-        """Whether a number chooses among the labels; False if a label is a number itself."""
+        """Whether a person may type a label's number in the list; False if a label is a number itself."""
         return not any(label.lstrip("-").isdecimal() for label in self._labels)
 
     @property
@@ -66,7 +110,7 @@ class Labelling:
         return () if self._model is None or self.row is None else neighbours(self._model, self.row.cells)
 
     def label_for(self, text: str) -> str:
-        """Returns the label that `text` means, new or not.
+        """Returns the label that the typed `text` means, which may be new: `7` for ` 07` if labels are whole numbers.
 
         Raises:
             DataError: `text` is not of the type of the model's labels, or cannot be a label.

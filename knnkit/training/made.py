@@ -33,9 +33,9 @@ class Made:
         return tuple(np.bincount(self.model.reference.classes, minlength=len(self.model.info.classes)).tolist())
 
     def graph(self) -> bytes:
-        """Returns the model file without its associated files (labels, knn.json, tables)."""
+        """Returns the model file without the files inside it (labels, knn.json, tables)."""
         return associated_files.split(self.model.data)[0]
 
     def with_files(self, files: Mapping[str, bytes]) -> bytes:
-        """Returns the model file with additional associated files (name -> content)."""
+        """Returns the model file with more files inside it (name -> content)."""
         return associated_files.add(self.model.data, files)

@@ -35,7 +35,10 @@ class Lists:
     distances: Float64
 
     def labels(self, codes: NDArray[np.int32], weights: Weights) -> Iterator[NDArray[np.int64]]:
-        """Yields for k = 1, 2, ... the (m,) class with most weight among k neighbours; `codes`: (n_train,) classes."""
+        """Yields for k from 1 to n the (m,) class indices with most weight among k neighbours; the lowest wins a tie.
+
+        `codes` has the (n_train,) class indices of the training rows.
+        """
         rows, nearest = np.arange(len(self.indices)), self.distances[:, 0]
         votes = np.zeros((len(rows), int(codes.max()) + 1))
         for place in range(self.indices.shape[1]):
@@ -43,9 +46,13 @@ class Lists:
             most = votes.max(axis=1) - _EVEN * votes.sum(axis=1)
             yield np.argmax(votes >= most[:, None], axis=1)
 
+    def vote(self, codes: NDArray[np.int32], weights: Weights) -> NDArray[np.int64]:
+        """Returns the (m,) class indices with most weight among all n neighbours; the arguments are as in `labels`."""
+        return [*self.labels(codes, weights)][-1]
+
 
 def leave_one_out(rows: NDArray[Any], scale: Scale, metric: Metric, most: int, chosen: Ints | None = None) -> Lists:
-    """Returns for each of the `chosen` rows (default: all) the `most` nearest among the other rows."""
+    """Returns the `most` nearest other rows of each row in `chosen`, (m,) indices of `rows`; None: of every row."""
     values = rows.astype(np.float64)
     chosen = np.arange(len(rows)) if chosen is None else chosen
     return _search(values, values[chosen], _scalers_without(values, chosen, scale), metric, most, chosen)
@@ -54,7 +61,10 @@ def leave_one_out(rows: NDArray[Any], scale: Scale, metric: Metric, most: int, c
 def leave_group_out(
     rows: NDArray[Any], groups: NDArray[Any], scale: Scale, metric: Metric, most: int, chosen: Ints
 ) -> Lists:
-    """Returns for each of the `chosen` rows the `most` nearest rows of other groups; `groups`: (n,) group numbers."""
+    """Returns the `most` nearest rows of other groups for each row in `chosen`, (m,) indices of `rows`.
+
+    `groups` has the (n,) group numbers of the rows.
+    """
     indices, distances = np.empty((len(chosen), most), np.int64), np.empty((len(chosen), most))
     for group in np.unique(groups[chosen]):
         others, own = np.flatnonzero(groups != group), np.flatnonzero(groups[chosen] == group)
@@ -69,6 +79,12 @@ def among(training: NDArray[Any], rows: NDArray[Any], scale: Scale, metric: Metr
     parts = (steps[0].a, steps[0].b) if steps else (np.zeros(1), np.ones(1))
     origin, factor = (np.broadcast_to(part, rows.shape) for part in parts)
     return _search(training.astype(np.float64), rows.astype(np.float64), (origin, factor), metric, most, None)
+
+
+def unit(rows: Float64) -> Float64:
+    """Returns (n, p) rows divided by their lengths; rows of zeros stay zeros."""
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / np.where(lengths > 0.0, lengths, 1.0))
 
 
 def _search(
@@ -102,7 +118,7 @@ def _measure(training: Float64, query: Float64, origin: Float64, factor: Float64
 
 # --- scalers that were fitted without a row -----------------------------------------------------------------------
 def _scalers_without(rows: Float64, left_out: Ints, scale: Scale) -> tuple[Float64, Float64]:
-    """Returns (m, d) origins and factors of a scaler; row i was fitted without training row `left_out[i]`."""
+    """Returns (m, d) origins and (m, d) factors of m scalers; the i-th is fitted without the row `left_out[i]`."""
     shape = (len(left_out), rows.shape[1])
     if scale == "none":
         return np.broadcast_to(0.0, shape), np.broadcast_to(1.0, shape)

@@ -14,7 +14,9 @@ _NAMED = 4
 
 
 def find(spec: KnnSpec, classes: Sequence[int | str], counts: Sequence[int]) -> tuple[str, ...]:
-    """Returns a warning if no row can get one of `classes`, as other classes always outvote its rows.
+    """Returns a warning if no row can get one of `classes`, as other classes always outvote its rows; else ().
+
+    Returns () also if neighbours have unequal votes, because then few rows can win.
 
     Args:
         spec: parameters of the classifier.
@@ -34,13 +36,13 @@ def find(spec: KnnSpec, classes: Sequence[int | str], counts: Sequence[int]) -> 
 
 
 def _outvoted(k: int, counts: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yields (class, rows that it needs) of each class that never wins."""
+    """Yields (class index, number of rows with which it could win) of each class that never wins; args as `find`."""
     for code, rows in enumerate(counts):
         if rows and not _can_win(k, counts, code, min(rows, k)):
             yield code, next(votes for votes in range(rows + 1, k + 1) if _can_win(k, counts, code, votes))
 
 
 def _can_win(k: int, counts: Sequence[int], code: int, votes: int) -> bool:
-    """Whether the class `code` wins with so many `votes`: others can share the rest without outvoting it."""
+    """Whether class `code` wins with `votes` of k votes if the other classes share the rest as evenly as they can."""
     before = sum(min(count, votes - 1) for count in counts[:code])
     return k - votes <= before + sum(min(count, votes) for count in counts[code + 1 :])

@@ -65,6 +65,8 @@ class Promotion:
 def plan(build: Build, material: Material, found: Collection, folder: Path) -> Promotion:
     """Returns which rows of `found` must be added to `material`, the training data of `build`; changes no file.
 
+    `folder` is that of deploy.yaml.
+
     Raises:
         UsageError: the rows belong to another model, or the training data of `build` is not in files.
         DataError: the rows have other columns, or a label that the training data cannot have.
@@ -154,7 +156,10 @@ def _content(path: Path) -> bytes:
 
 
 def _ids_of(material: Material) -> dict[str, str]:
-    """Returns id -> "" for all rows of the training data, because a person may have moved rows to another file."""
+    """Returns id -> "" for all rows of the training data: rows from the field may be in another file by now.
+
+    "" stands for a label that is not compared.
+    """
     parts = [part for part in (material.training, material.spare, material.held_out) if part is not None]
     return {str(name): "" for part in parts if part.ids is not None for name in part.ids.tolist() if name}
 

@@ -66,7 +66,9 @@ def read_held_out(test: TestFile, answers: tuple[str, ...], imported: Fitted, *,
 
 
 def features_of(fitted: Fitted, rows: Any, source: str = "rows") -> Dataset:
-    """Returns the features that a classifier's pipeline computes from raw rows; without a pipeline, checked numbers.
+    """Returns the features that a classifier's pipeline computes from raw rows; without a pipeline, rows of numbers.
+
+    `source` is the name of the rows in messages.
 
     Raises:
         DataError: the rows have the wrong columns, or a cell that the model does not accept.
@@ -81,7 +83,7 @@ def features_of(fitted: Fitted, rows: Any, source: str = "rows") -> Dataset:
 
 
 def labelled_rows(fitted: Fitted, test: Any) -> Dataset | None:
-    """Returns a pair of test rows and labels or targets as features of a classifier; None or a Dataset unchanged.
+    """Returns `test`, a pair of rows and their labels or targets, as labelled features; None or a Dataset unchanged.
 
     Raises:
         DataError: rows or answers are invalid.
@@ -96,7 +98,7 @@ def labelled_rows(fitted: Fitted, test: Any) -> Dataset | None:
 
 
 def cells(table: Table, rows: Any, source: str = "arrays") -> Dataset:
-    """Returns the cells of a data frame or an array as a dataset that `apply` takes; all labels are 0.
+    """Returns the cells of a data frame or an array as a dataset for `table.apply`; all labels are 0.
 
     `source` is the name of the rows in messages.
 

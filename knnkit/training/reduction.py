@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from knnkit.training import neighbours
 
 #: Shares of each class that `prototypes` tries, the smallest first.
 _SHARES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7)
-#: Distance terms to measure all training rows with, and rows that are measured in any case.
+#: Most distance terms for measuring all training rows; beyond these, a sample of at least `_LEAST` rows is measured.
 _WORK, _LEAST = 2_000_000_000, 500
 
 Ints = NDArray[np.int64]
@@ -32,19 +32,17 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Points:
-    """Training rows (n, p) `values` with (n,) class indices `codes`; distances are Euclidean or Manhattan."""
+    """Training rows (n, p) `values` with (n,) class indices `codes`; the metric is euclidean or manhattan."""
 
     values: NDArray[np.float64]
     codes: NDArray[np.int32]
-    manhattan: bool
+    metric: Literal["euclidean", "manhattan"]
     k: int
 
     def votes_of(self, kept: Ints) -> NDArray[np.int64]:
         """Returns the (n,) class that the k nearest rows among the rows `kept` vote for, for each training row."""
-        kind: Any = "manhattan" if self.manhattan else "euclidean"
-        most = min(self.k, len(kept))
-        lists = neighbours.among(self.values[kept], self.values, "none", kind, most)
-        return [*lists.labels(self.codes[kept], "uniform")][-1]
+        lists = neighbours.among(self.values[kept], self.values, "none", self.metric, min(self.k, len(kept)))
+        return lists.vote(self.codes[kept], "uniform")
 
 
 def choose(training: Dataset, spec: KnnSpec, how: str, max_loss: float, seed: int) -> Ints:
@@ -57,8 +55,10 @@ def choose(training: Dataset, spec: KnnSpec, how: str, max_loss: float, seed: in
         MissingDependency: a package of `knnkit[build]` is not installed.
     """
     points = _points(training, spec)
-    ways = {"condensed": _condensed, "edited": _edited, "prototypes": _prototypes}
-    kept = ways[how](points, max_loss, seed)
+    if how == "prototypes":
+        kept = _prototypes(points, max_loss, seed)
+    else:
+        kept = _condensed(points) if how == "condensed" else _edited(points)
     lost = np.setdiff1d(points.codes, points.codes[kept])
     kept = np.union1d(kept, np.flatnonzero(np.isin(points.codes, lost)))
     if len(kept) <= spec.k:
@@ -97,16 +97,16 @@ def _points(training: Dataset, spec: KnnSpec) -> Points:
     for step in fit_scaler(training.rows, spec.scale):
         values = step.apply(values, query=False)
     if spec.metric == "cosine":
-        lengths = np.linalg.norm(values, axis=1, keepdims=True)
-        values = values / np.where(lengths > 0.0, lengths, 1.0)
-    return Points(values, encode(training.labels)[1], spec.metric == "manhattan", spec.k)
+        values = neighbours.unit(values)
+    metric: Literal["euclidean", "manhattan"] = "manhattan" if spec.metric == "manhattan" else "euclidean"
+    return Points(values, encode(training.labels)[1], metric, spec.k)
 
 
-def _condensed(points: Points, max_loss: float, seed: int) -> Ints:
+def _condensed(points: Points) -> Ints:
     """Adds rows until the kept rows classify all others correctly (Hart 1968), several at a time (Angiulli 2005).
 
-    Returns their sorted indices. Has the arguments of all methods, but uses neither `max_loss` nor `seed`.
-    imbalanced-learn condenses each class only against the smallest class, which loses a third of iris.
+    Returns their sorted indices. imbalanced-learn condenses each class only against the smallest class, which loses a
+    third of iris.
     """
     kept = np.concatenate(
         [_nearest_to_centre(points, np.flatnonzero(points.codes == c)) for c in np.unique(points.codes)]
@@ -115,8 +115,7 @@ def _condensed(points: Points, max_loss: float, seed: int) -> Ints:
         wrong = np.setdiff1d(np.flatnonzero(points.votes_of(kept) != points.codes), kept)
         if not len(wrong):
             return np.sort(kept)
-        kind: Any = "manhattan" if points.manhattan else "euclidean"
-        cells = neighbours.among(points.values[kept], points.values[wrong], "none", kind, 1)
+        cells = neighbours.among(points.values[kept], points.values[wrong], "none", points.metric, 1)
         order = np.lexsort((wrong, cells.distances[:, 0]))
         _, first = np.unique(cells.indices[order, 0], return_index=True)  # of each cell, the nearest wrong row
         kept = np.concatenate([kept, wrong[order][first]])
@@ -127,25 +126,27 @@ def _nearest_to_centre(points: Points, rows: Ints) -> Ints:
     return rows[[int(np.argmin((offsets * offsets).sum(axis=1)))]]
 
 
-def _edited(points: Points, max_loss: float, seed: int) -> Ints:
+def _edited(points: Points) -> Ints:
     with needs("reduce: edited needs imbalanced-learn"):
         from imblearn.under_sampling import EditedNearestNeighbours
     from sklearn.neighbors import NearestNeighbors
 
     k = min(max(3, points.k), len(points.codes) - 1)
-    search = NearestNeighbors(n_neighbors=k + 1, metric="manhattan" if points.manhattan else "euclidean")
+    search = NearestNeighbors(n_neighbors=k + 1, metric=points.metric)
     editing = EditedNearestNeighbours(sampling_strategy="all", n_neighbors=search, kind_sel="mode")
     editing.fit_resample(points.values, points.codes)
     return np.sort(np.asarray(editing.sample_indices_, np.int64))
 
 
 def _prototypes(points: Points, max_loss: float, seed: int) -> Ints:
-    """Returns the fewest prototypes with which the other training rows lose at most `max_loss` of their accuracy."""
-    kind: Any = "manhattan" if points.manhattan else "euclidean"
+    """Returns the indices of the fewest prototypes with which the other rows lose at most `max_loss` accuracy.
+
+    Returns all rows if even the largest share of `_SHARES` loses more.
+    """
     count = len(points.codes)
     asked = drawn(count, max(_LEAST, _WORK // points.values.size), seed)
-    own = neighbours.leave_one_out(points.values, "none", kind, min(points.k, count - 1), asked)
-    before = [*own.labels(points.codes, "uniform")][-1] == points.codes[asked]
+    own = neighbours.leave_one_out(points.values, "none", points.metric, min(points.k, count - 1), asked)
+    before = own.vote(points.codes, "uniform") == points.codes[asked]
     for share in _SHARES:
         parts = [_medoids(points, np.flatnonzero(points.codes == c), share, seed) for c in np.unique(points.codes)]
         kept = np.sort(np.concatenate(parts))

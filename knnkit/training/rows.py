@@ -34,7 +34,8 @@ FIELD = "field"
 class Rows:
     """All rows of the training data, the embedder that computed them (None: no stages), and messages to the user.
 
-    `notes` are messages about what was read; `warnings` about what may be wrong.
+    `notes` are messages about what was read; `warnings` about what may be wrong. `window` describes how
+    windows were cut; None if the rows are not windows.
     """
 
     rows: Dataset
@@ -54,7 +55,7 @@ def load_rows(build: Build) -> Rows:
     asked, data = build.model.input, build.model.data
     embedder, window = embedder_of(asked), asked.window.record if asked and asked.window else None
     if embedder is not None and isinstance(data, FileData) and raw_files.are_raw(data.sources, data.path):
-        listed = raw_files.list_files(data.sources, data.label_column, data.path, _beside(build))
+        listed = raw_files.list_files(data.sources, data.label_column, data.path, build.model.beside)
         rows, embedder = embedder.apply_to_files(listed)
         others = left_out(raw_files.others_beside(listed.paths) if data.path is None else ())
         return Rows(rows, embedder, window, (*embedder.warnings, *([f"{rows.source}: {others}"] if others else ())))
@@ -84,7 +85,7 @@ def read_inputs(
         training: the training rows, whose columns and dtype the result has.
         embedder: runs the model's stages; None: it has none.
         window: how windows are cut from a recording; None: `file` is a table.
-        path: the column with the paths of raw inputs; None: `path`.
+        path: the column with the paths of raw inputs; None: the column called path.
 
     Raises:
         DataError: the table or a file cannot be read.
@@ -104,10 +105,9 @@ def _load_windows(build: Build, window: Window) -> recordings.Cut:
     Raises:
         DataError: as `recordings.load`; or rows must be held out, and there is only one recording.
     """
-    data, split = build.model.data, build.model.split
+    data = build.model.data
     assert isinstance(data, FileData)
-    group = split.group if isinstance(split, GroupSplit) else None
-    cut = recordings.load(data.sources, window, Labels(data.label_column, data.labels), group)
+    cut = recordings.load(data.sources, window, Labels(data.label_column, data.labels), build.model.beside)
     assert cut.windows.beside is not None
     if isinstance(build.model.measured_on, float) and build.model.measured_on and len(set(cut.windows.beside)) < 2:
         said = f"{cut.windows.source}: all windows are of one recording, and a recording is never divided"
@@ -117,7 +117,7 @@ def _load_windows(build: Build, window: Window) -> recordings.Cut:
 
 
 def _read_windows(file: Path, label: str, training: Dataset, window: Window) -> Dataset:
-    """Returns the windows of the recordings in a file, with its column `label` and the dtype of the training rows.
+    """Returns the windows of the recordings in a file as rows of the dtype of `training`; `label` is its label column.
 
     Raises:
         DataError: as `recordings.load`.
@@ -127,7 +127,7 @@ def _read_windows(file: Path, label: str, training: Dataset, window: Window) -> 
 
 
 def one_label(data: Data) -> str:
-    """Returns what to write into `data`, for a command that needs a single column of labels."""
+    """Returns a hint for a command that needs one label column: what to write in place of the columns in `data`."""
     if isinstance(data, FileData) and not data.target:
         return f"label: {quoted(data.label[0])}, and then each of the other columns"
     return "the model predicts numbers, and the command needs labels: `label`, a column of classes, instead of `target`"
@@ -136,14 +136,9 @@ def one_label(data: Data) -> str:
 def _load(build: Build) -> Dataset:
     data = build.model.data
     if isinstance(data, FileData):
-        return table.load_rows(data, _beside(build))
+        return table.load_rows(data, build.model.beside)
     assert isinstance(data, SklearnData)
     return dataset.load_sklearn(data.sklearn)
-
-
-def _beside(build: Build) -> str | None:
-    split = build.model.split
-    return split.group if isinstance(split, GroupSplit) else split.time if isinstance(split, TimeSplit) else None
 
 
 def divide_rows(build: Build, found: Rows) -> Divided:
@@ -176,10 +171,10 @@ def divide_rows(build: Build, found: Rows) -> Divided:
 
 
 def _read_test(build: Build, test: TestFile, everything: Dataset) -> Dataset:
-    """Reads the held-out rows of a table; the hint of an error about its columns is one for `test`.
+    """Reads the held-out rows from the file of `test`; `everything` has all rows of the training data.
 
     Raises:
-        DataError: a column is missing, or a cell cannot be read.
+        DataError: a column is missing, a cell cannot be read, or no training row has one of the labels.
     """
     try:
         found = read_test(test.file, answers_of(build), build.model.data, everything)
@@ -214,7 +209,7 @@ def answers_of(build: Build) -> tuple[str, ...]:
     """Returns the label columns or targets of the test file; if `test` names none, those of the training data.
 
     Raises:
-        DataError: it names labels and the model answers targets, or the reverse.
+        DataError: `test` names labels and the model answers targets, or the reverse.
     """
     data, test = build.model.data, build.model.measured_on
     usual = (data.target or data.label) if isinstance(data, FileData) else ("label",)

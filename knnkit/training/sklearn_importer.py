@@ -102,7 +102,10 @@ def import_estimator(
     source = source or type(estimator).__name__
     weights, bandwidth = _weights(classifier)
     own = {"p": p, "bandwidth": bandwidth, **_own(classifier)}
-    k = min(_SHOWN, len(enrolled)) if name_of.startswith("Radius") else _neighbours(classifier)
+    if name_of.startswith("Radius"):
+        k = min(_SHOWN, len(enrolled))
+    else:  # outlier factors have n_neighbors_, which is at most n - 1
+        k = int(getattr(classifier, "n_neighbors_", classifier.n_neighbors))
     spec = KnnSpec(name, k, metric, weights, _scale(maps), reject, **own)
     classes, codes = with_class(classes, codes, spec.outlier_label)
     fingerprint = _fingerprint(space, enrolled, codes, (*classes, *columns), targets)
@@ -128,14 +131,14 @@ def _compare_values(
 
 
 def _require_whole(metric: str, maps: list[Any], mapped: NDArray[Any]) -> None:
-    """Raises BuildError if transformers put fractions into the rows `mapped`: rounding makes equal cells differ."""
+    """Raises BuildError if transformers make fractions in the rows `mapped`: rounding would make equal cells differ."""
     if maps and not (mapped == np.rint(mapped)).all():
         said = f"the metric {metric} behind transformers that compute numbers is not supported"
         raise BuildError(said, hint="compare the raw columns, or categories as whole numbers")
 
 
 def _own(estimator: Any) -> dict[str, Any]:
-    """Returns the arguments of `KnnSpec` for estimators with a radius or outlier factors; {} for others."""
+    """Returns more arguments of `KnnSpec` for an estimator with a radius or outlier factors; {} for others."""
     name = type(estimator).__name__
     if name == "LocalOutlierFactor":
         return {"offset": float(estimator.offset_)}
@@ -148,14 +151,11 @@ def _own(estimator: Any) -> dict[str, Any]:
     return {"radius": float(estimator.radius), "outlier_label": outlier}
 
 
-def _neighbours(estimator: Any) -> int:
-    if hasattr(estimator, "n_neighbors_"):  # of outlier factors: at most n - 1
-        return int(estimator.n_neighbors_)
-    return int(estimator.n_neighbors)
-
-
 def _made_names(estimator: Any, count: int, names: tuple[str, ...], width: int) -> tuple[str, ...]:
-    """Returns the names of the `width` features that the first `count` transformers make of the columns `names`."""
+    """Returns names of the `width` features that the first `count` transformers make of the columns `names`.
+
+    Returns feature_0, feature_1 and so on if the transformers do not give plain, distinct names.
+    """
     made: Any = names
     try:
         for each in _parts(estimator)[0][:count]:
@@ -168,7 +168,11 @@ def _made_names(estimator: Any, count: int, names: tuple[str, ...], width: int) 
 
 
 def _targets(estimator: Any) -> tuple[NDArray[np.float64] | None, tuple[Labels, ...]]:
-    """Returns (n_train, t) targets of an estimator (None: a classifier), and the labels of each label column."""
+    """Returns (n_train, t) targets of an estimator, and the labels of each label column; (None, ()) with one column.
+
+    Targets are numbers to predict, class indices in several label columns, or for outlier factors, the distance of the
+    k-th neighbour and the local density of each row.
+    """
     columns = tuple(map(_labels, estimator.classes_)) if getattr(estimator, "outputs_2d_", False) else ()
     if type(estimator).__name__ == "LocalOutlierFactor":
         k = int(estimator.n_neighbors_)
@@ -278,7 +282,7 @@ def _instead_of(estimator: Any) -> str:
 
 
 def _weights(classifier: Any) -> tuple[Weights, float | None]:
-    """Returns the weights of a classifier, and the bandwidth if these are a kernel, else None."""
+    """Returns the weights of a classifier, and the bandwidth of a kernel (else None); BuildError for a function."""
     given: Any = getattr(classifier, "weights", None) or "uniform"
     if isinstance(given, Kernel):
         return given.name, float(given.bandwidth)

@@ -56,5 +56,5 @@ WEIGHTS: dict[str, str] = {
 
 
 def because(name: str, *lists: dict[str, str]) -> str:
-    """Returns `: REASON`, why the part `name` of scikit-learn cannot be imported; "" if no list has the part."""
+    """Returns a colon and the reason why the part `name` cannot be imported; "" if none of `lists` has the part."""
     return next((f": {each[name]}" for each in lists if name in each), "")

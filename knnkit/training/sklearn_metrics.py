@@ -41,7 +41,9 @@ _MOST_VALUES = 4096
 
 
 def metric_of(classifier: Any, width: int) -> tuple[Metric, float | None, list[Step]]:
-    """Returns the metric of a classifier fitted with `width` features, its power or None, and steps to apply first.
+    """Returns the metric of a classifier fitted with `width` features, its power, and linear steps before it.
+
+    The power is None except for minkowski. The steps stand for the weights that the metric has in scikit-learn.
 
     Raises:
         BuildError: the metric is not supported.
@@ -93,7 +95,7 @@ def agreements(rows: NDArray[Any]) -> tuple[Transform, Step]:
 
 
 def _maps(name: str, params: dict[str, Any], width: int) -> list[Step] | None:
-    """Returns the linear map that replaces a metric's weights, in `params`; None if `name` is not in `MAPPED`."""
+    """Returns the linear map after which a plain metric equals the metric `name` with `params`; None: there is none."""
     if name == "seuclidean" and set(params) == {"V"}:
         return [affine(np.zeros(width), 1.0 / np.sqrt(np.asarray(params["V"], np.float64)))]
     if name == "mahalanobis" and set(params) in ({"V"}, {"VI"}):

@@ -109,13 +109,16 @@ class _Walk:
     samples: dict[int, float] = field(default_factory=dict)
     filled: set[int] = field(default_factory=set)
 
-    def add(self, kind: str, start: int, count: int, *arrays: Any) -> None:
+    def add(self, kind: str, start: int, count: int, *arrays: Any) -> Sources:
+        """Adds a transform of `count` columns from `start` on; returns as many computed columns."""
         self.found.append(transforms.make(kind, start, count, *arrays))
+        return [None] * count
 
     def run(self, part: Any, start: int, sources: Sources) -> Sources:
-        """Adds the transforms for the transformer `part`, whose input begins at column `start`; returns its outputs.
+        """Adds the transforms for the transformer `part`, whose input begins at column `start`.
 
-        `sources` has the raw column that each input column is an unchanged copy of, or None; so has the result.
+        `sources` has for each input column the index of the raw column that it is a copy of, or None if it was
+        computed. Returns the same for each output column.
         """
         if part is None or isinstance(part, str):  # "passthrough"
             return sources
@@ -135,7 +138,10 @@ class _Walk:
         return self._linear(part, start, sources)
 
     def code(self, source: int | None, value: Any) -> float:
-        """Returns the number that stands for the category `value`; a new text gets the next code of column `source`."""
+        """Returns a number for the category `value`: itself, NaN if missing, or the code of a text in column `source`.
+
+        A new text gets the next code. Raises BuildError for a text in a computed column (`source` is None).
+        """
         if value is None or (isinstance(value, float) and np.isnan(value)) or type(value).__name__ == "NAType":
             return float("nan")
         if isinstance(value, str | bool | np.bool_):
@@ -191,8 +197,7 @@ class _Walk:
 
     def indicate(self, part: Any, start: int, sources: Sources) -> Sources:
         new = self._take(start, sources, part.features_)
-        self.add("indicate", start, len(new), [_missing_of(part)])
-        return [None] * len(new)
+        return self.add("indicate", start, len(new), [_missing_of(part)])
 
     # --- categories -----------------------------------------------------------------------------------------------
     def one_hot(self, part: Any, start: int, sources: Sources) -> Sources:
@@ -210,13 +215,12 @@ class _Walk:
         values, owners, outputs, others = self._ask(part, sources)
         results = [row[owner] for row, owner in zip(outputs, owners)]
         missed = [np.nan if row is None else row[column] for column, row in enumerate(others)]
-        self.add("look-up", start, len(sources), values, owners, results, missed)
-        return [None] * len(sources)
+        return self.add("look-up", start, len(sources), values, owners, results, missed)
 
     def _ask(self, part: Any, sources: Sources) -> tuple[list[float], list[int], Any, list[Any]]:
         """Returns code, column and encoder output of each category, and each column's output for unknown ones.
 
-        `part` is the encoder, and `sources` has the raw column of each of its inputs, as in `run`.
+        The latter is None if the encoder, `part`, refuses unknown categories. `sources` is as in `run`.
         """
         firsts = [each[0] for each in part.categories_]
         texts = any(each.dtype.kind in "OUSb" for each in part.categories_)
@@ -254,30 +258,25 @@ class _Walk:
             factor, offset, ends = part.scale_, part.min_, part.feature_range
         else:
             factor, offset, ends = 1.0 / part.scale_, np.zeros(len(sources)), (-1.0, 1.0)
-        self.add("scale", start, len(sources), factor, offset)
-        if getattr(part, "clip", False):
-            self.add("clip", start, len(sources), [ends[0]], [ends[1]])
-        return [None] * len(sources)
+        new = self.add("scale", start, len(sources), factor, offset)
+        return self.add("clip", start, len(new), [ends[0]], [ends[1]]) if getattr(part, "clip", False) else new
 
     def binarize(self, part: Any, start: int, sources: Sources) -> Sources:
-        self.add("binarize", start, len(sources), [part.threshold])
-        return [None] * len(sources)
+        return self.add("binarize", start, len(sources), [part.threshold])
 
     def bins(self, part: Any, start: int, sources: Sources) -> Sources:
         inner = [np.asarray(edges, np.float64)[1:-1] for edges in part.bin_edges_]
         owners = np.repeat(np.arange(len(inner)), [len(edges) for edges in inner])
-        self.add("bins", start, len(sources), np.concatenate(inner), owners)
-        new: Sources = [None] * len(sources)
+        new = self.add("bins", start, len(sources), np.concatenate(inner), owners)
         return new if part.encode == "ordinal" else self.one_hot(part._encoder, start, new)
 
     def quantiles(self, part: Any, start: int, sources: Sources) -> Sources:
         normal = part.output_distribution == "normal"
-        self.add("quantiles", start, len(sources), part.quantiles_, part.references_, [float(normal)])
-        return [None] * len(sources)
+        return self.add("quantiles", start, len(sources), part.quantiles_, part.references_, [float(normal)])
 
     def power(self, part: Any, start: int, sources: Sources) -> Sources:
-        self.add(part.method, start, len(sources), part.lambdas_)
-        return self._linear(part._scaler, start, sources) if part.standardize else [None] * len(sources)
+        new = self.add(part.method, start, len(sources), part.lambdas_)
+        return self._linear(part._scaler, start, sources) if part.standardize else new
 
     def function(self, part: Any, start: int, sources: Sources) -> Sources:
         if part.func is None:
@@ -287,8 +286,7 @@ class _Walk:
         if transforms.FUNCTIONS.get(name) is not part.func or part.kw_args:
             known = ", ".join(f"np.{each}" for each in sorted(transforms.FUNCTIONS))
             raise BuildError(f"a FunctionTransformer of {called} is not supported", hint=f"{known}, or {_APPLY}")
-        self.add(name, start, len(sources))
-        return [None] * len(sources)
+        return self.add(name, start, len(sources))
 
     def polynomial(self, part: Any, start: int, sources: Sources) -> Sources:
         powers = part.powers_

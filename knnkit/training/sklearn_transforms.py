@@ -17,7 +17,7 @@ from knnkit.training.sklearn_left_out import TRANSFORMERS, because
 
 
 def convert(transformer: Any) -> list[Step]:
-    """Returns knnkit steps that map rows exactly as a fitted scikit-learn transformer does.
+    """Returns knnkit steps that map rows exactly as a fitted linear scikit-learn transformer does.
 
     Raises:
         BuildError: the transformer is not supported, or not fitted.
@@ -45,32 +45,11 @@ def parts_of(step: Any) -> list[Any]:
     return [] if step is None or isinstance(step, str) else [step]  # "passthrough"
 
 
-def _standard(scaler: Any) -> list[Step]:
-    zeros = np.zeros(scaler.n_features_in_)
-    return [
-        affine(
-            scaler.mean_ if scaler.with_mean else zeros,  # scikit-learn computes it in any case
-            1.0 / (1.0 + zeros if scaler.scale_ is None else scaler.scale_),
-        )
-    ]
-
-
-def _minmax(scaler: Any) -> list[Step]:
-    if scaler.clip:
-        raise BuildError("MinMaxScaler(clip=True) is not supported", hint="fit it with clip=False")
-    return [affine(-scaler.min_ / scaler.scale_, scaler.scale_)]
-
-
-def _maxabs(scaler: Any) -> list[Step]:
-    if getattr(scaler, "clip", False):
-        raise BuildError("MaxAbsScaler(clip=True) is not supported", hint="fit it with clip=False")
-    return [affine(np.zeros(scaler.n_features_in_), 1.0 / scaler.scale_)]
-
-
-def _robust(scaler: Any) -> list[Step]:
+def _scaled(scaler: Any, centre: Any) -> list[Step]:
+    """Returns the step of a scaler that subtracts `centre` (None: nothing) and divides by `scale_` (None: by 1)."""
     zeros = np.zeros(scaler.n_features_in_)
     scale = 1.0 + zeros if scaler.scale_ is None else scaler.scale_
-    return [affine(zeros if scaler.center_ is None else scaler.center_, 1.0 / scale)]
+    return [affine(zeros if centre is None else centre, 1.0 / scale)]
 
 
 def _normalizer(normalizer: Any) -> list[Step]:
@@ -110,14 +89,11 @@ def _selector(selector: Any) -> list[Step]:
     return _linear(np.eye(len(support))[:, support])
 
 
-def _identity(transformer: Any) -> list[Step]:
-    if transformer.func is not None:
-        raise BuildError("a FunctionTransformer with a function is not supported", hint="apply it before knnkit")
-    return []
-
-
 def branches_of(part: Any) -> list[tuple[list[int], Any, float]]:
-    """Returns input columns, transformer and weight of each branch of `part`, a ColumnTransformer or FeatureUnion."""
+    """Returns input columns, transformer and weight of each branch of a ColumnTransformer or FeatureUnion `part`.
+
+    Leaves out branches that are dropped, or have no columns.
+    """
     weights, every = part.transformer_weights or {}, list(range(part.n_features_in_))
     if hasattr(part, "transformers_"):
         places = part._transformer_to_input_indices
@@ -175,17 +151,17 @@ CONVERSIONS: dict[str, Callable[[Any], list[Step]]] = {
     "FactorAnalysis": _factors,
     "FastICA": lambda found: _linear(found.components_.T, found.mean_ if found.whiten else None),
     "FeatureUnion": _side_by_side,
-    "FunctionTransformer": _identity,
+    "FunctionTransformer": lambda found: [],  # one with a function is nonlinear
     "GaussianRandomProjection": _components,
     "IncrementalPCA": _pca,
     "LinearDiscriminantAnalysis": _discriminants,
-    "MaxAbsScaler": _maxabs,
-    "MinMaxScaler": _minmax,
+    "MaxAbsScaler": lambda found: _scaled(found, None),
+    "MinMaxScaler": lambda found: [affine(-found.min_ / found.scale_, found.scale_)],
     "NeighborhoodComponentsAnalysis": _components,
     "Normalizer": _normalizer,
     "PCA": _pca,
-    "RobustScaler": _robust,
+    "RobustScaler": lambda found: _scaled(found, found.center_),
     "SparseRandomProjection": _components,
-    "StandardScaler": _standard,
+    "StandardScaler": lambda found: _scaled(found, found.mean_ if found.with_mean else None),
     "TruncatedSVD": _components,
 }

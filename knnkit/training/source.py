@@ -109,23 +109,26 @@ class Material:
         return enrol(self.training, fit_scaler((self.whole or self).training.rows, scale), metric, *own)
 
     def build(self, gates: Gates, *, seed: int = 0, inputs: str = "", golden_rows: int | None = None) -> Made:
-        """Builds the model, and checks it on at most `golden_rows` golden rows; `inputs`: the digest of all inputs.
+        """Builds the model, and checks it on at most `golden_rows` golden rows (None: the usual number).
+
+        `seed` is that of random samples; `inputs` is the digest of all inputs of a release, for knn.json.
 
         Raises:
             DataError: k is larger than the number of rows, or the held-out rows are invalid.
             BuildError: the model cannot be built, or fails `gates`.
             MissingDependency: a package of `knnkit[build]` is not installed.
         """
-        before = None
+        before, reduced = None, None
         if self.whole is not None:
             plain = replace(self.whole, spec=replace(self.whole.spec, label_sets=()))
             before = plain.build(Gates(gates.margin), seed=seed)
+            reduced = Reduced(self.reduced, before.model.info.n_train, reduction.accuracy(before.model.info))
         limit = min(golden_rows or MAX_ROWS, self._most_golden)
         drawn = draw_rows(self.held_out, self.training, seed=seed, limit=limit)
         stages = {} if self.embedder is None else self.embedder.files
         read = input_of(self.window, self.embedder)
         how = Options(gates.margin, seed, inputs, self._measure, self.table, read, stages)
-        how = replace(how, golden=origins_of(drawn), spare=self.spare, reduced=self._reduced(before))
+        how = replace(how, golden=origins_of(drawn), spare=self.spare, reduced=reduced)
         if self.imported is None and before is None:
             model = build_model(self.spec, self.training, self.held_out, how)
         else:
@@ -143,11 +146,6 @@ class Material:
     @property
     def _most_golden(self) -> int:
         return MAX_ROWS if self.embedder is None else self.embedder.most_golden(self.held_out or self.training)
-
-    def _reduced(self, before: Made | None) -> Reduced | None:
-        if before is None:
-            return None
-        return Reduced(self.reduced, before.model.info.n_train, reduction.accuracy(before.model.info))
 
     def _compare(self, before: Made, model: BuiltModel, golden: Golden) -> tuple[str, ...]:
         """Returns lines that compare rows, size, time and accuracy before and after `reduce`.
@@ -177,7 +175,7 @@ class Material:
         return measure(reference, classes, measured, self.how, of)
 
     def _warn(self, model: BuiltModel) -> tuple[str, ...]:
-        """Returns warnings about label sets with too little coverage, and answers that differ from scikit-learn's."""
+        """Returns warnings about label sets, and answers that differ from scikit-learn's; BuildError if too many do."""
         short = short_sets(model.info)
         measured = self._measured(model.reference)
         if self.held_out is None or measured is None:

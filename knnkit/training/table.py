@@ -49,12 +49,14 @@ def policy_of(data: Data) -> Policy:
 
 
 def with_text(policy: Policy, rows: Dataset) -> Policy:
-    """Returns `policy` with the text columns of `rows` by name, if the user gave one encoding for all of them."""
+    """Returns `policy` with an encoding for each text column of `rows`, if the user gave one for all of them."""
     return policy.with_text([rows.feature_names[place] for place in rows.levels or ()])
 
 
 def prepare_of(data: Data, everything: Dataset, training: Dataset, held_out: Dataset | None) -> Prepared:
     """Calls `prepare` with the keys of `data` about cells. Without such keys, returns unchanged rows and no table.
+
+    `everything` has all rows of the files of `data`, before some were held out.
 
     Raises:
         DataError: as `prepare`.
@@ -214,7 +216,7 @@ def policy_for(table: Table) -> Policy:
 
 
 def raw_lines(rows: Dataset) -> bytes:
-    """Returns raw rows as JSON lines, in the format that a device reads; null is a missing cell."""
+    """Returns the raw rows of `rows` as JSON lines, as a device reads them (null: missing); b"" without raw rows."""
     raw = rows.raw
     if raw is None:
         return b""
@@ -230,7 +232,10 @@ def _json_cell(value: float, levels: tuple[str, ...] | None) -> Any:
 
 
 def _without_dropped(policy: Policy, rows: Dataset) -> tuple[Dataset, str]:
-    """Drops rows with missing cells in columns of the policy `drop`; returns other rows and a message ("": none)."""
+    """Returns `rows` without those with a missing cell in a column that says `drop`, and a message about them, or "".
+
+    Raises DataError if no row is left.
+    """
     columns = [at for at, name in enumerate(rows.feature_names) if policy.missing_of(name) == "drop"]
     kept = ~np.isnan(rows.rows[:, columns]).any(axis=1)
     if kept.all():

@@ -85,13 +85,13 @@ def tune(
         material: the training rows and held-out rows.
         how: `leave-one-out` over the training rows, or `split` for the held-out rows. If `split` in deploy.yaml names
             a column, a training row is left out together with all rows that have its value in that column.
-        most: largest k.
+        most: largest k; at most the number of rows that a row can be compared with is used.
         settings: the settings to measure.
         score: the measure by which settings are compared.
         progress: called with (number of finished searches, number of all searches).
 
     Raises:
-        DataError: there are no held-out rows, or fewer training rows than `most`.
+        DataError: there are no held-out rows, or no other rows to compare a row with.
     """
     training = material.training
     classes, codes = encode(training.labels)
@@ -131,7 +131,7 @@ Search = Callable[[Scale, Metric, int], Lists]
 def _measured(
     material: Material, how: str, classes: tuple[int | str, ...], codes: NDArray[np.int32], searches: int
 ) -> tuple[NDArray[np.int32], Search, int]:
-    """Returns the (m,) classes of rows to answer, a function that finds their neighbours, and the number of all rows.
+    """Returns (m,) class indices of rows to answer, a function that finds their neighbours, and the count of all rows.
 
     The rows to answer are held-out rows, or with `how` leave-one-out, training rows, whose classes `codes` has. They
     are few enough for `searches` searches in acceptable time.

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,8 +45,7 @@ def _shares(training: Dataset, metric: Metric) -> NDArray[np.float64]:
     """Returns the (d,) share of each feature in the mean distance (squared, if euclidean) between two rows."""
     rows = training.rows.astype(np.float64)
     if metric == "cosine":
-        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        rows = rows / np.where(lengths > 0.0, lengths, 1.0)
+        rows = neighbours.unit(rows)
     spread = np.abs(rows - rows.mean(axis=0)).mean(axis=0) if metric == "manhattan" else rows.var(axis=0)
     return np.asarray(spread / (spread.sum() or 1.0))
 
@@ -58,5 +55,4 @@ def _right(
 ) -> NDArray[np.bool_]:
     codes = encode(training.labels)[1]
     lists = neighbours.leave_one_out(training.rows, scale, metric, k, chosen)
-    labels: Sequence[NDArray[np.int64]] = [*lists.labels(codes, weights)]
-    return np.asarray(labels[-1] == codes[chosen])
+    return np.asarray(lists.vote(codes, weights) == codes[chosen])

@@ -18,7 +18,10 @@ class Typed:
     options: tuple[str, ...] = ()
 
     def words(self, *more: str, jumps: bool = False) -> str:
-        """Returns name, `more` and options for another command; `jumps`: whether it logs in to a host, by key."""
+        """Returns the arguments of another command for this device: name, `more`, and options.
+
+        `jumps`: whether that command logs in to jump hosts, so that it needs the key.
+        """
         jump = ("-J", self.jump) if self.jump else ()
         identity = ("-i", self.identity) if self.identity and (jumps or jump) else ()
         return shlex.join((self.name, *more, *jump, *identity, *self.options))

@@ -58,7 +58,6 @@ class Transport(Protocol):
     @property
     def name(self) -> str:
         """The device's name in messages."""
-        ...
 
     def run(
         self, argv: Sequence[str], *, timeout: float, input: bytes = b"", max_output: int = MAX_OUTPUT
@@ -71,7 +70,6 @@ class Transport(Protocol):
             Unreachable: the connection broke, or the time limit passed.
             DeviceFailed: the command printed more than `max_output` bytes.
         """
-        ...
 
     def pipe(self, argv: Sequence[str], source: BinaryIO, sink: BinaryIO, *, idle: float | None) -> Completed:
         """Runs a command between two open files, in constant memory; `stdout` of the result is empty.
@@ -83,7 +81,6 @@ class Transport(Protocol):
             Unreachable: the connection broke, or no byte was sent or received for `idle` seconds.
             DataError, UsageError: `source` cannot be read to its end, or `sink` cannot be written.
         """
-        ...
 
     def append(
         self, source: BinaryIO, remote: str, *, offset: int, size: int, timeout: float, progress: Progress | None = None
@@ -97,8 +94,6 @@ class Transport(Protocol):
             Unreachable: the connection broke, or made no progress for `timeout` seconds.
             DeviceFailed: the device cannot write the file.
         """
-        ...
 
     def close(self) -> None:
         """Closes the connection; a second call does nothing."""
-        ...

@@ -145,7 +145,13 @@ class _Process:
         self._threads[-1].start()
 
     def wait(self, limit: float | None, moved: Callable[[], float]) -> Completed:
-        """Waits until the child ends; kills it `limit` seconds after its start, or after the last byte if `moved`."""
+        """Waits until the child ends; kills it `limit` seconds (None: never) after its start or the time `moved()`.
+
+        `moved` returns when the last byte was sent or received, 0.0 to count from the start.
+
+        Raises:
+            Unreachable: the child was killed.
+        """
         while True:
             last = max(self._started, moved())
             remaining = None if limit is None else last + limit - time.monotonic()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from knnkit.errors import DeviceFailed
-from knnkit.transport.base import Completed, Transport
+from knnkit.transport.base import Transport
 
 #: For each path: `file DIGEST`, `part SIZE DIGEST` or `none`. Makes the directories.
 _LOOK = """\
@@ -50,11 +50,18 @@ class PushFile:
     @classmethod
     def of(cls, local: Path, remote: str) -> PushFile:
         """Returns the description of the file `local`, with its size and digest."""
-        digest = hashlib.sha256()
-        with local.open("rb") as file:
-            while chunk := file.read(1024 * 1024):
-                digest.update(chunk)
-            return cls(local, remote, file.tell(), digest.hexdigest())
+        size = local.stat().st_size
+        return cls(local, remote, size, _digest(local, size))
+
+
+def _digest(path: Path, size: int) -> str:
+    """Returns the hexadecimal SHA-256 of the first `size` bytes of a file, or of all if it has fewer."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(min(size, 1024 * 1024)):
+            digest.update(chunk)
+            size -= len(chunk)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -102,10 +109,13 @@ def push(
 
 
 def _look(transport: Transport, files: Sequence[PushFile], timeout: float) -> list[list[str]]:
-    completed = _run(transport, _LOOK, [file.remote for file in files], timeout)
+    # Dropbear limits a command line to 9,000 bytes, so script and arguments are the input.
+    script = f"set -- {shlex.join(file.remote for file in files)}\n{_LOOK}"
+    completed = transport.run(["sh", "-s"], timeout=timeout, input=script.encode())
     lines = completed.stdout.decode("ascii", "replace").splitlines()
     if completed.exit_code != 0 or len(lines) != len(files):
-        raise _cannot(transport, files[0].remote, completed.complaint)
+        said = f"{transport.name}: cannot write beside {files[0].remote}: {completed.complaint or 'no reason given'}"
+        raise DeviceFailed(said, reason="cannot-write", hint="knnkit doctor --target HOST")
     return [line.split() for line in lines]
 
 
@@ -116,25 +126,5 @@ def _offset(file: PushFile, found: list[str]) -> int:
     """
     if len(found) != 3 or found[0] != "part" or not found[1].isascii() or not found[1].isdigit():
         return 0
-    size, digest = int(found[1]), hashlib.sha256()
-    if size > file.size:
-        return 0
-    left = size
-    with file.local.open("rb") as source:
-        while left and (chunk := source.read(min(left, 1024 * 1024))):
-            digest.update(chunk)
-            left -= len(chunk)
-    return size if digest.hexdigest() == found[2] else 0
-
-
-def _run(transport: Transport, script: str, arguments: list[str], timeout: float) -> Completed:
-    """Sends a script and its arguments through standard input: Dropbear limits a command line to 9,000 bytes."""
-    return transport.run(["sh", "-s"], timeout=timeout, input=f"set -- {shlex.join(arguments)}\n{script}".encode())
-
-
-def _cannot(transport: Transport, path: str, complaint: str) -> DeviceFailed:
-    return DeviceFailed(
-        f"{transport.name}: cannot write beside {path}: {complaint or 'no reason given'}",
-        reason="cannot-write",
-        hint="knnkit doctor --target HOST",
-    )
+    size = int(found[1])
+    return size if size <= file.size and _digest(file.local, size) == found[2] else 0

@@ -57,7 +57,11 @@ def _answer(name: str, words: list[str], run: Run, failed: Failed) -> int:
     streams.secure()
     try:
         with signals.as_interrupt():
-            code = run(words)
+            try:
+                code = run(words)
+            except SystemExit:  # after --help, whose text is not written yet
+                sys.stdout.flush()
+                raise
             sys.stdout.flush()
         return code
     except ReportedError as error:

@@ -85,8 +85,9 @@ class Chain:
             yield from itertools.chain.from_iterable(pool.map(work, groups))
 
     def _rows(self, read: Callable[[A], NDArray[Any]], items: Sequence[A] | NDArray[Any]) -> list[Array | BadInput]:
-        """Returns what `each` yields. All items take a step before the next step begins, since the code and weights of
-        a step are then in the processor's cache. Items with large arrays are few.
+        """Returns what `each` yields for `items`.
+
+        Runs a stage on many items before the next stage, while its code and weights are in the processor's cache.
         """
         begun, rows, start = time.thread_time(), [], 0
         while start < len(items):

@@ -86,7 +86,7 @@ def prepare(pixels: NDArray[Any], image: Image) -> Float32:
 
 
 def _resized(pixels: NDArray[Any], size: tuple[int, ...], nearest: bool) -> Float32:
-    """Returns (h, w, c) pixels at another size: of the `nearest` pixel, or the mean of those nearby.
+    """Returns (h, w, c) pixels resized to `size`, (height, width): each is the `nearest` old pixel, or a weighted mean.
 
     Converts few rows at a time to float32, which saves memory.
     """

@@ -164,7 +164,7 @@ def votes_within(
 
 
 def weigh_of(info: KnnInfo, distances: NDArray[np.float64], nearest: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the weights of neighbours at `distances`; `nearest`: the least distance of the same query, broadcast."""
+    """Returns the weights of neighbours at `distances`; `nearest` has the least distance of the query of each."""
     return weigh(distances, nearest, info.weights, None if info.float64 is None else info.float64.bandwidth)
 
 

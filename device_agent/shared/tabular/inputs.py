@@ -224,7 +224,7 @@ class _NpyReader:
             raise self._bad(f"the array contains {dtype}, not numbers")
         width = math.prod(shape[1:]) if len(shape) > 1 else 0
         if n_features is None and not 1 <= width <= _MAX_INPUT:
-            raise self._bad(f"expected inputs along the first axis, found the shape {shape}")
+            raise self._bad(f"expected one input or more along the first axis of the array, found the shape {shape}")
         if n_features is not None and shape != (n_features,) and width != n_features:
             raise self._bad(f"expected rows of {n_features} numbers, found the shape {shape}")
         if fortran and sum(length > 1 for length in shape) > 1:

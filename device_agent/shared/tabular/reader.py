@@ -85,7 +85,7 @@ class Parser:
         self.left_out = LeftOut()
 
     def parse(self, block: bytes) -> Parsed:
-        """Parses a block that ends with a newline."""
+        """Returns the rows and errors of a block of whole lines, which ends with a newline."""
         raise NotImplementedError
 
     def _parse_line(self, line: bytes) -> Line:

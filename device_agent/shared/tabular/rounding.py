@@ -17,7 +17,7 @@ _UNSURE = 2.0**-20
 
 
 def scale_once(whole: Float64, rest: Float64, up: Float64, down: Float64) -> tuple[Float64, NDArray[np.bool_]]:
-    """Returns (n,) (whole + rest) * up / down, rounded once, and a mask of the results that certainly are.
+    """Returns (n,) (whole + rest) * up / down, and a mask of the results that are certainly rounded only once.
 
     Args:
         whole: (n,) rounded whole numbers from 2^53 to 10^19.

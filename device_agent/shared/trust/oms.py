@@ -42,9 +42,8 @@ class Bundle:
 
 @record
 class Statement:
-    """Contents of a signature: the digest of each file, and the root digest over all, which identifies the release."""
+    """Contents of a signature: the digest of each file, and `root`, a digest over these."""
 
-    subject: str  # the directory's name when it was signed; not used
     root: str  # SHA-256 over the files' digests: the release's identity
     resources: Mapping[str, str]  # file name -> SHA-256, hex
 
@@ -126,23 +125,23 @@ def _read_statement(data: Any) -> Statement:
         raise _bad(Reason.WRONG_STATEMENT_TYPE, f"the _type of its payload is not {STATEMENT_TYPE}")
     if found["predicateType"] != PREDICATE_TYPE:
         raise _bad(Reason.WRONG_PREDICATE_TYPE, f"the predicateType of its payload is not {PREDICATE_TYPE}")
-    subject, root = _read_subject(found["subject"])
+    root = _read_subject(found["subject"])
     predicate = dsse.expect_object(found["predicate"], "payload.predicate", ("resources", "serialization"))
     _check_serialization(predicate["serialization"])
     resources = _read_resources(predicate["resources"])
     if root_digest(resources.values()) != root:
         raise _bad(Reason.WRONG_ROOT, "its digest of the whole release does not match its digests of the files")
-    return Statement(subject, root, resources)
+    return Statement(root, resources)
 
 
-def _read_subject(data: Any) -> tuple[str, str]:
+def _read_subject(data: Any) -> str:
     subjects = dsse.expect(list, data, "payload.subject")
     if len(subjects) != 1:
         raise json_codec.MalformedDocument("payload.subject: expected one entry")
     subject = dsse.expect_object(subjects[0], "payload.subject[0]", ("digest",), ("name",))
     digest = dsse.expect_object(subject["digest"], "payload.subject[0].digest", ("sha256",))
-    name = dsse.expect(str, subject.get("name", ""), "payload.subject[0].name")
-    return name, _digest(digest["sha256"], "payload.subject[0].digest.sha256")
+    dsse.expect(str, subject.get("name", ""), "payload.subject[0].name")  # of the directory; not used
+    return _digest(digest["sha256"], "payload.subject[0].digest.sha256")
 
 
 def _digest(data: Any, where: str) -> str:

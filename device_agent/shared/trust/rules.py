@@ -78,7 +78,7 @@ class TrustState:
 class Verdict:
     """A release that every rule accepted.
 
-    `digest` identifies the release (root digest of its signature). `floor` and `time_floor` are the device's new
+    `digest` identifies the release (SHA-256 over its files' digests). `floor` and `time_floor` are the device's new
     floors, to be stored only when the release is committed. `already_committed`: the release runs already. `revoked`:
     its key has been revoked, which is possible only for a release that this device accepted before.
     """

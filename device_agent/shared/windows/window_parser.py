@@ -31,7 +31,7 @@ _MOST_BYTES = 1 << 23
 
 @record
 class Cut:
-    """Windows as (m, rows * columns) rows; `last` and `ends` are line number and index of their last samples.
+    """Windows as (m, rows * columns) rows; `last` has the line number of each one's last sample, `ends` its index.
 
     `marks` are columns of the answers: first and last line, and first and last time if samples have a time. `bad` has
     the last line of each window that the stages refuse, and the reason.
@@ -219,7 +219,7 @@ class WindowParser(Parser):
             before += len(wide)
 
     def take_counts(self) -> dict[str, dict[str, int]]:
-        """Returns the number of gaps since the last call, by cause."""
+        """Returns {"gaps": cause -> number of gaps since the last call}."""
         gone, self._counted = self._counted, {"lines": self.gaps.lines, "times": self.gaps.times}
         return {"gaps": {cause: count - gone[cause] for cause, count in self._counted.items() if count > gone[cause]}}
 

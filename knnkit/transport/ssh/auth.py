@@ -78,7 +78,7 @@ def authenticate(transport: paramiko.Transport, where: Resolved, *, timeout: flo
     raise Unreachable(
         f"{where.host}: the server accepts none of the keys for {where.user} ({tried})",
         reason="authentication",
-        hint=_copy(where) if tried.offers or not where.identities_only else _USABLE,
+        hint=where.by_hand("ssh-copy-id") if tried.offers or not where.identities_only else _USABLE,
     )
 
 
@@ -90,16 +90,12 @@ def _accepted(transport: paramiko.Transport, where: Resolved, key: paramiko.PKey
         raise Unreachable(
             f"{where.host}: the server accepts no keys from {where.user}, only {', '.join(error.allowed_types)}",
             reason="authentication",
-            hint=f"{_NO_PASSWORD}, then {_copy(where)}",
+            hint=f"{_NO_PASSWORD}, then {where.by_hand('ssh-copy-id')}",
         ) from None
     except paramiko.AuthenticationException:
         return False
     said = f"{where.host}: the server wants more than a key from {where.user}"
     raise Unreachable(said, reason="authentication", hint=_HINT)
-
-
-def _copy(where: Resolved) -> str:
-    return where.by_hand("ssh-copy-id")
 
 
 _USABLE = "--identity FILE, or `identity` in deploy.yaml or ssh_config, with a private key that can be used"

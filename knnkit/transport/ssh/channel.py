@@ -24,7 +24,7 @@ _LINGER = 2.0
 
 
 class Watchdog:
-    """Closes a connection when `total` seconds have passed, or `idle` seconds without a `touch`."""
+    """Calls `close` when `total` seconds have passed, or `idle` seconds without a `touch`; None: no such limit."""
 
     def __init__(self, close: Callable[[], None], *, total: float | None = None, idle: float | None = None) -> None:
         self.fired = False
@@ -94,7 +94,7 @@ def feed(channel: paramiko.Channel, read: Callable[[], bytes], touch: Callable[[
 
 
 def feed_bytes(channel: paramiko.Channel, data: bytes, touch: Callable[[], None]) -> None:
-    """Starts a thread that sends `data` to the command, then closes its standard input; `touch` as in `feed`."""
+    """Sends `data` to the command, in a thread if it is large, then closes its standard input; `touch` as in `feed`."""
     if len(data) > _SMALL:
         view = memoryview(data)
         chunks = iter([bytes(view[at : at + _CHUNK]) for at in range(0, len(data), _CHUNK)])
@@ -112,7 +112,9 @@ def drain(
     err: Callable[[bytes], None],
     touch: Callable[[], None],
 ) -> int | None:
-    """Passes both streams to `out` and `err` to their end; returns the exit code (-1: a signal; None: broken).
+    """Passes both streams to `out` and `err` until they end; returns the exit code.
+
+    This is -1 if a signal ended the command, and None if the connection broke.
 
     `touch` is as in `feed`.
     """

@@ -68,7 +68,7 @@ def resolve(address: Address, *, depth: int = 0) -> Resolved:
     if found.digest:
         named["C"] = found.digest
     try:
-        jumps = _jumps(address, found.jump or "none", depth)
+        jumps, known = _jumps(address, found.jump or "none", depth), found.user_known_hosts + found.global_known_hosts
         return Resolved(
             host=found.host,
             port=found.port,
@@ -79,7 +79,7 @@ def resolve(address: Address, *, depth: int = 0) -> Resolved:
             identities_only=bool(address.identity) or found.identities_only,
             agent=_agent(found.agent),
             jumps=jumps,
-            known_hosts=(*address.known_hosts, *_known_hosts(found)),
+            known_hosts=(*address.known_hosts, *(path for path in known if path.lower() != "none")),
             proxy=None if jumps or address.jump else _proxy(found.proxy, named),
             certificates=_files(found.certificates, named),
             revoked=next(iter(_files((found.revoked or "none",), named)), None),
@@ -130,10 +130,6 @@ def _agent(said: str) -> str | None:
     if said == "SSH_AUTH_SOCK":
         return os.environ.get("SSH_AUTH_SOCK") or None
     return os.environ.get(said[1:]) if re.fullmatch(r"\$\w+", said) else said
-
-
-def _known_hosts(found: Settings) -> tuple[str, ...]:
-    return tuple(path for path in (*found.user_known_hosts, *found.global_known_hosts) if path.lower() != "none")
 
 
 def _jumps(address: Address, configured: str, depth: int) -> tuple[Resolved, ...]:

@@ -109,7 +109,10 @@ def _settled(host: str) -> str:
 
 
 def _lines(config: str | None) -> Iterator[tuple[str, int, str]]:
-    """Yields (path, line number, text) of each line except comments, and a line `Host *` before each file."""
+    """Yields (path, line number, text) of each line of ssh_config except comments, and `Host *` before each file.
+
+    `config` is the file; None: the user's and the system's.
+    """
     for name in (config,) if config else (USER_CONFIG, SYSTEM_CONFIG):
         path = Path(name).expanduser()
         if config is None and not path.exists():
@@ -125,7 +128,7 @@ def _lines(config: str | None) -> Iterator[tuple[str, int, str]]:
 
 
 def _followed(config: str | None) -> Iterator[str]:
-    """Yields the lines of the files for paramiko, after checking that each has a supported form."""
+    """Yields the lines of ssh_config for paramiko, after checking that each has a supported form."""
     proxies: set[str] = set()
     for path, number, text in _lines(config):
         found = _LINE.fullmatch(text)
@@ -140,7 +143,7 @@ def _followed(config: str | None) -> Iterator[str]:
 
 
 def _strange(keyword: str, words: list[str]) -> str | None:
-    """Returns `keyword`, or the first of the words after it, that is not supported; None if all are."""
+    """Returns the first of `keyword` and the `words` after it that is not supported; None if all are."""
     if keyword == "include":  # allowed if it matches no file, as in Debian's /etc/ssh/ssh_config
         plain = re.compile(r"/[\w./*-]+")
         return next((word for word in words if not plain.fullmatch(word) or glob.glob(word)), None)  # noqa: PTH207

@@ -169,9 +169,9 @@ class SshTransport:
 
 
 def scan(name: str, address: Address, *, timeout: float) -> tuple[Resolved, known_hosts.HostKey]:
-    """Returns how to connect to `address`, and the key that the host there offers; trusts no key, does not log in.
+    """Returns the settings for connecting to `address`, with ssh_config applied, and the host key offered there.
 
-    The first also holds what ssh_config says of the address. `name` is the device's name, for messages.
+    Trusts no key, and does not log in. `name` is the device's name, for messages.
 
     Raises:
         HostKeyError: the key of a jump host is not known.
@@ -238,20 +238,16 @@ def _guarded(name: str, where: Resolved, hops: list[paramiko.Transport], timeout
     with Watchdog(lambda: _close(hops), total=timeout) as watchdog:
         try:
             yield way
-        except KnnkitError as error:
+        except BaseException as error:  # some of paramiko's paths raise a bare Exception
             _close(hops)
-            if watchdog.fired:
-                raise way.stuck(f"no connection within {timeout:g} s", "connect") from None
-            said = f"{name}: {error}{_ignored(way.hop or where)}"
-            raise type(error)(said, hint=error.hint, reason=error.reason) from None
-        except Exception as error:  # some of paramiko's paths raise a bare Exception
-            _close(hops)
+            if not isinstance(error, Exception):
+                raise
+            ignored = _ignored(way.hop or where)
+            if isinstance(error, KnnkitError) and not watchdog.fired:
+                raise type(error)(f"{name}: {error}{ignored}", hint=error.hint, reason=error.reason) from None
             late = watchdog.fired or isinstance(error, TimeoutError)
             said = f"no connection within {timeout:g} s" if late else _say(error)
-            raise way.stuck(said + _ignored(way.hop or where), _reason(error)) from None
-        except BaseException:
-            _close(hops)
-            raise
+            raise way.stuck(said + ignored, _reason(error)) from None
 
 
 def _ignored(hop: Resolved) -> str:

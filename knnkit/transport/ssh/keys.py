@@ -88,7 +88,7 @@ class _AgentKey(paramiko.PKey):
 
 
 def of_agent(key: paramiko.AgentKey, notes: list[str]) -> paramiko.PKey:
-    """Returns a key or certificate of an agent in paramiko's form; if the agent refuses to sign, adds it to `notes`."""
+    """Returns a key or certificate of an agent in paramiko's form, which adds to `notes` why the agent did not sign."""
     return _AgentKey(key, notes)
 
 
@@ -153,7 +153,10 @@ def _blob_of_line(data: bytes) -> bytes | None:
 
 
 def _blob_of_private(data: bytes) -> bytes | None:
-    """Returns the public key in OpenSSH's private key file: magic, cipher, kdf, options, 1, public key; else None."""
+    """Returns the wire form of the public key in a private key file of OpenSSH's own format; None for other files.
+
+    The format is: magic, cipher, kdf, options, 1, public key.
+    """
     try:
         body = base64.b64decode(b"".join(data.split(b"KEY-----")[1].rpartition(b"-----END")[0].split()))
         if not body.startswith(_MAGIC):

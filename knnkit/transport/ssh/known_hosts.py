@@ -23,9 +23,11 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from device_agent.shared.safe_files import open_ordinary, read_small
 from knnkit.errors import HostKeyError
+from knnkit.transport.address import Address
 
 _ENROL = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
 _MAX_FILE = 32 * 1024 * 1024
@@ -82,7 +84,7 @@ class KnownHosts:
         Raises:
             HostKeyError: the host is unknown, or offers another key, or a revoked one.
         """
-        name, typed = host_name(host, port), typed or shlex.quote(_typed(host, port))
+        name, typed = host_name(host, port), typed or shlex.quote(str(Address(host, port=None if port == 22 else port)))
         revoked = [line.key for line in self.lines if line.key.revoked and line.key.same(offered)]
         if revoked:
             raise HostKeyError(
@@ -120,10 +122,6 @@ def host_name(host: str, port: int) -> str:
     return host.lower() if port == 22 else f"[{host.lower()}]:{port}"
 
 
-def _typed(host: str, port: int) -> str:
-    return host if port == 22 else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def _matches(patterns: Iterable[str], name: str) -> bool:
     found = False
     for pattern in patterns:
@@ -158,18 +156,19 @@ def _hashed(name: str, salt: bytes | None = None) -> str:
 
 
 def load(paths: Iterable[str | Path]) -> KnownHosts:
-    """Reads known_hosts files; a missing file counts as empty."""
-    lines: list[_Line] = []
-    bad: list[str] = []
-    authorities: list[_Line] = []
+    """Reads known_hosts files; a missing file counts as empty.
+
+    Raises:
+        HostKeyError: a file cannot be read, or is too large.
+    """
+    whole = KnownHosts((), ())
     for path in paths:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             found = Path(path).expanduser().stat()
             one = _load_one(str(path), found.st_mtime_ns, found.st_size)
-            lines += one.lines
-            bad += one.bad
-            authorities += one.authorities
-    return KnownHosts(tuple(lines), tuple(bad), tuple(authorities))
+            both = (whole.lines + one.lines, whole.bad + one.bad, whole.authorities + one.authorities)
+            whole = KnownHosts(*both)
+    return whole
 
 
 @functools.lru_cache(maxsize=64)
@@ -256,9 +255,10 @@ def enrol(path: Path, host: str, port: int, key: HostKey, *, replace: bool = Fal
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             open_ordinary(path, follow=True).close()
-        with os.fdopen(os.open(path, _ENROL, 0o600), "r+b") as file:
+        with os.fdopen(os.open(path, _ENROL, 0o600), "r+b", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            text = file.read().decode("utf-8", _AS_THEY_ARE)
+            before = file.read()
+            text = before.decode("utf-8", _AS_THEY_ARE)
             known = parse(text, str(path)).lookup(host, port)
             if any(entry.same(key) and not entry.revoked for entry in known):
                 return False
@@ -268,12 +268,22 @@ def enrol(path: Path, host: str, port: int, key: HostKey, *, replace: bool = Fal
             if kept != text:
                 path.with_name(path.name + ".old").write_bytes(text.encode("utf-8", _AS_THEY_ARE))
             line = f"{_hashed(name) if hash_name else name} {key.kind} {base64.b64encode(key.blob).decode()}\n"
-            file.seek(0)
-            file.write((kept + ("" if not kept or kept.endswith("\n") else "\n") + line).encode("utf-8", _AS_THEY_ARE))
-            file.truncate()
+            after = (kept + ("" if not kept or kept.endswith("\n") else "\n") + line).encode("utf-8", _AS_THEY_ARE)
+            try:
+                _overwrite(cast(BinaryIO, file), after)
+            except OSError:
+                _overwrite(cast(BinaryIO, file), before)
+                raise
             return True
     except OSError as error:
         raise HostKeyError(f"{path}: {error.strerror}", reason="known-hosts") from None
+
+
+def _overwrite(file: BinaryIO, data: bytes) -> None:
+    file.seek(0)
+    while data:
+        data = data[file.write(data) :]
+    file.truncate()
 
 
 def _without(text: str, name: str) -> str:

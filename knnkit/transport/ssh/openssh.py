@@ -93,7 +93,7 @@ def ask(program: str, host: str, *, port: int | None, user: str | None, config: 
 
 
 def _complaint(err: str, config: str | None) -> str:
-    """Returns the error messages in ssh's output `err` as `FILE:LINE: text`; those with file and line are first."""
+    """Returns the error messages in ssh's output `err`, those with `FILE:LINE: ` first; "" if there are none."""
     lines = [line.strip() for line in err.splitlines() if line.strip() and ": terminating" not in line]
     placed = [re.sub(r"^(/.*?):? line (\d+): ", r"\1:\2: ", line) for line in lines]
     placed.sort(key=lambda line: not line.startswith("/"))

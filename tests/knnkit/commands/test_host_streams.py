@@ -18,12 +18,32 @@ def knnkit(cwd: Path, redirections: str, *arguments: str) -> subprocess.Complete
     return subprocess.run(shell, cwd=cwd, input="", capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.parametrize("words", ["schema", "--help", "build --help", "--version"])
 @pytest.mark.parametrize("where", [">&-", ">/dev/full"])
-def test_a_result_that_cannot_be_printed_is_one_message_and_an_exit_code(tmp_path: Path, where: str) -> None:
-    said = knnkit(tmp_path, where, "schema")
+def test_a_result_that_cannot_be_printed_is_one_message_and_an_exit_code(
+    tmp_path: Path, where: str, words: str
+) -> None:
+    said = knnkit(tmp_path, where, *words.split())
     assert said.returncode == 2
     assert said.stderr.startswith("knnkit: standard output: ")
     assert said.stderr.count("\n") == 1 + ("\n  try: " in said.stderr)
+
+
+@pytest.mark.parametrize("words", ["schema", "--help", "--version"])
+def test_a_result_that_nobody_reads_ends_like_any_program_before_a_closed_pipe(tmp_path: Path, words: str) -> None:
+    said = _unread(tmp_path, words)
+    assert (said.returncode, said.stderr) == (141, "")
+
+
+def _unread(cwd: Path, words: str) -> subprocess.CompletedProcess[str]:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from knnkit.cli import main; sys.exit(main())"
+        command = [sys.executable, "-c", code, words]
+        return subprocess.run(command, cwd=cwd, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
+    finally:
+        os.close(writer)
 
 
 @pytest.mark.parametrize("where", ["2>&-", "2>/dev/full"])
@@ -90,3 +110,15 @@ def test_a_tag_of_devices_that_were_not_selected_is_no_mistake(tmp_path: Path) -
     said = knnkit(tmp_path, "", "deploy", "--target", "one", "--waves", "canary")
     assert said.returncode == 2
     assert "the waves canary contain none of the devices" in said.stderr
+
+
+@pytest.mark.parametrize("words", ["init o.yaml --label y --data", "audit", "inspect"])
+def test_a_name_that_is_not_utf8_is_one_message(tmp_path: Path, words: str) -> None:
+    name = b"b\xff.csv".decode("utf-8", "surrogateescape")
+    (tmp_path / name).write_text("a,b,y\n1,2,x\n3,4,z\n")
+    (tmp_path / "deploy.yaml").write_text("model: {name: a, data: {files: 'b*.csv', label: y}}")
+    said = knnkit(tmp_path, "", *words.split(), *([name] if words != "audit" else []))
+    assert said.returncode == 2
+    assert said.stderr.startswith("knnkit: ")
+    assert "b\\udcff.csv" in said.stderr
+    assert "\n  try: " in said.stderr

@@ -196,3 +196,15 @@ def test_audit_and_tune_name_a_label_of_the_user(command: str, capsys: pytest.Ca
         Path("deploy.yaml").write_text(f"model: {{name: a, data: {keys}, test: 0}}\n".replace("[a, b]", "[b]"))
         assert cli.main([command]) == 2
         assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name", ["new\nline.csv", 'it\'s a "tab\t".csv', "- a: #b.csv", "\u202e\x1b[2J.csv", "~.csv", "{a}.csv"]
+)
+def test_a_file_of_any_name_is_named_as_it_is(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path(name).write_text(ROWS)
+    code, said = init(capsys, "--data", f"./{name}", "--label", "species")
+    assert code == 0, said
+    data = load.load("deploy.yaml").builds()[0].model.data
+    assert isinstance(data, FileData)
+    assert [source.resolve() for source in data.sources] == [Path(name).resolve()]

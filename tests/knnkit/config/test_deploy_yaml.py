@@ -92,8 +92,8 @@ def test_an_unknown_key_is_shown_in_the_users_own_line_with_the_closest_known_on
         ("model:\n  name: a\n  label: y\n", 3, "unknown key 'label'; it belongs in 'model.data'"),
         ("model:\n  name: a\n  labelsets: 0.9\n", 3, "unknown key 'labelsets'; did you mean 'label_sets'"),
         ("model:\n  name: a\n  data: {file: x.csv, lable: y}\n", 3, "unknown key 'lable'; did you mean 'label'"),
-        ("model:\n  name: a b\n  data: {sklearn: iris}\n", 2, "name: 'a b': letters from a to z, digits"),
-        ("model:\n  name: größe\n  data: {sklearn: iris}\n", 2, "name: 'größe': letters from a to z, digits"),
+        ("model:\n  name: a b\n  data: {sklearn: iris}\n", 2, "name: 'a b' is not a name: at most 64 letters"),
+        ("model:\n  name: größe\n  data: {sklearn: iris}\n", 2, "name: 'größe' is not a name: at most 64 letters"),
         (
             "model:\n  name: a\n  data: {file: a.csv, features: [w, h, w]}\n",
             3,

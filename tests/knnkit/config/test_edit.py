@@ -20,15 +20,17 @@ BODIES = [
     "models:\n  - name: b\n    data: {sklearn: iris}\n  - name: a\n    data: {sklearn: iris}\n    k: 3",
     "models: [{name: b, data: {sklearn: iris}}, {name: a, data: {sklearn: iris}}]",
     "model:\n  name: a\n  seed: &seed 4\n  k: 3\n  data: {sklearn: iris}",
+    "model:\n  name: a\n  k: &k 3   # three\n  data: {sklearn: iris}",
     "model:\n  name: >-\n    a\n  test: 0.3\n  data: {sklearn: iris}",
 ]
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 @pytest.mark.parametrize("tail", [TAIL, "", "\n"])
 @pytest.mark.parametrize("body", BODIES)
-def test_only_the_values_change(body: str, tail: str, newline: str) -> None:
-    text = (HEAD + body + tail).replace("\n", newline)
+def test_only_the_values_change(body: str, tail: str, newline: str, mark: str) -> None:
+    text = mark + (HEAD + body + tail).replace("\n", newline)
     place = ("models", 1) if "models" in body else ("model",)
     changed = edit.with_values(text, place, VALUES, "f")
     data, before = yaml_reader.read(changed, "f").data, yaml_reader.read(text, "f").data
@@ -41,6 +43,7 @@ def test_only_the_values_change(body: str, tail: str, newline: str) -> None:
     lost = [line for line in text.splitlines() if line not in changed.splitlines()]
     assert all("k:" in line or "scale:" in line or "{name: a" in line for line in lost)
     assert ("\r\n" in changed) == ("\r\n" in text)
+    assert (changed.startswith(mark), changed.count("&")) == (True, text.count("&"))
     assert edit.with_values(changed, place, VALUES, "f") == changed
 
 

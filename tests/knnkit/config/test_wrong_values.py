@@ -289,6 +289,27 @@ def test_a_key_of_another_section_is_sent_to_a_section_that_has_it(key: str) -> 
     assert re.match(rf"{section}: \[?{{{key}: ", error.hint), error.hint
 
 
+@pytest.mark.parametrize("key", sorted(parse.Config.model_fields))
+@pytest.mark.parametrize("value", [3, {"a": 1}, None])
+def test_a_key_of_the_whole_file_is_sent_to_its_top(key: str, value: Any) -> None:
+    error = refused(yaml.safe_dump({"model": FILES[1]["model"], "classify": {key: value}}))
+    assert error is not None
+    assert f"classify: unknown key {key!r}; it belongs at the top of the file" in str(error)
+    assert error.hint.startswith(f"{key}: ")
+
+
+def test_what_contradicts_another_key_is_shown_at_that_key() -> None:
+    error = refused("model:\n  name: a\n  data:\n    file: t.csv\n    label: x\n    target: y\n")
+    assert str(error).startswith("deploy.yaml:5: model.data.label: give either `label`")
+    error = refused("model:\n  name: a\n  data: {skops: m.skops}\n  test: 0.3\n  k: 3\n")
+    assert str(error).startswith("deploy.yaml:5: model.k: the estimator of `skops` decides k")
+
+
+def test_a_file_of_many_mistakes_explains_the_first_ones() -> None:
+    error = refused(f"fleet: {{targets: [a], defaults: {{tags: [{'1, ' * 300}]}}}}")
+    assert str(error).count("deploy.yaml:1: ") == 100
+
+
 BASE = "model:\n  name: a\n  data: {file: t.csv, label: x}\n"
 
 
@@ -334,6 +355,9 @@ BASE = "model:\n  name: a\n  data: {file: t.csv, label: x}\n"
         ("\tk: 3", "indent with spaces, not tabs"),
         ("  notes: a\x07b", "remove it from line 4"),
         ("fleet: {targets: [{host: a, password: b}]}", "identity: ~/.ssh/id_ed25519"),
+        ("gates: {recall: [fall, 'sit down']}", 'recall: {fall: 0.9, "sit down": 0.9}'),
+        ("gates: {max_error: '5,5 %'}", "max_error: 5.5"),
+        ("  radius: [3]", "radius: 0.5"),
     ],
 )
 def test_a_frequent_mistake_is_answered_with_what_was_meant(typed: str, hint: str) -> None:

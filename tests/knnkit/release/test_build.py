@@ -15,9 +15,10 @@ from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.model_info import KnnInfo
 from knnkit import cli
+from knnkit.config import parse
 from knnkit.model.golden import long_check
 from knnkit.release import build as release_build
-from knnkit.release import keys
+from knnkit.release import keys, up_to_date
 from knnkit.release.replacing import replacing
 
 CSV = "a,b,y\n" + "".join(f"{i % 7},{i % 5 + (i % 2) * 9},{'odd' if i % 2 else 'even'}\n" for i in range(60))
@@ -43,6 +44,14 @@ def build(*arguments: str) -> int:
 def sequence(folder: Path) -> int:
     found: int = json.loads((folder / "dist" / constants.MANIFEST_FILE).read_text())["sequence"]
     return found
+
+
+def test_a_test_file_means_the_same_under_both_keys(folder: Path) -> None:
+    (folder / "test.csv").write_text(CSV)
+    texts = [YAML.replace("k: 3", f"k: 3, {key}: {{file: test.csv, label: y}}") for key in ("test", "split")]
+    builds = [parse.parse(text, base=folder).builds()[0] for text in texts]
+    assert len({up_to_date.digest(each) for each in builds}) == 1
+    assert up_to_date.settings(builds[1])["test"] == {"file": "test.csv", "label": "y", "target": []}
 
 
 def test_a_release_is_four_files_that_verify(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,86 @@
+"""What cannot be written is an error with the file, the cause and what to type; nothing half-written is left."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import ROOT
+from support.releases import Releases
+
+DEPLOY = "model:\n  name: blobs\n  data: {sklearn: blobs}\n  test: 0.3\n"
+WRITES = {
+    "init": ("init", "other.yaml"),
+    "keygen": ("keygen", "--out", "mine"),
+    "sign": ("sign", "dist", "--key", "keys/a.pem"),
+    "card": ("card", "dist", "-o", "card.md"),
+    "build": ("build", "-o", "new"),
+    "collect": ("collect", "--target", "local", "--root", "none"),
+    "report": ("status", "--target", "local", "--root", "none", "--report", "r.html"),
+    "audit": ("audit", "--output", "a.csv"),
+}
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    return {str(path): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def _full() -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
+def _run(folder: Path, words: tuple[str, ...], before: Callable[[], None] | None, *more: str) -> tuple[int, str]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(folder.parent)}
+    done = subprocess.run(
+        [*more, sys.executable, "-m", "knnkit", *words],
+        cwd=folder, env=env, capture_output=True, text=True, preexec_fn=before, timeout=120, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stderr
+
+
+@pytest.fixture
+def project(tmp_path: Path, releases: Releases) -> Path:
+    folder = tmp_path / "project"
+    shutil.copytree(releases["blobs"], folder / "dist")
+    (folder / "keys").mkdir()
+    (folder / "keys" / "a.pem").write_bytes(releases.private_key.read_bytes())
+    (folder / "keys" / "a.pem").chmod(0o600)
+    (folder / "deploy.yaml").write_text(DEPLOY + "signing: {key: keys/a.pem}\n")
+    return folder
+
+
+@pytest.mark.parametrize("words", [words for name, words in WRITES.items() if name != "build"], ids=lambda w: w[0])
+def test_a_full_disk_leaves_no_half_of_a_file(words: tuple[str, ...], project: Path) -> None:
+    before = tree(project)
+    code, said = _run(project, words, _full)
+    after = tree(project)
+    assert {path: data for path, data in after.items() if data is not None or path in before} == before
+    assert "Traceback" not in said
+    if words[0] == "collect":  # nothing to write: there is no agent
+        return
+    assert code == 2, said
+    assert re.search(r"(other.yaml|mine|model.sig|card.md|r.html|a.csv): File too large\n  try: raise the limit", said)
+
+
+@pytest.mark.parametrize("words", [words for name, words in WRITES.items() if name != "audit"], ids=lambda w: w[0])
+def test_a_folder_that_is_read_only_is_named_with_what_to_do(words: tuple[str, ...], project: Path) -> None:
+    before = tree(project)
+    for path in (project, *project.rglob("*")):
+        path.chmod(path.stat().st_mode & 0o555)
+    plain = ("setpriv", "--bounding-set=-all") if os.getuid() == 0 else ()
+    code, said = _run(project, words, None, *plain)
+    for path in (project, *(path for path in project.rglob("*") if path.is_dir())):
+        path.chmod(0o755)
+    assert tree(project) == before
+    assert (code, "Traceback" in said) == (2, False), said
+    assert "Permission denied" in said
+    assert "try: run as the directory's owner, or change its rights" in said
