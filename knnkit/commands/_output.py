@@ -1,4 +1,4 @@
-"""Reports and exit code of a fleet command; paths of files."""
+"""Reports and exit code of a command; paths of files."""
 
 from __future__ import annotations
 
