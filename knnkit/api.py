@@ -173,7 +173,8 @@ class TfKNN:
         k, count = self.fitted.spec.k, len(self.fitted.enrolment)
         wanted = k if n_neighbors is None else whole(n_neighbors, "n_neighbors", DataError)
         if not 1 <= wanted <= k:
-            raise DataError(f"n_neighbors is {wanted}, but this TfKNN looks for {k}", hint=f"TfKNN(rows, k={wanted})")
+            hint = f"TfKNN(rows, k={wanted})" if wanted > k else "n_neighbors=1"
+            raise DataError(f"n_neighbors is {wanted}, but this TfKNN looks for {k}", hint=hint)
         if queries is not None:
             indices, distances = self.neighbors(queries)
         elif k < count:
@@ -201,8 +202,7 @@ class TfKNN:
         label = self._answer(queries)[constants.OUTPUT_LABEL]
         if self.fitted.spec.reject is not None or constants.UNKNOWN in label:
             classes = np.array([*classes.tolist(), constants.UNKNOWN_LABEL], dtype=object)
-        predicted: NDArray[Any] = classes[label]
-        return predicted
+        return np.asarray(classes[label])
 
     def predict_proba(self, queries: ArrayLike) -> Any:
         """Returns (n, n_classes) float32: share of votes by class (`classes_`); for t label columns, t arrays."""

@@ -39,7 +39,10 @@ def _run(words: list[str]) -> int:
         if command == name:
             _parsers.CONFIGURE[command](sub)
     parsed = parser.parse_args(words)
-    result: int = importlib.import_module(f"knnkit.commands.{parsed.command}").run(parsed)
+    try:
+        result: int = importlib.import_module(f"knnkit.commands.{parsed.command}").run(parsed)
+    except EOFError:  # Ctrl-D at a question, such as that for a passphrase
+        raise KnnkitError("the input ended before an answer", hint="run the command again, and answer") from None
     return result
 
 

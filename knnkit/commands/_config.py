@@ -52,13 +52,10 @@ def require_config(config: Config | None, what: str) -> Config:
         ConfigError: there is no configuration.
     """
     if config is None:
-        raise ConfigError(f"{what}: there is no deploy.yaml here", hint=_without_one())
+        near = Path(FILE_NAME).with_suffix(".yml")
+        hint = f"-c {near}" if near.exists() else "knnkit init, or name one with -c"
+        raise ConfigError(f"{what}: there is no deploy.yaml here", hint=hint)
     return config
-
-
-def _without_one() -> str:
-    near = Path(FILE_NAME).with_suffix(".yml")
-    return f"-c {near}" if near.exists() else "knnkit init, or name one with -c"
 
 
 def order_signer(arguments: argparse.Namespace) -> signing.Signer:

@@ -10,13 +10,17 @@ import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.release import model_file
 from device_agent.shared.safe_files import read_small
+from knnkit.commands import _output
 from knnkit.config.parse import Config
 from knnkit.errors import KnnkitError
 from knnkit.fleet.device.classify_client import Answerer
@@ -42,7 +46,7 @@ def survey(
     picture also shows their golden rows. Returns None if no HTML report is wanted, if no device runs one of these
     releases, if the release is not a classifier of two plain features, or (with a message) if the device fails.
     """
-    if report.interrupted or not any(path.suffix in (".html", ".htm") for path in arguments.report):
+    if report.interrupted or not _output.draws(arguments):
         return None
     for directory in directories:
         try:
@@ -72,22 +76,33 @@ def _survey(report: FleetReport, targets: Sequence[Target], directory: Path, pac
     info = model_file.read_info(directory / constants.MODEL_FILE)
     if info.table is not None or info.targets is not None:
         return None  # a picture of two features needs plain rows, and classes to colour
-    return _ask(target, directory, pace), target.name
-
-
-def _ask(target: Target, directory: Path, pace: Pace) -> Regions:
-    info = model_file.read_info(directory / constants.MODEL_FILE)
     golden = Golden.from_bytes(read_small(directory / constants.GOLDEN_FILE, constants.MAX_GOLDEN))
     known = golden.truth >= 0
     transport = dial(Job(target, pace=pace))
     try:
         device = Answerer(transport, probe(transport, target.root, timeout=pace.command))
-        return decision_regions.survey(
-            lambda rows: device.labels(rows, info.classes),
-            np.asarray(golden.rows[known], np.float64),
-            golden.truth[known],
-            tuple(map(str, info.classes)),
-            (info.feature_names[0], info.feature_names[1]),
-        )
+        return ask(device, info, golden.rows[known], golden.truth[known]), target.name
     finally:
         transport.close()
+
+
+def ask(
+    device: Answerer,
+    info: KnnInfo,
+    points: NDArray[Any],
+    truth: NDArray[np.int32],
+    around: NDArray[Any] | None = None,
+) -> Regions:
+    """Returns the decision regions of a device's model `info`; the arguments are those of `decision_regions.survey`.
+
+    Raises:
+        DeviceFailed: the device cannot answer.
+    """
+    return decision_regions.survey(
+        lambda rows: device.labels(rows, info.classes),
+        np.asarray(points, np.float64),
+        truth,
+        tuple(map(str, info.classes)),
+        (info.feature_names[0], info.feature_names[1]),
+        around=None if around is None else np.asarray(around, np.float64),
+    )

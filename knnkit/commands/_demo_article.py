@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from device_agent.shared.protocol import constants, documents, json_codec
 from device_agent.shared.trust import dsse
 from knnkit.api import TfKNN
+from knnkit.commands import _decision_regions
 from knnkit.config import load
 from knnkit.data.dataset import Dataset
 from knnkit.errors import MissingDependency, ParityFailed, UsageError, extra
@@ -40,7 +40,7 @@ from knnkit.release import keys
 from knnkit.release.build import Built, ensure_release
 from knnkit.release.package import read_package
 from knnkit.release.signing import FileSigner
-from knnkit.render import decision_regions, fleet_report, html, plots, terminal
+from knnkit.render import fleet_report, html, plots, terminal
 from knnkit.render.decision_regions import Regions
 from knnkit.training import source
 
@@ -111,32 +111,14 @@ def require_own(folder: Path, first_line: str) -> None:
 
 @dataclass(frozen=True)
 class _Witness:
-    """Answers of one implementation to the n test rows: (n, k) indices of training rows, nearest first; (n,) labels."""
+    """The answers of one implementation: its name, the share of right labels, and the rows that agree.
+
+    `agrees` counts the test rows for which it found the neighbours of the float64 search, in the same order.
+    """
 
     name: str
-    neighbours: NDArray[Any]
-    labels: NDArray[Any]
-
-    def agrees(self, neighbours: NDArray[Any]) -> int:
-        """Returns the number of test rows whose neighbours equal those in (n, k) `neighbours`, in the same order."""
-        return int((self.neighbours == neighbours).all(axis=1).sum())
-
-    def accuracy(self, truth: NDArray[Any]) -> float:
-        """Returns the share of labels that equal the true labels `truth`."""
-        return float((self.labels == truth).mean())
-
-
-@dataclass(frozen=True)
-class _Result:
-    """Results: the (n,) true labels, the reference's (n, k) neighbours, and the answers of each implementation."""
-
-    truth: Any
-    reference: Any
-    witnesses: tuple[_Witness, ...]
-
-    @property
-    def identical(self) -> bool:
-        return all(witness.agrees(self.reference) == len(self.reference) for witness in self.witnesses)
+    accuracy: float
+    agrees: int
 
 
 class Demo:
@@ -164,11 +146,13 @@ class Demo:
             report = self.deploy(target, built, signer.public_pem)
         with self.step("asking TfKNN on the host, TfliteKNN on the device, and a float64 search"):
             device, report = self.certify(target, report, built)
-            result = self._ask(built, training, test, device)
+            witnesses = self._ask(built, training, test, device)
         with self.step("drawing"):
-            regions = self._survey(device, built, training, test)
+            truth = codes_of(built.info.classes, test.labels)
+            regions = _decision_regions.ask(device, built.info, test.rows, truth, training.rows)
             picture, page = self._draw(regions, training, built, report)
-        return self._conclude(result, picture, page, built, as_json=as_json)
+        left = {"picture": picture, "report": page, "release": built.directory, "device": self.folder / "device"}
+        return self._conclude(witnesses, len(test.rows), left, as_json=as_json)
 
     # --- the path -------------------------------------------------------------------------------------------------
     def _configure(self) -> Path:
@@ -225,27 +209,20 @@ class Demo:
         return Answerer(transport, facts), replace(report, certificate=proof.certificate)
 
     # --- the experiment -------------------------------------------------------------------------------------------
-    def _ask(self, built: Built, training: Dataset, test: Dataset, device: Answerer) -> _Result:
+    def _ask(self, built: Built, training: Dataset, test: Dataset, device: Answerer) -> list[_Witness]:
         k = built.info.k
         host = TfKNN(training.rows, k, labels=training.labels)
-        neighbours = host.neighbors(test.rows).indices
         rows, queries = np.asarray(training.rows, np.float64), np.asarray(test.rows, np.float64)
         distances = ((queries[:, None, :] - rows) ** 2).sum(axis=2)
         reference = np.argsort(distances, axis=1, kind="stable")[:, :k].astype(np.int32)
-        on_host = _Witness("TfKNN on the host", neighbours, host.predict(test.rows))
-        on_device = _Witness("TfliteKNN on the device", *device.neighbours(test.rows))
-        return _Result(test.labels, reference, (on_host, on_device))
-
-    def _survey(self, device: Answerer, built: Built, training: Dataset, test: Dataset) -> Regions:
-        classes = built.info.classes
-        return decision_regions.survey(
-            lambda rows: device.labels(rows, classes),
-            np.asarray(test.rows, np.float64),
-            codes_of(classes, test.labels),
-            tuple(map(str, classes)),
-            (built.info.feature_names[0], built.info.feature_names[1]),
-            around=np.asarray(training.rows, np.float64),
-        )
+        answers = {
+            "TfKNN on the host": (host.neighbors(test.rows).indices, host.predict(test.rows)),
+            "TfliteKNN on the device": device.neighbours(test.rows),
+        }
+        return [
+            _Witness(name, float((labels == test.labels).mean()), int((found == reference).all(axis=1).sum()))
+            for name, (found, labels) in answers.items()
+        ]
 
     def _draw(self, regions: Regions, training: Dataset, built: Built, device: DeviceReport) -> tuple[Path, Path]:
         codes = codes_of(built.info.classes, training.labels)
@@ -258,30 +235,26 @@ class Demo:
 
     def write_page(self, device: DeviceReport, built: Built, **more: Any) -> Path:
         """Writes report.html about one device, and returns its path; `more` are arguments of `fleet_report.page_of`."""
-        manifest, classes = built.manifest, tuple(map(str, built.info.classes))
+        manifest = built.manifest
         ref = documents.ReleaseRef(built.digest, manifest.name, manifest.version, manifest.sequence)
         report = FleetReport("deploy", device.started, device.seconds, (device,), releases=(ref,))
-        page = fleet_report.page_of(report, classes=classes, gates=manifest.gates, **more)
+        page = fleet_report.page_of(report, gates=manifest.gates, **more)
         return html.write_report(self.folder / "report.html", page)
 
     # --- the output -----------------------------------------------------------------------------------------------
-    def _conclude(self, result: _Result, picture: Path, page: Path, built: Built, *, as_json: bool) -> int:
-        total = len(result.reference)
-        document: dict[str, Any] = {"identical": result.identical, "rows": total, "accuracy": {}}
-        for witness in result.witnesses:
-            agrees, accuracy = witness.agrees(result.reference), witness.accuracy(result.truth)
-            document["accuracy"][witness.name] = accuracy
-            if not as_json:
-                all_same = f"the neighbours of all {total} test rows are identical to the float64 search's"
-                some = f"the neighbours of {agrees} of {total} test rows are identical to the float64 search's"
-                print(f"{witness.name + ':':<25}{all_same if agrees == total else some}; accuracy {accuracy!r}")
-        left = {"picture": picture, "report": page, "release": built.directory, "device": self.folder / "device"}
+    def _conclude(self, witnesses: list[_Witness], rows: int, left: dict[str, Path], *, as_json: bool) -> int:
+        identical = all(each.agrees == rows for each in witnesses)
+        for each in witnesses if not as_json else ():
+            same = f"all {rows}" if each.agrees == rows else f"{each.agrees} of {rows}"
+            said = f"the neighbours of {same} test rows are identical to the float64 search's"
+            print(f"{each.name + ':':<25}{said}; accuracy {each.accuracy!r}")
         if as_json:
-            print(json_codec.dumps(document | {what: str(path) for what, path in left.items()}))
-        self.say("\n" + "\n".join(f"{what:<9} {self.shown(path)}" for what, path in left.items()))
+            found = {"identical": identical, "rows": rows, "accuracy": {each.name: each.accuracy for each in witnesses}}
+            print(json_codec.dumps(found | {what: str(path) for what, path in left.items()}))
+        self.say_files(left)
         self.say(f"          (all files are in {self.shown(self.folder)}; remove that folder to clean up)")
         self.say(f"done in {time.monotonic() - self.began:.1f} s")
-        if not result.identical:
+        if not identical:
             raise ParityFailed("host, device and reference do not find the same neighbours", reason="different")
         return constants.EXIT_OK
 
@@ -299,6 +272,10 @@ class Demo:
             return str(path.relative_to(Path.cwd()))
         except ValueError:
             return str(path)
+
+    def say_files(self, left: dict[str, Path]) -> None:
+        """Prints the names and paths of the files that the demo leaves."""
+        self.say("\n" + "\n".join(f"{what:<9} {self.shown(path)}" for what, path in left.items()))
 
     @staticmethod
     def say(text: str) -> None:

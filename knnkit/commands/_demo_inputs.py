@@ -12,7 +12,6 @@ import json
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -83,18 +82,6 @@ def run(arguments: argparse.Namespace) -> int:
     return _InputDemo(arguments.out.absolute(), kind).run(as_json=arguments.json)
 
 
-@dataclass(frozen=True)
-class _Unseen:
-    """Files that are not training data, and the device's labels for them."""
-
-    truth: tuple[str, ...]
-    labels: tuple[str, ...]
-
-    @property
-    def right(self) -> int:
-        return sum(label == truth for label, truth in zip(self.labels, self.truth))
-
-
 class _InputDemo(Demo):
     def __init__(self, folder: Path, kind: str) -> None:
         super().__init__(folder)
@@ -117,9 +104,9 @@ class _InputDemo(Demo):
             report = self.deploy(target, built, signer.public_pem)
         with self.step(f"knnkit classify --input {self.shown(self.folder / 'unseen')}"):
             device, report = self.certify(target, report, built)
-            unseen = self._answers_of(device)
+            right = self._answers_of(device)
         picture, page = self._draw_rows(material, built, report)
-        return self._end(unseen, report, {"picture": picture, "report": page}, as_json=as_json)
+        return self._end(right, report, {"picture": picture, "report": page}, as_json=as_json)
 
     def _write_config(self) -> Path:
         root = json.dumps(str(self.folder / "device"))
@@ -164,10 +151,11 @@ class _InputDemo(Demo):
             path.parent.mkdir(parents=True, exist_ok=True)
             plots.write_picture(path, pixels[place])
 
-    def _answers_of(self, device: Answerer) -> _Unseen:
+    def _answers_of(self, device: Answerer) -> list[bool]:
+        """Returns for each file that is not training data whether the device gives it the right label."""
         folder = self.folder / "unseen"
-        truth = tuple(path.parent.name for path in files_of(folder))
-        return _Unseen(truth, tuple(device.labels_of_lines([line for _, line in lines_of(folder)])))
+        labels = device.labels_of_lines([line for _, line in lines_of(folder)])
+        return [label == path.parent.name for label, path in zip(labels, files_of(folder))]
 
     def _draw_rows(self, material: Material, built: Built, device: DeviceReport) -> tuple[Path, Path]:
         rows, labels = material.training.rows, material.training.labels.astype(str)
@@ -177,19 +165,19 @@ class _InputDemo(Demo):
         plots.draw_rows(picture, rows, groups, title)
         return picture, self.write_page(device, built)
 
-    def _end(self, unseen: _Unseen, report: DeviceReport, left: dict[str, Path], *, as_json: bool) -> int:
+    def _end(self, right: list[bool], report: DeviceReport, left: dict[str, Path], *, as_json: bool) -> int:
         proof = report.certificate
         own = proof.embedding if proof else None
         if own is None:
             raise ParityFailed(f"{report.name}: its certificate does not measure the networks", reason="different")
-        found = {"unseen": len(unseen.truth), "right": unseen.right, "embedding": json_codec.to_plain(own)}
+        found = {"unseen": len(right), "right": sum(right), "embedding": json_codec.to_plain(own)}
         if as_json:
             print(json_codec.dumps(found | {what: str(path) for what, path in left.items()}))
         else:
-            print(f"{unseen.right} of {len(unseen.truth)} {self._kind}s that the model never saw have the right label")
+            print(f"{sum(right)} of {len(right)} {self._kind}s that the model never saw have the right label")
             print(f"the device's rows differ from the host's by at most {own.largest_error:.2g} (bound {own.bound:g})")
             print(f"{own.labels_same} of {own.rows} labels equal the host's; {own.labels_open} may differ by rounding")
-        self.say("\n" + "\n".join(f"{what:<9} {self.shown(path)}" for what, path in left.items()))
+        self.say_files(left)
         return constants.EXIT_OK
 
 

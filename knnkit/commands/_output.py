@@ -1,4 +1,4 @@
-"""Reports and exit code of a fleet command."""
+"""Reports and exit code of a command; paths of files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from device_agent.shared.console import signals
-from device_agent.shared.protocol import json_codec
+from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.model_info import Gates
 from device_agent.shared.safe_files import whole_file
 from knnkit.errors import UsageError, unwritten
@@ -63,8 +63,7 @@ def finish(
         print_report(report, sys.stdout, rows)
     elif not arguments.json:
         _say_what_to_do(report)
-    for path in arguments.report:
-        _write_report(path, report, lambda: replace(page_of(report, **how), cards=tuple(cards)))
+    write_reports(arguments, report, lambda: replace(page_of(report, **how), cards=tuple(cards)))
     if arguments.json:
         print(json_codec.dumps(report))
     return report.exit_code
@@ -79,25 +78,36 @@ def _say_what_to_do(report: FleetReport) -> None:
     print_line(verdict(report), tone(report), stream=sys.stderr)
 
 
-def _write_report(path: Path, report: FleetReport, make_page: Callable[[], Page]) -> None:
-    """Writes one report file: JSON, or HTML of the page that `make_page` returns, by the suffix of `path`.
+def write_reports(arguments: argparse.Namespace, report: FleetReport, make_page: Callable[[], Page]) -> None:
+    """Writes the files of `--report`: JSON, or HTML of the page that `make_page` returns, by the suffix of each.
 
     Raises:
-        UsageError: the suffix is neither .json nor .html, or the file cannot be written.
+        UsageError: a file cannot be written.
     """
-    try:
-        if path.suffix == ".json":
-            data = json_codec.dump_file(report, limit=_MAX_REPORT)
-            with whole_file(path) as file:
-                file.write(data)
-        elif path.suffix in (".html", ".htm"):
-            write_html(path, make_page())
-        else:
-            raise _no_report(path)
-    except OSError as error:
-        raise unwritten(f"--report {path}", error) from None
-    except json_codec.TooLarge as error:
-        raise UsageError(f"--report {path}: {error}", hint=f"--report {path.stem}.html") from None
+    for path in arguments.report:
+        try:
+            if path.suffix == ".json":
+                data = json_codec.dump_file(report, limit=_MAX_REPORT)
+                with whole_file(path) as file:
+                    file.write(data)
+            else:
+                write_html(path, make_page())
+        except OSError as error:
+            raise unwritten(f"--report {path}", error) from None
+        except json_codec.TooLarge as error:
+            raise UsageError(f"--report {path}: {error}", hint=f"--report {path.stem}.html") from None
+
+
+def model_file(path: Path, hint: str = "knnkit build") -> Path:
+    """Returns the model file at `path`, which may also be its release directory.
+
+    Raises:
+        UsageError: there is no such file; the error has the hint `hint`.
+    """
+    model = path / constants.MODEL_FILE if path.is_dir() else path
+    if not model.is_file():
+        raise UsageError(f"{model}: no such file", hint=hint)
+    return model
 
 
 def draws(arguments: argparse.Namespace) -> bool:
@@ -112,22 +122,24 @@ def check_report_paths(arguments: argparse.Namespace) -> None:
         UsageError: a suffix is neither .json nor .html, or a folder does not exist.
     """
     for path in arguments.report:
-        if path.suffix not in (".json", ".html", ".htm"):
-            raise _no_report(path)
-        check_new_file("--report", path)
+        check_new_file("--report", path, suffixes=(".json", ".html", ".htm"))
 
 
-def check_new_file(option: str, path: Path, mine: Iterable[Path] = ()) -> None:
+def check_new_file(option: str, path: Path, mine: Iterable[Path] = (), suffixes: Sequence[str] = ()) -> None:
     """Checks the path of a file that a command will write, before it starts its work.
 
     Args:
         option: the option that names the file, for messages.
         path: the file.
         mine: files of the user that must not be replaced.
+        suffixes: ends that the file's name may have, the usual two first; (): any.
 
     Raises:
-        UsageError: there is no such folder, the path is a folder, or the file is one of `mine`.
+        UsageError: there is no such folder, the path is a folder, the suffix is wrong, or the file is one of `mine`.
     """
+    if suffixes and path.suffix not in suffixes:
+        said = f"{option} {path}: the file name must end in {' or '.join(suffixes[:2])}"
+        raise UsageError(said, hint=f"{option} {path.name or option[2:]}.html")
     parent = path.absolute().parent
     if not parent.is_dir():
         said = f"{option} {path}: there is no directory {parent}"
@@ -136,12 +148,6 @@ def check_new_file(option: str, path: Path, mine: Iterable[Path] = ()) -> None:
         raise UsageError(f"{option} {path} is a folder", hint=f"{option} {shlex.quote(str(path / 'NAME'))}")
     if path.is_file() and any(each.is_file() and path.samefile(each) for each in mine):
         raise UsageError(f"{option} {path} is a file that this command reads", hint="name another file")
-
-
-def _no_report(path: Path) -> UsageError:
-    return UsageError(
-        f"--report {path}: the file name must end in .json or .html", hint=f"--report {path.name or 'report'}.html"
-    )
 
 
 def read_report(path: Path) -> FleetReport:

@@ -19,7 +19,7 @@ from knnkit.fleet.targets import Target
 from knnkit.render.fleet_report import outcome_line
 from knnkit.render.page import device_tone
 from knnkit.render.sanitize import count
-from knnkit.render.terminal import Progress, Tone
+from knnkit.render.terminal import Progress
 
 
 def wave_line(wave: Wave, number: int, total: int) -> str:
@@ -34,10 +34,6 @@ class Console(Progress):
         """Announces that a wave begins."""
         if total > 1:
             self.note(wave_line(wave, number, total), "")
-
-    def note(self, text: str, tone: Tone = "warn") -> None:
-        """Prints a text about the whole run."""
-        super().note(text, tone)
 
     def finish(self, report: DeviceReport) -> None:
         """Prints the outcome of a device that is finished."""

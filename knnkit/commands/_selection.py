@@ -8,8 +8,8 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,16 +73,19 @@ def _may_run(file: str, address: Address) -> bool:
         return True
     if sys.stdin is None or not sys.stdin.isatty() or not sys.stderr.isatty():
         raise foreign_config.refusal(address, commands[0])
-    print("deploy.yaml names an ssh_config that may run commands on this machine:", file=sys.stderr)
-    print("".join(f"  {line}\n" for line in commands[:_SHOWN]), end="", file=sys.stderr)
-    print(f"  and {len(commands) - _SHOWN} more\n" if len(commands) > _SHOWN else "", end="", file=sys.stderr)
-    print(
-        "Do you know this file, and allow its commands? [y/N] ", end="", file=sys.stderr, flush=True
-    )  # output may be a file
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+    more = [f"and {len(commands) - _SHOWN} more"] if len(commands) > _SHOWN else []
+    said = "deploy.yaml names an ssh_config that may run commands on this machine:"
+    print(said, *commands[:_SHOWN], *more, sep="\n  ", file=sys.stderr)
+    if not agrees("Do you know this file, and allow its commands?"):
         raise foreign_config.refusal(address, commands[0])
     foreign_config.agree(file)
     return True
+
+
+def agrees(question: str) -> bool:
+    """Asks a person at the terminal, on standard error (output may be a file); returns whether the answer is yes."""
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def overrides(arguments: argparse.Namespace) -> Overrides:
@@ -164,11 +167,9 @@ def duration(text: str | None, default: float, option: str) -> float:
         raise UsageError(f"{option}: {error}", hint=f"{option} 60s") from None
 
 
-@contextmanager
-def open_fan(arguments: argparse.Namespace, config: Config | None) -> Iterator[Fan]:
-    """Yields the executor of the devices' jobs."""
-    with fan(concurrency_of(arguments, config), arguments.dask) as made:
-        yield made
+def open_fan(arguments: argparse.Namespace, config: Config | None) -> AbstractContextManager[Fan]:
+    """Returns a context manager that yields the executor of the devices' jobs."""
+    return fan(concurrency_of(arguments, config), arguments.dask)
 
 
 def concurrency_of(arguments: argparse.Namespace, config: Config | None) -> int:

@@ -8,7 +8,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from device_agent.shared.protocol import constants
 from device_agent.shared.safe_files import whole_file
 from knnkit.commands import _output
 from knnkit.errors import UsageError, raised_as, unwritten
@@ -19,9 +18,7 @@ from knnkit.render import card
 def run(arguments: argparse.Namespace) -> int:
     """Writes the model card, or the document that --provenance or --sbom asks for; returns 0."""
     path: Path = arguments.path
-    model = path / constants.MODEL_FILE if path.is_dir() else path
-    if not model.is_file():
-        raise UsageError(f"{model}: no such file", hint="knnkit build")
+    model = _output.model_file(path)
     if arguments.output is not None:
         _output.check_new_file("-o", arguments.output, [model, *model.parent.glob("*")] if path.is_dir() else [model])
     with raised_as(UsageError, hint="knnkit build --force"):

@@ -17,7 +17,8 @@ from knnkit.commands import _config, _output, _query, _selection
 from knnkit.data import collected
 from knnkit.data.collected import Columns, FieldRow
 from knnkit.errors import KnnkitError, unwritten
-from knnkit.fleet.jobs.collect import CollectJob, collect_rows, rows_in
+from knnkit.fleet.device.connect import Job
+from knnkit.fleet.jobs.collect import collect_rows, rows_in
 from knnkit.fleet.report import DeviceReport, FleetReport
 from knnkit.render.sanitize import count
 from knnkit.render.terminal import Column, Table, print_line
@@ -35,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritten(f"--output {folder}", error, hint="--output FOLDER, a folder that you may write") from None
-    jobs = [CollectJob(target, pace=_selection.pace_of(arguments, config)) for target in targets]
+    jobs = [Job(target, pace=_selection.pace_of(arguments, config)) for target in targets]
     report = _query.run_jobs(arguments, config, "collect", jobs, collect_rows)
     report, files = _merge(report, folder)
     heads: tuple[Column | str, ...] = ("device", *(Column(kind, right=True) for kind in _KINDS), "remarks")

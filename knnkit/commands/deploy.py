@@ -32,6 +32,7 @@ from knnkit.release.evaluation_rows import EvaluationRows, read_evaluation_rows
 from knnkit.release.package import Package, package_for, read_package
 from knnkit.render import card
 from knnkit.render.changes import Rows
+from knnkit.render.fleet_report import page_of
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -203,10 +204,11 @@ def _dry_run(arguments: argparse.Namespace, config: Config | None, jobs: list[De
     report = _query.run_jobs(arguments, config, "deploy --dry-run", jobs, plan_job)
     plans = plans_of(report)
     found, left = waves.divide([job.target for job in jobs], rules.waves)
+    if not arguments.json:
+        _plans.show(found, left, plans, report, _rows_of([job.package for job in jobs]))
+        _plans.show_figures({job.package.directory for job in jobs})
+    _output.write_reports(arguments, report, lambda: page_of(report))
     if arguments.json:
         names = [{"label": wave.label, "devices": wave.devices} for wave in found]
         print(json_codec.dumps({"plans": plans, "waves": names}))
-    else:
-        _plans.show(found, left, plans, report, _rows_of([job.package for job in jobs]))
-        _plans.show_figures({job.package.directory for job in jobs if job.package})
     return report.exit_code

@@ -17,6 +17,7 @@ from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.release.row_origins import Origins
 from device_agent.shared.safe_files import read_small
+from knnkit.commands import _output
 from knnkit.data import files
 from knnkit.data.dataset import Dataset
 from knnkit.errors import UsageError, flags_for
@@ -46,22 +47,19 @@ def run(arguments: argparse.Namespace) -> int:
     except (ModelUnusable, OSError) as error:
         raise UsageError(str(error), hint=getattr(error, "hint", "")) from None
     if arguments.json:
-        versions = {"before": _described(arguments.before), "after": _described(arguments.after)}
+        named = {"before": (arguments.before, before.info), "after": (arguments.after, after.info)}
+        versions = {
+            key: {"path": str(path), "name": info.name, "fingerprint": info.fingerprint}
+            for key, (path, info) in named.items()
+        }
         print(json_codec.dumps({**versions, **json_codec.to_plain(found), "kinds": json_codec.to_plain(found.kinds)}))
     else:
         show(found)
     return 0
 
 
-def _described(path: Path) -> dict[str, str]:
-    stored = _read(path)
-    return {"path": str(path), "name": stored.info.name, "fingerprint": stored.info.fingerprint}
-
-
 def _read(path: Path) -> StoredModel:
-    model = path / constants.MODEL_FILE if path.is_dir() else path
-    if not model.is_file():
-        raise UsageError(f"{model}: no such file", hint="name a release directory, or a model.tflite")
+    model = _output.model_file(path, "name a release directory, or a model.tflite")
     found = read_model(model)
     if found.info.targets is not None:
         what = "several label columns" if found.info.targets.classes else "values"

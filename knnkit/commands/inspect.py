@@ -16,7 +16,7 @@ from device_agent.shared.protocol.table_info import Column
 from device_agent.shared.protocol.versions import utc
 from device_agent.shared.release import model_file
 from device_agent.shared.tabular.csv_dialect import listed
-from knnkit.commands import _inspect_row
+from knnkit.commands import _inspect_row, _output
 from knnkit.errors import UsageError, raised_as
 from knnkit.release import describe
 from knnkit.release.manifest import read_manifest
@@ -30,9 +30,7 @@ _LONGEST = 4000
 def run(arguments: argparse.Namespace) -> int:
     """Prints the content of a model or release; returns 0."""
     path: Path = arguments.path
-    model = path / constants.MODEL_FILE if path.is_dir() else path
-    if not model.is_file():
-        raise UsageError(f"{model}: no such file", hint="knnkit build")
+    model = _output.model_file(path)
     if arguments.row is not None:
         return _inspect_row.show(model, arguments.row, json=arguments.json)
     with raised_as(UsageError):

@@ -25,6 +25,7 @@ from knnkit.render.terminal import Cell, Column, print_table
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints a line for each certificate; returns 4 if a gate failed."""
+    _output.check_report_paths(arguments)  # before the reference answers own rows, which may take minutes
     report = (
         _about_own_rows(arguments) if arguments.data else _query.ask_fleet(arguments, "parity", built=_built(arguments))
     )

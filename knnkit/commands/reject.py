@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol import json_codec
-from knnkit.commands import _config
+from knnkit.commands import _config, _output
 from knnkit.data import unlabelled
 from knnkit.data.dataset import drawn
 from knnkit.errors import UsageError
@@ -40,7 +40,8 @@ _CURVES = 8
 
 def run(arguments: argparse.Namespace) -> int:
     """Measures the values of `reject`, shows the tables, and returns 0."""
-    charts.check_path(arguments.plot)
+    if arguments.plot is not None:
+        _output.check_new_file("--plot", arguments.plot, suffixes=charts.SUFFIXES)
     if arguments.accept is not None and arguments.strangers is None:
         raise UsageError("--accept is a share of strangers: it needs --strangers FILE", hint="--strangers FILE")
     build = _config.one_build(arguments)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TypeAlias
+import shlex
+from collections.abc import Mapping, Sequence
 
-from device_agent.shared.protocol.documents import History, ReleaseRef, TrustedKeys
+from device_agent.shared.protocol.documents import History, TrustedKeys
 from knnkit.commands import _config, _output, _parsers, _query
 from knnkit.errors import UsageError
 from knnkit.fleet.jobs.query import Kind
@@ -18,8 +18,7 @@ from knnkit.fleet.report import DeviceReport, FleetReport
 from knnkit.release import orders
 from knnkit.release.signing import Signer
 
-#: Device -> the releases that it has had.
-_Known: TypeAlias = Mapping[str, Collection[ReleaseRef]]
+#: Fewest digits that name a release by its digest.
 _SHORTEST = 8
 
 
@@ -27,56 +26,54 @@ def run(arguments: argparse.Namespace) -> int:
     """Rolls the selected devices back, except those that have already gone back; returns the exit code."""
     allow = ("--allow-revoked",) if arguments.allow_revoked else ()
     if arguments.reset_floor is not None:
-        return _ordered(arguments, "floor", _floor_order, ())
+        return _ordered(arguments, "floor", ())
     if arguments.to is None:
         return _output.finish(arguments, _query.ask_fleet(arguments, "rollback", allow))
-    return _ordered(arguments, "rollback", _order, allow)
+    return _ordered(arguments, "rollback", allow)
 
 
-def _releases(device: DeviceReport) -> frozenset[ReleaseRef]:
-    """Returns every release in the history of a device."""
+def _releases(device: DeviceReport) -> dict[str, str]:
+    """Returns digest -> version of every release in the history of a device; {} if the device did not answer."""
     entries = device.answer(History).entries if device.good else ()
-    return frozenset(entry.release for entry in entries if entry.release)
+    return {entry.release.digest: entry.release.version for entry in entries if entry.release}
 
 
-def _ordered(
-    arguments: argparse.Namespace,
-    kind: Kind,
-    make: Callable[[argparse.Namespace, DeviceReport, Signer, _Known], bytes],
-    flags: tuple[str, ...],
-) -> int:
-    """Asks each device for its id, signs the order that `make` returns, and sends it; returns the exit code.
+def _ordered(arguments: argparse.Namespace, kind: Kind, flags: tuple[str, ...]) -> int:
+    """Asks each device for its id, signs an order for it, and sends that; returns the exit code.
 
-    The agent's command `kind` receives the order, with the arguments `flags`.
+    The query `kind` passes the order and the arguments `flags` to the agent.
     """
     signer = _config.order_signer(arguments)
     asked = _query.ask_fleet(arguments, "keys")
     if asked.interrupted:
         return _output.finish(arguments, asked)
-    known: _Known = {}
-    if arguments.to:
+    reached = [device for device in asked.devices if device.good]
+    if arguments.to is not None:
         known = {device.name: _releases(device) for device in _query.ask_fleet(arguments, "logs").devices}
-    orders = {device.name: make(arguments, device, signer, known) for device in asked.devices if device.good}
-    obeyed = _query.ask_fleet(arguments, kind, ("--order", "-", *flags), inputs=orders)
+        sent = {device.name: _order(arguments.to, device, signer, known.get(device.name, {})) for device in reached}
+    else:
+        sent = {device.name: _floor_order(arguments.reset_floor, device, signer) for device in reached}
+    obeyed = _query.ask_fleet(arguments, kind, ("--order", "-", *flags), inputs=sent)
     return _output.finish(arguments, _together(asked, obeyed))
 
 
-def _floor_order(arguments: argparse.Namespace, device: DeviceReport, signer: Signer, _: _Known) -> bytes:
+def _floor_order(floor: int, device: DeviceReport, signer: Signer) -> bytes:
     """Returns the order that lowers the floors of one device; the order names the device and its present floor."""
     assert device.status is not None
-    floor = None if arguments.reset_floor == _parsers.CLOCK else arguments.reset_floor
-    held = device.answer(TrustedKeys)
-    return orders.reset_floor(signer, device_id=held.device_id, floor=floor, leaves=device.status.floor)
+    lowest, held = None if floor == _parsers.CLOCK else floor, device.answer(TrustedKeys)
+    return orders.reset_floor(signer, device_id=held.device_id, floor=lowest, leaves=device.status.floor)
 
 
-def _order(arguments: argparse.Namespace, device: DeviceReport, signer: Signer, known: _Known) -> bytes:
+def _order(wanted: str, device: DeviceReport, signer: Signer, versions: Mapping[str, str]) -> bytes:
     """Returns the order by which one device goes back; the order names the device and the release that it runs now.
 
-    `known` maps the name of a device to the releases in its history.
+    `wanted` is the value of --to, `versions` maps digest -> version of the releases that the device has had.
+
+    Raises:
+        UsageError: the device does not store exactly one release that fits `wanted`.
     """
-    status, wanted = device.status, arguments.to
+    status = device.status
     staged = status.staged if status else ()
-    versions = {each.digest: each.version for each in known.get(device.name, ())}
     if len(wanted) >= _SHORTEST and not set(wanted) - set("0123456789abcdef"):
         found, what = [digest for digest in staged if digest.startswith(wanted)], f"that begins with {wanted}"
     else:
@@ -91,13 +88,15 @@ def _order(arguments: argparse.Namespace, device: DeviceReport, signer: Signer, 
 def _choice(device: DeviceReport, held: Sequence[str], versions: Mapping[str, str]) -> str:
     """Returns a hint: `--to` with each release in `held` that the device does not run; a deploy if there are none.
 
-    `versions` maps digest -> version.
+    `versions` maps digest -> version, where the version is known.
     """
     running = device.status.committed if device.status else None
     others = [digest for digest in held if running is None or digest != running.digest]
     if not others:
         return "knnkit deploy --release RELEASE"
-    return " or ".join(f"--to {digest[:12]} ({versions.get(digest, 'unknown version')})" for digest in others)
+    return " or ".join(
+        f"--to {shlex.quote(digest[:12])} ({versions.get(digest, 'unknown version')})" for digest in others
+    )
 
 
 def _together(asked: FleetReport, obeyed: FleetReport) -> FleetReport:

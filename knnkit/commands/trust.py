@@ -69,4 +69,4 @@ def _agree(arguments: argparse.Namespace, typed: Typed | None, name: str, kind: 
         )
     print("Compare this fingerprint with the output of this command on the device:", file=sys.stderr)
     print("  ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub", file=sys.stderr)
-    return input("Are the fingerprints the same? [y/N] ").strip().lower() in ("y", "yes")
+    return _selection.agrees("Are the fingerprints the same?")

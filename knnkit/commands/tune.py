@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from device_agent.shared.protocol import constants, json_codec
-from knnkit.commands import _config
+from knnkit.commands import _config, _output
 from knnkit.config import edit
 from knnkit.config.parse import Build, GroupSplit, SkopsData, TimeSplit
 from knnkit.errors import UsageError
@@ -32,7 +32,8 @@ _SHOWN, _DRAWN = 20, 8
 
 def run(arguments: argparse.Namespace) -> int:
     """Measures all settings, shows the table, and returns 0."""
-    charts.check_path(arguments.plot)
+    if arguments.plot is not None:
+        _output.check_new_file("--plot", arguments.plot, suffixes=charts.SUFFIXES)
     build = _config.one_build(arguments)
     model = build.model
     if isinstance(model.data, SkopsData):

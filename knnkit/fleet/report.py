@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.documents import ReleaseRef, Status
+from device_agent.shared.protocol.record import replace
 from device_agent.shared.protocol.reports import Certificate
 
 T = TypeVar("T")
@@ -155,6 +156,20 @@ class FleetReport:
         return tuple(device.name for device in self.devices if not device.good)
 
 
+def readable(certificate: Certificate) -> Certificate:
+    """Returns a certificate without those of its tables that no report can show, because a device sent nonsense.
+
+    A confusion matrix has a line of counts for each class, and a column for each class; one more column counts
+    "unknown". The accuracy of a label column is that of at least one row.
+    """
+    size, columns = len(certificate.confusion), certificate.columns
+    square = all(len(row) in (size, size + 1) and min(row) >= 0 for row in certificate.confusion)
+    measured = all(each.rows > 0 for each in columns)
+    if square and measured:
+        return certificate
+    return replace(certificate, confusion=certificate.confusion if square else (), columns=columns if measured else ())
+
+
 EXIT_INTERRUPTED = 130
 
 
@@ -168,6 +183,4 @@ def exit_code(devices: Iterable[DeviceReport]) -> int:
     for code in (constants.EXIT_FAILED, constants.EXIT_USAGE, constants.EXIT_REFUSED, constants.EXIT_LOCKED):
         if code in failed:
             return code
-    if failed:
-        return constants.EXIT_UNREACHABLE
-    return constants.EXIT_FAILED if any(device.exit_code for device in devices) else constants.EXIT_OK
+    return constants.EXIT_UNREACHABLE if failed else constants.EXIT_OK

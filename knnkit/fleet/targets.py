@@ -9,10 +9,11 @@ import re
 import shlex
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from device_agent.shared.protocol import constants
 from knnkit.config.field_types import check_jump
-from knnkit.config.parse import Config, TargetConfig, TargetDefaults, split_address
+from knnkit.config.parse import Config, TargetConfig, split_address
 from knnkit.errors import UsageError
 from knnkit.transport.address import Address, Typed
 
@@ -84,19 +85,20 @@ class Overrides:
 
 def targets_of(config: Config) -> tuple[Target, ...]:
     """Returns the targets of deploy.yaml, in the order of the file."""
+    return tuple(_target(one, config) for one in config.fleet.targets)
+
+
+def _ssh_files(config: Config) -> dict[str, Any]:
+    """Returns the fields of an `Address` that deploy.yaml sets for all devices: the files of ssh, and their lines."""
     fleet = config.fleet
     known = (str(fleet.known_hosts),) if fleet.known_hosts else ()
     ssh_config = str(fleet.ssh_config) if fleet.ssh_config else None
-    return tuple(_target(one, fleet.defaults, known, ssh_config, config.key_files.lines) for one in fleet.targets)
+    how = {"config": ssh_config, "foreign": ssh_config is not None}
+    return how | {"known_hosts": known, "lines": config.key_files.lines}
 
 
-def _target(
-    one: TargetConfig,
-    defaults: TargetDefaults,
-    known: tuple[str, ...],
-    ssh_config: str | None,
-    lines: tuple[tuple[str, str], ...],
-) -> Target:
+def _target(one: TargetConfig, config: Config) -> Target:
+    defaults = config.fleet.defaults
     identity = one.identity or defaults.identity
     address = Address(
         host=one.host,
@@ -104,10 +106,7 @@ def _target(
         port=one.port or defaults.port,
         identity=str(identity) if identity else None,
         jump=one.jump or defaults.jump,
-        config=ssh_config,
-        known_hosts=known,
-        foreign=ssh_config is not None,
-        lines=lines,
+        **_ssh_files(config),
     )
     return Target(
         name=one.name or one.host,
@@ -161,14 +160,13 @@ def select(
     return tuple(_override(target, overrides or Overrides()) for target in chosen.values())
 
 
-def only(targets: Iterable[Target], names: Iterable[str], source: str) -> tuple[Target, ...]:
+def only(targets: Iterable[Target], names: Sequence[str], source: str) -> tuple[Target, ...]:
     """Returns the targets with these names, which are the unfinished devices in the report `source`.
 
     Raises:
         UsageError: a name is not among the targets.
     """
     known = {target.name: target for target in targets}
-    names = tuple(names)
     strange = [name for name in names if name not in known]
     if strange:
         raise UsageError(
@@ -185,12 +183,7 @@ def _parse(text: str, config: Config | None, called: str) -> Target:
         user, host, port = split_address(text)
     except ValueError as error:
         raise UsageError(f"{called} {error}", hint=f"{called} user@host[:port] or {called} {LOCAL}") from None
-    # For a typed address, deploy.yaml only provides known_hosts and ssh_config.
-    known = (str(config.fleet.known_hosts),) if config and config.fleet.known_hosts else ()
-    ssh_config = str(config.fleet.ssh_config) if config and config.fleet.ssh_config else None
-    lines = config.key_files.lines if config else ()
-    foreign = ssh_config is not None
-    return Target(text, Address(host, user, port, config=ssh_config, known_hosts=known, foreign=foreign, lines=lines))
+    return Target(text, Address(host, user, port, **(_ssh_files(config) if config else {})))
 
 
 def _override(target: Target, said: Overrides) -> Target:

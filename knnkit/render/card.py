@@ -15,7 +15,7 @@ from knnkit.release.card import Card
 from knnkit.render import figures
 from knnkit.render.page import Section
 from knnkit.render.sanitize import clean, percent
-from knnkit.render.terminal import Cell, Column, Table, Tone
+from knnkit.render.terminal import Cell, Column, Table, Tone, head
 
 #: Longest text of a card, in characters.
 _LONGEST = 4000
@@ -147,7 +147,7 @@ def _body(part: Section) -> Iterator[str]:
     if part.lines:
         yield "\n".join(f"- {_escaped(line)}" for line, _ in part.lines)
     for _, table in part.tables:
-        heads = [each if isinstance(each, Column) else Column(each) for each in table.columns]
+        heads = list(map(head, table.columns))
         lines = [[each.title for each in heads], ["--:" if each.right else "---" for each in heads]]
         lines += [[_escaped(each.text if isinstance(each, Cell) else each) for each in row] for row in table.rows]
         yield "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import base64
 import io
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from device_agent.shared.safe_files import whole_file
-from knnkit.errors import UsageError
-from knnkit.render import html, plots
+from knnkit.render import html, palette
+from knnkit.render.plots import new_figure
+from knnkit.render.sanitize import clean
 from knnkit.render.terminal import Table
 
 #: Suffixes that `write` knows.
@@ -40,20 +41,6 @@ class Chart:
     lines: tuple[Line, ...]
 
 
-def check_path(path: Path | None) -> None:
-    """Checks the path of a chart file, before any computation starts.
-
-    Raises:
-        UsageError: the suffix is not .html or .png, or the folder does not exist.
-    """
-    if path is None:
-        return
-    if path.suffix not in SUFFIXES:
-        raise UsageError(f"--plot {path}: the file name must end in .html or .png", hint=f"--plot {path.name}.html")
-    if not (parent := path.absolute().parent).is_dir():
-        raise UsageError(f"--plot {path}: there is no directory {parent}", hint=f"mkdir -p {shlex.quote(str(parent))}")
-
-
 def write(path: Path, chart: Chart, table: Table, notes: Sequence[str] = ()) -> None:
     """Writes the chart to `path`, completely or not at all; an HTML page also shows the table and the notes.
 
@@ -61,10 +48,24 @@ def write(path: Path, chart: Chart, table: Table, notes: Sequence[str] = ()) -> 
         OSError: the file cannot be written.
         MissingDependency: matplotlib is not installed.
     """
-    picture = io.BytesIO()
-    plots.draw_lines(picture, chart.title, (chart.x, chart.y), [(each.name, each.x, each.y) for each in chart.lines])
-    data = picture.getvalue()
+    data = _png(chart)
     if path.suffix == ".html":
         data = html.render_chart(chart.title, base64.b64encode(data).decode(), table, notes).encode()
     with whole_file(path) as file:
         file.write(data)
+
+
+def _png(chart: Chart) -> bytes:
+    figure = new_figure(10, 6)
+    drawn = figure.subplots()
+    for index, line in enumerate(chart.lines):
+        style: dict[str, Any] = {"color": palette.colour(index), "marker": palette.marker(index), "markersize": 4}
+        drawn.plot(line.x, line.y, label=clean(line.name, 60), linestyle=("-", "--", ":")[index // 7 % 3], **style)
+    drawn.set_title(clean(chart.title))
+    drawn.set_xlabel(chart.x)
+    drawn.set_ylabel(chart.y)
+    drawn.grid(alpha=0.3)
+    drawn.legend(fontsize="small")
+    picture = io.BytesIO()
+    figure.savefig(picture, metadata={"Software": None})
+    return picture.getvalue()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from typing import TYPE_CHECKING, TextIO
 
@@ -28,7 +27,6 @@ _TITLES = {
 def page_of(
     report: FleetReport,
     *,
-    classes: tuple[str, ...] = (),
     gates: Gates | None = None,
     regions: Regions | None = None,
     regions_from: str = "",
@@ -37,9 +35,8 @@ def page_of(
 ) -> Page:
     """Returns the HTML report of a run as values.
 
-    `classes` are the labels in the order of the confusion matrices (default: those of the certificates). `regions` are
-    the answers of the device `regions_from` on a grid, for a model with two features. `rows` maps the digest of a
-    release to its evaluation rows, or None.
+    `regions` are the answers of the device `regions_from` on a grid, for a model with two features. `rows` maps the
+    digest of a release to its evaluation rows, or None.
     """
     release = report.releases[0] if len(report.releases) == 1 else None
     title = _TITLES.get(report.command, report.command)
@@ -50,7 +47,7 @@ def page_of(
         devices=report.devices,
         release=release,
         gates=gates,
-        classes=classes or _classes(report),
+        classes=_classes(report),
         regions=regions,
         regions_from=regions_from,
         started=report.started,
@@ -61,6 +58,7 @@ def page_of(
 
 
 def _classes(report: FleetReport) -> tuple[str, ...]:
+    """Returns the labels of all confusion matrices, in their order; () if the certificates have different labels."""
     found = {device.certificate.classes for device in report.devices if device.certificate}
     return found.pop() if len(found) == 1 else ()
 
@@ -121,9 +119,8 @@ def outcome_line(device: DeviceReport) -> str:
     return text if device.good or not device.message else f"{text}: {device.said}"
 
 
-def print_report(report: FleetReport, stream: TextIO | None = None, rows: Rows = no_rows) -> None:
-    """Prints one line per device and the verdict; `stream` defaults to standard error."""
-    out = stream or sys.stderr
+def print_report(report: FleetReport, out: TextIO, rows: Rows = no_rows) -> None:
+    """Prints one line per device, its figures and warnings, and the verdict."""
     proven = any(device.certificate for device in report.devices)
     mixed = _mixed(report)
     columns: list[Column | str] = ["device", "outcome", "runs" if mixed else "release"]

@@ -19,7 +19,7 @@ from device_agent.shared.safe_files import whole_file
 from knnkit.render import confusion, palette, sanitize
 from knnkit.render import page as pages
 from knnkit.render.page import Page
-from knnkit.render.terminal import Cell, Column, Table
+from knnkit.render.terminal import Table, cell, head
 
 if TYPE_CHECKING:
     import jinja2
@@ -71,19 +71,11 @@ def render_chart(title: str, picture: str, table: Table, notes: Sequence[str]) -
     return environment().get_template("chart.html").render(
         title=title,
         picture=Markup(picture),  # noqa: S704 - base64
-        columns=[_column(each) for each in table.columns],
+        columns=list(map(head, table.columns)),
         rows=table.rows,
         notes=notes,
         version=__version__,
     )  # fmt: skip
-
-
-def _column(column: Column | str) -> Column:
-    return column if isinstance(column, Column) else Column(column)
-
-
-def _cell(entry: Cell | str) -> Cell:
-    return entry if isinstance(entry, Cell) else Cell(entry)
 
 
 def _regions(page: Page) -> dict[str, Any] | None:
@@ -115,8 +107,8 @@ def environment() -> jinja2.Environment:
         "percent": sanitize.percent,
         "size": sanitize.size,
         "colour": palette.colour,
-        "cell": _cell,
-        "column": _column,
+        "cell": cell,
+        "column": head,
         "tone": pages.device_tone,
         "release": pages.release_text,
         "checked": pages.checked,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.model_info import Gates
@@ -16,6 +16,8 @@ from knnkit.render.terminal import Table, Tone
 if TYPE_CHECKING:
     from knnkit.render.decision_regions import Regions  # numpy is for a page that is drawn
 
+#: Ticks of a plot's horizontal axis: position in percent of the width, and text.
+Axis: TypeAlias = tuple[tuple[float, str], ...]
 #: Most devices in a plot; of more, the worst are shown.
 PLOTTED = 40
 _SHORTEST_MS, _LONGEST_MS = 1e-6, 1e9
@@ -86,13 +88,6 @@ class Lane:
     name: str
     bars: tuple[Bar, ...]
     note: str
-
-
-@dataclass(frozen=True)
-class Axis:
-    """Ticks of a plot's horizontal axis: position in percent of the width, and text."""
-
-    ticks: tuple[tuple[float, str], ...]
 
 
 def device_tone(device: DeviceReport) -> Tone:
@@ -194,7 +189,7 @@ def latency_plot(page: Page) -> tuple[list[Lane], Axis, float | None] | None:
         )
     stride = 1 + (high - low) // 6
     ticks = tuple((place(10.0**power), milliseconds(10.0**power)) for power in range(low, high + 1, stride))
-    return lanes, Axis(ticks), place(budget) if budget else None
+    return lanes, ticks, place(budget) if budget else None
 
 
 def _sane(*times: float) -> bool:
@@ -221,8 +216,8 @@ def _seconds(end: float) -> Axis:
     """Returns an axis with at most five ticks at round numbers of seconds, from 0 to `end`."""
     decade = 10.0 ** math.floor(math.log10(end / 4))
     stride = next(factor * decade for factor in (1, 2, 5, 10) if factor * decade >= end / 4 * 0.999)
-    return Axis(
-        tuple((round(at * stride / end * 100, 2), f"{at * stride:.6g} s") for at in range(int(end / stride + 1e-9) + 1))
+    return tuple(
+        (round(at * stride / end * 100, 2), f"{at * stride:.6g} s") for at in range(int(end / stride + 1e-9) + 1)
     )
 
 

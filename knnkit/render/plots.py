@@ -1,10 +1,10 @@
-"""Matplotlib plots (extra `knnkit[build]`): a two-feature experiment, and curves."""
+"""Matplotlib plots of experiments (extra `knnkit[build]`)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ def draw_experiment(
         train_labels: (n,) int32 class indices of the training rows.
         title: one line above the panels.
     """
-    figure = _figure(18, 6.4)
+    figure = new_figure(18, 6.4)
     figure.suptitle(clean(title), fontsize=15)
     data, decided, wrong = figure.subplots(1, 3, sharex=True, sharey=True)
     _data(data, regions, train_rows, train_labels)
@@ -39,27 +39,6 @@ def draw_experiment(
         axes.set_xlabel(clean(regions.features[0], 60))
     data.set_ylabel(clean(regions.features[1], 60))
     figure.savefig(path, metadata={"Software": None})
-
-
-def draw_lines(
-    file: BinaryIO, title: str, axes: tuple[str, str], lines: Sequence[tuple[str, Sequence[float], Sequence[float]]]
-) -> None:
-    """Writes a PNG with one curve for each of `lines`, (name, x, y); `axes` has the names of x and y.
-
-    Raises:
-        MissingDependency: matplotlib is not installed.
-    """
-    figure = _figure(10, 6)
-    drawn = figure.subplots()
-    for index, (name, x, y) in enumerate(lines):
-        style: dict[str, Any] = {"color": palette.colour(index), "marker": palette.marker(index), "markersize": 4}
-        drawn.plot(x, y, label=clean(name, 60), linestyle=("-", "--", ":")[index // 7 % 3], **style)
-    drawn.set_title(clean(title))
-    drawn.set_xlabel(axes[0])
-    drawn.set_ylabel(axes[1])
-    drawn.grid(alpha=0.3)
-    drawn.legend(fontsize="small")
-    figure.savefig(file, metadata={"Software": None})
 
 
 def draw_rows(
@@ -78,7 +57,7 @@ def draw_rows(
     """
     centred = rows.astype(np.float64) - rows.mean(axis=0)
     points = centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T
-    figure = _figure(10, 7.5)
+    figure = new_figure(10, 7.5)
     drawn = figure.subplots()
     for index, (name, places) in enumerate(groups):
         _points(drawn, points[places], index, name, s=34, linewidths=0.4)
@@ -94,8 +73,12 @@ def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
     imsave(path, pixels, cmap="gray", vmin=0, vmax=255)
 
 
-def _figure(width: float, height: float) -> Any:
-    """Returns an empty figure; the sizes are in inches."""
+def new_figure(width: float, height: float) -> Any:
+    """Returns an empty matplotlib figure; the sizes are in inches.
+
+    Raises:
+        MissingDependency: matplotlib is not installed.
+    """
     with needs("a plot needs matplotlib"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

@@ -60,20 +60,16 @@ def is_plain(stream: TextIO) -> bool:
 
 
 def print_table(
-    columns: Sequence[Column | str],
-    rows: Sequence[Sequence[Cell | str]],
-    *,
-    title: str = "",
-    stream: TextIO | None = None,
+    columns: Sequence[Column | str], rows: Sequence[Sequence[Cell | str]], *, stream: TextIO | None = None
 ) -> None:
     """Prints a table; `stream` defaults to standard output."""
     out = stream or sys.stdout
-    heads = [column if isinstance(column, Column) else Column(column) for column in columns]
-    cells = [[_cell(entry) for entry in row] for row in rows]
+    heads = list(map(head, columns))
+    cells = [[cell(entry) for entry in row] for row in rows]
     if is_plain(out):
-        out.write(_plain_table(heads, cells, title))
+        out.write(_plain_table(heads, cells))
     else:
-        _rich_table(heads, cells, title, out)
+        _rich_table(heads, cells, out)
 
 
 def print_line(text: str, tone: Tone = "", *, stream: TextIO | None = None) -> None:
@@ -87,11 +83,17 @@ def print_line(text: str, tone: Tone = "", *, stream: TextIO | None = None) -> N
     _console(out).print(Text(clean(text), style=_STYLES[tone]))
 
 
-def _cell(entry: Cell | str) -> Cell:
+def head(column: Column | str) -> Column:
+    """Returns the column of a table; one that is only a title is aligned to the left."""
+    return column if isinstance(column, Column) else Column(column)
+
+
+def cell(entry: Cell | str) -> Cell:
+    """Returns the entry of a table, with its text cleaned; one that is only a text has no tone."""
     return Cell(clean(entry.text), entry.tone) if isinstance(entry, Cell) else Cell(clean(entry))
 
 
-def _plain_table(columns: list[Column], rows: list[list[Cell]], title: str) -> str:
+def _plain_table(columns: list[Column], rows: list[list[Cell]]) -> str:
     lines = [[column.title for column in columns], *([cell.text for cell in row] for row in rows)]
     widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
     shown = [
@@ -100,20 +102,20 @@ def _plain_table(columns: list[Column], rows: list[list[Cell]], title: str) -> s
         ).rstrip()
         for parts in ((line, widths, columns) for line in lines)
     ]
-    return "\n".join(([title] if title else []) + shown) + "\n"
+    return "\n".join(shown) + "\n"
 
 
-def _rich_table(columns: list[Column], rows: list[list[Cell]], title: str, out: TextIO) -> None:
+def _rich_table(columns: list[Column], rows: list[list[Cell]], out: TextIO) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     console = _console(out)
-    widths = [max([len(head.title), *(len(row[index].text) for row in rows)]) for index, head in enumerate(columns)]
+    widths = [max([len(each.title), *(len(row[index].text) for row in rows)]) for index, each in enumerate(columns)]
     if sum(widths) + 3 * len(columns) > console.width and len(columns) > _FITTING:
-        _rich_records(columns, rows, title, console)
+        _rich_records(columns, rows, console)
         return
-    table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(column.title, justify="right" if column.right else "left", overflow="fold")
     for row in rows:
@@ -121,13 +123,11 @@ def _rich_table(columns: list[Column], rows: list[list[Cell]], title: str, out: 
     console.print(table)
 
 
-def _rich_records(columns: list[Column], rows: list[list[Cell]], title: str, console: rich.console.Console) -> None:
+def _rich_records(columns: list[Column], rows: list[list[Cell]], console: rich.console.Console) -> None:
     """Prints a table that is wider than the terminal: a block of lines for each row, under the row's first entry."""
     from rich.text import Text
 
     width = max(len(column.title) for column in columns)
-    if title:
-        console.print(Text(title, style="bold"))
     for row in rows:
         console.print(Text(row[0].text, style="bold"))
         for column, cell in zip(columns[1:], row[1:]):
@@ -191,8 +191,8 @@ class Progress:
                 self._bars.remove_task(self._tasks.pop(device))
             self._line(f"{_MARKS[tone]} {counter}{clean(device)}: {clean(outcome)}", tone)
 
-    def note(self, text: str, tone: Tone = "") -> None:
-        """Prints a permanent line about the whole run, such as the start of a wave."""
+    def note(self, text: str, tone: Tone = "warn") -> None:
+        """Prints a permanent line about the whole run, such as why it stops."""
         with self._lock:
             self._line(clean(text), tone)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
@@ -82,17 +83,21 @@ def test_trust_shows_the_fingerprint_and_enrols_only_the_one_that_was_named(
     assert root in err  # it is reached, and it is bare
 
 
-def test_trust_asks_a_person_at_a_terminal(
-    run: Run, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("typed", "code"), [("n\n", 3), ("", 3), ("yes\n", 0)])
+def test_trust_asks_a_person_at_a_terminal_apart_from_the_result(
+    run: Run, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str, code: int
 ) -> None:
     known = tmp_path / "known_hosts"
-    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
-    monkeypatch.setattr("builtins.input", lambda _: "n")
-    assert run("trust", target, "--known-hosts", known)[0] == 3
-    assert not known.exists()
-    monkeypatch.setattr("builtins.input", lambda _: "yes")
-    assert run("trust", target, "--known-hosts", known)[0] == 0
-    assert known.exists()
+    monkeypatch.setattr(sys, "stdin", Terminal(typed))  # "": Ctrl-D
+    found, out, err = run("trust", target, "--known-hosts", known, "--json")
+    assert (found, known.exists()) == (code, code == 0)
+    assert json.loads(out)["changed" if code == 0 else "reason"] in (True, "host-key-unknown")
+    assert "Are the fingerprints the same? [y/N] " in err
 
 
 def test_a_changed_host_key_is_enrolled_only_with_replace(

@@ -82,17 +82,19 @@ def test_a_gate_that_needs_a_damaged_release_is_missed_until_it_is_repaired(
 
 def assert_dry_run_compares(folder: Path, release: Path, key: tuple[str, ...]) -> None:
     """The plan shows before -> after and the rows, from what the devices run, and nothing on them changes."""
-    files = contents(folder)
-    said = io.StringIO()
+    files, said = contents(folder), io.StringIO()
+    reports = [folder.parent / f"plan.{kind}" for kind in ("json", "html")]
     words = ["deploy", "-c", str(folder / "deploy.yaml"), "--release", str(release), "--dry-run", *key]
     with contextlib.redirect_stdout(said):
         assert cli.main(words) == 0
-        assert cli.main([*words, "--json"]) == 0
+        assert cli.main([*words, "--json", *(f"--report={path}" for path in reports)]) == 0
     text = said.getvalue()
     assert text.count("worst class versicolor 94.44 % -> versicolor 0.00 %, against iris 1.0.0") == 3
     assert text.count("class versicolor: recall 94.44 % -> 0.00 % (17 -> 0 of 18 rows)") == 3
     assert text.count("class versicolor, now answered virginica: scikit-learn iris rows ") == 3
     (plan, *_) = json.loads(text.splitlines()[-1])["plans"]
+    assert json.loads(json.loads(reports[0].read_text())["devices"][0]["details"]) == plan
+    assert "deploy --dry-run" in reports[1].read_text()
     assert [each["label"] for each in plan["compared"]["classes"] if each["after"] < each["before"]] == ["versicolor"]
     assert contents(folder) == files
 

@@ -12,6 +12,7 @@ from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.model_info import Gates
 from device_agent.shared.protocol.reports import Certificate, EmbeddingCheck, TaughtCheck
+from knnkit.fleet.report import readable
 from knnkit.release.package import Package
 
 #: A day for one row: no command waits that long.
@@ -47,6 +48,8 @@ def disbelieved(
 
 def _agree(certificate: Certificate, covered: int) -> bool:
     counts = (certificate.identical, certificate.equivalent, certificate.different, certificate.accuracy_rows)
+    if readable(certificate) is not certificate:
+        return False
     if min(counts) < 0 or certificate.accuracy_rows > covered or len(certificate.differences) > certificate.different:
         return False
     if certificate.accuracy is None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Iterator
 
 from device_agent import __version__
 from device_agent.shared.protocol import versions
 from device_agent.shared.protocol.documents import Status
 from device_agent.shared.protocol.reports import Finding
-from knnkit.fleet.decide.plan import MINIMUM_PYTHON, foreign_keys, foreign_model, other_project
+from knnkit.fleet.decide.plan import MINIMUM_PYTHON, foreign_key, foreign_model, other_project, strange_keys
 from knnkit.fleet.device.probe import Facts, upgrade_hint
 from knnkit.fleet.targets import Target
 from knnkit.provision.requirements import SPARE, room_for
@@ -54,10 +55,11 @@ def _against_config(
         said = f"the device trusts none of the keys that deploy.yaml names: {', '.join(sorted(named))}"
         mend = f"`knnkit provision --target HOST` adds them. Is the device another project's? {way_out}"
         yield Finding("project", "error", said, mend)
-    for warning in foreign_keys(status, named):
-        key = next(word for word in warning.replace(",", "").split() if word.startswith("sha256:"))
-        mend = f"knnkit trust --revoke {key} --target HOST; if the key is yours: `signing: trusted` in deploy.yaml"
-        yield Finding("trust", "warning", warning, mend)
+    for key in strange_keys(status, named):
+        revoke = f"knnkit trust --revoke {shlex.quote(key)} --target HOST"
+        yield Finding(
+            "trust", "warning", foreign_key(key), f"{revoke}; if the key is yours: `signing: trusted` in deploy.yaml"
+        )
 
 
 def _bare(facts: Facts) -> Iterator[Finding]:

@@ -26,10 +26,6 @@ SPARE_DISK = 16 * 1024 * 1024
 #: Free bytes that a bare board needs for its environment: the smallest runtime unpacked, with its wheels.
 BARE_DISK = 128 * 1024 * 1024
 MINIMUM_PYTHON = (3, 10)
-#: First word of the warning about a key that a device trusts and deploy.yaml does not name.
-FOREIGN_KEY = "foreign-key"
-#: First word of the warning about a device with another model than deploy.yaml's.
-FOREIGN_MODEL = "foreign-model"
 _OLDER = "older"
 #: Runtime, by its name in a status -> the version that provisioning installs.
 _NEWEST_RUNTIME = {name: wheel.partition("==")[2] for name, wheel in PACKAGES.items()}
@@ -102,8 +98,17 @@ def plan_device(target: Target, facts: Facts, package: Package, options: PlanOpt
 
 def foreign_keys(status: Status, named: Collection[str]) -> tuple[str, ...]:
     """Returns a warning for each trusted key of a device that is not in `named` (fingerprints); () if that is empty."""
-    strange = [key for key in status.trusted if named and key not in named]
-    return tuple(f"{FOREIGN_KEY}: the device trusts {key}, which deploy.yaml does not name" for key in strange)
+    return tuple(map(foreign_key, strange_keys(status, named)))
+
+
+def strange_keys(status: Status, named: Collection[str]) -> tuple[str, ...]:
+    """Returns the fingerprints of a device's trusted keys that are not in `named`; () if `named` is empty."""
+    return tuple(key for key in status.trusted if named and key not in named)
+
+
+def foreign_key(key: str) -> str:
+    """Returns the warning about a trusted key, a fingerprint, that deploy.yaml does not name."""
+    return f"foreign-key: the device trusts {key}, which deploy.yaml does not name"
 
 
 def foreign_model(status: Status | None, models: Collection[str]) -> tuple[str, ...]:
@@ -112,7 +117,7 @@ def foreign_model(status: Status | None, models: Collection[str]) -> tuple[str, 
     if runs is None or not models or runs.name in models:
         return ()
     said = f"the device is for the model {runs.name!r}; deploy.yaml builds {', '.join(map(repr, sorted(models)))}"
-    return (f"{FOREIGN_MODEL}: {said}",)
+    return (f"foreign-model: {said}",)
 
 
 def other_project(target: Target, status: Status, models: Collection[str]) -> str:
@@ -145,7 +150,7 @@ def _release_steps(status: Status | None, package: Package) -> tuple[PlanStep, .
         return _sign_steps(status, package)
     send = (
         PlanStep("upload", f"{package.ref.name} {package.ref.version}", package.size),
-        PlanStep("stage", f"the device verifies {_short(package.digest)}"),
+        PlanStep("stage", f"the device verifies {package.digest[:12]}"),
     )
     there = status is not None and package.digest in status.staged
     instead = f"instead of {committed.version}" if committed else "the first release here"
@@ -246,7 +251,7 @@ def _unwanted(target: Target, status: Status, package: Package) -> Refusal | Non
         return Refusal("untrusted-key", said, hint, constants.EXIT_REFUSED)
     if ref.sequence < status.floor:
         said = f"{device} accepts no sequence under {status.floor}; {ref.name} {ref.version} has {ref.sequence}"
-        back = f"knnkit rollback --to {_short(package.digest)} --target HOST, or build a new release"
+        back = f"knnkit rollback --to {package.digest[:12]} --target HOST, or build a new release"
         newer = newer_than(status.floor, max(status.clock, package.manifest.created))
         return Refusal(_OLDER, said, back if package.digest in status.staged else newer, constants.EXIT_REFUSED)
     if status.pending and status.pending.digest != package.digest:
@@ -300,8 +305,8 @@ def _next_runtime(runtime: str, chosen: str) -> str | None:
 
 def _too_full(device: str, facts: Facts, package: Package) -> Refusal | None:
     staged = facts.agent is not None and package.digest in facts.agent.staged
-    need = (0 if staged else package.size) + (SPARE_DISK if facts.agent else BARE_DISK)
-    if facts.disk_free_bytes >= need or (staged and facts.agent is not None):
+    need = package.size + (SPARE_DISK if facts.agent else BARE_DISK)
+    if facts.disk_free_bytes >= need or staged:
         return None
     said = f"{device}: {_mb(facts.disk_free_bytes)} MB are free under {facts.root}; {_mb(need)} MB are needed"
     return Refusal("disk-full", said, "make room on the device: df -h", constants.EXIT_FAILED)
@@ -309,7 +314,3 @@ def _too_full(device: str, facts: Facts, package: Package) -> Refusal | None:
 
 def _mb(size: int) -> str:
     return f"{size / 1e6:,.1f}"
-
-
-def _short(digest: str) -> str:
-    return digest[:12]

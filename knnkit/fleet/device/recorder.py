@@ -11,7 +11,7 @@ from typing import Any
 from device_agent.shared.protocol import constants
 from knnkit.errors import DeviceLocked, KnnkitError, Unreachable
 from knnkit.fleet.device.agent_client import AgentProblem
-from knnkit.fleet.report import DeviceReport, Outcome, Step
+from knnkit.fleet.report import DeviceReport, Outcome, Step, readable
 from knnkit.fleet.targets import Target
 
 #: Called with (device, step, bytes sent, bytes in total); bytes are None if a step sends nothing.
@@ -37,7 +37,9 @@ class Recorder:
         self._begun = time.monotonic()
 
     def know(self, **values: Any) -> None:
-        """Sets fields of the report, by name."""
+        """Sets fields of the report, by name; of a certificate only what reports can show."""
+        if values.get("certificate"):
+            values["certificate"] = readable(values["certificate"])
         self._report = replace(self._report, **values)
 
     def tried(self) -> None:

@@ -35,6 +35,10 @@ class Switch:
     def __init__(self, job: DeviceJob, recorder: Recorder, talk: Conversation, facts: Facts) -> None:
         self._job, self._recorder, self._talk, self._facts = job, recorder, talk, facts
         self._stage = Stage.ASKED
+        self._holder = ["--holder", job.holder]
+        limited = [] if job.target.device_class == "any" else ["--device-class", job.target.device_class]
+        #: Arguments for the agent's `activate` and `install`; the deadline is the time to wait for a confirmation.
+        self._trial = ["--nonce", job.nonce, "--deadline", f"{job.pace.confirm:g}", *limited, *self._holder]
 
     def run(self, place: str | None) -> DeviceReport:
         """Switches the device; `place` is the upload's folder on the device; None: the release is staged already."""
@@ -145,18 +149,3 @@ class Switch:
         assert after.outcome is not None
         self._recorder.warn(after.more)
         return self._recorder.end(after.outcome)
-
-    @property
-    def _holder(self) -> list[str]:
-        return ["--holder", self._job.holder]
-
-    @property
-    def _trial(self) -> list[str]:
-        """Arguments for the agent's `activate` and `install`: nonce, time to wait for confirmation, class, holder."""
-        job = self._job
-        return ["--nonce", job.nonce, "--deadline", f"{job.pace.confirm:g}", *self._class, *self._holder]
-
-    @property
-    def _class(self) -> list[str]:
-        name = self._job.target.device_class
-        return [] if name == "any" else ["--device-class", name]

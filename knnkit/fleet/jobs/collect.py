@@ -6,7 +6,6 @@ Also copies the rows that it was taught. Changes nothing on the device.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 
 from device_agent.shared.protocol import json_codec
 from knnkit.errors import DeviceFailed
@@ -23,12 +22,7 @@ _MOST = 128 << 20
 _COMMANDS = {"columns": ("ring", "--columns"), "enrolled": ("enrolled",), "ring": ("ring",)}
 
 
-@dataclass(frozen=True)
-class CollectJob(Job):
-    """The job of copying the rows of one device."""
-
-
-def collect_rows(job: CollectJob, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
+def collect_rows(job: Job, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
     """Copies the rows of one device; returns a report, also if the device fails. `rows_in(report)` returns the rows."""
 
     def collect(transport: Transport, facts: Facts, recorder: Recorder) -> DeviceReport:

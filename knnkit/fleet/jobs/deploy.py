@@ -127,10 +127,9 @@ class _Deploy:
             with self._recorder.step("verify"):
                 self._talk.ask(facts, ["verify", place], Staged)
         except AgentProblem as problem:
-            if problem.reason not in _DAMAGED:
-                return False  # activation reports it
-            self._recorder.warn(f"{problem}: the release is sent again")
-            return True
+            if problem.reason in _DAMAGED:  # activation reports any other problem
+                self._recorder.warn(f"{problem}: the release is sent again")
+                return True
         return False
 
     def _switch(self, facts: Facts, place: str | None = None) -> DeviceReport:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,23 @@ def test_a_value_that_makes_no_sense_is_one_message(tmp_path: Path, arguments: l
     assert said.returncode == 2, said.stderr
     assert says in said.stderr
     assert "Traceback" not in said.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_end_of_input_at_a_question_is_one_message(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    program = [sys.executable, "-m", "knnkit", "keygen", "--passphrase", "--out", str(tmp_path / "key")]
+    with subprocess.Popen(
+        program, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, start_new_session=True, cwd=ROOT
+    ) as process:
+        assert process.stderr
+        said = process.stderr.read(len("New passphrase: "))
+        os.write(ours, b"\x04")  # Ctrl-D
+        said += process.stderr.read()
+    os.close(ours), os.close(theirs)
+    assert process.returncode == 2
+    assert said.decode().strip().endswith("the input ended before an answer\n  try: run the command again, and answer")
+    assert b"Traceback" not in said
     assert list(tmp_path.iterdir()) == []
 
 

@@ -244,9 +244,10 @@ def test_without_labels_there_are_neighbours_alone(tmp_path: Path) -> None:
 
 def test_more_neighbours_than_it_looks_for_are_refused() -> None:
     model = TfKNN(ROWS, labels=LABELS)
-    for wanted in (0, 4):
-        with pytest.raises(DataError, match=f"n_neighbors is {wanted}, but"):
+    for wanted, hint in ((0, "n_neighbors=1"), (-1, "n_neighbors=1"), (4, "TfKNN(rows, k=4)")):
+        with pytest.raises(DataError, match=f"n_neighbors is {wanted}, but") as caught:
             model.kneighbors(QUERIES, wanted)
+        assert caught.value.hint == hint
     with pytest.raises(DataError, match="each training row has only 2 other rows"):
         TfKNN(ROWS[:3], labels=LABELS[:3]).kneighbors()
 
