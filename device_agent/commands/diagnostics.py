@@ -24,7 +24,7 @@ _LONGEST_BENCH = 3600.0
 
 def _configure_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--nonce", metavar="TEXT", default="", help="text to put into the certificate, which proves that it is new"
+        "--nonce", metavar="TEXT", default="", help="text that the certificate repeats, as proof that it is new"
     )
     text = "golden set to use instead of the release's own (`knnkit parity --data FILE`); - for standard input"
     parser.add_argument("--golden", type=filled, metavar="FILE", help=text)
@@ -104,9 +104,8 @@ def _run_bench(arguments: argparse.Namespace) -> int:
     blas.prepare(arguments.threads)
     from device_agent.diagnostics import bench
 
-    store = store_of(arguments)
-    asked = {"runtime": arguments.runtime, "threads": arguments.threads, "search": arguments.search}
-    found = bench.bench(store, seconds=arguments.seconds, **asked)
+    asked = {name: getattr(arguments, name) for name in ("seconds", "runtime", "threads", "search")}
+    found = bench.bench(store_of(arguments), **asked)
     return show(arguments, found, bench.render(found))
 
 

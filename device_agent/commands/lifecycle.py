@@ -104,7 +104,7 @@ def _configure_activate(parser: argparse.ArgumentParser) -> None:
 def _add_trial(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the golden check and of the confirmation."""
     parser.add_argument(
-        "--nonce", metavar="TEXT", default="", help="text to put into the certificate, which proves that it is new"
+        "--nonce", metavar="TEXT", default="", help="text that the certificate repeats, as proof that it is new"
     )
     parser.add_argument(
         "--deadline",
@@ -278,7 +278,7 @@ def _run_prune(arguments: argparse.Namespace) -> int:
     holder = holder_of(arguments)
     with store.changing(holder, "prune") as current:
         removed = stage.prune(store, current, number=arguments.keep)
-    return show(arguments, documents.Pruned(tuple(removed)), f"{len(removed)} releases removed")
+    return show(arguments, documents.Pruned(tuple(removed)), f"{constants.counted(len(removed), 'release')} removed")
 
 
 ROLLBACK = command(

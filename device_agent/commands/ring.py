@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from device_agent.commands.options import command, show, store_of
+from device_agent.shared.os_errors import explain
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.errors import DeviceUnfit
 
@@ -50,7 +51,8 @@ def wipe(arguments: argparse.Namespace) -> int:
 
 def _broken(store: Store, error: OSError) -> DeviceUnfit:
     said = f"{store.ring_file}: {error.strerror or error}"
-    return DeviceUnfit(said, reason="ring-broken", hint=f"inspect {store.ring_file}, then remove it")
+    hint = explain(error)[2] or f"inspect {store.ring_file}, then remove it"
+    return DeviceUnfit(said, reason="ring-broken", hint=hint)
 
 
 def _print(arguments: argparse.Namespace, lines: list[dict[str, Any]], text: Any) -> int:

@@ -21,7 +21,7 @@ from device_agent.serving.columns import Columns
 from device_agent.serving.load import Loaded, answering, load_accepted
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
-from device_agent.shared.protocol.reports import Bench, Latency
+from device_agent.shared.protocol.reports import Bench
 from device_agent.shared.queries import row_type
 from device_agent.shared.raw_rows import raw_parser
 from device_agent.shared.release.directory import open_release
@@ -33,13 +33,10 @@ from device_agent.system import board
 
 #: Packages of the agent, by import name; those that are not installed are left out.
 PACKAGES = ("device_agent", "numpy", "tflite_runtime", "ai_edge_litert", "cryptography", "cffi", "pycparser")
-_WARM_UP = 50
 
 
-def bench(
-    store: Store, *, seconds: float = 2.0, runtime: str = "auto", threads: int = 1, search: str | None = None
-) -> Bench:
-    """Measures each figure for about `seconds`; the other options are those of `load_accepted` (None: its default).
+def bench(store: Store, *, seconds: float, runtime: str, threads: int, search: str | None) -> Bench:
+    """Measures each figure for about `seconds`; the other options are those of `load_accepted`.
 
     Raises:
         DeviceUnfit, Refused, ModelUnusable: no release can answer.
@@ -105,7 +102,7 @@ def _bench(loaded: Loaded, seconds: float, threads: int, verify_ms: float, load_
     model, manifest = loaded.model, loaded.verdict.manifest
     golden = Golden.from_bytes(loaded.opened.read(constants.GOLDEN_FILE))
     rows = golden.rows
-    one = _latency(lambda index: model.classify(rows[index][None]), len(rows), seconds)
+    one = check.latency(lambda index: model.classify(rows[index][None]), len(rows), seconds)
     return Bench(
         release=loaded.digest,
         name=manifest.name,
@@ -115,7 +112,7 @@ def _bench(loaded: Loaded, seconds: float, threads: int, verify_ms: float, load_
         k=model.info.k,
         batch=model.batch,
         one=one,
-        line=_latency(_line_answerer(loaded, golden), len(rows), seconds),
+        line=check.latency(_line_answerer(loaded, golden), len(rows), seconds),
         rows_per_second=_throughput(loaded, rows, seconds),
         verify_ms=verify_ms,
         load_ms=load_ms,
@@ -140,20 +137,6 @@ def _line_answerer(loaded: Loaded, golden: Golden) -> Callable[[int], Any]:
         parser, lines = raw_parser(loaded.model.info, loaded.model.chain), golden.raw.splitlines(keepends=True)
     renderer = make_renderer(loaded, Columns(), "csv")
     return lambda index: renderer.render(loaded.model.classify(parser.parse(lines[index]).rows), 1, {})
-
-
-def _latency(work: Callable[[int], Any], count: int, seconds: float) -> Latency:
-    for index in range(_WARM_UP):
-        work(index % count)
-    times: list[float] = []
-    start = now = time.perf_counter()
-    while now - start < seconds or not times:
-        before = time.perf_counter()
-        work(len(times) % count)
-        now = time.perf_counter()
-        times.append((now - before) * 1e3)
-    times.sort()
-    return Latency(check.percentile(times, 50), check.percentile(times, 99), len(times))
 
 
 def _throughput(loaded: Loaded, rows: NDArray[Any], seconds: float) -> float:

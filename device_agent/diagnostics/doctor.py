@@ -16,15 +16,15 @@ from pathlib import Path
 
 from device_agent.diagnostics.status import standing_of
 from device_agent.shared.os_errors import explain
-from device_agent.shared.protocol import constants, json_codec
-from device_agent.shared.protocol.errors import AgentError
+from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.errors import AgentError, ModelUnusable
 from device_agent.shared.protocol.reports import Diagnosis, Finding
 from device_agent.shared.protocol.versions import utc
 from device_agent.shared.trust import standing
 from device_agent.store import state, trust_dir, trust_store
 from device_agent.store.store import Store
 from device_agent.store.trust_dir import typed
-from device_agent.system import board, clock
+from device_agent.system import board, clock, sandbox
 
 MINIMUM_PYTHON = (3, 10)
 #: With less free disk space, in bytes, a deployment may fail.
@@ -59,32 +59,17 @@ def _standing(store: Store) -> standing.Standing:
 
 
 def _apart(check: Check, store: Store) -> tuple[Finding, ...]:
-    """Runs a check in a child process; returns its findings, or one finding that the check crashed."""
-    reader, writer = os.pipe()
+    """Runs a check in a child process; returns its findings, or one finding that the check crashed or hangs."""
     try:
-        child = os.fork()
-    except OSError as error:
-        os.close(reader)
-        os.close(writer)
-        _, told, mend = explain(error)
-        return (Finding(check.__name__.removeprefix("_"), "error", told, mend),)
-    if child == 0:
-        try:
-            os.close(reader)
-            found = json_codec.dumps(Diagnosis(tuple(_findings(check, store)), board.device_info())).encode()
-            with os.fdopen(writer, "wb") as pipe:
-                pipe.write(found)
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        answer = pipe.read()
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    try:
-        return json_codec.loads(Diagnosis, answer).findings
-    except json_codec.MalformedDocument:
-        name, how = check.__name__.removeprefix("_"), f"signal {-code}" if code < 0 else "the check gave no answer"
-        return (Finding(name, "error", f"the check crashed ({how}): a library is damaged", _PROVISION),)
+        return sandbox.run(lambda: tuple(_findings(check, store)))
+    except OSError as error:  # the system allows no further process
+        _, said, mend = explain(error)
+    except ModelUnusable as error:
+        how = "gave no answer" if error.reason == "model-hangs" else "crashed"
+        said, mend = f"the check {how}: a library is damaged", _PROVISION
+    except AgentError as error:
+        said, mend = str(error), error.hint
+    return (Finding(check.__name__.removeprefix("_"), "error", said, mend),)
 
 
 def _findings(check: Check, store: Store) -> Iterator[Finding]:

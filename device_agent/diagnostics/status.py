@@ -85,10 +85,10 @@ def _taught(store: Store) -> tuple[documents.TaughtRows | None, list[str]]:
 
 
 def _about_starts(store: Store, current: StoreState, answering: state.Answering | None) -> list[str]:
-    left = state.why_left(current)
-    failed = starts.failed(store, answering.release.digest) if answering else 0
-    said = f"starts-failed: the last {failed} starts of the release ended without an answer" if failed else ""
-    return [text for text in (f"fell-back: {left}" if left else "", said) if text]
+    found = [f"fell-back: {left}"] if (left := state.why_left(current)) else []
+    if answering and (failed := starts.failed(store, answering.release.digest)):
+        found.append(f"starts-failed: the last {failed} starts of the release ended without an answer")
+    return found
 
 
 def _about_previous(store: Store, current: StoreState, held: trust_dir.Seen) -> list[str]:
@@ -156,11 +156,7 @@ def render(found: Status) -> str:
             )
             if counts
         ]
-        lines += (
-            [f"refused    {found.cells.refused:,} {'line' if found.cells.refused == 1 else 'lines'}"]
-            if found.cells.refused
-            else []
-        )
+        lines += [f"refused    {constants.counted(found.cells.refused, 'line')}"] if found.cells.refused else []
     if found.taught:
         labels = ", ".join(f"{label} {count:,}" for label, count in found.taught.labels.items())
         rows = constants.counted(found.taught.rows, "row")

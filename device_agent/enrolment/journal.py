@@ -19,6 +19,7 @@ from typing import Any
 from device_agent.enrolment import records
 from device_agent.enrolment.records import ENROL, FORGET, KEPT, UNDO, Damaged, Taught
 from device_agent.shared.enrolment.enrolled import LocalRow
+from device_agent.shared.protocol import json_codec
 from device_agent.shared.protocol.constants import ENROLLED_DIR, JOURNAL_FILE
 from device_agent.shared.protocol.errors import AgentError, DeviceUnfit
 from device_agent.shared.safe_files import NotOrdinary, read_small
@@ -35,12 +36,16 @@ FORGET_SOME = "python -m device_agent forget --last 1; or --label NAME, or --id 
 
 
 class Journal:
-    """The journal under one root. Use `changing` to lock, read and change it, and `read` to read it only."""
+    """The journal under one root. Use `changing` to lock, read and change it, and `read` to read it only.
+
+    Attributes:
+        taught: the rows that are taught at present, with the changes made within the `changing` block.
+    """
 
     def __init__(self, root: Path) -> None:
         self.folder = root / ENROLLED_DIR
         self.file, self._key_file, self._lock = root / JOURNAL_FILE, self.folder / "key", self.folder / "lock"
-        self._taught, self._key = Taught(), b""
+        self.taught, self._key = Taught(), b""
 
     def read(self) -> list[LocalRow]:
         """Returns the rows that are taught at present, in the order in which they were taught.
@@ -50,7 +55,7 @@ class Journal:
             OSError: the journal cannot be read.
         """
         self._load()
-        return self._taught.rows()
+        return self.taught.rows()
 
     @contextlib.contextmanager
     def changing(self, holder: str) -> Iterator[Journal]:
@@ -86,7 +91,7 @@ class Journal:
         Raises:
             AgentError: there is nothing to undo.
         """
-        if not self._taught.can_undo:
+        if not self.taught.can_undo:
             raise AgentError(
                 "there is nothing to undo", reason="nothing-to-undo", hint="python -m device_agent enrolled"
             )
@@ -94,34 +99,26 @@ class Journal:
 
     def erase(self) -> None:
         """Rewrites the journal with the present rows only: forgotten rows are erased, and nothing can be undone."""
-        rows = self._taught.rows()
+        rows = self.taught.rows()
         line = records.encode({"do": KEPT, "rows": rows}, self._key, "")[0] if rows else b""
         durable.write_atomic(self.file, line)
-        self._taught = records.replay(line, self._key)
-
-    def rows(self) -> list[LocalRow]:
-        """Returns the taught rows, including changes made within the `changing` block."""
-        return self._taught.rows()
-
-    @property
-    def can_undo(self) -> bool:
-        """Whether there is a command that `undo` can undo."""
-        return self._taught.can_undo
+        self.taught = records.replay(line, self._key)
 
     def _append(self, command: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
         if not self._key:
             key = os.urandom(_KEY_BYTES)
             durable.write_atomic(self._key_file, key)
             self._key = key
-        line, code = records.encode(command, self._key, self._taught.code)
-        if command["do"] == ENROL and self._taught.live_size + len(line) > MAX_BYTES:
+        taught = self.taught
+        line, code = records.encode(command, self._key, taught.code)
+        if command["do"] == ENROL and taught.live_size + len(line) > MAX_BYTES:
             raise AgentError(
                 f"the taught rows would take more than {MAX_BYTES:,} bytes", reason="enrol-full", hint=FORGET_SOME
             )
-        durable.append(self.file, line, self._taught.size)
-        done = self._taught.do(records.plain(command))
-        self._taught.size, self._taught.code = self._taught.size + len(line), code
-        if self._taught.size > 2 * self._taught.live_size + SPARE:
+        durable.append(self.file, line, taught.size)
+        done = taught.do(json_codec.to_plain(command))
+        taught.size, taught.code = taught.size + len(line), code
+        if taught.size > 2 * taught.live_size + SPARE:
             self.erase()
         return done
 
@@ -129,13 +126,13 @@ class Journal:
         try:
             data = read_small(self.file, 3 * MAX_BYTES)
             self._key = read_small(self._key_file, _KEY_BYTES)
-            self._taught = records.replay(data, self._key)
+            self.taught = records.replay(data, self._key)
         except FileNotFoundError as error:
             if Path(error.filename) == self._key_file:
                 raise self._damaged(f"{self._key_file} is missing") from None
             with contextlib.suppress(FileNotFoundError):
                 self._key = read_small(self._key_file, _KEY_BYTES)
-            self._taught = Taught()
+            self.taught = Taught()
         except (Damaged, ValueError, NotOrdinary) as error:
             raise self._damaged(str(error)) from None
 

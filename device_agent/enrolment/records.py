@@ -41,9 +41,6 @@ class Taught:
         self._live: set[str] = set()
         self._done: list[tuple[str, tuple[str, ...]]] = []
 
-    def __len__(self) -> int:
-        return len(self._live)
-
     def rows(self) -> list[LocalRow]:
         """Returns the rows that are not forgotten, in the order in which they were taught."""
         return [row for name, row in self._rows.items() if name in self._live]
@@ -54,7 +51,7 @@ class Taught:
         return bool(self._done)
 
     def do(self, command: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
-        """Executes a command; returns its kind (for an undo: the kind of the undone command) and the ids of the rows.
+        """Executes a command, as plain JSON values; returns its kind (of an undo: that of the undone command) and ids.
 
         Raises:
             Damaged: a device would never write such a command at this place.
@@ -124,8 +121,3 @@ def _is_torn(rest: bytes) -> bool:
 
 def _code(key: bytes, before: str, body: bytes) -> str:
     return hmac.new(key, before.encode() + body, "sha256").hexdigest()
-
-
-def plain(command: dict[str, Any]) -> dict[str, Any]:
-    """Returns a command with its rows as plain JSON values, in the form that `Taught.do` takes."""
-    return {name: json_codec.to_plain(value) for name, value in command.items()}

@@ -147,7 +147,7 @@ class Graphs:
         self._first = self._make(*self._choose())
 
     def _choose(self) -> tuple[str, str]:
-        """Returns the search for a batch and the search for one row."""
+        """Returns the searches for a batch and for one row: those requested if the model has them, else the fastest."""
         asked, alone = self._requested
         if asked and alone:
             return self._having(asked), self._having(alone)

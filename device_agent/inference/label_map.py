@@ -195,9 +195,10 @@ class _Proof:
         return counts.reshape(len(classes), self._n_classes)
 
     def _reject(self, labels: NDArray[np.int8], near: Float64, far: Float64) -> NDArray[np.int8]:
-        """Returns (m,) labels, with UNKNOWN for a cell beyond its label's reject threshold (undecided: beyond all).
+        """Returns (m,) labels, with UNKNOWN for a cell that lies beyond the reject threshold of its label.
 
-        (m,) `near` and `far` bound the k-th distance. If the threshold is between them, the cell is UNDECIDED.
+        (m,) `near` and `far` bound the k-th distance; if the threshold is between them, the cell becomes UNDECIDED. An
+        undecided cell becomes UNKNOWN only if it lies beyond the thresholds of all labels.
         """
         assert self._thresholds is not None
         own = np.where(labels == UNDECIDED, self._thresholds.max(), self._thresholds[labels])

@@ -8,9 +8,11 @@ error. Measures and reports; never switches releases.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from device_agent.lifecycle import compare
 from device_agent.serving.load import load_model, open_accepted
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from device_agent.shared.golden.golden_set import Golden
 
 _BELOW = "build a release that passes the gates, or lower the gate under gates: in deploy.yaml"
-_WARM_UP_ROWS = 20
+_WARM_UP = 20
 _TIMED_ROWS = 200
 _STREAMED_ROWS = 64
 _TIMED_SECONDS = 5.0
@@ -204,18 +206,24 @@ def measure(model: TfliteKNN, golden: Golden) -> Latency | None:
     rows = golden.rows
     if not len(rows):
         return None
-    for index in range(_WARM_UP_ROWS):
-        model.classify(rows[index % len(rows)][None])
-    times = []
-    give_up = time.perf_counter() + _TIMED_SECONDS
-    for index in range(_TIMED_ROWS):
-        row = rows[index % len(rows)][None]
+    return latency(lambda index: model.classify(rows[index][None]), len(rows), _TIMED_SECONDS, _TIMED_ROWS)
+
+
+def latency(work: Callable[[int], Any], count: int, seconds: float, most: float = math.inf) -> Latency:
+    """Measures how long `work` takes, called with the numbers below `count` in turn.
+
+    Ends after `seconds` or `most` measurements, but never without one.
+    """
+    for index in range(_WARM_UP):
+        work(index % count)
+    times: list[float] = []
+    now = time.perf_counter()
+    end = now + seconds
+    while not times or (now < end and len(times) < most):
         before = time.perf_counter()
-        model.classify(row)
-        after = time.perf_counter()
-        times.append((after - before) * 1e3)
-        if after > give_up:
-            break
+        work(len(times) % count)
+        now = time.perf_counter()
+        times.append((now - before) * 1e3)
     times.sort()
     return Latency(percentile(times, 50), percentile(times, 99), len(times))
 
@@ -239,7 +247,7 @@ def ask_running(store: Store, ref: ReleaseRef, golden: bytes, runtime: str = "au
         return compare.ask(current, Golden.from_bytes(golden), runtime)
 
     with contextlib.ExitStack() as stack:
-        current = compare.Opened(open_accepted(store, ref, stack)[0], ref, True)
+        current = compare.Opened(open_accepted(store, ref, stack)[0], ref)
         found = sandbox.run(answer, close=lock_of(store))
     if found is None:
         raise ModelUnusable(f"{ref.name} {ref.version} does not answer", hint="python -m device_agent check")

@@ -32,14 +32,10 @@ if TYPE_CHECKING:
 
 @record
 class Opened:
-    """The running release, opened for the comparison; `opened` is None if its files are damaged.
-
-    `wanted`: a gate needs its answers.
-    """
+    """The running release, opened for the comparison; `opened` is None if its files are damaged."""
 
     opened: OpenRelease | None
     ref: ReleaseRef
-    wanted: bool
 
 
 def running(known: Known, new: Verdict, size: int, stack: contextlib.ExitStack) -> Opened | None:
@@ -57,9 +53,9 @@ def running(known: Known, new: Verdict, size: int, stack: contextlib.ExitStack) 
         opened = stack.enter_context(open_release(known.store.release_path(found.release.digest)))
         opened.verify_accepted(found.release.digest, known.trust)
     except Refused:
-        return Opened(None, found.release, wanted)
+        return Opened(None, found.release)
     small = opened.files[constants.MODEL_FILE].size <= memory.SMALL
-    return Opened(opened, found.release, wanted) if wanted or small else None
+    return Opened(opened, found.release) if wanted or small else None
 
 
 def ask(current: Opened, golden: Golden, runtime: str) -> Running | None:

@@ -31,8 +31,7 @@ from device_agent.system import board, clock, durable
 KEEP_FREE = 64 * 1024 * 1024
 #: An upload that has not changed for this many seconds is removed.
 STALE_UPLOAD = 7 * 24 * 3600
-#: Bytes copied at a time: the size matters for later reads of the file (docs/decisions/004).
-_CHUNK = 64 * 1024
+
 #: Refusals after which an upload is removed: sending more bytes could not correct it.
 _BEYOND_RESUMING = frozenset(
     reason.value
@@ -215,17 +214,8 @@ def _copy(source: Path, destination: Path) -> None:
         durable.remove_tree(destination)
         durable.make_directory(destination)
         for name in opened.opened:
-            _copy_file(opened, name, destination / name)
-
-
-def _copy_file(opened: OpenRelease, name: str, destination: Path) -> None:
-    with Path(opened.path(name)).open("rb", buffering=0) as source:
-        descriptor = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, durable.FILE_MODE)
-        try:
-            while chunk := source.read(_CHUNK):
-                durable.write_all(descriptor, chunk)
-        finally:
-            os.close(descriptor)
+            with Path(opened.path(name)).open("rb", buffering=0) as file:
+                durable.copy_rest(file.fileno(), destination / name)
 
 
 def _refuse_full(path: Path, needed: int) -> None:

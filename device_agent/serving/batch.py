@@ -39,10 +39,8 @@ from device_agent.store.store import Store
 _PROGRESS_SECONDS = 0.5
 
 
-def classify(store: Store, request: Request, start: Start | None = None) -> int:
-    """Answers every row of the input of `request`; returns the number of rows.
-
-    Calls `start.answered`, if there is a `start`, after the first answers.
+def classify(store: Store, request: Request, start: Start) -> None:
+    """Answers every row of the input of `request`; calls `start.answered` after the first answers.
 
     Raises:
         BadInput: a row, a line or the file cannot be classified.
@@ -53,10 +51,9 @@ def classify(store: Store, request: Request, start: Start | None = None) -> int:
     try:
         loaded.tell_warnings()
         with InFlight(store.root) as in_flight:
-            count = classify_by(loaded, request, start, in_flight)
+            answer(loaded, request, start, in_flight)
         save_counts(store, loaded, request)
         _tell_if_left(store, loaded)
-        return count
     finally:
         loaded.close()
 
@@ -84,25 +81,17 @@ def _tell_if_left(store: Store, loaded: Loaded) -> None:
         print(f"device_agent: warning: {said}", file=sys.stderr)
 
 
-def classify_by(loaded: Loaded, request: Request, start: Start | None = None, in_flight: InFlight | None = None) -> int:
-    """Answers every row as `classify`, with a release that is `loaded` already; the caller closes it.
-
-    `in_flight` records the rows being answered, in case one kills the model (None: no record).
-
-    Raises:
-        BadInput, ModelUnusable: as `classify`.
-    """
+def answer(loaded: Loaded, request: Request, start: Start, in_flight: InFlight) -> None:
+    """Does what `classify` does, with a release that is `loaded` already; `in_flight` records the rows meanwhile."""
     source, request = open_rows(loaded, request)
     renderer = make_renderer(loaded, request.columns, request.output_format or source.format)
     sink = Sink(request.output, renderer.dtype)
     try:
         rows = Rows(loaded.model.info, loaded.model.chain, source, request, source.others)
-        count = _run(_Blocks(loaded, rows, request, start, in_flight), renderer, sink)
-        sink.finish(count)
+        sink.finish(_run(_Blocks(loaded, rows, request, start, in_flight), renderer, sink))
     except BaseException:
         sink.abandon()
         raise
-    return count
 
 
 def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
@@ -128,8 +117,7 @@ def _run(given: _Blocks, renderer: Renderer, sink: Sink) -> int:
     progress = _Progress()
     count = 0
     for rows, rendered in _rendered(given, renderer):
-        if given.start:
-            given.start.answered()
+        given.start.answered()
         if count == 0 and (parser.header or renderer.dtype is not None):
             sink.write(renderer.header())
         sink.write(rendered)
@@ -148,19 +136,17 @@ def _rendered(given: _Blocks, renderer: Renderer) -> Iterator[tuple[int, bytes]]
     loaded, request = given.loaded, given.request
     plain = not loaded.taught and loaded.model.info.targets is None and not loaded.ring
     if request.columns.labels_only and plain:
-        for labels in label_all(loaded, given.blocks(), request.runtime, request.threads):
+        for labels in label_all(loaded, given.blocks()):
             yield len(labels), renderer.render_labels(labels, given.take())
     else:
-        for answers in answer_all(loaded, given.blocks(), request.runtime, request.threads):
+        for answers in answer_all(loaded, given.blocks()):
             yield len(answers.label), renderer.render(answers, len(answers.label), {}, given.take())
 
 
 class _Blocks:
     """The blocks of an input, parsed and waiting for their answers, in order; `InFlight` records them meanwhile."""
 
-    def __init__(
-        self, loaded: Loaded, rows: Rows, request: Request, start: Start | None, in_flight: InFlight | None
-    ) -> None:
+    def __init__(self, loaded: Loaded, rows: Rows, request: Request, start: Start, in_flight: InFlight) -> None:
         self.loaded, self.rows, self.request, self.start, self._in_flight = loaded, rows, request, start, in_flight
         self._waiting: deque[tuple[Kept, int, int]] = deque()
 
@@ -179,7 +165,7 @@ class _Blocks:
             yield block.rows
 
     def _tell(self) -> None:
-        if self._in_flight and self._waiting:
+        if self._waiting:
             self._in_flight.answering(self._waiting[0][1], self._waiting[-1][2])
 
     def _refuse_poison(self, block: Block) -> None:
@@ -187,10 +173,10 @@ class _Blocks:
 
         Tests only blocks in which an earlier process died, or all if it died before its first answer.
         """
-        if (self.start and self.start.in_doubt) or (self._in_flight and self._in_flight.suspects(block.numbers)):
+        if self.start.in_doubt or self._in_flight.suspects(block.numbers):
             from device_agent.serving.poison import find_poison
 
-            found = find_poison(self.loaded, block.rows, self.request.runtime)
+            found = find_poison(self.loaded, block.rows)
             if found:
                 hint = "remove the row, and report the fault: no row should stop a model"
                 where = block.name.format(block.numbers[found[0]])

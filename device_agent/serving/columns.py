@@ -240,8 +240,13 @@ def with_marks(columns: Columns, window: Window) -> Columns:
     Raises:
         BadInput: `keep` has a column with the name of one of these.
     """
-    twice = next((name for name in columns.keep if name in window.marks), None)
-    if twice is not None:
-        hint = "give the column another name in the samples"
-        raise BadInput(f"--keep {twice}: the answers already have a column of that name", hint=hint)
+    require_apart(columns.keep, window.marks, "samples")
     return replace(columns, keep=(*window.marks, *columns.keep))
+
+
+def require_apart(keep: Sequence[str], names: Sequence[str], where: str) -> None:
+    """Raises BadInput if a copied column (`keep`) of the "rows" or "samples" (`where`) has the name of an answer's."""
+    twice = next((name for name in keep if name in names), None)
+    if twice is not None:
+        hint = f"give the column another name in the {where}"
+        raise BadInput(f"--keep {twice}: the answers already have a column of that name", hint=hint)

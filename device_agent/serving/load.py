@@ -52,15 +52,17 @@ class Loaded:
     taught: JoinedKNN | None = None
     warning: str = ""
     ring: Ring | None = None  # keeps rows for people to label
+    runtime: str = "auto"  # as the user asked for it; also for replicas, as `threads`
+    threads: int = 1
 
     @property
     def model(self) -> TfliteKNN | JoinedKNN:
         """The model that answers: with taught rows if there are any."""
         return self.taught or self.signed
 
-    def replica(self, runtime: str, threads: int) -> TfliteKNN | JoinedKNN:
-        """Returns another copy of the model, for another thread; `runtime` and `threads` as in `load_model`."""
-        signed = load_model(self.opened, runtime, threads, search=self.signed.requested)
+    def replica(self) -> TfliteKNN | JoinedKNN:
+        """Returns another copy of the model, for another thread."""
+        signed = load_model(self.opened, self.runtime, self.threads, search=self.signed.requested)
         return self.taught.over(signed) if self.taught else signed
 
     @property
@@ -128,7 +130,7 @@ def load_accepted(
         opened, verdict = open_accepted(store, ref, stack)
         way = searches.read(store, ref.digest) if search is None else search
         signed = load_model(opened, runtime, threads, stream=stream, search=way)
-        return with_taught_rows(store, Loaded(signed, opened, verdict, stack))
+        return with_taught_rows(store, Loaded(signed, opened, verdict, stack, runtime=runtime, threads=threads))
     except BaseException:
         stack.close()
         raise

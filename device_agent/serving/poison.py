@@ -20,29 +20,27 @@ from device_agent.system import sandbox
 _DEATHS = ("model-crashed", "model-hangs")
 
 
-def find_poison(loaded: Loaded, rows: NDArray[Any], runtime: str) -> tuple[int, str] | None:
+def find_poison(loaded: Loaded, rows: NDArray[Any]) -> tuple[int, str] | None:
     """Returns the index of the first of (n, n_features) rows that kills the model, and a message; None if none does.
-
-    Tries the rows in child processes, with the model of `loaded` in this `runtime`.
 
     Raises:
         ModelUnusable: the model dies before its first row.
     """
     size = loaded.model.batch
     blocks = [rows[start : start + size] for start in range(0, len(rows), size)]
-    found = _first_to_kill(loaded, blocks, runtime)
+    found = _first_to_kill(loaded, blocks)
     if found is None:
         return None
     block, how = found
-    alone = _first_to_kill(loaded, [row[None] for row in blocks[block]], runtime)
+    alone = _first_to_kill(loaded, [row[None] for row in blocks[block]])
     return block * size + (alone[0] if alone else 0), alone[1] if alone else f"{how} (this row, or one soon after it)"
 
 
-def _first_to_kill(loaded: Loaded, parts: Sequence[NDArray[Any]], runtime: str) -> tuple[int, str] | None:
+def _first_to_kill(loaded: Loaded, parts: Sequence[NDArray[Any]]) -> tuple[int, str] | None:
     with mmap.mmap(-1, 8) as begun:  # shared with the child
 
         def answer() -> None:
-            model = load_model(loaded.opened, runtime)
+            model = load_model(loaded.opened, loaded.runtime)
             for number, rows in enumerate(parts, 1):
                 begun[:] = number.to_bytes(8, "little")
                 model.classify(np.ascontiguousarray(rows))

@@ -32,32 +32,23 @@ T = TypeVar("T")
 MAX_REPLICAS = 4
 
 
-def answer_all(
-    loaded: Loaded, blocks: Iterable[NDArray[Any]], runtime: str = "auto", threads: int = 1
-) -> Iterator[Answers]:
+def answer_all(loaded: Loaded, blocks: Iterable[NDArray[Any]]) -> Iterator[Answers]:
     """Yields the answers of `loaded` to each (n, n_features) block of rows, in order.
-
-    Further replicas use `runtime` with `threads`, as `load_model` does.
 
     Raises:
         BadInput: a row of the next block has a value that is not finite.
     """
-
-    def ask(model: Any, rows: NDArray[Any]) -> Answers:
-        found: Answers = model.classify(rows)
-        return found
-
     ring = loaded.ring
-    for answers in _in_order(loaded, ring.remember(blocks) if ring else blocks, ask, lambda: ask, runtime, threads):
+    for answers in _in_order(
+        loaded, ring.remember(blocks) if ring else blocks, lambda model, rows: model.classify(rows)
+    ):
         if ring:
             ring.note_next(answers)
         yield answers
 
 
-def label_all(
-    loaded: Loaded, blocks: Iterable[NDArray[Any]], runtime: str = "auto", threads: int = 1
-) -> Iterator[NDArray[np.int32]]:
-    """Yields the (n,) int32 class indices of each block of n rows, in order; the arguments are those of `answer_all`.
+def label_all(loaded: Loaded, blocks: Iterable[NDArray[Any]]) -> Iterator[NDArray[np.int32]]:
+    """Yields the (n,) int32 class indices that `loaded` answers to each (n, n_features) block of rows, in order.
 
     Raises:
         BadInput: a row of the next block has a value that is not finite.
@@ -68,18 +59,16 @@ def label_all(
 
         return labeller(loaded.signed)
 
-    return _in_order(loaded, blocks, lambda model, rows: model.labels(rows), of_many, runtime, threads)
+    return _in_order(loaded, blocks, lambda model, rows: model.labels(rows), of_many)
 
 
 def _in_order(
     loaded: Loaded,
     blocks: Iterable[NDArray[Any]],
     query: Callable[[Any, NDArray[Any]], T],
-    query_of_many: Callable[[], Callable[[Any, NDArray[Any]], T]],
-    runtime: str,
-    threads: int,
+    query_of_many: Callable[[], Callable[[Any, NDArray[Any]], T]] | None = None,
 ) -> Iterator[T]:
-    """Yields `query(model, rows)` for each block; for several blocks, uses the function from `query_of_many`."""
+    """Yields `query(model, rows)` for each block; for several blocks, uses the function from `query_of_many` if any."""
     rest = iter(blocks)
     first = next(rest, None)
     if first is None:
@@ -88,12 +77,12 @@ def _in_order(
     if second is None:
         yield query(loaded.model, first)
         return
-    query = query_of_many()
+    query = query_of_many() if query_of_many else query
     models: SimpleQueue[Any] = SimpleQueue()
     models.put(loaded.model)
     replicas = _count_replicas(loaded)
     for _ in range(replicas - 1):
-        models.put(loaded.replica(runtime, threads))
+        models.put(loaded.replica())
 
     def work(rows: NDArray[Any]) -> T:
         model = models.get()

@@ -51,11 +51,11 @@ IDLE_MS = 1000
 COUNTS_SECONDS = 60.0
 
 
-def stream(store: Store, request: Request, start: Start | None = None) -> int:
+def stream(store: Store, request: Request, start: Start) -> int:
     """Answers the input of `request`, often a pipe, line by line, until it ends or SIGTERM arrives.
 
-    Calls `start.answered`, if there is a `start`, after the first answer. Returns the number of bad lines without
-    answers; 0 after SIGTERM, which ends a service.
+    Calls `start.answered` after the first answer. Returns the number of bad lines without answers; 0 after SIGTERM,
+    which ends a service.
 
     Raises:
         BadInput: the header does not fit the model.
@@ -117,9 +117,10 @@ def _read(poll: select.poll, source: Source, flags: SignalFlags, answerer: _Answ
 class _Answerer:
     """Answers blocks of lines with the current release."""
 
-    def __init__(self, store: Store, request: Request, source: Source, start: Start | None) -> None:
+    def __init__(self, store: Store, request: Request, source: Source, start: Start) -> None:
         self.refused, self._saved, self._has_header = 0, 0, False
-        self._store, self._start = store, start
+        self._store = store
+        self._start: Start | None = start  # None after the first answer
         self._request = request
         self._name, self._unit = source.name, "frame" if source.format == FRAMES else "line"
         self._descriptor = 1
@@ -176,7 +177,7 @@ class _Answerer:
         while len(parsed.rows) and ((self._start and self._start.in_doubt) or self.in_flight.suspects(parsed.lines)):
             from device_agent.serving.poison import find_poison
 
-            found = find_poison(self._loaded, parsed.rows, self._request.runtime)
+            found = find_poison(self._loaded, parsed.rows)
             if found is None:
                 break
             parsed = without_rows(parsed, {found[0]: BadInput(found[1])})

@@ -13,8 +13,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from numpy.typing import NDArray
-
 from device_agent.enrolment import golden_answers, local
 from device_agent.enrolment.joined import JoinedExact
 from device_agent.enrolment.journal import FORGET_SOME, Journal
@@ -66,7 +64,7 @@ def teach(store: Store, meaning: Meaning, request: Request, holder: str, last: i
             cells = taught_rows.cells_of(last_rows.read(store.root, loaded.signed.info, last), loaded.signed.info)
         with Journal(store.root).changing(holder) as journal:
             _require_plain(cells, loaded.signed.info.columns)
-            before = journal.rows()
+            before = journal.taught.rows()
             classes, taught = loaded.signed.info.classes, [row.label for row in before]
             if not values:
                 label = enrolled.label_of(str(label), classes, taught) or label
@@ -93,7 +91,7 @@ def forget(
         DeviceUnfit: the journal is damaged.
     """
     with Journal(store.root).changing(holder) as journal:
-        rows = journal.rows()
+        rows = journal.taught.rows()
         meant = None if label is None else enrolled.text_of(label)
         found = [row.id for row in rows if meant in (None, enrolled.text_of(row.label)) and (not ids or row.id in ids)]
         found = found if last is None else found[-last:]
@@ -239,8 +237,10 @@ def _check(loaded: Loaded, before: list[LocalRow], rows: list[LocalRow], allowed
     _require_room(Counter(map(enrolled.counted_as, (*old.rows, *rows))), allowed, enrolled.counted_as(rows[0]))
     new = local.taking_part(signed, [*before, *rows], loaded.digest)
     exact = JoinedExact(signed.path, signed.info, new)
-    if len(new.rows) != len(old.rows) + len(rows) or not exact.kept[len(old.rows) :].all():
-        raise BadInput("a row is out of the range of float32 in the model", hint="leave that row out")
+    used = {row.id for row, kept in zip(new.rows, exact.kept) if kept}
+    lost = next((number for number, row in enumerate(rows, 1) if row.id not in used), None)
+    if lost is not None:
+        raise BadInput(f"row {lost} is out of the range of float32 in the model", hint="leave that row out")
     if not allowed.may_override:
         _require_golden_answers(loaded, exact, old)
 
@@ -272,15 +272,11 @@ def _require_golden_answers(loaded: Loaded, exact: JoinedExact, old: Joined) -> 
         changed -= set(golden_answers.changed(earlier, golden, info))
     if changed:
         row = min(changed)
-        before = _answer(info, _own(golden)[row])
+        before = _answer(info, (golden.label if golden.values is None else golden.values)[row])
         said = f"golden row {row} would be answered {_answer(info, found[row])} instead of {before}"
         more = f", and {len(changed) - 1} more would change" if len(changed) > 1 else ""
         hint = "teach rows that differ more from the others; or enrol: {may_override: true} in deploy.yaml"
         raise Refused(f"{said}{more}; the release does not allow that", reason="row-overrides", hint=hint)
-
-
-def _own(golden: Golden) -> NDArray[Any]:
-    return golden.label if golden.values is None else golden.values
 
 
 def _answer(info: KnnInfo, found: Any) -> str:
@@ -290,5 +286,5 @@ def _answer(info: KnnInfo, found: Any) -> str:
 
 
 def _document(did: str, ids: Sequence[str], journal: Journal) -> Taught:
-    rows = journal.rows()
+    rows = journal.taught.rows()
     return Taught(did, tuple(ids), len(rows), enrolled.counts(rows), enrolled.digest_of(rows))

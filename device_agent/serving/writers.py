@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.serving.columns import Errors, Form, Kept, LabelColumns
+from device_agent.serving.columns import Errors, Form, Kept, LabelColumns, require_apart
 from device_agent.serving.npy_writer import NpyRenderer
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
-from device_agent.shared.protocol.errors import BadInput
 
 if TYPE_CHECKING:
     from device_agent.inference.tflite_knn import Answers
@@ -122,7 +121,7 @@ class CsvRenderer(_TextRenderer):
         self._labels = [str(label) for label in (*self._info.classes, UNKNOWN_LABEL)]  # index -1 is "unknown"
         self._lines = _LabelLines([_csv_line([label, *self._tail("")]) for label in self._labels])
         self._empty = b"," * (len(self._columns.keep) + len(self._names()) - 1) + b"\n"
-        _require_apart(self._columns.keep, self._names())
+        require_apart(self._columns.keep, self._names(), "rows")
 
     def header(self) -> bytes:
         """Returns the header line."""
@@ -202,17 +201,9 @@ class JsonRenderer(_TextRenderer):
     def _prepare(self) -> None:
         self._labels = (*self._info.classes, UNKNOWN_LABEL)
         tail = {"digest": self._digest} if self._columns.digest else {}
-        own = [
-            "labels",
-            "probabilities",
-            "neighbors",
-            "digest",
-            "error",
-            "line",
-            *_COUNTS * (self._info.table is not None),
-        ]
-        own += [self._values.key if self._values else "label", *(() if self._local is None else ("local", "id"))]
-        _require_apart(self._columns.keep, own)
+        own = [self._values.key if self._values else "label", "labels", "probabilities", "neighbors", "digest"]
+        own += ["error", "line", *_COUNTS * (self._info.table is not None)]
+        require_apart(self._columns.keep, own + ["local", "id"] * (self._local is not None), "rows")
         self._lines = _LabelLines([_json_line({"label": label} | tail) for label in self._labels])
 
     def _bad(self, number: int, message: str) -> bytes:
@@ -287,18 +278,6 @@ RENDERERS: dict[str, type[CsvRenderer] | type[JsonRenderer] | type[NpyRenderer]]
     "jsonl": JsonRenderer,
     "npy": NpyRenderer,
 }
-
-
-def _require_apart(keep: Sequence[str], names: Sequence[str]) -> None:
-    """Checks that no copied column (`keep`) has the name of a column of the answers.
-
-    Raises:
-        BadInput: a copied column has such a name.
-    """
-    twice = next((name for name in keep if name in names), None)
-    if twice is not None:
-        hint = "give the column another name in the rows"
-        raise BadInput(f"--keep {twice}: the answers already have a column of that name", hint=hint)
 
 
 def _csv_line(fields: list[str]) -> bytes:

@@ -60,6 +60,5 @@ def _parse(data: bytes, digest: str) -> CellCounts | None:
     return found if found.release == digest else None
 
 
-def _sum(old: Mapping[str, int] | None, new: Mapping[str, int] | None) -> dict[str, int]:
-    old, new = old or {}, new or {}
+def _sum(old: Mapping[str, int], new: Mapping[str, int]) -> dict[str, int]:
     return {name: old.get(name, 0) + new.get(name, 0) for name in sorted({*old, *new})}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from device_agent.shared.protocol import json_codec
@@ -61,7 +60,10 @@ def read(path: Path, count: int | None = None) -> list[HistoryEntry]:
     Raises:
         Broken: the path is not a usable file.
     """
-    entries = list(_entries(_content(path).splitlines()))
+    entries = []
+    for line in _content(path).splitlines():
+        with contextlib.suppress(json_codec.MalformedDocument):
+            entries.append(json_codec.loads(HistoryEntry, line, limit=_MAX_LINE))
     return entries if count is None else entries[max(0, len(entries) - count) :]
 
 
@@ -71,12 +73,6 @@ def render(entry: HistoryEntry) -> str:
     return (
         f"{utc(entry.at)} {entry.what:<11} {release}" + (f": {entry.why}" if entry.why else "") + f" [{entry.holder}]"
     )
-
-
-def _entries(lines: Iterable[bytes]) -> Iterator[HistoryEntry]:
-    for line in lines:
-        with contextlib.suppress(json_codec.MalformedDocument):
-            yield json_codec.loads(HistoryEntry, line, limit=_MAX_LINE)
 
 
 def _append(path: Path, entry: HistoryEntry, data: bytes) -> None:

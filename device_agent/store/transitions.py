@@ -65,10 +65,7 @@ def begin(
     """
     refuse_foreign(state, holder, moment)
     if state.pending:
-        raise Locked(
-            f"{state.pending.release.name} {state.pending.release.version} still waits for confirmation",
-            hint="confirm that activation, or cancel it: python -m device_agent rollback",
-        )
+        raise waits(state.pending)
     until = moment.uptime + checked_deadline(seconds)
     pending = Pending(release, created, holder, connection, moment.wall, moment.boot, moment.uptime, until)
     return _after(replace(state, pending=pending), "activated", release, "", holder, moment)
@@ -223,5 +220,5 @@ def _after(
 def waits(pending: Pending) -> Locked:
     """Returns the error for a command that is not possible while an activation is pending."""
     digest = pending.release.digest[:12]
-    hint = "confirm the activation, roll it back, or wait until it reverts by itself"
+    hint = "confirm it, wait until it reverts by itself, or cancel it: python -m device_agent rollback"
     return Locked(f"the activation of {digest} waits for confirmation", hint=hint)

@@ -20,7 +20,8 @@ FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
 #: Errors of a file system (vfat, exFAT) that lacks a call.
 _LACKING = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
-_CHUNK = 64 * 1024  # as in `staging`: the kernel keeps in one piece what is written at once (docs/decisions/004)
+#: Bytes copied at a time: the size matters for later reads of the file (docs/decisions/004).
+_CHUNK = 64 * 1024
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -29,15 +30,14 @@ def temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp")
 
 
-def write_atomic(path: Path, data: bytes, mode: int = FILE_MODE, *, prepared: Path | None = None) -> None:
+def write_atomic(path: Path, data: bytes, *, prepared: Path | None = None) -> None:
     """Replaces the content of `path` by `data`; after a crash the file holds the old content or the new one.
 
-    `mode` are the permissions; `prepared` is the temporary file, on the same file system; by default in the folder of
-    `path`.
+    `prepared` is the temporary file, on the same file system; by default in the folder of `path`.
     """
     prepared = prepared or temporary(path)
     try:
-        descriptor = os.open(prepared, _WRITE | os.O_TRUNC, mode)
+        descriptor = os.open(prepared, _WRITE | os.O_TRUNC, FILE_MODE)
         try:
             write_all(descriptor, data)
             os.fsync(descriptor)
@@ -161,15 +161,20 @@ def _copy(source: Path, destination: Path) -> None:
         return
     read = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        descriptor = os.open(destination, _WRITE | os.O_EXCL, stat.S_IMODE(mode))
-        try:
-            while chunk := os.read(read, _CHUNK):
-                write_all(descriptor, chunk)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        copy_rest(read, destination, stat.S_IMODE(mode))
     finally:
         os.close(read)
+
+
+def copy_rest(read: int, destination: Path, mode: int = FILE_MODE) -> None:
+    """Copies what can be read from the descriptor `read` to the new file `destination` with the permissions `mode`."""
+    descriptor = os.open(destination, _WRITE | os.O_EXCL, mode)
+    try:
+        while chunk := os.read(read, _CHUNK):
+            write_all(descriptor, chunk)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def rename(source: Path, destination: Path) -> None:

@@ -34,12 +34,19 @@ def run(work: Callable[[], T], *, close: Iterable[int] = (), timeout: float = TI
     Raises:
         AgentError: the error that `work` raised.
         DeviceUnfit: there is not enough memory (`out-of-memory`).
+        OSError: the system allows no further process.
         ModelUnusable: the child died (`model-crashed`, with the signal) or took longer than `timeout` seconds.
     """
     killed_before = memory.oom_kills()
     readable, writable = os.pipe()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)  # until the code that ends the child is reached
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.close(readable)
+        os.close(writable)
+        raise
     if child == 0:
         _serve(work, writable, (readable, *close), timeout)
     data = None
@@ -75,7 +82,8 @@ def _serve(work: Callable[[], Any], writable: int, close: Iterable[int], timeout
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.SIGNALS)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(int(timeout) + 5)  # in case the thread below never runs
-        threading.Thread(target=_end_with_the_parent, args=(writable,), daemon=True).start()
+        with contextlib.suppress(RuntimeError):  # a limit of processes may allow no thread
+            threading.Thread(target=_end_with_the_parent, args=(writable,), daemon=True).start()
         _offer_to_the_oom_killer()
         data = pickle.dumps(_outcome(work))
         with open(writable, "wb", closefd=False) as pipe:

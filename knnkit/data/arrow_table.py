@@ -96,7 +96,7 @@ def of_frame(frame: Any, why: str) -> Any:
         if isinstance(frame, pyarrow.RecordBatch):
             return pyarrow.Table.from_batches([frame])
         return frame.to_arrow() if hasattr(kind, "to_arrow") else pyarrow.Table.from_pandas(frame, preserve_index=False)
-    except (pyarrow.ArrowException, AttributeError, TypeError, ValueError) as error:
+    except (pyarrow.ArrowException, AttributeError, TypeError, ValueError, OverflowError) as error:
         hint = "give a pandas or polars frame with one type of value in each column"
         raise DataError(f"{FRAME} cannot be read: {error}", hint=hint) from None
 
@@ -201,7 +201,8 @@ class _Table:
         import pyarrow.compute
 
         while _is_list(column.type) and _is_list(column.type.value_type):
-            rows = [None if value is None else [x for part in value for x in part] for value in column.to_pylist()]
+            lists = column.to_pylist()
+            rows = [value and [x for part in value for x in ([None] if part is None else part)] for value in lists]
             column = pyarrow.array(rows)
         lengths = pyarrow.compute.list_value_length(column).to_pylist()
         width = next((length for length in lengths if length is not None), 0)

@@ -190,7 +190,7 @@ class BadCells:
 
 
 def in_data(source: object, keys: str, flags: str = "") -> str:
-    """Returns the hint to set `keys` (YAML) in deploy.yaml, or `flags` of `knnkit init`; for rows in memory, Python."""
+    """Returns the hint to set `keys` (YAML) in deploy.yaml, or `flags` of `knnkit init`; in Python, `data=`."""
     if str(source) in IN_MEMORY:
         return f"data={yaml.safe_load(f'{{{keys}}}')}"
     return f"{keys} in `data:` of deploy.yaml" + (f" (knnkit init: {flags})" if flags else "")

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from device_agent.shared.tabular.csv_dialect import short
+from device_agent.shared.tabular.csv_dialect import is_number, short
 from knnkit.data.bad_cells import IN_MEMORY, as_yaml, is_id
 from knnkit.data.dataset import Dataset
 from knnkit.data.policy import PLAIN, Policy, matching
@@ -139,7 +139,7 @@ def find(header: list[str], name: str, file: Path, key: str) -> int:
     names = ", ".join(other if plain else short(other) for other, plain in zip(header[:_MAX_LISTED], bare))
     names += ", ..." if len(header) > _MAX_LISTED else ""
     hint, more = (f"did you mean {close[0]!r} (", ")?") if close else ("set it to one of them (", ")")
-    if not close and len(header) > 1 and sum(map(_is_number, header)) >= len(header) - 1:
+    if not close and len(header) > 1 and sum(is_number(other, ",") for other in header) >= len(header) - 1:
         more += "; if line 1 is a row of numbers, put a header line above it"
     raise DataError(
         f"{file}: no column {name!r}; there are {names}",
@@ -197,11 +197,3 @@ def _indexes(column: np.ndarray[tuple[int], np.dtype[np.float64]], named: bool) 
 def _goes_up(column: np.ndarray[tuple[int], np.dtype[Any]]) -> bool:
     """Whether a column never decreases. Equal numbers are allowed: float32 may round large numbers to the same."""
     return bool((np.diff(column) >= 0).all())
-
-
-def _is_number(name: str) -> bool:
-    try:
-        float(name)
-    except ValueError:
-        return False
-    return True

@@ -140,14 +140,12 @@ def _joined(parts: Sequence[Dataset], policy: Policy, source: str, *, wide: bool
             table[there, place] = codes[table[there, place].astype(int)]
     rows: NDArray[np.floating[Any]] = np.concatenate(tables)
     levels = sorted_levels(rows, levels, policy, first.feature_names)
-    beside = (
-        None if first.beside is None else np.concatenate([part.beside for part in parts if part.beside is not None])
-    )
+    kept = ([getattr(part, key) for part in parts] for key in ("beside", "ids"))
+    beside, ids = (None if column[0] is None else np.concatenate(column) for column in kept)
     columns = zip(*((part.labels, *part.more_labels) for part in parts))
     labels, *more = (label_array([text for part in column for text in part.tolist()], source) for column in columns)
     if policy.is_plain and not wide:
         rows = precision.float32_if_enough(rows)
-    ids = None if first.ids is None else np.concatenate([part.ids for part in parts if part.ids is not None])
     files = np.repeat(np.arange(len(parts)), [len(part.rows) for part in parts])
     how: dict[str, Any] = {"levels": levels or None, "files": files, "more_labels": tuple(more)}
     how["missing_words"] = frozenset[str]().union(*(part.missing_words for part in parts))
@@ -186,8 +184,9 @@ def _load_npz(file: Path, wanted: Wanted) -> Dataset:
         find(list(arrays), each, file, "target" if policy.targets else "label")
     labels, *further = answers = [arrays.pop(name) for name in own]
     odd = [name for name, array in zip(own, answers) if array.shape != labels.shape]
-    if odd:
-        raise DataError(f"{file}: {odd[0]!r} has another shape than {own[0]!r}", hint="one cell for each row")
+    if odd or not labels.ndim:
+        said = f"{odd[0]!r} has another shape than {own[0]!r}" if odd else f"{own[0]!r} is one value, not an array"
+        raise DataError(f"{file}: {said}", hint="one cell for each row")
     names, keys = arrays.pop("feature_names", None), wanted.texts
     texts = [None if name is None else _text(arrays, name, len(labels), file, key) for key, name in keys.items()]
     for name in set(keys.values()) - {None, *(wanted.features or ())}:
@@ -196,17 +195,17 @@ def _load_npz(file: Path, wanted: Wanted) -> Dataset:
     if len(tables) == 1:
         rows: Any = arrays[tables[0]]
         rows = rows.reshape(len(rows), math.prod(rows.shape[1:]))  # an image is a row of its pixels
-        header = default_names(rows.shape[1]) if names is None else tuple(map(str, names))
+        header = default_names(rows.shape[1]) if names is None else tuple(map(str, names.ravel().tolist()))
     elif tables or not arrays or any(array.ndim != 1 or len(array) != len(labels) for array in arrays.values()):
         found = ", ".join(f"{name} {array.shape}" for name, array in arrays.items()) or "nothing"
         one = tables[0] if tables else "rows"
         code = f"import numpy as np; f = np.load({str(file)!r}); "
         code += f"np.savez({file.stem + '-clean.npz'!r}, {one}=f[{one!r}], {label}=f[{label!r}])"
         said = f"{file}: expected one array of rows in addition to {label!r}, found {found}"
-        raise DataError(said, hint=f"python -c {shlex.quote(code)}" if tables else "")
+        raise DataError(said, hint=f"python -c {shlex.quote(code)}" if tables else "an array of shape (rows, features)")
     else:
         rows, header = np.column_stack(list(arrays.values())), tuple(arrays)
-    if wanted.features is not None or policy.drop or not policy.is_plain:
+    if len(header) == rows.shape[1] and (wanted.features is not None or policy.drop or not policy.is_plain):
         _, chosen = choose([*header, *own], wanted, file)  # `arrays` no longer has the labels
         rows, header = rows[:, chosen], tuple(header[place] for place in chosen)
     for what, array in (("features", rows), *(("targets", array) for array in answers if policy.targets)):

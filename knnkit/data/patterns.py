@@ -30,16 +30,23 @@ def expand(sources: Sequence[Path]) -> tuple[Path, ...]:
     for source in sources:
         if not source.exists():
             source = Path(PART.sub("*", str(source)))
-        if source.exists() or not glob.has_magic(str(source)):
+        folder, pattern = split(source)
+        if source.exists() or not glob.has_magic(pattern):
             found[source] = None
             continue
-        names = glob.glob(str(source), recursive=True)  # noqa: PTH207 (the pattern may be absolute)
+        names = glob.glob(str(Path(glob.escape(str(folder)), pattern)), recursive=True)  # noqa: PTH207 (may be "**")
         paths = sorted(path for path in map(Path, names) if path.is_file())
         if not paths:
             said = f"{source}: no file matches this pattern"
-            raise DataError(said, hint="patterns are relative to deploy.yaml", key=FILE)
+            raise DataError(said, hint="patterns are relative to the folder of deploy.yaml", key=FILE)
         found.update(dict.fromkeys(paths))
     return tuple(found)
+
+
+def split(source: Path) -> tuple[Path, str]:
+    """Returns the deepest folder of a pattern that exists, whose name may have signs such as `[`, and the rest."""
+    folder = next((folder for folder in source.parents if folder.is_dir()), Path())
+    return folder, str(source.relative_to(folder))
 
 
 def require_utf8(file: Path) -> None:
@@ -53,9 +60,10 @@ def require_utf8(file: Path) -> None:
 
 
 def inside(folder: Path, suffixes: Collection[str]) -> str:
-    """Returns a pattern for the files in a folder: those of the most frequent depth and suffix, of `suffixes` if any.
+    """Returns a pattern for the files in a folder, such as `FOLDER/*/*.wav`: for most of those with one of `suffixes`.
 
-    Looks three folders deep, and at most at `_MOST` files; without any, the pattern is `FOLDER/*.csv`.
+    If none has such a suffix, for most of all files; in an empty folder, `FOLDER/*.csv`. Looks three folders deep, and
+    at `_MOST` files at most.
     """
     found = itertools.islice((path for depth in range(3) for path in folder.glob("*/" * depth + "*.*")), _MOST)
     files = [path for path in found if path.is_file() and not path.name.startswith(".")]

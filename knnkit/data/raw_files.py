@@ -17,10 +17,12 @@ from device_agent.shared.embedding.files import IN_FOLDERS
 from knnkit.data import listing
 from knnkit.data.columns import find
 from knnkit.data.dataset import Dataset, label_array
-from knnkit.data.patterns import PART, expand
+from knnkit.data.patterns import PART, expand, split
 from knnkit.errors import DataError
 
-_TOKEN = re.compile(r"\{([A-Za-z_]\w*)\}|(\*\*/)|(\*)|(\?)|([^{*?]+|.)")
+#: Parts of a pattern: {name}, a sign for any text, a set of characters such as [0-9] or [!a], or plain text.
+_TOKEN = re.compile(rf"{PART.pattern}|(\*\*/|(?:^|(?<=/))\*\*$|\*|\?)|\[(!?)([^\]]+)\]|([^{{*?[]+|.)")
+_SIGNS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
 @dataclass(frozen=True)
@@ -80,26 +82,22 @@ def list_files(sources: Sequence[Path], label: str, path: str | None, group: str
 
 
 def _parts(file: Path, source: Path, label: str) -> dict[str, str]:
-    """Returns name -> part of a file's path, for `{name}` in the pattern; without any, label -> folder."""
+    """Returns the part of a file's path for each `{name}` in the pattern; without any, the folder for `label`."""
     if not PART.search(str(source)):
         return {label: file.parent.name}
-    pattern = "".join(
-        f"(?P<{name}>[^/]+)"
-        if name
-        else "(?:.*/)?"
-        if deep
-        else "[^/]*"
-        if any_
-        else "[^/]"
-        if one
-        else re.escape(text)
-        for name, deep, any_, one, text in _TOKEN.findall(str(source))
-    )
-    fits = re.fullmatch(pattern, str(file))
+    folder, rest = split(source)
+    pattern = ""
+    for name, sign, other, signs, text in _TOKEN.findall(rest):
+        if name:
+            pattern += f"(?P={name})" if f"<{name}>" in pattern else f"(?P<{name}>[^/]+)"
+        elif signs:
+            pattern += f"[{'^' * bool(other)}" + re.sub(r"[\\\[^]", r"\\\g<0>", signs) + "]"
+        else:
+            pattern += _SIGNS.get(sign) or re.escape(text)
+    fits = re.fullmatch(pattern, str(file.relative_to(folder)))
     if fits is None:
-        raise DataError(
-            f"{file} does not fit the pattern {source}", hint="each {name} stands for a part of one folder or name"
-        )
+        hint = "each {name} stands for a part of one folder or file name; named twice, for the same text"
+        raise DataError(f"{file} does not fit the pattern {source}", hint=hint)
     return fits.groupdict()
 
 
@@ -130,6 +128,6 @@ def _of_table(file: Path, label: str, path: str, group: str | None) -> RawFiles:
 
 def _names(paths: Sequence[Path]) -> tuple[str, ...]:
     """Returns the paths, relative to the deepest folder that contains them all."""
-    parents = [set(path.parents) for path in paths]
-    common = max(set.intersection(*parents), key=lambda folder: len(folder.parts)) if parents else Path()
+    paths = [path.absolute() for path in paths]
+    common = max(set.intersection(*(set(path.parents) for path in paths)), key=lambda folder: len(folder.parts))
     return tuple(path.relative_to(common).as_posix().encode("utf-8", "replace").decode() for path in paths)

@@ -147,7 +147,7 @@ def _columns(rows: Dataset, labels: Any) -> list[NDArray[Any]]:
         raise DataError(said, hint=one if values.shape == (count, 1) else _LABELS)
     empty = next((place for place, cell in enumerate(cells.reshape(-1).tolist()) if is_gap(cell)), None)
     if empty is not None:
-        said = f"arrays: row {empty // (cells.size // count)}: the label is missing"
+        said = f"{rows.source}: row {empty // (cells.size // count)}: the label is missing"
         raise DataError(said, hint="keep = labels.notna(), then rows[keep] and labels[keep]")
     return list(values.reshape(count, -1).T)
 
@@ -172,7 +172,8 @@ def answered(rows: Dataset, answers: Any, names: tuple[str, ...], known: Known) 
         return with_targets(rows, answers, names)
     columns = [label_array(column.tolist(), rows.source) for column in _columns(rows, answers)]
     if len(columns) != max(1, len(names)):
-        raise DataError(f"{rows.source}: {len(columns)} columns of labels, and the model answers {max(1, len(names))}")
+        said = f"{rows.source}: {len(columns)} columns of labels, but the model answers {max(1, len(names))}"
+        raise DataError(said, hint="give as many columns of labels as the model answers")
     return with_labels(rows, columns, names, known) if known else replace(rows, labels=columns[0])
 
 

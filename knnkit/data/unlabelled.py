@@ -6,7 +6,6 @@ CSV (columns by name, others ignored), JSON lines or NPY. Every error names the 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from device_agent.shared.file_hints import with_file
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.table_info import Table
 from device_agent.shared.tabular.csv_reader import CsvParser
-from device_agent.shared.tabular.inputs import Source, open_source
+from device_agent.shared.tabular.inputs import open_source
 from device_agent.shared.tabular.json_reader import JsonParser
 from device_agent.shared.tabular.reader import Parser
 from knnkit.data.dataset import Dataset
@@ -33,9 +32,10 @@ def load(path: Path, like: Dataset, table: Table | None = None) -> NDArray[Any]:
     if not path.is_file():
         raise DataError(f"{path}: no such file", hint="paths are relative to the current folder")
     try:
-        parts = _parts(path, like, table)
+        parts = _read(path, like, table)
     except BadInput as error:
-        raise DataError(f"{path}: {error}", hint=with_file(error.hint, path)) from None
+        hint = with_file(error.hint, path) or "correct this line, or leave it out"
+        raise DataError(f"{path}: {error}", hint=hint) from None
     rows = np.concatenate(parts).astype(like.rows.dtype) if parts else like.rows[:0]
     if not len(rows) or not np.isfinite(rows).all():
         problem = "a value is not a finite number" if len(rows) else "it has no rows"
@@ -43,26 +43,22 @@ def load(path: Path, like: Dataset, table: Table | None = None) -> NDArray[Any]:
     return rows
 
 
-def _parts(path: Path, like: Dataset, table: Table | None) -> list[NDArray[Any]]:
+def _read(path: Path, like: Dataset, table: Table | None) -> list[NDArray[Any]]:
     source = open_source(str(path), "auto")
     try:
-        return list(_arrays(source, like, table))
+        if source.format == "npy" and table is None:
+            return list(source.arrays(len(like.feature_names)))
+        parser = _parser(source.format, like, table)
+        parts = []
+        for parsed in map(parser.parse, source.blocks()):
+            if parsed.errors:
+                number, message = next(iter(parsed.errors.values()))
+                raise BadInput(f"line {number}: {message}", hint=parsed.hint)
+            if len(parsed.rows):
+                parts.append(parsed.rows)
+        return parts
     finally:
         os.close(source.descriptor)
-
-
-def _arrays(source: Source, like: Dataset, table: Table | None) -> Iterator[NDArray[Any]]:
-    if source.format == "npy" and table is None:
-        yield from source.arrays(len(like.feature_names))
-        return
-    parser = _parser(source.format, like, table)
-    for block in source.blocks():
-        parsed = parser.parse(block)
-        if parsed.errors:
-            number, message = next(iter(parsed.errors.values()))
-            raise BadInput(f"line {number}: {message}", hint=parsed.hint)
-        if len(parsed.rows):
-            yield parsed.rows
 
 
 def _parser(format: str, like: Dataset, table: Table | None) -> Parser:

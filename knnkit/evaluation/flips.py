@@ -113,14 +113,10 @@ def compare(before: StoredModel, after: StoredModel, asked: Sequence[Asked]) -> 
         for place, (one, other) in enumerate(zip(*names)):
             if one != other:
                 voters = (_voters(before, old, place), _voters(after, new, place))
-                flips.append(_flip(part, place, one, other, *voters))
+                number, origins = part.numbers[place], part.origins
+                who = origins.source, origins.row(number), origins.id(number), part.truth[place]
+                flips.append(Flip(*who, one, other, *voters))
     return Comparison(rows, known, right_before, right_after, tuple(flips))
-
-
-def _flip(part: Asked, place: int, one: str, other: str, *voters: tuple[Neighbour, ...]) -> Flip:
-    number, origins = part.numbers[place], part.origins
-    row, name = origins.row(number), origins.id(number)
-    return Flip(origins.source, row, name, part.truth[place], one, other, *voters)
 
 
 def _voters(model: StoredModel, answers: ReferenceAnswers, place: int) -> tuple[Neighbour, ...]:

@@ -9,7 +9,6 @@ estimator answers differently.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,7 +59,7 @@ def measure(
     """
     if held_out is not None:
         truth = codes_of(classes, held_out.labels)
-        labels = [answers.label for answers in _answers(reference, held_out.rows)]
+        labels = [reference.answer(rows).label for rows in parts_of(held_out.rows)]
     elif how == LEAVE_ONE_OUT and reference.k < len(reference.enrolled):
         counts = np.bincount(reference.classes, minlength=len(classes))
         chosen = np.flatnonzero(counts[reference.classes] > 1)
@@ -83,7 +82,7 @@ def measure_errors(
     """
     if held_out is None or held_out.targets is None:
         return targets
-    values = np.concatenate([reference.values(answers) for answers in _answers(reference, held_out.rows)])
+    values = np.concatenate([reference.values(reference.answer(rows)) for rows in parts_of(held_out.rows)])
     if targets.classes:
         codes = np.nan_to_num(values, nan=-1.0).astype(np.int32)
         columns = zip(held_out.targets.astype(np.int32).T, codes.T, map(len, targets.classes))
@@ -164,7 +163,7 @@ def _predict(estimator: Any, held_out: Dataset) -> NDArray[Any]:
 
 def _compare_values(predicted: NDArray[Any], reference: Reference, held_out: Dataset) -> Compared:
     own = _codes(predicted, held_out.target_classes).reshape(len(held_out.rows), -1)
-    values = np.concatenate([reference.values(answers) for answers in _answers(reference, held_out.rows)])
+    values = np.concatenate([reference.values(reference.answer(rows)) for rows in parts_of(held_out.rows)])
     count = int((differ(values, own, spreads(own).tolist()) & ~np.isnan(values).any(axis=1)).sum())
     why = "where neighbours tie, or scikit-learn's rounding decides"
     said = f"scikit-learn itself answers {count:,} of {len(own):,} test rows differently ({why})"
@@ -189,11 +188,6 @@ def _tied(answers: ReferenceAnswers, k: int) -> NDArray[np.bool_]:
     return np.asarray(even | (following <= last * (1 + 1e-6)))
 
 
-def _answers(reference: Reference, rows: NDArray[np.float32]) -> Iterator[ReferenceAnswers]:
-    for part in parts_of(np.arange(len(rows))):
-        yield reference.answer(rows[part])
-
-
-def parts_of(places: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Splits (n,) indices of rows into parts of at most 500 rows, to save memory."""
-    return [places[start : start + _CHUNK] for start in range(0, len(places), _CHUNK)]
+def parts_of(rows: NDArray[Any]) -> list[NDArray[Any]]:
+    """Splits rows, or indices of rows, into parts of at most 500, to save memory."""
+    return [rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK)]

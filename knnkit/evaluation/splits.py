@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.file_hints import cleaned
+from device_agent.shared.tabular.csv_dialect import is_number
 from knnkit.data.dataset import Dataset
 from knnkit.data.files import TEXTS
 from knnkit.errors import DataError, needs
@@ -106,16 +107,9 @@ def _doubt(classes: int, rows: int) -> str:
 
 def numbers_as_classes(classes: Sequence[Any]) -> str:
     """Returns a text that suggests `target`, if there are many classes and all are numbers; else ""."""
-    if len(classes) < _MANY or not all(map(_is_number, classes)):
+    if len(classes) < _MANY or not all(is_number(str(label), ",") for label in classes):
         return ""
     return f". All {len(classes)} labels are numbers: to predict a number, write `target:` in place of `label:`"
-
-
-def _is_number(label: Any) -> bool:
-    try:
-        return bool(np.isfinite(float(label)))
-    except ValueError:
-        return False
 
 
 def _all_held_out(everything: Dataset, lost: list[Any], how: str) -> DataError:
@@ -156,7 +150,7 @@ def _stratified(everything: Dataset, share: float, seed: int) -> tuple[Places, P
 
 
 def _by_class(labels: NDArray[Any], share: float, seed: int) -> tuple[Places, Places]:
-    """Returns (training, held-out) row indices: of each class, a share is held out, but at least one row is not."""
+    """Returns (training, held-out) row indices: a share of each class is held out, but never all its rows."""
     random, held_out = np.random.default_rng(seed), list[int]()
     for label in np.unique(labels):
         rows = random.permutation(np.flatnonzero(labels == label))

@@ -32,10 +32,11 @@ def calibrate_sets(
     """
     codes = reference.classes if spare is None else np.concatenate([reference.classes, spare[1]])
     chosen = drawn_by_class(codes, most, most // reference.n_classes, seed)
-    found = _scores(reference, answer_apart(reference, chosen, None if spare is None else spare[0]))
+    answers = answer_apart(reference, chosen, None if spare is None else spare[0])
+    metric, radius = reference.space.metric, reference.space.radius
+    found = label_sets.scores(answers.probabilities, answers.distances, metric, reference.k, radius)
     truth = codes[chosen]
     own = [found[truth == code, code] for code in range(reference.n_classes)]
-    radius = reference.space.radius
     return tuple(LabelSets(each, tuple(threshold(values, each) for values in own), radius) for each in coverages)
 
 
@@ -60,16 +61,11 @@ def check_sets(sets: LabelSets, reference: Reference, answers: ReferenceAnswers,
 
 
 def short_sets(info: KnnInfo) -> tuple[str, ...]:
-    """Returns a warning for each class whose label sets miss its coverage by over three standard errors."""
+    """Returns a warning for each class whose label sets hold it too rarely, by over three standard errors."""
     return tuple(
-        f"label sets with coverage {sets.coverage:g} hold {held:,} of {rows:,} held-out rows of class {label}: these "
-        "rows are unlike the training rows"
+        f"label sets with coverage {sets.coverage:g} hold the right label for only {held:,} of {rows:,} held-out rows "
+        f"of class {label}: these rows are unlike the training rows"
         for sets in info.label_sets or ()
         for held, rows, label in zip(sets.covered, sets.rows, info.classes)
         if rows * sets.coverage - held > 1.0 + 3.0 * math.sqrt(rows * sets.coverage * (1.0 - sets.coverage))
     )
-
-
-def _scores(reference: Reference, answers: ReferenceAnswers) -> NDArray[np.float64]:
-    space = reference.space
-    return label_sets.scores(answers.probabilities, answers.distances, space.metric, reference.k, space.radius)

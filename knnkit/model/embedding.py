@@ -51,9 +51,12 @@ def read_stages(input: Input, paths: Iterable[Path], first: bytes | None = None)
     `first` holds the bytes of an additional stage, which runs before all stages of `input`.
 
     Raises:
-        BuildError: a file cannot be read, is too large, or is not a .tflite.
+        BuildError: there are too many stages, or a file cannot be read, is too large, or is not a .tflite.
     """
     own = {} if first is None else {constants.STAGE_FILES[0]: first}
+    if len(input.stages) > (most := constants.MAX_STAGES - len(own)):
+        hint = f"at most {most} stages beside `features`, which are a stage, too"
+        raise BuildError(f"input has {len(input.stages)} stages", hint=hint, key="input/stages")
     files: dict[str, bytes] = {**own}
     for name, path in zip(constants.STAGE_FILES[len(own) :], paths):
         try:

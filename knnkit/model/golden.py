@@ -79,7 +79,7 @@ def long_check(info: KnnInfo, rows: int) -> tuple[str, ...]:
     seconds = many + _ALONE * one
     if seconds < _LONG:
         return ()
-    less = "; fewer, as model: {golden: {rows: 100}}, take less time" if rows > 100 else ""
+    less = "; fewer take less time: model: {golden: {rows: 100}}" if rows > 100 else ""
     return (f"golden rows: {rows:,}; one core of a Raspberry Pi 4 checks them in about {seconds:.0f} s{less}",)
 
 

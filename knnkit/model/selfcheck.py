@@ -7,12 +7,10 @@ rows in float64; this check takes the reference's answers for them.
 from __future__ import annotations
 
 import time
-import warnings
-from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
 from device_agent.shared.golden import class_gates, error_gates
@@ -21,19 +19,12 @@ from device_agent.shared.golden.judge import Verdict, judge
 from device_agent.shared.protocol import constants, model_info
 from knnkit.errors import BuildError
 from knnkit.model.build import BuiltModel
+from knnkit.model.tflite.load_tensorflow import open_interpreter
 
 _SEARCH_NAMES = {constants.FULL: "", constants.QUANTIZED: " in the int8 search", constants.CELLS: " in the cell search"}
 
 _TOO_HIGH = "loosen this gate under gates: in deploy.yaml, or choose another k, metric or scale"
 _AT_FAULT = "knnkit or TensorFlow is at fault, not your data: build with the versions in pyproject.toml; report it"
-
-
-@dataclass(frozen=True)
-class _Answers:
-    label: NDArray[np.int32]
-    probabilities: NDArray[np.float32]
-    indices: NDArray[np.int32]
-    distances: NDArray[np.float32]
 
 
 def self_check(model: BuiltModel, golden: Golden, gates: model_info.Gates) -> Verdict:
@@ -81,7 +72,8 @@ def _check(model: BuiltModel, golden: Golden, gates: model_info.Gates, search: s
 def milliseconds(model: BuiltModel, raw: NDArray[Any], rounds: int = 200) -> float:
     """Returns the median milliseconds, over `rounds`, for the row `raw` in TensorFlow's interpreter on this machine."""
     row = model.reference.space.narrow(raw)
-    runner = _interpreter(model).get_signature_runner(constants.signature(constants.SIGNATURE_ONE, constants.FULL))
+    signature = constants.signature(constants.SIGNATURE_ONE, constants.FULL)
+    runner = open_interpreter(model_content=model.data).get_signature_runner(signature)
     times = []
     for _ in range(rounds):
         begun = time.perf_counter()
@@ -90,17 +82,9 @@ def milliseconds(model: BuiltModel, raw: NDArray[Any], rounds: int = 200) -> flo
     return float(np.median(times)) * 1000.0
 
 
-def _interpreter(model: BuiltModel) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tf.lite.Interpreter is deprecated, but comes with TensorFlow
-        # Without XNNPACK: the builtin kernels are an independent check, and print nothing.
-        resolver = tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        return tf.lite.Interpreter(model_content=model.data, experimental_op_resolver_type=resolver)
-
-
-def _run(model: BuiltModel, raw: NDArray[Any], signature: str, batch: int) -> _Answers:
+def _run(model: BuiltModel, raw: NDArray[Any], signature: str, batch: int) -> SimpleNamespace:
     rows = model.reference.space.narrow(raw)
-    runner, parts = _interpreter(model).get_signature_runner(signature), []
+    runner, parts = open_interpreter(model_content=model.data).get_signature_runner(signature), []
     for start in range(0, len(rows), batch):
         chunk = rows[start : start + batch]
         full = np.resize(chunk, (batch, rows.shape[1]))
@@ -113,4 +97,4 @@ def _run(model: BuiltModel, raw: NDArray[Any], signature: str, batch: int) -> _A
         settled = (exact.label, exact.probabilities, exact.indices[:, :k], exact.distances[:, :k])
         for name, values in zip(constants.ANSWERS, settled):
             joined[name][doubtful] = values
-    return _Answers(*(joined[name] for name in constants.ANSWERS))
+    return SimpleNamespace(**joined)

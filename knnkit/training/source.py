@@ -35,6 +35,7 @@ from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import Enrolment, enrol
 from knnkit.model.reference.spec import KnnSpec, is_plain, require_plain
 from knnkit.model.scaling import fit_scaler
+from knnkit.model.selfcheck import milliseconds, self_check
 from knnkit.model.tflite.load_tensorflow import needs_build_extra
 from knnkit.training import reduction, sklearn_importer, unscaled
 from knnkit.training.fitted import Fitted
@@ -137,8 +138,6 @@ class Material:
             model = build_enrolled(self.spec, enrolment, self.held_out, replace(how, training=known))
         raw = raw_lines if self.embedder is None else self.embedder.lines
         golden = make_golden(model, self.held_out, self.training, seed=seed, limit=limit, raw=raw)
-        from knnkit.model.selfcheck import self_check  # TensorFlow
-
         notes = self.notes + (() if before is None else self._compare(before, model, golden))
         notes += long_check(model.info, len(golden.rows))
         return Made(model, golden, self_check(model, golden, gates), self._warn(model), notes, stages)
@@ -153,8 +152,6 @@ class Material:
         Raises:
             BuildError: `reduce` lowers the accuracy by more than `max_loss`.
         """
-        from knnkit.model.selfcheck import milliseconds  # TensorFlow
-
         both = before.model, model
         reduction.require_small_loss(self.reduced, self.max_loss, *(each.info for each in both))
         sizes = [f"{len(each.data):,} bytes" for each in both]

@@ -53,13 +53,15 @@ for name in sys.stdin:
 AGENT_WHOLE = """
 import sys, time
 from pathlib import Path
-from device_agent.serving import batch, columns, load
+from device_agent.serving import batch, columns, in_flight, load
+from device_agent.store.starts import Start
 from device_agent.store.store import Store
 store = Store(Path(sys.argv[1]))
 loaded = load.load_accepted(store, load.answering(store).release)
+begun, lines = Start(store), in_flight.InFlight(store.root)
 for name in sys.stdin:
     start = time.perf_counter()
-    batch.classify_by(loaded, batch.Request(name.strip(), sys.argv[2], "csv", None, columns.Columns()))
+    batch.answer(loaded, batch.Request(name.strip(), sys.argv[2], "csv", None, columns.Columns()), begun, lines)
     print(time.perf_counter() - start, flush=True)
 """
 

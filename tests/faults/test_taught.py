@@ -112,8 +112,8 @@ def check(scenario: Scenario, root: Path, place: str) -> None:
     """The journal is whole; the next command works on it, and leaves no other file."""
     assert labels(root) in (scenario.before, scenario.after), place
     with Journal(root).changing("test") as journal:
-        journal.forget([row.id for row in journal.rows()])
-        assert journal.rows() == []
+        journal.forget([row.id for row in journal.taught.rows()])
+        assert journal.taught.rows() == []
         journal.undo()
     assert labels(root) in (scenario.before, scenario.after), place
     assert {path.name for path in (root / constants.ENROLLED_DIR).iterdir()} <= FILES, place

@@ -49,7 +49,7 @@ LOADER = "device_agent.bootstrap.loader"
 
 #: Package -> the only rooms that import it.
 HOMES: dict[str, tuple[str, ...]] = {
-    "tensorflow": ("knnkit.model.graph", "knnkit.model.tflite", "knnkit.model.selfcheck"),
+    "tensorflow": ("knnkit.model.graph", "knnkit.model.tflite"),
     "sklearn": ("knnkit.training", "knnkit.data.dataset", "knnkit.evaluation.splits", "knnkit.model.scaling"),
     "scipy": ("knnkit.training",),
     "imblearn": ("knnkit.training",),

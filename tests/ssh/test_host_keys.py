@@ -6,14 +6,19 @@ import base64
 import hashlib
 import hmac
 import os
+import resource
+import signal
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support import sshd
 
-from knnkit.errors import HostKeyError
+from knnkit.config import parse
+from knnkit.errors import HostKeyError, KnnkitError
+from knnkit.fleet.targets import targets_of
 from knnkit.transport.address import Address
 from knnkit.transport.ssh import known_hosts
 from knnkit.transport.ssh.connection import SshTransport
@@ -235,3 +240,53 @@ def test_many_threads_share_one_file_that_is_parsed_once(address: Address, monke
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(connect, range(16)))
     assert parsed == list(address.known_hosts)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+@pytest.mark.parametrize("room", [0, 1, 40])
+def test_a_full_disk_leaves_known_hosts_as_it_was(room: int, replaced: bool, tmp_path: Path) -> None:
+    known = tmp_path / "known_hosts"
+    known.write_text("".join(line(f"board-{number}", key(number)) for number in range(20)) + line("board", key(30)))
+    before, host = known.read_bytes(), "board" if replaced else "new.board.example"
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + room * (not replaced), resource.RLIM_INFINITY))
+
+    code = "import sys; from pathlib import Path; from knnkit.transport.ssh import known_hosts as k; "
+    code += f"k.enrol(Path(sys.argv[1]), {host!r}, 22, k.HostKey('ssh-rsa', bytes(1000)), replace=True)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(known)], preexec_fn=limit, capture_output=True, text=True, timeout=60
+    )
+    assert f"HostKeyError: {known}: File too large" in done.stderr
+    assert known.read_bytes() == before
+
+
+@pytest.mark.parametrize("wrong", ["identity", "known_hosts", "ssh_config", "defaults"])
+def test_an_error_about_a_file_of_deploy_yaml_names_its_line(
+    wrong: str, server: sshd.Sshd, no_ssh_config: Path, tmp_path: Path
+) -> None:
+    files = {"identity": server.identity, "known_hosts": server.known_hosts, "ssh_config": no_ssh_config}
+    if wrong != "ssh_config":  # ssh reads a folder as an empty file
+        (tmp_path / "a folder").mkdir()
+    files[wrong if wrong != "defaults" else "identity"] = tmp_path / "a folder"
+    own, shared = (f"identity: '{files['identity']}'", "{}") if wrong != "defaults" else ("tags: [a]", "")
+    lines = [
+        "fleet:",
+        f"  defaults: {shared}" if shared else f"  defaults:\n    identity: '{files['identity']}'",
+        "  targets:",
+        f"    - host: {server.host}",
+        f"      port: {server.port}",
+        f"      user: {server.user}",
+        f"      {own}",
+        f"  known_hosts: '{files['known_hosts']}'",
+        f"  ssh_config: '{files['ssh_config']}'",
+    ]
+    text = "\n".join(lines)
+    (target,) = targets_of(parse.parse(text, source="deploy.yaml"))
+    assert target.address is not None
+    with pytest.raises(KnnkitError) as caught:
+        SshTransport.connect("board", target.address, timeout=10)
+    number = next(n for n, each in enumerate(text.split("\n"), 1) if str(tmp_path / "a folder") in each)
+    key_name = "identity" if wrong == "defaults" else wrong
+    assert str(caught.value).endswith(f" ({key_name} in deploy.yaml:{number})"), caught.value

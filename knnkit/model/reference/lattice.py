@@ -111,7 +111,7 @@ def centre_on(values: NDArray[Any], mean: Float64) -> Float64 | None:
 
 
 def find_lattice(enrolled: NDArray[np.float32], scale: Float64) -> Lattice | None:
-    """Returns the grid on which (n, p) training rows times (p,) `scale` lie; None if its step would be too small."""
+    """Returns the grid of (n, p) training rows times (p,) `scale`; None if float32 would not add its steps exactly."""
     if not (np.frexp(scale)[0] == 0.5).all():  # a product with another factor may be rounded
         return None
     step, squares = math.inf, 0.0

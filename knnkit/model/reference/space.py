@@ -160,10 +160,7 @@ class Space:
             with np.errstate(over="ignore"):
                 offsets = rows - self.centre
             return np.asarray(np.clip(offsets, -_MAX_FLOAT32, _MAX_FLOAT32), np.float64)
-        mapped = rows.astype(np.float64)
-        for step in self.steps:
-            mapped = step.apply(mapped, query=query)
-        return np.asarray(mapped - self.centre)
+        return np.asarray(_through(self.steps, rows, query=query) - self.centre)
 
     def leave(self, enrolled: Float32) -> NDArray[np.floating[Any]]:
         """Returns the raw (n, d) rows of (n, p) rows in model space, approximately; float64 if the space has an origin.
@@ -196,7 +193,7 @@ def make_space(
     maps, scale = _split_scale(steps, metric)
     origin = find_origin(rows) if may_shift(steps, metric) else None
     maps, rows = _shifted(maps, origin), narrow(rows, origin)
-    return _centre(metric, maps, scale, _through(maps, rows) if maps else rows, origin, p=p, where=where)
+    return _centre(metric, maps, scale, _through(maps, rows, query=False) if maps else rows, origin, p=p, where=where)
 
 
 def may_shift(steps: list[Step], metric: Metric) -> bool:
@@ -255,10 +252,10 @@ def _split_scale(steps: list[Step], metric: Metric) -> tuple[list[Step], Float64
     return maps, None
 
 
-def _through(maps: list[Step], rows: Float32) -> Float64:
+def _through(maps: Iterable[Step], rows: Float32, *, query: bool) -> Float64:
     mapped = rows.astype(np.float64)
     for step in maps:
-        mapped = step.apply(mapped, query=False)
+        mapped = step.apply(mapped, query=query)
     return mapped
 
 

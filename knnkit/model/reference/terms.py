@@ -29,7 +29,7 @@ def terms(space: Space, scale: Float64, query: Float64, enrolled: Float32) -> Fl
 
 
 def _jaccard(query: Float64, enrolled: Float32) -> Float64:
-    """Returns the share of coordinates with one 0, of the coordinates not 0 in both rows; 0 if both rows are all 0."""
+    """Returns the share of coordinates that are 0 in one row only, of those not 0 in some row; 0 if all are 0."""
     one, others = query != 0.0, enrolled != 0.0
     either = (one | others).sum(axis=1, keepdims=True)
     return np.asarray((one != others).sum(axis=1, keepdims=True) / np.maximum(either, 1))

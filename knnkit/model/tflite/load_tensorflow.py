@@ -12,6 +12,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 from device_agent.shared.console import signals
 from knnkit.errors import MissingDependency, extra
@@ -58,6 +59,17 @@ def needs_build_extra() -> Iterator[None]:
     except ModuleNotFoundError as error:
         package = {"sklearn": "scikit-learn"}.get(error.name or "", error.name)
         raise MissingDependency(f"building a model needs {package}", hint=extra("build")) from None
+
+
+def open_interpreter(**model: Any) -> Any:
+    """Returns TensorFlow's interpreter of a model (`model_path` or `model_content`); allocates no tensors."""
+    import tensorflow as tf
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tf.lite.Interpreter is deprecated, but comes with TensorFlow
+        # Without XNNPACK: the builtin kernels are an independent check, and print nothing.
+        resolver = tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        return tf.lite.Interpreter(**model, experimental_op_resolver_type=resolver)
 
 
 def tensorflow_version() -> str:

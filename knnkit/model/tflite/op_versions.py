@@ -85,8 +85,7 @@ def minimum_runtime(tree: Any, oldest: str) -> str:
     unknown = [each for each in used if not 1 <= each[1] <= len(FIRST_RUNTIME.get(each[0], ()))]
     if unknown:
         raise BuildError(
-            f"the converter produced operations that boards may not have: {_listed(unknown)}",
-            hint=_OLDER_CONVERTER,
+            f"the converter produced operations that boards may not have: {_listed(unknown)}", hint=_OLDER_CONVERTER
         )
     first = {each: FIRST_RUNTIME[each[0]][each[1] - 1] for each in used}
     newer = [each for each in used if (versions.parse(first[each]) or ()) > (versions.parse(oldest) or ())]

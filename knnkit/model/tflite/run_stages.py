@@ -11,7 +11,6 @@ import bisect
 import functools
 import io
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from device_agent.shared.protocol import json_codec
 from device_agent.shared.protocol.errors import AgentError
 from device_agent.shared.protocol.input_info import Input, Stage
 from device_agent.shared.protocol.record import replace
-from knnkit.model.tflite.load_tensorflow import load_tensorflow
+from knnkit.model.tflite.load_tensorflow import load_tensorflow, open_interpreter
 
 #: Exit code of this process where a stage or an input is at fault: standard error then says why.
 AT_FAULT = 3
@@ -121,17 +120,6 @@ def _are_near(one: NDArray[np.float32], other: NDArray[np.float32] | None) -> bo
 def _runner(stage: Stage, folder: Path) -> StageRunner:
     path = folder / stage.file
     try:
-        return BuildRunner(stage, functools.partial(open_stage, path), path.stat().st_size)
+        return BuildRunner(stage, functools.partial(open_interpreter, model_path=str(path)), path.stat().st_size)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{stage.file} cannot be loaded, it may be damaged: {error}") from None
-
-
-def open_stage(path: Path) -> Any:
-    """Returns a TensorFlow interpreter of a stage, which has not allocated its tensors yet."""
-    import tensorflow as tf
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tf.lite.Interpreter is deprecated, but comes with TensorFlow
-        # Without XNNPACK: the builtin kernels are an independent check, and print nothing.
-        resolver = tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        return tf.lite.Interpreter(model_path=str(path), experimental_op_resolver_type=resolver)

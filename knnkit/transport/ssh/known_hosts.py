@@ -23,6 +23,7 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from device_agent.shared.safe_files import open_ordinary, read_small
 from knnkit.errors import HostKeyError
@@ -254,9 +255,10 @@ def enrol(path: Path, host: str, port: int, key: HostKey, *, replace: bool = Fal
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             open_ordinary(path, follow=True).close()
-        with os.fdopen(os.open(path, _ENROL, 0o600), "r+b") as file:
+        with os.fdopen(os.open(path, _ENROL, 0o600), "r+b", buffering=0) as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            text = file.read().decode("utf-8", _AS_THEY_ARE)
+            before = file.read()
+            text = before.decode("utf-8", _AS_THEY_ARE)
             known = parse(text, str(path)).lookup(host, port)
             if any(entry.same(key) and not entry.revoked for entry in known):
                 return False
@@ -266,12 +268,22 @@ def enrol(path: Path, host: str, port: int, key: HostKey, *, replace: bool = Fal
             if kept != text:
                 path.with_name(path.name + ".old").write_bytes(text.encode("utf-8", _AS_THEY_ARE))
             line = f"{_hashed(name) if hash_name else name} {key.kind} {base64.b64encode(key.blob).decode()}\n"
-            file.seek(0)
-            file.write((kept + ("" if not kept or kept.endswith("\n") else "\n") + line).encode("utf-8", _AS_THEY_ARE))
-            file.truncate()
+            after = (kept + ("" if not kept or kept.endswith("\n") else "\n") + line).encode("utf-8", _AS_THEY_ARE)
+            try:
+                _overwrite(cast(BinaryIO, file), after)
+            except OSError:
+                _overwrite(cast(BinaryIO, file), before)
+                raise
             return True
     except OSError as error:
         raise HostKeyError(f"{path}: {error.strerror}", reason="known-hosts") from None
+
+
+def _overwrite(file: BinaryIO, data: bytes) -> None:
+    file.seek(0)
+    while data:
+        data = data[file.write(data) :]
+    file.truncate()
 
 
 def _without(text: str, name: str) -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,8 +24,8 @@ from device_agent.serving.load import answering, load_accepted
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.documents import History, HistoryEntry, ReleaseRef, Status, TrustedKeys
-from device_agent.shared.protocol.errors import AgentError
-from device_agent.shared.protocol.reports import Bench, Diagnosis, Problem
+from device_agent.shared.protocol.errors import AgentError, DeviceUnfit
+from device_agent.shared.protocol.reports import Bench, Diagnosis, Finding, Problem
 from device_agent.shared.protocol.versions import utc
 from device_agent.store import history, transitions
 from device_agent.store.state import StoreState
@@ -171,6 +173,33 @@ def test_what_mends_a_root_with_a_blank_in_its_name_can_be_typed(tmp_path: Path)
     root.chmod(0o755)
     found = {finding.name: finding for finding in doctor.diagnose(Store(root)).findings}
     assert found["root"].mend == f"chmod 700 '{root}'"
+
+
+@pytest.mark.parametrize(
+    ("work", "message", "mend"),
+    [
+        (lambda: os.kill(os.getpid(), signal.SIGUSR1), "the check crashed: a library is damaged", "provision"),
+        (lambda: os._exit(0), "the check crashed: a library is damaged", "provision"),
+        (lambda: 1 // 0, "the check crashed: a library is damaged", "provision"),
+        (lambda: bytearray(1 << 60), "there is not enough memory", "free -m"),
+        (lambda: (_ for _ in ()).throw(DeviceUnfit("no", hint="try this")), "no", "try this"),
+        (lambda: os.listdir("/nowhere"), "/nowhere", ""),  # noqa: PTH208
+    ],
+    ids=["signal", "exit", "exception", "memory", "fault", "file"],
+)
+def test_a_check_that_ends_in_any_way_is_one_finding(
+    work: Callable[[], object], message: str, mend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def _bad(store: Store) -> Iterator[Finding]:
+        work()
+        yield doctor._ok("bad", "never")
+
+    monkeypatch.setattr(doctor, "_CHECKS", (_bad, doctor._python))
+    bad, python = doctor.diagnose(Store(tmp_path)).findings
+    assert (bad.name, bad.level) == ("bad", "error")
+    assert message in bad.message
+    assert mend in bad.mend
+    assert python.level == "ok"
 
 
 def test_numpy_2_beside_tflite_runtime_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

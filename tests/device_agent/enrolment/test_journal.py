@@ -60,17 +60,17 @@ def test_a_hundred_thousand_commands_leave_what_a_model_in_memory_holds(
                 number += 3
                 journal.enrol(rows)
                 model.enrol(rows)
-            elif chosen < 0.8 or not journal.can_undo:
+            elif chosen < 0.8 or not journal.taught.can_undo:
                 rows = rng.sample(model.rows, min(len(model.rows), rng.choice([1, 2])))
                 journal.forget([row.id for row in rows])
                 model.forget(rows)
             else:
                 journal.undo()
                 model.done.pop()()
-            if not journal.can_undo:  # it was written again
+            if not journal.taught.can_undo:  # it was written again
                 model.done.clear()
             if step % 997 == 0:
-                assert journal.rows() == model.rows
+                assert journal.taught.rows() == model.rows
                 assert Journal(tmp_path).read() == model.rows
                 assert (tmp_path / JOURNAL_FILE).stat().st_size < 2 * module.SPARE
     assert Journal(tmp_path).read() == model.rows
@@ -82,9 +82,9 @@ def test_all_is_undone_back_to_the_beginning(tmp_path: Path) -> None:
         journal.forget([make_row(1).id])
     with Journal(tmp_path).changing("me") as journal:
         assert journal.undo() == ("forget", (make_row(1).id,))
-        assert journal.rows() == [make_row(1), make_row(2)]
+        assert journal.taught.rows() == [make_row(1), make_row(2)]
         assert journal.undo()[0] == "enrol"
-        assert journal.rows() == []
+        assert journal.taught.rows() == []
         with pytest.raises(AgentError, match="nothing to undo"):
             journal.undo()
 
@@ -95,10 +95,10 @@ def test_what_is_erased_is_nowhere_in_the_file(tmp_path: Path) -> None:
         journal.forget([make_row(7).id])
         assert b"secret" in (tmp_path / JOURNAL_FILE).read_bytes()
         journal.erase()
-        assert not journal.can_undo
+        assert not journal.taught.can_undo
     assert b"secret" not in (tmp_path / JOURNAL_FILE).read_bytes()
     assert Journal(tmp_path).read() == [make_row(8)]
-    assert not Journal(tmp_path).can_undo
+    assert not Journal(tmp_path).taught.can_undo
 
 
 def taught(tmp_path: Path) -> tuple[bytes, list[LocalRow]]:
@@ -107,7 +107,7 @@ def taught(tmp_path: Path) -> tuple[bytes, list[LocalRow]]:
         journal.enrol([make_row(1)])
         journal.enrol([make_row(2), make_row(3)])
         journal.forget([make_row(1).id])
-        return (tmp_path / JOURNAL_FILE).read_bytes(), journal.rows()
+        return (tmp_path / JOURNAL_FILE).read_bytes(), journal.taught.rows()
 
 
 def test_a_torn_tail_is_cut_back_to_the_last_whole_command(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -242,6 +243,22 @@ def test_a_model_that_crashes_or_hangs_takes_nothing_with_it(tmp_path: Path) -> 
     with pytest.raises(DeviceUnfit) as full:
         sandbox.run(exhaust)
     assert (full.value.reason, full.value.exit_code) == ("out-of-memory", 1)
+
+
+def test_a_refused_fork_leaves_signals_and_descriptors_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+    from device_agent.system import sandbox
+
+    def refuse() -> int:
+        raise BlockingIOError(errno.EAGAIN, "no more processes")
+
+    def found() -> tuple[object, int]:
+        return signal.pthread_sigmask(signal.SIG_BLOCK, ()), len(list(Path("/proc/self/fd").iterdir()))
+
+    before = found()
+    monkeypatch.setattr(os, "fork", refuse)
+    with pytest.raises(BlockingIOError):
+        sandbox.run(lambda: None)
+    assert found() == before
 
 
 def test_an_interrupted_check_ends_its_model_at_once(tmp_path: Path) -> None:

@@ -38,8 +38,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
     os.umask(mask)
 
 
-def waiting(seconds: float = 600.0, release: ReleaseRef = RELEASE) -> StoreState:
-    """The state in which a release waits."""
+def waiting(seconds: float = transitions.MAX_DEADLINE, release: ReleaseRef = RELEASE) -> StoreState:
+    """The state in which a release waits; long, since parameters are made when the tests are collected."""
     return transitions.begin(
         StoreState(), release, created=0, holder="ann", connection="", seconds=seconds, moment=clock.now()
     )

@@ -54,7 +54,7 @@ def test_an_activation_commits_nothing() -> None:
     assert set(changed(BEFORE, after)) == {"pending"}
     assert after.event is not None
     assert (after.event.what, after.event.release, after.event.answering) == ("activated", ref(6), ref(6))
-    with pytest.raises(Locked, match="still waits"):
+    with pytest.raises(Locked, match="waits for confirmation"):
         begun(7, before=after)
 
 

@@ -55,6 +55,43 @@ def test_parts_of_a_pattern_name_label_and_group(pattern: str, expected: set[tup
     assert list(found.paths) == list(expand([tmp_path / "s+1" / pattern]))
 
 
+@pytest.mark.parametrize("pattern", [
+    "{word}/*", "{word}/**", "**/{word}/*-?.wav", "{word}/[a-b]*-[!2].wav", "[ny]*/{word}-1.wav", "{word}/[[]b]*",
+    "{word}/a[^n]*", "{word}/[-a]*.wav", "n{word}/*-1.wav",
+])  # fmt: skip
+@pytest.mark.parametrize("name", ["plain", "sounds+[1]", "a b (2)"])
+def test_every_file_that_a_pattern_finds_has_its_parts(pattern: str, name: str, tmp_path: Path) -> None:
+    for file in (*FILES, "no/[b]x.wav", "no/no-1.wav", "yes/a^z.wav"):
+        path = tmp_path / name / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    source = tmp_path / name / pattern
+    found = list_files([source], "word", None, None)
+    assert found.paths == expand([source])
+    assert all(word in str(path) for word, path in zip(found.labels, found.paths))
+
+
+def test_a_part_that_is_named_twice_is_one_text(tmp_path: Path) -> None:
+    for name in ("no/no-1.wav", "yes/no-1.wav"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match=r"yes/no-1\.wav does not fit the pattern"):
+        list_files([tmp_path / "{word}" / "{word}-1.wav"], "word", None, None)
+    (tmp_path / "yes" / "no-1.wav").rename(tmp_path / "yes" / "yes-1.wav")
+    assert list_files([tmp_path / "{word}" / "{word}-1.wav"], "word", None, None).labels == ("no", "yes")
+
+
+def test_paths_from_the_folder_and_from_the_root_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for part in ("near", "far"):
+        Path(part).mkdir()
+        Path(part, "1.wav").touch()
+    found = list_files([Path("near/*.wav"), tmp_path / "far" / "*.wav"], "label", None, None)
+    assert (found.labels, found.names) == (("near", "far"), ("near/1.wav", "far/1.wav"))
+    Path("t.csv").write_text(f"path,label\nnear/1.wav,a\n{tmp_path}/far/1.wav,b\n")
+    assert list_files([Path("t.csv")], "label", "path", None).names == found.names
+
+
 def test_a_table_of_paths(folder: Path) -> None:
     table = folder / "clips.csv"
     table.write_text("\ufefffile,word,who\nyes/anna-1.wav,yes,anna\n\nno/deep/c-9.wav,no,c\n", encoding="utf-8")

@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 
 from device_agent.shared.embedding.stage import StageRunner, rounded
+from device_agent.shared.protocol.constants import MAX_STAGES
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.input_info import Input, Stage
 from knnkit.errors import BuildError
 from knnkit.model.embedding import embed, read_stages
-from knnkit.model.tflite.run_stages import BuildRunner, open_stage
+from knnkit.model.tflite.flatbuffer import IDENTIFIER
+from knnkit.model.tflite.load_tensorflow import open_interpreter
+from knnkit.model.tflite.run_stages import BuildRunner
 
 Make = Callable[..., StageRunner]
 
@@ -28,6 +31,18 @@ def test_a_file_of_another_kind_is_refused_by_its_path(data: bytes, tmp_path: Pa
     with pytest.raises(BuildError, match=r"mine\.tflite: it is not a \.tflite file") as found:
         read_stages(Input((Stage("", ""),)), [path])
     assert found.value.hint
+
+
+@pytest.mark.parametrize("first", [None, b"first"])
+def test_more_stages_than_a_release_holds_are_refused(first: bytes | None, tmp_path: Path) -> None:
+    (tmp_path / "mine.tflite").write_bytes(bytes(4) + IDENTIFIER)
+    for count in range(1, MAX_STAGES + 2):
+        given = Input((Stage("", ""),) * count), [tmp_path / "mine.tflite"] * count, first
+        if count + (first is not None) <= MAX_STAGES:
+            assert len(read_stages(*given)[1]) == len(read_stages(*given)[0].stages) == count + (first is not None)
+        else:
+            with pytest.raises(BuildError, match=f"input has {count} stages"):
+                read_stages(*given)
 
 
 def test_a_damaged_stage_is_named(tmp_path: Path) -> None:
@@ -58,8 +73,9 @@ def runner(tmp_path: Path) -> Make:
     """Makes the runner of a build, which finds out what saves work."""
 
     def make(data: bytes, **stage: Any) -> StageRunner:
-        (tmp_path / "net.tflite").write_bytes(data)
-        return BuildRunner(Stage("net.tflite", "", **stage), partial(open_stage, tmp_path / "net.tflite"))
+        path = tmp_path / "net.tflite"
+        path.write_bytes(data)
+        return BuildRunner(Stage("net.tflite", "", **stage), partial(open_interpreter, model_path=str(path)))
 
     return make
 
@@ -117,7 +133,7 @@ def test_threads_that_slide_give_the_outputs_of_windows(tmp_path: Path) -> None:
     opened = []
 
     def load() -> Any:
-        opened.append(open_stage(tmp_path / "net.tflite"))
+        opened.append(open_interpreter(model_path=str(tmp_path / "net.tflite")))
         return opened[-1]
 
     runner = StageRunner(Stage("net", "", frames=20, hop=2), load)
