@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from device_agent.shared.enrolment.enrolled import label_of
 from device_agent.shared.raw_rows import cells_of, features_of
@@ -36,15 +38,21 @@ class Beside:
 
 def neighbours(model: StoredModel, cells: Sequence[Cell]) -> tuple[Beside, ...]:
     """Returns the training rows nearest to a row of raw cells, at most `MOST`; () if the model cannot read the row."""
-    try:
-        rows = features_of(model.info, [cells])
-    except (TypeError, ValueError):
-        return ()
-    if not np.isfinite(rows).all():
+    rows = _features(model, cells)
+    if rows is None:
         return ()
     found = model.reference.answer(rows)
     nearest = zip(found.indices[0, : model.info.k].tolist(), found.distances[0].tolist())
     return tuple(_beside(model, index, distance) for index, distance in list(nearest)[:MOST] if index >= 0)
+
+
+def _features(model: StoredModel, cells: Sequence[Cell]) -> NDArray[Any] | None:
+    """Returns the (1, n_features) features of a row of raw cells; None if the model cannot read the row."""
+    try:
+        rows = features_of(model.info, [cells])
+    except (TypeError, ValueError):
+        return None
+    return rows if np.isfinite(rows).all() else None
 
 
 def _beside(model: StoredModel, index: int, distance: float) -> Beside:
