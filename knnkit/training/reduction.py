@@ -55,7 +55,9 @@ def choose(training: Dataset, spec: KnnSpec, how: str, max_loss: float, seed: in
         MissingDependency: a package of `knnkit[build]` is not installed.
     """
     points = _points(training, spec)
-    if how == "prototypes":
+    if len(points.codes) <= spec.k:
+        kept = np.arange(len(points.codes))
+    elif how == "prototypes":
         kept = _prototypes(points, max_loss, seed)
     else:
         kept = _condensed(points) if how == "condensed" else _edited(points)

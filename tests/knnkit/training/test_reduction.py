@@ -64,6 +64,14 @@ def test_a_class_whose_rows_are_all_contradicted_stays() -> None:
         reduction.choose(dataset([[0.0], [0.1], [9.0], [9.1]], [0, 0, 1, 1]), KnnSpec("m", 4), "prototypes", 1.0, 0)
 
 
+@pytest.mark.parametrize("how", ["condensed", "edited", "prototypes"])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_no_more_rows_than_k_are_an_error(how: str, count: int) -> None:
+    training = dataset(np.arange(2.0 * count).reshape(count, 2), ["a"] * count)
+    with pytest.raises(BuildError, match=f"leaves {count} rows, and k is 3"):
+        reduction.choose(training, KnnSpec("m", 3), how, 0.01, 0)
+
+
 def test_rows_that_are_left_out_calibrate_too() -> None:
     divided = divide(load_sklearn("blobs"), 0.3, 0)
     training, spec = divided.training, KnnSpec("m", 3)
