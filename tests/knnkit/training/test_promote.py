@@ -124,7 +124,7 @@ def test_wrong_columns_labels_and_sources_are_refused_by_name(tmp_path: Path) ->
     content = promoted.content
     for said, wrong in {
         "does not end with a newline": content.rstrip(b"\n"),
-        "row 3 has 2 cells, and the header has 8": content + b"1,2\n",
+        "line 3: 2 cells, but the header has 8": content + b"1,2\n",
         "it lacks 'a', it lacks 'device'": content.replace(b",", b";"),
         "it has 'note'": content.replace(b"\n", b",note\n"),
         "not a CSV file": content + b'"\xff',
