@@ -22,6 +22,7 @@ from device_agent.shared.golden.judge import PROBABILITY_TOLERANCE
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.model_info import Near
 from knnkit.model.graph.preprocess import TYPICAL, enter
+from knnkit.model.graph.row_blocks import StoredRows
 from knnkit.model.graph.search import Nearest, Search
 from knnkit.model.graph.underflow import lost, may_be_mistaken
 from knnkit.model.reference.enrolment import Enrolment
@@ -146,7 +147,7 @@ class KnnModule(tf.Module):  # type: ignore[misc]
         found = self.search.nearest(query, search)
         indices, base = found.indices, self._root(found.measure)
         distances = self._to_metric(found.measure, base)
-        codes = tf.gather(tf.constant(self.codes), indices)
+        codes = tf.gather(self.search.take("classes", StoredRows.of(self.codes)), indices)
         shares = self._vote(codes, distances)
         label = tf.argmax(shares, axis=1, output_type=tf.int32)
         certain = self._certain(found, base, shares, blur)

@@ -23,7 +23,7 @@ from device_agent.shared.weights import weigh
 from knnkit.model.reference.space import Float32, Float64, Space
 from knnkit.model.reference.terms import terms
 
-_CHUNK_BYTES = 32 << 20
+_CHUNK_BYTES = 4 << 20
 #: Scores of a product at a time, and unit roundoff of float32.
 _SCORES = 8 << 20
 _UNIT = 2.0**-24
@@ -196,7 +196,7 @@ class Reference:
             factors = (weighted * (-2.0 * self._scale)).astype(np.float32)
             scores = factors @ self.enrolled.T
             scores += self._squares.astype(np.float32)
-            kth = np.partition(scores, self.k, axis=1)[:, self.k].astype(np.float64)
+            kth = np.array([np.partition(row, self.k)[self.k] for row in scores], np.float64)
             base = self._to_base(np.maximum(kth + squares + slack, self._limit))
             wide = max(self.margin, self.listed)
             beyond = np.maximum(2 * wide * np.maximum(base, self.space.radius), _CHAIN * self.space.tied)
