@@ -76,7 +76,10 @@ class MappedRows:
 
     def positions(self, chosen: Any) -> Any:
         """Returns the (m,) positions in the stored table, gaps included, of the rows with the (m,) indices `chosen`."""
-        return chosen + np.minimum(chosen, self._own - 1) // self._block * self._gap if self._gap else chosen
+        if not self._gap:
+            return chosen
+        own = np.minimum(chosen, self._own - 1) if self._added else chosen
+        return chosen + own // self._block * self._gap
 
     def position(self, index: int) -> int:
         """Returns the position of the row with this index."""
