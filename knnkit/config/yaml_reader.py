@@ -128,7 +128,7 @@ class Loader(yaml.SafeLoader):
 
     def scan_flow_scalar(self, style: str) -> Any:
         """Scans quoted text as the base class does; escapes such as \\ud83d\\ude00 are one character, as in JSON."""
-        token: Any = super().scan_flow_scalar(style)  # type: ignore[no-untyped-call]
+        token: Any = super().scan_flow_scalar(style)
         token.value = token.value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
         return token
 
