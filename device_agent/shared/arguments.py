@@ -1,6 +1,7 @@
 """Checks of arguments that people give in Python.
 
-Each returns the value, or raises the caller's error, which names the argument and what to give instead. Loads no NumPy.
+Each returns the value, or raises the caller's error, which names the argument and what to give instead. Numbers and
+truth values may be NumPy's. Loads no NumPy.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _LONGEST = 60
 
 
 def shown(value: Any) -> str:
-    """Returns a value for a message: a short one as Python writes it, any other by its type."""
+    """Returns a value for a message: None, text or a number as Python writes it, if that is short; else its type."""
     text = ""
     if value is None or isinstance(value, str | Number):
         with contextlib.suppress(ValueError):  # more digits than Python writes
@@ -26,7 +27,7 @@ def shown(value: Any) -> str:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a real number, and not a truth value."""
+    """Whether a value is a real number: NaN and infinity are, a truth value is not."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
@@ -41,7 +42,7 @@ def require(good: bool, name: str, value: Any, error: _Error, hint: str) -> None
 
 
 def whole(value: Any, name: str, error: _Error, least: int = -(2**63), most: int = 2**63 - 1) -> int:
-    """Returns the `value` of argument `name` if it is a whole number from `least` to `most`; else raises `error`."""
+    """Returns the `value` of argument `name` if it is an integer from `least` to `most`; else (3.0) raises `error`."""
     hint = f"{name}={max(least, 1)}"
     try:
         found = operator.index(None if _is_truth(value) else value)  # type: ignore[arg-type]
@@ -53,13 +54,13 @@ def whole(value: Any, name: str, error: _Error, least: int = -(2**63), most: int
 
 
 def flag(value: Any, name: str, error: _Error) -> bool:
-    """Returns the `value` of the argument `name` if it is a truth value; else raises `error`."""
+    """Returns the `value` of the argument `name` if it is True or False; else raises `error`."""
     require(_is_truth(value), name, value, error, f"{name}=True, or False")
     return bool(value)
 
 
 def path_text(value: Any, name: str, error: _Error) -> str:
-    """Returns the `value` of the argument `name` as text if it is a path; else raises `error`."""
+    """Returns argument `name` as text if its `value` is a Path or a text that is not empty; else raises `error`."""
     found = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     good = isinstance(found, str) and found != "" and "\0" not in found
     require(good, name, value, error, f"the path of a file: {name}='FILE'")
@@ -67,7 +68,10 @@ def path_text(value: Any, name: str, error: _Error) -> str:
 
 
 def texts(value: Any, name: str, error: _Error) -> tuple[str, ...] | None:
-    """Returns the list of text that is the `value` of the argument `name`; None for None. Else raises `error`."""
+    """Returns the `value` of argument `name`, a list of texts, as a tuple; None for None. Else raises `error`.
+
+    One text by itself, or an empty list, is an error, too.
+    """
     found: tuple[Any, ...] = ()
     with contextlib.suppress(TypeError):
         found = () if value is None or isinstance(value, str | bytes) else tuple(value)

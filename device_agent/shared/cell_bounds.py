@@ -2,7 +2,8 @@
 
 A caller examines each cell with the training rows that may matter in it. An undecided cell is halved along its longer
 sides, and its halves inherit only the rows that matter. Bounds hold for every point of a cell and are float64. The
-caller decides what to prove about a cell. Needs only NumPy.
+caller decides what to prove about a cell. Rows and cells are offsets from a centre, which the caller has subtracted.
+Needs only NumPy.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ class Box:
     """The region that is divided into cells.
 
     Attributes:
-        first: (p,) float32 lower corner, as an offset from the centre.
+        first: (p,) float32 lower corner.
         per_width: (p,) float32, 1 / width of the box.
-        weight: (p,) float64 factor of each coordinate's difference.
+        weight: (p,) float64: distances are measured after each coordinate is multiplied by it.
     """
 
     first: Float32
@@ -51,7 +52,7 @@ class Box:
     def around(cls, training: Float32, scale: Float64, margin: float) -> Box | None:
         """Returns the box around (n, p) training rows, plus `margin` of their extent on each side.
 
-        `scale` is the (p,) factor of each coordinate in model space. Returns None if float32 is too coarse to find the
+        `scale` has the (p,) factors that turn rows into model space. Returns None if float32 is too coarse to find the
         cell of a row.
         """
         lowest, highest = training.min(axis=0).astype(np.float64), training.max(axis=0).astype(np.float64)
@@ -74,15 +75,16 @@ class Box:
             return bool((ranges & (np.abs(self.first) < 2.0**20 * width)).all())
 
     def per_unit(self, shape: tuple[int, ...]) -> Float32:
-        """Returns (p,) float32: cells per unit of each coordinate, in a table with this shape."""
+        """Returns the (p,) float32 number of cells per unit of each coordinate; `shape` has the cells on each axis."""
         return self.per_width * np.array(shape, np.float32)
 
 
 @record
 class Cells:
-    """m cells of one size: (m, p) positions `at`, and (m, c) `candidates`: training rows that may matter, ascending.
+    """m cells of one size: (m, p) places `at`, and (m, c) `candidates`, the training rows that may matter in each.
 
-    Lists of training rows are padded with the index of a row that is infinitely far away.
+    A place is the number of cells before the cell on each axis. Candidates are indices of rows, ascending, and padded
+    at the end with the index of a row that is infinitely far away.
     """
 
     at: Ints
@@ -91,7 +93,7 @@ class Cells:
     def left(self, which: NDArray[np.int64], possible: NDArray[np.bool_], filler: int) -> Cells:
         """Returns the cells with the indices `which`; each keeps those of its candidates that are `possible`.
 
-        `possible` is an (m, c) mask; `filler` is the index that pads the lists.
+        `possible` is an (m, c) mask of the candidates of all m cells; `filler` is the index that pads the lists.
         """
         return Cells(self.at[which], pack(self.candidates[which], possible[which], filler))
 
@@ -103,14 +105,15 @@ Examine = Callable[[Cells, Float64, Float64], tuple[NDArray[Any], Cells]]
 def paint(examine: Examine, box: Box, rows: int, dtype: type, bounds_per_row: int) -> NDArray[Any]:
     """Cuts a box into ever smaller cells until `examine` has decided all of them, or a limit is reached.
 
-    Returns an array with an axis for each coordinate: the result for each cell, or UNDECIDED.
+    The limits are on the work and on the number of cells. Returns an array with an axis for each coordinate: the result
+    for each cell, or UNDECIDED.
 
     Args:
         examine: decides cells; see `Examine`.
         box: the region of the cells.
         rows: number of training rows.
         dtype: dtype of the array.
-        bounds_per_row: work limit, in distance bounds per training row.
+        bounds_per_row: limit of the work: this number times `rows` distances are bounded, at most.
     """
     first, width = box.first.astype(np.float64), 1.0 / box.per_width.astype(np.float64)
     counts = np.ones(len(width), np.int32)
@@ -155,8 +158,8 @@ class Bounds:
     """Bounds on the squared (for manhattan: plain) distances between cells and training rows.
 
     Args:
-        training: (n, p) float32 training rows, as offsets from the centre.
-        weight: (p,) float64 factor of each coordinate's difference.
+        training: (n, p) float32 training rows.
+        weight: (p,) float64 factors of the coordinates, as in `Box`.
         manhattan: whether the metric is manhattan.
     """
 

@@ -28,6 +28,8 @@ _DOUBT = 1e-4
 class Voter(Regressor):
     """Counts the votes of neighbours, label column by label column.
 
+    `answers` has (n, k) `indices` and `distances` of the neighbours of n rows, and their (n,) `label`.
+
     Args:
         targets: (n_train, t) float64 positions of the labels in the lists of `Targets.classes`.
         k: number of neighbours.
@@ -41,7 +43,7 @@ class Voter(Regressor):
         self._codes, self._counts = targets.astype(np.intp), counts  # what bincount takes
 
     def shares(self, answers: Any) -> list[Float64]:
-        """Returns the vote shares for `answers` in each of t label columns: a list of (n, n_labels) float64."""
+        """Returns, for each label column, the (n, n_labels) float64 vote shares of its labels in the n rows."""
         near = answers.indices[:, : self._k]
         far = answers.distances[:, : self._k]
         weight = weigh(far, far[:, :1], self._weights)
@@ -54,14 +56,14 @@ class Voter(Regressor):
         return found
 
     def values(self, answers: Any) -> Float64:
-        """Returns (n, t) float64 positions of the winning labels in `Targets.classes`; NaN for a rejected row."""
+        """Returns the (n, t) positions, in `Targets.classes`, of the labels that win; NaN for a rejected row."""
         won = [(part >= part.max(axis=1, keepdims=True) - _TIE).argmax(axis=1) for part in self.shares(answers)]
         found: Float64 = np.stack(won, axis=1).astype(np.float64)
         found[np.asarray(answers.label) == UNKNOWN] = np.nan
         return found
 
     def in_doubt(self, answers: Any) -> NDArray[np.bool_]:
-        """Returns (n,) bool: whether rounding of float32 distances could change the label of a row in some column."""
+        """Returns (n,) bool: whether float32 rounding of the distances could change a label of the row."""
         found = np.zeros(len(answers.indices), np.bool_)
         if self._weights != "uniform":
             for part in self.shares(answers):

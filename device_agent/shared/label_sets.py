@@ -29,7 +29,8 @@ def scores(
 ) -> NDArray[np.float64]:
     """Returns (n, n_classes) scores for (n, n_classes) vote shares and the (n, k) distances of neighbours.
 
-    `radius` is the distance (`LabelSets.radius`) at which the distance term reaches half of 1 / k.
+    At the distance `radius` (`LabelSets.radius`) of the k-th neighbour, the part of a score that grows with it is half
+    of 1 / k.
     """
     shares = np.asarray(probabilities, np.float32).astype(np.float64)
     far = base_distance(np.minimum(distances[:, k - 1], _MAX_FLOAT32).astype(np.float32), metric)

@@ -52,7 +52,7 @@ def explain(error: OSError) -> tuple[str, str, str]:
 
 
 def _out_of_inodes(path: object) -> str:
-    """Returns the directory whose file system has free bytes but no free inodes; "" if inodes are left."""
+    """Returns `path`, or the directory above it, if its file system has free bytes, but no free inodes; else ""."""
     place = Path(os.fsdecode(path)) if isinstance(path, (str, bytes, os.PathLike)) else Path()
     for each in (place, *place.absolute().parents):
         try:

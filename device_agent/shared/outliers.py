@@ -32,7 +32,10 @@ class OutlierFactors:
         self._kth, self._density, self._k, self._most = known[:, 0], known[:, 1], k, -offset
 
     def values(self, answers: Any) -> Float64:
-        """Returns (n, 2) float64 for `answers`: the outlier factor, and 1 for an outlier, else 0 (`TARGETS`)."""
+        """Returns (n, 2) float64: the outlier factor of each row, and 1 for an outlier, else 0 (`TARGETS`).
+
+        `answers` has the (n, k) `indices` and `distances` of the rows' neighbours.
+        """
         near = answers.indices[:, : self._k]
         far = np.asarray(answers.distances[:, : self._k], np.float32).astype(np.float64)
         reach = _mean(np.maximum(far, self._kth[near])) + _LEAST

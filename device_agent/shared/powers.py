@@ -16,15 +16,16 @@ _BITS = 960
 
 
 def greatest(exponent: float) -> float:
-    """Returns the greatest power of two x with x^exponent at most 2^960: the limit for the values of `power`."""
+    """Returns the greatest power of two x with x^exponent at most 2^960, so that float64 holds sums of such powers."""
     return math.ldexp(1.0, int(_BITS // exponent))
 
 
 def power(values: Float64, exponent: float) -> Float64:
     """Returns `values` (not negative) to a positive power, using only products and square roots.
 
-    The whole part of the exponent is computed by repeated squaring. Each binary digit after the point adds a factor
-    that is one more square root. About a hundred roundings: the error is less than 2^-45 of the result.
+    The whole part of the exponent is computed by repeated squaring. The n-th binary digit after the point, if 1, adds
+    the factor values^(2^-n), which is n square roots. About a hundred roundings: the error is less than 2^-45 of the
+    result.
     """
     whole, fraction = divmod(float(exponent), 1.0)
     found, factor = None, values

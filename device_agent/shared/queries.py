@@ -37,7 +37,7 @@ class Neighbors(NamedTuple):
 def in_doubt(distances: NDArray[np.float32], near: Near) -> NDArray[np.bool_]:
     """Returns (n,) bool: whether rounding may have changed the order of neighbours with these (n, k) distances.
 
-    `near` states how far apart two distances must be for their order to be certain.
+    So it may if two adjacent distances differ by no more than the bound that `near` states.
     """
     limit = np.float32(near.share) * np.maximum(distances[:, -1], np.float32(near.least))
     with np.errstate(invalid="ignore"):  # between two that are infinite in float32
@@ -77,12 +77,12 @@ def origin_of(given: Sequence[float] | None) -> Origin:
 
 
 def row_type(origin: Any) -> type[np.floating[Any]]:
-    """Returns the dtype of the raw rows of a model: float64 with an origin, float32 without one."""
+    """Returns the dtype of a model's raw rows: float64 if it has an `origin`, float32 if that is None."""
     return np.float32 if origin is None else np.float64
 
 
 def cell_type(info: Any) -> type[np.floating[Any]]:
-    """Returns the dtype of the cells of a model's raw columns: float64 if it has transforms, else `row_type`."""
+    """Returns the dtype of cells in raw columns for the KnnInfo `info`: float64 with transforms, else `row_type`."""
     return np.float64 if info.table is not None and info.table.transforms else row_type(info.origin)
 
 
@@ -186,7 +186,7 @@ def as_numbers(rows: Any, dtype: type[np.floating[Any]]) -> NDArray[Any]:
     """Returns rows as a contiguous array of `dtype`.
 
     Raises:
-        TypeError, ValueError: a value is not a number. NumPy would convert times, and half of a complex number.
+        TypeError, ValueError: a value is not a real number: also a time or a complex number, which NumPy would convert.
     """
     table = as_array(rows)
     if table.dtype.kind in "cmMV":
@@ -248,7 +248,7 @@ def _few(names: tuple[str, ...]) -> str:
 
 
 def accuracy(predicted: NDArray[Any], truth: ArrayLike, error: Callable[..., Exception] = BadInput) -> float:
-    """Returns the share (0 to 1) of rows whose `predicted` labels, (n,) or (n, t), equal `truth`.
+    """Returns the share (0 to 1) of rows whose `predicted` label, of (n,), or all t labels, of (n, t), equal `truth`.
 
     Raises:
         BadInput: or `error`: `truth` has another shape, or there are no labels.

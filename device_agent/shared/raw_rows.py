@@ -37,9 +37,9 @@ def raw_parser(info: KnnInfo, chain: Chain | None = None) -> Parser:
 
 
 def own_golden(golden: Golden, info: KnnInfo, chain: Chain | None = None) -> Golden:
-    """Returns the golden set with rows that this machine computed from the raw rows, as for a row to classify.
+    """Returns the golden set with the features that this machine computes from its raw rows, by the table or `chain`.
 
-    Without a table or `chain`, the rows stay as they are.
+    Without either, returns it unchanged.
 
     Raises:
         ModelUnusable: there are no raw rows, or a raw row cannot be read.

@@ -37,7 +37,10 @@ class Regressor:
         self.targets, self._k, self._how = targets, k, (weights, bandwidth)
 
     def values(self, answers: Any) -> Float64:
-        """Returns the (n, t) float64 values for `answers`; NaN for a rejected row."""
+        """Returns the (n, t) float64 values of n rows; NaN for a rejected row.
+
+        `answers` has the (n, k) `indices` and `distances` of the rows' neighbours, and the rows' `label`.
+        """
         far = answers.distances[:, : self._k]
         share = weigh(far, far[:, :1], *self._how)
         found: Float64 = (share[:, :, np.newaxis] * self.targets[answers.indices[:, : self._k]]).sum(axis=1)

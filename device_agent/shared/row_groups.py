@@ -35,7 +35,9 @@ _ARRAYS: dict[str, tuple[int, type[np.generic]]] = {
 
 @record
 class Groups:
-    """g groups of n training rows with p coordinates after `scale`; lengths are in steps, rows rounded to whole steps.
+    """g groups of n training rows with p coordinates, in model space.
+
+    A rounded row has whole multiples of `step` as coordinates; all other lengths are in steps.
 
     Attributes:
         step: size of a step.
@@ -43,7 +45,7 @@ class Groups:
         centres: (g, p) whole numbers.
         radii: (g,) greatest distance between a rounded row of a group and the group's centre.
         sides: (g, g) at [i, j]: how far the rounded rows of group j reach, from the origin of the space, in the
-            direction from centre j to centre i; in parts of a step, rounded up.
+            direction from centre j to centre i; in parts of a step (`PARTS`), rounded up.
         rows: (n,) indices of the training rows, group after group, ascending in each.
         sizes: (g,) number of rows of each group.
         squares: (g,) squared lengths of the centres.

@@ -9,6 +9,7 @@ rows and builds the model.
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import gzip
 import hashlib
 import io
@@ -145,13 +146,15 @@ def write_release(made_from: Material, options: ReleaseOptions, signer: Signer, 
     warnings = (*made_from.warnings, *model.warnings, *made.warnings, *_learnt_nothing(model.info))
     if model.info.targets is None:
         warnings += outvoted.find(made_from.spec, model.info.classes, made.counts)
-    data = made.with_files(_papers(made_from, made, options, golden, warnings))
-    document = _manifest(options, model.info, data, directory, int(time.time()) if created is None else created)
-    again = _same_version(directory, document, data)
+    parts = made.with_files(_papers(made_from, made, options, golden, warnings))
+    document = _manifest(options, made, directory, int(time.time()) if created is None else created)
     with replacing(directory) as folder:
-        files = {constants.MODEL_FILE: data, constants.GOLDEN_FILE: golden, **made.stages}
-        for name, content in (files | {constants.MANIFEST_FILE: manifest.write_manifest(document)}).items():
+        with (folder / constants.MODEL_FILE).open("wb") as file:
+            file.writelines(parts)
+        files = {constants.GOLDEN_FILE: golden, constants.MANIFEST_FILE: manifest.write_manifest(document)}
+        for name, content in {**files, **made.stages}.items():
             (folder / name).write_bytes(content)
+        again = _same_version(directory, document, folder / constants.MODEL_FILE)
         signed = sign_release(folder, signer)
     return Built(
         directory,
@@ -224,10 +227,8 @@ def _pinned_clock() -> int | None:
     return int(text) if text else None
 
 
-def _manifest(
-    options: ReleaseOptions, info: model_info.KnnInfo, model: bytes, directory: Path, created: int
-) -> model_info.Manifest:
-    sequence = options.sequence
+def _manifest(options: ReleaseOptions, made: Made, directory: Path, created: int) -> model_info.Manifest:
+    sequence, info = options.sequence, made.model.info
     if sequence is None:  # two builds within a second must not share a sequence
         old = _there(directory)
         sequence = max(created, old.sequence + 1 if old else 0)
@@ -242,7 +243,9 @@ def _manifest(
         minimum_runtime=info.minimum_runtime,
         k=info.k,
         n_features=info.n_features,
-        labels_sha256=hashlib.sha256(model_file.read_member(io.BytesIO(model), constants.LABELS_FILE)).hexdigest(),
+        labels_sha256=hashlib.sha256(
+            model_file.read_member(io.BytesIO(made.model.data), constants.LABELS_FILE)
+        ).hexdigest(),
         gates=options.gates,
     )
     return manifest.checked(document)
@@ -257,16 +260,16 @@ def _there(directory: Path) -> model_info.Manifest | None:
         return None
 
 
-def _same_version(directory: Path, document: model_info.Manifest, model: bytes) -> tuple[str, ...]:
+def _same_version(directory: Path, document: model_info.Manifest, model: Path) -> tuple[str, ...]:
     """Returns a warning if `directory` holds a release with the same name and version, but another model; else ().
 
-    `document` is the manifest of the new release, `model` the content of its model file.
+    `document` is the manifest of the new release, `model` its model file.
     """
     old = _there(directory)
     if old is None or (old.name, old.version) != (document.name, document.version):
         return ()
     with contextlib.suppress(OSError):
-        if (directory / constants.MODEL_FILE).read_bytes() == model:
+        if filecmp.cmp(directory / constants.MODEL_FILE, model, shallow=False):
             return ()
     return (
         f"{old.name} {old.version} was built before from other inputs (sequence {old.sequence}): the two differ "

@@ -25,7 +25,7 @@ BUILD_TYPE = "https://github.com/knnkit/knnkit/build/v1"
 
 
 def statement(
-    info: KnnInfo, graph: bytes, golden: bytes, sources: Iterable[str], settings: Mapping[str, Any], command: str
+    info: KnnInfo, graph: memoryview, golden: bytes, sources: Iterable[str], settings: Mapping[str, Any], command: str
 ) -> bytes:
     """Returns the provenance statement of a model as JSON.
 
@@ -63,7 +63,7 @@ def statement(
     return json.dumps(document, sort_keys=True, indent=1).encode()
 
 
-def _named(name: str, data: bytes) -> dict[str, Any]:
+def _named(name: str, data: bytes | memoryview) -> dict[str, Any]:
     return {"name": name, "digest": {"sha256": hashlib.sha256(data).hexdigest()}}
 
 

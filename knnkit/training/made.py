@@ -32,10 +32,10 @@ class Made:
         """Number of training rows of each class."""
         return tuple(np.bincount(self.model.reference.classes, minlength=len(self.model.info.classes)).tolist())
 
-    def graph(self) -> bytes:
+    def graph(self) -> memoryview:
         """Returns the model file without the files inside it (labels, knn.json, tables)."""
         return associated_files.split(self.model.data)[0]
 
-    def with_files(self, files: Mapping[str, bytes]) -> bytes:
-        """Returns the model file with more files inside it (name -> content)."""
+    def with_files(self, files: Mapping[str, bytes]) -> tuple[memoryview, bytes]:
+        """Returns the model file with more files inside it (name -> content), in two parts."""
         return associated_files.add(self.model.data, files)

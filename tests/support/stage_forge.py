@@ -33,7 +33,7 @@ def edit_info(release: Path, edit: Callable[[dict[str, Any]], object], key: Path
     path = release / constants.MODEL_FILE
     info = json.loads(associated_files.split(path.read_bytes())[1][constants.KNN_FILE])
     edit(info)
-    path.write_bytes(associated_files.add(path.read_bytes(), {constants.KNN_FILE: json.dumps(info).encode()}))
+    path.write_bytes(b"".join(associated_files.add(path.read_bytes(), {constants.KNN_FILE: json.dumps(info).encode()})))
     sign_release(release, FileSigner.load(key))
 
 

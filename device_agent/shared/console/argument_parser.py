@@ -16,14 +16,14 @@ _MOST = 1_000_000_000
 
 
 def filled(text: str) -> str:
-    """Parses text that must not be empty: an unset shell variable would otherwise select the default."""
+    """Returns a text that is not empty; refuses "": an unset shell variable would otherwise select the default."""
     if not text:
         raise argparse.ArgumentTypeError("it is empty")
     return text
 
 
 def count(text: str, most: int = _MOST) -> int:
-    """Parses a whole number from 1 to `most`."""
+    """Parses a whole number from 1 to `most`; refuses any other text by an exception that `argparse` reports."""
     number = int(text)
     if not 1 <= number <= most:
         raise argparse.ArgumentTypeError(f"{text} is not from 1 to {most:,}")
@@ -34,7 +34,7 @@ class Parser(argparse.ArgumentParser):
     """`argparse.ArgumentParser` whose errors are one message and one hint."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Like `argparse`, but an unknown argument is an error of its command, not of the program."""
+        """Like `argparse`, but the error about an unknown argument names the command, with a hint from its options."""
         if order := self._command_first(list(args or ())):
             self._fail("write options after the command", order)
         found, extra = self.parse_known_args(args, namespace)
@@ -91,7 +91,7 @@ class Parser(argparse.ArgumentParser):
         return shlex.join([command, *words])
 
     def _suggest(self, command: str | None, extra: Sequence[str]) -> str:
-        """Returns the likely correction of the first of `extra`, the unknown arguments of `command`; or ""."""
+        """Returns the option to type for the first of `extra`, unknown arguments of `command`; "" if none is likely."""
         import difflib
         import shlex
 

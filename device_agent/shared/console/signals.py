@@ -80,9 +80,10 @@ def _hear(number: int, _frame: object) -> None:
 
 
 def _lost(found: Any) -> None:
-    """Sends the signal again if `found`, an exception that Python could not raise in a destructor, came from it.
+    """Handles `found`, an exception that Python could not raise because it came from a destructor.
 
-    Waits `_SOON` first: the interrupted code may still hold the global import lock, for which other threads wait.
+    If it is the KeyboardInterrupt of a signal, sends the signal again after `_SOON`: the interrupted code may still
+    hold the global import lock, for which other threads wait. Prints any other exception, as Python does.
     """
     if not isinstance(found.exc_value, KeyboardInterrupt):
         sys.__unraisablehook__(found)

@@ -23,7 +23,10 @@ _FAILING = ("strict", "surrogateescape")
 
 
 def secure() -> None:
-    """Fills closed descriptors, and replaces `sys.stdin`, `sys.stdout` and `sys.stderr` with safe streams."""
+    """Fills closed descriptors, opens a missing `sys.stdin`, and makes `sys.stdout` and `sys.stderr` safe.
+
+    A stream that a program has replaced already (`sys.stdout is not sys.__stdout__`) stays as it is.
+    """
     for descriptor in (INPUT, OUTPUT, ERROR):
         try:
             os.fstat(descriptor)

@@ -35,7 +35,10 @@ _STREAMED = 0x7FFF0000
 
 
 def read_wav(data: bytes, audio: Audio) -> NDArray[Any]:
-    """Returns the (n,) samples of a WAV file at the model's rate: int16, or float32 from -1 to 1.
+    """Returns the (n,) samples of a WAV file at the model's rate.
+
+    They are int16 for 16 bits, one channel and that rate; else float32, PCM from -1 to 1. If the model takes sounds of
+    one length, only that and a second more is read.
 
     Raises:
         BadInput: the file is damaged, or has an unsupported format.
@@ -59,17 +62,18 @@ def read_wav(data: bytes, audio: Audio) -> NDArray[Any]:
 
 
 def read_pcm(data: bytes) -> NDArray[np.int16]:
-    """Returns the (n,) int16 samples of raw PCM: 16 bits, little-endian, one channel, at the model's rate."""
+    """Returns the (n,) int16 samples of raw PCM: 16 bits, little-endian, one channel. A last odd byte is ignored."""
     return np.frombuffer(data, "<i2", len(data) // 2).astype(np.int16)
 
 
 def prepare(samples: NDArray[Any], audio: Audio) -> Float32:
     """Returns (n,) float32 samples for the first stage, in which full scale is `audio.full_scale`.
 
-    Cuts them, or adds silence, to a length of `audio.seconds`, unless that is None.
+    Integers are PCM; floats have a full scale of 1. Unless `audio.seconds` is None, a longer sound is cut to it, and a
+    shorter one is filled with silence.
 
     Raises:
-        BadInput: the array is empty, has more than one axis, or has no known full scale.
+        BadInput: the array is empty, has more than one axis or an unsupported type, or floats are beyond 256.
     """
     if samples.ndim != 1 or not len(samples):
         said = f"a sound must be an array (samples,); this has the shape {samples.shape}"
@@ -118,7 +122,7 @@ def resample(samples: Float32, old: int, new: int) -> Float32:
 
 @functools.lru_cache(maxsize=4)
 def _filters(up: int, down: int, half: int, period: int) -> list[tuple[int, Float32]]:
-    """Returns the filters of one period of new samples, `_TOGETHER` samples at a time, as `_weights` returns them."""
+    """Returns the filters of a period of new samples (all have the same) from `_weights`: one for each `_TOGETHER`."""
     starts = range(0, period, _TOGETHER)
     return [_weights(up, down, half, first, min(first + _TOGETHER, period)) for first in starts]
 
@@ -129,9 +133,9 @@ def _weights(up: int, down: int, half: int, first: int, last: int) -> tuple[int,
     Args:
         up: number of new samples that replace `down` old samples.
         down: number of old samples.
-        half: a new sample depends on the old samples less than this far away.
-        first: first new sample of a period.
-        last: end of the new samples (exclusive).
+        half: a new sample depends on the old ones that are less than `half` old samples away.
+        first: first new sample of the block, counted from one that coincides with an old sample.
+        last: end of the block (exclusive).
 
     Returns:
         The index of the first old sample that counts, and an array (old samples, new samples) of weights; each column
@@ -200,7 +204,7 @@ def _mixed(samples: NDArray[Any], channels: int) -> NDArray[Any]:
 
 
 def _unit(samples: NDArray[Any]) -> Float32:
-    """Returns samples as float32 from -1 to 1; integer types are PCM whose full scale becomes 1."""
+    """Returns samples as float32: integers are PCM, and divided by their full scale; floats are unchanged."""
     if samples.dtype.kind == "f":
         return np.asarray(samples, np.float32)
     if samples.dtype == np.uint8:

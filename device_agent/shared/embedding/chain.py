@@ -106,7 +106,11 @@ class Chain:
         return rows
 
     def _checked(self, values: NDArray[Any]) -> Array:
-        """Returns a raw array in the form that the first stage takes."""
+        """Returns a raw array in the form that the first stage takes.
+
+        Raises:
+            BadInput: it is too large, is not the sound or picture that the model takes, or has NaN or infinity.
+        """
         if values.size > MAX_NUMBERS * (3 if self.input.image else 1):
             raise BadInput(f"the input has {values.size:,} numbers; at most {MAX_NUMBERS:,} are read")
         values = prepared(values, self.input)
@@ -129,10 +133,10 @@ class Chain:
         return row
 
     def _in_seconds(self, error: WrongLength, samples: int) -> BadInput:
-        """Returns the error of a stage in the user's terms, if the wrong length of a sound or picture is the cause.
+        """Returns the error of a stage in the user's terms: those of deploy.yaml for sounds and pictures.
 
         For a sound of `samples` samples, the message is in seconds. For a picture, the hint is the size and channels
-        that the stage takes. Else returns `error`.
+        that the stage takes. Returns `error` itself for other inputs, or if the length is not its cause.
         """
         shape = self.stages[0].shape
         if self.input.image is not None and len(shape) == 4 and shape[3] in (1, 3) and _is_fixed(self.stages[0]):

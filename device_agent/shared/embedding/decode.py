@@ -36,7 +36,9 @@ PCM_KEY = "pcm"
 
 
 def decode(data: bytes, input: Input, pcm: bool = False) -> NDArray[Any]:
-    """Returns the array in the bytes of one file; with `pcm`, they are raw PCM if the model takes sounds.
+    """Returns the array in the bytes of one file.
+
+    With `pcm`, they are raw PCM; a model that does not take sounds ignores this. Else the first bytes tell the format.
 
     Raises:
         BadInput: the model does not take such a file, or the file is damaged or too large.
@@ -67,7 +69,7 @@ def takes(input: Input) -> str:
 def from_json(value: Any, input: Input, pcm: bool = False) -> NDArray[Any]:
     """Returns the array of a JSON value: a list of numbers, nested or not, or a file in base64.
 
-    With `pcm`, the value is raw PCM in base64.
+    With `pcm`, a list is an error; `decode` explains what else `pcm` means.
 
     Raises:
         BadInput: the value is neither, or the file cannot be decoded.

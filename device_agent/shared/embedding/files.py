@@ -72,7 +72,10 @@ def left_out(names: Iterable[str]) -> str:
 
 
 def _visible(folder: str, others: list[str]) -> list[str]:
-    """Returns the files of a folder, and the folders in it with `/` at their end; the first name is the last one."""
+    """Returns the paths of a folder's files and folders, the last name first; folders end with `/`.
+
+    Leaves out hidden ones, and files of other kinds, whose paths it adds to `others`.
+    """
     found = []
     try:
         with os.scandir(folder) as there:

@@ -97,13 +97,13 @@ class StageRunner:
         return self._finished(np.stack([self._once(values[start : start + stage.frames]) for start in starts]))
 
     def fill(self, values: Array, more: int = 0) -> Array:
-        """Runs once on all numbers and on zeros after them, so that inputs of many lengths need few shapes.
+        """Runs once on all numbers and on zeros after them: inputs of many lengths then have few shapes.
 
         Returns the outputs that do not depend on the zeros.
 
         Args:
             values: (n,) numbers.
-            more: adds zeros for so many further outputs.
+            more: number of further outputs for which zeros are added.
 
         Raises:
             BadInput: there are too few numbers.
@@ -193,7 +193,7 @@ class StageRunner:
 
 
 def rounded(count: int) -> int:
-    """Returns `count`, a number of windows, rounded up by at most an eighth, so that there are few such numbers."""
+    """Returns `count`, a number of windows, rounded up by at most an eighth, so that inputs have few shapes."""
     step = 1 << max(0, count.bit_length() - 4)
     return -(-count // step) * step
 
@@ -231,7 +231,7 @@ def fitting_shape(stage: Stage, count: int) -> tuple[int, ...]:
 
 
 def _signature(detail: Any, ndim: int | None = None) -> tuple[int, ...]:
-    """Returns the shape of the tensor `detail`, -1 for an open length; `ndim` zeros if it has fewer or more axes."""
+    """Returns the shape of the tensor `detail`, -1 for an open length; zeros if `ndim` is another number of axes."""
     found = detail.get("shape_signature", detail["shape"])
     found = found if len(found) == len(detail["shape"]) else detail["shape"]
     if ndim is not None and len(found) != ndim:
@@ -253,7 +253,7 @@ def _tensors(interpreter: Any) -> int:
 
 def _taken(size: int, interpreter: Any) -> int:
     """Returns about how many bytes an interpreter takes for a file of `size`: two copies of the weights, and the inputs
-    and output of one operation; their memory then serves the next one.
+    and output of one operation at a time.
     """
     each = [_bytes(detail) for detail in interpreter.get_tensor_details()]
     return min(sum(each), 2 * size + 3 * max(each))

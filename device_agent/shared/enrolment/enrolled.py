@@ -92,7 +92,7 @@ def line_of(row: LocalRow) -> str:
 
 
 def digest_of(rows: Iterable[LocalRow]) -> str:
-    """Returns the SHA-256 of the output of `enrolled --json`; an empty text if there are no rows."""
+    """Returns the SHA-256, in hexadecimal, of the output of `enrolled --json` for these rows; "" without rows."""
     text = "".join(f"{line_of(row)}\n" for row in rows)
     return hashlib.sha256(text.encode()).hexdigest() if text else ""
 
@@ -141,16 +141,16 @@ def difference(label: Label, other: Label) -> str:
 
 
 def without_fraction(text: str) -> str:
-    """Returns `2` for `2.0` and `2.00`, and `0` for `-0`; any other text unchanged."""
+    """Returns a whole number without a fraction of zeros: `2` for `2.00`, `0` for `-0`; other text (`2.5`) as it is."""
     found = WHOLE.fullmatch(text)
     return text if found is None else "0" if found[1] == "-0" else found[1]
 
 
 def label_of(text: str, classes: Sequence[Label], taught: Iterable[Label] = ()) -> Label | None:
-    """Returns the label that a text means: one of `classes`, else of `taught`, else a new one.
+    """Returns the label that a text means: one of `classes`, else of `taught`, else the text itself as a new label.
 
     If labels are text, `1.0` and `1` are one label, in the spelling that exists, as in training data
-    (`knnkit/data/dataset.label_array`). Returns None if labels are whole numbers, and the text is not one.
+    (`knnkit/data/dataset.label_array`). If labels are whole numbers, any other text gives None.
     """
     text = text_of(text)
     known: dict[str, Label] = {text_of(label): label for label in classes}
@@ -168,7 +168,7 @@ def label_of(text: str, classes: Sequence[Label], taught: Iterable[Label] = ()) 
 
 
 def counted_as(row: LocalRow) -> str:
-    """Returns the label of a row, as text; `VALUES` for a row of a regression."""
+    """Returns the label of a row, as text; for a row of a regression, which has none, the text `VALUES`."""
     return VALUES if row.values else str(row.label)
 
 

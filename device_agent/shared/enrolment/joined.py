@@ -50,7 +50,7 @@ def contained(training: Origins, rows: Iterable[LocalRow]) -> frozenset[str]:
 
 
 def values_digest(info: KnnInfo, values: NDArray[np.float64]) -> str:
-    """Returns the SHA-256 of the (n, t) values of a regression, rounded to millionths of the range of each target."""
+    """Returns the hexadecimal SHA-256 of (n, t) values of a regression, rounded to millionths of `Targets.spread`."""
     assert info.targets is not None
     spread = np.where(np.array(info.targets.spread) > 0.0, info.targets.spread, 1.0)
     millionths = (values / spread * 1e6).tolist()
@@ -94,9 +94,10 @@ def _takes_part(info: KnnInfo, row: LocalRow, digest: str, contained: frozenset[
 
 
 def _labels(info: KnnInfo, taught: Iterable[Label]) -> dict[Label, Label]:
-    """Returns `taught` label -> the label that it means in the model, or a new one; leaves out labels not allowed.
+    """Returns `taught` label -> the model's label that it means, or the new label to add.
 
-    A row may be older than the release, which may write its label in another way: `1.0` for `1`, for example.
+    Leaves out labels that are new if the model allows none. A row may be older than the release, which may write its
+    label in another way: `1.0` for `1`, for example.
     """
     found: dict[Label, Label] = {}
     for label in dict.fromkeys(taught):

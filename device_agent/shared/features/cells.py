@@ -17,7 +17,7 @@ _ALSO = {" ": "\u00a0\u202f\u2009", "'": "\u2019"}
 
 
 def without_thousands(text: str, sign: str) -> str | None:
-    """Returns the number `text` without the thousands separator `sign`; None if one is in a wrong place.
+    """Returns the number `text` without thousands separators (`sign`), if it has any; None if one is in a wrong place.
 
     The first group does not begin with 0: `0,395` has a decimal comma. For a blank or an apostrophe as `sign`, also
     accepts the no-break space or typographic apostrophe that spreadsheets write.
@@ -31,7 +31,11 @@ def without_thousands(text: str, sign: str) -> str | None:
 
 
 class CellCoder(Protocol):
-    """Reads cells that are not plain numbers. A device uses `Coder`; the host has a coder that learns categories."""
+    """Reads cells that are not plain numbers; `index` is that of a raw column.
+
+    A device uses `Coder`, which raises BadCell for a bad cell. The host's coder learns categories; for a bad cell, it
+    records the error and returns NaN.
+    """
 
     @property
     def thousands(self) -> str:
@@ -41,16 +45,16 @@ class CellCoder(Protocol):
         """Whether the cells of a column are numbers."""
 
     def is_missing(self, index: int, text: str) -> bool:
-        """Whether a cell has no value; `text` is the cell."""
+        """Whether a cell has no value."""
 
     def codes(self, index: int, cells: Sequence[str]) -> list[float] | None:
         """Returns the category codes of a column's cells; None if the cells must be read one by one."""
 
     def missing(self, index: int, text: str) -> float:
-        """Returns the number for a missing cell of a column."""
+        """Returns the number for `text`, a missing cell of a column."""
 
     def category(self, index: int, text: str) -> float:
-        """Returns the code of a category of a column."""
+        """Returns the code of the category `text` of a column."""
 
     def bad(self, error: BadCell, cell: str) -> float:
         """Raises the error of a bad cell; or records the error and returns a number for the cell."""

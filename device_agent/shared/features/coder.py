@@ -40,7 +40,7 @@ _MORE = "further columns have missing cells or unknown categories; status counts
 
 
 def is_missing(text: str, words: Collection[str]) -> bool:
-    """Whether a cell has no value: its text is in `MISSING`, or in `words`, which are in lower case."""
+    """Whether a cell has no value: in lower case, without blanks around it, it is in `MISSING` or in `words`."""
     word = text.strip().casefold()
     return word in MISSING or word in words
 
@@ -72,9 +72,10 @@ def expand(columns: Sequence[Column], rows: NDArray[Any]) -> NDArray[Any]:
 
 
 def collapse(columns: Sequence[Column], features: Sequence[float]) -> list[float | str | None]:
-    """Returns the raw cells of one row of features; None for a category that the table does not list.
+    """Returns the raw cells of one row of features, one for each of `columns`.
 
-    The inverse of `expand`, with categories as text. A missing cell appears as the value that filled it.
+    The inverse of `expand`, with categories as text: None if the table does not list the category. A missing cell
+    appears as the value that filled it.
     """
     cells: list[float | str | None] = []
     rest = iter(features)
@@ -203,10 +204,12 @@ class Coder:
         raise error
 
     def value(self, index: int, value: Any) -> float | None:
-        """Returns the number for a JSON value that is missing or a category; None for a plain number.
+        """Returns the number for a JSON value that is missing, or is a category; 0 if the column is unused.
+
+        None for any other value in a column of numbers, which the caller reads.
 
         Raises:
-            BadCell: as `missing` and `category`.
+            BadCell: as `missing` and `category`; or a category is a list or an object.
         """
         if self._is_unused(index):
             return 0.0

@@ -89,7 +89,7 @@ def _are_features(info: KnnInfo, table: Table, rows: Any) -> bool:
     """Whether `rows` hold features, not raw cells.
 
     A frame does if it has all features as columns, but not all raw columns. An array does if its width is not that of
-    the raw columns; else only if it has numbers that equal features, and none is NaN (missing).
+    the raw columns; at that width, only if raw columns are features, all are numbers, and none is NaN (missing).
     """
     names = [column.name for column in table.columns]
     rows, framed = _with_columns(rows)

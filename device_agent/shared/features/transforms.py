@@ -113,7 +113,10 @@ def _look_up(column: Float64, values: Float64, results: Float64, other: float) -
 
 
 def _mapped(values: Float64, owners: Float64, results: Float64, others: Float64) -> Step:
-    """Returns a step that looks up numbers; `owners`: column of each value; `others`: result for unlisted values."""
+    """Returns a step that replaces a number equal to `values[i]`, in the column `owners[i]`, by `results[i]`.
+
+    Any other number becomes the entry of `others` for its column.
+    """
     parts = [
         (values[owners == column], results[owners == column], other) for column, other in enumerate(others.tolist())
     ]
@@ -171,7 +174,10 @@ def _normalize(order: Float64) -> Step:
 
 
 def _bins(edges: Float64, owners: Float64) -> Step:
-    """Returns a step that replaces numbers by the indices of their bins; `owners` has the column of each edge."""
+    """Returns a step that replaces each number by the index of its bin: how many edges of its column it reaches.
+
+    `owners` has the column of each edge; edges of a column ascend. NaN stays NaN.
+    """
     parts = [edges[owners == column] for column in range(int(owners.max(initial=-1)) + 1)]
 
     def apply(rows: Float64) -> Float64:
@@ -232,7 +238,10 @@ def _box_cox(power: Float64) -> Step:
 
 
 def _polynomial(places: Float64, degree: Float64) -> Step:
-    """Returns a step that multiplies columns; `places` has `degree` column indices per product, -1 for a factor 1."""
+    """Returns a step that computes products of columns.
+
+    `places` has the columns of the factors, product by product, `degree[0]` for each; -1 is a factor 1.
+    """
     factors = places.astype(np.int64).reshape(-1, int(degree[0]))
 
     def apply(rows: Float64) -> Float64:

@@ -70,7 +70,8 @@ def _unseen(gates: Gates, classes: Sequence[str], support: Sequence[int]) -> Ite
 def worse(gates: Gates, compared: Compared | None, running: ReleaseRef | None = None) -> tuple[str, ...]:
     """Returns a message for each class whose recall falls, against the running release, by more than the gate allows.
 
-    If there is a `running` release but no comparison with it (`compared` is None), the gate is missed.
+    () without that gate. The gate is also missed if the two cannot be compared: a `running` release does not answer
+    (`compared` is None), or has other features. A class that is gone counts as a fall.
     """
     if gates.not_worse_than is None or (compared is None and running is None):
         return ()

@@ -70,9 +70,10 @@ def judge(
 ) -> Verdict:
     """Compares `answers` to the golden rows with the reference's answers, and applies the gates.
 
-    Accuracy counts all rows whose true class is known; "unknown" counts as wrong. `p50_ms` is the median time of one
-    row in milliseconds; if None, the latency gate is not applied. `values` are the (n, t) answers of a regression or of
-    label columns: a row with another value is different, too.
+    `answers` has `label`, `probabilities`, `indices` and `distances`. Accuracy counts all rows whose true class is
+    known; "unknown" counts as wrong. `p50_ms` is the median time of one row in milliseconds; if None, the latency gate
+    is not applied. `values` are the (n, t) answers of a regression or of label columns: a row with another value is
+    different, too.
 
     Raises:
         ModelUnusable: the golden set belongs to another model (k, features or classes differ).
@@ -140,7 +141,7 @@ def base_distance(distances: NDArray[Any], metric: Metric) -> NDArray[np.float64
 def votes(classes: NDArray[np.int32], distances: NDArray[np.float64], info: KnnInfo) -> NDArray[np.float64]:
     """Returns the (n, n_classes) float64 vote shares for (n, k) classes and (n, k) distances of neighbours.
 
-    If votes are weighted by distance and a query equals training rows, only these vote.
+    With the weights `distance`, only neighbours at distance 0 vote, if there are any.
     """
     count, width = len(classes), len(info.classes)
     if info.weights == "uniform" and info.float64 is None:
@@ -164,7 +165,7 @@ def votes_within(
 
 
 def weigh_of(info: KnnInfo, distances: NDArray[np.float64], nearest: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the weights of neighbours at `distances`; `nearest` has the least distance of the query of each."""
+    """Returns the weights of neighbours at `distances`; for each, `nearest` has the least distance of its query."""
     return weigh(distances, nearest, info.weights, None if info.float64 is None else info.float64.bandwidth)
 
 

@@ -136,7 +136,7 @@ _DIGEST = r"[0-9a-f]{64}"
 
 
 def signature(name: str, search: str) -> str:
-    """Returns the TFLite signature `name` (SIGNATURE_ONE or SIGNATURE_BATCH) of `search`, one of SEARCHES."""
+    """Returns the name of the TFLite signature for `search`, one of SEARCHES; `name`: SIGNATURE_ONE, or _BATCH."""
     return name if search == FULL else f"{name}_{search}"
 
 

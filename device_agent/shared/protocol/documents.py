@@ -24,7 +24,7 @@ class DeviceInfo:
 
 @record
 class ReleaseRef:
-    """Names a release on a device; `digest` is its SHA-256, `sequence` grows with each release."""
+    """Names a release on a device; `digest` is the SHA-256 over its files, `sequence` grows with each release."""
 
     digest: str
     name: str
@@ -86,8 +86,8 @@ class Taught:
 class Searched:
     """Which searches of a release are the fastest on this board, as its activation measured them.
 
-    `alone` is the fastest for one row, `batch` for many: each is one of `constants.WAYS`. The times are milliseconds,
-    by search.
+    `alone` is the fastest search for one row, `batch` for a batch of `rows`: each is one of `constants.WAYS`.
+    `alone_ms` and `batch_ms` map each search to its time.
     """
 
     release: str  # digest
@@ -102,7 +102,7 @@ class Searched:
 
 @record
 class TaughtRows:
-    """The rows taught on a device: `labels` counts the rows of each label, `digest` is as in `Taught`."""
+    """The `rows` rows taught on a device: `labels` counts the rows of each label, `digest` is as in `Taught`."""
 
     digest: str
     rows: int

@@ -30,12 +30,12 @@ class Window:
 
     @property
     def numbers(self) -> tuple[str, ...]:
-        """Names of the numbers of a sample."""
+        """Names of the numbers of a sample: `columns`, and `time` if there is one."""
         return self.columns if self.time is None or self.time in self.columns else (*self.columns, self.time)
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """Names of the columns of an answer that identify its window."""
+        """Names of the columns of an answer that identify its window: first and last line, and time if there is one."""
         return ("first_line", "last_line", *(("first_time", "last_time") if self.time else ()))
 
     @property

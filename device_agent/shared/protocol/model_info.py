@@ -81,9 +81,10 @@ class Evaluation:
 class LabelSets:
     """Sets of labels with a stated coverage (`device_agent.shared.label_sets`).
 
-    `thresholds` has the highest score of each class, None if all scores fit; scores are relative to the distance
+    `thresholds` has the highest score of each class, None if all scores fit; a score depends on distances relative to
     `radius`. `rows` counts the held-out rows of each class, `covered` those whose label set contains their class;
-    `size` is the mean number of labels in a set. Without held-out rows, the first two are empty, and `size` is None.
+    `size` is the mean number of labels in a set. Without held-out rows, `rows` and `covered` are empty, and `size` is
+    None.
     """
 
     coverage: float
@@ -116,7 +117,7 @@ class Keep:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Kind of row -> most rows to keep; the same row can be kept under several kinds."""
+        """Kind of row (`unknown`, `uncertain`, `random`) -> most rows to keep; a row may be of several kinds."""
         return {"unknown": self.unknown, "uncertain": self.uncertain, "random": self.random}
 
 

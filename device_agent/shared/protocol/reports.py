@@ -16,7 +16,7 @@ from device_agent.shared.protocol.record import record
 # --- what a device answers ----------------------------------------------------------------------------------------
 @record
 class RuntimeInfo:
-    """The TFLite runtime: `delegate` is XNNPACK if it runs at least a part of the graph, else None."""
+    """The TFLite runtime, with the versions of Python and NumPy; `delegate` is XNNPACK if it runs any of the graph."""
 
     name: str  # tflite_runtime | ai_edge_litert
     version: str
@@ -107,8 +107,8 @@ class TaughtCheck:
     """Answers to the golden rows when rows taught on the device vote, too.
 
     `rows` rows are taught; `labels` counts those that the release uses, by label. `changed` golden rows have another
-    label than without taught rows. `answers` is the SHA-256 of all their labels, one on each line; `digest` as in
-    `Taught`.
+    label than without taught rows. `answers` is the SHA-256 of the labels of all golden rows, one on each line;
+    `digest` is as in `Taught`.
     """
 
     digest: str

@@ -14,7 +14,7 @@ _LITERT_IS_AT_LEAST = (2, 17)
 
 
 def parse(text: str) -> tuple[int, ...] | None:
-    """Returns `2.14.0rc1` as (2, 14), without trailing zeros and suffix; None if the text is not a version."""
+    """Returns the numbers of a version, without zeros at the end: (2, 14) for `2.14.0rc1`; None for any other text."""
     match = re.fullmatch(_VERSION, text, re.ASCII)
     if match is None:
         return None
@@ -30,16 +30,17 @@ def is_newer(text: str, than: str) -> bool:
 
 
 def to_upgrade(protocol: int, oldest: int) -> Literal["agent", "host"] | None:
-    """Returns which side is too old for the other, or None; an agent reports its `protocol` and `oldest` protocol."""
+    """Returns which side is too old, or None; `protocol` is the agent's, `oldest` the oldest one that it supports."""
     if protocol < constants.OLDEST_PROTOCOL:
         return "agent"
     return "host" if oldest > constants.PROTOCOL else None
 
 
 def runtime(text: str) -> tuple[int, ...] | None:
-    """Returns the TensorFlow Lite version of `tflite_runtime 2.14.0`, `ai_edge_litert 2.3.0` or a bare version.
+    """Returns the version of TensorFlow Lite in `tflite_runtime 2.14.0` or a bare version; None if there is none.
 
-    None if the text has no version. NumPy counts as new enough for every model, since it does not run the graph.
+    For `ai_edge_litert`, which restarted its numbers, at least (2, 17). For NumPy, which runs every model, a version
+    above all others.
     """
     name, _, number = text.rpartition(" ")
     if name == constants.NUMPY:

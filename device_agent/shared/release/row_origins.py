@@ -30,8 +30,8 @@ _GOLDEN = "golden_"
 class Origins:
     """Origins of the training rows, or of the golden rows; `source` names the file or data set.
 
-    `places` are (n,) row numbers in the source; None if they equal the row numbers in the model. `text` has the ids,
-    each with a newline after it; None without an id column. `ends` are the positions of these newlines.
+    `places` are (n,) row numbers in the source; None if they equal the row numbers in the model. `text` has the ids in
+    UTF-8, each with a newline after it; None without an id column. `ends` are the positions of these newlines in it.
     """
 
     source: str = ""
@@ -65,7 +65,10 @@ class Origins:
         return self.text[start : int(self.ends[index])].decode("utf-8", "replace") or None
 
     def index(self, row: int) -> int | None:
-        """Returns the index in the model of row number `row` of the source; None if it is not among `places`."""
+        """Returns the index in the model of row number `row` of the source; None if that is not among `places`.
+
+        If `places` is None, returns `row`, even if the model has no such row.
+        """
         if self.places is None:
             return row
         found = np.flatnonzero(self.places == row)

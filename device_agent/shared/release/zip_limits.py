@@ -63,7 +63,7 @@ def _claims(file: IO[bytes], size: int) -> tuple[int, int, int]:
 def _claims_64(file: IO[bytes], place: int, named: int) -> tuple[int, int, int]:
     """As `_claims`, for zip64, whose end record is at `place`; the file says that it is at `named`.
 
-    Some versions of Python read one of these places, some the other, so both must not have a record.
+    Some versions of Python read the record at `place`, others that at `named`; so a second record is an error.
     """
     end = _read(file, place, _END_64.size)
     if len(end) < _END_64.size or not end.startswith(b"PK\6\6"):

@@ -128,7 +128,7 @@ def text_of(line: bytes) -> str:
 
 
 def reader(lines: Iterable[str], separator: str) -> Iterator[list[str]]:
-    """Returns a reader of the records in `lines`; it raises csv.Error for a quote that is not closed or misplaced."""
+    """Returns an iterator over the fields of each record in `lines`; it raises csv.Error for a quote that is wrong."""
     return csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=separator != "\t")
 
 
@@ -173,7 +173,7 @@ def separator_of_row(text: str, columns: int) -> str | None:
 
 
 def without_tail(fields: list[str], columns: int) -> list[str]:
-    """Returns `fields` without empty ones at the end, which spreadsheets add; keeps at least `columns` fields."""
+    """Returns `fields` without empty ones at the end, which spreadsheets add; the first `columns` stay in any case."""
     end = len(fields)
     while end > columns and not fields[end - 1].strip():
         end -= 1
@@ -204,7 +204,7 @@ def number(text: str) -> float:
 
 
 def in_ascii(text: str) -> str | None:
-    """Returns a number that is written in digits or signs of another script as ASCII text; None for any other text."""
+    """Returns the ASCII text of a number that has digits or signs of another script; None for other text, ASCII too."""
     if text.strip().isascii():
         return None
     plain = "".join(str(int(c)) if c.isdecimal() else _SIGNS_IN_ASCII.get(c, c) for c in text.strip())
@@ -285,7 +285,7 @@ _SIGNS = {",": "a decimal comma", ".": "a decimal point"}
 
 
 def is_grouped(text: str) -> bool:
-    """Whether a number with commas looks like one with thousands separators: `1,234`, but not `0,234` or `1,23`."""
+    """Whether commas may separate thousands: `1,234`, but not `0,234`, which begins with 0, or `1,23`, too short."""
     return _GROUPED.fullmatch(text.strip()) is not None
 
 

@@ -79,7 +79,7 @@ class Columns:
         self._decimals = Decimals(separator)
 
     def read_block(self, block: bytes) -> Block | None:
-        """Returns the numbers and texts of whole lines; None if a line is bad, or must be read with `read_fields`."""
+        """Returns the numbers and the text cells of whole lines; None if a line is bad, or needs `read_fields`."""
         quoted = b'"' in block
         if self._others and not (_is_text(block) and not (quoted and self.separator == "\t" and b' "' in block)):
             return None

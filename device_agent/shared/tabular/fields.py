@@ -54,7 +54,8 @@ class Fields:
         starts: position of the first character after blanks.
         stops: position after the number without its exponent.
         ends: position of the separator or newline.
-        after: characters between the dot and `stops`, or `NO_DOT`; None if no field has a dot or an exponent.
+        after: number of characters after the dot, before `stops`; `NO_DOT` without a dot. None if no field has a dot or
+            an exponent.
     """
 
     starts: Places
@@ -101,7 +102,7 @@ def _sort(marks: Places, codes: NDArray[np.uint8], layout: Layout) -> tuple[Plac
 
 
 def find_starts(ends: Places, codes: NDArray[np.uint8], blanks: int = 0) -> Places:
-    """Returns the first position of each field that ends at `ends`; skips up to `blanks` blanks before it."""
+    """Returns the first position of each field; `ends` has their ends. Skips the first `blanks` blanks of a field."""
     starts = np.empty_like(ends)
     starts[0] = 0
     np.add(ends[:-1], 1, out=starts[1:])

@@ -116,7 +116,7 @@ def read_table(
 
 
 def _split(text: bytes, size: int) -> Iterator[bytes]:
-    """Yields `text` in parts of whole lines and about the same length: at most `size` bytes and one line."""
+    """Yields `text` in parts of whole lines and about the same length: `size` bytes or less, and the rest of a line."""
     size = len(text) // (len(text) // max(size, 1) + 1)
     start = 0
     while start < len(text):
@@ -206,7 +206,7 @@ class _Words:
         self._words: NDArray[np.uint64] = np.ndarray((len(padded) - 7,), "<u8", padded, 0, (1,))
 
     def load(self, ends: Places, back: int) -> NDArray[np.uint64]:
-        """Returns the eight characters that end `back` characters before each of `ends`, the last in the high bits."""
+        """Returns, for each of `ends`, the eight characters before position end - `back`, the last in the high bits."""
         words: NDArray[np.uint64] = self._words[ends + (_MARGIN - 8 - back)].astype(np.uint64, copy=False)
         return words
 

@@ -40,9 +40,9 @@ _MAX_INPUT = 32 * 1024 * 1024
 
 
 class Lines:
-    """Splits reads into whole lines; skips the rest of a line that `cut_overlong` has dropped.
+    """Splits reads into whole lines.
 
-    A line may have at most `longest` bytes.
+    `cut_overlong` drops a line that is longer than `longest` bytes; the rest of it is then skipped.
     """
 
     def __init__(self, longest: int = MAX_LINE) -> None:

@@ -96,7 +96,11 @@ _ONE_A_LINE = "each row needs a line of its own: jq -c '.[]' FILE > rows.jsonl"
 
 
 def _writable(value: Any, name: str) -> Any:
-    """Returns the value; refuses NaN and lone surrogates, which Python reads although JSON does not allow them."""
+    """Returns the value of the key `name`.
+
+    Raises:
+        BadInput: it is NaN or a lone surrogate, which Python reads although JSON does not allow them.
+    """
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except ValueError as error:

@@ -126,7 +126,7 @@ class LeftOut:
         self.lines: dict[str, int] = {}
 
     def note(self, names: Sequence[str], lines: int) -> None:
-        """Counts `lines` lines that have the columns `names`; names beyond the first `_MAX_NAMES` are ignored."""
+        """Counts `lines` lines that have the columns `names`; after `_MAX_NAMES` columns, it ignores any new one."""
         new = [name for name in names if name not in self.lines][: max(0, _MAX_NAMES - len(self.lines))]
         if new:
             self.tell(f"the model has no column {short(new[0])}{more(new)}: left out")
@@ -178,7 +178,7 @@ def without_rows(parsed: Parsed, bad: Mapping[int, BadInput]) -> Parsed:
 
 
 def plain_numbers(fields: list[bytes], decimal: str = ".") -> list[bytes]:
-    """Returns `fields` if they have only the characters of plain numbers; `float` would also read `nan` and `1_0`.
+    """Returns `fields` if they have only the characters of plain numbers and `decimal`: not those of `nan` or `1_0`.
 
     Raises:
         ValueError: a field has another character.
@@ -200,10 +200,10 @@ def checked(value: float, text: str, where: str) -> float:
 
 
 def unlike_finite(value: float, text: str) -> str:
-    """Returns the message for the number `text`, of which the `value` is not finite in float32."""
+    """Returns the message for a number that float32 cannot hold; `text` is the number as written, `value` its value."""
     return f"{short(text)} is {'too large for float32' if math.isfinite(value) else 'not a finite number'}"
 
 
 def more(names: Sequence[str]) -> str:
-    """Returns " (nor N more)" for the names after the first; "" for a single name."""
+    """Returns " (nor N more)", to put after the first of `names`, if there are N others; "" if there are none."""
     return f" (nor {len(names) - 1} more)" if len(names) > 1 else ""

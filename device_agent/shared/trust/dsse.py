@@ -31,7 +31,7 @@ _HASHES = {"secp256r1": "SHA256", "secp384r1": "SHA384", "secp521r1": "SHA512"}
 
 @record
 class Signature:
-    """One signature of an envelope; `keyid` is a hint and proves nothing."""
+    """One signature of an envelope; `keyid` names a key to try, but is not signed."""
 
     keyid: str
     sig: bytes

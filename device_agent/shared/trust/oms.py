@@ -42,7 +42,7 @@ class Bundle:
 
 @record
 class Statement:
-    """Contents of a signature: the digest of each file, and `root`, a digest over these."""
+    """What a signature signs: the digest of each file, and `root`, a digest over these digests."""
 
     root: str  # SHA-256 over the files' digests: the release's identity
     resources: Mapping[str, str]  # file name -> SHA-256, hex

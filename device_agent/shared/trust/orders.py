@@ -187,7 +187,7 @@ def _signed(cls: type[T], payload_type: str, what: str, data: bytes, state: Trus
 def _check_use(
     order: RollbackOrder | FloorOrder, state: TrustState, own: dict[str, tuple[bool, str]], again: str
 ) -> None:
-    """Checks that an order is well formed, for this device, and unused.
+    """Raises Refused unless an order has valid values, is for this device, and is unused.
 
     `own` maps each field that only this kind of order has to (whether its value is valid, what is expected). `again` is
     the hint that says how to make a new order.

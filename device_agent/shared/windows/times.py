@@ -1,7 +1,7 @@
 """Times of samples: numbers, or dates with times of day.
 
 Text such as 2026-01-31T12:00:00.02+01:00 (ISO 8601, RFC 3339) becomes seconds since 1970. A time without a zone counts
-as UTC. No I/O, no clock.
+as UTC. `Times` reads only this text; the caller reads numbers. No I/O, no clock.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ _EPOCH = datetime.datetime(1970, 1, 1)
 
 
 class Times:
-    """Reads times, and writes them in the same form.
+    """Reads dates with times of day, and writes times in the form in which they were read.
 
     Attributes:
-        are_text: whether the last time that was read was text.
+        are_text: whether `write` returns text; `read` sets it for a date, the caller clears it for a number.
     """
 
     def __init__(self) -> None:
         self.are_text = self._zoned = False
 
     def read(self, text: str) -> float | None:
-        """Returns the seconds since 1970 of a date with a time of day; None for any other text."""
+        """Returns a date with a time as seconds since 1970, and sets `are_text`; None for other text, such as 12.5."""
         found = _TEXT.fullmatch(text)
         if found is None:
             return None
@@ -43,7 +43,7 @@ class Times:
         return float(whole.days * 86_400 + whole.seconds - east) + float(f"0.{found[7] or 0}")
 
     def write(self, seconds: Iterable[float]) -> list[float | str]:
-        """Returns times (seconds since 1970) in the form in which they were read: numbers, or text in UTC."""
+        """Returns times (seconds since 1970) as they are; if `are_text`, as text in UTC."""
         return [self._text(each) if self.are_text else each for each in seconds]
 
     def _text(self, seconds: float) -> str:

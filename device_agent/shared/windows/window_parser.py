@@ -31,10 +31,11 @@ _MOST_BYTES = 1 << 23
 
 @record
 class Cut:
-    """Windows as (m, rows * columns) rows; `last` has the line number of each one's last sample, `ends` its index.
+    """m windows, as (m, rows * columns) `rows`, or the rows that the stages make of them.
 
-    `marks` are columns of the answers: first and last line, and first and last time if samples have a time. `bad` has
-    the last line of each window that the stages refuse, and the reason.
+    `ends` has the index of the last sample of each, `last` its line number. `marks` are columns of the answers: first
+    and last line, and first and last time if samples have a time. `bad` has the last line of each window that the
+    stages refuse, and the reason.
     """
 
     rows: NDArray[Any]
@@ -64,7 +65,7 @@ class _Columns(Columns):
 
 
 def _recording(window: Window, keep: Sequence[str]) -> list[str]:
-    """Returns the name of the column `recording`, to be read besides the columns `keep`; [] if that is not needed."""
+    """Returns a list with the name of the column `recording`; [] if there is none, or if it is one of `keep`."""
     return [] if window.recording is None or window.recording in keep else [window.recording]
 
 
@@ -201,7 +202,9 @@ class WindowParser(Parser):
         return found
 
     def arrays(self, arrays: Iterable[NDArray[Any]]) -> Iterator[Cut]:
-        """Cuts arrays of samples; NaN or infinity makes a gap, as a bad line does. Line numbers count from 0.
+        """Yields the windows of arrays of samples, which follow one another.
+
+        NaN or infinity makes a gap, as a bad line does. Line numbers count from 0.
 
         Raises:
             BadInput: the stages refuse a window.

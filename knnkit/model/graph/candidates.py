@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from knnkit.model.graph.row_blocks import Layout, StoredRows
 from knnkit.model.graph.topk import greatest
@@ -34,6 +36,9 @@ _FARTHEST = 3e18
 #: From this scale on, a query that is multiplied by the scale twice can overflow although it is not far away.
 _STEEP = 1e18
 
+
+#: Ending of the names of weights that are added to a product.
+BIAS = "_bias"
 
 #: Returns the tensor of weights, from their name and their values.
 Take = Callable[[str, StoredRows], Any]
@@ -76,8 +81,8 @@ class Scores(tf.Module):  # type: ignore[misc]
         table: the rows to score.
         squares: (n,) float64 squared lengths of the rows, always after `scale`, even if the table is before it.
         count: number of greatest scores to return.
-        apart: number subtracted from the scores of the second block, twice from the third, and so on. Equal exact
-            scores are then sorted by row, and less than half the step between exact scores is lost.
+        apart: number subtracted from the scores of the second block, twice from the third, and so on, so that equal
+            exact scores are sorted by row. Too small to change the order of unequal ones. 0: nothing is subtracted.
 
     Attributes:
         table: (n + gaps, r) rows as the model file stores them, in blocks with gaps between.
@@ -107,9 +112,10 @@ class Scores(tf.Module):  # type: ignore[misc]
         if not self.layout.gap or factors.shape[0] == 1:  # blocks help only a batch: one row reads every weight once
             return tuple(tf.math.top_k(self.scores(factors), self.count))
         parts = [
-            _scores(
+            self._score(
                 factors,
-                self._weight(f"block_{block.at}", block),
+                f"block_{block.at}",
+                block,
                 self._bias[number * self.layout.block :][: len(block.rows)] - np.float32(number * self.apart),
             )
             for number, block in enumerate(self.table.blocks())
@@ -118,21 +124,30 @@ class Scores(tf.Module):  # type: ignore[misc]
 
     def scores(self, factors: Any) -> Any:
         """Returns the (b, n + gaps) scores of `factors` (see `best`); a position in a gap scores lower than any row."""
-        return _scores(factors, self.weights, self.layout.column(self._bias, -float(_MAX_FLOAT32)))
+        return self._score(factors, "rows", self.table, self.layout.column(self._bias, -float(_MAX_FLOAT32)))
+
+    def _score(self, factors: Any, name: str, table: StoredRows, bias: Float32) -> Any:
+        # `convert` makes it one FULLY_CONNECTED, including the bias.
+        products = tf.matmul(factors, self._weight(name, table), transpose_b=True)
+        return tf.nn.bias_add(products, self._weight(f"{name}{BIAS}", StoredRows.of(bias)))
 
     def index(self, positions: Any) -> Any:
         """Maps positions in the table to training row indices; a position in a gap maps to a row beside the gap."""
-        return tf.gather(tf.constant(self._indices()), positions) if self.layout.gap else positions
+        if not self.layout.gap:
+            return positions
+        name = f"indices_{self.layout.block}_{self.layout.gap}"  # searches of equal layout share them
+        return tf.gather(self.take(name, StoredRows.of(self._indices)), positions)
 
     def in_layout(self, positions: Any, other: Layout) -> Any:
         """Converts positions in this table to positions of the same rows in a table with the layout `other`."""
         if self.layout == other:
             return positions
-        return tf.gather(tf.constant(other.position(self._indices())), positions)
+        return tf.gather(self._weight("positions", StoredRows.of(other.position(self._indices))), positions)
 
-    def _indices(self) -> Any:
+    @cached_property
+    def _indices(self) -> NDArray[np.int32]:
         positions = np.arange(self.table.shape[0], dtype=np.int32)
-        return np.clip(self.layout.index(positions), 0, len(self._bias) - 1).astype(np.int32)
+        return np.asarray(np.clip(self.layout.index(positions), 0, len(self._bias) - 1), np.int32)
 
 
 class Products(Scores):
@@ -167,7 +182,7 @@ class Products(Scores):
         self._flushed = _TINY * float(most.sum(dtype=np.float64))
 
     def choose(self, weighted: Any) -> Chosen:
-        """Returns the candidates of (b, p) float32 queries: offsets from the space's centre, after `scale`."""
+        """Returns the candidates of b queries; `weighted`: (b, p) float32 offsets from the centre, times `scale`."""
         if self.count > _NAN_SAFE_SORT:
             weighted = tf.clip_by_value(weighted, -_FARTHEST, _FARTHEST)
         searched, slack = _project(weighted, self.projection), np.float32(_slack(self.space, self.projection))
@@ -216,7 +231,7 @@ class QuantizedProducts(Scores):
         self.space, self.quantized, self.projection = space, quantized, projection
 
     def choose(self, weighted: Any) -> Chosen:
-        """Returns the candidates of (b, p) float32 queries: offsets from the space's centre, after `scale`."""
+        """Returns the candidates of b queries; `weighted`: (b, p) float32 offsets from the centre, times `scale`."""
         quantized = self.quantized
         weighted = tf.clip_by_value(weighted, -_FARTHEST, _FARTHEST)
         searched, slack = _project(weighted, self.projection), 2.0 * _slack(self.space, self.projection)
@@ -278,8 +293,3 @@ def _ascending(positions: Any) -> tuple[Any, Any]:
     # Ascending training index, so that an exact tie goes to the lower index.
     found = tf.math.top_k(-positions, int(positions.shape[1]))
     return -found.values, found.indices
-
-
-def _scores(factors: Any, rows: Any, bias: Float32) -> Any:
-    # In this form the converter makes it one FULLY_CONNECTED, including the bias.
-    return tf.nn.bias_add(tf.matmul(factors, rows, transpose_b=True), tf.constant(bias))

@@ -26,7 +26,10 @@ _AT_ONCE = 16
 
 
 def block_width(count: int, least: int, most: int = MOST_BLOCKS) -> int:
-    """Returns the number of rows in a block if `count` rows make at most `most` blocks of at least `least` rows."""
+    """Returns how many rows a block has, so that `count` rows make as many blocks as possible: at most `most`.
+
+    A block has at least `least` rows, unless `count` is less.
+    """
     return -(-count // max(1, min(most, count // least)))
 
 
@@ -63,7 +66,7 @@ class Layout:
 
     def parts(self, rows: NDArray[Any]) -> list[NDArray[Any]]:
         """Returns the (n + gaps, p) table of (n, p) `rows` in parts: gaps of zeros, and views of `rows`."""
-        gap = np.zeros((self.gap, rows.shape[1]), rows.dtype)
+        gap = np.zeros((self.gap, *rows.shape[1:]), rows.dtype)
         blocks = [rows[start : start + self.block] for start in range(0, len(rows), self.block)]
         return [each for block in blocks for each in (gap, block)] if self.gap else [np.ascontiguousarray(rows)]
 
@@ -84,7 +87,7 @@ class StoredRows:
     """The table of training rows as a file stores it, with gaps, which are added only when the bytes are needed.
 
     Attributes:
-        rows: (n, p) float32, or int8 multiples of `step`.
+        rows: (n, p) float32, or int8 multiples of `step`; or (n,) float32 or int32 with one number for each row.
         layout: positions of the rows and gaps.
         step: an int8 value of 1 stands for this number; None for float32 rows.
         at: for a block of a larger table: position of its first row in that table.
@@ -97,16 +100,26 @@ class StoredRows:
     at: int = 0
     whole: NDArray[Any] | None = None
 
+    @classmethod
+    def of(cls, rows: NDArray[Any]) -> StoredRows:
+        """Returns a table of (n, p) rows or (n,) numbers without gaps."""
+        return cls(rows, Layout(len(rows), 0))
+
     @property
-    def shape(self) -> tuple[int, int]:
-        """(rows and gaps, columns) of the table."""
+    def shape(self) -> tuple[int, ...]:
+        """(rows and gaps, columns) of the table; (n,) for numbers."""
         last, count = self.layout.blocks(len(self.rows))[-1]
-        return last + count, self.rows.shape[1]
+        return last + count, *self.rows.shape[1:]
+
+    @property
+    def number_type(self) -> Any:
+        """NumPy type of the numbers, before `step` makes them int8."""
+        return self.rows.dtype.type if self.step is None else np.float32
 
     @property
     def row_bytes(self) -> int:
         """Number of bytes of one row in the file."""
-        return int(self.rows.shape[1] * self.rows.itemsize)
+        return self.rows[:1].nbytes
 
     @property
     def parts(self) -> list[NDArray[np.uint8]]:

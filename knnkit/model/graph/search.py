@@ -16,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from device_agent.shared.protocol import constants
-from knnkit.model.graph.candidates import Products, QuantizedProducts, Take, weigh
-from knnkit.model.graph.row_blocks import Layout, StoredRows, block_width
+from knnkit.model.graph.candidates import Products, QuantizedProducts, Take, Variables, weigh
+from knnkit.model.graph.row_blocks import StoredRows, block_width
 from knnkit.model.graph.topk import least
 from knnkit.model.index.cost_sample import Sample
 from knnkit.model.index.grid import FAR, CellLists, find_cells
@@ -77,6 +77,7 @@ class Search(tf.Module):  # type: ignore[misc]
         lattice: the lattice that the training rows lie on; None if they lie on none.
         layout: layout of `table` in the file.
         table: the training rows as the file stores them.
+        take: makes the tensor of numbers of all training rows, from their name and their values.
     """
 
     def __init__(self, space: Space, enrolled: Float32, k: int, *, cells: bool = True) -> None:
@@ -84,6 +85,7 @@ class Search(tf.Module):  # type: ignore[misc]
         count, width = enrolled.shape
         self.space, self.enrolled, self.k = space, enrolled, k
         self.by_columns = width <= FEW_COLUMNS
+        self.take: Take = Variables()
         self.projection: Projection | None = None
         self.products: Products | None = None
         self.quantized: QuantizedProducts | None = None
@@ -92,8 +94,8 @@ class Search(tf.Module):  # type: ignore[misc]
         sample = Sample(space, enrolled, k)
         self.groups = find_groups(sample)
         if self.by_columns or k + OVER_FETCH >= count or space.metric == "manhattan":
-            self.layout = Layout(count, 0)
-            self.table = StoredRows(enrolled, self.layout)
+            self.table = StoredRows.of(enrolled)
+            self.layout = self.table.layout
             self._variable = tf.Variable(self.table.join(), trainable=False, name="training_rows")
             return
         self.projection = find_projection(sample, OVER_FETCH)
@@ -111,20 +113,20 @@ class Search(tf.Module):  # type: ignore[misc]
         if self.products is None:
             return self._variable
         if self.projection:
-            return self.products.take("training_rows", StoredRows(self.enrolled, Layout(len(self.enrolled), 0)))
+            return self.take("training_rows", StoredRows.of(self.enrolled))
         return self.products.weights
 
     @contextlib.contextmanager
     def using(self, take: Take) -> Iterator[None]:
-        """Within this context, the candidate searches get their weight tensors from `take(name, table)`."""
-        products = [each for each in (self.products, self.quantized) if each is not None]
-        before = [each.take for each in products]
+        """Within this context, the tensors of numbers of all training rows come from `take(name, table)`."""
+        takers = [each for each in (self, self.products, self.quantized) if each is not None]
+        before = [each.take for each in takers]
         try:
-            for each in products:
+            for each in takers:
                 each.take = take
             yield
         finally:
-            for each, old in zip(products, before):
+            for each, old in zip(takers, before):
                 each.take = old
 
     @property
@@ -244,7 +246,7 @@ class Search(tf.Module):  # type: ignore[misc]
         return self._zeroed(total)
 
     def _part(self, one: Any, others: Any, scale: Any) -> Any:
-        """Returns a coordinate's terms of the measure: its values are `one` in queries, `others` in rows."""
+        """Returns the terms of the measure: ((one - others) * scale)², or for Manhattan the absolute value."""
         if self.space.metric == "manhattan":
             return tf.abs(one - others) if np.all(scale == 1.0) else tf.abs((one - others) * scale)
         if np.all(scale == 1.0):

@@ -27,8 +27,10 @@ _WORTH = 0.3
 _STEPS, _WHOLE = 4096, 1 << 24
 #: Range of steps that are far from the ends of float32.
 _RANGE = (1e-30, 1e30)
-#: Most groups (the sides grow with their square), rows of the sample for each, rounds of k-means, scores at a time.
-_MOST, _EACH, _ROUNDS, _SCORES = 1024, 32, 6, 1 << 22
+#: Most groups (the sides grow with their square), rows of the sample for each, rounds of k-means.
+_MOST, _EACH, _ROUNDS = 1024, 32, 6
+#: Scores, and float64 numbers, at a time.
+_SCORES, _NUMBERS = 1 << 22, 1 << 18
 
 
 def find_groups(sample: Sample) -> Groups | None:
@@ -59,7 +61,7 @@ class WholeRows:
         self._rows = rows
         self.count, self.width = rows.enrolled.shape
         most = max(1, min(_STEPS, math.isqrt(_WHOLE // self.width)))
-        parts = rows.parts(max(1, _SCORES // self.width))
+        parts = rows.parts(max(1, _NUMBERS // self.width))
         self.step = (max(float(np.abs(part).max()) for _, part in parts) or 1.0) / most
 
     def take(self, chosen: NDArray[np.int64] | slice) -> tuple[Float32, float]:

@@ -23,7 +23,7 @@ from device_agent.shared.weights import weigh
 from knnkit.model.reference.space import Float32, Float64, Space
 from knnkit.model.reference.terms import terms
 
-_CHUNK_BYTES = 32 << 20
+_CHUNK_BYTES = 4 << 20
 #: Scores of a product at a time, and unit roundoff of float32.
 _SCORES = 8 << 20
 _UNIT = 2.0**-24
@@ -114,12 +114,15 @@ class Reference:
         return regressor(targets, self.k, self.weights, self.float64, self.counts)
 
     def values(self, answers: Any) -> Float64:
-        """Returns the (n, t) values that a regression answers, NaN for rejected rows; (n, 0) for a classifier."""
+        """Returns (n, t) means of targets, outlier factors or label indices, NaN if rejected; (n, 0) for one label."""
         found: Float64 = self.regressor.values(answers)
         return found
 
     def settled(self, answers: Any, rows: NDArray[Any]) -> Float64:
-        """Returns the values of float32 `answers` to raw (n, d) rows; float64 recomputes rows with close votes."""
+        """Returns the `values` of a device's float32 `answers` to raw (n, d) rows.
+
+        With several label columns, rows whose labels float32 rounding could change are answered again in float64.
+        """
         values = self.values(answers)
         doubtful = self.regressor.in_doubt(answers) if self.counts else np.zeros(len(values), np.bool_)
         if doubtful.any():
@@ -127,10 +130,7 @@ class Reference:
         return values
 
     def leave_one_out(self, training: NDArray[np.int64]) -> ReferenceAnswers:
-        """Returns the answers to training rows, given by (n,) indices; no row is its own neighbour.
-
-        If the classifier has `groups`, rows of the same recording are not neighbours either.
-        """
+        """Returns the answers to training rows with (n,) indices, each without itself and its recording (`groups`)."""
         return self._answer(self.enrolled[training].astype(np.float64), training)
 
     def _answer(self, queries: Float64, without: NDArray[np.int64] | None) -> ReferenceAnswers:
@@ -196,7 +196,7 @@ class Reference:
             factors = (weighted * (-2.0 * self._scale)).astype(np.float32)
             scores = factors @ self.enrolled.T
             scores += self._squares.astype(np.float32)
-            kth = np.partition(scores, self.k, axis=1)[:, self.k].astype(np.float64)
+            kth = np.array([np.partition(row, self.k)[self.k] for row in scores], np.float64)
             base = self._to_base(np.maximum(kth + squares + slack, self._limit))
             wide = max(self.margin, self.listed)
             beyond = np.maximum(2 * wide * np.maximum(base, self.space.radius), _CHAIN * self.space.tied)
@@ -326,7 +326,7 @@ class Reference:
     def _vote_in_float64(self, order: NDArray[np.int64], distances: Float64) -> Float64:
         """Returns (n_classes,) shares of the votes of the rows `order`, with kernels and class weights.
 
-        If all shares are 0, an outlier class wins.
+        If no row has a vote, the outlier class has the share 1; without one, all are 0.
         """
         weight = weigh(distances, distances.min(initial=np.inf), self.weights, self.own.bandwidth)
         if self.own.class_weights is not None:

@@ -21,14 +21,14 @@ def archive(files: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def split(data: bytes) -> tuple[bytes, dict[str, bytes]]:
-    """Splits a model file into its model and its associated files: (model, name -> content)."""
+def split(data: bytes) -> tuple[memoryview, dict[str, bytes]]:
+    """Splits a model file into its model (not copied) and its associated files: (model, name -> content)."""
     with zipfile.ZipFile(io.BytesIO(data)) as members:
         start = min(entry.header_offset for entry in members.infolist())
-        return data[:start], {name: members.read(name) for name in members.namelist()}
+        return memoryview(data)[:start], {name: members.read(name) for name in members.namelist()}
 
 
-def add(data: bytes, files: Mapping[str, bytes]) -> bytes:
-    """Returns the model file `data` with more associated files (name -> content)."""
+def add(data: bytes, files: Mapping[str, bytes]) -> tuple[memoryview, bytes]:
+    """Returns the model file `data` with more associated files (name -> content), in two parts, without a copy."""
     model, present = split(data)
-    return model + archive({**present, **files})
+    return model, archive({**present, **files})

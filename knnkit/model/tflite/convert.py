@@ -7,6 +7,7 @@ sees the training rows: it would copy them several times, and quantize them only
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ import tensorflow as tf
 
 from device_agent.shared.protocol import constants
 from knnkit.errors import BuildError
-from knnkit.model.graph.candidates import Take
+from knnkit.model.graph.candidates import BIAS, Take
 from knnkit.model.graph.row_blocks import StoredRows
 from knnkit.model.graph.tfknn import KnnModule
 from knnkit.model.tflite import flatbuffer
@@ -45,7 +46,14 @@ def convert(model: KnnModule) -> Any:
             traced[constants.signature(name, search)] = trace(model, search, rows)
     tree = convert_traced(traced, model if model.search.products is None else tf.Module())
     _unlist(tree)
+    _give_back()
     return tree
+
+
+def _give_back() -> None:
+    """Returns freed memory to the system, where the C library can (glibc): it keeps what lies between other blocks."""
+    if sys.platform == "linux":
+        getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
 
 
 def _unlist(tree: Any) -> None:
@@ -93,11 +101,11 @@ def trace(model: KnnModule, search: str, rows: int) -> Traced:
 
     def note(name: str, values: StoredRows) -> Any:
         asked[name] = values
-        return tf.compat.v1.placeholder(tf.float32, values.shape)
+        return tf.compat.v1.placeholder(values.number_type, values.shape)
 
     given: dict[str, Any] = {}
     traced(note, [])
-    inputs = [tf.TensorSpec(values.shape, tf.float32, name=name) for name, values in asked.items()]
+    inputs = [tf.TensorSpec(values.shape, values.number_type, name=name) for name, values in asked.items()]
     return traced(lambda name, _: given[name], inputs), asked
 
 
@@ -116,9 +124,12 @@ def _put_weights(tree: Any, weights: Mapping[str, Mapping[str, StoredRows]]) -> 
                     buffers[name] = len(tree.buffers)
                     tree.buffers.append(schema.BufferT())
                     tree.buffers[-1].data = flatbuffer.Pieces(values[name].parts, values[name])
-                graph.tensors[entry.tensorIndex].buffer = buffers[name]
+                tensor = graph.tensors[entry.tensorIndex]
+                tensor.buffer, tensor.name = buffers[name], None
                 if (step := values[name].step) is not None:
                     _put_eight_bits(tree, graph, entry.tensorIndex, step)
+                if name.endswith(BIAS):
+                    _put_bias(tree, graph, entry.tensorIndex)
         signature.inputs = [entry for entry in signature.inputs if entry.name.decode() not in values]
         graph.inputs = np.array([entry.tensorIndex for entry in signature.inputs], np.int32)
 
@@ -138,14 +149,36 @@ def _put_eight_bits(tree: Any, graph: Any, place: int, step: float) -> None:
     tensor.quantization.scale, tensor.quantization.zeroPoint = np.array([step], np.float32), np.array([0], np.int64)
     products = [operator for operator in graph.operators if place in operator.inputs]
     for operator in products:
-        entry = tree.operatorCodes[operator.opcodeIndex]
-        kind = max(entry.builtinCode, entry.deprecatedBuiltinCode)
-        if kind != schema.BuiltinOperator.FULLY_CONNECTED or operator.inputs[1] != place:
+        if _kind(tree, operator) != schema.BuiltinOperator.FULLY_CONNECTED or operator.inputs[1] != place:
             raise BuildError("the converter changed the quantized rows; this TensorFlow is not supported")
         operator.opcodeIndex = _hybrid_code(tree)
         operator.builtinOptions.asymmetricQuantizeInputs = True
     if not products:
         raise BuildError("the converter left out the quantized rows; this TensorFlow is not supported")
+
+
+def _put_bias(tree: Any, graph: Any, place: int) -> None:
+    """Makes tensor `place` of a graph the bias of the FULLY_CONNECTED to whose output it is added.
+
+    Raises:
+        BuildError: the tensor is not added to such an output.
+    """
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    adds = [each for each in graph.operators if place in each.inputs]
+    products = [each for each in graph.operators if adds and adds[0].inputs[0] in each.outputs]
+    known = [schema.BuiltinOperator.ADD, schema.BuiltinOperator.FULLY_CONNECTED]
+    if [_kind(tree, each) for each in adds + products] != known:
+        raise BuildError("the converter changed the products of rows; this TensorFlow is not supported")
+    products[0].inputs, products[0].outputs = np.array([*products[0].inputs[:2], place], np.int32), adds[0].outputs
+    graph.operators.remove(adds[0])
+    graph.tensors[int(adds[0].inputs[0])] = schema.TensorT()  # unused from now on
+
+
+def _kind(tree: Any, operator: Any) -> int:
+    """Returns the number of an operator's operation in the schema's `BuiltinOperator`."""
+    entry = tree.operatorCodes[operator.opcodeIndex]
+    return int(max(entry.builtinCode, entry.deprecatedBuiltinCode))
 
 
 def _hybrid_code(tree: Any) -> int:

@@ -63,7 +63,7 @@ def add_groups(release: Path, key: Path) -> None:
     np.savez(packed, **made.to_arrays())
     info = json_codec.dump_file(replace(stored.info, groups=len(made.sizes)))
     files = {constants.KNN_FILE: info, constants.GROUPS_FILE: packed.getvalue()}
-    path.write_bytes(associated_files.add(path.read_bytes(), files))
+    path.write_bytes(b"".join(associated_files.add(path.read_bytes(), files)))
     sign_release(release, FileSigner.load(key))
 
 
@@ -224,15 +224,22 @@ def test_a_search_that_fails_is_skipped_and_two_models_are_the_most_at_once(monk
     assert {*found.alone_ms} == {"full", "quantized", "numpy"}
 
 
-def test_a_search_that_fails_for_one_row_does_not_lose_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_search_that_is_wrong_about_one_row_does_not_lose_the_others(
+    fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch is answered by another graph than one row, and proves nothing for it."""
     costs, clock = {"cells": (1.0, 10.0), "full": (9.0, 90.0), "numpy": (3.0, 30.0)}, Clock()
     monkeypatch.setattr(choose_search, "time", clock)
 
     class Broken(Timed):
         def classify(self, rows: np.ndarray) -> SimpleNamespace:
+            found = super().classify(rows)
             if self._way == "cells" and len(rows) == 1:
-                raise ModelUnusable("the runtime failed")
-            return super().classify(rows)
+                if fails:
+                    raise ModelUnusable("the runtime failed")
+                found.indices += 1
+            return found
 
     models = functools.partial(Broken, costs=costs, clock=clock)
     found = choose_search.measure(models("full"), models, np.zeros((3, 2)))  # type: ignore[arg-type]

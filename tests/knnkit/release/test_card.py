@@ -184,7 +184,7 @@ def test_a_model_alone_and_a_notebook_have_a_card_too(tmp_path: Path, capsys: py
 def test_a_document_that_could_steer_the_terminal_is_not_printed(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    graph = associated_files.split((folder / "dist" / constants.MODEL_FILE).read_bytes())[0]
+    graph = bytes(associated_files.split((folder / "dist" / constants.MODEL_FILE).read_bytes())[0])
     model = tmp_path / "model.tflite"
     model.write_bytes(graph + associated_files.archive({constants.PROVENANCE_FILE: b'{"a":"\x1b]0;owned\x07\xff"}'}))
     assert cli.main(["card", str(model), "--provenance"]) == constants.EXIT_USAGE
@@ -202,7 +202,7 @@ def test_a_damaged_or_huge_bill_of_materials_is_named(
     if what == "damaged":
         packed[15:20] = b"\xff" * 5
     model = tmp_path / "model.tflite"
-    graph = associated_files.split((folder / "dist" / constants.MODEL_FILE).read_bytes())[0]
+    graph = bytes(associated_files.split((folder / "dist" / constants.MODEL_FILE).read_bytes())[0])
     model.write_bytes(graph + associated_files.archive({constants.SBOM_FILE: bytes(packed)}))
     assert cli.main(["card", str(model), "--sbom"]) == constants.EXIT_USAGE
     assert ("is damaged" if what == "damaged" else "has more than 16,777,216 bytes") in capsys.readouterr().err
