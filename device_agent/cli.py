@@ -86,7 +86,7 @@ def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.Argum
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
-    """Returns a help formatter for the program `prog`; argparse would load `shutil` to find the width each time."""
+    """Returns a help formatter with the terminal's width; argparse's own would load `shutil` to find it."""
     return argparse.HelpFormatter(prog, width=_width())
 
 

@@ -64,7 +64,7 @@ def make_environment(root: Path, request: dict[str, Any], upload: Path | None) -
 
 
 def put_over(new: Path, damaged: Path) -> None:
-    """Repairs the folder `damaged`, even in use: renames each file of `new` into it, then removes `new`."""
+    """Repairs `damaged`, a folder perhaps in use: renames each file of `new` into it, then removes `new`."""
     remove_tree(damaged / "__pycache__")  # may be damaged, too; Python writes it again
     for path in listed(new):
         target = damaged / path.name

@@ -57,7 +57,7 @@ def marker(root: Path, digest: str) -> dict[str, Any] | None:
 
 
 def well_formed(made_of: dict[str, Any]) -> bool:
-    """Whether `made_of`, the content of knnkit.json, has the expected form."""
+    """Whether each wheel in `made_of` (knnkit.json) has `name` and `sha256`."""
     wheels, pins = made_of.get("wheels", []), made_of.get("pins", [])
     if not isinstance(wheels, list) or not isinstance(pins, list):
         return False
@@ -146,7 +146,7 @@ def clear_leftovers(root: Path) -> None:
 
 
 def prune(root: Path, digest: str) -> None:
-    """Removes old environments; keeps `digest` and the one in use; if these are the same, also the one used before."""
+    """Removes all environments but `digest` and the one in use; if these are the same, keeps the one used before."""
     kept = {digest, current(root)}
     others = [root / VENVS / name for name in environments(root) if name not in kept]
     others.sort(key=lambda path: (path / MARKER).stat().st_mtime_ns, reverse=True)

@@ -51,7 +51,7 @@ def state(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def bare_of_wheels(bits: int) -> bool:
-    """Whether package indexes have no wheels for this kind of board: 32 `bits`, another processor or C library."""
+    """Whether package indexes lack wheels for this board: 32 `bits`, not x86-64 or ARM64, or no GNU C library."""
     return bits == 32 or os.uname().machine not in ("x86_64", "aarch64") or not glibc()
 
 

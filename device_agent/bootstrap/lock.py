@@ -15,7 +15,7 @@ from device_agent.bootstrap.paths import VENVS, Trouble
 
 @contextlib.contextmanager
 def locked(root: Path, wait: float, upload: Path | None) -> Iterator[None]:
-    """Holds the lock during a `with` block; then removes `upload`, and ROOT/venvs and ROOT if they are empty.
+    """Holds the lock during a `with` block; then removes `upload` and, if empty, ROOT/venvs and ROOT.
 
     Waits for the lock for `wait` seconds; `upload` is an upload folder or None.
     """

@@ -17,7 +17,7 @@ SILENT = 30
 
 
 def claim(request: dict[str, Any]) -> dict[str, Any]:
-    """Makes an upload folder, or reuses that of a connection that has ended or is silent; returns `{"place": NAME}`."""
+    """Makes an upload folder, or renames one whose connection ended or is silent; returns `{"place": its name}`."""
     root = resolved(request["root"])
     own = new_upload(root, connection())
     for path in sorted(filter(is_upload, listed(root / VENVS)), key=size_of, reverse=True):
@@ -56,13 +56,13 @@ def is_upload(path: Path) -> bool:
 
 
 def busy(upload: Path) -> bool:
-    """Whether the process named in the upload folder's name still runs, and does not belong to this connection."""
+    """Whether the connection in the upload folder's name still lives, and is not this one."""
     _, process, start, _ = (upload.name + "...").split(".")[:4]
     return process != connection() and start != "" and started(process) == start
 
 
 def silent(upload: Path) -> bool:
-    """Whether all files in `upload` are unfinished and did not grow for `SILENT` seconds. Finished ones are in use."""
+    """Whether nothing was written to `upload` for `SILENT` seconds, and it is not in use: no file in it is finished."""
     try:
         files = listed(upload)
         newest = max(path.stat().st_mtime for path in (upload, *files))

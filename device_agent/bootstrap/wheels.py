@@ -30,7 +30,7 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def holder_of(root: Path, wheel: dict[str, str]) -> Path | None:
-    """Returns a finished environment of this Python with all files of a wheel, unchanged; None if none has."""
+    """Returns an environment of this Python that has all files of a wheel unchanged; None if none has."""
     for digest in environments(root):
         environment = root / VENVS / digest
         files = contents(environment, wheel)
@@ -59,7 +59,7 @@ def check_space(root: Path, wheels: list[dict[str, str]]) -> None:
 
 
 def put(wheel: dict[str, str], holder: Path | None, environment: Path) -> None:
-    """Installs a wheel into an environment: as hard links to files of the environment `holder`, or unpacked (None)."""
+    """Installs a wheel into an environment: links the files of the environment `holder`; if None, unpacks them."""
     site = site_packages(environment)
     files = (contents(holder, wheel) if holder else None) or {}
     for name in files:

@@ -1,4 +1,4 @@
-"""The agent's commands about taught rows: enrol, forget, undo, enrolled."""
+"""Commands that teach rows, forget, undo that, and list."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ PACKAGES = ("device_agent", "numpy", "tflite_runtime", "ai_edge_litert", "crypto
 
 
 def bench(store: Store, *, seconds: float, runtime: str, threads: int, search: str | None) -> Bench:
-    """Measures each figure for about `seconds`; the other options are those of `load_accepted`.
+    """Measures the answering release, each speed for about `seconds`; other options are as for `load_accepted`.
 
     Raises:
         DeviceUnfit, Refused, ModelUnusable: no release can answer.
@@ -77,7 +77,7 @@ def render(found: Bench) -> str:
 
 
 def installed_bytes() -> dict[str, int]:
-    """Returns name -> bytes on disk of each installed package of the agent, with its bundled libraries."""
+    """Returns name -> bytes on disk of the agent and of each package it uses, with their bundled libraries."""
     from importlib import util
 
     sizes = {}
@@ -90,7 +90,7 @@ def installed_bytes() -> dict[str, int]:
 
 
 def tree_bytes(folder: Path) -> int:
-    """Returns the bytes of all files below `folder`, without compiled Python."""
+    """Returns the size of all files below `folder` in bytes, without `__pycache__`."""
     total = 0
     for path, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name != "__pycache__"]

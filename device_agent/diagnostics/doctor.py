@@ -59,7 +59,7 @@ def _standing(store: Store) -> standing.Standing:
 
 
 def _apart(check: Check, store: Store) -> tuple[Finding, ...]:
-    """Runs a check in a child process; returns its findings, or one finding that the check crashed or hangs."""
+    """Runs a check in a child process; returns its findings, or one finding that says why it gave none."""
     try:
         return sandbox.run(lambda: tuple(_findings(check, store)))
     except OSError as error:  # the system allows no further process
@@ -134,7 +134,7 @@ def _runtime(store: Store) -> Iterator[Finding]:
 
 
 def _litert(runtime: str | None) -> bool:
-    """Whether `runtime` is LiteRT; if none is installed (None), whether this Python has wheels of LiteRT only."""
+    """Whether `runtime` is LiteRT; if None (none is installed), whether only LiteRT has wheels for this Python."""
     return runtime.startswith("ai_edge_litert") if runtime else sys.version_info >= (3, 12)
 
 
@@ -277,7 +277,7 @@ def _install(store: Store, packages: str) -> str:
 
 
 def _cause(error: Exception) -> str:
-    """Returns the last line of an error's text, since NumPy explains a failed import on 20 lines; else its type."""
+    """Returns the last line of an error's text, since NumPy explains a failed import on 20; without text, its type."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[-1].removeprefix("Original error was: ")
 

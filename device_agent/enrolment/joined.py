@@ -81,7 +81,7 @@ class JoinedExact(ExactKnn):
     def enrol(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
         """Maps (n, n_features) taught rows, less the origin, into model space.
 
-        Returns (n,) bool: which of them are finite in float32 there; and the (m, p) coordinates of these.
+        Returns (n,) bool, whether each row is finite in float32 there, and the (m, p) coordinates of the m that are.
         """
         with np.errstate(over="ignore", invalid="ignore"):
             mapped = self._enter_all(rows).reshape(len(rows), len(self._centre))
@@ -93,14 +93,14 @@ class JoinedExact(ExactKnn):
         return kept, np.ascontiguousarray(found[kept])
 
     def doubt(self, kth: NDArray[Any]) -> Float64:
-        """Returns (n,) least differences that float32 rounding cannot reverse, of two distances up to (n,) `kth`."""
+        """Returns (n,) differences of two distances up to (n,) `kth` that may be due to float32 rounding alone."""
         far, near = np.asarray(kth, np.float64), self._near
         return far * BLUR if near is None else near.share * np.maximum(far, near.least)
 
     def _tables_of_one(self, *, apart: bool) -> Tables | None:
         """Returns the taught rows as `OneScreen` takes them; None if there are none.
 
-        `apart`: whether they probably lie far from the training rows, so that one ball around them all pays.
+        `apart`: whether they probably lie far from the training rows, so that a test of one ball around all saves time.
         """
         rows, width = self._local.astype(np.float64), len(self._centre)
         if not len(rows):
@@ -119,7 +119,7 @@ class JoinedExact(ExactKnn):
         return OneRow(self._info, self._near, OneScreen(self._tables, of_row), self._from_one, reach, *how)
 
     def _coordinates(self, row: NDArray[np.float32], *, weighted: bool = True) -> NDArray[Any]:
-        """Returns the (p,) approximate coordinates of one row in model space; if `weighted`, times the weights."""
+        """Returns (p,) approximate coordinates of a row in model space; if `weighted`, each times its weight."""
         found = self._rough.one(row)
         z = self._enter(row) if found is None else found
         return z * self._weights if weighted and not self._unweighted else z
@@ -150,9 +150,9 @@ class JoinedExact(ExactKnn):
         return Nearby(some, query, local, self._to_local(z, pairs, local), clear)
 
     def _find(self, z: NDArray[Any], base: Float64) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Returns the indices of pairs: a query in (n, p) `z`, ascending, and a taught row that may be near it.
+        """Returns the indices of pairs: a query in (n, p) `z`, ascending, and a taught row that may be within `base`.
 
-        `base` is the (n,) largest base distance (`judge.base_distance`) at which a taught row still counts.
+        `base` are (n,) distances (`judge.base_distance`): a taught row farther from the query is not a neighbour.
         """
         if self._screen is None:
             return np.empty(0, np.int64), np.empty(0, np.int64)
@@ -171,7 +171,7 @@ class JoinedExact(ExactKnn):
         return some[query], local
 
     def _to_local(self, z: NDArray[Any], query: NDArray[np.int64], local: NDArray[np.int64]) -> Float64:
-        """Returns (m,) distances of m pairs of a query and a taught row, with relative errors below 2^-36.
+        """Returns (m,) distances, in the model's metric, of m pairs of a query and a taught row; off by under 2^-36.
 
         `z` are (n, p) queries in model space; `query` and `local` the (m,) indices of each pair's query and taught row.
         """
@@ -215,13 +215,13 @@ class JoinedExact(ExactKnn):
     def _are_linked(
         self, z: Float64, last: NDArray[np.int32], order: NDArray[np.int64], measure: Float64, near: Nearby
     ) -> NDArray[np.bool_]:
-        """Returns (m,) bool: whether a tie of the k-th neighbour may include training rows beyond the model's own k.
+        """Returns (m,) bool: whether a training row that is not among the model's own k may tie with the k-th of all.
 
-        Rows tie in chains, each with the next. So a taught row may link training rows, or leave room for one more.
+        Rows tie in chains, each with the next. So a taught row can link training rows that did not tie without it.
 
         Args:
             z: (m, p) queries in model space.
-            last: (m,) the model's own k-th neighbours.
+            last: (m,) indices of the model's own k-th neighbours.
             order, measure: (m, k) neighbours among training and taught rows, and their measures.
             near: the taught rows that may be among the k nearest.
         """
@@ -235,7 +235,7 @@ class JoinedExact(ExactKnn):
         return found
 
     def _bases(self, z: Float64, row: NDArray[Any]) -> Float64:
-        """Returns (m,) distances in model space from (m, p) `z` to the (m,) rows `row`; relative error below `_OFF`."""
+        """Returns (m,) distances in model space from (m, p) `z` to the rows `row` (indices), off by under `_OFF`."""
         return np.asarray(self._by.to_distance(self._by.terms(z, self._rows.take(row)).sum(axis=1)))
 
     def _nearest_of(
@@ -257,9 +257,9 @@ class JoinedExact(ExactKnn):
             self._merge(rows[part], Answers._make(values[part] for values in found))
 
     def decide(self, row: NDArray[np.float32], local: NDArray[np.int64], found: Answers) -> None:
-        """Corrects `found`, the model's answer to (1, n_features) `row`, in float64.
+        """Does what `merge` does for one (1, n_features) `row`, in float64.
 
-        `local` are the indices of the taught rows that may be among its neighbours.
+        `local` are the indices of the taught rows that may be among its neighbours; no others can be.
         """
         one, many = np.zeros(1, np.int64), np.zeros(len(local), np.int64)
         _write(found, one, self.among(row, found.indices, Nearby(one, many, local, many * 1.0, one == 0)))
@@ -316,7 +316,7 @@ class JoinedKNN:
         return self.signed.chain
 
     def over(self, signed: TfliteKNN) -> JoinedKNN:
-        """Returns the same rows joined with `signed`, a replica of the model."""
+        """Returns `signed`, a replica of the model, joined with the same taught rows."""
         return JoinedKNN(signed, self._joined, self.exact)
 
     def labels(self, rows: ArrayLike) -> NDArray[np.int32]:

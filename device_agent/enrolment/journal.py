@@ -77,12 +77,12 @@ class Journal:
         """Adds taught rows.
 
         Raises:
-            AgentError: the rows would take more than `MAX_BYTES`; nothing is changed.
+            AgentError: all taught rows together would take more than `MAX_BYTES`; nothing is changed.
         """
         self._append({"do": ENROL, "rows": list(rows)})
 
     def forget(self, ids: Sequence[str]) -> None:
-        """Removes the taught rows with these ids."""
+        """Removes the taught rows with these ids, which must exist."""
         self._append({"do": FORGET, "ids": list(ids)})
 
     def undo(self) -> tuple[str, tuple[str, ...]]:

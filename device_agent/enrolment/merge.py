@@ -25,14 +25,14 @@ Outputs = dict[str, NDArray[Any]]
 
 @record
 class Nearby:
-    """Pairs of a query and a taught row that may be among its k nearest.
+    """c pairs of a query and a taught row that may be among its k nearest.
 
     Attributes:
-        some: (m,) indices of the queries that have such taught rows, ascending.
-        query: (c,) index in `some` of the query of each pair, ascending.
+        some: (m,) indices of the queries that have a pair, ascending.
+        query: (c,) position in `some` of the query of each pair, ascending.
         local: (c,) index of the taught row of each pair.
-        distance: (c,) float64 distance of each pair.
-        clear: (m,) bool: whether the distances are precise enough to sort by (errors at most 1/64 of float32's).
+        distance: (c,) float64 distance of each pair, in the model's metric.
+        clear: (m,) bool: whether a query's distances are precise enough to sort by (errors up to 1/64 of `Blur.doubt`).
     """
 
     some: NDArray[np.int64]
@@ -56,7 +56,7 @@ class Blur:
     """How much two distances must differ for the order of two rows to be certain.
 
     Attributes:
-        doubt: (m,) least difference that float32 rounding cannot explain, per query, in the model's metric.
+        doubt: (m,) for each query, the difference, in the model's metric, that may be due to float32 rounding alone.
         tied: rows tie if their base distances (`judge.base_distance`) differ by less than this.
         zero: a row is an exact match if its base distance is below this.
     """
@@ -74,9 +74,9 @@ class Merge:
         own: index of the first taught row, that is, the number of training rows.
         indices: (m, k) the model's own neighbours.
         distances: (m, k) float32, their distances.
-        near: the taught rows nearby.
-        blur: differences of distances that are uncertain.
-        vote: returns the outputs for (r, k) neighbours and (r, k) distances.
+        near: the taught rows that may be among the k nearest.
+        blur: how much distances must differ.
+        vote: function from (r, k) indices of neighbours and their (r, k) distances to the outputs, by name.
 
     Attributes:
         chosen: (r,) indices of the queries that certainly have a taught row among the k nearest.
@@ -121,7 +121,7 @@ class Merge:
         return found
 
     def _is_clear(self, outputs: Outputs, far: Float64, doubt: Float64) -> NDArray[np.bool_]:
-        """Returns (r,) bool: whether the outputs hold for (r, k) distances `far` off by at most (r,) `doubt`."""
+        """Returns (r,) bool: whether errors up to (r,) `doubt` in (r, k) distances `far` cannot change the label."""
         info, shares = self._info, outputs[OUTPUT_PROBABILITIES]
         found = np.ones(len(far), np.bool_)
         if info.weights == "distance":  # each weight is off by at most doubt / (2 nearest) of itself
@@ -142,10 +142,11 @@ class Merge:
 def _sorted(
     indices: NDArray[np.int32], distances: NDArray[np.float32], near: Nearby, own: int, doubt: Float64
 ) -> tuple[Float64, NDArray[np.int64], NDArray[np.bool_], Float64]:
-    """Returns (m, k + 1) distances in ascending order, the index of the row of each, and whether that row was taught.
+    """Sorts the model's own neighbours of each query and its taught rows together, and keeps the k + 1 nearest.
 
-    Also returns the (m,) distance of the nearest taught row after the first k. A taught row that is certainly farther
-    than the k-th of the model's own rows is left out: the last distance is then infinite.
+    Returns (m, k + 1) distances in ascending order, the index of the row of each, and whether that row was taught; also
+    the (m,) distance of the nearest taught row after the first k (infinity: none). Leaves out a taught row that is
+    certainly farther than the k-th of the model's own; if none is left, the last distance is infinite.
 
     Args:
         indices: (m, k) the model's own neighbours.

@@ -36,13 +36,14 @@ class OneRow:
 
     Args:
         info: knn.json of the model with the taught rows.
-        near: how near two distances are whose order float32 leaves open. Without it, and for a model with label sets,
-            only rows without a near taught row are decided here.
+        near: `near` of knn.json: how much distances must differ for float32 to rank them. If it is None, or the model
+            has label sets, only rows without a taught row nearby are decided here.
         screen: finds the taught rows that may be near.
         measures: returns the sums of differences (manhattan) or of their squares of a raw float32 row and taught rows.
         reach: three base distances (`judge.base_distance`): below the first, rows tie; below the second, a row is an
             exact match; the third is the error of approximate coordinates.
-        unit: factor from the distances of `screen`, and of `measures`, to base distances.
+        unit: base distances are `unit` times the distances of `screen`, or times the roots (manhattan: values) of
+            `measures`.
         classes: class index of each row: the training rows, then the taught rows.
         own: number of training rows.
     """
@@ -103,7 +104,10 @@ class OneRow:
         return measure * (self._unit if self._metric == "manhattan" else self._unit**2)
 
     def _is_certain(self, neighbours: _Neighbours, doubt: float) -> bool:
-        """Whether distances that are off by less than `doubt` give the same first k neighbours in the same order."""
+        """Whether errors below `doubt` in the distances cannot change which rows of `neighbours` come first.
+
+        `neighbours` are sorted; only the first k count, and their order only next to a taught row or a tie.
+        """
         own, base, apart, after_taught = self._own, self._base, 2.0 * self._tied, False
         last = -inf
         for distance, index in neighbours[: self._k + 1]:
@@ -119,9 +123,10 @@ class OneRow:
         return not any(index >= own and distance <= beyond for distance, index in neighbours[self._k + 1 :])
 
     def _write(self, neighbours: _Neighbours, doubt: float, found: Answers) -> bool:
-        """Writes the first k neighbours into `found` if one of them was taught, and returns True.
+        """Writes the first k `neighbours`, their votes and their label into `found`; returns True if `found` is right.
 
-        If distances off by `doubt` may change a vote or a rejection, writes nothing and returns False.
+        Writes nothing if none of them was taught (True), or if errors up to `doubt` in the distances may change a vote
+        or a rejection (False).
         """
         nearest = neighbours[: self._k]
         (first, _), (last, _) = nearest[0], nearest[-1]

@@ -4,10 +4,11 @@ As `screen`, but with few NumPy calls, which take longer than the arithmetic of 
 taught rows makes the whole score of `screen` one product. For cosine, the query is not divided by its norm n: all of
 the bound is multiplied by n, so that n stands in place of the 1 beside the query. NumPy only, no I/O.
 
-Bound: with p + 1 products, rounding puts the score off by at most (p + 4) u (‖x‖ ‖t‖ + ‖t‖²/2), in units of n, and the
-other side by (p + 3) u ‖x‖²/2. For cosine, both lengths are 1: (p + 4) u 3/2, and n, off by (p/2 + 2) u, adds as much
-again, because ‖t‖² + 1 - r² is at most 2. All of that is less than (p + 16) u (‖x‖ + ‖t‖)²/2. Manhattan distances are
-added up from float32 differences: off by less than (p + 4) u of the sums of both rows, at most √p of their lengths.
+Bound, for a query x and a taught row t of p coordinates, r apart, with u = 2^-24: with p + 1 products, rounding puts
+the score off by at most (p + 4) u (‖x‖ ‖t‖ + ‖t‖²/2), in units of n, and the other side by (p + 3) u ‖x‖²/2. For
+cosine, both lengths are 1: (p + 4) u 3/2, and n, off by (p/2 + 2) u, adds as much again, because ‖t‖² + 1 - r² is at
+most 2. All of that is less than (p + 16) u (‖x‖ + ‖t‖)²/2. Manhattan distances are added up from float32 differences:
+off by less than (p + 4) u of the sums of both rows, at most √p of their lengths.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ _NONE: Indices = np.empty(0, np.int64)
 
 
 class Tables:
-    """Taught rows as `OneScreen` takes them; shared by all replicas of a model.
+    """L taught rows as `OneScreen` takes them; shared by all replicas of a model.
 
     Args:
         rows: (L, q) float64, in model space and weighted, at least one; for cosine, with their centre added.
-        width: number of coordinates that a query can have; the others are 0 in each.
-        one_ball: whether a ball around all rows is to be tried first.
+        width: number of the first coordinates in which a query can differ from 0; q, or fewer for cosine.
+        one_ball: whether queries are first compared with one ball around all rows.
         kind: "manhattan", "cosine", or "" for functions of the Euclidean distance.
     """
 
@@ -52,7 +53,7 @@ class Tables:
                 self.passes.append((self._scored(rows), 0.0))
 
     def _scored(self, rows: Float64) -> Float32:
-        """Returns a (width + 1, r) table: a column for each row, with -1/2 of its squared length below."""
+        """Returns a (width + 1, r) table with a column for each row: coordinates, then -1/2 of its squared length."""
         return np.vstack([rows.T[: self.width], (rows * rows).sum(axis=1) / -2]).astype(np.float32)
 
 
@@ -78,7 +79,7 @@ class OneScreen:
     def near(self, row: Float32, limit: float) -> Indices | None:
         """Returns the indices of the taught rows that may be within the distance `limit` of one (n_features,) row.
 
-        Returns None if float32 cannot represent the squares of their lengths.
+        Returns None, that is, unknown, if the squared lengths of these rows are too large or too small for float32.
         """
         found, norm = self._of_row(row), 1.0
         square = float(found.dot(found))

@@ -51,7 +51,9 @@ class Taught:
         return bool(self._done)
 
     def do(self, command: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
-        """Executes a command, as plain JSON values; returns its kind (of an undo: that of the undone command) and ids.
+        """Executes a command (plain JSON values); returns its kind, and the ids of the rows it adds or removes.
+
+        For an undo, returns kind and ids of the command that it undoes.
 
         Raises:
             Damaged: a device would never write such a command at this place.

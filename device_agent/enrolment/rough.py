@@ -28,12 +28,12 @@ class Rough:
     Args:
         steps: (kind, a, b) of exact.npz, as `steps.apply` takes them.
         centre: (p,) what is subtracted after the steps.
-        scale: (p,) factor of each coordinate.
+        scale: (p,) factor of each coordinate after that; only for the bounds: `one` and `many` do not multiply by it.
         manhattan: whether distances are sums of differences.
 
     Attributes:
-        blur: bound on the distance between the coordinates from `one` and the exact ones, after `scale`.
-        on_sphere: whether the last step divides by the norm, and all others are affine.
+        blur: greatest distance, after `scale`, between the coordinates from `one` and the exact ones.
+        on_sphere: whether the last step is `cosine`, which divides by the norm, and all others are affine.
     """
 
     def __init__(
@@ -49,7 +49,8 @@ class Rough:
     def one(self, row: NDArray[np.float32]) -> NDArray[Any] | None:
         """Returns the (p,) approximate coordinates of a row (float32 without steps); None if the exact map is needed.
 
-        On the unit sphere, a coordinate is off by a share of p/2 + 3 roundings, and by one more after the centre.
+        It is needed if there are steps but the model is not `on_sphere`, and for a row whose norm is nearly 0. On the
+        sphere, a coordinate is off by at most p/2 + 3 roundings of its size, and by one more after the centre.
         """
         if not self._steps:
             return row - self._centre
@@ -63,7 +64,7 @@ class Rough:
         return np.subtract(found, self._centre, out=found)
 
     def before_norm(self, row: NDArray[np.float32]) -> NDArray[Any]:
-        """Returns the (p - 2,) coordinates of a row after all steps but the last, which normalizes (see `on_sphere`).
+        """Returns the (p - 2,) coordinates of a row before the last step, which normalizes and adds two (`on_sphere`).
 
         They are float32 if there are no other steps, else float64.
         """
@@ -109,7 +110,10 @@ def _lengths(z: Float64) -> Float64:
 
 
 def _divided(z: Float64, norm: Float64, cosine: bool) -> Float64:
-    """Returns (n, p) `z` divided by (n,) `norm` where not 0; for cosine, with two columns that mark rows of zeros."""
+    """Returns each row of (n, p) `z` divided by its (n,) `norm`; a row with norm 0 is returned as it is.
+
+    For cosine, adds two columns: 1 for a row with norm 0 (else 0), and 0.
+    """
     found = np.zeros((len(z), z.shape[1] + 2 * cosine))
     np.divide(z, np.where(norm > 0.0, norm, 1.0)[:, np.newaxis], out=found[:, : z.shape[1]])
     if cosine:

@@ -4,9 +4,9 @@ One float32 product of queries and taught rows gives a bound below each distance
 for each label, first leave out queries that are far from all taught rows. For metrics that are functions of the
 Euclidean distance. NumPy only, no I/O.
 
-Bound: a row t lies within r of a query x only if x·t - ‖t‖²/2 >= (‖x‖² - r²)/2. A sum of p products, added in any
-order, is off by at most p u ‖x‖ ‖t‖ (Higham 2002, 3.5); with the rounding of x, t, ‖x‖² and ‖t‖²/2, both sides together
-are off by less than (p + 8) u (‖x‖ + ‖t‖)²/2.
+Bound: a row t lies within r of a query x only if x·t - ‖t‖²/2 >= (‖x‖² - r²)/2. With u = 2^-24, a sum of p products,
+added in any order, is off by at most p u ‖x‖ ‖t‖ (Higham 2002, 3.5); with the rounding of x, t, ‖x‖² and ‖t‖²/2, both
+sides together are off by less than (p + 8) u (‖x‖ + ‖t‖)²/2.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _BALLS = 8
 
 
 class _Rows:
-    """Rows that are compared with queries.
+    """Rows, or balls around them, that are compared with queries.
 
     Args:
-        rows: (r, p) float64, weighted.
-        radius: (r,) of the ball around each row; 0 for the row alone.
+        rows: (r, p) float64, in model space and weighted.
+        radius: (r,) radius of the ball around each row; 0.0: there are no balls.
     """
 
     def __init__(self, rows: Float64, radius: Any = 0.0) -> None:
@@ -45,7 +45,7 @@ class _Rows:
         self._error = unit / (1.0 - unit) ** 2
 
     def sizes(self, squares: Any) -> Any:
-        """Returns the greatest (length of query + length of taught row)² for queries of squared length `squares`."""
+        """Returns (query's length + greatest length of a row)², for queries of squared length `squares`."""
         return (squares**0.5 + self._reach) ** 2
 
     def near(self, queries: Float32, squares: Float64, limit: Float64) -> NDArray[np.bool_]:
@@ -98,7 +98,7 @@ class Screen:
     def _reached(self, queries: NDArray[Any], limit: Float64) -> tuple[Indices, Float32, Float64, NDArray[np.bool_]]:
         """Returns what `reached` does; also the queries in float32, their squared lengths, and (n,) bool `strange`.
 
-        `strange`: whether the squared length is out of the range of the float32 bound; such queries count as reached.
+        `strange`: whether a query is too long or too short for the float32 bound; it then counts as reached.
         """
         squares = np.einsum("ij,ij->i", queries, queries).astype(np.float64)
         size = self._rows.sizes(squares)

@@ -47,7 +47,7 @@ class Voted(NamedTuple):
 def queries_of(info: KnnInfo, rows: ArrayLike, origin: Origin, *, cells: bool) -> NDArray[np.float32]:
     """Returns (n, n_features) float32 rows for the graph: `rows` minus the model's `origin`.
 
-    With `cells`, features of a model with a table are first computed from raw cells.
+    With `cells`, rows of a model with a table may be raw cells, from which the features are computed first.
 
     Raises:
         BadInput: the rows are invalid.
@@ -78,7 +78,7 @@ def with_votes(model: Any, rows: ArrayLike, answers: Answers) -> Answers:
 
 
 def shares_of(model: Any, answers: Answers) -> list[NDArray[np.float32]]:
-    """Returns the vote shares of `answers`: for each label column, an (n, n_labels) float32 array."""
+    """Returns the vote shares of `answers` as a list with an (n, n_labels) float32 array for each label column."""
     from device_agent.shared.label_columns import Voter
 
     voter = model.get_exact().regressor

@@ -44,7 +44,8 @@ class BlockSearch:
         weights: (p,) float64, multiplies the difference in each coordinate.
         k: number of neighbours.
         manhattan: True if a measure is a sum of differences; False if it is a sum of their squares.
-        step: scores are exact if coordinates are whole multiples of it; 0 if there is no such number.
+        step: number of which the weighted coordinates of all rows are whole multiples; 0: there is none. For queries
+            of which that is true, too, float32 sums have no rounding error.
         and_ties: function from a measure to the highest measure that counts as tied with it.
     """
 
@@ -74,11 +75,11 @@ class BlockSearch:
     def find(
         self, z: Float64, within: Float64 | None = None, *, by_groups: bool = True
     ) -> tuple[Found, NDArray[np.bool_]]:
-        """Returns pairs that may be among the k nearest of (q, p) queries `z`, and (q,) bool: which queries fit.
+        """Returns pairs of a query and a row that may be among its k nearest, and (q,) bool: whether each query fits.
 
-        A query does not fit if its values or scores exceed float32; it has no pairs. With (q,) measures `within`, at
-        least k rows are known to be that near to each query, so rows beyond are left out. `by_groups=False` reads all
-        rows, even if the model has groups of rows.
+        `z` are (q, p) queries. One that exceeds float32, or has scores that do, does not fit: it has no pairs. `within`
+        are (q,) measures; the caller knows k rows that near, so rows beyond are left out (None: nothing is known).
+        `by_groups=False` reads all rows, even if the model has groups of rows.
         """
         with np.errstate(over="ignore", invalid="ignore"):
             factors, scale = self._prepare(z)
@@ -98,7 +99,7 @@ class BlockSearch:
         """Returns the indices of the rows that may be among the k nearest of one (p,) query `z`, or tied with these.
 
         `known` are the indices of any k rows: the k-th best score is at most the greatest of their scores.
-        Returns None if the query is too large for float32, or there are taught rows.
+        Returns None if the query is too large for float32, or if taught rows were appended to the training rows.
         """
         found = self._prepare_one(z)
         if found is None or len(self._rows.pieces) > 1:
@@ -113,7 +114,7 @@ class BlockSearch:
         return self._rows.indices((scores <= limit).nonzero()[0]) if limit < _MAX else None
 
     def _prepare_one(self, z: Float64) -> tuple[Float32, float, float, float, float] | None:
-        """Returns the (p,) factors of one query `z`, and `base`, `factor`, `share` and `slack` of its `Scale`.
+        """Returns what `_prepare` does, for one (p,) query: factors, and numbers `base`, `factor`, `share`, `slack`.
 
         Returns None if the query is too large for float32.
         """
@@ -134,9 +135,10 @@ class BlockSearch:
         return factors, square, 2.0 / self._lift, 0.0, self._error * together / 2 + tiny
 
     def _search(self, z: Float64, factors: Float32, scale: Scale) -> tuple[Any, Any, Any, Float32]:
-        """Returns (m,) query, row and score of m pairs that may be among the k nearest of `z`; and (q,) k-th scores.
+        """Returns m pairs of a query and a row that may be among its k nearest; and each query's k-th lowest score.
 
-        `factors` and `scale` are those that `_prepare` returns for the (q, p) queries `z`.
+        The pairs are three arrays, (m,) each: position in `z`, index of the row, score. `factors` and `scale` are those
+        that `_prepare` returns for the (q, p) queries `z`.
         """
         return self._scan(factors, scale)
 
@@ -167,10 +169,12 @@ class BlockSearch:
     def _leave_near(
         self, found: list[tuple[Any, Any, Any]], most: Float32, scale: Scale
     ) -> tuple[list[tuple[Any, Any, Any]], Float32, Float32]:
-        """Returns the pairs that may still be among the k nearest (one part), (q,) k-th scores, and (q,) score limits.
+        """Drops pairs that are no longer among the k nearest; returns the others, (q,) k-th scores, and (q,) limits.
+
+        Rows with a score above the limit are not neighbours. The other pairs are returned as a list with one part.
 
         Args:
-            found: parts of pairs: query, row and score.
+            found: parts of the pairs; each part has the arrays query, row and score.
             most: (q,) numbers that the k-th scores do not exceed.
             scale: how scores become measures.
         """
@@ -186,7 +190,7 @@ class BlockSearch:
         return [(query[near], row[near], score[near])], kth, limit
 
     def _limit(self, kth: Float32, scale: Scale) -> tuple[Float64, Float32]:
-        """Returns (q,) greatest measures and scores that a neighbour or a tied row can have; `kth`: k-th scores."""
+        """Returns (q,) greatest measures, and scores, of a neighbour or a row tied with it; `kth`: k-th scores."""
         measure = scale.base + scale.factor * (kth + scale.slack)
         measure = self._and_ties(np.maximum(measure, 0.0) * (1.0 + scale.share)) * (1.0 + scale.share)
         limit = (measure - scale.base) / scale.factor + scale.slack
@@ -205,7 +209,7 @@ class BlockSearch:
                 start += len(rows)
 
     def _score(self, factors: Float32, rows: Float32, start: int, scores: Float32) -> Float32:
-        """Writes the scores of (r, p) `rows`, which begin at position `start`, to (q, r) `scores`, and returns it."""
+        """Writes the (q, r) scores of r `rows`, from position `start` on, to `scores`, and returns it."""
         halves = self._halves[start : start + len(rows)]  # 0 for manhattan
         if self._differs:
             self._add_differences(factors, rows, scores)
@@ -234,7 +238,7 @@ class BlockSearch:
         return self._by_differences(z) if self._differs else self._by_sides(z)
 
     def _by_differences(self, z: Float64) -> tuple[Float32, Scale]:
-        """Returns the queries `z` in float32, and the scale of their scores, whose slack includes this rounding."""
+        """Returns `z` rounded to float32, and the scale of the scores, with a slack that includes this rounding."""
         factors = z.astype(np.float32)
         lost = (np.abs(z - factors) * np.abs(self._weights)).sum(axis=1)
         most = float(np.abs(self._weights).max(initial=0.0))
@@ -247,7 +251,8 @@ class BlockSearch:
     def _by_sides(self, z: Float64) -> tuple[Float32, Scale]:
         """Returns factors and scale of queries `z`, for rows with at most two values (low and high) in each column.
 
-        Then |x - t| = |x - low| + (t - low) (|x - high| - |x - low|) / (high - low): a score is one product.
+        For coordinates x of a query and t of a row, |x - t| = |x - low| + (t - low) (|x - high| - |x - low|) /
+        (high - low), which is linear in t: all scores are one matrix product.
         """
         wide = np.where(self._high > self._low, self._high - self._low, 1.0)
         to_low = np.abs(z - self._low) * self._weights
@@ -263,11 +268,11 @@ class BlockSearch:
         return (-slope).astype(np.float32), Scale(base, 1.0, 0.0, slack, exact)
 
     def _by_products(self, z: Float64) -> tuple[Float32, Scale]:
-        """Returns float32 factors of queries `z` that multiply training rows, and the scale of scores with error bound.
+        """Returns float32 factors of queries `z`, by which rows are multiplied, and the scale of the scores.
 
-        A score is ‖t‖²/2 - x·t. A sum of p products, added in any order, is off by at most p u ‖x‖ ‖t‖ (Higham 2002,
-        3.5), the half square by at most (p + 4) u ‖t‖²/2, and the factors and the difference by 2 u of their sizes:
-        together less than (p + 8) u (‖x‖ + ‖t‖)²/2.
+        The score of a query x and a row t is ‖t‖²/2 - x·t. With u = 2^-24, a sum of p products, added in any order, is
+        off by at most p u ‖x‖ ‖t‖ (Higham 2002, 3.5), the half square by at most (p + 4) u ‖t‖²/2, and the factors and
+        the difference by 2 u of their sizes: together less than (p + 8) u (‖x‖ + ‖t‖)²/2.
         """
         weighted = z * self._weights
         squares = np.einsum("ij,ij->i", weighted, weighted)
@@ -281,7 +286,7 @@ class BlockSearch:
         return factors64.astype(np.float32), Scale(squares, 2.0 / self._lift, 0.0, slack, exact)
 
     def _whole(self, z: Float64) -> NDArray[np.bool_]:
-        """Returns (q,) bool: whether all coordinates of a query in `z` are whole multiples of the step."""
+        """Returns (q,) bool: whether all weighted coordinates of each query in `z` are whole multiples of `step`."""
         if not self._step:
             return np.zeros(len(z), np.bool_)
         units = z * (self._weights / self._step)
@@ -289,7 +294,7 @@ class BlockSearch:
         return found
 
     def _measure(self) -> Float64:
-        """Returns the (n,) squared lengths of the training rows (0 for manhattan); stores the range of each column."""
+        """Returns (n,) squared lengths of the rows (0 for manhattan); sets each column's lowest and highest value."""
         found = []
         self._low, self._high = (self._rows.blocks[0][0].astype(np.float64) for _ in range(2))
         for part in self._parts():
@@ -312,10 +317,10 @@ class BlockSearch:
 
 
 def _bound(scores: Float32, k: int) -> Float32:
-    """Returns for each row of (q, r) `scores` a number that at least k of them do not exceed.
+    """Returns (q,) numbers: at least k of the (r,) scores of each query are not greater than its number.
 
-    Infinity if there are too few rows. The scores are cut into groups; the number is the k-th lowest of the groups'
-    minima, which belong to k different rows. Partitioning all scores would take longer.
+    Infinity if there are fewer scores than k. The scores are cut into groups; the number is the k-th lowest of the
+    groups' minima, which belong to k different rows. Partitioning all scores would take longer.
     """
     count, width = scores.shape
     groups = min(width, max(_GROUPS, 8 * k))

@@ -127,11 +127,11 @@ class ExactKnn:
         indices: NDArray[np.int32],
         candidates: tuple[NDArray[np.int32], Any] | None = None,
     ) -> dict[str, NDArray[Any]]:
-        """Returns float64 outputs by name for one (1, n_features) float32 row; `indices`: any k training rows near it.
+        """Returns the float64 outputs, by name, for one (1, n_features) float32 row.
 
-        If all rows outside `candidates` (as `Graph.candidates` returns it) are farther than the k-th of these, only
-        these are ranked. Otherwise, the distances to `indices` bound the k-th distance, and one pass over all training
-        rows finds those to rank.
+        `candidates`, from `Graph.candidates`, are rows and a lower bound on the distances of all others. If the k-th
+        nearest candidate is nearer than that, only candidates are ranked. Otherwise one pass over all training rows
+        finds those to rank; the k-th distance is at most the greatest to `indices`, any k training rows nearby.
 
         Raises:
             ModelUnusable: the tables of the model contradict each other.
@@ -161,10 +161,10 @@ class ExactKnn:
     def _decide(
         self, order: NDArray[np.int64], measure: Float64, within: tuple[Any, Any, Any] | None = None
     ) -> dict[str, NDArray[Any]]:
-        """Returns the outputs, by name, for the (q, k) nearest rows `order` of q queries and their (q, k) measures.
+        """Returns the outputs, by name, for q queries: `order` are the (q, k) indices of their nearest rows.
 
-        A measure is the distance before the last power or root. `within`: the pairs that vote in a model with a radius,
-        as `_within` returns them; None: the k nearest vote.
+        `measure` are the (q, k) distances before the last power or root. `within`, as `_within` returns it: the pairs
+        of a query and a row that vote in a model with a radius; None: the k nearest vote.
         """
         return self._outputs(order, self._by.to_metric(measure), within)
 
@@ -192,7 +192,7 @@ class ExactKnn:
         }
 
     def order(self, rows: NDArray[np.float32], indices: NDArray[np.int32]) -> tuple[NDArray[np.int64], Float64]:
-        """Returns the known neighbours of raw rows, sorted by (distance, index), and their distances, (n, k) each.
+        """Sorts known neighbours of raw rows by (distance, index); returns indices and distances, (n, k) each.
 
         Args:
             rows: (n, n_features) float32.
@@ -213,16 +213,18 @@ class ExactKnn:
         return order, self._by.to_metric(measure)
 
     def moved(self, rows: NDArray[np.float32], others: NDArray[np.float32]) -> Float64:
-        """Returns (n,) distances in model space between each raw row and the row of `others` with the same index."""
+        """Returns (n,) distances in model space between each raw row and the row at the same place in `others`."""
         terms = self._by.terms(self._enter_all(rows), self._enter_all(others))
         return np.asarray(self._by.to_base(terms.sum(axis=1)) * self._unit)
 
     def is_exact(self, rows: NDArray[np.float32], kth: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Returns (n,) bool: whether float32 ranks the k neighbours exactly, as for rows in whole `lattice` steps.
+        """Returns (n,) bool: whether float32 has computed the k distances of each row without rounding errors.
+
+        It has if the row is in whole steps of the model's `lattice`, and its sums are below 2^24 steps (or squares).
 
         Args:
             rows: (n, n_features) float32 raw rows.
-            kth: (n,) their k-th distances; sums are exact in float32 up to 2^24 steps, or squared steps.
+            kth: (n,) distance of the k-th neighbour of each.
         """
         step = self._info.lattice
         if not step or self._steps:
@@ -233,7 +235,7 @@ class ExactKnn:
         return exact & (units < (2.0**12 if self._info.metric == "euclidean" else 2.0**24))
 
     def scaled_rows(self) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32], Float64] | None:
-        """Returns (n, p) rows less the centre, (n,) classes, (p,) centre, (p,) scale; None if the model has steps."""
+        """Returns (n, p) rows less the centre, (n,) classes, (p,) centre, (p,) scale; None for a model with `steps`."""
         if self._steps:
             return None
         return np.concatenate(self._rows.blocks), self._classes, self._centre, self._scale
@@ -277,7 +279,7 @@ class ExactKnn:
         return self._among_all(z, live[~fits], order, measure)
 
     def _among_all(self, z: Float64, some: Any, order: Any, measure: Any) -> tuple[NDArray[np.int64], Float64]:
-        """Writes the k nearest of all training rows, for the queries `z[some]`, to (q, k) `order` and `measure`."""
+        """Writes indices and measures of the k nearest of all rows into (q, k) `order` and `measure`, for `z[some]`."""
         k = self._info.k
         for one, rough in zip(some, self._scan(z[some])):
             near = np.flatnonzero(rough <= self._by.and_ties(np.partition(rough, k - 1)[k - 1]) * NEAR_TIED)

@@ -68,7 +68,7 @@ class Graph:
 
     @cached_property
     def candidates(self) -> tuple[NDArray[np.int32], memoryview] | None:
-        """The (c,) training rows that the last `run` has ranked, and a lower bound on the squared distance of others.
+        """Indices of the (c,) training rows that the last `run` has ranked; lower bound on others' squared distances.
 
         None if the graph does not output them, as those of older models.
         """

@@ -104,7 +104,10 @@ class Graphs:
         return delegate(self._interpreter)
 
     def note(self, rows: int) -> None:
-        """Counts `rows` queries; packs the weights of a large model after `PACK_AFTER` of them."""
+        """Counts `rows` queries; packs the weights when `waits` reaches 0, if enough memory is free.
+
+        Single rows that the int8 search answers do not count.
+        """
         if rows == 1 and self.alone == constants.QUANTIZED:
             return  # does not count: as fast from the mapped file, in a fraction of the memory
         self.waits = max(0, self.waits - rows)
@@ -181,7 +184,7 @@ def take_searches(
     """Returns what searches a model file: (`searches`, NumPy's search, (name for batches, name for single rows)).
 
     `searches` is `Graphs`, or `NumpySearch` if only NumPy answers, as for every model with `float64` in knn.json.
-    NumPy's search is None if NumPy never answers. A name is NUMPY or GROUPS; None if a graph answers.
+    NumPy's search is None if NumPy never answers. A name is NUMPY or GROUPS (searches in NumPy); None: a graph answers.
 
     Args:
         loader, info, packed, stream: as for `Graphs`; the loader may be NumPy's.

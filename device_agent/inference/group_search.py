@@ -72,9 +72,10 @@ class GroupSearch(BlockSearch):
         return query[order], row[order], score[order], kth
 
     def _visit(self, factors: Float32, scale: Scale, bounds: Float64) -> tuple[Any, Any, np.float32] | None:
-        """Returns one query's (m,) rows that may be nearest, their scores and the k-th one; None if there are too many.
+        """Returns the (m,) rows that may be nearest to one query, their scores, and the k-th lowest score.
 
-        `factors` and `scale` are what `_prepare` returns for it; `bounds`: its (g,) least distances to groups.
+        Returns None if the groups to read hold too many rows (`_SHARE`). `factors` and `scale` are what `_prepare`
+        returns for the query; `bounds`: lower bounds of its distances to the g groups.
         """
         order = np.argsort(bounds, kind="stable")
         bounds, ends = bounds[order], np.cumsum(self._groups.sizes[order])

@@ -118,7 +118,7 @@ class Loader:
         """Returns an interpreter of the model.
 
         Args:
-            packed: whether XNNPACK may run the graphs.
+            packed: whether XNNPACK may run the graphs; it packs their weights, that is, copies them.
 
         Raises:
             ValueError, RuntimeError, OSError: the runtime cannot load the file.

@@ -40,8 +40,9 @@ class LabelMap:
     Attributes:
         centre: (p,) float32, subtracted from each raw row less the model's origin.
         first: (p,) float32 lower corner of the grid, as an offset from the centre.
-        per_unit: (p,) float32 cells per unit of each coordinate.
-        table: int8 class index of each cell, `constants.UNKNOWN` or UNDECIDED, with a border for everything outside.
+        per_unit: (p,) float32, number of cells per unit of each coordinate.
+        table: int8, for each cell its class index, `constants.UNKNOWN` or UNDECIDED. The cells at the border are
+            UNDECIDED, and stand for everything outside.
     """
 
     centre: Float32
@@ -50,7 +51,7 @@ class LabelMap:
     table: NDArray[np.int8]
 
     def look_up(self, rows: Float32) -> NDArray[np.int8]:
-        """Returns (n,) int8 for finite (n, p) float32 rows: class index, `constants.UNKNOWN`, or `UNDECIDED`."""
+        """Returns (n,) int8 for finite (n, p) rows less the origin: class index, `constants.UNKNOWN` or `UNDECIDED`."""
         cell = np.zeros(len(rows), np.int32)
         for axis, count in enumerate(self.table.shape):
             with np.errstate(over="ignore"):  # far outside
@@ -64,7 +65,7 @@ class LabelMap:
         return self.table.reshape(-1).take(cell)
 
     def labels(self, model: TfliteKNN, rows: NDArray[Any]) -> NDArray[np.int32]:
-        """Returns the labels that `model.labels` returns; runs the graph only for rows in undecided cells.
+        """Returns the (n,) class indices that `model.labels` gives raw `rows`; calls it for rows in undecided cells.
 
         Raises:
             BadInput: wrong number of columns, or a value that is not finite.
@@ -84,10 +85,10 @@ def labeller(model: TfliteKNN) -> Callable[[TfliteKNN, NDArray[Any]], NDArray[np
 
 
 def with_mapped_labels(model: TfliteKNN, golden: Golden, answers: Answers) -> Answers:
-    """Returns `answers`, the model's to the golden rows, with the label map's label wherever that label is wrong.
+    """Returns the model's `answers` to the golden rows, with the label map's label where it differs from the host's.
 
-    So the golden check, which compares labels with the host's (`golden.label`), also finds an error of the map. Where
-    the map is right, the label of the graph stays. Without a map (see `map_of`), `answers` are returned as they are.
+    So the golden check, which compares labels with the host's (`golden.label`), also finds an error of the map. Other
+    rows keep the model's label. Without a map (see `map_of`), `answers` are returned as they are.
     """
     found = map_of(model)
     if found is None:
@@ -145,7 +146,10 @@ class _Proof:
             self._thresholds = thresholds * thresholds if info.metric == "euclidean" else thresholds
 
     def examine(self, cells: Cells, middle: Float64, half: Float64) -> tuple[NDArray[np.int8], Cells]:
-        """Returns (m,) int8 labels of cells, and undecided cells; `middle`: (m, p) centres, `half`: (p,) half sides."""
+        """Returns (m,) int8 labels of `cells`, and the undecided cells, each with the rows that may be neighbours.
+
+        `middle` are the (m, p) centres of the cells, `half` is (p,) half of their sides.
+        """
         near, far = self._bounds.take(cells.candidates, middle, half)
         # At least k rows are this near to every point of the cell: a row whose least distance is greater never votes.
         limit = np.partition(far, self._k - 1, axis=1)[:, self._k - 1] * (1.0 + EITHER_WAY)
@@ -159,8 +163,8 @@ class _Proof:
     def _elect(self, classes: Ints, near: Float64, far: Float64, possible: NDArray[np.bool_]) -> NDArray[np.int8]:
         """Returns (m,) int8: the class that wins the vote at every point of each cell, or `UNDECIDED`.
 
-        For the (m, c) candidates of each cell: their classes, least (`near`) and greatest (`far`) distances, and
-        whether they are `possible` neighbours.
+        The arguments are (m, c), for c candidate rows of each cell: the row's class, its least (`near`) and greatest
+        (`far`) distance to a point of the cell, and whether it is a `possible` neighbour of one.
         """
         lowest = np.where(possible, classes, self._n_classes).min(axis=1)
         agreed = lowest == np.where(possible, classes, -1).max(axis=1)
@@ -171,7 +175,10 @@ class _Proof:
         return labels
 
     def _count(self, classes: Ints, near: Float64, far: Float64, possible: NDArray[np.bool_]) -> NDArray[np.int8]:
-        """Returns (m,) int8: the class that wins whichever k possible rows are the neighbours (see `_elect`)."""
+        """Returns (m,) int8: the class that wins whichever k of the possible rows are the neighbours, or `UNDECIDED`.
+
+        All votes are equal. The arguments are those of `_elect`.
+        """
         k = self._k
         # A row is a sure neighbour if at most k rows, itself included, can be as near as its own greatest distance.
         others = np.partition(near, k, axis=1)[:, k] if near.shape[1] > k else np.full(len(near), np.inf)
@@ -197,8 +204,8 @@ class _Proof:
     def _reject(self, labels: NDArray[np.int8], near: Float64, far: Float64) -> NDArray[np.int8]:
         """Returns (m,) labels, with UNKNOWN for a cell that lies beyond the reject threshold of its label.
 
-        (m,) `near` and `far` bound the k-th distance; if the threshold is between them, the cell becomes UNDECIDED. An
-        undecided cell becomes UNKNOWN only if it lies beyond the thresholds of all labels.
+        From every point of a cell, the k-th neighbour is between (m,) `near` and `far` away; if the threshold is there,
+        too, the cell becomes UNDECIDED. An undecided cell becomes UNKNOWN only beyond the thresholds of all labels.
         """
         assert self._thresholds is not None
         own = np.where(labels == UNDECIDED, self._thresholds.max(), self._thresholds[labels])

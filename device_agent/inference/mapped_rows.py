@@ -20,12 +20,12 @@ class MappedRows:
 
     Args:
         table: the blocks of the file, including the gaps between them.
-        block: rows of one block; None: one block has all.
+        block: number of rows of a block; None: one block has all.
         gap: length of a gap, in rows.
 
     Attributes:
-        blocks: the rows, (r, p) each; read-only.
-        pieces: the whole table with its gaps, then appended rows; positions count the rows of all pieces.
+        blocks: the blocks without gaps, (r, p) each; read-only.
+        pieces: the whole table with its gaps, then appended rows; a position counts the rows of all pieces.
     """
 
     def __init__(self, table: Float32, block: int | None = None, gap: int = 0) -> None:
@@ -91,7 +91,7 @@ class MappedRows:
         return positions - own // (self._block + self._gap) * self._gap if self._gap else positions
 
     def spread(self, values: Float32) -> Float32:
-        """Returns the (n,) values of all rows in the order of their positions, with infinity in the gaps."""
+        """Returns (n,) `values`, one for each row by index, in the order of positions, with infinity in the gaps."""
         if not self._gap:
             return values
         found = np.full(sum(map(len, self.pieces)), np.inf, np.float32)

@@ -35,7 +35,8 @@ class Measure:
 
     Attributes:
         exact_match: the largest measure that counts as an exact match.
-        in_graph, manhattan: whether the graph can compute the metric, and whether it is manhattan.
+        in_graph: whether the graph can compute the metric.
+        manhattan: whether the metric is manhattan.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class Measure:
         return found
 
     def _raised(self, apart: Float64, *, exact: bool) -> Float64:
-        """Returns |`apart`| (differences) to the power of the metric, in place where possible.
+        """Returns |`apart`| (differences of coordinates) to the power of the metric; may overwrite `apart`.
 
         `exact` uses only products and square roots (`power`), which gives the same bits on every machine, but is slow.
         """
@@ -149,7 +150,7 @@ def _power_of(info: KnnInfo) -> float:
 
 
 def _require_votes(info: KnnInfo) -> None:
-    """Raises ValueError if `float64` in knn.json has numbers that no build writes."""
+    """Raises ValueError if bandwidth, radius, class weights or outlier label of knn.json are out of range."""
     own = info.float64 or InFloat64()
     factors, count = own.class_weights, len(info.classes)
     if any(each is not None and not LEAST_WIDTH <= each <= MOST_WIDTH for each in (own.bandwidth, own.radius)):

@@ -80,7 +80,7 @@ class Ranking:
         return self.rank(z, np.zeros_like(row), row)
 
     def measure(self, z: Float64, query: NDArray[Any], row: NDArray[Any], add: Callable[[Float64], Float64]) -> Float64:
-        """Returns the (m,) measures of pairs of a query in `z` and a training row; `add` sums rows of (r, p) terms."""
+        """Returns the (m,) measures of pairs of a `query` in `z` and a `row`; `add`: (r, p) terms -> (r,) sums."""
         found = np.empty(len(query))
         step = max(1, _CHUNK_BYTES // (8 * z.shape[1]))
         for start in range(0, len(query), step):

@@ -21,7 +21,8 @@ Float64 = NDArray[np.float64]
 def apply(steps: Sequence[tuple[str, Any, Any]], row: NDArray[Any]) -> Float64:
     """Returns the (p,) float64 result of the steps (kind, a, b) of exact.npz, applied in order to a raw (d,) row.
 
-    affine: (x - a) * b; linear: (x - b) @ a; normalize: x / norm of order a; cosine: x / norm, and a mark for zeros.
+    affine: (x - a) * b; linear: (x - b) @ a; normalize: x / norm of order a; cosine: x / Euclidean norm, then two more
+    numbers: 1 for a row of zeros (else 0), and 0.
 
     Raises:
         ModelUnusable: a step has an unknown kind.

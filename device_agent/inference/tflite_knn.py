@@ -47,7 +47,7 @@ class TfliteKNN:
 
     One object serves one thread. `info` is the model's knn.json, `runtime` describes the runtime, and `settled` counts
     the rows that float32 left uncertain. A model with a table also takes raw cells: frames and dictionaries by name of
-    column, other rows by position. As many numbers per row as features, and not as columns, are encoded features.
+    column, other rows by position. Rows with as many numbers as features (and not as columns) count as encoded already.
 
     Args:
         path: the model file; `/proc/self/fd/N` for a file that is open already.
@@ -240,8 +240,8 @@ class TfliteKNN:
     def _ask_one(self, rows: ArrayLike) -> bool:
         """Answers one (1, n_features) row into the cached views; returns False if the caller must call `_ask` instead.
 
-        The row must be float32; float64 for a model with an origin. Float64 code answers an uncertain row again, unless
-        another graph may be certain (False). Creates no array without an origin: NumPy would take too long.
+        The row must be float32 (float64 if the model has an origin). Float64 code answers an uncertain row; but False
+        for one outside the cells: the full search may be certain. Creates no array (NumPy is slow) without an origin.
         """
         one = self._one
         if type(rows) is not np.ndarray or rows.dtype is not self._row_type or rows.shape != one.shape:
@@ -317,7 +317,7 @@ class TfliteKNN:
         indices: NDArray[np.int32],
         distances: NDArray[np.float32],
     ) -> None:
-        """Sorts (n, k) `indices` and `distances` in place, in float64, where (n,) `close`; `rows`: less the origin."""
+        """Sorts the (n, k) neighbours of `rows` (less the origin) in place, in float64, where (n,) `close` is True."""
         if self.info.lattice and close.any():
             close[close] = ~self.get_exact().is_exact(rows[close], distances[close, -1])
         if close.any():

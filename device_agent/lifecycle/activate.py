@@ -32,7 +32,7 @@ _FIRST = "not worse than current: this device has no release yet, so there is no
 
 @record
 class Trial:
-    """Options of a trial: nonce of the certificate, holder, seconds to wait for the confirmation, and runtime."""
+    """Options of a trial: nonce of the certificate, who activates, seconds to wait for confirmation, and runtime."""
 
     nonce: str
     holder: str
@@ -43,7 +43,8 @@ class Trial:
 def activate(known: Known, digest: str, trial: Trial) -> Activated:
     """Checks the staged release `digest` and switches to it; without a confirmation in time, the device reverts.
 
-    Only repeats the check if the release is committed or pending already. `known` and `trial` are those of `install`.
+    Only repeats the check if the release is committed or pending already. `known` is the device's state and trusted
+    keys, read under the lock; `trial` are the options.
 
     Raises:
         Refused: a trust rule refused the release.

@@ -185,10 +185,10 @@ def _certify(
 
 
 def answer_as_a_stream(stream: TfliteKNN, model: TfliteKNN, golden: Golden, answers: Answers) -> Answers:
-    """Returns `answers` of `model`, with those of `stream`, the model in stream mode, where they differ.
+    """Asks `stream`, the model in stream mode, up to 64 golden rows; returns its answers where they differ.
 
-    So the check tests both: for a large model, a stream may use another search than a batch. Asks the stream at most 64
-    golden rows.
+    Elsewhere returns `answers`, those of `model` to all golden rows. So the check tests both: for a large model, a
+    stream may use another search than a batch. Does not ask if both use the same search.
     """
     if (stream.search_alone, stream.runtime.delegate) == (model.search, model.runtime.delegate):
         return answers
@@ -210,9 +210,9 @@ def measure(model: TfliteKNN, golden: Golden) -> Latency | None:
 
 
 def latency(work: Callable[[int], Any], count: int, seconds: float, most: float = math.inf) -> Latency:
-    """Measures how long `work` takes, called with the numbers below `count` in turn.
+    """Measures how long a call of `work` takes; its argument is 0, 1, ... `count` - 1 in turn, again and again.
 
-    Ends after `seconds` or `most` measurements, but never without one.
+    Ends after `seconds`, or after `most` measurements, but never without one.
     """
     for index in range(_WARM_UP):
         work(index % count)
@@ -235,7 +235,7 @@ def percentile(ordered: list[float], percent: float) -> float:
 
 
 def ask_running(store: Store, ref: ReleaseRef, golden: bytes, runtime: str = "auto") -> Running:
-    """Returns the answers of the running release `ref` to `golden`, the golden set of another release.
+    """Returns the answers of the running release `ref` to `golden`, the bytes of the golden set of another release.
 
     Raises:
         ModelUnusable, Refused: the running release cannot answer, or `golden` is not a golden set for it.
@@ -257,9 +257,9 @@ def ask_running(store: Store, ref: ReleaseRef, golden: bytes, runtime: str = "au
 def recheck(
     store: Store, ref: ReleaseRef, nonce: str, runtime: str = "auto", golden: bytes | None = None
 ) -> Certificate:
-    """Checks the release `ref`, which this device accepted before, against its own golden set or `golden`.
+    """Checks the release `ref`, which this device accepted before, against `golden` (None: its own golden set).
 
-    `nonce` is that of `certify`.
+    The certificate contains `nonce`, with which the caller recognises it.
 
     Raises:
         GateFailed, ModelUnusable, Refused: the release does not pass.

@@ -41,9 +41,9 @@ class Opened:
 def running(known: Known, new: Verdict, size: int, stack: contextlib.ExitStack) -> Opened | None:
     """Returns the running release in `known`, to compare it with `new`; `stack` closes it.
 
-    If its files are damaged, `opened` is None, and `ask` returns None. Returns None if the device has no other release,
-    or if a model is large (`size` is that of the new one, in bytes) and no gate needs the comparison, because answering
-    every golden row takes time.
+    If its files are damaged, `Opened.opened` is None, and so is the result of `ask`. Returns None if no other release
+    runs, and if no gate needs the comparison but one of both models is large (the new one has `size` bytes), because
+    answering every golden row takes time.
     """
     found = state.answering(known.state, clock.now())
     wanted = new.manifest.gates.not_worse_than is not None
@@ -61,7 +61,7 @@ def running(known: Known, new: Verdict, size: int, stack: contextlib.ExitStack) 
 def ask(current: Opened, golden: Golden, runtime: str) -> Running | None:
     """Returns the answers of `current`, the running release, to the golden rows; None if it cannot be loaded or fails.
 
-    Its labels are None if the golden rows have other columns than its model.
+    `Running.labels` is None if the golden rows have other columns than its model.
     """
     if current.opened is None:
         return None

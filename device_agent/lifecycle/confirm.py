@@ -17,7 +17,8 @@ def confirm(store: Store, digest: str) -> Committed:
     """Commits the pending release `digest` and raises the floor; does nothing if it is committed already.
 
     Raises:
-        ActivationFailed: with reason `rolled-back`, `not-pending` or `same-connection`.
+        ActivationFailed: it comes too late (reason `rolled-back`), `digest` was not activated (`not-pending`), or it
+            comes over the connection that activated it (`same-connection`).
     """
     current = store.load()
     waits = current.pending is not None and current.pending.release.digest == digest

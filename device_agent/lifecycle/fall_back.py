@@ -20,7 +20,7 @@ from device_agent.system import clock
 
 
 def leave_failing(store: Store, start: Start) -> str:
-    """Goes back to the previous release if too many starts died before their first answer; then counts from one again.
+    """Goes back to the previous release if too many starts died before their first answer; then begins a new count.
 
     Returns a warning: what was done, or why going back is impossible and the same release starts again. Returns "" if
     not enough starts failed or there is no previous release.

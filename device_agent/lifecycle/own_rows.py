@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @record
 class OwnRows:
-    """Result of the check: counts, a verdict on the answers against float64 answers, and (n,) int32 class indices."""
+    """Result: `check` compares rows and search, `verdict` the answers with the host's; `label`: (n,) class indices."""
 
     check: EmbeddingCheck
     verdict: judge.Verdict

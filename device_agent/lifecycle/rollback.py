@@ -30,9 +30,9 @@ def roll_back(
     """Reverts a pending activation; without one, verifies and checks the previous release, and goes back to it.
 
     Does nothing if the device has just gone back already (by this command, or because no confirmation came): a host
-    that asks twice, or too late, must not move the device one release further. With `leave`, goes back only if that
-    release answers. A release whose key was revoked is refused unless `allow_revoked`; automatic returns (no
-    confirmation, a reboot) are always allowed. `holder` names who rolls back; `runtime` runs the check.
+    that asks twice, or too late, must not move the device one release further. With `leave`, a digest, does nothing
+    unless that release answers. A release whose key was revoked is refused unless `allow_revoked`; automatic returns
+    (no confirmation, a reboot) are always allowed. `holder` names who rolls back; `runtime` runs the check.
 
     Raises:
         ActivationFailed: there is no release to go back to.
@@ -61,10 +61,10 @@ def roll_back(
 
 
 def obey(store: Store, order: bytes, holder: str, runtime: str = "auto", *, allow_revoked: bool = False) -> Committed:
-    """Obeys a signed order, once: lowers the floors, or goes back to a release below them.
+    """Obeys a signed order, once: lowers the floors, or goes back to a release, even below the floors.
 
-    With `allow_revoked`, it may be a release whose key was revoked. `order` is the bytes of the file; `holder` and
-    `runtime` are those of `roll_back`.
+    A release whose key was revoked is refused unless `allow_revoked`. `order` is the content of the order's file;
+    `holder` names who gives it, `runtime` runs the golden check.
 
     Raises:
         Refused: a trust rule refused the order or the release.
@@ -115,7 +115,7 @@ def _obey_rollback(store: Store, order: bytes, holder: str, runtime: str, *, all
 
 
 def _at_rest(store: Store, holder: str) -> tuple[StoreState, clock.Moment]:
-    """Returns the state and the time; raises Locked if an activation is pending."""
+    """Returns the store's state and the present moment; raises Locked if an activation is pending, also `holder`'s."""
     current, moment = store.load(), clock.now()
     transitions.refuse_foreign(current, holder, moment)
     if current.pending:

@@ -41,7 +41,7 @@ def take_back(store: Store, holder: str) -> TakenBack:
 
 
 def _became(store: Store, current: state.StoreState, holder: str) -> HistoryEntry | None:
-    """Returns the last event, `current` or past, of the activation that `holder` began last; None if there is none."""
+    """Returns the last event, in `current` or the history, of `holder`'s last activation; None if there is none."""
     entries = []
     if current.event is not None:  # known from the state even if the history was set aside
         entries.append(history.entry_of(current.event))

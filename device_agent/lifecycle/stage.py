@@ -169,7 +169,7 @@ def prune(
 
 
 def _accept(known: Known, opened: OpenRelease, expected: str | None) -> Verdict:
-    """Verifies the upload `opened`; `expected`: the digest that it must have (None: any).
+    """Returns the verdict on the upload `opened`; `expected`: the digest that it must have (None: any).
 
     Accepts a new signature of a release that is staged already, even if the release has expired.
     """
@@ -237,9 +237,9 @@ def _make_durable(upload: Path, names: Iterable[str]) -> None:
 
 
 def _publish(known: Known, upload: Path, verdict: Verdict, names: Collection[str]) -> bool:
-    """Moves the upload with the files `names` to releases/<digest>/, or repairs the release that is there.
+    """Moves the upload with the files `names` to releases/<digest>/; returns whether the release was there already.
 
-    Returns whether the release was staged already.
+    If it was, repairs it, replaces its signature if another trusted key made the new one, and removes the upload.
     """
     store = known.store
     place = store.release_path(verdict.digest)
@@ -303,7 +303,7 @@ def _sequence(store: Store, digest: str) -> int:
 
 
 def _drop_uploads(store: Store, digest: str) -> None:
-    """Removes all uploads of a release that is now staged; a host that is still sending one gets an error."""
+    """Removes all uploads of the release `digest`, which is now staged; a host that still sends one gets an error."""
     for path in sorted(store.incoming.iterdir()):
         if named_digest(path) == digest:
             with contextlib.suppress(OSError):  # its sender may add a file meanwhile

@@ -31,7 +31,7 @@ def left_behind(store: Store, digest: str, deadline: float) -> Iterator[None]:
     """Forks a detached process that reverts the activation of `digest` at the uptime `deadline`, in seconds.
 
     The `with` block writes the "pending" state. The process starts before the block, so that a crash cannot leave a
-    pending state without a process. It ends after the block if the state is not pending.
+    pending state without a process. After the block, it ends as soon as the activation is not pending.
     """
     readable, writable = os.pipe()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)
@@ -57,7 +57,7 @@ def left_behind(store: Store, digest: str, deadline: float) -> Iterator[None]:
 
 
 def _detach(readable: int) -> None:
-    """Detaches this process, and closes all files but the pipe `readable`, which ends when the caller ends."""
+    """Detaches this process from the terminal; closes all files but the pipe `readable`, which the caller closes."""
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):

@@ -59,7 +59,7 @@ def classify(store: Store, request: Request, start: Start) -> None:
 
 
 def save_counts(store: Store, loaded: Loaded, request: Request, refused: int = 0) -> None:
-    """Adds counts made since the last call to those in `status`: cells and gaps of the input, and `refused` lines."""
+    """Adds the cells and gaps that parsers counted since the last call, and `refused` lines, to what `status` shows."""
     found = [counts for counter in request.counters or () if any((counts := counter.take_counts()).values())]
     if refused:
         found.append({})
@@ -82,7 +82,7 @@ def _tell_if_left(store: Store, loaded: Loaded) -> None:
 
 
 def answer(loaded: Loaded, request: Request, start: Start, in_flight: InFlight) -> None:
-    """Does what `classify` does, with a release that is `loaded` already; `in_flight` records the rows meanwhile."""
+    """Does what `classify` does, with a release that is `loaded` already; `in_flight` records the lines meanwhile."""
     source, request = open_rows(loaded, request)
     renderer = make_renderer(loaded, request.columns, request.output_format or source.format)
     sink = Sink(request.output, renderer.dtype)
@@ -157,7 +157,7 @@ class _Blocks:
         return kept
 
     def blocks(self) -> Iterator[NDArray[Any]]:
-        """Yields the (n, n_features) rows of each block; stores its cells to copy for `take`."""
+        """Yields the (n, n_features) rows of each block, and stores what `take` returns for it."""
         for block in self.rows.blocks():
             self._refuse_poison(block)
             self._waiting.append((block.kept, block.numbers[0], block.numbers[-1]))
@@ -171,7 +171,7 @@ class _Blocks:
     def _refuse_poison(self, block: Block) -> None:
         """Raises BadInput for a row that kills the model.
 
-        Tests only blocks in which an earlier process died, or all if it died before its first answer.
+        Tests a block only if an earlier process died in it, or died before its first answer.
         """
         if self.start.in_doubt or self._in_flight.suspects(block.numbers):
             from device_agent.serving.poison import find_poison

@@ -42,7 +42,7 @@ class Columns:
 
     @property
     def labels_only(self) -> bool:
-        """Whether an answer shows only the label and columns that are the same for all rows of a class."""
+        """Whether the answer depends on nothing but the row's class: no probabilities, neighbours or label sets."""
         return not (self.proba or self.neighbors or self.labels is not None)
 
 
@@ -57,7 +57,7 @@ class Sets:
         self._info, self._sets = info, label_sets.sets_of(info, coverage)
 
     def inside(self, answers: Answers) -> NDArray[np.bool_]:
-        """Returns (n, n_classes) bool: whether the label set that answers each row contains each class."""
+        """Returns (n, n_classes) bool: whether each class is in the label set of each row."""
         how = self._info.metric, self._info.k
         return label_sets.members(self._sets, answers.probabilities, answers.distances, *how)
 
@@ -72,8 +72,8 @@ class Values:
     Attributes:
         key: key of a value in JSON.
         columns: names of the value columns in CSV.
-        shares: names of the probability columns in CSV.
-        numbers: function that returns the (n, t) float64 values of answers.
+        shares: names of the probability columns in CSV; () for a regression, which has none.
+        numbers: function from answers to their (n, t) float64 values.
 
     Raises:
         BadInput: the user requests probabilities.
@@ -117,7 +117,7 @@ class LabelColumns(Values):
         return labels_of(self._targets.classes, self.numbers(answers))
 
     def cells(self, answers: Answers) -> list[list[str]]:
-        """Returns the labels of each row as text, one for each label column."""
+        """Returns for each row its labels as text, one for each label column."""
         return [list(map(str, row)) for row in self.labels(answers)]
 
     def plain(self, answers: Answers) -> list[Any]:
@@ -139,7 +139,7 @@ class LabelColumns(Values):
         }
 
     def fields(self) -> list[tuple[str, Any]]:
-        """Returns (name, dtype) of each field in NPY: int64; text if a label is text or rows can be rejected."""
+        """Returns (name, dtype) of each field in NPY: text if a label is text or rows can be rejected; else int64."""
         texts = [np.array([*map(str, labels), UNKNOWN_LABEL]) for labels in self._targets.classes]
         whole = [all(isinstance(label, int) for label in labels) for labels in self._targets.classes]
         never = self._model.info.reject is None
@@ -218,7 +218,7 @@ class Form:
         """Computes what is the same for all answers."""
 
     def _shares(self, answers: Answers) -> NDArray[np.float32]:
-        """Returns the vote shares of answers; with several label columns, of all of them, joined."""
+        """Returns the vote shares of answers, (n, n_classes); with several label columns, those of all side by side."""
         own = self._values
         return own.probabilities(answers) if isinstance(own, LabelColumns) else answers.probabilities
 
@@ -245,7 +245,7 @@ def with_marks(columns: Columns, window: Window) -> Columns:
 
 
 def require_apart(keep: Sequence[str], names: Sequence[str], where: str) -> None:
-    """Raises BadInput if a copied column (`keep`) of the "rows" or "samples" (`where`) has the name of an answer's."""
+    """Raises BadInput if a column to copy from the "rows" or "samples" (`where`) is in `names`, those of answers."""
     twice = next((name for name in keep if name in names), None)
     if twice is not None:
         hint = f"give the column another name in the {where}"

@@ -37,10 +37,10 @@ Raw = tuple[str, int, Callable[[], NDArray[Any]]]
 
 
 def columns_of(path: str, columns: Columns) -> Columns:
-    """Returns `columns` for the file or folder at `path`; for a folder, with the name of each file as first column.
+    """Returns `columns`; if `path` is a folder, its answers also begin with the name of the file.
 
     Raises:
-        BadInput: a column to copy is not the name of the file.
+        BadInput: `columns.keep` names anything but the name of the file, the one column that files have.
     """
     other = next((name for name in columns.keep if name != FILE_KEY), None)
     if other is not None:
@@ -49,7 +49,7 @@ def columns_of(path: str, columns: Columns) -> Columns:
 
 
 def embedded(source: Source, chain: Chain, dtype: type[np.floating[Any]]) -> Iterator[tuple[NDArray[Any], list[str]]]:
-    """Yields (r, n_features) rows that the stages compute from the inputs of `source`, and the r names of the inputs.
+    """Yields (r, n_features) rows that the stages make of r inputs of `source`, and the names of these inputs.
 
     Raises:
         BadInput: an input cannot be read, or does not fit the stages.

@@ -54,7 +54,7 @@ class InFlight:
     """The lines that this process is answering.
 
     Attributes:
-        died_at: (first, last) line of each block at which an earlier process died.
+        died_at: (first, last) number of the lines that each earlier process was answering when it died.
     """
 
     def __init__(self, root: Path) -> None:

@@ -51,7 +51,7 @@ class LastRows:
     def keep(self, rows: NDArray[Any], refused: Collection[int] = ()) -> None:
         """Stores (n, n_features) raw rows; drops the oldest if there are more than `MOST`.
 
-        `refused` are the positions of lines without an answer, among all lines: in their places are rows of NaN.
+        `refused` are the positions, among all lines, of lines without an answer; a row of NaN is stored for each.
         """
         if self._descriptor < 0:
             return

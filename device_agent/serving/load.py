@@ -41,7 +41,7 @@ _OF_KEYS = (Reason.UNKNOWN_KEY.value, Reason.NO_TRUSTED_KEYS.value)
 class Loaded:
     """A verified release with its model in memory; call `close` after use.
 
-    `signed` is the model alone, `taught` the model with the taught rows (None if there are none). `warning` is the
+    `signed` is the model alone, `taught` the model with the taught rows (None if none is used). `warning` is the
     reason why taught rows are not used, or "". `stack` closes the files in `opened`.
     """
 
@@ -80,7 +80,7 @@ class Loaded:
         return MAX_LINE
 
     def tell_warnings(self) -> None:
-        """Prints warnings on standard error, such as that the release would be refused if it were sent today."""
+        """Prints warnings on standard error: why the release would be refused today, why taught rows are not used."""
         for text in (*self.verdict.warnings, *filter(None, [self.warning])):
             print(f"device_agent: warning: {text}", file=sys.stderr, flush=True)
 
@@ -137,7 +137,7 @@ def load_accepted(
 
 
 def keeping(store: Store, loaded: Loaded) -> Loaded:
-    """Returns the loaded release with a ring for kept rows, if its knn.json asks for it and this user may write it."""
+    """Returns `loaded`, with a ring if its knn.json asks for one, has no transforms, and this user may write it."""
     info = loaded.model.info
     if info.keep is None or (info.table and info.table.transforms):  # whose raw cells are not at hand
         return loaded

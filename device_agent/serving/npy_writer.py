@@ -43,7 +43,7 @@ class NpyRenderer(Form):
         return npy_header(self.dtype, 0)
 
     def render(self, answers: Answers | None, count: int, errors: Errors, kept: Kept = ()) -> bytes:
-        """Returns the bytes of one entry for each of `answers`; b"" for None. Ignores the other arguments."""
+        """Returns the bytes of one entry for each of `answers`; b"" for None. Other arguments are for other formats."""
         if answers is None:
             return b""
         if not self.dtype.names:
@@ -75,7 +75,7 @@ class NpyRenderer(Form):
         return (self._table(labels) if self.dtype.names else self._labels[labels]).tobytes()
 
     def _table(self, labels: NDArray[np.int32]) -> NDArray[Any]:
-        """Returns an array of entries in which the fields that depend only on the label are set."""
+        """Returns an entry for each class index; only `label`, `digest` and an empty `id` are set in it."""
         table = np.empty(len(labels), self.dtype)
         if not self._values:
             table["label"] = self._labels[labels]

@@ -93,7 +93,8 @@ class Sink:
 
     Args:
         path: the file; None or `-` for standard output.
-        dtype: type of the entries of NPY; its header is written last, when the number of rows is known.
+        dtype: type of the entries of an NPY file, whose header is written last, when the number of rows is known; None
+            for text.
 
     Raises:
         AgentError: the file cannot be written.

@@ -68,7 +68,7 @@ def _in_order(
     query: Callable[[Any, NDArray[Any]], T],
     query_of_many: Callable[[], Callable[[Any, NDArray[Any]], T]] | None = None,
 ) -> Iterator[T]:
-    """Yields `query(model, rows)` for each block; for several blocks, uses the function from `query_of_many` if any."""
+    """Yields `query(model, rows)` for each block; if there are several, `query_of_many()` returns another `query`."""
     rest = iter(blocks)
     first = next(rest, None)
     if first is None:

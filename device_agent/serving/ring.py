@@ -61,12 +61,12 @@ class Ring:
         self._count = 0
 
     def use(self, info: KnnInfo) -> None:
-        """Writes the waiting rows; later class indices refer to `info.classes`, to which taught rows can add labels."""
+        """Writes the waiting rows; takes later labels from `info.classes`, to which taught rows may have added some."""
         self.save()
         self._info = info
 
     def remember(self, blocks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-        """Yields the (n, n_features) blocks of rows, and remembers each until `note_next` receives its answers."""
+        """Yields each of the (n, n_features) `blocks`, and remembers it until `note_next` gets its answers."""
         for rows in blocks:
             self._unanswered.append(rows)
             yield rows
@@ -85,7 +85,7 @@ class Ring:
             self.save()
 
     def _choose(self) -> None:
-        """Chooses rows to keep among all noted rows at once: NumPy calls for each row would take too long."""
+        """Chooses rows to keep among all rows given to `note` since the last time: one by one would take too long."""
         if not self._noted:
             return
         rows = np.concatenate([rows for rows, _ in self._noted])
@@ -99,7 +99,7 @@ class Ring:
         self._draw(rows, answers)
 
     def _is_uncertain(self, answers: Answers) -> NDArray[np.bool_]:
-        """Returns (n,) bool: whether one vote more or less would change the answer, or the reject threshold is near."""
+        """Returns (n,) bool: whether one neighbour with another label could change the answer, or nearly rejects it."""
         votes = answers.probabilities
         found = np.zeros(len(votes), bool)
         if votes.shape[1] > 1:

@@ -46,9 +46,10 @@ class Request:
 
 
 def open_rows(loaded: Loaded, request: Request) -> tuple[Source, Request]:
-    """Returns the input of `request`, opened, and the request: for a folder, with each file's name as first column.
+    """Returns the input of `request`, opened, and the request.
 
-    A model with stages also reads files of sounds and pictures, and folders of them.
+    A model with stages also reads files of sounds and pictures, and folders of them: in that request, answers are JSON
+    lines by default; for a folder, they begin with the name of the file.
     """
     if loaded.model.chain is None:
         return open_source(request.input, request.format), request
@@ -93,9 +94,9 @@ def make_parser(info: KnnInfo, format: str, request: Request, chain: Chain | Non
 
 
 def _counting(parser: Parser, info: KnnInfo, request: Request) -> Parser:
-    """Returns the parser, added to the request's counters (if it has any).
+    """Adds the parser to the request's counters (None: does nothing), and returns it.
 
-    If only the model says that other columns are ignored, the parser prints their names once.
+    If the model ignores other columns, and the user did not ask for that, the parser prints their names once.
     """
     if request.counters is not None:
         request.counters.append(parser)
@@ -119,8 +120,8 @@ class Block:
     Attributes:
         rows: (n, n_features), the model's features.
         kept: for each column to copy (`--keep`), its values in these rows.
-        name: name of a row in messages, such as `line {}`.
-        numbers: number of each row in the input, to insert in `name`.
+        name: name of a row in messages, with a place for its number: `line {}`.
+        numbers: number of each row in the input.
         raw: what the rows were parsed from: whole lines, or an (n, n_columns) array.
     """
 
@@ -192,7 +193,7 @@ class Rows:
         return parsed
 
     def _tell_others(self) -> None:
-        """Prints the number of bad samples that were not printed, and what a window takes."""
+        """If more than `_SHOWN` samples were bad, prints how many more, and which columns a sample has."""
         if self._bad > _SHOWN and self._info.window is not None:
             said = f"{self._bad - _SHOWN:,} more bad lines; a sample has {listed(self._info.window.numbers)}"
             print(f"device_agent: {self.source.name}: {said}", file=sys.stderr)

@@ -229,7 +229,7 @@ class _Answerer:
             print(f"device_agent: {self._name}: {said}", file=sys.stderr, flush=True)
 
     def wait(self) -> None:
-        """Called while no rows arrive: checks the release, saves counts, and stops counting a start that only waits."""
+        """Call it while no rows arrive: checks the release, saves counts, takes a start that waits off the count."""
         if self._start:
             self._start.withdraw()
         self.check_release()
@@ -243,18 +243,18 @@ class _Answerer:
         return self._renderers[format]
 
     def answer_last(self, block: bytes) -> None:
-        """Answers a last line that does not end with a newline; warns that it may be incomplete."""
+        """Answers a last line without a newline (b"": none), and reports that it may be incomplete."""
         if block:
             self.answer(block)
             self._report(self._rows.parser.line, "the line does not end with a newline, so it may be incomplete")
 
     def drop_last(self, block: bytes) -> None:
-        """Reports a line that was read in part and is not answered."""
+        """Reports on standard error that a line (b"": none) was read only in part and has no answer."""
         if block:
             self._report(self._rows.parser.line + 1, f"the {self._unit} is incomplete, so it has no answer")
 
     def refuse_overlong(self) -> None:
-        """Answers a line that is longer than allowed with an error."""
+        """Reports a line that is longer than allowed; its answer is an error."""
         self._rows.parser.line += 1
         error = {0: (self._rows.parser.line, f"the line has more than {self._longest:,} bytes")}
         self._report(*error[0])
@@ -294,7 +294,7 @@ class _Answerer:
             )
 
     def _use(self, loaded: Loaded) -> None:
-        """Answers with `loaded` from now on: the same release with other taught rows."""
+        """Answers with `loaded`, the same release with other taught rows, from now on."""
         self._renderers = {name: make_renderer(loaded, self._request.columns, name) for name in self._renderers}
         self._loaded = loaded
 

@@ -94,9 +94,10 @@ class StreamRows:
 
 
 def _columns(info: KnnInfo) -> list[tuple[str | None, bool]]:
-    """Returns (name, whether its cells are numbers) of each column of a raw row; equal for models that read one stream.
+    """Returns (name, whether its cells are numbers) of each column of a raw row.
 
-    For a model with stages: the columns, and as more names the dimensions, of its input.
+    Equal for two models if one stream can feed both. A model with stages has the columns of its input and, as further
+    names, its dimensions.
     """
     if info.window is not None:
         others = [(name, False) for name in (info.window.time, info.window.recording)]

@@ -59,7 +59,7 @@ def read(loaded: Loaded, request: Request, most: int) -> list[Cells]:
 
 
 def _without_keep(made: Rows) -> Iterator[Block]:
-    """Yields the blocks; the hint of an error about columns names only options of `enrol`."""
+    """Yields the blocks; in a hint of `classify` about columns, leaves out options that `enrol` does not have."""
     try:
         yield from made.blocks()
     except BadInput as error:
@@ -103,7 +103,7 @@ def _is_missing(table: Table, column: Column, text: str) -> bool:
 
 
 def _cell(table: Table, column: Column, value: Any) -> float | str | None:
-    """Converts a JSON value to a number, text or None (missing); true to the category "True" or "true" of `column`."""
+    """Returns a JSON value as number, text or None (missing); as a category, true is spelled as `column` has it."""
     if value != value or (isinstance(value, str) and _is_missing(table, column, value.strip())):
         return None
     if isinstance(value, bool) and column.encoding != "number":
@@ -113,7 +113,7 @@ def _cell(table: Table, column: Column, value: Any) -> float | str | None:
 
 
 def _of_text(info: KnnInfo, cells: Sequence[str], numbers: Sequence[float]) -> Cells:
-    """Returns the raw cells of a CSV line: None for a missing cell, a number, or text for a category.
+    """Returns the raw cells of a CSV line, each as a number, text (a category) or None (missing).
 
     Args:
         info: a model with a table.

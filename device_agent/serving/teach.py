@@ -83,11 +83,11 @@ def forget(
 ) -> Taught:
     """Forgets the taught rows with this `label` (None: any) and one of these `ids` ((): any).
 
-    Of these rows, forgets only the `last` so many (None: all). With `erase`, forgotten rows are also erased from the
-    journal, so that nothing can be undone. `holder` is that of `teach`.
+    Of these rows, forgets only the `last` so many (None: all). With `erase`, all rows forgotten so far are also erased
+    from the journal, so that nothing can be undone. `holder` names who does it, for others who find the journal locked.
 
     Raises:
-        AgentError: no taught row is selected.
+        AgentError: one of `ids` is not selected; or no row is, and `erase` is False.
         DeviceUnfit: the journal is damaged.
     """
     with Journal(store.root).changing(holder) as journal:
@@ -156,7 +156,10 @@ def _allowed(loaded: Loaded, store: Store) -> Enrol:
 
 
 def _read(info: KnnInfo, meaning: Meaning, allowed: Enrol) -> tuple[int | str, tuple[float, ...]]:
-    """Returns the label of `meaning`, if `allowed`, and (); for a regression, its values as one text and as numbers."""
+    """Returns the label of `meaning` and (); for a regression, its values as one text, and as numbers.
+
+    Raises Refused if the label is new and `allowed` forbids that, BadInput if it cannot be read.
+    """
     if info.targets is None:
         if meaning.label is None:
             raise BadInput("--value: the model answers labels, not values", hint="--label NAME")

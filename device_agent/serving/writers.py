@@ -31,7 +31,7 @@ _FILLER = b"\xff"
 
 
 class _LabelLines:
-    """Output lines that contain only a label, by class index; the last line is for index -1, "unknown"."""
+    """Makes output from `lines`, one for each class index; the last is for index -1, "unknown"."""
 
     def __init__(self, lines: list[bytes]) -> None:
         self._lines = lines
@@ -83,7 +83,7 @@ class _TextRenderer(Form):
         return b"".join(self._join(kept, self._lines.pick(labels)))
 
     def _counted(self, kept: Kept) -> list[tuple[int, tuple[int, int]]]:
-        """Returns (row, (missing cells, unknown categories)) of each row that has any; [] in formats without counts."""
+        """Returns (row, (missing cells, unknown categories)), as numbers, if it has any; [] in formats without them."""
         return []
 
     def _join(self, kept: Kept, lines: list[bytes]) -> list[bytes]:
@@ -111,10 +111,11 @@ class CsvRenderer(_TextRenderer):
 
     `[COPIED…,]label[,labels][,proba_CLASS…][,neighbor_i,distance_i,class_i…][,row_i,id_i…][,digest][,local,id]`
 
-    `COPIED` are the columns that --keep copies from the row. Cells are quoted where needed; `labels` is a JSON array. A
-    regression has `value`, or `value_TARGET` for each target, instead of `label`, and no classes of neighbours; a model
-    with several label columns has `label_COLUMN` for each. `local` and `id` exist if the release allows rows to be
-    taught: `true` and the id of the nearest taught row among the neighbours, or both empty.
+    `COPIED` are the columns that --keep copies from the row. Cells are quoted where needed; `labels`, the label set, is
+    a JSON array. `neighbor_i` is the index in the model of the i-th neighbour; `row_i` and `id_i` are its number and id
+    in the training data. A regression has `value`, or `value_TARGET` for each target, instead of `label`, and no
+    classes of neighbours; a model with several label columns has `label_COLUMN` for each. `local` and `id` exist if the
+    release allows rows to be taught: `true` and the id of the nearest taught row among the neighbours, or both empty.
     """
 
     def _prepare(self) -> None:

@@ -30,7 +30,7 @@ class Broken(Exception):
 
 
 def record(path: Path, event: Event | None) -> None:
-    """Appends `event` unless the file has it.
+    """Appends `event` (None: nothing) unless the file has it.
 
     Raises:
         Broken: the path is not a usable file, even if there is nothing to append.

@@ -40,7 +40,9 @@ def read(path: Path) -> list[Entry]:
 
 
 def begin(path: Path, keep: Keep) -> tuple[str, int]:
-    """Returns the generation of the ring, and how many rows its random sample was drawn from; creates the file.
+    """Returns the generation of the ring, and how many rows its random sample was drawn from.
+
+    Creates a missing file. If `keep` (how many rows of each kind stay) has changed, rewrites the file.
 
     Raises:
         OSError: this user may not keep rows here.
@@ -56,9 +58,9 @@ def begin(path: Path, keep: Keep) -> tuple[str, int]:
 
 
 def add(path: Path, generation: str, keep: Keep, entries: Iterable[Entry], seen: int) -> bool:
-    """Appends rows and returns True; does nothing and returns False if `wipe` has ended this `generation`.
+    """Appends `entries` and returns True; does nothing and returns False if `wipe` has ended this `generation`.
 
-    `keep` states how many rows stay; `seen` is the number of rows that the random sample was drawn from.
+    `keep` states how many rows of each kind stay; `seen` is how many rows the random sample was drawn from.
 
     Raises:
         OSError: the file cannot be written.
@@ -142,7 +144,7 @@ class _Content:
     def lasting(self, keep: Keep) -> list[Entry]:
         """Returns the rows that stay, in file order: the newest of each kind.
 
-        Of the random sample, the newest row of each seat stays; a seat is a number below `keep.random`.
+        Each row of the random sample has a seat, a number below `keep.random`; of each seat, the newest row stays.
         """
         kinds: dict[str, dict[Any, tuple[int, Entry]]] = {kind: {} for kind in keep.sizes}
         for place, entry in enumerate(map(_parse, self.data.splitlines())):

@@ -59,7 +59,7 @@ class Start:
 
     @property
     def in_doubt(self) -> bool:
-        """Whether earlier starts died, and this one has not answered yet."""
+        """Whether the start before this one died, and this one still counts (no answer yet, not withdrawn)."""
         return self._descriptor >= 0 and self.failed > 0
 
     def answered(self) -> None:
@@ -89,9 +89,9 @@ class Start:
 
 @contextlib.contextmanager
 def counted(store: Store) -> Iterator[Start]:
-    """Counts a start during a `with` block; it stays counted if the block raises Refused, ModelUnusable or MemoryError.
+    """Counts a start, and takes it off the count at the end of the `with` block.
 
-    A killed process leaves its start counted, too.
+    It stays counted if the block raises Refused, ModelUnusable or MemoryError, or if the process is killed.
     """
     start = Start(store)
     try:

@@ -39,7 +39,7 @@ class Pending:
 
     @property
     def reason(self) -> str:
-        """Why the device is held, as text for others."""
+        """Why others cannot change the device, as text: `activation of NAME VERSION, not yet confirmed`."""
         return f"activation of {self.release.name} {self.release.version}, not yet confirmed"
 
 
@@ -117,7 +117,7 @@ def holder(state: StoreState, moment: Moment) -> LockHolder | None:
 
 
 def why_left(state: StoreState) -> str:
-    """Returns why the agent itself went back from a committed release; "" if that was not the last transition."""
+    """Returns, as text, why the agent itself left a committed release; "" unless that was the last transition."""
     event = state.event
     if not event or event.what != "rolled-back" or event.holder != ITSELF or not event.release:
         return ""

@@ -137,7 +137,7 @@ class Store:
         return text
 
     def warnings(self) -> list[str]:
-        """Returns warnings about damaged files that no command needs."""
+        """Returns warnings about damaged files that were renamed, and about a damaged device class."""
         _, damage = self._read_class()
         aside = sorted(path.name for path in self.root.glob(f"*{durable.ASIDE}*"))
         kept = [f"set-aside: {self.root} holds the damaged file {name}: inspect and remove it" for name in aside]
@@ -179,7 +179,7 @@ class Store:
     def note(self, current: StoreState, what: str, release: ReleaseRef | None, why: str, holder: str) -> None:
         """Adds an event that is not a transition of the state to the history.
 
-        It is that `holder` did `what` (such as `staged`) with `release` (None: no release is concerned), because `why`.
+        The event: `holder` did `what` (such as `staged`) with `release` (None: with none), for the reason `why`.
         """
         moment = clock.now()
         answers = state.answering(current, moment)
@@ -223,12 +223,12 @@ class Store:
             durable.point_link(self.link, target)
 
     def _make_way(self, path: Path) -> None:
-        """Renames a directory at `path`, where the agent needs a file or a link."""
+        """Renames a directory at `path`, if there is one, since the agent needs a file or a link there."""
         if path.is_dir() and not path.is_symlink():
             self._set_aside(path, "it is a directory")
 
     def _sweep(self, kept: frozenset[str]) -> None:
-        """Removes unfinished files of a crash, except releases in `kept`; ignores files that cannot be removed."""
+        """Removes temporary files, and half-removed releases that are not in `kept`; ignores errors."""
         for path in map(durable.temporary, (self.state_file, self.link, self.history_file)):
             with contextlib.suppress(OSError):
                 self._make_way(path)

@@ -36,7 +36,7 @@ class DeviceTrust:
 
 @record
 class Seen:
-    """Contents of ROOT/trust: sorted fingerprints of trusted keys, device.json, warnings about unreadable files."""
+    """Contents of ROOT/trust: sorted fingerprints of the keys that are not revoked, device.json, and warnings."""
 
     trusted: tuple[str, ...]
     device: DeviceTrust
@@ -119,7 +119,7 @@ def read_device(directory: Path) -> DeviceTrust:
 
 
 def device_document(directory: Path) -> JsonFile[DeviceTrust]:
-    """Returns the file object of `directory`/device.json, for reading and writing."""
+    """Returns the object that reads and writes `directory`/device.json."""
     return JsonFile(directory / DEVICE_FILE, DeviceTrust, MAX_DEVICE_FILE)
 
 

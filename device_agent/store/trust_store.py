@@ -27,7 +27,7 @@ class TrustFiles:
     warnings: tuple[str, ...] = ()
 
     def fill(self, state: rules.TrustState) -> rules.TrustState:
-        """Returns `state` with these keys, revoked keys, device id and used orders."""
+        """Returns `state` with the keys, revoked keys, device id and used orders of ROOT/trust in place of its own."""
         return replace(
             state,
             keys=self.sets.keys,

@@ -16,9 +16,9 @@ _KERNELS = {
 
 
 def prepare(threads: int, features: str = "/proc/cpuinfo") -> None:
-    """Sets threads and kernels of OpenBLAS, unless the environment has them. Call it before NumPy is imported.
+    """Sets threads and kernels of OpenBLAS in the environment, if not set there. Call it before NumPy is imported.
 
-    The OpenBLAS of NumPy 1.26 uses kernels of 2004 on processors newer than itself: a product takes 4 times as long.
+    By itself, the OpenBLAS of NumPy 1.26 uses kernels of 2004 on newer processors: a product takes 4 times as long.
     `features` names a file whose line "flags: ..." lists what an x86 processor can do; without that line, only the
     threads are set.
     """

@@ -33,7 +33,7 @@ def temporary(path: Path) -> Path:
 def write_atomic(path: Path, data: bytes, *, prepared: Path | None = None) -> None:
     """Replaces the content of `path` by `data`; after a crash the file holds the old content or the new one.
 
-    `prepared` is the temporary file, on the same file system; by default in the folder of `path`.
+    `prepared` is the path for the temporary file, on the same file system; by default `temporary(path)`.
     """
     prepared = prepared or temporary(path)
     try:
@@ -53,7 +53,7 @@ def write_atomic(path: Path, data: bytes, *, prepared: Path | None = None) -> No
 
 
 def append(path: Path, data: bytes, keep: int) -> None:
-    """Writes `data` at offset `keep`; drops bytes that were after it, such as an incomplete line of a crash.
+    """Cuts the file to its first `keep` bytes, which drops an incomplete line of a crash, and appends `data`.
 
     Raises:
         OSError: the data cannot be written; the file is cut to `keep` bytes again, if possible.

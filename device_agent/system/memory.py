@@ -22,9 +22,9 @@ _FILES = {
 
 
 def may_pack(weights: int) -> bool:
-    """Whether XNNPACK may copy `weights` bytes for each graph: at most `SMALL`, or half of the free memory stays free.
+    """Whether XNNPACK may copy `weights` bytes for each graph.
 
-    True if the free memory is unknown.
+    It may if they are at most `SMALL`, if half of the free memory stays free, or if the free memory is unknown.
     """
     available = available_bytes()
     return weights <= SMALL or available is None or _COPIES * weights <= available // 2

@@ -73,7 +73,7 @@ def run(work: Callable[[], T], *, close: Iterable[int] = (), timeout: float = TI
 
 
 def _serve(work: Callable[[], Any], writable: int, close: Iterable[int], timeout: float) -> None:
-    """Runs `work` in the child, writes the result to the pipe `writable`, and ends; `close` is that of `run`."""
+    """Closes `close`, runs `work`, writes its result or AgentError to the pipe `writable`, and ends the child."""
     code = 1
     try:
         for descriptor in close:
@@ -121,7 +121,7 @@ def _no_memory() -> DeviceUnfit:
 
 
 def _was_killed_for_memory(status: int, before: int | None) -> bool:
-    """Whether the kernel killed the child for lack of memory: SIGKILL, and more such kills than `before` (if known)."""
+    """Whether the child died of SIGKILL, and `memory.oom_kills` is above `before` or one of both is unknown (None)."""
     if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
         return False
     now = memory.oom_kills()

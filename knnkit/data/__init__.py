@@ -15,7 +15,7 @@ def warnings_of_file(
     categories: Mapping[str, str] | None = None,
     thousands: str = "",
 ) -> tuple[str, ...]:
-    """Returns warnings about features that number the rows, from reading a file as a build does; () if `names` is set.
+    """Reads a file as a build does; returns a warning for each feature that numbers the rows, () if `names` is set.
 
     The arguments are keys of `data` in deploy.yaml (None: absent); `names` is `features`. Loads NumPy late, so that
     `knnkit init` without rows starts fast.

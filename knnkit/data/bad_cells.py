@@ -51,13 +51,13 @@ class BadCells:
     Args:
         source: name of the file in messages.
         unit: what the numbers in messages count: line, or row.
-        hint: hint of the error; "": the keys to write into deploy.yaml.
+        hint: hint of the error; "": the hint names the keys to write into deploy.yaml.
         targets: columns that the model predicts, which can be neither dropped nor filled.
 
     Attributes:
         rows: number of rows of the file, to tell a column of text from a few wrong cells.
-        advice: hint of the error; "": the keys to write into deploy.yaml.
-        not_between: signs that do not stand between thousands in this file, since one is in another place.
+        advice: the argument `hint`, which a reader may replace.
+        not_between: signs that cannot separate thousands: some cell of the file has the sign in another place.
         filter: command that copies the file without lines that have a wrong number of cells or no label.
     """
 
@@ -128,7 +128,7 @@ class BadCells:
         return DataError(message, hint=hint or self.advice or self._hint(), flags="" if hint else flags)
 
     def _hint_of(self, hint: str, sign: str) -> str:
-        """Returns the hint for the first bad cell: `hint`, longer for a decimal comma; then what reads thousands."""
+        """Returns the first bad cell's hint, and the key `thousands` if `sign` may separate these; "" for neither."""
         if hint == DECIMAL_COMMA:
             hint = f"for a decimal comma, {hint}: {_with_semicolons(self._source)}"
         thousands = between_thousands(sign) if sign and sign not in self.not_between else ""
@@ -190,7 +190,10 @@ class BadCells:
 
 
 def in_data(source: object, keys: str, flags: str = "") -> str:
-    """Returns the hint to set `keys` (YAML) in deploy.yaml, or `flags` of `knnkit init`; in Python, `data=`."""
+    """Returns the hint to set `keys` (YAML) in deploy.yaml, with the `flags` of `knnkit init` that do the same.
+
+    For rows in memory, whose `source` is in `IN_MEMORY`, the hint is the argument `data=` in Python.
+    """
     if str(source) in IN_MEMORY:
         return f"data={yaml.safe_load(f'{{{keys}}}')}"
     return f"{keys} in `data:` of deploy.yaml" + (f" (knnkit init: {flags})" if flags else "")

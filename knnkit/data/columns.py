@@ -71,7 +71,8 @@ def choose(header: list[str], wanted: Wanted, file: Path, lists: Sequence[str] =
     `lists` are the columns whose cells are lists; each element of `vector` is a feature, such as `vector_0`.
 
     Raises:
-        DataError: a column is missing, a label or target is a feature, or the policy names a column that is not one.
+        DataError: a column is missing, `features` or `drop` names a label or target, `missing` or `categories` names a
+            column that is not a feature, or there is no feature.
     """
     policy, label, features, beside = wanted.policy, wanted.label, wanted.features, wanted.texts.values()
     own, kind = policy.targets or (label, *policy.labels), "target" if policy.targets else "label"
@@ -118,7 +119,7 @@ def require_features(
 
 
 def _named(header: list[str], others: list[str], word: str, file: Path, key: str) -> list[str]:
-    """Returns [word] if `header` has it, or those of `others` that match the pattern `word`; `key` as in `find`."""
+    """Returns [word] if `header` has it, else `others` that match it as a pattern; `key`, DataError: as in `find`."""
     if word in header or not _PATTERN & set(word):
         return [header[find(header, word, file, key)]]
     found = [name for name in others if fnmatch.fnmatchcase(name, word)]
@@ -190,7 +191,7 @@ def _numbers(column: np.ndarray[tuple[int], np.dtype[np.float64]], named: bool) 
 
 
 def _indexes(column: np.ndarray[tuple[int], np.dtype[np.float64]], named: bool) -> bool:
-    """Whether a column named like an index of pandas holds whole numbers; gaps and repeats are allowed."""
+    """Whether a column, named like an index of pandas, holds unequal whole numbers; gaps and repeats are allowed."""
     return len(column) >= _FEW_NAMED and bool((column == np.floor(column)).all()) and bool((column != column[0]).any())
 
 

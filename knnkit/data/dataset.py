@@ -207,7 +207,10 @@ def drawn(count: int, most: int, seed: int = 0) -> NDArray[np.int64]:
 
 
 def drawn_by_class(labels: NDArray[Any], most: int, each: int, seed: int = 0) -> NDArray[np.int64]:
-    """Returns sorted indices of at most `most` (n,) labels, drawn with `seed`: `each` of every class, then any."""
+    """Returns sorted indices of at most `most` rows with the (n,) labels: all, or rows drawn with `seed`.
+
+    Draws `each` rows of every class first (all, if a class has fewer), then rows of any class.
+    """
     if len(labels) <= most:
         return np.arange(len(labels))
     order = np.random.default_rng(seed).permutation(len(labels))

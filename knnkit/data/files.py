@@ -54,8 +54,8 @@ def load(
 
     In a text or Parquet file `label` is a column, and every other column is a feature. In an NPZ file `label` is an
     array (n,), and the features are the only two-dimensional array, or, without one, every other array as a column.
-    The arguments after `path` are the fields of `Wanted`, also if None. Other columns of a CSV or Parquet file are not
-    read.
+    The arguments after `path` mean the same as the fields of `Wanted`, None included. Other columns of a CSV or Parquet
+    file are not read.
 
     Raises:
         DataError: the file or a column is missing, or a cell is not a finite number; the message counts all such cells.
@@ -241,7 +241,8 @@ def members_that_fit(file: Path, **limits: int) -> list[str]:
 
     Args:
         file: the archive.
-        limits: largest unpacked size of a member in bytes; the keyword is its name with `_` for `.`: `schema_json`.
+        limits: name of a member, with `_` for `.` (`schema_json`) -> its largest unpacked size in bytes. Only
+            the memory limits other members.
 
     Raises:
         ValueError: there are too many members, or they are too large.

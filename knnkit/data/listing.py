@@ -19,12 +19,12 @@ from knnkit.errors import FILE, DataError
 
 
 def read(file: Path, names: Sequence[str]) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Returns the header of a file that should have the columns `names`, and line number and cells of each row.
+    """Returns the header of a file, and line number and cells of each row; leaves out empty rows.
 
-    Leaves out empty rows.
+    `names` are the columns that a hint asks for, and from which the separator is found; they may be missing.
 
     Raises:
-        DataError: the file cannot be read, or a row has another number of cells than the header.
+        DataError: the file cannot be read, has no rows, or a row has another number of cells than the header.
     """
     hint = f"a CSV file that begins with the line {','.join(names)}"
     try:
@@ -54,7 +54,7 @@ def read(file: Path, names: Sequence[str]) -> tuple[list[str], list[tuple[int, l
 
 
 def column_of_files(sources: Sequence[Path]) -> str:
-    """Returns the first column (name) of a CSV file whose cells are all names of sounds, pictures or arrays, or ""."""
+    """Returns the first column of the CSV file `sources[0]` whose cells all name sounds, pictures or arrays, or ""."""
     try:
         header, table = read(sources[0], ["path", "label"])
     except DataError:

@@ -44,7 +44,7 @@ def expand(sources: Sequence[Path]) -> tuple[Path, ...]:
 
 
 def split(source: Path) -> tuple[Path, str]:
-    """Returns the deepest folder of a pattern that exists, whose name may have signs such as `[`, and the rest."""
+    """Splits a pattern into the deepest folder that exists, whose name may have signs such as `[`, and the rest."""
     folder = next((folder for folder in source.parents if folder.is_dir()), Path())
     return folder, str(source.relative_to(folder))
 
@@ -60,10 +60,10 @@ def require_utf8(file: Path) -> None:
 
 
 def inside(folder: Path, suffixes: Collection[str]) -> str:
-    """Returns a pattern for the files in a folder, such as `FOLDER/*/*.wav`: for most of those with one of `suffixes`.
+    """Returns the pattern, such as `FOLDER/*/*.wav`, that matches most of a folder's files with one of `suffixes`.
 
-    If none has such a suffix, for most of all files; in an empty folder, `FOLDER/*.csv`. Looks three folders deep, and
-    at `_MOST` files at most.
+    If no file has one of these, it matches most of all files; in an empty folder it is `FOLDER/*.csv`. Looks three
+    folders deep, and at `_MOST` files at most.
     """
     found = itertools.islice((path for depth in range(3) for path in folder.glob("*/" * depth + "*.*")), _MOST)
     files = [path for path in found if path.is_file() and not path.name.startswith(".")]

@@ -189,7 +189,7 @@ class Learner:
 
 
 def _thousands(cell: str) -> str:
-    """Returns the sign between thousands of a cell that is such a number; "" for any other cell."""
+    """Returns the sign that separates the thousands of a number, such as `,` in `1,234`; "" for any other cell."""
     for sign in _SIGNS:
         plain = without_thousands(cell, sign)
         if plain not in (None, cell) and is_number(plain or "", ";"):

@@ -130,7 +130,7 @@ def _is_far(middle: float, spread: float) -> bool:
 
 
 def _coarse(rows: NDArray[Any], origin: Float64 | None) -> list[tuple[int, float, float]]:
-    """Returns (column, float32 step of its values less `origin`, difference of neighbours) if the step is too large."""
+    """Returns (column, size of a float32 step, `_gap` of values less `origin`) of columns whose steps are too large."""
     found = []
     for column, (values, _, _) in _suspects(rows).items():
         start = 0.0 if origin is None else float(origin[column])
@@ -141,9 +141,10 @@ def _coarse(rows: NDArray[Any], origin: Float64 | None) -> list[tuple[int, float
 
 
 def _gap(values: Float64, origin: float) -> tuple[float, float, float]:
-    """Returns the difference of neighbouring sorted values, in float32 steps and as a number, and the size of a step.
+    """Returns the difference of close values: in float32 steps, as a number, and the size of such a step.
 
-    Of all differences, it is the tenth percentile. A step is that of the values' float32 offsets from `origin`.
+    Of the differences between neighbours among the sorted distinct values, it is the tenth percentile. A step is that
+    of the values' float32 offsets from `origin`. Equal values give (infinity, infinity, 0).
     """
     distinct = np.unique(values)
     apart = max(1, len(distinct) // _SHARE)

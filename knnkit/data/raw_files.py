@@ -49,7 +49,7 @@ class RawFiles:
 
 
 def are_raw(sources: Sequence[Path], path: str | None) -> bool:
-    """Whether training data is in files of sounds, pictures or arrays, or in a table with their paths."""
+    """Whether training data is in files of sounds, pictures or arrays, or in a table with their paths (key `path`)."""
     return path is not None or all(source.suffix.lower() in IN_FOLDERS for source in sources)
 
 

@@ -24,9 +24,10 @@ MOST_SENT = 4 * 1024 * 1024
 
 
 def lines_of(path: Path, others: list[str] | None = None) -> Iterator[tuple[str, bytes]]:
-    """Yields the name of each file, relative to the folder, and its JSON line; `others` is that of `files_of`.
+    """Yields the name and the JSON line of each file in the folder `path`, or of the file `path`.
 
-    Pictures of up to `MOST_SENT` pixels are sent as arrays, so that the board needs no Pillow for them.
+    A name is relative to the folder. Files of other kinds are left out; their names are added to `others`. Pictures of
+    up to `MOST_SENT` pixels are sent as arrays, so that the board needs no Pillow for them.
 
     Raises:
         DataError: a file cannot be read or decoded; the message names it.

@@ -99,7 +99,8 @@ class _Windows:
 def load(sources: Sequence[Path], window: Window, labels: Labels, group: str | None = None) -> Cut:
     """Returns the windows of all recordings in the files as rows, whose features are `window.feature_names`.
 
-    `Dataset.beside` holds each window's recording, or its cell in the column `group`; `Dataset.ids` its line numbers.
+    `Dataset.beside` holds each window's cell in the column `group`, or its recording if `group` is None; `Dataset.ids`
+    holds its line numbers.
 
     Raises:
         DataError: a file or column is missing, a recording has two groups, or no window is complete.
@@ -150,7 +151,7 @@ def _cut(path: Path, window: Window, label: str, own: str | None, group: str | N
 
 
 def _read(path: Path, window: Window, keep: Sequence[str], warnings: list[str]) -> _Samples:
-    """Reads one file, with the columns `keep` as text; adds to `warnings` bad lines, gaps in time, and no window."""
+    """Reads one file, with the columns `keep` as text; adds to `warnings` bad lines, gaps, and a lack of windows."""
     parser = WindowParser(window, "csv", ignore_extra=True, keep=keep)
     found = _Samples([], {name: [] for name in keep}, np.empty((0, window.size)), np.empty(0, np.int64))
     rows, places, bad = [found.rows], [found.last], list[tuple[int, str]]()

@@ -102,10 +102,13 @@ def with_labels(rows: Dataset, columns: Sequence[Any], names: tuple[str, ...], k
 def of_arrays(
     rows: ArrayLike, labels: ArrayLike | None, targets: ArrayLike | None, names: Sequence[str] | None
 ) -> Dataset:
-    """Returns checked rows with labels (text stays text, even if it is digits), or with targets; `names`: of features.
+    """Returns checked rows with `labels` or `targets`; if both are None, all labels are 0.
+
+    Text labels stay text, even if they are digits. `names` are those of the features; None: a frame's own, or default
+    names.
 
     Raises:
-        DataError: rows, labels or targets are invalid.
+        DataError: rows, labels or targets are invalid, or both labels and targets are given.
     """
     if targets is not None:
         if labels is not None:
@@ -164,9 +167,10 @@ def _unchanged(column: NDArray[Any]) -> NDArray[Any]:
 
 
 def answered(rows: Dataset, answers: Any, names: tuple[str, ...], known: Known) -> Dataset:
-    """Returns test rows with the right `answers`: a model's targets or label columns `names`; (): one label a row.
+    """Returns test rows with the right `answers`: targets, labels, or labels in several columns, as the model answers.
 
-    `known` has the allowed labels of each label column; (): the model has no several label columns.
+    `names` are the model's targets or label columns, and () for a model that answers one label. `known` has the allowed
+    labels of each column of a model with several label columns, and is () for any other.
     """
     if names and not known:
         return with_targets(rows, answers, names)

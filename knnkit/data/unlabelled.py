@@ -24,7 +24,7 @@ from knnkit.errors import DataError
 
 
 def load(path: Path, like: Dataset, table: Table | None = None) -> NDArray[Any]:
-    """Reads (n, n_features) rows with the features and dtype of `like`; a `table` computes them from cells.
+    """Reads (n, n_features) rows with the features and dtype of `like`; `table` computes them from cells, if not None.
 
     Raises:
         DataError: the file is missing, empty, or has a bad line.
@@ -62,7 +62,7 @@ def _read(path: Path, like: Dataset, table: Table | None) -> list[NDArray[Any]]:
 
 
 def _parser(format: str, like: Dataset, table: Table | None) -> Parser:
-    """Returns the parser that a device would use for rows in this format, with features and dtype of the rows `like`.
+    """Returns the parser of a device for rows in this format, with features and dtype of `like`; `table` as in `load`.
 
     Raises:
         BadInput: the format is NPY, which cannot hold cells, and the model has a table.

@@ -80,7 +80,10 @@ class Kind:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Comparison of two models on `rows` rows. Of the rows with a `known` true label, so many are answered right."""
+    """Comparison of two models on `rows` rows.
+
+    The true label is known of `known` rows, of which the models answer `right_before` and `right_after` rows right.
+    """
 
     rows: int
     known: int

@@ -50,7 +50,7 @@ class ClassLevel:
 
 @dataclass(frozen=True)
 class Level:
-    """The effect of one share of `reject`: fractions of ordinary rows rejected, and of strangers accepted."""
+    """The effect of one share of `reject`: shares of ordinary rows rejected, and of strangers (None: none) accepted."""
 
     share: float
     rejected: float
@@ -68,7 +68,7 @@ class Trade:
     n_classes: int
 
     def level(self, share: float, own: Mapping[int, float] | None = None) -> Level:
-        """Returns the effect of a share of `reject`; `own` maps class index -> another share for that class."""
+        """Returns the effect of a share of `reject`; `own` maps class index -> another share for that class, if any."""
         found = self.calibration
         thresholds = calibrate(share, found.label, found.kth, self.n_classes, own).thresholds
         unknown = self.ordinary.beyond(thresholds)

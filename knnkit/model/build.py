@@ -108,12 +108,12 @@ def build_model(
     Args:
         spec: parameters of the classifier.
         training: the rows that become neighbours.
-        held_out: rows to measure the acceptance rate of `reject` on.
+        held_out: rows that measure how many rows `reject` accepts and how often label sets are right; None: no rows.
         options: optional settings; `options.training` and `options.groups` are replaced by those of `training`.
 
     Raises:
         DataError: k is larger than the number of rows, or an id is not plain text.
-        BuildError: the model cannot be built as asked.
+        BuildError: options cannot be combined, `reject` has too few rows, or a row is too large for float32.
     """
     _require_rows(spec.k, len(training.rows), training.source)
     enrolment = enrol(training, fit_scaler(training.rows, spec.scale), spec.metric, spec.p, spec.outlier_label)
@@ -125,11 +125,11 @@ def build_model(
 def build_enrolled(
     spec: KnnSpec, enrolment: Enrolment, held_out: Dataset | None = None, options: Options = _DEFAULTS
 ) -> BuiltModel:
-    """Builds the classifier `spec` over rows in model space, with `spec.scale` applied; else as `build_model`.
+    """Builds the classifier `spec`, as `build_model` does, over rows that are already scaled and in model space.
 
     Raises:
         DataError: k is larger than the number of rows.
-        BuildError: the model cannot be built as asked.
+        BuildError: options cannot be combined, or `reject` has too few rows.
         MissingDependency: a package of `knnkit[build]` is not installed.
     """
     require_answerable(spec, enrolment, has_input=options.input is not None)
@@ -198,7 +198,7 @@ def origins_of(rows: Dataset) -> Origins:
 
 
 def targets_of(enrolment: Enrolment | Dataset) -> model_info.Targets | None:
-    """Returns names and ranges (maximum less minimum) of the targets of training rows; None if they have one label."""
+    """Returns names and ranges (maximum less minimum) of targets or label columns; None for rows with one label."""
     if enrolment.targets is None:
         return None
     if enrolment.target_names == outliers.TARGETS:  # a factor is 1 where densities are alike
@@ -212,9 +212,11 @@ def make_reference(
 ) -> Reference:
     """Returns the float64 classifier `spec` over training rows, with its rejection thresholds if `spec.reject` is set.
 
+    `held_out` are rows that measure how many rows these thresholds accept; None: nothing is measured.
+
     Raises:
         DataError: k is larger than the number of rows.
-        BuildError: too few rows to calibrate `reject` on.
+        BuildError: there are too few rows to calibrate `reject` on, or it names a label that no row has.
     """
     _require_rows(spec.k, len(enrolment), enrolment.source)
     rows = enrolment.space, enrolment.enrolled, enrolment.codes, len(enrolment.classes)
@@ -301,10 +303,12 @@ def _drawn(held_out: Dataset, reference: Reference, seed: int) -> Dataset:
 def calibration_rows(
     reference: Reference, seed: int, spare: Dataset | None = None
 ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    """Returns the (n,) answered classes and k-th distances of random training and `spare` rows, none its own neighbour.
+    """Returns (n,) answered classes and (n,) k-th distances of random rows, drawn from the training rows and `spare`.
+
+    `spare` are more rows (None: there are none). No row is its own neighbour.
 
     Raises:
-        BuildError: there are at most k rows.
+        BuildError: there are at most k training rows.
     """
     count, k = len(reference.enrolled), reference.k
     if k >= count:
@@ -316,7 +320,7 @@ def calibration_rows(
 
 
 def most_calibrated(reference: Reference) -> int:
-    """Returns the most rows to calibrate or measure `reject` and label sets on; more would take minutes."""
+    """Returns the largest number of rows that calibrate or measure `reject` and label sets; more would take minutes."""
     return min(_CALIBRATION_ROWS, max(500, _CALIBRATION_WORK // reference.enrolled.size))
 
 

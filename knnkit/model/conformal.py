@@ -25,10 +25,11 @@ Spare = tuple[NDArray[np.float32], Ints]
 def calibrate_sets(
     reference: Reference, coverages: Sequence[float], most: int, seed: int, spare: Spare | None = None
 ) -> tuple[LabelSets, ...]:
-    """Returns label sets for each coverage: for each class, the highest score of a row whose set holds the class.
+    """Returns the label sets of each coverage, as a threshold for each class.
 
-    Uses at most `most` training and `spare` rows, drawn with `seed`. `spare` are labelled rows that `reduce` left out
-    of the training rows: (rows, (n,) classes).
+    A row's set holds the classes whose score for the row (`label_sets.scores`) is at most their threshold. At most
+    `most` training and `spare` rows, drawn with `seed`, calibrate the thresholds. `spare` are labelled rows that
+    `reduce` left out of the training rows: (rows, (n,) classes); None: there are none.
     """
     codes = reference.classes if spare is None else np.concatenate([reference.classes, spare[1]])
     chosen = drawn_by_class(codes, most, most // reference.n_classes, seed)
@@ -61,7 +62,7 @@ def check_sets(sets: LabelSets, reference: Reference, answers: ReferenceAnswers,
 
 
 def short_sets(info: KnnInfo) -> tuple[str, ...]:
-    """Returns a warning for each class whose label sets hold it too rarely, by over three standard errors."""
+    """Returns a warning for each class that label sets hold less often than promised, by over three standard errors."""
     return tuple(
         f"label sets with coverage {sets.coverage:g} hold the right label for only {held:,} of {rows:,} held-out rows "
         f"of class {label}: these rows are unlike the training rows"

@@ -48,7 +48,7 @@ class Embedded:
 def read_stages(input: Input, paths: Iterable[Path], first: bytes | None = None) -> tuple[Input, dict[str, bytes]]:
     """Reads the stage files `paths`. Returns `input` with their digests, and file name in a release -> bytes.
 
-    `first` holds the bytes of an additional stage, which runs before all stages of `input`.
+    `first` holds the bytes of an additional stage, which runs before all stages of `input`; None: there is none.
 
     Raises:
         BuildError: there are too many stages, or a file cannot be read, is too large, or is not a .tflite.
@@ -118,7 +118,7 @@ sys.exit(main(*sys.argv[2:]))
 
 
 def _run(arguments: list[str], inputs: Iterable[NDArray[Any]]) -> str:
-    """Sends `inputs` to a child process; returns its last error line (a tab before the hint), or how it crashed."""
+    """Sends `inputs` to a child process; returns its last error line (a tab before the hint), "", or how it crashed."""
     path = json_codec.dumps([str(Path(__file__).parents[2]), *(entry for entry in sys.path if entry)])
     command = [sys.executable, "-I", "-c", _PROGRAM, path, *arguments]
     with tempfile.TemporaryFile() as errors:

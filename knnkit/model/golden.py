@@ -37,9 +37,10 @@ def make_golden(
     limit: int = MAX_ROWS,
     raw: Callable[[Dataset], bytes] | None = None,
 ) -> Golden:
-    """Returns the golden set of `model` with at most `limit` rows, drawn as `draw_rows` does.
+    """Returns the golden set of `model`: at most `limit` held-out rows (None: training rows), drawn by `draw_rows`.
 
-    `raw` returns the raw inputs of rows (cells, sounds or pictures, from which the rows were computed) as JSON lines.
+    `raw` returns the raw inputs of rows (cells, sounds or pictures, from which the rows were computed) as JSON lines;
+    None: the rows are the inputs themselves.
 
     Raises:
         DataError: the held-out rows do not have the features of the training rows, in the same order.
@@ -84,7 +85,7 @@ def long_check(info: KnnInfo, rows: int) -> tuple[str, ...]:
 
 
 def draw_rows(held_out: Dataset | None, training: Dataset, *, seed: int = 0, limit: int = MAX_ROWS) -> Dataset:
-    """Returns at most `limit` held-out rows for the golden set; without held-out rows, training rows."""
+    """Returns at most `limit` held-out rows (None: training rows) for the golden set, drawn from every class."""
     source = training if held_out is None else held_out
     each = min(_OF_EACH_CLASS, max(1, limit // max(1, len(np.unique(source.labels)))))
     return source.take(drawn_by_class(source.labels, limit, each, seed))

@@ -43,7 +43,7 @@ def self_check(model: BuiltModel, golden: Golden, gates: model_info.Gates) -> Ve
 
 
 def _missed_on_all_rows(info: model_info.KnnInfo, gates: model_info.Gates) -> list[str]:
-    """Returns the gates that the reference misses on all held-out rows, not only on the golden rows."""
+    """Returns a message for each gate that the reference misses; it was measured on all held-out rows (else: [])."""
     evaluation, targets = info.evaluation, info.targets
     if targets is not None and targets.how:
         columns = error_gates.missed_columns(gates, error_gates.scores_of(targets), targets.names)
@@ -70,7 +70,7 @@ def _check(model: BuiltModel, golden: Golden, gates: model_info.Gates, search: s
 
 
 def milliseconds(model: BuiltModel, raw: NDArray[Any], rounds: int = 200) -> float:
-    """Returns the median milliseconds, over `rounds`, for the row `raw` in TensorFlow's interpreter on this machine."""
+    """Returns the milliseconds to answer `raw`, one row, in TensorFlow's interpreter here: the median of `rounds`."""
     row = model.reference.space.narrow(raw)
     signature = constants.signature(constants.SIGNATURE_ONE, constants.FULL)
     runner = open_interpreter(model_content=model.data).get_signature_runner(signature)

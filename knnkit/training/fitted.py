@@ -50,9 +50,7 @@ class Fitted:
         )
 
     def fitting(self, held_out: Dataset) -> Dataset:
-        """Returns the labelled rows `held_out` with the dtype and the labels of this classifier.
-
-        Its labels may be text: then the label 7 becomes "7".
+        """Returns the rows `held_out` with this classifier's dtype and type of labels (7 becomes "7", or the reverse).
 
         Raises:
             DataError: the rows do not have the classifier's features, or lack labels or targets.

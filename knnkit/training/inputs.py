@@ -52,7 +52,7 @@ class Embedder:
         paths: name of a raw input (`Dataset.ids`) -> its file; empty if the inputs are rows of numbers.
         names: names of the features; empty for the default names of `embed`.
         origins: name of a stage's file in a release -> the user's file, for messages.
-        short: the sounds that are shorter than `seconds`.
+        short: files of the sounds that are shorter than `seconds` of `audio` in `input`.
     """
 
     input: Input

@@ -1,6 +1,7 @@
 """Finds classes with too few rows to win a vote.
 
-Counts votes only; reads no rows. Each of k neighbours has one vote, and the first class of the most votes wins.
+Counts votes only; reads no rows. Each of k neighbours has one vote. If several classes have most votes, the first in
+sorted order wins.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def find(spec: KnnSpec, classes: Sequence[int | str], counts: Sequence[int]) -> 
 
 
 def _outvoted(k: int, counts: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yields (class index, number of rows with which it could win) of each class that never wins; args as `find`."""
+    """Yields (class index, number of rows with which it could win) of each class that never wins, from its `counts`."""
     for code, rows in enumerate(counts):
         if rows and not _can_win(k, counts, code, min(rows, k)):
             yield code, next(votes for votes in range(rows + 1, k + 1) if _can_win(k, counts, code, votes))

@@ -43,7 +43,7 @@ class Promotion:
         waiting: number of rows without a label, which are not added.
         there: number of labelled rows that the training data already has.
         differing: ids of rows that the training data already has, with another label.
-        contradicting: labelled rows with the same cells as another, and another label.
+        contradicting: labelled rows whose cells are those of another row with another label; () for targets.
         id_column: name of the file's id column; `data.id` of deploy.yaml must name it.
         before: content of the file before the rows are added.
         content: content of the file after the rows are added.
@@ -156,9 +156,9 @@ def _content(path: Path) -> bytes:
 
 
 def _ids_of(material: Material) -> dict[str, str]:
-    """Returns id -> "" for all rows of the training data: rows from the field may be in another file by now.
+    """Returns id -> "" for all rows of the training data that have an id; "" stands for a label that is not compared.
 
-    "" stands for a label that is not compared.
+    Counts all files, because people may move rows from the field into another file.
     """
     parts = [part for part in (material.training, material.spare, material.held_out) if part is not None]
     return {str(name): "" for part in parts if part.ids is not None for name in part.ids.tolist() if name}
@@ -200,17 +200,20 @@ class _Header:
         return text.getvalue().encode()
 
     def meaning(self, label: str) -> dict[str, str]:
-        """Returns label column -> cell for a label; several targets are written `height=3.5, width=2`."""
+        """Returns label column -> cell; with several targets, `label` is `height=3.5, width=2` (else {})."""
         return {self.labels[0]: label} if len(self.labels) == 1 else _values(f"{label}, ", self.labels) or {}
 
     def label(self, cells: Mapping[str, str]) -> str:
-        """Returns the label of a row of the file (column -> cell), in the form that `meaning` takes."""
+        """Returns the label of a row of the file (column -> cell); for several targets, text as `meaning` takes it."""
         values = [cells[name] for name in self.labels]
         return values[0] if len(values) == 1 else ", ".join(map("=".join, zip(self.labels, values)))
 
 
 def _values(pairs: str, names: Sequence[str]) -> dict[str, str] | None:
-    """Parses pairs, `a=3.5, b=2, `, to name -> value; None unless each name (it may hold `, ` and `=`) occurs once."""
+    """Parses "a=3.5, b=2, " to name -> value, in any order; None unless each of `names` occurs once, and no other.
+
+    A name may hold `, ` and `=`; a value may not hold `, `. The `, ` at the end may be left out.
+    """
     for name in names:
         if pairs.startswith(f"{name}="):
             value, _, rest = pairs[len(name) + 1 :].partition(", ")

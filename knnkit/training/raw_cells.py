@@ -66,9 +66,10 @@ def read_held_out(test: TestFile, answers: tuple[str, ...], imported: Fitted, *,
 
 
 def features_of(fitted: Fitted, rows: Any, source: str = "rows") -> Dataset:
-    """Returns the features that a classifier's pipeline computes from raw rows; without a pipeline, rows of numbers.
+    """Returns the features of `rows`: a classifier's pipeline computes them from raw cells; else rows are numbers.
 
-    `source` is the name of the rows in messages.
+    The labels of the returned dataset mean nothing. `rows` is an array, nested lists or a data frame, and `source` its
+    name in messages.
 
     Raises:
         DataError: the rows have the wrong columns, or a cell that the model does not accept.

@@ -141,9 +141,9 @@ def _edited(points: Points) -> Ints:
 
 
 def _prototypes(points: Points, max_loss: float, seed: int) -> Ints:
-    """Returns the indices of the fewest prototypes with which the other rows lose at most `max_loss` accuracy.
+    """Returns the indices of the fewest prototypes that cost the other rows at most `max_loss` of their accuracy.
 
-    Returns all rows if even the largest share of `_SHARES` loses more.
+    Compares it with leave-one-out over all rows. Returns all rows if even the largest share of `_SHARES` costs more.
     """
     count = len(points.codes)
     asked = drawn(count, max(_LEAST, _WORK // points.values.size), seed)

@@ -119,7 +119,7 @@ def import_estimator(
 def _compare_values(
     classifier: Any, maps: list[Any], mapped: NDArray[Any], names: tuple[str, ...]
 ) -> tuple[Table, NDArray[np.float64], list[Step]]:
-    """Returns a table, training rows and scaling steps, with which squared Euclidean distances are hamming distances.
+    """Returns table, training rows and steps that turn a hamming classifier's distance into the squared Euclidean.
 
     `maps`: transformers; `mapped`: rows after them; `names`: raw columns. Raises BuildError for weights or fractions.
     """
@@ -168,7 +168,7 @@ def _made_names(estimator: Any, count: int, names: tuple[str, ...], width: int) 
 
 
 def _targets(estimator: Any) -> tuple[NDArray[np.float64] | None, tuple[Labels, ...]]:
-    """Returns (n_train, t) targets of an estimator, and the labels of each label column; (None, ()) with one column.
+    """Returns (n_train, t) targets of an estimator, and the labels of its label columns; (None, ()) with a single one.
 
     Targets are numbers to predict, class indices in several label columns, or for outlier factors, the distance of the
     k-th neighbour and the local density of each row.
@@ -190,7 +190,7 @@ def _fingerprint(
     classes: tuple[Any, ...],
     targets: NDArray[np.float64] | None,
 ) -> str:
-    """Returns the SHA-256 of rows and labels in model space, and of the map into model space."""
+    """Returns the SHA-256 of rows, labels and targets (None: none) in model space, and of the map into model space."""
     digest = hashlib.sha256(repr((space.metric, classes, [step.kind for step in space.steps])).encode())
     arrays: list[NDArray[Any]] = [enrolled, codes, space.centre, space.scale]
     arrays += [each for each in (space.origin, targets) if each is not None]

@@ -110,7 +110,7 @@ class _Walk:
     filled: set[int] = field(default_factory=set)
 
     def add(self, kind: str, start: int, count: int, *arrays: Any) -> Sources:
-        """Adds a transform of `count` columns from `start` on; returns as many computed columns."""
+        """Adds `transforms.make(kind, start, count, *arrays)`; returns its columns' sources, all None (computed)."""
         self.found.append(transforms.make(kind, start, count, *arrays))
         return [None] * count
 
@@ -218,9 +218,10 @@ class _Walk:
         return self.add("look-up", start, len(sources), values, owners, results, missed)
 
     def _ask(self, part: Any, sources: Sources) -> tuple[list[float], list[int], Any, list[Any]]:
-        """Returns code, column and encoder output of each category, and each column's output for unknown ones.
+        """Returns four lists: code, column and encoder output of each category; each column's output for unknown ones.
 
-        The latter is None if the encoder, `part`, refuses unknown categories. `sources` is as in `run`.
+        An output is a row of all the encoder's columns; for unknown categories, None if the encoder, `part`, refuses
+        them. `sources` is as in `run`.
         """
         firsts = [each[0] for each in part.categories_]
         texts = any(each.dtype.kind in "OUSb" for each in part.categories_)

@@ -329,10 +329,10 @@ def _load_imported(build: Build, data: SkopsData) -> Material:
 
 
 def of_imported(imported: Fitted, held_out: Dataset | None) -> Material:
-    """Returns the material for a release of an imported classifier.
+    """Returns the material for a release of `imported`; without held-out rows, training rows are the golden rows.
 
     Raises:
-        DataError: the held-out rows do not fit the classifier.
+        DataError: the held-out rows do not fit, or there are none and the pipeline has nonlinear steps.
     """
     if imported.table is not None and held_out is None:
         said = f"{imported.enrolment.source}: its own rows cannot be computed back through its transformers"

@@ -42,7 +42,7 @@ class Prepared:
 
 
 def policy_of(data: Data) -> Policy:
-    """Returns the rules by which cells of a file are read: those of `data`, or the plain ones without files."""
+    """Returns the rules by which the cells of files are read: keys of `data`, or `PLAIN` if `data` names no files."""
     if not isinstance(data, FileData):
         return PLAIN
     return Policy(data.drop, data.missing, data.categories, data.unknown_category, data.thousands)
@@ -137,7 +137,7 @@ def _read(
 
 
 def prepare(policy: Policy, training: Dataset, held_out: Dataset | None) -> Prepared:
-    """Fits the table on the training rows, as the policy says, and applies it to all rows.
+    """Fits the table on the training rows, as the policy says, and applies it to these and to `held_out` (or None).
 
     Raises:
         DataError: a column has no value to fill with, or a held-out row has a category that no training row has.
@@ -206,7 +206,7 @@ def with_unused(table: Table, rows: Dataset) -> Dataset:
 
 
 def policy_for(table: Table) -> Policy:
-    """Returns the rules by which cells of new rows are read before the table is applied; none for unused columns."""
+    """Returns the rules by which cells of new rows are read before `apply`; columns that are not used get no rule."""
     used = [column for column in table.columns if column.encoding != UNUSED]
     missing = {
         column.name: "refuse" if column.fill is None and column.missing != KEEP else "constant" for column in used
@@ -297,7 +297,7 @@ def _category_to_fill(way: Any, values: NDArray[Any], levels: Sequence[str]) -> 
 
 
 def _codes(table: Table, column: Column, rows: Dataset, place: int) -> NDArray[Any]:
-    """Returns the cells of column number `place` as indices in the table's categories, from indices in the file's."""
+    """Returns column number `place` as indices in the table's categories; DataError if it refuses a new category."""
     levels = (rows.levels or {})[place]
     known = {text: float(code) for code, text in enumerate(column.categories)}
     values = rows.rows[:, place]

@@ -52,7 +52,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Tuned:
-    """The curves of all settings, the best first, measured on `rows` of `of` rows."""
+    """The curves of all settings, the best first; they were measured on `rows` rows, drawn from `of` rows."""
 
     curves: tuple[Curve, ...]
     rows: int

@@ -81,8 +81,8 @@ class Scores(tf.Module):  # type: ignore[misc]
         table: the rows to score.
         squares: (n,) float64 squared lengths of the rows, always after `scale`, even if the table is before it.
         count: number of greatest scores to return.
-        apart: number subtracted from the scores of the second block, twice from the third, and so on. Equal exact
-            scores are then sorted by row, and less than half the step between exact scores is lost.
+        apart: number subtracted from the scores of the second block, twice from the third, and so on, so that equal
+            exact scores are sorted by row. Too small to change the order of unequal ones. 0: nothing is subtracted.
 
     Attributes:
         table: (n + gaps, r) rows as the model file stores them, in blocks with gaps between.
@@ -182,7 +182,7 @@ class Products(Scores):
         self._flushed = _TINY * float(most.sum(dtype=np.float64))
 
     def choose(self, weighted: Any) -> Chosen:
-        """Returns the candidates of (b, p) float32 queries: offsets from the space's centre, after `scale`."""
+        """Returns the candidates of b queries; `weighted`: (b, p) float32 offsets from the centre, times `scale`."""
         if self.count > _NAN_SAFE_SORT:
             weighted = tf.clip_by_value(weighted, -_FARTHEST, _FARTHEST)
         searched, slack = _project(weighted, self.projection), np.float32(_slack(self.space, self.projection))
@@ -231,7 +231,7 @@ class QuantizedProducts(Scores):
         self.space, self.quantized, self.projection = space, quantized, projection
 
     def choose(self, weighted: Any) -> Chosen:
-        """Returns the candidates of (b, p) float32 queries: offsets from the space's centre, after `scale`."""
+        """Returns the candidates of b queries; `weighted`: (b, p) float32 offsets from the centre, times `scale`."""
         quantized = self.quantized
         weighted = tf.clip_by_value(weighted, -_FARTHEST, _FARTHEST)
         searched, slack = _project(weighted, self.projection), 2.0 * _slack(self.space, self.projection)

@@ -1,7 +1,8 @@
 """Maps queries into model space, with error bounds.
 
-`blur` bounds the Euclidean error that float32 arithmetic has made in a mapped row (`CONFIDENCE`). Each step multiplies
-the blur of the steps before it by its greatest factor, and adds its own rounding error. Fits nothing.
+`blur` bounds the Euclidean error that float32 arithmetic has made in a mapped row, in nearly all cases (`CONFIDENCE`).
+Each step multiplies the blur of the steps before it by its greatest factor, and adds its own rounding error. Fits
+nothing.
 """
 
 from __future__ import annotations

@@ -26,7 +26,10 @@ _AT_ONCE = 16
 
 
 def block_width(count: int, least: int, most: int = MOST_BLOCKS) -> int:
-    """Returns the number of rows in a block if `count` rows make at most `most` blocks of at least `least` rows."""
+    """Returns how many rows a block has, so that `count` rows make as many blocks as possible: at most `most`.
+
+    A block has at least `least` rows, unless `count` is less.
+    """
     return -(-count // max(1, min(most, count // least)))
 
 

@@ -246,7 +246,7 @@ class Search(tf.Module):  # type: ignore[misc]
         return self._zeroed(total)
 
     def _part(self, one: Any, others: Any, scale: Any) -> Any:
-        """Returns a coordinate's terms of the measure: its values are `one` in queries, `others` in rows."""
+        """Returns the terms of the measure: ((one - others) * scale)², or for Manhattan the absolute value."""
         if self.space.metric == "manhattan":
             return tf.abs(one - others) if np.all(scale == 1.0) else tf.abs((one - others) * scale)
         if np.all(scale == 1.0):

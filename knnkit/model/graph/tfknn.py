@@ -103,8 +103,9 @@ class KnnModule(tf.Module):  # type: ignore[misc]
     def near(self) -> Near:
         """The difference of two distances below which a runtime sorts neighbours again in float64.
 
-        Measures a < b are in order if b - a > gap b. Their roots are, if these differ by half of that, and 8 u for the
-        rounding of roots and differences: b - a = (sqrt b - sqrt a)(sqrt b + sqrt a) > 2 (sqrt b - sqrt a) sqrt a.
+        float32 measures a < b are in the right order if b - a > gap b. Their roots are, if they differ by half of that
+        share, and by 8 u (u: unit roundoff of float32) for the rounding of roots and differences:
+        b - a = (sqrt b - sqrt a)(sqrt b + sqrt a) > 2 (sqrt b - sqrt a) sqrt a.
         With steps, 4 blur and half a gap cover two distances (`_further`), and twice that their squares. In a certain
         row, 2 TYPICAL blur is under margin times the greater of the k-th distance and the radius (`_certain`).
         """
@@ -139,7 +140,8 @@ class KnnModule(tf.Module):  # type: ignore[misc]
         Args:
             rows: a (b, n_features) float32 tensor.
             search: one of `Search.ways`; rows that two searches mark as certain have the same answer in both.
-            listed: whether to add `CANDIDATES` and `BEYOND`, if the search has them and no number can underflow.
+            listed: whether to add the ranked rows (`CANDIDATES`) and a lower bound on the squared distance of all
+                others (`BEYOND`), if the search chooses candidates, and no steps or underflow can blur the distances.
         """
         query, blur = enter(self.space, rows)
         found = self.search.nearest(query, search)

@@ -96,7 +96,10 @@ def find_cells(space: Space, enrolled: Float32, k: int) -> CellLists | None:
 
 
 class _Lists:
-    """Builds the list of each cell. Splits cells with more than `length` possible rows until `room` bytes are used."""
+    """Builds the list of each cell: the rows that can be near a query in it, at most `length`.
+
+    A cell with more of these rows is split, as long as all lists together take at most `room` bytes.
+    """
 
     def __init__(self, bounds: Bounds, rows: int, k: int, length: int, room: int) -> None:
         self._bounds, self._rows, self._k, self._length = bounds, rows, k, length

@@ -22,12 +22,14 @@ def calibrate(
 ) -> Reject:
     """Returns a distance threshold for each class, which accepts the share `acceptance` of ordinary rows.
 
+    A class with fewer than `MIN_CLASS_ROWS` calibration rows gets a threshold from those of all classes.
+
     Args:
         acceptance: share of ordinary rows to accept, between 0 and 1.
         label: (n,) int32 class that the reference answered for each calibration row.
         kth: (n,) float64 distance of the k-th neighbour of each calibration row, in the model's metric.
         n_classes: number of classes.
-        own: class index -> share that replaces `acceptance` for this class.
+        own: class index -> share that replaces `acceptance` for this class; None: for no class.
     """
     thresholds = []
     for code in range(n_classes):
@@ -51,7 +53,7 @@ def answer_apart(reference: Reference, places: NDArray[np.int64], spare: Float32
     Args:
         reference: the classifier.
         places: (n,) indices of training rows; index n_train + i stands for row i of `spare`.
-        spare: raw rows that `reduce` in deploy.yaml left out of the training rows.
+        spare: raw rows that `reduce` in deploy.yaml left out of the training rows; None: there are none.
     """
     count, k = len(reference.enrolled), reference.k
     if spare is None:

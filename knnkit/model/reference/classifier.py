@@ -114,12 +114,15 @@ class Reference:
         return regressor(targets, self.k, self.weights, self.float64, self.counts)
 
     def values(self, answers: Any) -> Float64:
-        """Returns the (n, t) values that a regression answers, NaN for rejected rows; (n, 0) for a classifier."""
+        """Returns (n, t) means of targets, outlier factors or label indices, NaN if rejected; (n, 0) for one label."""
         found: Float64 = self.regressor.values(answers)
         return found
 
     def settled(self, answers: Any, rows: NDArray[Any]) -> Float64:
-        """Returns the values of float32 `answers` to raw (n, d) rows; float64 recomputes rows with close votes."""
+        """Returns the `values` of a device's float32 `answers` to raw (n, d) rows.
+
+        With several label columns, rows whose labels float32 rounding could change are answered again in float64.
+        """
         values = self.values(answers)
         doubtful = self.regressor.in_doubt(answers) if self.counts else np.zeros(len(values), np.bool_)
         if doubtful.any():
@@ -127,10 +130,7 @@ class Reference:
         return values
 
     def leave_one_out(self, training: NDArray[np.int64]) -> ReferenceAnswers:
-        """Returns the answers to training rows, given by (n,) indices; no row is its own neighbour.
-
-        If the classifier has `groups`, rows of the same recording are not neighbours either.
-        """
+        """Returns the answers to training rows with (n,) indices, each without itself and its recording (`groups`)."""
         return self._answer(self.enrolled[training].astype(np.float64), training)
 
     def _answer(self, queries: Float64, without: NDArray[np.int64] | None) -> ReferenceAnswers:
@@ -326,7 +326,7 @@ class Reference:
     def _vote_in_float64(self, order: NDArray[np.int64], distances: Float64) -> Float64:
         """Returns (n_classes,) shares of the votes of the rows `order`, with kernels and class weights.
 
-        If all shares are 0, an outlier class wins.
+        If no row has a vote, the outlier class has the share 1; without one, all are 0.
         """
         weight = weigh(distances, distances.min(initial=np.inf), self.weights, self.own.bandwidth)
         if self.own.class_weights is not None:

@@ -49,9 +49,9 @@ class Enrolment:
 def enrol(
     training: Dataset, steps: list[Step], metric: Metric, p: float | None = None, outlier: int | str | None = None
 ) -> Enrolment:
-    """Maps the rows of `training` into model space by `steps`; `p` is the power of the metric minkowski.
+    """Returns the rows of `training`, mapped into model space by `steps`; `p`: power of minkowski, else None.
 
-    `outlier` is a label that is added to the classes if no row has it.
+    `outlier` is a label that is added to the classes if no row has it; None: no label is added.
 
     Raises:
         BuildError: a row leaves the range of float32.

@@ -146,7 +146,7 @@ class Space:
 
     @property
     def unit(self) -> float:
-        """Common factor of all coordinates; 1 if their factors differ. Applied to distances after ties are found."""
+        """Size of the factors in `scale` if all are equal, else 1. Multiplies distances after ties are found."""
         return float(np.abs(self.scale[0])) if (np.abs(self.scale) == np.abs(self.scale[0])).all() else 1.0
 
     def narrow(self, rows: NDArray[Any]) -> Float32:
@@ -154,7 +154,10 @@ class Space:
         return narrow(rows, self.origin)
 
     def enter(self, rows: NDArray[Any], *, query: bool = True) -> Float64:
-        """Returns (n, p) float64 offsets of raw (n, d) rows (queries or training rows) from the centre, unscaled."""
+        """Returns (n, p) float64 offsets of raw (n, d) rows from the centre, unscaled.
+
+        `query` is False for training rows: the cosine step marks zero rows differently in these.
+        """
         rows = self.narrow(rows)
         if not self.steps:
             with np.errstate(over="ignore"):
@@ -185,7 +188,8 @@ def make_space(
 ) -> tuple[Space, Float32]:
     """Returns the space of raw (n, d) training rows after `steps`, and the (n, p) float32 rows in it.
 
-    The space of float64 rows gets an origin if float32 needs one, but not before a cosine or normalising step.
+    The space of float64 rows gets an origin if float32 needs one, but not before a cosine or normalising step. `p` is
+    the power of the metric minkowski (None for others); `where` names the row with an index, for errors.
 
     Raises:
         BuildError: the map takes a training row out of the range of float32.
@@ -234,7 +238,7 @@ def _undo(rows: Float64, steps: Iterable[Step]) -> Float64:
 
 
 def _shifted(maps: list[Step], origin: Float64 | None) -> list[Step]:
-    """Returns the maps for rows from which `origin` is already subtracted: the first map subtracts that much less."""
+    """Returns the maps for rows already less `origin` (None: nothing): the first map subtracts that much less."""
     if origin is None or not maps:
         return maps
     first = maps[0]
@@ -243,7 +247,7 @@ def _shifted(maps: list[Step], origin: Float64 | None) -> list[Step]:
 
 
 def _split_scale(steps: list[Step], metric: Metric) -> tuple[list[Step], Float64 | None]:
-    """Returns the maps before the centre (cosine adds one), and the factors of a final scaling step (None: no such)."""
+    """Returns the maps before the centre (cosine adds one), and the factors of a last, affine step, or None."""
     maps = _fold(steps)
     if metric == "cosine":
         return [*maps, Step("cosine", np.zeros(0), np.zeros(0))], None
@@ -303,7 +307,7 @@ def _centre(
 
 
 def _require_points(values: NDArray[Any], where: Where, *, plain: bool) -> None:
-    """Raises BuildError unless `values` are unscaled and unmapped (`plain`) latitudes and longitudes in radians."""
+    """Raises BuildError unless `plain` (not scaled or mapped), and `values` have latitude and longitude in radians."""
     if values.shape[1] != 2 or not plain:
         said = f"haversine takes latitude and longitude as they are, not {values.shape[1]} scaled or mapped features"
         said = said if not plain else f"haversine takes two features, latitude and longitude, and not {values.shape[1]}"

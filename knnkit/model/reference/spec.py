@@ -140,8 +140,10 @@ def require_plain(spec: KnnSpec, what: str, key: str = "") -> None:
 def own_shares(spec: KnnSpec, classes: tuple[int | str, ...]) -> dict[int, float]:
     """Returns class index -> share of ordinary rows to accept, for the `classes` that the spec's `reject` names.
 
+    {} if `reject` is None or one share for all.
+
     Raises:
-        BuildError: no training row has one of the labels.
+        BuildError: `reject` names a label that no training row has.
     """
     return _by_class("reject has a share", spec.shares, classes)
 
@@ -183,7 +185,8 @@ def _require_numbers(spec: KnnSpec) -> None:
     own = {f"class_weight of {label!r}": value for label, value in given.items()}
     for name, number in {"p": spec.p, "bandwidth": spec.bandwidth, "radius": spec.radius, **own}.items():
         if number is not None and not is_number(number):
-            raise BuildError(f"{name} is {shown(number)}; a number is needed", hint="0.5, without quotation marks")
+            hint = "a number without quotation marks, such as 2"
+            raise BuildError(f"{name} is {shown(number)}; a number is needed", hint=hint)
     for name, value, wanted, where, example in (
         ("p", spec.p, spec.metric == "minkowski", "metric: minkowski", "p: 3"),
         ("bandwidth", spec.bandwidth, kernel, f"weights: {spec.weights if kernel else 'gaussian'}", "bandwidth: 0.5"),

@@ -29,7 +29,10 @@ def terms(space: Space, scale: Float64, query: Float64, enrolled: Float32) -> Fl
 
 
 def _jaccard(query: Float64, enrolled: Float32) -> Float64:
-    """Returns the share of coordinates that are 0 in one row only, of those not 0 in some row; 0 if all are 0."""
+    """Returns (m, 1) Jaccard distances between the query and m rows.
+
+    That is: of the coordinates where one of the two is not 0, the share where the other is 0; 0 if there are none.
+    """
     one, others = query != 0.0, enrolled != 0.0
     either = (one | others).sum(axis=1, keepdims=True)
     return np.asarray((one != others).sum(axis=1, keepdims=True) / np.maximum(either, 1))

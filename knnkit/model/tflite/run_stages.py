@@ -61,9 +61,10 @@ def main(spec: str, folder: str, out: str) -> int:
 
 
 class BuildRunner(StageRunner):
-    """Runs a stage in the plain way and in a faster way; uses the faster way after `_TRIED` inputs with equal outputs.
+    """Runs a stage in the plain way, and on the first inputs also in a faster way, to compare the outputs.
 
-    A stage with windows is tried on many windows at once, a stage for whole sounds on a sound with zeros after it.
+    If they are nearly equal for `_TRIED` inputs, only the faster way is used from then on, else only the plain one. For
+    a stage with windows, the faster way is many windows at once; for a stage of whole sounds, zeros after the sound.
     """
 
     _tried = _length = 0
@@ -89,7 +90,7 @@ class BuildRunner(StageRunner):
             self.stage = other
 
     def _with_step(self, values: NDArray[np.float32], count: int) -> Stage:
-        """Returns the stage with `step` and `reach` as its outputs show; unchanged if it takes only some lengths.
+        """Returns the stage with `step` and `reach` as its outputs show; unchanged if it refuses some lengths of sound.
 
         `values` is a sound with `count` outputs. Silence of growing length shows when one more output begins, and a
         second one. `step` is the difference of these two lengths, `reach` the length for a single output.
