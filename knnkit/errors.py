@@ -41,9 +41,9 @@ class KnnkitError(ReportedError):
     """The base of every error that knnkit raises on purpose.
 
     Attributes:
-        key: path of the wrong key in deploy.yaml, such as `data/features`. FILE: the key that names the file with which
-            the message begins. "": the first word of the message if it is a key, else unknown.
-        flags: the same hint with flags of the command line instead of keys; "": `hint` names no key.
+        key: path of the key in deploy.yaml that is wrong, such as `data/features`. FILE: it is the key whose value is
+            the file that the message names. "": it is the first word of the message, if that is a key.
+        flags: `hint` with flags of the command line in place of keys of deploy.yaml; "": there are no such flags.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ def raised_as(kind: type[KnnkitError], where: object = "", hint: str = "") -> It
 
 @contextlib.contextmanager
 def flags_for(*keys: str) -> Iterator[None]:
-    """Replaces the hint of a DataError by its `flags`, if it is about one of these `keys` of `data` or about no key."""
+    """Replaces the hint of a DataError in the block by its `flags` if it is about one of `keys` (of `data`) or none."""
     try:
         yield
     except DataError as error:
@@ -151,7 +151,7 @@ def flags_for(*keys: str) -> Iterator[None]:
 
 
 def unwritten(said: str, error: OSError, kind: type[KnnkitError] = UsageError, hint: str = "") -> KnnkitError:
-    """Returns the error `said` about a file that cannot be written; `hint` stands for causes without a known remedy."""
+    """Returns an error of the class `kind`: `said`, then the cause. Hint: the cause's remedy if known, else `hint`."""
     reason, _, remedy = explain(error)
     return kind(f"{said}: {error.strerror or error}", reason=reason, hint=remedy or hint)
 

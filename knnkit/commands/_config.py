@@ -33,12 +33,12 @@ def load_config(arguments: argparse.Namespace) -> Config | None:
 
 
 def placed(config: Config | None) -> contextlib.AbstractContextManager[None]:
-    """Puts the line of deploy.yaml before the message of an error about a key file that it names."""
+    """Returns a context manager: an error in its block about a key file of deploy.yaml gets the line that names it."""
     return config.key_files.placed() if config else contextlib.nullcontext()
 
 
 def own_public_keys(config: Config | None) -> list[Path]:
-    """Returns the public key files under `trusted` in deploy.yaml; else the signing key's, if it exists; else []."""
+    """Returns the public key files `trusted` in deploy.yaml; if none, the signing key's `.pub` file; [] without it."""
     if config is None:
         return []
     own = config.signing.key.with_suffix(keys.PUBLIC_SUFFIX)
@@ -75,7 +75,7 @@ def order_signer(arguments: argparse.Namespace) -> signing.Signer:
 def require_builds(config: Config | None, what: str, file: Path | None, hint: str = "") -> tuple[Build, ...]:
     """Returns the builds of a configuration, one for each model.
 
-    For errors: `what` starts the message, `file` names the configuration (None: deploy.yaml), `hint` ends the hint.
+    For errors: `what` starts the message, `file` names the file (None: deploy.yaml), `hint` is appended to the hint.
 
     Raises:
         ConfigError: there is no configuration, or it has no model.
@@ -88,7 +88,7 @@ def require_builds(config: Config | None, what: str, file: Path | None, hint: st
 
 
 def files_of(build: Build, config: Path) -> list[Path]:
-    """Returns the files that a build reads: its deploy.yaml (`config`), the files of rows, and the signing key."""
+    """Returns the files that a build reads: its deploy.yaml (`config`), all files with rows, and the signing key."""
     data, test = build.model.data, build.model.measured_on
     named = [] if isinstance(test, float) else [test.file]
     with build.placed():

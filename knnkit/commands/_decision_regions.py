@@ -44,7 +44,7 @@ def survey(
 
     Asks a device of `targets` on which the run of `report` succeeded. `directories` are releases on this machine; the
     picture also shows their golden rows. Returns None if no HTML report is wanted, if no device runs one of these
-    releases, if the release is not a classifier of two plain features, or (with a message) if the device fails.
+    releases, if that release does not classify rows of two numbers, or (with a message on stderr) if the device fails.
     """
     if report.interrupted or not _output.draws(arguments):
         return None
@@ -93,7 +93,9 @@ def ask(
     truth: NDArray[np.int32],
     around: NDArray[Any] | None = None,
 ) -> Regions:
-    """Returns the decision regions of a device's model `info`; the arguments are those of `decision_regions.survey`.
+    """Returns the decision regions of a device's model.
+
+    `info` is its knn.json; `points`, `truth` and `around` are as in `decision_regions.survey`.
 
     Raises:
         DeviceFailed: the device cannot answer.

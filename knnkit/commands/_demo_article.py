@@ -92,7 +92,7 @@ def require_build_extra() -> None:
 
 
 def require_own(folder: Path, first_line: str) -> None:
-    """Checks that the folder is empty, or that of an earlier demo, whose deploy.yaml begins with `first_line`.
+    """Checks that the folder is missing, empty, or of an earlier demo: its deploy.yaml begins with `first_line`.
 
     Raises:
         UsageError: the folder holds other files.
@@ -111,9 +111,9 @@ def require_own(folder: Path, first_line: str) -> None:
 
 @dataclass(frozen=True)
 class _Witness:
-    """The answers of one implementation: its name, the share of right labels, and the rows that agree.
+    """How one implementation, `name`, answered the test rows; `accuracy` is its share of right labels.
 
-    `agrees` counts the test rows for which it found the neighbours of the float64 search, in the same order.
+    `agrees` counts the rows for which it found the neighbours of the float64 search, in the same order.
     """
 
     name: str
@@ -177,7 +177,7 @@ class Demo:
         return ensure_release(build, signer), rows.training, rows.held_out
 
     def deploy(self, target: Target, built: Built, public_pem: bytes) -> DeviceReport:
-        """Deploys a release to a target, which then trusts the key `public_pem`, and returns the report.
+        """Deploys a release to a target, which then trusts the key `public_pem`; returns the report of the deploy.
 
         Raises:
             ParityFailed: the device does not keep the release.
@@ -194,9 +194,9 @@ class Demo:
         return report
 
     def certify(self, target: Target, report: DeviceReport, built: Built) -> tuple[Answerer, DeviceReport]:
-        """Checks the golden rows of `built` on a device; a deploy without a change has not checked them.
+        """Runs the golden check of `built` on a device: a deploy that found the release there already ran none.
 
-        Returns a client that classifies on the device, and `report` with the new certificate.
+        Returns a client that classifies on the device, and `report` with the certificate of this check.
 
         Raises:
             ParityFailed: the device did not pass the check.

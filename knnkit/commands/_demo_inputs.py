@@ -69,7 +69,7 @@ _PICTURE = "{image: {size: [8, 8], channels: 1}, stages: [networks/embedder.tfli
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the experiment; returns 0 if device and host give the same labels, except where rounding decides.
+    """Runs the experiment; returns 0 if device and host give the same labels, but for rows that rounding can change.
 
     Raises:
         MissingDependency: a package or espeak-ng is not installed.

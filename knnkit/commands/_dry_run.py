@@ -26,9 +26,9 @@ def show(
     report: FleetReport,
     rows: Rows = no_rows,
 ) -> None:
-    """Prints each device's plan, by the waves in `found`, then the devices in no wave, `left`.
+    """Prints each device's plan, wave by wave (`found`), then the names of devices that are in no wave (`left`).
 
-    `report` has what probing found; `rows` maps a release's digest to its evaluation rows.
+    `report` tells why a device has no plan. `rows` returns the evaluation rows of the release with a digest, or None.
     """
     by_name = {plan.device: plan for plan in plans}
     devices = {device.name: device for device in report.devices}

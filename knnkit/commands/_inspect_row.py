@@ -19,7 +19,7 @@ _HINT = "--row takes a number that `knnkit classify --neighbors` prints as `row`
 
 
 def show(model: Path, row: int, *, json: bool) -> int:
-    """Prints source, row, id, label and features of a row, with `json` as JSON; returns 0.
+    """Prints a training row: its file, number, id, label and features (`json`: as JSON); returns 0.
 
     Raises:
         UsageError: the model has no such training row.
@@ -54,9 +54,10 @@ def _training_row(path: Path, row: int) -> dict[str, Any]:
 
 
 def _answer(stored: StoredModel, index: int) -> dict[str, Any]:
-    """Returns the entry `label` of training row `index`: its label, or column -> label for several label columns.
+    """Returns what to print as the answer of training row `index`: {"label": its label}.
 
-    For a regression, `label` is None and the entry `value` has target -> number; for outlier detection, it is None.
+    With several label columns, `label` is a dict, column -> label. A regression gives {"label": None, "value": target
+    -> number}; outlier detection gives the same with the value None.
     """
     targets, info = stored.reference.targets, stored.info
     if info.targets is None or targets is None:

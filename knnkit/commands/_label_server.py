@@ -27,7 +27,7 @@ class LabelServer(ThreadingHTTPServer):
 
     Args:
         work: the rows to label.
-        why: message for a row without training rows beside it.
+        why: message where the page cannot show training rows beside the row to label.
         port: port to listen on; 0: any free port.
 
     Attributes:

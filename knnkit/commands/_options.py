@@ -51,7 +51,7 @@ def add_needed_config(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of commands that examine the rows of one model: `--config`, `--model` and so on."""
+    """Adds the options of commands that examine the rows of one model: `--config`, `--model` and `--json`."""
     add_needed_config(parser)
     parser.add_argument("--model", metavar="NAME", help="name of the model, if the file has several")
     add_json(parser)

@@ -42,16 +42,16 @@ def finish(
 ) -> int:
     """Prints the result, writes the reports that the user wants, and returns the exit code.
 
-    With `--json`, the reports come first: if one cannot be written, the error is the one document that is printed.
+    With `--json`, writes the reports first: if that fails, the error is printed as JSON in place of the result.
 
     Args:
         arguments: `--report` (files to write) and `--json`.
         report: what happened on each device; it decides the exit code.
-        gates: the limits of the release, for an HTML report.
+        gates: the limits of the release, for an HTML report; None: it shows none.
         shown: whether the command has printed the report already; then only warnings, hints and the verdict follow.
         table: the result, to print in place of the report, and for an HTML report.
         regions: decision regions, and the name of the device that computed them.
-        rows: maps a release's digest to its evaluation rows.
+        rows: returns the evaluation rows of the release with a digest, or None.
         cards: model cards, for the end of an HTML report.
     """
     signals.deafen()  # the report is printed completely
@@ -132,7 +132,7 @@ def check_new_file(option: str, path: Path, mine: Iterable[Path] = (), suffixes:
         option: the option that names the file, for messages.
         path: the file.
         mine: files of the user that must not be replaced.
-        suffixes: ends that the file's name may have, the usual two first; (): any.
+        suffixes: ends that the file's name may have; messages show the first two. (): any.
 
     Raises:
         UsageError: there is no such folder, the path is a folder, the suffix is wrong, or the file is one of `mine`.

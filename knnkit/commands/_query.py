@@ -50,8 +50,8 @@ def ask_fleet(
 ) -> FleetReport:
     """Runs a query on every selected device, and returns the report.
 
-    `agent_arguments` are added to the agent's command `kind`. `inputs` maps the name of a device to the standard input
-    of its query; other devices are then not asked. `shared` are other fields of every `Question`.
+    `agent_arguments` are added to the agent's command `kind`. `inputs` maps the names of the devices to ask to the
+    standard input of their queries; None: asks all selected devices. `shared` are fields of `Question`, alike for all.
     """
     _output.check_report_paths(arguments)
     config = _config.load_config(arguments)
@@ -75,6 +75,6 @@ def ask_fleet(
 def run_jobs(
     arguments: argparse.Namespace, config: Config | None, command: str, jobs: Sequence[Job], work: Work
 ) -> FleetReport:
-    """Runs the job of each device with `work`, shows progress on stderr, and returns the report of `command`."""
+    """Calls `work` for each job, shows progress on stderr, and returns the report, which names `command`."""
     with Console(total=len(jobs)) as console, _selection.open_fan(arguments, config) as fan:
         return ask_all(command, jobs, work, fan, console)

@@ -52,9 +52,9 @@ def select_targets(arguments: argparse.Namespace, config: Config | None) -> tupl
 
 
 def agreed(targets: Sequence[Target]) -> tuple[Target, ...]:
-    """Returns `targets`, with the ssh_config that deploy.yaml names marked as the user's own (`foreign` is False).
+    """Returns `targets`, which may then use the ssh_config that deploy.yaml names: `foreign` is False.
 
-    If that file may run commands, first asks on the terminal, and stores the consent for the file's present content.
+    If that file may run commands here, first asks a person on the terminal, and stores consent to its present content.
 
     Raises:
         ConfigError: the user did not agree, or there is no terminal to ask on.
@@ -107,7 +107,7 @@ def overrides(arguments: argparse.Namespace) -> Overrides:
 
 
 def trusted_keys(arguments: argparse.Namespace, config: Config | None) -> dict[str, bytes]:
-    """Returns fingerprint -> PEM of the keys that bare devices must trust: `--key`, else those of deploy.yaml.
+    """Returns fingerprint -> PEM of the keys that bare devices shall trust: `--key`, else deploy.yaml's; {} if none.
 
     Raises:
         SigningKeyError: a file is missing or does not hold a public key.
@@ -119,7 +119,7 @@ def trusted_keys(arguments: argparse.Namespace, config: Config | None) -> dict[s
 def named_keys(arguments: argparse.Namespace, config: Config | None) -> frozenset[str]:
     """Returns the fingerprints of the keys that deploy.yaml and `--key` name; empty if they name none.
 
-    The run warns of a device that trusts other keys. If a key file cannot be read, warns, and returns an empty set.
+    Commands warn of devices that trust other keys. If a key file cannot be read, says so, and returns an empty set.
     """
     try:
         with _config.placed(config):
@@ -173,10 +173,10 @@ def open_fan(arguments: argparse.Namespace, config: Config | None) -> AbstractCo
 
 
 def concurrency_of(arguments: argparse.Namespace, config: Config | None) -> int:
-    """Returns how many devices are worked on at a time.
+    """Returns how many devices are worked on at a time: `--concurrency`, else deploy.yaml's number, else the default.
 
     Raises:
-        UsageError: it is less than 1.
+        UsageError: the number is less than 1.
     """
     said = config.rollout if config else RolloutConfig()
     concurrency = said.concurrency if arguments.concurrency is None else arguments.concurrency

@@ -73,7 +73,7 @@ def _entry(finding: Finding, rows: Dataset) -> dict[str, Any]:
 
 
 def _csv(found: Audit, rows: Dataset) -> bytes:
-    """Returns CSV with a line for each finding, which ends with the features of the row."""
+    """Returns CSV: a line for each finding; its last columns are the features of the row that the finding is about."""
     buffer = io.StringIO()
     names = ["kind", "row", "label", "neighbours", "share", "like", "distance"]
     writer = csv.writer(buffer, lineterminator="\n")
@@ -115,7 +115,7 @@ def _show(found: Audit, rows: Dataset) -> None:
 
 
 def _place(row: int, rows: Dataset) -> int:
-    """Returns the number in the file of the row with index `row`; `missing: drop` may have left out rows before it."""
+    """Returns the number of a row in the user's file: above its index `row` if `missing: drop` left out rows before."""
     return row if rows.places is None else int(rows.places[row])
 
 

@@ -35,7 +35,7 @@ _FLAGS = ("stream", "proba", "neighbors", "digest", "ignore-extra")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Classifies the rows; returns the exit code of the agent, or of the fleet."""
+    """Classifies the rows; returns the exit code of the agent, or with several devices (or `--report`) of the run."""
     config = _config.load_config(arguments)
     targets = _selection.select_targets(arguments, config)
     if len(targets) > 1 or arguments.report:
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def agent_command(arguments: argparse.Namespace, config: Config | None, answers: str | None) -> tuple[str, ...]:
-    """Returns the agent's command line for these options; `answers`: format of the answers (None: that of the rows)."""
+    """Returns the agent's arguments for knnkit's options; `answers`: format of the answers (None: that of the rows)."""
     suffix = arguments.input.suffix.lstrip(".") if arguments.input is not None else ""
     suffix = "jsonl" if _is_raw(arguments) else suffix
     found = suffix if arguments.format == "auto" and suffix in ("csv", "jsonl", "npy") else arguments.format
@@ -122,7 +122,7 @@ def _is_raw(arguments: argparse.Namespace) -> bool:
 
 @contextmanager
 def _raw_lines(path: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
-    """Yields a temporary file with a JSON line for each file at `path`, and the names of these files."""
+    """Yields a temporary file with a JSON line for each sound or picture at `path`, and their names, line by line."""
     names, others = [], list[str]()
     with tempfile.NamedTemporaryFile(prefix="knnkit-", suffix=".jsonl") as file:
         for name, line in lines_of(path, others):

@@ -51,7 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _merge(report: FleetReport, folder: Path) -> tuple[FleetReport, dict[Path, tuple[int, int]]]:
     """Adds the rows in `report` to one file for each model in `folder`.
 
-    Returns the report with the number of rows of each device, and file -> (number of new rows, of unlabelled rows).
+    Returns two things: the report, whose `details` now count each device's rows by kind; and path of a file -> (number
+    of new rows, number of all rows in it that have no label).
     """
     rows: dict[Columns, list[FieldRow]] = {}
     devices = []

@@ -85,7 +85,7 @@ def _rows_of(packages: Sequence[Package]) -> Rows:
 
 
 def _require_signed_by(named: Sequence[Path], keys: Mapping[str, bytes], packages: Iterable[Package]) -> None:
-    """If `--key` names keys (`named`), checks that one of `keys` signed each release, even if devices trust others."""
+    """Raises VerificationFailed unless one of `keys` signed each release; does nothing without `--key` (`named`)."""
     for package in packages:
         if named and package.signed_by not in keys:
             raise VerificationFailed(
@@ -96,9 +96,9 @@ def _require_signed_by(named: Sequence[Path], keys: Mapping[str, bytes], package
 
 
 def _require_wave(targets: tuple[Target, ...], rules: Rules, config: Config | None) -> None:
-    """Checks that the tags of the waves exist; a misspelt tag would silently leave out devices.
+    """Raises UsageError if no device has a tag of the waves (it may be misspelt), or no selected device is in a wave.
 
-    A tag may belong only to devices that are not selected: `--waves canary,100%` is valid for any selection.
+    The device with the tag need not be selected: `--waves canary,100%` is valid for any selection.
     """
     tags = {tag for one in (*targets, *(device_targets.targets_of(config) if config else ())) for tag in one.tags}
     for wave in filter(waves.is_tag, rules.waves):
@@ -112,7 +112,10 @@ def _require_wave(targets: tuple[Target, ...], rules: Rules, config: Config | No
 
 
 def _rules(arguments: argparse.Namespace, config: Config | None) -> Rules:
-    """Returns waves and failure budget: those of deploy.yaml, or one wave for devices that `--target` selects."""
+    """Returns the rules of the rollout: the options of the command line, else deploy.yaml's.
+
+    Devices that `--target` selects are one wave, unless `--waves` divides them.
+    """
     said = config.rollout if config and not arguments.target else None
     waves: tuple[int | str, ...] = said.waves if said else ("100%",)
     failures: int | str = config.rollout.max_failures if config else 0
@@ -152,7 +155,10 @@ def _packages(
 
 
 def _ensure(build: Build) -> Path:
-    """Returns the directory of a release; builds it if its inputs changed, unless the signing key is missing."""
+    """Returns the directory of a release; builds it if its inputs changed.
+
+    Never builds a signed release again if its signing key is not on this machine.
+    """
     if not build.signing.key.exists() and (build.release.dir / constants.SIGNATURE_FILE).exists():
         return build.release.dir
     made = builder.ensure_release(build, signing.load_signer(build.signing.key))

@@ -70,7 +70,7 @@ def _read(path: Path) -> StoredModel:
 
 # --- which rows ---------------------------------------------------------------------------------------------------
 def _own(arguments: argparse.Namespace, before: StoredModel, after: StoredModel) -> list[Asked]:
-    """Reads the user's rows once for each model, because the two models may use different columns."""
+    """Returns [the user's rows, as both models read them]: the two models may use different columns."""
     with flags_for("label"):
         parts = [_read_for(arguments, model) for model in (before, after)]
     truth = tuple(map(str, parts[0].labels.tolist()))
@@ -89,7 +89,7 @@ def _read_for(arguments: argparse.Namespace, model: StoredModel) -> Dataset:
 
 
 def _evaluated(arguments: argparse.Namespace, before: StoredModel, after: StoredModel) -> list[Asked]:
-    """Returns the evaluation rows of both releases, each row once."""
+    """Returns the evaluation rows of the new release, then those that only the old release has."""
     if before.info.feature_names != after.info.feature_names:
         said = f"{arguments.before} and {arguments.after} have different features; neither can answer the other's rows"
         raise UsageError(said, hint="--data rows.csv, with the columns of both")
@@ -98,7 +98,7 @@ def _evaluated(arguments: argparse.Namespace, before: StoredModel, after: Stored
 
 
 def evaluated(path: Path, model: StoredModel, seen: set[bytes]) -> Asked:
-    """Returns the evaluation rows of a release that `seen` does not hold, as float64 bytes, and adds them to it."""
+    """Returns those evaluation rows of a release that are not in `seen` (as bytes of float64), and adds them to it."""
     golden = _golden(path, model)
     keys = [row.tobytes() for row in golden.rows.astype(np.float64)]  # with an origin they are float64
     new = [number for number, key in enumerate(keys) if key not in seen]

@@ -89,7 +89,7 @@ def _exists(path: Path) -> UsageError:
 
 
 def _own(arguments: argparse.Namespace, path: Path) -> tuple[str, str]:
-    """Returns the values of `name` and `data` for deploy.yaml, after reading the rows as a build does."""
+    """Returns the values of `name` and `data` for deploy.yaml, as YAML text; first reads the rows as a build does."""
     file: Path = arguments.data
     label: str = arguments.label or "label"
     if path.suffix not in (".yaml", ".yml") and has_column(file, str(path)):
@@ -125,7 +125,7 @@ def _name(stem: str) -> str:
 
 
 def _root(path: Path, name: str) -> str:
-    """Returns a root of this project's own for the embedded device: a device holds one model and one project's keys."""
+    """Returns a root for the embedded device that no other project has: `~/.knnkit-NAME-` and six digits of a hash."""
     project = hashlib.sha256(bytes(path.absolute())).hexdigest()[:6]
     return f"{constants.DEFAULT_ROOT}-{name.strip(chr(39))}-{project}"
 

@@ -44,9 +44,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _model(arguments: argparse.Namespace, name: str) -> tuple[StoredModel | None, str]:
-    """Returns the model `name`, whose training rows are shown beside each row, or None if no release of it is at hand.
+    """Returns the model of `--release`, else of the built release of the model `name` in deploy.yaml; None: neither.
 
-    Also returns the message to show where there are no training rows beside a row.
+    Its training rows are shown beside each row. Also returns the message to show where that is not possible.
 
     Raises:
         UsageError: the release cannot be read.

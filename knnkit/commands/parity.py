@@ -48,7 +48,7 @@ def _about_own_rows(arguments: argparse.Namespace) -> FleetReport:
     builds = _config.require_builds(_config.load_config(arguments), "--data", arguments.config)
     if len(builds) > 1:
         said = f"--data is for one model, but {arguments.config or 'deploy.yaml'} has several"
-        raise UsageError(said, hint="--config FILE, a deploy.yaml with only the `model` to check")
+        raise UsageError(said, hint="--config FILE, a deploy.yaml with that one model and no other")
     package = read_package(builds[0].release.dir, {})
     made = builds[0], builds[0].release.dir
     with flags_for("label"):

@@ -39,9 +39,9 @@ def _releases(device: DeviceReport) -> dict[str, str]:
 
 
 def _ordered(arguments: argparse.Namespace, kind: Kind, flags: tuple[str, ...]) -> int:
-    """Asks each device for its id, signs an order for it, and sends that; returns the exit code.
+    """Asks each device for its id, signs an order for this device, and sends it; returns the exit code.
 
-    The query `kind` passes the order and the arguments `flags` to the agent.
+    The agent gets the order as input of its command `kind`, to which `flags` are added.
     """
     signer = _config.order_signer(arguments)
     asked = _query.ask_fleet(arguments, "keys")
@@ -86,9 +86,9 @@ def _order(wanted: str, device: DeviceReport, signer: Signer, versions: Mapping[
 
 
 def _choice(device: DeviceReport, held: Sequence[str], versions: Mapping[str, str]) -> str:
-    """Returns a hint: `--to` with each release in `held` that the device does not run; a deploy if there are none.
+    """Returns a hint: `--to` with each release in `held` (digests) that the device does not run, joined by "or".
 
-    `versions` maps digest -> version, where the version is known.
+    Without any, the hint is a deploy. `versions` maps digest -> version; a digest may be missing in it.
     """
     running = device.status.committed if device.status else None
     others = [digest for digest in held if running is None or digest != running.digest]

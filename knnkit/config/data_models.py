@@ -1,6 +1,6 @@
 """Frozen models of `data`, `test` and `split` in deploy.yaml.
 
-The rows come from files, from scikit-learn, or with a fitted estimator.
+The rows come from files, from a data set of scikit-learn, or from the file of a fitted estimator.
 The docstring below a key is its description in the JSON Schema. No I/O.
 """
 
@@ -98,7 +98,7 @@ class FileData(Section):
 
     @property
     def sources(self) -> tuple[Path, ...]:
-        """The file, or the names and patterns of several files."""
+        """(`file`,) or `files`: paths, and patterns such as `field/*.csv`, which are not expanded here."""
         return self.files if self.file is None else (self.file,)
 
     @property

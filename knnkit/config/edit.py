@@ -19,9 +19,9 @@ _ANCHOR = re.compile(r"&\S+[ \t]+")
 
 
 def with_values(text: str, place: Sequence[str | int], values: Mapping[str, str | int | float], source: str) -> str:
-    """Returns `text`, that of the file `source`, with `values` in the mapping at the key path `place`, ("models", 0).
+    """Returns `text` with the keys of `values` set to their new values in one mapping; adds keys that it does not have.
 
-    `values` has key -> new value; a key that is not there is added.
+    `text` is that of a deploy.yaml called `source` in messages; `place` is the key path of the mapping: ("models", 0).
 
     Raises:
         ConfigError: the text cannot be changed there without other changes; the hint is what to write by hand.
@@ -34,9 +34,9 @@ def with_values(text: str, place: Sequence[str | int], values: Mapping[str, str 
 
 
 def with_file(text: str, place: Sequence[str | int], file: str, name: str | None, source: str) -> str:
-    """Returns `text`, that of the file `source`, with `file` added to `files` of the `data` at the key path `place`.
+    """Returns `text` with `file` added to the `files` of one `data` section; a `file` there becomes the first of them.
 
-    Also adds `id: NAME` to that `data`, unless `name` is None.
+    `text`, `source`: as in `with_values`; `place`: key path of the section. Also adds `id: NAME` unless `name` is None.
 
     Raises:
         ConfigError: the text cannot be changed there without other changes; the hint is what to write by hand.
@@ -52,7 +52,7 @@ def with_file(text: str, place: Sequence[str | int], file: str, name: str | None
 
 
 def _checked(wanted: yaml_reader.Document, change: Callable[[], str], said: str, hint: str) -> str:
-    """Returns the text of `change()` if it has exactly the data of `wanted`; else raises ConfigError with `said`."""
+    """Returns the text of `change()`; raises ConfigError (`said`, `hint`) unless it reads as the data of `wanted`."""
     try:
         changed = change()
         if yaml_reader.read(changed, wanted.source).data == wanted.data:
@@ -115,8 +115,9 @@ def _node(node: Any, place: Sequence[str | int]) -> Any:
 def _insertion(text: str, there: Mapping[str, Any], added: list[str], *, flow: bool) -> tuple[int, int, str]:
     """Returns the edit (start, end, new text) that inserts `added`, new lines `key: value`, into a mapping.
 
-    They follow scale, or else weights, metric, k, seed, test or name: the first of these whose value is on the line of
-    its key. `there` has key -> (key node, value node); `flow`: whether the mapping is written as `{key: value}`.
+    The new lines come after an old key: the first of scale, weights, metric, k, seed, test and name that is there and
+    has its value on the same line. `there` has key -> (key node, value node) of the mapping; `flow`: whether the
+    mapping is written as `{key: value}`.
     """
     after = next(key for key in ("scale", "weights", "metric", "k", "seed", "test", "name") if _is_short(there, key))
     key, value = there[after]

@@ -47,7 +47,7 @@ def _shown(text: str) -> str:
 
 
 def each_once(words: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """Checks that each of `words` (None: no list) is listed once.
+    """Returns `words` (None: no list), after checking that none is listed twice.
 
     Raises:
         ValueError: a word is repeated.
@@ -111,10 +111,10 @@ def _from_file(path: Path, info: pydantic.ValidationInfo) -> Path:
 
 
 def check_name(value: str) -> str:
-    """Checks the name of a model, a device or a class.
+    """Returns the name of a model, a device or a class, after checking it.
 
     Raises:
-        ValueError: `value` is not a valid name.
+        ValueError: `value` is not at most 64 letters from a to z, digits, `.`, `_` and `-`, first a letter or digit.
     """
     if not constants.is_name(value):
         rule = "at most 64 letters from a to z, digits, '.', '_' and '-', first a letter or digit"
@@ -123,7 +123,7 @@ def check_name(value: str) -> str:
 
 
 def check_printable(value: str) -> str:
-    """Checks text that is printed on terminals and sent to devices.
+    """Returns text that is printed on terminals and sent to devices, after checking it.
 
     Raises:
         ValueError: `value` is empty, or contains a control character.
@@ -137,13 +137,13 @@ def check_printable(value: str) -> str:
 
 
 def check_word(value: str) -> str:
-    """Checks the name of a user, by rules that also hold for names of hosts.
+    """Returns the name of a user, after checking it by rules that also hold for names of hosts.
 
     ssh_config passes names to shells (`ProxyCommand nc %h %p`, `Match exec`) and to paths (`IdentityFile ~/.ssh/%r`).
     So a name may not contain characters with a meaning for a shell, or `..` as a folder. OpenSSH 9.6 refuses them.
 
     Raises:
-        ValueError: `value` is not a valid name.
+        ValueError: `value` contains one of these, a space or a control character, is empty, or begins with `-`.
     """
     check_printable(value)
     if value.startswith("-") or " " in value:
@@ -157,10 +157,10 @@ def check_word(value: str) -> str:
 
 
 def check_host(value: str) -> str:
-    """Checks the name of a host.
+    """Returns the name of a host, after checking it.
 
     Raises:
-        ValueError: `value` is not a valid name of a host.
+        ValueError: `value` contains `@` or `://`, or `check_word` refuses it.
     """
     if "@" in value or "://" in value:
         raise ValueError(f"{_shown(value)}: only a host is allowed here, without a user or 'ssh://'")
@@ -168,7 +168,7 @@ def check_host(value: str) -> str:
 
 
 def check_jump(value: str) -> str:
-    """Checks the hosts of a jump: `user@host[:port]`, several separated by commas, or `none`.
+    """Returns the hosts of a jump, after checking them: `user@host[:port]`, several separated by commas, or `none`.
 
     Raises:
         ValueError: `value` has another form.
@@ -180,7 +180,7 @@ def check_jump(value: str) -> str:
 
 
 def check_wave(value: int | str) -> int | str:
-    """Checks an entry of `waves`: a tag, a share of the fleet, or a count.
+    """Returns an entry of `waves`, after checking it: a tag, a percentage such as `10%`, or a count from 1.
 
     Raises:
         ValueError: `value` is none of these three.
@@ -197,10 +197,10 @@ def check_wave(value: int | str) -> int | str:
 
 
 def check_version(value: str) -> str:
-    """Checks a release's version.
+    """Returns a release's version, after checking it.
 
     Raises:
-        ValueError: `value` is not a valid version.
+        ValueError: `value` is not at most 64 letters from a to z, digits, `.`, `+`, `_` and `-`.
     """
     if not constants.is_version(value):
         rule = "at most 64 letters from a to z, digits, '.', '+', '_' and '-'"

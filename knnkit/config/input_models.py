@@ -65,7 +65,7 @@ _KNOWN = ("mean", "std", "min", "max", "rms", "zero_crossings")
 
 
 def _as_features(value: Any) -> Any:
-    """Returns () for `raw`, and a list unchanged; raises ValueError for other values."""
+    """Returns () for `raw` (no features), and a list unchanged; raises ValueError for any other value, and for []."""
     if value == "raw":
         return ()
     if not isinstance(value, list | tuple) or not value:
@@ -95,7 +95,7 @@ Features = Annotated[
 
 
 def check_features(window: WindowConfig | None, features: tuple[tuple[str, int], ...]) -> None:
-    """Checks that the features can be computed from the windows (None: the model has no windows).
+    """Checks that the features, each (name, bands of a spectrum), can be computed from the windows (None: no windows).
 
     Raises:
         PydanticCustomError: there are no windows, or they are too short for a spectrum.

@@ -45,14 +45,15 @@ def key_of(place: Place) -> str:
 
 
 def above(place: Place) -> Place:
-    """Returns the path of the mapping that contains the last key of `place`."""
+    """Returns `place` without its last key and the list indices after it: the path of the mapping with that key."""
     return place[: max((index for index, part in enumerate(place) if isinstance(part, str)), default=0)]
 
 
 def example(root: type[Section], key: str, place: Place = ()) -> str:
-    """Returns an example line `key: value` of the mapping at `place`, or else of any mapping under `root`.
+    """Returns an example line `key: value` for the mapping at `place`.
 
-    Returns `knnkit schema` if the models have no example for the key.
+    If this mapping does not know the key, the example is that of the first section under `root` that does. Returns
+    `knnkit schema` if there is no example for the key.
     """
     nodes = _nodes(root, place)
     here = [kind for kind, _ in nodes if _is_section(kind)]
@@ -188,10 +189,10 @@ def _closest(written: str, nodes: Sequence[_Node]) -> list[str]:
 
 
 def _as_first_key(key: str, written: str, usual: str, nodes: Sequence[_Node]) -> Iterator[str]:
-    """Yields lines with `written` as the first key of a section that `nodes` allow, such as `test: {file: test.csv}`.
+    """Yields lines `key: {FIRST: written}`, such as `test: {file: test.csv}`, for each section that `nodes` allow.
 
-    The line `usual`, the example of `key`, has the other keys. If there are several sections, the one whose example has
-    the same suffix as `written` is first.
+    FIRST is the first key of the section. Further keys of the section are copied from `usual`, the example line of
+    `key`. Of several sections, the one whose example has the same suffix as `written` (a file) is first.
     """
     first = [next(iter(kind.model_fields.items())) for kind, _ in nodes if _is_section(kind)]
     for name, field in sorted(first, key=lambda each: Path(_example(each[1])).suffix != Path(written).suffix):
@@ -235,7 +236,7 @@ _Node = tuple[Any, tuple[Any, ...]]
 
 
 def _nodes(root: type[Section], place: Place) -> list[_Node]:
-    """Returns the types that are allowed at the key path `place` under `root`, each with its metadata."""
+    """Returns (type, metadata) of each type allowed at the key path `place` under `root`; [] if none is allowed."""
     nodes: list[_Node] = [(root, ())]
     for part in place:
         nodes = list(_inside(nodes))
@@ -264,7 +265,7 @@ def _flat(annotation: Any, metadata: tuple[Any, ...]) -> Iterator[_Node]:
 
 
 def _inside(nodes: Sequence[_Node]) -> Iterator[_Node]:
-    """Yields the alternatives of all `nodes`, also of a union that a message describes as a whole."""
+    """Yields the alternatives of all `nodes`. Also splits unions with `Words`, which `_flat` keeps whole."""
     for kind, _ in nodes:
         yield from _flat(kind, ())
 

@@ -119,7 +119,7 @@ class ModelConfig(Section):
 
     @property
     def allowances(self) -> dict[str, Any]:
-        """What a device may do with this model (keep rows, be taught, ignore columns), by the keys of knn.json."""
+        """What a device may do with this model, as key -> value of knn.json: `keep`, `enrol` and `ignore_extra`."""
         keep, enrol = self.keep.info if self.keep else None, self.enrol.info if self.enrol else None
         return {"keep": keep, "enrol": enrol, "ignore_extra": self.ignore_extra}
 
@@ -130,7 +130,7 @@ class ModelConfig(Section):
 
     @property
     def beside(self) -> str | None:
-        """The column of groups or times that `split` names; None if it names none."""
+        """The column that `split` names, with the groups or times of the rows; None if it names none."""
         column: str | None = getattr(self.split, "group", None) or getattr(self.split, "time", None)
         return column
 
@@ -239,7 +239,7 @@ class Build(Section):
 
     @contextlib.contextmanager
     def placed(self) -> Iterator[None]:
-        """Puts the line of deploy.yaml before the message of an error about one of its keys (`KnnkitError.key`)."""
+        """Puts file and line before the message of an error in the block about a key of the model or of `gates`."""
         try:
             yield
         except (BuildError, DataError) as error:
@@ -293,7 +293,7 @@ class Config(Section):
     @pydantic.model_validator(mode="before")
     @classmethod
     def _every_section(cls, data: Any) -> Any:
-        """Replaces empty sections by their defaults, whose paths are then relative to the folder of the file."""
+        """Removes sections without a value; adds `release` and `signing`, so that their default paths are resolved."""
         if not isinstance(data, dict):
             return data
         present = {key: value for key, value in data.items() if value is not None or key not in cls.model_fields}

@@ -67,7 +67,7 @@ def parse(text: str, *, source: str = FILE_NAME, base: Path | None = None, home:
 
 
 def _innermost(errors: list[Any]) -> Iterator[Any]:
-    """Yields the errors, except the error that a list is too short if errors in its entries caused it."""
+    """Yields the errors, except "the list is too short" about a list in which an entry has an error of its own."""
     for each in errors:
         place = each["loc"]
         if each["type"] != "too_short" or not any(

@@ -21,14 +21,14 @@ _FILES = frozenset({"file", "files", "skops", "labels", "stages"})
 
 @dataclass(frozen=True)
 class KeyFiles:
-    """Files of keys and of SSH that a deploy.yaml names: path -> place of its key in the document."""
+    """Files of signing keys and of SSH that a deploy.yaml (`document`) names: `places` maps path -> key path."""
 
     document: Document
     places: dict[str, Place]
 
     @contextlib.contextmanager
     def placed(self) -> Iterator[None]:
-        """Puts the line of deploy.yaml before the message of an error about one of the signing keys."""
+        """Puts file and line of the key before the message of a SigningKeyError in the block that names such a file."""
         try:
             yield
         except SigningKeyError as error:
@@ -41,7 +41,7 @@ class KeyFiles:
 
     @property
     def lines(self) -> tuple[tuple[str, str], ...]:
-        """Path, and key with file and line (`identity in deploy.yaml:7`), of each file."""
+        """(path of the file, the key that names it, as `identity in deploy.yaml:7`) for each file."""
         return tuple((path, self.document.line_of(place)) for path, place in self.places.items())
 
 
@@ -58,12 +58,15 @@ class Written:
     model: Place
 
     def placed(self, error: KnnkitError, known: Collection[str]) -> str | None:
-        """Returns an error's message with file, line and quoted line; None if it is not about a key of `known`."""
+        """Returns an error's message with file, line and quoted line; None if its key is unknown or not in `known`."""
         place = self._of_file(str(error)) if error.key == FILE else self._of_key(error, known)
         return None if place is None else self.document.error(place, str(error))
 
     def _of_file(self, message: str) -> Place:
-        """Returns the key path of the file that `message` names, the longest one in it; else the model's key path."""
+        """Returns the key path of the file that `message` names.
+
+        Of several, the longest name counts; without any, returns the key path of the model.
+        """
         scalars = self.document.scalars.items()
         own = {place: text for place, text in scalars if place[: len(self.model)] == self.model}
         named = [place for place, text in own.items() if _FILES.intersection(place) and Path(text).name in message]

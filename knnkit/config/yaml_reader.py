@@ -56,10 +56,10 @@ class Mark:
 
 @dataclass
 class Document:
-    """Parsed YAML: `data` of dictionaries, tuples and scalars.
+    """A parsed YAML file: `text` as read, `data` as dictionaries, tuples and scalars.
 
-    By key path, `marks` has the position of each key and entry, `scalars` each scalar as written in the file. `source`
-    is the file's name in messages.
+    `marks` maps the key path of each key and list entry to its position; `scalars` maps the key path of each scalar to
+    its text in the file. `source` is the file's name in messages.
     """
 
     text: str
@@ -76,11 +76,11 @@ class Document:
         return value
 
     def mark(self, path: Sequence[str | int]) -> Mark:
-        """Returns the position of the value at `path`, or of its nearest parent; ignores parts added by validators."""
+        """Returns the position of the key at `path`; if the file lacks it, of its nearest parent, or else the start."""
         return self.marks.get(self.place(path), Mark(1, 1))
 
     def place(self, path: Sequence[str | int]) -> Place:
-        """Returns the key path `path` without the parts that are not in the file."""
+        """Returns the key path `path` without the parts that are not in the file: pydantic adds names of types."""
         found: Place = ()
         for part in path:
             if (*found, part) in self.marks:
@@ -120,7 +120,7 @@ class Loader(yaml.SafeLoader):
         self._composed = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Composes a node as the base class does; raises `_TooMany` after `MAX_NODES` nodes, which take seconds."""
+        """Composes a node as the base class does; raises `_TooMany` after `MAX_NODES` nodes: more would take long."""
         self._composed += 1
         if self._composed > MAX_NODES:
             raise _TooMany

@@ -50,7 +50,7 @@ class Step:
 
 
 def named_apart(release: ReleaseRef, left: ReleaseRef | None) -> str:
-    """Returns name and version of a release as text; with both digests if a different release `left` has the same."""
+    """Returns `iris 1.0.0`, name and version; adds both digests if another release, `left`, has the same two."""
     named = f"{release.name} {release.version}"
     if left is None or left.digest == release.digest or (left.name, left.version) != (release.name, release.version):
         return named
@@ -62,7 +62,8 @@ class DeviceReport:
     """Report of one device's run.
 
     `release` is the release that the device runs now, as far as the host knows, and `previous` the one before it.
-    `status` is the device's state when it was probed. `resumed_bytes` were there already, from an interrupted upload.
+    `status` is the device's state when it was probed. `sent_bytes` were uploaded in this run; `resumed_bytes` were on
+    the device already, from an interrupted upload.
     """
 
     name: str
@@ -157,10 +158,10 @@ class FleetReport:
 
 
 def readable(certificate: Certificate) -> Certificate:
-    """Returns a certificate without those of its tables that no report can show, because a device sent nonsense.
+    """Returns a certificate without the tables in it that are nonsense: a hostile device may send any.
 
-    A confusion matrix has a line of counts for each class, and a column for each class; one more column counts
-    "unknown". The accuracy of a label column is that of at least one row.
+    A confusion matrix is removed unless it has as many columns as lines, or one more ("unknown"), and no negative
+    count. The accuracies of label columns are removed if one was measured on no row.
     """
     size, columns = len(certificate.confusion), certificate.columns
     square = all(len(row) in (size, size + 1) and min(row) >= 0 for row in certificate.confusion)

@@ -24,7 +24,7 @@ LOCAL = "local"
 class Target:
     """One device; picklable. `address` is None for the embedded device, which is this machine.
 
-    `suggestion` is the closest name in deploy.yaml, or `local`, for the error if the typed name is unknown.
+    `suggestion` is for the error if the typed name is unknown: the closest name in deploy.yaml, or `local`; "": none.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Target:
         return f"--target {typed.words(jumps=True) if typed else shlex.quote(self.name)}{root}"
 
     def lead(self, hint: str) -> str:
-        """Returns a hint, with `--target HOST` (or THIS_DEVICE) replaced by the options that select this device."""
+        """Returns a hint with `--target HOST` and `--target THIS_DEVICE` replaced by the options for this device."""
         return re.sub(r"--target (HOST|THIS_DEVICE)\b", lambda _: self.words, hint)
 
 
@@ -77,7 +77,7 @@ class Overrides:
             raise UsageError(f"--jump {error}", hint="--jump user@host[:port]") from None
 
     def typed(self, name: str) -> Typed:
-        """Returns the name of a device with the options that the user gave, for hints that repeat them."""
+        """Returns the typed name of a device together with these options, which hints repeat."""
         options = {"-c": self.deploy_yaml, "--ssh-config": self.ssh_config, "--known-hosts": self.known_hosts}
         words = tuple(word for option, value in options.items() if value for word in (option, value))
         return Typed(name, self.jump, self.identity, words)
@@ -89,7 +89,7 @@ def targets_of(config: Config) -> tuple[Target, ...]:
 
 
 def _ssh_files(config: Config) -> dict[str, Any]:
-    """Returns the fields of an `Address` that deploy.yaml sets for all devices: the files of ssh, and their lines."""
+    """Returns the fields of an `Address` that `fleet` in deploy.yaml sets: ssh's files, and lines that name them."""
     fleet = config.fleet
     known = (str(fleet.known_hosts),) if fleet.known_hosts else ()
     ssh_config = str(fleet.ssh_config) if fleet.ssh_config else None
@@ -161,7 +161,7 @@ def select(
 
 
 def only(targets: Iterable[Target], names: Sequence[str], source: str) -> tuple[Target, ...]:
-    """Returns the targets with these names, which are the unfinished devices in the report `source`.
+    """Returns the targets with these names: those of the unfinished devices in the report file `source`.
 
     Raises:
         UsageError: a name is not among the targets.

@@ -113,7 +113,7 @@ def provision(
 
 @dataclass
 class _Job:
-    """The provisioning of one board: what `look` found on it, and the steps."""
+    """The provisioning of one board: the facts that `remote_python.look` found (`board`), what is wanted, the steps."""
 
     transport: Transport
     python: str
@@ -156,9 +156,10 @@ class _Job:
             return self._report_others()
 
     def put_into_use(self, source: Source, place: str | None = None) -> Provisioned:
-        """Builds the environment if it is missing, calls `prove` if another is in use, and switches to the new one.
+        """Builds the wanted environment if it is missing, and switches to it; adds the wanted keys.
 
-        `source` has the wheels, in the folder `place` on the board (None: no folder, because no wheels are needed).
+        If the board now uses another environment, first calls `prove` with the new one. `source` has the wheels; those
+        that were sent are in the folder `place` on the board (None: no wheels are needed).
         """
         before, now = self.board.runtime, runtime_of(self.wanted.recipe.pins)
         another = before not in (None, now)
@@ -176,7 +177,7 @@ class _Job:
         return self.report(changed=True, previous=answer["before"], added=answer["added"])
 
     def report(self, *, changed: bool, previous: str | None = None, added: Sequence[str] = ()) -> Provisioned:
-        """Returns the result: versions, packages, `previous` environment, keys `added`, and whether they changed."""
+        """Returns the result; `previous`: the environment used before; `added`: file names of keys that are new."""
         recipe, board = self.wanted.recipe, self.board
         system = [f"{name}=={board.system[name]}" for name in ("numpy", "cryptography") if recipe.system_site]
         return Provisioned(

@@ -40,7 +40,7 @@ def normalised(name: str) -> str:
 
 
 def refuse_another(path: Path, sha256: str) -> None:
-    """Checks that `sha256`, of a wheel with a known name, is the known SHA-256.
+    """Checks the SHA-256 of the wheel in `path`; accepts any if none is known for the wheel's name.
 
     Raises:
         DeviceFailed: the SHA-256 differs; the message has both digests.

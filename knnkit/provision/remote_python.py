@@ -53,7 +53,7 @@ def interpreter(transport: Transport, facts: PythonFacts) -> str:
 def look(transport: Transport, python: str, root: str, probe: str) -> Board:
     """Returns facts about the board, and about what knnkit has installed on it; changes nothing.
 
-    `probe` is Python code that the environment in use must be able to run.
+    `probe` is Python code for the environment in use to run; if that fails, `Board.damage` says why.
 
     Raises:
         Unreachable: the connection broke.
@@ -176,7 +176,7 @@ _PACKAGE = "device_agent.bootstrap"
 
 
 def script(*request: str) -> bytes:
-    """Returns the script for the standard input of the board's Python; its last line has the arguments, as JSON."""
+    """Returns the script for the standard input of the board's Python; its last line has the arguments `request`."""
     return f"{_head()}\n{', '.join(map(repr, request))}))\n".encode()
 
 

@@ -88,7 +88,7 @@ class Board:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Packages for a kind of board: `pins` are wheels with exact versions, `name==version`."""
+    """Packages for a kind of board: the wheels `pins`, each `name==version`; (): only the distribution's packages."""
 
     machine: str
     python: tuple[int, int]
@@ -134,7 +134,7 @@ def recipe_for(name: str, board: Board, runtime: str = constants.ANY_RUNTIME) ->
 
 
 def with_pillow(recipe: Recipe) -> Recipe:
-    """Returns the recipe with Pillow, which decodes pictures; unchanged if it uses the distribution's packages."""
+    """Returns the recipe with Pillow's wheel; unchanged if the board uses the distribution's packages, Pillow too."""
     return recipe if recipe.system_site or PILLOW in recipe.pins else replace(recipe, pins=(*recipe.pins, PILLOW))
 
 
@@ -151,7 +151,7 @@ def on_boards() -> set[str]:
 
 
 def room_for(machine: str, python: tuple[int, int] | None) -> int:
-    """Returns the most bytes of an environment on a board with this machine (`armv7l`) and Python (None: not known)."""
+    """Returns the bytes that an environment needs at most, by `uname -m` and Python of the board (None: not known)."""
     return _room(next(iter(_found(machine, python or OLDEST).values())))
 
 
@@ -176,7 +176,7 @@ def check_python(name: str, python: tuple[int, int] | None) -> None:
 
 
 def impossible(machine: str, python: tuple[int, int], runtime: str) -> tuple[str, str] | None:
-    """Returns why a machine with this Python cannot have `runtime`, and a hint; None if it can, or for `auto`."""
+    """Returns (why a machine with this Python cannot have `runtime`, hint); None if it can, and for `auto`."""
     found = _found(machine, python)
     if runtime == constants.ANY_RUNTIME or runtime in found:
         return None
@@ -188,9 +188,10 @@ def impossible(machine: str, python: tuple[int, int], runtime: str) -> tuple[str
 
 
 def runtime_of(pins: Iterable[str]) -> str | None:
-    """Returns the runtime (one of PACKAGES) that is among the wheels `pins`, `name==version`; None if there is none.
+    """Returns the runtime (one of PACKAGES) of an environment with the wheels `pins`, each `name==version`.
 
-    Without any wheels this is numpy: the distribution's.
+    NumPy counts as the runtime only if it is the first of them, or if `pins` is empty: then it is the distribution's.
+    Returns None if no runtime is among the wheels.
     """
     projects = [pin.partition("==")[0] for pin in pins] or [constants.NUMPY]
     found = next((name for name, project in constants.RUNTIMES.items() if project in projects), None)

@@ -77,7 +77,7 @@ def fetch(pins: Sequence[str], recipe: Recipe, folder: Path, *, own: bool = Fals
 
 
 def best(pin: str, names: Iterable[str], recipe: Recipe) -> str | None:
-    """Returns the file name that satisfies `pin` and fits the board best; None if no file does."""
+    """Returns the one of the file names `names` that is a wheel of `pin` and fits the board best; None if none fits."""
     project, _, version = pin.partition("==")
     stem = f"{normalised(project)}-{version}-"
     ranked = [(rank_of(name, recipe), name) for name in names if normalised(name).startswith(stem)]
@@ -85,7 +85,7 @@ def best(pin: str, names: Iterable[str], recipe: Recipe) -> str | None:
 
 
 def known(pin: str, recipe: Recipe) -> dict[str, str]:
-    """Returns file name -> SHA-256 of every known wheel that satisfies `pin` on the board."""
+    """Returns file name -> SHA-256 of every known wheel of `pin` (`name==version`) that runs on the board."""
     return {name: digest for name, digest in pinned_hashes.known().items() if best(pin, [name], recipe)}
 
 
@@ -215,12 +215,12 @@ def _download(pins: Sequence[str], recipe: Recipe, folder: Path) -> None:
 
 
 def requirement(pin: str, recipe: Recipe) -> str:
-    """Returns a line of requirements for pip: `pin`, and every SHA-256 that its wheel for the board may have."""
+    """Returns a line of requirements for pip: `name==version --hash=sha256:…`, with each SHA-256 that is allowed."""
     return " ".join([pin, *(f"--hash=sha256:{digest}" for digest in known(pin, recipe).values())])
 
 
 def _differs(recipe: Recipe, folder: Path, complaint: str) -> DeviceFailed:
-    """Returns the error for pip's `complaint` about a wheel's SHA-256, without URLs, which may contain a password."""
+    """Returns the error for pip's `complaint` about a SHA-256; does not quote it: its URLs may hold a password."""
     name = re.search(WHEEL, complaint)
     got = re.search(r"Got\s+([0-9a-f]{64})", complaint)
     return DeviceFailed(

@@ -36,7 +36,7 @@ class Source:
 
     @property
     def wheels(self) -> list[dict[str, str]]:
-        """Name and SHA-256 of all wheels except those that the board's pip downloads, for the provisioning script."""
+        """{"name": file name, "sha256": …} of each wheel that is on the board or sent, for the provisioning script."""
         return [*self.on_board, *({"name": file.local.name, "sha256": file.sha256} for file in self.files)]
 
 

@@ -85,7 +85,7 @@ class Built:
 
 @dataclass(frozen=True)
 class ReleaseOptions:
-    """What a release contains in addition to its model: gates, version, sequence, lifetime and so on."""
+    """What a release says in addition to its model: gates, version, sequence, lifetime, device class, settings."""
 
     gates: model_info.Gates  # limits that a device must meet
     version: str  # for people
@@ -261,7 +261,10 @@ def _there(directory: Path) -> model_info.Manifest | None:
 
 
 def _same_version(directory: Path, document: model_info.Manifest, model: Path) -> tuple[str, ...]:
-    """Returns a warning if the release in `directory` has the version of `document`, but another `model`; else ()."""
+    """Returns a warning if `directory` holds a release with the same name and version, but another model; else ().
+
+    `document` is the manifest of the new release, `model` its model file.
+    """
     old = _there(directory)
     if old is None or (old.name, old.version) != (document.name, document.version):
         return ()
@@ -296,9 +299,9 @@ def _require_replaceable(directory: Path) -> None:
 
 
 def _or_remove(directory: Path, others: Sequence[Path]) -> str:
-    """Returns a hint to `rm` the files `others` from the release in `directory`.
+    """Returns text to append to a hint: the command `rm` for `others`, files in the release that do not belong there.
 
-    Returns "" if there are too many, or if there is no release: the folder may be the user's own.
+    Returns "" if there are too many to name, or if `directory` holds no release: it may be a folder of the user's own.
     """
     if _there(directory) is None or len(others) > _NAMED:
         return ""

@@ -1,8 +1,8 @@
 """Describes in words how a model transforms a row.
 
-knn.json, the description inside the model file, only has `scale`. A Pipeline of scikit-learn can have more steps,
-which knnkit combines into a few steps without names. So the text is made from the numbers of these steps, which are
-tables inside the model file. Loads no TensorFlow.
+knn.json, the description inside the model file, only has `scale`. A Pipeline of scikit-learn can have more steps, which
+knnkit combines into a few steps without names: only their numbers are stored, as exact tables inside the model file.
+The text says what these numbers do. Loads no TensorFlow.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _OWN_FACTORS = "each {} is scaled by a different factor"
 
 
 def folded_in(model: Path, info: model_info.KnnInfo) -> tuple[str, ...]:
-    """Returns a text for each step that transforms a row; () if `info.scale` already describes all steps.
+    """Returns a text for each step that transforms a row; () if the model has a `scale`, which then is the only step.
 
     Raises:
         ModelUnusable: the file has no tables, or they are damaged.

@@ -29,7 +29,8 @@ _VOTERS = 5
 class EvaluationRows:
     """Golden rows of a release: true labels `truth` ("" if not known), and the reference's `answers`, as labels.
 
-    `origins` are row numbers and ids in the user's data. `voters` are the nearest neighbours of each row, as text.
+    They are evaluation rows, unless the build had none. `origins` are their numbers and ids in the user's data;
+    `voters` has the nearest neighbours of each row, as text.
     """
 
     truth: tuple[str, ...]
@@ -42,7 +43,7 @@ class EvaluationRows:
         return self.origins.name(row)
 
     def listed(self, rows: Sequence[int], count: int | None = None) -> str:
-        """Returns rows as text that names at most ten; `count` is the number of all rows (default: those in `rows`)."""
+        """Returns rows as text: `test.csv rows 3, 17 and 5 more`. `count`: number of all rows (None: no others)."""
         count = len(rows) if count is None else count
         shown = [self.name(row) for row in rows[:_NAMED] if 0 <= row < len(self.truth)]
         more = f" and {count - len(shown):,} more" if count > len(shown) else ""
@@ -80,5 +81,5 @@ def read_evaluation_rows(directory: Path) -> EvaluationRows:
 
 
 def _named(codes: Iterable[int], names: Sequence[str]) -> tuple[str, ...]:
-    """Returns the name of each class index in `codes`; index -1 (a row without a class) gets the last of `names`."""
+    """Returns the names of class indices; -1 (no class) gets the last of `names`, an unknown index stays a number."""
     return tuple(names[code] if -1 <= code < len(names) - 1 else str(code) for code in codes)

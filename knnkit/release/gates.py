@@ -19,7 +19,7 @@ _OF_CLASSES = ("balanced_accuracy", "min_recall", "recall", "not_worse_than")
 
 
 def of_config(asked: GatesConfig) -> Gates:
-    """Converts the gates of deploy.yaml to those of a release, where None means no limit; leaves out `agreement`."""
+    """Converts deploy.yaml's gates to a release's (None: no limit); leaves out `agreement`, which no device checks."""
     absent = {key: None for key in _OF_NAMES if not getattr(asked, key)}
     return Gates(**{**asked.model_dump(exclude={"agreement"}), **absent})
 
@@ -27,7 +27,7 @@ def of_config(asked: GatesConfig) -> Gates:
 def fitting(gates: Gates, made_from: Material) -> Gates:
     """Returns `gates`, after checking that the model of `made_from` has what they name.
 
-    With several label columns, `accuracy` becomes a gate of each column.
+    With several label columns, the result has the limit `accuracy` for each column that has no limit of its own.
 
     Raises:
         BuildError: a gate names a figure, class, column or target that the model does not have.

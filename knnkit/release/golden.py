@@ -23,7 +23,7 @@ MAX_OWN_ROWS = 20_000
 
 @dataclass(frozen=True)
 class OwnRows:
-    """The user's rows for devices to answer: `data` has the format of golden.npz, `classes` the labels of the model."""
+    """A golden set of the user's rows: `data` is a file like golden.npz; `classes` are the labels of the model."""
 
     data: bytes
     rows: int
@@ -34,8 +34,8 @@ class OwnRows:
 def golden_for(build: Build, release: Path, rows: Path, label: str | None, margin: float) -> OwnRows:
     """Returns a golden set of the rows in the file `rows`. `label` names its label column; None: as in training data.
 
-    `release` is the directory of the release of `build`. Neighbours whose distances differ by less than the share
-    `margin` may swap.
+    `release` is the directory of the release of `build`. A device may swap two neighbours whose distances differ by
+    less than the share `margin`.
 
     Raises:
         DataError, BuildError: the rows, the training data or the estimator are invalid.

@@ -150,6 +150,6 @@ def _read(path: Path, *, private: bool) -> bytes:
 
 
 def show_fingerprint(fingerprint: str) -> str:
-    """Returns a fingerprint in groups of four digits, for two people to compare by eye or by telephone."""
+    """Returns a fingerprint in groups of four digits, `1f3a 90c2 …`, for two people to compare by eye or telephone."""
     digits = fingerprint.removeprefix(dsse.FINGERPRINT_PREFIX)
     return " ".join(digits[start : start + 4] for start in range(0, len(digits), 4))

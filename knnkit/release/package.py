@@ -55,7 +55,7 @@ class Package:
 def read_package(directory: Path, trusted: Mapping[str, bytes]) -> Package:
     """Reads a finished release; verifies it if the key that signed it is in `trusted` (fingerprint -> PEM text).
 
-    Without that key, only the device verifies the release.
+    If the key is not in `trusted`, the signature is not checked here, but only on the device.
 
     Raises:
         VerificationFailed: the release is incomplete or malformed, or its signature is wrong.
@@ -88,7 +88,7 @@ def _takes_pictures(directory: Path) -> bool:
 
 
 def package_for(packages: tuple[Package, ...], device_class: str) -> Package | None:
-    """Returns the release for a device class; if there is none, the release for any class; else None."""
+    """Returns the first release for this device class; else the first for the class `any`; None if there is neither."""
     exact = [package for package in packages if package.manifest.device_class == device_class]
     general = [package for package in packages if package.manifest.device_class == "any"]
     return next(iter(exact or general), None)

@@ -68,7 +68,7 @@ def _named(name: str, data: bytes | memoryview) -> dict[str, Any]:
 
 
 def _files(sources: Iterable[str]) -> list[dict[str, Any]]:
-    """Returns an entry with name and SHA-256 for each source that is a file."""
+    """Returns an entry with file name and SHA-256 for each source that is a file; leaves out names of data sets."""
     found = []
     for path in map(Path, dict.fromkeys(sources)):
         try:

@@ -55,7 +55,10 @@ def digest(build: Build) -> str:
 
 
 def _data_files(model: ModelConfig) -> tuple[list[Path], list[str]]:
-    """Returns the paths of the data files, and for sounds and pictures also their names and labels."""
+    """Returns the paths of the data files, [] without any.
+
+    Then, in one list, names, labels and groups of sounds and pictures; [] for other data.
+    """
     data = model.data
     if not isinstance(data, FileData):
         return [], []
@@ -66,7 +69,7 @@ def _data_files(model: ModelConfig) -> tuple[list[Path], list[str]]:
 
 
 def settings(build: Build) -> dict[str, Any]:
-    """Returns key -> value of `model` in deploy.yaml, with file names in place of paths."""
+    """Returns the keys and values of `model` in deploy.yaml as plain data, with file names in place of paths."""
     model = build.model
     found = model.model_dump(mode="json", exclude_none=True, exclude=_ELSEWHERE)
     if isinstance(model.data, FileData):

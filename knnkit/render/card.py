@@ -122,13 +122,13 @@ def _thresholds(info: KnnInfo, gates: Gates | None) -> Iterator[str]:
 
 
 def gates_line(gates: Gates) -> str:
-    """Returns the gates that are set, by their keys in deploy.yaml; `only parity` if there are none."""
+    """Returns the gates with a limit as text: `accuracy 0.9, latency_ms 20.0`; `only parity` if there are none."""
     asked = {name: value for name, value in vars(gates).items() if value not in (None, 0.0) and name != "margin"}
     return ", ".join(f"{name} {_gate(value)}" for name, value in asked.items()) or "only parity"
 
 
 def _gate(value: Any) -> str:
-    """Returns a gate as text: one limit, or one for each class, label column or target."""
+    """Returns the limit of a gate as text: `0.9`, or `(setosa 0.9, virginica 0.8)` if its value is a dict."""
     return f"({', '.join(f'{name} {each}' for name, each in value.items())})" if isinstance(value, dict) else f"{value}"
 
 

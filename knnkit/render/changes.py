@@ -29,7 +29,7 @@ _SHOWN = 25
 
 
 def no_rows(_: str) -> None:
-    """Returns None: a lookup of a release's evaluation rows, for releases that are not on this host."""
+    """Returns None: the usual value of parameters `rows`, for commands without releases on this host."""
 
 
 def evaluation_lines(report: FleetReport, rows: Rows = no_rows) -> list[tuple[str, Tone]]:
@@ -95,7 +95,7 @@ def _listed(flip: Flip, rows: EvaluationRows | None) -> str:
 
 
 def _alike(report: FleetReport) -> list[tuple[list[str], Certificate]]:
-    """Returns groups of devices with the same figures: their names, and the certificate of one of them."""
+    """Returns (device names, certificate of one) for each group with equal figures; leaves out devices without any."""
     shared: dict[tuple[Any, ...], tuple[list[str], Certificate]] = {}
     for device in report.devices:
         proof = device.certificate
@@ -130,7 +130,7 @@ def _change(each: ClassChange) -> float:
 
 
 def overall(measured: list[ClassChange]) -> str:
-    """Returns a line: accuracy, balanced accuracy and worst class, before -> after, of the classes `measured`."""
+    """Returns a line: accuracy, balanced accuracy and worst class of the classes `measured`, each "before -> after"."""
     rows = sum(each.rows for each in measured)
     shares = [(each.before / each.rows, each.after / each.rows, each.label) for each in measured]
     accuracy = [sum(each.before for each in measured) / rows, sum(each.after for each in measured) / rows]
@@ -147,7 +147,11 @@ def _pair(values: list[float]) -> str:
 
 
 def row_lines(proof: Certificate, rows: Rows) -> Iterator[str]:
-    """Yields a line for each class that got worse or misses a gate, with its wrongly answered rows."""
+    """Yields lines with wrongly answered rows, by class and answer.
+
+    For a class that got worse, they are the rows that it newly gets wrong; for another class that misses a gate, all
+    its wrong rows. `rows` returns the evaluation rows of the release with a digest; yields nothing if it returns None.
+    """
     fallen = _fallen(proof.compared) if proof.compared else set()
     known = rows(proof.release) if fallen or proof.failures else None
     if known is None:
@@ -160,9 +164,9 @@ def row_lines(proof: Certificate, rows: Rows) -> Iterator[str]:
 
 
 def flip_lines(compared: Compared, known: EvaluationRows | None) -> Iterator[str]:
-    """Yields a line for each class that got worse and each new wrong answer: the ids of its rows, or their number.
+    """Yields a line for each wrong answer to rows of a class that got worse: class, answer, and these rows.
 
-    `known` has the ids; None: the evaluation rows are not on this machine.
+    Only rows count that were right before. `known` has their ids; if it is None, the line has only their number.
     """
     fallen = _fallen(compared)
     for flip in [each for each in compared.flips if each.before == each.truth and each.truth in fallen][:_NAMED]:

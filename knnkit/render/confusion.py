@@ -18,7 +18,7 @@ LISTED = 20
 
 @dataclass(frozen=True)
 class Mistake:
-    """The rows of class `truth` with the same wrong `answer`; `share` is their percentage of the class."""
+    """A wrong `answer` to rows of the class `truth`: `rows` of them got it, which is `share` percent of the class."""
 
     truth: str
     answer: str
@@ -30,9 +30,9 @@ class Mistake:
 class Matrix:
     """One confusion matrix, and the names of the devices that share it.
 
-    `cells` are counts of rows by true class and answer, `shares` their percentages of each true class. `unknown`:
-    whether the last column counts "unknown" answers. `mistakes` are the commonest mistakes, most rows first; `more`
-    counts the pairs of truth and answer that are not listed.
+    `cells` has a line for each true class and a column for each answer, with the number of rows; `shares` has the same
+    numbers in percent of the line. `unknown`: whether the last column counts "unknown" answers. `mistakes` are the
+    commonest mistakes, most rows first; `more` is the number of pairs of class and wrong answer beyond those.
     """
 
     devices: tuple[str, ...]
@@ -61,7 +61,7 @@ class Matrix:
 
 
 def matrices(page: Page) -> list[Matrix]:
-    """Returns the different confusion matrices of a run; the matrix that most devices share is first."""
+    """Returns the different confusion matrices of a run, at most MATRICES; those that most devices share come first."""
     shared: dict[tuple[tuple[int, ...], ...], list[str]] = {}
     for device in certified(page):
         proof = device.certificate

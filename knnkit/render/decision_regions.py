@@ -58,10 +58,10 @@ def survey(
     *,
     around: NDArray[np.float64] | None = None,
 ) -> Regions:
-    """Classifies the points, and a grid around them, with `classify`: (n, 2) float64 -> (n,) class indices.
+    """Classifies (n, 2) evaluation rows, `points`, and a grid around them.
 
-    `truth` has the (n,) true classes of the points, `classes` and `features` the names. `around` has (m, 2) other rows
-    that the grid must cover: the training rows, if they are known.
+    `classify` maps (m, 2) float64 rows to (m,) class indices. `truth` has the (n,) true class indices of the points;
+    `classes` and `features` are names. `around` has other rows that the grid must cover, such as training rows.
     """
     covered = points if around is None else np.concatenate([points, around])
     span = np.ptp(covered, axis=0)

@@ -9,7 +9,7 @@ from knnkit.render.sanitize import count, percent
 
 
 def lines(figures: Figures, how: str = "", most: int = 10) -> list[str]:
-    """Returns the figures as lines of text: overall, then the `most` worst classes. `how`: how rows were held out."""
+    """Returns figures as lines: overall, then the `most` worst classes. `how`: text about the split; "": not shown."""
     low, high = figures.interval
     rows = count(figures.rows, "held-out row")
     if figures.of is not None:
@@ -33,7 +33,7 @@ def lines(figures: Figures, how: str = "", most: int = 10) -> list[str]:
 
 
 def answers_of(info: KnnInfo) -> str:
-    """Returns the kind of a model's answers as text: the number of classes, or the names of targets."""
+    """Returns what a model answers as text: `3 classes`, `labels species, health`, or `targets east, north`."""
     if info.targets is None:
         return count(len(info.classes), "class", "classes")
     what = "label" if info.targets.classes else "target"

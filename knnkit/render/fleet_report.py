@@ -58,7 +58,7 @@ def page_of(
 
 
 def _classes(report: FleetReport) -> tuple[str, ...]:
-    """Returns the labels of all confusion matrices, in their order; () if the certificates have different labels."""
+    """Returns the labels of the classes in all certificates, in their order; () if the certificates differ in them."""
     found = {device.certificate.classes for device in report.devices if device.certificate}
     return found.pop() if len(found) == 1 else ()
 
@@ -81,7 +81,7 @@ def verdict(report: FleetReport) -> str:
 
 
 def _releases(report: FleetReport) -> str:
-    """Returns text that counts the devices by the release that they run; "" if all run the same release."""
+    """Returns text to append to the verdict: how many devices run which release; "" if all run the same one."""
     running = Counter(f"{d.release.name} {d.release.version}" for d in report.devices if d.release)
     digests = {device.release.digest for device in report.devices if device.release}
     if len(digests) < 2:
@@ -92,7 +92,10 @@ def _releases(report: FleetReport) -> str:
 
 
 def tone(report: FleetReport) -> Tone:
-    """Returns the tone (colour) of a run: good, or warn if some devices were unreachable or locked, or bad."""
+    """Returns the tone (colour) of a run: `good` if all devices are good, `bad` if one failed or the rollout stopped.
+
+    Else `warn`: devices were only unreachable or locked.
+    """
     if report.devices and all(device.good for device in report.devices):
         return "good"
     bad = any(TONES[device.outcome] == "bad" or device.exit_code not in (0, 3, 5) for device in report.devices)
@@ -120,7 +123,7 @@ def outcome_line(device: DeviceReport) -> str:
 
 
 def print_report(report: FleetReport, out: TextIO, rows: Rows = no_rows) -> None:
-    """Prints one line per device, its figures and warnings, and the verdict."""
+    """Prints a table of the devices, then figures, warnings, hints and the verdict; `rows` is as in `page_of`."""
     proven = any(device.certificate for device in report.devices)
     mixed = _mixed(report)
     columns: list[Column | str] = ["device", "outcome", "runs" if mixed else "release"]

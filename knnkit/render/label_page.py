@@ -21,9 +21,9 @@ MOST_COLUMNS = 100
 
 @dataclass(frozen=True)
 class View:
-    """Content of the page: the row to label (None: all have labels), its nearest training rows, and a message.
+    """Content of the page: the `row` to label (None: all have labels), and training rows near it, `beside`.
 
-    `undo`: whether there is a label to undo.
+    `progress` counts the rows; `message` is about the last form. `undo`: whether there is a label to undo.
     """
 
     row: FieldRow | None
@@ -54,13 +54,16 @@ def render(view: View, nonce: str) -> str:
 
 
 def key(view: View, place: int, label: str) -> str:
-    """Returns the digit to press for `label`, the `place`-th label of the view (from 1); "" if it has none."""
+    """Returns the digit to press for `label`, the `place`-th label of the page (from 1); "" if it has none."""
     found = str(place) if view.numbered else label
     return found if len(found) == 1 and found.isdecimal() else ""
 
 
 def lines(view: View) -> list[tuple[str, ...]]:
-    """Returns a line for each column: name, cell of the row to label, cells of the nearest training rows, as text."""
+    """Returns the table of the page: for each column its name, and its cells as text.
+
+    The first cell is that of the row to label, the others those of the training rows beside it. [] without a row.
+    """
     if view.row is None:
         return []
     rows: Sequence[Sequence[Cell]] = [view.row.cells, *(each.cells for each in view.beside)]

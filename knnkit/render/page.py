@@ -145,7 +145,7 @@ def _worst(devices: Sequence[DeviceReport]) -> list[DeviceReport]:
 
 
 def parity_lanes(page: Page) -> list[Lane]:
-    """Returns a lane for each device, with a bar for each verdict on golden rows, at least 1 % wide to be visible."""
+    """Returns a lane for each device: bars for identical, equivalent and different golden rows, from 1 % width up."""
     lanes = []
     for device in _worst(certified(page)):
         proof = device.certificate
@@ -164,9 +164,10 @@ def parity_lanes(page: Page) -> list[Lane]:
 
 
 def latency_plot(page: Page) -> tuple[list[Lane], Axis, float | None] | None:
-    """Returns a lane for each device (median to 99th percentile), a logarithmic axis in ms, and the gate's position.
+    """Returns a plot of latencies: lanes, a logarithmic axis in ms, and the position of the gate `latency_ms`.
 
-    The position is in percent of the width; None without a gate. Returns None if no latency was measured."""
+    The bar of a device goes from its median to its 99th percentile. The position is in percent of the plot's width;
+    None without the gate. Returns None if no latency was measured."""
     timed = [(device, device.certificate.latency) for device in _worst(certified(page)) if device.certificate]
     measured = [(device, latency) for device, latency in timed if latency and _sane(latency.p50_ms, latency.p99_ms)]
     if not measured:

@@ -84,12 +84,12 @@ def print_line(text: str, tone: Tone = "", *, stream: TextIO | None = None) -> N
 
 
 def head(column: Column | str) -> Column:
-    """Returns the column of a table; one that is only a title is aligned to the left."""
+    """Returns a column unchanged; for a text, a column with this title, aligned to the left."""
     return column if isinstance(column, Column) else Column(column)
 
 
 def cell(entry: Cell | str) -> Cell:
-    """Returns the entry of a table, with its text cleaned; one that is only a text has no tone."""
+    """Returns an entry of a table with its text cleaned; for a text, an entry without a tone."""
     return Cell(clean(entry.text), entry.tone) if isinstance(entry, Cell) else Cell(clean(entry))
 
 
@@ -124,7 +124,7 @@ def _rich_table(columns: list[Column], rows: list[list[Cell]], out: TextIO) -> N
 
 
 def _rich_records(columns: list[Column], rows: list[list[Cell]], console: rich.console.Console) -> None:
-    """Prints a table that is wider than the terminal: a block of lines for each row, under the row's first entry."""
+    """Prints a table that is wider than the terminal: each row's first entry, below it a line for each other entry."""
     from rich.text import Text
 
     width = max(len(column.title) for column in columns)
@@ -215,7 +215,7 @@ def _bars(console: rich.console.Console) -> rich.progress.Progress:
     from rich import progress
 
     class Line(progress.ProgressColumn):
-        """Column with device and step as plain text; rich's own columns would interpret markup in the text."""
+        """Column of rich's progress display: `DEVICE: STEP` as plain text, in which rich interprets no markup."""
 
         def render(self, task: progress.Task) -> rich.text.Text:
             from rich.text import Text

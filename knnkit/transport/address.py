@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Typed:
-    """The words with which the user selected a device on the command line; hints repeat these words."""
+    """How the user named a device, with the options on the command line that select it; hints repeat them."""
 
     name: str  # value of --target, or the name in deploy.yaml
     jump: str | None = None
@@ -18,9 +18,9 @@ class Typed:
     options: tuple[str, ...] = ()
 
     def words(self, *more: str, jumps: bool = False) -> str:
-        """Returns the arguments of another command for this device: name, `more`, and options.
+        """Returns the arguments of another command about this device as text: its name, `more`, then the options.
 
-        `jumps`: whether that command logs in to jump hosts, so that it needs the key.
+        `jumps`: whether to add the key (`-i`) even if the user named no jump host, because the command logs in.
         """
         jump = ("-J", self.jump) if self.jump else ()
         identity = ("-i", self.identity) if self.identity and (jumps or jump) else ()
@@ -44,7 +44,7 @@ class Address:
     lines: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     def placed(self, said: str) -> str:
-        """Returns a message, followed by the keys of deploy.yaml whose files are in it, with file and line."""
+        """Returns a message; if it has the path of a file that deploy.yaml names, adds the key with file and line."""
         found = [line for path, line in self.lines if path in said and line not in said]
         return f"{said} ({', '.join(found)})" if found else said
 

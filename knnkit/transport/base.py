@@ -47,7 +47,7 @@ def printable(text: str) -> str:
 
 
 def no_end(name: str, what: str, limit: str) -> Unreachable:
-    """Returns the error for a command on `name` that did not end within `limit`; `what` is the command in words."""
+    """Returns the error for a command (`what`, as text) on the device `name` that did not end within `limit`."""
     hint = "allow a slow device more time: --command-timeout 15m, or `rollout: {command_timeout: 15m}` in deploy.yaml"
     return Unreachable(f"{name}: {what}: did not end within {limit}", reason="deadline", hint=hint)
 

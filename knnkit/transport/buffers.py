@@ -14,10 +14,7 @@ from knnkit.transport.base import Completed
 
 
 class Capped:
-    """Buffer that keeps the first `limit` bytes written to it.
-
-    If `strict`, further bytes raise `Full`; if not, they are dropped.
-    """
+    """Buffer that keeps the first `limit` bytes written to it, and drops the others; if `strict`, raises `Full`."""
 
     class Full(Exception):
         """The device sent more bytes than the limit."""
@@ -32,7 +29,7 @@ class Capped:
         """Adds `chunk` to the buffer.
 
         Raises:
-            Full: `chunk` exceeds the limit, and the buffer is strict.
+            Full: the buffer is strict, and `chunk` goes over its limit.
         """
         room = self._limit - len(self.data)
         self.data += chunk[:room]

@@ -25,9 +25,10 @@ _RUNS = ("exec", "proxycommand", "include")
 
 
 def commands_in(path: str | Path) -> tuple[str, ...]:
-    """Returns the lines of an ssh_config that may run a command, as `FILE:LINE: text`; () for the user's own file.
+    """Returns the lines of an ssh_config that may run a command or include a file, as `FILE:LINE: text`.
 
-    Searches for words and ignores the syntax, so that unusual syntax cannot hide a line.
+    Returns () for a file in ~/.ssh or /etc/ssh, whatever it contains. Searches for words and ignores the syntax, so
+    that unusual syntax cannot hide a line.
     """
     file = Path(path).expanduser()
     if _is_own(file):
@@ -68,7 +69,7 @@ def is_agreed(path: str | Path) -> bool:
 
 
 def agree(path: str | Path) -> None:
-    """Stores the user's agreement to an ssh_config, unless it includes other files, which may change later."""
+    """Stores the agreement to the present content of an ssh_config; not if it includes files, which may change."""
     if _has(_read(Path(path).expanduser()).decode("utf-8", "replace"), "include"):
         return
     file = _AGREED.expanduser()

@@ -145,9 +145,10 @@ class _Process:
         self._threads[-1].start()
 
     def wait(self, limit: float | None, moved: Callable[[], float]) -> Completed:
-        """Waits until the child ends; kills it `limit` seconds (None: never) after its start or the time `moved()`.
+        """Waits until the child ends; kills it when nothing has moved for `limit` seconds (None: never).
 
-        `moved` returns when the last byte was sent or received, 0.0 to count from the start.
+        `moved` returns the time when a byte was last sent or received (`time.monotonic()`). If it always returns 0.0,
+        the limit counts from the start of the child.
 
         Raises:
             Unreachable: the child was killed.

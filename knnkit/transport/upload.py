@@ -1,7 +1,7 @@
 """Uploads files over any transport, and resumes broken uploads.
 
-A file is sent to `<name>.part`; its reader on the device compares the digest first. A file that the device already has
-is skipped. One command on the device examines all files.
+A file is sent to `<name>.part`, which the device uses only after checking its digest. A file that the device already
+has is skipped. One command on the device examines all files.
 """
 
 from __future__ import annotations
@@ -120,9 +120,9 @@ def _look(transport: Transport, files: Sequence[PushFile], timeout: float) -> li
 
 
 def _offset(file: PushFile, found: list[str]) -> int:
-    """Returns how many bytes of the device's `.part` file to keep: all if it is a prefix of the file, else 0.
+    """Returns how many bytes of the device's `.part` file to keep: all if the file begins with them, else 0.
 
-    `found` is the device's answer: the kind of file that it has, the size and the SHA-256.
+    `found` is the device's answer about the file: ["part", size, SHA-256] if it has a `.part` file.
     """
     if len(found) != 3 or found[0] != "part" or not found[1].isascii() or not found[1].isdigit():
         return 0

@@ -22,14 +22,14 @@ KINDS = ("unknown", "uncertain", "random")
 
 @dataclass(frozen=True)
 class Brought:
-    """The rows of one device, by the model and columns that they belong to; `strange`: number of rows that fit none."""
+    """The rows of one device by model and columns; `strange`: number of rows whose columns are not known."""
 
     rows: dict[Columns, tuple[FieldRow, ...]]
     strange: int = 0
 
 
 def read_columns(data: bytes) -> dict[str, Columns]:
-    """Returns digest of each release on a device -> name and columns of its model; `data`: output of `ring --columns`.
+    """Parses the output of `ring --columns`: digest of each release on the device -> name and columns of its model.
 
     Raises:
         MalformedDocument: a line is not what the agent prints.
@@ -38,9 +38,9 @@ def read_columns(data: bytes) -> dict[str, Columns]:
 
 
 def read_rows(device: str, enrolled: bytes, ring: bytes, columns: Mapping[str, Columns]) -> Brought:
-    """Returns the rows that a device printed: of each id the first, taught rows (`enrolled`) before kept ones (`ring`).
+    """Returns the rows that a device printed: taught rows (`enrolled`), then kept rows (`ring`), each id once.
 
-    `columns` is the result of `read_columns`.
+    Of several rows with one id, the first counts. `columns` is the result of `read_columns`.
 
     Raises:
         MalformedDocument: a line is not what the agent prints.
@@ -59,9 +59,10 @@ def read_rows(device: str, enrolled: bytes, ring: bytes, columns: Mapping[str, C
 
 
 def _columns_of(row: FieldRow, columns: Mapping[str, Columns]) -> Columns | None:
-    """Returns the columns of the release that a row was answered or taught under; None if they do not fit the row.
+    """Returns name and columns of the model that answered a row, or under which the row was taught.
 
-    If the device no longer has that release: the only columns that fit the row; None if none or several fit.
+    Returns None if the row does not have these columns. If the device no longer has the release: the only entry of
+    `columns` that fits the row; None if none or several fit.
     """
     fitting = {of for of in columns.values() if _fits(row.cells, of)}
     named = columns.get(row.digest)

@@ -15,7 +15,7 @@ from knnkit.fleet.report import Outcome
 
 
 class Stage(enum.Enum):
-    """Last known step of a switch to a release; the text starts the message if the device does not reply."""
+    """Last known step of a switch to a release. Its text comes before "the device returns to the previous release"."""
 
     ASKED = "if the release was activated, "
     ACTIVATED = "the release was activated and not confirmed: "
@@ -24,7 +24,7 @@ class Stage(enum.Enum):
 
 @dataclass(frozen=True)
 class Aftermath:
-    """Outcome of a device. `error`: why it does not run the release (None: it does); `more`: end of the message."""
+    """Outcome of a device. `error`: why it does not run the release (None: it does); `more`: text after the error."""
 
     outcome: Outcome | None  # None: by the class of the error
     error: KnnkitError | None
@@ -62,7 +62,7 @@ def unknown(error: KnnkitError, stage: Stage, seconds: float) -> Aftermath:
 
 
 def _running(error: KnnkitError, own: bool) -> Aftermath:
-    """Returns the outcome of a device that runs the release; `own`: whether this run's activation was confirmed."""
+    """Returns the outcome of a device that runs the release; `own`: whether this run committed it, not another host."""
     if isinstance(error, ParityFailed):
         return Aftermath(Outcome.FAILED, error, "the release could not be reverted: another host has confirmed it")
     said = "the device says that the release was confirmed" if own else "another host has committed the release"

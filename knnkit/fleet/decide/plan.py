@@ -56,7 +56,8 @@ class Refusal:
 class DevicePlan:
     """The plan for one device: `steps` in order; () if the device is up to date or the deploy is refused.
 
-    A refused release that is too old may still have the step of a new signature: a rollback can then return to it.
+    If the release is refused because it is too old, `steps` may still replace its signature on the device, so that a
+    rollback can return to it.
     """
 
     device: str
@@ -121,9 +122,9 @@ def foreign_model(status: Status | None, models: Collection[str]) -> tuple[str, 
 
 
 def other_project(target: Target, status: Status, models: Collection[str]) -> str:
-    """Returns the hint for a device of another project: first another root, which is harmless; then to remove knnkit.
+    """Returns the hint for a device that another project uses: choose another root, or remove what is there.
 
-    `models` are the models of deploy.yaml.
+    `models` are the names of the models of deploy.yaml; the root is named after the first of them.
     """
     name = min(models, default="2")
     taken = target.root.rstrip("/").endswith(f"/.knnkit-{name}")
@@ -135,7 +136,10 @@ def other_project(target: Target, status: Status, models: Collection[str]) -> st
 
 
 def _sign_steps(status: Status | None, package: Package) -> tuple[PlanStep, ...]:
-    """Returns a step that sends only our signature, if the device has the release signed by another key; else ()."""
+    """Returns a step that sends our signature, for a release that the device has with another key's; else ().
+
+    Also returns () if the device does not trust our key.
+    """
     if status is None or package.digest not in status.staged or package.signed_by not in status.trusted:
         return ()
     known = status.signed_by if status.answering == package.digest else "another key, perhaps"
@@ -262,7 +266,7 @@ def _unwanted(target: Target, status: Status, package: Package) -> Refusal | Non
 
 
 def _outdated(target: Target, status: Status, package: Package, options: PlanOptions) -> Refusal | None:
-    """Returns a refusal if a release needs a newer runtime than the device has or will get; else None."""
+    """Returns a refusal if a release, not in use yet, needs a newer runtime than the device will have; else None."""
     if status.runtime is None:
         return None
     ref, new = package.ref, _next_runtime(status.runtime, target.runtime)

@@ -38,8 +38,8 @@ def ask(
 ) -> T:
     """Runs an agent command with `--json`, and returns its answer as a document of the type `answer`.
 
-    `agent` is the agent's command line; it may belong to an environment that is not in use. `input` is the standard
-    input of the command, `timeout` its time limit in seconds.
+    `agent` begins the command line: a Python, `-m device_agent` and the root. `input` is the standard input of the
+    command, `timeout` its time limit in seconds.
 
     Raises:
         AgentProblem: the agent reported a problem.

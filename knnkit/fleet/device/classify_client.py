@@ -30,7 +30,7 @@ class Answerer:
         self._transport, self._facts = transport, facts
 
     def neighbours(self, rows: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[Any]]:
-        """Returns the (n, k) indices of the training rows nearest to (n, n_features) raw rows, and the (n,) labels.
+        """Returns the (n, k) indices of the training rows nearest to (n, n_features) raw rows, and the (n,) answers.
 
         Raises:
             DeviceFailed: the device cannot answer, or its answer is malformed.
@@ -52,7 +52,7 @@ class Answerer:
             return np.array([index[record["label"]] for record in records], np.int32)
 
     def labels_of_lines(self, lines: Sequence[bytes]) -> list[str]:
-        """Returns the label, as text, that a device answers to each line of JSON.
+        """Returns the label, as text, that a device answers to each raw row, a line of JSON with its newline.
 
         Raises:
             DeviceFailed: as `neighbours`.

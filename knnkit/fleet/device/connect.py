@@ -43,7 +43,7 @@ class Pace:
 
 
 def open_transport(name: str, target: Target, timeout: float) -> Transport:
-    """Opens a connection to a device; for the embedded device (this machine), returns a local transport.
+    """Opens a connection to a device within `timeout` seconds; to this machine for the embedded device.
 
     Raises:
         Unreachable: the device cannot be connected to.
@@ -75,13 +75,13 @@ def dial(
     tried: Callable[[], None] = lambda: None,
     warn: Callable[[str], None] = lambda _: None,
 ) -> Transport:
-    """Opens a connection to the device of a job; retries after errors that may pass.
+    """Opens a connection to the device of a job; tries again after an error that may be gone at the next attempt.
 
-    `pause` waits some seconds, and returns whether the run was stopped. `tried` is called before each attempt, `warn`
-    with each warning of the login.
+    `pause` waits some seconds, and returns whether the run was stopped: then it does not try again. `tried` is called
+    before each attempt, `warn` with each warning of the login.
 
     Raises:
-        Unreachable: the last attempt failed.
+        Unreachable: the last attempt failed, or another attempt would not help.
     """
     target, pace = job.target, job.pace
     for attempt in range(pace.retries + 1):

@@ -17,10 +17,9 @@ Work = Callable[[Transport, Facts, Recorder], DeviceReport]
 
 
 def visit(job: Job, work: Work, listen: Listener, pause: Pause, *, full: bool = False) -> DeviceReport:
-    """Connects to one device, and returns the report of `work`, or of the error that ended it.
+    """Connects to one device, and returns the report that `work` returns; after an error, the report of a failure.
 
-    `listen` gets the progress, `pause` is as in `dial`. `full`: whether to ask for facts about the system's Python even
-    if the device has an agent.
+    `listen` gets the progress, `pause` is as in `dial`, `full` as in `probe`.
     """
     recorder, target = Recorder(job.target, listen), job.target
     try:

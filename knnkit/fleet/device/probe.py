@@ -122,7 +122,9 @@ class Facts:
 
 
 def probe(transport: Transport, root: str, *, timeout: float, full: bool = False) -> Facts:
-    """Asks a device, with its agent at `root`, for its facts. `full`: also the system's Python, if it has an agent.
+    """Asks a device, with knnkit's root at `root`, for its facts.
+
+    `full`: also about the system's Python; without it, only if no agent answers.
 
     Raises:
         Unreachable: the connection broke or the time limit passed.
@@ -216,7 +218,7 @@ def _with_agent(name: str, facts: Facts, code: str | None, status: str) -> Facts
 
 
 def _shake_hands(name: str, status: Any) -> Status | str:
-    """Returns the status that the agent of device `name` sent, or why the agent is too old for this knnkit.
+    """Returns the status that the agent of the device `name` sent; if the agent is too old for this knnkit, the reason.
 
     The two protocol numbers are read before anything else: they never change their meaning.
 

@@ -37,7 +37,7 @@ class Recorder:
         self._begun = time.monotonic()
 
     def know(self, **values: Any) -> None:
-        """Sets fields of the report, by name; of a certificate only what reports can show."""
+        """Sets fields of the report, by name; drops tables of a certificate that are nonsense (see `readable`)."""
         if values.get("certificate"):
             values["certificate"] = readable(values["certificate"])
         self._report = replace(self._report, **values)
@@ -83,13 +83,19 @@ class Recorder:
         self._steps[-1] = replace(self._steps[-1], name=name)
 
     def end(self, outcome: Outcome, **values: object) -> DeviceReport:
-        """Ends the run; returns its report with `values`. In a hint, `--target HOST` becomes this device's options."""
+        """Ends the run; returns its report with the fields `values`.
+
+        In the hint, `--target HOST` becomes the options that select this device.
+        """
         values["hint"] = self._lead(str(values.get("hint", "")))
         self.know(outcome=outcome, seconds=round(time.monotonic() - self._begun, 6), steps=tuple(self._steps), **values)
         return self._report
 
     def fail(self, error: KnnkitError, outcome: Outcome | None = None, more: str = "") -> DeviceReport:
-        """Ends the run with `error`; returns its report. Outcome None: `outcome_of(error)`. `more` ends the message."""
+        """Ends the run with `error`; returns its report.
+
+        The outcome None stands for `outcome_of(error)`; `more` is appended to the message.
+        """
         certificate = error.problem.certificate if isinstance(error, AgentProblem) else None
         outcome = outcome or outcome_of(error)
         plain = error.exit_code == constants.EXIT_USAGE or (

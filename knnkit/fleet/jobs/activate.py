@@ -132,7 +132,7 @@ class Switch:
         return self._end(judge(error, self._stage, found, job.package.digest, job.pace.confirm))
 
     def _take_back(self) -> TakenBack | None:
-        """Reverts the activation if this run made it; returns the device's answer, or None if it reports a problem."""
+        """Reverts the activation if this run made it; returns the agent's answer, or None if it reports a problem."""
         for attempt in range(_PATIENCE):
             try:
                 return self._talk.ask(self._facts, ["rollback", "--own", *self._holder], TakenBack)

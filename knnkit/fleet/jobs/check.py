@@ -32,7 +32,7 @@ class Proof:
 
     @property
     def different(self) -> float:
-        """Number of golden rows with a wrong answer; infinite without a valid certificate."""
+        """Number of golden rows that the certificate calls different; infinite without a valid certificate."""
         if self.certificate is None or self.reason == _DISBELIEVED:
             return math.inf
         return self.certificate.different
@@ -76,9 +76,9 @@ def trial(
 ) -> Callable[[str, str], None] | None:
     """Returns a function that checks the device's release in a new environment before the device uses that environment.
 
-    The function takes the path of the new environment's Python and the name of what is new. It passes the certificate
-    to the recorder, and raises ParityFailed if the release fails the check there and gives more wrong answers than in
-    the environment in use. Returns None if the device has no agent or runtime yet: any environment is then better.
+    The function takes the path of the new environment's Python, and text for messages about what is new there. It
+    records the certificate. It raises ParityFailed if the release fails the check there and gives more wrong answers
+    than in the environment in use. Returns None if the device has no agent or runtime yet.
     """
     status = facts.agent
     if status is None or status.runtime is None:

@@ -44,10 +44,10 @@ class RowsJob(Job):
 
 
 def about(rows: Path | None, done: Completed, files: Sequence[str] = ()) -> Completed:
-    """Puts the name of the user's file into `done`'s messages, since the agent knows only its standard input.
+    """Returns `done` with the name of the user's file in its messages: the agent knows only its standard input.
 
-    `rows`: the file or folder that the user named; None: standard input. `files`: the file in that folder that each
-    line of the agent's input stands for; (): the input is the file itself.
+    `rows`: the file or folder that the user named; None: standard input, and `done` is returned unchanged. `files`: for
+    each line of the agent's input the name of the sound or picture in it; (): the agent got the user's file itself.
     """
     if rows is None:
         return done

@@ -52,7 +52,7 @@ def rows_in(report: DeviceReport) -> Brought:
 
 
 def _run(transport: Transport, agent: tuple[str, ...], words: tuple[str, ...], seconds: float) -> str:
-    """Returns the output of the agent command `words`, which may take `seconds`."""
+    """Returns the output of the agent command `words`; raises DeviceFailed if it fails, Unreachable after `seconds`."""
     done = transport.run([*agent, *words, "--json"], timeout=seconds, max_output=_MOST)
     if done.exit_code:
         raise DeviceFailed(f"{transport.name}: {words[0]}: {done.complaint or done.exit_code}", reason="collect-failed")

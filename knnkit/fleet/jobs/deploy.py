@@ -115,7 +115,7 @@ class _Deploy:
     def _is_damaged(self, facts: Facts) -> bool:
         """Whether files of the release on the device differ from the signed files; staging repairs them.
 
-        Asks the device only with --verify, or if the last starts of the release ended without an answer.
+        Asks the device only with --verify, or if it warns that the release's starts have failed; else returns False.
         """
         assert facts.agent is not None
         status, digest = facts.agent, self._job.package.digest
@@ -145,7 +145,10 @@ class _Deploy:
             return self._overtaken(error, facts.root)
 
     def _overtaken(self, error: KnnkitError, root: str) -> DeviceReport:
-        """After `error`, waits for another host that staged the same release at `root`, then continues with it."""
+        """Handles `error` if another host stages the same release: waits for it, then switches to the release.
+
+        Raises DeviceLocked if that host takes too long, and `error` if there is no such host.
+        """
         digest = self._job.package.digest
         while True:
             facts = self._look(root)
@@ -228,7 +231,7 @@ def plan_job(job: DeviceJob, listen: Listener = nobody, pause: Pause = just_slee
 
 
 def _compare(job: DeviceJob, transport: Transport, facts: Facts) -> Compared | None:
-    """Compares the device's release with the new release; None if it has no other one, or if it cannot compare them."""
+    """Compares how the device's release and the new one answer the new one's golden rows; None if impossible."""
     if facts.agent is None or facts.agent.answering in (None, job.package.digest):
         return None
     from device_agent.shared.golden import changes  # numpy is for a dry run that compares

@@ -33,8 +33,9 @@ def enrol_host(
 ) -> Enrolled:
     """Fetches the host key of a device, and writes it to known_hosts if `agree` returns True.
 
-    `agree` is called with host, kind of key and fingerprint. `known_hosts` is the file to write; None: the fleet's
-    file, or the user's own. `replace`: whether to replace another known key. The device's jump hosts must be known.
+    `agree` is called with host, kind of key and fingerprint. `known_hosts` is the file to write; None: the first known
+    hosts file of deploy.yaml or ssh_config that is not the system's. `replace`: whether to replace another known key.
+    The keys of the device's jump hosts must be known already.
 
     Raises:
         UsageError: the embedded device has no host key.
@@ -63,7 +64,7 @@ def enrol_host(
 
 
 def _own_file(name: str, files: tuple[str, ...]) -> Path:
-    """Returns the first of the known_hosts `files` that belongs to the fleet or the user, not to the system."""
+    """Returns the first known_hosts file not in /etc; raises UsageError, about the device `name`, if there is none."""
     own = next((file for file in files if not file.startswith("/etc/")), None)
     if own is None:
         said = f"ssh_config names no known_hosts file of yours for {name} (UserKnownHostsFile none)"

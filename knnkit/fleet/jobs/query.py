@@ -111,10 +111,12 @@ def _parity(question: Question, transport: Transport, facts: Facts, recorder: Re
 def _replay(
     question: Question, transport: Transport, facts: Facts, recorder: Recorder, proof: reports.Certificate | None
 ) -> None:
-    """Checks the numbers about taught rows in `proof`, a certificate, if its release is on this machine.
+    """Computes the numbers about taught rows in `proof`, a certificate, again on this machine from the taught rows.
+
+    Does nothing without such numbers, or if the release is not on this machine.
 
     Raises:
-        ParityFailed: a number is wrong.
+        ParityFailed: a number is wrong, or the taught rows cannot be read.
     """
     told = proof.taught if proof else None
     if proof is None or told is None or proof.release not in question.built:

@@ -69,7 +69,7 @@ class Conversation:
         self._lock_until = time.monotonic() + self._job.pace.lock
 
     def may_wait(self) -> bool:
-        """Waits at most a second for another host; returns False if the time limit for waiting has passed.
+        """Waits a second for another host, then returns True; at once False if the limit `--wait` has passed.
 
         Raises:
             Stopped: the run was stopped.
@@ -83,13 +83,13 @@ class Conversation:
         return True
 
     def wait(self, seconds: float) -> None:
-        """Waits the full time even if the run was stopped, because a switch that has begun must be finished."""
+        """Waits `seconds`, also if the run was stopped, because a switch that has begun must be finished."""
         until = time.monotonic() + seconds
         if self._pause(seconds):  # returns at once if the run was stopped before
             time.sleep(max(0.0, until - time.monotonic()))
 
     def go_on(self) -> None:
-        """Raises `Stopped` if the run was stopped.
+        """Returns at once; called before each step that a stopped run must not begin.
 
         Raises:
             Stopped: the run was stopped.

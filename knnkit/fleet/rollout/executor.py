@@ -27,7 +27,7 @@ Work = Callable[..., DeviceReport]
 
 
 class Stop(threading.Event):
-    """A flag that stops a run. A second signal also sets `left`: the run then does not wait for its jobs."""
+    """A flag that stops a run: no new jobs begin. `left`: a second signal came, so the run does not wait for jobs."""
 
     left = False
 
@@ -38,7 +38,7 @@ class Stop(threading.Event):
 
 @dataclass
 class Fan:
-    """An executor and its limits. `in_process`: jobs run in threads of this process, so `listen` works."""
+    """An executor and its limits. `in_process`: jobs are threads here, which see `stop` and report their progress."""
 
     executor: Executor
     concurrency: int = 16
@@ -48,7 +48,10 @@ class Fan:
     def each(
         self, work: Work, jobs: Iterable[Job], listen: Listener, *, may_begin: Callable[[], bool] = lambda: True
     ) -> Iterator[DeviceReport]:
-        """Yields each device's report when it is ready; starts no job after a stop, or while `may_begin()` is False."""
+        """Runs `work` for each job and yields the reports.
+
+        Begins no job after a stop, or while `may_begin()` is False. `listen` gets the progress.
+        """
         waiting: dict[Future[DeviceReport], Target] = {}
         left = iter(jobs)
         while True:
@@ -119,8 +122,8 @@ def _dask(address: str) -> Iterator[Executor]:
 def stopped_by_signals(stop: Stop, tell: Callable[[str], None]) -> Iterator[None]:
     """Within this context, Ctrl-C, SIGTERM and SIGHUP set `stop`; a second Ctrl-C or SIGTERM ends the context at once.
 
-    Later signals are ignored: only the report remains to be printed. Does nothing outside the main thread. An ignored
-    SIGHUP (nohup) stays ignored. `tell` shows the user that the run stops.
+    Signals after the second are ignored: only the report remains to be printed. If SIGHUP was ignored before (nohup),
+    it stays ignored. Does nothing outside the main thread. `tell` gets a text for the user when the run stops.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -152,7 +155,10 @@ def stopped_by_signals(stop: Stop, tell: Callable[[str], None]) -> Iterator[None
 
 @contextlib.contextmanager
 def _speaking(tell: Callable[[str], None]) -> Iterator[SimpleQueue[str | None]]:
-    """Yields a queue of texts. A thread passes them to `tell`: a signal handler that prints could wait for ever."""
+    """Yields a queue; a thread passes each text put into it to `tell`. At the end, waits until all are passed.
+
+    Signal handlers use it: a handler that prints could wait for ever.
+    """
     said: SimpleQueue[str | None] = SimpleQueue()
 
     def work() -> None:

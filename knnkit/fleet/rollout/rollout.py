@@ -1,6 +1,6 @@
 """Deploys to a fleet in waves, within a failure budget.
 
-A stop leaves every device on one known release."""
+After a stop (too many failures, or Ctrl-C), no further device begins, and each that has begun ends its switch."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class _Rollout:
             self.watch.note(f"the rollout stops: {why}")
 
     def roll_back(self) -> None:
-        """Rolls back, after a stop, each device that committed the release in this run."""
+        """Rolls back the devices that committed the release in this run; does nothing unless the rollout stopped."""
         leaving = go_back.committed(self.done.values())
         if not self.stopped or not leaving:
             return
@@ -183,7 +183,7 @@ class _Rollout:
 
 
 def ask_all(command: str, jobs: Sequence[Job], work: Work, fan: Fan, watch: Watch) -> FleetReport:
-    """Runs `work` for each of `jobs`, without waves; returns the report of `command`, with devices in their order."""
+    """Runs `work` for each of `jobs`, without waves; returns the report of all devices, in the order of `jobs`."""
     started, begun = time.time(), time.monotonic()
     done: dict[str, DeviceReport] = {}
     with stopped_by_signals(fan.stop, watch.note):

@@ -47,7 +47,7 @@ def divide(targets: Sequence[Target], waves: Sequence[int | str]) -> tuple[tuple
 
 
 def allowed(max_failures: int | str, total: int) -> int:
-    """Returns how many of `total` devices may fail; `max_failures` is a number or a percentage."""
+    """Returns how many of `total` devices may fail; `max_failures` is a number or a percentage, rounded down."""
     return _amount(max_failures, total, math.floor)
 
 
@@ -58,9 +58,9 @@ def _amount(said: int | str, total: int, rounded: Callable[[float], int]) -> int
 
 
 def overspent(done: Sequence[DeviceReport], budget: int, *, proving: bool) -> str:
-    """Returns why a rollout must not begin another device after those `done`, or ""; called after every device.
+    """Returns why a rollout must not begin another device after those `done`; "" if it may.
 
-    `budget` failures are allowed, but none if `proving` (during the first of several waves).
+    `budget` is the number of failures that are allowed; with `proving` (the first of several waves), none is.
     """
     failed = [report for report in done if report.outcome in FAILURES]
     if proving and failed:
@@ -71,7 +71,7 @@ def overspent(done: Sequence[DeviceReport], budget: int, *, proving: bool) -> st
 
 
 def unproven(wave: Sequence[DeviceReport]) -> str:
-    """Returns why the second wave must not begin, or ""; called when the first wave has ended."""
+    """Returns why the second wave must not begin after the first: none of its devices runs the release; else ""."""
     if any(report.outcome in (Outcome.COMMITTED, Outcome.UNCHANGED) for report in wave):
         return ""
     return "no device of the first wave runs the release, so the wave proves nothing"

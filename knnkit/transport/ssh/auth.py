@@ -1,8 +1,9 @@
 """Logs in to an SSH server with keys.
 
 Never sends a password. Keys come from files and from a key agent, and are offered in the order of ssh: the certificates
-of a key, then the key itself. A file `k.pub` selects one key of the agent. A key named by `identity` in deploy.yaml, or
-with IdentitiesOnly, is the only one offered. A key file that other users may read is refused, as ssh does.
+of a key, then the key itself. A file `k.pub` selects one key of the agent. If deploy.yaml names a key (`identity`), or
+ssh_config says IdentitiesOnly, only named keys are offered. A key file that other users may read is refused, as ssh
+does.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class _Agent(AgentSSH):
 
 @dataclass
 class _Tried:
-    """Keys offered so far, and notes about keys that could not be offered. An error message lists both."""
+    """Labels of the keys offered so far (`offers`), and why others could not be; `str` lists all for a message."""
 
     offers: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -135,9 +136,9 @@ def _offers(where: Resolved, agent: _Agent | None, tried: _Tried) -> Iterator[tu
 def _key(
     name: str, path: Path, held: paramiko.AgentKey | None, agent: _Agent | None, where: Resolved, tried: _Tried
 ) -> tuple[str, paramiko.PKey] | None:
-    """Returns (label for messages, key), from the key agent (`held`) or else the file; None: no usable key.
+    """Returns (label for messages, key) of an identity: the key that the agent holds (`held`), else that in the file.
 
-    Adds to `tried` why a key cannot be used.
+    `name` is the identity as configured, `path` its file. Returns None if neither can be used; `tried` says why.
     """
     if held is not None:
         return f"{name} by the agent", keys.of_agent(held, tried.notes)

@@ -60,7 +60,7 @@ class Watchdog:
 
     @property
     def limit(self) -> str:
-        """The time limit that has passed, as text for a message."""
+        """The time limit as text for a message: `30 s without progress` with `idle`, else the total, `300 s`."""
         return f"{self._idle:g} s without progress" if self._idle is not None else f"{self._total:g} s"
 
 
@@ -78,9 +78,9 @@ class Tracked(io.RawIOBase):
 
 
 def feed(channel: paramiko.Channel, read: Callable[[], bytes], touch: Callable[[], None]) -> None:
-    """Starts a thread that sends what `read` returns, until that is empty or the command stops reading.
+    """Starts a thread that sends the blocks that `read` returns to the command's standard input, then closes it.
 
-    `touch` is called after each block, to restart a time limit.
+    The thread ends at an empty block, or when the command reads no more. It calls `touch` after each block.
     """
 
     def work() -> None:
@@ -112,11 +112,9 @@ def drain(
     err: Callable[[bytes], None],
     touch: Callable[[], None],
 ) -> int | None:
-    """Passes both streams to `out` and `err` until they end; returns the exit code.
+    """Passes standard output to `out` and standard error to `err` until the command ends; returns the exit code.
 
-    This is -1 if a signal ended the command, and None if the connection broke.
-
-    `touch` is as in `feed`.
+    The exit code is -1 if a signal ended the command, and None if the connection broke. `touch` is as in `feed`.
     """
     poller = select.poll()
     poller.register(channel.fileno(), select.POLLIN)

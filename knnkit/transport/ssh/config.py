@@ -47,7 +47,7 @@ class Resolved:
     typed: str = ""  # the options that name it on a command line, if it was named there
 
     def by_hand(self, *command: str) -> str:
-        """Returns a shell command that connects to this host: `command` (ssh, ssh-copy-id), options and address."""
+        """Returns `command` (`ssh`, `-v`, or `ssh-copy-id`) with the jump hosts, port and address of this host."""
         jumps = ",".join(str(Address(hop.host, hop.user, hop.port)) for hop in self.jumps)
         through = ("-o", f"ProxyJump={jumps}") if jumps else ()
         return shlex.join([*command, *through, "-p", str(self.port), f"{self.user}@{self.host}"])
@@ -57,7 +57,9 @@ def resolve(address: Address, *, depth: int = 0) -> Resolved:
     """Returns the settings for connecting to an address, after applying ssh_config; `depth` counts jump hosts so far.
 
     Raises:
-        Unreachable: a name is not valid; ssh_config cannot be read, is wrong, or uses an unsupported setting.
+        ConfigError: the ssh_config that deploy.yaml names may run commands, and the user has not agreed.
+        Unreachable: a name is not valid, there are too many jump hosts, or ssh_config cannot be read, is wrong, or uses
+            an unsupported setting.
     """
     if depth > _MAX_JUMPS:
         raise Unreachable(f"{address.host}: jumps through more than {_MAX_JUMPS} hosts", reason="ssh-config")

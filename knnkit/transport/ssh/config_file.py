@@ -63,7 +63,7 @@ _MANY |= dict.fromkeys(_UNUSED.split(), r"[!$-&(-\[\]-~]+")
 
 
 class _Raw(paramiko.SSHConfig):
-    """paramiko's reader, without paramiko's expansion of tokens: that asks DNS for `%l` and does not know `%%`."""
+    """paramiko's reader of ssh_config, without its expansion of tokens, which asks DNS for `%l` and misreads `%%`."""
 
     TOKENS_BY_CONFIG_KEY: dict[str, list[str]] = {}  # noqa: RUF012  (as in paramiko)
 
@@ -109,9 +109,10 @@ def _settled(host: str) -> str:
 
 
 def _lines(config: str | None) -> Iterator[tuple[str, int, str]]:
-    """Yields (path, line number, text) of each line of ssh_config except comments, and `Host *` before each file.
+    """Yields (path, line number, text) of each line of ssh_config, except empty lines and comments.
 
-    `config` is the file; None: the user's and the system's.
+    `config` is the file; None: the user's, then the system's. Before the lines of each file comes a line `Host *`: it
+    ends a `Host` section of the file before.
     """
     for name in (config,) if config else (USER_CONFIG, SYSTEM_CONFIG):
         path = Path(name).expanduser()
@@ -143,7 +144,7 @@ def _followed(config: str | None) -> Iterator[str]:
 
 
 def _strange(keyword: str, words: list[str]) -> str | None:
-    """Returns the first of `keyword` and the `words` after it that is not supported; None if all are."""
+    """Returns the word that makes a line unsupported: `keyword`, or one of the `words` after it; None: supported."""
     if keyword == "include":  # allowed if it matches no file, as in Debian's /etc/ssh/ssh_config
         plain = re.compile(r"/[\w./*-]+")
         return next((word for word in words if not plain.fullmatch(word) or glob.glob(word)), None)  # noqa: PTH207

@@ -93,7 +93,7 @@ class SshTransport:
     def append(
         self, source: BinaryIO, remote: str, *, offset: int, size: int, timeout: float, progress: Progress | None = None
     ) -> None:
-        """Appends through `cat`, which is as fast as SFTP (docs/decisions/071); see `Transport.append`."""
+        """Appends with `cat` on the device: as fast as SFTP (docs/decisions/071). See `Transport.append`."""
         script = 'exec cat >> "$1"' if offset else 'umask 077; exec cat > "$1"'
         source.seek(offset)
         tracked = cast(BinaryIO, Tracked(source, lambda done: progress and progress(done, size)))
@@ -191,7 +191,7 @@ def scan(name: str, address: Address, *, timeout: float) -> tuple[Resolved, know
 
 @contextlib.contextmanager
 def placed(address: Address) -> Iterator[None]:
-    """Adds the line of deploy.yaml to the message of an error about a file that it names."""
+    """Adds the key of deploy.yaml, with its line, to a KnnkitError in the block about a file that deploy.yaml names."""
     try:
         yield
     except KnnkitError as error:
@@ -200,7 +200,7 @@ def placed(address: Address) -> Iterator[None]:
 
 @dataclass
 class _Way:
-    """Progress of opening a connection: `hop` is the host that is now contacted, the target or a jump host."""
+    """Progress of a connection `to` the device `name`; `hop` is the host contacted now: the device or a jump host."""
 
     name: str
     to: Resolved
@@ -218,7 +218,7 @@ class _Way:
         return time.monotonic() >= self.deadline
 
     def stuck(self, said: str, reason: str) -> Unreachable:
-        """Returns the error for a connection that failed, with `said` after the target and the host where it failed."""
+        """Returns the error that the connection failed: the device, the jump host where it failed, then `said`."""
         device = f"{self.to.host}:{self.to.port}"
         at = f"{self.name} ({device})" if self.name != self.to.host else device
         hop = self.hop or self.to
@@ -230,9 +230,9 @@ class _Way:
 
 @contextlib.contextmanager
 def _guarded(name: str, where: Resolved, hops: list[paramiko.Transport], timeout: float) -> Iterator[_Way]:
-    """If this context fails, closes all connections in `hops`, and raises an error of knnkit in place of paramiko's.
+    """After an error in the block or `timeout` seconds, closes the connections in `hops`, and raises a KnnkitError.
 
-    `where` has the settings of the target `name`. Yields the way there, where the caller records the present hop.
+    `where` has the settings of the device `name`. Yields the progress, in which the caller records the present `hop`.
     """
     way = _Way(name, where, time.monotonic() + timeout)
     with Watchdog(lambda: _close(hops), total=timeout) as watchdog:
@@ -251,7 +251,7 @@ def _guarded(name: str, where: Resolved, hops: list[paramiko.Transport], timeout
 
 
 def _ignored(hop: Resolved) -> str:
-    """Returns text to add to an error: settings of `hop` that ssh follows and knnkit does not; "" if there are none."""
+    """Returns text to add to an error: names of settings of `hop` that knnkit ignores and ssh does not; "" if none."""
     return f" (knnkit does not follow {', '.join(hop.ignored)} of ssh_config)" if hop.ignored else ""
 
 
@@ -313,7 +313,7 @@ def _reach(hop: Resolved, hops: list[paramiko.Transport], way: _Way) -> socket.s
 
 
 def _prefer_known(transport: paramiko.Transport, hop: Resolved) -> None:
-    """Prefers the kinds of host key that known_hosts has for the server `hop`, which may have several kinds."""
+    """Makes paramiko ask the server `hop` first for the kinds of host key that known_hosts has for it."""
     known = {key.kind for key in known_hosts.load(hop.known_hosts).lookup(hop.key_name, hop.key_port)}
     if "ssh-rsa" in known:
         known |= {"rsa-sha2-512", "rsa-sha2-256"}

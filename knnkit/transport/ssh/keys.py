@@ -88,16 +88,17 @@ class _AgentKey(paramiko.PKey):
 
 
 def of_agent(key: paramiko.AgentKey, notes: list[str]) -> paramiko.PKey:
-    """Returns a key or certificate of an agent in paramiko's form, which adds to `notes` why the agent did not sign."""
+    """Returns a key or certificate of an agent for paramiko; it adds to `notes` when the agent refuses to sign."""
     return _AgentKey(key, notes)
 
 
 def certificates_of(
     file: Path, named: Iterable[str], key: paramiko.PKey, notes: list[str]
 ) -> Iterator[tuple[Path, paramiko.PKey]]:
-    """Yields (path, certified key) for each certificate of a key: next to its file, or in CertificateFile (`named`).
+    """Yields (path, key with its certificate) for each certificate of `key`.
 
-    Adds a warning to `notes` for each certificate that cannot be used.
+    Looks in `FILE-cert.pub` next to the key's `file`, and in the files of CertificateFile (`named`). Adds a warning to
+    `notes` for each file that cannot be used.
     """
     beside = file.with_name(file.name + "-cert.pub")
     for path in (beside, *map(Path, named)):
@@ -119,7 +120,7 @@ def certificates_of(
 
 
 def _certificate(text: bytes) -> tuple[paramiko.pkey.PublicBlob, bytes | None, int]:
-    """Parses a certificate: returns it in paramiko's form, its public key's wire form, and its expiry in Unix time."""
+    """Returns (certificate for paramiko, wire form of its public key, expiry in Unix time), or raises an error."""
     found = serialization.load_ssh_public_identity(text)
     if not isinstance(found, serialization.SSHCertificate):
         raise ValueError("a public key")
@@ -172,7 +173,7 @@ def _blob_of_private(data: bytes) -> bytes | None:
 def load(path: Path, *, agent: str) -> paramiko.PKey:
     """Reads a private key from a file; keeps it in memory, so that each file is read once.
 
-    `agent` is the text that explains, if the file is a public key, why the key agent cannot use it.
+    `agent` is text for the error if the file is a public key: why no key agent signs with it.
 
     Raises:
         NoKey: the file holds no usable key.

@@ -74,7 +74,7 @@ class KnownHosts:
     authorities: tuple[_Line, ...] = ()  # @cert-authority
 
     def lookup(self, host: str, port: int) -> tuple[HostKey, ...]:
-        """Returns the known keys of a host; includes revoked keys, which are marked as revoked."""
+        """Returns the keys of a host in these files, also the revoked ones (`HostKey.revoked`)."""
         name = host_name(host, port)
         return tuple(line.key for line in self.lines if _matches(line.patterns, name))
 
@@ -149,7 +149,7 @@ def _matches_hash(pattern: str, name: str) -> bool:
 
 
 def _hashed(name: str, salt: bytes | None = None) -> str:
-    """Returns the hashed form of a name, as `ssh-keygen -H` writes it; without `salt`, with a random one."""
+    """Returns the hashed form of a host's name, as `ssh-keygen -H` writes it; `salt` None: with a random salt."""
     salt = os.urandom(20) if salt is None else salt
     digest = hmac.new(salt, name.encode(), hashlib.sha1).digest()
     return f"|1|{base64.b64encode(salt).decode()}|{base64.b64encode(digest).decode()}"

@@ -79,13 +79,17 @@ class Marks:
 
 
 def _for_any_shell(argv: Sequence[str]) -> Sequence[str]:
-    """Returns `argv` as a command that csh, fish and sh read alike: what differs in single quotes is encoded."""
+    """Returns `argv` as a command that csh, fish and sh read alike; unchanged if they do already.
+
+    In single quotes, csh or fish read `!`, backslash and newline differently from sh. In a command that has one of
+    these, they become octal escapes, which a `sh` on the board decodes.
+    """
     line = re.sub(r"[!\\\n]", lambda found: f"\\0{ord(found[0]):03o}", shlex.join(argv))
     return argv if "\\0" not in line else ("sh", "-c", 'eval "exec $(printf %b "$1")"', "sh", line)
 
 
 class Between:
-    """Passes the bytes between the markers to `out` as they arrive; calls `ready` when the command begins."""
+    """Passes the bytes between the markers to `out` as they arrive; calls `ready` when the first marker has arrived."""
 
     def __init__(self, marks: Marks, out: Callable[[bytes], object], ready: Callable[[], object] = bool) -> None:
         self.began = False
@@ -95,10 +99,10 @@ class Between:
         self._after: bytes | None = None
 
     def write(self, chunk: bytes) -> None:
-        """Processes the next bytes that the login printed.
+        """Processes `chunk`, the next bytes that arrived on the stream.
 
         Raises:
-            Capped.Full: the login prints without end, or `out` is full.
+            Capped.Full: the login printed more than MAX_NOISE bytes before the first marker, or `out` is full.
         """
         if self._after is not None:
             self._after = (self._after + chunk)[:16]

@@ -48,7 +48,7 @@ def _is_openssh(program: str) -> bool:
 
 
 def client() -> str | None:
-    """Returns the path of OpenSSH's `ssh`; None if it is not installed, or if this process's account has no name."""
+    """Returns the path of OpenSSH's `ssh`; None if it is not installed, or if the system does not know this account."""
     program = shutil.which("ssh")
     return program if program and _home() and _is_openssh(program) else None
 
@@ -62,7 +62,7 @@ def _home() -> Path | None:
 
 
 def _config_of_home() -> str | None:
-    """Returns the ssh_config to name to ssh, if $HOME is not the account's home; None if ssh finds the file itself."""
+    """Returns the ssh_config of $HOME to name to ssh (/dev/null if missing); None if ssh looks in $HOME anyway."""
     home, own = _home(), Path("~/.ssh/config").expanduser()
     if home is None or home.resolve() == Path.home().resolve():
         return None
@@ -70,7 +70,7 @@ def _config_of_home() -> str | None:
 
 
 def ask(program: str, host: str, *, port: int | None, user: str | None, config: str | None) -> Settings:
-    """Returns the settings of ssh (the command `program`) for `host`; `port` and `user` override ssh_config.
+    """Returns the settings of ssh for `host`; `program` is the command ssh, `port` and `user` override ssh_config.
 
     The caller must have checked `host` and `user`. `config` is the file to read; None: the user's and the system's.
 
@@ -115,7 +115,7 @@ def _once(key: tuple[object, ...], make: Callable[[], _Answer]) -> _Answer:
 
 
 def _changed(config: str | None) -> tuple[int, int] | None:
-    """Returns (modification time, size) of ssh_config, so that a long run sees an edit; None if it is missing."""
+    """Returns (modification time, size) of `config` (None: the user's), to notice an edit; None if it is missing."""
     try:
         found = Path(config or "~/.ssh/config").expanduser().stat()
     except OSError:
@@ -184,6 +184,6 @@ def _paths(text: str | None) -> tuple[str, ...]:
 
 
 def _of_home(paths: tuple[str, ...]) -> tuple[str, ...]:
-    """Replaces the account's home by $HOME in the paths of ssh's default files; returns other paths unchanged."""
+    """Replaces the account's home by $HOME in `paths` if they are ssh's default known_hosts files; else unchanged."""
     default = tuple(f"{_home()}/.ssh/{name}" for name in ("known_hosts", "known_hosts2"))
     return tuple(str(Path.home() / ".ssh" / Path(path).name) for path in paths) if paths == default else paths

@@ -85,7 +85,7 @@ def expand_path(text: str, tokens: Mapping[str, str]) -> str:
 
 
 def tokens(host: str, port: int, user: str, original: str, alias: str | None) -> dict[str, str]:
-    """Returns letter -> value of tokens such as `%h`, except `%C` and `%j`, which differ between OpenSSH versions.
+    """Returns letter -> value of the tokens `%h` and so on; not `%C` and `%j`, which differ between OpenSSH versions.
 
     `host` is the host to connect to, `original` the name as typed, `alias` HostKeyAlias (None: not set).
     """
