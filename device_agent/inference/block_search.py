@@ -45,7 +45,7 @@ class BlockSearch:
         k: number of neighbours.
         manhattan: True if a measure is a sum of differences; False if it is a sum of their squares.
         step: number of which the weighted coordinates of all rows are whole multiples; 0: there is none. For queries
-            of which that is true, too, float32 sums have no rounding error.
+            of which that is true, too, float32 scores up to a limit (`Scale.exact`) have no rounding error.
         and_ties: function from a measure to the highest measure that counts as tied with it.
     """
 
