@@ -15,7 +15,7 @@ _NAMED = 4
 
 
 def find(spec: KnnSpec, classes: Sequence[int | str], counts: Sequence[int]) -> tuple[str, ...]:
-    """Returns a warning if no row can get one of `classes`, as other classes always outvote its rows; else ().
+    """Returns a warning that names the classes that are never answered, as others always outvote them; () if none.
 
     Returns () also if neighbours have unequal votes, because then few rows can win.
 
