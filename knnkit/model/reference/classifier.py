@@ -268,7 +268,7 @@ class Reference:
         return order[:most], exact[:most], tolerance
 
     def _sort(self, query: Float64, rows: NDArray[Any]) -> tuple[NDArray[Any], Float64]:
-        """Returns the row indices `rows` sorted by (measure, index), and the measures; ties share the smallest."""
+        """Returns the row indices `rows` sorted by (measure, index), and the measures: of tied rows, the smallest."""
         exact = self._add_up(query, rows)
         order = np.lexsort((rows, exact))
         rows, exact = rows[order], np.asarray(exact[order])
