@@ -160,7 +160,7 @@ def _likely(root: type[Section], document: yaml_reader.Document, place: Place) -
     def line(text: str) -> str:
         return f"{key}: [{text}]" if isinstance(place[-1], int) else f"{key}: {text}"
 
-    for near in _closest(written or str(words[0] if len(words) == 1 else ""), nodes):
+    for near in _closest(written or (words[0] if all_text and len(words) == 1 else ""), nodes):
         yield f"; did you mean {near!r}?", line(near)
     if words and not written:  # a list
         yield "", example(root, f"{key}s", above(place))
@@ -177,7 +177,7 @@ def _likely(root: type[Section], document: yaml_reader.Document, place: Place) -
     if all_text and all(word.isprintable() and len(word) <= _LONGEST_NAME for word in words):
         usually = re.findall(r"[\w.-]+", usual)[-1]
         yield "", f"{key}: {{{', '.join(f'{_typed(word)}: {usually}' for word in words)}}}"
-    if _is_plain(written) and not (words and _NUMBER.fullmatch(written)):
+    if written and _is_plain(written) and not (words and _NUMBER.fullmatch(written)):
         yield from (("", each) for each in _as_first_key(key, written, usual, nodes))
 
 
@@ -227,7 +227,7 @@ def _is_plain(written: str) -> bool:
 
 
 def _typed(text: str) -> str:
-    return text if _is_plain(text) else json.dumps(text)
+    return text if _is_plain(text) else json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 # --- the models, by place ---------------------------------------------------------------------------------------------

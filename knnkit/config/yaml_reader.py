@@ -126,6 +126,12 @@ class Loader(yaml.SafeLoader):
             raise _TooMany
         return super().compose_node(parent, index)
 
+    def scan_flow_scalar(self, style: str) -> Any:
+        """Scans quoted text as the base class does; escapes such as \\ud83d\\ude00 are one character, as in JSON."""
+        token: Any = super().scan_flow_scalar(style)
+        token.value = token.value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+        return token
+
 
 _SCALARS: tuple[tuple[str, str, str], ...] = (
     ("bool", r"true|True|false|False", "tTfF"),

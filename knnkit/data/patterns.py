@@ -28,9 +28,8 @@ def expand(sources: Sequence[Path]) -> tuple[Path, ...]:
     """
     found: dict[Path, None] = {}
     for source in sources:
-        if not source.exists():
-            source = Path(PART.sub("*", str(source)))
         folder, pattern = split(source)
+        pattern = PART.sub("*", pattern)
         if source.exists() or not glob.has_magic(pattern):
             found[source] = None
             continue

@@ -6,6 +6,7 @@ The label of a file is its folder, a part of its path, or a cell of a table of p
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from knnkit.data.patterns import PART, expand, split
 from knnkit.errors import DataError
 
 #: Parts of a pattern: {name}, a sign for any text, a set of characters such as [0-9] or [!a], or plain text.
-_TOKEN = re.compile(rf"{PART.pattern}|(\*\*/|(?:^|(?<=/))\*\*$|\*|\?)|\[(!?)([^\]]+)\]|([^{{*?[]+|.)")
+_TOKEN = re.compile(rf"{PART.pattern}|(\*\*/|(?:^|(?<=/))\*\*$|\*|\?)|(\[!?\]?[^\]]*\])|([^{{*?[]+|.)")
 _SIGNS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
@@ -83,15 +84,15 @@ def list_files(sources: Sequence[Path], label: str, path: str | None, group: str
 
 def _parts(file: Path, source: Path, label: str) -> dict[str, str]:
     """Returns the part of a file's path for each `{name}` in the pattern; without any, the folder for `label`."""
-    if not PART.search(str(source)):
-        return {label: file.parent.name}
     folder, rest = split(source)
+    if not PART.search(rest):
+        return {label: file.parent.name}
     pattern = ""
-    for name, sign, other, signs, text in _TOKEN.findall(rest):
+    for name, sign, signs, text in _TOKEN.findall(rest):
         if name:
-            pattern += f"(?P={name})" if f"<{name}>" in pattern else f"(?P<{name}>[^/]+)"
+            pattern += f"(?P={name})" if f"(?P<{name}>" in pattern else f"(?P<{name}>[^/]+)"
         elif signs:
-            pattern += f"[{'^' * bool(other)}" + re.sub(r"[\\\[^]", r"\\\g<0>", signs) + "]"
+            pattern += fnmatch.translate(signs).removeprefix("(?s:").rpartition(")")[0]
         else:
             pattern += _SIGNS.get(sign) or re.escape(text)
     fits = re.fullmatch(pattern, str(file.relative_to(folder)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -358,6 +359,9 @@ BASE = "model:\n  name: a\n  data: {file: t.csv, label: x}\n"
         ("gates: {recall: [fall, 'sit down']}", 'recall: {fall: 0.9, "sit down": 0.9}'),
         ("gates: {max_error: '5,5 %'}", "max_error: 5.5"),
         ("  radius: [3]", "radius: 0.5"),
+        ("gates: [fall]", "gates: {accuracy: 0.9}"),
+        ("  metric: [null]", "metric: euclidean"),
+        ("gates: {recall: '\U0001f9cd é'}", 'recall: {"\U0001f9cd é": 0.9}'),
     ],
 )
 def test_a_frequent_mistake_is_answered_with_what_was_meant(typed: str, hint: str) -> None:
@@ -367,6 +371,13 @@ def test_a_frequent_mistake_is_answered_with_what_was_meant(typed: str, hint: st
     assert (error.hint, str(error).splitlines()[0].partition(": ")[0]) == (
         hint, f"deploy.yaml:{len(text.splitlines())}"
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", ["\U0001f600", "\xa0\U0001f600\x85é", "\ud83d", "\ude00\ud83d", "\udcff.csv", "\ufeff"]
+)
+def test_text_in_quotes_as_json_writes_it_is_that_text(name: str) -> None:
+    assert yaml_reader.read(f"{json.dumps(name)}: {json.dumps([name])}", "").data == {name: (name,)}
 
 
 @pytest.mark.parametrize(("line", "key", "fix"), [

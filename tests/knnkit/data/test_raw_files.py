@@ -67,12 +67,12 @@ def test_parts_of_a_pattern_name_label_and_group(pattern: str, expected: set[tup
 
 @pytest.mark.parametrize("pattern", [
     "{word}/*", "{word}/**", "**/{word}/*-?.wav", "{word}/[a-b]*-[!2].wav", "[ny]*/{word}-1.wav", "{word}/[[]b]*",
-    "{word}/a[^n]*", "{word}/[-a]*.wav", "n{word}/*-1.wav",
+    "{word}/a[^n]*", "{word}/[-a]*.wav", "n{word}/*-1.wav", "{word}/[]a]*", "<word>/{word}.wav",
 ])  # fmt: skip
-@pytest.mark.parametrize("name", ["plain", "sounds+[1]", "a b (2)"])
+@pytest.mark.parametrize("name", ["plain", "sounds+[1]", "a b (2)", "of {maker}"])
 def test_every_file_that_a_pattern_finds_has_its_parts(pattern: str, name: str, tmp_path: Path) -> None:
-    for file in (*FILES, "no/[b]x.wav", "no/no-1.wav", "yes/a^z.wav"):
-        path = tmp_path / name / file
+    files = (*FILES, "no/[b]x.wav", "no/no-1.wav", "yes/a^z.wav", "no/]x.wav", "<word>/no.wav")
+    for path in (tmp_path / folder / file for folder in (name, "of another") for file in files):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     source = tmp_path / name / pattern
