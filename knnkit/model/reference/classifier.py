@@ -130,7 +130,7 @@ class Reference:
         return values
 
     def leave_one_out(self, training: NDArray[np.int64]) -> ReferenceAnswers:
-        """Returns the answers to n training rows, given by index; their neighbours exclude the row and its recording."""
+        """Returns the answers to n training rows, by index; a row's neighbours exclude itself and its recording."""
         return self._answer(self.enrolled[training].astype(np.float64), training)
 
     def _answer(self, queries: Float64, without: NDArray[np.int64] | None) -> ReferenceAnswers:
