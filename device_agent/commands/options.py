@@ -68,7 +68,7 @@ def add_runtime(parser: argparse.ArgumentParser, *, threads: bool = True) -> Non
 
 
 def number_of_threads(text: str) -> int:
-    """Parses a number from 1 to `MAX_THREADS`."""
+    """Returns the number in `text`, from 1 to `MAX_THREADS`; raises ArgumentTypeError for other text."""
     return count(text, MAX_THREADS)
 
 

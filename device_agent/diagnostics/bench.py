@@ -36,7 +36,9 @@ PACKAGES = ("device_agent", "numpy", "tflite_runtime", "ai_edge_litert", "crypto
 
 
 def bench(store: Store, *, seconds: float, runtime: str, threads: int, search: str | None) -> Bench:
-    """Measures the answering release, each speed for about `seconds`; other options are as for `load_accepted`.
+    """Measures the answering release, each speed for about `seconds`, with `threads` threads of `runtime`.
+
+    `search` is one of `constants.WAYS`; None: the one that was fastest when the release was activated.
 
     Raises:
         DeviceUnfit, Refused, ModelUnusable: no release can answer.

@@ -93,7 +93,7 @@ class JoinedExact(ExactKnn):
         return kept, np.ascontiguousarray(found[kept])
 
     def doubt(self, kth: NDArray[Any]) -> Float64:
-        """Returns (n,) differences of two distances up to (n,) `kth` that may be due to float32 rounding alone."""
+        """Returns (n,) greatest differences of two distances up to (n,) `kth` that float32 rounding alone may cause."""
         far, near = np.asarray(kth, np.float64), self._near
         return far * BLUR if near is None else near.share * np.maximum(far, near.least)
 
@@ -259,7 +259,7 @@ class JoinedExact(ExactKnn):
     def decide(self, row: NDArray[np.float32], local: NDArray[np.int64], found: Answers) -> None:
         """Does what `merge` does for one (1, n_features) `row`, in float64.
 
-        `local` are the indices of the taught rows that may be among its neighbours; no others can be.
+        `local` are the indices of all taught rows that may be among its neighbours.
         """
         one, many = np.zeros(1, np.int64), np.zeros(len(local), np.int64)
         _write(found, one, self.among(row, found.indices, Nearby(one, many, local, many * 1.0, one == 0)))
@@ -307,7 +307,7 @@ class JoinedKNN:
 
     @property
     def batch(self) -> int:
-        """Number of rows of the batch graph; see `TfliteKNN.batch`."""
+        """Number of rows of the batch graph; more rows are answered in several batches."""
         return self.signed.batch
 
     @property
@@ -320,7 +320,7 @@ class JoinedKNN:
         return JoinedKNN(signed, self._joined, self.exact)
 
     def labels(self, rows: ArrayLike) -> NDArray[np.int32]:
-        """Returns the (n,) int32 class indices of raw rows; see `TfliteKNN.labels`."""
+        """Returns the (n,) int32 class indices of raw rows; `constants.UNKNOWN` for rejected ones."""
         return self.classify(rows).label
 
     def classify(self, rows: ArrayLike) -> Answers:
@@ -344,6 +344,6 @@ class JoinedKNN:
         return found
 
     def values_of(self, answers: Answers) -> NDArray[np.float64]:
-        """Returns (n, t) float64: the values of t targets for these answers; as `TfliteKNN.values_of`."""
+        """Returns (n, t) float64: the values of t targets; for label columns, positions in `Targets.classes`."""
         regressor = self.exact.regressor
         return self.signed.values_of(answers) if regressor is None else regressor.values(answers)

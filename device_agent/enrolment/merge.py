@@ -56,7 +56,7 @@ class Blur:
     """How much two distances must differ for the order of two rows to be certain.
 
     Attributes:
-        doubt: (m,) for each query, the difference, in the model's metric, that may be due to float32 rounding alone.
+        doubt: (m,) for each query, the greatest difference of two distances that may be due to float32 rounding alone.
         tied: rows tie if their base distances (`judge.base_distance`) differ by less than this.
         zero: a row is an exact match if its base distance is below this.
     """

@@ -39,9 +39,10 @@ class OneRow:
         near: `near` of knn.json: how much distances must differ for float32 to rank them. If it is None, or the model
             has label sets, only rows without a taught row nearby are decided here.
         screen: finds the taught rows that may be near.
-        measures: returns the sums of differences (manhattan) or of their squares of a raw float32 row and taught rows.
-        reach: three base distances (`judge.base_distance`): below the first, rows tie; below the second, a row is an
-            exact match; the third is the error of approximate coordinates.
+        measures: function from a raw float32 row and indices of taught rows to the sum of differences (manhattan) or
+            of squared differences between the row and each.
+        reach: three base distances (`judge.base_distance`): rows tie if theirs differ by less than the first; below the
+            second, a row is an exact match; the third is the error of approximate coordinates.
         unit: base distances are `unit` times the distances of `screen`, or times the roots (manhattan: values) of
             `measures`.
         classes: class index of each row: the training rows, then the taught rows.

@@ -45,7 +45,7 @@ class BlockSearch:
         k: number of neighbours.
         manhattan: True if a measure is a sum of differences; False if it is a sum of their squares.
         step: number of which the weighted coordinates of all rows are whole multiples; 0: there is none. For queries
-            of which that is true, too, float32 sums have no rounding error.
+            of which that is true, too, float32 scores up to a limit (`Scale.exact`) have no rounding error.
         and_ties: function from a measure to the highest measure that counts as tied with it.
     """
 
@@ -198,7 +198,7 @@ class BlockSearch:
         return measure, np.where(kth <= scale.exact, kth, rounded)
 
     def _scored(self, factors: Float32) -> Iterator[tuple[int, Float32]]:
-        """Yields for each block of r rows the position of the first, and (q, r) scores; `factors`: see `_prepare`."""
+        """Yields for each block of r rows the position of the first, and (q, r) scores for q queries (`factors`)."""
         step, start = max(1, _SCORES // max(1, len(factors))), 0
         memory = np.empty(len(factors) * min(step, max(map(len, self._rows.pieces))), np.float32)
         for piece in self._rows.pieces:
@@ -209,7 +209,7 @@ class BlockSearch:
                 start += len(rows)
 
     def _score(self, factors: Float32, rows: Float32, start: int, scores: Float32) -> Float32:
-        """Writes the (q, r) scores of r `rows`, from position `start` on, to `scores`, and returns it."""
+        """Writes the (q, r) scores of q queries and r `rows`, at positions from `start` on, to `scores`; returns it."""
         halves = self._halves[start : start + len(rows)]  # 0 for manhattan
         if self._differs:
             self._add_differences(factors, rows, scores)

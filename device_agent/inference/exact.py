@@ -220,7 +220,7 @@ class ExactKnn:
     def is_exact(self, rows: NDArray[np.float32], kth: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Returns (n,) bool: whether float32 has computed the k distances of each row without rounding errors.
 
-        It has if the row is in whole steps of the model's `lattice`, and its sums are below 2^24 steps (or squares).
+        That is so if the row is in whole steps of the model's `lattice`, and sums are below 2^24 steps (squared steps).
 
         Args:
             rows: (n, n_features) float32 raw rows.
@@ -255,7 +255,7 @@ class ExactKnn:
         return np.asarray(apply(self._steps, row) - self._centre)
 
     def _nearest(self, z: Float64, by_groups: bool) -> tuple[NDArray[np.int64], Float64]:
-        """Returns the (q, k) nearest training rows of queries `z`, sorted by (measure, index), and their measures.
+        """Returns (q, k) indices of the nearest rows of queries `z`, sorted by (measure, index), and their measures.
 
         `Measure` defines the measures. `by_groups=False` searches all training rows.
         """

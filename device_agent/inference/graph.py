@@ -68,7 +68,7 @@ class Graph:
 
     @cached_property
     def candidates(self) -> tuple[NDArray[np.int32], memoryview] | None:
-        """Indices of the (c,) training rows that the last `run` has ranked; lower bound on others' squared distances.
+        """(c,) indices of the training rows that the last `run` ranked; a lower bound on others' squared distances.
 
         None if the graph does not output them, as those of older models.
         """

@@ -37,7 +37,7 @@ class Graphs:
     """The graphs of a model file in a TFLite runtime.
 
     Args:
-        loader: of the model. Its threads are the runtime's threads; for a small model, they share a batch.
+        loader: loads the model. Its threads are those of the runtime; for a small model, those that share a batch.
         info: the model's knn.json.
         packed: whether XNNPACK may pack the weights; None chooses by the model's size and the free memory.
         stream: whether most queries are single rows.
@@ -150,7 +150,10 @@ class Graphs:
         self._first = self._make(*self._choose())
 
     def _choose(self) -> tuple[str, str]:
-        """Returns the searches for a batch and for one row: those requested if the model has them, else the fastest."""
+        """Returns the searches for a batch and for one row: those requested, or without a request the fastest.
+
+        The full search replaces a requested one that the model does not have.
+        """
         asked, alone = self._requested
         if asked and alone:
             return self._having(asked), self._having(alone)

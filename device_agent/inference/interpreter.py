@@ -90,7 +90,7 @@ class Loader:
 
     @property
     def packs_quantized(self) -> bool:
-        """Whether this runtime multiplies rows by int8 weights faster than by float32 weights, packed or not."""
+        """Whether this runtime multiplies rows by int8 weights faster than by float32 weights, even packed ones."""
         return self.name in _PACKS_QUANTIZED
 
     def require_version(self, info: model_info.KnnInfo) -> None:
@@ -109,7 +109,7 @@ class Loader:
         )
 
     def load(self, packed: bool) -> Any:
-        """Returns an interpreter of the model whose tensors are allocated; arguments and errors as for `open`."""
+        """Opens the model as `open` does, with its `packed` and its errors, and allocates the tensors."""
         interpreter = self.open(packed)
         interpreter.allocate_tensors()
         return interpreter

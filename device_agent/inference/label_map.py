@@ -108,7 +108,7 @@ def map_of(model: TfliteKNN) -> LabelMap | None:
 
 
 def pays(info: KnnInfo) -> bool:
-    """Whether a label map of the model saves more time than drawing it takes."""
+    """Whether a label map of the model saves more time than drawing it takes, by its features, rows and classes."""
     few = info.targets is None and info.float64 is None and len(info.classes) <= MAX_CLASSES
     return few and info.n_features <= MAX_FEATURES and info.n_train <= MAX_ROWS
 

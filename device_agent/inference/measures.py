@@ -113,11 +113,11 @@ class Measure:
         return np.stack([np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)], axis=1)
 
     def to_base(self, measure: Any) -> Any:
-        """Converts measures to distances in model space, without the factor `unit`."""
+        """Converts measures to distances in model space divided by `unit`."""
         return power(np.asarray(measure), 1.0 / self._power)
 
     def of_base(self, distance: Any) -> Any:
-        """Converts distances in model space, without the factor `unit`, to measures."""
+        """Converts distances in model space divided by `unit` to measures."""
         return power(np.asarray(distance), self._power)
 
     def to_distance(self, measure: Any) -> Float64:

@@ -43,7 +43,7 @@ class Ranking:
     def rank(
         self, z: Float64, query: NDArray[Any], row: NDArray[Any], known: Float64 | None = None
     ) -> tuple[NDArray[Any], Float64]:
-        """Returns the (q, k) nearest among pairs of a query and a training row, and their (q, k) measures.
+        """Returns the (q, k) indices of the nearest training rows among given pairs, and their (q, k) measures.
 
         Args:
             z: (q, p) queries.

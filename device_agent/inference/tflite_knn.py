@@ -98,7 +98,7 @@ class TfliteKNN:
         self._take()
 
     def use(self, *, cells: bool) -> None:
-        """Sets whether rows may be raw cells, which only `_ask` takes; a release gets encoded rows (`serving.load`)."""
+        """Sets whether rows may be raw cells; `serving.load` sets False, since a release's rows are encoded before."""
         self.takes_cells = cells
         self._row_type: Any = None if cells or self._by_blocks[1] else _FLOAT32 if self._origin is None else _FLOAT64
 
@@ -147,7 +147,8 @@ class TfliteKNN:
     def predict(self, rows: ArrayLike) -> NDArray[Any]:
         """Returns (n,) labels as in the training data; `constants.UNKNOWN_LABEL` for rejected rows.
 
-        A regression returns (n,) or (n, t) float64 values, NaN for rejected rows; t label columns, (n, t) labels.
+        A regression gives (n,) float64 values, or (n, t) for t targets, NaN for rejected rows. t label columns give
+        (n, t) labels.
 
         Raises:
             BadInput: wrong number of columns, or a value that is not finite.
@@ -267,7 +268,7 @@ class TfliteKNN:
         return True
 
     def _ask(self, rows: ArrayLike, names: tuple[str, ...]) -> tuple[NDArray[Any], ...]:
-        """Checks raw rows, and returns their outputs `names`, (n, ...) each; float64 code answers uncertain rows."""
+        """Checks raw rows; returns the outputs called `names`, (n, ...) each. Float64 code answers uncertain rows."""
         queries = queries_of(self.info, rows, self._origin, cells=self.takes_cells)
         if self._graphs.waits:
             self._note(len(queries))
@@ -332,7 +333,7 @@ class TfliteKNN:
         self.settled += int(doubtful.sum())
 
     def exactly(self, row: NDArray[Any]) -> dict[str, Any]:
-        """Returns the float64 outputs for one raw (n_features,) row, by output name; raises as `get_exact`."""
+        """Returns the float64 outputs for one raw (n_features,) row, by name; raises ModelUnusable as `get_exact`."""
         return self.get_exact().answer(narrow(row, self._origin))
 
     def get_exact(self) -> ExactKnn:

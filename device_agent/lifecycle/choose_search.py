@@ -73,7 +73,7 @@ def _measure(opened: OpenRelease, digest: str, runtime: str) -> Searched | None:
 def measure(
     usual: TfliteKNN, load: Callable[[str], TfliteKNN], rows: NDArray[Any], digest: str = "", *, large: bool = False
 ) -> Searched:
-    """Measures the time of each search of a model; a search is skipped once the time limit is over.
+    """Times each search of a model, chooses one for batches and one for single rows; begins none after `_SECONDS`.
 
     Args:
         usual: the model with the searches that it chooses without a measurement.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @record
 class OwnRows:
-    """Result: `check` compares rows and search, `verdict` the answers with the host's; `label`: (n,) class indices."""
+    """Result: `check` compares the rows with the host's, `verdict` the answers; `label` are the (n,) class indices."""
 
     check: EmbeddingCheck
     verdict: judge.Verdict

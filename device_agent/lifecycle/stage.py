@@ -47,7 +47,7 @@ _BEYOND_RESUMING = frozenset(
 
 
 def verify(store: Store, directory: Path, device_class: str | None = None) -> Staged:
-    """Returns what `stage` would for a release directory; changes nothing. `device_class`: None means this device's.
+    """Verifies a release directory; returns what `stage` would, changes nothing. `device_class` None: this device's.
 
     Raises:
         Refused: a trust rule refused the release.
@@ -96,7 +96,7 @@ def sign_again(known: Known, digest: str, signature: bytes, holder: str) -> Stag
     """Replaces the signature of a staged release by one rename. Needs the lock.
 
     The digest does not cover the signature, so it is still the same release. Works for expired and old releases, too.
-    `known` and `holder` are those of `stage`.
+    `known` is what the device holds, `holder` who sends the signature.
 
     Raises:
         Refused: the release or the signature is invalid, or its key is not trusted; nothing was changed.
@@ -148,7 +148,7 @@ def prune(
     number: int = constants.KEEP_RELEASES,
     free: int = KEEP_FREE,
 ) -> list[str]:
-    """Removes the oldest releases above `number`, and more while fewer than `free` bytes of disk are free.
+    """Removes the oldest releases while more than `number` are staged, or less than `free` bytes of disk are free.
 
     Keeps the committed, previous and pending release of the state `current`, the one that a rollback replaced, and the
     digest `keep`. Needs the lock.
@@ -200,7 +200,7 @@ def named_digest(directory: Path) -> str:
 
 
 def _expected(store: Store, directory: Path) -> str | None:
-    """Returns the digest in the name of the upload `directory`, which it must have; None if the name has none."""
+    """Returns the digest that an upload must have, the one in its name; None without one, or outside ROOT/incoming."""
     named = named_digest(directory)
     return named if _is_upload(store, directory) and constants.is_digest(named) else None
 
@@ -263,7 +263,7 @@ def _publish(known: Known, upload: Path, verdict: Verdict, names: Collection[str
 
 
 def _signer(known: Known, place: Path, digest: str) -> str | None:
-    """Returns the key that signed the release in the folder `place`; None if it is damaged or its signature invalid."""
+    """Returns the fingerprint of the key that signed the release in `place`; None if release or signature is bad."""
     try:
         with open_release(place) as opened:
             return _signed_by(known, opened, digest)
@@ -319,6 +319,6 @@ def _drop_stale_uploads(store: Store) -> None:
 
 
 def _last_touched(upload: Path) -> float:
-    """Returns the time of the last change to the upload or a file in it."""
+    """Returns the time of the last change to the upload or a file in it, in seconds since 1970."""
     inside = sorted(upload.iterdir()) if upload.is_dir() and not upload.is_symlink() else []
     return max(path.lstat().st_mtime for path in (upload, *inside))

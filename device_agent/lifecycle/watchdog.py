@@ -57,7 +57,7 @@ def left_behind(store: Store, digest: str, deadline: float) -> Iterator[None]:
 
 
 def _detach(readable: int) -> None:
-    """Detaches this process from the terminal; closes all files but the pipe `readable`, which the caller closes."""
+    """Detaches this process from the terminal; closes all files but `readable`, the pipe that the caller will close."""
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):

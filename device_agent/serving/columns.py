@@ -215,7 +215,7 @@ class Form:
         self._prepare()
 
     def _prepare(self) -> None:
-        """Computes what is the same for all answers."""
+        """Computes what all answers share, such as the line of each label; called once, by the constructor."""
 
     def _shares(self, answers: Answers) -> NDArray[np.float32]:
         """Returns the vote shares of answers, (n, n_classes); with several label columns, those of all side by side."""
@@ -245,7 +245,7 @@ def with_marks(columns: Columns, window: Window) -> Columns:
 
 
 def require_apart(keep: Sequence[str], names: Sequence[str], where: str) -> None:
-    """Raises BadInput if a column to copy from the "rows" or "samples" (`where`) is in `names`, those of answers."""
+    """Raises BadInput if `keep`, columns to copy from "rows" or "samples" (`where`), has a name of the answers' own."""
     twice = next((name for name in keep if name in names), None)
     if twice is not None:
         hint = f"give the column another name in the {where}"

@@ -118,7 +118,7 @@ def load_accepted(
 ) -> Loaded:
     """Verifies and loads the release `ref`, which this device accepted before.
 
-    `runtime`, `threads` and `stream` (most queries are single rows) are those of `TfliteKNN`. `search` is one of
+    `runtime` runs the model in `threads` threads; with `stream`, most queries will be single rows. `search` is one of
     `constants.WAYS`; None: the one that was fastest when the release was activated.
 
     Raises:

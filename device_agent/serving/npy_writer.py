@@ -20,10 +20,11 @@ class NpyRenderer(Form):
     """Renders an array of labels; a structured array if more than labels are requested.
 
     Fields: `label` (int64, or text if a class is text or a row may be "unknown"), `labels` (n_classes,) bool (classes
-    in the label set), `probabilities` (n_classes,) float32, `indices` (k,) int32, `distances` (k,) float32, `classes`
-    (k,) as `label`, `digest` S64, `rows` (k,) int64; `id` S32 of the nearest taught row, if the release allows any. A
-    regression has `value` (t,) float64 (NaN for a rejected row) instead of `label` and `classes`. A model with several
-    label columns has `label_COLUMN` for each, and `probabilities` holds the vote shares of all their labels.
+    in the label set), `probabilities` (n_classes,) float32. Of the neighbours: `indices` (k,) int32, `distances` (k,)
+    float32, labels as `classes` (k,), and numbers in the training data as `rows` (k,) int64 (-1: taught). `digest` S64;
+    `id` S32 of the nearest taught row, if the release allows any. A regression has `value` (t,) float64 (NaN for a
+    rejected row) instead of `label` and `classes`. A model with several label columns has `label_COLUMN` for each, and
+    `probabilities` holds the vote shares of all their labels.
     """
 
     dtype: np.dtype[Any]

@@ -68,7 +68,10 @@ def _in_order(
     query: Callable[[Any, NDArray[Any]], T],
     query_of_many: Callable[[], Callable[[Any, NDArray[Any]], T]] | None = None,
 ) -> Iterator[T]:
-    """Yields `query(model, rows)` for each block; if there are several, `query_of_many()` returns another `query`."""
+    """Yields `query(model, rows)` for each block, in the order of the blocks.
+
+    `query_of_many`, if not None, returns the function to call in place of `query` if there are several blocks.
+    """
     rest = iter(blocks)
     first = next(rest, None)
     if first is None:

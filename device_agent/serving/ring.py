@@ -72,7 +72,7 @@ class Ring:
             yield rows
 
     def note_next(self, answers: Answers) -> None:
-        """Chooses rows to keep from the oldest block that `remember` yielded, by the block's `answers`; see `note`."""
+        """Calls `note` with the oldest block that `remember` has yielded and that has no answers yet."""
         self.note(self._unanswered.popleft(), answers)
 
     def note(self, rows: NDArray[Any], answers: Answers) -> None:
@@ -99,7 +99,10 @@ class Ring:
         self._draw(rows, answers)
 
     def _is_uncertain(self, answers: Answers) -> NDArray[np.bool_]:
-        """Returns (n,) bool: whether one neighbour with another label could change the answer, or nearly rejects it."""
+        """Returns (n,) bool: whether another label of one neighbour could change the answer, or the row is near reject.
+
+        Near means from `NEAR` of the threshold on.
+        """
         votes = answers.probabilities
         found = np.zeros(len(votes), bool)
         if votes.shape[1] > 1:

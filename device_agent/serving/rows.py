@@ -67,7 +67,7 @@ def open_rows(loaded: Loaded, request: Request) -> tuple[Source, Request]:
 
 
 def make_parser(info: KnnInfo, format: str, request: Request, chain: Chain | None = None) -> Parser:
-    """Returns the parser of csv or jsonl with the options of `request`; `chain`: stages of a model with raw inputs."""
+    """Returns the parser of `format`, csv or jsonl, with the options of `request`; `chain`: the model's stages."""
     how: dict[str, Any] = {"ignore_extra": request.ignore_extra or info.ignore_extra, "keep": request.columns.keep}
     dtype = row_type(info.origin)
     if info.window is not None:
@@ -136,7 +136,7 @@ class Rows:
     """The rows of one input.
 
     Args:
-        info: knn.json of the model. `enrol` removes its transforms first: the rows are then the numbers before them.
+        info: knn.json of the model; from `enrol`, without its transforms, which the rows then have not gone through.
         chain: the loaded stages of the model; None if it has none.
         source: the input.
         request: names the columns to copy or ignore.

@@ -168,7 +168,7 @@ class _Answerer:
             self._start = None
 
     def _without_poison(self, parsed: Parsed) -> Parsed:
-        """Returns `parsed`, in which rows that kill the model are bad lines; also counts this start (`store.starts`).
+        """Counts this start (`store.starts`); returns `parsed`, in which rows that kill the model are bad lines.
 
         Tests rows only if an earlier process died at their lines, or before its first answer.
         """

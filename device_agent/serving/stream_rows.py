@@ -56,7 +56,7 @@ class StreamRows:
         self._decided = False
 
     def parse(self, block: bytes) -> Iterator[Parsed]:
-        """Yields the parsed rows of a block of whole lines; of one line each time until the format is decided.
+        """Yields the parsed rows of a block of whole lines; line by line until a row has decided the format.
 
         Raises:
             BadInput: a header does not fit the model, or the stream is NPY.
@@ -68,7 +68,7 @@ class StreamRows:
             yield from self._parse(block)
 
     def follow(self, info: KnnInfo, chain: Chain | None = None) -> bool:
-        """Parses rows for another model (`chain`: its stages, or None); returns False if its columns differ."""
+        """Parses rows for another model from now on (`chain`: its stages); only returns False if its columns differ."""
         if _columns(info) != _columns(self._info) or (info.table is None) != (self._info.table is None):
             return False
         self._info = info

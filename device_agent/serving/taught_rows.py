@@ -79,7 +79,7 @@ def _cells_of_block(info: KnnInfo, format: str, block: Block) -> list[Cells]:
 
 
 def cells_of(rows: NDArray[Any], info: KnnInfo) -> list[Cells]:
-    """Converts (n, n_features) features to raw rows."""
+    """Converts (n, n_features) features to raw rows: for a model with a table, undoes its encodings (`raw_rows`)."""
     if info.table is not None:
         return [tuple(raw_rows.cells_of(info, row)) for row in rows]
     return [tuple(row) for row in _shortest(rows, info)]
@@ -103,7 +103,7 @@ def _is_missing(table: Table, column: Column, text: str) -> bool:
 
 
 def _cell(table: Table, column: Column, value: Any) -> float | str | None:
-    """Returns a JSON value as number, text or None (missing); as a category, true is spelled as `column` has it."""
+    """Returns a JSON value as number, text or None (missing); true as category is "True" or "true", as in `column`."""
     if value != value or (isinstance(value, str) and _is_missing(table, column, value.strip())):
         return None
     if isinstance(value, bool) and column.encoding != "number":

@@ -123,7 +123,7 @@ def _warn_of_equal(before: Sequence[LocalRow], rows: Sequence[LocalRow]) -> None
 
 
 def undo(store: Store, holder: str) -> Taught:
-    """Undoes the last `enrol` or `forget` that is still in effect; `holder` is that of `teach`.
+    """Undoes the last `enrol` or `forget` that is still in effect; `holder` names who does it, for the journal's lock.
 
     Raises:
         AgentError: there is nothing to undo.
@@ -156,7 +156,7 @@ def _allowed(loaded: Loaded, store: Store) -> Enrol:
 
 
 def _read(info: KnnInfo, meaning: Meaning, allowed: Enrol) -> tuple[int | str, tuple[float, ...]]:
-    """Returns the label of `meaning` and (); for a regression, its values as one text, and as numbers.
+    """Returns the label of `meaning` and (); for a regression, its values as text (`3.5` or `a=1, b=2`) and numbers.
 
     Raises Refused if the label is new and `allowed` forbids that, BadInput if it cannot be read.
     """

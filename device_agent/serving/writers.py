@@ -52,8 +52,8 @@ class _LabelLines:
 class _TextRenderer(Form):
     """Renders one output line for each input line.
 
-    The columns in `kept` may be followed by one more: for each row, its numbers of missing cells and unknown
-    categories.
+    `kept`, in its methods, are the columns to copy; one more may follow: each row's numbers of missing cells and of
+    unknown categories.
     """
 
     _lines: _LabelLines
@@ -77,13 +77,16 @@ class _TextRenderer(Form):
         return b"".join(lines)
 
     def render_labels(self, labels: NDArray[np.int32], kept: Kept = ()) -> bytes:
-        """Returns lines for (n,) class indices, if the columns are `labels_only`; `kept` is as in `render`."""
+        """Returns lines for (n,) class indices, if the columns are `labels_only`; `kept`: cells by copied column."""
         if not self._columns.keep and not self._counted(kept):
             return self._lines.join(labels)
         return b"".join(self._join(kept, self._lines.pick(labels)))
 
     def _counted(self, kept: Kept) -> list[tuple[int, tuple[int, int]]]:
-        """Returns (row, (missing cells, unknown categories)), as numbers, if it has any; [] in formats without them."""
+        """Returns (index of the row, (missing cells, unknown categories)) for each row that has such cells.
+
+        A format that does not show these numbers returns [].
+        """
         return []
 
     def _join(self, kept: Kept, lines: list[bytes]) -> list[bytes]:
@@ -148,7 +151,7 @@ class CsvRenderer(_TextRenderer):
         return names + ["digest"] * self._columns.digest + ["local", "id"] * (self._local is not None)
 
     def _tail(self, taught: str) -> list[str]:
-        """Returns the last cells of a line; `taught` is the id of the nearest taught row, or "" if there is none."""
+        """Returns the cells of `digest`, `local` and `id`, if wanted; `taught`: id of the nearest taught row or ""."""
         local = [] if self._local is None else ["true" * bool(taught), taught]
         return [self._digest] * self._columns.digest + local
 
@@ -290,7 +293,7 @@ def _csv_line(fields: list[str]) -> bytes:
 
 
 def _cell(value: Any) -> str:
-    """Returns a value of any type as text without line breaks."""
+    """Returns a value to copy as text: "" for None, JSON for text with line breaks and for what is not text."""
     if isinstance(value, str) and "\n" not in value and "\r" not in value:
         return value
     return "" if value is None else json.dumps(value)

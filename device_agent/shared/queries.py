@@ -37,7 +37,7 @@ class Neighbors(NamedTuple):
 def in_doubt(distances: NDArray[np.float32], near: Near) -> NDArray[np.bool_]:
     """Returns (n,) bool: whether rounding may have changed the order of neighbours with these (n, k) distances.
 
-    So it may if two adjacent distances differ by no more than the bound that `near` states.
+    It may if two consecutive distances differ by no more than the bound in `near`.
     """
     limit = np.float32(near.share) * np.maximum(distances[:, -1], np.float32(near.least))
     with np.errstate(invalid="ignore"):  # between two that are infinite in float32
@@ -248,7 +248,7 @@ def _few(names: tuple[str, ...]) -> str:
 
 
 def accuracy(predicted: NDArray[Any], truth: ArrayLike, error: Callable[..., Exception] = BadInput) -> float:
-    """Returns the share (0 to 1) of rows whose `predicted` label, of (n,), or all t labels, of (n, t), equal `truth`.
+    """Returns the share (0 to 1) of rows whose `predicted` labels equal `truth`; of (n, t) labels, all t of a row must.
 
     Raises:
         BadInput: or `error`: `truth` has another shape, or there are no labels.

@@ -89,6 +89,8 @@ def as_column(values: Float64) -> Float64:
 def r_squared(values: Float64, truth: Any, error: Callable[..., Exception] = BadInput) -> float:
     """Returns the coefficient of determination of (n,) or (n, t) values; the mean over t targets.
 
+    For a target that is constant in `truth`, it is 1 if all values are right, else 0.
+
     Raises:
         BadInput: or `error`: `truth` is not finite numbers, or has another shape.
     """

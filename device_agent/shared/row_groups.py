@@ -96,9 +96,9 @@ class Groups:
         The greater of two bounds. First, all rows of a group are in a ball around its centre. Second, let i be the
         centre nearest to the query. On the line through centres i and j, rows of group j reach at most `sides[i, j]` in
         the direction of i, and two points are at least as far apart as their projections on a line (Brin 1995, "Near
-        neighbor search in large metric spaces"). Products of centres are sums of whole numbers, and exact. A product
-        with the query has an error of less than (p + 2) u of its lengths (Higham 2002, 3.5), the square of a distance
-        of less than `lost`.
+        neighbor search in large metric spaces"). Products of centres are sums of whole numbers, and exact. The rounding
+        error of a product with the query (Higham 2002, 3.5) makes a squared distance wrong by less than `lost`, which
+        is subtracted.
         """
         queries = queries / self.step
         products, squares = queries @ self.centres.T, self.squares

@@ -127,7 +127,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_new(path: Path, data: bytes, mode: int = 0o666) -> None:
-    """Writes a file that must not exist yet, synced to the disk; removes it if that fails.
+    """Writes a file that must not exist yet, synced to the disk; if writing fails, removes it again.
 
     Raises:
         OSError: the file exists, or cannot be written.

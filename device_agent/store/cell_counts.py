@@ -33,9 +33,9 @@ def read(store: Store, digest: str) -> CellCounts | None:
 
 
 def add(store: Store, digest: str, counts: Mapping[str, Mapping[str, int]], refused: int = 0) -> None:
-    """Adds to the counts of the release `digest`: `refused` lines, and `counts`: kind -> column -> number.
+    """Adds to the counts of the release `digest`: `refused` lines, and `counts`: kind -> name -> number.
 
-    The kinds are fields of `CellCounts`: `filled`, `unknown`, `gaps` and `left_out`.
+    The kinds are fields of `CellCounts`: by name of column, `filled`, `unknown` and `left_out`; by cause, `gaps`.
     """
     with contextlib.suppress(OSError):
         if store.root.stat().st_uid != os.geteuid():

@@ -94,7 +94,7 @@ _IN_THE_WAY = (errno.EISDIR, errno.ELOOP, errno.EACCES, errno.EPERM)
 
 
 def _content(path: Path) -> bytes:
-    """Returns all complete lines of the file; b"" if there is no file."""
+    """Returns all complete lines of the file; b"" if there is no file; raises Broken if it cannot be used."""
     try:
         data = read_small(path, _TOO_LARGE)
     except FileNotFoundError:
@@ -107,7 +107,7 @@ def _content(path: Path) -> bytes:
 
 
 def _has(data: bytes, event: Event) -> bool:
-    """Whether the last transition in the file is `event`; also compares time and kind, since serials can restart."""
+    """Whether the last transition in the file has serial, kind and time of `event`: serials alone can restart."""
     end = len(data)
     while (place := data.rfind(_SERIAL, 0, end)) >= 0:
         end = data.rfind(b"\n", 0, place) + 1

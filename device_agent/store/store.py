@@ -157,7 +157,7 @@ class Store:
         """Returns the digest of the one staged release that starts with `prefix` (at least 6 digits).
 
         Raises:
-            AgentError: no release on the device starts with `prefix`, or several do.
+            AgentError: no release on the device starts with `prefix`, several do, or it is too short.
         """
         found = [digest for digest in self.staged() if digest.startswith(prefix)]
         if len(found) == 1 and len(prefix) >= _SHORTEST_PREFIX:

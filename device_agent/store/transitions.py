@@ -105,7 +105,7 @@ def confirm(state: StoreState, digest: str, *, connection: str, moment: Moment) 
 
 
 def not_pending(state: StoreState, digest: str) -> ActivationFailed:
-    """Returns the error for a confirmation of `digest`, which is not pending in `state`."""
+    """Returns the error for a confirmation of `digest`: it comes too late, or nothing waits for it in `state`."""
     given_up = state.event if state.event and state.event.what == "reverted" else None
     late = state.pending if state.pending and state.pending.release.digest == digest else None
     if late or (given_up and given_up.release and given_up.release.digest == digest):

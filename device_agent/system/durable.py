@@ -26,7 +26,7 @@ _WRITE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 def temporary(path: Path) -> Path:
-    """Returns the temporary name under which new content of `path` is written."""
+    """Returns the path under which new content of `path` is written first: `.NAME.tmp` in the same folder."""
     return path.with_name(f".{path.name}.tmp")
 
 

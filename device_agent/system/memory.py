@@ -43,9 +43,9 @@ def available_bytes() -> int | None:
 
 
 def oom_kills() -> int | None:
-    """Returns how many processes the kernel has killed for lack of memory, in this system and in our control groups.
+    """Returns a number that grows when the kernel kills a process for lack of memory; None if it does not count them.
 
-    Returns None if the kernel does not count them.
+    It is the sum of the counts of this system and of our control groups.
     """
     found = [_field(Path("/proc/vmstat"), "oom_kill")]
     for version, group in _groups():
@@ -57,7 +57,7 @@ def oom_kills() -> int | None:
 def _groups() -> Iterator[tuple[int, Path]]:
     """Yields version and folder of our memory control groups, and of the groups that contain them.
 
-    In a container the path may be that of the host; then only the folder at the top exists.
+    Some folders may not exist: in a container, the kernel may report the path on the host.
     """
     for line in _text(Path("/proc/self/cgroup")).splitlines():
         number, _, rest = line.partition(":")

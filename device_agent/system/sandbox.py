@@ -121,7 +121,10 @@ def _no_memory() -> DeviceUnfit:
 
 
 def _was_killed_for_memory(status: int, before: int | None) -> bool:
-    """Whether the child died of SIGKILL, and `memory.oom_kills` is above `before` or one of both is unknown (None)."""
+    """Whether the kernel killed the child for lack of memory: `status` is SIGKILL, and `memory.oom_kills` has grown.
+
+    `before` was its value at the start. If a value is unknown (None), SIGKILL is enough.
+    """
     if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
         return False
     now = memory.oom_kills()

@@ -78,7 +78,7 @@ def load(schema: Any, read: Callable[[list[str]], Any], source: Path | str, want
 def of_frame(frame: Any, why: str) -> Any:
     """Converts a data frame of pandas (without its index) or polars, or an Arrow table, to a pyarrow table.
 
-    `why` begins the message about anything else.
+    `why` begins the message about a frame of any other type.
 
     Raises:
         DataError: the frame cannot be converted.
@@ -220,7 +220,7 @@ class _Table:
 
 
 def _base(name: str, header: Sequence[str]) -> str:
-    """Returns the list column in `header` that a feature such as `vector_12` is an element of; for others, `name`."""
+    """Returns the list column in `header` that has the element `name`: `vector` for `vector_12`; else `name` itself."""
     base, _, place = name.rpartition("_")
     return base if name not in header and place.isdigit() and base in header else name
 

@@ -112,7 +112,10 @@ def varies_by_rounding(values: NDArray[Any]) -> bool:
 
 
 def _suspects(rows: NDArray[Any]) -> dict[int, tuple[Float64, float, float]]:
-    """Returns column -> (sample, median, spread) of the columns that may lose too much in float32."""
+    """Returns column -> (sorted sample, median, spread) of the columns that may lose too much in float32.
+
+    The spread is the distance from the median within which three quarters of the sample lie.
+    """
     sample = np.sort(rows[:: -(-len(rows) // _SAMPLE)].astype(np.float64), axis=0)
     middle = sample[len(sample) // 2]  # a value that occurs: between two clusters, an origin would serve neither
     spread = np.quantile(np.abs(sample - middle), _MOST, axis=0)

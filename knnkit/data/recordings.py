@@ -81,9 +81,9 @@ class _Samples:
 
 @dataclass(frozen=True)
 class _Windows:
-    """Windows of one file: rows, labels, recordings (`names`), groups, lines (`ids`), and the number left out.
+    """Windows of one file: rows, labels, recordings (`names`), groups, and lines (`ids`).
 
-    `bad` and `jumps` are those of its samples.
+    `mixed` windows with two labels are left out. `bad` and `jumps` are those of `_Samples`.
     """
 
     rows: NDArray[np.float64]

@@ -34,7 +34,7 @@ def read(
     """Reads rows whose targets are the columns `targets`.
 
     Args:
-        reader: reads the file with a given label column and given features, by a policy for these targets or labels.
+        reader: function (label column, features) -> rows of the file, read by a policy that names these targets.
         targets: names of the target columns.
         features: names or patterns of the features; None: all other columns.
         narrow: whether rows become float32 if float32 holds them well enough.
@@ -104,8 +104,7 @@ def of_arrays(
 ) -> Dataset:
     """Returns checked rows with `labels` or `targets`; if both are None, all labels are 0.
 
-    Text labels stay text, even if they are digits. `names` are those of the features; None: a frame's own, or default
-    names.
+    Text labels stay text, even if they are digits. `names` are those of the features; None: default names.
 
     Raises:
         DataError: rows, labels or targets are invalid, or both labels and targets are given.

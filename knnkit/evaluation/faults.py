@@ -64,7 +64,7 @@ def _keys(rows: NDArray[np.float32]) -> list[bytes]:
 
 
 def _copies(training: Dataset) -> list[str]:
-    """Returns warnings about features that are copies of the label: one value for each label, and the reverse."""
+    """Returns warnings about features that are copies of the label: each value has one label, each label one value."""
     classes, codes = np.unique(training.labels, return_inverse=True)
     if len(classes) < 2 or len(training.rows) < _FEW * len(classes):
         return []

@@ -80,7 +80,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Comparison of two models on `rows` rows.
+    """Comparison of two models on `rows` rows; `flips` are those whose label changes.
 
     The true label is known of `known` rows, of which the models answer `right_before` and `right_after` rows right.
     """
@@ -104,7 +104,7 @@ def affordable(before: StoredModel, after: StoredModel, asked: Asked) -> Asked:
 
 
 def compare(before: StoredModel, after: StoredModel, asked: Sequence[Asked]) -> Comparison:
-    """Compares the answers of two models to the same rows, each in the form that this model takes."""
+    """Compares the answers of two models to the same rows, of which each model gets its own form (`Asked`)."""
     flips: list[Flip] = []
     rows = known = right_before = right_after = 0
     for part in [each.take(chosen) for each in asked for chosen in parts_of(np.arange(len(each)))]:

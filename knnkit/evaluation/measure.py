@@ -48,9 +48,10 @@ def most_rows(*references: Reference) -> int:
 def measure(
     reference: Reference, classes: Classes, held_out: Dataset | None, how: str, of: int | None = None
 ) -> Evaluation | None:
-    """Returns counts of the reference's answers to the held-out rows; None if nothing can be measured.
+    """Returns counts of the reference's right and wrong answers to the held-out rows; None if none can be measured.
 
-    `how` is the way of `split` that held the rows out, and `of` the number of rows from which `held_out` was drawn.
+    `how` is the way of `split` that held the rows out, and `of` the number of rows from which `held_out` was drawn
+    (None: all are here).
     Without held-out rows, leave-one-out measures each row whose class has another row, against all rows except itself;
     at most 5,000 rows, drawn at random.
 
@@ -77,8 +78,7 @@ def measure_errors(
 ) -> Targets:
     """Returns `targets` with the reference's errors on the rows held out (by `how`); unchanged without such rows.
 
-    For label columns, returns `targets` with an evaluation of each column. `of` is the number of rows from which
-    `held_out` was drawn.
+    For label columns, returns `targets` with an evaluation of each column. `of` is as in `measure`.
     """
     if held_out is None or held_out.targets is None:
         return targets

@@ -40,7 +40,8 @@ class ClassFigures:
 class Figures:
     """Figures of a classifier. `classes` are sorted by recall, lowest first; classes without rows are last.
 
-    `of` is the number of held-out rows from which `rows` rows were drawn; None if all were measured.
+    Of `rows` rows, `right` were answered right, and `answered` with a class. `of` is the number of held-out rows from
+    which these rows were drawn; None if all were measured.
     """
 
     rows: int
@@ -85,14 +86,14 @@ def wilson(right: int, rows: int) -> tuple[float, float]:
 
 
 def of_evaluation(found: Evaluation | None, classes: Sequence[int | str]) -> Figures | None:
-    """Returns the figures of `found`, which a build measured; None without rows, or if it has not as many classes."""
+    """Returns the figures of `found`, which a build measured; None without rows, or for another number of classes."""
     if found is None or not found.rows or not len(classes) == len(found.support) == len(found.right):
         return None
     return _figures(found.rows, tuple(zip(map(str, classes), found.support, found.right, found.answered)), found.of)
 
 
 def of_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> Figures | None:
-    """Returns the figures of a confusion matrix: a line for each true class; last column: unknown.
+    """Returns the figures of a confusion matrix: a line for each true class, a column for each answer, last "unknown".
 
     None if it has no rows, or not as many lines as there are classes.
     """

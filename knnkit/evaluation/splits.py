@@ -45,7 +45,7 @@ class Divided:
     Attributes:
         training: rows that become neighbours.
         held_out: rows for measuring; None if no row is held out.
-        how: random, stratified, group, time or leave-one-out; "" if nothing is measured.
+        how: random, stratified, group, time, leave-one-out, or file (a test file); "" if nothing is measured.
         warnings: messages for the user.
     """
 

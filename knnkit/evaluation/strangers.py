@@ -50,7 +50,7 @@ class ClassLevel:
 
 @dataclass(frozen=True)
 class Level:
-    """The effect of one share of `reject`: shares of ordinary rows rejected, and of strangers (None: none) accepted."""
+    """The effect of one share of `reject`: shares of ordinary rows rejected, and of strangers, if any, accepted."""
 
     share: float
     rejected: float

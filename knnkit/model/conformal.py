@@ -42,7 +42,7 @@ def calibrate_sets(
 
 
 def threshold(scores: NDArray[np.float64], coverage: float) -> float | None:
-    """Returns the score of rank ceil((n + 1) coverage) of (n,) `scores`; None if the rank exceeds n: any score fits."""
+    """Returns the ceil((n + 1) coverage)-th lowest of n scores; None if there are fewer scores: any score fits."""
     rank = int(np.ceil((len(scores) + 1) * coverage - 1e-9))
     return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else None
 

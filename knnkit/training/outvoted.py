@@ -15,7 +15,7 @@ _NAMED = 4
 
 
 def find(spec: KnnSpec, classes: Sequence[int | str], counts: Sequence[int]) -> tuple[str, ...]:
-    """Returns a warning if no row can get one of `classes`, as other classes always outvote its rows; else ().
+    """Returns a warning that names the classes that are never answered, as others always outvote them; () if none.
 
     Returns () also if neighbours have unequal votes, because then few rows can win.
 
@@ -37,7 +37,7 @@ def find(spec: KnnSpec, classes: Sequence[int | str], counts: Sequence[int]) -> 
 
 
 def _outvoted(k: int, counts: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Yields (class index, number of rows with which it could win) of each class that never wins, from its `counts`."""
+    """Yields (class index, number of rows with which it could win) of each class that never wins with its `counts`."""
     for code, rows in enumerate(counts):
         if rows and not _can_win(k, counts, code, min(rows, k)):
             yield code, next(votes for votes in range(rows + 1, k + 1) if _can_win(k, counts, code, votes))

@@ -200,7 +200,7 @@ class _Header:
         return text.getvalue().encode()
 
     def meaning(self, label: str) -> dict[str, str]:
-        """Returns label column -> cell; with several targets, `label` is `height=3.5, width=2` (else {})."""
+        """Returns label column -> cell. With several targets, a label must be like `height=3.5, width=2`; else {}."""
         return {self.labels[0]: label} if len(self.labels) == 1 else _values(f"{label}, ", self.labels) or {}
 
     def label(self, cells: Mapping[str, str]) -> str:

@@ -84,7 +84,7 @@ def features_of(fitted: Fitted, rows: Any, source: str = "rows") -> Dataset:
 
 
 def labelled_rows(fitted: Fitted, test: Any) -> Dataset | None:
-    """Returns `test`, a pair of rows and their labels or targets, as labelled features; None or a Dataset unchanged.
+    """Returns `test`, a pair of rows and their labels or targets, as labelled features; unchanged if None or a Dataset.
 
     Raises:
         DataError: rows or answers are invalid.

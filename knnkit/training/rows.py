@@ -142,7 +142,7 @@ def _load(build: Build) -> Dataset:
 
 
 def divide_rows(build: Build, found: Rows) -> Divided:
-    """Divides `found`, all rows of the training data, or reads the test file; returns training and held-out rows.
+    """Returns training and held-out rows: all rows and the test file, if there is one, else `found`, divided.
 
     Raises:
         DataError: a test file is invalid, or too few rows are left.

@@ -36,8 +36,8 @@ def main(
         name: name of the program in messages.
         argv: the arguments; None: the arguments of the process, whose signals are then handled as well.
         run: parses the arguments and runs a command; returns the exit code.
-        failed: turns an exception such as OSError into an error with a message and a hint.
-        interrupted: returns the hint for a command that a signal ended.
+        failed: turns an OSError or MemoryError into an error with a message and a hint.
+        interrupted: takes the arguments; returns the hint for a command that a signal ended.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:

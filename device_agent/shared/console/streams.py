@@ -73,7 +73,7 @@ def require_reader() -> None:
 
 
 def say_if_waiting(name: str) -> None:
-    """Prints, if standard input is a terminal, that the program `name` waits for rows from the keyboard."""
+    """Says on standard error, if standard input is a terminal, that program `name` waits for rows from the keyboard."""
     if os.isatty(INPUT):
         print(f"{name}: waiting for rows on standard input; Ctrl-D ends them", file=sys.stderr)
 

@@ -62,7 +62,7 @@ def read_wav(data: bytes, audio: Audio) -> NDArray[Any]:
 
 
 def read_pcm(data: bytes) -> NDArray[np.int16]:
-    """Returns the (n,) int16 samples of raw PCM: 16 bits, little-endian, one channel. A last odd byte is ignored."""
+    """Returns the (n,) int16 samples of raw PCM at the model's rate: little-endian, mono; ignores a last odd byte."""
     return np.frombuffer(data, "<i2", len(data) // 2).astype(np.int16)
 
 
@@ -122,7 +122,7 @@ def resample(samples: Float32, old: int, new: int) -> Float32:
 
 @functools.lru_cache(maxsize=4)
 def _filters(up: int, down: int, half: int, period: int) -> list[tuple[int, Float32]]:
-    """Returns the filters of a period of new samples (all have the same) from `_weights`: one for each `_TOGETHER`."""
+    """Returns the filters of a period of new samples, one by `_weights` for each `_TOGETHER`; all periods are alike."""
     starts = range(0, period, _TOGETHER)
     return [_weights(up, down, half, first, min(first + _TOGETHER, period)) for first in starts]
 
@@ -154,7 +154,7 @@ def _weights(up: int, down: int, half: int, first: int, last: int) -> tuple[int,
 
 
 def _chunks(data: bytes) -> tuple[bytes, bytes]:
-    """Returns the format chunk and the sample bytes of a WAV file.
+    """Returns the format chunk (b"" if there is none) and the sample bytes of a WAV file.
 
     The samples are all bytes to the end if the header states a length of 0 or above `_STREAMED`, as recorders do.
 

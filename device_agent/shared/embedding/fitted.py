@@ -56,7 +56,7 @@ class FittedPool:
 
     @contextlib.contextmanager
     def take(self, shape: tuple[int, ...]) -> Iterator[Fitted]:
-        """Lends an interpreter until the `with` block ends; one whose tensors have this shape, if there is one.
+        """Lends an interpreter until the `with` block ends: one with tensors of this shape if there is one, else any.
 
         Raises whatever `open` raises, if no interpreter is left.
         """

@@ -78,7 +78,7 @@ class InputJsonParser(JsonParser):
 
 
 class _Line:
-    """The text of a line; once it is read, the name of its file, and its values to keep."""
+    """The text of a JSON line; once it is parsed, also the name of its file, if it has one, and its values to keep."""
 
     def __init__(self, text: bytes) -> None:
         self.text, self.kept = text, list[Any]()

@@ -65,7 +65,7 @@ def read_file(data: bytes) -> NDArray[np.uint8]:
 
 
 def prepare(pixels: NDArray[Any], image: Image) -> Float32:
-    """Returns the (h, w, channels) float32 input of the first stage for (h, w) or (h, w, c) pixels (0 to 255).
+    """Returns the (h, w, channels) float32 input of the first stage for pixels (0 to 255): (h, w), (h, w, c) or flat.
 
     Raises:
         BadInput: the array is not a picture, or needs resizing and `resize` is none.

@@ -119,7 +119,7 @@ class StageRunner:
     def slide(self, values: Array, most: int = _WINDOWS) -> Array | None:
         """Runs on many windows of `values` at once: a network of convolutions shares the work that they have in common.
 
-        Each run has up to `most` windows. Zeros fill the last one, so that inputs of many lengths need few shapes.
+        Each run has up to `most` windows. Zeros fill up the last run, so that inputs of many lengths need few shapes.
 
         Returns:
             (windows, n) outputs, equal to those of `run` if the network allows it; None if the shapes do not.
@@ -144,7 +144,7 @@ class StageRunner:
         return self._finished(np.concatenate(found)) if found else None
 
     def _axis_of_rows(self) -> int | None:
-        """Returns the axis of the input tensor along which windows lie; None if there is none."""
+        """Returns the axis of the input tensor that holds the `frames` rows of a window; None if there is none."""
         shape = self.stage.shape
         axis = next((axis for axis, length in enumerate(shape) if abs(length) != 1), 0)
         return axis if shape[axis : axis + 1] == (self.stage.frames,) else None

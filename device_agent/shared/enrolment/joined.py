@@ -31,7 +31,7 @@ class Joined:
         rows: the taught rows that it uses, in the order in which they were taught.
         codes: (L,) int32 class index of each row in `info.classes`.
         features: (L, n_features) numbers of each row, as the model takes them.
-        targets: (L, t) float64 values of each row, for a regression.
+        targets: (L, t) float64 values of each row, for a regression; else None.
     """
 
     info: KnnInfo
@@ -67,7 +67,7 @@ def labels_digest(info: KnnInfo, labels: NDArray[np.int32]) -> str:
 def join(info: KnnInfo, rows: Sequence[LocalRow], digest: str, contained: frozenset[str] = frozenset()) -> Joined:
     """Selects the taught `rows` that a release uses; returns them with the knn.json that the model then has.
 
-    `digest` is the digest of the release, `contained` the ids of its training rows.
+    `digest` is the digest of the release; `contained` are the ids of the rows that are training rows, too.
     """
     chosen = [row for row in rows if _takes_part(info, row, digest, contained)]
     labels = {} if info.targets is not None else _labels(info, [row.label for row in chosen])

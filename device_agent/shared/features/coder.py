@@ -224,7 +224,10 @@ class Coder:
         return self.category(index, self.text(index, value))
 
     def text(self, index: int, value: Any) -> str:
-        """Returns the category text of a JSON value: `true` becomes "True", 3.0 becomes "3"."""
+        """Returns the text of a JSON value, to be looked up among the categories of a column.
+
+        `true` is `True`, or what the table has in another case (`true`); 3.0 is `3`, unless the table has `3.0`.
+        """
         text = str(value).strip()
         if isinstance(value, bool):
             return next((known for known in self._codes[index] if known.casefold() == text.casefold()), text)
@@ -250,7 +253,7 @@ class Coder:
         self._row.clear()
 
     def take_news(self) -> list[str]:
-        """Returns messages about the columns that had a first filled or ignored cell since the last call."""
+        """Returns messages about the columns whose first filled or ignored cell was read since the last call."""
         news, self._news = self._news, []
         return news
 

@@ -82,7 +82,7 @@ class _TableParser(Parser):
         return numbers, [*kept, self.coder.last] if self.counted else kept
 
     def take_counts(self) -> Counts:
-        """Returns the counts of missing, unknown and left-out cells since the last call."""
+        """Returns the counts since the last call by column: `filled` and `unknown` cells, and `left_out` lines."""
         return {**self.coder.take_counts(), "left_out": self.left_out.take()}
 
     def follow(self, info: KnnInfo, chain: Chain | None) -> None:

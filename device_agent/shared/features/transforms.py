@@ -238,10 +238,7 @@ def _box_cox(power: Float64) -> Step:
 
 
 def _polynomial(places: Float64, degree: Float64) -> Step:
-    """Returns a step that computes products of columns.
-
-    `places` has the columns of the factors, product by product, `degree[0]` for each; -1 is a factor 1.
-    """
+    """Returns a step that multiplies columns; `places` has their indices, `degree[0]` per product, -1 for a 1."""
     factors = places.astype(np.int64).reshape(-1, int(degree[0]))
 
     def apply(rows: Float64) -> Float64:

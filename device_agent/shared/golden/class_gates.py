@@ -18,7 +18,7 @@ _NAMED = 5
 
 
 def failures(gates: Gates, classes: Sequence[str], support: Sequence[int], right: Sequence[int]) -> tuple[str, ...]:
-    """Returns a message for each class gate that is missed.
+    """Returns a message for each class gate that is missed; a class without evaluation rows misses its gate.
 
     Args:
         gates: the gates of the release.

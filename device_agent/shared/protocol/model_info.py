@@ -50,7 +50,7 @@ class Near:
     """When float32 rounding may swap two neighbours: their distances differ by less than a bound.
 
     The bound is `share` times the k-th distance, or times `least` if that is larger, in the model's metric. A runtime
-    that reports neighbours ranks the k neighbours of such a row in float64.
+    that reports neighbours ranks the k neighbours of a row in float64 if two of them may swap.
     """
 
     share: float
@@ -253,7 +253,7 @@ class KnnInfo:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of the columns of a raw row, before categories become features."""
+        """Names of the columns of a raw row: those of the table if there is one, else the names of the features."""
         return self.feature_names if self.table is None else tuple(column.name for column in self.table.columns)
 
     def batch_rows(self, search: str) -> int | None:

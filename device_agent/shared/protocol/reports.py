@@ -223,7 +223,7 @@ class Installed:
 
 @record
 class TakenBack:
-    """`device_agent rollback --own`: the outcome of this holder's last activation, and the present state.
+    """`device_agent rollback --own`: how the last activation by the same `--holder` ended, and the present state.
 
     `became` is the last event of that activation: `confirmed`, or `reverted` with the reason; None if this holder began
     no activation.

@@ -65,10 +65,7 @@ class Origins:
         return self.text[start : int(self.ends[index])].decode("utf-8", "replace") or None
 
     def index(self, row: int) -> int | None:
-        """Returns the index in the model of row number `row` of the source; None if that is not among `places`.
-
-        If `places` is None, returns `row`, even if the model has no such row.
-        """
+        """Returns the index in the model of row `row` of the source, or None; if `places` is None, `row` itself."""
         if self.places is None:
             return row
         found = np.flatnonzero(self.places == row)

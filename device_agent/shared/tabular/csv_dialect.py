@@ -128,7 +128,7 @@ def text_of(line: bytes) -> str:
 
 
 def reader(lines: Iterable[str], separator: str) -> Iterator[list[str]]:
-    """Returns an iterator over the fields of each record in `lines`; it raises csv.Error for a quote that is wrong."""
+    """Returns an iterator over the fields of each record; csv.Error if a quote is not closed, or in the wrong place."""
     return csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=separator != "\t")
 
 
@@ -192,6 +192,8 @@ def has_controls(text: str) -> bool:
 
 def number(text: str) -> float:
     """Returns the value of a field: a number with a decimal point and digits 0 to 9, `nan`, `inf`, or a truth value.
+
+    A truth value is 1 or 0.
 
     Raises:
         ValueError: the field is none of these. `float` alone also reads `1_0`, the digits of other scripts, and numbers

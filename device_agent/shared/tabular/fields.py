@@ -102,7 +102,7 @@ def _sort(marks: Places, codes: NDArray[np.uint8], layout: Layout) -> tuple[Plac
 
 
 def find_starts(ends: Places, codes: NDArray[np.uint8], blanks: int = 0) -> Places:
-    """Returns the first position of each field; `ends` has their ends. Skips the first `blanks` blanks of a field."""
+    """Returns where each field begins; `ends` has their ends. Skips up to `blanks` blanks at the beginning of each."""
     starts = np.empty_like(ends)
     starts[0] = 0
     np.add(ends[:-1], 1, out=starts[1:])

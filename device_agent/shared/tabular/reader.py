@@ -66,7 +66,7 @@ class Parser:
     Attributes:
         header: whether there is a header line; None until that is known.
         line: number of the last line that was read.
-        left_out: counts the columns that the model does not have.
+        left_out: counts the lines with columns that the model does not have, by column.
     """
 
     header: bool | None = None

@@ -68,7 +68,7 @@ def read_bundle(data: bytes) -> Bundle:
 
 @contextlib.contextmanager
 def _refused() -> Iterator[None]:
-    """Turns a MalformedDocument into the refusal of `model.sig`."""
+    """Turns a MalformedDocument of the `with` block into the refusal of `model.sig`."""
     try:
         yield
     except json_codec.MalformedDocument as error:
@@ -76,7 +76,7 @@ def _refused() -> Iterator[None]:
 
 
 def _bad(reason: Reason, what: str) -> Exception:
-    """Returns the refusal of `model.sig`; `what` is wrong with it."""
+    """Returns the refusal of `model.sig` for `reason`; `what` states the fault."""
     return refused(reason, f"{constants.SIGNATURE_FILE}: {what}", _RESIGN)
 
 

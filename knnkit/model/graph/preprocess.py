@@ -84,7 +84,7 @@ def _normalize(z: Any, blur: Any, step: Step) -> tuple[Any, Any]:
 
 
 def _subtract(z: Any, origin: Float64) -> Any:
-    """Returns float32 rows `z` minus a float64 origin, as two float32 numbers, so that a large origin is exact."""
+    """Returns float32 rows `z` less a float64 origin, which is split into two float32 numbers to keep its digits."""
     high = origin.astype(np.float32)
     return (z - high) - (origin - high).astype(np.float32)
 

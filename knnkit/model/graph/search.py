@@ -118,7 +118,7 @@ class Search(tf.Module):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def using(self, take: Take) -> Iterator[None]:
-        """Within this context, the tensors of numbers of all training rows come from `take(name, table)`."""
+        """Within this context, `take(name, table)` makes the tensors that hold numbers for all training rows."""
         takers = [each for each in (self, self.products, self.quantized) if each is not None]
         before = [each.take for each in takers]
         try:
@@ -223,7 +223,7 @@ class Search(tf.Module):  # type: ignore[misc]
         return self._split(measure, tf.minimum(indices, count - 1) if count % blocks else indices)
 
     def _in_cell(self, query: Any, cells: CellLists) -> Nearest:
-        """Ranks the rows listed for each query's cell. An answer that contains a filler row is never certain."""
+        """Ranks the rows listed for each query's cell. Answers with a filler (`CellLists.lists`) are never certain."""
         last = np.array(cells.table.shape, np.float32) - 1.0
         place = tf.floor(tf.minimum(tf.nn.relu((query - cells.first) * cells.per_unit + 1.0), last))
         number = tf.cast(tf.reduce_sum(place * cells.strides, axis=1), tf.int32)

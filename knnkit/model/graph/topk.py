@@ -71,9 +71,10 @@ def _pick(numbers: NDArray[np.int32], which: Any) -> Any:
 
 
 def _level(values: Any, best: Any) -> Any:
-    """Raises all values below the last column of `best` to one value just below it: TOPK_V2 then moves fewer values.
+    """Raises all values that are below the last, least value of a row of `best` to one just below it.
 
-    If the last value of `best` is infinite, the order of a row is lost; its query is too far away to be certain.
+    TOPK_V2 then moves fewer values. If that last value is infinite, the order of a row is lost; its query is too far
+    away to be certain.
     """
     last = best[:, -1:]
     return tf.maximum(values, last - (tf.abs(last) * _LESS + _LEAST))

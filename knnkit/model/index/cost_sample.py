@@ -99,7 +99,7 @@ class Sample:
 
     @cached_property
     def unit(self) -> Float64:
-        """(m, 1) size that relative errors of scores refer to: (‖x‖ + reach)² is at most 2 (‖x‖² + reach²)."""
+        """(m, 1) scale of the relative errors of scores: 2 (‖x‖² + reach²), which is at least (‖x‖ + reach)²."""
         squares = (self.queries * self.queries).sum(axis=1, keepdims=True)
         return np.asarray(2.0 * (squares + self.space.reach**2))
 

@@ -68,7 +68,7 @@ class CellLists:
 
 
 def find_cells(space: Space, enrolled: Float32, k: int) -> CellLists | None:
-    """Returns cells with the shortest lists whose size is within the limit; None if no such cells save time.
+    """Returns the cells with the shortest lists that fit the size limit and hold most rows; None if there are none.
 
     Args:
         space: model space.
@@ -96,7 +96,7 @@ def find_cells(space: Space, enrolled: Float32, k: int) -> CellLists | None:
 
 
 class _Lists:
-    """Builds the list of each cell: the rows that can be near a query in it, at most `length`.
+    """Builds the list of each cell: the rows that can be neighbours of a query in it, at most `length`.
 
     A cell with more of these rows is split, as long as all lists together take at most `room` bytes.
     """
@@ -129,7 +129,7 @@ class _Lists:
         return numbers, cells.left(np.flatnonzero(~short & (self._count <= self._most)), possible, self._rows)
 
     def numbered(self, table: Ints) -> Ints:
-        """Returns the table of list numbers with a border; border cells and undecided cells get the empty list."""
+        """Returns the table of list numbers with a border; the border and cells without a list get the empty list."""
         return np.pad(np.where(table == UNDECIDED, self._count, table), 1, constant_values=self._count)
 
     def joined(self) -> Ints:

@@ -78,7 +78,7 @@ class WholeRows:
 
 
 def make_groups(rows: WholeRows, most: int) -> Groups:
-    """Returns the rows in at most `most` groups, with each group's bounds."""
+    """Returns at most `most` groups of the rows, with the numbers that bound a query's distance to each group."""
     centres = _centres(rows, most)
     own = np.empty(rows.count, np.int64)
     for part, whole in rows.parts(max(1, _SCORES // len(centres))):

@@ -59,7 +59,7 @@ class Quantized:
 
     @property
     def marks(self) -> Float32:
-        """(padding,) float32 values of a query in the padding columns: -128 and 127 make a kernel choose our step.
+        """(padding,) float32 values of a query in the padding columns: -128 and 127 make a kernel choose its step.
 
         A kernel divides the range of a row's values and zero into 255 steps (tensorflow/lite/kernels/internal,
         AsymmetricQuantizeFloats; XNNPACK, qd8). With the range -128 to 127, its step is one step of the query.

@@ -130,7 +130,7 @@ class Reference:
         return values
 
     def leave_one_out(self, training: NDArray[np.int64]) -> ReferenceAnswers:
-        """Returns the answers to training rows with (n,) indices, each without itself and its recording (`groups`)."""
+        """Returns the answers to n training rows, by index; a row's neighbours exclude itself and its recording."""
         return self._answer(self.enrolled[training].astype(np.float64), training)
 
     def _answer(self, queries: Float64, without: NDArray[np.int64] | None) -> ReferenceAnswers:
@@ -268,7 +268,7 @@ class Reference:
         return order[:most], exact[:most], tolerance
 
     def _sort(self, query: Float64, rows: NDArray[Any]) -> tuple[NDArray[Any], Float64]:
-        """Returns the row indices `rows` sorted by (measure, index), and the measures; ties share the smallest."""
+        """Returns the row indices `rows` sorted by (measure, index), and the measures: of tied rows, the smallest."""
         exact = self._add_up(query, rows)
         order = np.lexsort((rows, exact))
         rows, exact = rows[order], np.asarray(exact[order])

@@ -38,7 +38,7 @@ class Pieces:
 
     Attributes:
         parts: the content, in order.
-        source: the object whose content it is.
+        source: the object from which the content was made, such as a table of training rows.
     """
 
     def __init__(self, parts: list[NDArray[np.uint8]], source: Any) -> None:

@@ -165,7 +165,7 @@ def _describe(tree: Any, info: model_info.KnnInfo, model: KnnModule) -> bytes:
 
 
 def _output_order(tree: Any) -> list[str]:
-    """Returns the output names of the file's first graph, in its order; BuildError if that graph is not `classify`."""
+    """Returns the names of the outputs of the first graph, in its order; BuildError if that is not `classify`."""
     for signature in tree.signatureDefs:
         if _text(signature.signatureKey) == constants.SIGNATURE_ONE and signature.subgraphIndex == 0:
             names = {each.tensorIndex: _text(each.name) for each in signature.outputs}

@@ -112,7 +112,7 @@ class BuildRunner(StageRunner):
 
 
 def _are_near(one: NDArray[np.float32], other: NDArray[np.float32] | None) -> bool:
-    """Whether two outputs differ by at most `_NEAR` of the largest value; their shapes may differ. False for None."""
+    """Whether two outputs have as many values, in any shape, that differ by at most `_NEAR` of the largest value."""
     if other is None or other.size != one.size:
         return False
     return bool(abs(other.reshape(one.shape) - one).max() <= _NEAR * abs(one).max())
