@@ -488,7 +488,7 @@ def test_a_label_that_differs_from_another_only_in_case_is_pointed_out(taught: D
     assert "the label ROSE is new, and differs only in blanks or case from rose" in said.err
     assert taught.run("undo", "--json").document["labels"] == {"rose": 3}
     teach(taught, "ROSE")
-    assert "warning" not in taught.run("enrol", "--label", "ROSE", input=ROSE).err
+    assert "differs only" not in taught.run("enrol", "--label", "ROSE", input=ROSE).err
     assert "did you mean --label rose?" in refuse(taught, "not-enrolled", "forget", "--label", "Rose")
     alike = taught.run("enrol", "--label", "r\u043ese", input=b"9,9,9.1,9\n").err
     assert "letters that look alike (r\u043ese has U+043E; rose has U+006F) from rose" in alike

@@ -218,7 +218,7 @@ def test_a_label_that_a_full_disk_takes_in_part_is_not_given(file: Path, monkeyp
     monkeypatch.setattr(os, "write", nearly_full)
     with pytest.raises(UsageError, match="No space left on device") as caught:
         work.give("k1")
-    assert caught.value.hint.startswith("df -h ")
+    assert "df -h" in caught.value.hint
     assert (work.waiting, work.given, labels(file)["r0"]) == (5, 0, None)
     monkeypatch.undo()
     work.give("k1")

@@ -117,10 +117,10 @@ TRICKS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "a member packed to nothing": (lambda model: entry(model, 20, "<L", 0), "entry says|not a knnkit model"),
     "a member elsewhere": (lambda model: entry(model, 42, "<L", 0), "not a knnkit model"),
     "a member beyond the end": (lambda model: entry(model, 42, "<L", 2**32 - 2), "not a knnkit model"),
-    "no knn.json": (lambda model: with_members(model, [("labels.txt", b"a")]), "There is no item named"),
+    "no knn.json": (lambda model: with_members(model, [("labels.txt", b"a")]), "it has no knn.json"),
     "knn.json in a folder": (
         lambda model: with_members(model, [("../" * 20_000 + KNN, b"{}")]),
-        "There is no item named|a directory of",
+        "it has no knn.json|a directory of",
     ),
     "a nested document": (lambda model: with_members(model, [(KNN, b"[" * 100_000)]), "nested deeper than 16"),
     "a document of blanks": (lambda model: with_members(model, [(KNN, b" " * 4_000_000)]), "damaged"),
