@@ -19,7 +19,7 @@ _MOST = 1000
 
 
 def expand(sources: Sequence[Path]) -> tuple[Path, ...]:
-    """Returns the files with these names or matching these patterns (`data/*.csv`), each once.
+    """Returns the files that `sources` name, or match if they are patterns (`data/*.csv`), each once.
 
     The files of a pattern are sorted. `**/` matches any folders; a name in braces (`sounds/{word}/*.wav`) acts as `*`.
 

@@ -55,7 +55,7 @@ def are_raw(sources: Sequence[Path], path: str | None) -> bool:
 
 
 def others_beside(paths: Sequence[Path]) -> list[str]:
-    """Returns the names of visible files in the folders of these files that have another suffix than all of these."""
+    """Returns the names of visible files in the folders of `paths` that have another suffix than any of `paths`."""
     kinds = {path.suffix.lower() for path in paths}
     there = [each for folder in dict.fromkeys(path.parent for path in paths) for each in folder.iterdir()]
     return [each.name for each in there if each.suffix.lower() not in kinds and each.name[0] != "." and each.is_file()]

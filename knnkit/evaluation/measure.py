@@ -76,7 +76,7 @@ def measure(
 def measure_errors(
     reference: Reference, targets: Targets, held_out: Dataset | None, how: str, of: int | None = None
 ) -> Targets:
-    """Returns `targets` with the reference's errors on the rows held out (by `how`); unchanged without such rows.
+    """Returns `targets` with the reference's errors on the rows held out (by `how`); unchanged if there are none.
 
     For label columns, returns `targets` with an evaluation of each column. `of` is as in `measure`.
     """
@@ -106,7 +106,7 @@ def _counted(truth: NDArray[np.int32], label: NDArray[np.int32], count: int, how
 
 
 class Compared(NamedTuple):
-    """Share of rows with the same answer from an imported estimator and the reference; None: not measurable."""
+    """Share of rows with the same answer from an imported estimator and the reference; None: it cannot predict."""
 
     share: float | None
     warnings: tuple[str, ...] = ()

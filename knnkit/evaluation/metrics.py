@@ -18,7 +18,7 @@ _Z = 1.959963984540054
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """Counts of one class: its rows (`support`), those answered right, and all rows answered with it."""
+    """Counts for the class `label`: its rows (`support`), those answered right, and all rows answered with it."""
 
     label: str
     support: int
@@ -32,7 +32,7 @@ class ClassFigures:
 
     @property
     def precision(self) -> float:
-        """Share of the rows answered with this class that belong to it; 0 if there are no such rows."""
+        """Share of the rows answered with this class that belong to it; 0 if no row was answered with it."""
         return self.right / self.answered if self.answered else 0.0
 
 

@@ -82,11 +82,11 @@ class Trade:
         return Level(share, float(unknown.mean()), accepted, tuple(ClassLevel(*each) for each in classes))
 
     def strictest(self, rejected: float) -> Level | None:
-        """Returns the effect of the smallest share that rejects at most `rejected` of ordinary rows; None if none."""
+        """Returns the effect of the smallest share that rejects at most `rejected` of ordinary rows; None: no share."""
         return self._first(lambda level: level.rejected <= rejected, _FINE)
 
     def widest(self, accepted: float) -> Level | None:
-        """Returns the effect of the largest share that accepts at most `accepted` of strangers; None if none."""
+        """Returns the effect of the largest share that accepts at most `accepted` of strangers; None: no share."""
         return self._first(lambda level: level.accepted is not None and level.accepted <= accepted, _FINE[::-1])
 
     def _first(self, fits: Callable[[Level], bool], shares: NDArray[np.float64]) -> Level | None:

@@ -67,7 +67,7 @@ def prepare_of(data: Data, everything: Dataset, training: Dataset, held_out: Dat
 
 
 def load_rows(data: FileData, beside: str | None) -> Dataset:
-    """Reads the rows of the files of `data`. Columns of `target`, or several label columns, become `targets`.
+    """Reads the rows in the files of `data`. Columns of `target`, or several label columns, become `targets`.
 
     `beside` is a column to read as text beside the features, such as the group of each row; None: none.
 

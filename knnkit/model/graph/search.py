@@ -194,7 +194,7 @@ class Search(tf.Module):  # type: ignore[misc]
         return MOST * self.measure_of(self.lattice.step) if self.lattice else 0.0
 
     def _is_whole(self, query: Any) -> Any:
-        """Returns (b,) bool, whether (b, p) queries lie on the lattice; None if there is none."""
+        """Returns (b,) bool, whether (b, p) queries lie on the lattice; None without a lattice."""
         if self.lattice is None:
             return None
         steps = weigh(self.space, query) * np.float32(1.0 / self.lattice.step)
