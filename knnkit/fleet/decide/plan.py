@@ -113,7 +113,7 @@ def foreign_key(key: str) -> str:
 
 
 def foreign_model(status: Status | None, models: Collection[str]) -> tuple[str, ...]:
-    """Returns a warning if a device has a model not in `models`, those of deploy.yaml; () if not, or without `models`."""
+    """Returns a warning if a device has a model not in `models`, deploy.yaml's; () if not, or if it is empty."""
     runs = status.committed if status else None
     if runs is None or not models or runs.name in models:
         return ()
