@@ -64,7 +64,7 @@ def exposed_paths(directory: Path) -> list[tuple[Path, str]]:
     """
     found, root, may_enter = [], directory.parent, True
     inside = tuple(root / name for name in (constants.STATE_FILE, constants.VENVS_DIR, constants.VENV_LINK))
-    for path in (root, directory, *_key_files(directory), directory / DEVICE_FILE, *inside):
+    for path in (root, directory, *_key_files(directory)[0], directory / DEVICE_FILE, *inside):
         try:
             state = path.stat()
         except OSError:
@@ -93,8 +93,8 @@ def read_keys(directory: Path, name: Callable[[bytes], str]) -> tuple[dict[str, 
     `name` computes the fingerprint of a PEM text.
     """
     keys: dict[str, bytes] = {}
-    warnings = []
-    for path in _key_files(directory):
+    files, warnings = _key_files(directory)
+    for path in files:
         try:
             data = read_small(path, fingerprints.MAX_PUBLIC_KEY)
             keys[name(data)] = data
@@ -140,8 +140,11 @@ def _name(pem: bytes) -> str:
     return found
 
 
-def _key_files(directory: Path) -> list[Path]:
+def _key_files(directory: Path) -> tuple[list[Path], list[str]]:
+    """Returns the key files in `directory`, ascending, and a warning if the directory exists but cannot be listed."""
     try:
-        return sorted(path for path in directory.iterdir() if path.suffix == KEY_SUFFIX and path.name[0] != ".")
+        return sorted(path for path in directory.iterdir() if path.suffix == KEY_SUFFIX and path.name[0] != "."), []
     except FileNotFoundError:
-        return []
+        return [], []
+    except OSError as error:
+        return [], [f"key-unreadable: {directory.name}: {error}"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -278,3 +279,10 @@ def test_everything_on_the_device_is_its_owners_alone(board: Board, newer: Calla
     assert len(found) > 10
     for path in (board.root, *found):
         assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_a_trust_directory_that_cannot_be_listed_is_reported_without_a_crash(tmp_path: Path) -> None:
+    (tmp_path / "trust").write_text("a file instead of a folder")
+    seen, held = (read(tmp_path / "trust") for read in (trust_dir.look, partial(trust_store.read, lenient=True)))
+    assert seen.trusted == held.sets.trusted == ()
+    assert all(any(text.startswith("key-unreadable: trust: ") for text in each.warnings) for each in (seen, held))
