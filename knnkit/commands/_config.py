@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def load_config(arguments: argparse.Namespace) -> Config | None:
-    """Returns the configuration: that of `--config`, else deploy.yaml in the current folder; None if it is missing.
+    """Returns the configuration of `--config`, else of deploy.yaml in the current folder; None if that is missing.
 
     Raises:
         ConfigError: the file is wrong, or `--config` names a missing file.

@@ -138,7 +138,7 @@ def pace_of(arguments: argparse.Namespace, config: Config | None) -> Pace:
     """Returns the time limits of a job: from the command line, else from deploy.yaml, else the defaults.
 
     Raises:
-        UsageError: a number of the command line is negative, or is not a duration.
+        UsageError: `--connect-retries` is negative, or a time limit is not a duration.
     """
     said = config.rollout if config else RolloutConfig()
     retries = said.connect_retries if arguments.connect_retries is None else arguments.connect_retries

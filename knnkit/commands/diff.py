@@ -70,7 +70,7 @@ def _read(path: Path) -> StoredModel:
 
 # --- which rows ---------------------------------------------------------------------------------------------------
 def _own(arguments: argparse.Namespace, before: StoredModel, after: StoredModel) -> list[Asked]:
-    """Returns [the user's rows, as both models read them]: the two models may use different columns."""
+    """Returns [the user's rows], read once for each model, because the two models may use different columns."""
     with flags_for("label"):
         parts = [_read_for(arguments, model) for model in (before, after)]
     truth = tuple(map(str, parts[0].labels.tolist()))

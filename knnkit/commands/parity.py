@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _built(arguments: argparse.Namespace) -> dict[str, Path]:
-    """Returns digest -> directory of the releases of deploy.yaml that are built."""
+    """Returns digest -> directory of each release in deploy.yaml that is built and can be read."""
     found = {}
     for directory in _decision_regions.release_directories(_config.load_config(arguments)):
         with contextlib.suppress(KnnkitError, OSError):

@@ -100,7 +100,7 @@ def _named(setting: Setting) -> tuple[str, str, str]:
 
 
 def _left_out(split: object) -> str:
-    """Returns the rows that leave-one-out leaves out: `itself`, or `the rows of the same COLUMN` (that of `split`)."""
+    """Returns in words what leave-one-out leaves out: `itself`, or `the rows of the same COLUMN` (that of `split`)."""
     if isinstance(split, GroupSplit):
         return f"the rows of the same {split.group}"
     return f"the rows of the same {split.time}" if isinstance(split, TimeSplit) else "itself"

@@ -45,7 +45,7 @@ def default_folder() -> Path:
 
 
 def is_named(folder: Path | None) -> bool:
-    """Whether the user chose the folder of wheels, on the command line or by $KNNKIT_WHEELS."""
+    """Whether the user chose the folder of wheels, on the command line (`folder`) or by $KNNKIT_WHEELS."""
     return folder is not None or bool(os.environ.get(FOLDER_VARIABLE))
 
 

@@ -195,7 +195,7 @@ def _measured(info: model_info.KnnInfo) -> tuple[float | None, int]:
 
 
 def _far_ahead(document: model_info.Manifest) -> tuple[str, ...]:
-    """Returns a warning if the sequence is in the future: devices then refuse releases numbered by time; else ()."""
+    """Returns a warning if the sequence is a time in the future; else (). Devices would refuse builds until then."""
     if document.sequence <= max(document.created, time.time()) + _AHEAD:
         return ()
     return (

@@ -157,7 +157,7 @@ def make_bundle(subject: str, digests: dict[str, str], signer: Signer) -> bytes:
 def load_signer(path: Path) -> FileSigner:
     """Returns the signer of the private key in `path`; asks for a passphrase only if the key has one.
 
-    $KNNKIT_KEY_PASSPHRASE answers without being asked.
+    If $KNNKIT_KEY_PASSPHRASE is set, it is the passphrase, and nobody is asked.
 
     Raises:
         SigningKeyError: see `keys.load_private_key`; or a passphrase is needed and there is no terminal.

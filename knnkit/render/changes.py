@@ -29,7 +29,7 @@ _SHOWN = 25
 
 
 def no_rows(_: str) -> None:
-    """Returns None: the usual value of parameters `rows`, for commands without releases on this host."""
+    """Returns None for any digest: the default of parameters `rows`, for commands without evaluation rows."""
 
 
 def evaluation_lines(report: FleetReport, rows: Rows = no_rows) -> list[tuple[str, Tone]]:

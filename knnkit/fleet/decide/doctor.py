@@ -20,7 +20,7 @@ def findings_of(
 ) -> Iterator[Finding]:
     """Yields the host's findings about a device, in the order in which to repair them.
 
-    `named` are the fingerprints of the keys in deploy.yaml, `models` the names of its models; both may be empty.
+    `named`: fingerprints of the keys in deploy.yaml; `models`: names of its models. An empty one is not compared.
     """
     yield Finding("connection", "ok", f"{facts.system} {facts.machine}, home {facts.home}", "")
     if facts.system != "Linux":
@@ -47,7 +47,7 @@ def findings_of(
 def _against_config(
     target: Target, status: Status, named: Collection[str], models: Collection[str]
 ) -> Iterator[Finding]:
-    """Yields findings if a device has another model, or other trusted keys, than deploy.yaml: `models` and `named`."""
+    """Yields findings if a device has a model not in `models`, or trusts keys not in `named`; see `findings_of`."""
     way_out = other_project(target, status, models)
     for said in foreign_model(status, models):
         yield Finding("project", "error", said.partition(": ")[2], way_out)

@@ -98,7 +98,7 @@ def plan_device(target: Target, facts: Facts, package: Package, options: PlanOpt
 
 
 def foreign_keys(status: Status, named: Collection[str]) -> tuple[str, ...]:
-    """Returns a warning for each trusted key of a device that is not in `named` (fingerprints); () if that is empty."""
+    """Returns a warning for each key in `strange_keys(status, named)`."""
     return tuple(map(foreign_key, strange_keys(status, named)))
 
 
@@ -113,7 +113,7 @@ def foreign_key(key: str) -> str:
 
 
 def foreign_model(status: Status | None, models: Collection[str]) -> tuple[str, ...]:
-    """Returns a warning if a device has another model than `models`, those of deploy.yaml (may be empty); else ()."""
+    """Returns a warning if a device has a model not in `models`, deploy.yaml's; () if not, or if it is empty."""
     runs = status.committed if status else None
     if runs is None or not models or runs.name in models:
         return ()

@@ -124,7 +124,7 @@ class Facts:
 def probe(transport: Transport, root: str, *, timeout: float, full: bool = False) -> Facts:
     """Asks a device, with knnkit's root at `root`, for its facts.
 
-    `full`: also about the system's Python; without it, only if no agent answers.
+    `full`: also about the system's Python, which is otherwise asked for only if no agent answers.
 
     Raises:
         Unreachable: the connection broke or the time limit passed.

@@ -186,7 +186,7 @@ class _Deploy:
         return facts
 
     def _sign(self, facts: Facts) -> str:
-        """Sends only our signature of a release that is already staged; returns a message for the user."""
+        """Sends only our signature of a staged release; returns a message for the user, "" if the device had it."""
         self._talk.go_on()
         package = self._job.package
         command = ["stage", package.digest, "--signature", "-", "--holder", self._job.holder]

@@ -96,7 +96,7 @@ def resolve(address: Address, *, depth: int = 0) -> Resolved:
 
 
 def _check_names(address: Address) -> None:
-    """Checks user and host names, because ssh_config may pass them to a shell; notebooks pass unchecked addresses."""
+    """Raises Unreachable for a user or host name that ssh_config must not pass to a shell; notebooks check no names."""
     try:
         check_host(address.host)
         check_word(address.user or "nobody")

@@ -129,7 +129,7 @@ def _lines(config: str | None) -> Iterator[tuple[str, int, str]]:
 
 
 def _followed(config: str | None) -> Iterator[str]:
-    """Yields the lines of ssh_config for paramiko, after checking that each has a supported form."""
+    """Yields the lines of ssh_config for paramiko; raises WrongConfig at a line that has no supported form."""
     proxies: set[str] = set()
     for path, number, text in _lines(config):
         found = _LINE.fullmatch(text)

@@ -118,7 +118,7 @@ class KnownHosts:
 
 
 def host_name(host: str, port: int) -> str:
-    """Returns the name of a host in known_hosts: `[host]:port` if the port is not 22."""
+    """Returns the name of a host in known_hosts: `host`, or `[host]:port` if the port is not 22."""
     return host.lower() if port == 22 else f"[{host.lower()}]:{port}"
 
 
