@@ -332,7 +332,8 @@ class Config(Section):
         named |= {("fleet", key): getattr(fleet, key) for key in ("known_hosts", "ssh_config")}
         named |= {("fleet", "targets", place, "identity"): each.identity for place, each in enumerate(fleet.targets)}
         named |= {("fleet", "defaults", "identity"): fleet.defaults.identity}
-        return KeyFiles(document, {str(path): place for place, path in named.items() if place in document.marks})
+        places = {str(path): place for place, path in named.items() if path and place in document.marks}
+        return KeyFiles(document, places)
 
     def builds(self) -> tuple[Build, ...]:
         """Returns a `Build` for each model, with its `release.dir`; () if the file only describes a fleet."""

@@ -32,12 +32,11 @@ class KeyFiles:
         try:
             yield
         except SigningKeyError as error:
-            place = next((place for path, place in self.places.items() if path in str(error)), None)
-            if place is None:
+            named = [path for path in self.places if path in str(error)]
+            if not named:
                 raise
-            raise SigningKeyError(
-                self.document.error(place, str(error)), reason=error.reason, hint=error.hint
-            ) from None
+            said = self.document.error(self.places[max(named, key=len)], str(error))
+            raise SigningKeyError(said, reason=error.reason, hint=error.hint) from None
 
     @property
     def lines(self) -> tuple[tuple[str, str], ...]:

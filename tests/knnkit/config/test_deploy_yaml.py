@@ -12,7 +12,7 @@ from support import ROOT
 
 from device_agent.shared.protocol import constants
 from knnkit.config import fleet_models, load, parse
-from knnkit.errors import ConfigError
+from knnkit.errors import ConfigError, SigningKeyError
 
 EXAMPLE = ROOT / "deploy.yaml"
 MODEL = "model: {name: a, data: {sklearn: iris}}\n"
@@ -256,3 +256,20 @@ def test_a_document_that_explodes_is_refused_quickly() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
     assert "aliases make more than 200,000 values" in refusal("\n".join(lines))
+
+
+def test_the_line_of_the_file_that_an_error_names_is_shown() -> None:
+    text = """
+model: {name: fruit, data: {file: train.csv, label: species}}
+signing:
+  key: keys/sign
+  trusted: [keys/sign.pub]
+fleet:
+  known_hosts:
+  targets: []
+"""
+    files = parse.parse(text, base=Path("/project")).key_files
+    assert set(files.places) == {"/project/keys/sign", "/project/keys/sign.pub"}
+    for path, line in (("/project/keys/sign", 4), ("/project/keys/sign.pub", 5)):
+        with pytest.raises(SigningKeyError, match=rf"^deploy\.yaml:{line}: "), files.placed():
+            raise SigningKeyError(f"{path} is not a key")
