@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import os
 import sys
 from typing import Any
 
@@ -126,5 +127,5 @@ def _place(row: int, rows: Dataset) -> int:
 def _named(row: int, rows: Dataset) -> str:
     place = _place(row, rows)
     names = [] if rows.ids is None or not rows.ids[row] else [clean(rows.ids[row], 40)]
-    names += [] if rows.files is None else [clean(rows.where(row))]
+    names += [clean(os.path.relpath(rows.where(row)))] if rows.files is not None and rows.files[row] else []
     return f"{place} ({', '.join(names)})" if names else str(place)

@@ -160,7 +160,7 @@ def _show(
     if gain is not None:
         show(gain)
         if gain.known:
-            print_line("the accuracy is that of the evaluation rows: a row that is added would only find itself")
+            print_line("the accuracy is that of the evaluation rows: a row that is added would find itself")
     done = "would be added to" if arguments.dry_run else "added to"
     print_line(f"{count(len(promotion.rows), 'row')} {done} {promotion.path}; {promotion.there:,} added earlier")
     if promotion.waiting:
@@ -179,12 +179,9 @@ def _show(
     if listed:
         print_line(f"{arguments.config} names {rows.FIELD}/{promotion.path.name} now")
     if listed or (promotion.rows and not arguments.dry_run):
-        print_line(f"next: {_version(arguments.config, build)}knnkit deploy")
-
-
-def _version(config: Path, build: Build) -> str:
-    old, version = manifest_in(build.release.dir), build.release.version
-    if old is None or old.version != version:
-        return ""
-    raised = re.sub(r"\d+(?=\D*$)", lambda found: str(int(found[0]) + 1), version)
-    return f"in {config}, change `version` of `release`, such as to {raised} ({version} is built already), then: "
+        old, version = manifest_in(build.release.dir), build.release.version
+        if old is not None and old.version == version:
+            raised = re.sub(r"\d+(?=\D*$)", lambda found: str(int(found[0]) + 1), version)
+            told = f"such as to {raised}: {version} is built already"
+            print_line(f"first: change `version` of `release` in {arguments.config}, {told}")
+        print_line("next: knnkit deploy")

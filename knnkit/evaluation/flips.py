@@ -84,8 +84,8 @@ class Kind:
 class Comparison:
     """Comparison of two models on `rows` rows; `flips` are those whose label changes.
 
-    `known` rows have a known true label and measure the accuracy (`Asked.measures`). The models answer `right_before` and
-    `right_after` of these right.
+    `known` rows have a known true label and measure the accuracy (`Asked.measures`). Of these, the models answer
+    `right_before` and `right_after` right.
     """
 
     rows: int

@@ -97,8 +97,8 @@ def test_the_command_names_rows_of_the_file(
     Path("deploy.yaml").write_text("model: {name: m, data: {files: [rows.csv, more.csv], id: id}, scale: standard}\n")
     assert cli.main(["audit", "--output", "audit.csv"]) == 0
     said = capsys.readouterr()
-    assert "60 (more.csv, line 2)" in said.out.replace(f"{tmp_path}/", "")
-    assert "0 (r0, rows.csv, line 2)" in said.out.replace(f"{tmp_path}/", "")
+    assert " 60 (more.csv, line 2) " in said.out
+    assert " 0 (r0) " in said.out
     assert "can be left out, each alone," in said.err
     with Path("audit.csv").open(newline="") as file:
         found = {int(each["row"]): Path(each["where"]).name for each in csv.DictReader(file)}
