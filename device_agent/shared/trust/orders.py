@@ -133,9 +133,9 @@ def verify_rollback(data: bytes, state: TrustState, now: int) -> RollbackOrder:
     own = {name: (constants.is_digest(getattr(order, name)), "64 hexadecimal digits") for name in ("digest", "leaves")}
     _check_use(order, state, own, again)
     if order.leaves != state.committed_digest:
-        raise refused(
-            Reason.ORDER_STALE, f"the order goes back from {order.leaves}, which is not committed here", again
-        )
+        committed = state.committed_digest or "none"
+        said = f"the order is to leave the release {order.leaves[:12]}, but this device has committed {committed[:12]}"
+        raise refused(Reason.ORDER_STALE, said, again)
     if now >= order.expires:
         raise refused(Reason.ORDER_EXPIRED, f"the order expired at {utc(order.expires)}", again)
     if state.time_floor >= order.expires:
