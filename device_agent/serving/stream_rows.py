@@ -1,7 +1,7 @@
 """Rows of a stream, whose first row decides its format.
 
-Until a row is parsed, the format of each line, CSV or JSON, is guessed anew; neither a header nor a line that cannot be
-read decides it. So a stream may begin with a greeting of the sensor, an empty line or half a row. No I/O.
+Until a row is parsed, the format of each line, CSV or JSON, is guessed by itself; neither a header nor a line that
+cannot be read decides it. So a stream may begin with a greeting of the sensor, an empty line or half a row. No I/O.
 """
 
 from __future__ import annotations

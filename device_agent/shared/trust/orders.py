@@ -169,7 +169,11 @@ def verify_floor(data: bytes, state: TrustState, now: int) -> FloorOrder:
     floor = (0 <= order.floor <= order.leaves, f"a number from 0 to `leaves`, {order.leaves}")
     _check_use(order, state, {"floor": floor, "issued": (order.issued >= 0, "seconds since 1970")}, again)
     if order.leaves != state.floor:
-        raise refused(Reason.ORDER_STALE, f"the order lowers the floor from {order.leaves}, but the floor of this device is now {state.floor}", again)
+        raise refused(
+            Reason.ORDER_STALE,
+            f"the order lowers the floor from {order.leaves}, and this device has {state.floor}",
+            again,
+        )
     if now >= order.expires:
         message = f"the order expired at {utc(order.expires)}; the device's clock says {utc(now)}"
         raise refused(Reason.ORDER_EXPIRED, message, f"set the device's clock if it is wrong; {again}")
