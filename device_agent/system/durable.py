@@ -1,8 +1,9 @@
 """Durable writes, renames and removals in the store.
 
-The effect of a function is on the disk when it returns, where its docstring does not say otherwise. Writing is "temporary file, fsync, rename, fsync of the
-directory", so that a power cut leaves the old content or the new one, never a mixture. All work is done by functions of
-`os`, looked up at each call: tests replace one to kill the process or to let the disk fail at that step.
+The effect of a function is on the disk when it returns, where its docstring does not say otherwise. Writing is
+"temporary file, fsync, rename, fsync of the directory", so that a power cut leaves the old content or the new one,
+never a mixture. All work is done by functions of `os`, looked up at each call: tests replace one to kill the process or
+to let the disk fail at that step.
 """
 
 # ruff: noqa: PTH101, PTH102, PTH104, PTH105, PTH106, PTH108, PTH115, PTH200, PTH208, PTH211
