@@ -220,6 +220,9 @@ def test_a_version_that_is_built_again_from_something_else_warns(
     (folder / "train.csv").write_text(CSV + "7,7,odd\n")
     assert build() == 0
     assert "1.0.0 was built before from other inputs" in capsys.readouterr().err
+    (folder / "train.csv").write_text(CSV + "8,8,odd\n")
+    deploy._ensure(load.load(folder / "deploy.yaml").builds()[0])
+    assert "knnkit: warning: parity 1.0.0 was built before from other inputs" in capsys.readouterr().err
     (folder / "deploy.yaml").write_text(YAML + "release: {version: 1.1.0}\n")
     assert build() == 0
     assert "was built before" not in capsys.readouterr().err

@@ -279,7 +279,7 @@ def test_the_next_step_names_the_version_to_change(
     assert there is not None
     steps = (
         (there.version, f": {there.version} is built already\nnext: knnkit deploy"),
-        ("9.8.7", "2 added earlier\nnext: knnkit deploy"),
+        ("9.8.7", "0 added earlier\nnext: knnkit deploy"),
     )
     for start, (version, said) in enumerate(steps):
         with file.open("a") as out:
