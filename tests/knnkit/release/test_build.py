@@ -15,7 +15,8 @@ from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.model_info import KnnInfo
 from knnkit import cli
-from knnkit.config import parse
+from knnkit.commands import deploy
+from knnkit.config import load, parse
 from knnkit.model.golden import long_check
 from knnkit.release import build as release_build
 from knnkit.release import keys, up_to_date
