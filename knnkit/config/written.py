@@ -10,7 +10,6 @@ import contextlib
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from glob import has_magic
 from pathlib import Path
 
 from knnkit.config.yaml_reader import Document, Place
@@ -70,7 +69,7 @@ class Written:
         scalars = self.document.scalars.items()
         files = {at: text for at, text in scalars if at[: len(self.model)] == self.model and _FILES.intersection(at)}
         named = [place for place, text in files.items() if Path(text).name in message]
-        pattern = next((place for place, text in files.items() if has_magic(text.replace("{", "*"))), self.model)
+        pattern = next((place for place, text in files.items() if set("*?[{").intersection(text)), self.model)
         return max(named, key=lambda place: (files[place] in message, len(files[place])), default=pattern)
 
     def _of_key(self, error: KnnkitError, known: Collection[str]) -> Place | None:
