@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
+from device_agent.shared.embedding.files import suffixes_of
 from device_agent.shared.protocol import constants, input_info
 from knnkit.config.field_types import ONE_OR_MORE, Example, FilePath, Section, Text, Words, each_once, no_sense, shorten
 
@@ -232,3 +233,13 @@ class InputConfig(Section):
         if self.pool and not self.stages:
             raise no_sense("`pool` needs `stages`: it takes statistics of their output", "stages: [embedder.tflite]")
         return self
+
+    @property
+    def takes_files(self) -> bool:
+        """Whether an input is a file: of a sound or a picture."""
+        return bool(self.audio or self.image)
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Suffixes of the files that the model takes."""
+        return suffixes_of(self.audio, self.image)

@@ -64,12 +64,13 @@ class Written:
     def _of_file(self, message: str) -> Place:
         """Returns the key path of the file that `message` names.
 
-        Of several, the longest name counts; without any, returns the key path of the model.
+        Of several, the longest name counts; without any, a pattern; without one, returns the key path of the model.
         """
         scalars = self.document.scalars.items()
-        own = {place: text for place, text in scalars if place[: len(self.model)] == self.model}
-        named = [place for place, text in own.items() if _FILES.intersection(place) and Path(text).name in message]
-        return max(named, key=lambda place: (own[place] in message, len(own[place])), default=self.model)
+        files = {at: text for at, text in scalars if at[: len(self.model)] == self.model and _FILES.intersection(at)}
+        named = [place for place, text in files.items() if Path(text).name in message]
+        pattern = next((place for place, text in files.items() if set("*?[{").intersection(text)), self.model)
+        return max(named, key=lambda place: (files[place] in message, len(files[place])), default=pattern)
 
     def _of_key(self, error: KnnkitError, known: Collection[str]) -> Place | None:
         first = re.match(r"[a-z_]+(?=:? )", str(error))

@@ -6,7 +6,6 @@ row, never unpickles, and never unpacks an archive that does not fit the machine
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import shlex
@@ -22,17 +21,14 @@ from numpy.typing import NDArray
 from device_agent.shared.queries import default_names
 from device_agent.shared.release import zip_limits
 from knnkit.data import arrow_table, precision
-from knnkit.data.bad_cells import quoted
 from knnkit.data.columns import NO_ID, Wanted, choose, find
 from knnkit.data.csv_file import load_csv
 from knnkit.data.dataset import Dataset, dataset, label_array
-from knnkit.data.patterns import expand, inside, require_utf8
+from knnkit.data.patterns import SUFFIXES, expand, is_folder, nearest, require_utf8, unreadable
 from knnkit.data.policy import PLAIN, Policy, sorted_levels
 from knnkit.errors import FILE, DataError, needs
 
-TEXTS = (".csv", ".tsv", ".txt")
 _SHEETS = (".xlsx", ".xls", ".ods")
-SUFFIXES = (*TEXTS, ".parquet", ".npz")
 
 #: Most members of an archive, and most bytes of its directory.
 _MAX_MEMBERS, _MAX_DIRECTORY = 65_535, 16 * 1024 * 1024
@@ -66,8 +62,7 @@ def load(
 def _load(file: Path, wanted: Wanted) -> Dataset:
     require_utf8(file)
     if file.is_dir():
-        hint = f"files: {quoted(inside(file, SUFFIXES))} names the files in it"
-        raise DataError(f"{file} is a folder, not a file of rows", hint=hint, key=FILE)
+        raise is_folder(file, SUFFIXES)
     suffix = file.suffix.lower()
     if suffix not in SUFFIXES:
         kinds = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
@@ -75,13 +70,13 @@ def _load(file: Path, wanted: Wanted) -> Dataset:
         said = f"{file}: the format of {suffix or 'a file without suffix'} is not supported"
         raise DataError(said, hint=hint, key=FILE)
     if not file.is_file():
-        raise DataError(f"{file}: no such file", hint=_nearest_file(file), key=FILE)
+        raise DataError(f"{file}: no such file", hint=nearest(file, SUFFIXES), key=FILE)
     try:
         if suffix == ".npz":
             return _load_npz(file, wanted)
         return _load_parquet(file, wanted) if suffix == ".parquet" else load_csv(file, wanted)
     except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror or error}", key=FILE) from None
+        raise unreadable(file, error, SUFFIXES) from None
     except MemoryError:
         raise DataError(f"{file}: not enough memory to read it", hint="give fewer rows, or fewer columns") from None
 
@@ -226,16 +221,6 @@ def _text(arrays: dict[str, NDArray[Any]], name: str, count: int, file: Path, ke
         said = f"{file}: {name!r} has shape {arrays[name].shape}, but there are {count} labels"
         raise DataError(said, hint="one cell for each label")
     return arrays[name].astype(str)
-
-
-def _nearest_file(file: Path) -> str:
-    try:
-        names = [entry.name for entry in file.parent.iterdir() if entry.suffix.lower() in SUFFIXES]
-    except OSError:
-        return f"the folder {file.parent} cannot be read"
-    close = difflib.get_close_matches(file.name, names, n=1)
-    here = "paths in deploy.yaml are relative to its folder, paths on the command line to the current folder"
-    return f"did you mean {close[0]}?" if close else here
 
 
 def members_that_fit(file: Path, **limits: int) -> list[str]:

@@ -15,6 +15,7 @@ from device_agent.shared.file_hints import with_file
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.tabular import csv_dialect
 from knnkit.data.csv_file import open_text, text_blocks
+from knnkit.data.patterns import TEXTS, nearest
 from knnkit.errors import FILE, DataError
 
 
@@ -37,7 +38,7 @@ def read(file: Path, names: Sequence[str]) -> tuple[list[str], list[tuple[int, l
     except BadInput as error:
         raise DataError(f"{file}: {error}", hint=with_file(error.hint, file) or hint, key=FILE) from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        said = getattr(error, "strerror", None) or error
+        said, hint = getattr(error, "strerror", None) or error, hint if file.exists() else nearest(file, TEXTS, hint)
         raise DataError(f"{file}: cannot be read: {said}", hint=hint, key=FILE) from None
     found = [(line, cells) for line, cells in found if any(cells)]
     if not found:

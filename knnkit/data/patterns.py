@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import glob
 import itertools
 import re
@@ -9,25 +10,32 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from knnkit.errors import FILE, DataError
+from knnkit.data.bad_cells import quoted
+from knnkit.errors import FILE, DataError, KnnkitError
 
 #: A part of a pattern that names what stands there.
 PART = re.compile(r"\{([A-Za-z_]\w*)\}")
 
+#: Suffixes of tables of text, and of all tables.
+TEXTS = (".csv", ".tsv", ".txt")
+SUFFIXES = (*TEXTS, ".parquet", ".npz")
 #: Most files that are looked at for a hint.
 _MOST = 1000
 
 
-def expand(sources: Sequence[Path]) -> tuple[Path, ...]:
+def expand(sources: Sequence[Path], suffixes: Collection[str] = SUFFIXES) -> tuple[Path, ...]:
     """Returns the files that `sources` name, or match if they are patterns (`data/*.csv`), each once.
 
     The files of a pattern are sorted. `**/` matches any folders; a name in braces (`sounds/{word}/*.wav`) acts as `*`.
+    `suffixes` are those of the files that a hint looks for.
 
     Raises:
-        DataError: a pattern matches no file.
+        DataError: a pattern matches no file, or a name is that of a folder.
     """
     found: dict[Path, None] = {}
     for source in sources:
+        if source.is_dir():
+            raise is_folder(source, suffixes)
         folder, pattern = split(source)
         pattern = PART.sub("*", pattern)
         if source.exists() or not glob.has_magic(pattern):
@@ -56,6 +64,36 @@ def require_utf8(file: Path) -> None:
     """
     if any("\ud800" <= letter <= "\udfff" for letter in str(file)):
         raise DataError(f"{file}: the name is not UTF-8 text", hint="rename the file: mv OLD NEW", key=FILE)
+
+
+def nearest(file: Path, suffixes: Collection[str], other: str = "") -> str:
+    """Returns a hint for a missing file: the most similar name in its folder with one of `suffixes`; if none: `other`.
+
+    The default of `other` states where relative paths start.
+    """
+    try:
+        names = [entry.name for entry in file.parent.iterdir() if entry.suffix.lower() in suffixes]
+    except OSError:
+        return f"the folder {file.parent} cannot be read"
+    here = "paths in deploy.yaml are relative to its folder, paths on the command line to the current folder"
+    close = difflib.get_close_matches(file.name, names, n=1)
+    return f"did you mean {close[0]}?" if close else other or here
+
+
+def unreadable(
+    path: Path, error: OSError, suffixes: Collection[str], kind: type[KnnkitError] = DataError
+) -> KnnkitError:
+    """Returns an error of the class `kind`: a file of deploy.yaml, with one of `suffixes`, cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return kind(f"{path}: no such file", hint=nearest(path, suffixes), key=FILE)
+    hint = "name a file in it, not the folder" if path.is_dir() else ""
+    return kind(f"{path}: cannot be read: {error.strerror or error}", hint=hint, key=FILE)
+
+
+def is_folder(path: Path, suffixes: Collection[str]) -> DataError:
+    """Returns the error about a folder in place of its files, which have one of `suffixes`."""
+    hint = f"files: {quoted(inside(path, suffixes))} names the files in it"
+    return DataError(f"{path} is a folder, not a file", hint=hint, key=FILE)
 
 
 def inside(folder: Path, suffixes: Collection[str]) -> str:

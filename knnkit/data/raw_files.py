@@ -14,12 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from device_agent.shared.embedding.files import IN_FOLDERS
+from device_agent.shared.embedding.files import IN_FOLDERS, left_out
 from knnkit.data import listing
+from knnkit.data.bad_cells import quoted
 from knnkit.data.columns import find
 from knnkit.data.dataset import Dataset, label_array
-from knnkit.data.patterns import PART, expand, split
-from knnkit.errors import DataError
+from knnkit.data.patterns import PART, SUFFIXES, expand, inside, split
+from knnkit.errors import FILE, DataError
 
 #: Parts of a pattern: {name}, a sign for any text, a set of characters such as [0-9] or [!a], or plain text.
 _TOKEN = re.compile(rf"{PART.pattern}|(\*\*/|(?:^|(?<=/))\*\*$|\*|\?)|(\[!?\]?[^\]]*\])|([^{{*?[]+|.)")
@@ -28,13 +29,17 @@ _SIGNS = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 @dataclass(frozen=True)
 class RawFiles:
-    """Files with labels: `names` are their paths from a common folder, `groups` their groups if `split` has any."""
+    """Files with labels: `names` are their paths from a common folder, `groups` their groups if `split` has any.
+
+    `others` is a text about the files of other kinds that a pattern matched; "" without any.
+    """
 
     paths: tuple[Path, ...]
     names: tuple[str, ...]
     labels: tuple[str, ...]
     groups: tuple[str, ...] | None
     source: str
+    others: str = ""
 
     def dataset(self) -> Dataset:
         """Returns labelled rows with 0 features; stages compute the features from the files later.
@@ -49,19 +54,18 @@ class RawFiles:
         )
 
 
-def are_raw(sources: Sequence[Path], path: str | None) -> bool:
-    """Whether training data is in files of sounds, pictures or arrays, or in a table with their paths (key `path`)."""
-    return path is not None or all(source.suffix.lower() in IN_FOLDERS for source in sources)
+def are_raw(sources: Sequence[Path], path: str | None, takes_files: bool) -> bool:
+    """Whether training data is in files of sounds, pictures or arrays, or in a table with their paths (key `path`).
+
+    If the model `takes_files` of sounds or pictures, a pattern may match any files but tables.
+    """
+    kinds = {source.suffix.lower() for source in sources}
+    return path is not None or kinds <= {*IN_FOLDERS} or (takes_files and not kinds.intersection(SUFFIXES))
 
 
-def others_beside(paths: Sequence[Path]) -> list[str]:
-    """Returns the names of visible files in the folders of `paths` that have another suffix than any of `paths`."""
-    kinds = {path.suffix.lower() for path in paths}
-    there = [each for folder in dict.fromkeys(path.parent for path in paths) for each in folder.iterdir()]
-    return [each.name for each in there if each.suffix.lower() not in kinds and each.name[0] != "." and each.is_file()]
-
-
-def list_files(sources: Sequence[Path], label: str, path: str | None, group: str | None) -> RawFiles:
+def list_files(
+    sources: Sequence[Path], label: str, path: str | None, group: str | None, suffixes: Sequence[str] = IN_FOLDERS
+) -> RawFiles:
     """Returns the files that match patterns, or whose paths are in a table, with their labels.
 
     Args:
@@ -69,17 +73,23 @@ def list_files(sources: Sequence[Path], label: str, path: str | None, group: str
         label: name of the pattern's part, or of the column, with the label; without parts, the folder is the label.
         path: name of the CSV file's column with the paths; None: `sources` are patterns.
         group: name of the part or column with the group; None: no groups.
+        suffixes: of the files that the model takes; other files that match a pattern are only counted.
 
     Raises:
         DataError: no file matches, or a part or column is missing.
     """
     if path is not None:
         return _of_table(sources[0], label, path, group)
-    found = list({file: _parts(file, source, label) for source in sources for file in expand([source])}.items())
+    matched = {file: source for source in sources for file in expand([source], suffixes)}
+    found = [(file, _parts(file, of, label)) for file, of in matched.items() if file.suffix.lower() in suffixes]
     paths = tuple(file for file, _ in found)
+    others = left_out(file.name for file in matched if file.suffix.lower() not in suffixes)
+    if not paths:
+        hint = f"files: {quoted(inside(split(sources[0])[0], suffixes))}"
+        raise DataError(f"{sources[0]}: no {', '.join(suffixes)} file; {others}", hint=hint, key=FILE)
     groups = None if group is None else tuple(_part(parts, group, sources[0], "split") for _, parts in found)
     labels = tuple(_part(parts, label, sources[0], "label") for _, parts in found)
-    return RawFiles(paths, _names(paths), labels, groups, str(sources[0]))
+    return RawFiles(paths, _names(paths), labels, groups, str(sources[0]), others)
 
 
 def _parts(file: Path, source: Path, label: str) -> dict[str, str]:

@@ -25,11 +25,9 @@ from device_agent.shared.tabular.csv_dialect import short
 from device_agent.shared.tabular.reader import Parsed
 from device_agent.shared.windows.window_parser import WindowParser
 from knnkit.data import listing, precision
-from knnkit.data.bad_cells import quoted
 from knnkit.data.csv_file import open_text, text_blocks
 from knnkit.data.dataset import Dataset, label_array, require_label
-from knnkit.data.files import TEXTS
-from knnkit.data.patterns import expand, inside, require_utf8
+from knnkit.data.patterns import TEXTS, expand, require_utf8, unreadable
 from knnkit.errors import FILE, DataError
 
 #: Parts of the names of columns of times.
@@ -194,9 +192,6 @@ def _other_time(header: str) -> str:
 
 def _samples(path: Path, window: Window, parser: WindowParser, keep: Sequence[str]) -> Iterator[Parsed]:
     require_utf8(path)
-    if path.is_dir():
-        hint = f"files: {quoted(inside(path, TEXTS))} names the files in it"
-        raise DataError(f"{path} is a folder, not a recording", hint=hint, key=FILE)
     if path.suffix.lower() not in TEXTS:
         hint = "export it as CSV, a line for each sample"
         raise DataError(f"{path}: a recording is a CSV file", hint=hint, key=FILE)
@@ -218,7 +213,7 @@ def _samples(path: Path, window: Window, parser: WindowParser, keep: Sequence[st
             hint = with_file(error.hint, path)
         raise DataError(f"{path}: {error!s}", hint=hint) from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}", key=FILE) from None
+        raise unreadable(path, error, TEXTS) from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not {error.encoding.upper()} text", hint="save it as CSV (UTF-8)") from None
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from device_agent.shared.file_hints import cleaned
 from device_agent.shared.tabular.csv_dialect import is_number
 from knnkit.data.dataset import Dataset
-from knnkit.data.files import TEXTS
+from knnkit.data.patterns import TEXTS
 from knnkit.errors import DataError, needs
 
 #: Stands in `Divided.how` where each row is measured without itself.

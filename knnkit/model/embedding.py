@@ -24,6 +24,7 @@ from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.input_info import Input, Stage
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.safe_files import read_small
+from knnkit.data.patterns import unreadable
 from knnkit.errors import FILE, BuildError
 from knnkit.model.tflite.flatbuffer import IDENTIFIER
 
@@ -62,8 +63,7 @@ def read_stages(input: Input, paths: Iterable[Path], first: bytes | None = None)
         try:
             files[name] = read_small(path, constants.MAX_STAGE, follow=True)
         except OSError as error:
-            hint = "paths in deploy.yaml are relative to its folder"
-            raise BuildError(f"{path}: cannot be read: {error.strerror or error}", hint=hint, key=FILE) from None
+            raise unreadable(path, error, (".tflite",), BuildError) from None
         if len(files[name]) > constants.MAX_STAGE:
             raise BuildError(f"{path}: a stage file may have at most {constants.MAX_STAGE:,} bytes", key=FILE)
         if files[name][4:8] != IDENTIFIER:

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from device_agent.shared.safe_files import write_new
 from device_agent.shared.trust import dsse
+from knnkit.data.patterns import nearest
 from knnkit.errors import SigningKeyError, raised_as, unwritten
 
 PUBLIC_SUFFIX = ".pub"
@@ -143,6 +144,7 @@ def _read(path: Path, *, private: bool) -> bytes:
             return file.read(MAX_KEY_FILE)
     except FileNotFoundError as error:
         hint = f"knnkit keygen --out {shlex.quote(str(path.with_suffix('')))}" if private else _PUBLIC_FROM
+        hint = nearest(path, (path.suffix,), hint) if path.parent.is_dir() else hint
         raise SigningKeyError(f"cannot read the key {path}: {error.strerror}", hint=hint) from None
     except OSError as error:
         hint = f"ls -l {shlex.quote(str(path))}"

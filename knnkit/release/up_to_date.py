@@ -18,8 +18,7 @@ from device_agent.shared.release import model_file
 from device_agent.shared.safe_files import open_ordinary
 from knnkit.config.parse import Build, FileData, ModelConfig, SkopsData, TestFile
 from knnkit.data import raw_files
-from knnkit.data.patterns import expand
-from knnkit.errors import DataError
+from knnkit.data.patterns import SUFFIXES, expand, unreadable
 
 _TOOLS = ("tensorflow", "scikit-learn", "numpy")
 #: Keys of `model` that count by what they lead to.
@@ -62,9 +61,9 @@ def _data_files(model: ModelConfig) -> tuple[list[Path], list[str]]:
     data = model.data
     if not isinstance(data, FileData):
         return [], []
-    if model.input is None or not raw_files.are_raw(data.sources, data.path):
+    if model.input is None or not raw_files.are_raw(data.sources, data.path, model.input.takes_files):
         return list(expand(data.sources)), []
-    found = raw_files.list_files(data.sources, data.label_column, data.path, model.beside)
+    found = raw_files.list_files(data.sources, data.label_column, data.path, model.beside, model.input.suffixes)
     return list(found.paths), [*found.names, *found.labels, *(found.groups or ())]
 
 
@@ -112,8 +111,6 @@ def _file_digest(path: Path) -> str:
         with open_ordinary(path, follow=True) as file:
             while chunk := file.read(_CHUNK):
                 found.update(chunk)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file", hint="paths in deploy.yaml are relative to its folder") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+        raise unreadable(path, error, (path.suffix, *SUFFIXES)) from None
     return found.hexdigest()

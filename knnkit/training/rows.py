@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.shared.embedding.files import left_out
 from device_agent.shared.protocol.input_info import Window
 from device_agent.shared.tabular import csv_dialect
 from knnkit.config.parse import Build, Data, FileData, GroupSplit, SklearnData, SkopsData, TestFile, TimeSplit
@@ -54,16 +53,16 @@ def load_rows(build: Build) -> Rows:
     """
     asked, data = build.model.input, build.model.data
     embedder, window = embedder_of(asked), asked.window.record if asked and asked.window else None
-    if embedder is not None and isinstance(data, FileData) and raw_files.are_raw(data.sources, data.path):
-        listed = raw_files.list_files(data.sources, data.label_column, data.path, build.model.beside)
+    takes_files = asked is not None and asked.takes_files
+    if asked and embedder and isinstance(data, FileData) and raw_files.are_raw(data.sources, data.path, takes_files):
+        listed = raw_files.list_files(data.sources, data.label_column, data.path, build.model.beside, asked.suffixes)
         rows, embedder = embedder.apply_to_files(listed)
-        others = left_out(raw_files.others_beside(listed.paths) if data.path is None else ())
-        return Rows(rows, embedder, window, (*embedder.warnings, *([f"{rows.source}: {others}"] if others else ())))
+        others = [f"{rows.source}: {listed.others}"] if listed.others else []
+        return Rows(rows, embedder, window, (*embedder.warnings, *others))
     try:
         cut = None if window is None else _load_windows(build, window)
         rows = _load(build) if cut is None else cut.windows
     except DataError as error:
-        takes_files = asked and (asked.audio or asked.image)
         column = listing.column_of_files(data.sources) if takes_files and isinstance(data, FileData) else ""
         if not column:
             raise

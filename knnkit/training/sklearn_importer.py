@@ -21,6 +21,7 @@ from device_agent.shared.protocol.table_info import Table
 from device_agent.shared.tabular.csv_dialect import short
 from knnkit.data.dataset import RENAME, is_plain
 from knnkit.data.files import BROKEN, members_that_fit
+from knnkit.data.patterns import nearest
 from knnkit.data.targets import CLASS, default_names
 from knnkit.errors import FILE, BuildError, needs
 from knnkit.kernels import Kernel
@@ -220,7 +221,8 @@ def load_skops(path: str | Path) -> Any:
             raise BuildError(f"{path} holds {said}: {', '.join(untrusted)}", hint=hint)
         return skops.io.load(path, trusted=list(_HARMLESS))
     except FileNotFoundError:
-        raise BuildError(f"{path}: no such file", hint="skops.io.dump writes one", key=FILE) from None
+        hint = nearest(Path(path), (".skops",), "skops.io.dump writes one")
+        raise BuildError(f"{path}: no such file", hint=hint, key=FILE) from None
     except (*BROKEN, UntrustedTypesFoundException) as error:
         said = f"{path} is not a file in the skops format: {str(error) or type(error).__name__}"
         raise BuildError(said, hint="skops.io.dump writes one", key=FILE) from None

@@ -20,11 +20,17 @@ from device_agent.shared.protocol.input_info import Input
 from device_agent.shared.safe_files import read_small
 
 PCM_SUFFIXES = (".pcm", ".raw", ".s16")
-SUFFIXES = (".wav", ".png", ".jpg", ".jpeg", *PCM_SUFFIXES)
+_SOUNDS, _PICTURES = (".wav", *PCM_SUFFIXES), (".png", ".jpg", ".jpeg")
+SUFFIXES = (*_SOUNDS, *_PICTURES)
 #: Files of a folder: what a model can take.
 IN_FOLDERS = (*SUFFIXES, ".npy")
 #: Kinds of other files that a message names, and most characters of one.
 _MOST_KINDS, _LONGEST_KIND = 5, 20
+
+
+def suffixes_of(audio: object, image: object) -> tuple[str, ...]:
+    """Returns the suffixes of the files that a model takes; `audio` and `image` are those of its `input`."""
+    return (*(_SOUNDS if audio else ()), *(_PICTURES if image else ()), ".npy")
 
 
 def is_raw(path: str | Path) -> bool:

@@ -265,5 +265,5 @@ def test_labels_and_names_of_any_script_are_kept_as_they_are() -> None:
 
 def test_a_folder_is_not_a_missing_file(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").mkdir()
-    with pytest.raises(DataError, match=r"rows.csv is a folder, not a file of rows"):
+    with pytest.raises(DataError, match=r"rows.csv is a folder, not a file"):
         load(tmp_path / "rows.csv", "kind")

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from device_agent.shared.embedding.files import suffixes_of
 from knnkit.data.patterns import expand
-from knnkit.data.raw_files import are_raw, list_files, others_beside
+from knnkit.data.raw_files import are_raw, list_files
 from knnkit.errors import DataError
 
 FILES = ("yes/anna-1.wav", "yes/anna-2.wav", "yes/bo_b-1.wav", "no/anna-1.wav", "no/deep/c-9.wav", "no/readme.txt")
@@ -36,14 +37,19 @@ def test_the_folder_of_a_file_is_its_label(tmp_path: Path) -> None:
     assert made.ids.tolist() == list(found.names)
 
 
-def test_files_of_other_kinds_beside_those_of_a_pattern_are_named(folder: Path) -> None:
-    for name in ("yes/song.MP3", "yes/.hidden.mp3", "no/face.heic", "no/deep/anna.mp3"):
+def test_a_pattern_counts_the_files_of_other_kinds_that_it_matches(folder: Path) -> None:
+    for name in ("yes/song.MP3", "yes/.hidden.mp3", "no/face.png", "no/deep/anna.mp3"):
         (folder / name).touch()
     (folder / "no" / "more.mp3").mkdir()
-    wanted = Path(str(folder).replace("[", "[[]")) / "*" / "*.wav"
-    found = list_files([wanted], "label", None, None)
-    assert sorted(others_beside(found.paths)) == ["face.heic", "readme.txt", "song.MP3"]
-    assert others_beside([folder / "no" / "deep" / "c-9.wav"]) == ["anna.mp3"]
+    there, sounds = Path(str(folder).replace("[", "[[]")), suffixes_of(True, None)
+    plain = list_files([there / "*" / "*.wav"], "label", None, None, sounds)
+    found = list_files([there / "{word}" / "*"], "word", None, None, sounds)
+    assert (plain.others, found.paths, found.labels) == ("", plain.paths, plain.labels)
+    assert found.others == "3 files are of other kinds, and left out: 1 .png, 1 .txt, 1 .mp3"
+    for wrong, said in ((there / "*" / "*.txt", "no .wav, .*file; 1 file is"), (folder, "is a folder, not a file")):
+        with pytest.raises(DataError, match=said) as caught:
+            list_files([wrong], "label", None, None, sounds)
+        assert "/*/*.wav'" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -76,7 +82,7 @@ def test_every_file_that_a_pattern_finds_has_its_parts(pattern: str, name: str, 
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     source = tmp_path / name / pattern
-    found = list_files([source], "word", None, None)
+    found = list_files([source], "word", None, None, (".wav", ".txt"))
     assert found.paths == expand([source])
     assert all(word in str(path) for word, path in zip(found.labels, found.paths))
 
@@ -130,9 +136,10 @@ def test_what_is_wrong_with_a_pattern_is_said(tmp_path: Path) -> None:
 
 
 def test_sounds_and_pictures_are_told_from_tables() -> None:
-    assert are_raw([Path("a/*.wav"), Path("b/*.PNG")], None)
-    assert are_raw([Path("clips.csv")], "file")
-    assert not are_raw([Path("train.csv")], None)
+    assert are_raw([Path("a/*.wav"), Path("b/*.PNG")], None, False)
+    assert are_raw([Path("clips.csv")], "file", False)
+    assert not are_raw([Path("train.csv")], None, True)
+    assert [are_raw([Path("pics/*/*")], None, takes_files) for takes_files in (True, False)] == [True, False]
 
 
 @pytest.mark.parametrize(("label", "group", "hint"), [

@@ -12,8 +12,7 @@ from support import signals
 from device_agent.shared.protocol.input_info import Window
 from knnkit.config import parse
 from knnkit.data import recordings
-from knnkit.data.files import SUFFIXES
-from knnkit.data.patterns import expand, inside
+from knnkit.data.patterns import SUFFIXES, expand, inside
 from knnkit.data.recordings import Labels
 from knnkit.errors import ConfigError, DataError
 from knnkit.training import source
@@ -182,8 +181,8 @@ def test_wrong_windows_in_deploy_yaml(keys: str) -> None:
     [
         ("files: '*/*.csv', label: folder", "", "no column 'folder'", "labels: folder in place of label: folder"),
         ("files: '*/*.csv', label: activity", ", time: when, gap: 1.0", ":1: ", "time: t in `window`"),
-        ("file: ., label: activity", "", "is a folder, not a recording", "/*/*.csv'"),
-        ("files: walk, label: activity", "", "is a folder, not a recording", "/walk/*.csv'"),
+        ("file: ., label: activity", "", "is a folder, not a file", "/*/*.csv'"),
+        ("files: walk, label: activity", "", "is a folder, not a file", "/walk/*.csv'"),
     ],
 )
 def test_the_key_of_a_wrong_recording_is_named(data: str, window: str, said: str, typed: str, folder: Path) -> None:
