@@ -157,6 +157,6 @@ def unwritten(said: str, error: OSError, kind: type[KnnkitError] = UsageError, h
 
 
 def from_os_error(error: OSError) -> KnnkitError:
-    """Converts an error of the operating system to a KnnkitError that names the file."""
+    """Converts an error of the operating system to a UsageError, which names the file if `error` does."""
     reason, said, hint = explain(error)
     return UsageError(said, reason=reason, hint=hint)

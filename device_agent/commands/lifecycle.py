@@ -219,7 +219,7 @@ def _configure_rollback(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--own",
         action="store_true",
-        help="only revert a pending activation that --holder began, and report how its last activation ended",
+        help="revert the pending activation only if --holder began it, and report how the last one by --holder ended",
     )
     parser.add_argument(
         "--allow-revoked", action="store_true", help="also go back to a release whose signing key was revoked"

@@ -281,7 +281,7 @@ def _signed_by(known: Known, opened: OpenRelease, digest: str) -> str | None:
 
 
 def _write_signature(store: Store, place: Path, signature: bytes) -> None:
-    """Writes the signature outside `place`, the release, then moves it in; `recover` removes leftovers of a crash."""
+    """Writes the signature beside the release `place`, then moves it in; `recover` removes leftovers of a crash."""
     spare = store.releases / f"{TRASH_PREFIX}{constants.SIGNATURE_FILE}"
     durable.remove_tree(spare)
     durable.write_atomic(place / constants.SIGNATURE_FILE, signature, prepared=spare)

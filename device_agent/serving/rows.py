@@ -46,10 +46,14 @@ class Request:
 
 
 def open_rows(loaded: Loaded, request: Request) -> tuple[Source, Request]:
-    """Returns the input of `request`, opened, and the request.
+    """Returns the opened input of `request`, and the request with which to answer it.
 
-    A model with stages also reads files of sounds and pictures, and folders of them: in that request, answers are JSON
-    lines by default; for a folder, they begin with the name of the file.
+    A model with stages and no window also reads files of sounds and pictures, and folders of them, if the format is
+    `auto`. The returned request then writes JSON lines, unless `request` has an output format, and each answer to a
+    folder begins with the name of its file. Otherwise the returned request is `request`.
+
+    Raises:
+        BadInput: the input cannot be opened, the output is one of its files, or `--keep` names a column of files.
     """
     if loaded.model.chain is None:
         return open_source(request.input, request.format), request

@@ -1,7 +1,7 @@
 """Rows of a stream, whose first row decides its format.
 
-A line that is not a row decides nothing: until a row is parsed, each line is tried on its own, as CSV or JSON, as a
-header or a row. So a stream may begin with `online`, an empty line or half a row. No I/O.
+Until a row is parsed, the format of each line, CSV or JSON, is guessed by itself; neither a header nor a line that
+cannot be read decides it. So a stream may begin with a greeting of the sensor, an empty line or half a row. No I/O.
 """
 
 from __future__ import annotations

@@ -13,8 +13,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from device_agent.enrolment import golden_answers, local
-from device_agent.enrolment.joined import JoinedExact
+from device_agent.enrolment.joined import JoinedExact, JoinedKNN
 from device_agent.enrolment.journal import FORGET_SOME, Journal
 from device_agent.serving import last_rows, taught_rows
 from device_agent.serving.load import Loaded, answering, load_accepted
@@ -33,6 +35,7 @@ from device_agent.store.store import Store
 from device_agent.system import clock
 
 _MAX_LABEL = 256
+_ASKED = 64  # taught rows of the label, the last ones, that the model answers after `enrol`
 _LIST, _UNDO = "python -m device_agent enrolled", "python -m device_agent undo"
 
 
@@ -69,8 +72,10 @@ def teach(store: Store, meaning: Meaning, request: Request, holder: str, last: i
             if not values:
                 label = enrolled.label_of(str(label), classes, taught) or label
             rows = _made(loaded, label, values, cells)
-            _check(loaded, before, rows, allowed)
+            missed = _check(loaded, before, rows, allowed)
             journal.enrol(rows)
+            if missed:
+                print(f"device_agent: warning: {missed}", file=sys.stderr, flush=True)
             _warn_of_alike(label, [*classes, *taught])
             _warn_of_equal(before, rows)
             return replace(_document("enrol", [row.id for row in rows], journal), label=str(label))
@@ -228,8 +233,10 @@ def _made(
     return [replace(row, id=enrolled.id_of(row)) for row in rows]
 
 
-def _check(loaded: Loaded, before: list[LocalRow], rows: list[LocalRow], allowed: Enrol) -> None:
+def _check(loaded: Loaded, before: list[LocalRow], rows: list[LocalRow], allowed: Enrol) -> str:
     """Checks that the release (its `allowed`) takes `rows` in addition to those taught `before`.
+
+    Returns a warning if taught rows of that label are still answered otherwise; else "".
 
     Raises:
         Refused: the release does not allow them.
@@ -246,6 +253,24 @@ def _check(loaded: Loaded, before: list[LocalRow], rows: list[LocalRow], allowed
         raise BadInput(f"row {lost} is out of the range of float32 in the model", hint="leave that row out")
     if not allowed.may_override:
         _require_golden_answers(loaded, exact, old)
+    return "" if rows[0].values else _missed(JoinedKNN(signed, new, exact), new)
+
+
+def _missed(model: JoinedKNN, new: Joined) -> str:
+    info, code = model.info, int(new.codes[-1])
+    alike = np.flatnonzero(model.exact.kept & (new.codes == code))
+    found = model.labels(new.features[alike[-_ASKED:]])
+    wrong = found[found != code]
+    if not len(wrong):
+        return ""
+    of = f"of {'the last ' if len(alike) > len(found) else ''}{constants.counted(len(found), 'taught row')}"
+    answers = ", ".join(_answer(info, each) for each in np.unique(wrong))
+    said = f"{len(wrong)} {of} of {info.classes[code]} {'is' if len(wrong) == 1 else 'are'} still answered {answers}"
+    k, rejects = info.k, info.reject is not None
+    least = (
+        f" (with k {k}{' and `reject`' if rejects else ''}, at least {k if rejects else k // 2 + 1}, better {2 * k})"
+    )
+    return f"{said}: teach more rows of it{least if len(alike) < 2 * k else ''}"
 
 
 def _require_room(counts: Counter[str], allowed: Enrol, label: str) -> None:

@@ -107,7 +107,10 @@ def _content(path: Path) -> bytes:
 
 
 def _has(data: bytes, event: Event) -> bool:
-    """Whether the last transition in the file has serial, kind and time of `event`: serials alone can restart."""
+    """Whether the last transition in `data` has the serial, kind and time of `event`; False if there is none.
+
+    The serial is not enough: a device that has lost its state.json counts from 1 again.
+    """
     end = len(data)
     while (place := data.rfind(_SERIAL, 0, end)) >= 0:
         end = data.rfind(b"\n", 0, place) + 1

@@ -1,8 +1,9 @@
 """Durable writes, renames and removals in the store.
 
-Each function's effect is on the disk when it returns. Writing is "temporary file, fsync, rename, fsync of the
-directory", so that a power cut leaves the old content or the new one, never a mixture. All work is done by functions of
-`os`, looked up at each call: tests replace one to kill the process or to let the disk fail at that step.
+The effect of a function is on the disk when it returns, where its docstring does not say otherwise. Writing is
+"temporary file, fsync, rename, fsync of the directory", so that a power cut leaves the old content or the new one,
+never a mixture. All work is done by functions of `os`, looked up at each call: tests replace one to kill the process or
+to let the disk fail at that step.
 """
 
 # ruff: noqa: PTH101, PTH102, PTH104, PTH105, PTH106, PTH108, PTH115, PTH200, PTH208, PTH211
@@ -167,7 +168,13 @@ def _copy(source: Path, destination: Path) -> None:
 
 
 def copy_rest(read: int, destination: Path, mode: int = FILE_MODE) -> None:
-    """Copies what can be read from the descriptor `read` to the new file `destination` with the permissions `mode`."""
+    """Copies the open file `read`, from its position to its end, to a new file with the permissions `mode`.
+
+    The bytes are on the disk when it returns; the caller syncs the directory. An error may leave an incomplete file.
+
+    Raises:
+        FileExistsError: `destination` exists.
+    """
     descriptor = os.open(destination, _WRITE | os.O_EXCL, mode)
     try:
         while chunk := os.read(read, _CHUNK):

@@ -109,7 +109,8 @@ def _diff(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "before", metavar="A", type=_options.path, help="the release before: a directory or model.tflite"
     )
-    parser.add_argument("after", metavar="B", type=_options.path, help="the release after: a directory or model.tflite")
+    help = "the release after: a directory or model.tflite"
+    parser.add_argument("after", metavar="B", type=_options.path, nargs="?", help=help)
     own = "your own labelled rows (default: the evaluation rows of both releases)"
     parser.add_argument("--data", **FILE, help=own)
     parser.add_argument("--label", metavar="COLUMN", default="label", help="label column of FILE (default: label)")

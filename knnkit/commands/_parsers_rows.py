@@ -46,13 +46,13 @@ def _reject(parser: argparse.ArgumentParser) -> None:
         "--accept",
         type=share,
         metavar="SHARE",
-        help="find the value of `reject` in deploy.yaml with which at most this share of --strangers gets a label",
+        help="find a value for `reject` in deploy.yaml with which at most this share of --strangers gets a label",
     )
     wanted.add_argument(
         "--reject",
         type=share,
         metavar="SHARE",
-        help="find the value of `reject` in deploy.yaml with which at most this share of the rows is rejected",
+        help="find a value for `reject` in deploy.yaml with which at most this share of the rows is rejected",
     )
     _options.add_plot(parser)
     _options.add_model(parser)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import os
 import sys
 from typing import Any
 
@@ -27,7 +28,7 @@ _SHOWN = 20
 _KINDS: dict[Kind, str] = {
     "contradicted": "rows whose neighbours contradict their label",
     "duplicate": "rows that equal an earlier row, or nearly",
-    "useless": "rows that can be left out without changing the answer to any other row",
+    "useless": "rows that can be left out, each alone, without changing the answer to any other row",
 }
 
 
@@ -69,6 +70,8 @@ def _entry(finding: Finding, rows: Dataset) -> dict[str, Any]:
         "distance": finding.distance,
     }
     named = {} if rows.ids is None else {"id": str(rows.ids[finding.row]), "like_id": str(rows.ids[finding.like])}
+    if rows.files is not None:
+        named |= {"where": rows.where(finding.row), "like_where": rows.where(finding.like)}
     return entry | named
 
 
@@ -76,8 +79,10 @@ def _csv(found: Audit, rows: Dataset) -> bytes:
     """Returns CSV: a line for each finding; its last columns are the features of the row that the finding is about."""
     buffer = io.StringIO()
     names = ["kind", "row", "label", "neighbours", "share", "like", "distance"]
+    names += [] if rows.ids is None else ["id", "like_id"]
+    names += [] if rows.files is None else ["where", "like_where"]
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*names, *(["id", "like_id"] if rows.ids is not None else []), *rows.feature_names])
+    writer.writerow([*names, *rows.feature_names])
     for each in found.findings:
         writer.writerow([*_entry(each, rows).values(), *map(str, rows.rows[each.row])])
     return buffer.getvalue().encode()
@@ -121,4 +126,6 @@ def _place(row: int, rows: Dataset) -> int:
 
 def _named(row: int, rows: Dataset) -> str:
     place = _place(row, rows)
-    return str(place) if rows.ids is None else f"{place} ({clean(rows.ids[row], 40)})"
+    names = [] if rows.ids is None or not rows.ids[row] else [clean(rows.ids[row], 40)]
+    names += [clean(os.path.relpath(rows.where(row)))] if rows.files is not None and rows.files[row] else []
+    return f"{place} ({', '.join(names)})" if names else str(place)

@@ -163,7 +163,7 @@ def _ensure(build: Build) -> Path:
         return build.release.dir
     made = builder.ensure_release(build, signing.load_signer(build.signing.key))
     for warning in made.warnings:
-        print(f"knnkit: {warning}", file=sys.stderr)
+        print(f"knnkit: warning: {warning}", file=sys.stderr)
     return made.directory
 
 

@@ -36,6 +36,10 @@ _VOTERS = 5
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the labels that change; returns 0."""
+    if arguments.after is None:
+        old, new = shlex.quote(f"{arguments.before}.old"), shlex.quote(str(arguments.before))
+        hint = f"before a build, keep a copy: cp -r {new} {old}; after it: knnkit diff {old} {new}"
+        raise UsageError("diff compares two releases, and a build replaces the old one", hint=hint)
     try:
         before, after = _read(arguments.before), _read(arguments.after)
         asked = _own(arguments, before, after) if arguments.data else _evaluated(arguments, before, after)
@@ -140,7 +144,7 @@ def show(found: Comparison) -> None:
 
 
 def _row(flip: Flip) -> tuple[str, ...]:
-    name = f"{flip.source} {flip.row}" + (f" ({flip.id})" if flip.id else "")
+    name = f"{flip.row} of {flip.source}" + (f" ({flip.id})" if flip.id else "")
     voters = (_voters(flip.neighbours_before), _voters(flip.neighbours_after))
     return (name, flip.truth or "not known", flip.before, flip.after, *voters)
 

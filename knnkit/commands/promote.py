@@ -6,6 +6,7 @@ Shows how the answers of the current release would change, for its evaluation ro
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import sys
 import tempfile
@@ -30,6 +31,7 @@ from knnkit.evaluation import flips
 from knnkit.evaluation.flips import Asked, Comparison
 from knnkit.model.build import make_reference, origins_of
 from knnkit.model.stored import StoredModel, read_model
+from knnkit.release.build import manifest_in
 from knnkit.render.sanitize import count
 from knnkit.render.terminal import Column, print_line, print_table
 from knnkit.training import outvoted, promote, rows, source
@@ -61,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json_codec.dumps(_document(promotion, gain)))
     else:
-        _show(arguments, promotion, gain, listed)
+        _show(arguments, build, promotion, gain, listed)
         for warning in _outvoted(material, promotion) if labels else ():
             print_line(warning, "warn", stream=sys.stderr)
         if unknown:
@@ -110,7 +112,7 @@ def _gain(build: Build, material: Material, promotion: Promotion) -> Comparison 
     after = _with_rows(before, material, new)
     truth = tuple(map(str, new.labels.tolist()))
     origins = with_changes(origins_of(new), source=f"{rows.FIELD}/{promotion.path.name}")
-    fresh = Asked(new.rows, new.rows, truth, origins, tuple(range(len(truth))))
+    fresh = Asked(new.rows, new.rows, truth, origins, tuple(range(len(truth))), measures=False)
     asked = (evaluated(build.release.dir, before, set()), fresh)
     return flips.compare(before, after, [flips.affordable(before, after, each) for each in asked])
 
@@ -147,7 +149,9 @@ def _outvoted(material: Material, promotion: Promotion) -> tuple[str, ...]:
     return outvoted.find(material.spec, classes, [counts[each] for each in classes])
 
 
-def _show(arguments: argparse.Namespace, promotion: Promotion, gain: Comparison | None, listed: bool) -> None:
+def _show(
+    arguments: argparse.Namespace, build: Build, promotion: Promotion, gain: Comparison | None, listed: bool
+) -> None:
     if promotion.rows:
         counts = Counter((row.label or "", row.device) for row in promotion.rows)
         print_table(
@@ -155,6 +159,8 @@ def _show(arguments: argparse.Namespace, promotion: Promotion, gain: Comparison 
         )
     if gain is not None:
         show(gain)
+        if gain.known:
+            print_line("the accuracy is that of the evaluation rows: a row that is added would find itself")
     done = "would be added to" if arguments.dry_run else "added to"
     print_line(f"{count(len(promotion.rows), 'row')} {done} {promotion.path}; {promotion.there:,} added earlier")
     if promotion.waiting:
@@ -171,4 +177,11 @@ def _show(arguments: argparse.Namespace, promotion: Promotion, gain: Comparison 
         twins = f"{len(promotion.contradicting):,} rows have the same cells as another row, but another label"
         print_line(f"{twins}: {some}", "warn")
     if listed:
-        print_line(f"{arguments.config} names {rows.FIELD}/{promotion.path.name} now; next: knnkit deploy")
+        print_line(f"{arguments.config} names {rows.FIELD}/{promotion.path.name} now")
+    if listed or (promotion.rows and not arguments.dry_run):
+        old, version = manifest_in(build.release.dir), build.release.version
+        if old is not None and old.version == version:
+            raised = re.sub(r"\d+(?=\D*$)", lambda found: str(int(found[0]) + 1), version)
+            told = f"such as to {raised}: {version} is built already"
+            print_line(f"first: change `version` of `release` in {arguments.config}, {told}")
+        print_line("next: knnkit deploy")

@@ -45,7 +45,7 @@ class FileData(Section):
         Words("a file, a pattern (data/*.csv) or a list of them"),
         Example("data/*.csv"),
     ] = ()
-    """Instead of `file`: several files with the same columns, by name or pattern (`data/*.csv`)."""
+    """Instead of `file`: several files with the columns of the first, by name or pattern (`data/*.csv`)."""
     label: Label = ("label",)
     """The column (or NPZ array) that holds the labels. With a list of columns (`[species, health]`), the neighbours
     vote on each column separately."""

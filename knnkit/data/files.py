@@ -84,8 +84,10 @@ def _load(file: Path, wanted: Wanted) -> Dataset:
 def load_all(sources: Sequence[Path], wanted: Wanted) -> Dataset:
     """Reads the labelled rows of files and patterns (`data/*.csv`), one after the other.
 
+    The columns are those of the first file; a later file may have more, such as those that `promote` adds.
+
     Raises:
-        DataError: as `load`; or a file has other columns than the first file, or no file has the id column.
+        DataError: as `load`; or a file lacks a column of the first file, or no file has the id column.
     """
     paths, policy, wide = expand(sources), wanted.policy, wanted.wide
     if len(paths) == 1:

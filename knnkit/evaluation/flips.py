@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ class Asked:
 
     `before` and `after` are the raw rows as each of the two models takes them, `truth` their true labels ("" if not
     known). `origins` are row numbers and ids in the user's data, `numbers` the indices of the rows in `origins`.
+    `measures`: whether the accuracy is that of these rows; not that of rows which a model was trained on.
     """
 
     before: NDArray[np.floating[Any]]
@@ -34,6 +35,7 @@ class Asked:
     truth: tuple[str, ...]
     origins: Origins
     numbers: tuple[int, ...]
+    measures: bool = True
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -41,7 +43,7 @@ class Asked:
     def take(self, chosen: NDArray[np.int64]) -> Asked:
         """Returns the rows with the indices `chosen`, in that order."""
         truth, numbers = (tuple(column[row] for row in chosen.tolist()) for column in (self.truth, self.numbers))
-        return Asked(self.before[chosen], self.after[chosen], truth, self.origins, numbers)
+        return replace(self, before=self.before[chosen], after=self.after[chosen], truth=truth, numbers=numbers)
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ class Kind:
 class Comparison:
     """Comparison of two models on `rows` rows; `flips` are those whose label changes.
 
-    The true label is known of `known` rows, of which the models answer `right_before` and `right_after` rows right.
+    `known` rows have a known true label and measure the accuracy (`Asked.measures`). Of these, the models answer
+    `right_before` and `right_after` right.
     """
 
     rows: int
@@ -110,9 +113,11 @@ def compare(before: StoredModel, after: StoredModel, asked: Sequence[Asked]) -> 
     for part in [each.take(chosen) for each in asked for chosen in parts_of(np.arange(len(each)))]:
         old, new = before.reference.answer(part.before), after.reference.answer(part.after)
         names = [[model.labels[code] for code in found.label] for model, found in ((before, old), (after, new))]
-        rows, known = rows + len(part), known + sum(map(bool, part.truth))
-        right_before += sum(truth == name for truth, name in zip(part.truth, names[0]))
-        right_after += sum(truth == name for truth, name in zip(part.truth, names[1]))
+        rows += len(part)
+        if part.measures:
+            known += sum(map(bool, part.truth))
+            right_before += sum(truth == name for truth, name in zip(part.truth, names[0]))
+            right_after += sum(truth == name for truth, name in zip(part.truth, names[1]))
         for place, (one, other) in enumerate(zip(*names)):
             if one != other:
                 voters = (_voters(before, old, place), _voters(after, new, place))

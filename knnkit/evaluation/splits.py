@@ -161,7 +161,11 @@ def _stratified(everything: Dataset, share: float, seed: int) -> tuple[Places, P
 
 
 def _by_class(labels: NDArray[Any], share: float, seed: int) -> tuple[Places, Places]:
-    """Returns (training, held-out) row indices: a share of each class is held out, but never all its rows."""
+    """Returns (training, held-out) row indices: a share of each class is held out, but never all its rows.
+
+    Raises:
+        DataError: each class has one row.
+    """
     random, held_out = np.random.default_rng(seed), list[int]()
     for label in np.unique(labels):
         rows = random.permutation(np.flatnonzero(labels == label))

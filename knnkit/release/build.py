@@ -230,7 +230,7 @@ def _pinned_clock() -> int | None:
 def _manifest(options: ReleaseOptions, made: Made, directory: Path, created: int) -> model_info.Manifest:
     sequence, info = options.sequence, made.model.info
     if sequence is None:  # two builds within a second must not share a sequence
-        old = _there(directory)
+        old = manifest_in(directory)
         sequence = max(created, old.sequence + 1 if old else 0)
     document = model_info.Manifest(
         name=info.name,
@@ -251,7 +251,7 @@ def _manifest(options: ReleaseOptions, made: Made, directory: Path, created: int
     return manifest.checked(document)
 
 
-def _there(directory: Path) -> model_info.Manifest | None:
+def manifest_in(directory: Path) -> model_info.Manifest | None:
     """Returns the manifest (release.json) of the release in `directory`; None if there is none or it cannot be read."""
     try:
         data = read_small(directory / constants.MANIFEST_FILE, constants.MAX_MANIFEST, follow=True)
@@ -265,7 +265,7 @@ def _same_version(directory: Path, document: model_info.Manifest, model: Path) -
 
     `document` is the manifest of the new release, `model` its model file.
     """
-    old = _there(directory)
+    old = manifest_in(directory)
     if old is None or (old.name, old.version) != (document.name, document.version):
         return ()
     with contextlib.suppress(OSError):
@@ -303,7 +303,7 @@ def _or_remove(directory: Path, others: Sequence[Path]) -> str:
 
     Returns "" if there are too many to name, or if `directory` holds no release: it may be a folder of the user's own.
     """
-    if _there(directory) is None or len(others) > _NAMED:
+    if manifest_in(directory) is None or len(others) > _NAMED:
         return ""
     kind = "-r " if any(each.is_dir() and not each.is_symlink() for each in others) else ""
     return f"; or remove them: rm {kind}{shlex.join(map(str, others))}"
@@ -311,7 +311,7 @@ def _or_remove(directory: Path, others: Sequence[Path]) -> str:
 
 def _remove_desktop_files(directory: Path) -> None:
     """Removes files such as .DS_Store from a release: file managers write them, and a release may not contain them."""
-    for name in _DESKTOP if _there(directory) else ():
+    for name in _DESKTOP if manifest_in(directory) else ():
         path = directory / name
         if path.is_file() and not path.is_symlink():
             path.unlink()

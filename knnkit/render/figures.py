@@ -28,7 +28,8 @@ def lines(figures: Figures, how: str = "", most: int = 10) -> list[str]:
     if len(figures.classes) > most:
         least = figures.classes[most].recall
         better = "not measured" if least is None else f"recall {percent(least)} or more"
-        found.append(f"the other {len(figures.classes) - most:,} classes: {better}")
+        others = len(figures.classes) - most
+        found.append(f"the other {f'{others:,} classes' if others > 1 else 'class'}: {better}")
     return found
 
 

@@ -37,5 +37,5 @@ class Made:
         return associated_files.split(self.model.data)[0]
 
     def with_files(self, files: Mapping[str, bytes]) -> tuple[memoryview, bytes]:
-        """Returns the model file with more files (name -> content) inside it, as two parts: graph, and archive."""
+        """Returns the model file with more files (name -> content) inside, as two parts to join: graph and archive."""
         return associated_files.add(self.model.data, files)

@@ -70,6 +70,7 @@ def test_what_one_board_saw_is_known_on_all(prepared: Path, releases: Releases, 
     ways = sorted((row["label"], row["device"]) for row in told["rows"])
     assert ways == [("fern", "north")] * 6 + [("moss", "south")] * 3
     assert told["without_label"] == 2
+    assert told["gain"]["known"] == 0, "rows that are added measure nothing"
     assert {flip["after"] for flip in told["gain"]["flips"]} >= {"fern", "moss"}
     assert json.loads(run("promote", "collected/plants.parquet", "--json"))["rows"] == [], "each id once"
     assert (tmp_path / "plants.csv").read_bytes() == table

@@ -175,7 +175,13 @@ def _readable(what: str) -> Iterator[None]:
 
 
 def _list(folder: int) -> dict[str, Entry]:
-    """Returns name -> `lstat` of the directory open as `folder`; stops after more names than a release can have."""
+    """Returns name -> kind and size of each entry in the directory open as `folder`; links are not followed.
+
+    Of a directory with more names than a release can have, returns one name too many: its caller refuses that.
+
+    Raises:
+        Refused: the directory or an entry cannot be read.
+    """
     entries = {}
     with _readable("the directory"), os.scandir(folder) as found:
         names = [entry.name for entry in itertools.islice(found, len(constants.POSSIBLE_FILES) + 1)]

@@ -133,9 +133,9 @@ def verify_rollback(data: bytes, state: TrustState, now: int) -> RollbackOrder:
     own = {name: (constants.is_digest(getattr(order, name)), "64 hexadecimal digits") for name in ("digest", "leaves")}
     _check_use(order, state, own, again)
     if order.leaves != state.committed_digest:
-        raise refused(
-            Reason.ORDER_STALE, f"the order goes back from {order.leaves}, which is not committed here", again
-        )
+        committed = state.committed_digest or "none"
+        said = f"the order is to leave the release {order.leaves[:12]}, but this device has committed {committed[:12]}"
+        raise refused(Reason.ORDER_STALE, said, again)
     if now >= order.expires:
         raise refused(Reason.ORDER_EXPIRED, f"the order expired at {utc(order.expires)}", again)
     if state.time_floor >= order.expires:
@@ -169,7 +169,11 @@ def verify_floor(data: bytes, state: TrustState, now: int) -> FloorOrder:
     floor = (0 <= order.floor <= order.leaves, f"a number from 0 to `leaves`, {order.leaves}")
     _check_use(order, state, {"floor": floor, "issued": (order.issued >= 0, "seconds since 1970")}, again)
     if order.leaves != state.floor:
-        raise refused(Reason.ORDER_STALE, f"the order is for the floor {order.leaves}; now it is {state.floor}", again)
+        raise refused(
+            Reason.ORDER_STALE,
+            f"the order lowers the floor from {order.leaves}, and this device has {state.floor}",
+            again,
+        )
     if now >= order.expires:
         message = f"the order expired at {utc(order.expires)}; the device's clock says {utc(now)}"
         raise refused(Reason.ORDER_EXPIRED, message, f"set the device's clock if it is wrong; {again}")

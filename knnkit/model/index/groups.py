@@ -65,7 +65,7 @@ class WholeRows:
         self.step = (max(float(np.abs(part).max()) for _, part in parts) or 1.0) / most
 
     def take(self, chosen: NDArray[np.int64] | slice) -> tuple[Float32, float]:
-        """Returns the chosen rows in steps, and the greatest distance in steps that rounding moved any row."""
+        """Returns the chosen rows in steps, and the greatest distance in steps that rounding moved one of them."""
         exact = self._rows.take(chosen) / self.step
         whole = np.rint(exact)
         left = np.einsum("ij,ij->i", exact - whole, exact - whole)

@@ -307,7 +307,13 @@ def _centre(
 
 
 def _require_points(values: NDArray[Any], where: Where, *, plain: bool) -> None:
-    """Raises BuildError unless `plain` (not scaled or mapped), and `values` have latitude and longitude in radians."""
+    """Checks that (n, 2) `values` can be points of haversine: latitude and longitude in radians.
+
+    `plain`: whether the values are neither scaled nor mapped. `where` names a row in the message.
+
+    Raises:
+        BuildError: `plain` is False, there are not two columns, or an angle is beyond 90 degrees (latitude) or 360.
+    """
     if values.shape[1] != 2 or not plain:
         said = f"haversine takes latitude and longitude as they are, not {values.shape[1]} scaled or mapped features"
         said = said if not plain else f"haversine takes two features, latitude and longitude, and not {values.shape[1]}"

@@ -1,7 +1,7 @@
 """Asks OpenSSH for the settings of a host: `ssh -G`.
 
-Starts one process for each host, in the thread that connects, and keeps its answer while knnkit runs. `ssh -G` also
-runs the commands of `Match exec`, so the caller checks host and user names first.
+Starts one process for each host, in the thread that connects, and keeps its answer until ssh_config changes. `ssh -G`
+also runs the commands of `Match exec`, so the caller checks host and user names first.
 """
 
 from __future__ import annotations

@@ -519,6 +519,17 @@ def test_one_row_is_counted_as_one(taught: Device) -> None:
     assert "1 row (rose 1)" in taught.run("status").out
 
 
+def test_taught_rows_that_are_answered_otherwise_are_counted(taught: Device) -> None:
+    for rows, wrong, said in ((ROSE[:8], 1, "1 of 1 taught row of rose is still answered "), (ROSE[8:], 0, "")):
+        err = taught.run("enrol", "--label", "rose", input=rows).err
+        known = labels(taught, ROSE[:8] if wrong else ROSE)
+        assert sum(each != "rose" for each in known) == wrong
+        assert said in err
+        assert bool(err) == bool(wrong)
+        if wrong:
+            assert f"still answered {known[0]}: teach more rows of it (with k " in err
+
+
 def test_a_hint_of_enrol_names_no_option_that_enrol_lacks(taught: Device) -> None:
     names = "sepal length (cm),sepal width (cm),petal length (cm),petal width (cm),colour"
     found = refuse(taught, "bad-input", "enrol", "--label", "rose", rows=f"{names}\n1,2,3,4,5\n".encode())

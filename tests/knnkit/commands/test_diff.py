@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sklearn.datasets import load_iris
 from support.device import Device
@@ -14,6 +16,9 @@ from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
 from device_agent.shared.release import row_origins
 from knnkit import cli
+from knnkit.commands import diff
+from knnkit.evaluation import flips
+from knnkit.model.stored import read_model
 
 PAIRS = [("iris", "iris-forgets"), ("iris-forgets", "iris-next"), ("iris", "iris")]
 
@@ -63,8 +68,15 @@ def test_rows_of_ones_own_flip_as_on_devices(
     assert cli.main(words) == 0
     said = capsys.readouterr().out
     assert f"{len(want)} of 150 labels change; accuracy " in said
-    assert f"rows.csv {want[0][0]}" in said
+    assert f"{want[0][0]} of rows.csv" in said
     assert f"{len(want) - 20} more rows: --json has all" in said
+
+
+def test_rows_of_the_training_data_measure_no_accuracy(releases: Releases) -> None:
+    model = read_model(releases["iris"] / constants.MODEL_FILE)
+    asked = diff.evaluated(releases["iris"], model, set())
+    found = flips.compare(model, model, [asked, replace(asked, measures=False).take(np.arange(3))])
+    assert (found.rows, found.known) == (len(asked) + 3, len(asked))
 
 
 def test_what_cannot_be_compared_leads_out(
@@ -77,6 +89,11 @@ def test_what_cannot_be_compared_leads_out(
         ((model, releases["iris"]), "is a model file, which has no evaluation rows", "--data rows.csv, or name the "),
         ((tmp_path / "none", releases["iris"]), "no such file", "name a release directory"),
         ((broken, releases["iris"]), "is not a knnkit model", "knnkit build"),
+        (
+            (model,),
+            "diff compares two releases",
+            f"cp -r {model} {model}.old; after it: knnkit diff {model}.old {model}",
+        ),
     ):
         assert cli.main(["diff", *map(str, words)]) == constants.EXIT_USAGE
         err = capsys.readouterr().err

@@ -15,7 +15,8 @@ from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.model_info import KnnInfo
 from knnkit import cli
-from knnkit.config import parse
+from knnkit.commands import deploy
+from knnkit.config import load, parse
 from knnkit.model.golden import long_check
 from knnkit.release import build as release_build
 from knnkit.release import keys, up_to_date
@@ -220,6 +221,9 @@ def test_a_version_that_is_built_again_from_something_else_warns(
     (folder / "train.csv").write_text(CSV + "7,7,odd\n")
     assert build() == 0
     assert "1.0.0 was built before from other inputs" in capsys.readouterr().err
+    (folder / "train.csv").write_text(CSV + "8,8,odd\n")
+    deploy._ensure(load.load(folder / "deploy.yaml").builds()[0])
+    assert "knnkit: warning: parity 1.0.0 was built before from other inputs" in capsys.readouterr().err
     (folder / "deploy.yaml").write_text(YAML + "release: {version: 1.1.0}\n")
     assert build() == 0
     assert "was built before" not in capsys.readouterr().err

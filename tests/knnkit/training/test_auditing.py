@@ -93,6 +93,16 @@ def test_the_command_names_rows_of_the_file(
     for each in json.loads(capsys.readouterr().out)["findings"]:
         assert (each.pop("id"), each.pop("like_id")) == (f"r{each['row']}", f"r{each['like']}")
         assert each in told["findings"]
+    Path("more.csv").write_text("a,label,b,c\n" + "\n".join(lines[:5]))  # without ids
+    Path("deploy.yaml").write_text("model: {name: m, data: {files: [rows.csv, more.csv], id: id}, scale: standard}\n")
+    assert cli.main(["audit", "--output", "audit.csv"]) == 0
+    said = capsys.readouterr()
+    assert " 60 (more.csv, line 2) " in said.out
+    assert " 0 (r0) " in said.out
+    assert "can be left out, each alone," in said.err
+    with Path("audit.csv").open(newline="") as file:
+        found = {int(each["row"]): Path(each["where"]).name for each in csv.DictReader(file)}
+    assert (found[60], found[64]) == ("more.csv, line 2", "more.csv, line 6")
     Path("deploy.yaml").write_text("model: {name: m, data: {file: rows.csv, id: id}, k: 59}\n")
     assert cli.main(["audit"]) == 2
     assert "too few to audit" in capsys.readouterr().err

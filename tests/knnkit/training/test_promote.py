@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from support.releases import Releases
 
 from device_agent.shared.enrolment.enrolled import label_of
 from knnkit import cli
@@ -21,6 +22,7 @@ from knnkit.config.parse import parse
 from knnkit.data.collected import Collection, Columns, FieldRow, merge
 from knnkit.data.dataset import label_array
 from knnkit.errors import ConfigError, DataError, KnnkitError, UsageError
+from knnkit.release.build import manifest_in
 from knnkit.training import promote, source
 
 DATA = {
@@ -267,3 +269,22 @@ def test_two_labels_of_equal_rows_are_pointed_out(tmp_path: Path, capsys: pytest
     assert '2 rows have the same cells as another row, but another label: new (b,"0, id0), x (south, n)' in "".join(
         capsys.readouterr()
     )
+
+
+def test_the_next_step_names_the_version_to_change(
+    releases: Releases, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = project(tmp_path, DATA["flow"])
+    there = manifest_in(releases["iris"])
+    assert there is not None
+    steps = (
+        (there.version, f": {there.version} is built already\nnext: knnkit deploy"),
+        ("9.8.7", "0 added earlier\nnext: knnkit deploy"),
+    )
+    for start, (version, said) in enumerate(steps):
+        with file.open("a") as out:
+            out.write(f"release: {{dir: {releases['iris']}, version: {version}}}\n")
+        merge(tmp_path / f"{version}.parquet", Columns("m", ("device", "a")), field_rows(2, start=2 * start))
+        assert cli.main(["promote", str(tmp_path / f"{version}.parquet"), "--config", str(file)]) == 0
+        assert said in capsys.readouterr().out
+        file.write_text(file.read_text().rpartition("release:")[0])
