@@ -155,6 +155,7 @@ WRONG = {
     "data: {file: a.csv}, input: {window: {columns: [x], rows: 0}}": "rows",
     "data: {file: a.csv}, input: {window: {columns: [x, y], rows: 40000}}": "80,000 numbers; at most 65,536",
     "data: {file: a.csv}, input: {window: {columns: [x], rows: 4, recording: x}}": "names recordings, so",
+    "data: {file: a.npz}, input: {image: {size: [16, 16]}}": "stage from Keras. Small pictures may be an NPZ of pixels",
     "data: {file: a.csv}, input: {windows: {columns: [x], rows: 4}}": "did you mean 'window'",
     "data: {file: a.csv}, reduce: edited, input: {window: {columns: [x], rows: 4}}": "`reduce` does not work",
     "data: {file: a.csv}, keep: {random: 5}, input: {window: {columns: [x], rows: 4}}": "leave `keep` out",
