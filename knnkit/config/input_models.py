@@ -228,7 +228,9 @@ class InputConfig(Section):
         if self.window and (self.audio or self.image):
             raise no_sense("an input is a window of samples, a sound or a picture", "input: {window: {...}}")
         if not (self.window or self.stages):
-            raise no_sense("give `window`, `stages` or both", "stages: [embedder.tflite]")
+            said = "give `window`, `stages` or both; docs/guide.md makes a stage (A stage from Keras)"
+            said += ", or takes pixels as rows of an NPZ, without `input`" if self.image else ""
+            raise no_sense(said, "stages: [embedder.tflite]")
         check_features(self.window, self.features)
         if self.pool and not self.stages:
             raise no_sense("`pool` needs `stages`: it takes statistics of their output", "stages: [embedder.tflite]")

@@ -284,7 +284,8 @@ class _CsvFile:
             empty = next((place for place in self._at_labels if not fields[place].strip()), None)
             if empty is not None:
                 kind = "target" if self._policy.targets else "label"
-                self.bad.add_line(line, NO_LABEL, f"the {kind} ({self._header[empty]!r}) is empty")
+                units = "" if any(csv_dialect.is_number(cell.strip(), ",") for cell in fields) else "; a line of units?"
+                self.bad.add_line(line, NO_LABEL, f"the {kind} ({self._header[empty]!r}) is empty{units}")
                 continue
             for labels, place in zip(self._labels, self._at_labels):
                 labels.append(self._checked_label(fields[place], line))

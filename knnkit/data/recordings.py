@@ -66,7 +66,7 @@ class _Samples:
     """The samples of one file, and its windows as `rows`; `last`: index of each window's last sample.
 
     `lines` has the samples' line numbers, `cells` the text of each column to keep. `bad` counts lines that cannot be
-    read, `jumps` steps of time that no window spans.
+    read, `jumps` steps of time that no window spans; `step` is the usual one.
     """
 
     lines: list[int]
@@ -75,13 +75,14 @@ class _Samples:
     last: NDArray[np.int64]
     bad: int = 0
     jumps: int = 0
+    step: float = 0.0
 
 
 @dataclass(frozen=True)
 class _Windows:
     """Windows of one file: rows, labels, recordings (`names`), groups, and lines (`ids`).
 
-    `mixed` windows with two labels are left out. `bad` and `jumps` are those of `_Samples`.
+    `mixed` windows with two labels are left out. `bad`, `jumps` and `step` are those of `_Samples`.
     """
 
     rows: NDArray[np.float64]
@@ -92,6 +93,7 @@ class _Windows:
     mixed: int
     bad: int
     jumps: int
+    step: float
 
 
 def load(sources: Sequence[Path], window: Window, labels: Labels, group: str | None = None) -> Cut:
@@ -145,7 +147,8 @@ def _cut(path: Path, window: Window, label: str, own: str | None, group: str | N
     for place in last[np.unique(labels[last], return_index=True)[1]].tolist():
         require_label(str(labels[place]), f"{path}, line {found.lines[place]}")
     texts = [values[last].tolist() for values in (labels, names, groups)]
-    return _Windows(found.rows[pure], texts[0], texts[1], texts[2], ids, int((~pure).sum()), found.bad, found.jumps)
+    broken = int((~pure).sum()), found.bad, found.jumps, found.step
+    return _Windows(found.rows[pure], texts[0], texts[1], texts[2], ids, *broken)
 
 
 def _read(path: Path, window: Window, keep: Sequence[str], warnings: list[str]) -> _Samples:
@@ -169,13 +172,16 @@ def _read(path: Path, window: Window, keep: Sequence[str], warnings: list[str]) 
     if not any(map(len, places)):
         warnings.append(f"{path}: no window of {window.rows} samples is complete: it has {len(found.lines):,} samples")
     joined = np.concatenate(rows), np.concatenate(places)
-    return _Samples(found.lines, found.cells, *joined, len(bad), parser.gaps.times)
+    return _Samples(found.lines, found.cells, *joined, len(bad), parser.gaps.times, parser.gaps.step)
 
 
 def _without_windows(found: Sequence[_Windows], window: Window) -> str:
     """Returns the hint of the error that no window is complete."""
     usual = "lower `rows` of `window`, or add samples"
     if sum(each.jumps for each in found):
+        step = float(np.median([each.step for each in found]))
+        if window.gap is not None and step > window.gap:
+            return f"the usual step of {window.time} is {step:g}: gap: {1.5 * step:g}"
         said = f"`gap: {window.gap:g}` of `window` is the longest step of {window.time}"
         return f"{said}: give a longer one if samples are so far apart; or {usual}"
     return f"correct these lines, or name other `columns`; or {usual}" if any(each.bad for each in found) else usual

@@ -73,7 +73,18 @@ def divide(everything: Dataset, share: float, seed: int, how: str | None = None)
     lost = _unlearnt(everything.labels, kept)
     if lost:
         raise _all_held_out(everything, lost, how)
-    return Divided(everything.take(kept), everything.take(held_out), how)
+    warnings = _unmeasured(everything, held_out) if how == "group" else ()
+    return Divided(everything.take(kept), everything.take(held_out), how, warnings)
+
+
+def _unmeasured(everything: Dataset, held_out: Places) -> tuple[str, ...]:
+    """Returns a warning about labels without a held-out row, although whole groups could be held out; () if none is."""
+    lost = _unlearnt(everything.labels, held_out)
+    if not lost:
+        return ()
+    more = f" and {len(lost) - 1} more labels" if lost[1:] else ""
+    said = f"{everything.source}: no row of {lost[0]!r}{more} is held out, to measure with"
+    return (f"{said}: a label needs 2 groups or recordings; if it has them, change seed: or test:",)
 
 
 def _default(everything: Dataset, share: float, seed: int) -> Divided:
@@ -154,7 +165,10 @@ def _by_class(labels: NDArray[Any], share: float, seed: int) -> tuple[Places, Pl
 
 
 def _group(everything: Dataset, share: float, seed: int) -> tuple[Places, Places]:
-    """Returns (training, held-out) row indices, whole groups at random; if possible, all classes have training rows."""
+    """Returns (training, held-out) row indices, whole groups at random.
+
+    If possible, all classes have training rows, and those of two groups or more have held-out rows, too.
+    """
     from sklearn.model_selection import GroupShuffleSplit
 
     assert everything.beside is not None
@@ -168,7 +182,12 @@ def _group(everything: Dataset, share: float, seed: int) -> tuple[Places, Places
     except ValueError:
         said = f"{everything.source}: too few groups to hold out {share:g} of them: {groups}"
         raise DataError(said, hint="test: 0.5, or rows of more groups", key="test") from None
-    kept, held_out = next((each for each in found if not _unlearnt(everything.labels, each[0])), found[0])
+    labels, codes = np.unique(everything.labels, return_inverse=True)
+
+    def lost(places: Places) -> int:
+        return int((np.bincount(codes[places], minlength=len(labels)) == 0).sum())
+
+    kept, held_out = min(found, key=lambda each: (lost(each[0]), lost(each[1])))
     return kept, held_out
 
 

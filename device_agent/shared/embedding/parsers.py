@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from device_agent.shared.embedding.chain import Chain
 from device_agent.shared.embedding.decode import FILE_KEY, KEY, PCM_KEY, from_json, takes
-from device_agent.shared.embedding.files import IN_FOLDERS
+from device_agent.shared.embedding.files import suffixes_of
 from device_agent.shared.protocol.errors import BadInput, named
 from device_agent.shared.protocol.json_codec import unique_keys
 from device_agent.shared.protocol.model_info import KnnInfo
@@ -103,8 +103,9 @@ class InputCsvParser(CsvParser):
         self.chain, self._dtype_of_rows = chain, dtype
         size = chain.input.width
         if size is None:
-            hint = f"a {', '.join(IN_FOLDERS)} file, a folder of them, or JSON lines"
-            raise BadInput(f"the model takes {takes(chain.input)}; this input is none of these", hint=hint)
+            kinds = suffixes_of(chain.input.audio, chain.input.image)
+            hint = f"--input a{kinds[0]} reads a file (also {', '.join(kinds[1:]) or 'JSON lines'}), --input . a folder"
+            raise BadInput(f"the model takes {takes(chain.input)}, each as a file or a JSON line", hint=hint)
         super().__init__(chain.input.columns or default_names(size), ignore_extra=ignore_extra, keep=keep)
 
     def follow(self, info: KnnInfo, chain: Chain | None) -> None:

@@ -6,6 +6,7 @@ by the first bytes.
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import select
@@ -109,7 +110,9 @@ class Source:
         except BlockingIOError:
             raise
         except OSError as error:
-            raise BadInput(f"{self.name}: {error.strerror}", reason="no-input") from None
+            hint = "--input takes one file of rows or samples: give its files one by one"
+            hint = hint if error.errno == errno.EISDIR else ""
+            raise BadInput(f"{self.name}: {error.strerror}", reason="no-input", hint=hint) from None
 
     def take(self, size: int) -> bytes:
         """As `read` (at most `size` bytes), but waits until bytes are available."""

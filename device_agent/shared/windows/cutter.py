@@ -79,18 +79,24 @@ class Gaps:
         lines: number of gaps where lines are bad or missing.
         times: number of gaps where the time goes back, or jumps by more than the limit.
         recordings: number of changes from one recording to another.
+        samples: number of samples.
+        step: usual time from one sample to the next; 0 if it is not known.
     """
 
     def __init__(self, limit: float | None = None) -> None:
         self.limit = limit
-        self.lines = self.times = self.recordings = 0
+        self.lines = self.times = self.recordings = self.samples = 0
+        self.step = 0.0
         self._line: int | None = None
         self._time = 0.0
         self._name: Any = None
 
     def describe(self) -> str:
         """Returns the counts as text; "" if there was no gap."""
-        kinds = ((self.lines, "where lines are bad or missing"), (self.times, "where the time jumps"))
+        jumps = "where the time jumps"
+        if self.limit is not None and self.step > self.limit:
+            jumps += f" (the usual step is {self.step:g}, and `gap` {self.limit:g})"
+        kinds = ((self.lines, "where lines are bad or missing"), (self.times, jumps))
         parts = [f"{count:,} {where}" for count, where in kinds if count]
         total = self.lines + self.times
         return f"{total:,} {'gap breaks' if total == 1 else 'gaps break'} windows: {', '.join(parts)}" if parts else ""
@@ -107,7 +113,7 @@ class Gaps:
         """
         if not len(lines):
             return np.zeros(0, np.bool_)
-        first = self._line is None
+        first, self.samples = self._line is None, self.samples + len(lines)
         other = np.zeros(len(lines), np.bool_)
         if names is not None:
             before = [names[0] if first else self._name, *names[:-1]]
@@ -119,6 +125,8 @@ class Gaps:
         jumps = np.zeros(len(lines), np.bool_)
         if self.limit is not None and times is not None:
             steps = np.diff(times, prepend=times[0] if first else self._time)
+            if not self.step and (ahead := steps[steps > 0.0]).size:
+                self.step = float(np.median(ahead))
             jumps = ((steps < 0.0) | (steps > self.limit)) & ~other & ~missing
             self._time = float(times[-1])
         self.recordings += int(other.sum())

@@ -233,7 +233,8 @@ class WindowParser(Parser):
     def why_empty(self) -> str:
         """Returns a message: why the samples completed no window."""
         said = self.gaps.describe()
-        return f"no window of {self._window.rows} samples is complete" + (f": {said}" if said else "")
+        count = f"no window of {self._window.rows} samples is complete: there are {self.gaps.samples:,}"
+        return count + (f", and {said}" if said else "")
 
     def cut(self, samples: NDArray[Any], lines: Sequence[int], names: Sequence[Any] | None = None) -> Cut:
         """Returns the windows that (n, n_numbers) samples complete.

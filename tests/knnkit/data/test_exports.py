@@ -58,6 +58,7 @@ def test_what_spreadsheets_export_is_read_as_it_is(
         ('a,species\n1,"oak\n2,elm\n3,elm\n', "line 2: not a CSV line", "close an open quotation mark"),
         ("a,species\n1_0,oak\n", "line 2, column 'a': '1_0' is not a number", ""),
         ("sep=;\na;species\n1;oak\nx;elm\n", "line 4, column 'a': 'x' is not a number", ""),
+        ("a,b,species\n m/s2,kg,\n1,2,oak\n", "line 2: the label ('species') is empty; a line of units?", "sed '2d'"),
         ("a,species\n1,oak\n,,\n2,\n", "line 4: the label ('species') is empty", ""),
         ("PK\x03\x04sheet\n", "the file is a spreadsheet or a zip archive", "save the table as CSV"),
     ],

@@ -84,6 +84,7 @@ def test_no_split_divides_a_recording(folder: Path, seed: int) -> None:
     sides = [{text.partition(":")[0] for text in part.beside} for part in (material.training, material.held_out)]
     assert not sides[0] & sides[1]
     assert len(sides[0] | sides[1]) == 12
+    assert set(material.held_out.labels.tolist()) == set(material.training.labels.tolist())
     assert material.how == "group"
 
 
@@ -123,7 +124,7 @@ def test_recordings_that_are_too_short(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "limit", "typed"),
     [
-        (("ax", "ay"), 0.1, "`gap: 0.1` of `window` is the longest step of t"),
+        (("ax", "ay"), 0.1, "the usual step of t is 1: gap: 1.5"),
         (("ax", "activity"), 2.0, "name other `columns`"),
         (("ax", "az"), 2.0, "; the header is 't,ax,ay,activity'"),
     ],

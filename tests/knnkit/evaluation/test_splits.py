@@ -98,6 +98,18 @@ def test_a_group_is_never_on_both_sides(seed: int) -> None:
     assert len(found.training.rows) + len(found.held_out.rows) == 300
 
 
+def test_labels_of_two_groups_are_measured_and_others_reported() -> None:
+    labels, groups = np.repeat(["a", "b", "c", "d"], [8, 8, 8, 2]), np.repeat([*"ABCDEFGHIJKLM"], 2)
+    for seed in range(20):
+        found = divide(rows_of(labels, groups), 0.3, seed, "group")
+        assert found.held_out is not None
+        assert set(found.held_out.labels.tolist()) == {"a", "b", "c"}
+        assert found.warnings[0].endswith(
+            "no row of 'd' is held out, to measure with: a label needs 2 groups or "
+            "recordings; if it has them, change seed: or test:"
+        )
+
+
 def test_groups_are_chosen_so_that_every_class_is_learnt() -> None:
     everything = rows_of(["rare"] * 2 + ["a"] * 38, ["0"] + ["1"] + [str(n % 10) for n in range(38)])
     for seed in range(20):

@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+from device_agent.shared.embedding.parsers import InputCsvParser
 from device_agent.shared.embedding.picture import MAX_PIXELS, prepare, read_file
 from device_agent.shared.protocol.errors import BadInput
-from device_agent.shared.protocol.input_info import Image
+from device_agent.shared.protocol.input_info import Image, Input
 
 RNG = np.random.default_rng(4)
 RAW = {"mean": (0.0,), "std": (1.0,)}
@@ -134,3 +137,11 @@ def test_a_palette_with_transparency_is_read_without_a_warning() -> None:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", transparency=bytes(range(16)))
     assert (read_file(buffer.getvalue()) == np.array(picture.convert("RGB"))).all()
+
+
+def test_a_picture_on_standard_input_leads_to_the_option_that_reads_it() -> None:
+    chain: Any = SimpleNamespace(input=Input(image=Image((8, 8))))
+    with pytest.raises(BadInput, match="each as a file or a JSON line") as caught:
+        InputCsvParser(chain)
+    assert caught.value.hint.startswith("--input a.png reads a file")
+    assert ".wav" not in caught.value.hint
