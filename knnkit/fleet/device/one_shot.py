@@ -43,6 +43,6 @@ def agent_of(target: Target, facts: Facts) -> tuple[str, ...]:
     """
     if facts.agent is None:
         elsewhere = "" if target.root_typed else ", or --root DIR if the agent is elsewhere"
-        hint = f"knnkit provision --target HOST{elsewhere}"
+        hint = "knnkit provision --target HOST" + elsewhere
         raise DeviceFailed(f"{target.name}: {facts.no_agent}", reason="no-agent", hint=hint)
     return facts.agent_argv
