@@ -235,10 +235,7 @@ _HARMLESS = (
     *(f"sklearn.neighbors.{tree}" for tree in ("_kd_tree.KDTree", "_ball_tree.BallTree")),
     *(
         f"sklearn.metrics._dist_metrics.{metric}Distance64"
-        for metric in (
-            *("Euclidean", "Manhattan", "SEuclidean", "Mahalanobis", "Minkowski", "Chebyshev", "Jaccard", "Haversine"),
-            "Hamming",
-        )
+        for metric in "Euclidean Manhattan SEuclidean Mahalanobis Minkowski Chebyshev Jaccard Haversine Hamming".split()
     ),
     "knnkit.kernels.Kernel",
     *(f"sklearn.feature_selection._univariate_selection.{score}" for score in ("f_classif", "chi2", "f_regression")),
