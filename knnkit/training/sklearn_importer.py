@@ -235,14 +235,15 @@ _HARMLESS = (
     *(f"sklearn.neighbors.{tree}" for tree in ("_kd_tree.KDTree", "_ball_tree.BallTree")),
     *(
         f"sklearn.metrics._dist_metrics.{metric}Distance64"
-        for metric in "Euclidean Manhattan SEuclidean Mahalanobis Minkowski Chebyshev Jaccard Haversine Hamming".split()
+        for metric in ("Euclidean", "Manhattan", "SEuclidean", "Mahalanobis", "Minkowski", "Chebyshev", "Jaccard",
+                       "Haversine", "Hamming")
     ),
     "knnkit.kernels.Kernel",
     *(f"sklearn.feature_selection._univariate_selection.{score}" for score in ("f_classif", "chi2", "f_regression")),
     *(f"sklearn.feature_selection._mutual_info.mutual_info_{kind}" for kind in ("classif", "regression")),
     *(f"numpy.{name}" for name in ("dtype", *sorted(FUNCTIONS), "absolute")),
     "scipy.sparse._csr.csr_matrix",
-)
+)  # fmt: skip
 
 
 def _parts(estimator: Any) -> tuple[list[Any], Any]:
