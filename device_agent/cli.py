@@ -56,6 +56,7 @@ def _failed(error: OSError | MemoryError) -> AgentError:
 def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
     """Returns the parser of `commands` (name -> `Command`); if `arguments` name one, only of that, which saves 4 ms."""
     from device_agent.shared.console.argument_parser import filled
+    from device_agent.shared.console.root_hints import typed_root
 
     named = {word: commands[word] for word in arguments if word in commands}
     if not named or {"-h", "--help"} & set(arguments[: arguments.index(next(iter(named)))]):
@@ -80,6 +81,7 @@ def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.Argum
     for name, command in named.items():
         described = {"help": command.help, "description": command.description}
         chosen = sub.add_parser(name, formatter_class=_formatter, parents=[root], **described)
+        parser.root = chosen.root = typed_root(arguments)
         chosen.add_argument("--json", action="store_true", help="print one JSON document")
         command.configure(chosen)
     return parser

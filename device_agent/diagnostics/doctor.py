@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from device_agent.diagnostics.status import standing_of
+from device_agent.shared.console.root_hints import with_root
 from device_agent.shared.os_errors import explain
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import AgentError, ModelUnusable
+from device_agent.shared.protocol.record import replace
 from device_agent.shared.protocol.reports import Diagnosis, Finding
 from device_agent.shared.protocol.versions import utc
 from device_agent.shared.trust import standing
@@ -49,6 +51,7 @@ def diagnose(store: Store) -> Diagnosis:
         if not broken:
             findings += _apart(check, store)
     known = _standing(store)
+    findings = [replace(each, mend=with_root(each.mend, store.root)) for each in findings]
     return Diagnosis(tuple(findings), board.device_info(), known.signed_by, known.warnings)
 
 

@@ -21,6 +21,7 @@ from device_agent.enrolment.journal import FORGET_SOME, Journal
 from device_agent.serving import last_rows, taught_rows
 from device_agent.serving.load import Loaded, answering, load_accepted
 from device_agent.serving.rows import Request
+from device_agent.shared.console.root_hints import with_root
 from device_agent.shared.enrolment import enrolled
 from device_agent.shared.enrolment.enrolled import LocalRow
 from device_agent.shared.enrolment.joined import Joined
@@ -75,9 +76,9 @@ def teach(store: Store, meaning: Meaning, request: Request, holder: str, last: i
             missed = _check(loaded, before, rows, allowed)
             journal.enrol(rows)
             if missed:
-                print(f"device_agent: warning: {missed}", file=sys.stderr, flush=True)
-            _warn_of_alike(label, [*classes, *taught])
-            _warn_of_equal(before, rows)
+                _warn(missed)
+            _warn_of_alike(store, label, [*classes, *taught])
+            _warn_of_equal(store, before, rows)
             return replace(_document("enrol", [row.id for row in rows], journal), label=str(label))
     finally:
         loaded.close()
@@ -113,18 +114,22 @@ def forget(
         return _document("forget", found, journal)
 
 
-def _warn_of_alike(label: int | str, known: Sequence[int | str]) -> None:
+def _warn_of_alike(store: Store, label: int | str, known: Sequence[int | str]) -> None:
     near = None if label in known else enrolled.alike(label, known)
     if near is not None:
         said = f"the label {label} is new, and differs only {enrolled.difference(label, near)} from {near}"
-        print(f"device_agent: warning: {said}; if both mean one class: {_UNDO}", file=sys.stderr, flush=True)
+        _warn(f"{said}; if both mean one class: {with_root(_UNDO, store.root)}")
 
 
-def _warn_of_equal(before: Sequence[LocalRow], rows: Sequence[LocalRow]) -> None:
+def _warn_of_equal(store: Store, before: Sequence[LocalRow], rows: Sequence[LocalRow]) -> None:
     known = {(row.label, row.row) for row in before}
     if again := sum((row.label, row.row) in known for row in rows):
         said = f"{again:,} of {constants.counted(len(rows), 'row')} had been taught before with this label"
-        print(f"device_agent: warning: {said}, and now vote twice; {_UNDO}", file=sys.stderr, flush=True)
+        _warn(f"{said}, and now vote twice; {with_root(_UNDO, store.root)}")
+
+
+def _warn(said: str) -> None:
+    print(f"device_agent: warning: {said}", file=sys.stderr, flush=True)
 
 
 def undo(store: Store, holder: str) -> Taught:
@@ -167,34 +172,48 @@ def _read(info: KnnInfo, meaning: Meaning, allowed: Enrol) -> tuple[int | str, t
     """
     if info.targets is None:
         if meaning.label is None:
-            raise BadInput("--value: the model answers labels, not values", hint="--label NAME")
+            raise BadInput("--value: the model answers labels, not values", hint=_option("--label", meaning.values[0]))
         return _label(info, meaning.label, allowed), ()
     names = info.targets.names
     if not meaning.values:
-        raise BadInput("--label: the model answers values, not labels", hint=_value_hint(names))
+        raise BadInput("--label: the model answers values, not labels", hint=_value_hint(names, meaning.label))
     pairs = [text.rpartition("=")[::2] for text in meaning.values]
+    hint = _value_hint(names, *(value for _, value in pairs))
     found = dict(pairs) if len(names) > 1 else {name or names[0]: value for name, value in pairs}
     if found.keys() != set(names) or len(pairs) != len(names):
         said = f"--value {' --value '.join(meaning.values)}: give one value of each target: {', '.join(names)}"
-        raise BadInput(said, hint=_value_hint(names))
-    numbers = tuple(_number(found[name], names) for name in names)
+        raise BadInput(said, hint=hint)
+    numbers = tuple(_number(found[name], hint) for name in names)
     return ", ".join(
         f"{value:.17g}" if len(names) == 1 else f"{n}={value:.17g}" for n, value in zip(names, numbers)
     ), numbers
 
 
-def _number(text: str, names: Sequence[str]) -> float:
-    try:
-        value = math.nan if "_" in text or not text.isascii() else float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise BadInput(f"--value {text[:40]}: not a finite number", hint=_value_hint(names))
+def _number(text: str, hint: str) -> float:
+    value = _finite(text)
+    if value is None:
+        raise BadInput(f"--value {text[:40]}: not a finite number", hint=hint)
     return value
 
 
-def _value_hint(names: Sequence[str]) -> str:
-    return "--value 3.5" if len(names) == 1 else " ".join(f"--value {name}=3.5" for name in names)
+def _finite(text: str) -> float | None:
+    try:
+        value = math.nan if "_" in text or not text.isascii() else float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _value_hint(names: Sequence[str], *typed: str | None) -> str:
+    """Returns `--value` for each of the targets `names`, with the numbers among `typed`, else an example."""
+    values = ["3.5" if text is None or _finite(text) is None else text for text in (*typed, *names)]
+    texts = values[:1] if len(names) == 1 else [f"{name}={value}" for name, value in zip(names, values)]
+    return " ".join(_option("--value", text) for text in texts)
+
+
+def _option(option: str, value: str) -> str:
+    """Returns `--option value` as a shell takes it, in one word if the value begins with a dash."""
+    return shlex.quote(f"{option}={value}") if value.startswith("-") else f"{option} {shlex.quote(value)}"
 
 
 def _label(info: KnnInfo, text: str, allowed: Enrol) -> int | str:

@@ -283,6 +283,7 @@ def _unknown(key: str, cls: type[Section]) -> dict[str, Any]:
     called = difflib.get_close_matches(key, _ALSO_CALLED, n=1, cutoff=0.8)
     meant = [_ALSO_CALLED[word] for word in called if _ALSO_CALLED[word] in cls.model_fields]
     sure = bool(meant or difflib.get_close_matches(key.lower(), cls.model_fields, n=1, cutoff=_SURE))
+    meant = meant or [name for name in cls.model_fields if sorted(name) == sorted(key.lower())]  # transposed letters
     meant = meant or difflib.get_close_matches(key.lower(), cls.model_fields, n=1, cutoff=0.5)
     problem = f"did you mean {meant[0]!r}?" if meant else f"known here: {', '.join(cls.model_fields)}"
     return {"problem": f"unknown key {_shown(key)}; {problem}", "meant": meant[0] if meant else "", "sure": sure}

@@ -102,9 +102,13 @@ def unknown_key(
     homes = (home for home, kind in _sections(root) if key in kind.model_fields)
     home = None if context["sure"] else next(homes, None)
     # A section may have other forms: `data` has `label` for a file, and not for an estimator.
-    if home is None or key_of(home) == key_of(place):
-        return context["problem"], example(root, context["meant"], place)
     written = document.scalars.get((*place, key), "")
+    if home is None or key_of(home) == key_of(place):  # never repeats a value for `identity`, which may be a password
+        entries = mapping[key] if isinstance(mapping[key], tuple) else ()
+        flow = f"[{', '.join(map(_typed, entries))}]" if all(isinstance(word, str) for word in entries) else ""
+        line = f"{context['meant']}: {_typed(written) if written else flow}"
+        right = (written or entries) and context["meant"] not in ("", "identity") and _is_right(root, place, line)
+        return context["problem"], line if right else example(root, context["meant"], place)
     written = written if written and _is_plain(written) else example(root, key, home).partition(": ")[2]
     if not home:
         return f"unknown key {key!r}; it belongs at the top of the file", f"{key}: {written}"

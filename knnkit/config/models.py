@@ -199,11 +199,10 @@ class ModelConfig(Section):
         if self.split == "stratified":
             taken.append("split")
         if taken:
-            problem = f"`target` makes a regression, which has no classes: leave `{taken[0]}` out"
+            problem = f"`{taken[0]}` needs classes, and `target` makes a regression"
             if not self.data.target:
-                problem = f"`{taken[0]}` needs one label for each row, and `label` is a list: leave `{taken[0]}` out"
-            hint = "data: {file: train.csv, label: species}, for classes"
-            raise no_sense(problem, hint, taken[0])
+                problem = f"`{taken[0]}` needs one label for each row, and `label` is a list"
+            raise no_sense(problem, f"leave `{taken[0]}` out", taken[0])
         return self
 
     @pydantic.model_validator(mode="after")

@@ -42,6 +42,10 @@ __all__ = [
 FILE_NAME = yaml_reader.FILE_NAME
 #: Most errors that one message explains: a large wrong file has hundreds of thousands.
 _MOST_ERRORS = 100
+#: Unknown keys of one section that one message names, at most.
+_MOST_PASSES = 10
+#: Errors that an unknown key may cause: the key that it stands for is missing.
+_FOLLOW = ("missing", "no_sense", "too_short")
 
 
 def parse(text: str, *, source: str = FILE_NAME, base: Path | None = None, home: Path | None = None) -> Config:
@@ -60,10 +64,49 @@ def parse(text: str, *, source: str = FILE_NAME, base: Path | None = None, home:
     try:
         return Config.of(document, {"base": base, "home": home})
     except pydantic.ValidationError as error:
-        details = itertools.islice(_innermost(error.errors(include_url=False)), _MOST_ERRORS)
-        wrong = dict.fromkeys(_explain(document, each) for each in details)
+        errors = _beside_unknown_keys(document, error.errors(include_url=False))
+        wrong = dict.fromkeys(_explain(document, each) for each in itertools.islice(_innermost(errors), _MOST_ERRORS))
     *others, (last, hint) = wrong
     raise ConfigError("\n".join([*(f"{problem}\n  try: {fix}" for problem, fix in others), last]), hint=hint)
+
+
+def _beside_unknown_keys(document: yaml_reader.Document, errors: list[Any]) -> list[Any]:
+    """Returns the errors, and those that an unknown key hides: pydantic validates its section no further.
+
+    Parses again without the unknown keys. If there are any, all errors are in the order of the file.
+    """
+    data, new = document.data, errors
+    for _ in range(_MOST_PASSES):
+        unknown = [(*document.place(each["loc"]), each["ctx"]["key"]) for each in new if each["type"] == "unknown_key"]
+        if not unknown:
+            break
+        for place in dict.fromkeys(unknown):
+            data = _without(data, place)
+        try:
+            Config.model_validate(data)
+            new = []
+        except pydantic.ValidationError as error:
+            seen = {(each["type"], each["loc"]) for each in errors if each["type"] != "unknown_key"}
+            found = [each for each in error.errors(include_url=False) if each["type"] not in _FOLLOW]
+            new = [each for each in found if (each["type"], each["loc"]) not in seen]
+        errors = sorted([*errors, *new], key=lambda each: _position(document, each))
+    return errors
+
+
+def _position(document: yaml_reader.Document, details: Any) -> tuple[int, int]:
+    key = details.get("ctx", {}).get("key")
+    mark = document.mark((*document.place(details["loc"]), *([key] if key else [])))
+    return mark.line, mark.column
+
+
+def _without(value: Any, place: yaml_reader.Place) -> Any:
+    """Returns a copy of `value`, the value of a document, without the key at `place`."""
+    first, *rest = place
+    if isinstance(value, tuple):
+        return tuple(_without(each, (*rest,)) if index == first else each for index, each in enumerate(value))
+    return {
+        key: _without(each, (*rest,)) if key == first else each for key, each in value.items() if rest or key != first
+    }
 
 
 def _innermost(errors: list[Any]) -> Iterator[Any]:

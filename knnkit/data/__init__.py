@@ -15,10 +15,10 @@ def warnings_of_file(
     categories: Mapping[str, str] | None = None,
     thousands: str = "",
 ) -> tuple[str, ...]:
-    """Reads a file as a build does; returns a warning for each feature that numbers the rows, () if `names` is set.
+    """Reads a file as a build does; returns its warnings: an odd label column, and features that number the rows.
 
-    The arguments are keys of `data` in deploy.yaml (None: absent); `names` is `features`. Loads NumPy late, so that
-    `knnkit init` without rows starts fast.
+    The arguments are keys of `data` in deploy.yaml (None: absent); `names` is `features`, and chooses the features
+    without such a warning. Loads NumPy late, so that `knnkit init` without rows starts fast.
 
     Raises:
         DataError: the rows cannot be read.
@@ -28,7 +28,9 @@ def warnings_of_file(
     rows = files.load(
         file, label, names, None, policy.Policy(tuple(drop), missing, categories or {}, thousands=thousands)
     )
-    return columns.warnings(rows) if names is None else ()
+    doubt = columns.doubt(list(dict.fromkeys(rows.labels.tolist())), len(rows.labels))
+    odd = (f"{rows.source}: {doubt}",) if doubt else ()
+    return (*odd, *(columns.warnings(rows) if names is None else ()))
 
 
 def has_column(file: Path, name: str) -> bool:

@@ -139,7 +139,7 @@ class _Table:
 
     def read(self, columns: Sequence[str]) -> _Read:
         parts = {name: self._column(place, name) for place, name in enumerate(columns)}
-        names = tuple(name for part, _, _ in parts.values() for name in part)
+        names, self._bad.features = tuple(name for part, _, _ in parts.values() for name in part), len(columns)
         require_distinct(names, "the features")
         rows = np.column_stack([values for _, values, _ in parts.values()]).astype(np.float64, copy=False)
         noted = self._bad.columns()

@@ -10,7 +10,7 @@ import itertools
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -30,13 +30,18 @@ _SHOWN = 10
 #: A column of at most so many texts, each in several rows, may be categories; of others, a name or a time.
 _FEW, _SEVERAL = 12, 3
 #: A text with so many digits is a time or a number of something.
-_DIGITS = 6
+DIGITS = 6
 #: A name that needs no quotes in YAML, unless it is one of the words that YAML reads as a value.
 _BARE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WORDS = frozenset({"false", "n", "no", "null", "off", "on", "true", "y", "yes"})
 #: Sources that are not files: rows that were given in Python.
 FRAME = "the data frame"
 IN_MEMORY = frozenset({FRAME, "arrays", "rows", "test"})
+#: A number with its unit; and what a regular expression of sed needs a backslash for.
+_WITH_UNIT = re.compile(r"[-+]?[0-9]*[.,]?[0-9]+ ?([^\s0-9.,;\"'][^\s0-9,;\"']{0,11})")
+_SPECIAL = re.compile(r"[][.*+?(){}|^$\\/]")
+#: If more than this share of rows has no label, another column may be the label.
+_UNLABELLED = 0.05
 #: Last words in the names of id columns.
 IDS = frozenset({"guid", "id", "idx", "index", "key", "nr", "no", "pk", "row", "rowid", "rownum", "serial", "uuid"})
 
@@ -56,6 +61,7 @@ class BadCells:
 
     Attributes:
         rows: number of rows of the file, to tell a column of text from a few wrong cells.
+        features: number of feature columns; 0: unknown.
         advice: the argument `hint`, which a reader may replace.
         not_between: signs that cannot separate thousands: some cell of the file has the sign in another place.
         filter: command that copies the file without lines that have a wrong number of cells or no label.
@@ -63,6 +69,7 @@ class BadCells:
 
     def __init__(self, source: str, unit: str = "line", hint: str = "", targets: Sequence[str] = ()) -> None:
         self._source, self._unit, self.advice, self.rows, self.filter = source, unit, hint, 0, ""
+        self.features = 0
         self._targets, self.not_between = targets, set[str]()
         self._lines: dict[str, set[int]] = {}
         self._first: list[_Bad] = []
@@ -125,7 +132,18 @@ class BadCells:
             for each in self._first:
                 message += f"\n    {self._placed(each)}"
         flags = self.advice.replace("label: in deploy.yaml", "--label on the command line")
-        return DataError(message, hint=hint or self.advice or self._hint(), flags="" if hint else flags)
+        return DataError(
+            message, hint=hint or self.advice or self._which_label() + self._hint(), flags="" if hint else flags
+        )
+
+    def _which_label(self) -> str:
+        """Returns a question to put before the hint, if so many rows have no label that another column may be it."""
+        unlabelled = self._counts.get("", Counter())[NO_LABEL]
+        if unlabelled <= _UNLABELLED * (self.rows + unlabelled):
+            return ""
+        few = [name for name in self.text_columns() if self._may_be_categories(name)]
+        names = f", such as {', '.join(map(quoted, few[:_SHOWN]))} (few different values)" if few else ""
+        return f"is it the right label column? If not, set `label` to another one{names}. If it is: "
 
     def _hint_of(self, hint: str, sign: str) -> str:
         """Returns the first bad cell's hint, and the key `thousands` if `sign` may separate these; "" for neither."""
@@ -143,10 +161,15 @@ class BadCells:
         """Returns the hint of the error: keys for `data:` with flags of `knnkit init`, or which cells to correct."""
         drop: list[str] = []
         categories: list[str] = []
+        units = {name: unit for name in self._texts if (unit := self._unit_of(name))}
+        if units:
+            return self._without_units(units)
         for name in self.text_columns():
             if name in self._targets:
                 return f"label: {quoted(name)} instead of target: for classes"
             (categories if self._may_be_categories(name) else drop).append(name)
+        if drop and len(drop) == self.features:
+            return f"no feature would be left without {as_yaml(drop)}: add columns of numbers, or write them as numbers"
         others = [name for name in self._counts if name not in (*drop, *categories)]
         filled = [name for name in (*others, *categories) if name not in self._targets]
         wrong = [
@@ -172,6 +195,21 @@ class BadCells:
             return f"{found}, or leave out the column: {also}" if named == wrong else found
         return said
 
+    def _unit_of(self, name: str) -> str:
+        """Returns the unit that all texts of a column have after a number, such as `km`; "" if they have none."""
+        found = [_WITH_UNIT.fullmatch(text.strip()) for text in self._texts[name]]
+        units = {match[1] if match else "" for match in found}
+        return units.pop() if len(units) == 1 else ""
+
+    def _without_units(self, units: Mapping[str, str]) -> str:
+        listed = ", ".join(f"{unit!r} in column {short(name)}" for name, unit in list(units.items())[:_SHOWN])
+        said = f"the numbers have a unit: {listed}; remove it"
+        if Path(self._source).suffix.lower() not in (".csv", ".tsv", ".txt"):
+            return said
+        parts = [_SPECIAL.sub(r"\\\g<0>", unit) for unit in dict.fromkeys(units.values())]
+        script = f's/([0-9]) ?({"|".join(parts)})([",;[:space:]]|$)/\\1\\3/g'
+        return f"{said}: sed -E {shlex.quote(script)} {shlex.quote(self._source)} > {cleaned(self._source)}"
+
     def _correct(self, names: Sequence[str]) -> str:
         """Returns a hint to correct cells of the columns `names` ("": whole lines), or to remove their lines."""
         cells = ", ".join(short(name) for name in names if name)
@@ -184,7 +222,7 @@ class BadCells:
 
     def _may_be_categories(self, name: str) -> bool:
         texts = self._texts.get(name, Counter())
-        if any(sum(map(str.isdigit, text)) >= _DIGITS for text in texts):
+        if any(sum(map(str.isdigit, text)) >= DIGITS for text in texts):
             return False
         return len(texts) <= _FEW and sum(texts.values()) >= _SEVERAL * len(texts) and not is_id(name)
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from device_agent.shared.tabular.csv_dialect import is_number, short
-from knnkit.data.bad_cells import IN_MEMORY, as_yaml, is_id
+from knnkit.data.bad_cells import DIGITS, IN_MEMORY, as_yaml, is_id
 from knnkit.data.dataset import Dataset
 from knnkit.data.policy import PLAIN, Policy, matching
 from knnkit.errors import DataError
@@ -37,6 +37,8 @@ _REASONS = {"id": NO_ID, "label": NO_ANSWER, "target": NO_ANSWER, "features": NO
 _FEW, _FEW_NAMED = 20, 5
 #: From here on, float32 cannot represent every whole number.
 _EXACT = 2.0**24
+#: So many classes may be numbers to predict, or another column than the label.
+_MANY = 20
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,23 @@ def numbering(rows: Dataset) -> tuple[str, ...]:
 def warnings(rows: Dataset) -> tuple[str, ...]:
     """Returns a warning for each feature that numbers the rows, with the key of deploy.yaml that leaves it out."""
     return tuple(_warning(rows, name) for name in numbering(rows))
+
+
+def doubt(classes: Sequence[Any], rows: int) -> str:
+    """Returns why a label column with these `classes` in `rows` rows may be the wrong one; "" if nothing is odd."""
+    most = 2 * len(classes) > rows  # whole numbers in several rows each may be classes
+    times = all(sum(map(str.isdigit, str(label))) >= DIGITS for label in classes)
+    if numbers := numbers_as_classes(classes) if most or not all(isinstance(each, int) for each in classes) else "":
+        return numbers
+    odd = (most or times) and len(classes) >= _MANY
+    return f"There are {len(classes)} labels in {rows} rows: is another column the label?" if odd else ""
+
+
+def numbers_as_classes(classes: Sequence[Any]) -> str:
+    """Returns a text that suggests `target`, if there are many classes and all are numbers; else ""."""
+    if len(classes) < _MANY or not all(is_number(str(label), ",") for label in classes):
+        return ""
+    return f"All {len(classes)} labels are numbers: to predict a number, write `target:` in place of `label:`"
 
 
 def _warning(rows: Dataset, name: str) -> str:

@@ -117,7 +117,7 @@ class _CsvFile:
             self._rows.resize((before + len(rows), len(chosen)), refcheck=False)
             self._rows[before:] = rows
         count = len(self._rows)
-        self.bad.rows, self.bad.filter = count, self._filter()
+        self.bad.rows, self.bad.features, self.bad.filter = count, len(chosen), self._filter()
         if not count and self.bad.only_without_label:
             self.bad.advice = "no line has one: name another column (label: in deploy.yaml)"
         if self._widths.total() > count:

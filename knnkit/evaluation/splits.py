@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.file_hints import cleaned
-from device_agent.shared.tabular.csv_dialect import is_number
+from knnkit.data import columns
 from knnkit.data.dataset import Dataset
 from knnkit.data.patterns import TEXTS
 from knnkit.errors import DataError, needs
@@ -30,8 +30,6 @@ LEAVE_ONE_OUT = "leave-one-out"
 _TRIES = 50
 #: From this share of classes with one row, nothing is held out: a gallery.
 _LONELY = 0.5
-#: So many classes of numbers may be numbers to predict.
-_MANY = 20
 #: A date with the year last, and the number of months.
 _DATE, _MONTHS = re.compile(r"(\d\d)([/.-])(\d\d)\2\d{4}([ T].*)?"), 12
 
@@ -98,7 +96,8 @@ def _default(everything: Dataset, share: float, seed: int) -> Divided:
     classes, counts = np.unique(everything.labels, return_counts=True)
     lonely = int((counts == 1).sum())
     source = everything.source
-    doubt = numbers_as_classes(classes.tolist()) or _doubt(len(classes), len(everything.labels))
+    doubt = columns.doubt(classes.tolist(), len(everything.labels))
+    doubt = f". {doubt}" if doubt else ""
     if lonely >= _LONELY * len(classes):
         said = f"{lonely} of {len(classes)} classes have one row, so no row is held out"
         said += "; each row of the others is measured against all rows but itself (leave-one-out)"
@@ -110,17 +109,6 @@ def _default(everything: Dataset, share: float, seed: int) -> Divided:
     if lonely:
         said += f"; {lonely} with one row cannot be measured, such as {classes[counts == 1][0].item()!r}"
     return Divided(everything.take(kept), everything.take(held_out), "stratified", (f"{source}: {said}{doubt}",))
-
-
-def _doubt(classes: int, rows: int) -> str:
-    return f". There are {classes} labels in {rows} rows: is another column the label?" if 2 * classes > rows else ""
-
-
-def numbers_as_classes(classes: Sequence[Any]) -> str:
-    """Returns a text that suggests `target`, if there are many classes and all are numbers; else ""."""
-    if len(classes) < _MANY or not all(is_number(str(label), ",") for label in classes):
-        return ""
-    return f". All {len(classes)} labels are numbers: to predict a number, write `target:` in place of `label:`"
 
 
 def _all_held_out(everything: Dataset, lost: list[Any], how: str) -> DataError:

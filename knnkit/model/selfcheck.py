@@ -17,6 +17,7 @@ from device_agent.shared.golden import class_gates, error_gates
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.golden.judge import Verdict, judge
 from device_agent.shared.protocol import constants, model_info
+from knnkit.data import columns
 from knnkit.errors import BuildError
 from knnkit.model.build import BuiltModel
 from knnkit.model.tflite.load_tensorflow import open_interpreter
@@ -35,11 +36,17 @@ def self_check(model: BuiltModel, golden: Golden, gates: model_info.Gates) -> Ve
     """
     verdict = _check(model, golden, gates, constants.FULL)
     if found := _missed_on_all_rows(model.info, gates):
-        raise BuildError(f"the model misses its own gates on all held-out rows: {'; '.join(found)}", hint=_TOO_HIGH)
+        said = f"the model misses its own gates on all held-out rows: {'; '.join(found)}"
+        raise BuildError(said, hint=_mend(model.info))
     for search in (constants.QUANTIZED, constants.CELLS):  # each device chooses its search
         if model.info.batch_rows(search) is not None:
             _check(model, golden, gates, search)
     return verdict
+
+
+def _mend(info: model_info.KnnInfo) -> str:
+    doubt = columns.doubt(info.classes, info.n_train) if info.targets is None else ""
+    return f"{doubt} (Otherwise: {_TOO_HIGH})" if doubt else _TOO_HIGH
 
 
 def _missed_on_all_rows(info: model_info.KnnInfo, gates: model_info.Gates) -> list[str]:
@@ -64,7 +71,7 @@ def _check(model: BuiltModel, golden: Golden, gates: model_info.Gates, search: s
     if verdict.failures:
         raise BuildError(
             f"the model misses its own gates{_SEARCH_NAMES[search]}: {'; '.join(verdict.failures)}",
-            hint=_AT_FAULT if verdict.different else _TOO_HIGH,
+            hint=_AT_FAULT if verdict.different else _mend(model.info),
         )
     return verdict
 

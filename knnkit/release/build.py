@@ -31,8 +31,9 @@ from device_agent.shared.release import model_file
 from device_agent.shared.safe_files import read_small
 from device_agent.shared.trust import dsse
 from knnkit.config.parse import Build
+from knnkit.data import columns
 from knnkit.errors import BuildError, UsageError, VerificationFailed
-from knnkit.evaluation import metrics, splits
+from knnkit.evaluation import metrics
 from knnkit.evaluation.metrics import Figures
 from knnkit.release import gates, manifest, provenance, up_to_date
 from knnkit.release.card import CardFacts
@@ -212,8 +213,9 @@ def _learnt_nothing(info: model_info.KnnInfo) -> tuple[str, ...]:
         return ()
     answer = info.classes[rows.index(max(rows))]
     said = f"the accuracy {accuracy:.1%} is lower than that of the constant answer {answer!r}"
+    numbers = columns.numbers_as_classes(info.classes)
     mend = "scale: standard, other features, or is another column the label?"
-    return (f"{info.name}: {said} ({max(rows) / sum(rows):.1%}); {mend}{splits.numbers_as_classes(info.classes)}",)
+    return (f"{info.name}: {said} ({max(rows) / sum(rows):.1%}); {mend}{numbers and f'. {numbers}'}",)
 
 
 def _pinned_clock() -> int | None:

@@ -31,7 +31,7 @@ from knnkit.model.reference.spec import KnnSpec
 from knnkit.training.fitted import Fitted
 from knnkit.training.sklearn_left_out import ESTIMATORS as LEFT_OUT
 from knnkit.training.sklearn_left_out import because
-from knnkit.training.sklearn_metrics import agreements, metric_of
+from knnkit.training.sklearn_metrics import agreements, metric_of, require_metrics
 from knnkit.training.sklearn_pipelines import convert_all, is_nonlinear
 from knnkit.training.sklearn_transforms import convert, parts_of
 
@@ -214,6 +214,7 @@ def load_skops(path: str | Path) -> Any:
         members_that_fit(Path(path), schema_json=_MAX_SCHEMA)
         untrusted = [kind for kind in skops.io.get_untrusted_types(file=path) if kind not in _HARMLESS]
         if untrusted:
+            require_metrics(untrusted)
             own = all(kind.startswith("sklearn.") for kind in untrusted)
             said = "parts of scikit-learn that knnkit cannot import" if own else "types that are not trusted"
             searched = any(kind.startswith(_SEARCHES) for kind in untrusted)
@@ -234,16 +235,15 @@ _HARMLESS = (
     *(f"sklearn.neighbors.{tree}" for tree in ("_kd_tree.KDTree", "_ball_tree.BallTree")),
     *(
         f"sklearn.metrics._dist_metrics.{metric}Distance64"
-        for metric in (
-            *("Euclidean", "Manhattan", "SEuclidean", "Mahalanobis", "Minkowski", "Chebyshev", "Jaccard", "Haversine"),
-        )
+        for metric in ("Euclidean", "Manhattan", "SEuclidean", "Mahalanobis", "Minkowski", "Chebyshev", "Jaccard",
+                       "Haversine", "Hamming")
     ),
     "knnkit.kernels.Kernel",
     *(f"sklearn.feature_selection._univariate_selection.{score}" for score in ("f_classif", "chi2", "f_regression")),
     *(f"sklearn.feature_selection._mutual_info.mutual_info_{kind}" for kind in ("classif", "regression")),
     *(f"numpy.{name}" for name in ("dtype", *sorted(FUNCTIONS), "absolute")),
     "scipy.sparse._csr.csr_matrix",
-)
+)  # fmt: skip
 
 
 def _parts(estimator: Any) -> tuple[list[Any], Any]:

@@ -5,6 +5,8 @@ A metric with weights equals a metric without weights after a linear map of the 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -62,15 +64,27 @@ def metric_of(classifier: Any, width: int) -> tuple[Metric, float | None, list[S
     if metric is None or (maps is None and params) or (weights is not None and metric not in _WEIGHTED):
         params |= {} if weights is None else {"w": weights}
         what = f"{name} with {', '.join(sorted(params))}" if params else name
-        known = sorted({*METRICS.values(), *MAPPED})
-        why = because(name, LEFT_OUT)
-        raise BuildError(f"the metric {what} is not supported{why}", hint=f"one of {', '.join(known)}")
+        raise _not_supported(name, what)
     if weights is not None:  # sum of w |d|^p
         factor = np.asarray(weights, np.float64)
         factor = factor ** (1.0 / {"manhattan": 1.0, "minkowski": power}.get(metric, 2.0))
         # A scaling by 0 could not be undone, a linear map can.
         maps = [affine(np.zeros(width), factor) if factor.all() else Step("linear", np.diag(factor), np.zeros(width))]
     return metric, power if metric == "minkowski" else None, maps or []
+
+
+def _not_supported(name: str, what: str = "") -> BuildError:
+    """Returns the error about the metric `name`, as `what` in its message (default: the name)."""
+    known = sorted({*METRICS.values(), *MAPPED})
+    why = because(name, LEFT_OUT)
+    return BuildError(f"the metric {what or name} is not supported{why}", hint=f"one of {', '.join(known)}")
+
+
+def require_metrics(kinds: Sequence[str]) -> None:
+    """Raises BuildError if one of these types of a skops file is a metric that cannot be imported."""
+    for name in re.findall(r"sklearn\.metrics\._dist_metrics\.(\w+)Distance(?:64|32)?\b", " ".join(kinds)):
+        if name.lower() not in (*METRICS, *MAPPED):
+            raise _not_supported(name.lower())
 
 
 def agreements(rows: NDArray[Any]) -> tuple[Transform, Step]:

@@ -264,6 +264,9 @@ def _load_rows(build: Build) -> Material:
     warnings += ready.warnings + precision.warnings(seen.rows, seen.feature_names, seen.source, shifted=shifted)
     warnings += divided.warnings
     if training.targets is None:
+        if doubt := columns.doubt(list(dict.fromkeys(everything.labels.tolist())), len(everything.labels)):
+            known = any(doubt in text for text in divided.warnings)
+            warnings += () if known else (f"{everything.source}: {doubt}",)
         warnings += faults.find(training, held_out)
         if "scale" not in model.model_fields_set and is_plain(spec):
             warnings += unscaled.find(training, model.k, model.metric, model.weights)

@@ -31,7 +31,9 @@ def count(text: str, most: int = _MOST) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """`argparse.ArgumentParser` whose errors are one message and one hint."""
+    """`argparse.ArgumentParser` whose errors are one message and one hint, with `root` as the typed `--root`."""
+
+    root = ""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Like `argparse`, but the error about an unknown argument names the command, with a hint from its options."""
@@ -98,7 +100,11 @@ class Parser(argparse.ArgumentParser):
         options = list(self._commands()[command]._option_string_actions) if command else []
         word = extra[0]
         if word.startswith("-"):
-            return next(iter(difflib.get_close_matches(word.partition("=")[0], options, n=1)), "")
+            typed, _, value = word.partition("=")
+            near = next(iter(difflib.get_close_matches(typed, options, n=1)), "")
+            value = value or next((each for each in extra[1:2] if not each.startswith("-")), "")
+            takes = command and near and value and self._commands()[command]._option_string_actions[near].nargs != 0
+            return f"{near} {shlex.quote(value[:200])}" if takes else near
         if "--config" in options and word.endswith((".yaml", ".yml")):
             return f"-c {shlex.quote(word[:200])}"
         before = ["", "", *self._words[: self._words.index(word)]][-2]
@@ -110,5 +116,7 @@ class Parser(argparse.ArgumentParser):
         return f"--target {shlex.quote(word[:200])}" if is_device else ""
 
     def _fail(self, message: str, instead: str) -> NoReturn:
+        from device_agent.shared.console.root_hints import with_root
+
         program = f"python -m {self.prog}" if self.prog.startswith("device_agent") else self.prog
-        self.exit(2, f"{self.prog}: {message}\n  try: {program} {instead}\n")
+        self.exit(2, f"{self.prog}: {message}\n  try: {with_root(f'{program} {instead}', self.root)}\n")

@@ -86,7 +86,10 @@ def _may_start_a_thread() -> bool:
 
 
 def _complain(name: str, words: list[str], error: ReportedError) -> int:
-    hint = streams.hint_here(error.hint) if error.exit_code == constants.EXIT_USAGE else error.hint
+    from device_agent.shared.console.root_hints import typed_root, with_root  # not needed to start
+
+    hint = with_root(error.hint, typed_root(words))
+    hint = streams.hint_here(hint) if error.exit_code == constants.EXIT_USAGE else hint
     print(f"{name}: {error}" + (f"\n  try: {hint}" if hint else ""), file=sys.stderr)
     try:
         if "--json" in words:

@@ -72,5 +72,4 @@ def _bare(facts: Facts) -> Iterator[Finding]:
     if facts.disk_free_bytes < need:
         said = f"{facts.disk_free_bytes >> 20:,} MiB are free under {facts.root}; the environment needs "
         yield Finding("disk", "error", f"{said}{need >> 20:,} MiB", "make room: df -h, sudo apt clean")
-    said = facts.agent_problem or "there is no agent"
-    yield Finding("agent", "error", said, "knnkit provision --target HOST")
+    yield Finding("agent", "error", facts.no_agent, "knnkit provision --target HOST")

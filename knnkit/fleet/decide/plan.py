@@ -210,8 +210,8 @@ def _unfit(target: Target, facts: Facts, options: PlanOptions) -> Refusal | None
     if facts.noexec:
         return failed("noexec", *facts.noexec)
     if facts.agent is None and options.provisioning == "never":
-        said = facts.agent_problem or "there is no agent"
-        return failed("no-agent", f"{said}, and --provision never was given", "knnkit provision --target HOST")
+        said = f"{facts.no_agent}, and --provision never was given"
+        return failed("no-agent", said, "knnkit provision --target HOST")
     if facts.agent is None and (facts.python is None or facts.python < MINIMUM_PYTHON):
         found = "no python3" if facts.python is None else f"Python {'.'.join(map(str, facts.python))}"
         said = f"the device has {found}; the agent needs Python 3.10 or later"

@@ -42,6 +42,7 @@ def agent_of(target: Target, facts: Facts) -> tuple[str, ...]:
         DeviceFailed: the device has no agent, or the agent does not answer.
     """
     if facts.agent is None:
-        said = facts.agent_problem or "there is no agent"
-        raise DeviceFailed(f"{target.name}: {said}", reason="no-agent", hint="knnkit provision --target HOST")
+        elsewhere = "" if target.root_typed else ", or --root DIR if the agent is elsewhere"
+        hint = "knnkit provision --target HOST" + elsewhere
+        raise DeviceFailed(f"{target.name}: {facts.no_agent}", reason="no-agent", hint=hint)
     return facts.agent_argv

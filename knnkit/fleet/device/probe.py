@@ -87,6 +87,11 @@ class Facts:
     mount: Mount | None = None  # file system of the root; None if unknown
 
     @property
+    def no_agent(self) -> str:
+        """Why the device has no status: the agent does not answer, or the root has none."""
+        return self.agent_problem or f"there is no agent in {self.root}"
+
+    @property
     def noexec(self) -> tuple[str, str] | None:
         """(reason why no library below the root can be loaded, hint); None if libraries can be loaded."""
         if self.mount is None or "noexec" not in self.mount.options.split(","):

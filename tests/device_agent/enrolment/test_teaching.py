@@ -306,11 +306,11 @@ def test_the_hint_of_a_refusal_leads_out(taught: Device) -> None:
     teach(taught, "rose", b"9,9,9,9\n" * 8)
     full = taught.run("enrol", "--label", "rose", "--json", input=b"9,9,9,9\n").document
     typed = full["hint"].partition(";")[0].split()[3:]
-    assert typed == ["forget", "--last", "1"]
+    assert typed == ["forget", "--root", str(taught.root), "--last", "1"]
     assert taught.run(*typed).code == 0
     teach(taught, "rose", b"9,9,9,9\n")
     taught.ask("forget", "--all", "--erase")
-    assert taught.ask("undo", code=2)["hint"].split()[3:] == ["enrolled"]
+    assert taught.ask("undo", code=2)["hint"].split()[3:] == ["enrolled", "--root", str(taught.root)]
     assert "0 rows" in taught.run("enrolled").out
 
 
@@ -497,7 +497,8 @@ def test_a_label_that_differs_from_another_only_in_case_is_pointed_out(taught: D
 def test_a_label_that_begins_with_a_dash_is_typed_in_one_word(taught: Device) -> None:
     for command in ("enrol", "forget"):
         said = taught.run(command, "--label", "-x", input=ROSE)
-        assert (said.code, said.err.splitlines()[-1]) == (2, f"  try: python -m device_agent {command} --label=-x")
+        again = f"python -m device_agent {command} --root {taught.root} --label=-x"
+        assert (said.code, said.err.splitlines()[-1]) == (2, f"  try: {again}")
     assert taught.run("enrol", "--label=-x", "--json", input=ROSE).document["labels"] == {"-x": 3}
     assert "--label=" not in taught.run("enrol", "--label", "--json", input=ROSE).err, "that is an option"
 
@@ -507,6 +508,7 @@ def test_rows_taught_again_are_counted_and_the_stored_label_is_shown(taught: Dev
     again = taught.run("enrol", "--label", "7.0", input=ROSE + b"9,9,9,9.2\n")
     assert (first.err, again.code) == ("", 0)
     assert "warning: 3 of 4 rows had been taught before with this label, and now vote twice" in again.err
+    assert again.err.rstrip().endswith(f"python -m device_agent undo --root {taught.root}"), "the store that was given"
     assert again.out.startswith("taught 7: ")
     assert "before" not in taught.run("enrol", "--label", "8", input=ROSE).err
     assert taught.ask("undo")["did"] == "undo enrol"

@@ -15,6 +15,7 @@ from support import wifi
 from support.device import Device
 from support.releases import Releases
 
+from device_agent.serving import teach
 from device_agent.shared.protocol import json_codec
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.protocol.reports import TaughtCheck
@@ -72,23 +73,30 @@ def test_the_host_proves_the_values(taught: Device, releases: Releases) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "said", "first", "second"),
     [
-        (("--value", "3"), "one value of each target: east, north"),
-        (("--value", "east=1"), "one value of each target"),
-        (("--value", "east=1", "--value", "east=2"), "one value of each target"),
-        (("--value", "east=1", "--value", "north=inf"), "not a finite number"),
-        (("--value", "east=1_000", "--value", "north=1"), "not a finite number"),
-        (("--value", "east=1", "--value", "north=１"), "not a finite number"),
-        (("--label", "here"), "answers values, not labels"),
+        (("--value", "3"), "one value of each target: east, north", "3", "3.5"),
+        (("--value", "east=1"), "one value of each target", "1", "3.5"),
+        (("--value", "east=1", "--value", "east=-2"), "one value of each target", "1", "-2"),
+        (("--value", "east=1", "--value", "north=inf"), "not a finite number", "1", "3.5"),
+        (("--value", "east=1_000", "--value", "north=1"), "not a finite number", "3.5", "1"),
+        (("--value", "east=1", "--value", "north=１"), "not a finite number", "1", "3.5"),
+        (("--label", "here"), "answers values, not labels", "3.5", "3.5"),
+        (("--label", "-7"), "answers values, not labels", "-7", "3.5"),
     ],
 )
-def test_wrong_values_are_refused_with_what_to_type(
-    values: tuple[str, ...], said: str, taught: Device, tmp_path: Path
+def test_wrong_values_are_refused_with_what_was_typed(
+    values: tuple[str, ...], said: str, first: str, second: str, taught: Device, tmp_path: Path
 ) -> None:
     wifi.write(tmp_path / "new.csv", NEW, THERE)
     found = taught.run("enrol", *values, "--ignore-extra", "--input", tmp_path / "new.csv", "--json").document
     assert said in found["message"]
-    assert found["hint"] == "--value east=3.5 --value north=3.5"
+    assert found["hint"] == f"--value east={first} --value north={second}"
     rows = [json.loads(line) for line in taught.run("enrolled", "--json").out.splitlines()]
     assert [row["values"] for row in rows] == THERE.tolist()
+
+
+@pytest.mark.parametrize("typed", ["-3.5", "-7", "-1e-3", "12"])
+def test_the_hint_for_one_target_repeats_the_number(typed: str) -> None:
+    option = f"--value={typed}" if typed.startswith("-") else f"--value {typed}"
+    assert teach._value_hint(["height"], typed) == option

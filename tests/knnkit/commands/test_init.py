@@ -208,3 +208,14 @@ def test_a_file_of_any_name_is_named_as_it_is(name: str, capsys: pytest.CaptureF
     data = load.load("deploy.yaml").builds()[0].model.data
     assert isinstance(data, FileData)
     assert [source.resolve() for source in data.sources] == [Path(name).resolve()]
+
+
+def test_init_and_the_gate_doubt_labels_that_are_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("n.csv").write_text("a,quality\n" + "".join(f"{row * 7 % 13}.5,{row}.25\n" for row in range(60)))
+    code, err = init(capsys, "--data", "n.csv", "--label", "quality")
+    assert code == 0
+    assert "warning: n.csv: All 60 labels are numbers: to predict a number, write `target:`" in err
+    assert cli.main(["keygen", "--out", "keys/signing"]) == 0
+    capsys.readouterr()
+    assert cli.main(["build"]) != 0
+    assert "try: All 60 labels are numbers: to predict a number, write `target:`" in capsys.readouterr().err

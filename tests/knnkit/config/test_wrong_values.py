@@ -246,7 +246,18 @@ def test_every_mistake_has_a_line_of_its_own_to_type() -> None:
     error = refused("model: {name: a, data: {sklearn: iris}, k: 0}\ngates: {acuracy: 1}\nrollout: {concurrency: 0}\n")
     assert error is not None
     tries = [line.strip() for line in str(error).splitlines() if line.startswith("  try: ")] + [f"try: {error.hint}"]
-    assert sorted(tries) == ["try: accuracy: 0.9", "try: concurrency: 16", "try: k: 3"]
+    assert sorted(tries) == ["try: accuracy: 1", "try: concurrency: 16", "try: k: 3"]
+
+
+def test_unknown_keys_hide_nothing_and_keep_their_values() -> None:
+    text = "fleat: {}\nmodel:\n  nmae: trees\n  data: {file: a.csv, lable: x, dorp: [a, 'b c']}\n  kk: 5\n"
+    text += "  weights: uniformm\nfleet: {targets: [pi@b, {host: c, prot: 22}]}\n"
+    error = refused(text)
+    assert error is not None
+    tries = [line.strip() for line in str(error).splitlines() if line.startswith("  try: ")]
+    typed = ("name: trees", "label: x", 'drop: [a, "b c"]', "k: 5", "weights: uniform")
+    assert tries == ["try: fleet: {targets: [pi@board-1]}", *(f"try: {each}" for each in typed)]
+    assert error.hint == "port: 22", "transposed letters are nearer than other letters"
 
 
 @pytest.mark.parametrize(
@@ -338,7 +349,7 @@ BASE = "model:\n  name: a\n  data: {file: t.csv, label: x}\n"
         ("  gates: {min_recall: 95}", "min_recall: 0.95"),
         ("  label_sets: 90%", "label_sets: 0.9"),
         ("  K: 3", "k: 3"),
-        ("  random_state: 3", "seed: 0"),
+        ("  random_state: 3", "seed: 3"),
         ("  data: {file: t.csv, label: 2026}", 'label: "2026"'),
         ("  data: {file: t.csv, features: a, b}", "features: [a, b]"),
         ("  data: {file: t.csv, features: 'a, b'}", "features: [a, b]"),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import random
 import re
+import subprocess
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -178,3 +180,37 @@ def test_lists_of_different_lengths_are_bad_cells(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
     with pytest.raises(DataError, match="row 1, column 'vector': a list of 1 numbers; the others have 2"):
         load(tmp_path / "a.parquet", "y")
+
+
+@pytest.mark.parametrize("unit", ["km", " C", "km/h", " \u00b0C", "%", " kg/m\u00b2", " mm.", "$"])
+def test_the_hint_for_numbers_with_a_unit_removes_it(
+    unit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [f"-{row}.85{unit},{row},{row}{unit},{'ab'[row % 2]}" for row in range(30)]
+    Path("rows.csv").write_text("\r\n".join(["far,plain,near,kind", *rows, ""]), encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        load(Path("rows.csv"), "kind", None)
+    assert f"the numbers have a unit: {unit.strip()!r} in column 'far'" in caught.value.hint
+    subprocess.run(["sh", "-c", caught.value.hint.partition("remove it: ")[2]], check=True)
+    found = load(Path("rows-clean.csv"), "kind", None).rows
+    assert np.allclose(found, [[-float(f"{row}.85"), row, row] for row in range(30)])
+
+
+def test_no_hint_drops_every_feature(tmp_path: Path) -> None:
+    lines = [f"name {row}!,{row}-{row}-x,{'ab'[row % 2]}" for row in range(30)]
+    (tmp_path / "rows.csv").write_text("\n".join(["who,what,kind", *lines, ""]))
+    with pytest.raises(DataError) as caught:
+        load(tmp_path / "rows.csv", "kind", None)
+    assert caught.value.hint.startswith("no feature would be left without [who, what]: ")
+
+
+def test_many_rows_without_a_label_may_have_another_one(tmp_path: Path) -> None:
+    for empty, asked in ((1, False), (9, True)):
+        lines = [f"{row},{'' if row < empty else row}.5,{'ab'[row % 2]}" for row in range(60)]
+        lines = [line.replace(",.5,", ",,") for line in lines]
+        (tmp_path / "rows.csv").write_text("\n".join(["width,girth,kind", *lines, ""]))
+        with pytest.raises(DataError) as caught:
+            load(tmp_path / "rows.csv", "girth", None)
+        assert caught.value.hint.startswith("is it the right label column? ") is asked
+        assert ("such as kind" in caught.value.hint) is asked

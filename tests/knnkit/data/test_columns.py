@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import ArrayLike
 
 from knnkit.config import load
-from knnkit.data.columns import numbering, warnings
+from knnkit.data.columns import doubt, numbering, warnings
 from knnkit.data.dataset import SKLEARN_SETS, dataset, load_sklearn
 from knnkit.training import source
 
@@ -93,3 +93,21 @@ def test_an_id_is_quoted_as_yaml_and_alone_it_is_told_as_well() -> None:
     assert "drop: ['row, no'] beside" in quoted, "else YAML takes the comma for the end"
     (alone,) = warnings(dataset(rows[:, :1], ["a"] * N, ["id"], "rows"))
     assert alone.endswith("it is the only feature")
+
+
+@pytest.mark.parametrize(
+    ("classes", "rows", "said"),
+    [
+        ([f"{each}.5" for each in range(90)], 200, "All 90 labels are numbers"),
+        ([*range(90)], 100, "All 90 labels are numbers"),
+        ([*range(90)], 900, ""),
+        ([f"2025-01-{day:02}" for day in range(1, 29)], 300, "There are 28 labels in 300 rows"),
+        ([f"name {each}" for each in range(60)], 90, "There are 60 labels in 90 rows"),
+        ([f"name {each}" for each in range(60)], 180, ""),
+        (["0.5", "1.5"], 3, ""),
+    ],
+)
+def test_an_odd_label_column_is_doubted(classes: list[object], rows: int, said: str) -> None:
+    found = doubt(classes, rows)
+    assert found.startswith(said)
+    assert bool(found) == bool(said)

@@ -210,10 +210,14 @@ def test_a_file_that_could_run_code_is_not_loaded(tmp_path: Path) -> None:
     skops.io.dump(Stranger(3).fit(KEPT, LABELS), tmp_path / "stranger.skops")
     with pytest.raises(BuildError, match=r"types that are not trusted: .*Stranger"):
         knnkit.from_skops(tmp_path / "stranger.skops")
-    skops.io.dump(KNeighborsClassifier(3, metric="canberra").fit(KEPT, LABELS), tmp_path / "other.skops")
-    with pytest.raises(BuildError, match=r"scikit-learn that knnkit cannot import: .*Canberra") as caught:
-        knnkit.from_skops(tmp_path / "other.skops")
-    assert "docs/scikit-learn.md lists what goes" in str(caught.value.hint)
+    for metric in ("canberra", "braycurtis", lambda one, other: abs(one - other).sum()):
+        skops.io.dump(KNeighborsClassifier(3, metric=metric).fit(KEPT, LABELS), tmp_path / "other.skops")
+        name = metric if isinstance(metric, str) else "pyfunc"
+        with pytest.raises(BuildError, match=f"the metric {name} is not supported: ") as caught:
+            knnkit.from_skops(tmp_path / "other.skops")
+        assert "one of chebyshev, correlation, cosine" in str(caught.value.hint)
+    skops.io.dump(KNeighborsClassifier(3, metric="hamming").fit(np.rint(KEPT), LABELS), tmp_path / "hamming.skops")
+    assert knnkit.from_skops(tmp_path / "hamming.skops")
     with pytest.raises(BuildError, match="no such file"):
         knnkit.from_skops(tmp_path / "missing.skops")
     skops.io.dump(GridSearchCV(KNeighborsClassifier(), {}).fit(KEPT, LABELS), tmp_path / "search.skops")
