@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from device_agent.shared.embedding.files import suffixes_of
 from device_agent.shared.protocol import constants, input_info
 from knnkit.config.field_types import ONE_OR_MORE, Example, FilePath, Section, Text, Words, each_once, no_sense, shorten
 
@@ -244,4 +243,6 @@ class InputConfig(Section):
     @property
     def suffixes(self) -> tuple[str, ...]:
         """Suffixes of the files that the model takes."""
+        from device_agent.shared.embedding.files import suffixes_of  # loads numpy, which most commands do without
+
         return suffixes_of(self.audio, self.image)

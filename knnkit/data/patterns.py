@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from knnkit.data.bad_cells import quoted
 from knnkit.errors import FILE, DataError, KnnkitError
 
 #: A part of a pattern that names what stands there.
@@ -92,6 +91,8 @@ def unreadable(
 
 def is_folder(path: Path, suffixes: Collection[str]) -> DataError:
     """Returns the error about a folder in place of its files, which have one of `suffixes`."""
+    from knnkit.data.bad_cells import quoted  # loads numpy, which commands that read no rows do without
+
     hint = f"files: {quoted(inside(path, suffixes))} names the files in it"
     return DataError(f"{path} is a folder, not a file", hint=hint, key=FILE)
 

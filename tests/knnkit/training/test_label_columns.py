@@ -129,7 +129,8 @@ def test_what_needs_one_label_for_each_row_is_refused(key: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse.parse(f"model: {{name: m, data: {{file: a.csv, label: [a, b]}}, {key}}}")
     word = key.partition(":")[0]
-    assert f"`{word}` needs one label for each row, and `label` is a list: leave `{word}` out" in str(caught.value)
+    assert f"`{word}` needs one label for each row, and `label` is a list" in str(caught.value)
+    assert f"leave `{word}` out" in (caught.value.hint or "")
 
 
 def test_gates_of_classes_and_of_columns_are_told_apart(tmp_path: Path) -> None:

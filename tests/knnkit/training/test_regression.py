@@ -126,7 +126,7 @@ def replace_answers(answers: Any, k: int) -> Any:
 def test_keys_of_classes_are_refused(data: str, more: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse.parse(f"model: {{name: m, data: {data}{more}}}")
-    assert said in str(caught.value)
+    assert said in f"{caught.value} {caught.value.hint}"
 
 
 @pytest.mark.parametrize(
