@@ -42,7 +42,7 @@ def agent_of(target: Target, facts: Facts) -> tuple[str, ...]:
         DeviceFailed: the device has no agent, or the agent does not answer.
     """
     if facts.agent is None:
-        elsewhere = "" if target.root_typed else ", or --root DIR if the agent is elsewhere"
+        elsewhere = ", or --root DIR if the agent is elsewhere" if not (target.root_typed or facts.agent_problem) else ""
         hint = "knnkit provision --target HOST" + elsewhere
         raise DeviceFailed(f"{target.name}: {facts.no_agent}", reason="no-agent", hint=hint)
     return facts.agent_argv
