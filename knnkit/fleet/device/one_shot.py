@@ -42,7 +42,8 @@ def agent_of(target: Target, facts: Facts) -> tuple[str, ...]:
         DeviceFailed: the device has no agent, or the agent does not answer.
     """
     if facts.agent is None:
-        elsewhere = ", or --root DIR if the agent is elsewhere" if not (target.root_typed or facts.agent_problem) else ""
+        known = target.root_typed or facts.agent_problem  # where the agent is
+        elsewhere = "" if known else ", or --root DIR if the agent is elsewhere"
         hint = "knnkit provision --target HOST" + elsewhere
         raise DeviceFailed(f"{target.name}: {facts.no_agent}", reason="no-agent", hint=hint)
     return facts.agent_argv
