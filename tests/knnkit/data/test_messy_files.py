@@ -93,7 +93,7 @@ FILES: dict[str, tuple[bytes | Callable[[Path], None], int]] = {
     "UTF-32 without a mark": (table(encoding="utf-32-le"), 1),
     "UTF-32 of another machine without a mark": (table(encoding="utf-32-be"), 1),
     "times, prices and an id": (table("when,price,Device ID,length,kind", lambda n, c, k: ",".join(
-        [f"0{n % 9 + 1}.05.2024 12:00", f"{c[1]} \u20ac", f"dev-{n % 4}", c[0], k])), 1),
+        [f"0{n % 9 + 1}.05.2024 12:00", f"{c[1]} \u20ac", f"dev-{n % 4}", c[0], k])), 2),
     "mixed types and few categories": (table("size,length,on,kind", lambda n, c, k: ",".join(
         ["small" if n % 2 else "large", "?" if n == 60 else c[0], "yes" if n % 3 else "no", k])), 1),
     "lists": (lambda path: parquet(path, {}), 1),

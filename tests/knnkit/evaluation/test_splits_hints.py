@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from knnkit.data.columns import numbers_as_classes
 from knnkit.data.files import load
 from knnkit.errors import DataError
-from knnkit.evaluation.splits import divide, numbers_as_classes
+from knnkit.evaluation.splits import divide
 
 DAYS = [date(2023, 11, 20) + timedelta(days=5 * n) for n in range(20)]
 
