@@ -15,6 +15,9 @@ def test_a_process_in_a_folder_of_the_session_is_found(tmp_path: Path) -> None:
     (tmp_path / "test0").mkdir()
     with subprocess.Popen(["sleep", "60"], cwd=tmp_path / "test0") as by_place:
         named = subprocess.Popen(["tail", "-f", "/dev/null", "--", str(tmp_path / "test0" / "none")], stderr=-3)
+        give_up = time.monotonic() + session.WAIT  # just after exec, /proc may show a process without its words
+        while len(session.find(tmp_path)) < 2 and time.monotonic() < give_up:
+            time.sleep(0.01)
         assert set(session.find(tmp_path)) == {by_place.pid, named.pid}
         for process in (by_place, named):
             process.kill()
