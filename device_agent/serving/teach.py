@@ -285,11 +285,10 @@ def _missed(model: JoinedKNN, new: Joined) -> str:
     of = f"of {'the last ' if len(alike) > len(found) else ''}{constants.counted(len(found), 'taught row')}"
     answers = ", ".join(_answer(info, each) for each in np.unique(wrong))
     said = f"{len(wrong)} {of} of {info.classes[code]} {'is' if len(wrong) == 1 else 'are'} still answered {answers}"
-    k, rejects = info.k, info.reject is not None
-    least = (
-        f" (with k {k}{' and `reject`' if rejects else ''}, at least {k if rejects else k // 2 + 1}, better {2 * k})"
-    )
-    return f"{said}: teach more rows of it{least if len(alike) < 2 * k else ''}"
+    k = info.k
+    need = f"k {k}, at least {k // 2 + 1}" if info.reject is None else f"k {k} and `reject`, at least {k}"
+    enough = f" (with {need}, better {2 * k})" if len(alike) < 2 * k else ""
+    return f"{said}: teach more rows of it{enough}"
 
 
 def _require_room(counts: Counter[str], allowed: Enrol, label: str) -> None:
