@@ -41,9 +41,9 @@ class KnnkitError(ReportedError):
     """The base of every error that knnkit raises on purpose.
 
     Attributes:
-        key: path of the key in deploy.yaml that is wrong, such as `data/features`. FILE: it is the key whose value is
-            the file that the message names. "": it is the first word of the message, if that is a key.
-        flags: `hint` with flags of the command line in place of keys of deploy.yaml; "": there are no such flags.
+        key: path of the wrong key in deploy.yaml, such as `data/features`. FILE: the key whose value is the file that
+            the message names. "": the first word of the message, if that is a key.
+        flags: the hint for a command line, with flags in place of keys of deploy.yaml; "": there are no such flags.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ def raised_as(kind: type[KnnkitError], where: object = "", hint: str = "") -> It
 
 @contextlib.contextmanager
 def flags_for(*keys: str) -> Iterator[None]:
-    """Replaces the hint of a DataError in the block by its `flags` if it is about one of `keys` (of `data`) or none."""
+    """A DataError in the block about one of `keys` in `data`, or about none, gets its `flags` as hint."""
     try:
         yield
     except DataError as error:

@@ -36,7 +36,7 @@ def _configure_classify(parser: argparse.ArgumentParser) -> None:
         "--labels",
         type=float,
         metavar="COVERAGE",
-        help="add the label set, which holds the true label of this share of rows: one of label_sets in deploy.yaml",
+        help="add a set of labels that holds the right one for this share of rows: one of label_sets in deploy.yaml",
     )
     add("--neighbors", action="store_true", help="add the nearest training rows: distance, class, row number and id")
     add("--digest", action="store_true", help="add the digest of the release that answered")

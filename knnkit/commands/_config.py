@@ -32,13 +32,13 @@ def load_config(arguments: argparse.Namespace) -> Config | None:
     return load.load(here) if here.exists() else None
 
 
-def placed(config: Config | None) -> contextlib.AbstractContextManager[None]:
-    """Returns a context manager: an error in its block about a key file of deploy.yaml gets the line that names it."""
-    return config.key_files.placed() if config else contextlib.nullcontext()
+def line_in_errors(config: Config | None) -> contextlib.AbstractContextManager[None]:
+    """Returns a context manager that adds the line of deploy.yaml to an error in its block about a key file."""
+    return config.key_files.line_in_errors() if config else contextlib.nullcontext()
 
 
 def own_public_keys(config: Config | None) -> list[Path]:
-    """Returns the public key files `trusted` in deploy.yaml; if none, the signing key's `.pub` file; [] without it."""
+    """Returns the public key files in `trusted` of deploy.yaml; else the signing key's `.pub` file, if it exists."""
     if config is None:
         return []
     own = config.signing.key.with_suffix(keys.PUBLIC_SUFFIX)
@@ -68,14 +68,14 @@ def order_signer(arguments: argparse.Namespace) -> signing.Signer:
     if arguments.signing_key:
         return signing.load_signer(arguments.signing_key)
     config = require_config(load_config(arguments), "no --signing-key")
-    with placed(config):
+    with line_in_errors(config):
         return signing.load_signer(config.signing.key)
 
 
 def require_builds(config: Config | None, what: str, file: Path | None, hint: str = "") -> tuple[Build, ...]:
     """Returns the builds of a configuration, one for each model.
 
-    For errors: `what` starts the message, `file` names the file (None: deploy.yaml), `hint` is appended to the hint.
+    The message of an error begins with `what` and names `file` (None: deploy.yaml). Its hint ends with `hint`.
 
     Raises:
         ConfigError: there is no configuration, or it has no model.
@@ -91,7 +91,7 @@ def files_of(build: Build, config: Path) -> list[Path]:
     """Returns the files that a build reads: its deploy.yaml (`config`), all files with rows, and the signing key."""
     data, test = build.model.data, build.model.measured_on
     named = [] if isinstance(test, float) else [test.file]
-    with build.placed():
+    with build.line_in_errors():
         named += expand(getattr(data, "sources", ()))
     return [config, *named, build.signing.key]
 

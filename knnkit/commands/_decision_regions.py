@@ -40,11 +40,12 @@ def survey(
     directories: Iterable[Path],
     pace: Pace,
 ) -> tuple[Regions, str] | None:
-    """Returns the regions, and the name of the device that classified the grid.
+    """Returns the regions, and the name of the device that classified the grid; None if the report gets no regions.
 
-    Asks a device of `targets` on which the run of `report` succeeded. `directories` are releases on this machine; the
-    picture also shows their golden rows. Returns None if no HTML report is wanted, if no device runs one of these
-    releases, if that release does not classify rows of two numbers, or (with a message on stderr) if the device fails.
+    Asks one of `targets`, on which the run of `report` succeeded, within the time limits `pace`. `directories` are
+    releases on this machine; the picture also shows their golden rows. There are no regions if no HTML report is
+    wanted, if no device runs one of these releases, if that release does not classify rows of two numbers, or if the
+    device fails (then prints why on stderr).
     """
     if report.interrupted or not _output.draws(arguments):
         return None
@@ -93,9 +94,9 @@ def ask(
     truth: NDArray[np.int32],
     around: NDArray[Any] | None = None,
 ) -> Regions:
-    """Returns the decision regions of a device's model.
+    """Returns the decision regions of a device's model, whose knn.json is `info`.
 
-    `info` is its knn.json; `points`, `truth` and `around` are as in `decision_regions.survey`.
+    `points` are (n, 2) evaluation rows, `truth` their (n,) class indices, `around` other rows that the grid must cover.
 
     Raises:
         DeviceFailed: the device cannot answer.

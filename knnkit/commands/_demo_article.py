@@ -194,7 +194,7 @@ class Demo:
         return report
 
     def certify(self, target: Target, report: DeviceReport, built: Built) -> tuple[Answerer, DeviceReport]:
-        """Runs the golden check of `built` on a device: a deploy that found the release there already ran none.
+        """Runs the golden check of `built` on a device, for the case that the deploy had nothing to do and ran none.
 
         Returns a client that classifies on the device, and `report` with the certificate of this check.
 

@@ -69,7 +69,7 @@ _PICTURE = "{image: {size: [8, 8], channels: 1}, stages: [networks/embedder.tfli
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the experiment; returns 0 if device and host give the same labels, but for rows that rounding can change.
+    """Runs the experiment; returns 0 if device and host give the same labels, except where rounding may decide.
 
     Raises:
         MissingDependency: a package or espeak-ng is not installed.
@@ -152,7 +152,7 @@ class _InputDemo(Demo):
             plots.write_picture(path, pixels[place])
 
     def _answers_of(self, device: Answerer) -> list[bool]:
-        """Returns for each file that is not training data whether the device gives it the right label."""
+        """Returns one bool for each file that is not training data: whether the device gives it the right label."""
         folder = self.folder / "unseen"
         labels = device.labels_of_lines([line for _, line in lines_of(folder)])
         return [label == path.parent.name for label, path in zip(labels, files_of(folder))]
@@ -169,14 +169,17 @@ class _InputDemo(Demo):
         proof = report.certificate
         own = proof.embedding if proof else None
         if own is None:
-            raise ParityFailed(f"{report.name}: its certificate does not measure the networks", reason="different")
+            said = f"{report.name}: its certificate does not compare the outputs of the networks"
+            raise ParityFailed(said, reason="different")
         found = {"unseen": len(right), "right": sum(right), "embedding": json_codec.to_plain(own)}
         if as_json:
             print(json_codec.dumps(found | {what: str(path) for what, path in left.items()}))
         else:
             print(f"{sum(right)} of {len(right)} {self._kind}s that the model never saw have the right label")
-            print(f"the device's rows differ from the host's by at most {own.largest_error:.2g} (bound {own.bound:g})")
-            print(f"{own.labels_same} of {own.rows} labels equal the host's; {own.labels_open} may differ by rounding")
+            print(
+                f"the networks' rows on device and host differ by {own.largest_error:.2g} at most ({own.bound:g} allowed)"
+            )
+            print(f"{own.labels_same} of {own.rows} labels equal the host's; rounding explains {own.labels_open}")
         self.say_files(left)
         return constants.EXIT_OK
 

@@ -28,7 +28,8 @@ def show(
 ) -> None:
     """Prints each device's plan, wave by wave (`found`), then the names of devices that are in no wave (`left`).
 
-    `report` tells why a device has no plan. `rows` returns the evaluation rows of the release with a digest, or None.
+    `report` tells why a device has no plan. `rows` maps a release's digest to its evaluation rows (None: not on this
+    host), of which the plan lists those that get another label.
     """
     by_name = {plan.device: plan for plan in plans}
     devices = {device.name: device for device in report.devices}
@@ -42,7 +43,7 @@ def show(
 
 
 def show_figures(releases: Iterable[str]) -> None:
-    """Prints the figures that the build measured, for each of the release directories `releases`."""
+    """Prints the accuracy and other figures that the build measured, for each of the release directories `releases`."""
     for directory in sorted(releases):
         for line in figures.lines_of(model_file.read_info(Path(directory) / constants.MODEL_FILE)):
             print_line(f"{directory}: {line}")

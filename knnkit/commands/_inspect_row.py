@@ -1,4 +1,4 @@
-"""`knnkit inspect --row`: shows one training row.
+"""`knnkit inspect --row N`: shows one training row.
 
 N is the number of the row in the user's file, from 0; `classify --neighbors` prints it as `row`.
 """
@@ -75,7 +75,7 @@ def _not_there(path: Path, stored: StoredModel, row: int) -> UsageError:
     place = golden.index(row) if golden.source == source and golden.places is not None else None
     if place is not None and (path.parent / constants.GOLDEN_FILE).is_file():
         rows = read_evaluation_rows(path.parent)
-        said = f": its label is {rows.truth[place]!r}, the answer {rows.answers[place]!r}"
+        said = f": its label is {rows.truth[place]!r}, the model answers {rows.answers[place]!r}"
         said = said if stored.info.targets is None else ""  # the one class of such a model says nothing
         return UsageError(f"row {row} of {source} was held out{said}", hint=_HINT)
     count = stored.info.n_train

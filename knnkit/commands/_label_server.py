@@ -27,7 +27,7 @@ class LabelServer(ThreadingHTTPServer):
 
     Args:
         work: the rows to label.
-        why: message where the page cannot show training rows beside the row to label.
+        why: the reason to show on the page if there are no training rows to compare with.
         port: port to listen on; 0: any free port.
 
     Attributes:
@@ -46,7 +46,7 @@ class LabelServer(ThreadingHTTPServer):
         self._work, self._why = work, why
 
     def page(self, nonce: str) -> str:
-        """Returns the page in its present state; its script and style carry `nonce`."""
+        """Returns the page in its present state; the browser runs only the script that carries `nonce`."""
         with self.lock:
             work = self._work
             progress = f"{work.given:,} labelled, {work.waiting:,} left"

@@ -26,7 +26,7 @@ DIR, PEM, PUB = (FILE | {"metavar": name} for name in ("DIR", "PEM", "PUB"))
 
 
 def whole(text: str) -> int:
-    """Parses a whole number from 0, such as a sequence or a row."""
+    """Parses a whole number from 0, such as the sequence of a release or the number of a row."""
     number = int(text)
     if not 0 <= number < 2**63:
         raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0")
@@ -105,7 +105,7 @@ def _add_reach(reach: argparse._ArgumentGroup, writes: bool) -> None:
         "--ssh-config",
         type=filled,
         metavar="FILE",
-        help="ssh_config file; knnkit may run commands in it (default: the files that ssh reads)",
+        help="ssh_config file; knnkit may run the commands in it (default: the files that ssh reads)",
     )
     reach.add_argument("--known-hosts", type=filled, metavar="FILE", help="host keys to read before ~/.ssh/known_hosts")
     reach.add_argument("--connect-timeout", metavar="TIME", help="time limit to connect (default: 10s)")

@@ -51,7 +51,7 @@ def finish(
         shown: whether the command has printed the report already; then only warnings, hints and the verdict follow.
         table: the result, to print in place of the report, and for an HTML report.
         regions: decision regions, and the name of the device that computed them.
-        rows: returns the evaluation rows of the release with a digest, or None.
+        rows: maps a release's digest to its evaluation rows (None: not on this host), to list wrongly answered rows.
         cards: model cards, for the end of an HTML report.
     """
     signals.deafen()  # the report is printed completely

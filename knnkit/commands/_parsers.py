@@ -245,8 +245,8 @@ def _rollback(parser: argparse.ArgumentParser) -> None:
         type=_options.whole,
         const=CLOCK,
         help="keep the release, but accept older ones again: the lowest accepted sequence becomes this number "
-        "(default: the time), the earliest accepted time of a release becomes now; the next release needs a higher "
-        "sequence",
+        "(default: the time), the earliest accepted time of a release becomes now; a new release needs a sequence "
+        "above this number",
     )
     _options.add_signing_key(back, "the order to the device, for --to and --reset-floor")
 
@@ -278,7 +278,7 @@ def _classify(parser: argparse.ArgumentParser) -> None:
         "--labels",
         type=float,
         metavar="COVERAGE",
-        help="add the label set, which holds the true label of this share of rows: one of label_sets in deploy.yaml",
+        help="add a set of labels that holds the right one for this share of rows: one of label_sets in deploy.yaml",
     )
     rows.add_argument("--neighbors", **FLAG, help="add the nearest training rows: distance, class, row number and id")
     rows.add_argument("--digest", **FLAG, help="add the digest of the release that answered")

@@ -13,7 +13,7 @@ from knnkit.commands._options import DIR, FILE, FLAG
 
 
 def _tune(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = "After `--by split`, the accuracy on the held-out rows is too high, because they chose the setting."
+    parser.epilog = "`--by split` chooses the setting by its accuracy on the held-out rows, which is then optimistic."
     parser.add_argument(
         "--by",
         choices=("leave-one-out", "split"),

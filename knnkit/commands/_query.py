@@ -50,8 +50,8 @@ def ask_fleet(
 ) -> FleetReport:
     """Runs a query on every selected device, and returns the report.
 
-    `agent_arguments` are added to the agent's command `kind`. `inputs` maps the names of the devices to ask to the
-    standard input of their queries; None: asks all selected devices. `shared` are fields of `Question`, alike for all.
+    `kind` is the agent's command, `agent_arguments` its further arguments. `inputs` maps the name of a device to the
+    standard input of its query; devices without an entry are not asked (None: all are). `shared`: fields of `Question`.
     """
     _output.check_report_paths(arguments)
     config = _config.load_config(arguments)

@@ -52,9 +52,9 @@ def select_targets(arguments: argparse.Namespace, config: Config | None) -> tupl
 
 
 def agreed(targets: Sequence[Target]) -> tuple[Target, ...]:
-    """Returns `targets`, which may then use the ssh_config that deploy.yaml names: `foreign` is False.
+    """Asks whether the ssh_config that deploy.yaml names may be used; returns `targets` marked accordingly.
 
-    If that file may run commands here, first asks a person on the terminal, and stores consent to its present content.
+    Asks a person on the terminal if the file may run commands here, and stores the agreement to its present content.
 
     Raises:
         ConfigError: the user did not agree, or there is no terminal to ask on.
@@ -112,7 +112,7 @@ def trusted_keys(arguments: argparse.Namespace, config: Config | None) -> dict[s
     Raises:
         SigningKeyError: a file is missing or does not hold a public key.
     """
-    with _config.placed(config):
+    with _config.line_in_errors(config):
         return keys.load_public_keys(arguments.key or _config.own_public_keys(config))
 
 
@@ -122,7 +122,7 @@ def named_keys(arguments: argparse.Namespace, config: Config | None) -> frozense
     Commands warn of devices that trust other keys. If a key file cannot be read, says so, and returns an empty set.
     """
     try:
-        with _config.placed(config):
+        with _config.line_in_errors(config):
             return frozenset(keys.load_public_keys([*getattr(arguments, "key", ()), *_config.own_public_keys(config)]))
     except SigningKeyError as error:
         print(f"knnkit: warning: {error}: devices are not checked for other trusted keys", file=sys.stderr)

@@ -28,7 +28,7 @@ _SHOWN = 20
 _KINDS: dict[Kind, str] = {
     "contradicted": "rows whose neighbours contradict their label",
     "duplicate": "rows that equal an earlier row, or nearly",
-    "useless": "rows that can be left out, each alone, without changing the answer to any other row",
+    "useless": "rows of which any one can be left out without changing the answer to another row",
 }
 
 
@@ -120,7 +120,7 @@ def _show(found: Audit, rows: Dataset) -> None:
 
 
 def _place(row: int, rows: Dataset) -> int:
-    """Returns the number of a row in the user's file: above its index `row` if `missing: drop` left out rows before."""
+    """Returns the number of a row in the user's file: its index `row`, plus the rows before it that were dropped."""
     return row if rows.places is None else int(rows.places[row])
 
 

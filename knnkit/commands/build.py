@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     builds = _config.require_builds(config, "nothing to build", arguments.config)
     if arguments.output is not None and len(builds) > 1:
         raise UsageError(f"-o takes one release, but {arguments.config} has {len(builds)} models", hint="leave out -o")
-    with _config.placed(config):
+    with _config.line_in_errors(config):
         signer = signing.load_signer(builds[0].signing.key)
     make = build.build_release if arguments.force else build.ensure_release
     documents = []
@@ -55,7 +55,7 @@ def _tell(built: Built) -> None:
         file=sys.stderr,
     )
     if folded:
-        print(f"  folded in: {'; '.join(folded)}", file=sys.stderr)
+        print(f"  steps before the search: {'; '.join(folded)}", file=sys.stderr)
     for note in built.notes:
         print(f"  {clean(note)}", file=sys.stderr)
     for line in figures.lines_of(info):

@@ -136,7 +136,7 @@ def _raw_lines(path: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
 
 @contextmanager
 def _source(arguments: argparse.Namespace) -> Iterator[tuple[BinaryIO, tuple[str, ...]]]:
-    """Yields an open file of rows, and the names of the sounds or pictures that its lines stand for (else ())."""
+    """Yields an open file of rows, and the names of the sounds or pictures in its lines; () if these are plain rows."""
     path: Path | None = arguments.input
     if path is None:
         streams.say_if_waiting("knnkit")

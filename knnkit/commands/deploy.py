@@ -96,7 +96,7 @@ def _require_signed_by(named: Sequence[Path], keys: Mapping[str, bytes], package
 
 
 def _require_wave(targets: tuple[Target, ...], rules: Rules, config: Config | None) -> None:
-    """Raises UsageError if no device has a tag of the waves (it may be misspelt), or no selected device is in a wave.
+    """Raises UsageError if a tag of the waves is one that no device has, or if no selected device is in a wave.
 
     The device with the tag need not be selected: `--waves canary,100%` is valid for any selection.
     """
@@ -149,7 +149,7 @@ def _packages(
         wanted = [build for build in builds if build.model.device_class in taken]
         if not wanted:
             raise _no_release_for(targets[0], own)
-        with _config.placed(config):
+        with _config.line_in_errors(config):
             directories = [_ensure(build) for build in wanted]
     return tuple(read_package(directory, keys) for directory in directories)
 

@@ -74,7 +74,7 @@ def _read(path: Path) -> StoredModel:
 
 # --- which rows ---------------------------------------------------------------------------------------------------
 def _own(arguments: argparse.Namespace, before: StoredModel, after: StoredModel) -> list[Asked]:
-    """Returns [the user's rows], read once for each model, because the two models may use different columns."""
+    """Returns one entry: the user's rows, read once for each model, because the models may use different columns."""
     with flags_for("label"):
         parts = [_read_for(arguments, model) for model in (before, after)]
     truth = tuple(map(str, parts[0].labels.tolist()))
@@ -102,7 +102,7 @@ def _evaluated(arguments: argparse.Namespace, before: StoredModel, after: Stored
 
 
 def evaluated(path: Path, model: StoredModel, seen: set[bytes]) -> Asked:
-    """Returns those evaluation rows of a release that are not in `seen` (as bytes of float64), and adds them to it."""
+    """Returns the evaluation rows of a release that are not in `seen` (rows as bytes of float64); adds them there."""
     golden = _golden(path, model)
     keys = [row.tobytes() for row in golden.rows.astype(np.float64)]  # with an origin they are float64
     new = [number for number, key in enumerate(keys) if key not in seen]

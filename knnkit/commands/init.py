@@ -131,7 +131,7 @@ def _root(path: Path, name: str) -> str:
 
 
 def _relative(data: Path, path: Path) -> str:
-    """Returns the path of `data` relative to the folder of the deploy.yaml `path`; absolute if it is not below it."""
+    """Returns the path of `data` relative to the folder of the deploy.yaml `path`; absolute if it lies elsewhere."""
     try:
         return str(data.absolute().relative_to(path.absolute().parent))
     except ValueError:

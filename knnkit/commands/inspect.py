@@ -71,7 +71,7 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
         f"{info.how}{'' if folded else f', scale {info.scale}'}",
     )
     if folded:
-        yield "folded in", "; ".join(folded)
+        yield "steps", "; ".join(folded)
     yield "training rows", f"{info.n_train:,} x {info.n_features} features"
     if info.reduced is not None:
         all_rows = f"{info.reduced.rows:,} rows with accuracy {percent(info.reduced.accuracy)}"

@@ -44,9 +44,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _model(arguments: argparse.Namespace, name: str) -> tuple[StoredModel | None, str]:
-    """Returns the model of `--release`, else of the built release of the model `name` in deploy.yaml; None: neither.
+    """Returns (the model whose training rows are shown beside each row, message if they cannot be shown).
 
-    Its training rows are shown beside each row. Also returns the message to show where that is not possible.
+    The model is that of `--release`, else the model `name` of deploy.yaml; None if there is no built release.
 
     Raises:
         UsageError: the release cannot be read.

@@ -160,7 +160,7 @@ def _show(
     if gain is not None:
         show(gain)
         if gain.known:
-            print_line("the accuracy is that of the evaluation rows: a row that is added would find itself")
+            print_line("the accuracy is that of the evaluation rows alone: an added row would be its own neighbour")
     done = "would be added to" if arguments.dry_run else "added to"
     print_line(f"{count(len(promotion.rows), 'row')} {done} {promotion.path}; {promotion.there:,} added earlier")
     if promotion.waiting:

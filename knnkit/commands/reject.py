@@ -96,7 +96,7 @@ def _ask(reference: Reference, rows: NDArray[Any]) -> Measured:
 
 
 def _wanted(arguments: argparse.Namespace, trade: Trade, material: Material, classes: tuple[int | str, ...]) -> Level:
-    """Returns the figures for the best `reject` within --accept or --reject; else for deploy.yaml's, else for 0.99.
+    """Returns the figures of one value of `reject`: the best within --accept or --reject; else deploy.yaml's or 0.99.
 
     Raises:
         UsageError: no value achieves what the option asks for.

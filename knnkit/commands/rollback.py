@@ -86,9 +86,9 @@ def _order(wanted: str, device: DeviceReport, signer: Signer, versions: Mapping[
 
 
 def _choice(device: DeviceReport, held: Sequence[str], versions: Mapping[str, str]) -> str:
-    """Returns a hint: `--to` with each release in `held` (digests) that the device does not run, joined by "or".
+    """Returns a hint such as `--to 0123abcd4567 (1.0.0) or --to …`: releases in `held` that the device does not run.
 
-    Without any, the hint is a deploy. `versions` maps digest -> version; a digest may be missing in it.
+    If there are none, the hint is a deploy. `held` has digests, `versions` maps digests to versions, perhaps not all.
     """
     running = device.status.committed if device.status else None
     others = [digest for digest in held if running is None or digest != running.digest]

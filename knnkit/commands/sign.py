@@ -18,7 +18,7 @@ _KEY = _options.KEY_PREFIX.with_suffix(keys.PRIVATE_SUFFIX)
 def run(arguments: argparse.Namespace) -> int:
     """Signs a release directory; returns 0."""
     config = None if arguments.key else _config.load_config(arguments)
-    with _config.placed(config):
+    with _config.line_in_errors(config):
         signer = signing.load_signer(config.signing.key if config else arguments.key or _KEY)
     verdict = sign_release(arguments.directory, signer)
     print(f"signed {arguments.directory} with {keys.show_fingerprint(verdict.signed_by)}", file=sys.stderr)

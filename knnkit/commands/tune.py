@@ -137,7 +137,7 @@ def _chart(tuned: Tuned, name: str, score: str, how: str) -> Chart:
 
 
 def _write(arguments: argparse.Namespace, build: Build, setting: Setting, k: int) -> bool:
-    """Writes those values of `setting` and `k` that differ into deploy.yaml; returns whether any differed."""
+    """Writes `setting` and `k` into deploy.yaml; returns False if it has these values already."""
     model = build.model
     before = _values(Setting(model.scale, model.metric, model.weights), model.k)
     values = {key: value for key, value in _values(setting, k).items() if value != before[key]}

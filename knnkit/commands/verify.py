@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def run(arguments: argparse.Namespace) -> int:
     """Verifies a release; returns 0."""
     config = None if arguments.key else _config.load_config(arguments)
-    with _config.placed(config):
+    with _config.line_in_errors(config):
         verdict = verify_release(arguments.directory, arguments.key or _own(arguments, config))
     for warning in verdict.warnings:
         print(f"warning: {warning}", file=sys.stderr)

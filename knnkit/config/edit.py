@@ -24,7 +24,7 @@ def with_values(text: str, place: Sequence[str | int], values: Mapping[str, str 
     `text` is that of a deploy.yaml called `source` in messages; `place` is the key path of the mapping: ("models", 0).
 
     Raises:
-        ConfigError: the text cannot be changed there without other changes; the hint is what to write by hand.
+        ConfigError: other values would change, too (YAML aliases); the hint is what to write by hand.
     """
     hint = ", ".join(f"{key}: {value}" for key, value in values.items())
     wanted = yaml_reader.read(text, source)
@@ -34,12 +34,12 @@ def with_values(text: str, place: Sequence[str | int], values: Mapping[str, str 
 
 
 def with_file(text: str, place: Sequence[str | int], file: str, name: str | None, source: str) -> str:
-    """Returns `text` with `file` added to the `files` of one `data` section; a `file` there becomes the first of them.
+    """Returns `text` with `file` added to `files` in one `data` section: `file: a.csv` becomes `files: [a.csv, b.csv]`.
 
     `text`, `source`: as in `with_values`; `place`: key path of the section. Also adds `id: NAME` unless `name` is None.
 
     Raises:
-        ConfigError: the text cannot be changed there without other changes; the hint is what to write by hand.
+        ConfigError: as `with_values`.
     """
     wanted = yaml_reader.read(text, source)
     data = wanted.value(place)
@@ -52,7 +52,7 @@ def with_file(text: str, place: Sequence[str | int], file: str, name: str | None
 
 
 def _checked(wanted: yaml_reader.Document, change: Callable[[], str], said: str, hint: str) -> str:
-    """Returns the text of `change()`; raises ConfigError (`said`, `hint`) unless it reads as the data of `wanted`."""
+    """Returns the text of `change()`; raises ConfigError (`said`, `hint`) if parsing it does not give `wanted`."""
     try:
         changed = change()
         if yaml_reader.read(changed, wanted.source).data == wanted.data:
@@ -115,8 +115,8 @@ def _node(node: Any, place: Sequence[str | int]) -> Any:
 def _insertion(text: str, there: Mapping[str, Any], added: list[str], *, flow: bool) -> tuple[int, int, str]:
     """Returns the edit (start, end, new text) that inserts `added`, new lines `key: value`, into a mapping.
 
-    The new lines come after an old key: the first of scale, weights, metric, k, seed, test and name that is there and
-    has its value on the same line. `there` has key -> (key node, value node) of the mapping; `flow`: whether the
+    The new lines come after an existing key: the first of scale, weights, metric, k, seed, test and name that has its
+    value on the same line. `there` has key -> (key node, value node) of the mapping; `flow`: whether the
     mapping is written as `{key: value}`.
     """
     after = next(key for key in ("scale", "weights", "metric", "k", "seed", "test", "name") if _is_short(there, key))

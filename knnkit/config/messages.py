@@ -187,7 +187,7 @@ def _likely(root: type[Section], document: yaml_reader.Document, place: Place) -
 
 
 def _closest(written: str, nodes: Sequence[_Node]) -> list[str]:
-    """Returns [the word that is most like `written` among those that `nodes` allow]; [] if none is like it."""
+    """Returns a list with the allowed word (see `nodes`) that is most like `written`; [] if none is like it."""
     direct, inner = _choices(nodes), _choices([*_inside(nodes)])
     return difflib.get_close_matches(written, direct or inner, n=1, cutoff=0.5 if direct else 0.7)
 
@@ -255,7 +255,7 @@ def _nodes(root: type[Section], place: Place) -> list[_Node]:
 
 
 def _flat(annotation: Any, metadata: tuple[Any, ...]) -> Iterator[_Node]:
-    """Yields the alternatives of an annotation, without Annotated and Union around them, each with all metadata."""
+    """Yields (type, metadata) of each type in an annotation: `Annotated[int | str, M]` -> (int, (M,)), (str, (M,))."""
     origin = get_origin(annotation)
     if origin is Annotated:
         inner, *more = get_args(annotation)
@@ -269,13 +269,13 @@ def _flat(annotation: Any, metadata: tuple[Any, ...]) -> Iterator[_Node]:
 
 
 def _inside(nodes: Sequence[_Node]) -> Iterator[_Node]:
-    """Yields the alternatives of all `nodes`. Also splits unions with `Words`, which `_flat` keeps whole."""
+    """Yields (type, metadata) for each type in `nodes`; splits also a union that has a name for messages (`Words`)."""
     for kind, _ in nodes:
         yield from _flat(kind, ())
 
 
 def _choices(nodes: Sequence[_Node]) -> list[str]:
-    """Returns the words and numbers that `nodes` list (Literal)."""
+    """Returns the words and numbers in each Literal of `nodes`."""
     return [str(choice) for kind, _ in nodes if _origin(kind) is Literal for choice in get_args(kind)]
 
 

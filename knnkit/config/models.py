@@ -114,7 +114,7 @@ class ModelConfig(Section):
 
     @property
     def coverages(self) -> tuple[float, ...]:
-        """The coverages in `label_sets`, also if it is a single number."""
+        """The coverages in `label_sets`, which may be one number or several."""
         return self.label_sets if isinstance(self.label_sets, tuple) else (self.label_sets,)
 
     @property
@@ -125,7 +125,7 @@ class ModelConfig(Section):
 
     @property
     def in_float64(self) -> dict[str, Any]:
-        """The parameters that only NumPy code computes, by their names in `KnnSpec`."""
+        """Parameter name -> value of the options that only the NumPy code supports, not the TensorFlow graph."""
         return {key: getattr(self, key) for key in ("p", "bandwidth", "radius", "outlier_label", "class_weight")}
 
     @property
@@ -237,12 +237,13 @@ class Build(Section):
     """The text of deploy.yaml and the place of the model in it; None without a text."""
 
     @contextlib.contextmanager
-    def placed(self) -> Iterator[None]:
-        """Puts file and line before the message of an error in the block about a key of the model or of `gates`."""
+    def line_in_errors(self) -> Iterator[None]:
+        """If an error in the block is about a key of the model or of `gates`, puts file and line before its message."""
         try:
             yield
         except (BuildError, DataError) as error:
-            said = None if self.written is None else self.written.placed(error, {*ModelConfig.model_fields, "gates"})
+            known = {*ModelConfig.model_fields, "gates"}
+            said = None if self.written is None else self.written.message_of(error, known)
             if said is None:
                 raise
             raise type(error)(said, reason=error.reason, hint=error.hint) from None

@@ -71,9 +71,9 @@ def parse(text: str, *, source: str = FILE_NAME, base: Path | None = None, home:
 
 
 def _beside_unknown_keys(document: yaml_reader.Document, errors: list[Any]) -> list[Any]:
-    """Returns the errors, and those that an unknown key hides: pydantic validates its section no further.
+    """Returns the errors, and those that unknown keys hide: pydantic skips the rest of a section with an unknown key.
 
-    Parses again without the unknown keys. If there are any, all errors are in the order of the file.
+    Parses again without the unknown keys. If there are any, sorts all errors in the order of the file.
     """
     data, new = document.data, errors
     for _ in range(_MOST_PASSES):

@@ -27,8 +27,8 @@ class KeyFiles:
     places: dict[str, Place]
 
     @contextlib.contextmanager
-    def placed(self) -> Iterator[None]:
-        """Puts file and line of the key before the message of a SigningKeyError in the block that names such a file."""
+    def line_in_errors(self) -> Iterator[None]:
+        """If a SigningKeyError in the block names one of the files, puts the line of its key before the message."""
         try:
             yield
         except SigningKeyError as error:
@@ -56,15 +56,15 @@ class Written:
     document: Document
     model: Place
 
-    def placed(self, error: KnnkitError, known: Collection[str]) -> str | None:
-        """Returns an error's message with file, line and quoted line; None if its key is unknown or not in `known`."""
+    def message_of(self, error: KnnkitError, known: Collection[str]) -> str | None:
+        """Returns the message of `error` with file, line and quoted line; None if it is not about a key in `known`."""
         place = self._of_file(str(error)) if error.key == FILE else self._of_key(error, known)
         return None if place is None else self.document.error(place, str(error))
 
     def _of_file(self, message: str) -> Place:
-        """Returns the key path of the file that `message` names.
+        """Returns the key path of the file that `message` names (the longest name, if it names several).
 
-        Of several, the longest name counts; without any, a pattern; without one, returns the key path of the model.
+        If it names no file of deploy.yaml: the key path of a pattern such as `*.csv`, else of the model.
         """
         scalars = self.document.scalars.items()
         files = {at: text for at, text in scalars if at[: len(self.model)] == self.model and _FILES.intersection(at)}

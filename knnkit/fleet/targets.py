@@ -45,7 +45,7 @@ class Target:
         """The options of a command line that select this device: `--target` and, if the user gave it, `--root`."""
         root = f" --root {shlex.quote(self.root)}" if self.root_typed else ""
         typed = self.address.typed if self.address else None
-        return f"--target {typed.words(jumps=True) if typed else shlex.quote(self.name)}{root}"
+        return f"--target {typed.words(logs_in=True) if typed else shlex.quote(self.name)}{root}"
 
     def lead(self, hint: str) -> str:
         """Returns a hint with `--target HOST` and `--target THIS_DEVICE` replaced by the options for this device."""
@@ -89,7 +89,7 @@ def targets_of(config: Config) -> tuple[Target, ...]:
 
 
 def _ssh_files(config: Config) -> dict[str, Any]:
-    """Returns the fields of an `Address` that `fleet` in deploy.yaml sets: ssh's files, and lines that name them."""
+    """Returns fields of an `Address`: ssh's files that `fleet` names, and the lines of deploy.yaml that name them."""
     fleet = config.fleet
     known = (str(fleet.known_hosts),) if fleet.known_hosts else ()
     ssh_config = str(fleet.ssh_config) if fleet.ssh_config else None

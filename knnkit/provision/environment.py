@@ -53,8 +53,8 @@ class Wanted:
 def decide(name: str, board: Board, runtime: str, keys: Mapping[str, bytes], *, pictures: bool = False) -> Wanted:
     """Returns the environment and keys that the board `name` should have, with the agent of this knnkit.
 
-    `runtime` is as in `recipe_for`. `keys` (fingerprint -> PEM) are the keys to trust. `pictures`: whether the board
-    must decode PNG and JPEG, which takes Pillow; a board that has Pillow keeps it.
+    `runtime`: a TFLite runtime, or `auto`. `keys` (fingerprint -> PEM) are the keys to trust. `pictures`: whether the
+    board must decode PNG and JPEG, which takes Pillow; a board that has Pillow keeps it.
 
     Raises:
         DeviceFailed: no agent can run on the board, or not with this runtime.

@@ -120,7 +120,7 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
         UsageError: $SOURCE_DATE_EPOCH is not a time in seconds.
     """
     release, model, directory = build.release, build.model, (out or build.release.dir).absolute()
-    with build.placed():
+    with build.line_in_errors():
         _require_replaceable(directory)
         options = ReleaseOptions(
             gates.of_config(build.gates),
@@ -329,7 +329,7 @@ def ensure_release(build: Build, signer: Signer, *, out: Path | None = None) -> 
     """
     directory = (out or build.release.dir).absolute()
     _remove_desktop_files(directory)
-    with build.placed():
+    with build.line_in_errors():
         kept = _kept(directory, build, signer)
     return kept or build_release(build, signer, out=out)
 

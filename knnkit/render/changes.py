@@ -149,8 +149,8 @@ def _pair(values: list[float]) -> str:
 def row_lines(proof: Certificate, rows: Rows) -> Iterator[str]:
     """Yields lines with wrongly answered rows, by class and answer.
 
-    For a class that got worse, they are the rows that it newly gets wrong; for another class that misses a gate, all
-    its wrong rows. `rows` returns the evaluation rows of the release with a digest; yields nothing if it returns None.
+    For a class that got worse, lists the rows that were right before; for another class that misses a gate, all its
+    wrong rows. `rows` maps a release's digest to its evaluation rows; if that is None, yields nothing.
     """
     fallen = _fallen(proof.compared) if proof.compared else set()
     known = rows(proof.release) if fallen or proof.failures else None
@@ -164,9 +164,9 @@ def row_lines(proof: Certificate, rows: Rows) -> Iterator[str]:
 
 
 def flip_lines(compared: Compared, known: EvaluationRows | None) -> Iterator[str]:
-    """Yields a line for each wrong answer to rows of a class that got worse: class, answer, and these rows.
+    """Yields a line with class, answer and rows for each wrong answer to a class that got worse.
 
-    Only rows count that were right before. `known` has their ids; if it is None, the line has only their number.
+    Lists only rows that were right before, by their ids in `known`; if it is None, the line has only their number.
     """
     fallen = _fallen(compared)
     for flip in [each for each in compared.flips if each.before == each.truth and each.truth in fallen][:_NAMED]:

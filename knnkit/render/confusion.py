@@ -18,7 +18,7 @@ LISTED = 20
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong `answer` to rows of the class `truth`: `rows` of them got it, which is `share` percent of the class."""
+    """A wrong `answer` to rows of the class `truth`: how many `rows` got it, and their `share` of the class in %."""
 
     truth: str
     answer: str

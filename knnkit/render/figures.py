@@ -55,13 +55,13 @@ def lines_of(info: KnnInfo) -> list[str]:
 
 
 def _sets_line(sets: LabelSets, classes: tuple[int | str, ...]) -> str:
-    """Returns a line with the coverage of label sets on held-out rows, overall and of the least covered class."""
+    """Returns a line: how often label sets hold the right label of held-out rows, overall and for the worst class."""
     measured = [(held / rows, rows, label) for held, rows, label in zip(sets.covered, sets.rows, classes) if rows]
     if not measured:
         return f"label sets with coverage {percent(sets.coverage)}, not measured"
     share, rows, label = min(measured, key=lambda each: each[0])
     return (
-        f"label sets with coverage {percent(sets.coverage)}: {percent(sum(sets.covered) / sum(sets.rows))} of "
-        f"{sum(sets.rows):,} held-out rows, lowest of class {label} ({percent(share)} of {rows:,}), "
-        f"{sets.size or 0.0:.2f} labels a set"
+        f"label sets with coverage {percent(sets.coverage)}: they hold the right label for "
+        f"{percent(sum(sets.covered) / sum(sets.rows))} of {sum(sets.rows):,} held-out rows, least often for class "
+        f"{label} ({percent(share)} of {rows:,}); {sets.size or 0.0:.2f} labels in a set on average"
     )

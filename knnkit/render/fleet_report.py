@@ -35,8 +35,8 @@ def page_of(
 ) -> Page:
     """Returns the HTML report of a run as values.
 
-    `regions` are the answers of the device `regions_from` on a grid, for a model with two features. `rows` maps the
-    digest of a release to its evaluation rows, or None.
+    `regions` are the answers of the device `regions_from` on a grid, for a model with two features. `rows` maps a
+    release's digest to its evaluation rows (None: not on this host), to list wrongly answered rows.
     """
     release = report.releases[0] if len(report.releases) == 1 else None
     title = _TITLES.get(report.command, report.command)

@@ -242,7 +242,7 @@ def load(build: Build) -> Material:
         BuildError: the estimator cannot be read, or is not supported.
         MissingDependency: a package of `knnkit[build]` is not installed.
     """
-    with build.placed():
+    with build.line_in_errors():
         return _load_imported(build, data) if isinstance(data := build.model.data, SkopsData) else _load_rows(build)
 
 
@@ -303,7 +303,7 @@ def every_row(build: Build) -> Dataset:
     if isinstance(build.model.data, SkopsData):
         said = f"{build.model.data.skops} holds a fitted estimator; this command needs the file of its training rows"
         raise DataError(said, hint="data: {file: train.csv, label: species}")
-    with build.placed():
+    with build.line_in_errors():
         everything = load_rows(build).rows
         return prepare_of(build.model.data, everything, everything, None).training
 

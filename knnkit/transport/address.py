@@ -17,13 +17,13 @@ class Typed:
     identity: str | None = None
     options: tuple[str, ...] = ()
 
-    def words(self, *more: str, jumps: bool = False) -> str:
-        """Returns the arguments of another command about this device as text: its name, `more`, then the options.
+    def words(self, *more: str, logs_in: bool = False) -> str:
+        """Returns text to type after another command about this device: the device's name, `more`, then the options.
 
-        `jumps`: whether to add the key (`-i`) even if the user named no jump host, because the command logs in.
+        Adds the key (`-i`) only if the command logs in: to a jump host, or to the device itself (`logs_in`).
         """
         jump = ("-J", self.jump) if self.jump else ()
-        identity = ("-i", self.identity) if self.identity and (jumps or jump) else ()
+        identity = ("-i", self.identity) if self.identity and (logs_in or jump) else ()
         return shlex.join((self.name, *more, *jump, *identity, *self.options))
 
 
@@ -43,8 +43,8 @@ class Address:
     #: Path of a file, and the key of deploy.yaml that names it, with file and line.
     lines: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
-    def placed(self, said: str) -> str:
-        """Returns a message; if it has the path of a file that deploy.yaml names, adds the key with file and line."""
+    def with_key(self, said: str) -> str:
+        """Returns the message `said`. If it names a file of deploy.yaml, adds its key `(identity in deploy.yaml:7)`."""
         found = [line for path, line in self.lines if path in said and line not in said]
         return f"{said} ({', '.join(found)})" if found else said
 

@@ -57,7 +57,7 @@ def refusal(address: Address, command: str) -> ConfigError:
     """Returns the error for an ssh_config that only deploy.yaml names, and whose line `command` may run a command."""
     said = f"{command}: this line may run a command here; deploy.yaml names the file, and you have not allowed it"
     hint = f"read the file; to allow its commands: --ssh-config {shlex.quote(str(address.config))}"
-    return ConfigError(address.placed(said), reason="foreign-ssh-config", hint=hint)
+    return ConfigError(address.with_key(said), reason="foreign-ssh-config", hint=hint)
 
 
 def is_agreed(path: str | Path) -> bool:

@@ -109,7 +109,7 @@ def test_a_revoked_key_is_refused_wherever_it_is_offered() -> None:
 
 def test_a_certificate_authority_is_no_host_key() -> None:
     known = known_hosts.parse(line("*.example", key(1), "@cert-authority"), "kh")
-    said = r"not in known_hosts but for a certificate authority \(kh:1\), and host certificates are not supported"
+    said = r"not in known_hosts except by a certificate authority \(kh:1\), and host certificates are not supported"
     with pytest.raises(HostKeyError, match=said) as caught:
         known.check("board.example", 22, key(1))
     assert caught.value.hint == "knnkit trust board.example"
@@ -130,7 +130,7 @@ def test_a_server_with_a_certificate_is_known_by_its_own_key(
         there = replace(address, host=other.host, port=other.port, identity=str(other.identity))
         public = " ".join((tmp_path / "authority.pub").read_text().split()[:2])
         (tmp_path / "authorities").write_text(f"@cert-authority * {public}\n")
-        with pytest.raises(HostKeyError, match="but for a certificate authority"):
+        with pytest.raises(HostKeyError, match="except by a certificate authority"):
             SshTransport.connect("board", replace(there, known_hosts=(str(tmp_path / "authorities"),)), timeout=10)
         SshTransport.connect("board", replace(there, known_hosts=(str(other.known_hosts),)), timeout=10).close()
 

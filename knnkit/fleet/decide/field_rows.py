@@ -59,10 +59,10 @@ def read_rows(device: str, enrolled: bytes, ring: bytes, columns: Mapping[str, C
 
 
 def _columns_of(row: FieldRow, columns: Mapping[str, Columns]) -> Columns | None:
-    """Returns name and columns of the model that answered a row, or under which the row was taught.
+    """Returns name and columns of the model that answered a row, or under which the row was taught; None: not known.
 
-    Returns None if the row does not have these columns. If the device no longer has the release: the only entry of
-    `columns` that fits the row; None if none or several fit.
+    They are not known if the row does not have these columns. If the device no longer has the release, returns the
+    entry of `columns` that fits the row, if only one does.
     """
     fitting = {of for of in columns.values() if _fits(row.cells, of)}
     named = columns.get(row.digest)

@@ -1,7 +1,8 @@
-"""Decides the outcome after a lost or rejected answer.
+"""Decides a device's outcome if its answer was lost.
 
-The host then runs `rollback --own`, and the device's reply decides: only the device knows whether it switched, and
-whether another host has changed it since. Never uses a timeout. Without a reply, the report says so.
+Also if the host rejected the answer. The host then runs `rollback --own`, and the device's reply decides: only the
+device knows whether it switched, and whether another host has changed it since. Never uses a timeout. Without a reply,
+the report says so.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def foreign_key(key: str) -> str:
 
 
 def foreign_model(status: Status | None, models: Collection[str]) -> tuple[str, ...]:
-    """Returns a warning if a device has a model not in `models`, deploy.yaml's; () if not, or if it is empty."""
+    """Returns a warning if a device runs a model not in `models` (those of deploy.yaml); () if that is empty."""
     runs = status.committed if status else None
     if runs is None or not models or runs.name in models:
         return ()
@@ -145,7 +145,7 @@ def _sign_steps(status: Status | None, package: Package) -> tuple[PlanStep, ...]
     known = status.signed_by if status.answering == package.digest else "another key, perhaps"
     if known in ("", package.signed_by):
         return ()
-    return (PlanStep("sign", f"the device has it signed by {known[:23]}", len(package.signature)),)
+    return (PlanStep("sign", f"the release on the device is signed by {known[:23]}", len(package.signature)),)
 
 
 def _release_steps(status: Status | None, package: Package) -> tuple[PlanStep, ...]:
@@ -266,7 +266,7 @@ def _unwanted(target: Target, status: Status, package: Package) -> Refusal | Non
 
 
 def _outdated(target: Target, status: Status, package: Package, options: PlanOptions) -> Refusal | None:
-    """Returns a refusal if a release, not in use yet, needs a newer runtime than the device will have; else None."""
+    """Returns a refusal if a new release needs a newer runtime than the device will have; else None."""
     if status.runtime is None:
         return None
     ref, new = package.ref, _next_runtime(status.runtime, target.runtime)

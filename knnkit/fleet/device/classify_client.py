@@ -30,7 +30,7 @@ class Answerer:
         self._transport, self._facts = transport, facts
 
     def neighbours(self, rows: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[Any]]:
-        """Returns the (n, k) indices of the training rows nearest to (n, n_features) raw rows, and the (n,) answers.
+        """Returns the (n, k) indices of the training rows nearest to (n, n_features) raw rows, and their (n,) labels.
 
         Raises:
             DeviceFailed: the device cannot answer, or its answer is malformed.

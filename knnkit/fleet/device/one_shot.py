@@ -19,7 +19,8 @@ Work = Callable[[Transport, Facts, Recorder], DeviceReport]
 def visit(job: Job, work: Work, listen: Listener, pause: Pause, *, full: bool = False) -> DeviceReport:
     """Connects to one device, and returns the report that `work` returns; after an error, the report of a failure.
 
-    `listen` gets the progress, `pause` is as in `dial`, `full` as in `probe`.
+    `listen` gets the progress. `pause` waits some seconds, and returns whether the run was stopped. `full`: whether to
+    probe the system's Python, too.
     """
     recorder, target = Recorder(job.target, listen), job.target
     try:

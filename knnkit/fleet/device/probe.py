@@ -88,7 +88,7 @@ class Facts:
 
     @property
     def no_agent(self) -> str:
-        """Why the device has no status: the agent does not answer, or the root has none."""
+        """Why the device has no status: the agent does not answer, or there is no agent in the root."""
         return self.agent_problem or f"there is no agent in {self.root}"
 
     @property
@@ -129,7 +129,7 @@ class Facts:
 def probe(transport: Transport, root: str, *, timeout: float, full: bool = False) -> Facts:
     """Asks a device, with knnkit's root at `root`, for its facts.
 
-    `full`: also about the system's Python, which is otherwise asked for only if no agent answers.
+    `full`: whether to look at the system's Python even if an agent answers.
 
     Raises:
         Unreachable: the connection broke or the time limit passed.
@@ -172,9 +172,8 @@ def parse(name: str, answer: str) -> Facts:
         elif line.startswith("{") and not status:
             status = line
         elif line:
-            raise DeviceFailed(
-                f"{name}: the probe answered {printable(line[:80])!r}", reason="probe-failed", hint=_CHATTY
-            )
+            said = f"{name}: the probe's answer has the unknown line {printable(line[:80])!r}"
+            raise DeviceFailed(said, reason="probe-failed", hint=_CHATTY)
     try:
         facts = _facts(found)
     except (KeyError, ValueError) as error:

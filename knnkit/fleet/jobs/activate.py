@@ -88,7 +88,7 @@ class Switch:
         return found.activated
 
     def _confirm(self, deadline: float) -> DeviceReport:
-        """Confirms the release over a new connection; retries until `deadline`, as long as the device waits for it."""
+        """Confirms the release over a new connection; retries while the device waits for the confirmation."""
         try:
             with self._recorder.step("confirm"):
                 committed = self._ask_to_confirm(deadline)

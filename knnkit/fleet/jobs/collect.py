@@ -1,4 +1,4 @@
-"""Copies the rows that one device keeps to this machine.
+"""Copies to this machine the rows that one device keeps.
 
 Also copies the rows that it was taught. Changes nothing on the device.
 """

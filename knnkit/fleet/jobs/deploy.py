@@ -115,7 +115,7 @@ class _Deploy:
     def _is_damaged(self, facts: Facts) -> bool:
         """Whether files of the release on the device differ from the signed files; staging repairs them.
 
-        Asks the device only with --verify, or if it warns that the release's starts have failed; else returns False.
+        Asks the device only with --verify, or if its status warns that the release failed to start; else returns False.
         """
         assert facts.agent is not None
         status, digest = facts.agent, self._job.package.digest
@@ -156,7 +156,7 @@ class _Deploy:
             if digest in there or lock is None or not self._talk.may_wait():
                 break
         if digest not in there:
-            raise DeviceLocked(f"{error}; {lock.holder} holds the device", reason="locked") if lock else error
+            raise DeviceLocked(f"{error}; {lock.holder} has locked the device", reason="locked") if lock else error
         self._recorder.warn(str(error))
         plan = self._plan(facts, replace(self._job.options, provisioning="never"))
         if plan.refusal:

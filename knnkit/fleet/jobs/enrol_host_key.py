@@ -45,7 +45,7 @@ def enrol_host(
     if target.address is None:
         raise UsageError("the embedded device is this machine: it has no host key")
     from knnkit.transport.ssh import known_hosts as hostkeys
-    from knnkit.transport.ssh.connection import placed, scan
+    from knnkit.transport.ssh.connection import key_in_errors, scan
 
     where, key = scan(target.name, target.address, timeout=timeout)
     name = hostkeys.host_name(where.key_name, where.key_port)
@@ -58,7 +58,7 @@ def enrol_host(
         if not agree(name, key.kind, key.fingerprint):
             raise HostKeyError(f"{name}: its host key was not added to known_hosts", reason="host-key-unknown")
         named = where.key_name, where.key_port
-        with placed(target.address):
+        with key_in_errors(target.address):
             hostkeys.enrol(path, *named, key, replace=replace, hash_name=where.hash_names)
     return Enrolled(where.key_name, where.key_port, key.kind, key.fingerprint, str(path), same, not same)
 

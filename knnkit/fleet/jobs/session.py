@@ -89,7 +89,7 @@ class Conversation:
             time.sleep(max(0.0, until - time.monotonic()))
 
     def go_on(self) -> None:
-        """Returns at once; called before each step that a stopped run must not begin.
+        """Does nothing unless the run was stopped; called before each step that a stopped run must not begin.
 
         Raises:
             Stopped: the run was stopped.

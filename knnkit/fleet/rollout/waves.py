@@ -60,7 +60,7 @@ def _amount(said: int | str, total: int, rounded: Callable[[float], int]) -> int
 def overspent(done: Sequence[DeviceReport], budget: int, *, proving: bool) -> str:
     """Returns why a rollout must not begin another device after those `done`; "" if it may.
 
-    `budget` is the number of failures that are allowed; with `proving` (the first of several waves), none is.
+    `budget` is the number of failures that are allowed; with `proving` (the first of several waves), none is allowed.
     """
     failed = [report for report in done if report.outcome in FAILURES]
     if proving and failed:

@@ -45,7 +45,7 @@ class _Agent(AgentSSH):
 
 @dataclass
 class _Tried:
-    """Labels of the keys offered so far (`offers`), and why others could not be; `str` lists all for a message."""
+    """Labels of the keys offered so far (`offers`), and why other keys were not; `str` joins all for a message."""
 
     offers: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

@@ -89,14 +89,14 @@ def resolve(address: Address, *, depth: int = 0) -> Resolved:
             family=found.family,
             source=found.source,
             ignored=found.ignored,
-            typed=address.typed.words(jumps=bool(jumps)) if address.typed else "",
+            typed=address.typed.words(logs_in=bool(jumps)) if address.typed else "",
         )
     except CannotExpand as error:
         raise Unreachable(f"{address.config or 'ssh_config'}: {error}", reason="ssh-config") from None
 
 
 def _check_names(address: Address) -> None:
-    """Raises Unreachable for a user or host name that ssh_config must not pass to a shell; notebooks check no names."""
+    """Raises Unreachable for a user or host name that must not reach a shell; a notebook may pass unchecked names."""
     try:
         check_host(address.host)
         check_word(address.user or "nobody")

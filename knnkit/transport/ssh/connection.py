@@ -61,7 +61,7 @@ class SshTransport:
         """
         hops: list[paramiko.Transport] = []
         warnings: list[str] = []
-        with placed(address):
+        with key_in_errors(address):
             where = resolve(address)
             with _guarded(name, where, hops, timeout) as way:
                 for hop in (*where.jumps, where):
@@ -178,7 +178,7 @@ def scan(name: str, address: Address, *, timeout: float) -> tuple[Resolved, know
         Unreachable: there is no SSH server.
     """
     hops: list[paramiko.Transport] = []
-    with placed(address):
+    with key_in_errors(address):
         where = resolve(address)
         with _guarded(name, where, hops, timeout) as way:
             for hop in where.jumps:
@@ -190,17 +190,17 @@ def scan(name: str, address: Address, *, timeout: float) -> tuple[Resolved, know
 
 
 @contextlib.contextmanager
-def placed(address: Address) -> Iterator[None]:
-    """Adds the key of deploy.yaml, with its line, to a KnnkitError in the block about a file that deploy.yaml names."""
+def key_in_errors(address: Address) -> Iterator[None]:
+    """If a KnnkitError in the block names a file of deploy.yaml, adds the key and its line to the message."""
     try:
         yield
     except KnnkitError as error:
-        raise type(error)(address.placed(str(error)), hint=error.hint, reason=error.reason) from None
+        raise type(error)(address.with_key(str(error)), hint=error.hint, reason=error.reason) from None
 
 
 @dataclass
 class _Way:
-    """Progress of a connection `to` the device `name`; `hop` is the host contacted now: the device or a jump host."""
+    """Progress of connecting to the device `name` (settings `to`); `hop`: the device or jump host contacted now."""
 
     name: str
     to: Resolved
@@ -251,7 +251,7 @@ def _guarded(name: str, where: Resolved, hops: list[paramiko.Transport], timeout
 
 
 def _ignored(hop: Resolved) -> str:
-    """Returns text to add to an error: names of settings of `hop` that knnkit ignores and ssh does not; "" if none."""
+    """Returns text to add to an error: settings of `hop` that ssh follows and knnkit does not; "" if none."""
     return f" (knnkit does not follow {', '.join(hop.ignored)} of ssh_config)" if hop.ignored else ""
 
 

@@ -113,7 +113,7 @@ class KnownHosts:
     def _why_unknown(self, name: str) -> str:
         authority = next((line.key.where for line in self.authorities if _matches(line.patterns, name)), None)
         if authority:
-            return f" but for a certificate authority ({authority}), and host certificates are not supported"
+            return f" except by a certificate authority ({authority}), and host certificates are not supported"
         return f" (cannot be read: {', '.join(self.bad[:3])})" if self.bad else ""
 
 
@@ -225,7 +225,7 @@ def parse(text: str, path: str) -> KnownHosts:
 
 
 def _lines(text: str) -> Iterable[str]:
-    """Splits text into lines as OpenSSH does. `str.splitlines` splits at more characters: comments could add hosts."""
+    """Splits text only at line feeds, as OpenSSH does: with `str.splitlines`, a comment could hold a further line."""
     return io.StringIO(text, newline="\n")
 
 

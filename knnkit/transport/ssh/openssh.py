@@ -48,7 +48,7 @@ def _is_openssh(program: str) -> bool:
 
 
 def client() -> str | None:
-    """Returns the path of OpenSSH's `ssh`; None if it is not installed, or if the system does not know this account."""
+    """Returns the path of OpenSSH's `ssh`; None if it is not installed, or refuses to run for an unknown account."""
     program = shutil.which("ssh")
     return program if program and _home() and _is_openssh(program) else None
 
@@ -62,7 +62,10 @@ def _home() -> Path | None:
 
 
 def _config_of_home() -> str | None:
-    """Returns the ssh_config of $HOME to name to ssh (/dev/null if missing); None if ssh looks in $HOME anyway."""
+    """Returns the path of the ssh_config in $HOME; /dev/null if there is none.
+
+    Returns None if ssh finds that file by itself, because $HOME is the account's home.
+    """
     home, own = _home(), Path("~/.ssh/config").expanduser()
     if home is None or home.resolve() == Path.home().resolve():
         return None
@@ -184,6 +187,6 @@ def _paths(text: str | None) -> tuple[str, ...]:
 
 
 def _of_home(paths: tuple[str, ...]) -> tuple[str, ...]:
-    """Replaces the account's home by $HOME in `paths` if they are ssh's default known_hosts files; else unchanged."""
+    """Returns `paths`; if they are ssh's default known_hosts files, with $HOME in place of the account's home."""
     default = tuple(f"{_home()}/.ssh/{name}" for name in ("known_hosts", "known_hosts2"))
     return tuple(str(Path.home() / ".ssh" / Path(path).name) for path in paths) if paths == default else paths

@@ -271,5 +271,5 @@ fleet:
     files = parse.parse(text, base=Path("/project")).key_files
     assert set(files.places) == {"/project/keys/sign", "/project/keys/sign.pub"}
     for path, line in (("/project/keys/sign", 4), ("/project/keys/sign.pub", 5)):
-        with pytest.raises(SigningKeyError, match=rf"^deploy\.yaml:{line}: "), files.placed():
+        with pytest.raises(SigningKeyError, match=rf"^deploy\.yaml:{line}: "), files.line_in_errors():
             raise SigningKeyError(f"{path} is not a key")

@@ -31,7 +31,7 @@ def test_a_misspelt_file_names_its_line_and_the_nearest_name(lines: str, meant: 
     for name in THERE:
         (tmp_path / name).write_text("p,kind\ntrees.csv,oak\n")
     build = parse.parse(MODEL + lines, base=tmp_path).builds()[0]
-    with pytest.raises(KnnkitError, match="no such file") as caught, build.placed():
+    with pytest.raises(KnnkitError, match="no such file") as caught, build.line_in_errors():
         up_to_date.digest(build)
     assert caught.value.hint == f"did you mean {meant}?"
     assert str(caught.value).startswith(f"deploy.yaml:{2 + lines.count(chr(10))}: ")

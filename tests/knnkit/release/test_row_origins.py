@@ -135,7 +135,8 @@ def test_a_held_out_row_leads_back_too(tmp_path: Path, capsys: pytest.CaptureFix
         assert golden.id(place) == IDS[golden.row(place)]
     assert rows.listed([0]) == f"rows.csv row {golden.row(0)} ({IDS[golden.row(0)]})"
     assert cli.main(["inspect", str(release), "--row", str(golden.row(0))]) == constants.EXIT_USAGE
-    assert f"was held out: its label is {rows.truth[0]!r}, the answer {rows.answers[0]!r}" in capsys.readouterr().err
+    said = f"was held out: its label is {rows.truth[0]!r}, the model answers {rows.answers[0]!r}"
+    assert said in capsys.readouterr().err
     assert cli.main(["inspect", str(release), "--row", str(COUNT)]) == constants.EXIT_USAGE
     assert "is not among the 63 training rows" in capsys.readouterr().err
 

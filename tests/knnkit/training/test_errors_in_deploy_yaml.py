@@ -83,7 +83,7 @@ def whole(path: Path) -> None:
     """What a build does before TensorFlow."""
     build = load.load(path).builds()[0]
     material = source.load(build)
-    with build.placed():
+    with build.line_in_errors():
         origins_of(material.training)
         gates.fitting(gates.of_config(build.gates), material)
         make_reference(material.spec, material.enrol(material.spec.scale, material.spec.metric))

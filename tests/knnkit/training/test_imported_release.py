@@ -136,10 +136,10 @@ def test_inspect_says_what_was_folded_in(name: str, tmp_path: Path, capsys: pyte
     assert (b"the maps of a Pipeline folded in" in metadata) is not said.startswith("scale ")
     assert (b"scale none" in metadata) is (said == "scale none")
     if said.startswith("scale "):
-        assert "folded in" not in told
+        assert "steps" not in told
         assert told["neighbours"].endswith(f", {said}")
     else:
-        assert told["folded in"].strip() == said
+        assert told["steps"].strip() == said
         assert "scale" not in told["neighbours"]
     assert cli.main(["inspect", str(tmp_path / "model.tflite"), "--json"]) == 0
     assert "; ".join(json.loads(capsys.readouterr().out)["folded_in"]) == ("" if said.startswith("scale ") else said)
@@ -149,9 +149,8 @@ def test_build_says_what_it_folded_in(folder: Path, capsys: pytest.CaptureFixtur
     estimator = make_pipeline(StandardScaler(), PCA(2), KNeighborsClassifier(3)).fit(KEPT, LABELS)
     skops.io.dump(estimator, folder / "pipeline.skops")
     _, err = build(capsys)
-    assert (
-        "\n  folded in: a linear map (PCA or NCA, with any scaling before it) of 4 features to 2 coordinates\n" in err
-    )
+    said = "a linear map (PCA or NCA, with any scaling before it) of 4 features to 2 coordinates"
+    assert f"\n  steps before the search: {said}\n" in err
     assert "scale none" not in err
 
 

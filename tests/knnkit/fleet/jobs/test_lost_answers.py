@@ -290,7 +290,7 @@ def test_an_upload_that_meets_another_host_at_work_is_locked_and_waits_if_it_may
     board.running = BEN
     report = run(fleet)
     assert (report.outcome, report.exit_code) == (Outcome.LOCKED, 5)
-    assert f"{BEN} holds the device" in report.message
+    assert f"{BEN} has locked the device" in report.message
     looks = itertools.count()
 
     def ben_is_done(name: str, command: str) -> None:
