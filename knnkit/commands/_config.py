@@ -73,7 +73,7 @@ def order_signer(arguments: argparse.Namespace) -> signing.Signer:
 
 
 def require_builds(config: Config | None, what: str, file: Path | None, hint: str = "") -> tuple[Build, ...]:
-    """Returns the builds of a configuration, one for each model.
+    """Returns a `Build` for each model of a configuration: the model, its directory, signing key and gates.
 
     The message of an error begins with `what` and names `file` (None: deploy.yaml). Its hint ends with `hint`.
 
@@ -115,7 +115,7 @@ def rewrite(path: Path, model: str, change: Callable[[str, tuple[str | int, ...]
 
 
 def one_build(arguments: argparse.Namespace) -> Build:
-    """Returns the build of the model that a command examines: the only model of the file, or that of `--model`.
+    """Returns the `Build` of the model that a command examines: the only model of the file, or that of `--model`.
 
     Raises:
         ConfigError: the file has no model.

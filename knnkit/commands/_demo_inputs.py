@@ -176,9 +176,7 @@ class _InputDemo(Demo):
             print(json_codec.dumps(found | {what: str(path) for what, path in left.items()}))
         else:
             print(f"{sum(right)} of {len(right)} {self._kind}s that the model never saw have the right label")
-            print(
-                f"the networks' rows on device and host differ by {own.largest_error:.2g} at most ({own.bound:g} allowed)"
-            )
+            print(f"device and host compute rows that differ by at most {own.largest_error:.2g} (bound {own.bound:g})")
             print(f"{own.labels_same} of {own.rows} labels equal the host's; rounding explains {own.labels_open}")
         self.say_files(left)
         return constants.EXIT_OK

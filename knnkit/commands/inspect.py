@@ -122,7 +122,7 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
 
 
 def _input_lines(input: Input) -> Iterator[tuple[str, str]]:
-    """Yields name and value of each line about raw inputs and stages."""
+    """Yields (name, value) of each line about the model's raw inputs and its stages."""
     if input.audio is not None:
         length = "" if input.audio.seconds is None else f", {input.audio.seconds:g} s"
         yield "input", f"{takes(input)}: {input.audio.rate} Hz{length}, full scale {input.audio.full_scale:g}"

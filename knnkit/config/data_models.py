@@ -1,4 +1,4 @@
-"""Frozen models of `data`, `test` and `split` in deploy.yaml.
+"""Pydantic models of `data`, `test` and `split` in deploy.yaml.
 
 The rows come from files, from a data set of scikit-learn, or from the file of a fitted estimator.
 The docstring below a key is its description in the JSON Schema. No I/O.

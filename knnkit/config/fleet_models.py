@@ -1,4 +1,4 @@
-"""Frozen models of release, signing and fleet in deploy.yaml.
+"""Pydantic models of release, signing and fleet in deploy.yaml.
 
 Also of `rollout` and `classify`."""
 

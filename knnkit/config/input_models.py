@@ -1,4 +1,4 @@
-"""Frozen models of `input` in deploy.yaml: windows, sounds, pictures.
+"""Pydantic models of `input` in deploy.yaml: windows, sounds, pictures.
 
 The docstring below a key is its description in the JSON Schema. No I/O.
 """

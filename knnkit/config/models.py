@@ -1,4 +1,4 @@
-"""Frozen models of deploy.yaml and of what to build.
+"""Pydantic models of deploy.yaml and of what to build.
 
 The docstring below a key is its description in the JSON Schema. Fleet and rollout are in `fleet_models`. No I/O.
 """

@@ -1,4 +1,4 @@
-"""Parses deploy.yaml into frozen models, with precise errors.
+"""Parses deploy.yaml into pydantic models, with precise errors.
 
 `parse` takes text and does no I/O (`knnkit.config.load` reads the file). An error names file and line, quotes the line,
 and suggests the closest known word. The models (`models`, `fleet_models`) are the single source of the JSON Schema

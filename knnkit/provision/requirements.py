@@ -190,7 +190,7 @@ def impossible(machine: str, python: tuple[int, int], runtime: str) -> tuple[str
 def runtime_of(pins: Iterable[str]) -> str | None:
     """Returns the runtime (one of PACKAGES) of an environment with the wheels `pins`, each `name==version`.
 
-    NumPy counts as the runtime only if it is the first of them, or if `pins` is empty: then it is the distribution's.
+    NumPy counts as the runtime only if it is the first of them, or if `pins` is empty (the distribution's NumPy).
     Returns None if no runtime is among the wheels.
     """
     projects = [pin.partition("==")[0] for pin in pins] or [constants.NUMPY]

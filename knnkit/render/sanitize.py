@@ -35,7 +35,7 @@ def _visible(character: str) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Returns a share (0 to 1) as text, `96.67 %`; a dash for None (unknown). Less than 1 is at most `99.99 %`."""
+    """Returns a share (0 to 1) as text, `96.67 %`; a dash for None (unknown). A share below 1 never becomes 100 %."""
     if share is None:
         return "–"
     shown = f"{share * 100:.2f}"

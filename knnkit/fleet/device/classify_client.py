@@ -41,7 +41,7 @@ class Answerer:
             return nearest, np.array([record["label"] for record in records])
 
     def labels(self, rows: NDArray[Any], classes: Sequence[int | str]) -> NDArray[np.int32]:
-        """Returns the (n,) class indices that a device answers to (n, n_features) rows; -1 is "unknown".
+        """Returns a device's answers to (n, n_features) raw rows as (n,) indices into `classes`; -1 is "unknown".
 
         Raises:
             DeviceFailed: as `neighbours`.

@@ -66,7 +66,7 @@ def install(
 ) -> Provisioned:
     """Installs the agent on one device; the release that runs there must pass its check in the new environment.
 
-    `keys` (fingerprint -> PEM) are public keys that it shall trust; `pictures`: whether it must decode PNG and JPEG.
+    `keys` (fingerprint -> PEM) are keys that the device shall trust; `pictures`: whether it must decode PNG and JPEG.
     """
     prove = trial(job.target, transport, facts, recorder, job.nonce, timeout=job.pace.command)
     with recorder.step("provision") as progress:
