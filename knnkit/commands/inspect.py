@@ -85,7 +85,7 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
         yield from _input_lines(info.input)
     if info.origin is not None:
         moved = [f"{name} - {start:.15g}" for name, start in zip(info.feature_names, info.origin) if start]
-        yield "origin", f"subtracted in float64: {', '.join(moved)}"
+        yield "origin", f"subtracted from each row in float64: {', '.join(moved)}"
     if info.targets is None:
         yield "classes", f"{len(info.classes)}: {listed([*map(str, info.classes)])}"
     else:
@@ -96,7 +96,7 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
         measured = ""
         own = "".join(f", {percent(share)} of {label}" for label, share in (info.reject.by_class or {}).items())
         if info.reject.measured is not None:
-            measured = f", measured {percent(info.reject.measured)} on {info.reject.measured_rows} held-out rows"
+            measured = f"; accepts {percent(info.reject.measured)} of {info.reject.measured_rows} held-out rows"
         yield (
             "unknown",
             f"for rows farther away than {percent(info.reject.acceptance)} of ordinary rows{own}{measured}",
@@ -109,7 +109,7 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
     if info.lattice is not None:
         yield (
             "search",
-            f"exact in float32, also for ties, if all numbers are multiples of {info.lattice:g} and sums at most 2^24",
+            f"exact in float32, also for ties, if all numbers are multiples of {info.lattice:g} and not too large",
         )
     if info.cells is not None:
         yield "search", "among the rows listed for the query's grid cell; outside the grid, among all rows"
@@ -133,9 +133,9 @@ def _input_lines(input: Input) -> Iterator[tuple[str, str]]:
         yield "input", f"windows of {input.window.rows:,} samples, hop {input.window.hop:,}"
         yield "columns", ", ".join(input.window.columns)
         if input.window.time is not None:
-            yield "gap", f"a step of {input.window.time} above {input.window.gap:g}, or below 0, breaks a window"
+            yield "gap", f"no window spans a step of {input.window.time} above {input.window.gap:g} or below 0"
         if input.window.recording is not None:
-            yield "recording", f"another value in {input.window.recording} breaks a window"
+            yield "recording", f"no window spans two values of {input.window.recording}"
     else:
         yield "input", takes(input) if input.width is None else f"{takes(input)}: rows of {input.width:,}"
     for stage in input.stages:

@@ -198,4 +198,4 @@ def test_inspect_and_build_say_it(
     assert "'f1' in steps" not in said.out + said.err
     assert cli.main(["inspect", "dist"]) == 0
     shown = capsys.readouterr().out
-    assert re.search(r"^origin +subtracted in float64: f1 - 560000\d", shown, re.MULTILINE), shown
+    assert re.search(r"^origin +subtracted from each row in float64: f1 - 560000\d", shown, re.MULTILINE), shown
