@@ -112,7 +112,7 @@ class TfKNN:
 
     @classmethod
     def of(cls, fitted: Fitted) -> TfKNN:
-        """Returns a TfKNN for an imported estimator; `fitted` has its training rows, already in model space."""
+        """Returns a TfKNN for an imported estimator; `fitted` has training rows as the estimator transforms them."""
         model = cls.__new__(cls)
         model.fitted = fitted
         return model

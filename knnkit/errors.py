@@ -141,7 +141,10 @@ def raised_as(kind: type[KnnkitError], where: object = "", hint: str = "") -> It
 
 @contextlib.contextmanager
 def flags_for(*keys: str) -> Iterator[None]:
-    """A DataError in the block about one of `keys` in `data`, or about none, gets its `flags` as hint."""
+    """Makes the hint of a DataError in the block name flags of the command line, not keys of deploy.yaml.
+
+    `keys`: the keys of `data` for which the command has a flag; errors about other keys are unchanged.
+    """
     try:
         yield
     except DataError as error:

@@ -74,7 +74,7 @@ def _read(path: Path) -> StoredModel:
 
 # --- which rows ---------------------------------------------------------------------------------------------------
 def _own(arguments: argparse.Namespace, before: StoredModel, after: StoredModel) -> list[Asked]:
-    """Returns one entry: the user's rows, read once for each model, because the models may use different columns."""
+    """Returns a list of one: the user's rows, read once for each model, since the models may use different columns."""
     with flags_for("label"):
         parts = [_read_for(arguments, model) for model in (before, after)]
     truth = tuple(map(str, parts[0].labels.tolist()))

@@ -95,7 +95,7 @@ Features = Annotated[
 
 
 def check_features(window: WindowConfig | None, features: tuple[tuple[str, int], ...]) -> None:
-    """Checks that the features, each (name, bands of a spectrum), can be computed from the windows (None: no windows).
+    """Checks that `window` (None: no windows) allows the features, each (name, number of bands if it is a spectrum).
 
     Raises:
         PydanticCustomError: there are no windows, or they are too short for a spectrum.

@@ -133,7 +133,7 @@ def select(
         named: each `--target`: a name in deploy.yaml, `user@host[:port]`, an ssh_config alias, or `local`.
         tags: each `--on`: targets of deploy.yaml with one of these tags.
         overrides: options of the command line for all of them.
-        called: the option of `named`, for messages.
+        called: the option to blame in messages about `named`.
 
     Raises:
         UsageError: nothing is selected, no target has a tag, or an address is invalid.
@@ -161,7 +161,7 @@ def select(
 
 
 def only(targets: Iterable[Target], names: Sequence[str], source: str) -> tuple[Target, ...]:
-    """Returns the targets with these names: those of the unfinished devices in the report file `source`.
+    """Returns the targets with these `names`, which the report file `source` lists as unfinished.
 
     Raises:
         UsageError: a name is not among the targets.

@@ -113,7 +113,7 @@ def provision(
 
 @dataclass
 class _Job:
-    """The provisioning of one board: the facts that `remote_python.look` found (`board`), what is wanted, the steps."""
+    """Provisions one board: `board` has the facts about it, `wanted` the environment and keys that it shall have."""
 
     transport: Transport
     python: str

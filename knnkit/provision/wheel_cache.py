@@ -77,7 +77,7 @@ def fetch(pins: Sequence[str], recipe: Recipe, folder: Path, *, own: bool = Fals
 
 
 def best(pin: str, names: Iterable[str], recipe: Recipe) -> str | None:
-    """Returns the one of the file names `names` that is a wheel of `pin` and fits the board best; None if none fits."""
+    """Returns the file name in `names` of the wheel of `pin` that fits the board best; None if none fits."""
     project, _, version = pin.partition("==")
     stem = f"{normalised(project)}-{version}-"
     ranked = [(rank_of(name, recipe), name) for name in names if normalised(name).startswith(stem)]
@@ -106,7 +106,7 @@ def rank_of(wheel: str, recipe: Recipe) -> int | None:
 
 
 def platform_tags(recipe: Recipe) -> list[str]:
-    """Returns the tags of platforms whose wheels run on the board, those of the newest C library first."""
+    """Returns tags of wheels that run on the board, such as `manylinux_2_31_aarch64`; the newest C library first."""
     if recipe.glibc is None:
         return []
     oldest = 17 if recipe.machine in ("aarch64", "armv7l") else 5

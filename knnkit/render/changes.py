@@ -95,7 +95,7 @@ def _listed(flip: Flip, rows: EvaluationRows | None) -> str:
 
 
 def _alike(report: FleetReport) -> list[tuple[list[str], Certificate]]:
-    """Returns (device names, certificate of one) for each group with equal figures; leaves out devices without any."""
+    """Returns (device names, certificate of one) for each group with equal figures, without devices that have none."""
     shared: dict[tuple[Any, ...], tuple[list[str], Certificate]] = {}
     for device in report.devices:
         proof = device.certificate

@@ -20,7 +20,7 @@ class Typed:
     def words(self, *more: str, logs_in: bool = False) -> str:
         """Returns text to type after another command about this device: the device's name, `more`, then the options.
 
-        Adds the key (`-i`) only if the command logs in: to a jump host, or to the device itself (`logs_in`).
+        Adds the key (`-i`) only if the user named a jump host, or if the command logs in anyway (`logs_in`).
         """
         jump = ("-J", self.jump) if self.jump else ()
         identity = ("-i", self.identity) if self.identity and (logs_in or jump) else ()

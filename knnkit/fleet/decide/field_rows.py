@@ -22,7 +22,7 @@ KINDS = ("unknown", "uncertain", "random")
 
 @dataclass(frozen=True)
 class Brought:
-    """The rows of one device by model and columns; `strange`: number of rows whose columns are not known."""
+    """The rows that one device sent, by model and columns; `strange`: number of rows whose columns are not known."""
 
     rows: dict[Columns, tuple[FieldRow, ...]]
     strange: int = 0

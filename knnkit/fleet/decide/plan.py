@@ -136,7 +136,7 @@ def other_project(target: Target, status: Status, models: Collection[str]) -> st
 
 
 def _sign_steps(status: Status | None, package: Package) -> tuple[PlanStep, ...]:
-    """Returns a step that sends our signature, for a release that the device has with another key's; else ().
+    """Returns a step that sends our signature if the device has the release with that of another key; else ().
 
     Also returns () if the device does not trust our key.
     """

@@ -52,7 +52,7 @@ class Answerer:
             return np.array([index[record["label"]] for record in records], np.int32)
 
     def labels_of_lines(self, lines: Sequence[bytes]) -> list[str]:
-        """Returns the label, as text, that a device answers to each raw row, a line of JSON with its newline.
+        """Returns the device's label, as text, for each of `lines`: one raw row as JSON, with its newline.
 
         Raises:
             DeviceFailed: as `neighbours`.

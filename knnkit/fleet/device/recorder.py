@@ -94,7 +94,7 @@ class Recorder:
     def fail(self, error: KnnkitError, outcome: Outcome | None = None, more: str = "") -> DeviceReport:
         """Ends the run with `error`; returns its report.
 
-        The outcome None stands for `outcome_of(error)`; `more` is appended to the message.
+        Without an `outcome`, takes that of `outcome_of(error)`; `more` is appended to the message.
         """
         certificate = error.problem.certificate if isinstance(error, AgentProblem) else None
         outcome = outcome or outcome_of(error)

@@ -48,7 +48,7 @@ class Conversation:
             self._transport = None
 
     def ask(self, facts: Facts, command: list[str], answer: type[T], input: bytes = b"") -> T:
-        """Runs one command of the device's agent, with `input` as standard input, and returns its answer of this type.
+        """Runs one command of the device's agent, with `input` as standard input; returns a document of type `answer`.
 
         Raises:
             AgentProblem, DeviceFailed, Unreachable: as `knnkit.fleet.device.agent_client.ask`.
