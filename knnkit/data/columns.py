@@ -121,7 +121,13 @@ def require_features(
 
 
 def _named(header: list[str], others: list[str], word: str, file: Path, key: str) -> list[str]:
-    """Returns [word] if `header` has it, else `others` that match it as a pattern; `key`, DataError: as in `find`."""
+    """Returns [word] if it is a column in `header`, else the columns in `others` that match the pattern `word`.
+
+    `key` is as in `find`.
+
+    Raises:
+        DataError: no column matches.
+    """
     if word in header or not _PATTERN & set(word):
         return [header[find(header, word, file, key)]]
     found = [name for name in others if fnmatch.fnmatchcase(name, word)]
@@ -158,7 +164,10 @@ def _plain(name: str) -> str:
 
 
 def numbering(rows: Dataset) -> tuple[str, ...]:
-    """Returns the features that number the rows: distinct whole numbers, with gaps only if named like an id."""
+    """Returns the names of features that number the rows: whole numbers, each once and without gaps.
+
+    With a name like an id, gaps are allowed; with a name that pandas gives its index, also repeats.
+    """
     return tuple(
         name
         for column, name in enumerate(rows.feature_names)
@@ -210,7 +219,7 @@ def _numbers(column: np.ndarray[tuple[int], np.dtype[np.float64]], named: bool) 
 
 
 def _indexes(column: np.ndarray[tuple[int], np.dtype[np.float64]], named: bool) -> bool:
-    """Whether a column, named like an index of pandas, holds unequal whole numbers; gaps and repeats are allowed."""
+    """Whether a column that is named like an index of pandas holds whole numbers that are not all equal."""
     return len(column) >= _FEW_NAMED and bool((column == np.floor(column)).all()) and bool((column != column[0]).any())
 
 

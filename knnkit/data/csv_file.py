@@ -167,7 +167,7 @@ class _CsvFile:
         return header, separator
 
     def _require_label(self, label: str, header: list[str]) -> None:
-        """Raises DataError if `header` lacks `label`, and is a row of cells or has another separator between names."""
+        """Raises DataError if `header` lacks `label` because line 1 is a row of cells, or has an unknown separator."""
         line, start, separator = self._start
         if label in header:
             return

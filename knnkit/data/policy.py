@@ -129,7 +129,7 @@ class Learner:
         return self._kinds[index] is None
 
     def is_missing(self, index: int, text: str) -> bool:
-        """Whether cell `text` of column `index` has no value. A word such as `-` has one if it is a listed category."""
+        """Whether cell `text` of column `index` has no value. A word such as `-` is a value if it is a category."""
         if text in self._codes[index] or not is_missing(text, self._policy.missing_words):
             return False
         self.met |= {text.strip().casefold()}.intersection(self._policy.missing_words)

@@ -144,10 +144,10 @@ def _coarse(rows: NDArray[Any], origin: Float64 | None) -> list[tuple[int, float
 
 
 def _gap(values: Float64, origin: float) -> tuple[float, float, float]:
-    """Returns the difference of close values: in float32 steps, as a number, and the size of such a step.
+    """Returns the difference of close values in float32 steps, the same difference as a number, and the step's size.
 
-    Of the differences between neighbours among the sorted distinct values, it is the tenth percentile. A step is that
-    of the values' float32 offsets from `origin`. Equal values give (infinity, infinity, 0).
+    It is the tenth percentile of the differences between neighbours among the sorted distinct values. A step is that
+    of float32 at the values' offsets from `origin`. Equal values give (infinity, infinity, 0).
     """
     distinct = np.unique(values)
     apart = max(1, len(distinct) // _SHARE)

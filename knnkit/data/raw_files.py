@@ -107,7 +107,7 @@ def _parts(file: Path, source: Path, label: str) -> dict[str, str]:
             pattern += _SIGNS.get(sign) or re.escape(text)
     fits = re.fullmatch(pattern, str(file.relative_to(folder)))
     if fits is None:
-        hint = "each {name} stands for a part of one folder or file name; named twice, for the same text"
+        hint = "each {name} stands for a part of one folder or file name; if it occurs twice, for the same text"
         raise DataError(f"{file} does not fit the pattern {source}", hint=hint)
     return fits.groupdict()
 

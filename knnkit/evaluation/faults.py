@@ -92,7 +92,7 @@ def _long(training: Dataset) -> str:
     """Returns a warning about whole numbers as labels that float64 does not hold; "" if there are none."""
     if training.labels.dtype.kind != "i" or np.abs(training.labels.astype(np.float64)).max() < WHOLE:
         return ""
-    said = "labels beyond 2^53 are equal to others in programs that read JSON's numbers as float64"
+    said = "labels beyond 2^53 become equal to others in programs that read JSON's numbers as float64"
     return f"{said}, as most do; a letter before the digits makes them text"
 
 

@@ -27,7 +27,7 @@ class Asked:
 
     `before` and `after` are the raw rows as each of the two models takes them, `truth` their true labels ("" if not
     known). `origins` are row numbers and ids in the user's data, `numbers` the indices of the rows in `origins`.
-    `measures`: whether the accuracy is that of these rows; not that of rows which a model was trained on.
+    `measures`: whether the accuracy is measured on these rows; False if a model was trained on them.
     """
 
     before: NDArray[np.floating[Any]]

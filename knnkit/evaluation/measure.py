@@ -106,7 +106,10 @@ def _counted(truth: NDArray[np.int32], label: NDArray[np.int32], count: int, how
 
 
 class Compared(NamedTuple):
-    """Share of rows with the same answer from an imported estimator and the reference; None: it cannot predict."""
+    """Comparison of an imported estimator with the reference: warnings, and the `share` of rows with equal answers.
+
+    `share` is None if the estimator cannot predict these rows.
+    """
 
     share: float | None
     warnings: tuple[str, ...] = ()

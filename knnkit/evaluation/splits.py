@@ -78,7 +78,7 @@ def divide(everything: Dataset, share: float, seed: int, how: str | None = None)
 
 
 def _unmeasured(everything: Dataset, held_out: Places) -> tuple[str, ...]:
-    """Returns a warning about labels without a held-out row, although whole groups could be held out; () if none is."""
+    """Returns a warning about labels of which no row is held out; () if there are none."""
     lost = _unlearnt(everything.labels, held_out)
     if not lost:
         return ()
@@ -88,7 +88,10 @@ def _unmeasured(everything: Dataset, held_out: Places) -> tuple[str, ...]:
 
 
 def _default(everything: Dataset, share: float, seed: int) -> Divided:
-    """Holds out a random share, as scikit-learn does; by class if that would leave a class without training rows."""
+    """Holds out a random share, as scikit-learn does; by class if that would leave a class without training rows.
+
+    Holds out no row if too many classes have only one (`_LONELY`).
+    """
     kept, held_out = _random(everything, share, seed)
     lost = _unlearnt(everything.labels, kept)
     if not lost:
@@ -107,7 +110,7 @@ def _default(everything: Dataset, share: float, seed: int) -> Divided:
     kept, held_out = _by_class(everything.labels, share, seed)
     said = f"a random split leaves {lost[0]!r} without a training row, so the rows are divided by class"
     if lonely:
-        said += f"; {lonely} with one row cannot be measured, such as {classes[counts == 1][0].item()!r}"
+        said += f"; classes with one row cannot be measured ({lonely}), such as {classes[counts == 1][0].item()!r}"
     return Divided(everything.take(kept), everything.take(held_out), "stratified", (f"{source}: {said}{doubt}",))
 
 

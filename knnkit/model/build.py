@@ -125,7 +125,9 @@ def build_model(
 def build_enrolled(
     spec: KnnSpec, enrolment: Enrolment, held_out: Dataset | None = None, options: Options = _DEFAULTS
 ) -> BuiltModel:
-    """Builds the classifier `spec`, as `build_model` does, over rows that are already scaled and in model space.
+    """Builds the classifier `spec` over `enrolment`: training rows that are already scaled and mapped.
+
+    The other arguments are those of `build_model`.
 
     Raises:
         DataError: k is larger than the number of rows.
@@ -303,7 +305,7 @@ def _drawn(held_out: Dataset, reference: Reference, seed: int) -> Dataset:
 def calibration_rows(
     reference: Reference, seed: int, spare: Dataset | None = None
 ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    """Returns (n,) answered classes and (n,) k-th distances of random rows, drawn from the training rows and `spare`.
+    """Answers random training and spare rows; returns their (n,) classes and (n,) distances to the k-th neighbour.
 
     `spare` are more rows (None: there are none). No row is its own neighbour.
 

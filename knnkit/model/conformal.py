@@ -42,7 +42,10 @@ def calibrate_sets(
 
 
 def threshold(scores: NDArray[np.float64], coverage: float) -> float | None:
-    """Returns the ceil((n + 1) coverage)-th lowest of n scores; None if there are fewer scores: any score fits."""
+    """Returns the limit that a new score of the class does not exceed with probability `coverage`; None: no limit.
+
+    Of n scores in ascending order it is number ceil((n + 1) coverage); None if there are fewer scores.
+    """
     rank = int(np.ceil((len(scores) + 1) * coverage - 1e-9))
     return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else None
 

@@ -118,7 +118,10 @@ sys.exit(main(*sys.argv[2:]))
 
 
 def _run(arguments: list[str], inputs: Iterable[NDArray[Any]]) -> str:
-    """Sends `inputs` to a child process; returns its last error line (a tab before the hint), "", or how it crashed."""
+    """Sends `inputs` to a child process that embeds them; returns "", or "NUMBER MESSAGE<tab>HINT" if it fails.
+
+    NUMBER is that of the input at fault, -1 for a stage.
+    """
     path = json_codec.dumps([str(Path(__file__).parents[2]), *(entry for entry in sys.path if entry)])
     command = [sys.executable, "-I", "-c", _PROGRAM, path, *arguments]
     with tempfile.TemporaryFile() as errors:

@@ -50,7 +50,7 @@ def _mend(info: model_info.KnnInfo) -> str:
 
 
 def _missed_on_all_rows(info: model_info.KnnInfo, gates: model_info.Gates) -> list[str]:
-    """Returns a message for each gate that the reference misses; it was measured on all held-out rows (else: [])."""
+    """Returns a message for each gate that the reference misses on all held-out rows; [] if it was not measured."""
     evaluation, targets = info.evaluation, info.targets
     if targets is not None and targets.how:
         columns = error_gates.missed_columns(gates, error_gates.scores_of(targets), targets.names)

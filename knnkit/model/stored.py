@@ -46,7 +46,10 @@ class StoredModel:
 
 
 def _shortest(value: np.float32, centre: float) -> float:
-    """Returns the shortest decimal that becomes `value` again if float32 subtracts and adds `centre`."""
+    """Returns a training value as in the user's file: 5.1, and not 5.0999999.
+
+    It is the shortest decimal that becomes `value` again if float32 subtracts and adds `centre`, as a model does.
+    """
     error = abs(float(np.spacing(value))) / 2 + abs(float(np.spacing(np.float32(value - centre)))) / 2
     found = (float(f"{value:.{digits}g}") for digits in range(1, 10))
     return next((short for short in found if abs(short - float(value)) < error), float(value))
@@ -64,7 +67,7 @@ def read_model(path: Path) -> StoredModel:
         enrolled, classes = _rows(path, tables), tables["classes"].astype(np.int32)
         targets = None if info.targets is None else tables["targets"]
         if not len(enrolled) == len(classes) == info.n_train or not 1 <= info.k <= info.n_train:
-            said = f"it has {len(enrolled)} rows, {len(classes)} classes of rows"
+            said = f"it has {len(enrolled)} rows, and class numbers of {len(classes)}"
             raise ValueError(f"{said}; knn.json states {info.n_train} rows, k {info.k}")
         if classes.min(initial=0) < 0 or classes.max(initial=0) >= len(info.classes):
             raise ValueError("a training row has a class that knn.json does not name")

@@ -200,9 +200,9 @@ def _far_ahead(document: model_info.Manifest) -> tuple[str, ...]:
     if document.sequence <= max(document.created, time.time()) + _AHEAD:
         return ()
     return (
-        f"sequence {document.sequence} is ahead of the clock: a device that runs this release refuses releases without "
-        f"release.sequence until {utc(document.sequence)}. Leave out release.sequence, unless you mean that; "
-        f"the next release then needs release.sequence: {document.sequence + 1}",
+        f"sequence {document.sequence} is ahead of the clock: by default, it is the time of the build, so a device "
+        f"that runs this release refuses later builds until {utc(document.sequence)}. Leave out release.sequence; "
+        f"if you keep it, the next release needs release.sequence: {document.sequence + 1}",
     )
 
 

@@ -29,8 +29,8 @@ _VOTERS = 5
 class EvaluationRows:
     """Golden rows of a release: true labels `truth` ("" if not known), and the reference's `answers`, as labels.
 
-    They are evaluation rows, unless the build had none. `origins` are their numbers and ids in the user's data;
-    `voters` has the nearest neighbours of each row, as text.
+    They are held-out rows; if the build held none out, training rows. `origins` are their numbers and ids in the user's
+    data; `voters` has the nearest neighbours of each row, as text.
     """
 
     truth: tuple[str, ...]

@@ -108,7 +108,7 @@ def _sign(payload_type: str, document: Any, signers: Sequence[Signer]) -> bytes:
 
 
 def check(order: bytes, sets: orders.KeySets) -> orders.KeySets:
-    """Returns the key sets that a device with the key sets `sets` would have after it obeys the order.
+    """Returns the trusted and revoked keys of a device after it obeys the order; `sets` are its keys before.
 
     Raises:
         VerificationFailed: the device would refuse the order.

@@ -54,9 +54,9 @@ def digest(build: Build) -> str:
 
 
 def _data_files(model: ModelConfig) -> tuple[list[Path], list[str]]:
-    """Returns the paths of the data files, [] without any.
+    """Returns the paths of the data files ([] if there are none), and one list of texts about them.
 
-    Then, in one list, names, labels and groups of sounds and pictures; [] for other data.
+    The texts are the names, labels and groups of sounds and pictures; [] for other data.
     """
     data = model.data
     if not isinstance(data, FileData):

@@ -144,7 +144,7 @@ def _read(read: Callable[[Path], T], path: Path) -> T:
     except AgentError as error:
         hint, remove = with_file(error.hint, path), f"rm {shlex.quote(str(path))}"
         raise DataError(
-            f"{path}: {error}", hint=f"{hint}; then, or if it is junk: {remove}" if hint else remove
+            f"{path}: {error}", hint=f"{hint}; then (or at once, if you do not need it): {remove}" if hint else remove
         ) from None
 
 

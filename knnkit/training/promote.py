@@ -156,7 +156,7 @@ def _content(path: Path) -> bytes:
 
 
 def _ids_of(material: Material) -> dict[str, str]:
-    """Returns id -> "" for all rows of the training data that have an id; "" stands for a label that is not compared.
+    """Returns id -> "" for all rows of the training data that have an id; labels are not needed here, so all are "".
 
     Counts all files, because people may move rows from the field into another file.
     """
@@ -172,7 +172,7 @@ def columns_of(material: Material) -> tuple[str, ...]:
 
 
 class _Header:
-    """Header of the CSV file of rows from the field: its columns, and the cells of a row in them."""
+    """Columns of the CSV file of rows from the field; converts rows to its lines, and labels to its cells."""
 
     def __init__(self, build: Build, data: FileData, names: Sequence[str]) -> None:
         split = build.model.split
@@ -200,7 +200,7 @@ class _Header:
         return text.getvalue().encode()
 
     def meaning(self, label: str) -> dict[str, str]:
-        """Returns label column -> cell. With several targets, a label must be like `height=3.5, width=2`; else {}."""
+        """Returns label column or target -> cell. Several targets are text like `height=3.5, width=2`; else {}."""
         return {self.labels[0]: label} if len(self.labels) == 1 else _values(f"{label}, ", self.labels) or {}
 
     def label(self, cells: Mapping[str, str]) -> str:

@@ -141,9 +141,10 @@ def _edited(points: Points) -> Ints:
 
 
 def _prototypes(points: Points, max_loss: float, seed: int) -> Ints:
-    """Returns the indices of the fewest prototypes that cost the other rows at most `max_loss` of their accuracy.
+    """Returns the indices of the fewest prototypes that classify the other rows almost as well as all rows do.
 
-    Compares it with leave-one-out over all rows. Returns all rows if even the largest share of `_SHARES` costs more.
+    The accuracy may be lower by at most `max_loss` than that of leave-one-out over all rows. Tries each share of
+    `_SHARES`, the smallest first; returns all rows if even the largest is not enough.
     """
     count = len(points.codes)
     asked = drawn(count, max(_LEAST, _WORK // points.values.size), seed)

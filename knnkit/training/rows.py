@@ -141,7 +141,7 @@ def _load(build: Build) -> Dataset:
 
 
 def divide_rows(build: Build, found: Rows) -> Divided:
-    """Returns training and held-out rows: all rows and the test file, if there is one, else `found`, divided.
+    """Returns training and held-out rows. Held out are the rows of the test file; without one, a part of `found`.
 
     Raises:
         DataError: a test file is invalid, or too few rows are left.

@@ -120,9 +120,10 @@ def import_estimator(
 def _compare_values(
     classifier: Any, maps: list[Any], mapped: NDArray[Any], names: tuple[str, ...]
 ) -> tuple[Table, NDArray[np.float64], list[Step]]:
-    """Returns table, training rows and steps that turn a hamming classifier's distance into the squared Euclidean.
+    """Returns a table, training rows and steps with which hamming becomes the squared Euclidean distance (`agreements`).
 
-    `maps`: transformers; `mapped`: rows after them; `names`: raw columns. Raises BuildError for weights or fractions.
+    `maps` are the transformers before `classifier`, `mapped` the training rows after them, `names` the raw columns.
+    Raises BuildError if the metric has weights, or the transformers make fractions.
     """
     if (classifier.effective_metric_params_ or {}).get("w") is not None:
         raise BuildError("the metric hamming with w is not supported", hint="metric='hamming' alone")
@@ -169,7 +170,7 @@ def _made_names(estimator: Any, count: int, names: tuple[str, ...], width: int) 
 
 
 def _targets(estimator: Any) -> tuple[NDArray[np.float64] | None, tuple[Labels, ...]]:
-    """Returns (n_train, t) targets of an estimator, and the labels of its label columns; (None, ()) with a single one.
+    """Returns (n_train, t) targets and the labels of each label column; (None, ()) for a classifier with one column.
 
     Targets are numbers to predict, class indices in several label columns, or for outlier factors, the distance of the
     k-th neighbour and the local density of each row.

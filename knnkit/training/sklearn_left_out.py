@@ -9,7 +9,8 @@ _TARGETS = "it changes labels, not rows"
 _SPARSE = "it reads documents or dictionaries; fit it first, and give knnkit the numbers that it returns"
 _PREDICTS = "it is a model of its own, whose outputs a board cannot check"
 _ITERATES = "it solves a problem for each row, and iterations differ from machine to machine"
-_KERNEL = "a table has no transform for its kernels or waves"
+_KERNEL = "knnkit has no transform for its kernels or waves"
+_MEANS = "a regression answers the mean of k targets; use KNeighborsRegressor, or RadiusNeighborsClassifier"
 _TREE = "it would need its search tree or its clusters on the board"
 _NO_MAP = "it has no map for new rows"
 
@@ -34,7 +35,7 @@ TRANSFORMERS: dict[str, str] = {
 }
 #: Estimator -> the reason.
 ESTIMATORS: dict[str, str] = {
-    "RadiusNeighborsRegressor": "values are means of k targets; use KNeighborsRegressor, or RadiusNeighborsClassifier",
+    "RadiusNeighborsRegressor": _MEANS,
     "KernelDensity": "every training row takes part in each answer, not only the nearest",
     "NearestCentroid": "it has no neighbours; fit KNeighborsClassifier(1) on its centroids instead",
 }

@@ -74,7 +74,7 @@ def metric_of(classifier: Any, width: int) -> tuple[Metric, float | None, list[S
 
 
 def _not_supported(name: str, what: str = "") -> BuildError:
-    """Returns the error about the metric `name`, as `what` in its message (default: the name)."""
+    """Returns the error about the metric `name`; `what` is its name in the message, such as `minkowski with V`."""
     known = sorted({*METRICS.values(), *MAPPED})
     why = because(name, LEFT_OUT)
     return BuildError(f"the metric {what or name} is not supported{why}", hint=f"one of {', '.join(known)}")

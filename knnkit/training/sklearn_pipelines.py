@@ -100,7 +100,8 @@ class _Walk:
     Attributes:
         found: the transforms, in order.
         texts: index of a raw column -> its categories.
-        samples: index of a raw column -> a code or number that the column's encoder knows.
+        samples: index of a raw column -> a code or number that the column's encoder knows. `_table` tries the pipeline
+            on a row of these.
         filled: indices of raw columns whose missing cells a transformer fills.
     """
 
@@ -110,7 +111,7 @@ class _Walk:
     filled: set[int] = field(default_factory=set)
 
     def add(self, kind: str, start: int, count: int, *arrays: Any) -> Sources:
-        """Adds `transforms.make(kind, start, count, *arrays)`; returns its columns' sources, all None (computed)."""
+        """Adds `transforms.make(kind, start, count, *arrays)`; returns [None] * count, as its columns are computed."""
         self.found.append(transforms.make(kind, start, count, *arrays))
         return [None] * count
 
@@ -218,10 +219,11 @@ class _Walk:
         return self.add("look-up", start, len(sources), values, owners, results, missed)
 
     def _ask(self, part: Any, sources: Sources) -> tuple[list[float], list[int], Any, list[Any]]:
-        """Returns four lists: code, column and encoder output of each category; each column's output for unknown ones.
+        """Asks the encoder `part` for its output of each category of each column; `sources` is as in `run`.
 
-        An output is a row of all the encoder's columns; for unknown categories, None if the encoder, `part`, refuses
-        them. `sources` is as in `run`.
+        Returns:
+            For each category its code, the index of its column, and the encoder's output, a row of all columns. Then
+            for each column the output of an unknown category; None if the encoder refuses it.
         """
         firsts = [each[0] for each in part.categories_]
         texts = any(each.dtype.kind in "OUSb" for each in part.categories_)

@@ -49,7 +49,7 @@ def policy_of(data: Data) -> Policy:
 
 
 def with_text(policy: Policy, rows: Dataset) -> Policy:
-    """Returns `policy` with an encoding for each text column of `rows`, if it has one word for all; else unchanged."""
+    """Returns `policy`; if its `categories` is one word, with a mapping from each text column of `rows` to the word."""
     return policy.with_text([rows.feature_names[place] for place in rows.levels or ()])
 
 
@@ -287,8 +287,8 @@ def _no_value(name: str, source: str) -> DataError:
 def _category_to_fill(way: Any, values: NDArray[Any], levels: Sequence[str]) -> str | None:
     """Returns the category that fills missing cells; None: they are refused, or their rows are dropped.
 
-    `way` is the policy: with `median`, it is the most frequent category; with `constant`, `MISSING_CATEGORY`; else
-    `way` itself. `values` are the codes of cells with a value, indices in `levels`.
+    `way` is the column's word under `missing`: `median` fills with the most frequent category, `constant` with
+    `MISSING_CATEGORY`, a category with itself. `values` are the codes of cells with a value, indices in `levels`.
     """
     if way in ("refuse", "drop"):
         return None

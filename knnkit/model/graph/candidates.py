@@ -79,7 +79,7 @@ class Scores(tf.Module):  # type: ignore[misc]
 
     Args:
         table: the rows to score.
-        squares: (n,) float64 squared lengths of the rows, always after `scale`, even if the table is before it.
+        squares: (n,) float64 squared lengths of the rows times `scale`; the table may hold the rows without `scale`.
         count: number of greatest scores to return.
         apart: number subtracted from the scores of the second block, twice from the third, and so on, so that equal
             exact scores are sorted by row. Too small to change the order of unequal ones. 0: nothing is subtracted.
@@ -254,11 +254,18 @@ class QuantizedProducts(Scores):
         return Chosen(positions, beyond, lambda measure: self._agree(measure, scored, lost, left))
 
     def _agree(self, measure: Any, scored: Any, lost: Any, left: Any) -> Any:
-        """Returns (b,) bool: whether the exact distance d of each candidate fits its int8 score; `measure` has the d².
+        """Returns (b,) bool: whether the exact distances of all candidates fit their int8 scores.
 
-        The squared distance of the rounded points is between `scored` and `scored + 2 lost`, and also between
-        (d - left)² and (d + left)², where rounding moved query and row by at most `left`: the two ranges must meet.
-        In a projection only the upper end is known.
+        Both bound the squared distance between rounded query and rounded row. By its score, it is between `scored`
+        and `scored + 2 lost` (`lost`: float32 error). By the exact distance d, it is between (d - left)² and
+        (d + left)², because rounding moved the two points by `left` together. So the two ranges must overlap. In a
+        projection, where distances are shorter, only (d + left)² is known.
+
+        Args:
+            measure: (b, count) exact d².
+            scored: (b, count) squared distances from the scores, less `lost`.
+            lost: (b,) float32 error of `scored`.
+            left: (b,) distance that rounding moved query and row together.
         """
         distance, left = tf.sqrt(measure), (left + np.float32(self.space.zero))[:, tf.newaxis]
         over = scored - tf.square(distance + left)

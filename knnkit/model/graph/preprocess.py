@@ -1,8 +1,8 @@
 """Maps queries into model space, with error bounds.
 
-`blur` bounds the Euclidean error that float32 arithmetic has made in a mapped row, in nearly all cases (`CONFIDENCE`).
-Each step multiplies the blur of the steps before it by its greatest factor, and adds its own rounding error. Fits
-nothing.
+The map is a list of steps, such as a scaler or PCA (`Space.steps`). `blur` bounds the Euclidean error that float32
+arithmetic has made in a mapped row, in nearly all cases (`CONFIDENCE`). Each step multiplies the blur of the steps
+before it by its greatest factor, and adds its own rounding error. Fits nothing.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _UNDERFLOW = float(np.finfo(np.float32).tiny)
 
 
 def enter(space: Space, rows: Any) -> tuple[Any, Any]:
-    """Returns (b, p) float32 offsets of raw rows from the centre, and their (b,) float32 error bound (None: no steps).
+    """Returns (b, p) float32 offsets of mapped raw rows from the centre, and their (b,) blur; None without steps.
 
-    Subtracting the centre adds no error: it is part of the definition of a row, and every machine rounds it alike.
+    Without steps, there is no error: a row is defined as the rounded difference, and every machine rounds it alike.
     """
     if not space.steps:
         return rows - space.centre, None

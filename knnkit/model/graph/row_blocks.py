@@ -26,9 +26,9 @@ _AT_ONCE = 16
 
 
 def block_width(count: int, least: int, most: int = MOST_BLOCKS) -> int:
-    """Returns how many rows a block has, so that `count` rows make as many blocks as possible: at most `most`.
+    """Returns the number of rows in a block: the smallest with at most `most` blocks of at least `least` rows.
 
-    A block has at least `least` rows, unless `count` is less.
+    `count` is the number of all rows; if it is less than `least`, they make one block.
     """
     return -(-count // max(1, min(most, count // least)))
 
@@ -65,7 +65,7 @@ class Layout:
         return position - (position // (self.block + self.gap) + 1) * self.gap if self.gap else position
 
     def parts(self, rows: NDArray[Any]) -> list[NDArray[Any]]:
-        """Returns the (n + gaps, p) table of (n, p) `rows` in parts: gaps of zeros, and views of `rows`."""
+        """Returns the (n + gaps, p) table of (n, p) `rows` as a list of gaps (zeros) and blocks (views of `rows`)."""
         gap = np.zeros((self.gap, *rows.shape[1:]), rows.dtype)
         blocks = [rows[start : start + self.block] for start in range(0, len(rows), self.block)]
         return [each for block in blocks for each in (gap, block)] if self.gap else [np.ascontiguousarray(rows)]

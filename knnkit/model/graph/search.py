@@ -77,7 +77,7 @@ class Search(tf.Module):  # type: ignore[misc]
         lattice: the lattice that the training rows lie on; None if they lie on none.
         layout: layout of `table` in the file.
         table: the training rows as the file stores them.
-        take: makes the tensor of numbers of all training rows, from their name and their values.
+        take: function (name, table) -> tensor of a table with a row or number for each training row.
     """
 
     def __init__(self, space: Space, enrolled: Float32, k: int, *, cells: bool = True) -> None:
@@ -118,7 +118,7 @@ class Search(tf.Module):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def using(self, take: Take) -> Iterator[None]:
-        """Within this context, `take(name, table)` makes the tensors that hold numbers for all training rows."""
+        """Within this context, `take` replaces the attribute `take`; `convert` makes the tables inputs of the graph."""
         takers = [each for each in (self, self.products, self.quantized) if each is not None]
         before = [each.take for each in takers]
         try:
@@ -223,7 +223,10 @@ class Search(tf.Module):  # type: ignore[misc]
         return self._split(measure, tf.minimum(indices, count - 1) if count % blocks else indices)
 
     def _in_cell(self, query: Any, cells: CellLists) -> Nearest:
-        """Ranks the rows listed for each query's cell. Answers with a filler (`CellLists.lists`) are never certain."""
+        """Ranks the rows listed for each query's cell.
+
+        A list that is too short ends in fillers, which are far from every query. An answer with one is never certain.
+        """
         last = np.array(cells.table.shape, np.float32) - 1.0
         place = tf.floor(tf.minimum(tf.nn.relu((query - cells.first) * cells.per_unit + 1.0), last))
         number = tf.cast(tf.reduce_sum(place * cells.strides, axis=1), tf.int32)

@@ -103,11 +103,12 @@ class KnnModule(tf.Module):  # type: ignore[misc]
     def near(self) -> Near:
         """The difference of two distances below which a runtime sorts neighbours again in float64.
 
-        float32 measures a < b are in the right order if b - a > gap b. Their roots are, if they differ by half of that
-        share, and by 8 u (u: unit roundoff of float32) for the rounding of roots and differences:
-        b - a = (sqrt b - sqrt a)(sqrt b + sqrt a) > 2 (sqrt b - sqrt a) sqrt a.
-        With steps, 4 blur and half a gap cover two distances (`_further`), and twice that their squares. In a certain
-        row, 2 TYPICAL blur is under margin times the greater of the k-th distance and the radius (`_certain`).
+        Two float32 measures a < b are in the right order if b - a > gap b. For two distances, sqrt a and sqrt b, half
+        of that share is enough, because b - a = (sqrt b - sqrt a)(sqrt b + sqrt a) > 2 (sqrt b - sqrt a) sqrt a. The
+        rounding of roots and differences adds 8 u (u: unit roundoff of float32).
+        With steps, distances must differ by half of gap, and by 4 blur (`_further`); their squares by twice as much.
+        The blur of a certain row is less than margin / (2 TYPICAL) times the k-th distance, or times the radius if
+        that is greater (`_certain`).
         """
         half = self.search.gap / 2.0 + 8.0 * EPSILON
         squared = self.metric in ("sqeuclidean", "cosine")
@@ -242,8 +243,9 @@ class KnnModule(tf.Module):  # type: ignore[misc]
     def _further(self, kth: Any, base: Any, blur: Any) -> Any:
         """Returns the (b,) measure that the (k + 1)-th row must exceed, so that no rounding can put it before the k-th.
 
-        `kth` is the measure of the k-th row; `base` and `blur` are those of `_certain`. Half of the relative gap of
-        measures separates distances; 8 u cover the root and the square. Blur shifts each of two distances by 2 blur.
+        `kth` is the measure of the k-th row; `base` and `blur` are those of `_certain`. Without steps, the limit is
+        above `kth` by `Search.gap`. With steps, it is computed from the k-th distance: half of that gap, 8 u for the
+        root and the square, and 4 blur, because each of the two distances may be off by 2 blur.
         """
         if blur is not None:  # exact matches are all tied: the next row must be clear of them
             last = tf.maximum(base[:, -1], np.float32(self.space.zero))

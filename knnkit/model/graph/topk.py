@@ -47,8 +47,8 @@ def greatest(parts: list[Any], count: int, starts: Sequence[int], *, stable: boo
 def least(parts: list[Any], count: int) -> tuple[Any, Any]:
     """Returns the (b, count) least values of each row, ascending, and their positions; equal values by position.
 
-    Of m parts, the i-th has the values at positions i, i + m, i + 2 m, ... So the positions of a column are
-    consecutive, and of columns with the same minimum, the first ones have the lowest positions.
+    Works like `greatest`, but of m parts, part i has the values at positions i, i + m, i + 2 m, ... A column then holds
+    m consecutive positions. So of columns with equal minima, the first have the lowest positions, and are chosen.
     """
     if len(parts) == 1:
         found, places = tf.math.top_k(-parts[0], count)
@@ -71,10 +71,10 @@ def _pick(numbers: NDArray[np.int32], which: Any) -> Any:
 
 
 def _level(values: Any, best: Any) -> Any:
-    """Raises all values that are below the last, least value of a row of `best` to one just below it.
+    """Returns `values`; those under the least value of `best` in the same row are replaced by one just under it.
 
-    TOPK_V2 then moves fewer values. If that last value is infinite, the order of a row is lost; its query is too far
-    away to be certain.
+    They cannot be among the greatest, and TOPK_V2 moves fewer values if they are equal. If the least value of `best` is
+    infinite, the order of the row is lost, but then its query is too far away to be certain.
     """
     last = best[:, -1:]
     return tf.maximum(values, last - (tf.abs(last) * _LESS + _LEAST))

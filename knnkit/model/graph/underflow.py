@@ -1,6 +1,7 @@
 """Bounds on what float32 underflow changes.
 
-XNNPACK and some processors read subnormals as zero: two rows that close can come in the wrong order, and look distinct.
+XNNPACK and some processors read subnormal numbers (below 1.2e-38) as zero. Two rows that are very near to a query can
+then come in the wrong order, although their distances differ by more than rounding explains.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ def lost(space: Space) -> float:
 def may_be_mistaken(space: Space, enrolled: Float32) -> bool:
     """Whether two of the (n, p) training rows are so close that underflow could reverse their order for some query.
 
-    A measure over `lost` / `UNDERFLOW` loses a share of less than `UNDERFLOW`, which `relative_gap` covers. If two rows
-    are farther apart than twice the distance of that measure, at most one is so near to a query.
+    Only a measure under `lost` / `UNDERFLOW` can lose more than the share `UNDERFLOW`, which `relative_gap` covers. If
+    two rows are farther apart than twice the distance with that measure, no query is so near to both.
     """
     least = lost(space) / UNDERFLOW
     gap = 2.0 * (least if space.metric == "manhattan" else float(np.sqrt(least)))

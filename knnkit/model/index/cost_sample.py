@@ -76,9 +76,9 @@ class Sample:
     def over_fetch(self) -> int:
         """Returns the number of candidates beyond k that makes a search cheapest, at least 2.
 
-        More candidates take time, but fewer queries need all rows: those whose last candidate may be as near as the
-        k-th, within the error of float32 scores. With 2, a query whose k-th and next row are nearly tied is settled
-        among the candidates (docs/decisions/231).
+        If the last candidate may be as near as the k-th, within the error of float32 scores, float64 must search all
+        rows. More candidates make such queries fewer, but take time themselves. With 2, a query whose k-th and next
+        row are nearly tied needs only the candidates (docs/decisions/231).
         """
         count, width = self.enrolled.shape
         following = self._nearest[:, self.k :]
@@ -93,18 +93,24 @@ class Sample:
         count = min(self.k + _MOST_BEYOND, len(self.enrolled) - 1)
         nearest = np.full((len(self.chosen), count), np.inf)
         for start, part in self.rows.parts(PART):
-            squared = self.others(start, squared_distances(self.queries, part))
+            squared = self._hide_itself(start, squared_distances(self.queries, part))
             nearest = np.partition(np.concatenate([nearest, squared], axis=1), count - 1, axis=1)[:, :count]
         return np.sort(nearest, axis=1)
 
     @cached_property
     def unit(self) -> Float64:
-        """(m, 1) scale of the relative errors of scores: 2 (‖x‖² + reach²), which is at least (‖x‖ + reach)²."""
+        """(m, 1) numbers that turn a relative error of scores into an absolute one: 2 (‖x‖² + reach²) for query x.
+
+        That is at least (‖x‖ + reach)², to which error bounds such as `Projection.blur` are relative.
+        """
         squares = (self.queries * self.queries).sum(axis=1, keepdims=True)
         return np.asarray(2.0 * (squares + self.space.reach**2))
 
-    def others(self, start: int, measures: Float64) -> Float64:
-        """Sets each sampled row's distance to itself to infinity, in (m, c) distances to the rows from `start` on."""
+    def _hide_itself(self, start: int, measures: Float64) -> Float64:
+        """Returns `measures`, where the distance of each sampled row to itself is now infinity.
+
+        `measures` are (m, c) distances from the sampled rows to c training rows, the first with the index `start`.
+        """
         inside = np.flatnonzero((self.chosen >= start) & (self.chosen < start + measures.shape[1]))
         measures[inside, self.chosen[inside] - start] = np.inf
         return measures

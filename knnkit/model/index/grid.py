@@ -68,7 +68,9 @@ class CellLists:
 
 
 def find_cells(space: Space, enrolled: Float32, k: int) -> CellLists | None:
-    """Returns the cells with the shortest lists that fit the size limit and hold most rows; None if there are none.
+    """Returns cells with lists as short as possible; None if no length of lists works.
+
+    A length works if the lists fit the size limit, and most training rows are in cells that have a list.
 
     Args:
         space: model space.

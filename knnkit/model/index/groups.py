@@ -1,8 +1,9 @@
 """Groups of near training rows, for models with many rows.
 
-k-means (Lloyd 1982) over rows in whole steps: products of whole numbers under 2^24 are exact in float32, in any order,
-so the groups are the same on every machine. A search reads only groups whose lower bound on the distance is small
-enough. A sample of queries measures how many rows are then read; a model gets groups only if these are few. NumPy.
+k-means (Lloyd 1982) makes the groups from rows rounded to whole multiples of a step: float32 adds whole numbers under
+2^24 exactly, in any order, so the groups are the same on every machine. A search reads only groups whose lower bound on
+the distance is small enough. A sample of queries measures how many rows are then read; a model gets groups only if
+these are few. NumPy.
 """
 
 from __future__ import annotations

@@ -59,10 +59,10 @@ class Quantized:
 
     @property
     def marks(self) -> Float32:
-        """(padding,) float32 values of a query in the padding columns: -128 and 127 make a kernel choose its step.
+        """(padding,) float32 values for the padding columns of a query, in steps of the query: -128, 127, zeros.
 
-        A kernel divides the range of a row's values and zero into 255 steps (tensorflow/lite/kernels/internal,
-        AsymmetricQuantizeFloats; XNNPACK, qd8). With the range -128 to 127, its step is one step of the query.
+        They make a kernel round the query with the query's own step: it divides the range from a row's least to its
+        greatest value into 255 steps (tensorflow/lite/kernels/internal, AsymmetricQuantizeFloats; XNNPACK, qd8).
         """
         marks = np.zeros(self.table.shape[1] - self.width, np.float32)
         marks[:2] = -STEPS - 1, STEPS
@@ -70,7 +70,10 @@ class Quantized:
 
 
 def blurred(length: Any, step: Any, width: int) -> Any:
-    """Returns a bound on how far rounding to `step` moved `width` numbers; `length`: this move, computed in float32."""
+    """Returns an upper bound on how far rounding to multiples of `step` moved a point with `width` coordinates.
+
+    `length` is that distance as computed in float32; the bound covers the errors of the computation.
+    """
     return length * (1.0 + _RELATIVE) + step * (_ABSOLUTE * math.sqrt(width))
 
 

@@ -126,9 +126,9 @@ def _axes(rows: WeightedRows, most: int) -> Float64:
 
 
 def _whole(values: Float64, greatest: float) -> Float64:
-    """Returns values as whole numbers of steps; a step is 2^-20 of `greatest`. float32 has errors of that size.
+    """Returns values rounded to whole numbers of steps; a step is 2^-20 of `greatest`, the largest absolute value.
 
-    Products of two are under 2^40, so that float64 (53 bits) adds 2^13 of them exactly, in any order.
+    Products of two are at most 2^40, so float64 (53 bits) adds 2^13 of them exactly, in any order.
     """
     return np.asarray(np.round(values / (greatest or 1.0) * 2.0**20))
 

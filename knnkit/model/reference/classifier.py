@@ -47,7 +47,7 @@ class ReferenceAnswers:
         probabilities: (n, n_classes) float64.
         indices: (n, e) int32, e >= k: the k neighbours, then rows near-tied with the k-th; padded with -1.
         distances: (n, e) float64 distances of the rows `indices`, in the model's metric; padded with infinity.
-        tolerance: (n,) float64 `margin * max(d_k, radius)`: distances in model space this near are near-tied.
+        tolerance: (n,) float64 `margin * max(d_k, radius)`: model-space distances that differ by at most this are near-tied.
     """
 
     label: NDArray[np.int32]
@@ -72,7 +72,7 @@ class Reference:
         groups: (n_train,) number of each row's recording. `leave_one_out` then excludes the row's whole recording.
         targets: (n_train, t) float64 targets of a regression; None for a classifier.
         counts: the number of labels in each of several label columns; the targets are then indices of labels.
-        float64: parameters that the graph does not know, as in knn.json; None: it knows all.
+        float64: parameters that the TensorFlow graph does not know, such as a radius; None: it knows all.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Reference:
 
     @property
     def own(self) -> InFloat64:
-        """`float64`; if that is None, a record without parameters."""
+        """The argument `float64`; if that is None, a record whose fields are all None."""
         return self.float64 or InFloat64()
 
     @property
@@ -268,7 +268,7 @@ class Reference:
         return order[:most], exact[:most], tolerance
 
     def _sort(self, query: Float64, rows: NDArray[Any]) -> tuple[NDArray[Any], Float64]:
-        """Returns the row indices `rows` sorted by (measure, index), and the measures: of tied rows, the smallest."""
+        """Returns the indices `rows` sorted by (measure, index), and the measures; tied rows all get the smallest."""
         exact = self._add_up(query, rows)
         order = np.lexsort((rows, exact))
         rows, exact = rows[order], np.asarray(exact[order])

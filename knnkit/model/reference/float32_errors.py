@@ -18,7 +18,7 @@ UNDERFLOW = 8.0 * EPSILON
 
 
 def relative_error(width: int) -> float:
-    """Returns rho, the float32 error of a squared distance or score over `width` coordinates.
+    """Returns rho, the relative float32 error of a squared distance or score over p = `width` coordinates.
 
     rho = (min(p, 6 sqrt(p)) + 10) u. A sum of p terms, added in any order, is off by at most p u (Higham 2002, 4.2),
     and nearly always by less than 6 sqrt(p) u. A term has at most 7 roundings: 1 for the square; 2 each for the
@@ -28,11 +28,11 @@ def relative_error(width: int) -> float:
 
 
 def relative_gap(width: int) -> float:
-    """Returns the relative gap of two float32 measures over `width` coordinates that proves their order.
+    """Returns the relative gap of two float32 measures over p = `width` coordinates that proves their order.
 
-    Each is off by at most (p + 6) u of itself, added in any order (`relative_error`), so (2 p + 12) u separate them.
-    Beyond that, 6 u cover the squares of these errors, for up to 4,000 coordinates, and the rounding of the limit;
-    `UNDERFLOW` covers lost subnormal numbers. With more than 630 coordinates, 8 rho is less: four times what two sums
-    are off by in all but about one case in 10^7.
+    Each measure is off by at most (p + 6) u of itself, added in any order (`relative_error`), so a gap of (2 p + 12) u
+    is needed. Added to it are 6 u for the squares of these errors (up to 4,000 coordinates) and the rounding of the
+    limit, and `UNDERFLOW` for lost subnormal numbers. With more than 630 coordinates, the smaller 8 rho is used: four
+    times the error of two sums, which rho bounds in all but about one case in 10^7.
     """
     return float(min(2.0 * (width + 9.0) * EPSILON + UNDERFLOW, 8.0 * relative_error(width)))

@@ -40,15 +40,15 @@ class Lattice:
     reach: float
 
     def scored_within(self, blocks: int) -> tuple[float, float]:
-        """Returns the greatest length of a query whose scores are exact, and what sets the scores of blocks apart.
+        """Returns the greatest length of a query whose scores are exact, and the argument `apart` of `Scores`.
 
-        The length is in steps, the second number (the argument `apart` of `Scores`; 0 for one block) in squared steps.
-        Both are 0 if only queries shorter than `reach` had exact scores.
+        The length is in steps, `apart` in squared steps (0 for one block). Both are 0 if only queries shorter
+        than `reach` had exact scores.
 
         A score x·t - ‖t‖²/2 is a multiple of 1/2, and so is every partial sum. None is over (‖x‖ + reach)²/2 (Cauchy
         and Schwarz). float32 holds multiples of 1/2 exactly up to 2^24 halves, so that is the limit of this bound.
-        With blocks, all are multiples of `apart`: a power of two, so small that all blocks together subtract less than
-        1/2. Then (‖x‖ + reach)²/2 + 1/2 is at most 2^24 times `apart`.
+        With more blocks, scores are multiples of `apart`, a power of two so small that the last block subtracts less
+        than 1/2. They are exact while (‖x‖ + reach)²/2 + 1/2 is at most 2^24 times `apart`.
         """
         if blocks == 1:
             return math.sqrt(MOST) - self.reach, 0.0

@@ -208,9 +208,9 @@ def may_shift(steps: list[Step], metric: Metric) -> bool:
 def adopt_space(
     mapped: NDArray[Any], steps: list[Step], metric: Metric, p: float | None = None
 ) -> tuple[Space, Float32]:
-    """As `make_space`, from (n, p) training rows to which `steps` are already applied, as a fitted Pipeline has them.
+    """Returns what `make_space` returns, from training rows that `steps` have already mapped, as in a fitted Pipeline.
 
-    The rows `mapped` are float64, or float32 if the Pipeline was fitted with float32 rows.
+    `mapped` are these (n, p) rows: float64, or float32 if the Pipeline was fitted with float32 rows.
 
     Raises:
         BuildError: the map takes a training row out of the range of float32.
@@ -247,7 +247,10 @@ def _shifted(maps: list[Step], origin: Float64 | None) -> list[Step]:
 
 
 def _split_scale(steps: list[Step], metric: Metric) -> tuple[list[Step], Float64 | None]:
-    """Returns the maps before the centre (cosine adds one), and the factors of a last, affine step, or None."""
+    """Returns `Space.steps` and `Space.scale` (None: no factors): an affine last step only scales differences.
+
+    The metric cosine adds a step that divides each row by its length.
+    """
     maps = _fold(steps)
     if metric == "cosine":
         return [*maps, Step("cosine", np.zeros(0), np.zeros(0))], None

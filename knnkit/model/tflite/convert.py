@@ -51,13 +51,13 @@ def convert(model: KnnModule) -> Any:
 
 
 def _give_back() -> None:
-    """Returns freed memory to the system, where the C library can (glibc): it keeps what lies between other blocks."""
+    """Returns memory that the conversion freed to the system; glibc would keep much of it for later use."""
     if sys.platform == "linux":
         getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
 
 
 def _unlist(tree: Any) -> None:
-    """Takes `CANDIDATES` and `BEYOND` out of all signatures of a model tree; their tensors get these names."""
+    """Removes `CANDIDATES` and `BEYOND` from the outputs of all signatures; a runtime finds their tensors by name."""
     for signature in tree.signatureDefs:
         tensors = tree.subgraphs[signature.subgraphIndex].tensors
         for entry in signature.outputs:
@@ -135,7 +135,7 @@ def _put_weights(tree: Any, weights: Mapping[str, Mapping[str, StoredRows]]) -> 
 
 
 def _put_eight_bits(tree: Any, graph: Any, place: int, step: float) -> None:
-    """Makes tensor `place` of a graph int8, and every FULLY_CONNECTED that uses it hybrid: float32 rows, int8 weights.
+    """Makes tensor number `place` int8, and each FULLY_CONNECTED that uses it hybrid: float32 rows, int8 weights.
 
     `step` is the size of a quantization step.
 
@@ -158,7 +158,7 @@ def _put_eight_bits(tree: Any, graph: Any, place: int, step: float) -> None:
 
 
 def _put_bias(tree: Any, graph: Any, place: int) -> None:
-    """Makes tensor `place` of a graph the bias of the FULLY_CONNECTED to whose output it is added.
+    """Makes tensor number `place` the bias of the FULLY_CONNECTED to whose output it is added.
 
     Raises:
         BuildError: the tensor is not added to such an output.

@@ -52,8 +52,8 @@ class Pieces:
 class SharedBytes:
     """Bytes that several buffers share.
 
-    `parts` are the bytes in order; `windows` maps the number of a buffer to its window. A window that starts inside the
-    table starts with a part, after a gap of at least four bytes, into which the window's length is written.
+    `parts` are the bytes in order; `windows` maps the number of a buffer to its window. Where a window starts, a part
+    starts, too. The part before it ends with at least four spare bytes, for the length of the window.
     """
 
     parts: list[NDArray[np.uint8]]
@@ -156,9 +156,10 @@ def _structure(model: Any) -> bytes:
 
 
 def _head(body: bytes, count: int, places: Sequence[int], size: int) -> bytes:
-    """Returns a root table with `count` new buffers; other fields point into `body`, which follows at byte `size`.
+    """Returns the beginning of the file: a root table with `count` buffers. `body` follows it, at byte `size`.
 
-    `places` has the byte in the file at which the content of each buffer begins; 0: the buffer is empty.
+    The root's other fields point into `body`, the packed model without buffers. `places` has the byte in the file at
+    which the content of each buffer begins; 0: the buffer is empty.
     """
     root = _u32(body, 0)
     fields = [number for number in range(_MODEL_FIELDS) if _field(body, root, number) or number == _BUFFERS_FIELD]

@@ -72,7 +72,7 @@ def pack(tree: Any, model: KnnModule, info: model_info.KnnInfo, rows: bytes) -> 
 
 # --- the training rows, once --------------------------------------------------------------------------------------
 def _find(tree: Any, stored: StoredRows, model: KnnModule) -> flatbuffer.SharedBytes:
-    """Returns the table `stored` with the buffers of the model tree that are the table or one of its blocks."""
+    """Returns the bytes of `stored`, and which buffers of the model tree are this table or one of its blocks."""
     tables = [stored, *(stored.blocks() if stored.layout.gap else [])]
     asked = {(table.at * table.row_bytes, sum(map(len, table.parts))) for table in tables}
     windows = {}
@@ -96,7 +96,7 @@ def _is_content(content: Any, table: StoredRows) -> bool:
 def _blocks(tree: Any, laid: flatbuffer.Laid, model: KnnModule) -> list[tuple[int, int]]:
     """Returns (offset in the file in bytes, number of rows) of each block of training rows of a converted model.
 
-    `laid` has the places of its buffers in the file.
+    `tree` is its model tree, `laid` has the offsets of the buffers.
     """
     row_bytes, count = 4 * model.enrolled.shape[1], len(model.enrolled)
     if model.search.projection is None:

@@ -101,8 +101,8 @@ def minimum_runtime(tree: Any, oldest: str) -> str:
 def with_stages(version: str, stages: Iterable[bytes]) -> str:
     """Returns the lowest TFLite runtime that has every operation of a model (`version`) and of its stages.
 
-    A stage may have any operation. The runtime version that a converter wrote into the stage's file counts, too. An
-    operation newer than its versions in `FIRST_RUNTIME` needs a runtime newer than all in that table.
+    A stage may have any operation. The runtime version that a converter wrote into the stage's file counts, too. If an
+    operation has a newer version than any in `FIRST_RUNTIME`, a runtime after all in that table is needed.
     """
     found = [version]
     for data in stages:

@@ -64,7 +64,8 @@ class BuildRunner(StageRunner):
     """Runs a stage in the plain way, and on the first inputs also in a faster way, to compare the outputs.
 
     If they are nearly equal for `_TRIED` inputs, only the faster way is used from then on, else only the plain one. For
-    a stage with windows, the faster way is many windows at once; for a stage of whole sounds, zeros after the sound.
+    a stage with windows, the faster way runs many windows at once. For a stage of whole sounds, it adds zeros after the
+    sound, so that sounds of many lengths need few shapes of input.
     """
 
     _tried = _length = 0
@@ -90,10 +91,10 @@ class BuildRunner(StageRunner):
             self.stage = other
 
     def _with_step(self, values: NDArray[np.float32], count: int) -> Stage:
-        """Returns the stage with `step` and `reach` as its outputs show; unchanged if it refuses some lengths of sound.
+        """Measures the stage's `step` and `reach`; returns it with both, unchanged if it refuses some lengths of sound.
 
-        `values` is a sound with `count` outputs. Silence of growing length shows when one more output begins, and a
-        second one. `step` is the difference of these two lengths, `reach` the length for a single output.
+        `values` is a sound with `count` outputs. The stage is run on longer silence, to find the least lengths with one
+        more output, and with two. `step` is the difference of these two lengths, `reach` the length for one output.
         """
         if values.ndim != 1 or set(self.stage.shape) - {1, -1}:
             return self.stage

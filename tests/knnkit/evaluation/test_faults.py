@@ -57,7 +57,7 @@ def test_equal_rows_of_different_labels_are_counted(zero: float) -> None:
 def test_labels_that_readers_of_json_would_mix_up_are_named(first: int) -> None:
     rows = RANDOM.normal(size=(40, 2))
     (said,) = find(rows_of(rows, first + np.arange(40) % 2), None)
-    assert "labels beyond 2^53 are equal to others in programs that read JSON's numbers as float64" in said
+    assert "labels beyond 2^53 become equal to others in programs that read JSON's numbers as float64" in said
     assert find(rows_of(rows, np.arange(40) % 2 + 2**53 - 2), None) == ()
 
 
