@@ -119,7 +119,7 @@ class _CsvFile:
         count = len(self._rows)
         self.bad.rows, self.bad.features, self.bad.filter = count, len(chosen), self._filter()
         if not count and self.bad.only_without_label:
-            self.bad.advice = "no line has one: name another column (label: in deploy.yaml)"
+            self.bad.advice = "no line has a label: name another column (label: in deploy.yaml)"
         if self._widths.total() > count:
             self.bad.advice = self._with_names(self._widths.most_common(1)[0][0] - len(header))
         if not (count or self.bad):

@@ -50,7 +50,7 @@ def expand(sources: Sequence[Path], suffixes: Collection[str] = SUFFIXES) -> tup
 
 
 def split(source: Path) -> tuple[Path, str]:
-    """Splits a pattern into the deepest folder that exists, whose name may have signs such as `[`, and the rest."""
+    """Splits a pattern into the deepest folder that exists (its name may have signs such as `[`), and the rest."""
     folder = next((folder for folder in source.parents if folder.is_dir()), Path())
     return folder, str(source.relative_to(folder))
 

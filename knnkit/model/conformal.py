@@ -1,5 +1,6 @@
 """Calibration and check of label sets.
 
+A label set holds all labels that a row may have; the right one is among them with a stated probability, the coverage.
 The answer to a training row never has the row itself as a neighbour. So all training rows can be used to calibrate, and
 the held-out rows to measure the coverage. Never builds a graph.
 """

@@ -37,7 +37,7 @@ class Fitted:
         """
         rows, classes = self.enrolment.space.leave(self.enrolment.enrolled), self.enrolment.classes
         if not np.isfinite(rows.astype(np.float32)).all():
-            said = f"{self.enrolment.source}: its raw training rows, computed back, leave the range of float32"
+            said = f"{self.enrolment.source}: its training rows, computed back to raw rows, leave the range of float32"
             raise DataError(said, hint="test: {file: test.csv}; in Python test=(rows, labels)")
         return Dataset(
             rows,

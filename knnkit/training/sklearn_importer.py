@@ -36,7 +36,7 @@ from knnkit.training.sklearn_pipelines import convert_all, is_nonlinear
 from knnkit.training.sklearn_transforms import convert, parts_of
 
 _TAKEN_OVER = (
-    "an estimator of sklearn.neighbors, or a Pipeline that ends in one (docs/scikit-learn.md lists what goes), "
+    "an estimator of sklearn.neighbors, or a Pipeline that ends in one (docs/scikit-learn.md has the list), "
     "written by skops.io.dump"
 )
 Labels = tuple[int | str, ...]
@@ -120,7 +120,7 @@ def import_estimator(
 def _compare_values(
     classifier: Any, maps: list[Any], mapped: NDArray[Any], names: tuple[str, ...]
 ) -> tuple[Table, NDArray[np.float64], list[Step]]:
-    """Returns a table, training rows and steps with which hamming becomes the squared Euclidean distance (`agreements`).
+    """Returns a table, training rows and steps with which hamming becomes squared Euclidean distance (`agreements`).
 
     `maps` are the transformers before `classifier`, `mapped` the training rows after them, `names` the raw columns.
     Raises BuildError if the metric has weights, or the transformers make fractions.

@@ -338,8 +338,9 @@ def of_imported(imported: Fitted, held_out: Dataset | None) -> Material:
         DataError: the held-out rows do not fit, or there are none and the pipeline has nonlinear steps.
     """
     if imported.table is not None and held_out is None:
-        said = f"{imported.enrolment.source}: its own rows cannot be computed back through its transformers"
-        raise DataError(said, hint="test: {file: test.csv, label: COLUMN}; in Python test=(rows, labels)")
+        said = "there are no test rows, and its own rows cannot be computed back through its transformers"
+        hint = "test: {file: test.csv, label: COLUMN}; in Python test=(rows, labels)"
+        raise DataError(f"{imported.enrolment.source}: {said}", hint=hint)
     training = imported.training_rows()
     if held_out is not None:
         rows = imported.fitting(held_out)

@@ -285,7 +285,7 @@ def _project(weighted: Any, projection: Projection | None) -> Any:
 
 
 def _slack(space: Space, projection: Projection | None) -> float:
-    """Returns the float32 error of a squared distance computed from a score, relative to (‖x‖ + reach)².
+    """Returns the float32 error of a squared distance computed from a score, relative to (‖x‖ + `Space.reach`)².
 
     `projection`: that of the scored rows; None: they have all coordinates.
     """

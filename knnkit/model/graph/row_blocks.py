@@ -113,7 +113,7 @@ class StoredRows:
 
     @property
     def number_type(self) -> Any:
-        """NumPy type of the numbers, before `step` makes them int8."""
+        """NumPy type of the numbers in TensorFlow, where int8 rows are still float32."""
         return self.rows.dtype.type if self.step is None else np.float32
 
     @property

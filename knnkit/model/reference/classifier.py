@@ -47,7 +47,7 @@ class ReferenceAnswers:
         probabilities: (n, n_classes) float64.
         indices: (n, e) int32, e >= k: the k neighbours, then rows near-tied with the k-th; padded with -1.
         distances: (n, e) float64 distances of the rows `indices`, in the model's metric; padded with infinity.
-        tolerance: (n,) float64 `margin * max(d_k, radius)`: model-space distances that differ by at most this are near-tied.
+        tolerance: (n,) float64 `margin * max(d_k, radius)`: distances in model space this close are near-tied.
     """
 
     label: NDArray[np.int32]

@@ -159,7 +159,7 @@ def test_a_label_column_that_is_empty_is_not_mended_by_leaving_all_lines_out(tmp
     (tmp_path / "rows.csv").write_bytes(table(line=lambda _, c, k: ",".join([*c, ""])))
     with pytest.raises(DataError) as found:
         files.load(tmp_path / "rows.csv", "kind")
-    assert found.value.hint.startswith("no line has one: name another column (label:")
+    assert found.value.hint.startswith("no line has a label: name another column (label:")
 
 
 @pytest.mark.parametrize(("asked", "there"), [("sl", "SL"), ("esp\u00e8ce", "espe\u0300ce")])
