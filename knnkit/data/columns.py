@@ -121,13 +121,7 @@ def require_features(
 
 
 def _named(header: list[str], others: list[str], word: str, file: Path, key: str) -> list[str]:
-    """Returns [word] if it is a column in `header`, else the columns in `others` that match the pattern `word`.
-
-    `key` is as in `find`.
-
-    Raises:
-        DataError: no column matches.
-    """
+    """Returns [word] if `header` has that column, else the columns in `others` that match it; raises as `find` does."""
     if word in header or not _PATTERN & set(word):
         return [header[find(header, word, file, key)]]
     found = [name for name in others if fnmatch.fnmatchcase(name, word)]

@@ -106,10 +106,7 @@ def _counted(truth: NDArray[np.int32], label: NDArray[np.int32], count: int, how
 
 
 class Compared(NamedTuple):
-    """Comparison of an imported estimator with the reference: warnings, and the `share` of rows with equal answers.
-
-    `share` is None if the estimator cannot predict these rows.
-    """
+    """Share of rows that an imported estimator and the reference answer alike; None if the estimator cannot predict."""
 
     share: float | None
     warnings: tuple[str, ...] = ()

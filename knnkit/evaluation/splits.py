@@ -88,10 +88,7 @@ def _unmeasured(everything: Dataset, held_out: Places) -> tuple[str, ...]:
 
 
 def _default(everything: Dataset, share: float, seed: int) -> Divided:
-    """Holds out a random share, as scikit-learn does; by class if that would leave a class without training rows.
-
-    Holds out no row if too many classes have only one (`_LONELY`).
-    """
+    """Holds out a random share; by class if a class would lose all rows; no row if half of all classes have one row."""
     kept, held_out = _random(everything, share, seed)
     lost = _unlearnt(everything.labels, kept)
     if not lost:

@@ -125,9 +125,7 @@ def build_model(
 def build_enrolled(
     spec: KnnSpec, enrolment: Enrolment, held_out: Dataset | None = None, options: Options = _DEFAULTS
 ) -> BuiltModel:
-    """Builds the classifier `spec` over `enrolment`: training rows that are already scaled and mapped.
-
-    The other arguments are those of `build_model`.
+    """Builds the classifier `spec`, as `build_model` does, from training rows that are already in model space.
 
     Raises:
         DataError: k is larger than the number of rows.

@@ -254,18 +254,12 @@ class QuantizedProducts(Scores):
         return Chosen(positions, beyond, lambda measure: self._agree(measure, scored, lost, left))
 
     def _agree(self, measure: Any, scored: Any, lost: Any, left: Any) -> Any:
-        """Returns (b,) bool: whether the exact distances of all candidates fit their int8 scores.
+        """Returns (b,) bool: whether the exact squared distances `measure` of all candidates fit their int8 scores.
 
-        Both bound the squared distance between rounded query and rounded row. By its score, it is between `scored`
-        and `scored + 2 lost` (`lost`: float32 error). By the exact distance d, it is between (d - left)² and
-        (d + left)², because rounding moved the two points by `left` together. So the two ranges must overlap. In a
-        projection, where distances are shorter, only (d + left)² is known.
-
-        Args:
-            measure: (b, count) exact d².
-            scored: (b, count) squared distances from the scores, less `lost`.
-            lost: (b,) float32 error of `scored`.
-            left: (b,) distance that rounding moved query and row together.
+        Both bound the squared distance between rounded query and rounded row. By the score, it is between `scored` and
+        `scored + 2 lost` (`lost`: float32 error). By the exact distance d, it is between (d - left)² and (d + left)²,
+        because rounding moved the two points by `left` together. So the two ranges must overlap. In a projection, where
+        distances are shorter, only (d + left)² is known.
         """
         distance, left = tf.sqrt(measure), (left + np.float32(self.space.zero))[:, tf.newaxis]
         over = scored - tf.square(distance + left)

@@ -93,27 +93,17 @@ class Sample:
         count = min(self.k + _MOST_BEYOND, len(self.enrolled) - 1)
         nearest = np.full((len(self.chosen), count), np.inf)
         for start, part in self.rows.parts(PART):
-            squared = self._hide_itself(start, squared_distances(self.queries, part))
+            squared = squared_distances(self.queries, part)
+            inside = np.flatnonzero((self.chosen >= start) & (self.chosen < start + len(part)))
+            squared[inside, self.chosen[inside] - start] = np.inf  # no row is its own neighbour
             nearest = np.partition(np.concatenate([nearest, squared], axis=1), count - 1, axis=1)[:, :count]
         return np.sort(nearest, axis=1)
 
     @cached_property
     def unit(self) -> Float64:
-        """(m, 1) numbers that turn a relative error of scores into an absolute one: 2 (‖x‖² + reach²) for query x.
-
-        That is at least (‖x‖ + reach)², to which error bounds such as `Projection.blur` are relative.
-        """
+        """(m, 1) upper bounds on (‖x‖ + reach)², to which score errors are relative: 2 (‖x‖² + reach²) for query x."""
         squares = (self.queries * self.queries).sum(axis=1, keepdims=True)
         return np.asarray(2.0 * (squares + self.space.reach**2))
-
-    def _hide_itself(self, start: int, measures: Float64) -> Float64:
-        """Returns `measures`, where the distance of each sampled row to itself is now infinity.
-
-        `measures` are (m, c) distances from the sampled rows to c training rows, the first with the index `start`.
-        """
-        inside = np.flatnonzero((self.chosen >= start) & (self.chosen < start + measures.shape[1]))
-        measures[inside, self.chosen[inside] - start] = np.inf
-        return measures
 
 
 def squared_distances(some: Float64, others: Float64) -> Float64:
