@@ -176,7 +176,6 @@ def _read(path: Path, window: Window, keep: Sequence[str], warnings: list[str]) 
 
 
 def _without_windows(found: Sequence[_Windows], window: Window) -> str:
-    """Returns the hint of the error that no window is complete."""
     usual = "lower `rows` of `window`, or add samples"
     if sum(each.jumps for each in found):
         step = float(np.median([each.step for each in found]))
@@ -188,7 +187,7 @@ def _without_windows(found: Sequence[_Windows], window: Window) -> str:
 
 
 def _other_time(header: str) -> str:
-    """Returns a hint for a wrong `time` of a window; `header` is the line with the columns that there are."""
+    """Returns a hint for a wrong `time` of a window; `header` is the header line of the file."""
     words = re.findall(r"[^,;\t']+", header)
     own = next(
         (word for name in _TIMES for word in words if name in word.casefold()), "t" if "t" in words else "COLUMN"

@@ -132,11 +132,6 @@ def labelled(rows: Dataset, labels: Any) -> Dataset:
 
 
 def _columns(rows: Dataset, labels: Any) -> list[NDArray[Any]]:
-    """Returns the columns of (n,) or (n, t) labels.
-
-    Raises:
-        DataError: they are not labels of n rows, or one is missing.
-    """
     try:
         values, cells = as_array(labels), as_array(labels, object)  # an array of text would hold "nan"
     except TypeError as error:

@@ -111,7 +111,7 @@ class Embedder:
         return "".join(f"{to_json(values)}\n" for values in self._raw(rows)).encode()
 
     def most_golden(self, rows: Dataset) -> int:
-        """Returns the most golden rows that a release may have: fewer, the larger the first raw input of `rows` is."""
+        """Returns the largest number of golden rows that a release may have: fewer if the first of `rows` is large."""
         first = next(self._raw(rows.take(_FIRST)), None)
         size = 1 if first is None else max(1, first.nbytes)
         return max(_LEAST_GOLDEN, min(GOLDEN_ROWS, GOLDEN_BYTES // size))

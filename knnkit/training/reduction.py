@@ -161,7 +161,7 @@ def _prototypes(points: Points, max_loss: float, seed: int) -> Ints:
 
 
 def _medoids(points: Points, rows: Ints, share: float, seed: int) -> Ints:
-    """Returns those of `rows`, the indices of one class, that are nearest to the centres of k-means clusters.
+    """Returns the indices of the rows of one class (`rows`) that are nearest to the centres of k-means clusters.
 
     There is one cluster for each kept row; `share` is the share of rows to keep.
     """

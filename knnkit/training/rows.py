@@ -99,11 +99,6 @@ def read_inputs(
 
 
 def _load_windows(build: Build, window: Window) -> recordings.Cut:
-    """Returns the windows of all recordings in deploy.yaml.
-
-    Raises:
-        DataError: as `recordings.load`; or rows must be held out, and there is only one recording.
-    """
     data = build.model.data
     assert isinstance(data, FileData)
     cut = recordings.load(data.sources, window, Labels(data.label_column, data.labels), build.model.beside)

@@ -272,7 +272,6 @@ def _parts(estimator: Any) -> tuple[list[Any], Any]:
 
 
 def _is_search(estimator: Any) -> bool:
-    """Whether `estimator` is a GridSearchCV, RandomizedSearchCV or halving search of scikit-learn."""
     return type(estimator).__module__.startswith(_SEARCHES) and hasattr(estimator, "refit")
 
 
@@ -308,7 +307,6 @@ def _classes(classifier: Any) -> tuple[Labels, NDArray[np.int32]] | None:
 
 
 def _labels(found: Any) -> Labels:
-    """Returns the labels of an estimator; raises BuildError if a class cannot be a label."""
     classes = np.asarray(found)
     if classes.dtype.kind == "f" and (classes == np.rint(classes)).all() and np.abs(classes).max() < 2**53:
         classes = classes.astype(np.int64)  # 2.0 is the class 2, as in a file

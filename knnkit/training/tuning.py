@@ -85,7 +85,7 @@ def tune(
         material: the training rows and held-out rows.
         how: `leave-one-out` over the training rows, or `split` for the held-out rows. If `split` in deploy.yaml names
             a column, a training row is left out together with all rows that have its value in that column.
-        most: largest k; at most the number of rows that a row can be compared with is used.
+        most: largest k; lowered to the number of rows that a row can be compared with.
         settings: the settings to measure.
         score: the measure by which settings are compared.
         progress: called with (number of finished searches, number of all searches).

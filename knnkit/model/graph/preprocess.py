@@ -90,7 +90,7 @@ def _subtract(z: Any, origin: Float64) -> Any:
 
 
 def _lost(numbers: int) -> np.float32:
-    """Returns the largest error of a vector's length by underflow: at most 8 underflows in each of `numbers` values."""
+    """Returns a bound on the error of a vector's length by underflow: 8 underflows in each of `numbers` values."""
     return np.float32(8.0 * _UNDERFLOW * numbers)
 
 

@@ -39,7 +39,6 @@ def may_be_mistaken(space: Space, enrolled: Float32) -> bool:
 
 
 def _may_be_within(column: Float32, gap: float) -> bool:
-    """Whether two different values of a column are closer than `gap`."""
     away = np.abs(column)
     if float(away.min(initial=np.inf, where=away > 0.0)) * EPSILON >= gap:
         return False

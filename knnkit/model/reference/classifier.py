@@ -216,7 +216,7 @@ class Reference:
         return found
 
     def _measure(self, query: Float64, rows: NDArray[np.int64]) -> Float64:
-        """Returns (m,) rounded measures (`Space.power`) of the rows with the indices `rows`, without `Space.unit`."""
+        """Returns (m,) measures (`Space.power`) of the rows with indices `rows`: rounded, in units of `Space.unit`."""
         found = np.empty(len(rows))
         step = max(1, _CHUNK_BYTES // (8 * len(query)))
         for start in range(0, len(found), step):

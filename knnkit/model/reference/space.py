@@ -54,7 +54,7 @@ class Step:
         """Returns the mapped (n, p) rows.
 
         The cosine step marks zero rows differently in queries and training rows. A query must map alike on every
-        machine, so its sums are rounded once or added in the order of the features. Training rows are mapped only here.
+        machine, so its sums are rounded once or added in the order of the features. Only the host maps training rows.
         """
         if self.kind == "affine":
             return np.asarray((rows - self.a) * self.b)
@@ -88,7 +88,6 @@ def add_products(rows: Float64, matrix: NDArray[Any]) -> Float64:
 
 
 def _norms(rows: Float64, order: float) -> Float64:
-    """Returns the (n, 1) norms of order 1, 2 or infinity."""
     if np.isinf(order):
         return np.asarray(np.abs(rows).max(axis=1, keepdims=True))
     terms = np.abs(rows) if order == 1.0 else rows * rows
@@ -238,7 +237,7 @@ def _undo(rows: Float64, steps: Iterable[Step]) -> Float64:
 
 
 def _shifted(maps: list[Step], origin: Float64 | None) -> list[Step]:
-    """Returns the maps for rows already less `origin` (None: nothing): the first map subtracts that much less."""
+    """Returns `maps` for rows without `origin` (None: no origin): the first map subtracts that much less."""
     if origin is None or not maps:
         return maps
     first = maps[0]
@@ -330,7 +329,6 @@ def _require_points(values: NDArray[Any], where: Where, *, plain: bool) -> None:
 
 
 def _weighted(enrolled: Float32, factors: Float64) -> Iterator[Float64]:
-    """Yields consecutive blocks of the (n, p) rows as float64, multiplied by the (p,) factors."""
     return (enrolled[start : start + _ROWS] * factors for start in range(0, len(enrolled), _ROWS))
 
 

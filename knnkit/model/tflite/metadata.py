@@ -89,7 +89,6 @@ def _find(tree: Any, stored: StoredRows, model: KnnModule) -> flatbuffer.SharedB
 
 
 def _is_content(content: Any, table: StoredRows) -> bool:
-    """Whether the buffer `content` equals the rows of a table without gaps."""
     return content is not None and len(content) == table.rows.nbytes and np.array_equal(content, table.parts[0])
 
 
