@@ -34,7 +34,7 @@ def warnings_of_file(
 
 
 def has_column(file: Path, name: str) -> bool:
-    """Whether a CSV file has the column `name`; False also if the file cannot be read, which its build reports."""
+    """Whether a CSV file has the column `name`; False also if the file cannot be read: the build reports that."""
     from knnkit.data import listing
     from knnkit.errors import DataError
 

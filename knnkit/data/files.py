@@ -50,8 +50,8 @@ def load(
 
     In a text or Parquet file `label` is a column, and every other column is a feature. In an NPZ file `label` is an
     array (n,), and the features are the only two-dimensional array, or, without one, every other array as a column.
-    The arguments after `path` mean the same as the fields of `Wanted`, None included. Other columns of a CSV or Parquet
-    file are not read.
+    The arguments after `path` mean the same as the fields of `Wanted`, None included. Columns of a CSV or Parquet file
+    that no argument names are not read if `features` is given.
 
     Raises:
         DataError: the file or a column is missing, or a cell is not a finite number; the message counts all such cells.

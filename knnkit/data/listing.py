@@ -22,7 +22,7 @@ from knnkit.errors import FILE, DataError
 def read(file: Path, names: Sequence[str]) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Returns the header of a file, and line number and cells of each row; leaves out empty rows.
 
-    `names` are the columns that a hint asks for, and from which the separator is found; they may be missing.
+    `names` are the columns that the file should have: they show which separator it has, and a hint names them.
 
     Raises:
         DataError: the file cannot be read, has no rows, or a row has another number of cells than the header.

@@ -44,7 +44,7 @@ class Policy:
         thousands: separator of thousands in numbers, such as "."; "": none.
         missing_words: words that stand for a missing cell, in addition to those of every model.
         labels: further label columns, which are text.
-        targets: columns of numbers to predict; the first of them is the reader's label.
+        targets: columns of numbers to predict; readers take the first of them as the label column.
     """
 
     drop: tuple[str, ...] = ()

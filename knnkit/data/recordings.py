@@ -44,8 +44,8 @@ class Labels:
 
     Attributes:
         column: name of the label column.
-        by_file: "folder": a file's folder is its label; a CSV file: it has the columns `file` and `column`; None: the
-            recordings have the column.
+        by_file: "folder": the folder of a file is its label. A path: this CSV file has the column `file` and the label
+            column. None: the recordings have the label column.
     """
 
     column: str
@@ -82,7 +82,7 @@ class _Samples:
 class _Windows:
     """Windows of one file: rows, labels, recordings (`names`), groups, and lines (`ids`).
 
-    `mixed` windows with two labels are left out. `bad`, `jumps` and `step` are those of `_Samples`.
+    `mixed` counts the windows with two labels, which are left out. `bad`, `jumps` and `step` are those of `_Samples`.
     """
 
     rows: NDArray[np.float64]

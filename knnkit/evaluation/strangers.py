@@ -60,7 +60,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Trade:
-    """Answers from which the effect of any share is computed: to calibration rows, ordinary rows and strangers."""
+    """Answers to calibration rows, ordinary rows and strangers, from which the effect of any share is computed."""
 
     calibration: Measured
     ordinary: Measured

@@ -54,7 +54,7 @@ class Options:
         margin: neighbours whose distances differ by less than this share of the distance are near-tied.
         seed: seed of the random choice of calibration rows.
         inputs: digest of the build's inputs, stored in knn.json.
-        measure: function (reference, classes) -> what it measured, which is stored in knn.json; None: nothing.
+        measure: function (reference, classes) -> measured figures, which are stored in knn.json; None: none.
         table: how the rows were made from raw columns; stored in knn.json.
         input: description of the stages that made the rows; stored in knn.json.
         stages: file name -> bytes of each stage.

@@ -1,7 +1,7 @@
 """Embeds raw inputs on the host.
 
-TensorFlow runs the stages in a separate process, so that a damaged file cannot crash the build. The rows of this module
-are the reference for those of devices. Reads no raw file.
+TensorFlow runs the stages in a separate process, so that a damaged file cannot crash the build. Devices are
+checked to compute the same rows. Reads no raw file.
 """
 
 from __future__ import annotations

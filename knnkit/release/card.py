@@ -25,7 +25,7 @@ _MOST = 16 << 20
 
 @dataclass(frozen=True)
 class CardFacts:
-    """Content of card.json. `counts` are the training rows of each class; `split` is how rows were held out."""
+    """Content of card.json. `counts` are the numbers of training rows by class; `split` is how rows were held out."""
 
     counts: tuple[int, ...]
     warnings: tuple[str, ...] = ()

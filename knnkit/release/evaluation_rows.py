@@ -43,7 +43,7 @@ class EvaluationRows:
         return self.origins.name(row)
 
     def listed(self, rows: Sequence[int], count: int | None = None) -> str:
-        """Returns rows as text: `test.csv rows 3, 17 and 5 more`. `count`: number of all rows (None: no others)."""
+        """Returns rows as text: `test.csv rows 3, 17 and 5 more`. `count`: number of all rows; None: `rows` has all."""
         count = len(rows) if count is None else count
         shown = [self.name(row) for row in rows[:_NAMED] if 0 <= row < len(self.truth)]
         more = f" and {count - len(shown):,} more" if count > len(shown) else ""

@@ -24,7 +24,7 @@ def checked(manifest: Manifest) -> Manifest:
 
 
 def write_manifest(manifest: Manifest) -> bytes:
-    """Returns the bytes of release.json, without unset gates that older agents do not know and would refuse."""
+    """Returns the bytes of release.json. Leaves out unset gates of newer versions: older agents would refuse them."""
     document = json_codec.to_plain(manifest)
     plain = {name: value for name, value in document["gates"].items() if name in _OLDEST or value != _NO_GATES[name]}
     return json_codec.dump_file({**document, "gates": plain})

@@ -89,7 +89,7 @@ def audit(rows: Dataset, spec: KnnSpec) -> Audit:
 
 
 def _shares(lists: neighbours.Lists, codes: NDArray[np.int32], n_classes: int, spec: KnnSpec) -> NDArray[np.float64]:
-    """Returns the (n, n_classes) share of the votes of each row's k nearest rows that each class has.
+    """Returns (n, n_classes): the share of votes for each class among the k nearest other rows of each row.
 
     `lists` has the nearest other rows of each row, `codes` the (n,) class indices of the rows.
     """

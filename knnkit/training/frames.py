@@ -1,7 +1,7 @@
 """Training rows of a data frame with missing cells.
 
-Reads the frame as a build reads a Parquet file, with the keys of `data:` in deploy.yaml. The model then has a table,
-and a device takes the same cells. Needs pyarrow.
+Reads the frame as a build reads a Parquet file, with the keys of `data:` in deploy.yaml. The model then holds a
+table of the rules, and a device takes the same cells. Needs pyarrow.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def read(frame: Any, labels: Any, keys: Mapping[str, Any]) -> tuple[Dataset, Tab
     The table is None if `keys` has no rule about cells: the cells then are the numbers.
 
     Args:
-        frame: the rows; an index of pandas is not used. Or an Arrow table.
+        frame: a data frame of pandas (its index is not used) or polars, or an Arrow table.
         labels: the name of a column, or (n,) labels.
         keys: `missing`, `categories`, `unknown_category`, `drop`, `features`, as in deploy.yaml.
 

@@ -200,7 +200,7 @@ class _Header:
         return text.getvalue().encode()
 
     def meaning(self, label: str) -> dict[str, str]:
-        """Returns label column or target -> cell. Several targets are text like `height=3.5, width=2`; else {}."""
+        """Returns label column or target -> cell. Parses several targets, `height=3.5, width=2`; else {}."""
         return {self.labels[0]: label} if len(self.labels) == 1 else _values(f"{label}, ", self.labels) or {}
 
     def label(self, cells: Mapping[str, str]) -> str:

@@ -66,7 +66,7 @@ def read_held_out(test: TestFile, answers: tuple[str, ...], imported: Fitted, *,
 
 
 def features_of(fitted: Fitted, rows: Any, source: str = "rows") -> Dataset:
-    """Returns the features of `rows`: a classifier's pipeline computes them from raw cells; else rows are numbers.
+    """Returns the features of `rows`. A pipeline with nonlinear steps computes them from raw cells.
 
     The labels of the returned dataset mean nothing. `rows` is an array, nested lists or a data frame, and `source` its
     name in messages.

@@ -41,7 +41,7 @@ def is_nonlinear(part: Any) -> bool:
 
 
 def convert_all(parts: Sequence[Any], names: Sequence[str], last: Sequence[Transform] = ()) -> Table:
-    """Returns the table of the raw columns `names`, with the transforms of fitted transformers, then those in `last`.
+    """Returns the table of the raw columns `names`: the transforms of the fitted transformers `parts`, then `last`.
 
     Raises:
         BuildError: a part is not supported; the message names it.

@@ -49,7 +49,7 @@ def policy_of(data: Data) -> Policy:
 
 
 def with_text(policy: Policy, rows: Dataset) -> Policy:
-    """Returns `policy`; if its `categories` is one word, with a mapping from each text column of `rows` to the word."""
+    """Returns the result of `Policy.with_text` for the text columns of `rows`."""
     return policy.with_text([rows.feature_names[place] for place in rows.levels or ()])
 
 
@@ -298,7 +298,7 @@ def _category_to_fill(way: Any, values: NDArray[Any], levels: Sequence[str]) -> 
 
 
 def _codes(table: Table, column: Column, rows: Dataset, place: int) -> NDArray[Any]:
-    """Returns column number `place` as indices in the table's categories; DataError if it refuses a new category."""
+    """Returns column number `place` as indices in the table's categories; DataError if the column refuses a new one."""
     levels = (rows.levels or {})[place]
     known = {text: float(code) for code, text in enumerate(column.categories)}
     values = rows.rows[:, place]

@@ -42,7 +42,7 @@ class Layout:
 
     @classmethod
     def of(cls, rows: NDArray[Any]) -> Layout:
-        """Returns the layout for (n, p) rows of any number type."""
+        """Returns the layout with which a file stores (n, p) rows: in blocks that fit the processor's cache."""
         count, row_bytes = len(rows), rows.shape[1] * rows.itemsize
         block = min(block_width(count, BLOCK_ROWS), max(1, BLOCK_BYTES // row_bytes))
         if block >= count:

@@ -77,7 +77,7 @@ class Search(tf.Module):  # type: ignore[misc]
         lattice: the lattice that the training rows lie on; None if they lie on none.
         layout: layout of `table` in the file.
         table: the training rows as the file stores them.
-        take: function (name, table) -> tensor of a table with a row or number for each training row.
+        take: function (name, table) -> tensor; makes all tensors that have a row or number for each training row.
     """
 
     def __init__(self, space: Space, enrolled: Float32, k: int, *, cells: bool = True) -> None:

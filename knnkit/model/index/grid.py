@@ -58,7 +58,7 @@ class CellLists:
 
     @property
     def strides(self) -> Float32:
-        """(p,) float32 whole numbers: the flat index of a cell grows by these with a step along each coordinate."""
+        """(p,) float32 whole numbers: how much a step to the next cell along each coordinate adds to the flat index."""
         return np.array([int(np.prod(self.table.shape[axis + 1 :])) for axis in range(self.table.ndim)], np.float32)
 
     @staticmethod

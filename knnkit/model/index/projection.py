@@ -61,7 +61,7 @@ class Projection:
 
     @property
     def blur(self) -> float:
-        """Largest float32 error of a squared distance in the projection, as a share of (‖x‖ + reach)²."""
+        """Largest float32 error of a squared distance in the projection, as a share of (‖x‖ + reach)² (see `_blur`)."""
         return _blur(*self.matrix.shape)
 
 

@@ -326,7 +326,7 @@ class Reference:
     def _vote_in_float64(self, order: NDArray[np.int64], distances: Float64) -> Float64:
         """Returns (n_classes,) shares of the votes of the rows `order`, with kernels and class weights.
 
-        If no row has a vote, the outlier class has the share 1; without one, all are 0.
+        If no row has a vote, the outlier class has the share 1; without an outlier class, all are 0.
         """
         weight = weigh(distances, distances.min(initial=np.inf), self.weights, self.own.bandwidth)
         if self.own.class_weights is not None:

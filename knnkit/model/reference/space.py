@@ -145,7 +145,7 @@ class Space:
 
     @property
     def unit(self) -> float:
-        """Size of the factors in `scale` if all are equal, else 1. Multiplies distances after ties are found."""
+        """Size of the factors in `scale` if all are equal, else 1. Applied after ties are found, to keep them."""
         return float(np.abs(self.scale[0])) if (np.abs(self.scale) == np.abs(self.scale[0])).all() else 1.0
 
     def narrow(self, rows: NDArray[Any]) -> Float32:
@@ -237,7 +237,7 @@ def _undo(rows: Float64, steps: Iterable[Step]) -> Float64:
 
 
 def _shifted(maps: list[Step], origin: Float64 | None) -> list[Step]:
-    """Returns `maps` for rows without `origin` (None: no origin): the first map subtracts that much less."""
+    """Returns `maps` for rows from which `origin` is already subtracted: the first map subtracts that much less."""
     if origin is None or not maps:
         return maps
     first = maps[0]

@@ -41,7 +41,7 @@ class KnnSpec:
         scale: scaling of the features, fitted on the training rows and built into the model.
         reject: share of ordinary rows to accept, or label -> share, with `default` for the others; with None the model
             never answers "unknown".
-        label_sets: coverages of the label sets that the model can answer with.
+        label_sets: coverages, such as 0.9, of the label sets that the model can answer with.
         keep: which rows a device stores for people to label; None: no rows.
         enrol: which rows and labels may be taught on a device; None: none.
         ignore_extra: whether a device ignores columns that the model does not have.
@@ -50,7 +50,7 @@ class KnnSpec:
         radius: distance within which all training rows vote; None: the k nearest vote.
         outlier_label: answer to a row for which no training row votes; None: "unknown".
         class_weight: "balanced", or label -> factor of its votes, with `default` for the others (else 1).
-        offset: threshold of outlier factors, as in knn.json; None: the model answers no outlier factors.
+        offset: threshold of outlier factors (LocalOutlierFactor's `offset_`); None: the model answers none.
     """
 
     name: str

@@ -29,6 +29,6 @@ def split(data: bytes) -> tuple[memoryview, dict[str, bytes]]:
 
 
 def add(data: bytes, files: Mapping[str, bytes]) -> tuple[memoryview, bytes]:
-    """Returns the model file `data` with more associated files (name -> content), in two parts, without a copy."""
+    """Adds associated files (name -> content) to the model file `data`; returns (model, archive), without a copy."""
     model, present = split(data)
     return model, archive({**present, **files})

@@ -52,8 +52,8 @@ class Pieces:
 class SharedBytes:
     """Bytes that several buffers share.
 
-    `parts` are the bytes in order; `windows` maps the number of a buffer to its window. Where a window starts, a part
-    starts, too. The part before it ends with at least four spare bytes, for the length of the window.
+    `parts` are the bytes in order; `windows` maps the number of a buffer to its window. Where a window starts
+    inside the table, a part starts, too; the part before it ends with at least four spare bytes, for its length.
     """
 
     parts: list[NDArray[np.uint8]]
