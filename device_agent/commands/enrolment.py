@@ -1,4 +1,4 @@
-"""Commands that teach rows, forget, undo that, and list."""
+"""Commands for taught rows: enrol, forget, undo, enrolled."""
 
 from __future__ import annotations
 

@@ -234,7 +234,7 @@ def _state(store: Store) -> Iterator[Finding]:
         mend = "wait, or: python -m device_agent rollback"
         yield Finding("state", "warning", f"{current.pending.holder} holds the device: {current.pending.reason}", mend)
     else:
-        yield _ok("state", f"{current.serial} transitions, floor {current.floor}")
+        yield _ok("state", f"{current.serial} transitions, floor {current.floor} (the lowest accepted sequence)")
 
 
 def _release(store: Store) -> Iterator[Finding]:
@@ -280,7 +280,7 @@ def _install(store: Store, packages: str) -> str:
 
 
 def _cause(error: Exception) -> str:
-    """Returns the last line of an error's text, since NumPy explains a failed import on 20; without text, its type."""
+    """Returns the last line of an error (NumPy explains a failed import in 20 lines); without text, its type."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return (lines or [type(error).__name__])[-1].removeprefix("Original error was: ")
 

@@ -98,7 +98,7 @@ def _about_previous(store: Store, current: StoreState, held: trust_dir.Seen) -> 
         return []
     bundle = _read(store.release_path(ref.digest) / constants.SIGNATURE_FILE, constants.MAX_SIGNATURE)
     signed_by = standing.look(bundle, b"", (), (), 0).signed_by
-    why = f"{ref.name} {ref.version} was signed by {signed_by}; rollback needs --allow-revoked"
+    why = f"{ref.name} {ref.version} was signed by the revoked key {signed_by}; rollback needs --allow-revoked"
     said = f"{standing.PREVIOUS_REVOKED}: {why}"
     return [said] if signed_by in held.device.revoked else []
 
@@ -134,7 +134,7 @@ def render(found: Status) -> str:
     answering = found.answering[:12] if found.answering else "nothing"
     lines += [
         f"answering  {answering}" + (f", signed by {found.signed_by}" if found.signed_by else ""),
-        f"floor      {found.floor}",
+        f"floor      {found.floor} (the lowest accepted sequence)",
         f"staged     {len(found.staged)}: {', '.join(digest[:12] for digest in found.staged) or '-'}",
         f"trusted    {', '.join(found.trusted) or 'no key: nothing can be staged'}",
         f"class      {found.device_class}",

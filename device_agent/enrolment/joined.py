@@ -93,7 +93,7 @@ class JoinedExact(ExactKnn):
         return kept, np.ascontiguousarray(found[kept])
 
     def doubt(self, kth: NDArray[Any]) -> Float64:
-        """Returns (n,) greatest differences of two distances up to (n,) `kth` that float32 rounding alone may cause."""
+        """Returns (n,) numbers: two distances up to (n,) `kth` may differ by so much from float32 rounding alone."""
         far, near = np.asarray(kth, np.float64), self._near
         return far * BLUR if near is None else near.share * np.maximum(far, near.least)
 
@@ -215,7 +215,7 @@ class JoinedExact(ExactKnn):
     def _are_linked(
         self, z: Float64, last: NDArray[np.int32], order: NDArray[np.int64], measure: Float64, near: Nearby
     ) -> NDArray[np.bool_]:
-        """Returns (m,) bool: whether a training row that is not among the model's own k may tie with the k-th of all.
+        """Returns (m,) bool: whether a training row outside the model's k neighbours may tie with the merged k-th.
 
         Rows tie in chains, each with the next. So a taught row can link training rows that did not tie without it.
 

@@ -43,8 +43,8 @@ class OneRow:
             of squared differences between the row and each.
         reach: three base distances (`judge.base_distance`): rows tie if theirs differ by less than the first; below the
             second, a row is an exact match; the third is the error of approximate coordinates.
-        unit: base distances are `unit` times the distances of `screen`, or times the roots (manhattan: values) of
-            `measures`.
+        unit: factor that converts distances of `screen`, and roots of `measures` (manhattan: `measures` themselves), to
+            base distances.
         classes: class index of each row: the training rows, then the taught rows.
         own: number of training rows.
     """

@@ -1,11 +1,11 @@
 """Bound that leaves out far taught rows, for one query.
 
-As `screen`, but with few NumPy calls, which take longer than the arithmetic of one row. A column of -‖t‖²/2 beside the
-taught rows makes the whole score of `screen` one product. For cosine, the query is not divided by its norm n: all of
-the bound is multiplied by n, so that n stands in place of the 1 beside the query. NumPy only, no I/O.
+Uses the bound of `screen`, but few NumPy calls, since these take longer than the arithmetic of one row. A taught row t
+is followed by -‖t‖²/2 and the query x by 1, so one product gives the score x·t - ‖t‖²/2. For cosine, x is not divided
+by its norm n. Instead n follows it, and the other side of the bound is multiplied by n. NumPy only, no I/O.
 
-Bound, for a query x and a taught row t of p coordinates, r apart, with u = 2^-24: with p + 1 products, rounding puts
-the score off by at most (p + 4) u (‖x‖ ‖t‖ + ‖t‖²/2), in units of n, and the other side by (p + 3) u ‖x‖²/2. For
+Rounding, for p coordinates and a distance r, with u = 2^-24: the p + 1 products put the score off by at most
+(p + 4) u (‖x‖ ‖t‖ + ‖t‖²/2), in units of n, and the other side is off by at most (p + 3) u ‖x‖²/2. For
 cosine, both lengths are 1: (p + 4) u 3/2, and n, off by (p/2 + 2) u, adds as much again, because ‖t‖² + 1 - r² is at
 most 2. All of that is less than (p + 16) u (‖x‖ + ‖t‖)²/2. Manhattan distances are added up from float32 differences:
 off by less than (p + 4) u of the sums of both rows, at most √p of their lengths.
@@ -34,7 +34,7 @@ class Tables:
 
     Args:
         rows: (L, q) float64, in model space and weighted, at least one; for cosine, with their centre added.
-        width: number of the first coordinates in which a query can differ from 0; q, or fewer for cosine.
+        width: number of coordinates to multiply: q; for cosine fewer, since all queries have 0 in the others.
         one_ball: whether queries are first compared with one ball around all rows.
         kind: "manhattan", "cosine", or "" for functions of the Euclidean distance.
     """

@@ -28,7 +28,7 @@ class Rough:
     Args:
         steps: (kind, a, b) of exact.npz, as `steps.apply` takes them.
         centre: (p,) what is subtracted after the steps.
-        scale: (p,) factor of each coordinate after that; only for the bounds: `one` and `many` do not multiply by it.
+        scale: (p,) factor of each coordinate in a distance; used for bounds only, not for the coordinates returned.
         manhattan: whether distances are sums of differences.
 
     Attributes:
@@ -49,8 +49,8 @@ class Rough:
     def one(self, row: NDArray[np.float32]) -> NDArray[Any] | None:
         """Returns the (p,) approximate coordinates of a row (float32 without steps); None if the exact map is needed.
 
-        It is needed if there are steps but the model is not `on_sphere`, and for a row whose norm is nearly 0. On the
-        sphere, a coordinate is off by at most p/2 + 3 roundings of its size, and by one more after the centre.
+        The exact map is needed for a row whose norm is nearly 0, and for all rows if the model has steps and is not
+        `on_sphere`. On the sphere, a coordinate is off by at most p/2 + 3 roundings, plus one for the centre.
         """
         if not self._steps:
             return row - self._centre

@@ -45,7 +45,7 @@ class _Rows:
         self._error = unit / (1.0 - unit) ** 2
 
     def sizes(self, squares: Any) -> Any:
-        """Returns (query's length + greatest length of a row)², for queries of squared length `squares`."""
+        """Returns (‖x‖ + ‖t‖)² of the bound, for queries of squared length `squares` and the longest row t."""
         return (squares**0.5 + self._reach) ** 2
 
     def near(self, queries: Float32, squares: Float64, limit: Float64) -> NDArray[np.bool_]:

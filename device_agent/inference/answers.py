@@ -1,7 +1,8 @@
 """Records of a model's answers; votes on label columns.
 
-A vote is counted in float64 where rounding of float32 distances could change it. `model` is a `TfliteKNN`. Loads
-`shared/label_columns` only for a model that predicts several label columns at once (`targets` in knn.json).
+A vote is counted in float64 where rounding of float32 distances could change it. In each function, `model` is a
+`TfliteKNN`. Loads `shared/label_columns` only for a model that predicts several label columns at once (`targets` in
+knn.json).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class Answers(NamedTuple):
     Attributes:
         label: (n,) int32 class index; `constants.UNKNOWN` for a rejected row.
         probabilities: (n, n_classes) float32 vote shares.
-        indices: (n, k) int32 indices of the nearest training rows; taught rows have the indices after these.
+        indices: (n, k) int32 indices of the nearest rows: training rows have 0 to n_train - 1, taught rows follow.
         distances: (n, k) float32, in the model's metric.
     """
 
@@ -32,9 +33,9 @@ class Answers(NamedTuple):
 
 
 class Voted(NamedTuple):
-    """`Answers` of a model with t label columns, and `values`: (n, t) positions of the winning labels in their lists.
+    """`Answers` of a model with t label columns, and `values`, the labels that won the votes.
 
-    The lists are `Targets.classes` of knn.json. The positions of a rejected row are NaN.
+    `values[row, column]` is the position of the label in `Targets.classes[column]` of knn.json; NaN for a rejected row.
     """
 
     label: NDArray[np.int32]
@@ -45,9 +46,9 @@ class Voted(NamedTuple):
 
 
 def queries_of(info: KnnInfo, rows: ArrayLike, origin: Origin, *, cells: bool) -> NDArray[np.float32]:
-    """Returns (n, n_features) float32 rows for the graph: `rows` minus the model's `origin`.
+    """Checks raw `rows`, and subtracts the model's `origin` (None: nothing); returns (n, n_features) float32.
 
-    With `cells`, rows of a model with a table may be raw cells, from which the features are computed first.
+    With `cells`, rows may be raw cells (text, missing) if the model has a `table` in knn.json, which encodes them.
 
     Raises:
         BadInput: the rows are invalid.
@@ -60,7 +61,7 @@ def queries_of(info: KnnInfo, rows: ArrayLike, origin: Origin, *, cells: bool) -
 
 
 def with_votes(model: Any, rows: ArrayLike, answers: Answers) -> Answers:
-    """Returns `answers` to (n, n_features) raw `rows` as `Voted`, with the winning label of each label column.
+    """Returns the model's `answers` to raw `rows`, with the winning label of each label column added (`Voted`).
 
     Raises:
         BadInput: the rows are invalid.
@@ -87,7 +88,7 @@ def shares_of(model: Any, answers: Answers) -> list[NDArray[np.float32]]:
 
 
 def labels_of(model: Any, values: NDArray[np.float64]) -> NDArray[Any]:
-    """Returns (n, t) labels; `values` has the position of each in the list of labels of its column (`Voted`)."""
+    """Converts (n, t) positions of labels, `values` of `Voted`, to (n, t) labels."""
     from device_agent.shared.label_columns import labels_of as labels
 
     assert model.info.targets is not None

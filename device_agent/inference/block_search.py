@@ -44,8 +44,8 @@ class BlockSearch:
         weights: (p,) float64, multiplies the difference in each coordinate.
         k: number of neighbours.
         manhattan: True if a measure is a sum of differences; False if it is a sum of their squares.
-        step: number of which the weighted coordinates of all rows are whole multiples; 0: there is none. For queries
-            of which that is true, too, float32 scores up to a limit (`Scale.exact`) have no rounding error.
+        step: the weighted coordinates of all rows are whole multiples of this number; 0: no number is known. If
+            those of a query are, too, its float32 scores up to a limit (`Scale.exact`) have no rounding error.
         and_ties: function from a measure to the highest measure that counts as tied with it.
     """
 
@@ -75,10 +75,10 @@ class BlockSearch:
     def find(
         self, z: Float64, within: Float64 | None = None, *, by_groups: bool = True
     ) -> tuple[Found, NDArray[np.bool_]]:
-        """Returns pairs of a query and a row that may be among its k nearest, and (q,) bool: whether each query fits.
+        """Returns pairs of a query and a row that may be among its k nearest; and (q,) bool, whether each query fits.
 
-        `z` are (q, p) queries. One that exceeds float32, or has scores that do, does not fit: it has no pairs. `within`
-        are (q,) measures; the caller knows k rows that near, so rows beyond are left out (None: nothing is known).
+        A query in (q, p) `z` does not fit if it or its scores exceed float32: it has no pairs. `within` has for each
+        query a measure within which the caller knows k rows: rows beyond are left out (None: the caller knows none).
         `by_groups=False` reads all rows, even if the model has groups of rows.
         """
         with np.errstate(over="ignore", invalid="ignore"):
@@ -98,7 +98,7 @@ class BlockSearch:
     def rows_near(self, z: Float64, known: list[int]) -> NDArray[np.int64] | None:
         """Returns the indices of the rows that may be among the k nearest of one (p,) query `z`, or tied with these.
 
-        `known` are the indices of any k rows: the k-th best score is at most the greatest of their scores.
+        `known` are the indices of any k rows: the highest of their scores is an upper bound of the k-th best.
         Returns None if the query is too large for float32, or if taught rows were appended to the training rows.
         """
         found = self._prepare_one(z)
@@ -114,7 +114,7 @@ class BlockSearch:
         return self._rows.indices((scores <= limit).nonzero()[0]) if limit < _MAX else None
 
     def _prepare_one(self, z: Float64) -> tuple[Float32, float, float, float, float] | None:
-        """Returns what `_prepare` does, for one (p,) query: factors, and numbers `base`, `factor`, `share`, `slack`.
+        """Does what `_prepare` does for one (p,) query; returns factors, and base, factor, share, slack of `Scale`.
 
         Returns None if the query is too large for float32.
         """
@@ -158,20 +158,20 @@ class BlockSearch:
             found.append((query, column + start, scores.reshape(-1)[flat]))
             added += len(flat)
             if added > _ADDED * self._k * len(factors):
-                found, kth, limit = self._leave_near(found, most, scale)
+                found, kth, limit = self._keep_near(found, most, scale)
                 added = 0
                 if within is None:  # of later rows, those at the k-th distance come after it
                     limit = np.where(kth <= scale.exact, np.nextafter(kth, np.float32(-np.inf)), limit)
-        found, kth, _ = self._leave_near(found, most, scale)
+        found, kth, _ = self._keep_near(found, most, scale)
         query, row, score = found[0]
         return query, self._rows.indices(row), score, kth
 
-    def _leave_near(
+    def _keep_near(
         self, found: list[tuple[Any, Any, Any]], most: Float32, scale: Scale
     ) -> tuple[list[tuple[Any, Any, Any]], Float32, Float32]:
-        """Drops pairs that are no longer among the k nearest; returns the others, (q,) k-th scores, and (q,) limits.
+        """Keeps the pairs that may still be among the k nearest; returns them, (q,) k-th scores, and (q,) limits.
 
-        Rows with a score above the limit are not neighbours. The other pairs are returned as a list with one part.
+        The pairs are returned as one part. Rows with a score above the limit of a query are not its neighbours.
 
         Args:
             found: parts of the pairs; each part has the arrays query, row and score.
@@ -190,7 +190,7 @@ class BlockSearch:
         return [(query[near], row[near], score[near])], kth, limit
 
     def _limit(self, kth: Float32, scale: Scale) -> tuple[Float64, Float32]:
-        """Returns (q,) greatest measures, and scores, of a neighbour or a row tied with it; `kth`: k-th scores."""
+        """Returns the (q,) measures, and scores, up to which a row may tie with the k-th; `kth`: scores of the k-th."""
         measure = scale.base + scale.factor * (kth + scale.slack)
         measure = self._and_ties(np.maximum(measure, 0.0) * (1.0 + scale.share)) * (1.0 + scale.share)
         limit = (measure - scale.base) / scale.factor + scale.slack
@@ -198,7 +198,7 @@ class BlockSearch:
         return measure, np.where(kth <= scale.exact, kth, rounded)
 
     def _scored(self, factors: Float32) -> Iterator[tuple[int, Float32]]:
-        """Yields for each block of r rows the position of the first, and (q, r) scores for q queries (`factors`)."""
+        """Yields for each block of r rows the position of its first row, and (q, r) scores of q queries (`factors`)."""
         step, start = max(1, _SCORES // max(1, len(factors))), 0
         memory = np.empty(len(factors) * min(step, max(map(len, self._rows.pieces))), np.float32)
         for piece in self._rows.pieces:
@@ -209,7 +209,7 @@ class BlockSearch:
                 start += len(rows)
 
     def _score(self, factors: Float32, rows: Float32, start: int, scores: Float32) -> Float32:
-        """Writes the (q, r) scores of q queries and r `rows`, at positions from `start` on, to `scores`; returns it."""
+        """Fills and returns (q, r) `scores` of q queries (`factors`) and r `rows`, whose positions begin at `start`."""
         halves = self._halves[start : start + len(rows)]  # 0 for manhattan
         if self._differs:
             self._add_differences(factors, rows, scores)
@@ -317,10 +317,10 @@ class BlockSearch:
 
 
 def _bound(scores: Float32, k: int) -> Float32:
-    """Returns (q,) numbers: at least k of the (r,) scores of each query are not greater than its number.
+    """Returns (q,) upper bounds of the k-th lowest of each query's (r,) scores; infinity for fewer scores than k.
 
-    Infinity if there are fewer scores than k. The scores are cut into groups; the number is the k-th lowest of the
-    groups' minima, which belong to k different rows. Partitioning all scores would take longer.
+    The scores are cut into groups. The bound is the k-th lowest of the groups' minima, which belong to k different
+    rows. Partitioning all scores would take longer.
     """
     count, width = scores.shape
     groups = min(width, max(_GROUPS, 8 * k))

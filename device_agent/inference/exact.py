@@ -3,7 +3,8 @@
 The graph flags a row if float32 rounding could have changed its neighbours or its label. `ExactKnn` answers it from the
 same file: the training matrix is memory-mapped inside the model, and exact.npz holds the float64 map from raw rows to
 model space. `block_search` finds the rows that may be nearest. All IEEE machines compute the same bits: only
-elementwise operations, and sums rounded once (`rounded`) or added in a fixed order; no BLAS.
+elementwise operations, and sums rounded once (`rounded`) or added in a fixed order; no BLAS. If the model has an
+`origin` in knn.json (its numbers lie far from 0), the rows here are raw rows minus that origin.
 """
 
 from __future__ import annotations
@@ -103,11 +104,11 @@ class ExactKnn:
             self.regressor = regressor(targets, self._info.k, self._info.weights, self._info.float64, counts)
 
     def answer(self, row: NDArray[np.float32]) -> dict[str, Any]:
-        """Returns the outputs for one (n_features,) float32 row, by output name; see `answers`."""
+        """Does what `answers` does for one (n_features,) float32 row."""
         return {name: values[0] for name, values in self.answers(row[np.newaxis]).items()}
 
     def answers(self, rows: NDArray[np.float32], *, by_groups: bool = True) -> dict[str, NDArray[Any]]:
-        """Returns the model's outputs for (n, n_features) float32 raw rows minus the model's origin, by output name.
+        """Returns the model's outputs, by name, for (n, n_features) float32 rows (raw rows minus the model's `origin`).
 
         `by_groups=False` searches all training rows, even if the model has groups of rows.
 
@@ -127,11 +128,11 @@ class ExactKnn:
         indices: NDArray[np.int32],
         candidates: tuple[NDArray[np.int32], Any] | None = None,
     ) -> dict[str, NDArray[Any]]:
-        """Returns the float64 outputs, by name, for one (1, n_features) float32 row.
+        """Does what `answers` does for one (1, n_features) float32 row, faster: ranks only a few training rows.
 
-        `candidates`, from `Graph.candidates`, are rows and a lower bound on the distances of all others. If the k-th
-        nearest candidate is nearer than that, only candidates are ranked. Otherwise one pass over all training rows
-        finds those to rank; the k-th distance is at most the greatest to `indices`, any k training rows nearby.
+        `candidates`, from `Graph.candidates`, are indices of rows and a lower bound on the squared distances of all
+        others. If k candidates are nearer than this bound, only candidates are ranked. Otherwise one pass over all
+        training rows finds those that may be nearer than the farthest of `indices`, any k training rows nearby.
 
         Raises:
             ModelUnusable: the tables of the model contradict each other.
@@ -161,10 +162,10 @@ class ExactKnn:
     def _decide(
         self, order: NDArray[np.int64], measure: Float64, within: tuple[Any, Any, Any] | None = None
     ) -> dict[str, NDArray[Any]]:
-        """Returns the outputs, by name, for q queries: `order` are the (q, k) indices of their nearest rows.
+        """Returns the outputs, by name, for q queries with known neighbours.
 
-        `measure` are the (q, k) distances before the last power or root. `within`, as `_within` returns it: the pairs
-        of a query and a row that vote in a model with a radius; None: the k nearest vote.
+        `order` are the (q, k) indices of their nearest rows, `measure` the measures of these (`Measure`). `within` are
+        the pairs of a query and a row that vote in a model with a radius (`_within`); None: the k nearest vote.
         """
         return self._outputs(order, self._by.to_metric(measure), within)
 
@@ -220,7 +221,8 @@ class ExactKnn:
     def is_exact(self, rows: NDArray[np.float32], kth: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Returns (n,) bool: whether float32 has computed the k distances of each row without rounding errors.
 
-        That is so if the row is in whole steps of the model's `lattice`, and sums are below 2^24 steps (squared steps).
+        True if the row's coordinates, as those of all training rows, are whole multiples of `lattice` (knn.json), and
+        sums are below 2^24 such steps (or squared steps, for squared distances): float32 holds these numbers exactly.
 
         Args:
             rows: (n, n_features) float32 raw rows.
@@ -235,7 +237,10 @@ class ExactKnn:
         return exact & (units < (2.0**12 if self._info.metric == "euclidean" else 2.0**24))
 
     def scaled_rows(self) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32], Float64] | None:
-        """Returns (n, p) rows less the centre, (n,) classes, (p,) centre, (p,) scale; None for a model with `steps`."""
+        """Returns what `label_map.draw` needs: (n, p) rows less the centre, (n,) classes, (p,) centre, (p,) scale.
+
+        None for a model whose rows enter model space by `steps`, that is, by more than a centre and a scale.
+        """
         if self._steps:
             return None
         return np.concatenate(self._rows.blocks), self._classes, self._centre, self._scale
@@ -295,7 +300,10 @@ class ExactKnn:
             yield from np.concatenate([self._by.rough(some, part) for part in parts], axis=1)
 
     def _within(self, z: Float64) -> tuple[NDArray[np.int64], NDArray[np.int64], Float64] | None:
-        """Returns (m,) query (index in `z`), row and distance of all m pairs within the radius; None for no radius."""
+        """Returns all m pairs within the radius: (m,) index of the query in `z`, index of the row, and distance.
+
+        None for a model without a radius.
+        """
         radius = None if self._info.float64 is None else self._info.float64.radius
         if radius is None:
             return None

@@ -70,7 +70,7 @@ class Graph:
     def candidates(self) -> tuple[NDArray[np.int32], memoryview] | None:
         """(c,) indices of the training rows that the last `run` ranked; a lower bound on others' squared distances.
 
-        None if the graph does not output them, as those of older models.
+        None for an older model, whose graph does not output these.
         """
         wrapper, subgraph = self._wrapper, self._subgraph
         numbers = {wrapper.TensorName(each, subgraph): each for each in range(wrapper.NumTensors(subgraph))}

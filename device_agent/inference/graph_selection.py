@@ -122,8 +122,8 @@ class Graphs:
     def run(self, queries: NDArray[np.float32], parts: dict[str, NDArray[Any]]) -> None:
         """Answers (n, n_features) finite float32 rows; writes the outputs into the (n, ...) arrays of `parts`, by name.
 
-        Rows that a cheaper search leaves uncertain go through the full search. Far from the training rows, int8 has
-        coarser steps, and there are no cells. Answering all such rows in float64 would take many times longer.
+        Rows that a cheaper search (cells, int8) leaves uncertain go through the full search. They may be many: far from
+        the training rows, int8 has coarser steps, and there are no cells. In float64 they would take many times longer.
         """
         self._first.run(queries, parts)
         full = self.search == self.alone == constants.FULL
@@ -181,13 +181,13 @@ class Graphs:
         )
 
 
-def take_searches(
+def make_searches(
     loader: Loader, info: model_info.KnnInfo, *, packed: bool | None, stream: bool, search: str | Searched | None
 ) -> tuple[Graphs | NumpySearch, NumpySearch | None, tuple[str | None, str | None]]:
-    """Returns what searches a model file: (`searches`, NumPy's search, (name for batches, name for single rows)).
+    """Makes the objects that search a model file; returns (graphs, NumPy's search, (for batches, for single rows)).
 
-    `searches` is `Graphs`, or `NumpySearch` if only NumPy answers, as for every model with `float64` in knn.json.
-    NumPy's search is None if NumPy never answers. A name is NUMPY or GROUPS (searches in NumPy); None: a graph answers.
+    `graphs` is the NumPy search, too, if only NumPy answers, as for every model with `float64` in knn.json. NumPy's
+    search is None if NumPy never answers. The last two are `constants.NUMPY` or GROUPS, or None if a graph answers.
 
     Args:
         loader, info, packed, stream: as for `Graphs`; the loader may be NumPy's.

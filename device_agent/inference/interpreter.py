@@ -109,7 +109,7 @@ class Loader:
         )
 
     def load(self, packed: bool) -> Any:
-        """Opens the model as `open` does, with its `packed` and its errors, and allocates the tensors."""
+        """Does what `open` does, and allocates the tensors of the interpreter."""
         interpreter = self.open(packed)
         interpreter.allocate_tensors()
         return interpreter

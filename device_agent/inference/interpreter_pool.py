@@ -34,10 +34,11 @@ class InterpreterPool:
     def run(
         self, own: Graph, starts: Sequence[int], work: Callable[[Graph, int], None], make: Callable[[], Graph]
     ) -> None:
-        """Calls `work(graph, start)` for each row index in `starts`, in several threads; no two share a graph.
+        """Calls `work(graph, start)` for each of `starts`, in several threads; no two threads share a graph.
 
-        `own` is the caller's graph; `make` loads the model again and returns its batch graph. The pool does not store
-        `make`: a reference cycle would hold the model's memory until Python's garbage collection.
+        `starts` are the first rows of parts of a batch. `own` is the caller's graph; `make` loads the model again and
+        returns its batch graph. The pool does not store `make`: a reference cycle would hold the model's memory until
+        Python's garbage collection.
 
         Raises:
             RuntimeError: the runtime failed; raised after all threads have finished.

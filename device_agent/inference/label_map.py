@@ -38,7 +38,7 @@ class LabelMap:
     """The labels of the cells of a grid.
 
     Attributes:
-        centre: (p,) float32, subtracted from each raw row less the model's origin.
+        centre: (p,) float32, subtracted from each row, after the model's `origin` (knn.json).
         first: (p,) float32 lower corner of the grid, as an offset from the centre.
         per_unit: (p,) float32, number of cells per unit of each coordinate.
         table: int8, for each cell its class index, `constants.UNKNOWN` or UNDECIDED. The cells at the border are
@@ -51,7 +51,7 @@ class LabelMap:
     table: NDArray[np.int8]
 
     def look_up(self, rows: Float32) -> NDArray[np.int8]:
-        """Returns (n,) int8 for finite (n, p) rows less the origin: class index, `constants.UNKNOWN` or `UNDECIDED`."""
+        """Returns (n,) int8 for finite (n, p) rows minus the origin: class index, `constants.UNKNOWN` or UNDECIDED."""
         cell = np.zeros(len(rows), np.int32)
         for axis, count in enumerate(self.table.shape):
             with np.errstate(over="ignore"):  # far outside
@@ -108,7 +108,7 @@ def map_of(model: TfliteKNN) -> LabelMap | None:
 
 
 def pays(info: KnnInfo) -> bool:
-    """Whether a label map of the model saves more time than drawing it takes, by its features, rows and classes."""
+    """Whether a label map saves more time than it takes to draw: only with few features, rows and classes."""
     few = info.targets is None and info.float64 is None and len(info.classes) <= MAX_CLASSES
     return few and info.n_features <= MAX_FEATURES and info.n_train <= MAX_ROWS
 
@@ -164,7 +164,7 @@ class _Proof:
         """Returns (m,) int8: the class that wins the vote at every point of each cell, or `UNDECIDED`.
 
         The arguments are (m, c), for c candidate rows of each cell: the row's class, its least (`near`) and greatest
-        (`far`) distance to a point of the cell, and whether it is a `possible` neighbour of one.
+        (`far`) distance to a point of the cell, and whether some point may have it as a neighbour (`possible`).
         """
         lowest = np.where(possible, classes, self._n_classes).min(axis=1)
         agreed = lowest == np.where(possible, classes, -1).max(axis=1)
@@ -204,8 +204,8 @@ class _Proof:
     def _reject(self, labels: NDArray[np.int8], near: Float64, far: Float64) -> NDArray[np.int8]:
         """Returns (m,) labels, with UNKNOWN for a cell that lies beyond the reject threshold of its label.
 
-        From every point of a cell, the k-th neighbour is between (m,) `near` and `far` away; if the threshold is there,
-        too, the cell becomes UNDECIDED. An undecided cell becomes UNKNOWN only beyond the thresholds of all labels.
+        From every point of a cell, the k-th neighbour is between (m,) `near` and `far` away. If the threshold is
+        between these, too, the cell becomes UNDECIDED. An undecided cell becomes UNKNOWN only beyond all thresholds.
         """
         assert self._thresholds is not None
         own = np.where(labels == UNDECIDED, self._thresholds.max(), self._thresholds[labels])

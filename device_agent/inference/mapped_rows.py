@@ -91,7 +91,7 @@ class MappedRows:
         return positions - own // (self._block + self._gap) * self._gap if self._gap else positions
 
     def spread(self, values: Float32) -> Float32:
-        """Returns (n,) `values`, one for each row by index, in the order of positions, with infinity in the gaps."""
+        """Returns (n,) `values`, one for each row by index, reordered by position, with infinity in the gaps."""
         if not self._gap:
             return values
         found = np.full(sum(map(len, self.pieces)), np.inf, np.float32)

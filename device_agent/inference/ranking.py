@@ -1,6 +1,6 @@
 """Ranks pairs of queries and training rows by exact measures.
 
-Rounded sums leave out most pairs, exact sums (`rounded`) order the others by (measure, row). Needs only NumPy.
+Rounded sums rule out most pairs; exact sums (`rounded`) order the others by (measure, row). Needs only NumPy.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Ranking:
             z: (q, p) queries.
             query: (m,) query of each pair, ascending; at least k pairs of each query.
             row: (m,) training row of each pair.
-            known: (m,) measures of the pairs, if exact.
+            known: (m,) exact measures of the pairs; None: not known yet.
         """
         k = self._k
         if known is None and len(query) > len(z) * (k + _MORE):
@@ -67,7 +67,7 @@ class Ranking:
         return row[place], measure[place]
 
     def rank_one(self, z: Float64, row: NDArray[Any]) -> tuple[NDArray[Any], Float64]:
-        """Returns what `rank` does for one (1, p) query, in fewer calls; `row`: at least k different training rows."""
+        """Does what `rank` does for one (1, p) query, with fewer NumPy calls; `row`: k or more different rows."""
         k = self._k
         if 8 * z.size * len(row) <= _CHUNK_BYTES:
             terms = self._by.terms(z, self._rows.take(row))
@@ -80,7 +80,7 @@ class Ranking:
         return self.rank(z, np.zeros_like(row), row)
 
     def measure(self, z: Float64, query: NDArray[Any], row: NDArray[Any], add: Callable[[Float64], Float64]) -> Float64:
-        """Returns the (m,) measures of pairs of a `query` in `z` and a `row`; `add`: (r, p) terms -> (r,) sums."""
+        """Returns the (m,) measures of pairs of a `query` in `z` and a `row`; `add` sums (r, p) terms to (r,)."""
         found = np.empty(len(query))
         step = max(1, _CHUNK_BYTES // (8 * z.shape[1]))
         for start in range(0, len(query), step):

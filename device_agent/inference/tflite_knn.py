@@ -19,7 +19,7 @@ from device_agent.inference.answers import Answers as Answers
 from device_agent.inference.answers import Voted, labels_of, queries_of, shares_of, with_votes
 from device_agent.inference.exact import ExactKnn
 from device_agent.inference.graph_runner import unusable
-from device_agent.inference.graph_selection import take_searches
+from device_agent.inference.graph_selection import make_searches
 from device_agent.inference.interpreter import Loader
 from device_agent.shared import arguments, label_sets, regression
 from device_agent.shared.protocol import constants, reports
@@ -47,7 +47,7 @@ class TfliteKNN:
 
     One object serves one thread. `info` is the model's knn.json, `runtime` describes the runtime, and `settled` counts
     the rows that float32 left uncertain. A model with a table also takes raw cells: frames and dictionaries by name of
-    column, other rows by position. Rows with as many numbers as features (and not as columns) count as encoded already.
+    column, other rows by position. Rows with a number for each feature, not for each column, count as encoded already.
 
     Args:
         path: the model file; `/proc/self/fd/N` for a file that is open already.
@@ -60,8 +60,8 @@ class TfliteKNN:
             Single rows do not count if the int8 search answers them.
         stream: most queries are single rows; with `packed=None`, a large model is then never packed.
         search: one of `constants.WAYS` that the model has, or one that was measured on this board; all give the same
-            answers. None chooses what is usually fastest: cells; int8 with LiteRT if XNNPACK has not packed the model,
-            and for one row of a large model; else the full search.
+            answers. None chooses what is usually fastest: cells; else int8 if the runtime is LiteRT or the model is not
+            packed, and for single rows of a large model; else the full search.
 
     Raises:
         ModelUnusable: the file is not a knnkit model, or this runtime is too old for it.
@@ -89,7 +89,7 @@ class TfliteKNN:
         loader = Loader.find(self._file, runtime, num_threads)
         loader.require_version(self.info)
         self.requested = search
-        found = take_searches(loader, self.info, packed=packed, stream=stream, search=search)
+        found = make_searches(loader, self.info, packed=packed, stream=stream, search=search)
         self._graphs, self._blocks, self._by_blocks = found
         self._exact = None if self._blocks is None else self._blocks.exact
         self._exactly = False  # whether float64 has answered the row that `_ask_one` has asked
@@ -241,8 +241,8 @@ class TfliteKNN:
     def _ask_one(self, rows: ArrayLike) -> bool:
         """Answers one (1, n_features) row into the cached views; returns False if the caller must call `_ask` instead.
 
-        The row must be float32 (float64 if the model has an origin). Float64 code answers an uncertain row; but False
-        for one outside the cells: the full search may be certain. Creates no array (NumPy is slow) without an origin.
+        Takes only a float32 array (float64 if the model has an origin), and creates none, since that is slow. Float64
+        code answers an uncertain row, but not one outside the cells, of which the full search of `_ask` may be certain.
         """
         one = self._one
         if type(rows) is not np.ndarray or rows.dtype is not self._row_type or rows.shape != one.shape:
@@ -318,7 +318,7 @@ class TfliteKNN:
         indices: NDArray[np.int32],
         distances: NDArray[np.float32],
     ) -> None:
-        """Sorts the (n, k) neighbours of `rows` (less the origin) in place, in float64, where (n,) `close` is True."""
+        """Sorts (n, k) neighbours in place by float64 distance where (n,) `close` is True; `rows`: minus the origin."""
         if self.info.lattice and close.any():
             close[close] = ~self.get_exact().is_exact(rows[close], distances[close, -1])
         if close.any():
@@ -333,7 +333,7 @@ class TfliteKNN:
         self.settled += int(doubtful.sum())
 
     def exactly(self, row: NDArray[Any]) -> dict[str, Any]:
-        """Returns the float64 outputs for one raw (n_features,) row, by name; raises ModelUnusable as `get_exact`."""
+        """Returns the float64 outputs, by name, for one raw (n_features,) row; raises what `get_exact` raises."""
         return self.get_exact().answer(narrow(row, self._origin))
 
     def get_exact(self) -> ExactKnn:

@@ -22,7 +22,7 @@ def share_ties(
     """Sorts tied rows by index, and gives each the least measure of its tie; returns (m,) rows and (m,) measures.
 
     The m pairs of query and row are sorted by (query, measure). Rows are tied if their distances `base` form a chain in
-    which each differs from the next by at most `tied`. The k-th row's chain ends `CHAIN` * `tied` after that row.
+    which each differs from the next by at most `tied`. The chain of the k-th row ends `CHAIN` * `tied` beyond this row.
     """
     begin = np.flatnonzero(np.diff(query, prepend=-1))
     last = np.repeat(base[begin + k - 1], np.diff(begin, append=len(query)))

@@ -72,13 +72,14 @@ def certify(
 #: Missed gate -> what to do about it.
 _FIXES = {
     "parity": "`knnkit deploy --target HOST --report report.html` lists the rows that differ",
-    "embedding": "`input: {bound: ...}` in deploy.yaml, another --runtime, or float stages",
-    "accuracy": "`gates: {accuracy: ...}` in deploy.yaml, or other training rows, k or scale",
+    "embedding": "a higher `input: {bound: ...}` in deploy.yaml, another --runtime, or stages in float32",
+    "accuracy": "a lower `gates: {accuracy: ...}` in deploy.yaml, or other training rows, k or scale",
     "current": "`knnkit deploy --release RELEASE --verify --target HOST` repairs the running release; or leave out"
     " `not_worse_than` under gates: in deploy.yaml, and build again",
-    "rmse": "`gates: {rmse: ...}` in deploy.yaml, or other training rows, k or scale",
-    "max_error": "`gates: {max_error: ...}` in deploy.yaml, or other training rows, k or scale",
-    "latency": "`knnkit deploy --target HOST --runtime ai_edge_litert`, fewer rows, or `gates: {latency_ms: ...}`",
+    "rmse": "a higher `gates: {rmse: ...}` in deploy.yaml, or other training rows, k or scale",
+    "max_error": "a higher `gates: {max_error: ...}` in deploy.yaml, or other training rows, k or scale",
+    "latency": "`knnkit deploy --target HOST --runtime ai_edge_litert`, fewer rows,"
+    " or a higher `gates: {latency_ms: ...}`",
 }
 
 
@@ -185,10 +186,10 @@ def _certify(
 
 
 def answer_as_a_stream(stream: TfliteKNN, model: TfliteKNN, golden: Golden, answers: Answers) -> Answers:
-    """Asks `stream`, the model in stream mode, up to 64 golden rows; returns its answers where they differ.
+    """Returns the `answers` of `model` to the golden rows, replaced by those of `stream` where these differ.
 
-    Elsewhere returns `answers`, those of `model` to all golden rows. So the check tests both: for a large model, a
-    stream may use another search than a batch. Does not ask if both use the same search.
+    `stream` is the same model in stream mode, which may use another search: so the check tests both searches. Asks it
+    up to 64 rows, and none if both use the same search.
     """
     if (stream.search_alone, stream.runtime.delegate) == (model.search, model.runtime.delegate):
         return answers

@@ -42,8 +42,8 @@ def running(known: Known, new: Verdict, size: int, stack: contextlib.ExitStack) 
     """Returns the running release in `known`, to compare it with `new`; `stack` closes it.
 
     If its files are damaged, `Opened.opened` is None, and so is the result of `ask`. Returns None if no other release
-    runs, and if no gate needs the comparison but one of both models is large (the new one has `size` bytes), because
-    answering every golden row takes time.
+    runs. Also returns None if one of both models is large (the new one has `size` bytes), because answers to every
+    golden row then take time, unless a gate needs the comparison.
     """
     found = state.answering(known.state, clock.now())
     wanted = new.manifest.gates.not_worse_than is not None

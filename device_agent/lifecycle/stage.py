@@ -61,8 +61,8 @@ def stage(known: Known, directory: Path, holder: str) -> Staged:
     """Verifies the upload `directory` and moves it to releases/<digest>/. Needs the lock.
 
     Copies a directory outside ROOT/incoming instead of moving it. If the release is staged already, this repairs it,
-    and replaces its signature if another trusted key made the new one. `known` is what the device holds, `holder` who
-    stages.
+    and replaces its signature if another trusted key made the new one. `known` is the device's state and trusted keys,
+    `holder` who stages.
 
     Raises:
         Refused: a trust rule refused the release; nothing was changed.
@@ -96,7 +96,7 @@ def sign_again(known: Known, digest: str, signature: bytes, holder: str) -> Stag
     """Replaces the signature of a staged release by one rename. Needs the lock.
 
     The digest does not cover the signature, so it is still the same release. Works for expired and old releases, too.
-    `known` is what the device holds, `holder` who sends the signature.
+    `known` is the device's state and trusted keys, `holder` who sends the signature.
 
     Raises:
         Refused: the release or the signature is invalid, or its key is not trusted; nothing was changed.

@@ -26,7 +26,7 @@ from device_agent.serving.columns import (
     with_marks,
 )
 from device_agent.serving.in_flight import InFlight
-from device_agent.serving.load import Loaded, answering, keeping, load_accepted
+from device_agent.serving.load import Loaded, answering, load_accepted, with_ring
 from device_agent.serving.outputs import Sink, require_apart
 from device_agent.serving.replicas import answer_all, label_all
 from device_agent.serving.rows import Block, Request, Rows, open_rows
@@ -47,7 +47,7 @@ def classify(store: Store, request: Request, start: Start) -> None:
         DeviceUnfit, Refused, ModelUnusable: no release can answer.
     """
     release = answering(store).release
-    loaded = keeping(store, load_accepted(store, release, request.runtime, request.threads, search=request.search))
+    loaded = with_ring(store, load_accepted(store, release, request.runtime, request.threads, search=request.search))
     try:
         loaded.tell_warnings()
         with InFlight(store.root) as in_flight:
@@ -82,7 +82,7 @@ def _tell_if_left(store: Store, loaded: Loaded) -> None:
 
 
 def answer(loaded: Loaded, request: Request, start: Start, in_flight: InFlight) -> None:
-    """Does what `classify` does, with a release that is `loaded` already; `in_flight` records the lines meanwhile."""
+    """Does what `classify` does, with a release that is loaded already; records lines being answered (`in_flight`)."""
     source, request = open_rows(loaded, request)
     renderer = make_renderer(loaded, request.columns, request.output_format or source.format)
     sink = Sink(request.output, renderer.dtype)
@@ -144,7 +144,7 @@ def _rendered(given: _Blocks, renderer: Renderer) -> Iterator[tuple[int, bytes]]
 
 
 class _Blocks:
-    """The blocks of an input, parsed and waiting for their answers, in order; `InFlight` records them meanwhile."""
+    """The blocks of an input that are parsed and wait for their answers, in order; `InFlight` records their lines."""
 
     def __init__(self, loaded: Loaded, rows: Rows, request: Request, start: Start, in_flight: InFlight) -> None:
         self.loaded, self.rows, self.request, self.start, self._in_flight = loaded, rows, request, start, in_flight

@@ -49,6 +49,8 @@ class Columns:
 class Sets:
     """The label sets with the coverage that the user requests.
 
+    A label set has all labels that a row may have; the coverage is the share of rows whose set has the true label.
+
     Raises:
         BadInput: the model has no label sets with this coverage.
     """
@@ -218,7 +220,7 @@ class Form:
         """Computes what all answers share, such as the line of each label; called once, by the constructor."""
 
     def _shares(self, answers: Answers) -> NDArray[np.float32]:
-        """Returns the vote shares of answers, (n, n_classes); with several label columns, those of all side by side."""
+        """Returns (n, n_classes) vote shares of answers; with several label columns, of all labels of these in turn."""
         own = self._values
         return own.probabilities(answers) if isinstance(own, LabelColumns) else answers.probabilities
 
@@ -238,14 +240,17 @@ def with_marks(columns: Columns, window: Window) -> Columns:
     """Returns the columns of answers for windows: those that identify the window (`Window.marks`) come first.
 
     Raises:
-        BadInput: `keep` has a column with the name of one of these.
+        BadInput: a column to copy (`keep`) has the name of one of these.
     """
     require_apart(columns.keep, window.marks, "samples")
     return replace(columns, keep=(*window.marks, *columns.keep))
 
 
 def require_apart(keep: Sequence[str], names: Sequence[str], where: str) -> None:
-    """Raises BadInput if `keep`, columns to copy from "rows" or "samples" (`where`), has a name of the answers' own."""
+    """Raises BadInput if a column to copy (`keep`) has one of the `names` of the answers' columns.
+
+    `where` says in the hint where the user can rename the column: "rows" or "samples".
+    """
     twice = next((name for name in keep if name in names), None)
     if twice is not None:
         hint = f"give the column another name in the {where}"

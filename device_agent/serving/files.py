@@ -1,7 +1,7 @@
 """Embeds the raw inputs of a batch.
 
 They are the files of a folder, one file, or the arrays along the first axis of an NPY file. Several are embedded at
-once, but few are held.
+once, but only a few are in memory.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ def read(root: Path, info: KnnInfo, count: int) -> NDArray[Any]:
             raise BadInput(f"--last: the stream refused {lines}", reason="no-rows", hint=_FILE)
         return rows
     there = counted(count, "row")
-    said = f"--last: no stream that runs now has answered {there} of this release (at most {MOST} are remembered)"
+    said = f"--last: no running stream has answered {there} of this release (a stream remembers at most {MOST})"
     raise BadInput(said, reason="no-rows", hint=_FILE)
 
 

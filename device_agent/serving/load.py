@@ -136,8 +136,8 @@ def load_accepted(
         raise
 
 
-def keeping(store: Store, loaded: Loaded) -> Loaded:
-    """Returns `loaded`, with a ring if its knn.json asks for one, has no transforms, and this user may write it."""
+def with_ring(store: Store, loaded: Loaded) -> Loaded:
+    """Adds a ring to `loaded`, if knn.json asks for one and has no transforms, and this user may write its file."""
     info = loaded.model.info
     if info.keep is None or (info.table and info.table.transforms):  # whose raw cells are not at hand
         return loaded

@@ -61,7 +61,7 @@ class Ring:
         self._count = 0
 
     def use(self, info: KnnInfo) -> None:
-        """Writes the waiting rows; takes later labels from `info.classes`, to which taught rows may have added some."""
+        """Writes the waiting rows; from then on, answers are labels of `info`, which may have new taught labels."""
         self.save()
         self._info = info
 
@@ -85,7 +85,7 @@ class Ring:
             self.save()
 
     def _choose(self) -> None:
-        """Chooses rows to keep among all rows given to `note` since the last time: one by one would take too long."""
+        """Chooses rows to keep from all that `note` got since the last call: many at once, because this is faster."""
         if not self._noted:
             return
         rows = np.concatenate([rows for rows, _ in self._noted])
@@ -99,9 +99,9 @@ class Ring:
         self._draw(rows, answers)
 
     def _is_uncertain(self, answers: Answers) -> NDArray[np.bool_]:
-        """Returns (n,) bool: whether another label of one neighbour could change the answer, or the row is near reject.
+        """Returns (n,) bool: whether one neighbour with another label could change the answer, or the row is far away.
 
-        Near means from `NEAR` of the threshold on.
+        Far away means that the k-th distance is at least `NEAR` times the threshold from which rows are rejected.
         """
         votes = answers.probabilities
         found = np.zeros(len(votes), bool)

@@ -98,9 +98,9 @@ def make_parser(info: KnnInfo, format: str, request: Request, chain: Chain | Non
 
 
 def _counting(parser: Parser, info: KnnInfo, request: Request) -> Parser:
-    """Adds the parser to the request's counters (None: does nothing), and returns it.
+    """Returns the parser; if the request collects parsers (`counters`), adds this one.
 
-    If the model ignores other columns, and the user did not ask for that, the parser prints their names once.
+    The parser then prints the names of ignored columns once, if the model, not the user, asked to ignore such columns.
     """
     if request.counters is not None:
         request.counters.append(parser)
@@ -140,7 +140,7 @@ class Rows:
     """The rows of one input.
 
     Args:
-        info: knn.json of the model; from `enrol`, without its transforms, which the rows then have not gone through.
+        info: knn.json of the model. `enrol` removes its transforms, because it stores the numbers before these.
         chain: the loaded stages of the model; None if it has none.
         source: the input.
         request: names the columns to copy or ignore.

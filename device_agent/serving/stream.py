@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from device_agent.serving.batch import make_renderer, save_counts
 from device_agent.serving.in_flight import InFlight
 from device_agent.serving.last_rows import NO_ROWS, LastRows
-from device_agent.serving.load import Loaded, answering, keeping, load_accepted, stamp, with_taught_rows
+from device_agent.serving.load import Loaded, answering, load_accepted, stamp, with_ring, with_taught_rows
 from device_agent.serving.outputs import open_output, require_apart, write_all
 from device_agent.serving.rows import Request
 from device_agent.serving.signal_flags import SignalFlags, stream_signals
@@ -229,7 +229,7 @@ class _Answerer:
             print(f"device_agent: {self._name}: {said}", file=sys.stderr, flush=True)
 
     def wait(self) -> None:
-        """Call it while no rows arrive: checks the release, saves counts, takes a start that waits off the count."""
+        """Call it while no rows arrive: checks the release, saves counts, and no longer counts this start as failed."""
         if self._start:
             self._start.withdraw()
         self.check_release()
@@ -301,7 +301,7 @@ class _Answerer:
     def _load(self) -> Loaded:
         asked, release = self._request, self._answering.release
         loaded = load_accepted(self._store, release, asked.runtime, asked.threads, stream=True, search=asked.search)
-        return keeping(self._store, loaded)
+        return with_ring(self._store, loaded)
 
     def _switch(self) -> None:
         self._taught = stamp(self._journal)
@@ -315,7 +315,7 @@ class _Answerer:
                 raise BadInput(said, hint="start the stream again")
             loaded.tell_warnings()
             if not self._rows.follow(loaded.model.info, loaded.model.chain):
-                said = f"the release {loaded.digest[:12]} takes other columns or missing cells than this stream"
+                said = f"the release {loaded.digest[:12]} does not fit this stream: other columns, or rules for cells"
                 raise BadInput(said, hint="start the stream again")
         except BaseException:
             loaded.close()

@@ -1,7 +1,7 @@
 """Rows of a stream, whose first row decides its format.
 
-Until a row is parsed, the format of each line, CSV or JSON, is guessed by itself; neither a header nor a line that
-cannot be read decides it. So a stream may begin with a greeting of the sensor, an empty line or half a row. No I/O.
+The first line that parses as a row decides: CSV or JSON. Until then, the format of each line is guessed separately. So
+a stream may begin with a greeting of the sensor, a header, an empty line or half a row. No I/O.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class StreamRows:
             yield from self._parse(block)
 
     def follow(self, info: KnnInfo, chain: Chain | None = None) -> bool:
-        """Parses rows for another model from now on (`chain`: its stages); only returns False if its columns differ."""
+        """Parses rows for another model from now on (`chain`: its stages); False (no change) if its columns differ."""
         if _columns(info) != _columns(self._info) or (info.table is None) != (self._info.table is None):
             return False
         self._info = info
@@ -96,8 +96,8 @@ class StreamRows:
 def _columns(info: KnnInfo) -> list[tuple[str | None, bool]]:
     """Returns (name, whether its cells are numbers) of each column of a raw row.
 
-    Equal for two models if one stream can feed both. A model with stages has the columns of its input and, as further
-    names, its dimensions.
+    One stream can feed two models if these lists are equal. For a model with stages, the list has the columns of its
+    input, then the dimensions of its input as further names.
     """
     if info.window is not None:
         others = [(name, False) for name in (info.window.time, info.window.recording)]

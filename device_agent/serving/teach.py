@@ -89,7 +89,7 @@ def forget(
 ) -> Taught:
     """Forgets the taught rows with this `label` (None: any) and one of these `ids` ((): any).
 
-    Of these rows, forgets only the `last` so many (None: all). With `erase`, all rows forgotten so far are also erased
+    Of these rows, forgets only the last `last` (None: all). With `erase`, all rows forgotten so far are also erased
     from the journal, so that nothing can be undone. `holder` names who does it, for others who find the journal locked.
 
     Raises:
@@ -205,7 +205,7 @@ def _finite(text: str) -> float | None:
 
 
 def _value_hint(names: Sequence[str], *typed: str | None) -> str:
-    """Returns `--value` for each of the targets `names`, with the numbers among `typed`, else an example."""
+    """Returns the options to type, such as `--value a=2 --value b=3.5`: numbers in `typed`, else 3.5 as an example."""
     values = ["3.5" if text is None or _finite(text) is None else text for text in (*typed, *names)]
     texts = values[:1] if len(names) == 1 else [f"{name}={value}" for name, value in zip(names, values)]
     return " ".join(_option("--value", text) for text in texts)
@@ -253,9 +253,9 @@ def _made(
 
 
 def _check(loaded: Loaded, before: list[LocalRow], rows: list[LocalRow], allowed: Enrol) -> str:
-    """Checks that the release (its `allowed`) takes `rows` in addition to those taught `before`.
+    """Checks that the release allows `rows` in addition to those taught `before`; `allowed` are its limits.
 
-    Returns a warning if taught rows of that label are still answered otherwise; else "".
+    Returns a warning if taught rows of that label still get another label; else "".
 
     Raises:
         Refused: the release does not allow them.
@@ -304,7 +304,9 @@ def _require_room(counts: Counter[str], allowed: Enrol, label: str) -> None:
 
 
 def _require_golden_answers(loaded: Loaded, exact: JoinedExact, old: Joined) -> None:
-    """Checks that the taught rows in `exact` change no answer to a golden row that those in `old` have not changed.
+    """Checks that new taught rows change no answer to a golden row.
+
+    `exact` has all taught rows, `old` those of earlier commands: what these changed already is allowed.
 
     Raises:
         Refused: an answer changes.

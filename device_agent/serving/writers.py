@@ -52,8 +52,8 @@ class _LabelLines:
 class _TextRenderer(Form):
     """Renders one output line for each input line.
 
-    `kept`, in its methods, are the columns to copy; one more may follow: each row's numbers of missing cells and of
-    unknown categories.
+    In its methods, `kept` are the columns to copy. A last column may follow, which is not copied: for each row, the
+    numbers of missing cells and of unknown categories.
     """
 
     _lines: _LabelLines

@@ -33,9 +33,10 @@ def read(store: Store, digest: str) -> CellCounts | None:
 
 
 def add(store: Store, digest: str, counts: Mapping[str, Mapping[str, int]], refused: int = 0) -> None:
-    """Adds to the counts of the release `digest`: `refused` lines, and `counts`: kind -> name -> number.
+    """Adds `refused` lines and `counts` to the counts of the release `digest`.
 
-    The kinds are fields of `CellCounts`: by name of column, `filled`, `unknown` and `left_out`; by cause, `gaps`.
+    `counts` is such as {"filled": {"width": 3}}. The keys are fields of `CellCounts`: `filled`, `unknown` and
+    `left_out` count by column, `gaps` by cause.
     """
     with contextlib.suppress(OSError):
         if store.root.stat().st_uid != os.geteuid():

@@ -1,7 +1,7 @@
 """Fastest searches of the last releases on this board.
 
-One JSON document, ROOT/searches.json, which activations write. If it is missing, damaged or newer, models choose their
-search without it. Never stops an answer or an activation.
+One JSON document, ROOT/searches.json, which activations write. If it is missing or damaged, or a newer version wrote
+it, models choose their search without it. Never stops an answer or an activation.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ def is_to_leave(state: StoreState, leave: str | None) -> bool:
 
 
 def roll_back(state: StoreState, holder: str, moment: Moment) -> StoreState:
-    """Returns the state in which the previous release is committed again; the floor (least new sequence) stays.
+    """Returns the state in which the previous release is committed again; the floor (lowest accepted sequence) stays.
 
     `holder` and `moment` (who rolls back, and when) go into the history.
 
@@ -160,7 +160,7 @@ def roll_back(state: StoreState, holder: str, moment: Moment) -> StoreState:
 
 
 def go_back(state: StoreState, target: ReleaseRef, holder: str, why: str, moment: Moment) -> StoreState:
-    """Returns the state in which `target` is committed, and the release committed before is `left`; the floor stays.
+    """Returns the state in which `target` is committed; `left` names the release committed before; the floor stays.
 
     `holder`, `why` and `moment` go into the history.
     """
@@ -180,7 +180,7 @@ def leave_failing(state: StoreState, digest: str, starts: int, moment: Moment) -
 
 
 def lower_floors(state: StoreState, floor: int, time_floor: int) -> StoreState:
-    """Returns the state with its floors lowered to `floor` and `time_floor` (s since 1970); a lower one stays."""
+    """Returns the state with its floors lowered to `floor` and `time_floor` (seconds since 1970); lower ones stay."""
     digest = state.floor_digest if floor >= state.floor else None
     return replace(
         state, floor=min(state.floor, floor), floor_digest=digest, time_floor=min(state.time_floor, time_floor)

@@ -98,7 +98,10 @@ def runtime_version() -> str | None:
 
 
 def _version_beside(places: Iterable[str] | None, module: str) -> str | None:
-    """Returns the version of `module` from the one `.dist-info` beside its folders `places`, else None: saves 40 ms."""
+    """Returns the version in the name of the one `.dist-info` beside `places`, the folders of `module`; else None.
+
+    This takes 40 ms less than `importlib.metadata`.
+    """
     found = [path for place in places or () for path in Path(place).parent.glob(f"{module}-*.dist-info")]
     return found[0].stem.removeprefix(f"{module}-") if len(found) == 1 else None
 
