@@ -22,7 +22,7 @@ def _configure_classify(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=("auto", "csv", "jsonl", "npy", "frames"),
         default="auto",
-        help="format of the input; frames, with --stream: files, each after its length in 4 bytes, big-endian "
+        help="format of the input; frames (only with --stream) are files, each after its length in 4 bytes, big-endian "
         "(default: by the file's name, else by its first byte)",
     )
     add(

@@ -10,7 +10,7 @@ from device_agent.shared.protocol import documents
 
 
 def _configure_trust(parser: argparse.ArgumentParser) -> None:
-    text = "a signed rotation or revocation to apply (`knnkit trust`); - reads it from standard input"
+    text = "a signed order that rotates or revokes a key (`knnkit trust` makes it); - reads it from standard input"
     parser.add_argument("--apply", type=filled, metavar="FILE", help=text)
 
 

@@ -64,7 +64,7 @@ def render(found: Bench) -> str:
     lines = [
         f"{found.name} {found.version}: {found.n_train:,} training rows x {found.n_features} features, k = {found.k}",
         f"one row      p50 {found.one.p50_ms:.4f} ms, p99 {found.one.p99_ms:.4f} ms",
-        f"line to line p50 {found.line.p50_ms:.4f} ms, p99 {found.line.p99_ms:.4f} ms",
+        f"CSV to label p50 {found.line.p50_ms:.4f} ms, p99 {found.line.p99_ms:.4f} ms",
         f"batch        {found.rows_per_second:,.0f} rows/s ({found.batch} rows a call, {found.threads} {threads})",
         f"start        verify {found.verify_ms:.1f} ms, verify and load {found.load_ms:.1f} ms",
         f"memory       {_mib(found.memory_bytes)}, {_mib(found.peak_bytes)} at most; model {_mib(found.model_bytes)}",

@@ -3,7 +3,7 @@
 The answers equal those of one model that has both the training rows and the taught rows: the float64 reference over
 both defines them. The taught rows come after the training rows, in the same space, with the same k, metric, weights and
 thresholds. The model answers a row first. A search among the taught rows finds those that may be nearer than its k-th
-neighbour, and `merge` inserts them by distance. Never reads the journal.
+neighbour, and `merge` inserts them by distance. Queries are raw rows minus `origin` of knn.json. Never reads the journal.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class JoinedExact(ExactKnn):
             self._among_local = BlockSearch(MappedRows(self._local), self._weights, info.k, **how)
 
     def enrol(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-        """Maps (n, n_features) taught rows, less the origin, into model space.
+        """Maps (n, n_features) taught rows, minus the model's origin, into model space.
 
         Returns (n,) bool, whether each row is finite in float32 there, and the (m, p) coordinates of the m that are.
         """
@@ -152,7 +152,7 @@ class JoinedExact(ExactKnn):
     def _find(self, z: NDArray[Any], base: Float64) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Returns the indices of pairs: a query in (n, p) `z`, ascending, and a taught row that may be within `base`.
 
-        `base` are (n,) distances (`judge.base_distance`): a taught row farther from the query is not a neighbour.
+        `base` are (n,) distances in model space: a taught row farther from the query is not a neighbour.
         """
         if self._screen is None:
             return np.empty(0, np.int64), np.empty(0, np.int64)
@@ -191,7 +191,7 @@ class JoinedExact(ExactKnn):
         """Returns the outputs for the m queries of `near`, by name, as if the taught rows were training rows.
 
         Args:
-            rows: (m, n_features) float32 queries, less the origin.
+            rows: (m, n_features) float32 queries, minus the model's origin.
             indices: (m, k) their neighbours among the training rows, nearest first.
             near: the taught rows that may be among their k nearest.
 

@@ -27,6 +27,6 @@ def with_rows(root: Path, signed: TfliteKNN, digest: str) -> tuple[JoinedKNN | N
 
 
 def taking_part(signed: TfliteKNN, rows: list[LocalRow], digest: str) -> Joined:
-    """Returns those of the taught `rows` that the release with the model `signed` and this `digest` uses in answers."""
+    """Returns the taught rows among `rows` that a release (model `signed`, and its `digest`) uses in answers."""
     there = contained(row_origins.read(signed.path)[0], rows) if rows else frozenset()
     return join(signed.info, rows, digest, there)

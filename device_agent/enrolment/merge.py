@@ -57,8 +57,8 @@ class Blur:
 
     Attributes:
         doubt: (m,) for each query, the greatest difference of two distances that may be due to float32 rounding alone.
-        tied: rows tie if their base distances (`judge.base_distance`) differ by less than this.
-        zero: a row is an exact match if its base distance is below this.
+        tied: rows tie if their distances in model space (`judge.base_distance`) differ by less than this.
+        zero: a row is an exact match if its distance in model space is below this.
     """
 
     doubt: Float64
@@ -146,7 +146,7 @@ def _sorted(
 
     Returns (m, k + 1) distances in ascending order, the index of the row of each, and whether that row was taught; also
     the (m,) distance of the nearest taught row after the first k (infinity: none). Leaves out a taught row that is
-    certainly farther than the k-th of the model's own; if none is left, the last distance is infinite.
+    certainly farther than the model's own k-th; without any other, the last of the k + 1 distances is infinite.
 
     Args:
         indices: (m, k) the model's own neighbours.

@@ -7,8 +7,8 @@ by its norm n. Instead n follows it, and the other side of the bound is multipli
 Rounding, for p coordinates and a distance r, with u = 2^-24: the p + 1 products put the score off by at most
 (p + 4) u (‖x‖ ‖t‖ + ‖t‖²/2), in units of n, and the other side is off by at most (p + 3) u ‖x‖²/2. For
 cosine, both lengths are 1: (p + 4) u 3/2, and n, off by (p/2 + 2) u, adds as much again, because ‖t‖² + 1 - r² is at
-most 2. All of that is less than (p + 16) u (‖x‖ + ‖t‖)²/2. Manhattan distances are added up from float32 differences:
-off by less than (p + 4) u of the sums of both rows, at most √p of their lengths.
+most 2. All of that is less than (p + 16) u (‖x‖ + ‖t‖)²/2. A Manhattan distance, a sum of float32 differences, is off
+by less than (p + 4) u times the sum of all |coordinates| of x and t, which is at most √p (‖x‖ + ‖t‖).
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class Rough:
         return np.subtract(found, self._centre, out=found)
 
     def before_norm(self, row: NDArray[np.float32]) -> NDArray[Any]:
-        """Returns the (p - 2,) coordinates of a row before the last step, which normalizes and adds two (`on_sphere`).
+        """Returns a row before the last step, `cosine`, as (p - 2,) coordinates; only for a model `on_sphere`.
 
         They are float32 if there are no other steps, else float64.
         """

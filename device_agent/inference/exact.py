@@ -2,9 +2,9 @@
 
 The graph flags a row if float32 rounding could have changed its neighbours or its label. `ExactKnn` answers it from the
 same file: the training matrix is memory-mapped inside the model, and exact.npz holds the float64 map from raw rows to
-model space. `block_search` finds the rows that may be nearest. All IEEE machines compute the same bits: only
-elementwise operations, and sums rounded once (`rounded`) or added in a fixed order; no BLAS. If the model has an
-`origin` in knn.json (its numbers lie far from 0), the rows here are raw rows minus that origin.
+model space, where distances are computed. `block_search` finds the rows that may be nearest. All IEEE machines compute
+the same bits: only elementwise operations, and sums rounded once (`rounded`) or added in a fixed order; no BLAS. If the
+model has an `origin` in knn.json (its numbers lie far from 0), the rows here are raw rows minus that origin.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ class ExactKnn:
         return order, self._by.to_metric(measure)
 
     def moved(self, rows: NDArray[np.float32], others: NDArray[np.float32]) -> Float64:
-        """Returns (n,) distances in model space between each raw row and the row at the same place in `others`."""
+        """Returns (n,) distances in model space between raw `rows` and raw `others`, row by row."""
         terms = self._by.terms(self._enter_all(rows), self._enter_all(others))
         return np.asarray(self._by.to_base(terms.sum(axis=1)) * self._unit)
 

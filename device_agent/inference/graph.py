@@ -44,7 +44,7 @@ class Graph:
         wrapper = interpreter._interpreter
         definition = wrapper.GetSignatureDefs().get(name)
         if definition is None:
-            raise ValueError(f"the model has no signature {name}")
+            raise ValueError(f"the model has no graph {name}")
         if set(definition["inputs"]) != {input} or set(definition["outputs"]) != set(outputs):
             raise ValueError(f"the inputs and outputs of {name} are not those of a knnkit model")
         self._subgraph = int(wrapper.GetSubgraphIndexFromSignature(name))
@@ -68,7 +68,7 @@ class Graph:
 
     @cached_property
     def candidates(self) -> tuple[NDArray[np.int32], memoryview] | None:
-        """(c,) indices of the training rows that the last `run` ranked; a lower bound on others' squared distances.
+        """(c,) indices of the training rows that the last `run` ranked; a lower bound of all others' squared distances.
 
         None for an older model, whose graph does not output these.
         """

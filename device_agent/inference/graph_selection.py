@@ -150,7 +150,7 @@ class Graphs:
         self._first = self._make(*self._choose())
 
     def _choose(self) -> tuple[str, str]:
-        """Returns the searches for a batch and for one row: those requested, or without a request the fastest.
+        """Returns the search for a batch and the search for one row: those requested, else those usually fastest.
 
         The full search replaces a requested one that the model does not have.
         """

@@ -72,7 +72,7 @@ class GroupSearch(BlockSearch):
         return query[order], row[order], score[order], kth
 
     def _visit(self, factors: Float32, scale: Scale, bounds: Float64) -> tuple[Any, Any, np.float32] | None:
-        """Returns the (m,) rows that may be nearest to one query, their scores, and the k-th lowest score.
+        """Returns (m,) indices of the rows that may be nearest to one query, their scores, and the k-th lowest score.
 
         Returns None if the groups to read hold too many rows (`_SHARE`). `factors` and `scale` are what `_prepare`
         returns for the query; `bounds`: lower bounds of its distances to the g groups.

@@ -1,7 +1,7 @@
 """Measures of pairs of rows, which order neighbours.
 
-A measure is a power of the distance in model space: its square for most metrics. All IEEE machines compute the same
-bits, except for haversine, where nearly equal measures count as ties. Needs only NumPy.
+A measure is a power of the distance in model space (between transformed rows): its square for most metrics. All IEEE
+machines compute the same bits, except for haversine, where nearly equal measures count as ties. Needs only NumPy.
 """
 
 from __future__ import annotations

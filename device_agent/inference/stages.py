@@ -51,7 +51,7 @@ def _load(opened: OpenRelease, stage: Stage, runtime: str, threads: int) -> Stag
     loader = Loader.find(opened.path(stage.file), runtime, threads)
     if loader.name == constants.NUMPY:
         said = f"{stage.file} needs a TFLite runtime; this device has only NumPy"
-        raise DeviceUnfit(said, reason="no-runtime", hint="knnkit provision --target HOST, if a runtime exists for it")
+        raise DeviceUnfit(said, reason="no-runtime", hint="knnkit provision --target HOST, if the board can have one")
     try:
         return StageRunner(stage, functools.partial(loader.open, packed=True), found.size)
     except (ValueError, RuntimeError, OSError) as error:

@@ -1,6 +1,7 @@
 """Transforms of a raw row into model space, in float64.
 
-Every sum is rounded once or added in a fixed order, so that all IEEE machines compute the same bits. Needs only NumPy.
+Model space is where distances are computed. Every sum is rounded once or added in a fixed order, so that all IEEE
+machines compute the same bits. Needs only NumPy.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def order_few(
     tied: float,
     to_distance: Callable[[Float64], Float64],
 ) -> tuple[NDArray[np.int64], Float64]:
-    """Returns the (1, k) indices of the nearest of few rows of one query, and their measures, faster than NumPy.
+    """Returns the (1, k) indices of the nearest of few rows, and their measures; for few, faster without NumPy.
 
     `measure` and `row` are the (m,) measures and indices of the rows, in any order. Measures up to `zero` count as 0.
     Ties are those of `share_ties`, for which `to_distance` converts measures to distances.

@@ -213,7 +213,7 @@ def measure(model: TfliteKNN, golden: Golden) -> Latency | None:
 def latency(work: Callable[[int], Any], count: int, seconds: float, most: float = math.inf) -> Latency:
     """Measures how long a call of `work` takes; its argument is 0, 1, ... `count` - 1 in turn, again and again.
 
-    Ends after `seconds`, or after `most` measurements, but never without one.
+    Ends after `seconds` or `most` measurements, but measures at least once.
     """
     for index in range(_WARM_UP):
         work(index % count)

@@ -81,7 +81,7 @@ def ask(current: Opened, golden: Golden, runtime: str) -> Running | None:
 
 
 def _rows(model: TfliteKNN, golden: Golden) -> NDArray[np.floating[Any]] | None:
-    """Returns the golden rows as features of a model; None if it has other columns, or not all of their categories."""
+    """Returns the golden rows as features of a model; None if it has other columns, or lacks one of the categories."""
     info = model.info
     if golden.raw and (info.table is not None or model.chain is not None):
         from device_agent.shared.raw_rows import own_golden

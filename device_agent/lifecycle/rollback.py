@@ -115,7 +115,7 @@ def _obey_rollback(store: Store, order: bytes, holder: str, runtime: str, *, all
 
 
 def _at_rest(store: Store, holder: str) -> tuple[StoreState, clock.Moment]:
-    """Returns the store's state and the present moment; raises Locked if an activation is pending, also `holder`'s."""
+    """Returns the store's state and the present moment; raises Locked if an activation is pending, even `holder`'s."""
     current, moment = store.load(), clock.now()
     transitions.refuse_foreign(current, holder, moment)
     if current.pending:

@@ -19,7 +19,7 @@ from device_agent.shared.protocol.reports import TaughtCheck
 
 
 def check_taught(root: Path, model: TfliteKNN, golden: Golden, digest: str) -> tuple[TaughtCheck | None, str]:
-    """Checks the answers to golden rows when taught rows vote, too; returns the result and "" or the missed gate.
+    """Checks the answers to golden rows when taught rows vote, too; returns (result, "" or the missed gate).
 
     The answers of the graph, merged with taught rows, must equal the golden neighbours merged in float64. If the
     journal cannot be read (`status` reports that), or the release uses none of its rows, returns None and "".

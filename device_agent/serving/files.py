@@ -40,7 +40,7 @@ def columns_of(path: str, columns: Columns) -> Columns:
     """Returns `columns`; if `path` is a folder, its answers also begin with the name of the file.
 
     Raises:
-        BadInput: `columns.keep` names anything but the name of the file, the one column that files have.
+        BadInput: a column to copy (`columns.keep`) is not the name of the file: files have no other columns.
     """
     other = next((name for name in columns.keep if name != FILE_KEY), None)
     if other is not None:

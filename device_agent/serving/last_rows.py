@@ -51,7 +51,7 @@ class LastRows:
     def keep(self, rows: NDArray[Any], refused: Collection[int] = ()) -> None:
         """Stores (n, n_features) raw rows; drops the oldest if there are more than `MOST`.
 
-        `refused` are the positions, among all lines, of lines without an answer; a row of NaN is stored for each.
+        `refused` are the positions of lines without an answer among all lines; a row of NaN is stored for each.
         """
         if self._descriptor < 0:
             return
@@ -82,7 +82,7 @@ def read(root: Path, info: KnnInfo, count: int) -> NDArray[Any]:
     """
     running = [path for path in MEMORY.glob(f"{memory_file(root, _KIND).name}-*") if _is_locked(path)]
     if len(running) > 1:
-        said = f"--last: {len(running)} streams run on this root, so it is not clear whose rows are meant"
+        said = f"--last: {len(running)} streams run under this root, so it is not clear whose rows are meant"
         raise BadInput(said, reason="no-rows", hint=_FILE)
     dtype = np.dtype(row_type(info.origin))
     size = MOST * info.n_features * dtype.itemsize

@@ -137,7 +137,7 @@ def load_accepted(
 
 
 def with_ring(store: Store, loaded: Loaded) -> Loaded:
-    """Adds a ring to `loaded`, if knn.json asks for one and has no transforms, and this user may write its file."""
+    """Returns `loaded`; with a ring, if knn.json asks for one and has no transforms, and this user may write it."""
     info = loaded.model.info
     if info.keep is None or (info.table and info.table.transforms):  # whose raw cells are not at hand
         return loaded

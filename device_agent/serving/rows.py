@@ -203,7 +203,7 @@ class Rows:
             print(f"device_agent: {self.source.name}: {said}", file=sys.stderr)
 
     def _arrays(self) -> Iterator[Block]:
-        """Yields the rows of an NPY file; checks that values are finite, since an error names the row's number."""
+        """Yields the rows of an NPY file; checks here that values are finite, so that the error can name the row."""
         before = 0
         for wide in self.source.arrays(len(self._info.columns)):
             kept: Kept = ()

@@ -1,7 +1,7 @@
 """Answers rows as they arrive: classify --stream.
 
 The rows of one read are answered before the next read, so that no row waits for a batch to fill; many rows of one read
-use the batch signature. One release answers all rows of a read. The store is checked before each read: a row sent after
+use the batch graph. One release answers all rows of a read. The store is checked before each read: a row sent after
 `activate` returned gets its answer from the new release, and a pending release never answers after its deadline. A bad
 line is reported; the other lines are answered. Never continues with files that were damaged while it ran.
 """

@@ -103,7 +103,7 @@ def _is_missing(table: Table, column: Column, text: str) -> bool:
 
 
 def _cell(table: Table, column: Column, value: Any) -> float | str | None:
-    """Returns a JSON value as number, text or None (missing); true as category is "True" or "true", as in `column`."""
+    """Returns a JSON value as number, text or None (missing); true becomes "True" or "true", as `column` has it."""
     if value != value or (isinstance(value, str) and _is_missing(table, column, value.strip())):
         return None
     if isinstance(value, bool) and column.encoding != "number":

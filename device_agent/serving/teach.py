@@ -93,7 +93,7 @@ def forget(
     from the journal, so that nothing can be undone. `holder` names who does it, for others who find the journal locked.
 
     Raises:
-        AgentError: one of `ids` is not selected; or no row is, and `erase` is False.
+        AgentError: a row of `ids` is not among those to forget; or there are none, and `erase` is False.
         DeviceUnfit: the journal is damaged.
     """
     with Journal(store.root).changing(holder) as journal:
@@ -166,9 +166,9 @@ def _allowed(loaded: Loaded, store: Store) -> Enrol:
 
 
 def _read(info: KnnInfo, meaning: Meaning, allowed: Enrol) -> tuple[int | str, tuple[float, ...]]:
-    """Returns the label of `meaning` and (); for a regression, its values as text (`3.5` or `a=1, b=2`) and numbers.
+    """Returns what `meaning` says: ("anna", ()); for a regression, text and numbers: ("a=1, b=2", (1.0, 2.0)).
 
-    Raises Refused if the label is new and `allowed` forbids that, BadInput if it cannot be read.
+    Raises Refused if the label is new and `allowed` forbids that, BadInput if `meaning` cannot be read.
     """
     if info.targets is None:
         if meaning.label is None:
@@ -212,7 +212,7 @@ def _value_hint(names: Sequence[str], *typed: str | None) -> str:
 
 
 def _option(option: str, value: str) -> str:
-    """Returns `--option value` as a shell takes it, in one word if the value begins with a dash."""
+    """Returns `--option value`, quoted for a shell; `--option=value` if the value begins with a dash."""
     return shlex.quote(f"{option}={value}") if value.startswith("-") else f"{option} {shlex.quote(value)}"
 
 

@@ -71,7 +71,8 @@ class Store:
             raise DeviceUnfit(
                 f"{self.state_file} is damaged: {error}",
                 reason="state-damaged",
-                hint=f"move the file away, then deploy; any sequence is then accepted: mv {file} {file}{durable.ASIDE}",
+                hint="move the file away, then deploy; releases of any sequence are then accepted:"
+                f" mv {file} {file}{durable.ASIDE}",
             ) from None
 
     def commit(self, new: StoreState) -> None:
@@ -171,8 +172,7 @@ class Store:
     def holder(self, current: StoreState, moment: clock.Moment) -> LockHolder | None:
         """Returns the holder of a pending activation, or else of a running command; None: nobody.
 
-        In this order, because a command ends before the activation that it began, and a host looks for its own
-        activation.
+        The activation comes first: it outlives the command that began it, and its host looks for it.
         """
         return state.holder(current, moment) or lock.holder_of(self.lock_file)
 

@@ -264,7 +264,7 @@ def _classify(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=("auto", "csv", "jsonl", "npy", "frames"),
         default="auto",
-        help="format of the rows; frames, with --stream: files, each after its length in 4 bytes, big-endian "
+        help="format of the rows; frames (only with --stream) are files, each after its length in 4 bytes, big-endian "
         "(default: by the file's name or first byte)",
     )
     rows.add_argument(

@@ -163,7 +163,7 @@ def test_a_model_without_one_of_its_graphs_is_unusable(
     held, path = len(name).to_bytes(4, "little") + name.encode() + b"\0", tmp_path / "model.tflite"
     assert held in model
     path.write_bytes(model.replace(held, held.replace(b"class", b"glass")))
-    with pytest.raises(ModelUnusable, match=rf"cannot load {path}: .*no signature {name}(\n|$)"):
+    with pytest.raises(ModelUnusable, match=rf"cannot load {path}: .*no graph {name}(\n|$)"):
         TfliteKNN(path, search=search).classify(np.zeros((64, read_info(path).n_features), np.float32))
 
 
@@ -172,7 +172,7 @@ def test_a_search_that_is_promised_and_not_there_is_not_loaded(search: str, rele
     model = (releases["iris"] / constants.MODEL_FILE).read_bytes()
     info, path = read_info(io.BytesIO(model)), tmp_path / "model.tflite"
     path.write_bytes(with_members(model, knn_json=json_codec.dump_file(replace(info, **{search: 64}))))
-    with pytest.raises(ModelUnusable, match=f"no signature classify_{search}"):
+    with pytest.raises(ModelUnusable, match=f"no graph classify_{search}"):
         TfliteKNN(path, search=search)
 
 
