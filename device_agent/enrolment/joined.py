@@ -3,7 +3,8 @@
 The answers equal those of one model that has both the training rows and the taught rows: the float64 reference over
 both defines them. The taught rows come after the training rows, in the same space, with the same k, metric, weights and
 thresholds. The model answers a row first. A search among the taught rows finds those that may be nearer than its k-th
-neighbour, and `merge` inserts them by distance. Queries are raw rows minus `origin` of knn.json. Never reads the journal.
+neighbour, and `merge` inserts them by distance. Queries are raw rows minus the `origin` of knn.json. Does not read the
+journal.
 """
 
 from __future__ import annotations

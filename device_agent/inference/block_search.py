@@ -271,8 +271,8 @@ class BlockSearch:
         """Returns float32 factors of queries `z`, by which rows are multiplied, and the scale of the scores.
 
         The score of a query x and a row t is ‖t‖²/2 - x·t. With u = 2^-24, a sum of p products, added in any order, is
-        off by at most p u ‖x‖ ‖t‖ (Higham 2002, 3.5), ‖t‖²/2 by at most (p + 4) u of itself, the factors and the difference
-        by at most 2 u of themselves: together less than (p + 8) u (‖x‖ + ‖t‖)²/2.
+        off by at most p u ‖x‖ ‖t‖ (Higham 2002, 3.5), ‖t‖²/2 by at most (p + 4) u of itself, the factors and the
+        difference by at most 2 u of themselves: together less than (p + 8) u (‖x‖ + ‖t‖)²/2.
         """
         weighted = z * self._weights
         squares = np.einsum("ij,ij->i", weighted, weighted)

@@ -47,7 +47,7 @@ _BEYOND_RESUMING = frozenset(
 
 
 def verify(store: Store, directory: Path, device_class: str | None = None) -> Staged:
-    """Verifies a release directory as `stage` does, but changes nothing; `device_class` None: this device's.
+    """Verifies a release directory as a new release; changes nothing. `device_class` None: this device's class.
 
     Raises:
         Refused: a trust rule refused the release.
