@@ -1,8 +1,8 @@
 """Chooses a model's graphs, and whether XNNPACK packs their weights.
 
 A model has a graph for one row and a graph for a batch. A model with a cheaper search (cells or int8) has both graphs
-for that search, too. All graphs give the same answers, but differ in time and memory. Does not check rows, and does not
-recompute uncertain rows in float64.
+for that search, too. All graphs give the same answers, but differ in time and memory. XNNPACK multiplies faster by
+packed weights, which are a copy. Does not check rows, and does not recompute uncertain rows in float64.
 """
 
 from __future__ import annotations
@@ -184,10 +184,11 @@ class Graphs:
 def make_searches(
     loader: Loader, info: model_info.KnnInfo, *, packed: bool | None, stream: bool, search: str | Searched | None
 ) -> tuple[Graphs | NumpySearch, NumpySearch | None, tuple[str | None, str | None]]:
-    """Makes the objects that search a model file; returns (graphs, NumPy's search, (for batches, for single rows)).
+    """Makes the objects that search a model file; returns (`graphs`, `in_numpy`, (`batch`, `alone`)).
 
-    `graphs` is the NumPy search, too, if only NumPy answers, as for every model with `float64` in knn.json. NumPy's
-    search is None if NumPy never answers. The last two are `constants.NUMPY` or GROUPS, or None if a graph answers.
+    `in_numpy` is None if no row is searched in NumPy. If all are, as for a model with `float64` in knn.json, `graphs`
+    is the same object. `batch` and `alone` are the search in NumPy for batches and for single rows, `constants.NUMPY`
+    or GROUPS; None: `graphs` answers them.
 
     Args:
         loader, info, packed, stream: as for `Graphs`; the loader may be NumPy's.

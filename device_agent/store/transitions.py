@@ -6,6 +6,7 @@
                                   rollback ─► the release before it
 
 Each function takes a state and returns a new one, or raises an error. The store writes it (`device_agent.store.store`).
+The floor of a state is the lowest sequence that a new release may have.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def refuse_foreign(state: StoreState, holder: str, moment: Moment) -> None:
     """Checks that no activation of another holder waits for its confirmation at `moment`.
 
     Raises:
-        Locked: one does; the message names its holder and its release, since when and for how long.
+        Locked: there is one; the message names its holder and its release, since when and for how long.
     """
     pending = waiting(state, moment)
     if pending and pending.holder != holder:
@@ -143,7 +144,7 @@ def is_to_leave(state: StoreState, leave: str | None) -> bool:
 
 
 def roll_back(state: StoreState, holder: str, moment: Moment) -> StoreState:
-    """Returns the state in which the previous release is committed again; the floor (lowest accepted sequence) stays.
+    """Returns the state in which the previous release is committed again; the floor stays.
 
     `holder` and `moment` (who rolls back, and when) go into the history.
 
