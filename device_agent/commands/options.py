@@ -74,7 +74,7 @@ def number_of_threads(text: str) -> int:
 
 def add_class(parser: argparse.ArgumentParser) -> None:
     """Adds `--device-class`."""
-    help = "this device's class (default: from the file ROOT/device-class, else any)"
+    help = "this device's class, which a release may require (default: from ROOT/device-class, else any)"
     parser.add_argument("--device-class", type=filled, metavar="NAME", help=help)
 
 

@@ -140,7 +140,7 @@ class _Answerer:
         self.in_flight = InFlight(store.root)
         self.last = LastRows(store.root, self._loaded.signed.info)
         if self.in_flight.died_at:
-            said = f"a process died while it answered lines {self.in_flight}; a child process tries them first"
+            said = f"a process died while it answered lines {self.in_flight}; a child process tries these lines first"
             print(f"device_agent: warning: {said}", file=sys.stderr, flush=True)
 
     def splitter(self) -> Lines | Frames:

@@ -287,7 +287,7 @@ def test_a_live_stream_goes_on_after_a_row_that_kills_and_says_where_it_was(pois
     said = poisoned.classify("--stream", rows=ROW * 3)
     assert (said.code, said.out.count("setosa")) == (0, 3)
     found = re.search(
-        r"a process died while it answered lines (\d+) to (\d+), 41; a child process tries them first", said.err
+        r"a process died while it answered lines (\d+) to (\d+), 41; a child process tries these lines first", said.err
     )
     assert found
     assert int(found[1]) <= LATE + 1 <= int(found[2])
