@@ -92,7 +92,12 @@ def _show(
         }
         together = report.with_earlier(_results(), results, options.sizes)
         report.write_json(_results(), {"speed": together})
-        report.plot(report.cells_of(together), DOCS / f"speed-{peers.processor_class()}.svg")
+        name = f"speed-{peers.processor_class()}"
+        report.plot(report.cells_of(together), DOCS / f"{name}.svg")
+        try:
+            report.write_section(DOCS / "README.md", name, report.markdown(report.cells_of(together)))
+        except ValueError as error:  # the first results of this class of processors
+            say(f"{error}: add <!-- {name} --> and <!-- /{name} -->")
         say(f"written: {DOCS.relative_to(peers.ROOT)}")
     return 1 if wrong or {run_by for _, run_by in delegates} != {"XNNPACK"} else 0
 

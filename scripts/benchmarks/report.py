@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from benchmarks import datasets
 from benchmarks.contenders import CONTENDERS
 from benchmarks.speed import Cell
 
@@ -15,7 +16,7 @@ OURS = ("TfliteKNN", "TfliteKNN, LiteRT")
 _RUNTIME = dict(zip(OURS, ("tflite-runtime 2.14", "LiteRT")))
 GEMM = "NumPy GEMM alone"
 #: What must be reached, from the project's goals.
-START_SECONDS, START_FACTOR, MEMORY_SHARE, GEMM_FACTOR = 0.3, 5.0, 0.4, 1.5
+START_SECONDS, START_FACTOR, MEMORY_SHARE, GEMM_FACTOR, NEAR_PRODUCT = 0.3, 5.0, 0.4, 1.5, 1.15
 
 
 def table(head: list[str], lines: list[list[str]]) -> str:
@@ -56,6 +57,48 @@ def speed_table(cells: list[Cell]) -> str:
             marks += [f"{ratio:.2f}x" + ("" if ratio >= 1 else " BEHIND"), f"{cell.ratio_at_best(ours):.2f}x"]
         lines.append([f"{cell.size}, {cell.rows}, {cell.threads}", *figures, cell.best_peer, *marks])
     return table(head, lines)
+
+
+def markdown(cells: list[Cell]) -> str:
+    """Returns the tables of docs/benchmarks for one class of processors, and how many cells are reached.
+
+    A cell is reached if TfliteKNN is the fastest, or takes at most `NEAR_PRODUCT` times as long as NumPy's product.
+    """
+    order = list(dict.fromkeys(size.name for size in datasets.SIZES))
+    text = []
+    for threads, words in ((1, "one thread"), (2, "two threads")):
+        head = [
+            "median ms, " + words,
+            "on 2.14",
+            "on LiteRT",
+            "best peer",
+            "product alone",
+            "times as fast, 2.14",
+            "LiteRT",
+        ]
+        text += [f"| {' | '.join(head)} |", "| --- " * len(head) + "|"]
+        for cell in sorted(cells, key=lambda cell: (order.index(cell.size), cell.rows)):
+            if cell.threads == threads:
+                what = f"{_spelt(cell.size)}, {'one row' if cell.rows == 1 else f'{cell.rows} rows'}"
+                taken = [milliseconds(cell.median[ours]) for ours in OURS]
+                peer = f"{cell.best_peer} {milliseconds(cell.median[cell.best_peer])}"
+                times = [f"**{ratio:.2f}**" if ratio >= 1 else f"{ratio:.2f}" for ratio in map(cell.ratio, OURS)]
+                text.append(f"| {' | '.join([what, *taken, peer, milliseconds(cell.median[GEMM]), *times])} |")
+        text.append("")
+    first = [sum(cell.ratio(ours) >= 1 for cell in cells) for ours in OURS]
+    near = [sum(_is_reached(cell, ours) for cell in cells) for ours in OURS]
+    text.append(f"LiteRT is the fastest in {first[1]} of {len(cells)} cells, 2.14 in {first[0]}.")
+    text.append(f"With those within {NEAR_PRODUCT} of NumPy's product, {near[1]} and {near[0]}.")
+    return "\n".join(text)
+
+
+def _spelt(size: str) -> str:
+    rows, _, rest = size.partition("x")
+    return f"{int(rows):,} x {rest.replace('-', ' ')}"
+
+
+def _is_reached(cell: Cell, ours: str) -> bool:
+    return cell.ratio(ours) >= 1 or cell.median[ours] <= NEAR_PRODUCT * cell.median[GEMM]
 
 
 def _measured(cell: Cell) -> list[str]:
