@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from device_agent.inference.exact import ExactKnn
 from device_agent.inference.tflite_knn import Answers, TfliteKNN
-from device_agent.shared.cell_bounds import EITHER_WAY, UNDECIDED, Bounds, Box, Cells, Float32, Float64, Ints, paint
+from device_agent.shared.cell_bounds import EITHER_WAY, UNDECIDED, Bounds, Box, Cells, Float32, Float64, Ints, decide_cells
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol.constants import UNKNOWN
 from device_agent.shared.protocol.model_info import KnnInfo
@@ -123,7 +123,7 @@ def draw(training: Float32, classes: Ints, centre: Float32, scale: Float64, info
     if box is None:
         return None
     proof = _Proof(training, classes, box.weight, info)
-    table = paint(proof.examine, box, len(training), np.int8, _BOUNDS_PER_ROW)
+    table = decide_cells(proof.examine, box, len(training), np.int8, _BOUNDS_PER_ROW)
     return LabelMap(centre, box.first, box.per_unit(table.shape), np.pad(table, 1, constant_values=UNDECIDED))
 
 
@@ -158,7 +158,7 @@ class _Proof:
         if self._thresholds is not None:
             labels = self._reject(labels, np.partition(near, self._k - 1, axis=1)[:, self._k - 1], limit)
         rest = np.flatnonzero(labels == UNDECIDED)
-        return labels, cells.left(rest, possible, self._rows)
+        return labels, cells.subset(rest, possible, self._rows)
 
     def _elect(self, classes: Ints, near: Float64, far: Float64, possible: NDArray[np.bool_]) -> NDArray[np.int8]:
         """Returns (m,) int8: the class that wins the vote at every point of each cell, or `UNDECIDED`.

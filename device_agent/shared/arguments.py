@@ -1,7 +1,7 @@
 """Checks of arguments that people give in Python.
 
-Each returns the value, or raises the caller's error, which names the argument and what to give instead. Numbers and
-truth values may be NumPy's. Loads no NumPy.
+Each function returns the value, or raises the exception class `error` of its caller: the message names the argument,
+the hint says what to give instead. Accepts NumPy's numbers and bools, but loads no NumPy.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LONGEST = 60
 
 
 def shown(value: Any) -> str:
-    """Returns a value for a message: None, text or a number as Python writes it, if that is short; else its type."""
+    """Returns a value as text for a message: the repr of None, text or a number, if that is short; else the type."""
     text = ""
     if value is None or isinstance(value, str | Number):
         with contextlib.suppress(ValueError):  # more digits than Python writes
@@ -27,7 +27,7 @@ def shown(value: Any) -> str:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a real number: NaN and infinity are, a truth value is not."""
+    """Whether a value is a real number. NaN and infinity are numbers, True and False are not."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
@@ -36,13 +36,13 @@ def _is_truth(value: Any) -> bool:
 
 
 def require(good: bool, name: str, value: Any, error: _Error, hint: str) -> None:
-    """Raises `error` for the `value` of the argument `name` unless `good` is true; `hint` is what to give."""
+    """Raises `error` unless `good` is true. `hint` says which value to give for the argument `name`."""
     if not good:
         raise error(f"{name} cannot be {shown(value)}", hint=hint)
 
 
 def whole(value: Any, name: str, error: _Error, least: int = -(2**63), most: int = 2**63 - 1) -> int:
-    """Returns the `value` of argument `name` if it is an integer from `least` to `most`; else (3.0) raises `error`."""
+    """Returns the `value` of argument `name`, an int from `least` to `most`; else (also for 3.0) raises `error`."""
     hint = f"{name}={max(least, 1)}"
     try:
         found = operator.index(None if _is_truth(value) else value)  # type: ignore[arg-type]
@@ -60,7 +60,7 @@ def flag(value: Any, name: str, error: _Error) -> bool:
 
 
 def path_text(value: Any, name: str, error: _Error) -> str:
-    """Returns argument `name` as text if its `value` is a Path or a text that is not empty; else raises `error`."""
+    """Returns the `value` of argument `name` as text if it is a Path or a text, not ""; else raises `error`."""
     found = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     good = isinstance(found, str) and found != "" and "\0" not in found
     require(good, name, value, error, f"the path of a file: {name}='FILE'")

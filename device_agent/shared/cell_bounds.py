@@ -1,9 +1,9 @@
 """Adaptive grid over a box, with distance bounds per cell.
 
-A caller examines each cell with the training rows that may matter in it. An undecided cell is halved along its longer
-sides, and its halves inherit only the rows that matter. Bounds hold for every point of a cell and are float64. The
-caller decides what to prove about a cell. Rows and cells are offsets from a centre, which the caller has subtracted.
-Needs only NumPy.
+Finds out what holds for all queries in a part of the space, such as "only these training rows can be neighbours". The
+caller decides what to prove about a cell, from float64 bounds on the distances between all points of the cell and the
+training rows. A cell for which the proof fails is halved along its longer sides; each half has fewer rows to consider.
+Rows and cells are offsets from a centre, which the caller has subtracted. Needs only NumPy.
 """
 
 from __future__ import annotations
@@ -75,23 +75,23 @@ class Box:
             return bool((ranges & (np.abs(self.first) < 2.0**20 * width)).all())
 
     def per_unit(self, shape: tuple[int, ...]) -> Float32:
-        """Returns the (p,) float32 number of cells per unit of each coordinate; `shape` has the cells on each axis."""
+        """Returns (p,) float32: cells per unit of each coordinate; `shape` has the number of cells on each axis."""
         return self.per_width * np.array(shape, np.float32)
 
 
 @record
 class Cells:
-    """m cells of one size: (m, p) places `at`, and (m, c) `candidates`, the training rows that may matter in each.
+    """m cells of one size.
 
-    A place is the number of cells before the cell on each axis. Candidates are indices of rows, ascending, and padded
-    at the end with the index of a row that is infinitely far away.
+    `at` has their (m, p) indices in the grid, one for each axis. `candidates` has the (m, c) indices of the training
+    rows to consider in each cell, ascending, and padded at the end with the index of a row that is infinitely far away.
     """
 
     at: Ints
     candidates: Ints
 
-    def left(self, which: NDArray[np.int64], possible: NDArray[np.bool_], filler: int) -> Cells:
-        """Returns the cells with the indices `which`; each keeps those of its candidates that are `possible`.
+    def subset(self, which: NDArray[np.int64], possible: NDArray[np.bool_], filler: int) -> Cells:
+        """Returns the cells with the indices `which`, without the candidates that are not `possible`.
 
         `possible` is an (m, c) mask of the candidates of all m cells; `filler` is the index that pads the lists.
         """
@@ -102,18 +102,20 @@ class Cells:
 Examine = Callable[[Cells, Float64, Float64], tuple[NDArray[Any], Cells]]
 
 
-def paint(examine: Examine, box: Box, rows: int, dtype: type, bounds_per_row: int) -> NDArray[Any]:
+def decide_cells(examine: Examine, box: Box, rows: int, dtype: type, bounds_per_row: int) -> NDArray[Any]:
     """Cuts a box into ever smaller cells until `examine` has decided all of them, or a limit is reached.
 
-    The limits are on the work and on the number of cells. Returns an array with an axis for each coordinate: the result
-    for each cell, or UNDECIDED.
+    The limits are on the work and on the number of cells.
 
     Args:
         examine: decides cells; see `Examine`.
         box: the region of the cells.
         rows: number of training rows.
-        dtype: dtype of the array.
-        bounds_per_row: limit of the work: this number times `rows` distances are bounded, at most.
+        dtype: dtype of the result.
+        bounds_per_row: limit of the work: at most `bounds_per_row * rows` pairs of a cell and a row are considered.
+
+    Returns:
+        An array with an axis for each coordinate: what `examine` proved of each cell, or UNDECIDED.
     """
     first, width = box.first.astype(np.float64), 1.0 / box.per_width.astype(np.float64)
     counts = np.ones(len(width), np.int32)
@@ -141,10 +143,7 @@ def paint(examine: Examine, box: Box, rows: int, dtype: type, bounds_per_row: in
 
 
 def _split(parents: list[Cells], split: Ints) -> Iterator[Cells]:
-    """Yields the cells into which `parents` are cut, in blocks that fit the processor's cache.
-
-    `split` is the number of parts along each axis.
-    """
+    """Cuts each cell into `split` parts along each axis; yields the parts in blocks that fit the processor's cache."""
     offsets = np.stack(np.meshgrid(*map(np.arange, split), indexing="ij"), axis=-1).reshape(-1, len(split))
     for cells in parents:
         step = max(1, _CHUNK // (cells.candidates.shape[1] * len(offsets)))
@@ -170,8 +169,8 @@ class Bounds:
     def take(self, candidates: Ints, middle: Float64, half: Float64) -> tuple[Float64, Float64]:
         """Returns the (m, c) least and (m, c) greatest squared (manhattan: plain) distances of cells to candidates.
 
-        `middle` are the (m, p) centres of the cells, `half` is (p,) half their widths. Per coordinate, a point of a
-        cell is at least |row - middle| - half and at most |row - middle| + half away from a row.
+        `candidates` are (m, c) indices of rows, `middle` (m, p) centres of the cells, `half` (p,) half their widths.
+        Per coordinate, a point of a cell is at least |row - middle| - half and at most |row - middle| + half away.
         """
         middle, half = middle * self._weight, half * self._weight
         near, far = np.zeros(candidates.shape), np.zeros(candidates.shape)
@@ -184,7 +183,7 @@ class Bounds:
 
 
 def pack(candidates: Ints, possible: NDArray[np.bool_], filler: int) -> Ints:
-    """Returns those of (m, c) candidates that are `possible`, moved to the left of their rows; pads with `filler`."""
+    """Drops (m, c) candidates that are not `possible`: the others move to the left, and `filler` pads each row."""
     counts = np.count_nonzero(possible, axis=1)
     cell, _ = chosen = np.nonzero(possible)
     place = np.arange(len(cell)) - np.repeat(np.cumsum(counts) - counts, counts)

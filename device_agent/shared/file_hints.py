@@ -22,7 +22,7 @@ def cleaned(source: str) -> str:
 
 
 def with_file(hint: str, source: str | Path) -> str:
-    """Returns a hint with the file `source` in place of FILE, and a name for its copy in place of rows.csv.
+    """Returns a hint with the file `source` in place of FILE and, in place of rows.csv, a name for a corrected copy.
 
     A name that cannot be printed, such as one with a newline, leaves the hint as it is.
     """
@@ -38,7 +38,7 @@ def with_file(hint: str, source: str | Path) -> str:
 def named_in_hints(source: str | Path | None) -> Iterator[None]:
     """Puts the file name `source` into the hint of a BadInput that the `with` block raises.
 
-    If `source` is a folder, puts in the file that the message names. Does nothing for None and `-`, standard input.
+    For a folder, puts in the file that the message names. Does nothing for None and for `-`, which is standard input.
     """
     try:
         yield

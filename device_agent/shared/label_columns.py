@@ -28,7 +28,8 @@ _DOUBT = 1e-4
 class Voter(Regressor):
     """Counts the votes of neighbours, label column by label column.
 
-    `answers` has (n, k) `indices` and `distances` of the neighbours of n rows, and their (n,) `label`.
+    The `answers` that its methods take have the (n, k) `indices` and `distances` of the neighbours of n rows, and the
+    rows' (n,) `label`.
 
     Args:
         targets: (n_train, t) float64 positions of the labels in the lists of `Targets.classes`.
@@ -74,13 +75,13 @@ class Voter(Regressor):
 def regressor(
     targets: Float64, k: int, weights: Weights, own: InFloat64 | None, counts: Sequence[int]
 ) -> Regressor | OutlierFactors:
-    """Returns the object that computes the values of a model: means of targets, outlier factors, or labels.
+    """Returns the object that computes the values of a model: a Voter, OutlierFactors or a Regressor.
 
     Args:
-        targets: (n_train, t) float64; for outlier factors, the `known` of `OutlierFactors`.
+        targets: (n_train, t) float64; for outlier factors, the argument `known` of `OutlierFactors`.
         k: number of neighbours.
         weights: uniform, distance or a kernel.
-        own: `KnnInfo.float64`. With an `offset`, the values are outlier factors; a kernel needs the `bandwidth`.
+        own: `KnnInfo.float64`: has `offset` in a model that answers outlier factors, and the `bandwidth` of a kernel.
         counts: number of labels of each label column; empty without label columns.
     """
     if counts:
@@ -102,7 +103,10 @@ def labels_of(classes: Sequence[Sequence[int | str]], values: Float64) -> list[l
 
 
 def scores(names: Sequence[str], values: Float64, truth: Float64) -> tuple[ColumnScore, ...]:
-    """Returns how many (n, t) `values` equal a known `truth`, for each label column in `names`; () if none is known."""
+    """Counts right answers, for each label column in `names`, in the rows with known labels; () without such rows.
+
+    `values` are the (n, t) answers, `truth` the true labels, as positions in `Targets.classes`; NaN: not known.
+    """
     known = ~np.isnan(truth).any(axis=1)
     right = (values[known] == truth[known]).sum(axis=0).tolist()
     return tuple(ColumnScore(name, int(known.sum()), count) for name, count in zip(names, right)) if known.any() else ()

@@ -2,8 +2,8 @@
 
 A class is in the set of a row if the row's score for the class is at most the threshold of the class. The build
 calibrates thresholds on rows of that class (Mondrian conformal prediction, Vovk et al. 2005). The score is 1 minus the
-class's share of the votes, plus up to 1 / k that grows with the distance of the k-th neighbour. Host and device compute
-scores from float32 answers, which are float64 answers rounded once wherever a threshold is near.
+class's share of the votes, plus a part from 0 to 1 / k that grows with the distance of the k-th neighbour. Host and
+device compute scores from float32 answers; near a threshold, these are float64 answers rounded once, so both agree.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ def scores(
 ) -> NDArray[np.float64]:
     """Returns (n, n_classes) scores for (n, n_classes) vote shares and the (n, k) distances of neighbours.
 
-    At the distance `radius` (`LabelSets.radius`) of the k-th neighbour, the part of a score that grows with it is half
-    of 1 / k.
+    `radius` is `LabelSets.radius`: if the k-th neighbour is at this distance, the distance adds half of 1 / k.
     """
     shares = np.asarray(probabilities, np.float32).astype(np.float64)
     far = base_distance(np.minimum(distances[:, k - 1], _MAX_FLOAT32).astype(np.float32), metric)
@@ -63,7 +62,8 @@ def sets_of(info: KnnInfo, coverage: float) -> LabelSets:
     there = {each.coverage: each for each in info.label_sets or ()}
     if coverage not in there:
         known = f", only with {', '.join(f'{each:g}' for each in there)}" if there else ""
-        hint = f"--labels {next(iter(there)):g}" if there else f"set label_sets: {coverage:g} in deploy.yaml; deploy"
+        setting = f"set label_sets: {coverage:g} in deploy.yaml, then knnkit deploy"
+        hint = f"--labels {next(iter(there)):g}" if there else setting
         raise BadInput(f"--labels: the release has no label sets with coverage {coverage:g}{known}", hint=hint)
     return there[coverage]
 

@@ -1,7 +1,7 @@
 """Messages for errors of the operating system.
 
 Both command lines use the same messages for a full disk, a missing permission or a file system without a feature.
-`explain` looks at the file system where an error alone does not name its cause; it changes nothing.
+If an error does not name its cause, `explain` looks for it in the file system; it changes nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SAID = {
 def explain(error: OSError) -> tuple[str, str, str]:
     """Returns (reason, message, hint) for an error of the operating system.
 
-    The reason is a stable word. If only the system's own message is known, it is `os-error` and the hint is "".
+    The reason is a stable word for programs; it is `os-error`, with the hint "", if only the system's message is known.
     """
     number = error.errno or 0
     where = f"{error.filename}: " if error.filename else ""

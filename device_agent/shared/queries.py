@@ -35,9 +35,9 @@ class Neighbors(NamedTuple):
 
 
 def in_doubt(distances: NDArray[np.float32], near: Near) -> NDArray[np.bool_]:
-    """Returns (n,) bool: whether rounding may have changed the order of neighbours with these (n, k) distances.
+    """Returns (n,) bool: whether rounding may have swapped neighbours of a row with these (n, k) distances.
 
-    It may if two consecutive distances differ by no more than the bound in `near`.
+    This is possible if two consecutive distances differ by no more than the bound in `near`.
     """
     limit = np.float32(near.share) * np.maximum(distances[:, -1], np.float32(near.least))
     with np.errstate(invalid="ignore"):  # between two that are infinite in float32
@@ -122,7 +122,7 @@ def check_rows(rows: ArrayLike, features: tuple[str, ...], origin: Origin) -> ND
 def check_raw_rows(
     rows: ArrayLike, features: tuple[str, ...], error: Callable[..., Exception], origin: Origin
 ) -> NDArray[Any]:
-    """As `check_rows`, but raises `error` for BadInput, and does not subtract the origin.
+    """Checks rows like `check_rows`, but does not subtract the origin, and raises `error` in place of BadInput.
 
     Returns (n, n_features) rows of `row_type(origin)`. `error` takes a message and a `hint`.
     """
@@ -156,7 +156,7 @@ def _as_table(
 
 
 def _by_name(rows: Any, named: Sequence[str], features: tuple[str, ...], error: Callable[..., Exception]) -> Any:
-    """Returns the columns (`named`) of a data frame in the order of `features`; raises `error` if they differ."""
+    """Returns a data frame with its columns, `named`, in the order of `features`; raises `error` for other columns."""
     absent = [name for name in features if name not in named]
     if absent:
         more = f" (nor {len(absent) - 1} more)" if len(absent) > 1 else ""
@@ -248,10 +248,10 @@ def _few(names: tuple[str, ...]) -> str:
 
 
 def accuracy(predicted: NDArray[Any], truth: ArrayLike, error: Callable[..., Exception] = BadInput) -> float:
-    """Returns the share (0 to 1) of rows whose `predicted` labels equal `truth`; of (n, t) labels, all t of a row must.
+    """Returns the share (0 to 1) of rows whose `predicted` label, or all t of (n, t) labels, equal `truth`.
 
     Raises:
-        BadInput: or `error`: `truth` has another shape, or there are no labels.
+        error: `truth` has another shape, or there are no labels.
     """
     hint = f"labels of shape {predicted.shape}, and at least one row"
     try:

@@ -37,9 +37,9 @@ def raw_parser(info: KnnInfo, chain: Chain | None = None) -> Parser:
 
 
 def own_golden(golden: Golden, info: KnnInfo, chain: Chain | None = None) -> Golden:
-    """Returns the golden set with the features that this machine computes from its raw rows, by the table or `chain`.
+    """Returns `golden` with features that this machine computed, by the table or `chain`, from the golden raw rows.
 
-    Without either, returns it unchanged.
+    Without a table and `chain`, returns it unchanged.
 
     Raises:
         ModelUnusable: there are no raw rows, or a raw row cannot be read.
@@ -56,7 +56,7 @@ def own_golden(golden: Golden, info: KnnInfo, chain: Chain | None = None) -> Gol
 
 
 def features_of(info: KnnInfo, cells: Sequence[Sequence[float | str | None]]) -> NDArray[Any]:
-    """Returns the (n, n_features) features of n raw rows, NaN for a bad row; `cells` are ordered as `info.columns`."""
+    """Returns the (n, n_features) features of n raw rows, NaN for a bad one; `cells` has `info.columns` in order."""
     dtype = row_type(info.origin)
     if info.table is None:
         with np.errstate(over="ignore"):

@@ -92,7 +92,7 @@ def r_squared(values: Float64, truth: Any, error: Callable[..., Exception] = Bad
     For a target that is constant in `truth`, it is 1 if all values are right, else 0.
 
     Raises:
-        BadInput: or `error`: `truth` is not finite numbers, or has another shape.
+        error: `truth` is not finite numbers, or has another shape.
     """
     hint = f"numbers of shape {values.shape}, and at least one row"
     try:
@@ -100,7 +100,8 @@ def r_squared(values: Float64, truth: Any, error: Callable[..., Exception] = Bad
     except (TypeError, ValueError) as problem:
         raise error(f"the targets are not numbers: {problem}", hint=hint) from None
     if true.shape != values.shape or not len(true) or not np.isfinite(true).all():
-        raise error(f"{values.shape} values, but targets of shape {true.shape}, or not finite", hint=hint)
+        said = f"the predictions have shape {values.shape}; the targets have shape {true.shape}, or are not finite"
+        raise error(said, hint=hint)
     left, all = ((true - values) ** 2).sum(axis=0), ((true - true.mean(axis=0)) ** 2).sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = np.where(all > 0.0, 1.0 - left / all, (left == 0.0).astype(np.float64))

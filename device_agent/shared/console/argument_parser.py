@@ -31,12 +31,15 @@ def count(text: str, most: int = _MOST) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """`argparse.ArgumentParser` whose errors are one message and one hint, with `root` as the typed `--root`."""
+    """`argparse.ArgumentParser` whose errors are one message and one hint.
+
+    Hints that are agent commands get the attribute `root` as `--root`, unless it is "".
+    """
 
     root = ""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Like `argparse`, but the error about an unknown argument names the command, with a hint from its options."""
+        """Like `argparse`, but the error about an unknown argument names the command, and suggests an option of it."""
         if order := self._command_first(list(args or ())):
             self._fail("write options after the command", order)
         found, extra = self.parse_known_args(args, namespace)
@@ -48,7 +51,7 @@ class Parser(argparse.ArgumentParser):
         return found
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Like `argparse`; remembers the words for the hint of an error."""
+        """Like `argparse`; stores the arguments, from which an error makes its hint."""
         self._words = list(args or ())
         return super().parse_known_args(args, namespace)
 
@@ -71,7 +74,7 @@ class Parser(argparse.ArgumentParser):
         self._fail(message, instead)
 
     def _joined(self, option: str) -> str:
-        """Returns `OPTION=VALUE` if the word after `option` begins with - and is not an option itself; else ""."""
+        """Returns `OPTION=VALUE` if the value begins with -, so that argparse took it for another option; else ""."""
         import shlex
 
         pairs = zip(self._words, self._words[1:])
@@ -83,7 +86,7 @@ class Parser(argparse.ArgumentParser):
         return next((dict(each.choices) for each in self._actions if isinstance(each, argparse._SubParsersAction)), {})
 
     def _command_first(self, words: list[str]) -> str:
-        """Returns the command line `words`, corrected, if an option of a command precedes the command; else ""."""
+        """Returns `words` with the command first, if one of its options precedes the command; else ""."""
         import shlex
 
         command = next((word for word in words if word in self._commands()), None)
@@ -93,7 +96,7 @@ class Parser(argparse.ArgumentParser):
         return shlex.join([command, *words])
 
     def _suggest(self, command: str | None, extra: Sequence[str]) -> str:
-        """Returns the option to type for the first of `extra`, unknown arguments of `command`; "" if none is likely."""
+        """Returns the option that was probably meant by `extra[0]`, unknown to `command`; "" if none is likely."""
         import difflib
         import shlex
 

@@ -77,7 +77,7 @@ def _answer(name: str, words: list[str], run: Run, failed: Failed) -> int:
 
 
 def _may_start_a_thread() -> bool:
-    """Whether the limit of processes allows another thread; OpenBLAS sends itself SIGINT if it cannot start threads."""
+    """Whether the limit of processes allows another thread. If not, a SIGINT is OpenBLAS's own error."""
     try:
         _thread.start_new_thread(int, ())
     except RuntimeError:

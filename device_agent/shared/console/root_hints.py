@@ -1,7 +1,7 @@
-"""The agent's root in hints.
+"""Adds `--root` to the commands in hints.
 
-Hints are written where nobody knows the `--root` that the user typed; without it, the command to type would act on the
-default root. Imported only for an error or a warning.
+The code that writes a hint does not know which `--root` the user typed. Without it, the command in the hint would act
+on the default root. Imported only for an error or a warning.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from device_agent.shared.protocol import constants
 
 
 def with_root(hint: str, root: str | Path) -> str:
-    """Returns a hint with `--root` in each `python -m device_agent` command, unless `root` is the default, or ""."""
+    """Adds `--root` to each `python -m device_agent` command of a hint, unless `root` is the default root or ""."""
     if not str(root) or "--root" in hint or str(root) in (constants.DEFAULT_ROOT, _default()):
         return hint
     option = f" --root {shlex.quote(str(root))}"

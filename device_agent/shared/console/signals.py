@@ -80,10 +80,10 @@ def _hear(number: int, _frame: object) -> None:
 
 
 def _lost(found: Any) -> None:
-    """Handles `found`, an exception that Python could not raise because it came from a destructor.
+    """Handles an exception from a destructor, which Python prints but does not raise (`sys.unraisablehook`).
 
-    If it is the KeyboardInterrupt of a signal, sends the signal again after `_SOON`: the interrupted code may still
-    hold the global import lock, for which other threads wait. Prints any other exception, as Python does.
+    If it is the KeyboardInterrupt of a signal, the program would run on: sends the signal again, `_SOON` seconds later,
+    because the interrupted code may still hold the global import lock. Prints any other exception.
     """
     if not isinstance(found.exc_value, KeyboardInterrupt):
         sys.__unraisablehook__(found)

@@ -73,7 +73,7 @@ def require_reader() -> None:
 
 
 def say_if_waiting(name: str) -> None:
-    """Says on standard error, if standard input is a terminal, that program `name` waits for rows from the keyboard."""
+    """If standard input is a terminal, says on standard error that the program `name` waits for typed rows."""
     if os.isatty(INPUT):
         print(f"{name}: waiting for rows on standard input; Ctrl-D ends them", file=sys.stderr)
 

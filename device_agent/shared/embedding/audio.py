@@ -37,8 +37,8 @@ _STREAMED = 0x7FFF0000
 def read_wav(data: bytes, audio: Audio) -> NDArray[Any]:
     """Returns the (n,) samples of a WAV file at the model's rate.
 
-    They are int16 for 16 bits, one channel and that rate; else float32, PCM from -1 to 1. If the model takes sounds of
-    one length, only that and a second more is read.
+    They are int16 if the file has 16-bit PCM, one channel and the model's rate. In other cases they are float32, with
+    the full scale of PCM as 1. If the model takes sounds of one length, reads only that length and a second more.
 
     Raises:
         BadInput: the file is damaged, or has an unsupported format.
@@ -67,13 +67,14 @@ def read_pcm(data: bytes) -> NDArray[np.int16]:
 
 
 def prepare(samples: NDArray[Any], audio: Audio) -> Float32:
-    """Returns (n,) float32 samples for the first stage, in which full scale is `audio.full_scale`.
+    """Returns the (n,) float32 input of the first stage, whose full scale is `audio.full_scale`.
 
-    Integers are PCM; floats have a full scale of 1. Unless `audio.seconds` is None, a longer sound is cut to it, and a
-    shorter one is filled with silence.
+    Integer samples are PCM; float samples have a full scale of 1. If `audio.seconds` is given, a longer sound is cut to
+    it, and a shorter one is filled with silence.
 
     Raises:
-        BadInput: the array is empty, has more than one axis or an unsupported type, or floats are beyond 256.
+        BadInput: the array is empty, has more than one axis or an unsupported type, or has floats above 256 (PCM that
+            somebody converted without scaling it).
     """
     if samples.ndim != 1 or not len(samples):
         said = f"a sound must be an array (samples,); this has the shape {samples.shape}"
@@ -122,7 +123,10 @@ def resample(samples: Float32, old: int, new: int) -> Float32:
 
 @functools.lru_cache(maxsize=4)
 def _filters(up: int, down: int, half: int, period: int) -> list[tuple[int, Float32]]:
-    """Returns the filters of a period of new samples, one by `_weights` for each `_TOGETHER`; all periods are alike."""
+    """Returns the filters of the first `period` new samples: a result of `_weights` for each `_TOGETHER` of them.
+
+    Every later period has the same filters: its new samples have the same distances from old ones.
+    """
     starts = range(0, period, _TOGETHER)
     return [_weights(up, down, half, first, min(first + _TOGETHER, period)) for first in starts]
 
@@ -138,8 +142,8 @@ def _weights(up: int, down: int, half: int, first: int, last: int) -> tuple[int,
         last: end of the block (exclusive).
 
     Returns:
-        The index of the first old sample that counts, and an array (old samples, new samples) of weights; each column
-        sums to 1.
+        The index of the first old sample to use, in old samples padded with `half` zeros; and an array (old samples,
+        new samples) of weights, whose columns sum to 1.
     """
     place, position = np.divmod(np.arange(first, last) * down, up)
     reach = np.arange(2 * half + 1)
@@ -156,7 +160,7 @@ def _weights(up: int, down: int, half: int, first: int, last: int) -> tuple[int,
 def _chunks(data: bytes) -> tuple[bytes, bytes]:
     """Returns the format chunk (b"" if there is none) and the sample bytes of a WAV file.
 
-    The samples are all bytes to the end if the header states a length of 0 or above `_STREAMED`, as recorders do.
+    A recorder that does not know the length states 0, or one above `_STREAMED`: then all bytes to the end are samples.
 
     Raises:
         BadInput: there are no samples, or fewer than the header states.
@@ -204,7 +208,7 @@ def _mixed(samples: NDArray[Any], channels: int) -> NDArray[Any]:
 
 
 def _unit(samples: NDArray[Any]) -> Float32:
-    """Returns samples as float32: integers are PCM, and divided by their full scale; floats are unchanged."""
+    """Returns samples as float32: divides integers by their full scale (128 for 8 bits); floats are unchanged."""
     if samples.dtype.kind == "f":
         return np.asarray(samples, np.float32)
     if samples.dtype == np.uint8:

@@ -65,9 +65,9 @@ class Chain:
         return row
 
     def each(self, read: Callable[[A], NDArray[Any]], items: Sequence[A] | NDArray[Any]) -> Iterator[Array | BadInput]:
-        """Yields what `embed` returns for `read(item)`, or the BadInput of either, for each item in order.
+        """Yields `embed(read(item))` for each item in order, or the BadInput that `read` or `embed` raised.
 
-        Several cores work on items that take long.
+        Uses several cores if one item takes long.
         """
         while self._seconds <= 0.0 and len(items):
             yield from self._rows(read, items[:1])
@@ -85,7 +85,7 @@ class Chain:
             yield from itertools.chain.from_iterable(pool.map(work, groups))
 
     def _rows(self, read: Callable[[A], NDArray[Any]], items: Sequence[A] | NDArray[Any]) -> list[Array | BadInput]:
-        """Returns what `each` yields for `items`.
+        """Returns the rows (or errors) that `each` yields for `items`.
 
         Runs a stage on many items before the next stage, while its code and weights are in the processor's cache.
         """
@@ -100,7 +100,7 @@ class Chain:
                 found = [_tried(step, each) for each in found]
             for given, row in zip(inputs, found):
                 if isinstance(row, WrongLength) and not isinstance(given, BadInput):
-                    row = self._in_seconds(row, len(given))
+                    row = self._as_setting(row, len(given))
                 rows.append(row)
         self._seconds = 0.0 if self._seconds < 0.0 else (time.thread_time() - begun) / max(1, len(items))
         return rows
@@ -132,11 +132,11 @@ class Chain:
             raise BadInput("the output of the stages has a value that is NaN or infinite")
         return row
 
-    def _in_seconds(self, error: WrongLength, samples: int) -> BadInput:
-        """Returns the error of a stage in the user's terms: those of deploy.yaml for sounds and pictures.
+    def _as_setting(self, error: WrongLength, samples: int) -> BadInput:
+        """Returns the error of a stage with a hint that names the setting in deploy.yaml to change.
 
-        For a sound of `samples` samples, the message is in seconds. For a picture, the hint is the size and channels
-        that the stage takes. Returns `error` itself for other inputs, or if the length is not its cause.
+        For a sound (of `samples` samples) it is `seconds`, and the message has the length in seconds; for a picture it
+        is `size`. Returns `error` itself if no setting helps.
         """
         shape = self.stages[0].shape
         if self.input.image is not None and len(shape) == 4 and shape[3] in (1, 3) and _is_fixed(self.stages[0]):
@@ -154,7 +154,7 @@ class Chain:
 
 
 def _tried(step: Callable[[A], B], given: A | BadInput) -> B | BadInput:
-    """Returns `step(given)`, or the BadInput that it raises; returns `given` if that is an earlier error."""
+    """Returns `step(given)`, or the BadInput that it raises; if `given` is an earlier BadInput, returns that."""
     try:
         return given if isinstance(given, BadInput) else step(given)
     except BadInput as error:
@@ -162,7 +162,7 @@ def _tried(step: Callable[[A], B], given: A | BadInput) -> B | BadInput:
 
 
 def shortest(stages: Sequence[Stage]) -> int:
-    """Returns the fewest numbers that the first stage takes, so that each later one gets enough rows; 0: not known."""
+    """Returns the length of the shortest input from which every stage gets enough rows; 0 if it is not known."""
     rows = 1
     for stage in reversed(stages):
         if stage.frames is not None:
@@ -199,7 +199,7 @@ def prepared(values: NDArray[Any], input: Input) -> NDArray[Any]:
 
 
 def pooled(values: Array, pool: Sequence[Pool]) -> Array:
-    """Returns one (n,) row: the statistics named in `pool` over the first axis, joined; without any, all values."""
+    """Returns one (n,) row: the statistics in `pool` over the first axis, joined; all values if `pool` is empty."""
     if not pool:
         return values.reshape(-1)
     table = values.reshape(len(values), -1).astype(np.float64)

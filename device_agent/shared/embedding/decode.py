@@ -38,7 +38,7 @@ PCM_KEY = "pcm"
 def decode(data: bytes, input: Input, pcm: bool = False) -> NDArray[Any]:
     """Returns the array in the bytes of one file.
 
-    With `pcm`, they are raw PCM; a model that does not take sounds ignores this. Else the first bytes tell the format.
+    With `pcm`, the bytes are raw PCM if the model takes sounds. Otherwise, the first bytes tell the format.
 
     Raises:
         BadInput: the model does not take such a file, or the file is damaged or too large.
@@ -69,10 +69,10 @@ def takes(input: Input) -> str:
 def from_json(value: Any, input: Input, pcm: bool = False) -> NDArray[Any]:
     """Returns the array of a JSON value: a list of numbers, nested or not, or a file in base64.
 
-    With `pcm`, a list is an error; `decode` explains what else `pcm` means.
+    With `pcm`, the value must be base64: of raw PCM, if the model takes sounds.
 
     Raises:
-        BadInput: the value is neither, or the file cannot be decoded.
+        BadInput: the value is neither a list of numbers nor base64, or the file cannot be decoded.
     """
     if pcm or isinstance(value, str):
         return decode(_from_base64(value), input, pcm)

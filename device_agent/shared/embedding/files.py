@@ -69,7 +69,7 @@ def files_of(path: Path, others: list[str] | None = None) -> Iterator[Path]:
 
 
 def left_out(names: Iterable[str]) -> str:
-    """Returns a text about files of kinds that no model takes: how many there are of each suffix; "" without any."""
+    """Returns a text about ignored files: how many there are of each suffix; "" without any."""
     kinds = Counter(Path(name).suffix.lower() or "without a suffix" for name in names)
     shown = [f"{count:,} {plain(kind[:_LONGEST_KIND])}" for kind, count in kinds.most_common(_MOST_KINDS)]
     shown += [f"{len(kinds) - _MOST_KINDS:,} more kinds"] if len(kinds) > _MOST_KINDS else []
@@ -99,13 +99,13 @@ def _visible(folder: str, others: list[str]) -> list[str]:
 
 
 def name_in(path: Path, file: Path) -> str:
-    """Returns the name of a file in answers: relative to the folder `path`, or its own name if `path` is the file."""
+    """Returns the name of a file for answers: relative to the folder `path`; without folders if `path` is the file."""
     name = file.name if file == path else file.relative_to(path).as_posix()
     return name.encode("utf-8", "replace").decode()
 
 
 def is_among(file: Path, path: Path) -> bool:
-    """Whether a file is one of those under the folder `path`, or would be if it existed."""
+    """Whether `file` is an input under the folder `path`, or would be once it is written."""
     return file.suffix.lower() in IN_FOLDERS and path.is_dir() and file.resolve().is_relative_to(path.resolve())
 
 

@@ -1,7 +1,7 @@
 """Interpreters of one stage, each for one input shape.
 
-To fit an interpreter to another shape takes as long as to run a small network, so a stage of sounds keeps several. Each
-thread takes one. Loads no runtime.
+New tensors for another input shape take as long as running a small network. So a stage keeps several interpreters, each
+with tensors for one shape, and each thread borrows one. Loads no runtime.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _MOST, _MOST_BYTES = 16, 64 * 1024 * 1024
 
 
 class Fitted:
-    """An interpreter, the input shape that its tensors have (None: it has none yet), and the bytes that it takes."""
+    """An interpreter, the input shape of its tensors (None: no tensors yet), and the bytes of memory that it takes."""
 
     def __init__(self, interpreter: Any) -> None:
         self.interpreter = interpreter
@@ -24,17 +24,17 @@ class Fitted:
         self.size = 0
         self._resized = False
 
-    def fit(self, place: int, default: tuple[int, ...], shape: tuple[int, ...]) -> Any:
+    def fit(self, tensor: int, default: tuple[int, ...], shape: tuple[int, ...]) -> Any:
         """Returns the interpreter, with tensors allocated for an input of `shape`.
 
-        `place` is the index of the input tensor, `default` its shape in the file. Raises whatever the interpreter
-        raises.
+        `tensor` is the index of the input tensor, `default` its shape in the file. Raises any exception of the
+        interpreter.
         """
         if shape != self.shape:
             self.shape = None
             if self._resized or shape != default:
                 self._resized = True
-                self.interpreter.resize_tensor_input(place, shape, strict=False)
+                self.interpreter.resize_tensor_input(tensor, shape, strict=False)
             self.interpreter.allocate_tensors()
             self.shape = shape
         return self.interpreter
@@ -45,8 +45,8 @@ class FittedPool:
 
     Args:
         open: returns a new interpreter, without tensors.
-        first: one that `open` has returned.
-        size_of: returns the bytes that an interpreter takes. A longer input takes more.
+        first: the first interpreter, which `open` has returned.
+        size_of: returns the bytes of memory that an interpreter takes with its present tensors.
     """
 
     def __init__(self, open: Callable[[], Any], first: Any, size_of: Callable[[Any], int]) -> None:
@@ -56,9 +56,10 @@ class FittedPool:
 
     @contextlib.contextmanager
     def take(self, shape: tuple[int, ...]) -> Iterator[Fitted]:
-        """Lends an interpreter until the `with` block ends: one with tensors of this shape if there is one, else any.
+        """Lends an interpreter until the `with` block ends.
 
-        Raises whatever `open` raises, if no interpreter is left.
+        Prefers one with tensors of this shape, then a new one, then any idle one. If none is idle, raises any exception
+        of `open`.
         """
         one = self._find(shape)
         before = one.shape

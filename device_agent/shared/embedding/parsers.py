@@ -31,7 +31,7 @@ class InputJsonParser(JsonParser):
 
     Args:
         chain: the loaded stages.
-        dtype: of the rows.
+        dtype: dtype of the rows.
         keep: further keys of the object whose values are returned with each row.
     """
 
@@ -78,7 +78,7 @@ class InputJsonParser(JsonParser):
 
 
 class _Line:
-    """The text of a JSON line; once it is parsed, also the name of its file, if it has one, and its values to keep."""
+    """The text of a JSON line. `_read` adds its `file` (a name, or None) and `kept` (values to return with the row)."""
 
     def __init__(self, text: bytes) -> None:
         self.text, self.kept = text, list[Any]()
@@ -89,7 +89,7 @@ class InputCsvParser(CsvParser):
     """Parses CSV: each line holds the numbers of one raw input, flattened.
 
     Raises:
-        BadInput: the model takes files or arrays of any shape.
+        BadInput: the model takes files, or arrays without a fixed number of values.
     """
 
     def __init__(

@@ -65,7 +65,9 @@ def read_file(data: bytes) -> NDArray[np.uint8]:
 
 
 def prepare(pixels: NDArray[Any], image: Image) -> Float32:
-    """Returns the (h, w, channels) float32 input of the first stage for pixels (0 to 255): (h, w), (h, w, c) or flat.
+    """Returns the (h, w, channels) float32 input of the first stage.
+
+    `pixels` are numbers from 0 to 255, with the shape (h, w), (h, w, c) or (h * w * c,).
 
     Raises:
         BadInput: the array is not a picture, or needs resizing and `resize` is none.
@@ -88,7 +90,7 @@ def prepare(pixels: NDArray[Any], image: Image) -> Float32:
 def _resized(pixels: NDArray[Any], size: tuple[int, ...], nearest: bool) -> Float32:
     """Returns (h, w, c) pixels resized to `size`, (height, width): each is the `nearest` old pixel, or a weighted mean.
 
-    Converts few rows at a time to float32, which saves memory.
+    To save memory, converts only a few rows at a time to float32.
     """
     height, width, channels = pixels.shape
     rows = _scaled(pixels.reshape(height, width * channels), size[0], nearest).reshape(size[0], width, channels)
@@ -118,9 +120,9 @@ def _with_channels(pixels: Float32, channels: int) -> Float32:
 def _weights(old: int, new: int, nearest: bool) -> list[tuple[int, Float32]]:
     """Returns the weights that resize a line of `old` pixels to `new` pixels.
 
-    The list has an entry for each `_TOGETHER` new pixels: the index of the first old pixel that counts, and an array
+    The list has an entry for each `_TOGETHER` new pixels: the index of the first old pixel to use, and an array
     (new pixels, old pixels) of weights, whose rows sum to 1. With `nearest`, each new pixel is one old pixel. Otherwise
-    the weights are bilinear; if the line shrinks, they spread over `old / new` pixels on each side.
+    the weights are bilinear; if the line shrinks, they reach `old / new` pixels to the left and to the right.
     """
     centres = (np.arange(new) + 0.5) * old / new - 0.5
     width, found = max(1.0, old / new), []

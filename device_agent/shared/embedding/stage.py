@@ -1,8 +1,8 @@
 """One `.tflite` stage, run in any TFLite interpreter.
 
 Host and device use this code; each passes an interpreter of its own runtime. Quantised inputs and outputs are converted
-to numbers: `(q - zero_point) * scale`. Checks the tensors' sizes before any memory is allocated for them. Loads no
-runtime.
+to numbers: `(q - zero_point) * scale`. An interpreter needs new tensors, which is slow, for each new input shape: zeros
+after the input make few shapes of many lengths. Checks the tensors' sizes before memory is allocated. Loads no runtime.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ class StageRunner:
         self._fitting: tuple[int, tuple[int, ...], list[int]] = (-1, (), [])
 
     def run(self, values: Array) -> Array:
-        """Returns the output for the numbers `values`. With `frames`, stacks the outputs of all windows (first axis).
+        """Returns the output for the numbers `values`.
+
+        A stage with `frames` runs on each window of that many rows; the outputs are stacked along the first axis.
 
         Raises:
             BadInput: the array has a size that the stage does not take.
@@ -97,13 +99,11 @@ class StageRunner:
         return self._finished(np.stack([self._once(values[start : start + stage.frames]) for start in starts]))
 
     def fill(self, values: Array, more: int = 0) -> Array:
-        """Runs once on all numbers and on zeros after them: inputs of many lengths then have few shapes.
-
-        Returns the outputs that do not depend on the zeros.
+        """Runs once on all numbers with zeros after them; returns only the outputs that do not depend on the zeros.
 
         Args:
             values: (n,) numbers.
-            more: number of further outputs for which zeros are added.
+            more: adds zeros for so many further outputs; the build tests that this changes nothing.
 
         Raises:
             BadInput: there are too few numbers.
@@ -117,12 +117,13 @@ class StageRunner:
         return self._finished(self._once(filled)[:count])
 
     def slide(self, values: Array, most: int = _WINDOWS) -> Array | None:
-        """Runs on many windows of `values` at once: a network of convolutions shares the work that they have in common.
+        """Runs once on up to `most` overlapping windows of `values`, as one long input; repeats until the end.
 
-        Each run has up to `most` windows. Zeros fill up the last run, so that inputs of many lengths need few shapes.
+        This saves time in a network of convolutions: rows that several windows share are computed once.
 
         Returns:
-            (windows, n) outputs, equal to those of `run` if the network allows it; None if the shapes do not.
+            (windows, n) outputs, equal to those of single windows if `Stage.slides`; None if the stage takes no long
+            input.
         """
         stage, frames, axis = self.stage, self.stage.frames, self._axis_of_rows()
         if frames is None or axis is None:
@@ -144,7 +145,7 @@ class StageRunner:
         return self._finished(np.concatenate(found)) if found else None
 
     def _axis_of_rows(self) -> int | None:
-        """Returns the axis of the input tensor that holds the `frames` rows of a window; None if there is none."""
+        """Returns the axis of the input tensor for the rows of a window; None if no axis has the length `frames`."""
         shape = self.stage.shape
         axis = next((axis for axis, length in enumerate(shape) if abs(length) != 1), 0)
         return axis if shape[axis : axis + 1] == (self.stage.frames,) else None
@@ -193,7 +194,7 @@ class StageRunner:
 
 
 def rounded(count: int) -> int:
-    """Returns `count`, a number of windows, rounded up by at most an eighth, so that inputs have few shapes."""
+    """Returns a number of windows, rounded up by at most an eighth, so that many numbers need few input shapes."""
     step = 1 << max(0, count.bit_length() - 4)
     return -(-count // step) * step
 
@@ -231,7 +232,10 @@ def fitting_shape(stage: Stage, count: int) -> tuple[int, ...]:
 
 
 def _signature(detail: Any, ndim: int | None = None) -> tuple[int, ...]:
-    """Returns the shape of the tensor `detail`, -1 for an open length; zeros if `ndim` is another number of axes."""
+    """Returns the shape of a tensor in the file, with -1 for an open length.
+
+    `ndim` is the number of axes of its present value; if the file has another number, all lengths are 0.
+    """
     found = detail.get("shape_signature", detail["shape"])
     found = found if len(found) == len(detail["shape"]) else detail["shape"]
     if ndim is not None and len(found) != ndim:
@@ -247,13 +251,14 @@ def _open_again(stage: Stage, open: Callable[[], Any]) -> Any:
 
 
 def _tensors(interpreter: Any) -> int:
-    """Returns the bytes of all tensors, with their present shapes."""
+    """Returns the bytes of memory of all tensors in their present shapes."""
     return sum(_bytes(detail) for detail in interpreter.get_tensor_details())
 
 
 def _taken(size: int, interpreter: Any) -> int:
-    """Returns about how many bytes an interpreter takes for a file of `size`: two copies of the weights, and the inputs
-    and output of one operation at a time.
+    """Estimates the bytes of memory that an interpreter of a file of `size` bytes takes.
+
+    They are two copies of the weights, and the inputs and output of one operation at a time.
     """
     each = [_bytes(detail) for detail in interpreter.get_tensor_details()]
     return min(sum(each), 2 * size + 3 * max(each))

@@ -32,7 +32,7 @@ _LATIN = str.maketrans(
     "\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7\u03b1\u03bd\u03bf\u03c1",
     "ABEKMHOPCTYXSIJaeopcyxsijhdqwABEZHIKMNOPTYXavop",
 )
-#: Under which `counts` counts the rows of a regression, which have values in place of a label.
+#: The name under which `counts` counts the rows of a regression.
 VALUES = "values"
 
 
@@ -43,7 +43,7 @@ class LocalRow:
     `id` is unique in a fleet (`id_of`), `time` is in seconds since 1970. `row` holds the raw cells: numbers; for a
     model with a table also text, and None for a missing value. `digest` names the release under which the row was
     taught, `columns` is the `fingerprint` of that release's columns. `salt` is random, so that equal rows get different
-    ids. A row of a regression has `values`, one for each target; its label is their text.
+    ids. A row of a regression has `values`, one for each target, and these as text as its label.
     """
 
     id: str
@@ -98,7 +98,7 @@ def digest_of(rows: Iterable[LocalRow]) -> str:
 
 
 def text_of(label: Label) -> str:
-    """Returns a label as text, equal for texts that Unicode holds to be the same: U+00E9, or e with U+0301."""
+    """Returns a label as text in Unicode's form NFC, in which a letter with an accent has only one spelling."""
     text = str(label)
     if text.isascii():
         return text
@@ -149,8 +149,8 @@ def without_fraction(text: str) -> str:
 def label_of(text: str, classes: Sequence[Label], taught: Iterable[Label] = ()) -> Label | None:
     """Returns the label that a text means: one of `classes`, else of `taught`, else the text itself as a new label.
 
-    If labels are text, `1.0` and `1` are one label, in the spelling that exists, as in training data
-    (`knnkit/data/dataset.label_array`). If labels are whole numbers, any other text gives None.
+    If labels are text, `1.0` also means a known label `1`, and the reverse, as in training data
+    (`knnkit/data/dataset.label_array`). If labels are whole numbers, returns None for a text that is not one.
     """
     text = text_of(text)
     known: dict[str, Label] = {text_of(label): label for label in classes}
@@ -168,12 +168,12 @@ def label_of(text: str, classes: Sequence[Label], taught: Iterable[Label] = ()) 
 
 
 def counted_as(row: LocalRow) -> str:
-    """Returns the label of a row, as text; for a row of a regression, which has none, the text `VALUES`."""
+    """Returns the label of a row, as text; `VALUES` for every row of a regression, because they have no classes."""
     return VALUES if row.values else str(row.label)
 
 
 def counts(rows: Iterable[LocalRow]) -> dict[str, int]:
-    """Returns label (as `counted_as` returns it) -> number of rows with it, sorted by label."""
+    """Returns label as text (`counted_as`) -> number of rows with it, sorted by label."""
     return dict(sorted(Counter(map(counted_as, rows)).items()))
 
 

@@ -42,7 +42,7 @@ class Joined:
 
 
 def contained(training: Origins, rows: Iterable[LocalRow]) -> frozenset[str]:
-    """Returns the ids of those taught `rows` that are also ids of training rows, whose origins are `training`."""
+    """Returns the ids of taught `rows` that the release was trained on: ids that `training`, its origins, has, too."""
     if training.text is None:
         return frozenset()
     there = {row.id.encode() for row in rows}.intersection(training.text.split(b"\n"))
@@ -50,7 +50,7 @@ def contained(training: Origins, rows: Iterable[LocalRow]) -> frozenset[str]:
 
 
 def values_digest(info: KnnInfo, values: NDArray[np.float64]) -> str:
-    """Returns the hexadecimal SHA-256 of (n, t) values of a regression, rounded to millionths of `Targets.spread`."""
+    """Returns a digest to compare answers by: SHA-256 of (n, t) values, rounded to millionths of `Targets.spread`."""
     assert info.targets is not None
     spread = np.where(np.array(info.targets.spread) > 0.0, info.targets.spread, 1.0)
     millionths = (values / spread * 1e6).tolist()
@@ -59,15 +59,15 @@ def values_digest(info: KnnInfo, values: NDArray[np.float64]) -> str:
 
 
 def labels_digest(info: KnnInfo, labels: NDArray[np.int32]) -> str:
-    """Returns the SHA-256 of (n,) labels as text, one on each line; `labels` are class indices."""
+    """Returns a digest to compare answers by: SHA-256 of (n,) labels, given as class indices, as lines of text."""
     names = [*map(str, info.classes), UNKNOWN_LABEL]
     return hashlib.sha256("".join(f"{names[label]}\n" for label in labels.tolist()).encode()).hexdigest()
 
 
 def join(info: KnnInfo, rows: Sequence[LocalRow], digest: str, contained: frozenset[str] = frozenset()) -> Joined:
-    """Selects the taught `rows` that a release uses; returns them with the knn.json that the model then has.
+    """Selects the taught `rows` that a release uses; returns them with a knn.json that includes them.
 
-    `digest` is the digest of the release; `contained` are the ids of the rows that are training rows, too.
+    `digest` identifies the release; `contained` are ids of rows that it was trained on, which it does not use twice.
     """
     chosen = [row for row in rows if _takes_part(info, row, digest, contained)]
     labels = {} if info.targets is not None else _labels(info, [row.label for row in chosen])
@@ -96,8 +96,8 @@ def _takes_part(info: KnnInfo, row: LocalRow, digest: str, contained: frozenset[
 def _labels(info: KnnInfo, taught: Iterable[Label]) -> dict[Label, Label]:
     """Returns `taught` label -> the model's label that it means, or the new label to add.
 
-    Leaves out labels that are new if the model allows none. A row may be older than the release, which may write its
-    label in another way: `1.0` for `1`, for example.
+    Leaves out new labels if the model allows none. A row that was taught under an older release may have another
+    spelling of a label: `1.0` for `1`, for example.
     """
     found: dict[Label, Label] = {}
     for label in dict.fromkeys(taught):
@@ -107,8 +107,8 @@ def _labels(info: KnnInfo, taught: Iterable[Label]) -> dict[Label, Label]:
     return found
 
 
-def _widened(info: KnnInfo, classes: tuple[Label, ...], more: int) -> KnnInfo:
-    """Returns knn.json for `more` additional rows; a list with one value per class gets a value for each new class.
+def _widened(info: KnnInfo, classes: tuple[Label, ...], added: int) -> KnnInfo:
+    """Returns knn.json for a model with `added` more rows; lists by class get a value for each new one of `classes`.
 
     A new class has no rows to calibrate with. Its reject threshold is the (lower) median of the other thresholds, and
     it is in every label set: without calibration rows, the conformal threshold admits every score.
@@ -120,5 +120,5 @@ def _widened(info: KnnInfo, classes: tuple[Label, ...], more: int) -> KnnInfo:
         reject = replace(reject, thresholds=reject.thresholds + (usual,) * new)
     if sets is not None:
         sets = tuple(replace(each, thresholds=each.thresholds + (None,) * new) for each in sets)
-    wider = replace(info, classes=classes, n_train=info.n_train + more, reject=reject, label_sets=sets)
+    wider = replace(info, classes=classes, n_train=info.n_train + added, reject=reject, label_sets=sets)
     return replace(wider, lattice=None)  # taught rows need not lie on it

@@ -1,4 +1,7 @@
-"""CSV columns whose cells may be missing or categories."""
+"""CSV columns whose cells may be missing or categories.
+
+Raw columns are those of the user's file, from which the features of a model are computed.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,10 @@ _ALSO = {" ": "\u00a0\u202f\u2009", "'": "\u2019"}
 
 
 def without_thousands(text: str, sign: str) -> str | None:
-    """Returns the number `text` without thousands separators (`sign`), if it has any; None if one is in a wrong place.
+    """Returns the number `text` without its thousands separators (`sign`): `1234` for `1,234`.
 
-    The first group does not begin with 0: `0,395` has a decimal comma. For a blank or an apostrophe as `sign`, also
-    accepts the no-break space or typographic apostrophe that spreadsheets write.
+    Returns None if one is in a wrong place: `12,34`, or `0,395`, which must be a decimal comma. For a blank or an
+    apostrophe as `sign`, also accepts the no-break space or typographic apostrophe that spreadsheets write.
     """
     for other in _ALSO.get(sign, ""):
         text = text.replace(other, sign)
@@ -31,7 +34,7 @@ def without_thousands(text: str, sign: str) -> str | None:
 
 
 class CellCoder(Protocol):
-    """Reads cells that are not plain numbers; `index` is that of a raw column.
+    """Reads cells that are not plain numbers; `index` is the index of a raw column.
 
     A device uses `Coder`, which raises BadCell for a bad cell. The host's coder learns categories; for a bad cell, it
     records the error and returns NaN.
@@ -48,7 +51,7 @@ class CellCoder(Protocol):
         """Whether a cell has no value."""
 
     def codes(self, index: int, cells: Sequence[str]) -> list[float] | None:
-        """Returns the category codes of a column's cells; None if the cells must be read one by one."""
+        """Returns the category codes of a column's cells; None if one is missing or not listed: read each by itself."""
 
     def missing(self, index: int, text: str) -> float:
         """Returns the number for `text`, a missing cell of a column."""
@@ -57,7 +60,7 @@ class CellCoder(Protocol):
         """Returns the code of the category `text` of a column."""
 
     def bad(self, error: BadCell, cell: str) -> float:
-        """Raises the error of a bad cell; or records the error and returns a number for the cell."""
+        """Raises `error`, about a bad `cell`; or records it, and returns a number for the cell."""
 
     def end_row(self) -> None:
         """Ends a row: called after its last cell."""
@@ -92,7 +95,7 @@ class Cells(Columns):
         self.numbers, self._decimals = places, Decimals(separator, coder.thousands)
 
     def read_block(self, block: bytes) -> Block | None:
-        """Returns the numbers and codes of whole lines; None if a line is bad, or must be read with `read_fields`."""
+        """Returns the numbers and codes of whole lines; None if the caller must read each line with `read_fields`."""
         found = super().read_block(block) if self._numeric and not self._coder.thousands else None
         if found is None or not self._categories:
             return found

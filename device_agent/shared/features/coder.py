@@ -1,8 +1,8 @@
 """Missing cells and categories of a table.
 
-Turns the cells of raw columns into numbers: a missing cell becomes the fill value of its column, a category its
-position in the column's list. `expand` then computes the model's features from them. Host and device use this code, so
-that a cell means the same in training and on a board. No I/O; never guesses a column that the table does not list.
+A table (`table_info.Table`) lists the raw columns of a model, which are those of the user's file. Here their cells
+become numbers: a missing cell the fill value of its column, a category its position in the column's list. `expand` then
+computes the model's features. Host and device use this code, so that a cell means the same on both. No I/O.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def is_missing(text: str, words: Collection[str]) -> bool:
 
 
 def missing_cell(text: str) -> str:
-    """Returns the message for a cell without a value."""
+    """Returns the message for `text`, a cell without a value."""
     return f"{short(text)} stands for a missing value" if text else "the cell is empty"
 
 
@@ -155,7 +155,7 @@ class Coder:
         return None if None in found else found  # type: ignore[return-value]
 
     def missing(self, index: int, text: str = "") -> float:
-        """Returns the fill value for a missing cell; counts it at `end_row`.
+        """Returns the fill value for a missing cell, or NaN if a transform fills it; `end_row` counts the cell.
 
         Raises:
             BadCell: the model does not fill missing cells of this column.
@@ -204,9 +204,9 @@ class Coder:
         raise error
 
     def value(self, index: int, value: Any) -> float | None:
-        """Returns the number for a JSON value that is missing, or is a category; 0 if the column is unused.
+        """Returns the number for a JSON value that is missing or a category; 0 if the column is unused.
 
-        None for any other value in a column of numbers, which the caller reads.
+        Returns None if it should be a number: the caller must parse it.
 
         Raises:
             BadCell: as `missing` and `category`; or a category is a list or an object.
@@ -224,9 +224,9 @@ class Coder:
         return self.category(index, self.text(index, value))
 
     def text(self, index: int, value: Any) -> str:
-        """Returns the text of a JSON value, to be looked up among the categories of a column.
+        """Returns the text of a JSON value, to look it up among the categories of a column.
 
-        `true` is `True`, or what the table has in another case (`true`); 3.0 is `3`, unless the table has `3.0`.
+        For true, `True` or the category in another case, such as `true`; for 3.0, `3` unless `3.0` is a category.
         """
         text = str(value).strip()
         if isinstance(value, bool):
@@ -253,12 +253,12 @@ class Coder:
         self._row.clear()
 
     def take_news(self) -> list[str]:
-        """Returns messages about the columns whose first filled or ignored cell was read since the last call."""
+        """Returns new messages since the last call: one for a column when its first cell is filled or ignored."""
         news, self._news = self._news, []
         return news
 
     def take_counts(self) -> dict[str, dict[str, int]]:
-        """Returns the counts `filled` and `unknown` by these names, and resets them to 0."""
+        """Returns {"filled": `filled`, "unknown": `unknown`}, and sets both to {}."""
         taken = {"filled": self.filled, "unknown": self.unknown}
         self.filled, self.unknown = {}, {}
         return taken

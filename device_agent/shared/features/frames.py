@@ -88,8 +88,8 @@ def encoded(info: KnnInfo, rows: Any) -> Any:
 def _are_features(info: KnnInfo, table: Table, rows: Any) -> bool:
     """Whether `rows` hold features, not raw cells.
 
-    A frame does if it has all features as columns, but not all raw columns. An array does if its width is not that of
-    the raw columns; at that width, only if raw columns are features, all are numbers, and none is NaN (missing).
+    A frame holds features if it has a column for each feature, but not for each raw column. An array holds raw cells if
+    it has their number of columns; except if each raw column is a feature, and all cells are numbers, none NaN.
     """
     names = [column.name for column in table.columns]
     rows, framed = _with_columns(rows)

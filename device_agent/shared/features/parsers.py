@@ -35,12 +35,12 @@ class _TableParser(Parser):
     Args:
         table: the table of the model.
         dtype: dtype of the features.
-        ignore_extra: as `Parser`.
-        keep: as `Parser`.
+        ignore_extra: see `Parser`.
+        keep: see `Parser`.
         tell: function called with a message, once for each column in which cells are filled or ignored.
 
     Attributes:
-        counted: whether `Parsed.kept` ends with a column that has `Coder.last` of each row.
+        counted: whether `Parsed.kept` ends with a column of pairs: the row's filled cells and its unknown categories.
     """
 
     counted = False
@@ -82,7 +82,7 @@ class _TableParser(Parser):
         return numbers, [*kept, self.coder.last] if self.counted else kept
 
     def take_counts(self) -> Counts:
-        """Returns the counts since the last call by column: `filled` and `unknown` cells, and `left_out` lines."""
+        """Returns the counts since the last call: `filled`, `unknown` and `left_out` (see `CellCounts`), by column."""
         return {**self.coder.take_counts(), "left_out": self.left_out.take()}
 
     def follow(self, info: KnnInfo, chain: Chain | None) -> None:

@@ -113,9 +113,9 @@ def _look_up(column: Float64, values: Float64, results: Float64, other: float) -
 
 
 def _mapped(values: Float64, owners: Float64, results: Float64, others: Float64) -> Step:
-    """Returns a step that replaces a number equal to `values[i]`, in the column `owners[i]`, by `results[i]`.
+    """Returns a step that maps numbers, column by column: `values[i]` in column `owners[i]` becomes `results[i]`.
 
-    Any other number becomes the entry of `others` for its column.
+    A number that is not listed for its column c becomes `others[c]`.
     """
     parts = [
         (values[owners == column], results[owners == column], other) for column, other in enumerate(others.tolist())
@@ -174,9 +174,9 @@ def _normalize(order: Float64) -> Step:
 
 
 def _bins(edges: Float64, owners: Float64) -> Step:
-    """Returns a step that replaces each number by the index of its bin: how many edges of its column it reaches.
+    """Returns a step that replaces each number by the index of its bin: the number of edges at or below it.
 
-    `owners` has the column of each edge; edges of a column ascend. NaN stays NaN.
+    Edge i is one of column `owners[i]`; the edges of a column ascend. NaN stays NaN.
     """
     parts = [edges[owners == column] for column in range(int(owners.max(initial=-1)) + 1)]
 
@@ -238,7 +238,10 @@ def _box_cox(power: Float64) -> Step:
 
 
 def _polynomial(places: Float64, degree: Float64) -> Step:
-    """Returns a step that multiplies columns; `places` has their indices, `degree[0]` per product, -1 for a 1."""
+    """Returns a step whose result has a column for each product of `degree[0]` columns of its input.
+
+    `places` has the column indices of the products, one product after another; -1 stands for a factor of 1.
+    """
     factors = places.astype(np.int64).reshape(-1, int(degree[0]))
 
     def apply(rows: Float64) -> Float64:

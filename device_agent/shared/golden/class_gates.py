@@ -68,10 +68,11 @@ def _unseen(gates: Gates, classes: Sequence[str], support: Sequence[int]) -> Ite
 
 
 def worse(gates: Gates, compared: Compared | None, running: ReleaseRef | None = None) -> tuple[str, ...]:
-    """Returns a message for each class whose recall falls, against the running release, by more than the gate allows.
+    """Returns the failures of the gate `not_worse_than`; () without this gate, or without a running release.
 
-    () without that gate. The gate is also missed if the two cannot be compared: a `running` release does not answer
-    (`compared` is None), or has other features. A class that is gone counts as a fall.
+    It fails for each class whose recall is lower than in the running release, by more than the gate allows, and for
+    each class that is gone. It also fails if the releases cannot be compared: the running one has other features, or
+    (`compared` is None) does not answer.
     """
     if gates.not_worse_than is None or (compared is None and running is None):
         return ()
@@ -85,7 +86,7 @@ def worse(gates: Gates, compared: Compared | None, running: ReleaseRef | None = 
     lower = [each for each in compared.classes if each.rows and each.before - each.after > gates.by * each.rows + 1e-9]
     lower.sort(key=lambda each: (each.after - each.before) / each.rows)
     found = (*gone, *map(_fall, lower))
-    more = (f"not worse than current: the same for {len(found) - _NAMED} more classes",) if len(found) > _NAMED else ()
+    more = (f"not worse than current: {len(found) - _NAMED} more classes are worse",) if len(found) > _NAMED else ()
     return (*found[:_NAMED], *more)
 
 

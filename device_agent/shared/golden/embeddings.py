@@ -12,10 +12,11 @@ of neighbours:
 - Row i can become a neighbour only if d_i <= d_k + 2s, since the new k-th distance is at most d_k + s.
 - A vote by distance is between w(d_i + s) and w(d_i - s), where w falls; a uniform vote is 1.
 
-The label cannot change if the least votes of its sure neighbours exceed the most votes of any other class: those of its
-sure neighbours, plus those of the heaviest possible ones in all open places. "unknown" cannot change if d_k - s is
-above, or d_k + s at most, the threshold of that label. s includes the row's tolerance, within which the search may swap
-neighbours.
+The first two rules divide the rows into sure neighbours, possible neighbours and others. Suppose that m neighbours are
+sure. The label cannot change if the least votes of its sure neighbours exceed the most votes of any other class: those
+of its sure neighbours, and of its k - m possible neighbours with the greatest weights. Nor can "unknown" appear or
+disappear if d_k - s is above, or d_k + s at most, the label's threshold. s includes the row's tolerance, within which
+the search may swap neighbours.
 """
 
 from __future__ import annotations
@@ -40,12 +41,12 @@ def judge_embeddings(
     """Compares the rows that a device computed from raw inputs with the host's rows; returns counts.
 
     Args:
-        golden: the host's rows; each lists the neighbours up to twice the allowed error beyond the k-th.
+        golden: the host's rows; each also lists the rows beyond its k neighbours, up to twice the allowed error.
         info: knn.json of the model.
         label: (n,) the device's labels for its own rows.
         moved: (n,) distances in model space from the host's rows to the device's.
         wrong_search: number of the device's rows on which its search is not exact.
-        margin: `Gates.margin` of the release; `golden.tolerance` is a multiple of it.
+        margin: `Gates.margin` of the release, of which `golden.tolerance` is a multiple.
     """
     bound = 0.0 if info.input is None else info.input.bound
     unit = np.maximum(golden.tolerance / margin, np.finfo(np.float64).tiny)
@@ -96,7 +97,7 @@ MOST_LISTED = 512
 
 
 def _vote(base: Float64, info: KnnInfo) -> Float64:
-    """Returns the weight of the vote of a neighbour at each distance in `base` (metric: see `judge.base_distance`)."""
+    """Returns the weights of votes of neighbours at the distances `base`, which are those of `judge.base_distance`."""
     if info.weights == "uniform":
         return np.ones(len(base))
     power = 2.0 if info.metric in ("sqeuclidean", "cosine") else 1.0

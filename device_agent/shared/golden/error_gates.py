@@ -13,7 +13,7 @@ from device_agent.shared.protocol.reports import ColumnScore, EmbeddingCheck
 
 
 def missed(gates: Gates, found: Sequence[TargetError], names: Sequence[str]) -> Iterator[str]:
-    """Yields a message for each gate that the errors `found` miss; `names` are all targets of the model."""
+    """Yields a message for each missed gate on the errors of targets; `names` are all targets of the model."""
     for gate, limits in (("rmse", gates.rmse), ("max_error", gates.max_error)):
         for target in sorted((limits or {}).keys() - {DEFAULT, *names}):
             yield f"{gate} of {target!r}: the model has no such target"
@@ -26,7 +26,7 @@ def missed(gates: Gates, found: Sequence[TargetError], names: Sequence[str]) -> 
 
 
 def missed_columns(gates: Gates, found: Sequence[ColumnScore], names: Sequence[str]) -> Iterator[str]:
-    """Yields a message for each gate that the accuracies `found` miss; `names` are all label columns of the model."""
+    """Yields a message for each missed gate on the accuracy of label columns; `names` are all those of the model."""
     limits = gates.column_accuracy or {}
     for column in sorted(limits.keys() - {DEFAULT, *names}):
         yield f"accuracy of {column!r}: the model has no such label column"
@@ -53,7 +53,7 @@ def described_columns(found: Sequence[ColumnScore]) -> str:
 def described(found: Sequence[TargetError], of: int | None = None) -> str:
     """Returns the errors `found`, one for each target, as one line of text; "" if there are none.
 
-    `of` is the number of held-out rows from which the evaluation rows were drawn; None: all were evaluated.
+    `of` is the number of held-out rows if only some of them, drawn at random, were evaluated.
     """
     parts = [f"{each.target} {each.rmse:.4g} (largest {each.max_error:.4g})" for each in found]
     drawn = "rows" if of is None else f"of {of:,} held-out rows, drawn at random"

@@ -40,9 +40,9 @@ PROBABILITY_TOLERANCE = 1e-5
 class Verdict:
     """The result of `judge`; the fields are those of `reports.Certificate`.
 
-    `identical`, `equivalent` and `different` count golden rows. `accuracy` is measured on the `accuracy_rows` rows with
-    a label, and `accepted` is the share of rows that are not "unknown"; None without such rows. `failures` are the
-    gates that were missed, as text.
+    `identical`, `equivalent` and `different` count golden rows. `accuracy_rows` rows have a known true class: on these,
+    `accuracy` is the share of right answers, `accepted` the share of answers that are not "unknown"; both are None
+    without such rows. `failures` has a message for each missed gate.
     """
 
     identical: int
@@ -125,8 +125,8 @@ def judge(
 def base_distance(distances: NDArray[Any], metric: Metric) -> NDArray[np.float64]:
     """Returns `distances` in `metric` as float64 distances in model space.
 
-    Those in sqeuclidean, cosine or haversine become the Euclidean distances that they are functions of (for haversine,
-    the chord); others stay as they are.
+    A sqeuclidean, cosine or haversine distance is a function of a Euclidean one (for haversine, of the chord), which is
+    returned; other distances are unchanged.
     """
     values = np.asarray(distances, dtype=np.float64)
     if metric == "sqeuclidean":
@@ -165,7 +165,7 @@ def votes_within(
 
 
 def weigh_of(info: KnnInfo, distances: NDArray[np.float64], nearest: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the weights of neighbours at `distances`; for each, `nearest` has the least distance of its query."""
+    """Returns the weights of neighbours at `distances`; `nearest` has, for each, the least distance of its query."""
     return weigh(distances, nearest, info.weights, None if info.float64 is None else info.float64.bandwidth)
 
 

@@ -136,7 +136,7 @@ _DIGEST = r"[0-9a-f]{64}"
 
 
 def signature(name: str, search: str) -> str:
-    """Returns the name of the TFLite signature for `search`, one of SEARCHES; `name`: SIGNATURE_ONE, or _BATCH."""
+    """Returns the name of a TFLite signature: `name` (SIGNATURE_ONE or SIGNATURE_BATCH) for one of SEARCHES."""
     return name if search == FULL else f"{name}_{search}"
 
 

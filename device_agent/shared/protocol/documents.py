@@ -44,9 +44,9 @@ class LockHolder:
 
 @record
 class CellCounts:
-    """Counts of missing cells that a release filled and of unknown categories that it ignored, by column.
+    """Counts, by column, of missing cells that a release `filled`, and of `unknown` categories that it ignored.
 
-    `gaps` counts what interrupted windows of samples: `lines` that are bad or missing, and jumps of the `time`.
+    `gaps` counts interrupted windows of samples, by cause: `lines` that are bad or missing, or jumps of the `time`.
     `left_out` counts lines that have a column unknown to the model, by the column's name. `refused` counts bad lines of
     streams.
     """
@@ -102,7 +102,7 @@ class Searched:
 
 @record
 class TaughtRows:
-    """The `rows` rows taught on a device: `labels` counts the rows of each label, `digest` is as in `Taught`."""
+    """Rows taught on a device: `rows` is their number, `labels` counts them by label, `digest` is that of `Taught`."""
 
     digest: str
     rows: int

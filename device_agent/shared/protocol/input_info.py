@@ -35,7 +35,7 @@ class Window:
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """Names of the columns of an answer that identify its window: first and last line, and time if there is one."""
+        """Names of the columns that identify a window in an answer: its first and last line, and perhaps times."""
         return ("first_line", "last_line", *(("first_time", "last_time") if self.time else ()))
 
     @property
@@ -55,9 +55,9 @@ class Stage:
 
     With `frames`, it runs on windows of that many rows of its input, each starting `hop` rows after the previous one;
     else once on all rows. The result is the output times `multiply`, plus `add`. `shape` and `dtype` are those of the
-    input tensor; -1 is a length that the file leaves open. `slides`: one run on all rows gives the outputs of all
-    windows, up to rounding, as the build has measured. With `step`, n numbers have (n - reach) // step + 1 outputs,
-    and zeros after them change none of these.
+    input tensor; -1 is a length that the file leaves open. If `slides`, one run on all rows gives the outputs of all
+    windows, up to rounding, as the build has measured. With `step`, n numbers give (n - reach) // step + 1 outputs,
+    which do not change if zeros follow the numbers.
     """
 
     file: str  # stage-1.tflite, ...
@@ -77,7 +77,7 @@ class Stage:
 
 @record
 class Audio:
-    """The form of sounds for the first stage: one channel at `rate` Hz; PCM of full scale becomes `full_scale`.
+    """The form of sounds for the first stage: one channel at `rate` Hz, in which `full_scale` is the loudest sample.
 
     With `seconds`, every sound is cut or padded with silence to that length.
     """
@@ -110,8 +110,8 @@ class Input:
     """How a raw input becomes a row for the search: by stages, then by `pool`, statistics over the first axis.
 
     With a window, the raw inputs are windows of samples; without stages, windows are the rows.
-    `bound` limits how far a device's row may be from the host's in model space: as a fraction of the k-th distance or
-    of the training rows' RMS distance from their mean, whichever is larger.
+    `bound` limits the distance, in model space, of a device's row from the host's: as a fraction of the k-th distance,
+    or of the training rows' RMS distance from their mean if that is larger.
     `width` is the number of values of a flat input, such as a line of CSV; None if inputs are files. `columns` are
     their names; empty for files and for default names.
     """

@@ -49,8 +49,8 @@ class Reject:
 class Near:
     """When float32 rounding may swap two neighbours: their distances differ by less than a bound.
 
-    The bound is `share` times the k-th distance, or times `least` if that is larger, in the model's metric. A runtime
-    that reports neighbours ranks the k neighbours of a row in float64 if two of them may swap.
+    The bound is `share` times the k-th distance, or times `least` if that is larger, in the model's metric. If an
+    answer lists the neighbours, and two of them may have been swapped, the device ranks them in float64.
     """
 
     share: float
@@ -62,9 +62,8 @@ class Evaluation:
     """Counts of the float64 reference's answers to `rows` held-out rows, measured on the host that built the model.
 
     `support`, `right` and `answered` have one number for each class: its rows, its rows answered right, and all rows
-    answered with it. The remaining rows were answered "unknown". `confusion` is as in a certificate, and empty for more
-    than `MAX_CONFUSED` classes. `of` is the number of held-out rows if `rows` were drawn from them; None if all were
-    measured.
+    answered with it. All other rows were answered "unknown". `confusion` is that of `reports.Certificate`, and empty
+    for more than `MAX_CONFUSED` classes. `of` is the number of held-out rows if `rows` is only a random part of them.
     """
 
     how: str  # random, stratified, group, time, file, leave-one-out
@@ -81,10 +80,10 @@ class Evaluation:
 class LabelSets:
     """Sets of labels with a stated coverage (`device_agent.shared.label_sets`).
 
-    `thresholds` has the highest score of each class, None if all scores fit; a score depends on distances relative to
-    `radius`. `rows` counts the held-out rows of each class, `covered` those whose label set contains their class;
-    `size` is the mean number of labels in a set. Without held-out rows, `rows` and `covered` are empty, and `size` is
-    None.
+    A class is in a row's set if its score is at most its entry in `thresholds`, or if that entry is None; scores depend
+    on distances relative to `radius`. `rows` counts the held-out rows of each class, `covered` those whose label set
+    contains their class; `size` is the mean number of labels in a set. Without held-out rows, `rows` and `covered` are
+    empty, and `size` is None.
     """
 
     coverage: float
@@ -99,7 +98,7 @@ class LabelSets:
 class Reduced:
     """How a smaller set of training rows was chosen (`reduce` of deploy.yaml).
 
-    `rows` and `accuracy` are those of the model with all training rows.
+    `rows` and `accuracy` are the number of all training rows, and the accuracy of a model with all of them.
     """
 
     how: str  # condensed, edited, prototypes
@@ -171,9 +170,9 @@ class Targets:
 
 @record
 class InFloat64:
-    """What the graph cannot compute: NumPy answers all rows of such a model in float64, in every runtime.
+    """Settings of a model that the TensorFlow graph cannot compute: NumPy answers all its rows, in float64.
 
-    A metric or kernel that the graph does not have needs this record, too, even if no field has a value.
+    A model also has this record, perhaps without any value, if the graph lacks its metric or kernel.
     """
 
     p: float | None = None  # power of the metric minkowski
@@ -257,11 +256,14 @@ class KnnInfo:
         return self.feature_names if self.table is None else tuple(column.name for column in self.table.columns)
 
     def batch_rows(self, search: str) -> int | None:
-        """Returns the number of rows of the batch signature of one of `constants.SEARCHES`; None if there is none."""
+        """Returns how many rows the graph takes at once in the batch signature of `search`, one of `SEARCHES`.
+
+        None if the model does not have this search.
+        """
         return {FULL: self.batch, QUANTIZED: self.quantized, CELLS: self.cells}[search]
 
     def has(self, way: str) -> bool:
-        """Whether the model can be searched in one of `constants.WAYS`."""
+        """Whether the model can be searched by the method `way`, one of `constants.WAYS`."""
         if way in SEARCHES:
             return self.batch_rows(way) is not None
         return way != GROUPS or self.groups is not None

@@ -106,9 +106,9 @@ class Compared:
 class TaughtCheck:
     """Answers to the golden rows when rows taught on the device vote, too.
 
-    `rows` rows are taught; `labels` counts those that the release uses, by label. `changed` golden rows have another
-    label than without taught rows. `answers` is the SHA-256 of the labels of all golden rows, one on each line;
-    `digest` is as in `Taught`.
+    `rows` is the number of taught rows; `labels` counts those that the release uses, by label. `changed` counts the
+    golden rows whose answer they change. `answers` is the digest of all golden rows' answers, by `joined.labels_digest`
+    or `values_digest`; `digest` is defined in `Taught`.
     """
 
     digest: str
@@ -123,8 +123,9 @@ class EmbeddingCheck:
     """Comparison of rows that a device computes from raw golden inputs with the host's rows (`golden.embeddings`).
 
     `largest_error` and `bound` are distances from the host's rows in model space, relative as in `Input.bound`; `above`
-    counts rows beyond the bound. `search_different` counts rows of the device on which its search is not exact. Labels
-    equal the host's (`labels_same`), differ as that distance allows (`labels_open`), or differ without such a reason.
+    counts rows beyond the bound. `search_different` counts rows of the device on which its search is not exact.
+    `labels_same` labels equal the host's. `labels_open` differ, which the distance of the rows explains;
+    `labels_different` differ without this reason.
     """
 
     rows: int
@@ -148,7 +149,7 @@ class ColumnScore:
 
 @record
 class Certificate:
-    """Compares a device's answers to the golden rows with the host's; `nonce` was chosen by the host that asked.
+    """Compares a device's answers to the golden rows with the host's; the host chose `nonce` for this check.
 
     Rows are `identical`, `equivalent` or `different`, as `shared.golden.judge` explains.
     `largest_distance_error` is the greatest absolute difference between a device's distance and the float64
@@ -157,9 +158,9 @@ class Certificate:
     `MAX_CONFUSED` classes, `confusion` and `classes` are empty. `warnings` list why the release would be refused as a
     new one today: its key (`signed_by`) was revoked, or it has expired.
     For a model with stages, accuracy is that of the rows that the device computed, and `embedding` compares these rows.
-    `errors` are those of a regression, target by target, on the evaluation rows; it has no accuracy. With several label
-    columns, it has `columns` instead.
-    `compared` exists at the activation that replaces a release, unless a model is large and no gate needs it.
+    A regression has `errors`, target by target, on the evaluation rows, but no accuracy. A model with several label
+    columns has `columns` instead.
+    `compared` exists if this activation replaces a release, unless a model is large and no gate needs the comparison.
     """
 
     nonce: str
@@ -225,8 +226,8 @@ class Installed:
 class TakenBack:
     """`device_agent rollback --own`: how the last activation by the same `--holder` ended, and the present state.
 
-    `became` is the last event of that activation: `confirmed`, or `reverted` with the reason; None if this holder began
-    no activation.
+    `became` is the last event of that activation: `confirmed`, or `reverted` with its reason. It is None if this holder
+    has not activated anything.
     """
 
     taken: bool  # it was pending, and this command reverted it

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.shared.cell_bounds import EITHER_WAY, UNDECIDED, Bounds, Box, Cells, paint
+from device_agent.shared.cell_bounds import EITHER_WAY, UNDECIDED, Bounds, Box, Cells, decide_cells
 from knnkit.model.reference.space import Float32, Float64, Space
 
 Ints = NDArray[np.int32]
@@ -90,7 +90,7 @@ def find_cells(space: Space, enrolled: Float32, k: int) -> CellLists | None:
     for length in _LENGTHS:
         if _LEAST_PER_NEIGHBOR * (k + 1) <= length <= count // 2:
             lists = _Lists(bounds, count, k, length, room)
-            table = paint(lists.examine, box, count, np.int32, _BOUNDS_PER_ROW)
+            table = decide_cells(lists.examine, box, count, np.int32, _BOUNDS_PER_ROW)
             found = CellLists(box.first, box.per_unit(table.shape), lists.numbered(table), lists.joined())
             if found.table.nbytes + found.lists.nbytes <= room and _is_listed(found, enrolled):
                 return found
@@ -125,10 +125,10 @@ class _Lists:
         numbers[listed] = self._count + np.arange(len(listed), dtype=np.int32)
         self._count += len(listed)
         lists = np.full((len(listed), self._length), self._rows, np.int32)
-        found = cells.left(listed, possible, self._rows).candidates
+        found = cells.subset(listed, possible, self._rows).candidates
         lists[:, : found.shape[1]] = found
         self._made.append(lists)
-        return numbers, cells.left(np.flatnonzero(~short & (self._count <= self._most)), possible, self._rows)
+        return numbers, cells.subset(np.flatnonzero(~short & (self._count <= self._most)), possible, self._rows)
 
     def numbered(self, table: Ints) -> Ints:
         """Returns the table of list numbers with a border; the border and cells without a list get the empty list."""

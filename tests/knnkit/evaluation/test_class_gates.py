@@ -95,7 +95,7 @@ def test_of_many_classes_the_worst_are_named() -> None:
     changes = tuple(ClassChange(label, 100, 50, n) for n, label in enumerate(classes))
     found = class_gates.worse(Gates(not_worse_than="current"), Compared("d", "a", "1", True, changes))
     assert "'p0' falls from 0.5 to 0 " in found[0]
-    assert found[5:] == ("not worse than current: the same for 45 more classes",)
+    assert found[5:] == ("not worse than current: 45 more classes are worse",)
 
 
 def test_a_class_that_is_gone_is_named() -> None:
