@@ -81,9 +81,9 @@ def put_over(new: Path, damaged: Path) -> None:
 
 
 def gather(root: Path, request: dict[str, Any], upload: Path) -> list[tuple[dict[str, str], Path | None]]:
-    """Checks the wheels of the request in the folder `upload`; downloads those that the board's pip shall fetch.
+    """Checks the request's wheels in the folder `upload`; downloads its `pip` wheels with the board's pip.
 
-    Returns each wheel (`name`, `sha256`, `path`) with an environment that has its files (None: none has).
+    Returns each wheel (`name`, `sha256`, `path`) with an environment that has its files, or None.
     """
     wheels = [dict(wheel, path=str(upload / safe(wheel["name"]))) for wheel in request["wheels"]]
     wheels += download(upload / "pip", request["pip"], request["pip_download"]) if request["pip"] else []

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from device_agent.inference.exact import ExactKnn
 from device_agent.inference.tflite_knn import Answers, TfliteKNN
-from device_agent.shared.cell_bounds import EITHER_WAY, UNDECIDED, Bounds, Box, Cells, Float32, Float64, Ints, decide_cells
+from device_agent.shared.cell_bounds import EITHER_WAY, UNDECIDED, Bounds, Box, Cells, Float32, Float64, Ints, cut_box
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol.constants import UNKNOWN
 from device_agent.shared.protocol.model_info import KnnInfo
@@ -123,7 +123,7 @@ def draw(training: Float32, classes: Ints, centre: Float32, scale: Float64, info
     if box is None:
         return None
     proof = _Proof(training, classes, box.weight, info)
-    table = decide_cells(proof.examine, box, len(training), np.int8, _BOUNDS_PER_ROW)
+    table = cut_box(proof.examine, box, len(training), np.int8, _BOUNDS_PER_ROW)
     return LabelMap(centre, box.first, box.per_unit(table.shape), np.pad(table, 1, constant_values=UNDECIDED))
 
 

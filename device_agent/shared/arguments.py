@@ -42,7 +42,7 @@ def require(good: bool, name: str, value: Any, error: _Error, hint: str) -> None
 
 
 def whole(value: Any, name: str, error: _Error, least: int = -(2**63), most: int = 2**63 - 1) -> int:
-    """Returns the `value` of argument `name`, an int from `least` to `most`; else (also for 3.0) raises `error`."""
+    """Returns the `value` of argument `name`; raises `error` unless it is an int (not 3.0) from `least` to `most`."""
     hint = f"{name}={max(least, 1)}"
     try:
         found = operator.index(None if _is_truth(value) else value)  # type: ignore[arg-type]
@@ -60,7 +60,7 @@ def flag(value: Any, name: str, error: _Error) -> bool:
 
 
 def path_text(value: Any, name: str, error: _Error) -> str:
-    """Returns the `value` of argument `name` as text if it is a Path or a text, not ""; else raises `error`."""
+    """Returns the `value` of argument `name` as text; raises `error` unless it is a Path, or a text other than ""."""
     found = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     good = isinstance(found, str) and found != "" and "\0" not in found
     require(good, name, value, error, f"the path of a file: {name}='FILE'")

@@ -102,7 +102,7 @@ class Cells:
 Examine = Callable[[Cells, Float64, Float64], tuple[NDArray[Any], Cells]]
 
 
-def decide_cells(examine: Examine, box: Box, rows: int, dtype: type, bounds_per_row: int) -> NDArray[Any]:
+def cut_box(examine: Examine, box: Box, rows: int, dtype: type, bounds_per_row: int) -> NDArray[Any]:
     """Cuts a box into ever smaller cells until `examine` has decided all of them, or a limit is reached.
 
     The limits are on the work and on the number of cells.

@@ -1,4 +1,4 @@
-"""The name of a file in hints.
+"""Puts the name of a file into hints.
 
 Code that decodes the content of a file does not know its name, so its hints say FILE. The caller that knows the name
 puts it in, quoted for a shell. Reads no file.

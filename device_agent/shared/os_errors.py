@@ -12,9 +12,9 @@ from pathlib import Path
 
 #: errno -> a stable word, what to type next.
 _WORDS = {
-    errno.ENOSPC: ("disk-full", "make room: df -h, then try again"),
-    errno.EDQUOT: ("disk-full", "the user's quota is used up: quota -s; remove files, then try again"),
-    errno.EFBIG: ("file-too-large", "raise the limit of a file's size, ulimit -f, or choose another file system"),
+    errno.ENOSPC: ("disk-full", "make room, then try again; df -h shows the free space"),
+    errno.EDQUOT: ("disk-full", "the user's quota is used up (quota -s shows it): remove files, then try again"),
+    errno.EFBIG: ("file-too-large", "raise the limit of a file's size (ulimit -f), or choose another file system"),
     errno.EROFS: ("read-only", "the file system is read-only (a worn card?): mount | grep ro, dmesg | tail"),
     errno.EIO: ("disk-error", "the disk fails: dmesg | tail shows how; replace the disk"),
     errno.EACCES: ("no-permission", "run as the directory's owner, or change its rights: chown -R, chmod -R u+rwX"),

@@ -56,7 +56,7 @@ def own_golden(golden: Golden, info: KnnInfo, chain: Chain | None = None) -> Gol
 
 
 def features_of(info: KnnInfo, cells: Sequence[Sequence[float | str | None]]) -> NDArray[Any]:
-    """Returns the (n, n_features) features of n raw rows, NaN for a bad one; `cells` has `info.columns` in order."""
+    """Returns the (n, n_features) features of n raw rows of cells in the order `info.columns`; NaN for a bad row."""
     dtype = row_type(info.origin)
     if info.table is None:
         with np.errstate(over="ignore"):

@@ -93,12 +93,12 @@ class Groups:
     def bounds(self, queries: Float64) -> Float64:
         """Returns (q, g) lower bounds on the distance of (q, p) queries to any row of each group; some are negative.
 
-        The greater of two bounds. First, all rows of a group are in a ball around its centre. Second, let i be the
-        centre nearest to the query. On the line through centres i and j, rows of group j reach at most `sides[i, j]` in
-        the direction of i, and two points are at least as far apart as their projections on a line (Brin 1995, "Near
-        neighbor search in large metric spaces"). Products of centres are sums of whole numbers, and exact. The rounding
-        error of a product with the query (Higham 2002, 3.5) makes a squared distance wrong by less than `lost`, which
-        is subtracted.
+        Each is the greater of two bounds. The first: all rows of a group are in a ball around its centre. For the
+        second, let i be the centre nearest to the query. On the line through centres i and j, rows of group j reach at
+        most `sides[i, j]` in the direction of i, and two points are at least as far apart as their projections on a
+        line (Brin 1995, "Near neighbor search in large metric spaces"). Products of centres are sums of whole numbers,
+        and exact. The rounding error of a product with the query (Higham 2002, 3.5) makes a squared distance wrong by
+        less than `lost`, which is subtracted.
         """
         queries = queries / self.step
         products, squares = queries @ self.centres.T, self.squares

@@ -34,7 +34,7 @@ def main(
 
     Args:
         name: name of the program in messages.
-        argv: the arguments; None: the arguments of the process, whose signals are then handled as well.
+        argv: the arguments; None: those of the process, and its signals are handled, too.
         run: parses the arguments and runs a command; returns the exit code.
         failed: turns an OSError or MemoryError into an error with a message and a hint.
         interrupted: takes the arguments; returns the hint for a command that a signal ended.
@@ -77,7 +77,7 @@ def _answer(name: str, words: list[str], run: Run, failed: Failed) -> int:
 
 
 def _may_start_a_thread() -> bool:
-    """Whether the limit of processes allows another thread. If not, a SIGINT is OpenBLAS's own error."""
+    """Whether the limit of processes allows another thread. If not, OpenBLAS may have sent the SIGINT."""
     try:
         _thread.start_new_thread(int, ())
     except RuntimeError:

@@ -80,11 +80,11 @@ def prepare(samples: NDArray[Any], audio: Audio) -> Float32:
         said = f"a sound must be an array (samples,); this has the shape {samples.shape}"
         raise BadInput(said if samples.size else "the sound has no samples")
     if samples.dtype.name not in _DTYPES:
-        raise BadInput(f"samples of {samples.dtype} are not read", hint="int16, or float32 from -1 to 1")
+        raise BadInput(f"samples of {samples.dtype} are not read", hint="convert to int16, or to float32 from -1 to 1")
     found = _unit(samples)
     if samples.dtype.kind == "f" and (peak := float(np.abs(found).max())) > _PEAK:
         said = f"samples that are not PCM must be from -1 to 1; the largest here is {peak:g}"
-        raise BadInput(said, hint="int16 for PCM of 16 bits, or divide by 32768")
+        raise BadInput(said, hint="store PCM of 16 bits as int16, or divide by 32768")
     found = found * np.float32(audio.full_scale)
     if audio.seconds is None:
         return found

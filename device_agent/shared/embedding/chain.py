@@ -150,7 +150,7 @@ class Chain:
         said = f"the sound is too {'long' if long else 'short'}: it has {samples / sound.rate:.3g} s{takes}"
         setting = f"seconds: {length}" if least else "`seconds:`"
         other = "cuts long sounds and fills short ones"
-        return BadInput(said, hint=f"another sound; or {setting} under audio: in deploy.yaml, which {other}")
+        return BadInput(said, hint=f"give another sound; or {setting} under audio: in deploy.yaml, which {other}")
 
 
 def _tried(step: Callable[[A], B], given: A | BadInput) -> B | BadInput:

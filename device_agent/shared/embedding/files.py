@@ -1,6 +1,6 @@
 """Files of sounds, pictures and arrays.
 
-Lists the files of a folder, and reads a file as an array. Never holds more than the names of one folder.
+Lists the files of a folder, and reads a file as an array. Keeps only the names in one folder in memory.
 """
 
 from __future__ import annotations

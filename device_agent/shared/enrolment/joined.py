@@ -42,7 +42,7 @@ class Joined:
 
 
 def contained(training: Origins, rows: Iterable[LocalRow]) -> frozenset[str]:
-    """Returns the ids of taught `rows` that the release was trained on: ids that `training`, its origins, has, too."""
+    """Returns the ids of taught `rows` that the release was trained on; `training` has the origins of its rows."""
     if training.text is None:
         return frozenset()
     there = {row.id.encode() for row in rows}.intersection(training.text.split(b"\n"))
@@ -50,7 +50,7 @@ def contained(training: Origins, rows: Iterable[LocalRow]) -> frozenset[str]:
 
 
 def values_digest(info: KnnInfo, values: NDArray[np.float64]) -> str:
-    """Returns a digest to compare answers by: SHA-256 of (n, t) values, rounded to millionths of `Targets.spread`."""
+    """Returns a digest of answers: the SHA-256 of (n, t) values, rounded to millionths of `Targets.spread`."""
     assert info.targets is not None
     spread = np.where(np.array(info.targets.spread) > 0.0, info.targets.spread, 1.0)
     millionths = (values / spread * 1e6).tolist()
@@ -59,7 +59,7 @@ def values_digest(info: KnnInfo, values: NDArray[np.float64]) -> str:
 
 
 def labels_digest(info: KnnInfo, labels: NDArray[np.int32]) -> str:
-    """Returns a digest to compare answers by: SHA-256 of (n,) labels, given as class indices, as lines of text."""
+    """Returns a digest of answers: the SHA-256 of (n,) labels as lines of text; `labels` are class indices."""
     names = [*map(str, info.classes), UNKNOWN_LABEL]
     return hashlib.sha256("".join(f"{names[label]}\n" for label in labels.tolist()).encode()).hexdigest()
 
@@ -108,7 +108,7 @@ def _labels(info: KnnInfo, taught: Iterable[Label]) -> dict[Label, Label]:
 
 
 def _widened(info: KnnInfo, classes: tuple[Label, ...], added: int) -> KnnInfo:
-    """Returns knn.json for a model with `added` more rows; lists by class get a value for each new one of `classes`.
+    """Returns knn.json for `added` more rows and for `classes`, some new; lists by class get values for the new ones.
 
     A new class has no rows to calibrate with. Its reject threshold is the (lower) median of the other thresholds, and
     it is in every label set: without calibration rows, the conformal threshold admits every score.

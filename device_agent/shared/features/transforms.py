@@ -35,7 +35,7 @@ _BOUND = 1e-7
 
 
 def make(kind: str, start: int, count: int, *arrays: Any) -> Transform:
-    """Returns a transform of `count` columns, beginning at `start`; stores its parameters `arrays` as float64."""
+    """Returns the record of a transform: its `kind`, its `count` columns from `start` on, its parameters `arrays`."""
     packed = (base64.b64encode(np.ascontiguousarray(array, "<f8").tobytes()).decode() for array in arrays)
     return Transform(kind, start, count, tuple(packed))
 

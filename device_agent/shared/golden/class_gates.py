@@ -63,7 +63,7 @@ def _recalls(gates: Gates, classes: Sequence[str], support: Sequence[int], right
 def _unseen(gates: Gates, classes: Sequence[str], support: Sequence[int]) -> Iterator[str]:
     found = [label for label, rows in zip(classes, support) if not rows]
     if gates.not_worse_than and found:
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        more = f", nor of {len(found) - 1} more" if len(found) > 1 else ""
         yield f"not worse than current: no evaluation row is of class {found[0]!r}{more}; use `split: stratified`"
 
 

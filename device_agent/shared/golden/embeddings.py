@@ -41,7 +41,7 @@ def judge_embeddings(
     """Compares the rows that a device computed from raw inputs with the host's rows; returns counts.
 
     Args:
-        golden: the host's rows; each also lists the rows beyond its k neighbours, up to twice the allowed error.
+        golden: the host's rows; each lists its k neighbours, and the rows that an allowed error could bring among them.
         info: knn.json of the model.
         label: (n,) the device's labels for its own rows.
         moved: (n,) distances in model space from the host's rows to the device's.

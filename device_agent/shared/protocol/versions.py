@@ -30,17 +30,19 @@ def is_newer(text: str, than: str) -> bool:
 
 
 def to_upgrade(protocol: int, oldest: int) -> Literal["agent", "host"] | None:
-    """Returns which side is too old, or None; `protocol` is the agent's, `oldest` the oldest one that it supports."""
+    """Returns which program is too old for the other, or None.
+
+    `protocol` is the version of the agent's protocol, `oldest` the oldest one that the agent supports.
+    """
     if protocol < constants.OLDEST_PROTOCOL:
         return "agent"
     return "host" if oldest > constants.PROTOCOL else None
 
 
 def runtime(text: str) -> tuple[int, ...] | None:
-    """Returns the version of TensorFlow Lite in `tflite_runtime 2.14.0` or a bare version; None if there is none.
+    """Returns the TensorFlow Lite version of a runtime: (2, 14) for `tflite_runtime 2.14.0` or `2.14`; else None.
 
-    For `ai_edge_litert`, which restarted its numbers, at least (2, 17). For NumPy, which runs every model, a version
-    above all others.
+    `ai_edge_litert` began again at 1.0, and counts as (2, 17) at least. NumPy runs every model: it is above all others.
     """
     name, _, number = text.rpartition(" ")
     if name == constants.NUMPY:

@@ -118,9 +118,10 @@ class OpenRelease:
     def verify_accepted(
         self, digest: str, state: rules.TrustState, *, now: int | None = None, signature: bytes | None = None
     ) -> rules.Verdict:
-        """Runs `rules.verify_accepted` on this directory: for the running release, or the one to roll back to.
+        """Runs `rules.verify_accepted` on this directory: the running release, or one to return to.
 
-        `signature`, if given, is verified instead of the one in the directory; `state` and `now` are those of `verify`.
+        The arguments are explained there; `now` defaults to the clock. `signature`, if given, has the bytes of a
+        `model.sig` to verify in place of the directory's.
 
         Raises:
             Refused: with a `trust.Reason`.
@@ -177,7 +178,7 @@ def _readable(what: str) -> Iterator[None]:
 def _list(folder: int) -> dict[str, Entry]:
     """Returns name -> kind and size of each entry in the directory open as `folder`; links are not followed.
 
-    Of a directory with more names than a release can have, returns one name too many: its caller refuses that.
+    Of a directory with too many names, lists only as many as a release can have, and one more: the caller refuses them.
 
     Raises:
         Refused: the directory or an entry cannot be read.
@@ -220,11 +221,11 @@ def _hash(descriptor: int, size: int) -> FileFact:
 
 
 def _chunks(descriptor: int, limit: int) -> Iterator[memoryview]:
-    """Yields at most the first `limit` bytes of a file; reads by position, so that the descriptor's offset stays at 0.
+    """Yields the first `limit` bytes of a file in chunks; leaves the descriptor's offset at 0.
 
-    One buffer serves every chunk and stays in the processor's cache. The kernel's own read-ahead would fill the page
-    cache in pieces of up to 2 MB, and a mapped model would then hold a whole piece in memory for each row that it
-    reads; requested pages are cached one by one (docs/decisions/004).
+    One buffer serves every chunk and stays in the processor's cache. Asks the kernel in advance for the next pages,
+    which are then cached one by one. Its own read-ahead would cache pieces of up to 2 MB: a mapped model would later
+    hold a whole piece in memory for each row that it reads (docs/decisions/004).
     """
     buffer, position = memoryview(bytearray(_CHUNK)), 0
     _read_ahead(descriptor, 0, min(_AHEAD, limit))

@@ -99,9 +99,9 @@ def _read_stored(members: zipfile.ZipFile, name: str, limit: int) -> bytes:
 
 
 def kept_open(owner: object, path: str) -> str:
-    """Returns a path that opens this file as long as `owner` exists, even if another file takes its name.
+    """Returns a path that opens this file as long as `owner` exists, even if another file replaces it at `path`.
 
-    A model that classifies reads its file again later: for example, the exact tables for the first row that float32
+    A model reads its file again while it classifies: for example, the exact tables, at the first row that float32
     cannot decide.
     """
     if path.startswith(_DESCRIPTORS) or not os.path.isdir(_DESCRIPTORS):  # noqa: PTH112

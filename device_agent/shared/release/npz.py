@@ -35,7 +35,7 @@ def require_form(name: str, array: NDArray[Any], ndim: int, *types: type[np.gene
     """Checks that the array `name` has `ndim` dimensions and one of the NumPy `types`, such as np.floating.
 
     Raises:
-        ValueError: it has not; the message has both forms.
+        ValueError: the array has another form; the message states both forms.
     """
     if array.ndim != ndim or not any(np.issubdtype(array.dtype, kind) for kind in types):
         expected = " or ".join(kind.__name__ for kind in types)

@@ -3,7 +3,7 @@
 An origin identifies a row of the model in the user's file. rows.npz inside the model file has the origins of training
 rows and of golden rows: the number of each row in its source (from 0, without the header), and its id if there is an id
 column. The numbers are omitted if they equal the row numbers in the model. Ids are stored as UTF-8 with a newline after
-each. Only answers with neighbours read this. Reads no file but the model.
+each. Read only for answers that list neighbours. Reads no file but the model.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def require_small(file: IO[bytes], *, entries: int = MAX_ENTRIES, directory: int
 
 
 def _claims(file: IO[bytes], size: int) -> tuple[int, int, int]:
-    """Returns what a file of `size` bytes claims: number of members, length of the directory, and offset of its end."""
+    """Returns what a zip archive states: number of members, bytes of its directory, and where the directory ends."""
     place = size - _END.size
     end = _read(file, place, _END.size)
     if len(end) < _END.size or not end.startswith(b"PK\5\6") or end[-2:] != b"\0\0":
@@ -61,9 +61,10 @@ def _claims(file: IO[bytes], size: int) -> tuple[int, int, int]:
 
 
 def _claims_64(file: IO[bytes], place: int, named: int) -> tuple[int, int, int]:
-    """As `_claims`, for zip64, whose end record is at `place`; the file says that it is at `named`.
+    """Returns the same as `_claims` for a zip64 archive, whose end record is at `place`.
 
-    Some versions of Python read the record at `place`, others that at `named`; so a second record is an error.
+    The file states that the record is at `named`. Some versions of Python read it at `place`, others at `named`: so a
+    second record is an error.
     """
     end = _read(file, place, _END_64.size)
     if len(end) < _END_64.size or not end.startswith(b"PK\6\6"):
@@ -77,7 +78,7 @@ def _claims_64(file: IO[bytes], place: int, named: int) -> tuple[int, int, int]:
 
 
 def _has_more(data: bytes, count: int) -> bool:
-    """Whether a directory has more than `count` entries; `zipfile` makes an object of each, even of unclaimed ones."""
+    """Whether a directory has more than `count` entries; `zipfile` makes an object of each, whatever the count says."""
     place = 0
     for _ in range(count + 1):
         if data[place : place + 4] != b"PK\1\2" or len(data) < place + _ENTRY:

@@ -42,7 +42,7 @@ _FOREIGN = (
     (b"<?xml", "XML", _SHEET),
     (b"<!DOCTYPE", "a page in HTML, perhaps that of a login", _SHEET),
     (b"<html", "a page in HTML, perhaps that of a login", _SHEET),
-    (b"\0\x05\x16\x07", "what macOS writes beside another file", "take the file whose name does not begin with ._"),
+    (b"\0\x05\x16\x07", "macOS metadata of another file", "take the file whose name does not begin with ._"),
     (b"PAR1\x15", "Parquet", "convert the file to CSV"),  # a cell of text may begin with the first four
 )
 #: Each of these formats has one of these bytes near its start; CSV never has them.
@@ -71,10 +71,10 @@ def skip_preamble(block: bytes, line: int = 0) -> tuple[bytes, int]:
 
 
 def skip_above_header(block: bytes, names: Iterable[str]) -> tuple[bytes, int]:
-    """Returns the block from the line on that has all of `names` as columns, and the number of lines above it.
+    """Returns the block from its header on, which has all of `names` as columns; and the number of lines above it.
 
     The lines above the header may be units, a title, and comments that begin with `#`; the header may begin with `#`,
-    too. Without such a header among the first `_MAX_ABOVE` lines, only comments are skipped.
+    too. If there is no header among the first `_MAX_ABOVE` lines, skips only comments.
     """
     wanted = set(names)
     rest, above = block, 0
@@ -128,7 +128,7 @@ def text_of(line: bytes) -> str:
 
 
 def reader(lines: Iterable[str], separator: str) -> Iterator[list[str]]:
-    """Returns an iterator over the fields of each record; csv.Error if a quote is not closed, or in the wrong place."""
+    """Yields the fields of each record; raises csv.Error if a quote is not closed, or in the wrong place."""
     return csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=separator != "\t")
 
 
@@ -145,7 +145,7 @@ def fields_of(text: str, separator: str) -> list[str]:
 
 
 def separator_of_header(text: str, names: Iterable[str]) -> str | None:
-    """Returns the separator that yields most of `names` as columns; None if no separator yields any."""
+    """Returns the separator that splits a header into most of `names`; None if it has none of them."""
     wanted = set(names)
     best, most = None, 0
     for separator in SEPARATORS:
@@ -191,12 +191,10 @@ def has_controls(text: str) -> bool:
 
 
 def number(text: str) -> float:
-    """Returns the value of a field: a number with a decimal point and digits 0 to 9, `nan`, `inf`, or a truth value.
-
-    A truth value is 1 or 0.
+    """Returns the value of a field: a number with a decimal point and digits 0 to 9, `nan`, `inf`; true is 1, false 0.
 
     Raises:
-        ValueError: the field is none of these. `float` alone also reads `1_0`, the digits of other scripts, and numbers
+        ValueError: any other field, also those that only `float` reads: `1_0`, the digits of other scripts, and numbers
             beside a control character.
     """
     if has_controls(text) or "_" in text or not (text.isascii() or text.strip().isascii()):
@@ -206,7 +204,7 @@ def number(text: str) -> float:
 
 
 def in_ascii(text: str) -> str | None:
-    """Returns the ASCII text of a number that has digits or signs of another script; None for other text, ASCII too."""
+    """Returns in ASCII a number with digits or signs of another script; None for any text that is not such a number."""
     if text.strip().isascii():
         return None
     plain = "".join(str(int(c)) if c.isdecimal() else _SIGNS_IN_ASCII.get(c, c) for c in text.strip())
@@ -218,7 +216,7 @@ def in_ascii(text: str) -> str | None:
 
 
 def is_number(text: str, separator: str) -> bool:
-    """Whether a field looks like a number in any script, or a truth value; only to tell rows from headers.
+    """Whether a field looks like a number (in any script) or a truth value; used to distinguish rows from headers.
 
     `separator` is the character between columns: if it is not a comma, a comma may be the decimal sign.
     """
@@ -238,14 +236,14 @@ class DoubtfulComma(BadInput):
 
 
 class Decimals:
-    """The decimal sign of a file: a point if commas separate, else the first sign in a number.
+    """The decimal sign of a file: a point if commas separate the columns, else that of the first number with one.
 
     Args:
         separator: the character between columns.
-        thousands: the sign between thousands; "": not stated.
+        thousands: the thousands separator; "" if it is not stated.
 
     Attributes:
-        sign: point or comma; empty until a number has one.
+        sign: "." or ","; "" until a number has one.
     """
 
     def __init__(self, separator: str, thousands: str = "") -> None:
@@ -287,7 +285,7 @@ _SIGNS = {",": "a decimal comma", ".": "a decimal point"}
 
 
 def is_grouped(text: str) -> bool:
-    """Whether commas may separate thousands: `1,234`, but not `0,234`, which begins with 0, or `1,23`, too short."""
+    """Whether the commas in a number may separate thousands: in `1,234`, but not in `0,234` or `1,23`."""
     return _GROUPED.fullmatch(text.strip()) is not None
 
 
@@ -302,7 +300,7 @@ def _letters(name: str) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Returns names, joined by commas, for a message; of more than `_MAX_LISTED`, the first ones and the number."""
+    """Returns names, joined by commas, for a message; if there are many, only the first ones, and their number."""
     more = f", ... ({len(names)} in all)" if len(names) > _MAX_LISTED else ""
     return ", ".join(repr(name) if "," in name else name for name in names[:_MAX_LISTED]) + more
 

@@ -79,7 +79,7 @@ class Columns:
         self._decimals = Decimals(separator)
 
     def read_block(self, block: bytes) -> Block | None:
-        """Returns the numbers and the text cells of whole lines; None if a line is bad, or needs `read_fields`."""
+        """Returns the numbers and the text cells of whole lines; None if the caller must use `read_fields` for each."""
         quoted = b'"' in block
         if self._others and not (_is_text(block) and not (quoted and self.separator == "\t" and b' "' in block)):
             return None
@@ -145,9 +145,9 @@ def _read_fields(fields: list[bytes], decimal: str) -> list[float]:
 
 
 def _because(cell: str, written: str, separator: str) -> tuple[str, str]:
-    """Returns why a cell is not a number, to put after "... is not a number", and a hint; both "" if not known.
+    """Returns two texts: the reason, to put after "... is not a number", and a hint; both "" if the reason is unknown.
 
-    `written` is the text in the file; in `cell`, a decimal point replaces its decimal comma.
+    `written` is the cell in the file; in `cell`, points replace its commas.
     """
     plain = csv_dialect.in_ascii(cell)
     if plain is not None:
@@ -156,7 +156,7 @@ def _because(cell: str, written: str, separator: str) -> tuple[str, str]:
         return ": leave out the thousands separator", ""
     if "," in written and csv_dialect.is_number(written, ";"):
         if separator != ",":  # the comma stands between thousands
-            return ": its comma is not between thousands", "write decimal points"
+            return ": the comma does not separate thousands", "write decimal points"
         return ": a decimal comma needs semicolons or tabs between the columns", DECIMAL_COMMA
     return "", ""
 
@@ -222,7 +222,7 @@ class CsvParser(Parser):
         return self._look_at_first(line, rest)
 
     def _look_at_first(self, line: bytes, rest: bytes) -> bytes:
-        """Reads a line as a header if it names a feature, and returns `rest`; else returns both, which are rows."""
+        """Takes `line` as the header if it names a feature. Returns the rows: `rest`, or `line` and `rest`."""
         try:
             text = text_of(line.strip(b"\r "))
             separator = csv_dialect.separator_of_header(text, self._names)
@@ -251,11 +251,10 @@ class CsvParser(Parser):
         if twice:
             raise BadInput(f"line {self.line}: the header names the column {short(twice[0])} twice")
         if extra and not self._ignore_extra:
-            known = f"no column {short(extra[0])}" if extra[0] else f"no column without a name ({names.index('') + 1})"
-            raise BadInput(
-                f"line {self.line}: the model has {known}{more(extra)}",
-                hint=f"{LEAVES_OUT}; --keep copies one to the answers",
-            )
+            said = f"column {names.index('') + 1} of the header has no name" if "" in extra else ""
+            if named := list(filter(None, extra)):
+                said = f"the model has no column {short(named[0])}{more(named)}"
+            raise BadInput(f"line {self.line}: {said}", hint=f"{LEAVES_OUT}; --keep copies one to the answers")
         self._separated, self._extra = True, list(filter(None, extra))
         self._unknown, self._kept = [], [names.index(name) for name in self._keep]
         self._columns = self._make_columns(separator, len(names), [names.index(name) for name in self._names])
@@ -294,10 +293,7 @@ class CsvParser(Parser):
             raise BadInput(f"not numbers{why}", hint=hint)
 
     def _why_no_header(self, fields: list[str]) -> str:
-        """Explains why a first line without any number is not a header either, as the end of its error.
-
-        Returns ", and no header either: ..."; "" for any other line.
-        """
+        """Returns ", and no header either: REASON" for a first line without any number; "" for any other line."""
         if self.header or self.line > 1 or any(csv_dialect.is_number(text, ";") for text in fields):
             return ""
         names = [text.strip() for text in fields]

@@ -116,7 +116,7 @@ def read_table(
 
 
 def _split(text: bytes, size: int) -> Iterator[bytes]:
-    """Yields `text` in parts of whole lines and about the same length: `size` bytes or less, and the rest of a line."""
+    """Yields `text` in parts of whole lines, which have about the same length: at most `size` bytes and one line."""
     size = len(text) // (len(text) // max(size, 1) + 1)
     start = 0
     while start < len(text):
@@ -163,8 +163,8 @@ def _read_short(
 ) -> tuple[NDArray[np.float64], list[list[bytes]]]:
     """Reads fields of one to four digits (for example, pixels) by arithmetic on all characters.
 
-    `read_fields` reads a few other fields; if there are more, `_read_many` reads all. Returns the numbers, and the text
-    of each column in `texts`.
+    If a few fields are different, `read_fields` reads these; if many are, `_read_many` reads all fields. Returns the
+    numbers, and the text of each column in `texts`.
     """
     codes = np.frombuffer(_ENDS + text, np.uint8)
     is_end = (codes == ord(layout.separator)) | (codes == NEWLINE)
@@ -206,12 +206,12 @@ class _Words:
         self._words: NDArray[np.uint64] = np.ndarray((len(padded) - 7,), "<u8", padded, 0, (1,))
 
     def load(self, ends: Places, back: int) -> NDArray[np.uint64]:
-        """Returns, for each of `ends`, the eight characters before position end - `back`, the last in the high bits."""
+        """Returns the eight characters before position `end - back`, for each of `ends`: the last in the high bits."""
         words: NDArray[np.uint64] = self._words[ends + (_MARGIN - 8 - back)].astype(np.uint64, copy=False)
         return words
 
     def load_digits(self, ends: Places, after: Places | None, back: int) -> NDArray[np.uint64]:
-        """As `load`, but skips the dot: the characters before it move by one position. `after`: that of `Fields`."""
+        """Loads characters like `load`, but leaves out the dot, whose position follows from `after` (see `Fields`)."""
         words = self.load(ends, back)
         if after is not None:
             behind = _LAST.take(after - back, mode="clip")
@@ -221,7 +221,7 @@ class _Words:
 
 
 def _values(words: _Words, fields: Fields, layout: Layout) -> tuple[NDArray[np.float64], Mask]:
-    """Returns (n,) numbers of n fields, and an (n,) mask of those that the caller must read."""
+    """Returns the (n,) numbers of n fields, and an (n,) mask of the fields that the caller must read."""
     first = words.codes.take(fields.starts)
     minus = first == _MINUS
     signed = minus | (first == _PLUS)
@@ -260,7 +260,7 @@ def _digits(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
     """Returns the `length` digits of each field as one whole number; if `exact`, also its rounding error, else None.
 
-    Marks fields with other characters in `odd`. For more than 19 digits the rounding error is NaN.
+    Sets `odd` for fields with characters that are not digits. For more than 19 digits, the rounding error is NaN.
     """
     digits = _eight(words.load_digits(fields.stops, fields.after, 0), length, odd)
     rest = np.where(length > _WHOLE_DIGITS, np.nan, 0.0) if exact else None
@@ -281,7 +281,10 @@ def _digits(
 
 
 def _eight(words: NDArray[np.uint64], count: Places, odd: Mask) -> NDArray[np.float64]:
-    """Returns the value of the last `count` (at most 8) digits of each word; marks others in `odd`; changes `words`."""
+    """Returns the value of the last `count` (at most 8) digits of each word; overwrites `words`.
+
+    Sets `odd` for words with other characters there.
+    """
     words ^= _ZEROS
     words &= _LAST.take(count, mode="clip")
     rest = words + _SIXES
@@ -297,7 +300,7 @@ def _eight(words: NDArray[np.uint64], count: Places, odd: Mask) -> NDArray[np.fl
 
 
 def _scale(words: _Words, fields: Fields, digits: NDArray[np.float64]) -> tuple[NDArray[np.float64], Places | None]:
-    """Returns (n,) `digits` times their powers of ten, and these (n,) powers; None for them if no field has an `e`."""
+    """Returns (n,) `digits` times 10^exponent, and the (n,) exponents, or None for these if no field has an `e`."""
     if fields.after is None:
         return digits, None
     raised = np.flatnonzero(fields.stops < fields.ends)
@@ -316,9 +319,9 @@ def _refine(
     fields: Fields,
     power: Places | None,
 ) -> Mask:
-    """Rounds `values` only once where `inexact` is set; returns a mask of those left to the caller.
+    """Rounds `values` only once where `inexact` is set; returns a mask of the fields that the caller must read.
 
-    A value is (`digits` + `rest`) * 10^`power`; without `power`, the dot alone decides (`Fields.after`).
+    A value is (`digits` + `rest`) * 10^`power`; if `power` is None, the position of the dot (`Fields.after`) gives it.
     """
     places = np.flatnonzero(inexact)
     if power is not None:

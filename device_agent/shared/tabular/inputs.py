@@ -41,7 +41,7 @@ _MAX_INPUT = 32 * 1024 * 1024
 
 
 class Lines:
-    """Splits reads into whole lines.
+    """Joins successive reads, which end anywhere, into blocks of whole lines.
 
     `cut_overlong` drops a line that is longer than `longest` bytes; the rest of it is then skipped.
     """
@@ -115,7 +115,7 @@ class Source:
             raise BadInput(f"{self.name}: {error.strerror}", reason="no-input", hint=hint) from None
 
     def take(self, size: int) -> bytes:
-        """As `read` (at most `size` bytes), but waits until bytes are available."""
+        """Returns the available bytes like `read`, but first waits until there are some."""
         while True:
             try:
                 return self.read(size)
@@ -144,7 +144,7 @@ class Source:
             yield block
 
     def arrays(self, n_features: int | None) -> Iterator[NDArray[Any]]:
-        """Yields the rows of an NPY file, at most `NPY_ROWS` at a time; if `n_features` is None, rows of any one shape.
+        """Yields blocks of the rows of an NPY file; if `n_features` is None, rows may have any shape.
 
         Raises:
             BadInput: the file is not NPY with `n_features` columns of numbers, or it is incomplete.

@@ -96,7 +96,7 @@ _ONE_A_LINE = "each row needs a line of its own: jq -c '.[]' FILE > rows.jsonl"
 
 
 def _writable(value: Any, name: str) -> Any:
-    """Returns `value`, of the key `name`; raises BadInput for NaN or a lone surrogate, which JSON does not allow."""
+    """Returns `value`; raises BadInput, with the key `name`, for NaN or a lone surrogate, which JSON does not allow."""
     try:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except ValueError as error:

@@ -92,7 +92,7 @@ class Parser:
         raise NotImplementedError
 
     def take_counts(self) -> Counts:
-        """Returns the counts since the last call, by kind (a field of `documents.CellCounts`) and column."""
+        """Returns field of `documents.CellCounts` (`left_out`, ...) -> column -> count since the last call."""
         return {"left_out": self.left_out.take()}
 
     def blocks(self, block: bytes) -> Iterator[bytes]:
@@ -100,9 +100,9 @@ class Parser:
         yield block
 
     def follow(self, info: KnnInfo, chain: Any) -> None:
-        """From now on, parses rows for another model with the same columns; `info`: its knn.json.
+        """From now on, parses rows for another model with the same columns.
 
-        `chain` has its loaded stages; None if it has none.
+        `info` is its knn.json, `chain` its loaded stages (None if it has none).
         """
         self.dtype = cell_type(info)
 
@@ -111,7 +111,7 @@ class Parser:
         return ""
 
     def why_empty(self) -> str:
-        """Returns a message: why the input has no rows."""
+        """Returns the message for an input without rows."""
         return "the input has no rows"
 
 
@@ -126,7 +126,7 @@ class LeftOut:
         self.lines: dict[str, int] = {}
 
     def note(self, names: Sequence[str], lines: int) -> None:
-        """Counts `lines` lines that have the columns `names`; after `_MAX_NAMES` columns, it ignores any new one."""
+        """Counts `lines` lines with the columns `names`; counts only the first `_MAX_NAMES` different columns."""
         new = [name for name in names if name not in self.lines][: max(0, _MAX_NAMES - len(self.lines))]
         if new:
             self.tell(f"the model has no column {short(new[0])}{more(new)}: left out")
@@ -134,14 +134,14 @@ class LeftOut:
             self.lines[name] = self.lines.get(name, 0) + lines
 
     def take(self) -> dict[str, int]:
-        """Returns column -> number of lines that have it, since the last call, and resets the numbers."""
+        """Returns column -> number of lines with it since the last call."""
         found = {name: count for name, count in self.lines.items() if count}
         self.lines = dict.fromkeys(self.lines, 0)
         return found
 
 
 def line_by_line(parser: Parser, block: bytes, parse_line: Callable[[bytes], Line]) -> Parsed:
-    """Parses a block with `parse_line`, which raises BadInput for a bad line; skips blank lines, but numbers them."""
+    """Parses a block with `parse_line`, which raises BadInput for a bad line; skips blank lines, but counts them."""
     good: list[list[float] | NDArray[np.float32]] = []
     kept: list[Sequence[Any]] = []
     lines: list[int] = []
@@ -178,10 +178,10 @@ def without_rows(parsed: Parsed, bad: Mapping[int, BadInput]) -> Parsed:
 
 
 def plain_numbers(fields: list[bytes], decimal: str = ".") -> list[bytes]:
-    """Returns `fields` if they have only the characters of plain numbers and `decimal`: not those of `nan` or `1_0`.
+    """Returns `fields` unchanged if all characters are those of plain numbers; `nan` and `1_0` have others.
 
     Raises:
-        ValueError: a field has another character.
+        ValueError: a field has a character that is not a digit, sign, blank, e or `decimal`.
     """
     if b"".join(fields).translate(None, _NUMBER_BYTES + decimal.encode()):
         raise ValueError("not a number")
@@ -200,7 +200,7 @@ def checked(value: float, text: str, where: str) -> float:
 
 
 def unlike_finite(value: float, text: str) -> str:
-    """Returns the message for a number that float32 cannot hold; `text` is the number as written, `value` its value."""
+    """Returns the message for a number that float32 cannot hold: its `value`, and its `text` in the input."""
     return f"{short(text)} is {'too large for float32' if math.isfinite(value) else 'not a finite number'}"
 
 

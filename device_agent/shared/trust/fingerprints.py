@@ -22,7 +22,7 @@ _P256 = re.compile(
 
 
 def at_sight(pem: bytes) -> str | None:
-    """Returns the fingerprint of a P-256 key in the form that knnkit writes; None for text that must be parsed."""
+    """Returns the fingerprint of a P-256 key as knnkit writes it; None for other text, which only `dsse` can parse."""
     return PREFIX + _sha256(pem) if _P256.fullmatch(pem) else None
 
 

@@ -134,7 +134,7 @@ def verify_rollback(data: bytes, state: TrustState, now: int) -> RollbackOrder:
     _check_use(order, state, own, again)
     if order.leaves != state.committed_digest:
         committed = state.committed_digest or "none"
-        said = f"the order is to leave the release {order.leaves[:12]}, but this device has committed {committed[:12]}"
+        said = f"the order allows a rollback from {order.leaves[:12]}; this device has committed {committed[:12]}"
         raise refused(Reason.ORDER_STALE, said, again)
     if now >= order.expires:
         raise refused(Reason.ORDER_EXPIRED, f"the order expired at {utc(order.expires)}", again)
@@ -171,7 +171,7 @@ def verify_floor(data: bytes, state: TrustState, now: int) -> FloorOrder:
     if order.leaves != state.floor:
         raise refused(
             Reason.ORDER_STALE,
-            f"the order lowers the floor from {order.leaves}, and this device has {state.floor}",
+            f"the order lowers the floor from {order.leaves}, but the floor of this device is {state.floor}",
             again,
         )
     if now >= order.expires:

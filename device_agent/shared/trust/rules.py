@@ -54,10 +54,10 @@ class TrustState:
     """The state of a device that the rules compare a release with.
 
     `keys` maps fingerprints to PEM text and includes revoked keys, so that the running release can still be verified;
-    `revoked` are the fingerprints whose new signatures are refused. `floor` and `floor_digest` belong to the highest
-    sequence ever committed, `committed_digest` to the running release. `name` is the name of this device's model (None:
-    any), `device_class` its class (None: not checked, as on a host). `runtime_version` is `tflite_runtime 2.14.0` or a
-    bare version (None: not checked). `device_id` and `used_orders` are for signed orders (`orders`).
+    `revoked` are the fingerprints whose new signatures are refused. `floor` is the highest sequence ever committed,
+    `floor_digest` the digest of its release, `committed_digest` that of the running one. `name` is the name of this
+    device's model (None: any), `device_class` its class (None: not checked, as on a host). `runtime_version` is like
+    `tflite_runtime 2.14.0` (None: not checked). `device_id` and `used_orders` are for signed orders (`orders`).
     """
 
     keys: Mapping[str, bytes] = field(default_factory=dict)
@@ -235,7 +235,7 @@ def _check_target(manifest: Manifest, state: TrustState) -> None:
         out = "choose another --root, or clear the device: `knnkit provision --remove --target HOST`"
         raise refused(Reason.WRONG_NAME, f"this device is for the model {state.name!r}, not {manifest.name!r}", out)
     if state.device_class is not None and manifest.device_class not in ("any", state.device_class):
-        said = f"the release is for the device class {manifest.device_class!r}; this device is {state.device_class!r}"
+        said = f"the release is for the device class {manifest.device_class!r}; this device has {state.device_class!r}"
         raise refused(Reason.WRONG_DEVICE_CLASS, said)
     if state.agent_version is not None and _older(state.agent_version, manifest.minimum_agent):
         said = f"the release needs agent {manifest.minimum_agent}; this is {state.agent_version}"
@@ -273,7 +273,7 @@ def newer_than(floor: int, clock: int) -> str:
         back = "knnkit rollback --to RELEASE --target HOST"
         return f"build a newer release, without release.sequence or with {newer}; or go back: {back}"
     lower = "knnkit rollback --reset-floor --target HOST"
-    return f"{newer}, because the floor is ahead of the clock; or lower the floor by a signed order: {lower}"
+    return f"build with {newer}, because the floor is ahead of the clock; or lower the floor by a signed order: {lower}"
 
 
 def _latest(state: TrustState, now: int) -> int:

@@ -67,12 +67,12 @@ def look(bundle: bytes, manifest: bytes, trusted: Container[str], revoked: Conta
 
 
 def gates_missed(warnings: Iterable[str]) -> list[str]:
-    """Returns those of `warnings` (see `warnings_of`) that make `knnkit parity` fail, each once."""
+    """Returns the warnings (see `warnings_of`) that make `knnkit parity` fail, each once."""
     return [text for text in dict.fromkeys(warnings) if text.partition(":")[0] in GATES]
 
 
 def of_previous(warnings: Iterable[str]) -> list[str]:
-    """Returns the warnings about the release that a rollback would go back to."""
+    """Returns only the warnings that are about the previous release, to which a rollback would return."""
     return [text for text in warnings if text.startswith(f"{PREVIOUS_REVOKED}:")]
 
 

@@ -54,7 +54,7 @@ class Cutter:
         return np.concatenate(windows), np.concatenate(ends)
 
     def _extend(self, samples: Float64) -> tuple[Float64, NDArray[np.int64]]:
-        """As `feed`, for (n, c) samples without a gap."""
+        """Does the same as `feed`, for (n, c) samples without a gap."""
         skipped = min(self._skip, len(samples))
         held = 0 if self._ring is None else len(self._ring)
         ring = samples[skipped:] if self._ring is None else np.concatenate([self._ring, samples[skipped:]])
@@ -104,7 +104,7 @@ class Gaps:
     def find(
         self, lines: Sequence[int], times: Float64 | None = None, names: Sequence[Any] | None = None
     ) -> NDArray[np.bool_]:
-        """Returns (n,) bool: whether there is a gap before each of the next samples; counts gaps by their first cause.
+        """Returns (n,) bool: whether there is a gap before each of the next samples; counts the gaps by cause.
 
         Args:
             lines: (n,) line number of each sample.

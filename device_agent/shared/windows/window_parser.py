@@ -31,11 +31,10 @@ _MOST_BYTES = 1 << 23
 
 @record
 class Cut:
-    """m windows, as (m, rows * columns) `rows`, or the rows that the stages make of them.
+    """m windows, flattened to (m, rows * columns) `rows`; with stages, the rows that these make of them.
 
-    `ends` has the index of the last sample of each, `last` its line number. `marks` are columns of the answers: first
-    and last line, and first and last time if samples have a time. `bad` has the last line of each window that the
-    stages refuse, and the reason.
+    `ends` has the index of the last sample of each, `last` its line number. `marks` has m values for each of
+    `Window.marks`. `bad` has (last line, reason) for each window that the stages refuse.
     """
 
     rows: NDArray[Any]
@@ -65,7 +64,7 @@ class _Columns(Columns):
 
 
 def _recording(window: Window, keep: Sequence[str]) -> list[str]:
-    """Returns a list with the name of the column `recording`; [] if there is none, or if it is one of `keep`."""
+    """Returns [name of the column `recording`]; [] if there is none, or if `keep` has it already."""
     return [] if window.recording is None or window.recording in keep else [window.recording]
 
 
@@ -156,14 +155,14 @@ class WindowParser(Parser):
         self._parser.line = number
 
     def follow(self, info: KnnInfo, chain: Chain | None) -> None:
-        """Parses for another model; keeps the stored samples if it has the same windows, else drops them."""
+        """From now on, parses for another model; drops the stored samples if its windows are different."""
         super().follow(info, chain)
         self.chain = chain
         if info.window is not None and info.window != self._window:
             self._begin(info.window)
 
     def _begin(self, window: Window) -> None:
-        """Starts to cut `window`, with no stored samples."""
+        """From now on, cuts windows like `window`; drops the stored samples."""
         self._window, self._cutter = window, Cutter(window.rows, window.hop)
         self._per_block = max(1, _MOST_BYTES // (8 * window.size)) * window.hop
         self.gaps.limit = window.gap
@@ -175,7 +174,7 @@ class WindowParser(Parser):
             yield block[ends[part.start - 1] if part.start else 0 : ends[part][-1]]
 
     def parts(self, count: int) -> Iterator[slice]:
-        """Yields slices of `count` samples that are small enough for their windows to fit into memory."""
+        """Divides `count` samples; yields slices that are small enough for their windows to fit into memory."""
         for start in range(0, count, self._per_block):
             yield slice(start, min(count, start + self._per_block))
 
@@ -202,9 +201,9 @@ class WindowParser(Parser):
         return found
 
     def arrays(self, arrays: Iterable[NDArray[Any]]) -> Iterator[Cut]:
-        """Yields the windows of arrays of samples, which follow one another.
+        """Yields the windows of (n, n_numbers) arrays of samples, which follow one another without a gap.
 
-        NaN or infinity makes a gap, as a bad line does. Line numbers count from 0.
+        A sample with NaN or infinity is a bad line: it makes a gap. Lines are numbered from 0.
 
         Raises:
             BadInput: the stages refuse a window.
@@ -231,9 +230,9 @@ class WindowParser(Parser):
         return self.gaps.describe()
 
     def why_empty(self) -> str:
-        """Returns a message: why the samples completed no window."""
+        """Returns the message for samples that complete no window."""
         said = self.gaps.describe()
-        count = f"no window of {self._window.rows} samples is complete: there are {self.gaps.samples:,}"
+        count = f"no window of {self._window.rows} samples is complete: the input has {self.gaps.samples:,}"
         return count + (f", and {said}" if said else "")
 
     def cut(self, samples: NDArray[Any], lines: Sequence[int], names: Sequence[Any] | None = None) -> Cut:

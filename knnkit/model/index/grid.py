@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.shared.cell_bounds import EITHER_WAY, UNDECIDED, Bounds, Box, Cells, decide_cells
+from device_agent.shared.cell_bounds import EITHER_WAY, UNDECIDED, Bounds, Box, Cells, cut_box
 from knnkit.model.reference.space import Float32, Float64, Space
 
 Ints = NDArray[np.int32]
@@ -90,7 +90,7 @@ def find_cells(space: Space, enrolled: Float32, k: int) -> CellLists | None:
     for length in _LENGTHS:
         if _LEAST_PER_NEIGHBOR * (k + 1) <= length <= count // 2:
             lists = _Lists(bounds, count, k, length, room)
-            table = decide_cells(lists.examine, box, count, np.int32, _BOUNDS_PER_ROW)
+            table = cut_box(lists.examine, box, count, np.int32, _BOUNDS_PER_ROW)
             found = CellLists(box.first, box.per_unit(table.shape), lists.numbered(table), lists.joined())
             if found.table.nbytes + found.lists.nbytes <= room and _is_listed(found, enrolled):
                 return found

@@ -74,7 +74,7 @@ def test_quotes_behind_a_blank_are_quotes() -> None:
 
 def test_row_numbers_without_a_name_are_told_as_such() -> None:
     block = b",a,b (cm),c\n0,1,2,3\n"
-    with pytest.raises(BadInput, match=r"no column without a name \(1\)"):
+    with pytest.raises(BadInput, match=r"column 1 of the header has no name"):
         read(block)
     assert read(block, ignore_extra=True)[0] == [[1.0, 2.0, 3.0]]
 
