@@ -19,7 +19,7 @@ from device_agent.bootstrap.paths import TRUST, existing, resolved
 def state(request: dict[str, Any]) -> dict[str, Any]:
     """Returns facts by name: Python, architecture, C library, disk, environments and keys under the request's `root`.
 
-    With `probe`, code that tests an environment, also tests the one in use.
+    With `probe` (code that tests an environment), also tests the one in use.
     """
     root = resolved(request["root"])
     nearest = existing(root)

@@ -56,7 +56,7 @@ def answer(root: Path, left: list[str], *, removed: bool) -> dict[str, Any]:
 
 
 def clear(path: Path, left: list[str], *, only: bool = False) -> None:
-    """Removes a file, or a folder with its contents (`only`: if it is empty).
+    """Removes a file, or a folder with its contents; with `only`, only an empty folder.
 
     Adds "PATH: reason" to `left` for each path that cannot be removed.
     """

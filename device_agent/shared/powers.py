@@ -24,8 +24,8 @@ def power(values: Float64, exponent: float) -> Float64:
     """Returns `values` (not negative) to a positive power, using only products and square roots.
 
     The whole part of the exponent is computed by repeated squaring. The n-th binary digit after the point, if 1, adds
-    the factor values^(2^-n), which is n square roots. About a hundred roundings: the error is less than 2^-45 of the
-    result.
+    the factor values^(2^-n), which is n square roots. After about a hundred roundings, the error is less than 2^-45 of
+    the result.
     """
     whole, fraction = divmod(float(exponent), 1.0)
     found, factor = None, values

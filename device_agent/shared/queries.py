@@ -132,7 +132,7 @@ def check_raw_rows(
 def _checked(queries: NDArray[Any], features: tuple[str, ...], error: Callable[..., Exception]) -> NDArray[Any]:
     if queries.ndim != 2 or queries.shape[1] != len(features):
         one = queries.ndim == 1 and len(queries) == len(features)
-        hint = "rows.reshape(1, -1), a single row" if one else f"rows of shape (n, {len(features)})"
+        hint = "rows.reshape(1, -1), for a single row" if one else f"rows of shape (n, {len(features)})"
         raise error(f"expected rows of {len(features)} numbers, found an array of shape {queries.shape}", hint=hint)
     finite = np.isfinite(queries)
     if not finite.all():
@@ -260,5 +260,5 @@ def accuracy(predicted: NDArray[Any], truth: ArrayLike, error: Callable[..., Exc
             same = predicted.astype(object) == expected
             return float(same.reshape(len(expected), -1).all(axis=1).mean())
     except Exception:  # of another library's type, perhaps in an array of objects
-        raise error(f"the labels are not an array of labels, but {shown(truth)}", hint=hint) from None
+        raise error(f"the labels must be an array, but are {shown(truth)}", hint=hint) from None
     raise error(f"{len(predicted)} rows, but labels of shape {expected.shape}", hint=hint)

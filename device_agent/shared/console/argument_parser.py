@@ -16,7 +16,7 @@ _MOST = 1_000_000_000
 
 
 def filled(text: str) -> str:
-    """Returns a text that is not empty; refuses "": an unset shell variable would otherwise select the default."""
+    """Returns the text, but refuses "": an unset shell variable would otherwise select the default."""
     if not text:
         raise argparse.ArgumentTypeError("it is empty")
     return text

@@ -130,7 +130,7 @@ def alike(label: Label, others: Iterable[Label]) -> Label | None:
 
 
 def difference(label: Label, other: Label) -> str:
-    """Describes how two labels differ that `alike` finds for each other: "in blanks or case", for example."""
+    """Describes the difference of two labels that `alike` matches: "in blanks or case", for example."""
     if spelling(label) == spelling(other):
         return "in blanks or case"
     points = [

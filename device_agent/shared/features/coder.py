@@ -195,11 +195,7 @@ class Coder:
         return UNKNOWN_CATEGORY
 
     def bad(self, error: BadCell, cell: str) -> float:
-        """Refuses the row of a bad cell.
-
-        Raises:
-            BadCell: always.
-        """
+        """Raises `error`, about a bad cell; discards the counts of its row."""
         self._row.clear()
         raise error
 

@@ -121,7 +121,7 @@ def _mapped(values: Float64, owners: Float64, results: Float64, others: Float64)
         (values[owners == column], results[owners == column], other) for column, other in enumerate(others.tolist())
     ]
     if any(not len(part) for part, _, _ in parts):
-        raise ValueError("a column without categories")
+        raise ValueError("a column has no categories")
     return lambda rows: np.stack([_look_up(rows[:, column], *part) for column, part in enumerate(parts)], axis=1)
 
 

@@ -67,7 +67,7 @@ def judge_embeddings(
 def is_certain(golden: Golden, info: KnnInfo, row: int, shift: float, unit: float) -> bool:
     """Whether golden row `row` must keep its label if it moves by `shift` in model space.
 
-    `unit` is the row's `golden.tolerance` divided by `Gates.margin`.
+    `unit` is the length of which `Input.bound` is a fraction: the row's `golden.tolerance` divided by `Gates.margin`.
     """
     bound = 0.0 if info.input is None else info.input.bound
     base = base_distance(golden.distances[row], golden.metric)

@@ -92,7 +92,7 @@ def to_plain(value: Any) -> Any:
 
 
 def loads(cls: type[T], text: str | bytes, *, limit: int = MAX_DOCUMENT, extra: Extra = "ignore") -> T:
-    """Parses one JSON document into the dataclass `cls`; `extra` says whether unknown keys are kept or refused.
+    """Parses one JSON document into the dataclass `cls`; `extra`: whether unknown keys are ignored, kept or refused.
 
     Raises:
         MalformedDocument: over `limit` bytes, nested deeper than `MAX_DEPTH`, not JSON, or without the fields of `cls`.

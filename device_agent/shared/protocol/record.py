@@ -90,7 +90,7 @@ def _init(self: Any, *values: Any, **named: Any) -> None:
     found = {**defaults, **given, **named}
     if twice or len(values) > len(names) or len(found) > len(names) or not found.keys() >= set(names):
         wrong = sorted(twice) or sorted(found.keys() ^ set(names)) or [f"{len(values)} values"]
-        raise TypeError(f"{type(self).__name__} takes {', '.join(names)}: missing, unknown or given twice: {wrong[0]}")
+        raise TypeError(f"{type(self).__name__} takes {', '.join(names)}; missing, unknown or given twice: {wrong[0]}")
     vars(self).update((name, found[name]) for name in names)
 
 

@@ -31,8 +31,8 @@ def require_small(file: IO[bytes], *, entries: int = MAX_ENTRIES, directory: int
     """Checks the limits of a zip archive; leaves `file` at its start.
 
     Raises:
-        ValueError: `file` does not end with a zip archive without a comment, or the archive has more than `entries`
-            members, more members than it claims, or a directory of more than `directory` bytes.
+        ValueError: `file` does not end with a zip archive, or the archive has a comment, more than `entries` members,
+            more members than it states, or a directory of more than `directory` bytes.
     """
     size = file.seek(0, os.SEEK_END)
     try:
@@ -42,7 +42,7 @@ def require_small(file: IO[bytes], *, entries: int = MAX_ENTRIES, directory: int
         if length > directory:
             raise ValueError(f"the archive inside has a directory of {length:,} bytes; at most {directory:,} are read")
         if _has_more(_read(file, end - length, length), count):
-            raise ValueError(f"the archive inside has more members than the {count:,} that it claims")
+            raise ValueError(f"the archive inside has more members than the {count:,} that it states")
     finally:
         file.seek(0)
 

@@ -91,7 +91,7 @@ class JsonParser(Parser):
 
 
 #: What to do about a document that is not JSON lines.
-_NO_JSON = 'a row is [5.1, 3.5] or {"width": 5.1, ...}; lines of CSV: --format csv'
+_NO_JSON = 'a row is [5.1, 3.5] or {"width": 5.1, ...}; for lines of CSV: --format csv'
 _ONE_A_LINE = "each row needs a line of its own: jq -c '.[]' FILE > rows.jsonl"
 
 

@@ -68,7 +68,7 @@ def read_bundle(data: bytes) -> Bundle:
 
 @contextlib.contextmanager
 def _refused() -> Iterator[None]:
-    """Turns a MalformedDocument of the `with` block into the refusal of `model.sig`."""
+    """Turns a MalformedDocument of the `with` block into a Refused."""
     try:
         yield
     except json_codec.MalformedDocument as error:
@@ -76,7 +76,7 @@ def _refused() -> Iterator[None]:
 
 
 def _bad(reason: Reason, what: str) -> Exception:
-    """Returns the refusal of `model.sig` for `reason`; `what` states the fault."""
+    """Returns the Refused to raise for a fault of `model.sig`; `what` is the end of its message."""
     return refused(reason, f"{constants.SIGNATURE_FILE}: {what}", _RESIGN)
 
 

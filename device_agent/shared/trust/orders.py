@@ -217,7 +217,7 @@ def _rotate(envelope: dsse.Envelope, sets: KeySets) -> KeySets:
     if dsse.fingerprint(new_pem) != rotation.new:
         raise refused(Reason.ORDER_MALFORMED, "the new key in the rotation does not have the stated fingerprint")
     if len(envelope.signatures) != 2:
-        raise refused(Reason.ORDER_MALFORMED, "a rotation is signed by two keys: the old one and the new one")
+        raise refused(Reason.ORDER_MALFORMED, "a rotation must be signed by two keys: the old one and the new one")
     if not _has_signed(envelope, rotation.new, new_pem):
         raise refused(Reason.ORDER_NEEDS_NEW_KEY, "the rotation is not signed by the new key")
     if rotation.new in sets.revoked:
@@ -237,7 +237,7 @@ def _revoke(envelope: dsse.Envelope, sets: KeySets) -> KeySets:
     revocation = _payload(Revocation, envelope)
     named = frozenset(revocation.revoked)
     if not 0 < len(revocation.revoked) <= MAX_REVOKED or not all(map(is_fingerprint, named)):
-        raise refused(Reason.ORDER_MALFORMED, f"a revocation names 1 to {MAX_REVOKED} fingerprints")
+        raise refused(Reason.ORDER_MALFORMED, f"a revocation must name 1 to {MAX_REVOKED} fingerprints")
     done = named <= sets.revoked
     _check_one_signer(envelope, sets if not done else KeySets(sets.keys, sets.revoked - {signer}))
     after = KeySets(sets.keys, sets.revoked | named)

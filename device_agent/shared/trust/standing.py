@@ -46,7 +46,7 @@ def warnings_of(signed_by: str, expires: int | None, revoked: Container[str], no
     """
     found = []
     if signed_by in revoked:
-        found.append(f"{REVOKED_KEY}: the running release was signed by {signed_by}")
+        found.append(f"{REVOKED_KEY}: the running release was signed by {signed_by}, which has been revoked")
     if expires is not None and now >= expires:
         found.append(f"{EXPIRED}: the running release expired at {utc(expires)}")
     return tuple(found)

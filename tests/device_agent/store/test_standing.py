@@ -30,7 +30,7 @@ from knnkit.release import orders as issue
 ROOT = Path(__file__).resolve().parents[3]
 YEAR = 365 * 24 * 3600
 Newer = Callable[..., Path]
-REVOKED = f"revoked-key: the running release was signed by {fingerprint('owner')}"
+REVOKED = f"revoked-key: the running release was signed by {fingerprint('owner')}, which has been revoked"
 
 
 def words(warnings: list[str]) -> list[str]:

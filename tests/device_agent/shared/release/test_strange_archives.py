@@ -200,10 +200,10 @@ def test_a_directory_that_has_more_members_than_it_claims_is_refused_before_they
     path = tmp_path / "rows.npz"
     path.write_bytes(directory(360_000, claimed=1))
     begun = time.process_time()
-    with pytest.raises(ValueError, match="has more members than the 1 that it claims"):
+    with pytest.raises(ValueError, match="has more members than the 1 that it states"):
         members_that_fit(path)
     assert time.process_time() - begun < 0.5
-    with pytest.raises(ValueError, match="has more members than the 0 that it claims"):
+    with pytest.raises(ValueError, match="has more members than the 0 that it states"):
         read_arrays(directory(1400, claimed=0))
 
 

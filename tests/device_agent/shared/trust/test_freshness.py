@@ -234,7 +234,9 @@ def test_what_is_no_version_is_none(text: str) -> None:
 def test_the_release_that_runs_outlives_its_key(directory: Path) -> None:
     release = forge.write(directory)
     verdict = keeps(release, forge.state(revoked=frozenset({fingerprint()})))
-    assert verdict.warnings == (f"revoked-key: the running release was signed by {fingerprint()}",)
+    assert verdict.warnings == (
+        f"revoked-key: the running release was signed by {fingerprint()}, which has been revoked",
+    )
 
 
 def test_an_automatic_return_goes_under_the_floor(directory: Path) -> None:
