@@ -31,10 +31,7 @@ def count(text: str, most: int = _MOST) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """`argparse.ArgumentParser` whose errors are one message and one hint.
-
-    Hints that are agent commands get the attribute `root` as `--root`, unless it is "".
-    """
+    """`argparse.ArgumentParser` with one message and one hint for an error; `root` is the `--root` to add to hints."""
 
     root = ""
 

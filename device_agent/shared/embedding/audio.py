@@ -73,8 +73,7 @@ def prepare(samples: NDArray[Any], audio: Audio) -> Float32:
     it, and a shorter one is filled with silence.
 
     Raises:
-        BadInput: the array is empty, has more than one axis or an unsupported type, or has floats above 256 (PCM that
-            somebody converted without scaling it).
+        BadInput: the array is empty, has more than one axis or an unsupported type, or floats above 256 (unscaled PCM).
     """
     if samples.ndim != 1 or not len(samples):
         said = f"a sound must be an array (samples,); this has the shape {samples.shape}"
@@ -123,10 +122,7 @@ def resample(samples: Float32, old: int, new: int) -> Float32:
 
 @functools.lru_cache(maxsize=4)
 def _filters(up: int, down: int, half: int, period: int) -> list[tuple[int, Float32]]:
-    """Returns the filters of the first `period` new samples: a result of `_weights` for each `_TOGETHER` of them.
-
-    Every later period has the same filters: its new samples have the same distances from old ones.
-    """
+    """Returns the `_weights` of each `_TOGETHER` of the first `period` new samples; later ones have the same."""
     starts = range(0, period, _TOGETHER)
     return [_weights(up, down, half, first, min(first + _TOGETHER, period)) for first in starts]
 

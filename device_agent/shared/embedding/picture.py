@@ -65,9 +65,7 @@ def read_file(data: bytes) -> NDArray[np.uint8]:
 
 
 def prepare(pixels: NDArray[Any], image: Image) -> Float32:
-    """Returns the (h, w, channels) float32 input of the first stage.
-
-    `pixels` are numbers from 0 to 255, with the shape (h, w), (h, w, c) or (h * w * c,).
+    """Returns the (h, w, channels) float32 input of the first stage for (h, w), (h, w, c) or flat pixels (0 to 255).
 
     Raises:
         BadInput: the array is not a picture, or needs resizing and `resize` is none.

@@ -79,9 +79,7 @@ class StageRunner:
         self._fitting: tuple[int, tuple[int, ...], list[int]] = (-1, (), [])
 
     def run(self, values: Array) -> Array:
-        """Returns the output for the numbers `values`.
-
-        A stage with `frames` runs on each window of that many rows; the outputs are stacked along the first axis.
+        """Returns the output for `values`; if the stage has `frames`, the outputs of all windows, stacked (first axis).
 
         Raises:
             BadInput: the array has a size that the stage does not take.
@@ -232,10 +230,7 @@ def fitting_shape(stage: Stage, count: int) -> tuple[int, ...]:
 
 
 def _signature(detail: Any, ndim: int | None = None) -> tuple[int, ...]:
-    """Returns the shape of a tensor in the file, with -1 for an open length.
-
-    `ndim` is the number of axes of its present value; if the file has another number, all lengths are 0.
-    """
+    """Returns the shape of a tensor in the file, -1 for an open length; `ndim` zeros if it has not `ndim` axes."""
     found = detail.get("shape_signature", detail["shape"])
     found = found if len(found) == len(detail["shape"]) else detail["shape"]
     if ndim is not None and len(found) != ndim:
@@ -256,10 +251,7 @@ def _tensors(interpreter: Any) -> int:
 
 
 def _taken(size: int, interpreter: Any) -> int:
-    """Estimates the bytes of memory that an interpreter of a file of `size` bytes takes.
-
-    They are two copies of the weights, and the inputs and output of one operation at a time.
-    """
+    """Estimates an interpreter's memory, in bytes: two copies of its file (`size`) and the tensors of one operation."""
     each = [_bytes(detail) for detail in interpreter.get_tensor_details()]
     return min(sum(each), 2 * size + 3 * max(each))
 

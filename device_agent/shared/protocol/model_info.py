@@ -256,10 +256,7 @@ class KnnInfo:
         return self.feature_names if self.table is None else tuple(column.name for column in self.table.columns)
 
     def batch_rows(self, search: str) -> int | None:
-        """Returns how many rows the graph takes at once in the batch signature of `search`, one of `SEARCHES`.
-
-        None if the model does not have this search.
-        """
+        """Returns how many rows the batch signature of `search` (one of SEARCHES) takes; None without this search."""
         return {FULL: self.batch, QUANTIZED: self.quantized, CELLS: self.cells}[search]
 
     def has(self, way: str) -> bool:

@@ -30,10 +30,7 @@ def is_newer(text: str, than: str) -> bool:
 
 
 def to_upgrade(protocol: int, oldest: int) -> Literal["agent", "host"] | None:
-    """Returns which program is too old for the other, or None.
-
-    `protocol` is the version of the agent's protocol, `oldest` the oldest one that the agent supports.
-    """
+    """Returns which program is too old, or None; the agent speaks the protocols from `oldest` to `protocol`."""
     if protocol < constants.OLDEST_PROTOCOL:
         return "agent"
     return "host" if oldest > constants.PROTOCOL else None

@@ -281,10 +281,7 @@ def _digits(
 
 
 def _eight(words: NDArray[np.uint64], count: Places, odd: Mask) -> NDArray[np.float64]:
-    """Returns the value of the last `count` (at most 8) digits of each word; overwrites `words`.
-
-    Sets `odd` for words with other characters there.
-    """
+    """Returns the value of each word's last `count` (at most 8) digits; marks other words in `odd`; changes `words`."""
     words ^= _ZEROS
     words &= _LAST.take(count, mode="clip")
     rest = words + _SIXES

@@ -76,7 +76,7 @@ def _refused() -> Iterator[None]:
 
 
 def _bad(reason: Reason, what: str) -> Exception:
-    """Returns the Refused to raise for a fault of `model.sig`; `what` is the end of its message."""
+
     return refused(reason, f"{constants.SIGNATURE_FILE}: {what}", _RESIGN)
 
 

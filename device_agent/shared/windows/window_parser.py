@@ -162,7 +162,7 @@ class WindowParser(Parser):
             self._begin(info.window)
 
     def _begin(self, window: Window) -> None:
-        """From now on, cuts windows like `window`; drops the stored samples."""
+
         self._window, self._cutter = window, Cutter(window.rows, window.hop)
         self._per_block = max(1, _MOST_BYTES // (8 * window.size)) * window.hop
         self.gaps.limit = window.gap
