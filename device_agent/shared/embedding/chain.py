@@ -140,7 +140,8 @@ class Chain:
         """
         shape = self.stages[0].shape
         if self.input.image is not None and len(shape) == 4 and shape[3] in (1, 3) and _is_fixed(self.stages[0]):
-            return BadInput(str(error), hint=f"size: [{shape[1]}, {shape[2]}], channels: {shape[3]} under image:")
+            hint = f"size: [{shape[1]}, {shape[2]}], channels: {shape[3]} under image: in deploy.yaml"
+            return BadInput(str(error), hint=hint)
         sound, least, exact = self.input.audio, shortest(self.stages), _is_fixed(self.stages[0])
         if sound is None or not (least or isinstance(error, TooFew)) or (samples > least > 0 and not exact):
             return error

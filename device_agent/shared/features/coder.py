@@ -168,7 +168,8 @@ class Coder:
             return math.nan
         if column.fill is None:
             self._row.clear()
-            raise BadCell(index, missing_cell(text), f"the model was built with missing: {column.missing}")
+            hint = f"fill the cell, or build with missing: median in place of missing: {column.missing}"
+            raise BadCell(index, missing_cell(text), hint)
         place = int(column.fill)
         value = f"{column.fill:.7g}" if column.encoding == "number" else short(column.categories[place])
         self._row.append((self.filled, index, f"{short(column.name)} is missing: filled with {value}"))

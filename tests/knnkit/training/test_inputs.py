@@ -73,7 +73,7 @@ def test_a_picture_of_another_size_gets_the_size_of_the_stage(tmp_path: Path) ->
     for wrong in ("size: [5, 6]", "size: [4, 6], channels: 1", "size: [2, 2], channels: 3"):
         with pytest.raises(BuildError, match=r"mean.tflite takes 1x4x6x3 numbers") as found:
             embedder(tmp_path, f"{{image: {{{wrong}}}, stages: [mean.tflite]}}").apply_to_files(listed)
-        assert found.value.hint == "size: [4, 6], channels: 3 under image:"
+        assert found.value.hint == "size: [4, 6], channels: 3 under image: in deploy.yaml"
     right = found.value.hint.partition(" under")[0]
     made, _ = embedder(tmp_path, f"{{image: {{{right}}}, stages: [mean.tflite]}}").apply_to_files(listed)
     assert made.rows.shape == (1, 3)
