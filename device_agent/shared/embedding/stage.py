@@ -192,7 +192,7 @@ class StageRunner:
 
 
 def rounded(count: int) -> int:
-    """Returns a number of windows, rounded up by at most an eighth, so that many numbers need few input shapes."""
+    """Returns a number of windows, rounded up by at most an eighth, so that fewer different input shapes occur."""
     step = 1 << max(0, count.bit_length() - 4)
     return -(-count // step) * step
 

@@ -206,7 +206,7 @@ class Coder:
         Returns None if it should be a number: the caller must parse it.
 
         Raises:
-            BadCell: as `missing` and `category`; or a category is a list or an object.
+            BadCell: `missing` or `category` raises it; or a category is a list or an object.
         """
         if self._is_unused(index):
             return 0.0

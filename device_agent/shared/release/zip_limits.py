@@ -78,7 +78,7 @@ def _claims_64(file: IO[bytes], place: int, named: int) -> tuple[int, int, int]:
 
 
 def _has_more(data: bytes, count: int) -> bool:
-    """Whether a directory has more than `count` entries; `zipfile` makes an object of each, whatever the count says."""
+    """Whether a directory has more than `count` entries; `zipfile` makes an object of each, whatever it states."""
     place = 0
     for _ in range(count + 1):
         if data[place : place + 4] != b"PK\1\2" or len(data) < place + _ENTRY:

@@ -116,10 +116,7 @@ class Parser:
 
 
 class LeftOut:
-    """Counts the lines with columns that the model does not have, and reports each such column once.
-
-    `tell` is called with the report.
-    """
+    """Counts the lines with columns that the model does not have; calls `tell` once for each, with a message."""
 
     def __init__(self) -> None:
         self.tell: Callable[[str], None] = lambda _: None

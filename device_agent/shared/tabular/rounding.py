@@ -43,7 +43,7 @@ def _multiply(one: Float64, other: Float64) -> tuple[Float64, Float64]:
 
 
 def _halves(values: Float64) -> tuple[Float64, Float64]:
-    """Splits each value into two numbers of at most 26 bits, whose sum is the value."""
+    """Splits each value into a sum of two numbers of at most 26 bits: float64 holds products of these exactly."""
     large = values * (2.0**27 + 1.0)
     high = large - (large - values)
     return high, values - high
