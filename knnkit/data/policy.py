@@ -137,11 +137,13 @@ class Learner:
 
     def codes(self, index: int, cells: Sequence[str]) -> list[float] | None:
         """Returns the codes of cells of column number `index`; None if a cell is missing or bad."""
-        new = [cell for cell in dict.fromkeys(cells) if cell not in self._codes[index]]
-        words = self._policy.missing_words
-        if any(is_missing(cell, words) for cell in new) or (new and not self._learns(index, len(new))):
-            return None
-        return [self._code(index, cell) for cell in cells]
+        known, words = self._codes[index], self._policy.missing_words
+        with self._lock:  # blocks are read by several threads
+            new = [cell for cell in dict.fromkeys(cells) if cell not in known]
+            if any(is_missing(cell, words) for cell in new) or (new and not self._learns(index, len(new))):
+                return None
+            known.update((cell, float(place)) for place, cell in enumerate(new, len(known)))
+        return [known[cell] for cell in cells]
 
     def missing(self, index: int, text: str) -> float:
         """Returns NaN for the missing cell `text`; records a bad cell if the policy refuses it in column `index`."""
@@ -149,13 +151,13 @@ class Learner:
 
     def category(self, index: int, text: str) -> float:
         """Returns the code of category `text` in column `index`; NaN, and records a bad cell, if it is not allowed."""
-        if text not in self._codes[index] and not self._learns(index, 1):
-            listed = isinstance(self._kinds[index], list | tuple)
-            said = (
-                "is not one of the listed categories" if listed else f"is category {MAX_CATEGORIES + 1:,}, one too many"
-            )
-            return self._note(index, f"{text!r} {said}", TEXT, text)
-        return self._code(index, text)
+        known = self._codes[index]
+        with self._lock:
+            if text in known or self._learns(index, 1):
+                return known.setdefault(text, float(len(known)))
+        listed = isinstance(self._kinds[index], list | tuple)
+        said = "is not one of the listed categories" if listed else f"is category {MAX_CATEGORIES + 1:,}, one too many"
+        return self._note(index, f"{text!r} {said}", TEXT, text)
 
     def bad(self, error: BadCell, cell: str) -> float:
         """Records a cell that is not a finite number; returns NaN."""
@@ -178,10 +180,6 @@ class Learner:
 
     def _learns(self, index: int, count: int) -> bool:
         return isinstance(self._kinds[index], str) and len(self._codes[index]) + count <= MAX_CATEGORIES
-
-    def _code(self, index: int, text: str) -> float:
-        with self._lock:  # blocks are read by several threads
-            return self._codes[index].setdefault(text, float(len(self._codes[index])))
 
     def _note(self, index: int, said: str, kind: str, cell: str = "", hint: str = "", sign: str = "") -> float:
         self.bad_cells.add(self.place, index, self.names[index], kind, said, cell, hint, sign)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,8 @@ import pyarrow.parquet
 import pytest
 
 from knnkit.data import files, warnings_of_file
-from knnkit.data.policy import Policy
+from knnkit.data.bad_cells import BadCells
+from knnkit.data.policy import MAX_CATEGORIES, Learner, Policy
 from knnkit.errors import DataError
 
 KINDS = ["low", "mid", "high"]
@@ -170,3 +174,23 @@ def test_a_name_that_differs_only_in_case_or_composition_is_meant_before_a_simil
     with pytest.raises(DataError) as found:
         files.load(tmp_path / "rows.csv", "kind", [asked])
     assert f"did you mean {there!r}" in found.value.hint
+
+
+def test_threads_learn_no_more_categories_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of a file are read by several threads; a column may not get more categories for that."""
+    waiting = threading.Barrier(2, timeout=0.2)
+    learns = Learner._learns
+
+    def slow(learner: Learner, index: int, count: int) -> bool:
+        found = learns(learner, index, count)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            waiting.wait()
+        return found
+
+    monkeypatch.setattr(Learner, "_learns", slow)
+    learner = Learner(Policy(categories={"*": "one-hot"}), ["colour"], BadCells("t.csv"))
+    halves = [[f"{half}{number}" for number in range(MAX_CATEGORIES)] for half in "ab"]
+    with ThreadPoolExecutor() as threads:
+        found = list(threads.map(lambda half: learner.codes(0, half), halves))
+    assert found.count(None) == 1
+    assert len(learner.levels()[0]) == MAX_CATEGORIES
