@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import glob
 import itertools
+import os
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -31,22 +32,28 @@ def expand(sources: Sequence[Path], suffixes: Collection[str] = SUFFIXES) -> tup
     Raises:
         DataError: a pattern matches no file, or a name is that of a folder.
     """
-    found: dict[Path, None] = {}
+    found: dict[str, Path] = {}
     for source in sources:
         if source.is_dir():
             raise is_folder(source, suffixes)
         folder, pattern = split(source)
         pattern = PART.sub("*", pattern)
         if source.exists() or not glob.has_magic(pattern):
-            found[source] = None
+            found.setdefault(place(source), source)
             continue
         names = glob.glob(str(Path(glob.escape(str(folder)), pattern)), recursive=True)  # noqa: PTH207 (may be "**")
         paths = sorted(path for path in map(Path, names) if path.is_file())
         if not paths:
             said = f"{source}: no file matches this pattern"
             raise DataError(said, hint="patterns are relative to the folder of deploy.yaml", key=FILE)
-        found.update(dict.fromkeys(paths))
-    return tuple(found)
+        for path in paths:
+            found.setdefault(place(path), path)
+    return tuple(found.values())
+
+
+def place(path: Path) -> str:
+    """Returns the absolute path: the same for all names of a file, except links."""
+    return os.path.normpath(path.absolute())
 
 
 def split(source: Path) -> tuple[Path, str]:

@@ -19,7 +19,7 @@ from knnkit.data import listing
 from knnkit.data.bad_cells import quoted
 from knnkit.data.columns import find
 from knnkit.data.dataset import Dataset, label_array
-from knnkit.data.patterns import PART, SUFFIXES, expand, inside, split
+from knnkit.data.patterns import PART, SUFFIXES, expand, inside, place, split
 from knnkit.errors import FILE, DataError
 
 #: Parts of a pattern: {name}, a sign for any text, a set of characters such as [0-9] or [!a], or plain text.
@@ -80,7 +80,8 @@ def list_files(
     """
     if path is not None:
         return _of_table(sources[0], label, path, group)
-    matched = {file: source for source in sources for file in expand([source], suffixes)}
+    named = {place(file): (file, source) for source in sources for file in expand([source], suffixes)}
+    matched = dict(named.values())
     found = [(file, _parts(file, of, label)) for file, of in matched.items() if file.suffix.lower() in suffixes]
     paths = tuple(file for file, _ in found)
     others = left_out(file.name for file in matched if file.suffix.lower() not in suffixes)

@@ -106,6 +106,8 @@ def test_paths_from_the_folder_and_from_the_root_mix(tmp_path: Path, monkeypatch
     assert (found.labels, found.names) == (("near", "far"), ("near/1.wav", "far/1.wav"))
     Path("t.csv").write_text(f"path,label\nnear/1.wav,a\n{tmp_path}/far/1.wav,b\n")
     assert list_files([Path("t.csv")], "label", "path", None).names == found.names
+    twice = [Path("near/*.wav"), tmp_path / "far" / "*.wav", tmp_path / "near" / "*.wav", Path("far/*.wav")]
+    assert list_files(twice, "label", None, None).names == found.names, "a file counts once, however it is named"
 
 
 def test_a_table_of_paths(folder: Path) -> None:
