@@ -92,7 +92,7 @@ def r_squared(values: Float64, truth: Any, error: Callable[..., Exception] = Bad
     For a target that is constant in `truth`, it is 1 if all values are right, else 0.
 
     Raises:
-        error: `truth` is not finite numbers, or has another shape.
+        error: `truth` is not finite numbers, or has another shape; or a row is rejected (NaN).
     """
     hint = f"numbers of shape {values.shape}, and at least one row"
     try:
@@ -102,6 +102,9 @@ def r_squared(values: Float64, truth: Any, error: Callable[..., Exception] = Bad
     if true.shape != values.shape or not len(true) or not np.isfinite(true).all():
         said = f"the predictions have shape {values.shape}; the targets have shape {true.shape}, or are not finite"
         raise error(said, hint=hint)
+    if rejected := int(np.isnan(values).reshape(len(values), -1).any(axis=1).sum()):
+        said = f"{rejected:,} of {len(values):,} rows are rejected and have no value, so R² is not defined"
+        raise error(said, hint="rows = ~np.isnan(model.predict(X)), and the score of X[rows], y[rows]")
     left, all = ((true - values) ** 2).sum(axis=0), ((true - true.mean(axis=0)) ** 2).sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = np.where(all > 0.0, 1.0 - left / all, (left == 0.0).astype(np.float64))

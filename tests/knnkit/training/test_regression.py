@@ -68,6 +68,8 @@ def test_a_rejected_row_has_no_value() -> None:
     model = knnkit.TfKNN(ROWS, 3, targets=TARGETS, reject=0.9)
     far = np.concatenate([ROWS[:1], ROWS[:1] + 1000.0]).astype(np.float32)
     assert np.isnan(model.predict(far)).tolist() == [[False, False], [True, True]]
+    with pytest.raises(DataError, match="1 of 2 rows are rejected and have no value"):
+        model.score(far, TARGETS[:2])
 
 
 def test_skops_brings_a_regression_and_a_test_file_names_its_targets(tmp_path: Path) -> None:
