@@ -45,7 +45,9 @@ class EvaluationRows:
     def listed(self, rows: Sequence[int], count: int | None = None) -> str:
         """Returns rows as text: `test.csv rows 3, 17 and 5 more`. `count`: number of all rows; None: `rows` has all."""
         count = len(rows) if count is None else count
-        shown = [self.name(row) for row in rows[:_NAMED] if 0 <= row < len(self.truth)]
+        shown = [self.name(row) for row in rows if 0 <= row < len(self.truth)][:_NAMED]
+        if not shown:
+            return f"{count:,} rows"
         more = f" and {count - len(shown):,} more" if count > len(shown) else ""
         what = f"{self.origins.source} row" if self.origins.source else "evaluation row"
         return f"{what}{'s' if count > 1 else ''} {', '.join(shown)}{more}"

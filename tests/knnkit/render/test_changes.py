@@ -72,6 +72,8 @@ def test_a_page_holds_the_tables_and_hostile_numbers_break_nothing() -> None:
     flips = (Flip(pages.HOSTILE, pages.HOSTILE, "b", -1, (-5, 10**9)),)
     page = html.render(fleet_report.page_of(run(replace(FALLS, classes=wild, flips=flips)), rows=lambda _: ROWS))
     assert "<script" not in page
+    assert ROWS.listed((-5, 10**9, 3), 7) == "evaluation rows 3 and 6 more"
+    assert ROWS.listed((-5, 10**9), 7) == "7 rows", "no row has these numbers"
 
 
 def test_of_many_classes_and_rows_the_first_are_shown() -> None:
