@@ -142,10 +142,6 @@ class FleetReport:
         """The exit code of the run (see `device_agent.shared.protocol.constants`); of an interrupted run, 130."""
         return EXIT_INTERRUPTED if self.interrupted else exit_code(self.devices)
 
-    def count(self, *outcomes: Outcome) -> int:
-        """Returns the number of devices whose outcome is one of `outcomes`."""
-        return sum(device.outcome in outcomes for device in self.devices)
-
     def summary(self) -> str:
         """Returns the number of devices by outcome as text, such as `3 committed, 1 unreachable`."""
         order = list(Outcome)

@@ -38,6 +38,7 @@ from knnkit import __version__
 from knnkit.errors import DeviceFailed, HostKeyError, Unreachable
 from knnkit.fleet.device import probe
 from knnkit.fleet.jobs import upload_dir
+from knnkit.fleet.report import FleetReport, Outcome
 from knnkit.fleet.targets import Target
 from knnkit.release.package import Package, PackageFile
 from knnkit.transport import upload
@@ -471,3 +472,8 @@ def make_certificate(package: Package, nonce: str, *, accuracy: float = 0.95) ->
         failures=(),
         issued=0,
     )
+
+
+def how_many(report: FleetReport, outcome: Outcome) -> int:
+    """Returns the number of devices with this outcome."""
+    return sum(device.outcome is outcome for device in report.devices)

@@ -10,6 +10,7 @@ import pytest
 from support import ROOT
 from support.board_roots import copy_board, make_board
 from support.releases import Releases
+from support.simulation import how_many
 
 from device_agent.shared.protocol import json_codec
 from knnkit.cli import main
@@ -67,7 +68,7 @@ def test_waves_and_budget_hold_and_several_processes_share_the_work(
     words = ["deploy", "-c", str(config), "--release", str(releases["iris"]), "--dask", address, "--json"]
     assert main(words) == 1
     report = json_codec.loads(FleetReport, capsys.readouterr().out)
-    assert report.count(Outcome.COMMITTED) == 8
+    assert how_many(report, Outcome.COMMITTED) == 8
     assert (report.devices[8].outcome, report.devices[8].reason) == (Outcome.FAILED, "cannot-write")
     assert [len(wave.devices) for wave in report.waves] == [3, 6]
     after = executed(cluster)

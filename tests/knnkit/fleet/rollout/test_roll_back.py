@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.simulation import Fleet, make_package, with_files
+from support.simulation import Fleet, how_many, make_package, with_files
 
 from device_agent.shared.protocol import json_codec
 from knnkit.fleet.decide import go_back
@@ -89,12 +89,12 @@ def test_devices_that_committed_go_back_and_the_report_names_the_release(fleet: 
 def test_without_the_rule_devices_keep_the_release(fleet: Fleet) -> None:
     report = deploy(fleet, dataclasses.replace(BACK, on_failure="stop"))
     assert versions(fleet) == ["1.1.0"] * 3 + ["1.0.0"] * 3
-    assert report.count(Outcome.COMMITTED) == 3
+    assert how_many(report, Outcome.COMMITTED) == 3
 
 
 def test_a_rollout_that_succeeds_goes_nowhere(fleet: Fleet) -> None:
     fleet.boards["d3"].faults.clear()
-    assert deploy(fleet).count(Outcome.COMMITTED) == 6
+    assert how_many(deploy(fleet), Outcome.COMMITTED) == 6
     assert versions(fleet) == ["1.1.0"] * 6
 
 

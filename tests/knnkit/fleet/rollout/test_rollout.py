@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support.simulation import Fleet, make_package, with_files
+from support.simulation import Fleet, how_many, make_package, with_files
 
 from device_agent.shared.protocol import json_codec
 from knnkit.fleet.device.connect import Pace
@@ -85,7 +85,7 @@ def test_every_device_gets_the_release_and_proves_it(package: Package) -> None:
     fleet = Fleet(names(5), package, running=OLD)
     report = deploy(fleet)
     assert report.exit_code == 0
-    assert report.count(Outcome.COMMITTED) == 5
+    assert how_many(report, Outcome.COMMITTED) == 5
     for device in report.devices:
         assert device.release == package.ref
         assert device.previous == OLD.ref
@@ -118,7 +118,7 @@ def test_each_trouble_has_an_outcome_of_its_own_and_the_rest_goes_on(package: Pa
     assert found["d0030"] == (Outcome.UNREACHABLE, "host-key-changed", 3)
     assert found["d0040"] == (Outcome.FAILED, "gate-failed", 4)
     assert found["d0045"] == (Outcome.LOCKED, "locked", 5)
-    assert report.count(Outcome.COMMITTED) == 45
+    assert how_many(report, Outcome.COMMITTED) == 45
     assert report.stopped == ""
     assert report.exit_code == 1
     gated = next(device for device in report.devices if device.name == "d0040")
@@ -135,7 +135,7 @@ def test_a_failing_canary_stops_everything_whatever_the_budget(package: Package)
     report = deploy(fleet, targets, Rules(("canary", "25%", "100%"), 10), watch=watch)
     assert watch.waves == ["canary"]
     assert "d0001 failed in the first wave" in report.stopped
-    assert report.count(Outcome.SKIPPED) == 18
+    assert how_many(report, Outcome.SKIPPED) == 18
     skipped = report.devices[5]
     assert (skipped.reason, skipped.wave) == ("rollout-stopped", 2)
     assert all(not fleet.boards[name].log for name in names(20)[2:])
@@ -156,9 +156,9 @@ def test_the_budget_counts_across_waves_and_stops_within_one(package: Package) -
     for name in names(100)[10:]:
         fleet.boards[name].faults.add("bad-disk")
     report = deploy(fleet, rules=Rules(("5%", "20%", "100%"), "4%"), concurrency=1)
-    assert report.count(Outcome.FAILED) == 5
-    assert report.count(Outcome.COMMITTED) == 10
-    assert report.count(Outcome.SKIPPED) == 85
+    assert how_many(report, Outcome.FAILED) == 5
+    assert how_many(report, Outcome.COMMITTED) == 10
+    assert how_many(report, Outcome.SKIPPED) == 85
     assert report.stopped == "5 devices failed; 4 may fail"
 
 
@@ -167,7 +167,7 @@ def test_unreachable_devices_spend_nothing(package: Package) -> None:
     for name in names(10)[5:]:
         fleet.boards[name].faults.add("unreachable")
     report = deploy(fleet, rules=Rules(max_failures=0))
-    assert (report.count(Outcome.COMMITTED), report.count(Outcome.UNREACHABLE)) == (5, 5)
+    assert (how_many(report, Outcome.COMMITTED), how_many(report, Outcome.UNREACHABLE)) == (5, 5)
     assert report.stopped == ""
     assert report.exit_code == 3
 
@@ -182,7 +182,7 @@ def test_what_no_wave_takes_is_skipped_and_says_so(package: Package) -> None:
 
 def test_no_more_devices_at_a_time_than_asked_for(package: Package) -> None:
     fleet = Fleet(names(60), package, running=OLD)
-    assert deploy(fleet, concurrency=7).count(Outcome.COMMITTED) == 60
+    assert how_many(deploy(fleet, concurrency=7), Outcome.COMMITTED) == 60
     assert 1 < fleet.most_open <= 7
 
 
@@ -248,7 +248,7 @@ def test_a_thousand_devices_in_waves_and_the_hosts_memory_stays_flat(package: Pa
         report = deploy(fleet, targets, Rules(("canary", "25%", "100%"), "1%"), concurrency=32)
         kept, top = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert report.count(Outcome.COMMITTED) == count
+        assert how_many(report, Outcome.COMMITTED) == count
         assert [len(wave.devices) for wave in report.waves] == [2, count // 4 - 2, count - count // 4]
         return top - kept
 
@@ -278,7 +278,7 @@ def test_any_executor_will_do(package: Package) -> None:
             return DeviceJob(target, package, "nonce", "ann", pace=PACE, opener=fleet.open)
 
         report = roll_out(fleet.targets(), make_job, Rules(("50%", "100%")), spread, Quiet())
-    assert report.count(Outcome.COMMITTED) == 6
+    assert how_many(report, Outcome.COMMITTED) == 6
 
 
 def test_a_dry_run_tells_the_plan_that_a_deploy_follows_and_changes_nothing(package: Package) -> None:
