@@ -14,6 +14,7 @@ from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import ModelUnusable
 from knnkit.commands import _config
 from knnkit.commands._label_server import LabelServer
+from knnkit.commands._selection import agrees
 from knnkit.data import collected
 from knnkit.errors import KnnkitError, UsageError
 from knnkit.model.stored import StoredModel, read_model
@@ -96,16 +97,10 @@ def _ask(work: Labelling) -> None:
                 continue
             place = int(word) if work.numbered and word.isdecimal() and len(word) < _DIGITS else 0
             label = choices[place - 1] if 0 < place <= len(choices) else work.label_for(word)
-            if label in choices or _wants_new(label):
+            if label in choices or agrees(f"{clean(label)!r} is a new label; make it?"):
                 work.give(label)
         except KnnkitError as error:
             print_line(f"{error}: {error.hint}", "bad", stream=sys.stderr)
-
-
-def _wants_new(label: str) -> bool:
-    """Asks whether to make a label that no row has yet, because it may be a typing error; returns the answer."""
-    print(f"{clean(label)!r} is a new label; make it? (y, or Enter to choose again): ", end="", flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _show(work: Labelling) -> None:

@@ -174,7 +174,7 @@ def test_the_terminal_takes_numbers_labels_and_keys(
     assert labels(file) == {"r0": "k2", "r1": None, "r2": None, "r3": "k0", "r4": None}
     said = capsys.readouterr()
     assert "s or Enter to skip" in said.out
-    assert re.findall(r"'(.*)' is a new label; make it", said.out) == ["S", "new one", "u2"]
+    assert re.findall(r"'([^']*)' is a new label; make it", said.err) == ["S", "new one", "u2"]
     assert "2 labels given, 3 rows have none" in said.out
     assert "reserved for rejected rows" in said.err
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
