@@ -54,7 +54,7 @@ def check_space(root: Path, wheels: list[dict[str, str]]) -> None:
     disk = os.statvfs(root)
     free = disk.f_bavail * disk.f_frsize
     if free < need:
-        message = f"{root} has {free >> 20} MB free and the environment needs {need >> 20} MB"
+        message = f"{root} has {free >> 20} MiB free; the environment needs {need >> 20} MiB"
         raise Trouble("no-space", message, "free some space on the board, or choose a root on another disk")
 
 

@@ -276,7 +276,7 @@ def _governor(store: Store) -> Iterator[Finding]:
 def _install(store: Store, packages: str) -> str:
     """Returns the command that installs `packages`: `knnkit provision` if that made this environment, else pip."""
     provisioned = Path(sys.prefix).resolve().parent == (store.root / constants.VENVS_DIR).resolve()
-    return _PROVISION if provisioned else f"{sys.executable} -m pip install {packages}"
+    return _PROVISION if provisioned else f"{typed(Path(sys.executable))} -m pip install {packages}"
 
 
 def _cause(error: Exception) -> str:

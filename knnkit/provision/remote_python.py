@@ -113,7 +113,7 @@ def check_room(name: str, board: Board, need: int) -> None:
     """
     if board.disk_free < need:
         raise DeviceFailed(
-            f"{name}: {board.nearest} has {board.disk_free >> 20} MB free and the environment needs {need >> 20} MB",
+            f"{name}: {board.nearest} has {board.disk_free >> 20} MiB free; the environment needs {need >> 20} MiB",
             reason="no-space",
             hint="free some space on the board, or choose a root on another disk",
         )

@@ -94,5 +94,5 @@ def test_a_board_without_room_is_refused_before_anything_is_written(size: str, t
         config = write_ssh_config(tmp_path / "ssh_config", {"small": one})
         done = run_knnkit("provision", "--offline", "--target", "small", "--ssh-config", str(config))
         assert done.returncode == 1
-        assert "MB free and the environment needs" in done.stdout + done.stderr
+        assert "MiB free; the environment needs" in done.stdout + done.stderr
         assert one.ssh("ls", "-A").strip() == ""
