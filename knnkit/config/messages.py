@@ -31,6 +31,8 @@ _NUMBER = re.compile(r"([0-9]+(?:[.,][0-9]+)?) ?%?")
 _A_LIST = "a list, each "
 #: Longest line to type, in characters.
 _LONGEST_LINE = 1000
+#: Longest list that a line to type repeats, in characters.
+_LONGEST_LIST = 100
 
 
 def prefix_of(place: Place) -> str:
@@ -148,6 +150,24 @@ def wrong_value(root: type[Section], document: yaml_reader.Document, place: Plac
         if _is_right(root, above(place), line):
             return problem + more, line
     return problem, example(root, key_of(place), above(place))
+
+
+def in_list(root: type[Section], document: yaml_reader.Document, place: Place, fix: str) -> str:
+    """Returns the line to type `fix`, with the other entries of the list in which the entry at `place` is wrong.
+
+    If the line would be too long, or other entries have keys, returns the entry alone; without other entries, `fix`.
+    """
+    key, _, typed = fix.partition(": [")
+    count = len(document.value(place[:-1])) if place and isinstance(place[-1], int) else 1
+    if count == 1 or not typed:
+        return fix
+    others = [_typed(document.scalars.get((*place[:-1], at), "")) for at in range(count) if at != place[-1]]
+    entry = typed.removesuffix("]").partition(", ")[0]
+    more = (re.sub(r"(-\d+)?$", f"-{number}", entry, count=1) for number in itertools.count(2))
+    entry = next(each for each in (entry, *itertools.islice(more, count)) if each not in others)
+    others.insert(int(place[-1]), entry)
+    line = f"{key}: [{', '.join(others)}]"
+    return line if len(line) <= _LONGEST_LIST and _is_right(root, above(place), line) else f"- {entry}"
 
 
 def _likely(root: type[Section], document: yaml_reader.Document, place: Place) -> Iterator[tuple[str, str]]:

@@ -138,7 +138,7 @@ def _explain(document: yaml_reader.Document, details: Any) -> tuple[str, str]:
         problem, fix = str(context["error"]), messages.example(Config, messages.key_of(place), messages.above(place))
     else:
         problem, fix = messages.wrong_value(Config, document, place)
-    return document.error(place, messages.prefix_of(place) + problem), fix
+    return document.error(place, messages.prefix_of(place) + problem), messages.in_list(Config, document, place, fix)
 
 
 def json_schema() -> dict[str, Any]:
