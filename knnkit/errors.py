@@ -22,6 +22,7 @@ codes.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 from device_agent.shared.os_errors import explain
@@ -151,6 +152,11 @@ def flags_for(*keys: str) -> Iterator[None]:
         if error.flags and (not error.key or error.key.split("/")[1] in keys):
             error.hint = error.flags
         raise
+
+
+def names_path(said: str, path: str) -> bool:
+    """Whether a message names a path, and not only a longer one with this text in it."""
+    return re.search(rf"(?<![\w./~-]){re.escape(path)}(?![\w/-]|\.\w)", said) is not None
 
 
 def unwritten(said: str, error: OSError, kind: type[KnnkitError] = UsageError, hint: str = "") -> KnnkitError:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from knnkit.config.yaml_reader import Document, Place
-from knnkit.errors import FILE, KnnkitError, SigningKeyError
+from knnkit.errors import FILE, KnnkitError, SigningKeyError, names_path
 
 #: Keys of paths.
 _FILES = frozenset({"file", "files", "skops", "labels", "stages"})
@@ -32,10 +32,10 @@ class KeyFiles:
         try:
             yield
         except SigningKeyError as error:
-            named = [path for path in self.places if path in str(error)]
-            if not named:
+            place = next((at for path, at in self.places.items() if names_path(str(error), path)), None)
+            if place is None:
                 raise
-            said = self.document.error(self.places[max(named, key=len)], str(error))
+            said = self.document.error(place, str(error))
             raise SigningKeyError(said, reason=error.reason, hint=error.hint) from None
 
     @property

@@ -7,6 +7,8 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, field
 
+from knnkit.errors import names_path
+
 
 @dataclass(frozen=True)
 class Typed:
@@ -45,7 +47,7 @@ class Address:
 
     def with_key(self, said: str) -> str:
         """Returns the message `said`. If it names a file of deploy.yaml, adds its key `(identity in deploy.yaml:7)`."""
-        found = [line for path, line in self.lines if path in said and line not in said]
+        found = [line for path, line in self.lines if names_path(said, path) and line not in said]
         return f"{said} ({', '.join(found)})" if found else said
 
     def __str__(self) -> str:
