@@ -80,6 +80,9 @@ def test_a_missing_named_key_is_named(address: Address, tmp_path: Path) -> None:
     with pytest.raises(Unreachable, match="gone does not exist") as caught:
         enter(replace(address, identity=str(tmp_path / "gone")))
     assert caught.value.hint.startswith("--identity FILE"), "the board is not what is wrong"
+    (tmp_path / "gona").touch()
+    with pytest.raises(Unreachable, match=r"gone does not exist; did you mean gona\?"):
+        enter(replace(address, identity=str(tmp_path / "gone")))
 
 
 def test_the_passphrase_comes_from_the_environment(

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from knnkit.data.patterns import nearest
 from knnkit.errors import Unreachable
 from knnkit.transport.ssh import keys
 from knnkit.transport.ssh.config import Resolved
@@ -147,7 +148,8 @@ def _key(
         return name, keys.load(path, agent=lacks)
     except FileNotFoundError:
         if where.identities_only:
-            tried.notes.append(f"{name} does not exist")
+            near = nearest(path, (path.suffix,), " ").strip()
+            tried.notes.append(f"{name} does not exist{near and f'; {near}'}")
     except keys.NoKey as error:
         tried.notes.append(str(error))
     return None

@@ -12,8 +12,10 @@ import os
 import re
 import shlex
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from knnkit.config.field_types import check_host, check_word, split_address
+from knnkit.data.patterns import nearest
 from knnkit.errors import Unreachable
 from knnkit.transport.address import Address
 from knnkit.transport.foreign_config import refuse_foreign
@@ -110,10 +112,11 @@ def _settings(address: Address) -> Settings:
         if program:
             return openssh.ask(program, address.host, port=address.port, user=address.user, config=config)
         return config_file.lookup(address.host, port=address.port, user=address.user, config=config)
-    except OSError as error:
-        raise Unreachable(f"{config or 'ssh_config'}: {error.strerror}", reason="ssh-config") from None
-    except WrongConfig as error:
-        raise Unreachable(str(error), reason="ssh-config") from None
+    except (OSError, WrongConfig) as error:
+        said = f"{config or 'ssh_config'}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        path = Path(config or "~").expanduser()
+        hint = "" if path.exists() else nearest(path, (path.suffix,))
+        raise Unreachable(said, reason="ssh-config", hint=hint) from None
 
 
 def _files(names: tuple[str, ...], named: dict[str, str]) -> tuple[str, ...]:
