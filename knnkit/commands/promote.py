@@ -34,7 +34,7 @@ from knnkit.model.stored import StoredModel, read_model
 from knnkit.release.build import manifest_in
 from knnkit.render.sanitize import count
 from knnkit.render.terminal import Column, print_line, print_table
-from knnkit.training import outvoted, promote, rows, source
+from knnkit.training import outvoted, promote, rows
 from knnkit.training.promote import Promotion
 from knnkit.training.source import Material
 
@@ -46,8 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.model = found.columns.model
     folder = arguments.config.resolve().parent
     written = _config.one_build(arguments)
-    build = promote.without_lost_rows(written, folder)
-    material = source.load(build)
+    build, material = promote.load(written, folder)
     promotion = promote.plan(build, material, found, folder)
     gain, unknown = None, ""
     labels = material.training.targets is None  # `diff` compares no values

@@ -22,8 +22,10 @@ from device_agent.shared.protocol.versions import utc
 from device_agent.shared.safe_files import whole_file
 from knnkit.config.parse import Build, FileData, GroupSplit, TimeSplit
 from knnkit.data.collected import Cell, Collection, FieldRow, alone
+from knnkit.data.columns import NO_ID
 from knnkit.data.dataset import require_label
 from knnkit.errors import DataError, UsageError
+from knnkit.training import source
 from knnkit.training.rows import FIELD
 from knnkit.training.source import Material
 
@@ -132,16 +134,26 @@ def write(promotion: Promotion) -> None:
             file.write(promotion.content)
 
 
-def without_lost_rows(build: Build, folder: Path) -> Build:
-    """Returns `build` without the CSV file of rows from the field if that file is missing or empty, else unchanged.
+def load(build: Build, folder: Path) -> tuple[Build, Material]:
+    """Returns `build` and its training data, both without the file of rows from the field if that is lost or empty.
 
-    deploy.yaml may name a lost file; the training data could then not be loaded, nor the file written again.
+    deploy.yaml may name a lost file, and an id column that only this file had: `promote` writes it again.
     """
     data, path = build.model.data, _path(build, folder)
-    if not isinstance(data, FileData) or _content(path):
-        return build
-    rest = tuple(each for each in data.files if each.resolve() != path.resolve())
-    model = build.model.model_copy(update={"data": data.model_copy(update={"files": rest})})
+    rest = tuple(each for each in data.files if each.resolve() != path.resolve()) if isinstance(data, FileData) else ()
+    if not isinstance(data, FileData) or rest == data.files or _content(path):
+        return build, source.load(build)
+    found = _with_data(build, data, files=rest)
+    try:
+        return found, source.load(found)
+    except DataError as error:
+        if error.reason != NO_ID:
+            raise
+    return found, source.load(_with_data(build, data, files=rest, id=None))
+
+
+def _with_data(build: Build, data: FileData, **changes: object) -> Build:
+    model = build.model.model_copy(update={"data": data.model_copy(update=changes)})
     return build.model_copy(update={"model": model})
 
 

@@ -60,9 +60,9 @@ def field_rows(count: int, label: str | None = "new", start: int = 0) -> tuple[F
 
 
 def plan(file: Path, rows: tuple[FieldRow, ...], names: tuple[str, ...] = ("device", "a")) -> promote.Promotion:
-    build = promote.without_lost_rows(load.load(file).builds()[0], file.parent)
+    build, material = promote.load(load.load(file).builds()[0], file.parent)
     collection = Collection(file.with_name("m.parquet"), Columns("m", names), rows)
-    return promote.plan(build, source.load(build), collection, file.parent)
+    return promote.plan(build, material, collection, file.parent)
 
 
 @pytest.mark.parametrize("kind", DATA)
@@ -94,6 +94,8 @@ def test_promoted_rows_are_loaded_with_the_others_and_nothing_else_changes(kind:
     assert again.content.startswith(first.content), "lines that are there stay"
     promote.write(again)
     assert [row["y"] for row in csv.DictReader(again.path.read_text().splitlines())] == ["new"] * 5 + ["x"] * 3
+    again.path.unlink()
+    assert plan(file, field_rows(5)).content == first.content, "a lost file is written again"
     assert (tmp_path / "train.csv").read_bytes() == train
 
 
