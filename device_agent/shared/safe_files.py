@@ -108,22 +108,20 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: the file cannot be written.
     """
-    if path.exists() and not path.is_file():
-        with path.open("wb") as file:
-            yield file
-        return
-    whole = WholeFile(path)
+    whole = None if path.exists() and not path.is_file() else WholeFile(path)
     try:
-        with open(whole.descriptor, "wb", closefd=False) as file:
+        with path.open("wb") if whole is None else open(whole.descriptor, "wb", closefd=False) as file:
             yield file
-        os.fsync(whole.descriptor)
-        whole.publish()
+        if whole is not None:
+            os.fsync(whole.descriptor)
+            whole.publish()
     except OSError as error:
         if error.filename is None and error.errno in _OF_DISKS:  # a write or fsync names no file
             raise type(error)(error.errno, error.strerror, str(path)) from None
         raise
     finally:
-        whole.abandon()
+        if whole is not None:
+            whole.abandon()
 
 
 def write_new(path: Path, data: bytes, mode: int = 0o666) -> None:

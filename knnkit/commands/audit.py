@@ -47,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     spec = KnnSpec(model.name, model.k, model.metric, model.weights, model.scale, **model.in_float64)
     require_plain(spec, "audit")
     found = auditing.audit(rows, spec)
+    if not arguments.json:
+        _show(found, rows, proposes=arguments.output is None)
     if arguments.output is not None:
         with whole_file(arguments.output) as file:
             file.write(_csv(found, rows))
@@ -54,8 +56,6 @@ def run(arguments: argparse.Namespace) -> int:
         entries = [_entry(each, rows) for each in found.findings]
         counts = {kind: found.count(kind) for kind in _KINDS}
         print(json_codec.dumps({"rows": found.rows, "counts": counts, "findings": entries}))
-        return 0
-    _show(found, rows)
     return 0
 
 
@@ -88,7 +88,8 @@ def _csv(found: Audit, rows: Dataset) -> bytes:
     return buffer.getvalue().encode()
 
 
-def _show(found: Audit, rows: Dataset) -> None:
+def _show(found: Audit, rows: Dataset, *, proposes: bool) -> None:
+    """Prints the findings; `proposes`: whether to name the option that writes those that are not shown."""
     columns = ("", Column("row", right=True), "label", "neighbours", Column("votes", right=True), "nearest", "distance")
     shown = []
     for kind in ("contradicted", "duplicate"):
@@ -115,7 +116,7 @@ def _show(found: Audit, rows: Dataset) -> None:
         print_line(
             "try: reduce: condensed in deploy.yaml, which keeps rows that classify all others", stream=sys.stderr
         )
-    if len(shown) < len(found.findings):
+    if proposes and len(shown) < len(found.findings):
         print_line("try: knnkit audit --output audit.csv, which writes all findings", stream=sys.stderr)
 
 

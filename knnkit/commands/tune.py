@@ -64,15 +64,16 @@ def run(arguments: argparse.Namespace) -> int:
     setting, k = tuned.choose(now, model.k)
     table = _table(tuned, now, model.k)
     notes = _notes(tuned, how, _left_out(model.split), arguments.score, (now, model.k), (setting, k))
+    if not arguments.json:
+        print_table(table.columns, table.rows)
+        for note in notes:
+            print_line(note, stream=sys.stderr)
     if arguments.plot is not None:
         charts.write(arguments.plot, _chart(tuned, model.name, arguments.score, how), table, notes)
     changed = _write(arguments, build, setting, k) if arguments.write else False
     if arguments.json:
         print(json_codec.dumps(_document(tuned, how, arguments.score, (now, model.k), (setting, k), changed)))
         return 0
-    print_table(table.columns, table.rows)
-    for note in notes:
-        print_line(note, stream=sys.stderr)
     _say_next(arguments, setting, k, (now, model.k) == (setting, k))
     return 0
 

@@ -176,3 +176,8 @@ def test_a_file_that_cannot_be_made_is_named_as_the_user_names_it(name: str, tmp
     path = tmp_path / name
     with pytest.raises(OSError, match=re.escape(f"'{path}'")), whole_file(path):
         pass
+
+
+def test_a_full_device_is_named() -> None:
+    with pytest.raises(OSError, match=r"No space left on device: '/dev/full'"), whole_file(Path("/dev/full")) as file:
+        file.write(b"x")

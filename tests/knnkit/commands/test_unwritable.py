@@ -17,6 +17,7 @@ from support import ROOT
 from support.releases import Releases
 
 from knnkit.commands._config import rewrite
+from knnkit.errors import names_path
 
 DEPLOY = "model:\n  name: blobs\n  data: {sklearn: blobs}\n  test: 0.3\n"
 WRITES = {
@@ -100,3 +101,28 @@ def test_a_file_that_is_written_again_keeps_mode_and_owner(tmp_path: Path) -> No
     assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
     assert path.read_text() == DEPLOY + "# ('model',)\n"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_table_is_shown_although_deploy_yaml_cannot_be_written(project: Path) -> None:
+    words = ("--k", "1", "--scale", "none", "--metric", "euclidean", "--weights", "uniform")
+    done = subprocess.run(
+        [sys.executable, "-m", "knnkit", "tune", "--write", *words],
+        cwd=project, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        preexec_fn=_full, check=False,
+    )  # fmt: skip
+    assert "File too large" in done.stderr
+    assert "euclidean" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("said", "path", "found"),
+    [
+        ("/k/id: no such file", "/k/id", True),
+        ("cannot read /k/id.", "/k/id", True),
+        ("/k/id.pub: no such file", "/k/id", False),
+        ("/k/id_rsa is missing", "/k/id", False),
+        ("/old/k/id: it", "/k/id", False),
+    ],
+)
+def test_a_message_names_a_path_only_as_a_whole(said: str, path: str, found: bool) -> None:
+    assert names_path(said, path) == found
