@@ -70,18 +70,19 @@ def stage(known: Known, directory: Path, holder: str) -> Staged:
     """
     store = known.store
     transitions.refuse_foreign(known.state, holder, clock.now())
-    upload = directory
-    if not _is_upload(store, directory):
-        upload = store.incoming / f"{IMPORT_PREFIX}{os.getpid()}"
-        _copy(directory, upload)
+    upload = directory if _is_upload(store, directory) else store.incoming / f"{IMPORT_PREFIX}{os.getpid()}"
     try:
+        if upload != directory:
+            _copy(directory, upload)
         with open_release(upload) as opened:
             verdict = _accept(known, opened, _expected(store, directory))
             _make_durable(upload, opened.opened)
             opened.confirm_unchanged()
             names = tuple(opened.files)
-    except Refused as error:
-        if upload != directory or error.reason in _BEYOND_RESUMING:
+    except BaseException as error:  # a signal, too, leaves no copy
+        if upload != directory:
+            durable.remove_tree(upload)
+        elif isinstance(error, Refused) and error.reason in _BEYOND_RESUMING:
             store.discard(upload)
         raise
     already = _publish(known, upload, verdict, names)

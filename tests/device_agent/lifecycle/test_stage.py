@@ -402,3 +402,16 @@ def test_an_upload_that_nobody_has_touched_for_a_week_is_given_up(
     os.utime(store.incoming / "a link to nothing", (now.wall - WEEK - 1,) * 2, follow_symlinks=False)
     staging.prune(store, store.load())
     assert {path.name for path in store.incoming.iterdir()} == {"younger", "of just a week", "later"}
+
+
+@pytest.mark.parametrize("step", ["copy_rest", "sync_file"])
+def test_an_interrupted_stage_leaves_no_copy(
+    step: str, store: Store, releases: Releases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(durable, step, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        stage(store, releases["iris"])
+    assert list(store.incoming.iterdir()) == []
