@@ -65,7 +65,8 @@ def files_of(path: Path, others: list[str] | None = None) -> Iterator[Path]:
             count += 1
     if not count:
         more = f"; {left_out(others)}" if others else ""
-        raise BadInput(f"{path}: the folder has no {', '.join(IN_FOLDERS)} file{more}", reason="no-rows")
+        said = f"{path}: the folder has no {', '.join(IN_FOLDERS)} file{more}"
+        raise BadInput(said, reason="no-rows", hint="give files of rows or samples one by one: --input FILE")
 
 
 def left_out(names: Iterable[str]) -> str:

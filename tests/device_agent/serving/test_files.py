@@ -212,8 +212,10 @@ def test_a_folder_that_cannot_be_listed_is_an_error_and_not_left_out(tmp_path: P
     with pytest.raises(BadInput, match=f"{tmp_path}/b: No such file"):
         next(files)
     (tmp_path / "a.npy").unlink()
-    with pytest.raises(BadInput, match="the folder has no"):
+    (tmp_path / "a.csv").touch()
+    with pytest.raises(BadInput, match="the folder has no") as error:
         next(found)
+    assert error.value.hint == "give files of rows or samples one by one: --input FILE"
 
 
 @pytest.mark.parametrize("threads", [1, 2])
