@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.release import zip_limits
-from device_agent.shared.release.model_file import HINT, read_member
+from device_agent.shared.release.model_file import read_member
 
 #: Most bytes of an .npz inside a model, and of all arrays of an .npz: decompression can multiply the bytes by 1000.
 _MAX_PACKED, MAX_UNPACKED = 256 << 20, 1 << 30
@@ -55,7 +55,7 @@ def arrays_inside(model: str | Path, name: str) -> Iterator[Arrays]:
     try:
         yield read_arrays(data)
     except (LookupError, ValueError, TypeError, OverflowError, OSError) as error:
-        raise ModelUnusable(f"{name} inside {model} is damaged: {error}", hint=HINT) from None
+        raise ModelUnusable(f"{name} inside {model} is damaged: {error}", hint="knnkit build --force") from None
 
 
 def read_arrays(data: bytes) -> Arrays:
