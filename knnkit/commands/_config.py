@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -94,6 +95,13 @@ def files_of(build: Build, config: Path) -> list[Path]:
     with build.line_in_errors():
         named += expand(getattr(data, "sources", ()))
     return [config, *named, build.signing.key]
+
+
+def flags(arguments: argparse.Namespace, *, model: bool = True) -> str:
+    """Returns ` -c FILE --model NAME` for a hint, as far as they were given; without `model`, never `--model`."""
+    words = [] if str(arguments.config) in ("None", FILE_NAME) else ["-c", str(arguments.config)]
+    words += ["--model", arguments.model] if model and arguments.model is not None else []
+    return "".join(f" {shlex.quote(word)}" for word in words)
 
 
 def rewrite(path: Path, model: str, change: Callable[[str, tuple[str | int, ...]], str]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from device_agent.shared.protocol import json_codec
 from device_agent.shared.safe_files import whole_file
 from knnkit.commands import _config, _output
+from knnkit.config.parse import Build
 from knnkit.data.dataset import Dataset
 from knnkit.errors import DataError
 from knnkit.model.reference.spec import KnnSpec, require_plain
@@ -48,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     require_plain(spec, "audit")
     found = auditing.audit(rows, spec)
     if not arguments.json:
-        _show(found, rows, proposes=arguments.output is None)
+        _advise(_show(found, rows), found, build, arguments)
     if arguments.output is not None:
         with whole_file(arguments.output) as file:
             file.write(_csv(found, rows))
@@ -88,8 +89,8 @@ def _csv(found: Audit, rows: Dataset) -> bytes:
     return buffer.getvalue().encode()
 
 
-def _show(found: Audit, rows: Dataset, *, proposes: bool) -> None:
-    """Prints the findings; `proposes`: whether to name the option that writes those that are not shown."""
+def _show(found: Audit, rows: Dataset) -> int:
+    """Prints findings and counts; returns how many findings it printed."""
     columns = ("", Column("row", right=True), "label", "neighbours", Column("votes", right=True), "nearest", "distance")
     shown = []
     for kind in ("contradicted", "duplicate"):
@@ -112,12 +113,17 @@ def _show(found: Audit, rows: Dataset, *, proposes: bool) -> None:
     for kind, what in _KINDS.items():
         count = found.count(kind)
         print_line(f"{count:,} of {found.rows:,} {what}", stream=sys.stderr)
-    if found.count("useless") > found.rows // 2:
-        print_line(
-            "try: reduce: condensed in deploy.yaml, which keeps rows that classify all others", stream=sys.stderr
-        )
-    if proposes and len(shown) < len(found.findings):
-        print_line("try: knnkit audit --output audit.csv, which writes all findings", stream=sys.stderr)
+    return len(shown)
+
+
+def _advise(shown: int, found: Audit, build: Build, arguments: argparse.Namespace) -> None:
+    window = build.model.input is not None and build.model.input.window is not None  # `reduce` refuses windows
+    if found.count("useless") > found.rows // 2 and build.model.reduce is None and not window:
+        said = f"try: reduce: condensed in {arguments.config}, which keeps rows that classify all others"
+        print_line(said, stream=sys.stderr)
+    if arguments.output is None and shown < len(found.findings):
+        said = f"try: knnkit audit --output audit.csv{_config.flags(arguments)}, which writes all findings"
+        print_line(said, stream=sys.stderr)
 
 
 def _place(row: int, rows: Dataset) -> int:

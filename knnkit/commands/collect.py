@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     for path, (new, waiting) in files.items():
         if not arguments.json:
             more = f"; knnkit label {shlex.quote(str(path))}" if waiting else ""
-            print_line(f"{path}: {new:,} new rows, {waiting:,} without a label{more}")
+            print_line(f"{path}: {count(new, 'new row')}, {waiting:,} without a label{more}")
     return code
 
 

@@ -94,12 +94,11 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
         yield "classes", f"{name}: {len(labels)}: {listed([*map(str, labels)])}"
     if info.reject is not None:
         measured = ""
-        own = "".join(f", {percent(share)} of {label}" for label, share in (info.reject.by_class or {}).items())
         if info.reject.measured is not None:
             measured = f"; accepts {percent(info.reject.measured)} of {info.reject.measured_rows} held-out rows"
         yield (
             "unknown",
-            f"for rows farther away than {percent(info.reject.acceptance)} of ordinary rows{own}{measured}",
+            f"for rows farther away than {figures.accepted(info.reject)}{measured}",
         )
     yield from (("evaluation", line) for line in figures.lines_of(info))
     if info.searched is not None or info.quantized is not None:

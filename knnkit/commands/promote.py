@@ -183,4 +183,4 @@ def _show(
             raised = re.sub(r"\d+(?=\D*$)", lambda found: str(int(found[0]) + 1), version)
             told = f"such as to {raised}: {version} is built already"
             print_line(f"first: change `version` of `release` in {arguments.config}, {told}")
-        print_line("next: knnkit deploy")
+        print_line(f"next: knnkit deploy{_config.flags(arguments, model=False)}")

@@ -111,7 +111,7 @@ def _wanted(arguments: argparse.Namespace, trade: Trade, material: Material, cla
         return trade.level(default, own_shares(material.spec, classes))
     if found is None:
         said = f"{asked}: no value of `reject` achieves that; the tables show what is possible"
-        raise UsageError(said, hint="knnkit reject")
+        raise UsageError(said, hint=f"knnkit reject{_config.flags(arguments)}")
     return found
 
 

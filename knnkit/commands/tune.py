@@ -153,9 +153,12 @@ def _say_next(arguments: argparse.Namespace, setting: Setting, k: int, same: boo
     if same:
         return
     if arguments.write:
-        print_line(f"{arguments.config}: written; next: knnkit build", stream=sys.stderr)
+        print_line(
+            f"{arguments.config}: written; next: knnkit build{_config.flags(arguments, model=False)}", stream=sys.stderr
+        )
     else:
-        print_line("try: knnkit tune --write, which writes the best setting into deploy.yaml", stream=sys.stderr)
+        said = f"try: knnkit tune --write{_config.flags(arguments)}, which writes the best setting into deploy.yaml"
+        print_line(said, stream=sys.stderr)
 
 
 def _document(

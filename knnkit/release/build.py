@@ -212,10 +212,10 @@ def _learnt_nothing(info: model_info.KnnInfo) -> tuple[str, ...]:
     if accuracy is None or sum(map(bool, rows)) < 2 or accuracy >= max(rows) / sum(rows):
         return ()
     answer = info.classes[rows.index(max(rows))]
-    said = f"the accuracy {accuracy:.1%} is lower than that of the constant answer {answer!r}"
+    said = f"the accuracy {100 * accuracy:.1f} % is lower than that of the constant answer {answer!r}"
     numbers = columns.numbers_as_classes(info.classes)
     mend = "scale: standard, other features, or is another column the label?"
-    return (f"{info.name}: {said} ({max(rows) / sum(rows):.1%}); {mend}{numbers and f'. {numbers}'}",)
+    return (f"{info.name}: {said} ({100 * max(rows) / sum(rows):.1f} %); {mend}{numbers and f'. {numbers}'}",)
 
 
 def _pinned_clock() -> int | None:

@@ -55,7 +55,9 @@ def _parts(card: Card) -> Iterator[Section]:
     yield _text("Data", *_data(card))
     measured = of_evaluation(info.evaluation, info.classes)
     how = info.evaluation.how if info.evaluation else ""
-    overall = figures.lines(measured, how, most=0)[:-1] if measured else figures.lines_of(info)
+    overall = (
+        figures.lines(measured, how, most=0)[:-1] + figures.sets_lines(info) if measured else figures.lines_of(info)
+    )
     tables = (("Classes", _classes(card, measured)),) if info.targets is None else ()
     yield Section("Figures", _lines(overall or ["nothing was measured: no held-out rows"]), tables)
     yield _text("Thresholds", *_thresholds(info, manifest.gates if manifest else None))
@@ -78,6 +80,9 @@ def _lines(lines: Sequence[str]) -> tuple[tuple[str, Tone], ...]:
 def _data(card: Card) -> Iterator[str]:
     if card.training.source:
         yield f"training rows: from {card.training.source}"
+    if reduced := card.info.reduced:
+        before = f"of all {reduced.rows:,}, with which the accuracy is {percent(reduced.accuracy)}"
+        yield f"reduce: {reduced.how} chose {card.info.n_train:,} training rows {before}"
     evaluation, facts = card.info.evaluation, card.facts
     if evaluation and card.golden.source:
         drawn = "" if evaluation.of is None else f" of {evaluation.of:,}, drawn at random,"
@@ -112,10 +117,10 @@ def _thresholds(info: KnnInfo, gates: Gates | None) -> Iterator[str]:
     elif info.reject is None:
         yield '"unknown" for rows without a training row near enough'
     else:
-        where = f"for rows farther away than {percent(info.reject.acceptance)} of ordinary rows"
+        where = f"for rows farther away than {figures.accepted(info.reject)}"
         names = info.classes if targets is None else ("distance",)
         yield f'"unknown" {where}: ' + ", ".join(
-            f"{label} {threshold:.6g}" for label, threshold in zip(names, info.reject.thresholds)
+            f"{_quoted(label)} {threshold:.6g}" for label, threshold in zip(names, info.reject.thresholds)
         )
     if gates is not None:
         yield f"gates: {gates_line(gates)}"
@@ -129,7 +134,16 @@ def gates_line(gates: Gates) -> str:
 
 def _gate(value: Any) -> str:
     """Returns the limit of a gate as text: `0.9`, or `(setosa 0.9, virginica 0.8)` if its value is a dict."""
-    return f"({', '.join(f'{name} {each}' for name, each in value.items())})" if isinstance(value, dict) else f"{value}"
+    return (
+        f"({', '.join(f'{_quoted(name)} {each}' for name, each in value.items())})"
+        if isinstance(value, dict)
+        else f"{value}"
+    )
+
+
+def _quoted(label: object) -> str:
+    """Returns a label as text, in quotes if it has a comma."""
+    return repr(label) if "," in str(label) else str(label)
 
 
 def _weaknesses(card: Card, measured: Figures | None) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from device_agent.shared.golden.error_gates import described
-from device_agent.shared.protocol.model_info import KnnInfo, LabelSets
+from device_agent.shared.protocol.model_info import KnnInfo, LabelSets, Reject
 from knnkit.evaluation.metrics import Figures, of_evaluation
 from knnkit.render.sanitize import count, percent
 
@@ -27,7 +27,7 @@ def lines(figures: Figures, how: str = "", most: int = 10) -> list[str]:
         found.append(f"class {each.label}: {recall if each.support else 'not measured (no held-out row)'}{precision}")
     if len(figures.classes) > most:
         least = figures.classes[most].recall
-        better = "not measured" if least is None else f"recall {percent(least)} or more"
+        better = "not measured" if least is None else f"recall {percent(least)}{' or more' if least < 1 else ''}"
         others = len(figures.classes) - most
         found.append(f"the other {f'{others:,} classes' if others > 1 else 'class'}: {better}")
     return found
@@ -51,7 +51,18 @@ def lines_of(info: KnnInfo) -> list[str]:
         for name, each, labels in zip(info.targets.names, info.targets.evaluations, info.targets.classes):
             figures = of_evaluation(each, labels)
             found += [f"{name}: {line}" for line in lines(figures, each.how, most=3)] if figures else []
-    return found + [_sets_line(each, info.classes) for each in info.label_sets or ()]
+    return found + sets_lines(info)
+
+
+def sets_lines(info: KnnInfo) -> list[str]:
+    """Returns a line of text for each coverage of label sets; [] for a model without label sets."""
+    return [_sets_line(each, info.classes) for each in info.label_sets or ()]
+
+
+def accepted(reject: Reject) -> str:
+    """Returns the shares of ordinary rows that get a label: `99.00 % of ordinary rows, 90.00 % of fault`."""
+    own = "".join(f", {percent(share)} of {label}" for label, share in (reject.by_class or {}).items())
+    return f"{percent(reject.acceptance)} of ordinary rows{own}"
 
 
 def _sets_line(sets: LabelSets, classes: tuple[int | str, ...]) -> str:

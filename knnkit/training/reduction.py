@@ -89,7 +89,7 @@ def require_small_loss(how: str, max_loss: float, before: KnnInfo, after: KnnInf
     enough = math.ceil((old - new) * 1000) / 1000
     raise BuildError(
         f"reduce: {how} keeps {after.n_train:,} of {before.n_train:,} training rows, and the accuracy on held-out rows "
-        f"falls from {old:.2%} to {new:.2%}; max_loss is {max_loss:.2%}",
+        f"falls from {100 * old:.2f} % to {100 * new:.2f} %; max_loss is {100 * max_loss:.2f} %",
         hint=f"reduce: {{how: {how}, max_loss: {enough:g}}}, or how: {'prototypes' if how == 'edited' else 'edited'}",
     )
 

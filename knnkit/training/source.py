@@ -157,7 +157,7 @@ class Material:
         sizes = [f"{len(each.data):,} bytes" for each in both]
         times = [f"{milliseconds(each, golden.rows[:1]):.3f} ms a row on this machine" for each in both]
         rows = [f"{each.info.n_train:,} rows" for each in both]
-        shares = [f"accuracy {reduction.accuracy(each.info):.2%}" for each in both]
+        shares = [f"accuracy {100 * reduction.accuracy(each.info):.2f} %" for each in both]
         return tuple(f"reduce: {self.reduced}: {old} before, {new} now" for old, new in (rows, sizes, times, shares))
 
     def _measured(self, reference: Reference) -> Dataset | None:

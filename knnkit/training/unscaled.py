@@ -34,9 +34,10 @@ def find(training: Dataset, k: int, metric: Metric, weights: Weights) -> tuple[s
     won, lost = int((scaled & ~plain).sum()), int((plain & ~scaled).sum())
     if won - lost < max(3.0 * np.sqrt(won + lost), 0.01 * count):
         return ()
+    most, old, new = (f"{100 * share:.1f} %" for share in (shares.max(), plain.mean(), scaled.mean()))
     return (
-        f"{training.source}: {names[int(shares.argmax())]!r} makes {shares.max():.1%} of the distance, and scale: "
-        f"standard would raise the accuracy from {plain.mean():.1%} to {scaled.mean():.1%} (each training row without "
+        f"{training.source}: {names[int(shares.argmax())]!r} makes {most} of the distance, and scale: "
+        f"standard would raise the accuracy from {old} to {new} (each training row without "
         "itself). knnkit tune compares all settings; scale: none keeps this one",
     )
 

@@ -70,6 +70,8 @@ def _filled(part: ast.expr) -> str:
     source = ast.unparse(part.value)
     if source.endswith(".words"):
         return "--target LOCAL"
+    if source.startswith("_config.flags("):
+        return " -c X1"
     return "X1 --fingerprint X1" if "'--fingerprint'" in source else "X1"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gzip
 import hashlib
 import io
@@ -18,7 +19,7 @@ from sklearn.metrics import precision_score, recall_score
 import knnkit
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
-from device_agent.shared.protocol.model_info import InFloat64, Targets
+from device_agent.shared.protocol.model_info import InFloat64, LabelSets, Reduced, Targets
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.release import model_file
 from knnkit import cli
@@ -26,6 +27,7 @@ from knnkit.model.tflite import associated_files
 from knnkit.provision import pinned_hashes
 from knnkit.provision.requirements import on_boards
 from knnkit.release import keys
+from knnkit.release.card import read_card
 from knnkit.render import card, html, page
 
 RANDOM = np.random.default_rng(8)
@@ -97,8 +99,23 @@ def test_the_card_says_what_each_kind_of_model_answers(folder: Path) -> None:
     assert shown == '"unknown" for rows without a training row near enough'
 
 
+def test_the_card_names_what_reduce_left_out_and_each_share_of_rows(folder: Path) -> None:
+    found = read_card(folder / "dist")
+    assert found.info.reject is not None
+    info = replace(
+        found.info,
+        classes=("Walk, slow", "fall", "walk"),
+        reject=replace(found.info.reject, by_class={"fall": 0.5}),
+        reduced=Reduced("condensed", 400, 0.9),
+        label_sets=(LabelSets(0.9, (1.0, 1.0, 1.0), 1.0, (10, 10, 10), (9, 9, 9), 1.5),),
+    )
+    shown = card.markdown(dataclasses.replace(found, info=info))
+    assert "reduce: condensed chose 84 training rows of all 400, with which the accuracy is 90.00 %" in shown
+    assert "than 95.00 % of ordinary rows, 50.00 % of fall: 'Walk, slow' " in shown
+    assert "label sets with coverage 90.00 %: " in shown
+
+
 def test_the_page_of_a_deploy_holds_the_card(folder: Path) -> None:
-    from knnkit.release.card import read_card
     from knnkit.render.card import section
 
     shown = html.render(page.Page("t", "v", "good", (), cards=(section(read_card(folder / "dist")),)))

@@ -123,3 +123,19 @@ def test_rows_of_cells_are_audited_as_the_model_sees_them(
     assert told["rows"] == 39
     assert 30 in [each["row"] for each in told["findings"] if each["kind"] == "contradicted"]
     assert "colour=red" in Path("a.csv").read_text()
+
+
+def test_its_advice_fits_the_file_that_was_audited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(1)
+    lines = [f"{x:.3f},{kind}" for kind, at in (("low", 0), ("high", 9)) for x in rng.normal(at, 1, 40)]
+    Path("rows.csv").write_text("\n".join(["x,kind", *lines, ""]))
+    other = "model: {name: m, data: {file: rows.csv, label: kind}}\n"
+    for model, reduced in ((other, False), (other.replace("}}", "}, reduce: condensed}"), True)):
+        Path("my own.yaml").write_text(model)
+        assert cli.main(["audit", "-c", "my own.yaml"]) == 0
+        said = capsys.readouterr().err
+        assert ("try: reduce: condensed in my own.yaml" in said) == (not reduced)
+        assert "try: knnkit audit --output audit.csv -c 'my own.yaml', which" in said

@@ -127,7 +127,7 @@ def test_a_build_shows_both_models_and_guards_the_loss(folder: Path, capsys: pyt
     Path("deploy.yaml").write_text(Path("deploy.yaml").read_text().replace("moons", "digits"))
     code = cli.main(["build"])
     said = capsys.readouterr()
-    assert (code == 2) == ("max_loss is 0.00%" in said.err)
+    assert (code == 2) == ("max_loss is 0.00 %" in said.err)
 
 
 def test_reduce_needs_held_out_rows(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,6 +145,6 @@ def test_a_loss_beyond_the_limit_names_what_to_write() -> None:
         return KnnInfo("m", 1, 1, ("x",), (0,), "euclidean", "uniform", "none", rows, 1, "", "2", {}, evaluation=found)
 
     reduction.require_small_loss("condensed", 0.01, info(190, 500), info(188, 50))
-    with pytest.raises(BuildError, match=r"keeps 50 of 500 .* falls from 95.00% to 93.50%") as raised:
+    with pytest.raises(BuildError, match=r"keeps 50 of 500 .* falls from 95.00 % to 93.50 %") as raised:
         reduction.require_small_loss("condensed", 0.01, info(190, 500), info(187, 50))
     assert raised.value.hint == "reduce: {how: condensed, max_loss: 0.015}, or how: edited"
