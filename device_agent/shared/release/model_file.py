@@ -74,7 +74,7 @@ def _members(source: str | Path | IO[bytes]) -> Iterator[zipfile.ZipFile]:
             zip_limits.require_small(file)
             yield stack.enter_context(zipfile.ZipFile(file))
     except ModelUnusable as error:
-        raise ModelUnusable(f"{_name(source)}: {error}", hint=HINT) from None
+        raise ModelUnusable(f"{_name(source)}: {error}", hint=error.hint or HINT) from None
     except zip_limits.BROKEN as error:
         raise ModelUnusable(f"{_name(source)} is not a knnkit model: {error}", hint=HINT) from None
 
@@ -92,7 +92,12 @@ def _read_stored(members: zipfile.ZipFile, name: str, limit: int) -> bytes:
         raise ModelUnusable(f"{name} inside the model has {entry.file_size:,} bytes; at most {limit:,} are allowed")
     if entry.flag_bits & 1:
         raise ModelUnusable(f"{name} inside the model is encrypted")
-    data = members.read(entry)
+    try:
+        data = members.read(entry)
+    except zip_limits.BROKEN as error:
+        if name == constants.KNN_FILE:  # without it, the file is not a model
+            raise
+        raise ModelUnusable(f"{name} inside the model is damaged: {error}", hint="knnkit build --force") from None
     if len(data) != entry.file_size:
         raise ModelUnusable(f"{name} inside the model has {len(data):,} bytes, but its entry says {entry.file_size:,}")
     return data

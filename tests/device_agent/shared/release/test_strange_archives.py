@@ -280,3 +280,15 @@ def test_a_date_that_no_calendar_reaches_is_told_all_the_same(
     path.write_bytes(json_codec.dump_file(dataclasses.replace(manifest, created=seconds, expires=seconds + 1)))
     assert cli.main(["inspect", str(release)]) == 0
     assert "created" in capsys.readouterr().out
+
+
+def test_a_damaged_file_inside_a_model_is_named_with_what_to_type(model: bytes, tmp_path: Path, capsys: Any) -> None:
+    path, data = tmp_path / "model.tflite", bytearray(model)
+    with zipfile.ZipFile(io.BytesIO(model)) as members:
+        data[members.getinfo("rows.npz").header_offset + 60] ^= 1
+    path.write_bytes(data)
+    assert cli.main(["card", str(path)]) == constants.EXIT_USAGE
+    assert capsys.readouterr().err == (
+        f"knnkit: {path}: rows.npz inside the model is damaged: Bad CRC-32 for file 'rows.npz'\n"
+        "  try: knnkit build --force\n"
+    )
