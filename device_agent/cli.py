@@ -50,6 +50,8 @@ def _failed(error: OSError | MemoryError) -> AgentError:
             "the current folder was removed: a relative path names no file", reason="no-directory", hint="cd /"
         )
     reason, said, hint = explain(error)
+    if error.errno == errno.ENAMETOOLONG:  # only a name that somebody typed is so long
+        return AgentError(said, reason=reason, hint=hint)
     return DeviceUnfit(said, reason=reason, hint=hint or "python -m device_agent doctor")
 
 

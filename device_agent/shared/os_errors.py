@@ -23,6 +23,7 @@ _WORDS = {
     errno.ENOTSUP: ("file-system", "choose a root on a Linux file system, such as ext4; `df -T .` shows its type"),
     errno.EAGAIN: ("too-many-processes", "raise the limit: ulimit -u, systemctl show -p TasksMax, or pids.max"),
     errno.ENOMEM: ("out-of-memory", "free -m shows the free memory; end another program, or raise the memory limit"),
+    errno.ENAMETOOLONG: ("name-too-long", "a shorter name: most file systems allow 255 bytes"),
     errno.EMFILE: ("too-many-files", "raise the limit of open files: ulimit -n"),
     errno.ENFILE: ("too-many-files", "the system has too many files open: cat /proc/sys/fs/file-nr"),
 }

@@ -158,6 +158,8 @@ def _as_table(
 def _by_name(rows: Any, named: Sequence[str], features: tuple[str, ...], error: Callable[..., Exception]) -> Any:
     """Returns a data frame with its columns, `named`, in the order of `features`; raises `error` for other columns."""
     absent = [name for name in features if name not in named]
+    if absent and (found := elements(rows, named, features, exact=True)) is not None:
+        return found
     if absent:
         more = f" (nor {len(absent) - 1} more)" if len(absent) > 1 else ""
         said = f"there is no column {absent[0]!r}{more}; the model has {_few(features)}"
@@ -166,6 +168,26 @@ def _by_name(rows: Any, named: Sequence[str], features: tuple[str, ...], error: 
         hint = f"rows[{list(features)}]" if len(features) <= 8 else "leave out the other columns"
         raise error(f"the columns are {_few(tuple(named))}, but the model has {_few(features)}", hint=hint)
     return select(rows, features)
+
+
+def elements(rows: Any, named: Sequence[str], features: Sequence[str], *, exact: bool = False) -> NDArray[Any] | None:
+    """Returns the columns of a data frame in the order of `features`; lists in `vector` are `vector_0`, `vector_1`, ...
+
+    Returns None if that does not give the features; with `exact`, also if it gives more.
+    """
+    found: dict[str, Any] = {}
+    try:
+        for name in named:
+            if f"{name}_0" in features:
+                found |= {f"{name}_{at}": part for at, part in enumerate(zip(*rows[name], strict=True))}
+            else:
+                found[name] = rows[name]
+    except (TypeError, ValueError):  # lists of several lengths, or no lists
+        return None
+    if not found.keys() >= set(features) or (exact and len(found) > len(features)):
+        return None
+    cells: NDArray[Any] = np.stack([as_array(found[name], object) for name in features], 1)
+    return cells
 
 
 def as_array(value: Any, dtype: Any = None) -> NDArray[Any]:

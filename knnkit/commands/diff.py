@@ -48,8 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
         if rows < of:
             print(f"knnkit: {rows:,} of {of:,} rows, drawn at random, are compared: all take too long", file=sys.stderr)
         found = flips.compare(before, after, few)
-    except (ModelUnusable, OSError) as error:
-        raise UsageError(str(error), hint=getattr(error, "hint", "")) from None
+    except ModelUnusable as error:
+        raise UsageError(str(error), hint=error.hint) from None
     if arguments.json:
         named = {"before": (arguments.before, before.info), "after": (arguments.after, after.info)}
         versions = {

@@ -164,6 +164,8 @@ class _Table:
             kind = column.type
         if self._policy.categories_of(name) is not None:
             return [name], *self._categories(place, name, column)
+        if pyarrow.types.is_null(kind):
+            column, kind = column.cast(pyarrow.float64()), pyarrow.float64()
         if _is_list(kind):
             values = self._lists(place, name, column)
             return [f"{name}_{index}" for index in range(values.shape[1])], values, None

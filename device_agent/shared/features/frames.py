@@ -21,6 +21,7 @@ from device_agent.shared.queries import (
     as_numbers,
     cell_problem,
     column_names,
+    elements,
     is_gap,
     not_numbers,
     row_type,
@@ -46,6 +47,8 @@ def cell_matrix(names: Sequence[str], rows: Any, error: _Error, source: str = ""
     rows, framed = _with_columns(rows)
     if framed is not None:
         absent = [name for name in names if name not in framed]
+        if absent and (found := elements(rows, framed, names)) is not None:
+            return found
         if absent:
             raise error(f"{source}there is no column {absent[0]!r}", hint=f"rows[{[*names][:8]}]")
         rows = [[row.get(name) for name in names] for row in rows] if isinstance(rows, list) else select(rows, names)

@@ -11,6 +11,7 @@ import pytest
 from support.device import Device
 from support.releases import Releases
 
+from device_agent import cli as agent
 from device_agent.diagnostics import doctor
 from device_agent.serving.outputs import Sink
 from device_agent.shared.os_errors import explain
@@ -57,6 +58,12 @@ def test_a_full_disk_is_told_with_the_file(tmp_path: Path, monkeypatch: pytest.M
         durable.write_atomic(tmp_path / "state.json", b"{}")
     assert str(tmp_path / "state.json") in explain(caught.value)[1]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_too_long_is_a_wrong_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "x" * 256
+    assert agent.main(["verify", name, "--root", str(tmp_path)]) == 2
+    assert f"{name}: File name too long\n  try: a shorter name" in capsys.readouterr().err
 
 
 def test_modules_of_the_folder_that_it_is_started_in_are_not_the_agent_s(

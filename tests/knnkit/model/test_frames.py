@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow
 import pytest
 from sklearn.compose import make_column_transformer
 from sklearn.neighbors import KNeighborsClassifier
@@ -16,6 +17,7 @@ from sklearn.preprocessing import OneHotEncoder
 from support import palmer
 
 import knnkit
+from device_agent import TfliteKNN
 from knnkit.errors import BuildError, DataError
 
 ROWS, SPECIES = palmer.birds()[0]
@@ -104,6 +106,7 @@ def test_what_is_not_a_number_is_named_by_row_and_column(frame: pd.DataFrame, sa
         (FRAME, {}, "cells cannot be read", "data={'categories': {'island': 'one-hot', 'sex': 'one-hot'}, 'missing': "),
         (FRAME, {"missing": "mean"}, "found 'mean', expected refuse, drop, median, constant", "median"),
         (FRAME, {"fill": 0}, "data has no key 'fill'", "missing"),
+        (FRAME.assign(gone=None), POLICY, "the column 'gone' has no value", "data={'drop': ['gone']}"),
         (FRAME.assign(both=[*range(1, len(FRAME)), "a"]), POLICY, "cannot be read", "one type"),
     ],
 )  # fmt: skip
@@ -148,3 +151,18 @@ def test_a_column_of_a_frame_is_named_with_and_without_data() -> None:
     for wrong in (["species", "island"], SPECIES[:5]):
         with pytest.raises(DataError, match=rf"228 rows, but labels of shape \({len(wrong)},\)"):
             knnkit.TfKNN(frame, 3, labels=wrong, data=POLICY)
+
+
+@pytest.mark.parametrize("kind", [pd.DataFrame, pl.DataFrame, pyarrow.table])
+@pytest.mark.parametrize("data", [{}, {"missing": "median"}])
+def test_lists_of_a_frame_are_features_for_host_and_device(kind: Any, data: Any, tmp_path: Path) -> None:
+    points = np.random.default_rng(4).normal(size=(40, 3))
+    labels = ["up" if first > 0 else "down" for first in points[:, 0]]
+    cells = {"vector": points.tolist(), "x": points[:, 0].tolist()}
+    host = knnkit.TfKNN(kind(cells), k=1, labels=labels, data=data)
+    host.export(tmp_path / "m.tflite")
+    turned = kind(dict(reversed(cells.items())))
+    assert host.score(turned, labels) == TfliteKNN(tmp_path / "m.tflite").score(turned, labels) == 1.0
+    for wrong in ([[1.0, 2.0]], [None]):
+        with pytest.raises(DataError, match="there is no column 'vector_0'"):
+            host.predict(kind({"vector": wrong, "x": [1.0]}))
