@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from device_agent.shared.tabular.csv_dialect import Decimals, has_controls
+from device_agent.shared.tabular.csv_dialect import SEPARATORS, Decimals, has_controls, is_number
 from device_agent.shared.tabular.csv_reader import BadCell, Block, Columns
 
 #: Other characters that spreadsheets write for a separator of thousands.
@@ -126,6 +126,20 @@ class Cells(Columns):
         values = [self._value(index, cell, pointed.get(index)) for index, cell in enumerate(cells)]
         self._coder.end_row()
         return values
+
+    def are_cells(self, fields: Sequence[str]) -> bool:
+        """Whether each field looks like a cell of its column; text must not contain a separator that is less likely."""
+        later = SEPARATORS[SEPARATORS.index(self.separator) + 1 :]
+        for index, cell in enumerate(fields[place].strip() for place in self.numbers):
+            if self._coder.is_missing(index, cell):
+                continue
+            if not self._coder.is_number(index):
+                fits = not any(separator in cell for separator in later)
+            else:
+                fits = is_number(self._without_thousands(cell), self.separator)
+            if not fits:
+                return False
+        return True
 
     def _without_thousands(self, cell: str) -> str:
         """Returns a cell without thousands separators; if one is misplaced, text that is not a number."""

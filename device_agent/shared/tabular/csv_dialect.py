@@ -158,20 +158,6 @@ def separator_of_header(text: str, names: Iterable[str]) -> str | None:
     return best
 
 
-def separator_of_row(text: str, columns: int) -> str | None:
-    """Returns the separator that divides a line into `columns` numbers; None if no separator does."""
-    for separator in SEPARATORS:
-        if separator != "," and separator not in text:
-            continue
-        try:
-            fields = without_tail(fields_of(text, separator), columns)
-        except BadInput:
-            continue
-        if len(fields) == columns and all(is_number(field, separator) for field in fields):
-            return separator
-    return None
-
-
 def without_tail(fields: list[str], columns: int) -> list[str]:
     """Returns `fields` without empty ones at the end, which spreadsheets add; the first `columns` stay in any case."""
     end = len(fields)

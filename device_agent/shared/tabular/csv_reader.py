@@ -7,6 +7,7 @@ Queries (`CsvParser`) and training rows both use `Columns`. No I/O; every value 
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -106,6 +107,10 @@ class Columns:
             self._read_cell(index, cell, text)
             for index, (cell, text) in enumerate(zip(self._decimals.pointed(written), written))
         ]
+
+    def are_cells(self, fields: Sequence[str]) -> bool:
+        """Whether each field of a line looks like a cell of its column; decides about the separator."""
+        return all(csv_dialect.is_number(fields[place], self.separator) for place in self.numbers)
 
     def _read_cell(self, index: int, cell: str, written: str) -> float:
         try:
@@ -263,10 +268,7 @@ class CsvParser(Parser):
     def _parse_line(self, line: bytes) -> Line:
         text = text_of(line)
         if not self._separated:
-            found = csv_dialect.separator_of_row(text, self._columns.count)
-            if found:
-                self._separated = True
-                self._columns = self._make_columns(found, self._columns.count, self._columns.numbers)
+            self._separate(text)
         fields = csv_dialect.without_tail(fields_of(text, self._columns.separator), self._columns.count)
         self._require_row(fields)
         try:
@@ -274,6 +276,22 @@ class CsvParser(Parser):
         except BadCell as error:
             where = f"column {self._columns.numbers[error.index] + 1} ({short(self._names[error.index])})"
             raise BadInput(f"{where}: {error}", hint=error.hint) from None
+
+    def _separate(self, text: str) -> None:
+        """Finds the separator that divides `text`, a row without a header, into cells of the model's columns.
+
+        If no separator does, uses one that gives the right number of columns for this line, so that its error is apt.
+        """
+        for separator in csv_dialect.SEPARATORS:
+            if separator != "," and separator not in text:
+                continue
+            columns = self._make_columns(separator, self._columns.count, self._columns.numbers)
+            with contextlib.suppress(BadInput):
+                fields = csv_dialect.without_tail(fields_of(text, separator), columns.count)
+                if len(fields) == columns.count:
+                    self._columns, self._separated = columns, columns.are_cells(fields)
+            if self._separated:
+                return
 
     def _require_row(self, fields: list[str]) -> None:
         hint = f"the model has the columns {listed(self._names)}"

@@ -53,14 +53,22 @@ class _Columns(Columns):
     def read_block(self, block: bytes) -> Block | None:
         return None if self.times.are_text else super().read_block(block)
 
+    def are_cells(self, fields: Sequence[str]) -> bool:
+        return super().are_cells(self._without_text(fields)[0])
+
     def read_fields(self, fields: Sequence[str]) -> list[float]:
-        place = self.numbers[self.time]
-        seconds = self.times.read(fields[place])
-        found = super().read_fields(fields if seconds is None else [*fields[:place], "0", *fields[place + 1 :]])
+        plain, seconds = self._without_text(fields)
+        found = super().read_fields(plain)
         self.times.are_text = seconds is not None
         if seconds is not None:
             found[self.time] = seconds
         return found
+
+    def _without_text(self, fields: Sequence[str]) -> tuple[Sequence[str], float | None]:
+        """Returns the fields with 0 for a time that is text, and this time in seconds; else `fields` and None."""
+        place = self.numbers[self.time]
+        seconds = self.times.read(fields[place])
+        return (fields, None) if seconds is None else ([*fields[:place], "0", *fields[place + 1 :]], seconds)
 
 
 def _recording(window: Window, keep: Sequence[str]) -> list[str]:

@@ -307,3 +307,27 @@ def test_bad_lines_are_reported_in_order_whatever_is_wrong(kind: type[Any], seed
     assert list(parsed.lines) == [place + first for place in range(20) if place not in bad]
     np.testing.assert_allclose(parsed.rows[:, 0], np.log([float(cell) for cell in cells if cell in ("1.5", "2")]))
     assert bool(parsed.hint) == (kind is TableJsonParser and cells[bad[0]] == "x")
+
+
+_NUMBER, _SEX = (
+    Column(name="a", missing="median", fill=0.5),
+    Column(name="sex", encoding="ordinal", categories=("f", "m")),
+)
+_PLANTS = Table(columns=(_NUMBER, Column(name="b"), _SEX), unknown_category="ignore")
+
+
+@pytest.mark.parametrize("rows", ["1.5;2;f", "1,5;2,0;f", "1,5\t2\tf", "1.5,2,f", '"1,5";2;" f"'])
+@pytest.mark.parametrize("more", ["", "1{0}2{0}other\n", "NA{0}2{0}m\n"])
+def test_rows_without_a_header_may_have_any_separator(rows: str, more: str) -> None:
+    separator = next(each for each in "\t;," if each in rows)
+    parser = TableCsvParser(_PLANTS)
+    parsed = parser.parse(f"{more.format(separator)}{rows}\n".encode())
+    assert parsed.errors == {}
+    assert parsed.rows[-1].tolist() == [1.5, 2.0, 0.0]
+
+
+def test_the_bad_cell_of_a_row_with_semicolons_is_named() -> None:
+    parser = TableCsvParser(_PLANTS)
+    assert parser.parse(b"1,5;34,8 %;f\n").errors[0][1].startswith("column 2 ('b'): '34,8 %' is not a number")
+    assert parser.parse(b"1.5,2,f\n").rows.tolist() == [[1.5, 2.0, 0.0]]
+    assert parser.parse(b"1.5;2;f\n").errors, "the first good row decides"

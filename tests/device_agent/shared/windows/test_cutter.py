@@ -105,6 +105,12 @@ def test_a_stream_of_one_recording_needs_no_column_for_it() -> None:
     assert len(WindowParser(WINDOW, "jsonl").parse(rows.encode()).rows) == 8
 
 
+def test_samples_without_a_header_may_have_semicolons_and_dates() -> None:
+    text = "".join(f"1,5;2;3;2026-01-31T12:00:{row:02}\n" for row in range(8))
+    found = WindowParser(Window(("ax", "ay", "az"), 8, 8, "t", 1.0), "csv").parse(text.encode())
+    assert (found.bad, found.rows.tolist()) == ([], [[1.5, 2.0, 3.0] * 8])
+
+
 def test_blocks_bound_the_memory_of_windows_that_overlap() -> None:
     parser = WindowParser(Window(("x",), 4096, 1), "csv")
     block = b"1\n" * 20_000
