@@ -69,7 +69,8 @@ def build_parser(commands: Any, arguments: Sequence[str] = ()) -> argparse.Argum
         type=filled,
         metavar="DIR",
         default=argparse.SUPPRESS,
-        help=f"folder of releases, keys and state (default: $KNNKIT_ROOT, else {constants.DEFAULT_ROOT})",
+        help="folder of releases, keys and state (default: $KNNKIT_ROOT, else DIR if this Python is in DIR/venv, "
+        f"else {constants.DEFAULT_ROOT})",
     )
     parser = Parser(
         prog=PROG,

@@ -36,14 +36,20 @@ class Command:
 
 
 def store_of(arguments: argparse.Namespace) -> Store:
-    """Returns the store in the folder `--root`, else $KNNKIT_ROOT, else ~/.knnkit."""
+    """Returns the store in the folder `--root`, else $KNNKIT_ROOT, else that of this Python, else ~/.knnkit."""
     from device_agent.store.store import Store
 
-    text = getattr(arguments, "root", None) or os.environ.get("KNNKIT_ROOT") or constants.DEFAULT_ROOT
+    text = getattr(arguments, "root", None) or os.environ.get("KNNKIT_ROOT") or _own_root()
     try:
         return Store(Path(text).expanduser().absolute())
     except RuntimeError as error:
         raise AgentError(f"--root {text}: {error}") from None
+
+
+def _own_root() -> str:
+    """Returns DIR if this Python is that of the environment DIR/venv, which knnkit made; else the default root."""
+    root = Path(sys.prefix).parent
+    return str(root) if (root / constants.VENVS_DIR).is_dir() else constants.DEFAULT_ROOT
 
 
 def show(arguments: argparse.Namespace, document: Any, text: str) -> int:

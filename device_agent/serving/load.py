@@ -102,7 +102,7 @@ def answering(store: Store) -> Answering:
         raise DeviceUnfit(
             f"no release has been activated under {store.root}",
             reason="no-release",
-            hint="knnkit deploy --target HOST, or --root DIR if the store is elsewhere",
+            hint="knnkit deploy --target HOST, or --root DIR if the model is in another folder",
         )
     return found
 

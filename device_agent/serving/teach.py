@@ -160,7 +160,7 @@ def _allowed(loaded: Loaded, store: Store) -> Enrol:
     allowed, release = loaded.signed.info.enrol, loaded.verdict.ref
     if allowed is None:
         said = f"the release {release.name} {release.version} in {store.root} does not allow rows to be taught"
-        hint = "enrol: {rows: 500} under model: in deploy.yaml, then: knnkit deploy; or --root DIR for another store"
+        hint = "enrol: {rows: 500} under model: in deploy.yaml, then: knnkit deploy; or --root DIR for another folder"
         raise Refused(said, reason="enrol-not-allowed", hint=hint)
     return allowed
 

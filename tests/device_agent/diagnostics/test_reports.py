@@ -69,6 +69,19 @@ def test_the_root_comes_from_the_option_else_the_environment(tmp_path: Path, dev
         assert json.loads(done.stdout)["root"] == str(tmp_path / root)
 
 
+def test_the_python_of_a_root_finds_this_root(tmp_path: Path) -> None:
+    """The environment is a link, as `knnkit provision` makes it."""
+    python = tmp_path / "garden" / constants.VENV_LINK / "bin" / "python"
+    environment = tmp_path / "garden" / constants.VENVS_DIR / "abc"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    (tmp_path / "garden" / constants.VENV_LINK).symlink_to(environment)
+    packages = os.pathsep.join([str(ROOT), *sys.path])
+    for env, root in (({}, "garden"), ({"KNNKIT_ROOT": str(tmp_path / "other")}, "other")):
+        argv = [python, "-m", "device_agent", "status", "--json"]
+        done = subprocess.run(argv, capture_output=True, env={"PYTHONPATH": packages, **env}, check=True)
+        assert json.loads(done.stdout)["root"] == str(tmp_path / root)
+
+
 def test_a_status_gives_dates_as_people_read_them(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with store.changing("ann", "a deployment"):

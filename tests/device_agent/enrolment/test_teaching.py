@@ -320,7 +320,7 @@ def test_nothing_is_taught_where_the_release_does_not_say_so(device: Device, rel
     said = refuse(device, "enrol-not-allowed", "enrol", "--label", "rose")
     assert "enrol: {rows: 500}" in said
     assert f"the release iris 1.0.0 in {device.root} does not allow rows to be taught" in said
-    assert "or --root DIR for another store" in said
+    assert "or --root DIR for another folder" in said
 
 
 def test_a_new_release_uses_what_it_allows_and_a_rollback_the_rest_again(taught: Device, releases: Releases) -> None:
