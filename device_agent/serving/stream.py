@@ -72,7 +72,7 @@ def stream(store: Store, request: Request, start: Start) -> int:
         finally:
             answerer.save()
             answerer.last.close()
-            answerer.tell_gaps()
+            answerer.tell_gaps(at_end=True)
 
 
 def _serve(answerer: _Answerer, source: Source, flags: SignalFlags) -> int:
@@ -163,6 +163,7 @@ class _Answerer:
             safe = self._without_poison(parsed)
             self._answer(safe)
             answered += len(safe.rows)
+        self.tell_gaps(at_end=False)
         if self._start and answered:
             self._start.answered()
             self._start = None
@@ -223,9 +224,9 @@ class _Answerer:
         self._saved = self.refused
         self._next_counts = time.monotonic() + COUNTS_SECONDS
 
-    def tell_gaps(self) -> None:
-        """Prints on standard error how many gaps in the samples interrupted windows."""
-        if said := self._rows.parser.describe_gaps():
+    def tell_gaps(self, *, at_end: bool) -> None:
+        """Prints on standard error how many gaps in the samples interrupted windows (see `StreamRows.take_gaps`)."""
+        if said := self._rows.take_gaps(at_end=at_end):
             print(f"device_agent: {self._name}: {said}", file=sys.stderr, flush=True)
 
     def wait(self) -> None:

@@ -54,6 +54,7 @@ class StreamRows:
         self.format = next(iter(self._parsers), formats[0])
         self.parser = self._parsers[self.format]
         self._decided = False
+        self._told, self._next_jump = "", 1
 
     def parse(self, block: bytes) -> Iterator[Parsed]:
         """Yields the parsed rows of a block of whole lines; line by line until a row has decided the format.
@@ -75,6 +76,15 @@ class StreamRows:
         for parser in self._parsers.values():
             parser.follow(info, chain)
         return True
+
+    def take_gaps(self, *, at_end: bool) -> str:
+        """Returns a text about the gaps in the samples if there are new ones; before the end, at jump 1, 2, 4, ..."""
+        jumps = self.parser.count_jumps()
+        if not at_end and jumps < self._next_jump:
+            return ""
+        self._next_jump = 1 << jumps.bit_length()
+        before, self._told = self._told, self.parser.describe_gaps()
+        return self._told if self._told != before else ""
 
     def _look_at(self, line: bytes) -> Iterator[Parsed]:
         if len(self._parsers) > 1:

@@ -110,6 +110,10 @@ class Parser:
         """Returns a text about the gaps that interrupted windows of samples; "" if there are none."""
         return ""
 
+    def count_jumps(self) -> int:
+        """Returns the number of gaps that no bad line explains: the time of a sample jumps."""
+        return 0
+
     def why_empty(self) -> str:
         """Returns the message for an input without rows."""
         return "the input has no rows"

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.input_info import Window
 from device_agent.shared.protocol.record import record
+from device_agent.shared.tabular.csv_dialect import listed
 from device_agent.shared.tabular.csv_reader import Block, Columns, CsvParser
 from device_agent.shared.tabular.json_reader import JsonParser
 from device_agent.shared.tabular.reader import Parsed, Parser
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Most bytes of the windows that one block of text may become.
 _MOST_BYTES = 1 << 23
+#: If the time jumps at more than one in so many samples, the columns may have another order.
+_MANY = 4
 
 
 @record
@@ -235,11 +238,18 @@ class WindowParser(Parser):
 
     def describe_gaps(self) -> str:
         """Returns a text about the gaps that interrupted windows; "" if there are none."""
-        return self.gaps.describe()
+        said = self.gaps.describe()
+        if self.header or _MANY * self.gaps.times <= self.gaps.samples:
+            return said
+        return f"{said}; a line without names has the columns {listed(self._window.numbers)}"
+
+    def count_jumps(self) -> int:
+        """Returns the number of gaps where the time jumps."""
+        return self.gaps.times
 
     def why_empty(self) -> str:
         """Returns the message for samples that complete no window."""
-        said = self.gaps.describe()
+        said = self.describe_gaps()
         count = f"no window of {self._window.rows} samples is complete: the input has {self.gaps.samples:,}"
         return count + (f", and {said}" if said else "")
 

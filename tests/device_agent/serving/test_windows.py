@@ -18,10 +18,16 @@ from support.device_stream import WAIT, Stream
 from support.releases import Releases
 from support.signals import Line
 
+from device_agent.serving.columns import Columns
 from device_agent.serving.load import load_model
+from device_agent.serving.rows import Request
+from device_agent.serving.stream_rows import StreamRows
 from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.input_info import Input, Window
+from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.release.directory import open_release
 from device_agent.shared.release.model_file import read_info
+from device_agent.shared.tabular.inputs import Source
 
 ROWS, HOP, GAP = 32, 16, 0.1
 SAME, LONG = (ROWS, HOP, GAP), (40, 40, GAP)
@@ -117,6 +123,26 @@ def test_a_release_activated_meanwhile(
         got += [stream.line() for _ in later]
         assert stream.finish() == ("", "")
     assert got == [*before, *later]
+
+
+def test_samples_in_a_wrong_order_are_reported_as_they_arrive() -> None:
+    window = Window(("ax", "ay", "az"), ROWS, HOP, "t", GAP)
+    info = KnnInfo(
+        name="n", k=1, n_features=96, feature_names=window.feature_names, classes=(0, 1), metric="euclidean",
+        weights="uniform", scale="none", n_train=2, batch=8, fingerprint="", minimum_runtime="1", versions={},
+        input=Input(window=window),
+    )  # fmt: skip
+    rows = StreamRows(info, Source(0, "a pipe", "auto", b""), Request(None, None, "auto", None, Columns()))
+    said = {}
+    for row in range(20):
+        assert not [parsed for parsed in rows.parse(f"{row / 50},0.1,0.2,{row % 2}\n".encode()) if len(parsed.rows)]
+        if text := rows.take_gaps(at_end=False):
+            said[row] = text
+    assert [*said] == [1, 2, 4, 8, 16]
+    assert "1 where the time jumps" in said[1]
+    assert said[16].endswith("; a line without names has the columns ax, ay, az, t")
+    assert rows.take_gaps(at_end=True).startswith("19 gaps break windows: 19 where the time jumps")
+    assert rows.take_gaps(at_end=True) == "", "reported already"
 
 
 def test_a_restart_begins_with_an_empty_window(device: Device, releases: Releases) -> None:
