@@ -24,7 +24,7 @@ from knnkit.model.index.grid import FAR, CellLists, find_cells
 from knnkit.model.index.groups import find_groups
 from knnkit.model.index.int8 import quantize
 from knnkit.model.index.projection import Projection, find_projection
-from knnkit.model.reference.float32_errors import relative_error, relative_gap
+from knnkit.model.reference.float32_errors import relative_error, relative_gap, summed_at_once
 from knnkit.model.reference.lattice import MOST, find_lattice
 from knnkit.model.reference.space import Float32, Space
 
@@ -258,6 +258,10 @@ class Search(tf.Module):  # type: ignore[misc]
 
     def _measure(self, one: Any, others: Any) -> Any:
         parts = self._part(one, others, self.space.scale.astype(np.float32))
+        if (block := summed_at_once(parts.shape[2])) < parts.shape[2]:
+            if missing := -parts.shape[2] % block:
+                parts = tf.pad(parts, [[0, 0], [0, 0], [0, missing]])
+            parts = tf.reduce_sum(tf.reshape(parts, [*parts.shape[:2], -1, block]), axis=3)
         return self._zeroed(tf.reduce_sum(parts, axis=2))
 
     def _zeroed(self, measure: Any) -> Any:

@@ -12,10 +12,13 @@ from support.device_process import DeviceProcess
 from device_agent.inference.block_search import BlockSearch
 from device_agent.inference.tflite_knn import TfliteKNN
 from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.model_info import Gates
 from knnkit.data.dataset import dataset
 from knnkit.model.build import BuiltModel, build_model
-from knnkit.model.reference.float32_errors import EPSILON, relative_gap
+from knnkit.model.golden import make_golden
+from knnkit.model.reference.float32_errors import EPSILON, relative_gap, summed_at_once
 from knnkit.model.reference.spec import KnnSpec
+from knnkit.model.selfcheck import self_check
 
 K = 4
 
@@ -34,20 +37,24 @@ def nearly_tied(count: int, width: int, gaps: np.ndarray, seed: int) -> tuple[np
 
 
 def test_no_order_of_addition_is_off_by_half_the_gap() -> None:
-    """Products and sums in float32, in orders that lose much, against float64."""
+    """Products and sums in float32, in orders that lose much, against float64; in blocks, as in the graph."""
     rng = np.random.default_rng(0)
-    for width in (1, 2, 3, 8, 16, 64, 300, 600):
+    for width in (1, 2, 3, 8, 16, 64, 255, 256, 600, 2304, 20_001):
+        block = summed_at_once(width)
         for terms in (rng.normal(size=(200, width)), np.full((200, width), 0.1), 10.0 ** rng.normal(size=(200, width))):
             rows, scale = terms.astype(np.float32), np.float64(0.3)
             exact = ((rows.astype(np.float64) * scale) ** 2).sum(axis=1)
             parts = (rows * np.float32(scale)) ** 2
             for order in (parts, parts[:, ::-1], np.sort(parts, axis=1), -np.sort(-parts, axis=1)):
-                total = np.add.accumulate(order, axis=1, dtype=np.float32)[:, -1]
+                blocks = np.pad(order, ((0, 0), (0, -width % block))).reshape(200, -1, block)
+                sums = np.add.accumulate(blocks, axis=2, dtype=np.float32)[:, :, -1]
+                total = np.add.accumulate(sums, axis=1, dtype=np.float32)[:, -1]
                 assert (np.abs(total - exact) <= (relative_gap(width) / 2 - 4 * EPSILON) * exact).all()
 
 
 @pytest.mark.parametrize(
-    ("width", "metric"), [(3, "euclidean"), (16, "euclidean"), (16, "sqeuclidean"), (100, "euclidean")]
+    ("width", "metric"),
+    [(3, "euclidean"), (16, "euclidean"), (16, "sqeuclidean"), (100, "euclidean"), (300, "euclidean")],
 )
 def test_nearly_tied_rows_are_in_order(width: int, metric: Any, device: DeviceProcess, tmp_path: Path) -> None:
     rows, queries = nearly_tied(300, width, 10.0 ** np.random.default_rng(width).uniform(-8.5, -4.0, 150), seed=1)
@@ -63,6 +70,22 @@ def test_nearly_tied_rows_are_in_order(width: int, metric: Any, device: DevicePr
             # A gap that sums in any order can close is in doubt, and hardly any other.
             assert 10 < np.count_nonzero(gaps < 0.3 * relative_gap(width)) <= found.settled
             assert found.settled <= np.count_nonzero(gaps < 1.5 * relative_gap(width)) + 2
+
+
+@pytest.mark.parametrize(("width", "metric"), [(2304, "euclidean"), (2304, "manhattan"), (30_011, "euclidean")])
+def test_wide_rows_keep_the_margin(width: int, metric: Any, device: DeviceProcess, tmp_path: Path) -> None:
+    """Rows that differ equally in all features: the sum of these terms loses most in float32."""
+    level = np.random.default_rng(width).uniform(0.0, 1.0, 60).astype(np.float32)
+    own = dataset(np.repeat(level[:, np.newaxis], width, axis=1), np.arange(60) % 3)
+    model = build_model(KnnSpec("wide", K, metric), own.take(np.arange(40)))
+    golden = make_golden(model, own.take(np.arange(40, 60)), own.take(np.arange(40)))
+    assert self_check(model, golden, Gates()).identical == 20
+    (tmp_path / "m").write_bytes(model.data)
+    for runtime in ("tflite_runtime", "ai_edge_litert"):
+        for one_by_one in (False, True):
+            found = device.classify(tmp_path / "m", golden.rows, one_by_one=one_by_one, runtime=runtime)
+            assert found.indices.tolist() == golden.indices[:, :K].tolist()
+            assert (np.abs(found.distances - golden.distances[:, :K]) <= 1e-5 * golden.distances[:, K - 1 : K]).all()
 
 
 @pytest.fixture(scope="module")
