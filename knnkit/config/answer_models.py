@@ -118,7 +118,7 @@ def _for_all(value: Any) -> Any:
 Limits = Annotated[
     dict[str, Annotated[float, Field(ge=0.0, allow_inf_nan=False), Example("5.0")]],
     BeforeValidator(_for_all),
-    Words("a limit, or targets and their limits ({floor: 0.5, default: 10.0})"),
+    Words("a limit for all targets, or for some ({east: 0.5, default: 10.0})"),
     Example("5.0"),
 ]
 
