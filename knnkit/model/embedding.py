@@ -12,7 +12,7 @@ import io
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol import constants, json_codec
-from device_agent.shared.protocol.input_info import Input, Stage
+from device_agent.shared.protocol.input_info import Image, Input, Stage
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.safe_files import read_small
 from knnkit.data.patterns import unreadable
 from knnkit.errors import FILE, BuildError
-from knnkit.model.tflite.flatbuffer import IDENTIFIER
+from knnkit.model.tflite.flatbuffer import IDENTIFIER, input_shape
 
 _STAGES = "look at `stages` in deploy.yaml"
 #: Name of the one column that each number of an embedding has.
@@ -46,13 +46,14 @@ class Embedded:
         return tuple(f"{PREFIX}_{number}" for number in range(self.rows.shape[1]))
 
 
-def read_stages(input: Input, paths: Iterable[Path], first: bytes | None = None) -> tuple[Input, dict[str, bytes]]:
+def read_stages(input: Input, paths: Sequence[Path], first: bytes | None = None) -> tuple[Input, dict[str, bytes]]:
     """Reads the stage files `paths`. Returns `input` with their digests, and file name in a release -> bytes.
 
     `first` holds the bytes of an additional stage, which runs before all stages of `input`; None: there is none.
 
     Raises:
-        BuildError: there are too many stages, or a file cannot be read, is too large, or is not a .tflite.
+        BuildError: there are too many stages; or a file cannot be read, is too large, is not a .tflite, or takes
+            pictures of another size.
     """
     own = {} if first is None else {constants.STAGE_FILES[0]: first}
     if len(input.stages) > (most := constants.MAX_STAGES - len(own)):
@@ -73,7 +74,20 @@ def read_stages(input: Input, paths: Iterable[Path], first: bytes | None = None)
         replace(stage, file=name, sha256=hashlib.sha256(data).hexdigest())
         for stage, (name, data) in zip((*(Stage("", "") for _ in own), *input.stages), files.items())
     ]
+    if input.image is not None and stages[0].frames is None:
+        _require_size(input.image, paths[0], files[stages[0].file])
     return replace(input, stages=tuple(stages)), files
+
+
+def _require_size(image: Image, path: Path, data: bytes) -> None:
+    """Raises BuildError if the stage `data` (file `path`) takes pictures of another size than `image` makes."""
+    shape = input_shape(data)
+    if len(shape) != 4 or shape[3] not in (1, 3) or min(shape[1:]) < 1:
+        return  # not a network of pictures
+    if shape[1:] != (made := (*image.size, image.channels)):
+        takes, found = ("x".join(map(str, size)) for size in (shape[1:], made))
+        hint = f"size: [{shape[1]}, {shape[2]}], channels: {shape[3]} under image: in deploy.yaml"
+        raise BuildError(f"{path} takes pictures of {takes} numbers, but `image` makes {found}", hint=hint)
 
 
 def embed(

@@ -135,13 +135,9 @@ class Chain:
     def _as_setting(self, error: WrongLength, samples: int) -> BadInput:
         """Returns the error of a stage with a hint that names the setting in deploy.yaml to change.
 
-        For a sound (of `samples` samples) it is `seconds`, and the message has the length in seconds; for a picture it
-        is `size`. Returns `error` itself if no setting helps.
+        For a sound (of `samples` samples) it is `seconds`, and the message has the length in seconds. Returns `error`
+        itself if no setting helps.
         """
-        shape = self.stages[0].shape
-        if self.input.image is not None and len(shape) == 4 and shape[3] in (1, 3) and _is_fixed(self.stages[0]):
-            hint = f"size: [{shape[1]}, {shape[2]}], channels: {shape[3]} under image: in deploy.yaml"
-            return BadInput(str(error), hint=hint)
         sound, least, exact = self.input.audio, shortest(self.stages), _is_fixed(self.stages[0])
         if sound is None or not (least or isinstance(error, TooFew)) or (samples > least > 0 and not exact):
             return error

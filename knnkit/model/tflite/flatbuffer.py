@@ -23,6 +23,8 @@ ALIGNMENT = 16
 _BUFFERS_FIELD = 4  # of the table Model
 _MODEL_FIELDS = 8
 _VERSION_FIELD = 0
+_GRAPHS_FIELD = 2
+_SIGNATURE_FIELD = 7  # of the table Tensor: its shape, with open lengths
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,21 @@ def unpack(data: bytes) -> Any:
     if data[4:8] != IDENTIFIER:
         raise ValueError("not a TFLite model")
     return schema.ModelT.InitFromPackedBuf(data, 0)
+
+
+def input_shape(data: bytes) -> tuple[int, ...]:
+    """Returns the shape of a model's first input, -1 for an open length; () if the file is damaged.
+
+    Reads these bytes alone, without TensorFlow, which takes seconds to load.
+    """
+    try:
+        graph = _target(data, _vector(data, _target(data, 0), _GRAPHS_FIELD)[0])
+        tensors, inputs = _vector(data, graph, 0), _vector(data, graph, 1)
+        tensor = _target(data, tensors[_u32(data, inputs[0])])
+        places = _vector(data, tensor, _SIGNATURE_FIELD) or _vector(data, tensor, 0)
+        return tuple(int(struct.unpack_from("<i", data, place)[0]) for place in places)
+    except (IndexError, struct.error):
+        return ()
 
 
 def add_metadata(model: Any, name: str, content: bytes) -> None:
@@ -203,6 +220,14 @@ def _field(data: bytes, table: int, number: int) -> int:
         return 0
     offset: int = struct.unpack_from("<H", data, vtable + place)[0]
     return table + offset if offset else 0
+
+
+def _vector(data: bytes, table: int, number: int) -> range:
+    """Returns the offsets of the elements of field `number`, a vector of numbers or tables; an empty range: none."""
+    if not (field := _field(data, table, number)):
+        return range(0)
+    start = _target(data, field)
+    return range(start + 4, start + 4 + 4 * _u32(data, start), 4)
 
 
 def _target(data: bytes, place: int) -> int:

@@ -70,9 +70,9 @@ def test_a_picture_of_another_size_gets_the_size_of_the_stage(tmp_path: Path) ->
     (tmp_path / "a").mkdir()
     np.save(tmp_path / "a" / "1.npy", np.zeros((9, 9, 3), np.uint8))
     listed = list_files([tmp_path / "*" / "*.npy"], "label", None, None)
-    for wrong in ("size: [5, 6]", "size: [4, 6], channels: 1", "size: [2, 2], channels: 3"):
-        with pytest.raises(BuildError, match=r"mean.tflite takes 1x4x6x3 numbers") as found:
-            embedder(tmp_path, f"{{image: {{{wrong}}}, stages: [mean.tflite]}}").apply_to_files(listed)
+    for wrong in ("size: [5, 6]", "size: [4, 6], channels: 1", "size: [2, 2], channels: 3", "size: [6, 4]"):
+        with pytest.raises(BuildError, match=r"mean.tflite takes pictures of 4x6x3 numbers, but `image` ") as found:
+            embedder(tmp_path, f"{{image: {{{wrong}}}, stages: [mean.tflite]}}")
         assert found.value.hint == "size: [4, 6], channels: 3 under image: in deploy.yaml"
     right = found.value.hint.partition(" under")[0]
     made, _ = embedder(tmp_path, f"{{image: {{{right}}}, stages: [mean.tflite]}}").apply_to_files(listed)
