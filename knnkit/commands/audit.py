@@ -71,7 +71,7 @@ def _entry(finding: Finding, rows: Dataset) -> dict[str, Any]:
         "distance": finding.distance,
     }
     named = {} if rows.ids is None else {"id": str(rows.ids[finding.row]), "like_id": str(rows.ids[finding.like])}
-    if rows.files is not None:
+    if rows.files is not None or rows.lines is not None:
         named |= {"where": rows.where(finding.row), "like_where": rows.where(finding.like)}
     return entry | named
 
@@ -81,7 +81,7 @@ def _csv(found: Audit, rows: Dataset) -> bytes:
     buffer = io.StringIO()
     names = ["kind", "row", "label", "neighbours", "share", "like", "distance"]
     names += [] if rows.ids is None else ["id", "like_id"]
-    names += [] if rows.files is None else ["where", "like_where"]
+    names += [] if rows.files is None and rows.lines is None else ["where", "like_where"]
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([*names, *rows.feature_names])
     for each in found.findings:
@@ -134,5 +134,8 @@ def _place(row: int, rows: Dataset) -> int:
 def _named(row: int, rows: Dataset) -> str:
     place = _place(row, rows)
     names = [] if rows.ids is None or not rows.ids[row] else [clean(rows.ids[row], 40)]
-    names += [clean(os.path.relpath(rows.where(row)))] if rows.files is not None and rows.files[row] else []
+    if rows.files is not None:
+        names.append(clean(os.path.relpath(rows.where(row))))
+    elif rows.lines is not None:
+        names.append(f"line {rows.lines[row]}")
     return f"{place} ({', '.join(names)})" if names else str(place)

@@ -84,6 +84,8 @@ def test_the_command_names_rows_of_the_file(
     assert cli.main(["audit"]) == 0
     said = capsys.readouterr()
     assert "contradicted" in said.out
+    assert " 7 (line 9) " in said.out
+    assert {each["where"] for each in written if each["row"] == "7"} == {f"{tmp_path / 'rows.csv'}, line 9"}
     assert "rows whose neighbours contradict their label" in said.err
     assert "audit.csv" in said.err
     named = [f"r{row},{line}" for row, line in enumerate(lines)]
@@ -98,8 +100,9 @@ def test_the_command_names_rows_of_the_file(
     assert cli.main(["audit", "--output", "audit.csv"]) == 0
     said = capsys.readouterr()
     assert " 60 (more.csv, line 2) " in said.out
-    assert " 0 (r0) " in said.out
+    assert " 0 (r0, rows.csv, line 2) " in said.out
     assert "can be left out without changing the answer" in said.err
+    assert "audit.csv" not in said.err
     with Path("audit.csv").open(newline="") as file:
         found = {int(each["row"]): Path(each["where"]).name for each in csv.DictReader(file)}
     assert (found[60], found[64]) == ("more.csv, line 2", "more.csv, line 6")
