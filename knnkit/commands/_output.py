@@ -110,6 +110,11 @@ def model_file(path: Path, hint: str = "knnkit build") -> Path:
     return model
 
 
+def tell_building(name: str) -> None:
+    """Says on standard error that the model `name` is being built, which can take minutes."""
+    print(f"knnkit: building {name} (this can take a minute)", file=sys.stderr, flush=True)
+
+
 def draws(arguments: argparse.Namespace) -> bool:
     """Whether the user wants an HTML report."""
     return any(path.suffix in (".html", ".htm") for path in arguments.report)

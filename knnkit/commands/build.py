@@ -5,11 +5,12 @@ A release whose inputs did not change is not built again."""
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 
 from device_agent.shared.golden.error_gates import scores_of
 from device_agent.shared.protocol import constants, json_codec
-from knnkit.commands import _config
+from knnkit.commands import _config, _output
 from knnkit.config import load
 from knnkit.errors import UsageError
 from knnkit.evaluation import metrics
@@ -27,10 +28,14 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"-o takes one release, but {arguments.config} has {len(builds)} models", hint="leave out -o")
     with _config.line_in_errors(config):
         signer = signing.load_signer(builds[0].signing.key)
-    make = build.build_release if arguments.force else build.ensure_release
     documents = []
     for each in builds:
-        built = make(each, signer, out=arguments.output)
+        begin = functools.partial(_output.tell_building, each.model.name)
+        if arguments.force:
+            begin()
+            built = build.build_release(each, signer, out=arguments.output)
+        else:
+            built = build.ensure_release(each, signer, out=arguments.output, begin=begin)
         _tell(built)
         documents.append(_document(built))
     if arguments.json:

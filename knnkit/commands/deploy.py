@@ -161,7 +161,8 @@ def _ensure(build: Build) -> Path:
     """
     if not build.signing.key.exists() and (build.release.dir / constants.SIGNATURE_FILE).exists():
         return build.release.dir
-    made = builder.ensure_release(build, signing.load_signer(build.signing.key))
+    begin = functools.partial(_output.tell_building, build.model.name)
+    made = builder.ensure_release(build, signing.load_signer(build.signing.key), begin=begin)
     for warning in made.warnings:
         print(f"knnkit: warning: {warning}", file=sys.stderr)
     return made.directory

@@ -16,7 +16,7 @@ import io
 import os
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -319,10 +319,12 @@ def _remove_desktop_files(directory: Path) -> None:
             path.unlink()
 
 
-def ensure_release(build: Build, signer: Signer, *, out: Path | None = None) -> Built:
+def ensure_release(
+    build: Build, signer: Signer, *, out: Path | None = None, begin: Callable[[], None] = lambda: None
+) -> Built:
     """Returns the release of `build` in `out`; builds it only if its inputs have changed, or another key signed it.
 
-    Loads neither TensorFlow nor scikit-learn if there is nothing to build.
+    Loads neither TensorFlow nor scikit-learn if there is nothing to build; else calls `begin` first.
 
     Raises:
         See `build_release`.
@@ -330,8 +332,10 @@ def ensure_release(build: Build, signer: Signer, *, out: Path | None = None) -> 
     directory = (out or build.release.dir).absolute()
     _remove_desktop_files(directory)
     with build.line_in_errors():
-        kept = _kept(directory, build, signer)
-    return kept or build_release(build, signer, out=out)
+        if kept := _kept(directory, build, signer):
+            return kept
+    begin()
+    return build_release(build, signer, out=out)
 
 
 def _kept(directory: Path, build: Build, signer: Signer) -> Built | None:
