@@ -6,6 +6,7 @@ Columns of numbers and booleans are features. A column of lists (embeddings) bec
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,6 +98,9 @@ def of_frame(frame: Any, why: str) -> Any:
             return pyarrow.Table.from_batches([frame])
         return frame.to_arrow() if hasattr(kind, "to_arrow") else pyarrow.Table.from_pandas(frame, preserve_index=False)
     except (pyarrow.ArrowException, AttributeError, TypeError, ValueError, OverflowError) as error:
+        if found := re.search(r"for column (.*) with type", str(error)):  # Arrow's words
+            said = f"{FRAME} cannot be read: column {found[1]!r} holds values of several types"
+            raise DataError(said, hint=f"frame[{found[1]!r}] = frame[{found[1]!r}].astype(str)") from None
         hint = "give a pandas or polars frame with one type of value in each column"
         raise DataError(f"{FRAME} cannot be read: {error}", hint=hint) from None
 

@@ -75,6 +75,8 @@ def _members(source: str | Path | IO[bytes]) -> Iterator[zipfile.ZipFile]:
             yield stack.enter_context(zipfile.ZipFile(file))
     except ModelUnusable as error:
         raise ModelUnusable(f"{_name(source)}: {error}", hint=error.hint or HINT) from None
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise ModelUnusable(f"{_name(source)}: {error.strerror}", hint="name the file of the model") from None
     except zip_limits.BROKEN as error:
         raise ModelUnusable(f"{_name(source)} is not a knnkit model: {error}", hint=HINT) from None
 

@@ -127,7 +127,8 @@ class KnnModule(tf.Module):  # type: ignore[misc]
         """Runs the graph on (n, n_features) finite float32 rows, in batches; returns output name -> (n, ...) array."""
         if self._graph is None:
             shape = tf.TensorSpec((self.batch_rows(constants.FULL), self.n_features), tf.float32)
-            self._graph = tf.function(self.answer, input_signature=[shape], autograph=False)
+            graph = tf.function(self.answer, input_signature=[shape], autograph=False)
+            self._graph = graph.get_concrete_function()  # a `tf.function` warns when several models are made
         size = self.batch_rows(constants.FULL)
         parts = []
         for start in range(0, max(1, len(queries)), size):

@@ -111,6 +111,12 @@ def test_a_frame_with_too_large_numbers_is_refused() -> None:
     assert refused.value.hint
 
 
+def test_a_column_of_several_types_is_named() -> None:
+    with pytest.raises(DataError, match="column 'x' holds values of several types") as refused:
+        of_frame(pandas.DataFrame({"x": ["x", 1], "u": [1, 2]}), "rows")
+    assert refused.value.hint == "frame['x'] = frame['x'].astype(str)"
+
+
 def _read(file: Path, label: str, features: list[str] | None, policy: Policy) -> Dataset | None:
     """Returns the rows of a file; None if it is refused."""
     with contextlib.suppress(DataError):
