@@ -44,7 +44,7 @@ def _explain(error: OSError) -> tuple[str, str]:
         if found.f_files and found.f_favail < ENVIRONMENT_FILES:  # what failed has been removed by now
             said = "no inodes are left: the file system cannot hold more files"
             return said, f"df -i {shlex.quote(str(folder))}; remove files that are not needed, or choose another root"
-        return str(error.strerror), "make room on the board: df -h"
+        return str(error.strerror), "make room on the board: df -h shows the free space"
     if error.errno in (errno.ENOSYS, errno.ENOTSUP) or (error.errno == errno.EPERM and error.filename2):
         return (
             "the file system has no links or no file permissions",

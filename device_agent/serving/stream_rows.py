@@ -129,4 +129,4 @@ def _require_files(info: KnnInfo, request: Request) -> None:
 
 
 def _npy() -> BadInput:
-    return BadInput("--stream reads only CSV or JSON lines", hint="leave out --stream for NPY")
+    return BadInput("--stream reads and writes lines of CSV or JSON, not NPY", hint="leave out --stream")

@@ -96,6 +96,11 @@ def _own(arguments: argparse.Namespace, path: Path) -> tuple[str, str]:
         said = f"{path} is a column of {file}, and would be the file to write: --label names one column"
         then = f"; for two label columns, then write label: [{_quote(label)}, {_quote(str(path))}] in the file"
         raise UsageError(said, hint=f"knnkit init --data {shlex.quote(str(file))} --label {shlex.quote(label)}{then}")
+    if not file.exists() and (found := next(iter(sorted(file.parent.glob(file.name))), None)):
+        then = f"; then write files: {_quote(str(file))} in place of file: in {path}"
+        raise UsageError(
+            f"--data takes one file, not the pattern {file}", hint=f"--data {shlex.quote(str(found))}{then}"
+        )
     names = arguments.features or []
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"--features names {twice!r} twice", hint="each column once")

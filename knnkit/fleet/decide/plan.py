@@ -313,7 +313,7 @@ def _too_full(device: str, facts: Facts, package: Package) -> Refusal | None:
     if facts.disk_free_bytes >= need or staged:
         return None
     said = f"{device}: {_mb(facts.disk_free_bytes)} MB are free under {facts.root}; {_mb(need)} MB are needed"
-    return Refusal("disk-full", said, "make room on the device: df -h", constants.EXIT_FAILED)
+    return Refusal("disk-full", said, "make room on the device: df -h shows the free space", constants.EXIT_FAILED)
 
 
 def _mb(size: int) -> str:

@@ -124,4 +124,4 @@ def test_npy_is_not_taken_for_a_bad_line(ready: Ready, tmp_path: Path) -> None:
     for data in ((tmp_path / "rows.npy").read_bytes(), b"online\n" + (tmp_path / "rows.npy").read_bytes()):
         said = ready.device.run("classify", "--stream", input=data)
         assert said.code == constants.EXIT_USAGE
-        assert "--stream reads only CSV or JSON lines" in said.err
+        assert "--stream reads and writes lines of CSV or JSON" in said.err
