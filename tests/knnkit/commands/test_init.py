@@ -86,6 +86,13 @@ def test_a_file_that_may_not_be_read_is_told(
     assert "train.csv: cannot be read: Permission denied" in err
 
 
+def test_a_pattern_of_files_is_named_one_file(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a 1.csv").write_text(ROWS)
+    code, err = init(capsys, "--data", "a*.csv", "--label", "species")
+    assert (code, Path("deploy.yaml").exists()) == (2, False)
+    assert "--data 'a 1.csv'; then write files: 'a*.csv' in place of file: in deploy.yaml" in err
+
+
 def test_a_file_after_the_features_is_taken_for_none_of_them(capsys: pytest.CaptureFixture[str]) -> None:
     Path("train.csv").write_text(ROWS)
     code, err = init(capsys, "--data", "train.csv", "--label", "species", "--features", "width", "mine.yaml")

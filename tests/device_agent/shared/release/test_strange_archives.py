@@ -43,6 +43,11 @@ def test_an_archive_without_a_model_is_told_without_quotes(releases: Releases, c
     )
 
 
+def test_a_model_that_is_missing_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ModelUnusable, match=r"no\.tflite: No such file or directory$"):
+        read_info(tmp_path / "no.tflite")
+
+
 def ending(model: bytes, **changes: int) -> bytes:
     """The model with other claims in the last record of its archive."""
     names = ("disk", "start", "here", "count", "length", "offset", "comment")
