@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from device_agent.serving.columns import Columns, Kept
 from device_agent.serving.load import Loaded
+from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import BadInput, named
 from device_agent.shared.protocol.record import record, replace
 from device_agent.shared.queries import cell_type, row_type
@@ -190,7 +191,9 @@ class Rows:
             parsed = self.parser.parse(block)
         if parsed.errors:
             number, message = next(iter(parsed.errors.values()))
-            raise BadInput(f"{self.source.where(number)}: {message}", hint=parsed.hint or self._hint)
+            others = self._hint != constants.OTHER_LINES or parsed.count == 1 or len(parsed.rows)
+            hint = self._hint if others else f"correct all lines: of the first {parsed.count:,}, none can be read"
+            raise BadInput(f"{self.source.where(number)}: {message}", hint=parsed.hint or hint)
         for number, message in parsed.bad[: max(0, _SHOWN - self._bad)]:
             print(f"device_agent: {self.source.where(number)}: {message}", file=sys.stderr)
         self._bad += len(parsed.bad)

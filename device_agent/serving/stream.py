@@ -123,10 +123,9 @@ class _Answerer:
         self._start: Start | None = start  # None after the first answer
         self._request = request
         self._name, self._unit = source.name, "frame" if source.format == FRAMES else "line"
-        self._descriptor = 1
         self._output = None if request.output == "-" else request.output
-        if self._output:
-            self._descriptor = open_output(Path(self._output), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        self._descriptor = open_output(Path(self._output), flags) if self._output else 1
         self._state_file, self._journal = str(store.state_file), str(store.root / constants.JOURNAL_FILE)
         self._stamp, self._taught = stamp(self._state_file), stamp(self._journal)
         self._answering = answering(store)
@@ -191,6 +190,8 @@ class _Answerer:
             self._write(renderer.header())
         for number, message in (*parsed.errors.values(), *parsed.bad):
             self._report(number, message)
+        if hint := self._rows.take_hint(parsed):
+            print(f"  try: {hint}", file=sys.stderr, flush=True)
         self.refused += len(parsed.errors) + len(parsed.bad)
         if not parsed.count:
             return

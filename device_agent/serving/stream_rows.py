@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from device_agent.shared.embedding.chain import Chain
 
 _TEXT = ("csv", "jsonl")
+_MOST_HINTS = 10
 
 
 class StreamRows:
@@ -55,6 +56,7 @@ class StreamRows:
         self.parser = self._parsers[self.format]
         self._decided = False
         self._told, self._next_jump = "", 1
+        self._hints = {""}
 
     def parse(self, block: bytes) -> Iterator[Parsed]:
         """Yields the parsed rows of a block of whole lines; line by line until a row has decided the format.
@@ -76,6 +78,13 @@ class StreamRows:
         for parser in self._parsers.values():
             parser.follow(info, chain)
         return True
+
+    def take_hint(self, parsed: Parsed) -> str:
+        """Returns the hint of the first bad line, or "": each of the first `_MOST_HINTS` different ones only once."""
+        if parsed.hint in self._hints or len(self._hints) > _MOST_HINTS:
+            return ""
+        self._hints.add(parsed.hint)
+        return parsed.hint
 
     def take_gaps(self, *, at_end: bool) -> str:
         """Returns a text about the gaps in the samples if there are new ones; before the end, at jump 1, 2, 4, ..."""

@@ -18,6 +18,7 @@ import yaml
 from device_agent.shared.file_hints import cleaned
 from device_agent.shared.tabular.csv_dialect import short
 from device_agent.shared.tabular.csv_reader import DECIMAL_COMMA
+from device_agent.shared.tabular.units import unit_of, without_units
 from knnkit.errors import DataError
 
 #: Kinds of bad cells, as they are counted.
@@ -37,9 +38,6 @@ _WORDS = frozenset({"false", "n", "no", "null", "off", "on", "true", "y", "yes"}
 #: Sources that are not files: rows that were given in Python.
 FRAME = "the data frame"
 IN_MEMORY = frozenset({FRAME, "arrays", "rows", "test"})
-#: A number with its unit; and what a regular expression of sed needs a backslash for.
-_WITH_UNIT = re.compile(r"[-+]?[0-9]*[.,]?[0-9]+ ?([^\s0-9.,;\"'][^\s0-9,;\"']{0,11})")
-_SPECIAL = re.compile(r"[][.*+?(){}|^$\\/]")
 #: If more than this share of rows has no label, another column may be the label.
 _UNLABELLED = 0.05
 #: Last words in the names of id columns.
@@ -197,8 +195,7 @@ class BadCells:
 
     def _unit_of(self, name: str) -> str:
         """Returns the unit that all texts of a column have after a number, such as `km`; "" if they have none."""
-        found = [_WITH_UNIT.fullmatch(text.strip()) for text in self._texts[name]]
-        units = {match[1] if match else "" for match in found}
+        units = set(map(unit_of, self._texts[name]))
         return units.pop() if len(units) == 1 else ""
 
     def _without_units(self, units: Mapping[str, str]) -> str:
@@ -206,9 +203,7 @@ class BadCells:
         said = f"the numbers have a unit: {listed}; remove it"
         if Path(self._source).suffix.lower() not in (".csv", ".tsv", ".txt"):
             return said
-        parts = [_SPECIAL.sub(r"\\\g<0>", unit) for unit in dict.fromkeys(units.values())]
-        script = f's/([0-9]) ?({"|".join(parts)})([",;[:space:]]|$)/\\1\\3/g'
-        return f"{said}: sed -E {shlex.quote(script)} {shlex.quote(self._source)} > {cleaned(self._source)}"
+        return f"{said}: {without_units(units.values())} {shlex.quote(self._source)} > {cleaned(self._source)}"
 
     def _correct(self, names: Sequence[str]) -> str:
         """Returns a hint to correct cells of the columns `names` ("": whole lines), or to remove their lines."""

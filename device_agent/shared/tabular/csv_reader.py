@@ -30,6 +30,7 @@ from device_agent.shared.tabular.reader import (
     plain_numbers,
     unlike_finite,
 )
+from device_agent.shared.tabular.units import unit_of, without_units
 
 _TRUTH = {word.encode(): b"%d" % number for word, number in csv_dialect.TRUTH.items()}
 #: Hint for a header with more columns than the model has.
@@ -183,7 +184,7 @@ class CsvParser(Parser):
     ) -> None:
         super().__init__(names, dtype, ignore_extra=ignore_extra, keep=keep)
         self._extra = list[str]()
-        self._separated = False
+        self._separated, self._first_row = False, 0  # the line after the header
         # Without a header, only the features are known by their places.
         self._unknown = [name for name in keep if name not in self._names]
         self._kept = [self._names.index(name) for name in keep if name in self._names]
@@ -260,7 +261,7 @@ class CsvParser(Parser):
             if named := list(filter(None, extra)):
                 said = f"the model has no column {short(named[0])}{more(named)}"
             raise BadInput(f"line {self.line}: {said}", hint=f"{LEAVES_OUT}; --keep copies one to the answers")
-        self._separated, self._extra = True, list(filter(None, extra))
+        self._separated, self._first_row, self._extra = True, self.line + 1, list(filter(None, extra))
         self._unknown, self._kept = [], [names.index(name) for name in self._keep]
         self._columns = self._make_columns(separator, len(names), [names.index(name) for name in self._names])
 
@@ -274,8 +275,17 @@ class CsvParser(Parser):
         try:
             return self._columns.read_fields(fields), [fields[place].strip() for place in self._kept]
         except BadCell as error:
-            where = f"column {self._columns.numbers[error.index] + 1} ({short(self._names[error.index])})"
-            raise BadInput(f"{where}: {error}", hint=error.hint) from None
+            place = self._columns.numbers[error.index]
+            where = f"column {place + 1} ({short(self._names[error.index])})"
+            raise BadInput(f"{where}: {error}", hint=self._hint_for(fields, place, error.hint)) from None
+
+    def _hint_for(self, fields: list[str], place: int, hint: str) -> str:
+        """Returns `hint`, that for the bad cell at `place`, or one about units if the cell or the line is of units."""
+        if self.line == self._first_row and not any(csv_dialect.is_number(cell, ";") for cell in fields):
+            units = f"is it a line of units? leave it out: sed {self.line}d FILE > rows.csv"
+            return f"{units}; else: {hint}" if hint else units
+        unit = unit_of(fields[place])
+        return hint or (f"remove the unit {unit!r}: {without_units([unit])} FILE > rows.csv" if unit else "")
 
     def _separate(self, text: str) -> None:
         """Finds the separator that divides `text`, a row without a header, into cells of the model's columns.

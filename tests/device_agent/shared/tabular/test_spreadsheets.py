@@ -6,6 +6,8 @@ import csv
 import gzip
 import io
 import re
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from support.device import Device
 from support.releases import Releases
 
+from device_agent.shared.file_hints import with_file
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.tabular import csv_dialect
@@ -311,3 +314,22 @@ def test_blanks_of_other_kinds_around_a_number_are_none_of_it() -> None:
 
 def test_names_that_hold_a_comma_are_told_from_two() -> None:
     assert csv_dialect.listed(("air, %", "gas")) == "'air, %', gas"
+
+
+@pytest.mark.parametrize(("cell", "unit"), [("34,8 %", "%"), ("7,4km", "km"), ("-2,5 m/s", "m/s")])
+def test_a_unit_in_a_cell_is_removed_by_the_hint(cell: str, unit: str, tmp_path: Path) -> None:
+    text = f"a;b (cm);c\n1,5;{cell};3\n"
+    _, errors, hint = read(text.encode())
+    assert errors == [(2, f"column 2 ('b (cm)'): {cell!r} is not a number")]
+    assert hint.startswith(f"remove the unit {unit!r}: sed -E ")
+    (tmp_path / "rows.csv").write_text(text)
+    command = with_file(hint.partition(": ")[2], "rows.csv")
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True)
+    assert read((tmp_path / "rows-clean.csv").read_bytes())[1] == []
+
+
+def test_a_line_of_units_below_the_header_is_named() -> None:
+    _, errors, hint = read(b"a;b (cm);c\nkg;cm;%\n1;2;3\n")
+    assert errors == [(2, "column 1 ('a'): 'kg' is not a number")]
+    assert hint == "is it a line of units? leave it out: sed 2d FILE > rows.csv"
+    assert read(b"a;b (cm);c\n1;2;3\nkg;cm;%\n")[2] == ""

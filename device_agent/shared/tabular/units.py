@@ -1,0 +1,27 @@
+"""Numbers written with a unit, such as `7.4 km`.
+
+Finds the unit, and writes the command that removes it from a file. No I/O.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable
+
+#: A number with its unit; and what a regular expression of sed needs a backslash for.
+_WITH_UNIT = re.compile(r"[-+]?[0-9]*[.,]?[0-9]+ ?([^\s0-9.,;\"'][^\s0-9,;\"']{0,11})")
+_SPECIAL = re.compile(r"[][.*+?(){}|^$\\/]")
+
+
+def unit_of(text: str) -> str:
+    """Returns the unit after the number in `text`; "" if it is not a number with a unit."""
+    found = _WITH_UNIT.fullmatch(text.strip())
+    return found[1] if found else ""
+
+
+def without_units(units: Iterable[str]) -> str:
+    """Returns the beginning of a command that removes `units` after numbers; the name of the file follows it."""
+    parts = [_SPECIAL.sub(r"\\\g<0>", unit) for unit in dict.fromkeys(units)]
+    script = f's/([0-9]) ?({"|".join(parts)})([",;[:space:]]|$)/\\1\\3/g'
+    return f"sed -E {shlex.quote(script)}"
