@@ -34,7 +34,7 @@ def load_config(arguments: argparse.Namespace) -> Config | None:
 
 
 def line_in_errors(config: Config | None) -> contextlib.AbstractContextManager[None]:
-    """Returns a context manager that adds the line of deploy.yaml to an error in its block about a key file."""
+    """Returns a context manager: an error about a key file in its block gets the line of deploy.yaml with that file."""
     return config.key_files.line_in_errors() if config else contextlib.nullcontext()
 
 

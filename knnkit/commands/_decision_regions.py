@@ -94,7 +94,7 @@ def ask(
     truth: NDArray[np.int32],
     around: NDArray[Any] | None = None,
 ) -> Regions:
-    """Returns the decision regions of a device's model, whose knn.json is `info`.
+    """Returns the decision regions of a device's model; `info` is the model's metadata.
 
     `points` are (n, 2) evaluation rows, `truth` their (n,) class indices, `around` other rows that the grid must cover.
 

@@ -51,7 +51,8 @@ def ask_fleet(
     """Runs a query on every selected device, and returns the report.
 
     `kind` is the agent's command, `agent_arguments` its further arguments. `inputs` maps the name of a device to the
-    standard input of its query; devices without an entry are not asked (None: all are). `shared`: fields of `Question`.
+    standard input of its query; devices without an entry are not asked (None: all are). `shared`: more
+    fields of `Question`, the job of one query.
     """
     _output.check_report_paths(arguments)
     config = _config.load_config(arguments)

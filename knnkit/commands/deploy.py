@@ -96,7 +96,7 @@ def _require_signed_by(named: Sequence[Path], keys: Mapping[str, bytes], package
 
 
 def _require_wave(targets: tuple[Target, ...], rules: Rules, config: Config | None) -> None:
-    """Raises UsageError if a tag of the waves is one that no device has, or if no selected device is in a wave.
+    """Raises UsageError if the waves name a tag that no device has, or if no selected device is in a wave.
 
     The device with the tag need not be selected: `--waves canary,100%` is valid for any selection.
     """

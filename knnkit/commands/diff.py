@@ -74,7 +74,7 @@ def _read(path: Path) -> StoredModel:
 
 # --- which rows ---------------------------------------------------------------------------------------------------
 def _own(arguments: argparse.Namespace, before: StoredModel, after: StoredModel) -> list[Asked]:
-    """Returns a list of one: the user's rows, read once for each model, since the models may use different columns."""
+    """Returns one group of rows to compare: the user's, read for each model, since their columns may differ."""
     with flags_for("label"):
         parts = [_read_for(arguments, model) for model in (before, after)]
     truth = tuple(map(str, parts[0].labels.tolist()))
@@ -93,7 +93,7 @@ def _read_for(arguments: argparse.Namespace, model: StoredModel) -> Dataset:
 
 
 def _evaluated(arguments: argparse.Namespace, before: StoredModel, after: StoredModel) -> list[Asked]:
-    """Returns the evaluation rows of the new release, then those that only the old release has."""
+    """Returns two groups: the evaluation rows of the new release, and those that only the old release has."""
     if before.info.feature_names != after.info.feature_names:
         said = f"{arguments.before} and {arguments.after} have different features; neither can answer the other's rows"
         raise UsageError(said, hint="--data rows.csv, with the columns of both")

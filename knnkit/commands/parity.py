@@ -24,7 +24,7 @@ from knnkit.render.terminal import Cell, Column, print_table
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints a line for each certificate; returns 4 if a gate failed."""
+    """Prints a line for each device's certificate (how its answers differ); returns 4 if a gate failed."""
     _output.check_report_paths(arguments)  # before the reference answers own rows, which may take minutes
     report = (
         _about_own_rows(arguments) if arguments.data else _query.ask_fleet(arguments, "parity", built=_built(arguments))
@@ -44,7 +44,7 @@ def _built(arguments: argparse.Namespace) -> dict[str, Path]:
 
 
 def _about_own_rows(arguments: argparse.Namespace) -> FleetReport:
-    """Sends the user's rows with the reference's answers to each device; returns the report with the certificates.
+    """Sends the user's rows and the reference's answers to each device; returns how the devices' answers differ.
 
     If there are too many rows, it sends some, drawn at random, and says so.
 

@@ -94,7 +94,7 @@ def _list(config: Path, build: Build, promotion: Promotion) -> bool:
 
 # --- what the next model gains --------------------------------------------------------------------------------------
 def _gain(build: Build, material: Material, promotion: Promotion) -> Comparison | None:
-    """Compares the current release with the same model plus the new rows.
+    """Compares the answers of the current release with those of the same model plus the new rows.
 
     Returns None if there is no release, or if its features are not those of the training data.
     """

@@ -96,7 +96,9 @@ def _ask(reference: Reference, rows: NDArray[Any]) -> Measured:
 
 
 def _wanted(arguments: argparse.Namespace, trade: Trade, material: Material, classes: tuple[int | str, ...]) -> Level:
-    """Returns the figures of one value of `reject`: the best within --accept or --reject; else deploy.yaml's or 0.99.
+    """Returns the figures of one value of `reject`: the best that keeps to the limit --accept or --reject.
+
+    Without these options, the value is that of deploy.yaml, or else 0.99. `trade` measures values of `reject`.
 
     Raises:
         UsageError: no value achieves what the option asks for.

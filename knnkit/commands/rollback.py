@@ -58,7 +58,11 @@ def _ordered(arguments: argparse.Namespace, kind: Kind, flags: tuple[str, ...]) 
 
 
 def _floor_order(floor: int, device: DeviceReport, signer: Signer) -> bytes:
-    """Returns the order that lowers the floors of one device; the order names the device and its present floor."""
+    """Returns the order that lowers a device's floors: the lowest sequence and earliest time of releases it accepts.
+
+    `floor` is the new lowest sequence (CLOCK: the time now). The order names the device and its present
+    lowest sequence.
+    """
     assert device.status is not None
     lowest, held = None if floor == _parsers.CLOCK else floor, device.answer(TrustedKeys)
     return orders.reset_floor(signer, device_id=held.device_id, floor=lowest, leaves=device.status.floor)

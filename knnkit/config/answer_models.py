@@ -60,7 +60,7 @@ class KeepConfig(Section):
 
     @property
     def info(self) -> Keep | None:
-        """The value of `keep` in knn.json; None if no row is kept."""
+        """The value of `keep` in knn.json, the model's metadata; None if no row is kept."""
         found = Keep(self.unknown, self.uncertain, self.random)
         return found if any(found.sizes.values()) else None
 
@@ -100,7 +100,7 @@ class EnrolConfig(Section):
 
     @property
     def info(self) -> Enrol:
-        """The value of `enrol` in knn.json."""
+        """The value of `enrol` in knn.json, the model's metadata."""
         return Enrol(**self.model_dump())
 
 

@@ -115,8 +115,8 @@ def _node(node: Any, place: Sequence[str | int]) -> Any:
 def _insertion(text: str, there: Mapping[str, Any], added: list[str], *, flow: bool) -> tuple[int, int, str]:
     """Returns the edit (start, end, new text) that inserts `added`, new lines `key: value`, into a mapping.
 
-    The new lines come after an existing key: the first of scale, weights, metric, k, seed, test and name that has its
-    value on the same line. `there` has key -> (key node, value node) of the mapping; `flow`: whether the
+    The new lines come after an existing key: the first of scale, weights, metric, k, seed, test and name whose value is
+    on the line of the key. `there` has key -> (key node, value node) of the mapping; `flow`: whether the
     mapping is written as `{key: value}`.
     """
     after = next(key for key in ("scale", "weights", "metric", "k", "seed", "test", "name") if _is_short(there, key))

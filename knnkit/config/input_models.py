@@ -56,7 +56,7 @@ class WindowConfig(Section):
 
     @property
     def record(self) -> input_info.Window:
-        """Returns the value of `input: window` in knn.json."""
+        """Returns the value of `input: window` in knn.json, the model's metadata."""
         hop = self.hop or self.rows
         return input_info.Window(self.columns, self.rows, hop, self.time, self.gap, self.recording)
 

@@ -52,7 +52,7 @@ def above(place: Place) -> Place:
 
 
 def example(root: type[Section], key: str, place: Place = ()) -> str:
-    """Returns an example line `key: value` for the mapping at `place`.
+    """Returns an example line `key: value` for the mapping at the key path `place`.
 
     If this mapping does not know the key, the example is that of the first section under `root` that does. Returns
     `knnkit schema` if there is no example for the key.
@@ -74,7 +74,7 @@ def _example(field: FieldInfo) -> str:
 
 
 def _sections(root: type[Section]) -> Iterator[tuple[Place, type[Section]]]:
-    """Yields (key path, section) for each section under `root`, the outermost first; an entry of a list is number 0."""
+    """Yields (key path, section) for each section under `root`, the outermost first; 0 is any entry of a list."""
     places: list[Place] = [()]
     for place in places:
         for kind, _ in _nodes(root, place):
@@ -88,7 +88,7 @@ def _sections(root: type[Section]) -> Iterator[tuple[Place, type[Section]]]:
 def unknown_key(
     root: type[Section], document: yaml_reader.Document, place: Place, context: dict[str, Any]
 ) -> tuple[str, str]:
-    """Returns the message about an unknown key of the mapping at `place`, and a line to type instead.
+    """Returns the message about an unknown key of the mapping at the key path `place`, and a line to type instead.
 
     `context` is that of pydantic's error: the key, and the details of `field_types._unknown`.
     """
@@ -121,7 +121,7 @@ def unknown_key(
 
 
 def found(document: yaml_reader.Document, place: Place) -> str:
-    """Returns the value at `place` as text for a message."""
+    """Returns the value at the key path `place` as text for a message."""
     value = document.value(place)
     if value is None:
         return "nothing"
@@ -139,7 +139,7 @@ def expected(root: type[Section], place: Place) -> str:
 
 
 def wrong_value(root: type[Section], document: yaml_reader.Document, place: Place) -> tuple[str, str]:
-    """Returns the message about a value that is not allowed at `place`, and a line to type instead."""
+    """Returns the message about a value not allowed at the key path `place`, and a line to type instead."""
     wanted, here = expected(root, place), found(document, place)
     problem = f"found {here}, expected {wanted}"
     if here == "an empty list" and wanted.startswith(_A_LIST):
@@ -153,9 +153,10 @@ def wrong_value(root: type[Section], document: yaml_reader.Document, place: Plac
 
 
 def in_list(root: type[Section], document: yaml_reader.Document, place: Place, fix: str) -> str:
-    """Returns the line to type `fix`, with the other entries of the list in which the entry at `place` is wrong.
+    """Returns a line to type: `fix`, a list of one right entry, with the other entries of the user's list added.
 
-    If the line would be too long, or other entries have keys, returns the entry alone; without other entries, `fix`.
+    `place` is the key path of the wrong entry. If the line would be too long, or other entries have keys, returns the
+    entry alone; without other entries, `fix`.
     """
     key, _, typed = fix.partition(": [")
     count = len(document.value(place[:-1])) if place and isinstance(place[-1], int) else 1
@@ -171,7 +172,7 @@ def in_list(root: type[Section], document: yaml_reader.Document, place: Place, f
 
 
 def _likely(root: type[Section], document: yaml_reader.Document, place: Place) -> Iterator[tuple[str, str]]:
-    """Yields what the value at `place` may mean, the likeliest first: (text to add to the message, line to type).
+    """Yields what the value at the key path `place` may mean, likeliest first: (text for the message, line to type).
 
     `wrong_value` takes the first line whose value is allowed.
     """
@@ -207,13 +208,13 @@ def _likely(root: type[Section], document: yaml_reader.Document, place: Place) -
 
 
 def _closest(written: str, nodes: Sequence[_Node]) -> list[str]:
-    """Returns a list with the allowed word (see `nodes`) that is most like `written`; [] if none is like it."""
+    """Returns [the word most like `written`] of the words that the types `nodes` allow; [] if none is like it."""
     direct, inner = _choices(nodes), _choices([*_inside(nodes)])
     return difflib.get_close_matches(written, direct or inner, n=1, cutoff=0.5 if direct else 0.7)
 
 
 def _as_first_key(key: str, written: str, usual: str, nodes: Sequence[_Node]) -> Iterator[str]:
-    """Yields lines `key: {FIRST: written}`, such as `test: {file: test.csv}`, for each section that `nodes` allow.
+    """Yields lines `key: {FIRST: written}`, such as `test: {file: test.csv}`, for each section in the types `nodes`.
 
     FIRST is the first key of the section. Further keys of the section are copied from `usual`, the example line of
     `key`. Of several sections, the one whose example has the same suffix as `written` (a file) is first.
@@ -228,7 +229,7 @@ def _as_first_key(key: str, written: str, usual: str, nodes: Sequence[_Node]) ->
 
 
 def _is_right(root: type[Section], place: Place, line: str) -> bool:
-    """Whether the line `key: value` may stand in the mapping at `place` under `root`, whatever the other keys are."""
+    """Whether `line`, `key: value`, is right in the mapping at the key path `place`, whatever the other keys are."""
     try:
         typed = yaml_reader.read(line, "").data if len(line) <= _LONGEST_LINE else {}
     except ConfigError:
@@ -289,13 +290,13 @@ def _flat(annotation: Any, metadata: tuple[Any, ...]) -> Iterator[_Node]:
 
 
 def _inside(nodes: Sequence[_Node]) -> Iterator[_Node]:
-    """Yields (type, metadata) for each type in `nodes`; splits also a union that has a name for messages (`Words`)."""
+    """Yields (type, metadata) of each type in `nodes`; splits every union, even one with a name (`Words`)."""
     for kind, _ in nodes:
         yield from _flat(kind, ())
 
 
 def _choices(nodes: Sequence[_Node]) -> list[str]:
-    """Returns the words and numbers in each Literal of `nodes`."""
+    """Returns the words and numbers in each Literal among the types `nodes`."""
     return [str(choice) for kind, _ in nodes if _origin(kind) is Literal for choice in get_args(kind)]
 
 

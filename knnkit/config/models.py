@@ -114,12 +114,12 @@ class ModelConfig(Section):
 
     @property
     def coverages(self) -> tuple[float, ...]:
-        """The coverages in `label_sets`, which may be one number or several."""
+        """The coverages in `label_sets`, one or several: shares of rows whose label set shall hold the true label."""
         return self.label_sets if isinstance(self.label_sets, tuple) else (self.label_sets,)
 
     @property
     def allowances(self) -> dict[str, Any]:
-        """What a device may do with this model, as key -> value of knn.json: `keep`, `enrol` and `ignore_extra`."""
+        """What a device may do with this model: `keep`, `enrol` and `ignore_extra` -> value in the model's metadata."""
         keep, enrol = self.keep.info if self.keep else None, self.enrol.info if self.enrol else None
         return {"keep": keep, "enrol": enrol, "ignore_extra": self.ignore_extra}
 

@@ -21,14 +21,17 @@ _FILES = frozenset({"file", "files", "skops", "labels", "stages"})
 
 @dataclass(frozen=True)
 class KeyFiles:
-    """Files of signing keys and of SSH that a deploy.yaml (`document`) names: `places` maps path -> key path."""
+    """Files of signing keys and of SSH that a deploy.yaml (`document`) names.
+
+    `places` maps the path of each file to the path of the YAML key that names it.
+    """
 
     document: Document
     places: dict[str, Place]
 
     @contextlib.contextmanager
     def line_in_errors(self) -> Iterator[None]:
-        """If a SigningKeyError in the block names one of the files, puts the line of its key before the message."""
+        """If a SigningKeyError in the block names one of the files, puts its line in deploy.yaml before the message."""
         try:
             yield
         except SigningKeyError as error:

@@ -154,7 +154,7 @@ class FleetReport:
 
 
 def readable(certificate: Certificate) -> Certificate:
-    """Returns a certificate without tables that make no sense, which a hostile device may send.
+    """Returns a golden check's certificate without tables that make no sense, which a hostile device may send.
 
     A confusion matrix is removed unless it has as many columns as lines, or one more ("unknown"), and no negative
     count. The accuracies of label columns are removed if one was measured on no row.

@@ -77,7 +77,7 @@ def fetch(pins: Sequence[str], recipe: Recipe, folder: Path, *, own: bool = Fals
 
 
 def best(pin: str, names: Iterable[str], recipe: Recipe) -> str | None:
-    """Returns the file name in `names` of the wheel of `pin` that fits the board best; None if none fits."""
+    """Returns which of the file `names` is the wheel of `pin` (`name==version`) that fits the board best, or None."""
     project, _, version = pin.partition("==")
     stem = f"{normalised(project)}-{version}-"
     ranked = [(rank_of(name, recipe), name) for name in names if normalised(name).startswith(stem)]

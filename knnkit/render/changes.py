@@ -33,7 +33,7 @@ def no_rows(_: str) -> None:
 
 
 def evaluation_lines(report: FleetReport, rows: Rows = no_rows) -> list[tuple[str, Tone]]:
-    """Returns lines with the figures of each confusion matrix, and how they changed from the release before."""
+    """Returns (line, colour): figures of each confusion matrix, and how they changed from the release before."""
     found: list[tuple[str, Tone]] = []
     for names, proof in _alike(report):
         figures = metrics.of_confusion(proof.confusion, proof.classes)
@@ -83,7 +83,7 @@ def _tables(compared: Compared, rows: EvaluationRows | None) -> tuple[tuple[str,
 
 
 def _rows(compared: Compared, known: EvaluationRows | None) -> Iterator[tuple[str, ...]]:
-    """Yields a table line for each row of `known` whose label changes, with its neighbours in the new release."""
+    """Yields (row, true label, label before, after, new neighbours) for each row of `known` whose label changes."""
     for flip in compared.flips if known else ():
         for row in flip.rows:
             if known and 0 <= row < len(known.voters):
@@ -95,7 +95,7 @@ def _listed(flip: Flip, rows: EvaluationRows | None) -> str:
 
 
 def _alike(report: FleetReport) -> list[tuple[list[str], Certificate]]:
-    """Returns (device names, certificate of one) for each group with equal figures, without devices that have none."""
+    """Returns (device names, certificate of one) by equal figures in the golden checks; omits devices without these."""
     shared: dict[tuple[Any, ...], tuple[list[str], Certificate]] = {}
     for device in report.devices:
         proof = device.certificate
@@ -106,7 +106,10 @@ def _alike(report: FleetReport) -> list[tuple[list[str], Certificate]]:
 
 
 def change_lines(compared: Compared | None) -> list[tuple[str, Tone]]:
-    """Returns lines "before -> after": overall, then each class whose recall changed, most loss first; [] for None."""
+    """Returns (line "before -> after", colour): overall, then each class whose recall changed, most loss first.
+
+    `compared` is how a device answered before and after; without it, returns [].
+    """
     if compared is None:
         return []
     against = f"{compared.name} {compared.version}"
@@ -147,7 +150,7 @@ def _pair(values: list[float]) -> str:
 
 
 def row_lines(proof: Certificate, rows: Rows) -> Iterator[str]:
-    """Yields lines with wrongly answered rows, by class and answer.
+    """Yields lines with the rows that a golden check (`proof`) found wrongly answered, by class and answer.
 
     For a class that got worse, lists the rows that were right before; for another class that misses a gate, all its
     wrong rows. `rows` maps a release's digest to its evaluation rows; if that is None, yields nothing.

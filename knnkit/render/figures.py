@@ -55,7 +55,7 @@ def lines_of(info: KnnInfo) -> list[str]:
 
 
 def sets_lines(info: KnnInfo) -> list[str]:
-    """Returns a line of text for each coverage of label sets; [] for a model without label sets."""
+    """Returns a line for each coverage (promised share of label sets with the true label); [] without label sets."""
     return [_sets_line(each, info.classes) for each in info.label_sets or ()]
 
 

@@ -58,7 +58,7 @@ def page_of(
 
 
 def _classes(report: FleetReport) -> tuple[str, ...]:
-    """Returns the labels of the classes in all certificates, in their order; () if the certificates differ in them."""
+    """Returns the labels of the classes in the devices' golden checks, in order; () if these differ in them."""
     found = {device.certificate.classes for device in report.devices if device.certificate}
     return found.pop() if len(found) == 1 else ()
 
@@ -112,7 +112,7 @@ def _notes(report: FleetReport) -> tuple[str, ...]:
 
 
 def _mixed(report: FleetReport) -> bool:
-    """Whether any device now runs another release than the release in its certificate."""
+    """Whether any device now runs another release than the one that its golden check is about."""
     return any(d.certificate and d.release and d.certificate.release != d.release.digest for d in report.devices)
 
 

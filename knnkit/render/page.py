@@ -101,13 +101,13 @@ def release_text(ref: ReleaseRef | None) -> str:
 
 
 def checked(device: DeviceReport) -> str:
-    """Returns name, version and digest of the release in the device's certificate; "-" without a certificate."""
+    """Returns name, version and digest of the release that the device's golden check is about; "-" without a check."""
     proof = device.certificate
     return f"{proof.name} {proof.version} ({proof.release[:8]})" if proof else "-"
 
 
 def certified(page: Page) -> list[DeviceReport]:
-    """Returns the devices that have a certificate."""
+    """Returns the devices that have a certificate, the result of a golden check."""
     return [device for device in page.devices if device.certificate is not None]
 
 
@@ -145,7 +145,7 @@ def _worst(devices: Sequence[DeviceReport]) -> list[DeviceReport]:
 
 
 def parity_lanes(page: Page) -> list[Lane]:
-    """Returns a lane for each device: bars for identical, equivalent and different golden rows, from 1 % width up."""
+    """Returns a lane a device: bars for identical, equivalent and different golden rows, all wide enough to see."""
     lanes = []
     for device in _worst(certified(page)):
         proof = device.certificate
@@ -164,7 +164,7 @@ def parity_lanes(page: Page) -> list[Lane]:
 
 
 def latency_plot(page: Page) -> tuple[list[Lane], Axis, float | None] | None:
-    """Returns a plot of latencies: lanes, a logarithmic axis in ms, and the position of the gate `latency_ms`.
+    """Returns a plot of latencies: a lane a device, a logarithmic axis in ms, and the position of gate `latency_ms`.
 
     The bar of a device goes from its median to its 99th percentile. The position is in percent of the plot's width;
     None without the gate. Returns None if no latency was measured."""

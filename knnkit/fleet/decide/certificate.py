@@ -1,8 +1,8 @@
-"""Judges a device's certificate again on the host; no I/O.
+"""Judges a certificate, a device's golden check, on the host.
 
 A certificate is a device's report of a golden check: how its answers to the golden rows differ from the reference. A
 device may be hostile or out of date, so a certificate is valid only with the nonce of this run, for this release, and
-with consistent numbers. The gates are applied to these numbers here, whatever the device concluded.
+with consistent numbers. The gates are applied to these numbers here, whatever the device concluded. No I/O.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _agree(certificate: Certificate, covered: int) -> bool:
 
 
 def _plausible(certificate: Certificate, covered: int) -> bool:
-    """Whether every value measured on the `covered` rows is possible: a negative time would pass every gate."""
+    """Whether all values, measured on `covered` golden rows, are possible: a negative time would pass every gate."""
     latency, own = certificate.latency, certificate.embedding
     errors = [certificate.largest_distance_error, *(row.distance_error for row in certificate.differences)]
     errors += [each.rmse for each in certificate.errors] + [each.max_error for each in certificate.errors]

@@ -98,7 +98,7 @@ def plan_device(target: Target, facts: Facts, package: Package, options: PlanOpt
 
 
 def foreign_keys(status: Status, named: Collection[str]) -> tuple[str, ...]:
-    """Returns a warning for each key in `strange_keys(status, named)`."""
+    """Returns a warning for each key that a device trusts and `named` (fingerprints) lacks; () if `named` is empty."""
     return tuple(map(foreign_key, strange_keys(status, named)))
 
 

@@ -111,7 +111,7 @@ def _parity(question: Question, transport: Transport, facts: Facts, recorder: Re
 def _replay(
     question: Question, transport: Transport, facts: Facts, recorder: Recorder, proof: reports.Certificate | None
 ) -> None:
-    """Computes the numbers about taught rows in `proof`, a certificate, again on this machine from the taught rows.
+    """Checks the numbers about taught rows in `proof`, a golden check's result: computes them again on this machine.
 
     Does nothing without such numbers, or if the release is not on this machine.
 

@@ -191,7 +191,7 @@ def scan(name: str, address: Address, *, timeout: float) -> tuple[Resolved, know
 
 @contextlib.contextmanager
 def key_in_errors(address: Address) -> Iterator[None]:
-    """If a KnnkitError in the block names a file of deploy.yaml, adds the key and its line to the message."""
+    """If a KnnkitError in the block names a file in deploy.yaml, adds the YAML key and its line to the message."""
     try:
         yield
     except KnnkitError as error:
