@@ -62,7 +62,7 @@ def busy(upload: Path) -> bool:
 
 
 def silent(upload: Path) -> bool:
-    """Whether nothing was written to `upload` for `SILENT` seconds, and it is not in use: no file in it is finished."""
+    """Whether `upload` has only unfinished files, and nothing was written to it for `SILENT` seconds."""
     try:
         files = listed(upload)
         newest = max(path.stat().st_mtime for path in (upload, *files))

@@ -75,7 +75,7 @@ class Box:
             return bool((ranges & (np.abs(self.first) < 2.0**20 * width)).all())
 
     def per_unit(self, shape: tuple[int, ...]) -> Float32:
-        """Returns (p,) float32: cells per unit of each coordinate; `shape` has the number of cells on each axis."""
+        """Returns (p,) float32: cells in a length of 1 on each axis; `shape` has the number of cells on each axis."""
         return self.per_width * np.array(shape, np.float32)
 
 
@@ -91,7 +91,7 @@ class Cells:
     candidates: Ints
 
     def subset(self, which: NDArray[np.int64], possible: NDArray[np.bool_], filler: int) -> Cells:
-        """Returns the cells with the indices `which`, without the candidates that are not `possible`.
+        """Returns the cells with the indices `which`, without the training rows that are not `possible`.
 
         `possible` is an (m, c) mask of the candidates of all m cells; `filler` is the index that pads the lists.
         """
@@ -103,12 +103,12 @@ Examine = Callable[[Cells, Float64, Float64], tuple[NDArray[Any], Cells]]
 
 
 def cut_box(examine: Examine, box: Box, rows: int, dtype: type, bounds_per_row: int) -> NDArray[Any]:
-    """Cuts a box into ever smaller cells until `examine` has decided all of them, or a limit is reached.
+    """Cuts a box into ever smaller cells until `examine` has proved something of each, or a limit is reached.
 
     The limits are on the work and on the number of cells.
 
     Args:
-        examine: decides cells; see `Examine`.
+        examine: tries to prove what holds in cells; see `Examine`.
         box: the region of the cells.
         rows: number of training rows.
         dtype: dtype of the result.
@@ -183,7 +183,7 @@ class Bounds:
 
 
 def pack(candidates: Ints, possible: NDArray[np.bool_], filler: int) -> Ints:
-    """Drops (m, c) candidates that are not `possible`: the others move to the left, and `filler` pads each row."""
+    """Drops from (m, c) row indices, a list for each cell, those not `possible`; `filler` pads each list at the end."""
     counts = np.count_nonzero(possible, axis=1)
     cell, _ = chosen = np.nonzero(possible)
     place = np.arange(len(cell)) - np.repeat(np.cumsum(counts) - counts, counts)

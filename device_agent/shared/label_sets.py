@@ -27,9 +27,9 @@ _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 def scores(
     probabilities: NDArray[Any], distances: NDArray[Any], metric: Metric, k: int, radius: float
 ) -> NDArray[np.float64]:
-    """Returns (n, n_classes) scores for (n, n_classes) vote shares and the (n, k) distances of neighbours.
+    """Returns (n, n_classes) scores, low for likely classes, from (n, n_classes) vote shares and (n, k) distances.
 
-    `radius` is `LabelSets.radius`: if the k-th neighbour is at this distance, the distance adds half of 1 / k.
+    A score is 1 - share + x / k, where x grows from 0 to 1 with the k-th distance, and is 0.5 at the distance `radius`.
     """
     shares = np.asarray(probabilities, np.float32).astype(np.float64)
     far = base_distance(np.minimum(distances[:, k - 1], _MAX_FLOAT32).astype(np.float32), metric)
@@ -54,7 +54,7 @@ def doubtful(info: KnnInfo, probabilities: NDArray[Any], distances: NDArray[Any]
 
 
 def sets_of(info: KnnInfo, coverage: float) -> LabelSets:
-    """Returns the label sets of a model with this coverage.
+    """Returns the label sets of a model with this coverage, the share of sets that contain the right label.
 
     Raises:
         BadInput: the model has no label sets with this coverage.

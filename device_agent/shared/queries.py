@@ -72,12 +72,12 @@ def _is_arrow(kind: type) -> bool:
 
 
 def origin_of(given: Sequence[float] | None) -> Origin:
-    """Returns `given`, the `origin` of knn.json, as a float64 array; None if the model has none."""
+    """Returns `given`, the `origin` of knn.json (subtracted from rows), as a float64 array; None if there is none."""
     return None if given is None else np.array(given, np.float64)
 
 
 def row_type(origin: Any) -> type[np.floating[Any]]:
-    """Returns the dtype of a model's raw rows: float64 if it has an `origin`, float32 if that is None."""
+    """Returns the dtype of a model's raw rows: float64 if it has an `origin` to subtract, float32 if that is None."""
     return np.float32 if origin is None else np.float64
 
 
@@ -171,9 +171,10 @@ def _by_name(rows: Any, named: Sequence[str], features: tuple[str, ...], error: 
 
 
 def elements(rows: Any, named: Sequence[str], features: Sequence[str], *, exact: bool = False) -> NDArray[Any] | None:
-    """Returns the columns of a data frame in the order of `features`; lists in `vector` are `vector_0`, `vector_1`, ...
+    """Returns the columns of a data frame in the order of `features`.
 
-    Returns None if that does not give the features; with `exact`, also if it gives more.
+    A column `vector` of lists becomes `vector_0`, `vector_1`, ... `named` are the frame's own column names. Returns
+    None if that does not give the features; with `exact`, also if it gives more.
     """
     found: dict[str, Any] = {}
     try:

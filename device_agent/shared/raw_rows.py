@@ -37,7 +37,7 @@ def raw_parser(info: KnnInfo, chain: Chain | None = None) -> Parser:
 
 
 def own_golden(golden: Golden, info: KnnInfo, chain: Chain | None = None) -> Golden:
-    """Returns `golden` with features that this machine computed, by the table or `chain`, from the golden raw rows.
+    """Returns `golden` with features that this machine computed from its raw rows, by the table or stages (`chain`).
 
     Without a table and `chain`, returns it unchanged.
 

@@ -40,7 +40,7 @@ class Groups:
     A rounded row has whole multiples of `step` as coordinates; all other lengths are in steps.
 
     Attributes:
-        step: size of a step.
+        step: length of a step, in model space.
         error: greatest distance between a row and its rounded row.
         centres: (g, p) whole numbers.
         radii: (g,) greatest distance between a rounded row of a group and the group's centre.

@@ -77,7 +77,7 @@ def _answer(name: str, words: list[str], run: Run, failed: Failed) -> int:
 
 
 def _may_start_a_thread() -> bool:
-    """Whether the limit of processes allows another thread. If not, OpenBLAS may have sent the SIGINT."""
+    """Whether the limit of processes allows another thread. If not, it may be OpenBLAS that raised SIGINT."""
     try:
         _thread.start_new_thread(int, ())
     except RuntimeError:

@@ -122,7 +122,7 @@ def resample(samples: Float32, old: int, new: int) -> Float32:
 
 @functools.lru_cache(maxsize=4)
 def _filters(up: int, down: int, half: int, period: int) -> list[tuple[int, Float32]]:
-    """Returns the `_weights` of each `_TOGETHER` of the first `period` new samples; later ones have the same."""
+    """Returns `_weights` for each block of `_TOGETHER` of the first `period` new samples; after these, they repeat."""
     starts = range(0, period, _TOGETHER)
     return [_weights(up, down, half, first, min(first + _TOGETHER, period)) for first in starts]
 

@@ -48,7 +48,7 @@ class Chain:
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The stages, with the shapes and types of their files."""
+        """The records of the stages, with the input shapes and types that their files state."""
         return tuple(runner.stage for runner in self._runners)
 
     def embed(self, values: NDArray[np.generic]) -> Array:
@@ -123,7 +123,7 @@ class Chain:
         return found
 
     def _pooled(self, values: Array) -> Array:
-        """Returns the row to classify: `values`, the output of the last stage, pooled and checked."""
+        """Returns the row to classify: `values`, the output of the last stage, reduced by `pool` and checked."""
         row = pooled(values, self.input.pool)
         if self._features not in (None, len(row)):
             said = f"the stages make {len(row):,} numbers of this input, and the model takes {self._features:,}"

@@ -47,7 +47,7 @@ class InputJsonParser(JsonParser):
         self.chain = chain or self.chain
 
     def parse(self, block: bytes) -> Parsed:
-        """Parses a block that ends with a newline, and embeds its inputs."""
+        """Parses a block that ends with a newline, and runs the stages on its inputs."""
         lines = [_Line(text) for line in block.split(b"\n")[:-1] if (text := line.strip(b"\r \t"))]
         found = zip(lines, self.chain.each(self._read, lines))
 
@@ -61,7 +61,7 @@ class InputJsonParser(JsonParser):
         return line_by_line(self, block, next_line)
 
     def _read(self, line: _Line) -> NDArray[Any]:
-        """Returns the array in `line`; sets the line's `file` and `kept`."""
+        """Returns the array in `line`; sets the line's `file` (name) and `kept` (values to return)."""
         try:
             found = json.loads(line.text, object_pairs_hook=unique_keys)
         except (ValueError, RecursionError) as error:
@@ -113,7 +113,7 @@ class InputCsvParser(CsvParser):
         self.chain, self._dtype_of_rows = chain or self.chain, row_type(info.origin)
 
     def parse(self, block: bytes) -> Parsed:
-        """Parses a block that ends with a newline, and embeds its rows.
+        """Parses a block that ends with a newline, and runs the stages on its rows.
 
         Raises:
             BadInput: the header does not fit the model.

@@ -79,7 +79,7 @@ class StageRunner:
         self._fitting: tuple[int, tuple[int, ...], list[int]] = (-1, (), [])
 
     def run(self, values: Array) -> Array:
-        """Returns the output for `values`; if the stage has `frames`, the outputs of all windows, stacked (first axis).
+        """Returns the output for `values`; if the stage runs on windows (`frames`), the stacked outputs of all windows.
 
         Raises:
             BadInput: the array has a size that the stage does not take.
@@ -143,7 +143,7 @@ class StageRunner:
         return self._finished(np.concatenate(found)) if found else None
 
     def _axis_of_rows(self) -> int | None:
-        """Returns the axis of the input tensor for the rows of a window; None if no axis has the length `frames`."""
+        """Returns the axis of the input tensor along which windows have rows; None if its length is not `frames`."""
         shape = self.stage.shape
         axis = next((axis for axis, length in enumerate(shape) if abs(length) != 1), 0)
         return axis if shape[axis : axis + 1] == (self.stage.frames,) else None

@@ -42,7 +42,7 @@ class Joined:
 
 
 def contained(training: Origins, rows: Iterable[LocalRow]) -> frozenset[str]:
-    """Returns the ids of taught `rows` that the release was trained on; `training` has the origins of its rows."""
+    """Returns the ids of taught `rows` that the release was trained on; `training` has the ids of its rows."""
     if training.text is None:
         return frozenset()
     there = {row.id.encode() for row in rows}.intersection(training.text.split(b"\n"))
@@ -50,7 +50,7 @@ def contained(training: Origins, rows: Iterable[LocalRow]) -> frozenset[str]:
 
 
 def values_digest(info: KnnInfo, values: NDArray[np.float64]) -> str:
-    """Returns a digest of answers: the SHA-256 of (n, t) values, rounded to millionths of `Targets.spread`."""
+    """Returns a digest of answers: the SHA-256 of (n, t) values, rounded to millionths of each target's range."""
     assert info.targets is not None
     spread = np.where(np.array(info.targets.spread) > 0.0, info.targets.spread, 1.0)
     millionths = (values / spread * 1e6).tolist()

@@ -95,7 +95,7 @@ class Cells(Columns):
         self.numbers, self._decimals = places, Decimals(separator, coder.thousands)
 
     def read_block(self, block: bytes) -> Block | None:
-        """Returns the numbers and codes of whole lines; None if the caller must read each line with `read_fields`."""
+        """Returns the numbers and category codes of whole lines; None if `read_fields` must read each line."""
         found = super().read_block(block) if self._numeric and not self._coder.thousands else None
         if found is None or not self._categories:
             return found
@@ -128,7 +128,7 @@ class Cells(Columns):
         return values
 
     def are_cells(self, fields: Sequence[str]) -> bool:
-        """Whether each field looks like a cell of its column; text must not contain a separator that is less likely."""
+        """Whether each field looks like a cell of its column; text must not contain a later one of SEPARATORS."""
         later = SEPARATORS[SEPARATORS.index(self.separator) + 1 :]
         for index, cell in enumerate(fields[place].strip() for place in self.numbers):
             if self._coder.is_missing(index, cell):

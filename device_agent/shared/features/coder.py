@@ -60,7 +60,7 @@ def feature_names(table: Table) -> tuple[str, ...]:
 
 
 def expand(columns: Sequence[Column], rows: NDArray[Any]) -> NDArray[Any]:
-    """Returns the (n, n_features) features of (n, n_columns) numbers and codes, in the type of `rows`."""
+    """Returns the (n, n_features) features of (n, n_columns) numbers and category codes, in the type of `rows`."""
     if all(column.encoding != "one-hot" for column in columns):
         return rows
     parts = []
@@ -261,7 +261,7 @@ class Coder:
         return taken
 
     def expand(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Returns the (n, n_features) features of (n, n_columns) numbers and codes."""
+        """Returns the (n, n_features) features of (n, n_columns) numbers and category codes."""
         if not len(rows):
             return rows
         features = expand(self._table.columns, rows)

@@ -40,7 +40,7 @@ class _TableParser(Parser):
         tell: function called with a message, once for each column in which cells are filled or ignored.
 
     Attributes:
-        counted: whether `Parsed.kept` ends with a column of pairs: the row's filled cells and its unknown categories.
+        counted: whether `Parsed.kept` ends with (number of filled cells, number of unknown categories) of each row.
     """
 
     counted = False
@@ -86,7 +86,7 @@ class _TableParser(Parser):
         return {**self.coder.take_counts(), "left_out": self.left_out.take()}
 
     def follow(self, info: KnnInfo, chain: Chain | None) -> None:
-        """Switches to the table of another model; keeps the counts. `chain` is as in `Parser.follow`."""
+        """Switches to the table of another model; keeps the counts of cells. `chain` is as in `Parser.follow`."""
         super().follow(info, chain)
         self.coder.use(info.table or Table(()), row_type(info.origin))
 

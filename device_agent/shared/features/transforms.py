@@ -69,7 +69,7 @@ class Transforms:
             self._steps.append((each.start, each.count, step))
 
     def __call__(self, rows: NDArray[Any]) -> Float64:
-        """Returns the (n, n_features) features of (n, n_columns) numbers and codes.
+        """Returns the (n, n_features) features of (n, n_columns) numbers and category codes.
 
         Raises:
             ModelUnusable: a transform does not fit the columns.

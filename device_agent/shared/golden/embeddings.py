@@ -67,7 +67,8 @@ def judge_embeddings(
 def is_certain(golden: Golden, info: KnnInfo, row: int, shift: float, unit: float) -> bool:
     """Whether golden row `row` must keep its label if it moves by `shift` in model space.
 
-    `unit` is the length of which `Input.bound` is a fraction: the row's `golden.tolerance` divided by `Gates.margin`.
+    `unit` is the length of which `Input.bound`, the limit of `shift`, is a fraction: the row's `golden.tolerance`
+    divided by `Gates.margin`.
     """
     bound = 0.0 if info.input is None else info.input.bound
     base = base_distance(golden.distances[row], golden.metric)
@@ -97,7 +98,7 @@ MOST_LISTED = 512
 
 
 def _vote(base: Float64, info: KnnInfo) -> Float64:
-    """Returns the weights of votes of neighbours at the distances `base`, which are those of `judge.base_distance`."""
+    """Returns the weights of votes of neighbours at the distances `base`, in model space (`judge.base_distance`)."""
     if info.weights == "uniform":
         return np.ones(len(base))
     power = 2.0 if info.metric in ("sqeuclidean", "cosine") else 1.0

@@ -35,13 +35,13 @@ class Golden:
 
     Attributes:
         metric: the model's metric, in which `distances` are.
-        rows: (n, n_features) float32 raw rows; float64 if the model has an origin.
+        rows: (n, n_features) float32 raw rows; float64 if the model has an origin, which it subtracts.
         truth: (n,) int32 true class; -1 if unknown.
         label: (n,) int32 class index of the reference's answer, or UNKNOWN for a rejected row.
         indices: (n, e) int32 with e >= k: the reference's neighbours, sorted by (distance, index), padded with -1.
         distances: (n, e) float64, padded with infinity.
         classes: (n, e) int32 classes of the neighbours, padded with -1.
-        tolerance: (n,) float64, defined in `judge`.
+        tolerance: (n,) float64: distances that differ by no more count as tied; see `judge`.
         values: (n, t) float64 answers of the reference for a regression or label columns (positions in
             `Targets.classes`), NaN for a rejected row; else None.
         targets: (n, t) float64 true values or positions, NaN if unknown; None if `values` is.

@@ -136,7 +136,7 @@ _DIGEST = r"[0-9a-f]{64}"
 
 
 def signature(name: str, search: str) -> str:
-    """Returns the name of a TFLite signature: `name` (SIGNATURE_ONE or SIGNATURE_BATCH) for one of SEARCHES."""
+    """Returns the name of a TFLite signature (entry point); `name` is SIGNATURE_ONE or SIGNATURE_BATCH."""
     return name if search == FULL else f"{name}_{search}"
 
 

@@ -102,7 +102,10 @@ class Searched:
 
 @record
 class TaughtRows:
-    """Rows taught on a device: `rows` is their number, `labels` counts them by label, `digest` is that of `Taught`."""
+    """Rows taught on a device: `rows` is their number, `labels` counts them by label.
+
+    `digest` is the SHA-256 of the output of `enrolled --json`, "" without rows.
+    """
 
     digest: str
     rows: int
@@ -177,8 +180,8 @@ class HistoryEntry:
     """One event in the history of a device: `what` is one word, `at` is in seconds since 1970.
 
     A transition of the store (`activated`, `confirmed`, `reverted`, `rolled-back`) has a serial number; other events
-    (`staged`, `signed`, `rejected`, `floor`) have none. `answering` is the release that answered after the event. `why`
-    is the reason of the event, `holder` who caused it.
+    (`staged`, `rejected`, ...) have none. `answering` is the release that answered after the event. `why` is the reason
+    of the event, `holder` who caused it.
     """
 
     at: int

@@ -56,8 +56,8 @@ class Stage:
     With `frames`, it runs on windows of that many rows of its input, each starting `hop` rows after the previous one;
     else once on all rows. The result is the output times `multiply`, plus `add`. `shape` and `dtype` are those of the
     input tensor; -1 is a length that the file leaves open. If `slides`, one run on all rows gives the outputs of all
-    windows, up to rounding, as the build has measured. With `step`, n numbers give (n - reach) // step + 1 outputs,
-    which do not change if zeros follow the numbers.
+    windows, up to rounding, as the build has measured. With `step`, `reach` numbers give one output, each `step` more
+    give another, and zeros after them change none of these.
     """
 
     file: str  # stage-1.tflite, ...

@@ -80,10 +80,10 @@ class Evaluation:
 class LabelSets:
     """Sets of labels with a stated coverage (`device_agent.shared.label_sets`).
 
-    A class is in a row's set if its score is at most its entry in `thresholds`, or if that entry is None; scores depend
-    on distances relative to `radius`. `rows` counts the held-out rows of each class, `covered` those whose label set
-    contains their class; `size` is the mean number of labels in a set. Without held-out rows, `rows` and `covered` are
-    empty, and `size` is None.
+    A class is in a row's set if its score (low if it is likely) is at most its entry in `thresholds`, or if that entry
+    is None; scores depend on distances relative to `radius`. `rows` counts the held-out rows of each class, `covered`
+    those whose label set contains their class; `size` is the mean number of labels in a set. Without held-out rows,
+    `rows` and `covered` are empty, and `size` is None.
     """
 
     coverage: float
@@ -170,9 +170,9 @@ class Targets:
 
 @record
 class InFloat64:
-    """Settings of a model that the TensorFlow graph cannot compute: NumPy answers all its rows, in float64.
+    """Settings that no TensorFlow graph computes: NumPy answers all rows of a model with this record, in float64.
 
-    A model also has this record, perhaps without any value, if the graph lacks its metric or kernel.
+    A model whose metric or kernel the graph lacks has this record, too, perhaps without any value.
     """
 
     p: float | None = None  # power of the metric minkowski
@@ -256,7 +256,7 @@ class KnnInfo:
         return self.feature_names if self.table is None else tuple(column.name for column in self.table.columns)
 
     def batch_rows(self, search: str) -> int | None:
-        """Returns how many rows the batch signature of `search` (one of SEARCHES) takes; None without this search."""
+        """Returns how many rows a batch for the graph of `search` (one of SEARCHES) has; None without this search."""
         return {FULL: self.batch, QUANTIZED: self.quantized, CELLS: self.cells}[search]
 
     def has(self, way: str) -> bool:

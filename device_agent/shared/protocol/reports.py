@@ -122,7 +122,7 @@ class TaughtCheck:
 class EmbeddingCheck:
     """Comparison of rows that a device computes from raw golden inputs with the host's rows (`golden.embeddings`).
 
-    `largest_error` and `bound` are distances from the host's rows in model space, relative as in `Input.bound`; `above`
+    `largest_error` and `bound` are distances from the host's rows in model space, as fractions (`Input.bound`); `above`
     counts rows beyond the bound. `search_different` counts rows of the device on which its search is not exact.
     `labels_same` labels equal the host's. `labels_open` differ, which the distance of the rows explains;
     `labels_different` differ without this reason.

@@ -65,7 +65,7 @@ class Origins:
         return self.text[start : int(self.ends[index])].decode("utf-8", "replace") or None
 
     def index(self, row: int) -> int | None:
-        """Returns the index in the model of row `row` of the source, or None; if `places` is None, `row` itself."""
+        """Returns the index in the model of row `row` of the source, or None; without `places`, the two are equal."""
         if self.places is None:
             return row
         found = np.flatnonzero(self.places == row)

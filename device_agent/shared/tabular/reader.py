@@ -92,7 +92,7 @@ class Parser:
         raise NotImplementedError
 
     def take_counts(self) -> Counts:
-        """Returns field of `documents.CellCounts` (`left_out`, ...) -> column -> count since the last call."""
+        """Returns name of a count, such as `left_out` (see `CellCounts`) -> {column: count since the last call}."""
         return {"left_out": self.left_out.take()}
 
     def blocks(self, block: bytes) -> Iterator[bytes]:
@@ -107,7 +107,7 @@ class Parser:
         self.dtype = cell_type(info)
 
     def describe_gaps(self) -> str:
-        """Returns a text about the gaps that interrupted windows of samples; "" if there are none."""
+        """Returns text about bad or missing lines and jumps of time that interrupted windows; "" without any."""
         return ""
 
     def count_jumps(self) -> int:

@@ -79,9 +79,10 @@ class RollbackOrder:
 
 @record
 class FloorOrder:
-    """Lowers the sequence floor of the device `device_id` from `leaves` to `floor`, its time floor to `issued`, once.
+    """Lowers the floors of the device `device_id`, once.
 
-    `nonce`, `issued` and `expires` are those of a `RollbackOrder`.
+    The sequence floor (highest sequence of a committed release) falls from `leaves` to `floor`, the time floor (newest
+    date of one) to `issued`. `nonce`, `issued` and `expires` are those of a `RollbackOrder`.
     """
 
     device_id: str
@@ -147,7 +148,7 @@ def verify_rollback(data: bytes, state: TrustState, now: int) -> RollbackOrder:
 
 
 def is_floor_order(data: bytes) -> bool:
-    """Whether `data` is an order to lower the floors; does not verify it.
+    """Whether `data` is an order to lower floors (`FloorOrder`); does not verify it.
 
     Raises:
         Refused: ORDER_MALFORMED.
@@ -156,7 +157,7 @@ def is_floor_order(data: bytes) -> bool:
 
 
 def verify_floor(data: bytes, state: TrustState, now: int) -> FloorOrder:
-    """Verifies the order in `data` to lower the floors; `now` is the clock's Unix time.
+    """Verifies the order in `data` to lower floors (`FloorOrder`); `now` is the clock's Unix time.
 
     Only the clock decides whether the order has expired; the time floor does not, because the order lowers it.
 

@@ -78,9 +78,10 @@ class TrustState:
 class Verdict:
     """A release that every rule accepted.
 
-    `digest` identifies the release (SHA-256 over its files' digests). `floor` and `time_floor` are the device's new
-    floors, to be stored only when the release is committed. `already_committed`: the release runs already. `revoked`:
-    its key has been revoked, which is possible only for a release that this device accepted before.
+    `digest` identifies the release (SHA-256 over its files' digests). `floor` and `time_floor` are the highest sequence
+    and the newest date of a committed release, with this one: to be stored only when it is committed.
+    `already_committed`: the release runs already. `revoked`: its key has been revoked, which is possible only for a
+    release that this device accepted before.
     """
 
     digest: str
@@ -115,10 +116,10 @@ def verify_release(
         bundle: the bytes of `model.sig`.
         manifest: the bytes of `release.json`.
         files: every file in the directory; the signature's own entry may be left out.
-        state: the device's keys, floors and versions.
+        state: the device's keys, versions, and highest committed sequence (`floor`).
         now: the clock, seconds since 1970.
         expected_digest: the only release to accept, if the caller knows it.
-        ordered_digest: the release that a verified rollback order names; its sequence may be below the floor.
+        ordered_digest: the release that a verified rollback order names; its sequence may be below `floor`.
 
     Returns:
         The verdict. A release that is already committed passes even if it has expired or its key was revoked.
@@ -267,7 +268,7 @@ def _check_sequence(content: _Content, state: TrustState, now: int, ordered_dige
 
 
 def newer_than(floor: int, clock: int) -> str:
-    """Returns the hint for a release whose sequence is below the floor; `clock` is in seconds since 1970."""
+    """Returns the hint for a release whose sequence is below `floor`, the highest committed; `clock` is Unix time."""
     newer = f"release.sequence: {floor + 1} in deploy.yaml"
     if floor < clock:
         back = "knnkit rollback --to RELEASE --target HOST"
@@ -306,7 +307,7 @@ def _clock_warnings(manifest: Manifest, state: TrustState, now: int) -> tuple[st
 
 
 def _raised_time_floor(manifest: Manifest, state: TrustState, now: int) -> int:
-    """Returns the time floor after a commit: the release's date, if that is later than the old floor.
+    """Returns the time floor (newest date of a committed release) after a commit: the release's date, if that is later.
 
     At most the clock's time, unless the clock is behind the old floor; at most `MAX_RAISE` above the old floor.
     """

@@ -53,10 +53,10 @@ def warnings_of(signed_by: str, expires: int | None, revoked: Container[str], no
 
 
 def look(bundle: bytes, manifest: bytes, trusted: Container[str], revoked: Container[str], now: int) -> Standing:
-    """Returns a release's standing according to the unverified `model.sig` and `release.json`; raises nothing.
+    """Returns who signed a release, and why it would be refused, by its unverified files; raises nothing.
 
-    `bundle` and `manifest` are the bytes of the two files, `trusted` and `revoked` fingerprints of keys; `now` is that
-    of `warnings_of`.
+    `bundle` and `manifest` are the bytes of `model.sig` and `release.json`, `trusted` and `revoked` fingerprints of
+    keys; `now` is that of `warnings_of`.
     """
     signed_by = _signer(_parse(bundle, constants.MAX_SIGNATURE))
     expires = _parse(manifest, constants.MAX_MANIFEST).get("expires")

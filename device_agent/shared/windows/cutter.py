@@ -37,7 +37,7 @@ class Cutter:
 
         Args:
             samples: (n, c) numbers, in their order.
-            breaks: (n,) bool: whether there is a gap before each sample.
+            breaks: (n,) bool: whether there is a gap, which no window spans, before each sample.
 
         Returns:
             (m, rows, c) windows, and the (m,) index in `samples` of the last sample of each.
@@ -92,7 +92,7 @@ class Gaps:
         self._name: Any = None
 
     def describe(self) -> str:
-        """Returns the counts as text; "" if there was no gap."""
+        """Returns text about the bad or missing lines and jumps of time so far; "" if there were none."""
         jumps = "where the time jumps"
         if self.limit is not None and self.step > self.limit:
             jumps += f" (the usual step is {self.step:g}, and `gap` {self.limit:g})"

@@ -214,7 +214,7 @@ class WindowParser(Parser):
     def arrays(self, arrays: Iterable[NDArray[Any]]) -> Iterator[Cut]:
         """Yields the windows of (n, n_numbers) arrays of samples, which follow one another without a gap.
 
-        A sample with NaN or infinity is a bad line: it makes a gap. Lines are numbered from 0.
+        A sample with NaN or infinity is a bad line: no window spans it. Lines are numbered from 0.
 
         Raises:
             BadInput: the stages refuse a window.
@@ -237,7 +237,7 @@ class WindowParser(Parser):
         return {"gaps": {cause: count - gone[cause] for cause, count in self._counted.items() if count > gone[cause]}}
 
     def describe_gaps(self) -> str:
-        """Returns a text about the gaps that interrupted windows; "" if there are none."""
+        """Returns text about bad or missing lines and jumps of time that interrupted windows; "" without any."""
         said = self.gaps.describe()
         if self.header or _MANY * self.gaps.times <= self.gaps.samples:
             return said
