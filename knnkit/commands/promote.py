@@ -78,7 +78,7 @@ def _document(promotion: Promotion, gain: Comparison | None) -> dict[str, object
 
 
 def _list(config: Path, build: Build, promotion: Promotion) -> bool:
-    """Adds the CSV file of `promotion` to `files` in deploy.yaml; returns False if it was listed there already."""
+    """Adds the CSV file with the new rows to `files` in deploy.yaml; returns False if it was listed there already."""
     data = build.model.data
     assert isinstance(data, FileData)
     there = {path.resolve() for path in patterns.expand(data.sources)}

@@ -121,7 +121,7 @@ def missed(certificate: Certificate, package: Package | None, running: ReleaseRe
 
 
 def _missed_by_stages(certificate: Certificate, package: Package | None) -> tuple[str, ...]:
-    """Returns messages if rows from the device's stages are unchecked or too far from the host's; () without stages."""
+    """Returns messages if rows from the device's networks are unchecked or far from the host's; else ()."""
     if certificate.embedding is not None:
         return error_gates.stage_failures(certificate.embedding)
     missing = package is not None and any(file.name in constants.STAGE_FILES for file in package.files)

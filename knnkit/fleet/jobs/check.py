@@ -77,7 +77,7 @@ def trial(
     """Returns a function that checks the device's release in a new environment before the device uses that environment.
 
     The function takes the path of the new environment's Python, and text for messages about what is new there. It
-    records the certificate. It raises ParityFailed if the release fails the check there and gives more wrong answers
+    records the check's result. It raises ParityFailed if the release fails the check there and gives more wrong answers
     than in the environment in use. Returns None if the device has no agent or runtime yet.
     """
     status = facts.agent
