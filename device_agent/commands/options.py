@@ -123,7 +123,7 @@ def read_file(path: str, limit: int) -> bytes:
 
 
 def read_order(path: str) -> bytes:
-    """Returns a signed order from a file, or from standard input for `-`.
+    """Returns a signed order, such as a rollback, from a file, or from standard input for `-`.
 
     Raises:
         BadInput: the file cannot be read, or is too large for an order.

@@ -80,7 +80,7 @@ class JoinedExact(ExactKnn):
             self._among_local = BlockSearch(MappedRows(self._local), self._weights, info.k, **how)
 
     def enrol(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
-        """Maps (n, n_features) taught rows, minus the model's origin, into model space.
+        """Maps (n, n_features) taught rows, minus the model's origin (a fixed row), into model space.
 
         Returns (n,) bool, whether each row is finite in float32 there, and the (m, p) coordinates of the m that are.
         """
@@ -101,7 +101,7 @@ class JoinedExact(ExactKnn):
     def _tables_of_one(self, *, apart: bool) -> Tables | None:
         """Returns the taught rows as `OneScreen` takes them; None if there are none.
 
-        `apart`: whether they probably lie far from the training rows, so that a test of one ball around all saves time.
+        `apart`: whether they are probably far from the training rows: then a test of one ball around all saves time.
         """
         rows, width = self._local.astype(np.float64), len(self._centre)
         if not len(rows):
@@ -126,7 +126,7 @@ class JoinedExact(ExactKnn):
         return z * self._weights if weighted and not self._unweighted else z
 
     def _from_one(self, row: NDArray[np.float32], local: NDArray[np.int64]) -> list[float]:
-        """Returns the measures between one (n_features,) row and the taught rows with the indices `local`."""
+        """Returns the (squared) distances from one (n_features,) row to the taught rows with the indices `local`."""
         terms = np.subtract(self._coordinates(row, weighted=False), self._local.take(local, axis=0), dtype=np.float64)
         found: list[float] = self._measures(terms).tolist()
         return found
@@ -135,7 +135,7 @@ class JoinedExact(ExactKnn):
         """Finds the queries whose k nearest may include a taught row, and these taught rows.
 
         Args:
-            rows: (n, n_features) float32 queries, minus the model's origin.
+            rows: (n, n_features) float32 queries, minus the model's origin (a fixed row).
             kth: (n,) distance of the k-th neighbour among the training rows, in the model's metric.
         """
         z, blur = self._rough.many(rows)
@@ -184,7 +184,7 @@ class JoinedExact(ExactKnn):
         return self._by.to_metric(found)
 
     def _measures(self, terms: Float64) -> Float64:
-        """Returns the (m,) measures of (m, p) differences in model space, with relative errors below 2^-37."""
+        """Returns (m,) squared distances (manhattan: distances) of (m, p) differences, relative errors below 2^-37."""
         terms = terms if self._unweighted else terms * self._weights
         return np.asarray(np.abs(terms).sum(axis=1) if self._by.manhattan else np.einsum("ij,ij->i", terms, terms))
 
@@ -192,7 +192,7 @@ class JoinedExact(ExactKnn):
         """Returns the outputs for the m queries of `near`, by name, as if the taught rows were training rows.
 
         Args:
-            rows: (m, n_features) float32 queries, minus the model's origin.
+            rows: (m, n_features) float32 queries, minus the model's origin (a fixed row).
             indices: (m, k) their neighbours among the training rows, nearest first.
             near: the taught rows that may be among their k nearest.
 
@@ -223,7 +223,7 @@ class JoinedExact(ExactKnn):
         Args:
             z: (m, p) queries in model space.
             last: (m,) indices of the model's own k-th neighbours.
-            order, measure: (m, k) neighbours among training and taught rows, and their measures.
+            order, measure: (m, k) neighbours among training and taught rows, and powers of their distances.
             near: the taught rows that may be among the k nearest.
         """
         kth = self._by.to_distance(measure[:, -1])
@@ -251,7 +251,7 @@ class JoinedExact(ExactKnn):
     def merge(self, rows: NDArray[np.float32], found: Answers) -> None:
         """Corrects `found`, the model's answers to n rows, in place, as if taught rows were training rows.
 
-        `rows` are (n, n_features) float32 queries, from which the model's origin has been subtracted.
+        `rows` are (n, n_features) float32 queries, minus the model's origin (a fixed row).
         """
         for start in range(0, len(rows), _TOGETHER):
             part = slice(start, start + _TOGETHER)

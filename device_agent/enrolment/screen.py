@@ -45,7 +45,7 @@ class _Rows:
         self._error = unit / (1.0 - unit) ** 2
 
     def sizes(self, squares: Any) -> Any:
-        """Returns (‖x‖ + ‖t‖)² of the bound, for queries of squared length `squares` and the longest row t."""
+        """Returns (‖x‖ + ‖t‖)² for queries x of squared length `squares` and the longest row t; errors grow with it."""
         return (squares**0.5 + self._reach) ** 2
 
     def near(self, queries: Float32, squares: Float64, limit: Float64) -> NDArray[np.bool_]:

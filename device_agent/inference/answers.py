@@ -46,7 +46,7 @@ class Voted(NamedTuple):
 
 
 def queries_of(info: KnnInfo, rows: ArrayLike, origin: Origin, *, cells: bool) -> NDArray[np.float32]:
-    """Checks raw `rows`, and subtracts the model's `origin` (None: nothing); returns (n, n_features) float32.
+    """Checks raw `rows`, and subtracts `origin`, a fixed row (None: nothing); returns (n, n_features) float32.
 
     With `cells`, rows may be raw cells (text, missing) if the model has a `table` in knn.json, which encodes them.
 
@@ -65,7 +65,7 @@ def with_votes(model: Any, rows: ArrayLike, answers: Answers) -> Answers:
 
     Raises:
         BadInput: the rows are invalid.
-        ModelUnusable: the tables of the model are damaged.
+        ModelUnusable: the float64 tables in the model file are damaged.
     """
     exact = model.get_exact()
     assert exact.regressor is not None

@@ -1,6 +1,6 @@
-"""Finds training rows that may be nearest, block by block.
+"""Finds possible neighbours by float32 scores that grow with distance.
 
-Computes float32 scores of one block of the memory-mapped rows for all queries: by a matrix product, or by differences
+Computes the scores of one block of the memory-mapped rows for all queries: by a matrix product, or by differences
 (manhattan, unless each column has only two values). Nearly all rows are excluded by the k-th best score so far and a
 proven bound of the rounding error. `exact` ranks the remaining rows in float64. Copies no rows. Needs only NumPy.
 """
@@ -40,10 +40,10 @@ class BlockSearch:
     """Searches all training rows of one model in float32.
 
     Args:
-        rows: the training rows, as offsets from the centre.
+        rows: the training rows in model space, minus a centre.
         weights: (p,) float64, multiplies the difference in each coordinate.
         k: number of neighbours.
-        manhattan: True if a measure is a sum of differences; False if it is a sum of their squares.
+        manhattan: True if a measure (what orders neighbours) is a sum of differences; False: a sum of their squares.
         step: the weighted coordinates of all rows are whole multiples of this number; 0: no number is known. If
             those of a query are, too, its float32 scores up to a limit (`Scale.exact`) have no rounding error.
         and_ties: function from a measure to the highest measure that counts as tied with it.
@@ -78,8 +78,8 @@ class BlockSearch:
         """Returns pairs of a query and a row that may be among its k nearest; and (q,) bool, whether each query fits.
 
         A query in (q, p) `z` does not fit if it or its scores exceed float32: it has no pairs. `within` has for each
-        query a measure within which the caller knows k rows: rows beyond are left out (None: the caller knows none).
-        `by_groups=False` reads all rows, even if the model has groups of rows.
+        query a squared distance (manhattan: distance) within which the caller knows k rows: rows beyond are left
+        out (None: the caller knows none). `by_groups=False` reads all rows, even if the model has groups of rows.
         """
         with np.errstate(over="ignore", invalid="ignore"):
             factors, scale = self._prepare(z)
@@ -114,9 +114,9 @@ class BlockSearch:
         return self._rows.indices((scores <= limit).nonzero()[0]) if limit < _MAX else None
 
     def _prepare_one(self, z: Float64) -> tuple[Float32, float, float, float, float] | None:
-        """Does what `_prepare` does for one (p,) query; returns factors, and base, factor, share, slack of `Scale`.
+        """Does what `_prepare` does for one (p,) query; returns its factors, and four fields of its `Scale`.
 
-        Returns None if the query is too large for float32.
+        The fields are base, factor, share and slack. Returns None if the query is too large for float32.
         """
         if self._manhattan:
             with np.errstate(over="ignore", invalid="ignore"):
@@ -171,12 +171,13 @@ class BlockSearch:
     ) -> tuple[list[tuple[Any, Any, Any]], Float32, Float32]:
         """Keeps the pairs that may still be among the k nearest; returns them, (q,) k-th scores, and (q,) limits.
 
-        The pairs are returned as one part. Rows with a score above the limit of a query are not its neighbours.
+        A row with a score above the limit of a query is not its neighbour. The list of pairs that is returned has one
+        entry, in the form of `found`.
 
         Args:
-            found: parts of the pairs; each part has the arrays query, row and score.
+            found: the pairs; each entry has three arrays, (m,) each: query, row, and score of m pairs.
             most: (q,) numbers that the k-th scores do not exceed.
-            scale: how scores become measures.
+            scale: how scores become (squared) distances.
         """
         query, row, score = (np.concatenate(parts) for parts in zip(*found, strict=True))
         order = np.lexsort((score, query))
@@ -190,7 +191,10 @@ class BlockSearch:
         return [(query[near], row[near], score[near])], kth, limit
 
     def _limit(self, kth: Float32, scale: Scale) -> tuple[Float64, Float32]:
-        """Returns the (q,) measures, and scores, up to which a row may tie with the k-th; `kth`: scores of the k-th."""
+        """Returns (q,) limits up to which a row may tie with the k-th neighbour: as measures, and as scores.
+
+        A measure is the squared distance (manhattan: the distance). `kth` are the scores of the k-th neighbours.
+        """
         measure = scale.base + scale.factor * (kth + scale.slack)
         measure = self._and_ties(np.maximum(measure, 0.0) * (1.0 + scale.share)) * (1.0 + scale.share)
         limit = (measure - scale.base) / scale.factor + scale.slack
@@ -209,7 +213,7 @@ class BlockSearch:
                 start += len(rows)
 
     def _score(self, factors: Float32, rows: Float32, start: int, scores: Float32) -> Float32:
-        """Fills and returns (q, r) `scores` of q queries (`factors`) and r `rows`, whose positions begin at `start`."""
+        """Fills and returns (q, r) `scores` for q queries (`factors`) and r `rows`, which begin at position `start`."""
         halves = self._halves[start : start + len(rows)]  # 0 for manhattan
         if self._differs:
             self._add_differences(factors, rows, scores)
@@ -232,13 +236,16 @@ class BlockSearch:
                 np.dot(apart, self._weights32, out=scores[query, start : start + len(part)])
 
     def _prepare(self, z: Float64) -> tuple[Float32, Scale]:
-        """Returns the factors of (q, p) queries `z`, which `_score` combines with rows, and the scale of the scores."""
+        """Returns the factors of (q, p) queries `z`, which `_score` combines with rows, and the scale of the scores.
+
+        The scale converts scores into squared distances (manhattan: distances).
+        """
         if not self._manhattan:
             return self._by_products(z)
         return self._by_differences(z) if self._differs else self._by_sides(z)
 
     def _by_differences(self, z: Float64) -> tuple[Float32, Scale]:
-        """Returns `z` rounded to float32, and the scale of the scores, with a slack that includes this rounding."""
+        """Returns `z` rounded to float32, and `Scale`, whose error bound (`slack`) includes this rounding."""
         factors = z.astype(np.float32)
         lost = (np.abs(z - factors) * np.abs(self._weights)).sum(axis=1)
         most = float(np.abs(self._weights).max(initial=0.0))
@@ -249,7 +256,7 @@ class BlockSearch:
         return factors, Scale(np.zeros(len(z)), 1.0, share, slack, exact)
 
     def _by_sides(self, z: Float64) -> tuple[Float32, Scale]:
-        """Returns factors and scale of queries `z`, for rows with at most two values (low and high) in each column.
+        """Does what `_prepare` does, for rows with at most two values (low and high) in each column.
 
         For coordinates x of a query and t of a row, |x - t| = |x - low| + (t - low) (|x - high| - |x - low|) /
         (high - low), which is linear in t: all scores are one matrix product.
@@ -268,7 +275,7 @@ class BlockSearch:
         return (-slope).astype(np.float32), Scale(base, 1.0, 0.0, slack, exact)
 
     def _by_products(self, z: Float64) -> tuple[Float32, Scale]:
-        """Returns float32 factors of queries `z`, by which rows are multiplied, and the scale of the scores.
+        """Does what `_prepare` does; the scores are products of rows and factors.
 
         The score of a query x and a row t is ‖t‖²/2 - x·t. With u = 2^-24, a sum of p products, added in any order, is
         off by at most p u ‖x‖ ‖t‖ (Higham 2002, 3.5), ‖t‖²/2 by at most (p + 4) u of itself, the factors and the

@@ -108,9 +108,10 @@ class ExactKnn:
         return {name: values[0] for name, values in self.answers(row[np.newaxis]).items()}
 
     def answers(self, rows: NDArray[np.float32], *, by_groups: bool = True) -> dict[str, NDArray[Any]]:
-        """Returns the model's outputs, by name, for (n, n_features) float32 rows (raw rows minus the model's `origin`).
+        """Returns the model's outputs, by name, for (n, n_features) float32 rows.
 
-        `by_groups=False` searches all training rows, even if the model has groups of rows.
+        The rows are raw rows minus the model's `origin` (a fixed row). `by_groups=False` searches all training rows,
+        even if the model has groups of rows.
 
         Raises:
             ModelUnusable: the tables of the model contradict each other.
@@ -164,8 +165,9 @@ class ExactKnn:
     ) -> dict[str, NDArray[Any]]:
         """Returns the outputs, by name, for q queries with known neighbours.
 
-        `order` are the (q, k) indices of their nearest rows, `measure` the measures of these (`Measure`). `within` are
-        the pairs of a query and a row that vote in a model with a radius (`_within`); None: the k nearest vote.
+        `order` are the (q, k) indices of their nearest rows, `measure` the powers of their distances that `Measure`
+        defines. `within` are the pairs of a query and a row that vote in a model with a radius (`_within`); None: the k
+        nearest vote.
         """
         return self._outputs(order, self._by.to_metric(measure), within)
 
@@ -221,8 +223,8 @@ class ExactKnn:
     def is_exact(self, rows: NDArray[np.float32], kth: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Returns (n,) bool: whether float32 has computed the k distances of each row without rounding errors.
 
-        True if the row's coordinates, as those of all training rows, are whole multiples of `lattice` (knn.json), and
-        sums are below 2^24 such steps (or squared steps, for squared distances): float32 holds these numbers exactly.
+        True if the row's coordinates, as those of all training rows, are whole multiples of one number (`lattice` in
+        knn.json), and sums are below 2^24 times it (its square, for squared distances): float32 holds these exactly.
 
         Args:
             rows: (n, n_features) float32 raw rows.
@@ -237,9 +239,10 @@ class ExactKnn:
         return exact & (units < (2.0**12 if self._info.metric == "euclidean" else 2.0**24))
 
     def scaled_rows(self) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32], Float64] | None:
-        """Returns what `label_map.draw` needs: (n, p) rows less the centre, (n,) classes, (p,) centre, (p,) scale.
+        """Returns what `label_map.draw` needs: (n, p) training rows minus the centre, (n,) classes, centre and scale.
 
-        None for a model whose rows enter model space by `steps`, that is, by more than a centre and a scale.
+        (p,) centre and scale map a row into model space: minus the centre, times the scale. None for a model whose rows
+        need more than these (`steps`).
         """
         if self._steps:
             return None
@@ -253,7 +256,7 @@ class ExactKnn:
         return np.maximum(np.minimum(offsets, _MAX_FLOAT32), -_MAX_FLOAT32).astype(np.float64)
 
     def _enter_one(self, row: NDArray[np.float32]) -> Float64:
-        """Returns one (n_features,) row in model space; components are infinite if its offsets overflow float32."""
+        """Returns one (n_features,) row in model space; a coordinate beyond float32 may be infinite."""
         return self._enter(row) if self._steps else (row - self._centre).astype(np.float64)
 
     def _enter(self, row: NDArray[np.float32]) -> Float64:
@@ -262,7 +265,7 @@ class ExactKnn:
     def _nearest(self, z: Float64, by_groups: bool) -> tuple[NDArray[np.int64], Float64]:
         """Returns (q, k) indices of the nearest rows of queries `z`, sorted by (measure, index), and their measures.
 
-        `Measure` defines the measures. `by_groups=False` searches all training rows.
+        A measure is a power of the distance (`Measure`). `by_groups=False` searches all training rows.
         """
         k = self._info.k
         order, measure = np.tile(np.arange(k), (len(z), 1)), np.full((len(z), k), 2.0)
@@ -284,7 +287,10 @@ class ExactKnn:
         return self._among_all(z, live[~fits], order, measure)
 
     def _among_all(self, z: Float64, some: Any, order: Any, measure: Any) -> tuple[NDArray[np.int64], Float64]:
-        """Writes indices and measures of the k nearest of all rows into (q, k) `order` and `measure`, for `z[some]`."""
+        """Searches all rows for the queries `z[some]`; writes into the (q, k) arrays, and returns these.
+
+        `order` has the indices of the k nearest rows, `measure` the powers of their distances (`Measure`).
+        """
         k = self._info.k
         for one, rough in zip(some, self._scan(z[some])):
             near = np.flatnonzero(rough <= self._by.and_ties(np.partition(rough, k - 1)[k - 1]) * NEAR_TIED)
@@ -292,7 +298,7 @@ class ExactKnn:
         return order, measure
 
     def _scan(self, z: Float64) -> Iterator[Float64]:
-        """Yields the (n_train,) measures of all training rows for each of (q, p) queries `z`; sums are rounded."""
+        """Yields for each of (q, p) queries `z` the (n_train,) powers of all distances (`Measure.rough`)."""
         together, step = max(1, _MEASURES // self._info.n_train), max(1, _SCANNED // z.shape[1])
         parts = [block[start : start + step] for block in self._rows.blocks for start in range(0, len(block), step)]
         for start in range(0, len(z), together):

@@ -122,8 +122,9 @@ class Graphs:
     def run(self, queries: NDArray[np.float32], parts: dict[str, NDArray[Any]]) -> None:
         """Answers (n, n_features) finite float32 rows; writes the outputs into the (n, ...) arrays of `parts`, by name.
 
-        Rows that a cheaper search (cells, int8) leaves uncertain go through the full search. They may be many: far from
-        the training rows, int8 has coarser steps, and there are no cells. In float64 they would take many times longer.
+        Rows that a cheaper search (int8, or cells of a grid) leaves uncertain go through the full search. There may be
+        many: far from the training rows, int8 has coarser steps, and the grid ends. In float64 they would take many
+        times longer.
         """
         self._first.run(queries, parts)
         full = self.search == self.alone == constants.FULL

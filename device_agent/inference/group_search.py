@@ -31,7 +31,7 @@ class GroupSearch(BlockSearch):
     Args:
         rows, weights, k, step, and_ties: as for `BlockSearch`; the metric is not manhattan.
         groups: the groups of training rows.
-        unit: `weights` times `unit` is the scale that the groups were computed with.
+        unit: the groups were computed from coordinates multiplied by `weights` and `unit`.
 
     Attributes:
         read: number of training rows whose scores were computed, summed over queries that groups answered.
@@ -74,8 +74,8 @@ class GroupSearch(BlockSearch):
     def _visit(self, factors: Float32, scale: Scale, bounds: Float64) -> tuple[Any, Any, np.float32] | None:
         """Returns (m,) indices of the rows that may be nearest to one query, their scores, and the k-th lowest score.
 
-        Returns None if the groups to read hold too many rows (`_SHARE`). `factors` and `scale` are what `_prepare`
-        returns for the query; `bounds`: lower bounds of its distances to the g groups.
+        A lower score is nearer. Returns None if the groups to read hold too many rows (`_SHARE`). `factors` and `scale`
+        are what `_prepare` returns for the query; `bounds`: lower bounds of its distances to the g groups.
         """
         order = np.argsort(bounds, kind="stable")
         bounds, ends = bounds[order], np.cumsum(self._groups.sizes[order])

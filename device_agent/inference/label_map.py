@@ -38,7 +38,7 @@ class LabelMap:
     """The labels of the cells of a grid.
 
     Attributes:
-        centre: (p,) float32, subtracted from each row, after the model's `origin` (knn.json).
+        centre: (p,) float32, subtracted from each row, after the model's `origin` (a fixed row in knn.json).
         first: (p,) float32 lower corner of the grid, as an offset from the centre.
         per_unit: (p,) float32, number of cells per unit of each coordinate.
         table: int8, for each cell its class index, `constants.UNKNOWN` or UNDECIDED. The cells at the border are
@@ -51,7 +51,7 @@ class LabelMap:
     table: NDArray[np.int8]
 
     def look_up(self, rows: Float32) -> NDArray[np.int8]:
-        """Returns (n,) int8 for finite (n, p) rows minus the origin: class index, `constants.UNKNOWN` or UNDECIDED."""
+        """Returns (n,) int8 for finite (n, p) raw rows minus `origin`: class index, UNKNOWN or UNDECIDED."""
         cell = np.zeros(len(rows), np.int32)
         for axis, count in enumerate(self.table.shape):
             with np.errstate(over="ignore"):  # far outside

@@ -1,6 +1,6 @@
-"""Memory-mapped training rows of a model file, in blocks.
+"""Memory-mapped training rows, in blocks with gaps between them.
 
-The rows lie in the file in blocks of equal length, with equal gaps between them; the last block may be shorter. Rows
+The rows lie in the model file in blocks of equal length, with equal gaps; the last block may be shorter. Rows
 that were taught on the device may be appended. A row has an index (among the training rows) and a position (its index
 if the gaps count as rows, too).
 """
@@ -19,7 +19,7 @@ class MappedRows:
     """The (n, p) float32 training rows.
 
     Args:
-        table: the blocks of the file, including the gaps between them.
+        table: the blocks of the file; between two blocks, other bytes of the file: a gap of `gap` rows.
         block: number of rows of a block; None: one block has all.
         gap: length of a gap, in rows.
 
@@ -75,23 +75,26 @@ class MappedRows:
         return found
 
     def positions(self, chosen: Any) -> Any:
-        """Returns the (m,) positions in the stored table, gaps included, of the rows with the (m,) indices `chosen`."""
+        """Returns the (m,) positions of the rows with the (m,) indices `chosen`.
+
+        A gap between two blocks is as long as some rows: a position counts these, too, an index does not.
+        """
         if not self._gap:
             return chosen
         own = np.minimum(chosen, self._own - 1) if self._added else chosen
         return chosen + own // self._block * self._gap
 
     def position(self, index: int) -> int:
-        """Returns the position of the row with this index."""
+        """Returns the position of the row with this index: the index plus the length of the gaps before it."""
         return index + min(index, self._own - 1) // self._block * self._gap
 
     def indices(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Returns the (m,) indices of the rows at the (m,) `positions`."""
+        """Returns the (m,) indices of the rows at the (m,) `positions`, which also count the gaps."""
         own = np.minimum(positions, len(self._table) - 1)
         return positions - own // (self._block + self._gap) * self._gap if self._gap else positions
 
     def spread(self, values: Float32) -> Float32:
-        """Returns (n,) `values`, one for each row by index, reordered by position, with infinity in the gaps."""
+        """Returns `values`, one for each row, with infinities inserted for the gaps between the blocks of rows."""
         if not self._gap:
             return values
         found = np.full(sum(map(len, self.pieces)), np.inf, np.float32)

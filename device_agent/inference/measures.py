@@ -1,7 +1,8 @@
-"""Measures of pairs of rows, which order neighbours.
+"""Measures of pairs of rows: powers of their distances.
 
-A measure is a power of the distance in model space (between transformed rows): its square for most metrics. All IEEE
-machines compute the same bits, except for haversine, where nearly equal measures count as ties. Needs only NumPy.
+Measures order neighbours. A measure is a power of the distance in model space (between transformed rows): its square
+for most metrics. All IEEE machines compute the same bits, except for haversine, where nearly equal measures count as
+ties. Needs only NumPy.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _LINEAR = ("manhattan", "chebyshev", "jaccard")
 
 
 class Measure:
-    """The measure of one model.
+    """The measure of one model, which orders the neighbours of a row.
 
     Args:
         info: the model's knn.json.
@@ -93,7 +94,7 @@ class Measure:
         return found
 
     def _raised(self, apart: Float64, *, exact: bool) -> Float64:
-        """Returns |`apart`| (differences of coordinates) to the power of the metric; may overwrite `apart`.
+        """Returns |`apart`| (differences of coordinates) to the metric's power (euclidean: 2); may overwrite `apart`.
 
         `exact` uses only products and square roots (`power`), which gives the same bits on every machine, but is slow.
         """
@@ -113,11 +114,11 @@ class Measure:
         return np.stack([np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)], axis=1)
 
     def to_base(self, measure: Any) -> Any:
-        """Converts measures to distances in model space divided by `unit`."""
+        """Converts measures to distances in model space divided by `unit`, the common factor of coordinates."""
         return power(np.asarray(measure), 1.0 / self._power)
 
     def of_base(self, distance: Any) -> Any:
-        """Converts distances in model space divided by `unit` to measures."""
+        """Converts distances in model space, divided by the coordinates' common factor `unit`, to measures."""
         return power(np.asarray(distance), self._power)
 
     def to_distance(self, measure: Any) -> Float64:
@@ -125,7 +126,7 @@ class Measure:
         return np.asarray(self.to_base(measure) * self._unit)
 
     def and_ties(self, measure: Any) -> Any:
-        """Returns the greatest measure at which a row may still be tied with a row at `measure`."""
+        """Returns the greatest measure of a row that may still tie with a row whose measure is `measure`."""
         measure = np.maximum(measure, self.exact_match)
         return self.of_base(self.to_base(measure) + self._chain) if self._chain else measure
 

@@ -32,7 +32,7 @@ class Ranking:
 
     Args:
         rows: the training rows.
-        by: the measure.
+        by: the measure, a power of the distance.
         k: number of neighbours.
         tied: distances in model space closer than this are ties.
     """
@@ -44,6 +44,8 @@ class Ranking:
         self, z: Float64, query: NDArray[Any], row: NDArray[Any], known: Float64 | None = None
     ) -> tuple[NDArray[Any], Float64]:
         """Returns the (q, k) indices of the nearest training rows among given pairs, and their (q, k) measures.
+
+        A measure is a power of the distance.
 
         Args:
             z: (q, p) queries.
@@ -80,7 +82,10 @@ class Ranking:
         return self.rank(z, np.zeros_like(row), row)
 
     def measure(self, z: Float64, query: NDArray[Any], row: NDArray[Any], add: Callable[[Float64], Float64]) -> Float64:
-        """Returns the (m,) measures of pairs of a `query` in `z` and a `row`; `add` sums (r, p) terms to (r,)."""
+        """Returns the (m,) measures (powers of distances) of m pairs of a `query` in `z` and a `row`.
+
+        `add` sums (r, p) terms of r pairs to (r,) measures.
+        """
         found = np.empty(len(query))
         step = max(1, _CHUNK_BYTES // (8 * z.shape[1]))
         for start in range(0, len(query), step):

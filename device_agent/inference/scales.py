@@ -37,7 +37,7 @@ class Scale:
     exact: Float64
 
     def take(self, chosen: Any) -> Scale:
-        """Returns the scale of the chosen queries."""
+        """Returns this conversion of scores for the chosen queries only."""
         return Scale(self.base[chosen], self.factor, self.share, self.slack[chosen], self.exact[chosen])
 
 

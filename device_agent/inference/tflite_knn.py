@@ -60,8 +60,8 @@ class TfliteKNN:
             Single rows do not count if the int8 search answers them.
         stream: most queries are single rows; with `packed=None`, a large model is then never packed.
         search: one of `constants.WAYS` that the model has, or one that was measured on this board; all give the same
-            answers. None chooses what is usually fastest: cells; else int8 if the runtime is LiteRT or the model is not
-            packed, and for single rows of a large model; else the full search.
+            answers. None chooses what is usually fastest: grid cells; else int8 if the runtime is LiteRT or the model
+            is not packed, and for single rows of a large model; else the full search.
 
     Raises:
         ModelUnusable: the file is not a knnkit model, or this runtime is too old for it.
@@ -98,7 +98,7 @@ class TfliteKNN:
         self._take()
 
     def use(self, *, cells: bool) -> None:
-        """Sets whether rows may be raw cells; `serving.load` sets False, since a release's rows are encoded before."""
+        """Sets whether rows may be raw cells, such as text; `serving.load` sets False: its rows are encoded before."""
         self.takes_cells = cells
         self._row_type: Any = None if cells or self._by_blocks[1] else _FLOAT32 if self._origin is None else _FLOAT64
 
@@ -233,7 +233,7 @@ class TfliteKNN:
         )
 
     def _note(self, rows: int) -> None:
-        """Counts `rows` queries; after enough of them the model is packed, and the cached views are renewed."""
+        """Counts `rows` queries; after enough, the model's weights are packed (copied), and cached views renewed."""
         self._graphs.note(rows)
         if self._one is not self._graphs.one:
             self._take()
@@ -241,8 +241,8 @@ class TfliteKNN:
     def _ask_one(self, rows: ArrayLike) -> bool:
         """Answers one (1, n_features) row into the cached views; returns False if the caller must call `_ask` instead.
 
-        Takes only a float32 array (float64 if the model has an origin), and creates none, since that is slow. Float64
-        code answers an uncertain row, but not one outside the cells, of which the full search of `_ask` may be certain.
+        Takes only a float32 array (float64 if `origin` must be subtracted), and makes no array, since that is slow.
+        Float64 code answers an uncertain row, unless it is outside the searched grid: then `_ask` may be certain.
         """
         one = self._one
         if type(rows) is not np.ndarray or rows.dtype is not self._row_type or rows.shape != one.shape:
@@ -318,7 +318,7 @@ class TfliteKNN:
         indices: NDArray[np.int32],
         distances: NDArray[np.float32],
     ) -> None:
-        """Sorts (n, k) neighbours in place by float64 distance where (n,) `close` is True; `rows`: minus the origin."""
+        """Sorts (n, k) neighbours in place by float64 distance where (n,) `close`; `rows` are raw minus `origin`."""
         if self.info.lattice and close.any():
             close[close] = ~self.get_exact().is_exact(rows[close], distances[close, -1])
         if close.any():

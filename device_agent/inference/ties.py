@@ -19,10 +19,11 @@ CHAIN = 8
 def share_ties(
     query: NDArray[np.int64], row: NDArray[np.int64], measure: Float64, base: Float64, k: int, tied: float
 ) -> tuple[NDArray[np.int64], Float64]:
-    """Sorts tied rows by index, and gives each the least measure of its tie; returns (m,) rows and (m,) measures.
+    """Sorts tied rows by index, and gives each the least measure among them; returns (m,) rows and (m,) measures.
 
-    The m pairs of query and row are sorted by (query, measure). Rows are tied if their distances `base` form a chain in
-    which each differs from the next by at most `tied`. The chain of the k-th row ends `CHAIN` * `tied` beyond this row.
+    A measure is a power of the distance. The m pairs of query and row are sorted by (query, measure). Rows are tied if
+    their distances `base` form a chain in which each differs from the next by at most `tied`. The chain of the k-th row
+    ends `CHAIN` * `tied` beyond this row.
     """
     begin = np.flatnonzero(np.diff(query, prepend=-1))
     last = np.repeat(base[begin + k - 1], np.diff(begin, append=len(query)))
@@ -42,8 +43,8 @@ def order_few(
 ) -> tuple[NDArray[np.int64], Float64]:
     """Returns the (1, k) indices of the nearest of few rows, and their measures; for few, faster without NumPy.
 
-    `measure` and `row` are the (m,) measures and indices of the rows, in any order. Measures up to `zero` count as 0.
-    Ties are those of `share_ties`, for which `to_distance` converts measures to distances.
+    `measure` and `row` are the (m,) measures (powers of distances) and indices of the rows, in any order. Measures
+    up to `zero` count as 0. Ties are those of `share_ties`, for which `to_distance` converts measures to distances.
     """
     pairs = sorted((each if each > zero else 0.0, number) for each, number in zip(measure.tolist(), row.tolist()))
     if tied > 0.0:

@@ -32,7 +32,7 @@ _FIRST = "not worse than current: this device has no release yet, so there is no
 
 @record
 class Trial:
-    """Options of a trial: nonce of the certificate, who activates, seconds to wait for confirmation, and runtime."""
+    """Options of an activation: nonce for the check's result, who activates, seconds to confirm, and runtime."""
 
     nonce: str
     holder: str

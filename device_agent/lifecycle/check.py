@@ -48,9 +48,9 @@ def certify(
     running: compare.Opened | None = None,
     root: Path | None = None,
 ) -> Certificate:
-    """Runs the golden check of a verified release and returns its certificate, whose `failures` are the missed gates.
+    """Runs the golden check of a verified release and returns the result, whose `failures` are the missed gates.
 
-    `opened` and `verdict` are the release and the result of its verification. The certificate contains `nonce`, with
+    `opened` and `verdict` are the release and the result of its verification. The result contains `nonce`, by
     which the caller recognises it. `close` are descriptors that the child process must close (the store's lock).
     `golden` replaces the release's own golden set (`knnkit parity --data`). With the `root` of the device, rows taught
     there are checked, too. `running` is the running release, to compare with. If it may have crashed the child process,

@@ -16,6 +16,8 @@ from device_agent.system import clock
 def confirm(store: Store, digest: str) -> Committed:
     """Commits the pending release `digest` and raises the floor; does nothing if it is committed already.
 
+    The floor is the least sequence that a new release must have.
+
     Raises:
         ActivationFailed: it comes too late (reason `rolled-back`), `digest` was not activated (`not-pending`), or it
             comes over the connection that activated it (`same-connection`).

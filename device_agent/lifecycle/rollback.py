@@ -1,8 +1,8 @@
 """`rollback`: returns to a release, or obeys a signed order.
 
-An order is a signed command from a host: it names a release to go back to, or lowers the floors (the least sequence and
-time that a new release must have). The release is verified and passes the golden check before anything is switched.
-Needs the store's lock.
+An order is a signed command from a host: it names a release to go back to, or lowers the floors (the least sequence
+that a new release must have, and the least time that the device assumes). The release is verified and passes the golden
+check before anything is switched. Needs the store's lock.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ def roll_back(
 def obey(store: Store, order: bytes, holder: str, runtime: str = "auto", *, allow_revoked: bool = False) -> Committed:
     """Obeys a signed order, once: lowers the floors, or goes back to a release, even below the floors.
 
+    The floors are the least sequence that a new release must have, and the least time that the device assumes.
     A release whose key was revoked is refused unless `allow_revoked`. `order` is the content of the order's file;
     `holder` names who gives it, `runtime` runs the golden check.
 
@@ -77,7 +78,7 @@ def obey(store: Store, order: bytes, holder: str, runtime: str = "auto", *, allo
 
 
 def _lower_floors(store: Store, order: bytes, holder: str) -> Committed:
-    """Lowers the floors of sequence and time as `order` states; the committed release keeps answering."""
+    """Lowers the least sequence and time (floors) as `order` states; the committed release keeps answering."""
     current, moment = _at_rest(store, holder)
     verified = orders.verify_floor(order, Known(store, current).trust, moment.wall)
     new = transitions.lower_floors(current, verified.floor, verified.issued)
@@ -90,7 +91,7 @@ def _lower_floors(store: Store, order: bytes, holder: str) -> Committed:
 
 
 def _obey_rollback(store: Store, order: bytes, holder: str, runtime: str, *, allow_revoked: bool) -> Committed:
-    """Goes back to the release that the signed `order` names, even below the floor.
+    """Goes back to the release that the signed `order` names, even one with a sequence below the floor.
 
     If that release is committed already, does nothing, and the order stays unused. A release whose key was revoked is
     refused unless `allow_revoked`.

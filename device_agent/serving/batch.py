@@ -59,7 +59,10 @@ def classify(store: Store, request: Request, start: Start) -> None:
 
 
 def save_counts(store: Store, loaded: Loaded, request: Request, refused: int = 0) -> None:
-    """Adds the cells and gaps that parsers counted since the last call, and `refused` lines, to what `status` shows."""
+    """Adds what parsers counted since the last call, and `refused` lines, to what `status` shows.
+
+    Parsers count missing cells, unknown categories and gaps between samples.
+    """
     found = [counts for counter in request.counters or () if any((counts := counter.take_counts()).values())]
     if refused:
         found.append({})

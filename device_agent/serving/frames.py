@@ -1,4 +1,4 @@
-"""Splits a stream of raw inputs into frames.
+"""Splits a stream of raw inputs into frames (length, file).
 
 A frame is the length of one file (4 bytes, big-endian), then the file (WAV, PNG, JPEG, NPY). Has the interface of
 `tabular.inputs.Lines`: each whole frame becomes one JSON line. No I/O.

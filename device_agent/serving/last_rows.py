@@ -2,8 +2,8 @@
 
 `enrol --last` teaches them. Each stream has a file under /dev/shm (memory) if its release allows rows to be taught, and
 locks it while it runs. Only the owner may read it, and files of other users are ignored. For a model with a table, the
-rows have filled values in place of missing cells, as in the ring. A model with transforms has no such file, because its
-raw cells are not available here.
+rows have filled values in place of missing cells, as in ring.jsonl. A model with transforms has no such file, because
+its raw cells are not available here.
 """
 
 from __future__ import annotations

@@ -85,14 +85,14 @@ class Loaded:
             print(f"device_agent: warning: {text}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Writes the rows that wait for the ring (`serving.ring`), and closes the release's files."""
+        """Writes the rows that wait to be kept for labelling (`serving.ring`), and closes the release's files."""
         if self.ring:
             self.ring.save()
         self.stack.close()
 
 
 def answering(store: Store) -> Answering:
-    """Returns the release that answers at present, and until when (the deadline of a pending release).
+    """Returns the release that answers at present, and until when (the deadline of an unconfirmed one).
 
     Raises:
         DeviceUnfit: the device has no release.
@@ -137,7 +137,10 @@ def load_accepted(
 
 
 def with_ring(store: Store, loaded: Loaded) -> Loaded:
-    """Returns `loaded`; with a ring, if knn.json asks for one and has no transforms, and this user may write it."""
+    """Returns `loaded`; with a ring, which keeps rows for labelling, if knn.json asks for one.
+
+    Without a ring if knn.json has transforms, or if this user may not write the ring.
+    """
     info = loaded.model.info
     if info.keep is None or (info.table and info.table.transforms):  # whose raw cells are not at hand
         return loaded

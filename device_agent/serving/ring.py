@@ -61,7 +61,7 @@ class Ring:
         self._count = 0
 
     def use(self, info: KnnInfo) -> None:
-        """Writes the waiting rows; from then on, answers are labels of `info`, which may have new taught labels."""
+        """Writes the waiting rows; later answers are class indices of `info`, which may have new taught labels."""
         self.save()
         self._info = info
 
@@ -128,7 +128,7 @@ class Ring:
         return int(answers.label[place]), float(answers.distances[place, -1]), rows[place].copy()
 
     def save(self) -> None:
-        """Writes the chosen rows to the ring; drops them if somebody has erased the ring since they were chosen."""
+        """Writes the chosen rows to the file; drops them if somebody has erased the file since they were chosen."""
         self._next = time.monotonic() + SECONDS
         self._choose()
         entries = [self._entry(kind, each) for kind, newest in self._newest.items() for each in newest]

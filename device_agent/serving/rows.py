@@ -99,9 +99,9 @@ def make_parser(info: KnnInfo, format: str, request: Request, chain: Chain | Non
 
 
 def _counting(parser: Parser, info: KnnInfo, request: Request) -> Parser:
-    """Returns the parser; if the request collects parsers (`counters`), adds this one.
+    """Returns the parser; adds it to the request's `counters`, parsers that count missing cells, unless that is None.
 
-    The parser then prints the names of ignored columns once, if the model, not the user, asked to ignore such columns.
+    A parser in that list prints the names of ignored columns, once, if the model, not the user, asked to ignore them.
     """
     if request.counters is not None:
         request.counters.append(parser)

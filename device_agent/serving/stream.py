@@ -218,7 +218,7 @@ class _Answerer:
         return answers
 
     def save(self) -> None:
-        """Writes the counts of missing and unknown cells, and the rows waiting for the ring."""
+        """Writes the counts of missing and unknown cells, and the rows that wait to be kept (`Ring`)."""
         if self._loaded.ring:
             self._loaded.ring.save()
         save_counts(self._store, self._loaded, self._request, self.refused - self._saved)

@@ -87,7 +87,10 @@ class StreamRows:
         return parsed.hint
 
     def take_gaps(self, *, at_end: bool) -> str:
-        """Returns a text about the gaps in the samples if there are new ones; before the end, at jump 1, 2, 4, ..."""
+        """Returns a text about the gaps in the samples if there are new ones, else "".
+
+        Before the end of the stream, only when the number of jumps in time reaches 1, 2, 4, 8, ...
+        """
         jumps = self.parser.count_jumps()
         if not at_end and jumps < self._next_jump:
             return ""

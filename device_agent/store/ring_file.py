@@ -40,7 +40,7 @@ def read(path: Path) -> list[Entry]:
 
 
 def begin(path: Path, keep: Keep) -> tuple[str, int]:
-    """Returns the generation of the ring, and how many rows its random sample was drawn from.
+    """Returns the generation (an id that `wipe` changes), and how many rows the random sample was drawn from.
 
     Creates a missing file. If `keep` (how many rows of each kind stay) has changed, rewrites the file.
 

@@ -1,4 +1,4 @@
-"""Fastest searches of the last releases on this board.
+"""Fastest neighbour searches of the last releases on this board.
 
 One JSON document, ROOT/searches.json, which activations write. If it is missing or damaged, or a newer version wrote
 it, models choose their search without it. Never stops an answer or an activation.

@@ -54,7 +54,7 @@ def begin(
     Args:
         state: the state before.
         release: the staged release.
-        created: the time floor that a confirmation sets, in seconds since 1970.
+        created: least time that the device assumes after the confirmation (time floor), in seconds since 1970.
         holder: who activates.
         connection: $SSH_CONNECTION of the activation; "" without SSH.
         seconds: the time to confirm.
@@ -75,7 +75,8 @@ def begin(
 def confirm(state: StoreState, digest: str, *, connection: str, moment: Moment) -> StoreState:
     """Returns the state in which the pending release `digest` is committed and the floor raised.
 
-    `connection` is that of this command: a confirmation over the connection that activated does not count.
+    The floor is the lowest sequence that a new release may have. `connection` is that of this command: a confirmation
+    over the connection that activated does not count.
 
     Raises:
         ActivationFailed: `digest` is not pending (`not-pending`), was reverted (`rolled-back`), or was activated over
@@ -146,7 +147,8 @@ def is_to_leave(state: StoreState, leave: str | None) -> bool:
 def roll_back(state: StoreState, holder: str, moment: Moment) -> StoreState:
     """Returns the state in which the previous release is committed again; the floor stays.
 
-    `holder` and `moment` (who rolls back, and when) go into the history.
+    The floor is the lowest sequence that a new release may have. `holder` and `moment` (who rolls back, and when) go
+    into the history.
 
     Raises:
         ActivationFailed: there is no previous release.
@@ -161,9 +163,9 @@ def roll_back(state: StoreState, holder: str, moment: Moment) -> StoreState:
 
 
 def go_back(state: StoreState, target: ReleaseRef, holder: str, why: str, moment: Moment) -> StoreState:
-    """Returns the state in which `target` is committed; `left` names the release committed before; the floor stays.
+    """Returns the state in which `target` is committed; its `left` is the release committed before.
 
-    `holder`, `why` and `moment` go into the history.
+    The floor (lowest sequence that a new release may have) stays. `holder`, `why` and `moment` go into the history.
     """
     after = replace(state, committed=target, previous=None, left=state.committed)
     return _after(after, "rolled-back", state.committed, why, holder, moment)
@@ -181,7 +183,11 @@ def leave_failing(state: StoreState, digest: str, starts: int, moment: Moment) -
 
 
 def lower_floors(state: StoreState, floor: int, time_floor: int) -> StoreState:
-    """Returns the state with its floors lowered to `floor` and `time_floor` (seconds since 1970); lower ones stay."""
+    """Returns the state with its floors lowered to `floor` and `time_floor`; lower ones stay.
+
+    `floor` is the lowest sequence that a new release may have, `time_floor` the least time that the device assumes, in
+    seconds since 1970.
+    """
     digest = state.floor_digest if floor >= state.floor else None
     return replace(
         state, floor=min(state.floor, floor), floor_digest=digest, time_floor=min(state.time_floor, time_floor)

@@ -51,7 +51,7 @@ class Known:
 def accepted_state(store: Store) -> rules.TrustState:
     """Returns the state for the rules that check an accepted release at every start; raises nothing for damaged files.
 
-    If state.json is damaged, the floors are 0.
+    If state.json is damaged, the floors (least sequence and time) are 0.
     """
     try:
         current = store.load()

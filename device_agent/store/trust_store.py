@@ -99,7 +99,7 @@ def apply_order(directory: Path, data: bytes) -> TrustFiles:
 
 
 def use_order(directory: Path, order: orders.RollbackOrder | orders.FloorOrder) -> None:
-    """Marks an order as used in `directory`/device.json, durably; call it before obeying the order. Needs the lock.
+    """Marks a signed order as used in `directory`/device.json, durably; call it before obeying it. Needs the lock.
 
     Raises:
         Refused: ORDER_USED: the order has been used already.
