@@ -49,7 +49,7 @@ def find_origin(rows: NDArray[Any]) -> Float64 | None:
 
 
 def float32_if_enough(rows: NDArray[Any]) -> NDArray[np.floating[Any]]:
-    """Returns (n, d) rows as float32, or as float64 if a column needs an origin, or loses too much in float32."""
+    """Returns (n, d) rows as float32, or as float64 if a column needs a number subtracted first, or loses too much."""
     if rows.dtype == np.float32 or not is_suspect(rows):
         return _float32(rows)
     wide = np.ascontiguousarray(rows, dtype=np.float64)
@@ -76,7 +76,7 @@ def warnings(rows: NDArray[Any], names: Sequence[str], source: str, *, shifted: 
         rows: (n, d) rows, as `float32_if_enough` returns them.
         names: names of the d columns.
         source: name of the file, for messages.
-        shifted: whether the model subtracts an origin from raw rows; models with the metric cosine cannot.
+        shifted: whether the model subtracts a number from each raw column first; models with the metric cosine cannot.
     """
     rounding = [column for column in _suspects(rows) if varies_by_rounding(rows[:, column])]
     found = [
@@ -133,7 +133,10 @@ def _is_far(middle: float, spread: float) -> bool:
 
 
 def _coarse(rows: NDArray[Any], origin: Float64 | None) -> list[tuple[int, float, float]]:
-    """Returns (column, size of a float32 step, `_gap` of values less `origin`) of columns whose steps are too large."""
+    """Returns (column, float32 step, difference of close values) for each column whose steps are too large.
+
+    The steps are those of float32 at the values less `origin` (None: 0).
+    """
     found = []
     for column, (values, _, _) in _suspects(rows).items():
         start = 0.0 if origin is None else float(origin[column])

@@ -39,7 +39,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class ClassLevel:
-    """The effect of a share on one class: threshold, ordinary rows, rejected ones, and accepted strangers."""
+    """The effect of `reject` (the `share` to accept) on one class: threshold, and numbers of rows.
+
+    `rows` counts ordinary rows, `rejected` those that are rejected, `strangers` the accepted strangers.
+    """
 
     share: float
     threshold: float
@@ -50,7 +53,7 @@ class ClassLevel:
 
 @dataclass(frozen=True)
 class Level:
-    """The effect of one share of `reject`: shares of ordinary rows rejected, and of strangers, if any, accepted."""
+    """The effect of one value of `reject`: shares of ordinary rows rejected, and of strangers, if any, accepted."""
 
     share: float
     rejected: float
@@ -60,7 +63,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Trade:
-    """Answers to calibration rows, ordinary rows and strangers, from which the effect of any share is computed."""
+    """Answers to calibration rows, ordinary rows and strangers, from which the effect of any `reject` is computed."""
 
     calibration: Measured
     ordinary: Measured
@@ -68,7 +71,7 @@ class Trade:
     n_classes: int
 
     def level(self, share: float, own: Mapping[int, float] | None = None) -> Level:
-        """Returns the effect of a share of `reject`; `own` maps class index -> another share for that class, if any."""
+        """Returns the effect of `reject: share`; `own` maps class index -> another share for that class, if any."""
         found = self.calibration
         thresholds = calibrate(share, found.label, found.kth, self.n_classes, own).thresholds
         unknown = self.ordinary.beyond(thresholds)
@@ -82,15 +85,15 @@ class Trade:
         return Level(share, float(unknown.mean()), accepted, tuple(ClassLevel(*each) for each in classes))
 
     def strictest(self, rejected: float) -> Level | None:
-        """Returns the effect of the smallest share that rejects at most `rejected` of ordinary rows; None: no share."""
+        """Returns the effect of the lowest `reject` with at most this share of ordinary rows rejected, or None."""
         return self._first(lambda level: level.rejected <= rejected, _FINE)
 
     def widest(self, accepted: float) -> Level | None:
-        """Returns the effect of the largest share that accepts at most `accepted` of strangers; None: no share."""
+        """Returns the effect of the highest `reject` with at most this share of strangers accepted, or None."""
         return self._first(lambda level: level.accepted is not None and level.accepted <= accepted, _FINE[::-1])
 
     def _first(self, fits: Callable[[Level], bool], shares: NDArray[np.float64]) -> Level | None:
-        """Returns the effect of the first share that fits; None if none does. All shares after it must fit, too."""
+        """Returns the effect of the first of `shares` (values of `reject`) that fits, or None; all later must fit."""
         low, high = 0, len(shares)
         while low < high:
             middle = (low + high) // 2

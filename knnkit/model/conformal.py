@@ -28,9 +28,10 @@ def calibrate_sets(
 ) -> tuple[LabelSets, ...]:
     """Returns the label sets of each coverage, as a threshold for each class.
 
-    A row's set holds the classes whose score for the row (`label_sets.scores`) is at most their threshold. At most
-    `most` training and `spare` rows, drawn with `seed`, calibrate the thresholds. `spare` are labelled rows that
-    `reduce` left out of the training rows: (rows, (n,) classes); None: there are none.
+    A coverage is the share of rows whose set must hold the true label. A row's set holds the classes whose score for
+    the row (`label_sets.scores`) is at most their threshold. At most `most` training and `spare` rows, drawn with
+    `seed`, calibrate the thresholds. `spare` are labelled rows that `reduce` left out of the training rows: (rows,
+    (n,) classes); None: there are none.
     """
     codes = reference.classes if spare is None else np.concatenate([reference.classes, spare[1]])
     chosen = drawn_by_class(codes, most, most // reference.n_classes, seed)

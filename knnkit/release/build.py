@@ -196,7 +196,7 @@ def _measured(info: model_info.KnnInfo) -> tuple[float | None, int]:
 
 
 def _far_ahead(document: model_info.Manifest) -> tuple[str, ...]:
-    """Returns a warning if the sequence is a time in the future; else (). Devices would refuse builds until then."""
+    """Returns a warning if the release number is a future time; else (). Devices would refuse builds until then."""
     if document.sequence <= max(document.created, time.time()) + _AHEAD:
         return ()
     return (

@@ -130,7 +130,7 @@ class Embedder:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """A message about sounds that silence fills; () if there are none."""
+        """A message about sounds so short that silence is added to them; () if there are none."""
         if not self.short or self.input.audio is None:
             return ()
         count = f"{len(self.short):,} of {len(self.paths):,} sounds"

@@ -87,7 +87,7 @@ def _table(walk: _Walk, names: Sequence[str]) -> Table:
 
 
 def _used(found: Sequence[Transform], width: int) -> set[int]:
-    """Returns the indices of the raw columns in use: if the first transform is a "take", its columns, else all."""
+    """Returns the indices of the raw columns in use: those that the first transform selects ("take"), else all."""
     if found and (found[0].kind, found[0].start, found[0].count) == ("take", 0, width):
         return {int(place) for place in transforms.arrays_of(found[0])[0]}
     return set(range(width))

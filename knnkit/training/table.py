@@ -49,7 +49,7 @@ def policy_of(data: Data) -> Policy:
 
 
 def with_text(policy: Policy, rows: Dataset) -> Policy:
-    """Returns the result of `Policy.with_text` for the text columns of `rows`."""
+    """Returns `policy`; if it has one encoding for all text columns, gives it to each text column of `rows`."""
     return policy.with_text([rows.feature_names[place] for place in rows.levels or ()])
 
 

@@ -60,13 +60,13 @@ class Variables:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The candidates of b queries.
+    """The candidates of b queries: training rows that may be their neighbours.
 
     Attributes:
-        positions: (b, count) int32 positions of the candidates in the table, ascending.
+        positions: (b, count) int32 positions of the candidates in the table of training rows, ascending.
         beyond: (b,) float32 lower bound on the squared distance of every row that is not a candidate.
         agree: function from the candidates' exact (b, count) float32 squared distances to (b,) bool: whether the
-            scores agree with these distances. None if the scores need no check.
+            scores that chose the candidates agree with these distances. None if the scores need no check.
     """
 
     positions: Any
@@ -75,17 +75,17 @@ class Chosen:
 
 
 class Scores(tf.Module):  # type: ignore[misc]
-    """Computes the scores of all rows of a table, and finds the greatest.
+    """Computes the score x·t - ‖t‖²/2 of a query x and every row t of a table; the nearest row has the greatest.
 
     Args:
         table: the rows to score.
         squares: (n,) float64 squared lengths of the rows times `scale`; the table may hold the rows without `scale`.
         count: number of greatest scores to return.
-        apart: number subtracted from the scores of the second block, twice from the third, and so on, so that equal
-            exact scores are sorted by row. Too small to change the order of unequal ones. 0: nothing is subtracted.
+        apart: number subtracted from the scores of the second block of rows, twice from the third, and so on, so that
+            equal exact scores are sorted by row. Too small to change the order of unequal ones. 0: nothing.
 
     Attributes:
-        table: (n + gaps, r) rows as the model file stores them, in blocks with gaps between.
+        table: n rows of r coordinates as the model file stores them, in blocks with a gap (unused rows) before each.
         blocks: (position of the first row, number of rows) of each block.
     """
 
@@ -98,7 +98,7 @@ class Scores(tf.Module):  # type: ignore[misc]
 
     @property
     def weights(self) -> Any:
-        """The (n + gaps, r) tensor of the table."""
+        """The table as a tensor: n rows of r coordinates in blocks, with a gap (unused rows) before each block."""
         return self._weight("rows", self.table)
 
     def _weight(self, name: str, values: StoredRows) -> Any:
@@ -107,7 +107,8 @@ class Scores(tf.Module):  # type: ignore[misc]
     def best(self, factors: Any) -> tuple[Any, Any]:
         """Returns the (b, count) greatest float32 scores of b queries, descending, and their int32 table positions.
 
-        `factors` are the (b, r) queries, mapped so that `factors @ table.T` plus each row's bias are the scores.
+        The nearest row has the greatest score. `factors` are the (b, r) queries, mapped so that the scores are
+        `factors @ table.T` plus each row's bias: -‖t‖²/2 for row t.
         """
         if not self.layout.gap or factors.shape[0] == 1:  # blocks help only a batch: one row reads every weight once
             return tuple(tf.math.top_k(self.scores(factors), self.count))
@@ -123,7 +124,7 @@ class Scores(tf.Module):  # type: ignore[misc]
         return greatest(parts, self.count, [start for start, _ in self.blocks], stable=self.apart > 0.0)
 
     def scores(self, factors: Any) -> Any:
-        """Returns the (b, n + gaps) scores of `factors` (see `best`); a position in a gap scores lower than any row."""
+        """Returns the (b, n + gaps) scores of `factors` (see `best`); gaps (no rows) score lower than any row."""
         return self._score(factors, "rows", self.table, self.layout.column(self._bias, -float(_MAX_FLOAT32)))
 
     def _score(self, factors: Any, name: str, table: StoredRows, bias: Float32) -> Any:
@@ -132,14 +133,14 @@ class Scores(tf.Module):  # type: ignore[misc]
         return tf.nn.bias_add(products, self._weight(f"{name}{BIAS}", StoredRows.of(bias)))
 
     def index(self, positions: Any) -> Any:
-        """Maps positions in the table to training row indices; a position in a gap maps to a row beside the gap."""
+        """Maps table positions to training row indices; one in a gap (no row) maps to a row beside the gap."""
         if not self.layout.gap:
             return positions
         name = f"indices_{self.layout.block}_{self.layout.gap}"  # searches of equal layout share them
         return tf.gather(self.take(name, StoredRows.of(self._indices)), positions)
 
     def in_layout(self, positions: Any, other: Layout) -> Any:
-        """Converts positions in this table to positions of the same rows in a table with the layout `other`."""
+        """Converts positions in this table to those of the same rows in a table with the blocks of `other`."""
         if self.layout == other:
             return positions
         return tf.gather(self._weight("positions", StoredRows.of(other.position(self._indices))), positions)
@@ -151,17 +152,17 @@ class Scores(tf.Module):  # type: ignore[misc]
 
 
 class Products(Scores):
-    """Candidate search by float32 scores.
+    """Finds rows that may be the nearest by float32 scores (x·t - ‖t‖²/2 of query x and row t).
 
     Args:
         space: model space.
         enrolled: (n, p) float32 training rows in model space.
         projection: the projection to score in; None for all coordinates.
         count: number of candidates; ignored with a projection, which has its own number.
-        lattice: the lattice that the training rows lie on; None if they lie on none.
+        lattice: describes training rows whose coordinates are all multiples of one step; None for other rows.
 
     Attributes:
-        exact_within: queries on the lattice have exact scores up to this length; 0 if no scores are exact.
+        exact_within: queries of such multiples have scores without rounding error up to this length; 0: none has.
     """
 
     def __init__(
@@ -182,7 +183,10 @@ class Products(Scores):
         self._flushed = _TINY * float(most.sum(dtype=np.float64))
 
     def choose(self, weighted: Any) -> Chosen:
-        """Returns the candidates of b queries; `weighted`: (b, p) float32 offsets from the centre, times `scale`."""
+        """Returns the candidates of b queries: the rows that may be their neighbours.
+
+        `weighted` are the queries as (b, p) float32 offsets from the centre of model space, times its `scale`.
+        """
         if self.count > _NAN_SAFE_SORT:
             weighted = tf.clip_by_value(weighted, -_FARTHEST, _FARTHEST)
         searched, slack = _project(weighted, self.projection), np.float32(_slack(self.space, self.projection))
@@ -203,7 +207,7 @@ class Products(Scores):
         return Chosen(_ascending(positions)[0], beyond)
 
     def _factors(self, searched: Any) -> Any:
-        """Returns (b, r) factors for `best`: the (b, r) queries `searched`, times `scale` unless they are projected."""
+        """Returns (b, r) factors for `best`: the queries `searched`, times the space's `scale` unless projected."""
         if self.projection:
             return searched
         factors = weigh(self.space, searched)
@@ -215,9 +219,9 @@ class Products(Scores):
 
 
 class QuantizedProducts(Scores):
-    """Candidate search by int8 scores.
+    """Finds rows that may be the nearest by int8 scores.
 
-    In TensorFlow the table holds float32 multiples of the quantization step; `convert` replaces it by the int8 table.
+    In TensorFlow the table of rows is float32, multiples of the quantization step; `convert` replaces it by int8.
 
     Args:
         space: model space.
@@ -231,7 +235,10 @@ class QuantizedProducts(Scores):
         self.space, self.quantized, self.projection = space, quantized, projection
 
     def choose(self, weighted: Any) -> Chosen:
-        """Returns the candidates of b queries; `weighted`: (b, p) float32 offsets from the centre, times `scale`."""
+        """Returns the candidates of b queries: the rows that may be their neighbours.
+
+        `weighted` are the queries as (b, p) float32 offsets from the centre of model space, times its `scale`.
+        """
         quantized = self.quantized
         weighted = tf.clip_by_value(weighted, -_FARTHEST, _FARTHEST)
         searched, slack = _project(weighted, self.projection), 2.0 * _slack(self.space, self.projection)
@@ -270,7 +277,7 @@ class QuantizedProducts(Scores):
 
 
 def weigh(space: Space, offsets: Any) -> Any:
-    """Returns (b, p) float32 offsets multiplied by the space's `scale`."""
+    """Returns (b, p) float32 offsets from the centre times the space's `scale`, a factor for each coordinate."""
     return offsets if (space.scale == 1.0).all() else offsets * space.scale.astype(np.float32)
 
 
@@ -281,7 +288,8 @@ def _project(weighted: Any, projection: Projection | None) -> Any:
 def _slack(space: Space, projection: Projection | None) -> float:
     """Returns the float32 error of a squared distance computed from a score, relative to (‖x‖ + `Space.reach`)².
 
-    `projection`: that of the scored rows; None: they have all coordinates.
+    x is the query, and `Space.reach` the length of the longest training row. `projection`: that of the scored rows;
+    None: they have all coordinates.
     """
     return relative_error(len(space.centre)) + (projection.blur if projection else 0.0)
 

@@ -22,9 +22,9 @@ _UNDERFLOW = float(np.finfo(np.float32).tiny)
 
 
 def enter(space: Space, rows: Any) -> tuple[Any, Any]:
-    """Returns (b, p) float32 offsets of mapped raw rows from the centre, and their (b,) blur; None without steps.
+    """Returns (b, p) float32 offsets of mapped raw rows from the centre, and their (b,) blur: a bound on their error.
 
-    Without steps, there is no error: a row is defined as the rounded difference, and every machine rounds it alike.
+    Without steps, the blur is None: a row is defined as the rounded difference, and every machine rounds it alike.
     """
     if not space.steps:
         return rows - space.centre, None

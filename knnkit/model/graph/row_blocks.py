@@ -35,7 +35,7 @@ def block_width(count: int, least: int, most: int = MOST_BLOCKS) -> int:
 
 @dataclass(frozen=True)
 class Layout:
-    """Blocks of `block` rows with a gap of `gap` rows before each; a gap of 0 means a single block."""
+    """Blocks of `block` rows with a gap of `gap` unused rows before each; a gap of 0 means a single block."""
 
     block: int
     gap: int
@@ -71,11 +71,11 @@ class Layout:
         return [each for block in blocks for each in (gap, block)] if self.gap else [np.ascontiguousarray(rows)]
 
     def table(self, rows: NDArray[Any]) -> NDArray[Any]:
-        """Returns the (n + gaps, p) table of (n, p) `rows`; gaps are zeros."""
+        """Returns the (n + gaps, p) table of (n, p) `rows`, with a gap (rows of zeros) before each block."""
         return np.concatenate(self.parts(rows)) if self.gap else np.ascontiguousarray(rows)
 
     def column(self, values: Float32, filler: float) -> Float32:
-        """Returns (n + gaps,) float32: the (n,) `values` at the positions of their rows, and `filler` in the gaps."""
+        """Returns (n + gaps,) float32: (n,) `values` at their rows' positions, `filler` in the gaps before blocks."""
         blocks = self.blocks(len(values))
         table = np.full(blocks[-1][0] + blocks[-1][1], filler, np.float32)
         table[self.position(np.arange(len(values)))] = values
@@ -84,7 +84,9 @@ class Layout:
 
 @dataclass(frozen=True)
 class StoredRows:
-    """The table of training rows as a file stores it, with gaps, which are added only when the bytes are needed.
+    """The table of training rows as a file stores it: in blocks, with a gap (unused rows) before each.
+
+    Gaps are added only when the bytes are needed.
 
     Attributes:
         rows: (n, p) float32, or int8 multiples of `step`; or (n,) float32 or int32 with one number for each row.
@@ -102,18 +104,18 @@ class StoredRows:
 
     @classmethod
     def of(cls, rows: NDArray[Any]) -> StoredRows:
-        """Returns a table of (n, p) rows or (n,) numbers without gaps."""
+        """Returns a table of (n, p) rows, or of (n,) numbers, one for each row; it is a single block without gaps."""
         return cls(rows, Layout(len(rows), 0))
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(rows and gaps, columns) of the table; (n,) for numbers."""
+        """(rows, columns), or (rows,) if the table has one number for each row; unused rows between blocks count."""
         last, count = self.layout.blocks(len(self.rows))[-1]
         return last + count, *self.rows.shape[1:]
 
     @property
     def number_type(self) -> Any:
-        """NumPy type of the numbers in TensorFlow, where int8 rows are still float32."""
+        """NumPy type of the numbers in TensorFlow, where int8 rows are still float32: `convert` replaces them."""
         return self.rows.dtype.type if self.step is None else np.float32
 
     @property

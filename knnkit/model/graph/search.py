@@ -45,8 +45,8 @@ class Nearest:
         indices: (b, k) int32 training rows, in order of (measure, index).
         following: (b,) float32 lower bound on every other row's measure; None if every row is a neighbour.
         exact: (b,) bool, whether float32 made no rounding error in measures under `Search.most_exact`; None if the
-            training rows lie on no lattice.
-        candidates: (b, c) int32 training rows that were ranked; None if all or those of a cell were.
+            coordinates of the training rows are not all multiples of one step.
+        candidates: (b, c) int32 training rows that were ranked; None if all were, or those listed for a cell of a grid.
         beyond: (b,) float32 lower bound on the squared distance of every row that was not ranked; None if `candidates`
             is.
     """
@@ -66,15 +66,15 @@ class Search(tf.Module):  # type: ignore[misc]
         space: model space.
         enrolled: (n, p) float32 training rows in model space.
         k: number of neighbours, at most n.
-        cells: whether to make cell lists, if these make the search faster.
+        cells: whether to list the possible neighbours of each cell of a grid, if this makes the search faster.
 
     Attributes:
         projection: the projection to search in; None for all coordinates.
         products: the float32 candidate search; None if all differences are computed.
         quantized: the int8 candidate search; None if the model has none.
-        cells: the cell lists; None if the model has none.
+        cells: the lists of the cells; None if the model has none.
         groups: the groups of rows, which only NumPy code searches; None if the model has none.
-        lattice: the lattice that the training rows lie on; None if they lie on none.
+        lattice: describes training rows whose coordinates are all multiples of one step; None for other rows.
         layout: layout of `table` in the file.
         table: the training rows as the file stores them.
         take: function (name, table) -> tensor; makes all tensors that have a row or number for each training row.
@@ -109,7 +109,7 @@ class Search(tf.Module):  # type: ignore[misc]
 
     @property
     def _rows(self) -> Any:
-        """Tensor of the rows from which exact differences are computed."""
+        """Tensor of the training rows from which exact differences are computed."""
         if self.products is None:
             return self._variable
         if self.projection:
@@ -118,7 +118,7 @@ class Search(tf.Module):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def using(self, take: Take) -> Iterator[None]:
-        """Within this context, `take` replaces the attribute `take`; `convert` makes the tables inputs of the graph."""
+        """Within this context, the function `take` makes all tensors of training rows: in `convert`, graph inputs."""
         takers = [each for each in (self, self.products, self.quantized) if each is not None]
         before = [each.take for each in takers]
         try:
@@ -131,12 +131,12 @@ class Search(tf.Module):  # type: ignore[misc]
 
     @property
     def rho(self) -> np.float32:
-        """Largest relative float32 error of a squared distance or a score (`float32_errors.relative_error`)."""
+        """Largest relative float32 error of a squared distance, or of a score that chooses candidates."""
         return np.float32(relative_error(len(self.space.centre)))
 
     @property
     def gap(self) -> float:
-        """Relative gap of two measures that proves their order (`float32_errors.relative_gap`)."""
+        """Relative difference of two squared distances, or Manhattan distances, that proves their order."""
         return relative_gap(len(self.space.centre))
 
     @property
@@ -187,14 +187,15 @@ class Search(tf.Module):  # type: ignore[misc]
 
     @property
     def most_exact(self) -> float:
-        """float32 computes measures below this exactly if query and rows lie on the lattice: 2^24 lattice units.
+        """Squared distances (for Manhattan, distances) below this have no rounding error in float32; 0: no such limit.
 
-        A measure is a sum of whole units that only grows: if it ends under 2^24, every partial sum was exact.
+        It is 2^24 squared steps (for Manhattan, steps), and holds if all coordinates of query and rows are multiples of
+        one step. A sum of whole numbers only grows: if it ends under 2^24, every partial sum was exact.
         """
         return MOST * self.measure_of(self.lattice.step) if self.lattice else 0.0
 
     def _is_whole(self, query: Any) -> Any:
-        """Returns (b,) bool, whether (b, p) queries lie on the lattice; None without a lattice."""
+        """Returns (b,) bool: whether (b, p) queries are multiples of the training rows' step; None without one."""
         if self.lattice is None:
             return None
         steps = weigh(self.space, query) * np.float32(1.0 / self.lattice.step)
@@ -209,7 +210,7 @@ class Search(tf.Module):  # type: ignore[misc]
         return self._rank(self._measure(tf.expand_dims(query, 1), tf.expand_dims(self._rows, 0)))
 
     def _among_columns(self, query: Any) -> Nearest:
-        """Ranks all rows by differences, one coordinate at a time: (b, n) values each, which suits vector units."""
+        """Ranks all rows by differences, one coordinate at a time: (b, n) values each, which suits SIMD units."""
         count = len(self.enrolled)
         width = block_width(count, 1024, 8) if query.shape[0] == 1 else block_width(count, 160)
         first = min(self.k + 1, count)
@@ -223,9 +224,9 @@ class Search(tf.Module):  # type: ignore[misc]
         return self._split(measure, tf.minimum(indices, count - 1) if count % blocks else indices)
 
     def _in_cell(self, query: Any, cells: CellLists) -> Nearest:
-        """Ranks the rows listed for each query's cell.
+        """Ranks the rows listed for each query's cell of the grid.
 
-        A list that is too short ends in fillers, which are far from every query. An answer with one is never certain.
+        A short list is filled up with points far from every query. An answer with one is never marked as certain.
         """
         last = np.array(cells.table.shape, np.float32) - 1.0
         place = tf.floor(tf.minimum(tf.nn.relu((query - cells.first) * cells.per_unit + 1.0), last))
@@ -240,7 +241,7 @@ class Search(tf.Module):  # type: ignore[misc]
         return Nearest(found.measure, indices, found.following)
 
     def _measure_columns(self, query: Any, columns: list[Any]) -> Any:
-        """Returns the (b, m) measures of m rows, which `columns` holds as one (1, m) or (b, m) tensor a coordinate."""
+        """Returns (b, m) squared, or Manhattan, distances of m rows: (1, m) or (b, m) `columns`, one a coordinate."""
         total = None
         ones = tf.split(query, len(columns), axis=1)
         for one, others, scale in zip(ones, columns, self.space.scale.astype(np.float32)):
@@ -249,7 +250,7 @@ class Search(tf.Module):  # type: ignore[misc]
         return self._zeroed(total)
 
     def _part(self, one: Any, others: Any, scale: Any) -> Any:
-        """Returns the terms of the measure: ((one - others) * scale)², or for Manhattan the absolute value."""
+        """Returns the terms of squared distances, ((one - others) * scale)², or for Manhattan the absolute values."""
         if self.space.metric == "manhattan":
             return tf.abs(one - others) if np.all(scale == 1.0) else tf.abs((one - others) * scale)
         if np.all(scale == 1.0):
@@ -265,7 +266,7 @@ class Search(tf.Module):  # type: ignore[misc]
         return self._zeroed(tf.reduce_sum(parts, axis=2))
 
     def _zeroed(self, measure: Any) -> Any:
-        """Returns the measures, with 0 for distances of at most `space.zero`: these rows count as exact matches."""
+        """Returns squared, or Manhattan, distances, with 0 for rows within the distance `space.zero`: exact matches."""
         if self.space.zero <= 0.0:
             return measure
         return measure * tf.cast(measure > np.float32(self.measure_of(self.space.zero)), tf.float32)

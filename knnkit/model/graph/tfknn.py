@@ -53,7 +53,7 @@ class KnnModule(tf.Module):  # type: ignore[misc]
         enrolment: the training rows.
         k: neighbours, at most n_train.
         weights: uniform or distance.
-        margin: largest relative error of a distance at which a query may still be `certain`.
+        margin: largest relative error of a distance at which a query may still be certain: it needs no float64.
         thresholds: for each class, the distance of the k-th neighbour, in the model's metric, beyond which a query is
             unknown; None: no query is.
         decides: whether the graph computes the model's metric and votes. If False, the graph uses the metric
@@ -103,10 +103,12 @@ class KnnModule(tf.Module):  # type: ignore[misc]
     def near(self) -> Near:
         """The difference of two distances below which a runtime sorts neighbours again in float64.
 
-        Two float32 measures a < b are in the right order if b - a > gap b. For two distances, sqrt a and sqrt b, half
-        of that share is enough, because b - a = (sqrt b - sqrt a)(sqrt b + sqrt a) > 2 (sqrt b - sqrt a) sqrt a. The
-        rounding of roots and differences adds 8 u (u: unit roundoff of float32).
-        With steps, distances must differ by half of gap, and by 4 blur (`_further`); their squares by twice as much.
+        Two squared distances a < b in float32 are in the right order if b - a > gap b (gap: `Search.gap`), and so are
+        two Manhattan distances. For two distances, sqrt a and sqrt b, half of that share is enough, because b - a =
+        (sqrt b - sqrt a)(sqrt b + sqrt a) > 2 (sqrt b - sqrt a) sqrt a. The rounding of roots and differences adds 8 u
+        (u: unit roundoff of float32).
+        With steps, whose error in a row is the blur, distances must differ by half of gap, and by 4 blur (`_further`);
+        their squares by twice as much.
         The blur of a certain row is less than margin / (2 TYPICAL) times the k-th distance, or times the radius if
         that is greater (`_certain`).
         """
@@ -210,10 +212,10 @@ class KnnModule(tf.Module):  # type: ignore[misc]
         """Returns (b,) bool: rounding cannot have changed the query's neighbours or its label (docs/decisions/001).
 
         Conditions: the (k + 1)-th neighbour is clearly farther than the k-th (`_further`), no square has overflowed or
-        underflowed, the blur of the steps is small against the margin, and the vote is clear (`_certain_shares`).
+        underflowed, the error of the steps is small against the margin, and the vote is clear (`_certain_shares`).
 
         Args:
-            found: the neighbours, with their measures.
+            found: the neighbours, with their squared distances (for Manhattan, distances).
             base: (b, k) distances to the neighbours in model space.
             shares: (b, n_classes) shares of the votes.
             blur: (b,) error that the steps add to an offset; None: no steps.
@@ -244,9 +246,10 @@ class KnnModule(tf.Module):  # type: ignore[misc]
     def _further(self, kth: Any, base: Any, blur: Any) -> Any:
         """Returns the (b,) measure that the (k + 1)-th row must exceed, so that no rounding can put it before the k-th.
 
-        `kth` is the measure of the k-th row; `base` and `blur` are those of `_certain`. Without steps, the limit is
-        above `kth` by `Search.gap`. With steps, it is computed from the k-th distance: half of that gap, 8 u for the
-        root and the square, and 4 blur, because each of the two distances may be off by 2 blur.
+        A measure is a squared distance (for Manhattan, a distance); `kth` is that of the k-th row. `base` (distances)
+        and `blur` (error that the steps add to a row) are those of `_certain`. Without steps, the limit is above `kth`
+        by `Search.gap`. With steps, it is computed from the k-th distance: half of that gap, 8 u for the root and the
+        square, and 4 blur, because each of the two distances may be off by 2 blur.
         """
         if blur is not None:  # exact matches are all tied: the next row must be clear of them
             last = tf.maximum(base[:, -1], np.float32(self.space.zero))

@@ -101,7 +101,10 @@ class Sample:
 
     @cached_property
     def unit(self) -> Float64:
-        """(m, 1) upper bounds on (‖x‖ + reach)², to which score errors are relative: 2 (‖x‖² + reach²) for query x."""
+        """(m, 1) upper bounds on (‖x‖ + reach)² for sampled queries x; float32 errors are relative to these.
+
+        `reach` is the length of the longest training row; the bound is 2 (‖x‖² + reach²).
+        """
         squares = (self.queries * self.queries).sum(axis=1, keepdims=True)
         return np.asarray(2.0 * (squares + self.space.reach**2))
 

@@ -131,7 +131,7 @@ class _Lists:
         return numbers, cells.subset(np.flatnonzero(~short & (self._count <= self._most)), possible, self._rows)
 
     def numbered(self, table: Ints) -> Ints:
-        """Returns the table of list numbers with a border; the border and cells without a list get the empty list."""
+        """Returns the cells' list numbers `table` with a border; border and cells without a list get the empty list."""
         return np.pad(np.where(table == UNDECIDED, self._count, table), 1, constant_values=self._count)
 
     def joined(self) -> Ints:

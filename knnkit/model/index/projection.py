@@ -61,7 +61,7 @@ class Projection:
 
     @property
     def blur(self) -> float:
-        """Largest float32 error of a squared distance in the projection, as a share of (‖x‖ + reach)² (see `_blur`)."""
+        """Largest float32 error of a squared projected distance, as a share of (length of query + longest row)²."""
         return _blur(*self.matrix.shape)
 
 

@@ -216,7 +216,7 @@ class Reference:
         return found
 
     def _measure(self, query: Float64, rows: NDArray[np.int64]) -> Float64:
-        """Returns (m,) measures (`Space.power`) of the rows with indices `rows`: rounded, in units of `Space.unit`."""
+        """Returns (m,) rounded distances to `rows` (indices) to the power `Space.power`, before factor `Space.unit`."""
         found = np.empty(len(rows))
         step = max(1, _CHUNK_BYTES // (8 * len(query)))
         for start in range(0, len(found), step):
@@ -229,7 +229,7 @@ class Reference:
     ) -> tuple[NDArray[np.int64], Float64] | None:
         """Returns indices of the rows within the model's radius, ties included, and distances; None without a radius.
 
-        `rows` has the (m,) row indices to choose from, and `rough` their approximate measures.
+        `rows` has the (m,) row indices to choose from, and `rough` their distances as `_measure` returns them.
         """
         if self.own.radius is None:
             return None
@@ -250,10 +250,11 @@ class Reference:
     def _rank(
         self, query: Float64, rows: NDArray[np.int64], rough: Float64
     ) -> tuple[NDArray[np.int64], Float64, float]:
-        """Returns (e,) neighbours of `query`, nearest first, their exact measures, and the tolerance for near-ties.
+        """Returns (e,) neighbours of `query`, nearest first, their measures, and the tolerance for near-ties.
 
-        `rough` holds `_measure` of the ascending training rows `rows`. The neighbours are the k nearest, then those
-        near-tied with the k-th, at most `_MAX_LISTED`; of rows with equal measures, the lower index is first.
+        A measure is a power of the distance; `rough` holds the rounded ones (`_measure`) of the ascending training rows
+        `rows`. The neighbours are the k nearest, then those near-tied with the k-th, at most `_MAX_LISTED`; of rows
+        with equal measures, the lower index is first.
         """
         kth = float(self._to_base(max(self._limit, np.partition(rough, self.k - 1)[self.k - 1])))
         tolerance = self.margin * max(kth, self.space.radius)
@@ -268,7 +269,7 @@ class Reference:
         return order[:most], exact[:most], tolerance
 
     def _sort(self, query: Float64, rows: NDArray[Any]) -> tuple[NDArray[Any], Float64]:
-        """Returns the indices `rows` sorted by (measure, index), and the measures; tied rows all get the smallest."""
+        """Sorts the indices `rows` by (power of distance, index); also returns the powers: ties get the smallest."""
         exact = self._add_up(query, rows)
         order = np.lexsort((rows, exact))
         rows, exact = rows[order], np.asarray(exact[order])
@@ -282,7 +283,7 @@ class Reference:
         return rows[np.lexsort((rows, group))], np.asarray(exact[first])
 
     def _add_up(self, query: Float64, rows: NDArray[np.int64]) -> Float64:
-        """Returns the measures of the rows with indices `rows`; each sum is rounded once, so every machine agrees."""
+        """Returns distances to `rows` (indices) to the power `Space.power`; sums are rounded once, alike everywhere."""
         sums: dict[bytes, float] = {}
         found = np.empty(len(rows))
         for place, index in enumerate(rows):
@@ -296,7 +297,7 @@ class Reference:
 
     @property
     def _limit(self) -> float:
-        """Rows with at most this measure count as exact matches of a query."""
+        """Rows whose distance, to the power `Space.power`, is at most this count as exact matches of a query."""
         return float(power(np.array(self.space.zero / self._unit), self.space.power))
 
     def _to_base(self, measure: Any) -> Any:

@@ -39,9 +39,10 @@ def summed_at_once(width: int) -> int:
 def relative_gap(width: int) -> float:
     """Returns the relative gap of two float32 measures over p = `width` coordinates that proves their order.
 
-    Blocks of b terms are added up, then the sums of the blocks: the measure is off by at most (b + p / b + 6) u, if
-    both are added in any order (`relative_error`; Higham 2002, 4.2). A gap of twice that is needed. Added to it are 6 u
-    for the squares of these errors and the rounding of the limit, and `UNDERFLOW` for lost subnormal numbers.
+    A measure is a squared distance (for Manhattan, a distance). Blocks of b terms are added up, then the sums of the
+    blocks: the measure is off by at most (b + p / b + 6) u, if both are added in any order (`relative_error`; Higham
+    2002, 4.2). A gap of twice that is needed. Added to it are 6 u for the squares of these errors and the rounding of
+    the limit, and `UNDERFLOW` for lost subnormal numbers.
     """
     block = summed_at_once(width)
     return 2.0 * (block + -(-width // block) + 8.0) * EPSILON + UNDERFLOW

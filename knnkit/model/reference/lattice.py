@@ -40,10 +40,10 @@ class Lattice:
     reach: float
 
     def scored_within(self, blocks: int) -> tuple[float, float]:
-        """Returns the greatest length of a query whose scores are exact, and the argument `apart` of `Scores`.
+        """Returns the greatest length of a query whose scores are not rounded, and the argument `apart` of `Scores`.
 
-        The length is in steps, `apart` in squared steps (0 for one block). Both are 0 if only queries shorter
-        than `reach` had exact scores.
+        The length is in steps. Each of `blocks` blocks of rows scores lower than the one before by `apart`, in squared
+        steps (0 for one block). Both are 0 if only queries shorter than `reach` had exact scores.
 
         A score x·t - ‖t‖²/2 is a multiple of 1/2, and so is every partial sum. None is over (‖x‖ + reach)²/2 (Cauchy
         and Schwarz). float32 holds multiples of 1/2 exactly up to 2^24 halves, so that is the limit of this bound.

@@ -145,7 +145,7 @@ class Space:
 
     @property
     def unit(self) -> float:
-        """Size of the factors in `scale` if all are equal, else 1. Applied after ties are found, to keep them."""
+        """Size of the factors in `scale` if all are equal, else 1. Applied after ties are found: they stay ties."""
         return float(np.abs(self.scale[0])) if (np.abs(self.scale) == np.abs(self.scale[0])).all() else 1.0
 
     def narrow(self, rows: NDArray[Any]) -> Float32:
@@ -178,7 +178,7 @@ class Space:
 
     @property
     def size(self) -> float:
-        """Length to which float32 rounding errors in the steps are relative: 1 on the unit sphere, else the reach."""
+        """Length to which float32 errors in the steps are relative: 1 on the unit sphere, else of the longest row."""
         return 1.0 if any(step.kind in ("normalize", "cosine") for step in self.steps) else self.reach
 
 

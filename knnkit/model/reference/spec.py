@@ -41,7 +41,8 @@ class KnnSpec:
         scale: scaling of the features, fitted on the training rows and built into the model.
         reject: share of ordinary rows to accept, or label -> share, with `default` for the others; with None the model
             never answers "unknown".
-        label_sets: coverages, such as 0.9, of the label sets that the model can answer with.
+        label_sets: coverages (how often the set has the true label), such as 0.9, of the label sets that the model can
+            answer with.
         keep: which rows a device stores for people to label; None: no rows.
         enrol: which rows and labels may be taught on a device; None: none.
         ignore_extra: whether a device ignores columns that the model does not have.

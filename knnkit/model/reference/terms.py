@@ -1,7 +1,7 @@
-"""Measures that the graph does not compute.
+"""Metrics that the graph does not compute.
 
-Each function returns, for one query and (m, p) training rows, (m, c) float64 terms whose sum is the measure. Shares no
-code with the device, except for powers, which are defined by their order of operations.
+Each function returns, for one query and (m, p) training rows, (m, c) float64 terms whose sum is the distance to the
+power `Space.power`. Shares no code with the device, except for powers, which are defined by their order of operations.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from knnkit.model.reference.space import Float32, Float64, Space
 
 
 def terms(space: Space, scale: Float64, query: Float64, enrolled: Float32) -> Float64:
-    """Returns (m, c) terms whose sums are the measures of m rows; `query` and rows are offsets before `scale`."""
+    """Returns (m, c) terms whose sums are the distances of m rows from the query, to the power `space.power`.
+
+    `query` and the rows `enrolled` are offsets from the centre of model space, before its `scale`.
+    """
     if space.metric == "jaccard":
         return _jaccard(query, enrolled)
     if space.metric == "haversine":

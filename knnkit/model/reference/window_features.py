@@ -22,7 +22,7 @@ _UNIT = 2.0**-24
 
 
 def compute(windows: Float64, features: Sequence[Feature]) -> Float64:
-    """Returns the (n, f) features of (n, rows, columns) windows, ordered by feature, then column, then band."""
+    """Returns the (n, f) features of (n, rows, columns) windows, ordered by feature, column, frequency band."""
     parts = [_one(windows, name, bands).reshape(len(windows), -1) for name, bands in features]
     return np.concatenate(parts, axis=1)
 
@@ -54,7 +54,7 @@ def waves(rows: int) -> tuple[Float64, Float64]:
 
 
 def bands_of(rows: int, bands: int) -> Float64:
-    """Returns the (rows // 2, bands) matrix whose product with amplitudes is the mean amplitude of each band."""
+    """Returns the (rows // 2, bands) matrix whose product with amplitudes is their mean in each frequency band."""
     found = np.zeros((rows // 2, bands))
     for band, places in enumerate(np.array_split(np.arange(rows // 2), bands)):
         found[places, band] = 1.0 / len(places)

@@ -57,7 +57,7 @@ def _give_back() -> None:
 
 
 def _unlist(tree: Any) -> None:
-    """Removes `CANDIDATES` and `BEYOND` from the outputs of all signatures; a runtime finds their tensors by name."""
+    """Removes ranked rows and distance bound (`CANDIDATES`, `BEYOND`) from all signatures; tensors keep these names."""
     for signature in tree.signatureDefs:
         tensors = tree.subgraphs[signature.subgraphIndex].tensors
         for entry in signature.outputs:

@@ -29,7 +29,7 @@ _SIGNATURE_FIELD = 7  # of the table Tensor: its shape, with open lengths
 
 @dataclass(frozen=True)
 class Window:
-    """A buffer that is part of a table: `start` is the offset of its first byte in the table, `length` its bytes."""
+    """A buffer that is part of `SharedBytes`: offset of its first byte there (`start`), number of bytes (`length`)."""
 
     start: int
     length: int
@@ -52,10 +52,11 @@ class Pieces:
 
 @dataclass(frozen=True)
 class SharedBytes:
-    """Bytes that several buffers share.
+    """Bytes of a table that several buffers share.
 
-    `parts` are the bytes in order; `windows` maps the number of a buffer to its window. Where a window starts
-    inside the table, a part starts, too; the part before it ends with at least four spare bytes, for its length.
+    `parts` are the bytes in order; `windows` maps the number of a buffer to its range of bytes (window). Where a
+    window starts inside the table, a part starts, too; the part before it ends with at least four spare bytes, for the
+    window's length.
     """
 
     parts: list[NDArray[np.uint8]]
@@ -66,7 +67,7 @@ class SharedBytes:
 class Laid:
     """A finished flatbuffer: its bytes in order (`parts`, not joined, to avoid a copy of large buffers).
 
-    `tables` has the file offset of each table, `places` that of each buffer's bytes (0 for an empty buffer).
+    `tables` has the file offset of each `SharedBytes`, `places` that of each buffer's bytes (0 for an empty buffer).
     """
 
     parts: list[Any]
@@ -123,7 +124,7 @@ def lay_out(model: Any, tables: Sequence[SharedBytes]) -> Laid:
 
     Args:
         model: model tree, as `unpack` returns it.
-        tables: tables that contain buffers of the model; no buffer is in two tables.
+        tables: bytes that several buffers of the model share; no buffer is in two tables.
     """
     inside = {number for table in tables for number in table.windows}
     contents = [[] if number in inside else _parts(buffer.data) for number, buffer in enumerate(model.buffers)]
