@@ -216,7 +216,7 @@ class JoinedExact(ExactKnn):
     def _are_linked(
         self, z: Float64, last: NDArray[np.int32], order: NDArray[np.int64], measure: Float64, near: Nearby
     ) -> NDArray[np.bool_]:
-        """Returns (m,) bool: whether a training row outside the model's k neighbours may tie with the merged k-th.
+        """Returns (m,) bool: whether a training row that is not a neighbour may tie with the k-th after merging.
 
         Rows tie in chains, each with the next. So a taught row can link training rows that did not tie without it.
 

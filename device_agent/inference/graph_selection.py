@@ -189,7 +189,7 @@ def make_searches(
 
     `in_numpy` is None if no row is searched in NumPy. If all are, as for a model with `float64` in knn.json, `graphs`
     is the same object. `batch` and `alone` are the search in NumPy for batches and for single rows, `constants.NUMPY`
-    or GROUPS; None: `graphs` answers them.
+    (all rows) or GROUPS (groups of near rows); None: `graphs` answers them.
 
     Args:
         loader, info, packed, stream: as for `Graphs`; the loader may be NumPy's.

@@ -130,8 +130,8 @@ def draw(training: Float32, classes: Ints, centre: Float32, scale: Float64, info
 class _Proof:
     """Proves labels that hold for every point of a cell, from bounds on the cell's distances to the training rows.
 
-    Computes in coordinates times `weight`, with squared distances; for manhattan, with distances. `classes` are the
-    (n,) class indices of the training rows.
+    Computes with squared distances (manhattan: distances) between rows whose coordinates are multiplied by `weight`.
+    `classes` are the (n,) class indices of the training rows.
     """
 
     def __init__(self, training: Float32, classes: Ints, weight: Float64, info: KnnInfo) -> None:

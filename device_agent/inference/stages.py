@@ -38,7 +38,7 @@ def load_chain(
 
 
 def _count_threads(size: int, threads: int) -> int:
-    """Returns how many inputs may be embedded at once, by `threads` threads each; the stages have `size` bytes."""
+    """Returns how many inputs the stages, of `size` bytes, may process at once, with `threads` threads each."""
     free = memory.available_bytes()
     fit = _MOST_THREADS if free is None else free // (_MEMORY + 2 * size)
     return max(1, min(_MOST_THREADS, board.cores() // threads, fit))

@@ -48,13 +48,13 @@ def certify(
     running: compare.Opened | None = None,
     root: Path | None = None,
 ) -> Certificate:
-    """Runs the golden check of a verified release and returns the result, whose `failures` are the missed gates.
+    """Runs the golden check of a verified release; returns its result, whose `failures` are the missed gates.
 
-    `opened` and `verdict` are the release and the result of its verification. The result contains `nonce`, by
-    which the caller recognises it. `close` are descriptors that the child process must close (the store's lock).
-    `golden` replaces the release's own golden set (`knnkit parity --data`). With the `root` of the device, rows taught
-    there are checked, too. `running` is the running release, to compare with. If it may have crashed the child process,
-    the check runs again without its answers; a gate that needs them is then missed.
+    `opened` and `verdict` are the release and the result of its verification. The returned certificate contains
+    `nonce`, by which the caller recognises it. `close` are descriptors that the child process must close (the
+    store's lock). `golden` replaces the release's own golden set (`knnkit parity --data`). With the `root` of the
+    device, rows taught there are checked, too. `running` is the running release, to compare with. If it may have
+    crashed the child process, the check runs again without its answers; a gate that needs them is then missed.
 
     Raises:
         ModelUnusable: the model does not load, crashes or hangs.
@@ -84,7 +84,7 @@ _FIXES = {
 
 
 def require_gates(certificate: Certificate) -> Certificate:
-    """Returns the certificate if every gate passed.
+    """Returns the certificate, the result of a golden check, if every gate passed.
 
     Raises:
         GateFailed: a gate failed; the exception has the certificate.

@@ -135,8 +135,8 @@ def revert(state: StoreState, why: str, moment: Moment) -> StoreState:
 def is_to_leave(state: StoreState, leave: str | None) -> bool:
     """Whether a rollback changes anything.
 
-    With `leave`, a digest: whether that release answers. With None: whether the last transition was neither a rollback
-    nor a return because no confirmation came.
+    With `leave`, a digest: True if that release answers. With None: True unless the last transition went back already,
+    by a rollback or because no confirmation came.
     """
     if leave is not None:
         answers = state.pending.release if state.pending else state.committed

@@ -26,7 +26,7 @@ MAX_DEVICE_FILE = 1024 * 1024
 
 @record
 class DeviceTrust:
-    """Content of trust/device.json: the device's id, fingerprints of revoked keys, and nonces of used orders."""
+    """Content of trust/device.json: the device's id, fingerprints of revoked keys, nonces of used (signed) orders."""
 
     device_id: str
     revoked: tuple[str, ...] = ()
