@@ -92,14 +92,14 @@ class _TableParser(Parser):
 
 
 class TableCsvParser(_TableParser, CsvParser):
-    """Parses CSV lines of raw columns."""
+    """Parses CSV lines of raw columns, those of the user's file."""
 
     def _make_columns(self, separator: str, count: int, numbers: Sequence[int]) -> Columns:
         return Cells(separator, count, numbers, self.coder, self._kept)
 
 
 class TableJsonParser(_TableParser, JsonParser):
-    """Parses JSON lines of raw columns; an absent key is a missing cell."""
+    """Parses JSON lines of raw columns, those of the user's file; an absent key is a missing cell."""
 
     def _parse_plain(self, block: bytes) -> NDArray[Any] | None:
         return super()._parse_plain(block) if self._plain else None

@@ -62,7 +62,7 @@ class Evaluation:
     """Counts of the float64 reference's answers to `rows` held-out rows, measured on the host that built the model.
 
     `support`, `right` and `answered` have one number for each class: its rows, its rows answered right, and all rows
-    answered with it. All other rows were answered "unknown". `confusion` is that of `reports.Certificate`, and empty
+    answered with it. All other rows were answered "unknown". `confusion` is the matrix of `reports.Certificate`, empty
     for more than `MAX_CONFUSED` classes. `of` is the number of held-out rows if `rows` is only a random part of them.
     """
 

@@ -108,7 +108,7 @@ class TaughtCheck:
 
     `rows` is the number of taught rows; `labels` counts those that the release uses, by label. `changed` counts the
     golden rows whose answer they change. `answers` is the digest of all golden rows' answers, by `joined.labels_digest`
-    or `values_digest`; `digest` is defined in `Taught`.
+    or `values_digest`; `digest` is that of the taught rows (`Taught`).
     """
 
     digest: str

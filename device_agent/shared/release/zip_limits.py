@@ -61,7 +61,7 @@ def _claims(file: IO[bytes], size: int) -> tuple[int, int, int]:
 
 
 def _claims_64(file: IO[bytes], place: int, named: int) -> tuple[int, int, int]:
-    """Returns the same as `_claims` for a zip64 archive, whose end record is at `place`.
+    """Returns what a zip64 archive states: number of members, bytes and end of its directory; its record is at `place`.
 
     The file states that the record is at `named`. Some versions of Python read it at `place`, others at `named`: so a
     second record is an error.

@@ -110,7 +110,7 @@ class Columns:
         ]
 
     def are_cells(self, fields: Sequence[str]) -> bool:
-        """Whether each field of a line looks like a cell of its column; decides about the separator."""
+        """Whether each field of a line looks like a cell of its column; if not, the separator may be wrong."""
         return all(csv_dialect.is_number(fields[place], self.separator) for place in self.numbers)
 
     def _read_cell(self, index: int, cell: str, written: str) -> float:

@@ -92,7 +92,7 @@ def find_fields(text: bytes, codes: NDArray[np.uint8], layout: Layout) -> Fields
 
 
 def _sort(marks: Places, codes: NDArray[np.uint8], layout: Layout) -> tuple[Places, Places, Places]:
-    """Returns `ends`, `stops` and `after` of `Fields`; `marks` are positions of separators, newlines, dots and e."""
+    """Returns `ends`, `stops`, `after`: see `Fields`; `marks` are the positions of separators, newlines, dots and e."""
     kinds = codes.take(marks)
     dots, letters = kinds == ord(layout.decimal or "\0"), kinds >= _E
     end = np.flatnonzero(~(dots | letters))

@@ -316,7 +316,7 @@ def _refine(
     fields: Fields,
     power: Places | None,
 ) -> Mask:
-    """Rounds `values` only once where `inexact` is set; returns a mask of the fields that the caller must read.
+    """Computes `values` again, rounded once, where `inexact` is set; returns a mask of fields for the caller to read.
 
     A value is (`digits` + `rest`) * 10^`power`; if `power` is None, the position of the dot (`Fields.after`) gives it.
     """

@@ -54,7 +54,7 @@ class Cutter:
         return np.concatenate(windows), np.concatenate(ends)
 
     def _extend(self, samples: Float64) -> tuple[Float64, NDArray[np.int64]]:
-        """Does the same as `feed`, for (n, c) samples without a gap."""
+        """Adds (n, c) samples without a gap; returns complete windows, and the index of the last sample of each."""
         skipped = min(self._skip, len(samples))
         held = 0 if self._ring is None else len(self._ring)
         ring = samples[skipped:] if self._ring is None else np.concatenate([self._ring, samples[skipped:]])
@@ -105,6 +105,8 @@ class Gaps:
         self, lines: Sequence[int], times: Float64 | None = None, names: Sequence[Any] | None = None
     ) -> NDArray[np.bool_]:
         """Returns (n,) bool: whether there is a gap before each of the next samples; counts the gaps by cause.
+
+        A gap is a bad or missing line, a jump of time, or the start of another recording.
 
         Args:
             lines: (n,) line number of each sample.

@@ -232,7 +232,7 @@ class WindowParser(Parser):
             before += len(wide)
 
     def take_counts(self) -> dict[str, dict[str, int]]:
-        """Returns {"gaps": cause -> number of gaps since the last call}; a cause is `lines` or `times`, see `Gaps`."""
+        """Returns {"gaps": cause -> number since the last call}; causes are `lines` (bad or missing) and `times`."""
         gone, self._counted = self._counted, {"lines": self.gaps.lines, "times": self.gaps.times}
         return {"gaps": {cause: count - gone[cause] for cause, count in self._counted.items() if count > gone[cause]}}
 
