@@ -93,7 +93,7 @@ class BadCells:
             self._first = sorted([*self._first, (place, index, name, said, hint, sign)])[:_SHOWN]
 
     def add_line(self, place: int, kind: str, said: str) -> None:
-        """Records line number `place` with a wrong number of cells, or no label; `kind` and `said` as in `add`."""
+        """Records line number `place` with a wrong number of cells, or no label: `kind` to count by, message `said`."""
         self.add(place, -1, "", kind, said)
 
     def columns(self) -> set[str]:

@@ -105,7 +105,7 @@ def require_features(
 ) -> None:
     """Checks that each name or pattern in `missing` and `categories` of the policy is that of a feature.
 
-    `roles` maps the other columns to what they are, for messages; `lists` is that of `choose`.
+    `roles` maps the other columns to what they are, for messages; `lists` are the columns whose cells are lists.
 
     Raises:
         DataError: a name or pattern does not match any feature.

@@ -119,7 +119,7 @@ def load_all(sources: Sequence[Path], wanted: Wanted) -> Dataset:
 def _joined(parts: Sequence[Dataset], policy: Policy, source: str, *, wide: bool = False) -> Dataset:
     """Joins the rows of files with the same columns, in order; a category gets the same code in all files.
 
-    `policy` and `wide` are those of `Wanted`; `source` is the name of the result.
+    `policy` says how cells were read, `wide` whether rows stay float64; `source` is the name of the result.
 
     Raises:
         DataError: a label cannot be used.

@@ -70,7 +70,8 @@ def list_files(
 
     Args:
         sources: names and patterns of files; with `path`, one CSV file.
-        label: name of the pattern's part, or of the column, with the label; without parts, the folder is the label.
+        label: name of the pattern's part (`{name}`), or of the column, with the label; without parts, the folder is
+            the label.
         path: name of the CSV file's column with the paths; None: `sources` are patterns.
         group: name of the part or column with the group; None: no groups.
         suffixes: of the files that the model takes; other files that match a pattern are only counted.

@@ -82,7 +82,8 @@ class _Samples:
 class _Windows:
     """Windows of one file: rows, labels, recordings (`names`), groups, and lines (`ids`).
 
-    `mixed` counts the windows with two labels, which are left out. `bad`, `jumps` and `step` are those of `_Samples`.
+    `mixed` counts the windows with two labels, which are left out; `bad` lines that cannot be read;
+    `jumps` steps of time that no window spans. `step` is the usual step.
     """
 
     rows: NDArray[np.float64]

@@ -62,7 +62,7 @@ def _read(path: Path, like: Dataset, table: Table | None) -> list[NDArray[Any]]:
 
 
 def _parser(format: str, like: Dataset, table: Table | None) -> Parser:
-    """Returns the parser of a device for rows in this format, with features and dtype of `like`; `table` as in `load`.
+    """Returns a device's parser of rows in this format, with features and dtype of `like`; a `table` computes these.
 
     Raises:
         BadInput: the format is NPY, which cannot hold cells, and the model has a table.

@@ -78,7 +78,8 @@ def measure_errors(
 ) -> Targets:
     """Returns `targets` with the reference's errors on the rows held out (by `how`); unchanged if there are none.
 
-    For label columns, returns `targets` with an evaluation of each column. `of` is as in `measure`.
+    For label columns, returns `targets` with an evaluation of each column. `of` is the number of rows from which
+    `held_out` was drawn (None: it has all of them).
     """
     if held_out is None or held_out.targets is None:
         return targets

@@ -23,7 +23,9 @@ ROLLBACK_LIFE = 3600
 
 
 def rotate(old: Signer, new: Signer, *, issued: int | None = None) -> bytes:
-    """Returns an order by which devices replace the old key by the new key; both sign it. `issued`: as in `roll_back`.
+    """Returns an order by which devices replace the old key by the new key; both sign it.
+
+    `issued` is the time of the order in seconds since 1970; None: now.
 
     Raises:
         VerificationFailed: a device that trusts the old key would refuse it.
@@ -42,7 +44,7 @@ def rotate(old: Signer, new: Signer, *, issued: int | None = None) -> bytes:
 def revoke(signer: Signer, fingerprints: Sequence[str], *, issued: int | None = None) -> bytes:
     """Returns an order, signed by `signer`, that revokes keys: devices then refuse new signatures by these keys.
 
-    `issued` is as in `roll_back`.
+    `issued` is the time of the order in seconds since 1970; None: now.
 
     Raises:
         UsageError: there is no fingerprint, one is invalid, or there are too many for one order.

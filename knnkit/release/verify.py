@@ -34,7 +34,7 @@ def verify_release(directory: Path, public_keys: Iterable[Path], *, now: int | N
 
 
 def verify_with(directory: Path, trusted: dict[str, bytes], *, now: int | None = None) -> rules.Verdict:
-    """Verifies the release in `directory` against keys (fingerprint -> PEM text); `now` is as in `verify_release`.
+    """Verifies the release in `directory` against keys (fingerprint -> PEM text); `now`: Unix time; None: now.
 
     Raises:
         VerificationFailed: a device would refuse the release; the error has the device's reason.

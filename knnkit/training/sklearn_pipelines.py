@@ -219,7 +219,9 @@ class _Walk:
         return self.add("look-up", start, len(sources), values, owners, results, missed)
 
     def _ask(self, part: Any, sources: Sources) -> tuple[list[float], list[int], Any, list[Any]]:
-        """Asks the encoder `part` for its output of each category of each column; `sources` is as in `run`.
+        """Asks the encoder `part` for its output of each category of each column.
+
+        `sources` has for each column the index of the raw column that it is a copy of, or None.
 
         Returns:
             For each category its code, the index of its column, and the encoder's output, a row of all columns. Then

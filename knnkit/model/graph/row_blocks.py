@@ -57,7 +57,7 @@ class Layout:
         return [(self.position(start), min(self.block, count - start)) for start in starts]
 
     def position(self, index: Any) -> Any:
-        """Returns the position in the table of training row `index` (an int, an array or a tensor)."""
+        """Returns where training row `index` (an int, array or tensor) is in the table, counting the gaps before it."""
         return index + (index // self.block + 1) * self.gap if self.gap else index
 
     def index(self, position: Any) -> Any:

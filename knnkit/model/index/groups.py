@@ -66,14 +66,14 @@ class WholeRows:
         self.step = (max(float(np.abs(part).max()) for _, part in parts) or 1.0) / most
 
     def take(self, chosen: NDArray[np.int64] | slice) -> tuple[Float32, float]:
-        """Returns the chosen rows in steps, and the greatest distance in steps that rounding moved one of them."""
+        """Returns the chosen rows as multiples of `step`, and how far, in steps, rounding moved one of them at most."""
         exact = self._rows.take(chosen) / self.step
         whole = np.rint(exact)
         left = np.einsum("ij,ij->i", exact - whole, exact - whole)
         return whole.astype(np.float32), math.sqrt(float(left.max(initial=0.0)))
 
     def parts(self, rows: int) -> Iterator[tuple[slice, Float32]]:
-        """Yields (slice of row indices, rows in steps) for consecutive parts of at most `rows` rows."""
+        """Yields (slice of row indices, rows as multiples of `step`) for consecutive parts of at most `rows` rows."""
         for start in range(0, self.count, rows):
             yield slice(start, start + rows), self.take(slice(start, start + rows))[0]
 

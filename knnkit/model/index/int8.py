@@ -59,7 +59,7 @@ class Quantized:
 
     @property
     def marks(self) -> Float32:
-        """(padding,) float32 values for the padding columns of a query, in steps of the query: -128, 127, zeros.
+        """(padding,) float32 values to append to a query, as multiples of its quantization step: -128, 127, zeros.
 
         They make a kernel round the query with the query's own step: it divides the range from a row's least to its
         greatest value into 255 steps (tensorflow/lite/kernels/internal, AsymmetricQuantizeFloats; XNNPACK, qd8).
