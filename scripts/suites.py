@@ -304,15 +304,29 @@ def parse(suites: list[Suite], argv: list[str] | None) -> tuple[argparse.Namespa
     names = {suite.name for suite in suites} | set(PACKAGES)
     parser = argparse.ArgumentParser(
         prog="scripts/test",
-        description="Run all test suites, or the named ones; other arguments go to pytest.",
+        description="Run all test suites, or those named, or files of tests. Flags that it does not know go to pytest.",
         epilog=f"suites: {', '.join(sorted(names))}",
     )
     parser.add_argument("--list", action="store_true", help="list the suites and what each lacks here")
     parser.add_argument("--jobs", type=int, default=2, help="suites at a time (default: 2)")
     parser.add_argument("--setup-only", action="store_true", help="prepare everything, run no test")
     options, extra = parser.parse_known_args(argv)
-    options.suites = list(itertools.takewhile(names.__contains__, extra))
-    return options, extra[len(options.suites) :]
+    words = list(itertools.takewhile(lambda word: not word.startswith("-"), extra))
+    options.suites = [word if word in names else _suite_of(word) for word in words]
+    for word, suite in zip(words, options.suites):
+        if suite not in names:
+            close = [name for name in sorted(names) if word in name] or sorted(names)
+            parser.error(f"{word} is neither a suite nor a file of tests; suites: {', '.join(close)}")
+    return options, [word for word in words if word not in names] + extra[len(words) :]
+
+
+def _suite_of(path: str) -> str | None:
+    """Returns the name of the suite that a file or folder, or a test (`FILE::test_name`), belongs to."""
+    place = Path(path.partition("::")[0]).resolve()
+    if not place.exists() or not place.is_relative_to(TESTS):
+        return None
+    parts = place.relative_to(TESTS).parts
+    return "/".join(parts[: 2 if parts[:1] and parts[0] in PACKAGES else 1])
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,0 +1,34 @@
+"""scripts/test runs the suites that are named, or those of the files that are named, and refuses other words."""
+
+from __future__ import annotations
+
+import pytest
+import suites
+
+ALL = [suites.Suite("scripts"), suites.Suite("knnkit/model"), suites.Suite("knnkit/data")]
+FILE = "tests/scripts/test_suites.py"
+
+
+@pytest.mark.parametrize(
+    ("words", "names", "rest"),
+    [
+        (["scripts"], ["scripts"], []),
+        (["knnkit", "-k", "table"], ["knnkit"], ["-k", "table"]),
+        ([FILE, "-x"], ["scripts"], [FILE, "-x"]),
+        ([f"{FILE}::test_a", "knnkit/model"], ["scripts", "knnkit/model"], [f"{FILE}::test_a"]),
+        ([], [], []),
+    ],
+)
+def test_words_are_suites_or_files(
+    words: list[str], names: list[str], rest: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(suites.ROOT)
+    options, extra = suites.parse(ALL, words)
+    assert (options.suites, extra) == (names, rest)
+
+
+@pytest.mark.parametrize("word", ["model", "tests/none.py", "/", "README.md"])
+def test_another_word_is_refused(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        suites.parse(ALL, [word])
+    assert f"{word} is neither a suite nor a file of tests" in capsys.readouterr().err
