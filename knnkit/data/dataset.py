@@ -139,7 +139,7 @@ def dataset(
 ) -> Dataset:
     """Returns (n, n_features) numbers and n labels (integers or text; None: all 0) as a checked `Dataset`.
 
-    Rows become float32, unless a column needs float64, or `wide` is True (for a model that subtracts an origin).
+    Rows become float32, unless a column needs float64, or `wide` is True (for a model that shifts columns).
     NaN stands for a missing cell, which `policy` may allow (None: it does not). `feature_names` may be None: default
     names.
 

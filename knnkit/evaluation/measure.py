@@ -50,7 +50,7 @@ def measure(
 ) -> Evaluation | None:
     """Returns counts of the reference's right and wrong answers to the held-out rows; None if none can be measured.
 
-    `how` is the way of `split` that held the rows out, and `of` the number of rows from which `held_out` was drawn
+    `how` says how the rows were held out (by `split`), and `of` the number of rows from which `held_out` was drawn
     (None: it has all of them).
     Without held-out rows, leave-one-out measures each row whose class has another row, against all rows except itself;
     at most 5,000 rows, drawn at random.

@@ -24,7 +24,7 @@ from knnkit.model.reference.space import Space, Step
 
 @dataclass(frozen=True)
 class StoredModel:
-    """Content of a model file: knn.json, classifier, and origins of training and golden rows."""
+    """Content of a model file: knn.json, classifier, and origins (row numbers, ids) of training and golden rows."""
 
     info: KnnInfo
     reference: Reference

@@ -86,7 +86,7 @@ class Built:
 
 @dataclass(frozen=True)
 class ReleaseOptions:
-    """What a release says in addition to its model: gates, version, sequence, lifetime, device class, settings."""
+    """What a release says beside its model: gates, version, release number, lifetime, device class, settings."""
 
     gates: model_info.Gates  # limits that a device must meet
     version: str  # for people

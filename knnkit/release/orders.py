@@ -92,7 +92,7 @@ def reset_floor(
 
     Floors are the lowest release number (sequence) and time that a device accepts. The new sequence floor is `floor`
     (None: the time of the order); the new time floor is the time of the order. `leaves` is the device's present
-    sequence floor. `life` and `issued` are as in `roll_back`.
+    sequence floor. The order is valid for `life` seconds after `issued` (in seconds since 1970; None: now).
     """
     now = _now(issued)
     wanted = min(now if floor is None else floor, leaves)

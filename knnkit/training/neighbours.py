@@ -47,7 +47,10 @@ class Lists:
             yield np.argmax(votes >= most[:, None], axis=1)
 
     def vote(self, codes: NDArray[np.int32], weights: Weights) -> NDArray[np.int64]:
-        """Returns the (m,) class indices with most weight among all n neighbours; the arguments are as in `labels`."""
+        """Returns the (m,) class indices with most weight among all n neighbours.
+
+        `codes` has the (n_train,) class indices of the training rows.
+        """
         return [*self.labels(codes, weights)][-1]
 
 
@@ -118,7 +121,7 @@ def _measure(training: Float64, query: Float64, origin: Float64, factor: Float64
 
 # --- scalers that were fitted without a row -----------------------------------------------------------------------
 def _scalers_without(rows: Float64, left_out: Ints, scale: Scale) -> tuple[Float64, Float64]:
-    """Returns (m, d) origins and (m, d) factors of m scalers; the i-th is fitted without the row `left_out[i]`."""
+    """Returns (m, d) numbers to subtract and (m, d) factors of m scalers, each fitted without one row of `left_out`."""
     shape = (len(left_out), rows.shape[1])
     if scale == "none":
         return np.broadcast_to(0.0, shape), np.broadcast_to(1.0, shape)

@@ -185,7 +185,7 @@ class Material:
         return (*short, *own.warnings)
 
     def _require_agreement(self, share: float | None) -> None:
-        """Raises BuildError if `share` (of rows with scikit-learn's answer; None: unknown) is below `agreement`."""
+        """Raises BuildError if `share` (of rows with scikit-learn's answer; None: unknown) is below the limit."""
         if self.agreement is None or (share is not None and share >= self.agreement):
             return
         if share is None:

@@ -84,7 +84,7 @@ def _normalize(z: Any, blur: Any, step: Step) -> tuple[Any, Any]:
 
 
 def _subtract(z: Any, origin: Float64) -> Any:
-    """Returns float32 rows `z` less a float64 origin, which is split into two float32 numbers to keep its digits."""
+    """Returns float32 rows `z` less the float64 row `origin`, split into two float32 rows to keep its digits."""
     high = origin.astype(np.float32)
     return (z - high) - (origin - high).astype(np.float32)
 

@@ -125,11 +125,11 @@ class StoredRows:
 
     @property
     def parts(self) -> list[NDArray[np.uint8]]:
-        """The bytes of the table in parts, without a copy of the rows."""
+        """The bytes of the table, an array for each gap and block, without a copy of the rows."""
         return [np.ascontiguousarray(each).reshape(-1).view(np.uint8) for each in self.layout.parts(self.rows)]
 
     def blocks(self) -> list[StoredRows]:
-        """Returns each block as a table without gaps."""
+        """Returns each block of rows as a table of its own, without gaps."""
         starts = range(0, len(self.rows), self.layout.block)
         parts = ((start, self.rows[start : start + self.layout.block]) for start in starts)
         return [

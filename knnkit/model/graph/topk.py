@@ -74,7 +74,7 @@ def _level(values: Any, best: Any) -> Any:
     """Returns `values`; those under the least value of `best` in the same row are replaced by one just under it.
 
     They cannot be among the greatest, and TOPK_V2 moves fewer values if they are equal. If the least value of `best` is
-    infinite, the order of the row is lost, but then its query is too far away to be certain.
+    infinite, the order of the row is lost, but then its query is too far away for a certain answer.
     """
     last = best[:, -1:]
     return tf.maximum(values, last - (tf.abs(last) * _LESS + _LEAST))

@@ -149,7 +149,7 @@ class Space:
         return float(np.abs(self.scale[0])) if (np.abs(self.scale) == np.abs(self.scale[0])).all() else 1.0
 
     def narrow(self, rows: NDArray[Any]) -> Float32:
-        """Returns raw (n, d) rows as float32, after subtracting the float64 origin, if there is one."""
+        """Returns raw (n, d) rows as float32, less the float64 origin (a number for each column), if there is one."""
         return narrow(rows, self.origin)
 
     def enter(self, rows: NDArray[Any], *, query: bool = True) -> Float64:
@@ -187,8 +187,9 @@ def make_space(
 ) -> tuple[Space, Float32]:
     """Returns the space of raw (n, d) training rows after `steps`, and the (n, p) float32 rows in it.
 
-    The space of float64 rows gets an origin if float32 needs one, but not before a cosine or normalising step. `p` is
-    the power of the metric minkowski (None for others); `where` names the row with an index, for errors.
+    The space of float64 rows gets an origin, numbers to subtract from the columns, if float32 needs one, but not before
+    a cosine or normalising step. `p` is the power of the metric minkowski (None for others); `where` names the row with
+    an index, for errors.
 
     Raises:
         BuildError: the map takes a training row out of the range of float32.
@@ -200,7 +201,7 @@ def make_space(
 
 
 def may_shift(steps: list[Step], metric: Metric) -> bool:
-    """Whether an origin may be subtracted from rows: False if the metric or first step uses their length or zeros."""
+    """Whether the columns may be shifted by an origin: False if metric or first step uses the rows' length or zeros."""
     return steps[0].kind in ("affine", "linear") if steps else metric not in ("cosine", "jaccard")
 
 
