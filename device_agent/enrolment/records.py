@@ -117,7 +117,7 @@ def replay(data: bytes, key: bytes) -> Taught:
 
 
 def _is_torn(rest: bytes) -> bool:
-    """Whether a crash during one write can leave `rest`, the file's end: part of a line, or one with zero bytes."""
+    """Whether a crash during one write can leave `rest`, the file's end: a part of a line, or a line with NUL bytes."""
     return b"\n" not in rest[:-1] and (rest[-1:] != b"\n" or b"\0" in rest)
 
 

@@ -58,7 +58,7 @@ def _described(column: Column) -> str:
     number = column.encoding == "number"
     kind = "numbers" if number else f"{column.encoding} of {listed(column.categories)}"
     fill = "" if column.fill is None else f"{column.fill:.7g}" if number else column.categories[int(column.fill)]
-    missing = "a missing cell refuses the row" if column.fill is None else f"a missing cell is {fill}"
+    missing = "a row with a missing cell is refused" if column.fill is None else f"a missing cell is {fill}"
     if column.missing == "keep":
         return f"{column.name}: {kind}; the transforms accept a missing cell"
     return f"{column.name}: {kind}; {missing} (missing: {column.missing})"
