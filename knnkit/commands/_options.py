@@ -121,7 +121,8 @@ def _add_reach(reach: argparse._ArgumentGroup, writes: bool) -> None:
         "at the same paths",
     )
     if writes:
-        reach.add_argument("--device-class", metavar="NAME", help="class of these devices (default: deploy.yaml's)")
+        said = "class of these devices, such as small: they get the model for it (default: deploy.yaml's)"
+        reach.add_argument("--device-class", metavar="NAME", help=said)
 
 
 def add_provisioning(parser: argparse.ArgumentParser, *, also: str = "") -> None:

@@ -161,7 +161,7 @@ def _trust_keys(parser: argparse.ArgumentParser) -> None:
         "--revoke", metavar="KEY", action="append", help="revoke a key, by fingerprint or file; repeat it for more"
     )
     what.add_argument("--apply", **FILE, help="send the signed order in this file, which --out wrote")
-    _options.add_signing_key(group, "the order to the devices; with --rotate, the old key")
+    _options.add_signing_key(group, "the order, which tells the devices what to trust; with --rotate, the old key")
     group.add_argument("--out", **FILE, help="write the signed order to this file, for --apply or to carry to a device")
 
 

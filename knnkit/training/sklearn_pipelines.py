@@ -147,7 +147,7 @@ class _Walk:
             return float("nan")
         if isinstance(value, str | bool | np.bool_):
             if source is None:
-                raise BuildError(f"the category {value!r} is in a column that an earlier step computed, not in a raw column", hint=_APPLY)
+                raise BuildError(f"the category {value!r} is in a column that a step computed", hint=_APPLY)
             texts = self.texts.setdefault(source, [])
             if str(value) not in texts:
                 texts.append(str(value))

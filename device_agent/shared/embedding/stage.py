@@ -101,7 +101,8 @@ class StageRunner:
 
         Args:
             values: (n,) numbers.
-            more: adds zeros for so many further outputs; the build tests that this changes nothing.
+            more: number of further outputs for which zeros are appended. Only the build passes it, to test that zeros
+                change no output that is returned.
 
         Raises:
             BadInput: there are too few numbers.
