@@ -31,7 +31,7 @@ import threading
 import time
 import xml.etree.ElementTree as ElementTree
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 if sys.version_info >= (3, 11):
@@ -51,7 +51,7 @@ KEPT = {"KNNKIT_SCREENSHOTS", "KNNKIT_BOARDS", "KNNKIT_STREAM_ROWS"}
 
 @dataclass(frozen=True)
 class Suite:
-    """One folder of tests, and what it needs from the machine."""
+    """One folder of tests, and what it needs from the machine; `files`: the only ones to run, all if empty."""
 
     name: str
     packages: tuple[tuple[str, str], ...] = ()
@@ -59,6 +59,7 @@ class Suite:
     root: bool = False
     timeout: float = 1800.0
     weight: float = 10.0
+    files: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -213,7 +214,12 @@ def set_up(suite: Suite, logs: Path, env: dict[str, str]) -> str:
 def run_suite(suite: Suite, extra: list[str], logs: Path, env: dict[str, str]) -> Outcome:
     log, results = logs / f"{suite.stem}.log", logs / f"{suite.stem}.xml"
     argv = [sys.executable, "-m", "pytest", "-q", f"--junitxml={results}", "-o", "junit_family=xunit1"]
-    argv += ["-o", f"cache_dir={ROOT / '.pytest_cache' / suite.name}", f"tests/{suite.name}", *extra]
+    argv += [
+        "-o",
+        f"cache_dir={ROOT / '.pytest_cache' / suite.name}",
+        *(suite.files or [f"tests/{suite.name}"]),
+        *extra,
+    ]
     started = time.monotonic()
     code = run_process(argv, log, suite.timeout, env)
     outcome = Outcome(suite, seconds=time.monotonic() - started)
@@ -312,12 +318,24 @@ def parse(suites: list[Suite], argv: list[str] | None) -> tuple[argparse.Namespa
     parser.add_argument("--setup-only", action="store_true", help="prepare everything, run no test")
     options, extra = parser.parse_known_args(argv)
     words = list(itertools.takewhile(lambda word: not word.startswith("-"), extra))
-    options.suites = [word if word in names else _suite_of(word) for word in words]
-    for word, suite in zip(words, options.suites):
-        if suite not in names:
+    options.suites, files = [word for word in words if word in names], {}
+    for word in words:
+        if word not in names and (suite := _suite_of(word)) not in names:
             close = [name for name in sorted(names) if word in name] or sorted(names)
             parser.error(f"{word} is neither a suite nor a file of tests; suites: {', '.join(close)}")
-    return options, [word for word in words if word not in names] + extra[len(words) :]
+        elif word not in names:
+            files.setdefault(suite, []).append(word)
+    options.files = {suite: found for suite, found in files.items() if suite not in options.suites}
+    return options, extra[len(words) :]
+
+
+def chosen(suites: list[Suite], options: argparse.Namespace) -> list[Suite]:
+    """Returns the suites of these that are named, or of which files are named; all if none is."""
+    named, files = set(options.suites), options.files
+    if not named and not files:
+        return suites
+    wanted = [suite for suite in suites if {suite.name, suite.name.split("/")[0]} & {*named, *files}]
+    return [replace(suite, files=tuple(files.get(suite.name, ()))) for suite in wanted]
 
 
 def _suite_of(path: str) -> str | None:
@@ -333,8 +351,7 @@ def main(argv: list[str] | None = None) -> int:
     suites = find_suites()
     options, extra = parse(suites, argv)
     os.environ["PATH"] += f"{os.pathsep}/usr/sbin{os.pathsep}/sbin"  # an ordinary user of Debian lacks them
-    if options.suites:
-        suites = [suite for suite in suites if {suite.name, suite.name.split("/")[0]} & set(options.suites)]
+    suites = chosen(suites, options)
     if options.list:
         say(
             "\n".join(
@@ -360,7 +377,7 @@ def main(argv: list[str] | None = None) -> int:
             return 1 if left_out and CI else 0
         say(f"running {', '.join(suite.name for suite in ready)}")
         outcomes = run_all(ready, extra, max(1, options.jobs), logs, env)
-    return conclude(outcomes, left_out, started, filtered=bool(extra))
+    return conclude(outcomes, left_out, started, filtered=bool(extra or options.files))
 
 
 def interrupted(*_: object) -> None:

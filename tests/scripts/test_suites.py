@@ -10,21 +10,23 @@ FILE = "tests/scripts/test_suites.py"
 
 
 @pytest.mark.parametrize(
-    ("words", "names", "rest"),
+    ("words", "runs", "rest"),
     [
-        (["scripts"], ["scripts"], []),
-        (["knnkit", "-k", "table"], ["knnkit"], ["-k", "table"]),
-        ([FILE, "-x"], ["scripts"], [FILE, "-x"]),
-        ([f"{FILE}::test_a", "knnkit/model"], ["scripts", "knnkit/model"], [f"{FILE}::test_a"]),
-        ([], [], []),
+        (["scripts"], {"scripts": ()}, []),
+        (["knnkit", "-k", "table"], {"knnkit/model": (), "knnkit/data": ()}, ["-k", "table"]),
+        ([FILE, "-x"], {"scripts": (FILE,)}, ["-x"]),
+        ([f"{FILE}::test_a", "knnkit/model"], {"scripts": (f"{FILE}::test_a",), "knnkit/model": ()}, []),
+        ([FILE, "scripts"], {"scripts": ()}, []),
+        ([], {"scripts": (), "knnkit/model": (), "knnkit/data": ()}, []),
     ],
 )
 def test_words_are_suites_or_files(
-    words: list[str], names: list[str], rest: list[str], monkeypatch: pytest.MonkeyPatch
+    words: list[str], runs: dict[str, tuple[str, ...]], rest: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(suites.ROOT)
     options, extra = suites.parse(ALL, words)
-    assert (options.suites, extra) == (names, rest)
+    assert {suite.name: suite.files for suite in suites.chosen(ALL, options)} == runs
+    assert extra == rest
 
 
 @pytest.mark.parametrize("word", ["model", "tests/none.py", "/", "README.md"])
