@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from device_agent.shared.console import streams
 from device_agent.shared.console.argument_parser import count, filled
+from device_agent.shared.console.root_hints import root_folder
 from device_agent.shared.protocol import constants, documents, json_codec
-from device_agent.shared.protocol.errors import AgentError, BadInput
+from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.record import record
 
 if TYPE_CHECKING:
@@ -39,17 +40,7 @@ def store_of(arguments: argparse.Namespace) -> Store:
     """Returns the store in the folder `--root`, else $KNNKIT_ROOT, else that of this Python, else ~/.knnkit."""
     from device_agent.store.store import Store
 
-    text = getattr(arguments, "root", None) or os.environ.get("KNNKIT_ROOT") or _own_root()
-    try:
-        return Store(Path(text).expanduser().absolute())
-    except RuntimeError as error:
-        raise AgentError(f"--root {text}: {error}") from None
-
-
-def _own_root() -> str:
-    """Returns DIR if this Python is that of the environment DIR/venv, which knnkit made; else the default root."""
-    root = Path(sys.prefix).parent
-    return str(root) if (root / constants.VENVS_DIR).is_dir() else constants.DEFAULT_ROOT
+    return Store(root_folder(getattr(arguments, "root", "")))
 
 
 def show(arguments: argparse.Namespace, document: Any, text: str) -> int:

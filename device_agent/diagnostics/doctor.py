@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from device_agent.diagnostics.status import standing_of
-from device_agent.shared.console.root_hints import with_root
+from device_agent.shared.console.root_hints import with_root_of
 from device_agent.shared.os_errors import explain
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import AgentError, ModelUnusable
@@ -51,7 +51,7 @@ def diagnose(store: Store) -> Diagnosis:
         if not broken:
             findings += _apart(check, store)
     known = _standing(store)
-    findings = [replace(each, mend=with_root(each.mend, store.root)) for each in findings]
+    findings = [replace(each, mend=with_root_of(each.mend, store.root)) for each in findings]
     return Diagnosis(tuple(findings), board.device_info(), known.signed_by, known.warnings)
 
 

@@ -21,7 +21,7 @@ from device_agent.enrolment.journal import FORGET_SOME, Journal
 from device_agent.serving import last_rows, taught_rows
 from device_agent.serving.load import Loaded, answering, load_accepted
 from device_agent.serving.rows import Request
-from device_agent.shared.console.root_hints import with_root
+from device_agent.shared.console.root_hints import with_root_of
 from device_agent.shared.enrolment import enrolled
 from device_agent.shared.enrolment.enrolled import LocalRow
 from device_agent.shared.enrolment.joined import Joined
@@ -118,14 +118,14 @@ def _warn_of_alike(store: Store, label: int | str, known: Sequence[int | str]) -
     near = None if label in known else enrolled.alike(label, known)
     if near is not None:
         said = f"the label {label} is new, and differs only {enrolled.difference(label, near)} from {near}"
-        _warn(f"{said}; if both mean one class: {with_root(_UNDO, store.root)}")
+        _warn(f"{said}; if both mean one class: {with_root_of(_UNDO, store.root)}")
 
 
 def _warn_of_equal(store: Store, before: Sequence[LocalRow], rows: Sequence[LocalRow]) -> None:
     known = {(row.label, row.row) for row in before}
     if again := sum((row.label, row.row) in known for row in rows):
         said = f"{again:,} of {constants.counted(len(rows), 'row')} had been taught before with this label"
-        _warn(f"{said}, and now vote twice; {with_root(_UNDO, store.root)}")
+        _warn(f"{said}, and now vote twice; {with_root_of(_UNDO, store.root)}")
 
 
 def _warn(said: str) -> None:

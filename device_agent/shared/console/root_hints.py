@@ -1,36 +1,62 @@
-"""Adds `--root` to the commands in hints.
+"""Finds the root of a command; adds `--root` to hints.
 
-The code that writes a hint does not know which `--root` the user typed. Without it, the command in the hint would act
-on the default root. Imported only for an error or a warning.
+The code that writes a hint does not know which `--root` the user typed. Without it, the command in the hint could act
+on another root.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
 import re
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.errors import AgentError
 
 
-def with_root(hint: str, root: str | Path) -> str:
-    """Adds `--root` to each `python -m device_agent` command of a hint, unless `root` is the default root or ""."""
-    if not str(root) or "--root" in hint or str(root) in (constants.DEFAULT_ROOT, _default()):
+def root_folder(typed: str = "") -> Path:
+    """Returns the folder `typed` as `--root`, else $KNNKIT_ROOT, else that of this Python, else ~/.knnkit.
+
+    Raises:
+        AgentError: the path begins with a `~` that has no meaning here.
+    """
+    text = typed or os.environ.get("KNNKIT_ROOT") or _own_root()
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError as error:
+        raise AgentError(f"--root {text}: {error}") from None
+
+
+def _own_root() -> str:
+    """Returns DIR if this Python is that of the environment DIR/venv, which knnkit made; else the default root."""
+    prefix = Path(sys.prefix).resolve()
+    root = prefix.parent.parent
+    ours = prefix.parent.name == constants.VENVS_DIR and (root / constants.VENV_LINK).resolve() == prefix
+    return str(root) if ours else constants.DEFAULT_ROOT
+
+
+def with_root(hint: str, typed: str | Path) -> str:
+    """Adds `--root` to each `python -m device_agent` command of a hint, unless `typed` is ""."""
+    if not str(typed) or "--root" in hint:
         return hint
-    option = f" --root {shlex.quote(str(root))}"
+    option = f" --root {shlex.quote(str(typed))}"
     return re.sub(r"python -m device_agent [a-z]+\b(?! --help)", lambda command: command[0] + option, hint)
+
+
+def with_root_of(hint: str, folder: Path) -> str:
+    """Adds `--root` to the commands of a hint like `with_root`, unless they find the root `folder` without it."""
+    with contextlib.suppress(AgentError, OSError):
+        if folder == root_folder():
+            return hint
+    return with_root(hint, folder)
 
 
 def typed_root(words: Sequence[str]) -> str:
     """Returns the `--root` of a command line; "" if there is none."""
     last = ["", *(word.removeprefix("--root=") for word in words if word.startswith("--root="))][-1]
     return next((after for word, after in itertools.pairwise(words) if word == "--root"), last)
-
-
-def _default() -> str:
-    try:
-        return str(Path(constants.DEFAULT_ROOT).expanduser())
-    except RuntimeError:  # there is no home folder
-        return ""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 
 from device_agent.cli import main
-from device_agent.shared.console.root_hints import typed_root, with_root
+from device_agent.shared.console.root_hints import root_folder, typed_root, with_root, with_root_of
 from device_agent.shared.protocol.constants import DEFAULT_ROOT
 
 HINT = "python -m device_agent forget --last 1; or: python -m device_agent rollback"
@@ -24,9 +25,31 @@ def test_every_agent_command_in_a_hint_gets_the_root(words: str) -> None:
     assert found.startswith("python -m device_agent forget --root 'a dev' --last 1; or: ")
 
 
-@pytest.mark.parametrize("root", ["", DEFAULT_ROOT, Path(DEFAULT_ROOT).expanduser()])
-def test_the_default_root_is_not_typed(root: str | Path) -> None:
-    assert with_root(HINT, root) == HINT
+@pytest.mark.parametrize("root", [DEFAULT_ROOT, Path(DEFAULT_ROOT).expanduser()])
+def test_a_typed_root_is_repeated_even_if_it_is_the_default(root: str | Path) -> None:
+    assert with_root(HINT, root).count(f" --root {shlex.quote(str(root))}") == 2
+    assert with_root(HINT, "") == HINT
+
+
+def test_a_hint_names_a_folder_only_if_it_is_not_found_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KNNKIT_ROOT", raising=False)
+    default = Path(DEFAULT_ROOT).expanduser()
+    assert with_root_of(HINT, default) == HINT
+    monkeypatch.setenv("KNNKIT_ROOT", str(tmp_path))
+    assert with_root_of(HINT, tmp_path) == HINT
+    assert with_root_of(HINT, default).count(f" --root {default}") == 2
+
+
+@pytest.mark.parametrize("prefix", ["env", "venvs/other", "venvs/abc", "venv"])
+def test_only_the_python_that_venv_links_to_has_a_root(
+    prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("env", "venvs/other", "venvs/abc"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "venv").symlink_to("venvs/abc")
+    monkeypatch.delenv("KNNKIT_ROOT", raising=False)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / prefix))
+    assert (root_folder() == tmp_path) == (prefix in ("venvs/abc", "venv"))
 
 
 @pytest.mark.parametrize("words", ["undo", "undo --jason", "forget --label -x", "enrolle"])
