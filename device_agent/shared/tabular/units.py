@@ -15,9 +15,9 @@ _SPECIAL = re.compile(r"[][.*+?(){}|^$\\/]")
 
 
 def unit_of(text: str) -> str:
-    """Returns the unit after the number in `text`; "" if it is not a number with a unit."""
+    """Returns the unit after the number in `text`; "" if it is not a number with a printable unit."""
     found = _WITH_UNIT.fullmatch(text.strip())
-    return found[1] if found else ""
+    return found[1] if found and found[1].isprintable() and found[1] not in "+-" else ""
 
 
 def without_units(units: Iterable[str]) -> str:

@@ -328,6 +328,11 @@ def test_a_unit_in_a_cell_is_removed_by_the_hint(cell: str, unit: str, tmp_path:
     assert read((tmp_path / "rows-clean.csv").read_bytes())[1] == []
 
 
+@pytest.mark.parametrize("cell", ["7\x1bc", "5-", "5 +"])
+def test_what_cannot_be_printed_or_is_a_sign_is_no_unit(cell: str) -> None:
+    assert read(f"a;b (cm);c\n1,5;{cell};3\n".encode())[2] == ""
+
+
 def test_a_line_of_units_below_the_header_is_named() -> None:
     _, errors, hint = read(b"a;b (cm);c\nkg;cm;%\n1;2;3\n")
     assert errors == [(2, "column 1 ('a'): 'kg' is not a number")]
