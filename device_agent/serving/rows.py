@@ -156,7 +156,7 @@ class Rows:
 
     def __init__(self, info: KnnInfo, chain: Chain | None, source: Source, request: Request, hint: str) -> None:
         self.source, self._info, self._request, self._hint = source, info, request, hint
-        self._is_npy, self._bad = source.format == "npy", 0
+        self._is_npy, self._bad, self._good = source.format == "npy", 0, False
         if self._is_npy and request.columns.keep:
             raise BadInput("--keep: the columns of NPY have no names", hint="give the rows as CSV or JSON lines")
         self._chain = chain if info.window is None and source.format in ("npy", FILES) else None
@@ -189,9 +189,10 @@ class Rows:
     def _parse(self, block: bytes) -> Parsed:
         with named(self.source.name):
             parsed = self.parser.parse(block)
+        self._good = self._good or len(parsed.rows) > 0
         if parsed.errors:
             number, message = next(iter(parsed.errors.values()))
-            others = self._hint != constants.OTHER_LINES or parsed.count == 1 or len(parsed.rows)
+            others = self._hint != constants.OTHER_LINES or parsed.count == 1 or self._good
             hint = self._hint if others else f"correct all lines: of the first {parsed.count:,}, none can be read"
             raise BadInput(f"{self.source.where(number)}: {message}", hint=parsed.hint or hint)
         for number, message in parsed.bad[: max(0, _SHOWN - self._bad)]:

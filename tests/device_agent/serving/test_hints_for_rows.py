@@ -37,6 +37,16 @@ def test_a_stream_is_suggested_only_if_it_could_answer_a_line(text: str, hint: s
     assert refused.value.hint == hint
 
 
+def test_a_good_row_of_an_earlier_block_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rows.csv").write_text("")
+    request = Request(str(tmp_path / "rows.csv"), None, "csv", None, Columns())
+    source = open_source(request.input, "csv")
+    monkeypatch.setattr(Source, "blocks", lambda _: iter([b"1,2,3\n", b"x,2,3\ny,2,3\n"]))
+    with pytest.raises(BadInput, match="'x' is not a number") as refused:
+        list(Rows(INFO, None, source, request, constants.OTHER_LINES).blocks())
+    assert refused.value.hint == constants.OTHER_LINES
+
+
 def test_a_stream_gives_the_hint_of_bad_lines_once() -> None:
     request = Request(None, None, "csv", None, Columns())
     rows = StreamRows(INFO, Source(0, "a pipe", "csv", b""), request)
