@@ -102,6 +102,8 @@ class _Csv(CsvParser):
 class _Json(JsonParser):
     """Parses samples as JSON lines; the key `recording` may be absent, and times may be text."""
 
+    has_keys = False  # whether a line was an object
+
     def __init__(self, window: Window, keep: Sequence[str], times: Times | None, *, ignore_extra: bool) -> None:
         self._recording, self._times = _recording(window, keep), times
         super().__init__(window.numbers, np.float64, ignore_extra=ignore_extra, keep=keep)
@@ -114,6 +116,10 @@ class _Json(JsonParser):
         found = super()._read_value(index, value) if seconds is None else seconds
         self._times.are_text = seconds is not None
         return found
+
+    def _from_object(self, found: dict[str, Any]) -> list[Any]:
+        self.has_keys = True
+        return super()._from_object(found)
 
     def _kept(self, found: dict[str, Any] | list[Any]) -> list[Any]:
         values = [found.get(name) if isinstance(found, dict) else None for name in self._recording]
@@ -151,7 +157,7 @@ class WindowParser(Parser):
         made = _Csv if format == "csv" else _Json
         # A time that is one of the columns is a number of the row.
         self._times = Times() if window.time is not None and window.time not in window.columns else None
-        self._parser: Parser = made(window, self._keep, self._times, ignore_extra=ignore_extra)
+        self._parser = made(window, self._keep, self._times, ignore_extra=ignore_extra)
         self.gaps = Gaps(window.gap)
         self._counted = {"lines": 0, "times": 0}
         self._begin(window)
@@ -173,7 +179,6 @@ class WindowParser(Parser):
             self._begin(info.window)
 
     def _begin(self, window: Window) -> None:
-
         self._window, self._cutter = window, Cutter(window.rows, window.hop)
         self._per_block = max(1, _MOST_BYTES // (8 * window.size)) * window.hop
         self.gaps.limit = window.gap
@@ -239,7 +244,8 @@ class WindowParser(Parser):
     def describe_gaps(self) -> str:
         """Returns text about bad or missing lines and jumps of time that interrupted windows; "" without any."""
         said = self.gaps.describe()
-        if self.header or _MANY * self.gaps.times <= self.gaps.samples:
+        has_names = self.header is not False or (isinstance(self._parser, _Json) and self._parser.has_keys)
+        if has_names or _MANY * self.gaps.times <= self.gaps.samples:
             return said
         return f"{said}; a line without names has the columns {listed(self._window.numbers)}"
 

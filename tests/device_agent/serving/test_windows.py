@@ -125,15 +125,31 @@ def test_a_release_activated_meanwhile(
     assert got == [*before, *later]
 
 
-def test_samples_in_a_wrong_order_are_reported_as_they_arrive() -> None:
+def rows_of_a_pipe() -> StreamRows:
     window = Window(("ax", "ay", "az"), ROWS, HOP, "t", GAP)
     info = KnnInfo(
         name="n", k=1, n_features=96, feature_names=window.feature_names, classes=(0, 1), metric="euclidean",
         weights="uniform", scale="none", n_train=2, batch=8, fingerprint="", minimum_runtime="1", versions={},
         input=Input(window=window),
     )  # fmt: skip
-    rows = StreamRows(info, Source(0, "a pipe", "auto", b""), Request(None, None, "auto", None, Columns()))
-    said = {}
+    return StreamRows(info, Source(0, "a pipe", "auto", b""), Request(None, None, "auto", None, Columns()))
+
+
+@pytest.mark.parametrize(
+    ("line", "has_names"),
+    [("[0.1, 0.2, 0.3, {}]", False), ('{{"ax": 0.1, "ay": 0.2, "az": 0.3, "t": {}}}', True)],
+)
+def test_the_order_of_columns_matters_only_without_names(line: str, has_names: bool) -> None:
+    rows = rows_of_a_pipe()
+    for row in range(20):
+        list(rows.parse(f"{line.format(row % 2)}\n".encode()))
+    said = rows.take_gaps(at_end=True)
+    assert said.startswith("19 gaps break windows: 19 where the time jumps")
+    assert ("a line without names" in said) != has_names
+
+
+def test_samples_in_a_wrong_order_are_reported_as_they_arrive() -> None:
+    rows, said = rows_of_a_pipe(), {}
     for row in range(20):
         assert not [parsed for parsed in rows.parse(f"{row / 50},0.1,0.2,{row % 2}\n".encode()) if len(parsed.rows)]
         if text := rows.take_gaps(at_end=False):
