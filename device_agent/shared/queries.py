@@ -7,6 +7,7 @@ Needs NumPy; does no I/O.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -160,6 +161,8 @@ def _by_name(rows: Any, named: Sequence[str], features: tuple[str, ...], error: 
     absent = [name for name in features if name not in named]
     if absent and (found := elements(rows, named, features, exact=True)) is not None:
         return found
+    if absent and (twice := twice_named(named, features)):
+        raise error(f"two columns have the name {twice!r}", hint="rename one of them, or leave it out")
     if absent:
         more = f" (nor {len(absent) - 1} more)" if len(absent) > 1 else ""
         said = f"there is no column {absent[0]!r}{more}; the model has {_few(features)}"
@@ -177,18 +180,28 @@ def elements(rows: Any, named: Sequence[str], features: Sequence[str], *, exact:
     None if that does not give the features; with `exact`, also if it gives more.
     """
     found: dict[str, Any] = {}
+    if twice_named(named, features):
+        return None
     try:
         for name in named:
-            if f"{name}_0" in features:
-                found |= {f"{name}_{at}": part for at, part in enumerate(zip(*rows[name], strict=True))}
-            else:
-                found[name] = rows[name]
+            if f"{name}_0" not in features:
+                found[name] = rows[name] if name in features else None
+            elif not (cells := list(rows[name])):  # lists of any length
+                found |= {each: [] for each in features if each.startswith(f"{name}_")}
+            elif not any(isinstance(cell, str | bytes) for cell in cells):
+                found |= {f"{name}_{at}": part for at, part in enumerate(zip(*cells, strict=True))}
     except (TypeError, ValueError):  # lists of several lengths, or no lists
         return None
     if not found.keys() >= set(features) or (exact and len(found) > len(features)):
         return None
-    cells: NDArray[Any] = np.stack([as_array(found[name], object) for name in features], 1)
-    return cells
+    table: NDArray[Any] = np.stack([as_array(found[name], object) for name in features], 1)
+    return table
+
+
+def twice_named(named: Sequence[str], features: Sequence[str]) -> str | None:
+    """Returns the first name that two columns of a frame have, if the `features` need it; else None."""
+    needed = {*features, *(name.rpartition("_")[0] for name in features)}
+    return next((name for name, count in Counter(named).items() if count > 1 and name in needed), None)
 
 
 def as_array(value: Any, dtype: Any = None) -> NDArray[Any]:

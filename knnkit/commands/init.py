@@ -5,6 +5,7 @@ Never overwrites a file, and writes nothing if a model cannot be built from the 
 from __future__ import annotations
 
 import argparse
+import glob
 import hashlib
 import json
 import shlex
@@ -16,6 +17,7 @@ from device_agent.shared.protocol import constants
 from device_agent.shared.safe_files import write_new
 from knnkit.config import yaml_reader
 from knnkit.data import has_column, warnings_of_file
+from knnkit.data.patterns import split
 from knnkit.errors import UsageError, flags_for, unwritten
 
 _START = """\
@@ -96,7 +98,7 @@ def _own(arguments: argparse.Namespace, path: Path) -> tuple[str, str]:
         said = f"{path} is a column of {file}, and would be the file to write: --label names one column"
         then = f"; for two label columns, then write label: [{_quote(label)}, {_quote(str(path))}] in the file"
         raise UsageError(said, hint=f"knnkit init --data {shlex.quote(str(file))} --label {shlex.quote(label)}{then}")
-    if not file.exists() and (found := next(iter(sorted(file.parent.glob(file.name))), None)):
+    if not file.exists() and (found := _first_match(file)):
         then = f"; then write files: {_quote(str(file))} in place of file: in {path}"
         raise UsageError(
             f"--data takes one file, not the pattern {file}", hint=f"--data {shlex.quote(str(found))}{then}"
@@ -119,6 +121,13 @@ def _own(arguments: argparse.Namespace, path: Path) -> tuple[str, str]:
     chosen += f", categories: {{{', '.join(f'{_quote(name)}: one-hot' for name in categories)}}}" if categories else ""
     chosen += f", thousands: {_quote(arguments.thousands)}" if arguments.thousands else ""
     return _name(file.stem), f"{{file: {_quote(_relative(file, path))}, label: {_quote(label)}{chosen}}}"
+
+
+def _first_match(source: Path) -> Path | None:
+    """Returns the first file, by name, that the pattern `source` matches; None if there is none."""
+    folder, pattern = split(source)
+    names = glob.glob(pattern, root_dir=folder, recursive=True)  # noqa: PTH207 (may be "**.csv")
+    return min((path for name in names if (path := folder / name).is_file()), default=None)
 
 
 def _name(stem: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from device_agent.shared.tabular.csv_dialect import SEPARATORS, Decimals, has_controls, is_number
+from device_agent.shared.tabular.csv_dialect import Decimals, has_controls, is_number
 from device_agent.shared.tabular.csv_reader import BadCell, Block, Columns
 
 #: Other characters that spreadsheets write for a separator of thousands.
@@ -88,20 +88,20 @@ class Cells(Columns):
         dtype: type[np.floating[Any]] = np.float32,
     ) -> None:
         self._coder, self._n_texts = coder, len(texts)
-        self._numeric = [index for index in range(len(places)) if coder.is_number(index)]
+        numeric = [index for index in range(len(places)) if coder.is_number(index)]
         self._categories = [index for index in range(len(places)) if not coder.is_number(index)]
-        numbers = [places[index] for index in self._numeric] or places[:1]
+        numbers = [places[index] for index in numeric] or places[:1]
         super().__init__(separator, count, numbers, [*texts, *(places[index] for index in self._categories)], dtype)
-        self.numbers, self._decimals = places, Decimals(separator, coder.thousands)
+        self.numbers, self.numeric, self._decimals = places, numeric, Decimals(separator, coder.thousands)
 
     def read_block(self, block: bytes) -> Block | None:
         """Returns the numbers and category codes of whole lines; None if `read_fields` must read each line."""
-        found = super().read_block(block) if self._numeric and not self._coder.thousands else None
+        found = super().read_block(block) if self.numeric and not self._coder.thousands else None
         if found is None or not self._categories:
             return found
         numbers, texts = found
         table = np.empty((len(numbers), len(self.numbers)), numbers.dtype)
-        table[:, self._numeric] = numbers
+        table[:, self.numeric] = numbers
         for index, cells in zip(self._categories, texts[self._n_texts :]):
             codes = self._coder.codes(index, [cell.strip() for cell in cells])
             if codes is None:
@@ -120,7 +120,7 @@ class Cells(Columns):
             with contextlib.suppress(BadCell):  # nearly every line has plain numbers alone
                 return super().read_fields(fields)
         cells = [cell if has_controls(cell) else cell.strip() for cell in map(fields.__getitem__, self.numbers)]
-        there = [index for index in self._numeric if not self._coder.is_missing(index, cells[index])]
+        there = [index for index in self.numeric if not self._coder.is_missing(index, cells[index])]
         plain = {index: self._without_thousands(cells[index]) for index in there}
         pointed = dict(zip(there, self._decimals.pointed(list(plain.values()))))
         values = [self._value(index, cell, pointed.get(index)) for index, cell in enumerate(cells)]
@@ -128,18 +128,12 @@ class Cells(Columns):
         return values
 
     def are_cells(self, fields: Sequence[str]) -> bool:
-        """Whether each field looks like a cell of its column; text must not contain a later one of SEPARATORS."""
-        later = SEPARATORS[SEPARATORS.index(self.separator) + 1 :]
-        for index, cell in enumerate(fields[place].strip() for place in self.numbers):
-            if self._coder.is_missing(index, cell):
-                continue
-            if not self._coder.is_number(index):
-                fits = not any(separator in cell for separator in later)
-            else:
-                fits = is_number(self._without_thousands(cell), self.separator)
-            if not fits:
-                return False
-        return True
+        """Whether each field of a number column is missing, or looks like a number."""
+        cells = ((index, fields[self.numbers[index]].strip()) for index in self.numeric)
+        return all(
+            self._coder.is_missing(index, cell) or is_number(self._without_thousands(cell), self.separator)
+            for index, cell in cells
+        )
 
     def _without_thousands(self, cell: str) -> str:
         """Returns a cell without thousands separators; if one is misplaced, text that is not a number."""

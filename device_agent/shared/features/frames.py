@@ -26,6 +26,7 @@ from device_agent.shared.queries import (
     not_numbers,
     row_type,
     select,
+    twice_named,
 )
 from device_agent.shared.tabular.csv_reader import BadCell
 
@@ -49,6 +50,8 @@ def cell_matrix(names: Sequence[str], rows: Any, error: _Error, source: str = ""
         absent = [name for name in names if name not in framed]
         if absent and (found := elements(rows, framed, names)) is not None:
             return found
+        if absent and (twice := twice_named(framed, names)):
+            raise error(f"{source}two columns have the name {twice!r}", hint="rename one of them, or leave it out")
         if absent:
             raise error(f"{source}there is no column {absent[0]!r}", hint=f"rows[{[*names][:8]}]")
         rows = [[row.get(name) for name in names] for row in rows] if isinstance(rows, list) else select(rows, names)

@@ -24,6 +24,7 @@ def read_info(source: str | Path | IO[bytes]) -> model_info.KnnInfo:
 
     Raises:
         ModelUnusable: the file is not a knnkit model.
+        PermissionError: the file may not be read.
     """
     try:
         return json_codec.loads(model_info.KnnInfo, read_member(source, constants.KNN_FILE))
@@ -75,8 +76,10 @@ def _members(source: str | Path | IO[bytes]) -> Iterator[zipfile.ZipFile]:
             yield stack.enter_context(zipfile.ZipFile(file))
     except ModelUnusable as error:
         raise ModelUnusable(f"{_name(source)}: {error}", hint=error.hint or HINT) from None
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+    except (FileNotFoundError, IsADirectoryError) as error:
         raise ModelUnusable(f"{_name(source)}: {error.strerror}", hint="name the file of the model") from None
+    except PermissionError:  # the command line gives the reason and the remedy
+        raise
     except zip_limits.BROKEN as error:
         raise ModelUnusable(f"{_name(source)} is not a knnkit model: {error}", hint=HINT) from None
 

@@ -63,6 +63,9 @@ class Columns:
         numbers: positions of the number columns, in the order of the result.
         texts: positions of the columns to return as text; all others are ignored.
         dtype: dtype of the numbers, np.float32 or np.float64; may be changed between blocks.
+
+    Attributes:
+        numeric: indices in `numbers` of the columns whose cells are numbers.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Columns:
     ) -> None:
         self.separator, self.count, self.numbers = separator, count, numbers
         self._texts, self.dtype = texts, dtype
+        self.numeric: Sequence[int] = range(len(numbers))
         self._others = sorted(set(range(count)).difference(numbers))
         side_by_side = list(numbers) == list(range(numbers[0], numbers[0] + len(numbers)))
         self._chosen = slice(numbers[0], numbers[0] + len(numbers)) if side_by_side else np.array(numbers)
@@ -110,7 +114,7 @@ class Columns:
         ]
 
     def are_cells(self, fields: Sequence[str]) -> bool:
-        """Whether each field of a line looks like a cell of its column; if not, the separator may be wrong."""
+        """Whether each number of a line looks like one; if not, the separator may be wrong."""
         return all(csv_dialect.is_number(fields[place], self.separator) for place in self.numbers)
 
     def _read_cell(self, index: int, cell: str, written: str) -> float:
@@ -209,6 +213,7 @@ class CsvParser(Parser):
             parsed = line_by_line(self, block, self._parse_line)
         else:
             first, self.line = self.line + 1, self.line + len(found[0])
+            self._separated = self._separated or len(found[0]) > 0
             cells = [[cell.strip() for cell in column] for column in found[1]]
             parsed = Parsed(found[0], len(found[0]), kept=cells, lines=range(first, self.line + 1))
         if self.header is None and len(parsed.rows):
@@ -268,40 +273,52 @@ class CsvParser(Parser):
     # --- the rows -------------------------------------------------------------------------------------------------
     def _parse_line(self, line: bytes) -> Line:
         text = text_of(line)
-        if not self._separated:
-            self._separate(text)
-        fields = csv_dialect.without_tail(fields_of(text, self._columns.separator), self._columns.count)
+        columns = self._columns if self._separated else self._separate(text)
+        fields = csv_dialect.without_tail(fields_of(text, columns.separator), columns.count)
         self._require_row(fields)
         try:
-            return self._columns.read_fields(fields), [fields[place].strip() for place in self._kept]
+            return columns.read_fields(fields), [fields[place].strip() for place in self._kept]
         except BadCell as error:
-            place = self._columns.numbers[error.index]
+            place = columns.numbers[error.index]
             where = f"column {place + 1} ({short(self._names[error.index])})"
-            raise BadInput(f"{where}: {error}", hint=self._hint_for(fields, place, error.hint)) from None
+            hint = self._hint_for(fields, place, error.hint) if error.index in columns.numeric else error.hint
+            raise BadInput(f"{where}: {error}", hint=hint) from None
 
     def _hint_for(self, fields: list[str], place: int, hint: str) -> str:
-        """Returns `hint`, that for the bad cell at `place`, or one about units if the cell or the line is of units."""
+        """Returns `hint`, for the bad number at `place`, or one about units if the cell or the line is of units."""
         if self.line == self._first_row and not any(csv_dialect.is_number(cell, ";") for cell in fields):
             units = f"is it a line of units? leave it out: sed {self.line}d FILE > rows.csv"
             return f"{units}; else: {hint}" if hint else units
         unit = unit_of(fields[place])
         return hint or (f"remove the unit {unit!r}: {without_units([unit])} FILE > rows.csv" if unit else "")
 
-    def _separate(self, text: str) -> None:
-        """Finds the separator that divides `text`, a row without a header, into cells of the model's columns.
+    def _separate(self, text: str) -> Columns:
+        """Sets the separator that divides `text`, a row without a header, into cells of the model's columns.
 
-        If no separator does, uses one that gives the right number of columns for this line, so that its error is apt.
+        If no separator does, returns the columns of one that gives the right count, so that the line's error is apt.
+
+        Raises:
+            BadInput: two separators do, and the row has other cells with each.
         """
-        for separator in csv_dialect.SEPARATORS:
+        right, fitting, in_text = self._columns, list[Columns](), False
+        for place, separator in enumerate(csv_dialect.SEPARATORS):
             if separator != "," and separator not in text:
                 continue
             columns = self._make_columns(separator, self._columns.count, self._columns.numbers)
             with contextlib.suppress(BadInput):
                 fields = csv_dialect.without_tail(fields_of(text, separator), columns.count)
                 if len(fields) == columns.count:
-                    self._columns, self._separated = columns, columns.are_cells(fields)
-            if self._separated:
-                return
+                    right = columns
+                    if columns.are_cells(fields):
+                        fitting.append(columns)
+                        later = csv_dialect.SEPARATORS[place + 1 :]
+                        in_text = in_text or any(sign in field.strip() for sign in later for field in fields)
+        if in_text and len(fitting) > 1:
+            said = " or ".join(repr(columns.separator) for columns in fitting)
+            raise BadInput(f"the separator of the columns may be {said}", hint="write a header line above the rows")
+        if fitting:
+            self._columns, self._separated = fitting[0], True
+        return fitting[0] if fitting else right
 
     def _require_row(self, fields: list[str]) -> None:
         hint = f"the model has the columns {listed(self._names)}"

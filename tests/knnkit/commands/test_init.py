@@ -93,6 +93,15 @@ def test_a_pattern_of_files_is_named_one_file(capsys: pytest.CaptureFixture[str]
     assert "--data 'a 1.csv'; then write files: 'a*.csv' in place of file: in deploy.yaml" in err
 
 
+@pytest.mark.parametrize("pattern", ["data/**.csv", "d*/a.csv", "**/a.csv"])
+def test_a_pattern_may_be_in_a_folder_part(pattern: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("data").mkdir()
+    Path("data/a.csv").write_text(ROWS)
+    code, err = init(capsys, "--data", pattern, "--label", "species")
+    assert (code, Path("deploy.yaml").exists()) == (2, False)
+    assert f"--data data/a.csv; then write files: '{pattern}'" in err
+
+
 def test_a_file_after_the_features_is_taken_for_none_of_them(capsys: pytest.CaptureFixture[str]) -> None:
     Path("train.csv").write_text(ROWS)
     code, err = init(capsys, "--data", "train.csv", "--label", "species", "--features", "width", "mine.yaml")

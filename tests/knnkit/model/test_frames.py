@@ -166,3 +166,15 @@ def test_lists_of_a_frame_are_features_for_host_and_device(kind: Any, data: Any,
     for wrong in ([[1.0, 2.0]], [None]):
         with pytest.raises(DataError, match="there is no column 'vector_0'"):
             host.predict(kind({"vector": wrong, "x": [1.0]}))
+
+
+@pytest.mark.parametrize("data", [{}, {"missing": "median"}])
+def test_odd_columns_beside_lists_are_refused_or_empty(data: Any) -> None:
+    cells = {"x": [0.0, 1.0], "vector": [[0.0, 1.0], [1.0, 0.0]]}
+    host = knnkit.TfKNN(pd.DataFrame(cells), k=1, labels=["a", "b"], data=data)
+    frame = pd.DataFrame(cells)
+    with pytest.raises(DataError, match="two columns have the name 'x'"):
+        host.predict(frame[["x", "x", "vector"]])
+    with pytest.raises(DataError, match="there is no column 'vector_0'"):
+        host.predict(frame.assign(vector=["57", "75"]))
+    assert len(host.predict(frame.iloc[:0])) == 0

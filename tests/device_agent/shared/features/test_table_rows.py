@@ -306,7 +306,8 @@ def test_bad_lines_are_reported_in_order_whatever_is_wrong(kind: type[Any], seed
     assert [(place, line) for place, (line, _) in parsed.errors.items()] == [(place, place + first) for place in bad]
     assert list(parsed.lines) == [place + first for place in range(20) if place not in bad]
     np.testing.assert_allclose(parsed.rows[:, 0], np.log([float(cell) for cell in cells if cell in ("1.5", "2")]))
-    assert bool(parsed.hint) == (kind is TableJsonParser and cells[bad[0]] == "x")
+    units = cells[0] == "x"  # a first row without a number may be a line of units
+    assert bool(parsed.hint) == (units if kind is TableCsvParser else cells[bad[0]] == "x")
 
 
 _NUMBER, _SEX = (

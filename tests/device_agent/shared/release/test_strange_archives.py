@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import io
 import json
 import os
@@ -17,9 +18,10 @@ from typing import Any
 import pytest
 from support.releases import Releases
 
+from device_agent.shared.os_errors import explain
 from device_agent.shared.protocol import constants, json_codec, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
-from device_agent.shared.release import zip_limits
+from device_agent.shared.release import model_file, zip_limits
 from device_agent.shared.release.model_file import read_info
 from device_agent.shared.release.npz import read_arrays
 from knnkit import cli
@@ -297,3 +299,13 @@ def test_a_damaged_file_inside_a_model_is_named_with_what_to_type(model: bytes, 
         f"knnkit: {path}: rows.npz inside the model is damaged: Bad CRC-32 for file 'rows.npz'\n"
         "  try: knnkit build --force\n"
     )
+
+
+def test_a_model_that_may_not_be_read_keeps_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: object, *_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(model_file, "open", refuse, raising=False)
+    with pytest.raises(PermissionError) as refused:
+        read_info("m.tflite")
+    assert explain(refused.value)[:2] == ("no-permission", "m.tflite: Permission denied")

@@ -1,0 +1,39 @@
+"""Separators of rows with text and no header."""
+
+from __future__ import annotations
+
+import pytest
+
+from device_agent.shared.features.parsers import TableCsvParser
+from device_agent.shared.protocol.table_info import Column, Table
+
+_COLOURS = Table(
+    columns=(Column(name="colour", encoding="ordinal", categories=("red", "blue")), Column(name="b")),
+    unknown_category="ignore",
+)
+
+
+@pytest.mark.parametrize("row", ["a;1,5", "red;1,5"])
+def test_a_row_that_two_separators_divide_is_refused(row: str) -> None:
+    parsed = TableCsvParser(_COLOURS).parse(f"{row}\n".encode())
+    assert parsed.errors == {0: (1, "the separator of the columns may be ',' or ';'")}
+    assert parsed.hint == "write a header line above the rows"
+
+
+def test_a_separator_in_text_does_not_hide_the_one_that_fits() -> None:
+    parsed = TableCsvParser(_COLOURS).parse(b"a;b,5\n")
+    assert (parsed.errors, parsed.rows[0, -1]) == ({}, 5.0)
+
+
+def test_a_separator_stays_after_good_lines() -> None:
+    parser = TableCsvParser(_COLOURS)
+    assert not parser.parse(b"red,5\n").errors
+    assert parser.parse(b"red;5\n").errors[0] == (2, "expected 2 columns, found 1")
+    assert not parser.parse(b"red,5\n").errors
+
+
+def test_a_first_row_of_text_is_not_a_line_of_units() -> None:
+    colour = Column(name="colour", encoding="ordinal", categories=("red", "blue"))
+    parsed = TableCsvParser(Table(columns=(colour,))).parse(b"colour\ngreen\n")
+    assert "'green' is not a category" in parsed.errors[0][1]
+    assert parsed.hint.startswith("the model has ")
