@@ -126,10 +126,7 @@ class JoinedExact(ExactKnn):
         return z * self._weights if weighted and not self._unweighted else z
 
     def _from_one(self, row: NDArray[np.float32], local: NDArray[np.int64]) -> list[float]:
-        """Returns the squared distances (manhattan: distances) from one (n_features,) row to taught rows.
-
-        `local` has the indices of these taught rows.
-        """
+        """Returns squared distances (manhattan: distances) from one row to the taught rows with indices `local`."""
         terms = np.subtract(self._coordinates(row, weighted=False), self._local.take(local, axis=0), dtype=np.float64)
         found: list[float] = self._measures(terms).tolist()
         return found
