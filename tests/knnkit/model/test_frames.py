@@ -107,7 +107,7 @@ def test_what_is_not_a_number_is_named_by_row_and_column(frame: pd.DataFrame, sa
         (FRAME, {"missing": "mean"}, "found 'mean', expected refuse, drop, median, constant", "median"),
         (FRAME, {"fill": 0}, "data has no key 'fill'", "missing"),
         (FRAME.assign(gone=None), POLICY, "the column 'gone' has no value", "data={'drop': ['gone']}"),
-        (FRAME.assign(both=[*range(1, len(FRAME)), "a"]), POLICY, "cannot be read", "one type"),
+        (FRAME.assign(both=[*range(1, len(FRAME)), "a"]), POLICY, "'both' holds values of several types", "astype"),
     ],
 )  # fmt: skip
 def test_what_a_frame_lacks_is_said_in_keys(frame: pd.DataFrame, data: Any, said: str, hint: str) -> None:
