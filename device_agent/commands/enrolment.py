@@ -25,7 +25,7 @@ def _configure_enrol(parser: argparse.ArgumentParser) -> None:
     meaning.add_argument(
         "--label", type=filled, metavar="NAME", help="label of the rows: a label of the model, or a new one"
     )
-    help = "value of the rows, for a regression; with several targets, repeat it: TARGET=VALUE for each"
+    help = "value of the rows, for a regression, or TARGET=VALUE for one of its targets; repeat it for more"
     meaning.add_argument("--value", type=filled, metavar="VALUE", action="append", default=[], help=help)
     add("--input", type=filled, metavar="FILE", help="rows to teach, - for standard input (default: -)")
     add(
