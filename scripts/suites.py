@@ -325,7 +325,8 @@ def parse(suites: list[Suite], argv: list[str] | None) -> tuple[argparse.Namespa
             parser.error(f"{word} is neither a suite nor a file of tests; suites: {', '.join(close)}")
         elif word not in names:
             files.setdefault(suite, []).append(word)
-    options.files = {suite: found for suite, found in files.items() if suite not in options.suites}
+    whole = {*options.suites}
+    options.files = {suite: found for suite, found in files.items() if not {suite, suite.split("/")[0]} & whole}
     return options, extra[len(words) :]
 
 

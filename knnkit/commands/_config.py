@@ -99,7 +99,7 @@ def files_of(build: Build, config: Path) -> list[Path]:
 
 def flags(arguments: argparse.Namespace, *, model: bool = True) -> str:
     """Returns ` -c FILE --model NAME` for a hint, as far as they were given; without `model`, never `--model`."""
-    words = [] if str(arguments.config) in ("None", FILE_NAME) else ["-c", str(arguments.config)]
+    words = [] if arguments.config in (None, Path(FILE_NAME)) else ["-c", str(arguments.config)]
     words += ["--model", arguments.model] if model and arguments.model is not None else []
     return "".join(f" {shlex.quote(word)}" for word in words)
 

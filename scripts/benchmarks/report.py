@@ -64,7 +64,7 @@ def markdown(cells: list[Cell]) -> str:
 
     A cell is reached if TfliteKNN is the fastest, or takes at most `NEAR_PRODUCT` times as long as NumPy's product.
     """
-    order = list(dict.fromkeys(size.name for size in datasets.SIZES))
+    order = [size.name for size in datasets.SIZES]
     text = []
     for threads, words in ((1, "one thread"), (2, "two threads")):
         head = [

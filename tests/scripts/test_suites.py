@@ -17,6 +17,7 @@ FILE = "tests/scripts/test_suites.py"
         ([FILE, "-x"], {"scripts": (FILE,)}, ["-x"]),
         ([f"{FILE}::test_a", "knnkit/model"], {"scripts": (f"{FILE}::test_a",), "knnkit/model": ()}, []),
         ([FILE, "scripts"], {"scripts": ()}, []),
+        (["knnkit", "tests/knnkit/model/suite.toml"], {"knnkit/model": (), "knnkit/data": ()}, []),
         ([], {"scripts": (), "knnkit/model": (), "knnkit/data": ()}, []),
     ],
 )
