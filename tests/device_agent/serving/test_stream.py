@@ -402,7 +402,7 @@ def test_two_streams_and_a_file(pair: Pair, tmp_path: Path) -> None:
 def test_npy_is_no_stream(pair: Pair) -> None:
     said = pair.device.run("classify", "--stream", "--output-format", "npy", input="1,2,3,4\n")
     assert said.code == constants.EXIT_USAGE
-    assert "CSV or JSON lines" in said.err
+    assert "lines of CSV or JSON" in said.err
 
 
 def test_a_release_with_other_columns_does_not_take_over_a_stream(
