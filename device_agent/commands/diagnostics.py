@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+from collections.abc import Iterator
 
 from device_agent.commands.options import (
     add_runtime,
@@ -16,7 +18,7 @@ from device_agent.commands.options import (
 )
 from device_agent.shared.console.argument_parser import count, filled
 from device_agent.shared.protocol import constants, documents
-from device_agent.shared.protocol.errors import DeviceUnfit
+from device_agent.shared.protocol.errors import DeviceUnfit, ModelUnusable
 from device_agent.system import blas
 
 _LONGEST_BENCH = 3600.0
@@ -38,8 +40,22 @@ def _run_check(arguments: argparse.Namespace) -> int:
     store = store_of(arguments)
     store.settle()
     golden = read_file(arguments.golden, constants.MAX_GOLDEN) if arguments.golden else None
-    certificate = check.recheck(store, answering(store).release, arguments.nonce, arguments.runtime, golden)
+    with _named(arguments.golden):
+        certificate = check.recheck(store, answering(store).release, arguments.nonce, arguments.runtime, golden)
     return show(arguments, certificate, describe_check(certificate) + with_warnings(certificate.warnings))
+
+
+@contextlib.contextmanager
+def _named(file: str | None) -> Iterator[None]:
+    """Names `file`, the value of --golden, in an error of the block about the golden set; None: the release's own."""
+    try:
+        yield
+    except ModelUnusable as error:
+        said = str(error).removeprefix(constants.GOLDEN_FILE)
+        if file is None or said == str(error):
+            raise
+        hint = f"--golden FILE, the {constants.GOLDEN_FILE} of a release of this model"
+        raise ModelUnusable(f"--golden {constants.plain(file)}{said}", reason=error.reason, hint=hint) from None
 
 
 def _configure_compare(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +70,8 @@ def _run_compare(arguments: argparse.Namespace) -> int:
 
     store = store_of(arguments)
     golden = read_file(arguments.golden, constants.MAX_GOLDEN)
-    found = check.ask_running(store, answering(store).release, golden, arguments.runtime)
+    with _named(arguments.golden):
+        found = check.ask_running(store, answering(store).release, golden, arguments.runtime)
     return show(arguments, found, "\n".join(found.labels or ("the golden rows have other features than the model",)))
 
 

@@ -116,7 +116,7 @@ def _certify(
     from device_agent.inference.label_map import with_mapped_labels
     from device_agent.shared.golden import changes, class_gates
     from device_agent.shared.golden.golden_set import Golden
-    from device_agent.shared.golden.judge import judge
+    from device_agent.shared.golden.judge import judge, require_match
     from device_agent.shared.raw_rows import own_golden
 
     golden = Golden.from_bytes(opened.read(constants.GOLDEN_FILE) if other is None else other)
@@ -125,6 +125,7 @@ def _certify(
         before = compare.ask(running, golden, runtime)
     model = load_model(opened, runtime)
     golden = own_golden(golden, model.info)
+    require_match(golden, model.info)
     answers = with_mapped_labels(model, golden, model.classify(golden.rows))
     if opened.files[constants.MODEL_FILE].size > memory.SMALL:
         answers = answer_as_a_stream(load_model(opened, runtime, stream=True), model, golden, answers)

@@ -127,7 +127,8 @@ def _run(given: _Blocks, renderer: Renderer, sink: Sink) -> int:
         count += rows
         progress.show(count)
     if count == 0:
-        raise BadInput(f"{source.name}: {parser.why_empty()}", reason="no-rows")
+        said, hint = parser.why_empty()
+        raise BadInput(f"{source.name}: {said}", reason="no-rows", hint=hint)
     progress.end()
     if said := parser.describe_gaps():
         print(f"device_agent: {source.name}: {said}", file=sys.stderr, flush=True)

@@ -54,7 +54,8 @@ def read(loaded: Loaded, request: Request, most: int) -> list[Cells]:
             hint = f"teach at most {most:,} rows at once: {fewer}"
             raise BadInput(f"{source.name}: more than {most:,} rows, which the release does not allow", hint=hint)
     if not rows:
-        raise BadInput(f"{source.name}: {made.parser.why_empty()}", reason="no-rows")
+        said, hint = made.parser.why_empty()
+        raise BadInput(f"{source.name}: {said}", reason="no-rows", hint=hint)
     return rows
 
 

@@ -7,6 +7,7 @@ Needs NumPy; does no I/O.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -225,6 +226,9 @@ def as_numbers(rows: Any, dtype: type[np.floating[Any]]) -> NDArray[Any]:
         TypeError, ValueError: a value is not a real number: also a time or a complex number, which NumPy would convert.
     """
     table = as_array(rows)
+    kinds = getattr(rows, "dtypes", ())  # of Polars, which would give numbers for times
+    if (place := next((at for at, kind in enumerate(kinds) if getattr(kind, "is_temporal", bool)()), -1)) >= 0:
+        raise TypeError(f"column {rows.columns[place]!r} has times")
     if table.dtype.kind in "cmMV":
         raise TypeError(f"{'times' if table.dtype.kind in 'mM' else table.dtype} are not numbers")
     if table.dtype == object and not table.ndim:
@@ -246,12 +250,15 @@ def not_numbers(rows: Any, problem: Exception) -> tuple[str, str]:
     The message names the first cell of a data frame that is not a number; if none is found, it quotes `problem`.
     """
     names = column_names(rows)
-    cells = as_array(rows, object) if names else np.empty((0, 0))
+    cells = np.empty((0, len(names or ())))
+    polars = hasattr(type(rows), "with_columns")
+    with contextlib.suppress(TypeError):  # NumPy has no such type
+        cells = as_array(rows.rows() if polars else rows, object) if names else cells
     for place, name in enumerate(names if names and cells.ndim == 2 else ()):
         for row, cell in enumerate(cells[:, place].tolist()):
             found = cell_problem(cell, name)
             if found is not None:
-                return f"row {row}, column {name!r}: {found[0]}", found[1]
+                return f"row {row}, column {name!r}: {found[0]}", f"rows.drop([{name!r}])" if polars else found[1]
     way = next((f"rows.{each}()" for each in _CONVERSIONS if hasattr(type(rows), each)), "")
     return f"the rows are not a table of numbers: {problem}", way or "an array, nested lists or a data frame of numbers"
 

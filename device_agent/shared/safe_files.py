@@ -100,6 +100,23 @@ class WholeFile:
 
 
 @contextlib.contextmanager
+def folder_for(folder: Path, mode: int = 0o777) -> Iterator[None]:
+    """Makes `folder` and its parents; after the `with` block, removes those of them that are still empty.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(mode, parents=True, exist_ok=True)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            for each in new:
+                each.rmdir()
+
+
+@contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """Opens a file that appears under its name, synced to the disk, when the `with` block ends without an error.
 

@@ -7,12 +7,14 @@ it; the rows of the other devices are still written.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+from device_agent.shared.safe_files import folder_for
 from knnkit.commands import _config, _output, _query, _selection
 from knnkit.data import collected
 from knnkit.data.collected import Columns, FieldRow
@@ -32,13 +34,14 @@ def run(arguments: argparse.Namespace) -> int:
     config = _config.load_config(arguments)
     targets = _selection.select_targets(arguments, config)
     folder: Path = arguments.output
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritten(f"--output {folder}", error, hint="--output FOLDER, a folder that you may write") from None
-    jobs = [Job(target, pace=_selection.pace_of(arguments, config)) for target in targets]
-    report = _query.run_jobs(arguments, config, "collect", jobs, collect_rows)
-    report, files = _merge(report, folder)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(folder_for(folder))
+        except OSError as error:
+            raise unwritten(f"--output {folder}", error, hint="--output FOLDER, a folder that you may write") from None
+        jobs = [Job(target, pace=_selection.pace_of(arguments, config)) for target in targets]
+        report = _query.run_jobs(arguments, config, "collect", jobs, collect_rows)
+        report, files = _merge(report, folder)
     heads: tuple[Column | str, ...] = ("device", *(Column(kind, right=True) for kind in _KINDS), "remarks")
     code = _output.finish(arguments, report, table=Table(heads, tuple(map(_line, report.devices))))
     for path, (new, waiting) in files.items():

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from device_agent.shared.protocol import json_codec
 from knnkit.commands import _config, _output
 from knnkit.data import unlabelled
+from knnkit.data.bad_cells import quoted
 from knnkit.data.dataset import drawn
 from knnkit.errors import UsageError
 from knnkit.evaluation.strangers import SHARES, Level, Measured, Trade
@@ -156,7 +157,9 @@ def _notes(material: Material, trade: Trade, level: Level, labels: tuple[str, ..
 
 def _written(level: Level, labels: tuple[str, ...]) -> str:
     """Returns the value of `reject` for deploy.yaml: a share, or a share for each label."""
-    own = [f"{label}: {each.share:g}" for label, each in zip(labels, level.classes) if each.share != level.share]
+    own = [
+        f"{quoted(label)}: {each.share:g}" for label, each in zip(labels, level.classes) if each.share != level.share
+    ]
     return "{" + ", ".join([*own, f"default: {level.share:g}"]) + "}" if own else f"{level.share:g}"
 
 

@@ -24,6 +24,13 @@ from knnkit.data.dataset import Dataset, label_array, note_bad_numbers, require_
 from knnkit.data.policy import Learner, Policy, matching, sorted_levels
 from knnkit.errors import DataError, needs
 
+#: Part of the name of a column's type that Arrow does not have -> code that converts the column.
+_WAYS = {
+    "sparse": "frame[{0}] = frame[{0}].sparse.to_dense()",
+    "complex": "frame[{0}] = numpy.real(frame[{0}])",
+    "int128": "frame = frame.with_columns(polars.col({0}).cast(polars.Float64))",
+}
+
 
 def load(schema: Any, read: Callable[[list[str]], Any], source: Path | str, wanted: Wanted) -> Dataset:
     """Returns the labelled rows of an Arrow table.
@@ -98,6 +105,10 @@ def of_frame(frame: Any, why: str) -> Any:
             return pyarrow.Table.from_batches([frame])
         return frame.to_arrow() if hasattr(kind, "to_arrow") else pyarrow.Table.from_pandas(frame, preserve_index=False)
     except (pyarrow.ArrowException, AttributeError, TypeError, ValueError, OverflowError) as error:
+        for name, kind in zip(frame.columns, getattr(frame, "dtypes", ())):
+            if way := next((way for word, way in _WAYS.items() if word in str(kind).lower()), ""):
+                said = f"{FRAME} cannot be read: column {name!r} is of type {kind}"
+                raise DataError(said, hint=way.format(repr(name))) from None
         if found := re.search(r"for column (.*) with type", str(error)):  # Arrow's words
             said = f"{FRAME} cannot be read: column {found[1]!r} holds values of several types"
             raise DataError(said, hint=f"frame[{found[1]!r}] = frame[{found[1]!r}].astype(str)") from None
@@ -158,6 +169,7 @@ class _Table:
     def _column(self, place: int, name: str) -> tuple[list[str], NDArray[Any], tuple[str, ...] | None]:
         """Returns features of column number `place`: names, (n,) or (n, width) values, categories (None: numbers)."""
         import pyarrow
+        import pyarrow.compute
 
         column = self._table.column(name).combine_chunks()
         if isinstance(column, pyarrow.ChunkedArray):  # without rows
@@ -165,7 +177,9 @@ class _Table:
         kind = column.type
         if pyarrow.types.is_dictionary(kind):
             column = column.dictionary_decode()
-            kind = column.type
+        elif pyarrow.types.is_run_end_encoded(kind):
+            column = pyarrow.compute.run_end_decode(column)
+        kind = column.type
         if self._policy.categories_of(name) is not None:
             return [name], *self._categories(place, name, column)
         if pyarrow.types.is_null(kind):
@@ -196,7 +210,7 @@ class _Table:
             if value is None:
                 self._bad.add(row, place, name, EMPTY, "the cell is empty")
             else:
-                text = is_number(str(value), ",")
+                text = _is_text(column.type) and is_number(str(value), ",")
                 said = f"{str(value)[:40]!r} is {'text' if text else 'not a number'}"
                 hint = f"store numbers: frame[{name!r}] = pandas.to_numeric(frame[{name!r}])" if text else ""
                 self._bad.add(row, place, name, TEXT, said, str(value), hint)

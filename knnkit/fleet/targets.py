@@ -24,7 +24,8 @@ LOCAL = "local"
 class Target:
     """One device; picklable. `address` is None for the embedded device, which is this machine.
 
-    `suggestion` is for the error if the typed name is unknown: the closest name in deploy.yaml, or `local`; "": none.
+    `suggestion` is for the error if the typed name is unknown: the closest name in deploy.yaml, or `local`; else the
+    first names in deploy.yaml; "": none.
     """
 
     name: str
@@ -141,8 +142,8 @@ def select(
     known = {target.name: target for target in (targets_of(config) if config else ())}
     chosen: dict[str, Target] = {}
     for text in named:
-        near = next(iter(difflib.get_close_matches(text, (*known, LOCAL), n=1)), "")
-        target = known.get(text) or replace(_parse(text, config, called), suggestion=near)
+        near = difflib.get_close_matches(text, (*known, LOCAL), n=1) or list(known)[:3]
+        target = known.get(text) or replace(_parse(text, config, called), suggestion=" or ".join(near))
         if target.name in chosen:
             raise UsageError(f"--target {text} is given twice", hint=f"--target {text}, once")
         chosen[target.name] = target

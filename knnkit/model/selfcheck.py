@@ -7,6 +7,7 @@ rows in float64; this check takes the reference's answers for them.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,7 +40,7 @@ def self_check(model: BuiltModel, golden: Golden, gates: model_info.Gates) -> Ve
     verdict = _check(model, golden, gates, constants.FULL)
     if found := _missed_on_all_rows(model.info, gates):
         said = f"the model misses its own gates on all held-out rows: {'; '.join(found)}"
-        raise BuildError(said, hint=_mend(model.info))
+        raise BuildError(said, hint=_mend(model.info), key=_gate(found))
     for search in (constants.QUANTIZED, constants.CELLS):  # each device chooses its search
         if model.info.batch_rows(search) is not None:
             _check(model, golden, gates, search)
@@ -49,6 +50,11 @@ def self_check(model: BuiltModel, golden: Golden, gates: model_info.Gates) -> Ve
 def _mend(info: model_info.KnnInfo) -> str:
     doubt = columns.doubt(info.classes, info.n_train) if info.targets is None else ""
     return f"{doubt} (Otherwise: {_TOO_HIGH})" if doubt else _TOO_HIGH
+
+
+def _gate(failures: Sequence[str]) -> str:
+    """Returns the key of deploy.yaml for the first of the missed gates."""
+    return f"gates/{failures[0].split()[0].rstrip(':')}"
 
 
 def _missed_on_all_rows(info: model_info.KnnInfo, gates: model_info.Gates) -> list[str]:
@@ -74,6 +80,7 @@ def _check(model: BuiltModel, golden: Golden, gates: model_info.Gates, search: s
         raise BuildError(
             f"the model misses its own gates{_SEARCH_NAMES[search]}: {'; '.join(verdict.failures)}",
             hint=_AT_FAULT if verdict.different else _mend(model.info),
+            key="" if verdict.different else _gate(verdict.failures),
         )
     return verdict
 

@@ -17,7 +17,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from device_agent.shared.safe_files import write_new
+from device_agent.shared.safe_files import folder_for, write_new
 from device_agent.shared.trust import dsse
 from knnkit.data.patterns import nearest
 from knnkit.errors import SigningKeyError, raised_as, unwritten
@@ -57,13 +57,13 @@ def generate(prefix: Path, passphrase: bytes | None = None) -> KeyPair:
     secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
     pem = dsse.public_pem(key.public_key())
     try:
-        prefix.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_new(private, secret, 0o600)
-        try:
-            write_new(public, pem, 0o644)
-        except BaseException:
-            private.unlink()
-            raise
+        with folder_for(prefix.parent, 0o700):
+            write_new(private, secret, 0o600)
+            try:
+                write_new(public, pem, 0o644)
+            except BaseException:
+                private.unlink()
+                raise
     except OSError as error:
         raise unwritten(f"cannot write the key {prefix}", error, SigningKeyError, "choose another --out") from None
     return KeyPair(private, public, dsse.fingerprint(pem))

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from device_agent.shared.safe_files import folder_for
 from knnkit.errors import BuildError, unwritten
 
 
@@ -19,8 +20,9 @@ def replacing(directory: Path) -> Iterator[Path]:
         BuildError: the folder cannot be written.
     """
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".build-") as beside:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(folder_for(directory.parent))
+            beside = stack.enter_context(tempfile.TemporaryDirectory(dir=directory.parent, prefix=".build-"))
             folder = Path(beside) / directory.name
             folder.mkdir()
             yield folder

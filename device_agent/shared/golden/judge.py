@@ -78,7 +78,7 @@ def judge(
     Raises:
         ModelUnusable: the golden set belongs to another model (k, features or classes differ).
     """
-    _require_match(golden, info)
+    require_match(golden, info)
     kinds = ["different"] * len(golden.rows)
     errors = np.zeros(len(golden.rows))
     if _shapes_fit(golden, answers, info):
@@ -273,7 +273,12 @@ def _failures(gates: Gates, different: int, rows: int, accuracy: float | None, p
     return tuple(found)
 
 
-def _require_match(golden: Golden, info: KnnInfo) -> None:
+def require_match(golden: Golden, info: KnnInfo) -> None:
+    """Checks that a golden set has the columns, classes and sizes of a model.
+
+    Raises:
+        ModelUnusable: it was made for another model.
+    """
     fits = (
         golden.metric == info.metric
         and golden.rows.shape[1] == info.n_features

@@ -114,9 +114,9 @@ class Parser:
         """Returns the number of gaps that no bad line explains: the time of a sample jumps."""
         return 0
 
-    def why_empty(self) -> str:
-        """Returns the message for an input without rows."""
-        return "the input has no rows"
+    def why_empty(self) -> tuple[str, str]:
+        """Returns the message for an input without rows, and a hint."""
+        return "the input has no rows", "give at least one line of cells"
 
 
 class LeftOut:

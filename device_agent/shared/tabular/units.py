@@ -10,7 +10,8 @@ import shlex
 from collections.abc import Iterable
 
 #: A number with its unit; and what a regular expression of sed needs a backslash for.
-_WITH_UNIT = re.compile(r"[-+]?[0-9]*[.,]?[0-9]+ ?([^\s0-9.,;\"'][^\s0-9,;\"']{0,11})")
+_POWER = r"\^-?[0-9]|(?<=[^\W\d_xXeEdDbBoO])[1-4](?!\w)"  # as in m/s^2, m/s2, kg*m^-3; not as in 0x10 or 1e400
+_WITH_UNIT = re.compile(rf"[-+]?[0-9]*[.,]?[0-9]+ ?([^\s0-9.,;\"'](?:[^\s0-9,;\"']|{_POWER}){{0,11}})")
 _SPECIAL = re.compile(r"[][.*+?(){}|^$\\/]")
 
 

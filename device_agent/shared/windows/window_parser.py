@@ -253,11 +253,11 @@ class WindowParser(Parser):
         """Returns the number of gaps where the time jumps."""
         return self.gaps.times
 
-    def why_empty(self) -> str:
-        """Returns the message for samples that complete no window."""
+    def why_empty(self) -> tuple[str, str]:
+        """Returns the message for samples that complete no window, and a hint."""
         said = self.describe_gaps()
         count = f"no window of {self._window.rows} samples is complete: the input has {self.gaps.samples:,}"
-        return count + (f", and {said}" if said else "")
+        return count + (f", and {said}" if said else ""), f"give at least {self._window.rows} samples without a gap"
 
     def cut(self, samples: NDArray[Any], lines: Sequence[int], names: Sequence[Any] | None = None) -> Cut:
         """Returns the windows that (n, n_numbers) samples complete.

@@ -79,3 +79,18 @@ def test_rows_of_ones_own_need_not_hold_every_class(device: Device, releases: Re
     own = Golden(metric=golden.metric, **few).to_bytes()
     told = device.run("check", "--json", "--golden", "-", input=own)
     assert told.code == 0, told.out
+
+
+@pytest.mark.parametrize("command", ["check", "compare"])
+def test_a_golden_set_that_does_not_fit_is_named(
+    command: str, device: Device, releases: Releases, tmp_path: Path
+) -> None:
+    commit(device, releases["iris"])
+    (bad := tmp_path / "bad.npz").write_bytes(b"PK")
+    said = device.run(command, "--golden", str(bad))
+    assert f"--golden {bad} is not a golden set" in said.err
+    if command == "check":
+        other = releases["wine"] / constants.GOLDEN_FILE
+        said = device.run(command, "--golden", str(other))
+        assert f"--golden {other} was made for another model" in said.err
+    assert "try: --golden FILE, the golden.npz of a release of this model" in said.err

@@ -212,6 +212,7 @@ def test_too_few_samples_are_no_rows(device: Device) -> None:
     said = device.run("classify", input=text_of(signals.stream(1, 1, ROWS - 1, faults=0.0001)))
     assert said.code == constants.EXIT_USAGE
     assert f"no window of {ROWS} samples is complete: the input has {ROWS - 1}" in said.err
+    assert f"try: give at least {ROWS} samples without a gap" in said.err
     folder = device.run("classify", "--input", ".")
     assert folder.code == constants.EXIT_USAGE
     assert "Is a directory\n  try: --input takes one file" in folder.err

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
+from device_agent.shared.tabular.units import unit_of
 from knnkit.config import parse
 from knnkit.data.files import load
 from knnkit.errors import DataError
@@ -182,7 +183,9 @@ def test_lists_of_different_lengths_are_bad_cells(tmp_path: Path) -> None:
         load(tmp_path / "a.parquet", "y")
 
 
-@pytest.mark.parametrize("unit", ["km", " C", "km/h", " \u00b0C", "%", " kg/m\u00b2", " mm.", "$"])
+@pytest.mark.parametrize(
+    "unit", ["km", " C", "km/h", " \u00b0C", "%", " kg/m\u00b2", " mm.", "$", "m/s^2", " m/s2", "cm3"]
+)
 def test_the_hint_for_numbers_with_a_unit_removes_it(
     unit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +198,11 @@ def test_the_hint_for_numbers_with_a_unit_removes_it(
     subprocess.run(["sh", "-c", caught.value.hint.partition("remove it: ")[2]], check=True)
     found = load(Path("rows-clean.csv"), "kind", None).rows
     assert np.allclose(found, [[-float(f"{row}.85"), row, row] for row in range(30)])
+
+
+@pytest.mark.parametrize("cell", ["1e400x", "1d3", "0b2", "0x10", "12-05-2026", "10:30", "3.1.4", "1_000", "5/6"])
+def test_digits_after_a_number_are_no_unit(cell: str) -> None:
+    assert not re.search("[0-9]", unit_of(cell))
 
 
 def test_no_hint_drops_every_feature(tmp_path: Path) -> None:

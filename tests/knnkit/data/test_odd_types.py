@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import datetime
 import re
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas
+import polars
 import pyarrow
 import pyarrow.parquet
 import pytest
 
-from knnkit.data.arrow_table import of_frame
+from knnkit.data.arrow_table import load_frame, of_frame
+from knnkit.data.columns import Wanted
 from knnkit.data.dataset import Dataset
 from knnkit.data.files import load
 from knnkit.data.policy import Policy
@@ -115,6 +118,29 @@ def test_a_column_of_several_types_is_named() -> None:
     with pytest.raises(DataError, match="column 'x' holds values of several types") as refused:
         of_frame(pandas.DataFrame({"x": ["x", 1], "u": [1, 2]}), "rows")
     assert refused.value.hint == "frame['x'] = frame['x'].astype(str)"
+
+
+ODD: dict[str, Callable[[], Any]] = {
+    "Sparse": lambda: pandas.DataFrame({"x": pandas.arrays.SparseArray([0.0, 1.0]), "u": [1, 2]}),
+    "complex": lambda: pandas.DataFrame({"x": [1j, 2j], "u": [1, 2]}),
+    "Int128": lambda: polars.DataFrame({"x": polars.Series([1, 2], dtype=polars.Int128), "u": [1, 2]}),
+    "UInt128": lambda: polars.DataFrame({"x": polars.Series([1, 2], dtype=polars.UInt128), "u": [1, 2]}),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_the_hint_for_a_type_that_arrow_lacks_converts_the_column(name: str) -> None:
+    found = {"frame": ODD[name](), "numpy": np, "polars": polars}
+    with pytest.raises(DataError, match=f"column 'x' is of type {name}") as refused:
+        of_frame(found["frame"], "rows")
+    exec(refused.value.hint, found)
+    assert of_frame(found["frame"], "rows").num_rows == 2
+
+
+def test_runs_of_numbers_are_numbers() -> None:
+    runs = pyarrow.RunEndEncodedArray.from_arrays([1, 3], [1.5, 2.5])
+    table = pyarrow.table({"x": runs, "y": [0, 1, 1]})
+    assert load_frame(table, Wanted("y", None)).rows.tolist() == [[1.5], [2.5], [2.5]]
 
 
 def _read(file: Path, label: str, features: list[str] | None, policy: Policy) -> Dataset | None:

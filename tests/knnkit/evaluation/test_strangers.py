@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -137,3 +138,19 @@ def test_the_command_reads_strangers_as_a_device_does(
     Path("s.csv").write_text("x,y\n1,oops\n")
     assert cli.main(["reject", "--strangers", "s.csv"]) == 2
     assert "line 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("label", ["%rare", "#1", "yes", "7", "a: b", "it's", "[x", "*", "größe", "null"])
+def test_the_value_of_reject_can_be_pasted(
+    label: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rows.csv").write_text("x,label\n" + "".join(f"{row},{(label, 'other')[row % 2]}\n" for row in range(40)))
+    head = "model:\n  name: m\n  data: {file: rows.csv, label: label}\n"
+    Path("deploy.yaml").write_text(f"{head}  reject: {json.dumps({label: 0.5, 'default': 0.99})}\n")
+    assert cli.main(["reject"]) == 0
+    said = re.search("^reject: {.*?}", capsys.readouterr().err, re.MULTILINE)
+    assert said
+    Path("deploy.yaml").write_text(f"{head}  {said[0]}\n")
+    assert cli.main(["reject"]) == 0
+    assert said[0] in capsys.readouterr().err

@@ -58,6 +58,8 @@ def test_a_target_is_named_as_in_the_file_or_written_out() -> None:
 
 def test_a_name_that_is_nobody_s_is_told_with_the_one_that_is_like_it() -> None:
     (typo,) = select(FILE, named=["three.exmple"])
+    (other,) = select(FILE, named=["zzz"])
+    assert other.suggestion == "one or two.example or three.example"
 
     def fail(reason: str) -> str:
         def opener(*_: object) -> Transport:

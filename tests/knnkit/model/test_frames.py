@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +84,16 @@ TIMES = pd.date_range("2026-01-01", periods=len(NUMBERS))
         (NUMBERS.assign(when=TIMES), "row 0, column 'when': 2026-01-01 00:00:00 is a time, not a number"),
         (pd.DataFrame({"when": TIMES}), "row 0, column 'when': 2026-01-01 00:00:00 is a time, not a number"),
         (pd.DataFrame({"took": TIMES - TIMES[0]}), "row 0, column 'took': 0 days 00:00:00 is a time, not a number"),
+        (pl.DataFrame({"n": [1.5], "when": [datetime(2026, 1, 1)]}), "row 0, column 'when': 2026-01-01 00:00:00 is a"),
+        (pl.DataFrame({"n": [1], "took": [timedelta(1)]}), "row 0, column 'took': 1 day, 0:00:00 is a time"),
+        (pl.DataFrame({"n": [1], "at": [time(1)]}), "row 0, column 'at': 01:00:00 is a time"),
         (NUMBERS.assign(island="Dream"), "row 0, column 'island': 'Dream' is not a number"),
         (NUMBERS.assign(n=pd.array([1, None, *range(2, len(NUMBERS))], "Int64")), "row 1, column 'n': the cell is"),
     ],
 )  # fmt: skip
-def test_what_is_not_a_number_is_named_by_row_and_column(frame: pd.DataFrame, said: str) -> None:
+def test_what_is_not_a_number_is_named_by_row_and_column(frame: Any, said: str) -> None:
     with pytest.raises(DataError) as caught:
-        knnkit.TfKNN(frame, 3, labels=np.array(LABELS))
+        knnkit.TfKNN(frame, 3, labels=np.array(LABELS)[: len(frame)])
     assert said in str(caught.value)
     assert caught.value.hint
     model = knnkit.TfKNN(np.zeros((3, frame.shape[1])), 1, labels=[0, 1, 2], feature_names=list(frame.columns))
