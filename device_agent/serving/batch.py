@@ -31,6 +31,7 @@ from device_agent.serving.outputs import Sink, require_apart
 from device_agent.serving.replicas import answer_all, label_all
 from device_agent.serving.rows import Block, Request, Rows, open_rows
 from device_agent.serving.writers import RENDERERS, Renderer
+from device_agent.shared.protocol.constants import OTHER_LINES
 from device_agent.shared.protocol.errors import AgentError, BadInput
 from device_agent.store.starts import Start
 from device_agent.store.store import Store
@@ -90,7 +91,7 @@ def answer(loaded: Loaded, request: Request, start: Start, in_flight: InFlight) 
     renderer = make_renderer(loaded, request.columns, request.output_format or source.format)
     sink = Sink(request.output, renderer.dtype)
     try:
-        rows = Rows(loaded.model.info, loaded.model.chain, source, request, source.others)
+        rows = Rows(loaded.model.info, loaded.model.chain, source, request, OTHER_LINES)
         sink.finish(_run(_Blocks(loaded, rows, request, start, in_flight), renderer, sink))
     except BaseException:
         sink.abandon()

@@ -78,35 +78,24 @@ def make_parser(info: KnnInfo, format: str, request: Request, chain: Chain | Non
     if info.window is not None:
         from device_agent.shared.windows.window_parser import WindowParser
 
-        windows = WindowParser(info.window, format, **how, dtype=dtype, chain=chain)
-        if request.counters is not None:
-            request.counters.append(windows)
-        return windows
-    if chain is not None:
+        parser: Parser = WindowParser(info.window, format, **how, dtype=dtype, chain=chain)
+    elif chain is not None:
         from device_agent.shared.embedding.parsers import InputCsvParser, InputJsonParser
 
-        if format == "jsonl":
-            return InputJsonParser(chain, dtype, keep=request.columns.keep)
-        return InputCsvParser(chain, dtype, **how)
-    if info.table is not None:
+        is_json = format == "jsonl"
+        parser = InputJsonParser(chain, dtype, keep=how["keep"]) if is_json else InputCsvParser(chain, dtype, **how)
+    elif info.table is not None:
         from device_agent.shared.features import parsers
 
         made = parsers.TableCsvParser if format == "csv" else parsers.TableJsonParser
         parser = made(info.table, dtype, **how, tell=_tell_once)
         parser.counted = request.counters is not None
-        return _counting(parser, info, request)
-    return _counting((CsvParser if format == "csv" else JsonParser)(info.feature_names, dtype, **how), info, request)
-
-
-def _counting(parser: Parser, info: KnnInfo, request: Request) -> Parser:
-    """Returns the parser; adds it to the request's `counters`, parsers that count missing cells, unless that is None.
-
-    A parser in that list prints the names of ignored columns, once, if the model, not the user, asked to ignore them.
-    """
+    else:
+        parser = (CsvParser if format == "csv" else JsonParser)(info.feature_names, dtype, **how)
     if request.counters is not None:
         request.counters.append(parser)
-        if info.ignore_extra and not request.ignore_extra:
-            parser.left_out.tell = _tell_once
+        if info.ignore_extra and not request.ignore_extra and info.window is None:
+            parser.left_out.tell = _tell_once  # the model, not the user, asked to ignore columns
     return parser
 
 

@@ -28,6 +28,7 @@ from device_agent.shared.tabular.csv_reader import LEAVES_OUT
 from device_agent.shared.tabular.inputs import FILES
 
 Cells = tuple[float | str | None, ...]
+_REMEDY = "correct or remove the line: either all lines are taught, or none"
 
 
 def read(loaded: Loaded, request: Request, most: int) -> list[Cells]:
@@ -44,7 +45,7 @@ def read(loaded: Loaded, request: Request, most: int) -> list[Cells]:
     if not is_npy and info.table is not None:  # the numbers before the transforms
         reading = replace(info, table=replace(info.table, transforms=()))
     keep = info.columns if info.table is not None and source.format == "csv" else ()
-    made = Rows(reading, loaded.signed.chain, source, replace(request, columns=Columns(keep=keep)), source.remedy)
+    made = Rows(reading, loaded.signed.chain, source, replace(request, columns=Columns(keep=keep)), _REMEDY)
     made.parser.dtype = cell_type(info)
     rows: list[Cells] = []
     for block in _without_keep(made):

@@ -171,7 +171,7 @@ class CsvRenderer(_TextRenderer):
                 part.append(json.dumps(labels, ensure_ascii=False))
         if self._columns.proba:
             for part, shares in zip(parts, self._shares(answers)):
-                part += map(_float, shares)
+                part += map(str, shares)
         if self._columns.neighbors:
             for part, indices, distances in zip(parts, answers.indices, answers.distances):
                 part += self._neighbors(indices, distances)
@@ -184,7 +184,7 @@ class CsvRenderer(_TextRenderer):
     def _neighbors(self, indices: NDArray[np.int32], distances: NDArray[np.float32]) -> list[str]:
         fields = []
         for index, distance in zip(indices.tolist(), distances):
-            fields += [str(index), _float(distance)]
+            fields += [str(index), str(distance)]
             if self._training and not self._values:
                 fields.append(self._labels[self._training.classes[index]])
         return fields
@@ -229,43 +229,39 @@ class JsonRenderer(_TextRenderer):
         if self._columns.labels_only and not self._values:
             lines = self._lines.pick(answers.label)
         else:
-            sets = self._sets.labels(answers) if self._sets else None
-            values = self._values.plain(answers) if self._values else None
-            shares = self._shares(answers) if self._columns.proba else None
-            lines = [_json_line(self._record(answers, row, sets, values, shares)) for row in range(len(answers.label))]
+            columns = self._answered(answers)
+            lines = [_json_line(dict(zip(columns, row))) for row in zip(*columns.values())]
         for row, name in enumerate(taught):
             if name:
                 lines[row] = lines[row][:-2] + b", " + _json_line({"local": True, "id": name})[1:]
         return lines
 
-    def _record(
-        self,
-        answers: Answers,
-        row: int,
-        sets: list[list[int | str]] | None,
-        values: list[Any] | None,
-        shares: NDArray[np.float32] | None,
-    ) -> dict[str, Any]:
-        record: dict[str, Any] = {"label": self._labels[answers.label[row]]}
-        if self._values and values is not None:
-            record = {self._values.key: values[row]}
-        if sets is not None:
-            record["labels"] = sets[row]
-        if shares is not None:
-            own = [float(_float(share)) for share in shares[row]]
-            by_column = self._values.by_label(own) if isinstance(self._values, LabelColumns) else None
-            record["probabilities"] = by_column or dict(zip(map(str, self._info.classes), own))
+    def _answered(self, answers: Answers) -> dict[str, Sequence[Any]]:
+        """Returns key -> its value in each of `answers`, in the order of the keys in a line."""
+        columns: dict[str, Sequence[Any]] = {}
+        if self._values:
+            columns[self._values.key] = self._values.plain(answers)
+        else:
+            columns["label"] = [self._labels[code] for code in answers.label.tolist()]
+        if self._sets:
+            columns["labels"] = self._sets.labels(answers)
+        if self._columns.proba:
+            columns["probabilities"] = list(map(self._probabilities, self._shares(answers)))
         if self._columns.neighbors:
-            record["neighbors"] = [
-                self._neighbor(int(index), distance)
-                for index, distance in zip(answers.indices[row], answers.distances[row])
-            ]
+            pairs = zip(answers.indices.tolist(), answers.distances)
+            columns["neighbors"] = [list(map(self._neighbor, *pair)) for pair in pairs]
         if self._columns.digest:
-            record["digest"] = self._digest
-        return record
+            columns["digest"] = [self._digest] * len(answers.label)
+        return columns
+
+    def _probabilities(self, shares: NDArray[np.float32]) -> dict[str, Any]:
+        own = [float(str(share)) for share in shares]  # the shortest text that reads back as the same float32
+        if isinstance(self._values, LabelColumns):
+            return self._values.by_label(own)
+        return dict(zip(map(str, self._info.classes), own))
 
     def _neighbor(self, index: int, distance: np.float32) -> dict[str, Any]:
-        neighbor: dict[str, Any] = {"index": index, "distance": float(_float(distance))}
+        neighbor: dict[str, Any] = {"index": index, "distance": float(str(distance))}
         if self._training:
             neighbor |= {} if self._values else {"label": self._labels[self._training.classes[index]]}
             row, name = self._training.origin(index)
@@ -301,8 +297,3 @@ def _cell(value: Any) -> str:
 
 def _json_line(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-
-
-def _float(value: np.float32) -> str:
-    """Returns the shortest text that reads back as the same float32."""
-    return str(value)

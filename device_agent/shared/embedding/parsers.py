@@ -92,21 +92,14 @@ class InputCsvParser(CsvParser):
         BadInput: the model takes files, or arrays without a fixed number of values.
     """
 
-    def __init__(
-        self,
-        chain: Chain,
-        dtype: type[np.floating[Any]] = np.float32,
-        *,
-        ignore_extra: bool = False,
-        keep: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, chain: Chain, dtype: type[np.floating[Any]] = np.float32, **options: Any) -> None:
         self.chain, self._dtype_of_rows = chain, dtype
         size = chain.input.width
         if size is None:
             kinds = suffixes_of(chain.input.audio, chain.input.image)
             hint = f"--input a{kinds[0]} reads a file (also {', '.join(kinds[1:]) or 'JSON lines'}), --input . a folder"
             raise BadInput(f"the model takes {takes(chain.input)}, each as a file or a JSON line", hint=hint)
-        super().__init__(chain.input.columns or default_names(size), ignore_extra=ignore_extra, keep=keep)
+        super().__init__(chain.input.columns or default_names(size), **options)
 
     def follow(self, info: KnnInfo, chain: Chain | None) -> None:
         """Switches to the stages of another model, in `chain`."""

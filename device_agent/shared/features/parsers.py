@@ -35,9 +35,8 @@ class _TableParser(Parser):
     Args:
         table: the table of the model.
         dtype: dtype of the features.
-        ignore_extra: see `Parser`.
-        keep: see `Parser`.
         tell: function called with a message, once for each column in which cells are filled or ignored.
+        options: `ignore_extra` and `keep` of `Parser`.
 
     Attributes:
         counted: whether `Parsed.kept` ends with (number of filled cells, number of unknown categories) of each row.
@@ -50,14 +49,13 @@ class _TableParser(Parser):
         table: Table,
         dtype: type[np.floating[Any]] = np.float32,
         *,
-        ignore_extra: bool = False,
-        keep: Sequence[str] = (),
         tell: Tell = lambda _: None,
+        **options: Any,
     ) -> None:
         self.coder, self._tell = Coder(table, dtype), tell
         self._plain = all(map(self.coder.is_number, range(len(self.coder.names))))
         cells = np.float64 if table.transforms else dtype
-        super().__init__(self.coder.names, cells, ignore_extra=ignore_extra, keep=keep)
+        super().__init__(self.coder.names, cells, **options)
 
     def parse(self, block: bytes) -> Parsed:
         """Parses a block that ends with a newline.

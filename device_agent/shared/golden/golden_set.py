@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,8 +119,6 @@ class Golden:
 
 def _metric(value: NDArray[Any]) -> Metric:
     text = str(value)
-    for metric in get_args(Metric):
-        if text == metric:
-            found: Metric = metric
-            return found
-    raise ValueError(f"unknown metric {text!r}")
+    if text not in get_args(Metric):
+        raise ValueError(f"unknown metric {text!r}")
+    return cast(Metric, text)

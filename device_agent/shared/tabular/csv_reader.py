@@ -178,20 +178,13 @@ class CsvParser(Parser):
     separator. The cells of `keep` are text.
     """
 
-    def __init__(
-        self,
-        names: tuple[str, ...],
-        dtype: type[np.floating[Any]] = np.float32,
-        *,
-        ignore_extra: bool = False,
-        keep: Sequence[str] = (),
-    ) -> None:
-        super().__init__(names, dtype, ignore_extra=ignore_extra, keep=keep)
+    def __init__(self, names: tuple[str, ...], dtype: type[np.floating[Any]] = np.float32, **options: Any) -> None:
+        super().__init__(names, dtype, **options)
         self._extra = list[str]()
         self._separated, self._first_row = False, 0  # the line after the header
         # Without a header, only the features are known by their places.
-        self._unknown = [name for name in keep if name not in self._names]
-        self._kept = [self._names.index(name) for name in keep if name in self._names]
+        self._unknown = [name for name in self._keep if name not in self._names]
+        self._kept = [self._names.index(name) for name in self._keep if name in self._names]
         self._columns = self._make_columns(",", len(names), range(len(names)))
 
     def _make_columns(self, separator: str, count: int, numbers: Sequence[int]) -> Columns:
@@ -224,23 +217,18 @@ class CsvParser(Parser):
 
     # --- the header -----------------------------------------------------------------------------------------------
     def _take_header(self, block: bytes) -> bytes:
+        """Takes the first line as the header if it names a feature; returns the rows, which follow or begin with it."""
         block, self.line = csv_dialect.skip_preamble(block, self.line)
         block, above = csv_dialect.skip_above_header(block, (*self._names, *self._unknown))
         self.line += above
-        if not block:
-            return block
         line, _, rest = block.partition(b"\n")
-        return self._look_at_first(line, rest)
-
-    def _look_at_first(self, line: bytes, rest: bytes) -> bytes:
-        """Takes `line` as the header if it names a feature. Returns the rows: `rest`, or `line` and `rest`."""
         try:
             text = text_of(line.strip(b"\r "))
             separator = csv_dialect.separator_of_header(text, self._names)
         except BadInput:
             separator = None
         if separator is None:
-            return line + b"\n" + rest
+            return block
         self.header = True
         self.line += 1
         self._match(separator, csv_dialect.header_names(fields_of(text, separator)))

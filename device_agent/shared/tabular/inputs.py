@@ -91,9 +91,6 @@ class Source:
     start: bytes
     longest: int = MAX_LINE  # bytes of a line
 
-    others = constants.OTHER_LINES
-    remedy = "correct or remove the line: either all lines are taught, or none"
-
     def where(self, number: int) -> str:
         """Returns the name of line `number` (from 1) for messages."""
         return f"{self.name}, line {number}"

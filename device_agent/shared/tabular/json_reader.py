@@ -17,8 +17,8 @@ from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.json_codec import unique_keys
 from device_agent.shared.tabular.csv_dialect import short
 from device_agent.shared.tabular.fields import Layout
-from device_agent.shared.tabular.float_parser import read_table
-from device_agent.shared.tabular.reader import Line, Parsed, Parser, checked, line_by_line, more, plain_numbers
+from device_agent.shared.tabular.float_parser import TOO_LARGE, read_table
+from device_agent.shared.tabular.reader import Line, Parsed, Parser, line_by_line, more, plain_numbers, unlike_finite
 
 
 class JsonParser(Parser):
@@ -68,7 +68,16 @@ class JsonParser(Parser):
         return [self._read_value(index, value) for index, value in enumerate(values)]
 
     def _read_value(self, index: int, value: Any) -> float:
-        return _json_number(value, f"value {index + 1} ({self._names[index]!r})")
+        where = f"value {index + 1} ({self._names[index]!r})"
+        if not isinstance(value, int | float):  # true and false are 1 and 0
+            raise BadInput(f"{where}: {short(json.dumps(value))} is not a number")
+        try:
+            number = float(value)
+        except OverflowError:
+            raise BadInput(f"{where}: the number is too large for float32") from None
+        if not abs(number) < TOO_LARGE:
+            raise BadInput(f"{where}: {unlike_finite(number, str(value))}")
+        return number
 
     def _kept(self, found: dict[str, Any] | list[Any]) -> list[Any]:
         if not isinstance(found, dict) and self._keep:
@@ -109,12 +118,3 @@ def _read_fields(fields: list[bytes]) -> list[float]:
     if len(values) != len(fields):  # one field, and nothing in it
         raise ValueError("an empty array")
     return values
-
-
-def _json_number(value: Any, where: str) -> float:
-    if not isinstance(value, int | float):  # true and false are 1 and 0
-        raise BadInput(f"{where}: {short(json.dumps(value))} is not a number")
-    try:
-        return checked(float(value), str(value), where)
-    except OverflowError:
-        raise BadInput(f"{where}: the number is too large for float32") from None

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.queries import cell_type
 from device_agent.shared.tabular.csv_dialect import short
-from device_agent.shared.tabular.float_parser import TOO_LARGE
 
 #: Most unknown columns that are counted by name.
 _MAX_NAMES = 100
@@ -187,17 +186,6 @@ def plain_numbers(fields: list[bytes], decimal: str = ".") -> list[bytes]:
     if b"".join(fields).translate(None, _NUMBER_BYTES + decimal.encode()):
         raise ValueError("not a number")
     return fields
-
-
-def checked(value: float, text: str, where: str) -> float:
-    """Returns `value` if it is finite in float32; `text` and `where` are for the message.
-
-    Raises:
-        BadInput: `value` is not finite in float32.
-    """
-    if not abs(value) < TOO_LARGE:
-        raise BadInput(f"{where}: {unlike_finite(value, text)}")
-    return value
 
 
 def unlike_finite(value: float, text: str) -> str:
