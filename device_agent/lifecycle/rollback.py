@@ -64,7 +64,8 @@ def obey(store: Store, order: bytes, holder: str, runtime: str = "auto", *, allo
     """Obeys a signed order, once: lowers the floors, or goes back to a release, even below the floors.
 
     The floors are the least sequence that a new release must have, and the least time that the device assumes.
-    A release whose key was revoked is refused unless `allow_revoked`. `order` is the content of the order's file;
+    If that release is committed already, does nothing, and the order stays unused. A release whose key was revoked is
+    refused unless `allow_revoked`. `order` is the content of the order's file;
     `holder` names who gives it, `runtime` runs the golden check.
 
     Raises:
@@ -72,32 +73,14 @@ def obey(store: Store, order: bytes, holder: str, runtime: str = "auto", *, allo
         GateFailed, ModelUnusable: the release does not pass; the current one still answers, the order stays unused.
         Locked: an activation is pending.
     """
-    if orders.is_floor_order(order):
-        return _lower_floors(store, order, holder)
-    return _obey_rollback(store, order, holder, runtime, allow_revoked=allow_revoked)
-
-
-def _lower_floors(store: Store, order: bytes, holder: str) -> Committed:
-    """Lowers the least sequence and time (floors) as `order` states; the committed release keeps answering."""
-    current, moment = _at_rest(store, holder)
-    verified = orders.verify_floor(order, Known(store, current).trust, moment.wall)
-    new = transitions.lower_floors(current, verified.floor, verified.issued)
-    if new != current:
-        trust_store.use_order(store.trust, verified)
-        store.commit(new)
-        why = f"floor lowered from {current.floor} to {new.floor} by a signed order"
-        store.note(new, "floor", new.committed, why, holder)
-    return _still(new, already=new == current)
-
-
-def _obey_rollback(store: Store, order: bytes, holder: str, runtime: str, *, allow_revoked: bool) -> Committed:
-    """Goes back to the release that the signed `order` names, even one with a sequence below the floor.
-
-    If that release is committed already, does nothing, and the order stays unused. A release whose key was revoked is
-    refused unless `allow_revoked`.
-    """
-    current, moment = _at_rest(store, holder)
+    lowers_floors = orders.is_floor_order(order)
+    current, moment = store.load(), clock.now()
+    transitions.refuse_foreign(current, holder, moment)
+    if current.pending:
+        raise transitions.waits(current.pending)
     keys = Known(store, current).trust
+    if lowers_floors:
+        return _lower_floors(store, current, orders.verify_floor(order, keys, moment.wall), holder)
     verified = orders.verify_rollback(order, keys, moment.wall)
     if current.committed and verified.digest == current.committed.digest:
         return _still(current, already=True)  # `go_back` would forget the previous release
@@ -115,13 +98,15 @@ def _obey_rollback(store: Store, order: bytes, holder: str, runtime: str, *, all
     return Committed(verdict.ref, new.previous, False, verdict.warnings)
 
 
-def _at_rest(store: Store, holder: str) -> tuple[StoreState, clock.Moment]:
-    """Returns the store's state and the present moment; raises Locked if an activation is pending, even `holder`'s."""
-    current, moment = store.load(), clock.now()
-    transitions.refuse_foreign(current, holder, moment)
-    if current.pending:
-        raise transitions.waits(current.pending)
-    return current, moment
+def _lower_floors(store: Store, current: StoreState, order: orders.FloorOrder, holder: str) -> Committed:
+    """Lowers the least sequence and time (floors) as `order` states; the committed release keeps answering."""
+    new = transitions.lower_floors(current, order.floor, order.issued)
+    if new != current:
+        trust_store.use_order(store.trust, order)
+        store.commit(new)
+        why = f"floor lowered from {current.floor} to {new.floor} by a signed order"
+        store.note(new, "floor", new.committed, why, holder)
+    return _still(new, already=new == current)
 
 
 def _unless_allowed(error: Refused) -> Refused:

@@ -42,9 +42,7 @@ def take_back(store: Store, holder: str) -> TakenBack:
 
 def _became(store: Store, current: state.StoreState, holder: str) -> HistoryEntry | None:
     """Returns the last event, in `current` or the history, of `holder`'s last activation; None if there is none."""
-    entries = []
-    if current.event is not None:  # known from the state even if the history was set aside
-        entries.append(history.entry_of(current.event))
+    entries = [current.event] if current.event else []  # known from the state even if the history was set aside
     with contextlib.suppress(history.Broken):
         entries += reversed(history.read(store.history_file))
     return next((entry for entry in entries if entry.holder == holder and entry.what in _STEPS), None)

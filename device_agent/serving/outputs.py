@@ -73,12 +73,6 @@ def open_output(path: Path, flags: int) -> int:
         return os.open(path, flags | os.O_CLOEXEC, 0o666)
 
 
-def _is_special(path: Path) -> bool:
-    """Whether the path is /dev/null, a FIFO, or anything else that must not be replaced by a file."""
-    with _writable(path):
-        return path.exists() and not path.is_file()
-
-
 @contextlib.contextmanager
 def _writable(path: Path) -> Iterator[None]:
     try:
@@ -102,16 +96,18 @@ class Sink:
 
     def __init__(self, path: str | None, dtype: np.dtype[Any] | None = None) -> None:
         self._name = None if path == "-" else path
-        self._path = Path(self._name) if self._name else None
         self._dtype = dtype
         self._spool: IO[bytes] | None = None
         self._whole: WholeFile | None = None
         self._out = 1
-        if self._path and _is_special(self._path):
-            self._out, self._path = open_output(self._path, os.O_WRONLY), None
-        if self._path:
-            with _writable(self._path):
-                self._whole = WholeFile(self._path)
+        if self._name:
+            file = Path(self._name)
+            with _writable(file):
+                if file.exists() and not file.is_file():  # /dev/null, a FIFO: no file may replace it
+                    self._out = open_output(file, os.O_WRONLY)
+                else:
+                    self._whole = WholeFile(file)
+        if self._whole:
             self._descriptor = self._whole.descriptor
         elif dtype is not None:
             self._spool = tempfile.TemporaryFile()  # noqa: SIM115 (closed by finish and abandon)

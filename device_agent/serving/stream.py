@@ -87,7 +87,7 @@ def _serve(answerer: _Answerer, source: Source, flags: SignalFlags) -> int:
             if lines.cut_overlong():
                 answerer.refuse_overlong()
         if flags.take_reload():
-            answerer.reload()
+            answerer.follow(always=True)
         data = _read(poll, source, flags, answerer)
         if data == b"":
             answerer.answer_last(lines.finish())
@@ -276,13 +276,10 @@ class _Answerer:
         if found == self._stamp and (until is None or clock.uptime() < until):
             return
         self._stamp = found
-        self._follow(always=False)
+        self.follow()
 
-    def reload(self) -> None:
-        """Verifies and loads the current release again, even if it has not changed."""
-        self._follow(always=True)
-
-    def _follow(self, *, always: bool) -> None:
+    def follow(self, *, always: bool = False) -> None:
+        """Verifies and loads the current release if another one answers; with `always`, even if it has not changed."""
         try:
             self._answering = answering(self._store)
             if always or self._answering.release.digest != self._loaded.digest:

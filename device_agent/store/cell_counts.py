@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from collections import Counter
 from collections.abc import Mapping
 
 from device_agent.shared.protocol import json_codec
@@ -45,8 +46,8 @@ def add(store: Store, digest: str, counts: Mapping[str, Mapping[str, int]], refu
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             old = _parse(os.pread(descriptor, _LIMIT, 0), digest) or CellCounts(digest, {}, {})
-            new = replace(old, **{name: _sum(getattr(old, name) or {}, more) for name, more in counts.items()})
-            new = replace(new, refused=old.refused + refused)
+            sums = {name: Counter(getattr(old, name)) + Counter(more) for name, more in counts.items()}
+            new = replace(old, **sums, refused=old.refused + refused)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, json_codec.dump_file(new), 0)
         finally:
@@ -59,7 +60,3 @@ def _parse(data: bytes, digest: str) -> CellCounts | None:
     except json_codec.MalformedDocument:
         return None
     return found if found.release == digest else None
-
-
-def _sum(old: Mapping[str, int], new: Mapping[str, int]) -> dict[str, int]:
-    return {name: old.get(name, 0) + new.get(name, 0) for name in sorted({*old, *new})}

@@ -15,7 +15,6 @@ from device_agent.shared.protocol import json_codec
 from device_agent.shared.protocol.documents import HistoryEntry
 from device_agent.shared.protocol.versions import utc
 from device_agent.shared.safe_files import read_small
-from device_agent.store.state import Event
 from device_agent.system import durable
 
 MAX_BYTES = 1024 * 1024
@@ -29,7 +28,7 @@ class Broken(Exception):
     """The history file cannot be read or appended to; the agent works without it."""
 
 
-def record(path: Path, event: Event | None) -> None:
+def record(path: Path, event: HistoryEntry | None) -> None:
     """Appends `event` (None: nothing) unless the file has it.
 
     Raises:
@@ -37,12 +36,7 @@ def record(path: Path, event: Event | None) -> None:
     """
     data = _content(path)
     if event is not None and not _has(data, event):
-        _append(path, entry_of(event), data)
-
-
-def entry_of(event: Event) -> HistoryEntry:
-    """Returns the history entry of a transition."""
-    return HistoryEntry(event.at, event.what, event.release, event.answering, event.why, event.holder, event.serial)
+        _append(path, event, data)
 
 
 def add(path: Path, entry: HistoryEntry) -> None:
@@ -106,7 +100,7 @@ def _content(path: Path) -> bytes:
     return data[: data.rfind(b"\n") + 1]
 
 
-def _has(data: bytes, event: Event) -> bool:
+def _has(data: bytes, event: HistoryEntry) -> bool:
     """Whether the last transition in `data` has the serial, kind and time of `event`; False if there is none.
 
     The serial is not enough: a device that has lost its state.json counts from 1 again.

@@ -9,16 +9,13 @@ and writer which release answers: a pending release past its deadline does not, 
 
 from __future__ import annotations
 
-from typing import Literal
-
 from device_agent.shared.protocol.constants import SCHEMA
-from device_agent.shared.protocol.documents import LockHolder, ReleaseRef
+from device_agent.shared.protocol.documents import HistoryEntry, LockHolder, ReleaseRef
 from device_agent.shared.protocol.record import record
 from device_agent.system.clock import Moment
 
 #: Holder of the transition by which the agent leaves a release whose starts never answer.
 ITSELF = "the agent itself"
-What = Literal["activated", "confirmed", "reverted", "rolled-back"]
 
 
 @record
@@ -44,22 +41,6 @@ class Pending:
 
 
 @record
-class Event:
-    """The transition that led to a state; appended to the history exactly once.
-
-    `serial` counts transitions; `answering` is the release that answers after it; `at` is in seconds since 1970.
-    """
-
-    serial: int
-    what: What
-    release: ReleaseRef | None
-    answering: ReleaseRef | None
-    why: str
-    holder: str
-    at: int
-
-
-@record
 class StoreState:
     """Content of state.json: the releases, their roles, and the last transition."""
 
@@ -70,13 +51,13 @@ class StoreState:
     floor: int = 0  # highest sequence ever committed
     floor_digest: str | None = None  # the only release with that sequence
     time_floor: int = 0  # latest `created` of all committed releases: the present time is at least this
-    event: Event | None = None
+    event: HistoryEntry | None = None  # the last transition; appended to the history exactly once
     schema: int = SCHEMA
 
     @property
     def serial(self) -> int:
         """Number of transitions so far."""
-        return self.event.serial if self.event else 0
+        return self.event.serial or 0 if self.event else 0
 
 
 @record

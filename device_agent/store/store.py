@@ -19,7 +19,7 @@ from device_agent.shared.protocol.errors import AgentError, DeviceUnfit
 from device_agent.shared.safe_files import NotOrdinary, read_small
 from device_agent.store import history, lock, state
 from device_agent.store.json_file import JsonFile
-from device_agent.store.state import Event, StoreState
+from device_agent.store.state import StoreState
 from device_agent.system import clock, durable
 
 #: A release that is being removed, under releases/; `recover` removes leftovers.
@@ -196,7 +196,7 @@ class Store:
         self._point(f"{constants.RELEASES_DIR}/{answering.release.digest}" if answering else None)
         self._record(current.event)
 
-    def _record(self, event: Event | None) -> None:
+    def _record(self, event: HistoryEntry | None) -> None:
         self._write_history(lambda: history.record(self.history_file, event))
 
     def _write_history(self, write: Callable[[], None]) -> None:

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import math
 
-from device_agent.shared.protocol.documents import ReleaseRef
+from device_agent.shared.protocol.documents import HistoryEntry, ReleaseRef
 from device_agent.shared.protocol.errors import ActivationFailed, AgentError, Locked
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.protocol.versions import utc
-from device_agent.store.state import ITSELF, Event, Pending, StoreState, What, answering, is_over, waiting
+from device_agent.store.state import ITSELF, Pending, StoreState, answering, is_over, waiting
 from device_agent.system.clock import Moment
 
 #: Longest time that an activation may wait for confirmation, in seconds.
@@ -217,11 +217,11 @@ def checked_deadline(seconds: float) -> float:
 
 
 def _after(
-    state: StoreState, what: What, release: ReleaseRef | None, why: str, holder: str, moment: Moment
+    state: StoreState, what: str, release: ReleaseRef | None, why: str, holder: str, moment: Moment
 ) -> StoreState:
     current = answering(state, moment)
     ref = current.release if current else None
-    return replace(state, event=Event(state.serial + 1, what, release, ref, why, holder, moment.wall))
+    return replace(state, event=HistoryEntry(moment.wall, what, release, ref, why, holder, state.serial + 1))
 
 
 def waits(pending: Pending) -> Locked:

@@ -14,14 +14,14 @@ from support.documents import MORE, all_documents, grown, shrunk
 from support.releases import Releases
 
 from device_agent.shared.protocol import constants, json_codec, versions
-from device_agent.shared.protocol.documents import ReleaseRef
+from device_agent.shared.protocol.documents import HistoryEntry, ReleaseRef
 from device_agent.shared.protocol.errors import DeviceUnfit, Refused
 from device_agent.shared.protocol.record import replace, shape
 from device_agent.shared.trust import dsse, orders
 from device_agent.shared.trust.manifest import read_manifest
 from device_agent.shared.trust.reasons import Reason
 from device_agent.store import history, trust_dir, trust_store
-from device_agent.store.state import Event, StoreState
+from device_agent.store.state import StoreState
 from device_agent.store.store import Store
 from knnkit.fleet.report import DeviceReport, FleetReport, Outcome
 from knnkit.release.orders import revoke
@@ -115,8 +115,8 @@ def test_an_older_agent_that_revokes_a_key_keeps_what_a_newer_one_wrote_there(tm
 
 
 def test_a_history_that_a_newer_agent_has_written_is_read_and_goes_on(tmp_path: Path) -> None:
-    path, event = tmp_path / "history.jsonl", Event(1, "activated", REF, REF, "", "ann", 5)
-    line = json.dumps(grown(history.entry_of(event)) | {"signed_by": "somebody"}, sort_keys=True)
+    path, event = tmp_path / "history.jsonl", HistoryEntry(5, "activated", REF, REF, "", "ann", 1)
+    line = json.dumps(grown(event) | {"signed_by": "somebody"}, sort_keys=True)
     path.write_text(line + "\n")
     history.record(path, event)
     assert path.read_text() == line + "\n", "it has the event already"

@@ -69,7 +69,7 @@ class StageRunner:
         if stage.shape and (stage.shape, stage.dtype) != (shape, dtype):
             raise ModelUnusable(f"{stage.file} takes {dtype} {shape}, but knn.json says {stage.dtype} {stage.shape}")
         self.stage = Stage(**{**vars(stage), "shape": shape, "dtype": dtype})
-        self._size = _tensors(interpreter)
+        self._size = sum(map(_bytes, interpreter.get_tensor_details()))  # in their present shapes
         if self._size > MAX_TENSORS:
             said = f"{stage.file}: its tensors have {self._size:,} bytes; at most {MAX_TENSORS:,} are allowed"
             raise ModelUnusable(said)
@@ -244,11 +244,6 @@ def _open_again(stage: Stage, open: Callable[[], Any]) -> Any:
         return open()
     except (*_BROKEN, OSError) as error:
         raise ModelUnusable(f"{stage.file} cannot be opened again: {_one_line(error)}") from None
-
-
-def _tensors(interpreter: Any) -> int:
-    """Returns the bytes of memory of all tensors in their present shapes."""
-    return sum(_bytes(detail) for detail in interpreter.get_tensor_details())
 
 
 def _taken(size: int, interpreter: Any) -> int:

@@ -54,7 +54,6 @@ class LocalRow:
     columns: str
     salt: str = ""
     values: tuple[float, ...] = ()
-
     omitted = ("values",)
 
 

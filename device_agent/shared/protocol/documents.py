@@ -58,7 +58,6 @@ class CellCounts:
     left_out: dict[str, int] | None = None
     refused: int = 0
     schema: int = SCHEMA
-    #: As in `KnnInfo`.
     omitted = ("gaps", "left_out", "refused")
 
 
@@ -78,7 +77,6 @@ class Taught:
     digest: str
     label: str = ""
     schema: int = SCHEMA
-
     omitted = ("label",)
 
 

@@ -25,7 +25,6 @@ class Window:
     time: str | None = None
     gap: float | None = None
     recording: str | None = None
-    #: As in `KnnInfo`.
     omitted = ("time", "gap", "recording")
 
     @property
@@ -71,7 +70,6 @@ class Stage:
     slides: bool = False
     reach: int = 0
     step: int = 0
-    #: As in `KnnInfo`.
     omitted = ("slides", "reach", "step")
 
 
@@ -124,5 +122,4 @@ class Input:
     audio: Audio | None = None
     image: Image | None = None
     window: Window | None = None
-    #: As in `KnnInfo`.
     omitted = ("stages", "pool", "width", "columns", "audio", "image", "window")

@@ -41,7 +41,6 @@ class Reject:
     measured: float | None = None
     measured_rows: int = 0
     by_class: dict[str, float] | None = None
-    #: As in `KnnInfo`.
     omitted = ("by_class",)
 
 

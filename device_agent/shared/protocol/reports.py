@@ -192,7 +192,6 @@ class Certificate:
     taught: TaughtCheck | None = None  # None: no taught row takes part, or the golden rows are another's
     columns: tuple[ColumnScore, ...] = ()
     schema: int = SCHEMA
-    #: As in `KnnInfo`.
     omitted = ("embedding", "columns")
 
     @property

@@ -18,10 +18,9 @@ from device_agent import cli
 from device_agent.shared.protocol import constants, documents, json_codec
 from device_agent.shared.protocol.errors import DeviceUnfit, Locked
 from device_agent.store import history, lock
-from device_agent.store.state import Event
 from device_agent.store.store import Store
 
-EVENT = Event(1, "activated", None, None, "", "me", 1000)
+EVENT = documents.HistoryEntry(1000, "activated", None, None, "", "me", 1)
 
 
 def as_directory(path: Path) -> None:
