@@ -56,19 +56,9 @@ def root_digest(digests: Iterable[str]) -> str:
     return root.hexdigest()
 
 
-def read_bundle(data: bytes) -> Bundle:
-    """Reads the bytes of `model.sig`.
-
-    Raises:
-        Refused: SIGNATURE_MALFORMED, or one of the more specific reasons after it in `Reason`.
-    """
-    with _refused():
-        return _read_bundle(json_codec.parse(data, limit=constants.MAX_SIGNATURE))
-
-
 @contextlib.contextmanager
 def _refused() -> Iterator[None]:
-    """Turns a MalformedDocument of the `with` block into a Refused."""
+    """Decorates a function: a MalformedDocument that it raises becomes a Refused."""
     try:
         yield
     except json_codec.MalformedDocument as error:
@@ -76,12 +66,18 @@ def _refused() -> Iterator[None]:
 
 
 def _bad(reason: Reason, what: str) -> Exception:
-
     return refused(reason, f"{constants.SIGNATURE_FILE}: {what}", _RESIGN)
 
 
-def _read_bundle(data: Any) -> Bundle:
-    found = dsse.expect_object(data, "$", ("mediaType", "verificationMaterial", "dsseEnvelope"))
+@_refused()
+def read_bundle(data: bytes) -> Bundle:
+    """Reads the bytes of `model.sig`.
+
+    Raises:
+        Refused: SIGNATURE_MALFORMED, or one of the more specific reasons after it in `Reason`.
+    """
+    parsed = json_codec.parse(data, limit=constants.MAX_SIGNATURE)
+    found = dsse.expect_object(parsed, "$", ("mediaType", "verificationMaterial", "dsseEnvelope"))
     if found["mediaType"] != MEDIA_TYPE:
         raise _bad(Reason.WRONG_MEDIA_TYPE, f"its mediaType is not {MEDIA_TYPE}")
     hint = _read_hint(found["verificationMaterial"])
@@ -109,18 +105,15 @@ def _read_hint(data: Any) -> str:
     return hint
 
 
+@_refused()
 def read_statement(payload: bytes) -> Statement:
     """Reads the payload of an envelope whose signature has been verified.
 
     Raises:
         Refused: SIGNATURE_MALFORMED, or one of the more specific reasons after it in `Reason`.
     """
-    with _refused():
-        return _read_statement(json_codec.parse(payload, limit=constants.MAX_SIGNATURE))
-
-
-def _read_statement(data: Any) -> Statement:
-    found = dsse.expect_object(data, "payload", ("_type", "subject", "predicateType", "predicate"))
+    parsed = json_codec.parse(payload, limit=constants.MAX_SIGNATURE)
+    found = dsse.expect_object(parsed, "payload", ("_type", "subject", "predicateType", "predicate"))
     if found["_type"] != STATEMENT_TYPE:
         raise _bad(Reason.WRONG_STATEMENT_TYPE, f"the _type of its payload is not {STATEMENT_TYPE}")
     if found["predicateType"] != PREDICATE_TYPE:

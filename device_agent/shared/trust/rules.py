@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from device_agent.shared.protocol import constants, documents, versions
 from device_agent.shared.protocol.errors import Refused
 from device_agent.shared.protocol.model_info import Manifest
-from device_agent.shared.protocol.record import record
+from device_agent.shared.protocol.record import record, replace
 from device_agent.shared.protocol.versions import utc
 from device_agent.shared.trust import dsse, oms, standing
 from device_agent.shared.trust.listing import Entry, FileFact, check_entry, check_listing
@@ -127,15 +127,15 @@ def verify_release(
     Raises:
         Refused: with a `Reason`; nothing was changed.
     """
-    content = _verify_content(bundle, manifest, files, state, expected_digest)
-    if content.digest == state.committed_digest:
-        return _verdict(content, state, now, _standing(content, state, now))
-    if content.signed_by in state.revoked:
-        raise revoked_key(content.signed_by)
-    _check_target(content.manifest, state)
-    _check_sequence(content, state, now, ordered_digest)
-    _check_dates(content.manifest, state, now)
-    return _verdict(content, state, now, ())
+    verdict = _verify_content(bundle, manifest, files, state, now, expected_digest)
+    if verdict.already_committed:
+        return _with_standing(verdict, state, now)
+    if verdict.revoked:
+        raise revoked_key(verdict.signed_by)
+    _check_target(verdict.manifest, state)
+    _check_sequence(verdict, state, now, ordered_digest)
+    _check_dates(verdict.manifest, state, now)
+    return verdict
 
 
 def verify_accepted(
@@ -150,8 +150,7 @@ def verify_accepted(
     Raises:
         Refused: the contents differ from what was signed, or the key is unknown.
     """
-    content = _verify_content(bundle, manifest, files, state, digest)
-    return _verdict(content, state, now, _standing(content, state, now))
+    return _with_standing(_verify_content(bundle, manifest, files, state, now, digest), state, now)
 
 
 def revoked_key(fingerprint: str) -> Refused:
@@ -164,19 +163,10 @@ def revoked_key(fingerprint: str) -> Refused:
     )
 
 
-@record
-class _Content:
-    """A release whose signature matches its files; other rules may still refuse it."""
-
-    digest: str
-    manifest: Manifest
-    signed_by: str
-    model_sha256: str
-
-
 def _verify_content(
-    bundle: bytes, manifest: bytes, files: Mapping[str, FileFact], state: TrustState, expected: str | None
-) -> _Content:
+    bundle: bytes, manifest: bytes, files: Mapping[str, FileFact], state: TrustState, now: int, expected: str | None
+) -> Verdict:
+    """Returns the verdict on a release whose signature matches its files; other rules may still refuse it."""
     check_entry(constants.SIGNATURE_FILE, Entry("file", len(bundle)))
     check_entry(constants.MANIFEST_FILE, Entry("file", len(manifest)))
     found = oms.read_bundle(bundle)
@@ -191,8 +181,18 @@ def _verify_content(
         raise refused(Reason.FILE_CHANGED, f"{constants.MANIFEST_FILE} is not the file that was signed")
     if expected is not None and statement.root != expected:
         raise refused(Reason.OTHER_RELEASE, f"this is release {statement.root}, not {expected}")
-    model = statement.resources[constants.MODEL_FILE]
-    return _Content(statement.root, read_manifest(manifest), found.fingerprint, model)
+    content = read_manifest(manifest)
+    return Verdict(
+        digest=statement.root,
+        manifest=content,
+        signed_by=found.fingerprint,
+        model_sha256=statement.resources[constants.MODEL_FILE],
+        floor=max(state.floor, content.sequence),
+        time_floor=_raised_time_floor(content, state, now),
+        already_committed=statement.root == state.committed_digest,
+        warnings=_clock_warnings(content, state, now),
+        revoked=found.fingerprint in state.revoked,
+    )
 
 
 def _find_key(fingerprint: str, state: TrustState) -> bytes:
@@ -250,13 +250,13 @@ def _older(have: str, need: str) -> bool:
     return (versions.runtime(have) or ()) < (versions.parse(need) or ())
 
 
-def _check_sequence(content: _Content, state: TrustState, now: int, ordered_digest: str | None) -> None:
-    sequence = content.manifest.sequence
+def _check_sequence(verdict: Verdict, state: TrustState, now: int, ordered_digest: str | None) -> None:
+    sequence = verdict.manifest.sequence
     if sequence > max(_latest(state, now), state.floor) + MAX_AHEAD:
         said = f"sequence {sequence} is too far ahead of the clock and of {state.floor}, the highest one committed"
         hint = "sequences are seconds since 1970 unless set: build the release again"
         raise refused(Reason.SEQUENCE_TOO_FAR, said, hint)
-    if content.digest in (ordered_digest, state.floor_digest):
+    if verdict.digest in (ordered_digest, state.floor_digest):
         return
     if sequence < state.floor:
         said = f"sequence {sequence} is lower than {state.floor}, which has been committed here"
@@ -295,8 +295,11 @@ def _check_dates(manifest: Manifest, state: TrustState, now: int) -> None:
         )
 
 
-def _standing(content: _Content, state: TrustState, now: int) -> tuple[str, ...]:
-    return standing.warnings_of(content.signed_by, content.manifest.expires, state.revoked, max(now, state.time_floor))
+def _with_standing(verdict: Verdict, state: TrustState, now: int) -> Verdict:
+    """Returns the verdict on a running release, with warnings why a device would refuse it today."""
+    at_least = max(now, state.time_floor)
+    found = standing.warnings_of(verdict.signed_by, verdict.manifest.expires, state.revoked, at_least)
+    return replace(verdict, warnings=(*found, *verdict.warnings))
 
 
 def _clock_warnings(manifest: Manifest, state: TrustState, now: int) -> tuple[str, ...]:
@@ -314,17 +317,3 @@ def _raised_time_floor(manifest: Manifest, state: TrustState, now: int) -> int:
     known = max(AGENT_EPOCH, state.time_floor)
     limit = min(now, known + MAX_RAISE) if now >= known else known + MAX_RAISE
     return max(state.time_floor, min(manifest.created, limit))
-
-
-def _verdict(content: _Content, state: TrustState, now: int, warnings: tuple[str, ...]) -> Verdict:
-    return Verdict(
-        digest=content.digest,
-        manifest=content.manifest,
-        signed_by=content.signed_by,
-        model_sha256=content.model_sha256,
-        floor=max(state.floor, content.manifest.sequence),
-        time_floor=_raised_time_floor(content.manifest, state, now),
-        already_committed=content.digest == state.committed_digest,
-        warnings=(*warnings, *_clock_warnings(content.manifest, state, now)),
-        revoked=content.signed_by in state.revoked,
-    )
