@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+from device_agent.serving.columns import Columns
 from device_agent.serving.files import embedded
+from device_agent.serving.rows import Request, make_parser
 from device_agent.shared.embedding.chain import Chain
 from device_agent.shared.embedding.files import IN_FOLDERS, files_of, name_in
 from device_agent.shared.embedding.parsers import InputJsonParser
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.input_info import Audio, Image, Input
+from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.tabular.inputs import FILES, open_source
 
 SOUND = Chain(Input(audio=Audio(8_000)), [])
@@ -229,3 +232,14 @@ def test_a_folder_of_any_size_takes_the_memory_of_few_inputs(threads: int, tmp_p
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most < 30 << 20
+
+
+def test_status_gets_the_counts_of_a_model_with_stages() -> None:
+    info = KnnInfo(
+        name="n", k=1, n_features=2, feature_names=("x", "y"), classes=(0, 1), metric="euclidean", weights="uniform",
+        scale="none", n_train=2, batch=8, fingerprint="", minimum_runtime="1", versions={}, input=Input(width=2),
+    )  # fmt: skip
+    request = Request(None, None, "auto", None, Columns(), ignore_extra=True, counters=[])
+    parser = make_parser(info, "csv", request, Chain(Input(width=2), []))
+    assert parser.parse(b"feature_0,feature_1,more\n1,2,3\n").rows.tolist() == [[1.0, 2.0]]
+    assert [counter.take_counts() for counter in request.counters or ()] == [{"left_out": {"more": 1}}]
