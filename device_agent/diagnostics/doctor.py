@@ -22,7 +22,7 @@ from device_agent.shared.protocol.errors import AgentError, ModelUnusable
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.protocol.reports import Diagnosis, Finding
 from device_agent.shared.protocol.versions import utc
-from device_agent.shared.trust import standing
+from device_agent.shared.trust import rules, standing
 from device_agent.store import state, trust_dir, trust_store
 from device_agent.store.store import Store
 from device_agent.store.trust_dir import typed
@@ -31,8 +31,6 @@ from device_agent.system import board, clock, sandbox
 MINIMUM_PYTHON = (3, 10)
 #: With less free disk space, in bytes, a deployment may fail.
 LOW_DISK = 200 * 1024 * 1024
-#: A clock before this is wrong: 2026-01-01.
-EARLIEST = 1_767_225_600
 #: Warning about the running release -> the commands that end it.
 _MEND = {
     standing.REVOKED_KEY: "`knnkit sign RELEASE --key TRUSTED`, then `knnkit deploy --release RELEASE --target HOST`",
@@ -194,7 +192,7 @@ def _disk(store: Store) -> Iterator[Finding]:
 
 def _clock(store: Store) -> Iterator[Finding]:
     now = clock.now().wall
-    floor = EARLIEST
+    floor = rules.AGENT_EPOCH
     with contextlib.suppress(AgentError):
         floor = max(floor, store.load().time_floor)
     if now < floor:

@@ -9,7 +9,7 @@ journal.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,9 +31,6 @@ from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.queries import check_rows, narrow, origin_of, row_type
 from device_agent.shared.regression import Regressor
-
-if TYPE_CHECKING:
-    from device_agent.shared.embedding.chain import Chain
 
 #: Relative error of float64 distances is less than this.
 _OFF = 2.0**-30
@@ -296,7 +293,7 @@ class JoinedKNN:
     """
 
     def __init__(self, signed: TfliteKNN, joined: Joined, exact: JoinedExact | None = None) -> None:
-        self.signed, self._joined = signed, joined
+        self.signed, self._joined, self.chain = signed, joined, signed.chain
         #: The float64 classifier over both sets of rows.
         self.exact = JoinedExact(signed.path, signed.info, joined) if exact is None else exact
         self.info = replace(joined.info, n_train=signed.info.n_train + int(self.exact.kept.sum()))
@@ -310,11 +307,6 @@ class JoinedKNN:
     def batch(self) -> int:
         """Number of rows of the batch graph; more rows are answered in several batches."""
         return self.signed.batch
-
-    @property
-    def chain(self) -> Chain | None:
-        """The stages of the model; None if it has none."""
-        return self.signed.chain
 
     def over(self, signed: TfliteKNN) -> JoinedKNN:
         """Returns `signed`, a replica of the model, joined with the same taught rows."""
