@@ -107,9 +107,9 @@ def _certify(
     verdict: Verdict,
     nonce: str,
     runtime: str,
-    other: bytes | None = None,
-    running: compare.Opened | None = None,
-    root: Path | None = None,
+    other: bytes | None,
+    running: compare.Opened | None,
+    root: Path | None,
 ) -> Certificate:
     # NumPy's threads are not needed, and each spins for 30 ms. This is a child process: the setting ends with it.
     blas.prepare(1)
@@ -135,15 +135,15 @@ def _certify(
     gates = verdict.manifest.gates
     if other is not None:  # rows of somebody's own need not hold every class
         gates = replace(gates, balanced_accuracy=None, min_recall=None, recall=None, not_worse_than=None)
+    of_host = gates if model.chain is None else model_info.Gates(margin=gates.margin, latency_ms=gates.latency_ms)
+    values = None if model.info.targets is None else model.values_of(answers)
+    found = judge(golden, answers, model.info, of_host, p50_ms=latency.p50_ms if latency else None, values=values)
     own, label = None, answers.label
     if model.chain is not None:
         from device_agent.lifecycle.own_rows import check_own_rows
 
-        own = check_own_rows(model, model.chain, golden, gates)
-        gates, label = model_info.Gates(margin=gates.margin, latency_ms=gates.latency_ms), own.label
-    values = None if model.info.targets is None else model.values_of(answers)
-    found = judge(golden, answers, model.info, gates, p50_ms=latency.p50_ms if latency else None, values=values)
-    measured = found if own is None else own.verdict
+        own = check_own_rows(model, model.chain, golden, gates, found)
+        found, label = own.verdict, own.label
     taught, wrong = None, ""
     if model.info.enrol is not None and root is not None and other is None:
         from device_agent.lifecycle.taught import check_taught
@@ -161,28 +161,17 @@ def _certify(
         version=manifest.version,
         sequence=manifest.sequence,
         model_sha256=verdict.model_sha256,
-        identical=found.identical,
-        equivalent=found.equivalent,
-        different=found.different,
-        differences=found.differences,
-        largest_distance_error=found.largest_distance_error,
-        accuracy=measured.accuracy,
-        accuracy_rows=measured.accuracy_rows,
-        accepted=measured.accepted,
-        confusion=measured.confusion,
         latency=latency,
         runtime=model.runtime,
         device=board.device_info(),
-        failures=(*found.failures, *(own.verdict.failures if own else ()), *worse, *filter(None, [wrong])),
         issued=clock.now().wall,
         signed_by=verdict.signed_by,
         warnings=verdict.warnings,
         compared=compared,
         taught=taught,
         embedding=own.check if own else None,
-        errors=found.errors,
-        columns=found.columns,
         classes=tuple(map(str, model.info.classes)) if len(model.info.classes) <= constants.MAX_CONFUSED else (),
+        **vars(replace(found, failures=(*found.failures, *worse, *filter(None, [wrong])))),
     )
 
 

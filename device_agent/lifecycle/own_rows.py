@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 
 @record
 class OwnRows:
-    """Result: `check` compares the rows with the host's, `verdict` the answers; `label` are the (n,) class indices."""
+    """Result: `check` compares the rows with the host's; `label` are the (n,) class indices of this device's rows."""
 
     check: EmbeddingCheck
     verdict: judge.Verdict
     label: NDArray[np.int32]
 
 
-def check_own_rows(model: TfliteKNN, chain: Chain, golden: Golden, gates: Gates) -> OwnRows:
+def check_own_rows(model: TfliteKNN, chain: Chain, golden: Golden, gates: Gates, found: judge.Verdict) -> OwnRows:
     """Compares the rows that this device computes from the golden inputs with the host's rows.
 
-    The verdict has accuracy and gates as measured on this device's rows.
+    The verdict is `found`, that on the host's rows, with the accuracy and the gates of this device's rows.
 
     Raises:
         ModelUnusable: an input cannot be read, or a stage fails.
@@ -54,4 +54,6 @@ def check_own_rows(model: TfliteKNN, chain: Chain, golden: Golden, gates: Gates)
     )
     verdict = judge.judge(golden, answers, model.info, replace(gates, latency_ms=None))
     by_parity = tuple(said for said in verdict.failures if not said.startswith("parity"))
-    return OwnRows(check, replace(verdict, failures=(*error_gates.stage_failures(check), *by_parity)), answers.label)
+    failures = (*found.failures, *error_gates.stage_failures(check), *by_parity)
+    measured = {name: getattr(verdict, name) for name in ("accuracy", "accuracy_rows", "accepted", "confusion")}
+    return OwnRows(check, replace(found, **measured, failures=failures), answers.label)
