@@ -38,12 +38,9 @@ def answer_all(loaded: Loaded, blocks: Iterable[NDArray[Any]]) -> Iterator[Answe
     Raises:
         BadInput: a row of the next block has a value that is not finite.
     """
-    ring = loaded.ring
-    for answers in _in_order(
-        loaded, ring.remember(blocks) if ring else blocks, lambda model, rows: model.classify(rows)
-    ):
-        if ring:
-            ring.note_next(answers)
+    for rows, answers in _in_order(loaded, blocks, lambda model, rows: (rows, model.classify(rows))):
+        if loaded.ring:
+            loaded.ring.note(rows, answers)
         yield answers
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,7 +49,6 @@ class Ring:
         self._path, self._info, self._keep, self._digest = path, info, keep, digest
         self._rng = np.random.default_rng()
         self._next = time.monotonic() + SECONDS
-        self._unanswered: deque[NDArray[Any]] = deque()
         self._begin()
 
     def _begin(self) -> None:
@@ -64,16 +62,6 @@ class Ring:
         """Writes the waiting rows; later answers are class indices of `info`, which may have new taught labels."""
         self.save()
         self._info = info
-
-    def remember(self, blocks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
-        """Yields each of the (n, n_features) `blocks`, and remembers it until `note_next` gets its answers."""
-        for rows in blocks:
-            self._unanswered.append(rows)
-            yield rows
-
-    def note_next(self, answers: Answers) -> None:
-        """Calls `note` with the oldest block that `remember` has yielded and that has no answers yet."""
-        self.note(self._unanswered.popleft(), answers)
 
     def note(self, rows: NDArray[Any], answers: Answers) -> None:
         """Chooses rows to keep from (n, n_features) rows by their `answers`; writes the choice every few seconds."""
