@@ -131,7 +131,7 @@ def _offers(where: Resolved, agent: _Agent | None, tried: _Tried) -> Iterator[tu
     if not where.identities_only:
         for blob, key in held.items():
             if blob not in offered:
-                yield f"{key.comment or key.get_name()} by the agent", keys.of_agent(key, tried.notes)
+                yield f"{key.comment or key.get_name()} by the agent", keys.AgentKey(key, tried.notes)
 
 
 def _key(
@@ -142,7 +142,7 @@ def _key(
     `name` is the identity as configured, `path` its file. Returns None if neither can be used; `tried` says why.
     """
     if held is not None:
-        return f"{name} by the agent", keys.of_agent(held, tried.notes)
+        return f"{name} by the agent", keys.AgentKey(held, tried.notes)
     lacks = "the key agent does not hold this key" if agent else "no key agent is running that could use it"
     try:
         return name, keys.load(path, agent=lacks)

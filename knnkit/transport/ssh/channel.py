@@ -96,9 +96,8 @@ def feed(channel: paramiko.Channel, read: Callable[[], bytes], touch: Callable[[
 def feed_bytes(channel: paramiko.Channel, data: bytes, touch: Callable[[], None]) -> None:
     """Sends `data` to the command, in a thread if it is large, then closes its standard input; `touch` as in `feed`."""
     if len(data) > _SMALL:
-        view = memoryview(data)
-        chunks = iter([bytes(view[at : at + _CHUNK]) for at in range(0, len(data), _CHUNK)])
-        feed(channel, lambda: next(chunks, b""), touch)
+        source = io.BytesIO(data)
+        feed(channel, lambda: source.read(_CHUNK), touch)
         return
     with contextlib.suppress(OSError):
         if data:

@@ -43,40 +43,34 @@ class NoKey(Exception):
 
 
 class _Certified(paramiko.PKey):
-    """A key from a file or an agent, together with its certificate, as paramiko offers it."""
+    """A key from a file or an agent, together with its certificate (None: without), as paramiko offers it."""
 
-    def __init__(self, key: paramiko.PKey, blob: paramiko.pkey.PublicBlob) -> None:
+    def __init__(self, key: Any, blob: paramiko.pkey.PublicBlob | None) -> None:
         self._key, self.public_blob = key, blob
 
     def get_name(self) -> str:
-        return self._key.get_name()
+        return str(self._key.get_name())
 
     def asbytes(self) -> bytes:
-        return self._key.asbytes()
+        return bytes(self._key.asbytes())
 
-    def sign_ssh_data(self, data: bytes, algorithm: str | None = None) -> paramiko.Message:
+    def sign_ssh_data(self, data: bytes, algorithm: str | None = None) -> Any:
         return self._key.sign_ssh_data(data, algorithm)
 
 
-class _AgentKey(paramiko.PKey):
+class AgentKey(_Certified):
     """A key or certificate of a key agent.
 
-    If the agent refuses to sign, this class returns a signature that no server accepts, so that the login goes on with
-    the next key, as ssh does; a message is added to `notes`.
+    Adds a message to `notes` when the agent refuses to sign.
     """
 
     def __init__(self, key: paramiko.AgentKey, notes: list[str]) -> None:
-        self._key, self._notes = key, notes
         certified = key.get_name().endswith("-cert-v01@openssh.com")
-        self.public_blob = paramiko.pkey.PublicBlob(key.get_name(), key.blob) if certified else None
+        super().__init__(key, paramiko.pkey.PublicBlob(key.get_name(), key.blob) if certified else None)
+        self._notes = notes
 
-    def get_name(self) -> str:
-        return self._key.get_name()
-
-    def asbytes(self) -> bytes:
-        return self._key.asbytes()
-
-    def sign_ssh_data(self, data: bytes, algorithm: str | None = None) -> bytes:  # type: ignore[override]
+    def sign_ssh_data(self, data: bytes, algorithm: str | None = None) -> Any:
+        """Returns a signature; if the agent refuses, one that no server accepts: the login goes on with another key."""
         try:
             return bytes(self._key.sign_ssh_data(data, algorithm))
         except (OSError, paramiko.SSHException) as error:
@@ -85,11 +79,6 @@ class _AgentKey(paramiko.PKey):
             made.add_string(algorithm or self.get_name())
             made.add_string(bytes(64))
             return made.asbytes()
-
-
-def of_agent(key: paramiko.AgentKey, notes: list[str]) -> paramiko.PKey:
-    """Returns a key or certificate of an agent for paramiko; it adds to `notes` when the agent refuses to sign."""
-    return _AgentKey(key, notes)
 
 
 def certificates_of(

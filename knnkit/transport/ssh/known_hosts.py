@@ -47,16 +47,11 @@ class HostKey:
     @property
     def fingerprint(self) -> str:
         """Fingerprint as `ssh-keygen -l` prints it: `SHA256:` and 43 characters."""
-        return fingerprint(self.blob)
+        return "SHA256:" + base64.b64encode(hashlib.sha256(self.blob).digest()).decode().rstrip("=")
 
     def same(self, other: HostKey) -> bool:
         """Whether this and the other are the same public key; `where` may differ."""
         return self.blob == other.blob
-
-
-def fingerprint(blob: bytes) -> str:
-    """Returns the SHA-256 fingerprint of a public key's wire form, as OpenSSH prints it."""
-    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
 @dataclass(frozen=True)

@@ -76,11 +76,7 @@ def expand(text: str, tokens: Mapping[str, str], *, variables: bool = True) -> s
 
 
 def expand_path(text: str, tokens: Mapping[str, str]) -> str:
-    """Replaces a leading `~`, then tokens and variables, in the path of a file.
-
-    Raises:
-        CannotExpand: as `expand`.
-    """
+    """Replaces a leading `~`, then tokens and variables, in the path of a file; raises as `expand`."""
     return expand(os.path.expanduser(text), tokens)  # noqa: PTH111  (pathlib would drop a trailing slash)
 
 
