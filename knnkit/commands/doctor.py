@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from device_agent.shared.protocol import json_codec
-from device_agent.shared.protocol.reports import Finding
 from knnkit.commands import _output, _query
+from knnkit.fleet.jobs.query import Findings
 from knnkit.fleet.report import DeviceReport
 from knnkit.render.terminal import Cell, Table, Tone
 
@@ -22,8 +21,5 @@ def _rows(device: DeviceReport) -> list[tuple[Cell | str, ...]]:
     if not device.details:
         return [(device.name, "connection", Cell("error", "bad"), device.said, device.hint)]
     tones: dict[str, Tone] = {"ok": "good", "warning": "warn", "error": "bad"}
-    found = [
-        json_codec.from_plain(Finding, entry)
-        for entry in json_codec.parse(device.details, limit=len(device.details))["findings"]
-    ]
+    found = device.answer(Findings).findings
     return [(device.name, f.name, Cell(f.level, tones[f.level]), f.message, f.mend) for f in found]

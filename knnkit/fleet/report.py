@@ -177,7 +177,6 @@ def exit_code(devices: Iterable[DeviceReport]) -> int:
     devices), and 3 that devices were only unreachable. Devices skipped because of others do not count.
     """
     failed = [device.exit_code for device in devices if not device.good and device.outcome is not Outcome.SKIPPED]
-    for code in (constants.EXIT_FAILED, constants.EXIT_USAGE, constants.EXIT_REFUSED, constants.EXIT_LOCKED):
-        if code in failed:
-            return code
-    return constants.EXIT_UNREACHABLE if failed else constants.EXIT_OK
+    worst_first = (constants.EXIT_FAILED, constants.EXIT_USAGE, constants.EXIT_REFUSED, constants.EXIT_LOCKED)
+    usual = constants.EXIT_UNREACHABLE if failed else constants.EXIT_OK
+    return next((code for code in worst_first if code in failed), usual)

@@ -52,11 +52,7 @@ def ask(
 
 
 def read_answer(device: str, completed: Completed, command: str, answer: type[T]) -> T:
-    """Parses the output of a completed agent command as a document of the type `answer`.
-
-    Raises:
-        AgentProblem, DeviceFailed: as `ask`.
-    """
+    """Parses the output of a completed agent command as a document of the type `answer`; raises as `ask`."""
     try:
         if completed.exit_code == 0:
             return json_codec.loads(answer, completed.stdout)

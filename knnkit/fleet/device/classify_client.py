@@ -24,39 +24,30 @@ _MAX_ANSWER = 64 * 1024 * 1024
 
 
 class Answerer:
-    """Classifies rows with the committed release of a device."""
+    """Classifies rows with the committed release of a device.
+
+    Each method raises DeviceFailed if the device cannot answer, or if its answer is malformed.
+    """
 
     def __init__(self, transport: Transport, facts: Facts) -> None:
         self._transport, self._facts = transport, facts
 
     def neighbours(self, rows: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[Any]]:
-        """Returns the (n, k) indices of the training rows nearest to (n, n_features) raw rows, and their (n,) labels.
-
-        Raises:
-            DeviceFailed: the device cannot answer, or its answer is malformed.
-        """
+        """Returns the (n, k) indices of the training rows nearest to (n, n_features) raw rows, and (n,) labels."""
         records = self._classify(rows, ["--neighbors"])
         with self._sensible():
             nearest = np.array([[near["index"] for near in record["neighbors"]] for record in records], np.int32)
             return nearest, np.array([record["label"] for record in records])
 
     def labels(self, rows: NDArray[Any], classes: Sequence[int | str]) -> NDArray[np.int32]:
-        """Returns a device's answers to (n, n_features) raw rows as (n,) indices into `classes`; -1 is "unknown".
-
-        Raises:
-            DeviceFailed: as `neighbours`.
-        """
+        """Returns a device's answers to (n, n_features) raw rows as (n,) indices into `classes`; -1 is "unknown"."""
         index = {label: number for number, label in enumerate(classes)} | {constants.UNKNOWN_LABEL: constants.UNKNOWN}
         records = self._classify(rows, [])
         with self._sensible():
             return np.array([index[record["label"]] for record in records], np.int32)
 
     def labels_of_lines(self, lines: Sequence[bytes]) -> list[str]:
-        """Returns the device's label, as text, for each of `lines`: one raw row as JSON, with its newline.
-
-        Raises:
-            DeviceFailed: as `neighbours`.
-        """
+        """Returns the device's label, as text, for each of `lines`: one raw row as JSON, with its newline."""
         records = self._ask(b"".join(lines), "jsonl", len(lines), [])
         with self._sensible():
             return [str(record["label"]) for record in records]

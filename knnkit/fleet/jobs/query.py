@@ -52,6 +52,13 @@ class Question(Job):
     built: Mapping[str, Path] = field(default_factory=dict)  # digest -> release on this machine, to replay taught rows
 
 
+@dataclass(frozen=True)
+class Findings:
+    """The answer of the query `doctor`: the host's findings, then the agent's."""
+
+    findings: tuple[reports.Finding, ...]
+
+
 def ask_device(question: Question, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
     """Runs a query on one device; returns a report, also if the device fails."""
     return visit(question, partial(_answer, question), listen, pause)
@@ -175,5 +182,5 @@ def _doctor(question: Question, transport: Transport, facts: Facts, recorder: Re
         exit_code=constants.EXIT_FAILED if sick else constants.EXIT_OK,
         reason="unfit" if sick else "",
         message=f"{question.target.name}: {sick} of {len(findings)} findings are errors" if sick else "",
-        details=json_codec.dumps({"findings": findings}),
+        details=json_codec.dumps(Findings(tuple(findings))),
     )

@@ -48,11 +48,7 @@ class Conversation:
             self._transport = None
 
     def ask(self, facts: Facts, command: list[str], answer: type[T], input: bytes = b"") -> T:
-        """Runs one command of the device's agent, with `input` as standard input; returns a document of type `answer`.
-
-        Raises:
-            AgentProblem, DeviceFailed, Unreachable: as `knnkit.fleet.device.agent_client.ask`.
-        """
+        """Runs one command of the device's agent, and returns its answer; as `knnkit.fleet.device.agent_client.ask`."""
         return ask(self.open(), facts.agent_argv, command, answer, timeout=self._job.pace.command, input=input)
 
     def ask_in_turn(self, facts: Facts, command: list[str], answer: type[T], input: bytes = b"") -> T:

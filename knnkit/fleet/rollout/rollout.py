@@ -28,19 +28,15 @@ class Watch(Protocol):
 
     def wave(self, wave: Wave, number: int, total: int) -> None:
         """Called when a wave begins, the `number`-th of `total` (from 1)."""
-        ...
 
     def step(self, device: str, step: str, done: int | None, total: int | None) -> None:
         """Called when a device begins a step, and during uploads, with `done` of `total` bytes sent."""
-        ...
 
     def finish(self, report: DeviceReport) -> None:
         """Called when a device is finished."""
-        ...
 
     def note(self, text: str) -> None:
         """Called with a message about the whole run."""
-        ...
 
 
 @dataclass(frozen=True)
