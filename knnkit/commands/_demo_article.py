@@ -43,6 +43,7 @@ from knnkit.release.signing import FileSigner
 from knnkit.render import fleet_report, html, plots, terminal
 from knnkit.render.decision_regions import Regions
 from knnkit.training import source
+from knnkit.training.source import Material
 
 #: First line of the demo's deploy.yaml. It marks the folder of an earlier demo, even if a user has changed other lines.
 _FIRST_LINE = "# A small experiment: 1,000 points around 5 centres, 300 of them held out, 3 neighbours that vote."
@@ -130,20 +131,9 @@ class Demo:
 
     def run(self, *, as_json: bool) -> int:
         """Runs the experiment, prints its result (`as_json`: as JSON), and returns the exit code."""
-        config_file = self._configure()
-        config = load.load(config_file)
-        build = config.builds()[0]
-        signer = self.keygen(build.signing.key)
-        with self.step(f"knnkit build -c {self.shown(config_file)}", "loads TensorFlow, which takes longest"):
-            built, training, test = self._build(build, signer)
-        self.say(
-            f"  {built.directory.name}/: {built.manifest.name} {built.manifest.version}, signed, {built.digest[:12]}"
-        )
-        target = targets_of(config)[0]
-        with self.step(
-            f"knnkit deploy -c {self.shown(config_file)}", "the first time, installs the device's environment"
-        ):
-            report = self.deploy(target, built, signer.public_pem)
+        built, material, target, report = self.release(self._configure(), "loads TensorFlow, which takes longest")
+        training, test = material.training, material.held_out
+        assert test is not None  # deploy.yaml holds rows out
         with self.step("asking TfKNN on the host, TfliteKNN on the device, and a float64 search"):
             device, report = self.certify(target, report, built)
             witnesses = self._ask(built, training, test, device)
@@ -163,25 +153,35 @@ class Demo:
             path.write_text(text, encoding="utf-8")
         return path
 
-    def keygen(self, key: Path) -> Any:
+    def release(self, config_file: Path, note: str) -> tuple[Built, Material, Target, DeviceReport]:
+        """Builds and deploys the model of a deploy.yaml; returns the release, its rows, the device, and its report.
+
+        `note` is printed beside the build.
+
+        Raises:
+            ParityFailed: the device does not keep the release.
+        """
+        config = load.load(config_file)
+        build, target = config.builds()[0], targets_of(config)[0]
+        signer = self._keygen(build.signing.key)
+        with self.step(f"knnkit build -c {self.shown(config_file)}", note):
+            load_tensorflow()
+            material, built = source.load(build), ensure_release(build, signer)
+        manifest = built.manifest
+        self.say(f"  {built.directory.name}/: {manifest.name} {manifest.version}, signed, {built.digest[:12]}")
+        installs = "the first time, installs the device's environment"
+        with self.step(f"knnkit deploy -c {self.shown(config_file)}", installs):
+            return built, material, target, self._deploy(target, built, signer.public_pem)
+
+    def _keygen(self, key: Path) -> Any:
         """Returns the signer of the key in the file `key`; the first run creates the key."""
         if not key.exists():
             with self.step(f"knnkit keygen --out {self.shown(key.with_suffix(''))}"):
                 keys.generate(key.with_suffix(""))
         return FileSigner.load(key)
 
-    def _build(self, build: Any, signer: Any) -> tuple[Built, Dataset, Dataset]:
-        load_tensorflow()
-        rows = source.load(build)
-        assert rows.held_out is not None  # deploy.yaml holds rows out
-        return ensure_release(build, signer), rows.training, rows.held_out
-
-    def deploy(self, target: Target, built: Built, public_pem: bytes) -> DeviceReport:
-        """Deploys a release to a target, which then trusts the key `public_pem`; returns the report of the deploy.
-
-        Raises:
-            ParityFailed: the device does not keep the release.
-        """
+    def _deploy(self, target: Target, built: Built, public_pem: bytes) -> DeviceReport:
+        """Deploys a release to a target, which then trusts the key `public_pem`; returns the report of the deploy."""
         keys = {dsse.fingerprint(public_pem): public_pem}
         package = read_package(built.directory, keys)
         holder = f"knnkit demo {secrets.token_hex(4)}"

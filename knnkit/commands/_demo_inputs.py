@@ -19,17 +19,14 @@ import numpy as np
 from device_agent.shared.embedding.files import files_of
 from device_agent.shared.protocol import constants, json_codec
 from knnkit.commands._demo_article import Demo, require_build_extra, require_own
-from knnkit.config import load
 from knnkit.data.dataset import load_sklearn
 from knnkit.data.raw_lines import lines_of
 from knnkit.errors import MissingDependency, ParityFailed, extra
 from knnkit.fleet.device.classify_client import Answerer
 from knnkit.fleet.report import DeviceReport
-from knnkit.fleet.targets import targets_of
 from knnkit.model.tflite.demo_embedder import train_embedder
-from knnkit.release.build import Built, ensure_release
+from knnkit.release.build import Built
 from knnkit.render import plots
-from knnkit.training import source
 from knnkit.training.source import Material
 
 WORDS = ("yes", "stop", "start", "left", "right", "up", "down", "off", "help", "hello", "music", "window")
@@ -94,14 +91,7 @@ class _InputDemo(Demo):
         if not (self.folder / "unseen").exists():
             with self.step(f"making {self._kind}s in {self.shown(self.folder / 'training')}"):
                 make()
-        config = load.load(config_file)
-        build, target = config.builds()[0], targets_of(config)[0]
-        signer = self.keygen(build.signing.key)
-        with self.step(f"knnkit build -c {self.shown(config_file)}", "runs the networks on every file"):
-            built = ensure_release(build, signer)
-            material = source.load(build)
-        with self.step(f"knnkit deploy -c {self.shown(config_file)}", "the first time, makes the device's environment"):
-            report = self.deploy(target, built, signer.public_pem)
+        built, material, target, report = self.release(config_file, "runs the networks on every file")
         with self.step(f"knnkit classify --input {self.shown(self.folder / 'unseen')}"):
             device, report = self.certify(target, report, built)
             right = self._answers_of(device)

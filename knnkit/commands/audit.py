@@ -20,7 +20,7 @@ from knnkit.data.dataset import Dataset
 from knnkit.errors import DataError
 from knnkit.model.reference.spec import KnnSpec, require_plain
 from knnkit.render.sanitize import clean, percent
-from knnkit.render.terminal import Column, Table, print_line, print_table
+from knnkit.render.terminal import Column, print_line, print_table
 from knnkit.training import auditing, source
 from knnkit.training.auditing import Audit, Finding, Kind
 from knnkit.training.rows import one_label
@@ -63,11 +63,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _entry(finding: Finding, rows: Dataset) -> dict[str, Any]:
     entry = {
         "kind": finding.kind,
-        "row": _place(finding.row, rows),
+        "row": rows.place(finding.row),
         "label": finding.label,
         "neighbours": finding.other,
         "share": finding.share,
-        "like": _place(finding.like, rows),
+        "like": rows.place(finding.like),
         "distance": finding.distance,
     }
     named = {} if rows.ids is None else {"id": str(rows.ids[finding.row]), "like_id": str(rows.ids[finding.like])}
@@ -95,7 +95,7 @@ def _show(found: Audit, rows: Dataset) -> int:
     shown = []
     for kind in ("contradicted", "duplicate"):
         shown += [each for each in found.findings if each.kind == kind][:_SHOWN]
-    lines = tuple(
+    lines = [
         (
             each.kind,
             _named(each.row, rows),
@@ -106,10 +106,9 @@ def _show(found: Audit, rows: Dataset) -> int:
             f"{each.distance:.6g}",
         )
         for each in shown
-    )
-    table = Table(columns, lines)
+    ]
     if lines:
-        print_table(table.columns, table.rows)
+        print_table(columns, lines)
     for kind, what in _KINDS.items():
         count = found.count(kind)
         print_line(f"{count:,} of {found.rows:,} {what}", stream=sys.stderr)
@@ -126,13 +125,8 @@ def _advise(shown: int, found: Audit, build: Build, arguments: argparse.Namespac
         print_line(said, stream=sys.stderr)
 
 
-def _place(row: int, rows: Dataset) -> int:
-    """Returns the number of a row in the user's file: its index `row`, plus the rows before it that were dropped."""
-    return row if rows.places is None else int(rows.places[row])
-
-
 def _named(row: int, rows: Dataset) -> str:
-    place = _place(row, rows)
+    place = rows.place(row)
     names = [] if rows.ids is None or not rows.ids[row] else [clean(rows.ids[row], 40)]
     if rows.files is not None:
         names.append(clean(os.path.relpath(rows.where(row))))

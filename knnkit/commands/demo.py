@@ -11,13 +11,7 @@ from knnkit.commands import _demo_article, _demo_inputs
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the experiment; returns 0 if the device gave the same answers as the host.
-
-    Raises:
-        MissingDependency: a package or program of the experiment is not installed.
-        ParityFailed: the device gave other answers.
-        UsageError: the folder holds files that are not of a demo.
-    """
+    """Runs the experiment; returns 0 if the device gave the same answers as the host."""
     if arguments.sound or arguments.picture:
         return _demo_inputs.run(arguments)
     return _demo_article.run(arguments)

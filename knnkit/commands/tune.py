@@ -21,7 +21,7 @@ from knnkit.model.reference.spec import require_plain
 from knnkit.render import charts
 from knnkit.render.charts import Chart, Line
 from knnkit.render.sanitize import count, percent
-from knnkit.render.terminal import Cell, Column, Progress, Table, print_line, print_table
+from knnkit.render.terminal import Column, Progress, Table, print_line, print_table
 from knnkit.training import source, tuning
 from knnkit.training.rows import one_label
 from knnkit.training.tuning import SPLIT, Setting, Tuned
@@ -74,7 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json_codec.dumps(_document(tuned, how, arguments.score, (now, model.k), (setting, k), changed)))
         return 0
-    _say_next(arguments, setting, k, (now, model.k) == (setting, k))
+    if (now, model.k) != (setting, k):
+        _say_next(arguments)
     return 0
 
 
@@ -84,8 +85,7 @@ def _settings(arguments: argparse.Namespace, now: Setting) -> list[Setting]:
         arguments.metric or constants.GRAPH_METRICS,
         arguments.weights or constants.GRAPH_WEIGHTS,
     )
-    found = tuning.settings_of(*asked, now)
-    return found if now in found else [*found, now]
+    return list(dict.fromkeys([*tuning.settings_of(*asked, now), now]))
 
 
 def _table(tuned: Tuned, now: Setting, k: int) -> Table:
@@ -93,7 +93,7 @@ def _table(tuned: Tuned, now: Setting, k: int) -> Table:
     rows = [(*_named(each.setting), str(each.best), percent(max(each.scores)), "") for each in tuned.curves[:_SHOWN]]
     own = tuned.score(now, k)
     rows.append((*_named(now), str(k), percent(own), "deploy.yaml"))
-    return Table(columns, tuple(tuple(map(Cell, row)) for row in rows))
+    return Table(columns, tuple(rows))
 
 
 def _named(setting: Setting) -> tuple[str, str, str]:
@@ -149,16 +149,11 @@ def _write(arguments: argparse.Namespace, build: Build, setting: Setting, k: int
     return True
 
 
-def _say_next(arguments: argparse.Namespace, setting: Setting, k: int, same: bool) -> None:
-    if same:
-        return
+def _say_next(arguments: argparse.Namespace) -> None:
+    said = f"try: knnkit tune --write{_config.flags(arguments)}, which writes the best setting into deploy.yaml"
     if arguments.write:
-        print_line(
-            f"{arguments.config}: written; next: knnkit build{_config.flags(arguments, model=False)}", stream=sys.stderr
-        )
-    else:
-        said = f"try: knnkit tune --write{_config.flags(arguments)}, which writes the best setting into deploy.yaml"
-        print_line(said, stream=sys.stderr)
+        said = f"{arguments.config}: written; next: knnkit build{_config.flags(arguments, model=False)}"
+    print_line(said, stream=sys.stderr)
 
 
 def _document(

@@ -124,11 +124,7 @@ def with_zeros(table: Any, name: str) -> Any:
 
 
 def load_frame(table: Any, wanted: Wanted) -> Dataset:
-    """Returns the rows of a pyarrow table that was a data frame.
-
-    Raises:
-        DataError: as `load`.
-    """
+    """Returns the rows of a pyarrow table that was a data frame; raises as `load`."""
     import pyarrow
 
     try:

@@ -78,7 +78,16 @@ class Dataset:
         source = self.source if self.files is None else self.file_names[self.files[row]]
         if self.lines is not None:
             return f"{source}, line {self.lines[row]}"
-        return f"{self.source}: row {row if self.places is None else self.places[row]}"
+        return f"{self.source}: row {self.place(row)}"
+
+    def place(self, row: int) -> int:
+        """Returns the number of a row in its source, where dropped rows count, too."""
+        return row if self.places is None else int(self.places[row])
+
+    @property
+    def text_columns(self) -> list[str]:
+        """Names of the columns of categories in rows to which no table was applied yet."""
+        return [self.feature_names[place] for place in self.levels or ()]
 
     def take(self, index: NDArray[np.int64]) -> Dataset:
         """Returns the rows with the indices `index`, in that order."""

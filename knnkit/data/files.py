@@ -107,7 +107,7 @@ def load_all(sources: Sequence[Path], wanted: Wanted) -> Dataset:
 
     wanted = replace(wanted, wide=True)
     first = read(paths[0], wanted)
-    named = policy.with_text([first.feature_names[place] for place in first.levels or ()])
+    named = policy.with_text(first.text_columns)
     own = first.feature_names[: len(first.feature_names) - len(policy.targets)]  # the targets come last
     wanted = replace(wanted, features=own, policy=replace(named, drop=()))
     others = [read(path, wanted) for path in paths[1:]]

@@ -17,12 +17,8 @@ _NAMED = 4
 def find(spec: KnnSpec, classes: Sequence[int | str], counts: Sequence[int]) -> tuple[str, ...]:
     """Returns a warning that names the classes that are never answered, as others always outvote them; () if none.
 
-    Returns () also if neighbours have unequal votes, because then few rows can win.
-
-    Args:
-        spec: parameters of the classifier.
-        classes: the labels, sorted.
-        counts: number of training rows of each class.
+    Returns () also if neighbours have unequal votes, because then few rows can win. `classes` are sorted; `counts` has
+    the number of training rows of each.
     """
     others = (spec.radius, spec.class_weight, spec.offset)
     if spec.weights != "uniform" or any(each is not None for each in others) or spec.k > sum(counts):

@@ -111,11 +111,7 @@ def _load_windows(build: Build, window: Window) -> recordings.Cut:
 
 
 def _read_windows(file: Path, label: str, training: Dataset, window: Window) -> Dataset:
-    """Returns the windows of the recordings in a file as rows of the dtype of `training`; `label` is its label column.
-
-    Raises:
-        DataError: as `recordings.load`.
-    """
+    """Returns the windows of the recordings in a file, in the dtype of `training`; `label` is its label column."""
     found = recordings.load([file], window, Labels(label)).windows
     return replace(found, rows=found.rows.astype(training.rows.dtype if len(training.rows) else np.float32))
 

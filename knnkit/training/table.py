@@ -48,22 +48,15 @@ def policy_of(data: Data) -> Policy:
     return Policy(data.drop, data.missing, data.categories, data.unknown_category, data.thousands)
 
 
-def with_text(policy: Policy, rows: Dataset) -> Policy:
-    """Returns `policy`; if it has one encoding for all text columns, gives it to each text column of `rows`."""
-    return policy.with_text([rows.feature_names[place] for place in rows.levels or ()])
-
-
 def prepare_of(data: Data, everything: Dataset, training: Dataset, held_out: Dataset | None) -> Prepared:
     """Calls `prepare` with the keys of `data` about cells. Without such keys, returns unchanged rows and no table.
 
     `everything` has all rows of the files of `data`, before some were held out.
-
-    Raises:
-        DataError: as `prepare`.
     """
     policy = policy_of(data)
-    plain = policy.is_plain
-    return Prepared(None, training, held_out) if plain else prepare(with_text(policy, everything), training, held_out)
+    if policy.is_plain:
+        return Prepared(None, training, held_out)
+    return prepare(policy.with_text(everything.text_columns), training, held_out)
 
 
 def load_rows(data: FileData, beside: str | None) -> Dataset:
@@ -111,7 +104,7 @@ def read_test(file: Path, answers: Sequence[str], data: Data, everything: Datase
     Raises:
         DataError: a column is missing, or a cell cannot be read.
     """
-    policy = replace(with_text(policy_of(data), everything), drop=())
+    policy = replace(policy_of(data).with_text(everything.text_columns), drop=())
     wide = everything.rows.dtype == np.float64
     return _read(file, answers, everything, everything.feature_names, policy, wide)
 
