@@ -61,7 +61,8 @@ class WindowConfig(Section):
         return input_info.Window(self.columns, self.rows, hop, self.time, self.gap, self.recording)
 
 
-_KNOWN = ("mean", "std", "min", "max", "rms", "zero_crossings")
+#: std is that of n, not n - 1; zero_crossings are sign changes of neighbouring samples, where 0 is positive.
+KNOWN = ("mean", "std", "min", "max", "rms", "zero_crossings")
 
 
 def _as_features(value: Any) -> Any:
@@ -69,28 +70,28 @@ def _as_features(value: Any) -> Any:
     if value == "raw":
         return ()
     if not isinstance(value, list | tuple) or not value:
-        raise ValueError(f"expected raw, or a list of {', '.join(_KNOWN)} and spectrum: N")
+        raise ValueError(f"expected raw, or a list of {', '.join(KNOWN)} and spectrum: N")
     return value
 
 
 def _as_feature(value: Any) -> Any:
     if isinstance(value, tuple):
         return value
-    if isinstance(value, str) and value in _KNOWN:
+    if isinstance(value, str) and value in KNOWN:
         return value, 0
     bands = value.get("spectrum") if isinstance(value, dict) and len(value) == 1 else None
     if type(bands) is int and 1 <= bands <= _MOST_ROWS // 2:
         return "spectrum", bands
-    close = difflib.get_close_matches(value, _KNOWN, n=1) if isinstance(value, str) else []
+    close = difflib.get_close_matches(value, KNOWN, n=1) if isinstance(value, str) else []
     meant = f"; did you mean {close[0]!r}?" if close else ""
-    raise ValueError(f"{shorten(str(value))!r} is not one of {', '.join(_KNOWN)}, spectrum: N{meant}")
+    raise ValueError(f"{shorten(str(value))!r} is not one of {', '.join(KNOWN)}, spectrum: N{meant}")
 
 
 Features = Annotated[
-    tuple[Annotated[tuple[str, int], BeforeValidator(_as_feature), Words(f"{', '.join(_KNOWN)} or spectrum: N")], ...],
+    tuple[Annotated[tuple[str, int], BeforeValidator(_as_feature), Words(f"{', '.join(KNOWN)} or spectrum: N")], ...],
     BeforeValidator(_as_features),
     WithJsonSchema({"anyOf": [{"const": "raw"}, {"type": "array", "items": {"type": ["string", "object"]}}]}),
-    Words(f"raw, or a list of {', '.join(_KNOWN)} and spectrum: N"),
+    Words(f"raw, or a list of {', '.join(KNOWN)} and spectrum: N"),
 ]
 
 

@@ -114,14 +114,7 @@ class Compared(NamedTuple):
 
 
 def compare_with_estimator(estimator: Any, reference: Reference, classes: Classes, held_out: Dataset) -> Compared:
-    """Compares the answers of an imported scikit-learn estimator with the reference's, on held-out rows.
-
-    Args:
-        estimator: has `predict`.
-        reference: the same classifier in float64.
-        classes: its labels.
-        held_out: rows with their labels.
-    """
+    """Compares the answers of an imported scikit-learn estimator with those of `reference`, the same in float64."""
     rows, labels = held_out.rows, held_out.labels
     try:
         predicted = _predict(estimator, held_out)

@@ -85,13 +85,13 @@ def _check(model: BuiltModel, golden: Golden, gates: model_info.Gates, search: s
     return verdict
 
 
-def milliseconds(model: BuiltModel, raw: NDArray[Any], rounds: int = 200) -> float:
-    """Returns the milliseconds to answer `raw`, one row, in TensorFlow's interpreter here: the median of `rounds`."""
+def milliseconds(model: BuiltModel, raw: NDArray[Any]) -> float:
+    """Returns the milliseconds to answer `raw`, one row, in TensorFlow's interpreter here: the median of 200 times."""
     row = model.reference.space.narrow(raw)
     signature = constants.signature(constants.SIGNATURE_ONE, constants.FULL)
     runner = open_interpreter(model_content=model.data).get_signature_runner(signature)
     times = []
-    for _ in range(rounds):
+    for _ in range(200):
         begun = time.perf_counter()
         runner(**{constants.INPUT_ROWS: row})
         times.append(time.perf_counter() - begun)

@@ -324,10 +324,8 @@ def ensure_release(
 ) -> Built:
     """Returns the release of `build` in `out`; builds it only if its inputs have changed, or another key signed it.
 
-    Loads neither TensorFlow nor scikit-learn if there is nothing to build; else calls `begin` first.
-
-    Raises:
-        See `build_release`.
+    Loads neither TensorFlow nor scikit-learn if there is nothing to build; else calls `begin` first. Raises as
+    `build_release`.
     """
     directory = (out or build.release.dir).absolute()
     _remove_desktop_files(directory)

@@ -38,14 +38,10 @@ class EvaluationRows:
     origins: Origins = field(default_factory=Origins)
     voters: tuple[str, ...] = ()
 
-    def name(self, row: int) -> str:
-        """Returns the id of a golden row, or its row number, by which the user finds it in the data."""
-        return self.origins.name(row)
-
     def listed(self, rows: Sequence[int], count: int | None = None) -> str:
         """Returns rows as text: `test.csv rows 3, 17 and 5 more`. `count`: number of all rows; None: `rows` has all."""
         count = len(rows) if count is None else count
-        shown = [self.name(row) for row in rows if 0 <= row < len(self.truth)][:_NAMED]
+        shown = [self.origins.name(row) for row in rows if 0 <= row < len(self.truth)][:_NAMED]
         if not shown:
             return f"{count:,} rows"
         more = f" and {count - len(shown):,} more" if count > len(shown) else ""

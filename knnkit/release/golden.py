@@ -23,12 +23,11 @@ MAX_OWN_ROWS = 20_000
 
 @dataclass(frozen=True)
 class OwnRows:
-    """A golden set of the user's rows: `data` is a file like golden.npz; `classes` are the labels of the model."""
+    """A golden set of the user's rows: `data` is a file like golden.npz."""
 
     data: bytes
     rows: int
     left_out: int  # rows beyond MAX_OWN_ROWS
-    classes: tuple[int | str, ...]
 
 
 def golden_for(build: Build, release: Path, rows: Path, label: str | None, margin: float) -> OwnRows:
@@ -51,7 +50,7 @@ def golden_for(build: Build, release: Path, rows: Path, label: str | None, margi
     if not len(own.rows):
         raise DataError(f"{rows}: there are no rows")
     golden = made_from.golden(info, own, margin=margin, limit=MAX_OWN_ROWS)
-    return OwnRows(golden.to_bytes(), len(golden.rows), len(own.rows) - len(golden.rows), info.classes)
+    return OwnRows(golden.to_bytes(), len(golden.rows), len(own.rows) - len(golden.rows))
 
 
 def _info(release: Path) -> model_info.KnnInfo:

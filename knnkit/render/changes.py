@@ -87,7 +87,7 @@ def _rows(compared: Compared, known: EvaluationRows | None) -> Iterator[tuple[st
     for flip in compared.flips if known else ():
         for row in flip.rows:
             if known and 0 <= row < len(known.voters):
-                yield known.name(row), flip.truth or "not known", flip.before, flip.after, known.voters[row]
+                yield known.origins.name(row), flip.truth or "not known", flip.before, flip.after, known.voters[row]
 
 
 def _listed(flip: Flip, rows: EvaluationRows | None) -> str:

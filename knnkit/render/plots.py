@@ -20,12 +20,7 @@ def draw_experiment(
 ) -> None:
     """Writes a PNG with three panels: the data, the decision regions, and the misclassified evaluation rows.
 
-    Args:
-        path: path of the PNG.
-        regions: answers on a grid, and the evaluation rows.
-        train_rows: (n, 2) float64 training rows.
-        train_labels: (n,) int32 class indices of the training rows.
-        title: one line above the panels.
+    `train_rows` are (n, 2) training rows, `train_labels` their (n,) class indices.
     """
     figure = new_figure(18, 6.4)
     figure.suptitle(clean(title), fontsize=15)
@@ -47,14 +42,7 @@ def draw_rows(
     groups: Sequence[tuple[str, NDArray[np.int64]]],
     title: str,
 ) -> None:
-    """Writes a PNG of rows in their two directions of most variance.
-
-    Args:
-        path: path of the PNG.
-        rows: (n, d) numbers.
-        groups: (name, indices of its rows) of each class.
-        title: one line of text above the plot.
-    """
+    """Writes a PNG of (n, d) rows in their two directions of most variance; `groups`: name and row indices by class."""
     centred = rows.astype(np.float64) - rows.mean(axis=0)
     points = centred @ np.linalg.svd(centred, full_matrices=False)[2][:2].T
     figure = new_figure(10, 7.5)

@@ -71,15 +71,10 @@ class KnnModule(tf.Module):  # type: ignore[misc]
         decides: bool = True,
     ) -> None:
         super().__init__(name="tfknn")
-        self.space, self.enrolled, self.codes, self._decides = (
-            enrolment.space,
-            enrolment.enrolled,
-            enrolment.codes,
-            decides,
-        )
+        self.space, self.enrolled, self.codes = enrolment.space, enrolment.enrolled, enrolment.codes
         if not decides:  # of all searches, that of manhattan makes the smallest file
             self.space, weights, thresholds = replace(enrolment.space, metric="manhattan"), "uniform", None
-        self.targets = enrolment.targets
+        self.targets, self._decides = enrolment.targets, decides
         self.classes, self.metric = enrolment.classes, self.space.metric
         self.k, self.n_features, self.weights, self.margin = k, len(enrolment.feature_names), weights, margin
         self._thresholds = None if thresholds is None else self._to_base(np.asarray(thresholds))

@@ -52,7 +52,6 @@ class Sample:
         space: model space.
         enrolled: (n, p) float32 training rows in model space.
         k: number of neighbours.
-        seed: seed of the random choice.
 
     Attributes:
         rows: all training rows.
@@ -60,10 +59,10 @@ class Sample:
         queries: (m, p) float64, the sampled rows.
     """
 
-    def __init__(self, space: Space, enrolled: Float32, k: int, *, seed: int = 0) -> None:
+    def __init__(self, space: Space, enrolled: Float32, k: int) -> None:
         self.space, self.enrolled, self.k = space, enrolled, k
         self.rows = WeightedRows(enrolled, space.scale)
-        self.chosen: NDArray[np.int64] = np.random.default_rng(seed).permutation(len(enrolled))[:_SAMPLE]
+        self.chosen: NDArray[np.int64] = np.random.default_rng(0).permutation(len(enrolled))[:_SAMPLE]
         self.queries = self.rows.take(self.chosen)
 
     @cached_property

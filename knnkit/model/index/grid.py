@@ -70,12 +70,7 @@ class CellLists:
 def find_cells(space: Space, enrolled: Float32, k: int) -> CellLists | None:
     """Returns cells with lists as short as possible; None if no length of lists works.
 
-    A length works if the lists fit the size limit, and most training rows are in cells that have a list.
-
-    Args:
-        space: model space.
-        enrolled: (n, p) float32 training rows in model space.
-        k: number of neighbours.
+    A length works if the lists fit the size limit, and most of the (n, p) training rows are in cells that have a list.
     """
     count, width = enrolled.shape
     if space.steps or width > _MOST_COORDINATES or not LEAST_ROWS <= count <= _MOST_ROWS:

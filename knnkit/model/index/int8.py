@@ -80,10 +80,8 @@ def blurred(length: Any, step: Any, width: int) -> Any:
 def quantize(sample: Sample, projection: Projection | None, over_fetch: int) -> Quantized | None:
     """Returns the training rows, or their projection, in int8; None if int8 would not make the search faster.
 
-    Args:
-        sample: training rows and sampled queries.
-        projection: the projection to search in; None for all coordinates.
-        over_fetch: number of candidates to add to the number that the sample needs.
+    `projection` is the projection to search in (None: all coordinates); `over_fetch` is added to the number of
+    candidates that the sample needs.
     """
     rows = sample.enrolled if projection is None else projection.rows
     if sample.space.metric == "manhattan" or rows.size < LEAST_WEIGHTS or sample.k >= len(rows) // 2:

@@ -81,9 +81,7 @@ def _blur(p: int, r: int) -> float:
 def find_projection(sample: Sample, over_fetch: int) -> Projection | None:
     """Returns the projection that makes a search cheapest; None if none makes it cheap enough.
 
-    Args:
-        sample: training rows and sampled queries.
-        over_fetch: number of candidates to add to the number that the sample needs.
+    `over_fetch` is added to the number of candidates that the sample needs.
     """
     count, width = sample.enrolled.shape
     if sample.space.metric == "manhattan" or not LEAST_COORDINATES <= width <= MOST_COORDINATES or count <= 4 * width:

@@ -152,17 +152,14 @@ class Space:
         """Returns raw (n, d) rows as float32, less the float64 origin (a number for each column), if there is one."""
         return narrow(rows, self.origin)
 
-    def enter(self, rows: NDArray[Any], *, query: bool = True) -> Float64:
-        """Returns (n, p) float64 offsets of raw (n, d) rows from the centre, unscaled.
-
-        `query` is False for training rows: the cosine step marks zero rows differently in these.
-        """
+    def enter(self, rows: NDArray[Any]) -> Float64:
+        """Returns (n, p) float64 offsets of raw (n, d) queries from the centre, unscaled."""
         rows = self.narrow(rows)
         if not self.steps:
             with np.errstate(over="ignore"):
                 offsets = rows - self.centre
             return np.asarray(np.clip(offsets, -_MAX_FLOAT32, _MAX_FLOAT32), np.float64)
-        return np.asarray(_through(self.steps, rows, query=query) - self.centre)
+        return np.asarray(_through(self.steps, rows, query=True) - self.centre)
 
     def leave(self, enrolled: Float32) -> NDArray[np.floating[Any]]:
         """Returns the raw (n, d) rows of (n, p) rows in model space, approximately; float64 if the space has an origin.

@@ -99,9 +99,7 @@ class KnnSpec:
     def in_float64(self, classes: tuple[int | str, ...], codes: NDArray[np.int32]) -> InFloat64 | None:
         """Returns the parameters that only float64 code computes; None if the graph computes the whole answer.
 
-        Args:
-            classes: the labels.
-            codes: (n_train,) class of each training row.
+        `codes` has the (n_train,) class of each training row, an index in `classes`.
         """
         if is_plain(self):
             return None

@@ -16,8 +16,6 @@ Float64 = NDArray[np.float64]
 Feature = tuple[str, int]
 
 SPECTRUM = "spectrum"
-#: mean, std (of n, not n - 1), min, max, rms; sign changes of neighbouring samples, where 0 is positive.
-STATISTICS = ("mean", "std", "min", "max", "rms", "zero_crossings")
 _UNIT = 2.0**-24
 
 

@@ -14,19 +14,16 @@ from numpy.typing import NDArray
 from knnkit.model.tflite.load_tensorflow import load_tensorflow
 
 
-def train_embedder(pictures: NDArray[np.float32], codes: NDArray[np.int64], seed: int = 0) -> bytes:
+def train_embedder(pictures: NDArray[np.float32], codes: NDArray[np.int64]) -> bytes:
     """Returns a `.tflite` that maps a picture to 16 numbers.
 
-    Args:
-        pictures: (n, height, width, 1) values from 0 to 1.
-        codes: (n,) class index of each picture.
-        seed: seed of the initial weights and of the order of pictures.
+    `pictures` are (n, height, width, 1) values from 0 to 1, `codes` the (n,) class indices of these.
     """
     load_tensorflow()
     import tensorflow as tf
 
     keras: Any = tf.keras
-    keras.utils.set_random_seed(seed)
+    keras.utils.set_random_seed(0)  # of the initial weights and of the order of pictures
     shape = pictures.shape[1:]
     entrance = keras.Input(shape)
     found = keras.layers.Conv2D(16, 3, activation="relu")(entrance)

@@ -7,8 +7,9 @@ import warnings
 import numpy as np
 import pytest
 
+from knnkit.config.input_models import KNOWN
 from knnkit.model.reference import window_features
-from knnkit.model.reference.window_features import SPECTRUM, STATISTICS
+from knnkit.model.reference.window_features import SPECTRUM
 from knnkit.model.tflite.load_tensorflow import load_tensorflow
 from knnkit.model.tflite.window_stage import write_stage
 
@@ -18,7 +19,7 @@ def test_features_of_the_graph_are_those_of_the_definition(rows: int, columns: i
     load_tensorflow()
     import tensorflow as tf
 
-    features = [*((name, 0) for name in STATISTICS), (SPECTRUM, bands)]
+    features = [*((name, 0) for name in KNOWN), (SPECTRUM, bands)]
     data = write_stage(rows, columns, features)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the interpreter is deprecated, but comes with TensorFlow
