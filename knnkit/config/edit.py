@@ -37,9 +37,7 @@ def with_file(text: str, place: Sequence[str | int], file: str, name: str | None
     """Returns `text` with `file` added to `files` in one `data` section: `file: a.csv` becomes `files: [a.csv, b.csv]`.
 
     `text`, `source`: as in `with_values`; `place`: key path of the section. Also adds `id: NAME` unless `name` is None.
-
-    Raises:
-        ConfigError: as `with_values`.
+    Raises as `with_values`.
     """
     wanted = yaml_reader.read(text, source)
     data = wanted.value(place)

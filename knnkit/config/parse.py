@@ -18,28 +18,17 @@ from knnkit.config import messages, yaml_reader
 from knnkit.config.answer_models import GatesConfig
 from knnkit.config.data_models import Data, FileData, GroupSplit, SklearnData, SkopsData, TestFile, TimeSplit
 from knnkit.config.field_types import parse_amount, parse_duration, split_address
-from knnkit.config.fleet_models import (
-    FleetConfig,
-    ReleaseConfig,
-    RolloutConfig,
-    SigningConfig,
-    TargetConfig,
-    TargetDefaults,
-)
-from knnkit.config.models import (
-    Build,
-    Config,
-    ModelConfig,
-)
+from knnkit.config.fleet_models import RolloutConfig, TargetConfig
+from knnkit.config.models import Build, Config, ModelConfig
+from knnkit.config.yaml_reader import FILE_NAME
 from knnkit.errors import ConfigError
 
 __all__ = [
-    "FILE_NAME", "Build", "Config", "Data", "FileData", "FleetConfig", "GatesConfig", "GroupSplit", "ModelConfig",
-    "ReleaseConfig", "RolloutConfig", "SigningConfig", "SklearnData", "SkopsData", "TargetConfig", "TargetDefaults",
-    "TestFile", "TimeSplit", "json_schema", "parse", "parse_amount", "parse_duration", "split_address",
+    "Build", "Config", "Data", "FileData", "GatesConfig", "GroupSplit", "ModelConfig", "RolloutConfig", "SklearnData",
+    "SkopsData", "TargetConfig", "TestFile", "TimeSplit", "json_schema", "parse", "parse_amount", "parse_duration",
+    "split_address",
 ]  # fmt: skip
 
-FILE_NAME = yaml_reader.FILE_NAME
 #: Most errors that one message explains: a large wrong file has hundreds of thousands.
 _MOST_ERRORS = 100
 #: Unknown keys of one section that one message names, at most.

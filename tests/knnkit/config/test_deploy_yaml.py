@@ -11,7 +11,8 @@ import yaml
 from support import ROOT
 
 from device_agent.shared.protocol import constants
-from knnkit.config import fleet_models, load, parse
+from knnkit.config import fleet_models, load, models, parse
+from knnkit.config.data_models import FileData
 from knnkit.errors import ConfigError, SigningKeyError
 
 EXAMPLE = ROOT / "deploy.yaml"
@@ -28,8 +29,8 @@ def test_the_example_loads_and_names_every_key_of_every_section() -> None:
     loaded = load.load(EXAMPLE)
     assert loaded.builds()[0].release.dir == EXAMPLE.parent / "dist"
     text = EXAMPLE.read_text()
-    sections = (parse.Config, parse.ModelConfig, parse.ReleaseConfig, parse.SigningConfig, parse.GatesConfig)
-    fleet = (parse.FleetConfig, parse.TargetDefaults, parse.TargetConfig, parse.RolloutConfig, parse.FileData)
+    sections = (models.Config, models.ModelConfig, models.ReleaseConfig, models.SigningConfig, models.GatesConfig)
+    fleet = (models.FleetConfig, fleet_models.TargetDefaults, fleet_models.TargetConfig, models.RolloutConfig, FileData)
     missing = [key for section in (*sections, *fleet) for key in section.model_fields if f"{key}:" not in text]
     assert missing == []
 
