@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from device_agent.shared.golden.error_gates import described, described_columns
 from device_agent.shared.protocol.reports import Certificate, ClassChange, Compared, Flip
 from knnkit.evaluation import metrics
 from knnkit.fleet.report import FleetReport
@@ -39,6 +40,8 @@ def evaluation_lines(report: FleetReport, rows: Rows = no_rows) -> list[tuple[st
         figures = metrics.of_confusion(proof.confusion, proof.classes)
         who = names[0] if len(names) == 1 else f"{len(names):,} devices"
         found += [(f"{who}: {line}", "") for line in (lines(figures, most=3) if figures else ())]
+        measured = described(proof.errors) or described_columns(proof.columns)
+        found += [(f"{who}: {measured}", "")] if measured else []
         found += [(f"{who}: {line}", tone) for line, tone in change_lines(proof.compared)]
         found += [(f"{who}: {line}", "warn") for line in row_lines(proof, rows)]
     return found
@@ -99,8 +102,8 @@ def _alike(report: FleetReport) -> list[tuple[list[str], Certificate]]:
     shared: dict[tuple[Any, ...], tuple[list[str], Certificate]] = {}
     for device in report.devices:
         proof = device.certificate
-        if proof and (proof.confusion or proof.compared):
-            key = (proof.release, proof.confusion, proof.classes, proof.compared)
+        if proof and (proof.confusion or proof.compared or proof.errors or proof.columns):
+            key = (proof.release, proof.confusion, proof.classes, proof.compared, proof.errors, proof.columns)
             shared.setdefault(key, ([], proof))[0].append(device.name)
     return list(shared.values())
 

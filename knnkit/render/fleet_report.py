@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, TextIO
 
-from device_agent.shared.golden.error_gates import described, described_columns
 from device_agent.shared.protocol.model_info import Gates
 from device_agent.shared.protocol.reports import Certificate
 from knnkit.fleet.report import DeviceReport, FleetReport
 from knnkit.render import terminal
 from knnkit.render.changes import Rows, evaluation_lines, no_rows, sections
-from knnkit.render.page import TONES, Page, Section, checked, device_tone
+from knnkit.render.page import TONES, Page, Section, checked, device_tone, score
 from knnkit.render.sanitize import count, milliseconds, percent, seconds
 from knnkit.render.terminal import Cell, Column, Table, Tone
 
@@ -39,9 +38,9 @@ def page_of(
     release's digest to its evaluation rows (None: not on this host), to list wrongly answered rows.
     """
     release = report.releases[0] if len(report.releases) == 1 else None
-    title = _TITLES.get(report.command, report.command)
+    title, link = _TITLES.get(report.command, report.command), "to" if report.command == "rollback" else "of"
     return Page(
-        title=f"{title} of {release.name} {release.version}" if release else title,
+        title=f"{title} {link} {release.name} {release.version}" if release else title,
         verdict=verdict(report),
         tone=tone(report),
         devices=report.devices,
@@ -164,4 +163,4 @@ def _accuracy(proof: Certificate) -> str:
     classes = proof.compared.classes if proof.compared else ()
     rows = sum(each.rows for each in classes)
     before = f"{percent(sum(each.before for each in classes) / rows)} -> " if rows > 0 else ""
-    return described(proof.errors) or described_columns(proof.columns) or before + percent(proof.accuracy)
+    return before + score(proof)

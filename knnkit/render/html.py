@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from device_agent import __version__
+from device_agent.shared.golden.error_gates import described, described_columns
 from device_agent.shared.safe_files import whole_file
 from knnkit.render import confusion, palette, sanitize
 from knnkit.render import page as pages
@@ -112,5 +113,8 @@ def environment() -> jinja2.Environment:
         "tone": pages.device_tone,
         "release": pages.release_text,
         "checked": pages.checked,
+        "score": pages.score,
+        "described": described,
+        "described_columns": described_columns,
     }
     return environment

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.model_info import Gates
+from device_agent.shared.protocol.reports import Certificate
 from knnkit.fleet.report import DeviceReport, Outcome, Step
-from knnkit.render.sanitize import count, milliseconds
+from knnkit.render.sanitize import count, milliseconds, percent
 from knnkit.render.terminal import Table, Tone
 
 if TYPE_CHECKING:
@@ -104,6 +105,13 @@ def checked(device: DeviceReport) -> str:
     """Returns name, version and digest of the release that the device's golden check is about; "-" without a check."""
     proof = device.certificate
     return f"{proof.name} {proof.version} ({proof.release[:8]})" if proof else "-"
+
+
+def score(proof: Certificate) -> str:
+    """Returns what a golden check measured, short: the accuracy, that of each label column, or each target's rmse."""
+    if proof.errors:
+        return f"rmse {', '.join(f'{each.rmse:.4g}' for each in proof.errors)}"
+    return ", ".join(percent(each.right / each.rows) for each in proof.columns) or percent(proof.accuracy)
 
 
 def certified(page: Page) -> list[DeviceReport]:

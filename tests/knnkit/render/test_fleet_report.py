@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from typing import Any
 
+import pytest
 from support import pages
 
-from device_agent.shared.protocol.model_info import Gates
+from device_agent.shared.protocol.model_info import Gates, TargetError
+from device_agent.shared.protocol.reports import ColumnScore
 from knnkit.fleet.report import DeviceReport, FleetReport, Outcome, Step, WaveReport
-from knnkit.render import fleet_report, page
+from knnkit.render import fleet_report, html, page
 
 HOST = 1_772_366_400.0
 
@@ -106,3 +109,36 @@ def test_a_mixed_fleet_is_not_said_to_run_one_release() -> None:
     twice = replace(pages.RELEASE, digest="8" * 64)
     said = fleet_report.verdict(run(*devices[:2], replace(devices[2], release=twice)))
     assert said.endswith(f"; they run 2 different releases called {name} {pages.RELEASE.version}")
+
+
+def test_a_rollback_is_titled_by_the_release_it_returns_to() -> None:
+    back = FleetReport("rollback", HOST, 12.0, (device("a", Outcome.ROLLED_BACK),), releases=(pages.RELEASE,))
+    assert fleet_report.page_of(back).title == f"Rollback to {pages.RELEASE.name} {pages.RELEASE.version}"
+
+
+@pytest.mark.parametrize(
+    ("measured", "short", "line"),
+    [
+        (
+            {"errors": (TargetError("east", 178, 10.531, 8.0, 37.9), TargetError("north", 178, 49.31, 30.0, 163.1))},
+            "rmse 10.53, 49.31",
+            "rmse of east 10.53 (largest 37.9), north 49.31 (largest 163.1) on 178 rows",
+        ),
+        (
+            {"columns": (ColumnScore("species", 40, 30), ColumnScore("health", 40, 40))},
+            "75.00 %, 100.00 %",
+            "accuracy of species 75.00 %, health 100.00 % on 40 rows",
+        ),
+    ],
+)
+def test_the_figures_of_each_target_are_short_in_the_table(measured: Any, short: str, line: str) -> None:
+    proof = pages.certificate(accuracy=None, accuracy_rows=0, confusion=(), classes=(), **measured)
+    report = run(*(device(name, Outcome.COMMITTED, certificate=proof) for name in "ab"))
+    out = io.StringIO()
+    fleet_report.print_report(report, out)
+    assert f"  {short}  " in out.getvalue().splitlines()[1]
+    assert f"2 devices: {line}" in out.getvalue()
+    shown = html.render(fleet_report.page_of(report))
+    assert short in shown
+    assert shown.count(line) == 2
+    assert "not measured" not in shown
