@@ -82,7 +82,7 @@ def wilson(right: int, rows: int) -> tuple[float, float]:
     share, weight = right / rows, _Z * _Z / rows
     centre = (share + weight / 2) / (1 + weight)
     half = _Z * math.sqrt(share * (1 - share) / rows + weight / (4 * rows)) / (1 + weight)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return centre - half if right else 0.0, centre + half if right < rows else 1.0
 
 
 def of_evaluation(found: Evaluation | None, classes: Sequence[int | str]) -> Figures | None:

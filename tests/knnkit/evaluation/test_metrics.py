@@ -62,6 +62,12 @@ def test_the_interval_is_wilsons(rows: int, share: float) -> None:
         assert (found - end) ** 2 == pytest.approx(gap, abs=1e-12)
 
 
+@pytest.mark.parametrize("rows", [1, 10, 231, 300])
+def test_the_interval_of_no_mistake_ends_at_100_percent(rows: int) -> None:
+    assert metrics.wilson(rows, rows)[1] == 1
+    assert metrics.wilson(0, rows)[0] == 0
+
+
 def test_the_worst_class_is_shown_first_and_unknown_apart() -> None:
     evaluation = Evaluation("stratified", 30, (10, 10, 10), (9, 1, 10), (9, 1, 12))
     found = metrics.of_evaluation(evaluation, ("walk", "fall", "sit"))
