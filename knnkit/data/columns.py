@@ -186,7 +186,7 @@ def doubt(classes: Sequence[Any], rows: int) -> str:
 
 def numbers_as_classes(classes: Sequence[Any]) -> str:
     """Returns a text that suggests `target`, if there are many classes and all are numbers; else ""."""
-    if len(classes) < _MANY or not all(is_number(str(label), ",") for label in classes):
+    if len(classes) < _MANY or not all(is_number(str(label), ";") for label in classes):
         return ""
     return f"All {len(classes)} labels are numbers: to predict a number, write `target:` in place of `label:`"
 

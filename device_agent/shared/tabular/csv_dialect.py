@@ -236,6 +236,7 @@ class Decimals:
         self._commas_separate = separator == ","
         self._comma_is_usual = separator == ";" or thousands not in ("", ",")  # a comma can only be decimal
         self.sign = "." if self._commas_separate else ""
+        self._first = ""  # the number that decided the sign
 
     def pointed(self, fields: Sequence[str]) -> list[str]:
         """Returns the fields of a line with decimal points instead of decimal commas; sets `sign` once it is known.
@@ -256,12 +257,11 @@ class Decimals:
         for sign, other in (",.", ".,"):
             used = next((field for field in fields if sign in field), None)
             if used is not None and (self.sign == other or any(other in field for field in fields)):
+                rival = next((field for field in fields if other in field), self._first).strip()
                 hint = f"write all numbers with one sign, as in {used.strip().replace(sign, other)!r}"
-                raise BadInput(f"{used.strip()!r} has {_SIGNS[sign]}, but others have {_SIGNS[other]}", hint=hint)
-        if commas:
-            self.sign = ","
-        elif any("." in field for field in fields):
-            self.sign = "."
+                raise BadInput(f"{used.strip()!r} has {_SIGNS[sign]}, but {rival!r} has {_SIGNS[other]}", hint=hint)
+        if not self.sign and (decimal := next((field for field in fields if "," in field or "." in field), "")):
+            self.sign, self._first = "," if "," in decimal else ".", decimal
         return pointed
 
 

@@ -99,6 +99,7 @@ def test_an_id_is_quoted_as_yaml_and_alone_it_is_told_as_well() -> None:
     ("classes", "rows", "said"),
     [
         ([f"{each}.5" for each in range(90)], 200, "All 90 labels are numbers"),
+        ([f"{each},5" for each in range(90)], 200, "All 90 labels are numbers"),
         ([*range(90)], 100, "All 90 labels are numbers"),
         ([*range(90)], 900, ""),
         ([f"2025-01-{day:02}" for day in range(1, 29)], 300, "There are 28 labels in 300 rows"),

@@ -52,7 +52,11 @@ def test_what_spreadsheets_export_is_read_as_it_is(
             "line 2: '1,234': is it a decimal comma, or",
             'for a decimal comma, thousands: "."',
         ),
-        ("a;species\n1,5;oak\n1.5;elm\n", "line 3: '1.5' has a decimal point", "write all numbers with one sign"),
+        (
+            "a;species\n1,5;oak\n1.5;elm\n",
+            "line 3: '1.5' has a decimal point, but '1,5' has a decimal comma",
+            "write all numbers with one sign",
+        ),
         ("a;Species\n1;oak\n", "no column 'species'; there are a, Species", "did you mean 'Species'"),
         (",a,species\n0,1,oak\n", "line 1: column 1 has no name", "index=False"),
         ('a,species\n1,"oak\n2,elm\n3,elm\n', "line 2: not a CSV line", "close an open quotation mark"),
