@@ -22,6 +22,8 @@ from knnkit.transport.base import MAX_COMPLAINT, MAX_OUTPUT, Completed, Progress
 from knnkit.transport.buffers import Capped, Ends
 
 _CHUNK = 256 * 1024
+#: Seconds that a child has to end after SIGTERM.
+_GRACE = 5.0
 
 
 class LocalTransport:
@@ -108,9 +110,17 @@ class _Process:
         )
         self._read(self._child.stderr, self._complaint.write)
 
-    def kill(self) -> None:
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._child.pid, signal.SIGKILL)
+            os.killpg(self._child.pid, number)
+
+    def stop(self) -> None:
+        """Ends the child with SIGTERM, so that it can clean up; with SIGKILL if it is still there after `_GRACE`."""
+        self.kill(signal.SIGTERM)
+        try:
+            self._child.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            self.kill()
 
     def feed(self, pour: Callable[[IO[bytes]], object]) -> None:
         stdin = self._child.stdin
@@ -137,7 +147,7 @@ class _Process:
                     take(chunk)
             except (OSError, ValueError, Capped.Full, KnnkitError) as error:
                 self._broken.append(error)
-                self.kill()
+                self.stop()
             finally:
                 stream.close()
 

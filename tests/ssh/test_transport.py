@@ -437,3 +437,15 @@ def test_this_machine_without_a_home_directory_is_named(home: str, monkeypatch: 
     monkeypatch.setenv("HOME", home)
     with pytest.raises(DeviceFailed, match=f"the home directory {home} does not exist"):
         LocalTransport().run(("true",), timeout=5.0)
+
+
+def test_a_command_on_this_machine_cleans_up_when_nobody_reads(tmp_path: Path) -> None:
+    class Gone(io.BytesIO):
+        def write(self, _: object) -> int:
+            raise BrokenPipeError
+
+    said = tmp_path / "said"
+    script = f'trap "echo clean > {said}; exit 1" TERM; echo row; while :; do sleep 0.05; done'
+    with pytest.raises(BrokenPipeError):
+        LocalTransport().pipe(("sh", "-c", script), io.BytesIO(), Gone(), idle=20.0)
+    assert said.read_text() == "clean\n"
