@@ -125,7 +125,7 @@ def _warn_of_equal(store: Store, before: Sequence[LocalRow], rows: Sequence[Loca
     known = {(row.label, row.row) for row in before}
     if again := sum((row.label, row.row) in known for row in rows):
         said = f"{again:,} of {constants.counted(len(rows), 'row')} had been taught before with this label"
-        _warn(f"{said}, and now vote twice; {with_root_of(_UNDO, store.root)}")
+        _warn(f"{said}, and now vote{'s' * (again == 1)} twice; {with_root_of(_UNDO, store.root)}")
 
 
 def _warn(said: str) -> None:

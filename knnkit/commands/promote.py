@@ -46,6 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.model = found.columns.model
     folder = arguments.config.resolve().parent
     written = _config.one_build(arguments)
+    promote.check(written, found)
     build, material = promote.load(written, folder)
     promotion = promote.plan(build, material, found, folder)
     gain, unknown = None, ""

@@ -64,14 +64,11 @@ class Promotion:
     fresh: bytes
 
 
-def plan(build: Build, material: Material, found: Collection, folder: Path) -> Promotion:
-    """Returns which rows of `found` must be added to `material`, the training data of `build`; changes no file.
-
-    `folder` is that of deploy.yaml.
+def check(build: Build, found: Collection) -> FileData:
+    """Returns `data` of `build` if rows like those of `found` can be added to it; reads no training data.
 
     Raises:
-        UsageError: the rows belong to another model, or the training data of `build` is not in files.
-        DataError: the rows have other columns, or a label that the training data cannot have.
+        UsageError: the rows belong to another model, or the training data of `build` is not in files of rows.
     """
     data = build.model.data
     if found.columns.model != build.model.name:
@@ -85,6 +82,19 @@ def plan(build: Build, material: Material, found: Collection, folder: Path) -> P
     if not data.target and len(data.label) > 1:
         said = f"{found.path} holds one label for each row, but `label` names {len(data.label)} columns"
         raise UsageError(said, hint="add the rows to a file that `data` names, with a cell in each of these columns")
+    return data
+
+
+def plan(build: Build, material: Material, found: Collection, folder: Path) -> Promotion:
+    """Returns which rows of `found` must be added to `material`, the training data of `build`; changes no file.
+
+    `folder` is that of deploy.yaml.
+
+    Raises:
+        UsageError: the rows belong to another model, or the training data of `build` is not in files.
+        DataError: the rows have other columns, or a label that the training data cannot have.
+    """
+    data = check(build, found)
     names = columns_of(material)
     ours, theirs = set(names), set(found.columns.names)
     if ours != theirs:

@@ -114,15 +114,15 @@ def test_wrong_columns_labels_and_sources_are_refused_by_name(tmp_path: Path) ->
     build = load.load(file).builds()[0]
     other = Collection(file, Columns("other", ("a",)), ())
     with pytest.raises(UsageError, match="rows of other, not of m"):
-        promote.plan(build, source.load(build), other, tmp_path)
+        promote.check(build, other)
     iris = parse("model: {name: m, data: {sklearn: iris}}", base=tmp_path).builds()[0]
     with pytest.raises(UsageError, match="names files of labelled rows"):
-        promote.plan(iris, source.load(build), Collection(file, Columns("m", ("a",)), ()), tmp_path)
+        promote.check(iris, Collection(file, Columns("m", ("a",)), ()))
     raw = parse(
         "model: {name: m, data: {file: train.csv, label: y}, input: {stages: [s.tflite]}}", base=tmp_path
     ).builds()[0]
     with pytest.raises(UsageError, match="features, not the samples, sounds or pictures"):
-        promote.plan(raw, source.load(build), Collection(file, Columns("m", ("a",)), ()), tmp_path)
+        promote.check(raw, Collection(file, Columns("m", ("a",)), ()))
     promoted = plan(file, field_rows(1, "1"))
     promote.write(promoted)
     content = promoted.content
