@@ -7,6 +7,7 @@ of pydantic. A `place` is the path to a value: its keys and list indices, such a
 from __future__ import annotations
 
 import difflib
+import functools
 import itertools
 import json
 import re
@@ -260,6 +261,7 @@ def _typed(text: str) -> str:
 _Node = tuple[Any, tuple[Any, ...]]
 
 
+@functools.lru_cache(maxsize=1024)
 def _nodes(root: type[Section], place: Place) -> list[_Node]:
     """Returns (type, metadata) of each type allowed at the key path `place` under `root`; [] if none is allowed."""
     nodes: list[_Node] = [(root, ())]
