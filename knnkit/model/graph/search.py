@@ -96,7 +96,6 @@ class Search(tf.Module):  # type: ignore[misc]
         if self.by_columns or k + OVER_FETCH >= count or space.metric == "manhattan":
             self.table = StoredRows.of(enrolled)
             self.layout = self.table.layout
-            self._variable = tf.Variable(self.table.join(), trainable=False, name="training_rows")
             return
         self.projection = find_projection(sample, OVER_FETCH)
         self.products = Products(space, enrolled, self.projection, k + sample.over_fetch(), self.lattice)
@@ -111,7 +110,7 @@ class Search(tf.Module):  # type: ignore[misc]
     def _rows(self) -> Any:
         """Tensor of the training rows from which exact differences are computed."""
         if self.products is None:
-            return self._variable
+            return tf.constant(self.table.join())
         if self.projection:
             return self.take("training_rows", StoredRows.of(self.enrolled))
         return self.products.weights

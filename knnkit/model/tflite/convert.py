@@ -6,11 +6,12 @@ sees the training rows: it would copy them several times, and quantize them only
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import tensorflow as tf
 
 from device_agent.shared.protocol import constants
 from knnkit.errors import BuildError
-from knnkit.model.graph.candidates import BIAS, Take
+from knnkit.model.graph.candidates import BIAS
 from knnkit.model.graph.row_blocks import StoredRows
 from knnkit.model.graph.tfknn import KnnModule
 from knnkit.model.tflite import flatbuffer
@@ -27,8 +28,6 @@ from knnkit.model.tflite import flatbuffer
 #: Version of FULLY_CONNECTED that takes float32 rows and int8 weights, and divides a row's whole range into steps
 #: (tensorflow/lite/tools/versioning/op_version.cc).
 _ASYMMETRIC = 9
-#: Name prefix of modules that AutoGraph generates (tensorflow/python/autograph/pyct/loader.py).
-_AUTOGRAPH = "__autograph_generated_file"
 _UNLISTED = (constants.CANDIDATES, constants.BEYOND)
 
 
@@ -40,11 +39,12 @@ def convert(model: KnnModule) -> Any:
     Raises:
         BuildError: the converter changed the int8 rows; this TensorFlow is not supported.
     """
-    traced = {}
-    for search in model.search.ways:
-        for name, rows in ((constants.SIGNATURE_ONE, 1), (constants.SIGNATURE_BATCH, model.batch_rows(search))):
-            traced[constants.signature(name, search)] = trace(model, search, rows)
-    tree = convert_traced(traced, model if model.search.products is None else tf.Module())
+    ways = {
+        constants.signature(name, search): (search, rows)
+        for search in model.search.ways
+        for name, rows in ((constants.SIGNATURE_ONE, 1), (constants.SIGNATURE_BATCH, model.batch_rows(search)))
+    }
+    tree = convert_traced(in_one_graph({key: partial(trace, model, *way) for key, way in ways.items()}))
     _unlist(tree)
     _give_back()
     return tree
@@ -66,47 +66,110 @@ def _unlist(tree: Any) -> None:
         signature.outputs = [entry for entry in signature.outputs if entry.name.decode() not in _UNLISTED]
 
 
-#: A function of queries and weights, and the weights by the names of its inputs.
-Traced = tuple[Any, dict[str, StoredRows]]
+@dataclass(frozen=True)
+class Traced:
+    """A search as part of a TensorFlow graph.
+
+    Attributes:
+        queries: the tensor of the raw rows to search for.
+        weights: the values of the other inputs, by name.
+        inputs: the tensors of the weights, by name.
+        outputs: output name -> tensor.
+    """
+
+    queries: Any
+    weights: dict[str, StoredRows]
+    inputs: dict[str, Any]
+    outputs: dict[str, Any]
 
 
-def convert_traced(traced: Mapping[str, Traced], root: Any) -> Any:
-    """Converts traced functions, by the names of their signatures, to a model tree; `root` owns their variables.
+def in_one_graph(makers: Mapping[str, Callable[[], Traced]]) -> dict[str, Traced]:
+    """Returns what these functions, each in the name scope of its key, add to one new graph."""
+    traced: dict[str, Traced] = {}
+
+    def add() -> None:
+        for key, make in makers.items():
+            with tf.name_scope(key):  # the converter sorts operations by name
+                traced[key] = make()
+
+    # In a tf.Graph without a function, `==` of two tensors would compare Python objects.
+    tf.function(add, autograph=False).get_concrete_function()
+    return traced
+
+
+def convert_traced(traced: Mapping[str, Traced]) -> Any:
+    """Converts searches of one graph, by the names of their signatures, to a model tree.
 
     Raises:
         BuildError: the converter changed the int8 rows; this TensorFlow is not supported.
     """
+    from tensorflow.lite.python import convert as converter
+
     with tempfile.TemporaryDirectory() as folder:
-        with _without_autograph_files():
-            tf.saved_model.save(root, folder, signatures={key: function for key, (function, _) in traced.items()})
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(traced))
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-        tree = flatbuffer.unpack(bytes(converter.convert()))
-    _put_weights(tree, {key: weights for key, (_, weights) in traced.items()})
+        Path(folder, "saved_model.pb").write_bytes(_saved_model(traced))
+        # Called by tf.lite.TFLiteConverter, after it has loaded the model twice; that takes longer than this call.
+        data = converter.convert_saved_model(
+            saved_model_dir=folder,
+            saved_model_version=1,
+            saved_model_tags={tf.saved_model.SERVING},
+            saved_model_exported_names=list(traced),
+            target_ops={tf.lite.OpsSet.TFLITE_BUILTINS},
+        )
+    tree = flatbuffer.unpack(bytes(data))
+    _shorten(tree)
+    _put_weights(tree, {key: each.weights for key, each in traced.items()})
     return tree
 
 
+def _saved_model(traced: Mapping[str, Traced]) -> bytes:
+    """Returns the SavedModel without variables of these searches (tensorflow/core/protobuf/saved_model.proto)."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    saved = saved_model_pb2.SavedModel(saved_model_schema_version=1)
+    graph = saved.meta_graphs.add()
+    graph.meta_info_def.tags.append(tf.saved_model.SERVING)
+    graph.graph_def.CopyFrom(next(iter(traced.values())).queries.graph.as_graph_def())
+    for key, search in traced.items():
+        signature = graph.signature_def[key]
+        signature.method_name = "tensorflow/serving/predict"
+        named = {constants.INPUT_ROWS: search.queries, **search.inputs}
+        for ends, tensors in ((signature.inputs, named), (signature.outputs, search.outputs)):
+            for name, tensor in tensors.items():
+                ends[name].name, ends[name].dtype = tensor.name, tensor.dtype.as_datatype_enum
+                ends[name].tensor_shape.CopyFrom(tensor.shape.as_proto())
+    return bytes(saved.SerializeToString())
+
+
+def _shorten(tree: Any) -> None:
+    """Keeps equal constants of a model tree in one buffer, and removes name scopes from the names of its tensors."""
+    first: dict[bytes, int] = {}
+    shared: dict[int, int] = {}
+    for signature in tree.signatureDefs:
+        for tensor in tree.subgraphs[signature.subgraphIndex].tensors:
+            tensor.name = tensor.name.replace(signature.signatureKey + b"/", b"")
+            data = tree.buffers[tensor.buffer].data
+            if data is not None:
+                shared[tensor.buffer] = first.setdefault(bytes(data), tensor.buffer)
+            tensor.buffer = shared.get(tensor.buffer, tensor.buffer)
+    for number, other in shared.items():
+        if number != other:
+            tree.buffers[number].data = None
+
+
 def trace(model: KnnModule, search: str, rows: int) -> Traced:
-    """Returns the graph of `search` for `rows` queries, and its weights by name, which are inputs after the queries."""
-    queries = tf.TensorSpec((rows, model.n_features), tf.float32, name=constants.INPUT_ROWS)
-    asked: dict[str, StoredRows] = {}
+    """Adds `search` for `rows` queries to the default graph; its weights are inputs there, not constants."""
+    weights: dict[str, StoredRows] = {}
+    inputs: dict[str, Any] = {}
 
-    def traced(take: Take, inputs: list[Any]) -> Any:
-        def answer(queries: Any, *weights: Any) -> dict[str, Any]:
-            given.update(zip(asked, weights))
-            with model.search.using(take):
-                return model.answer(queries, search, listed=rows == 1)
+    def take(name: str, values: StoredRows) -> Any:
+        if name not in weights:
+            weights[name] = values
+            inputs[name] = tf.compat.v1.placeholder(values.number_type, values.shape)
+        return inputs[name]
 
-        return tf.function(answer, input_signature=[queries, *inputs], autograph=False).get_concrete_function()
-
-    def note(name: str, values: StoredRows) -> Any:
-        asked[name] = values
-        return tf.compat.v1.placeholder(values.number_type, values.shape)
-
-    given: dict[str, Any] = {}
-    traced(note, [])
-    inputs = [tf.TensorSpec(values.shape, values.number_type, name=name) for name, values in asked.items()]
-    return traced(lambda name, _: given[name], inputs), asked
+    queries = tf.compat.v1.placeholder(tf.float32, (rows, model.n_features), constants.INPUT_ROWS)
+    with model.search.using(take):
+        return Traced(queries, weights, inputs, model.answer(queries, search, listed=rows == 1))
 
 
 def _put_weights(tree: Any, weights: Mapping[str, Mapping[str, StoredRows]]) -> None:
@@ -193,15 +256,3 @@ def _hybrid_code(tree: Any) -> int:
     code.version = _ASYMMETRIC
     tree.operatorCodes.append(code)
     return len(tree.operatorCodes) - 1
-
-
-@contextlib.contextmanager
-def _without_autograph_files() -> Iterator[None]:
-    """On exit, removes the temporary files that AutoGraph leaves behind when a build is interrupted."""
-    before = set(sys.modules)
-    try:
-        yield
-    finally:
-        for name in set(sys.modules) - before:
-            if name.startswith(_AUTOGRAPH) and (file := sys.modules[name].__file__):
-                Path(file).unlink(missing_ok=True)

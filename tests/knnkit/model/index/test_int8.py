@@ -35,7 +35,7 @@ from knnkit.model.reference.enrolment import enrol
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.model.selfcheck import self_check
 from knnkit.model.tflite import flatbuffer
-from knnkit.model.tflite.convert import convert_traced, trace
+from knnkit.model.tflite.convert import convert_traced, in_one_graph, trace
 
 KERNELS = pytest.mark.parametrize("kernel", QUANTIZED, ids=lambda how: " ".join(map(str, how.values())))
 
@@ -273,7 +273,7 @@ def test_every_kernel_multiplies_the_whole_steps_that_are_meant(kernel: dict[str
     model = SimpleNamespace(
         search=_Only(products), n_features=72, answer=lambda rows, _, **listed: {"s": products.scores(rows)}
     )
-    tree = convert_traced({"scores": trace(model, "", 40)}, tf.Module())
+    tree = convert_traced(in_one_graph({"scores": functools.partial(trace, model, "", 40)}))
     (tmp_path / "scores.tflite").write_bytes(flatbuffer.lay_out(tree, []).data)
     whole = rng.integers(-STEPS, STEPS + 1, (40, 70)).astype(np.float32)
     whole[0], whole[1], whole[2] = STEPS, -STEPS, 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -21,19 +22,24 @@ def test_the_converter_gets_graphs_without_the_rows(width: int, metric: Any) -> 
     rows = rng.normal(size=(3000, width)).astype(np.float32)
     enrolment = enrol(dataset(rows, np.arange(3000) % 3), fit_scaler(rows, "standard"), metric)
     model = make_module(enrolment, make_reference(KnnSpec("m", 5, metric), enrolment))
-    from knnkit.model.tflite.convert import trace
+    import tensorflow as tf
+
+    from knnkit.model.tflite.convert import in_one_graph, trace
 
     for search in model.search.ways:
         for count in (1, model.batch_rows(search)):
-            function, weights = trace(model, search, count)
-            constants_of = [node.attr["value"] for node in function.graph.as_graph_def().node if node.op == "Const"]
+            traced = in_one_graph({"graph": functools.partial(trace, model, search, count)})["graph"]
+            nodes = traced.queries.graph.as_graph_def().node
+            constants_of = [node.attr["value"] for node in nodes if node.op == "Const"]
             assert sum(each.ByteSize() for each in constants_of) < 4 * len(rows)  # not even one number for each row
-            assert not function.variables
+            assert not [node.op for node in nodes if "Var" in node.op]
             if search == constants.FULL:  # views of the rows, without a copy
-                tables = [table for table in weights.values() if table.rows.ndim == 2]
+                tables = [table for table in traced.weights.values() if table.rows.ndim == 2]
                 parts = [part for table in tables for part in table.parts if len(part) > 64 * width]
                 assert all(np.shares_memory(part, enrolment.enrolled) for part in parts)
-            queries = rows[:count]
-            assert (
-                len(function(queries, *(table.join() for table in weights.values()))[constants.OUTPUT_LABEL]) == count
-            )
+            given = {traced.inputs[name].name: table.join() for name, table in traced.weights.items()}
+            with tf.compat.v1.Session(graph=traced.queries.graph) as session:
+                label = session.run(
+                    traced.outputs[constants.OUTPUT_LABEL].name, {traced.queries.name: rows[:count], **given}
+                )
+            assert len(label) == count
