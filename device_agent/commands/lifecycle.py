@@ -15,7 +15,6 @@ from device_agent.commands.options import (
     describe_check,
     holder_of,
     read_file,
-    read_order,
     show,
     store_of,
     with_warnings,
@@ -235,7 +234,7 @@ def _run_rollback(arguments: argparse.Namespace) -> int:
 
     store = store_of(arguments)
     holder = holder_of(arguments)
-    order = read_order(arguments.order) if arguments.order else None
+    order = read_file(arguments.order, constants.MAX_ORDER) if arguments.order else None
     leave = store.find(arguments.leave) if arguments.leave else None
     with store.changing(holder, "rollback"):
         if order is None:

@@ -113,17 +113,6 @@ def read_file(path: str, limit: int) -> bytes:
     return data
 
 
-def read_order(path: str) -> bytes:
-    """Returns a signed order, such as a rollback, from a file, or from standard input for `-`.
-
-    Raises:
-        BadInput: the file cannot be read, or is too large for an order.
-    """
-    from device_agent.shared.trust.orders import MAX_ORDER
-
-    return read_file(path, MAX_ORDER)
-
-
 def describe(ref: documents.ReleaseRef) -> str:
     """Returns the release `ref` as text: `NAME VERSION (12 digits of the digest)`."""
     return f"{ref.name} {ref.version} ({ref.digest[:12]})"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from device_agent.commands.options import command, read_order, show, store_of
+from device_agent.commands.options import command, read_file, show, store_of
 from device_agent.shared.console.argument_parser import filled
-from device_agent.shared.protocol import documents
+from device_agent.shared.protocol import constants, documents
 
 
 def _configure_trust(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,7 @@ def _run_trust(arguments: argparse.Namespace) -> int:
 
     store = store_of(arguments)
     if arguments.apply:
-        order = read_order(arguments.apply)
+        order = read_file(arguments.apply, constants.MAX_ORDER)
         with store.changing("trust", "a signed order"):
             trust_store.apply_order(store.trust, order)
     held = trust_store.read(store.trust)

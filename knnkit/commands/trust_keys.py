@@ -11,7 +11,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from device_agent.shared.protocol import json_codec
+from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.documents import TrustedKeys
 from device_agent.shared.safe_files import whole_file
 from device_agent.shared.trust import orders as device_orders
@@ -76,7 +76,7 @@ def _fingerprint(text: str) -> str:
 def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.read(device_orders.MAX_ORDER + 1)
+            return file.read(constants.MAX_ORDER + 1)
     except OSError as error:
         hint = f"name a file that `knnkit trust --out {shlex.quote(str(path))}` wrote"
         raise UsageError(f"cannot read the signed order in {path}: {error.strerror}", hint=hint) from None

@@ -42,6 +42,7 @@ POSSIBLE_FILES = (*RELEASE_FILES, *STAGE_FILES)
 #: Largest sizes in bytes, checked before a file is read or accepted.
 MAX_MANIFEST = 64 * 1024
 MAX_SIGNATURE = 64 * 1024
+MAX_ORDER = 16 * 1024  # signed
 MAX_GOLDEN = 256 * 1024 * 1024
 MAX_MODEL = 2 * 1024 * 1024 * 1024
 MAX_STAGE = 512 * 1024 * 1024

@@ -29,8 +29,6 @@ REVOCATION_TYPE = "application/vnd.knnkit.revocation+json"
 ROLLBACK_TYPE = "application/vnd.knnkit.rollback+json"
 FLOOR_TYPE = "application/vnd.knnkit.floor+json"
 
-#: Largest order that is read, in bytes.
-MAX_ORDER = 16 * 1024
 #: Longest life of a rollback or floor order, in seconds: thirty days.
 MAX_LIFE = 30 * 24 * 3600
 #: Most keys in one revocation.
@@ -264,14 +262,14 @@ def is_fingerprint(text: str) -> bool:
 
 def _read(data: bytes) -> dsse.Envelope:
     try:
-        return dsse.read_envelope(json_codec.parse(data, limit=MAX_ORDER))
+        return dsse.read_envelope(json_codec.parse(data, limit=constants.MAX_ORDER))
     except json_codec.MalformedDocument as error:
         raise refused(Reason.ORDER_MALFORMED, f"not a signed order: {error}") from None
 
 
 def _payload(cls: type[T], envelope: dsse.Envelope) -> T:
     try:
-        found = json_codec.loads(cls, envelope.payload, limit=MAX_ORDER, extra="refuse")
+        found = json_codec.loads(cls, envelope.payload, limit=constants.MAX_ORDER, extra="refuse")
     except json_codec.NewerDocument as error:
         raise refused(Reason.AGENT_TOO_OLD, f"the signed order: {error}", "knnkit provision --target HOST") from None
     except json_codec.MalformedDocument as error:

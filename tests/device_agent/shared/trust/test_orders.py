@@ -327,7 +327,7 @@ def test_no_signature_is_taken_for_one_of_another_kind(older: Path) -> None:
     refused_as(Reason.ORDER_MALFORMED, lambda: orders.apply(json.dumps(bundle).encode(), BEFORE))
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b"\xff", b"[" * 9000, b" " * (orders.MAX_ORDER + 1)])
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b"\xff", b"[" * 9000, b" " * (constants.MAX_ORDER + 1)])
 def test_what_is_no_order_is_refused(data: bytes) -> None:
     refused_as(Reason.ORDER_MALFORMED, lambda: orders.apply(data, BEFORE))
     rollback_refused(Reason.ORDER_MALFORMED, data)
