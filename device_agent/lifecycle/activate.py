@@ -86,9 +86,8 @@ def activate(known: Known, digest: str, trial: Trial) -> Activated:
 def _try(known: Known, opened: OpenRelease, verdict: Verdict, trial: Trial) -> Certificate:
     try:
         with contextlib.ExitStack() as stack:
-            size, close = opened.files[constants.MODEL_FILE].size, check.lock_of(known.store)
-            running = compare.running(known, verdict, size, stack)
-            root, runtime = known.store.root, trial.runtime
+            running = compare.running(known, verdict, opened.files[constants.MODEL_FILE].size, stack)
+            runtime, close, root = trial.runtime, known.store.locks, known.store.root
             certificate = check.certify(
                 opened, verdict, trial.nonce, runtime=runtime, close=close, running=running, root=root
             )

@@ -239,7 +239,7 @@ def ask_running(store: Store, ref: ReleaseRef, golden: bytes, runtime: str = "au
 
     with contextlib.ExitStack() as stack:
         current = compare.Opened(open_accepted(store, ref, stack)[0], ref)
-        found = sandbox.run(answer, close=lock_of(store))
+        found = sandbox.run(answer, close=store.locks)
     if found is None:
         raise ModelUnusable(f"{ref.name} {ref.version} does not answer", hint="python -m device_agent check")
     return found
@@ -257,12 +257,6 @@ def recheck(
     """
     with contextlib.ExitStack() as stack:
         opened, verdict = open_accepted(store, ref, stack)
-        close = lock_of(store)
         return require_gates(
-            certify(opened, verdict, nonce, runtime=runtime, close=close, golden=golden, root=store.root)
+            certify(opened, verdict, nonce, runtime=runtime, close=store.locks, golden=golden, root=store.root)
         )
-
-
-def lock_of(store: Store) -> tuple[int, ...]:
-    """Returns the descriptor of the store's lock, for a child process to close; () if this process does not hold it."""
-    return () if store.lock_descriptor is None else (store.lock_descriptor,)

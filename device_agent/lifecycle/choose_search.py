@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from device_agent.lifecycle.check import lock_of
 from device_agent.serving.load import load_model
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.documents import Searched
@@ -48,7 +47,7 @@ _HOPELESS = 6.0
 def measure_and_keep(store: Store, opened: OpenRelease, digest: str, runtime: str) -> None:
     """Measures the searches of `opened`, a verified release, and stores the result for `load_accepted`; never fails."""
     try:
-        found = sandbox.run(lambda: _measure(opened, digest, runtime), close=lock_of(store), timeout=_HANGS)
+        found = sandbox.run(lambda: _measure(opened, digest, runtime), close=store.locks, timeout=_HANGS)
     except (AgentError, OSError):
         return
     if found is not None:

@@ -55,7 +55,7 @@ def roll_back(
         opened, verdict = open_accepted(store, new.committed, stack)
         if verdict.revoked and not allow_revoked:
             raise _unless_allowed(rules.revoked_key(verdict.signed_by))
-        check.require_gates(check.certify(opened, verdict, "", runtime=runtime, close=check.lock_of(store)))
+        check.require_gates(check.certify(opened, verdict, "", runtime=runtime, close=store.locks))
     store.commit(new)
     return Committed(new.committed, new.previous, False, verdict.warnings)
 
@@ -91,7 +91,7 @@ def obey(store: Store, order: bytes, holder: str, runtime: str = "auto", *, allo
             verdict = opened.verify(keys, expected_digest=verified.digest, ordered_digest=verified.digest)
         except Refused as error:
             raise _unless_allowed(error) from None
-        check.require_gates(check.certify(opened, verdict, "", runtime=runtime, close=check.lock_of(store)))
+        check.require_gates(check.certify(opened, verdict, "", runtime=runtime, close=store.locks))
     trust_store.use_order(store.trust, verified)
     new = transitions.go_back(current, verdict.ref, holder, "a signed order", moment)
     store.commit(new)

@@ -48,7 +48,7 @@ class Store:
         self.ring_file = root / constants.RING_FILE
         self.lock_file = root / constants.LOCK_FILE
         self.folders = (self.releases, self.incoming, self.trust, root / constants.VENVS_DIR)
-        self.lock_descriptor: int | None = None
+        self.locks: tuple[int, ...] = ()  # descriptor of the lock while it is held: a child process must close it
 
     def release_path(self, digest: str) -> Path:
         """Returns the directory of the staged release `digest`."""
@@ -93,11 +93,11 @@ class Store:
         for directory in (self.root, self.releases, self.incoming, self.trust):
             durable.make_directory(directory)
         with lock.held(self.lock_file, holder, reason, wait=wait) as descriptor:
-            self.lock_descriptor = descriptor
+            self.locks = (descriptor,)
             try:
                 yield self.recover()
             finally:
-                self.lock_descriptor = None
+                self.locks = ()
 
     def recover(self) -> StoreState:
         """Finishes or reverts a change that a crash, a power cut or a lost host interrupted. Needs the lock."""
