@@ -20,6 +20,7 @@ from knnkit.render.changes import Rows, no_rows
 from knnkit.render.fleet_report import page_of, print_report, tone, verdict
 from knnkit.render.html import write_report as write_html
 from knnkit.render.page import Page, Section
+from knnkit.render.sanitize import count
 from knnkit.render.terminal import Table, print_line, print_table
 
 if TYPE_CHECKING:
@@ -66,7 +67,18 @@ def finish(
     write_reports(arguments, report, lambda: replace(page_of(report, **how), cards=tuple(cards)))
     if arguments.json:
         print(json_codec.dumps(report))
+    else:
+        _say_how_to_go_on(arguments, report)
     return report.exit_code
+
+
+def _say_how_to_go_on(arguments: argparse.Namespace, report: FleetReport) -> None:
+    """Says how to deploy to the devices that a deploy of several devices did not finish."""
+    left = report.unfinished()
+    if report.command == "deploy" and 0 < len(left) < len(report.devices):
+        written = next((path for path in arguments.report if path.suffix == ".json"), None)
+        how = f"with --retry-from {shlex.quote(str(written))}" if written else "again"
+        print_line(f"the same command {how} continues with {count(len(left), 'device')}", stream=sys.stdout)
 
 
 def _say_what_to_do(report: FleetReport) -> None:
