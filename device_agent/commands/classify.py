@@ -16,7 +16,7 @@ from device_agent.system import blas
 
 def _configure_classify(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--input", type=filled, metavar="FILE", help="rows to classify, - for standard input (default: -)")
+    add("--input", type=filled, metavar="FILE", help="rows, sound, picture or folder (default: -, stdin)")
     add("--output", type=filled, metavar="FILE", help="file for the answers, - for standard output (default: -)")
     add(
         "--format",

@@ -27,7 +27,7 @@ def _configure_enrol(parser: argparse.ArgumentParser) -> None:
     )
     help = "value of the rows, for a regression, or TARGET=VALUE for one of its targets; repeat it for more"
     meaning.add_argument("--value", type=filled, metavar="VALUE", action="append", default=[], help=help)
-    add("--input", type=filled, metavar="FILE", help="rows to teach, - for standard input (default: -)")
+    add("--input", type=filled, metavar="FILE", help="rows, sound, picture or folder (default: -, stdin)")
     add(
         "--format",
         choices=("auto", "csv", "jsonl", "npy"),

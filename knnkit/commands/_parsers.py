@@ -253,7 +253,7 @@ def _rollback(parser: argparse.ArgumentParser) -> None:
 
 def _classify(parser: argparse.ArgumentParser) -> None:
     rows = parser.add_argument_group("rows and answers")
-    rows.add_argument("--input", type=_path, metavar="FILE", help="rows to classify, - for standard input (default: -)")
+    rows.add_argument("--input", type=_path, metavar="FILE", help="rows, sound, picture or folder (default: -, stdin)")
     rows.add_argument(
         "--output",
         type=_path,

@@ -108,7 +108,7 @@ class GoldenConfig(Section):
     """The rows that every device answers before it keeps the release."""
 
     rows: Annotated[int, Example("200")] = Field(default=1000, ge=10, le=20_000)
-    """Largest number of golden rows. A slow board checks fewer rows sooner."""
+    """Largest number of golden rows; with `input` at most 200. A slow board checks fewer rows sooner."""
 
 
 def _for_all(value: Any) -> Any:
