@@ -17,7 +17,7 @@ from device_agent.shared.protocol import constants
 from device_agent.shared.safe_files import write_new
 from knnkit.config import yaml_reader
 from knnkit.data import has_column, warnings_of_file
-from knnkit.data.patterns import split
+from knnkit.data.patterns import inside, split
 from knnkit.errors import UsageError, flags_for, unwritten
 
 _START = """\
@@ -98,6 +98,10 @@ def _own(arguments: argparse.Namespace, path: Path) -> tuple[str, str]:
         said = f"{path} is a column of {file}, and would be the file to write: --label names one column"
         then = f"; for two label columns, then write label: [{_quote(label)}, {_quote(str(path))}] in the file"
         raise UsageError(said, hint=f"knnkit init --data {shlex.quote(str(file))} --label {shlex.quote(label)}{then}")
+    if file.is_dir():
+        files = _quote(inside(file, (".csv", ".parquet", ".npz")))
+        then = f"then write data: {{files: {files}, ...}} as docs/guide.md shows for windows, sounds and pictures"
+        raise UsageError(f"--data takes one file of labelled rows, not the folder {file}", hint=f"knnkit init; {then}")
     if not file.exists() and (found := _first_match(file)):
         then = f"; then write files: {_quote(str(file))} in place of file: in {path}"
         raise UsageError(

@@ -102,6 +102,16 @@ def test_a_pattern_may_be_in_a_folder_part(pattern: str, capsys: pytest.CaptureF
     assert f"--data data/a.csv; then write files: '{pattern}'" in err
 
 
+def test_a_folder_of_recordings_leads_to_the_pattern_of_its_files(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("logs/healthy").mkdir(parents=True)
+    Path("logs/healthy/1.csv").write_text("t,x\n0,1\n")
+    code, err = init(capsys, "--data", "logs")
+    assert (code, Path("deploy.yaml").exists()) == (2, False)
+    assert "--data takes one file of labelled rows, not the folder logs" in err
+    assert "try: knnkit init; then write data: {files: 'logs/*/*.csv', ...}" in err
+    assert init(capsys)[0] == 0
+
+
 def test_a_file_after_the_features_is_taken_for_none_of_them(capsys: pytest.CaptureFixture[str]) -> None:
     Path("train.csv").write_text(ROWS)
     code, err = init(capsys, "--data", "train.csv", "--label", "species", "--features", "width", "mine.yaml")
