@@ -266,7 +266,7 @@ def not_numbers(rows: Any, problem: Exception) -> tuple[str, str]:
 def cell_problem(cell: Any, name: str) -> tuple[str, str] | None:
     """Returns a message why a cell of the column `name` is not a number, and a hint; None if it is a number."""
     if is_gap(cell):
-        return "the cell is empty", "rows.dropna(), or rows.fillna(VALUE)"
+        return "the cell is empty", 'rows.dropna(), rows.fillna(VALUE), or TfKNN(..., data={"missing": "median"})'
     if hasattr(cell, "isoformat") or hasattr(cell, "total_seconds"):
         part = f"rows.drop(columns=[{name!r}]), or convert: (rows[{name!r}] - START) / pd.Timedelta(seconds=1)"
         return f"{cell} is a time, not a number", part
