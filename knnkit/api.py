@@ -35,6 +35,7 @@ from knnkit.model.build import BuiltModel, Options, build_enrolled, make_module,
 from knnkit.model.reference.enrolment import enrol
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.model.scaling import fit_scaler
+from knnkit.model.selfcheck import decide
 from knnkit.release import build, signing
 from knnkit.training import frames, source
 from knnkit.training.fitted import Fitted
@@ -231,12 +232,7 @@ class TfKNN:
         """Returns output name -> array: the graph's answers, or float64 answers if rounding leaves these uncertain."""
         raw = features_of(self.fitted, queries).rows
         found = self._module.run(self.fitted.enrolment.space.narrow(raw))
-        doubtful = np.flatnonzero(~found[constants.OUTPUT_CERTAIN])
-        if len(doubtful):
-            exact, k = self._reference.answer(raw[doubtful]), self.fitted.spec.k
-            settled = (exact.label, exact.probabilities, exact.indices[:, :k], exact.distances[:, :k])
-            for name, values in zip(constants.ANSWERS, settled):
-                found[name][doubtful] = values
+        decide(found, self._reference, raw)
         indices, distances = found[constants.OUTPUT_INDICES], found[constants.OUTPUT_DISTANCES]
         close = found[constants.OUTPUT_CERTAIN] & in_doubt(distances, self._module.near)
         indices[close], distances[close] = self._reference.order(raw[close], indices[close])

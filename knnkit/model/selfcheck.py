@@ -7,7 +7,7 @@ rows in float64; this check takes the reference's answers for them.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +21,7 @@ from device_agent.shared.protocol import constants, model_info
 from knnkit.data import columns
 from knnkit.errors import BuildError
 from knnkit.model.build import BuiltModel
+from knnkit.model.reference.classifier import Reference
 from knnkit.model.tflite.load_tensorflow import open_interpreter
 
 _SEARCH_NAMES = {constants.FULL: "", constants.QUANTIZED: " in the int8 search", constants.CELLS: " in the cell search"}
@@ -107,10 +108,15 @@ def _run(model: BuiltModel, raw: NDArray[Any], signature: str, batch: int) -> Si
         found = runner(**{constants.INPUT_ROWS: full})
         parts.append({name: value[: len(chunk)] for name, value in found.items()})
     joined: dict[str, Any] = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    doubtful = ~joined[constants.OUTPUT_CERTAIN]
+    decide(joined, model.reference, raw)
+    return SimpleNamespace(**joined)
+
+
+def decide(found: Mapping[str, NDArray[Any]], reference: Reference, raw: NDArray[Any]) -> None:
+    """Replaces the answers `found` (output name -> array) to uncertain (n, d) rows by those in float64, in place."""
+    doubtful = ~found[constants.OUTPUT_CERTAIN]
     if doubtful.any():
-        exact, k = model.reference.answer(raw[doubtful]), model.info.k
+        exact, k = reference.answer(raw[doubtful]), reference.k
         settled = (exact.label, exact.probabilities, exact.indices[:, :k], exact.distances[:, :k])
         for name, values in zip(constants.ANSWERS, settled):
-            joined[name][doubtful] = values
-    return SimpleNamespace(**joined)
+            found[name][doubtful] = values
