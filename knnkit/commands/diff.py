@@ -89,7 +89,7 @@ def _read_for(arguments: argparse.Namespace, model: StoredModel) -> Dataset:
         raise UsageError(said, hint="leave --data out to compare on the golden rows of both releases")
     if plan is None:
         return files.load(arguments.data, arguments.label, names, wide=True)
-    return table.apply(plan, files.load(arguments.data, arguments.label, names, None, table.policy_for(plan)))
+    return table.apply(plan, files.load(arguments.data, arguments.label, names, table.policy_for(plan)))
 
 
 def _evaluated(arguments: argparse.Namespace, before: StoredModel, after: StoredModel) -> list[Asked]:

@@ -25,9 +25,7 @@ def warnings_of_file(
     """
     from knnkit.data import columns, files, policy
 
-    rows = files.load(
-        file, label, names, None, policy.Policy(tuple(drop), missing, categories or {}, thousands=thousands)
-    )
+    rows = files.load(file, label, names, policy.Policy(tuple(drop), missing, categories or {}, thousands=thousands))
     doubt = columns.doubt(list(dict.fromkeys(rows.labels.tolist())), len(rows.labels))
     odd = (f"{rows.source}: {doubt}",) if doubt else ()
     return (*odd, *(columns.warnings(rows) if names is None else ()))

@@ -40,9 +40,7 @@ def load(
     path: str | Path,
     label: str,
     features: Sequence[str] | None = None,
-    beside: str | None = None,
     policy: Policy = PLAIN,
-    ids: str | None = None,
     *,
     wide: bool = False,
 ) -> Dataset:
@@ -56,7 +54,7 @@ def load(
     Raises:
         DataError: the file or a column is missing, or a cell is not a finite number; the message counts all such cells.
     """
-    return _load(Path(path), Wanted(label, features, beside, policy, ids, wide))
+    return _load(Path(path), Wanted(label, features, policy=policy, wide=wide))
 
 
 def _load(file: Path, wanted: Wanted) -> Dataset:

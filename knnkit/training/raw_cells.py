@@ -56,7 +56,7 @@ def read_held_out(test: TestFile, answers: tuple[str, ...], imported: Fitted, *,
     policy = policy.for_answers(answers, are_labels=not test.target)
 
     def read(label: str, features: Sequence[str] | None) -> Dataset:
-        return files.load(test.file, label, features, None, policy, wide=True)
+        return files.load(test.file, label, features, policy, wide=True)
 
     if test.target or known:
         found = targets.read(read, answers, names, narrow=False, known=None if test.target else known)

@@ -119,11 +119,11 @@ def _read(
         )
         raise DataError(said, hint=f"name {count} of its columns")
     if like.targets is None:
-        return files.load(file, answers[0], features, None, policy, wide=wide)
+        return files.load(file, answers[0], features, policy, wide=wide)
     policy = policy.for_answers(answers, are_labels=bool(like.target_classes))
 
     def read(label: str, features: Sequence[str] | None) -> Dataset:
-        return files.load(file, label, features, None, policy, wide=True)
+        return files.load(file, label, features, policy, wide=True)
 
     how: dict[str, Any] = {"narrow": policy.is_plain and not wide, "known": like.target_classes or None}
     return replace(targets.read(read, answers, features, **how), target_names=like.target_names)

@@ -104,7 +104,7 @@ def test_the_keys_of_the_hint_lead_out_when_they_are_typed(suffix: str, tmp_path
     assert "drop: [" in caught.value.hint
     assert "missing: median" in caught.value.hint
     data = typed(caught.value.hint, path)
-    found = load(path, data.label_column, data.features, None, policy_of(data))
+    found = load(path, data.label_column, data.features, policy_of(data))
     assert set(found.feature_names) == {name for name in names if name.startswith("axis")}
 
 
@@ -116,7 +116,7 @@ def test_a_column_of_few_texts_is_shown_as_categories_and_an_id_is_left_out(tmp_
         load(path, "label")
     data = typed(caught.value.hint, path)
     assert (data.drop, data.categories) == (("device_id",), {"sex": "one-hot"})
-    assert load(path, "label", None, None, policy_of(data)).levels == {1: ("f", "m")}
+    assert load(path, "label", None, policy_of(data)).levels == {1: ("f", "m")}
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_columns_are_chosen_by_name_and_pattern(
     write_parquet_numbers(tmp_path / "a.parquet", names)
     for file in ("a.csv", "a.parquet"):
         policy = policy_of(parse.FileData.model_construct(drop=drop, missing="refuse", categories={}))
-        assert list(load(tmp_path / file, "y", features, None, policy).feature_names) == left
+        assert list(load(tmp_path / file, "y", features, policy).feature_names) == left
 
 
 def write_parquet_numbers(path: Path, names: list[str]) -> None:
@@ -154,7 +154,7 @@ def test_a_pattern_without_a_column_is_an_error(
     write_csv(tmp_path / "a.csv", ["acc_x", "y"], [["1", "a"]])
     policy = policy_of(parse.FileData.model_construct(drop=drop, missing="refuse", categories={}))
     with pytest.raises(DataError) as caught:
-        load(tmp_path / "a.csv", "y", features, None, policy)
+        load(tmp_path / "a.csv", "y", features, policy)
     assert caught.value.hint
 
 

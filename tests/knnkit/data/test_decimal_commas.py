@@ -38,7 +38,7 @@ def follow(path: Path, way: str) -> tuple[np.ndarray, dict[str, str], list[str]]
     hints: list[str] = []
     for _ in range(STEPS):
         try:
-            return load(path, "k", None, None, Policy(**flags)).rows, flags, hints
+            return load(path, "k", None, Policy(**flags)).rows, flags, hints
         except DataError as error:
             hints.append(error.hint)
             flag = re.search(r"--thousands (\S+?)\)", error.hint.rpartition("for thousands")[2] if way else error.hint)
@@ -63,7 +63,7 @@ def test_the_first_way_out_reads_decimal_commas(separator: str, least: float, di
     assert len(hints) <= 1
     if flags:  # a device reads the queries alike
         policy = Policy(**flags)
-        ready = prepare(policy, load(tmp_path / "a.csv", "k", None, None, policy), None)
+        ready = prepare(policy, load(tmp_path / "a.csv", "k", None, policy), None)
         parsed = TableCsvParser(ready.table, ignore_extra=True).parse((tmp_path / "a.csv").read_bytes())
         assert np.allclose(parsed.rows, values)
 
@@ -81,7 +81,7 @@ def test_a_comma_that_cannot_stand_between_thousands_is_decimal(
     if separator == ",":
         assert "--thousands" not in hints[0]
     with pytest.raises(DataError) as caught:
-        load(tmp_path / "a.csv", "k", None, None, Policy(thousands=","))
+        load(tmp_path / "a.csv", "k", None, Policy(thousands=","))
     assert "decimal" in str(caught.value) + caught.value.hint
     assert np.allclose(follow(tmp_path / "a.csv", "thousands")[0][:, 0], expected), "the other way is refused, then led"
 

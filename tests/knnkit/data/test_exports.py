@@ -246,7 +246,7 @@ def test_a_separator_of_thousands_may_be_typographic(sign: str, blank: str, tmp_
     with pytest.raises(DataError) as caught:
         load(path, "y")
     assert f'thousands: "{sign}"' in caught.value.hint
-    found = load(path, "y", None, None, Policy(thousands=sign))
+    found = load(path, "y", None, Policy(thousands=sign))
     assert found.rows.tolist() == [[1234567.5], [2.5]]
 
 

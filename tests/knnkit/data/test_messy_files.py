@@ -130,7 +130,7 @@ def test_what_the_messages_dictate_leads_to_rows(name: str, tmp_path: Path, monk
         except DataError as error:
             typed.append(error.hint)
             file = _type(error.hint, file, flags)
-    rows = files.load(file, "kind", None, None, Policy(**flags))
+    rows = files.load(file, "kind", None, Policy(**flags))
     assert len(rows.rows) >= 100, typed
     assert set(rows.labels.tolist()) <= {*KINDS, 0, 1, 2}
     assert len(typed) == most, typed

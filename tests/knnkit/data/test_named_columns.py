@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from knnkit.data.files import load
+from knnkit.data.columns import Wanted
+from knnkit.data.files import load, load_all
 from knnkit.data.policy import Policy
 from knnkit.errors import DataError
 
@@ -47,7 +48,7 @@ def test_a_wrong_name_is_named_before_cells(
 ) -> None:
     file = write(tmp_path / f"rows.{suffix}")
     with pytest.raises(DataError) as caught:
-        load(file, "kind", None, "when", Policy(drop, **{key: {name: word}}), "id")
+        load_all([file], Wanted("kind", None, "when", Policy(drop, **{key: {name: word}}), "id"))
     assert said in str(caught.value)
     assert "cannot be read" not in str(caught.value)
     assert caught.value.key == f"data/{key}/{name}"
@@ -60,4 +61,4 @@ def test_an_element_of_a_list_may_be_named(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     table = pyarrow.table({"vector": [[1.0, None], [2.0, 3.0]], "kind": ["a", "b"]})
     pytest.importorskip("pyarrow.parquet").write_table(table, tmp_path / "a.parquet")
-    assert load(tmp_path / "a.parquet", "kind", None, None, Policy(missing={"vector_1": "median"})).rows.shape == (2, 2)
+    assert load(tmp_path / "a.parquet", "kind", None, Policy(missing={"vector_1": "median"})).rows.shape == (2, 2)

@@ -146,10 +146,10 @@ def test_runs_of_numbers_are_numbers() -> None:
 def _read(file: Path, label: str, features: list[str] | None, policy: Policy) -> Dataset | None:
     """Returns the rows of a file; None if it is refused."""
     with contextlib.suppress(DataError):
-        found = load(file, label, features, None, policy)
+        found = load(file, label, features, policy)
         assert found.rows.shape == (len(found.labels), len(found.feature_names))
         return found
     with pytest.raises(DataError, match=re.escape(str(file))) as refused:
-        load(file, label, features, None, policy)
+        load(file, label, features, policy)
     assert refused.value.hint
     return None

@@ -31,7 +31,7 @@ def test_the_rows_are_those_of_one_file_with_all_of_them(parts: Path) -> None:
     whole = "a,b,y\n1,sand,p\n2,clay,q\n3,clay,p\n4,mud,q\n5,,p\n6,sand,q\n"
     (parts / "all.csv").write_text(whole)
     found = load_all([parts / "data/*.csv"], Wanted("y", policy=POLICY))
-    expected = load(parts / "all.csv", "y", None, None, POLICY)
+    expected = load(parts / "all.csv", "y", None, POLICY)
     assert np.array_equal(found.rows, expected.rows, equal_nan=True)
     assert (found.levels, found.labels.tolist()) == (expected.levels, expected.labels.tolist())
 

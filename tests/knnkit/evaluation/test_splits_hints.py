@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from knnkit.data.columns import numbers_as_classes
-from knnkit.data.files import load
+from knnkit.data.columns import Wanted, numbers_as_classes
+from knnkit.data.files import load, load_all
 from knnkit.errors import DataError
 from knnkit.evaluation.splits import divide
 
@@ -26,11 +26,11 @@ def test_the_command_writes_the_year_first(form: str, time: str, tmp_path: Path)
     file = tmp_path / "rows.csv"
     file.write_text(rows(form))
     with pytest.raises(DataError, match="is not a time") as caught:
-        divide(load(file, "y", None, "when"), 0.25, 0, "time")
+        divide(load_all([file], Wanted("y", beside="when")), 0.25, 0, "time")
     command = caught.value.hint.partition("seconds: ")[2]
     subprocess.run(command, shell=True, check=True, cwd=tmp_path)
     assert (tmp_path / "rows-clean.csv").read_text() == rows("%Y-%m-%d")
-    divided = divide(load(tmp_path / "rows-clean.csv", "y", None, "when"), 0.25, 0, "time")
+    divided = divide(load_all([tmp_path / "rows-clean.csv"], Wanted("y", beside="when")), 0.25, 0, "time")
     assert divided.held_out is not None
     assert divided.held_out.rows.ravel().tolist() == [15, 16, 17, 18, 19]
 
@@ -41,7 +41,7 @@ def test_the_command_writes_the_year_first(form: str, time: str, tmp_path: Path)
 def test_no_command_guesses_which_number_is_the_day(cells: list[str], tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("a,when,y\n" + "".join(f"1,{cell},p\n" for cell in cells))
     with pytest.raises(DataError, match="is not a time") as caught:
-        divide(load(tmp_path / "rows.csv", "y", None, "when"), 0.5, 0, "time")
+        divide(load_all([tmp_path / "rows.csv"], Wanted("y", beside="when")), 0.5, 0, "time")
     assert "sed" not in caught.value.hint
 
 

@@ -77,7 +77,7 @@ def test_a_device_makes_the_features_that_the_model_was_trained_on(seed: int, tm
     rng, rows = random.Random(seed), rows_of(seed)
     separator, quoting = rng.choice([(",", csv.QUOTE_MINIMAL), (";", csv.QUOTE_ALL), ("\t", csv.QUOTE_ALL)])
     file = write(tmp_path / "rows.csv", rows, separator, quoting)
-    ready = prepare(POLICY, load(file, "y", None, None, POLICY), None)
+    ready = prepare(POLICY, load(file, "y", None, POLICY), None)
     table, expected = ready.table, ready.training.rows
     assert np.isfinite(expected).all()
     text = file.read_bytes().replace(b"\r\n", b"\n")
@@ -117,7 +117,7 @@ def test_a_device_reads_the_words_for_a_missing_cell_that_its_training_rows_had(
 
 @pytest.mark.parametrize("word", MISSING_WORDS)
 def test_a_model_of_rows_without_such_words_reads_them_as_it_always_did(word: str, tmp_path: Path) -> None:
-    table = prepare(POLICY, load(write(tmp_path / "a.csv", rows_of(1)), "y", None, None, POLICY), None).table
+    table = prepare(POLICY, load(write(tmp_path / "a.csv", rows_of(1)), "y", None, POLICY), None).table
     assert b"missing_words" not in json_codec.dump_file(replace(PLAIN, table=table))
     parser = TableCsvParser(table, ignore_extra=True)
     header = ",".join(COLUMNS).encode()
@@ -130,7 +130,7 @@ def test_a_model_of_rows_without_such_words_reads_them_as_it_always_did(word: st
 def test_what_is_filled_is_counted_alike_by_block_and_by_line(seed: int, tmp_path: Path) -> None:
     rows = rows_of(seed)
     file = write(tmp_path / "rows.csv", rows)
-    table = prepare(POLICY, load(file, "y", None, None, POLICY), None).table
+    table = prepare(POLICY, load(file, "y", None, POLICY), None).table
     empty = {
         name: sum(not row[name].strip() or row[name] in [*CELLS["a"][4:], "NA", "None"] for row in rows)
         for name in COLUMNS
@@ -151,7 +151,7 @@ def test_medians_come_from_the_training_rows_alone(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("a,y\n1,p\n2,q\n3,p\n,q\n")
     (tmp_path / "b.csv").write_text("a,y\n100,p\n,q\n")
     policy = Policy((), "median")
-    ready = prepare(policy, *(load(tmp_path / name, "y", None, None, policy) for name in ("a.csv", "b.csv")))
+    ready = prepare(policy, *(load(tmp_path / name, "y", None, policy) for name in ("a.csv", "b.csv")))
     assert ready.table.columns[0].fill == 2.0
     assert ready.held_out is not None
     assert ready.held_out.rows.tolist() == [[100.0], [2.0]]
@@ -160,7 +160,7 @@ def test_medians_come_from_the_training_rows_alone(tmp_path: Path) -> None:
 def test_dropped_rows_are_left_out_of_training_and_refused_by_a_device(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("a,b,y\n1,2,p\n,3,q\n4,5,q\n")
     policy = Policy((), "drop")
-    ready = prepare(policy, load(tmp_path / "a.csv", "y", None, None, policy), None)
+    ready = prepare(policy, load(tmp_path / "a.csv", "y", None, policy), None)
     assert ready.training.rows.tolist() == [[1.0, 2.0], [4.0, 5.0]]
     assert ready.training.labels.tolist() == ["p", "q"]
     assert "1 of 3 rows have missing cells and were left out" in ready.warnings[0]
@@ -249,7 +249,7 @@ def test_a_parquet_file_gives_the_table_of_the_csv_file(tmp_path: Path) -> None:
     for name in ("size", "true"):
         columns[name] = [None if not isinstance(cell, str | bool) or not str(cell) else cell for cell in columns[name]]
     pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "rows.parquet")
-    found = [prepare(POLICY, load(path, "y", None, None, POLICY), None) for path in (file, tmp_path / "rows.parquet")]
+    found = [prepare(POLICY, load(path, "y", None, POLICY), None) for path in (file, tmp_path / "rows.parquet")]
     assert found[0].table == found[1].table
     assert found[0].training.rows.tobytes() == found[1].training.rows.tobytes()
 
@@ -270,7 +270,7 @@ def test_signs_between_thousands_are_read_alike_on_both_sides(sign: str, separat
     text = "".join(f'"{cell}"{separator}{"pq"[at % 2]}\n' for at, cell in enumerate(cells))
     (tmp_path / "a.csv").write_text(f"a{separator}y\n{text}")
     policy = Policy(thousands=sign)
-    ready = prepare(policy, load(tmp_path / "a.csv", "y", None, None, policy), None)
+    ready = prepare(policy, load(tmp_path / "a.csv", "y", None, policy), None)
     assert ready.training.rows[:, 0].tolist() == values
     parsed = TableCsvParser(ready.table, ignore_extra=True).parse(f"a{separator}y\n{text}".encode())
     assert parsed.rows.tolist() == ready.training.rows.tolist()
@@ -279,7 +279,7 @@ def test_signs_between_thousands_are_read_alike_on_both_sides(sign: str, separat
         assert "is not a number" in str(bad.errors), wrong
         (tmp_path / "b.csv").write_text(f'a{separator}y\n"{wrong}"{separator}p\n')
         with pytest.raises(DataError, match="is not a number"):
-            load(tmp_path / "b.csv", "y", None, None, policy)
+            load(tmp_path / "b.csv", "y", None, policy)
 
 
 @pytest.mark.parametrize(("cell", "sign"), [("1,234.5", ","), ("1.234,5", "."), ("1'234", "'"), ("1,234,567", ",")])
@@ -289,7 +289,7 @@ def test_the_hint_names_the_sign_between_thousands(cell: str, sign: str, tmp_pat
         load(tmp_path / "a.csv", "y")
     key = yaml.safe_load(caught.value.hint.partition(" in `data:`")[0])
     assert key == {"thousands": sign}
-    found = load(tmp_path / "a.csv", "y", None, None, Policy(**key))
+    found = load(tmp_path / "a.csv", "y", None, Policy(**key))
     assert found.rows[0, 0] == float(cell.replace(sign, "").replace(",", "."))
 
 
