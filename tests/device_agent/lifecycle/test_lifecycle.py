@@ -311,8 +311,7 @@ def test_a_model_that_is_interrupted_with_its_parent_says_nothing(capfd: pytest.
 
 
 def test_rollback_goes_one_release_back_and_no_further(device: Device, releases: Releases, tmp_path: Path) -> None:
-    first = device.install(releases["iris"])
-    second = device.install(releases["iris-next"])
+    first, second = device.install_all(releases["iris"], releases["iris-next"])
     third = device.install(releases.variant("iris", tmp_path / "third", sequence=12))
     back = device.ask("rollback")
     assert (back["release"]["digest"], back["already"]) == (second, False)
@@ -329,8 +328,7 @@ def test_rollback_goes_one_release_back_and_no_further(device: Device, releases:
 def test_a_rollback_after_the_deadline_does_not_push_the_device_one_release_further(
     device: Device, releases: Releases, tmp_path: Path
 ) -> None:
-    device.install(releases["iris"])
-    second = device.install(releases["iris-next"])
+    _, second = device.install_all(releases["iris"], releases["iris-next"])
     third = device.stage(releases.variant("iris", tmp_path / "third", sequence=12))
     device.ask("activate", third, "--deadline", "600")
     device.ask("rollback")
@@ -339,8 +337,7 @@ def test_a_rollback_after_the_deadline_does_not_push_the_device_one_release_furt
 
 
 def test_the_target_of_a_rollback_is_verified_before_the_swap(device: Device, releases: Releases) -> None:
-    first = device.install(releases["iris"])
-    second = device.install(releases["iris-next"])
+    first, second = device.install_all(releases["iris"], releases["iris-next"])
     model = device.root / constants.RELEASES_DIR / first / constants.MODEL_FILE
     data = bytearray(model.read_bytes())
     data[100] ^= 1
@@ -363,8 +360,7 @@ def test_staging_again_mends_a_damaged_copy(device: Device, releases: Releases) 
 def test_old_releases_are_pruned_but_never_the_current_or_the_previous(
     device: Device, releases: Releases, tmp_path: Path
 ) -> None:
-    first = device.install(releases["iris"])
-    second = device.install(releases["iris-next"])
+    first, second = device.install_all(releases["iris"], releases["iris-next"])
     more = [
         device.stage(releases.variant("iris", tmp_path / str(sequence), sequence=sequence))
         for sequence in range(20, 26)

@@ -52,7 +52,7 @@ class Board:
 
     def __init__(self, device: Device, releases: Releases, folder: Path) -> None:
         self.device, self.folder = device, folder
-        self.old, self.new = device.install(releases["iris"]), device.install(releases["iris-next"])
+        self.old, self.new = device.install_all(releases["iris"], releases["iris-next"])
         (folder / "sitecustomize.py").write_text(KILLER)
 
     def classify(self, *more: str, dying: bool = True, rows: str = ROW) -> Said:
