@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import importlib
 import os
 import pickle
+import pkgutil
 import signal
 import stat
 import sys
@@ -24,6 +26,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import device_agent
+from device_agent.system import board
 
 #: Calls that change something, and where their path or descriptor is among the arguments.
 EFFECTS = (
@@ -45,6 +50,11 @@ class Effect:
 
     def __str__(self) -> str:
         return f"{self.call} {' -> '.join(self.paths)}"
+
+    @property
+    def same_if_killed(self) -> bool:
+        """Whether a kill leaves the same before it and after it: the kernel keeps what was not synced."""
+        return self.call in ("fsync", "nothing")
 
 
 @dataclass(frozen=True)
@@ -80,6 +90,18 @@ def run(action: Callable[[], int], folder: Path, fault: Fault | None = None) -> 
         data = trace.read()
         effects = pickle.loads(data) if data else ()
         return Ended(os.waitstatus_to_exitcode(status), out.read().decode(), err.read().decode(), effects)
+
+
+def preload() -> None:
+    """Imports the agent and what it loads late: once here, instead of in every child."""
+    from cryptography.hazmat.backends.openssl import backend
+
+    assert backend
+    for module in pkgutil.walk_packages(device_agent.__path__, "device_agent."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    runtime = (board.runtime_version() or "no runtime").split()[0]
+    importlib.import_module(f"{runtime}.interpreter")
 
 
 def trace(action: Callable[[], int], folder: Path) -> tuple[Effect, ...]:
@@ -339,6 +361,11 @@ class Disk:
 
     def do_chmod(self, effect: Effect) -> None:
         """Permissions are not modelled."""
+
+
+def modes(folder: Path) -> dict[str, int]:
+    """Returns the mode of every path below `folder`, which `snapshot` leaves out."""
+    return {str(path.relative_to(folder)): path.lstat().st_mode for path in folder.rglob("*")}
 
 
 def snapshot(folder: Path) -> dict[str, Any]:
