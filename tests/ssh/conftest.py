@@ -14,7 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support import sshd
-from support.board_roots import make_board
+from support.board_roots import copy_and_deploy, make_board
 from support.releases import Releases
 
 from knnkit.transport.address import Address
@@ -34,6 +34,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sshd.Sshd]:
 def prepared(releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root with agent, runtime and trusted key, and no release, to be copied: what provisioning leaves."""
     return make_board(tmp_path_factory.mktemp("board") / "root", releases)
+
+
+@pytest.fixture(scope="session")
+def first(prepared: Path, releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root that runs iris 1.0.0, to be copied."""
+    return copy_and_deploy(prepared, tmp_path_factory.mktemp("first") / "root", releases["iris"])
+
+
+@pytest.fixture(scope="session")
+def running(first: Path, releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root that runs iris 1.1.0, and ran 1.0.0 before, to be copied."""
+    return copy_and_deploy(first, tmp_path_factory.mktemp("running") / "root", releases["iris-next"])
 
 
 @pytest.fixture

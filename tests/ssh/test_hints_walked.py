@@ -41,15 +41,6 @@ class Said:
     hint: str
 
 
-@pytest.fixture(scope="module")
-def running(prepared: Path, releases: Releases, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A board that runs iris 1.1.0, and ran 1.0.0 before."""
-    root = copy_board(prepared, tmp_path_factory.mktemp("running") / "root")
-    for name in ("iris", "iris-next"):
-        assert main(["deploy", "--target", "local", "--root", str(root), "--release", str(releases[name])]) == 0
-    return root
-
-
 class Site:
     """A folder without deploy.yaml, and a device that is named by options alone."""
 

@@ -55,17 +55,17 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[sshd.Sshd
         server.stop()
 
 
-MakeFleet = Callable[[int], list[Device]]
+MakeFleet = Callable[..., list[Device]]
 
 
 @pytest.fixture
 def make_fleet(prepared: Path, servers: list[sshd.Sshd], tmp_path: Path, no_ssh_config: Path) -> MakeFleet:
-    """Copies of the board, one behind each server."""
+    """Copies of the board, one behind each server: of a bare one, or of another."""
 
-    def make(count: int) -> list[Device]:
+    def make(count: int, board: Path = prepared) -> list[Device]:
         made = []
         for number, server in enumerate(servers[:count]):
-            root = copy_board(prepared, tmp_path / f"root{number:02}")
+            root = copy_board(board, tmp_path / f"root{number:02}")
             made.append(Device(f"d{number:02}", server, root))
         return made
 
@@ -197,10 +197,11 @@ def test_fifty_devices_with_every_trouble_come_out_exactly_so(
     assert set(outcomes(second).values()) == {("committed", "")}
 
 
-def test_a_bad_release_stops_at_the_canaries(make_fleet: MakeFleet, releases: Releases, tmp_path: Path) -> None:
-    devices = make_fleet(8)
+def test_a_bad_release_stops_at_the_canaries(
+    make_fleet: MakeFleet, first: Path, releases: Releases, tmp_path: Path
+) -> None:
+    devices = make_fleet(8, first)
     config = write_config(tmp_path, devices, rollout="{waves: [canary, 100%], max_failures: 5}")
-    knnkit("deploy", "-c", config, "--release", releases["iris"])
     gates = {"accuracy": 0.999}
     from device_agent.shared.protocol.model_info import Gates
 
@@ -265,12 +266,9 @@ def test_status_parity_bench_logs_rollback_classify_and_doctor_on_a_selection(
     assert dash[1] == one[1]
 
 
-def test_a_changed_answer_on_one_device_is_exit_4_and_named(
-    make_fleet: MakeFleet, releases: Releases, tmp_path: Path
-) -> None:
-    devices = make_fleet(2)
+def test_a_changed_answer_on_one_device_is_exit_4_and_named(make_fleet: MakeFleet, first: Path, tmp_path: Path) -> None:
+    devices = make_fleet(2, first)
     config = write_config(tmp_path, devices)
-    knnkit("deploy", "-c", config, "--release", releases["iris"])
     make_wrong(devices[1])
     _, out, _ = knnkit("parity", "-c", config, check=4)
     assert re.search(r"^d01 .*\bdiffer", out, re.MULTILINE), out
@@ -305,11 +303,10 @@ def test_parity_over_rows_of_ones_own(make_fleet: MakeFleet, releases: Releases,
 
 
 def test_two_hosts_at_once_end_on_one_release_and_nobody_is_left_pending(
-    make_fleet: MakeFleet, releases: Releases, tmp_path: Path
+    make_fleet: MakeFleet, first: Path, releases: Releases, tmp_path: Path
 ) -> None:
-    devices = make_fleet(4)
+    devices = make_fleet(4, first)
     config = write_config(tmp_path, devices)
-    knnkit("deploy", "-c", config, "--release", releases["iris"])
     next_one = releases["iris-next"]
     after = releases.variant("iris-next", tmp_path / "after", sequence=12, version="1.2.0")
     with ThreadPoolExecutor(2) as pool:

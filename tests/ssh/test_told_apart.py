@@ -39,20 +39,17 @@ class Site:
 
 @pytest.fixture
 def site(
-    prepared: Path,
+    running: Path,
     releases: Releases,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Site:
     monkeypatch.chdir(tmp_path)
-    made = Site(copy_board(prepared, tmp_path / "root"), releases, capsys)
-    made.deploy(releases["iris"])
-    made.deploy(releases["iris-next"])
-    return made
+    return Site(copy_board(running, tmp_path / "root"), releases, capsys)
 
 
-def running(site: Site) -> str:
+def runs(site: Site) -> str:
     (device,) = json.loads(site.run("status", "--json"))["devices"]
     return str(device["release"]["version"])
 
@@ -72,7 +69,7 @@ def test_a_rollback_between_equal_versions_names_the_digests(site: Site, tmp_pat
 
 def test_rollback_takes_a_version_that_one_release_has(site: Site, tmp_path: Path) -> None:
     assert "rolled back to iris 1.0.0" in site.run("rollback", "--to", "1.0.0")
-    assert running(site) == "1.0.0"
+    assert runs(site) == "1.0.0"
     assert "rolled back to iris 1.1.0" in site.run("rollback", "--to", "1.1.0")
 
 
@@ -132,7 +129,7 @@ def test_the_hint_of_a_refused_older_release_brings_it_back(site: Site) -> None:
     hint = re.search(r"try: knnkit (rollback --to \w+ --target local), or", said)
     assert hint, said
     assert "rolled back to iris 1.0.0" in site.run(*shlex.split(hint[1]))
-    assert running(site) == "1.0.0"
+    assert runs(site) == "1.0.0"
 
 
 def test_a_missed_latency_gate_says_nothing_of_parity(site: Site, tmp_path: Path) -> None:
