@@ -23,7 +23,7 @@ from device_agent.shared.protocol import json_codec
 from device_agent.shared.protocol.errors import AgentError
 from device_agent.shared.protocol.input_info import Input, Stage
 from device_agent.shared.protocol.record import replace
-from knnkit.model.tflite.load_tensorflow import load_tensorflow, open_interpreter
+from knnkit.model.tflite.load_tensorflow import load_interpreter, open_interpreter
 
 #: Exit code of this process where a stage or an input is at fault: standard error then says why.
 AT_FAULT = 3
@@ -39,7 +39,7 @@ def main(spec: str, folder: str, out: str) -> int:
         folder: folder with the files of the stages.
         out: path of the two results: `out`.npy has the rows, `out`.json the shapes and types of the stages.
     """
-    load_tensorflow()
+    load_interpreter()
     number = -1
     try:
         input = json_codec.loads(Input, spec)
