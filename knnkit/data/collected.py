@@ -72,8 +72,8 @@ class Collection:
     rows: tuple[FieldRow, ...]
 
 
-def read(path: Path) -> Collection:
-    """Reads a file that `merge` wrote, and its journal of labels.
+def read(path: Path, hint: str = "name a .parquet file that knnkit collect wrote") -> Collection:
+    """Reads a file that `merge` wrote, and its journal of labels; `hint` is for the error if `merge` did not.
 
     Raises:
         UsageError: the file is missing, or `merge` did not write it.
@@ -83,16 +83,17 @@ def read(path: Path) -> Collection:
     import pyarrow
 
     try:
-        table = parquet.read_table(path)
-        known = json.loads(table.schema.metadata[_KEY])
+        with parquet.ParquetFile(path) as file:
+            table = file.read()
+        known = json.loads((table.schema.metadata or {})[_KEY])
         columns = Columns(known["model"], tuple(known["columns"]), tuple(known["categories"]))
         found = {name: table.column(columns.ours(name)).to_pylist() for name in _OURS}
         cells = [table.column(name).to_pylist() for name in columns.names]
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file", hint="knnkit collect writes it") from None
     except (OSError, pyarrow.ArrowException, LookupError, TypeError, ValueError) as error:
-        said = f"{path} is not a file of knnkit collect: {error}"
-        raise UsageError(said, hint="name a .parquet file that knnkit collect wrote") from None
+        said = "another program wrote it" if isinstance(error, LookupError) else str(error)
+        raise UsageError(f"{path} is not a file of knnkit collect: {said}", hint=hint) from None
     given = _given(path)
     rows = [FieldRow(*values) for values in zip(*(found[name] for name in _OURS), zip(*cells))]
     labelled = tuple(replace(row, label=given.get(row.id, row.label)) for row in rows)
@@ -107,7 +108,8 @@ def merge(path: Path, columns: Columns, rows: Iterable[FieldRow]) -> int:
         UsageError: `merge` did not write the file, or it cannot be written.
     """
     with alone(path.parent) as folder:
-        there = read(path) if path.exists() else Collection(path, columns, ())
+        away = f"mv {shlex.quote(str(path))} {shlex.quote(f'{path}.bad')}, and collect again"
+        there = read(path, away) if path.exists() else Collection(path, columns, ())
         if there.columns != columns:
             hint = "knnkit collect --output OTHER"
             raise DataError(f"{path} holds rows with other columns than those of the devices' releases", hint=hint)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import random
 import stat
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 
 from knnkit.data.collected import Columns, FieldRow, change_label, merge, read
@@ -87,6 +89,25 @@ def test_other_files_and_other_columns_are_refused_and_stay(tmp_path: Path) -> N
     with pytest.raises(DataError, match="other columns"):
         merge(path, replace(PLANTS, names=("id", "label", "_id", "clay")), [row("b", random.Random(3))])
     assert path.read_bytes() == before
-    path.write_bytes(b"PAR1" + os.urandom(100))
-    with pytest.raises(UsageError, match="is not a file of knnkit collect"):
+
+
+@pytest.mark.parametrize("kind", ["noise", "empty", "cut", "a folder", "another table"])
+def test_the_hint_for_a_damaged_file_lets_rows_come_home_again(kind: str, tmp_path: Path) -> None:
+    path, rows = tmp_path / "the plants.parquet", [row("a", random.Random(2))]
+    merge(path, PLANTS, rows)
+    whole = path.read_bytes()
+    path.unlink()
+    if kind == "a folder":
+        path.mkdir()
+    elif kind == "another table":
+        pyarrow.parquet.write_table(pyarrow.table({"id": ["a"]}), path)
+    else:
+        path.write_bytes({"noise": b"PAR1" + os.urandom(100), "empty": b"", "cut": whole[:-9]}[kind])
+    with pytest.raises(UsageError, match="is not a file of knnkit collect") as caught:
         read(path)
+    assert "name a .parquet file" in caught.value.hint
+    assert "NoneType" not in str(caught.value)
+    with pytest.raises(UsageError) as caught:
+        merge(path, PLANTS, rows)
+    subprocess.run(caught.value.hint.partition(",")[0], shell=True, check=True)
+    assert merge(path, PLANTS, rows) == 1
