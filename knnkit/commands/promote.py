@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.errors import ModelUnusable
@@ -133,10 +134,23 @@ def _with_rows(before: StoredModel, material: Material, new: Dataset) -> StoredM
     both = Dataset(rows, labels, training.feature_names, training.source)
     enrolment = replace(material, training=both, whole=None, spare=None).enrol(before.info.scale, before.info.metric)
     reference = make_reference(material.spec, enrolment)
-    origins = Origins("training and field rows")
+    origins = Origins("training and field rows", row_numbers(material, len(new.rows)))
     return replace(
         before, info=with_changes(before.info, classes=enrolment.classes), reference=reference, training=origins
     )
+
+
+def row_numbers(material: Material, added: int) -> NDArray[np.int64]:
+    """Returns the numbers of the training rows in the user's files, then of `added` rows that follow these files."""
+    rows = material.training
+    parts = (rows, material.held_out, material.spare)
+    numbers = [
+        np.arange(len(part.rows)) if part.places is None else part.places
+        for part in parts
+        if part is not None and part.source == rows.source
+    ]
+    end = 1 + max(int(part.max()) for part in numbers if len(part))
+    return np.concatenate([numbers[0], np.arange(end, end + added)])
 
 
 # --- for people -----------------------------------------------------------------------------------------------------

@@ -65,6 +65,15 @@ def plan(file: Path, rows: tuple[FieldRow, ...], names: tuple[str, ...] = ("devi
     return promote.plan(build, material, collection, file.parent)
 
 
+def test_the_rows_of_the_next_model_have_the_numbers_of_the_files(tmp_path: Path) -> None:
+    file = project(tmp_path, DATA["list"])
+    _, material = promote.load(load.load(file).builds()[0], tmp_path)
+    numbers = command.row_numbers(material, 2).tolist()
+    assert numbers[-2:] == [60, 61], "the file has 60 rows, of which 12 are held out"
+    assert material.training.places is not None
+    assert numbers[:-2] == material.training.places.tolist()
+
+
 @pytest.mark.parametrize("kind", DATA)
 def test_promoted_rows_are_loaded_with_the_others_and_nothing_else_changes(kind: str, tmp_path: Path) -> None:
     file = project(tmp_path, DATA[kind])
