@@ -56,6 +56,8 @@ def decode(data: bytes, input: Input, pcm: bool = False) -> NDArray[Any]:
     if input.image is not None and data.startswith(picture.MAGIC):
         return picture.read_file(data)
     hint = "ffmpeg -i FILE -c:a pcm_s16le FILE.wav makes WAV of most sounds" if input.audio is not None else ""
+    if input.image is not None:
+        hint = "`magick FILE FILE.png`, or another program that saves PNG"
     raise BadInput(f"the model takes {takes(input)}; this input is none of these", hint=hint)
 
 

@@ -22,6 +22,7 @@ MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 _NO_PILLOW = (
     "`knnkit deploy` installs Pillow if the board has a wheel, else: sudo apt install python3-pil; or give arrays (NPY)"
 )
+_SMALLER = "`magick FILE -resize 4000x4000 FILE.png`, or another program that makes it smaller"
 #: Most pixels of a picture: 32 megapixels take 96 MB once decoded.
 MAX_PIXELS = 32 * 1024 * 1024
 #: New rows of pixels that one matrix product makes of the old ones around them.
@@ -46,7 +47,8 @@ def read_file(data: bytes) -> NDArray[np.uint8]:
     try:
         with Pillow.open(io.BytesIO(data), formats=("PNG", "JPEG")) as opened:
             if opened.width * opened.height > MAX_PIXELS:
-                raise BadInput(f"the picture has {opened.width:,} x {opened.height:,} pixels; at most {MAX_PIXELS:,}")
+                said = f"the picture has {opened.width:,} x {opened.height:,} pixels; at most {MAX_PIXELS:,}"
+                raise BadInput(said, hint=_SMALLER)
             turned = ImageOps.exif_transpose(opened) or opened
             if turned.mode == "P" and "transparency" in turned.info:  # else Pillow warns, and computes the same colours
                 turned = turned.convert("RGBA")
@@ -59,9 +61,12 @@ def read_file(data: bytes) -> NDArray[np.uint8]:
     except BadInput:
         raise
     except Pillow.DecompressionBombError:
-        raise BadInput(f"the picture has too many pixels; at most {MAX_PIXELS:,} are allowed") from None
+        raise BadInput(f"the picture has too many pixels; at most {MAX_PIXELS:,} are allowed", hint=_SMALLER) from None
     except Exception as error:  # Pillow's plugins raise nearly anything for a broken file
-        raise BadInput(f"the picture is damaged: {str(error)[:200] or type(error).__name__}") from None
+        said = (
+            str(error).partition(" <")[0][:200] or type(error).__name__
+        )  # without Pillow's `<_io.BytesIO object at ...>`
+        raise BadInput(f"the picture is damaged: {said}", hint="copy the file again") from None
 
 
 def prepare(pixels: NDArray[Any], image: Image) -> Float32:
