@@ -25,12 +25,12 @@ from device_agent.inference.mapped_rows import MappedRows
 from device_agent.inference.tflite_knn import Answers, TfliteKNN
 from device_agent.inference.ties import CHAIN
 from device_agent.shared.enrolment.joined import Joined
-from device_agent.shared.golden.judge import base_distance
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.queries import check_rows, narrow, origin_of, row_type
 from device_agent.shared.regression import Regressor
+from device_agent.shared.votes import base_distance
 
 #: Relative error of float64 distances is less than this.
 _OFF = 2.0**-30

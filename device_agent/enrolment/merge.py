@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared import label_sets
-from device_agent.shared.golden.judge import base_distance
 from device_agent.shared.protocol.constants import OUTPUT_PROBABILITIES
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.protocol.record import record, replace
+from device_agent.shared.votes import base_distance
 
 Float64 = NDArray[np.float64]
 Outputs = dict[str, NDArray[Any]]

@@ -21,12 +21,12 @@ from device_agent.inference.measures import Measure
 from device_agent.inference.ranking import NEAR_TIED, Ranking
 from device_agent.inference.rounded import add_rows
 from device_agent.inference.steps import apply
-from device_agent.shared.golden.judge import base_distance, votes, votes_within
 from device_agent.shared.outliers import OutlierFactors
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.regression import Regressor
 from device_agent.shared.release.npz import Arrays, arrays_inside, require_form
+from device_agent.shared.votes import base_distance, votes, votes_within
 
 Float64 = NDArray[np.float64]
 

@@ -27,6 +27,7 @@ class Graph:
         name: name of the signature.
         input: name of its one input.
         outputs: names of all its outputs, with their types.
+        delegated: whether a delegate (XNNPACK) may run it. Then the constructor runs it once, on zeros.
 
     Attributes:
         rows: the input, (b, n_features) float32.
@@ -40,7 +41,9 @@ class Graph:
         ValueError: the model has no such signature, or it has other inputs or outputs.
     """
 
-    def __init__(self, interpreter: Any, name: str, input: str, outputs: Mapping[str, type]) -> None:
+    def __init__(
+        self, interpreter: Any, name: str, input: str, outputs: Mapping[str, type], *, delegated: bool
+    ) -> None:
         wrapper = interpreter._interpreter
         definition = wrapper.GetSignatureDefs().get(name)
         if definition is None:
@@ -58,8 +61,10 @@ class Graph:
         self.flat = self.rows.reshape(-1)
         self.numbers = memoryview(self.flat)
         self.memory = self.numbers.cast("B")
-        # A delegate may move its outputs in the first run, so the views are taken after it.
-        self.run()
+        # A delegate may move its outputs in the first run, so the views are taken after it. Without one, the outputs
+        # have fixed places from the start; a run would read all rows of a large model before its first answer.
+        if delegated:
+            self.run()
         self.outputs: dict[str, NDArray[Any]] = {
             name: wrapper.tensor(wrapper, index, self._subgraph) for name, index in definition["outputs"].items()
         }

@@ -103,7 +103,7 @@ class GraphRunner:
         try:
             if any(batch is not None and batch < 1 for batch in batches):
                 raise ValueError(_OTHER_SHAPES)
-            made = Graph(interpreter, name, constants.INPUT_ROWS, OUTPUTS)
+            made = Graph(interpreter, name, constants.INPUT_ROWS, OUTPUTS, delegated=self._packed)
             _require_shapes(made, rows, self._info)
         except (ValueError, RuntimeError, KeyError, OSError) as error:
             raise unusable(self._loader, error) from None
@@ -122,7 +122,7 @@ def require_steps(interpreter: Any) -> None:
             subgraph = wrapper.GetSubgraphIndexFromSignature(name)
             for tensor in range(wrapper.NumTensors(subgraph)):
                 steps = wrapper.TensorQuantizationParameters(tensor, subgraph)[0]
-                if not all(0.0 < step < np.inf for step in steps.tolist()):
+                if not ((steps > 0.0) & (steps < np.inf)).all():
                     raise ValueError(f"an int8 table of {name} has invalid quantization steps: {steps.tolist()[:4]}")
 
 

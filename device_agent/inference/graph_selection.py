@@ -28,7 +28,7 @@ from device_agent.system import memory
 if TYPE_CHECKING:
     from device_agent.inference.numpy_knn import NumpySearch
 
-#: Rows that a large model answers before it is packed: together they take about as long as packing.
+#: Rows that a model answers before it is packed: together they take about as long as packing.
 PACK_AFTER = 32
 _IN_NUMPY = (constants.NUMPY, constants.GROUPS)
 
@@ -40,7 +40,8 @@ class Graphs:
         loader: loads the model. Its threads are those of the runtime; for a small model, those that share a batch.
         info: the model's knn.json.
         packed: whether XNNPACK may pack the weights; None chooses by the model's size and the free memory.
-        stream: whether most queries are single rows.
+        stream: whether most queries are single rows. A model that is not large is then packed before the first one.
+        rare: whether only single rows use the graphs.
         search: search for batches, one of `constants.SEARCHES`, used if the model has it; None: usually the fastest.
         alone: search for single rows; None: the same as `search`.
 
@@ -61,6 +62,7 @@ class Graphs:
         stream: bool,
         search: str | None,
         alone: str | None = None,
+        rare: bool = False,
     ) -> None:
         size = Path(loader.path).stat().st_size
         small = size <= MAX_SHARED
@@ -70,11 +72,12 @@ class Graphs:
         value_bytes = 4 if info.quantized is None else 5  # float32, and int8 if the model has it
         self._weights = value_bytes * info.n_train * info.searched if info.searched else size
         self._large = self._weights > memory.SMALL
-        if packed is None:
-            packed = memory.may_pack(self._weights) and not (stream and self._large)
-            if packed and self._large:
-                packed, self.waits = False, PACK_AFTER
-        self._packed = packed
+        if packed is not None:
+            self._packed = packed
+        elif stream or (rare and self._large) or self._weights <= memory.AT_ONCE:
+            self._packed = not self._large and memory.may_pack(self._weights)
+        else:
+            self._packed, self.waits = False, PACK_AFTER
         self._second: GraphRunner | None = None
         self._begin()
 
@@ -106,9 +109,9 @@ class Graphs:
     def note(self, rows: int) -> None:
         """Counts `rows` queries; packs the weights when `waits` reaches 0, if enough memory is free.
 
-        Single rows that the int8 search answers do not count.
+        Single rows of a large model that the int8 search answers do not count.
         """
-        if rows == 1 and self.alone == constants.QUANTIZED:
+        if rows == 1 and self._large and self.alone == constants.QUANTIZED:
             return  # does not count: as fast from the mapped file, in a fraction of the memory
         self.waits = max(0, self.waits - rows)
         if self.waits or not memory.may_pack(self._weights):
@@ -188,7 +191,7 @@ def make_searches(
     """Makes the objects that search a model file; returns (`graphs`, `in_numpy`, (`batch`, `alone`)).
 
     `in_numpy` is None if no row is searched in NumPy. If all are, as for a model with `float64` in knn.json, `graphs`
-    is the same object. `batch` and `alone` are the search in NumPy for batches and for single rows, `constants.NUMPY`
+    is the same object, and no runtime loads the file. `batch` and `alone` are the search in NumPy for batches and for single rows, `constants.NUMPY`
     (all rows) or GROUPS (groups of near rows); None: `graphs` answers them.
 
     Args:
@@ -206,13 +209,13 @@ def make_searches(
     only = loader.name == constants.NUMPY or info.float64 is not None
     ways = [way if way in _IN_NUMPY and info.has(way) else usual if only else None for way in (batch, alone)]
     blocks = None
-    if only or any(ways):
+    if any(ways):
         from device_agent.inference.numpy_knn import NumpySearch
 
         blocks = NumpySearch(loader, info)
-        if only:
+        if all(ways):
             return blocks, blocks, (ways[0], ways[1])
     first, second = (None if way in _IN_NUMPY else way for way in (batch, alone))
-    rare = stream or ways[0] is not None  # then only single rows would use a packed graph
-    found = Graphs(loader, info, packed=packed, stream=rare, search=first or second, alone=second)
+    rare = ways[0] is not None
+    found = Graphs(loader, info, packed=packed, stream=stream, search=first or second, alone=second, rare=rare)
     return found, blocks, (ways[0], ways[1])

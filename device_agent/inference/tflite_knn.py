@@ -17,7 +17,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from device_agent.inference.answers import Answers as Answers
 from device_agent.inference.answers import Voted, labels_of, queries_of, shares_of, with_votes
-from device_agent.inference.exact import ExactKnn
 from device_agent.inference.graph_runner import unusable
 from device_agent.inference.graph_selection import make_searches
 from device_agent.inference.interpreter import Loader
@@ -31,11 +30,11 @@ from device_agent.shared.release.model_file import kept_open
 from device_agent.shared.release.model_file import read_info as read_info
 
 if TYPE_CHECKING:
+    from device_agent.inference.exact import ExactKnn
     from device_agent.shared.embedding.chain import Chain
 
 _FEW, _FARTHEST = 32, 1e17  # numbers that Python adds faster than NumPy; beyond it, a graph of cells found no row
-_ANSWERS = constants.ANSWERS
-_LABEL = (constants.OUTPUT_LABEL,)
+_ANSWERS, _LABEL = constants.ANSWERS, (constants.OUTPUT_LABEL,)
 _NEIGHBORS = (constants.OUTPUT_INDICES, constants.OUTPUT_DISTANCES)
 _MAX_FLOAT32 = np.finfo(np.float32).max
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -54,11 +53,10 @@ class TfliteKNN:
         num_threads: threads of the runtime; for a model under 8 MB, threads that share a batch.
         runtime: `auto`, `tflite_runtime`, `ai_edge_litert` or `numpy`; or an Interpreter class. In a process that has
             loaded TensorFlow, `auto` chooses TensorFlow's own; without a TFLite runtime, it chooses NumPy.
-        packed: whether XNNPACK may pack the weights. Packed weights are a copy in memory. Unpacked weights are read
-            from the mapped file, and batches of a large model take several times as long. None packs a small model at
-            once, and a model with over 32 MB of weights after `PACK_AFTER` rows, if half of the free memory stays free.
-            Single rows do not count if the int8 search answers them.
-        stream: most queries are single rows; with `packed=None`, a large model is then never packed.
+        packed: whether XNNPACK may pack the weights: copy them. Unpacked weights are read from the mapped file; batches
+            of a large model then take several times as long. None packs up to 4 MB at once, more after `PACK_AFTER`
+            rows; over 32 MB, if half of the free memory stays free, and not for single rows that int8 answers.
+        stream: most queries are single rows: with `packed=None`, weights over 32 MB are never packed, others at once.
         search: one of `constants.WAYS` that the model has, or one that was measured on this board; all give the same
             answers. None chooses what is usually fastest: grid cells; else int8 if the runtime is LiteRT or the model
             is not packed, and for single rows of a large model; else the full search.
@@ -339,6 +337,8 @@ class TfliteKNN:
     def get_exact(self) -> ExactKnn:
         """Returns the float64 classifier of the file; raises ModelUnusable if its tables are damaged."""
         if self._exact is None:
+            from device_agent.inference.exact import ExactKnn  # slow to import, and few rows need it
+
             self._exact = ExactKnn(self._file, self.info)
         return self._exact
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _BELOW = "build a release that passes the gates, or lower the gate under gates: in deploy.yaml"
 _WARM_UP = 20
 _TIMED_ROWS = 200
-_STREAMED_ROWS = 64
+_UNPACKED_ROWS = 64
 _TIMED_SECONDS = 5.0
 
 
@@ -127,8 +127,8 @@ def _certify(
     golden = own_golden(golden, model.info)
     require_match(golden, model.info)
     answers = with_mapped_labels(model, golden, model.classify(golden.rows))
-    if opened.files[constants.MODEL_FILE].size > memory.SMALL:
-        answers = answer_as_a_stream(load_model(opened, runtime, stream=True), model, golden, answers)
+    if opened.files[constants.MODEL_FILE].size > memory.AT_ONCE:
+        answers = answer_unpacked(load_model(opened, runtime, packed=False), model, golden, answers)
     if len(golden.rows):
         model.exactly(golden.rows[0])  # finds damaged float64 tables now, not at the first uncertain row
     latency = measure(model, golden)
@@ -175,17 +175,17 @@ def _certify(
     )
 
 
-def answer_as_a_stream(stream: TfliteKNN, model: TfliteKNN, golden: Golden, answers: Answers) -> Answers:
-    """Returns the `answers` of `model` to the golden rows, replaced by those of `stream` where these differ.
+def answer_unpacked(unpacked: TfliteKNN, model: TfliteKNN, golden: Golden, answers: Answers) -> Answers:
+    """Returns the `answers` of `model` to the golden rows, replaced by those of `unpacked` where these differ.
 
-    `stream` is the same model in stream mode, which may use another search: so the check tests both searches. Asks it
-    up to 64 rows, and none if both use the same search.
+    `unpacked` is the same model as it answers its first rows, or a stream; it may use another search: so the check
+    tests both searches. Asks it up to 64 rows, and none if both use the same search.
     """
-    if (stream.search_alone, stream.runtime.delegate) == (model.search, model.runtime.delegate):
+    if (unpacked.search_alone, unpacked.runtime.delegate) == (model.search, model.runtime.delegate):
         return answers
     kept = {name: part.copy() for name, part in answers._asdict().items()}
-    for row in range(0, len(golden.rows), -(-len(golden.rows) // _STREAMED_ROWS) or 1):  # evenly, from first to last
-        found = stream.classify(golden.rows[row : row + 1])._asdict()
+    for row in range(0, len(golden.rows), -(-len(golden.rows) // _UNPACKED_ROWS) or 1):  # evenly, from first to last
+        found = unpacked.classify(golden.rows[row : row + 1])._asdict()
         if found["label"][0] != kept["label"][row] or (found["indices"][0] != kept["indices"][row]).any():
             for name, part in kept.items():
                 part[row] = found[name][0]

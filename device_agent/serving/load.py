@@ -184,6 +184,7 @@ def load_model(
     *,
     stream: bool = False,
     search: str | Searched | None = None,
+    packed: bool | None = None,
 ) -> TfliteKNN:
     """Loads the model of an open, verified release. The release must stay open as long as the model is used.
 
@@ -196,7 +197,7 @@ def load_model(
     from device_agent.inference.tflite_knn import TfliteKNN
 
     path = opened.path(constants.MODEL_FILE)
-    model = TfliteKNN(path, runtime=runtime, num_threads=threads, stream=stream, search=search)
+    model = TfliteKNN(path, runtime=runtime, num_threads=threads, packed=packed, stream=stream, search=search)
     model.use(cells=False)
     if model.info.input is not None and model.info.input.stages:
         from device_agent.inference.stages import load_chain

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.shared.golden.judge import base_distance
 from device_agent.shared.protocol.constants import Metric
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo, LabelSets
+from device_agent.shared.votes import base_distance
 
 #: Scores of a graph are off by less: shares by 1e-5 at most, and distances of certain rows by the margin of the model,
 #: 1e-5 of their size or of the radius.

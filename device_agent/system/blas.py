@@ -1,12 +1,14 @@
-"""Kernels and threads of NumPy's matrix products.
+"""Prepares the import of NumPy: kernels and threads of its products, and a faster start.
 
-OpenBLAS, which NumPy's wheels bring, reads both from the environment when NumPy is imported.
+OpenBLAS, which NumPy's wheels bring, reads kernels and threads from the environment when NumPy is imported.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+from device_agent.system import numpy_parts
 
 #: Kernels of OpenBLAS -> the processor features that they need; it does not check them. The fastest come first.
 _KERNELS = {
@@ -16,12 +18,15 @@ _KERNELS = {
 
 
 def prepare(threads: int, features: str = "/proc/cpuinfo") -> None:
-    """Sets threads and kernels of OpenBLAS in the environment, if not set there. Call it before NumPy is imported.
+    """Sets threads and kernels of OpenBLAS in the environment, if not set there; parts of NumPy will load late.
+
+    Call it before NumPy is imported.
 
     By itself, the OpenBLAS of NumPy 1.26 uses kernels of 2004 on newer processors: a product takes 4 times as long.
     `features` names a file whose line "flags: ..." lists what an x86 processor can do; without that line, only the
     threads are set.
     """
+    numpy_parts.load_late()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", str(threads))
     try:
         with Path(features).open("rb") as file:

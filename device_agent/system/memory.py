@@ -11,6 +11,8 @@ from pathlib import Path
 
 #: Weights up to this size in bytes are packed on every board, for streams, too.
 SMALL = 32 << 20
+#: Weights up to this size in bytes are packed when a model is loaded, in some 10 ms; larger ones after the first rows.
+AT_ONCE = 4 << 20
 #: Graphs of a model: one for a single row, one for a batch.
 _COPIES = 2
 _GROUPS = Path("/sys/fs/cgroup")
@@ -26,8 +28,10 @@ def may_pack(weights: int) -> bool:
 
     It may if they are at most `SMALL`, if half of the free memory stays free, or if the free memory is unknown.
     """
+    if weights <= SMALL:
+        return True
     available = available_bytes()
-    return weights <= SMALL or available is None or _COPIES * weights <= available // 2
+    return available is None or _COPIES * weights <= available // 2
 
 
 def available_bytes() -> int | None:

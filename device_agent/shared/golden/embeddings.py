@@ -27,10 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.golden.golden_set import Golden
-from device_agent.shared.golden.judge import base_distance, votes
 from device_agent.shared.protocol.constants import UNKNOWN
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.protocol.reports import EmbeddingCheck
+from device_agent.shared.votes import base_distance, votes
 
 Float64 = NDArray[np.float64]
 

@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 from device_agent.shared import regression
 from device_agent.shared.golden import class_gates, error_gates
 from device_agent.shared.golden.golden_set import Golden
-from device_agent.shared.protocol.constants import MAX_CONFUSED, MAX_DIFFERENCES, UNKNOWN, UNKNOWN_LABEL, Metric
+from device_agent.shared.protocol.constants import MAX_CONFUSED, MAX_DIFFERENCES, UNKNOWN, UNKNOWN_LABEL
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.model_info import Gates, KnnInfo, TargetError
 from device_agent.shared.protocol.record import record
 from device_agent.shared.protocol.reports import ColumnScore, RowDifference
-from device_agent.shared.weights import weigh
+from device_agent.shared.votes import base_distance, votes
 
 #: Largest difference of a probability from the reference's.
 PROBABILITY_TOLERANCE = 1e-5
@@ -120,68 +120,6 @@ def judge(
         errors=errors_of,
         columns=columns,
     )
-
-
-def base_distance(distances: NDArray[Any], metric: Metric) -> NDArray[np.float64]:
-    """Returns `distances` in `metric` as float64 distances in model space.
-
-    A sqeuclidean, cosine or haversine distance is a function of a Euclidean one (for haversine, of the chord), which is
-    returned; other distances are unchanged.
-    """
-    values = np.asarray(distances, dtype=np.float64)
-    if metric == "sqeuclidean":
-        values = np.sqrt(np.maximum(values, 0.0))
-    elif metric == "cosine":
-        values = np.sqrt(2.0 * np.maximum(values, 0.0))
-    elif metric == "haversine":  # the chord
-        values = 2.0 * np.sin(np.minimum(values, np.pi) / 2.0)
-    return values
-
-
-def votes(classes: NDArray[np.int32], distances: NDArray[np.float64], info: KnnInfo) -> NDArray[np.float64]:
-    """Returns the (n, n_classes) float64 vote shares for (n, k) classes and (n, k) distances of neighbours.
-
-    With the weights `distance`, only neighbours at distance 0 vote, if there are any.
-    """
-    count, width = len(classes), len(info.classes)
-    if info.weights == "uniform" and info.float64 is None:
-        places = classes if count == 1 else classes + width * np.arange(count)[:, np.newaxis]
-        return np.bincount(places.reshape(-1), minlength=width * count).reshape(-1, width) / classes.shape[1]
-    query = np.repeat(np.arange(count), classes.shape[1])
-    nearest = np.broadcast_to(distances.min(axis=1, keepdims=True), distances.shape)
-    return _count(query, classes.reshape(-1), weigh_of(info, distances, nearest).reshape(-1), count, info)
-
-
-def votes_within(
-    query: NDArray[np.int64], classes: NDArray[np.int32], distances: NDArray[np.float64], count: int, info: KnnInfo
-) -> NDArray[np.float64]:
-    """Returns (count, n_classes) vote shares for pairs of a query and a training row; 0 for a query without pairs.
-
-    `query`, `classes` and `distances` have one entry for each pair; `count` is the number of queries.
-    """
-    nearest = np.full(count, np.inf)
-    np.minimum.at(nearest, query, distances)
-    return _count(query, classes, weigh_of(info, distances, nearest[query]), count, info)
-
-
-def weigh_of(info: KnnInfo, distances: NDArray[np.float64], nearest: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the weights of neighbours at `distances`; `nearest` has, for each, the least distance of its query."""
-    return weigh(distances, nearest, info.weights, None if info.float64 is None else info.float64.bandwidth)
-
-
-def _count(
-    query: NDArray[np.int64], classes: NDArray[np.int32], weight: NDArray[np.float64], count: int, info: KnnInfo
-) -> NDArray[np.float64]:
-    width, own = len(info.classes), info.float64
-    if own is not None and own.class_weights is not None:
-        weight = weight * np.array(own.class_weights)[classes]
-    counts: NDArray[Any] = np.bincount(classes + width * query, weight, width * count).reshape(-1, width)
-    shares: NDArray[np.float64] = counts.astype(np.float64, copy=False)
-    total = shares.sum(axis=1, keepdims=True)
-    shares /= np.where(total > 0.0, total, 1.0)
-    if own is not None and own.outlier is not None:
-        shares[total[:, 0] == 0.0, own.outlier] = 1.0
-    return shares
 
 
 def _judge_row(golden: Golden, answers: Any, info: KnnInfo, row: int) -> tuple[str, float]:

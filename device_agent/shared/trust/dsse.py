@@ -124,12 +124,15 @@ def load_public_key(pem: bytes) -> ec.EllipticCurvePublicKey:
         Refused: KEY_MALFORMED: over 4,096 bytes, not a public key, or on a curve that is not supported.
     """
     from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
     try:
         if len(pem) > fingerprints.MAX_PUBLIC_KEY:
             raise ValueError
+        if (point := fingerprints.point_of(pem)) is not None:
+            return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
+        from cryptography.hazmat.primitives import serialization  # takes longer to load than all else here
+
         key = serialization.load_pem_public_key(pem)
     except (ValueError, TypeError, UnsupportedAlgorithm):
         first = "-----BEGIN PUBLIC KEY-----"
@@ -153,7 +156,8 @@ def fingerprint(pem: bytes) -> str:
     Raises:
         Refused: KEY_MALFORMED.
     """
-    return FINGERPRINT_PREFIX + hashlib.sha256(public_pem(load_public_key(pem))).hexdigest()
+    key = load_public_key(pem)
+    return fingerprints.at_sight(pem) or FINGERPRINT_PREFIX + hashlib.sha256(public_pem(key)).hexdigest()
 
 
 def hash_of(key: ec.EllipticCurvePublicKey | ec.EllipticCurvePrivateKey) -> hashes.HashAlgorithm:

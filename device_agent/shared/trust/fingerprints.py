@@ -6,6 +6,7 @@ its fingerprint again (`dsse.fingerprint`).
 
 from __future__ import annotations
 
+import binascii
 import contextlib
 import importlib
 import re
@@ -16,7 +17,7 @@ MAX_PUBLIC_KEY = 4096
 #: A P-256 key as `public_pem` writes it: a 27-byte header of an uncompressed point, then the 64 bytes of the point.
 _P256 = re.compile(
     rb"-----BEGIN PUBLIC KEY-----\n"
-    rb"MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE[A-Za-z0-9+/]{28}\n[A-Za-z0-9+/]{57}[AQgw]==\n"
+    rb"(MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE[A-Za-z0-9+/]{28}\n[A-Za-z0-9+/]{57}[AQgw]==)\n"
     rb"-----END PUBLIC KEY-----\n"
 )
 
@@ -24,6 +25,12 @@ _P256 = re.compile(
 def at_sight(pem: bytes) -> str | None:
     """Returns the fingerprint of a P-256 key as knnkit writes it; None for other text, which only `dsse` can parse."""
     return PREFIX + _sha256(pem) if _P256.fullmatch(pem) else None
+
+
+def point_of(pem: bytes) -> bytes | None:
+    """Returns the 65 bytes of the point of such a P-256 key, which may not be on the curve; None for other text."""
+    found = _P256.fullmatch(pem)
+    return binascii.a2b_base64(found[1])[26:] if found else None
 
 
 def _sha256(data: bytes) -> str:

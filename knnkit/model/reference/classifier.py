@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.shared.golden.judge import base_distance
 from device_agent.shared.label_columns import regressor
 from device_agent.shared.powers import power
 from device_agent.shared.protocol.constants import GRAPH_METRICS, UNKNOWN, Weights
 from device_agent.shared.protocol.model_info import InFloat64, Reject
+from device_agent.shared.votes import base_distance
 from device_agent.shared.weights import weigh
 from knnkit.model.reference.space import Float32, Float64, Space
 from knnkit.model.reference.terms import terms

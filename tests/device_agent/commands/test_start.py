@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from support.device import ROOT, Device
@@ -61,6 +62,19 @@ def test_installing_loads_cryptography_in_the_agent_and_numpy_in_the_child_alone
     found = loaded_by(device, "install", str(releases["iris"]))
     assert "cryptography" in found
     assert found & {"numpy", "tflite_runtime", "ai_edge_litert"} == set()
+
+
+def test_one_row_loads_nothing_for_float64_or_a_golden_check(
+    device: Device, releases: Releases, tmp_path: Path
+) -> None:
+    device.install(releases["iris"])
+    (tmp_path / "one.csv").write_text("5.1,3.5,1.4,0.2\n")
+    found = loaded_by(device, "classify", "--input", str(tmp_path / "one.csv"))
+    assert "numpy" in found
+    assert found & {
+        "device_agent.inference.exact", "device_agent.shared.golden.judge", "device_agent.shared.golden.golden_set",
+        "numpy.random.mtrand", "numpy.ma.core", "cryptography.hazmat.primitives.serialization",
+    } == set()  # fmt: skip
 
 
 @pytest.mark.parametrize("words", [["--help"], ["-h", "status"]])

@@ -20,7 +20,7 @@ from device_agent.inference.graph_selection import PACK_AFTER
 from device_agent.inference.interpreter import Loader
 from device_agent.inference.tflite_knn import TfliteKNN
 from device_agent.lifecycle import check
-from device_agent.lifecycle.check import answer_as_a_stream
+from device_agent.lifecycle.check import answer_unpacked
 from device_agent.serving.load import load_model
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.golden.judge import judge
@@ -123,6 +123,7 @@ def test_a_projection_is_counted_with_its_eight_bits(
 def large(releases: Releases, monkeypatch: pytest.MonkeyPatch) -> TfliteKNN:
     """A model that counts as large, with memory to spare."""
     monkeypatch.setattr(memory, "SMALL", 1000)
+    monkeypatch.setattr(memory, "AT_ONCE", 1000)
     monkeypatch.setattr(memory, "available_bytes", lambda: 1 << 50)
     return TfliteKNN(releases["digits"] / constants.MODEL_FILE)
 
@@ -140,6 +141,21 @@ def test_a_large_model_answers_at_once_and_is_packed_when_it_has_been_asked_enou
     assert np.array_equal(np.concatenate([answer.label for answer in answers]), expected.label)
     assert np.array_equal(np.concatenate([answer.indices for answer in answers]), expected.indices)
     assert "XNNPACK" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["digits", "spectra"])
+def test_a_model_over_4_mb_is_packed_after_its_first_rows(
+    name: str, releases: Releases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "AT_ONCE", 1000)
+    path = releases[name] / constants.MODEL_FILE
+    model, rows = TfliteKNN(path), Golden.from_bytes((releases[name] / constants.GOLDEN_FILE).read_bytes()).rows
+    delegates = []
+    for row in rows[: PACK_AFTER + 1]:
+        model.classify(row[None])
+        delegates.append(model.runtime.delegate)
+    assert delegates == [None] * (PACK_AFTER - 1) + ["XNNPACK"] * 2  # also where the search in eight bits answers
+    assert TfliteKNN(path, stream=True).runtime.delegate == "XNNPACK"
 
 
 def test_a_large_model_is_packed_for_a_batch(large: TfliteKNN, releases: Releases) -> None:
@@ -195,6 +211,7 @@ def test_single_rows_do_not_pack_what_is_as_fast_where_it_is_mapped(
     runtime: str, releases: Releases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "SMALL", 1000)
+    monkeypatch.setattr(memory, "AT_ONCE", 1000)
     monkeypatch.setattr(memory, "available_bytes", lambda: 1 << 50)
     model = TfliteKNN(releases["spectra"] / constants.MODEL_FILE, runtime=_installed(runtime))
     rows = Golden.from_bytes((releases["spectra"] / constants.GOLDEN_FILE).read_bytes()).rows
@@ -240,6 +257,7 @@ def test_a_stream_leaves_the_copies_of_a_larger_model_out(
     stream: bool, delegate: str | None, releases: Releases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "SMALL", 1000)
+    monkeypatch.setattr(memory, "AT_ONCE", 1000)
     monkeypatch.setattr(memory, "available_bytes", lambda: 1 << 50)
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(open_release(releases["digits"]))
@@ -273,13 +291,13 @@ def test_what_was_tried_in_vain_while_reading_is_not_kept(releases: Releases) ->
         gc.enable()
 
 
-def test_a_check_proves_the_graph_of_a_stream_too(releases: Releases) -> None:
+def test_a_check_proves_the_unpacked_graph_too(releases: Releases) -> None:
     pytest.importorskip("tflite_runtime.interpreter")
     path = releases["spectra"] / constants.MODEL_FILE
     golden = Golden.from_bytes((releases["spectra"] / constants.GOLDEN_FILE).read_bytes())
     packed, mapped = TfliteKNN(path, packed=True, runtime="tflite_runtime"), TfliteKNN(path, packed=False)
     answers = packed.classify(golden.rows)
-    assert all(np.array_equal(*pair) for pair in zip(answer_as_a_stream(mapped, packed, golden, answers), answers))
+    assert all(np.array_equal(*pair) for pair in zip(answer_unpacked(mapped, packed, golden, answers), answers))
 
     class Wrong:
         """A stream whose graph gives every row the next class."""
@@ -290,7 +308,7 @@ def test_a_check_proves_the_graph_of_a_stream_too(releases: Releases) -> None:
             told = mapped.classify(rows)
             return told._replace(label=(told.label + 1) % 6)
 
-    shown = answer_as_a_stream(Wrong(), packed, golden, answers)  # type: ignore[arg-type]
+    shown = answer_unpacked(Wrong(), packed, golden, answers)  # type: ignore[arg-type]
     assert 32 <= (shown.label != answers.label).sum() <= 64
     assert shown.label[0] != answers.label[0]
     info = read_info(path)
@@ -299,24 +317,24 @@ def test_a_check_proves_the_graph_of_a_stream_too(releases: Releases) -> None:
 
 
 @pytest.mark.parametrize(("large", "loads"), [(False, 1), (True, 2)])
-def test_a_large_model_is_checked_as_a_stream_would_run_it(
+def test_a_large_model_is_also_checked_unpacked(
     large: bool, loads: int, releases: Releases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copy(releases.public_key, tmp_path / "signing.pem")
     keys = trust_store.read(tmp_path).sets.keys
-    monkeypatch.setattr(memory, "SMALL", 1000 if large else memory.SMALL)
+    monkeypatch.setattr(memory, "AT_ONCE", 1000 if large else memory.AT_ONCE)
     monkeypatch.setattr(memory, "available_bytes", lambda: 1 << 50)
-    asked: list[bool] = []
+    asked: list[bool | None] = []
 
-    def load(opened: Any, runtime: str, *, stream: bool = False) -> TfliteKNN:
-        asked.append(stream)
-        return load_model(opened, runtime, stream=stream)
+    def load(opened: Any, runtime: str, *, packed: bool | None = None) -> TfliteKNN:
+        asked.append(packed)
+        return load_model(opened, runtime, packed=packed)
 
     monkeypatch.setattr(check, "load_model", load)
     with open_release(releases["spectra"]) as opened:
         verdict = opened.verify(rules.TrustState(keys=keys), now=CREATED)
         certificate = check._certify(opened, verdict, "n", "auto")
-    assert asked == [False, True][:loads]
+    assert asked == [None, False][:loads]
     assert certificate.different == 0
 
 

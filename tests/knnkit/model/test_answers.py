@@ -20,8 +20,9 @@ from support.device_process import DeviceAnswers, DeviceProcess
 
 import knnkit
 from device_agent.shared.golden.golden_set import Golden
-from device_agent.shared.golden.judge import base_distance, judge
+from device_agent.shared.golden.judge import judge
 from device_agent.shared.protocol.model_info import Gates
+from device_agent.shared.votes import base_distance
 from knnkit.data.dataset import Dataset, dataset, load_sklearn
 from knnkit.model.build import BuiltModel, build_model
 from knnkit.model.golden import make_golden

@@ -10,10 +10,10 @@ import pytest
 from device_agent.shared.golden.embeddings import is_certain, judge_embeddings
 from device_agent.shared.golden.error_gates import stage_failures
 from device_agent.shared.golden.golden_set import Golden
-from device_agent.shared.golden.judge import votes
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.input_info import Input
 from device_agent.shared.protocol.model_info import KnnInfo, Reject
+from device_agent.shared.votes import votes
 
 RNG = np.random.default_rng(11)
 N_TRAIN, DIM = 40, 3
