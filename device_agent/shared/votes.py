@@ -1,4 +1,4 @@
-"""Votes of neighbours on a class, and distances in model space.
+"""Votes of neighbours, and distances in model space.
 
 The golden judge, `exact`, label sets and taught rows count alike by this code. NumPy only; no I/O.
 """

@@ -1,4 +1,4 @@
-"""Prepares the import of NumPy: kernels and threads of its products, and a faster start.
+"""Prepares the import of NumPy: OpenBLAS, and late parts.
 
 OpenBLAS, which NumPy's wheels bring, reads kernels and threads from the environment when NumPy is imported.
 """
