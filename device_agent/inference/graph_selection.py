@@ -191,8 +191,8 @@ def make_searches(
     """Makes the objects that search a model file; returns (`graphs`, `in_numpy`, (`batch`, `alone`)).
 
     `in_numpy` is None if no row is searched in NumPy. If all are, as for a model with `float64` in knn.json, `graphs`
-    is the same object, and no runtime loads the file. `batch` and `alone` are the search in NumPy for batches and for single rows, `constants.NUMPY`
-    (all rows) or GROUPS (groups of near rows); None: `graphs` answers them.
+    is the same object, and no runtime loads the file. `batch` and `alone` are the search in NumPy for batches and for
+    single rows, `constants.NUMPY` (all rows) or GROUPS (groups of near rows); None: `graphs` answers them.
 
     Args:
         loader, info, packed, stream: as for `Graphs`; the loader may be NumPy's.

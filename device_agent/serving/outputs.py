@@ -11,7 +11,6 @@ import errno
 import os
 import select
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -110,6 +109,8 @@ class Sink:
         if self._whole:
             self._descriptor = self._whole.descriptor
         elif dtype is not None:
+            import tempfile
+
             self._spool = tempfile.TemporaryFile()  # noqa: SIM115 (closed by finish and abandon)
             self._descriptor = self._spool.fileno()
         else:

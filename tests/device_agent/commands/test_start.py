@@ -68,7 +68,7 @@ def test_one_row_loads_nothing_for_float64_or_a_golden_check(
     device: Device, releases: Releases, tmp_path: Path
 ) -> None:
     device.install(releases["iris"])
-    (tmp_path / "one.csv").write_text("5.1,3.5,1.4,0.2\n")
+    (tmp_path / "one.csv").write_text("6.02,2.93,4.44,1.37\n")
     found = loaded_by(device, "classify", "--input", str(tmp_path / "one.csv"))
     assert "numpy" in found
     assert found & {

@@ -56,6 +56,17 @@ def test_numpy_answers_as_tflite_does(name: str, releases: Releases) -> None:
     assert (alone.runtime.name, alone.runtime.delegate, alone.settled) == ("numpy", None, 0)
 
 
+def test_rows_that_numpy_searches_need_no_runtime_to_load_the_file(
+    releases: Releases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = releases["digits"] / constants.MODEL_FILE
+    rows = Golden.from_bytes((releases["digits"] / constants.GOLDEN_FILE).read_bytes()).rows[:70]
+    expected = TfliteKNN(path).classify(rows)
+    monkeypatch.delattr(Loader, "open")
+    found = TfliteKNN(path, search=constants.NUMPY).classify(rows)
+    assert np.array_equal(found.indices, expected.indices)
+
+
 def test_auto_takes_numpy_only_without_a_tflite_runtime(releases: Releases, monkeypatch: pytest.MonkeyPatch) -> None:
     path = str(releases["iris"] / constants.MODEL_FILE)
     assert Loader.find(path, "auto", 1).name in TFLITE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import subprocess
 import sys
@@ -34,7 +35,11 @@ def off_the_curve() -> bytes:
 def test_a_p256_key_is_called_at_sight_as_when_it_is_parsed() -> None:
     for _ in range(50):  # every way in which base64 can end
         pem = pem_of(ec.SECP256R1())
-        assert fingerprints.at_sight(pem) == dsse.fingerprint(pem)
+        parsed = serialization.load_pem_public_key(pem)
+        assert isinstance(parsed, ec.EllipticCurvePublicKey)
+        assert dsse.load_public_key(pem) == parsed
+        name = fingerprints.PREFIX + hashlib.sha256(dsse.public_pem(parsed)).hexdigest()
+        assert (fingerprints.at_sight(pem), dsse.fingerprint(pem)) == (name, name)
 
 
 @pytest.mark.parametrize(
