@@ -8,7 +8,7 @@ packed weights, which are a copy. Does not check rows, and does not recompute un
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from device_agent.inference.graph import Graph
 from device_agent.inference.graph_runner import GraphRunner, require_steps, unusable
 from device_agent.inference.interpreter import Loader, delegate
 from device_agent.inference.interpreter_pool import MAX_SHARED
+from device_agent.inference.numpy_knn import NumpySearch
 from device_agent.shared.arguments import flag, require
 from device_agent.shared.console.streams import quiet
 from device_agent.shared.protocol import constants, model_info
@@ -24,9 +25,6 @@ from device_agent.shared.protocol.documents import Searched
 from device_agent.shared.protocol.errors import BadInput, ModelUnusable
 from device_agent.shared.protocol.record import replace
 from device_agent.system import memory
-
-if TYPE_CHECKING:
-    from device_agent.inference.numpy_knn import NumpySearch
 
 #: Rows that a model answers before it is packed: together they take about as long as packing.
 PACK_AFTER = 32
@@ -210,8 +208,6 @@ def make_searches(
     ways = [way if way in _IN_NUMPY and info.has(way) else usual if only else None for way in (batch, alone)]
     blocks = None
     if any(ways):
-        from device_agent.inference.numpy_knn import NumpySearch
-
         blocks = NumpySearch(loader, info)
         if all(ways):
             return blocks, blocks, (ways[0], ways[1])

@@ -7,16 +7,19 @@ mapped file: all of them, or the groups that may hold a neighbour. Used by `Tfli
 
 from __future__ import annotations
 
+from functools import cached_property
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.inference.exact import ExactKnn
 from device_agent.inference.graph_runner import OUTPUTS
 from device_agent.inference.interpreter import Loader
 from device_agent.shared.protocol import constants, model_info
+
+if TYPE_CHECKING:
+    from device_agent.inference.exact import ExactKnn
 
 
 class NumpySearch:
@@ -29,10 +32,6 @@ class NumpySearch:
     Attributes:
         one: empty outputs of one row, which `TfliteKNN` reads only for shapes and types.
         batch_rows: number of rows that one product answers.
-        exact: the classifier in float64.
-
-    Raises:
-        ModelUnusable: the exact tables of the model are missing or damaged.
     """
 
     search = alone = constants.FULL  # of the graphs that it stands for
@@ -41,13 +40,19 @@ class NumpySearch:
     waits = 0
 
     def __init__(self, loader: Loader, info: model_info.KnnInfo) -> None:
-        self.loader = loader
-        self.exact = ExactKnn(loader.path, info)
+        self.loader, self._info = loader, info
         widths = {constants.OUTPUT_PROBABILITIES: len(info.classes)}
         widths |= dict.fromkeys((constants.OUTPUT_INDICES, constants.OUTPUT_DISTANCES), info.k)
         shapes = {name: (1, widths[name]) if name in widths else (1,) for name in OUTPUTS}
         outputs = {name: np.empty(shape, OUTPUTS[name]) for name, shape in shapes.items()}
         self.one: Any = SimpleNamespace(shape=None, outputs=outputs)
+
+    @cached_property
+    def exact(self) -> ExactKnn:
+        """The classifier in float64, loaded at the first use; raises ModelUnusable if its tables are damaged."""
+        from device_agent.inference.exact import ExactKnn  # slow to import, and few rows need it
+
+        return ExactKnn(self.loader.path, self._info)
 
     def note(self, rows: int) -> None:
         """Does nothing: there is no graph to pack."""

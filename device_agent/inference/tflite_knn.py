@@ -20,6 +20,7 @@ from device_agent.inference.answers import Voted, labels_of, queries_of, shares_
 from device_agent.inference.graph_runner import unusable
 from device_agent.inference.graph_selection import make_searches
 from device_agent.inference.interpreter import Loader
+from device_agent.inference.numpy_knn import NumpySearch
 from device_agent.shared import arguments, label_sets, regression
 from device_agent.shared.protocol import constants, reports
 from device_agent.shared.protocol.documents import Searched
@@ -89,7 +90,7 @@ class TfliteKNN:
         self.requested = search
         found = make_searches(loader, self.info, packed=packed, stream=stream, search=search)
         self._graphs, self._blocks, self._by_blocks = found
-        self._exact = None if self._blocks is None else self._blocks.exact
+        self._exact = self._blocks.exact if self._blocks is self._graphs else None
         self._exactly = False  # whether float64 has answered the row that `_ask_one` has asked
         self.use(cells=self.info.table is not None)
         self._share, self._least = (near.share, near.share * near.least) if (near := self._near) else (0.0, 0.0)
@@ -337,9 +338,7 @@ class TfliteKNN:
     def get_exact(self) -> ExactKnn:
         """Returns the float64 classifier of the file; raises ModelUnusable if its tables are damaged."""
         if self._exact is None:
-            from device_agent.inference.exact import ExactKnn  # slow to import, and few rows need it
-
-            self._exact = ExactKnn(self._file, self.info)
+            self._exact = (self._blocks or NumpySearch(self._graphs.loader, self.info)).exact
         return self._exact
 
 
