@@ -145,7 +145,7 @@ def _input_lines(input: Input) -> Iterator[tuple[str, str]]:
     if input.pool:
         yield "pool", ", ".join(input.pool)
     if input.stages:
-        yield "bound", f"the rows that a device computes may differ from the host's by {input.bound:g}"
+        yield "bound", f"rows may differ by {input.bound:g} of the k-th neighbour's distance, or of the rows' spread"
 
 
 def _release_lines(manifest: model_info.Manifest) -> Iterator[tuple[str, str]]:
