@@ -101,7 +101,8 @@ class Parser(argparse.ArgumentParser):
         word = extra[0]
         if word.startswith("-"):
             typed, _, value = word.partition("=")
-            near = next(iter(difflib.get_close_matches(typed, options, n=1)), "")
+            names = {option.lstrip("-"): option for option in options}  # dashes make any two options alike
+            near = names.get(next(iter(difflib.get_close_matches(typed.lstrip("-"), names, n=1)), ""), "")
             value = value or next((each for each in extra[1:2] if not each.startswith("-")), "")
             takes = command and near and value and self._commands()[command]._option_string_actions[near].nargs != 0
             return f"{near} {shlex.quote(value[:200])}" if takes else near
