@@ -20,6 +20,7 @@ from device_agent.inference.mapped_rows import MappedRows
 from device_agent.inference.measures import Measure
 from device_agent.inference.ranking import NEAR_TIED, Ranking
 from device_agent.inference.rounded import add_rows
+from device_agent.inference.settling import Settling
 from device_agent.inference.steps import apply
 from device_agent.shared.outliers import OutlierFactors
 from device_agent.shared.protocol import constants, model_info
@@ -33,8 +34,6 @@ Float64 = NDArray[np.float64]
 _SCANNED, _MEASURES = 1 << 14, 1 << 21  # differences of a scan at a time, which stay in the cache; and its results
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 _QUERIES = 256  # of one search
-#: Beyond this squared distance, products overflow float32 (`knnkit.model.graph.tfknn`).
-_SQUARED_AT_MOST = 1e36
 #: Dimensions and type of each table; the tables of the steps are not listed.
 _TABLES: dict[str, tuple[int, type[np.generic]]] = {
     **dict.fromkeys(("centre", "scale"), (1, np.floating)),
@@ -92,6 +91,8 @@ class ExactKnn:
         self._ranking = Ranking(self._rows, self._by, self._info.k, self._tied)
         if self._classes.min(initial=0) < 0 or self._classes.max(initial=0) >= len(self._info.classes):
             raise ValueError("a training row has a class that knn.json does not name")
+        near_ties = self._zero > 0.0 or self._tied > 0.0
+        self._settling = Settling(self._info, self._ranking, self._by, self._classes, self._unit, near_ties=near_ties)
         self.regressor: Regressor | OutlierFactors | None = None
         if self._info.targets is not None:
             from device_agent.shared.label_columns import regressor
@@ -128,8 +129,11 @@ class ExactKnn:
         row: NDArray[np.float32],
         indices: NDArray[np.int32],
         candidates: tuple[NDArray[np.int32], Any] | None = None,
-    ) -> dict[str, NDArray[Any]]:
+    ) -> dict[str, list[Any]]:
         """Does what `answers` does for one (1, n_features) float32 row, faster: ranks only a few training rows.
+
+        Returns a list for each output: the label alone, or all numbers of the row. Returns {} if the graph's own answer
+        is right: its neighbours are `indices`, in this order.
 
         `candidates`, from `Graph.candidates`, are indices of rows and a lower bound on the squared distances of all
         others. If k candidates are nearer than this bound, only candidates are ranked. Otherwise one pass over all
@@ -139,22 +143,17 @@ class ExactKnn:
             ModelUnusable: the tables of the model contradict each other.
         """
         try:
-            z = self._enter_one(row[0])[np.newaxis]
-            if candidates is not None and self._tied == 0.0:
-                chosen = candidates[0].tolist()
-                if len(chosen) >= self._info.k and min(chosen) >= 0 and max(chosen) < self._info.n_train:
-                    order, measure = self._ranking.rank_one(z, candidates[0])
-                    if measure.item(-1) * self._unit**2 < min(candidates[1][0], _SQUARED_AT_MOST):
-                        return self._decide(order, measure)
-            known = indices.tolist()
+            z, known = self._enter_one(row), indices.tolist()
+            if candidates is not None and (found := self._settling.among(z, known, *candidates)) is not None:
+                return found
             sound = len({*known}) == len(known) and min(known) >= 0 and max(known) < self._info.n_train
             if sound and not (self._info.metric == "cosine" and z[0, -2] == 1.0):
-                near = self._get_search().rows_near(z[0], known)
+                near = self._get_search().rows_near(z[0].astype(np.float64), known)
                 if near is not None and len(near) >= self._info.k:
-                    return self._decide(*self._ranking.rank_one(z, near))
+                    return self._settling.decide(*self._ranking.rank_one(z, near))
         except (ValueError, TypeError, IndexError, ArithmeticError) as error:
             raise ModelUnusable(f"{self._damaged}: {error}") from None
-        return self.answers(row)
+        return {name: values.reshape(-1).tolist() for name, values in self.answers(row).items()}
 
     def _answers(self, rows: NDArray[np.float32], by_groups: bool) -> dict[str, NDArray[Any]]:
         z = self._enter_all(rows)
@@ -194,6 +193,17 @@ class ExactKnn:
             constants.OUTPUT_DISTANCES: np.minimum(distances, _MAX_FLOAT32),  # beyond float32: its greatest number
         }
 
+    def confirms(self, row: NDArray[np.float32], indices: NDArray[np.int32]) -> bool:
+        """Returns True if the (k,) neighbours of one (1, n_features) row are in order; False if not, or if unknown.
+
+        Raises:
+            ModelUnusable: the tables of the model contradict each other.
+        """
+        try:
+            return self._settling.confirms(self._enter_one(row), indices.tolist())
+        except (ValueError, TypeError, IndexError, ArithmeticError) as error:
+            raise ModelUnusable(f"{self._damaged}: {error}") from None
+
     def order(self, rows: NDArray[np.float32], indices: NDArray[np.int32]) -> tuple[NDArray[np.int64], Float64]:
         """Sorts known neighbours of raw rows by (distance, index); returns indices and distances, (n, k) each.
 
@@ -207,7 +217,7 @@ class ExactKnn:
         try:
             z, query = self._enter_all(rows), np.repeat(np.arange(len(rows)), indices.shape[1])
             order, measure = (
-                self._ranking.rank_one(z, indices[0])
+                map(np.array, zip(self._ranking.rank_one(z, indices[0])))
                 if len(z) == 1
                 else self._ranking.rank(z, query, indices.reshape(-1))
             )
@@ -255,9 +265,9 @@ class ExactKnn:
             offsets: NDArray[np.float32] = rows - self._centre
         return np.maximum(np.minimum(offsets, _MAX_FLOAT32), -_MAX_FLOAT32).astype(np.float64)
 
-    def _enter_one(self, row: NDArray[np.float32]) -> Float64:
-        """Returns one (n_features,) row in model space; a coordinate beyond float32 may be infinite."""
-        return self._enter(row) if self._steps else (row - self._centre).astype(np.float64)
+    def _enter_one(self, row: NDArray[np.float32]) -> NDArray[Any]:
+        """Returns one (1, n_features) row in model space; a coordinate beyond float32 may be infinite."""
+        return self._enter(row[0])[np.newaxis] if self._steps else row - self._centre
 
     def _enter(self, row: NDArray[np.float32]) -> Float64:
         return np.asarray(apply(self._steps, row) - self._centre)

@@ -74,6 +74,10 @@ class MappedRows:
             found[added] = self.blocks[-1][chosen[added] - self._own]
         return found
 
+    def take_few(self, chosen: list[int]) -> Float32:
+        """Does what `take` does, faster for few rows; none of them may be an appended one."""
+        return self._table.take([each + each // self._block * self._gap for each in chosen], axis=0)
+
     def positions(self, chosen: Any) -> Any:
         """Returns the (m,) positions of the rows with the (m,) indices `chosen`.
 

@@ -7,6 +7,7 @@ ties. Needs only NumPy.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,8 @@ class Measure:
             half *= half
             north = np.cos(one[:, :1] + self._latitude) * np.cos(others[:, :1] + self._latitude)
             return np.asarray(4.0 * (half[:, :1] + north * half[:, 1:]))
-        found = self._raised((one - others) * self._weights, exact=True)
+        apart = np.subtract(one, others, dtype=np.float64)
+        found = self._raised(apart * self._weights if self._weighted else apart, exact=True)
         return np.asarray(found.max(axis=1, keepdims=True)) if self._metric == "chebyshev" else found
 
     def rough(self, queries: Float64, rows: NDArray[np.float32]) -> Float64:
@@ -124,6 +126,13 @@ class Measure:
     def to_distance(self, measure: Any) -> Float64:
         """Converts measures to distances in model space."""
         return np.asarray(self.to_base(measure) * self._unit)
+
+    def few_to_metric(self, measure: list[float]) -> list[float]:
+        """Does what `to_metric` does, for few measures, and faster."""
+        if self._metric == "euclidean":
+            return [math.sqrt(each) * self._unit for each in measure]
+        found: list[float] = self.to_metric(np.array(measure)).tolist()
+        return found
 
     def and_ties(self, measure: Any) -> Any:
         """Returns the greatest measure of a row that may still tie with a row whose measure is `measure`."""

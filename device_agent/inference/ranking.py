@@ -5,7 +5,9 @@ Rounded sums rule out most pairs; exact sums (`rounded`) order the others by (me
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 
 from device_agent.inference.mapped_rows import MappedRows
 from device_agent.inference.measures import Measure
-from device_agent.inference.rounded import add_rows
+from device_agent.inference.rounded import add_few, add_rows
 from device_agent.inference.ties import order_few, share_ties
 
 Float64 = NDArray[np.float64]
@@ -68,7 +70,20 @@ class Ranking:
         place = np.searchsorted(query, np.arange(len(z)))[:, np.newaxis] + np.arange(k)
         return row[place], measure[place]
 
-    def rank_one(self, z: Float64, row: NDArray[Any]) -> tuple[NDArray[Any], Float64]:
+    def order_one(self, z: NDArray[Any], row: list[int]) -> tuple[list[int], float]:
+        """Returns the k nearest of the training rows `row` for one (1, p) query, and about the measure of the last.
+
+        Only rows that nearly tie are added up exactly: the measure is off by less than 2^-40 of itself. Only rows at
+        equal distances are tied, and then sorted by index. No row may be one that was taught.
+        """
+        terms = self._by.terms(z, self._rows.take_few(row))
+        found = sorted(zip(np.add.reduce(terms, axis=1).tolist(), row, range(len(row))))
+        near = {at for one, two in pairwise(found) if two[0] <= one[0] * NEAR_TIED for at in (one[2], two[2])}
+        if near:
+            found = sorted((math.fsum(terms[at].tolist()) if at in near else each, row, at) for each, row, at in found)
+        return [each for _, each, _ in found[: self._k]], found[self._k - 1][0]
+
+    def rank_one(self, z: NDArray[Any], row: NDArray[Any]) -> tuple[list[int], list[float]]:
         """Does what `rank` does for one (1, p) query, with fewer NumPy calls; `row`: k or more different rows."""
         k = self._k
         if 8 * z.size * len(row) <= _CHUNK_BYTES:
@@ -78,8 +93,10 @@ class Ranking:
                 near = (rough <= float(self._by.and_ties(sorted(rough.tolist())[k - 1])) * NEAR_TIED).nonzero()[0]
                 terms, row = terms[near], row[near]
             if len(row) <= k + _MORE:
-                return order_few(add_rows(terms), row, k, self._by.exact_match, self._tied, self._by.to_distance)
-        return self.rank(z, np.zeros_like(row), row)
+                few = add_few(terms) if terms.size <= _FEW_TERMS else add_rows(terms).tolist()
+                return order_few(few, row.tolist(), k, self._by.exact_match, self._tied, self._by.to_distance)
+        order, measure = self.rank(z, np.zeros_like(row), row)
+        return order[0].tolist(), measure[0].tolist()
 
     def measure(self, z: Float64, query: NDArray[Any], row: NDArray[Any], add: Callable[[Float64], Float64]) -> Float64:
         """Returns the (m,) measures (powers of distances) of m pairs of a `query` in `z` and a `row`.

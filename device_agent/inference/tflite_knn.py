@@ -8,6 +8,7 @@ text, and never decides whether a model may run (`device_agent.shared.trust` doe
 from __future__ import annotations
 
 import platform
+from array import array
 from math import inf, isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -224,6 +225,7 @@ class TfliteKNN:
         one, loader = self._graphs.one, self._graphs.loader
         self._one = one
         self._answers = tuple(one.outputs[name] for name in _ANSWERS)
+        self._written: list[Any] = [(name, one.outputs[name].reshape(-1).data) for name in _ANSWERS]
         self._neighbors = tuple(one.outputs[name] for name in _NEIGHBORS)
         self._certain = one.outputs[constants.OUTPUT_CERTAIN].data
         self._far: Any = one.outputs[constants.OUTPUT_DISTANCES].reshape(-1).data
@@ -261,8 +263,8 @@ class TfliteKNN:
         if not self._exactly or not self._far[-1] < _FARTHEST:
             return not self._exactly  # without a cell, another graph may be certain
         settled = self.get_exact().settle(one.rows, self._neighbors[0][0], one.candidates)
-        for name, answer in zip(_ANSWERS, self._answers):
-            answer[:] = settled[name]
+        for name, view in self._written if settled else ():
+            view[:] = array(view.format, settled[name])
         self.settled += 1
         return True
 
@@ -307,7 +309,8 @@ class TfliteKNN:
 
     def _in_order(self, found: Any) -> Any:
         """Sorts the neighbours in `found`, the answer to the row that `_ask_one` answered, and returns it."""
-        self._order(self._one.rows, np.array([True]), found.indices, found.distances)
+        if not self.get_exact().confirms(self._one.rows, self._neighbors[0][0]):
+            self._order(self._one.rows, np.array([True]), found.indices, found.distances)
         return found
 
     def _order(

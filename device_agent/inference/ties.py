@@ -34,19 +34,21 @@ def share_ties(
 
 
 def order_few(
-    measure: Float64,
-    row: NDArray[np.int64],
+    measure: list[float],
+    row: list[int],
     k: int,
     zero: float,
     tied: float,
     to_distance: Callable[[Float64], Float64],
-) -> tuple[NDArray[np.int64], Float64]:
-    """Returns the (1, k) indices of the nearest of few rows, and their measures; for few, faster without NumPy.
+) -> tuple[list[int], list[float]]:
+    """Returns the k indices of the nearest of few rows, and their measures; for few, faster without NumPy.
 
-    `measure` and `row` are the (m,) measures (powers of distances) and indices of the rows, in any order. Measures
-    up to `zero` count as 0. Ties are those of `share_ties`, for which `to_distance` converts measures to distances.
+    `measure` and `row` are the measures (powers of distances) and indices of the rows, in any order. Measures up to
+    `zero` count as 0. Ties are those of `share_ties`, for which `to_distance` converts measures to distances.
     """
-    pairs = sorted((each if each > zero else 0.0, number) for each, number in zip(measure.tolist(), row.tolist()))
+    if zero > 0.0:
+        measure = [each if each > zero else 0.0 for each in measure]
+    pairs = sorted(zip(measure, row))
     if tied > 0.0:
         base = to_distance(np.array([each for each, _ in pairs])).tolist()
         begin, last = 0, base[k - 1] + CHAIN * tied
@@ -54,5 +56,4 @@ def order_few(
             if end == len(pairs) or base[end] - base[end - 1] > tied or base[end] > last:
                 pairs[begin:end] = sorted((pairs[begin][0], number) for _, number in pairs[begin:end])
                 begin = end
-    measures, rows = zip(*pairs[:k])
-    return np.array([rows]), np.array([measures])
+    return [number for _, number in pairs[:k]], [each for each, _ in pairs[:k]]

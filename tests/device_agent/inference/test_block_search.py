@@ -74,7 +74,9 @@ def require_same(model: ExactKnn, queries: np.ndarray, rng: np.random.Generator)
     for known in (right[:, ::-1], wrong, impossible, np.zeros_like(impossible)):
         alone = [model.settle(each[np.newaxis], some) for each, some in zip(queries, known.astype(np.int32))]
         for name, values in expected.items():
-            assert np.array_equal(np.concatenate([each[name] for each in alone]), values[: len(known)])
+            assert np.array_equal(
+                np.reshape([each[name] for each in alone], values[: len(known)].shape), values[: len(known)]
+            )
 
 
 def require_same_among_candidates(
@@ -89,13 +91,16 @@ def require_same_among_candidates(
             chosen = ranked[:count] if rng.random() < 0.7 else rng.permutation(len(rows))[:count]
             beyond = np.float32(min(np.delete(squares, chosen).min(initial=1e38) * (1 - 1e-6), 1e38))
             listed = np.sort(chosen).astype(np.int32), [beyond]
-            found = model.settle(query[np.newaxis], expected["indices"][row].astype(np.int32), listed)
-            assert all(np.array_equal(found[name][0], values[row]) for name, values in expected.items())
+            right = expected["indices"][row].astype(np.int32)
+            wrong = right[::-1] if rng.random() < 0.5 else rng.permutation(len(rows))[: len(right)].astype(np.int32)
+            for known in (right, wrong):  # with {}, the graph's own neighbours are the answer
+                found = model.settle(query[np.newaxis], known, listed)
+                assert found or known.tolist() == right.tolist()
+                assert all(
+                    np.array_equal(values, np.reshape(expected[name][row], -1)) for name, values in found.items()
+                )
     listed = np.array([-1, *range(len(rows))], np.int32), [np.float32(np.inf)]
-    assert (
-        model.settle(queries[:1], expected["indices"][0], listed)["indices"].tolist()
-        == expected["indices"][:1].tolist()
-    )
+    assert model.settle(queries[:1], expected["indices"][0], listed)["indices"] == expected["indices"][0].tolist()
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "manhattan"])
