@@ -291,7 +291,9 @@ def _slack(space: Space, projection: Projection | None) -> float:
     x is the query, and `Space.reach` the length of the longest training row. `projection`: that of the scored rows;
     None: they have all coordinates.
     """
-    return relative_error(len(space.centre)) + (projection.blur if projection else 0.0)
+    return (
+        relative_error(projection.rows.shape[1]) + projection.blur if projection else relative_error(len(space.centre))
+    )
 
 
 def _squares(rows: Any) -> Any:

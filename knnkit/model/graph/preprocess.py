@@ -1,22 +1,26 @@
 """Maps queries into model space, with error bounds.
 
 The map is a list of steps, such as a scaler or PCA (`Space.steps`). `blur` bounds the Euclidean error that float32
-arithmetic has made in a mapped row, in nearly all cases (`CONFIDENCE`). Each step multiplies the blur of the steps
-before it by its greatest factor, and adds its own rounding error. Fits nothing.
+arithmetic has made in a mapped row; after a PCA, in nearly all cases (`CONFIDENCE`). Each step multiplies the blur of
+the steps before it by its greatest factor, and adds its own rounding error. Fits nothing.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from knnkit.model.graph.sums import add_up
 from knnkit.model.reference.float32_errors import CONFIDENCE, EPSILON
 from knnkit.model.reference.space import Float64, Space, Step
 
 #: A typical error is this share of the bound.
 TYPICAL = 0.125
+#: From so many features on, a norm is added up in blocks.
+_WIDE = 128
 #: Error of a subnormal value: XNNPACK flushes it to zero on every processor.
 _UNDERFLOW = float(np.finfo(np.float32).tiny)
 
@@ -67,15 +71,15 @@ def _normalize(z: Any, blur: Any, step: Step) -> tuple[Any, Any]:
     greatest = tf.reduce_max(tf.abs(z), axis=1, keepdims=True)
     zero = tf.cast(greatest == 0.0, tf.float32)
     z = z / (greatest + zero)
-    order = 2.0 if step.kind == "cosine" else float(step.a)
-    norm = tf.ones_like(zero)
-    if order == 1.0:
-        norm = tf.reduce_sum(tf.abs(z), axis=1, keepdims=True) + zero
-    elif order == 2.0:
-        norm = tf.sqrt(tf.reduce_sum(z * z, axis=1, keepdims=True)) + zero
+    order, width = 2.0 if step.kind == "cosine" else float(step.a), int(z.shape[1])
+    # A sum in blocks of b of p terms is off by at most (b + p / b) u; the root of 2.0 halves that.
+    norm, block, lost = tf.ones_like(zero), width if width < _WIDE else math.isqrt(width), 0.0
+    if order in (1.0, 2.0):
+        sums = add_up(tf.abs(z) if order == 1.0 else z * z, block)[:, tf.newaxis]
+        norm = (sums if order == 1.0 else tf.sqrt(sums)) + zero
+        lost = (block + -(-width // block)) / order
     z = z / norm
-    # CONFIDENCE / 2: the square root halves the relative error of the sum. 4 u: two divisions, the root, the square.
-    units = np.float32((CONFIDENCE / 2 * np.sqrt(int(z.shape[1])) + 4.0) * EPSILON)
+    units = np.float32((lost + 5.0) * EPSILON)  # 5 u: two divisions, the root, the square, and products of errors
     # A shift of the row moves the quotient x / ‖x‖ by at most twice the shift over ‖x‖.
     scaled = 2.0 * (blur + _lost(int(z.shape[1]))) / ((greatest + zero) * norm)[:, 0]
     # A row of zeros may be a row of subnormals whose true direction is unknown: blur 1.

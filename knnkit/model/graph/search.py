@@ -18,13 +18,14 @@ import tensorflow as tf
 from device_agent.shared.protocol import constants
 from knnkit.model.graph.candidates import Products, QuantizedProducts, Take, Variables, weigh
 from knnkit.model.graph.row_blocks import StoredRows, block_width
+from knnkit.model.graph.sums import add_up
 from knnkit.model.graph.topk import least
 from knnkit.model.index.cost_sample import Sample
 from knnkit.model.index.grid import FAR, CellLists, find_cells
 from knnkit.model.index.groups import find_groups
 from knnkit.model.index.int8 import quantize
 from knnkit.model.index.projection import Projection, find_projection
-from knnkit.model.reference.float32_errors import relative_error, relative_gap, summed_at_once
+from knnkit.model.reference.float32_errors import measure_error, relative_gap, summed_at_once
 from knnkit.model.reference.lattice import MOST, find_lattice
 from knnkit.model.reference.space import Float32, Space
 
@@ -130,8 +131,8 @@ class Search(tf.Module):  # type: ignore[misc]
 
     @property
     def rho(self) -> np.float32:
-        """Largest relative float32 error of a squared distance, or of a score that chooses candidates."""
-        return np.float32(relative_error(len(self.space.centre)))
+        """Largest relative float32 error of a measure."""
+        return np.float32(measure_error(len(self.space.centre)))
 
     @property
     def gap(self) -> float:
@@ -258,11 +259,7 @@ class Search(tf.Module):  # type: ignore[misc]
 
     def _measure(self, one: Any, others: Any) -> Any:
         parts = self._part(one, others, self.space.scale.astype(np.float32))
-        if (block := summed_at_once(parts.shape[2])) < parts.shape[2]:
-            if missing := -parts.shape[2] % block:
-                parts = tf.pad(parts, [[0, 0], [0, 0], [0, missing]])
-            parts = tf.reduce_sum(tf.reshape(parts, [*parts.shape[:2], -1, block]), axis=3)
-        return self._zeroed(tf.reduce_sum(parts, axis=2))
+        return self._zeroed(add_up(parts, summed_at_once(parts.shape[2])))
 
     def _zeroed(self, measure: Any) -> Any:
         """Returns squared, or Manhattan, distances, with 0 for rows within the distance `space.zero`: exact matches."""

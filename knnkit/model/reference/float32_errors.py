@@ -18,13 +18,29 @@ UNDERFLOW = 8.0 * EPSILON
 
 
 def relative_error(width: int) -> float:
-    """Returns rho, the relative float32 error of a squared distance or score over p = `width` coordinates.
+    """Returns the float32 error of a squared distance that is computed from a score over p = `width` coordinates.
 
-    rho = (min(p, 6 sqrt(p)) + 10) u. A sum of p terms, added in any order, is off by at most p u (Higham 2002, 4.2),
-    and nearly always by less than 6 sqrt(p) u. A term has at most 7 roundings: 1 for the square; 2 each for the
-    difference, the scale and their product, because the square doubles a relative error.
+    Terms may be added in any order. It is relative to (‖x‖ + reach)², where x is the query and reach the length of the
+    longest row t. The squared distance is ‖x‖² - 2 s, with the score s = x·t - ‖t‖²/2. A kernel may begin its sum with
+    the second term: 2 s is then off by at most (p + 5) u 2 ‖x‖ ‖t‖ + (p + 2) u ‖t‖² (Higham 2002, 3.5; factors are
+    rounded 4 times), and ‖x‖² by (p + 4) u of itself. What follows rounds 6 times. Since 2 ‖x‖ ‖t‖ <= ‖x‖² + ‖t‖², all
+    are at most (2 p + 15) u (‖x‖² + reach²). A graph subtracts twice this error times ‖x‖² + reach²: (p + 10) u covers
+    second-order terms.
     """
-    return float((min(width, CONFIDENCE * math.sqrt(width)) + 10.0) * EPSILON)
+    error = (width + 10.0) * EPSILON
+    return float(error / (1.0 - 2.0 * error))
+
+
+def measure_error(width: int) -> float:
+    """Returns rho, the relative float32 error of a measure over p = `width` coordinates, in any order of addition.
+
+    A measure is a squared distance (for Manhattan, a distance). Blocks of b terms are added up, then the sums of the
+    blocks. A term has at most 7 roundings: 1 for the square; 2 each for the difference, the scale and their product,
+    because the square doubles a relative error. With the sum: (b + p / b + 6) u (Higham 2002, 4.2), and 1 u for the
+    squares of these errors.
+    """
+    block = summed_at_once(width)
+    return float((block + -(-width // block) + 7.0) * EPSILON)
 
 
 def summed_at_once(width: int) -> int:
@@ -39,10 +55,7 @@ def summed_at_once(width: int) -> int:
 def relative_gap(width: int) -> float:
     """Returns the relative gap of two float32 measures over p = `width` coordinates that proves their order.
 
-    A measure is a squared distance (for Manhattan, a distance). Blocks of b terms are added up, then the sums of the
-    blocks: the measure is off by at most (b + p / b + 6) u, if both are added in any order (`relative_error`; Higham
-    2002, 4.2). A gap of twice that is needed. Added to it are 6 u for the squares of these errors and the rounding of
-    the limit, and `UNDERFLOW` for lost subnormal numbers.
+    A gap of twice their error is needed. Added to it are 2 u for the rounding of the limit, and `UNDERFLOW` for lost
+    subnormal numbers.
     """
-    block = summed_at_once(width)
-    return 2.0 * (block + -(-width // block) + 8.0) * EPSILON + UNDERFLOW
+    return 2.0 * (measure_error(width) + EPSILON) + UNDERFLOW

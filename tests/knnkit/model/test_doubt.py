@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,23 @@ def test_wide_rows_keep_the_margin(width: int, metric: Any, device: DeviceProces
             found = device.classify(tmp_path / "m", golden.rows, one_by_one=one_by_one, runtime=runtime)
             assert found.indices.tolist() == golden.indices[:, :K].tolist()
             assert (np.abs(found.distances - golden.distances[:, :K]) <= 1e-5 * golden.distances[:, K - 1 : K]).all()
+
+
+def test_wide_rows_of_equal_terms_keep_their_order(device: DeviceProcess, tmp_path: Path) -> None:
+    """A sum of one term after the other loses more than the rows differ by; rational numbers give the order."""
+    rng, width, count = np.random.default_rng(0), 20_000, 120
+    camps = np.repeat([0.5, -0.5], count // 2)  # the centre is between them, far from both
+    level = (camps + 1e-4 * rng.uniform(-50.0, 50.0, count)).astype(np.float32)
+    asked = (level[rng.integers(0, count, 40)] + 1e-4 * rng.uniform(-3.0, 3.0, 40)).astype(np.float32)
+    exact = [Fraction(each) for each in level.tolist()]
+    order = [
+        sorted(range(count), key=[abs(row - Fraction(query)) for row in exact].__getitem__) for query in asked.tolist()
+    ]
+    rows, queries = (np.repeat(each[:, np.newaxis], width, axis=1) for each in (level, asked))
+    (tmp_path / "m").write_bytes(build_model(KnnSpec("wide", K), dataset(rows, np.arange(count) % 3)).data)
+    for runtime, packed in product(("tflite_runtime", "ai_edge_litert", "numpy"), (True, False)):
+        found = device.classify(tmp_path / "m", queries, runtime=runtime, packed=packed)
+        assert found.indices.tolist() == [each[:K] for each in order], (runtime, packed)
 
 
 @pytest.fixture(scope="module")
