@@ -1,4 +1,4 @@
-"""Sums of many terms in blocks, which lose little in float32."""
+"""Sums of many float32 terms, added up in blocks."""
 
 from __future__ import annotations
 
