@@ -159,20 +159,20 @@ def _root(store: Store) -> Iterator[Finding]:
     if os.statvfs(root).f_flag & os.ST_NOEXEC:
         mend = "sudo mount -o remount,exec MOUNT, with `exec` in /etc/fstab; `df ROOT` names MOUNT"
         yield Finding("root", "error", f"{root} is mounted noexec: libraries there cannot be loaded", mend)
+    elif os.statvfs(root).f_flag & os.ST_RDONLY:
+        mend = "sudo mount -o remount,rw MOUNT (`df ROOT` names MOUNT); dmesg | tail shows why"
+        yield Finding("root", "error", f"{root} is on a file system that is mounted read-only", mend)
     elif found.st_uid != os.geteuid():
         mend = f"sudo chown -R {os.geteuid()} {typed(root)}"
         message = f"{root} belongs to user {found.st_uid}, but the agent runs as user {os.geteuid()}"
         yield Finding("root", "warning", message, mend)
-    elif stat.S_IMODE(found.st_mode) & 0o077:
-        yield Finding("root", "warning", f"other users can access {root}", f"chmod 700 {typed(root)}")
-    elif os.statvfs(root).f_flag & os.ST_RDONLY:
-        mend = "sudo mount -o remount,rw MOUNT (`df ROOT` names MOUNT); dmesg | tail shows why"
-        yield Finding("root", "error", f"{root} is on a file system that is mounted read-only", mend)
     elif not os.access(root, os.W_OK):
         yield Finding("root", "error", f"{root} cannot be written", f"chmod u+rwx {typed(root)}")
     elif unfit := [path for path in store.folders if os.path.lexists(path) and not _is_own_folder(path)]:
         mend = f"mv {typed(unfit[0])} {typed(unfit[0])}.old"
         yield Finding("root", "error", f"{unfit[0]} is not a folder that this user may write", mend)
+    elif stat.S_IMODE(found.st_mode) & 0o077:
+        yield Finding("root", "warning", f"other users can access {root}", f"chmod 700 {typed(root)}")
     else:
         yield _ok("root", str(root))
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support import crashpoints
@@ -213,6 +214,21 @@ def test_a_check_that_ends_in_any_way_is_one_finding(
     assert message in bad.message
     assert mend in bad.mend
     assert python.level == "ok"
+
+
+@pytest.mark.parametrize("fault", ["read-only", "not writable", "a file for a folder"])
+def test_no_remark_about_a_root_hides_an_error(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path.chmod(0o755)
+    (finding,) = doctor._root(Store(tmp_path))
+    assert (finding.level, finding.mend) == ("warning", f"chmod 700 {tmp_path}")
+    if fault == "read-only":
+        monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_RDONLY))
+    elif fault == "not writable":
+        monkeypatch.setattr(os, "access", lambda *_: False)
+    else:
+        (tmp_path / "releases").write_text("")
+    (finding,) = doctor._root(Store(tmp_path))
+    assert finding.level == "error"
 
 
 def test_numpy_2_beside_tflite_runtime_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
