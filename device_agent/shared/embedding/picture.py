@@ -82,7 +82,10 @@ def prepare(pixels: NDArray[Any], image: Image) -> Float32:
     if pixels.ndim != 3 or not pixels.size or pixels.shape[2] not in (1, 2, 3, 4):
         raise BadInput(f"a picture must be an array (height, width, channels); this has the shape {pixels.shape}")
     if pixels.shape[:2] != image.size and image.resize == "none":
-        raise BadInput(f"the picture has {pixels.shape[:2]} pixels, but the model takes {image.size}")
+        said = f"the picture has {pixels.shape[:2]} pixels, but the model takes {image.size}"
+        raise BadInput(
+            said, hint="give a picture of this size, or `resize: bilinear` in input: {image: ...} of deploy.yaml"
+        )
     fits = pixels.shape[:2] == image.size
     sized = pixels.astype(np.float32) if fits else _resized(pixels, image.size, image.resize == "nearest")
     found = _with_channels(sized, image.channels)

@@ -285,7 +285,7 @@ def _centre(
     if not finite.all() or not np.isfinite(factors.astype(np.float32)).all():
         largest = int(np.abs(values).max(axis=1).argmax())  # it may pull the centre, and others are far from it then
         said = f"{where(largest)}: the row is too large for float32 distances"
-        raise BuildError(said, hint="scale: standard in deploy.yaml, or leave that row out")
+        raise BuildError(said, hint="scale: standard (in Python: scale='standard'), or leave that row out")
     lengths = np.sqrt(squared)
     if metric in ("manhattan", "minkowski"):  # at least as long as by any p
         lengths = np.concatenate([np.abs(weighted).sum(axis=1) for weighted in _weighted(enrolled, factors)])
