@@ -17,8 +17,9 @@ def _tune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--by",
         choices=("leave-one-out", "split"),
-        help="measure on the training rows, each without itself (and without its group or time, if deploy.yaml splits "
-        "by one), or on the held-out rows (default: leave-one-out; split if deploy.yaml splits by group or time)",
+        help="leave-one-out: find the neighbours of each training row among the others (of other groups, if deploy.yaml "
+        "splits by group); split: measure on the held-out rows (default: split if deploy.yaml splits by group or time, "
+        "else leave-one-out)",
     )
     parser.add_argument(
         "--score",

@@ -279,7 +279,7 @@ def _reduce(whole: Material, asked: ReduceConfig, seed: int) -> Material:
     """Returns the material `whole` with only the training rows that `reduce` keeps, as deploy.yaml asked.
 
     Raises:
-        BuildError: there are no held-out rows to measure the loss with, or too few rows are left.
+        BuildError: no rows are held out, to measure how much accuracy is lost; or too few rows are left.
     """
     training = whole.training
     require_plain(whole.spec, "reduce")

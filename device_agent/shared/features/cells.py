@@ -113,7 +113,7 @@ class Cells(Columns):
         """Returns the numbers and codes of the cells of one line.
 
         Raises:
-            BadCell: a cell cannot be read, and the coder refuses it.
+            BadCell: a cell is not a number or a known category, and the model has no value for such a cell.
             BadInput: the numbers have different decimal separators.
         """
         if not (self._categories or self._coder.thousands):

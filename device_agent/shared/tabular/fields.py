@@ -92,7 +92,13 @@ def find_fields(text: bytes, codes: NDArray[np.uint8], layout: Layout) -> Fields
 
 
 def _sort(marks: Places, codes: NDArray[np.uint8], layout: Layout) -> tuple[Places, Places, Places]:
-    """Returns `ends`, `stops`, `after`: see `Fields`; `marks` are the positions of separators, newlines, dots and e."""
+    """Returns the `ends`, `stops` and `after` of `Fields`: where each field and its number end, and its decimals.
+
+    Args:
+        marks: positions of all separators, newlines, decimal signs and letters e.
+        codes: the bytes of the text.
+        layout: has the decimal sign.
+    """
     kinds = codes.take(marks)
     dots, letters = kinds == ord(layout.decimal or "\0"), kinds >= _E
     end = np.flatnonzero(~(dots | letters))

@@ -37,7 +37,7 @@ class Recorder:
         self._begun = time.monotonic()
 
     def know(self, **values: Any) -> None:
-        """Sets fields of the report, by name; drops tables of a certificate that are nonsense (see `readable`)."""
+        """Sets fields of the report, by name; of a `certificate`, drops figures that make no sense (`readable`)."""
         if values.get("certificate"):
             values["certificate"] = readable(values["certificate"])
         self._report = replace(self._report, **values)

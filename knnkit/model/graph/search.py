@@ -109,7 +109,7 @@ class Search(tf.Module):  # type: ignore[misc]
 
     @property
     def _rows(self) -> Any:
-        """Tensor of the training rows from which exact differences are computed."""
+        """Tensor of all training rows; a query's distance to a candidate is computed from their differences."""
         if self.products is None:
             return tf.constant(self.table.join())
         if self.projection:

@@ -35,7 +35,7 @@ _RUN = (
 #: Exit codes over 128 that the agent has of its own: interrupted, and nobody reads its output.
 _AGENTS_OWN = (130, 141)
 _NO_SHELL = (
-    "on the board: sudo usermod --shell /bin/sh {user}; or name another account. `{ssh} true` shows what it prints"
+    "on the board: sudo usermod --shell /bin/sh {user}; or log in as another user. What the login prints: {ssh} true"
 )
 #: What a login prints that runs no command -> what to do.
 _WAYS_OUT = {
