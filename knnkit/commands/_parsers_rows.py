@@ -17,9 +17,9 @@ def _tune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--by",
         choices=("leave-one-out", "split"),
-        help="leave-one-out: find the neighbours of each training row among the others (of other groups, if deploy.yaml "
-        "splits by group); split: measure on the held-out rows (default: split if deploy.yaml splits by group or time, "
-        "else leave-one-out)",
+        help="leave-one-out: find the neighbours of each training row among the others (of other groups, if "
+        "deploy.yaml splits by group); split: measure on the held-out rows (default: split if deploy.yaml splits by "
+        "group or time, else leave-one-out)",
     )
     parser.add_argument(
         "--score",

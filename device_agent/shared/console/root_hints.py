@@ -1,7 +1,7 @@
-"""Finds the root of a command; adds `--root` to hints.
+"""Finds the root of a command; completes commands in hints.
 
 The code that writes a hint does not know which `--root` the user typed. Without it, the command in the hint could act
-on another root.
+on another root. Nor does it know which Python runs: the board's own `python` does not have the agent.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def root_folder(typed: str = "") -> Path:
     Raises:
         AgentError: the path begins with a `~` that has no meaning here.
     """
-    text = typed or os.environ.get("KNNKIT_ROOT") or _own_root()
+    text = typed or os.environ.get("KNNKIT_ROOT") or _own_root() or constants.DEFAULT_ROOT
     try:
         return Path(text).expanduser().absolute()
     except RuntimeError as error:
@@ -33,26 +33,27 @@ def root_folder(typed: str = "") -> Path:
 
 
 def _own_root() -> str:
-    """Returns DIR if this Python is that of the environment DIR/venv, which knnkit made; else the default root."""
+    """Returns DIR if this Python is that of the environment DIR/venv, which knnkit made; else ""."""
     prefix = Path(sys.prefix).resolve()
     root = prefix.parent.parent
     ours = prefix.parent.name == constants.VENVS_DIR and (root / constants.VENV_LINK).resolve() == prefix
-    return str(root) if ours else constants.DEFAULT_ROOT
+    return str(root) if ours else ""
 
 
 def with_root(hint: str, typed: str | Path) -> str:
-    """Adds `--root` to each `python -m device_agent` command of a hint, unless `typed` is ""."""
-    if not str(typed) or "--root" in hint:
-        return hint
-    option = f" --root {shlex.quote(str(typed))}"
-    return re.sub(r"python -m device_agent [a-z]+\b(?! --help)", lambda command: command[0] + option, hint)
+    """Adds `--root` to each `python -m device_agent` command of a hint, unless `typed` is ""; names a root's Python."""
+    if str(typed) and "--root" not in hint:
+        option = f" --root {shlex.quote(str(typed))}"
+        hint = re.sub(r"python -m device_agent [a-z]+\b(?! --help)", lambda command: command[0] + option, hint)
+    python = f"{root}/{constants.VENV_LINK}/bin/python" if (root := _own_root()) else "python"
+    return re.sub(r"(?<![\w/])python(?= -m device_agent)", lambda _: shlex.quote(python), hint)
 
 
 def with_root_of(hint: str, folder: Path) -> str:
     """Adds `--root` to the commands of a hint like `with_root`, unless they find the root `folder` without it."""
     with contextlib.suppress(AgentError, OSError):
         if folder == root_folder():
-            return hint
+            return with_root(hint, "")
     return with_root(hint, folder)
 
 

@@ -52,6 +52,19 @@ def test_only_the_python_that_venv_links_to_has_a_root(
     assert (root_folder() == tmp_path) == (prefix in ("venvs/abc", "venv"))
 
 
+def test_on_a_board_a_hint_names_the_python_that_has_the_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "a board"
+    (root / "venvs/abc").mkdir(parents=True)
+    (root / "venv").symlink_to("venvs/abc")
+    monkeypatch.delenv("KNNKIT_ROOT", raising=False)
+    monkeypatch.setattr(sys, "prefix", str(root / "venvs/abc"))
+    program = f"'{root}/venv/bin/python' -m device_agent"
+    for hint in (with_root(HINT, ""), with_root_of(HINT, root)):
+        assert hint == f"{program} forget --last 1; or: {program} rollback"
+        assert with_root(hint, "") == hint
+    assert with_root(HINT, "b").startswith(f"{program} forget --root b --last 1")
+
+
 @pytest.mark.parametrize("words", ["undo", "undo --jason", "forget --label -x", "enrolle"])
 def test_errors_of_the_agent_name_the_given_root(
     words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
