@@ -62,7 +62,8 @@ class TfKNN:
         metric: euclidean, sqeuclidean, manhattan, cosine, chebyshev, minkowski, jaccard or haversine.
         weights: uniform; distance (votes of 1 / distance; an exact match takes all votes); or the name of a kernel.
         scale: none, standard, minmax or robust; fitted on the rows and built into the model, which takes raw rows.
-        reject: share of rows like the training rows to accept, or label -> share with `default`; None accepts all.
+        reject: share of rows like the training rows to accept, or a dict label -> share, which may have the key
+            `default` for other labels; None accepts all rows.
         name: name of the model: letters, digits, `.`, `_`, `-`.
         feature_names: names of the columns; by default those of a data frame.
         data: for a data frame with missing cells or text: the keys `missing`, `categories`, `unknown_category`, `drop`
@@ -161,7 +162,7 @@ class TfKNN:
     def kneighbors(
         self, queries: ArrayLike | None = None, n_neighbors: int | None = None, return_distance: bool = True
     ) -> tuple[NDArray[np.float32], NDArray[np.int32]] | NDArray[np.int32]:
-        """Returns (distances, indices) as scikit-learn does, (n, n_neighbors) each. `neighbors` returns both by name.
+        """Returns (distances, indices) of the nearest training rows, (n, n_neighbors) each, as scikit-learn does.
 
         Args:
             queries: (n, n_features) raw rows; None: the training rows, none of which is its own neighbour.
@@ -206,7 +207,7 @@ class TfKNN:
         return np.asarray(classes[label])
 
     def predict_proba(self, queries: ArrayLike) -> Any:
-        """Returns (n, n_classes) float32: share of votes by class (`classes_`); for t label columns, t arrays."""
+        """Returns (n, n_classes) float32: shares of votes, in the order of `classes_`; t arrays for t label columns."""
         self.classes_  # noqa: B018 (raises if there are none)
         voter = self._reference.regressor
         if isinstance(voter, Voter):
@@ -239,9 +240,10 @@ class TfKNN:
         return found | {constants.OUTPUT_DISTANCES: np.minimum(distances, np.finfo(np.float32).max)}
 
     def build(self, held_out: Dataset | None = None, *, margin: float = 1e-5, seed: int = 0) -> BuiltModel:
-        """Builds the model file, without a release. `margin` and `seed`: see `knnkit.model.build.Options`.
+        """Builds the model file, without a release; measures how many of the rows `held_out`, if any, `reject` accepts.
 
-        If there are rows `held_out`, measures how many of them `reject` accepts.
+        Neighbours whose distances differ by less than the share `margin` of the distance are near-tied. `seed` is the
+        seed of the build's random choices.
 
         Raises:
             BuildError: the model cannot be built.
@@ -260,7 +262,8 @@ class TfKNN:
 
         Raises:
             UsageError: the directory does not exist.
-            BuildError, MissingDependency: as `build`.
+            BuildError: the model cannot be built.
+            MissingDependency: a package of `knnkit[build]` is not installed.
         """
         path = Path(path_text(path, "path", UsageError))
         if not path.parent.is_dir():
@@ -293,7 +296,7 @@ class TfKNN:
             sequence: number that grows with every release; None: the time of the build.
             device_class: the class of devices that the release is for.
             gates: limits that a device must meet; None: only that its answers are the reference's.
-            seed: seed of the choice of golden rows, if there are more rows than needed.
+            seed: seed of the random choice of golden rows, if there are more rows than needed.
 
         Raises:
             DataError: the test rows are invalid for the classifier.
@@ -324,11 +327,12 @@ def from_sklearn(
         estimator: the fitted estimator.
         name: name of the model.
         feature_names: names of the raw columns; by default those that the estimator was fitted with.
-        reject: share of rows like the training rows to accept, or label -> share with `default`; None accepts all.
+        reject: share of rows like the training rows to accept, or a dict label -> share, which may have the key
+            `default` for other labels; None accepts all rows.
         source: name of the estimator in messages; default: its type.
 
     Raises:
-        BuildError: a part is not supported; the message names the part, the hint says what to do instead.
+        BuildError: a part of the estimator is not supported; the message names it, the hint says what to do instead.
     """
     require(source is None or isinstance(source, str), "source", source, BuildError, "text: source='my estimator'")
     names = texts(feature_names, "feature_names", DataError)

@@ -19,7 +19,7 @@ from knnkit.errors import KnnkitError, from_os_error
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command of the host; returns the exit code (see `device_agent.shared.console.program`).
+    """Runs one command of the host; returns its exit code, that of an error, 130 (interrupted) or 141 (output closed).
 
     With `argv` None (the program itself), Ctrl-C ends the process at once, without waiting for its threads.
     """

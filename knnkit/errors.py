@@ -42,9 +42,9 @@ class KnnkitError(ReportedError):
     """The base of every error that knnkit raises on purpose.
 
     Attributes:
-        key: path of the wrong key in deploy.yaml, such as `data/features`. FILE: the key whose value is the file that
-            the message names. "": the first word of the message, if that is a key.
-        flags: the hint for a command line, with flags in place of keys of deploy.yaml; "": there are no such flags.
+        key: path of the wrong key in deploy.yaml, such as `data/features`. FILE: the wrong key is the one whose value
+            is the file in the message. "": it is the first word of the message, if that is a key.
+        flags: another text for `hint`, which names flags of the command line, not keys of deploy.yaml; "": none.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class KnnkitError(ReportedError):
 
 
 class UsageError(KnnkitError):
-    """The command line names something that does not exist, or combines options that do not fit."""
+    """The command line is wrong: a name does not exist, options exclude each other, or a file cannot be used."""
 
 
 class ConfigError(KnnkitError):
@@ -129,7 +129,7 @@ def needs(said: str, name: str = "build") -> Iterator[None]:
 
 @contextlib.contextmanager
 def raised_as(kind: type[KnnkitError], where: object = "", hint: str = "") -> Iterator[None]:
-    """Turns an error of device_agent in the block into one of `kind`; `where`, if given, begins its message.
+    """Turns an error of device_agent in the block into one of the class `kind`; `where`, if given, begins its message.
 
     An error without a hint gets `hint`.
     """
@@ -155,12 +155,15 @@ def flags_for(*keys: str) -> Iterator[None]:
 
 
 def names_path(said: str, path: str) -> bool:
-    """Whether a message names a path, and not only a longer one with this text in it."""
+    """Whether the message `said` has `path` as a whole path, not as a part of a longer one."""
     return re.search(rf"(?<![\w./~-]){re.escape(path)}(?![\w/-]|\.\w)", said) is not None
 
 
 def unwritten(said: str, error: OSError, kind: type[KnnkitError] = UsageError, hint: str = "") -> KnnkitError:
-    """Returns an error of the class `kind`: `said`, then the cause. Hint: the cause's remedy if known, else `hint`."""
+    """Returns an error of the class `kind`, with the message `said` and the cause `error`.
+
+    Its hint is a known remedy for this cause, or else `hint`.
+    """
     reason, _, remedy = explain(error)
     return kind(f"{said}: {error.strerror or error}", reason=reason, hint=remedy or hint)
 

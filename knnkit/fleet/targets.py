@@ -24,8 +24,8 @@ LOCAL = "local"
 class Target:
     """One device; picklable. `address` is None for the embedded device, which is this machine.
 
-    `suggestion` is for the error if the typed name is unknown: the closest name in deploy.yaml, or `local`; else the
-    first names in deploy.yaml; "": none.
+    If deploy.yaml does not have the typed name, `suggestion` has one or more other names, for the error if the typed
+    name does not resolve; otherwise it is "".
     """
 
     name: str
@@ -67,10 +67,10 @@ class Overrides:
     deploy_yaml: str | None = None
 
     def __post_init__(self) -> None:
-        """Checks the names in `jump`.
+        """Checks the jump hosts.
 
         Raises:
-            UsageError: a part of `jump` is not a host.
+            UsageError: a jump host is not of the form `user@host[:port]`.
         """
         try:
             check_jump(self.jump or "none")
@@ -90,7 +90,7 @@ def targets_of(config: Config) -> tuple[Target, ...]:
 
 
 def _ssh_files(config: Config) -> dict[str, Any]:
-    """Returns fields of an `Address`: ssh's files that `fleet` names, and the lines of deploy.yaml that name them."""
+    """Returns field name -> value for an `Address`: the files of ssh that `fleet` names, and where it names them."""
     fleet = config.fleet
     known = (str(fleet.known_hosts),) if fleet.known_hosts else ()
     ssh_config = str(fleet.ssh_config) if fleet.ssh_config else None

@@ -74,10 +74,11 @@ def provision(
         root: the knnkit directory on the board.
         keys: fingerprint -> PEM public key, to add to the board's trusted keys; no key is ever removed.
         offline: whether the board has no internet; this host then downloads and sends every wheel.
-        wheels_dir: folder of wheels on this host; None: `default_folder()`.
+        wheels_dir: folder of wheels on this host; None: the wheel cache.
         runtime: a TFLite runtime; `auto`: the board's present runtime, or for a bare board the first that fits.
         pictures: whether to install Pillow, which decodes PNG and JPEG; a board that has it keeps it.
-        prove: called before a new environment replaces the one in use; if it raises, the board keeps the old one.
+        prove: called with the path of a new environment's Python and text about what is new in it, before it replaces
+            the environment in use; if it raises an error, the board keeps the old one.
         progress: called with (bytes sent, bytes in total) while wheels are sent.
 
     Raises:

@@ -114,7 +114,8 @@ class Recipe:
 def recipe_for(name: str, board: Board, runtime: str = constants.ANY_RUNTIME) -> Recipe:
     """Chooses the packages for the board of the device `name`.
 
-    `runtime` is one of PACKAGES, or `auto`: the board's present runtime, or for a bare board the first in `WHEELS`.
+    `runtime` is `tflite_runtime`, `ai_edge_litert`, `numpy` or `auto`. `auto` keeps the board's present runtime; for a
+    bare board it is the first that `WHEELS` lists for its architecture and Python.
 
     Raises:
         DeviceFailed: the agent cannot run on the board, or not with this runtime; the message says why.
@@ -134,7 +135,7 @@ def recipe_for(name: str, board: Board, runtime: str = constants.ANY_RUNTIME) ->
 
 
 def with_pillow(recipe: Recipe) -> Recipe:
-    """Returns the recipe with Pillow's wheel; unchanged if the board uses the distribution's packages, Pillow too."""
+    """Returns the recipe with Pillow's wheel; unchanged if its board takes NumPy and Pillow from the distribution."""
     return recipe if recipe.system_site or PILLOW in recipe.pins else replace(recipe, pins=(*recipe.pins, PILLOW))
 
 
@@ -188,10 +189,10 @@ def impossible(machine: str, python: tuple[int, int], runtime: str) -> tuple[str
 
 
 def runtime_of(pins: Iterable[str]) -> str | None:
-    """Returns the runtime (one of PACKAGES) of an environment with the wheels `pins`, each `name==version`.
+    """Returns the runtime of an environment with the wheels `pins`, each `name==version`; None if they have none.
 
-    NumPy counts as the runtime only if it is the first of them, or if `pins` is empty (the distribution's NumPy).
-    Returns None if no runtime is among the wheels.
+    It is `tflite_runtime`, `ai_edge_litert` or `numpy`. NumPy counts as the runtime only if it is the first of `pins`,
+    or if `pins` is empty: then it is the distribution's NumPy.
     """
     projects = [pin.partition("==")[0] for pin in pins] or [constants.NUMPY]
     found = next((name for name, project in constants.RUNTIMES.items() if project in projects), None)

@@ -77,7 +77,7 @@ def fetch(pins: Sequence[str], recipe: Recipe, folder: Path, *, own: bool = Fals
 
 
 def best(pin: str, names: Iterable[str], recipe: Recipe) -> str | None:
-    """Returns which of the file `names` is the wheel of `pin` (`name==version`) that fits the board best, or None."""
+    """Returns which of the files `names` is the wheel of `pin` (`name==version`) that fits best; None if none fits."""
     project, _, version = pin.partition("==")
     stem = f"{normalised(project)}-{version}-"
     ranked = [(rank_of(name, recipe), name) for name in names if normalised(name).startswith(stem)]
@@ -186,7 +186,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _download(pins: Sequence[str], recipe: Recipe, folder: Path) -> None:
-    """Downloads with pip into a temporary folder, then moves the complete files into `folder`."""
+    """Downloads the wheels `pins` with pip into a temporary folder, then moves the complete files into `folder`."""
     if not pins:
         return
     if importlib.util.find_spec("pip") is None:

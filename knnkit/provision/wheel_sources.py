@@ -79,7 +79,10 @@ class Sources:
         return Source(on_board, _read(files), notes=[note] if strange else [])
 
     def _on_board(self) -> tuple[list[dict[str, str]], list[str]]:
-        """Returns ([{"name", "sha256"} of each undamaged wheel on the board], ["name==version" of each other])."""
+        """Returns the wheels that are on the board, and those that are not.
+
+        Each undamaged wheel on the board is {"name": file name, "sha256": …}, each missing one "name==version".
+        """
         held = {
             wheel["name"]: wheel for made_of in self.board.environments.values() for wheel in made_of.get("wheels", [])
         }

@@ -34,7 +34,10 @@ def no_rows(_: str) -> None:
 
 
 def evaluation_lines(report: FleetReport, rows: Rows = no_rows) -> list[tuple[str, Tone]]:
-    """Returns (line, colour): figures of each confusion matrix, and how they changed from the release before."""
+    """Returns (line, colour): what golden checks measured, how it changed from the release before, and wrong rows.
+
+    Devices with equal figures share their lines. `rows` maps a release's digest to its evaluation rows.
+    """
     found: list[tuple[str, Tone]] = []
     for names, proof in _alike(report):
         figures = metrics.of_confusion(proof.confusion, proof.classes)
@@ -48,7 +51,10 @@ def evaluation_lines(report: FleetReport, rows: Rows = no_rows) -> list[tuple[st
 
 
 def sections(report: FleetReport, rows: Rows = no_rows) -> tuple[Section, ...]:
-    """Returns a section of the HTML report for each group of devices with the same figures and changes."""
+    """Returns a section of the HTML report for each group of devices with the same figures and changes.
+
+    `rows` maps a release's digest to its evaluation rows.
+    """
     found = []
     for names, proof in _alike(report):
         lines = (*change_lines(proof.compared)[:1], *((line, "bad") for line in row_lines(proof, rows)))
@@ -86,7 +92,7 @@ def _tables(compared: Compared, rows: EvaluationRows | None) -> tuple[tuple[str,
 
 
 def _rows(compared: Compared, known: EvaluationRows | None) -> Iterator[tuple[str, ...]]:
-    """Yields (row, true label, label before, after, new neighbours) for each row of `known` whose label changes."""
+    """Yields (row, true label, old answer, new answer, neighbours now) for each row of `known` whose answer changes."""
     for flip in compared.flips if known else ():
         for row in flip.rows:
             if known and 0 <= row < len(known.voters):
@@ -98,7 +104,10 @@ def _listed(flip: Flip, rows: EvaluationRows | None) -> str:
 
 
 def _alike(report: FleetReport) -> list[tuple[list[str], Certificate]]:
-    """Returns (device names, certificate of one) by equal figures in the golden checks; omits devices without these."""
+    """Returns the groups of devices whose golden checks have equal figures; omits devices without figures.
+
+    Each group is (names of its devices, certificate of the first).
+    """
     shared: dict[tuple[Any, ...], tuple[list[str], Certificate]] = {}
     for device in report.devices:
         proof = device.certificate
@@ -109,9 +118,10 @@ def _alike(report: FleetReport) -> list[tuple[list[str], Certificate]]:
 
 
 def change_lines(compared: Compared | None) -> list[tuple[str, Tone]]:
-    """Returns (line "before -> after", colour): overall, then each class whose recall changed, most loss first.
+    """Returns (line "before -> after", colour): overall, then each class whose recall changed, largest loss first.
 
-    `compared` is how a device answered before and after; without it, returns [].
+    `compared` is how a device answered with the release before and with the new one; for None, returns []. Further
+    lines name classes that no longer exist. If the releases have different features, there is only a line about that.
     """
     if compared is None:
         return []

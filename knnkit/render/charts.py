@@ -33,7 +33,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves in common axes with the names `x` and `y`. Shares of rows are numbers from 0 to 1."""
+    """Curves in one plot; `x` and `y` name the axes. A share of rows, as a coordinate, is a number from 0 to 1."""
 
     title: str
     x: str

@@ -34,8 +34,9 @@ def page_of(
 ) -> Page:
     """Returns the HTML report of a run as values.
 
-    `regions` are the answers of the device `regions_from` on a grid, for a model with two features. `rows` maps a
-    release's digest to its evaluation rows (None: not on this host), to list wrongly answered rows.
+    `regions` are the answers of the device `regions_from` on a grid, for a model with two features. `table` is shown
+    under the heading "Answers". `rows` maps a release's digest to its evaluation rows (None: not on this host), to list
+    wrongly answered rows.
     """
     release = report.releases[0] if len(report.releases) == 1 else None
     title, link = _TITLES.get(report.command, report.command), "to" if report.command == "rollback" else "of"
@@ -57,7 +58,7 @@ def page_of(
 
 
 def _classes(report: FleetReport) -> tuple[str, ...]:
-    """Returns the labels of the classes in the devices' golden checks, in order; () if these differ in them."""
+    """Returns the labels of the classes in the devices' golden checks, in order; () if devices have different ones."""
     found = {device.certificate.classes for device in report.devices if device.certificate}
     return found.pop() if len(found) == 1 else ()
 
@@ -122,7 +123,10 @@ def outcome_line(device: DeviceReport) -> str:
 
 
 def print_report(report: FleetReport, out: TextIO, rows: Rows = no_rows) -> None:
-    """Prints a table of the devices, then figures, warnings, hints and the verdict; `rows`: see `page_of`."""
+    """Prints a table of the devices, then figures, warnings, hints and the verdict.
+
+    `rows` maps a release's digest to its evaluation rows (None: not on this host), to list wrongly answered rows.
+    """
     proven = any(device.certificate for device in report.devices)
     mixed = _mixed(report)
     columns: list[Column | str] = ["device", "outcome", "runs" if mixed else "release"]

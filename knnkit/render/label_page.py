@@ -23,7 +23,8 @@ MOST_COLUMNS = 100
 class View:
     """Content of the page: the `row` to label (None: all have labels), and training rows near it, `beside`.
 
-    `progress` counts the rows; `message` is about the last form. `undo`: whether there is a label to undo.
+    `progress` says how many rows have a label and how many are left; `message` is the reply to the last button.
+    `undo`: whether there is a label to undo.
     """
 
     row: FieldRow | None
@@ -54,7 +55,7 @@ def render(view: View, nonce: str) -> str:
 
 
 def key(view: View, place: int, label: str) -> str:
-    """Returns the digit to press for `label`, the `place`-th label of the page (from 1); "" if it has none."""
+    """Returns the digit to press for `label`, the `place`-th label of the page (from 1); "" if there is no digit."""
     found = str(place) if view.numbered else label
     return found if len(found) == 1 and found.isdecimal() else ""
 

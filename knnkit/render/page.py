@@ -153,7 +153,7 @@ def _worst(devices: Sequence[DeviceReport]) -> list[DeviceReport]:
 
 
 def parity_lanes(page: Page) -> list[Lane]:
-    """Returns a lane a device: bars for identical, equivalent and different golden rows, all wide enough to see."""
+    """Returns a lane for each device: bars for identical, equivalent and different golden rows, wide enough to see."""
     lanes = []
     for device in _worst(certified(page)):
         proof = device.certificate
@@ -172,7 +172,7 @@ def parity_lanes(page: Page) -> list[Lane]:
 
 
 def latency_plot(page: Page) -> tuple[list[Lane], Axis, float | None] | None:
-    """Returns a plot of latencies: a lane a device, a logarithmic axis in ms, and the position of gate `latency_ms`.
+    """Returns a plot of latencies: lanes of devices, a logarithmic axis in ms, and the position of gate `latency_ms`.
 
     The bar of a device goes from its median to its 99th percentile. The position is in percent of the plot's width;
     None without the gate. Returns None if no latency was measured."""

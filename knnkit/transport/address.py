@@ -46,7 +46,10 @@ class Address:
     lines: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
     def with_key(self, said: str) -> str:
-        """Returns the message `said`. If it names a file in deploy.yaml, adds where: `(identity in deploy.yaml:7)`."""
+        """Returns the message `said`.
+
+        If it has a path that deploy.yaml sets, adds the key and its line: `(identity in deploy.yaml:7)`.
+        """
         found = [line for path, line in self.lines if names_path(said, path) and line not in said]
         return f"{said} ({', '.join(found)})" if found else said
 

@@ -155,13 +155,14 @@ class _Process:
         self._threads[-1].start()
 
     def wait(self, limit: float | None, moved: Callable[[], float]) -> Completed:
-        """Waits until the child ends; kills it when nothing has moved for `limit` seconds (None: never).
+        """Waits until the child ends; kills it after `limit` seconds without a byte sent or received (None: never).
 
         `moved` returns the time when a byte was last sent or received (`time.monotonic()`). If it always returns 0.0,
         the limit counts from the start of the child.
 
         Raises:
             Unreachable: the child was killed.
+            BrokenPipeError, KnnkitError: the function that takes the child's output raised it.
         """
         while True:
             last = max(self._started, moved())

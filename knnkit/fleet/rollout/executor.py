@@ -50,7 +50,8 @@ class Fan:
     ) -> Iterator[DeviceReport]:
         """Runs `work` for each job and yields the reports.
 
-        Begins no job after a stop, or while `may_begin()` is False. `listen` gets the progress.
+        After a stop, or when `may_begin()` is False, begins no job, and ends after the running ones. `listen` gets the
+        progress.
         """
         waiting: dict[Future[DeviceReport], Target] = {}
         left = iter(jobs)

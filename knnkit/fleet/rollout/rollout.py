@@ -1,6 +1,7 @@
 """Deploys to a fleet in waves, within a failure budget.
 
-After a stop (too many failures, or Ctrl-C), no further device begins, and each that has begun ends its switch."""
+After a stop (too many failures, or Ctrl-C), no further device begins, and a device that is switching to the release
+finishes the switch."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from knnkit.fleet.targets import Target
 
 
 class Watch(Protocol):
-    """Callbacks for progress; `step` is called from the threads of the devices."""
+    """Callbacks for progress; `step` is called in the thread of its device."""
 
     def wave(self, wave: Wave, number: int, total: int) -> None:
         """Called when a wave begins, the `number`-th of `total` (from 1)."""
@@ -179,7 +180,10 @@ class _Rollout:
 
 
 def ask_all(command: str, jobs: Sequence[Job], work: Work, fan: Fan, watch: Watch) -> FleetReport:
-    """Runs `work` for each of `jobs`, without waves; returns the report of all devices, in the order of `jobs`."""
+    """Runs `work` for each of `jobs`, without waves; returns the report of all devices, in the order of `jobs`.
+
+    `command` is the name that the report gives to the run, such as `status`.
+    """
     started, begun = time.time(), time.monotonic()
     done: dict[str, DeviceReport] = {}
     with stopped_by_signals(fan.stop, watch.note):

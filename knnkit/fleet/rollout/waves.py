@@ -58,9 +58,10 @@ def _amount(said: int | str, total: int, rounded: Callable[[float], int]) -> int
 
 
 def overspent(done: Sequence[DeviceReport], budget: int, *, proving: bool) -> str:
-    """Returns why a rollout must not begin another device after those `done`; "" if it may.
+    """Returns why a rollout must not begin another device; "" if it may.
 
-    `budget` is the number of failures that are allowed; with `proving` (the first of several waves), none is allowed.
+    `done` are the reports of the finished devices, `budget` is how many devices may fail. `proving`: this is the first
+    of several waves, in which none may fail.
     """
     failed = [report for report in done if report.outcome in FAILURES]
     if proving and failed:
@@ -71,7 +72,7 @@ def overspent(done: Sequence[DeviceReport], budget: int, *, proving: bool) -> st
 
 
 def unproven(wave: Sequence[DeviceReport]) -> str:
-    """Returns why the second wave must not begin after the first: none of its devices runs the release; else ""."""
+    """Returns why the second wave must not begin: no device of the first (`wave`) runs the release; "" if one does."""
     if any(report.outcome in (Outcome.COMMITTED, Outcome.UNCHANGED) for report in wave):
         return ""
     return "no device of the first wave runs the release, so the wave proves nothing"

@@ -65,13 +65,13 @@ class Watchdog:
 
 
 class Tracked(io.RawIOBase):
-    """A file for reading, which reports its position after each read."""
+    """A file for reading; after each read, calls `report` with its position."""
 
     def __init__(self, source: BinaryIO, report: Callable[[int], object]) -> None:
         self._source, self._report = source, report
 
     def read(self, size: int = -1) -> bytes:
-        """Reads up to `size` bytes, and reports the position after them."""
+        """Reads up to `size` bytes, and calls `report` with the position after them."""
         chunk = self._source.read(size)
         self._report(self._source.tell())
         return chunk
@@ -94,7 +94,10 @@ def feed(channel: paramiko.Channel, read: Callable[[], bytes], touch: Callable[[
 
 
 def feed_bytes(channel: paramiko.Channel, data: bytes, touch: Callable[[], None]) -> None:
-    """Sends `data` to the command, in a thread if it is large, then closes its standard input; `touch` as in `feed`."""
+    """Sends `data` to the command's standard input, then closes it.
+
+    Large data is sent in a thread, which calls `touch` after each block.
+    """
     if len(data) > _SMALL:
         source = io.BytesIO(data)
         feed(channel, lambda: source.read(_CHUNK), touch)
@@ -113,7 +116,7 @@ def drain(
 ) -> int | None:
     """Passes standard output to `out` and standard error to `err` until the command ends; returns the exit code.
 
-    The exit code is -1 if a signal ended the command, and None if the connection broke. `touch` is as in `feed`.
+    The exit code is -1 if a signal ended the command, and None if the connection broke. Calls `touch` after each block.
     """
     poller = select.poll()
     poller.register(channel.fileno(), select.POLLIN)

@@ -69,7 +69,9 @@ class _Raw(paramiko.SSHConfig):
 
 
 def lookup(host: str, *, port: int | None, user: str | None, config: str | None) -> Settings:
-    """Returns the settings that ssh_config has for `host`; the arguments are those of `openssh.ask`.
+    """Returns the settings that ssh_config has for `host`; `port` and `user`, if given, override it.
+
+    `config` is the file to read; None: the user's and the system's.
 
     Raises:
         WrongConfig: a line does not have one of the supported forms.

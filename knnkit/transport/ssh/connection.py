@@ -57,7 +57,8 @@ class SshTransport:
 
         Raises:
             HostKeyError: a host key is unknown, changed or revoked.
-            Unreachable: anything else; `reason` "connect" means that trying again may help.
+            ConfigError: the ssh_config that deploy.yaml names may run commands, and the user has not agreed.
+            Unreachable: no connection or login, for another reason; `reason` "connect": trying again may help.
         """
         hops: list[paramiko.Transport] = []
         warnings: list[str] = []
@@ -175,7 +176,8 @@ def scan(name: str, address: Address, *, timeout: float) -> tuple[Resolved, know
 
     Raises:
         HostKeyError: the key of a jump host is not known.
-        Unreachable: there is no SSH server.
+        ConfigError: the ssh_config that deploy.yaml names may run commands, and the user has not agreed.
+        Unreachable: the SSH server cannot be reached, or ssh_config cannot be applied.
     """
     hops: list[paramiko.Transport] = []
     with key_in_errors(address):
@@ -191,7 +193,7 @@ def scan(name: str, address: Address, *, timeout: float) -> tuple[Resolved, know
 
 @contextlib.contextmanager
 def key_in_errors(address: Address) -> Iterator[None]:
-    """If a KnnkitError in the block names a file in deploy.yaml, adds the YAML key and its line to the message."""
+    """If a KnnkitError in the block names a path that deploy.yaml sets, adds the key and its line to the message."""
     try:
         yield
     except KnnkitError as error:

@@ -70,7 +70,7 @@ class AgentKey(_Certified):
         self._notes = notes
 
     def sign_ssh_data(self, data: bytes, algorithm: str | None = None) -> Any:
-        """Returns a signature; if the agent refuses, one that no server accepts: the login goes on with another key."""
+        """Returns a signature by the agent; if it refuses, a false signature, so that the login tries the next key."""
         try:
             return bytes(self._key.sign_ssh_data(data, algorithm))
         except (OSError, paramiko.SSHException) as error:
@@ -109,7 +109,10 @@ def certificates_of(
 
 
 def _certificate(text: bytes) -> tuple[paramiko.pkey.PublicBlob, bytes | None, int]:
-    """Returns (certificate for paramiko, wire form of its public key, expiry in Unix time), or raises an error."""
+    """Returns (certificate for paramiko, wire form of its public key, expiry in Unix time).
+
+    Raises an Exception of any class if `text` is not a certificate.
+    """
     found = serialization.load_ssh_public_identity(text)
     if not isinstance(found, serialization.SSHCertificate):
         raise ValueError("a public key")

@@ -102,7 +102,7 @@ class Between:
         """Processes `chunk`, the next bytes that arrived on the stream.
 
         Raises:
-            Capped.Full: the login printed more than MAX_NOISE bytes before the first marker, or `out` is full.
+            Capped.Full: the login printed more than MAX_NOISE bytes before the first marker, or `out` raised this.
         """
         if self._after is not None:
             self._after = (self._after + chunk)[:16]

@@ -73,12 +73,12 @@ def _config_of_home() -> str | None:
 
 
 def ask(program: str, host: str, *, port: int | None, user: str | None, config: str | None) -> Settings:
-    """Returns the settings of ssh for `host`; `program` is the command ssh, `port` and `user` override ssh_config.
+    """Returns the settings of ssh for `host`; `program` is the path of ssh; `port` and `user` override ssh_config.
 
     The caller must have checked `host` and `user`. `config` is the file to read; None: the user's and the system's.
 
     Raises:
-        WrongConfig: ssh refuses its configuration.
+        WrongConfig: ssh refuses the content of ssh_config, or the file is a named pipe.
     """
     config = config or _config_of_home()
     file = Path(config or "~/.ssh/config").expanduser()

@@ -76,7 +76,11 @@ def expand(text: str, tokens: Mapping[str, str], *, variables: bool = True) -> s
 
 
 def expand_path(text: str, tokens: Mapping[str, str]) -> str:
-    """Replaces a leading `~`, then tokens and variables, in the path of a file; raises as `expand`."""
+    """Replaces a leading `~`, then tokens and variables, in the path of a file.
+
+    Raises:
+        CannotExpand: a token is unknown, or a variable is not set.
+    """
     return expand(os.path.expanduser(text), tokens)  # noqa: PTH111  (pathlib would drop a trailing slash)
 
 
