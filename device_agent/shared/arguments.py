@@ -1,6 +1,6 @@
 """Checks of arguments that people give in Python.
 
-Each function returns the value, or raises the exception class `error` of its caller: the message names the argument,
+A check of a bad argument raises `error`, an exception class that its caller passes: the message names the argument,
 the hint says what to give instead. Accepts NumPy's numbers and bools, but loads no NumPy.
 """
 

@@ -50,7 +50,7 @@ class Box:
 
     @classmethod
     def around(cls, training: Float32, scale: Float64, margin: float) -> Box | None:
-        """Returns the box around (n, p) training rows, plus `margin` of their extent on each side.
+        """Returns the box around (n, p) training rows, plus `margin` times their extent on each side.
 
         `scale` has the (p,) factors that turn rows into model space. Returns None if float32 is too coarse to find the
         cell of a row.
@@ -91,9 +91,10 @@ class Cells:
     candidates: Ints
 
     def subset(self, which: NDArray[np.int64], possible: NDArray[np.bool_], filler: int) -> Cells:
-        """Returns the cells with the indices `which`, without the training rows that are not `possible`.
+        """Returns the cells with the indices `which`, without the candidates that are not `possible`.
 
-        `possible` is an (m, c) mask of the candidates of all m cells; `filler` is the index that pads the lists.
+        `possible` is an (m, c) mask of the candidates of all m cells; `filler` is the row index that pads the lists of
+        candidates.
         """
         return Cells(self.at[which], pack(self.candidates[which], possible[which], filler))
 
@@ -183,7 +184,7 @@ class Bounds:
 
 
 def pack(candidates: Ints, possible: NDArray[np.bool_], filler: int) -> Ints:
-    """Drops from (m, c) row indices, a list for each cell, those not `possible`; `filler` pads each list at the end."""
+    """Drops from (m, c) row indices, a list for each cell, those not `possible`; the index `filler` pads each list."""
     counts = np.count_nonzero(possible, axis=1)
     cell, _ = chosen = np.nonzero(possible)
     place = np.arange(len(cell)) - np.repeat(np.cumsum(counts) - counts, counts)

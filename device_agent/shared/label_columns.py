@@ -32,7 +32,7 @@ class Voter(Regressor):
     rows' (n,) `label`.
 
     Args:
-        targets: (n_train, t) float64 positions of the labels in the lists of `Targets.classes`.
+        targets: (n_train, t) float64: the labels of the training rows, as positions in the lists of `Targets.classes`.
         k: number of neighbours.
         weights: uniform or distance.
         counts: number of labels of each column.
@@ -44,7 +44,10 @@ class Voter(Regressor):
         self._codes, self._counts = targets.astype(np.intp), counts  # what bincount takes
 
     def shares(self, answers: Any) -> list[Float64]:
-        """Returns, for each label column, the (n, n_labels) float64 vote shares of its labels in the n rows."""
+        """Returns, for each label column, (n, n_labels) float64: each label's share of the votes of a row's neighbours.
+
+        `answers` has the neighbours of n rows.
+        """
         near = answers.indices[:, : self._k]
         far = answers.distances[:, : self._k]
         weight = weigh(far, far[:, :1], self._weights)
@@ -57,7 +60,10 @@ class Voter(Regressor):
         return found
 
     def values(self, answers: Any) -> Float64:
-        """Returns the (n, t) positions, in `Targets.classes`, of the labels that win; NaN for a rejected row."""
+        """Returns (n, t) positions, in `Targets.classes`, of the labels that win in each row; NaN for a rejected row.
+
+        `answers` has the neighbours of n rows, and the rows' labels.
+        """
         won = [(part >= part.max(axis=1, keepdims=True) - _TIE).argmax(axis=1) for part in self.shares(answers)]
         found: Float64 = np.stack(won, axis=1).astype(np.float64)
         found[np.asarray(answers.label) == UNKNOWN] = np.nan
@@ -78,7 +84,8 @@ def regressor(
     """Returns the object that computes the values of a model: a Voter, OutlierFactors or a Regressor.
 
     Args:
-        targets: (n_train, t) float64; for outlier factors, the argument `known` of `OutlierFactors`.
+        targets: (n_train, t) float64: for each training row, the values of its targets, or its labels as positions in
+            `Targets.classes`; for outlier factors, the distance of its k-th neighbour, and its density.
         k: number of neighbours.
         weights: uniform, distance or a kernel.
         own: `KnnInfo.float64`: has `offset` in a model that answers outlier factors, and the `bandwidth` of a kernel.

@@ -40,7 +40,10 @@ def scores(
 def members(
     sets: LabelSets, probabilities: NDArray[Any], distances: NDArray[Any], metric: Metric, k: int
 ) -> NDArray[np.bool_]:
-    """Returns (n, n_classes) bool: which classes are in the set of each row; the arguments are those of `scores`."""
+    """Returns (n, n_classes) bool: which classes are in the label set of each row.
+
+    `probabilities` are (n, n_classes) vote shares, `distances` (n, k) distances of the neighbours.
+    """
     return np.asarray(scores(probabilities, distances, metric, k, sets.radius) <= _limits(sets))
 
 

@@ -23,7 +23,8 @@ class OutlierFactors:
     """Computes outlier factors from the densities around the training rows.
 
     Args:
-        known: (n_train, 2) float64: distance of the k-th neighbour, and local reachability density.
+        known: (n_train, 2) float64: of each training row, the distance of its k-th neighbour, and its local
+            reachability density.
         k: number of neighbours.
         offset: a row is an outlier if its factor is above -offset.
     """
@@ -32,7 +33,7 @@ class OutlierFactors:
         self._kth, self._density, self._k, self._most = known[:, 0], known[:, 1], k, -offset
 
     def values(self, answers: Any) -> Float64:
-        """Returns (n, 2) float64: the outlier factor of each row, and 1 for an outlier, else 0 (`TARGETS`).
+        """Returns (n, 2) float64: the outlier factor of each row, and 1 for an outlier, else 0.
 
         `answers` has the (n, k) `indices` and `distances` of the rows' neighbours.
         """

@@ -30,11 +30,11 @@ def main(
     failed: Failed,
     interrupted: Callable[[list[str]], str] = lambda _: "",
 ) -> int:
-    """Runs one command; returns the exit code (see `constants`; 130 interrupted, 141 output closed).
+    """Runs one command; returns the exit code of `run` or of its error; 130 if interrupted, 141 if output was closed.
 
     Args:
         name: name of the program in messages.
-        argv: the arguments; None: those of the process, and its signals are handled, too.
+        argv: the arguments; if None, takes those of the process, and handles its signals, too.
         run: parses the arguments and runs a command; returns the exit code.
         failed: turns an OSError or MemoryError into an error with a message and a hint.
         interrupted: takes the arguments; returns the hint for a command that a signal ended.
@@ -77,7 +77,7 @@ def _answer(name: str, words: list[str], run: Run, failed: Failed) -> int:
 
 
 def _may_start_a_thread() -> bool:
-    """Whether the limit of processes allows another thread. If not, it may be OpenBLAS that raised SIGINT."""
+    """Whether the limit of processes allows another thread; if not, OpenBLAS, not the user, may have raised SIGINT."""
     try:
         _thread.start_new_thread(int, ())
     except RuntimeError:

@@ -20,10 +20,10 @@ from device_agent.shared.protocol.errors import AgentError
 
 
 def root_folder(typed: str = "") -> Path:
-    """Returns the folder `typed` as `--root`, else $KNNKIT_ROOT, else that of this Python, else ~/.knnkit.
+    """Returns the folder `typed` as `--root`, else $KNNKIT_ROOT, else the root of this Python, else ~/.knnkit.
 
     Raises:
-        AgentError: the path begins with a `~` that has no meaning here.
+        AgentError: the path begins with `~` or `~NAME`, and the system knows no such home folder.
     """
     text = typed or os.environ.get("KNNKIT_ROOT") or _own_root() or constants.DEFAULT_ROOT
     try:
@@ -41,7 +41,10 @@ def _own_root() -> str:
 
 
 def with_root(hint: str, typed: str | Path) -> str:
-    """Adds `--root` to each `python -m device_agent` command of a hint, unless `typed` is ""; names a root's Python."""
+    """Adds `--root`, if `typed` is not "", to each `python -m device_agent` command of a hint.
+
+    If this Python belongs to a root, the path of that root's Python replaces the word `python`.
+    """
     if str(typed) and "--root" not in hint:
         option = f" --root {shlex.quote(str(typed))}"
         hint = re.sub(r"python -m device_agent [a-z]+\b(?! --help)", lambda command: command[0] + option, hint)

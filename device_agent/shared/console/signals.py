@@ -82,8 +82,8 @@ def _hear(number: int, _frame: object) -> None:
 def _lost(found: Any) -> None:
     """Handles an exception from a destructor, which Python prints but does not raise (`sys.unraisablehook`).
 
-    If it is the KeyboardInterrupt of a signal, the program would run on: sends the signal again, `_SOON` seconds later,
-    because the interrupted code may still hold the global import lock. Prints any other exception.
+    After the KeyboardInterrupt of a signal, the program would run on, so the signal is sent again. This happens `_SOON`
+    seconds later, when the interrupted code has released the global import lock. Prints any other exception.
     """
     if not isinstance(found.exc_value, KeyboardInterrupt):
         sys.__unraisablehook__(found)

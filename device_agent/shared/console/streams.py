@@ -1,9 +1,9 @@
 """Makes standard input, output and error safe to use.
 
 Replaces a closed standard stream with a descriptor on which every operation fails. Otherwise the next file that is
-opened would get descriptor 0, 1 or 2. Errors of standard output name it; characters outside its encoding are escaped.
-Failed writes to standard error are dropped: a full disk or a closed terminal must not end the work. Also finds out
-whether the working directory was deleted. Both command lines call `secure` first.
+opened would get descriptor 0, 1 or 2. Errors of standard output name that stream; characters outside its encoding are
+escaped. Failed writes to standard error are dropped: a full disk or a closed terminal must not end the work. Also finds
+out whether the working directory was deleted. Both command lines call `secure` first.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ _FAILING = ("strict", "surrogateescape")
 
 
 def secure() -> None:
-    """Fills closed descriptors, opens a missing `sys.stdin`, and makes `sys.stdout` and `sys.stderr` safe.
+    """Replaces closed descriptors and a missing `sys.stdin`; makes `sys.stdout` and `sys.stderr` safe.
 
-    A stream that a program has replaced already (`sys.stdout is not sys.__stdout__`) stays as it is.
+    Every operation fails on a replaced descriptor. A stream that a program has replaced already (`sys.stdout is not
+    sys.__stdout__`) stays as it is.
     """
     for descriptor in (INPUT, OUTPUT, ERROR):
         try:

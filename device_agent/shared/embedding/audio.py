@@ -37,8 +37,8 @@ _STREAMED = 0x7FFF0000
 def read_wav(data: bytes, audio: Audio) -> NDArray[Any]:
     """Returns the (n,) samples of a WAV file at the model's rate.
 
-    They are int16 if the file has 16-bit PCM, one channel and the model's rate. In other cases they are float32, with
-    the full scale of PCM as 1. If the model takes sounds of one length, reads only that length and a second more.
+    They are int16 if the file has 16-bit PCM, one channel and the model's rate. In other cases they are float32, and
+    the full scale of PCM becomes 1. If the model takes sounds of one length, reads only that length and a second more.
 
     Raises:
         BadInput: the file is damaged, or has an unsupported format.
@@ -122,7 +122,11 @@ def resample(samples: Float32, old: int, new: int) -> Float32:
 
 @functools.lru_cache(maxsize=4)
 def _filters(up: int, down: int, half: int, period: int) -> list[tuple[int, Float32]]:
-    """Returns `_weights` for each block of `_TOGETHER` of the first `period` new samples; after these, they repeat."""
+    """Returns filters for the first `period` new samples, one for each `_TOGETHER` of them; after these, they repeat.
+
+    A filter is the index of the first old sample to use, and the weights of old samples, as `_weights` returns them.
+    `up` new samples replace `down` old ones; a new sample depends on old ones less than `half` old samples away.
+    """
     starts = range(0, period, _TOGETHER)
     return [_weights(up, down, half, first, min(first + _TOGETHER, period)) for first in starts]
 
@@ -156,7 +160,8 @@ def _weights(up: int, down: int, half: int, first: int, last: int) -> tuple[int,
 def _chunks(data: bytes) -> tuple[bytes, bytes]:
     """Returns the format chunk (b"" if there is none) and the sample bytes of a WAV file.
 
-    A recorder that does not know the length states 0, or one above `_STREAMED`: then all bytes to the end are samples.
+    A recorder that does not know the length of the sound states the length 0, or a length from `_STREAMED` on: then all
+    bytes to the end are samples.
 
     Raises:
         BadInput: there are no samples, or fewer than the header states.

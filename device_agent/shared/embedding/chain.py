@@ -87,7 +87,7 @@ class Chain:
     def _rows(self, read: Callable[[A], NDArray[Any]], items: Sequence[A] | NDArray[Any]) -> list[Array | BadInput]:
         """Returns the rows (or errors) that `each` yields for `items`.
 
-        Runs a stage on many items before the next stage, while its code and weights are in the processor's cache.
+        Runs each stage on many items before the next stage, so that its code and weights stay in the processor's cache.
         """
         begun, rows, start = time.thread_time(), [], 0
         while start < len(items):
@@ -109,7 +109,7 @@ class Chain:
         """Returns a raw array in the form that the first stage takes.
 
         Raises:
-            BadInput: it is too large, is not the sound or picture that the model takes, or has NaN or infinity.
+            BadInput: the array is too large, is not the sound or picture that the model takes, or has NaN or infinity.
         """
         if values.size > MAX_NUMBERS * (3 if self.input.image else 1):
             raise BadInput(f"the input has {values.size:,} numbers; at most {MAX_NUMBERS:,} are read")
@@ -133,10 +133,9 @@ class Chain:
         return row
 
     def _as_setting(self, error: WrongLength, samples: int) -> BadInput:
-        """Returns the error of a stage with a hint that names the setting in deploy.yaml to change.
+        """Returns the `error` of a stage; for a sound of `samples` samples, if possible a clearer error.
 
-        For a sound (of `samples` samples) it is `seconds`, and the message has the length in seconds. Returns `error`
-        itself if no setting helps.
+        That error has the lengths in seconds, and its hint names the setting `seconds` in deploy.yaml.
         """
         sound, least, exact = self.input.audio, shortest(self.stages), _is_fixed(self.stages[0])
         if sound is None or not (least or isinstance(error, TooFew)) or (samples > least > 0 and not exact):
@@ -159,7 +158,7 @@ def _tried(step: Callable[[A], B], given: A | BadInput) -> B | BadInput:
 
 
 def shortest(stages: Sequence[Stage]) -> int:
-    """Returns the length of the shortest input from which every stage gets enough rows; 0 if it is not known."""
+    """Returns the length (rows or numbers) of the shortest input that is enough for every stage; 0: not known."""
     rows = 1
     for stage in reversed(stages):
         if stage.frames is not None:

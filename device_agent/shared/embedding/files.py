@@ -29,7 +29,7 @@ _MOST_KINDS, _LONGEST_KIND = 5, 20
 
 
 def suffixes_of(audio: object, image: object) -> tuple[str, ...]:
-    """Returns the suffixes of the files that a model takes; `audio` and `image` are those of its `input`."""
+    """Returns the suffixes of the files that a model takes; `audio`, `image`: those of its `input`, or None."""
     return (*(_SOUNDS if audio else ()), *(_PICTURES if image else ()), ".npy")
 
 

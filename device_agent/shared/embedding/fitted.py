@@ -58,8 +58,8 @@ class FittedPool:
     def take(self, shape: tuple[int, ...]) -> Iterator[Fitted]:
         """Lends an interpreter until the `with` block ends.
 
-        Prefers one with tensors of this shape, then a new one, then any idle one. If none is idle, raises any exception
-        of `open`.
+        Prefers an idle interpreter with tensors of this shape or without tensors, then a new interpreter, then any idle
+        one. If none is idle and `open` fails, raises its exception.
         """
         one = self._find(shape)
         before = one.shape

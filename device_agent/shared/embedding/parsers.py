@@ -42,12 +42,12 @@ class InputJsonParser(JsonParser):
         self.chain = chain
 
     def follow(self, info: KnnInfo, chain: Chain | None) -> None:
-        """Switches to the stages of another model, in `chain`."""
+        """Switches to another model: `info` is its knn.json, `chain` its loaded stages (None: keeps the present)."""
         super().follow(info, chain)
         self.chain = chain or self.chain
 
     def parse(self, block: bytes) -> Parsed:
-        """Parses a block that ends with a newline, and runs the stages on its inputs."""
+        """Parses a block of lines, with a newline at its end, and runs the stages on its inputs."""
         lines = [_Line(text) for line in block.split(b"\n")[:-1] if (text := line.strip(b"\r \t"))]
         found = zip(lines, self.chain.each(self._read, lines))
 
@@ -102,11 +102,11 @@ class InputCsvParser(CsvParser):
         super().__init__(chain.input.columns or default_names(size), **options)
 
     def follow(self, info: KnnInfo, chain: Chain | None) -> None:
-        """Switches to the stages of another model, in `chain`."""
+        """Switches to another model: `info` is its knn.json, `chain` its loaded stages (None: keeps the present)."""
         self.chain, self._dtype_of_rows = chain or self.chain, row_type(info.origin)
 
     def parse(self, block: bytes) -> Parsed:
-        """Parses a block that ends with a newline, and runs the stages on its rows.
+        """Parses a block of lines, with a newline at its end, and runs the stages on its rows.
 
         Raises:
             BadInput: the header does not fit the model.

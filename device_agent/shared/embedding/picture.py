@@ -73,7 +73,7 @@ def prepare(pixels: NDArray[Any], image: Image) -> Float32:
     """Returns the (h, w, channels) float32 input of the first stage for (h, w), (h, w, c) or flat pixels (0 to 255).
 
     Raises:
-        BadInput: the array is not a picture, or needs resizing and `resize` is none.
+        BadInput: the array is not a picture, or has another size than the model takes, whose `resize` is "none".
     """
     if pixels.ndim == 1 and pixels.size == image.size[0] * image.size[1] * image.channels:  # a row of a table
         pixels = pixels.reshape(*image.size, image.channels)
@@ -94,9 +94,10 @@ def prepare(pixels: NDArray[Any], image: Image) -> Float32:
 
 
 def _resized(pixels: NDArray[Any], size: tuple[int, ...], nearest: bool) -> Float32:
-    """Returns (h, w, c) pixels resized to `size`, (height, width): each is the `nearest` old pixel, or a weighted mean.
+    """Returns (h, w, c) pixels resized to `size`, (height, width).
 
-    To save memory, converts only a few rows at a time to float32.
+    With `nearest`, a new pixel is the nearest old one; else a weighted mean of old ones. To save memory, converts only
+    a few rows at a time to float32.
     """
     height, width, channels = pixels.shape
     rows = _scaled(pixels.reshape(height, width * channels), size[0], nearest).reshape(size[0], width, channels)
@@ -105,7 +106,7 @@ def _resized(pixels: NDArray[Any], size: tuple[int, ...], nearest: bool) -> Floa
 
 
 def _scaled(table: NDArray[Any], new: int, nearest: bool) -> Float32:
-    """Returns (new, n) rows of an (old, n) table: each is the `nearest` old row, or a weighted mean of old rows."""
+    """Resizes an (old, n) array to (new, n): a new row is the nearest old one, or (not `nearest`) a weighted mean."""
     found = np.empty((new, table.shape[1]), np.float32)
     for place, (start, weights) in zip(range(0, new, _TOGETHER), _weights(len(table), new, nearest)):
         near = table[start : start + weights.shape[1]].astype(np.float32)

@@ -1,8 +1,9 @@
 """One `.tflite` stage, run in any TFLite interpreter.
 
 Host and device use this code; each passes an interpreter of its own runtime. Quantised inputs and outputs are converted
-to numbers: `(q - zero_point) * scale`. An interpreter needs new tensors, which is slow, for each new input shape: zeros
-after the input make few shapes of many lengths. Checks the tensors' sizes before memory is allocated. Loads no runtime.
+to numbers: `(q - zero_point) * scale`. An interpreter needs new tensors, which is slow, for each new input shape. So
+zeros are appended to inputs, up to one of a few lengths. Checks the tensors' sizes before memory is allocated. Loads no
+runtime.
 """
 
 from __future__ import annotations
@@ -121,8 +122,8 @@ class StageRunner:
         This saves time in a network of convolutions: rows that several windows share are computed once.
 
         Returns:
-            (windows, n) outputs, equal to those of single windows if `Stage.slides`; None if the stage takes no long
-            input.
+            (windows, n) outputs, equal to those of single windows if `Stage.slides`; None if the stage takes no
+            input longer than a window.
         """
         stage, frames, axis = self.stage, self.stage.frames, self._axis_of_rows()
         if frames is None or axis is None:
@@ -144,7 +145,7 @@ class StageRunner:
         return self._finished(np.concatenate(found)) if found else None
 
     def _axis_of_rows(self) -> int | None:
-        """Returns the axis of the input tensor along which windows have rows; None if its length is not `frames`."""
+        """Returns the axis of the input tensor that counts the rows of a window; None if its length is not `frames`."""
         shape = self.stage.shape
         axis = next((axis for axis, length in enumerate(shape) if abs(length) != 1), 0)
         return axis if shape[axis : axis + 1] == (self.stage.frames,) else None
@@ -193,7 +194,7 @@ class StageRunner:
 
 
 def rounded(count: int) -> int:
-    """Returns a number of windows, rounded up by at most an eighth, so that fewer different input shapes occur."""
+    """Rounds a number of windows or outputs up, by at most an eighth, so that fewer different input shapes occur."""
     step = 1 << max(0, count.bit_length() - 4)
     return -(-count // step) * step
 
@@ -231,7 +232,10 @@ def fitting_shape(stage: Stage, count: int) -> tuple[int, ...]:
 
 
 def _signature(detail: Any, ndim: int | None = None) -> tuple[int, ...]:
-    """Returns the shape of a tensor in the file, -1 for an open length; `ndim` zeros if it has not `ndim` axes."""
+    """Returns the shape of a tensor as its file states it, with -1 for an open length.
+
+    If this shape does not have `ndim` axes, returns `ndim` zeros instead.
+    """
     found = detail.get("shape_signature", detail["shape"])
     found = found if len(found) == len(detail["shape"]) else detail["shape"]
     if ndim is not None and len(found) != ndim:

@@ -42,8 +42,8 @@ class LocalRow:
 
     `id` is unique in a fleet (`id_of`), `time` is in seconds since 1970. `row` holds the raw cells: numbers; for a
     model with a table also text, and None for a missing value. `digest` names the release under which the row was
-    taught, `columns` is the `fingerprint` of that release's columns. `salt` is random, so that equal rows get different
-    ids. A row of a regression has `values`, one for each target, and these as text as its label.
+    taught, `columns` identifies that release's columns (`fingerprint`). `salt` is random, so that equal rows get
+    different ids. A row of a regression has `values`, one for each target; its label is these values as text.
     """
 
     id: str
@@ -167,7 +167,7 @@ def label_of(text: str, classes: Sequence[Label], taught: Iterable[Label] = ()) 
 
 
 def counted_as(row: LocalRow) -> str:
-    """Returns the label of a row, as text; `VALUES` for every row of a regression, because they have no classes."""
+    """Returns the label of a row, as text; `VALUES` for a row of a regression, which has no classes."""
     return VALUES if row.values else str(row.label)
 
 

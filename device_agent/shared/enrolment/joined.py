@@ -42,7 +42,7 @@ class Joined:
 
 
 def contained(training: Origins, rows: Iterable[LocalRow]) -> frozenset[str]:
-    """Returns the ids of taught `rows` that the release was trained on; `training` has the ids of its rows."""
+    """Returns the ids of taught `rows` that a release was trained on; `training` has the ids of its training rows."""
     if training.text is None:
         return frozenset()
     there = {row.id.encode() for row in rows}.intersection(training.text.split(b"\n"))
@@ -108,7 +108,7 @@ def _labels(info: KnnInfo, taught: Iterable[Label]) -> dict[Label, Label]:
 
 
 def _widened(info: KnnInfo, classes: tuple[Label, ...], added: int) -> KnnInfo:
-    """Returns knn.json for `added` more rows and for `classes`, some new; lists by class get values for the new ones.
+    """Returns knn.json for `added` more rows and for `classes`, old ones first; lists by class get values for new ones.
 
     A new class has no rows to calibrate with. Its reject threshold is the (lower) median of the other thresholds, and
     it is in every label set: without calibration rows, the conformal threshold admits every score.

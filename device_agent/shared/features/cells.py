@@ -42,7 +42,7 @@ class CellCoder(Protocol):
 
     @property
     def thousands(self) -> str:
-        """The thousands separator; "" if there is none."""
+        """The thousands separator in numbers; "" if there is none."""
 
     def is_number(self, index: int) -> bool:
         """Whether the cells of a column are numbers."""
@@ -51,7 +51,10 @@ class CellCoder(Protocol):
         """Whether a cell has no value."""
 
     def codes(self, index: int, cells: Sequence[str]) -> list[float] | None:
-        """Returns the category codes of a column's cells; None if one is missing or not listed: read each by itself."""
+        """Returns the category codes of a column's cells; None if a cell is missing or not a listed category.
+
+        After None, the caller reads each cell by `missing` or `category`.
+        """
 
     def missing(self, index: int, text: str) -> float:
         """Returns the number for `text`, a missing cell of a column."""

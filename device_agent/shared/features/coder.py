@@ -132,7 +132,7 @@ class Coder:
 
     @property
     def thousands(self) -> str:
-        """The thousands separator in text; "" if there is none."""
+        """The thousands separator in numbers; "" if there is none."""
         return self._table.thousands
 
     def is_number(self, index: int) -> bool:
@@ -148,7 +148,10 @@ class Coder:
         return missing and text not in self._codes[index] and not self._is_unused(index)
 
     def codes(self, index: int, cells: Sequence[str]) -> list[float] | None:
-        """Returns the codes of a column's cells; None if a cell is missing or not listed: then read them one by one."""
+        """Returns the category codes of a column's cells; None if a cell is missing or not a listed category.
+
+        After None, the caller reads each cell by `missing` or `category`.
+        """
         if self._is_unused(index):
             return [0.0] * len(cells)
         found = list(map(self._codes[index].get, cells))
@@ -206,7 +209,7 @@ class Coder:
         Returns None if it should be a number: the caller must parse it.
 
         Raises:
-            BadCell: `missing` or `category` raises it; or a category is a list or an object.
+            BadCell: the model refuses the missing cell or the unknown category, or a category is a list or an object.
         """
         if self._is_unused(index):
             return 0.0
@@ -223,7 +226,8 @@ class Coder:
     def text(self, index: int, value: Any) -> str:
         """Returns the text of a JSON value, to look it up among the categories of a column.
 
-        For true, `True` or the category in another case, such as `true`; for 3.0, `3` unless `3.0` is a category.
+        JSON's true becomes `True`, or the category that differs only in case (`true`); 3.0 becomes `3`, unless `3.0` is
+        a category.
         """
         text = str(value).strip()
         if isinstance(value, bool):
@@ -250,12 +254,15 @@ class Coder:
         self._row.clear()
 
     def take_news(self) -> list[str]:
-        """Returns new messages since the last call: one for a column when its first cell is filled or ignored."""
+        """Returns the new messages since the last call.
+
+        A column gets a message when its first missing cell is filled, and when its first unknown category is ignored.
+        """
         news, self._news = self._news, []
         return news
 
     def take_counts(self) -> dict[str, dict[str, int]]:
-        """Returns {"filled": `filled`, "unknown": `unknown`}, and sets both to {}."""
+        """Returns, as `filled` and `unknown`, column -> number of filled cells and unknown categories; resets both."""
         taken = {"filled": self.filled, "unknown": self.unknown}
         self.filled, self.unknown = {}, {}
         return taken

@@ -35,8 +35,9 @@ class _TableParser(Parser):
     Args:
         table: the table of the model.
         dtype: dtype of the features.
-        tell: function called with a message, once for each column in which cells are filled or ignored.
-        options: `ignore_extra` and `keep` of `Parser`.
+        tell: function called with a message, once for each column with filled cells or ignored categories.
+        options: `ignore_extra`, whether to ignore columns that the model does not have; `keep`, columns whose values
+            are returned with each row.
 
     Attributes:
         counted: whether `Parsed.kept` ends with (number of filled cells, number of unknown categories) of each row.
@@ -58,7 +59,7 @@ class _TableParser(Parser):
         super().__init__(self.coder.names, cells, **options)
 
     def parse(self, block: bytes) -> Parsed:
-        """Parses a block that ends with a newline.
+        """Parses a block of lines, with a newline at its end.
 
         Raises:
             BadInput: the header does not fit the model.
@@ -80,11 +81,15 @@ class _TableParser(Parser):
         return numbers, [*kept, self.coder.last] if self.counted else kept
 
     def take_counts(self) -> Counts:
-        """Returns the counts since the last call: `filled`, `unknown` and `left_out` (see `CellCounts`), by column."""
+        """Returns name -> {column: count since the last call}.
+
+        The names: `filled` missing cells, `unknown` categories, and `left_out`, lines with a column unknown to the
+        model.
+        """
         return {**self.coder.take_counts(), "left_out": self.left_out.take()}
 
     def follow(self, info: KnnInfo, chain: Chain | None) -> None:
-        """Switches to the table of another model; keeps the counts of cells. `chain` is as in `Parser.follow`."""
+        """Switches to the table of another model, in its knn.json `info`; keeps the counts. Does not use `chain`."""
         super().follow(info, chain)
         self.coder.use(info.table or Table(()), row_type(info.origin))
 

@@ -176,7 +176,7 @@ def _normalize(order: Float64) -> Step:
 def _bins(edges: Float64, owners: Float64) -> Step:
     """Returns a step that replaces each number by the index of its bin: the number of edges at or below it.
 
-    Edge i is one of column `owners[i]`; the edges of a column ascend. NaN stays NaN.
+    Edge i belongs to column `owners[i]`; the edges of a column ascend. NaN stays NaN.
     """
     parts = [edges[owners == column] for column in range(int(owners.max(initial=-1)) + 1)]
 

@@ -68,11 +68,11 @@ def _unseen(gates: Gates, classes: Sequence[str], support: Sequence[int]) -> Ite
 
 
 def worse(gates: Gates, compared: Compared | None, running: ReleaseRef | None = None) -> tuple[str, ...]:
-    """Returns the failures of the gate `not_worse_than`; () without this gate, or without a running release.
+    """Returns a message for each failure of the gate `not_worse_than`; () without this gate or a running release.
 
-    It fails for each class whose recall is lower than in the running release, by more than the gate allows, and for
-    each class that is gone. It also fails if the releases cannot be compared: the running one has other features, or
-    (`compared` is None) does not answer.
+    The gate fails for each class whose recall is lower than in the running release, by more than the gate allows, and
+    for each class that is gone. It also fails if the releases cannot be compared: the running one has other features,
+    or (`compared` is None) does not answer.
     """
     if gates.not_worse_than is None or (compared is None and running is None):
         return ()

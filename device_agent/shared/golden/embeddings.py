@@ -4,13 +4,13 @@ Processors run the stages with different kernels, so a device's row differs a li
 things separately: how far the rows are from the host's, whether the search on the device's own rows is exact, and
 whether the labels agree. No runtime, no I/O.
 
-Which labels must agree follows from the triangle inequality. Distances here are metric (`judge.base_distance`). If a
+Which labels must agree follows from the triangle inequality, which all distances here obey (`base_distance`). If a
 row moves by s, each of its distances changes by at most s. Let d_1 <= d_2 <= ... be the host's distances, k the number
 of neighbours:
 
 - Row i stays a neighbour if at most k rows, including itself, have d_j <= d_i + 2s: no other can pass it.
 - Row i can become a neighbour only if d_i <= d_k + 2s, since the new k-th distance is at most d_k + s.
-- A vote by distance is between w(d_i + s) and w(d_i - s), where w falls; a uniform vote is 1.
+- A vote is between w(d_i + s) and w(d_i - s), where the weight w(d) falls as d grows; a uniform vote is 1.
 
 The first two rules divide the rows into sure neighbours, possible neighbours and others. Suppose that m neighbours are
 sure. The label cannot change if the least votes of its sure neighbours exceed the most votes of any other class: those
@@ -67,8 +67,8 @@ def judge_embeddings(
 def is_certain(golden: Golden, info: KnnInfo, row: int, shift: float, unit: float) -> bool:
     """Whether golden row `row` must keep its label if it moves by `shift` in model space.
 
-    `unit` is the length of which `Input.bound`, the limit of `shift`, is a fraction: the row's `golden.tolerance`
-    divided by `Gates.margin`.
+    `unit` is the row's `golden.tolerance` divided by `Gates.margin`; `Input.bound * unit` is the largest `shift` that a
+    device is allowed.
     """
     bound = 0.0 if info.input is None else info.input.bound
     base = base_distance(golden.distances[row], golden.metric)
@@ -98,7 +98,7 @@ MOST_LISTED = 512
 
 
 def _vote(base: Float64, info: KnnInfo) -> Float64:
-    """Returns the weights of votes of neighbours at the distances `base`, in model space (`judge.base_distance`)."""
+    """Returns the weights of votes of neighbours at the distances `base` in model space."""
     if info.weights == "uniform":
         return np.ones(len(base))
     power = 2.0 if info.metric in ("sqeuclidean", "cosine") else 1.0

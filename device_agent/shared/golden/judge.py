@@ -38,7 +38,7 @@ PROBABILITY_TOLERANCE = 1e-5
 
 @record
 class Verdict:
-    """The result of `judge`; the fields are those of `reports.Certificate`.
+    """The result of `judge`; its fields become those of a `reports.Certificate`.
 
     `identical`, `equivalent` and `different` count golden rows. `accuracy_rows` rows have a known true class: on these,
     `accuracy` is the share of right answers, `accepted` the share of answers that are not "unknown"; both are None
@@ -72,8 +72,8 @@ def judge(
 
     `answers` has `label`, `probabilities`, `indices` and `distances`. Accuracy counts all rows whose true class is
     known; "unknown" counts as wrong. `p50_ms` is the median time of one row in milliseconds; if None, the latency gate
-    is not applied. `values` are the (n, t) answers of a regression or of label columns: a row with another value is
-    different, too.
+    is not applied. `values` are the (n, t) answers of a regression or of label columns: a row whose values differ from
+    the reference's is different, too.
 
     Raises:
         ModelUnusable: the golden set belongs to another model (k, features or classes differ).
@@ -215,7 +215,7 @@ def require_match(golden: Golden, info: KnnInfo) -> None:
     """Checks that a golden set has the columns, classes and sizes of a model.
 
     Raises:
-        ModelUnusable: it was made for another model.
+        ModelUnusable: the golden set was made for another model.
     """
     fits = (
         golden.metric == info.metric

@@ -137,17 +137,26 @@ _DIGEST = r"[0-9a-f]{64}"
 
 
 def signature(name: str, search: str) -> str:
-    """Returns the name of a TFLite signature (entry point); `name` is SIGNATURE_ONE or SIGNATURE_BATCH."""
+    """Returns the name of the TFLite signature (entry point) for a method `search`, one of SEARCHES.
+
+    `name` is SIGNATURE_ONE (for one row) or SIGNATURE_BATCH.
+    """
     return name if search == FULL else f"{name}_{search}"
 
 
 def is_name(text: str) -> bool:
-    """Whether `text` is a valid name of a model or device class: letters, digits, `.`, `_`, `-`, at most 64."""
+    """Whether `text` can name a model or a class of devices.
+
+    At most 64 letters, digits, `.`, `_` and `-`, of which the first is a letter or a digit.
+    """
     return bool(re.fullmatch(_NAME, text))
 
 
 def is_version(text: str) -> bool:
-    """Whether `text` is a valid version of a release: letters, digits, `.`, `+`, `_`, `-`, at most 64."""
+    """Whether `text` can be the version of a release.
+
+    At most 64 letters, digits, `.`, `+`, `_` and `-`, of which the first is a letter or a digit.
+    """
     return bool(re.fullmatch(_VERSION, text))
 
 

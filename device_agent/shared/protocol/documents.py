@@ -34,7 +34,10 @@ class ReleaseRef:
 
 @record
 class LockHolder:
-    """Who holds the store's lock, and why; `since` in seconds since 1970; `pid` is 0 for an unconfirmed activation."""
+    """Who holds the store's lock, and why; `since` is in seconds since 1970.
+
+    `pid` is the process that holds it; 0 if an unconfirmed activation holds the lock.
+    """
 
     holder: str
     reason: str

@@ -34,7 +34,7 @@ class Window:
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """Names of the columns that identify a window in an answer: its first and last line, and perhaps times."""
+        """Names of the columns that identify a window in an answer: its first and last line, and times if known."""
         return ("first_line", "last_line", *(("first_time", "last_time") if self.time else ()))
 
     @property
@@ -55,8 +55,8 @@ class Stage:
     With `frames`, it runs on windows of that many rows of its input, each starting `hop` rows after the previous one;
     else once on all rows. The result is the output times `multiply`, plus `add`. `shape` and `dtype` are those of the
     input tensor; -1 is a length that the file leaves open. If `slides`, one run on all rows gives the outputs of all
-    windows, up to rounding, as the build has measured. With `step`, `reach` numbers give one output, each `step` more
-    give another, and zeros after them change none of these.
+    windows, up to rounding, as the build has measured. With `step`, the first `reach` numbers of an input give one
+    output, and each further `step` numbers one more; zeros after the input change none of these outputs.
     """
 
     file: str  # stage-1.tflite, ...
@@ -75,7 +75,7 @@ class Stage:
 
 @record
 class Audio:
-    """The form of sounds for the first stage: one channel at `rate` Hz, in which `full_scale` is the loudest sample.
+    """The form of sounds for the first stage: one channel at `rate` Hz, whose loudest possible sample is `full_scale`.
 
     With `seconds`, every sound is cut or padded with silence to that length.
     """
@@ -110,8 +110,8 @@ class Input:
     With a window, the raw inputs are windows of samples; without stages, windows are the rows.
     `bound` limits the distance, in model space, of a device's row from the host's: as a fraction of the k-th distance,
     or of the training rows' RMS distance from their mean if that is larger.
-    `width` is the number of values of a flat input, such as a line of CSV; None if inputs are files. `columns` are
-    their names; empty for files and for default names.
+    `width` is the number of values of a flat input, such as a line of CSV; None if inputs are files. `columns` has
+    the names of these values; empty for files and for default names.
     """
 
     stages: tuple[Stage, ...] = ()

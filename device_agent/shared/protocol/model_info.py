@@ -61,8 +61,9 @@ class Evaluation:
     """Counts of the float64 reference's answers to `rows` held-out rows, measured on the host that built the model.
 
     `support`, `right` and `answered` have one number for each class: its rows, its rows answered right, and all rows
-    answered with it. All other rows were answered "unknown". `confusion` is the matrix of `reports.Certificate`, empty
-    for more than `MAX_CONFUSED` classes. `of` is the number of held-out rows if `rows` is only a random part of them.
+    answered with it. All other rows were answered "unknown". `confusion[t][p]` counts rows of class t answered p (last
+    column: "unknown"); it is empty for more than `MAX_CONFUSED` classes. `of` is the number of held-out rows if `rows`
+    is only a random part of them.
     """
 
     how: str  # random, stratified, group, time, file, leave-one-out
@@ -107,7 +108,7 @@ class Reduced:
 
 @record
 class Keep:
-    """How many rows a device keeps for people to label, by kind of row (`keep` of deploy.yaml)."""
+    """How many rows a device keeps for people to label: `unknown`, `uncertain`, `random` ones (`keep`, deploy.yaml)."""
 
     unknown: int = 0  # rows that were answered "unknown"
     uncertain: int = 0  # rows near a threshold of `reject`, or whose answer hung on one vote
@@ -150,11 +151,12 @@ class TargetError:
 
 @record
 class Targets:
-    """What a regression answers: the means of the neighbours' targets. Its model has one class, which is not answered.
+    """What a model answers in place of one label: means of the neighbours' targets, outlier factors or label columns.
 
-    `spread` is the range of each target among the training rows. `errors` are the float64 reference's errors on
-    held-out rows; `how` is the way these were held out. Both are empty if nothing was measured. With several label
-    columns, `classes` has the sorted labels of each, and `evaluations` replace `errors`.
+    All training rows have one class, which is never answered. `spread` is the range of each target among the training
+    rows (1 for outlier factors). `errors` are the float64 reference's errors on held-out rows; `how` is the way these
+    rows were held out. `errors` and `how` are empty if nothing was measured. With several label columns, `classes` has
+    the sorted labels of each, and `evaluations` replace `errors`.
     """
 
     names: tuple[str, ...]
@@ -171,7 +173,7 @@ class Targets:
 class InFloat64:
     """Settings that no TensorFlow graph computes: NumPy answers all rows of a model with this record, in float64.
 
-    A model whose metric or kernel the graph lacks has this record, too, perhaps without any value.
+    A model whose metric or kernel the graph lacks has this record, too, even if all its fields are None.
     """
 
     p: float | None = None  # power of the metric minkowski
@@ -255,7 +257,7 @@ class KnnInfo:
         return self.feature_names if self.table is None else tuple(column.name for column in self.table.columns)
 
     def batch_rows(self, search: str) -> int | None:
-        """Returns how many rows a batch for the graph of `search` (one of SEARCHES) has; None without this search."""
+        """Returns the number of rows of a batch in the graph of `search`, one of SEARCHES; None without this graph."""
         return {FULL: self.batch, QUANTIZED: self.quantized, CELLS: self.cells}[search]
 
     def has(self, way: str) -> bool:

@@ -58,9 +58,9 @@ class ClassChange:
 
 @record
 class Flip:
-    """Golden rows with the same change of label: `count` of them, and the numbers of the first few, from 0.
+    """The number (`count`) of golden rows with the same change of label, and the indices of the first few (`rows`).
 
-    `truth` is "" if the true class of the rows is not known.
+    `truth` is their true class, "" if it is not known.
     """
 
     truth: str
@@ -107,8 +107,8 @@ class TaughtCheck:
     """Answers to the golden rows when rows taught on the device vote, too.
 
     `rows` is the number of taught rows; `labels` counts those that the release uses, by label. `changed` counts the
-    golden rows whose answer they change. `answers` is the digest of all golden rows' answers, by `joined.labels_digest`
-    or `values_digest`; `digest` is that of the taught rows (`Taught`).
+    golden rows whose answer they change. `answers` is a SHA-256 of the answers to all golden rows
+    (`joined.labels_digest`, `values_digest`), `digest` a SHA-256 of the taught rows.
     """
 
     digest: str
@@ -122,10 +122,11 @@ class TaughtCheck:
 class EmbeddingCheck:
     """Comparison of rows that a device computes from raw golden inputs with the host's rows (`golden.embeddings`).
 
-    `largest_error` and `bound` are distances from the host's rows in model space, as fractions (`Input.bound`); `above`
-    counts rows beyond the bound. `search_different` counts rows of the device on which its search is not exact.
-    `labels_same` labels equal the host's. `labels_open` differ, which the distance of the rows explains;
-    `labels_different` differ without this reason.
+    `largest_error` and `bound` are distances from the host's rows in model space, as fractions of the k-th distance, or
+    of the training rows' RMS distance from their mean if that is larger; `above` counts rows beyond the bound.
+    `search_different` counts rows of the device on which its search is not exact. `labels_same` labels equal the
+    host's. `labels_open` differ, which the distance of the rows explains; `labels_different` differ without this
+    reason.
     """
 
     rows: int
@@ -223,7 +224,7 @@ class Installed:
 
 @record
 class TakenBack:
-    """`device_agent rollback --own`: how the last activation by the same `--holder` ended, and the present state.
+    """`device_agent rollback --own`: how the last activation by the caller (`--holder`) ended, and the present state.
 
     `became` is the last event of that activation: `confirmed`, or `reverted` with its reason. It is None if this holder
     has not activated anything.

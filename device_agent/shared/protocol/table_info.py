@@ -16,9 +16,9 @@ class Column:
 
     `fill` replaces a missing cell: a number, or the position of a category in `categories`. If it is None, a row with a
     missing cell is refused; but with `missing: keep`, the cell becomes NaN, which the transforms accept. `missing` is
-    the method by which the build chose `fill`. `unknown` overrides the table's `unknown_category`. `encoding` of
-    categories: one feature for each (one-hot), or the position in the list (ordinal). The cells of an unused column may
-    hold anything.
+    the method by which the build chose `fill`. `unknown` says whether to refuse rows with an unknown category, or to
+    ignore it; None: as the table's `unknown_category` says. `encoding` of categories: one feature for each (one-hot),
+    or the position in the list (ordinal). The cells of an unused column may hold anything.
     """
 
     name: str
