@@ -81,7 +81,7 @@ def unpacked(environment: Path) -> Iterator[str]:
 
 
 def files_in(record: dict[str, Any] | None) -> dict[str, str] | None:
-    """Returns path -> SHA-256 of a wheel's files, from its record in CONTENTS; None if missing, malformed or unsafe."""
+    """Returns path -> SHA-256 of a wheel's files, from its JSON `record`; None if missing, malformed or unsafe."""
     files = record.get("files") if record else None
     if not isinstance(files, dict) or not all(isinstance(value, str) for value in files.values()):
         return None

@@ -19,9 +19,9 @@ LOST = "lost+found"  # made by the file system at a mount point
 
 
 def remove(request: dict[str, Any]) -> dict[str, Any]:
-    """Removes the root folder of the request, and returns the document that `answer` describes.
+    """Removes the request's root folder; returns whether it is gone (`removed`), and paths `left`.
 
-    Raises Trouble if a file's name is not in the request's `known` (`not-ours`), or if a deploy runs (`locked`).
+    Raises Trouble if a file's name is not in the request's `known` (`not-ours`), or a deploy runs (`locked`).
     """
     root = resolved(request["root"])
     gone = root.with_name(root.name + ".removed" + PART)

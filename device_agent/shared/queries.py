@@ -37,9 +37,10 @@ class Neighbors(NamedTuple):
 
 
 def in_doubt(distances: NDArray[np.float32], near: Near) -> NDArray[np.bool_]:
-    """Returns (n,) bool: whether rounding may have swapped neighbours of a row with these (n, k) distances.
+    """Returns (n,) bool: whether float32 rounding may have swapped neighbours of each of n rows.
 
-    This is possible if two consecutive distances differ by no more than the bound in `near`.
+    This is possible if two consecutive of a row's (n, k) `distances` differ by at most a bound: `near.share` times the
+    k-th distance, or times `near.least` if that is larger.
     """
     limit = np.float32(near.share) * np.maximum(distances[:, -1], np.float32(near.least))
     with np.errstate(invalid="ignore"):  # between two that are infinite in float32
@@ -74,7 +75,7 @@ def _is_arrow(kind: type) -> bool:
 
 
 def origin_of(given: Sequence[float] | None) -> Origin:
-    """Returns `given`, the `origin` of knn.json (subtracted from rows), as a float64 array; None if there is none."""
+    """Returns as a float64 array the origin that a model file states, `given`; None if it states none."""
     return None if given is None else np.array(given, np.float64)
 
 
@@ -84,7 +85,7 @@ def row_type(origin: Any) -> type[np.floating[Any]]:
 
 
 def cell_type(info: Any) -> type[np.floating[Any]]:
-    """Returns the dtype of cells in raw columns for the KnnInfo `info`: float64 with transforms, else `row_type`."""
+    """Returns the dtype of raw cells: float64 if the table in the model's `info` has transforms, else `row_type`."""
     return np.float64 if info.table is not None and info.table.transforms else row_type(info.origin)
 
 
@@ -158,7 +159,10 @@ def _as_table(
 
 
 def _by_name(rows: Any, named: Sequence[str], features: tuple[str, ...], error: Callable[..., Exception]) -> Any:
-    """Returns a data frame with its columns, `named`, in the order of `features`; raises `error` for other columns."""
+    """Returns a data frame's columns, whose names are `named`, in the order of `features`.
+
+    Raises `error` if the frame lacks a feature or has other columns.
+    """
     absent = [name for name in features if name not in named]
     if absent and (found := elements(rows, named, features, exact=True)) is not None:
         return found
@@ -175,10 +179,10 @@ def _by_name(rows: Any, named: Sequence[str], features: tuple[str, ...], error: 
 
 
 def elements(rows: Any, named: Sequence[str], features: Sequence[str], *, exact: bool = False) -> NDArray[Any] | None:
-    """Returns the columns of a data frame in the order of `features`.
+    """Returns the columns of a data frame as an array, in the order of `features`.
 
-    A column `vector` of lists becomes `vector_0`, `vector_1`, ... `named` are the frame's own column names. Returns
-    None if that does not give the features; with `exact`, also if it gives more.
+    `named` are the frame's own column names. A column `vector` of lists counts as `vector_0`, `vector_1`, ... Returns
+    None if a feature is missing or found twice, or lists differ in length; with `exact`, also for other columns.
     """
     found: dict[str, Any] = {}
     if twice_named(named, features):
@@ -200,7 +204,7 @@ def elements(rows: Any, named: Sequence[str], features: Sequence[str], *, exact:
 
 
 def twice_named(named: Sequence[str], features: Sequence[str]) -> str | None:
-    """Returns the first name that two columns of a frame have, if the `features` need it; else None."""
+    """Returns the first name that two columns have and that is a feature, or `x` for a feature `x_0`; else None."""
     needed = {*features, *(name.rpartition("_")[0] for name in features)}
     return next((name for name, count in Counter(named).items() if count > 1 and name in needed), None)
 
@@ -291,10 +295,10 @@ def _few(names: tuple[str, ...]) -> str:
 
 
 def accuracy(predicted: NDArray[Any], truth: ArrayLike, error: Callable[..., Exception] = BadInput) -> float:
-    """Returns the share (0 to 1) of rows whose `predicted` label, or all t of (n, t) labels, equal `truth`.
+    """Returns the share (0 to 1) of rows whose `predicted` label equals `truth`; of (n, t) labels, all t of a row.
 
     Raises:
-        error: `truth` has another shape, or there are no labels.
+        error: `truth` and `predicted` have different shapes, or there are no rows.
     """
     hint = f"labels of shape {predicted.shape}, and at least one row"
     try:

@@ -56,7 +56,7 @@ def spreads(targets: Float64) -> Float64:
 
 
 def differ(values: Float64, expected: Float64, spread: Sequence[float]) -> NDArray[np.bool_]:
-    """Returns (n,) bool: whether `values` and `expected` differ by more than rounding of float32 distances explains.
+    """Returns (n,) bool: whether a row's (n, t) `values` differ from `expected` by more than float32 rounding explains.
 
     `spread` is the range of each target among the training rows.
     """

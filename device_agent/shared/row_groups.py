@@ -37,7 +37,7 @@ _ARRAYS: dict[str, tuple[int, type[np.generic]]] = {
 class Groups:
     """g groups of n training rows with p coordinates, in model space.
 
-    A rounded row has whole multiples of `step` as coordinates; all other lengths are in steps.
+    A rounded row has whole multiples of `step` as coordinates. All lengths but `step` and `sides` are in steps.
 
     Attributes:
         step: length of a step, in model space.
@@ -45,7 +45,7 @@ class Groups:
         centres: (g, p) whole numbers.
         radii: (g,) greatest distance between a rounded row of a group and the group's centre.
         sides: (g, g) at [i, j]: how far the rounded rows of group j reach, from the origin of the space, in the
-            direction from centre j to centre i; in parts of a step (`PARTS`), rounded up.
+            direction from centre j to centre i; in units of 1 / `PARTS` step, rounded up.
         rows: (n,) indices of the training rows, group after group, ascending in each.
         sizes: (g,) number of rows of each group.
         squares: (g,) squared lengths of the centres.
@@ -62,10 +62,10 @@ class Groups:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], count: int, width: int) -> Groups:
-        """Returns the groups in `arrays` (see `npz.read_arrays`) for `count` training rows of `width` coordinates.
+        """Returns the groups in `arrays` (name -> array) for `count` training rows of `width` coordinates.
 
         Raises:
-            ValueError: an array is missing or has another type or shape, or a row is missing.
+            ValueError: an array is missing or has another type or shape, or a row is in no group or in several.
         """
         for name, form in _ARRAYS.items():
             require_form(name, arrays[name], *form)
@@ -97,8 +97,8 @@ class Groups:
         second, let i be the centre nearest to the query. On the line through centres i and j, rows of group j reach at
         most `sides[i, j]` in the direction of i, and two points are at least as far apart as their projections on a
         line (Brin 1995, "Near neighbor search in large metric spaces"). Products of centres are sums of whole numbers,
-        and exact. The rounding error of a product with the query (Higham 2002, 3.5) makes a squared distance wrong by
-        less than `lost`, which is subtracted.
+        and exact. Products with the query are rounded: a bound on this error (Higham 2002, 3.5) is subtracted from
+        each squared distance.
         """
         queries = queries / self.step
         products, squares = queries @ self.centres.T, self.squares

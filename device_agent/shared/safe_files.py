@@ -101,7 +101,7 @@ class WholeFile:
 
 @contextlib.contextmanager
 def folder_for(folder: Path, mode: int = 0o777) -> Iterator[None]:
-    """Makes `folder` and its parents; after the `with` block, removes those of them that are still empty.
+    """Makes `folder` and its missing parents; after the `with` block, removes the new folders that are still empty.
 
     Raises:
         OSError: the folder cannot be made.

@@ -1,6 +1,7 @@
 """Votes of neighbours, and distances in model space.
 
-The golden judge, `exact`, label sets and taught rows count alike by this code. NumPy only; no I/O.
+The host's reference uses this code, as do the golden check, float64 search, label sets and taught rows on a device, so
+all count alike. NumPy only; no I/O.
 """
 
 from __future__ import annotations
@@ -48,9 +49,10 @@ def votes(classes: NDArray[np.int32], distances: NDArray[np.float64], info: KnnI
 def votes_within(
     query: NDArray[np.int64], classes: NDArray[np.int32], distances: NDArray[np.float64], count: int, info: KnnInfo
 ) -> NDArray[np.float64]:
-    """Returns (count, n_classes) vote shares for pairs of a query and a training row; 0 for a query without pairs.
+    """Returns (count, n_classes) vote shares from pairs of a query and a training row that votes for it.
 
-    `query`, `classes` and `distances` have one entry for each pair; `count` is the number of queries.
+    `query`, `classes` and `distances` have one entry for each pair; `count` is the number of queries. A query without
+    pairs has the share 1 in the model's outlier class; without such a class, 0 in all.
     """
     nearest = np.full(count, np.inf)
     np.minimum.at(nearest, query, distances)

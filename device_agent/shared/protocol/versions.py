@@ -30,7 +30,10 @@ def is_newer(text: str, than: str) -> bool:
 
 
 def to_upgrade(protocol: int, oldest: int) -> Literal["agent", "host"] | None:
-    """Returns which program is too old, or None; the agent speaks the protocols from `oldest` to `protocol`."""
+    """Returns which of agent and host is too old to speak with the other; None if they share a protocol.
+
+    The agent speaks the protocols from `oldest` to `protocol`, the host those in `constants`.
+    """
     if protocol < constants.OLDEST_PROTOCOL:
         return "agent"
     return "host" if oldest > constants.PROTOCOL else None
@@ -39,7 +42,8 @@ def to_upgrade(protocol: int, oldest: int) -> Literal["agent", "host"] | None:
 def runtime(text: str) -> tuple[int, ...] | None:
     """Returns the TensorFlow Lite version of a runtime: (2, 14) for `tflite_runtime 2.14.0` or `2.14`; else None.
 
-    `ai_edge_litert` began again at 1.0, and counts as (2, 17) at least. NumPy runs every model: it is above all others.
+    The versions of `ai_edge_litert` began again at 1.0, so each counts as at least (2, 17). NumPy runs every model, so
+    it counts as newer than all others.
     """
     name, _, number = text.rpartition(" ")
     if name == constants.NUMPY:

@@ -100,10 +100,16 @@ class OpenRelease:
         expected_digest: str | None = None,
         ordered_digest: str | None = None,
     ) -> rules.Verdict:
-        """Runs `rules.verify_release`, which explains the arguments; `now` (seconds since 1970) defaults to the clock.
+        """Decides by `rules.verify_release` whether a device in `state` may stage and activate this release.
+
+        Args:
+            state: the device's keys, versions and floors.
+            now: seconds since 1970; None: the clock.
+            expected_digest: the only release to accept; None: any.
+            ordered_digest: the release that a verified rollback order names; its sequence may be below the floor.
 
         Raises:
-            Refused: with a `trust.Reason`.
+            Refused: a rule refuses the release (`reason` names the rule), or a file has changed since it was opened.
         """
         return rules.verify_release(
             bundle=self.read(constants.SIGNATURE_FILE),
@@ -118,13 +124,16 @@ class OpenRelease:
     def verify_accepted(
         self, digest: str, state: rules.TrustState, *, now: int | None = None, signature: bytes | None = None
     ) -> rules.Verdict:
-        """Runs `rules.verify_accepted` on this directory: the running release, or one to return to.
+        """Verifies again a release that this device accepted before: the running one, or one to return to.
 
-        The arguments are explained there; `now` defaults to the clock. `signature`, if given, has the bytes of a
-        `model.sig` to verify in place of the directory's.
+        Args:
+            digest: the release that this must be.
+            state: the device's keys and floors.
+            now: seconds since 1970; None: the clock.
+            signature: the bytes of a `model.sig` to verify in place of the directory's.
 
         Raises:
-            Refused: with a `trust.Reason`.
+            Refused: this is another release, its files are not those that were signed, or its key is unknown.
         """
         return rules.verify_accepted(
             digest=digest,
@@ -143,7 +152,7 @@ def open_release(directory: Path, *, signed: bool = True) -> Iterator[OpenReleas
     A memory map of the model remains valid after the block. `signed=False` allows a missing signature, for signing.
 
     Raises:
-        Refused: the directory contains an entry that does not belong to a release, or a file cannot be read.
+        Refused: the directory lacks a file of a release or has another entry, or a file cannot be read.
     """
     with contextlib.ExitStack() as stack:
         folder = _open(stack, directory)

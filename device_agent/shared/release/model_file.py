@@ -20,7 +20,7 @@ from device_agent.shared.release import zip_limits
 
 
 def read_info(source: str | Path | IO[bytes]) -> model_info.KnnInfo:
-    """Returns the knn.json of a model file.
+    """Returns the description of the classifier in a model file (its knn.json).
 
     Raises:
         ModelUnusable: the file is not a knnkit model.
@@ -38,7 +38,7 @@ def read_info(source: str | Path | IO[bytes]) -> model_info.KnnInfo:
 
 
 def has_member(source: str | Path | IO[bytes], name: str) -> bool:
-    """Whether a model contains an associated file with this name.
+    """Whether the archive inside a model has a file `name`.
 
     Raises:
         ModelUnusable: the file is not a knnkit model.
@@ -48,7 +48,7 @@ def has_member(source: str | Path | IO[bytes], name: str) -> bool:
 
 
 def read_member(source: str | Path | IO[bytes], name: str, limit: int = json_codec.MAX_DOCUMENT) -> bytes:
-    """Returns the bytes of one associated file of a model, by its name.
+    """Returns the bytes of the file `name` in the archive inside a model.
 
     Raises:
         ModelUnusable: the model has no such file, it is over `limit` bytes, or it cannot be read.
@@ -85,7 +85,7 @@ def _members(source: str | Path | IO[bytes]) -> Iterator[zipfile.ZipFile]:
 
 
 def _read_stored(members: zipfile.ZipFile, name: str, limit: int) -> bytes:
-    """Reads an uncompressed member; refuses a compressed one, which could expand without limit."""
+    """Reads a file that the archive holds uncompressed; refuses a compressed one, which could expand without limit."""
     if name not in members.namelist():
         raise ModelUnusable(f"not a knnkit model: it has no {name}")
     entry = members.getinfo(name)

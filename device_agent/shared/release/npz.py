@@ -24,7 +24,7 @@ _BROKEN = (*zip_limits.BROKEN, TypeError, MemoryError, SyntaxError, tokenize.Tok
 
 
 class Arrays(dict[str, NDArray[Any]]):
-    """Arrays by name; a missing one raises ValueError."""
+    """Arrays by name; looking up a missing name raises ValueError."""
 
     def __missing__(self, name: str) -> NDArray[Any]:
         """Raises ValueError with the missing name and those that exist."""

@@ -65,14 +65,14 @@ class Origins:
         return self.text[start : int(self.ends[index])].decode("utf-8", "replace") or None
 
     def index(self, row: int) -> int | None:
-        """Returns the index in the model of row `row` of the source, or None; without `places`, the two are equal."""
+        """Returns the model's index of the row with number `row` in the source (without `places`: `row`), or None."""
         if self.places is None:
             return row
         found = np.flatnonzero(self.places == row)
         return int(found[0]) if len(found) else None
 
     def name(self, index: int) -> str:
-        """Returns a row number for people, with the id if there is one: `12` or `12 (fall-3)`."""
+        """Returns as text the row number in the source, with the id if there is one: `12` or `12 (fall-3)`."""
         found = self.id(index)
         return f"{self.row(index)} ({found})" if found else str(self.row(index))
 

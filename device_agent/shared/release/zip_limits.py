@@ -61,10 +61,10 @@ def _claims(file: IO[bytes], size: int) -> tuple[int, int, int]:
 
 
 def _claims_64(file: IO[bytes], place: int, named: int) -> tuple[int, int, int]:
-    """Returns what a zip64 archive states: number of members, bytes and end of its directory; its record is at `place`.
+    """Returns what a zip64 archive states: number of members, bytes of its directory, and where the directory ends.
 
-    The file states that the record is at `named`. Some versions of Python read it at `place`, others at `named`: so a
-    second record is an error.
+    Its zip64 end record must be at `place`; the archive states that it is at `named`. Raises ValueError if both places
+    hold such a record, because some versions of Python read the one and some the other.
     """
     end = _read(file, place, _END_64.size)
     if len(end) < _END_64.size or not end.startswith(b"PK\6\6"):
@@ -78,7 +78,7 @@ def _claims_64(file: IO[bytes], place: int, named: int) -> tuple[int, int, int]:
 
 
 def _has_more(data: bytes, count: int) -> bool:
-    """Whether a directory has more than `count` entries; `zipfile` makes an object of each, whatever it states."""
+    """Whether the directory in `data` has more than `count` entries, whatever number the archive states."""
     place = 0
     for _ in range(count + 1):
         if data[place : place + 4] != b"PK\1\2" or len(data) < place + _ENTRY:

@@ -71,7 +71,7 @@ def skip_preamble(block: bytes, line: int = 0) -> tuple[bytes, int]:
 
 
 def skip_above_header(block: bytes, names: Iterable[str]) -> tuple[bytes, int]:
-    """Returns the block from its header on, which has all of `names` as columns; and the number of lines above it.
+    """Returns the block from its header on (the line with all `names` as columns), and the number of lines above it.
 
     The lines above the header may be units, a title, and comments that begin with `#`; the header may begin with `#`,
     too. If there is no header among the first `_MAX_ABOVE` lines, skips only comments.
@@ -104,7 +104,8 @@ def text_of(line: bytes) -> str:
     """Decodes a line as text.
 
     Raises:
-        BadInput: the line is not UTF-8, or has other line endings; the hint says how to convert the file.
+        BadInput: the line is not UTF-8 text, contains NUL or a carriage return, or begins like another file format;
+            the hint says how to convert the file.
     """
     for magic, what, conversion in _FOREIGN:
         if line.startswith(magic):
@@ -145,7 +146,7 @@ def fields_of(text: str, separator: str) -> list[str]:
 
 
 def separator_of_header(text: str, names: Iterable[str]) -> str | None:
-    """Returns the separator that splits a header into most of `names`; None if it has none of them."""
+    """Returns the separator with which a header line has the most of `names` as columns; None if it has none."""
     wanted = set(names)
     best, most = None, 0
     for separator in SEPARATORS:
@@ -222,14 +223,14 @@ class DoubtfulComma(BadInput):
 
 
 class Decimals:
-    """The decimal sign of a file: a point if commas separate the columns, else that of the first number with one.
+    """The decimal sign of a file: a point if commas separate the columns, else the first sign found in a number.
 
     Args:
         separator: the character between columns.
         thousands: the thousands separator; "" if it is not stated.
 
     Attributes:
-        sign: "." or ","; "" until a number has one.
+        sign: "." or ","; "" until a number with a decimal sign has been read.
     """
 
     def __init__(self, separator: str, thousands: str = "") -> None:
@@ -243,7 +244,7 @@ class Decimals:
 
         Raises:
             DoubtfulComma: a comma may be a thousands separator.
-            BadInput: earlier numbers have the other decimal sign.
+            BadInput: a number has another decimal sign than an earlier number.
         """
         if self._commas_separate:
             return list(fields)

@@ -65,7 +65,7 @@ class Columns:
         dtype: dtype of the numbers, np.float32 or np.float64; may be changed between blocks.
 
     Attributes:
-        numeric: indices in `numbers` of the columns whose cells are numbers.
+        numeric: indices in `numbers` of the columns with numbers in the file; the others hold categories.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Columns:
         self._decimals = Decimals(separator)
 
     def read_block(self, block: bytes) -> Block | None:
-        """Returns the numbers and the text cells of whole lines; None if the caller must use `read_fields` for each."""
+        """Returns the numbers and text cells of a block; None if the caller must use `read_fields` for each line."""
         quoted = b'"' in block
         if self._others and not (_is_text(block) and not (quoted and self.separator == "\t" and b' "' in block)):
             return None
@@ -101,10 +101,10 @@ class Columns:
         return found[0], [[cell.strip(b'"').decode() for cell in cells[place]] for place in self._texts]
 
     def read_fields(self, fields: Sequence[str]) -> list[float]:
-        """Returns the numbers among the fields of one line.
+        """Returns the numbers in the number columns of one line, from its fields.
 
         Raises:
-            BadCell: a number is not finite in float32, or a field is not a number.
+            BadCell: the field of a number column is not a number, or not finite in float32.
             BadInput: the numbers have different decimal signs.
         """
         written = [fields[place] for place in self.numbers]
@@ -114,7 +114,7 @@ class Columns:
         ]
 
     def are_cells(self, fields: Sequence[str]) -> bool:
-        """Whether each number of a line looks like one; if not, the separator may be wrong."""
+        """Whether the fields of all number columns look like numbers; if not, the separator may be wrong."""
         return all(csv_dialect.is_number(fields[place], self.separator) for place in self.numbers)
 
     def _read_cell(self, index: int, cell: str, written: str) -> float:
@@ -175,7 +175,7 @@ class CsvParser(Parser):
     """Parses rows of numbers with commas, semicolons or tabs between them, with or without a header line.
 
     With a header, columns are matched by feature name, in any order. The first line that fits the model decides the
-    separator. The cells of `keep` are text.
+    separator. Cells of the columns in `keep` are returned as text.
     """
 
     def __init__(self, names: tuple[str, ...], dtype: type[np.floating[Any]] = np.float32, **options: Any) -> None:
@@ -217,7 +217,7 @@ class CsvParser(Parser):
 
     # --- the header -----------------------------------------------------------------------------------------------
     def _take_header(self, block: bytes) -> bytes:
-        """Takes the first line as the header if it names a feature; returns the rows, which follow or begin with it."""
+        """Takes the first line as the header if it names a feature; returns the block from its first row on."""
         block, self.line = csv_dialect.skip_preamble(block, self.line)
         block, above = csv_dialect.skip_above_header(block, (*self._names, *self._unknown))
         self.line += above
@@ -273,7 +273,10 @@ class CsvParser(Parser):
             raise BadInput(f"{where}: {error}", hint=hint) from None
 
     def _hint_for(self, fields: list[str], place: int, hint: str) -> str:
-        """Returns `hint`, for the bad number at `place`, or one about units if the cell or the line is of units."""
+        """Returns the hint for the field at `place`, which is not a number: `hint`, or how to remove its unit.
+
+        If the line has the units of all columns, the hint begins with how to leave it out.
+        """
         if self.line == self._first_row and not any(csv_dialect.is_number(cell, ";") for cell in fields):
             units = f"is it a line of units? leave it out: sed {self.line}d FILE > rows.csv"
             return f"{units}; else: {hint}" if hint else units
@@ -281,12 +284,13 @@ class CsvParser(Parser):
         return hint or (f"remove the unit {unit!r}: {without_units([unit])} FILE > rows.csv" if unit else "")
 
     def _separate(self, text: str) -> Columns:
-        """Sets the separator that divides `text`, a row without a header, into cells of the model's columns.
+        """Returns the model's columns with the separator that divides `text`, a row without a header, into numbers.
 
-        If no separator does, returns the columns of one that gives the right count, so that the line's error is apt.
+        Uses them for the next lines, too. If no separator gives numbers, returns columns for this line only, with a
+        separator that gives the right number of fields if there is one; the error then names the bad field.
 
         Raises:
-            BadInput: two separators do, and the row has other cells with each.
+            BadInput: two separators give numbers, but different ones.
         """
         right, fitting, in_text = self._columns, list[Columns](), False
         for place, separator in enumerate(csv_dialect.SEPARATORS):

@@ -92,12 +92,12 @@ def find_fields(text: bytes, codes: NDArray[np.uint8], layout: Layout) -> Fields
 
 
 def _sort(marks: Places, codes: NDArray[np.uint8], layout: Layout) -> tuple[Places, Places, Places]:
-    """Returns the `ends`, `stops` and `after` of `Fields`: where each field and its number end, and its decimals.
+    """Returns where each field ends, where its number without exponent ends, and how many digits follow its dot.
 
     Args:
         marks: positions of all separators, newlines, decimal signs and letters e.
         codes: the bytes of the text.
-        layout: has the decimal sign.
+        layout: has the decimal sign. Without it in a number, the number of digits is `NO_DOT`.
     """
     kinds = codes.take(marks)
     dots, letters = kinds == ord(layout.decimal or "\0"), kinds >= _E
@@ -108,7 +108,7 @@ def _sort(marks: Places, codes: NDArray[np.uint8], layout: Layout) -> tuple[Plac
 
 
 def find_starts(ends: Places, codes: NDArray[np.uint8], blanks: int = 0) -> Places:
-    """Returns where each field begins; `ends` has their ends. Skips up to `blanks` blanks at the beginning of each."""
+    """Returns where each field begins, after at most `blanks` blanks; `ends` are the positions where fields end."""
     starts = np.empty_like(ends)
     starts[0] = 0
     np.add(ends[:-1], 1, out=starts[1:])
@@ -121,6 +121,6 @@ def find_starts(ends: Places, codes: NDArray[np.uint8], blanks: int = 0) -> Plac
 
 
 def check_layout(last: Mask, columns: int) -> None:
-    """Raises ValueError unless all lines have `columns` fields; `last` is a mask of the last field of each line."""
+    """Raises ValueError unless all lines have `columns` fields; `last` is True for the last field of each line."""
     if np.count_nonzero(last) * columns != len(last) or not last[columns - 1 :: columns].all():
         raise ValueError("a line has a different number of fields")

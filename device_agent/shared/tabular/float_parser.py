@@ -5,13 +5,13 @@ digits are one 64-bit word. Leaves other fields to the caller. Equals float(text
 bit:
 
 - Three multiplications turn eight digits into a number: D. Lemire, Number Parsing at a Gigabyte per Second, 2021.
-- Digits below 2^53 times, or divided by, a power of ten up to 10^22 are rounded once, and so correctly: W. D. Clinger,
-  How to Read Floating Point Numbers Accurately, PLDI 1990.
+- A whole number below 2^53, multiplied or divided by a power of ten up to 10^22, is rounded once, and so correctly:
+  W. D. Clinger, How to Read Floating Point Numbers Accurately, PLDI 1990.
 - With more digits or a larger power, the float64 is off by less than 8 units in its last place. float32 drops 29 bits,
   so this matters only within `_DOUBT` units of the middle between two float32 numbers. Such a field is left to the
   caller.
-- For float64, `rounding` scales up to 19 digits by powers up to 10^22. Fields that it is not sure of, and those with
-  more digits or a larger power, are left to the caller.
+- For float64, the module `rounding` scales numbers of up to 19 digits by powers up to 10^22. If it is not sure of the
+  result, or a field has more digits or a larger power, the field is left to the caller.
 
 Columns of text between those of numbers are returned unchanged. Never reports what is wrong with a text, and never
 returns a number that it is not sure of.
@@ -91,7 +91,7 @@ def read_table(
     Args:
         text: lines, each with a newline at its end.
         layout: format of the lines.
-        read_fields: reads the fields that this parser leaves to the caller.
+        read_fields: returns the numbers of the fields that this parser cannot read.
         texts: positions of columns to return as text.
     """
     columns = layout.columns
@@ -116,7 +116,7 @@ def read_table(
 
 
 def _split(text: bytes, size: int) -> Iterator[bytes]:
-    """Yields `text` in parts of whole lines, which have about the same length: at most `size` bytes and one line."""
+    """Yields `text` in parts of whole lines, of about equal length: at most `size` bytes and the rest of a line."""
     size = len(text) // (len(text) // max(size, 1) + 1)
     start = 0
     while start < len(text):
@@ -206,12 +206,12 @@ class _Words:
         self._words: NDArray[np.uint64] = np.ndarray((len(padded) - 7,), "<u8", padded, 0, (1,))
 
     def load(self, ends: Places, back: int) -> NDArray[np.uint64]:
-        """Returns the eight characters before position `end - back`, for each of `ends`: the last in the high bits."""
+        """Returns, for each of `ends`, the eight characters before position `end - back`; the last in the high bits."""
         words: NDArray[np.uint64] = self._words[ends + (_MARGIN - 8 - back)].astype(np.uint64, copy=False)
         return words
 
     def load_digits(self, ends: Places, after: Places | None, back: int) -> NDArray[np.uint64]:
-        """Loads characters like `load`, but leaves out the dot, whose position follows from `after` (see `Fields`)."""
+        """Loads characters like `load`, but leaves out the dot, which `after` characters follow (None: no dots)."""
         words = self.load(ends, back)
         if after is not None:
             behind = _LAST.take(after - back, mode="clip")
@@ -281,7 +281,7 @@ def _digits(
 
 
 def _eight(words: NDArray[np.uint64], count: Places, odd: Mask) -> NDArray[np.float64]:
-    """Returns the value of each word's last `count` (at most 8) digits; marks other words in `odd`; changes `words`."""
+    """Returns the number in each word's last `count` (up to 8) digits; sets `odd` for non-digits; changes `words`."""
     words ^= _ZEROS
     words &= _LAST.take(count, mode="clip")
     rest = words + _SIXES
@@ -297,7 +297,7 @@ def _eight(words: NDArray[np.uint64], count: Places, odd: Mask) -> NDArray[np.fl
 
 
 def _scale(words: _Words, fields: Fields, digits: NDArray[np.float64]) -> tuple[NDArray[np.float64], Places | None]:
-    """Returns (n,) `digits` times 10^exponent, and the (n,) exponents, or None for these if no field has an `e`."""
+    """Returns (n,) `digits` scaled by dot and exponent, and the (n,) powers of ten, None if no field has an `e`."""
     if fields.after is None:
         return digits, None
     raised = np.flatnonzero(fields.stops < fields.ends)
@@ -318,7 +318,7 @@ def _refine(
 ) -> Mask:
     """Computes `values` again, rounded once, where `inexact` is set; returns a mask of fields for the caller to read.
 
-    A value is (`digits` + `rest`) * 10^`power`; if `power` is None, the position of the dot (`Fields.after`) gives it.
+    A value is (`digits` + `rest`) * 10^`power`; if `power` is None, the position of the dot gives the power.
     """
     places = np.flatnonzero(inexact)
     if power is not None:

@@ -43,7 +43,7 @@ _MAX_INPUT = 32 * 1024 * 1024
 class Lines:
     """Joins successive reads, which end anywhere, into blocks of whole lines.
 
-    `cut_overlong` drops a line that is longer than `longest` bytes; the rest of it is then skipped.
+    `cut_overlong` drops a line that is longer than `longest` bytes; the rest of that line is then skipped.
     """
 
     def __init__(self, longest: int = MAX_LINE) -> None:
@@ -112,7 +112,7 @@ class Source:
             raise BadInput(f"{self.name}: {error.strerror}", reason="no-input", hint=hint) from None
 
     def take(self, size: int) -> bytes:
-        """Returns the available bytes like `read`, but first waits until there are some."""
+        """Waits until bytes are available, then returns at most `size` of them; b"" at the end of the input."""
         while True:
             try:
                 return self.read(size)
@@ -123,7 +123,7 @@ class Source:
         """Yields blocks of whole lines; the last one gets a newline if it has none.
 
         Raises:
-            BadInput: a line is longer than `longest`.
+            BadInput: a line has more bytes than the attribute `longest` allows.
         """
         lines, count = Lines(longest=self.longest), 1
         data = self.start or self.take(BLOCK_BYTES)

@@ -31,7 +31,7 @@ class Parsed:
         count: number of lines, good and bad: each gets one answer.
         errors: index among the `count` lines -> (line number in the input, message).
         hint: what to do about the first error; may be "".
-        kept: for each column to copy (see `keep` of the parsers), its values in the good lines.
+        kept: for each column or key that the parser was given as `keep`, its values in the good lines.
         lines: line number of each good line in the input.
         bad: only with windows: (line number, message) of each line that interrupts a window; it gets no answer.
         samples: only with windows: number of good lines; `rows` are the windows that they complete.
@@ -57,7 +57,7 @@ class Parser:
     """Parses blocks of whole lines into rows.
 
     Args:
-        names: names of the numbers of a line.
+        names: names of the columns or keys of a line's numbers.
         dtype: dtype of the numbers, np.float32 or np.float64; may be changed between blocks.
         ignore_extra: whether to ignore columns or keys that the model does not have; else they are an error.
         keep: columns or keys whose values are returned with each row; they need not be features.
@@ -91,7 +91,10 @@ class Parser:
         raise NotImplementedError
 
     def take_counts(self) -> Counts:
-        """Returns name of a count, such as `left_out` (see `CellCounts`) -> {column: count since the last call}."""
+        """Returns kind of count -> {column: count since the last call}.
+
+        The kind `left_out` counts the lines with a column that the model does not have.
+        """
         return {"left_out": self.left_out.take()}
 
     def blocks(self, block: bytes) -> Iterator[bytes]:
@@ -110,7 +113,7 @@ class Parser:
         return ""
 
     def count_jumps(self) -> int:
-        """Returns the number of gaps that no bad line explains: the time of a sample jumps."""
+        """Returns the number of gaps where the time of a sample jumps, though no line is bad; 0 without windows."""
         return 0
 
     def why_empty(self) -> tuple[str, str]:
@@ -119,7 +122,7 @@ class Parser:
 
 
 class LeftOut:
-    """Counts the lines with columns that the model does not have; calls `tell` once for each, with a message."""
+    """Counts lines with columns that the model does not have; for new columns, calls `tell` with a message."""
 
     def __init__(self) -> None:
         self.tell: Callable[[str], None] = lambda _: None
@@ -141,7 +144,7 @@ class LeftOut:
 
 
 def line_by_line(parser: Parser, block: bytes, parse_line: Callable[[bytes], Line]) -> Parsed:
-    """Parses a block with `parse_line`, which raises BadInput for a bad line; skips blank lines, but counts them."""
+    """Parses a block with `parse_line`, which raises BadInput for a bad line; skips blank lines, but numbers them."""
     good: list[list[float] | NDArray[np.float32]] = []
     kept: list[Sequence[Any]] = []
     lines: list[int] = []

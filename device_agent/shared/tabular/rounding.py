@@ -20,8 +20,8 @@ def scale_once(whole: Float64, rest: Float64, up: Float64, down: Float64) -> tup
     """Returns (n,) (whole + rest) * up / down, and a mask of the results that are certainly rounded only once.
 
     Args:
-        whole: (n,) rounded whole numbers from 2^53 to 10^19.
-        rest: (n,) rounding errors of `whole`; NaN if not known.
+        whole: (n,) whole numbers from 2^53 to 10^19, rounded to float64.
+        rest: (n,) the unrounded numbers less `whole`; NaN if not known.
         up: (n,) powers of ten, at most 10^22.
         down: (n,) powers of ten, at most 10^22; in each position, `up` or `down` is 1.
     """

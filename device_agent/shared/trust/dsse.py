@@ -154,7 +154,7 @@ def fingerprint(pem: bytes) -> str:
     """Returns `sha256:<64 hex digits>` of a public key, whatever the line breaks of its PEM text.
 
     Raises:
-        Refused: KEY_MALFORMED.
+        Refused: KEY_MALFORMED: `pem` is not a supported public key.
     """
     key = load_public_key(pem)
     return fingerprints.at_sight(pem) or FINGERPRINT_PREFIX + hashlib.sha256(public_pem(key)).hexdigest()
@@ -172,7 +172,7 @@ def is_signed_by(pem: bytes, message: bytes, signature: bytes) -> bool:
     """Whether the key `pem` made the DER-encoded ECDSA `signature` over `message`.
 
     Raises:
-        Refused: KEY_MALFORMED.
+        Refused: KEY_MALFORMED: `pem` is not a supported public key.
     """
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric import ec

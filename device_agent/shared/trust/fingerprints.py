@@ -23,18 +23,18 @@ _P256 = re.compile(
 
 
 def at_sight(pem: bytes) -> str | None:
-    """Returns the fingerprint of a P-256 key as knnkit writes it; None for other text, which only `dsse` can parse."""
+    """Returns the fingerprint of a P-256 key in PEM text as knnkit writes it; None for any other text."""
     return PREFIX + _sha256(pem) if _P256.fullmatch(pem) else None
 
 
 def point_of(pem: bytes) -> bytes | None:
-    """Returns the 65 bytes of the point of such a P-256 key, which may not be on the curve; None for other text."""
+    """Returns the 65-byte point, perhaps not on the curve, of a P-256 key as knnkit writes it; None for other text."""
     found = _P256.fullmatch(pem)
     return binascii.a2b_base64(found[1])[26:] if found else None
 
 
 def _sha256(data: bytes) -> str:
-    """Returns a SHA-256 in hexadecimal without `hashlib`, which takes 3 ms to load OpenSSL; `random` does the same."""
+    """Returns a SHA-256 in hexadecimal. Avoids `hashlib` as Python's `random` does: it takes 3 ms to load OpenSSL."""
     for name in ("_sha2", "_sha256"):  # since Python 3.12, and before
         with contextlib.suppress(ImportError):
             return str(importlib.import_module(name).sha256(data).hexdigest())

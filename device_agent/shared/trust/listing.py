@@ -49,7 +49,8 @@ def check_listing(entries: Mapping[str, Entry], *, signed: bool = True) -> None:
     `entries` has each name in the directory with the result of `lstat`; `signed`: the signature is required.
 
     Raises:
-        Refused: FILE_HIDDEN, FILE_UNLISTED, FILE_SYMLINK, FILE_SPECIAL, FILE_TOO_LARGE, FILE_MISSING.
+        Refused: a file of a release is missing, or an entry has a name that no release has, is a link or another
+            special file, or is too large.
     """
     for name, entry in sorted(entries.items()):
         check_entry(name, entry)
@@ -60,10 +61,10 @@ def check_listing(entries: Mapping[str, Entry], *, signed: bool = True) -> None:
 
 
 def check_entry(name: str, entry: Entry) -> None:
-    """Checks one name of a release directory.
+    """Checks the name, kind and size of one entry of a release directory.
 
     Raises:
-        Refused: FILE_HIDDEN, FILE_UNLISTED, FILE_SYMLINK, FILE_SPECIAL, FILE_TOO_LARGE.
+        Refused: the entry has a name that no release has, is a link or another special file, or is too large.
     """
     if name.startswith("."):
         raise refused(Reason.FILE_HIDDEN, f"{name!r} is a hidden file, which a release never has", _ONLY)

@@ -13,7 +13,7 @@ def read_manifest(data: bytes) -> Manifest:
     """Reads and checks the bytes of `release.json`.
 
     Raises:
-        Refused: MANIFEST_MALFORMED, AGENT_TOO_OLD (its schema is newer than this agent).
+        Refused: MANIFEST_MALFORMED: `data` is not a valid manifest. AGENT_TOO_OLD: its schema is newer than this agent.
     """
     try:
         manifest = json_codec.loads(Manifest, data, limit=constants.MAX_MANIFEST, extra="refuse")
@@ -31,7 +31,7 @@ def check_manifest(manifest: Manifest) -> None:
     """Checks that every value of a manifest is in its valid range.
 
     Raises:
-        Refused: MANIFEST_MALFORMED, naming the key.
+        Refused: MANIFEST_MALFORMED: a value is out of range; the message names its key.
     """
     gates = manifest.gates
 

@@ -58,7 +58,7 @@ def root_digest(digests: Iterable[str]) -> str:
 
 @contextlib.contextmanager
 def _refused() -> Iterator[None]:
-    """Decorates a function: a MalformedDocument that it raises becomes a Refused."""
+    """Turns a MalformedDocument that the decorated function raises into a Refused."""
     try:
         yield
     except json_codec.MalformedDocument as error:
@@ -74,7 +74,7 @@ def read_bundle(data: bytes) -> Bundle:
     """Reads the bytes of `model.sig`.
 
     Raises:
-        Refused: SIGNATURE_MALFORMED, or one of the more specific reasons after it in `Reason`.
+        Refused: the bundle is malformed, is of another type, names no key, or has not exactly one signature.
     """
     parsed = json_codec.parse(data, limit=constants.MAX_SIGNATURE)
     found = dsse.expect_object(parsed, "$", ("mediaType", "verificationMaterial", "dsseEnvelope"))
@@ -110,7 +110,8 @@ def read_statement(payload: bytes) -> Statement:
     """Reads the payload of an envelope whose signature has been verified.
 
     Raises:
-        Refused: SIGNATURE_MALFORMED, or one of the more specific reasons after it in `Reason`.
+        Refused: the payload is malformed or of another type; it names no file, a file twice, an unsafe file name or
+            files out of order; or its root digest is wrong.
     """
     parsed = json_codec.parse(payload, limit=constants.MAX_SIGNATURE)
     found = dsse.expect_object(parsed, "payload", ("_type", "subject", "predicateType", "predicate"))

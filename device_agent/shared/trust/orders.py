@@ -6,7 +6,7 @@ signer's fingerprint. The payload type is signed, too, so a signature is never v
     Rotation       signed by an old, trusted key and by the new one: trusts the new key, revokes the old one
     Revocation     signed by a trusted key: revokes the named keys for ever; never the last trusted one
     RollbackOrder  signed by a trusted key: one device may go back from one release to an older one, once
-    FloorOrder     signed by a trusted key: one device lowers its floors (see `rules`), once
+    FloorOrder     signed by a trusted key: one device lowers its sequence floor and its time floor, once
 
 These functions only decide. The device stores the new key sets (`trust_store`), and marks an order as used before it
 obeys it.
@@ -80,7 +80,8 @@ class FloorOrder:
     """Lowers the floors of the device `device_id`, once.
 
     The sequence floor (highest sequence of a committed release) falls from `leaves` to `floor`, the time floor (newest
-    date of one) to `issued`. `nonce`, `issued` and `expires` are those of a `RollbackOrder`.
+    date of a committed release) to `issued`. `nonce` is 32 hexadecimal digits; `issued` and `expires` are seconds since
+    1970.
     """
 
     device_id: str
@@ -109,8 +110,8 @@ def apply(data: bytes, sets: KeySets) -> KeySets:
     """Returns `sets` after the rotation or revocation in `data`, a signed order; applying it twice changes nothing.
 
     Raises:
-        Refused: ORDER_MALFORMED, ORDER_NEEDS_OLD_KEY, ORDER_NEEDS_NEW_KEY, UNKNOWN_KEY, REVOKED_KEY, BAD_SIGNATURE,
-            LAST_KEY, TOO_MANY_REVOKED.
+        Refused: the order is malformed; a key that must sign it is unknown or revoked, or has not signed it; or the
+            order revokes the last trusted key, or too many keys.
     """
     envelope = _read(data)
     if envelope.payload_type == ROTATION_TYPE:
@@ -124,8 +125,8 @@ def verify_rollback(data: bytes, state: TrustState, now: int) -> RollbackOrder:
     """Verifies a rollback order at the Unix time `now`; pass its `digest` to `verify_release` as `ordered_digest`.
 
     Raises:
-        Refused: ORDER_MALFORMED, ORDER_OTHER_DEVICE, ORDER_USED, ORDER_STALE, ORDER_EXPIRED, UNKNOWN_KEY, REVOKED_KEY,
-            BAD_SIGNATURE.
+        Refused: the order is malformed, not signed by a trusted key, for another device, used or expired; or the device
+            has committed another release than the order's `leaves`.
     """
     order = _signed(RollbackOrder, ROLLBACK_TYPE, "a rollback order", data, state)
     again = "knnkit rollback --to RELEASE --target HOST makes a new order"
@@ -149,7 +150,7 @@ def is_floor_order(data: bytes) -> bool:
     """Whether `data` is an order to lower floors (`FloorOrder`); does not verify it.
 
     Raises:
-        Refused: ORDER_MALFORMED.
+        Refused: ORDER_MALFORMED: `data` is not a signed order.
     """
     return _read(data).payload_type == FLOOR_TYPE
 
@@ -160,8 +161,8 @@ def verify_floor(data: bytes, state: TrustState, now: int) -> FloorOrder:
     Only the clock decides whether the order has expired; the time floor does not, because the order lowers it.
 
     Raises:
-        Refused: ORDER_MALFORMED, ORDER_OTHER_DEVICE, ORDER_USED, ORDER_STALE, ORDER_EXPIRED, UNKNOWN_KEY, REVOKED_KEY,
-            BAD_SIGNATURE.
+        Refused: the order is malformed, not signed by a trusted key, for another device, used or expired; or the
+            device's sequence floor is not the order's `leaves`.
     """
     order = _signed(FloorOrder, FLOOR_TYPE, "an order to lower the floors", data, state)
     again = "knnkit rollback --reset-floor --target HOST makes a new order"
@@ -192,8 +193,8 @@ def _check_use(
 ) -> None:
     """Raises Refused unless an order has valid values, is for this device, and is unused.
 
-    `own` maps each field that only this kind of order has to (whether its value is valid, what is expected). `again` is
-    the hint that says how to make a new order.
+    `own` has the checks of this kind of order: field -> (whether its value is valid, what is expected). `again` is the
+    hint that says how to make a new order.
     """
     nonce = len(order.nonce) == 32 and set(order.nonce) <= set("0123456789abcdef")
     life = 0 < order.expires - order.issued <= MAX_LIFE

@@ -11,8 +11,9 @@ The device applies them before it stages, before it activates and at every start
 `device_agent.shared.release.directory` does that. These rules change nothing.
 
 Time. `now` is the board's clock, which may be wrong (1970). The rules use the later of `now` and `time_floor`, the
-newest `created` of all releases committed so far. That date is signed, so a wrong clock cannot raise it; one release
-raises it by at most `MAX_RAISE`, so one bad signature cannot raise it far. A clock that is behind it causes a warning.
+newest creation date of all releases committed so far. Such a date is signed, so a wrong clock cannot raise the floor.
+One release raises it by at most `MAX_RAISE`, so one bad signature cannot raise it far. A clock that is behind the floor
+causes a warning.
 A release that has expired cannot be activated; one that runs already keeps running.
 
 Sequence. `floor` is the highest sequence ever committed. A release with a lower one is refused, even if validly signed;
@@ -57,7 +58,7 @@ class TrustState:
     `revoked` are the fingerprints whose new signatures are refused. `floor` is the highest sequence ever committed,
     `floor_digest` the digest of its release, `committed_digest` that of the running one. `name` is the name of this
     device's model (None: any), `device_class` its class (None: not checked, as on a host). `runtime_version` is like
-    `tflite_runtime 2.14.0` (None: not checked). `device_id` and `used_orders` are for signed orders (`orders`).
+    `tflite_runtime 2.14.0` (None: not checked). `device_id` and `used_orders` (nonces) are for signed orders.
     """
 
     keys: Mapping[str, bytes] = field(default_factory=dict)
@@ -78,10 +79,9 @@ class TrustState:
 class Verdict:
     """A release that every rule accepted.
 
-    `digest` identifies the release (SHA-256 over its files' digests). `floor` and `time_floor` are the highest sequence
-    and the newest date of a committed release, with this one: to be stored only when it is committed.
-    `already_committed`: the release runs already. `revoked`: its key has been revoked, which is possible only for a
-    release that this device accepted before.
+    `digest` identifies the release (SHA-256 over its files' digests). `floor` and `time_floor` are the device's two
+    floors after a commit of this release; the caller stores them only then. `already_committed`: the release runs
+    already. `revoked`: its key has been revoked, which is possible only for a release that this device accepted before.
     """
 
     digest: str
@@ -115,7 +115,7 @@ def verify_release(
     Args:
         bundle: the bytes of `model.sig`.
         manifest: the bytes of `release.json`.
-        files: every file in the directory; the signature's own entry may be left out.
+        files: name -> size and SHA-256 of every file in the directory; `model.sig` may be left out.
         state: the device's keys, versions, and highest committed sequence (`floor`).
         now: the clock, seconds since 1970.
         expected_digest: the only release to accept, if the caller knows it.
@@ -125,7 +125,7 @@ def verify_release(
         The verdict. A release that is already committed passes even if it has expired or its key was revoked.
 
     Raises:
-        Refused: with a `Reason`; nothing was changed.
+        Refused: a rule refuses the release; `reason` names the rule.
     """
     verdict = _verify_content(bundle, manifest, files, state, now, expected_digest)
     if verdict.already_committed:
@@ -144,11 +144,18 @@ def verify_accepted(
     """Verifies a release that this device accepted before: at every start, and before an automatic return to it.
 
     Checks the signature and every byte again. An expiry or a revoked key is only a warning, so that a device is never
-    left without a model. `digest` is the release that the device's state names; the other arguments are those of
-    `verify_release`.
+    left without a model.
+
+    Args:
+        digest: the release that the device's state names.
+        bundle: the bytes of `model.sig`.
+        manifest: the bytes of `release.json`.
+        files: name -> size and SHA-256 of every file in the directory; `model.sig` may be left out.
+        state: the device's keys and floors.
+        now: the clock, seconds since 1970.
 
     Raises:
-        Refused: the contents differ from what was signed, or the key is unknown.
+        Refused: this is another release, its files are not those that were signed, or the key is unknown.
     """
     return _with_standing(_verify_content(bundle, manifest, files, state, now, digest), state, now)
 
@@ -166,7 +173,10 @@ def revoked_key(fingerprint: str) -> Refused:
 def _verify_content(
     bundle: bytes, manifest: bytes, files: Mapping[str, FileFact], state: TrustState, now: int, expected: str | None
 ) -> Verdict:
-    """Returns the verdict on a release whose signature matches its files; other rules may still refuse it."""
+    """Returns the verdict on a release whose signature matches its files; other rules may still refuse it.
+
+    `expected` is the only digest to accept; None: any.
+    """
     check_entry(constants.SIGNATURE_FILE, Entry("file", len(bundle)))
     check_entry(constants.MANIFEST_FILE, Entry("file", len(manifest)))
     found = oms.read_bundle(bundle)

@@ -56,7 +56,7 @@ def look(bundle: bytes, manifest: bytes, trusted: Container[str], revoked: Conta
     """Returns who signed a release, and why it would be refused, by its unverified files; raises nothing.
 
     `bundle` and `manifest` are the bytes of `model.sig` and `release.json`, `trusted` and `revoked` fingerprints of
-    keys; `now` is that of `warnings_of`.
+    keys; `now` is Unix time by the device's clock, or its time floor if that is later.
     """
     signed_by = _signer(_parse(bundle, constants.MAX_SIGNATURE))
     expires = _parse(manifest, constants.MAX_MANIFEST).get("expires")
@@ -67,12 +67,12 @@ def look(bundle: bytes, manifest: bytes, trusted: Container[str], revoked: Conta
 
 
 def gates_missed(warnings: Iterable[str]) -> list[str]:
-    """Returns the warnings (see `warnings_of`) that make `knnkit parity` fail, each once."""
+    """Returns those `warnings` about a running release that make `knnkit parity` fail, each once."""
     return [text for text in dict.fromkeys(warnings) if text.partition(":")[0] in GATES]
 
 
 def of_previous(warnings: Iterable[str]) -> list[str]:
-    """Returns only the warnings that are about the previous release, to which a rollback would return."""
+    """Returns those of a device's `warnings` that are about the previous release, to which a rollback would return."""
     return [text for text in warnings if text.startswith(f"{PREVIOUS_REVOKED}:")]
 
 

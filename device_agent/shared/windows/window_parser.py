@@ -34,10 +34,11 @@ _MANY = 4
 
 @record
 class Cut:
-    """m windows, flattened to (m, rows * columns) `rows`; with stages, the rows that these make of them.
+    """m windows, flattened to (m, rows * columns) `rows`; with stages, the rows that the stages make of the windows.
 
-    `ends` has the index of the last sample of each, `last` its line number. `marks` has m values for each of
-    `Window.marks`. `bad` has (last line, reason) for each window that the stages refuse.
+    `ends` has the index of each window's last sample, `last` the line number of that sample. `marks` has m first lines,
+    m last lines and, if samples have a time, m first times and m last times. `bad` has (last line, reason) for each
+    window that the stages refuse.
     """
 
     rows: NDArray[Any]
@@ -68,7 +69,7 @@ class _Columns(Columns):
         return found
 
     def _without_text(self, fields: Sequence[str]) -> tuple[Sequence[str], float | None]:
-        """Returns the fields with 0 for a time that is text, and this time in seconds; else `fields` and None."""
+        """Returns the fields with 0 in place of a time in text, and this time in seconds; else `fields` and None."""
         place = self.numbers[self.time]
         seconds = self.times.read(fields[place])
         return (fields, None) if seconds is None else ([*fields[:place], "0", *fields[place + 1 :]], seconds)
@@ -262,7 +263,7 @@ class WindowParser(Parser):
     def cut(self, samples: NDArray[Any], lines: Sequence[int], names: Sequence[Any] | None = None) -> Cut:
         """Returns the windows that (n, n_numbers) samples complete.
 
-        `lines` are the line numbers of the samples, `names` their recordings (None: all are of one).
+        `lines` are the line numbers of the samples, `names` their recordings (None: all samples are of one recording).
         """
         window, width = self._window, len(self._window.columns)
         place = window.numbers.index(window.time) if window.time else 0
