@@ -78,7 +78,7 @@ class Overrides:
             raise UsageError(f"--jump {error}", hint="--jump user@host[:port]") from None
 
     def typed(self, name: str) -> Typed:
-        """Returns the typed name of a device together with these options, which hints repeat."""
+        """Returns the typed name of a device and these options; hints of errors repeat both."""
         options = {"-c": self.deploy_yaml, "--ssh-config": self.ssh_config, "--known-hosts": self.known_hosts}
         words = tuple(word for option, value in options.items() if value for word in (option, value))
         return Typed(name, self.jump, self.identity, words)

@@ -41,7 +41,7 @@ class Wanted:
 
     @property
     def digest(self) -> str:
-        """The name of the environment: the hexadecimal SHA-256 of its versions and files."""
+        """The name of the environment: the hexadecimal SHA-256 of what it is made of, such as package versions."""
         return hashlib.sha256(json.dumps(self.made_of, sort_keys=True).encode()).hexdigest()
 
     def is_on(self, board: Board) -> bool:

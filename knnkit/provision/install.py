@@ -160,7 +160,7 @@ class _Job:
         """Builds the wanted environment if it is missing, and switches to it; adds the wanted keys.
 
         If the board now uses another environment, first calls `prove` with the new one. `source` has the wheels; those
-        that were sent are in the folder `place` on the board (None: no wheels are needed).
+        that were sent are in the folder `place` on the board (None: none was sent).
         """
         before, now = self.board.runtime, runtime_of(self.wanted.recipe.pins)
         another = before not in (None, now)

@@ -60,7 +60,7 @@ def sets_lines(info: KnnInfo) -> list[str]:
 
 
 def accepted(reject: Reject) -> str:
-    """Returns the shares of ordinary rows that get a label: `99.00 % of ordinary rows, 90.00 % of fault`."""
+    """Returns what share of rows gets a label, overall and by class: `99.00 % of ordinary rows, 90.00 % of fault`."""
     own = "".join(f", {percent(share)} of {label}" for label, share in (reject.by_class or {}).items())
     return f"{percent(reject.acceptance)} of ordinary rows{own}"
 

@@ -85,10 +85,10 @@ class Transport(Protocol):
     def append(
         self, source: BinaryIO, remote: str, *, offset: int, size: int, timeout: float, progress: Progress | None = None
     ) -> None:
-        """Appends the bytes of `source` from `offset` to `size` to the file `remote` on the device.
+        """Appends the bytes of `source` from `offset` on to the file `remote` on the device.
 
         The remote file must have `offset` bytes. With offset 0 it is a new file that only its owner can read; its
-        directory must exist. `timeout` is in seconds without progress.
+        directory must exist. `size` is the size of `source`; `timeout` is in seconds without progress.
 
         Raises:
             Unreachable: the connection broke, or made no progress for `timeout` seconds.

@@ -14,7 +14,7 @@ from knnkit.transport.base import Completed
 
 
 class Capped:
-    """Buffer that keeps the first `limit` bytes written to it, and drops the others; if `strict`, raises `Full`."""
+    """Buffer that keeps the first `limit` bytes written to it, and drops the others; or raises `Full`, if `strict`."""
 
     class Full(Exception):
         """The device sent more bytes than the limit."""

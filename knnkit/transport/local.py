@@ -35,7 +35,10 @@ class LocalTransport:
     def run(
         self, argv: Sequence[str], *, timeout: float, input: bytes = b"", max_output: int = MAX_OUTPUT
     ) -> Completed:
-        """Runs a command on this machine and waits for its end; see `Transport.run`."""
+        """Runs a command on this machine, and waits for its end at most `timeout` seconds.
+
+        `input` is its standard input; more than `max_output` bytes of standard output raise DeviceFailed.
+        """
         process = _Process(self.name, argv)
         out = Capped(max_output, strict=True)
         process.feed(lambda stdin: stdin.write(input))
@@ -43,7 +46,7 @@ class LocalTransport:
         return out.answer(process.wait(timeout, lambda: 0.0), self.name)
 
     def pipe(self, argv: Sequence[str], source: BinaryIO, sink: BinaryIO, *, idle: float | None) -> Completed:
-        """Runs a command on this machine between two open files; see `Transport.pipe`."""
+        """Runs a command on this machine between two open files; kills it after `idle` seconds without a byte."""
         process = _Process(self.name, argv)
         ends = Ends(source, sink)
         moved = time.monotonic()
@@ -69,7 +72,10 @@ class LocalTransport:
     def append(
         self, source: BinaryIO, remote: str, *, offset: int, size: int, timeout: float, progress: Progress | None = None
     ) -> None:
-        """Appends a part of a file to another file on this machine; see `Transport.append`."""
+        """Appends the bytes of `source` from `offset` on to the file `remote`, which has `offset` bytes.
+
+        `size` is the size of `source`, for `progress`. Does not use `timeout`.
+        """
         flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | (0 if offset else os.O_CREAT | os.O_TRUNC)
         try:
             with os.fdopen(os.open(remote, flags, 0o600), "wb") as file:

@@ -38,7 +38,7 @@ class Stop(threading.Event):
 
 @dataclass
 class Fan:
-    """An executor and its limits. `in_process`: jobs are threads here, which see `stop` and report their progress."""
+    """Runs jobs, `concurrency` at a time. `in_process`: in threads of this process, where they see `stop`."""
 
     executor: Executor
     concurrency: int = 16

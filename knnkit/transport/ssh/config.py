@@ -49,7 +49,7 @@ class Resolved:
     typed: str = ""  # the options that name it on a command line, if it was named there
 
     def by_hand(self, *command: str) -> str:
-        """Returns `command` (`ssh`, `-v`, or `ssh-copy-id`) with the jump hosts, port and address of this host."""
+        """Returns a command line: `command`, such as `ssh -v`, then the jump hosts, port and address of this host."""
         jumps = ",".join(str(Address(hop.host, hop.user, hop.port)) for hop in self.jumps)
         through = ("-o", f"ProxyJump={jumps}") if jumps else ()
         return shlex.join([*command, *through, "-p", str(self.port), f"{self.user}@{self.host}"])

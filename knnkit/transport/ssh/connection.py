@@ -72,14 +72,14 @@ class SshTransport:
     def run(
         self, argv: Sequence[str], *, timeout: float, input: bytes = b"", max_output: int = MAX_OUTPUT
     ) -> Completed:
-        """Runs a command on the device and waits for its end; see `Transport.run`."""
+        """Runs a command on the device, and waits for its end at most `timeout` seconds; `input` is its stdin."""
         out = Capped(max_output, strict=True)
         with self._watch(argv[0], total=timeout) as watchdog:
             completed = self._execute(argv, lambda ch, _: feed_bytes(ch, input, watchdog.touch), out.write, watchdog)
         return out.answer(completed, self.name)
 
     def pipe(self, argv: Sequence[str], source: BinaryIO, sink: BinaryIO, *, idle: float | None) -> Completed:
-        """Runs a command on the device between two open files; see `Transport.pipe`."""
+        """Runs a command on the device between two files; gives up after `idle` seconds without a byte."""
         ends = Ends(source, sink)
         with self._watch(argv[0], idle=idle) as watchdog:
             completed = self._execute(
@@ -94,7 +94,10 @@ class SshTransport:
     def append(
         self, source: BinaryIO, remote: str, *, offset: int, size: int, timeout: float, progress: Progress | None = None
     ) -> None:
-        """Appends with `cat` on the device: as fast as SFTP (docs/decisions/071). See `Transport.append`."""
+        """Appends the bytes of `source` from `offset` on to the file `remote`, which has `offset` bytes.
+
+        Uses `cat`, which is as fast as SFTP (docs/decisions/071). `size` is the size of `source`, for `progress`.
+        """
         script = 'exec cat >> "$1"' if offset else 'umask 077; exec cat > "$1"'
         source.seek(offset)
         tracked = cast(BinaryIO, Tracked(source, lambda done: progress and progress(done, size)))
@@ -141,7 +144,7 @@ class SshTransport:
         return Completed(tuple(argv), code, b"", bytes(complaint.data), time.monotonic() - started)
 
     def _open_session(self) -> paramiko.Channel:
-        """Opens a channel; tries again if a server that allows few channels has not yet closed the last one."""
+        """Opens a channel; tries again if a server that allows few channels has not yet closed earlier ones."""
         give_up = time.monotonic() + _SESSION_SECONDS
         while True:
             try:
