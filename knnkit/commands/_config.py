@@ -34,7 +34,7 @@ def load_config(arguments: argparse.Namespace) -> Config | None:
 
 
 def line_in_errors(config: Config | None) -> contextlib.AbstractContextManager[None]:
-    """Returns a context manager: an error about a key file in its block gets the line of deploy.yaml with that file."""
+    """Returns a context manager: an error in its block about a key file gets the line of deploy.yaml that names it."""
     return config.key_files.line_in_errors() if config else contextlib.nullcontext()
 
 
@@ -63,7 +63,7 @@ def order_signer(arguments: argparse.Namespace) -> signing.Signer:
     """Returns the key that signs an order to devices: that of `--signing-key`, else that of deploy.yaml.
 
     Raises:
-        ConfigError: neither names a key.
+        ConfigError: `--signing-key` is not given, and deploy.yaml is missing or wrong.
         SigningKeyError: the key cannot be used.
     """
     if arguments.signing_key:
@@ -76,7 +76,8 @@ def order_signer(arguments: argparse.Namespace) -> signing.Signer:
 def require_builds(config: Config | None, what: str, file: Path | None, hint: str = "") -> tuple[Build, ...]:
     """Returns a `Build` for each model of a configuration: the model, its directory, signing key and gates.
 
-    The message of an error begins with `what` and names `file` (None: deploy.yaml). Its hint ends with `hint`.
+    An error's message begins with `what` and names the configuration's `file` (None: deploy.yaml); its hint ends with
+    `hint`.
 
     Raises:
         ConfigError: there is no configuration, or it has no model.
@@ -98,7 +99,7 @@ def files_of(build: Build, config: Path) -> list[Path]:
 
 
 def flags(arguments: argparse.Namespace, *, model: bool = True) -> str:
-    """Returns ` -c FILE --model NAME` for a hint, as far as they were given; without `model`, never `--model`."""
+    """Returns for a hint those of ` -c FILE --model NAME` that the user gave; `model=False` leaves out `--model`."""
     words = [] if arguments.config in (None, Path(FILE_NAME)) else ["-c", str(arguments.config)]
     words += ["--model", arguments.model] if model and arguments.model is not None else []
     return "".join(f" {shlex.quote(word)}" for word in words)

@@ -40,7 +40,7 @@ def survey(
     directories: Iterable[Path],
     pace: Pace,
 ) -> tuple[Regions, str] | None:
-    """Returns the regions, and the name of the device that classified the grid; None if the report gets no regions.
+    """Returns decision regions, and the name of the device that classified their grid of points; None without regions.
 
     Asks one of `targets`, on which the run of `report` succeeded, within the time limits `pace`. `directories` are
     releases on this machine; the picture also shows their golden rows. There are no regions if no HTML report is
@@ -94,9 +94,9 @@ def ask(
     truth: NDArray[np.int32],
     around: NDArray[Any] | None = None,
 ) -> Regions:
-    """Returns the decision regions of a device's model; `info` is the model's metadata.
+    """Returns decision regions: how a device's model labels a grid of points; `info` is the model's metadata.
 
-    `points` are (n, 2) evaluation rows, `truth` their (n,) class indices, `around` other rows that the grid must cover.
+    `points` are (n, 2) evaluation rows, `truth` their (n,) class indices. The grid covers them, and the rows `around`.
 
     Raises:
         DeviceFailed: the device cannot answer.

@@ -1,7 +1,8 @@
-"""`knnkit demo` without options: the small experiment.
+"""`knnkit demo` without options: points, classified on host and device.
 
-Runs the commands that a person would type, and prints them. All files are in one folder. The device is a separate
-process with its own environment in that folder. Leaves nothing else behind and needs no board.
+Runs the commands that a person would type (keygen, build, deploy), and prints them. All files are in one
+folder. The device is a separate process with its own environment in that folder. Leaves nothing else behind and needs
+no board.
 """
 
 from __future__ import annotations
@@ -64,12 +65,12 @@ fleet:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the experiment; returns 0 if host and device both found the reference's neighbours for every row.
+    """Builds and deploys a model; returns 0 if host and device found the reference's neighbours of every test row.
 
     Raises:
         MissingDependency: TensorFlow, scikit-learn or matplotlib is not installed.
-        ParityFailed: some neighbours differ.
-        UsageError: the folder holds files that are not of a demo.
+        ParityFailed: some neighbours differ, or the device does not keep the release.
+        UsageError: the folder of `--out` holds files that are not of a demo.
     """
     require_own(arguments.out, _FIRST_LINE)
     require_build_extra()
@@ -112,7 +113,7 @@ def require_own(folder: Path, first_line: str) -> None:
 
 @dataclass(frozen=True)
 class _Witness:
-    """How one implementation, `name`, answered the test rows; `accuracy` is its share of right labels.
+    """How one implementation of the model, `name`, answered the test rows; `accuracy` is its share of right labels.
 
     `agrees` counts the rows for which it found the neighbours of the float64 search, in the same order.
     """
@@ -130,7 +131,7 @@ class Demo:
         self.began = time.monotonic()
 
     def run(self, *, as_json: bool) -> int:
-        """Runs the experiment, prints its result (`as_json`: as JSON), and returns the exit code."""
+        """Builds, deploys, compares answers, draws, prints the result (`as_json`: as JSON); returns the exit code."""
         built, material, target, report = self.release(self._configure(), "loads TensorFlow, which takes longest")
         training, test = material.training, material.held_out
         assert test is not None  # deploy.yaml holds rows out
@@ -154,9 +155,9 @@ class Demo:
         return path
 
     def release(self, config_file: Path, note: str) -> tuple[Built, Material, Target, DeviceReport]:
-        """Builds and deploys the model of a deploy.yaml; returns the release, its rows, the device, and its report.
+        """Builds and deploys a deploy.yaml's model; returns (release, its rows, device, report of the deploy).
 
-        `note` is printed beside the build.
+        `note` is printed beside the name of the build's step.
 
         Raises:
             ParityFailed: the device does not keep the release.
@@ -194,7 +195,7 @@ class Demo:
         return report
 
     def certify(self, target: Target, report: DeviceReport, built: Built) -> tuple[Answerer, DeviceReport]:
-        """Runs the golden check of `built` on a device, for the case that the deploy had nothing to do and ran none.
+        """Runs the golden check of the release `built` on a device: a deploy that had nothing to do ran no check.
 
         Returns a client that classifies on the device, and `report` with the certificate of this check.
 
@@ -234,7 +235,7 @@ class Demo:
         return picture, self.write_page(device, built, regions=regions, regions_from=device.name)
 
     def write_page(self, device: DeviceReport, built: Built, **more: Any) -> Path:
-        """Writes report.html about one device, and returns its path; `more` are arguments of `fleet_report.page_of`."""
+        """Writes report.html about one device, and returns its path; `more`: more of the page, such as `regions`."""
         manifest = built.manifest
         ref = documents.ReleaseRef(built.digest, manifest.name, manifest.version, manifest.sequence)
         report = FleetReport("deploy", device.started, device.seconds, (device,), releases=(ref,))

@@ -66,12 +66,12 @@ _PICTURE = "{image: {size: [8, 8], channels: 1}, stages: [networks/embedder.tfli
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the experiment; returns 0 if device and host give the same labels, except where rounding may decide.
+    """Builds and deploys a model; returns 0 if the device gives the host's labels, except where rounding may decide.
 
     Raises:
         MissingDependency: a package or espeak-ng is not installed.
-        ParityFailed: the device gave other labels.
-        UsageError: the folder holds files that are not of a demo.
+        ParityFailed: the device fails the golden check: its answers differ from the host's.
+        UsageError: the folder of `--out` holds files that are not of a demo.
     """
     require_own(arguments.out, _HEAD)
     require_build_extra()
@@ -85,7 +85,7 @@ class _InputDemo(Demo):
         self._kind = kind
 
     def run(self, *, as_json: bool) -> int:
-        """Runs the experiment, prints its result (`as_json`: as JSON), and returns the exit code."""
+        """Makes files, builds, deploys, classifies, prints the result (`as_json`: as JSON); returns the exit code."""
         config_file = self._write_config()
         make = self._make_sounds if self._kind == "sound" else self._make_pictures
         if not (self.folder / "unseen").exists():

@@ -29,7 +29,7 @@ def show(
     """Prints each device's plan, wave by wave (`found`), then the names of devices that are in no wave (`left`).
 
     `report` tells why a device has no plan. `rows` maps a release's digest to its evaluation rows (None: not on this
-    host), of which the plan lists those that get another label.
+    host), to list those that the device's present release answers right and the new one wrong.
     """
     by_name = {plan.device: plan for plan in plans}
     devices = {device.name: device for device in report.devices}

@@ -56,8 +56,8 @@ def _training_row(path: Path, row: int) -> dict[str, Any]:
 def _answer(stored: StoredModel, index: int) -> dict[str, Any]:
     """Returns what to print as the answer of training row `index`: {"label": its label}.
 
-    With several label columns, `label` is a dict, column -> label. A regression gives {"label": None, "value": target
-    -> number}; outlier detection gives the same with the value None.
+    With several label columns, `label` is a dict, column -> label. A regression gives {"label": None, "value": {target:
+    number}}; outlier detection gives {"label": None, "value": None}.
     """
     targets, info = stored.reference.targets, stored.info
     if info.targets is None or targets is None:

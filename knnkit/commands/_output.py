@@ -49,7 +49,7 @@ def finish(
         arguments: `--report` (files to write) and `--json`.
         report: what happened on each device; it decides the exit code.
         gates: the limits of the release, for an HTML report; None: it shows none.
-        shown: whether the command has printed the report already; then only warnings, hints and the verdict follow.
+        shown: whether the command has printed the report already; then only warnings, hints and a summary follow.
         table: the result, to print in place of the report, and for an HTML report.
         regions: decision regions, and the name of the device that computed them.
         rows: maps a release's digest to its evaluation rows (None: not on this host), to list wrongly answered rows.

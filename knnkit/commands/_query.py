@@ -1,4 +1,7 @@
-"""Runs one query on each device, with progress on stderr."""
+"""Runs one query, such as `status`, on each device.
+
+Shows progress on stderr.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ def wave_line(wave: Wave, number: int, total: int) -> str:
 
 
 class Console(Progress):
-    """Shows a run on stderr while it runs; implements the `Watch` of a rollout."""
+    """Shows the progress of a run on stderr: waves that begin, steps of devices, devices that are finished."""
 
     def wave(self, wave: Wave, number: int, total: int) -> None:
         """Announces that a wave begins."""
@@ -50,9 +53,9 @@ def ask_fleet(
 ) -> FleetReport:
     """Runs a query on every selected device, and returns the report.
 
-    `kind` is the agent's command, `agent_arguments` its further arguments. `inputs` maps the name of a device to the
-    standard input of its query; devices without an entry are not asked (None: all are). `shared`: more
-    fields of `Question`, the job of one query.
+    `kind` is the name of the query; `agent_arguments` are added to the agent's command. `inputs` maps the name of a
+    device to the standard input of its query; devices without an entry are not asked (None: all devices are asked).
+    `shared`: more fields of `Question`, the job of one query.
     """
     _output.check_report_paths(arguments)
     config = _config.load_config(arguments)
@@ -76,6 +79,6 @@ def ask_fleet(
 def run_jobs(
     arguments: argparse.Namespace, config: Config | None, command: str, jobs: Sequence[Job], work: Work
 ) -> FleetReport:
-    """Calls `work` for each job, shows progress on stderr, and returns the report, which names `command`."""
+    """Calls `work` for each job, shows progress on stderr, and returns the report of this `command`."""
     with Console(total=len(jobs)) as console, _selection.open_fan(arguments, config) as fan:
         return ask_all(command, jobs, work, fan, console)

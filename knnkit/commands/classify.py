@@ -136,7 +136,7 @@ def _raw_lines(path: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
 
 @contextmanager
 def _source(arguments: argparse.Namespace) -> Iterator[tuple[BinaryIO, tuple[str, ...]]]:
-    """Yields an open file of rows, and the names of the sounds or pictures in its lines; () if these are plain rows."""
+    """Yields the open input, and the name of the sound or picture in each of its lines; () if it holds plain rows."""
     path: Path | None = arguments.input
     if path is None:
         streams.say_if_waiting("knnkit")

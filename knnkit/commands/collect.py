@@ -54,8 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _merge(report: FleetReport, folder: Path) -> tuple[FleetReport, dict[Path, tuple[int, int]]]:
     """Adds the rows in `report` to one file for each model in `folder`.
 
-    Returns two things: the report, whose `details` now count each device's rows by kind; and path of a file -> (number
-    of new rows, number of all rows in it that have no label).
+    Returns (report, files). In the report, each device's `details` are JSON: kind of row ("enrolled": taught; else why
+    it was kept) -> number of rows. `files` maps a file's path to (number of new rows, number of rows without label).
     """
     rows: dict[Columns, list[FieldRow]] = {}
     devices = []

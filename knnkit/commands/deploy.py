@@ -85,7 +85,10 @@ def _rows_of(packages: Sequence[Package]) -> Rows:
 
 
 def _require_signed_by(named: Sequence[Path], keys: Mapping[str, bytes], packages: Iterable[Package]) -> None:
-    """Raises VerificationFailed unless one of `keys` signed each release; does nothing without `--key` (`named`)."""
+    """Raises VerificationFailed if a release is signed by none of `keys`, a mapping fingerprint -> PEM.
+
+    Does nothing if `named`, the key files that `--key` names, is empty.
+    """
     for package in packages:
         if named and package.signed_by not in keys:
             raise VerificationFailed(

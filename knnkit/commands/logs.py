@@ -20,7 +20,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def rows_of(device: DeviceReport) -> list[tuple[str, ...]]:
-    """Returns the lines of the table that belong to one device."""
+    """Returns a table line for each event of a device: (device, time, event, release, answering release, who, why)."""
     if not device.details:
         return [(device.name, "-", device.word, "-", "-", "-", device.said)]
     return [_entry(device.name, entry) for entry in device.answer(History).entries]

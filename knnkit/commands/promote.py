@@ -96,9 +96,10 @@ def _list(config: Path, build: Build, promotion: Promotion) -> bool:
 
 # --- what the next model gains --------------------------------------------------------------------------------------
 def _gain(build: Build, material: Material, promotion: Promotion) -> Comparison | None:
-    """Compares the answers of the current release with those of the same model plus the new rows.
+    """Compares the current release's answers with those of the same model plus the new rows.
 
-    Returns None if there is no release, or if its features are not those of the training data.
+    Both answer the release's evaluation rows and the new rows. Returns None if there is no release, or if its features
+    are not those of the training data.
     """
     path = build.release.dir / constants.MODEL_FILE
     if not path.is_file():
@@ -141,7 +142,7 @@ def _with_rows(before: StoredModel, material: Material, new: Dataset) -> StoredM
 
 
 def row_numbers(material: Material, added: int) -> NDArray[np.int64]:
-    """Returns the numbers of the training rows in the user's files, then of `added` rows that follow these files."""
+    """Returns the numbers of the training rows in the user's files, then the next `added` numbers, for the new rows."""
     rows = material.training
     parts = (rows, material.held_out, material.spare)
     numbers = [

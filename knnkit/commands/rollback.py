@@ -60,8 +60,8 @@ def _ordered(arguments: argparse.Namespace, kind: Kind, flags: tuple[str, ...]) 
 def _floor_order(floor: int, device: DeviceReport, signer: Signer) -> bytes:
     """Returns the order that lowers a device's floors: the lowest sequence and earliest time of releases it accepts.
 
-    `floor` is the new lowest sequence (CLOCK: the time now). The order names the device and its present
-    lowest sequence.
+    `floor` is the new lowest sequence; the constant `CLOCK` stands for the present time as the sequence. The new
+    earliest time is now. The order names the device and its present lowest sequence.
     """
     assert device.status is not None
     lowest, held = None if floor == _parsers.CLOCK else floor, device.answer(TrustedKeys)

@@ -138,7 +138,7 @@ def _chart(tuned: Tuned, name: str, score: str, how: str) -> Chart:
 
 
 def _write(arguments: argparse.Namespace, build: Build, setting: Setting, k: int) -> bool:
-    """Writes `setting` (metric, weights, scale) and `k` into deploy.yaml; returns False if it has these values."""
+    """Writes `setting` (metric, weights, scale) and `k` into deploy.yaml; returns False if they are there already."""
     model = build.model
     before = _values(Setting(model.scale, model.metric, model.weights), model.k)
     values = {key: value for key, value in _values(setting, k).items() if value != before[key]}

@@ -36,8 +36,11 @@ def with_values(text: str, place: Sequence[str | int], values: Mapping[str, str 
 def with_file(text: str, place: Sequence[str | int], file: str, name: str | None, source: str) -> str:
     """Returns `text` with `file` added to `files` in one `data` section: `file: a.csv` becomes `files: [a.csv, b.csv]`.
 
-    `text`, `source`: as in `with_values`; `place`: key path of the section. Also adds `id: NAME` unless `name` is None.
-    Raises as `with_values`.
+    `text` is that of a deploy.yaml called `source` in messages; `place` is the key path of the section. Also adds
+    `id: NAME`, the column `name` that identifies rows, unless `name` is None.
+
+    Raises:
+        ConfigError: other values would change, too (YAML aliases); the hint is what to write by hand.
     """
     wanted = yaml_reader.read(text, source)
     data = wanted.value(place)
@@ -50,7 +53,11 @@ def with_file(text: str, place: Sequence[str | int], file: str, name: str | None
 
 
 def _checked(wanted: yaml_reader.Document, change: Callable[[], str], said: str, hint: str) -> str:
-    """Returns the text of `change()`; raises ConfigError (`said`, `hint`) if parsing it does not give `wanted`."""
+    """Returns the text of `change()`, after checking that its values are those of `wanted`.
+
+    Raises:
+        ConfigError: they are not; `said` is the message, `hint` what to write by hand.
+    """
     try:
         changed = change()
         if yaml_reader.read(changed, wanted.source).data == wanted.data:

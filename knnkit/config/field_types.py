@@ -277,7 +277,7 @@ _ALSO_CALLED = {"neighbors": "k", "neighbours": "k", "n_neighbors": "k", "target
 def _unknown(key: str, cls: type[Section]) -> dict[str, Any]:
     """Returns the details of the error about an unknown key of the section `cls`.
 
-    These are {"problem": message, "meant": the known key that is most like it ("": none is), "sure": whether it is
+    These are {"problem": message, "meant": the most similar known key ("" if none is similar), "sure": whether `key` is
     certainly that key, misspelt}.
     """
     called = difflib.get_close_matches(key, _ALSO_CALLED, n=1, cutoff=0.8)

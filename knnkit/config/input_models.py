@@ -238,7 +238,7 @@ class InputConfig(Section):
 
     @property
     def takes_files(self) -> bool:
-        """Whether an input is a file: of a sound or a picture."""
+        """Whether an input of the model is a sound file or a picture file."""
         return bool(self.audio or self.image)
 
     @property

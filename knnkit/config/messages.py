@@ -53,10 +53,10 @@ def above(place: Place) -> Place:
 
 
 def example(root: type[Section], key: str, place: Place = ()) -> str:
-    """Returns an example line `key: value` for the mapping at the key path `place`.
+    """Returns an example line `key: value` for the mapping at the key path `place` in a file of the schema `root`.
 
-    If this mapping does not know the key, the example is that of the first section under `root` that does. Returns
-    `knnkit schema` if there is no example for the key.
+    If this mapping does not allow the key, the example is that of the first section in the schema that does. Returns
+    the command `knnkit schema` if there is no example for the key.
     """
     nodes = _nodes(root, place)
     here = [kind for kind, _ in nodes if _is_section(kind)]
@@ -75,7 +75,7 @@ def _example(field: FieldInfo) -> str:
 
 
 def _sections(root: type[Section]) -> Iterator[tuple[Place, type[Section]]]:
-    """Yields (key path, section) for each section under `root`, the outermost first; 0 is any entry of a list."""
+    """Yields (key path, class) of each section in the schema `root`, outermost first; index 0 is any list entry."""
     places: list[Place] = [()]
     for place in places:
         for kind, _ in _nodes(root, place):
@@ -89,9 +89,9 @@ def _sections(root: type[Section]) -> Iterator[tuple[Place, type[Section]]]:
 def unknown_key(
     root: type[Section], document: yaml_reader.Document, place: Place, context: dict[str, Any]
 ) -> tuple[str, str]:
-    """Returns the message about an unknown key of the mapping at the key path `place`, and a line to type instead.
+    """Returns (message, line to type) about a key that the schema `root` does not know in the mapping at `place`.
 
-    `context` is that of pydantic's error: the key, and the details of `field_types._unknown`.
+    `context`: `key`, `problem` (message), `meant` (most similar known key, or ""), `sure` (`key` is it, misspelt).
     """
     key, mapping = context["key"], document.value(place)
     glued = yaml_reader.glued(key)
@@ -135,12 +135,12 @@ def found(document: yaml_reader.Document, place: Place) -> str:
 
 
 def expected(root: type[Section], place: Place) -> str:
-    """Returns a description of the values that are allowed at the key path `place` under `root`."""
+    """Returns a description of the values that are allowed at the key path `place` in the schema `root`."""
     return ", or ".join(dict.fromkeys(_described(*node) for node in _nodes(root, place)))
 
 
 def wrong_value(root: type[Section], document: yaml_reader.Document, place: Place) -> tuple[str, str]:
-    """Returns the message about a value not allowed at the key path `place`, and a line to type instead."""
+    """Returns (message, line to type) about a value that the schema `root` does not allow at the key path `place`."""
     wanted, here = expected(root, place), found(document, place)
     problem = f"found {here}, expected {wanted}"
     if here == "an empty list" and wanted.startswith(_A_LIST):
@@ -154,10 +154,10 @@ def wrong_value(root: type[Section], document: yaml_reader.Document, place: Plac
 
 
 def in_list(root: type[Section], document: yaml_reader.Document, place: Place, fix: str) -> str:
-    """Returns a line to type: `fix`, a list of one right entry, with the other entries of the user's list added.
+    """Returns the user's list as a line to type, its wrong entry replaced by that of `fix`, a line `key: [entry]`.
 
-    `place` is the key path of the wrong entry. If the line would be too long, or other entries have keys, returns the
-    entry alone; without other entries, `fix`.
+    `place` is the key path of the wrong entry, `root` the schema. Returns `fix` if the list has no other entries, and
+    `- entry` if the line would be too long or the schema does not allow it.
     """
     key, _, typed = fix.partition(": [")
     count = len(document.value(place[:-1])) if place and isinstance(place[-1], int) else 1
@@ -175,7 +175,7 @@ def in_list(root: type[Section], document: yaml_reader.Document, place: Place, f
 def _likely(root: type[Section], document: yaml_reader.Document, place: Place) -> Iterator[tuple[str, str]]:
     """Yields what the value at the key path `place` may mean, likeliest first: (text for the message, line to type).
 
-    `wrong_value` takes the first line whose value is allowed.
+    The schema `root` may not allow the value of a line; `wrong_value` takes the first line that it allows.
     """
     value, written = document.value(place), document.scalars.get(place, "")
     if not place or value is None:
@@ -230,7 +230,7 @@ def _as_first_key(key: str, written: str, usual: str, nodes: Sequence[_Node]) ->
 
 
 def _is_right(root: type[Section], place: Place, line: str) -> bool:
-    """Whether `line`, `key: value`, is right in the mapping at the key path `place`, whatever the other keys are."""
+    """Whether the schema `root` allows `line`, `key: value`, in the mapping at `place`, whatever its other keys are."""
     try:
         typed = yaml_reader.read(line, "").data if len(line) <= _LONGEST_LINE else {}
     except ConfigError:
@@ -263,7 +263,7 @@ _Node = tuple[Any, tuple[Any, ...]]
 
 @functools.lru_cache(maxsize=1024)
 def _nodes(root: type[Section], place: Place) -> list[_Node]:
-    """Returns (type, metadata) of each type allowed at the key path `place` under `root`; [] if none is allowed."""
+    """Returns (type, metadata) of each type that the schema `root` allows at the key path `place`; [] if none."""
     nodes: list[_Node] = [(root, ())]
     for part in place:
         nodes = list(_inside(nodes))
@@ -292,7 +292,7 @@ def _flat(annotation: Any, metadata: tuple[Any, ...]) -> Iterator[_Node]:
 
 
 def _inside(nodes: Sequence[_Node]) -> Iterator[_Node]:
-    """Yields (type, metadata) of each type in `nodes`; splits every union, even one with a name (`Words`)."""
+    """Yields (type, metadata) of each type in `nodes`; splits every union, even one that `Words` gives a name."""
     for kind, _ in nodes:
         yield from _flat(kind, ())
 

@@ -109,7 +109,7 @@ class ModelConfig(Section):
 
     @property
     def reduction(self) -> ReduceConfig | None:
-        """The value of `reduce` with its defaults; None without it."""
+        """The value of `reduce` with its defaults; None without `reduce`."""
         return ReduceConfig(how=self.reduce) if isinstance(self.reduce, str) else self.reduce
 
     @property
@@ -281,7 +281,7 @@ class Config(Section):
 
     @classmethod
     def of(cls, document: Document, context: dict[str, Any]) -> Config:
-        """Returns the configuration in a document; `context` has `base` and `home`, as in `parse`.
+        """Returns a document's configuration; `context`: `base`, folder of relative paths, and `home`, for `~`.
 
         Raises:
             pydantic.ValidationError: a key or value is wrong.

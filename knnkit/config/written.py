@@ -43,7 +43,7 @@ class KeyFiles:
 
     @property
     def lines(self) -> tuple[tuple[str, str], ...]:
-        """(path of the file, the key that names it, as `identity in deploy.yaml:7`) for each file."""
+        """(path of the file, the YAML key that names it, as `identity in deploy.yaml:7`) for each file."""
         return tuple((path, self.document.line_of(place)) for path, place in self.places.items())
 
 
@@ -65,9 +65,9 @@ class Written:
         return None if place is None else self.document.error(place, str(error))
 
     def _of_file(self, message: str) -> Place:
-        """Returns the key path of the file that `message` names (the longest name, if it names several).
+        """Returns the key path of the model's file that `message` names (if it names several, the longest name).
 
-        If it names no file of deploy.yaml: the key path of a pattern such as `*.csv`, else of the model.
+        If it names none: the key path of the model's first file pattern, such as `*.csv`, else that of the model.
         """
         scalars = self.document.scalars.items()
         files = {at: text for at, text in scalars if at[: len(self.model)] == self.model and _FILES.intersection(at)}

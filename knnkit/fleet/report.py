@@ -50,7 +50,7 @@ class Step:
 
 
 def named_apart(release: ReleaseRef, left: ReleaseRef | None) -> str:
-    """Returns `iris 1.0.0`, name and version; adds both digests if another release, `left`, has the same two."""
+    """Returns `iris 1.0.0`, name and version; adds both releases' digests if `left`, another one, has the same."""
     named = f"{release.name} {release.version}"
     if left is None or left.digest == release.digest or (left.name, left.version) != (release.name, release.version):
         return named
@@ -94,7 +94,7 @@ class DeviceReport:
 
     @property
     def good(self) -> bool:
-        """Whether the device needs no further action: its outcome and its exit code are good."""
+        """Whether the device needs no further action: its outcome is in `GOOD`, and its exit code is 0."""
         return self.outcome in GOOD and self.exit_code == constants.EXIT_OK
 
     @property
@@ -139,7 +139,7 @@ class FleetReport:
 
     @property
     def exit_code(self) -> int:
-        """The exit code of the run (see `device_agent.shared.protocol.constants`); of an interrupted run, 130."""
+        """The exit code of the run: 130 if it was interrupted, else that of its devices."""
         return EXIT_INTERRUPTED if self.interrupted else exit_code(self.devices)
 
     def summary(self) -> str:
@@ -154,10 +154,10 @@ class FleetReport:
 
 
 def readable(certificate: Certificate) -> Certificate:
-    """Returns a golden check's certificate without tables that make no sense, which a hostile device may send.
+    """Returns a golden check's certificate without impossible figures, which a hostile device may send.
 
-    A confusion matrix is removed unless it has as many columns as lines, or one more ("unknown"), and no negative
-    count. The accuracies of label columns are removed if one was measured on no row.
+    Removes the confusion matrix unless each row has as many counts as there are rows, or one more ("unknown"), and
+    none is negative. Removes the accuracies of all label columns if one of them was measured on no row.
     """
     size, columns = len(certificate.confusion), certificate.columns
     square = all(len(row) in (size, size + 1) and min(row) >= 0 for row in certificate.confusion)
@@ -174,7 +174,7 @@ def exit_code(devices: Iterable[DeviceReport]) -> int:
     """Returns one exit code for many devices: the first of 1, 2, 4, 5 and 3 that any of them has; else 0.
 
     So 4 means that every failure was one of verification, parity or accuracy (perhaps with locks and unreachable
-    devices), and 3 that devices were only unreachable. Devices skipped because of others do not count.
+    devices), and 3 that devices were only unreachable. Devices that the run skipped do not count.
     """
     failed = [device.exit_code for device in devices if not device.good and device.outcome is not Outcome.SKIPPED]
     worst_first = (constants.EXIT_FAILED, constants.EXIT_USAGE, constants.EXIT_REFUSED, constants.EXIT_LOCKED)

@@ -121,7 +121,7 @@ def missed(certificate: Certificate, package: Package | None, running: ReleaseRe
 
 
 def _missed_by_stages(certificate: Certificate, package: Package | None) -> tuple[str, ...]:
-    """Returns messages if rows from the device's networks are unchecked or far from the host's; else ()."""
+    """Returns messages if rows that the device's stages computed are unchecked or too far from the host's; else ()."""
     if certificate.embedding is not None:
         return error_gates.stage_failures(certificate.embedding)
     missing = package is not None and any(file.name in constants.STAGE_FILES for file in package.files)
@@ -135,7 +135,7 @@ def _missed_errors(certificate: Certificate, gates: Gates) -> tuple[str, ...]:
 
 
 def _missed_by_class(certificate: Certificate, gates: Gates, running: ReleaseRef | None) -> tuple[str, ...]:
-    """Returns messages about gates on single classes that the certificate fails; `running` is as in `missed`."""
+    """Returns messages about gates on single classes that the certificate fails; `running`: the previous release."""
     table = certificate.confusion
     found: tuple[str, ...] = ()
     if table and len(certificate.classes) == len(table):

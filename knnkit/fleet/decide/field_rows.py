@@ -22,7 +22,7 @@ KINDS = ("unknown", "uncertain", "random")
 
 @dataclass(frozen=True)
 class Brought:
-    """The rows that one device sent, by model and columns; `strange`: number of rows whose columns are not known."""
+    """The rows that one device sent, by model and columns; `strange`: number of rows with unknown columns."""
 
     rows: dict[Columns, tuple[FieldRow, ...]]
     strange: int = 0
@@ -59,10 +59,10 @@ def read_rows(device: str, enrolled: bytes, ring: bytes, columns: Mapping[str, C
 
 
 def _columns_of(row: FieldRow, columns: Mapping[str, Columns]) -> Columns | None:
-    """Returns name and columns of the model that answered a row, or under which the row was taught; None: not known.
+    """Returns name and columns of the model that answered a row, or under which it was taught; None: not known.
 
-    They are not known if the row does not have these columns. If the device no longer has the release, returns the
-    entry of `columns` that fits the row, if only one does.
+    `columns` maps the digest of each release on the device to name and columns of its model. Without an entry for the
+    row's release, returns the entry that fits the row's cells, if only one does. Returns None if the cells do not fit.
     """
     fitting = {of for of in columns.values() if _fits(row.cells, of)}
     named = columns.get(row.digest)

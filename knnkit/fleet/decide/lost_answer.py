@@ -1,6 +1,6 @@
-"""Decides a device's outcome if its answer was lost.
+"""Decides a switch's outcome if the device's answer was lost.
 
-Also if the host rejected the answer. The host then runs `rollback --own`, and the device's reply decides: only the
+Also if the host rejected this answer. The host then runs `rollback --own`, and the device's reply decides: only the
 device knows whether it switched, and whether another host has changed it since. Never uses a timeout. Without a reply,
 the report says so.
 """
@@ -56,14 +56,20 @@ def judge(error: KnnkitError, stage: Stage, found: TakenBack, digest: str, secon
 
 
 def unknown(error: KnnkitError, stage: Stage, seconds: float) -> Aftermath:
-    """Returns the outcome of a device that does not reply; the arguments are those of `judge`."""
+    """Returns the outcome of a device that does not reply, after `error` ended its switch at the step `stage`.
+
+    Without a confirmation, the device returns to the previous release within `seconds`.
+    """
     if isinstance(error, Unreachable):
         error = Unreachable(str(error), reason=error.reason, hint="run it again when the device can be reached")
     return Aftermath(None, error, f"{stage.value}the device returns to the previous release within {seconds:g} s")
 
 
 def _running(error: KnnkitError, own: bool) -> Aftermath:
-    """Returns the outcome of a device that runs the release; `own`: whether this run committed it, not another host."""
+    """Returns the outcome of a device that runs the new release although `error` ended the switch.
+
+    `own`: whether this run committed the release, not another host.
+    """
     if isinstance(error, ParityFailed):
         return Aftermath(Outcome.FAILED, error, "the release could not be reverted: another host has confirmed it")
     said = "the device says that the release was confirmed" if own else "another host has committed the release"

@@ -136,9 +136,9 @@ def other_project(target: Target, status: Status, models: Collection[str]) -> st
 
 
 def _sign_steps(status: Status | None, package: Package) -> tuple[PlanStep, ...]:
-    """Returns a step that sends our signature if the device has the release with that of another key; else ().
+    """Returns a step that sends the signature of `package` if the device's copy may have another key's; else ().
 
-    Also returns () if the device does not trust our key.
+    Also returns () if the device lacks the release, or does not trust the key that signed `package`.
     """
     if status is None or package.digest not in status.staged or package.signed_by not in status.trusted:
         return ()

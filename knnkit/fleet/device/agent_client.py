@@ -43,7 +43,7 @@ def ask(
 
     Raises:
         AgentProblem: the agent reported a problem.
-        DeviceFailed: there is no answer, or it is malformed.
+        DeviceFailed: there is no answer, it is malformed, or this knnkit is too old to read it.
         Unreachable: the connection broke, or the time limit passed.
     """
     argv = [*agent, *command, "--json"]
@@ -52,7 +52,12 @@ def ask(
 
 
 def read_answer(device: str, completed: Completed, command: str, answer: type[T]) -> T:
-    """Parses the output of a completed agent command as a document of the type `answer`; raises as `ask`."""
+    """Parses the output of the agent command `command`, now completed, as a document of the type `answer`.
+
+    Raises:
+        AgentProblem: the agent reported a problem.
+        DeviceFailed: there is no answer, it is malformed, or this knnkit is too old to read it.
+    """
     try:
         if completed.exit_code == 0:
             return json_codec.loads(answer, completed.stdout)

@@ -33,7 +33,7 @@ class Answerer:
         self._transport, self._facts = transport, facts
 
     def neighbours(self, rows: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[Any]]:
-        """Returns the (n, k) indices of the training rows nearest to (n, n_features) raw rows, and (n,) labels."""
+        """Returns the answers to (n, n_features) raw rows: (n, k) indices of the nearest training rows, (n,) labels."""
         records = self._classify(rows, ["--neighbors"])
         with self._sensible():
             nearest = np.array([[near["index"] for near in record["neighbors"]] for record in records], np.int32)

@@ -77,8 +77,8 @@ def dial(
 ) -> Transport:
     """Opens a connection to the device of a job; tries again after an error that may be gone at the next attempt.
 
-    `pause` waits some seconds, and returns whether the run was stopped: then it does not try again. `tried` is called
-    before each attempt, `warn` with each warning of the login.
+    `pause` waits some seconds, and returns whether the run was stopped; then there is no further attempt. `tried` is
+    called before each attempt, `warn` with each warning of the login.
 
     Raises:
         Unreachable: the last attempt failed, or another attempt would not help.

@@ -224,7 +224,7 @@ def _with_agent(name: str, facts: Facts, code: str | None, status: str) -> Facts
 def _shake_hands(name: str, status: Any) -> Status | str:
     """Returns the status that the agent of the device `name` sent; if the agent is too old for this knnkit, the reason.
 
-    The two protocol numbers are read before anything else: they never change their meaning.
+    First reads the newest and the oldest protocol that the agent speaks: these numbers never change their meaning.
 
     Raises:
         DeviceFailed: this knnkit is too old for the agent.

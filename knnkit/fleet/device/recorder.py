@@ -37,7 +37,10 @@ class Recorder:
         self._begun = time.monotonic()
 
     def know(self, **values: Any) -> None:
-        """Sets fields of the report, by name; of a `certificate`, drops figures that make no sense (`readable`)."""
+        """Sets fields of the report, by name; first removes impossible figures from a `certificate`.
+
+        These are a confusion matrix of the wrong shape or with negative counts, and accuracies measured on no row.
+        """
         if values.get("certificate"):
             values["certificate"] = readable(values["certificate"])
         self._report = replace(self._report, **values)
@@ -72,7 +75,7 @@ class Recorder:
             self._steps.append(Step(name, started, round(time.monotonic() - begun, 6), note))
 
     def divide(self, first: str, seconds: float) -> None:
-        """Splits the last step in two: its first `seconds` become the step `first`, the rest keeps its name."""
+        """Splits the last step in two: its first `seconds` become the step `first`, its other seconds keep its name."""
         last = self._steps.pop()
         part = round(min(max(0.0, seconds), last.seconds), 6)  # a hostile device may send any number
         rest = replace(last, started=last.started + part, seconds=round(last.seconds - part, 6))
@@ -94,7 +97,8 @@ class Recorder:
     def fail(self, error: KnnkitError, outcome: Outcome | None = None, more: str = "") -> DeviceReport:
         """Ends the run with `error`; returns its report.
 
-        Without an `outcome`, takes that of `outcome_of(error)`; `more` is appended to the message.
+        Without an `outcome`, it is unreachable, locked or failed, by the class of `error`. `more` is appended to the
+        message.
         """
         certificate = error.problem.certificate if isinstance(error, AgentProblem) else None
         outcome = outcome or outcome_of(error)

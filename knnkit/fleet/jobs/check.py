@@ -57,7 +57,8 @@ def prove(
 
     Raises:
         AgentProblem: the agent reports a problem without a certificate.
-        DeviceFailed, Unreachable: as `knnkit.fleet.device.agent_client.ask`.
+        DeviceFailed: there is no answer, it is malformed, or this knnkit is too old to read it.
+        Unreachable: the connection broke, or `timeout` seconds passed.
     """
     command, refused = ["check", "--nonce", nonce, *arguments], ""
     try:
@@ -77,8 +78,8 @@ def trial(
     """Returns a function that checks the device's release in a new environment before the device uses that environment.
 
     The function takes the path of the new environment's Python, and text for messages about what is new there. It
-    records the check's result. It raises ParityFailed if the release fails the check there and gives more wrong answers
-    than in the environment in use. Returns None if the device has no agent or runtime yet.
+    records the check's result. It raises ParityFailed if the release fails the check there, unless the release fails in
+    the environment in use, too, on as many golden rows or more. Returns None if the device has no agent or runtime yet.
     """
     status = facts.agent
     if status is None or status.runtime is None:

@@ -45,7 +45,7 @@ def rows_in(report: DeviceReport) -> Brought:
     """Returns the rows in a report of `collect_rows`.
 
     Raises:
-        MalformedDocument: the device printed something else.
+        MalformedDocument: the device printed a line that is not what the agent prints.
     """
     printed = {name: text.encode() for name, text in json.loads(report.details).items()}
     return read_rows(report.name, printed["enrolled"], printed["ring"], read_columns(printed["columns"]))

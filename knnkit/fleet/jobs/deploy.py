@@ -186,7 +186,7 @@ class _Deploy:
         return facts
 
     def _sign(self, facts: Facts) -> str:
-        """Sends only our signature of a staged release; returns a message for the user, "" if the device had it."""
+        """Sends our signature of a release that the device has; returns a message, "" if it had the signature."""
         self._talk.go_on()
         package = self._job.package
         command = ["stage", package.digest, "--signature", "-", "--holder", self._job.holder]
@@ -231,7 +231,10 @@ def plan_job(job: DeviceJob, listen: Listener = nobody, pause: Pause = just_slee
 
 
 def _compare(job: DeviceJob, transport: Transport, facts: Facts) -> Compared | None:
-    """Compares how the device's release and the new one answer the new one's golden rows; None if impossible."""
+    """Compares how the device's release and the new release answer the golden rows of the new release.
+
+    Returns None if the device runs no other release, or if a file or the device's answers cannot be read.
+    """
     if facts.agent is None or facts.agent.answering in (None, job.package.digest):
         return None
     from device_agent.shared.golden import changes  # numpy is for a dry run that compares

@@ -37,7 +37,7 @@ class ProvisionJob(Job):
 def provision_device(job: ProvisionJob, listen: Listener = nobody, pause: Pause = just_sleep) -> DeviceReport:
     """Provisions one device, or removes knnkit from it; returns a report, also if the device fails.
 
-    The report's `details` are a `Provisioned` as JSON, or `{"removed": true}`.
+    The report's `details` are JSON: what was installed (a `Provisioned`), or `{"removed": true}`.
     """
     return visit(job, partial(_remove if job.remove else _provision, job), listen, pause, full=True)
 

@@ -48,7 +48,13 @@ class Conversation:
             self._transport = None
 
     def ask(self, facts: Facts, command: list[str], answer: type[T], input: bytes = b"") -> T:
-        """Runs one command of the device's agent, and returns its answer; as `knnkit.fleet.device.agent_client.ask`."""
+        """Runs one command of the device's agent, and returns its answer as a document of the type `answer`.
+
+        Raises:
+            AgentProblem: the agent reported a problem.
+            DeviceFailed: there is no answer, it is malformed, or this knnkit is too old to read it.
+            Unreachable: there is no connection, or the time limit for a command passed.
+        """
         return ask(self.open(), facts.agent_argv, command, answer, timeout=self._job.pace.command, input=input)
 
     def ask_in_turn(self, facts: Facts, command: list[str], answer: type[T], input: bytes = b"") -> T:
