@@ -37,7 +37,7 @@ def current(root: Path) -> str | None:
 
 
 def linked(root: Path) -> dict[str, Any] | None:
-    """Returns the record (`marker`) of the environment in use, even if that cannot start; None if none is in use."""
+    """Returns the knnkit.json of the environment in use, even if that cannot start; None if none is in use."""
     digest = link(root)
     return marker(root, digest) if digest is not None else None
 
@@ -51,7 +51,7 @@ def link(root: Path) -> str | None:
 
 
 def marker(root: Path, digest: str) -> dict[str, Any] | None:
-    """Returns the record of an environment, the object in its knnkit.json; None if it is unfinished or damaged."""
+    """Returns an environment's knnkit.json, which lists its content; None if unfinished or damaged."""
     made_of = read_json(root / VENVS / digest / MARKER)
     return made_of if made_of is not None and made_of.get("digest") == digest and well_formed(made_of) else None
 
@@ -89,7 +89,7 @@ def files_in(record: dict[str, Any] | None) -> dict[str, str] | None:
 
 
 def environments(root: Path) -> dict[str, dict[str, Any]]:
-    """Returns digest -> record (`marker`) of every finished environment that can start."""
+    """Returns digest -> knnkit.json of every finished environment that can start."""
     return {path.name: marker(root, path.name) or {} for path in listed(root / VENVS) if works(root, path.name)}
 
 

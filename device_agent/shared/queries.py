@@ -55,7 +55,7 @@ def default_names(count: int) -> tuple[str, ...]:
 
 
 def column_names(rows: Any) -> tuple[str, ...] | None:
-    """Returns the column names of a data frame; None if `rows` is not one, or a name is not text."""
+    """Returns the column names of a data frame; None if `rows` is not a data frame, or a name is not text."""
     kind = type(rows)
     if not hasattr(kind, "__array__"):  # a frame that was not computed yet
         return None
@@ -107,7 +107,7 @@ def check_rows(rows: ArrayLike, features: tuple[str, ...], origin: Origin) -> ND
     """Returns `rows` as (n, n_features) contiguous float32; with an origin, as offsets from it.
 
     Args:
-        rows: numbers; a data frame must have the columns `features`, unless these are default names.
+        rows: numbers; a data frame must have the columns `features`, unless these are feature_0, feature_1, ...
         features: names of the model's features.
         origin: (n_features,) float64, the model's origin, or None.
 
@@ -125,9 +125,10 @@ def check_rows(rows: ArrayLike, features: tuple[str, ...], origin: Origin) -> ND
 def check_raw_rows(
     rows: ArrayLike, features: tuple[str, ...], error: Callable[..., Exception], origin: Origin
 ) -> NDArray[Any]:
-    """Checks rows like `check_rows`, but does not subtract the origin, and raises `error` in place of BadInput.
+    """Returns `rows` as (n, n_features) finite numbers, with an origin as float64, without it as float32.
 
-    Returns (n, n_features) rows of `row_type(origin)`. `error` takes a message and a `hint`.
+    Does not subtract the origin. Raises `error`, called with a message and a `hint`, for a wrong shape, wrong columns,
+    or cells that are not finite numbers.
     """
     return _checked(_as_table(rows, features, error, origin), features, error)
 

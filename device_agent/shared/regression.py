@@ -67,7 +67,7 @@ def differ(values: Float64, expected: Float64, spread: Sequence[float]) -> NDArr
 
 
 def errors(names: Sequence[str], values: Float64, truth: Float64) -> tuple[TargetError, ...]:
-    """Returns the errors of `values` for each target in `names`; () if no row counts.
+    """Returns for each target in `names` the root mean square, mean and largest error; () if no row counts.
 
     A row counts if its (n, t) `truth` is known and its values are not NaN (rejected).
     """

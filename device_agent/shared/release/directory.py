@@ -233,8 +233,8 @@ def _chunks(descriptor: int, limit: int) -> Iterator[memoryview]:
     """Yields the first `limit` bytes of a file in chunks; leaves the descriptor's offset at 0.
 
     One buffer serves every chunk and stays in the processor's cache. Asks the kernel in advance for the next pages,
-    which are then cached one by one. Its own read-ahead would cache pieces of up to 2 MB: a mapped model would later
-    hold a whole piece in memory for each row that it reads (docs/decisions/004).
+    which are then cached one by one. The kernel's own read-ahead would cache pieces of up to 2 MB: a mapped model would
+    later hold a whole piece in memory for each row that it reads (docs/decisions/004).
     """
     buffer, position = memoryview(bytearray(_CHUNK)), 0
     _read_ahead(descriptor, 0, min(_AHEAD, limit))

@@ -78,7 +78,7 @@ class Origins:
 
 
 def pack(training: Origins, golden: Origins) -> bytes:
-    """Returns the bytes of rows.npz for the origins of training and golden rows; the same rows give the same bytes."""
+    """Returns the content of the model's rows.npz for these origins of rows; equal origins give equal bytes."""
     arrays: dict[str, Any] = {}
     for prefix, rows in (("", training), (_GOLDEN, golden)):
         arrays[f"{prefix}source"] = np.frombuffer(rows.source.encode(), np.uint8)
@@ -93,7 +93,7 @@ def pack(training: Origins, golden: Origins) -> bytes:
 
 
 def read(model: str | Path) -> tuple[Origins, Origins]:
-    """Returns the origins of the training rows and of the golden rows; empty ones if the model has no rows.npz.
+    """Returns the origins of the training rows and of the golden rows; empty ones if the model contains none.
 
     Raises:
         ModelUnusable: the file is not a model, or its origins are damaged.

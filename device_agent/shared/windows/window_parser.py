@@ -76,7 +76,7 @@ class _Columns(Columns):
 
 
 def _recording(window: Window, keep: Sequence[str]) -> list[str]:
-    """Returns [name of the column `recording`]; [] if there is none, or if `keep` has it already."""
+    """Returns [name of the column that tells recordings apart]; [] if there is none, or if `keep` has it already."""
     return [] if window.recording is None or window.recording in keep else [window.recording]
 
 
