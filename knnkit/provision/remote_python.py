@@ -31,7 +31,7 @@ class PythonFacts(Protocol):
 
     @property
     def python(self) -> tuple[int, int, int] | None:
-        """The version of the board's Python, (3, 11, 2); None if the board has no Python."""
+        """The version of the board's Python, such as (3, 11, 2); None if the board has no Python."""
 
     @property
     def python_path(self) -> str | None:

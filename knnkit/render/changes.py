@@ -166,7 +166,7 @@ def row_lines(proof: Certificate, rows: Rows) -> Iterator[str]:
     """Yields lines with the rows that a golden check (`proof`) found wrongly answered, by class and answer.
 
     For a class that got worse, lists the rows that were right before; for another class that misses a gate, all its
-    wrong rows. `rows` maps a release's digest to its evaluation rows; if that is None, yields nothing.
+    wrong rows. `rows` maps a release's digest to its evaluation rows; without these (None), yields nothing.
     """
     fallen = _fallen(proof.compared) if proof.compared else set()
     known = rows(proof.release) if fallen or proof.failures else None
@@ -182,7 +182,7 @@ def row_lines(proof: Certificate, rows: Rows) -> Iterator[str]:
 def flip_lines(compared: Compared, known: EvaluationRows | None) -> Iterator[str]:
     """Yields a line with class, answer and rows for each wrong answer to a class that got worse.
 
-    Lists only rows that were right before, by their ids in `known`; if it is None, the line has only their number.
+    Lists only rows that were right before, by their ids in `known`; if `known` is None, the line only counts them.
     """
     fallen = _fallen(compared)
     for flip in [each for each in compared.flips if each.before == each.truth and each.truth in fallen][:_NAMED]:

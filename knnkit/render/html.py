@@ -93,7 +93,7 @@ def _finalize(value: Any) -> Any:
 
 
 def environment() -> jinja2.Environment:
-    """Returns the environment that loads the templates of this folder, and escapes and cleans every value."""
+    """Returns jinja2's environment, which loads the templates of this folder, and escapes and cleans every value."""
     import jinja2
 
     folder = resources.files("knnkit.render")

@@ -137,7 +137,7 @@ def _offers(where: Resolved, agent: _Agent | None, tried: _Tried) -> Iterator[tu
 def _key(
     name: str, path: Path, held: paramiko.AgentKey | None, agent: _Agent | None, where: Resolved, tried: _Tried
 ) -> tuple[str, paramiko.PKey] | None:
-    """Returns (label for messages, key) of an identity: the key that the agent holds (`held`), else that in the file.
+    """Returns (label for messages, key) of an identity: the key agent's key (`held`), else the key in the file.
 
     `name` is the identity as configured, `path` its file. Returns None if neither can be used; `tried` says why.
     """

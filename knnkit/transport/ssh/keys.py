@@ -43,7 +43,7 @@ class NoKey(Exception):
 
 
 class _Certified(paramiko.PKey):
-    """A key from a file or an agent, together with its certificate (None: without), as paramiko offers it."""
+    """A key from a file or a key agent, together with its certificate (None: without), as paramiko offers it."""
 
     def __init__(self, key: Any, blob: paramiko.pkey.PublicBlob | None) -> None:
         self._key, self.public_blob = key, blob
@@ -61,7 +61,7 @@ class _Certified(paramiko.PKey):
 class AgentKey(_Certified):
     """A key or certificate of a key agent.
 
-    Adds a message to `notes` when the agent refuses to sign.
+    Adds a message to `notes` when the key agent refuses to sign.
     """
 
     def __init__(self, key: paramiko.AgentKey, notes: list[str]) -> None:
@@ -70,7 +70,7 @@ class AgentKey(_Certified):
         self._notes = notes
 
     def sign_ssh_data(self, data: bytes, algorithm: str | None = None) -> Any:
-        """Returns a signature by the agent; if it refuses, a false signature, so that the login tries the next key."""
+        """Returns the key agent's signature; if it refuses, a false one, so that the login tries the next key."""
         try:
             return bytes(self._key.sign_ssh_data(data, algorithm))
         except (OSError, paramiko.SSHException) as error:
