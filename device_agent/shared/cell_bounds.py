@@ -109,7 +109,8 @@ def cut_box(examine: Examine, box: Box, rows: int, dtype: type, bounds_per_row: 
     The limits are on the work and on the number of cells.
 
     Args:
-        examine: tries to prove what holds in cells; see `Examine`.
+        examine: takes cells, their (m, p) centres and (p,) half widths; returns what it proved of each cell, and the
+            cells of which it proved nothing.
         box: the region of the cells.
         rows: number of training rows.
         dtype: dtype of the result.
@@ -155,11 +156,11 @@ def _split(parents: list[Cells], split: Ints) -> Iterator[Cells]:
 
 
 class Bounds:
-    """Bounds on the squared (for manhattan: plain) distances between cells and training rows.
+    """Bounds on the squared distances (manhattan: plain distances) between cells and training rows.
 
     Args:
         training: (n, p) float32 training rows.
-        weight: (p,) float64 factors of the coordinates, as in `Box`.
+        weight: (p,) float64 factors by which the coordinates are multiplied.
         manhattan: whether the metric is manhattan.
     """
 
@@ -168,7 +169,7 @@ class Bounds:
         self._points = [np.append(points, np.inf) for points in (training * weight).T]
 
     def take(self, candidates: Ints, middle: Float64, half: Float64) -> tuple[Float64, Float64]:
-        """Returns the (m, c) least and (m, c) greatest squared (manhattan: plain) distances of cells to candidates.
+        """Returns (m, c) lower and upper bounds on the squared distances (manhattan: plain) of cells to candidates.
 
         `candidates` are (m, c) indices of rows, `middle` (m, p) centres of the cells, `half` (p,) half their widths.
         Per coordinate, a point of a cell is at least |row - middle| - half and at most |row - middle| + half away.

@@ -71,7 +71,7 @@ class Parser(argparse.ArgumentParser):
         self._fail(message, instead)
 
     def _joined(self, option: str) -> str:
-        """Returns `OPTION=VALUE` if the value begins with -, so that argparse took it for another option; else ""."""
+        """Returns `OPTION=VALUE` if the value after `option` begins with -, which misled argparse; else ""."""
         import shlex
 
         pairs = zip(self._words, self._words[1:])
@@ -83,7 +83,7 @@ class Parser(argparse.ArgumentParser):
         return next((dict(each.choices) for each in self._actions if isinstance(each, argparse._SubParsersAction)), {})
 
     def _command_first(self, words: list[str]) -> str:
-        """Returns `words` with the command first, if one of its options precedes the command; else ""."""
+        """Returns the command line with the command first, if an option of the command precedes it; else ""."""
         import shlex
 
         command = next((word for word in words if word in self._commands()), None)
@@ -93,7 +93,7 @@ class Parser(argparse.ArgumentParser):
         return shlex.join([command, *words])
 
     def _suggest(self, command: str | None, extra: Sequence[str]) -> str:
-        """Returns the option that was probably meant by `extra[0]`, unknown to `command`; "" if none is likely."""
+        """Returns the option, perhaps with a value, that `extra[0]`, unknown to `command`, probably means; else ""."""
         import difflib
         import shlex
 

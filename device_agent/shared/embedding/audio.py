@@ -95,7 +95,7 @@ def resample(samples: Float32, old: int, new: int) -> Float32:
     """Returns (n,) samples at the rate `new`, converted from the rate `old` (Hz), by a windowed sinc filter.
 
     Raises:
-        BadInput: the two rates are too far apart, or the result is too long.
+        BadInput: the rates have too small a common divisor (the filter is too large), or the result is too long.
     """
     if not len(samples):
         return samples

@@ -96,7 +96,7 @@ def _from_base64(text: Any) -> bytes:
 
 
 def to_json(values: NDArray[Any]) -> str:
-    """Returns a JSON line from which `from_json` reads an array equal to `values`, with the same dtype."""
+    """Returns a JSON line with the array `values` as an NPY file in base64, which `from_json` can read."""
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(values), allow_pickle=False)
     return json.dumps({KEY: base64.b64encode(buffer.getvalue()).decode()})

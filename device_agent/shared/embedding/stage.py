@@ -98,7 +98,7 @@ class StageRunner:
         return self._finished(np.stack([self._once(values[start : start + stage.frames]) for start in starts]))
 
     def fill(self, values: Array, more: int = 0) -> Array:
-        """Runs once on all numbers with zeros after them; returns only the outputs that do not depend on the zeros.
+        """Runs the stage once on all numbers, with zeros after them; leaves out the outputs that depend on the zeros.
 
         Args:
             values: (n,) numbers.
@@ -117,7 +117,7 @@ class StageRunner:
         return self._finished(self._once(filled)[:count])
 
     def slide(self, values: Array, most: int = _WINDOWS) -> Array | None:
-        """Runs once on up to `most` overlapping windows of `values`, as one long input; repeats until the end.
+        """Runs the stage on up to `most` overlapping windows of `values` at once, as one long input, until the end.
 
         This saves time in a network of convolutions: rows that several windows share are computed once.
 

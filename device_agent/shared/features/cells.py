@@ -22,8 +22,8 @@ _ALSO = {" ": "\u00a0\u202f\u2009", "'": "\u2019"}
 def without_thousands(text: str, sign: str) -> str | None:
     """Returns the number `text` without its thousands separators (`sign`): `1234` for `1,234`.
 
-    Returns None if one is in a wrong place: `12,34`, or `0,395`, which must be a decimal comma. For a blank or an
-    apostrophe as `sign`, also accepts the no-break space or typographic apostrophe that spreadsheets write.
+    Returns None if a separator is in a wrong place: `12,34`, or `0,395`, which must be a decimal comma. For a blank or
+    an apostrophe as `sign`, also accepts the no-break space or typographic apostrophe that spreadsheets write.
     """
     for other in _ALSO.get(sign, ""):
         text = text.replace(other, sign)
@@ -98,7 +98,10 @@ class Cells(Columns):
         self.numbers, self.numeric, self._decimals = places, numeric, Decimals(separator, coder.thousands)
 
     def read_block(self, block: bytes) -> Block | None:
-        """Returns the numbers and category codes of whole lines; None if `read_fields` must read each line."""
+        """Returns the numbers (with category codes) and the text columns of whole lines.
+
+        None if `read_fields` must read each line.
+        """
         found = super().read_block(block) if self.numeric and not self._coder.thousands else None
         if found is None or not self._categories:
             return found

@@ -87,8 +87,8 @@ class Taught:
 class Searched:
     """Which searches of a release are the fastest on this board, as its activation measured them.
 
-    `alone` is the fastest search for one row, `batch` for a batch of `rows`: each is one of `constants.WAYS`.
-    `alone_ms` and `batch_ms` map each search to its time in milliseconds.
+    `alone` is the fastest search for one row, `batch` for a batch of `rows`: each is a way to search, such
+    as `full` (the graph, all training rows) or `numpy`. `alone_ms` and `batch_ms` map each to its time in milliseconds.
     """
 
     release: str  # digest

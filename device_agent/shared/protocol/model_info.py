@@ -33,7 +33,7 @@ class Reject:
 
     `acceptance` is the requested share of accepted rows; `thresholds` has a distance for each class, in the model's
     metric; `measured` is the share accepted among `measured_rows` held-out rows (None without such rows). `by_class`
-    has the requested shares of classes that differ from `acceptance`; None if there are none.
+    maps some labels to a requested share of their own; None if `acceptance` is for all.
     """
 
     acceptance: float
@@ -257,11 +257,14 @@ class KnnInfo:
         return self.feature_names if self.table is None else tuple(column.name for column in self.table.columns)
 
     def batch_rows(self, search: str) -> int | None:
-        """Returns the number of rows of a batch in the graph of `search`, one of SEARCHES; None without this graph."""
+        """Returns the number of rows of a batch in the graph that searches by `search`; None without this graph.
+
+        `search` is `full` (all rows in float32), `quantized` (all in int8) or `cells` (the rows of one cell).
+        """
         return {FULL: self.batch, QUANTIZED: self.quantized, CELLS: self.cells}[search]
 
     def has(self, way: str) -> bool:
-        """Whether the model can be searched by the method `way`, one of `constants.WAYS`."""
+        """Whether the model can be searched in the way `way` (such as `full` or `numpy`; all: `constants.WAYS`)."""
         if way in SEARCHES:
             return self.batch_rows(way) is not None
         return way != GROUPS or self.groups is not None
