@@ -124,7 +124,7 @@ def with_zeros(table: Any, name: str) -> Any:
 
 
 def load_frame(table: Any, wanted: Wanted) -> Dataset:
-    """Returns the rows of a pyarrow table that was a data frame; raises as `load`."""
+    """Returns the rows of a pyarrow table that was a data frame; DataError for a missing column or a bad cell."""
     import pyarrow
 
     try:

@@ -101,7 +101,7 @@ class BadCells:
         return set(self._counts)
 
     def text_columns(self) -> list[str]:
-        """Returns the names of columns that hold text, not numbers: at least half of their cells that are not empty."""
+        """Returns the names of columns in which at least half of the cells that are not empty are text, not numbers."""
         return [name for name, counts in self._counts.items() if 2 * counts[TEXT] >= self.rows - counts[EMPTY] > 0]
 
     @property
@@ -246,7 +246,10 @@ def _with_semicolons(source: str) -> str:
 
 
 def without_lines(source: str, places: Sequence[int]) -> str:
-    """Returns a command that copies a file without the lines or rows `places`; "" if there is none for its format."""
+    """Returns a command that copies a CSV or Parquet file without the lines or rows `places`.
+
+    Returns "" for other formats, or if the command would be too long.
+    """
     suffix, script = Path(source).suffix.lower(), ";".join(f"{part}d" for part in _ranges(places))
     if len(script) > _LONGEST or suffix not in (".csv", ".tsv", ".txt", ".parquet"):
         return ""

@@ -121,7 +121,7 @@ def require_features(
 
 
 def _named(header: list[str], others: list[str], word: str, file: Path, key: str) -> list[str]:
-    """Returns [word] if `header` has that column, else the columns in `others` that match it; raises as `find` does."""
+    """Returns [word] if `header` has that column, else the columns in `others` that match; DataError if none does."""
     if word in header or not _PATTERN & set(word):
         return [header[find(header, word, file, key)]]
     found = [name for name in others if fnmatch.fnmatchcase(name, word)]
@@ -213,7 +213,7 @@ def _numbers(column: np.ndarray[tuple[int], np.dtype[np.float64]], named: bool) 
 
 
 def _indexes(column: np.ndarray[tuple[int], np.dtype[np.float64]], named: bool) -> bool:
-    """Whether a column that is named like an index of pandas holds whole numbers that are not all equal."""
+    """Whether a column holds whole numbers that are not all equal, as an index of pandas does; ignores `named`."""
     return len(column) >= _FEW_NAMED and bool((column == np.floor(column)).all()) and bool((column != column[0]).any())
 
 

@@ -48,8 +48,8 @@ def load(
 
     In a text or Parquet file `label` is a column, and every other column is a feature. In an NPZ file `label` is an
     array (n,), and the features are the only two-dimensional array, or, without one, every other array as a column.
-    The arguments after `path` mean the same as the fields of `Wanted`, None included. Columns of a CSV or Parquet file
-    that no argument names are not read if `features` is given.
+    `features` names the features instead, also by patterns (`acc_*`); other columns of a text or Parquet file are then
+    not read. `policy` says how cells are read; `wide` keeps float64 even if float32 holds all rows exactly.
 
     Raises:
         DataError: the file or a column is missing, or a cell is not a finite number; the message counts all such cells.
@@ -85,7 +85,8 @@ def load_all(sources: Sequence[Path], wanted: Wanted) -> Dataset:
     The columns are those of the first file; a later file may have more, such as those that `promote` adds.
 
     Raises:
-        DataError: as `load`; or a file lacks a column of the first file, or no file has the id column.
+        DataError: a file or column is missing, a cell is not a finite number, a file lacks a column of the first file,
+            or no file has the id column.
     """
     paths, policy, wide = expand(sources), wanted.policy, wanted.wide
     if len(paths) == 1:

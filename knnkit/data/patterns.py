@@ -27,7 +27,7 @@ def expand(sources: Sequence[Path], suffixes: Collection[str] = SUFFIXES) -> tup
     """Returns the files that `sources` name, or match if they are patterns (`data/*.csv`), each once.
 
     The files of a pattern are sorted. `**/` matches any folders; a name in braces (`sounds/{word}/*.wav`) acts as `*`.
-    `suffixes` are those of the files that a hint looks for.
+    If a name is that of a folder, the error's hint is a pattern for the files in it with one of `suffixes`.
 
     Raises:
         DataError: a pattern matches no file, or a name is that of a folder.
@@ -57,7 +57,7 @@ def place(path: Path) -> str:
 
 
 def split(source: Path) -> tuple[Path, str]:
-    """Splits a pattern into the deepest folder that exists (its name may have signs such as `[`), and the rest."""
+    """Splits a pattern; returns the deepest folder that exists (its name may have `[`), and the pattern after it."""
     folder = next((folder for folder in source.parents if folder.is_dir()), Path())
     return folder, str(source.relative_to(folder))
 
@@ -89,7 +89,7 @@ def nearest(file: Path, suffixes: Collection[str], other: str = "") -> str:
 def unreadable(
     path: Path, error: OSError, suffixes: Collection[str], kind: type[KnnkitError] = DataError
 ) -> KnnkitError:
-    """Returns an error of the class `kind`: a file of deploy.yaml, with one of `suffixes`, cannot be read."""
+    """Returns an error of class `kind`: `path` cannot be read; the hint has a similar name with one of `suffixes`."""
     if isinstance(error, FileNotFoundError):
         return kind(f"{path}: no such file", hint=nearest(path, suffixes), key=FILE)
     hint = "name a file in it, not the folder" if path.is_dir() else ""
@@ -97,7 +97,7 @@ def unreadable(
 
 
 def is_folder(path: Path, suffixes: Collection[str]) -> DataError:
-    """Returns the error about a folder in place of its files, which have one of `suffixes`."""
+    """Returns the error that `path` is a folder; its hint is a pattern for the files in it with one of `suffixes`."""
     from knnkit.data.bad_cells import quoted  # loads numpy, which commands that read no rows do without
 
     hint = f"files: {quoted(inside(path, suffixes))} names the files in it"

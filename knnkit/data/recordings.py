@@ -66,7 +66,7 @@ class _Samples:
     """The samples of one file, and its windows as `rows`; `last`: index of each window's last sample.
 
     `lines` has the samples' line numbers, `cells` the text of each column to keep. `bad` counts lines that cannot be
-    read, `jumps` steps of time that no window spans; `step` is the usual one.
+    read, `jumps` steps of time that no window spans; `step` is the usual step of time.
     """
 
     lines: list[int]
@@ -83,7 +83,7 @@ class _Windows:
     """Windows of one file: rows, labels, recordings (`names`), groups, and lines (`ids`).
 
     `mixed` counts the windows with two labels, which are left out; `bad` lines that cannot be read;
-    `jumps` steps of time that no window spans. `step` is the usual step.
+    `jumps` steps of time that no window spans. `step` is the usual step of time.
     """
 
     rows: NDArray[np.float64]
@@ -188,7 +188,7 @@ def _without_windows(found: Sequence[_Windows], window: Window) -> str:
 
 
 def _other_time(header: str) -> str:
-    """Returns a hint for a wrong `time` of a window; `header` is the header line of the file."""
+    """Returns a hint for a key `time` of `window` that names no column; `header` is the header line of the file."""
     words = re.findall(r"[^,;\t']+", header)
     own = next(
         (word for name in _TIMES for word in words if name in word.casefold()), "t" if "t" in words else "COLUMN"

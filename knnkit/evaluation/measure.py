@@ -107,14 +107,17 @@ def _counted(truth: NDArray[np.int32], label: NDArray[np.int32], count: int, how
 
 
 class Compared(NamedTuple):
-    """Share of rows that an imported estimator and the reference answer alike; None if the estimator cannot predict."""
+    """The `share` of rows that an imported estimator and the reference answer alike, and warnings about the others.
+
+    The share is None if the estimator cannot predict.
+    """
 
     share: float | None
     warnings: tuple[str, ...] = ()
 
 
 def compare_with_estimator(estimator: Any, reference: Reference, classes: Classes, held_out: Dataset) -> Compared:
-    """Compares the answers of an imported scikit-learn estimator with those of `reference`, the same in float64."""
+    """Compares a scikit-learn estimator's answers to held-out rows with those of `reference`, imported from it."""
     rows, labels = held_out.rows, held_out.labels
     try:
         predicted = _predict(estimator, held_out)

@@ -52,15 +52,15 @@ class Options:
 
     Attributes:
         margin: neighbours whose distances differ by less than this share of the distance are near-tied.
-        seed: seed of the random choice of calibration rows.
-        inputs: digest of the build's inputs, stored in knn.json.
-        measure: function (reference, classes) -> measured figures, which are stored in knn.json; None: none.
+        seed: seed of the random choice of rows that calibrate `reject` and label sets.
+        inputs: digest of all that the build reads: data, settings, versions of tools; stored in knn.json.
+        measure: function (reference, classes) -> measured figures, stored in knn.json; None: nothing is measured.
         table: how the rows were made from raw columns; stored in knn.json.
         input: description of the stages that made the rows; stored in knn.json.
         stages: file name -> bytes of each stage.
         training: source, row numbers and ids of the training rows; None: they are all rows of their source.
         golden: source, row numbers and ids of the golden rows.
-        spare: training rows that `reduce` in deploy.yaml left out of the model; calibration uses them, too.
+        spare: rows that `reduce` in deploy.yaml left out of the model; they, too, calibrate `reject` and label sets.
         reduced: how `reduce` chose the training rows; stored in knn.json.
         groups: (n_train,) number of the recording that each training row was cut from. Calibration ignores neighbours
             from the same recording: they are too similar.
@@ -113,7 +113,7 @@ def build_model(
 
     Raises:
         DataError: k is larger than the number of rows, or an id is not plain text.
-        BuildError: options cannot be combined, `reject` has too few rows, or a row is too large for float32.
+        BuildError: options cannot be combined, too few rows calibrate `reject`, or a row is too large for float32.
     """
     _require_rows(spec.k, len(training.rows), training.source)
     enrolment = enrol(training, fit_scaler(training.rows, spec.scale), spec.metric, spec.p, spec.outlier_label)
@@ -129,7 +129,7 @@ def build_enrolled(
 
     Raises:
         DataError: k is larger than the number of rows.
-        BuildError: options cannot be combined, or `reject` has too few rows.
+        BuildError: options cannot be combined, or too few rows calibrate `reject`.
         MissingDependency: a package of `knnkit[build]` is not installed.
     """
     require_answerable(spec, enrolment, has_input=options.input is not None)
@@ -198,7 +198,10 @@ def origins_of(rows: Dataset) -> Origins:
 
 
 def targets_of(enrolment: Enrolment | Dataset) -> model_info.Targets | None:
-    """Returns names and ranges (maximum less minimum) of targets or label columns; None for rows with one label."""
+    """Returns names and ranges of targets, or of label columns; None for rows with one label.
+
+    A range is maximum less minimum: of a target, or of the label indices in a column; 1 for outlier factors.
+    """
     if enrolment.targets is None:
         return None
     if enrolment.target_names == outliers.TARGETS:  # a factor is 1 where densities are alike
@@ -303,7 +306,7 @@ def _drawn(held_out: Dataset, reference: Reference, seed: int) -> Dataset:
 def calibration_rows(
     reference: Reference, seed: int, spare: Dataset | None = None
 ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    """Answers random training and spare rows; returns their (n,) classes and (n,) distances to the k-th neighbour.
+    """Answers random training and spare rows; returns (n,) classes and (n,) distances to the k-th neighbour.
 
     `spare` are more rows (None: there are none). No row is its own neighbour.
 

@@ -36,7 +36,7 @@ def self_check(model: BuiltModel, golden: Golden, gates: model_info.Gates) -> Ve
     Returns the verdict on the search `full`, which every model has.
 
     Raises:
-        BuildError: a golden row has another answer than the reference's, or the accuracy is below the gate.
+        BuildError: a golden row has another answer than the reference's, or the model misses a gate.
     """
     verdict = _check(model, golden, gates, constants.FULL)
     if found := _missed_on_all_rows(model.info, gates):
@@ -54,7 +54,7 @@ def _mend(info: model_info.KnnInfo) -> str:
 
 
 def _gate(failures: Sequence[str]) -> str:
-    """Returns the key of deploy.yaml for the first of the missed gates."""
+    """Returns the key of deploy.yaml for the first of `failures`, messages that begin with the name of a gate."""
     return f"gates/{failures[0].split()[0].rstrip(':')}"
 
 
@@ -113,7 +113,7 @@ def _run(model: BuiltModel, raw: NDArray[Any], signature: str, batch: int) -> Si
 
 
 def decide(found: Mapping[str, NDArray[Any]], reference: Reference, raw: NDArray[Any]) -> None:
-    """Replaces the answers `found` (output name -> array) to uncertain (n, d) rows by those in float64, in place."""
+    """Replaces uncertain answers `found` (output name -> array) to (n, d) rows `raw` by those in float64, in place."""
     doubtful = ~found[constants.OUTPUT_CERTAIN]
     if doubtful.any():
         exact, k = reference.answer(raw[doubtful]), reference.k

@@ -116,7 +116,7 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
         DataError: the training data is invalid.
         BuildError: the model cannot be built, its self-check fails, or `out` holds other files than a release.
         MissingDependency: TensorFlow or scikit-learn is not installed.
-        VerificationFailed: the release does not verify.
+        VerificationFailed: a device would refuse the new release.
         UsageError: $SOURCE_DATE_EPOCH is not a time in seconds.
     """
     release, model, directory = build.release, build.model, (out or build.release.dir).absolute()
@@ -196,7 +196,7 @@ def _measured(info: model_info.KnnInfo) -> tuple[float | None, int]:
 
 
 def _far_ahead(document: model_info.Manifest) -> tuple[str, ...]:
-    """Returns a warning if the release number is a future time; else (). Devices would refuse builds until then."""
+    """Returns a warning if the release number is a future time, before which devices refuse later builds; else ()."""
     if document.sequence <= max(document.created, time.time()) + _AHEAD:
         return ()
     return (

@@ -29,7 +29,7 @@ def folded_in(model: Path, info: model_info.KnnInfo) -> tuple[str, ...]:
     """Returns a text for each step that transforms a row; () if the model has a `scale`, which then is the only step.
 
     Raises:
-        ModelUnusable: the file has no tables, or they are damaged.
+        ModelUnusable: the file has no exact tables, or they are damaged.
     """
     if info.scale != "none":
         return ()

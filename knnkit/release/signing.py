@@ -51,7 +51,8 @@ class FileSigner:
         """Loads the key in `path`; its passphrase is None if it has none.
 
         Raises:
-            SigningKeyError: see `keys.load_private_key`.
+            SigningKeyError: the file is missing, readable by other users or not a key, the curve is not supported, or
+                the passphrase is wrong or missing.
         """
         return cls(keys.load_private_key(path, passphrase))
 
@@ -160,7 +161,8 @@ def load_signer(path: Path) -> FileSigner:
     If $KNNKIT_KEY_PASSPHRASE is set, it is the passphrase, and nobody is asked.
 
     Raises:
-        SigningKeyError: see `keys.load_private_key`; or a passphrase is needed and there is no terminal.
+        SigningKeyError: the file is missing, readable by other users or not a key, the curve is not supported, or the
+            passphrase is wrong, or needed while there is no terminal.
     """
     return FileSigner.load(path, _ask(f"Passphrase of {path}: ") if keys.is_encrypted(path) else None)
 
@@ -169,7 +171,7 @@ def signer_of(given: Any) -> Signer:
     """Returns `given` if it is a signer, else the signer of the private key in the file `given`.
 
     Raises:
-        SigningKeyError: as `load_signer`; or it is neither.
+        SigningKeyError: `given` is neither a signer nor a path, or the key in the file cannot be loaded.
     """
     if hasattr(given, "sign") and hasattr(given, "public_pem"):
         return cast("Signer", given)

@@ -111,7 +111,7 @@ class Embedder:
         return "".join(f"{to_json(values)}\n" for values in self._raw(rows)).encode()
 
     def most_golden(self, rows: Dataset) -> int:
-        """Returns the largest number of golden rows that a release may have: fewer if the first of `rows` is large."""
+        """Returns the largest number of golden rows that fit a release, by the size of the first of the raw `rows`."""
         first = next(self._raw(rows.take(_FIRST)), None)
         size = 1 if first is None else max(1, first.nbytes)
         return max(_LEAST_GOLDEN, min(GOLDEN_ROWS, GOLDEN_BYTES // size))

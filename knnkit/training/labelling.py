@@ -158,7 +158,7 @@ class Labelling:
 
         Raises:
             DataError: another session gave the row another label meanwhile.
-            UsageError: as `give`.
+            UsageError: the change cannot be written.
         """
         if self._done:
             row = self._done[-1]

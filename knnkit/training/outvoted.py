@@ -40,6 +40,6 @@ def _outvoted(k: int, counts: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 def _can_win(k: int, counts: Sequence[int], code: int, votes: int) -> bool:
-    """Whether class `code` wins with `votes` of k votes if the other classes share the rest as evenly as they can."""
+    """Whether class `code` wins with `votes` of k votes if others share the other votes as evenly as they can."""
     before = sum(min(count, votes - 1) for count in counts[:code])
     return k - votes <= before + sum(min(count, votes) for count in counts[code + 1 :])

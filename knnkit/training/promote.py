@@ -88,7 +88,7 @@ def check(build: Build, found: Collection) -> FileData:
 def plan(build: Build, material: Material, found: Collection, folder: Path) -> Promotion:
     """Returns which rows of `found` must be added to `material`, the training data of `build`; changes no file.
 
-    `folder` is that of deploy.yaml.
+    `folder` is the folder that contains deploy.yaml.
 
     Raises:
         UsageError: the rows belong to another model, or the training data of `build` is not in files.
@@ -222,11 +222,14 @@ class _Header:
         return text.getvalue().encode()
 
     def meaning(self, label: str) -> dict[str, str]:
-        """Returns label column or target -> cell. Parses several targets, `height=3.5, width=2`; else {}."""
+        """Returns the cells of a label: column -> cell.
+
+        With several label columns or targets, parses text such as `height=3.5, width=2`; {} for any other text.
+        """
         return {self.labels[0]: label} if len(self.labels) == 1 else _values(f"{label}, ", self.labels) or {}
 
     def label(self, cells: Mapping[str, str]) -> str:
-        """Returns the label of a row of the file (column -> cell); for several targets, text as `meaning` takes it."""
+        """Returns the label in a row of the file (column -> cell): for several columns, as `height=3.5, width=2`."""
         values = [cells[name] for name in self.labels]
         return values[0] if len(values) == 1 else ", ".join(map("=".join, zip(self.labels, values)))
 

@@ -71,7 +71,9 @@ def import_estimator(
     reject: float | Mapping[str, float] | None = None,
     source: str | None = None,
 ) -> Fitted:
-    """Returns a fitted estimator of scikit-learn as a `Fitted`; the arguments are those of `knnkit.from_sklearn`.
+    """Returns a fitted scikit-learn estimator as a classifier `name`; `feature_names`: raw columns, None: as fitted.
+
+    `reject`: share of ordinary rows to accept (None: all), or label -> share. `source`: name in messages, None: type.
 
     Raises:
         BuildError: a part is not supported; the message names it, the hint states what to do instead.

@@ -111,7 +111,7 @@ class _Walk:
     filled: set[int] = field(default_factory=set)
 
     def add(self, kind: str, start: int, count: int, *arrays: Any) -> Sources:
-        """Adds `transforms.make(kind, start, count, *arrays)`; returns [None] * count, as its columns are computed."""
+        """Adds a transform (with parameters `arrays`) of `count` columns from `start` on; returns [None] * count."""
         self.found.append(transforms.make(kind, start, count, *arrays))
         return [None] * count
 

@@ -42,14 +42,14 @@ class Prepared:
 
 
 def policy_of(data: Data) -> Policy:
-    """Returns the rules by which the cells of files are read: keys of `data`, or `PLAIN` if `data` names no files."""
+    """Returns the rules for reading cells, from keys of `data`; if `data` names no files, cells must be numbers."""
     if not isinstance(data, FileData):
         return PLAIN
     return Policy(data.drop, data.missing, data.categories, data.unknown_category, data.thousands)
 
 
 def prepare_of(data: Data, everything: Dataset, training: Dataset, held_out: Dataset | None) -> Prepared:
-    """Calls `prepare` with the keys of `data` about cells. Without such keys, returns unchanged rows and no table.
+    """Fits a table by the keys of `data` about cells, and applies it to the rows; without such keys, returns them.
 
     `everything` has all rows of the files of `data`, before some were held out.
     """
@@ -225,7 +225,7 @@ def _json_cell(value: float, levels: tuple[str, ...] | None) -> Any:
 
 
 def _without_dropped(policy: Policy, rows: Dataset) -> tuple[Dataset, str]:
-    """Returns `rows` without those with a missing cell in a column that says `drop`, and a message about them, or "".
+    """Leaves out rows with a missing cell in a column whose policy is `drop`; also returns a message about them, or "".
 
     Raises DataError if no row is left.
     """
@@ -291,7 +291,7 @@ def _category_to_fill(way: Any, values: NDArray[Any], levels: Sequence[str]) -> 
 
 
 def _codes(table: Table, column: Column, rows: Dataset, place: int) -> NDArray[Any]:
-    """Returns column number `place` as indices in the table's categories; DataError if the column refuses a new one."""
+    """Returns column number `place` as indices in its categories; DataError for a new category that it refuses."""
     levels = (rows.levels or {})[place]
     known = {text: float(code) for code, text in enumerate(column.categories)}
     values = rows.rows[:, place]

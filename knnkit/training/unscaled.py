@@ -22,8 +22,8 @@ _FEWEST = 30
 def find(training: Dataset, k: int, metric: Metric, weights: Weights) -> tuple[str, ...]:
     """Returns a warning if one feature dominates the metric and `scale: standard` gives clearly more right answers.
 
-    Measures both scales on training rows, by leave-one-out. "Clearly" means by three standard errors (McNemar's test),
-    and by at least one row in a hundred. Returns () if there is nothing to warn of.
+    Compares `scale: none` with `scale: standard` on training rows, by leave-one-out. "Clearly" means by three standard
+    errors (McNemar's test), and by at least one row in a hundred. Returns () if there is nothing to warn of.
     """
     names, shares = training.feature_names, _shares(training, metric)
     count = min(len(training.rows), _ASKED, _ASKED_WORK // training.rows.size)

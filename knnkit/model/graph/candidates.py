@@ -79,7 +79,7 @@ class Scores(tf.Module):  # type: ignore[misc]
 
     Args:
         table: the rows to score.
-        squares: (n,) float64 squared lengths of the rows times `scale`; the table may hold the rows without `scale`.
+        squares: (n,) float64 ‖t‖² of the rows t after `Space.scale` is applied; the table may hold them without it.
         count: number of greatest scores to return.
         apart: number subtracted from the scores of the second block of rows, twice from the third, and so on, so that
             equal exact scores are sorted by row. Too small to change the order of unequal ones. 0: nothing.
@@ -133,7 +133,7 @@ class Scores(tf.Module):  # type: ignore[misc]
         return tf.nn.bias_add(products, self._weight(f"{name}{BIAS}", StoredRows.of(bias)))
 
     def index(self, positions: Any) -> Any:
-        """Maps table positions to training row indices; one in a gap (no row) maps to a row beside the gap."""
+        """Maps table positions to training row indices; a position in a gap (no row) maps to a row beside the gap."""
         if not self.layout.gap:
             return positions
         name = f"indices_{self.layout.block}_{self.layout.gap}"  # searches of equal layout share them
@@ -162,7 +162,8 @@ class Products(Scores):
         lattice: describes training rows whose coordinates are all multiples of one step; None for other rows.
 
     Attributes:
-        exact_within: queries of such multiples have scores without rounding error up to this length; 0: none has.
+        exact_within: scores have no rounding error for queries up to this length whose coordinates are multiples of
+            that step, too; 0: there are no such queries.
     """
 
     def __init__(
@@ -207,7 +208,7 @@ class Products(Scores):
         return Chosen(_ascending(positions)[0], beyond)
 
     def _factors(self, searched: Any) -> Any:
-        """Returns (b, r) factors for `best`: the queries `searched`, times the space's `scale` unless projected."""
+        """Returns (b, r) factors for `best`: the queries `searched`; times the space's `scale` if not projected."""
         if self.projection:
             return searched
         factors = weigh(self.space, searched)

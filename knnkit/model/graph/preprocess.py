@@ -28,7 +28,8 @@ _UNDERFLOW = float(np.finfo(np.float32).tiny)
 def enter(space: Space, rows: Any) -> tuple[Any, Any]:
     """Returns (b, p) float32 offsets of mapped raw rows from the centre, and their (b,) blur: a bound on their error.
 
-    Without steps, the blur is None: a row is defined as the rounded difference, and every machine rounds it alike.
+    Without steps, the blur is None: a row in model space then is the rounded float32 difference of raw row and centre,
+    which every machine rounds alike.
     """
     if not space.steps:
         return rows - space.centre, None
@@ -88,7 +89,7 @@ def _normalize(z: Any, blur: Any, step: Step) -> tuple[Any, Any]:
 
 
 def _subtract(z: Any, origin: Float64) -> Any:
-    """Returns float32 rows `z` less the float64 row `origin`, split into two float32 rows to keep its digits."""
+    """Returns float32 rows `z` less the float64 row `origin`, which becomes two float32 rows to keep its digits."""
     high = origin.astype(np.float32)
     return (z - high) - (origin - high).astype(np.float32)
 

@@ -118,7 +118,7 @@ class Search(tf.Module):  # type: ignore[misc]
 
     @contextlib.contextmanager
     def using(self, take: Take) -> Iterator[None]:
-        """Within this context, the function `take` makes all tensors of training rows: in `convert`, graph inputs."""
+        """Within this context, `take` makes all tensors of training rows; in `convert`, it makes them graph inputs."""
         takers = [each for each in (self, self.products, self.quantized) if each is not None]
         before = [each.take for each in takers]
         try:
@@ -226,7 +226,7 @@ class Search(tf.Module):  # type: ignore[misc]
     def _in_cell(self, query: Any, cells: CellLists) -> Nearest:
         """Ranks the rows listed for each query's cell of the grid.
 
-        A short list is filled up with points far from every query. An answer with one is never marked as certain.
+        A short list is filled up with points far from every query. An answer with such a point is never certain.
         """
         last = np.array(cells.table.shape, np.float32) - 1.0
         place = tf.floor(tf.minimum(tf.nn.relu((query - cells.first) * cells.per_unit + 1.0), last))

@@ -96,7 +96,7 @@ class KnnModule(tf.Module):  # type: ignore[misc]
 
     @property
     def near(self) -> Near:
-        """The difference of two distances below which a runtime sorts neighbours again in float64.
+        """The relative difference of two distances below which a runtime sorts neighbours again in float64.
 
         Two squared distances a < b in float32 are in the right order if b - a > gap b (gap: `Search.gap`), and so are
         two Manhattan distances. For two distances, sqrt a and sqrt b, half of that share is enough, because b - a =
@@ -104,8 +104,8 @@ class KnnModule(tf.Module):  # type: ignore[misc]
         (u: unit roundoff of float32).
         With steps, whose error in a row is the blur, distances must differ by half of gap, and by 4 blur (`_further`);
         their squares by twice as much.
-        The blur of a certain row is less than margin / (2 TYPICAL) times the k-th distance, or times the radius if
-        that is greater (`_certain`).
+        The blur of a certain row is less than margin / (2 TYPICAL) times the k-th distance, or times `Space.radius` if
+        that is greater (`_certain`). TYPICAL is a typical error as a share of its bound.
         """
         half = self.search.gap / 2.0 + 8.0 * EPSILON
         squared = self.metric in ("sqeuclidean", "cosine")
@@ -244,7 +244,7 @@ class KnnModule(tf.Module):  # type: ignore[misc]
         A measure is a squared distance (for Manhattan, a distance); `kth` is that of the k-th row. `base` (distances)
         and `blur` (error that the steps add to a row) are those of `_certain`. Without steps, the limit is above `kth`
         by `Search.gap`. With steps, it is computed from the k-th distance: half of that gap, 8 u for the root and the
-        square, and 4 blur, because each of the two distances may be off by 2 blur.
+        square (u: unit roundoff of float32), and 4 blur, because each of the two distances may be off by 2 blur.
         """
         if blur is not None:  # exact matches are all tied: the next row must be clear of them
             last = tf.maximum(base[:, -1], np.float32(self.space.zero))
@@ -272,7 +272,7 @@ class KnnModule(tf.Module):  # type: ignore[misc]
 
 
 def _share(votes: Any, k: int) -> Any:
-    """Returns votes / k, exactly 1 for k votes. Multiplies: the converter would replace a division by this product."""
+    """Returns votes / k, exactly 1 for k votes. Multiplies by 1 / k, as the converter does for a division."""
     each = np.float32(1.0 / k)
     if np.float32(k) * each == 1.0:
         return votes * each

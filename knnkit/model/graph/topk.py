@@ -71,10 +71,11 @@ def _pick(numbers: NDArray[np.int32], which: Any) -> Any:
 
 
 def _level(values: Any, best: Any) -> Any:
-    """Returns `values`; those under the least value of `best` in the same row are replaced by one just under it.
+    """Returns `values`; in each row, those under the least of `best` are replaced by one number just under it.
 
-    They cannot be among the greatest, and TOPK_V2 moves fewer values if they are equal. If the least value of `best` is
-    infinite, the order of the row is lost, but then its query is too far away for a certain answer.
+    `best` has n values of the row, so smaller ones are not among its n greatest values. TOPK_V2 moves fewer
+    values if they are equal. If the least value of `best` is infinite, the order of the row is lost, but then its query
+    is too far away for a certain answer.
     """
     last = best[:, -1:]
     return tf.maximum(values, last - (tf.abs(last) * _LESS + _LEAST))

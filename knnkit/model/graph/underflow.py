@@ -29,8 +29,8 @@ def may_be_mistaken(space: Space, enrolled: Float32) -> bool:
     """Whether two of the (n, p) training rows are so close that underflow could reverse their order for some query.
 
     Underflow subtracts at most `lost` from a squared distance (for Manhattan, from a distance). `relative_gap` covers
-    that if it is at most the share `UNDERFLOW`, so only distances to very near rows can be wrong. If two rows are
-    farther apart than twice the greatest such distance, no query is so near to both.
+    a loss of at most the share `UNDERFLOW` of a distance, so only distances to very near rows can be wrong. If two
+    rows are farther apart than twice the greatest such distance, no query is so near to both.
     """
     least = lost(space) / UNDERFLOW
     gap = 2.0 * (least if space.metric == "manhattan" else float(np.sqrt(least)))

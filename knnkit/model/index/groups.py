@@ -52,7 +52,7 @@ class WholeRows:
     """The training rows as float32 whole numbers: multiples of one step.
 
     Args:
-        rows: the training rows after `scale`.
+        rows: the training rows, with each coordinate times its `Space.scale`.
 
     Attributes:
         step: size of a step, in units of model space.

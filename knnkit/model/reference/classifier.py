@@ -182,7 +182,7 @@ class Reference:
         """Returns (q, n_train) float32 scores, and (q,) limits: rows with a higher score are too far (NaN: none is).
 
         A score ‖t‖² - 2 x·t of p products in float32, added in any order, is off by less than (p + 8) u (‖x‖ + ‖t‖)²
-        (Higham 2002, 3.5). Uses the (k + 1)-th score, because one row may be left out.
+        (Higham 2002, 3.5; u: float32 unit roundoff). The (k + 1)-th score gives the limit: a row may be left out.
         """
         squared = self.space.metric in GRAPH_METRICS and self.space.metric != "manhattan"
         if not squared or self.k == len(self.enrolled) or self.own.radius is not None:
@@ -269,7 +269,7 @@ class Reference:
         return order[:most], exact[:most], tolerance
 
     def _sort(self, query: Float64, rows: NDArray[Any]) -> tuple[NDArray[Any], Float64]:
-        """Sorts the indices `rows` by (power of distance, index); also returns the powers: ties get the smallest."""
+        """Sorts indices `rows` by (power of distance, index); also returns the powers: ties get the least of theirs."""
         exact = self._add_up(query, rows)
         order = np.lexsort((rows, exact))
         rows, exact = rows[order], np.asarray(exact[order])

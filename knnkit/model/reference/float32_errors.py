@@ -55,7 +55,7 @@ def summed_at_once(width: int) -> int:
 def relative_gap(width: int) -> float:
     """Returns the relative gap of two float32 measures over p = `width` coordinates that proves their order.
 
-    A gap of twice their error is needed. Added to it are 2 u for the rounding of the limit, and `UNDERFLOW` for lost
-    subnormal numbers.
+    A gap of twice their error is needed. Added to it are 2 u for rounding the limit that a graph compares a measure
+    with, and `UNDERFLOW` for lost subnormal numbers.
     """
     return 2.0 * (measure_error(width) + EPSILON) + UNDERFLOW

@@ -127,7 +127,7 @@ def find_lattice(enrolled: NDArray[np.float32], scale: Float64) -> Lattice | Non
 
 
 def _steps(values: Float64) -> Float64:
-    """Returns (p,) float64: the greatest power of two that divides all values of a column; infinity for zeros."""
+    """Returns (p,) float64: the greatest power of two that divides all values of a column; infinity if all are 0."""
     mantissa, exponent = np.frexp(values)
     whole = np.ldexp(mantissa, 53).astype(np.int64)
     lowest = np.frexp((whole & -whole).astype(np.float64))[1] - 1

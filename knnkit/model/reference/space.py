@@ -44,7 +44,11 @@ _ZERO_CHORD = 2.0**-36
 
 @dataclass(frozen=True)
 class Step:
-    """A step of the map to model space: affine (x - a) * b, linear (x - b) @ a, normalize x / ‖x‖, or cosine."""
+    """A step of the map to model space: affine (x - a) * b, linear (x - b) @ a, normalize x / ‖x‖, or cosine.
+
+    For normalize, `a` is the order of the norm. The step cosine divides a row by its length, and adds two coordinates
+    that put a row of zeros at distance 1 from all others. Unused parameters are ignored.
+    """
 
     kind: Literal["affine", "linear", "normalize", "cosine"]
     a: Float64

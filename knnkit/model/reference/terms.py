@@ -42,7 +42,7 @@ def _jaccard(query: Float64, enrolled: Float32) -> Float64:
 
 
 def _haversine(space: Space, query: Float64, enrolled: Float32) -> Float64:
-    """Returns the squared chords on the unit sphere between points with (latitude, longitude) in radians."""
+    """Returns (m, 1) squared chords on the unit sphere from query to rows: (latitude, longitude) in radians."""
     start: Any = space.centre[0].astype(np.float64) + (0.0 if space.origin is None else space.origin[0])
     apart: NDArray[np.float64] = np.sin((query - enrolled) / 2.0)
     east = np.cos(query[0] + start) * np.cos(enrolled[:, 0] + start) * apart[:, 1] ** 2

@@ -32,9 +32,10 @@ _UNLISTED = (constants.CANDIDATES, constants.BEYOND)
 
 
 def convert(model: KnnModule) -> Any:
-    """Returns the model tree of `model` (see `flatbuffer.unpack`), with float32 inputs of fixed shapes.
+    """Returns the converted model as TensorFlow's objects (`ModelT`), with float32 inputs of fixed shapes.
 
-    Its signatures: `classify` for one row and `classify_batch`, and these two for each other search of the model.
+    Its entry points, which TFLite calls signatures: `classify` for one row and `classify_batch`, and two like these for
+    each other search of the model.
 
     Raises:
         BuildError: the converter changed the int8 rows; this TensorFlow is not supported.
@@ -57,7 +58,7 @@ def _give_back() -> None:
 
 
 def _unlist(tree: Any) -> None:
-    """Removes ranked rows and distance bound (`CANDIDATES`, `BEYOND`) from all signatures; tensors keep these names."""
+    """Removes a model's outputs `CANDIDATES` (ranked rows), `BEYOND` (distance bound); tensors keep these names."""
     for signature in tree.signatureDefs:
         tensors = tree.subgraphs[signature.subgraphIndex].tensors
         for entry in signature.outputs:
@@ -84,7 +85,7 @@ class Traced:
 
 
 def in_one_graph(makers: Mapping[str, Callable[[], Traced]]) -> dict[str, Traced]:
-    """Returns what these functions, each in the name scope of its key, add to one new graph."""
+    """Calls these functions in one new graph, each in the name scope of its key; returns what each added, by key."""
     traced: dict[str, Traced] = {}
 
     def add() -> None:
@@ -98,7 +99,7 @@ def in_one_graph(makers: Mapping[str, Callable[[], Traced]]) -> dict[str, Traced
 
 
 def convert_traced(traced: Mapping[str, Traced]) -> Any:
-    """Converts searches of one graph, by the names of their signatures, to a model tree.
+    """Converts searches of one graph to a model (`ModelT`), whose entry points (signatures) have the names of the keys.
 
     Raises:
         BuildError: the converter changed the int8 rows; this TensorFlow is not supported.
@@ -141,7 +142,7 @@ def _saved_model(traced: Mapping[str, Traced]) -> bytes:
 
 
 def _shorten(tree: Any) -> None:
-    """Keeps equal constants of a model tree in one buffer, and removes name scopes from the names of its tensors."""
+    """Keeps equal constants of a model (`ModelT`) in one buffer, and removes name scopes from names of tensors."""
     first: dict[bytes, int] = {}
     shared: dict[int, int] = {}
     for signature in tree.signatureDefs:
@@ -173,7 +174,7 @@ def trace(model: KnnModule, search: str, rows: int) -> Traced:
 
 
 def _put_weights(tree: Any, weights: Mapping[str, Mapping[str, StoredRows]]) -> None:
-    """Replaces inputs of the model tree by constants; `weights` maps signature -> input name -> value."""
+    """Replaces inputs of a model (`ModelT`) by constants; `weights`: entry point (signature) -> input name -> value."""
     from tensorflow.lite.python import schema_py_generated as schema
 
     buffers: dict[str, int] = {}

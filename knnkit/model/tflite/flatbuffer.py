@@ -109,7 +109,7 @@ def input_shape(data: bytes) -> tuple[int, ...]:
 
 
 def add_metadata(model: Any, name: str, content: bytes) -> None:
-    """Adds a metadata entry `name` to a model tree, and a buffer with its content."""
+    """Adds to a model (TensorFlow's `ModelT`) a metadata entry `name`, and a buffer with its content."""
     from tensorflow.lite.python import schema_py_generated as schema
 
     entry, buffer = schema.MetadataT(), schema.BufferT()
@@ -120,10 +120,10 @@ def add_metadata(model: Any, name: str, content: bytes) -> None:
 
 
 def lay_out(model: Any, tables: Sequence[SharedBytes]) -> Laid:
-    """Returns the flatbuffer of a model tree; the bytes of each table are in it once.
+    """Returns the flatbuffer of a model; the bytes of each table are in it once.
 
     Args:
-        model: model tree, as `unpack` returns it.
+        model: the model as TensorFlow's objects (`ModelT`), with its buffers as NumPy arrays or `Pieces`.
         tables: bytes that several buffers of the model share; no buffer is in two tables.
     """
     inside = {number for table in tables for number in table.windows}

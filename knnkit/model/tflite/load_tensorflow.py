@@ -53,7 +53,7 @@ def needs_build_extra() -> Iterator[None]:
     """Within this context, a missing package raises an error that states how to install it.
 
     Raises:
-        MissingDependency: in place of ModuleNotFoundError.
+        MissingDependency: a package is not installed; raised in place of ModuleNotFoundError.
     """
     try:
         yield

@@ -46,10 +46,10 @@ def label_file(classes: tuple[Any, ...]) -> bytes:
 
 
 def pack(tree: Any, model: KnnModule, info: model_info.KnnInfo, rows: bytes) -> bytes:
-    """Returns the complete model file: the model tree with its metadata, followed by the associated files.
+    """Returns the complete model file: the converted model with its metadata, then the associated files.
 
     Args:
-        tree: the model tree of the converted model.
+        tree: the converted model as TensorFlow's objects (`ModelT`).
         model: the module that was converted.
         info: content of knn.json.
         rows: content of rows.npz.
@@ -72,7 +72,7 @@ def pack(tree: Any, model: KnnModule, info: model_info.KnnInfo, rows: bytes) -> 
 
 # --- the training rows, once --------------------------------------------------------------------------------------
 def _find(tree: Any, stored: StoredRows, model: KnnModule) -> flatbuffer.SharedBytes:
-    """Returns the bytes of `stored`, and which buffers of the model tree are this table or one of its blocks."""
+    """Returns the bytes of `stored`, and which buffers of the model `tree` are this table or a block of it."""
     tables = [stored, *(stored.blocks() if stored.layout.gap else [])]
     asked = {(table.at * table.row_bytes, sum(map(len, table.parts))) for table in tables}
     windows = {}
@@ -95,7 +95,7 @@ def _is_content(content: Any, table: StoredRows) -> bool:
 def _blocks(tree: Any, laid: flatbuffer.Laid, model: KnnModule) -> list[tuple[int, int]]:
     """Returns (offset in the file in bytes, number of rows) of each block of training rows of a converted model.
 
-    `tree` is its model tree, `laid` has the offsets of the buffers.
+    `tree` is the model as TensorFlow's objects (`ModelT`), `laid` has the offsets of its buffers in the file.
     """
     row_bytes, count = 4 * model.enrolled.shape[1], len(model.enrolled)
     if model.search.projection is None:

@@ -72,10 +72,10 @@ _OLDER_CONVERTER = "pip install 'tensorflow==2.21.*' with Python 3.13 or earlier
 
 
 def minimum_runtime(tree: Any, oldest: str) -> str:
-    """Returns the lowest TFLite runtime version that has every operation of a model tree.
+    """Returns the lowest TFLite runtime version that has every operation of a model.
 
     Args:
-        tree: model tree, as `flatbuffer.unpack` returns it.
+        tree: the model as TensorFlow's objects (`ModelT`).
         oldest: version of the oldest runtime on the boards.
 
     Raises:
@@ -99,10 +99,11 @@ def minimum_runtime(tree: Any, oldest: str) -> str:
 
 
 def with_stages(version: str, stages: Iterable[bytes]) -> str:
-    """Returns the lowest TFLite runtime that has every operation of a model (`version`) and of its stages.
+    """Returns the lowest TFLite runtime that has every operation of a model and of its stages.
 
-    A stage may have any operation. The runtime version that a converter wrote into the stage's file counts, too. If an
-    operation has a newer version than any in `FIRST_RUNTIME`, a runtime after all in that table is needed.
+    `version` is the lowest for the model alone, `stages` are the bytes of the stages' files. A stage may have any
+    operation. The runtime version that a converter wrote into the stage's file counts, too. If an operation has
+    a newer version than any in `FIRST_RUNTIME`, the result is later than all runtimes in that table.
     """
     found = [version]
     for data in stages:
@@ -125,7 +126,7 @@ def _stated_runtime(tree: Any) -> str:
 
 
 def _operations(tree: Any) -> list[tuple[str, int]]:
-    """Returns (name, version) of each operation of a model tree; a custom operation has version 0."""
+    """Returns (name, version) of each operation of a model (`ModelT`); a custom operation has version 0."""
     from tensorflow.lite.python.schema_py_generated import BuiltinOperator
 
     names = {code: name for name, code in vars(BuiltinOperator).items() if isinstance(code, int)}
