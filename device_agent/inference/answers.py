@@ -33,9 +33,9 @@ class Answers(NamedTuple):
 
 
 class Voted(NamedTuple):
-    """`Answers` of a model with t label columns, and `values`, the labels that won the votes.
+    """`Answers` of a model with t label columns, and `values`: (n, t) positions of the labels that won the votes.
 
-    `values[row, column]` is the position of the label in `Targets.classes[column]` of knn.json; NaN for a rejected row.
+    `values[row, column]` is a position in `Targets.classes[column]` of knn.json; NaN for a rejected row.
     """
 
     label: NDArray[np.int32]
@@ -48,10 +48,10 @@ class Voted(NamedTuple):
 def queries_of(info: KnnInfo, rows: ArrayLike, origin: Origin, *, cells: bool) -> NDArray[np.float32]:
     """Checks raw `rows`, and subtracts `origin`, a fixed row (None: nothing); returns (n, n_features) float32.
 
-    With `cells`, rows may be raw cells (text, missing) if the model has a `table` in knn.json, which encodes them.
+    With `cells`, a model with a `table` in knn.json also takes text and missing cells, and encodes them.
 
     Raises:
-        BadInput: the rows are invalid.
+        BadInput: wrong number of columns, or a value that the model cannot read or that is not finite.
     """
     if cells and info.table is not None:
         from device_agent.shared.features.frames import encoded
@@ -64,8 +64,8 @@ def with_votes(model: Any, rows: ArrayLike, answers: Answers) -> Answers:
     """Returns the model's `answers` to raw `rows`, with the winning label of each label column added (`Voted`).
 
     Raises:
-        BadInput: the rows are invalid.
-        ModelUnusable: the float64 tables in the model file are damaged.
+        BadInput: wrong number of columns, or a value that the model cannot read or that is not finite.
+        ModelUnusable: the exact tables in the model file are damaged.
     """
     exact = model.get_exact()
     assert exact.regressor is not None
@@ -88,7 +88,7 @@ def shares_of(model: Any, answers: Answers) -> list[NDArray[np.float32]]:
 
 
 def labels_of(model: Any, values: NDArray[np.float64]) -> NDArray[Any]:
-    """Converts (n, t) positions of labels, `values` of `Voted`, to (n, t) labels."""
+    """Returns the (n, t) labels whose positions are `values`, as in `Voted`; "unknown" for NaN."""
     from device_agent.shared.label_columns import labels_of as labels
 
     assert model.info.targets is not None

@@ -40,12 +40,12 @@ class BlockSearch:
     """Searches all training rows of one model in float32.
 
     Args:
-        rows: the training rows in model space, minus a centre.
+        rows: the training rows in model space, minus a fixed row (the centre), as all queries are.
         weights: (p,) float64, multiplies the difference in each coordinate.
         k: number of neighbours.
-        manhattan: True if a measure (what orders neighbours) is a sum of differences; False: a sum of their squares.
-        step: the weighted coordinates of all rows are whole multiples of this number; 0: no number is known. If
-            those of a query are, too, its float32 scores up to a limit (`Scale.exact`) have no rounding error.
+        manhattan: True: a measure (what orders neighbours) is a sum of absolute differences; False: of squared ones.
+        step: all weighted coordinates of the rows are whole multiples of this number; 0: no such number is known. If
+            those of a query are multiples, too, its float32 scores up to a limit (`Scale.exact`) are exact.
         and_ties: function from a measure to the highest measure that counts as tied with it.
     """
 
@@ -77,9 +77,9 @@ class BlockSearch:
     ) -> tuple[Found, NDArray[np.bool_]]:
         """Returns pairs of a query and a row that may be among its k nearest; and (q,) bool, whether each query fits.
 
-        A query in (q, p) `z` does not fit if it or its scores exceed float32: it has no pairs. `within` has for each
-        query a squared distance (manhattan: distance) within which the caller knows k rows: rows beyond are left
-        out (None: the caller knows none). `by_groups=False` reads all rows, even if the model has groups of rows.
+        A query in (q, p) `z` does not fit if it or its scores exceed float32: then it has no pairs. `within` has for
+        each query a squared distance (manhattan: distance) within which the caller knows k rows: rows beyond it are
+        left out (None: the caller knows none). `by_groups=False` reads all rows, even if the model has groups of rows.
         """
         with np.errstate(over="ignore", invalid="ignore"):
             factors, scale = self._prepare(z)
@@ -114,9 +114,10 @@ class BlockSearch:
         return self._rows.indices((scores <= limit).nonzero()[0]) if limit < _MAX else None
 
     def _prepare_one(self, z: Float64) -> tuple[Float32, float, float, float, float] | None:
-        """Does what `_prepare` does for one (p,) query; returns its factors, and four fields of its `Scale`.
+        """Returns the (p,) factors of one (p,) query `z`, from which scores are computed, and four fields of `Scale`.
 
-        The fields are base, factor, share and slack. Returns None if the query is too large for float32.
+        The fields, which convert scores into measures, are base, factor, share and slack. Faster than `_prepare`.
+        Returns None if the query is too large for float32.
         """
         if self._manhattan:
             with np.errstate(over="ignore", invalid="ignore"):
@@ -137,8 +138,8 @@ class BlockSearch:
     def _search(self, z: Float64, factors: Float32, scale: Scale) -> tuple[Any, Any, Any, Float32]:
         """Returns m pairs of a query and a row that may be among its k nearest; and each query's k-th lowest score.
 
-        The pairs are three arrays, (m,) each: position in `z`, index of the row, score. `factors` and `scale` are those
-        that `_prepare` returns for the (q, p) queries `z`.
+        The pairs are three arrays, (m,) each: position in `z`, index of the row, score (lower is nearer). `factors` and
+        `scale` are what `_prepare` computes from the (q, p) queries `z`.
         """
         return self._scan(factors, scale)
 
@@ -177,7 +178,7 @@ class BlockSearch:
         Args:
             found: the pairs; each entry has three arrays, (m,) each: query, row, and score of m pairs.
             most: (q,) numbers that the k-th scores do not exceed.
-            scale: how scores become (squared) distances.
+            scale: converts scores into measures: squared distances (manhattan: distances).
         """
         query, row, score = (np.concatenate(parts) for parts in zip(*found, strict=True))
         order = np.lexsort((score, query))
@@ -193,7 +194,8 @@ class BlockSearch:
     def _limit(self, kth: Float32, scale: Scale) -> tuple[Float64, Float32]:
         """Returns (q,) limits up to which a row may tie with the k-th neighbour: as measures, and as scores.
 
-        A measure is the squared distance (manhattan: the distance). `kth` are the scores of the k-th neighbours.
+        `kth` are the scores of the k-th neighbours. `scale` converts scores into measures: squared distances, or
+        distances for manhattan.
         """
         measure = scale.base + scale.factor * (kth + scale.slack)
         measure = self._and_ties(np.maximum(measure, 0.0) * (1.0 + scale.share)) * (1.0 + scale.share)
@@ -202,7 +204,10 @@ class BlockSearch:
         return measure, np.where(kth <= scale.exact, kth, rounded)
 
     def _scored(self, factors: Float32) -> Iterator[tuple[int, Float32]]:
-        """Yields for each block of r rows the position of its first row, and (q, r) scores of q queries (`factors`)."""
+        """Yields for each block of r rows the position of its first row, and the (q, r) scores of q queries.
+
+        `factors` are the (q, p) numbers that `_prepare` computes from the queries.
+        """
         step, start = max(1, _SCORES // max(1, len(factors))), 0
         memory = np.empty(len(factors) * min(step, max(map(len, self._rows.pieces))), np.float32)
         for piece in self._rows.pieces:
@@ -213,7 +218,10 @@ class BlockSearch:
                 start += len(rows)
 
     def _score(self, factors: Float32, rows: Float32, start: int, scores: Float32) -> Float32:
-        """Fills and returns (q, r) `scores` for q queries (`factors`) and r `rows`, which begin at position `start`."""
+        """Fills and returns (q, r) `scores` of q queries and r `rows`; the first row has the position `start`.
+
+        `factors` are the (q, p) numbers that `_prepare` computes from the queries.
+        """
         halves = self._halves[start : start + len(rows)]  # 0 for manhattan
         if self._differs:
             self._add_differences(factors, rows, scores)
@@ -236,16 +244,16 @@ class BlockSearch:
                 np.dot(apart, self._weights32, out=scores[query, start : start + len(part)])
 
     def _prepare(self, z: Float64) -> tuple[Float32, Scale]:
-        """Returns the factors of (q, p) queries `z`, which `_score` combines with rows, and the scale of the scores.
+        """Returns (q, p) factors of the (q, p) queries `z`, from which `_score` computes scores, and their scale.
 
-        The scale converts scores into squared distances (manhattan: distances).
+        The scale converts scores into measures: squared distances (manhattan: distances).
         """
         if not self._manhattan:
             return self._by_products(z)
         return self._by_differences(z) if self._differs else self._by_sides(z)
 
     def _by_differences(self, z: Float64) -> tuple[Float32, Scale]:
-        """Returns `z` rounded to float32, and `Scale`, whose error bound (`slack`) includes this rounding."""
+        """Returns `z` in float32, and the scale of scores that are sums of differences; `slack` bounds the rounding."""
         factors = z.astype(np.float32)
         lost = (np.abs(z - factors) * np.abs(self._weights)).sum(axis=1)
         most = float(np.abs(self._weights).max(initial=0.0))
@@ -256,10 +264,10 @@ class BlockSearch:
         return factors, Scale(np.zeros(len(z)), 1.0, share, slack, exact)
 
     def _by_sides(self, z: Float64) -> tuple[Float32, Scale]:
-        """Does what `_prepare` does, for rows with at most two values (low and high) in each column.
+        """Returns factors of the queries `z`, and the scale of the scores, for manhattan and columns of two values.
 
-        For coordinates x of a query and t of a row, |x - t| = |x - low| + (t - low) (|x - high| - |x - low|) /
-        (high - low), which is linear in t: all scores are one matrix product.
+        The values are low and high. For coordinates x of a query and t of a row, |x - t| = |x - low| + (t - low)
+        (|x - high| - |x - low|) / (high - low), which is linear in t: all scores are one matrix product.
         """
         wide = np.where(self._high > self._low, self._high - self._low, 1.0)
         to_low = np.abs(z - self._low) * self._weights
@@ -275,7 +283,7 @@ class BlockSearch:
         return (-slope).astype(np.float32), Scale(base, 1.0, 0.0, slack, exact)
 
     def _by_products(self, z: Float64) -> tuple[Float32, Scale]:
-        """Does what `_prepare` does; the scores are products of rows and factors.
+        """Returns factors of the queries `z`, whose products with rows give the scores, and the scale of the scores.
 
         The score of a query x and a row t is ‖t‖²/2 - x·t. With u = 2^-24, a sum of p products, added in any order, is
         off by at most p u ‖x‖ ‖t‖ (Higham 2002, 3.5), ‖t‖²/2 by at most (p + 4) u of itself, the factors and the
@@ -301,7 +309,7 @@ class BlockSearch:
         return found
 
     def _measure(self) -> Float64:
-        """Returns (n,) squared lengths of the rows (0 for manhattan); sets each column's lowest and highest value."""
+        """Returns (n,) squared lengths of weighted rows (0 for manhattan); stores each column's lowest and highest."""
         found = []
         self._low, self._high = (self._rows.blocks[0][0].astype(np.float64) for _ in range(2))
         for part in self._parts():

@@ -105,7 +105,7 @@ class ExactKnn:
             self.regressor = regressor(targets, self._info.k, self._info.weights, self._info.float64, counts)
 
     def answer(self, row: NDArray[np.float32]) -> dict[str, Any]:
-        """Does what `answers` does for one (n_features,) float32 row."""
+        """Returns the outputs, by name, for one (n_features,) float32 row, a raw row minus the model's `origin`."""
         return {name: values[0] for name, values in self.answers(row[np.newaxis]).items()}
 
     def answers(self, rows: NDArray[np.float32], *, by_groups: bool = True) -> dict[str, NDArray[Any]]:
@@ -115,7 +115,7 @@ class ExactKnn:
         even if the model has groups of rows.
 
         Raises:
-            ModelUnusable: the tables of the model contradict each other.
+            ModelUnusable: the exact tables of the model contradict each other.
         """
         try:
             chunks = (rows[start : start + _QUERIES] for start in range(0, len(rows), _QUERIES))
@@ -130,17 +130,17 @@ class ExactKnn:
         indices: NDArray[np.int32],
         candidates: tuple[NDArray[np.int32], Any] | None = None,
     ) -> dict[str, list[Any]]:
-        """Does what `answers` does for one (1, n_features) float32 row, faster: ranks only a few training rows.
+        """Returns the outputs, by name, for one (1, n_features) float32 row; fast, because it ranks few training rows.
 
-        Returns a list for each output: the label alone, or all numbers of the row. Returns {} if the graph's own answer
-        is right: its neighbours are `indices`, in this order.
+        Each output is a flat list of numbers. Returns {} if the graph's own answer is right, with the neighbours
+        `indices` that it found, in their order.
 
-        `candidates`, from `Graph.candidates`, are indices of rows and a lower bound on the squared distances of all
-        others. If k candidates are nearer than this bound, only candidates are ranked. Otherwise one pass over all
-        training rows finds those that may be nearer than the farthest of `indices`, any k training rows nearby.
+        `candidates` are the indices of the rows that the graph ranked, and a lower bound on the squared distances of
+        all other rows. If k candidates are nearer than this bound, only candidates are ranked. Otherwise one pass over
+        all training rows finds those that may be as near as the farthest of `indices`.
 
         Raises:
-            ModelUnusable: the tables of the model contradict each other.
+            ModelUnusable: the exact tables of the model contradict each other.
         """
         try:
             z, known = self._enter_one(row), indices.tolist()
@@ -164,9 +164,9 @@ class ExactKnn:
     ) -> dict[str, NDArray[Any]]:
         """Returns the outputs, by name, for q queries with known neighbours.
 
-        `order` are the (q, k) indices of their nearest rows, `measure` the powers of their distances that `Measure`
-        defines. `within` are the pairs of a query and a row that vote in a model with a radius (`_within`); None: the k
-        nearest vote.
+        `order` are the (q, k) indices of the nearest rows, `measure` their (q, k) measures (powers of distances).
+        `within`, for a model with a radius, are three arrays: query, row and distance of each pair within it, which
+        votes (`_within`). None: the k nearest rows vote.
         """
         return self._outputs(order, self._by.to_metric(measure), within)
 
@@ -194,10 +194,10 @@ class ExactKnn:
         }
 
     def confirms(self, row: NDArray[np.float32], indices: NDArray[np.int32]) -> bool:
-        """Returns True if the (k,) neighbours of one (1, n_features) row are in order; False if not, or if unknown.
+        """Returns True if the (k,) neighbours `indices` of one (1, n_features) row are surely in order of distance.
 
         Raises:
-            ModelUnusable: the tables of the model contradict each other.
+            ModelUnusable: the exact tables of the model contradict each other.
         """
         try:
             return self._settling.confirms(self._enter_one(row), indices.tolist())
@@ -205,14 +205,14 @@ class ExactKnn:
             raise ModelUnusable(f"{self._damaged}: {error}") from None
 
     def order(self, rows: NDArray[np.float32], indices: NDArray[np.int32]) -> tuple[NDArray[np.int64], Float64]:
-        """Sorts known neighbours of raw rows by (distance, index); returns indices and distances, (n, k) each.
+        """Sorts known neighbours of rows by (distance, index); returns indices and distances, (n, k) each.
 
         Args:
-            rows: (n, n_features) float32.
+            rows: (n, n_features) float32 raw rows minus the model's `origin`.
             indices: (n, k) the neighbours, in any order.
 
         Raises:
-            ModelUnusable: the tables of the model contradict each other.
+            ModelUnusable: the exact tables of the model contradict each other.
         """
         try:
             z, query = self._enter_all(rows), np.repeat(np.arange(len(rows)), indices.shape[1])
@@ -226,19 +226,19 @@ class ExactKnn:
         return order, self._by.to_metric(measure)
 
     def moved(self, rows: NDArray[np.float32], others: NDArray[np.float32]) -> Float64:
-        """Returns (n,) distances in model space between raw `rows` and raw `others`, row by row."""
+        """Returns (n,) distances in model space from `rows[i]` to `others[i]`, raw rows minus the model's `origin`."""
         terms = self._by.terms(self._enter_all(rows), self._enter_all(others))
         return np.asarray(self._by.to_base(terms.sum(axis=1)) * self._unit)
 
     def is_exact(self, rows: NDArray[np.float32], kth: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Returns (n,) bool: whether float32 has computed the k distances of each row without rounding errors.
 
-        True if the row's coordinates, as those of all training rows, are whole multiples of one number (`lattice` in
-        knn.json), and sums are below 2^24 times it (its square, for squared distances): float32 holds these exactly.
+        True if the coordinates of the row and of all training rows are whole multiples of one number (`lattice` in
+        knn.json), and the terms of a distance add up to less than 2^24 of these units (or of their squares).
 
         Args:
-            rows: (n, n_features) float32 raw rows.
-            kth: (n,) distance of the k-th neighbour of each.
+            rows: (n, n_features) float32 raw rows minus the model's `origin`.
+            kth: (n,) distance of the k-th neighbour of each row.
         """
         step = self._info.lattice
         if not step or self._steps:
@@ -249,10 +249,9 @@ class ExactKnn:
         return exact & (units < (2.0**12 if self._info.metric == "euclidean" else 2.0**24))
 
     def scaled_rows(self) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32], Float64] | None:
-        """Returns what `label_map.draw` needs: (n, p) training rows minus the centre, (n,) classes, centre and scale.
+        """Returns (n, p) training rows minus a centre, their (n,) classes, and the (p,) centre and scale.
 
-        (p,) centre and scale map a row into model space: minus the centre, times the scale. None for a model whose rows
-        need more than these (`steps`).
+        (row - centre) * scale is a row in model space. Returns None for a model with other transforms (`steps`).
         """
         if self._steps:
             return None
@@ -297,9 +296,9 @@ class ExactKnn:
         return self._among_all(z, live[~fits], order, measure)
 
     def _among_all(self, z: Float64, some: Any, order: Any, measure: Any) -> tuple[NDArray[np.int64], Float64]:
-        """Searches all rows for the queries `z[some]`; writes into the (q, k) arrays, and returns these.
+        """Searches all training rows for the queries at positions `some` of `z`; fills and returns two (q, k) arrays.
 
-        `order` has the indices of the k nearest rows, `measure` the powers of their distances (`Measure`).
+        `order` gets the indices of the k nearest rows, `measure` their measures: powers of distances (`Measure`).
         """
         k = self._info.k
         for one, rough in zip(some, self._scan(z[some])):
@@ -308,7 +307,7 @@ class ExactKnn:
         return order, measure
 
     def _scan(self, z: Float64) -> Iterator[Float64]:
-        """Yields for each of (q, p) queries `z` the (n_train,) powers of all distances (`Measure.rough`)."""
+        """Yields for each of (q, p) queries `z` its (n_train,) measures: powers of distances, from rounded sums."""
         together, step = max(1, _MEASURES // self._info.n_train), max(1, _SCANNED // z.shape[1])
         parts = [block[start : start + step] for block in self._rows.blocks for start in range(0, len(block), step)]
         for start in range(0, len(z), together):

@@ -36,7 +36,7 @@ class GraphRunner:
         interpreter: of the model, loaded by `loader`.
         loader: loads the model again for other threads.
         info: the model's knn.json.
-        packed: whether XNNPACK may pack the weights of the graphs that `loader` loads.
+        packed: whether XNNPACK may pack (copy) the weights of the graphs that `loader` loads.
         search: the search for batches, one of `constants.SEARCHES` that the model has.
         alone: the search for single rows, also one of `constants.SEARCHES`.
         threads: number of threads that share a batch.
@@ -111,7 +111,7 @@ class GraphRunner:
 
 
 def require_steps(interpreter: Any) -> None:
-    """Checks the quantization steps of int8 tables: not every kernel checks them before it multiplies by them.
+    """Checks the quantization steps of int8 tensors: the runtime may multiply by them without a check.
 
     Raises:
         ValueError: a step is not a finite number above 0.

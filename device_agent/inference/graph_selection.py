@@ -37,8 +37,8 @@ class Graphs:
     Args:
         loader: loads the model. Its threads are those of the runtime; for a small model, those that share a batch.
         info: the model's knn.json.
-        packed: whether XNNPACK may pack the weights; None chooses by the model's size and the free memory.
-        stream: whether most queries are single rows. A model that is not large is then packed before the first one.
+        packed: whether XNNPACK may pack (copy) the weights; None chooses by the model's size and the free memory.
+        stream: whether most queries are single rows. A model that is not large is then packed before the first row.
         rare: whether only single rows use the graphs.
         search: search for batches, one of `constants.SEARCHES`, used if the model has it; None: usually the fastest.
         alone: search for single rows; None: the same as `search`.
@@ -188,13 +188,17 @@ def make_searches(
 ) -> tuple[Graphs | NumpySearch, NumpySearch | None, tuple[str | None, str | None]]:
     """Makes the objects that search a model file; returns (`graphs`, `in_numpy`, (`batch`, `alone`)).
 
-    `in_numpy` is None if no row is searched in NumPy. If all are, as for a model with `float64` in knn.json, `graphs`
-    is the same object, and no runtime loads the file. `batch` and `alone` are the search in NumPy for batches and for
-    single rows, `constants.NUMPY` (all rows) or GROUPS (groups of near rows); None: `graphs` answers them.
+    `in_numpy` is None if no row is searched in NumPy. If all rows are, as for a model with `float64` in knn.json,
+    `graphs` is the same object, and no runtime loads the file. `batch` and `alone` are the search in NumPy for batches
+    and for single rows, `constants.NUMPY` (all training rows) or GROUPS (groups of near rows); None: `graphs` answers.
 
     Args:
-        loader, info, packed, stream: as for `Graphs`; the loader may be NumPy's.
-        search: one of `constants.WAYS`, or one measured on this board (ignored with another runtime), or None.
+        loader: has the path of the model file; loads it into a TFLite runtime, if it is not the loader of NumPy.
+        info: the model's knn.json.
+        packed: whether XNNPACK may pack (copy) the weights; None chooses by the model's size and the free memory.
+        stream: whether most queries are single rows.
+        search: one of `constants.WAYS`; or a record of the fastest searches measured on this board, which is ignored
+            if the runtime has changed; None: usually the fastest.
     """
     is_way = isinstance(search, str) and search in constants.WAYS
     hint = f"None, or one of {', '.join(constants.WAYS)}"

@@ -29,7 +29,11 @@ class GroupSearch(BlockSearch):
     """Searches the groups of training rows of one model in float32.
 
     Args:
-        rows, weights, k, step, and_ties: as for `BlockSearch`; the metric is not manhattan.
+        rows: the training rows in model space (the metric is not manhattan), minus a fixed row, as all queries are.
+        weights: (p,) float64, multiplies the difference in each coordinate.
+        k: number of neighbours.
+        step: all weighted coordinates of the rows are whole multiples of this number; 0: no such number is known.
+        and_ties: function from a measure (what orders neighbours) to the highest measure that counts as tied with it.
         groups: the groups of training rows.
         unit: the groups were computed from coordinates multiplied by `weights` and `unit`.
 
@@ -74,8 +78,9 @@ class GroupSearch(BlockSearch):
     def _visit(self, factors: Float32, scale: Scale, bounds: Float64) -> tuple[Any, Any, np.float32] | None:
         """Returns (m,) indices of the rows that may be nearest to one query, their scores, and the k-th lowest score.
 
-        A lower score is nearer. Returns None if the groups to read hold too many rows (`_SHARE`). `factors` and `scale`
-        are what `_prepare` returns for the query; `bounds`: lower bounds of its distances to the g groups.
+        A lower score is nearer. Returns None if the groups to read hold too many rows (`_SHARE`). Scores are computed
+        from the (p,) `factors` of the query, and `scale` converts them into squared distances (`_prepare`). `bounds`
+        are (g,) lower bounds of the distances from the query to the g groups.
         """
         order = np.argsort(bounds, kind="stable")
         bounds, ends = bounds[order], np.cumsum(self._groups.sizes[order])

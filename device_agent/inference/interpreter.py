@@ -109,7 +109,7 @@ class Loader:
         )
 
     def load(self, packed: bool) -> Any:
-        """Does what `open` does, and allocates the tensors of the interpreter."""
+        """Returns an interpreter of the model with allocated tensors; `packed`: whether XNNPACK may run the graphs."""
         interpreter = self.open(packed)
         interpreter.allocate_tensors()
         return interpreter

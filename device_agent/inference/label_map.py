@@ -2,7 +2,7 @@
 
 For models of one or two scaled features. A cell gets a label if float64 bounds on the distances to the training rows
 prove that label for every point of the cell. Other cells are halved while that is worth the time. The graph answers
-rows in undecided cells and outside. Used by long runs that need only labels, and by the golden check.
+rows in undecided cells and outside the grid. Used by long runs that need only labels, and by the golden check.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ def with_mapped_labels(model: TfliteKNN, golden: Golden, answers: Answers) -> An
 def map_of(model: TfliteKNN) -> LabelMap | None:
     """Returns a new label map of the model.
 
-    Returns None if it would not save time (see `pays`), if rows enter model space by more than an offset and a scale,
-    or if float32 is too coarse to find the cell of a row.
+    Returns None if the map would not save time (`pays`), if rows need more than an offset and a scale to enter model
+    space, or if float32 is too coarse to find the cell of a row.
     """
     parts = ExactKnn(model.path, model.info).scaled_rows() if pays(model.info) else None
     return None if parts is None else draw(*parts, model.info)
@@ -146,7 +146,7 @@ class _Proof:
             self._thresholds = thresholds * thresholds if info.metric == "euclidean" else thresholds
 
     def examine(self, cells: Cells, middle: Float64, half: Float64) -> tuple[NDArray[np.int8], Cells]:
-        """Returns (m,) int8 labels of `cells`, and the undecided cells, each with the rows that may be neighbours.
+        """Returns (m,) int8 labels of `cells`, and the UNDECIDED ones, each with the rows that may be neighbours.
 
         `middle` are the (m, p) centres of the cells, `half` is (p,) half of their sides.
         """
@@ -177,7 +177,8 @@ class _Proof:
     def _count(self, classes: Ints, near: Float64, far: Float64, possible: NDArray[np.bool_]) -> NDArray[np.int8]:
         """Returns (m,) int8: the class that wins whichever k of the possible rows are the neighbours, or `UNDECIDED`.
 
-        All votes are equal. The arguments are those of `_elect`.
+        For neighbours with equal votes. The arguments are (m, c), for c candidate rows of each cell: the row's class,
+        its least (`near`) and greatest (`far`) distance to a point of the cell, and whether it may be a neighbour.
         """
         k = self._k
         # A row is a sure neighbour if at most k rows, itself included, can be as near as its own greatest distance.
@@ -204,8 +205,9 @@ class _Proof:
     def _reject(self, labels: NDArray[np.int8], near: Float64, far: Float64) -> NDArray[np.int8]:
         """Returns (m,) labels, with UNKNOWN for a cell that lies beyond the reject threshold of its label.
 
-        From every point of a cell, the k-th neighbour is between (m,) `near` and `far` away. If the threshold is
-        between these, too, the cell becomes UNDECIDED. An undecided cell becomes UNKNOWN only beyond all thresholds.
+        The distance from a point of a cell to its k-th neighbour is at least (m,) `near` and at most `far`. If the
+        threshold is between these two, the cell becomes UNDECIDED. An undecided cell becomes UNKNOWN only if it lies
+        beyond the thresholds of all labels.
         """
         assert self._thresholds is not None
         own = np.where(labels == UNDECIDED, self._thresholds.max(), self._thresholds[labels])

@@ -19,7 +19,7 @@ class MappedRows:
     """The (n, p) float32 training rows.
 
     Args:
-        table: the blocks of the file; between two blocks, other bytes of the file: a gap of `gap` rows.
+        table: the part of the file with all blocks, as (m, p) rows; between two blocks is a gap, read as `gap` rows.
         block: number of rows of a block; None: one block has all.
         gap: length of a gap, in rows.
 
@@ -75,7 +75,7 @@ class MappedRows:
         return found
 
     def take_few(self, chosen: list[int]) -> Float32:
-        """Does what `take` does, faster for few rows; none of them may be an appended one."""
+        """Returns the (m, p) rows with the indices `chosen`, no appended rows; faster than `take` for few rows."""
         return self._table.take([each + each // self._block * self._gap for each in chosen], axis=0)
 
     def positions(self, chosen: Any) -> Any:

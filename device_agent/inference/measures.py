@@ -75,7 +75,8 @@ class Measure:
     def rough(self, queries: Float64, rows: NDArray[np.float32]) -> Float64:
         """Returns the (q, r) measures of (q, p) queries and (r, p) training rows, with rounded sums.
 
-        A sum is off by less than 2^-40 of itself. A chord (haversine) is off by less than 2^-50, far less than `tied`.
+        A sum is off by less than 2^-40 of itself. For haversine, a measure is a squared chord, and the chord is off by
+        less than 2^-50, far less than `tied`.
         """
         if self._metric == "jaccard":
             one, others = ((part != 0.0).astype(np.float32) for part in (queries, rows))
@@ -128,7 +129,7 @@ class Measure:
         return np.asarray(self.to_base(measure) * self._unit)
 
     def few_to_metric(self, measure: list[float]) -> list[float]:
-        """Does what `to_metric` does, for few measures, and faster."""
+        """Converts measures to distances in the model's metric; faster than `to_metric` for few measures."""
         if self._metric == "euclidean":
             return [math.sqrt(each) * self._unit for each in measure]
         found: list[float] = self.to_metric(np.array(measure)).tolist()

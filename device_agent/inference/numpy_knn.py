@@ -31,7 +31,7 @@ class NumpySearch:
 
     Attributes:
         one: empty outputs of one row, which `TfliteKNN` reads only for shapes and types.
-        batch_rows: number of rows that one product answers.
+        batch_rows: number of rows that one matrix product answers.
     """
 
     search = alone = constants.FULL  # of the graphs that it stands for
@@ -49,13 +49,13 @@ class NumpySearch:
 
     @cached_property
     def exact(self) -> ExactKnn:
-        """The classifier in float64, loaded at the first use; raises ModelUnusable if its tables are damaged."""
+        """The classifier in float64, loaded at the first use; ModelUnusable if the exact tables are damaged."""
         from device_agent.inference.exact import ExactKnn  # slow to import, and few rows need it
 
         return ExactKnn(self.loader.path, self._info)
 
     def note(self, rows: int) -> None:
-        """Does nothing: there is no graph to pack."""
+        """Does nothing; `Graphs.note` counts rows, to know when to pack (copy) the weights of its graphs."""
 
     def run(self, queries: NDArray[np.float32], parts: dict[str, NDArray[Any]], way: str = constants.GROUPS) -> None:
         """Answers (n, n_features) finite float32 rows; writes the outputs into the (n, ...) arrays of `parts`, by name.

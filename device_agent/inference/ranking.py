@@ -71,10 +71,10 @@ class Ranking:
         return row[place], measure[place]
 
     def order_one(self, z: NDArray[Any], row: list[int]) -> tuple[list[int], float]:
-        """Returns the k nearest of the training rows `row` for one (1, p) query, and about the measure of the last.
+        """Returns the k nearest of the training rows `row` to one (1, p) query, and the measure of the k-th, rounded.
 
-        Only rows that nearly tie are added up exactly: the measure is off by less than 2^-40 of itself. Only rows at
-        equal distances are tied, and then sorted by index. No row may be one that was taught.
+        The measure (a power of the distance) is off by less than 2^-40 of itself: sums are exact only for rows that
+        nearly tie. Rows at equal distances are sorted by index. `row` must not have taught rows.
         """
         terms = self._by.terms(z, self._rows.take_few(row))
         found = sorted(zip(np.add.reduce(terms, axis=1).tolist(), row, range(len(row))))
@@ -84,7 +84,10 @@ class Ranking:
         return [each for _, each, _ in found[: self._k]], found[self._k - 1][0]
 
     def rank_one(self, z: NDArray[Any], row: NDArray[Any]) -> tuple[list[int], list[float]]:
-        """Does what `rank` does for one (1, p) query, with fewer NumPy calls; `row`: k or more different rows."""
+        """Returns the k nearest of the training rows `row` to one (1, p) query, and their exact measures.
+
+        A measure is a power of the distance. `row` has at least k different rows. Calls NumPy less often than `rank`.
+        """
         k = self._k
         if 8 * z.size * len(row) <= _CHUNK_BYTES:
             terms = self._by.terms(z, self._rows.take(row))

@@ -21,7 +21,7 @@ def add_rows(terms: Float64) -> Float64:
 
     Adds in pairs and keeps the rounding error of every addition (TwoSum, Knuth 1969), so sum plus errors is the exact
     sum. The sum of the p errors has itself an error of less than p 2^-53 times the sum of their absolute values. Where
-    that could change the result, `math.fsum` adds the row again. Sums of whole numbers have no error.
+    that could change the result, `math.fsum` adds the row again. Sums of small whole numbers are exact at once.
 
     Raises:
         OverflowError: a sum exceeds float64.
@@ -39,7 +39,7 @@ def add_rows(terms: Float64) -> Float64:
 
 
 def add_few(terms: Float64) -> list[float]:
-    """Does what `add_rows` does, in Python numbers, which is faster for few terms."""
+    """Returns the m sums of (m, p) finite terms, each rounded once; faster than `add_rows` for few terms."""
     return [math.fsum(row) for row in terms.tolist()]
 
 

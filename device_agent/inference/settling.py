@@ -23,7 +23,7 @@ _SAME_SHARE = 1e-12
 
 
 class Settling:
-    """Decides single rows of one model among few training rows.
+    """Answers single rows from the few training rows that may be their neighbours.
 
     Args:
         info: the model's knn.json.
@@ -51,7 +51,7 @@ class Settling:
             z: the query in model space.
             known: the neighbours that the graph has found.
             candidates: indices of the rows that the graph has ranked.
-            beyond: one number, a lower bound on the squared distance of all other rows.
+            beyond: array of one number, a lower bound on the squared distances of all other rows.
 
         Returns {} if the neighbours are `known`, in this order, and the graph's answer is right; None if another row
         may be a neighbour.
@@ -68,7 +68,7 @@ class Settling:
         return self.decide(order, measure) if measure[-1] * self._unit**2 < most else None
 
     def confirms(self, z: NDArray[Any], known: list[int]) -> bool:
-        """Returns True if the neighbours `known` of one (1, p) query are in order; False if not, or if unknown."""
+        """Returns True if the neighbours `known` of one (1, p) query are surely in order of distance."""
         return not self._near_ties and self._ranking.order_one(z, known)[0] == known
 
     def decide(self, order: list[int], measure: list[float]) -> dict[str, list[Any]]:

@@ -26,7 +26,8 @@ def load_chain(
 ) -> Chain:
     """Loads the stages of `opened`, a verified release, which must stay open as long as the chain is used.
 
-    `threads` is the number of threads for each stage. `features` is how many numbers the chain must make; None: any.
+    `input` lists the stages, `threads` is the number of threads for each. `features` is how many numbers the chain must
+    make; None: any.
 
     Raises:
         ModelUnusable: a stage is missing, damaged or too large for this runtime.

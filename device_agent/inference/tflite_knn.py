@@ -57,11 +57,11 @@ class TfliteKNN:
             loaded TensorFlow, `auto` chooses TensorFlow's own; without a TFLite runtime, it chooses NumPy.
         packed: whether XNNPACK may pack the weights: copy them. Unpacked weights are read from the mapped file; batches
             of a large model then take several times as long. None packs up to 4 MB at once, more after `PACK_AFTER`
-            rows; over 32 MB, if half of the free memory stays free, and not for single rows that int8 answers.
+            rows (over 32 MB, only if half of the free memory stays free; single rows that int8 answers do not count).
         stream: most queries are single rows: with `packed=None`, weights over 32 MB are never packed, others at once.
-        search: one of `constants.WAYS` that the model has, or one that was measured on this board; all give the same
-            answers. None chooses what is usually fastest: grid cells; else int8 if the runtime is LiteRT or the model
-            is not packed, and for single rows of a large model; else the full search.
+        search: one of `constants.WAYS` that the model has, or a record of the fastest measured on this board; all give
+            equal answers. None chooses what is usually fastest: grid cells; else int8 if the runtime is LiteRT or the
+            model is not packed, and for single rows of a large model; else the full search.
 
     Raises:
         ModelUnusable: the file is not a knnkit model, or this runtime is too old for it.
@@ -176,7 +176,7 @@ class TfliteKNN:
         """Returns (n, t) float64: the values of t targets; for label columns, positions of labels in `Targets.classes`.
 
         Raises:
-            BadInput: the model predicts classes.
+            BadInput: the model is a classifier with one label column.
         """
         found = self.get_exact().regressor
         if isinstance(answers, Voted):
@@ -199,7 +199,7 @@ class TfliteKNN:
         With several label columns, returns a list of such arrays, one for each column.
 
         Raises:
-            BadInput: wrong number of columns, a value that is not finite, or a regression.
+            BadInput: wrong number of columns, or a value that is not finite; or the model is a regression.
         """
         if self.info.targets is not None and self.info.targets.classes:
             return shares_of(self, self.classify(rows))
@@ -243,7 +243,8 @@ class TfliteKNN:
         """Answers one (1, n_features) row into the cached views; returns False if the caller must call `_ask` instead.
 
         Takes only a float32 array (float64 if `origin` must be subtracted), and makes no array, since that is slow.
-        Float64 code answers an uncertain row, unless it is outside the searched grid: then `_ask` may be certain.
+        Float64 code answers an uncertain row. If the row lies outside the grid of cells, returns False: `_ask` tries
+        the full search first.
         """
         one = self._one
         if type(rows) is not np.ndarray or rows.dtype is not self._row_type or rows.shape != one.shape:
@@ -291,10 +292,7 @@ class TfliteKNN:
         return tuple(parts[name] for name in names)
 
     def _is_ordered(self) -> bool:
-        """Whether the neighbours of the row that `_ask_one` answered are certainly in order of distance.
-
-        Same test as `queries.in_doubt`, in Python numbers: a NumPy call would take longer than this whole check.
-        """
+        """Whether the neighbours that `_ask_one` found are surely in order of distance; faster than `in_doubt`."""
         if self._near is None:
             return True
         far = self._far.tolist()
@@ -320,7 +318,7 @@ class TfliteKNN:
         indices: NDArray[np.int32],
         distances: NDArray[np.float32],
     ) -> None:
-        """Sorts (n, k) neighbours in place by float64 distance where (n,) `close`; `rows` are raw minus `origin`."""
+        """Sorts in place, by float64 distance, the neighbours of rows marked in `close`; `rows`: raw minus `origin`."""
         if self.info.lattice and close.any():
             close[close] = ~self.get_exact().is_exact(rows[close], distances[close, -1])
         if close.any():
@@ -335,11 +333,11 @@ class TfliteKNN:
         self.settled += int(doubtful.sum())
 
     def exactly(self, row: NDArray[Any]) -> dict[str, Any]:
-        """Returns the float64 outputs, by name, for one raw (n_features,) row; raises what `get_exact` raises."""
+        """Returns the float64 outputs, by name, for one raw row; ModelUnusable if the exact tables are damaged."""
         return self.get_exact().answer(narrow(row, self._origin))
 
     def get_exact(self) -> ExactKnn:
-        """Returns the float64 classifier of the file; raises ModelUnusable if its tables are damaged."""
+        """Returns the float64 classifier of the file; raises ModelUnusable if its exact tables are damaged."""
         if self._exact is None:
             self._exact = (self._blocks or NumpySearch(self._graphs.loader, self.info)).exact
         return self._exact

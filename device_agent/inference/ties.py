@@ -22,8 +22,8 @@ def share_ties(
     """Sorts tied rows by index, and gives each the least measure among them; returns (m,) rows and (m,) measures.
 
     A measure is a power of the distance. The m pairs of query and row are sorted by (query, measure). Rows are tied if
-    their distances `base` form a chain in which each differs from the next by at most `tied`. The chain of the k-th row
-    ends `CHAIN` * `tied` beyond this row.
+    their (m,) distances `base` form a chain in which each differs from the next by at most `tied`. The chain of the
+    k-th row ends `CHAIN` * `tied` beyond this row.
     """
     begin = np.flatnonzero(np.diff(query, prepend=-1))
     last = np.repeat(base[begin + k - 1], np.diff(begin, append=len(query)))
@@ -41,10 +41,11 @@ def order_few(
     tied: float,
     to_distance: Callable[[Float64], Float64],
 ) -> tuple[list[int], list[float]]:
-    """Returns the k indices of the nearest of few rows, and their measures; for few, faster without NumPy.
+    """Returns the indices of the k nearest of few rows, and their measures, as Python numbers.
 
     `measure` and `row` are the measures (powers of distances) and indices of the rows, in any order. Measures up to
-    `zero` count as 0. Ties are those of `share_ties`, for which `to_distance` converts measures to distances.
+    `zero` count as 0. Tied rows are sorted by index, and get the least measure among them. Rows are tied if their
+    distances (from `to_distance`) form a chain in which each differs from the next by at most `tied` (`share_ties`).
     """
     if zero > 0.0:
         measure = [each if each > zero else 0.0 for each in measure]

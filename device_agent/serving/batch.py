@@ -41,7 +41,9 @@ _PROGRESS_SECONDS = 0.5
 
 
 def classify(store: Store, request: Request, start: Start) -> None:
-    """Answers every row of the input of `request`; calls `start.answered` after the first answers.
+    """Answers every row of the input of `request`.
+
+    Calls `start.answered` after the first answers, so that this start of the release does not count as failed.
 
     Raises:
         BadInput: a row, a line or the file cannot be classified.
@@ -60,7 +62,7 @@ def classify(store: Store, request: Request, start: Start) -> None:
 
 
 def save_counts(store: Store, loaded: Loaded, request: Request, refused: int = 0) -> None:
-    """Adds what parsers counted since the last call, and `refused` lines, to what `status` shows.
+    """Adds what parsers counted since the last call, and the number of `refused` lines, to the counts of `status`.
 
     Parsers count missing cells, unknown categories and gaps between samples.
     """
@@ -86,7 +88,10 @@ def _tell_if_left(store: Store, loaded: Loaded) -> None:
 
 
 def answer(loaded: Loaded, request: Request, start: Start, in_flight: InFlight) -> None:
-    """Does what `classify` does, with a release that is loaded already; records lines being answered (`in_flight`)."""
+    """Answers every row of the input of `request` with a loaded release; `in_flight` records lines being answered.
+
+    Calls `start.answered` after the first answers, so that this start of the release does not count as failed.
+    """
     source, request = open_rows(loaded, request)
     renderer = make_renderer(loaded, request.columns, request.output_format or source.format)
     sink = Sink(request.output, renderer.dtype)
@@ -176,7 +181,7 @@ class _Blocks:
     def _refuse_poison(self, block: Block) -> None:
         """Raises BadInput for a row that kills the model.
 
-        Tests a block only if an earlier process died in it, or died before its first answer.
+        Tests a block only if an earlier process died at one of its lines, or died before its first answer.
         """
         if self.start.in_doubt or self._in_flight.suspects(block.numbers):
             from device_agent.serving.poison import find_poison

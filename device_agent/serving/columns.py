@@ -31,7 +31,7 @@ Kept = Sequence[Sequence[Any]]
 class Columns:
     """Columns to write besides the label: probabilities (`proba`), neighbours, the digest of the release.
 
-    `keep` names columns of the input to copy; they come first.
+    `keep` names columns of the input to copy; they come first. `labels` is the coverage of label sets (None: no sets).
     """
 
     proba: bool = False
@@ -197,7 +197,7 @@ class Training:
 
 
 class Form:
-    """Base class of the renderers: holds the model's knn.json, the columns to write, and what they need."""
+    """Base class of the renderers: holds the model's knn.json, the columns to write, and the data for these."""
 
     #: Type of the entries of an NPY file; None in text formats.
     dtype: np.dtype[Any] | None = None

@@ -37,10 +37,10 @@ Raw = tuple[str, int, Callable[[], NDArray[Any]]]
 
 
 def columns_of(path: str, columns: Columns) -> Columns:
-    """Returns `columns`; if `path` is a folder, its answers also begin with the name of the file.
+    """Returns `columns`; if `path` is a folder, with the name of the file as the first column.
 
     Raises:
-        BadInput: a column to copy (`columns.keep`) is not the name of the file: files have no other columns.
+        BadInput: `columns.keep` names a column other than `file`, the file's name: a file has no others.
     """
     other = next((name for name in columns.keep if name != FILE_KEY), None)
     if other is not None:

@@ -40,7 +40,7 @@ def open_memory(path: Path, access: int = os.O_RDWR | os.O_CREAT) -> int:
     """Returns the descriptor of a file in /dev/shm; `access` are flags of `os.open`.
 
     Raises:
-        OSError: it does not exist, or belongs to another user: every user may create files in this folder.
+        OSError: the file does not exist, or belongs to another user: every user may create files in /dev/shm.
     """
     descriptor = os.open(path, access | _FLAGS, 0o600)
     found = os.fstat(descriptor)

@@ -51,7 +51,7 @@ class LastRows:
     def keep(self, rows: NDArray[Any], refused: Collection[int] = ()) -> None:
         """Stores (n, n_features) raw rows; drops the oldest if there are more than `MOST`.
 
-        `refused` are the positions of lines without an answer among all lines; a row of NaN is stored for each.
+        `refused` are the positions, among all lines, of lines without an answer; a row of NaN is stored for each.
         """
         if self._descriptor < 0:
             return
@@ -78,7 +78,7 @@ def read(root: Path, info: KnnInfo, count: int) -> NDArray[Any]:
     """Returns the last (`count`, n_features) rows that a running stream answered.
 
     Raises:
-        BadInput: there are fewer rows, they are of a model with other columns, or several streams run.
+        BadInput: there are fewer rows, one of them was refused, the model has other columns, or several streams run.
     """
     running = [path for path in MEMORY.glob(f"{memory_file(root, _KIND).name}-*") if _is_locked(path)]
     if len(running) > 1:

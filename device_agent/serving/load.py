@@ -42,7 +42,7 @@ class Loaded:
     """A verified release with its model in memory; call `close` after use.
 
     `signed` is the model alone, `taught` the model with the taught rows (None if none is used). `warning` is the
-    reason why taught rows are not used, or "". `stack` closes the files in `opened`.
+    reason why taught rows are not used, or "". `opened` has the open files of the release; `stack` closes them.
     """
 
     signed: TfliteKNN
@@ -92,7 +92,7 @@ class Loaded:
 
 
 def answering(store: Store) -> Answering:
-    """Returns the release that answers at present, and until when (the deadline of an unconfirmed one).
+    """Returns the release that answers at present, and its deadline, if it is not confirmed yet (else None).
 
     Raises:
         DeviceUnfit: the device has no release.
@@ -123,7 +123,7 @@ def load_accepted(
 
     Raises:
         Refused: the files are no longer those that were accepted.
-        ModelUnusable, DeviceUnfit: it cannot be loaded.
+        ModelUnusable, DeviceUnfit: the release cannot be loaded.
     """
     stack = contextlib.ExitStack()
     try:
@@ -165,7 +165,9 @@ def with_taught_rows(store: Store, loaded: Loaded) -> Loaded:
 
 
 def open_accepted(store: Store, ref: ReleaseRef, stack: contextlib.ExitStack) -> tuple[OpenRelease, Verdict]:
-    """Opens and verifies the release `ref`, which this device accepted before; `stack` closes it.
+    """Opens and verifies the release `ref`, which this device accepted before.
+
+    Returns the open release, which `stack` closes, and the verdict of the trust rules, with its warnings.
 
     Raises:
         Refused: the files are no longer those that were accepted.

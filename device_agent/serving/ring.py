@@ -39,10 +39,10 @@ _Picked = tuple[int, float, NDArray[Any]]
 
 
 class Ring:
-    """The rows that one process has chosen and not yet written.
+    """The rows that one process has chosen and not yet written to the ring, the board's file of kept rows.
 
     Raises:
-        OSError: this user may not write the ring of this root.
+        OSError: this user may not write that file.
     """
 
     def __init__(self, path: Path, info: KnnInfo, keep: Keep, digest: str) -> None:
@@ -59,7 +59,7 @@ class Ring:
         self._count = 0
 
     def use(self, info: KnnInfo) -> None:
-        """Writes the waiting rows; later answers are class indices of `info`, which may have new taught labels."""
+        """Writes the waiting rows; labels of later answers are class indices of `info` (taught labels may be new)."""
         self.save()
         self._info = info
 

@@ -54,7 +54,7 @@ def open_rows(loaded: Loaded, request: Request) -> tuple[Source, Request]:
     folder begins with the name of its file. Otherwise the returned request is `request`.
 
     Raises:
-        BadInput: the input cannot be opened, the output is one of its files, or `--keep` names a column of files.
+        BadInput: the input cannot be opened, the output is one of its files, or `--keep` names a column not in it.
     """
     if loaded.model.chain is None:
         return open_source(request.input, request.format), request
@@ -130,7 +130,7 @@ class Rows:
     """The rows of one input.
 
     Args:
-        info: knn.json of the model. `enrol` removes its transforms, because it stores the numbers before these.
+        info: knn.json of the model. `enrol` removes its transforms, because it stores numbers without them.
         chain: the loaded stages of the model; None if it has none.
         source: the input.
         request: names the columns to copy or ignore.

@@ -226,7 +226,7 @@ class _Answerer:
         self._next_counts = time.monotonic() + COUNTS_SECONDS
 
     def tell_gaps(self, *, at_end: bool) -> None:
-        """Prints on standard error how many gaps in the samples interrupted windows (see `StreamRows.take_gaps`)."""
+        """Prints how many gaps in the samples interrupted windows: at 1, 2, 4, ... gaps, and `at_end` of the stream."""
         if said := self._rows.take_gaps(at_end=at_end):
             print(f"device_agent: {self._name}: {said}", file=sys.stderr, flush=True)
 
@@ -245,13 +245,13 @@ class _Answerer:
         return self._renderers[format]
 
     def answer_last(self, block: bytes) -> None:
-        """Answers a last line without a newline (b"": none), and reports that it may be incomplete."""
+        """Answers `block`, a last line without a newline (b"": no such line); reports that it may be incomplete."""
         if block:
             self.answer(block)
             self._report(self._rows.parser.line, "the line does not end with a newline, so it may be incomplete")
 
     def drop_last(self, block: bytes) -> None:
-        """Reports on standard error that a line (b"": none) was read only in part and has no answer."""
+        """Reports that `block`, the last line (b"": no such line), was read only in part and has no answer."""
         if block:
             self._report(self._rows.parser.line + 1, f"the {self._unit} is incomplete, so it has no answer")
 

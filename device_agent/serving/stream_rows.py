@@ -80,7 +80,7 @@ class StreamRows:
         return True
 
     def take_hint(self, parsed: Parsed) -> str:
-        """Returns the hint of the first bad line, or "": each of the first `_MOST_HINTS` different ones only once."""
+        """Returns the hint about the first bad line in `parsed`; "" if given before, or after `_MOST_HINTS` hints."""
         if parsed.hint in self._hints or len(self._hints) > _MOST_HINTS:
             return ""
         self._hints.add(parsed.hint)
@@ -89,7 +89,7 @@ class StreamRows:
     def take_gaps(self, *, at_end: bool) -> str:
         """Returns a text about the gaps in the samples if there are new ones, else "".
 
-        Before the end of the stream, only when the number of jumps in time reaches 1, 2, 4, 8, ...
+        Before the stream ends (`at_end`), returns a text only when the number of jumps in time reaches 1, 2, 4, ...
         """
         jumps = self.parser.count_jumps()
         if not at_end and jumps < self._next_jump:
@@ -119,7 +119,7 @@ def _columns(info: KnnInfo) -> list[tuple[str | None, bool]]:
     """Returns (name, whether its cells are numbers) of each column of a raw row.
 
     One stream can feed two models if these lists are equal. For a model with stages, the list has the columns of its
-    input, then the dimensions of its input as further names.
+    input, then the numbers of its input's shape, as names.
     """
     if info.window is not None:
         others = [(name, False) for name in (info.window.time, info.window.recording)]

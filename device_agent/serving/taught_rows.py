@@ -61,7 +61,7 @@ def read(loaded: Loaded, request: Request, most: int) -> list[Cells]:
 
 
 def _without_keep(made: Rows) -> Iterator[Block]:
-    """Yields the blocks; in a hint of `classify` about columns, leaves out options that `enrol` does not have."""
+    """Yields the blocks of `made`; removes `--keep`, an option that `enrol` does not have, from an error's hint."""
     try:
         yield from made.blocks()
     except BadInput as error:
@@ -105,7 +105,10 @@ def _is_missing(table: Table, column: Column, text: str) -> bool:
 
 
 def _cell(table: Table, column: Column, value: Any) -> float | str | None:
-    """Returns a JSON value as number, text or None (missing); true becomes "True" or "true", as `column` has it."""
+    """Returns a JSON value as number, text or None (missing).
+
+    In a column of text, true becomes "True" or "true", whichever is a category of `column`.
+    """
     if value != value or (isinstance(value, str) and _is_missing(table, column, value.strip())):
         return None
     if isinstance(value, bool) and column.encoding != "number":

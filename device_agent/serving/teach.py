@@ -1,6 +1,7 @@
 """Teaches rows: checks what a release allows, then stores.
 
-Checks and writes in one step, while it holds the journal's lock. Nothing is changed if a check fails.
+Checks and writes in one step, while it holds the lock of the journal (the file of taught rows). Nothing is changed if a
+check fails.
 """
 
 from __future__ import annotations
@@ -255,11 +256,11 @@ def _made(
 def _check(loaded: Loaded, before: list[LocalRow], rows: list[LocalRow], allowed: Enrol) -> str:
     """Checks that the release allows `rows` in addition to those taught `before`; `allowed` are its limits.
 
-    Returns a warning if taught rows of that label still get another label; else "".
+    Returns a warning if the model still answers taught rows of the label of `rows` with another label; else "".
 
     Raises:
-        Refused: the release does not allow them.
-        BadInput: a row is out of the range of the model.
+        Refused: the release does not allow these rows.
+        BadInput: a row is out of the float32 range of the model.
     """
     signed = loaded.signed
     old = local.taking_part(signed, before, loaded.digest)
@@ -306,7 +307,7 @@ def _require_room(counts: Counter[str], allowed: Enrol, label: str) -> None:
 def _require_golden_answers(loaded: Loaded, exact: JoinedExact, old: Joined) -> None:
     """Checks that new taught rows change no answer to a golden row.
 
-    `exact` has all taught rows, `old` those of earlier commands: what these changed already is allowed.
+    `exact` has all taught rows, `old` those of earlier commands. Answers that `old` has changed already may differ.
 
     Raises:
         Refused: an answer changes.

@@ -31,7 +31,7 @@ _FILLER = b"\xff"
 
 
 class _LabelLines:
-    """Makes output from `lines`, one for each class index; the last is for index -1, "unknown"."""
+    """Turns class indices into output: `lines` has one line for each class, and a last one for index -1, "unknown"."""
 
     def __init__(self, lines: list[bytes]) -> None:
         self._lines = lines
