@@ -47,7 +47,7 @@ def _run_check(arguments: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _named(file: str | None) -> Iterator[None]:
-    """Names `file`, the value of --golden, in an error of the block about the golden set; None: the release's own."""
+    """Adds `--golden FILE` to an error about the golden set in the `with` block; `file` None: changes no error."""
     try:
         yield
     except ModelUnusable as error:
@@ -111,7 +111,7 @@ def _configure_bench(parser: argparse.ArgumentParser) -> None:
 
 
 def seconds(text: str) -> float:
-    """Parses a time in seconds: above 0, at most `_LONGEST_BENCH`."""
+    """Returns the time in seconds in `text`; raises ArgumentTypeError unless it is in (0, `_LONGEST_BENCH`]."""
     if not 0.0 < float(text) <= _LONGEST_BENCH:
         raise argparse.ArgumentTypeError(f"{text} is out of range: above 0, at most {_LONGEST_BENCH:g}")
     return float(text)

@@ -28,7 +28,7 @@ MAX_THREADS = 64
 
 @record
 class Command:
-    """A command: its line in the list of commands, its text for `--help`, what adds its options, and what runs it."""
+    """A command: its line in the list of commands, its text for `--help`, functions that add its options and run it."""
 
     help: str
     description: str
@@ -37,14 +37,14 @@ class Command:
 
 
 def store_of(arguments: argparse.Namespace) -> Store:
-    """Returns the store in the folder `--root`, else $KNNKIT_ROOT, else that of this Python, else ~/.knnkit."""
+    """Returns the store in `--root`, else $KNNKIT_ROOT, else the root whose agent this Python has, else ~/.knnkit."""
     from device_agent.store.store import Store
 
     return Store(root_folder(getattr(arguments, "root", "")))
 
 
 def show(arguments: argparse.Namespace, document: Any, text: str) -> int:
-    """Prints a result, as one JSON document or as `text`; returns 0."""
+    """Prints a result, with `--json` as one JSON `document`, else as `text`; returns 0."""
     print(json_codec.dumps(document) if arguments.json else text)
     return constants.EXIT_OK
 
@@ -70,13 +70,13 @@ def number_of_threads(text: str) -> int:
 
 
 def add_class(parser: argparse.ArgumentParser) -> None:
-    """Adds `--device-class`."""
+    """Adds `--device-class`, the class to assume for this device: a release may be for one class of devices only."""
     help = "this device's class, which a release may require (default: from ROOT/device-class, else any)"
     parser.add_argument("--device-class", type=filled, metavar="NAME", help=help)
 
 
 def add_holder(parser: argparse.ArgumentParser) -> None:
-    """Adds `--holder`."""
+    """Adds `--holder`, the name of the person or program that runs the command."""
     parser.add_argument(
         "--holder", metavar="TEXT", help="your name, for the lock and the history (default: the user's name)"
     )
@@ -146,5 +146,5 @@ def no_options(_: argparse.ArgumentParser) -> None:
 
 
 def command(help: str, configure: Any, run: Any, more: str = "") -> Command:
-    """Returns a command that `configure` adds options to; `run` runs it; its `--help` shows `help`, then `more`."""
+    """Returns a command: `configure` adds its options, `run` runs it; its `--help` shows `help`, then `more`."""
     return Command(help, f"{help[0].upper()}{help[1:]}. {more}".strip(), configure, run)

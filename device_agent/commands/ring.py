@@ -70,7 +70,7 @@ def _describe(entry: dict[str, Any]) -> str:
 
 
 def _columns(store: Store) -> list[dict[str, Any]]:
-    """Returns `digest`, `name`, `columns`, and `categories` (columns of text) of each release that can be read."""
+    """Returns `digest`, `name`, `columns` (names) and `categories` (names of text columns) of each readable release."""
     from device_agent.shared.protocol.errors import ModelUnusable
     from device_agent.shared.release.model_file import read_info
 

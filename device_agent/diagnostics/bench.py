@@ -36,9 +36,10 @@ PACKAGES = ("device_agent", "numpy", "tflite_runtime", "ai_edge_litert", "crypto
 
 
 def bench(store: Store, *, seconds: float, runtime: str, threads: int, search: str | None) -> Bench:
-    """Measures the answering release, each speed for about `seconds`, with `threads` threads of `runtime`.
+    """Measures the release that answers, with `threads` threads of `runtime`.
 
-    `search` is one of `constants.WAYS`; None: the one that was fastest when the release was activated.
+    Answers one row, one line of CSV, and a batch, each again and again for about `seconds`. `search` is a way to find
+    the neighbours (`constants.WAYS`); None: the one that was fastest when the release was activated.
 
     Raises:
         DeviceUnfit, Refused, ModelUnusable: no release can answer.

@@ -42,7 +42,7 @@ Check = Callable[[Store], Iterator[Finding]]
 
 
 def diagnose(store: Store) -> Diagnosis:
-    """Returns all findings, in the order in which they should be repaired."""
+    """Returns the findings of all checks, faults or not, in the order in which faults should be repaired."""
     findings: list[Finding] = []
     for check in _CHECKS:
         broken = {finding.name for finding in findings if finding.level == "error"} & _NEEDS.get(check.__name__, set())

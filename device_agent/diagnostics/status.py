@@ -95,7 +95,10 @@ def _about_starts(store: Store, current: StoreState, answering: state.Answering 
 
 
 def _about_previous(store: Store, current: StoreState, held: trust_dir.Seen) -> list[str]:
-    """Returns [a warning] if `held` revokes the key of the previous release, so that rollback refuses it; else []."""
+    """Returns [a warning] if the key of the previous release is revoked, so that rollback refuses it; else [].
+
+    `held` are the contents of ROOT/trust, which list the revoked keys.
+    """
     ref = current.previous
     if ref is None or not held.device.revoked:
         return []
@@ -170,7 +173,7 @@ def render(found: Status) -> str:
 
 
 def _times(rows: str, chosen: str, taken: dict[str, float]) -> str:
-    """Returns `64 rows: full (full 1.2 ms, int8 3.4 ms)`: rows, the search chosen for so many, time taken by each."""
+    """Returns `64 rows: full (full 1.2 ms, cells 3.4 ms)`: `rows`, the search chosen for so many, times of searches."""
     return f"{rows}: {chosen} ({', '.join(f'{way} {time:.3g} ms' for way, time in taken.items())})"
 
 

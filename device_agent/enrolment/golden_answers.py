@@ -43,7 +43,7 @@ def with_taught(exact: JoinedExact, golden: Golden) -> NDArray[Any]:
 
 
 def changed(found: NDArray[Any], golden: Golden, info: KnnInfo) -> list[int]:
-    """Returns the indices of golden rows whose answer in `found` (of `with_taught`) differs from the golden set."""
+    """Returns the indices of golden rows whose answer with taught rows, in `found`, differs from that in `golden`."""
     if info.targets is None or golden.values is None:
         places = found != golden.label
     else:

@@ -3,8 +3,8 @@
 The answers equal those of one model that has both the training rows and the taught rows: the float64 reference over
 both defines them. The taught rows come after the training rows, in the same space, with the same k, metric, weights and
 thresholds. The model answers a row first. A search among the taught rows finds those that may be nearer than its k-th
-neighbour, and `merge` inserts them by distance. Queries are raw rows minus the `origin` of knn.json. Does not read the
-journal.
+neighbour, and `merge` inserts them by distance. Queries are raw rows minus the model's origin (a fixed row). Does not
+read the journal of taught rows.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ class JoinedExact(ExactKnn):
 
     Args:
         path: the model file.
-        info: the model's knn.json.
+        info: knn.json, the metadata of that file.
         joined: the taught rows.
 
     Raises:
-        ModelUnusable: exact.npz is missing or damaged.
+        ModelUnusable: the model's exact tables (exact.npz) are missing or damaged.
     """
 
     def __init__(self, path: str, info: KnnInfo, joined: Joined) -> None:
@@ -79,7 +79,8 @@ class JoinedExact(ExactKnn):
     def enrol(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
         """Maps (n, n_features) taught rows, minus the model's origin (a fixed row), into model space.
 
-        Returns (n,) bool, whether each row is finite in float32 there, and the (m, p) coordinates of the m that are.
+        Returns (n,) bool, whether all coordinates of a row are finite in float32, and the (m, p) coordinates of the m
+        rows for which they are.
         """
         with np.errstate(over="ignore", invalid="ignore"):
             mapped = self._enter_all(rows).reshape(len(rows), len(self._centre))
@@ -91,14 +92,17 @@ class JoinedExact(ExactKnn):
         return kept, np.ascontiguousarray(found[kept])
 
     def doubt(self, kth: NDArray[Any]) -> Float64:
-        """Returns (n,) numbers: two distances up to (n,) `kth` may differ by so much from float32 rounding alone."""
+        """Returns (n,) numbers: if the distances of two rows from a query differ by more, float32 ranks them rightly.
+
+        Holds for distances up to (n,) `kth`, the distance of each query's k-th neighbour.
+        """
         far, near = np.asarray(kth, np.float64), self._near
         return far * BLUR if near is None else near.share * np.maximum(far, near.least)
 
     def _tables_of_one(self, *, apart: bool) -> Tables | None:
-        """Returns the taught rows as `OneScreen` takes them; None if there are none.
+        """Returns the taught rows, prepared for the search with a single query; None if there are none.
 
-        `apart`: whether they are probably far from the training rows: then a test of one ball around all saves time.
+        `apart`: whether they are probably far from the training rows. Then one ball around all of them is tried first.
         """
         rows, width = self._local.astype(np.float64), len(self._centre)
         if not len(rows):
@@ -117,19 +121,19 @@ class JoinedExact(ExactKnn):
         return OneRow(self._info, self._near, OneScreen(self._tables, of_row), self._from_one, reach, *how)
 
     def _coordinates(self, row: NDArray[np.float32], *, weighted: bool = True) -> NDArray[Any]:
-        """Returns (p,) approximate coordinates of a row in model space; if `weighted`, each times its weight."""
+        """Returns (p,) approximate coordinates of a row in model space; `weighted`: each times its column's weight."""
         found = self._rough.one(row)
         z = self._enter(row) if found is None else found
         return z * self._weights if weighted and not self._unweighted else z
 
     def _from_one(self, row: NDArray[np.float32], local: NDArray[np.int64]) -> list[float]:
-        """Returns squared distances (manhattan: distances) from one row to the taught rows with indices `local`."""
+        """Returns squared distances (manhattan: distances) from a query `row` to taught rows with indices `local`."""
         terms = np.subtract(self._coordinates(row, weighted=False), self._local.take(local, axis=0), dtype=np.float64)
         found: list[float] = self._measures(terms).tolist()
         return found
 
     def nearby(self, rows: NDArray[np.float32], kth: NDArray[Any]) -> Nearby:
-        """Finds the queries whose k nearest may include a taught row, and these taught rows.
+        """Finds the queries whose k nearest neighbours may include taught rows, and these taught rows.
 
         Args:
             rows: (n, n_features) float32 queries, minus the model's origin (a fixed row).
@@ -148,9 +152,10 @@ class JoinedExact(ExactKnn):
         return Nearby(some, query, local, self._to_local(z, pairs, local), clear)
 
     def _find(self, z: NDArray[Any], base: Float64) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Returns the indices of pairs: a query in (n, p) `z`, ascending, and a taught row that may be within `base`.
+        """Returns two arrays of indices: the query and the taught row of each pair that may be neighbours.
 
-        `base` are (n,) distances in model space: a taught row farther from the query is not a neighbour.
+        The indices of queries ascend. `z` are the (n, p) queries in model space, `base` (n,) distances there: a taught
+        row farther from its query is not a neighbour.
         """
         if self._screen is None:
             return np.empty(0, np.int64), np.empty(0, np.int64)
@@ -169,9 +174,10 @@ class JoinedExact(ExactKnn):
         return some[query], local
 
     def _to_local(self, z: NDArray[Any], query: NDArray[np.int64], local: NDArray[np.int64]) -> Float64:
-        """Returns (m,) distances, in the model's metric, of m pairs of a query and a taught row; off by under 2^-36.
+        """Returns (m,) distances of m pairs of a query and a taught row, in the model's metric.
 
         `z` are (n, p) queries in model space; `query` and `local` the (m,) indices of each pair's query and taught row.
+        Relative errors are below 2^-36.
         """
         found = np.empty(len(query))
         step = max(1, _CHUNK_BYTES // (8 * z.shape[1]))
@@ -181,17 +187,17 @@ class JoinedExact(ExactKnn):
         return self._by.to_metric(found)
 
     def _measures(self, terms: Float64) -> Float64:
-        """Returns (m,) squared distances (manhattan: distances) of (m, p) differences, relative errors below 2^-37."""
+        """Returns (m,) squared distances (manhattan: distances) of (m, p) coordinate differences; error below 2^-37."""
         terms = terms if self._unweighted else terms * self._weights
         return np.asarray(np.abs(terms).sum(axis=1) if self._by.manhattan else np.einsum("ij,ij->i", terms, terms))
 
     def among(self, rows: NDArray[np.float32], indices: NDArray[np.int32], near: Nearby) -> dict[str, NDArray[Any]]:
-        """Returns the outputs for the m queries of `near`, by name, as if the taught rows were training rows.
+        """Returns name (such as `label`) -> output for m queries, as if the taught rows were training rows.
 
         Args:
             rows: (m, n_features) float32 queries, minus the model's origin (a fixed row).
             indices: (m, k) their neighbours among the training rows, nearest first.
-            near: the taught rows that may be among their k nearest.
+            near: the taught rows that may be among their k nearest neighbours.
 
         Raises:
             ModelUnusable: the model's exact tables are damaged.
@@ -213,15 +219,16 @@ class JoinedExact(ExactKnn):
     def _are_linked(
         self, z: Float64, last: NDArray[np.int32], order: NDArray[np.int64], measure: Float64, near: Nearby
     ) -> NDArray[np.bool_]:
-        """Returns (m,) bool: whether a training row that is not a neighbour may tie with the k-th after merging.
+        """Returns (m,) bool: whether a training row beyond the first k may tie with the k-th neighbour after merging.
 
-        Rows tie in chains, each with the next. So a taught row can link training rows that did not tie without it.
+        Rows at nearly equal distances tie, each with the next. So a taught row can link training rows that did not tie.
 
         Args:
             z: (m, p) queries in model space.
             last: (m,) indices of the model's own k-th neighbours.
-            order, measure: (m, k) neighbours among training and taught rows, and powers of their distances.
-            near: the taught rows that may be among the k nearest.
+            order: (m, k) neighbours among training and taught rows.
+            measure: (m, k) their measures (for most metrics, squares of distances).
+            near: the taught rows that may be among the k nearest neighbours.
         """
         kth = self._by.to_distance(measure[:, -1])
         own, added = self._bases(z, last), self._bases(z[near.query], self.own + near.local)
@@ -233,7 +240,7 @@ class JoinedExact(ExactKnn):
         return found
 
     def _bases(self, z: Float64, row: NDArray[Any]) -> Float64:
-        """Returns (m,) distances in model space from (m, p) `z` to the rows `row` (indices), off by under `_OFF`."""
+        """Returns (m,) distances in model space from (m, p) queries `z` to rows with indices `row`; error < `_OFF`."""
         return np.asarray(self._by.to_distance(self._by.terms(z, self._rows.take(row)).sum(axis=1)))
 
     def _nearest_of(
@@ -246,7 +253,7 @@ class JoinedExact(ExactKnn):
         return order, measure
 
     def merge(self, rows: NDArray[np.float32], found: Answers) -> None:
-        """Corrects `found`, the model's answers to n rows, in place, as if taught rows were training rows.
+        """Corrects `found`, the model's answers to n rows, in place: as if taught rows were training rows.
 
         `rows` are (n, n_features) float32 queries, minus the model's origin (a fixed row).
         """
@@ -255,7 +262,7 @@ class JoinedExact(ExactKnn):
             self._merge(rows[part], Answers._make(values[part] for values in found))
 
     def decide(self, row: NDArray[np.float32], local: NDArray[np.int64], found: Answers) -> None:
-        """Does what `merge` does for one (1, n_features) `row`, in float64.
+        """Corrects `found`, the answer to one (1, n_features) `row`, in float64: as if taught rows were training rows.
 
         `local` are the indices of all taught rows that may be among its neighbours.
         """
@@ -305,19 +312,19 @@ class JoinedKNN:
 
     @property
     def batch(self) -> int:
-        """Number of rows of the batch graph; more rows are answered in several batches."""
+        """Number of rows that the model answers in one call; more rows are answered in several batches."""
         return self.signed.batch
 
     def over(self, signed: TfliteKNN) -> JoinedKNN:
-        """Returns `signed`, a replica of the model, joined with the same taught rows."""
+        """Returns `signed`, another loaded copy of the model, joined with the same taught rows."""
         return JoinedKNN(signed, self._joined, self.exact)
 
     def labels(self, rows: ArrayLike) -> NDArray[np.int32]:
-        """Returns the (n,) int32 class indices of raw rows; `constants.UNKNOWN` for rejected ones."""
+        """Returns the (n,) int32 class indices of n raw rows; `constants.UNKNOWN` for a row answered "unknown"."""
         return self.classify(rows).label
 
     def classify(self, rows: ArrayLike) -> Answers:
-        """Returns the answers to (n, n_features) raw `rows`; indices of taught rows begin at the model's `n_train`.
+        """Returns the answers to (n, n_features) raw `rows`; indices of taught rows follow those of training rows.
 
         Raises:
             BadInput: wrong number of columns, or a value that is not finite.
@@ -337,6 +344,6 @@ class JoinedKNN:
         return found
 
     def values_of(self, answers: Answers) -> NDArray[np.float64]:
-        """Returns (n, t) float64: the values of t targets; for label columns, positions in `Targets.classes`."""
+        """Returns (n, t) float64 values of t targets; for t label columns, positions in each one's sorted labels."""
         regressor = self.exact.regressor
         return self.signed.values_of(answers) if regressor is None else regressor.values(answers)

@@ -1,8 +1,8 @@
 """Journal of the rows taught on a device.
 
-ROOT/enrolled holds the journal (`records`) and the key that authenticates it; only their owner can read them. When a
-command returns, it is on the disk. When the journal is about twice as large as the taught rows need, a new file with
-only these rows replaces it. Earlier commands cannot be undone after that.
+ROOT/enrolled holds the journal, a line for each command such as `enrol`, and the key that authenticates the lines; only
+their owner can read them. When a command returns, its line is on the disk. When the journal is about twice as large as
+the taught rows need, a new file with only these rows replaces it. Earlier commands cannot be undone after that.
 
     with Journal(store.root).changing("ann") as journal:
         journal.enrol(rows)
@@ -63,7 +63,8 @@ class Journal:
 
         Raises:
             Locked: another process holds the lock.
-            DeviceUnfit, OSError: as `read`.
+            DeviceUnfit: the journal was damaged or changed after this device wrote it.
+            OSError: the journal cannot be read.
         """
         os.umask(0o077)
         durable.make_directory(self.folder)

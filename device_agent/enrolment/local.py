@@ -14,7 +14,7 @@ from device_agent.shared.release import row_origins
 
 
 def with_rows(root: Path, signed: TfliteKNN, digest: str) -> tuple[JoinedKNN | None, str]:
-    """Returns the signed model joined with the rows taught under `root`, and a warning or "".
+    """Returns `signed`, the model of the release `digest`, with the rows taught under `root`; and a warning or "".
 
     The model is None if the release uses none of the taught rows. It is None, with a warning, if the rows cannot be
     read or joined; the caller then answers with `signed` alone.
@@ -27,6 +27,6 @@ def with_rows(root: Path, signed: TfliteKNN, digest: str) -> tuple[JoinedKNN | N
 
 
 def taking_part(signed: TfliteKNN, rows: list[LocalRow], digest: str) -> Joined:
-    """Returns the taught rows among `rows` that a release (model `signed`, and its `digest`) uses in answers."""
+    """Returns those taught `rows` that the release `digest`, whose model is `signed`, uses in answers."""
     there = contained(row_origins.read(signed.path)[0], rows) if rows else frozenset()
     return join(signed.info, rows, digest, there)

@@ -1,8 +1,8 @@
 """Inserts taught rows among a model's neighbours.
 
 Sorts the distances of the model's k neighbours and of the taught rows nearby. A result is certain if the distances next
-to each taught row differ by more than the rounding of float32, and if that rounding cannot change a vote, threshold or
-exact match. Uncertain rows are answered in float64 (`joined`). NumPy only, no I/O.
+to each taught row differ by more than the rounding of float32, and if that rounding cannot change a vote, a rejection
+or an exact match. Queries with an uncertain result are answered in float64 (`joined`). NumPy only, no I/O.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ Outputs = dict[str, NDArray[Any]]
 
 @record
 class Nearby:
-    """c pairs of a query and a taught row that may be among its k nearest.
+    """c pairs of a query and a taught row that may be among its k nearest neighbours.
 
     Attributes:
         some: (m,) indices of the queries that have a pair, ascending.
         query: (c,) position in `some` of the query of each pair, ascending.
         local: (c,) index of the taught row of each pair.
         distance: (c,) float64 distance of each pair, in the model's metric.
-        clear: (m,) bool: whether a query's distances are precise enough to sort by (errors up to 1/64 of `Blur.doubt`).
+        clear: (m,) bool: whether a query's distances are precise enough to sort by: errors are at most 1/64 of those
+            of float32.
     """
 
     some: NDArray[np.int64]
@@ -42,7 +43,7 @@ class Nearby:
     clear: NDArray[np.bool_]
 
     def only(self, chosen: NDArray[np.int64]) -> Nearby:
-        """Returns the pairs of the queries at the positions `chosen` (ascending) of `some`."""
+        """Returns the pairs of a part of the queries: `chosen` are ascending positions in the attribute `some`."""
         place = np.full(len(self.some), -1)
         place[chosen] = np.arange(len(chosen))
         query = place[self.query]
@@ -57,7 +58,7 @@ class Blur:
 
     Attributes:
         doubt: (m,) for each query, the greatest difference of two distances that may be due to float32 rounding alone.
-        tied: rows tie if their distances in model space (`judge.base_distance`) differ by less than this.
+        tied: rows tie if their distances in model space (`votes.base_distance`) differ by less than this.
         zero: a row is an exact match if its distance in model space is below this.
     """
 
@@ -70,18 +71,18 @@ class Merge:
     """The neighbours of m queries, with taught rows inserted.
 
     Args:
-        info: knn.json of the model with the taught rows.
+        info: knn.json, the model's metadata, with the taught rows counted as training rows.
         own: index of the first taught row, that is, the number of training rows.
         indices: (m, k) the model's own neighbours.
         distances: (m, k) float32, their distances.
-        near: the taught rows that may be among the k nearest.
-        blur: how much distances must differ.
-        vote: function from (r, k) indices of neighbours and their (r, k) distances to the outputs, by name.
+        near: the taught rows that may be among the k nearest neighbours.
+        blur: how much two distances must differ for their order to be certain.
+        vote: function from (r, k) indices of neighbours and their (r, k) distances to name (such as `label`) -> output.
 
     Attributes:
-        chosen: (r,) indices of the queries that certainly have a taught row among the k nearest.
+        chosen: (r,) indices of the queries that certainly have a taught row among the k nearest neighbours.
         unsure: (u,) indices of the queries that must be answered in float64.
-        outputs: the outputs for `chosen`, by name.
+        outputs: name (such as `label`) -> output for `chosen`.
     """
 
     def __init__(
@@ -121,7 +122,10 @@ class Merge:
         return found
 
     def _is_clear(self, outputs: Outputs, far: Float64, doubt: Float64) -> NDArray[np.bool_]:
-        """Returns (r,) bool: whether errors up to (r,) `doubt` in (r, k) distances `far` cannot change the label."""
+        """Returns (r,) bool: whether errors up to (r,) `doubt` in (r, k) distances `far` cannot change the answers.
+
+        `outputs` are the outputs, by name (such as `label`), of the votes with these distances.
+        """
         info, shares = self._info, outputs[OUTPUT_PROBABILITIES]
         found = np.ones(len(far), np.bool_)
         if info.weights == "distance":  # each weight is off by at most doubt / (2 nearest) of itself
@@ -144,15 +148,16 @@ def _sorted(
 ) -> tuple[Float64, NDArray[np.int64], NDArray[np.bool_], Float64]:
     """Sorts the model's own neighbours of each query and its taught rows together, and keeps the k + 1 nearest.
 
-    Returns (m, k + 1) distances in ascending order, the index of the row of each, and whether that row was taught; also
-    the (m,) distance of the nearest taught row after the first k (infinity: none). Leaves out a taught row that is
-    certainly farther than the model's own k-th; without any other, the last of the k + 1 distances is infinite.
+    Returns (m, k + 1) distances in ascending order, the index of the row at each, and whether that row was taught; also
+    the (m,) distance of the nearest taught row after the first k (infinity: none). Leaves out taught rows that are
+    certainly farther than the model's own k-th neighbour. If no taught row is left for a query, its last distance of
+    the k + 1 is infinite.
 
     Args:
         indices: (m, k) the model's own neighbours.
         distances: (m, k) their distances.
         near: the taught rows that may be nearer.
-        own: number of the model's own rows; taught rows have the indices that follow.
+        own: number of training rows; taught rows have the indices that follow.
         doubt: (m,) how much two distances must differ for their order to be certain.
     """
     count, k = distances.shape

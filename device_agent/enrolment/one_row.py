@@ -1,7 +1,7 @@
 """Inserts taught rows among the neighbours of one row.
 
-Does what `joined` does for many rows, in a tenth of its time for one: few NumPy calls, and Python numbers. Most rows
-take one product, which shows that all taught rows are too far away (`OneScreen`). Leaves a row to `joined` if rounding
+For a single row, `joined` would take ten times as long: this module uses few NumPy calls, and Python numbers. For most
+rows, one matrix product shows that all taught rows are too far away (`OneScreen`). Leaves a row to `joined` if rounding
 could change the answer, or if the model has label sets and a taught row is near. No I/O.
 """
 
@@ -32,16 +32,16 @@ _FAR = 1e12
 
 
 class OneRow:
-    """The merge for one row.
+    """Merges taught rows into the model's answer to one row.
 
     Args:
-        info: knn.json of the model with the taught rows.
-        near: `near` of knn.json: how much distances must differ for float32 to rank them. If it is None, or the model
-            has label sets, only rows without a taught row nearby are decided here.
+        info: knn.json, the model's metadata, with the taught rows counted as training rows.
+        near: how much distances must differ for float32 to rank them (`near` of knn.json). If it is None, or the model
+            has label sets, only queries without a taught row nearby are decided here.
         screen: finds the taught rows that may be near.
         measures: function from a raw float32 row and indices of taught rows to the sum of differences (manhattan) or
             of squared differences between the row and each.
-        reach: three distances in model space (`judge.base_distance`): rows tie if theirs differ by less than the first;
+        reach: three distances in model space (`votes.base_distance`): rows tie if theirs differ by less than the first;
             below the second, a row is an exact match; the third is the error of approximate coordinates.
         unit: factor that converts distances of `screen`, and roots of `measures` (manhattan: `measures` themselves), to
             distances in model space.
@@ -105,9 +105,9 @@ class OneRow:
         return measure * (self._unit if self._metric == "manhattan" else self._unit**2)
 
     def _is_certain(self, neighbours: _Neighbours, doubt: float) -> bool:
-        """Whether errors below `doubt` in the distances cannot change which rows of `neighbours` come first.
+        """Whether errors below `doubt` in the distances cannot change the first k of the sorted `neighbours`.
 
-        `neighbours` are sorted; only the first k count, and their order only next to a taught row or a tie.
+        Two training rows that do not tie are in the right order already: the model has ranked them.
         """
         own, base, apart, after_taught = self._own, self._base, 2.0 * self._tied, False
         last = -inf

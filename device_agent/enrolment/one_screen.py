@@ -1,11 +1,12 @@
 """Bound that leaves out far taught rows, for one query.
 
-Uses the bound of `screen`, but few NumPy calls, since these take longer than the arithmetic of one row. A taught row t
-is followed by -‖t‖²/2 and the query x by 1, so one product gives the score x·t - ‖t‖²/2. For cosine, x is not divided
-by its norm n. Instead n follows it, and the other side of the bound is multiplied by n. NumPy only, no I/O.
+Bound, as in `screen`: a taught row t lies within r of the query x only if x·t - ‖t‖²/2 >= (‖x‖² - r²)/2. The tables
+have -‖t‖²/2 after the coordinates of t, and the query has 1 after those of x, so one product gives the left side. For
+cosine, x is not divided by its norm n: n stands in place of the 1, and the right side is multiplied by n. Makes few
+NumPy calls, since these take longer than the arithmetic of one row. NumPy only, no I/O.
 
-Rounding, for p coordinates and a distance r, with u = 2^-24: the p + 1 products put the score off by at most
-(p + 4) u (‖x‖ ‖t‖ + ‖t‖²/2), in units of n, and the other side is off by at most (p + 3) u ‖x‖²/2. For
+Rounding, for p coordinates, with u = 2^-24: the p + 1 products put the left side off by at most
+(p + 4) u (‖x‖ ‖t‖ + ‖t‖²/2), for cosine n times that, and the right side is off by at most (p + 3) u ‖x‖²/2. For
 cosine, both lengths are 1: (p + 4) u 3/2, and n, off by (p/2 + 2) u, adds as much again, because ‖t‖² + 1 - r² is at
 most 2. All of that is less than (p + 16) u (‖x‖ + ‖t‖)²/2. A Manhattan distance, a sum of float32 differences, is off
 by less than (p + 4) u times the sum of all |coordinates| of x and t, which is at most √p (‖x‖ + ‖t‖).
@@ -30,12 +31,12 @@ _NONE: Indices = np.empty(0, np.int64)
 
 
 class Tables:
-    """L taught rows as `OneScreen` takes them; shared by all replicas of a model.
+    """L taught rows, prepared for `OneScreen`; shared by all loaded copies of a model.
 
     Args:
-        rows: (L, q) float64, in model space and weighted, at least one; for cosine, with their centre added.
+        rows: (L, q) float64, in model space and weighted, at least one; for cosine, the model's centre is added again.
         width: number of coordinates to multiply: q; for cosine fewer, since all queries have 0 in the others.
-        one_ball: whether queries are first compared with one ball around all rows.
+        one_ball: whether queries are first compared with one ball around all taught rows.
         kind: "manhattan", "cosine", or "" for functions of the Euclidean distance.
     """
 
@@ -53,7 +54,7 @@ class Tables:
                 self.passes.append((self._scored(rows), 0.0))
 
     def _scored(self, rows: Float64) -> Float32:
-        """Returns a (width + 1, r) table with a column for each row: coordinates, then -1/2 of its squared length."""
+        """Returns a (width + 1, r) table, a column for each row: its coordinates, then -1/2 of its squared length."""
         return np.vstack([rows.T[: self.width], (rows * rows).sum(axis=1) / -2]).astype(np.float32)
 
 
@@ -62,7 +63,8 @@ class OneScreen:
 
     Args:
         tables: the taught rows.
-        coordinates: returns the (width,) approximate coordinates of one raw row, weighted; for cosine, not normalized.
+        coordinates: function from one query to its (width,) approximate coordinates in model space, weighted; for
+            cosine, not divided by their norm.
     """
 
     def __init__(self, tables: Tables, coordinates: Callable[[Float32], NDArray[Any]]) -> None:
@@ -79,7 +81,7 @@ class OneScreen:
     def near(self, row: Float32, limit: float) -> Indices | None:
         """Returns the indices of the taught rows that may be within the distance `limit` of one (n_features,) row.
 
-        Returns None, that is, unknown, if the squared lengths of these rows are too large or too small for float32.
+        Returns None (unknown) if `row` or the taught rows are so long or so short that float32 cannot hold the squares.
         """
         found, norm = self._of_row(row), 1.0
         square = float(found.dot(found))

@@ -1,9 +1,9 @@
 """Commands in the journal of taught rows, and their effect.
 
-A line is a message authentication code and a JSON object with `do`: `enrol` (`rows`), `forget` (`ids`), `undo`, or
-`kept` (`rows`), which begins a rewritten journal. Each code also covers the code before it (HMAC-SHA256), so no line
-can be changed or moved, and only the last ones can be removed. One command is one line: after a crash, it is complete
-or ignored. No I/O.
+A line is a message authentication code and a command, a JSON object. Its key `do` is `enrol` (then it has `rows`),
+`forget` (it has `ids`), `undo`, or `kept` (it has `rows`), which begins a rewritten journal. Each code also covers the
+code before it (HMAC-SHA256): a changed or moved line is detected, and so is a missing one, except at the end. One
+command is one line: after a crash, it is complete or ignored. No I/O.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Taught:
         For an undo, returns kind and ids of the command that it undoes.
 
         Raises:
-            Damaged: a device would never write such a command at this place.
+            Damaged: a device would never write such a command as the next line.
         """
         try:
             what = command["do"]
@@ -91,14 +91,14 @@ class Taught:
 
 
 def encode(command: dict[str, Any], key: bytes, before: str) -> tuple[bytes, str]:
-    """Returns the line of a command and its authentication code; `before` is the code of the previous line."""
+    """Returns a command as a line of the journal, and its authentication code; `before` is that of the line before."""
     body = json.dumps(json_codec.to_plain(command), separators=(",", ":"), allow_nan=False)
     code = _code(key, before, body.encode())
     return f"{code} {body}\n".encode(), code
 
 
 def replay(data: bytes, key: bytes) -> Taught:
-    """Returns the rows after all commands of a journal; ignores an incomplete last line, which a crash leaves.
+    """Returns the taught rows after all commands of a journal; ignores an incomplete last line, which a crash leaves.
 
     Raises:
         Damaged: a line is not what this device wrote.

@@ -1,7 +1,7 @@
 """Fast, approximate map of rows into model space.
 
-Computes in float64, with sums in any order: faster than `ExactKnn`, whose sums are the same on all machines. States how
-far the coordinates may be from the exact ones. NumPy only, no I/O.
+Adds in float64, in any order: faster than `ExactKnn`, which adds in the same order on all machines. States how far the
+coordinates may be from the exact ones. NumPy only, no I/O.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ class Rough:
     """The approximate map of one model.
 
     Args:
-        steps: (kind, a, b) of exact.npz, as `steps.apply` takes them.
-        centre: (p,) what is subtracted after the steps.
+        steps: what maps a raw row x, in order, each (kind, a, b): affine is (x - a) * b, linear is (x - b) @ a;
+            normalize divides x by its norm of order a, cosine by its Euclidean norm.
+        centre: (p,) numbers, subtracted after the steps.
         scale: (p,) factor of each coordinate in a distance; used for bounds only, not for the coordinates returned.
         manhattan: whether distances are sums of differences.
 
     Attributes:
-        blur: greatest distance, after `scale`, between the coordinates from `one` and the exact ones.
-        on_sphere: whether the last step is `cosine`, which divides by the norm, and all others are affine.
+        blur: greatest distance, with the factors `scale`, between coordinates that `one` returns and the exact ones.
+        on_sphere: whether the last step is `cosine`, and all others are affine.
     """
 
     def __init__(
@@ -47,10 +48,11 @@ class Rough:
         self.blur = (len(centre) + 16) * _UNIT * (1.0 + self._length) * self._most if steps else 0.0
 
     def one(self, row: NDArray[np.float32]) -> NDArray[Any] | None:
-        """Returns the (p,) approximate coordinates of a row (float32 without steps); None if the exact map is needed.
+        """Returns the (p,) approximate coordinates of a row in model space; None if the exact map is needed.
 
-        The exact map is needed for a row whose norm is nearly 0, and for all rows if the model has steps and is not
-        `on_sphere`. On the sphere, a coordinate is off by at most p/2 + 3 roundings, plus one for the centre.
+        For a model without steps, they are float32 and exact. With steps, the exact map is needed for a row whose norm
+        is nearly 0, and for all rows unless `on_sphere` (the last step is `cosine`, all others are affine). Then a
+        coordinate is off by at most p/2 + 3 roundings, plus one for the centre.
         """
         if not self._steps:
             return row - self._centre
@@ -64,9 +66,9 @@ class Rough:
         return np.subtract(found, self._centre, out=found)
 
     def before_norm(self, row: NDArray[np.float32]) -> NDArray[Any]:
-        """Returns a row before the last step, `cosine`, as (p - 2,) coordinates; only for a model `on_sphere`.
+        """Returns the (p - 2,) coordinates of a row before the last step, `cosine`, which adds two.
 
-        They are float32 if there are no other steps, else float64.
+        Only for a model whose other steps are affine. The coordinates are float32 without other steps, else float64.
         """
         z: NDArray[Any] = row
         for _, a, b in self._steps[:-1]:
@@ -76,7 +78,8 @@ class Rough:
     def many(self, rows: NDArray[np.float32]) -> tuple[NDArray[Any], Float64]:
         """Returns (n, p) approximate coordinates in model space, and (n,) bounds on their distance from the exact ones.
 
-        The coordinates are float32 if the model has no steps, else float64.
+        The coordinates are float32 if the model has no steps (affine or linear maps, divisions by a norm), else
+        float64.
         """
         blur = np.zeros(len(rows))
         with np.errstate(all="ignore"):

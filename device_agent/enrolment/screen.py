@@ -61,11 +61,11 @@ class _Rows:
 
 
 class Screen:
-    """The taught rows of one model.
+    """Finds the taught rows of one model that may be near queries.
 
     Args:
         rows: (L, p) float64, in model space and weighted; at least one.
-        codes: (L,) class index of each.
+        codes: (L,) class index of each row.
     """
 
     def __init__(self, rows: Float64, codes: NDArray[np.int32]) -> None:
@@ -96,9 +96,10 @@ class Screen:
             return self._reached(queries, limit)[0]
 
     def _reached(self, queries: NDArray[Any], limit: Float64) -> tuple[Indices, Float32, Float64, NDArray[np.bool_]]:
-        """Returns what `reached` does; also the queries in float32, their squared lengths, and (n,) bool `strange`.
+        """Returns the indices of those (n, p) queries from which a taught row may be at most (n,) `limit` away.
 
-        `strange`: whether a query is too long or too short for the float32 bound; it then counts as reached.
+        Also returns the queries in float32, their (n,) squared lengths, and (n,) bool: whether a query is too long or
+        too short for the float32 bound; such a query is always among the indices.
         """
         squares = np.einsum("ij,ij->i", queries, queries).astype(np.float64)
         size = self._rows.sizes(squares)

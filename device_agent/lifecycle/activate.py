@@ -108,7 +108,7 @@ def install(known: Known, directory: Path, trial: Trial) -> Installed:
         trial: the options of the activation, such as the time to wait for its confirmation.
 
     Raises:
-        AgentError: as `stage.stage` and `activate`. A staged release stays staged.
+        AgentError: the upload was refused, or its release could not be activated; a staged release stays staged.
     """
     begun = time.monotonic()
     staged = None

@@ -53,8 +53,9 @@ def certify(
     `opened` and `verdict` are the release and the result of its verification. The returned certificate contains
     `nonce`, by which the caller recognises it. `close` are descriptors that the child process must close (the
     store's lock). `golden` replaces the release's own golden set (`knnkit parity --data`). With the `root` of the
-    device, rows taught there are checked, too. `running` is the running release, to compare with. If it may have
-    crashed the child process, the check runs again without its answers; a gate that needs them is then missed.
+    device, rows taught there are checked, too. `running` is the release that answers now, to compare with. If the
+    child process fails, perhaps because of that one, the check runs again without its answers; a gate that needs these
+    answers is then missed.
 
     Raises:
         ModelUnusable: the model does not load, crashes or hangs.
@@ -178,8 +179,9 @@ def _certify(
 def answer_unpacked(unpacked: TfliteKNN, model: TfliteKNN, golden: Golden, answers: Answers) -> Answers:
     """Returns the `answers` of `model` to the golden rows, replaced by those of `unpacked` where these differ.
 
-    `unpacked` is the same model as it answers its first rows, or a stream; it may use another search: so the check
-    tests both searches. Asks it up to 64 rows, and none if both use the same search.
+    `unpacked` is the same model, loaded as for a stream: XNNPACK (TFLite's CPU kernels) does not copy its weights. It
+    may search in another way than `model`, and the check must test both ways. It answers up to 64 of the rows, and none
+    if both search in the same way.
     """
     if (unpacked.search_alone, unpacked.runtime.delegate) == (model.search, model.runtime.delegate):
         return answers
@@ -203,7 +205,7 @@ def measure(model: TfliteKNN, golden: Golden) -> Latency | None:
 def latency(work: Callable[[int], Any], count: int, seconds: float, most: float = math.inf) -> Latency:
     """Measures how long a call of `work` takes; its argument is 0, 1, ... `count` - 1 in turn, again and again.
 
-    Ends after `seconds` or `most` measurements, but measures at least once.
+    Ends after `seconds` seconds or `most` measurements, but measures at least once.
     """
     for index in range(_WARM_UP):
         work(index % count)

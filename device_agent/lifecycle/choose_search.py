@@ -45,7 +45,7 @@ _HOPELESS = 6.0
 
 
 def measure_and_keep(store: Store, opened: OpenRelease, digest: str, runtime: str) -> None:
-    """Measures the searches of `opened`, a verified release, and stores the result for `load_accepted`; never fails."""
+    """Measures the searches of `opened`, a verified release, and stores the result for later loads; never fails."""
     try:
         found = sandbox.run(lambda: _measure(opened, digest, runtime), close=store.locks, timeout=_HANGS)
     except (AgentError, OSError):
@@ -72,14 +72,15 @@ def _measure(opened: OpenRelease, digest: str, runtime: str) -> Searched | None:
 def measure(
     usual: TfliteKNN, load: Callable[[str], TfliteKNN], rows: NDArray[Any], digest: str = "", *, large: bool = False
 ) -> Searched:
-    """Times each search of a model, chooses one for batches and one for single rows; begins none after `_SECONDS`.
+    """Times the searches of a model (begins none after `_SECONDS`), chooses one for batches and one for single rows.
 
     Args:
         usual: the model with the searches that it chooses without a measurement.
         load: opens the same model with another search, one of `constants.WAYS`.
         rows: (n, n_features) raw rows, at least one.
         digest: the release's digest, for the result.
-        large: whether the copies that XNNPACK makes of the rows are large: a search without copies is then preferred.
+        large: whether the copies that XNNPACK (TFLite's CPU kernels) makes of the training rows are large: a search
+            without copies is then preferred.
     """
     import numpy as np
 

@@ -41,9 +41,9 @@ class Opened:
 def running(known: Known, new: Verdict, size: int, stack: contextlib.ExitStack) -> Opened | None:
     """Returns the running release in `known`, to compare it with `new`; `stack` closes it.
 
-    If its files are damaged, `Opened.opened` is None, and so is the result of `ask`. Returns None if no other release
-    runs. Also returns None if one of both models is large (the new one has `size` bytes), because answers to every
-    golden row then take time, unless a gate needs the comparison.
+    If its files are damaged, `Opened.opened` is None. Returns None if no other release runs. Also returns None if one
+    of both models is large (the new one has `size` bytes), unless a gate needs the comparison: answers of a large model
+    to every golden row take time.
     """
     found = state.answering(known.state, clock.now())
     wanted = new.manifest.gates.not_worse_than is not None
@@ -61,7 +61,7 @@ def running(known: Known, new: Verdict, size: int, stack: contextlib.ExitStack) 
 def ask(current: Opened, golden: Golden, runtime: str) -> Running | None:
     """Returns the answers of `current`, the running release, to the golden rows; None if it cannot be loaded or fails.
 
-    `Running.labels` is None if the golden rows have other columns than its model.
+    `Running.labels` is None if the golden rows have other columns than the model of `current`.
     """
     if current.opened is None:
         return None
@@ -81,7 +81,7 @@ def ask(current: Opened, golden: Golden, runtime: str) -> Running | None:
 
 
 def _rows(model: TfliteKNN, golden: Golden) -> NDArray[np.floating[Any]] | None:
-    """Returns the golden rows as features of a model; None if it has other columns, or lacks one of the categories."""
+    """Returns the golden rows as features of `model`; None if it has other columns, or does not know a category."""
     info = model.info
     if golden.raw and (info.table is not None or model.chain is not None):
         from device_agent.shared.raw_rows import own_golden

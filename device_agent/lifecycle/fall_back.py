@@ -1,8 +1,8 @@
 """Leaves a committed release whose starts never answer.
 
-Goes back to the previous release, as after a missing confirmation. Nobody asks for it, so a revoked key does not
-prevent it, and reasons that would refuse that release today are reported when it starts. Never goes back to a release
-that no longer verifies.
+Goes back to the previous release by itself, as after a missing confirmation. The key of that release may be revoked:
+reasons that would refuse it as a new release are only warnings when it starts. Never goes back to a release that no
+longer verifies.
 """
 
 from __future__ import annotations

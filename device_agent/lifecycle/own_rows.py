@@ -1,6 +1,7 @@
 """Checks the rows that this device computes from raw inputs.
 
-Runs the stages, searches, and compares both with the host's answers (`device_agent.shared.golden.embeddings`).
+Runs the stages on the golden inputs and searches the neighbours of the resulting rows. Compares rows and answers with
+the host's (`device_agent.shared.golden.embeddings`).
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 
 @record
 class OwnRows:
-    """Result: `check` compares the rows with the host's; `label` are the (n,) class indices of this device's rows."""
+    """Result: `check` compares the rows with the host's; `label` are the (n,) answers to them (class indices).
+
+    `verdict` is the result of the golden check, with the accuracy of these answers.
+    """
 
     check: EmbeddingCheck
     verdict: judge.Verdict
@@ -37,7 +41,8 @@ class OwnRows:
 def check_own_rows(model: TfliteKNN, chain: Chain, golden: Golden, gates: Gates, found: judge.Verdict) -> OwnRows:
     """Compares the rows that this device computes from the golden inputs with the host's rows.
 
-    The verdict is `found`, that on the host's rows, with the accuracy and the gates of this device's rows.
+    `chain` are the loaded stages, and `found` is the verdict on this device's answers to the host's rows. The result
+    has this verdict with the accuracy on this device's own rows, and with the gates that these rows miss.
 
     Raises:
         ModelUnusable: an input cannot be read, or a stage fails.

@@ -63,10 +63,10 @@ def roll_back(
 def obey(store: Store, order: bytes, holder: str, runtime: str = "auto", *, allow_revoked: bool = False) -> Committed:
     """Obeys a signed order, once: lowers the floors, or goes back to a release, even below the floors.
 
-    The floors are the least sequence that a new release must have, and the least time that the device assumes.
-    If that release is committed already, does nothing, and the order stays unused. A release whose key was revoked is
-    refused unless `allow_revoked`. `order` is the content of the order's file;
-    `holder` names who gives it, `runtime` runs the golden check.
+    The floors are the least sequence that a new release must have, and the least time that the device assumes. Does
+    nothing if the release of the order is committed already; the order then stays unused. A release whose key was
+    revoked is refused unless `allow_revoked`. `order` is the content of the order's file, `holder` names who gives it,
+    and `runtime` runs the golden check.
 
     Raises:
         Refused: a trust rule refused the order or the release.

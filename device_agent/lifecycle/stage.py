@@ -47,7 +47,9 @@ _BEYOND_RESUMING = frozenset(
 
 
 def verify(store: Store, directory: Path, device_class: str | None = None) -> Staged:
-    """Verifies a release directory as a new release; changes nothing. `device_class` None: this device's class.
+    """Verifies a release directory as a new release; changes nothing.
+
+    A release may be for one device class only. `device_class` is the one to assume (None: that of this device).
 
     Raises:
         Refused: a trust rule refused the release.
@@ -152,7 +154,7 @@ def prune(
     """Removes the oldest releases while more than `number` are staged, or less than `free` bytes of disk are free.
 
     Keeps the committed, previous and pending release of the state `current`, the one that a rollback replaced, and the
-    digest `keep`. Needs the lock.
+    one with the digest `keep`. Needs the lock.
 
     Returns:
         The digests that were removed.
@@ -201,7 +203,7 @@ def named_digest(directory: Path) -> str:
 
 
 def _expected(store: Store, directory: Path) -> str | None:
-    """Returns the digest that an upload must have, the one in its name; None without one, or outside ROOT/incoming."""
+    """Returns the digest in the name of an upload; None if the name has none, or for a folder outside ROOT/incoming."""
     named = named_digest(directory)
     return named if _is_upload(store, directory) and constants.is_digest(named) else None
 

@@ -21,8 +21,9 @@ from device_agent.shared.protocol.reports import TaughtCheck
 def check_taught(root: Path, model: TfliteKNN, golden: Golden, digest: str) -> tuple[TaughtCheck | None, str]:
     """Checks the answers to golden rows when taught rows vote, too; returns (result, "" or the missed gate).
 
-    The answers of the graph, merged with taught rows, must equal the golden neighbours merged in float64. If the
-    journal cannot be read (`status` reports that), or the release uses none of its rows, returns None and "".
+    The model's answers, merged with taught rows, must equal those of the golden set, merged with them in float64. If
+    the journal of taught rows cannot be read (`status` reports that), or the release uses none of its rows, returns
+    None and "".
     """
     try:
         rows = Journal(root).read()

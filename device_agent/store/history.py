@@ -103,7 +103,7 @@ def _content(path: Path) -> bytes:
 def _has(data: bytes, event: HistoryEntry) -> bool:
     """Whether the last transition in `data` has the serial, kind and time of `event`; False if there is none.
 
-    The serial is not enough: a device that has lost its state.json counts from 1 again.
+    The serial, which counts transitions, is not enough: a device that has lost its state.json counts from 1 again.
     """
     end = len(data)
     while (place := data.rfind(_SERIAL, 0, end)) >= 0:

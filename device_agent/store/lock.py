@@ -63,7 +63,7 @@ def holder_of(path: Path) -> LockHolder | None:
 
 
 def _open(path: Path) -> int:
-    """Opens the lock file; first renames a directory, link or pipe that has its name."""
+    """Opens the lock file, returns its descriptor; first renames a directory, link or pipe that has its name."""
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISREG(path.lstat().st_mode):
             durable.set_aside(path)

@@ -1,8 +1,9 @@
 """File of the rows that a board keeps for labelling.
 
-ROOT/ring.jsonl, mode 0600: JSON lines, appended under a kernel lock. The file is rewritten before it has twice as many
-rows as allowed. A kill leaves at most one incomplete line, which readers skip. The first line has the ring's generation
-(a random id) and sizes. `wipe` begins another generation: running processes then drop the rows that they have not
+ROOT/ring.jsonl, mode 0600: JSON lines, appended under a kernel lock. A row is of a kind (`unknown`, `uncertain` or
+`random`), and of each kind, only so many rows stay. The file is rewritten before it has twice as many rows. A kill
+leaves at most one incomplete line, which readers skip. The first line has the file's generation (a random id) and how
+many rows of each kind stay. `wipe` begins another generation: running processes then drop the rows that they have not
 written yet. Never keeps a row in a ROOT of another user. Never stops an answer: the caller ignores its errors.
 """
 
@@ -31,7 +32,9 @@ Entry = dict[str, Any]
 
 
 def read(path: Path) -> list[Entry]:
-    """Returns the rows in the file, the oldest of each kind first; [] if there is no file.
+    """Returns the rows in the file by kind (`unknown`, then `uncertain`, then `random`), the oldest first.
+
+    Returns [] if there is no file.
 
     Raises:
         OSError: the path is not an ordinary file, or cannot be read.
@@ -137,12 +140,12 @@ class _Content:
         return found[-1] if found else 0
 
     def rows(self) -> list[Entry]:
-        """Returns the rows of the ring, kind by kind, the oldest of each kind first."""
+        """Returns the rows of the file by kind (such as `unknown`), the oldest of each kind first."""
         kinds = list(self.keep.sizes)
         return sorted(self.lasting(self.keep), key=lambda entry: kinds.index(entry["kind"]))
 
     def lasting(self, keep: Keep) -> list[Entry]:
-        """Returns the rows that stay, in file order: the newest of each kind.
+        """Returns the rows that stay, in file order: the newest of each kind, as many as `keep` allows.
 
         Each row of the random sample has a seat, a number below `keep.random`; of each seat, the newest row stays.
         """
@@ -177,7 +180,7 @@ def _parse(line: bytes) -> Entry:
 
 
 def _replace(path: Path, generation: str, keep: Keep, found: _Content) -> None:
-    """Rewrites the file with the rows of `found` that the ring keeps; needs the lock on the present file."""
+    """Rewrites the file with the rows of `found` that `keep` lets stay; needs the lock on the present file."""
     lines = [_line(entry) for entry in found.lasting(keep)]
     size, first = sum(map(len, lines)), 0
     while size > MAX_BYTES:

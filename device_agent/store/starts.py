@@ -104,7 +104,7 @@ def counted(store: Store) -> Iterator[Start]:
 
 
 def failed(store: Store, digest: str) -> int:
-    """Returns how many starts of `digest` died in a row, not counting a start that still runs."""
+    """Returns how many starts of the release `digest` died in a row, not counting a start that still runs."""
     try:
         descriptor = os.open(store.starts_file, _FLAGS | os.O_RDONLY)
     except OSError:

@@ -92,7 +92,7 @@ def waiting(state: StoreState, moment: Moment) -> Pending | None:
 
 
 def holder(state: StoreState, moment: Moment) -> LockHolder | None:
-    """Returns who began the activation that waits at `moment`; None if none waits."""
+    """Returns who began the activation that waits for its confirmation at `moment`; None if none waits."""
     pending = waiting(state, moment)
     return LockHolder(pending.holder, pending.reason, pending.since, 0) if pending else None
 

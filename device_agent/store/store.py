@@ -82,9 +82,10 @@ class Store:
 
     @contextlib.contextmanager
     def changing(self, holder: str, reason: str, *, wait: float = lock.WAIT_SECONDS) -> Iterator[StoreState]:
-        """Locks the store during a `with` block, recovers, and yields the state, which others cannot change meanwhile.
+        """Locks the store during a `with` block; yields the state, which others cannot change meanwhile.
 
-        `holder` and `reason` say who changes it and why, for others who have to wait.
+        First finishes or reverts an interrupted change. `holder` and `reason` say who changes the state and why, for
+        others who have to wait.
 
         Raises:
             Locked: another process held the lock for all of `wait` seconds.
@@ -100,7 +101,10 @@ class Store:
                 self.locks = ()
 
     def recover(self) -> StoreState:
-        """Finishes or reverts a change that a crash, a power cut or a lost host interrupted. Needs the lock."""
+        """Finishes or reverts a change that a crash, a power cut or a lost host interrupted; returns the state.
+
+        The caller must hold the lock of the store.
+        """
         moment = clock.now()
         current = self.load()
         self._sweep(state.kept(current))
@@ -114,7 +118,7 @@ class Store:
         return current
 
     def settle(self) -> StoreState:
-        """Runs `recover` if the lock is free; returns the state.
+        """Finishes or reverts an interrupted change if the lock is free; returns the state.
 
         Raises:
             DeviceUnfit: state.json is damaged, or a newer agent wrote it.
@@ -133,12 +137,15 @@ class Store:
             return ()
 
     def device_class(self) -> str:
-        """Returns the device's class, which `provision` wrote; `any` if it is missing or damaged."""
+        """Returns the device class that `provision` wrote; `any` if it is missing or damaged.
+
+        A release may be for one class of devices only.
+        """
         text, _ = self._read_class()
         return text
 
     def warnings(self) -> list[str]:
-        """Returns warnings about damaged files that were renamed, and about a damaged device class."""
+        """Returns warnings about damaged files that were renamed, and about a damaged file of the device class."""
         _, damage = self._read_class()
         aside = sorted(path.name for path in self.root.glob(f"*{durable.ASIDE}*"))
         kept = [f"set-aside: {self.root} holds the damaged file {name}: inspect and remove it" for name in aside]
@@ -170,7 +177,7 @@ class Store:
         raise AgentError(message, reason="no-such-release", hint="python -m device_agent status lists the releases")
 
     def holder(self, current: StoreState, moment: clock.Moment) -> LockHolder | None:
-        """Returns the holder of a pending activation, or else of a running command; None: nobody.
+        """Returns who began the pending activation, or else who runs the command that holds the lock; None: nobody.
 
         The activation comes first: it outlives the command that began it, and its host looks for it.
         """
@@ -228,7 +235,7 @@ class Store:
             self._set_aside(path, "it is a directory")
 
     def _sweep(self, kept: frozenset[str]) -> None:
-        """Removes temporary files, and half-removed releases that are not in `kept`; ignores errors."""
+        """Removes temporary files, and half-removed releases whose digests are not in `kept`; ignores errors."""
         for path in map(durable.temporary, (self.state_file, self.link, self.history_file)):
             with contextlib.suppress(OSError):
                 self._make_way(path)

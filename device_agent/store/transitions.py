@@ -28,7 +28,7 @@ def refuse_foreign(state: StoreState, holder: str, moment: Moment) -> None:
     """Checks that no activation of another holder waits for its confirmation at `moment`.
 
     Raises:
-        Locked: there is one; the message names its holder and its release, since when and for how long.
+        Locked: another holder's activation waits; the message names holder and release, since when and for how long.
     """
     pending = waiting(state, moment)
     if pending and pending.holder != holder:
@@ -76,7 +76,7 @@ def confirm(state: StoreState, digest: str, *, connection: str, moment: Moment) 
     """Returns the state in which the pending release `digest` is committed and the floor raised.
 
     The floor is the lowest sequence that a new release may have. `connection` is that of this command: a confirmation
-    over the connection that activated does not count.
+    over the connection that activated does not count. `moment` is now.
 
     Raises:
         ActivationFailed: `digest` is not pending (`not-pending`), was reverted (`rolled-back`), or was activated over
@@ -163,7 +163,7 @@ def roll_back(state: StoreState, holder: str, moment: Moment) -> StoreState:
 
 
 def go_back(state: StoreState, target: ReleaseRef, holder: str, why: str, moment: Moment) -> StoreState:
-    """Returns the state in which `target` is committed; its `left` is the release committed before.
+    """Returns the state in which `target` is committed; it also names, as `left`, the one committed before.
 
     The floor (lowest sequence that a new release may have) stays. `holder`, `why` and `moment` go into the history.
     """

@@ -19,8 +19,8 @@ from device_agent.system import board
 class Known:
     """The contents of state.json and ROOT/trust, each read once per command.
 
-    Valid only under the store's lock, while nobody else can change them. `device_class` overrides the device's own
-    class.
+    Valid only under the store's lock, while nobody else can change them. `device_class` replaces the class that
+    `provision` gave this device; a release may be for one class only.
     """
 
     def __init__(self, store: Store, state: StoreState, device_class: str | None = None) -> None:
@@ -28,7 +28,7 @@ class Known:
 
     @cached_property
     def trust(self) -> rules.TrustState:
-        """The state for the rules that judge a new release; read at first use.
+        """What the trust rules must know to judge a new release: keys, floors, versions; read at first use.
 
         Raises:
             DeviceUnfit: trust/device.json is damaged.
@@ -49,9 +49,9 @@ class Known:
 
 
 def accepted_state(store: Store) -> rules.TrustState:
-    """Returns the state for the rules that check an accepted release at every start; raises nothing for damaged files.
+    """Returns what the trust rules must know to check an accepted release at a start: keys, floors, version.
 
-    If state.json is damaged, the floors (least sequence and time) are 0.
+    Raises nothing for damaged files. If state.json is damaged, the floors (least sequence and time) are 0.
     """
     try:
         current = store.load()

@@ -81,7 +81,7 @@ def apply_order(directory: Path, data: bytes) -> TrustFiles:
     Applying `data`, the bytes of the order, twice changes nothing.
 
     Raises:
-        Refused: with the reason; nothing was changed.
+        Refused: a trust rule refused the order; nothing was changed.
         DeviceUnfit: device.json is damaged, or has no room for more revoked keys; nothing was changed.
     """
     before = read(directory)
@@ -102,7 +102,7 @@ def use_order(directory: Path, order: orders.RollbackOrder | orders.FloorOrder) 
     """Marks a signed order as used in `directory`/device.json, durably; call it before obeying it. Needs the lock.
 
     Raises:
-        Refused: ORDER_USED: the order has been used already.
+        Refused: the order has been used already.
         DeviceUnfit: device.json is damaged.
     """
     device = read_device(directory)

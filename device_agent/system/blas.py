@@ -1,6 +1,7 @@
 """Prepares the import of NumPy: OpenBLAS, and late parts.
 
-OpenBLAS, which NumPy's wheels bring, reads kernels and threads from the environment when NumPy is imported.
+OpenBLAS computes NumPy's matrix products. When NumPy is imported, it reads from the environment how many threads and
+which kernels (code for one kind of processor) to use.
 """
 
 from __future__ import annotations
@@ -18,11 +19,10 @@ _KERNELS = {
 
 
 def prepare(threads: int, features: str = "/proc/cpuinfo") -> None:
-    """Sets threads and kernels of OpenBLAS in the environment, if not set there; parts of NumPy will load late.
+    """Sets threads and kernels of OpenBLAS in the environment, if not set there.
 
-    Call it before NumPy is imported.
-
-    By itself, the OpenBLAS of NumPy 1.26 uses kernels of 2004 on newer processors: a product takes 4 times as long.
+    Also lets parts of NumPy load at their first use. Call it before NumPy is imported. By itself, the OpenBLAS of NumPy
+    1.26 uses kernels for processors of 2004 on newer ones: a matrix product takes 4 times as long.
     `features` names a file whose line "flags: ..." lists what an x86 processor can do; without that line, only the
     threads are set.
     """

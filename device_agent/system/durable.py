@@ -1,6 +1,6 @@
 """Durable writes, renames and removals in the store.
 
-The effect of a function is on the disk when it returns, where its docstring does not say otherwise. Writing is
+The effect of a function is on the disk when it returns, unless its docstring says otherwise. Writing is
 "temporary file, fsync, rename, fsync of the directory", so that a power cut leaves the old content or the new one,
 never a mixture. All work is done by functions of `os`, looked up at each call: tests replace one to kill the process or
 to let the disk fail at that step.
@@ -109,8 +109,9 @@ def point_link(link: Path, target: str) -> None:
 def move(source: Path, destination: Path) -> None:
     """Renames within the file system, and syncs both directories.
 
-    An overlay cannot rename a directory of its lower layer (EXDEV). Then a complete, durable copy appears at
-    `destination` by one rename, and `source` is removed; a crash may leave a part of `source`, or the temporary copy.
+    An overlay file system cannot rename a directory of its lower layer (EXDEV). Then a complete, durable copy appears
+    at `destination` by one rename, and `source` is removed; a crash may leave a part of `source`, or the temporary
+    copy.
     """
     try:
         os.rename(source, destination)

@@ -24,7 +24,7 @@ _FILES = {
 
 
 def may_pack(weights: int) -> bool:
-    """Whether XNNPACK may copy `weights` bytes for each graph.
+    """Whether XNNPACK (TFLite's CPU kernels) may copy `weights` bytes for each graph of a model.
 
     It may if they are at most `SMALL`, if half of the free memory stays free, or if the free memory is unknown.
     """
