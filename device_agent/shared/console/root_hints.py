@@ -53,7 +53,7 @@ def with_root(hint: str, typed: str | Path) -> str:
 
 
 def with_root_of(hint: str, folder: Path) -> str:
-    """Adds `--root` to the commands of a hint like `with_root`, unless they find the root `folder` without it."""
+    """Adds `--root` with `folder` to the agent's commands in a hint, unless they find this root without it."""
     with contextlib.suppress(AgentError, OSError):
         if folder == root_folder():
             return with_root(hint, "")

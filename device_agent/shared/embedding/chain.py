@@ -85,7 +85,7 @@ class Chain:
             yield from itertools.chain.from_iterable(pool.map(work, groups))
 
     def _rows(self, read: Callable[[A], NDArray[Any]], items: Sequence[A] | NDArray[Any]) -> list[Array | BadInput]:
-        """Returns the rows (or errors) that `each` yields for `items`.
+        """Returns `embed(read(item))` for each item in order, or the BadInput that `read` or `embed` raised.
 
         Runs each stage on many items before the next stage, so that its code and weights stay in the processor's cache.
         """

@@ -42,7 +42,7 @@ class InputJsonParser(JsonParser):
         self.chain = chain
 
     def follow(self, info: KnnInfo, chain: Chain | None) -> None:
-        """Switches to another model: `info` is its knn.json, `chain` its loaded stages (None: keeps the present)."""
+        """Switches to another model: `info` is its knn.json, `chain` its loaded stages (None: no change)."""
         super().follow(info, chain)
         self.chain = chain or self.chain
 
@@ -102,7 +102,7 @@ class InputCsvParser(CsvParser):
         super().__init__(chain.input.columns or default_names(size), **options)
 
     def follow(self, info: KnnInfo, chain: Chain | None) -> None:
-        """Switches to another model: `info` is its knn.json, `chain` its loaded stages (None: keeps the present)."""
+        """Switches to another model: `info` is its knn.json, `chain` its loaded stages (None: no change)."""
         self.chain, self._dtype_of_rows = chain or self.chain, row_type(info.origin)
 
     def parse(self, block: bytes) -> Parsed:

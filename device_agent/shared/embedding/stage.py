@@ -145,7 +145,7 @@ class StageRunner:
         return self._finished(np.concatenate(found)) if found else None
 
     def _axis_of_rows(self) -> int | None:
-        """Returns the axis of the input tensor that counts the rows of a window; None if its length is not `frames`."""
+        """Returns the axis of the input tensor along which a window's `frames` rows lie; None if there is none."""
         shape = self.stage.shape
         axis = next((axis for axis, length in enumerate(shape) if abs(length) != 1), 0)
         return axis if shape[axis : axis + 1] == (self.stage.frames,) else None
