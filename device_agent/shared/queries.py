@@ -85,7 +85,7 @@ def row_type(origin: Any) -> type[np.floating[Any]]:
 
 
 def cell_type(info: Any) -> type[np.floating[Any]]:
-    """Returns the dtype of raw cells: float64 if the table in the model's `info` has transforms, else `row_type`."""
+    """Returns the dtype of raw cells: float64 if the table in model `info` has transforms, else that of raw rows."""
     return np.float64 if info.table is not None and info.table.transforms else row_type(info.origin)
 
 
@@ -228,7 +228,7 @@ def as_numbers(rows: Any, dtype: type[np.floating[Any]]) -> NDArray[Any]:
     """Returns rows as a contiguous array of `dtype`.
 
     Raises:
-        TypeError, ValueError: a value is not a real number: also a time or a complex number, which NumPy would convert.
+        TypeError, ValueError: a value is not a real number, but for example a time or a complex number.
     """
     table = as_array(rows)
     kinds = getattr(rows, "dtypes", ())  # of Polars, which would give numbers for times

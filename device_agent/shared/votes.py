@@ -49,7 +49,7 @@ def votes(classes: NDArray[np.int32], distances: NDArray[np.float64], info: KnnI
 def votes_within(
     query: NDArray[np.int64], classes: NDArray[np.int32], distances: NDArray[np.float64], count: int, info: KnnInfo
 ) -> NDArray[np.float64]:
-    """Returns (count, n_classes) vote shares from pairs of a query and a training row that votes for it.
+    """Returns (count, n_classes) vote shares from pairs of a query and a training row that votes on it.
 
     `query`, `classes` and `distances` have one entry for each pair; `count` is the number of queries. A query without
     pairs has the share 1 in the model's outlier class; without such a class, 0 in all.

@@ -65,7 +65,7 @@ class Origins:
         return self.text[start : int(self.ends[index])].decode("utf-8", "replace") or None
 
     def index(self, row: int) -> int | None:
-        """Returns the model's index of the row with number `row` in the source (without `places`: `row`), or None."""
+        """Returns the model's index of row number `row` of the source, or None; without `places`, both are equal."""
         if self.places is None:
             return row
         found = np.flatnonzero(self.places == row)

@@ -97,7 +97,7 @@ def _sort(marks: Places, codes: NDArray[np.uint8], layout: Layout) -> tuple[Plac
     Args:
         marks: positions of all separators, newlines, decimal signs and letters e.
         codes: the bytes of the text.
-        layout: has the decimal sign. Without it in a number, the number of digits is `NO_DOT`.
+        layout: has the decimal sign; a number without one has `NO_DOT` as its count of digits.
     """
     kinds = codes.take(marks)
     dots, letters = kinds == ord(layout.decimal or "\0"), kinds >= _E

@@ -206,12 +206,12 @@ class _Words:
         self._words: NDArray[np.uint64] = np.ndarray((len(padded) - 7,), "<u8", padded, 0, (1,))
 
     def load(self, ends: Places, back: int) -> NDArray[np.uint64]:
-        """Returns, for each of `ends`, the eight characters before position `end - back`; the last in the high bits."""
+        """Returns, for each end in `ends`, the eight characters before `end - back`; the last is in the high bits."""
         words: NDArray[np.uint64] = self._words[ends + (_MARGIN - 8 - back)].astype(np.uint64, copy=False)
         return words
 
     def load_digits(self, ends: Places, after: Places | None, back: int) -> NDArray[np.uint64]:
-        """Loads characters like `load`, but leaves out the dot, which `after` characters follow (None: no dots)."""
+        """Returns characters like `load`, but skips the dot before the last `after` characters (None: no dots)."""
         words = self.load(ends, back)
         if after is not None:
             behind = _LAST.take(after - back, mode="clip")
@@ -316,7 +316,7 @@ def _refine(
     fields: Fields,
     power: Places | None,
 ) -> Mask:
-    """Computes `values` again, rounded once, where `inexact` is set; returns a mask of fields for the caller to read.
+    """Computes `values` again, rounded once, where `inexact` is set; returns which fields the caller must read.
 
     A value is (`digits` + `rest`) * 10^`power`; if `power` is None, the position of the dot gives the power.
     """

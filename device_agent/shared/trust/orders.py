@@ -257,7 +257,7 @@ def _revoke(envelope: dsse.Envelope, sets: KeySets) -> KeySets:
 
 
 def is_fingerprint(text: str) -> bool:
-    """Whether `text` is the fingerprint of a key."""
+    """Whether `text` has the form of a key's fingerprint."""
     return text.startswith(dsse.FINGERPRINT_PREFIX) and constants.is_digest(text.removeprefix(dsse.FINGERPRINT_PREFIX))
 
 

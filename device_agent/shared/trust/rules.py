@@ -320,9 +320,9 @@ def _clock_warnings(manifest: Manifest, state: TrustState, now: int) -> tuple[st
 
 
 def _raised_time_floor(manifest: Manifest, state: TrustState, now: int) -> int:
-    """Returns the time floor (newest date of a committed release) after a commit: the release's date, if that is later.
+    """Returns the time floor after a commit of this release: the release's date, if that is above the old floor.
 
-    At most the clock's time, unless the clock is behind the old floor; at most `MAX_RAISE` above the old floor.
+    The floor rises by at most `MAX_RAISE`, and not above the clock's time unless the clock is behind the old floor.
     """
     known = max(AGENT_EPOCH, state.time_floor)
     limit = min(now, known + MAX_RAISE) if now >= known else known + MAX_RAISE
