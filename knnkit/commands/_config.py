@@ -39,7 +39,7 @@ def line_in_errors(config: Config | None) -> contextlib.AbstractContextManager[N
 
 
 def own_public_keys(config: Config | None) -> list[Path]:
-    """Returns the public key files in `trusted` of deploy.yaml; else the signing key's `.pub` file, if it exists."""
+    """Returns the public key files in `trusted` of deploy.yaml, else the signing key's `.pub` file, else []."""
     if config is None:
         return []
     own = config.signing.key.with_suffix(keys.PUBLIC_SUFFIX)

@@ -235,7 +235,7 @@ class Demo:
         return picture, self.write_page(device, built, regions=regions, regions_from=device.name)
 
     def write_page(self, device: DeviceReport, built: Built, **more: Any) -> Path:
-        """Writes report.html about one device, and returns its path; `more`: more of the page, such as `regions`."""
+        """Writes report.html about one device, and returns its path; `more`: other content, such as `regions`."""
         manifest = built.manifest
         ref = documents.ReleaseRef(built.digest, manifest.name, manifest.version, manifest.sequence)
         report = FleetReport("deploy", device.started, device.seconds, (device,), releases=(ref,))

@@ -73,7 +73,7 @@ def finish(
 
 
 def _say_how_to_go_on(arguments: argparse.Namespace, report: FleetReport) -> None:
-    """Says how to deploy to the devices that a deploy of several devices did not finish."""
+    """Prints how to continue a deploy that succeeded on some of its devices, but not on all."""
     left = report.unfinished()
     if report.command == "deploy" and 0 < len(left) < len(report.devices):
         written = next((path for path in arguments.report if path.suffix == ".json"), None)

@@ -83,7 +83,7 @@ def _may_run(file: str, address: Address) -> bool:
 
 
 def agrees(question: str) -> bool:
-    """Asks a person at the terminal, on standard error (output may be a file); returns whether the answer is yes."""
+    """Prints `question` on standard error (the output may be a file), reads the answer; returns whether it is yes."""
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 

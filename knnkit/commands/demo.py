@@ -11,7 +11,7 @@ from knnkit.commands import _demo_article, _demo_inputs
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the experiment; returns 0 if the device gave the same answers as the host."""
+    """Builds a model and deploys it to an embedded device; returns 0 if the device gave the host's answers."""
     if arguments.sound or arguments.picture:
         return _demo_inputs.run(arguments)
     return _demo_article.run(arguments)

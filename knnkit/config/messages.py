@@ -75,7 +75,7 @@ def _example(field: FieldInfo) -> str:
 
 
 def _sections(root: type[Section]) -> Iterator[tuple[Place, type[Section]]]:
-    """Yields (key path, class) of each section in the schema `root`, outermost first; index 0 is any list entry."""
+    """Yields (key path, class) of each section in the schema `root`, outermost first; 0 in a path is any list entry."""
     places: list[Place] = [()]
     for place in places:
         for kind, _ in _nodes(root, place):
@@ -91,7 +91,7 @@ def unknown_key(
 ) -> tuple[str, str]:
     """Returns (message, line to type) about a key that the schema `root` does not know in the mapping at `place`.
 
-    `context`: `key`, `problem` (message), `meant` (most similar known key, or ""), `sure` (`key` is it, misspelt).
+    `context`: `key`, `problem` (message), `meant` (most similar known key, or ""), `sure` (whether certainly meant).
     """
     key, mapping = context["key"], document.value(place)
     glued = yaml_reader.glued(key)

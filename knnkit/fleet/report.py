@@ -50,7 +50,7 @@ class Step:
 
 
 def named_apart(release: ReleaseRef, left: ReleaseRef | None) -> str:
-    """Returns `iris 1.0.0`, name and version; adds both releases' digests if `left`, another one, has the same."""
+    """Returns `iris 1.0.0`, name and version; adds the digests of both if `left`, another release, has the same two."""
     named = f"{release.name} {release.version}"
     if left is None or left.digest == release.digest or (left.name, left.version) != (release.name, release.version):
         return named
@@ -94,7 +94,7 @@ class DeviceReport:
 
     @property
     def good(self) -> bool:
-        """Whether the device needs no further action: its outcome is in `GOOD`, and its exit code is 0."""
+        """Whether the device needs no further action: committed, unchanged or answered, and exit code 0."""
         return self.outcome in GOOD and self.exit_code == constants.EXIT_OK
 
     @property
@@ -139,7 +139,7 @@ class FleetReport:
 
     @property
     def exit_code(self) -> int:
-        """The exit code of the run: 130 if it was interrupted, else that of its devices."""
+        """The exit code of the run: 130 if it was interrupted, else by the exit codes of its devices."""
         return EXIT_INTERRUPTED if self.interrupted else exit_code(self.devices)
 
     def summary(self) -> str:

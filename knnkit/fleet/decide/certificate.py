@@ -24,9 +24,10 @@ _LARGEST_ERROR = 3.5e38
 def disbelieved(
     certificate: Certificate, nonce: str, digest: str, model_sha256: str | None = None, rows: int | None = None
 ) -> str:
-    """Returns why a certificate is not valid as an answer to `nonce`; "" if it is valid.
+    """Returns why a certificate is not valid; "" if it is valid.
 
-    `digest` is that of the release to check. `model_sha256` and `rows` (number of golden rows) are checked unless None.
+    A valid one has the digits `nonce`, is for the release `digest`, and has consistent numbers. Its `model_sha256` and
+    number of golden `rows` are checked unless None.
     """
     if certificate.nonce != nonce:
         return "the certificate has another nonce: it was not made for this run"
@@ -95,7 +96,7 @@ def _plausible_stages(own: EmbeddingCheck) -> bool:
 
 
 def missed(certificate: Certificate, package: Package | None, running: ReleaseRef | None = None) -> tuple[str, ...]:
-    """Returns messages about the gates that a certificate fails, by the device's own verdict or by its numbers.
+    """Returns messages about the gates that a certificate fails, by the device's verdict or the certificate's numbers.
 
     `package` is the release with the gates; None: only parity and the device's own verdict count. `running` is the
     release that the device ran before; None: there is none to compare with.

@@ -20,8 +20,8 @@ def findings_of(
 ) -> Iterator[Finding]:
     """Yields the host's findings about a device, in the order in which to repair them.
 
-    `named`: fingerprints of the keys in deploy.yaml; `models`: names of its models. An empty collection
-    is not compared.
+    `named`: fingerprints of the keys in deploy.yaml; `models`: names of its models. If one of the
+    two is empty, nothing is compared with it.
     """
     yield Finding("connection", "ok", f"{facts.system} {facts.machine}, home {facts.home}", "")
     if facts.system != "Linux":

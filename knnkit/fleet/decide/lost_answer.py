@@ -16,7 +16,7 @@ from knnkit.fleet.report import Outcome
 
 
 class Stage(enum.Enum):
-    """Last known step of a switch to a release; begins the sentence "… the device returns to the previous release"."""
+    """Last known step of a switch; the value begins the sentence "… the device returns to the previous release"."""
 
     ASKED = "if the release was activated, "
     ACTIVATED = "the release was activated and not confirmed: "

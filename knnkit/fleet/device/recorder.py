@@ -88,7 +88,7 @@ class Recorder:
     def end(self, outcome: Outcome, **values: object) -> DeviceReport:
         """Ends the run; returns its report with the fields `values`.
 
-        In the hint, `--target HOST` becomes the options that select this device.
+        In the report's hint, `--target HOST` becomes the options that select this device.
         """
         values["hint"] = self._lead(str(values.get("hint", "")))
         self.know(outcome=outcome, seconds=round(time.monotonic() - self._begun, 6), steps=tuple(self._steps), **values)

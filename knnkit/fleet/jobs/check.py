@@ -78,8 +78,8 @@ def trial(
     """Returns a function that checks the device's release in a new environment before the device uses that environment.
 
     The function takes the path of the new environment's Python, and text for messages about what is new there. It
-    records the check's result. It raises ParityFailed if the release fails the check there, unless the release fails in
-    the environment in use, too, on as many golden rows or more. Returns None if the device has no agent or runtime yet.
+    records the check's result. It raises ParityFailed if the release fails the check there, unless it also fails in the
+    environment in use, with at least as many wrong rows. Returns None if the device has no agent or runtime yet.
     """
     status = facts.agent
     if status is None or status.runtime is None:

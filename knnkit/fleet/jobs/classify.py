@@ -81,7 +81,7 @@ def pipe_rows(
     """Runs the agent's `classify` (`command`) from the file `source` to the file `sink`, without a time limit.
 
     Before the first row is sent, `warn` is called with the warnings: why the device would not accept its release today,
-    and that its model is not one of `models` (unless empty). The agent's messages at the end do not repeat them.
+    and that its model is not one of `models` (if given). The agent's messages at the end do not repeat them.
 
     Raises:
         Unreachable: the device cannot be connected to, or the connection broke.
