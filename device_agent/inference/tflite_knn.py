@@ -59,9 +59,8 @@ class TfliteKNN:
             of a large model then take several times as long. None packs up to 4 MB at once, more after `PACK_AFTER`
             rows (over 32 MB, only if half of the free memory stays free; single rows that int8 answers do not count).
         stream: most queries are single rows: with `packed=None`, weights over 32 MB are never packed, others at once.
-        search: one of `constants.WAYS` that the model has, or a record of the fastest measured on this board; all give
-            equal answers. None chooses what is usually fastest: grid cells; else int8 if the runtime is LiteRT or the
-            model is not packed, and for single rows of a large model; else the full search.
+        search: one of `constants.WAYS` that the model has, or a record of the fastest measured here; all answer alike.
+            None: grid cells; else int8 with LiteRT, without packing, or for single rows of a large model; else full.
 
     Raises:
         ModelUnusable: the file is not a knnkit model, or this runtime is too old for it.
@@ -296,9 +295,7 @@ class TfliteKNN:
         if self._near is None:
             return True
         far = self._far.tolist()
-        gap, last = self._share * far[-1], -inf
-        if gap < self._least:
-            gap = self._least
+        gap, last = max(self._share * far[-1], self._least), -inf
         for distance in far:
             if not distance - last > gap:
                 return False
