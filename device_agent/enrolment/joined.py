@@ -344,6 +344,6 @@ class JoinedKNN:
         return found
 
     def values_of(self, answers: Answers) -> NDArray[np.float64]:
-        """Returns (n, t) float64 values of t targets; for t label columns, positions in each one's sorted labels."""
+        """Returns (n, t) float64 values of t targets; for t label columns, positions in the sorted labels of each."""
         regressor = self.exact.regressor
         return self.signed.values_of(answers) if regressor is None else regressor.values(answers)

@@ -76,11 +76,11 @@ class Screen:
         self._rows, self._balls = _Rows(rows), _Rows(centres, radius * (1.0 + 2.0**-36))
 
     def pairs(self, queries: NDArray[Any], limit: Float64) -> tuple[Indices, Indices]:
-        """Returns the indices of pairs: a query, ascending, and a taught row that may be within the query's limit.
+        """Returns two arrays of indices: the query (ascending) and the taught row of each pair that may be near.
 
         Args:
             queries: (n, p) in model space and weighted, float32 or float64.
-            limit: (n,) distances; an infinite one allows all taught rows.
+            limit: (n,) greatest distances of a pair; infinity allows all taught rows.
         """
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             some, narrow, squares, strange = self._reached(queries, limit)

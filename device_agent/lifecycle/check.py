@@ -54,8 +54,8 @@ def certify(
     `nonce`, by which the caller recognises it. `close` are descriptors that the child process must close (the
     store's lock). `golden` replaces the release's own golden set (`knnkit parity --data`). With the `root` of the
     device, rows taught there are checked, too. `running` is the release that answers now, to compare with. If the
-    child process fails, perhaps because of that one, the check runs again without its answers; a gate that needs these
-    answers is then missed.
+    child process fails, perhaps because of that release, the check runs again without its answers; a gate that needs
+    these answers is then missed.
 
     Raises:
         ModelUnusable: the model does not load, crashes or hangs.

@@ -137,7 +137,7 @@ def _time(model: TfliteKNN, rows: NDArray[Any]) -> float:
 
 
 def _least(work: Callable[[int], Any]) -> float:
-    """Returns the milliseconds of the fastest of `work(1)`, `work(2)`, ...; calls `work(0)` first, which allocates."""
+    """Returns the milliseconds of the fastest of `work(1)`, `work(2)`, ...; calls `work(0)` first, to allocate."""
     work(0)
     best, end = float("inf"), time.perf_counter() + _SLICE
     for turn in range(1, _REPEATS + 1):

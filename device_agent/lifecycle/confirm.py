@@ -19,8 +19,8 @@ def confirm(store: Store, digest: str) -> Committed:
     The floor is the least sequence that a new release must have.
 
     Raises:
-        ActivationFailed: it comes too late (reason `rolled-back`), `digest` was not activated (`not-pending`), or it
-            comes over the connection that activated it (`same-connection`).
+        ActivationFailed: the confirmation comes too late (reason `rolled-back`), `digest` was not activated
+            (`not-pending`), or this is the connection that activated it (`same-connection`).
     """
     current = store.load()
     waits = current.pending is not None and current.pending.release.digest == digest

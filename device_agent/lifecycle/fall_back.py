@@ -22,8 +22,8 @@ from device_agent.system import clock
 def leave_failing(store: Store, start: Start) -> str:
     """Goes back to the previous release if too many starts died before their first answer; then begins a new count.
 
-    Returns a warning: what was done, or why going back is impossible and the same release starts again. Returns "" if
-    not enough starts failed or there is no previous release.
+    A start is a process that begins to classify. Returns a warning: what was done, or why going back is impossible and
+    the same release starts again. Returns "" if not enough starts failed or there is no previous release.
     """
     if start.failed < constants.FAILED_STARTS:
         return ""

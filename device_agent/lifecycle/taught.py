@@ -21,9 +21,8 @@ from device_agent.shared.protocol.reports import TaughtCheck
 def check_taught(root: Path, model: TfliteKNN, golden: Golden, digest: str) -> tuple[TaughtCheck | None, str]:
     """Checks the answers to golden rows when taught rows vote, too; returns (result, "" or the missed gate).
 
-    The model's answers, merged with taught rows, must equal those of the golden set, merged with them in float64. If
-    the journal of taught rows cannot be read (`status` reports that), or the release uses none of its rows, returns
-    None and "".
+    With taught rows merged into both, the model's answers must equal those of the golden set. If the journal of taught
+    rows cannot be read (`status` reports that), or the release uses none of its rows, returns None and "".
     """
     try:
         rows = Journal(root).read()

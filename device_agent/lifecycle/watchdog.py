@@ -31,7 +31,7 @@ def left_behind(store: Store, digest: str, deadline: float) -> Iterator[None]:
     """Forks a detached process that reverts the activation of `digest` at the uptime `deadline`, in seconds.
 
     The `with` block writes the "pending" state. The process starts before the block, so that a crash cannot leave a
-    pending state without a process. After the block, it ends as soon as the activation is not pending.
+    pending state without a process. After the block, the process ends as soon as the activation is not pending.
     """
     readable, writable = os.pipe()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)

@@ -162,10 +162,10 @@ class Store:
         return (text, "") if constants.is_name(text) else (ANY_CLASS, f"{file} does not contain a valid device class")
 
     def find(self, prefix: str) -> str:
-        """Returns the digest of the one staged release that starts with `prefix` (at least 6 digits).
+        """Returns the digest of the only staged release whose digest starts with `prefix` (at least 6 digits).
 
         Raises:
-            AgentError: no release on the device starts with `prefix`, several do, or it is too short.
+            AgentError: no digest of a release on the device starts with `prefix`, several do, or it is too short.
         """
         found = [digest for digest in self.staged() if digest.startswith(prefix)]
         if len(found) == 1 and len(prefix) >= _SHORTEST_PREFIX:

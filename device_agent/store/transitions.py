@@ -174,7 +174,8 @@ def go_back(state: StoreState, target: ReleaseRef, holder: str, why: str, moment
 def leave_failing(state: StoreState, digest: str, starts: int, moment: Moment) -> StoreState:
     """Returns the state in which the previous release is committed again, because `starts` starts of `digest` failed.
 
-    Returns `state` unchanged unless `digest` is committed, no activation is pending, and there is a previous release.
+    A start is a process that begins to classify; it fails if it dies before its first answer. Returns `state`
+    unchanged unless `digest` is committed, no activation is pending, and there is a previous release.
     """
     is_committed = state.committed is not None and state.committed.digest == digest
     if state.pending or not state.previous or not is_committed:

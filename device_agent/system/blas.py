@@ -22,9 +22,8 @@ def prepare(threads: int, features: str = "/proc/cpuinfo") -> None:
     """Sets threads and kernels of OpenBLAS in the environment, if not set there.
 
     Also lets parts of NumPy load at their first use. Call it before NumPy is imported. By itself, the OpenBLAS of NumPy
-    1.26 uses kernels for processors of 2004 on newer ones: a matrix product takes 4 times as long.
-    `features` names a file whose line "flags: ..." lists what an x86 processor can do; without that line, only the
-    threads are set.
+    1.26 uses kernels for processors of 2004 on newer ones: a matrix product takes 4 times as long. `features` names a
+    file whose line "flags: ..." lists what an x86 processor can do; without that line, only the threads are set.
     """
     numpy_parts.load_late()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", str(threads))

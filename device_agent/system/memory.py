@@ -26,7 +26,7 @@ _FILES = {
 def may_pack(weights: int) -> bool:
     """Whether XNNPACK (TFLite's CPU kernels) may copy `weights` bytes for each graph of a model.
 
-    It may if they are at most `SMALL`, if half of the free memory stays free, or if the free memory is unknown.
+    It may if they are at most `SMALL` bytes, if half of the free memory stays free, or if the free memory is unknown.
     """
     if weights <= SMALL:
         return True

@@ -73,7 +73,7 @@ def run(work: Callable[[], T], *, close: Iterable[int] = (), timeout: float = TI
 
 
 def _serve(work: Callable[[], Any], writable: int, close: Iterable[int], timeout: float) -> None:
-    """Closes `close`, runs `work`, writes its result or AgentError to the pipe `writable`, and ends the child."""
+    """Closes descriptors `close`, runs `work`, writes its result or AgentError to `writable`, a pipe, and exits."""
     code = 1
     try:
         for descriptor in close:
