@@ -332,7 +332,7 @@ class BlockSearch:
 
 
 def _bound(scores: Float32, k: int) -> Float32:
-    """Returns (q,) upper bounds of the k-th lowest of each query's (r,) scores; infinity for fewer scores than k.
+    """Returns (q,) upper bounds of the k-th lowest of each query's (r,) scores; infinity if r is less than k.
 
     The scores are cut into groups. The bound is the k-th lowest of the groups' minima, which belong to k different
     rows. Partitioning all scores would take longer.

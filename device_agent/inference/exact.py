@@ -48,10 +48,10 @@ class ExactKnn:
 
     Args:
         path: the model file.
-        info: the file's knn.json.
+        info: the metadata in the model file (knn.json).
 
     Raises:
-        ModelUnusable: exact.npz is missing or damaged, or refers to bytes outside the file.
+        ModelUnusable: exact.npz (the exact tables) is missing or damaged, or refers to bytes outside the file.
     """
 
     def __init__(self, path: str, info: model_info.KnnInfo) -> None:

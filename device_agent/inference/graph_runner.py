@@ -35,7 +35,7 @@ class GraphRunner:
     Args:
         interpreter: of the model, loaded by `loader`.
         loader: loads the model again for other threads.
-        info: the model's knn.json.
+        info: the metadata in the model file (knn.json).
         packed: whether XNNPACK may pack (copy) the weights of the graphs that `loader` loads.
         search: the search for batches, one of `constants.SEARCHES` that the model has.
         alone: the search for single rows, also one of `constants.SEARCHES`.

@@ -36,10 +36,10 @@ class Graphs:
 
     Args:
         loader: loads the model. Its threads are those of the runtime; for a small model, those that share a batch.
-        info: the model's knn.json.
+        info: the metadata in the model file (knn.json).
         packed: whether XNNPACK may pack (copy) the weights; None chooses by the model's size and the free memory.
-        stream: whether most queries are single rows. A model that is not large is then packed before the first row.
-        rare: whether only single rows use the graphs.
+        stream: whether most queries are single rows. Weights that are not large are then packed at once.
+        rare: whether only single rows use the graphs, because NumPy answers batches.
         search: search for batches, one of `constants.SEARCHES`, used if the model has it; None: usually the fastest.
         alone: search for single rows; None: the same as `search`.
 
@@ -101,7 +101,7 @@ class Graphs:
 
     @property
     def delegate(self) -> str | None:
-        """The name XNNPACK if it runs at least a part of the model, else None."""
+        """Name of XNNPACK if this library of fast kernels runs at least a part of the model, else None."""
         return delegate(self._interpreter)
 
     def note(self, rows: int) -> None:
@@ -194,7 +194,7 @@ def make_searches(
 
     Args:
         loader: has the path of the model file; loads it into a TFLite runtime, if it is not the loader of NumPy.
-        info: the model's knn.json.
+        info: the metadata in the model file (knn.json).
         packed: whether XNNPACK may pack (copy) the weights; None chooses by the model's size and the free memory.
         stream: whether most queries are single rows.
         search: one of `constants.WAYS`; or a record of the fastest searches measured on this board, which is ignored

@@ -133,7 +133,7 @@ class Loader:
 
 
 def delegate(interpreter: Any) -> str | None:
-    """Returns "XNNPACK" if it runs at least a part of the model, else None."""
+    """Returns "XNNPACK" if this library of fast kernels runs at least a part of the model, else None."""
     details: list[dict[str, Any]] = getattr(interpreter, "_get_ops_details", list)()
     return "XNNPACK" if any(detail["op_name"] == "DELEGATE" for detail in details) else None
 

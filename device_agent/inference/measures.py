@@ -28,7 +28,7 @@ class Measure:
     """The measure of one model, which orders the neighbours of a row.
 
     Args:
-        info: the model's knn.json.
+        info: the metadata in the model file (knn.json).
         weights: (p,) factor of each coordinate's difference, without the common factor `unit`.
         unit: common factor of all coordinates.
         centre: (p,) what was subtracted from rows in model space.

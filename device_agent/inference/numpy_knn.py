@@ -27,7 +27,7 @@ class NumpySearch:
 
     Args:
         loader: the loader of NumPy, with the path of the file.
-        info: the model's knn.json.
+        info: the metadata in the model file (knn.json).
 
     Attributes:
         one: empty outputs of one row, which `TfliteKNN` reads only for shapes and types.

@@ -20,7 +20,7 @@ Float64 = NDArray[np.float64]
 
 
 def apply(steps: Sequence[tuple[str, Any, Any]], row: NDArray[Any]) -> Float64:
-    """Returns the (p,) float64 result of the steps (kind, a, b) of exact.npz, applied in order to a raw (d,) row.
+    """Returns the (p,) float64 result of the `steps` (kind, a, b) of a model, applied in order to a raw (d,) row.
 
     affine: (x - a) * b; linear: (x - b) @ a; normalize: x / norm of order a; cosine: x / Euclidean norm, then two more
     numbers: 1 for a row of zeros (else 0), and 0.

@@ -78,7 +78,7 @@ class Values:
         numbers: function from answers to their (n, t) float64 values.
 
     Raises:
-        BadInput: the user requests probabilities.
+        BadInput: the user requests probabilities of a regression.
     """
 
     key = "value"

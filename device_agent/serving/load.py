@@ -137,9 +137,9 @@ def load_accepted(
 
 
 def with_ring(store: Store, loaded: Loaded) -> Loaded:
-    """Returns `loaded`; with a ring, which keeps rows for labelling, if knn.json asks for one.
+    """Returns `loaded` with a ring, which keeps rows for labelling, if the release asks for one (`keep`).
 
-    Without a ring if knn.json has transforms, or if this user may not write the ring.
+    Returns `loaded` without a ring if the model has transforms, or if this user may not write the ring.
     """
     info = loaded.model.info
     if info.keep is None or (info.table and info.table.transforms):  # whose raw cells are not at hand
@@ -190,7 +190,8 @@ def load_model(
 ) -> TfliteKNN:
     """Loads the model of an open, verified release. The release must stay open as long as the model is used.
 
-    The arguments after `opened` are those of `TfliteKNN`, with the same meaning of None.
+    `runtime` runs the model in `threads` threads; with `stream`, most queries will be single rows. `search` is one of
+    `constants.WAYS`, or a record of the fastest; `packed`: whether XNNPACK may copy the weights. None: the usual.
 
     Raises:
         ModelUnusable, DeviceUnfit: the model cannot be loaded.

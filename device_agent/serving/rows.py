@@ -54,7 +54,8 @@ def open_rows(loaded: Loaded, request: Request) -> tuple[Source, Request]:
     folder begins with the name of its file. Otherwise the returned request is `request`.
 
     Raises:
-        BadInput: the input cannot be opened, the output is one of its files, or `--keep` names a column not in it.
+        BadInput: the input cannot be opened, the output is one of its files, or `--keep` names a column for
+            files, which have only the column `file`.
     """
     if loaded.model.chain is None:
         return open_source(request.input, request.format), request
@@ -130,7 +131,8 @@ class Rows:
     """The rows of one input.
 
     Args:
-        info: knn.json of the model. `enrol` removes its transforms, because it stores numbers without them.
+        info: the metadata in the model file (knn.json). `enrol` takes the transforms out of it, because it stores the
+            cells as they are before transforms.
         chain: the loaded stages of the model; None if it has none.
         source: the input.
         request: names the columns to copy or ignore.
@@ -190,7 +192,7 @@ class Rows:
         return parsed
 
     def _tell_others(self) -> None:
-        """If more than `_SHOWN` samples were bad, prints how many more, and which columns a sample has."""
+        """If more than `_SHOWN` samples were bad, prints the number of the others, and which columns a sample has."""
         if self._bad > _SHOWN and self._info.window is not None:
             said = f"{self._bad - _SHOWN:,} more bad lines; a sample has {listed(self._info.window.numbers)}"
             print(f"device_agent: {self.source.name}: {said}", file=sys.stderr)

@@ -54,8 +54,8 @@ COUNTS_SECONDS = 60.0
 def stream(store: Store, request: Request, start: Start) -> int:
     """Answers the input of `request`, often a pipe, line by line, until it ends or SIGTERM arrives.
 
-    Calls `start.answered` after the first answer. Returns the number of bad lines without answers; 0 after SIGTERM,
-    which ends a service.
+    Calls `start.answered` after the first answer: then this start of the release does not count as failed. Returns
+    the number of bad lines without answers; 0 after SIGTERM, which ends a service.
 
     Raises:
         BadInput: the header does not fit the model.
@@ -168,7 +168,7 @@ class _Answerer:
             self._start = None
 
     def _without_poison(self, parsed: Parsed) -> Parsed:
-        """Counts this start (`store.starts`); returns `parsed`, in which rows that kill the model are bad lines.
+        """Counts this start of the release; returns `parsed`, in which rows that kill the model are bad lines.
 
         Tests rows only if an earlier process died at their lines, or before its first answer.
         """

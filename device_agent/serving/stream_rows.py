@@ -26,7 +26,7 @@ class StreamRows:
     """Parses the blocks of one stream.
 
     Args:
-        info: knn.json of the model.
+        info: the metadata in the model file (knn.json).
         source: has the stream's name and its format, or `auto`.
         request: names the columns to copy or ignore.
         chain: the loaded stages of a model with raw inputs.

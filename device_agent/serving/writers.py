@@ -151,7 +151,10 @@ class CsvRenderer(_TextRenderer):
         return names + ["digest"] * self._columns.digest + ["local", "id"] * (self._local is not None)
 
     def _tail(self, taught: str) -> list[str]:
-        """Returns the cells of `digest`, `local` and `id`, if wanted; `taught`: id of the nearest taught row or ""."""
+        """Returns the cells of `digest`, `local` and `id`, without columns that are not written.
+
+        `taught` is the id of the nearest taught row, or "".
+        """
         local = [] if self._local is None else ["true" * bool(taught), taught]
         return [self._digest] * self._columns.digest + local
 
