@@ -130,7 +130,7 @@ def load(sources: Sequence[Path], window: Window, labels: Labels, group: str | N
 def _cut(path: Path, window: Window, label: str, own: str | None, group: str | None, warnings: list[str]) -> _Windows:
     """Cuts the windows of one file; `own` is the label of all its samples; None: the column `label` has them.
 
-    `group` is the column with their groups (None: recordings are groups). Adds to `warnings` as `_read` does.
+    `group` is the column with their groups (None: recordings are groups). Adds to `warnings` bad lines and gaps.
     """
     columns = (None if own is not None else label, window.recording, group)
     keep = list(dict.fromkeys(name for name in columns if name is not None))

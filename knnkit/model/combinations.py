@@ -34,7 +34,7 @@ def require_keepable(info: KnnInfo) -> None:
     """Checks that a device can keep rows for people to label: it must be able to compute raw cells from features.
 
     Raises:
-        BuildError: `keep` is set, and the device cannot.
+        BuildError: `keep` is set, and raw cells cannot be computed from the model's features.
     """
     why = "it has several label columns, or answers numbers" if info.targets is not None else ""
     why = why or ("its input is windows, sounds or pictures" if info.input is not None else "")

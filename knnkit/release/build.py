@@ -137,7 +137,7 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
 
 
 def write_release(made_from: Material, options: ReleaseOptions, signer: Signer, directory: Path) -> Built:
-    """Builds and signs a release of `made_from` in `directory`, replacing one there; raises as `build_release`."""
+    """Builds and signs a release of `made_from` in `directory`, replacing one; has the errors of `build_release`."""
     directory = directory.absolute()
     _require_replaceable(directory)
     created = _pinned_clock()
@@ -324,8 +324,8 @@ def ensure_release(
 ) -> Built:
     """Returns the release of `build` in `out`; builds it only if its inputs have changed, or another key signed it.
 
-    Loads neither TensorFlow nor scikit-learn if there is nothing to build; else calls `begin` first. Raises as
-    `build_release`.
+    Loads neither TensorFlow nor scikit-learn if there is nothing to build; else calls `begin` first. Raises the
+    errors of `build_release`.
     """
     directory = (out or build.release.dir).absolute()
     _remove_desktop_files(directory)

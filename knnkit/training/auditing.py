@@ -115,8 +115,8 @@ def _duplicates(lists: neighbours.Lists) -> Iterator[tuple[int, int, float]]:
 def _useless(lists: neighbours.Lists, codes: NDArray[np.int32], n_classes: int, spec: KnnSpec) -> Ints:
     """Returns indices of rows that can be removed singly (not together) without changing the answer to another row.
 
-    The only row of a class is not among them. `lists` has k + 1 neighbours of each row; the other arguments are those
-    of `_shares`.
+    The only row of a class is not among them. `lists` has k + 1 neighbours of each row, `codes` the (n,) class indices
+    of the rows.
     """
     k = spec.k
     before = _shares(lists, codes, n_classes, spec).argmax(axis=1)

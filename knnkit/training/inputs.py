@@ -75,7 +75,7 @@ class Embedder:
         return made, replace(self, input=replace_record(found.input, width=len(names), columns=columns))
 
     def apply_to_files(self, raw: RawFiles) -> tuple[Dataset, Embedder]:
-        """Runs the stages on the raw inputs in files; returns rows and embedder, as `apply` does.
+        """Runs the stages on files; returns the feature rows, and an embedder that knows the stages' input shapes.
 
         Raises:
             DataError: a file cannot be read or decoded.

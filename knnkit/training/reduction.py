@@ -48,7 +48,7 @@ class Points:
 def choose(training: Dataset, spec: KnnSpec, how: str, max_loss: float, seed: int) -> Ints:
     """Returns the sorted indices of the training rows to keep: at least one of every class, and more than k.
 
-    `how`, `max_loss` and `seed` are the keys of deploy.yaml; only `prototypes` uses the last two.
+    `how`, `max_loss` and `seed` are keys of `reduce` in deploy.yaml; only `prototypes` uses the last two.
 
     Raises:
         BuildError: there are too few rows.

@@ -117,7 +117,7 @@ def _read_windows(file: Path, label: str, training: Dataset, window: Window) -> 
 
 
 def one_label(data: Data) -> str:
-    """Returns a hint for a command that needs one label column: what to write in place of several, or of targets."""
+    """Returns a hint for a command that needs one label column: what to write if there are several, or targets."""
     if isinstance(data, FileData) and not data.target:
         return f"label: {quoted(data.label[0])}; then run it again for each of the other columns"
     return "the model predicts numbers, and the command needs labels: `label`, a column of classes, instead of `target`"

@@ -250,7 +250,7 @@ _HARMLESS = (
 
 
 def _parts(estimator: Any) -> tuple[list[Any], Any]:
-    """Returns the transformers in order, and the classifier, of an estimator (for a search: of its best estimator)."""
+    """Returns the transformers in order, and the classifier, of an estimator (of a GridSearchCV: of its best one)."""
     from sklearn import neighbors
     from sklearn.pipeline import Pipeline
 

@@ -172,7 +172,7 @@ class Material:
         return measure(reference, classes, measured, self.how, of)
 
     def _warn(self, model: BuiltModel) -> tuple[str, ...]:
-        """Returns warnings about label sets, and answers that differ from scikit-learn's; BuildError if too many do."""
+        """Returns warnings on label sets and answers that differ from scikit-learn's; BuildError if too many differ."""
         short = short_sets(model.info)
         measured = self._measured(model.reference)
         if self.held_out is None or measured is None:

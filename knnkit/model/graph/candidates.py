@@ -124,7 +124,7 @@ class Scores(tf.Module):  # type: ignore[misc]
         return greatest(parts, self.count, [start for start, _ in self.blocks], stable=self.apart > 0.0)
 
     def scores(self, factors: Any) -> Any:
-        """Returns the (b, n + gaps) scores of `factors` (see `best`); gaps (no rows) score lower than any row."""
+        """Returns (b, n + gaps) scores of (b, r) `factors`, mapped queries; gaps (no rows) score lower than any row."""
         return self._score(factors, "rows", self.table, self.layout.column(self._bias, -float(_MAX_FLOAT32)))
 
     def _score(self, factors: Any, name: str, table: StoredRows, bias: Float32) -> Any:

@@ -71,7 +71,7 @@ class Search(tf.Module):  # type: ignore[misc]
 
     Attributes:
         projection: the projection to search in; None for all coordinates.
-        products: the float32 candidate search; None if all differences are computed.
+        products: the float32 candidate search; None if distances to all rows are computed.
         quantized: the int8 candidate search; None if the model has none.
         cells: the lists of the cells; None if the model has none.
         groups: the groups of rows, which only NumPy code searches; None if the model has none.
@@ -146,7 +146,7 @@ class Search(tf.Module):  # type: ignore[misc]
         return [way for way in constants.SEARCHES if there[way] is not None]
 
     def candidates(self, way: str) -> int:
-        """Returns how many rows the search `way` (one of `ways`) ranks by their exact differences."""
+        """Returns how many rows the search `way` (one of `ways`) ranks by distances, which it computes in full."""
         if way == constants.CELLS and self.cells:
             return int(self.cells.lists.shape[1])
         products = self._products(way)
@@ -210,7 +210,7 @@ class Search(tf.Module):  # type: ignore[misc]
         return self._rank(self._measure(tf.expand_dims(query, 1), tf.expand_dims(self._rows, 0)))
 
     def _among_columns(self, query: Any) -> Nearest:
-        """Ranks all rows by differences, one coordinate at a time: (b, n) values each, which suits SIMD units."""
+        """Ranks all rows; adds up distances one coordinate at a time: (b, n) values each, which suits SIMD units."""
         count = len(self.enrolled)
         width = block_width(count, 1024, 8) if query.shape[0] == 1 else block_width(count, 160)
         first = min(self.k + 1, count)

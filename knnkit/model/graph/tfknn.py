@@ -53,7 +53,7 @@ class KnnModule(tf.Module):  # type: ignore[misc]
         enrolment: the training rows.
         k: neighbours, at most n_train.
         weights: uniform or distance.
-        margin: largest relative error of a distance at which a query may still be certain: it needs no float64.
+        margin: greatest relative error of distances with which a query counts as certain, so that it needs no float64.
         thresholds: for each class, the distance of the k-th neighbour, in the model's metric, beyond which a query is
             unknown; None: no query is.
         decides: whether the graph computes the model's metric and votes. If False, the graph uses the metric

@@ -128,7 +128,8 @@ def _quantize(rows: Float32, scale: Float64) -> _Table | None:
 def _count_within(sample: Sample, queries: Float64, quantized: _Table) -> NDArray[np.int64]:
     """Returns (m,) counts: the rows whose int8 distance may be below that of the k-th neighbour of a query.
 
-    `queries` are those of `sample` (projected, if the int8 rows are), and `quantized` is what `_quantize` returns.
+    `queries` are those of `sample` (projected, if the int8 rows are), and `quantized` has the int8 rows, their step,
+    greatest error and squared lengths.
     """
     table, step, error, squares = quantized
     steps = np.maximum(np.abs(queries).max(axis=1, keepdims=True) / STEPS, step * LEAST_STEP)

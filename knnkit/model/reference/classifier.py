@@ -229,7 +229,7 @@ class Reference:
     ) -> tuple[NDArray[np.int64], Float64] | None:
         """Returns indices of the rows within the model's radius, ties included, and distances; None without a radius.
 
-        `rows` has the (m,) row indices to choose from, and `rough` their distances as `_measure` returns them.
+        `rows` has the (m,) row indices to choose from, and `rough` their rounded distances to the power `Space.power`.
         """
         if self.own.radius is None:
             return None

@@ -149,7 +149,7 @@ class Space:
 
     @property
     def unit(self) -> float:
-        """Size of the factors in `scale` if all are equal, else 1. Applied after ties are found: they stay ties."""
+        """Absolute value of the factors in `scale` if equal, else 1; applied after ties are found, which stay ties."""
         return float(np.abs(self.scale[0])) if (np.abs(self.scale) == np.abs(self.scale[0])).all() else 1.0
 
     def narrow(self, rows: NDArray[Any]) -> Float32:
@@ -209,9 +209,10 @@ def may_shift(steps: list[Step], metric: Metric) -> bool:
 def adopt_space(
     mapped: NDArray[Any], steps: list[Step], metric: Metric, p: float | None = None
 ) -> tuple[Space, Float32]:
-    """Returns what `make_space` returns, from training rows that `steps` have already mapped, as in a fitted Pipeline.
+    """Returns the space after `steps`, and the (n, p) float32 training rows in it, from a fitted Pipeline.
 
-    `mapped` are these (n, p) rows: float64, or float32 if the Pipeline was fitted with float32 rows.
+    `mapped` are the (n, p) rows that `steps` have already mapped: float64, or float32 if the Pipeline was fitted with
+    float32 rows.
 
     Raises:
         BuildError: the map takes a training row out of the range of float32.

@@ -72,7 +72,7 @@ class BuildRunner(StageRunner):
     _other: Stage | None = None
 
     def run(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Returns the output for an input, as `StageRunner.run`; on the first inputs also tries the faster way."""
+        """Returns the stage's output for the input `values`; on the first inputs also tries the faster way."""
         found = super().run(values)
         if 0 <= self._tried < _TRIED and len(found) > 1 and not (self.stage.slides or self.stage.step):
             if self.stage.frames is not None:
