@@ -59,8 +59,9 @@ class TfliteKNN:
             of a large model then take several times as long. None packs up to 4 MB at once, more after `PACK_AFTER`
             rows (over 32 MB, only if half of the free memory stays free; single rows that int8 answers do not count).
         stream: most queries are single rows: with `packed=None`, weights over 32 MB are never packed, others at once.
-        search: one of `constants.WAYS` that the model has, or a record of the fastest measured here; all answer alike.
-            None: grid cells; else int8 with LiteRT, without packing, or for single rows of a large model; else full.
+        search: one of `constants.WAYS` that the model has, or a record of the fastest measured on this board. All
+            give equal answers. None chooses what is usually fastest: grid cells; else int8, if the runtime is LiteRT or
+            the weights are not packed, and for single rows of a large model; else the full search.
 
     Raises:
         ModelUnusable: the file is not a knnkit model, or this runtime is too old for it.
