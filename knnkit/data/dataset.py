@@ -119,7 +119,7 @@ def load_sklearn(name: str) -> Dataset:
     `blobs` has 1,000 points around 5 centres, `moons` 1,000 points on two half circles; both with seed 0.
 
     Raises:
-        DataError: `name` is not one of the names.
+        DataError: `name` is not in `SKLEARN_SETS`.
     """
     if name not in SKLEARN_SETS:
         raise DataError(f"scikit-learn data set {name!r} is not supported", hint=f"one of {', '.join(SKLEARN_SETS)}")

@@ -42,7 +42,7 @@ class Policy:
             words or to the ordered list of the column's categories.
         unknown_category: refuse or ignore.
         thousands: separator of thousands in numbers, such as "."; "": none.
-        missing_words: words that stand for a missing cell, in addition to those of every model.
+        missing_words: words that stand for a missing cell, in addition to the words that every model knows.
         labels: further label columns, which are text.
         targets: columns of numbers to predict; readers take the first of them as the label column.
     """

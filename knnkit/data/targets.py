@@ -107,7 +107,8 @@ def of_arrays(
     Text labels stay text, even if they are digits. `names` are those of the features; None: default names.
 
     Raises:
-        DataError: rows, labels or targets are invalid, or both labels and targets are given.
+        DataError: shapes do not match, a number is not finite, a label cannot be used, or both labels and targets are
+            given.
     """
     if targets is not None:
         if labels is not None:

@@ -62,7 +62,7 @@ def _read(path: Path, like: Dataset, table: Table | None) -> list[NDArray[Any]]:
 
 
 def _parser(format: str, like: Dataset, table: Table | None) -> Parser:
-    """Returns a device's parser of rows in this format, with features and dtype of `like`; a `table` computes these.
+    """Returns a device's parser of rows in this format, with features and dtype of `like`; `table` computes features.
 
     Raises:
         BadInput: the format is NPY, which cannot hold cells, and the model has a table.

@@ -167,7 +167,7 @@ def _by_class(labels: NDArray[Any], share: float, seed: int) -> tuple[Places, Pl
 def _group(everything: Dataset, share: float, seed: int) -> tuple[Places, Places]:
     """Returns (training, held-out) row indices, whole groups at random.
 
-    If possible, all classes have training rows, and those of two groups or more have held-out rows, too.
+    If possible, all classes have training rows, and classes in two groups or more have held-out rows, too.
     """
     from sklearn.model_selection import GroupShuffleSplit
 

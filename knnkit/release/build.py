@@ -113,7 +113,7 @@ def build_release(build: Build, signer: Signer, *, out: Path | None = None) -> B
     """Builds and signs the release of `build` in `out` (default: its `release.dir`), replacing a release there.
 
     Raises:
-        DataError: the training data is invalid.
+        DataError: a file, column or cell of the training data is missing or cannot be used.
         BuildError: the model cannot be built, its self-check fails, or `out` holds other files than a release.
         MissingDependency: TensorFlow or scikit-learn is not installed.
         VerificationFailed: a device would refuse the new release.

@@ -37,7 +37,7 @@ def golden_for(build: Build, release: Path, rows: Path, label: str | None, margi
     less than the share `margin`.
 
     Raises:
-        DataError, BuildError: the rows, the training data or the estimator are invalid.
+        DataError, BuildError: the rows, the training data or the estimator cannot be read, or do not fit together.
         VerificationFailed: the release was not built from this training data.
     """
     made_from = source.load(build)

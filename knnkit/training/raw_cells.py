@@ -89,7 +89,7 @@ def labelled_rows(fitted: Fitted, test: Any) -> Dataset | None:
     """Returns `test`, a pair of rows and their labels or targets, as labelled features; unchanged if None or a Dataset.
 
     Raises:
-        DataError: rows or answers are invalid.
+        DataError: `test` is not such a pair, or its rows or answers do not fit the classifier.
     """
     if test is None or isinstance(test, Dataset):
         return test

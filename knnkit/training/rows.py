@@ -135,7 +135,7 @@ def divide_rows(build: Build, found: Rows) -> Divided:
     """Returns training and held-out rows. Held out are the rows of the test file; without one, a part of `found`.
 
     Raises:
-        DataError: a test file is invalid, or too few rows are left.
+        DataError: a column or cell of the test file is missing or cannot be read, or too few rows are left.
     """
     test, split, everything, embedder = build.model.measured_on, build.model.split, found.rows, found.embedder
     if isinstance(test, TestFile):

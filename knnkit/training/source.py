@@ -115,7 +115,7 @@ class Material:
         `seed` is that of random samples; `inputs` is the digest of all inputs of a release, for knn.json.
 
         Raises:
-            DataError: k is larger than the number of rows, or the held-out rows are invalid.
+            DataError: k is larger than the number of rows, or held-out rows have other features or labels.
             BuildError: the model cannot be built, or fails `gates`.
             MissingDependency: a package of `knnkit[build]` is not installed.
         """

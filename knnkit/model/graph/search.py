@@ -195,7 +195,7 @@ class Search(tf.Module):  # type: ignore[misc]
         return MOST * self.measure_of(self.lattice.step) if self.lattice else 0.0
 
     def _is_whole(self, query: Any) -> Any:
-        """Returns (b,) bool: whether (b, p) queries are multiples of the training rows' step; None without one."""
+        """Returns (b,) bool: whether (b, p) queries are multiples of the training rows' step; None if there is none."""
         if self.lattice is None:
             return None
         steps = weigh(self.space, query) * np.float32(1.0 / self.lattice.step)

@@ -66,7 +66,7 @@ class WholeRows:
         self.step = (max(float(np.abs(part).max()) for _, part in parts) or 1.0) / most
 
     def take(self, chosen: NDArray[np.int64] | slice) -> tuple[Float32, float]:
-        """Returns the chosen rows as multiples of `step`, and how far, in steps, rounding moved one of them at most."""
+        """Returns the chosen rows as multiples of `step`, and how far, in steps, rounding moved any of them at most."""
         exact = self._rows.take(chosen) / self.step
         whole = np.rint(exact)
         left = np.einsum("ij,ij->i", exact - whole, exact - whole)

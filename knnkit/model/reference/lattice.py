@@ -45,7 +45,7 @@ class Lattice:
         The length is in steps. Each of `blocks` blocks of rows scores lower than the one before by `apart`, in squared
         steps (0 for one block). Both are 0 if only queries shorter than `reach` had exact scores.
 
-        A score x·t - ‖t‖²/2 is a multiple of 1/2, and so is every partial sum. None is over (‖x‖ + reach)²/2 (Cauchy
+        A score x·t - ‖t‖²/2 is a multiple of 1/2, and so is every partial sum. No sum is over (‖x‖ + reach)²/2 (Cauchy
         and Schwarz). float32 holds multiples of 1/2 exactly up to 2^24 halves, so that is the limit of this bound.
         With more blocks, scores are multiples of `apart`, a power of two so small that the last block subtracts less
         than 1/2. They are exact while (‖x‖ + reach)²/2 + 1/2 is at most 2^24 times `apart`.

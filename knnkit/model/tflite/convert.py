@@ -58,7 +58,7 @@ def _give_back() -> None:
 
 
 def _unlist(tree: Any) -> None:
-    """Removes a model's outputs `CANDIDATES` (ranked rows), `BEYOND` (distance bound); tensors keep these names."""
+    """Removes outputs `CANDIDATES` (ranked rows) and `BEYOND` (distance bound) of a model; tensors keep these names."""
     for signature in tree.signatureDefs:
         tensors = tree.subgraphs[signature.subgraphIndex].tensors
         for entry in signature.outputs:
