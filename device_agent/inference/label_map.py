@@ -206,8 +206,8 @@ class _Proof:
         """Returns (m,) labels, with UNKNOWN for a cell that lies beyond the reject threshold of its label.
 
         The distance from a point of a cell to its k-th neighbour is at least (m,) `near` and at most `far`. If the
-        threshold is between these two, the cell becomes UNDECIDED. An undecided cell becomes UNKNOWN only if it lies
-        beyond the thresholds of all labels.
+        threshold is between these two, the cell becomes UNDECIDED. A cell of `labels` that was UNDECIDED before becomes
+        UNKNOWN if it lies beyond the thresholds of all labels.
         """
         assert self._thresholds is not None
         own = np.where(labels == UNDECIDED, self._thresholds.max(), self._thresholds[labels])

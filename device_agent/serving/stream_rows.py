@@ -137,7 +137,7 @@ def _require_files(info: KnnInfo, request: Request) -> None:
         said = "a frame holds a sound, a picture or an array, but the model takes rows of numbers"
         raise BadInput(said, hint="--format csv or jsonl")
     if request.columns.keep:
-        raise BadInput(f"a frame has no key {request.columns.keep[0]!r} (--keep)", hint="--format jsonl")
+        raise BadInput(f"--keep {request.columns.keep[0]}: --format frames has no keys to copy", hint="--format jsonl")
 
 
 def _npy() -> BadInput:

@@ -306,9 +306,10 @@ def _drawn(held_out: Dataset, reference: Reference, seed: int) -> Dataset:
 def calibration_rows(
     reference: Reference, seed: int, spare: Dataset | None = None
 ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
-    """Answers random training and spare rows; returns (n,) classes and (n,) distances to the k-th neighbour.
+    """Classifies random rows, from which reject thresholds are set; returns what was found.
 
-    `spare` are more rows (None: there are none). No row is its own neighbour.
+    That is, for each row: the class that its neighbours vote for, and its distance to the k-th of them, (n,) each. The
+    rows are training rows, each without itself as a neighbour, and rows that `reduce` removed (`spare`).
 
     Raises:
         BuildError: there are at most k training rows.

@@ -1,4 +1,4 @@
-"""Makes, writes and reads the manifest, release.json; no I/O.
+"""The manifest, release.json, to and from bytes; no I/O.
 
 The rules are those of devices (`device_agent.shared.trust.manifest`)."""
 

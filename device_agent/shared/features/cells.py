@@ -98,9 +98,9 @@ class Cells(Columns):
         self.numbers, self.numeric, self._decimals = places, numeric, Decimals(separator, coder.thousands)
 
     def read_block(self, block: bytes) -> Block | None:
-        """Returns the numbers (with category codes) and the text columns of whole lines.
+        """Returns the numbers (with category codes) of whole lines, and the text of columns that are copied as text.
 
-        None if `read_fields` must read each line.
+        None if a cell, such as a missing one, needs `read_fields`, which reads each line alone.
         """
         found = super().read_block(block) if self.numeric and not self._coder.thousands else None
         if found is None or not self._categories:

@@ -1,7 +1,8 @@
 """Metrics that the graph does not compute.
 
-Each function returns, for one query and (m, p) training rows, (m, c) float64 terms whose sum is the distance to the
-power `Space.power`. Shares no code with the device, except for powers, which are defined by their order of operations.
+Each function takes one query and (m, p) training rows, and returns (m, c) float64 numbers. The sum of the c numbers of
+a row is its distance from the query, raised to `Space.power`. The device has code of its own for this. Only `powers` is
+shared: the last digit of a power depends on the order of multiplications.
 """
 
 from __future__ import annotations
