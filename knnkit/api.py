@@ -25,11 +25,10 @@ from device_agent.shared.arguments import flag, is_number, path_text, require, t
 from device_agent.shared.console.streams import quiet
 from device_agent.shared.label_columns import Voter, labels_of
 from device_agent.shared.protocol import constants, model_info
-from device_agent.shared.queries import Neighbors, accuracy, column_names, in_doubt
+from device_agent.shared.queries import Neighbors, accuracy, in_doubt
 from device_agent.shared.regression import as_column, r_squared
 from device_agent.shared.safe_files import whole_file
 from knnkit.data.dataset import Dataset
-from knnkit.data.targets import of_arrays
 from knnkit.errors import BuildError, DataError, UsageError
 from knnkit.model.build import BuiltModel, Options, build_enrolled, make_module, make_reference
 from knnkit.model.reference.enrolment import enrol
@@ -58,7 +57,7 @@ class TfKNN:
         labels: (n_train,) integers or text; or (n_train, t): the neighbours vote on each column separately. Without
             labels there are neighbours but no classes; an exported model then has the one class 0.
         targets: (n_train,) or (n_train, t) numbers, in place of labels: the model is a regression, and predicts the
-            mean of the neighbours' targets.
+            mean of the neighbours' targets. A named series, or a frame, gives the targets their names.
         metric: euclidean, sqeuclidean, manhattan, cosine, chebyshev, minkowski, jaccard or haversine.
         weights: uniform; distance (votes of 1 / distance; an exact match takes all votes); or the name of a kernel.
         scale: none, standard, minmax or robust; fitted on the rows and built into the model, which takes raw rows.
@@ -67,7 +66,8 @@ class TfKNN:
         name: name of the model: letters, digits, `.`, `_`, `-`.
         feature_names: names of the columns; by default those of a data frame.
         data: for a data frame with missing cells or text: the keys `missing`, `categories`, `unknown_category`, `drop`
-            and `features` of deploy.yaml. `labels` may always be the name of a column of a frame.
+            and `features` of deploy.yaml. With any frame, `labels` may be the name of a column, and `targets` the name
+            or a list of names of columns.
         p, bandwidth, radius, outlier_label, class_weight: as the keys of the same names in deploy.yaml.
 
     Raises:
@@ -100,13 +100,8 @@ class TfKNN:
         own: dict[str, Any] = {"p": p, "bandwidth": bandwidth, "radius": radius, "class_weight": class_weight}
         own["outlier_label"] = outlier_label.item() if isinstance(outlier_label, np.generic) else outlier_label
         spec = KnnSpec(name, whole(k, "k", BuildError), metric, weights, scale, reject, **own)
-        names, table = texts(feature_names, "feature_names", DataError), None
-        if data is None and not isinstance(labels, str):
-            training = of_arrays(rows, labels, targets, column_names(rows) if names is None else names)
-        elif targets is not None:
-            raise DataError("targets= and data= cannot be combined", hint="labels= and data=, or targets= alone")
-        else:
-            training, table = frames.read(rows, labels, {} if data is None else data)
+        names = texts(feature_names, "feature_names", DataError)
+        training, table = frames.read(rows, labels, targets, data, names)
         if spec.k > (count := len(training.rows)):
             raise BuildError(f"k is {k}, but there are {count} training rows", hint=f"k={count}, or less")
         held = enrol(training, fit_scaler(training.rows, scale), metric, spec.p, spec.outlier_label)

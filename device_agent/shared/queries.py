@@ -231,7 +231,7 @@ def as_numbers(rows: Any, dtype: type[np.floating[Any]]) -> NDArray[Any]:
         TypeError, ValueError: a value is not a real number, but for example a time or a complex number.
     """
     table = as_array(rows)
-    kinds = getattr(rows, "dtypes", ())  # of Polars, which would give numbers for times
+    kinds = getattr(rows, "dtypes", ()) if column_names(rows) else ()  # of polars, which would give numbers for times
     if (place := next((at for at, kind in enumerate(kinds) if getattr(kind, "is_temporal", bool)()), -1)) >= 0:
         raise TypeError(f"column {rows.columns[place]!r} has times")
     if table.dtype.kind in "cmMV":

@@ -50,6 +50,9 @@ def load(schema: Any, read: Callable[[list[str]], Any], source: Path | str, want
     bases = None if features is None else list(dict.fromkeys(_base(name, header) for name in features))
     lists = [name for name in header if _is_list(schema.field(name).type)]
     at, chosen = choose(header, replace(wanted, features=bases), file, lists)
+    if wrong := [name for name in policy.targets if name in lists]:
+        hint = "a column of numbers for each element; `target` then lists these columns"
+        raise DataError(f"{source}: the target {wrong[0]!r} is a column of lists", hint=hint)
     chosen += at if policy.targets else []
     more = [find(header, name, file, key) for key, name in wanted.texts.items() if name is not None]
     table = read([header[column] for column in sorted({*chosen, *at, *more})])

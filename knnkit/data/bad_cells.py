@@ -164,7 +164,8 @@ class BadCells:
             return self._without_units(units)
         for name in self.text_columns():
             if name in self._targets:
-                return f"label: {quoted(name)} instead of target: for classes"
+                key = "labels={!r} instead of targets=" if self._source in IN_MEMORY else "label: {} instead of target:"
+                return f"{key.format(name if self._source in IN_MEMORY else quoted(name))} for classes"
             (categories if self._may_be_categories(name) else drop).append(name)
         if drop and len(drop) == self.features:
             return f"no feature would be left without {as_yaml(drop)}: add columns of numbers, or write them as numbers"
@@ -212,6 +213,8 @@ class BadCells:
         lines = sorted(set[int]().union(*(self._lines[name] for name in names)))
         command = without_lines(self._source, lines) if len(lines) <= _MAX_CUT else ""
         command = command or ("" if cells else self.filter)
+        if self._source == FRAME and all(self._counts[name].total() == self._counts[name][EMPTY] for name in names):
+            command = f"frame.dropna(subset={names}), in polars frame.drop_nulls({names})"
         them = f"leave out their {self._unit}s" if cells else "leave them out"
         return f"{found}, or {them}: {command}" if command else found
 

@@ -55,7 +55,9 @@ def read(
 
 
 def with_targets(rows: Dataset, targets: Any, names: tuple[str, ...] | None = None) -> Dataset:
-    """Returns the rows with (n,) or (n, t) targets (`names`; None: default names); all rows get the class `CLASS`.
+    """Returns the rows with (n,) or (n, t) targets; all rows get the class `CLASS`.
+
+    `names` are those of the targets; None: the names of a data frame or a series, or default names.
 
     Raises:
         DataError: the number of targets is not that of the rows, or a target is not a finite number.
@@ -69,7 +71,7 @@ def with_targets(rows: Dataset, targets: Any, names: tuple[str, ...] | None = No
         said = f"{rows.source}: {len(rows.rows)} rows, but targets of shape {matrix.shape}"
         raise DataError(said, hint=hint)
     matrix = matrix.reshape(len(matrix), -1)
-    names = names or default_names(matrix.shape[1])
+    names = names or column_names(targets) or _series_name(targets) or default_names(matrix.shape[1])
     require_distinct(names, "the targets")
     wrong = np.argwhere(~np.isfinite(matrix))
     if len(wrong):
@@ -102,19 +104,16 @@ def with_labels(rows: Dataset, columns: Sequence[Any], names: tuple[str, ...], k
 def of_arrays(
     rows: ArrayLike, labels: ArrayLike | None, targets: ArrayLike | None, names: Sequence[str] | None
 ) -> Dataset:
-    """Returns checked rows with `labels` or `targets`; if both are None, all labels are 0.
+    """Returns checked rows with `labels` or `targets`, not both; if both are None, all labels are 0.
 
     Text labels stay text, even if they are digits. `names` are those of the features; None: default names.
 
     Raises:
-        DataError: shapes do not match, a number is not finite, a label cannot be used, or both labels and targets are
-            given.
+        DataError: shapes do not match, a number is not finite, or a label cannot be used.
     """
-    if targets is not None:
-        if labels is not None:
-            raise DataError("give labels or targets, not both", hint="TfKNN(rows, targets=targets) for a regression")
-        return with_targets(dataset(rows, None, names), targets, column_names(targets))
     training = dataset(rows, None, names)
+    if targets is not None:
+        return with_targets(training, targets)
     return training if labels is None else labelled(training, labels)
 
 
@@ -174,6 +173,12 @@ def answered(rows: Dataset, answers: Any, names: tuple[str, ...], known: Known) 
         said = f"{rows.source}: {len(columns)} columns of labels, but the model answers {max(1, len(names))}"
         raise DataError(said, hint="give as many columns of labels as the model answers")
     return with_labels(rows, columns, names, known) if known else replace(rows, labels=columns[0])
+
+
+def _series_name(values: Any) -> tuple[str, ...]:
+    """Returns the name of a series of pandas or polars; () if it has none, or `values` is something else."""
+    name = getattr(values, "name", None)
+    return (name,) if isinstance(name, str) and name and getattr(values, "ndim", 1) == 1 else ()
 
 
 def default_names(count: int, word: str = "target") -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import polars as pl
 import pyarrow
 import pytest
 from sklearn.compose import make_column_transformer
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from support import palmer
@@ -139,8 +139,6 @@ def test_a_frame_takes_every_setting_that_an_array_takes() -> None:
     assert knnkit.TfKNN(frame, 2, **given, data={}).predict(queries).tolist() == ["nowhere", "nowhere"]
     with pytest.raises(BuildError, match="k is 5, but there are 4"):
         knnkit.TfKNN(frame, 5, labels=["x", "x", "y", "y"], data={})
-    with pytest.raises(DataError, match="targets= and data="):
-        knnkit.TfKNN(frame, 2, targets=[1.0, 2.0, 3.0, 4.0], data={})
     with pytest.raises(DataError, match="no labels"):
         knnkit.TfKNN(frame, 2, data={})
     with pytest.raises(DataError, match="labels"):
@@ -155,6 +153,69 @@ def test_a_column_of_a_frame_is_named_with_and_without_data() -> None:
     for wrong in (["species", "island"], SPECIES[:5]):
         with pytest.raises(DataError, match=rf"228 rows, but labels of shape \({len(wrong)},\)"):
             knnkit.TfKNN(frame, 3, labels=wrong, data=POLICY)
+
+
+NUMBER_TARGETS = ["bill_length_mm", "body_mass_g"]
+
+
+@pytest.mark.parametrize("make", [pd.DataFrame, pl.from_pandas])
+@pytest.mark.parametrize("targets", [NUMBER_TARGETS, "body_mass_g"])
+def test_a_regression_takes_a_frame_as_a_classifier_does(make: Any, targets: Any, tmp_path: Path) -> None:
+    """Its values are those of scikit-learn on the frame that was filled and encoded by hand."""
+    known, rng = FRAME.dropna(subset=NUMBER_TARGETS), np.random.default_rng(3)
+    known = known.assign(flipper_length_mm=known["flipper_length_mm"].where(np.arange(len(known)) % 9 > 0))
+    known["noise"] = rng.normal(size=len(known))  # no two rows are equal
+    features = known.drop(columns=targets)
+    filled = features.fillna({name: features[name].median() for name in features.select_dtypes("number")})
+    filled["sex"] = features["sex"].fillna(features["sex"].mode()[0])
+    filled, other = pd.get_dummies(filled).astype(float), rng.normal(size=len(known))
+    like = KNeighborsRegressor(5, weights="distance").fit(filled, known[targets])
+    model = knnkit.TfKNN(make(known), 5, targets=targets, weights="distance", data=POLICY)
+    queries = make(features.assign(noise=other))
+    assert np.allclose(model.predict(queries), like.predict(filled.assign(noise=other)), rtol=1e-6)
+    device = TfliteKNN(model.export(tmp_path / "model.tflite"))
+    assert device.info.targets is not None
+    assert device.info.targets.names == tuple(np.atleast_1d(targets).tolist())
+    assert np.allclose(device.predict(queries), model.predict(queries))
+    beside = knnkit.TfKNN(make(features), 5, targets=make(known)[targets], weights="distance", data=POLICY)
+    assert beside.fitted.enrolment.target_names == device.info.targets.names
+    assert np.array_equal(beside.predict(queries), model.predict(queries))
+
+
+@pytest.mark.parametrize("kind", [pd, pl])
+def test_targets_have_the_names_of_their_series_or_columns(kind: Any) -> None:
+    frame = kind.DataFrame({"x": [0.0, 1.0, 3.0], "y": [2.0, 4.0, 8.0], "z": [1.0, 5.0, 7.0]})
+    rows, both = frame[["x"]], frame[["y", "z"]]
+    models = [knnkit.TfKNN(rows, 1, targets=given) for given in (frame["y"], frame[["y"]], both, both.to_numpy())]
+    models.append(knnkit.TfKNN(frame, 1, targets=["y", "z"]))
+    names = [model.fitted.enrolment.target_names for model in models]
+    assert names == [("y",), ("y",), ("y", "z"), ("target_0", "target_1"), ("y", "z")]
+    assert models[-1].predict([[2.9]]).tolist() == [[8.0, 7.0]]
+    assert models[0].score(rows, frame["y"]) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("targets", "data", "said", "hint"),
+    [
+        ("body_mas_g", POLICY, "no column 'body_mas_g'", "did you mean 'body_mass_g'"),
+        ("body_mass_g", POLICY, "column 'body_mass_g': the cell is empty", "frame.dropna(subset=['body_mass_g'])"),
+        (["body_mass_g", "island"], POLICY, "'Torgersen' is not a number", "labels='island' instead of targets="),
+        (["body_mass_g"], POLICY | {"drop": ["body_mass_g"]}, "it cannot be left out", "remove it from drop"),
+        (["sex", "sex"], POLICY, "both called 'sex'", ""),
+        (np.arange(3.0), POLICY, "229 rows, but targets of shape (3,)", "one number"),
+    ],
+)  # fmt: skip
+def test_targets_of_a_frame_that_cannot_be_used_are_named(targets: Any, data: Any, said: str, hint: str) -> None:
+    with pytest.raises(DataError) as caught:
+        knnkit.TfKNN(FRAME, 3, targets=targets, data=data)
+    assert said in str(caught.value)
+    assert hint in caught.value.hint
+
+
+def test_a_target_of_lists_is_refused() -> None:
+    frame = pl.DataFrame({"x": [0.0, 1.0], "both": [[0.0, 1.0], [1.0, 0.0]]})
+    with pytest.raises(DataError, match="the target 'both' is a column of lists"):
+        knnkit.TfKNN(frame, 1, targets="both")
 
 
 @pytest.mark.parametrize("kind", [pd.DataFrame, pl.DataFrame, pyarrow.table])
