@@ -43,8 +43,8 @@ def read(
         names: names of the features of an array; None: those of a frame, or default names.
 
     Raises:
-        DataError: a key, column or cell cannot be read, shapes do not match, or both or none of labels and targets are
-            given for a frame with `keys`.
+        DataError: a key, column or cell cannot be read, or shapes do not match; both labels and targets are given; or
+            `keys` without either.
         MissingDependency: pyarrow is not installed.
     """
     if labels is not None and targets is not None:
