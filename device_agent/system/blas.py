@@ -1,4 +1,4 @@
-"""Prepares the import of NumPy: OpenBLAS, and late parts.
+"""Kernels and threads of NumPy's matrix products.
 
 OpenBLAS computes NumPy's matrix products. When NumPy is imported, it reads from the environment how many threads and
 which kernels (code for one kind of processor) to use.
@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from device_agent.system import numpy_parts
-
 #: Kernels of OpenBLAS -> the processor features that they need; it does not check them. The fastest come first.
 _KERNELS = {
     "SkylakeX": {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma"},
@@ -19,13 +17,12 @@ _KERNELS = {
 
 
 def prepare(threads: int, features: str = "/proc/cpuinfo") -> None:
-    """Sets threads and kernels of OpenBLAS in the environment, if not set there.
+    """Sets threads and kernels of OpenBLAS in the environment, if not set there. Call it before NumPy is imported.
 
-    Also lets parts of NumPy load at their first use. Call it before NumPy is imported. By itself, the OpenBLAS of NumPy
-    1.26 uses kernels for processors of 2004 on newer ones: a matrix product takes 4 times as long. `features` names a
-    file whose line "flags: ..." lists what an x86 processor can do; without that line, only the threads are set.
+    By itself, the OpenBLAS of NumPy 1.26 uses kernels for processors of 2004 on newer ones: a matrix product takes 4
+    times as long. `features` names a file whose line "flags: ..." lists what an x86 processor can do; without that
+    line, only the threads are set.
     """
-    numpy_parts.load_late()
     os.environ.setdefault("OPENBLAS_NUM_THREADS", str(threads))
     try:
         with Path(features).open("rb") as file:
