@@ -333,7 +333,7 @@ def test_a_large_model_is_also_checked_unpacked(
     monkeypatch.setattr(check, "load_model", load)
     with open_release(releases["spectra"]) as opened:
         verdict = opened.verify(rules.TrustState(keys=keys), now=CREATED)
-        certificate = check._certify(opened, verdict, "n", "auto")
+        certificate = check._certify(opened, verdict, "n", "auto", None, None, None)
     assert asked == [None, False][:loads]
     assert certificate.different == 0
 
