@@ -28,7 +28,9 @@ from knnkit.cli import main
 from knnkit.release import keys
 
 ROWS = "5.1,3.5,1.4,0.2\n"
-_COMMAND = re.compile(r"knnkit [a-z]+(?: [^\s`;,]+)*|python -m device_agent [a-z]+(?: [^\s`;,.…]+)*")
+_COMMAND = re.compile(
+    r"knnkit [a-z]+(?: [^\s`;,]+)*|(?:'[^']+/python'|\S*python) -m device_agent [a-z]+(?: [^\s`;,.…]+)*"
+)
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def commands(hint: str, **filled: object) -> list[list[str]]:
     found = []
     for text in _COMMAND.findall(hint):
         words = shlex.split(text)
-        end = 4 if words[0] == "python" else 2
+        end = 4 if words[0].endswith("python") else 2
         while end < len(words) and (words[end - 1].startswith("-") or not re.fullmatch("[a-z]+", words[end])):
             end += 1
         found.append([str(filled.get(word, word)) for word in words[:end]])
@@ -411,7 +413,7 @@ def test_a_release_whose_files_are_damaged(make: Callable[..., Site], running: P
     assert site.ask(*CLASSIFY).text.startswith("setosa")
     model.unlink()
     model.write_bytes(data[:-1] + b"x")
-    on_board = [words for words in commands(site.ask(*CLASSIFY).hint + said.text) if words[0] == "python"]
+    on_board = [words for words in commands(site.ask(*CLASSIFY).hint + said.text) if words[0].endswith("python")]
     assert on_board, said
     assert site.agent(*on_board[0][3:]).returncode == 0
     assert site.ask(*CLASSIFY).text.startswith("setosa")
@@ -443,6 +445,6 @@ def test_history_and_state_that_are_damaged(make: Callable[..., Site], running: 
     (site.root / constants.STATE_FILE).write_text("rubbish")
     for words in (["status"], ["doctor"], list(CLASSIFY)):
         said = site.ask(*words)
-        for command in [each for each in commands(said.hint + said.text) if each[0] == "python"]:
+        for command in [each for each in commands(said.hint + said.text) if each[0].endswith("python")]:
             assert site.agent(*command[3:]).returncode in (0, 1)
     assert site.ask("doctor").hint
