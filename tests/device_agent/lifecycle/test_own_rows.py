@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from support.stage_forge import edit_golden, edit_info
 
 from device_agent.shared.protocol import constants
 
-RUNTIMES = ("tflite_runtime", "ai_edge_litert")
+#: Python 3.12 and later have no tflite_runtime.
+RUNTIMES = [name for name in ("tflite_runtime", "ai_edge_litert") if importlib.util.find_spec(name)]
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
