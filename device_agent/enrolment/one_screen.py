@@ -84,7 +84,8 @@ class OneScreen:
         Returns None (unknown) if `row` or the taught rows are so long or so short that float32 cannot hold the squares.
         """
         found, norm = self._of_row(row), 1.0
-        square = float(found.dot(found))
+        with np.errstate(over="ignore"):  # NumPy 2 warns
+            square = float(found.dot(found))
         if self._kind == "cosine":
             if not LEAST < square < MOST:
                 return None
