@@ -206,6 +206,55 @@ def test_a_large_model_is_copied_only_if_that_is_faster(
     assert found.batch == batch
 
 
+def test_the_first_batch_of_a_search_may_copy_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    costs, clock = {"quantized": (2.0, 40.0), "full": (3.0, 20.0)}, Clock()
+    monkeypatch.setattr(choose_search, "time", clock)
+    models = functools.partial(Timed, costs=costs, clock=clock, packing=0.5)
+    found = choose_search.measure(models("quantized"), models, np.zeros((3, 2)))  # type: ignore[arg-type]
+    assert (found.alone, found.batch) == ("quantized", "full")
+
+
+def test_groups_that_save_little_leave_time_for_other_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million rows that form no groups: 64 rows take 0.8 s, row by row."""
+    costs, clock = {"full": (10.0, 180.0), "groups": (14.0, 830.0), "numpy": (11.0, 138.0)}, Clock()
+    monkeypatch.setattr(choose_search, "time", clock)
+    models = functools.partial(Timed, costs=costs, clock=clock)
+    found = choose_search.measure(models("full"), models, np.zeros((3, 2)), large=True)  # type: ignore[arg-type]
+    assert (found.alone, found.batch) == ("full", "numpy")
+
+
+def test_single_rows_of_a_large_model_are_timed_before_it_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    costs, clock = {"quantized": (16.0, 150.0), "numpy": (11.0, 155.0)}, Clock()
+    monkeypatch.setattr(choose_search, "time", clock)
+
+    class Copied(Timed):
+        def classify(self, rows: np.ndarray) -> SimpleNamespace:
+            if len(rows) > 1 and self._way == "quantized":
+                self._costs = {"quantized": (9.0, 150.0)}
+            return super().classify(rows)
+
+    for large, alone in ((True, "numpy"), (False, "quantized")):
+        models = functools.partial(Copied, costs=costs, clock=clock)
+        usual = models("quantized")
+        found = choose_search.measure(usual, models, np.zeros((3, 2)), large=large)  # type: ignore[arg-type]
+        assert found.alone == alone
+
+
+def test_a_batch_has_more_rows_where_they_take_little_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    costs, clock = {"full": (0.2, 7.0), "numpy": (0.6, 6.0)}, Clock()
+    monkeypatch.setattr(choose_search, "time", clock)
+
+    class ByRows(Timed):
+        def classify(self, rows: np.ndarray) -> SimpleNamespace:
+            if self._way == "full":
+                self._costs = {"full": (0.2, 7.0 * len(rows) / 64)}
+            return super().classify(rows)
+
+    models = functools.partial(ByRows, costs=costs, clock=clock)
+    found = choose_search.measure(models("full"), models, np.zeros((3, 2)))  # type: ignore[arg-type]
+    assert (found.rows, found.batch) == (256, "numpy")
+
+
 def test_a_search_that_fails_is_skipped_and_two_models_are_the_most_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     costs, clock = {"groups": (1.0, 10.0), "full": (9.0, 90.0), "quantized": (4.0, 40.0), "numpy": (3.0, 30.0)}, Clock()
     monkeypatch.setattr(choose_search, "time", clock)
