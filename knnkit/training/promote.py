@@ -200,7 +200,7 @@ class _Header:
         split = build.model.split
         self._group = split.group if isinstance(split, GroupSplit) else None
         self._time = split.time if isinstance(split, TimeSplit) else None
-        self.targets, self.labels = data.target, data.target or data.label
+        self.targets, self.labels, self._thousands = data.target, data.target or data.label, data.thousands
         beside = [name for name in (self._group, self._time) if name is not None and name not in names]
         taken = {*names, *self.labels, *beside}
         self.id = data.id or _free(ID, taken)
@@ -217,7 +217,7 @@ class _Header:
             when = utc(row.time)
             origin = dict(zip(self._origin, (row.device, when, row.kind, row.digest)))
             beside = {name: value for name, value in ((self._group, row.device), (self._time, when)) if name}
-            cells = {name: _shown(cell) for name, cell in zip(order, row.cells)}
+            cells = {name: self._shown(cell) for name, cell in zip(order, row.cells)}
             writer.writerow({**origin, **beside, **cells, **self.meaning(str(row.label)), self.id: row.id})
         return text.getvalue().encode()
 
@@ -226,12 +226,24 @@ class _Header:
 
         With several label columns or targets, parses text such as `height=3.5, width=2`; {} for any other text.
         """
-        return {self.labels[0]: label} if len(self.labels) == 1 else _values(f"{label}, ", self.labels) or {}
+        found = {self.labels[0]: label} if len(self.labels) == 1 else _values(f"{label}, ", self.labels) or {}
+        return {name: self._number(value) for name, value in found.items()} if self.targets else found
 
     def label(self, cells: Mapping[str, str]) -> str:
         """Returns the label in a row of the file (column -> cell): for several columns, as `height=3.5, width=2`."""
         values = [cells[name] for name in self.labels]
         return values[0] if len(values) == 1 else ", ".join(map("=".join, zip(self.labels, values)))
+
+    def _shown(self, cell: Cell) -> str:
+        if cell is None or isinstance(cell, str):
+            return cell or ""
+        return self._number(f"{cell!r}".removesuffix(".0"))
+
+    def _number(self, text: str) -> str:
+        """Returns a number without points if these separate thousands in the user's files: `1234e-3` for `1.234`."""
+        mantissa, _, exponent = text.partition("e")
+        whole, point, digits = mantissa.partition(".")
+        return text if self._thousands != "." or not point else f"{whole}{digits}e{int(exponent or 0) - len(digits)}"
 
 
 def _values(pairs: str, names: Sequence[str]) -> dict[str, str] | None:
@@ -254,10 +266,6 @@ def _free(name: str, taken: set[str]) -> str:
     return name
 
 
-def _shown(cell: Cell) -> str:
-    return "" if cell is None else cell if isinstance(cell, str) else f"{cell!r}".removesuffix(".0")
-
-
 def _check_labels(path: Path, material: Material, rows: Sequence[FieldRow], header: _Header) -> None:
     known = np.unique(material.training.labels).tolist()
     for row in rows:
@@ -274,8 +282,8 @@ def _check_labels(path: Path, material: Material, rows: Sequence[FieldRow], head
 
 
 def _check_values(place: str, header: _Header, label: str) -> None:
-    found = header.meaning(label)
     try:
+        found = header.meaning(label)
         good = found.keys() == set(header.targets) and all(math.isfinite(float(value)) for value in found.values())
     except ValueError:
         good = False

@@ -222,6 +222,32 @@ def test_rows_of_a_regression_join_under_any_names_of_targets(
             plan(file, (replace(rows[0], id="new", label=wrong),), ("x",))
 
 
+@pytest.mark.parametrize("kind", ["label", "target"])
+@pytest.mark.parametrize("sign", ["", ".", ",", " ", "'"])
+def test_numbers_of_the_field_keep_their_value_whatever_separates_thousands(
+    sign: str, kind: str, tmp_path: Path
+) -> None:
+    cells = [1.234, 1234.5, -0.5, 12345.0, 1e-07, 1.5e20, -1234567.25]
+    lines = "".join(f"{n},{n % 3}\n" for n in range(30))
+    (tmp_path / "train.csv").write_text(f"a,y\n{lines}")
+    file = tmp_path / "deploy.yaml"
+    how = f", thousands: {json.dumps(sign)}" if sign else ""
+    file.write_text(f"model:\n  name: m\n  data: {{file: train.csv, {kind}: y{how}}}\n  k: 1\n")
+    rows = tuple(
+        FieldRow(f"id{n}", "b", n, "enrolled", "1" if kind == "label" else f"{cell:.17g}", None, None, "d", (cell,))
+        for n, cell in enumerate(cells)
+    )
+    first = plan(file, rows, ("a",))
+    promote.write(first)
+    command._list(file, load.load(file).builds()[0], first)
+    training = source.load(load.load(file).builds()[0]).training
+    assert training.rows[-len(cells) :, 0].tolist() == np.array(cells, training.rows.dtype).tolist()
+    if training.targets is not None:
+        assert training.targets[-len(cells) :, 0].tolist() == cells
+    again = plan(file, rows, ("a",))
+    assert (again.rows, again.there, again.differing) == ((), len(cells), ())
+
+
 def test_rows_with_one_label_never_join_several_label_columns(tmp_path: Path) -> None:
     file = project(tmp_path, "data: {file: train.csv, label: [y, place], features: [a, device]}")
     with pytest.raises(UsageError, match="one label for each row, but `label` names 2 columns") as found:
