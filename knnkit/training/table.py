@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.enrolment.enrolled import without_fraction
 from device_agent.shared.features.coder import KEEP, UNKNOWN_CATEGORY, UNUSED, expand, feature_names, transforms_of
 from device_agent.shared.protocol.table_info import Column, Table
 from device_agent.shared.queries import default_names
@@ -281,13 +282,15 @@ def _category_to_fill(way: Any, values: NDArray[Any], levels: Sequence[str]) -> 
     """Returns the category that fills missing cells; None: they are refused, or their rows are dropped.
 
     `way` is the column's word under `missing`: `median` fills with the most frequent category, `constant` with
-    `MISSING_CATEGORY`, a category with itself. `values` are the codes of cells with a value, indices in `levels`.
+    `MISSING_CATEGORY`, a category with itself; YAML's 3 is the float 3.0 here. `values` are the codes of cells with a
+    value, indices in `levels`.
     """
     if way in ("refuse", "drop"):
         return None
     if way == "median":
         return levels[int(np.bincount(values.astype(int)).argmax())] if len(values) else None
-    return MISSING_CATEGORY if way == "constant" else str(way)
+    text = MISSING_CATEGORY if way == "constant" else str(way)
+    return text if text in levels or isinstance(way, str) else without_fraction(text)
 
 
 def _codes(table: Table, column: Column, rows: Dataset, place: int) -> NDArray[Any]:

@@ -227,14 +227,15 @@ class Coder:
         """Returns the text of a JSON value, to look it up among the categories of a column.
 
         JSON's true becomes `True`, or the category that differs only in case (`true`); 3.0 becomes `3`, unless `3.0` is
-        a category.
+        a category; 3 becomes `3.0`, if only that is one: pandas makes whole numbers with a gap floats.
         """
         text = str(value).strip()
         if isinstance(value, bool):
             return next((known for known in self._codes[index] if known.casefold() == text.casefold()), text)
         if isinstance(value, float) and value.is_integer() and text not in self._codes[index]:
             return str(int(value))
-        return text
+        whole = isinstance(value, int) and text not in self._codes[index] and f"{text}.0" in self._codes[index]
+        return f"{text}.0" if whole else text
 
     def end_row(self) -> None:
         """Adds the fills and unknown categories of a good row to the counts."""

@@ -207,6 +207,27 @@ def test_unknown_categories_are_ignored_where_the_table_says_so() -> None:
     assert told == ["'kind' has the unknown category 'zebra': ignored"]
 
 
+@pytest.mark.parametrize(("cells", "fill"), [("3,x", "3"), ("3.0,x", "3.0"), ("4,x", "3")])
+def test_a_number_fills_missing_cells_with_the_category_of_that_number(cells: str, fill: str, tmp_path: Path) -> None:
+    """YAML's `missing: {a: 3}` is the float 3.0 here."""
+    (tmp_path / "a.csv").write_text("a,y\n,p\n" + "".join(f"{cell},q\n" for cell in cells.split(",")))
+    policy = Policy(missing={"a": 3.0}, categories={"a": "one-hot"})
+    table = prepare(policy, load(tmp_path / "a.csv", "y", None, policy), None).table
+    (column,) = table.columns
+    assert column.categories[int(column.fill)] == fill
+    assert set(column.categories) == {*cells.split(","), fill}
+
+
+@pytest.mark.parametrize(
+    ("categories", "values"), [(("1.0", "2.0"), [1, 2.0]), (("1", "2"), [1.0, 2]), (("1", "1.0"), [1, 1.0])]
+)
+def test_a_whole_number_is_the_category_of_a_float_and_vice_versa(categories: tuple[str, ...], values: list) -> None:
+    """pandas makes a column of whole numbers floats as soon as one cell is missing."""
+    table = Table((Column("a", encoding="ordinal", categories=categories),))
+    lines = b"".join(json.dumps([value]).encode() + b"\n" for value in values)
+    assert TableJsonParser(table).parse(lines).rows.tolist() == [[0.0], [1.0]]
+
+
 def test_a_missing_cell_that_transforms_fill_is_missing_before_them() -> None:
     """As a row is taught: its cells are kept, and not the features of one release."""
     table = Table((Column("x", "keep"), Column("y")))
