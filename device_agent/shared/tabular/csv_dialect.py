@@ -142,7 +142,8 @@ def fields_of(text: str, separator: str) -> list[str]:
     try:
         return next(reader([text], separator), [])
     except csv.Error as error:
-        raise BadInput(f"not a line of CSV: {error}") from None
+        hint = "close the quotation mark; rows with line breaks inside a cell are read as JSON lines"
+        raise BadInput(f"not a line of CSV: {error}", hint=hint) from None
 
 
 def separator_of_header(text: str, names: Iterable[str]) -> str | None:
