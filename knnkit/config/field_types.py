@@ -31,6 +31,8 @@ class Example:
 
 #: Longest value that a message shows, in characters.
 LONGEST_SHOWN = 60
+#: Words that mean true or false elsewhere; in deploy.yaml they are text.
+TRUTHS = dict.fromkeys(("yes", "on", "y", "1"), "true") | dict.fromkeys(("no", "off", "n", "0"), "false")
 #: Characters that have a meaning for a shell.
 _OBEYED_BY_SHELLS = frozenset("'\"`$\\;&<>|(){}")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -286,6 +288,7 @@ def _unknown(key: str, cls: type[Section]) -> dict[str, Any]:
     meant = meant or [name for name in cls.model_fields if sorted(name) == sorted(key.lower())]  # transposed letters
     meant = meant or difflib.get_close_matches(key.lower(), cls.model_fields, n=1, cutoff=0.5)
     problem = f"did you mean {meant[0]!r}?" if meant else f"known here: {', '.join(cls.model_fields)}"
+    problem = "keys are not merged here: write out those of the other mapping" if key == "<<" else problem
     return {"problem": f"unknown key {_shown(key)}; {problem}", "meant": meant[0] if meant else "", "sure": sure}
 
 

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from knnkit.config import yaml_reader
-from knnkit.config.field_types import LONGEST_SHOWN, Example, Section, Words, keys_of, shorten
+from knnkit.config.field_types import LONGEST_SHOWN, TRUTHS, Example, Section, Words, keys_of, shorten
 from knnkit.config.yaml_reader import Place
 from knnkit.errors import ConfigError
 
@@ -30,10 +30,8 @@ _LONGEST_NAME = 60
 #: A number in another form: a percentage, with a decimal comma, or as text.
 _NUMBER = re.compile(r"([0-9]+(?:[.,][0-9]+)?) ?%?")
 _A_LIST = "a list, each "
-#: Longest line to type, in characters.
-_LONGEST_LINE = 1000
-#: Longest list that a line to type repeats, in characters.
-_LONGEST_LIST = 100
+#: Longest line to type, and longest list that it repeats, in characters.
+_LONGEST_LINE, _LONGEST_LIST = 1000, 100
 
 
 def prefix_of(place: Place) -> str:
@@ -211,6 +209,7 @@ def _likely(root: type[Section], document: yaml_reader.Document, place: Place) -
 def _closest(written: str, nodes: Sequence[_Node]) -> list[str]:
     """Returns [the word most like `written`] of the words that the types `nodes` allow; [] if none is like it."""
     direct, inner = _choices(nodes), _choices([*_inside(nodes)])
+    written = TRUTHS.get(written.lower(), written.lower()) if "true" in direct else written
     return difflib.get_close_matches(written, direct or inner, n=1, cutoff=0.5 if direct else 0.7)
 
 
@@ -298,8 +297,9 @@ def _inside(nodes: Sequence[_Node]) -> Iterator[_Node]:
 
 
 def _choices(nodes: Sequence[_Node]) -> list[str]:
-    """Returns the words and numbers in each Literal among the types `nodes`."""
-    return [str(choice) for kind, _ in nodes if _origin(kind) is Literal for choice in get_args(kind)]
+    """Returns the words and numbers in each Literal among the types `nodes`, and for bool true and false."""
+    kinds = (kind for kind, _ in nodes if kind is bool or _origin(kind) is Literal)
+    return [str(choice) for kind in kinds for choice in get_args(kind) or ("true", "false")]
 
 
 def _spread(metadata: Sequence[Any]) -> Iterator[Any]:
@@ -323,8 +323,8 @@ def _described(kind: Any, metadata: tuple[Any, ...]) -> str:
     if _origin(kind) is tuple:
         inside = ", or ".join(_described(*node) for node in _flat(get_args(kind)[0], ()))
         return f"{_A_LIST}{'with ' if inside.startswith('keys') else ''}{inside}"
-    plain = words or {int: "a whole number", float: "a number", Path: "a path"}.get(kind, "text")
-    return plain + _bounds(metadata)
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", Path: "a path"}
+    return (words or kinds.get(kind, "text")) + _bounds(metadata)
 
 
 def _named(choices: Sequence[Any]) -> str:

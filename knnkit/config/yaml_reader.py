@@ -222,7 +222,7 @@ class _Builder:
                 first = self._document.marks[(*path, key)].line
                 where = f"{self._document.source}:{mark.line}"
                 problem = f"the key {key!r} is repeated; first on line {first}"
-                hint = f"remove line {first} or line {mark.line}"
+                hint = f"remove line {first} or line {mark.line}" if first != mark.line else "remove one of the two"
                 raise ConfigError(f"{where}: {problem}\n{self._document.quote(mark)}", hint=hint)
             self._document.marks[(*path, key)] = mark
             found[key] = self.build(value_node, (*path, key))
