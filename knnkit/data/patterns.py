@@ -77,10 +77,12 @@ def nearest(file: Path, suffixes: Collection[str], other: str = "") -> str:
 
     The default of `other` states where relative paths start.
     """
+    if "$" in str(file):
+        return "variables such as $HOME are not replaced; ~ is the home folder"
     try:
         names = [entry.name for entry in file.parent.iterdir() if entry.suffix.lower() in suffixes]
     except OSError:
-        return f"the folder {file.parent} cannot be read"
+        return f"the folder {file.parent} {'cannot be read' if file.parent.exists() else 'does not exist'}"
     here = "paths in deploy.yaml are relative to its folder, paths on the command line to the current folder"
     close = difflib.get_close_matches(file.name, names, n=1)
     return f"did you mean {close[0]}?" if close else other or here

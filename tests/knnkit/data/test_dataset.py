@@ -157,6 +157,13 @@ def test_a_missing_file_is_told_with_the_nearest_name(tmp_path: Path) -> None:
         load(tmp_path / "train.xlsx", "species")
 
 
+def test_a_missing_folder_or_a_variable_in_a_path_is_named(tmp_path: Path) -> None:
+    for path, hint in ((tmp_path / "none" / "a.csv", "none does not exist"), (tmp_path / "$X/a.csv", "not replaced")):
+        with pytest.raises(DataError, match="no such file") as caught:
+            load(path, "y")
+        assert hint in caught.value.hint
+
+
 def test_a_file_that_is_not_text_is_told(tmp_path: Path) -> None:
     (tmp_path / "bytes.csv").write_bytes(b"a,y\n1,\xff\xfe\n")
     with pytest.raises(DataError, match="not UTF-8 text"):
