@@ -38,8 +38,7 @@ if TYPE_CHECKING:
 _FEW, _FARTHEST = 32, 1e17  # numbers that Python adds faster than NumPy; beyond it, a graph of cells found no row
 _ANSWERS, _LABEL = constants.ANSWERS, (constants.OUTPUT_LABEL,)
 _NEIGHBORS = (constants.OUTPUT_INDICES, constants.OUTPUT_DISTANCES)
-_MAX_FLOAT32 = np.finfo(np.float32).max
-_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+_FLOAT32, _FLOAT64, _MAX_FLOAT32 = np.dtype(np.float32), np.dtype(np.float64), np.finfo(np.float32).max
 _new = tuple.__new__  # a named tuple's own constructor takes twice as long
 
 
@@ -81,14 +80,13 @@ class TfliteKNN:
         self.path = arguments.path_text(path, "path", BadInput)
         self.info = read_info(self.path)
         self._origin = _origin(self.info, self.path)
-        self.settled = 0
+        self.requested, self.settled = search, 0
         self.chain: Chain | None = None  # of a release with stages (`serving.load`)
         self._file = kept_open(self, self.path)
         self._near = self.info.near if self.info.k > 1 else None
         self._votes = self.info.targets is not None and bool(self.info.targets.classes)
         loader = Loader.find(self._file, runtime, num_threads)
         loader.require_version(self.info)
-        self.requested = search
         found = make_searches(loader, self.info, packed=packed, stream=stream, search=search)
         self._graphs, self._blocks, self._by_blocks = found
         self._exact = self._blocks.exact if self._blocks is self._graphs else None
@@ -131,6 +129,10 @@ class TfliteKNN:
         size = f"{info.n_train} rows x {info.n_features} features, {what}"
         how = f"{info.how}, {self.runtime.name} {self.runtime.version}"
         return f"<TfliteKNN {info.name!r} from {self.path}: {size}, {how}>"
+
+    def __reduce__(self) -> Any:
+        """Raises TypeError: a copy would share the open file and the runtime's memory."""
+        raise TypeError(f"a TfliteKNN cannot be copied or pickled; open the file again: TfliteKNN({self.path!r})")
 
     def neighbors(self, rows: ArrayLike) -> Neighbors:
         """Returns the k nearest training rows of each of the (n, n_features) raw `rows`.

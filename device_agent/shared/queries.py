@@ -299,14 +299,17 @@ def accuracy(predicted: NDArray[Any], truth: ArrayLike, error: Callable[..., Exc
     """Returns the share (0 to 1) of rows whose `predicted` label equals `truth`; of (n, t) labels, all t of a row.
 
     Raises:
-        error: `truth` and `predicted` have different shapes, or there are no rows.
+        error: `truth` and `predicted` have different shapes; one has text and the other numbers; or there are no rows.
     """
-    hint = f"labels of shape {predicted.shape}, and at least one row"
+    said, hint = "", f"labels of shape {predicted.shape}, and at least one row"
     try:
         expected = as_array(truth, object)
         if expected.shape == predicted.shape and len(predicted):
             same = predicted.astype(object) == expected
-            return float(same.reshape(len(expected), -1).all(axis=1).mean())
+            if same.any() or not (predicted.astype(str) == expected.astype(str)).any():
+                return float(same.reshape(len(expected), -1).all(axis=1).mean())
+            said = f"the labels are {shown(expected.flat[0])}, ..., but the model's are {shown(predicted.flat[0])}, ..."
+            hint = "labels of the same type, text or integers: labels.astype(str) or labels.astype(int)"
     except Exception:  # of another library's type, perhaps in an array of objects
         raise error(f"the labels must be an array, but are {shown(truth)}", hint=hint) from None
-    raise error(f"{len(predicted)} rows, but labels of shape {expected.shape}", hint=hint)
+    raise error(said or f"{len(predicted)} rows, but labels of shape {expected.shape}", hint=hint)

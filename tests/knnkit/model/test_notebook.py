@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import pickle
 import traceback
 from pathlib import Path
@@ -204,6 +205,22 @@ def test_what_cannot_be_classified_is_named_on_both_sides(
             assert hint in caught.value.hint
         with pytest.raises(error, match=r"80 rows, but labels of shape \(3,\)"):
             model.score(QUERIES, [1, 2, 3])
+
+
+def test_labels_of_another_type_are_not_counted_as_wrong(both: tuple[TfKNN, TfliteKNN]) -> None:
+    for model, error in zip(both, (DataError, BadInput)):
+        right = model.predict(QUERIES)
+        assert model.score(QUERIES, right + 1.0) == 0.0
+        with pytest.raises(error, match=r"the labels are '\d', \.\.\., but the model's are \d, ") as caught:
+            model.score(QUERIES, right.astype(str))
+        assert "labels.astype(int)" in caught.value.hint
+
+
+def test_a_device_is_neither_copied_nor_pickled(both: tuple[TfKNN, TfliteKNN]) -> None:
+    """A copy would use the open file after the first object has closed it."""
+    for way in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match=r"open the file again: TfliteKNN\('.*knn.tflite'\)"):
+            way(both[1])
 
 
 def test_a_data_frame_brings_its_names(both: tuple[TfKNN, TfliteKNN]) -> None:
