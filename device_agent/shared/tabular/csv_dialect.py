@@ -74,17 +74,20 @@ def skip_above_header(block: bytes, names: Iterable[str]) -> tuple[bytes, int]:
     """Returns the block from its header on (the line with all `names` as columns), and the number of lines above it.
 
     The lines above the header may be units, a title, and comments that begin with `#`; the header may begin with `#`,
-    too. If there is no header among the first `_MAX_ABOVE` lines, skips only comments.
+    too. If there is no header among the first `_MAX_ABOVE` lines, or a row above it, skips only comments.
     """
-    wanted = set(names)
+    wanted, skipped = set(names), list[bytes]()
     rest, above = block, 0
     while rest and above < _MAX_ABOVE:
         line, _, after = rest.partition(b"\n")
         for text in (line, line.lstrip(b"#").lstrip()) if line.startswith(b"#") else (line,):
-            if _has_columns(text, wanted):
-                return text + b"\n" + after, above
+            if separator := _separator_of(text, wanted):
+                rows = any(_is_row(each, text, after.lstrip().partition(b"\n")[0], separator) for each in skipped)
+                if not rows:
+                    return text + b"\n" + after, above
         if line.count(b'"') % 2:  # a name goes on in the next line
             break
+        skipped.append(line)
         rest, above = after, above + 1
     above = 0
     while block.startswith(b"#"):
@@ -92,12 +95,31 @@ def skip_above_header(block: bytes, names: Iterable[str]) -> tuple[bytes, int]:
     return block, above
 
 
-def _has_columns(line: bytes, wanted: set[str]) -> bool:
+def _separator_of(line: bytes, wanted: set[str]) -> str:
+    """Returns the separator with which all names `wanted` are fields of a line; "" if there is none."""
+    fields = ((each, _fields(line, each)) for each in SEPARATORS)
+    return next((each for each, found in fields if wanted <= {field.strip() for field in found}), "")
+
+
+def _is_row(line: bytes, header: bytes, below: bytes, separator: str) -> bool:
+    """Whether a line above a header is a row: it has numbers where the line `below` the header has some.
+
+    Without a line below, all its fields must be numbers. Empty fields may be anything.
+    """
+    count = len(header_names(_fields(header, separator)))
+    found, like = (without_tail(_fields(each, separator), count) for each in (line, below))
+    kinds = [is_number(field, separator) for field in found]
+    usual = [is_number(field, separator) for field in like] or [True] * count
+    alike = (a == b or not (x.strip() and y.strip()) for a, b, x, y in zip(kinds, usual, found, like or found))
+    return len(found) == count == len(usual) and any(kinds) and all(alike)
+
+
+def _fields(line: bytes, separator: str) -> list[str]:
+    """Returns the fields of a line; [] if it cannot be read."""
     try:
-        text = text_of(line.strip(b"\r "))
-        return any(wanted <= {field.strip() for field in fields_of(text, separator)} for separator in SEPARATORS)
+        return fields_of(text_of(line.strip(b"\r ")), separator)
     except BadInput:
-        return False
+        return []
 
 
 def text_of(line: bytes) -> str:

@@ -280,6 +280,8 @@ class CsvParser(Parser):
         if self.line == self._first_row and not any(csv_dialect.is_number(cell, ";") for cell in fields):
             units = f"is it a line of units? leave it out: sed {self.line}d FILE > rows.csv"
             return f"{units}; else: {hint}" if hint else units
+        if fields[place].strip() == self._names[self._columns.numbers.index(place)]:
+            return f"a header is read only above all rows; leave it out: sed {self.line}d FILE > rows.csv"
         unit = unit_of(fields[place])
         return hint or (f"remove the unit {unit!r}: {without_units([unit])} FILE > rows.csv" if unit else "")
 

@@ -9,6 +9,7 @@ import pytest
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.tabular.csv_reader import CsvParser
 from knnkit.data.files import load
+from knnkit.errors import DataError
 
 INFO = KnnInfo(
     name="n", k=1, n_features=2, feature_names=("a", "b (cm)"), classes=(0, 1), metric="euclidean", weights="uniform",
@@ -40,6 +41,25 @@ def test_lines_above_a_header_are_skipped_on_both_sides(
     parsed = parser.parse(text.replace("\r\n", "\n").encode())
     assert parsed.rows.tolist() == [[1.0, 2.0], [3.0, 4.5]]
     assert next(iter(parsed.lines)) == above.count("\n") + 2
+
+
+@pytest.mark.parametrize("end", ["3,4\n", ""])
+@pytest.mark.parametrize("above", ["1,2\n", "m,cm\n1,2\n", "1,2\n5,\n"])
+def test_a_row_above_a_header_is_not_skipped(above: str, end: str) -> None:
+    """As after `cat` of two files, or once a logger that writes a header starts again."""
+    text = f"{above}a,b (cm)\n{end}".encode()
+    parsed = CsvParser(INFO.feature_names).parse(text)
+    assert parsed.count == text.count(b"\n")
+    assert [1.0, 2.0] in parsed.rows.tolist()
+    whole = CsvParser(INFO.feature_names).parse(b"a,b (cm)\n1,2\na,b (cm)\n3,4\n")
+    assert (list(whole.lines), list(whole.errors)) == ([2, 4], [1])
+    assert whole.hint == "a header is read only above all rows; leave it out: sed 3d FILE > rows.csv"
+
+
+def test_a_training_row_above_the_header_is_not_lost(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("1,2,oak\n3,4,elm\na,b,kind\n5,6,oak\n")
+    with pytest.raises(DataError, match="no column 'kind'; there are 1, 2, oak"):
+        load(tmp_path / "a.csv", "kind")
 
 
 def test_a_bad_cell_below_is_reported_with_its_own_line() -> None:
