@@ -30,6 +30,7 @@ _MOST_WEIGHTS = 1 << 21
 _TOGETHER = 32
 #: Types of samples in an array; whole numbers are PCM. Numbers beyond `_PEAK` are PCM that became floats.
 _DTYPES, _PEAK = ("uint8", "int8", "int16", "int32", "float16", "float32", "float64"), 256.0
+_PCM_BY_FFMPEG = "ffmpeg -i FILE -c:a pcm_s16le FILE.wav writes PCM"
 #: Recorders that cannot know the length write 0x7ffff000 or 0xffffffff.
 _STREAMED = 0x7FFF0000
 
@@ -48,13 +49,16 @@ def read_wav(data: bytes, audio: Audio) -> NDArray[Any]:
     form, samples = _chunks(data)
     if len(form) < 16:
         raise BadInput("the WAV file has no format chunk (fmt)")
-    kind, channels, rate, _, _, bits = struct.unpack_from("<HHLLHH", form)
+    kind, channels, rate, _, frame, bits = struct.unpack_from("<HHLLHH", form)
     if kind == _EXTENSIBLE and len(form) >= 26:
         kind = struct.unpack_from("<H", form, 24)[0]
     if not (1 <= channels <= _MAX_CHANNELS and _RATES[0] <= rate <= _RATES[1]):
         said = f"a WAV file of {channels} channels at {rate} Hz is not supported"
         hint = f"ffmpeg -i FILE -ac 1 -ar {audio.rate} FILE.wav writes one channel at the model's rate"
         raise BadInput(said, hint=hint)
+    if frame > channels * -(-bits // 8):  # 24 bits in 32: which of them, the header does not say
+        said = f"a WAV file with {bits} bits of a sample in {frame / channels * 8:g} is not supported"
+        raise BadInput(said, hint=_PCM_BY_FFMPEG)
     mono = _mixed(_samples(samples, kind, bits), channels)
     if audio.seconds is not None:
         mono = mono[: math.ceil((audio.seconds + 1.0) * rate)]
@@ -188,7 +192,7 @@ def _samples(data: bytes, kind: int, bits: int) -> NDArray[Any]:
             return np.nan_to_num(found.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     if kind != _PCM or bits not in (8, 16, 24, 32):
         said = f"a WAV file of format {kind} with {bits} bits is not supported"
-        raise BadInput(said, hint="ffmpeg -i FILE -c:a pcm_s16le FILE.wav writes PCM")
+        raise BadInput(said, hint=_PCM_BY_FFMPEG)
     if bits == 16:
         return read_pcm(data)
     if bits == 8:

@@ -57,6 +57,15 @@ def test_float_and_extensible_headers() -> None:
         np.testing.assert_array_equal(found, samples)
 
 
+def test_samples_with_padding_are_refused() -> None:
+    """24 bits in 32, as some recorders write them: read as 24 bits each, they would be noise."""
+    body = b"data" + struct.pack("<L", 8) + bytes(8)
+    head = b"fmt " + struct.pack("<LHHLLHH", 16, 1, 2, RATE, RATE * 8, 8, 24)
+    with pytest.raises(BadInput, match="24 bits of a sample in 32") as caught:
+        read_wav(b"RIFF" + struct.pack("<L", 0) + b"WAVE" + head + body, SAME)
+    assert "ffmpeg" in caught.value.hint
+
+
 @pytest.mark.parametrize("claim", [0, 7, 0x7FFFF000, 0xFFFFFFFF])
 def test_a_length_that_a_pipe_could_not_know_is_not_believed(claim: int) -> None:
     data = written(np.zeros((100, 1)), 2)
