@@ -18,7 +18,7 @@ from device_agent.serving.columns import Columns
 from device_agent.serving.load import Loaded
 from device_agent.serving.rows import Block, Request, Rows, open_rows
 from device_agent.shared import raw_rows
-from device_agent.shared.features.coder import is_missing
+from device_agent.shared.features.coder import Coder, is_missing
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.protocol.record import replace
@@ -97,23 +97,23 @@ def _shortest(rows: NDArray[Any], info: KnnInfo) -> list[list[float]]:
 def _of_json(info: KnnInfo, found: Any) -> Cells:
     assert info.table is not None
     values = [found.get(name) for name in info.columns] if isinstance(found, dict) else found
-    return tuple(_cell(info.table, column, value) for column, value in zip(info.table.columns, values))
+    coder = Coder(info.table)
+    return tuple(_cell(info.table, coder, place, value) for place, value in enumerate(values))
 
 
 def _is_missing(table: Table, column: Column, text: str) -> bool:
     return is_missing(text, table.missing_words) and text not in column.categories
 
 
-def _cell(table: Table, column: Column, value: Any) -> float | str | None:
-    """Returns a JSON value as number, text or None (missing).
+def _cell(table: Table, coder: Coder, place: int, value: Any) -> float | str | None:
+    """Returns a JSON value of the column with index `place` as number, text or None (missing).
 
-    In a column of text, true becomes "True" or "true", whichever is a category of `column`.
+    In a column of text, a number or true becomes text as in a row to classify: `3`, or `3.0` if that is a category.
     """
-    if value != value or (isinstance(value, str) and _is_missing(table, column, value.strip())):
+    if value != value or (isinstance(value, str) and _is_missing(table, table.columns[place], value.strip())):
         return None
-    if isinstance(value, bool) and column.encoding != "number":
-        text = str(value)
-        return next((known for known in column.categories if known.casefold() == text.casefold()), text)
+    if value is not None and not (coder.is_number(place) or isinstance(value, str)):
+        return coder.text(place, value)
     return float(value) if isinstance(value, int | float) else value
 
 

@@ -280,6 +280,17 @@ def test_a_device_takes_no_cell_that_a_host_would_not(cell: str, device: Device,
         assert "soil: " in refuse(device, "bad-input", "enrol", "--format", "jsonl", "--label", "palm", rows=row)
 
 
+@pytest.mark.parametrize(("cell", "text"), [(7, "7"), (2.0, "2"), (2.5, "2.5"), (True, "True")])
+def test_a_number_taught_as_a_category_is_text_on_the_host(cell: Any, text: str, device: Device, plants: Path) -> None:
+    """A host takes a number for a cell of other columns, and would leave the row on the device."""
+    shutil.copytree(plants, device.root, symlinks=True, dirs_exist_ok=True)
+    teach(device, "palm", json.dumps({"length": 31, "width": 41, "soil": cell, "size": "large"}).encode() + b"\n")
+    columns = field_rows.read_columns(device.run("ring", "--columns", "--json").out.encode())
+    brought = field_rows.read_rows("d", device.run("enrolled", "--json").out.encode(), b"", columns)
+    assert brought.strange == 0
+    assert [row.cells for found in brought.rows.values() for row in found] == [(31, 41, text, "large")]
+
+
 def test_what_the_release_does_not_allow_is_refused_with_its_reason(taught: Device, releases: Releases) -> None:
     enrol = ("enrol", "--label")
     assert "20" in refuse(taught, "bad-input", *enrol, "rose", rows=b"9,9,9,9\n" * 21)
