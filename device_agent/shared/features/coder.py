@@ -224,11 +224,12 @@ class Coder:
         return self.category(index, self.text(index, value))
 
     def text(self, index: int, value: Any) -> str:
-        """Returns the text of a JSON value, to look it up among the categories of a column.
+        """Returns the text of a value of JSON, Python or NumPy, to look it up among the categories of a column.
 
         JSON's true becomes `True`, or the category that differs only in case (`true`); 3.0 becomes `3`, unless `3.0` is
         a category; 3 becomes `3.0`, if only that is one: pandas makes whole numbers with a gap floats.
         """
+        value = getattr(value, "item", lambda: value)()
         text = str(value).strip()
         if isinstance(value, bool):
             return next((known for known in self._codes[index] if known.casefold() == text.casefold()), text)

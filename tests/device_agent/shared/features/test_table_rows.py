@@ -226,6 +226,9 @@ def test_a_whole_number_is_the_category_of_a_float_and_vice_versa(categories: tu
     table = Table((Column("a", encoding="ordinal", categories=categories),))
     lines = b"".join(json.dumps([value]).encode() + b"\n" for value in values)
     assert TableJsonParser(table).parse(lines).rows.tolist() == [[0.0], [1.0]]
+    for kind in (np.int64, np.float32, np.float64):
+        assert Coder(table).text(0, kind(1)) in categories
+    assert Coder(Table((Column("a", encoding="ordinal", categories=("true",)),))).text(0, np.True_) == "true"
 
 
 def test_a_missing_cell_that_transforms_fill_is_missing_before_them() -> None:
