@@ -48,8 +48,9 @@ def metric_of(classifier: Any, width: int) -> tuple[Metric, float | None, list[S
     The power is None except for minkowski. The steps stand for the weights that the metric has in scikit-learn.
 
     Raises:
-        BuildError: the metric is not supported.
+        BuildError: the metric is not supported, or was changed after `fit`.
     """
+    _require_as_fitted(classifier)
     called = classifier.effective_metric_
     name = called if isinstance(called, str) else getattr(called, "__name__", type(called).__name__)
     params = {key: value for key, value in (classifier.effective_metric_params_ or {}).items() if value is not None}
@@ -71,6 +72,21 @@ def metric_of(classifier: Any, width: int) -> tuple[Metric, float | None, list[S
         # A scaling by 0 could not be undone, a linear map can.
         maps = [affine(np.zeros(width), factor) if factor.all() else Step("linear", np.diag(factor), np.zeros(width))]
     return metric, power if metric == "minkowski" else None, maps or []
+
+
+def _require_as_fitted(classifier: Any) -> None:
+    """Raises BuildError if the metric was changed after `fit`; scikit-learn then uses the one here, the other there."""
+    from sklearn.neighbors import NearestNeighbors
+
+    own = {name: getattr(classifier, name) for name in ("metric", "p", "metric_params")}
+    if own["metric"] == "precomputed":
+        return
+    fresh = NearestNeighbors(algorithm="brute", **own).fit(classifier._fit_X[:1])
+    now, then = (
+        (each.effective_metric_, (each.effective_metric_params_ or {}).get("p")) for each in (fresh, classifier)
+    )
+    if now != then:
+        raise BuildError(f"the metric was changed after fit, from {then[0]}", hint="fit the estimator again")
 
 
 def _not_supported(name: str, what: str = "") -> BuildError:

@@ -249,6 +249,15 @@ def test_what_is_not_supported_is_named(estimator: Any, said: str, hint: str) ->
     assert hint in caught.value.hint
 
 
+@pytest.mark.parametrize("changed", [{"metric": "manhattan"}, {"p": 3}, {"metric_params": {"p": 1}}])
+def test_a_metric_changed_after_fit_is_refused(changed: dict[str, Any]) -> None:
+    """scikit-learn predicts with the new metric, and finds neighbours with the old one."""
+    estimator = KNeighborsClassifier(3, algorithm="brute").fit(KEPT, LABELS)
+    with pytest.raises(BuildError, match="the metric was changed after fit, from euclidean"):
+        knnkit.from_sklearn(estimator.set_params(**changed))
+    assert knnkit.from_sklearn(estimator.fit(KEPT, LABELS).set_params(n_neighbors=4)).fitted.spec.k == 4
+
+
 def test_a_notebook_shows_what_it_is_and_what_to_do() -> None:
     imported = knnkit.from_sklearn(PIPELINES["bare"].fit(KEPT, LABELS), name="wine")
     said = "124 rows x 13 features, 3 classes, k = 3, euclidean, weights uniform"
