@@ -64,7 +64,7 @@ def with_targets(rows: Dataset, targets: Any, names: tuple[str, ...] | None = No
     """
     hint = "one number, or one row of numbers, for each row"
     try:
-        matrix = as_numbers(targets, np.float64)
+        matrix = np.array(as_numbers(targets, np.float64))  # a copy: the caller may change its own later
     except (TypeError, ValueError) as error:
         raise DataError(f"{rows.source}: the targets are not numbers: {error}", hint=hint) from None
     if matrix.ndim > 2 or len(matrix) != len(rows.rows) or not matrix.size:

@@ -184,7 +184,7 @@ def _targets(estimator: Any) -> tuple[NDArray[np.float64] | None, tuple[Labels, 
         return np.asarray(both, np.float64), ()
     if type(estimator).__name__ != "KNeighborsRegressor" and not columns:
         return None, ()
-    return np.asarray(estimator._y, np.float64).reshape(len(estimator._y), -1), columns
+    return np.array(estimator._y, np.float64).reshape(len(estimator._y), -1), columns
 
 
 def _fingerprint(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
-from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -240,6 +240,17 @@ def test_a_data_frame_brings_its_names(both: tuple[TfKNN, TfliteKNN]) -> None:
     assert plain.predict(Frame(QUERIES, NAMED)).tolist() == expected
     named = TfKNN(ROWS, labels=LABELS, feature_names=NAMED)
     assert named.build().info.feature_names == tuple(NAMED)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_what_was_given_may_change_afterwards(kind: type) -> None:
+    rows, targets, labels = ROWS.astype(kind), ROWS[:, :2].astype(kind), LABELS.copy()
+    models = [TfKNN(rows, targets=targets, metric="chebyshev"), TfKNN(rows, labels=labels, metric="chebyshev")]
+    models.append(from_sklearn(KNeighborsRegressor(3, metric="chebyshev").fit(rows, targets)))
+    rows[:], targets[:], labels[:] = 0, 0, 0
+    assert models[0].predict(QUERIES).any()
+    assert models[1].predict(QUERIES).any()
+    np.testing.assert_allclose(models[0].predict(QUERIES), models[2].predict(QUERIES), rtol=1e-6)
 
 
 def test_without_labels_there_are_neighbours_alone(tmp_path: Path) -> None:
