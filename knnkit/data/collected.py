@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from device_agent.shared.safe_files import whole_file
+from device_agent.shared.safe_files import open_ordinary, whole_file
 from knnkit.errors import DataError, KnnkitError, UsageError, needs, unwritten
 
 Cell = float | str | None
@@ -83,7 +83,7 @@ def read(path: Path, hint: str = "name a .parquet file that knnkit collect wrote
     import pyarrow
 
     try:
-        with parquet.ParquetFile(path) as file:
+        with open_ordinary(path, follow=True) as opened, parquet.ParquetFile(opened) as file:
             table = file.read()
         known = json.loads((table.schema.metadata or {})[_KEY])
         columns = Columns(known["model"], tuple(known["columns"]), tuple(known["categories"]))

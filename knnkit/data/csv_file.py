@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from device_agent.shared.features.cells import Cells
 from device_agent.shared.file_hints import cleaned, with_file
 from device_agent.shared.protocol.errors import BadInput
+from device_agent.shared.safe_files import open_ordinary
 from device_agent.shared.tabular import csv_dialect
 from device_agent.shared.tabular.csv_reader import Block
 from knnkit.data import precision
@@ -333,8 +334,8 @@ class _CsvFile:
 
 
 def open_text(file: Path) -> IO[Any]:
-    """Opens a text file for reading: UTF-16 and UTF-32 in text mode, any other encoding in binary mode."""
-    with file.open("rb") as stream:
+    """Opens a text file for reading: UTF-16 and UTF-32 in text mode, others in binary mode; OSError for a pipe."""
+    with open_ordinary(file, follow=True) as stream:
         start = stream.read(4)
     wide = next((encoding for mark, encoding in _WIDE if start.startswith(mark)), None)
     return file.open(newline="", encoding=wide) if wide else file.open("rb")

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from device_agent.shared.queries import default_names
 from device_agent.shared.release import zip_limits
+from device_agent.shared.safe_files import open_ordinary
 from knnkit.data import arrow_table, precision
 from knnkit.data.columns import NO_ID, Wanted, choose, find
 from knnkit.data.csv_file import load_csv
@@ -68,6 +69,9 @@ def _load(file: Path, wanted: Wanted) -> Dataset:
         said = f"{file}: the format of {suffix or 'a file without suffix'} is not supported"
         raise DataError(said, hint=hint, key=FILE)
     if not file.is_file():
+        if file.exists():
+            hint = f"write what it gives into a file: cat {shlex.quote(str(file))} > rows{suffix}"
+            raise DataError(f"{file}: not an ordinary file", hint=hint, key=FILE)
         raise DataError(f"{file}: no such file", hint=nearest(file, SUFFIXES), key=FILE)
     try:
         if suffix == ".npz":
@@ -233,7 +237,7 @@ def members_that_fit(file: Path, **limits: int) -> list[str]:
     Raises:
         ValueError: there are too many members, or they are too large.
     """
-    with file.open("rb") as opened:
+    with open_ordinary(file, follow=True) as opened:
         zip_limits.require_small(opened, entries=_MAX_MEMBERS, directory=_MAX_DIRECTORY)
         with zipfile.ZipFile(opened) as members:
             entries = members.infolist()

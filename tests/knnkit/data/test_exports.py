@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import resource
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,13 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from device_agent.shared.protocol.input_info import Window
 from device_agent.shared.tabular import csv_dialect
 from knnkit import cli
-from knnkit.data import files, listing
+from knnkit.data import collected, files, listing, recordings
 from knnkit.data.files import load
 from knnkit.data.policy import Policy
-from knnkit.errors import BuildError, DataError
+from knnkit.errors import BuildError, DataError, KnnkitError
 from knnkit.training.sklearn_importer import load_skops
 
 LINES = [["width", "height", "species"], ["1.5", "2", "oak"], ["3", "-0.25", "elm"]]
@@ -258,6 +261,19 @@ def test_a_file_of_another_format_is_named_by_its_format(magic: bytes, tmp_path:
         load(path, "y")
     assert caught.value.hint
     assert "tr -d" not in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", ["csv", "npz", "parquet", "recording", "listing", "collected", "skops"])
+def test_a_pipe_is_refused_before_anybody_waits_at_it(kind: str, tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / f"a.{kind if kind in ('npz', 'parquet') else 'csv'}")
+    read: dict[str, Callable[[], object]] = {
+        "recording": lambda: recordings.load([pipe], Window(("x",), 2, 1), recordings.Labels("y")),
+        "listing": lambda: listing.read(pipe, ("file", "y")),
+        "collected": lambda: collected.read(pipe),
+        "skops": lambda: load_skops(pipe),
+    }
+    with pytest.raises(KnnkitError, match="not an ordinary file"):
+        read.get(kind, lambda: load(pipe, "y"))()
 
 
 @pytest.mark.parametrize("name", ["train.csv", "deploy.yaml", "keys/signing.pem", "folder", "nowhere/a.csv"])
