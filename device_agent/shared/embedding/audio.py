@@ -77,7 +77,8 @@ def prepare(samples: NDArray[Any], audio: Audio) -> Float32:
     it, and a shorter one is filled with silence.
 
     Raises:
-        BadInput: the array is empty, has more than one axis or an unsupported type, or floats above 256 (unscaled PCM).
+        BadInput: the array is empty, has more than one axis or an unsupported type, or floats that are unscaled PCM:
+            above 256, or all whole numbers.
     """
     if samples.ndim != 1 or not len(samples):
         said = f"a sound must be an array (samples,); this has the shape {samples.shape}"
@@ -85,9 +86,10 @@ def prepare(samples: NDArray[Any], audio: Audio) -> Float32:
     if samples.dtype.name not in _DTYPES:
         raise BadInput(f"samples of {samples.dtype} are not read", hint="convert to int16, or to float32 from -1 to 1")
     found = _unit(samples)
-    if samples.dtype.kind == "f" and (peak := float(np.abs(found).max())) > _PEAK:
+    peak = float(np.abs(found).max()) if samples.dtype.kind == "f" else 0.0
+    if peak > _PEAK or (peak > 1.0 and bool((found == np.rint(found)).all())):
         said = f"samples that are not PCM must be from -1 to 1; the largest here is {peak:g}"
-        raise BadInput(said, hint="store PCM of 16 bits as int16, or divide by 32768")
+        raise BadInput(said, hint='divide PCM of 16 bits by 32768, or give it as int16 or {"pcm": "BASE64"}')
     found = found * np.float32(audio.full_scale)
     if audio.seconds is None:
         return found

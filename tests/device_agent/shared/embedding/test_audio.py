@@ -130,6 +130,15 @@ def test_samples_without_a_known_full_scale_are_refused(dtype: str) -> None:
     assert "int16" in found.value.hint
 
 
+def test_quiet_pcm_is_not_taken_for_a_very_loud_sound() -> None:
+    """As a program sends the whole numbers of a silent room in JSON."""
+    for quiet in ([3.0, -2.0, 5.0], [0.0, 2.0], [-200.0, 17.0, 0.0]):
+        with pytest.raises(BadInput, match="must be from -1 to 1; the largest here is"):
+            prepare(np.array(quiet), SAME)
+    for right in ([0.0, 1.0, -1.0], [0.0, 0.0], [1.25, -0.5]):
+        assert prepare(np.array(right), SAME).tolist() == [32768.0 * each for each in right]
+
+
 def test_damaged_files_are_bad_input_and_nothing_else() -> None:
     good = written(RNG.uniform(-1, 1, (50, 2)), 2, 2, rate=22_050)
     cases = [good[:length] for length in range(len(good))]
