@@ -20,7 +20,7 @@ from device_agent.shared.features.coder import KEEP, UNKNOWN_CATEGORY
 from device_agent.shared.features.transforms import NOTHING, REFUSED, Transforms
 from device_agent.shared.protocol.table_info import Column, Table, Transform
 from knnkit.errors import BuildError
-from knnkit.training.sklearn_transforms import branches_of, convert, parts_of
+from knnkit.training.sklearn_transforms import branches_of, convert, parts_of, require_readable
 
 #: A column while it passes the transformers: number of the raw column that it still is; None for a computed one.
 Sources = list[int | None]
@@ -100,6 +100,7 @@ class _Walk:
     Attributes:
         found: the transforms, in order.
         texts: index of a raw column -> its categories.
+        texts_at: index of a raw column -> whether its categories and fill values are text.
         samples: index of a raw column -> a code or number that the column's encoder knows. `_table` tries the pipeline
             on a row of these.
         filled: indices of raw columns whose missing cells a transformer fills.
@@ -107,6 +108,7 @@ class _Walk:
 
     found: list[Transform] = field(default_factory=list)
     texts: dict[int, list[str]] = field(default_factory=dict)
+    texts_at: dict[int, bool] = field(default_factory=dict)
     samples: dict[int, float] = field(default_factory=dict)
     filled: set[int] = field(default_factory=set)
 
@@ -145,6 +147,7 @@ class _Walk:
         """
         if value is None or (isinstance(value, float) and np.isnan(value)) or type(value).__name__ == "NAType":
             return float("nan")
+        require_readable(value, source, self.texts_at)
         if isinstance(value, str | bool | np.bool_):
             if source is None:
                 raise BuildError(f"the category {value!r} is in a column that a step computed", hint=_APPLY)

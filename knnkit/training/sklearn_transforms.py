@@ -45,6 +45,23 @@ def parts_of(step: Any) -> list[Any]:
     return [] if step is None or isinstance(step, str) else [step]  # "passthrough"
 
 
+def require_readable(value: Any, source: int | None, texts_at: dict[int, bool]) -> None:
+    """Checks that a device reads the category `value` as the transformer does; notes in `texts_at` whether it is text.
+
+    `source` is the index of its raw column; None for a computed column.
+
+    Raises:
+        BuildError: the text has blanks at its ends, which readers of rows leave out; or the column has numbers, too.
+    """
+    is_text = isinstance(value, str | bool | np.bool_)
+    if is_text and str(value) != str(value).strip():
+        said = f"the category {value!r} has blanks at its ends, which a device leaves out"
+        raise BuildError(said, hint="fit on a column without them: frame[COLUMN].str.strip()")
+    if source is not None and texts_at.setdefault(source, is_text) != is_text:
+        said = f"the category {value!r} is in a column of both numbers and text"
+        raise BuildError(said, hint="fit on a column of text: frame[COLUMN].astype(str)")
+
+
 def _scaled(scaler: Any, centre: Any) -> list[Step]:
     """Returns the step of a scaler that subtracts `centre` (None: nothing) and divides by `scale_` (None: by 1)."""
     zeros = np.zeros(scaler.n_features_in_)

@@ -222,6 +222,19 @@ def test_every_transformer_is_read_from_skops(tmp_path: Path) -> None:
         assert knnkit.from_skops(tmp_path / "a.skops").fitted.table == knnkit.from_sklearn(pipeline).fitted.table, name
 
 
+@pytest.mark.parametrize("encoder", [OneHotEncoder(handle_unknown="ignore"), OrdinalEncoder()])
+def test_categories_that_no_device_could_tell_apart_are_refused(encoder: Any) -> None:
+    """A device reads ` a` as `a`, and a column as numbers or as text."""
+    spaced = np.array([["a"], [" a"], ["b"]] * 40, object)
+    with pytest.raises(BuildError, match="' a' has blanks at its ends") as caught:
+        knnkit.from_sklearn(make_pipeline(clone(encoder), KNN).fit(spaced, LABELS))
+    assert "str.strip()" in caught.value.hint
+    whole = np.array([[1], [2], [3]] * 40, object)
+    filled = SimpleImputer(strategy="constant", fill_value="missing")
+    with pytest.raises(BuildError, match="both numbers and text"):
+        knnkit.from_sklearn(make_pipeline(filled, clone(encoder), KNN).fit(whole, LABELS))
+
+
 def test_none_and_nan_are_not_told_apart() -> None:
     rows = MIXED.copy()
     rows[:, 2] = np.where(RNG.random(120) < 0.1, None, SPECIES)
