@@ -30,6 +30,13 @@ from knnkit.data.policy import PLAIN, Policy, sorted_levels
 from knnkit.errors import FILE, DataError, needs
 
 _SHEETS = (".xlsx", ".xls", ".ods")
+#: Suffix of a compressed file -> command that unpacks it; suffix of another table -> what of pandas reads it.
+_PACKED = {".gz": "gzip -dk", ".bz2": "bzip2 -dk", ".xz": "xz -dk", ".zst": "zstd -d"}
+_PANDAS = {
+    **dict.fromkeys((".jsonl", ".ndjson"), "read_json({!r}, lines=True)"),
+    **dict.fromkeys((".feather", ".arrow"), "read_feather({!r})"),
+    ".json": "read_json({!r})",
+}
 
 #: Most members of an archive, and most bytes of its directory.
 _MAX_MEMBERS, _MAX_DIRECTORY = 65_535, 16 * 1024 * 1024
@@ -64,8 +71,13 @@ def _load(file: Path, wanted: Wanted) -> Dataset:
         raise is_folder(file, SUFFIXES)
     suffix = file.suffix.lower()
     if suffix not in SUFFIXES:
-        kinds = f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
-        hint = "export it as CSV" if suffix in _SHEETS else f"give it as {kinds}"
+        hint = "export it as CSV" if suffix in _SHEETS else f"give it as {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+        if suffix in _PACKED and file.with_suffix("").suffix.lower() in SUFFIXES:
+            hint = f"{_PACKED[suffix]} {shlex.quote(str(file))}, and name {file.stem}"
+        elif suffix in _PANDAS:
+            code = f"import pandas; pandas.{_PANDAS[suffix].format(str(file))}"
+            code += f".to_parquet({file.stem + '.parquet'!r}, index=False)"
+            hint = f"python -c {shlex.quote(code)}"
         said = f"{file}: the format of {suffix or 'a file without suffix'} is not supported"
         raise DataError(said, hint=hint, key=FILE)
     if not file.is_file():

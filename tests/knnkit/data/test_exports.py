@@ -6,12 +6,16 @@ import io
 import os
 import re
 import resource
+import shlex
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -274,6 +278,26 @@ def test_a_pipe_is_refused_before_anybody_waits_at_it(kind: str, tmp_path: Path)
     }
     with pytest.raises(KnnkitError, match="not an ordinary file"):
         read.get(kind, lambda: load(pipe, "y"))()
+
+
+@pytest.mark.parametrize("name", ["a b.csv.gz", "it's.jsonl", "a.json", "a.feather"])
+def test_the_hint_for_another_format_makes_a_table_of_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    frame = pd.DataFrame({"width": [1.5, 3.0], "height": [2.0, -0.25], "species": ["oak", "elm"]})
+    {
+        "a b.csv.gz": lambda: frame.to_csv(name, index=False),
+        "it's.jsonl": lambda: frame.to_json(name, orient="records", lines=True),
+        "a.json": lambda: frame.to_json(name),
+        "a.feather": lambda: frame.to_feather(name),
+    }[name]()
+    with pytest.raises(DataError, match="is not supported") as caught:
+        load(Path(name), "species")
+    command = caught.value.hint.partition(", and name ")[0].replace("python", shlex.quote(sys.executable), 1)
+    subprocess.run(command, shell=True, check=True, timeout=60)
+    (made,) = {path.name for path in tmp_path.iterdir()} - {name}
+    assert load(Path(made), "species").rows.tolist() == ROWS
 
 
 @pytest.mark.parametrize("name", ["train.csv", "deploy.yaml", "keys/signing.pem", "folder", "nowhere/a.csv"])
