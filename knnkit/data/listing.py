@@ -44,6 +44,8 @@ def read(file: Path, names: Sequence[str]) -> tuple[list[str], list[tuple[int, l
     if not found:
         raise DataError(f"{file}: cannot be read: it is empty", hint=hint, key=FILE)
     header = csv_dialect.header_names(found[0][1])
+    if twice := next((name for name in names if header.count(name) > 1), None):
+        raise DataError(f"{file}: two columns are called {twice!r}", hint="rename one of them", key=FILE)
     table = [(line, csv_dialect.without_tail(cells, len(header))) for line, cells in found[1:]]
     if not table:
         raise DataError(f"{file}: there is a header, but no rows", hint="add a line for each file")

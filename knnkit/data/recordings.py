@@ -234,7 +234,7 @@ def _labels_of(labels: Labels, paths: Sequence[Path]) -> dict[Path, str]:
     """Returns file -> label, from its folder or the CSV file of labels; {} if the recordings have a label column.
 
     Raises:
-        DataError: a file has no label.
+        DataError: a file has no label, or two.
     """
     if labels.by_file is None:
         return {}
@@ -247,7 +247,12 @@ def _labels_of(labels: Labels, paths: Sequence[Path]) -> dict[Path, str]:
         said = f"{listed}: no column {lacking!r}; there are {', '.join(header)}"
         raise DataError(said, hint=f"a file with the labels of recordings begins with the line {_FILE},{labels.column}")
     at, of = header.index(labels.column), header.index(_FILE)
-    found = {(listed.parent / line[of]).resolve(): line[at] for _, line in lines}
+    found: dict[Path, str] = {}
+    for number, line in lines:
+        first = found.setdefault((listed.parent / line[of]).resolve(), line[at])
+        if first != line[at]:
+            said = f"{listed}, line {number}: {line[of]} has the label {line[at]!r}, and {first!r} in a line above"
+            raise DataError(said, hint="leave one of the two lines out")
     lost = next((path for path in paths if not found.get(path.resolve())), None)
     if lost is not None:
         hint = f"add a line to {listed}; paths in it are relative to {listed.parent}"

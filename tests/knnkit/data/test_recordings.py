@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,20 @@ def test_the_hint_is_about_what_breaks_the_windows(
     with pytest.raises(DataError) as found:
         recordings.load([tmp_path / "a.csv"], Window(columns, 8, 4, "t", limit), COLUMN)
     assert typed in found.value.hint
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("file,label\nwalk/0.csv,walk\nwalk/../walk/0.csv,run\n", "line 3: walk/../walk/0.csv has the label 'run'"),
+        ("file,label,label\nwalk/0.csv,walk,run\n", "two columns are called 'label'"),
+    ],
+)
+def test_a_recording_with_two_labels_is_refused(lines: str, said: str, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "walk", tmp_path / "walk")
+    (tmp_path / "labels.csv").write_text(lines)
+    with pytest.raises(DataError, match=said):
+        recordings.load([tmp_path / "walk" / "0.csv"], WINDOW, Labels("label", tmp_path / "labels.csv"))
 
 
 def test_a_file_with_labels_of_recordings_has_two_columns(folder: Path, tmp_path: Path) -> None:
