@@ -8,6 +8,7 @@ device. Reads files with `knnkit.data`.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -134,7 +135,8 @@ def prepare(policy: Policy, training: Dataset, held_out: Dataset | None) -> Prep
     """Fits the table on the training rows, as the policy says, and applies it to these and to `held_out` (or None).
 
     Raises:
-        DataError: a column has no value to fill with, or a held-out row has a category that no training row has.
+        DataError: a column has no value to fill with, a held-out row has a category that no training row has, or two
+            features would have one name.
     """
     require_features(policy, list(training.feature_names), Path(training.source), {})
     training, left = _without_dropped(policy, training)
@@ -150,6 +152,9 @@ def prepare(policy: Policy, training: Dataset, held_out: Dataset | None) -> Prep
         policy.thousands,
         missing_words=tuple(sorted(words)),
     )
+    if twice := next((name for name, count in Counter(feature_names(table)).items() if count > 1), None):
+        said = f"{training.source}: two features would be called {twice!r}: a category, and a column or its category"
+        raise DataError(said, hint="rename one of the columns")
     warnings += _filled(table, training)
     made = apply(table, training)
     made = replace(made, rows=precision.float32_if_enough(made.rows))

@@ -198,6 +198,13 @@ def test_a_refused_row_counts_nothing() -> None:
     assert parser.coder.filled == {"x": 1}
 
 
+def test_a_column_named_like_a_category_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a=b,a,y\n1,b,p\n2,c,q\n")
+    policy = Policy(categories={"a": "one-hot"})
+    with pytest.raises(DataError, match="two features would be called 'a=b'"):
+        prepare(policy, load(tmp_path / "a.csv", "y", None, policy), None)
+
+
 def test_unknown_categories_are_ignored_where_the_table_says_so() -> None:
     told: list[str] = []
     parser = TableJsonParser(replace(TABLE, unknown_category="ignore"), tell=told.append)
