@@ -12,7 +12,7 @@ TensorFlow and tflite_runtime cannot share a process, so suites never share one.
     timeout = 1800                                       # seconds, for setup and for the tests
     weight = 100                                        # rough seconds: the longest start first
 
-and an executable `tests/SUITE/setup` prepares what the suite needs (downloads, environments) before any test starts; it
+and an executable `tests/SUITE/setup` prepares what the suite needs (downloads, environments) before its tests start; it
 is called on every run and does nothing when the work is done. A suite whose needs cannot be met is left out, and
 reported; with CI=true nothing may be left out or skipped. Standard library only; it imports neither knnkit nor pytest.
 """
@@ -30,9 +30,11 @@ import tempfile
 import threading
 import time
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -44,6 +46,7 @@ TESTS = ROOT / "tests"
 CI = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 #: Folders whose folders are suites.
 PACKAGES = ("device_agent", "knnkit")
+T = TypeVar("T")
 SLOWEST = 10
 #: Of the user's own KNNKIT_ settings, those that tests may see.
 KEPT = {"KNNKIT_SCREENSHOTS", "KNNKIT_BOARDS", "KNNKIT_STREAM_ROWS"}
@@ -201,17 +204,22 @@ def set_up(suite: Suite, logs: Path, env: dict[str, str]) -> str:
     hook = suite.folder / "setup"
     if not os.access(hook, os.X_OK):
         return ""
-    say(f"setting up {suite.name}")
     log = logs / f"{suite.stem}-setup.log"
+    started = time.monotonic()
     code = run_process([str(hook)], log, suite.timeout, env)
+    tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:] if code != 0 else []
+    took = f"set up {suite.name} in {time.monotonic() - started:.0f} s"
+    with PRINTING:
+        say("\n".join([took, *(f"  | {line}" for line in tail)]))
     if code == 0:
         return ""
-    tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:]
-    say("\n".join(f"  | {line}" for line in tail))
     return "setup ran out of time" if code is None else f"setup failed with exit code {code}"
 
 
-def run_suite(suite: Suite, extra: list[str], logs: Path, env: dict[str, str]) -> Outcome:
+def run_suite(suite: Suite, extra: list[str], logs: Path, env: dict[str, str]) -> Outcome | str:
+    """Sets a suite up and runs its tests; returns what came of them, or why they were left out."""
+    if why := set_up(suite, logs, env):
+        return why
     log, results = logs / f"{suite.stem}.log", logs / f"{suite.stem}.xml"
     argv = [sys.executable, "-m", "pytest", "-q", f"--junitxml={results}", "-o", "junit_family=xunit1"]
     argv += [
@@ -273,10 +281,10 @@ PRINTING = threading.Lock()
 
 
 # --- the whole run ------------------------------------------------------------------------------------------------
-def run_all(suites: list[Suite], extra: list[str], jobs: int, logs: Path, env: dict[str, str]) -> list[Outcome]:
-    """Runs the suites side by side."""
+def side_by_side(jobs: int, suites: list[Suite], act: Callable[[Suite], T]) -> dict[str, T]:
+    """Returns what `act` returns for each suite, by its name."""
     with ThreadPoolExecutor(jobs) as pool:
-        return list(pool.map(lambda suite: run_suite(suite, extra, logs, env), suites))
+        return dict(zip((suite.name for suite in suites), pool.map(act, suites)))
 
 
 def conclude(outcomes: list[Outcome], left_out: dict[str, str], started: float, *, filtered: bool) -> int:
@@ -314,7 +322,7 @@ def parse(suites: list[Suite], argv: list[str] | None) -> tuple[argparse.Namespa
         epilog=f"suites: {', '.join(sorted(names))}",
     )
     parser.add_argument("--list", action="store_true", help="list the suites and what each lacks here")
-    parser.add_argument("--jobs", type=int, default=2, help="suites at a time (default: 2)")
+    parser.add_argument("--jobs", type=int, default=3, help="suites at a time (default: %(default)s)")
     parser.add_argument("--setup-only", action="store_true", help="prepare everything, run no test")
     options, extra = parser.parse_known_args(argv)
     words = list(itertools.takewhile(lambda word: not word.startswith("-"), extra))
@@ -369,15 +377,17 @@ def main(argv: list[str] | None = None) -> int:
     left_out = {suite.name: f"needs {', '.join(lacks)}" for suite in suites if (lacks := missing(suite))}
     with tempfile.TemporaryDirectory(prefix="knnkit-tests-") as scratch:
         logs = Path(scratch)
-        for suite in suites:
-            if suite.name not in left_out and (why := set_up(suite, logs, env)):
-                left_out[suite.name] = why
         ready = [suite for suite in suites if suite.name not in left_out]
+        jobs = max(1, options.jobs)
         if options.setup_only:
+            failed = side_by_side(jobs, ready, lambda suite: set_up(suite, logs, env))
+            left_out |= {name: why for name, why in failed.items() if why}
             say("\n".join(f"left out  {name}: {why}" for name, why in left_out.items()) or "all suites are ready")
             return 1 if left_out and CI else 0
         say(f"running {', '.join(suite.name for suite in ready)}")
-        outcomes = run_all(ready, extra, max(1, options.jobs), logs, env)
+        results = side_by_side(jobs, ready, lambda suite: run_suite(suite, extra, logs, env))
+    left_out |= {name: result for name, result in results.items() if isinstance(result, str)}
+    outcomes = [result for result in results.values() if isinstance(result, Outcome)]
     return conclude(outcomes, left_out, started, filtered=bool(extra or options.files))
 
 
