@@ -18,8 +18,9 @@ from knnkit.commands import _config, _output
 from knnkit.config.parse import Build
 from knnkit.data.dataset import Dataset
 from knnkit.errors import DataError
+from knnkit.evaluation.metrics import percent
 from knnkit.model.reference.spec import KnnSpec, require_plain
-from knnkit.render.sanitize import clean, percent
+from knnkit.render.sanitize import clean
 from knnkit.render.terminal import Column, print_line, print_table
 from knnkit.training import auditing, source
 from knnkit.training.auditing import Audit, Finding, Kind

@@ -14,10 +14,11 @@ from knnkit.commands import _config, _output
 from knnkit.config import load
 from knnkit.errors import UsageError
 from knnkit.evaluation import metrics
+from knnkit.evaluation.metrics import percent
 from knnkit.release import build, describe, signing
 from knnkit.release.build import Built
 from knnkit.render import figures
-from knnkit.render.sanitize import clean, count, moment, percent
+from knnkit.render.sanitize import clean, count, moment
 
 
 def run(arguments: argparse.Namespace) -> int:

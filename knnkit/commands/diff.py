@@ -23,8 +23,9 @@ from knnkit.data.dataset import Dataset
 from knnkit.errors import UsageError, flags_for
 from knnkit.evaluation import flips
 from knnkit.evaluation.flips import Asked, Comparison, Flip, Neighbour
+from knnkit.evaluation.metrics import percent
 from knnkit.model.stored import StoredModel, read_model
-from knnkit.render.sanitize import count, percent
+from knnkit.render.sanitize import count
 from knnkit.render.terminal import Column, print_line, print_table
 from knnkit.training import table
 

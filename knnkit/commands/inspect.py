@@ -18,10 +18,11 @@ from device_agent.shared.release import model_file
 from device_agent.shared.tabular.csv_dialect import listed
 from knnkit.commands import _inspect_row, _output
 from knnkit.errors import UsageError, raised_as
+from knnkit.evaluation.metrics import percent
 from knnkit.release import describe
 from knnkit.release.manifest import read_manifest
 from knnkit.render import card, figures
-from knnkit.render.sanitize import clean, percent
+from knnkit.render.sanitize import clean
 
 #: Longest value that is shown, in characters.
 _LONGEST = 4000

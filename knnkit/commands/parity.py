@@ -14,12 +14,13 @@ from device_agent.shared.golden.error_gates import described, described_columns
 from device_agent.shared.protocol.reports import EmbeddingCheck
 from knnkit.commands import _config, _decision_regions, _output, _query, _selection
 from knnkit.errors import KnnkitError, UsageError, flags_for
+from knnkit.evaluation.metrics import percent
 from knnkit.fleet.report import DeviceReport, FleetReport
 from knnkit.release.golden import golden_for
 from knnkit.release.package import read_package
 from knnkit.render.decision_regions import Regions
 from knnkit.render.fleet_report import outcome_line
-from knnkit.render.sanitize import milliseconds, percent
+from knnkit.render.sanitize import milliseconds
 from knnkit.render.terminal import Cell, Column, print_table
 
 

@@ -21,6 +21,7 @@ from knnkit.data import unlabelled
 from knnkit.data.bad_cells import quoted
 from knnkit.data.dataset import drawn
 from knnkit.errors import UsageError
+from knnkit.evaluation.metrics import percent
 from knnkit.evaluation.strangers import SHARES, Level, Measured, Trade
 from knnkit.model.build import Options, calibration_rows, make_reference, most_calibrated
 from knnkit.model.reference.calibration import MIN_CLASS_ROWS
@@ -29,7 +30,7 @@ from knnkit.model.reference.enrolment import codes_of
 from knnkit.model.reference.spec import DEFAULT, own_shares
 from knnkit.render import charts
 from knnkit.render.charts import Chart, Line
-from knnkit.render.sanitize import clean, count, percent
+from knnkit.render.sanitize import clean, count
 from knnkit.render.terminal import Column, Table, print_line, print_table
 from knnkit.training import source
 from knnkit.training.source import Material

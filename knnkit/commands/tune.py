@@ -16,11 +16,12 @@ from knnkit.commands import _config, _output
 from knnkit.config import edit
 from knnkit.config.parse import Build, GroupSplit, SkopsData, TimeSplit
 from knnkit.errors import UsageError
+from knnkit.evaluation.metrics import percent
 from knnkit.evaluation.splits import LEAVE_ONE_OUT
 from knnkit.model.reference.spec import require_plain
 from knnkit.render import charts
 from knnkit.render.charts import Chart, Line
-from knnkit.render.sanitize import count, percent
+from knnkit.render.sanitize import count
 from knnkit.render.terminal import Column, Progress, Table, print_line, print_table
 from knnkit.training import source, tuning
 from knnkit.training.rows import one_label

@@ -19,6 +19,7 @@ from device_agent.shared.protocol.model_info import Evaluation, Targets
 from device_agent.shared.protocol.record import replace as record_replace
 from device_agent.shared.regression import differ, errors, spreads
 from knnkit.data.dataset import Dataset, drawn
+from knnkit.evaluation.metrics import percent
 from knnkit.evaluation.splits import LEAVE_ONE_OUT
 from knnkit.model.reference.classifier import Reference, ReferenceAnswers
 from knnkit.model.reference.enrolment import codes_of
@@ -142,7 +143,7 @@ def compare_with_estimator(estimator: Any, reference: Reference, classes: Classe
     reasons += [f"{differences - ties:,} where scikit-learn's rounding decides"] if differences > ties else []
     said = (
         f"scikit-learn itself answers {differences:,} of {len(rows):,} test rows differently ({', '.join(reasons)}); "
-        f"its accuracy is {right * 100:.2f} %"
+        f"its accuracy is {percent(right)}"
     )
     return Compared(1.0 - differences / len(rows), (said,))
 

@@ -34,7 +34,7 @@ from knnkit.config.parse import Build
 from knnkit.data import columns
 from knnkit.errors import BuildError, UsageError, VerificationFailed
 from knnkit.evaluation import metrics
-from knnkit.evaluation.metrics import Figures
+from knnkit.evaluation.metrics import Figures, percent
 from knnkit.release import gates, manifest, provenance, up_to_date
 from knnkit.release.card import CardFacts
 from knnkit.release.replacing import replacing, require_writable
@@ -212,10 +212,10 @@ def _learnt_nothing(info: model_info.KnnInfo) -> tuple[str, ...]:
     if accuracy is None or sum(map(bool, rows)) < 2 or accuracy >= max(rows) / sum(rows):
         return ()
     answer = info.classes[rows.index(max(rows))]
-    said = f"the accuracy {100 * accuracy:.1f} % is lower than that of the constant answer {answer!r}"
+    said = f"the accuracy {percent(accuracy)} is lower than that of the constant answer {answer!r}"
     numbers = columns.numbers_as_classes(info.classes)
     mend = "scale: standard, other features, or is another column the label?"
-    return (f"{info.name}: {said} ({100 * max(rows) / sum(rows):.1f} %); {mend}{numbers and f'. {numbers}'}",)
+    return (f"{info.name}: {said} ({percent(max(rows) / sum(rows))}); {mend}{numbers and f'. {numbers}'}",)
 
 
 def _pinned_clock() -> int | None:

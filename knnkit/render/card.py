@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from device_agent.shared.protocol.model_info import Gates, KnnInfo
-from knnkit.evaluation.metrics import Figures, of_evaluation
+from knnkit.evaluation.metrics import Figures, of_evaluation, percent
 from knnkit.release.card import Card
 from knnkit.render import figures
 from knnkit.render.page import Section
-from knnkit.render.sanitize import clean, percent
+from knnkit.render.sanitize import clean
 from knnkit.render.terminal import Cell, Column, Table, Tone, head
 
 #: Longest text of a card, in characters.

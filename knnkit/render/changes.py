@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from device_agent.shared.golden.error_gates import described, described_columns
 from device_agent.shared.protocol.reports import Certificate, ClassChange, Compared, Flip
 from knnkit.evaluation import metrics
+from knnkit.evaluation.metrics import percent
 from knnkit.fleet.report import FleetReport
 from knnkit.render.figures import lines
 from knnkit.render.page import Section
-from knnkit.render.sanitize import percent
 from knnkit.render.terminal import Cell, Column, Table, Tone
 
 if TYPE_CHECKING:

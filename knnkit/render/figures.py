@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from device_agent.shared.golden.error_gates import described
 from device_agent.shared.protocol.model_info import KnnInfo, LabelSets, Reject
-from knnkit.evaluation.metrics import Figures, of_evaluation
-from knnkit.render.sanitize import count, percent
+from knnkit.evaluation.metrics import Figures, of_evaluation, percent
+from knnkit.render.sanitize import count
 
 
 def lines(figures: Figures, how: str = "", most: int = 10) -> list[str]:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, TextIO
 
 from device_agent.shared.protocol.model_info import Gates
 from device_agent.shared.protocol.reports import Certificate
+from knnkit.evaluation.metrics import percent
 from knnkit.fleet.report import DeviceReport, FleetReport
 from knnkit.render import terminal
 from knnkit.render.changes import Rows, evaluation_lines, no_rows, sections
 from knnkit.render.page import TONES, Page, Section, checked, device_tone, score
-from knnkit.render.sanitize import count, milliseconds, percent, seconds
+from knnkit.render.sanitize import count, milliseconds, seconds
 from knnkit.render.terminal import Cell, Column, Table, Tone
 
 if TYPE_CHECKING:

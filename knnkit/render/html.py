@@ -17,6 +17,7 @@ from markupsafe import Markup
 from device_agent import __version__
 from device_agent.shared.golden.error_gates import described, described_columns
 from device_agent.shared.safe_files import whole_file
+from knnkit.evaluation import metrics
 from knnkit.render import confusion, palette, sanitize
 from knnkit.render import page as pages
 from knnkit.render.page import Page
@@ -105,7 +106,7 @@ def environment() -> jinja2.Environment:
         "moment": sanitize.moment,
         "seconds": sanitize.seconds,
         "milliseconds": sanitize.milliseconds,
-        "percent": sanitize.percent,
+        "percent": metrics.percent,
         "size": sanitize.size,
         "colour": palette.colour,
         "cell": cell,

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, TypeAlias
 from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.model_info import Gates
 from device_agent.shared.protocol.reports import Certificate
+from knnkit.evaluation.metrics import percent
 from knnkit.fleet.report import DeviceReport, Outcome, Step
-from knnkit.render.sanitize import count, milliseconds, percent
+from knnkit.render.sanitize import count, milliseconds
 from knnkit.render.terminal import Table, Tone
 
 if TYPE_CHECKING:

@@ -34,14 +34,6 @@ def _visible(character: str) -> str:
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
-def percent(share: float | None) -> str:
-    """Returns a share (0 to 1) as text, `96.67 %`; a dash for None (unknown). A share below 1 never becomes 100 %."""
-    if share is None:
-        return "–"
-    shown = f"{share * 100:.2f}"
-    return "99.99 %" if shown == "100.00" and share < 1 else f"{shown} %"
-
-
 def milliseconds(value: float | None) -> str:
     """Returns a time in milliseconds as text: three significant digits, in µs, ms or s; a dash for None (unknown)."""
     if value is None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from device_agent.shared.protocol.model_info import KnnInfo
 from knnkit.data.dataset import Dataset, drawn
 from knnkit.errors import BuildError, needs
+from knnkit.evaluation.metrics import percent
 from knnkit.model.reference.enrolment import encode
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.model.scaling import fit_scaler
@@ -89,7 +90,7 @@ def require_small_loss(how: str, max_loss: float, before: KnnInfo, after: KnnInf
     enough = math.ceil((old - new) * 1000) / 1000
     raise BuildError(
         f"reduce: {how} keeps {after.n_train:,} of {before.n_train:,} training rows, and the accuracy on held-out rows "
-        f"falls from {100 * old:.2f} % to {100 * new:.2f} %; max_loss is {100 * max_loss:.2f} %",
+        f"falls from {percent(old)} to {percent(new)}; max_loss is {percent(max_loss)}",
         hint=f"reduce: {{how: {how}, max_loss: {enough:g}}}, or how: {'prototypes' if how == 'edited' else 'edited'}",
     )
 

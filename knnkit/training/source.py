@@ -28,6 +28,7 @@ from knnkit.data.dataset import Dataset
 from knnkit.errors import BuildError, DataError
 from knnkit.evaluation import faults
 from knnkit.evaluation.measure import affordable, compare_with_estimator, measure, measure_errors
+from knnkit.evaluation.metrics import percent
 from knnkit.model.build import BuiltModel, Options, build_enrolled, build_model, origins_of, targets_of
 from knnkit.model.conformal import short_sets
 from knnkit.model.golden import MAX_ROWS, draw_rows, long_check, make_golden
@@ -157,7 +158,7 @@ class Material:
         sizes = [f"{len(each.data):,} bytes" for each in both]
         times = [f"{milliseconds(each, golden.rows[:1]):.3f} ms a row on this machine" for each in both]
         rows = [f"{each.info.n_train:,} rows" for each in both]
-        shares = [f"accuracy {100 * reduction.accuracy(each.info):.2f} %" for each in both]
+        shares = [f"accuracy {percent(reduction.accuracy(each.info))}" for each in both]
         return tuple(f"reduce: {self.reduced}: {old} before, {new} now" for old, new in (rows, sizes, times, shares))
 
     def _measured(self, reference: Reference) -> Dataset | None:
@@ -191,7 +192,7 @@ class Material:
         if share is None:
             said = "scikit-learn's own answers to the test rows are not known, so `agreement` cannot be measured"
             raise BuildError(said, hint="test: {file: test.csv}, with the estimator's columns; or leave agreement out")
-        said = f"scikit-learn and the model agree on {share * 100:.2f} % of the test rows"
+        said = f"scikit-learn and the model agree on {percent(share)} of the test rows"
         hint = f"agreement: {int(share * 1e4) / 1e4:g} or less under gates:, or an estimator with algorithm='brute'"
         raise BuildError(f"{said}; gates: {{agreement}} needs {self.agreement * 100:g} %", hint=hint)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import Metric, Scale, Weights
 from knnkit.data.dataset import Dataset, drawn
+from knnkit.evaluation.metrics import percent
 from knnkit.model.reference.enrolment import encode
 from knnkit.training import neighbours
 
@@ -34,7 +35,7 @@ def find(training: Dataset, k: int, metric: Metric, weights: Weights) -> tuple[s
     won, lost = int((scaled & ~plain).sum()), int((plain & ~scaled).sum())
     if won - lost < max(3.0 * np.sqrt(won + lost), 0.01 * count):
         return ()
-    most, old, new = (f"{100 * share:.1f} %" for share in (shares.max(), plain.mean(), scaled.mean()))
+    most, old, new = (percent(share) for share in (shares.max(), plain.mean(), scaled.mean()))
     return (
         f"{training.source}: {names[int(shares.argmax())]!r} makes {most} of the distance, and scale: "
         f"standard would raise the accuracy from {old} to {new} (each training row without "

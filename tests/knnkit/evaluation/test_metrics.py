@@ -111,3 +111,10 @@ def test_a_gallery_is_measured_without_each_row_itself() -> None:
     found = measure.measure(reference, held.classes, None, LEAVE_ONE_OUT)
     assert found is not None
     assert (found.rows, found.support, found.right) == (4, (2, 2, 0), (2, 2, 0))
+
+
+@pytest.mark.parametrize(
+    ("share", "shown"), [(None, "–"), (1.0, "100.00 %"), (0.999999, "99.99 %"), (0.9433333, "94.33 %"), (0.0, "0.00 %")]
+)
+def test_a_share_is_never_rounded_up_to_all(share: float | None, shown: str) -> None:
+    assert metrics.percent(share) == shown

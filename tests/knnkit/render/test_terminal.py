@@ -127,13 +127,6 @@ def test_plain_output_does_not_import_rich() -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "shown"), [(None, "–"), (1.0, "100.00 %"), (0.999999, "99.99 %"), (0.9433333, "94.33 %"), (0.0, "0.00 %")]
-)
-def test_a_share_is_never_rounded_up_to_all(share: float | None, shown: str) -> None:
-    assert sanitize.percent(share) == shown
-
-
-@pytest.mark.parametrize(
     ("value", "shown"), [(0.0021, "2.1 µs"), (0.46, "0.46 ms"), (19.04, "19 ms"), (1630.0, "1.63 s")]
 )
 def test_times_carry_their_unit(value: float, shown: str) -> None:
