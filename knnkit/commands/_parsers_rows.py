@@ -13,7 +13,7 @@ from knnkit.commands._options import DIR, FILE, FLAG
 
 
 def _tune(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = "`--by split` chooses the setting by its accuracy on the held-out rows, which is then optimistic."
+    parser.epilog = "`--by split` chooses the setting by its score on the held-out rows, which is then optimistic."
     parser.add_argument(
         "--by",
         choices=("leave-one-out", "split"),
@@ -23,9 +23,9 @@ def _tune(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--score",
-        choices=("accuracy", "balanced_accuracy"),
-        default="accuracy",
-        help="the figure to maximise; balanced_accuracy counts each class alike (default: %(default)s)",
+        choices=("accuracy", "balanced_accuracy", "r_squared"),
+        help="the figure to maximise; balanced_accuracy counts each class alike (default: accuracy; r_squared for a "
+        "model that predicts numbers)",
     )
     parser.add_argument("--k", type=count, default=50, metavar="N", help="try k from 1 to N (default: 50)")
     known = {"metric": constants.GRAPH_METRICS, "weights": constants.GRAPH_WEIGHTS, "scale": get_args(constants.Scale)}

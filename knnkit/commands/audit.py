@@ -1,4 +1,4 @@
-"""`knnkit audit`: doubtful labels, near duplicates and useless rows.
+"""`knnkit audit`: doubtful labels or targets, near duplicates, useless rows.
 
 Rows are numbered from 0, as in the file of deploy.yaml. Builds nothing, changes nothing.
 """
@@ -28,7 +28,7 @@ from knnkit.training.rows import one_label
 
 _SHOWN = 20
 _KINDS: dict[Kind, str] = {
-    "contradicted": "rows whose neighbours contradict their label",
+    "contradicted": "rows that their neighbours contradict",
     "duplicate": "rows that equal an earlier row, or nearly",
     "useless": "rows of which any one can be left out without changing the answer to another row",
 }
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output is not None:
         _output.check_new_file("--output", arguments.output, _config.files_of(build, arguments.config))
     rows = source.every_row(build)
-    if rows.targets is not None:
+    if rows.target_classes:
         raise DataError("audit works only for models with one label column", hint=one_label(model.data))
     if len(rows.rows) < model.k + 2:
         said = f"{rows.source}: {len(rows.rows)} rows are too few to audit with k = {model.k}"
@@ -111,6 +111,8 @@ def _show(found: Audit, rows: Dataset) -> int:
     if lines:
         print_table(columns, lines)
     for kind, what in _KINDS.items():
+        if kind == "useless" and rows.targets is not None:
+            continue
         count = found.count(kind)
         print_line(f"{count:,} of {found.rows:,} {what}", stream=sys.stderr)
     return len(shown)

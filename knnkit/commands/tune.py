@@ -15,6 +15,7 @@ from device_agent.shared.protocol import constants, json_codec
 from knnkit.commands import _config, _output
 from knnkit.config import edit
 from knnkit.config.parse import Build, GroupSplit, SkopsData, TimeSplit
+from knnkit.data.dataset import Dataset
 from knnkit.errors import UsageError
 from knnkit.evaluation.metrics import percent
 from knnkit.evaluation.splits import LEAVE_ONE_OUT
@@ -24,11 +25,11 @@ from knnkit.render.charts import Chart, Line
 from knnkit.render.sanitize import count
 from knnkit.render.terminal import Column, Progress, Table, print_line, print_table
 from knnkit.training import source, tuning
-from knnkit.training.rows import one_label
-from knnkit.training.tuning import SPLIT, Setting, Tuned
+from knnkit.training.tuning import SPLIT, Score, Setting, Tuned
 
 #: Settings that the table and the plot show.
 _SHOWN, _DRAWN = 20, 8
+_WORDS: dict[Score, str] = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "r_squared": "R²"}
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -47,9 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     now = Setting(model.scale, model.metric, model.weights)
     material = source.load(build)
     material = material.whole or material
-    if material.training.targets is not None:
-        said = "tune works only for models with one label column"
-        raise UsageError(said, hint=one_label(model.data))
+    score = _score(arguments.score, material.training)
     require_plain(material.spec, "tune")
     for warning in material.warnings:
         print_line(f"knnkit: warning: {warning}", "warn", stream=sys.stderr)
@@ -59,25 +58,41 @@ def run(arguments: argparse.Namespace) -> int:
             how,
             max(arguments.k, model.k),
             _settings(arguments, now),
-            score=arguments.score,
+            score=score,
             progress=lambda done, total: progress.step("tune", f"{done} of {total} searches"),
         )
     setting, k = tuned.choose(now, model.k)
-    table = _table(tuned, now, model.k)
-    notes = _notes(tuned, how, _left_out(model.split), arguments.score, (now, model.k), (setting, k))
+    table = _table(tuned, score, now, model.k)
+    notes = _notes(tuned, how, _left_out(model.split), score, (now, model.k), (setting, k))
     if not arguments.json:
         print_table(table.columns, table.rows)
         for note in notes:
             print_line(note, stream=sys.stderr)
     if arguments.plot is not None:
-        charts.write(arguments.plot, _chart(tuned, model.name, arguments.score, how), table, notes)
+        charts.write(arguments.plot, _chart(tuned, model.name, score, how), table, notes)
     changed = _write(arguments, build, setting, k) if arguments.write else False
     if arguments.json:
-        print(json_codec.dumps(_document(tuned, how, arguments.score, (now, model.k), (setting, k), changed)))
+        print(json_codec.dumps(_document(tuned, how, score, (now, model.k), (setting, k), changed)))
         return 0
     if (now, model.k) != (setting, k):
         _say_next(arguments)
     return 0
+
+
+def _score(asked: Score | None, training: Dataset) -> Score:
+    """Returns the score that was asked for (None: none), or the usual one for labels or targets."""
+    by_value = training.targets is not None and not training.target_classes
+    score: Score = asked or ("r_squared" if by_value else "accuracy")
+    if by_value != (score == "r_squared"):
+        what = "numbers" if by_value else "labels"
+        raise UsageError(f"--score {score}: the model predicts {what}", hint=f"--score {_score(None, training)}")
+    if score == "balanced_accuracy" and training.target_classes:
+        raise UsageError(f"--score {score} is for one label column, and the model has several", hint="--score accuracy")
+    return score
+
+
+def _shown(score: Score, value: float | None) -> str:
+    return f"{value:.4f}" if score == "r_squared" and value is not None else percent(value)
 
 
 def _settings(arguments: argparse.Namespace, now: Setting) -> list[Setting]:
@@ -89,11 +104,11 @@ def _settings(arguments: argparse.Namespace, now: Setting) -> list[Setting]:
     return list(dict.fromkeys([*tuning.settings_of(*asked, now), now]))
 
 
-def _table(tuned: Tuned, now: Setting, k: int) -> Table:
+def _table(tuned: Tuned, score: Score, now: Setting, k: int) -> Table:
     columns = ("scale", "metric", "weights", Column("k", right=True), Column("score", right=True), "")
-    rows = [(*_named(each.setting), str(each.best), percent(max(each.scores)), "") for each in tuned.curves[:_SHOWN]]
-    own = tuned.score(now, k)
-    rows.append((*_named(now), str(k), percent(own), "deploy.yaml"))
+    best = tuned.curves[:_SHOWN]
+    rows = [(*_named(each.setting), str(each.best), _shown(score, max(each.scores)), "") for each in best]
+    rows.append((*_named(now), str(k), _shown(score, tuned.score(now, k)), "deploy.yaml"))
     return Table(columns, tuple(rows))
 
 
@@ -109,16 +124,16 @@ def _left_out(split: object) -> str:
 
 
 def _notes(
-    tuned: Tuned, how: str, whom: str, score: str, before: tuple[Setting, int], after: tuple[Setting, int]
+    tuned: Tuned, how: str, whom: str, score: Score, before: tuple[Setting, int], after: tuple[Setting, int]
 ) -> tuple[str, ...]:
     what = "held-out rows" if how == SPLIT else f"each training row without {whom}"
     rows = (
         count(tuned.rows, "row") if tuned.rows == tuned.of else f"{tuned.rows:,} of {tuned.of:,} rows, drawn at random"
     )
-    notes = (f"{score.replace('_', ' ')} of {rows} ({what})",)
+    notes = (f"{_WORDS[score]} of {rows} ({what})",)
     if before == after:
         return (*notes, "no setting is better than that of deploy.yaml")
-    old, new = (percent(tuned.score(*each)) for each in (before, after))
+    old, new = (_shown(score, tuned.score(*each)) for each in (before, after))
     return (*notes, f"best: {_text(*after)}: {new}, with {_text(*before)}: {old}")
 
 
@@ -130,12 +145,12 @@ def _values(setting: Setting, k: int) -> dict[str, str | int]:
     return {"k": k, "metric": setting.metric, "weights": setting.weights, "scale": setting.scale}
 
 
-def _chart(tuned: Tuned, name: str, score: str, how: str) -> Chart:
+def _chart(tuned: Tuned, name: str, score: Score, how: str) -> Chart:
     lines = [
         Line(" ".join(_named(each.setting)), range(1, len(each.scores) + 1), each.scores)
         for each in tuned.curves[:_DRAWN]
     ]
-    return Chart(f"{name}: {score.replace('_', ' ')} by k ({how})", "k", score.replace("_", " "), tuple(lines))
+    return Chart(f"{name}: {_WORDS[score]} by k ({how})", "k", _WORDS[score], tuple(lines))
 
 
 def _write(arguments: argparse.Namespace, build: Build, setting: Setting, k: int) -> bool:

@@ -1,4 +1,4 @@
-"""Audit of labelled rows: doubtful labels, useless rows, near duplicates.
+"""Audit of labelled rows: doubtful labels and targets, near duplicates.
 
 Each row is compared with its neighbours among all other rows. Changes nothing.
 """
@@ -21,6 +21,11 @@ from knnkit.training import neighbours
 Kind = Literal["contradicted", "duplicate", "useless"]
 #: Rows nearer than this share of the median distance to a nearest neighbour are near duplicates.
 _NEAR = 0.01
+#: A target further from a neighbour's than this many medians of all such differences contradicts it; if targets differ
+#: from their neighbours' as normal numbers do, one difference in 1,300 is as large.
+_FAR = 5.0
+#: Least share of the neighbours' votes that contradicts a row.
+_MOST_VOTES = 2.0 / 3.0 - 1e-9
 
 Ints = NDArray[np.int64]
 
@@ -30,14 +35,15 @@ class Finding:
     """One row that a person should look at.
 
     Attributes:
-        kind: contradicted (another label has at least two thirds of the neighbours' votes), duplicate (an earlier row
-            is equal or almost equal), or useless (without this row, the answers to all other rows stay the same).
+        kind: contradicted (another label has at least two thirds of the neighbours' votes; or so many neighbours'
+            targets are all far above the row's, or all far below), duplicate (an earlier row is equal or almost equal),
+            or useless (without this row, the answers to all other rows stay the same; only for labels).
         row: index of the row among the audited rows.
-        label: label of the row.
-        other: the label that the row's neighbours answer; for a duplicate, the label of the earlier row.
+        label: label or targets of the row.
+        other: the label or targets that the row's neighbours answer; for a duplicate, those of the earlier row.
         like: index of the row's nearest neighbour; for a duplicate, of the earlier row.
         distance: distance from the row to the row `like`, in the model's metric.
-        share: share of the neighbours' votes for `other`; 1 for a duplicate.
+        share: share of the neighbours' votes for `other`, or against the row's target; 1 for a duplicate.
     """
 
     kind: Kind
@@ -61,31 +67,64 @@ class Audit:
         return sum(each.kind == kind for each in self.findings)
 
 
+#: The label or targets of each row as text; the contradicted rows, the most doubtful first; and the useless rows.
+Judged = tuple[list[str], list[Finding], list[Finding]]
+
+
 def audit(rows: Dataset, spec: KnnSpec) -> Audit:
-    """Audits labelled rows with the k, metric, weights and scale of `spec`. Requires more than k + 1 rows."""
-    classes, codes = encode(rows.labels)
-    names = [*map(str, classes)]
+    """Audits rows with one label, or with targets, with the k, metric, weights and scale of `spec`.
+
+    Requires more than k + 1 rows.
+    """
     lists = neighbours.leave_one_out(rows.rows, spec.scale, spec.metric, spec.k + 1)
-    shares = _shares(lists, codes, len(names), spec)
-    answer = shares.argmax(axis=1)
-
-    top = shares[np.arange(len(codes)), answer]
-
-    def by_votes(kind: Kind, row: int) -> Finding:
-        like, distance = int(lists.indices[row, 0]), float(lists.distances[row, 0])
-        return Finding(kind, row, names[codes[row]], names[answer[row]], like, distance, float(top[row]))
-
-    contradicted = np.flatnonzero((answer != codes) & (top >= 2.0 / 3.0 - 1e-9))
-    found = [by_votes("contradicted", row) for row in contradicted.tolist()]
-    found.sort(key=lambda each: (-each.share, each.distance))
+    judge = _by_votes if rows.targets is None else _by_values
+    names, contradicted, useless = judge(rows, lists, spec)
     repeated = [
-        Finding("duplicate", row, names[codes[row]], names[codes[like]], like, distance, 1.0)
+        Finding("duplicate", row, names[row], names[like], like, distance, 1.0)
         for row, like, distance in _duplicates(lists)
     ]
-    useless = np.setdiff1d(_useless(lists, codes, len(names), spec), contradicted)
-    spare = [by_votes("useless", row) for row in useless.tolist()]
     repeated.sort(key=lambda each: (each.label == each.other, each.distance, each.row))
-    return Audit((*found, *repeated, *spare), len(codes))
+    return Audit((*contradicted, *repeated, *useless), len(rows.rows))
+
+
+def _by_votes(rows: Dataset, lists: neighbours.Lists, spec: KnnSpec) -> Judged:
+    classes, codes = encode(rows.labels)
+    names = [*map(str, classes)]
+    shares = _shares(lists, codes, len(names), spec)
+    answer = shares.argmax(axis=1)
+    top = shares[np.arange(len(codes)), answer]
+
+    def finding(kind: Kind, row: int) -> Finding:
+        return Finding(kind, row, names[codes[row]], names[answer[row]], *_nearest(lists, row), float(top[row]))
+
+    contradicted = np.flatnonzero((answer != codes) & (top >= _MOST_VOTES))
+    found = [finding("contradicted", row) for row in contradicted.tolist()]
+    found.sort(key=lambda each: (-each.share, each.distance))
+    useless = np.setdiff1d(_useless(lists, codes, len(names), spec), contradicted)
+    return [names[code] for code in codes], found, [finding("useless", row) for row in useless.tolist()]
+
+
+def _by_values(rows: Dataset, lists: neighbours.Lists, spec: KnnSpec) -> Judged:
+    assert rows.targets is not None
+    targets, near, distances = rows.targets, lists.indices[:, : spec.k], lists.distances[:, : spec.k]
+    weight = weigh(distances, distances[:, :1], spec.weights)[:, :, np.newaxis]
+    weight /= weight.sum(axis=1, keepdims=True)
+    off = targets[near] - targets[:, np.newaxis]
+    usual = np.median(np.abs(off), axis=(0, 1))
+    votes = [(weight * way).sum(axis=1).max(axis=1) for way in (off > _FAR * usual, off < -_FAR * usual)]
+    share, mean = np.maximum(*votes), (weight * targets[near]).sum(axis=1)
+    names, answers = ([", ".join(f"{value:.6g}" for value in row) for row in each] for each in (targets, mean))
+    far = (np.abs(mean - targets) / np.where(usual > 0.0, usual, 1.0)).max(axis=1)
+    chosen = np.flatnonzero(share >= _MOST_VOTES)
+    found = [
+        Finding("contradicted", row, names[row], answers[row], *_nearest(lists, row), float(share[row]))
+        for row in chosen[np.argsort(-far[chosen], kind="stable")].tolist()
+    ]
+    return names, found, []
+
+
+def _nearest(lists: neighbours.Lists, row: int) -> tuple[int, float]:
+    return int(lists.indices[row, 0]), float(lists.distances[row, 0])
 
 
 def _shares(lists: neighbours.Lists, codes: NDArray[np.int32], n_classes: int, spec: KnnSpec) -> NDArray[np.float64]:

@@ -53,6 +53,16 @@ class Lists:
         """
         return [*self.labels(codes, weights)][-1]
 
+    def values(self, targets: Float64, weights: Weights) -> Iterator[Float64]:
+        """Yields for k from 1 to n the (m, t) weighted means of k neighbours' targets, from (n_train, t) `targets`."""
+        nearest = self.distances[:, 0]
+        sums, total = np.zeros((len(nearest), targets.shape[1])), np.zeros((len(nearest), 1))
+        for place in range(self.indices.shape[1]):
+            weight = weigh(self.distances[:, place], nearest, weights)[:, np.newaxis]
+            sums += weight * targets[self.indices[:, place]]
+            total += weight
+            yield sums / total
+
 
 def leave_one_out(rows: NDArray[Any], scale: Scale, metric: Metric, most: int, chosen: Ints | None = None) -> Lists:
     """Returns the `most` nearest other rows of each row in `chosen`, (m,) indices of `rows`; None: of every row."""

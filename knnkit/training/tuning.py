@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import Metric, Scale, Weights
+from device_agent.shared.regression import r_squared
 from knnkit.data.dataset import Dataset, drawn
 from knnkit.errors import DataError
 from knnkit.evaluation.splits import LEAVE_ONE_OUT
@@ -22,7 +23,7 @@ from knnkit.training import neighbours
 from knnkit.training.neighbours import Lists
 from knnkit.training.source import Material
 
-Score = Literal["accuracy", "balanced_accuracy"]
+Score = Literal["accuracy", "balanced_accuracy", "r_squared"]
 SPLIT = "split"
 #: Most distance terms (rows x training rows x features x searches), which is about a minute; but so many rows.
 _WORK, _LEAST = 20_000_000_000, 500
@@ -87,30 +88,30 @@ def tune(
             a column, a training row is left out together with all rows that have its value in that column.
         most: largest k; lowered to the number of rows that a row can be compared with.
         settings: the settings to measure.
-        score: the measure by which settings are compared.
+        score: the measure by which settings are compared; a regression needs r_squared, labels any other. With several
+            label columns, accuracy counts rows with all labels right, and balanced_accuracy is not defined.
         progress: called with (number of finished searches, number of all searches).
 
     Raises:
         DataError: there are no held-out rows, or no other rows to compare a row with.
     """
     training = material.training
-    classes, codes = encode(training.labels)
     largest = 1 if training.beside is None else int(np.unique(training.beside, return_counts=True)[1].max())
     most = min(most, len(training.rows) - (largest if how == LEAVE_ONE_OUT else 0))
     if most < 1:
         one = "one row" if training.beside is None else "one group"
         raise DataError(f"{training.source}: with only {one}, no other rows are left to compare with", hint="add rows")
     searches = list(dict.fromkeys((each.scale, each.metric) for each in settings))
-    truth, search, of = _measured(material, how, classes, codes, len(searches))
+    asked, search, of = _measured(material, how, len(searches))
     curves = []
     for done, (scale, metric) in enumerate(searches):
         progress(done, len(searches))
         lists = search(scale, metric, most)
         for each in settings:
             if (each.scale, each.metric) == (scale, metric):
-                curves.append(Curve(each, tuple(_scores(lists, codes, truth, each.weights, score))))
+                curves.append(Curve(each, tuple(_scores(lists, training, asked, each.weights, score))))
     progress(len(searches), len(searches))
-    return Tuned(tuple(sorted(curves, key=lambda each: -max(each.scores))), len(truth), of)
+    return Tuned(tuple(sorted(curves, key=lambda each: -max(each.scores))), len(asked.rows), of)
 
 
 def settings_of(
@@ -128,13 +129,11 @@ def settings_of(
 Search = Callable[[Scale, Metric, int], Lists]
 
 
-def _measured(
-    material: Material, how: str, classes: tuple[int | str, ...], codes: NDArray[np.int32], searches: int
-) -> tuple[NDArray[np.int32], Search, int]:
-    """Returns (m,) class indices of rows to answer, a function that finds their neighbours, and the count of all rows.
+def _measured(material: Material, how: str, searches: int) -> tuple[Dataset, Search, int]:
+    """Returns m rows to answer, a function that finds their neighbours, and the count of all rows.
 
-    The rows to answer are held-out rows, or with `how` leave-one-out, training rows, whose classes `codes` has. They
-    are few enough for `searches` searches in acceptable time.
+    The rows to answer are held-out rows, or with `how` leave-one-out, training rows. They are few enough for `searches`
+    searches in acceptable time.
     """
     training, held_out = material.training, material.held_out
     if how == LEAVE_ONE_OUT:
@@ -145,12 +144,12 @@ def _measured(
                 return neighbours.leave_one_out(rows, scale, metric, most, chosen)
             return neighbours.leave_group_out(rows, groups, scale, metric, most, chosen)
 
-        return codes[chosen], search, len(rows)
+        return training.take(chosen), search, len(rows)
     if held_out is None:
         raise DataError(f"{training.source}: no rows are held out", hint="test: 0.3, or --by leave-one-out")
     asked = held_out.take(_affordable(len(held_out.rows), training, searches))
     return (
-        codes_of(classes, asked.labels),
+        asked,
         lambda scale, metric, most: neighbours.among(training.rows, asked.rows, scale, metric, most),
         len(held_out.rows),
     )
@@ -160,11 +159,23 @@ def _affordable(count: int, training: Dataset, searches: int) -> NDArray[np.int6
     return drawn(count, max(_LEAST, _WORK // (training.rows.size * searches)))
 
 
-def _scores(
-    lists: Lists, codes: NDArray[np.int32], truth: NDArray[np.int32], weights: Weights, score: Score
-) -> Iterator[float]:
-    support = np.bincount(truth)
-    for labels in lists.labels(codes, weights):
-        right = np.bincount(truth[labels == truth], minlength=len(support))
-        recalls = right[support > 0] / support[support > 0]
-        yield float(right.sum() / len(truth)) if score == "accuracy" else float(recalls.mean())
+def _scores(lists: Lists, training: Dataset, asked: Dataset, weights: Weights, score: Score) -> Iterator[float]:
+    """Yields the score for each k; `lists` has the neighbours, among the `training` rows, of the rows `asked`."""
+    if score == "r_squared":
+        assert training.targets is not None
+        yield from (r_squared(values, asked.targets, DataError) for values in lists.values(training.targets, weights))
+        return
+    classes = encode(training.labels)[0]
+    columns, truth = _codes(training, classes), _codes(asked, classes)
+    support = np.bincount(truth[0])
+    for labels in zip(*(lists.labels(codes, weights) for codes in columns)):
+        right = np.logical_and.reduce([found == true for found, true in zip(labels, truth)])
+        recalls = np.bincount(truth[0][right], minlength=len(support))[support > 0] / support[support > 0]
+        yield float(right.sum() / len(right)) if score == "accuracy" else float(recalls.mean())
+
+
+def _codes(rows: Dataset, classes: tuple[int | str, ...]) -> list[NDArray[np.int32]]:
+    """Returns the (n,) class indices of each label column; `classes` are those of a single column."""
+    if rows.targets is None:
+        return [codes_of(classes, rows.labels)]
+    return list(rows.targets.T.astype(np.int32))

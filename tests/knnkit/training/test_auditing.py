@@ -13,6 +13,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from knnkit import cli
 from knnkit.data.dataset import Dataset, dataset
+from knnkit.data.targets import with_targets
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.training import auditing
 
@@ -42,6 +43,28 @@ def test_what_was_planted_is_found(seed: int, metric: Any, weights: Any) -> None
     assert repeated == {20: 3, 21: 4, 22: 5}
     first = next(each for each in found.findings if each.kind == "duplicate")
     assert (first.row, first.label == first.other) == (22, False)
+
+
+@pytest.mark.parametrize("weights", ["uniform", "distance"])
+@pytest.mark.parametrize("noise", [0.0, 0.05, 0.4])
+@pytest.mark.parametrize("count", [1, 2])
+def test_targets_far_from_those_of_the_neighbours_are_found(noise: float, weights: Any, count: int) -> None:
+    random = np.random.default_rng(3)
+    rows = random.uniform(size=(300, 2))
+    targets = rows @ random.normal(size=(2, count)) * 4.0 + noise * random.normal(size=(300, count))
+    clean = targets.copy()
+    targets[7, -1] += 9.0
+    targets[8, 0] -= 7.0
+    rows[20] = rows[3]
+    given = with_targets(dataset(rows, None), targets)
+    found = auditing.audit(given, KnnSpec("m", 3, weights=weights, scale="standard"))
+    doubtful = [each for each in found.findings if each.kind == "contradicted"]
+    assert [each.row for each in doubtful[:2]] == [7, 8]
+    assert len(doubtful) <= 4
+    assert doubtful[0].label == ", ".join(f"{value:.6g}" for value in targets[7])
+    assert np.abs(np.array(doubtful[0].other.split(", "), float) - clean[7]).max() < 1.0
+    assert [(each.row, each.like) for each in found.findings if each.kind == "duplicate"][:1] == [(20, 3)]
+    assert found.count("useless") == 0
 
 
 @pytest.mark.parametrize("weights", ["uniform", "distance"])
@@ -86,7 +109,7 @@ def test_the_command_names_rows_of_the_file(
     assert "contradicted" in said.out
     assert " 7 (line 9) " in said.out
     assert {each["where"] for each in written if each["row"] == "7"} == {f"{tmp_path / 'rows.csv'}, line 9"}
-    assert "rows whose neighbours contradict their label" in said.err
+    assert "rows that their neighbours contradict" in said.err
     assert "audit.csv" in said.err
     named = [f"r{row},{line}" for row, line in enumerate(lines)]
     Path("rows.csv").write_text("\n".join(["id,a,label,b,c", *named, ""]))
@@ -142,3 +165,21 @@ def test_its_advice_fits_the_file_that_was_audited(
         said = capsys.readouterr().err
         assert ("try: reduce: condensed in my own.yaml" in said) == (not reduced)
         assert "try: knnkit audit --output audit.csv -c 'my own.yaml', which" in said
+
+
+def test_the_command_audits_a_regression_and_refuses_several_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = [f"{x},{90 if x == 11 else 2 * x},{x % 2}" for x in range(40)]
+    Path("rows.csv").write_text("\n".join(["x,y,odd", *lines, ""]))
+    Path("deploy.yaml").write_text("model: {name: m, data: {file: rows.csv, target: y, drop: [odd]}}\n")
+    assert cli.main(["audit"]) == 0
+    said = capsys.readouterr()
+    assert "contradicted" in said.out
+    assert " 11 (line 13) " in said.out
+    assert "1 of 40 rows that their neighbours contradict" in said.err
+    assert "left out" not in said.err
+    Path("deploy.yaml").write_text("model: {name: m, data: {file: rows.csv, label: [y, odd]}}\n")
+    assert cli.main(["audit"]) == 2
+    assert "label: y; then run it again for each of the other columns" in capsys.readouterr().err

@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.model_selection import GridSearchCV, LeaveOneGroupOut, LeaveOneOut
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.metrics import r2_score
+from sklearn.model_selection import GridSearchCV, LeaveOneGroupOut, LeaveOneOut, cross_val_predict
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MinMaxScaler, RobustScaler, StandardScaler
 
 from knnkit import cli
 from knnkit.data.dataset import Dataset, dataset, load_sklearn
+from knnkit.data.targets import with_labels, with_targets
 from knnkit.evaluation.splits import LEAVE_ONE_OUT
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.training import tuning, unscaled
@@ -113,6 +115,35 @@ def test_balanced_accuracy_finds_the_rare_class() -> None:
     assert max(balanced.curves[0].scores) > 0.7
 
 
+@pytest.mark.parametrize("how", [LEAVE_ONE_OUT, tuning.SPLIT])
+@pytest.mark.parametrize("weights", ["uniform", "distance"])
+def test_targets_and_several_labels_are_scored_as_by_scikit_learn(how: str, weights: Any) -> None:
+    random = np.random.default_rng(5)
+    rows = random.normal(size=(60, 3))
+    numbers = rows @ random.normal(size=(3, 2)) + random.normal(size=(60, 2)) / 4
+    words = [np.array(["a", "b"])[(numbers[:, 0] > 0).astype(int)], np.digitize(numbers[:, 1], [-1.0, 1.0])]
+    given = dataset(rows, None)
+    setting, part = [Setting("standard", "euclidean", weights)], np.arange(40)
+    for answers, kind, score in (
+        (with_targets(given, numbers), KNeighborsRegressor, "r_squared"),
+        (with_labels(given, words, ("word", "step")), KNeighborsClassifier, "accuracy"),
+    ):
+        training = answers if how == LEAVE_ONE_OUT else answers.take(part)
+        asked = material(training, answers.take(np.arange(40, 60)))
+        found = tuning.tune(asked, how, MOST, setting, score=score)  # type: ignore[arg-type]
+        truth = answers.targets
+        assert truth is not None
+        for k in range(1, MOST + 1):
+            model = Pipeline([("s", StandardScaler()), ("k", kind(k, weights=weights))])
+            values = answers.rows.astype(float)
+            if how == LEAVE_ONE_OUT:
+                expected, right = cross_val_predict(model, values, truth, cv=LeaveOneOut()), truth
+            else:
+                expected, right = model.fit(values[part], truth[part]).predict(values[40:]), truth[40:]
+            wanted = r2_score(right, expected) if score == "r_squared" else (right == expected).all(axis=1).mean()
+            assert found.curves[0].scores[k - 1] == pytest.approx(wanted, abs=1e-12)
+
+
 # --- the command --------------------------------------------------------------------------------------------------
 YAML = """\
 # my model
@@ -166,6 +197,33 @@ def test_tune_names_what_it_cannot_do(folder: Path, capsys: pytest.CaptureFixtur
     (folder / "deploy.yaml").write_text(YAML + "  test: 0\n")
     assert cli.main(["tune", "--by", "split"]) == 2
     assert "--by leave-one-out" in capsys.readouterr().err
+
+
+def test_tune_chooses_for_a_regression_and_for_several_labels(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    random = np.random.default_rng(2)
+    points = random.uniform(size=(60, 2))
+    lines = [f"{a},{1000 * b},{9 * a + random.normal() / 9},{a > 0.5},{a > 0.7}" for a, b in points.tolist()]
+    (folder / "t.csv").write_text("\n".join(["a,b,y,half,most", *lines]))
+    number = "model: {name: g, test: 0, data: {file: t.csv, target: y, drop: [half, most]}}\n"
+    several = "model: {name: g, test: 0, data: {file: t.csv, label: [half, most], drop: [y]}}\n"
+    for text, word, least in ((number, "R² of 60 rows", 0.9), (several, "accuracy of 60 rows", 0.7)):
+        (folder / "deploy.yaml").write_text(text)
+        assert cli.main(["tune", "--k", "9", "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert told["best"]["scale"] != "none"
+        assert told["best"]["score"] > least > told["now"]["score"] + 0.1
+        assert cli.main(["tune", "--k", "9", "--write", "--plot", "p.html"]) == 0
+        said = capsys.readouterr()
+        assert word in said.err
+        assert ("%" in said.out) == (text == several)
+        assert f"scale: {told['best']['scale']}" in (folder / "deploy.yaml").read_text()
+    assert cli.main(["tune", "--score", "r_squared"]) == 2
+    assert "--score accuracy" in capsys.readouterr().err
+    assert cli.main(["tune", "--score", "balanced_accuracy"]) == 2
+    assert "--score accuracy" in capsys.readouterr().err
+    (folder / "deploy.yaml").write_text(number)
+    assert cli.main(["tune", "--score", "accuracy"]) == 2
+    assert "--score r_squared" in capsys.readouterr().err
 
 
 # --- a scale that is missing --------------------------------------------------------------------------------------
