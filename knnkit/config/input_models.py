@@ -6,6 +6,7 @@ The docstring below a key is its description in the JSON Schema. No I/O.
 from __future__ import annotations
 
 import difflib
+import math
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -14,7 +15,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from device_agent.shared.protocol import constants, input_info
 from knnkit.config.field_types import ONE_OR_MORE, Example, FilePath, Section, Text, Words, each_once, no_sense, shorten
 
-#: Most numbers of a window: a model of so many features answers slowly everywhere.
+#: Most numbers of a window, or of a picture without stages: a model of so many features answers slowly everywhere.
 _MOST_NUMBERS = 65_536
 #: Longest window with a spectrum, whose graph holds about rows^2 numbers.
 _MOST_ROWS = 2048
@@ -212,7 +213,8 @@ class InputConfig(Section):
     audio: Annotated[AudioConfig | None, Example("{rate: 16000}")] = None
     """The inputs are sounds: WAV, or raw PCM (.pcm, .raw: 16 bits, one channel, at this rate)."""
     image: Annotated[ImageConfig | None, Example("{size: [96, 96]}")] = None
-    """The inputs are pictures: PNG and JPEG, which need Pillow on the device, or arrays of pixels."""
+    """The inputs are pictures: PNG and JPEG, which need Pillow on the device, or arrays of pixels. Without `stages`,
+    the numbers of a (small) picture are the row."""
     bound: Annotated[float, Example("0.1")] = Field(default=0.1, gt=0.0, lt=1.0)
     """Largest allowed distance between the rows that a device and the host compute from an input (processors round
     networks differently): a share of the distance of the k-th neighbour, or of the spread of the training rows if that
@@ -227,10 +229,16 @@ class InputConfig(Section):
             raise no_sense("an input is a sound or a picture, not both", "input: {audio: {rate: 16000}, stages: [...]}")
         if self.window and (self.audio or self.image):
             raise no_sense("an input is a window of samples, a sound or a picture", "input: {window: {...}}")
-        if not (self.window or self.stages):
-            said = "give `window`, `stages` or both; docs/guide.md shows how to make a stage from Keras"
-            said += ". Small pictures may be an NPZ of pixels, without `input`" if self.image else ""
+        if not (self.window or self.stages or self.image):
+            said = "give `window`, `image` or `stages`; docs/guide.md shows how to make a stage from Keras"
             raise no_sense(said, "stages: [embedder.tflite]")
+        if (
+            self.image
+            and not self.stages
+            and (count := math.prod(self.image.size) * self.image.channels) > _MOST_NUMBERS
+        ):
+            said = f"a picture has {count:,} numbers; without `stages`, at most {_MOST_NUMBERS:,} can be a row"
+            raise no_sense(said, "size: [32, 32], or stages: [embedder.tflite]")
         check_features(self.window, self.features)
         if self.pool and not self.stages:
             raise no_sense("`pool` needs `stages`: it takes statistics of their output", "stages: [embedder.tflite]")

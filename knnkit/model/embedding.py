@@ -74,7 +74,7 @@ def read_stages(input: Input, paths: Sequence[Path], first: bytes | None = None)
         replace(stage, file=name, sha256=hashlib.sha256(data).hexdigest())
         for stage, (name, data) in zip((*(Stage("", "") for _ in own), *input.stages), files.items())
     ]
-    if input.image is not None and stages[0].frames is None:
+    if input.image is not None and paths and stages[0].frames is None:
         _require_size(input.image, paths[0], files[stages[0].file])
     return replace(input, stages=tuple(stages)), files
 

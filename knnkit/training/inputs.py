@@ -30,6 +30,7 @@ from knnkit.data.raw_files import RawFiles
 from knnkit.errors import BuildError, DataError
 from knnkit.model.embedding import Embedded, embed, read_stages
 from knnkit.model.reference import window_features
+from knnkit.model.tflite import own_stages
 
 T = TypeVar("T")
 
@@ -149,21 +150,21 @@ def _read(read: Callable[[Path], T], path: Path) -> T:
 
 
 def embedder_of(asked: InputConfig | None) -> Embedder | None:
-    """Returns the embedder for `input` in deploy.yaml; None if it lists no stages and no features.
+    """Returns the embedder for `input` in deploy.yaml; None if rows need no stage.
 
     Raises:
         BuildError: a file cannot be read.
     """
-    if asked is None or not (asked.stages or asked.features):
+    if asked is None or not (asked.stages or asked.features or asked.image):
         return None
     first: bytes | None = None
     names: tuple[str, ...] = ()
     if asked.window is not None and asked.features:
-        from knnkit.model.tflite.window_stage import write_stage  # TensorFlow
-
         columns = asked.window.columns
-        first = write_stage(asked.window.rows, len(columns), asked.features)
+        first = own_stages.write_features(asked.window.rows, len(columns), asked.features)
         names = () if asked.stages else window_features.names(columns, asked.features)
+    elif asked.image is not None and not asked.stages:
+        first = own_stages.write_pixels(*asked.image.size, asked.image.channels)
     stages = tuple(Stage("", "", (), "", each.frames, each.hop, each.multiply, each.add) for each in asked.stages)
     heard, seen = asked.audio, asked.image
     sound = None if heard is None else Audio(heard.rate, heard.seconds, heard.full_scale)

@@ -1,6 +1,6 @@
 """Features of windows of samples: the float64 definition.
 
-`knnkit.model.tflite.window_stage` writes a graph that computes the same in float32. Its features differ from these by
+`knnkit.model.tflite.own_stages` writes a graph that computes the same in float32. Its features differ from these by
 at most `bound`. No I/O.
 """
 

@@ -7,14 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image as Pillow
 from support import stages
 from support.releases import Releases
 
+from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.model_info import Gates
 from knnkit.config import parse
 from knnkit.data.dataset import dataset
 from knnkit.data.raw_files import list_files
 from knnkit.errors import BuildError, DataError
-from knnkit.training import inputs
+from knnkit.training import inputs, source
 from knnkit.training.inputs import Embedder, embedder_of
 from knnkit.training.rows import load_rows
 
@@ -77,6 +80,28 @@ def test_a_picture_of_another_size_gets_the_size_of_the_stage(tmp_path: Path) ->
     right = found.value.hint.partition(" under")[0]
     made, _ = embedder(tmp_path, f"{{image: {{{right}}}, stages: [mean.tflite]}}").apply_to_files(listed)
     assert made.rows.shape == (1, 3)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_small_picture_without_stages_is_its_pixels(channels: int, tmp_path: Path) -> None:
+    """The agent answers the golden pictures with these pixels, too: `build` compares both."""
+    random = np.random.default_rng(0)
+    for label, light in (("dark", 0), ("light", 128)):
+        (tmp_path / label).mkdir()
+        for number in range(12):
+            pixels = random.integers(light, light + 128, (4, 5, 3)).astype(np.uint8)
+            Pillow.fromarray(pixels).save(tmp_path / label / f"{number}.png")
+    how = f"{{image: {{size: [4, 5], channels: {channels}, normalise: {{mean: 0, std: 1}}}}}}"
+    text = f"model: {{name: m, data: {{files: '*/*.png'}}, input: {how}, k: 1, test: 0.5}}"
+    material = source.load(parse.parse(text, base=tmp_path).builds()[0])
+    assert material.training.ids is not None
+    for name, row in zip(material.training.ids, material.training.rows):
+        pixels = np.asarray(Pillow.open(tmp_path / name)).astype(np.float32)
+        grey = (pixels * np.array([0.299, 0.587, 0.114], np.float32)).sum(axis=2)
+        assert np.allclose(row, (pixels if channels == 3 else grey).reshape(-1), rtol=1e-6)
+    made = material.build(Gates(accuracy=1.0))
+    assert made.verdict.failures == ()
+    assert [*made.stages] == [constants.STAGE_FILES[0]]
 
 
 def build(folder: Path, data: str) -> Any:

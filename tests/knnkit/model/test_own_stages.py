@@ -11,7 +11,7 @@ from knnkit.config.input_models import KNOWN
 from knnkit.model.reference import window_features
 from knnkit.model.reference.window_features import SPECTRUM
 from knnkit.model.tflite.load_tensorflow import load_tensorflow
-from knnkit.model.tflite.window_stage import write_stage
+from knnkit.model.tflite.own_stages import write_features
 
 
 @pytest.mark.parametrize(("rows", "columns", "bands"), [(2, 1, 1), (7, 3, 3), (32, 3, 8), (128, 6, 64)])
@@ -20,7 +20,7 @@ def test_features_of_the_graph_are_those_of_the_definition(rows: int, columns: i
     import tensorflow as tf
 
     features = [*((name, 0) for name in KNOWN), (SPECTRUM, bands)]
-    data = write_stage(rows, columns, features)
+    data = write_features(rows, columns, features)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the interpreter is deprecated, but comes with TensorFlow
         interpreter = tf.lite.Interpreter(model_content=data)

@@ -1,37 +1,54 @@
-"""Writes a stage that computes the features of windows.
+"""Writes the stages that a build makes itself.
 
-The graph is `knnkit.model.reference.window_features` in float32. Amplitudes are products with cosines and sines,
-because every runtime has the operators for these.
+`write_features` computes the features of windows, `knnkit.model.reference.window_features` in float32: amplitudes are
+products with cosines and sines, because every runtime has the operators for these. `write_pixels` makes a row of a
+picture.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from knnkit.model.reference.window_features import SPECTRUM, Feature, bands_of, waves
 from knnkit.model.tflite.load_tensorflow import load_tensorflow, needs_build_extra
 
 
-@needs_build_extra()
-def write_stage(rows: int, columns: int, features: Sequence[Feature]) -> bytes:
+def write_pixels(height: int, width: int, channels: int) -> bytes:
+    """Returns a `.tflite` that maps a (1, height, width, channels) picture to a (1, n) row of all its numbers.
+
+    Raises:
+        MissingDependency: TensorFlow is not installed.
+    """
+    return _written(
+        (1, height, width, channels), lambda tf, picture: tf.reshape(picture, (1, height * width * channels))
+    )
+
+
+def write_features(rows: int, columns: int, features: Sequence[Feature]) -> bytes:
     """Returns a `.tflite` that maps the (1, rows * columns) numbers of a window to the (1, f) features.
 
     Raises:
         MissingDependency: TensorFlow is not installed.
     """
-    load_tensorflow()
-    import tensorflow as tf
 
-    module = tf.Module()
-
-    def run(window: Any) -> Any:
+    def run(tf: Any, window: Any) -> Any:
         samples = tf.transpose(tf.reshape(window, (rows, columns)))
         middle = samples - tf.reduce_mean(samples, axis=1, keepdims=True)
         parts = [tf.reshape(_one(tf, samples, middle, *feature), (1, -1)) for feature in features]
         return tf.concat(parts, axis=1)
 
-    function = tf.function(run, input_signature=[tf.TensorSpec((1, rows * columns), tf.float32)], autograph=False)
+    return _written((1, rows * columns), run)
+
+
+@needs_build_extra()
+def _written(shape: tuple[int, ...], run: Callable[[Any, Any], Any]) -> bytes:
+    """Returns `run` as a `.tflite`: a function of the TensorFlow module and of a float32 tensor of this shape."""
+    load_tensorflow()
+    import tensorflow as tf
+
+    given, module = [tf.TensorSpec(shape, tf.float32)], tf.Module()
+    function = tf.function(lambda values: run(tf, values), input_signature=given, autograph=False)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], module)
     return bytes(converter.convert())
 
