@@ -28,7 +28,7 @@ from knnkit.config.parse import Build, FileData
 from knnkit.data import collected, patterns
 from knnkit.data.dataset import Dataset, label_array
 from knnkit.errors import DataError, UsageError
-from knnkit.evaluation import flips
+from knnkit.evaluation import faults, flips
 from knnkit.evaluation.flips import Asked, Comparison
 from knnkit.model.build import make_reference, origins_of
 from knnkit.model.stored import StoredModel, read_model
@@ -50,10 +50,13 @@ def run(arguments: argparse.Namespace) -> int:
     promote.check(written, found)
     build, material = promote.load(written, folder)
     promotion = promote.plan(build, material, found, folder)
-    gain, unknown = None, ""
+    gain, unknown, warnings = None, "", list[str]()
     labels = material.training.targets is None  # `diff` compares no values
     try:
-        gain = _gain(build, material, promotion) if promotion.rows and labels else None
+        if promotion.rows:
+            new = _read(material, build, promotion)
+            warnings += _far(material, new, promotion)
+            gain = _gain(build, material, new, promotion) if labels else None
     except DataError as error:  # such as a category that no training row had
         unknown = str(error)
     listed = False
@@ -65,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json_codec.dumps(_document(promotion, gain)))
     else:
         _show(arguments, build, promotion, gain, listed)
-        for warning in _outvoted(material, promotion) if labels else ():
+        for warning in (*warnings, *(_outvoted(material, promotion) if labels else ())):
             print_line(warning, "warn", stream=sys.stderr)
         if unknown:
             print_line(f"cannot show what the new rows change: {unknown}", "warn", stream=sys.stderr)
@@ -95,8 +98,8 @@ def _list(config: Path, build: Build, promotion: Promotion) -> bool:
 
 
 # --- what the next model gains --------------------------------------------------------------------------------------
-def _gain(build: Build, material: Material, promotion: Promotion) -> Comparison | None:
-    """Compares the current release's answers with those of the same model plus the new rows.
+def _gain(build: Build, material: Material, new: Dataset, promotion: Promotion) -> Comparison | None:
+    """Compares the current release's answers with those of the same model plus the rows `new`.
 
     Both answer the release's evaluation rows and the new rows. Returns None if there is no release, or if its features
     are not those of the training data.
@@ -110,7 +113,6 @@ def _gain(build: Build, material: Material, promotion: Promotion) -> Comparison 
         raise UsageError(str(error), hint="knnkit build --force") from None
     if before.info.feature_names != material.training.feature_names:
         return None
-    new = _read(material, build, promotion)
     after = _with_rows(before, material, new)
     truth = tuple(map(str, new.labels.tolist()))
     origins = with_changes(origins_of(new), source=f"{rows.FIELD}/{promotion.path.name}")
@@ -152,6 +154,14 @@ def row_numbers(material: Material, added: int) -> NDArray[np.int64]:
     ]
     end = 1 + max(int(part.max()) for part in numbers if len(part))
     return np.concatenate([numbers[0], np.arange(end, end + added)])
+
+
+def _far(material: Material, new: Dataset, promotion: Promotion) -> list[str]:
+    """Returns a warning for each of the rows `new` with a value that alone would decide the scale of its column."""
+    old = material.training
+    found = faults.far_values(np.concatenate([old.rows, new.rows]), old.feature_names, material.spec.scale)
+    added = [(promotion.rows[new.place(far.row - len(old.rows))], far) for far in found if far.row >= len(old.rows)]
+    return [f"row {row.id} ({row.device}): {far.said}" for row, far in added]
 
 
 # --- for people -----------------------------------------------------------------------------------------------------

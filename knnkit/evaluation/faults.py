@@ -1,19 +1,22 @@
 """Faults in labelled rows that make an evaluation misleading.
 
 `find` warns of rows on both sides of a split, equal rows with different labels, features that are a copy of the label,
-labels that differ only in blanks or case, and labels such as "nan". Never changes a row.
+labels that differ only in blanks or case, and labels such as "nan". `far_values` finds values such as 1e38, which alone
+decide the scale of a column. Never changes a row.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.enrolment import enrolled
 from device_agent.shared.features.coder import is_missing
+from device_agent.shared.protocol.constants import Scale
 from knnkit.data.dataset import Dataset
 from knnkit.data.policy import MISSING_WORDS
 from knnkit.data.precision import WHOLE
@@ -22,6 +25,9 @@ from knnkit.data.precision import WHOLE
 _BY_CHANCE = 0.05
 #: Fewer rows a class than these may follow a feature by chance.
 _FEW = 5
+#: A value this many times the range of a column's middle half from its median is far. Far values decide the scale if
+#: they are at most this share of the rows, and make this share of the variance. Sample from which the range is taken.
+_FAR, _FEW_FAR, _DECIDE, _SAMPLE = 100.0, 0.05, 0.99, 1024
 
 
 def find(training: Dataset, held_out: Dataset | None) -> tuple[str, ...]:
@@ -111,3 +117,38 @@ def _spellings(training: Dataset) -> list[str]:
         for labels in spelt.values()
         if len(labels) > 1
     ]
+
+
+class Far(NamedTuple):
+    """The farthest value of a column whose scale a few values decide: its `row` (index), and what is wrong with it."""
+
+    row: int
+    said: str
+
+
+def scale_by_far(training: Dataset, scale: Scale) -> tuple[str, ...]:
+    """Returns a warning for each column of the training rows whose scale a few far values decide (`far_values`)."""
+    found = far_values(training.rows, training.feature_names, scale)
+    return tuple(f"{training.where(far.row)}: {far.said}" for far in found)
+
+
+def far_values(rows: NDArray[Any], names: Sequence[str], scale: Scale) -> list[Far]:
+    """Returns the farthest value of each column in which a few values far from all others decide `scale`.
+
+    Standard and minmax then make the other values nearly equal; the result is empty for other scales. A column of which
+    half the values are equal (counts, for example) is left out: any other value is far there.
+    """
+    if scale not in ("standard", "minmax"):
+        return []
+    low, middle, high = np.quantile(rows[:: -(-len(rows) // _SAMPLE)].astype(np.float64), (0.25, 0.5, 0.75), axis=0)
+    reach = np.maximum(rows.max(axis=0) - middle, middle - rows.min(axis=0))
+    found = []
+    for column in np.flatnonzero((high > low) & (reach > _FAR * (high - low))).tolist():
+        off = np.abs(rows[:, column].astype(np.float64) - middle[column])
+        far, squares = off > _FAR * (high[column] - low[column]), (off / off.max()) ** 2
+        if far.mean() <= max(_FEW_FAR, 1.0 / len(far)) and squares[far].sum() > _DECIDE * squares.sum():
+            row, more = int(off.argmax()), int(far.sum()) - 1
+            said = f"{names[column]!r} is {rows[row, column]:.6g}{f' (and {more:,} more are as far)' if more else ''}"
+            said += f", but half of its values lie between {low[column]:.6g} and {high[column]:.6g}; scale: {scale} "
+            found.append(Far(row, f"{said}makes these nearly equal: correct the row, or take scale: robust"))
+    return found

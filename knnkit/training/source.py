@@ -263,7 +263,7 @@ def _load_rows(build: Build) -> Material:
     training, held_out, table = ready.training, ready.held_out, ready.table
     shifted, seen = model.metric != "cosine" or model.scale != "none", everything if table is None else training
     warnings += ready.warnings + precision.warnings(seen.rows, seen.feature_names, seen.source, shifted=shifted)
-    warnings += divided.warnings
+    warnings += divided.warnings + faults.scale_by_far(training, model.scale)
     if training.targets is None:
         if doubt := columns.doubt(list(dict.fromkeys(everything.labels.tolist())), len(everything.labels)):
             known = any(doubt in text for text in divided.warnings)

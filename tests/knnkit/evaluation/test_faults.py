@@ -9,7 +9,7 @@ import pytest
 
 from knnkit.data.columns import numbering
 from knnkit.data.dataset import SKLEARN_SETS, Dataset, dataset, load_sklearn
-from knnkit.evaluation.faults import find
+from knnkit.evaluation.faults import find, scale_by_far
 from knnkit.evaluation.splits import divide
 
 RANDOM = np.random.default_rng(0)
@@ -25,6 +25,7 @@ def rows_of(rows: Any, labels: Any) -> Dataset:
 def test_the_data_sets_of_scikit_learn_have_no_fault(name: str, how: str | None, seed: int) -> None:
     found = divide(load_sklearn(name), 0.3, seed, how)
     assert find(found.training, found.held_out) == ()
+    assert scale_by_far(found.training, "standard") == scale_by_far(found.training, "minmax") == ()
 
 
 @pytest.mark.parametrize(("distinct", "times"), [(100, 6), (50, 2), (10, 20)])
@@ -123,3 +124,28 @@ def test_a_label_that_may_mean_none_is_named(word: str) -> None:
     (said,) = find(rows_of(rows, labels), None)
     assert f"10 rows have the label {word!r}" in said
     assert find(rows_of(rows, np.arange(40) % 3), None) == ()
+
+
+@pytest.mark.parametrize("scale", ["standard", "minmax"])
+@pytest.mark.parametrize("value", [1e38, -1e38, 1e6])
+@pytest.mark.parametrize("count", [1, 3])
+def test_far_values_that_decide_a_scale_are_named(count: int, value: float, scale: Any) -> None:
+    points = RANDOM.normal(5.0, 2.0, size=(200, 3))
+    points[17 : 17 + count, 1] = value / 2
+    points[17, 1] = value
+    rows = rows_of(points, np.arange(200) % 2)
+    (said,) = scale_by_far(rows, scale)
+    assert said.startswith(f"rows: row 17: 'feature_1' is {value:.6g}")
+    assert ("(and 2 more are as far)" in said) == (count == 3)
+    assert f"scale: {scale} makes these nearly equal: correct the row, or take scale: robust" in said
+    assert scale_by_far(rows, "robust") == scale_by_far(rows, "none") == ()
+
+
+@pytest.mark.parametrize(
+    "column",
+    [RANDOM.lognormal(0.0, 1.0, 300), RANDOM.standard_t(3, 300), RANDOM.poisson(0.1, 300), np.arange(300) // 150 * 1e6,
+     np.arange(300) == 7, np.zeros(300)],
+)  # fmt: skip
+def test_ordinary_columns_have_no_far_values(column: Any) -> None:
+    rows = rows_of(np.stack([column, RANDOM.normal(size=300)], axis=1).astype(float), np.arange(300) % 2)
+    assert scale_by_far(rows, "standard") == ()
