@@ -25,7 +25,7 @@ from device_agent.shared.arguments import flag, is_number, path_text, require, t
 from device_agent.shared.console.streams import quiet
 from device_agent.shared.label_columns import Voter, labels_of
 from device_agent.shared.protocol import constants, model_info
-from device_agent.shared.queries import Neighbors, accuracy, in_doubt
+from device_agent.shared.queries import Neighbors, accuracy, answers_by_name, in_doubt
 from device_agent.shared.regression import as_column, r_squared
 from device_agent.shared.safe_files import whole_file
 from knnkit.data.dataset import Dataset
@@ -210,10 +210,14 @@ class TfKNN:
         return self._answer(queries)[constants.OUTPUT_PROBABILITIES]
 
     def score(self, queries: ArrayLike, labels: ArrayLike) -> float:
-        """Returns the share of raw `queries` with the right labels (in every label column); for a regression, R²."""
-        if self.fitted.enrolment.targets is not None and not self.fitted.enrolment.target_classes:
-            return r_squared(self.predict(queries), labels, DataError)
-        return accuracy(self.predict(queries), labels, DataError)
+        """Returns the share of raw `queries` with the right labels (in every label column); for a regression, R².
+
+        Several columns of labels or targets in a frame are matched by name.
+        """
+        held = self.fitted.enrolment
+        truth = answers_by_name(labels, held.target_names, DataError)
+        by_label = held.targets is None or held.target_classes
+        return (accuracy if by_label else r_squared)(self.predict(queries), truth, DataError)
 
     @cached_property
     def _reference(self) -> Reference:

@@ -27,7 +27,7 @@ from device_agent.shared.protocol import constants, reports
 from device_agent.shared.protocol.documents import Searched
 from device_agent.shared.protocol.errors import BadInput, ModelUnusable
 from device_agent.shared.protocol.model_info import KnnInfo
-from device_agent.shared.queries import Neighbors, Origin, accuracy, in_doubt, narrow, origin_of
+from device_agent.shared.queries import Neighbors, Origin, accuracy, answers_by_name, in_doubt, narrow, origin_of
 from device_agent.shared.release.model_file import kept_open
 from device_agent.shared.release.model_file import read_info as read_info
 
@@ -166,13 +166,14 @@ class TfliteKNN:
     def score(self, rows: ArrayLike, labels: ArrayLike) -> float:
         """Returns the share of raw `rows` whose predicted label is that of (n,) `labels`; R² of a regression.
 
-        With several label columns, a row counts if all its (n, t) `labels` are right.
+        With several label columns, a row counts if all its (n, t) `labels` are right. Columns of a frame go by name.
 
         Raises:
             BadInput: wrong number of columns or labels, or a value that is not finite.
         """
-        by_label = self.info.targets is None or self.info.targets.classes
-        return (accuracy if by_label else regression.r_squared)(self.predict(rows), labels)
+        targets = self.info.targets
+        truth = answers_by_name(labels, () if targets is None else tuple(targets.names), BadInput)
+        return (accuracy if targets is None or targets.classes else regression.r_squared)(self.predict(rows), truth)
 
     def values_of(self, answers: Answers) -> NDArray[np.float64]:
         """Returns (n, t) float64: the values of t targets; for label columns, positions of labels in `Targets.classes`.

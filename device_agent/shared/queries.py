@@ -21,6 +21,8 @@ from device_agent.shared.protocol.model_info import Near
 
 #: (n_features,) numbers to subtract from raw float64 rows; None for a model that takes float32 rows as they are.
 Origin = NDArray[np.float64] | None
+#: First names of targets or label columns that were given without names.
+_UNNAMED = ("target", "target_0", "label_0")
 
 
 # A named tuple: a stream makes one for every row, and a frozen dataclass takes three times as long to make.
@@ -295,8 +297,26 @@ def _few(names: tuple[str, ...]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
+def answers_by_name(answers: Any, names: Sequence[str], error: Callable[..., Exception]) -> Any:
+    """Returns the columns `names` of a data frame of right answers, in this order.
+
+    `names` are the model's targets or label columns. Returns `answers` unchanged if they are not a frame, or the model
+    has no such names. Raises `error` if a column is missing.
+    """
+    named = column_names(answers)
+    if not names or names[0] in _UNNAMED or named in (None, names):
+        return answers
+    absent = next((name for name in names if name not in (named or ())), None)
+    if absent is not None:
+        said = f"the labels or targets have no column {absent!r}; the model answers {_few(tuple(names))}"
+        raise error(said, hint="rename the columns, or give an array in this order")
+    return select(answers, names)
+
+
 def accuracy(predicted: NDArray[Any], truth: ArrayLike, error: Callable[..., Exception] = BadInput) -> float:
     """Returns the share (0 to 1) of rows whose `predicted` label equals `truth`; of (n, t) labels, all t of a row.
+
+    A label True also equals the text "True".
 
     Raises:
         error: `truth` and `predicted` have different shapes; one has text and the other numbers; or there are no rows.
@@ -305,7 +325,8 @@ def accuracy(predicted: NDArray[Any], truth: ArrayLike, error: Callable[..., Exc
     try:
         expected = as_array(truth, object)
         if expected.shape == predicted.shape and len(predicted):
-            same = predicted.astype(object) == expected
+            found = predicted.astype(object)
+            same = (found == expected) | (found == _without_bools(expected))
             if same.any() or not (predicted.astype(str) == expected.astype(str)).any():
                 return float(same.reshape(len(expected), -1).all(axis=1).mean())
             said = f"the labels are {shown(expected.flat[0])}, ..., but the model's are {shown(predicted.flat[0])}, ..."
@@ -313,3 +334,7 @@ def accuracy(predicted: NDArray[Any], truth: ArrayLike, error: Callable[..., Exc
     except Exception:  # of another library's type, perhaps in an array of objects
         raise error(f"the labels must be an array, but are {shown(truth)}", hint=hint) from None
     raise error(said or f"{len(predicted)} rows, but labels of shape {expected.shape}", hint=hint)
+
+
+#: Returns an array of objects with text in place of True and False, as labels are read.
+_without_bools = np.frompyfunc(lambda cell: str(cell) if isinstance(cell, bool | np.bool_) else cell, 1, 1)

@@ -10,12 +10,12 @@ import hashlib
 import json
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.shared.enrolment.enrolled import WHOLE, without_fraction
+from device_agent.shared.enrolment.enrolled import WHOLE, text_of, without_fraction
 from device_agent.shared.protocol.constants import UNKNOWN_LABEL
 from device_agent.shared.queries import as_numbers, default_names, not_numbers
 from device_agent.shared.tabular.csv_dialect import short
@@ -24,6 +24,7 @@ from knnkit.data.bad_cells import EMPTY, NOT_FINITE, BadCells
 from knnkit.data.policy import PLAIN, Policy
 from knnkit.errors import DataError, needs
 
+Value = TypeVar("Value")
 #: Longest label or column name, in characters.
 MAX_TEXT = 256
 #: Hint for a label or column name that `is_plain` refuses.
@@ -261,7 +262,8 @@ def require_distinct(names: Iterable[str], where: str) -> None:
 def label_array(values: list[Any], source: str) -> NDArray[Any]:
     """Returns values, the labels of `source`, as an array: int64 if all are integers, else text (`007`, `1.5`).
 
-    `2.0` counts as the integer 2 if all labels are whole numbers, or if another label is `2`.
+    `2.0` counts as the integer 2 if all labels are whole numbers, or if another label is `2`. Text gets Unicode's form
+    NFC, as labels that are taught on a device: in file names of macOS, a letter and its accent are two characters.
 
     Raises:
         DataError: a label is NaN, a list or bytes, is not plain text on one line, or is "unknown", which is reserved.
@@ -277,13 +279,22 @@ def label_array(values: list[Any], source: str) -> NDArray[Any]:
         values = [str(value) for value in values]
     if all(isinstance(value, float) and value.is_integer() for value in values):
         values = [int(value) for value in values]
-    texts = [str(value) for value in values]
+    texts = [text_of(value) for value in values]
     plain = {text: without_fraction(text) for text in dict.fromkeys(texts)}
     if all(WHOLE.fullmatch(text) and abs(int(text)) < 2**63 for text in plain.values()):
         return np.array([int(plain[text]) for text in texts], dtype=np.int64)
     for text in plain:
         require_label(text, f"{source}: row {texts.index(text)}")
     return np.array([plain[text] if plain[text] in plain else text for text in texts])
+
+
+def by_text(labels: Sequence[int | str], values: Iterable[Value]) -> dict[str, Value]:
+    """Returns label as text -> its value; labels that are not in Unicode's form NFC are there in both forms.
+
+    A label `7` is text in a file with labels of letters, and a number in a file without.
+    """
+    pairs = list(zip(labels, values))
+    return {text_of(label): value for label, value in pairs} | {str(label): value for label, value in pairs}
 
 
 def require_label(text: str, where: str) -> None:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from device_agent.shared.queries import as_array, as_numbers, column_names, is_gap
+from device_agent.shared.queries import answers_by_name, as_array, as_numbers, column_names, is_gap
 from knnkit.data import precision
-from knnkit.data.dataset import Dataset, dataset, label_array, require_distinct
+from knnkit.data.dataset import Dataset, by_text, dataset, label_array, require_distinct
 from knnkit.errors import DataError
 
 #: The class of every row of a regression.
@@ -90,7 +90,7 @@ def with_labels(rows: Dataset, columns: Sequence[Any], names: tuple[str, ...], k
     classes, codes = list[tuple[int | str, ...]](), []
     for place, (name, labels) in enumerate(zip(names, columns)):
         own = known[place] if known else tuple(np.unique(labels).tolist())
-        places = {str(label): code for code, label in enumerate(own)}
+        places = by_text(own, range(len(own)))
         new = next((label for label in labels.tolist() if str(label) not in places), None)
         if new is not None:
             said = f"{rows.source}: the column {name!r} has a label that no training row has: {new!r}"
@@ -166,6 +166,7 @@ def answered(rows: Dataset, answers: Any, names: tuple[str, ...], known: Known) 
     `names` are the model's targets or label columns, and () for a model that answers one label. `known` has the allowed
     labels of each column of a model with several label columns, and is () for any other.
     """
+    answers = answers_by_name(answers, names, DataError)
     if names and not known:
         return with_targets(rows, answers, names)
     columns = [label_array(column.tolist(), rows.source) for column in _columns(rows, answers)]

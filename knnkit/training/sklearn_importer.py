@@ -312,9 +312,9 @@ def _labels(found: Any) -> Labels:
     classes = np.asarray(found)
     if classes.dtype.kind == "f" and (classes == np.rint(classes)).all() and np.abs(classes).max() < 2**53:
         classes = classes.astype(np.int64)  # 2.0 is the class 2, as in a file
-    if classes.dtype == bool or not (np.issubdtype(classes.dtype, np.integer) or classes.dtype.kind in "UO"):
+    if not (np.issubdtype(classes.dtype, np.integer) or classes.dtype.kind in "bUO"):
         raise BuildError(f"labels of type {classes.dtype} are not supported", hint="integers or text")
-    labels = classes.tolist()
+    labels = [str(label) if isinstance(label, bool) else label for label in classes.tolist()]  # as from a file
     if UNKNOWN_LABEL in labels:
         raise BuildError(f"the label {UNKNOWN_LABEL!r} is reserved for rejected rows", hint="rename it, and fit again")
     words = [label for label in labels if not isinstance(label, int)]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import Metric
-from knnkit.data.dataset import Dataset
+from knnkit.data.dataset import Dataset, by_text
 from knnkit.errors import BuildError, DataError
 from knnkit.model.reference.space import Float32, Float64, Space, Step, make_space
 
@@ -95,8 +95,7 @@ def codes_of(classes: tuple[int | str, ...], labels: NDArray[np.generic]) -> NDA
     Raises:
         DataError: a label is not one of the classes.
     """
-    # `7` is text beside a label of letters, and a number where they are not in the same file.
-    places = {str(label): code for code, label in enumerate(classes)}
+    places = by_text(classes, range(len(classes)))
     texts = [str(label) for label in labels.tolist()]
     unseen = sorted(set(texts) - set(places))
     if unseen:

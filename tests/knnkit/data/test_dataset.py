@@ -8,11 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from knnkit import TfKNN
+from knnkit.data.columns import Wanted
 from knnkit.data.dataset import Dataset, dataset, load_sklearn
-from knnkit.data.files import load
+from knnkit.data.files import load, load_all
+from knnkit.data.raw_files import list_files
 from knnkit.errors import DataError
 from knnkit.model.build import build_model
 from knnkit.model.reference.spec import KnnSpec
+from knnkit.training.raw_cells import labelled_rows
+from knnkit.training.source import of_imported
 
 GOOD = "width,height,species\n1,2,oak\n3.5,4e0,elm\n"
 
@@ -284,3 +289,31 @@ def test_a_folder_is_not_a_missing_file(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").mkdir()
     with pytest.raises(DataError, match=r"rows.csv is a folder, not a file"):
         load(tmp_path / "rows.csv", "kind")
+
+
+def test_a_letter_with_an_accent_has_one_spelling(tmp_path: Path) -> None:
+    """File names of macOS hold the letter and its accent apart."""
+    joined, apart = "caf\u00e9", "cafe\u0301"
+    files = [write(tmp_path, f"x,y\n1,{joined}\n2,{apart}\n"), write(tmp_path, f"x,y\n1,{apart}\n2,b\n", "more.csv")]
+    assert load_all(files, Wanted("y", None)).labels.tolist() == [joined, joined, joined, "b"]
+    for name in (joined, apart):
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "a.npy", np.zeros(2))
+    made = list_files([tmp_path / "*" / "*.npy"], "label", None, None).dataset()
+    assert made.labels.tolist() == [joined, joined]
+
+
+@pytest.mark.parametrize("trained", ["caf\u00e9", "cafe\u0301"])
+@pytest.mark.parametrize("asked", ["caf\u00e9", "cafe\u0301"])
+def test_labels_of_python_stay_and_test_rows_have_either_form(trained: str, asked: str) -> None:
+    rows = np.arange(4.0)[:, np.newaxis]
+    for columns in (1, 2):
+        own, given = (np.array([[word, "b"], ["b", word]] * 2)[:, :columns].squeeze() for word in (trained, asked))
+        model = TfKNN(rows, 1, labels=own)
+        assert model.predict(rows).tolist() == own.tolist()
+        measured = of_imported(model.fitted, labelled_rows(model.fitted, (rows, given))).held_out
+        assert measured is not None
+        if columns == 1:
+            assert measured.labels.tolist() == own.tolist()
+        else:
+            assert np.array_equal(measured.targets, model.fitted.enrolment.targets)  # type: ignore[arg-type]

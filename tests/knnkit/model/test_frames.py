@@ -19,7 +19,9 @@ from support import palmer
 
 import knnkit
 from device_agent import TfliteKNN
+from device_agent.shared.protocol.errors import BadInput
 from knnkit.errors import BuildError, DataError
+from knnkit.training.raw_cells import labelled_rows
 
 ROWS, SPECIES = palmer.birds()[0]
 FRAME = pd.DataFrame(ROWS)
@@ -192,6 +194,28 @@ def test_targets_have_the_names_of_their_series_or_columns(kind: Any) -> None:
     assert names == [("y",), ("y",), ("y", "z"), ("target_0", "target_1"), ("y", "z")]
     assert models[-1].predict([[2.9]]).tolist() == [[8.0, 7.0]]
     assert models[0].score(rows, frame["y"]) == 1.0
+
+
+@pytest.mark.parametrize("kind", [pd.DataFrame, pl.DataFrame, pyarrow.table])
+@pytest.mark.parametrize("word", ["targets", "labels"])
+def test_several_right_answers_of_a_frame_go_by_name(word: str, kind: Any, tmp_path: Path) -> None:
+    cells = {"b": [3, 4, 3, 5], "a": [1, 2, 2, 1]}
+    rows, given = np.arange(4.0)[:, np.newaxis], kind(cells)
+    host = knnkit.TfKNN(rows, 1, **{word: given})
+    device = TfliteKNN(host.export(tmp_path / "m.tflite"))
+    right, wrong = kind({"a": cells["a"], "c": cells["a"], "b": cells["b"]}), kind({"b": cells["b"], "c": cells["a"]})
+    for model in (host, device):
+        assert model.score(rows, right) == model.score(rows, given) == model.score(rows, np.array([*cells.values()]).T)
+        assert model.score(rows, right) == 1.0
+        with pytest.raises((DataError, BadInput), match="labels or targets have no column 'a'; the model answers b, a"):
+            model.score(rows, wrong)
+    unnamed = knnkit.TfKNN(rows, 1, **{word: np.array([*cells.values()]).T})
+    assert unnamed.score(rows, given) == 1.0
+    held_out = labelled_rows(host.fitted, (rows, right))
+    assert held_out is not None
+    assert np.array_equal(held_out.targets, host.fitted.enrolment.targets)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="labels or targets have no column 'a'"):
+        labelled_rows(host.fitted, (rows, wrong))
 
 
 @pytest.mark.parametrize(

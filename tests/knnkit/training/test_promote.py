@@ -264,7 +264,7 @@ def test_what_only_looks_like_a_whole_number_never_joins_numbers(label: str, tmp
 
 def test_a_device_takes_two_labels_for_one_where_training_data_does() -> None:
     """Generated: `1.0` is `1` among labels that are text, on a device at once, and in the promoted file later."""
-    draw, pool = random.Random(2), ["1", "1.0", "2", "2.0", "0", "-0", "b", "1.5", "07", "\u00e9"]
+    draw, pool = random.Random(2), ["1", "1.0", "2", "2.0", "0", "-0", "b", "1.5", "07", "\u00e9", "e\u0301"]
     for _ in range(300):
         training, taught = ["a", *draw.sample(pool, 4)], draw.choices(pool, k=5)
         classes = np.unique(label_array(training, "train.csv")).tolist()

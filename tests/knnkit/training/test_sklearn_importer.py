@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import pickle
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,11 @@ from sklearn.random_projection import GaussianRandomProjection, SparseRandomProj
 from support.device_process import DeviceProcess
 
 import knnkit
+from device_agent import TfliteKNN
+from device_agent.shared.protocol.model_info import Gates
 from knnkit.errors import BuildError
+from knnkit.training import source
+from knnkit.training.raw_cells import labelled_rows
 
 ROWS, CODES = load_wine(return_X_y=True)
 KEPT, HELD_OUT, LABELS, TRUTH = train_test_split(ROWS, CODES, test_size=0.3, random_state=0)
@@ -274,17 +279,29 @@ def test_labels_of_whole_floats_are_integers() -> None:
     assert imported.fitted.enrolment.classes == (0, 1, 2)
 
 
+@pytest.mark.parametrize("dtype", [bool, object])
+def test_true_and_false_are_labels_as_in_a_file(dtype: type, tmp_path: Path) -> None:
+    answers = (LABELS > 0).astype(dtype)
+    for given in (answers, np.stack([answers, 1 - LABELS > 0], axis=1).astype(dtype)):
+        estimator = KNeighborsClassifier(3).fit(KEPT, given)
+        host = knnkit.from_sklearn(estimator)
+        expected = estimator.predict(KEPT)
+        assert host.predict(KEPT).tolist() == expected.astype(str).tolist()
+        device = TfliteKNN(host.export(tmp_path / "m.tflite"))
+        for truth in (expected, expected.astype(str)):
+            assert host.score(KEPT, truth) == device.score(KEPT, truth) == 1.0
+        held_out = labelled_rows(host.fitted, (KEPT, given))
+        assert held_out is not None
+        replace(source.of_imported(host.fitted, held_out), agreement=1.0).build(Gates())
+
+
 def test_what_is_not_fitted_or_does_not_fit_is_named() -> None:
     with pytest.raises(BuildError, match="not fitted"):
         knnkit.from_sklearn(KNeighborsClassifier(3))
     with pytest.raises(BuildError, match="GridSearchCV is not supported") as caught:
         knnkit.from_sklearn(GridSearchCV(KNeighborsClassifier(), {}))
     assert caught.value.hint == "search.fit(rows, labels)"
-    with pytest.raises(BuildError, match="type bool"):
-        knnkit.from_sklearn(KNeighborsClassifier(3).fit(KEPT, LABELS > 0))
     with pytest.raises(BuildError, match="the label 'unknown' is reserved for rejected rows"):
         knnkit.from_sklearn(KNeighborsClassifier(3).fit(KEPT, np.array(["a", "b", "unknown"])[LABELS]))
-    with pytest.raises(BuildError, match="type bool"):
-        knnkit.from_sklearn(KNeighborsClassifier(3).fit(KEPT, np.stack([LABELS > 0, LABELS > 0], axis=1)))
     with pytest.raises(BuildError, match="2 distinct feature names for 13 columns"):
         knnkit.from_sklearn(KNeighborsClassifier(3).fit(KEPT, LABELS), feature_names=("a", "b"))
