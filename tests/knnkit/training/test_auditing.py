@@ -182,4 +182,4 @@ def test_the_command_audits_a_regression_and_refuses_several_labels(
     assert "left out" not in said.err
     Path("deploy.yaml").write_text("model: {name: m, data: {file: rows.csv, label: [y, odd]}}\n")
     assert cli.main(["audit"]) == 2
-    assert "label: y; then run it again for each of the other columns" in capsys.readouterr().err
+    assert "label: 'y'; then run it again for each of the other columns" in capsys.readouterr().err

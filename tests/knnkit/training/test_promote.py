@@ -293,6 +293,20 @@ def test_a_new_class_that_can_never_win_is_pointed_out(
     assert ("to win a vote" in shown) == bool(said)
 
 
+@pytest.mark.parametrize(("scale", "value", "warned"), [("standard", 1e38, 1), ("none", 1e38, 0), ("standard", 3.5, 0)])
+def test_a_taught_value_that_would_decide_the_scale_is_pointed_out(
+    scale: str, value: float, warned: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = project(tmp_path, DATA["flow"])
+    file.write_text(file.read_text().replace("k: 1\n", f"k: 1\n  scale: {scale}\n"))
+    far = replace(field_rows(1, "x")[0], id="far", cells=(2.0, value))
+    merge(tmp_path / "m.parquet", Columns("m", ("device", "a")), [*field_rows(2, "y", 1), far])
+    assert cli.main(["promote", str(tmp_path / "m.parquet"), "--config", str(file)]) == 0
+    assert capsys.readouterr().err.count("row far (b,\"0): 'a' is 1e+38, but half of its values lie between") == warned
+    found = source.load(load.load(file).builds()[0]).warnings
+    assert sum("field/m.csv, line 4: 'a' is 1e+38" in said for said in found) == warned
+
+
 def test_two_labels_of_equal_rows_are_pointed_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two boards were taught the same row; both rows are added, and a person decides."""
     file = project(tmp_path, DATA["flow"])
