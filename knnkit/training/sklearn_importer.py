@@ -310,15 +310,15 @@ def _classes(classifier: Any) -> tuple[Labels, NDArray[np.int32]] | None:
 
 def _labels(found: Any) -> Labels:
     classes = np.asarray(found)
+    classes = classes.astype(str) if classes.dtype == bool else classes  # as from a file
     if classes.dtype.kind == "f" and (classes == np.rint(classes)).all() and np.abs(classes).max() < 2**53:
         classes = classes.astype(np.int64)  # 2.0 is the class 2, as in a file
-    if not (np.issubdtype(classes.dtype, np.integer) or classes.dtype.kind in "bUO"):
+    if not (np.issubdtype(classes.dtype, np.integer) or classes.dtype.kind in "UO"):
         raise BuildError(f"labels of type {classes.dtype} are not supported", hint="integers or text")
-    labels = [str(label) if isinstance(label, bool) else label for label in classes.tolist()]  # as from a file
+    labels = classes.tolist()
     if UNKNOWN_LABEL in labels:
         raise BuildError(f"the label {UNKNOWN_LABEL!r} is reserved for rejected rows", hint="rename it, and fit again")
-    words = [label for label in labels if not isinstance(label, int)]
-    strange = [word for word in words if not (isinstance(word, str) and is_plain(word))]
+    strange = [word for word in labels if not isinstance(word, int) and not (isinstance(word, str) and is_plain(word))]
     if strange:
         raise BuildError(f"a label may not be {short(str(strange[0]))}", hint=f"{RENAME}, and fit again")
     return tuple(labels)
