@@ -164,16 +164,14 @@ class TfliteKNN:
         return np.asarray(self.classes_[label])
 
     def score(self, rows: ArrayLike, labels: ArrayLike) -> float:
-        """Returns the share of raw `rows` whose predicted label is that of (n,) `labels`; R² of a regression.
-
-        With several label columns, a row counts if all its (n, t) `labels` are right. Columns of a frame go by name.
+        """Returns the share of raw `rows` with the right labels, (n,) or all (n, t); or R². Frames are taken by name.
 
         Raises:
             BadInput: wrong number of columns or labels, or a value that is not finite.
         """
         targets = self.info.targets
-        truth = answers_by_name(labels, () if targets is None else tuple(targets.names), BadInput)
-        return (accuracy if targets is None or targets.classes else regression.r_squared)(self.predict(rows), truth)
+        measure = accuracy if targets is None or targets.classes else regression.r_squared
+        return measure(self.predict(rows), answers_by_name(labels, targets.names if targets else (), BadInput))
 
     def values_of(self, answers: Answers) -> NDArray[np.float64]:
         """Returns (n, t) float64: the values of t targets; for label columns, positions of labels in `Targets.classes`.
