@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.inference.block_search import BlockSearch
+from device_agent.inference.graph import Graph
 from device_agent.inference.mapped_rows import MappedRows
 from device_agent.inference.measures import Measure
 from device_agent.inference.ranking import NEAR_TIED, Ranking
@@ -67,6 +68,7 @@ class ExactKnn:
         for name, form in _TABLES.items():
             require_form(name, tables[name], *form)
         self._centre = tables["centre"]
+        self._centre_row = self._centre[np.newaxis]  # NumPy subtracts arrays of the same shape faster
         self._scale: Float64 = tables["scale"]
         self._zero = float(tables["zero"])
         self._tied = float(tables["tied"])
@@ -124,27 +126,20 @@ class ExactKnn:
         except (ValueError, TypeError, IndexError, ArithmeticError) as error:
             raise ModelUnusable(f"{self._damaged}: {error}") from None
 
-    def settle(
-        self,
-        row: NDArray[np.float32],
-        indices: NDArray[np.int32],
-        candidates: tuple[NDArray[np.int32], Any] | None = None,
-    ) -> dict[str, list[Any]]:
-        """Returns the outputs, by name, for one (1, n_features) float32 row; fast, because it ranks few training rows.
+    def settle(self, graph: Graph) -> dict[str, list[Any]]:
+        """Returns the outputs, by name, for the one row in `graph`, which has run; fast: it ranks few training rows.
 
-        Each output is a flat list of numbers. Returns {} if the graph's own answer is right, with the neighbours
-        `indices` that it found, in their order.
+        Each output is a flat list of numbers. Returns {} if the graph's own answer is right.
 
-        `candidates` are the indices of the rows that the graph ranked, and a lower bound on the squared distances of
-        all other rows. If k candidates are nearer than this bound, only candidates are ranked. Otherwise one pass over
-        all training rows finds those that may be as near as the farthest of `indices`.
+        If k of the rows that the graph ranked are nearer than its bound for all other rows, only these are ranked.
+        Otherwise one pass over all training rows finds those that may be as near as the farthest of its neighbours.
 
         Raises:
             ModelUnusable: the exact tables of the model contradict each other.
         """
         try:
-            z, known = self._enter_one(row), indices.tolist()
-            if candidates is not None and (found := self._settling.among(z, known, *candidates)) is not None:
+            z, known = self._enter_one(graph.rows), graph.outputs[constants.OUTPUT_INDICES][0].tolist()
+            if (found := self._settling.among(z, known, graph)) is not None:
                 return found
             sound = len({*known}) == len(known) and min(known) >= 0 and max(known) < self._info.n_train
             if sound and not (self._info.metric == "cosine" and z[0, -2] == 1.0):
@@ -153,7 +148,7 @@ class ExactKnn:
                     return self._settling.decide(*self._ranking.rank_one(z, near))
         except (ValueError, TypeError, IndexError, ArithmeticError) as error:
             raise ModelUnusable(f"{self._damaged}: {error}") from None
-        return {name: values.reshape(-1).tolist() for name, values in self.answers(row).items()}
+        return {name: values.reshape(-1).tolist() for name, values in self.answers(graph.rows).items()}
 
     def _answers(self, rows: NDArray[np.float32], by_groups: bool) -> dict[str, NDArray[Any]]:
         z = self._enter_all(rows)
@@ -266,7 +261,7 @@ class ExactKnn:
 
     def _enter_one(self, row: NDArray[np.float32]) -> NDArray[Any]:
         """Returns one (1, n_features) row in model space; a coordinate beyond float32 may be infinite."""
-        return self._enter(row[0])[np.newaxis] if self._steps else row - self._centre
+        return self._enter(row[0])[np.newaxis] if self._steps else row - self._centre_row
 
     def _enter(self, row: NDArray[np.float32]) -> Float64:
         return np.asarray(apply(self._steps, row) - self._centre)

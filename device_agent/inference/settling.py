@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.inference.graph import Graph
 from device_agent.inference.measures import Measure
 from device_agent.inference.ranking import NEAR_TIED, Ranking
 from device_agent.shared.protocol import constants
@@ -39,37 +40,43 @@ class Settling:
     ) -> None:
         self._info, self._ranking, self._by, self._classes, self._unit = info, ranking, by, classes, unit
         self._near_ties = near_ties
-        # Uniform votes have no rounding error, so only the order of neighbours can be in doubt.
-        self._by_order = info.weights == "uniform" and info.float64 is None and info.reject is None
+        self._by_distance = info.weights == "distance"
+        self._weighed = 0 if self._by_distance else -1  # the nearest neighbour whose distance counts
 
-    def among(
-        self, z: NDArray[Any], known: list[int], candidates: NDArray[np.int32], beyond: Any
-    ) -> dict[str, list[Any]] | None:
-        """Returns the outputs for one (1, p) query `z`, whose neighbours are probably among `candidates`.
+    def among(self, z: NDArray[Any], known: list[int], graph: Graph) -> dict[str, list[Any]] | None:
+        """Returns the outputs for one (1, p) query `z` in model space, whose neighbours the graph probably has ranked.
 
-        Args:
-            z: the query in model space.
-            known: the neighbours that the graph has found.
-            candidates: indices of the rows that the graph has ranked.
-            beyond: array of one number, a lower bound on the squared distances of all other rows.
-
-        Returns {} if the neighbours are `known`, in this order, and the graph's answer is right; None if another row
-        may be a neighbour.
+        Returns {} if the graph's own answer, with the neighbours `known`, is right; None if a row that it has not
+        ranked may be a neighbour.
         """
-        chosen = candidates.tolist()
-        if self._near_ties or len(chosen) < self._info.k or min(chosen) < 0 or max(chosen) >= self._info.n_train:
+        if graph.candidates is None or self._near_ties:
             return None
-        most = min(beyond[0], _SQUARED_AT_MOST)
-        if self._by_order:
-            order, kth = self._ranking.order_one(z, chosen)
-            if order == known and _SQUARED_SAFELY < kth * self._unit**2 * NEAR_TIED < most:
-                return {}
+        candidates, beyond = graph.candidates
+        chosen, far = candidates.tolist(), None
+        rows = known + [each for each in chosen if each not in known]
+        if len(chosen) < self._info.k or min(rows) < 0 or max(rows) >= self._info.n_train:
+            return None
+        most, squared = min(beyond[0], _SQUARED_AT_MOST), self._unit**2
+        if self._info.reject is None and (not self._by_distance or self._is_clear(graph, z.shape[1])):
+            far = self._ranking.in_order(z, rows, len(known))
+        if far is not None and far[self._weighed] * squared > _SQUARED_SAFELY and far[-1] * squared * NEAR_TIED < most:
+            return {}
         order, measure = self._ranking.rank_one(z, candidates)
-        return self.decide(order, measure) if measure[-1] * self._unit**2 < most else None
+        return self.decide(order, measure) if measure[-1] * squared < most else None
+
+    def _is_clear(self, graph: Graph, width: int) -> bool:
+        """Whether the graph's shares of votes by distance prove its label, if its neighbours are right.
+
+        The two greatest shares of a certain row differ by at least 8 (p + 8 + k / 2) u, or less (`_certain_shares` in
+        `knnkit.model.graph.tfknn`). u is 2^-24, and p is `width`.
+        """
+        shares: list[float] = graph.outputs[constants.OUTPUT_PROBABILITIES][0].tolist()
+        second, most = sorted([0.0, *shares])[-2:]
+        return most - second > (width + 8 + self._info.k) * 2.0**-21
 
     def confirms(self, z: NDArray[Any], known: list[int]) -> bool:
         """Returns True if the neighbours `known` of one (1, p) query are surely in order of distance."""
-        return not self._near_ties and self._ranking.order_one(z, known)[0] == known
+        return not self._near_ties and self._ranking.in_order(z, known, len(known)) is not None
 
     def decide(self, order: list[int], measure: list[float]) -> dict[str, list[Any]]:
         """Returns the outputs, by name, for one query with the neighbours `order`, whose measures are `measure`."""

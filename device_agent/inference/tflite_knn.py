@@ -264,7 +264,7 @@ class TfliteKNN:
         self._exactly = not self._certain[0]
         if not self._exactly or not self._far[-1] < _FARTHEST:
             return not self._exactly  # without a cell, another graph may be certain
-        settled = self.get_exact().settle(one.rows, self._neighbors[0][0], one.candidates)
+        settled = self.get_exact().settle(one)
         for name, view in self._written if settled else ():
             view[:] = array(view.format, settled[name])
         self.settled += 1

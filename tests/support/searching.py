@@ -8,6 +8,7 @@ import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ def open_model(
     groups: int | None = None,
     damage: Mapping[str, Any] | None = None,
     tied: float = 0.0,
+    weights: str = "uniform",
 ) -> ExactKnn:
     """Returns the model of (n, p) float32 rows with centre 0, written to `path` in so many blocks.
 
@@ -64,8 +66,21 @@ def open_model(
     path.write_bytes(b"".join(parts) + archived.getvalue())
     names = tuple(f"f{column}" for column in range(width))
     more = {"lattice": lattice, "groups": groups}
-    info = KnnInfo("plain", k, width, names, (0, 1, 2), metric, "uniform", "none", count, 1, "", "0", {}, **more)
+    info = KnnInfo("plain", k, width, names, (0, 1, 2), metric, weights, "none", count, 1, "", "0", {}, **more)
     return ExactKnn(str(path), info)
+
+
+def settle(
+    model: ExactKnn, row: np.ndarray, known: Any, ranked: Any = None, *, shares: Any = (1.0, 0.0, 0.0)
+) -> dict[str, list[Any]]:
+    """Settles one (p,) row of which a graph has found the neighbours `known` and the `shares` of the votes.
+
+    `ranked` are the rows that it has ranked, and a lower bound of the squared distance of all others; None: it has no
+    such outputs.
+    """
+    outputs = {constants.OUTPUT_INDICES: np.int32([known]), constants.OUTPUT_PROBABILITIES: np.float32([shares])}
+    graph: Any = SimpleNamespace(rows=row[np.newaxis], outputs=outputs, candidates=ranked)
+    return model.settle(graph)
 
 
 def neighbours(rows: np.ndarray, queries: np.ndarray, k: int, metric: str, scale: Any = 1.0) -> tuple[Any, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.searching import neighbours, open_model
+from support.searching import neighbours, open_model, settle
 
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.row_groups import Groups
@@ -115,6 +115,6 @@ def test_damaged_groups_are_named_with_what_was_found_and_expected(damage: str, 
     change, said = DAMAGES[damage]
     rows = np.random.default_rng(0).normal(size=(300, 3)).astype(np.float32)
     model = open_model(tmp_path / "m", rows, 5, "euclidean", groups=9, damage=change)
-    for ask in (lambda: model.answers(rows[:2]), lambda: model.settle(rows[:1], np.arange(5, dtype=np.int32))):
+    for ask in (lambda: model.answers(rows[:2]), lambda: settle(model, rows[0], np.arange(5))):
         with pytest.raises(ModelUnusable, match=f"groups.npz inside .* is damaged: .*{said}"):
             ask()
