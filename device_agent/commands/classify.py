@@ -38,7 +38,7 @@ def _configure_classify(parser: argparse.ArgumentParser) -> None:
         metavar="COVERAGE",
         help="add a set of labels that holds the right one for this share of rows: one of label_sets in deploy.yaml",
     )
-    add("--neighbors", action="store_true", help="add the nearest training rows: distance, class, row number and id")
+    add("--neighbors", action="store_true", help="add the nearest training rows: distance, class or target, row, id")
     add("--digest", action="store_true", help="add the digest of the release that answered")
     add("--ignore-extra", action="store_true", help="ignore columns that the model does not have")
     help = "copy this column of the input, a feature or not, before each answer; repeat it for more"

@@ -111,7 +111,11 @@ def make_renderer(loaded: Loaded, columns: Columns, format: str) -> Renderer:
         from device_agent.shared.release import row_origins
 
         classes = np.append(neighbor_classes(signed.path), taught.codes if taught else ()).astype(np.int32)
-        training = Training(classes, row_origins.read(signed.path)[0], local)
+        targets = None
+        if info.targets is not None:
+            voter = (taught.exact if taught else signed.get_exact()).regressor
+            targets = getattr(voter, "targets", None)  # outlier factors have none
+        training = Training(classes, row_origins.read(signed.path)[0], local, targets)
     if signed.info.window is not None and format != "npy":
         columns = with_marks(columns, signed.info.window)
     values = None

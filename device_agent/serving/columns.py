@@ -74,6 +74,8 @@ class Values:
     Attributes:
         key: key of a value in JSON.
         columns: names of the value columns in CSV.
+        near_key: key of a neighbour's own targets in JSON.
+        near_columns: names of their columns in CSV, without the neighbour's place.
         shares: names of the probability columns in CSV; () for a regression, which has none.
         numbers: function from answers to their (n, t) float64 values.
 
@@ -81,13 +83,14 @@ class Values:
         BadInput: the user requests probabilities of a regression.
     """
 
-    key = "value"
+    key, near_key = "value", "target"
     shares: Sequence[str] = ()
 
     def __init__(self, model: TfliteKNN | JoinedKNN, targets: Targets, columns: Columns) -> None:
         self.numbers, self._model, self._targets = model.values_of, model, targets
         one = len(targets.names) == 1
         self.columns = [self.key] if one else [f"{self.key}_{name}" for name in targets.names]
+        self.near_columns = [self.near_key] if one else [f"{self.near_key}_{name}" for name in targets.names]
         if columns.proba and not targets.classes:
             raise BadInput("--proba: the model answers values; it has no classes", hint="leave --proba out")
 
@@ -97,18 +100,29 @@ class Values:
 
     def plain(self, answers: Answers) -> list[Any]:
         """Returns for each row its value; a dictionary by target if there are several; None for a rejected row."""
-        rows = [None if row[0] != row[0] else row for row in self.numbers(answers).tolist()]
-        names = self._targets.names
-        return [None if row is None else row[0] if len(names) == 1 else dict(zip(names, row)) for row in rows]
+        return [None if row[0] != row[0] else self.by_target(row) for row in self.numbers(answers).tolist()]
+
+    def by_target(self, row: list[Any]) -> Any:
+        """Returns the one entry of `row`, or a dictionary by target if there are several."""
+        return row[0] if len(row) == 1 else dict(zip(self._targets.names, row))
+
+    def known(self, targets: list[float]) -> list[Any]:
+        """Returns what a training row has in the data, one entry for each target; `targets`: from `Training`."""
+        return targets
+
+    def known_arrays(self, targets: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
+        """Returns NPY field -> (n, k, ...) array of what the training rows with these (n, k, t) `targets` have."""
+        return {"targets": targets}
 
 
 class LabelColumns(Values):
     """The labels of a model with several label columns, and their probabilities."""
 
-    key = "label"
+    key = near_key = "label"
 
     def __init__(self, model: TfliteKNN | JoinedKNN, targets: Targets, columns: Columns) -> None:
         super().__init__(model, targets, columns)
+        self.near_columns = [f"class_{name}" for name in targets.names]
         pairs = zip(targets.names, targets.classes)
         self.shares = [f"proba_{name}_{label}" for name, labels in pairs for label in labels]
 
@@ -125,6 +139,16 @@ class LabelColumns(Values):
     def plain(self, answers: Answers) -> list[Any]:
         """Returns for each row a dictionary from label column to label."""
         return [dict(zip(self._targets.names, row)) for row in self.labels(answers)]
+
+    def known(self, targets: list[float]) -> list[Any]:
+        """Returns the labels of a training row, one for each label column."""
+        return [labels[int(code)] for labels, code in zip(self._targets.classes, targets)]
+
+    def known_arrays(self, targets: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
+        """Returns NPY field -> (n, k) labels, one field for each label column."""
+        codes = np.moveaxis(targets.astype(np.intp), -1, 0)
+        parts = zip(self._targets.names, self._targets.classes, codes)
+        return {f"classes_{name}": np.array(labels)[own] for name, labels, own in parts}
 
     def probabilities(self, answers: Answers) -> NDArray[np.float32]:
         """Returns (n, m) vote shares of m labels: those of the first label column, then of the second, and so on."""
@@ -182,11 +206,13 @@ class Training:
         classes: (n,) int32 class indices.
         origins: row numbers and ids of the training rows in the training data.
         local: the taught rows; None if the release does not allow any.
+        targets: (n, t) float64 targets, or positions of labels in `Targets.classes`; None in a model without.
     """
 
     classes: NDArray[np.int32]
     origins: Origins
     local: Local | None = None
+    targets: NDArray[np.float64] | None = None
 
     def origin(self, index: int) -> tuple[int | None, str | None]:
         """Returns row number (None for a taught row) and id (None if it has none) of the neighbour with this index."""
@@ -214,6 +240,10 @@ class Form:
         self._info, self._columns, self._digest, self._training = info, columns, digest, training
         self._values, self._local = values, local
         self._sets = Sets(info, columns.labels) if columns.labels is not None else None
+        #: Names, without the place, of the columns of a neighbour's class, or of its targets.
+        self._near: Sequence[str] = ()
+        if training and (values is None or training.targets is not None):
+            self._near = values.near_columns if values else ["class"]
         self._prepare()
 
     def _prepare(self) -> None:

@@ -23,8 +23,9 @@ class NpyRenderer(Form):
     in the label set), `probabilities` (n_classes,) float32. Of the neighbours: `indices` (k,) int32, `distances` (k,)
     float32, labels as `classes` (k,), and numbers in the training data as `rows` (k,) int64 (-1: taught). `digest` S64;
     `id` S32 of the nearest taught row, if the release allows any. A regression has `value` (t,) float64 (NaN for a
-    rejected row) instead of `label` and `classes`. A model with several label columns has `label_COLUMN` for each, and
-    `probabilities` holds the vote shares of all their labels.
+    rejected row) instead of `label`, and the neighbours' `targets` (k, t) float64 instead of `classes`. A model with
+    several label columns has `label_COLUMN` and `classes_COLUMN` (k,) for each, and `probabilities` holds the vote
+    shares of all their labels.
     """
 
     dtype: np.dtype[Any]
@@ -64,6 +65,9 @@ class NpyRenderer(Form):
             if self._training:
                 if not self._values:
                     table["classes"] = self._labels[self._training.classes[answers.indices]]
+                elif self._training.targets is not None:
+                    for name, known in self._values.known_arrays(self._training.targets[answers.indices]).items():
+                        table[name] = known
                 origin = self._training.origin
                 rows = [[origin(index)[0] for index in indices] for indices in answers.indices.tolist()]
                 table["rows"] = [[-1 if row is None else row for row in each] for each in rows]
@@ -101,10 +105,21 @@ class NpyRenderer(Form):
             fields.append(("probabilities", np.float32, (width,)))
         if self._columns.neighbors:
             fields += [("indices", np.int32, (info.k,)), ("distances", np.float32, (info.k,))]
-            fields += [("classes", self._labels.dtype, (info.k,))] if self._training and not self._values else []
+            fields += self._known_fields()
         fields += [("digest", "S64")] * self._columns.digest
         fields += [("rows", np.int64, (info.k,))] if self._training else []
         return np.dtype(fields + [("id", f"S{ID_DIGITS}")] * (self._local is not None))
+
+    def _known_fields(self) -> list[Any]:
+        """Returns (name, dtype, shape) of each field for the classes or targets of the neighbours."""
+        k, training = self._info.k, self._training
+        if training is None:
+            return []
+        if not self._values:
+            return [("classes", self._labels.dtype, (k,))]
+        targets = training.targets
+        found = {} if targets is None else self._values.known_arrays(np.zeros((0, k, targets.shape[1])))
+        return [(name, array.dtype, array.shape[1:]) for name, array in found.items()]
 
 
 def npy_header(dtype: np.dtype[Any], count: int) -> bytes:

@@ -56,6 +56,7 @@ class _TextRenderer(Form):
     numbers of missing cells and of unknown categories.
     """
 
+    _labels: Sequence[Any]
     _lines: _LabelLines
 
     def header(self) -> bytes:
@@ -95,6 +96,14 @@ class _TextRenderer(Form):
         own = kept[: len(self._columns.keep)]
         return [self._with_kept(row, line) for row, line in zip(zip(*own), lines)] if own else lines
 
+    def _known(self, index: int) -> list[Any]:
+        """Returns the class of the neighbour with this index, or its targets, one for each column in `_near`."""
+        training = self._training
+        assert training is not None
+        if self._values and training.targets is not None:
+            return self._values.known(training.targets[index].tolist())
+        return [self._labels[training.classes[index]]]
+
     def _good(self, answers: Answers) -> list[bytes]:
         raise NotImplementedError
 
@@ -116,9 +125,10 @@ class CsvRenderer(_TextRenderer):
 
     `COPIED` are the columns that --keep copies from the row. Cells are quoted where needed; `labels`, the label set, is
     a JSON array. `neighbor_i` is the index in the model of the i-th neighbour; `row_i` and `id_i` are its number and id
-    in the training data. A regression has `value`, or `value_TARGET` for each target, instead of `label`, and no
-    classes of neighbours; a model with several label columns has `label_COLUMN` for each. `local` and `id` exist if the
-    release allows rows to be taught: `true` and the id of the nearest taught row among the neighbours, or both empty.
+    in the training data. A regression has `value` and `target_i` instead of `label` and `class_i`, or `value_TARGET`
+    and `target_TARGET_i` for each of several targets; outlier factors have no `target_i`. A model with several label
+    columns has `label_COLUMN` and `class_COLUMN_i` for each. `local` and `id` exist if the release allows rows to be
+    taught: `true` and the id of the nearest taught row among the neighbours, or both empty.
     """
 
     def _prepare(self) -> None:
@@ -144,8 +154,7 @@ class CsvRenderer(_TextRenderer):
             names += self._values.shares if self._values else [f"proba_{label}" for label in self._info.classes]
         if self._columns.neighbors:
             for place in range(1, self._info.k + 1):
-                names += [f"neighbor_{place}", f"distance_{place}"]
-                names += [f"class_{place}"] if self._training and not self._values else []
+                names += [f"{name}_{place}" for name in ("neighbor", "distance", *self._near)]
         if self._training:  # after all of the above, so that their places in lines without a header stay the same
             names += [f"{name}_{place}" for place in range(1, self._info.k + 1) for name in ("row", "id")]
         return names + ["digest"] * self._columns.digest + ["local", "id"] * (self._local is not None)
@@ -188,8 +197,8 @@ class CsvRenderer(_TextRenderer):
         fields = []
         for index, distance in zip(indices.tolist(), distances):
             fields += [str(index), str(distance)]
-            if self._training and not self._values:
-                fields.append(self._labels[self._training.classes[index]])
+            if self._near:
+                fields += map(str, self._known(index))
         return fields
 
 
@@ -200,9 +209,9 @@ class JsonRenderer(_TextRenderer):
     `probabilities`, `neighbors`, `digest`. A neighbour is `{"index", "distance", "label", "row", "id"}`: `index` is its
     position in the model, `row` its number in the training data. A taught row has `"local": true` instead of `row`; an
     answer with a taught row among its neighbours has `"local": true`, too, and the `id` of the nearest. A regression
-    has `value` instead of `label`: a number, or an object by target; null for a rejected row. With several label
-    columns, `label` and `probabilities` are objects by label column. `missing` and `unknown_categories` count such
-    cells of the row, if it has any.
+    has `value` instead of `label`, and a neighbour's `target`: a number, or an object by target; `value` is null for a
+    rejected row. With several label columns, `label` and `probabilities` are objects by label column. `missing` and
+    `unknown_categories` count such cells of the row, if it has any.
     """
 
     def _prepare(self) -> None:
@@ -266,7 +275,9 @@ class JsonRenderer(_TextRenderer):
     def _neighbor(self, index: int, distance: np.float32) -> dict[str, Any]:
         neighbor: dict[str, Any] = {"index": index, "distance": float(str(distance))}
         if self._training:
-            neighbor |= {} if self._values else {"label": self._labels[self._training.classes[index]]}
+            if self._near:
+                known, own = self._known(index), self._values
+                neighbor |= {own.near_key: own.by_target(known)} if own else {"label": known[0]}
             row, name = self._training.origin(index)
             neighbor |= {} if row is None else {"row": row}
             neighbor |= {} if name is None else {"id": name}

@@ -280,7 +280,7 @@ def _classify(parser: argparse.ArgumentParser) -> None:
         metavar="COVERAGE",
         help="add a set of labels that holds the right one for this share of rows: one of label_sets in deploy.yaml",
     )
-    rows.add_argument("--neighbors", **FLAG, help="add the nearest training rows: distance, class, row number and id")
+    rows.add_argument("--neighbors", **FLAG, help="add the nearest training rows: distance, class or target, row, id")
     rows.add_argument("--digest", **FLAG, help="add the digest of the release that answered")
     rows.add_argument("--ignore-extra", **FLAG, help="ignore columns that the model does not have")
     rows.add_argument(

@@ -57,6 +57,8 @@ def test_values_are_those_of_one_regressor_over_both_sets(taught: Device, tmp_pa
     assert np.abs(values[:80] - expected[:80]).max() <= 1e-5 * 100
     assert np.abs(values[80:] - THERE).max() <= 1e-9, "an exact match has the whole weight"
     assert 4 <= sum(row["local"] == "true" for row in found) < 60
+    near = classify(taught, NEW, tmp_path, "--neighbors")
+    assert [[float(row["target_east_1"]), float(row["target_north_1"])] for row in near] == THERE.tolist()
 
 
 def test_the_host_proves_the_values(taught: Device, releases: Releases) -> None:

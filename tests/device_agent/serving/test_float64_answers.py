@@ -77,3 +77,7 @@ def test_a_stream_has_the_factor_and_says_what_an_outlier_is(strange: Device) ->
     assert np.array_equal(found[:, 1] == 1.0, fitted.predict(rounded) == -1)
     assert found[-1, 1] == 1.0
     assert list(json.loads(said.out.splitlines()[0])["value"]) == ["outlier_factor", "is_outlier"]
+    near = strange.run("classify", "--neighbors", "--format", "jsonl", input=lines).out.splitlines()[0]
+    assert list(json.loads(near)["neighbors"][0]) == ["index", "distance", "row"], (
+        "an outlier factor averages no target"
+    )

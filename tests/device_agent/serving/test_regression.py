@@ -61,6 +61,24 @@ def test_a_stream_and_npy_have_the_same_positions(device: Device, asked: Path, t
     assert np.load(tmp_path / "a.npy")["value"].tolist() == values.tolist()
 
 
+def test_neighbours_have_the_targets_that_were_averaged(device: Device, asked: Path, tmp_path: Path) -> None:
+    ask = ("classify", "--input", asked, "--ignore-extra", "--neighbors", "--output-format")
+    answers = [json.loads(line) for line in device.run(*ask, "jsonl").out.splitlines()]
+    near = [answer["neighbors"] for answer in answers]
+    rows = np.array([[each["row"] for each in row] for row in near])
+    found = np.array([[[each["target"]["east"], each["target"]["north"]] for each in row] for row in near])
+    assert found.tolist() == PLACES[rows].tolist()
+    weights = np.array([[1.0 / each["distance"] for each in row] for row in near])[:, :, None]
+    values = np.array([[answer["value"]["east"], answer["value"]["north"]] for answer in answers])
+    assert np.abs((weights * found).sum(axis=1) / weights.sum(axis=1) - values).max() <= 1e-3
+    lines = list(csv.DictReader(io.StringIO(device.run(*ask, "csv").out)))
+    assert [[line["target_east_1"], line["target_north_5"]] for line in lines] == [
+        [str(row[0, 0]), str(row[4, 1])] for row in found
+    ]
+    device.run(*ask, "npy", "--output", tmp_path / "a.npy")
+    assert np.load(tmp_path / "a.npy")["targets"].tolist() == found.tolist()
+
+
 def test_a_regression_has_no_probabilities(device: Device, asked: Path) -> None:
     said = device.run("classify", "--input", asked, "--ignore-extra", "--proba")
     assert (said.code, "--proba: the model answers values" in said.err) == (2, True)

@@ -63,9 +63,13 @@ def test_csv_and_npy_have_a_column_for_each(device: Device, golden: Golden, rele
     found, expected = np.load(tmp_path / "a.npy"), labels(golden, releases)
     assert [{"kind": kind, "size": size} for kind, size in found[["label_kind", "label_size"]].tolist()] == expected
     text = io.StringIO(",".join(f"c{place}" for place in range(40)) + "\n" + device.run(*ask, "csv").out)
-    rows = [row[:7] for row in csv.reader(text)][1:]
+    rows = list(csv.reader(text))[1:]
     assert [{"kind": row[0], "size": row[1]} for row in rows] == expected
     assert np.array([row[2:7] for row in rows], np.float32).tolist() == found["probabilities"].tolist()
+    near = [json.loads(line)["neighbors"] for line in device.run(*ask, "jsonl").out.splitlines()]
+    for column in ("kind", "size"):
+        assert found[f"classes_{column}"].tolist() == [[each["label"][column] for each in row] for row in near]
+    assert [row[9:11] for row in rows] == [[row[0]["label"]["kind"], row[0]["label"]["size"]] for row in near]
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
