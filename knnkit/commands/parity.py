@@ -10,7 +10,6 @@ import contextlib
 import sys
 from pathlib import Path
 
-from device_agent.shared.golden.error_gates import described, described_columns
 from device_agent.shared.protocol.reports import EmbeddingCheck
 from knnkit.commands import _config, _decision_regions, _output, _query, _selection
 from knnkit.errors import KnnkitError, UsageError, flags_for
@@ -18,8 +17,10 @@ from knnkit.evaluation.metrics import percent
 from knnkit.fleet.report import DeviceReport, FleetReport
 from knnkit.release.golden import golden_for
 from knnkit.release.package import read_package
+from knnkit.render.changes import alike
 from knnkit.render.decision_regions import Regions
 from knnkit.render.fleet_report import outcome_line
+from knnkit.render.page import score
 from knnkit.render.sanitize import milliseconds
 from knnkit.render.terminal import Cell, Column, print_table
 
@@ -81,6 +82,7 @@ def _show(report: FleetReport) -> None:
     figures = ("identical", "equivalent", "different", "largest error", "accuracy", "one row")
     numbers = [Column(name, right=True) for name in figures]
     print_table(["device", "release", *numbers, "runtime", "cpu", "gates"], [_row(device) for device in report.devices])
+    _show_errors(report)
     certified = [(device.name, device.certificate) for device in report.devices if device.certificate]
     networks = [[name, *_own(found.embedding)] for name, found in certified if found.embedding]
     if networks:
@@ -89,6 +91,24 @@ def _show(report: FleetReport) -> None:
     rows = [row for device in report.devices for row in _differences(device)]
     if rows:
         print_table(["device", "row", "expected", "answered", "neighbours expected", "answered", "error"], rows)
+
+
+def _show_errors(report: FleetReport) -> None:
+    """Prints a line for each target or label column; devices with equal figures share their lines."""
+    errors: list[list[str]] = []
+    columns: list[list[str]] = []
+    for names, proof in alike(report):
+        who = names[0] if len(names) == 1 else f"{len(names):,} devices"
+        for each in proof.errors:
+            sizes = (each.rmse, each.mean_error, each.max_error)
+            errors.append([who, each.target, f"{each.rows:,}", *(f"{size:.4g}" for size in sizes)])
+        for own in proof.columns:
+            columns.append([who, own.column, f"{own.rows:,}", percent(own.right / own.rows)])
+    numbers = [Column(name, right=True) for name in ("rows", "rmse", "mean error", "largest error", "accuracy")]
+    if errors:
+        print_table(["device", "target", *numbers[:-1]], errors)
+    if columns:
+        print_table(["device", "label column", numbers[0], numbers[-1]], columns)
 
 
 def _own(own: EmbeddingCheck) -> list[str]:
@@ -107,7 +127,7 @@ def _row(device: DeviceReport) -> list[Cell | str]:
         f"{proof.equivalent:,}",
         Cell(f"{proof.different:,}", "bad" if proof.different else ""),
         f"{proof.largest_distance_error:.2e}",
-        described(proof.errors) or described_columns(proof.columns) or percent(proof.accuracy),
+        score(proof),
         milliseconds(proof.latency.p50_ms if proof.latency else None),
         f"{proof.runtime.name} {proof.runtime.version}",
         f"{proof.device.machine} {proof.device.cpu}".strip(),

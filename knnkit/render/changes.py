@@ -39,7 +39,7 @@ def evaluation_lines(report: FleetReport, rows: Rows = no_rows) -> list[tuple[st
     Devices with equal figures share their lines. `rows` maps a release's digest to its evaluation rows.
     """
     found: list[tuple[str, Tone]] = []
-    for names, proof in _alike(report):
+    for names, proof in alike(report):
         figures = metrics.of_confusion(proof.confusion, proof.classes)
         who = names[0] if len(names) == 1 else f"{len(names):,} devices"
         found += [(f"{who}: {line}", "") for line in (lines(figures, most=3) if figures else ())]
@@ -56,7 +56,7 @@ def sections(report: FleetReport, rows: Rows = no_rows) -> tuple[Section, ...]:
     `rows` maps a release's digest to its evaluation rows.
     """
     found = []
-    for names, proof in _alike(report):
+    for names, proof in alike(report):
         lines = (*change_lines(proof.compared)[:1], *((line, "bad") for line in row_lines(proof, rows)))
         tables = _tables(proof.compared, rows(proof.release)) if proof.compared and proof.compared.fits else ()
         if lines:
@@ -103,7 +103,7 @@ def _listed(flip: Flip, rows: EvaluationRows | None) -> str:
     return f"{flip.count:,} rows" if rows is None else rows.listed(flip.rows, flip.count)
 
 
-def _alike(report: FleetReport) -> list[tuple[list[str], Certificate]]:
+def alike(report: FleetReport) -> list[tuple[list[str], Certificate]]:
     """Returns the groups of devices whose golden checks have equal figures; omits devices without figures.
 
     Each group is (names of its devices, certificate of the first).

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Axis: TypeAlias = tuple[tuple[float, str], ...]
 #: Most devices in a plot; of more, the worst are shown.
 PLOTTED = 40
+#: Most figures of targets or label columns in one cell of a table.
+_FIGURES = 3
 _SHORTEST_MS, _LONGEST_MS = 1e-6, 1e9
 TONES: dict[Outcome, Tone] = {
     Outcome.COMMITTED: "good",
@@ -111,8 +113,13 @@ def checked(device: DeviceReport) -> str:
 def score(proof: Certificate) -> str:
     """Returns what a golden check measured, short: the accuracy, that of each label column, or each target's rmse."""
     if proof.errors:
-        return f"rmse {', '.join(f'{each.rmse:.4g}' for each in proof.errors)}"
-    return ", ".join(percent(each.right / each.rows) for each in proof.columns) or percent(proof.accuracy)
+        return f"rmse {_first([f'{each.rmse:.4g}' for each in proof.errors])}"
+    return _first([percent(each.right / each.rows) for each in proof.columns]) or percent(proof.accuracy)
+
+
+def _first(figures: Sequence[str]) -> str:
+    more = f" and {len(figures) - _FIGURES:,} more" if len(figures) > _FIGURES else ""
+    return ", ".join(figures[:_FIGURES]) + more
 
 
 def certified(page: Page) -> list[DeviceReport]:

@@ -11,6 +11,7 @@ from support import pages
 
 from device_agent.shared.protocol.model_info import Gates, TargetError
 from device_agent.shared.protocol.reports import ColumnScore
+from knnkit.commands import parity
 from knnkit.fleet.report import DeviceReport, FleetReport, Outcome, Step, WaveReport
 from knnkit.render import fleet_report, html, page
 
@@ -142,3 +143,22 @@ def test_the_figures_of_each_target_are_short_in_the_table(measured: Any, short:
     assert short in shown
     assert shown.count(line) == 2
     assert "not measured" not in shown
+
+
+def test_parity_has_a_line_for_each_target_and_a_table_as_wide_as_any(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [f"target {number}" for number in range(9)]
+    errors = tuple(TargetError(name, 178, 10.531, 8.0, 37.9) for name in names)
+    proof = pages.certificate(accuracy=None, accuracy_rows=0, confusion=(), classes=(), errors=errors)
+    parity._show(run(*(device(name, Outcome.ANSWERED, certificate=proof) for name in "ab")))
+    lines = capsys.readouterr().out.splitlines()
+    assert "  rmse 10.53, 10.53, 10.53 and 6 more  " in lines[1]
+    assert lines[3].split() == ["device", "target", "rows", "rmse", "mean", "error", "largest", "error"]
+    assert lines[4].split() == ["2", "devices", "target", "0", "178", "10.53", "8", "37.9"]
+    assert len(lines) == 4 + len(names)
+    proof = replace(proof, errors=(), columns=(ColumnScore("species", 40, 30), ColumnScore("health", 40, 40)))
+    parity._show(run(device("a", Outcome.ANSWERED, certificate=proof)))
+    shown = capsys.readouterr().out
+    assert [line.split() for line in shown.splitlines()[-2:]] == [
+        ["a", "species", "40", "75.00", "%"],
+        ["a", "health", "40", "100.00", "%"],
+    ]
