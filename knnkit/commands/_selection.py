@@ -6,6 +6,7 @@ import argparse
 import getpass
 import os
 import secrets
+import shlex
 import socket
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,8 @@ from knnkit.transport.address import Address
 #: Most characters of user and host in a holder's name: a device cuts long names, and the run's token must remain.
 _MAX_NAME = 160
 _SHOWN = 10  # lines of an ssh_config
+#: Options that say how to reach a device.
+_REACH = ("root", "identity", "jump", "ssh_config", "known_hosts")
 
 
 def select_targets(arguments: argparse.Namespace, config: Config | None) -> tuple[Target, ...]:
@@ -86,6 +89,14 @@ def agrees(question: str) -> bool:
     """Prints `question` on standard error (the output may be a file), reads the answer; returns whether it is yes."""
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def words(arguments: argparse.Namespace) -> str:
+    """Returns the options that selected these devices, and how to reach them, for another command in a hint."""
+    given = [("--target", name) for name in arguments.target] + [("--on", tag) for tag in arguments.on]
+    given += [(f"--{name.replace('_', '-')}", getattr(arguments, name)) for name in _REACH]
+    typed = "".join(f" {option} {shlex.quote(str(value))}" for option, value in given if value is not None)
+    return _config.flags(arguments, model=False) + typed
 
 
 def overrides(arguments: argparse.Namespace) -> Overrides:

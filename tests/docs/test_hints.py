@@ -70,7 +70,7 @@ def _filled(part: ast.expr) -> str:
     source = ast.unparse(part.value)
     if source.endswith(".words"):
         return "--target LOCAL"
-    if source.startswith("_config.flags("):
+    if source.startswith(("_config.flags(", "_selection.words(")):
         return " -c X1"
     return "X1 --fingerprint X1" if "'--fingerprint'" in source else "X1"
 

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import pages
 
-from knnkit.commands import _output
+from device_agent.shared.protocol.documents import ReleaseRef
+from knnkit.commands import _output, _selection, status
 from knnkit.fleet.report import DeviceReport, FleetReport, Outcome
+
+
+def asked(name: str, version: str, sequence: int, model: str = "fruit") -> DeviceReport:
+    ref = ReleaseRef(str(sequence) * 64, model, version, sequence) if version else None
+    state: Any = object()
+    return DeviceReport(name, name, Outcome.ANSWERED, release=ref, status=state)
 
 
 def device(name: str, outcome: Outcome) -> DeviceReport:
@@ -42,3 +50,25 @@ def test_an_unfinished_deploy_names_how_to_go_on(
     _output.finish(argparse.Namespace(json=False, report=[tmp_path / file for file in files]), report)
     last = capsys.readouterr().out.splitlines()[-1]
     assert (said.format(tmp_path) in last) if said else ("continues" not in last)
+
+
+def test_status_names_the_devices_that_are_behind() -> None:
+    new, other = asked("a", "1.1.0", 2), asked("x", "3.0.0", 9, "leaf")
+    late = [asked(name, "1.0.0", 1) for name in ("b", "c", "d")]
+    lost = DeviceReport("u", "u", Outcome.UNREACHABLE, 3)
+    fleets = {
+        (new, other, lost): "",
+        (new, asked("e", "", 0)): "1 device is behind: e (no release)",
+        (*late, new, asked("e", "", 0), other): "4 devices are behind: b (fruit 1.0.0), c (fruit 1.0.0), "
+        "d (fruit 1.0.0) and 1 more",
+        (lost, asked("e", "", 0)): "",
+    }
+    for devices, said in fleets.items():
+        assert status.behind(FleetReport("status", 0.0, 1.0, devices)) == said
+
+
+def test_the_command_for_those_behind_selects_the_same_devices(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"config": tmp_path / "my fleet.yaml", "target": ["pi@b"], "on": ["canary"], "root": "~/k"}
+    arguments = argparse.Namespace(**given, identity=None, jump="gate", ssh_config=None, known_hosts=None)
+    said = f" -c '{tmp_path}/my fleet.yaml' --target pi@b --on canary --root '~/k' --jump gate"
+    assert _selection.words(arguments) == said
