@@ -53,7 +53,7 @@ HELD = (
     "scripts",
 )
 #: Written by `scripts/reference.py` out of help texts: correct those.
-GENERATED = ("docs/agent.md", "docs/commands.md", "docs/deploy-yaml.md")
+GENERATED = ("docs/agent.md", "docs/commands.md", "docs/deploy-yaml.md", "docs/documents.md")
 
 #: Private words, and what to write instead. A match may run over a line break.
 PRIVATE = {

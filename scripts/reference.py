@@ -1,13 +1,15 @@
 """Writes the reference pages under docs/ from the program itself: `python -m scripts.reference`.
 
-docs/commands.md from knnkit's parsers, docs/agent.md from the agent's, docs/deploy-yaml.md from the models of
-deploy.yaml, docs/scikit-learn.md from what is imported, docs/decisions/README.md from the first lines of each record.
+docs/commands.md from knnkit's parsers, docs/agent.md from the agent's, docs/documents.md from its records,
+docs/deploy-yaml.md from the models of deploy.yaml, docs/scikit-learn.md from what is imported, docs/decisions/README.md
+from the first lines of each record.
 tests/docs fails if a page differs from what this writes, or if a flag, a command or a key has no description.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -118,10 +120,54 @@ def agent_page() -> str:
     intro = (
         "# The device agent\n\n"
         "Runs on the device: `~/.knnkit/venv/bin/python -m device_agent COMMAND`. `knnkit` calls it over SSH; a person "
-        "on the board can, too. Exit codes as in [commands.md](commands.md).\n\n"
+        "on the board can, too. Exit codes as in [commands.md](commands.md); the keys of `--json` are in "
+        "[documents.md](documents.md).\n\n"
     )
     sections = [_section(f"device_agent {name}".strip(), parser) for name, parser in agent_parsers().items()]
     return _WRITTEN + intro + "\n".join(sections)
+
+
+def documents_page() -> str:
+    """Returns docs/documents.md."""
+    intro = (
+        "# JSON documents of the agent\n\n"
+        "What `python -m device_agent COMMAND --json` prints. A key keeps its meaning and unit; later versions may add "
+        "keys, so ignore those that you do not know ([025](decisions/025-documents-that-grow.md)). Names with "
+        "`bytes`, `ms` or `seconds` have this unit; points in time are in seconds since 1970, UTC. `schema` is the "
+        "version of the format.\n\n"
+    )
+    return _WRITTEN + intro + "\n".join(_documents())
+
+
+def _documents() -> Iterator[str]:
+    """Yields a section for each document that the agent prints, then for each record inside one."""
+    records: dict[str, tuple[str, ast.ClassDef]] = {}
+    for name in ("documents.py", "reports.py", "model_info.py"):
+        text = (DOCS.parent / "device_agent" / "shared" / "protocol" / name).read_text(encoding="utf-8")
+        records |= {node.name: (text, node) for node in ast.parse(text).body if isinstance(node, ast.ClassDef)}
+    names = [name for name, (_, node) in records.items() if "agent " in str(ast.get_docstring(node)).split(":")[0]]
+    for name in names:  # grows: a record is printed after those that contain it
+        text, node = records[name]
+        said = " ".join(str(ast.get_docstring(node)).split())
+        lines = [f"## {name}", "", said, "", "| key | value | meaning |", "| --- | --- | --- |"]
+        for field in (each for each in node.body if isinstance(each, ast.AnnAssign)):
+            kind, meaning = ast.unparse(field.annotation), text.splitlines()[(field.end_lineno or 1) - 1]
+            inside = [word for word in re.findall(r"\w+", kind) if word in records]
+            names += [word for word in inside if word not in names]
+            meaning = re.sub(r"\bNone\b", "null", meaning.partition("  # ")[2])
+            lines.append(f"| `{ast.unparse(field.target)}` | {_plain(kind, inside)} | {_cell(meaning)} |")
+        yield "\n".join([*lines, ""]).replace("None", "null")
+
+
+def _plain(kind: str, records: Sequence[str]) -> str:
+    """Returns the type of a key in words, with links to `records`."""
+    words = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false", "None": "null"}
+    for name, word in {**words, **{each: f"[{each}](#{each.lower()})" for each in records}}.items():
+        kind = re.sub(rf"\b{name}\b", word, kind)
+    kind = re.sub(r"Literal\[(.*)\]", r"\1", kind).replace(" | ", " or ")
+    while (shorter := re.sub(r"tuple\[(.*), \.\.\.\]", r"list of \1", kind)) != kind:
+        kind = shorter
+    return re.sub(r"dict\[text, (.*)\]", r"object of \1", kind)
 
 
 def keys(
@@ -255,6 +301,7 @@ def scikit_learn_page() -> str:
 PAGES = {
     "commands.md": commands_page,
     "agent.md": agent_page,
+    "documents.md": documents_page,
     "deploy-yaml.md": configuration_page,
     "scikit-learn.md": scikit_learn_page,
     "decisions/README.md": decisions_page,

@@ -31,6 +31,16 @@ def test_every_flag_of_every_command_says_what_it_does() -> None:
     assert [name for name, parser in parsers.items() if not parser.description] == []
 
 
+def test_every_document_of_the_agent_is_described() -> None:
+    page = reference.documents_page()
+    lines = {"", "classify", "enrolled", "ring"}  # print lines, which their help describes
+    assert [
+        name for name in reference.agent_parsers().keys() - lines if f"`{name}" not in page.replace("device_agent ", "")
+    ] == []
+    linked = set(re.findall(r"\]\(#(\w+)\)", page))
+    assert linked == linked & {name.lower() for name in re.findall(r"^## (\w+)$", page, re.MULTILINE)}
+
+
 def test_every_key_of_deploy_yaml_says_what_it_is_for() -> None:
     rows = list(reference.keys(parse.json_schema()))
     assert {"model.data.label", "fleet.targets[].host", "rollout.waves", "models[].gates.accuracy"} <= {

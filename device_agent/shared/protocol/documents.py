@@ -117,11 +117,11 @@ class TaughtRows:
 class Status:
     """`device_agent status`: the releases and keys on the board, and the board itself."""
 
-    agent: str
-    root: str
-    committed: ReleaseRef | None
-    previous: ReleaseRef | None
-    pending: ReleaseRef | None
+    agent: str  # its version
+    root: str  # folder of releases, keys and state
+    committed: ReleaseRef | None  # confirmed; None: none yet
+    previous: ReleaseRef | None  # the one that a rollback returns to
+    pending: ReleaseRef | None  # activated, and not yet confirmed
     seconds_left: float | None  # until a pending activation reverts
     answering: str | None  # digest of the release that answers now
     floor: int  # releases with a lower sequence are refused

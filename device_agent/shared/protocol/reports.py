@@ -150,7 +150,7 @@ class ColumnScore:
 
 @record
 class Certificate:
-    """Compares a device's answers to the golden rows with the host's; the host chose `nonce` for this check.
+    """`device_agent check`: a device's answers to the golden rows against the host's, which chose `nonce` for it.
 
     Rows are `identical`, `equivalent` or `different`, as `shared.golden.judge` explains.
     `largest_distance_error` is the greatest absolute difference between a device's distance and the float64
