@@ -525,6 +525,13 @@ def test_rows_taught_again_are_counted_and_the_stored_label_is_shown(taught: Dev
     assert taught.ask("undo")["did"] == "undo enrol"
 
 
+def test_many_ids_are_not_one_endless_line(taught: Device) -> None:
+    said = taught.run("enrol", "--label", "rose", input=b"9,9,9,9\n8,8,8,8\n7,7,7,7\n6,6,6,6\n5,5,5,5\n")
+    ids = [json.loads(line)["id"] for line in taught.run("enrolled", "--json").out.splitlines()]
+    assert said.out.splitlines()[0] == f"taught rose: {', '.join(ids[:3])} and 2 more"
+    assert taught.run("undo").out.splitlines()[0] == f"forgot {', '.join(ids[:3])} and 2 more"
+
+
 def test_one_row_is_counted_as_one(taught: Device) -> None:
     said = taught.run("enrol", "--label", "rose", input=b"9,9,9,9\n").out
     assert said.endswith("\n1 row is taught now: rose 1\n")
