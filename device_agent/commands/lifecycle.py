@@ -40,7 +40,7 @@ def _run_verify(arguments: argparse.Namespace) -> int:
 
     store = store_of(arguments)
     directory = Path(arguments.release)
-    if "/" in arguments.release and not directory.is_dir():
+    if not directory.is_dir() and set(arguments.release) - set("0123456789abcdef"):
         raise AgentError(f"{directory} is not a release directory", hint="name the directory that knnkit build made")
     if not directory.is_dir():
         directory = store.release_path(store.find(arguments.release))

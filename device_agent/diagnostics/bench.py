@@ -73,8 +73,9 @@ def render(found: Bench) -> str:
         + ", ".join(f"{name} {_mib(size)}" for name, size in found.installed_bytes.items()),
         f"runtime      {found.runtime.name} {found.runtime.version}, {found.runtime.delegate or 'no delegate'}, "
         f"Python {found.runtime.python}, NumPy {found.runtime.numpy}",
-        f"board        {found.device.cpu}, {found.device.machine}, governor {found.governor or 'unknown'}, "
-        + (f"{found.temperature:.0f} °C" if found.temperature is not None else "temperature unknown"),
+        f"board        {found.device.cpu}, {found.device.machine}"
+        + (f", governor {found.governor}" if found.governor else "")
+        + (f", {found.temperature:.0f} °C" if found.temperature is not None else ""),
     ]
     return "\n".join(lines)
 

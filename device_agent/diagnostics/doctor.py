@@ -152,8 +152,14 @@ def _cryptography(store: Store) -> Iterator[Finding]:
 
 def _root(store: Store) -> Iterator[Finding]:
     root = store.root
-    if not root.exists():
+    try:
+        next(root.iterdir(), None)
+    except FileNotFoundError:
         yield Finding("root", "error", f"{root} does not exist", _PROVISION)
+        return
+    except OSError as error:  # another user's, or a file
+        _, said, mend = explain(error)
+        yield Finding("folder", "error", said, mend or "name the folder of the releases: --root DIR")
         return
     found = root.stat()
     if os.statvfs(root).f_flag & os.ST_NOEXEC:
@@ -222,8 +228,8 @@ def _trust(store: Store) -> Iterator[Finding]:
 def _state(store: Store) -> Iterator[Finding]:
     try:
         current = store.load()
-    except (AgentError, OSError) as error:
-        yield Finding("state", "error", str(error), getattr(error, "hint", ""))
+    except AgentError as error:
+        yield Finding("state", "error", str(error), error.hint)
         return
     moment = clock.now()
     if current.pending and state.is_over(current.pending, moment):
@@ -242,9 +248,8 @@ def _release(store: Store) -> Iterator[Finding]:
         release = answering(store).release
         loaded = load_accepted(store, release)
         loaded.close()
-    except (AgentError, OSError) as error:
-        mend = getattr(error, "hint", "") or "knnkit deploy --target HOST"
-        yield Finding("release", "error", str(error), mend)
+    except AgentError as error:
+        yield Finding("release", "error", str(error), error.hint or "knnkit deploy --target HOST")
         return
     for warning in standing.gates_missed(loaded.verdict.warnings):
         yield Finding("release", "warning", warning, _MEND[warning.partition(":")[0]])
@@ -267,8 +272,8 @@ def _governor(store: Store) -> Iterator[Finding]:
         place = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
         mend = f"echo ondemand | sudo tee {place}"
         yield Finding("governor", "warning", "the processor runs at its lowest frequency only", mend)
-    else:
-        yield _ok("governor", found or "unknown")
+    elif found:  # a virtual machine has none
+        yield _ok("governor", found)
 
 
 def _install(store: Store, packages: str) -> str:
@@ -291,7 +296,12 @@ _CHECKS: tuple[Check, ...] = (
     _python, _numpy, _runtime, _cryptography, _root, _disk, _clock, _trust, _state, _release, _taught, _governor,
 )  # fmt: skip
 #: Check -> findings that must not be errors: the check would only report the same cause again.
-_NEEDS = {"_runtime": {"numpy"}, "_trust": {"cryptography"}, "_release": {"numpy", "runtime", "cryptography"}}
+_NEEDS = {
+    **{check: {"folder"} for check in ("_clock", "_state", "_taught")},
+    "_runtime": {"numpy"},
+    "_trust": {"cryptography", "folder"},
+    "_release": {"numpy", "runtime", "cryptography", "folder"},
+}
 
 
 def exit_code(found: Diagnosis) -> int:

@@ -134,7 +134,9 @@ def _read(path: Path, limit: int) -> bytes:
 def render(found: Status) -> str:
     """Returns a status as text for people."""
     refs = {"committed": found.committed, "previous": found.previous, "pending": found.pending}
-    lines = [f"{name:<10} {_ref(ref)}" for name, ref in refs.items() if ref or name == "committed"]
+    there = "" if Path(found.root).is_dir() else ": there is no such folder"
+    lines = [f"root       {found.root}{there}"]
+    lines += [f"{name:<10} {_ref(ref)}" for name, ref in refs.items() if ref or name == "committed"]
     if found.seconds_left is not None:
         lines.append(f"{'':<10} reverts in {found.seconds_left:.0f} s unless it is confirmed")
     answering = found.answering[:12] if found.answering else "nothing"

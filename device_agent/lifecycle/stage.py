@@ -227,7 +227,7 @@ def _refuse_full(path: Path, needed: int) -> None:
         raise AgentError(
             f"the release has {needed:,} bytes; only {free:,} are free on the disk of {path.parent}",
             reason="disk-full",
-            hint="free some disk space, then stage again",
+            hint="python -m device_agent prune removes old releases; df -h shows the free space",
         )
 
 

@@ -18,8 +18,10 @@ from typing import IO, Any
 import numpy as np
 
 from device_agent.serving.npy_writer import npy_header
+from device_agent.shared.os_errors import explain
 from device_agent.shared.protocol.errors import AgentError
 from device_agent.shared.safe_files import WholeFile
+from device_agent.store.trust_dir import typed
 
 
 class Closed(Exception):
@@ -77,7 +79,11 @@ def _writable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        hint = "does the directory exist, and may you write there?"
+        hint = explain(error)[2]
+        if error.errno == errno.ENOENT:
+            hint = f"mkdir -p {typed(path.parent)}"
+        elif error.errno in (errno.EISDIR, errno.ENOTDIR):
+            hint = "--output takes the name of a file"
         raise AgentError(f"{path}: {error.strerror}", reason="no-output", hint=hint) from None
 
 

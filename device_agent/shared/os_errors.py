@@ -24,6 +24,10 @@ _WORDS = {
     errno.EAGAIN: ("too-many-processes", "raise the limit: ulimit -u, systemctl show -p TasksMax, or pids.max"),
     errno.ENOMEM: ("out-of-memory", "free -m shows the free memory; end another program, or raise the memory limit"),
     errno.ENAMETOOLONG: ("name-too-long", "a shorter name: most file systems allow 255 bytes"),
+    errno.EBADF: (
+        "os-error",
+        "the program that started this one closed the stream: < FILE gives it input, > FILE output",
+    ),
     errno.EMFILE: ("too-many-files", "raise the limit of open files: ulimit -n"),
     errno.ENFILE: ("too-many-files", "the system has too many files open: cat /proc/sys/fs/file-nr"),
 }
@@ -31,6 +35,7 @@ _SAID = {
     errno.ENOLCK: "the file system has no locks",
     errno.EAGAIN: "no further process or thread may be started",
     errno.ENOMEM: "there is not enough memory",
+    errno.EBADF: "it is closed",  # a standard stream that the caller closed
 }
 
 
@@ -44,6 +49,8 @@ def explain(error: OSError) -> tuple[str, str, str]:
     if number == errno.EAGAIN and error.filename:  # a file that gives nothing at once, and not a limit of processes
         number = 0
     reason, hint = _WORDS.get(number, ("os-error", ""))
+    if number in (errno.EACCES, errno.EPERM) and error.filename:
+        hint = _rights(error.filename) or hint
     if number == errno.ENOSPC and (place := _out_of_inodes(error.filename)):
         import shlex  # not needed at a normal start of the agent
 
@@ -52,10 +59,35 @@ def explain(error: OSError) -> tuple[str, str, str]:
     return reason, f"{where}{_SAID.get(number) or error.strerror or error}", hint
 
 
+def _rights(path: object) -> str:
+    """Returns what to type where `path`, or the innermost folder above it that can be looked at, denies access."""
+    import pwd
+    import shlex
+
+    for place in _and_above(path):
+        try:
+            owner = place.stat().st_uid
+        except OSError:
+            continue
+        if owner == os.geteuid():
+            return f"chmod u+rwX {shlex.quote(str(place))}"
+        try:
+            name = pwd.getpwuid(owner).pw_name
+        except KeyError:
+            name = f"#{owner}"
+        return f"choose another place, or run as the owner of {place}: sudo -u {shlex.quote(name)} COMMAND"
+    return ""
+
+
+def _and_above(path: object) -> tuple[Path, ...]:
+    """Returns `path`, or the working directory if it is not a path, and all directories above it."""
+    place = Path(os.fsdecode(path)) if isinstance(path, (str, bytes, os.PathLike)) else Path()
+    return place, *place.absolute().parents
+
+
 def _out_of_inodes(path: object) -> str:
     """Returns `path`, or the directory above it, if its file system has free bytes, but no free inodes; else ""."""
-    place = Path(os.fsdecode(path)) if isinstance(path, (str, bytes, os.PathLike)) else Path()
-    for each in (place, *place.absolute().parents):
+    for each in _and_above(path):
         try:
             found = os.statvfs(each)
         except OSError:

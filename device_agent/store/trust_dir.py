@@ -10,6 +10,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from device_agent.shared.os_errors import explain
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.errors import DeviceUnfit, Refused
 from device_agent.shared.protocol.record import record
@@ -115,6 +116,9 @@ def read_device(directory: Path) -> DeviceTrust:
     except FileNotFoundError:
         return DeviceTrust("")
     except (OSError, json_codec.MalformedDocument) as error:
+        if isinstance(error, OSError) and (known := explain(error))[2]:  # the file may be in order
+            reason, said, hint = known
+            raise DeviceUnfit(said, reason=reason, hint=hint) from None
         raise DeviceUnfit(f"{document.path} cannot be read: {error}", reason="trust-damaged", hint=START_ANEW) from None
 
 

@@ -65,9 +65,10 @@ def append(path: Path, data: bytes, keep: int) -> None:
         os.lseek(descriptor, keep, os.SEEK_SET)
         write_all(descriptor, data)
         os.fsync(descriptor)
-    except OSError:
+    except OSError as error:
         with contextlib.suppress(OSError):
             os.ftruncate(descriptor, keep)
+        error.filename = error.filename or str(path)
         raise
     finally:
         os.close(descriptor)
@@ -181,6 +182,9 @@ def copy_rest(read: int, destination: Path, mode: int = FILE_MODE) -> None:
         while chunk := os.read(read, _CHUNK):
             write_all(descriptor, chunk)
         os.fsync(descriptor)
+    except OSError as error:
+        error.filename = error.filename or str(destination)
+        raise
     finally:
         os.close(descriptor)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, BinaryIO
 
+from device_agent.shared.os_errors import explain
 from knnkit.errors import DataError, DeviceFailed, KnnkitError, UsageError
 from knnkit.transport.base import Completed
 
@@ -63,7 +64,8 @@ class Ends:
         try:
             chunk: bytes = read1(size)
         except OSError as error:
-            self._failed = DataError(f"{_name(self._source)}: {error.strerror or error}", reason="no-input")
+            _, said, hint = explain(error)
+            self._failed = DataError(f"{_name(self._source)}: {said}", reason="no-input", hint=hint)
             return b""
         return chunk
 
@@ -80,7 +82,9 @@ class Ends:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise UsageError(f"{_name(self._sink)}: {error.strerror or error}", reason="no-output") from None
+            _, said, hint = explain(error)
+            name = _name(self._sink)
+            raise UsageError(f"{name}: {said.removeprefix(f'{name}: ')}", reason="no-output", hint=hint) from None
 
     def check(self) -> None:
         """Raises the error that made `read` stop, if there was one.

@@ -9,6 +9,7 @@ checks after loading. Decides nothing: the rules are in `trust`. Host and device
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import os
@@ -181,6 +182,8 @@ def _readable(what: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise refused(Reason.FILE_MISSING, f"{what}: {error.strerror}") from None
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):  # not the release's fault
+            raise
         raise refused(Reason.FILE_UNREADABLE, f"{what}: {error.strerror}") from None
 
 

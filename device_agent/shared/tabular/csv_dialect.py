@@ -20,6 +20,7 @@ SEPARATORS = (",", ";", "\t")
 _MAX_LISTED = 12
 
 _SHEET = "save the table as CSV (UTF-8)"
+_MEDIA = "this model takes rows; a model takes pictures or sounds if deploy.yaml has `input` for it"
 #: First bytes of files that users mistake for CSV: (magic, what it is, how to convert it).
 _FOREIGN = (
     (b"\xff\xfe\0\0", "UTF-32 text", "iconv -f UTF-32 -t UTF-8 FILE > rows.csv"),  # begins like UTF-16
@@ -43,6 +44,8 @@ _FOREIGN = (
     (b"<!DOCTYPE", "a page in HTML, perhaps that of a login", _SHEET),
     (b"<html", "a page in HTML, perhaps that of a login", _SHEET),
     (b"\0\x05\x16\x07", "macOS metadata of another file", "take the file whose name does not begin with ._"),
+    (b"\x89PNG", "a picture (PNG)", _MEDIA),
+    (b"\xff\xd8\xff", "a picture (JPEG)", _MEDIA),
     (b"PAR1\x15", "Parquet", "convert the file to CSV"),  # a cell of text may begin with the first four
 )
 #: Each of these formats has one of these bytes near its start; CSV never has them.
@@ -133,6 +136,10 @@ def text_of(line: bytes) -> str:
         if line.startswith(magic):
             raise BadInput(f"not a line of CSV: the file is {what}", hint=conversion)
     if b"\0" in line:
+        if line.startswith(b"RIFF"):
+            raise BadInput("not a line of CSV: the file is a sound (WAV)", hint=_MEDIA)
+        if line[4:8] == b"TFL3":
+            raise BadInput("not a line of CSV: the file is a model (TFLite)", hint="name the file of the rows")
         hint = "remove zero bytes: tr -d '\\000' < FILE > rows.csv"
         if 3 * line.count(b"\0") > len(line):
             wide = "UTF-32" if 5 * line.count(b"\0") > 3 * len(line) else "UTF-16"

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.console import streams
+from device_agent.shared.os_errors import explain
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.record import record, replace
@@ -107,9 +108,10 @@ class Source:
         except BlockingIOError:
             raise
         except OSError as error:
-            hint = "--input takes one file of rows or samples: give its files one by one"
-            hint = hint if error.errno == errno.EISDIR else ""
-            raise BadInput(f"{self.name}: {error.strerror}", reason="no-input", hint=hint) from None
+            _, said, hint = explain(error)
+            if error.errno == errno.EISDIR:
+                hint = "--input takes one file of rows or samples: give its files one by one"
+            raise BadInput(f"{self.name}: {said}", reason="no-input", hint=hint) from None
 
     def take(self, size: int) -> bytes:
         """Waits until bytes are available, then returns at most `size` of them; b"" at the end of the input."""

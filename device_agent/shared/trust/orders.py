@@ -35,6 +35,8 @@ MAX_LIFE = 30 * 24 * 3600
 MAX_REVOKED = 64
 #: Most revoked keys on one device: device.json then still has room for thousands of rotations.
 MAX_REVOKED_IN_ALL = 8192
+#: How to come by an order.
+_AN_ORDER = "name a file that `knnkit trust --out FILE` wrote"
 
 T = TypeVar("T")
 
@@ -118,7 +120,8 @@ def apply(data: bytes, sets: KeySets) -> KeySets:
         return _rotate(envelope, sets)
     if envelope.payload_type == REVOCATION_TYPE:
         return _revoke(envelope, sets)
-    raise refused(Reason.ORDER_MALFORMED, f"{envelope.payload_type!r} is neither a rotation nor a revocation")
+    said = f"{envelope.payload_type!r} is neither a rotation nor a revocation"
+    raise refused(Reason.ORDER_MALFORMED, said, _AN_ORDER)
 
 
 def verify_rollback(data: bytes, state: TrustState, now: int) -> RollbackOrder:
@@ -183,7 +186,7 @@ def verify_floor(data: bytes, state: TrustState, now: int) -> FloorOrder:
 def _signed(cls: type[T], payload_type: str, what: str, data: bytes, state: TrustState) -> T:
     envelope = _read(data)
     if envelope.payload_type != payload_type:
-        raise refused(Reason.ORDER_MALFORMED, f"{envelope.payload_type!r} is not {what}")
+        raise refused(Reason.ORDER_MALFORMED, f"{envelope.payload_type!r} is not {what}", _AN_ORDER)
     _check_one_signer(envelope, KeySets(state.keys, state.revoked))
     return _payload(cls, envelope)
 
@@ -265,7 +268,7 @@ def _read(data: bytes) -> dsse.Envelope:
     try:
         return dsse.read_envelope(json_codec.parse(data, limit=constants.MAX_ORDER))
     except json_codec.MalformedDocument as error:
-        raise refused(Reason.ORDER_MALFORMED, f"not a signed order: {error}") from None
+        raise refused(Reason.ORDER_MALFORMED, f"not a signed order: {error}", _AN_ORDER) from None
 
 
 def _payload(cls: type[T], envelope: dsse.Envelope) -> T:

@@ -33,11 +33,14 @@ def test_a_doctor_who_may_not_look_says_so_and_goes_on(tmp_path: Path, monkeypat
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "state.json")
 
     monkeypatch.setattr(store.Store, "load", refuse)
+    monkeypatch.setattr(doctor.board, "governor", lambda: "ondemand")
     found = {finding.name: finding for finding in doctor.diagnose(store.Store(tmp_path)).findings}
     assert (found["clock"].level, found["clock"].message) == ("error", "state.json: Permission denied")
     assert "chmod" in found["clock"].mend
     assert found["state"].level == "error"
     assert {"python", "disk", "governor"} <= set(found)
+    monkeypatch.setattr(doctor.board, "governor", lambda: None)
+    assert "governor" not in {finding.name for finding in doctor.diagnose(store.Store(tmp_path)).findings}
 
 
 def test_an_output_that_may_not_be_looked_at_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -160,7 +161,8 @@ def test_a_healthy_device_has_a_clean_bill(device: Device, releases: Releases) -
     found = json_codec.from_plain(Diagnosis, device.ask("doctor"))
     names = [finding.name for finding in found.findings]
     assert names == [
-        "python", "numpy", "runtime", "cryptography", "root", "disk", "clock", "trust", "state", "release", "governor",
+        "python", "numpy", "runtime", "cryptography", "root", "disk", "clock", "trust", "state", "release",
+        *["governor"] * (board.governor() is not None),
     ]  # fmt: skip
     assert [finding for finding in found.findings if finding.level == "error"] == []
     assert device.run("doctor").code == 0
@@ -229,6 +231,22 @@ def test_no_remark_about_a_root_hides_an_error(fault: str, tmp_path: Path, monke
         (tmp_path / "releases").write_text("")
     (finding,) = doctor._root(Store(tmp_path))
     assert finding.level == "error"
+
+
+def test_a_root_that_nobody_can_look_into_is_the_only_finding_about_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    wrong = [each for each in doctor.diagnose(Store(file)).findings if each.level != "ok"]
+    assert [(each.name, each.mend) for each in wrong] == [("folder", "name the folder of the releases: --root DIR")]
+
+    def refuse(path: Path) -> list[str]:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    wrong = [each for each in doctor.diagnose(Store(tmp_path)).findings if each.level != "ok"]
+    assert [(each.name, each.message) for each in wrong] == [("folder", f"{tmp_path}: Permission denied")]
 
 
 def test_numpy_2_beside_tflite_runtime_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

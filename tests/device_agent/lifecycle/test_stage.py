@@ -114,7 +114,8 @@ def test_a_copy_needs_its_room_before_the_first_byte(
     said = f"has {needed:,} bytes; only {needed - 1:,} are free on the disk of {store.incoming}"
     with pytest.raises(AgentError, match=said) as caught:
         stage(store, releases["iris"])
-    assert (caught.value.reason, caught.value.hint) == ("disk-full", "free some disk space, then stage again")
+    assert caught.value.reason == "disk-full"
+    assert caught.value.hint.startswith("python -m device_agent prune removes old releases")
     assert (store.staged(), list(store.incoming.iterdir())) == ((), [])
 
 

@@ -165,6 +165,10 @@ def test_a_far_away_row_is_unknown(ready: Ready) -> None:
         ("[1,2,3,null]\n", "line 1: value 4 ('petal width (cm)'): 'null' is not a number"),
         ("[1,2,3,NaN]\n", "is not a finite number"),
         ('{"sepal length (cm)": 1}\n', "line 1: the object has no key 'sepal width (cm)' (nor 2 more)"),
+        (
+            '{"file": "a.png"}\n',
+            "try: the model has the columns sepal length (cm), sepal width (cm), petal length (cm), petal",
+        ),
         ("[1,2\n", "line 1: not JSON"),
         ("[1,2,3,4]\n7\n", "line 2: expected a JSON array or object"),
         ("", "standard input: the input has no rows"),

@@ -5,6 +5,8 @@ A real store, a real model on the real runtime, the agent's own command line.
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +21,7 @@ from support.releases import Releases
 from support.trusting import Board, Clock, digest_of, enrol
 
 from device_agent.shared.protocol import constants
+from device_agent.shared.protocol.errors import DeviceUnfit
 from device_agent.shared.trust.reasons import Reason
 from device_agent.shared.trust.rules import MAX_AHEAD
 from device_agent.store import trust_dir, trust_store
@@ -102,6 +105,16 @@ def test_a_damaged_list_of_revoked_keys_stages_nothing_and_stops_nothing(
     assert (code, problem["reason"]) == (constants.EXIT_FAILED, "trust-damaged")
     assert board.classify() == answers
     assert board.run("check")[0] == 0
+
+
+def test_revoked_keys_that_may_not_be_read_are_not_thrown_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> bytes:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / trust_dir.DEVICE_FILE))
+
+    monkeypatch.setattr("device_agent.store.json_file.read_small", refuse)
+    with pytest.raises(DeviceUnfit, match=r"device\.json: Permission denied") as caught:
+        trust_dir.read_device(tmp_path)
+    assert (caught.value.reason, caught.value.hint) == ("no-permission", f"chmod u+rwX {tmp_path}")
 
 
 def test_a_device_without_keys_stages_nothing(board: Board, newer: Callable[..., Path]) -> None:

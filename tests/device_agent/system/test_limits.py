@@ -13,6 +13,7 @@ import pytest
 
 from device_agent.shared import os_errors
 from device_agent.shared.protocol.errors import DeviceUnfit
+from device_agent.shared.release import directory
 from device_agent.system import durable, memory, sandbox
 
 ROOT = Path(__file__).parents[3]
@@ -143,6 +144,35 @@ def test_host_and_agent_have_the_same_words_for_an_error(number: int, reason: st
     for made in (cli._failed(error), errors.from_os_error(error)):
         assert made.reason == reason
         assert word in made.hint
+
+
+def test_a_denied_file_leads_to_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    error = PermissionError(errno.EACCES, "denied", str(tmp_path / "my files" / "a.csv"))
+    assert os_errors.explain(error)[2] == f"chmod u+rwX {tmp_path}"
+    monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+    hint = os_errors.explain(error)[2]
+    assert hint.startswith(f"choose another place, or run as the owner of {tmp_path}: sudo -u ")
+
+
+def test_a_lack_of_descriptors_is_not_a_damaged_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "release.json")
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(OSError, match="Too many open files"), directory.open_release(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("call", ["copy_rest", "append"])
+def test_a_full_disk_is_named_by_its_file(call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", refuse)
+    path = tmp_path / "model.tflite"
+    with Path(__file__).open("rb") as source, pytest.raises(OSError, match="No space") as caught:
+        durable.copy_rest(source.fileno(), path) if call == "copy_rest" else durable.append(path, b"x", 0)
+    assert caught.value.filename == str(path)
 
 
 def _fill(place: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import pty
 import subprocess
@@ -10,6 +12,9 @@ from pathlib import Path
 
 import pytest
 from support import ROOT
+
+from knnkit.errors import DataError, UsageError
+from knnkit.transport.buffers import Ends
 
 
 def knnkit(cwd: Path, redirections: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -44,6 +49,27 @@ def _unread(cwd: Path, words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, cwd=cwd, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60)
     finally:
         os.close(writer)
+
+
+class _Failing(io.BytesIO):
+    name = 1
+
+    def read1(self, size: int | None = -1) -> bytes:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    def write(self, data: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "standard output")
+
+
+def test_a_stream_of_rows_or_answers_that_fails_is_named_once_with_what_to_type() -> None:
+    ends = Ends(_Failing(), _Failing())
+    assert ends.read(9) == b""
+    with pytest.raises(DataError, match=r"^standard output: it is closed\n") as closed:
+        ends.check()
+    assert "< FILE gives it input" in closed.value.hint
+    with pytest.raises(UsageError, match=r"^standard output: No space left on device\n") as full:
+        ends.write(b"x")
+    assert full.value.hint.startswith("make room")
 
 
 @pytest.mark.parametrize("where", ["2>&-", "2>/dev/full"])

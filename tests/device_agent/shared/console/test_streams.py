@@ -84,6 +84,7 @@ def test_an_answer_that_cannot_be_given_is_said_and_written_nowhere_else(
     said = run(answering, where, *[str(rows) if word == "ROWS" else word for word in command])
     assert said.returncode == 1
     assert said.stderr.startswith("device_agent: standard output: ")
+    assert ("> FILE output" if ">&-" in where else "try: make room") in said.stderr
     assert "Traceback" not in said.stderr
     assert contents(answering.root) == before
 
@@ -91,7 +92,8 @@ def test_an_answer_that_cannot_be_given_is_said_and_written_nowhere_else(
 def test_without_standard_input_there_are_no_rows_to_read(answering: Device) -> None:
     said = run(answering, "<&-", "classify")
     assert (said.returncode, said.stdout) == (2, "")
-    assert "standard input" in said.stderr
+    assert said.stderr.splitlines()[0].endswith("standard input: it is closed")
+    assert "< FILE gives it input" in said.stderr
 
 
 def test_a_locale_spoils_no_document(answering: Device) -> None:

@@ -108,6 +108,11 @@ def test_a_name_in_other_capitals_is_pointed_out_and_not_guessed() -> None:
         ("1,2,3".encode("utf-32-be"), "the line contains a zero byte", "iconv -f UTF-32BE"),
         (b"PK\x03\x04 xl/workbook", "the file is a spreadsheet or a zip archive", "save the table as CSV"),
         (gzip.compress(b"1,2,3"), "the file is compressed with gzip", "gzip -dc"),
+        (b"\x89PNG\r", "the file is a picture (PNG)", "this model takes rows"),
+        (b"\xff\xd8\xff\xe0\0\x10JFIF", "the file is a picture (JPEG)", "this model takes rows"),
+        (b"RIFF$\0\0\0WAVEfmt ", "the file is a sound (WAV)", "this model takes rows"),
+        (b"RIFF,2,3", "'RIFF' is not a number", ""),
+        (b"\x1c\0\0\0TFL3", "the file is a model (TFLite)", "name the file of the rows"),
     ],
 )
 def test_a_line_that_cannot_be_meant_says_what_is_wrong_and_what_mends_it(line: bytes, said: str, hint: str) -> None:
