@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 from support import browser, pages
 
+from device_agent.shared.protocol.model_info import TargetError
 from knnkit.render import html
 
 PHONE, TABLET, DESKTOP = 360, 800, 1280
@@ -58,6 +60,16 @@ def test_nothing_sticks_out_sideways_and_no_text_is_too_small(
     assert visit.content_width <= width
     assert visit.measured <= 0.5
     assert visit.small_texts == []
+
+
+def test_the_errors_of_several_targets_hide_no_column(chromium: browser.Browser, tmp_path: Path) -> None:
+    errors = tuple(TargetError(name, 80, 3.431, 2.7, 10.6) for name in ("east", "north", "height", "depth"))
+    proof = pages.certificate(accuracy=None, accuracy_rows=0, confusion=(), classes=(), errors=errors)
+    (device,) = pages.fleet().devices[:1]
+    page = replace(pages.fleet(), devices=(replace(device, certificate=proof, warnings=()),))
+    file = html.write_report(tmp_path / "r.html", page)
+    hidden = "(e => e.scrollWidth - e.clientWidth)(document.querySelector('.scroll'))"
+    assert chromium.visit(file.as_uri(), width=1100, measure=hidden).measured <= 0
 
 
 def test_without_scripts_the_page_is_the_same(chromium: browser.Browser, report: Path) -> None:
