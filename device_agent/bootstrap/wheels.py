@@ -75,7 +75,9 @@ def archive(wheel: dict[str, str]) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(wheel["path"])
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise Trouble("bad-wheel", f"{wheel['name']}: {error}", "remove the wheel from the wheel cache") from None
+        raise Trouble(
+            "bad-wheel", f"{wheel['name']}: {error}", "on the host, remove it from the folder of wheels"
+        ) from None
 
 
 def unpack_same(wheel: dict[str, str], site: Path) -> dict[str, str]:

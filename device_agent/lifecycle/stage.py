@@ -151,7 +151,7 @@ def prune(
     number: int = constants.KEEP_RELEASES,
     free: int = KEEP_FREE,
 ) -> list[str]:
-    """Removes the oldest releases while more than `number` are staged, or less than `free` bytes of disk are free.
+    """Removes stale uploads, and the oldest releases while over `number` are staged or under `free` bytes are free.
 
     Keeps the committed, previous and pending release of the state `current`, the one that a rollback replaced, and the
     one with the digest `keep`. Needs the lock.

@@ -280,7 +280,7 @@ def cell_problem(cell: Any, name: str) -> tuple[str, str] | None:
     try:
         float(cell if not getattr(cell, "ndim", 0) else "an array")
     except (TypeError, ValueError, OverflowError):
-        part = f"rows.drop(columns=[{name!r}]), or encode it: docs/scikit-learn.md"
+        part = f'rows.drop(columns=[{name!r}]), or TfKNN(..., data={{"categories": {{{name!r}: "one-hot"}}}})'
         return f"{shown(cell)} is not a number", part
     return None
 

@@ -61,7 +61,7 @@ def begin(path: Path, keep: Keep) -> tuple[str, int]:
 
 
 def add(path: Path, generation: str, keep: Keep, entries: Iterable[Entry], seen: int) -> bool:
-    """Appends `entries` and returns True; does nothing and returns False if `wipe` has ended this `generation`.
+    """Appends `entries` and returns True; does nothing and returns False if the file is not of this `generation`.
 
     `keep` states how many rows of each kind stay; `seen` is how many rows the random sample was drawn from.
 

@@ -32,9 +32,9 @@ _QUOTED = 160
 #: Frequent mistakes: a part of PyYAML's message, and what to do.
 _MISTAKES = (
     ("alias", "put a pattern in quotes: files: '*.csv'"),
-    (r"'\\t'", "indent with spaces, not tabs"),
+    (r"'\\t'", "write spaces in place of tabs"),
     ("escape character", r"put a path in single quotes: file: 'C:\data\train.csv'"),
-    ("cannot start any token|but found ','", "put the value in quotes: thousands: ','"),
+    ("cannot start any token|but found ','", "put the value in quotes, thousands: ',', or remove a comma too many"),
     ("another document", "one file holds one configuration: remove the lines from --- on"),
 )
 #: A key with its value glued to the colon, which YAML reads as one word.
@@ -216,8 +216,11 @@ class _Builder:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
             mark = Mark.of(key_node.start_mark)
             if not isinstance(key, str):
-                hint = "write key: value, where key is a word of `knnkit schema`"
-                raise ConfigError(self._document.error(path, "a key must be one word"), hint=hint)
+                hint = (
+                    "write NAME: VALUE; around several of these, single braces {}; docs/deploy-yaml.md lists the names"
+                )
+                problem = f"{self._document.source}:{mark.line}: a key must be text, not a list or mapping"
+                raise ConfigError(f"{problem}\n{self._document.quote(mark)}", hint=hint)
             if key in found:
                 first = self._document.marks[(*path, key)].line
                 where = f"{self._document.source}:{mark.line}"

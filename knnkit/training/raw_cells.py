@@ -39,10 +39,10 @@ def read_held_out(test: TestFile, answers: tuple[str, ...], imported: Fitted, *,
     """
     table, policy = imported.table, PLAIN
     if table is not None and not named:
-        said = f"{imported.enrolment.source}: it was fitted on an array, so its columns have no names in {test.file}"
-        raise DataError(
-            said, hint="fit the estimator on a data frame, or in Python: build_release(test=(rows, labels))"
-        )
+        source = imported.enrolment.source
+        said = f"{source} was fitted on an array, without column names, so its columns in {test.file} are not known"
+        where = f"knnkit.from_skops({source!r}).build_release(..., test=(rows, labels))"
+        raise DataError(said, hint=f"fit the estimator on a data frame; or in Python: {where}")
     names = imported.enrolment.feature_names if named else None
     if table is not None:
         policy, names = policy_for(table), tuple(column.name for column in table.columns if column.encoding != UNUSED)

@@ -136,5 +136,5 @@ def _text(value: Any) -> str:
 
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise json_codec.MalformedDocument("a cell is not a finite number")
+        raise json_codec.MalformedDocument("a cell or a distance is not a finite number")
     return float(value)

@@ -1,8 +1,9 @@
 """Layout of the training rows in the model file.
 
-A batch against a large matrix is fastest in blocks that fit the processor's cache. Each block is a separate buffer of
-the file, and the format stores a buffer's length directly before it. So the table, from which the exact ranking reads
-rows, has a gap before each block, and each row is stored only once. Computes positions; reads and writes no file.
+The file stores the rows once, as one table, for two readers. The exact ranking reads single rows of the table. A batch
+multiplies by blocks of rows that fit the processor's cache, which is fastest for a large matrix. The buffer of a block
+lies inside that of the table. The format stores a buffer's length directly before it, so the table has a gap (unused
+rows) before each block, to hold the length. Computes positions; reads and writes no file.
 """
 
 from __future__ import annotations

@@ -380,8 +380,8 @@ BASE = "model:\n  name: a\n  data: {file: t.csv, label: x}\n"
         ("  data: {files: *.csv}", "put a pattern in quotes: files: '*.csv'"),
         ("  data: {file: t.csv, drop: [*_id]}", "put a pattern in quotes: files: '*.csv'"),
         ('  data: {file: "C:\\data\\t.csv"}', "put a path in single quotes: file: 'C:\\data\\train.csv'"),
-        ("  notes: @home", "put the value in quotes: thousands: ','"),
-        ("\tk: 3", "indent with spaces, not tabs"),
+        ("  notes: @home", "put the value in quotes, thousands: ',', or remove a comma too many"),
+        ("\tk: 3", "write spaces in place of tabs"),
         ("  notes: a\x07b", "remove it from line 4"),
         ("fleet: {targets: [{host: a, password: b}]}", "identity: ~/.ssh/id_ed25519"),
         ("gates: {recall: [fall, 'sit down']}", 'recall: {fall: 0.9, "sit down": 0.9}'),
@@ -394,6 +394,10 @@ BASE = "model:\n  name: a\n  data: {file: t.csv, label: x}\n"
         ("rollout: {waves: [10%, canary!, 100%]}", "waves: [10%, 25%, 100%]"),
         ("  data: {files: [a.csv, 3], label: x}", 'files: [a.csv, "3"]'),
         ("fleet: {targets: [{host: a}, 'pi@']}", "- pi@board-1"),
+        (
+            "  {{k}}: 3",
+            "write NAME: VALUE; around several of these, single braces {}; docs/deploy-yaml.md lists the names",
+        ),
     ],
 )
 def test_a_frequent_mistake_is_answered_with_what_was_meant(typed: str, hint: str) -> None:
