@@ -73,7 +73,7 @@ class Graph:
 
     @cached_property
     def candidates(self) -> tuple[NDArray[np.int32], memoryview] | None:
-        """(c,) indices of the training rows that the last `run` ranked; a lower bound of all others' squared distances.
+        """(c,) indices of the training rows that the last `run` ranked, and a lower bound of all others: `BEYOND`.
 
         None for an older model, whose graph does not output these.
         """

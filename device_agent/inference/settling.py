@@ -17,8 +17,8 @@ from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.model_info import KnnInfo
 
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
-#: Squared distances between these are computed in float32 without underflow or overflow (`knnkit.model.graph.tfknn`).
-_SQUARED_SAFELY, _SQUARED_AT_MOST = 1e-30, 1e36
+#: Distances between these are computed in float32 without underflow or overflow (`knnkit.model.graph.tfknn`).
+_SAFELY, _AT_MOST = 1e-15, 1e18
 #: Shares so close are equal (`exact`).
 _SAME_SHARE = 1e-12
 
@@ -38,7 +38,11 @@ class Settling:
     def __init__(
         self, info: KnnInfo, ranking: Ranking, by: Measure, classes: NDArray[Any], unit: float, *, near_ties: bool
     ) -> None:
-        self._info, self._ranking, self._by, self._classes, self._unit = info, ranking, by, classes, unit
+        self._info, self._ranking, self._by, self._classes = info, ranking, by, classes
+        # A measure times `_factor` is the squared distance in model space; for manhattan, the distance.
+        self._factor, self._safely, self._most = (
+            each if by.manhattan else each * each for each in (unit, _SAFELY, _AT_MOST)
+        )
         self._near_ties = near_ties
         self._by_distance = info.weights == "distance"
         self._weighed = 0 if self._by_distance else -1  # the nearest neighbour whose distance counts
@@ -56,13 +60,13 @@ class Settling:
         rows = known + [each for each in chosen if each not in known]
         if len(chosen) < self._info.k or min(rows) < 0 or max(rows) >= self._info.n_train:
             return None
-        most, squared = min(beyond[0], _SQUARED_AT_MOST), self._unit**2
+        most, factor = min(beyond[0], self._most), self._factor
         if self._info.reject is None and (not self._by_distance or self._is_clear(graph, z.shape[1])):
             far = self._ranking.in_order(z, rows, len(known))
-        if far is not None and far[self._weighed] * squared > _SQUARED_SAFELY and far[-1] * squared * NEAR_TIED < most:
+        if far is not None and far[self._weighed] * factor > self._safely and far[-1] * factor * NEAR_TIED < most:
             return {}
         order, measure = self._ranking.rank_one(z, candidates)
-        return self.decide(order, measure) if measure[-1] * squared < most else None
+        return self.decide(order, measure) if measure[-1] * factor < most else None
 
     def _is_clear(self, graph: Graph, width: int) -> bool:
         """Whether the graph's shares of votes by distance prove its label, if its neighbours are right.

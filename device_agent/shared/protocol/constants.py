@@ -88,7 +88,7 @@ UNKNOWN = -1
 ANSWERS = (OUTPUT_LABEL, OUTPUT_PROBABILITIES, OUTPUT_INDICES, OUTPUT_DISTANCES)
 #: Tensors that the graph for one row also outputs. No signature names them, so that older agents run the model.
 CANDIDATES = "candidates"  # (1, c) int32, different training rows
-BEYOND = "beyond"  # (1,) float32, lower bound on the squared distance of all other rows in model space
+BEYOND = "beyond"  # (1,) float32, lower bound on all other rows' squared distance (manhattan: distance) in model space
 UNKNOWN_LABEL = "unknown"
 STANDARD_INPUT = "standard input"  # stands for the file name in the agent's messages
 #: What can be typed where one line of a batch is wrong.

@@ -47,9 +47,9 @@ class Nearest:
         following: (b,) float32 lower bound on every other row's measure; None if every row is a neighbour.
         exact: (b,) bool, whether float32 made no rounding error in measures under `Search.most_exact`; None if the
             coordinates of the training rows are not all multiples of one step.
-        candidates: (b, c) int32 training rows that were ranked; None if all were, or those listed for a cell of a grid.
-        beyond: (b,) float32 lower bound on the squared distance of every row that was not ranked; None if `candidates`
-            is.
+        candidates: (b, c) int32 training rows that may be the neighbours, whatever the rounding errors; None with few
+            columns or rows.
+        beyond: (b,) float32 lower bound on the measure of every other row; None if `candidates` is.
     """
 
     measure: Any
@@ -207,7 +207,14 @@ class Search(tf.Module):  # type: ignore[misc]
             return self._in_cell(query, self.cells)
         if self.by_columns:
             return self._among_columns(query)
-        return self._rank(self._measure(tf.expand_dims(query, 1), tf.expand_dims(self._rows, 0)))
+        measure = self._measure(tf.expand_dims(query, 1), tf.expand_dims(self._rows, 0))
+        count = self.k + OVER_FETCH
+        if count >= len(self.enrolled):
+            return self._rank(measure)
+        # A row after the last candidate is at most two errors nearer, less than `gap`.
+        negative, candidates = tf.math.top_k(-measure, count)
+        beyond = negative[:, -1] * np.float32(self.gap - 1.0)
+        return replace(self._split(-negative, candidates), candidates=candidates, beyond=beyond)
 
     def _among_columns(self, query: Any) -> Nearest:
         """Ranks all rows; adds up distances one coordinate at a time: (b, n) values each, which suits SIMD units."""

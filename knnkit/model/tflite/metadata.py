@@ -36,7 +36,7 @@ _OUTPUT_DESCRIPTIONS = {
     constants.OUTPUT_DISTANCES: "distances of the neighbours, in the model's metric",
     constants.OUTPUT_CERTAIN: "whether float32 rounding cannot have changed neighbours or label",
     constants.CANDIDATES: "training rows that were ranked",
-    constants.BEYOND: "lower bound on the squared distance of all other rows in model space",
+    constants.BEYOND: "lower bound on the squared distance (manhattan: distance) of all other rows in model space",
 }
 
 

@@ -62,8 +62,7 @@ def test_blocks_find_the_neighbours_of_float64(seed: int, metric: str, tmp_path:
     distances = np.sqrt(measures) if metric == "euclidean" else measures
     assert np.array_equal(found["distances"], np.minimum(distances, np.finfo(np.float32).max))
     require_same(model, queries, rng)
-    if metric != "manhattan":
-        require_same_among_candidates(model, rows * np.float64(1.0), scale, queries, rng)
+    require_same_among_candidates(model, rows * np.float64(1.0), scale, queries, rng)
 
 
 def require_same(model: ExactKnn, queries: np.ndarray, rng: np.random.Generator) -> None:
@@ -92,14 +91,15 @@ def require_same_among_candidates(
     """One row is answered as many are, whichever rows a graph has ranked, if its bound on the others is right."""
     expected, k = model.answers(queries), model._info.k
     for row, query in enumerate(queries):
-        squares = (((query - rows) * scale) ** 2).sum(axis=1)
-        ranked = np.argsort(squares)
+        terms = np.abs((query - rows) * scale)
+        measures = (terms if model._info.metric == "manhattan" else terms**2).sum(axis=1)
+        ranked = np.argsort(measures)
         # float32 may change a share of votes by distance so much.
         off = rng.uniform(-1.0, 1.0, 3) * (model._info.weights == "distance") * (rows.shape[1] + 8 + k / 2) * 2.0**-22
         shares = expected["probabilities"][row] * (1.0 + off)
         for count in rng.integers(1, len(rows) + 1, 1).tolist():
             chosen = ranked[:count] if rng.random() < 0.7 else rng.permutation(len(rows))[:count]
-            beyond = np.float32(min(np.delete(squares, chosen).min(initial=1e38) * (1 - 1e-6), 1e38))
+            beyond = np.float32(min(np.delete(measures, chosen).min(initial=1e38) * (1 - 1e-6), 1e38))
             listed = np.sort(chosen).astype(np.int32), [beyond]
             right = expected["indices"][row]
             wrong = right[::-1] if rng.random() < 0.5 else rng.permutation(len(rows))[: len(right)]

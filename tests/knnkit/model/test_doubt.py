@@ -25,15 +25,19 @@ from knnkit.model.selfcheck import self_check
 K = 4
 
 
-def nearly_tied(count: int, width: int, gaps: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns float32 rows and queries; K + 1 rows are about as far from each query: each by one of `gaps` farther."""
+def nearly_tied(count: int, width: int, gaps: np.ndarray, seed: int, power: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """Returns float32 rows and queries; K + 1 rows are about as far from each query: each by one of `gaps` farther.
+
+    In sums of differences to a `power`.
+    """
     rng = np.random.default_rng(seed)
     spread = 1.0 if width > 8 else 30.0
     queries = spread * rng.normal(size=(len(gaps), width))
     rows = [spread * rng.normal(size=(count, width))]
     for query, gap in zip(queries, gaps):
         away = rng.normal(size=(K + 1, width))
-        away *= 0.5 * np.sqrt(1.0 + gap * np.arange(K + 1))[:, np.newaxis] / np.linalg.norm(away, axis=1, keepdims=True)
+        away *= 0.5 * (1.0 + gap * np.arange(K + 1)[:, np.newaxis]) ** (1.0 / power)
+        away /= np.linalg.norm(away, power, axis=1, keepdims=True)
         rows.append(query + rng.permutation(away))
     return np.concatenate(rows).astype(np.float32), queries.astype(np.float32)
 
@@ -57,14 +61,20 @@ def test_no_order_of_addition_is_off_by_half_the_gap() -> None:
 @pytest.mark.parametrize("weights", ["uniform", "distance"])
 @pytest.mark.parametrize(
     ("width", "metric"),
-    [(3, "euclidean"), (16, "euclidean"), (16, "sqeuclidean"), (100, "euclidean"), (300, "euclidean")],
+    [
+        *((width, "euclidean") for width in (3, 16, 100, 300)),
+        (16, "sqeuclidean"),
+        (16, "manhattan"),
+        (300, "manhattan"),
+    ],
 )
 def test_nearly_tied_rows_are_in_order(
     width: int, metric: Any, weights: Any, device: DeviceProcess, tmp_path: Path
 ) -> None:
-    rows, queries = nearly_tied(300, width, 10.0 ** np.random.default_rng(width).uniform(-8.5, -4.0, 150), seed=1)
-    squares = np.sort(((queries[:, np.newaxis].astype(np.float64) - rows) ** 2).sum(axis=2), axis=1)
-    gaps = squares[:, K] / squares[:, K - 1] - 1.0
+    apart, power = 10.0 ** np.random.default_rng(width).uniform(-8.5, -4.0, 150), 1 if metric == "manhattan" else 2
+    rows, queries = nearly_tied(300, width, apart, seed=1, power=power)
+    measures = np.sort((np.abs(queries[:, np.newaxis].astype(np.float64) - rows) ** power).sum(axis=2), axis=1)
+    gaps = measures[:, K] / measures[:, K - 1] - 1.0
     model = build_model(KnnSpec("near", K, metric, weights=weights), dataset(rows, np.arange(len(rows)) % 3))
     answers = model.reference.answer(queries)
     expected = answers.indices[:, :K]
@@ -137,6 +147,20 @@ def test_a_row_in_doubt_is_settled_without_reading_all_rows(
         assert np.concatenate([each.label for each in found]).tolist() == expected.label.tolist()
         assert opened.settled > 20
         assert len(passes) == (0 if data is model.data else opened.settled)
+
+
+@pytest.mark.parametrize("metric", ["manhattan"])
+def test_doubt_is_settled_among_the_nearest_of_all(
+    metric: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, queries = nearly_tied(300, 16, 10.0 ** np.linspace(-8.0, -5.5, 80), seed=2, power=1)
+    model = build_model(KnnSpec("near", K, metric), dataset(rows, np.arange(len(rows)) % 3))
+    (tmp_path / "m").write_bytes(model.data)
+    monkeypatch.delattr(BlockSearch, "rows_near")
+    opened = TfliteKNN(tmp_path / "m", runtime="ai_edge_litert")
+    found = [opened.neighbors(queries[row : row + 1]).indices for row in range(len(queries))]
+    assert np.concatenate(found).tolist() == model.reference.answer(queries).indices[:, :K].tolist()
+    assert opened.settled > 20
 
 
 def test_other_programs_and_older_agents_see_the_outputs_of_before(
