@@ -157,4 +157,4 @@ def _throughput(loaded: Loaded, rows: NDArray[Any], seconds: float) -> float:
 
 
 def _mib(size: int) -> str:
-    return f"{size / 2**20:.1f} MiB"
+    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.1f} KiB"

@@ -218,7 +218,10 @@ def _trust(store: Store) -> Iterator[Finding]:
     for path, mend in trust_dir.exposed_paths(store.trust):
         yield Finding("trust", "warning", f"other users can change {path}, and so decide what runs here", mend)
     for warning in held.warnings:
-        yield Finding("trust", "warning", warning, f"rm {typed(store.trust)}/THAT_FILE, then {provision}")
+        file = store.trust / warning.split(": ")[1]  # `key-unreadable: NAME: ...`
+        named = typed(file) if file.is_file() else f"{typed(store.trust)}/THAT_FILE"
+        mend = f"rm {named}" + ("" if held.sets.trusted else f", then {provision}")
+        yield Finding("trust", "warning", warning, mend)
     if held.sets.trusted:
         yield _ok("trust", ", ".join(held.sets.trusted))
     else:
@@ -300,7 +303,7 @@ _NEEDS = {
     **{check: {"folder"} for check in ("_clock", "_state", "_taught")},
     "_runtime": {"numpy"},
     "_trust": {"cryptography", "folder"},
-    "_release": {"numpy", "runtime", "cryptography", "folder"},
+    "_release": {"numpy", "runtime", "cryptography", "folder", "state"},
 }
 
 

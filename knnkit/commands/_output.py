@@ -156,7 +156,8 @@ def check_new_file(option: str, path: Path, mine: Iterable[Path] = (), suffixes:
     """
     if suffixes and path.suffix not in suffixes:
         said = f"{option} {path}: the file name must end in {' or '.join(suffixes[:2])}"
-        raise UsageError(said, hint=f"{option} {path.name or option[2:]}.html")
+        name = path.with_suffix(".html") if path.name else f"{option[2:]}.html"
+        raise UsageError(said, hint=f"{option} {shlex.quote(str(name))}")
     parent = path.absolute().parent
     if not parent.is_dir():
         said = f"{option} {path}: there is no directory {parent}"

@@ -249,6 +249,13 @@ def test_a_root_that_nobody_can_look_into_is_the_only_finding_about_it(
     assert [(each.name, each.message) for each in wrong] == [("folder", f"{tmp_path}: Permission denied")]
 
 
+def test_a_key_file_that_is_none_is_removed_by_its_name(tmp_path: Path, releases: Releases) -> None:
+    board = Device(tmp_path / "my root", releases)
+    (board.root / constants.TRUST_DIR / "other key.pem").write_text("x")
+    (wrong,) = [each for each in doctor._trust(Store(board.root)) if each.level != "ok"]
+    assert wrong.mend == f"rm '{board.root}/trust/other key.pem'"
+
+
 def test_numpy_2_beside_tflite_runtime_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import numpy
 

@@ -191,7 +191,7 @@ def test_tune_leaves_whole_groups_out(folder: Path, capsys: pytest.CaptureFixtur
 
 def test_tune_names_what_it_cannot_do(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["tune", "--plot", "x.svg"]) == 2
-    assert "--plot x.svg.html" in capsys.readouterr().err
+    assert "--plot x.html" in capsys.readouterr().err
     assert cli.main(["tune", "--model", "other"]) == 2
     assert "--model wine" in capsys.readouterr().err
     (folder / "deploy.yaml").write_text(YAML + "  test: 0\n")
