@@ -6,6 +6,7 @@ A metric with weights equals a metric without weights after a linear map of the 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -81,7 +82,9 @@ def _require_as_fitted(classifier: Any) -> None:
     own = {name: getattr(classifier, name) for name in ("metric", "p", "metric_params")}
     if own["metric"] == "precomputed":
         return
-    fresh = NearestNeighbors(algorithm="brute", **own).fit(classifier._fit_X[:1])
+    with warnings.catch_warnings():  # the estimator's own fit has given them
+        warnings.simplefilter("ignore")
+        fresh = NearestNeighbors(algorithm="brute", **own).fit(classifier._fit_X[:1])
     now, then = (
         (each.effective_metric_, (each.effective_metric_params_ or {}).get("p")) for each in (fresh, classifier)
     )

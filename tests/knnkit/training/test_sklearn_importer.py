@@ -260,7 +260,8 @@ def test_a_metric_changed_after_fit_is_refused(changed: dict[str, Any]) -> None:
     estimator = KNeighborsClassifier(3, algorithm="brute").fit(KEPT, LABELS)
     with pytest.raises(BuildError, match="the metric was changed after fit, from euclidean"):
         knnkit.from_sklearn(estimator.set_params(**changed))
-    assert knnkit.from_sklearn(estimator.fit(KEPT, LABELS).set_params(n_neighbors=4)).fitted.spec.k == 4
+    other = KNeighborsClassifier(3, algorithm="brute").fit(KEPT, LABELS).set_params(n_neighbors=4)
+    assert knnkit.from_sklearn(other).fitted.spec.k == 4
 
 
 def test_a_notebook_shows_what_it_is_and_what_to_do() -> None:
