@@ -7,8 +7,9 @@ decide the scale of a column. Never changes a row.
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,20 +29,34 @@ _FEW = 5
 #: A value this many times the range of a column's middle half from its median is far. Far values decide the scale if
 #: they are at most this share of the rows, and make this share of the variance. Sample from which the range is taken.
 _FAR, _FEW_FAR, _DECIDE, _SAMPLE = 100.0, 0.05, 0.99, 1024
+#: Rows that are copied at a time.
+_AT_ONCE = 4096
+#: The bytes of a row's numbers, and its label.
+_Keyed = tuple[bytes, Any]
 
 
 def find(training: Dataset, held_out: Dataset | None) -> tuple[str, ...]:
     """Returns a warning for each kind of fault that training rows and held-out rows (or None) have."""
-    found = [_on_both_sides(training, held_out), _conflicts(training, held_out), *_copies(training), _gaps(training)]
-    found.append(_long(training))
+    again = _repeated([training] if held_out is None else [training, held_out])
+    both = "" if held_out is None else _on_both_sides(*again, len(held_out.rows))
+    found = [both, _conflicts(again), *_copies(training), _gaps(training), _long(training)]
     return tuple(f"{training.source}: {text}" for text in (*found, *_spellings(training)) if text)
 
 
-def _on_both_sides(training: Dataset, held_out: Dataset | None) -> str:
-    if held_out is None:
-        return ""
-    known = set(_keys(training.rows))
-    count, rows = sum(key in known for key in _keys(held_out.rows)), len(held_out.rows)
+def _repeated(parts: Sequence[Dataset]) -> list[list[_Keyed]]:
+    """Returns, for each part, the (bytes, label) of its rows that may occur twice in all parts.
+
+    Equal rows have equal hashes. So a large set of rows needs no table of all their bytes.
+    """
+    hashes = [np.fromiter(map(hash, _keys(part.rows)), np.int64, len(part.rows)) for part in parts]
+    values, counts = np.unique(np.concatenate(hashes), return_counts=True)
+    chosen = [np.isin(own, values[counts > 1]) for own in hashes]
+    return [list(zip(_keys(part.rows[own]), part.labels[own].tolist())) for part, own in zip(parts, chosen)]
+
+
+def _on_both_sides(training: Sequence[_Keyed], held_out: Sequence[_Keyed], rows: int) -> str:
+    known = {key for key, _ in training}
+    count = sum(key in known for key, _ in held_out)
     if count < 2 and count < _BY_CHANCE * rows:
         return ""
     return (
@@ -50,13 +65,12 @@ def _on_both_sides(training: Dataset, held_out: Dataset | None) -> str:
     )
 
 
-def _conflicts(training: Dataset, held_out: Dataset | None) -> str:
+def _conflicts(parts: Sequence[Sequence[_Keyed]]) -> str:
     labels: dict[bytes, set[str]] = defaultdict(set)
     counts: dict[bytes, int] = defaultdict(int)
-    for part in (training, *((held_out,) if held_out is not None else ())):
-        for key, label in zip(_keys(part.rows), part.labels.tolist()):
-            labels[key].add(str(label))
-            counts[key] += 1
+    for key, label in itertools.chain(*parts):
+        labels[key].add(str(label))
+        counts[key] += 1
     torn = [key for key, found in labels.items() if len(found) > 1]
     if not torn:
         return ""
@@ -65,8 +79,9 @@ def _conflicts(training: Dataset, held_out: Dataset | None) -> str:
     return f"{rows:,} rows have the features of another row and a different label, such as {one!r} and {other!r}"
 
 
-def _keys(rows: NDArray[np.float32]) -> list[bytes]:
-    return [row.tobytes() for row in np.ascontiguousarray(rows + np.float32(0.0))]  # -0.0 is 0.0
+def _keys(rows: NDArray[np.float32]) -> Iterator[bytes]:
+    for start in range(0, len(rows), _AT_ONCE):
+        yield from (row.tobytes() for row in rows[start : start + _AT_ONCE] + np.float32(0.0))  # -0.0 is 0.0
 
 
 def _copies(training: Dataset) -> list[str]:
@@ -79,9 +94,12 @@ def _copies(training: Dataset) -> list[str]:
 
 
 def _follows(column: NDArray[np.float32], codes: NDArray[Any]) -> bool:
+    count = int(codes.max()) + 1
+    if len(np.unique(column[: 2 * count])) > count:  # too many already
+        return False
     values, places = np.unique(column, return_inverse=True)
     pairs = np.unique(np.column_stack([places.reshape(-1), codes.reshape(-1)]), axis=0)
-    return len(values) == len(pairs) == int(codes.max()) + 1
+    return len(values) == len(pairs) == count
 
 
 def _gaps(training: Dataset) -> str:
