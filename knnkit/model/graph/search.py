@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from device_agent.shared.protocol import constants
 from knnkit.model.graph.candidates import Products, QuantizedProducts, Take, Variables, weigh
-from knnkit.model.graph.row_blocks import StoredRows, block_width
+from knnkit.model.graph.row_blocks import Layout, StoredRows, block_width
 from knnkit.model.graph.sums import add_up
 from knnkit.model.graph.topk import least
 from knnkit.model.index.cost_sample import Sample
@@ -95,8 +95,7 @@ class Search(tf.Module):  # type: ignore[misc]
         sample = Sample(space, enrolled, k)
         self.groups = find_groups(sample)
         if self.by_columns or k + OVER_FETCH >= count or space.metric == "manhattan":
-            self.table = StoredRows.of(enrolled)
-            self.layout = self.table.layout
+            self.table, self.layout = StoredRows.of(enrolled[np.newaxis]), Layout(count, 0)
             return
         self.projection = find_projection(sample, OVER_FETCH)
         self.products = Products(space, enrolled, self.projection, k + sample.over_fetch(), self.lattice)
@@ -109,9 +108,9 @@ class Search(tf.Module):  # type: ignore[misc]
 
     @property
     def _rows(self) -> Any:
-        """Tensor of all training rows; a query's distance to a candidate is computed from their differences."""
+        """Tensor of all training rows, from which exact distances are computed: (n, p), or (1, n, p) if all are."""
         if self.products is None:
-            return tf.constant(self.table.join())
+            return self.take("training_rows", self.table)
         if self.projection:
             return self.take("training_rows", StoredRows.of(self.enrolled))
         return self.products.weights
@@ -207,7 +206,7 @@ class Search(tf.Module):  # type: ignore[misc]
             return self._in_cell(query, self.cells)
         if self.by_columns:
             return self._among_columns(query)
-        measure = self._measure(tf.expand_dims(query, 1), tf.expand_dims(self._rows, 0))
+        measure = self._measure(tf.expand_dims(query, 1), self._rows)
         count = self.k + OVER_FETCH
         if count >= len(self.enrolled):
             return self._rank(measure)
