@@ -30,7 +30,8 @@ from device_agent.shared.regression import as_column, r_squared
 from device_agent.shared.safe_files import whole_file
 from knnkit.data.dataset import Dataset
 from knnkit.errors import BuildError, DataError, UsageError
-from knnkit.model.build import BuiltModel, Options, build_enrolled, make_module, make_reference
+from knnkit.model.build import Options, build_enrolled, make_module, make_reference
+from knnkit.model.built import BuiltModel
 from knnkit.model.reference.enrolment import enrol
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.model.scaling import fit_scaler
@@ -269,7 +270,7 @@ class TfKNN:
             raise UsageError(f"{path.parent} is not a directory", hint=f"mkdir -p {shlex.quote(str(path.parent))}")
         require(not path.is_dir(), "path", str(path), UsageError, f"a file, not a directory: {path / 'knn.tflite'}")
         with whole_file(path) as file:
-            file.write(self.build().data)
+            file.writelines(self.build().parts())
         return path
 
     def build_release(

@@ -22,9 +22,9 @@ from knnkit.evaluation.metrics import percent
 from knnkit.model.reference.spec import KnnSpec, require_plain
 from knnkit.render.sanitize import clean
 from knnkit.render.terminal import Column, print_line, print_table
-from knnkit.training import auditing, source
+from knnkit.training import auditing
 from knnkit.training.auditing import Audit, Finding, Kind
-from knnkit.training.rows import one_label
+from knnkit.training.rows import every_row, one_label
 
 _SHOWN = 20
 _KINDS: dict[Kind, str] = {
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     model = build.model
     if arguments.output is not None:
         _output.check_new_file("--output", arguments.output, _config.files_of(build, arguments.config))
-    rows = source.every_row(build)
+    rows = every_row(build)
     if rows.target_classes:
         raise DataError("audit works only for models with one label column", hint=one_label(model.data))
     if len(rows.rows) < model.k + 2:

@@ -23,6 +23,7 @@ from device_agent.shared.release.row_origins import Origins, pack
 from device_agent.shared.tabular.csv_dialect import short
 from knnkit.data.dataset import MAX_TEXT, Dataset, drawn
 from knnkit.errors import BuildError, DataError
+from knnkit.model.built import BuiltModel
 from knnkit.model.combinations import require_answerable, require_keepable
 from knnkit.model.conformal import calibrate_sets, check_sets
 from knnkit.model.reference.calibration import answer_apart, calibrate
@@ -81,23 +82,6 @@ class Options:
 
 
 _DEFAULTS = Options()
-
-
-@dataclass(frozen=True)
-class BuiltModel:
-    """A finished model file, and the float64 classifier that computes its golden set.
-
-    Attributes:
-        data: the bytes of model.tflite.
-        info: content of the file's knn.json.
-        reference: the float64 classifier over the model's training rows.
-        warnings: messages for the user.
-    """
-
-    data: bytes
-    info: model_info.KnnInfo
-    reference: Reference
-    warnings: tuple[str, ...]
 
 
 def build_model(
@@ -178,7 +162,7 @@ def build_enrolled(
     )
     require_keepable(info)
     origins = pack(options.training or Origins(Path(enrolment.source).name), options.golden)
-    return BuiltModel(metadata.pack(tree, model, info, origins), info, reference, _warnings(enrolment))
+    return BuiltModel(*metadata.pack(tree, model, info, origins), info, reference, _warnings(enrolment))
 
 
 def origins_of(rows: Dataset) -> Origins:

@@ -15,7 +15,7 @@ from device_agent.shared.protocol.model_info import KnnInfo
 from device_agent.shared.queries import row_type
 from knnkit.data.dataset import Dataset, drawn_by_class
 from knnkit.errors import DataError
-from knnkit.model.build import BuiltModel
+from knnkit.model.built import BuiltModel
 from knnkit.model.reference.enrolment import codes_of
 
 #: Rows of each class in a golden set, if there are as many: enough to show that a class was forgotten.

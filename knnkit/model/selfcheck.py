@@ -6,8 +6,10 @@ rows in float64; this check takes the reference's answers for them.
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,7 +22,7 @@ from device_agent.shared.golden.judge import Verdict, judge
 from device_agent.shared.protocol import constants, model_info
 from knnkit.data import columns
 from knnkit.errors import BuildError
-from knnkit.model.build import BuiltModel
+from knnkit.model.built import BuiltModel
 from knnkit.model.reference.classifier import Reference
 from knnkit.model.tflite.load_tensorflow import open_interpreter
 
@@ -38,14 +40,24 @@ def self_check(model: BuiltModel, golden: Golden, gates: model_info.Gates) -> Ve
     Raises:
         BuildError: a golden row has another answer than the reference's, or the model misses a gate.
     """
-    verdict = _check(model, golden, gates, constants.FULL)
-    if found := _missed_on_all_rows(model.info, gates):
-        said = f"the model misses its own gates on all held-out rows: {'; '.join(found)}"
-        raise BuildError(said, hint=_mend(model.info), key=_gate(found))
-    for search in (constants.QUANTIZED, constants.CELLS):  # each device chooses its search
-        if model.info.batch_rows(search) is not None:
-            _check(model, golden, gates, search)
+    with _written(model) as path:
+        verdict = _check(model, path, golden, gates, constants.FULL)
+        if found := _missed_on_all_rows(model.info, gates):
+            said = f"the model misses its own gates on all held-out rows: {'; '.join(found)}"
+            raise BuildError(said, hint=_mend(model.info), key=_gate(found))
+        for search in (constants.QUANTIZED, constants.CELLS):  # each device chooses its search
+            if model.info.batch_rows(search) is not None:
+                _check(model, path, golden, gates, search)
     return verdict
+
+
+@contextlib.contextmanager
+def _written(model: BuiltModel) -> Iterator[str]:
+    """Yields the path of a temporary file of the model, which the interpreter maps, so that memory holds no copy."""
+    with tempfile.NamedTemporaryFile(suffix=".tflite") as file:
+        file.writelines(model.parts())
+        file.flush()
+        yield file.name
 
 
 def _mend(info: model_info.KnnInfo) -> str:
@@ -73,9 +85,9 @@ def _missed_on_all_rows(info: model_info.KnnInfo, gates: model_info.Gates) -> li
     return found
 
 
-def _check(model: BuiltModel, golden: Golden, gates: model_info.Gates, search: str) -> Verdict:
-    signature = constants.signature(constants.SIGNATURE_BATCH, search)
-    answers = _run(model, golden.rows, signature, model.info.batch_rows(search) or 1)
+def _check(model: BuiltModel, path: str, golden: Golden, gates: model_info.Gates, search: str) -> Verdict:
+    runner = _runner(path, constants.SIGNATURE_BATCH, search)
+    answers = _run(model, runner, golden.rows, model.info.batch_rows(search) or 1)
     verdict = judge(golden, answers, model.info, gates, values=model.reference.settled(answers, golden.rows))
     if verdict.failures:
         raise BuildError(
@@ -89,19 +101,22 @@ def _check(model: BuiltModel, golden: Golden, gates: model_info.Gates, search: s
 def milliseconds(model: BuiltModel, raw: NDArray[Any]) -> float:
     """Returns the milliseconds to answer `raw`, one row, in TensorFlow's interpreter here: the median of 200 times."""
     row = model.reference.space.narrow(raw)
-    signature = constants.signature(constants.SIGNATURE_ONE, constants.FULL)
-    runner = open_interpreter(model_content=model.data).get_signature_runner(signature)
     times = []
-    for _ in range(200):
-        begun = time.perf_counter()
-        runner(**{constants.INPUT_ROWS: row})
-        times.append(time.perf_counter() - begun)
+    with _written(model) as path:
+        runner = _runner(path, constants.SIGNATURE_ONE, constants.FULL)
+        for _ in range(200):
+            begun = time.perf_counter()
+            runner(**{constants.INPUT_ROWS: row})
+            times.append(time.perf_counter() - begun)
     return float(np.median(times)) * 1000.0
 
 
-def _run(model: BuiltModel, raw: NDArray[Any], signature: str, batch: int) -> SimpleNamespace:
-    rows = model.reference.space.narrow(raw)
-    runner, parts = open_interpreter(model_content=model.data).get_signature_runner(signature), []
+def _runner(path: str, name: str, search: str) -> Any:
+    return open_interpreter(model_path=path).get_signature_runner(constants.signature(name, search))
+
+
+def _run(model: BuiltModel, runner: Any, raw: NDArray[Any], batch: int) -> SimpleNamespace:
+    rows, parts = model.reference.space.narrow(raw), []
     for start in range(0, len(rows), batch):
         chunk = rows[start : start + batch]
         full = np.resize(chunk, (batch, rows.shape[1]))

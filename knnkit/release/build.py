@@ -12,7 +12,6 @@ import contextlib
 import filecmp
 import gzip
 import hashlib
-import io
 import os
 import shlex
 import time
@@ -142,12 +141,13 @@ def write_release(made_from: Material, options: ReleaseOptions, signer: Signer, 
     _require_replaceable(directory)
     created = _pinned_clock()
     options = replace(options, gates=gates.fitting(options.gates, made_from))
+    made_from = made_from.enrolled()
     made = made_from.build(options.gates, seed=options.seed, inputs=options.inputs, golden_rows=options.golden_rows)
     model, golden = made.model, made.golden.to_bytes()
     warnings = (*made_from.warnings, *model.warnings, *made.warnings, *_learnt_nothing(model.info))
     if model.info.targets is None:
         warnings += outvoted.find(made_from.spec, model.info.classes, made.counts)
-    parts = made.with_files(_papers(made_from, made, options, golden, warnings))
+    parts = model.parts(_papers(made_from, made, options, golden, warnings))
     document = _manifest(options, made, directory, int(time.time()) if created is None else created)
     with replacing(directory) as folder:
         with (folder / constants.MODEL_FILE).open("wb") as file:
@@ -181,7 +181,7 @@ def _papers(
         made.counts, warnings, str(settings.get("licence", "")), str(settings.get("notes", "")), str(split)
     )
     command = "knnkit build" if settings else "knnkit.TfKNN.build_release"
-    proof = provenance.statement(info, made.graph(), golden, made_from.sources, settings, command)
+    proof = provenance.statement(info, made.model.graph, golden, made_from.sources, settings, command)
     return {
         constants.CARD_FILE: json_codec.dump_file(facts),
         constants.PROVENANCE_FILE: proof,
@@ -245,9 +245,7 @@ def _manifest(options: ReleaseOptions, made: Made, directory: Path, created: int
         minimum_runtime=info.minimum_runtime,
         k=info.k,
         n_features=info.n_features,
-        labels_sha256=hashlib.sha256(
-            model_file.read_member(io.BytesIO(made.model.data), constants.LABELS_FILE)
-        ).hexdigest(),
+        labels_sha256=hashlib.sha256(made.model.files[constants.LABELS_FILE]).hexdigest(),
         gates=options.gates,
     )
     return manifest.checked(document)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,23 @@ from knnkit.errors import DataError
 
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "https://github.com/knnkit/knnkit/build/v1"
+#: Bytes of a file that are read at a time.
+_CHUNK = 1 << 20
 
 
 def statement(
-    info: KnnInfo, graph: memoryview, golden: bytes, sources: Iterable[str], settings: Mapping[str, Any], command: str
+    info: KnnInfo,
+    graph: Iterable[Any],
+    golden: bytes,
+    sources: Iterable[str],
+    settings: Mapping[str, Any],
+    command: str,
 ) -> bytes:
     """Returns the provenance statement of a model as JSON.
 
     Args:
         info: content of the model's knn.json.
-        graph: the model file without the files inside it.
+        graph: the model file without the files inside it, as bytes in parts.
         golden: bytes of golden.npz.
         sources: paths of the data files, or names of data sets.
         settings: the keys of `model` in deploy.yaml, without paths.
@@ -53,7 +61,8 @@ def statement(
         },
         "runDetails": {"builder": {"id": f"pkg:pypi/knnkit@{info.versions['knnkit']}"}},
     }
-    subject = [_named(constants.GOLDEN_FILE, golden), _named(f"{constants.MODEL_FILE} without associated files", graph)]
+    model = f"{constants.MODEL_FILE} without associated files"
+    subject = [_named(constants.GOLDEN_FILE, [golden]), _named(model, graph)]
     document = {
         "_type": STATEMENT_TYPE,
         "subject": subject,
@@ -63,8 +72,11 @@ def statement(
     return json.dumps(document, sort_keys=True, indent=1).encode()
 
 
-def _named(name: str, data: bytes | memoryview) -> dict[str, Any]:
-    return {"name": name, "digest": {"sha256": hashlib.sha256(data).hexdigest()}}
+def _named(name: str, parts: Iterable[Any]) -> dict[str, Any]:
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
+    return {"name": name, "digest": {"sha256": found.hexdigest()}}
 
 
 def _files(sources: Iterable[str]) -> list[dict[str, Any]]:
@@ -73,7 +85,8 @@ def _files(sources: Iterable[str]) -> list[dict[str, Any]]:
     for path in map(Path, dict.fromkeys(sources)):
         try:
             if path.is_file():
-                found.append(_named(path.name, path.read_bytes()))
+                with path.open("rb") as file:
+                    found.append(_named(path.name, iter(partial(file.read, _CHUNK), b"")))
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     return found

@@ -21,6 +21,7 @@ from knnkit.data.dataset import Dataset
 from knnkit.data.recordings import Labels
 from knnkit.errors import DataError
 from knnkit.evaluation.splits import Divided, divide
+from knnkit.model.tflite.load_tensorflow import needs_build_extra
 from knnkit.training import table
 from knnkit.training.inputs import Embedder, embedder_of
 from knnkit.training.table import read_more, read_test
@@ -71,6 +72,22 @@ def load_rows(build: Build) -> Rows:
     if embedder is not None:
         rows, embedder = embedder.apply(rows)
     return Rows(rows, embedder, window) if cut is None else Rows(rows, embedder, window, cut.warnings, (cut.counts,))
+
+
+@needs_build_extra()
+def every_row(build: Build) -> Dataset:
+    """Returns all rows of the training data as the model's features, in their order in the file.
+
+    Raises:
+        DataError: a file, column or cell is invalid, or `data` names a fitted estimator.
+        MissingDependency: a package of `knnkit[build]` is not installed.
+    """
+    if isinstance(build.model.data, SkopsData):
+        said = f"{build.model.data.skops} holds a fitted estimator; this command needs the file of its training rows"
+        raise DataError(said, hint="data: {file: train.csv, label: species}")
+    with build.line_in_errors():
+        everything = load_rows(build).rows
+        return table.prepare_of(build.model.data, everything, everything, None).training
 
 
 def read_inputs(

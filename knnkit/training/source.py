@@ -29,7 +29,8 @@ from knnkit.errors import BuildError, DataError
 from knnkit.evaluation import faults
 from knnkit.evaluation.measure import affordable, compare_with_estimator, measure, measure_errors
 from knnkit.evaluation.metrics import percent
-from knnkit.model.build import BuiltModel, Options, build_enrolled, build_model, origins_of, targets_of
+from knnkit.model.build import Options, build_enrolled, origins_of, targets_of
+from knnkit.model.built import BuiltModel
 from knnkit.model.conformal import short_sets
 from knnkit.model.golden import MAX_ROWS, draw_rows, long_check, make_golden
 from knnkit.model.reference.classifier import Reference
@@ -53,7 +54,8 @@ class Material:
 
     Attributes:
         spec: name, k, metric, weights, scale and reject of the classifier.
-        training: raw training rows; for an imported classifier, computed back from its rows in model space.
+        training: raw training rows; for an imported classifier, computed back from its rows in model space. With
+            `enrolment`, their numbers are NaN.
         held_out: raw rows to measure accuracy with; None if there are none.
         imported: the classifier from scikit-learn; None if the classifier is made from `training`.
         warnings, notes: messages for the person who builds: about faults, and about what was read.
@@ -66,6 +68,7 @@ class Material:
         spare: the training rows that `reduce` removed; None if it removed none.
         reduced: value of `reduce: how` in deploy.yaml; "" without `reduce`.
         max_loss: largest allowed loss of accuracy compared with `whole`.
+        enrolment: the training rows in model space; None: they are not computed yet (`enrol`).
     """
 
     spec: KnnSpec
@@ -83,6 +86,7 @@ class Material:
     reduced: str = ""
     max_loss: float = 0.0
     notes: tuple[str, ...] = ()
+    enrolment: Enrolment | None = None
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -107,8 +111,21 @@ class Material:
         """
         if self.imported is not None:
             return self.imported.enrolment
+        if self.enrolment is not None:
+            return self.enrolment
         own = self.spec.p, self.spec.outlier_label
         return enrol(self.training, fit_scaler((self.whole or self).training.rows, scale), metric, *own)
+
+    def enrolled(self) -> Material:
+        """Returns this material with the training rows in model space alone; the raw ones take as much memory.
+
+        Without held-out rows, the raw ones stay: some become golden rows.
+        """
+        if self.held_out is None:
+            return self
+        empty = np.broadcast_to(self.training.rows.dtype.type(np.nan), self.training.rows.shape)
+        training = replace(self.training, rows=empty)
+        return replace(self, training=training, enrolment=self.enrol(self.spec.scale, self.spec.metric))
 
     def build(self, gates: Gates, *, seed: int = 0, inputs: str = "", golden_rows: int | None = None) -> Made:
         """Builds the model, and checks it on at most `golden_rows` golden rows (None: the usual number).
@@ -131,12 +148,9 @@ class Material:
         read = input_of(self.window, self.embedder)
         how = Options(gates.margin, seed, inputs, self._measure, self.table, read, stages)
         how = replace(how, golden=origins_of(drawn), spare=self.spare, reduced=reduced)
-        if self.imported is None and before is None:
-            model = build_model(self.spec, self.training, self.held_out, how)
-        else:
-            known = origins_of(self.training) if self.imported is None else Origins(Path(self.training.source).name)
-            enrolment = self.enrol(self.spec.scale, self.spec.metric)
-            model = build_enrolled(self.spec, enrolment, self.held_out, replace(how, training=known))
+        known = origins_of(self.training) if self.imported is None else Origins(Path(self.training.source).name)
+        how = replace(how, training=known, groups=self.groups if before is None else None)
+        model = build_enrolled(self.spec, self.enrol(self.spec.scale, self.spec.metric), self.held_out, how)
         raw = raw_lines if self.embedder is None else self.embedder.lines
         golden = make_golden(model, self.held_out, self.training, seed=seed, limit=limit, raw=raw)
         notes = self.notes + (() if before is None else self._compare(before, model, golden))
@@ -155,7 +169,7 @@ class Material:
         """
         both = before.model, model
         reduction.require_small_loss(self.reduced, self.max_loss, *(each.info for each in both))
-        sizes = [f"{len(each.data):,} bytes" for each in both]
+        sizes = [f"{sum(map(len, each.parts())):,} bytes" for each in both]
         times = [f"{milliseconds(each, golden.rows[:1]):.3f} ms a row on this machine" for each in both]
         rows = [f"{each.info.n_train:,} rows" for each in both]
         shares = [f"accuracy {percent(reduction.accuracy(each.info))}" for each in both]
@@ -212,7 +226,7 @@ class Material:
         reference.counts = tuple(map(len, space.target_classes))
         limit = min(limit, self._most_golden) if self.embedder else limit
         raw = raw_lines if self.embedder is None else self.embedder.lines
-        return make_golden(BuiltModel(b"", info, reference, ()), own, self.training, limit=limit, raw=raw)
+        return make_golden(BuiltModel((), {}, info, reference, ()), own, self.training, limit=limit, raw=raw)
 
     def read(self, file: Path, answers: Sequence[str]) -> Dataset:
         """Reads the labelled rows of a file, and returns them as features; `answers` are label columns or targets.
@@ -291,22 +305,6 @@ def _reduce(whole: Material, asked: ReduceConfig, seed: int) -> Material:
     spare = training.take(left) if len(left) else None
     smaller = replace(whole, training=training.take(kept), whole=whole, spare=spare)
     return replace(smaller, reduced=asked.how, max_loss=asked.max_loss)
-
-
-@needs_build_extra()
-def every_row(build: Build) -> Dataset:
-    """Returns all rows of the training data as the model's features, in their order in the file.
-
-    Raises:
-        DataError: a file, column or cell is invalid, or `data` names a fitted estimator.
-        MissingDependency: a package of `knnkit[build]` is not installed.
-    """
-    if isinstance(build.model.data, SkopsData):
-        said = f"{build.model.data.skops} holds a fitted estimator; this command needs the file of its training rows"
-        raise DataError(said, hint="data: {file: train.csv, label: species}")
-    with build.line_in_errors():
-        everything = load_rows(build).rows
-        return prepare_of(build.model.data, everything, everything, None).training
 
 
 def _load_imported(build: Build, data: SkopsData) -> Material:

@@ -10,7 +10,7 @@ import numpy as np
 from device_agent.shared.golden.judge import judge
 from device_agent.shared.protocol.model_info import Gates
 from knnkit.data.dataset import Dataset, dataset
-from knnkit.model.build import BuiltModel
+from knnkit.model.built import BuiltModel
 from knnkit.model.golden import make_golden
 from support.device_process import DeviceProcess
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from device_agent.shared.protocol import constants
-from knnkit.model.tflite import associated_files
 from knnkit.release.signing import FileSigner, sign_release
+from support import model_files
 
 
 def replace_stage(release: Path, name: str, data: bytes, key: Path) -> None:
@@ -31,9 +31,9 @@ def replace_stage(release: Path, name: str, data: bytes, key: Path) -> None:
 def edit_info(release: Path, edit: Callable[[dict[str, Any]], object], key: Path) -> None:
     """Changes knn.json, and signs the release again."""
     path = release / constants.MODEL_FILE
-    info = json.loads(associated_files.split(path.read_bytes())[1][constants.KNN_FILE])
+    info = json.loads(model_files.split(path.read_bytes())[1][constants.KNN_FILE])
     edit(info)
-    path.write_bytes(b"".join(associated_files.add(path.read_bytes(), {constants.KNN_FILE: json.dumps(info).encode()})))
+    path.write_bytes(model_files.add(path.read_bytes(), {constants.KNN_FILE: json.dumps(info).encode()}))
     sign_release(release, FileSigner.load(key))
 
 

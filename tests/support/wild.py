@@ -33,7 +33,8 @@ from device_agent.shared.golden.judge import judge
 from device_agent.shared.protocol import constants, model_info
 from knnkit.data.dataset import dataset
 from knnkit.errors import BuildError, DataError
-from knnkit.model.build import BuiltModel, Options, build_model
+from knnkit.model.build import Options, build_model
+from knnkit.model.built import BuiltModel
 from knnkit.model.golden import make_golden
 from knnkit.model.index import grid, groups, int8
 from knnkit.model.reference.spec import KnnSpec

@@ -20,7 +20,7 @@ from device_agent.shared.protocol import constants, json_codec, model_info
 from knnkit.errors import BuildError
 from knnkit.model.graph.row_blocks import StoredRows
 from knnkit.model.graph.tfknn import KnnModule
-from knnkit.model.tflite import associated_files, flatbuffer
+from knnkit.model.tflite import flatbuffer
 
 _METADATA_NAME = "TFLITE_METADATA"
 _METADATA_IDENTIFIER = b"M001"
@@ -45,8 +45,8 @@ def label_file(classes: tuple[Any, ...]) -> bytes:
     return "".join(f"{label}\n" for label in classes).encode()
 
 
-def pack(tree: Any, model: KnnModule, info: model_info.KnnInfo, rows: bytes) -> bytes:
-    """Returns the complete model file: the converted model with its metadata, then the associated files.
+def pack(tree: Any, model: KnnModule, info: model_info.KnnInfo, rows: bytes) -> tuple[list[Any], dict[str, bytes]]:
+    """Returns the converted model with its metadata, as bytes in parts, and the associated files, name -> content.
 
     Args:
         tree: the converted model as TensorFlow's objects (`ModelT`).
@@ -67,7 +67,7 @@ def pack(tree: Any, model: KnnModule, info: model_info.KnnInfo, rows: bytes) -> 
     }
     if model.search.groups is not None:
         members[constants.GROUPS_FILE] = _npz(model.search.groups.to_arrays())
-    return b"".join([*laid.parts, associated_files.archive(members)])
+    return laid.parts, members
 
 
 # --- the training rows, once --------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from support import model_files
 from support.device import Device
 from support.releases import Releases
 
@@ -31,7 +32,6 @@ from device_agent.store.store import Store
 from knnkit.model.index.cost_sample import WeightedRows
 from knnkit.model.index.groups import WholeRows, make_groups
 from knnkit.model.stored import read_model
-from knnkit.model.tflite import associated_files
 from knnkit.release.signing import FileSigner, sign_release
 
 
@@ -63,7 +63,7 @@ def add_groups(release: Path, key: Path) -> None:
     np.savez(packed, **made.to_arrays())
     info = json_codec.dump_file(replace(stored.info, groups=len(made.sizes)))
     files = {constants.KNN_FILE: info, constants.GROUPS_FILE: packed.getvalue()}
-    path.write_bytes(b"".join(associated_files.add(path.read_bytes(), files)))
+    path.write_bytes(model_files.add(path.read_bytes(), files))
     sign_release(release, FileSigner.load(key))
 
 

@@ -24,7 +24,8 @@ from device_agent.shared.golden.judge import judge
 from device_agent.shared.protocol.model_info import Gates
 from device_agent.shared.votes import base_distance
 from knnkit.data.dataset import Dataset, dataset, load_sklearn
-from knnkit.model.build import BuiltModel, build_model
+from knnkit.model.build import build_model
+from knnkit.model.built import BuiltModel
 from knnkit.model.golden import make_golden
 from knnkit.model.reference.spec import KnnSpec
 

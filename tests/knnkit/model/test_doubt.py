@@ -16,7 +16,8 @@ from device_agent.inference.tflite_knn import TfliteKNN
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.model_info import Gates
 from knnkit.data.dataset import dataset
-from knnkit.model.build import BuiltModel, build_model
+from knnkit.model.build import build_model
+from knnkit.model.built import BuiltModel
 from knnkit.model.golden import make_golden
 from knnkit.model.reference.float32_errors import EPSILON, relative_gap, summed_at_once
 from knnkit.model.reference.spec import KnnSpec

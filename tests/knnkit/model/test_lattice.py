@@ -13,7 +13,8 @@ from support.device_process import DeviceProcess
 
 from knnkit.cli import main
 from knnkit.data.dataset import dataset
-from knnkit.model.build import BuiltModel, build_model
+from knnkit.model.build import build_model
+from knnkit.model.built import BuiltModel
 from knnkit.model.reference.lattice import Lattice, centre_on, find_lattice
 from knnkit.model.reference.spec import KnnSpec
 from scripts.benchmarks.datasets import Size, generate

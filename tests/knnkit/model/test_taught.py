@@ -26,7 +26,8 @@ from device_agent.shared.raw_rows import features_of
 from knnkit.data.dataset import dataset
 from knnkit.data.targets import with_targets
 from knnkit.errors import BuildError
-from knnkit.model.build import BuiltModel, build_model
+from knnkit.model.build import build_model
+from knnkit.model.built import BuiltModel
 from knnkit.model.index import grid, groups, int8
 from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.spec import KnnSpec

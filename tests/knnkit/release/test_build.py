@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.device_process import ROOT
@@ -17,6 +19,7 @@ from device_agent.shared.protocol.model_info import KnnInfo
 from knnkit import cli
 from knnkit.commands import deploy
 from knnkit.config import load, parse
+from knnkit.model import build as model_build
 from knnkit.model.golden import long_check
 from knnkit.release import build as release_build
 from knnkit.release import keys, up_to_date
@@ -71,6 +74,26 @@ def test_a_release_is_four_files_that_verify(folder: Path, capsys: pytest.Captur
     shown = json.loads(capsys.readouterr().out)
     assert shown["model"]["classes"] == ["even", "odd"]
     assert shown["release"]["sequence"] == told["manifest"]["sequence"]
+
+
+def test_a_build_frees_the_raw_rows_before_it_makes_the_graph(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw: list[weakref.ref[Any]] = []
+    left: list[Any] = []
+    load_rows, make = release_build.source.load, model_build.make_module
+
+    def loaded(asked: parse.Build) -> release_build.Material:
+        material = load_rows(asked)
+        raw.append(weakref.ref(material.training.rows))
+        return material
+
+    def made(*given: Any) -> Any:
+        left.append(raw[0]())
+        return make(*given)
+
+    monkeypatch.setattr(release_build.source, "load", loaded)
+    monkeypatch.setattr(model_build, "make_module", made)
+    assert build() == 0
+    assert (left == [None]) == (sys.version_info >= (3, 11))  # 3.10 keeps the arguments of a call until it returns
 
 
 def test_what_did_not_change_is_not_built_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

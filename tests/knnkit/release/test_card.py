@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.metrics import precision_score, recall_score
+from support import model_files
 
 import knnkit
 from device_agent.shared.golden.golden_set import Golden
@@ -23,7 +24,7 @@ from device_agent.shared.protocol.model_info import InFloat64, LabelSets, Reduce
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.release import model_file
 from knnkit import cli
-from knnkit.model.tflite import associated_files
+from knnkit.model.built import archive
 from knnkit.provision import pinned_hashes
 from knnkit.provision.requirements import on_boards
 from knnkit.release import keys
@@ -201,9 +202,9 @@ def test_a_model_alone_and_a_notebook_have_a_card_too(tmp_path: Path, capsys: py
 def test_a_document_that_could_steer_the_terminal_is_not_printed(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    graph = bytes(associated_files.split((folder / "dist" / constants.MODEL_FILE).read_bytes())[0])
+    graph = model_files.split((folder / "dist" / constants.MODEL_FILE).read_bytes())[0]
     model = tmp_path / "model.tflite"
-    model.write_bytes(graph + associated_files.archive({constants.PROVENANCE_FILE: b'{"a":"\x1b]0;owned\x07\xff"}'}))
+    model.write_bytes(graph + archive({constants.PROVENANCE_FILE: b'{"a":"\x1b]0;owned\x07\xff"}'}))
     assert cli.main(["card", str(model), "--provenance"]) == constants.EXIT_USAGE
     told = capsys.readouterr()
     assert "\x1b" not in told.out + told.err
@@ -219,7 +220,7 @@ def test_a_damaged_or_huge_bill_of_materials_is_named(
     if what == "damaged":
         packed[15:20] = b"\xff" * 5
     model = tmp_path / "model.tflite"
-    graph = bytes(associated_files.split((folder / "dist" / constants.MODEL_FILE).read_bytes())[0])
-    model.write_bytes(graph + associated_files.archive({constants.SBOM_FILE: bytes(packed)}))
+    graph = model_files.split((folder / "dist" / constants.MODEL_FILE).read_bytes())[0]
+    model.write_bytes(graph + archive({constants.SBOM_FILE: bytes(packed)}))
     assert cli.main(["card", str(model), "--sbom"]) == constants.EXIT_USAGE
     assert ("is damaged" if what == "damaged" else "has more than 16,777,216 bytes") in capsys.readouterr().err

@@ -23,7 +23,8 @@ from support.wild import QUANTIZED
 
 from device_agent.shared.protocol.model_info import Gates
 from knnkit.errors import BuildError
-from knnkit.model.build import BuiltModel, build_model
+from knnkit.model.build import build_model
+from knnkit.model.built import BuiltModel
 from knnkit.model.golden import make_golden
 from knnkit.model.graph.candidates import Chosen, QuantizedProducts
 from knnkit.model.graph.row_blocks import Layout

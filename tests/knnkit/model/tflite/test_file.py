@@ -20,7 +20,8 @@ from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.release import model_file
 from knnkit.data.dataset import dataset
-from knnkit.model.build import BuiltModel, build_model
+from knnkit.model.build import build_model
+from knnkit.model.built import BuiltModel
 from knnkit.model.graph.row_blocks import Layout
 from knnkit.model.reference.spec import KnnSpec
 
@@ -87,6 +88,12 @@ def test_a_large_matrix_is_stored_once_and_once_in_eight_bits(large: BuiltModel)
     table = max(places, key=lambda place: place[1])
     inside = [place for place in places if table[0] < place[0] < table[0] + table[1]]
     assert len(inside) == len(Layout.of(large.reference.enrolled).blocks(3001)) > 5
+
+
+def test_the_parts_of_a_file_hold_no_copy_of_the_rows(large: BuiltModel) -> None:
+    rows = large.reference.enrolled
+    own = [part for part in large.parts() if isinstance(part, bytes) or not np.shares_memory(part, rows)]
+    assert sum(map(len, own)) == len(large.data) - rows.nbytes
 
 
 def test_the_files_inside_tell_what_the_model_is(trees: BuiltModel, tmp_path: Path) -> None:

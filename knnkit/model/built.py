@@ -1,0 +1,54 @@
+"""A finished model file, in parts."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from device_agent.shared.protocol import model_info
+from knnkit.model.reference.classifier import Reference
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class BuiltModel:
+    """A finished model file, and the float64 classifier that computes its golden set.
+
+    Attributes:
+        graph: the file without the files inside it, as bytes in parts; most are views of the training rows.
+        files: the files inside it, name -> content.
+        info: content of the file's knn.json.
+        reference: the float64 classifier over the model's training rows.
+        warnings: messages for the user.
+    """
+
+    graph: Sequence[Any]
+    files: Mapping[str, bytes]
+    info: model_info.KnnInfo
+    reference: Reference
+    warnings: tuple[str, ...]
+
+    def parts(self, more: Mapping[str, bytes] | None = None) -> list[Any]:
+        """Returns the bytes of model.tflite in parts, without a copy, with `more` files (name -> content) inside."""
+        return [*self.graph, archive({**self.files, **(more or {})})]
+
+    @property
+    def data(self) -> bytes:
+        """The bytes of model.tflite, joined: a copy."""
+        return b"".join(self.parts())
+
+
+def archive(files: Mapping[str, bytes]) -> bytes:
+    """Returns a zip archive of `files`, name -> content, as it follows a model (TFLite Metadata).
+
+    The files are not compressed. The date is fixed: the same files give the same bytes.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as members:
+        for name, data in files.items():
+            members.writestr(zipfile.ZipInfo(name, _EPOCH), data)
+    return buffer.getvalue()
