@@ -38,7 +38,7 @@ _Keyed = tuple[bytes, Any]
 def find(training: Dataset, held_out: Dataset | None) -> tuple[str, ...]:
     """Returns a warning for each kind of fault that training rows and held-out rows (or None) have."""
     again = _repeated([training] if held_out is None else [training, held_out])
-    both = "" if held_out is None else _on_both_sides(*again, len(held_out.rows))
+    both = "" if held_out is None else _on_both_sides(again[0], again[1], len(held_out.rows))
     found = [both, _conflicts(again), *_copies(training), _gaps(training), _long(training)]
     return tuple(f"{training.source}: {text}" for text in (*found, *_spellings(training)) if text)
 

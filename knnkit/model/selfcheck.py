@@ -24,7 +24,7 @@ from knnkit.data import columns
 from knnkit.errors import BuildError
 from knnkit.model.built import BuiltModel
 from knnkit.model.reference.classifier import Reference
-from knnkit.model.tflite.load_tensorflow import open_interpreter
+from knnkit.model.tflite.load_tensorflow import give_back, open_interpreter
 
 _SEARCH_NAMES = {constants.FULL: "", constants.QUANTIZED: " in the int8 search", constants.CELLS: " in the cell search"}
 
@@ -40,6 +40,7 @@ def self_check(model: BuiltModel, golden: Golden, gates: model_info.Gates) -> Ve
     Raises:
         BuildError: a golden row has another answer than the reference's, or the model misses a gate.
     """
+    give_back()
     with _written(model) as path:
         verdict = _check(model, path, golden, gates, constants.FULL)
         if found := _missed_on_all_rows(model.info, gates):

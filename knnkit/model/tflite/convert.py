@@ -6,8 +6,6 @@ sees the training rows: it would copy them several times, and quantize them only
 
 from __future__ import annotations
 
-import ctypes
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from knnkit.model.graph.candidates import BIAS
 from knnkit.model.graph.row_blocks import StoredRows
 from knnkit.model.graph.tfknn import KnnModule
 from knnkit.model.tflite import flatbuffer
+from knnkit.model.tflite.load_tensorflow import give_back
 
 #: Version of FULLY_CONNECTED that takes float32 rows and int8 weights, and divides a row's whole range into steps
 #: (tensorflow/lite/tools/versioning/op_version.cc).
@@ -47,14 +46,8 @@ def convert(model: KnnModule) -> Any:
     }
     tree = convert_traced(in_one_graph({key: partial(trace, model, *way) for key, way in ways.items()}))
     _unlist(tree)
-    _give_back()
+    give_back()
     return tree
-
-
-def _give_back() -> None:
-    """Returns memory that the conversion freed to the system; glibc would keep much of it for later use."""
-    if sys.platform == "linux":
-        getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
 
 
 def _unlist(tree: Any) -> None:

@@ -7,6 +7,7 @@ redirected. If the import fails, the messages are printed after all, unless the 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib.util
 import os
 import sys
@@ -90,6 +91,12 @@ def open_interpreter(**model: Any) -> Any:
         # Without XNNPACK: the builtin kernels are an independent check, and print nothing.
         resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         return Interpreter(**model, experimental_op_resolver_type=resolver)
+
+
+def give_back() -> None:
+    """Returns freed memory to the system; glibc would keep much of it for later use."""
+    if sys.platform == "linux":
+        getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
 
 
 def tensorflow_version() -> str:

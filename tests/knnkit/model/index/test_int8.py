@@ -19,6 +19,7 @@ from support import ROOT
 from support.device_process import DeviceProcess
 from support.judging import training, verdict
 from support.machines import said_on_each
+from support.model_files import split
 from support.wild import QUANTIZED
 
 from device_agent.shared.protocol.model_info import Gates
@@ -233,7 +234,9 @@ def test_what_no_product_can_have_given_is_not_believed(
         data[start + place * width : start + (place + count) * width] = bytes(count * width)
     assert len(data) == len(model.data)
     assert data[start : start + len(table)].count(0) > 0.99 * len(table)
-    said, _ = verdict(device, replace(model, data=bytes(data)), in_clusters(100, 70, seed=5), tmp_path, **kernel)
+    said, _ = verdict(
+        device, replace(model, graph=[split(bytes(data))[0]]), in_clusters(100, 70, seed=5), tmp_path, **kernel
+    )
     assert said.identical + said.equivalent == 100
 
 
