@@ -14,7 +14,7 @@ import contextlib
 import time
 from pathlib import Path
 
-from device_agent.lifecycle import check, choose_search, compare, stage, watchdog
+from device_agent.lifecycle import check, compare, stage, watchdog
 from device_agent.lifecycle.confirm import connection
 from device_agent.shared.console import streams
 from device_agent.shared.protocol import constants
@@ -23,7 +23,7 @@ from device_agent.shared.protocol.record import record, replace
 from device_agent.shared.protocol.reports import Activated, Certificate, Installed
 from device_agent.shared.release.directory import OpenRelease, open_release
 from device_agent.shared.trust.rules import Verdict
-from device_agent.store import transitions
+from device_agent.store import searches, transitions
 from device_agent.store.trust_state import Known
 from device_agent.system import clock
 
@@ -64,7 +64,6 @@ def activate(known: Known, digest: str, trial: Trial) -> Activated:
     with open_release(store.release_path(digest)) as opened:
         verdict = opened.verify(known.trust, expected_digest=digest)
         certificate = _try(known, opened, verdict, trial)
-        choose_search.measure_and_keep(store, opened, verdict.digest, trial.runtime)
     if verdict.already_committed:
         return Activated(verdict.ref, certificate, True, None)
     moment = clock.now()
@@ -87,9 +86,16 @@ def _try(known: Known, opened: OpenRelease, verdict: Verdict, trial: Trial) -> C
     try:
         with contextlib.ExitStack() as stack:
             running = compare.running(known, verdict, opened.files[constants.MODEL_FILE].size, stack)
-            runtime, close, root = trial.runtime, known.store.locks, known.store.root
+            store = known.store
             certificate = check.certify(
-                opened, verdict, trial.nonce, runtime=runtime, close=close, running=running, root=root
+                opened,
+                verdict,
+                trial.nonce,
+                runtime=trial.runtime,
+                close=store.locks,
+                running=running,
+                root=store.root,
+                searched=lambda found: searches.write(store, found),
             )
             if running is None and verdict.manifest.gates.not_worse_than and not verdict.already_committed:
                 certificate = replace(certificate, warnings=(*certificate.warnings, _FIRST))

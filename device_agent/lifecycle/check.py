@@ -14,10 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from device_agent.lifecycle import compare
+from device_agent.lifecycle import choose_search, compare
 from device_agent.serving.load import load_model, open_accepted
 from device_agent.shared.protocol import constants, model_info
-from device_agent.shared.protocol.documents import ReleaseRef
+from device_agent.shared.protocol.documents import ReleaseRef, Searched
 from device_agent.shared.protocol.errors import DeviceUnfit, GateFailed, ModelUnusable
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.protocol.reports import Certificate, Latency, Running
@@ -47,6 +47,7 @@ def certify(
     golden: bytes | None = None,
     running: compare.Opened | None = None,
     root: Path | None = None,
+    searched: Callable[[Searched], None] | None = None,
 ) -> Certificate:
     """Runs the golden check of a verified release; returns its result, whose `failures` are the missed gates.
 
@@ -55,19 +56,34 @@ def certify(
     store's lock). `golden` replaces the release's own golden set (`knnkit parity --data`). With the `root` of the
     device, rows taught there are checked, too. `running` is the release that answers now, to compare with. If the
     child process fails, perhaps because of that release, the check runs again without its answers; a gate that needs
-    these answers is then missed.
+    these answers is then missed. `searched`: called with the times of the release's searches, if it passes and if
+    they can be measured.
 
     Raises:
         ModelUnusable: the model does not load, crashes or hangs.
         DeviceUnfit: no runtime is installed.
     """
+
+    def measured(certificate: Certificate) -> Searched | None:
+        return choose_search.measure_release(opened, verdict.digest, runtime) if certificate.passed else None
+
+    def certified(running: compare.Opened | None) -> Certificate:
+        certificate, found = sandbox.run_both(
+            lambda: _certify(opened, verdict, nonce, runtime, golden, running, root),
+            measured if searched else None,
+            close=close,
+            limit=choose_search.HANGS,
+        )
+        if searched and found:
+            searched(found)
+        return certificate
+
     try:
-        return sandbox.run(lambda: _certify(opened, verdict, nonce, runtime, golden, running, root), close=close)
+        return certified(running)
     except (ModelUnusable, DeviceUnfit):
         if running is None or running.opened is None:
             raise
-    silent = replace(running, opened=None)
-    return sandbox.run(lambda: _certify(opened, verdict, nonce, runtime, golden, silent, root), close=close)
+    return certified(replace(running, opened=None))
 
 
 #: Missed gate -> what to do about it.

@@ -1,8 +1,8 @@
 """Measures which search of a release is fastest here.
 
 A search is a way to find the neighbours (`constants.WAYS`). All give the same answers and differ only in time and
-memory. Each is timed on golden rows, for one row and for a batch, in a child process. A search that fails or answers
-differently is skipped. If the child fails, no result is stored, and models choose their search without a measurement.
+memory. Each is timed on golden rows, for one row and for a batch, in the child process of the golden check. A search
+that fails or answers differently is skipped. If the child fails, models choose their search without a measurement.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.documents import Searched
 from device_agent.shared.protocol.errors import AgentError
 from device_agent.shared.release.directory import OpenRelease
-from device_agent.store import searches
-from device_agent.store.store import Store
-from device_agent.system import blas, memory, sandbox
+from device_agent.system import memory
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
 #: No other search is tried after so many seconds; one that was begun is measured to its end.
 _SECONDS = 1.0
 #: After so many seconds the child is ended; a single call may take long.
-_HANGS = 30.0
+HANGS = 30
 #: The searches that gain the most come first.
 _IN_TURN = (constants.GROUPS, constants.CELLS, constants.NUMPY, constants.FULL, constants.QUANTIZED)
 _WITHOUT_COPIES = (constants.GROUPS, constants.NUMPY)
@@ -46,19 +44,8 @@ _WORTH_COPIES = 0.9
 _HOPELESS = 3.0
 
 
-def measure_and_keep(store: Store, opened: OpenRelease, digest: str, runtime: str) -> None:
-    """Measures the searches of `opened`, a verified release, and stores the result for later loads; never fails."""
-    try:
-        found = sandbox.run(lambda: _measure(opened, digest, runtime), close=store.locks, timeout=_HANGS)
-    except (AgentError, OSError):
-        return
-    if found is not None:
-        searches.write(store, found)
-
-
-def _measure(opened: OpenRelease, digest: str, runtime: str) -> Searched | None:
+def measure_release(opened: OpenRelease, digest: str, runtime: str) -> Searched | None:
     """Returns times of searches of `opened` on golden rows; None if there is only one search, or no golden row."""
-    blas.prepare(1)
     from device_agent.shared.golden.golden_set import Golden
     from device_agent.shared.raw_rows import own_golden
 

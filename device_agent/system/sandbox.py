@@ -7,6 +7,7 @@ Only for processes without threads. Never touches the store.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import pickle
 import select
@@ -23,6 +24,7 @@ from device_agent.shared.protocol.errors import AgentError, DeviceUnfit, ModelUn
 from device_agent.system import memory
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 #: Seconds after which the child is killed.
 TIMEOUT_SECONDS = 600.0
@@ -37,6 +39,21 @@ def run(work: Callable[[], T], *, close: Iterable[int] = (), timeout: float = TI
         OSError: the system allows no further process.
         ModelUnusable: the child died (`model-crashed`, with the signal) or took longer than `timeout` seconds.
     """
+    return run_both(work, None, close=close, timeout=timeout)[0]
+
+
+def run_both(
+    work: Callable[[], T],
+    then: Callable[[T], U] | None,
+    *,
+    close: Iterable[int] = (),
+    timeout: float = TIMEOUT_SECONDS,
+    limit: int = 0,
+) -> tuple[T, U | None]:
+    """Like `run`; the child then calls `then` with the result of `work`, and has imported NumPy only once.
+
+    Returns both results. The second is None if `then` failed, crashed, or took longer than `limit` seconds.
+    """
     killed_before = memory.oom_kills()
     readable, writable = os.pipe()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)  # until the code that ends the child is reached
@@ -48,12 +65,12 @@ def run(work: Callable[[], T], *, close: Iterable[int] = (), timeout: float = TI
         os.close(writable)
         raise
     if child == 0:
-        _serve(work, writable, (readable, *close), timeout)
+        _serve(work, then, writable, (readable, *close), timeout, limit)
     data = None
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(writable)
-        data = _collect(readable, timeout)
+        data = _collect(readable, timeout + limit)
     finally:
         if data is None:  # it takes too long, or a signal interrupted us
             os.kill(child, signal.SIGKILL)
@@ -66,14 +83,25 @@ def run(work: Callable[[], T], *, close: Iterable[int] = (), timeout: float = TI
     if not data:
         raise ModelUnusable(f"the model {_death(status)}", reason="model-crashed", hint="python -m device_agent doctor")
     # Safe to unpickle: our own child wrote it, into a pipe that no other process has.
-    result: Any = pickle.loads(data)  # noqa: S301
-    if isinstance(result, BaseException):
-        raise result
-    return result  # type: ignore[no-any-return]
+    results = io.BytesIO(data)
+    first: Any = pickle.load(results)  # noqa: S301
+    if isinstance(first, BaseException):
+        raise first
+    with contextlib.suppress(EOFError, pickle.UnpicklingError):  # it died before it had written the second
+        second: Any = pickle.load(results)  # noqa: S301
+        return first, None if isinstance(second, BaseException) else second
+    return first, None
 
 
-def _serve(work: Callable[[], Any], writable: int, close: Iterable[int], timeout: float) -> None:
-    """Closes descriptors `close`, runs `work`, writes its result or AgentError to `writable`, a pipe, and exits."""
+def _serve(
+    work: Callable[[], Any],
+    then: Callable[[Any], Any] | None,
+    writable: int,
+    close: Iterable[int],
+    timeout: float,
+    limit: int,
+) -> None:
+    """Closes descriptors `close`, runs `work`, then `then`, writes results or AgentErrors to `writable`, and exits."""
     code = 1
     try:
         for descriptor in close:
@@ -85,9 +113,11 @@ def _serve(work: Callable[[], Any], writable: int, close: Iterable[int], timeout
         with contextlib.suppress(RuntimeError):  # a limit of processes may allow no thread
             threading.Thread(target=_end_with_the_parent, args=(writable,), daemon=True).start()
         _offer_to_the_oom_killer()
-        data = pickle.dumps(_outcome(work))
-        with open(writable, "wb", closefd=False) as pipe:
-            pipe.write(data)
+        result = _outcome(work)
+        _write(writable, result)
+        if then is not None and not isinstance(result, AgentError):
+            signal.alarm(limit)
+            _write(writable, _outcome(lambda: then(result)))
         code = 0
     except BrokenPipeError:
         pass  # the parent was just killed
@@ -95,6 +125,12 @@ def _serve(work: Callable[[], Any], writable: int, close: Iterable[int], timeout
         traceback.print_exc()
     finally:
         os._exit(code)
+
+
+def _write(writable: int, result: Any) -> None:
+    data = pickle.dumps(result)
+    with open(writable, "wb", closefd=False) as pipe:
+        pipe.write(data)
 
 
 def _end_with_the_parent(writable: int) -> None:

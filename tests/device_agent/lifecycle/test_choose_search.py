@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import json
 import os
 import re
 import signal
+import threading
 import weakref
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,14 +21,15 @@ from support.device import Device
 from support.releases import Releases
 
 from device_agent.inference.tflite_knn import TfliteKNN
-from device_agent.lifecycle import choose_search
+from device_agent.lifecycle import check, choose_search
+from device_agent.serving import load
 from device_agent.serving.load import load_accepted
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.documents import ReleaseRef, Searched
-from device_agent.shared.protocol.errors import ModelUnusable
+from device_agent.shared.protocol.errors import BadInput, ModelUnusable
+from device_agent.shared.protocol.model_info import Gates
 from device_agent.shared.protocol.record import replace
-from device_agent.shared.release.directory import open_release
 from device_agent.store import searches
 from device_agent.store.store import Store
 from knnkit.model.index.cost_sample import WeightedRows
@@ -123,14 +126,34 @@ def _fails(*_: object) -> None:
     raise ValueError("no clock")
 
 
-@pytest.mark.parametrize("measure", [_dies, _fails])
-def test_a_measurement_that_fails_leaves_nothing(
-    measure: object, releases: Releases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def _goes_on(*_: object) -> None:
+    threading.Event().wait()
+
+
+def _cannot(*_: object) -> None:
+    raise BadInput("no row")
+
+
+@pytest.mark.parametrize("measure", [_dies, _fails, _goes_on, _cannot])
+def test_a_measurement_that_fails_leaves_nothing_and_the_check_counts(
+    measure: object, device: Device, releases: Releases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(choose_search, "_measure", measure)
-    with open_release(releases["iris"]) as opened:
-        choose_search.measure_and_keep(Store(tmp_path), opened, "0" * 64, "auto")
-    assert searches.read(Store(tmp_path), "0" * 64) is None
+    device.install(releases["iris"])
+    monkeypatch.setattr(choose_search, "measure_release", measure)
+    monkeypatch.setattr(choose_search, "HANGS", 1)
+    found: list[Searched] = []
+    with contextlib.ExitStack() as stack:
+        store = Store(device.root)
+        opened, verdict = load.open_accepted(store, load.answering(store).release, stack)
+        certificate = check.certify(opened, verdict, "nonce", searched=found.append)
+    assert (certificate.passed, certificate.nonce, found) == (True, "nonce", [])
+
+
+def test_a_release_that_misses_a_gate_is_not_measured(device: Device, releases: Releases, tmp_path: Path) -> None:
+    strict = releases.variant("iris", tmp_path / "strict", gates=Gates(accuracy=1.0))
+    digest = device.stage(strict)
+    assert device.ask("activate", digest, code=4)["reason"] == "gate-failed"
+    assert searches.read(Store(device.root), digest) is None
 
 
 def test_the_last_releases_keep_their_measurement(tmp_path: Path) -> None:

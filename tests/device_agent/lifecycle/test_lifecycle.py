@@ -245,6 +245,38 @@ def test_a_model_that_crashes_or_hangs_takes_nothing_with_it(tmp_path: Path) -> 
     assert (full.value.reason, full.value.exit_code) == ("out-of-memory", 1)
 
 
+@pytest.mark.parametrize("how", ["answers", "fails", "dies", "hangs", "is too large"])
+def test_what_the_child_does_next_never_costs_its_first_result(how: str) -> None:
+    from device_agent.shared.protocol.errors import BadInput
+    from device_agent.system import sandbox
+
+    def then(first: bytes) -> int:
+        if how == "fails":
+            raise BadInput("no")
+        if how == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if how == "hangs":
+            threading.Event().wait()
+        if how == "is too large":
+            raise MemoryError
+        return len(first)
+
+    first = bytes(1 << 20)
+    assert sandbox.run_both(lambda: first, then, limit=1) == (first, len(first) if how == "answers" else None)
+
+
+def test_what_fails_in_the_child_is_not_followed(capfd: pytest.CaptureFixture[str]) -> None:
+    from device_agent.shared.protocol.errors import BadInput
+    from device_agent.system import sandbox
+
+    def fail() -> None:
+        raise BadInput("no")
+
+    with pytest.raises(BadInput):
+        sandbox.run_both(fail, lambda _: os.write(2, b"followed"), limit=1)
+    assert capfd.readouterr().err == ""
+
+
 def test_a_refused_fork_leaves_signals_and_descriptors_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     from device_agent.system import sandbox
 
