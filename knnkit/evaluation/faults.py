@@ -29,6 +29,8 @@ _FEW = 5
 #: A value this many times the range of a column's middle half from its median is far. Far values decide the scale if
 #: they are at most this share of the rows, and make this share of the variance. Sample from which the range is taken.
 _FAR, _FEW_FAR, _DECIDE, _SAMPLE = 100.0, 0.05, 0.99, 1024
+#: From here on, float32 distances overflow after scale: robust, too.
+_TOO_FAR = 1e15
 #: Rows that are copied at a time.
 _AT_ONCE = 4096
 #: The bytes of a row's numbers, and its label.
@@ -168,5 +170,6 @@ def far_values(rows: NDArray[Any], names: Sequence[str], scale: Scale) -> list[F
             row, more = int(off.argmax()), int(far.sum()) - 1
             said = f"{names[column]!r} is {rows[row, column]:.6g}{f' (and {more:,} more are as far)' if more else ''}"
             said += f", but half of its values lie between {low[column]:.6g} and {high[column]:.6g}; scale: {scale} "
-            found.append(Far(row, f"{said}makes these nearly equal: correct the row, or take scale: robust"))
+            way = ", or take scale: robust" if off[row] < _TOO_FAR * (high[column] - low[column]) else ""
+            found.append(Far(row, f"{said}makes these nearly equal: correct that row, or leave it out{way}"))
     return found

@@ -288,9 +288,10 @@ def _centre(
         squared = np.concatenate([(weighted * weighted).sum(axis=1) for weighted in _weighted(enrolled, factors)])
         finite = np.isfinite(squared) & (squared < 1e36)
     if not finite.all() or not np.isfinite(factors.astype(np.float32)).all():
-        largest = int(np.abs(values).max(axis=1).argmax())  # it may pull the centre, and others are far from it then
-        said = f"{where(largest)}: the row is too large for float32 distances"
-        raise BuildError(said, hint="scale: standard (in Python: scale='standard'), or leave that row out")
+        size = np.abs(values).max(axis=1)  # the largest row may pull the centre, and others are far from it then
+        said = f"{where(int(size.argmax()))}: the row is too large for float32 distances"
+        hint = "correct that row, or leave it out"  # a scale that fits it alone makes all others equal
+        raise BuildError(said, hint=hint if np.median(size) < 1e15 else "scale: standard (in Python: scale='standard')")
     lengths = np.sqrt(squared)
     if metric in ("manhattan", "minkowski"):  # at least as long as by any p
         lengths = np.concatenate([np.abs(weighted).sum(axis=1) for weighted in _weighted(enrolled, factors)])

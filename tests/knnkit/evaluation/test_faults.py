@@ -137,7 +137,8 @@ def test_far_values_that_decide_a_scale_are_named(count: int, value: float, scal
     (said,) = scale_by_far(rows, scale)
     assert said.startswith(f"rows: row 17: 'feature_1' is {value:.6g}")
     assert ("(and 2 more are as far)" in said) == (count == 3)
-    assert f"scale: {scale} makes these nearly equal: correct the row, or take scale: robust" in said
+    assert f"scale: {scale} makes these nearly equal: correct that row, or leave it out" in said
+    assert said.endswith(", or take scale: robust") == (value == 1e6)
     assert scale_by_far(rows, "robust") == scale_by_far(rows, "none") == ()
 
 

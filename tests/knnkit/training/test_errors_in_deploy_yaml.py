@@ -166,3 +166,14 @@ def test_rows_that_come_without_a_file_have_no_line() -> None:
     with pytest.raises(BuildError) as caught:
         KnnSpec("fruit", weights="gaussian")
     assert str(caught.value) == "weights: gaussian needs bandwidth"
+
+
+@pytest.mark.parametrize(("usual", "hint"), [(1.0, "correct that row, or leave it out"), (1e20, "scale: standard")])
+def test_a_row_that_alone_is_too_large_is_no_reason_to_scale(usual: float, hint: str, tmp_path: Path) -> None:
+    rows = [f"{usual * (1 + number / 9)},x" for number in range(9)]
+    (tmp_path / "t.csv").write_text("\n".join(["a,y", *rows, "1e30,x", ""]))
+    config = tmp_path / "deploy.yaml"
+    config.write_text("model: {name: m, data: {file: t.csv, label: y}, test: 0, k: 1}\n")
+    with pytest.raises(BuildError, match="line 11: the row is too large for float32 distances") as caught:
+        whole(config)
+    assert caught.value.hint.startswith(hint)
