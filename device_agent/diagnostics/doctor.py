@@ -219,9 +219,8 @@ def _trust(store: Store) -> Iterator[Finding]:
         yield Finding("trust", "warning", f"other users can change {path}, and so decide what runs here", mend)
     for warning in held.warnings:
         file = store.trust / warning.split(": ")[1]  # `key-unreadable: NAME: ...`
-        named = typed(file) if file.is_file() else f"{typed(store.trust)}/THAT_FILE"
-        mend = f"rm {named}" + ("" if held.sets.trusted else f", then {provision}")
-        yield Finding("trust", "warning", warning, mend)
+        mend = f"rm {typed(file if file.is_file() else store.trust / 'THAT_FILE')}"
+        yield Finding("trust", "warning", warning, mend if held.sets.trusted else f"{mend}, then {provision}")
     if held.sets.trusted:
         yield _ok("trust", ", ".join(held.sets.trusted))
     else:
