@@ -184,7 +184,7 @@ def _choose(targets: tuple[Target, ...], packages: tuple[Package, ...]) -> dict[
 def _no_release_for(target: Target, classes: set[str]) -> UsageError:
     return UsageError(
         f"{target.name} is of class {target.device_class!r}; the releases are for {', '.join(sorted(classes))}",
-        hint="set device_class of the target or of the model in deploy.yaml",
+        hint="--device-class NAME, or device_class of the target or of the model in deploy.yaml",
     )
 
 

@@ -91,7 +91,8 @@ def choose(header: list[str], wanted: Wanted, file: Path, lists: Sequence[str] =
     chosen = [header.index(name) for name in names if name not in named["drop"]]
     if not chosen:
         said = f"{file}: there is no feature beside {', '.join(map(repr, own))}"
-        raise DataError(said, hint="add columns of numbers", key="data")
+        hint = "remove a column from drop:" if named["drop"] else "add columns of numbers"
+        raise DataError(said, hint=hint, key="data")
     roles = dict.fromkeys(header, "not among `features`")
     roles |= dict.fromkeys(named["drop"], "left out by `drop`")
     roles |= {name: f"the column of `{key}`" for key, name in wanted.texts.items() if name is not None}

@@ -25,7 +25,7 @@ from knnkit.data import arrow_table, precision
 from knnkit.data.columns import NO_ID, Wanted, choose, find
 from knnkit.data.csv_file import load_csv
 from knnkit.data.dataset import Dataset, dataset, label_array
-from knnkit.data.patterns import SUFFIXES, expand, is_folder, nearest, require_utf8, unreadable
+from knnkit.data.patterns import SUFFIXES, expand, inside, nearest, require_utf8, unreadable
 from knnkit.data.policy import PLAIN, Policy, sorted_levels
 from knnkit.errors import FILE, DataError, needs
 
@@ -68,7 +68,9 @@ def load(
 def _load(file: Path, wanted: Wanted) -> Dataset:
     require_utf8(file)
     if file.is_dir():
-        raise is_folder(file, SUFFIXES)
+        raise DataError(
+            f"{file} is a folder, not a file", hint=f"name one of its files, {inside(file, SUFFIXES)}", key=FILE
+        )
     suffix = file.suffix.lower()
     if suffix not in SUFFIXES:
         hint = "export it as CSV" if suffix in _SHEETS else f"give it as {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
@@ -186,7 +188,7 @@ def _load_npz(file: Path, wanted: Wanted) -> Dataset:
         with np.load(file, allow_pickle=False) as archived:
             arrays = {name: archived[name] for name in archived.files}
     except BROKEN as error:
-        said, hint = str(error) or type(error).__name__, ""
+        said, hint = str(error) or type(error).__name__, "numpy.savez(FILE, rows=rows, labels=labels) writes one"
         if "allow_pickle" in said:  # such as text from pandas; loading it could run a stranger's code
             said, hint = "it holds Python objects", "np.savez(..., labels=labels.astype(str)) writes text"
         raise DataError(f"{file}: not an NPZ file of plain arrays: {said}", hint=hint) from None

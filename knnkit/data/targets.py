@@ -145,7 +145,8 @@ def _columns(rows: Dataset, labels: Any) -> list[NDArray[Any]]:
     empty = next((place for place, cell in enumerate(cells.reshape(-1).tolist()) if is_gap(cell)), None)
     if empty is not None:
         said = f"{rows.source}: row {empty // (cells.size // count)}: the label is missing"
-        raise DataError(said, hint="keep = labels.notna(), then rows[keep] and labels[keep]")
+        in_pandas = "keep = labels.notna(), then rows[keep] and labels[keep]"
+        raise DataError(said, hint=in_pandas if hasattr(labels, "notna") else "leave rows without a label out")
     return list(values.reshape(count, -1).T)
 
 

@@ -29,6 +29,8 @@ def load(path: Path, like: Dataset, table: Table | None = None) -> NDArray[Any]:
     Raises:
         DataError: the file is missing, empty, or has a bad line.
     """
+    if path.is_dir():
+        raise DataError(f"{path} is a folder, not a file", hint="name one file of rows")
     if not path.is_file():
         raise DataError(f"{path}: no such file", hint="paths are relative to the current folder")
     try:
@@ -37,9 +39,11 @@ def load(path: Path, like: Dataset, table: Table | None = None) -> NDArray[Any]:
         hint = with_file(error.hint, path) or "correct this line, or leave it out"
         raise DataError(f"{path}: {error}", hint=hint) from None
     rows = np.concatenate(parts).astype(like.rows.dtype) if parts else like.rows[:0]
-    if not len(rows) or not np.isfinite(rows).all():
-        problem = "a value is not a finite number" if len(rows) else "it has no rows"
-        raise DataError(f"{path}: {problem}", hint="give CSV with a header, JSON lines, or NPY")
+    if not len(rows):
+        raise DataError(f"{path}: it has no rows", hint="give CSV with a header, JSON lines, or NPY")
+    if len(wrong := np.flatnonzero(~np.isfinite(rows).all(axis=1))):
+        said = f"{path}: row {wrong[0]}: a value is not a finite number, or beyond the range of {rows.dtype}"
+        raise DataError(said, hint="correct this row, or leave it out")
     return rows
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from device_agent.shared.protocol.model_info import KnnInfo
 from knnkit.errors import BuildError
 from knnkit.model.reference.enrolment import Enrolment
-from knnkit.model.reference.spec import DEFAULT, KnnSpec, is_plain, require_plain
+from knnkit.model.reference.spec import DEFAULT, KnnSpec, require_plain
 
 
 def require_answerable(spec: KnnSpec, enrolment: Enrolment, *, has_input: bool) -> None:
@@ -22,9 +22,8 @@ def require_answerable(spec: KnnSpec, enrolment: Enrolment, *, has_input: bool) 
         raise BuildError(said, hint="reject: 0.99")
     if columns:
         require_plain(spec, "a list of label columns", "data/label")
-    if has_input and not is_plain(spec):
-        said = f"input: does not work with metric {spec.metric}, or with other options that only NumPy computes"
-        raise BuildError(said, hint="leave input out")
+    if has_input:
+        require_plain(spec, "input")
     if enrolment.targets is not None and (spec.radius is not None or spec.class_weight is not None):
         said = "radius and class_weight are only for classifiers; a regression answers the mean of k targets"
         raise BuildError(said, hint="leave radius and class_weight out")

@@ -97,7 +97,7 @@ def check_writable(name: str, board: Board) -> None:
         raise DeviceFailed(
             f"{name}: {board.nearest} is mounted read-only",
             reason="read-only",
-            hint="sudo mount -o remount,rw on the board, or choose a root on another disk",
+            hint="on the board: sudo mount -o remount,rw MOUNTPOINT (df shows it), or choose a root on another disk",
         )
     if not board.writable:
         raise DeviceFailed(

@@ -38,7 +38,7 @@ class Fitted:
         rows, classes = self.enrolment.space.leave(self.enrolment.enrolled), self.enrolment.classes
         if not np.isfinite(rows.astype(np.float32)).all():
             said = f"{self.enrolment.source}: its training rows, computed back to raw rows, leave the range of float32"
-            raise DataError(said, hint="test: {file: test.csv}; in Python test=(rows, labels)")
+            raise DataError(said, hint="fit the estimator again on smaller numbers, such as rows / 1e9")
         return Dataset(
             rows,
             np.array(classes)[self.enrolment.codes],

@@ -275,7 +275,8 @@ def _check_labels(path: Path, material: Material, rows: Sequence[FieldRow], head
             continue
         require_label(label, f"{path}, row {row.id}")
         if label_of(label, known) is None:
-            hint = f"knnkit label {shlex.quote(str(path))}, with a whole number"
+            there = shlex.quote(f"OTHER/{path.name}")
+            hint = f"knnkit collect --output OTHER, then knnkit label {there}; give it a whole number"
             raise DataError(
                 f"{path}, row {row.id}: the label {label!r} is not a whole number, as all others are", hint=hint
             )

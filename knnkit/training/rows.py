@@ -168,7 +168,12 @@ def divide_rows(build: Build, found: Rows) -> Divided:
     assert not isinstance(how, TestFile)
     field = _from_field(build, everything)
     if not len(field):
-        return divide(everything, test, build.model.seed, how)
+        try:
+            return divide(everything, test, build.model.seed, how)
+        except DataError as error:
+            if found.window is not None:  # `split` cannot divide recordings
+                error.hint = "more recordings (or groups) of each label, test: {file: other.csv}, or test: 0"
+            raise
     rest = np.setdiff1d(np.arange(len(everything.rows)), field)
     divided = divide(replace(everything, places=None).take(rest), test, build.model.seed, how)
     kept, left = (None if part is None else part.places for part in (divided.training, divided.held_out))
@@ -191,7 +196,7 @@ def _read_test(build: Build, test: TestFile, everything: Dataset) -> Dataset:
         hint = f"the test file needs every feature of {everything.source}, by the same name: correct its header"
         if error.reason == columns.NO_ANSWER:
             kind = "target" if getattr(build.model.data, "target", None) else "label"
-            hint = f"test: {{file: {test.file.name}, {kind}: COLUMN}} names one of them"
+            hint = f"{kind}: COLUMN beside `file` of `test` names one of them"
         raise DataError(str(error), hint=hint, reason=error.reason, key="test") from None
     known = set(map(str, everything.labels.tolist()))
     strange = [label for label in map(str, found.labels.tolist()) if label not in known]
@@ -226,5 +231,5 @@ def answers_of(build: Build) -> tuple[str, ...]:
         kind, other = ("target", "label") if usual is getattr(data, "target", None) else ("label", "target")
         if getattr(test, other):
             said = f"{test.file}: the model answers the {kind} of `data`, and `test` names a {other}"
-            raise DataError(said, hint=f"test: {{file: {test.file.name}, {kind}: COLUMN}}", key="test")
+            raise DataError(said, hint=f"{kind}: COLUMN in place of {other}: of `test`", key="test")
     return test.target or test.label or usual

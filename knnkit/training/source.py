@@ -205,7 +205,11 @@ class Material:
             return
         if share is None:
             said = "scikit-learn's own answers to the test rows are not known, so `agreement` cannot be measured"
-            raise BuildError(said, hint="test: {file: test.csv}, with the estimator's columns; or leave agreement out")
+            hint = "test: {file: test.csv}, with the estimator's columns; or leave agreement out"
+            if self.held_out is not None:
+                said = f"{said}: the estimator chooses columns by name, and knnkit asks it with arrays"
+                hint = "leave agreement out, or fit the estimator with columns by number, such as [0, 1]"
+            raise BuildError(said, hint=hint)
         said = f"scikit-learn and the model agree on {percent(share)} of the test rows"
         hint = f"agreement: {int(share * 1e4) / 1e4:g} or less under gates:, or an estimator with algorithm='brute'"
         raise BuildError(f"{said}; gates: {{agreement}} needs {self.agreement * 100:g} %", hint=hint)
@@ -237,15 +241,7 @@ class Material:
         if self.window is not None or self.embedder is not None:
             return read_inputs(file, answers[0], self.training, self.embedder, self.window)
         found = read_more(file, answers, self.training, self.table)
-        return self.fitting(found) if self.table is None else found
-
-    def fitting(self, rows: Dataset) -> Dataset:
-        """Returns labelled rows with labels of the classifier's type.
-
-        Raises:
-            DataError: the rows do not have the classifier's features.
-        """
-        return rows if self.imported is None else self.imported.fitting(rows)
+        return found if self.imported is None or self.table is not None else self.imported.fitting(found)
 
 
 @needs_build_extra()
@@ -319,7 +315,8 @@ def _load_imported(build: Build, data: SkopsData) -> Material:
         names, width = held_out.feature_names, len(found.enrolment.feature_names)
         if len(names) != width:
             said = f"{test.file}: {len(names)} features beside {', '.join(map(repr, answers_of(build)))}, but "
-            raise DataError(f"{said}{data.skops} takes {width}")
+            hint = f"exactly {width} columns of numbers beside these, in the order in which the estimator was fitted"
+            raise DataError(f"{said}{data.skops} takes {width}", hint=hint)
         found = replace(found, enrolment=replace(found.enrolment, feature_names=names))
     if model.keep is not None and found.table is not None and found.table.transforms:
         said = "keep: the cells of a row cannot be computed back from what the pipeline makes of them"

@@ -181,7 +181,10 @@ def apply(table: Table, rows: Dataset) -> Dataset:
             continue
         if gaps.any() and column.fill is None:
             said = f"{rows.source}: {gaps.sum():,} cells of the column {column.name!r} are empty"
-            raise DataError(said, hint=in_data(rows.source, f"missing: {{{quoted(column.name)}: median}}"))
+            hint = in_data(rows.source, f"missing: {{{quoted(column.name)}: median}}")
+            if table.transforms:  # of an estimator, which deploy.yaml cannot change
+                hint = "leave these rows out, or fit the pipeline again with SimpleImputer() as its first step"
+            raise DataError(said, hint=hint)
         matrix[gaps, place] = column.fill
     features, names = expand(table.columns, matrix), feature_names(table)
     if run := transforms_of(table):
@@ -307,8 +310,10 @@ def _codes(table: Table, column: Column, rows: Dataset, place: int) -> NDArray[A
     unknown = sorted(used - known.keys())
     if unknown and (column.unknown or table.unknown_category) == "refuse":
         said = f"{rows.source}: no training row has the category {unknown[0]!r} of {column.name!r}"
-        hint = "OneHotEncoder(handle_unknown='ignore')" if column.unknown else ""
-        raise DataError(said, hint=hint or in_data(rows.source, "unknown_category: ignore"))
+        hint = in_data(rows.source, "unknown_category: ignore")
+        if column.unknown:  # as the encoder of a pipeline decided
+            hint = "leave these rows out, or fit with OneHotEncoder(handle_unknown='ignore')"
+        raise DataError(said, hint=hint)
     codes = np.array([known.get(text, UNKNOWN_CATEGORY) for text in levels] or [0.0], values.dtype)
     there = ~np.isnan(values)
     found = values.copy()

@@ -28,7 +28,9 @@ def gone_back(before: DeviceReport, answer: DeviceReport | None, exit_code: int)
     if answer is None and before.previous:
         return _stays(before, "the run was interrupted before this device was asked")
     if answer is None:
-        return _stays(before, "the device ran no release before")
+        return _stays(
+            before, "the device ran no release before", "correct the release, then knnkit deploy --target HOST"
+        )
     before = replace(
         before,
         seconds=before.seconds + answer.seconds,

@@ -215,7 +215,8 @@ def _unfit(target: Target, facts: Facts, options: PlanOptions) -> Refusal | None
     if facts.agent is None and (facts.python is None or facts.python < MINIMUM_PYTHON):
         found = "no python3" if facts.python is None else f"Python {'.'.join(map(str, facts.python))}"
         said = f"the device has {found}; the agent needs Python 3.10 or later"
-        return failed("no-python", said, "sudo apt install python3")
+        old = "install a newer distribution, such as Raspberry Pi OS Bookworm or Trixie"
+        return failed("no-python", said, old if facts.python else "on the board: sudo apt install python3")
     if facts.agent is None and facts.python and target.runtime != constants.ANY_RUNTIME:
         why = impossible(facts.machine, facts.python[:2], target.runtime)
         if why:

@@ -43,7 +43,8 @@ def enrol_host(
         HostKeyError: another key is known, or nobody agreed.
     """
     if target.address is None:
-        raise UsageError("the embedded device is this machine: it has no host key")
+        said = "the embedded device is this machine: it has no host key"
+        raise UsageError(said, hint="leave it out: --target local needs no host key")
     from knnkit.transport.ssh import known_hosts as hostkeys
     from knnkit.transport.ssh.connection import key_in_errors, scan
 

@@ -87,7 +87,7 @@ def test_columns_are_read_alike_wherever_they_stand(kind: str, how: str, more: s
         ("[a, b], drop: [b]", "'b' is a {kind}; it cannot be left out", "remove it from drop:"),
         ("[a, b], drop: ['[abw]', b]", "'b' is a {kind}; it cannot be left out", "remove it from drop:"),
         ("[b, a], features: [u, a]", "'a' is a {kind}; it cannot be a feature too", "remove it from features:"),
-        ("[a, b], drop: [u, v, w]", "there is no feature beside 'a', 'b'", "add columns of numbers"),
+        ("[a, b], drop: [u, v, w]", "there is no feature beside 'a', 'b'", "remove a column from drop:"),
     ],
 )
 def test_a_wrong_key_is_named_before_any_cell(

@@ -222,7 +222,7 @@ def test_a_wrong_split_is_refused_by_name(tmp_path: Path, split: str, said: str)
     [
         ("y,x,kind\n1,2,a\n", "", ""),
         ("x,kind\n1,a\n", "no column 'y'", "the test file needs every feature of"),
-        ("x,y,class\n1,2,a\n", "no column 'kind'", "test: {file: test.csv, label: COLUMN}"),
+        ("x,y,class\n1,2,a\n", "no column 'kind'", "label: COLUMN beside `file` of `test`"),
         ("x,y,kind\n1,2,a\n1,2,c\n", "1 of 2 rows have a label that no training row has, such as 'c'", "correct "),
     ],
 )
