@@ -169,13 +169,14 @@ def _root(store: Store) -> Iterator[Finding]:
         mend = "sudo mount -o remount,rw MOUNT (`df ROOT` names MOUNT); dmesg | tail shows why"
         yield Finding("root", "error", f"{root} is on a file system that is mounted read-only", mend)
     elif found.st_uid != os.geteuid():
-        mend = f"sudo chown -R {os.geteuid()} {typed(root)}"
         message = f"{root} belongs to user {found.st_uid}, but the agent runs as user {os.geteuid()}"
-        yield Finding("root", "warning", message, mend)
+        yield Finding("root", "warning", message, trust_dir.make_own(root, found.st_uid))
     elif not os.access(root, os.W_OK):
         yield Finding("root", "error", f"{root} cannot be written", f"chmod u+rwx {typed(root)}")
     elif unfit := [path for path in store.folders if os.path.lexists(path) and not _is_own_folder(path)]:
         mend = f"mv {typed(unfit[0])} {typed(unfit[0])}.old"
+        if unfit[0].is_dir():  # it holds releases or keys
+            mend = f"sudo chown -R {os.geteuid()} {typed(unfit[0])}; chmod u+rwx {typed(unfit[0])}"
         yield Finding("root", "error", f"{unfit[0]} is not a folder that this user may write", mend)
     elif stat.S_IMODE(found.st_mode) & 0o077:
         yield Finding("root", "warning", f"other users can access {root}", f"chmod 700 {typed(root)}")

@@ -75,10 +75,17 @@ def exposed_paths(directory: Path) -> list[tuple[Path, str]]:
         if path in inside and not may_enter:
             continue
         if state.st_uid not in (0, os.geteuid()):
-            found.append((path, f"sudo chown -R {os.geteuid()} {typed(path)}"))
+            found.append((path, make_own(path, state.st_uid)))
         elif stat.S_IMODE(state.st_mode) & 0o022:
             found.append((path, f"chmod go-w {typed(path)}"))
     return found
+
+
+def make_own(path: Path, owner: int) -> str:
+    """Returns what to type if `path` belongs to another user, `owner`; as root, to give it away would stop deploys."""
+    if os.geteuid() == 0:
+        return f"run as the owner of {path}: sudo -u '#{owner}' COMMAND"
+    return f"sudo chown -R {os.geteuid()} {typed(path)}"
 
 
 def typed(path: Path) -> str:

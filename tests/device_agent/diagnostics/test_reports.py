@@ -233,6 +233,25 @@ def test_no_remark_about_a_root_hides_an_error(fault: str, tmp_path: Path, monke
     assert finding.level == "error"
 
 
+def test_what_mends_a_folder_of_another_user_keeps_what_is_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o700)
+    folder = tmp_path / "releases"
+    folder.mkdir()
+    monkeypatch.setattr(os, "access", lambda path, _: path != folder)
+    (finding,) = doctor._root(Store(tmp_path))
+    assert finding.mend == f"sudo chown -R {os.geteuid()} {folder}; chmod u+rwx {folder}"
+
+
+def test_as_root_the_doctor_never_takes_a_root_from_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    if not (owner := tmp_path.stat().st_uid):
+        os.chown(tmp_path, owner := 12345, -1)
+    (finding,) = doctor._root(Store(tmp_path))
+    assert finding.mend == f"run as the owner of {tmp_path}: sudo -u '#{owner}' COMMAND"
+
+
 def test_a_root_that_nobody_can_look_into_is_the_only_finding_about_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
