@@ -84,7 +84,9 @@ def _run_forget(arguments: argparse.Namespace) -> int:
     taught = arguments.label or arguments.id or arguments.last or arguments.all
     if arguments.ring and not (taught or arguments.erase):
         return ring.wipe(arguments)
-    if arguments.ring or not taught:
+    if arguments.ring:
+        raise AgentError("--ring cannot be combined with other options", hint="python -m device_agent forget --ring")
+    if not taught:
         raise AgentError("forget: which rows?", hint="--label NAME, --id ID, --last N, or --all; or --ring alone")
     found = teach.forget(
         store_of(arguments),

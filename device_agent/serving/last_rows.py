@@ -80,6 +80,9 @@ def read(root: Path, info: KnnInfo, count: int) -> NDArray[Any]:
     Raises:
         BadInput: there are fewer rows, one of them was refused, the model has other columns, or several streams run.
     """
+    if info.table and info.table.transforms:
+        said = "--last: a stream does not store the rows of this model, because its pipeline changes them"
+        raise BadInput(said, reason="no-rows", hint=_FILE)
     running = [path for path in MEMORY.glob(f"{memory_file(root, _KIND).name}-*") if _is_locked(path)]
     if len(running) > 1:
         said = f"--last: {len(running)} streams run under this root, so it is not clear whose rows are meant"

@@ -25,6 +25,7 @@ from device_agent.serving.rows import Request
 from device_agent.serving.signal_flags import SignalFlags, stream_signals
 from device_agent.serving.stream_rows import StreamRows
 from device_agent.serving.writers import Renderer
+from device_agent.shared.console.root_hints import with_root_of
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.errors import AgentError, BadInput
 from device_agent.shared.tabular.inputs import FRAMES, Lines, Source, open_source
@@ -287,10 +288,9 @@ class _Answerer:
         except (AgentError, OSError, MemoryError) as error:
             if not self._may_continue():
                 raise
-            print(
-                f"device_agent: {error or 'not enough memory'}; release {self._loaded.digest[:12]} still answers",
-                file=sys.stderr,
-            )
+            said = f"device_agent: {error or 'not enough memory'}; release {self._loaded.digest[:12]} still answers"
+            hint = with_root_of(getattr(error, "hint", ""), self._store.root)
+            print(f"{said}\n  try: {hint}" if hint else said, file=sys.stderr)
 
     def _use(self, loaded: Loaded) -> None:
         """Answers with `loaded`, the same release with other taught rows, from now on."""

@@ -51,7 +51,8 @@ def read(loaded: Loaded, request: Request, most: int) -> list[Cells]:
     for block in _without_keep(made):
         rows += _cells_of_block(info, source.format, block)
         if len(rows) > most:
-            fewer = "a folder with fewer files" if source.format == FILES else f"head -n {most} FILE"
+            others = {FILES: "a folder with fewer files", "npy": "an array with fewer rows"}
+            fewer = others.get(source.format, f"head -n {most} FILE")
             hint = f"teach at most {most:,} rows at once: {fewer}"
             raise BadInput(f"{source.name}: more than {most:,} rows, which the release does not allow", hint=hint)
     if not rows:

@@ -65,7 +65,7 @@ def sets_of(info: KnnInfo, coverage: float) -> LabelSets:
     there = {each.coverage: each for each in info.label_sets or ()}
     if coverage not in there:
         known = f", only with {', '.join(f'{each:g}' for each in there)}" if there else ""
-        setting = f"set label_sets: {coverage:g} in deploy.yaml, then knnkit deploy"
+        setting = f"set label_sets: {coverage if 0.0 < coverage < 1.0 else 0.95:g} in deploy.yaml, then knnkit deploy"
         hint = f"--labels {next(iter(there)):g}" if there else setting
         raise BadInput(f"--labels: the release has no label sets with coverage {coverage:g}{known}", hint=hint)
     return there[coverage]

@@ -25,8 +25,10 @@ from support.device_stream import Stream
 from support.releases import Releases
 
 from device_agent import cli
+from device_agent.serving import last_rows
 from device_agent.serving.in_flight import memory_file
 from device_agent.shared.protocol import constants, json_codec
+from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.protocol.reports import Certificate, TaughtCheck
 from knnkit.errors import ParityFailed
@@ -433,6 +435,13 @@ def test_rows_that_another_user_put_there_are_not_taught(taught: Device) -> None
         refuse(taught, "no-rows", "enrol", "--label", "rose", "--last")
         os.chown(path, 0, 0)
         assert taught.ask("enrol", "--label", "rose", "--last")["rows"] == 1
+
+
+def test_a_model_whose_streams_store_no_rows_says_so(tmp_path: Path) -> None:
+    info: Any = SimpleNamespace(table=SimpleNamespace(transforms=("log",)))
+    with pytest.raises(BadInput, match="a stream does not store the rows of this model") as refused:
+        last_rows.read(tmp_path, info, 1)
+    assert refused.value.hint == "give the rows with --input FILE"
 
 
 def test_rows_of_two_streams_are_never_mixed(taught: Device) -> None:

@@ -64,7 +64,7 @@ def test_a_switch_that_fails_leaves_the_stream_as_it_was(
         out, err = stream.finish()
     assert out == ""
     assert said in err
-    assert f"{kept[:12]} still answers" in err
+    assert f"{kept[:12]} still answers\n  try: " in err
 
 
 def test_a_stream_follows_to_the_release_after_one_that_failed(

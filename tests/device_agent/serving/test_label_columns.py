@@ -52,7 +52,11 @@ def test_nothing_changes_unless_they_are_asked_for(format: str) -> None:
     without = dataclasses.replace(INFO, label_sets=None)
     for columns in ({}, {"proba": True}, {"neighbors": True, "digest": True}):
         assert rendered(format, **columns) == rendered(format, without, **columns)
-    for info, said in ((without, "label_sets: 0.9 in deploy.yaml"), (INFO, "--labels 0.9")):
+    for info, typed, said in (
+        (without, 0.9, "label_sets: 0.9 in deploy.yaml"),
+        (without, 95, "label_sets: 0.95 in deploy.yaml"),
+        (INFO, 0.8, "--labels 0.9"),
+    ):
         with pytest.raises(BadInput, match="no label sets with coverage") as raised:
-            rendered(format, info, labels=0.9 if info is without else 0.8)
+            rendered(format, info, labels=typed)
         assert said in raised.value.hint

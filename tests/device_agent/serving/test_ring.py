@@ -116,7 +116,8 @@ def test_wiped_rows_do_not_come_back_from_a_running_stream(device: Device) -> No
     assert listed(device) == []
     assert device.run("classify", input="".join(f"{line}\n" for line in lines)).code == 0
     assert listed(device), "the next process keeps rows again"
-    assert device.run("forget", "--ring", "--all").code == 2
+    both = device.run("forget", "--ring", "--all")
+    assert (both.code, "--ring cannot be combined with other options" in both.err) == (constants.EXIT_USAGE, True)
     assert device.run("forget", "--ring").code == 0
     assert listed(device) == []
 
