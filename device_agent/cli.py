@@ -44,7 +44,7 @@ def _hint(words: list[str]) -> str:
 
 def _failed(error: OSError | MemoryError) -> AgentError:
     if isinstance(error, MemoryError):
-        return DeviceUnfit("there is not enough memory", reason="out-of-memory")
+        error = OSError(errno.ENOMEM, "")
     if streams.is_lost() and error.errno == errno.ENOENT:
         return AgentError(
             "the current folder was removed: a relative path names no file", reason="no-directory", hint="cd /"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from device_agent.shared.console import streams
 from device_agent.shared.console.argument_parser import count, filled
 from device_agent.shared.console.root_hints import root_folder
+from device_agent.shared.os_errors import explain
 from device_agent.shared.protocol import constants, documents, json_codec
 from device_agent.shared.protocol.errors import BadInput
 from device_agent.shared.protocol.record import record
@@ -106,7 +107,7 @@ def read_file(path: str, limit: int) -> bytes:
             file = sys.stdin.buffer if path == "-" else stack.enter_context(Path(path).open("rb"))
             data = file.read(limit + 1)
     except OSError as error:
-        hint = f"check the path; a relative one starts at {streams.here()}"
+        hint = explain(error)[2] or f"check the path; a relative one starts at {streams.here()}"
         raise BadInput(f"{path}: {error.strerror}", reason="no-input", hint=hint) from None
     if len(data) > limit:
         raise BadInput(f"{path}: more than {limit:,} bytes; is it the right file?")

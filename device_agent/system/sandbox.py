@@ -77,7 +77,8 @@ def run_both(
         os.close(readable)
         _, status = os.waitpid(child, 0)
     if data is None:
-        raise ModelUnusable(f"the model gave no answer within {timeout:g} s", reason="model-hangs")
+        hint = "try again when the device is less busy: uptime shows its load"
+        raise ModelUnusable(f"the model gave no answer within {timeout:g} s", reason="model-hangs", hint=hint)
     if not data and _was_killed_for_memory(status, killed_before):
         raise _no_memory()
     if not data:

@@ -53,7 +53,9 @@ def cell_matrix(names: Sequence[str], rows: Any, error: _Error, source: str = ""
         if absent and (twice := twice_named(framed, names)):
             raise error(f"{source}two columns have the name {twice!r}", hint="rename one of them, or leave it out")
         if absent:
-            raise error(f"{source}there is no column {absent[0]!r}", hint=f"rows[{[*names][:8]}]")
+            raise error(
+                f"{source}there is no column {absent[0]!r}", hint=f"a frame with these columns: {', '.join(names[:8])}"
+            )
         rows = [[row.get(name) for name in names] for row in rows] if isinstance(rows, list) else select(rows, names)
     try:
         matrix = as_array(rows, object)

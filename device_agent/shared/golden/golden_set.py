@@ -89,7 +89,7 @@ class Golden:
             golden = cls(metric=_metric(arrays.pop("metric")), **arrays, raw=raw.tobytes(), **optional)
             golden._check()
         except ValueError as error:
-            raise ModelUnusable(f"golden.npz is not a golden set: {error}") from None
+            raise ModelUnusable(f"golden.npz is not a golden set: {error}", hint="build the release again") from None
         return golden
 
     def _check(self) -> None:

@@ -231,7 +231,8 @@ def require_match(golden: Golden, info: KnnInfo) -> None:
         == (None if info.targets is None else len(info.targets.names))
     )
     if not fits:
-        raise ModelUnusable("golden.npz was made for another model", reason="golden-mismatch")
+        said = "golden.npz was made for another model"
+        raise ModelUnusable(said, reason="golden-mismatch", hint="build the release again")
 
 
 def _shapes_fit(golden: Golden, answers: Any, info: KnnInfo) -> bool:

@@ -171,7 +171,7 @@ def fields_of(text: str, separator: str) -> list[str]:
     try:
         return next(reader([text], separator), [])
     except csv.Error as error:
-        hint = "close the quotation mark; rows with line breaks inside a cell are read as JSON lines"
+        hint = "close the quotation mark; double one inside a cell; give rows with line breaks in a cell as JSON lines"
         raise BadInput(f"not a line of CSV: {error}", hint=hint) from None
 
 

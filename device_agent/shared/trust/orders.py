@@ -35,6 +35,7 @@ MAX_LIFE = 30 * 24 * 3600
 MAX_REVOKED = 64
 #: Most revoked keys on one device: device.json then still has room for thousands of rotations.
 MAX_REVOKED_IN_ALL = 8192
+_TRUSTED_KEY = "--signing-key PEM, with a key that `knnkit trust --keys --target HOST` shows"
 #: How to come by an order.
 _AN_ORDER = "name a file that `knnkit trust --out FILE` wrote"
 
@@ -224,10 +225,11 @@ def _rotate(envelope: dsse.Envelope, sets: KeySets) -> KeySets:
     if not _has_signed(envelope, rotation.new, new_pem):
         raise refused(Reason.ORDER_NEEDS_NEW_KEY, "the rotation is not signed by the new key")
     if rotation.new in sets.revoked:
-        raise refused(Reason.REVOKED_KEY, f"the new key {rotation.new} has been revoked here")
+        raise refused(Reason.REVOKED_KEY, f"the new key {rotation.new} has been revoked here", "knnkit keygen")
     old_pem = sets.keys.get(rotation.old)
     if old_pem is None or not _has_signed(envelope, rotation.old, old_pem):
-        raise refused(Reason.ORDER_NEEDS_OLD_KEY, "the rotation is not signed by a key that is trusted here")
+        said = "the rotation is not signed by a key that is trusted here"
+        raise refused(Reason.ORDER_NEEDS_OLD_KEY, said, _TRUSTED_KEY)
     if rotation.old in sets.revoked and rotation.new not in sets.keys:
         raise refused(
             Reason.REVOKED_KEY, f"the old key {rotation.old} has been revoked here", "knnkit provision --target HOST"
@@ -297,7 +299,7 @@ def _check_one_signer(envelope: dsse.Envelope, sets: KeySets) -> None:
         raise refused(
             Reason.UNKNOWN_KEY,
             f"the order is signed by {signer!r}, which is not trusted here",
-            "--signing-key PEM, with a key that `knnkit trust --keys --target HOST` shows",
+            _TRUSTED_KEY,
         )
     if not _has_signed(envelope, signer, pem):
         raise refused(Reason.BAD_SIGNATURE, f"the order is not signed by {signer}")

@@ -247,7 +247,8 @@ def _check_target(manifest: Manifest, state: TrustState) -> None:
         raise refused(Reason.WRONG_NAME, f"this device is for the model {state.name!r}, not {manifest.name!r}", out)
     if state.device_class is not None and manifest.device_class not in ("any", state.device_class):
         said = f"the release is for the device class {manifest.device_class!r}; this device has {state.device_class!r}"
-        raise refused(Reason.WRONG_DEVICE_CLASS, said)
+        hint = f"--device-class {manifest.device_class}, or build with device_class: {state.device_class}"
+        raise refused(Reason.WRONG_DEVICE_CLASS, said, hint)
     if state.agent_version is not None and _older(state.agent_version, manifest.minimum_agent):
         said = f"the release needs agent {manifest.minimum_agent}; this is {state.agent_version}"
         raise refused(Reason.AGENT_TOO_OLD, said, "knnkit provision --target HOST installs the current agent")
@@ -294,7 +295,8 @@ def _latest(state: TrustState, now: int) -> int:
 def _check_dates(manifest: Manifest, state: TrustState, now: int) -> None:
     if manifest.created > _latest(state, now) + MAX_AHEAD:
         said = f"the release was created at {utc(manifest.created)}, far ahead of the clock"
-        raise refused(Reason.CREATED_TOO_FAR, said)
+        hint = "set the clocks of the host and of this device, then build the release again"
+        raise refused(Reason.CREATED_TOO_FAR, said, hint)
     at_least = max(now, state.time_floor)
     if manifest.expires is not None and at_least >= manifest.expires:
         raise refused(

@@ -146,6 +146,13 @@ def test_host_and_agent_have_the_same_words_for_an_error(number: int, reason: st
         assert word in made.hint
 
 
+def test_the_words_are_the_same_when_python_itself_runs_out_of_memory() -> None:
+    from device_agent import cli
+
+    made = cli._failed(MemoryError())
+    assert (made.reason, "free -m" in made.hint) == ("out-of-memory", True)
+
+
 def test_a_denied_file_leads_to_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     error = PermissionError(errno.EACCES, "denied", str(tmp_path / "my files" / "a.csv"))
     assert os_errors.explain(error)[2] == f"chmod u+rwX {tmp_path}"
