@@ -64,7 +64,7 @@ explain_pip_failure() { # log
 show_progress() { # pip's lines on standard input; one line that is written over on a terminal, nothing elsewhere
   if [ ! -t 2 ]; then exec cat >/dev/null; fi
   awk '
-    /^Installing collected/ { $0 = "unpacking and compiling (the longest part)" }
+    /^Installing collected/ { $0 = "unpacking" }
     !/^Collecting|^ *Downloading.*MB\)|^unpacking/ { next }
     { sub(/^ +/, ""); sub(/ \(from .*/, ""); printf "\r\033[K  %.90s", $0; fflush() }
     END { printf "\r\033[K" }' >&2
@@ -72,8 +72,10 @@ show_progress() { # pip's lines on standard input; one line that is written over
 
 install_into_venv() { # extras
   log=.venv/pip.log
-  "$PY" -u -m pip install --progress-bar off -e ".[$1]" 2>&1 | tee "$log" | show_progress
-  return "${PIPESTATUS[0]}"
+  "$PY" -u -m pip install --no-compile --progress-bar off -e ".[$1]" 2>&1 | tee "$log" | show_progress
+  [ "${PIPESTATUS[0]}" = 0 ] || return 1
+  # pip would use one processor for it. Some packages hold templates that no Python compiles.
+  "$PY" -m compileall -qq -j 0 "$PWD/.venv/lib" || true
 }
 
 use_venv() {
