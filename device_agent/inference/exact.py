@@ -68,7 +68,8 @@ class ExactKnn:
         for name, form in _TABLES.items():
             require_form(name, tables[name], *form)
         self._centre = tables["centre"]
-        self._centre_row = self._centre[np.newaxis]  # NumPy subtracts arrays of the same shape faster
+        # NumPy subtracts arrays of one shape and type faster.
+        self._centre_row, self._centre64 = self._centre[np.newaxis], self._centre.astype(np.float64)
         self._scale: Float64 = tables["scale"]
         self._zero = float(tables["zero"])
         self._tied = float(tables["tied"])
@@ -264,7 +265,7 @@ class ExactKnn:
         return self._enter(row[0])[np.newaxis] if self._steps else row - self._centre_row
 
     def _enter(self, row: NDArray[np.float32]) -> Float64:
-        return np.asarray(apply(self._steps, row) - self._centre)
+        return np.asarray(apply(self._steps, row) - self._centre64)
 
     def _nearest(self, z: Float64, by_groups: bool) -> tuple[NDArray[np.int64], Float64]:
         """Returns (q, k) indices of the nearest rows of queries `z`, sorted by (measure, index), and their measures.

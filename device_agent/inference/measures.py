@@ -37,6 +37,7 @@ class Measure:
 
     Attributes:
         exact_match: the largest measure that counts as an exact match.
+        tied: distances in model space, divided by `unit`, closer than this are ties.
         in_graph: whether the graph can compute the metric.
         manhattan: whether the metric is manhattan.
     """
@@ -51,7 +52,8 @@ class Measure:
         self._power = _power_of(info)
         _require_votes(info)
         self._greatest = greatest(self._power)
-        self.exact_match, self._chain = float(self.of_base(zero / unit)), CHAIN * tied / unit
+        self.exact_match, self.tied = float(self.of_base(zero / unit)), tied / unit
+        self._chain = CHAIN * self.tied
         on_sphere = info.metric == "haversine"
         if on_sphere and len(centre) != 2:
             raise ValueError(f"haversine needs two coordinates, found {len(centre)}")

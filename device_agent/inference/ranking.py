@@ -22,6 +22,8 @@ Float64 = NDArray[np.float64]
 _CHUNK_BYTES = 4 << 20  # of float64 differences at a time
 #: NumPy adds pairwise, so a sum of p terms is off by less than (16 + log2 p) 2^-53 of itself: far less than 2^-40.
 NEAR_TIED = 1.0 + 2.0**-40
+#: Roots, sums and squares of a few rounded measures are off by less.
+_APART = 1.0 + 2.0**-36
 #: Rows beyond k that are added up exactly at once; more are first left out by rounded sums.
 _MORE = 16
 #: So few terms are added exactly before it is known which rows count.
@@ -73,22 +75,24 @@ class Ranking:
         return row[place], measure[place]
 
     def in_order(self, z: NDArray[Any], rows: list[int], count: int) -> list[float] | None:
-        """Returns the rounded measures of the first `count` of some training rows, if these are the nearest, in order.
+        """Checks that the first `count` of some training rows are the nearest to one (1, p) query, in their order.
 
-        Nearest to one (1, p) query; the order is that of (measure, row). Otherwise returns None, also if a row is twice
-        among the first. A measure (a power of the distance) is off by less than 2^-40 of itself: sums are exact only
-        for rows that nearly tie. `rows` must not have taught rows.
+        The order is that of (measure, row); a measure is a power of the distance. Returns for each of the first rows
+        the measure beyond which a row surely comes after it. Returns None if the order is another, if a row is twice
+        among the first, or if rows at different distances are tied. `rows` must not have taught rows.
         """
         terms = self._by.terms(z, self._rows.take_few(rows))
         product = terms.size <= _BY_PRODUCT
         found: list[float] = (terms.dot(self._ones) if product else np.add.reduce(terms, axis=1)).tolist()
+        first, tied = found[:count], self._by.tied
+        after = [(math.sqrt(each) + tied) ** 2 * _APART if tied else each * NEAR_TIED for each in first]
         for at in range(1, len(rows)):
             before = at - 1 if at < count else count - 1
-            if not found[at] > found[before] * NEAR_TIED:
+            if not found[at] > after[before]:
                 one, two = ((math.fsum(terms[each].tolist()), rows[each]) for each in (before, at))
-                if not one < two:
+                if tied or not one < two:
                     return None
-        return found[:count]
+        return after
 
     def rank_one(self, z: NDArray[Any], row: NDArray[Any]) -> tuple[list[int], list[float]]:
         """Returns the k nearest of the training rows `row` to one (1, p) query, and their exact measures.

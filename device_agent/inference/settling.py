@@ -5,6 +5,7 @@ Mostly in Python numbers: for a few training rows, NumPy's calls take longer tha
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from device_agent.inference.graph import Graph
 from device_agent.inference.measures import Measure
 from device_agent.inference.ranking import NEAR_TIED, Ranking
+from device_agent.inference.ties import CHAIN
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.model_info import KnnInfo
 
@@ -43,9 +45,10 @@ class Settling:
         self._factor, self._safely, self._most = (
             each if by.manhattan else each * each for each in (unit, _SAFELY, _AT_MOST)
         )
+        self._safely = max(self._safely, 4.0 * by.exact_match * self._factor)  # clear of exact matches, which are tied
         self._near_ties = near_ties
         self._by_distance = info.weights == "distance"
-        self._weighed = 0 if self._by_distance else -1  # the nearest neighbour whose distance counts
+        self._weighed = 0 if self._by_distance or near_ties else -1  # the nearest neighbour whose distance counts
 
     def among(self, z: NDArray[Any], known: list[int], graph: Graph) -> dict[str, list[Any]] | None:
         """Returns the outputs for one (1, p) query `z` in model space, whose neighbours the graph probably has ranked.
@@ -53,7 +56,7 @@ class Settling:
         Returns {} if the graph's own answer, with the neighbours `known`, is right; None if a row that it has not
         ranked may be a neighbour.
         """
-        if graph.candidates is None or self._near_ties:
+        if graph.candidates is None or (self._near_ties and self._by.manhattan):
             return None
         candidates, beyond = graph.candidates
         chosen, far = candidates.tolist(), None
@@ -63,10 +66,15 @@ class Settling:
         most, factor = min(beyond[0], self._most), self._factor
         if self._info.reject is None and (not self._by_distance or self._is_clear(graph, z.shape[1])):
             far = self._ranking.in_order(z, rows, len(known))
-        if far is not None and far[self._weighed] * factor > self._safely and far[-1] * factor * NEAR_TIED < most:
+        if far is not None and far[self._weighed] * factor > self._safely and far[-1] * factor < most:
             return {}
         order, measure = self._ranking.rank_one(z, candidates)
-        return self.decide(order, measure) if measure[-1] * factor < most else None
+        last = measure[-1]
+        if self._near_ties:  # `last` is the measure of the first that the k-th row is tied with; others may follow it
+            last = (
+                math.sqrt(max(last, self._by.exact_match)) + (CHAIN + self._info.k) * self._by.tied
+            ) ** 2 * NEAR_TIED
+        return self.decide(order, measure) if last * factor < most else None
 
     def _is_clear(self, graph: Graph, width: int) -> bool:
         """Whether the graph's shares of votes by distance prove its label, if its neighbours are right.
@@ -74,6 +82,8 @@ class Settling:
         The two greatest shares of a certain row differ by at least 8 (p + 8 + k / 2) u, or less (`_certain_shares` in
         `knnkit.model.graph.tfknn`). u is 2^-24, and p is `width`.
         """
+        if self._near_ties:  # the error of the steps moves shares, too
+            return False
         shares: list[float] = graph.outputs[constants.OUTPUT_PROBABILITIES][0].tolist()
         second, most = sorted([0.0, *shares])[-2:]
         return most - second > (width + 8 + self._info.k) * 2.0**-21

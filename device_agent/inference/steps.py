@@ -37,8 +37,10 @@ def apply(steps: Sequence[tuple[str, Any, Any]], row: NDArray[Any]) -> Float64:
         elif kind == "normalize":
             z = z / (_norm(z, float(a)) or 1.0)
         elif kind == "cosine":  # on the unit sphere; a row of zeros has distance 1 from every other
-            norm = _norm(z, 2.0)
-            z = np.concatenate([z / (norm or 1.0), [float(norm == 0.0), 0.0]])
+            norm, rest = _norm(z, 2.0), z
+            z = np.zeros(len(rest) + 2)
+            np.divide(rest, norm or 1.0, out=z[:-2])
+            z[-2] = norm == 0.0
         else:
             raise ModelUnusable(f"{EXACT_FILE}: unknown step {kind!r}")
     return z

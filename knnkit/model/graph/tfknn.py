@@ -140,7 +140,7 @@ class KnnModule(tf.Module):  # type: ignore[misc]
             rows: a (b, n_features) float32 tensor.
             search: one of `Search.ways`; rows that two searches mark as certain have the same answer in both.
             listed: whether to add the ranked rows (`CANDIDATES`) and a lower bound on the squared distance of all
-                others (`BEYOND`), if the search chooses candidates, and no steps or underflow can blur the distances.
+                others (`BEYOND`), if the search chooses candidates, and no underflow can blur the distances.
         """
         query, blur = enter(self.space, rows)
         found = self.search.nearest(query, search)
@@ -160,9 +160,23 @@ class KnnModule(tf.Module):  # type: ignore[misc]
             constants.OUTPUT_DISTANCES: distances,
             constants.OUTPUT_CERTAIN: certain,
         }
-        if listed and found.candidates is not None and blur is None and self._is_ordinary():
-            outputs |= {constants.CANDIDATES: found.candidates, constants.BEYOND: found.beyond}
+        if listed and found.candidates is not None and self._is_ordinary():
+            beyond = found.beyond if blur is None else self._less_blur(found.beyond, base[:, -1], blur)
+            outputs |= {constants.CANDIDATES: found.candidates, constants.BEYOND: beyond}
         return outputs
+
+    def _less_blur(self, beyond: Any, kth: Any, blur: Any) -> Any:
+        """Returns (b,) bounds `beyond` on squared distances, less what the error of the steps can take from them.
+
+        `kth` and `blur` are the k-th distance and the error of the steps, (b,) each. Returns 0, which bounds nothing,
+        if the blur is too large for the distances that the graph outputs.
+        """
+        rest = tf.nn.relu(tf.sqrt(tf.nn.relu(beyond)) - 2.0 * blur)
+        return rest * rest * tf.cast(self._is_sharp(kth, blur), tf.float32) * np.float32(1.0 - 16.0 * EPSILON)
+
+    def _is_sharp(self, kth: Any, blur: Any) -> Any:
+        near = np.float32(self.margin) * tf.maximum(kth, np.float32(self.space.radius))
+        return near > 2.0 * TYPICAL * blur  # the factor 2: both points of a distance are blurred
 
     def _is_ordinary(self) -> bool:
         sizes = [*np.abs(self.space.scale).tolist(), self.space.reach]
@@ -231,9 +245,8 @@ class KnnModule(tf.Module):  # type: ignore[misc]
         sizes = np.abs(self.space.scale[self.space.scale != 0.0])
         if sizes.max(initial=1.0) > _STEEPEST or sizes.min(initial=1.0) < _FLATTEST:
             certain = tf.logical_and(certain, kth < 0.0)
-        if blur is not None:  # the factor 2: both points of a distance are blurred
-            near = np.float32(self.margin) * tf.maximum(base[:, -1], np.float32(self.space.radius))
-            certain = tf.logical_and(certain, near > 2.0 * TYPICAL * blur)
+        if blur is not None:
+            certain = tf.logical_and(certain, self._is_sharp(base[:, -1], blur))
         return (
             certain if self.weights == "uniform" else tf.logical_and(certain, self._certain_shares(base, shares, blur))
         )

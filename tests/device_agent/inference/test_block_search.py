@@ -142,7 +142,10 @@ def test_ties_of_one_row_are_those_of_many(metric: str, tied: float, tmp_path: P
     rows = rng.normal(size=(400, 3)).astype(np.float32)
     rows[200:] = rows[:200] + rng.normal(0.0, tied / 3, (200, 3)).astype(np.float32)
     model = open_model(tmp_path / "m", rows, 5, metric, tied=tied)
-    require_same(model, rng.normal(size=(40, 3)).astype(np.float32), rng)
+    queries = rng.normal(size=(40, 3)).astype(np.float32)
+    require_same(model, queries, rng)
+    for _ in range(10):
+        require_same_among_candidates(model, rows * np.float64(1.0), 1.0, queries, rng)
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean", "manhattan"])

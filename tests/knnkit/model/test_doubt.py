@@ -150,18 +150,44 @@ def test_a_row_in_doubt_is_settled_without_reading_all_rows(
         assert len(passes) == (0 if data is model.data else opened.settled)
 
 
-@pytest.mark.parametrize("metric", ["manhattan"])
-def test_doubt_is_settled_among_the_nearest_of_all(
-    metric: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def nearly_parallel(count: int, width: int, gaps: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns float32 rows and queries; the K-th row has about the same angle to each query as the next."""
+    rng = np.random.default_rng(seed)
+    queries, rows = rng.normal(size=(len(gaps), width)), [rng.normal(size=(count, width))]
+    for query, gap in zip(queries, gaps):
+        away = rng.normal(size=(K + 1, width))
+        away -= (away @ query)[:, np.newaxis] * query / (query @ query)
+        away /= np.linalg.norm(away, axis=1, keepdims=True)
+        away *= 0.2 * np.append(np.arange(1.0, K + 1), K * (1.0 + gap))[:, np.newaxis] / K
+        near = query / np.linalg.norm(query) + rng.permutation(away)
+        rows.append(near * 2.0 ** rng.integers(-2, 3, (K + 1, 1)))
+    return np.concatenate(rows).astype(np.float32), queries.astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("metric", "weights"), [("manhattan", "uniform"), ("cosine", "uniform"), ("cosine", "distance")]
+)
+def test_one_row_in_doubt_needs_no_pass_over_all_rows(
+    metric: Any, weights: Any, device: DeviceProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows, queries = nearly_tied(300, 16, 10.0 ** np.linspace(-8.0, -5.5, 80), seed=2, power=1)
-    model = build_model(KnnSpec("near", K, metric), dataset(rows, np.arange(len(rows)) % 3))
+    apart = 10.0 ** np.linspace(-18.0 if metric == "cosine" else -8.0, -5.5, 120)
+    rows, queries = nearly_parallel(300, 16, apart, 3) if metric == "cosine" else nearly_tied(300, 16, apart, 3, 1)
+    rows[-7:] = rows[:7] * np.float32(2.0)  # by cosine, these are tied with the first
+    queries[:7] = rows[:7]
+    model = build_model(KnnSpec("near", K, metric, weights), dataset(rows, np.arange(len(rows)) % 3))
+    expected = model.reference.answer(queries)
     (tmp_path / "m").write_bytes(model.data)
-    monkeypatch.delattr(BlockSearch, "rows_near")
+    passes, search = [], BlockSearch.rows_near
+    monkeypatch.setattr(BlockSearch, "rows_near", lambda *way: [passes.append(1), search(*way)][1])
     opened = TfliteKNN(tmp_path / "m", runtime="ai_edge_litert")
-    found = [opened.neighbors(queries[row : row + 1]).indices for row in range(len(queries))]
-    assert np.concatenate(found).tolist() == model.reference.answer(queries).indices[:, :K].tolist()
+    alone = [opened.classify(queries[row : row + 1]) for row in range(len(queries))]
+    assert np.concatenate([each.indices for each in alone]).tolist() == expected.indices[:, :K].tolist()
+    assert np.concatenate([each.label for each in alone]).tolist() == expected.label.tolist()
+    assert len(passes) < opened.settled / 2
     assert opened.settled > 20
+    found = device.classify(tmp_path / "m", queries, one_by_one=True, runtime="tflite_runtime")
+    assert found.indices.tolist() == expected.indices[:, :K].tolist()
+    assert found.label.tolist() == expected.label.tolist()
 
 
 def test_other_programs_and_older_agents_see_the_outputs_of_before(
