@@ -16,6 +16,7 @@ from device_agent.shared.protocol import json_codec
 from device_agent.shared.safe_files import whole_file
 from knnkit.commands import _config, _output
 from knnkit.config.parse import Build
+from knnkit.data.bad_cells import quoted
 from knnkit.data.dataset import Dataset
 from knnkit.errors import DataError
 from knnkit.evaluation.metrics import percent
@@ -24,7 +25,7 @@ from knnkit.render.sanitize import clean
 from knnkit.render.terminal import Column, print_line, print_table
 from knnkit.training import auditing
 from knnkit.training.auditing import Audit, Finding, Kind
-from knnkit.training.rows import every_row, one_label
+from knnkit.training.rows import every_row
 
 _SHOWN = 20
 _KINDS: dict[Kind, str] = {
@@ -42,7 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
         _output.check_new_file("--output", arguments.output, _config.files_of(build, arguments.config))
     rows = every_row(build)
     if rows.target_classes:
-        raise DataError("audit works only for models with one label column", hint=one_label(model.data))
+        hint = f"label: {quoted(rows.target_names[0])}; then run it again for each of the other columns"
+        raise DataError("audit works only for models with one label column", hint=hint)
     if len(rows.rows) < model.k + 2:
         said = f"{rows.source}: {len(rows.rows)} rows are too few to audit with k = {model.k}"
         raise DataError(said, hint="lower k, or add rows")

@@ -63,9 +63,8 @@ def _model(arguments: argparse.Namespace, name: str) -> tuple[StoredModel | None
     try:
         return read_model(folder / constants.MODEL_FILE), "the model cannot read this row"
     except (ModelUnusable, OSError) as error:
-        raise UsageError(
-            f"--release {folder}: {error}", hint="--release DIR, a directory that knnkit build wrote"
-        ) from None
+        said = f"{folder}: {error}" if arguments.release is None else f"--release {folder}: {error}"
+        raise UsageError(said, hint="--release DIR, a directory that knnkit build wrote") from None
 
 
 def _serve(work: Labelling, why: str, port: int) -> None:

@@ -87,6 +87,9 @@ def _measure(
         if material.window is not None:
             said = "--strangers takes rows, and the model takes windows"
             raise UsageError(said, hint="leave --strangers out: the held-out recordings are measured")
+        if material.embedder is not None:
+            said = "--strangers takes rows, and the model takes inputs for its stages"
+            raise UsageError(said, hint="leave --strangers out: the held-out inputs are measured")
         rows = unlabelled.load(arguments.strangers, material.training, material.table)
         strangers = _ask(reference, rows[drawn(len(rows), most_calibrated(reference), seed)])
     return Trade(calibration, ordinary, strangers, reference.n_classes)

@@ -82,7 +82,9 @@ def _order(wanted: str, device: DeviceReport, signer: Signer, versions: Mapping[
         found, what = [digest for digest in staged if digest.startswith(wanted)], f"that begins with {wanted}"
     else:
         found, what = [digest for digest in staged if versions.get(digest) == wanted], f"of version {wanted}"
-    if status is None or status.committed is None or len(found) != 1:
+    if status is None or status.committed is None:
+        raise UsageError(f"{device.name} runs no release to go back from", hint="knnkit deploy --release RELEASE")
+    if len(found) != 1:
         count = f"{len(found)} releases" if found else "no release"
         raise UsageError(f"{device.name} stores {count} {what}", hint=_choice(device, found or staged, versions))
     held = device.answer(TrustedKeys)

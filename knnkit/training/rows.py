@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from device_agent.shared.protocol.input_info import Window
 from device_agent.shared.tabular import csv_dialect
-from knnkit.config.parse import Build, Data, FileData, GroupSplit, SklearnData, SkopsData, TestFile, TimeSplit
+from knnkit.config.parse import Build, FileData, GroupSplit, SklearnData, SkopsData, TestFile, TimeSplit
 from knnkit.data import columns, dataset, listing, patterns, raw_files, recordings
 from knnkit.data.bad_cells import quoted
 from knnkit.data.dataset import Dataset
@@ -131,13 +131,6 @@ def _read_windows(file: Path, label: str, training: Dataset, window: Window) -> 
     """Returns the windows of the recordings in a file, in the dtype of `training`; `label` is its label column."""
     found = recordings.load([file], window, Labels(label)).windows
     return replace(found, rows=found.rows.astype(training.rows.dtype if len(training.rows) else np.float32))
-
-
-def one_label(data: Data) -> str:
-    """Returns a hint for a command that needs one label column: what to write if there are several, or targets."""
-    if isinstance(data, FileData) and not data.target:
-        return f"label: {quoted(data.label[0])}; then run it again for each of the other columns"
-    return "the model predicts numbers, and the command needs labels: `label`, a column of classes, instead of `target`"
 
 
 def _load(build: Build) -> Dataset:

@@ -68,7 +68,7 @@ def _against_config(
 
 def _bare(facts: Facts) -> Iterator[Finding]:
     if facts.python is None:
-        yield Finding("python", "error", "there is no python3", "sudo apt install python3")
+        yield Finding("python", "error", "there is no python3", "on the board: sudo apt install python3")
     elif facts.python < MINIMUM_PYTHON:
         version = ".".join(map(str, facts.python))
         yield Finding("python", "error", f"Python {version}; the agent needs 3.10", "install a newer distribution")

@@ -108,7 +108,10 @@ class Facts:
         if self.mount is not None and "ro" in self.mount.options.split(","):
             hint = f"sudo mount -o remount,rw {shlex.quote(self.mount.point)} on the board; or choose another `root`"
             return f"{self.root} is on a file system that is mounted read-only (at {self.mount.point})", hint
-        return f"{self.root} cannot be written", f"sudo chown -R $USER {self.root}; or choose another `root`"
+        return (
+            f"{self.root} cannot be written",
+            f"sudo chown -R $USER {self.root} on the board; or choose another `root`",
+        )
 
     @property
     def fleeting(self) -> str:

@@ -17,12 +17,12 @@ import numpy as np
 import tensorflow as tf
 
 from device_agent.shared.protocol import constants
-from knnkit.errors import BuildError
 from knnkit.model.graph.candidates import BIAS
 from knnkit.model.graph.row_blocks import StoredRows
 from knnkit.model.graph.tfknn import KnnModule
 from knnkit.model.tflite import flatbuffer
 from knnkit.model.tflite.load_tensorflow import give_back
+from knnkit.model.tflite.op_versions import unknown_converter
 
 #: Version of FULLY_CONNECTED that takes float32 rows and int8 weights, and divides a row's whole range into steps
 #: (tensorflow/lite/tools/versioning/op_version.cc).
@@ -207,11 +207,11 @@ def _put_eight_bits(tree: Any, graph: Any, place: int, step: float) -> None:
     products = [operator for operator in graph.operators if place in operator.inputs]
     for operator in products:
         if _kind(tree, operator) != schema.BuiltinOperator.FULLY_CONNECTED or operator.inputs[1] != place:
-            raise BuildError("the converter changed the quantized rows; this TensorFlow is not supported")
+            raise unknown_converter("changed the quantized rows")
         operator.opcodeIndex = _hybrid_code(tree)
         operator.builtinOptions.asymmetricQuantizeInputs = True
     if not products:
-        raise BuildError("the converter left out the quantized rows; this TensorFlow is not supported")
+        raise unknown_converter("left out the quantized rows")
 
 
 def _put_bias(tree: Any, graph: Any, place: int) -> None:
@@ -226,7 +226,7 @@ def _put_bias(tree: Any, graph: Any, place: int) -> None:
     products = [each for each in graph.operators if adds and adds[0].inputs[0] in each.outputs]
     known = [schema.BuiltinOperator.ADD, schema.BuiltinOperator.FULLY_CONNECTED]
     if [_kind(tree, each) for each in adds + products] != known:
-        raise BuildError("the converter changed the products of rows; this TensorFlow is not supported")
+        raise unknown_converter("changed the products of rows")
     products[0].inputs, products[0].outputs = np.array([*products[0].inputs[:2], place], np.int32), adds[0].outputs
     graph.operators.remove(adds[0])
     graph.tensors[int(adds[0].inputs[0])] = schema.TensorT()  # unused from now on

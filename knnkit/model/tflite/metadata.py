@@ -17,10 +17,10 @@ import numpy as np
 
 from device_agent import __version__
 from device_agent.shared.protocol import constants, json_codec, model_info
-from knnkit.errors import BuildError
 from knnkit.model.graph.row_blocks import StoredRows
 from knnkit.model.graph.tfknn import KnnModule
 from knnkit.model.tflite import flatbuffer
+from knnkit.model.tflite.op_versions import unknown_converter
 
 _METADATA_NAME = "TFLITE_METADATA"
 _METADATA_IDENTIFIER = b"M001"
@@ -84,7 +84,7 @@ def _find(tree: Any, stored: StoredRows, model: KnnModule) -> flatbuffer.SharedB
         elif model.search.products is None and _is_content(buffer.data, stored):
             windows[number] = flatbuffer.Window(0, len(buffer.data))
     if {(window.start, window.length) for window in windows.values()} != asked and not model.search.by_columns:
-        raise BuildError("the converter changed the training matrix; this TensorFlow is not supported")
+        raise unknown_converter("changed the training matrix")
     return flatbuffer.SharedBytes(stored.parts, windows)
 
 
@@ -103,7 +103,7 @@ def _blocks(tree: Any, laid: flatbuffer.Laid, model: KnnModule) -> list[tuple[in
     for place, buffer in zip(laid.places, tree.buffers):
         if isinstance(buffer.data, flatbuffer.Pieces) and buffer.data.source.rows is model.enrolled:
             return [(place, count)]
-    raise BuildError("the converter changed the training matrix; this TensorFlow is not supported")
+    raise unknown_converter("changed the training matrix")
 
 
 def _exact_tables(blocks: list[tuple[int, int]], model: KnnModule) -> bytes:
@@ -170,7 +170,7 @@ def _output_order(tree: Any) -> list[str]:
             names = {each.tensorIndex: _text(each.name) for each in signature.outputs}
             outputs, tensors = tree.subgraphs[0].outputs, tree.subgraphs[0].tensors
             return [names.get(int(each)) or _text(tensors[int(each)].name) for each in outputs]
-    raise BuildError("the converter put another graph first; this TensorFlow is not supported")
+    raise unknown_converter("put another graph first")
 
 
 def _text(value: str | bytes) -> str:

@@ -68,7 +68,13 @@ FIRST_RUNTIME: dict[str, tuple[str, ...]] = {
 #: First runtime after the one whose versions the table has.
 _AFTER_TABLE = "2.15.0"
 #: TensorFlow 2.22, the first for Python 3.14, converts to newer versions of operations.
-_OLDER_CONVERTER = "pip install 'tensorflow==2.21.*' with Python 3.13 or earlier: it converts to older operations"
+_KNOWN_CONVERTER = "pip install 'tensorflow==2.21.*' with Python 3.13 or earlier"
+_OLDER_CONVERTER = f"{_KNOWN_CONVERTER}: it converts to older operations"
+
+
+def unknown_converter(did: str) -> BuildError:
+    """Returns the error that the converter `did` something that the code here does not expect."""
+    return BuildError(f"the converter {did}; this TensorFlow is not supported", hint=_KNOWN_CONVERTER)
 
 
 def minimum_runtime(tree: Any, oldest: str) -> str:
