@@ -91,7 +91,7 @@ def gather(root: Path, request: dict[str, Any], upload: Path) -> list[tuple[dict
     packed = [wheel for wheel, holder in found if holder is None]
     for wheel in packed:
         if not same(Path(wheel["path"]), wheel["sha256"]):
-            hint = "run the command again; if it happens again, the board's storage is failing"
+            hint = "run the command again; if it repeats, the board's disk fails"
             raise Trouble("missing-wheel", f"{wheel['name']} arrived incomplete", hint)
     check_space(root, packed)
     return found

@@ -57,4 +57,4 @@ def prove(environment: Path, probe: str, *flags: str) -> dict[str, Any]:
             return found
     last = (errors or printed or [f"exit code {done.returncode}"])[0]
     message = f"the Python environment does not run on this device: {last[:500]}"
-    raise Trouble("does-not-run", message, "the device was not changed")
+    raise Trouble("does-not-run", message, "if the runtime fails: --runtime numpy")

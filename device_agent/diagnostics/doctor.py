@@ -155,7 +155,8 @@ def _root(store: Store) -> Iterator[Finding]:
     try:
         next(root.iterdir(), None)
     except FileNotFoundError:
-        yield Finding("root", "error", f"{root} does not exist", _PROVISION)
+        mend = f"{_PROVISION}, or --root DIR if the agent is in another folder"
+        yield Finding("root", "error", f"{root} does not exist", mend)
         return
     except OSError as error:  # another user's, or a file
         _, said, mend = explain(error)

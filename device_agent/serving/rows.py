@@ -212,7 +212,8 @@ class Rows:
                 row, column = (int(place[0]) for place in np.nonzero(~finite))
                 where = f"rows[{before + row}, {column}] ({short(self._info.feature_names[column])})"
                 value = (wide if wide.shape == rows.shape else rows)[row, column]
-                raise BadInput(f"{self.source.name}: {where}: {value} is not a finite float32 number")
+                said = f"{self.source.name}: {where}: {value} is not a finite float32 number"
+                raise BadInput(said, hint="leave out the row, or fill the cell")
             yield Block(rows, kept, "rows[{}]", range(before, before + len(rows)), wide)
             before += len(rows)
 

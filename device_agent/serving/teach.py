@@ -264,7 +264,7 @@ def _check(loaded: Loaded, before: list[LocalRow], rows: list[LocalRow], allowed
     """
     signed = loaded.signed
     old = local.taking_part(signed, before, loaded.digest)
-    _require_room(Counter(map(enrolled.counted_as, (*old.rows, *rows))), allowed, enrolled.counted_as(rows[0]))
+    _require_room(Counter(map(enrolled.counted_as, (*old.rows, *rows))), allowed, rows)
     new = local.taking_part(signed, [*before, *rows], loaded.digest)
     exact = JoinedExact(signed.path, signed.info, new)
     used = {row.id for row, kept in zip(new.rows, exact.kept) if kept}
@@ -292,16 +292,17 @@ def _missed(model: JoinedKNN, new: Joined) -> str:
     return f"{said}: teach more rows of it{enough}"
 
 
-def _require_room(counts: Counter[str], allowed: Enrol, label: str) -> None:
-    most, total = allowed.per_label, counts.total()
+def _require_room(counts: Counter[str], allowed: Enrol, rows: Sequence[LocalRow]) -> None:
+    most, total, label = allowed.per_label, counts.total(), enrolled.counted_as(rows[0])
     if total > allowed.rows:
         said = f"there would be {constants.counted(total, 'taught row')}; the release allows {allowed.rows:,}"
     elif most is not None and counts[label] > most:
-        rows = constants.counted(counts[label], "taught row")
-        said = f"there would be {rows} of {label}; the release allows {most:,}"
+        there = constants.counted(counts[label], "taught row")
+        said = f"there would be {there} of {label}; the release allows {most:,}"
     else:
         return
-    raise Refused(said, reason="enrol-full", hint=FORGET_SOME)
+    alone = len(rows) > min(allowed.rows, most or allowed.rows)  # to forget others is not enough
+    raise Refused(said, reason="enrol-full", hint="teach fewer rows" if alone else FORGET_SOME)
 
 
 def _require_golden_answers(loaded: Loaded, exact: JoinedExact, old: Joined) -> None:

@@ -159,7 +159,9 @@ class Store:
             return ANY_CLASS, ""
         except OSError as error:
             return ANY_CLASS, f"{file}: {error.strerror or error}"
-        return (text, "") if constants.is_name(text) else (ANY_CLASS, f"{file} does not contain a valid device class")
+        if constants.is_name(text):
+            return text, ""
+        return ANY_CLASS, f"{file} does not contain a valid device class: write one, or remove the file"
 
     def find(self, prefix: str) -> str:
         """Returns the digest of the only staged release whose digest starts with `prefix` (at least 6 digits).

@@ -298,6 +298,7 @@ def test_what_the_release_does_not_allow_is_refused_with_its_reason(taught: Devi
     assert "20" in refuse(taught, "bad-input", *enrol, "rose", rows=b"9,9,9,9\n" * 21)
     teach(taught, "rose", b"9,9,9,9\n" * 8)
     assert "forget" in refuse(taught, "enrol-full", *enrol, "rose")
+    assert "teach fewer rows" in refuse(taught, "enrol-full", *enrol, "iris", rows=b"29,9,9,9\n" * 9)
     teach(taught, "lily", b"19,9,9,9\n" * 8)
     assert "20" in refuse(taught, "enrol-full", *enrol, "iris", rows=b"29,9,9,9\n" * 5)
     golden = refuse(taught, "row-overrides", *enrol, "setosa", rows=b"6,2.9,4.5,1.5\n" * 3)
