@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from device_agent.shared.safe_files import open_ordinary, whole_file
-from knnkit.errors import DataError, KnnkitError, UsageError, from_os_error, needs, unwritten
+from knnkit.errors import DataError, KnnkitError, UsageError, needs, unwritten
 
 Cell = float | str | None
 _OURS = ("id", "device", "time", "kind", "label", "answer", "distance", "digest")
@@ -93,7 +93,7 @@ def read(path: Path, hint: str = "name a .parquet file that knnkit collect wrote
         raise UsageError(f"{path}: no such file", hint="knnkit collect writes it") from None
     except (OSError, pyarrow.ArrowException, LookupError, TypeError, ValueError) as error:
         if isinstance(error, OSError) and error.errno:  # pyarrow's own have none
-            raise from_os_error(error) from None
+            raise unwritten(f"{path} cannot be read", error, hint=hint) from None
         said = "another program wrote it" if isinstance(error, LookupError) else str(error)
         raise UsageError(f"{path} is not a file of knnkit collect: {said}", hint=hint) from None
     given = _given(path)

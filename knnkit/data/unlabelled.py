@@ -38,7 +38,8 @@ def load(path: Path, like: Dataset, table: Table | None = None) -> NDArray[Any]:
     except BadInput as error:
         hint = with_file(error.hint, path) or "correct this line, or leave it out"
         raise DataError(f"{path}: {error}", hint=hint) from None
-    rows = np.concatenate(parts).astype(like.rows.dtype) if parts else like.rows[:0]
+    with np.errstate(over="ignore"):  # a number beyond float32 is named below
+        rows = np.concatenate(parts).astype(like.rows.dtype) if parts else like.rows[:0]
     if not len(rows):
         raise DataError(f"{path}: it has no rows", hint="give CSV with a header, JSON lines, or NPY")
     if len(wrong := np.flatnonzero(~np.isfinite(rows).all(axis=1))):

@@ -287,8 +287,10 @@ def test_labels_and_names_of_any_script_are_kept_as_they_are() -> None:
 
 def test_a_folder_is_not_a_missing_file(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").mkdir()
-    with pytest.raises(DataError, match=r"rows.csv is a folder, not a file"):
+    (tmp_path / "rows.csv" / "a.npz").touch()
+    with pytest.raises(DataError, match=r"rows.csv is a folder, not a file") as caught:
         load(tmp_path / "rows.csv", "kind")
+    assert caught.value.hint == f"name one of its files, {tmp_path}/rows.csv/*.npz"
 
 
 def test_a_letter_with_an_accent_has_one_spelling(tmp_path: Path) -> None:
