@@ -103,7 +103,8 @@ def test_the_hint_for_a_damaged_file_lets_rows_come_home_again(kind: str, tmp_pa
         pyarrow.parquet.write_table(pyarrow.table({"id": ["a"]}), path)
     else:
         path.write_bytes({"noise": b"PAR1" + os.urandom(100), "empty": b"", "cut": whole[:-9]}[kind])
-    with pytest.raises(UsageError, match="is not a file of knnkit collect") as caught:
+    said = "is not an ordinary file" if kind == "a folder" else "is not a file of knnkit collect"
+    with pytest.raises(UsageError, match=said) as caught:
         read(path)
     assert "name a .parquet file" in caught.value.hint
     assert "NoneType" not in str(caught.value)
