@@ -43,8 +43,8 @@ class Trial:
 def activate(known: Known, digest: str, trial: Trial) -> Activated:
     """Checks the staged release `digest` and switches to it; without a confirmation in time, the device reverts.
 
-    Only repeats the check if the release is committed or pending already. `known` is the device's state and trusted
-    keys, read under the lock; `trial` are the options.
+    If the release is committed or pending already, only its check is repeated: nothing is switched. `known` is the
+    device's state and trusted keys, read under the lock; `trial` are the options.
 
     Raises:
         Refused: a trust rule refused the release.

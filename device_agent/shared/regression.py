@@ -94,14 +94,17 @@ def r_squared(values: Float64, truth: Any, error: Callable[..., Exception] = Bad
     Raises:
         error: `truth` is not finite numbers, or has another shape; or a row is rejected (NaN).
     """
-    hint = f"numbers of shape {values.shape}, and at least one row"
+    hint = f"give finite numbers of shape {values.shape}"
+    if not len(values):
+        raise error("there are no rows, so R² is not defined", hint="give at least one row")
     try:
         true = as_numbers(truth, np.float64)
     except (TypeError, ValueError) as problem:
         raise error(f"the targets are not numbers: {problem}", hint=hint) from None
-    if true.shape != values.shape or not len(true) or not np.isfinite(true).all():
-        said = f"the predictions have shape {values.shape}; the targets have shape {true.shape}, or are not finite"
-        raise error(said, hint=hint)
+    if true.shape != values.shape:
+        raise error(f"the predictions have shape {values.shape}, but the targets have shape {true.shape}", hint=hint)
+    if missing := int((~np.isfinite(true)).sum()):
+        raise error(f"{missing:,} of {true.size:,} targets are not finite", hint="leave these rows out")
     if rejected := int(np.isnan(values).reshape(len(values), -1).any(axis=1).sum()):
         said = f"{rejected:,} of {len(values):,} rows are rejected and have no value, so R² is not defined"
         raise error(said, hint="rows = ~np.isnan(model.predict(X)), and the score of X[rows], y[rows]")

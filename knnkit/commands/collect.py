@@ -64,7 +64,7 @@ def _merge(report: FleetReport, folder: Path) -> tuple[FleetReport, dict[Path, t
             brought = rows_in(device)
             for columns, found in brought.rows.items():
                 rows.setdefault(columns, []).extend(found)
-            device = _counted(device, [row.kind for found in brought.rows.values() for row in found], brought.strange)
+            device = _counted(device, [row.kind for found in brought.rows.values() for row in found], brought.unplaced)
         devices.append(device)
     files: dict[Path, tuple[int, int]] = {}
     for columns, brought_home in rows.items():
@@ -80,12 +80,12 @@ def _merge(report: FleetReport, folder: Path) -> tuple[FleetReport, dict[Path, t
     return replace(report, devices=tuple(devices)), files
 
 
-def _counted(device: DeviceReport, kinds: list[str], strange: int) -> DeviceReport:
+def _counted(device: DeviceReport, kinds: list[str], unplaced: int) -> DeviceReport:
     counts = {kind: kinds.count(kind) for kind in _KINDS}
     warnings = device.warnings
-    if strange:
+    if unplaced:
         warnings += (
-            f"left on the device: {count(strange, 'row')} without column names, of a release that it no longer has",
+            f"left on the device: {count(unplaced, 'row')} without column names, of a release that it no longer has",
         )
     return replace(device, details=json.dumps(counts), warnings=warnings)
 

@@ -125,10 +125,12 @@ class Labelling:
         return label
 
     def give(self, text: str, row: str | None = None) -> None:
-        """Gives the label `text` to the row with the id `row` (None: the current row). Repeating the call does nothing.
+        """Gives the label `text` to the row with the id `row`; None: to the current row, and the next becomes current.
+
+        Repeating a call with an id does nothing.
 
         Raises:
-            DataError: `text` is not of the type of the model's labels, or another session has labelled the row.
+            DataError: `text` is not of the type of the model's labels, or the row has another label already.
             UsageError: the label cannot be written.
         """
         label = self.label_for(text)
@@ -146,7 +148,7 @@ class Labelling:
 
     def _require_same(self, row: str, label: str | None, there: str | None) -> None:
         if there != label:
-            raise DataError(f"another session gave row {row} the label {there!r} meanwhile", hint="label the next row")
+            raise DataError(f"row {row} has the label {there!r} already", hint="undo, or label the next row")
 
     def skip(self, row: str | None = None) -> None:
         """Moves the current row behind all other rows; does nothing if `row` is the id of another row."""
@@ -157,7 +159,7 @@ class Labelling:
         """Removes the last label given in this session, if any, and makes its row the current one.
 
         Raises:
-            DataError: another session gave the row another label meanwhile.
+            DataError: the row got another label meanwhile, in another session.
             UsageError: the change cannot be written.
         """
         if self._done:

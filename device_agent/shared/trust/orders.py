@@ -36,8 +36,11 @@ MAX_REVOKED = 64
 #: Most revoked keys on one device: device.json then still has room for thousands of rotations.
 MAX_REVOKED_IN_ALL = 8192
 _TRUSTED_KEY = "--signing-key PEM, with a key that `knnkit trust --keys --target HOST` shows"
-#: How to come by an order.
-_AN_ORDER = "name a file that `knnkit trust --out FILE` wrote"
+#: How to come by an order about keys, and by one to go back or to lower the floors.
+_KEY_ORDER = "name a file that `knnkit trust --out FILE` wrote"
+_BACK_ORDER = (
+    "knnkit rollback --to RELEASE --target HOST, or knnkit rollback --reset-floor --target HOST, makes and sends one"
+)
 
 T = TypeVar("T")
 
@@ -116,13 +119,13 @@ def apply(data: bytes, sets: KeySets) -> KeySets:
         Refused: the order is malformed; a key that must sign it is unknown or revoked, or has not signed it; or the
             order revokes the last trusted key, or too many keys.
     """
-    envelope = _read(data)
+    envelope = _read(data, _KEY_ORDER)
     if envelope.payload_type == ROTATION_TYPE:
         return _rotate(envelope, sets)
     if envelope.payload_type == REVOCATION_TYPE:
         return _revoke(envelope, sets)
     said = f"{envelope.payload_type!r} is neither a rotation nor a revocation"
-    raise refused(Reason.ORDER_MALFORMED, said, _AN_ORDER)
+    raise refused(Reason.ORDER_MALFORMED, said, _KEY_ORDER)
 
 
 def verify_rollback(data: bytes, state: TrustState, now: int) -> RollbackOrder:
@@ -156,7 +159,7 @@ def is_floor_order(data: bytes) -> bool:
     Raises:
         Refused: ORDER_MALFORMED: `data` is not a signed order.
     """
-    return _read(data).payload_type == FLOOR_TYPE
+    return _read(data, _BACK_ORDER).payload_type == FLOOR_TYPE
 
 
 def verify_floor(data: bytes, state: TrustState, now: int) -> FloorOrder:
@@ -185,9 +188,9 @@ def verify_floor(data: bytes, state: TrustState, now: int) -> FloorOrder:
 
 
 def _signed(cls: type[T], payload_type: str, what: str, data: bytes, state: TrustState) -> T:
-    envelope = _read(data)
+    envelope = _read(data, _BACK_ORDER)
     if envelope.payload_type != payload_type:
-        raise refused(Reason.ORDER_MALFORMED, f"{envelope.payload_type!r} is not {what}", _AN_ORDER)
+        raise refused(Reason.ORDER_MALFORMED, f"{envelope.payload_type!r} is not {what}", _BACK_ORDER)
     _check_one_signer(envelope, KeySets(state.keys, state.revoked))
     return _payload(cls, envelope)
 
@@ -266,11 +269,11 @@ def is_fingerprint(text: str) -> bool:
     return text.startswith(dsse.FINGERPRINT_PREFIX) and constants.is_digest(text.removeprefix(dsse.FINGERPRINT_PREFIX))
 
 
-def _read(data: bytes) -> dsse.Envelope:
+def _read(data: bytes, hint: str) -> dsse.Envelope:
     try:
         return dsse.read_envelope(json_codec.parse(data, limit=constants.MAX_ORDER))
     except json_codec.MalformedDocument as error:
-        raise refused(Reason.ORDER_MALFORMED, f"not a signed order: {error}", _AN_ORDER) from None
+        raise refused(Reason.ORDER_MALFORMED, f"not a signed order: {error}", hint) from None
 
 
 def _payload(cls: type[T], envelope: dsse.Envelope) -> T:

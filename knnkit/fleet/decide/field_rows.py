@@ -22,10 +22,13 @@ KINDS = ("unknown", "uncertain", "random")
 
 @dataclass(frozen=True)
 class Brought:
-    """The rows that one device sent, by model and columns; `strange`: number of rows with unknown columns."""
+    """The rows that one device sent, by model and columns.
+
+    `unplaced`: number of further rows, not in `rows`: it is not known to which columns their cells belong.
+    """
 
     rows: dict[Columns, tuple[FieldRow, ...]]
-    strange: int = 0
+    unplaced: int = 0
 
 
 def read_columns(data: bytes) -> dict[str, Columns]:
@@ -48,14 +51,14 @@ def read_rows(device: str, enrolled: bytes, ring: bytes, columns: Mapping[str, C
     rows = [*(_row(device, found, "enrolled") for found in _lines(enrolled))]
     rows += [_row(device, found, "") for found in _lines(ring)]
     known: dict[Columns, dict[str, FieldRow]] = {}
-    strange = 0
+    unplaced = 0
     for row in rows:
         of = _columns_of(row, columns)
         if of is None:
-            strange += 1
+            unplaced += 1
         else:
             known.setdefault(of, {}).setdefault(row.id, row)
-    return Brought({of: tuple(found.values()) for of, found in known.items()}, strange)
+    return Brought({of: tuple(found.values()) for of, found in known.items()}, unplaced)
 
 
 def _columns_of(row: FieldRow, columns: Mapping[str, Columns]) -> Columns | None:

@@ -176,7 +176,8 @@ def _settings(out: str) -> Settings:
             ignored=tuple(name for word, name in _IGNORED.items() if one(word) not in (None, "none", "no")),
         )
     except (KeyError, ValueError):
-        raise WrongConfig("`ssh -G` gives an answer that cannot be read") from None
+        said = "`ssh -G HOST` printed no usable hostname, port and user: is it OpenSSH's ssh? `ssh -V` shows it"
+        raise WrongConfig(said) from None
 
 
 def _paths(text: str | None) -> tuple[str, ...]:

@@ -289,7 +289,7 @@ def test_a_number_taught_as_a_category_is_text_on_the_host(cell: Any, text: str,
     teach(device, "palm", json.dumps({"length": 31, "width": 41, "soil": cell, "size": "large"}).encode() + b"\n")
     columns = field_rows.read_columns(device.run("ring", "--columns", "--json").out.encode())
     brought = field_rows.read_rows("d", device.run("enrolled", "--json").out.encode(), b"", columns)
-    assert brought.strange == 0
+    assert brought.unplaced == 0
     assert [row.cells for found in brought.rows.values() for row in found] == [(31, 41, text, "large")]
 
 
