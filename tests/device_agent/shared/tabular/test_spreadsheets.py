@@ -97,7 +97,7 @@ def test_a_name_in_other_capitals_is_pointed_out_and_not_guessed() -> None:
         (b"1 2 3", "expected 3 columns, found 1", "the model has the columns a, b (cm), c"),
         (b'"1,5","2","3"', "'1,5' is not a number: a decimal comma needs semicolons or tabs", ""),
         (b",,", "all cells of the line are empty", "remove the line"),
-        (b'1,2,"3 and a line break', "unexpected end of data", "read as JSON lines"),
+        (b'1,2,"3 and a line break', "unexpected end of data", "with line breaks in a cell as JSON lines"),
         (b"1,,3", "column 2 ('b (cm)'): the cell is empty", ""),
         (b"1\r2,3,4", "the line contains a carriage return", "tr '\\r' '\\n'"),
         ("gr\u00f6\u00dfe,b,c".encode("latin-1"), "not UTF-8 text: byte 2 is 0xf6", "iconv -f WINDOWS-1252"),
