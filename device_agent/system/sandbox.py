@@ -110,7 +110,7 @@ def _serve(
         signals.forget()  # the parent reports Ctrl-C
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.SIGNALS)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(int(timeout) + 5)  # in case the thread below never runs
+        signal.alarm(int(timeout) + limit + 5)  # later than the parent; in case the thread below never runs
         with contextlib.suppress(RuntimeError):  # a limit of processes may allow no thread
             threading.Thread(target=_end_with_the_parent, args=(writable,), daemon=True).start()
         _offer_to_the_oom_killer()

@@ -265,6 +265,16 @@ def test_what_the_child_does_next_never_costs_its_first_result(how: str) -> None
     assert sandbox.run_both(lambda: first, then, limit=1) == (first, len(first) if how == "answers" else None)
 
 
+def test_a_model_that_hangs_is_not_said_to_crash_if_something_should_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    from device_agent.shared.protocol.errors import ModelUnusable
+    from device_agent.system import sandbox
+
+    monkeypatch.setattr(signal, "alarm", lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds - 4.4))
+    with pytest.raises(ModelUnusable) as hung:
+        sandbox.run_both(lambda: threading.Event().wait(), lambda _: None, timeout=0.2, limit=1)
+    assert hung.value.reason == "model-hangs"
+
+
 def test_what_fails_in_the_child_is_not_followed(capfd: pytest.CaptureFixture[str]) -> None:
     from device_agent.shared.protocol.errors import BadInput
     from device_agent.system import sandbox
