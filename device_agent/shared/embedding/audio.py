@@ -56,7 +56,7 @@ def read_wav(data: bytes, audio: Audio) -> NDArray[Any]:
         said = f"a WAV file of {channels} channels at {rate} Hz is not supported"
         hint = f"ffmpeg -i FILE -ac 1 -ar {audio.rate} FILE.wav writes one channel at the model's rate"
         raise BadInput(said, hint=hint)
-    if frame > channels * -(-bits // 8):  # 24 bits in 32: which of them, the header does not say
+    if kind in (_PCM, _FLOAT) and frame > channels * -(-bits // 8):  # 24 bits in 32: which, the header does not say
         said = f"a WAV file with {bits} bits of a sample in {frame / channels * 8:g} is not supported"
         raise BadInput(said, hint=_PCM_BY_FFMPEG)
     mono = _mixed(_samples(samples, kind, bits), channels)

@@ -66,6 +66,13 @@ def test_samples_with_padding_are_refused() -> None:
     assert "ffmpeg" in caught.value.hint
 
 
+@pytest.mark.parametrize(("kind", "frame", "bits"), [(17, 256, 4), (85, 1152, 0), (2, 512, 4)])
+def test_compressed_samples_are_not_called_padded(kind: int, frame: int, bits: int) -> None:
+    head = b"fmt " + struct.pack("<LHHLLHH", 16, kind, 1, RATE, RATE, frame, bits)
+    with pytest.raises(BadInput, match=f"of format {kind} with {bits} bits is not supported"):
+        read_wav(b"RIFF\0\0\0\0WAVE" + head + b"data" + struct.pack("<L", 8) + bytes(8), SAME)
+
+
 @pytest.mark.parametrize("claim", [0, 7, 0x7FFFF000, 0xFFFFFFFF])
 def test_a_length_that_a_pipe_could_not_know_is_not_believed(claim: int) -> None:
     data = written(np.zeros((100, 1)), 2)
