@@ -85,8 +85,8 @@ def skip_above_header(block: bytes, names: Iterable[str]) -> tuple[bytes, int]:
         line, _, after = rest.partition(b"\n")
         for text in (line, line.lstrip(b"#").lstrip()) if line.startswith(b"#") else (line,):
             if separator := _separator_of(text, wanted):
-                rows = any(_is_row(each, text, after.lstrip().partition(b"\n")[0], separator) for each in skipped)
-                if not rows:
+                below = after.lstrip(b"\r\n ").partition(b"\n")[0]
+                if not any(_is_row(each, text, below, separator) for each in skipped):
                     return text + b"\n" + after, above
         if line.count(b'"') % 2:  # a name goes on in the next line
             break

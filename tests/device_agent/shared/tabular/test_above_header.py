@@ -56,6 +56,11 @@ def test_a_row_above_a_header_is_not_skipped(above: str, end: str) -> None:
     assert whole.hint == "a header is read only above all rows; leave it out: sed 3d FILE > rows.csv"
 
 
+def test_a_row_above_a_header_is_not_skipped_if_the_next_row_begins_with_an_empty_cell() -> None:
+    parsed = CsvParser(INFO.feature_names).parse(b"1\t2\na\tb (cm)\n\t4\n")
+    assert parsed.rows.tolist() == [[1.0, 2.0]]
+
+
 def test_a_training_row_above_the_header_is_not_lost(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("1,2,oak\n3,4,elm\na,b,kind\n5,6,oak\n")
     with pytest.raises(DataError, match="no column 'kind'; there are 1, 2, oak"):
