@@ -77,7 +77,7 @@ def measure(
     expected = _try(usual, rows, many, large=large)
     if expected.batch < _QUICK:
         many = np.resize(rows, (max(usual.batch, _MANY), rows.shape[1]))
-        expected = _try(usual, rows, many, large=large)
+        expected = _try(usual, rows, many, large=large)._replace(alone=expected.alone)  # by now, it may be copied
     usually, usually_alone, until = usual.search, usual.search_alone, time.perf_counter() + _SECONDS
     batch, alone = {usually: expected.batch}, {usually_alone: expected.alone}
     for way in _IN_TURN:

@@ -247,16 +247,17 @@ def test_groups_that_save_little_leave_time_for_other_searches(monkeypatch: pyte
 
 
 def test_single_rows_of_a_large_model_are_timed_before_it_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    costs, clock = {"quantized": (16.0, 150.0), "numpy": (11.0, 155.0)}, Clock()
+    clock = Clock()
     monkeypatch.setattr(choose_search, "time", clock)
 
     class Copied(Timed):
         def classify(self, rows: np.ndarray) -> SimpleNamespace:
             if len(rows) > 1 and self._way == "quantized":
-                self._costs = {"quantized": (9.0, 150.0)}
+                self._costs = {"quantized": (9.0, self._costs["quantized"][1])}
             return super().classify(rows)
 
-    for large, alone in ((True, "numpy"), (False, "quantized")):
+    for large, alone, batch in ((True, "numpy", 150.0), (True, "numpy", 15.0), (False, "quantized", 150.0)):
+        costs = {"quantized": (16.0, batch), "numpy": (11.0, 155.0)}
         models = functools.partial(Copied, costs=costs, clock=clock)
         usual = models("quantized")
         found = choose_search.measure(usual, models, np.zeros((3, 2)), large=large)  # type: ignore[arg-type]
