@@ -59,11 +59,13 @@ class Settling:
         if graph.candidates is None or (self._near_ties and self._by.manhattan):
             return None
         candidates, beyond = graph.candidates
-        chosen, far = candidates.tolist(), None
-        rows = known + [each for each in chosen if each not in known]
+        most, factor = min(beyond[0], self._most), self._factor
+        if not most > self._safely:  # it bounds nothing, or float32 has perhaps lost parts of the distances
+            return None
+        chosen, first, far = candidates.tolist(), {*known}, None
+        rows = known + [each for each in chosen if each not in first]
         if len(chosen) < self._info.k or min(rows) < 0 or max(rows) >= self._info.n_train:
             return None
-        most, factor = min(beyond[0], self._most), self._factor
         if self._info.reject is None and (not self._by_distance or self._is_clear(graph, z.shape[1])):
             far = self._ranking.in_order(z, rows, len(known))
         if far is not None and far[self._weighed] * factor > self._safely and far[-1] * factor < most:

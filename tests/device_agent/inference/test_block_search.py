@@ -117,6 +117,14 @@ def require_same_among_candidates(
             assert settle(model, queries[0], impossible, listed)["indices"] == right
 
 
+def test_a_bound_that_underflow_may_have_blurred_bounds_nothing(tmp_path: Path) -> None:
+    """XNNPACK and some processors read subnormal numbers as zero: a row can be nearer than its measure in float32."""
+    rows = np.arange(12, dtype=np.float32)[:, np.newaxis] * np.full((1, 4), 1e-40, np.float32)
+    model = open_model(tmp_path / "m", rows, 2, "manhattan")
+    listed = np.arange(1, 6, dtype=np.int32), [1e-38]
+    assert settle(model, rows[0], [1, 2], listed)["indices"] == [0, 1]
+
+
 @pytest.mark.parametrize("metric", ["euclidean", "manhattan"])
 @pytest.mark.parametrize("filler", [np.nan, np.inf, -np.inf, 1.0])
 @pytest.mark.parametrize("k", [3, 17, 20, 40])
