@@ -77,7 +77,8 @@ def _cells_of_block(info: KnnInfo, format: str, block: Block) -> list[Cells]:
     if format == "npy":
         return [tuple(None if np.isnan(value) else value for value in row) for row in _shortest(block.raw, info)]
     if format == "jsonl":
-        return [_of_json(info, json.loads(line)) for line in block.raw.split(b"\n") if line.strip()]
+        coder = Coder(info.table)
+        return [_of_json(info, coder, json.loads(line)) for line in block.raw.split(b"\n") if line.strip()]
     return [_of_text(info, *pair) for pair in zip(zip(*block.kept), _shortest(block.rows, info))]
 
 
@@ -95,10 +96,9 @@ def _shortest(rows: NDArray[Any], info: KnnInfo) -> list[list[float]]:
     return [[float(str(value)) for value in row] for row in narrow]
 
 
-def _of_json(info: KnnInfo, found: Any) -> Cells:
+def _of_json(info: KnnInfo, coder: Coder, found: Any) -> Cells:
     assert info.table is not None
     values = [found.get(name) for name in info.columns] if isinstance(found, dict) else found
-    coder = Coder(info.table)
     return tuple(_cell(info.table, coder, place, value) for place, value in enumerate(values))
 
 
