@@ -7,6 +7,7 @@ finding has the exact command that repairs it. Changes nothing.
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
 import stat
@@ -220,7 +221,12 @@ def _trust(store: Store) -> Iterator[Finding]:
     for path, mend in trust_dir.exposed_paths(store.trust):
         yield Finding("trust", "warning", f"other users can change {path}, and so decide what runs here", mend)
     for warning in held.warnings:
-        file = store.trust / warning.split(": ")[1]  # `key-unreadable: NAME: ...`
+        name = warning.split(": ")[1]  # `key-unreadable: NAME: ...`
+        file = store.trust if name == store.trust.name else store.trust / name
+        if file.exists() and not os.access(file, os.R_OK):  # it may hold a good key
+            denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
+            yield Finding("trust", "warning", warning, explain(denied)[2])
+            continue
         mend = f"rm {typed(file if file.is_file() else store.trust / 'THAT_FILE')}"
         yield Finding("trust", "warning", warning, mend if held.sets.trusted else f"{mend}, then {provision}")
     if held.sets.trusted:

@@ -275,6 +275,25 @@ def test_a_key_file_that_is_none_is_removed_by_its_name(tmp_path: Path, releases
     assert wrong.mend == f"rm '{board.root}/trust/other key.pem'"
 
 
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_a_key_that_may_not_be_read_is_not_removed(
+    what: str, tmp_path: Path, releases: Releases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trust = Device(tmp_path / "root", releases).root / constants.TRUST_DIR
+    denied = next(trust.glob("*.pem")) if what == "file" else trust
+
+    def refuse(*_: object) -> bytes:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(denied))
+
+    if what == "file":
+        monkeypatch.setattr(doctor.trust_dir, "read_small", refuse)
+    else:
+        monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(os, "access", lambda path, _: path != denied)
+    wrong = [each for each in doctor._trust(Store(trust.parent)) if each.level == "warning"]
+    assert [each.mend for each in wrong] == [f"chmod u+rwX {denied}"]
+
+
 def test_numpy_2_beside_tflite_runtime_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import numpy
 
