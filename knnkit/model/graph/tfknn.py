@@ -140,7 +140,7 @@ class KnnModule(tf.Module):  # type: ignore[misc]
             rows: a (b, n_features) float32 tensor.
             search: one of `Search.ways`; rows that two searches mark as certain have the same answer in both.
             listed: whether to add the ranked rows (`CANDIDATES`) and a lower bound on the squared distance of all
-                others (`BEYOND`), if the search chooses candidates, and no underflow can blur the distances.
+                others (`BEYOND`), if the search chooses candidates, and the bound is proven (`_lists`).
         """
         query, blur = enter(self.space, rows)
         found = self.search.nearest(query, search)
@@ -160,7 +160,7 @@ class KnnModule(tf.Module):  # type: ignore[misc]
             constants.OUTPUT_DISTANCES: distances,
             constants.OUTPUT_CERTAIN: certain,
         }
-        if listed and found.candidates is not None and self._is_ordinary():
+        if listed and found.candidates is not None and self._lists():
             beyond = found.beyond if blur is None else self._less_blur(found.beyond, base[:, -1], blur)
             outputs |= {constants.CANDIDATES: found.candidates, constants.BEYOND: beyond}
         return outputs
@@ -178,7 +178,10 @@ class KnnModule(tf.Module):  # type: ignore[misc]
         near = np.float32(self.margin) * tf.maximum(kth, np.float32(self.space.radius))
         return near > 2.0 * TYPICAL * blur  # the factor 2: both points of a distance are blurred
 
-    def _is_ordinary(self) -> bool:
+    def _lists(self) -> bool:
+        """Whether a bound on the distances of all other rows is proven: never for manhattan with steps."""
+        if not self._decides or (self.metric == "manhattan" and self.space.steps):
+            return False
         sizes = [*np.abs(self.space.scale).tolist(), self.space.reach]
         return bool(_ORDINARY[0] <= min(sizes) and max(sizes) <= _ORDINARY[1])
 

@@ -9,14 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.decomposition import PCA
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
 from support.device_process import DeviceProcess
 
 from device_agent.inference.block_search import BlockSearch
 from device_agent.inference.tflite_knn import TfliteKNN
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.model_info import Gates
+from knnkit import from_sklearn
 from knnkit.data.dataset import dataset
-from knnkit.model.build import build_model
+from knnkit.model.build import build_model, make_module, make_reference
 from knnkit.model.built import BuiltModel
 from knnkit.model.golden import make_golden
 from knnkit.model.reference.float32_errors import EPSILON, relative_gap, summed_at_once
@@ -203,6 +207,20 @@ def test_other_programs_and_older_agents_see_the_outputs_of_before(
         assert sorted(signature["outputs"]) == sorted([*constants.ANSWERS, constants.OUTPUT_CERTAIN])
     answers = interpreter.get_signature_runner(constants.SIGNATURE_ONE)(rows=queries[:1])
     assert answers[constants.OUTPUT_INDICES].shape == (1, K)
+
+
+@pytest.mark.parametrize(
+    ("metric", "mapped", "listed"),
+    [("euclidean", True, True), ("manhattan", False, True), ("manhattan", True, False), ("chebyshev", False, False)],
+)
+def test_no_bound_is_listed_that_is_not_proven(metric: str, mapped: bool, listed: bool) -> None:
+    """The bound of manhattan knows no errors of steps; of chebyshev, the graph ranks rows by another metric."""
+    rows = np.random.default_rng(0).normal(size=(60, 9))
+    steps = [PCA(5), KNeighborsClassifier(3, metric=metric)][not mapped :]
+    fitted = from_sklearn(make_pipeline(*steps).fit(rows, np.arange(60) % 2)).fitted
+    graph = make_module(fitted.enrolment, make_reference(fitted.spec, fitted.enrolment))
+    outputs = graph.answer(rows[:1].astype(np.float32), listed=True)
+    assert (constants.BEYOND in outputs) == (constants.CANDIDATES in outputs) == listed
 
 
 @pytest.mark.parametrize("metric", ["euclidean", "sqeuclidean"])
