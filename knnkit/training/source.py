@@ -124,7 +124,7 @@ class Material:
         if self.held_out is None:
             return self
         empty = np.broadcast_to(self.training.rows.dtype.type(np.nan), self.training.rows.shape)
-        training = replace(self.training, rows=empty)
+        training = replace(self.training, rows=empty, raw=None)
         return replace(self, training=training, enrolment=self.enrol(self.spec.scale, self.spec.metric))
 
     def build(self, gates: Gates, *, seed: int = 0, inputs: str = "", golden_rows: int | None = None) -> Made:

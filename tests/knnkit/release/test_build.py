@@ -7,9 +7,11 @@ import os
 import subprocess
 import sys
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from support.device_process import ROOT
 
@@ -19,8 +21,10 @@ from device_agent.shared.protocol.model_info import KnnInfo
 from knnkit import cli
 from knnkit.commands import deploy
 from knnkit.config import load, parse
+from knnkit.data.dataset import load_sklearn
 from knnkit.model import build as model_build
 from knnkit.model.golden import long_check
+from knnkit.model.reference.spec import KnnSpec
 from knnkit.release import build as release_build
 from knnkit.release import keys, up_to_date
 from knnkit.release.replacing import replacing
@@ -94,6 +98,15 @@ def test_a_build_frees_the_raw_rows_before_it_makes_the_graph(folder: Path, monk
     monkeypatch.setattr(model_build, "make_module", made)
     assert build() == 0
     assert (left == [None]) == (sys.version_info >= (3, 11))  # 3.10 keeps the arguments of a call until it returns
+
+
+def test_the_cells_of_a_table_are_freed_with_the_rows() -> None:
+    rows = load_sklearn("iris")
+    freed = release_build.Material(KnnSpec("m"), replace(rows, raw=rows), rows).enrolled()
+    assert freed.training.raw is None
+    assert np.isnan(freed.training.rows).all()
+    assert freed.enrolment is not None
+    assert len(freed.enrolment) == len(rows.rows)
 
 
 def test_what_did_not_change_is_not_built_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
