@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from device_agent.shared.protocol.model_info import DEFAULT, Gates
 from device_agent.shared.protocol.record import replace
 from knnkit.config.parse import GatesConfig
+from knnkit.data.dataset import by_text, spelt
 from knnkit.errors import BuildError
 from knnkit.training.source import Material
 
@@ -27,7 +28,8 @@ def of_config(asked: GatesConfig) -> Gates:
 def fitting(gates: Gates, made_from: Material) -> Gates:
     """Returns `gates`, after checking that the model of `made_from` has what they name.
 
-    With several label columns, the result has the limit `accuracy` for each column that has no limit of its own.
+    With several label columns, the result has the limit `accuracy` for each column that has no limit of its own. Labels
+    in the result are spelt as those of the model.
 
     Raises:
         BuildError: a gate names a figure, class, column or target that the model does not have.
@@ -41,6 +43,9 @@ def fitting(gates: Gates, made_from: Material) -> Gates:
         _refuse(gates, ("rmse", "max_error"), "is for a regression, and the model answers classes", "accuracy: 0.9")
         said = "is for several label columns, and the model has one"
         _refuse(gates, ("column_accuracy",), said, "accuracy: 0.9")
+        own = by_text(names, names)
+        recall = {own.get(spelt(name, own), name): limit for name, limit in (gates.recall or {}).items()}
+        gates = replace(gates, recall=recall or None)
     elif found.target_classes:
         hint = f"column_accuracy: {{{names[0]}: 0.9}} under gates:, or accuracy: 0.8 for every column"
         _refuse(gates, _OF_CLASSES, "is for one label column, and the model has several", hint)

@@ -22,7 +22,7 @@ from device_agent.shared.protocol.constants import (
 )
 from device_agent.shared.protocol.model_info import Enrol, InFloat64, Keep
 from device_agent.shared.weights import LEAST_WIDTH, MOST_WIDTH
-from knnkit.data.dataset import require_label
+from knnkit.data.dataset import by_text, require_label, spelt
 from knnkit.errors import BuildError
 
 #: Key of `reject` for the classes without a share of their own.
@@ -148,8 +148,8 @@ def own_shares(spec: KnnSpec, classes: tuple[int | str, ...]) -> dict[int, float
 
 
 def _by_class(what: str, given: Mapping[str, float], classes: tuple[int | str, ...]) -> dict[int, float]:
-    codes = {str(label): code for code, label in enumerate(classes)}
-    own = {str(label): value for label, value in given.items() if label != DEFAULT}
+    codes = by_text(classes, range(len(classes)))
+    own = {spelt(str(label), codes): value for label, value in given.items() if label != DEFAULT}
     if strange := sorted(own.keys() - codes):
         close = difflib.get_close_matches(strange[0], [*codes, DEFAULT], n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"the labels are {', '.join([*codes][:10])}"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from device_agent.shared.protocol.model_info import Gates
 from knnkit import TfKNN
 from knnkit.data.columns import Wanted
 from knnkit.data.dataset import Dataset, dataset, load_sklearn
@@ -15,9 +17,10 @@ from knnkit.data.files import load, load_all
 from knnkit.data.raw_files import list_files
 from knnkit.errors import DataError
 from knnkit.model.build import build_model
-from knnkit.model.reference.spec import KnnSpec
+from knnkit.model.reference.spec import KnnSpec, own_shares
+from knnkit.release import gates
 from knnkit.training.raw_cells import labelled_rows
-from knnkit.training.source import of_imported
+from knnkit.training.source import Material, of_imported
 
 GOOD = "width,height,species\n1,2,oak\n3.5,4e0,elm\n"
 
@@ -319,3 +322,13 @@ def test_labels_of_python_stay_and_test_rows_have_either_form(trained: str, aske
             assert measured.labels.tolist() == own.tolist()
         else:
             assert np.array_equal(measured.targets, model.fitted.enrolment.targets)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("trained", ["caf\u00e9", "cafe\u0301"])
+@pytest.mark.parametrize("asked", ["caf\u00e9", "cafe\u0301"])
+def test_a_label_in_deploy_yaml_has_either_form(trained: str, asked: str) -> None:
+    """Classes are in the form NFC, or as scikit-learn has them; who copies the name of a folder types another."""
+    assert own_shares(KnnSpec("m", reject={asked: 0.9, "default": 0.99}), (trained, "b")) == {0: 0.9}
+    rows = replace(dataset(np.arange(2.0)[:, np.newaxis], None), labels=np.array([trained, "b"]))
+    found = gates.fitting(Gates(recall={asked: 0.5, "b": 0.75}), Material(KnnSpec("m"), rows, None))
+    assert found.recall == {trained: 0.5, "b": 0.75}
