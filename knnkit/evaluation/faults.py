@@ -31,6 +31,8 @@ _FEW = 5
 _FAR, _FEW_FAR, _DECIDE, _SAMPLE = 100.0, 0.05, 0.99, 1024
 #: From here on, float32 distances overflow after scale: robust, too.
 _TOO_FAR = 1e15
+#: Most columns with far values that are named.
+_NAMED = 3
 #: Rows that are copied at a time.
 _AT_ONCE = 4096
 #: The bytes of a row's numbers, and its label.
@@ -140,16 +142,34 @@ def _spellings(training: Dataset) -> list[str]:
 
 
 class Far(NamedTuple):
-    """The farthest value of a column whose scale a few values decide: its `row` (index), and what is wrong with it."""
+    """The farthest value of a column whose scale a few values decide: its `row` (index), and what is wrong with it.
+
+    `rows` are the indices of all rows with a far value in that column.
+    """
 
     row: int
     said: str
+    rows: NDArray[np.int64]
 
 
 def scale_by_far(training: Dataset, scale: Scale) -> tuple[str, ...]:
-    """Returns a warning for each column of the training rows whose scale a few far values decide (`far_values`)."""
+    """Returns a warning for each column of the training rows whose scale a few far values decide (`far_values`).
+
+    Names few columns: a single bad row can be far in all of them. Leaves out a column in which most rows of a class are
+    far: a rare class, such as a fault, and no mistake.
+    """
     found = far_values(training.rows, training.feature_names, scale)
-    return tuple(f"{training.where(far.row)}: {far.said}" for far in found)
+    found = [far for far in found if not _are_a_class(training.labels, far)]
+    said = [f"{training.where(far.row)}: {far.said}" for far in found[:_NAMED]]
+    if more := len(found) - len(said):
+        said.append(f"{training.source}: {more:,} more columns have values as far from all others")
+    return tuple(said)
+
+
+def _are_a_class(labels: NDArray[Any], far: Far) -> bool:
+    own = labels == labels[far.row]
+    count = int(own[far.rows].sum())
+    return count >= _FEW and 2 * count > int(own.sum())
 
 
 def far_values(rows: NDArray[Any], names: Sequence[str], scale: Scale) -> list[Far]:
@@ -171,5 +191,7 @@ def far_values(rows: NDArray[Any], names: Sequence[str], scale: Scale) -> list[F
             said = f"{names[column]!r} is {rows[row, column]:.6g}{f' (and {more:,} more are as far)' if more else ''}"
             said += f", but half of its values lie between {low[column]:.6g} and {high[column]:.6g}; scale: {scale} "
             way = ", or take scale: robust" if off[row] < _TOO_FAR * (high[column] - low[column]) else ""
-            found.append(Far(row, f"{said}makes these nearly equal: correct that row, or leave it out{way}"))
+            found.append(
+                Far(row, f"{said}makes these nearly equal: correct that row, or leave it out{way}", np.flatnonzero(far))
+            )
     return found

@@ -150,3 +150,18 @@ def test_far_values_that_decide_a_scale_are_named(count: int, value: float, scal
 def test_ordinary_columns_have_no_far_values(column: Any) -> None:
     rows = rows_of(np.stack([column, RANDOM.normal(size=300)], axis=1).astype(float), np.arange(300) % 2)
     assert scale_by_far(rows, "standard") == ()
+
+
+def test_a_rare_class_that_lies_far_away_is_no_mistake() -> None:
+    points = RANDOM.normal(size=(300, 2))
+    points[:9] += 1e4
+    assert scale_by_far(rows_of(points, np.arange(300) < 9), "standard") == ()
+    assert len(scale_by_far(rows_of(points, np.arange(300) % 2), "standard")) == 2
+
+
+def test_a_row_that_is_far_in_every_column_is_named_a_few_times() -> None:
+    points = RANDOM.normal(size=(300, 60))
+    points[7] = 1e30
+    *named, more = scale_by_far(rows_of(points, np.arange(300) % 2), "standard")
+    assert [said.split(" is ")[0] for said in named] == [f"rows: row 7: 'feature_{number}'" for number in range(3)]
+    assert more == "rows: 57 more columns have values as far from all others"
