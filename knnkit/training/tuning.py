@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,13 +103,15 @@ def tune(
         raise DataError(f"{training.source}: with only {one}, no other rows are left to compare with", hint="add rows")
     searches = list(dict.fromkeys((each.scale, each.metric) for each in settings))
     asked, search, of = _measured(material, how, len(searches))
+    classes = encode(training.labels)[0]
+    known, truth = (rows.targets if score == "r_squared" else _codes(rows, classes) for rows in (training, asked))
     curves = []
     for done, (scale, metric) in enumerate(searches):
         progress(done, len(searches))
         lists = search(scale, metric, most)
         for each in settings:
             if (each.scale, each.metric) == (scale, metric):
-                curves.append(Curve(each, tuple(_scores(lists, training, asked, each.weights, score))))
+                curves.append(Curve(each, tuple(_scores(lists, known, truth, each.weights, score))))
     progress(len(searches), len(searches))
     return Tuned(tuple(sorted(curves, key=lambda each: -max(each.scores))), len(asked.rows), of)
 
@@ -159,16 +161,17 @@ def _affordable(count: int, training: Dataset, searches: int) -> NDArray[np.int6
     return drawn(count, max(_LEAST, _WORK // (training.rows.size * searches)))
 
 
-def _scores(lists: Lists, training: Dataset, asked: Dataset, weights: Weights, score: Score) -> Iterator[float]:
-    """Yields the score for each k; `lists` has the neighbours, among the `training` rows, of the rows `asked`."""
+def _scores(lists: Lists, known: Any, truth: Any, weights: Weights, score: Score) -> Iterator[float]:
+    """Yields the score for each k; `lists` has the neighbours of the rows to answer.
+
+    `known` are the targets of the training rows, or the class indices in each label column; `truth` those of the rows
+    to answer.
+    """
     if score == "r_squared":
-        assert training.targets is not None
-        yield from (r_squared(values, asked.targets, DataError) for values in lists.values(training.targets, weights))
+        yield from (r_squared(values, truth, DataError) for values in lists.values(known, weights))
         return
-    classes = encode(training.labels)[0]
-    columns, truth = _codes(training, classes), _codes(asked, classes)
     support = np.bincount(truth[0])
-    for labels in zip(*(lists.labels(codes, weights) for codes in columns)):
+    for labels in zip(*(lists.labels(codes, weights) for codes in known)):
         right = np.logical_and.reduce([found == true for found, true in zip(labels, truth)])
         recalls = np.bincount(truth[0][right], minlength=len(support))[support > 0] / support[support > 0]
         yield float(right.sum() / len(right)) if score == "accuracy" else float(recalls.mean())
