@@ -31,7 +31,7 @@ from knnkit.model.reference.spec import KnnSpec
 from knnkit.training.fitted import Fitted
 from knnkit.training.sklearn_left_out import ESTIMATORS as LEFT_OUT
 from knnkit.training.sklearn_left_out import because
-from knnkit.training.sklearn_metrics import agreements, metric_of, require_metrics
+from knnkit.training.sklearn_metrics import agreements, is_hamming, metric_of, require_metrics
 from knnkit.training.sklearn_pipelines import convert_all, is_nonlinear
 from knnkit.training.sklearn_transforms import convert, parts_of
 
@@ -85,7 +85,7 @@ def import_estimator(
     names, table = _names(estimator, feature_names, width), None
     metric: Metric = "sqeuclidean"
     p: float | None = None
-    if classifier.effective_metric_ == "hamming":
+    if is_hamming(classifier):
         table, mapped, weighting = _compare_values(classifier, maps, mapped, names)
         maps, names = [], tuple(f"value_{place}" for place in range(mapped.shape[1]))
     else:

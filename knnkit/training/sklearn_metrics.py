@@ -49,9 +49,8 @@ def metric_of(classifier: Any, width: int) -> tuple[Metric, float | None, list[S
     The power is None except for minkowski. The steps stand for the weights that the metric has in scikit-learn.
 
     Raises:
-        BuildError: the metric is not supported, or was changed after `fit`.
+        BuildError: the metric is not supported.
     """
-    _require_as_fitted(classifier)
     called = classifier.effective_metric_
     name = called if isinstance(called, str) else getattr(called, "__name__", type(called).__name__)
     params = {key: value for key, value in (classifier.effective_metric_params_ or {}).items() if value is not None}
@@ -73,6 +72,12 @@ def metric_of(classifier: Any, width: int) -> tuple[Metric, float | None, list[S
         # A scaling by 0 could not be undone, a linear map can.
         maps = [affine(np.zeros(width), factor) if factor.all() else Step("linear", np.diag(factor), np.zeros(width))]
     return metric, power if metric == "minkowski" else None, maps or []
+
+
+def is_hamming(classifier: Any) -> bool:
+    """Whether the metric is hamming; raises BuildError if the metric was changed after `fit`."""
+    _require_as_fitted(classifier)
+    return bool(classifier.effective_metric_ == "hamming")
 
 
 def _require_as_fitted(classifier: Any) -> None:

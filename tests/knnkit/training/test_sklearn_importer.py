@@ -260,6 +260,9 @@ def test_a_metric_changed_after_fit_is_refused(changed: dict[str, Any]) -> None:
     estimator = KNeighborsClassifier(3, algorithm="brute").fit(KEPT, LABELS)
     with pytest.raises(BuildError, match="the metric was changed after fit, from euclidean"):
         knnkit.from_sklearn(estimator.set_params(**changed))
+    compared = KNeighborsClassifier(3, metric="hamming").fit(np.rint(KEPT), LABELS)
+    with pytest.raises(BuildError, match="the metric was changed after fit, from hamming"):
+        knnkit.from_sklearn(compared.set_params(**{"metric": "minkowski", **changed}))
     other = KNeighborsClassifier(3, algorithm="brute").fit(KEPT, LABELS).set_params(n_neighbors=4)
     assert knnkit.from_sklearn(other).fitted.spec.k == 4
 
