@@ -7,6 +7,7 @@ rows in float64; this check takes the reference's answers for them.
 from __future__ import annotations
 
 import contextlib
+import errno
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ from knnkit.model.built import BuiltModel
 from knnkit.model.reference.classifier import Reference
 from knnkit.model.tflite.load_tensorflow import give_back, open_interpreter
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SEARCH_NAMES = {constants.FULL: "", constants.QUANTIZED: " in the int8 search", constants.CELLS: " in the cell search"}
 
 _TOO_HIGH = "loosen this gate under gates: in deploy.yaml, or choose another k, metric or scale"
@@ -55,10 +57,15 @@ def self_check(model: BuiltModel, golden: Golden, gates: model_info.Gates) -> Ve
 @contextlib.contextmanager
 def _written(model: BuiltModel) -> Iterator[str]:
     """Yields the path of a temporary file of the model, which the interpreter maps, so that memory holds no copy."""
-    with tempfile.NamedTemporaryFile(suffix=".tflite") as file:
-        file.writelines(model.parts())
-        file.flush()
-        yield file.name
+    try:
+        with tempfile.NamedTemporaryFile(suffix=".tflite") as file:
+            file.writelines(model.parts())
+            file.flush()
+            yield file.name
+    except OSError as error:
+        if error.filename is None and error.errno in _FULL:  # a write names no file, and this is not the release's disk
+            raise type(error)(error.errno, error.strerror, tempfile.gettempdir()) from None
+        raise
 
 
 def _mend(info: model_info.KnnInfo) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.release import model_file
 from knnkit.data.dataset import dataset
+from knnkit.model import selfcheck
 from knnkit.model.build import build_model
 from knnkit.model.built import BuiltModel
 from knnkit.model.graph.row_blocks import Layout
@@ -94,6 +97,15 @@ def test_the_parts_of_a_file_hold_no_copy_of_the_rows(large: BuiltModel) -> None
     rows = large.reference.enrolled
     own = [part for part in large.parts() if isinstance(part, bytes) or not np.shares_memory(part, rows)]
     assert sum(map(len, own)) == len(large.data) - rows.nbytes
+
+
+def test_a_full_disk_of_temporary_files_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing: Any = None
+    full = io.BufferedWriter(io.FileIO("/dev/full", "w"))
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", lambda **_: full)
+    model = BuiltModel([b"rows"], {}, nothing, nothing, ())
+    with pytest.raises(OSError, match=f"No space left on device: '{tempfile.gettempdir()}'"), selfcheck._written(model):
+        pass
 
 
 def test_the_files_inside_tell_what_the_model_is(trees: BuiltModel, tmp_path: Path) -> None:
