@@ -43,8 +43,8 @@ def fitting(gates: Gates, made_from: Material) -> Gates:
         _refuse(gates, ("rmse", "max_error"), "is for a regression, and the model answers classes", "accuracy: 0.9")
         said = "is for several label columns, and the model has one"
         _refuse(gates, ("column_accuracy",), said, "accuracy: 0.9")
-        own = by_text(names, names)
-        recall = {own.get(spelt(name, own), name): limit for name, limit in (gates.recall or {}).items()}
+        spelling = by_text(names, names)
+        recall = {spelling.get(spelt(name, spelling), name): limit for name, limit in (gates.recall or {}).items()}
         gates = replace(gates, recall=recall or None)
     elif found.target_classes:
         hint = f"column_accuracy: {{{names[0]}: 0.9}} under gates:, or accuracy: 0.8 for every column"
