@@ -263,7 +263,7 @@ def test_a_root_that_nobody_can_look_into_is_the_only_finding_about_it(
     def refuse(path: Path) -> list[str]:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
-    monkeypatch.setattr(os, "listdir", refuse)
+    monkeypatch.setattr(Path, "iterdir", refuse)
     wrong = [each for each in doctor.diagnose(Store(tmp_path)).findings if each.level != "ok"]
     assert [(each.name, each.message) for each in wrong] == [("folder", f"{tmp_path}: Permission denied")]
 
