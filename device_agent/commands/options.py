@@ -127,7 +127,8 @@ def describe_check(certificate: reports.Certificate) -> str:
         text += f", accuracy {certificate.accuracy:.4f} on {certificate.accuracy_rows} rows"
     if (own := certificate.embedding) is not None:
         differ = own.labels_open + own.labels_different
-        text += f", largest error of the stages {own.largest_error:.2g} (bound {own.bound:g}), {differ} labels differ"
+        text += f", raw inputs: largest error of the stages {own.largest_error:.2g} (bound {own.bound:g})"
+        text += f", {differ} of {own.rows} labels differ from the host's"
     if certificate.errors:
         from device_agent.shared.golden.error_gates import described
 

@@ -314,9 +314,10 @@ def _load_imported(build: Build, data: SkopsData) -> Material:
         )
         names, width = held_out.feature_names, len(found.enrolment.feature_names)
         if len(names) != width:
-            said = f"{test.file}: {len(names)} features beside {', '.join(map(repr, answers_of(build)))}, but "
-            hint = f"exactly {width} columns of numbers beside these, in the order in which the estimator was fitted"
-            raise DataError(f"{said}{data.skops} takes {width}", hint=hint)
+            beside = f"beside {', '.join(map(repr, answers_of(build)))}"
+            said = f"{test.file}: {len(names)} features {beside}, but {data.skops} takes {width}"
+            hint = f"give exactly {width} columns of numbers {beside}, in the order in which the estimator was fitted"
+            raise DataError(said, hint=hint)
         found = replace(found, enrolment=replace(found.enrolment, feature_names=names))
     if model.keep is not None and found.table is not None and found.table.transforms:
         said = "keep: the cells of a row cannot be computed back from what the pipeline makes of them"
@@ -334,7 +335,7 @@ def of_imported(imported: Fitted, held_out: Dataset | None) -> Material:
         DataError: the held-out rows do not fit, or there are none and the pipeline has nonlinear steps.
     """
     if imported.table is not None and held_out is None:
-        said = "there are no test rows, and its own rows cannot be computed back through its transformers"
+        said = "the cells of training rows cannot be computed back through its transformers, so test rows are needed"
         hint = "test: {file: test.csv, label: COLUMN}; in Python test=(rows, labels)"
         raise DataError(f"{imported.enrolment.source}: {said}", hint=hint)
     training = imported.training_rows()

@@ -298,7 +298,7 @@ class Reference:
 
     @property
     def _limit(self) -> float:
-        """Rows whose distance, to the power `Space.power`, is at most this count as exact matches of a query."""
+        """The distance, to the power `Space.power`, up to which a row is an exact match of a query."""
         return float(power(np.array(self.space.zero / self._unit), self.space.power))
 
     def _to_base(self, measure: Any) -> Any:

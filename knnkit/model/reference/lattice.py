@@ -94,9 +94,10 @@ def _choose_columns(exact_values: Float64, mean: Float64, spread: Float64, on_la
 
 
 def centre_on(values: NDArray[Any], mean: Float64) -> Float64 | None:
-    """Returns the point nearest to `mean` on the grid of (n, p) values; None if a column has no common step.
+    """Returns the point nearest to `mean` on the grid of (n, p) values; None if they span over `_WIDEST` steps.
 
-    The grid of a column begins at its first value: 0.5, 1.5 and 2.5 are whole steps apart.
+    The grid of a column begins at its first value. Its step is the greatest power of two that divides all offsets from
+    there: 0.5, 1.5 and 2.5 are whole steps of 1 apart.
     """
     first = values[0].astype(np.float64)
     steps, widest = np.full(len(first), np.inf), np.zeros(len(first))

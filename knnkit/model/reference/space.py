@@ -118,7 +118,7 @@ class Space:
         origin: (d,) float64, subtracted from raw rows before they become float32; None if no feature needs it.
         centre: (p,) float32, subtracted after the steps.
         scale: (p,) float64 factor of each coordinate's difference.
-        zero: distances up to this count as exact matches; 0 without steps.
+        zero: the largest distance that is taken as 0 (an exact match); 0 without steps.
         radius: root-mean-square distance of the training rows from the centre.
         reach: greatest Euclidean distance of a training row from the centre.
         p: power of the metric minkowski; None for the others.
@@ -327,9 +327,10 @@ def _require_points(values: NDArray[Any], where: Where, *, plain: bool) -> None:
         raise BuildError(f"metric: {said}", hint=hint)
     far = np.argwhere(np.abs(values) > np.array([math.pi / 2, 2 * math.pi]) + 1e-6)
     if len(far):
-        what = ("a latitude beyond 90 degrees", "a longitude beyond 360 degrees")[far[0, 1]]
-        said = f"{where(int(far[0, 0]))}: {values[tuple(far[0])]:.7g} is {what}, in radians"
-        raise BuildError(said, hint="in radians: numpy.radians(rows), on the device, too", key="metric")
+        name, beyond = (("latitude", "1.5708 radians (90"), ("longitude", "6.2832 radians (360"))[far[0, 1]]
+        said = f"{where(int(far[0, 0]))}: the {name} {values[tuple(far[0])]:.7g} is beyond {beyond} degrees)"
+        hint = "haversine takes radians: convert degrees by numpy.radians(rows), also those of queries on the device"
+        raise BuildError(said, hint=hint, key="metric")
 
 
 def _weighted(enrolled: Float32, factors: Float64) -> Iterator[Float64]:

@@ -116,7 +116,7 @@ def convert_traced(traced: Mapping[str, Traced]) -> Any:
 
 
 def _saved_model(traced: Mapping[str, Traced]) -> bytes:
-    """Returns the SavedModel without variables of these searches (tensorflow/core/protobuf/saved_model.proto)."""
+    """Returns a saved_model.pb with these searches and no variables (tensorflow/core/protobuf/saved_model.proto)."""
     from tensorflow.core.protobuf import saved_model_pb2
 
     saved = saved_model_pb2.SavedModel(saved_model_schema_version=1)

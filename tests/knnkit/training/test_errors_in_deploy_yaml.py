@@ -108,7 +108,7 @@ def test_an_error_names_the_line_of_its_key(case: str, tmp_path: Path) -> None:
         ("split: {time: when}", "2,3,never,s,x", "'never' is not a time"),
         ("test: 0", '2,3,"a\x07b",s,x', "an id may not be"),
         ("test: 0", "1e37,3,2026-01-01,s,x", "too large for float32 distances"),
-        ("test: 0\n  metric: haversine", "1,300,2026-01-01,s,x", "is a longitude beyond 360 degrees"),
+        ("test: 0\n  metric: haversine", "1,300,2026-01-01,s,x", "is beyond 6.2832 radians (360 degrees)"),
     ],
 )
 def test_an_error_about_a_row_names_its_file_and_line(

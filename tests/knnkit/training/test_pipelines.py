@@ -211,7 +211,7 @@ def test_what_is_left_out_is_named(steps: Any, said: str) -> None:
 def test_without_test_rows_there_is_no_release(tmp_path: Path) -> None:
     model = knnkit.from_sklearn(make_pipeline(PowerTransformer(), KNN).fit(NUMBERS, LABELS))
     keys.generate(tmp_path / "key")
-    with pytest.raises(DataError, match="cannot be computed back through its transformers"):
+    with pytest.raises(DataError, match="cannot be computed back through its transformers, so test rows are needed"):
         model.build_release(tmp_path / "out", signing_key=tmp_path / "key.pem")
 
 
