@@ -329,8 +329,7 @@ def _require_points(values: NDArray[Any], where: Where, *, plain: bool) -> None:
     if len(far):
         name, beyond = (("latitude", "1.5708 radians (90"), ("longitude", "6.2832 radians (360"))[far[0, 1]]
         said = f"{where(int(far[0, 0]))}: the {name} {values[tuple(far[0])]:.7g} is beyond {beyond} degrees)"
-        hint = "haversine takes radians: convert degrees by numpy.radians(rows), also those of queries on the device"
-        raise BuildError(said, hint=hint, key="metric")
+        raise BuildError(said, hint="haversine takes radians: numpy.radians(rows), on a device, too", key="metric")
 
 
 def _weighted(enrolled: Float32, factors: Float64) -> Iterator[Float64]:
