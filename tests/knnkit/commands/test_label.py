@@ -98,14 +98,14 @@ def test_two_windows_and_two_people_overwrite_nothing(file: Path, releases: Rele
         ask(one, {"id": "r0", "label": "k1"})
         for server in (one, other):  # a second window of the same page, and another person's page
             ask(server, {"id": "r0", "label": "k2"})
-            assert "gave row r0 the label &#x27;k1&#x27; meanwhile" in ask(server)[1].replace("&#39;", "&#x27;")
+            assert "row r0 has the label &#x27;k1&#x27; already" in ask(server)[1].replace("&#39;", "&#x27;")
         ask(other, {"id": "r1", "label": "k0"})
         ask(one, {"id": "r3", "label": "k2"})  # a window that was open while another row came first
         ask(one, {"id": "r1", "label": "k0"})  # the same label twice
         assert change_label(file, "r3", "k2", "k0") == "k0"
         for _ in range(2):
             ask(one, {"do": "undo"})
-        assert "meanwhile" in ask(one)[1]
+        assert "already" in ask(one)[1]
     assert labels(file) == {"r0": "k1", "r1": None, "r2": None, "r3": "k0", "r4": None}
 
 
