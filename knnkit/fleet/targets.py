@@ -213,7 +213,7 @@ def _no_such_tag(tag: str, config: Config | None, targets: Collection[Target]) -
     if not targets:
         said = "there is no deploy.yaml here" if config is None else "deploy.yaml names no targets"
         hint = f"-c FILE, or fleet: {{targets: [{{host: board-1, tags: [{tag}]}}]}} in deploy.yaml"
-        return UsageError(f"--on {tag} needs tags of targets in deploy.yaml, but {said}", hint=hint)
+        return UsageError(f"--on {tag}: {said}, so no target has that tag", hint=hint)
     tags = sorted({tag for target in targets for tag in target.tags})
     said = f"--on {tag}: no target has the tag {tag!r}"
     if not tags:

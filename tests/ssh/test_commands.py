@@ -131,7 +131,7 @@ def test_trust_writes_to_the_users_own_file_or_the_fleets(
     [
         (("status",), "no device is named"),
         (("status", "--target", "a b"), "is not an address"),
-        (("status", "--on", "canary"), "needs tags of targets in deploy.yaml, but there is no deploy.yaml here"),
+        (("status", "--on", "canary"), "there is no deploy.yaml here, so no target has that tag"),
         (("status", "--target", "a", "--target", "a"), "given twice"),
         (("deploy", "--target", "local"), "there is no deploy.yaml here"),
         (("deploy", "--target", "local", "--release", "nowhere"), "nowhere: there is no such directory"),
