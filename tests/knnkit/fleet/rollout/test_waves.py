@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from knnkit.fleet.report import DeviceReport, Outcome
@@ -48,6 +48,7 @@ def test_what_no_wave_takes_is_named() -> None:
     assert left == ("d2", "d3")
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.integers(0, 60),
     st.integers(0, 60),
