@@ -229,7 +229,8 @@ class Coder:
         JSON's true becomes `True`, or the category that differs only in case (`true`); 3.0 becomes `3`, unless `3.0` is
         a category; 3 becomes `3.0`, if only that is one: pandas makes whole numbers with a gap floats.
         """
-        value = getattr(value, "item", lambda: value)()
+        if isinstance(value, np.generic):
+            value = value.item()
         text = str(value).strip()
         if isinstance(value, bool):
             return next((known for known in self._codes[index] if known.casefold() == text.casefold()), text)

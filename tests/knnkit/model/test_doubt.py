@@ -143,8 +143,8 @@ def test_a_row_in_doubt_is_settled_without_reading_all_rows(
     expected = model.reference.answer(queries)
     passes = []
     monkeypatch.setattr(BlockSearch, "rows_near", lambda *_: passes.append(1))
-    today = model.data
-    for data, all_pass in ((today, False), (today.replace(b"candidates\0", b"candidated\0"), True)):  # an older model's
+    today, older = model.data, model.data.replace(b"candidates\0", b"candidated\0")  # an older model lists none
+    for data, all_pass in ((today, False), (older, True)):
         (tmp_path / "m").write_bytes(data)
         opened = TfliteKNN(tmp_path / "m", runtime="ai_edge_litert", search=search)
         passes.clear()
