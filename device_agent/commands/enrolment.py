@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 
 from device_agent.commands import ring
 from device_agent.commands.options import add_holder, command, holder_of, no_options, show, store_of
 from device_agent.shared.console import streams
 from device_agent.shared.console.argument_parser import count, filled
+from device_agent.shared.console.lists import first_of
 from device_agent.shared.file_hints import named_in_hints
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.constants import counted
@@ -17,8 +17,8 @@ from device_agent.shared.protocol.documents import Taught
 from device_agent.shared.protocol.errors import AgentError
 from device_agent.shared.protocol.versions import utc
 
-#: Characters of a row, and ids, that are printed.
-_SHOWN, _NAMED = 60, 3
+#: Characters of a row that are printed.
+_SHOWN = 60
 
 
 def _configure_enrol(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +55,7 @@ def _run_enrol(arguments: argparse.Namespace) -> int:
     meaning = teach.Meaning(arguments.label, tuple(arguments.value))
     with named_in_hints(arguments.input):
         found = teach.teach(store_of(arguments), meaning, request, holder_of(arguments), arguments.last)
-    return show(arguments, found, f"taught {found.label}: {_listed(found.ids)}\n{_totals(found)}")
+    return show(arguments, found, f"taught {found.label}: {first_of(found.ids)}\n{_totals(found)}")
 
 
 def _configure_forget(parser: argparse.ArgumentParser) -> None:
@@ -104,7 +104,7 @@ def _run_undo(arguments: argparse.Namespace) -> int:
 
     found = teach.undo(store_of(arguments), holder_of(arguments))
     done = {"undo enrol": "forgot", "undo forget": "restored"}[found.did]
-    return show(arguments, found, f"{done} {_listed(found.ids)}\n{_totals(found)}")
+    return show(arguments, found, f"{done} {first_of(found.ids)}\n{_totals(found)}")
 
 
 def _run_enrolled(arguments: argparse.Namespace) -> int:
@@ -129,11 +129,6 @@ def _run_enrolled(arguments: argparse.Namespace) -> int:
     used = f"{counted(len(answers), 'row')} used in answers"
     print(f"{counted(len(rows), 'row')}, {counted(labels, 'label')}, {used}")
     return constants.EXIT_OK
-
-
-def _listed(ids: Sequence[str]) -> str:
-    more = f" and {len(ids) - _NAMED:,} more" if len(ids) > _NAMED else ""
-    return ", ".join(ids[:_NAMED]) + more
 
 
 def _totals(found: Taught) -> str:

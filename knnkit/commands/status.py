@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from device_agent.shared.console.lists import first_of
 from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.trust import standing
 from knnkit.commands import _config, _output, _query, _selection
@@ -13,9 +14,6 @@ from knnkit.render.fleet_report import outcome_line
 from knnkit.render.page import release_text
 from knnkit.render.sanitize import count, size
 from knnkit.render.terminal import Cell, Table, Tone, print_line
-
-#: Devices that a line names.
-_NAMED = 3
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -41,9 +39,8 @@ def behind(report: FleetReport) -> str:
         for device in report.devices
         if device.status and newest and (not device.release or device.release != newest[device.release.name])
     ]
-    more = f" and {len(late) - _NAMED:,} more" if len(late) > _NAMED else ""
     are = "is" if len(late) == 1 else "are"
-    return f"{count(len(late), 'device')} {are} behind: {', '.join(late[:_NAMED])}{more}" if late else ""
+    return f"{count(len(late), 'device')} {are} behind: {first_of(late)}" if late else ""
 
 
 def _row(device: DeviceReport) -> tuple[Cell | str, ...]:

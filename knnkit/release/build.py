@@ -22,6 +22,7 @@ from typing import Any
 
 from device_agent import __version__
 from device_agent.shared.arguments import require, whole
+from device_agent.shared.console.lists import first_of
 from device_agent.shared.golden.error_gates import described, described_columns, scores_of
 from device_agent.shared.protocol import constants, json_codec, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
@@ -292,9 +293,8 @@ def _require_replaceable(directory: Path) -> None:
     _remove_desktop_files(directory)
     others = sorted(entry for entry in directory.iterdir() if entry.name not in constants.POSSIBLE_FILES)
     if others:
-        names = ", ".join(repr(each.name) for each in others[:_NAMED])
-        more = f" and {len(others) - _NAMED:,} more" if len(others) > _NAMED else ""
-        said = f"{directory} holds {names}{more}, which do not belong to a release; nothing was replaced"
+        names = first_of([repr(each.name) for each in others], _NAMED)
+        said = f"{directory} holds {names}, which do not belong to a release; nothing was replaced"
         raise BuildError(said, hint=f"choose another release: dir, or -o{_or_remove(directory, others)}")
 
 

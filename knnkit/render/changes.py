@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from device_agent.shared.console.lists import first_of
 from device_agent.shared.golden.error_gates import described, described_columns
 from device_agent.shared.protocol.reports import Certificate, ClassChange, Compared, Flip
 from knnkit.evaluation import metrics
@@ -60,8 +61,7 @@ def sections(report: FleetReport, rows: Rows = no_rows) -> tuple[Section, ...]:
         lines = (*change_lines(proof.compared)[:1], *((line, "bad") for line in row_lines(proof, rows)))
         tables = _tables(proof.compared, rows(proof.release)) if proof.compared and proof.compared.fits else ()
         if lines:
-            who = ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
-            found.append(Section(f"Before and after: {who}", lines, tables))
+            found.append(Section(f"Before and after: {first_of(names)}", lines, tables))
     return tuple(found)
 
 

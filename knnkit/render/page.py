@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from device_agent.shared.console.lists import first_of
 from device_agent.shared.protocol.documents import ReleaseRef
 from device_agent.shared.protocol.model_info import Gates
 from device_agent.shared.protocol.reports import Certificate
@@ -113,13 +114,8 @@ def checked(device: DeviceReport) -> str:
 def score(proof: Certificate) -> str:
     """Returns what a golden check measured, short: the accuracy, that of each label column, or each target's rmse."""
     if proof.errors:
-        return f"rmse {_first([f'{each.rmse:.4g}' for each in proof.errors])}"
-    return _first([percent(each.right / each.rows) for each in proof.columns]) or percent(proof.accuracy)
-
-
-def _first(figures: Sequence[str]) -> str:
-    more = f" and {len(figures) - _FIGURES:,} more" if len(figures) > _FIGURES else ""
-    return ", ".join(figures[:_FIGURES]) + more
+        return f"rmse {first_of([f'{each.rmse:.4g}' for each in proof.errors], _FIGURES)}"
+    return first_of([percent(each.right / each.rows) for each in proof.columns], _FIGURES) or percent(proof.accuracy)
 
 
 def certified(page: Page) -> list[DeviceReport]:

@@ -1,0 +1,11 @@
+"""Lists of names in messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def first_of(names: Sequence[str], most: int = 3) -> str:
+    """Returns at most `most` of the names as text: `a, b, c and 1,204 more`."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
