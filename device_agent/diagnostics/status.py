@@ -24,7 +24,7 @@ from device_agent.system import board, clock
 def status(store: Store) -> Status:
     """Returns the releases (committed, previous, pending, answering) and what else is on the board.
 
-    Also the floor (least sequence that a new release may have), trusted keys, facts of the board, disk and clock.
+    Also the floor (lower sequences are refused), trusted keys, facts of the board, disk and clock.
     """
     warnings = []
     try:

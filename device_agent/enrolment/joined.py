@@ -327,7 +327,7 @@ class JoinedKNN:
         """Returns the answers to (n, n_features) raw `rows`; indices of taught rows follow those of training rows.
 
         Raises:
-            BadInput: wrong number of columns, or a value that is not finite.
+            BadInput: the rows have wrong columns, or a value that is not finite.
         """
         found = self.signed.classify(rows)
         if self._new_classes:

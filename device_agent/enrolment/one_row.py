@@ -41,8 +41,8 @@ class OneRow:
         screen: finds the taught rows that may be near.
         measures: function from a raw float32 row and indices of taught rows to the sum of differences (manhattan) or
             of squared differences between the row and each.
-        reach: three distances in model space (`votes.base_distance`): rows tie if theirs differ by less than the first;
-            below the second, a row is an exact match; the third is the error of approximate coordinates.
+        reach: three distances in model space (`votes.base_distance`): two rows tie if their distances differ by less
+            than the first; below the second, a row is an exact match; the third is the error of rough coordinates.
         unit: factor that converts distances of `screen`, and roots of `measures` (manhattan: `measures` themselves), to
             distances in model space.
         classes: class index of each row: the training rows, then the taught rows.

@@ -51,7 +51,7 @@ def queries_of(info: KnnInfo, rows: ArrayLike, origin: Origin, *, cells: bool) -
     With `cells`, a model with a `table` in knn.json also takes text and missing cells, and encodes them.
 
     Raises:
-        BadInput: wrong number of columns, or a value that the model cannot read or that is not finite.
+        BadInput: the rows have wrong columns, or a value that the model cannot read or that is not finite.
     """
     if cells and info.table is not None:
         from device_agent.shared.features.frames import encoded
@@ -64,7 +64,7 @@ def with_votes(model: Any, rows: ArrayLike, answers: Answers) -> Answers:
     """Returns the model's `answers` to raw `rows`, with the winning label of each label column added (`Voted`).
 
     Raises:
-        BadInput: wrong number of columns, or a value that the model cannot read or that is not finite.
+        BadInput: the rows have wrong columns, or a value that the model cannot read or that is not finite.
         ModelUnusable: the exact tables in the model file are damaged.
     """
     exact = model.get_exact()

@@ -309,7 +309,7 @@ class BlockSearch:
         return found
 
     def _measure(self) -> Float64:
-        """Returns (n,) squared lengths of weighted rows (0 for manhattan); stores each column's lowest and highest."""
+        """Returns (n,) squared lengths of weighted rows (0 for manhattan); stores each column's least and greatest."""
         found = []
         self._low, self._high = (self._rows.blocks[0][0].astype(np.float64) for _ in range(2))
         for part in self._parts():

@@ -133,7 +133,7 @@ class ExactKnn:
         Each output is a flat list of numbers. Returns {} if the graph's own answer is right.
 
         If k of the rows that the graph ranked are nearer than its bound for all other rows, only these are ranked.
-        Otherwise one pass over all training rows finds those that may be as near as the farthest of its neighbours.
+        Otherwise one pass over all training rows finds those that may be as near as the graph's k-th neighbour.
 
         Raises:
             ModelUnusable: the exact tables of the model contradict each other.

@@ -73,9 +73,10 @@ class Graph:
 
     @cached_property
     def candidates(self) -> tuple[NDArray[np.int32], memoryview] | None:
-        """(c,) indices of the training rows that the last `run` ranked, and a lower bound of all others: `BEYOND`.
+        """(c,) indices of the rows that the last `run` ranked; and a memoryview of one number, a bound for the others.
 
-        None for an older model, whose graph does not output these.
+        No other training row has a lower squared distance (manhattan: distance) in model space than this bound. None
+        for an older model, whose graph does not output these.
         """
         wrapper, subgraph = self._wrapper, self._subgraph
         numbers = {wrapper.TensorName(each, subgraph): each for each in range(wrapper.NumTensors(subgraph))}

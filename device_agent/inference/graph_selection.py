@@ -107,7 +107,7 @@ class Graphs:
     def note(self, rows: int) -> None:
         """Counts `rows` queries; packs the weights when `waits` reaches 0, if enough memory is free.
 
-        Single rows of a large model that the int8 search answers do not count.
+        Does not count single rows of a large model if the int8 search answers them.
         """
         if rows == 1 and self._large and self.alone == constants.QUANTIZED:
             return  # does not count: as fast from the mapped file, in a fraction of the memory

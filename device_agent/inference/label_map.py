@@ -68,7 +68,7 @@ class LabelMap:
         """Returns the (n,) class indices that `model.labels` gives raw `rows`; calls it for rows in undecided cells.
 
         Raises:
-            BadInput: wrong number of columns, or a value that is not finite.
+            BadInput: the rows have wrong columns, or a value that is not finite.
         """
         queries = check_rows(rows, model.info.feature_names, origin_of(model.info.origin))
         found = self.look_up(queries).astype(np.int32)
@@ -146,7 +146,7 @@ class _Proof:
             self._thresholds = thresholds * thresholds if info.metric == "euclidean" else thresholds
 
     def examine(self, cells: Cells, middle: Float64, half: Float64) -> tuple[NDArray[np.int8], Cells]:
-        """Returns (m,) int8 labels of `cells`, and the UNDECIDED ones, each with the rows that may be neighbours.
+        """Returns (m,) int8 labels of `cells`, and the UNDECIDED cells, each with the rows that may be neighbours.
 
         `middle` are the (m, p) centres of the cells, `half` is (p,) half of their sides.
         """

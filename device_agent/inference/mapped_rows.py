@@ -75,7 +75,7 @@ class MappedRows:
         return found
 
     def take_few(self, chosen: list[int]) -> Float32:
-        """Returns the (m, p) rows with the indices `chosen`, no appended rows; faster than `take` for few rows."""
+        """Returns the (m, p) rows with the indices `chosen`, of which none was appended; faster than `take` for few."""
         return self._table.take([each + each // self._block * self._gap for each in chosen], axis=0)
 
     def positions(self, chosen: Any) -> Any:

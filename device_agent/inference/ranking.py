@@ -75,11 +75,11 @@ class Ranking:
         return row[place], measure[place]
 
     def in_order(self, z: NDArray[Any], rows: list[int], count: int) -> list[float] | None:
-        """Checks that the first `count` of some training rows are the nearest to one (1, p) query, in their order.
+        """Checks that the first `count` of the training rows `rows` are the nearest to one (1, p) query, in this order.
 
         The order is that of (measure, row); a measure is a power of the distance. Returns for each of the first rows
         the measure beyond which a row surely comes after it. Returns None if the order is another, if a row is twice
-        among the first, or if rows at different distances are tied. `rows` must not have taught rows.
+        among the first, or if rows at different distances are tied. None of `rows` may be a taught row.
         """
         terms = self._by.terms(z, self._rows.take_few(rows))
         product = terms.size <= _BY_PRODUCT

@@ -53,8 +53,8 @@ class Settling:
     def among(self, z: NDArray[Any], known: list[int], graph: Graph) -> dict[str, list[Any]] | None:
         """Returns the outputs for one (1, p) query `z` in model space, whose neighbours the graph probably has ranked.
 
-        Returns {} if the graph's own answer, with the neighbours `known`, is right; None if a row that it has not
-        ranked may be a neighbour.
+        Returns {} if the graph's own answer, with the neighbours `known`, is right; None if a row that the graph has
+        not ranked may be a neighbour.
         """
         if graph.candidates is None or (self._near_ties and self._by.manhattan):
             return None
@@ -81,8 +81,8 @@ class Settling:
     def _is_clear(self, graph: Graph, width: int) -> bool:
         """Whether the graph's shares of votes by distance prove its label, if its neighbours are right.
 
-        The two greatest shares of a certain row differ by at least 8 (p + 8 + k / 2) u, or less (`_certain_shares` in
-        `knnkit.model.graph.tfknn`). u is 2^-24, and p is `width`.
+        They do if the two greatest shares differ by more than 8 (p + 8 + k) u, where p is `width` and u is 2^-24. For a
+        certain row, a smaller difference is enough for the graph (`_certain_shares` in `knnkit.model.graph.tfknn`).
         """
         if self._near_ties:  # the error of the steps moves shares, too
             return False

@@ -138,7 +138,7 @@ class TfliteKNN:
         """Returns the k nearest training rows of each of the (n, n_features) raw `rows`.
 
         Raises:
-            BadInput: wrong number of columns, or a value that is not finite.
+            BadInput: the rows have wrong columns, or a value that is not finite.
         """
         if self._ask_one(rows):
             indices, distances = self._neighbors
@@ -153,7 +153,7 @@ class TfliteKNN:
         (n, t) labels.
 
         Raises:
-            BadInput: wrong number of columns, or a value that is not finite.
+            BadInput: the rows have wrong columns, or a value that is not finite.
         """
         if self.info.targets is not None:
             values = self.values_of(self.classify(rows))
@@ -164,10 +164,12 @@ class TfliteKNN:
         return np.asarray(self.classes_[label])
 
     def score(self, rows: ArrayLike, labels: ArrayLike) -> float:
-        """Returns the share of raw `rows` with the right labels, (n,) or all (n, t); or R². Frames are taken by name.
+        """Returns the share of raw `rows` with the right (n,) `labels`, or with all t right of (n, t); or R².
+
+        R² is for a regression. The columns of a data frame `labels` are found by their names.
 
         Raises:
-            BadInput: wrong number of columns or labels, or a value that is not finite.
+            BadInput: the rows have wrong columns or labels, or a value that is not finite.
         """
         targets = self.info.targets
         measure = accuracy if targets is None or targets.classes else regression.r_squared
@@ -190,7 +192,7 @@ class TfliteKNN:
         """Returns (n,) int32 class indices of raw rows, `constants.UNKNOWN` if rejected; faster than `classify`.
 
         Raises:
-            BadInput: wrong number of columns, or a value that is not finite.
+            BadInput: the rows have wrong columns, or a value that is not finite.
         """
         return np.asarray(self._answers[0].copy()) if self._ask_one(rows) else self._ask(rows, _LABEL)[0]
 
@@ -200,7 +202,7 @@ class TfliteKNN:
         With several label columns, returns a list of such arrays, one for each column.
 
         Raises:
-            BadInput: wrong number of columns, or a value that is not finite; or the model is a regression.
+            BadInput: the rows have wrong columns, or a value that is not finite; or the model is a regression.
         """
         if self.info.targets is not None and self.info.targets.classes:
             return shares_of(self, self.classify(rows))
@@ -212,7 +214,7 @@ class TfliteKNN:
         """Returns label, probabilities, neighbours and distances for (n, n_features) raw `rows`.
 
         Raises:
-            BadInput: wrong number of columns, or a value that is not finite.
+            BadInput: the rows have wrong columns, or a value that is not finite.
         """
         if self.info.label_sets is None and not self._votes and self._ask_one(rows):
             label, probabilities, indices, distances = self._answers
@@ -243,9 +245,8 @@ class TfliteKNN:
     def _ask_one(self, rows: ArrayLike) -> bool:
         """Answers one (1, n_features) row into the cached views; returns False if the caller must call `_ask` instead.
 
-        Takes only a float32 array (float64 if `origin` must be subtracted), and makes no array, since that is slow.
-        Float64 code answers an uncertain row. If the row lies outside the grid of cells, returns False: `_ask` tries
-        the full search first.
+        Takes only a float32 array (float64 if `origin` must be subtracted). Float64 code answers an uncertain row; but
+        for a row outside the grid of cells, returns False, since `_ask` tries the full search first.
         """
         one = self._one
         if type(rows) is not np.ndarray or rows.dtype is not self._row_type or rows.shape != one.shape:

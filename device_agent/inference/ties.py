@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 Float64 = NDArray[np.float64]
 
-#: Ties form chains; the chain of the k-th neighbour ends this many times their width beyond it.
+#: Ties form chains. The chain of the k-th neighbour ends this many times `tied`, the widest gap of a tie, beyond it.
 CHAIN = 8
 
 

@@ -16,7 +16,7 @@ from device_agent.system import clock
 def confirm(store: Store, digest: str) -> Committed:
     """Commits the pending release `digest` and raises the floor; does nothing if it is committed already.
 
-    The floor is the least sequence that a new release must have.
+    Releases with a sequence below the floor are refused.
 
     Raises:
         ActivationFailed: the confirmation comes too late (reason `rolled-back`), `digest` was not activated

@@ -1,8 +1,8 @@
 """`rollback`: returns to a release, or obeys a signed order.
 
-An order is a signed command from a host: it names a release to go back to, or lowers the floors (the least sequence
-that a new release must have, and the least time that the device assumes). The release is verified and passes the golden
-check before anything is switched. Needs the store's lock.
+An order is a signed command from a host: it names a release to go back to, or lowers the floors (the lowest sequence
+that the device accepts, and the earliest time that it believes). The release is verified and passes the golden check
+before anything is switched. Needs the store's lock.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ def roll_back(
 def obey(store: Store, order: bytes, holder: str, runtime: str = "auto", *, allow_revoked: bool = False) -> Committed:
     """Obeys a signed order, once: lowers the floors, or goes back to a release, even below the floors.
 
-    The floors are the least sequence that a new release must have, and the least time that the device assumes. Does
-    nothing if the release of the order is committed already; the order then stays unused. A release whose key was
-    revoked is refused unless `allow_revoked`. `order` is the content of the order's file, `holder` names who gives it,
-    and `runtime` runs the golden check.
+    The floors are the lowest sequence that the device accepts, and the earliest time that it believes. Does nothing if
+    the release of the order is committed already; the order then stays unused. A release whose key was revoked is
+    refused unless `allow_revoked`. `order` is the content of the order's file, `holder` names who gives it, and
+    `runtime` runs the golden check.
 
     Raises:
         Refused: a trust rule refused the order or the release.
@@ -99,7 +99,7 @@ def obey(store: Store, order: bytes, holder: str, runtime: str = "auto", *, allo
 
 
 def _lower_floors(store: Store, current: StoreState, order: orders.FloorOrder, holder: str) -> Committed:
-    """Lowers the least sequence and time (floors) as `order` states; the committed release keeps answering."""
+    """Lowers the floors of sequence and time as `order` states; the committed release keeps answering."""
     new = transitions.lower_floors(current, order.floor, order.issued)
     if new != current:
         trust_store.use_order(store.trust, order)

@@ -75,7 +75,7 @@ class Values:
         key: key of a value in JSON.
         columns: names of the value columns in CSV.
         near_key: key of a neighbour's own targets in JSON.
-        near_columns: names of their columns in CSV, without the neighbour's place.
+        near_columns: names of their columns in CSV, without the neighbour's number (`_1` for the nearest).
         shares: names of the probability columns in CSV; () for a regression, which has none.
         numbers: function from answers to their (n, t) float64 values.
 
@@ -107,11 +107,11 @@ class Values:
         return row[0] if len(row) == 1 else dict(zip(self._targets.names, row))
 
     def known(self, targets: list[float]) -> list[Any]:
-        """Returns what a training row has in the data, one entry for each target; `targets`: from `Training`."""
+        """Returns the values of a training row, one for each target; `targets` is its row in `Training.targets`."""
         return targets
 
     def known_arrays(self, targets: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
-        """Returns NPY field -> (n, k, ...) array of what the training rows with these (n, k, t) `targets` have."""
+        """Returns NPY field -> array of the values of (n, k) neighbours; `targets` are their (n, k, t) targets."""
         return {"targets": targets}
 
 
@@ -240,7 +240,7 @@ class Form:
         self._info, self._columns, self._digest, self._training = info, columns, digest, training
         self._values, self._local = values, local
         self._sets = Sets(info, columns.labels) if columns.labels is not None else None
-        #: Names, without the place, of the columns of a neighbour's class, or of its targets.
+        #: Names of the columns of a neighbour's class or targets, without its number (`_1` for the nearest).
         self._near: Sequence[str] = ()
         if training and (values is None or training.targets is not None):
             self._near = values.near_columns if values else ["class"]
@@ -250,7 +250,7 @@ class Form:
         """Computes what all answers share, such as the line of each label; called once, by the constructor."""
 
     def _shares(self, answers: Answers) -> NDArray[np.float32]:
-        """Returns (n, n_classes) vote shares of answers; with several label columns, of all labels of these in turn."""
+        """Returns (n, n_classes) vote shares; with label columns (n, m), of the labels of each column in turn."""
         own = self._values
         return own.probabilities(answers) if isinstance(own, LabelColumns) else answers.probabilities
 

@@ -191,7 +191,8 @@ def load_model(
     """Loads the model of an open, verified release. The release must stay open as long as the model is used.
 
     `runtime` runs the model in `threads` threads; with `stream`, most queries will be single rows. `search` is one of
-    `constants.WAYS`, or a record of the fastest; `packed`: whether XNNPACK may copy the weights. None: the usual.
+    `constants.WAYS`, a record of the fastest, or None (the usual one). `packed`: whether XNNPACK may copy the weights;
+    None: depends on the model's size and the free memory.
 
     Raises:
         ModelUnusable, DeviceUnfit: the model cannot be loaded.

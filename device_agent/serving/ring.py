@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 #: Seconds between two writes while rows arrive.
 SECONDS = 10.0
-#: An accepted row is near the threshold of its class from this share of it on.
+#: An accepted row is near the threshold of its class if its distance is at least this share of the threshold.
 NEAR = 0.9
 #: Rows that are looked at together.
 _TOGETHER = 512

@@ -75,7 +75,7 @@ class Box:
             return bool((ranges & (np.abs(self.first) < 2.0**20 * width)).all())
 
     def per_unit(self, shape: tuple[int, ...]) -> Float32:
-        """Returns (p,) float32: cells in a length of 1 on each axis; `shape` has the number of cells on each axis."""
+        """Returns (p,) float32: how many cells a length of 1 has along each axis, if the box has `shape` cells."""
         return self.per_width * np.array(shape, np.float32)
 
 

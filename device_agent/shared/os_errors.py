@@ -60,7 +60,7 @@ def explain(error: OSError) -> tuple[str, str, str]:
 
 
 def _rights(path: object) -> str:
-    """Returns what to type where `path`, or the innermost folder above it that can be looked at, denies access."""
+    """Returns what to type to get access to `path`, or to the innermost folder above it that can be looked at."""
     import pwd
     import shlex
 
@@ -86,7 +86,7 @@ def _and_above(path: object) -> tuple[Path, ...]:
 
 
 def _out_of_inodes(path: object) -> str:
-    """Returns `path`, or the directory above it, if its file system has free bytes, but no free inodes; else ""."""
+    """Returns `path`, or a directory above it, if its file system has free bytes, but no free inodes; else ""."""
     for each in _and_above(path):
         try:
             found = os.statvfs(each)

@@ -41,8 +41,8 @@ class Neighbors(NamedTuple):
 def in_doubt(distances: NDArray[np.float32], near: Near) -> NDArray[np.bool_]:
     """Returns (n,) bool: whether float32 rounding may have swapped neighbours of each of n rows.
 
-    This is possible if two consecutive of a row's (n, k) `distances` differ by at most a bound: `near.share` times the
-    k-th distance, or times `near.least` if that is larger.
+    This is possible if two consecutive distances in a row of the (n, k) `distances` differ by at most a bound:
+    `near.share` times the k-th distance, or times `near.least` if that is larger.
     """
     limit = np.float32(near.share) * np.maximum(distances[:, -1], np.float32(near.least))
     with np.errstate(invalid="ignore"):  # between two that are infinite in float32
@@ -114,8 +114,8 @@ def check_rows(rows: ArrayLike, features: tuple[str, ...], origin: Origin) -> ND
         origin: (n_features,) float64, the model's origin, or None.
 
     Raises:
-        BadInput: wrong shape, wrong columns, not numbers, or not finite in float32; the message names the first such
-            row and column, counted from 0.
+        BadInput: the rows have a wrong shape or wrong columns, or a cell is not a number, or not finite in float32; the
+            message names row and column of the first such cell, counted from 0.
     """
     ready = type(rows) is np.ndarray and rows.dtype == np.float32
     table: NDArray[Any] = rows if ready else _as_table(rows, features, BadInput, origin)  # type: ignore[assignment]
@@ -185,7 +185,8 @@ def elements(rows: Any, named: Sequence[str], features: Sequence[str], *, exact:
     """Returns the columns of a data frame as an array, in the order of `features`.
 
     `named` are the frame's own column names. A column `vector` of lists counts as `vector_0`, `vector_1`, ... Returns
-    None if a feature is missing or found twice, or lists differ in length; with `exact`, also for other columns.
+    None if a feature is missing or found twice, or lists differ in length; with `exact`, also if there are other
+    columns.
     """
     found: dict[str, Any] = {}
     if twice_named(named, features):
@@ -207,7 +208,7 @@ def elements(rows: Any, named: Sequence[str], features: Sequence[str], *, exact:
 
 
 def twice_named(named: Sequence[str], features: Sequence[str]) -> str | None:
-    """Returns the first name that two columns have and that is a feature, or `x` for a feature `x_0`; else None."""
+    """Returns the first name that two columns have and that features need (`x` for the feature `x_0`); else None."""
     needed = {*features, *(name.rpartition("_")[0] for name in features)}
     return next((name for name, count in Counter(named).items() if count > 1 and name in needed), None)
 
@@ -314,7 +315,7 @@ def answers_by_name(answers: Any, names: Sequence[str], error: Callable[..., Exc
 
 
 def accuracy(predicted: NDArray[Any], truth: ArrayLike, error: Callable[..., Exception] = BadInput) -> float:
-    """Returns the share (0 to 1) of rows whose `predicted` label equals `truth`; of (n, t) labels, all t of a row.
+    """Returns the share (0 to 1) of rows whose `predicted` label, or all t of (n, t) labels, equal `truth`.
 
     A label True also equals the text "True".
 

@@ -92,7 +92,7 @@ def r_squared(values: Float64, truth: Any, error: Callable[..., Exception] = Bad
     For a target that is constant in `truth`, it is 1 if all values are right, else 0.
 
     Raises:
-        error: `truth` is not finite numbers, or has another shape; or a row is rejected (NaN).
+        error: there are no rows; `truth` is not finite numbers, or has another shape; or a value is NaN (rejected).
     """
     hint = f"give finite numbers of shape {values.shape}"
     if not len(values):

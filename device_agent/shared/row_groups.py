@@ -20,7 +20,7 @@ Float64 = NDArray[np.float64]
 
 #: Parts of a step in which `sides` are stored.
 PARTS = 4
-#: The side of a group towards a centre at the same place, which says nothing.
+#: The entry in `sides` of two groups whose centres are equal: there is no direction from one to the other.
 NO_SIDE = 2**15 - 1
 #: Unit roundoff of float64; sums may be added in any order.
 _UNIT = 2.0**-53

@@ -26,7 +26,7 @@ _SIZE = 64 + 1 + 3 + 1
 
 
 class Start:
-    """A process that begins to classify with the answering release; failed until `answered` or `withdraw` is called."""
+    """A process that begins to classify with the answering release; counts as failed until `answered` or `withdraw`."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

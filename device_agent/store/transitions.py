@@ -5,8 +5,8 @@
                                └─ deadline, reboot,   ▼ or starts that never answer
                                   rollback ─► the release before it
 
-Each function takes a state and returns a new one, or raises an error. The store writes it (`device_agent.store.store`).
-The floor of a state is the lowest sequence that a new release may have.
+A transition takes a state and returns a new one, or raises an error. The store writes it (`device_agent.store.store`).
+The floor of a state is the highest sequence committed so far: releases with a lower one are refused.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def begin(
 def confirm(state: StoreState, digest: str, *, connection: str, moment: Moment) -> StoreState:
     """Returns the state in which the pending release `digest` is committed and the floor raised.
 
-    The floor is the lowest sequence that a new release may have. `connection` is that of this command: a confirmation
-    over the connection that activated does not count. `moment` is now.
+    Releases with a sequence below the floor are refused. `connection` is that of this command: a confirmation over the
+    connection that activated does not count. `moment` is now.
 
     Raises:
         ActivationFailed: `digest` is not pending (`not-pending`), was reverted (`rolled-back`), or was activated over
@@ -147,8 +147,8 @@ def is_to_leave(state: StoreState, leave: str | None) -> bool:
 def roll_back(state: StoreState, holder: str, moment: Moment) -> StoreState:
     """Returns the state in which the previous release is committed again; the floor stays.
 
-    The floor is the lowest sequence that a new release may have. `holder` and `moment` (who rolls back, and when) go
-    into the history.
+    Releases with a sequence below the floor are refused. `holder` and `moment` (who rolls back, and when) go into the
+    history.
 
     Raises:
         ActivationFailed: there is no previous release.
@@ -165,7 +165,7 @@ def roll_back(state: StoreState, holder: str, moment: Moment) -> StoreState:
 def go_back(state: StoreState, target: ReleaseRef, holder: str, why: str, moment: Moment) -> StoreState:
     """Returns the state in which `target` is committed; it also names, as `left`, the one committed before.
 
-    The floor (lowest sequence that a new release may have) stays. `holder`, `why` and `moment` go into the history.
+    The floor (releases with a lower sequence are refused) stays. `holder`, `why` and `moment` go into the history.
     """
     after = replace(state, committed=target, previous=None, left=state.committed)
     return _after(after, "rolled-back", state.committed, why, holder, moment)
@@ -186,7 +186,7 @@ def leave_failing(state: StoreState, digest: str, starts: int, moment: Moment) -
 def lower_floors(state: StoreState, floor: int, time_floor: int) -> StoreState:
     """Returns the state with its floors lowered to `floor` and `time_floor`; lower ones stay.
 
-    `floor` is the lowest sequence that a new release may have, `time_floor` the least time that the device assumes, in
+    Releases with a sequence below `floor` are refused; `time_floor` is the earliest time that the device believes, in
     seconds since 1970.
     """
     digest = state.floor_digest if floor >= state.floor else None

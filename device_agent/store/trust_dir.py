@@ -82,7 +82,10 @@ def exposed_paths(directory: Path) -> list[tuple[Path, str]]:
 
 
 def make_own(path: Path, owner: int) -> str:
-    """Returns what to type if `path` belongs to another user, `owner`; as root, to give it away would stop deploys."""
+    """Returns what to type if `path` belongs to another user, `owner`.
+
+    Tells root to run the command as that user: after a `chown` to root, that user could not deploy any more.
+    """
     if os.geteuid() == 0:
         return f"run as the owner of {path}: sudo -u '#{owner}' COMMAND"
     return f"sudo chown -R {os.geteuid()} {typed(path)}"

@@ -51,7 +51,7 @@ class Known:
 def accepted_state(store: Store) -> rules.TrustState:
     """Returns what the trust rules must know to check an accepted release at a start: keys, floors, version.
 
-    Raises nothing for damaged files. If state.json is damaged, the floors (least sequence and time) are 0.
+    Raises nothing for damaged files. If state.json is damaged, the floors (lowest sequence and time accepted) are 0.
     """
     try:
         current = store.load()

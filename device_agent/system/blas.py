@@ -19,9 +19,9 @@ _KERNELS = {
 def prepare(threads: int, features: str = "/proc/cpuinfo") -> None:
     """Sets threads and kernels of OpenBLAS in the environment, if not set there. Call it before NumPy is imported.
 
-    By itself, the OpenBLAS of NumPy 1.26 uses kernels for processors of 2004 on newer ones: a matrix product takes 4
-    times as long. `features` names a file whose line "flags: ..." lists what an x86 processor can do; without that
-    line, only the threads are set.
+    On some newer processors, the OpenBLAS of NumPy 1.26 would use kernels for processors of 2004: a matrix product
+    would take 4 times as long. `features` names a file whose line "flags: ..." lists what an x86 processor can do;
+    without that line, only the threads are set.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", str(threads))
     try:

@@ -50,7 +50,7 @@ def run_both(
     timeout: float = TIMEOUT_SECONDS,
     limit: int = 0,
 ) -> tuple[T, U | None]:
-    """Like `run`; the child then calls `then` with the result of `work`, and has imported NumPy only once.
+    """Like `run`; the same child then calls `then` with the result of `work`, without importing NumPy again.
 
     Returns both results. The second is None if `then` failed, crashed, or took longer than `limit` seconds.
     """

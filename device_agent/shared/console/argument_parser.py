@@ -16,7 +16,7 @@ _MOST = 1_000_000_000
 
 
 def filled(text: str) -> str:
-    """Returns the text; makes argparse refuse "", or an unset shell variable would select the option's default."""
+    """Returns the text; makes argparse refuse "", so that an unset shell variable does not select the default."""
     if not text:
         raise argparse.ArgumentTypeError("it is empty")
     return text

@@ -77,8 +77,8 @@ def prepare(samples: NDArray[Any], audio: Audio) -> Float32:
     it, and a shorter one is filled with silence.
 
     Raises:
-        BadInput: the array is empty, has more than one axis or an unsupported type, or floats that are unscaled PCM:
-            above 256, or all whole numbers.
+        BadInput: the array is empty, has more than one axis or an unsupported type, or has floats that seem to be
+            unscaled PCM: one is above 256, or all are whole numbers and one is above 1.
     """
     if samples.ndim != 1 or not len(samples):
         said = f"a sound must be an array (samples,); this has the shape {samples.shape}"
@@ -128,7 +128,7 @@ def resample(samples: Float32, old: int, new: int) -> Float32:
 
 @functools.lru_cache(maxsize=4)
 def _filters(up: int, down: int, half: int, period: int) -> list[tuple[int, Float32]]:
-    """Returns filters for the first `period` new samples, one for each `_TOGETHER` of them; after these, they repeat.
+    """Returns filters for the first `period` new samples, one for each `_TOGETHER` of them; then the filters repeat.
 
     A filter is the index of the first old sample to use, and the weights of old samples, as `_weights` returns them.
     `up` new samples replace `down` old ones; a new sample depends on old ones less than `half` old samples away.

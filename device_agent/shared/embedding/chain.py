@@ -26,7 +26,7 @@ B = TypeVar("B")
 
 #: Seconds of a core that an input has to take for threads to be faster.
 _LONG = 0.002
-#: Most inputs that take a step together, and how many numbers they have before no other one joins them.
+#: Most inputs that a stage runs on before the next stage, and how many numbers they have before no more are added.
 _TOGETHER, _HELD = 16, 1 << 20
 
 
@@ -135,7 +135,7 @@ class Chain:
     def _as_setting(self, error: WrongLength, samples: int) -> BadInput:
         """Returns the `error` of a stage; for a sound of `samples` samples, if possible a clearer error.
 
-        That error has the lengths in seconds, and its hint names the setting `seconds` in deploy.yaml.
+        The clearer error has the lengths in seconds, and its hint names the setting `seconds` in deploy.yaml.
         """
         sound, least, exact = self.input.audio, shortest(self.stages), _is_fixed(self.stages[0])
         if sound is None or not (least or isinstance(error, TooFew)) or (samples > least > 0 and not exact):
@@ -178,7 +178,9 @@ def _is_fixed(stage: Stage) -> bool:
 
 
 def prepared(values: NDArray[Any], input: Input) -> NDArray[Any]:
-    """Converts `values`, if samples or pixels, to the form that the first stage takes; else returns them unchanged.
+    """Converts `values` to the form that the first stage takes, if the model takes sounds or pictures.
+
+    Returns `values` unchanged for other models.
 
     Raises:
         BadInput: the array is not a sound or a picture, but the model takes one.

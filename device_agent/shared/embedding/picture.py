@@ -73,7 +73,7 @@ def prepare(pixels: NDArray[Any], image: Image) -> Float32:
     """Returns the (h, w, channels) float32 input of the first stage for (h, w), (h, w, c) or flat pixels (0 to 255).
 
     Raises:
-        BadInput: the array is not a picture, or has another size than the model takes, whose `resize` is "none".
+        BadInput: the array is not a picture; or `image.resize` is "none", and the picture has another size.
     """
     if pixels.ndim == 1 and pixels.size == image.size[0] * image.size[1] * image.channels:  # a row of a table
         pixels = pixels.reshape(*image.size, image.channels)

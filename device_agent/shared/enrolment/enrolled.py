@@ -149,7 +149,7 @@ def label_of(text: str, classes: Sequence[Label], taught: Iterable[Label] = ()) 
     """Returns the label that a text means: one of `classes`, else of `taught`, else the text itself as a new label.
 
     If labels are text, `1.0` also means a known label `1`, and the reverse, as in training data
-    (`knnkit/data/dataset.label_array`). If labels are whole numbers, returns None for a text that is not one.
+    (`knnkit/data/dataset.label_array`). If labels are whole numbers, returns None for text that is not a whole number.
     """
     text = text_of(text)
     known: dict[str, Label] = {text_of(label): label for label in classes}

@@ -108,7 +108,7 @@ def _labels(info: KnnInfo, taught: Iterable[Label]) -> dict[Label, Label]:
 
 
 def _widened(info: KnnInfo, classes: tuple[Label, ...], added: int) -> KnnInfo:
-    """Returns knn.json for `added` more rows and for `classes`, old ones first; lists by class get values for new ones.
+    """Returns knn.json for `added` more rows and for `classes`, new ones last; lists by class get values for these.
 
     A new class has no rows to calibrate with. Its reject threshold is the (lower) median of the other thresholds, and
     it is in every label set: without calibration rows, the conformal threshold admits every score.

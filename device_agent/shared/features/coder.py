@@ -227,7 +227,7 @@ class Coder:
         """Returns the text of a value of JSON, Python or NumPy, to look it up among the categories of a column.
 
         JSON's true becomes `True`, or the category that differs only in case (`true`); 3.0 becomes `3`, unless `3.0` is
-        a category; 3 becomes `3.0`, if only that is one: pandas makes whole numbers with a gap floats.
+        a category; 3 becomes `3.0` if only `3.0` is one: pandas turns whole numbers into floats if a cell is missing.
         """
         if isinstance(value, np.generic):
             value = value.item()

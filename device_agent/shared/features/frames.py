@@ -96,8 +96,9 @@ def encoded(info: KnnInfo, rows: Any) -> Any:
 def _are_features(info: KnnInfo, table: Table, rows: Any) -> bool:
     """Whether `rows` hold features, not raw cells.
 
-    A frame holds features if it has a column for each feature, but not for each raw column. An array with as
-    many columns as raw ones holds raw cells, unless each raw column is a feature, and all cells are numbers, none NaN.
+    A frame holds features if it has a column for each feature, but not for each raw column. An array with another
+    number of columns than the table holds features; with the same number, only if each raw column is a feature and each
+    cell is a number other than NaN.
     """
     names = [column.name for column in table.columns]
     rows, framed = _with_columns(rows)

@@ -30,7 +30,7 @@ FUNCTIONS: dict[str, Any] = {
     name: getattr(np, name)
     for name in ("abs", "cbrt", "exp", "expm1", "log", "log10", "log1p", "log2", "sqrt", "square")
 }
-#: Values so close to the ends of the training rows are at the end (`BOUNDS_THRESHOLD` of scikit-learn).
+#: A value so close to the least or greatest of the training rows counts as that (`BOUNDS_THRESHOLD` of scikit-learn).
 _BOUND = 1e-7
 
 

@@ -13,7 +13,7 @@ from device_agent.shared.protocol.reports import ColumnScore, EmbeddingCheck
 
 
 def missed(gates: Gates, found: Sequence[TargetError], names: Sequence[str]) -> Iterator[str]:
-    """Yields a message for each gate that the errors `found` of targets miss; `names` are all targets of the model."""
+    """Yields a message for each gate missed; `found` has the errors of each target, `names` are the model's targets."""
     for gate, limits in (("rmse", gates.rmse), ("max_error", gates.max_error)):
         for target in sorted((limits or {}).keys() - {DEFAULT, *names}):
             yield f"{gate} of {target!r}: the model has no such target"
@@ -26,7 +26,7 @@ def missed(gates: Gates, found: Sequence[TargetError], names: Sequence[str]) -> 
 
 
 def missed_columns(gates: Gates, found: Sequence[ColumnScore], names: Sequence[str]) -> Iterator[str]:
-    """Yields a message for each gate that the accuracies `found` miss; `names` are the model's label columns."""
+    """Yields a message for each gate missed; `found` has the accuracy of each label column, `names` are the columns."""
     limits = gates.column_accuracy or {}
     for column in sorted(limits.keys() - {DEFAULT, *names}):
         yield f"accuracy of {column!r}: the model has no such label column"

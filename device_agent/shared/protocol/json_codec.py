@@ -95,7 +95,7 @@ def loads(cls: type[T], text: str | bytes, *, limit: int = MAX_DOCUMENT, extra: 
     """Parses one JSON document into the dataclass `cls`; `extra`: whether unknown keys are ignored, kept or refused.
 
     Raises:
-        MalformedDocument: over `limit` bytes, nested deeper than `MAX_DEPTH`, not JSON, or without the fields of `cls`.
+        MalformedDocument: `text` is over `limit` bytes, deeper than `MAX_DEPTH`, not JSON, or does not fit `cls`.
         NewerDocument: the document's `schema` is newer than that of `cls`.
     """
     return from_plain(cls, parse(text, limit=limit), extra=extra)
@@ -157,7 +157,7 @@ def from_plain(cls: type[T], data: Any, where: str = "$", *, extra: Extra = "ign
     result (`record.keep`), as `extra` states.
 
     Raises:
-        MalformedDocument: the message has the path of the first value that does not fit.
+        MalformedDocument: a value does not fit `cls`; the message has the path of the first one.
         NewerDocument: the document's `schema` is newer than that of `cls`.
     """
     if not isinstance(data, dict):

@@ -80,10 +80,10 @@ class Evaluation:
 class LabelSets:
     """Sets of labels with a stated coverage (`device_agent.shared.label_sets`).
 
-    A class is in a row's set if its score (low if it is likely) is at most its entry in `thresholds`, or if that entry
-    is None; scores depend on distances relative to `radius`. `rows` counts the held-out rows of each class, `covered`
-    those whose label set contains their class; `size` is the mean number of labels in a set. Without held-out rows,
-    `rows` and `covered` are empty, and `size` is None.
+    A class is in a row's set if the class's score (low for a likely class) is at most its entry in `thresholds`, or if
+    that entry is None; scores depend on distances relative to `radius`. `rows` counts the held-out rows of each class,
+    `covered` those whose label set contains their class; `size` is the mean number of labels in a set. Without held-out
+    rows, `rows` and `covered` are empty, and `size` is None.
     """
 
     coverage: float
@@ -212,7 +212,7 @@ class KnnInfo:
     label_sets: tuple[LabelSets, ...] | None = None  # absent in a model without
     reduced: Reduced | None = None  # absent in a model of all training rows
     near: Near | None = None  # None: the order within the k neighbours is left to float32, as in older models
-    #: Subtracted from raw float64 rows before they become float32; 0 where a feature needs it not. None: float32 rows.
+    #: Subtracted from raw float64 rows before they become float32; 0 for features that need none. None: float32 rows.
     origin: tuple[float, ...] | None = None
     table: Table | None = None  # None: rows are `n_features` plain numbers
     ignore_extra: bool = False  # whether rows may have columns that the model does not have

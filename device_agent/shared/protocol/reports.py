@@ -124,9 +124,9 @@ class EmbeddingCheck:
 
     `largest_error` and `bound` are distances from the host's rows in model space, as fractions of the k-th distance, or
     of the training rows' RMS distance from their mean if that is larger; `above` counts rows beyond the bound.
-    `search_different` counts rows of the device on which its search is not exact. `labels_same` labels equal the
-    host's. `labels_open` differ, which the distance of the rows explains; `labels_different` differ without this
-    reason.
+    `search_different` counts rows of the device for which its search and float64 give different answers. `labels_same`
+    labels equal the host's. `labels_open` differ, but the distance of the device's row from the host's can explain it;
+    `labels_different` differ without this reason.
     """
 
     rows: int
@@ -190,7 +190,7 @@ class Certificate:
     compared: Compared | None = None
     embedding: EmbeddingCheck | None = None  # None: the model has no stages
     errors: tuple[TargetError, ...] = ()
-    taught: TaughtCheck | None = None  # None: no taught row takes part, or the golden rows are another's
+    taught: TaughtCheck | None = None  # None: no taught row votes, or the golden rows are not the release's own
     columns: tuple[ColumnScore, ...] = ()
     schema: int = SCHEMA
     omitted = ("embedding", "columns")
@@ -264,8 +264,8 @@ class Diagnosis:
 class Bench:
     """`device_agent bench`: speed and memory of the answering release on this board; one thread by default.
 
-    `one` is the time from one row to its answer, `line` from a line of CSV to a printed answer. `rows_per_second` is
-    measured in batches of `batch` rows. `verify_ms` is the time to verify, `load_ms` to open, verify and load;
+    `one` is the time from one row to its answer, `line` from a line of CSV to an answer in CSV. `rows_per_second` is
+    for batches of `batch` rows. `verify_ms` is the time to verify the release, `load_ms` to verify and load it;
     `governor` is the frequency governor of the processor, None if unknown. `memory_bytes` is the process's memory with
     the model loaded, `peak_bytes` its highest; `installed_bytes` is the disk space of each package of the agent.
     """

@@ -55,5 +55,5 @@ class Table:
     unknown_category: Literal["refuse", "ignore"] = "refuse"
     thousands: str = ""  # the sign between thousands in text; empty: none
     transforms: tuple[Transform, ...] = ()
-    missing_words: tuple[str, ...] = ()  # of its training rows, for a missing cell: those that not every model knows
+    missing_words: tuple[str, ...] = ()  # stand for a missing cell in its data, beside those that every model knows
     omitted = ("transforms", "missing_words")

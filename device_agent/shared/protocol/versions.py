@@ -40,7 +40,7 @@ def to_upgrade(protocol: int, oldest: int) -> Literal["agent", "host"] | None:
 
 
 def runtime(text: str) -> tuple[int, ...] | None:
-    """Returns the TensorFlow Lite version of a runtime: (2, 14) for `tflite_runtime 2.14.0` or `2.14`; else None.
+    """Returns the TensorFlow Lite version of a runtime: (2, 14) for `tflite_runtime 2.14.0` or `2.14`; None if unknown.
 
     The versions of `ai_edge_litert` began again at 1.0, so each counts as at least (2, 17). NumPy runs every model, so
     it counts as newer than all others.

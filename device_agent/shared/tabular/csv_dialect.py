@@ -77,7 +77,7 @@ def skip_above_header(block: bytes, names: Iterable[str]) -> tuple[bytes, int]:
     """Returns the block from its header on (the line with all `names` as columns), and the number of lines above it.
 
     The lines above the header may be units, a title, and comments that begin with `#`; the header may begin with `#`,
-    too. If there is no header among the first `_MAX_ABOVE` lines, or a row above it, skips only comments.
+    too. If none of the first `_MAX_ABOVE` lines is a header, or a row stands above the header, skips only comments.
     """
     wanted, skipped = set(names), list[bytes]()
     rest, above = block, 0
@@ -249,7 +249,7 @@ TRUTH = {"false": 0.0, "true": 1.0}
 
 
 class DoubtfulComma(BadInput):
-    """A comma that may be decimal, or between thousands."""
+    """A number has a comma that may be a decimal sign or a thousands separator."""
 
 
 class Decimals:

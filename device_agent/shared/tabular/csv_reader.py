@@ -275,7 +275,7 @@ class CsvParser(Parser):
     def _hint_for(self, fields: list[str], place: int, hint: str) -> str:
         """Returns the hint for the field at `place`, which is not a number: `hint`, or how to remove its unit.
 
-        If the line has the units of all columns, the hint begins with how to leave it out.
+        If the line has the units of all columns, the hint begins with how to leave this line out.
         """
         if self.line == self._first_row and not any(csv_dialect.is_number(cell, ";") for cell in fields):
             units = f"is it a line of units? leave it out: sed {self.line}d FILE > rows.csv"
@@ -289,7 +289,7 @@ class CsvParser(Parser):
         """Returns the model's columns with the separator that divides `text`, a row without a header, into numbers.
 
         Uses them for the next lines, too. If no separator gives numbers, returns columns for this line only, with a
-        separator that gives the right number of fields if there is one; the error then names the bad field.
+        separator that gives the right number of fields if there is one: reading the line then fails at the bad field.
 
         Raises:
             BadInput: two separators give numbers, but different ones.

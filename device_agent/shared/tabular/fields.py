@@ -51,9 +51,9 @@ class Fields:
     """Positions of the fields of a text; each array has one entry per field.
 
     Attributes:
-        starts: position of the first character after blanks.
-        stops: position after the number without its exponent.
-        ends: position of the separator or newline.
+        starts: position of the field's first character that is not a blank.
+        stops: position after the number, without its exponent.
+        ends: position of the separator or newline after the field.
         after: number of characters after the dot, before `stops`; `NO_DOT` without a dot. None if no field has a dot or
             an exponent.
     """

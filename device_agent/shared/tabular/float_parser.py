@@ -211,7 +211,7 @@ class _Words:
         return words
 
     def load_digits(self, ends: Places, after: Places | None, back: int) -> NDArray[np.uint64]:
-        """Returns characters like `load`, but skips the dot before the last `after` characters (None: no dots)."""
+        """Returns characters like `load`, but skips the dot before a field's last `after` digits (None: no dots)."""
         words = self.load(ends, back)
         if after is not None:
             behind = _LAST.take(after - back, mode="clip")

@@ -85,7 +85,7 @@ def read_envelope(data: Any, where: str = "$") -> Envelope:
     """Reads a parsed envelope strictly: no unknown key, canonical base64 only.
 
     Raises:
-        MalformedDocument: the message names the place of the fault; `where` is the place of the envelope.
+        MalformedDocument: `data` is malformed; the message names the place, which begins with `where`.
     """
     found = expect_object(data, where, ("payload", "payloadType", "signatures"))
     signatures = []
@@ -121,7 +121,7 @@ def load_public_key(pem: bytes) -> ec.EllipticCurvePublicKey:
     """Loads a PEM public key.
 
     Raises:
-        Refused: KEY_MALFORMED: over 4,096 bytes, not a public key, or on a curve that is not supported.
+        Refused: KEY_MALFORMED: `pem` has over 4,096 bytes, is not a public key, or its curve is not supported.
     """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric import ec

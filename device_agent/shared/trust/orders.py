@@ -113,7 +113,7 @@ class KeySets:
 
 
 def apply(data: bytes, sets: KeySets) -> KeySets:
-    """Returns `sets` after the rotation or revocation in `data`, a signed order; applying it twice changes nothing.
+    """Returns `sets` after the rotation or revocation in `data`, a signed order; applying it again changes nothing.
 
     Raises:
         Refused: the order is malformed; a key that must sign it is unknown or revoked, or has not signed it; or the

@@ -53,7 +53,7 @@ def warnings_of(signed_by: str, expires: int | None, revoked: Container[str], no
 
 
 def look(bundle: bytes, manifest: bytes, trusted: Container[str], revoked: Container[str], now: int) -> Standing:
-    """Returns who signed a release, and why it would be refused, by its unverified files; raises nothing.
+    """Returns who signed a release, and why it would be refused, as its files say; verifies nothing, raises nothing.
 
     `bundle` and `manifest` are the bytes of `model.sig` and `release.json`, `trusted` and `revoked` fingerprints of
     keys; `now` is Unix time by the device's clock, or its time floor if that is later.

@@ -1,8 +1,8 @@
 """Cuts windows from samples that arrive in pieces.
 
 Host and device use this code: a recording and a live stream give the same windows, however they are read. The first
-window of a run begins at its first sample, each next one `hop` samples later. A gap ends the run: no window has samples
-from both sides of it. Stores only the samples that a later window needs. No I/O, no clock.
+window of a run (samples without a gap) begins at its first sample, each next one `hop` samples later. No window has
+samples from both sides of a gap. Stores only the samples that a later window needs. No I/O, no clock.
 
     cutter, gaps = Cutter(rows=128, hop=64), Gaps(limit=0.1)
     windows, ends = cutter.feed(samples, gaps.find(lines, times))
