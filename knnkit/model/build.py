@@ -28,9 +28,8 @@ from knnkit.model.combinations import require_answerable, require_keepable
 from knnkit.model.conformal import calibrate_sets, check_sets
 from knnkit.model.reference.calibration import answer_apart, calibrate
 from knnkit.model.reference.classifier import Reference
-from knnkit.model.reference.enrolment import Enrolment, codes_of, enrol
+from knnkit.model.reference.enrolment import Enrolment, codes_of
 from knnkit.model.reference.spec import DEFAULT, KnnSpec, own_shares
-from knnkit.model.scaling import fit_scaler
 from knnkit.model.tflite.load_tensorflow import load_tensorflow, needs_build_extra, tensorflow_version
 from knnkit.model.tflite.op_versions import minimum_runtime, with_stages
 
@@ -49,7 +48,7 @@ _CALIBRATION_WORK = 4_000_000_000
 
 @dataclass(frozen=True)
 class Options:
-    """Optional settings of `build_model`.
+    """Optional settings of `build_enrolled`.
 
     Attributes:
         margin: neighbours whose distances differ by less than this share of the distance are near-tied.
@@ -84,32 +83,17 @@ class Options:
 _DEFAULTS = Options()
 
 
-def build_model(
-    spec: KnnSpec, training: Dataset, held_out: Dataset | None = None, options: Options = _DEFAULTS
-) -> BuiltModel:
-    """Builds the classifier `spec` over the rows of `training`.
-
-    Args:
-        spec: parameters of the classifier.
-        training: the rows that become neighbours.
-        held_out: rows that measure how many rows `reject` accepts and how often label sets are right; None: no rows.
-        options: optional settings; `options.training` and `options.groups` are replaced by those of `training`.
-
-    Raises:
-        DataError: k is larger than the number of rows, or an id is not plain text.
-        BuildError: options cannot be combined, too few rows calibrate `reject`, or a row is too large for float32.
-    """
-    _require_rows(spec.k, len(training.rows), training.source)
-    enrolment = enrol(training, fit_scaler(training.rows, spec.scale), spec.metric, spec.p, spec.outlier_label)
-    groups = training.beside if options.input is not None and options.input.window is not None else None
-    return build_enrolled(spec, enrolment, held_out, replace(options, groups=groups, training=origins_of(training)))
-
-
 @needs_build_extra()
 def build_enrolled(
     spec: KnnSpec, enrolment: Enrolment, held_out: Dataset | None = None, options: Options = _DEFAULTS
 ) -> BuiltModel:
-    """Builds the classifier `spec`, as `build_model` does, from training rows that are already in model space.
+    """Builds the classifier `spec` from training rows in model space.
+
+    Args:
+        spec: parameters of the classifier.
+        enrolment: the rows that become neighbours.
+        held_out: rows that measure how many rows `reject` accepts and how often label sets are right; None: no rows.
+        options: optional settings.
 
     Raises:
         DataError: k is larger than the number of rows.
@@ -205,12 +189,15 @@ def make_reference(
         DataError: k is larger than the number of rows.
         BuildError: there are too few rows to calibrate `reject` on, or it names a label that no row has.
     """
-    _require_rows(spec.k, len(enrolment), enrolment.source)
-    rows = enrolment.space, enrolment.enrolled, enrolment.codes, len(enrolment.classes)
+    if spec.k > (rows := len(enrolment)):
+        there = "there is 1 training row" if rows == 1 else f"there are {rows:,} training rows"
+        hint = f"k: {rows}{' or less' if rows > 1 else ''}, or more rows; those held out by test: do not count"
+        raise DataError(f"{enrolment.source}: k is {spec.k}, but {there}", hint=hint, key="k")
+    held = enrolment.space, enrolment.enrolled, enrolment.codes, len(enrolment.classes)
     how: dict[str, Any] = {"margin": options.margin, "targets": enrolment.targets, "groups": options.groups}
     how["counts"] = tuple(map(len, enrolment.target_classes))
     how["float64"] = spec.in_float64(enrolment.classes, enrolment.codes)
-    reference = Reference(*rows, spec.k, spec.weights, **how)
+    reference = Reference(*held, spec.k, spec.weights, **how)
     if options.groups is not None and (spec.reject is not None or spec.label_sets):
         _require_others(options.groups, spec.k)
     if spec.reject is not None:
@@ -232,13 +219,6 @@ def make_module(enrolment: Enrolment, reference: Reference) -> KnnModule:
     how: dict[str, Any] = {"margin": reference.margin, "thresholds": thresholds}
     how |= {"decides": reference.float64 is None}
     return KnnModule(enrolment, reference.k, weights=reference.weights, **how)
-
-
-def _require_rows(k: int, rows: int, source: str) -> None:
-    if k > rows:
-        there = "there is 1 training row" if rows == 1 else f"there are {rows:,} training rows"
-        hint = f"k: {rows}{' or less' if rows > 1 else ''}, or more rows; those held out by test: do not count"
-        raise DataError(f"{source}: k is {k}, but {there}", hint=hint, key="k")
 
 
 def _require_others(groups: NDArray[Any], k: int) -> None:

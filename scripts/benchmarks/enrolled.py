@@ -122,18 +122,16 @@ def table(cells: list[dict[str, Any]]) -> str:
 
 def build(folder: Path) -> None:
     """Builds the models of a data set that are missing or older than the sources."""
-    from knnkit.data.dataset import dataset
-    from knnkit.model.build import build_model
-    from knnkit.model.reference.spec import KnnSpec
+    from knnkit import TfKNN
 
     table, digest = datasets.load(folder), models.sources_digest()
     for metric in METRICS:
         stamp = folder / f"{metric}.sources"
         if not stamp.exists() or stamp.read_text() != digest:
-            spec = KnnSpec("bench", datasets.K, metric)  # type: ignore[arg-type]
             for name, own in ((metric, slice(-TAUGHT)), (f"{metric}-all", slice(None))):
-                data = build_model(spec, dataset(table.rows[own], table.labels[own])).data
-                (folder / f"{name}.tflite").write_bytes(data)
+                rows, labels = table.rows[own], table.labels[own]
+                model = TfKNN(rows, datasets.K, labels=labels, metric=metric)  # type: ignore[arg-type]
+                (folder / f"{name}.tflite").write_bytes(model.build().data)
             stamp.write_text(digest)
 
 

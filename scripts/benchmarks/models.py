@@ -44,15 +44,13 @@ def _is_fresh(folder: Path, digest: str) -> bool:
 
 def build(folder: Path) -> None:
     """Builds one model and stamps it."""
-    from knnkit.data.dataset import dataset
-    from knnkit.model.build import build_model
-    from knnkit.model.reference.spec import KnnSpec
+    from knnkit import TfKNN
 
     table = datasets.load(folder)
-    built = build_model(KnnSpec("bench", datasets.K), dataset(table.rows, table.labels))
+    data = TfKNN(table.rows, datasets.K, labels=table.labels).build().data
     with (folder / "model.tflite").open("wb", buffering=0) as file:
-        for start in range(0, len(built.data), PIECE):  # as an upload does
-            file.write(built.data[start : start + PIECE])
+        for start in range(0, len(data), PIECE):  # as an upload does
+            file.write(data[start : start + PIECE])
     (folder / STAMP).write_text(sources_digest())
 
 

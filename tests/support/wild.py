@@ -33,12 +33,12 @@ from device_agent.shared.golden.judge import judge
 from device_agent.shared.protocol import constants, model_info
 from knnkit.data.dataset import dataset
 from knnkit.errors import BuildError, DataError
-from knnkit.model.build import Options, build_model
 from knnkit.model.built import BuiltModel
 from knnkit.model.golden import make_golden
 from knnkit.model.index import grid, groups, int8
 from knnkit.model.reference.spec import KnnSpec
 from support.device_process import DeviceAnswers, DeviceProcess
+from support.models import build_model
 
 MARGIN = 1e-5
 METRICS = ("euclidean", "sqeuclidean", "manhattan", "cosine")
@@ -63,7 +63,7 @@ class Problem:
         """Returns the model, as `knnkit build` or an import makes it."""
         if self.maps is None:
             spec = KnnSpec("wild", self.k, self.metric, self.weights, self.scale, self.reject)
-            return build_model(spec, dataset(self.rows, self.labels), None, Options(MARGIN))
+            return build_model(spec, dataset(self.rows, self.labels))
         classifier = KNeighborsClassifier(self.k, metric=self.metric, weights=self.weights)
         estimator = Pipeline([*self.maps.steps, ("knn", classifier)]).fit(self.rows, self.labels)
         return knnkit.from_sklearn(estimator, name="wild", reject=self.reject).build(margin=MARGIN)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.models import build_model
 
 from device_agent.shared.protocol.model_info import Gates
 from knnkit import TfKNN
@@ -16,7 +17,6 @@ from knnkit.data.dataset import Dataset, dataset, load_sklearn
 from knnkit.data.files import load, load_all
 from knnkit.data.raw_files import list_files
 from knnkit.errors import DataError
-from knnkit.model.build import build_model
 from knnkit.model.reference.spec import KnnSpec, own_shares
 from knnkit.release import gates
 from knnkit.training.raw_cells import labelled_rows

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.device_process import DeviceProcess
+from support.models import build_model
 
 from device_agent.shared.protocol.constants import KNN_FILE, UNKNOWN
 from device_agent.shared.release.model_file import read_member
@@ -18,7 +19,7 @@ from knnkit import cli
 from knnkit.data.dataset import Dataset, dataset
 from knnkit.errors import BuildError
 from knnkit.evaluation.strangers import Measured, Trade
-from knnkit.model.build import build_model, calibration_rows, make_reference
+from knnkit.model.build import calibration_rows, make_reference
 from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import enrol
 from knnkit.model.reference.spec import KnnSpec

@@ -17,6 +17,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, Normalizer, RobustScaler, StandardScaler
 from support.device_process import DeviceAnswers, DeviceProcess
+from support.models import build_model
 
 import knnkit
 from device_agent.shared.golden.golden_set import Golden
@@ -24,7 +25,6 @@ from device_agent.shared.golden.judge import judge
 from device_agent.shared.protocol.model_info import Gates
 from device_agent.shared.votes import base_distance
 from knnkit.data.dataset import Dataset, dataset, load_sklearn
-from knnkit.model.build import build_model
 from knnkit.model.built import BuiltModel
 from knnkit.model.golden import make_golden
 from knnkit.model.reference.spec import KnnSpec

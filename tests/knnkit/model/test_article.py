@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 from support.device_process import DeviceProcess
+from support.models import build_model
 
 from device_agent import TfliteKNN
 from device_agent.shared.golden.judge import judge
@@ -18,7 +19,6 @@ from knnkit import TfKNN
 from knnkit.data.dataset import Dataset, load_sklearn
 from knnkit.evaluation.splits import divide
 from knnkit.model import build as builder
-from knnkit.model.build import build_model
 from knnkit.model.golden import make_golden
 from knnkit.model.reference.spec import KnnSpec
 

@@ -13,6 +13,7 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from support.device_process import DeviceProcess
+from support.models import build_model
 
 from device_agent.inference.block_search import BlockSearch
 from device_agent.inference.tflite_knn import TfliteKNN
@@ -20,7 +21,7 @@ from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.model_info import Gates
 from knnkit import from_sklearn
 from knnkit.data.dataset import dataset
-from knnkit.model.build import build_model, make_module, make_reference
+from knnkit.model.build import make_module, make_reference
 from knnkit.model.built import BuiltModel
 from knnkit.model.golden import make_golden
 from knnkit.model.reference.float32_errors import EPSILON, relative_gap, summed_at_once

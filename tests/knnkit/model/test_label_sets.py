@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.datasets import make_classification
 from sklearn.neighbors import NearestNeighbors
 from support.device_process import DeviceProcess
+from support.models import build_model
 
 from device_agent.shared import label_sets
 from device_agent.shared.protocol.constants import KNN_FILE
@@ -22,7 +23,7 @@ from knnkit.data.dataset import Dataset, dataset, load_sklearn
 from knnkit.data.targets import with_labels, with_targets
 from knnkit.errors import BuildError
 from knnkit.model import build
-from knnkit.model.build import build_model, make_reference
+from knnkit.model.build import make_reference
 from knnkit.model.conformal import calibrate_sets, check_sets, threshold
 from knnkit.model.reference.classifier import Reference
 from knnkit.model.reference.enrolment import encode, enrol

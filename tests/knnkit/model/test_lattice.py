@@ -10,10 +10,10 @@ import pytest
 from sklearn.datasets import load_digits
 from support import ties
 from support.device_process import DeviceProcess
+from support.models import build_model
 
 from knnkit.cli import main
 from knnkit.data.dataset import dataset
-from knnkit.model.build import build_model
 from knnkit.model.built import BuiltModel
 from knnkit.model.reference.lattice import Lattice, centre_on, find_lattice
 from knnkit.model.reference.spec import KnnSpec

@@ -15,13 +15,13 @@ from scipy.sparse import csr_matrix
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from support.models import build_model
 
 from device_agent import TfliteKNN
 from device_agent.shared.protocol.errors import AgentError, BadInput, DeviceUnfit
 from knnkit import TfKNN, from_sklearn
 from knnkit.data.dataset import dataset
 from knnkit.errors import BuildError, DataError, KnnkitError, UsageError
-from knnkit.model.build import build_model
 from knnkit.model.reference.spec import KnnSpec
 
 RNG = np.random.default_rng(8)

@@ -25,6 +25,7 @@ def test_features_of_the_graph_are_those_of_the_definition(rows: int, columns: i
         warnings.simplefilter("ignore")  # the interpreter is deprecated, but comes with TensorFlow
         interpreter = tf.lite.Interpreter(model_content=data)
     interpreter.allocate_tensors()
+    assert interpreter.get_input_details()[0]["name"].partition(":")[0].endswith("window")
     rng = np.random.default_rng(rows)
     shape = (rows, columns)
     kinds = [rng.normal(size=shape), rng.normal(1000.0, 0.01, shape), np.full(shape, 9.81), np.zeros(shape)]

@@ -13,6 +13,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, QuantileTransformer
 from support.device_process import DeviceProcess
+from support.models import build_model
 from support.wild import CELLS, QUANTIZED, Problem, problem
 
 import knnkit
@@ -26,7 +27,6 @@ from device_agent.shared.raw_rows import features_of
 from knnkit.data.dataset import dataset
 from knnkit.data.targets import with_targets
 from knnkit.errors import BuildError
-from knnkit.model.build import build_model
 from knnkit.model.built import BuiltModel
 from knnkit.model.index import grid, groups, int8
 from knnkit.model.reference.classifier import Reference

@@ -13,10 +13,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, Normalizer
 from support import ties
 from support.device_process import DeviceProcess
+from support.models import build_model
 
 import knnkit
 from knnkit.data.dataset import dataset
-from knnkit.model.build import build_model
 from knnkit.model.reference.spec import KnnSpec
 
 METRICS = ("euclidean", "sqeuclidean", "manhattan", "cosine")

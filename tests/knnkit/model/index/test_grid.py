@@ -10,11 +10,11 @@ import pytest
 from support.device_process import DeviceProcess
 from support.judging import training, verdict
 from support.machines import said_on_each
+from support.models import build_model
 from support.wild import CELLS
 
 from device_agent.shared.protocol.model_info import Gates
 from knnkit.errors import BuildError
-from knnkit.model.build import build_model
 from knnkit.model.golden import make_golden
 from knnkit.model.index.grid import CellLists, find_cells
 from knnkit.model.reference.enrolment import Enrolment, enrol

@@ -11,9 +11,9 @@ import pytest
 from support.device_process import DeviceProcess
 from support.judging import training, verdict
 from support.machines import said_on_each
+from support.models import build_model
 
 from device_agent.shared.row_groups import Groups
-from knnkit.model.build import build_model
 from knnkit.model.index import groups
 from knnkit.model.index.cost_sample import Sample
 from knnkit.model.index.groups import find_groups

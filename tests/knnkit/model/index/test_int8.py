@@ -20,11 +20,11 @@ from support.device_process import DeviceProcess
 from support.judging import training, verdict
 from support.machines import said_on_each
 from support.model_files import split
+from support.models import build_model
 from support.wild import QUANTIZED
 
 from device_agent.shared.protocol.model_info import Gates
 from knnkit.errors import BuildError
-from knnkit.model.build import build_model
 from knnkit.model.built import BuiltModel
 from knnkit.model.golden import make_golden
 from knnkit.model.graph.candidates import Chosen, QuantizedProducts

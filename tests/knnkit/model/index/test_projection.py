@@ -13,9 +13,9 @@ from sklearn.pipeline import make_pipeline
 from support.device_process import DeviceProcess
 from support.judging import training, verdict
 from support.machines import said_on_each
+from support.models import build_model
 
 import knnkit
-from knnkit.model.build import build_model
 from knnkit.model.graph.search import OVER_FETCH
 from knnkit.model.index import projection
 from knnkit.model.index.cost_sample import Sample

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.device_process import DeviceProcess
+from support.models import build_model
 
 from device_agent.shared.protocol.constants import UNKNOWN, UNKNOWN_LABEL
 from knnkit.data.dataset import Dataset, dataset
 from knnkit.errors import BuildError
 from knnkit.evaluation.splits import divide
-from knnkit.model.build import build_model
 from knnkit.model.reference.calibration import MIN_CLASS_ROWS, calibrate
 from knnkit.model.reference.spec import KnnSpec
 

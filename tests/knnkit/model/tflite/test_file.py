@@ -17,20 +17,19 @@ from typing import Any
 import numpy as np
 import pytest
 from support.device_process import ROOT, DeviceProcess
+from support.models import build_model
 
 from device_agent.shared.protocol import constants, model_info
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.release import model_file
 from knnkit.data.dataset import dataset
 from knnkit.model import selfcheck
-from knnkit.model.build import build_model
 from knnkit.model.built import BuiltModel
 from knnkit.model.graph.row_blocks import Layout
 from knnkit.model.reference.spec import KnnSpec
 
 _BUILD = """
 import hashlib, numpy as np
-from knnkit.model.build import build_model
 from knnkit.data.dataset import dataset
 from knnkit.model.reference.spec import KnnSpec
 rng = np.random.default_rng(0)

@@ -8,11 +8,12 @@ from typing import Any
 import flatbuffers
 import numpy as np
 import pytest
+from support.models import build_model
 from support.wild import problem
 
 from knnkit.data.dataset import dataset
 from knnkit.errors import BuildError
-from knnkit.model.build import OLDEST_RUNTIME, build_model
+from knnkit.model.build import OLDEST_RUNTIME
 from knnkit.model.reference.spec import KnnSpec
 from knnkit.model.tflite import flatbuffer, op_versions
 
