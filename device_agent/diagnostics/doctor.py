@@ -220,9 +220,7 @@ def _trust(store: Store) -> Iterator[Finding]:
         return
     for path, mend in trust_dir.exposed_paths(store.trust):
         yield Finding("trust", "warning", f"other users can change {path}, and so decide what runs here", mend)
-    for warning in held.warnings:
-        name = warning.split(": ")[1]  # `key-unreadable: NAME: ...`
-        file = store.trust if name == store.trust.name else store.trust / name
+    for file, warning in held.unread:
         if file.exists() and not os.access(file, os.R_OK):  # it may hold a good key
             denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
             yield Finding("trust", "warning", warning, explain(denied)[2])

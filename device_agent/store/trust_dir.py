@@ -23,6 +23,8 @@ DEVICE_FILE = "device.json"
 KEY_SUFFIX = ".pem"
 #: Largest device.json that is read, in bytes.
 MAX_DEVICE_FILE = 1024 * 1024
+#: A file without a valid key, or a folder that cannot be listed, and the warning about it.
+Unread = tuple[Path, str]
 
 
 @record
@@ -49,12 +51,13 @@ def look(directory: Path) -> Seen:
 
     P-256 keys are recognised by their text. Code that verifies with a key parses it, and refuses an invalid one.
     """
-    keys, warnings = read_keys(directory, _name)
+    keys, unread = read_keys(directory, _name)
     device, more = read_device_leniently(directory)
     exposed = tuple(
         f"trust-writable: {path} can be changed by others: {mend}" for path, mend in exposed_paths(directory)
     )
-    return Seen(tuple(sorted(set(keys).difference(device.revoked))), device, (*exposed, *warnings, *more))
+    warnings = (*exposed, *(warning for _, warning in unread), *more)
+    return Seen(tuple(sorted(set(keys).difference(device.revoked))), device, warnings)
 
 
 def exposed_paths(directory: Path) -> list[tuple[Path, str]]:
@@ -98,20 +101,20 @@ def typed(path: Path) -> str:
     return shlex.quote(str(path))
 
 
-def read_keys(directory: Path, name: Callable[[bytes], str]) -> tuple[dict[str, bytes], list[str]]:
-    """Returns fingerprint -> PEM text for the key files in `directory`, and a warning for each invalid one.
+def read_keys(directory: Path, name: Callable[[bytes], str]) -> tuple[dict[str, bytes], list[Unread]]:
+    """Returns fingerprint -> PEM text for the key files in `directory`, and each invalid file with a warning.
 
     `name` computes the fingerprint of a PEM text.
     """
     keys: dict[str, bytes] = {}
-    files, warnings = _key_files(directory)
+    files, unread = _key_files(directory)
     for path in files:
         try:
             data = read_small(path, fingerprints.MAX_PUBLIC_KEY)
             keys[name(data)] = data
         except (OSError, Refused) as error:
-            warnings.append(f"key-unreadable: {path.name}: {error}")
-    return keys, warnings
+            unread.append(_unread(path, error))
+    return keys, unread
 
 
 def read_device(directory: Path) -> DeviceTrust:
@@ -154,11 +157,15 @@ def _name(pem: bytes) -> str:
     return found
 
 
-def _key_files(directory: Path) -> tuple[list[Path], list[str]]:
-    """Returns the key files in `directory`, ascending, and a warning if the directory exists but cannot be listed."""
+def _key_files(directory: Path) -> tuple[list[Path], list[Unread]]:
+    """Returns the key files in `directory`, ascending; if it exists but cannot be listed, also it with a warning."""
     try:
         return sorted(path for path in directory.iterdir() if path.suffix == KEY_SUFFIX and path.name[0] != "."), []
     except FileNotFoundError:
         return [], []
     except OSError as error:
-        return [], [f"key-unreadable: {directory.name}: {error}"]
+        return [], [_unread(directory, error)]
+
+
+def _unread(path: Path, error: Exception) -> Unread:
+    return path, f"key-unreadable: {path.name}: {error}"

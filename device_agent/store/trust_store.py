@@ -20,11 +20,11 @@ from device_agent.system import durable
 
 @record
 class TrustFiles:
-    """The contents of ROOT/trust; `warnings` name the files that could not be read."""
+    """The contents of ROOT/trust; `unread` has the files without a valid key, each with a warning."""
 
     sets: orders.KeySets
     device: DeviceTrust
-    warnings: tuple[str, ...] = ()
+    unread: tuple[trust_dir.Unread, ...] = ()
 
     def fill(self, state: rules.TrustState) -> rules.TrustState:
         """Returns `state` with the keys, revoked keys, device id and used orders of ROOT/trust in place of its own."""
@@ -43,21 +43,17 @@ def key_file_name(fingerprint: str) -> str:
 
 
 def read(directory: Path, *, lenient: bool = False) -> TrustFiles:
-    """Reads ROOT/trust (`directory`), which may be missing; a file without a valid key is only a warning.
+    """Reads ROOT/trust (`directory`), which may be missing.
 
-    With `lenient`, a damaged device.json is only a warning, too. Use it only to start a release that was accepted
+    With `lenient`, a damaged device.json counts as an empty one. Use it only to start a release that was accepted
     before: the file lists the revoked keys, so no new release may be accepted without it.
 
     Raises:
         DeviceUnfit: device.json is damaged, and `lenient` is False.
     """
-    keys, warnings = trust_dir.read_keys(directory, dsse.fingerprint)
-    if lenient:
-        device, more = trust_dir.read_device_leniently(directory)
-        warnings += more
-    else:
-        device = read_device(directory)
-    return TrustFiles(orders.KeySets(keys, frozenset(device.revoked)), device, tuple(warnings))
+    keys, unread = trust_dir.read_keys(directory, dsse.fingerprint)
+    device = trust_dir.read_device_leniently(directory)[0] if lenient else read_device(directory)
+    return TrustFiles(orders.KeySets(keys, frozenset(device.revoked)), device, tuple(unread))
 
 
 def ensure_device_id(directory: Path) -> str:

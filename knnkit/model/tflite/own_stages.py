@@ -20,9 +20,8 @@ def write_pixels(height: int, width: int, channels: int) -> bytes:
     Raises:
         MissingDependency: TensorFlow is not installed.
     """
-    return _written(
-        (1, height, width, channels), lambda tf, picture: tf.reshape(picture, (1, height * width * channels))
-    )
+    shape, size = (1, height, width, channels), height * width * channels
+    return _written("picture", shape, lambda tf, picture: tf.reshape(picture, (1, size)))
 
 
 def write_features(rows: int, columns: int, features: Sequence[Feature]) -> bytes:
@@ -38,17 +37,17 @@ def write_features(rows: int, columns: int, features: Sequence[Feature]) -> byte
         parts = [tf.reshape(_one(tf, samples, middle, *feature), (1, -1)) for feature in features]
         return tf.concat(parts, axis=1)
 
-    return _written((1, rows * columns), run)
+    return _written("window", (1, rows * columns), run)
 
 
 @needs_build_extra()
-def _written(shape: tuple[int, ...], run: Callable[[Any, Any], Any]) -> bytes:
-    """Returns `run` as a `.tflite`: a function of the TensorFlow module and of a float32 tensor of this shape."""
+def _written(name: str, shape: tuple[int, ...], run: Callable[[Any, Any], Any]) -> bytes:
+    """Returns `run` as a `.tflite`: a function of the TensorFlow module and of the float32 tensor `name`."""
     load_tensorflow()
     import tensorflow as tf
 
-    given, module = [tf.TensorSpec(shape, tf.float32)], tf.Module()
-    function = tf.function(lambda values: run(tf, values), input_signature=given, autograph=False)
+    given, module = [tf.TensorSpec(shape, tf.float32, name)], tf.Module()
+    function = tf.function(lambda tensor: run(tf, tensor), input_signature=given, autograph=False)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()], module)
     return bytes(converter.convert())
 

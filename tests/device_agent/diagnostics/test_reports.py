@@ -270,9 +270,9 @@ def test_a_root_that_nobody_can_look_into_is_the_only_finding_about_it(
 
 def test_a_key_file_that_is_none_is_removed_by_its_name(tmp_path: Path, releases: Releases) -> None:
     board = Device(tmp_path / "my root", releases)
-    (board.root / constants.TRUST_DIR / "other key.pem").write_text("x")
+    (board.root / constants.TRUST_DIR / "other: key.pem").write_text("x")
     (wrong,) = [each for each in doctor._trust(Store(board.root)) if each.level != "ok"]
-    assert wrong.mend == f"rm '{board.root}/trust/other key.pem'"
+    assert wrong.mend == f"rm '{board.root}/trust/other: key.pem'"
 
 
 @pytest.mark.parametrize("what", ["file", "folder"])
