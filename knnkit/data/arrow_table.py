@@ -147,7 +147,7 @@ class _Table:
     """Reads the columns of an Arrow table; `met` collects the words for missing cells that were found."""
 
     def __init__(self, table: Any, source: str, policy: Policy) -> None:
-        self._table, self._policy, self.met = table, policy, set[str]()
+        self._table, self._source, self._policy, self.met = table, source, policy, set[str]()
         self._bad = BadCells(source, "row", targets=policy.targets)
         self._bad.rows = table.num_rows
 
@@ -194,6 +194,11 @@ class _Table:
         return [name], values, None
 
     def _categories(self, place: int, name: str, column: Any) -> tuple[NDArray[Any], tuple[str, ...]]:
+        from pyarrow import types
+
+        if types.is_decimal(column.type) or types.is_temporal(column.type):  # each library writes them otherwise
+            said = f"{self._source}: column {name!r} is of type {column.type}, which cannot be categories"
+            raise DataError(said, hint=f"store text: frame[{name!r}] = frame[{name!r}].astype(str)")
         learner = Learner(self._policy, [name], self._bad)
         codes = []
         for row, value in enumerate(column.to_pylist()):

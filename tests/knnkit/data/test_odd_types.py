@@ -108,6 +108,16 @@ def test_a_table_of_any_types_is_read_or_refused(name: str, policy: str, tmp_pat
         assert (found is not None) == good or policy != "plain"
 
 
+@pytest.mark.parametrize("name", ["decimal", "dates", "times", "spans"])
+def test_a_type_without_one_text_cannot_be_categories(name: str, tmp_path: Path) -> None:
+    """Decimals 1.5 and 1.25 of one pandas column are 1.50 and 1.25 in Arrow, and a device would get 1.5."""
+    file = tmp_path / "rows.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"x": COLUMNS[name][0], "y": ["a", "b", "a"]}), file)
+    with pytest.raises(DataError, match="which cannot be categories") as refused:
+        load(file, "y", None, Policy(categories={"x": "one-hot"}))
+    assert refused.value.hint == "store text: frame['x'] = frame['x'].astype(str)"
+
+
 def test_a_frame_with_too_large_numbers_is_refused() -> None:
     with pytest.raises(DataError, match="the data frame cannot be read: ") as refused:
         of_frame(pandas.DataFrame({"x": [2**70, 1, 2]}), "rows")
