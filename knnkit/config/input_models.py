@@ -168,12 +168,12 @@ class AudioConfig(Section):
 
 
 class NormaliseConfig(Section):
-    """The number that the first stage gets for a pixel from 0 to 255: (pixel - mean) / std."""
+    """The number that the first stage gets for a pixel: (pixel - mean) / std."""
 
     mean: Annotated[Numbers, Example("127.5")] = (0.0,)
     """One number, or one for each channel."""
     std: Annotated[Deviations, Example("127.5")] = (255.0,)
-    """One number above 0, or one for each channel."""
+    """One number above 0, or one for each channel. Above 1: pixels are from 0 to 255; below 1: from 0 to 1."""
 
 
 class ImageConfig(Section):

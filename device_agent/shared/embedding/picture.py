@@ -73,7 +73,8 @@ def prepare(pixels: NDArray[Any], image: Image) -> Float32:
     """Returns the (h, w, channels) float32 input of the first stage for (h, w), (h, w, c) or flat pixels (0 to 255).
 
     Raises:
-        BadInput: the array is not a picture; or `image.resize` is "none", and the picture has another size.
+        BadInput: the array is not a picture; its pixels have another scale than `std` implies; or `image.resize` is
+            "none", and the picture has another size.
     """
     if pixels.ndim == 1 and pixels.size == image.size[0] * image.size[1] * image.channels:  # a row of a table
         pixels = pixels.reshape(*image.size, image.channels)
@@ -86,11 +87,24 @@ def prepare(pixels: NDArray[Any], image: Image) -> Float32:
         raise BadInput(
             said, hint="give a picture of this size, or `resize: bilinear` in input: {image: ...} of deploy.yaml"
         )
+    _require_scale(pixels, max(image.std))
     fits = pixels.shape[:2] == image.size
     sized = pixels.astype(np.float32) if fits else _resized(pixels, image.size, image.resize == "nearest")
     found = _with_channels(sized, image.channels)
     mean, std = (np.array(values, np.float32) for values in (image.mean, image.std))
     return np.asarray((found - mean) / std, np.float32)
+
+
+def _require_scale(pixels: NDArray[Any], std: float) -> None:
+    """Raises BadInput for floats up to 1 if `std` is above 1, and for pixels up to 255 if it is below 1."""
+    peak = float(np.abs(pixels).max())
+    if std > 1.0 >= peak and pixels.dtype.kind == "f" and bool((pixels != np.rint(pixels)).any()):
+        said = f"pixels must be from 0 to 255; the largest here is {peak:g}"
+        hint = "multiply them by 255, or take them as they are: image: {normalise: {std: 1}} in deploy.yaml"
+        raise BadInput(said, hint=hint)
+    if std < 1.0 and peak > 2.0:
+        said = f"pixels must be from 0 to 1, because `std` is {std:g}; the largest here is {peak:g}"
+        raise BadInput(said, hint="divide them by 255, or multiply `mean` and `std` in deploy.yaml by 255")
 
 
 def _resized(pixels: NDArray[Any], size: tuple[int, ...], nearest: bool) -> Float32:

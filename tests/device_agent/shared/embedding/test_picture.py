@@ -101,6 +101,29 @@ def test_channels_and_scale_of_arrays() -> None:
     assert prepare(np.arange(4.0), Image((2, 2), 1, "none", **RAW)).shape == (2, 2, 1)
 
 
+@pytest.mark.parametrize(
+    ("pixels", "std", "said"),
+    [
+        ([[0.0, 0.98]], 255.0, "from 0 to 255; the largest here is 0.98"),
+        ([[-0.5, 0.5]], 127.5, "from 0 to 255"),
+        ([[0, 255]], 0.229, "from 0 to 1, because `std` is 0.229; the largest here is 255"),
+        ([[0.0, 1.0]], 255.0, ""),  # a dark picture
+        ([[0, 1]], 255.0, ""),
+        ([[0.0, 0.98]], 1.0, ""),
+        ([[0.0, 254.5]], 1.0, ""),
+        ([[0.0, 0.98]], 0.229, ""),
+    ],
+)
+def test_pixels_of_another_scale_are_refused(pixels: list[list[float]], std: float, said: str) -> None:
+    image = Image((1, 2), 1, std=(std,))
+    if not said:
+        prepare(np.array(pixels), image)
+        return
+    with pytest.raises(BadInput, match=said) as caught:
+        prepare(np.array(pixels), image)
+    assert "255" in caught.value.hint
+
+
 @pytest.mark.parametrize("shape", [(0, 3), (3,), (2, 2, 2, 2), (2, 2, 5)])
 def test_an_array_of_another_shape_is_not_a_picture(shape: tuple[int, ...]) -> None:
     with pytest.raises(BadInput):
