@@ -94,7 +94,7 @@ def drop_upload(upload: Path) -> None:
 def take(root: Path, name: str) -> Path:
     """Renames the upload folder `name` for this process, which may outlive the connection; returns the new path.
 
-    The files lose their suffix `PART`: the upload is complete, and a folder with finished files is in use.
+    Removes the suffix `PART` of the files: with finished files, the folder is not `silent`, so it stays.
     """
     own = new_upload(root, os.getpid())
     with contextlib.suppress(FileNotFoundError):  # `gather` reports it if the wheels are needed

@@ -45,11 +45,12 @@ class Loader:
     def find(cls, path: str, runtime: str | type, threads: int) -> Loader:
         """Returns the loader of a model; `runtime` is `auto`, one of `RUNTIMES`, or an Interpreter class.
 
-        `auto` chooses TensorFlow's own Interpreter if TensorFlow is loaded, and NumPy only if no TFLite runtime is
-        installed; a damaged runtime is an error.
+        `auto` chooses TensorFlow's own Interpreter if TensorFlow is loaded, else the first TFLite runtime that can be
+        loaded; NumPy only if no TFLite runtime is installed.
 
         Raises:
-            DeviceUnfit: the runtime is not installed, or it fails in a process that has loaded TensorFlow.
+            DeviceUnfit: the runtime is unknown, not installed or damaged, or fails in a process that has loaded
+                TensorFlow.
         """
         good = hasattr(runtime, "allocate_tensors") if isinstance(runtime, type) else isinstance(runtime, str)
         hint = f"an Interpreter class, or one of auto, {', '.join(RUNTIMES)}"

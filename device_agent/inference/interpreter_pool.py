@@ -36,9 +36,9 @@ class InterpreterPool:
     ) -> None:
         """Calls `work(graph, start)` for each of `starts`, in several threads; no two threads share a graph.
 
-        `starts` are the first rows of parts of a batch. `own` is the caller's graph; `make` loads the model again and
-        returns its batch graph. The pool does not store `make`: a reference cycle would hold the model's memory until
-        Python's garbage collection.
+        `starts` are the indices of the first rows of the parts of a batch. `own` is the caller's graph; `make` loads
+        the model again and returns its batch graph. The pool does not store `make`: a reference cycle would hold the
+        model's memory until Python's garbage collection.
 
         Raises:
             RuntimeError: the runtime failed; raised after all threads have finished.

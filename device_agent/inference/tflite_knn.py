@@ -56,7 +56,7 @@ class TfliteKNN:
             loaded TensorFlow, `auto` chooses TensorFlow's own; without a TFLite runtime, it chooses NumPy.
         packed: whether XNNPACK may pack the weights: copy them. Unpacked weights are read from the mapped file; batches
             of a large model then take several times as long. None packs up to 4 MB at once, more after `PACK_AFTER`
-            rows (over 32 MB, only if half of the free memory stays free; single rows that int8 answers do not count).
+            rows (over 32 MB, only if half of the free memory stays free; single rows answered in int8 do not count).
         stream: most queries are single rows: with `packed=None`, weights over 32 MB are never packed, others at once.
         search: one of `constants.WAYS` that the model has, or a record of the fastest measured on this board. All
             give equal answers. None chooses what is usually fastest: grid cells; else int8, if the runtime is LiteRT or

@@ -227,7 +227,7 @@ class _Answerer:
         self._next_counts = time.monotonic() + COUNTS_SECONDS
 
     def tell_gaps(self, *, at_end: bool) -> None:
-        """Prints how many gaps interrupted windows: when the time has jumped 1, 2, 4, ... times, and `at_end`."""
+        """Prints how many gaps interrupted windows: at 1, 2, 4, ... jumps of the time, and `at_end` of the stream."""
         if said := self._rows.take_gaps(at_end=at_end):
             print(f"device_agent: {self._name}: {said}", file=sys.stderr, flush=True)
 

@@ -42,7 +42,7 @@ _SAID = {
 def explain(error: OSError) -> tuple[str, str, str]:
     """Returns (reason, message, hint) for an error of the operating system.
 
-    The reason is a stable word for programs; it is `os-error`, with the hint "", if only the system's message is known.
+    The reason is a stable word for programs: `os-error` for an error without a word of its own. The hint may be "".
     """
     number = error.errno or 0
     where = f"{error.filename}: " if error.filename else ""

@@ -186,7 +186,7 @@ class Store:
         return state.holder(current, moment) or lock.holder_of(self.lock_file)
 
     def note(self, current: StoreState, what: str, release: ReleaseRef | None, why: str, holder: str) -> None:
-        """Adds an event that is not a transition of the state to the history.
+        """Adds to the history an event that is not a transition of the state.
 
         The event: `holder` did `what` (such as `staged`) with `release` (None: with none), for the reason `why`.
         """

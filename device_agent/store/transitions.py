@@ -54,7 +54,7 @@ def begin(
     Args:
         state: the state before.
         release: the staged release.
-        created: least time that the device assumes after the confirmation (time floor), in seconds since 1970.
+        created: earliest time that the device believes after the confirmation (time floor), in seconds since 1970.
         holder: who activates.
         connection: $SSH_CONNECTION of the activation; "" without SSH.
         seconds: the time to confirm.

@@ -74,7 +74,7 @@ def ensure_device_id(directory: Path) -> str:
 def apply_order(directory: Path, data: bytes) -> TrustFiles:
     """Applies a signed rotation or revocation to ROOT/trust (`directory`). Needs the lock.
 
-    Applying `data`, the bytes of the order, twice changes nothing.
+    `data` are the bytes of the order; applying it again changes nothing.
 
     Raises:
         Refused: a trust rule refused the order; nothing was changed.

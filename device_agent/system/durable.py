@@ -131,7 +131,7 @@ def move(source: Path, destination: Path) -> None:
 
 
 def discard(path: Path, doomed: Path, proof: str) -> None:
-    """Renames the directory `path` to `doomed`, then removes it, so that a half-removed one never has its name.
+    """Renames the directory `path` to `doomed`, then removes it: nothing half-removed ever has the name `path`.
 
     If the directory cannot be renamed (on an overlay file system), its file `proof` is removed first: without that
     file, the directory counts as removed.

@@ -27,7 +27,7 @@ from device_agent.shared.tabular.reader import Line, Parsed, line_by_line, witho
 
 
 class InputJsonParser(JsonParser):
-    """Parses JSON lines of raw inputs: base64 of a file, an array, or an object with one of these as its key `input`.
+    """Parses JSON lines of raw inputs: base64 of a file, an array, or an object with either under the key `input`.
 
     Args:
         chain: the loaded stages.

@@ -137,7 +137,7 @@ def _numbers(coder: Coder, place: int, cells: NDArray[Any]) -> NDArray[np.float6
 
 
 def _with_columns(rows: Any) -> tuple[Any, Sequence[str] | None]:
-    """Returns the rows, and the names of their columns or None; one dictionary becomes a list of one row."""
+    """Returns the rows, and the names of their columns (None: no names); one dictionary becomes a list of one row."""
     rows = [rows] if isinstance(rows, Mapping) else rows
     if isinstance(rows, list) and rows and all(isinstance(row, Mapping) for row in rows):
         return rows, list(dict.fromkeys(name for row in rows for name in row))

@@ -137,7 +137,7 @@ _DIGEST = r"[0-9a-f]{64}"
 
 
 def signature(name: str, search: str) -> str:
-    """Returns the name of the TFLite signature (entry point) for a way to `search`, one of SEARCHES (as `full`).
+    """Returns the name of the TFLite signature (entry point) for a way to `search`, one of SEARCHES (`full`, ...).
 
     `name` is SIGNATURE_ONE (for one row) or SIGNATURE_BATCH.
     """

@@ -3,11 +3,11 @@
 AgentError              2  bad arguments or bad input
 ├── BadInput            2  a row, a file or a format that cannot be classified
 ├── DeviceUnfit         1  no runtime, disk space or permission: `doctor` prints the command that repairs it
-├── ActivationFailed    1  the release was tried and reverted; the previous one answers
+├── ActivationFailed    1  an activation, its confirmation or a rollback failed
 ├── Refused             4  a trust rule refused the release or order (device_agent.shared.trust)
-├── GateFailed          4  parity, accuracy or latency is outside the release's gates
+├── GateFailed          4  parity, accuracy, latency or another figure misses its gate
 ├── ModelUnusable       4  the `.tflite` cannot be loaded, or is not a knnkit model
-└── Locked              5  another process holds the store's lock
+└── Locked              5  another process holds the store's lock, or an activation is pending
 Interrupted           130  Ctrl-C or another signal; also used by the host's command line
 
 `reason` is a stable word for programs (and for the host); the message is for people; `hint` is the next command to
@@ -77,21 +77,21 @@ class DeviceUnfit(AgentError):
 
 
 class ActivationFailed(AgentError):
-    """An activation was reverted; the previous release answers."""
+    """An activation, its confirmation or a rollback failed."""
 
     exit_code = 1
     default_reason = "activation-failed"
 
 
 class Refused(AgentError):
-    """A trust rule refused a release or an order; nothing was changed."""
+    """A trust rule refused a release or an order, or the release does not allow taught rows; nothing was changed."""
 
     exit_code = 4
     default_reason = "refused"
 
 
 class GateFailed(AgentError):
-    """The release fails one of its gates on this device: parity, accuracy or latency."""
+    """The release misses one of its gates on this device, such as parity, accuracy or latency."""
 
     exit_code = 4
     default_reason = "gate-failed"
@@ -106,7 +106,7 @@ class ModelUnusable(AgentError):
 
 
 class Locked(AgentError):
-    """Another process is changing the store: the message gives its holder, since when, and why."""
+    """Another process is changing the store, or an activation waits for its confirmation; the message says which."""
 
     exit_code = 5
     default_reason = "locked"

@@ -27,7 +27,10 @@ class RuntimeInfo:
 
 @record
 class RowDifference:
-    """A golden row (number `row`, from 0) on which a device's answer differs from the `expected_...` answer."""
+    """A golden row (number `row`, from 0) on which a device's answer differs from the `expected_...` answer.
+
+    `distance_error` is the greatest difference of a neighbour's distance from the expected distance.
+    """
 
     row: int
     expected_label: str
@@ -161,7 +164,8 @@ class Certificate:
     For a model with stages, accuracy is that of the rows that the device computed, and `embedding` compares these rows.
     A regression has `errors`, target by target, on the evaluation rows, but no accuracy. A model with several label
     columns has `columns` instead.
-    `compared` exists if this activation replaces a release, unless a model is large and no gate needs the comparison.
+    `compared` exists if this activation replaces a release, unless the model has targets, or one of the two models is
+    large and no gate needs the comparison.
     """
 
     nonce: str

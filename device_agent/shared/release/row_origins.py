@@ -65,7 +65,7 @@ class Origins:
         return self.text[start : int(self.ends[index])].decode("utf-8", "replace") or None
 
     def index(self, row: int) -> int | None:
-        """Returns the index in the model of row number `row` of the source; None if the model lacks that row."""
+        """Returns the index in the model of row number `row` of the source; None if `places` lacks it."""
         if self.places is None:
             return row
         found = np.flatnonzero(self.places == row)

@@ -211,8 +211,8 @@ def number(text: str) -> float:
     """Returns the value of a field: a number with a decimal point and digits 0 to 9, `nan`, `inf`; true is 1, false 0.
 
     Raises:
-        ValueError: any other field, also those that only `float` reads: `1_0`, the digits of other scripts, and numbers
-            beside a control character.
+        ValueError: the field is anything else, even if `float` would read it: `1_0`, digits of another script, or a
+            number beside a control character.
     """
     if has_controls(text) or "_" in text or not (text.isascii() or text.strip().isascii()):
         raise ValueError("not a number")
@@ -221,7 +221,7 @@ def number(text: str) -> float:
 
 
 def in_ascii(text: str) -> str | None:
-    """Returns in ASCII a number with digits or signs of another script; None for any text that is not such a number."""
+    """Returns `text`, a number with digits or signs of another script, in ASCII; None for any other text."""
     if text.strip().isascii():
         return None
     plain = "".join(str(int(c)) if c.isdecimal() else _SIGNS_IN_ASCII.get(c, c) for c in text.strip())

@@ -192,7 +192,7 @@ def plain_numbers(fields: list[bytes], decimal: str = ".") -> list[bytes]:
 
 
 def unlike_finite(value: float, text: str) -> str:
-    """Returns the message for a number that float32 cannot hold: its `value`, and its `text` in the input."""
+    """Returns the message for a number `value` that float32 cannot hold; `text` is the number in the input."""
     return f"{short(text)} is {'too large for float32' if math.isfinite(value) else 'not a finite number'}"
 
 

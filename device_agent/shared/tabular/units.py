@@ -22,7 +22,7 @@ def unit_of(text: str) -> str:
 
 
 def without_units(units: Iterable[str]) -> str:
-    """Returns the beginning of a command that removes `units` after numbers; the name of the file follows it."""
+    """Returns a command that removes `units` after numbers; the caller appends the name of the file to it."""
     parts = [_SPECIAL.sub(r"\\\g<0>", unit) for unit in dict.fromkeys(units)]
     script = f's/([0-9]) ?({"|".join(parts)})([",;[:space:]]|$)/\\1\\3/g'
     return f"sed -E {shlex.quote(script)}"

@@ -13,7 +13,7 @@ def read_manifest(data: bytes) -> Manifest:
     """Reads and checks the bytes of `release.json`.
 
     Raises:
-        Refused: MANIFEST_MALFORMED: `data` is not a valid manifest. AGENT_TOO_OLD: its schema is newer than this agent.
+        Refused: MANIFEST_MALFORMED: `data` is not a valid manifest. AGENT_TOO_OLD: this agent cannot read its schema.
     """
     try:
         manifest = json_codec.loads(Manifest, data, limit=constants.MAX_MANIFEST, extra="refuse")

@@ -308,7 +308,7 @@ def _check_dates(manifest: Manifest, state: TrustState, now: int) -> None:
 
 
 def _with_standing(verdict: Verdict, state: TrustState, now: int) -> Verdict:
-    """Returns the verdict on a running release, with warnings why a device would refuse it today."""
+    """Returns the verdict on a running release, with warnings that say why it would be refused today."""
     at_least = max(now, state.time_floor)
     found = standing.warnings_of(verdict.signed_by, verdict.manifest.expires, state.revoked, at_least)
     return replace(verdict, warnings=(*found, *verdict.warnings))

@@ -77,7 +77,7 @@ def of_previous(warnings: Iterable[str]) -> list[str]:
 
 
 def _parse(data: bytes, limit: int) -> dict[str, Any]:
-    """Returns the JSON object in `data`; {} if it is over `limit` bytes, or malformed (`check` and `doctor` say so)."""
+    """Returns the JSON object in `data`; {} if it is over `limit` bytes or malformed (`doctor` reports that)."""
     try:
         found = json_codec.parse(data, limit=limit)
     except json_codec.MalformedDocument:

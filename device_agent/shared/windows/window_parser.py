@@ -69,7 +69,7 @@ class _Columns(Columns):
         return found
 
     def _without_text(self, fields: Sequence[str]) -> tuple[Sequence[str], float | None]:
-        """Returns the fields with 0 in place of a time in text, and this time in seconds; else `fields` and None."""
+        """Returns `fields` with 0 in place of a time in text, and the time in seconds; else (`fields`, None)."""
         place = self.numbers[self.time]
         seconds = self.times.read(fields[place])
         return (fields, None) if seconds is None else ([*fields[:place], "0", *fields[place + 1 :]], seconds)
