@@ -139,7 +139,6 @@ def _runtime(store: Store) -> Iterator[Finding]:
 
 
 def _litert(runtime: str | None) -> bool:
-    """Whether `runtime` is LiteRT; if None (none is installed), whether only LiteRT has wheels for this Python."""
     return runtime.startswith("ai_edge_litert") if runtime else sys.version_info >= (3, 12)
 
 

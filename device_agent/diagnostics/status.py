@@ -175,7 +175,6 @@ def render(found: Status) -> str:
 
 
 def _times(rows: str, chosen: str, taken: dict[str, float]) -> str:
-    """Returns `64 rows: full (full 1.2 ms, cells 3.4 ms)`: `rows`, the `chosen` search, the time of each search."""
     return f"{rows}: {chosen} ({', '.join(f'{way} {time:.3g} ms' for way, time in taken.items())})"
 
 

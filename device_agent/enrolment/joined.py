@@ -121,13 +121,11 @@ class JoinedExact(ExactKnn):
         return OneRow(self._info, self._near, OneScreen(self._tables, of_row), self._from_one, reach, *how)
 
     def _coordinates(self, row: NDArray[np.float32], *, weighted: bool = True) -> NDArray[Any]:
-        """Returns (p,) approximate coordinates of a row in model space; `weighted`: each times its column's weight."""
         found = self._rough.one(row)
         z = self._enter(row) if found is None else found
         return z * self._weights if weighted and not self._unweighted else z
 
     def _from_one(self, row: NDArray[np.float32], local: NDArray[np.int64]) -> list[float]:
-        """Returns squared distances (manhattan: distances) from a query `row` to taught rows with indices `local`."""
         terms = np.subtract(self._coordinates(row, weighted=False), self._local.take(local, axis=0), dtype=np.float64)
         found: list[float] = self._measures(terms).tolist()
         return found
@@ -174,11 +172,7 @@ class JoinedExact(ExactKnn):
         return some[query], local
 
     def _to_local(self, z: NDArray[Any], query: NDArray[np.int64], local: NDArray[np.int64]) -> Float64:
-        """Returns (m,) distances of m pairs of a query and a taught row, in the model's metric.
-
-        `z` are (n, p) queries in model space; `query` and `local` the (m,) indices of each pair's query and taught row.
-        Relative errors are below 2^-36.
-        """
+        """Returns (m,) distances of pairs of a query in `z` and a taught row; relative errors are below 2^-36."""
         found = np.empty(len(query))
         step = max(1, _CHUNK_BYTES // (8 * z.shape[1]))
         for start in range(0, len(query), step):
@@ -240,7 +234,6 @@ class JoinedExact(ExactKnn):
         return found
 
     def _bases(self, z: Float64, row: NDArray[Any]) -> Float64:
-        """Returns (m,) distances in model space from (m, p) queries `z` to rows with indices `row`; error < `_OFF`."""
         return np.asarray(self._by.to_distance(self._by.terms(z, self._rows.take(row)).sum(axis=1)))
 
     def _nearest_of(

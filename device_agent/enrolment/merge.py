@@ -25,21 +25,14 @@ Outputs = dict[str, NDArray[Any]]
 
 @record
 class Nearby:
-    """c pairs of a query and a taught row that may be among its k nearest neighbours.
+    """c pairs of a query and a taught row that may be among its k nearest neighbours."""
 
-    Attributes:
-        some: (m,) indices of the queries that have a pair, ascending.
-        query: (c,) position in `some` of the query of each pair, ascending.
-        local: (c,) index of the taught row of each pair.
-        distance: (c,) float64 distance of each pair, in the model's metric.
-        clear: (m,) bool: whether a query's distances are precise enough to sort by: errors are at most 1/64 of those
-            of float32.
-    """
-
-    some: NDArray[np.int64]
-    query: NDArray[np.int64]
-    local: NDArray[np.int64]
-    distance: Float64
+    some: NDArray[np.int64]  # (m,) indices of the queries that have a pair, ascending
+    query: NDArray[np.int64]  # (c,) position in `some` of the query of each pair, ascending
+    local: NDArray[np.int64]  # (c,) index of the taught row of each pair
+    distance: Float64  # (c,) float64 distance of each pair, in the model's metric
+    #: (m,) bool: whether a query's distances are precise enough to sort by: errors are at most 1/64 of those of
+    #: float32.
     clear: NDArray[np.bool_]
 
     def only(self, chosen: NDArray[np.int64]) -> Nearby:
@@ -54,17 +47,12 @@ class Nearby:
 
 @record
 class Blur:
-    """How much two distances must differ for the order of two rows to be certain.
+    """How much two distances must differ for the order of two rows to be certain."""
 
-    Attributes:
-        doubt: (m,) for each query, the greatest difference of two distances that may be due to float32 rounding alone.
-        tied: rows tie if their distances in model space (`votes.base_distance`) differ by less than this.
-        zero: a row is an exact match if its distance in model space is below this.
-    """
-
+    #: (m,) for each query, the greatest difference of two distances that may be due to float32 rounding alone.
     doubt: Float64
-    tied: float
-    zero: float
+    tied: float  # rows tie if their distances in model space (`votes.base_distance`) differ by less than this
+    zero: float  # a row is an exact match if its distance in model space is below this
 
 
 class Merge:
@@ -108,10 +96,7 @@ class Merge:
             self.outputs = {name: values[clear] for name, values in self.outputs.items()}
 
     def _is_ordered(self, far: Float64, added: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Returns (m,) bool: whether the order of (m, k + 1) neighbours is certain next to each taught row.
-
-        `far` are the distances of the neighbours, and `added` tells which of them are taught rows.
-        """
+        """Whether the order of (m, k + 1) neighbours is certain next to each taught row; `far`: their distances."""
         close = far[:, 1:] - far[:, :-1] <= self._blur.doubt[:, np.newaxis]
         close &= added[:, 1:] | added[:, :-1]
         if self._blur.tied or self._blur.zero:
@@ -122,10 +107,7 @@ class Merge:
         return found
 
     def _is_clear(self, outputs: Outputs, far: Float64, doubt: Float64) -> NDArray[np.bool_]:
-        """Returns (r,) bool: whether errors up to (r,) `doubt` in (r, k) distances `far` cannot change the answers.
-
-        `outputs` are the outputs, by name (such as `label`), of the votes with these distances.
-        """
+        """Whether errors up to (r,) `doubt` in (r, k) distances `far` cannot change the answers `outputs`."""
         info, shares = self._info, outputs[OUTPUT_PROBABILITIES]
         found = np.ones(len(far), np.bool_)
         if info.weights == "distance":  # each weight is off by at most doubt / (2 nearest) of itself
@@ -152,13 +134,6 @@ def _sorted(
     the (m,) distance of the nearest taught row after the first k (infinity: none). Leaves out taught rows that are
     certainly farther than the model's own k-th neighbour. If no taught row is left for a query, its last distance of
     the k + 1 is infinite.
-
-    Args:
-        indices: (m, k) the model's own neighbours.
-        distances: (m, k) their distances.
-        near: the taught rows that may be nearer.
-        own: number of training rows; taught rows have the indices that follow.
-        doubt: (m,) how much two distances must differ for their order to be certain.
     """
     count, k = distances.shape
     within = np.flatnonzero(near.distance <= (distances[:, -1] + doubt)[near.query])

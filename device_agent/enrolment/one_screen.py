@@ -54,7 +54,6 @@ class Tables:
                 self.passes.append((self._scored(rows), 0.0))
 
     def _scored(self, rows: Float64) -> Float32:
-        """Returns a (width + 1, r) table, a column for each row: its coordinates, then -1/2 of its squared length."""
         return np.vstack([rows.T[: self.width], (rows * rows).sum(axis=1) / -2]).astype(np.float32)
 
 

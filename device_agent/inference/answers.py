@@ -17,19 +17,13 @@ from device_agent.shared.queries import Origin, check_rows, origin_of
 
 
 class Answers(NamedTuple):
-    """The classifier's answers to n queries.
+    """The classifier's answers to n queries."""
 
-    Attributes:
-        label: (n,) int32 class index; `constants.UNKNOWN` for a rejected row.
-        probabilities: (n, n_classes) float32 vote shares.
-        indices: (n, k) int32 indices of the nearest rows: training rows have 0 to n_train - 1, taught rows follow.
-        distances: (n, k) float32, in the model's metric.
-    """
-
-    label: NDArray[np.int32]
-    probabilities: NDArray[np.float32]
+    label: NDArray[np.int32]  # (n,) int32 class index; `constants.UNKNOWN` for a rejected row
+    probabilities: NDArray[np.float32]  # (n, n_classes) float32 vote shares
+    #: (n, k) int32 indices of the nearest rows: training rows have 0 to n_train - 1, taught rows follow.
     indices: NDArray[np.int32]
-    distances: NDArray[np.float32]
+    distances: NDArray[np.float32]  # (n, k) float32, in the model's metric
 
 
 class Voted(NamedTuple):

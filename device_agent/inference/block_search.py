@@ -114,11 +114,7 @@ class BlockSearch:
         return self._rows.indices((scores <= limit).nonzero()[0]) if limit < _MAX else None
 
     def _prepare_one(self, z: Float64) -> tuple[Float32, float, float, float, float] | None:
-        """Returns the (p,) factors of one (p,) query `z`, from which scores are computed, and four fields of `Scale`.
-
-        The fields, which convert scores into measures, are base, factor, share and slack. Faster than `_prepare`.
-        Returns None if the query is too large for float32.
-        """
+        """Returns factors of one (p,) query `z`, and base, factor, share, slack of its `Scale`; None: too large."""
         if self._manhattan:
             with np.errstate(over="ignore", invalid="ignore"):
                 factors, scale = self._prepare(z[np.newaxis])
@@ -138,8 +134,7 @@ class BlockSearch:
     def _search(self, z: Float64, factors: Float32, scale: Scale) -> tuple[Any, Any, Any, Float32]:
         """Returns m pairs of a query and a row that may be among its k nearest; and each query's k-th lowest score.
 
-        The pairs are three arrays, (m,) each: position in `z`, index of the row, score (lower is nearer). `factors` and
-        `scale` are what `_prepare` computes from the (q, p) queries `z`.
+        The pairs are three (m,) arrays: position in `z`, index of the row, score (lower is nearer).
         """
         return self._scan(factors, scale)
 
@@ -174,11 +169,6 @@ class BlockSearch:
 
         A row with a score above the limit of a query is not its neighbour. The list of pairs that is returned has one
         entry, in the form of `found`.
-
-        Args:
-            found: the pairs; each entry has three arrays, (m,) each: query, row, and score of m pairs.
-            most: (q,) numbers that the k-th scores do not exceed.
-            scale: converts scores into measures: squared distances (manhattan: distances).
         """
         query, row, score = (np.concatenate(parts) for parts in zip(*found, strict=True))
         order = np.lexsort((score, query))
@@ -192,11 +182,7 @@ class BlockSearch:
         return [(query[near], row[near], score[near])], kth, limit
 
     def _limit(self, kth: Float32, scale: Scale) -> tuple[Float64, Float32]:
-        """Returns (q,) limits up to which a row may tie with the k-th neighbour: as measures, and as scores.
-
-        `kth` are the scores of the k-th neighbours. `scale` converts scores into measures: squared distances, or
-        distances for manhattan.
-        """
+        """Returns (q,) limits up to which a row may tie with the k-th neighbour: as measures, and as scores."""
         measure = scale.base + scale.factor * (kth + scale.slack)
         measure = self._and_ties(np.maximum(measure, 0.0) * (1.0 + scale.share)) * (1.0 + scale.share)
         limit = (measure - scale.base) / scale.factor + scale.slack
@@ -204,10 +190,7 @@ class BlockSearch:
         return measure, np.where(kth <= scale.exact, kth, rounded)
 
     def _scored(self, factors: Float32) -> Iterator[tuple[int, Float32]]:
-        """Yields for each block of r rows the position of its first row, and the (q, r) scores of q queries.
-
-        `factors` are the (q, p) numbers that `_prepare` computes from the queries.
-        """
+        """Yields for each block of r rows the position of its first row, and the (q, r) scores of q queries."""
         step, start = max(1, _SCORES // max(1, len(factors))), 0
         memory = np.empty(len(factors) * min(step, max(map(len, self._rows.pieces))), np.float32)
         for piece in self._rows.pieces:
@@ -218,10 +201,7 @@ class BlockSearch:
                 start += len(rows)
 
     def _score(self, factors: Float32, rows: Float32, start: int, scores: Float32) -> Float32:
-        """Fills and returns (q, r) `scores` of q queries and r `rows`; the first row has the position `start`.
-
-        `factors` are the (q, p) numbers that `_prepare` computes from the queries.
-        """
+        """Fills and returns (q, r) `scores` of q queries and r `rows`; the first row has the position `start`."""
         halves = self._halves[start : start + len(rows)]  # 0 for manhattan
         if self._differs:
             self._add_differences(factors, rows, scores)
@@ -244,10 +224,7 @@ class BlockSearch:
                 np.dot(apart, self._weights32, out=scores[query, start : start + len(part)])
 
     def _prepare(self, z: Float64) -> tuple[Float32, Scale]:
-        """Returns (q, p) factors of the (q, p) queries `z`, from which `_score` computes scores, and their scale.
-
-        The scale converts scores into measures: squared distances (manhattan: distances).
-        """
+        """Returns (q, p) factors of the queries `z`, and the scale that converts their scores into measures."""
         if not self._manhattan:
             return self._by_products(z)
         return self._by_differences(z) if self._differs else self._by_sides(z)

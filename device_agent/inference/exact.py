@@ -158,11 +158,9 @@ class ExactKnn:
     def _decide(
         self, order: NDArray[np.int64], measure: Float64, within: tuple[Any, Any, Any] | None = None
     ) -> dict[str, NDArray[Any]]:
-        """Returns the outputs, by name, for q queries with known neighbours.
+        """Returns the outputs, by name, for queries with (q, k) neighbours `order` at the measures `measure`.
 
-        `order` are the (q, k) indices of the nearest rows, `measure` their (q, k) measures (powers of distances).
-        `within`, for a model with a radius, are three arrays: query, row and distance of each pair within it, which
-        votes (`_within`). None: the k nearest rows vote.
+        `within`, for a model with a radius, has the pairs that vote (`_within`); None: the k nearest rows vote.
         """
         return self._outputs(order, self._by.to_metric(measure), within)
 
@@ -292,10 +290,7 @@ class ExactKnn:
         return self._among_all(z, live[~fits], order, measure)
 
     def _among_all(self, z: Float64, some: Any, order: Any, measure: Any) -> tuple[NDArray[np.int64], Float64]:
-        """Searches all training rows for the queries at positions `some` of `z`; fills and returns two (q, k) arrays.
-
-        `order` gets the indices of the k nearest rows, `measure` their measures: powers of distances (`Measure`).
-        """
+        """Searches all training rows for the queries at `some` of `z`; fills (q, k) `order` and `measure`."""
         k = self._info.k
         for one, rough in zip(some, self._scan(z[some])):
             near = np.flatnonzero(rough <= self._by.and_ties(np.partition(rough, k - 1)[k - 1]) * NEAR_TIED)
@@ -303,7 +298,6 @@ class ExactKnn:
         return order, measure
 
     def _scan(self, z: Float64) -> Iterator[Float64]:
-        """Yields for each of (q, p) queries `z` its (n_train,) measures: powers of distances, from rounded sums."""
         together, step = max(1, _MEASURES // self._info.n_train), max(1, _SCANNED // z.shape[1])
         parts = [block[start : start + step] for block in self._rows.blocks for start in range(0, len(block), step)]
         for start in range(0, len(z), together):
@@ -311,10 +305,7 @@ class ExactKnn:
             yield from np.concatenate([self._by.rough(some, part) for part in parts], axis=1)
 
     def _within(self, z: Float64) -> tuple[NDArray[np.int64], NDArray[np.int64], Float64] | None:
-        """Returns all m pairs within the radius: (m,) index of the query in `z`, index of the row, and distance.
-
-        None for a model without a radius.
-        """
+        """Returns all pairs within the radius: (m,) query in `z`, row, and distance; None without a radius."""
         radius = None if self._info.float64 is None else self._info.float64.radius
         if radius is None:
             return None

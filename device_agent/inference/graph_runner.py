@@ -136,7 +136,6 @@ def unusable(loader: Loader, error: Exception, what: str = "load") -> ModelUnusa
 
 
 def _fill(graph: Graph, chunk: NDArray[np.float32], parts: dict[str, NDArray[Any]], start: int) -> None:
-    """Runs the graph on the rows `chunk`; writes their outputs into the arrays of `parts`, from index `start` on."""
     used = len(chunk)
     graph.rows[:used] = chunk  # other rows keep finite values of the last batch; their outputs are not read
     graph.run()

@@ -25,21 +25,13 @@ _FAILS_BESIDE_TENSORFLOW = "tflite_runtime"
 
 @record
 class Loader:
-    """Loads one model file, any number of times.
+    """Loads one model file, any number of times."""
 
-    Attributes:
-        path: the model file.
-        interpreter_class: the runtime's Interpreter class; None for NumPy.
-        name: import name of the runtime.
-        version: version of the runtime.
-        threads: threads of each interpreter.
-    """
-
-    path: str
-    interpreter_class: Any
-    name: str
-    version: str
-    threads: int
+    path: str  # the model file
+    interpreter_class: Any  # the runtime's Interpreter class; None for NumPy
+    name: str  # import name of the runtime
+    version: str  # version of the runtime
+    threads: int  # threads of each interpreter
 
     @classmethod
     def find(cls, path: str, runtime: str | type, threads: int) -> Loader:

@@ -35,19 +35,13 @@ _MARGIN = 1.0 / 4  # of the training rows' extent, on each side
 
 @record
 class LabelMap:
-    """The labels of the cells of a grid.
+    """The labels of the cells of a grid."""
 
-    Attributes:
-        centre: (p,) float32, subtracted from each row, after the model's `origin` (a fixed row in knn.json).
-        first: (p,) float32 lower corner of the grid, as an offset from the centre.
-        per_unit: (p,) float32, number of cells per unit of each coordinate.
-        table: int8, for each cell its class index, `constants.UNKNOWN` or UNDECIDED. The cells at the border are
-            UNDECIDED, and stand for everything outside.
-    """
-
-    centre: Float32
-    first: Float32
-    per_unit: Float32
+    centre: Float32  # (p,) float32, subtracted from each row, after the model's `origin` (a fixed row in knn.json)
+    first: Float32  # (p,) float32 lower corner of the grid, as an offset from the centre
+    per_unit: Float32  # (p,) float32, number of cells per unit of each coordinate
+    #: int8, for each cell its class index, `constants.UNKNOWN` or UNDECIDED. The cells at the border are UNDECIDED, and
+    #: stand for everything outside.
     table: NDArray[np.int8]
 
     def look_up(self, rows: Float32) -> NDArray[np.int8]:
@@ -197,7 +191,6 @@ class _Proof:
         return np.where((lead > 0) | ((lead == 0) & (winner < rival)), winner, UNDECIDED).astype(np.int8)
 
     def _tally(self, classes: Ints, chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Returns (m, n_classes): how many of the chosen rows of each cell belong to each class."""
         slots = (np.arange(len(classes)) * self._n_classes)[:, None] + classes
         counts = np.bincount(slots[chosen], minlength=len(classes) * self._n_classes)
         return counts.reshape(len(classes), self._n_classes)

@@ -21,20 +21,13 @@ class Scale:
     """Converts the float32 scores of q queries into measures: squared distances, or distances for manhattan.
 
     measure = base + factor * score. The error is at most share * measure + factor * slack.
-
-    Attributes:
-        base: (q,) float64, added to each measure of a query.
-        factor: multiplies every score.
-        share: relative part of the error bound, as a fraction of the measure.
-        slack: (q,) absolute part of the error bound, in units of the score.
-        exact: (q,) scores up to this value have no rounding error; -infinity if any score may have one.
     """
 
-    base: Float64
-    factor: float
-    share: float
-    slack: Float64
-    exact: Float64
+    base: Float64  # (q,) float64, added to each measure of a query
+    factor: float  # multiplies every score
+    share: float  # relative part of the error bound, as a fraction of the measure
+    slack: Float64  # (q,) absolute part of the error bound, in units of the score
+    exact: Float64  # (q,) scores up to this value have no rounding error; -infinity if any score may have one
 
     def take(self, chosen: Any) -> Scale:
         """Returns this conversion of scores for the chosen queries only."""
@@ -43,16 +36,9 @@ class Scale:
 
 @record
 class Found:
-    """Pairs of a query and a training row that may be among its k nearest, ascending by query.
+    """Pairs of a query and a training row that may be among its k nearest, ascending by query."""
 
-    Attributes:
-        query: (m,) index of the query of each pair.
-        row: (m,) index of the training row of each pair.
-        measure: (m,) squared distance of each pair; the distance for manhattan.
-        exact: (q,) bool, one per query: whether all measures of the query have no rounding error.
-    """
-
-    query: NDArray[np.int64]
-    row: NDArray[np.int64]
-    measure: Float64
-    exact: NDArray[np.bool_]
+    query: NDArray[np.int64]  # (m,) index of the query of each pair
+    row: NDArray[np.int64]  # (m,) index of the training row of each pair
+    measure: Float64  # (m,) squared distance of each pair; the distance for manhattan
+    exact: NDArray[np.bool_]  # (q,) bool, one per query: whether all measures of the query have no rounding error

@@ -224,7 +224,6 @@ class TfliteKNN:
         return with_votes(self, rows, answers) if self._votes else answers
 
     def _take(self) -> None:
-        """Caches views of the outputs of the graph that answers single rows at present."""
         one, loader = self._graphs.one, self._graphs.loader
         self._one = one
         self._answers = tuple(one.outputs[name] for name in _ANSWERS)
@@ -237,7 +236,6 @@ class TfliteKNN:
         )
 
     def _note(self, rows: int) -> None:
-        """Counts `rows` queries; after enough, the model's weights are packed (copied), and cached views renewed."""
         self._graphs.note(rows)
         if self._one is not self._graphs.one:
             self._take()

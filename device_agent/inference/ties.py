@@ -34,12 +34,7 @@ def share_ties(
 
 
 def order_few(
-    measure: list[float],
-    row: list[int],
-    k: int,
-    zero: float,
-    tied: float,
-    to_distance: Callable[[Float64], Float64],
+    measure: list[float], row: list[int], k: int, zero: float, tied: float, to_distance: Callable[[Float64], Float64]
 ) -> tuple[list[int], list[float]]:
     """Returns the indices of the k nearest of few rows, and their measures, as Python numbers.
 

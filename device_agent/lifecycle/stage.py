@@ -209,7 +209,6 @@ def _expected(store: Store, directory: Path) -> str | None:
 
 
 def _copy(source: Path, destination: Path) -> None:
-    """Copies the release `source` from outside ROOT to `destination`; checks its files and the disk space first."""
     if not source.is_dir():
         raise AgentError(f"{source} is not a release directory", hint="name the directory that knnkit build made")
     with open_release(source) as opened:
@@ -322,6 +321,5 @@ def _drop_stale_uploads(store: Store) -> None:
 
 
 def _last_touched(upload: Path) -> float:
-    """Returns the time of the last change to the upload or a file in it, in seconds since 1970."""
     inside = sorted(upload.iterdir()) if upload.is_dir() and not upload.is_symlink() else []
     return max(path.lstat().st_mtime for path in (upload, *inside))

@@ -200,18 +200,12 @@ class Local:
 
 @record
 class Training:
-    """Facts about neighbours by index: training rows first, then taught rows.
+    """Facts about neighbours by index: training rows first, then taught rows."""
 
-    Attributes:
-        classes: (n,) int32 class indices.
-        origins: row numbers and ids of the training rows in the training data.
-        local: the taught rows; None if the release does not allow any.
-        targets: (n, t) float64 targets, or positions of labels in `Targets.classes`; None in a model without.
-    """
-
-    classes: NDArray[np.int32]
-    origins: Origins
-    local: Local | None = None
+    classes: NDArray[np.int32]  # (n,) int32 class indices
+    origins: Origins  # row numbers and ids of the training rows in the training data
+    local: Local | None = None  # the taught rows; None if the release does not allow any
+    #: (n, t) float64 targets, or positions of labels in `Targets.classes`; None in a model without.
     targets: NDArray[np.float64] | None = None
 
     def origin(self, index: int) -> tuple[int | None, str | None]:
@@ -247,7 +241,7 @@ class Form:
         self._prepare()
 
     def _prepare(self) -> None:
-        """Computes what all answers share, such as the line of each label; called once, by the constructor."""
+        """Computes what all answers share; called once."""
 
     def _shares(self, answers: Answers) -> NDArray[np.float32]:
         """Returns (n, n_classes) vote shares; with label columns (n, m), of the labels of each column in turn."""

@@ -65,10 +65,7 @@ def _in_order(
     query: Callable[[Any, NDArray[Any]], T],
     query_of_many: Callable[[], Callable[[Any, NDArray[Any]], T]] | None = None,
 ) -> Iterator[T]:
-    """Yields `query(model, rows)` for each block, in the order of the blocks.
-
-    `query_of_many`, if not None, returns the function to call in place of `query` if there are several blocks.
-    """
+    """Yields `query(model, rows)` of each block in order; `query_of_many` replaces `query` for several blocks."""
     rest = iter(blocks)
     first = next(rest, None)
     if first is None:

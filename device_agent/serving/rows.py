@@ -110,21 +110,13 @@ _SHOWN = 3
 
 @record
 class Block:
-    """Rows that were read together.
+    """Rows that were read together."""
 
-    Attributes:
-        rows: (n, n_features), the model's features.
-        kept: for each column to copy (`--keep`), its values in these rows.
-        name: name of a row in messages, with a place for its number: `line {}`.
-        numbers: number of each row in the input.
-        raw: what the rows were parsed from: whole lines, or an (n, n_columns) array.
-    """
-
-    rows: NDArray[Any]
-    kept: Kept
-    name: str
-    numbers: Sequence[int]
-    raw: Any = b""
+    rows: NDArray[Any]  # (n, n_features), the model's features
+    kept: Kept  # for each column to copy (`--keep`), its values in these rows
+    name: str  # name of a row in messages, with a place for its number: `line {}`
+    numbers: Sequence[int]  # number of each row in the input
+    raw: Any = b""  # what the rows were parsed from: whole lines, or an (n, n_columns) array
 
 
 class Rows:

@@ -169,10 +169,7 @@ class _Answerer:
             self._start = None
 
     def _without_poison(self, parsed: Parsed) -> Parsed:
-        """Counts this start of the release; returns `parsed`, in which rows that kill the model are bad lines.
-
-        Tests rows only if an earlier process died at their lines, or before its first answer.
-        """
+        """Counts this start; returns `parsed`, in which rows that kill the model are bad lines (`in_flight`)."""
         if self._start and len(parsed.rows):
             self._start.begin()
         while len(parsed.rows) and ((self._start and self._start.in_doubt) or self.in_flight.suspects(parsed.lines)):
@@ -293,7 +290,6 @@ class _Answerer:
             print(f"{said}\n  try: {hint}" if hint else said, file=sys.stderr)
 
     def _use(self, loaded: Loaded) -> None:
-        """Answers with `loaded`, the same release with other taught rows, from now on."""
         self._renderers = {name: make_renderer(loaded, self._request.columns, name) for name in self._renderers}
         self._loaded = loaded
 

@@ -116,11 +116,7 @@ class StreamRows:
 
 
 def _columns(info: KnnInfo) -> list[tuple[str | None, bool]]:
-    """Returns (name, whether its cells are numbers) of each column of a raw row.
-
-    One stream can feed two models if these lists are equal. For a model with stages, the list has the columns of its
-    input, then the numbers of its input's shape, as names.
-    """
+    """Returns (name, whether its cells are numbers) of each column of a raw row; one stream can feed equal lists."""
     if info.window is not None:
         others = [(name, False) for name in (info.window.time, info.window.recording)]
         return [*((name, True) for name in info.window.columns), *others]

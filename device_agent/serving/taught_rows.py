@@ -107,10 +107,7 @@ def _is_missing(table: Table, column: Column, text: str) -> bool:
 
 
 def _cell(table: Table, coder: Coder, place: int, value: Any) -> float | str | None:
-    """Returns a JSON value of the column with index `place` as number, text or None (missing).
-
-    In a column of text, a number or true becomes text as in a row to classify: `3`, or `3.0` if that is a category.
-    """
+    """Returns a JSON value of the column `place` as number, text (as `Coder.text` gives it) or None (missing)."""
     if value != value or (isinstance(value, str) and _is_missing(table, table.columns[place], value.strip())):
         return None
     if value is not None and not (coder.is_number(place) or isinstance(value, str)):
@@ -119,13 +116,7 @@ def _cell(table: Table, coder: Coder, place: int, value: Any) -> float | str | N
 
 
 def _of_text(info: KnnInfo, cells: Sequence[str], numbers: Sequence[float]) -> Cells:
-    """Returns the raw cells of a CSV line, each as a number, text (a category) or None (missing).
-
-    Args:
-        info: a model with a table.
-        cells: the texts of the line, one for each column.
-        numbers: the features that the parser has read from the line. A one-hot column has one for each category.
-    """
+    """Returns the raw cells of a CSV line with these `cells` as text; `numbers` are the features read from it."""
     assert info.table is not None
     values: list[float | str | None] = []
     place = 0

@@ -213,7 +213,6 @@ def _value_hint(names: Sequence[str], *typed: str | None) -> str:
 
 
 def _option(option: str, value: str) -> str:
-    """Returns `--option value`, quoted for a shell; `--option=value` if the value begins with a dash."""
     return shlex.quote(f"{option}={value}") if value.startswith("-") else f"{option} {shlex.quote(value)}"
 
 
@@ -257,10 +256,6 @@ def _check(loaded: Loaded, before: list[LocalRow], rows: list[LocalRow], allowed
     """Checks that the release allows `rows` in addition to those taught `before`; `allowed` are its limits.
 
     Returns a warning if the model still answers taught rows of the label of `rows` with another label; else "".
-
-    Raises:
-        Refused: the release does not allow these rows.
-        BadInput: a row is out of the float32 range of the model.
     """
     signed = loaded.signed
     old = local.taking_part(signed, before, loaded.digest)
@@ -309,9 +304,6 @@ def _require_golden_answers(loaded: Loaded, exact: JoinedExact, old: Joined) -> 
     """Checks that new taught rows change no answer to a golden row.
 
     `exact` has all taught rows, `old` those of earlier commands. Answers that `old` has changed already may differ.
-
-    Raises:
-        Refused: an answer changes.
     """
     signed, info = loaded.signed, exact.info
     golden = own_golden(Golden.from_bytes(loaded.opened.read(constants.GOLDEN_FILE)), signed.info)

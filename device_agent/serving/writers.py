@@ -84,10 +84,7 @@ class _TextRenderer(Form):
         return b"".join(self._join(kept, self._lines.pick(labels)))
 
     def _counted(self, kept: Kept) -> list[tuple[int, tuple[int, int]]]:
-        """Returns (index of the row, (missing cells, unknown categories)) for each row that has such cells.
-
-        A format that does not show these numbers returns [].
-        """
+        """Returns (row, (missing cells, unknown categories)) for rows with such cells; [] if not to be shown."""
         return []
 
     def _join(self, kept: Kept, lines: list[bytes]) -> list[bytes]:
@@ -111,7 +108,6 @@ class _TextRenderer(Form):
         raise NotImplementedError
 
     def _with_kept(self, row: Sequence[Any], line: bytes) -> bytes:
-        """Returns the output line `line` with `row`, the values of the copied columns, before it."""
         raise NotImplementedError
 
     def _with_counts(self, counts: tuple[int, int], line: bytes) -> bytes:
@@ -160,10 +156,7 @@ class CsvRenderer(_TextRenderer):
         return names + ["digest"] * self._columns.digest + ["local", "id"] * (self._local is not None)
 
     def _tail(self, taught: str) -> list[str]:
-        """Returns the cells of `digest`, `local` and `id`, without columns that are not written.
-
-        `taught` is the id of the nearest taught row, or "".
-        """
+        """Returns the cells of `digest`, `local` and `id` that are written; `taught`: id of the nearest taught row."""
         local = [] if self._local is None else ["true" * bool(taught), taught]
         return [self._digest] * self._columns.digest + local
 

@@ -68,10 +68,7 @@ def path_text(value: Any, name: str, error: _Error) -> str:
 
 
 def texts(value: Any, name: str, error: _Error) -> tuple[str, ...] | None:
-    """Returns the `value` of argument `name`, a list of texts, as a tuple; None for None. Else raises `error`.
-
-    One text by itself, or an empty list, is an error, too.
-    """
+    """Returns the `value` of argument `name`, a list of texts, as a tuple; None for None. Else raises `error`."""
     found: tuple[Any, ...] = ()
     with contextlib.suppress(TypeError):
         found = () if value is None or isinstance(value, str | bytes) else tuple(value)

@@ -36,17 +36,11 @@ _OVERLAP = 2.0**-9
 
 @record
 class Box:
-    """The region that is divided into cells.
+    """The region that is divided into cells."""
 
-    Attributes:
-        first: (p,) float32 lower corner.
-        per_width: (p,) float32, 1 / width of the box.
-        weight: (p,) float64: distances are measured after each coordinate is multiplied by it.
-    """
-
-    first: Float32
-    per_width: Float32
-    weight: Float64
+    first: Float32  # (p,) float32 lower corner
+    per_width: Float32  # (p,) float32, 1 / width of the box
+    weight: Float64  # (p,) float64: distances are measured after each coordinate is multiplied by it
 
     @classmethod
     def around(cls, training: Float32, scale: Float64, margin: float) -> Box | None:
@@ -91,11 +85,7 @@ class Cells:
     candidates: Ints
 
     def subset(self, which: NDArray[np.int64], possible: NDArray[np.bool_], filler: int) -> Cells:
-        """Returns the cells with the indices `which`, without the candidates that are not `possible`.
-
-        `possible` is an (m, c) mask of the candidates of all m cells; `filler` is the row index that pads the lists of
-        candidates.
-        """
+        """Returns the cells with the indices `which`, without candidates that are not `possible`, an (m, c) mask."""
         return Cells(self.at[which], pack(self.candidates[which], possible[which], filler))
 
 
@@ -105,8 +95,6 @@ Examine = Callable[[Cells, Float64, Float64], tuple[NDArray[Any], Cells]]
 
 def cut_box(examine: Examine, box: Box, rows: int, dtype: type, bounds_per_row: int) -> NDArray[Any]:
     """Cuts a box into ever smaller cells until `examine` has proved something of each, or a limit is reached.
-
-    The limits are on the work and on the number of cells.
 
     Args:
         examine: takes cells, their (m, p) centres and (p,) half widths; returns what it proved of each cell, and the
@@ -156,13 +144,7 @@ def _split(parents: list[Cells], split: Ints) -> Iterator[Cells]:
 
 
 class Bounds:
-    """Bounds on the squared distances (manhattan: plain distances) between cells and training rows.
-
-    Args:
-        training: (n, p) float32 training rows.
-        weight: (p,) float64 factors by which the coordinates are multiplied.
-        manhattan: whether the metric is manhattan.
-    """
+    """Bounds on the squared distances (manhattan: plain) between cells and (n, p) training rows times (p,) `weight`."""
 
     def __init__(self, training: Float32, weight: Float64, *, manhattan: bool) -> None:
         self._weight, self._manhattan = weight, manhattan

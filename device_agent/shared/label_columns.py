@@ -44,10 +44,7 @@ class Voter(Regressor):
         self._codes, self._counts = targets.astype(np.intp), counts  # what bincount takes
 
     def shares(self, answers: Any) -> list[Float64]:
-        """Returns, for each label column, (n, n_labels) float64: each label's share of the votes of a row's neighbours.
-
-        `answers` has the neighbours of n rows.
-        """
+        """Returns, for each label column, (n, n_labels) float64 shares of the votes of a row's neighbours."""
         near = answers.indices[:, : self._k]
         far = answers.distances[:, : self._k]
         weight = weigh(far, far[:, :1], self._weights)
@@ -60,10 +57,7 @@ class Voter(Regressor):
         return found
 
     def values(self, answers: Any) -> Float64:
-        """Returns (n, t) positions, in `Targets.classes`, of the labels that win in each row; NaN for a rejected row.
-
-        `answers` has the neighbours of n rows, and the rows' labels.
-        """
+        """Returns (n, t) positions, in `Targets.classes`, of the labels that win in each row; NaN: rejected."""
         won = [(part >= part.max(axis=1, keepdims=True) - _TIE).argmax(axis=1) for part in self.shares(answers)]
         found: Float64 = np.stack(won, axis=1).astype(np.float64)
         found[np.asarray(answers.label) == UNKNOWN] = np.nan

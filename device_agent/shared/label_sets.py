@@ -40,10 +40,7 @@ def scores(
 def members(
     sets: LabelSets, probabilities: NDArray[Any], distances: NDArray[Any], metric: Metric, k: int
 ) -> NDArray[np.bool_]:
-    """Returns (n, n_classes) bool: which classes are in the label set of each row.
-
-    `probabilities` are (n, n_classes) vote shares, `distances` (n, k) distances of the neighbours.
-    """
+    """Returns (n, n_classes) bool: which classes are in the label set of each row."""
     return np.asarray(scores(probabilities, distances, metric, k, sets.radius) <= _limits(sets))
 
 

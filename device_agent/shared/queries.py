@@ -27,15 +27,10 @@ _UNNAMED = ("target", "target_0", "label_0")
 
 # A named tuple: a stream makes one for every row, and a frozen dataclass takes three times as long to make.
 class Neighbors(NamedTuple):
-    """The k nearest training rows of each query, sorted by (distance, training index).
+    """The k nearest training rows of each query, sorted by (distance, training index)."""
 
-    Attributes:
-        indices: (n, k) int32 indices of training rows.
-        distances: (n, k) float32, in the model's metric.
-    """
-
-    indices: NDArray[np.int32]
-    distances: NDArray[np.float32]
+    indices: NDArray[np.int32]  # (n, k) int32 indices of training rows
+    distances: NDArray[np.float32]  # (n, k) float32, in the model's metric
 
 
 def in_doubt(distances: NDArray[np.float32], near: Near) -> NDArray[np.bool_]:
@@ -162,10 +157,7 @@ def _as_table(
 
 
 def _by_name(rows: Any, named: Sequence[str], features: tuple[str, ...], error: Callable[..., Exception]) -> Any:
-    """Returns a data frame's columns, whose names are `named`, in the order of `features`.
-
-    Raises `error` if the frame lacks a feature or has other columns.
-    """
+    """Returns a data frame's columns (`named`) in the order of `features`; raises `error` for missing or other ones."""
     absent = [name for name in features if name not in named]
     if absent and (found := elements(rows, named, features, exact=True)) is not None:
         return found

@@ -38,27 +38,18 @@ class Groups:
     """g groups of n training rows with p coordinates, in model space.
 
     A rounded row has whole multiples of `step` as coordinates. All lengths but `step` and `sides` are in steps.
-
-    Attributes:
-        step: length of a step, in model space.
-        error: greatest distance between a row and its rounded row.
-        centres: (g, p) whole numbers.
-        radii: (g,) greatest distance between a rounded row of a group and the group's centre.
-        sides: (g, g) at [i, j]: how far the rounded rows of group j reach, from the origin of the space, in the
-            direction from centre j to centre i; in units of 1 / `PARTS` step, rounded up.
-        rows: (n,) indices of the training rows, group after group, ascending in each.
-        sizes: (g,) number of rows of each group.
-        squares: (g,) squared lengths of the centres.
     """
 
-    step: float
-    error: float
-    centres: Float64
-    radii: Float64
+    step: float  # length of a step, in model space
+    error: float  # greatest distance between a row and its rounded row
+    centres: Float64  # (g, p) whole numbers
+    radii: Float64  # (g,) greatest distance between a rounded row of a group and the group's centre
+    #: (g, g) at [i, j]: how far the rounded rows of group j reach, from the origin of the space, in the direction from
+    #: centre j to centre i; in units of 1 / `PARTS` step, rounded up.
     sides: NDArray[np.int16]
-    rows: NDArray[np.int32]
-    sizes: NDArray[np.int64]
-    squares: Float64
+    rows: NDArray[np.int32]  # (n,) indices of the training rows, group after group, ascending in each
+    sizes: NDArray[np.int64]  # (g,) number of rows of each group
+    squares: Float64  # (g,) squared lengths of the centres
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], count: int, width: int) -> Groups:

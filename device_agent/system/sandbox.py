@@ -152,16 +152,12 @@ def _outcome(work: Callable[[], Any]) -> Any:
 
 
 def _no_memory() -> DeviceUnfit:
-    """Returns the error for a lack of memory, which is a fault of this device, not of the release."""
     hint = "free -m; end other programs, or raise the memory limit (systemctl show -p MemoryMax)"
     return DeviceUnfit("there is not enough memory for the model", reason="out-of-memory", hint=hint)
 
 
 def _was_killed_for_memory(status: int, before: int | None) -> bool:
-    """Whether the kernel killed the child for lack of memory: `status` is SIGKILL, and `memory.oom_kills` has grown.
-
-    `before` was its value at the start. If a value is unknown (None), SIGKILL is enough.
-    """
+    """Whether the kernel killed the child for lack of memory: SIGKILL, and a higher `oom_kills` if known."""
     if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
         return False
     now = memory.oom_kills()

@@ -88,11 +88,7 @@ def _survey(report: FleetReport, targets: Sequence[Target], directory: Path, pac
 
 
 def ask(
-    device: Answerer,
-    info: KnnInfo,
-    points: NDArray[Any],
-    truth: NDArray[np.int32],
-    around: NDArray[Any] | None = None,
+    device: Answerer, info: KnnInfo, points: NDArray[Any], truth: NDArray[np.int32], around: NDArray[Any] | None = None
 ) -> Regions:
     """Returns decision regions: how a device's model labels a grid of points; `info` is the model's metadata.
 

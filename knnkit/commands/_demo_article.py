@@ -175,7 +175,6 @@ class Demo:
             return built, material, target, self._deploy(target, built, signer.public_pem)
 
     def _keygen(self, key: Path) -> Any:
-        """Returns the signer of the key in the file `key`; the first run creates the key."""
         if not key.exists():
             with self.step(f"knnkit keygen --out {self.shown(key.with_suffix(''))}"):
                 keys.generate(key.with_suffix(""))

@@ -142,7 +142,7 @@ class _InputDemo(Demo):
             plots.write_picture(path, pixels[place])
 
     def _answers_of(self, device: Answerer) -> list[bool]:
-        """Returns one bool for each file that is not training data: whether the device gives it the right label."""
+        """Returns whether the device gives the right label, for each file that is not training data."""
         folder = self.folder / "unseen"
         labels = device.labels_of_lines([line for _, line in lines_of(folder)])
         return [label == path.parent.name for label, path in zip(labels, files_of(folder))]
@@ -179,7 +179,6 @@ def _speak(order: tuple[str, str, Path]) -> None:
 
 
 def _networks() -> Path:
-    """Returns the folder of the networks in the package pyopen-wakeword."""
     found = importlib.util.find_spec(_PACKAGE)
     if found is None or not found.submodule_search_locations:
         raise MissingDependency("the networks are part of the package pyopen-wakeword", hint=extra("demo"))

@@ -20,11 +20,7 @@ from knnkit.render.terminal import print_line
 
 
 def show(
-    found: Sequence[Wave],
-    left: Sequence[str],
-    plans: Sequence[DevicePlan],
-    report: FleetReport,
-    rows: Rows = no_rows,
+    found: Sequence[Wave], left: Sequence[str], plans: Sequence[DevicePlan], report: FleetReport, rows: Rows = no_rows
 ) -> None:
     """Prints each device's plan, wave by wave (`found`), then the names of devices that are in no wave (`left`).
 

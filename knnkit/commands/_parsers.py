@@ -301,12 +301,7 @@ def _bench(parser: argparse.ArgumentParser) -> None:
 def _logs(parser: argparse.ArgumentParser) -> None:
     _options.add_fleet(parser)
     parser.add_argument(
-        "-n",
-        "--lines",
-        type=count,
-        default=20,
-        metavar="N",
-        help="print the last N entries (default: %(default)s)",
+        "-n", "--lines", type=count, default=20, metavar="N", help="print the last N entries (default: %(default)s)"
     )
 
 

@@ -57,8 +57,6 @@ def select_targets(arguments: argparse.Namespace, config: Config | None) -> tupl
 def agreed(targets: Sequence[Target]) -> tuple[Target, ...]:
     """Asks whether the ssh_config that deploy.yaml names may be used; returns `targets`, now allowed to use it.
 
-    Asks a person on the terminal if the file may run commands here, and stores the agreement to its present content.
-
     Raises:
         ConfigError: the user did not agree, or there is no terminal to ask on.
     """

@@ -27,10 +27,7 @@ _SCRIPT = """\
 complete -o bashdefault -o default -F _knnkit knnkit
 """
 #: Shell -> what stands first in its script.
-_SHELLS = {
-    "bash": "",
-    "zsh": "autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashcompinit\n",
-}
+_SHELLS = {"bash": "", "zsh": "autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashcompinit\n"}
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -57,10 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     with Console(total=len(targets)) as console, _selection.open_fan(arguments, config) as fan:
         report = roll_out(targets, make_job, rules, fan, console)
     report = replace(
-        report,
-        releases=tuple(package.ref for package in packages),
-        nonce=template.nonce,
-        holder=template.holder,
+        report, releases=tuple(package.ref for package in packages), nonce=template.nonce, holder=template.holder
     )
     directories = [Path(package.directory) for package in packages]
     return _output.finish(
@@ -85,10 +82,7 @@ def _rows_of(packages: Sequence[Package]) -> Rows:
 
 
 def _require_signed_by(named: Sequence[Path], keys: Mapping[str, bytes], packages: Iterable[Package]) -> None:
-    """Raises VerificationFailed if a release is signed by none of `keys`, a mapping fingerprint -> PEM.
-
-    Does nothing if `named`, the key files that `--key` names, is empty.
-    """
+    """Raises VerificationFailed if a release is signed by none of `keys` (fingerprint -> PEM)."""
     for package in packages:
         if named and package.signed_by not in keys:
             raise VerificationFailed(
@@ -99,10 +93,7 @@ def _require_signed_by(named: Sequence[Path], keys: Mapping[str, bytes], package
 
 
 def _require_wave(targets: tuple[Target, ...], rules: Rules, config: Config | None) -> None:
-    """Raises UsageError if the waves name a tag that no device has, or if no selected device is in a wave.
-
-    The device with the tag need not be selected: `--waves canary,100%` is valid for any selection.
-    """
+    """Raises UsageError if the waves name a tag that no device has, or if no selected device is in a wave."""
     tags = {tag for one in (*targets, *(device_targets.targets_of(config) if config else ())) for tag in one.tags}
     for wave in filter(waves.is_tag, rules.waves):
         if wave not in tags:
@@ -158,10 +149,7 @@ def _packages(
 
 
 def _ensure(build: Build) -> Path:
-    """Returns the directory of a release; builds it if its inputs changed.
-
-    Never builds a signed release again if its signing key is not on this machine.
-    """
+    """Returns the directory of a release; builds it if its inputs changed and its signing key is here."""
     if not build.signing.key.exists() and (build.release.dir / constants.SIGNATURE_FILE).exists():
         return build.release.dir
     begin = functools.partial(_output.tell_building, build.model.name)
@@ -191,10 +179,7 @@ def _no_release_for(target: Target, classes: set[str]) -> UsageError:
 def _template(
     arguments: argparse.Namespace, config: Config | None, package: Package, keys: dict[str, bytes]
 ) -> DeviceJob:
-    """Returns a job with all that is the same for every device; its target is empty.
-
-    `keys` maps fingerprint -> PEM text of the keys that devices shall trust.
-    """
+    """Returns a job with all that is the same for every device; its target is empty."""
     return DeviceJob(
         target=Target("", None),
         package=package,

@@ -157,7 +157,6 @@ def _relative(data: Path, path: Path) -> str:
 
 
 def _quote(text: str) -> str:
-    """Returns `text` as an unambiguous YAML scalar."""
     if not text.isprintable():
         return json.dumps(text)
     return "'" + text.replace("'", "''") + "'"

@@ -67,10 +67,7 @@ def _described(column: Column) -> str:
 
 def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     yield "model", info.name
-    yield (
-        "neighbours",
-        f"{info.how}{'' if folded else f', scale {info.scale}'}",
-    )
+    yield ("neighbours", f"{info.how}{'' if folded else f', scale {info.scale}'}")
     if folded:
         yield "steps", "; ".join(folded)
     yield "training rows", f"{info.n_train:,} x {info.n_features} features"
@@ -97,10 +94,7 @@ def _model_lines(info: model_info.KnnInfo, folded: tuple[str, ...]) -> Iterator[
         measured = ""
         if info.reject.measured is not None:
             measured = f"; accepts {percent(info.reject.measured)} of {info.reject.measured_rows} held-out rows"
-        yield (
-            "unknown",
-            f"for rows farther away than {figures.accepted(info.reject)}{measured}",
-        )
+        yield ("unknown", f"for rows farther away than {figures.accepted(info.reject)}{measured}")
     yield from (("evaluation", line) for line in figures.lines_of(info))
     if info.searched is not None or info.quantized is not None:
         where = "all coordinates" if info.searched is None else f"a projection of {info.searched} coordinates"

@@ -45,13 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _model(arguments: argparse.Namespace, name: str) -> tuple[StoredModel | None, str]:
-    """Returns (the model whose training rows are shown beside each row, message if they cannot be shown).
-
-    The model is that of `--release`, else the model `name` of deploy.yaml; None if there is no built release.
-
-    Raises:
-        UsageError: the release cannot be read.
-    """
+    """Returns the model whose training rows are shown beside each row (None: no release), and why they are not."""
     folder: Path | None = arguments.release
     if folder is None:
         config = _config.load_config(arguments)

@@ -46,13 +46,7 @@ def _built(arguments: argparse.Namespace) -> dict[str, Path]:
 
 
 def _about_own_rows(arguments: argparse.Namespace) -> FleetReport:
-    """Sends the user's rows and the reference's answers to each device; returns how the devices' answers differ.
-
-    If there are too many rows, it sends some, drawn at random, and says so.
-
-    Raises:
-        UsageError: deploy.yaml has no model or several.
-    """
+    """Sends the user's rows and the reference's answers to each device; returns how the devices' answers differ."""
     builds = _config.require_builds(_config.load_config(arguments), "--data", arguments.config)
     if len(builds) > 1:
         said = f"--data is for one model, but {arguments.config or 'deploy.yaml'} has several"

@@ -122,7 +122,6 @@ def _gain(build: Build, material: Material, new: Dataset, promotion: Promotion) 
 
 
 def _read(material: Material, build: Build, promotion: Promotion) -> Dataset:
-    """Returns the rows to add, with their raw columns turned into the model's features."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / promotion.path.name
         file.write_bytes(promotion.fresh)

@@ -70,11 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _measure(
-    arguments: argparse.Namespace,
-    material: Material,
-    reference: Reference,
-    classes: tuple[int | str, ...],
-    seed: int,
+    arguments: argparse.Namespace, material: Material, reference: Reference, classes: tuple[int | str, ...], seed: int
 ) -> Trade:
     label, kth = calibration_rows(reference, seed, material.spare)
     calibration = Measured(label, kth, label)

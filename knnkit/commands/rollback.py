@@ -39,10 +39,7 @@ def _releases(device: DeviceReport) -> dict[str, str]:
 
 
 def _ordered(arguments: argparse.Namespace, kind: Kind, flags: tuple[str, ...]) -> int:
-    """Asks each device for its id, signs an order for this device, and sends it; returns the exit code.
-
-    The agent gets the order as input of its command `kind`, to which `flags` are added.
-    """
+    """Asks each device for its id, signs an order for this device, and sends it; returns the exit code."""
     signer = _config.order_signer(arguments)
     asked = _query.ask_fleet(arguments, "keys")
     if asked.interrupted:
@@ -69,13 +66,7 @@ def _floor_order(floor: int, device: DeviceReport, signer: Signer) -> bytes:
 
 
 def _order(wanted: str, device: DeviceReport, signer: Signer, versions: Mapping[str, str]) -> bytes:
-    """Returns the order by which one device goes back; the order names the device and the release that it runs now.
-
-    `wanted` is the value of --to, `versions` maps digest -> version of the releases that the device has had.
-
-    Raises:
-        UsageError: the device does not store exactly one release that fits `wanted`.
-    """
+    """Returns the order by which one device goes back to `wanted`; `versions`: digest -> version of its releases."""
     status = device.status
     staged = status.staged if status else ()
     if len(wanted) >= _SHORTEST and not set(wanted) - set("0123456789abcdef"):
@@ -92,10 +83,7 @@ def _order(wanted: str, device: DeviceReport, signer: Signer, versions: Mapping[
 
 
 def _choice(device: DeviceReport, held: Sequence[str], versions: Mapping[str, str]) -> str:
-    """Returns a hint such as `--to 0123abcd4567 (1.0.0) or --to …`: releases in `held` that the device does not run.
-
-    If there are none, the hint is a deploy. `held` has digests, `versions` maps digests to versions, perhaps not all.
-    """
+    """Returns a hint such as `--to 0123abcd4567 (1.0.0) or --to …`: `held` releases that do not run; else a deploy."""
     running = device.status.committed if device.status else None
     others = [digest for digest in held if running is None or digest != running.digest]
     if not others:

@@ -129,20 +129,16 @@ class GatesConfig(Section):
     accuracy: Annotated[float | None, Example("0.9")] = Field(default=None, ge=0.0, le=1.0)
     """Lowest allowed accuracy on the held-out rows, from 0 to 1, of every label column; default: no gate."""
     column_accuracy: Annotated[
-        dict[str, Least],
-        Words("a label column and its least accuracy ({species: 0.9})"),
-        Example("{species: 0.9}"),
+        dict[str, Least], Words("a label column and its least accuracy ({species: 0.9})"), Example("{species: 0.9}")
     ] = Field(default={})
     """With several label columns: lowest allowed accuracy by column; replaces `accuracy` for these columns."""
     balanced_accuracy: Annotated[float | None, Example("0.85")] = Field(default=None, ge=0.0, le=1.0)
     """Lowest allowed mean recall of the classes, from 0 to 1; default: no gate."""
     min_recall: Annotated[float | None, Example("0.8")] = Field(default=None, ge=0.0, le=1.0)
     """Lowest allowed recall of every class, from 0 to 1; default: no gate."""
-    recall: Annotated[
-        dict[str, Least],
-        Words("a label and its least recall ({fall: 0.9})"),
-        Example("{fall: 0.9}"),
-    ] = Field(default={})
+    recall: Annotated[dict[str, Least], Words("a label and its least recall ({fall: 0.9})"), Example("{fall: 0.9}")] = (
+        Field(default={})
+    )
     """Lowest allowed recall by label; replaces `min_recall` for these classes."""
     not_worse_than: Annotated[Literal["current"] | None, Example("current")] = None
     """current: each class must have at least the recall that the device's current release has on the same rows."""

@@ -19,10 +19,7 @@ RecordingLabels = Annotated[
     pydantic.Discriminator(lambda value: "<folder>" if value == "folder" else "<file>"),
 ]
 Targets = Annotated[
-    tuple[str, ...],
-    ONE_OR_MORE,
-    Words("a column, or a list of columns"),
-    Example("[longitude, latitude]"),
+    tuple[str, ...], ONE_OR_MORE, Words("a column, or a list of columns"), Example("[longitude, latitude]")
 ]
 Label = Annotated[
     tuple[str, ...],

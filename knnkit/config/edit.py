@@ -53,11 +53,7 @@ def with_file(text: str, place: Sequence[str | int], file: str, name: str | None
 
 
 def _checked(wanted: yaml_reader.Document, change: Callable[[], str], said: str, hint: str) -> str:
-    """Returns the text of `change()`, after checking that its values are those of `wanted`.
-
-    Raises:
-        ConfigError: they are not; `said` is the message, `hint` what to write by hand.
-    """
+    """Returns the text of `change()`; raises ConfigError (`said`, `hint`) if its values are not those of `wanted`."""
     try:
         changed = change()
         if yaml_reader.read(changed, wanted.source).data == wanted.data:
@@ -120,9 +116,8 @@ def _node(node: Any, place: Sequence[str | int]) -> Any:
 def _insertion(text: str, there: Mapping[str, Any], added: list[str], *, flow: bool) -> tuple[int, int, str]:
     """Returns the edit (start, end, new text) that inserts `added`, new lines `key: value`, into a mapping.
 
-    The new lines come after an existing key: the first of scale, weights, metric, k, seed, test and name whose value is
-    on the line of the key. `there` has key -> (key node, value node) of the mapping; `flow`: whether the
-    mapping is written as `{key: value}`.
+    They come after an existing key: the first of scale, weights, metric, k, seed, test and name whose value is on the
+    key's line. `there`: key -> (key node, value node); `flow`: whether the mapping is `{key: value}`.
     """
     after = next(key for key in ("scale", "weights", "metric", "k", "seed", "test", "name") if _is_short(there, key))
     key, value = there[after]

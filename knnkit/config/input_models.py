@@ -150,9 +150,7 @@ Stages = Annotated[
     Field(max_length=constants.MAX_STAGES),
 ]
 Pools = Annotated[
-    tuple[Literal["mean", "max", "min", "std"], ...],
-    ONE_OR_MORE,
-    Words("mean, max, min, std, or a list of them"),
+    tuple[Literal["mean", "max", "min", "std"], ...], ONE_OR_MORE, Words("mean, max, min, std, or a list of them")
 ]
 
 

@@ -152,11 +152,7 @@ def wrong_value(root: type[Section], document: yaml_reader.Document, place: Plac
 
 
 def in_list(root: type[Section], document: yaml_reader.Document, place: Place, fix: str) -> str:
-    """Returns the user's list as a line to type, its wrong entry replaced by that of `fix`, a line `key: [entry]`.
-
-    `place` is the key path of the wrong entry, `root` the schema. Returns `fix` if the list has no other entries, and
-    `- entry` if the line would be too long or the schema does not allow it.
-    """
+    """Returns the user's list as a line to type, with the entry of `fix` at `place` (or only `fix`, or `- entry`)."""
     key, _, typed = fix.partition(": [")
     count = len(document.value(place[:-1])) if place and isinstance(place[-1], int) else 1
     if count == 1 or not typed:

@@ -49,15 +49,10 @@ class KeyFiles:
 
 @dataclass(frozen=True)
 class Written:
-    """A model in deploy.yaml.
+    """A model in deploy.yaml."""
 
-    Attributes:
-        document: the parsed file.
-        model: key path of the model: ("model",) or ("models", 1).
-    """
-
-    document: Document
-    model: Place
+    document: Document  # the parsed file
+    model: Place  # key path of the model: ("model",) or ("models", 1)
 
     def message_of(self, error: KnnkitError, known: Collection[str]) -> str | None:
         """Returns the message of `error` with file, line and quoted line; None if it is not about a key in `known`."""

@@ -89,8 +89,6 @@ def load(schema: Any, read: Callable[[list[str]], Any], source: Path | str, want
 def of_frame(frame: Any, why: str) -> Any:
     """Converts a data frame of pandas (without its index) or polars, or an Arrow table, to a pyarrow table.
 
-    `why` begins the message about a frame of any other type.
-
     Raises:
         DataError: the frame cannot be converted.
         MissingDependency: pyarrow is not installed.

@@ -144,7 +144,6 @@ class BadCells:
         return f"is it the right label column? If not, set `label` to another one{names}. If it is: "
 
     def _hint_of(self, hint: str, sign: str) -> str:
-        """Returns the first bad cell's hint, and the key `thousands` if `sign` may separate its thousands; or ""."""
         if hint == DECIMAL_COMMA:
             hint = f"for a decimal comma, {hint}: {_with_semicolons(self._source)}"
         thousands = between_thousands(sign) if sign and sign not in self.not_between else ""

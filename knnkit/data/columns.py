@@ -43,23 +43,17 @@ _MANY = 20
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which columns to read from a file of labelled rows, and how.
+    """Which columns to read from a file of labelled rows, and how."""
 
-    Attributes:
-        label: name of the column with the labels.
-        features: names or patterns (`acc_*`) of the feature columns, in this order; None: all other columns.
-        beside: column to keep as text in `Dataset.beside`; a feature only if `features` names it. None: no column.
-        policy: which columns are left out, and how missing cells and text are read.
-        ids: column to keep as text in `Dataset.ids`; a feature only if `features` names it. None: no column.
-        wide: whether to read the rows as float64 even if float32 holds them exactly.
-    """
-
-    label: str
+    label: str  # name of the column with the labels
+    #: names or patterns (`acc_*`) of the feature columns, in this order; None: all other columns.
     features: Sequence[str] | None = None
+    #: column to keep as text in `Dataset.beside`; a feature only if `features` names it. None: no column.
     beside: str | None = None
-    policy: Policy = PLAIN
+    policy: Policy = PLAIN  # which columns are left out, and how missing cells and text are read
+    #: column to keep as text in `Dataset.ids`; a feature only if `features` names it. None: no column.
     ids: str | None = None
-    wide: bool = False
+    wide: bool = False  # whether to read the rows as float64 even if float32 holds them exactly
 
     @property
     def texts(self) -> dict[str, str | None]:

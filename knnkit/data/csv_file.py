@@ -127,11 +127,7 @@ class _CsvFile:
             raise DataError(f"{self._file}: there is a header, but no rows", hint="each line after the header is a row")
 
     def dataset(self) -> Dataset:
-        """Returns the rows that `read` has parsed.
-
-        Raises:
-            DataError: a cell is not a finite number, and the policy refuses it.
-        """
+        """Returns the rows that `read` has parsed."""
         if self.bad:
             raise self.bad.error()
         names, rows = self._learner.names, self._rows
@@ -247,10 +243,7 @@ class _CsvFile:
             yield line + "\n"
 
     def _take_block(self) -> NDArray[Any] | None:
-        """Returns the (n, d) rows of the rest of the block, parsed in one call; notes their labels.
-
-        None if the lines must be parsed one by one: a line is bad, lacks a label, or has quotes that need more care.
-        """
+        """Returns the (n, d) rows of the rest of the block, parsed in one call; None: parse them line by line."""
         ahead = self._found if self._at == 0 else None
         found = ahead.result() if ahead else self._columns.read_block(self._block[self._at :])
         if found is None:

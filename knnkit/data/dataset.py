@@ -34,44 +34,32 @@ SKLEARN_SETS = ("blobs", "breast_cancer", "digits", "iris", "moons", "wine")
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled rows.
+    """Labelled rows."""
 
-    Attributes:
-        rows: (n, n_features) float32, or float64 if float32 would make distinct rows equal; finite.
-        labels: (n,) int64 or str.
-        feature_names: n_features distinct names.
-        source: name of the file or data set, for messages.
-        beside: (n,) cells, as text, of the column that `split` in deploy.yaml names (device or time); None: no column.
-        ids: (n,) cells, as text, of the column that `id` in deploy.yaml names; None: no column.
-        places: (n,) number of each row in its source, from 0; None: the row's index in `rows`.
-        lines: (n,) line of each row in its file; None if the source has no lines.
-        levels: index of a feature -> its categories, by code. Only for rows to which no table was applied yet: their
-            columns hold these codes, and NaN for a missing cell.
-        missing_words: words of `Policy.missing_words` that occur in the source.
-        raw: the rows before the model's table was applied; None without a table.
-        files: (n,) number of the file, in `file_names`, that each row is from; None if there is only one file.
-        targets: (n, t) float64 numbers to predict; None for rows of classes.
-        target_names: names of the t targets.
-        target_classes: sorted labels of each of several label columns; the targets are then indices of labels.
-        more_labels: further label columns that `targets.read` has not made targets of yet.
-    """
-
+    #: (n, n_features) float32, or float64 if float32 would make distinct rows equal; finite.
     rows: NDArray[np.floating[Any]]
-    labels: NDArray[Any]
-    feature_names: tuple[str, ...]
-    source: str
+    labels: NDArray[Any]  # (n,) int64 or str
+    feature_names: tuple[str, ...]  # n_features distinct names
+    source: str  # name of the file or data set, for messages
+    #: (n,) cells, as text, of the column that `split` in deploy.yaml names (device or time); None: no column.
     beside: NDArray[Any] | None = None
+    #: (n,) cells, as text, of the column that `id` in deploy.yaml names; None: no column.
     ids: NDArray[Any] | None = None
+    #: (n,) number of each row in its source, from 0; None: the row's index in `rows`.
     places: NDArray[np.int64] | None = None
+    #: index of a feature -> its categories, by code. Only for rows to which no table was applied yet: their columns
+    #: hold these codes, and NaN for a missing cell.
     levels: Mapping[int, tuple[str, ...]] | None = None
-    raw: Dataset | None = None
+    raw: Dataset | None = None  # the rows before the model's table was applied; None without a table
+    #: (n,) number of the file, in `file_names`, that each row is from; None if there is only one file.
     files: NDArray[np.int64] | None = None
-    targets: NDArray[np.float64] | None = None
-    target_names: tuple[str, ...] = ()
+    targets: NDArray[np.float64] | None = None  # (n, t) float64 numbers to predict; None for rows of classes
+    target_names: tuple[str, ...] = ()  # names of the t targets
+    #: sorted labels of each of several label columns; the targets are then indices of labels.
     target_classes: tuple[tuple[int | str, ...], ...] = ()
-    missing_words: frozenset[str] = frozenset()
-    more_labels: tuple[NDArray[Any], ...] = ()
-    lines: NDArray[np.int64] | None = None
+    missing_words: frozenset[str] = frozenset()  # words of `Policy.missing_words` that occur in the source
+    more_labels: tuple[NDArray[Any], ...] = ()  # further label columns that `targets.read` has not made targets of yet
+    lines: NDArray[np.int64] | None = None  # (n,) line of each row in its file; None if the source has no lines
     file_names: tuple[str, ...] = ()
 
     def where(self, row: int) -> str:

@@ -45,12 +45,7 @@ BROKEN = (*zip_limits.BROKEN, LookupError, TypeError, AttributeError, Arithmetic
 
 
 def load(
-    path: str | Path,
-    label: str,
-    features: Sequence[str] | None = None,
-    policy: Policy = PLAIN,
-    *,
-    wide: bool = False,
+    path: str | Path, label: str, features: Sequence[str] | None = None, policy: Policy = PLAIN, *, wide: bool = False
 ) -> Dataset:
     """Reads the labelled rows of a `.csv`, `.tsv`, `.txt`, `.parquet` or `.npz` file.
 
@@ -134,13 +129,7 @@ def load_all(sources: Sequence[Path], wanted: Wanted) -> Dataset:
 
 
 def _joined(parts: Sequence[Dataset], policy: Policy, source: str, *, wide: bool = False) -> Dataset:
-    """Joins the rows of files with the same columns, in order; a category gets the same code in all files.
-
-    `policy` says how cells were read, `wide` whether rows stay float64; `source` is the name of the result.
-
-    Raises:
-        DataError: a label cannot be used.
-    """
+    """Joins the rows of files with the same columns, in order; a category gets the same code in all files."""
     first = parts[0]
     levels = {
         place: tuple(dict.fromkeys(text for part in parts for text in (part.levels or {})[place]))

@@ -32,29 +32,21 @@ _SIGNS = ",.' "
 
 @dataclass(frozen=True)
 class Policy:
-    """How the cells of columns are read.
+    """How the cells of columns are read."""
 
-    Attributes:
-        drop: names or patterns (`acc_*`) of columns to leave out.
-        missing: refuse, drop, median or constant, for all columns; or a mapping from column (or pattern) to one of
-            these words or to the value that fills the column's missing cells.
-        categories: one-hot or ordinal, for all text columns; or a mapping from column (or pattern) to one of these
-            words or to the ordered list of the column's categories.
-        unknown_category: refuse or ignore.
-        thousands: separator of thousands in numbers, such as "."; "": none.
-        missing_words: words that stand for a missing cell, in addition to the words that every model knows.
-        labels: further label columns, which are text.
-        targets: columns of numbers to predict; readers take the first of them as the label column.
-    """
-
-    drop: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()  # names or patterns (`acc_*`) of columns to leave out
+    #: refuse, drop, median or constant, for all columns; or a mapping from column (or pattern) to one of these words or
+    #: to the value that fills the column's missing cells.
     missing: str | Mapping[str, Any] = "refuse"
+    #: one-hot or ordinal, for all text columns; or a mapping from column (or pattern) to one of these words or to the
+    #: ordered list of the column's categories.
     categories: str | Mapping[str, Any] = field(default_factory=dict)
-    unknown_category: str = "refuse"
-    thousands: str = ""
+    unknown_category: str = "refuse"  # refuse or ignore
+    thousands: str = ""  # separator of thousands in numbers, such as "."; "": none
+    #: words that stand for a missing cell, in addition to the words that every model knows.
     missing_words: tuple[str, ...] = MISSING_WORDS
-    labels: tuple[str, ...] = ()
-    targets: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()  # further label columns, which are text
+    targets: tuple[str, ...] = ()  # columns of numbers to predict; readers take the first of them as the label column
 
     @property
     def is_plain(self) -> bool:

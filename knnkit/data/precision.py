@@ -112,10 +112,7 @@ def varies_by_rounding(values: NDArray[Any]) -> bool:
 
 
 def _suspects(rows: NDArray[Any]) -> dict[int, tuple[Float64, float, float]]:
-    """Returns column -> (sorted sample, median, spread) of the columns that may lose too much in float32.
-
-    The spread is the distance from the median within which three quarters of the sample lie.
-    """
+    """Returns column -> (sorted sample, median, spread of three quarters) of columns that may lose too much."""
     sample = np.sort(rows[:: -(-len(rows) // _SAMPLE)].astype(np.float64), axis=0)
     middle = sample[len(sample) // 2]  # a value that occurs: between two clusters, an origin would serve neither
     spread = np.quantile(np.abs(sample - middle), _MOST, axis=0)
@@ -133,10 +130,7 @@ def _is_far(middle: float, spread: float) -> bool:
 
 
 def _coarse(rows: NDArray[Any], origin: Float64 | None) -> list[tuple[int, float, float]]:
-    """Returns (column, float32 step, difference of close values) for each column whose steps are too large.
-
-    The steps are those of float32 at the values less `origin` (None: 0).
-    """
+    """Returns (column, float32 step, difference of close values) for each column whose steps are too large."""
     found = []
     for column, (values, _, _) in _suspects(rows).items():
         start = 0.0 if origin is None else float(origin[column])
@@ -163,7 +157,6 @@ def _gap(values: Float64, origin: float) -> tuple[float, float, float]:
 
 
 def _step(values: Any) -> Any:
-    """Returns the distance from each value to the next float32, which has 24 bits."""
     return np.ldexp(1.0, np.maximum(np.frexp(values)[1] - 24, -149))
 
 

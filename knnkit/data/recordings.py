@@ -40,15 +40,11 @@ _FILE = "file"
 
 @dataclass(frozen=True)
 class Labels:
-    """Where the label of a window comes from.
+    """Where the label of a window comes from."""
 
-    Attributes:
-        column: name of the label column.
-        by_file: "folder": the folder of a file is its label. A path: this CSV file has the column `file` and the label
-            column. None: the recordings have the label column.
-    """
-
-    column: str
+    column: str  # name of the label column
+    #: "folder": the folder of a file is its label. A path: this CSV file has the column `file` and the label column.
+    #: None: the recordings have the label column.
     by_file: Path | str | None = None
 
 
@@ -128,10 +124,7 @@ def load(sources: Sequence[Path], window: Window, labels: Labels, group: str | N
 
 
 def _cut(path: Path, window: Window, label: str, own: str | None, group: str | None, warnings: list[str]) -> _Windows:
-    """Cuts the windows of one file; `own` is the label of all its samples; None: the column `label` has them.
-
-    `group` is the column with their groups (None: recordings are groups). Adds to `warnings` bad lines and gaps.
-    """
+    """Cuts the windows of one file; `own` is the label of all its samples (None: in a column); adds to `warnings`."""
     columns = (None if own is not None else label, window.recording, group)
     keep = list(dict.fromkeys(name for name in columns if name is not None))
     found = _read(path, window, keep, warnings)
@@ -231,11 +224,7 @@ def _first_line(path: Path) -> str:
 
 
 def _labels_of(labels: Labels, paths: Sequence[Path]) -> dict[Path, str]:
-    """Returns file -> label, from its folder or the CSV file of labels; {} if the recordings have a label column.
-
-    Raises:
-        DataError: a file has no label, or two.
-    """
+    """Returns file -> label, from its folder or the CSV file of labels; {} if the recordings have a label column."""
     if labels.by_file is None:
         return {}
     if labels.by_file == FOLDER:

@@ -67,11 +67,7 @@ def _read(path: Path, like: Dataset, table: Table | None) -> list[NDArray[Any]]:
 
 
 def _parser(format: str, like: Dataset, table: Table | None) -> Parser:
-    """Returns a device's parser of rows in this format, with features and dtype of `like`; `table` computes features.
-
-    Raises:
-        BadInput: the format is NPY, which cannot hold cells, and the model has a table.
-    """
+    """Returns a device's parser of rows in this format, with features and dtype of `like`; `table`: from cells."""
     if format == "npy":
         raise BadInput("an NPY file holds numbers, and this model takes cells", hint="CSV with a header, or JSON lines")
     if table is None:

@@ -38,19 +38,12 @@ Places = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Divided:
-    """Training and held-out rows.
+    """Training and held-out rows."""
 
-    Attributes:
-        training: rows that become neighbours.
-        held_out: rows for measuring; None if no row is held out.
-        how: random, stratified, group, time, leave-one-out, or file (a test file); "" if nothing is measured.
-        warnings: messages for the user.
-    """
-
-    training: Dataset
-    held_out: Dataset | None
-    how: str = ""
-    warnings: tuple[str, ...] = ()
+    training: Dataset  # rows that become neighbours
+    held_out: Dataset | None  # rows for measuring; None if no row is held out
+    how: str = ""  # random, stratified, group, time, leave-one-out, or file (a test file); "" if nothing is measured
+    warnings: tuple[str, ...] = ()  # messages for the user
 
 
 def divide(everything: Dataset, share: float, seed: int, how: str | None = None) -> Divided:

@@ -48,35 +48,24 @@ _CALIBRATION_WORK = 4_000_000_000
 
 @dataclass(frozen=True)
 class Options:
-    """Optional settings of `build_enrolled`.
+    """Optional settings of `build_enrolled`."""
 
-    Attributes:
-        margin: neighbours whose distances differ by less than this share of the distance are near-tied.
-        seed: seed of the random choice of rows that calibrate `reject` and label sets.
-        inputs: digest of all that the build reads: data, settings, versions of tools; stored in knn.json.
-        measure: function (reference, classes) -> measured figures, stored in knn.json; None: nothing is measured.
-        table: how the rows were made from raw columns; stored in knn.json.
-        input: description of the stages that made the rows; stored in knn.json.
-        stages: file name -> bytes of each stage.
-        training: source, row numbers and ids of the training rows; None: they are all rows of their source.
-        golden: source, row numbers and ids of the golden rows.
-        spare: rows that `reduce` in deploy.yaml left out of the model; they, too, calibrate `reject` and label sets.
-        reduced: how `reduce` chose the training rows; stored in knn.json.
-        groups: (n_train,) number of the recording that each training row was cut from. Calibration ignores neighbours
-            from the same recording: they are too similar.
-    """
-
-    margin: float = 1e-5
-    seed: int = 0
-    inputs: str = ""
+    margin: float = 1e-5  # neighbours whose distances differ by less than this share of the distance are near-tied
+    seed: int = 0  # seed of the random choice of rows that calibrate `reject` and label sets
+    inputs: str = ""  # digest of all that the build reads: data, settings, versions of tools; stored in knn.json
+    #: function (reference, classes) -> measured figures, stored in knn.json; None: nothing is measured.
     measure: Measure | None = None
-    table: Table | None = None
-    input: input_info.Input | None = None
-    stages: Mapping[str, bytes] = field(default_factory=dict)
+    table: Table | None = None  # how the rows were made from raw columns; stored in knn.json
+    input: input_info.Input | None = None  # description of the stages that made the rows; stored in knn.json
+    stages: Mapping[str, bytes] = field(default_factory=dict)  # file name -> bytes of each stage
+    #: source, row numbers and ids of the training rows; None: they are all rows of their source.
     training: Origins | None = None
-    golden: Origins = _UNKNOWN
+    golden: Origins = _UNKNOWN  # source, row numbers and ids of the golden rows
+    #: rows that `reduce` in deploy.yaml left out of the model; they, too, calibrate `reject` and label sets.
     spare: Dataset | None = None
-    reduced: model_info.Reduced | None = None
+    reduced: model_info.Reduced | None = None  # how `reduce` chose the training rows; stored in knn.json
+    #: (n_train,) number of the recording that each training row was cut from. Calibration ignores neighbours from the
+    #: same recording: they are too similar.
     groups: NDArray[Any] | None = None
 
 
@@ -263,7 +252,6 @@ def _label_sets(
 
 
 def _drawn(held_out: Dataset, reference: Reference, seed: int) -> Dataset:
-    """Returns at most `most_calibrated(reference)` random held-out rows, to measure `reject` and label sets on."""
     return held_out.take(drawn(len(held_out.rows), most_calibrated(reference), seed))
 
 

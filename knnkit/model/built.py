@@ -16,21 +16,13 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 @dataclass(frozen=True)
 class BuiltModel:
-    """A finished model file, and the float64 classifier that computes its golden set.
+    """A finished model file, and the float64 classifier that computes its golden set."""
 
-    Attributes:
-        graph: the file without the files inside it, as bytes in parts; most are views of the training rows.
-        files: the files inside it, name -> content.
-        info: content of the file's knn.json.
-        reference: the float64 classifier over the model's training rows.
-        warnings: messages for the user.
-    """
-
-    graph: Sequence[Any]
-    files: Mapping[str, bytes]
-    info: model_info.KnnInfo
-    reference: Reference
-    warnings: tuple[str, ...]
+    graph: Sequence[Any]  # the file without the files inside it, as bytes in parts; most are views of the training rows
+    files: Mapping[str, bytes]  # the files inside it, name -> content
+    info: model_info.KnnInfo  # content of the file's knn.json
+    reference: Reference  # the float64 classifier over the model's training rows
+    warnings: tuple[str, ...]  # messages for the user
 
     def parts(self, more: Mapping[str, bytes] | None = None) -> list[Any]:
         """Returns the bytes of model.tflite in parts, without a copy, with `more` files (name -> content) inside."""

@@ -80,7 +80,6 @@ def read_stages(input: Input, paths: Sequence[Path], first: bytes | None = None)
 
 
 def _require_size(image: Image, path: Path, data: bytes) -> None:
-    """Raises BuildError if the stage `data` (file `path`) takes pictures of another size than `image` makes."""
     shape = input_shape(data)
     if len(shape) != 4 or shape[3] not in (1, 3) or min(shape[1:]) < 1:
         return  # not a network of pictures

@@ -94,10 +94,7 @@ def _space(info: KnnInfo, tables: dict[str, NDArray[Any]]) -> Space:
 
 
 def _rows(path: Path, tables: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
-    """Returns the (n_train, p) training rows of a model file; a memory map if it has them in one block.
-
-    `tables` is the content of its `EXACT_FILE`, name -> array, which says where the blocks begin.
-    """
+    """Returns the (n_train, p) training rows of a model file; a memory map if it has them in one block."""
     width = len(tables["centre"])
     blocks = [
         np.memmap(path, np.float32, "r", int(offset), (int(count), width))

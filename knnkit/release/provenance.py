@@ -63,12 +63,7 @@ def statement(
     }
     model = f"{constants.MODEL_FILE} without associated files"
     subject = [_named(constants.GOLDEN_FILE, [golden]), _named(model, graph)]
-    document = {
-        "_type": STATEMENT_TYPE,
-        "subject": subject,
-        "predicateType": PREDICATE_TYPE,
-        "predicate": predicate,
-    }
+    document = {"_type": STATEMENT_TYPE, "subject": subject, "predicateType": PREDICATE_TYPE, "predicate": predicate}
     return json.dumps(document, sort_keys=True, indent=1).encode()
 
 

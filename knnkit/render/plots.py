@@ -37,10 +37,7 @@ def draw_experiment(
 
 
 def draw_rows(
-    path: Path,
-    rows: NDArray[np.floating[Any]],
-    groups: Sequence[tuple[str, NDArray[np.int64]]],
-    title: str,
+    path: Path, rows: NDArray[np.floating[Any]], groups: Sequence[tuple[str, NDArray[np.int64]]], title: str
 ) -> None:
     """Writes a PNG of (n, d) rows in their two directions of most variance; `groups`: name and row indices by class."""
     centred = rows.astype(np.float64) - rows.mean(axis=0)

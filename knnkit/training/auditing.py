@@ -32,27 +32,18 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Finding:
-    """One row that a person should look at.
+    """One row that a person should look at."""
 
-    Attributes:
-        kind: contradicted (another label has at least two thirds of the neighbours' votes; or so many neighbours'
-            targets are all far above the row's, or all far below), duplicate (an earlier row is equal or almost equal),
-            or useless (without this row, the answers to all other rows stay the same; only for labels).
-        row: index of the row among the audited rows.
-        label: label or targets of the row.
-        other: the label or targets that the row's neighbours answer; for a duplicate, those of the earlier row.
-        like: index of the row's nearest neighbour; for a duplicate, of the earlier row.
-        distance: distance from the row to the row `like`, in the model's metric.
-        share: share of the neighbours' votes for `other`, or against the row's target; 1 for a duplicate.
-    """
-
+    #: contradicted (another label has at least two thirds of the neighbours' votes; or so many neighbours' targets are
+    #: all far above the row's, or all far below), duplicate (an earlier row is equal or almost equal), or useless
+    #: (without this row, the answers to all other rows stay the same; only for labels).
     kind: Kind
-    row: int
-    label: str
-    other: str
-    like: int
-    distance: float
-    share: float
+    row: int  # index of the row among the audited rows
+    label: str  # label or targets of the row
+    other: str  # the label or targets that the row's neighbours answer; for a duplicate, those of the earlier row
+    like: int  # index of the row's nearest neighbour; for a duplicate, of the earlier row
+    distance: float  # distance from the row to the row `like`, in the model's metric
+    share: float  # share of the neighbours' votes for `other`, or against the row's target; 1 for a duplicate
 
 
 @dataclass(frozen=True)
@@ -128,10 +119,7 @@ def _nearest(lists: neighbours.Lists, row: int) -> tuple[int, float]:
 
 
 def _shares(lists: neighbours.Lists, codes: NDArray[np.int32], n_classes: int, spec: KnnSpec) -> NDArray[np.float64]:
-    """Returns (n, n_classes): the share of votes for each class among the k nearest other rows of each row.
-
-    `lists` has the nearest other rows of each row, `codes` the (n,) class indices of the rows.
-    """
+    """Returns (n, n_classes): the share of votes for each class among the k nearest other rows of each row."""
     near, distances = codes[lists.indices[:, : spec.k]], lists.distances[:, : spec.k]
     weight = weigh(distances, distances[:, :1], spec.weights)
     votes = np.stack([(weight * (near == code)).sum(axis=1) for code in range(n_classes)], axis=1)

@@ -45,22 +45,16 @@ _FIRST = np.arange(1)
 
 @dataclass(frozen=True)
 class Embedder:
-    """Runs the stages of a model on raw inputs.
+    """Runs the stages of a model on raw inputs."""
 
-    Attributes:
-        input: content of `input` in knn.json, which describes the stages.
-        files: name of a stage's file in a release -> its bytes.
-        paths: name of a raw input (`Dataset.ids`) -> its file; empty if the inputs are rows of numbers.
-        names: names of the features; empty for the default names of `embed`.
-        origins: name of a stage's file in a release -> the user's file, for messages.
-        short: files of the sounds that are shorter than `seconds` of `audio` in `input`.
-    """
-
-    input: Input
-    files: Mapping[str, bytes]
+    input: Input  # content of `input` in knn.json, which describes the stages
+    files: Mapping[str, bytes]  # name of a stage's file in a release -> its bytes
+    #: name of a raw input (`Dataset.ids`) -> its file; empty if the inputs are rows of numbers.
     paths: dict[str, Path] = field(default_factory=dict)
-    names: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()  # names of the features; empty for the default names of `embed`
+    #: name of a stage's file in a release -> the user's file, for messages.
     origins: Mapping[str, Path] = field(default_factory=dict)
+    #: files of the sounds that are shorter than `seconds` of `audio` in `input`.
     short: dict[Path, None] = field(default_factory=dict)
 
     def apply(self, rows: Dataset) -> tuple[Dataset, Embedder]:
@@ -90,10 +84,7 @@ class Embedder:
         return made, replace(self, input=found.input)
 
     def _embed(self, content: bytes, inputs: Iterable[NDArray[Any]], name: Callable[[int], str]) -> Embedded:
-        """Runs the stages; reuses the result if this process has run them on inputs with the same digests `content`.
-
-        `name` returns the name of the input with this number (from 0), for messages.
-        """
+        """Runs the stages; reuses the result if this process has run them on inputs of the same digests `content`."""
         key = json_codec.dumps(self.input), content
         try:
             found = _EMBEDDED.pop(key, None) or embed(self.input, self.files, inputs, name)

@@ -47,10 +47,7 @@ class Lists:
             yield np.argmax(votes >= most[:, None], axis=1)
 
     def vote(self, codes: NDArray[np.int32], weights: Weights) -> NDArray[np.int64]:
-        """Returns the (m,) class indices with most weight among all n neighbours.
-
-        `codes` has the (n_train,) class indices of the training rows.
-        """
+        """Returns the (m,) class indices with most weight among all n neighbours."""
         return [*self.labels(codes, weights)][-1]
 
     def values(self, targets: Float64, weights: Weights) -> Iterator[Float64]:
@@ -158,10 +155,7 @@ def _standard_without(rows: Float64, left_out: Ints) -> tuple[Float64, Float64]:
 
 
 def _quantile_without(ordered: Float64, place: Ints, share: float) -> Float64:
-    """Returns (m, d) quantiles of sorted columns, each without the value at index `place`, interpolated as in NumPy.
-
-    `ordered` has the (n, d) columns, `place` (m, d) indices, and `share` is the quantile, from 0 to 1.
-    """
+    """Returns (m, d) quantiles of (n, d) sorted columns, each without the value at index `place`, (m, d)."""
     position = share * (len(ordered) - 2)
     below = int(position)
     columns = np.arange(ordered.shape[1])

@@ -37,31 +37,19 @@ _CSV = "deploy.yaml with data: {file: train.csv, label: species}"
 
 @dataclass(frozen=True)
 class Promotion:
-    """Rows to add to the training data of one model.
+    """Rows to add to the training data of one model."""
 
-    Attributes:
-        path: the CSV file of rows from the field.
-        rows: the rows that will be added to the file.
-        waiting: number of rows without a label, which are not added.
-        there: number of labelled rows that the training data already has.
-        differing: ids of rows that the training data already has, with another label.
-        contradicting: labelled rows whose cells are those of another row with another label; () for targets.
-        id_column: name of the file's id column; `data.id` of deploy.yaml must name it.
-        before: content of the file before the rows are added.
-        content: content of the file after the rows are added.
-        fresh: content of a CSV file with only the added rows.
-    """
-
-    path: Path
-    rows: tuple[FieldRow, ...]
-    waiting: int
-    there: int
-    differing: tuple[str, ...]
+    path: Path  # the CSV file of rows from the field
+    rows: tuple[FieldRow, ...]  # the rows that will be added to the file
+    waiting: int  # number of rows without a label, which are not added
+    there: int  # number of labelled rows that the training data already has
+    differing: tuple[str, ...]  # ids of rows that the training data already has, with another label
+    #: labelled rows whose cells are those of another row with another label; () for targets.
     contradicting: tuple[FieldRow, ...]
-    id_column: str
-    before: bytes
-    content: bytes
-    fresh: bytes
+    id_column: str  # name of the file's id column; `data.id` of deploy.yaml must name it
+    before: bytes  # content of the file before the rows are added
+    content: bytes  # content of the file after the rows are added
+    fresh: bytes  # content of a CSV file with only the added rows
 
 
 def check(build: Build, found: Collection) -> FileData:
@@ -172,16 +160,12 @@ def _path(build: Build, folder: Path) -> Path:
 
 
 def _content(path: Path) -> bytes:
-    """Returns the content of a CSV file; b"" if the file does not exist, or has no line below its header."""
     found = path.read_bytes() if path.exists() else b""
     return found if b"\n" in found.strip() else b""
 
 
 def _ids_of(material: Material) -> dict[str, str]:
-    """Returns id -> "" for all rows of the training data that have an id; labels are not needed here, so all are "".
-
-    Counts all files, because people may move rows from the field into another file.
-    """
+    """Returns id -> "" for all rows of the training data that have an id, in any file; labels are not needed here."""
     parts = [part for part in (material.training, material.spare, material.held_out) if part is not None]
     return {str(name): "" for part in parts if part.ids is not None for name in part.ids.tolist() if name}
 
@@ -294,11 +278,7 @@ def _check_values(place: str, header: _Header, label: str) -> None:
 
 
 def _known(path: Path, content: bytes, header: _Header) -> dict[str, str]:
-    """Returns id -> label of the rows in the CSV file `content`; sets `header.all` to the file's order of columns.
-
-    Raises:
-        DataError: the file has other columns than the rows to add, or cannot be read.
-    """
+    """Returns id -> label of the rows in the CSV file `content`; sets `header.all` to the file's order of columns."""
     if not content:
         return {}
     away = f"or move {path} away, and promote all rows again"

@@ -106,10 +106,9 @@ def _points(training: Dataset, spec: KnnSpec) -> Points:
 
 
 def _condensed(points: Points) -> Ints:
-    """Adds rows until the kept rows classify all others correctly (Hart 1968), several at a time (Angiulli 2005).
+    """Returns sorted indices: adds rows until all others are right (Hart 1968), several at a time (Angiulli 2005).
 
-    Returns their sorted indices. imbalanced-learn condenses each class only against the smallest class, which loses a
-    third of iris.
+    imbalanced-learn condenses each class only against the smallest class, which loses a third of iris.
     """
     kept = np.concatenate(
         [_nearest_to_centre(points, np.flatnonzero(points.codes == c)) for c in np.unique(points.codes)]
@@ -162,10 +161,7 @@ def _prototypes(points: Points, max_loss: float, seed: int) -> Ints:
 
 
 def _medoids(points: Points, rows: Ints, share: float, seed: int) -> Ints:
-    """Returns the indices of the rows of one class (`rows`) that are nearest to the centres of k-means clusters.
-
-    There is one cluster for each kept row; `share` is the share of rows to keep.
-    """
+    """Returns the `share` of one class's `rows` (indices) that are nearest to the centres of k-means clusters."""
     from sklearn.cluster import KMeans
 
     values = points.values[rows]

@@ -176,11 +176,7 @@ def divide_rows(build: Build, found: Rows) -> Divided:
 
 
 def _read_test(build: Build, test: TestFile, everything: Dataset) -> Dataset:
-    """Reads the held-out rows from the file of `test`; `everything` has all rows of the training data.
-
-    Raises:
-        DataError: a column is missing, a cell cannot be read, or no training row has one of the labels.
-    """
+    """Reads the held-out rows from the file of `test`; `everything` has all rows of the training data."""
     try:
         found = read_test(test.file, answers_of(build), build.model.data, everything)
     except DataError as error:

@@ -125,7 +125,6 @@ def _compare_values(
     """Returns a table, training rows and steps with which hamming becomes squared Euclidean distance (`agreements`).
 
     `maps` are the transformers before `classifier`, `mapped` the training rows after them, `names` the raw columns.
-    Raises BuildError if the metric has weights, or the transformers make fractions.
     """
     if (classifier.effective_metric_params_ or {}).get("w") is not None:
         raise BuildError("the metric hamming with w is not supported", hint="metric='hamming' alone")
@@ -156,10 +155,7 @@ def _own(estimator: Any) -> dict[str, Any]:
 
 
 def _made_names(estimator: Any, count: int, names: tuple[str, ...], width: int) -> tuple[str, ...]:
-    """Returns names of the `width` features that the first `count` transformers make of the columns `names`.
-
-    Returns feature_0, feature_1 and so on if the transformers do not give plain, distinct names.
-    """
+    """Returns names of the `width` features that the first `count` transformers make; feature_0, ... if they cannot."""
     made: Any = names
     try:
         for each in _parts(estimator)[0][:count]:

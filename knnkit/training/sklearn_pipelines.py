@@ -57,10 +57,7 @@ def convert_all(parts: Sequence[Any], names: Sequence[str], last: Sequence[Trans
 
 
 def _table(walk: _Walk, names: Sequence[str]) -> Table:
-    """Returns the table of the raw columns `names`; it refuses cells that the transforms turn into NaN or infinity.
-
-    `walk` has walked through the whole pipeline, and holds its transforms.
-    """
+    """Returns the table of the raw columns `names`; it refuses cells that the transforms turn into NaN or infinity."""
     run, base = Transforms(walk.found), np.ones(len(names))
     for place, value in walk.samples.items():
         base[place] = value
@@ -95,22 +92,16 @@ def _used(found: Sequence[Transform], width: int) -> set[int]:
 
 @dataclass
 class _Walk:
-    """Collects the transforms of a pipeline, one transformer after the other.
+    """Collects the transforms of a pipeline, one transformer after the other."""
 
-    Attributes:
-        found: the transforms, in order.
-        texts: index of a raw column -> its categories.
-        texts_at: index of a raw column -> whether its categories and fill values are text.
-        samples: index of a raw column -> a code or number that the column's encoder knows. `_table` tries the pipeline
-            on a row of these.
-        filled: indices of raw columns whose missing cells a transformer fills.
-    """
-
-    found: list[Transform] = field(default_factory=list)
-    texts: dict[int, list[str]] = field(default_factory=dict)
+    found: list[Transform] = field(default_factory=list)  # the transforms, in order
+    texts: dict[int, list[str]] = field(default_factory=dict)  # index of a raw column -> its categories
+    #: index of a raw column -> whether its categories and fill values are text.
     texts_at: dict[int, bool] = field(default_factory=dict)
+    #: index of a raw column -> a code or number that the column's encoder knows. `_table` tries the pipeline on a row
+    #: of these.
     samples: dict[int, float] = field(default_factory=dict)
-    filled: set[int] = field(default_factory=set)
+    filled: set[int] = field(default_factory=set)  # indices of raw columns whose missing cells a transformer fills
 
     def add(self, kind: str, start: int, count: int, *arrays: Any) -> Sources:
         """Adds a transform (with parameters `arrays`) of `count` columns from `start` on; returns [None] * count."""

@@ -50,43 +50,29 @@ from knnkit.training.table import prepare_of, raw_lines, read_more
 
 @dataclass(frozen=True)
 class Material:
-    """Rows, parameters and options from which a release is built.
+    """Rows, parameters and options from which a release is built."""
 
-    Attributes:
-        spec: name, k, metric, weights, scale and reject of the classifier.
-        training: raw training rows; for an imported classifier, computed back from its rows in model space. With
-            `enrolment`, their numbers are NaN.
-        held_out: raw rows to measure accuracy with; None if there are none.
-        imported: the classifier from scikit-learn; None if the classifier is made from `training`.
-        warnings, notes: messages for the person who builds: about faults, and about what was read.
-        how: how rows were held out; "" if nothing is measured.
-        table: how the rows were computed from raw columns; None for rows of plain numbers.
-        embedder: the stages that computed the rows; None without stages.
-        window: how windows of samples are cut; None if inputs are not windows.
-        agreement: smallest allowed share of test rows with the same answer from model and imported classifier; None: 0.
-        whole: the material with all training rows, if `reduce` removed some; else None.
-        spare: the training rows that `reduce` removed; None if it removed none.
-        reduced: value of `reduce: how` in deploy.yaml; "" without `reduce`.
-        max_loss: largest allowed loss of accuracy compared with `whole`.
-        enrolment: the training rows in model space; None: they are not computed yet (`enrol`).
-    """
-
-    spec: KnnSpec
+    spec: KnnSpec  # name, k, metric, weights, scale and reject of the classifier
+    #: raw training rows; for an imported classifier, computed back from its rows in model space. With `enrolment`,
+    #: their numbers are NaN.
     training: Dataset
-    held_out: Dataset | None
+    held_out: Dataset | None  # raw rows to measure accuracy with; None if there are none
+    #: the classifier from scikit-learn; None if the classifier is made from `training`. warnings, notes: messages for
+    #: the person who builds: about faults, and about what was read.
     imported: Fitted | None = None
     warnings: tuple[str, ...] = ()
-    how: str = ""
-    table: Table | None = None
-    embedder: Embedder | None = None
-    window: Window | None = None
+    how: str = ""  # how rows were held out; "" if nothing is measured
+    table: Table | None = None  # how the rows were computed from raw columns; None for rows of plain numbers
+    embedder: Embedder | None = None  # the stages that computed the rows; None without stages
+    window: Window | None = None  # how windows of samples are cut; None if inputs are not windows
+    #: smallest allowed share of test rows with the same answer from model and imported classifier; None: 0.
     agreement: float | None = None
-    whole: Material | None = None
-    spare: Dataset | None = None
-    reduced: str = ""
-    max_loss: float = 0.0
+    whole: Material | None = None  # the material with all training rows, if `reduce` removed some; else None
+    spare: Dataset | None = None  # the training rows that `reduce` removed; None if it removed none
+    reduced: str = ""  # value of `reduce: how` in deploy.yaml; "" without `reduce`
+    max_loss: float = 0.0  # largest allowed loss of accuracy compared with `whole`
     notes: tuple[str, ...] = ()
-    enrolment: Enrolment | None = None
+    enrolment: Enrolment | None = None  # the training rows in model space; None: they are not computed yet (`enrol`)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -162,11 +148,7 @@ class Material:
         return MAX_ROWS if self.embedder is None else self.embedder.most_golden(self.held_out or self.training)
 
     def _compare(self, before: Made, model: BuiltModel, golden: Golden) -> tuple[str, ...]:
-        """Returns lines that compare rows, size, time and accuracy before and after `reduce`.
-
-        Raises:
-            BuildError: `reduce` lowers the accuracy by more than `max_loss`.
-        """
+        """Returns lines that compare rows, size, time and accuracy before and after `reduce`."""
         both = before.model, model
         reduction.require_small_loss(self.reduced, self.max_loss, *(each.info for each in both))
         sizes = [f"{sum(map(len, each.parts())):,} bytes" for each in both]
@@ -287,11 +269,7 @@ def _load_rows(build: Build) -> Material:
 
 
 def _reduce(whole: Material, asked: ReduceConfig, seed: int) -> Material:
-    """Returns the material `whole` with only the training rows that `reduce` keeps, as deploy.yaml asked.
-
-    Raises:
-        BuildError: no rows are held out, to measure how much accuracy is lost; or too few rows are left.
-    """
+    """Returns the material `whole` with only the training rows that `reduce` keeps, as deploy.yaml asked."""
     training = whole.training
     require_plain(whole.spec, "reduce")
     if whole.held_out is None:

@@ -134,8 +134,7 @@ Search = Callable[[Scale, Metric, int], Lists]
 def _measured(material: Material, how: str, searches: int) -> tuple[Dataset, Search, int]:
     """Returns m rows to answer, a function that finds their neighbours, and the count of all rows.
 
-    The rows to answer are held-out rows, or with `how` leave-one-out, training rows. They are few enough for `searches`
-    searches in acceptable time.
+    The rows are held-out rows, or with `how` leave-one-out, training rows; few enough for `searches` searches.
     """
     training, held_out = material.training, material.held_out
     if how == LEAVE_ONE_OUT:
@@ -162,11 +161,7 @@ def _affordable(count: int, training: Dataset, searches: int) -> NDArray[np.int6
 
 
 def _scores(lists: Lists, known: Any, truth: Any, weights: Weights, score: Score) -> Iterator[float]:
-    """Yields the score for each k; `lists` has the neighbours of the rows to answer.
-
-    `known` are the targets of the training rows, or the class indices in each label column; `truth` those of the rows
-    to answer.
-    """
+    """Yields the score for each k; `lists` has the neighbours, `known` and `truth` the answers of both sides."""
     if score == "r_squared":
         yield from (r_squared(values, truth, DataError) for values in lists.values(known, weights))
         return

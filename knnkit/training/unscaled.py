@@ -44,10 +44,7 @@ def find(training: Dataset, k: int, metric: Metric, weights: Weights) -> tuple[s
 
 
 def _shares(training: Dataset, metric: Metric) -> NDArray[np.float64]:
-    """Returns the (d,) share of each feature in the mean distance of the rows from their mean.
-
-    The distance is squared, if the metric is not manhattan. The shares are 0 if all rows are equal.
-    """
+    """Returns the (d,) share of each feature in the rows' mean (manhattan) or squared distance from their mean."""
     rows = training.rows.astype(np.float64)
     if metric == "cosine":
         rows = neighbours.unit(rows)

@@ -165,10 +165,6 @@ class _Process:
 
         `moved` returns the time when a byte was last sent or received (`time.monotonic()`). If it always returns 0.0,
         the limit counts from the start of the child.
-
-        Raises:
-            Unreachable: the child was killed.
-            BrokenPipeError, KnnkitError: the function that takes the child's output raised it.
         """
         while True:
             last = max(self._started, moved())

@@ -128,28 +128,17 @@ def resample(samples: Float32, old: int, new: int) -> Float32:
 
 @functools.lru_cache(maxsize=4)
 def _filters(up: int, down: int, half: int, period: int) -> list[tuple[int, Float32]]:
-    """Returns filters for the first `period` new samples, one for each `_TOGETHER` of them; then the filters repeat.
-
-    A filter is the index of the first old sample to use, and the weights of old samples, as `_weights` returns them.
-    `up` new samples replace `down` old ones; a new sample depends on old ones less than `half` old samples away.
-    """
+    """Returns filters for the first `period` new samples, one for each `_TOGETHER` of them; then they repeat."""
     starts = range(0, period, _TOGETHER)
     return [_weights(up, down, half, first, min(first + _TOGETHER, period)) for first in starts]
 
 
 def _weights(up: int, down: int, half: int, first: int, last: int) -> tuple[int, Float32]:
-    """Returns the filter that computes new samples from old ones.
+    """Returns the filter that computes the new samples from `first` to before `last` from old ones.
 
-    Args:
-        up: number of new samples that replace `down` old samples.
-        down: number of old samples.
-        half: a new sample depends on the old ones that are less than `half` old samples away.
-        first: first new sample of the block, counted from one that coincides with an old sample.
-        last: end of the block (exclusive).
-
-    Returns:
-        The index of the first old sample to use, in old samples padded with `half` zeros; and an array (old samples,
-        new samples) of weights, whose columns sum to 1.
+    `up` new samples replace `down` old ones, and depend on old ones less than `half` away. Returns the index of the
+    first old sample to use, in old samples padded with `half` zeros, and (old samples, new samples) weights, whose
+    columns sum to 1.
     """
     place, position = np.divmod(np.arange(first, last) * down, up)
     reach = np.arange(2 * half + 1)
@@ -168,9 +157,6 @@ def _chunks(data: bytes) -> tuple[bytes, bytes]:
 
     A recorder that does not know the length of the sound states the length 0, or a length from `_STREAMED` on: then all
     bytes to the end are samples.
-
-    Raises:
-        BadInput: there are no samples, or fewer than the header states.
     """
     place, form = 12, b""
     while place + 8 <= len(data):

@@ -65,10 +65,7 @@ class Chain:
         return row
 
     def each(self, read: Callable[[A], NDArray[Any]], items: Sequence[A] | NDArray[Any]) -> Iterator[Array | BadInput]:
-        """Yields `embed(read(item))` for each item in order, or the BadInput that `read` or `embed` raised.
-
-        Uses several cores if one item takes long.
-        """
+        """Yields `embed(read(item))` for each item in order, or the BadInput that `read` or `embed` raised."""
         while self._seconds <= 0.0 and len(items):
             yield from self._rows(read, items[:1])
             items = items[1:]
@@ -85,10 +82,7 @@ class Chain:
             yield from itertools.chain.from_iterable(pool.map(work, groups))
 
     def _rows(self, read: Callable[[A], NDArray[Any]], items: Sequence[A] | NDArray[Any]) -> list[Array | BadInput]:
-        """Returns `embed(read(item))` for each item in order, or the BadInput that `read` or `embed` raised.
-
-        Runs each stage on many items before the next stage, so that its code and weights stay in the processor's cache.
-        """
+        """Works like `each` on one core: each stage runs on many items before the next, so its code stays cached."""
         begun, rows, start = time.thread_time(), [], 0
         while start < len(items):
             inputs: list[Array | BadInput] = []
@@ -106,11 +100,7 @@ class Chain:
         return rows
 
     def _checked(self, values: NDArray[Any]) -> Array:
-        """Returns a raw array in the form that the first stage takes.
-
-        Raises:
-            BadInput: the array is too large, is not the sound or picture that the model takes, or has NaN or infinity.
-        """
+        """Returns a raw array in the form that the first stage takes; raises BadInput if the model does not take it."""
         if values.size > MAX_NUMBERS * (3 if self.input.image else 1):
             raise BadInput(f"the input has {values.size:,} numbers; at most {MAX_NUMBERS:,} are read")
         values = prepared(values, self.input)
@@ -133,10 +123,7 @@ class Chain:
         return row
 
     def _as_setting(self, error: WrongLength, samples: int) -> BadInput:
-        """Returns the `error` of a stage; for a sound of `samples` samples, if possible a clearer error.
-
-        The clearer error has the lengths in seconds, and its hint names the setting `seconds` in deploy.yaml.
-        """
+        """Returns the `error` of a stage; for a sound of `samples` samples, if possible in seconds, with a setting."""
         sound, least, exact = self.input.audio, shortest(self.stages), _is_fixed(self.stages[0])
         if sound is None or not (least or isinstance(error, TooFew)) or (samples > least > 0 and not exact):
             return error

@@ -79,10 +79,7 @@ def left_out(names: Iterable[str]) -> str:
 
 
 def _visible(folder: str, others: list[str]) -> list[str]:
-    """Returns the paths of a folder's files and folders, the last name first; folders end with `/`.
-
-    Leaves out hidden ones, and files of other kinds, whose paths it adds to `others`.
-    """
+    """Returns a folder's paths, the last name first, folders with `/` at the end; adds other kinds to `others`."""
     found = []
     try:
         with os.scandir(folder) as there:

@@ -25,11 +25,7 @@ class Fitted:
         self._resized = False
 
     def fit(self, tensor: int, default: tuple[int, ...], shape: tuple[int, ...]) -> Any:
-        """Returns the interpreter, with tensors allocated for an input of `shape`.
-
-        `tensor` is the index of the input tensor, `default` its shape in the file. Raises any exception of the
-        interpreter.
-        """
+        """Returns the interpreter with tensors for an input of `shape`; its file has `tensor` of shape `default`."""
         if shape != self.shape:
             self.shape = None
             if self._resized or shape != default:

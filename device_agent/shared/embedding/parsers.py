@@ -106,11 +106,7 @@ class InputCsvParser(CsvParser):
         self.chain, self._dtype_of_rows = chain or self.chain, row_type(info.origin)
 
     def parse(self, block: bytes) -> Parsed:
-        """Parses a block of lines, with a newline at its end, and runs the stages on its rows.
-
-        Raises:
-            BadInput: the header does not fit the model.
-        """
+        """Parses a block of lines, with a newline at its end, and runs the stages on its rows."""
         parsed = super().parse(block)
         made = list(self.chain.each(np.asarray, parsed.rows))
         bad = {index: row for index, row in enumerate(made) if isinstance(row, BadInput)}

@@ -108,11 +108,7 @@ def _require_scale(pixels: NDArray[Any], std: float) -> None:
 
 
 def _resized(pixels: NDArray[Any], size: tuple[int, ...], nearest: bool) -> Float32:
-    """Returns (h, w, c) pixels resized to `size`, (height, width).
-
-    With `nearest`, a new pixel is the nearest old one; else a weighted mean of old ones. To save memory, converts only
-    a few rows at a time to float32.
-    """
+    """Returns (h, w, c) pixels resized to `size`, (height, width); converts few rows at a time, to save memory."""
     height, width, channels = pixels.shape
     rows = _scaled(pixels.reshape(height, width * channels), size[0], nearest).reshape(size[0], width, channels)
     columns = _scaled(rows.swapaxes(0, 1).reshape(width, size[0] * channels), size[1], nearest)

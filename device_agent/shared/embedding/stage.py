@@ -232,10 +232,7 @@ def fitting_shape(stage: Stage, count: int) -> tuple[int, ...]:
 
 
 def _signature(detail: Any, ndim: int | None = None) -> tuple[int, ...]:
-    """Returns the shape of a tensor as its file states it, with -1 for an open length.
-
-    If this shape does not have `ndim` axes, returns `ndim` zeros instead.
-    """
+    """Returns a tensor's shape as its file states it, -1 for an open length; zeros if it does not have `ndim` axes."""
     found = detail.get("shape_signature", detail["shape"])
     found = found if len(found) == len(detail["shape"]) else detail["shape"]
     if ndim is not None and len(found) != ndim:

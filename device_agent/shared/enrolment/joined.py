@@ -24,21 +24,13 @@ from device_agent.shared.release.row_origins import Origins
 
 @record
 class Joined:
-    """A release together with the taught rows that it uses.
+    """A release together with the taught rows that it uses."""
 
-    Attributes:
-        info: knn.json of the model, with new labels after its own labels.
-        rows: the taught rows that it uses, in the order in which they were taught.
-        codes: (L,) int32 class index of each row in `info.classes`.
-        features: (L, n_features) numbers of each row, as the model takes them.
-        targets: (L, t) float64 values of each row, for a regression; else None.
-    """
-
-    info: KnnInfo
-    rows: tuple[LocalRow, ...]
-    codes: NDArray[np.int32]
-    features: NDArray[Any]
-    targets: NDArray[np.float64] | None = None
+    info: KnnInfo  # knn.json of the model, with new labels after its own labels
+    rows: tuple[LocalRow, ...]  # the taught rows that it uses, in the order in which they were taught
+    codes: NDArray[np.int32]  # (L,) int32 class index of each row in `info.classes`
+    features: NDArray[Any]  # (L, n_features) numbers of each row, as the model takes them
+    targets: NDArray[np.float64] | None = None  # (L, t) float64 values of each row, for a regression; else None
 
 
 def contained(training: Origins, rows: Iterable[LocalRow]) -> frozenset[str]:

@@ -148,10 +148,7 @@ class Coder:
         return missing and text not in self._codes[index] and not self._is_unused(index)
 
     def codes(self, index: int, cells: Sequence[str]) -> list[float] | None:
-        """Returns the category codes of a column's cells; None if a cell is missing or not a listed category.
-
-        After None, the caller reads each cell by `missing` or `category`.
-        """
+        """Returns the category codes of a column's cells; None if a cell is missing or not a listed category."""
         if self._is_unused(index):
             return [0.0] * len(cells)
         found = list(map(self._codes[index].get, cells))
@@ -257,10 +254,7 @@ class Coder:
         self._row.clear()
 
     def take_news(self) -> list[str]:
-        """Returns the new messages since the last call.
-
-        A column gets a message when its first missing cell is filled, and when its first unknown category is ignored.
-        """
+        """Returns the new messages since the last call."""
         news, self._news = self._news, []
         return news
 

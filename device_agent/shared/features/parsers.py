@@ -46,12 +46,7 @@ class _TableParser(Parser):
     counted = False
 
     def __init__(
-        self,
-        table: Table,
-        dtype: type[np.floating[Any]] = np.float32,
-        *,
-        tell: Tell = lambda _: None,
-        **options: Any,
+        self, table: Table, dtype: type[np.floating[Any]] = np.float32, *, tell: Tell = lambda _: None, **options: Any
     ) -> None:
         self.coder, self._tell = Coder(table, dtype), tell
         self._plain = all(map(self.coder.is_number, range(len(self.coder.names))))
@@ -59,11 +54,7 @@ class _TableParser(Parser):
         super().__init__(self.coder.names, cells, **options)
 
     def parse(self, block: bytes) -> Parsed:
-        """Parses a block of lines, with a newline at its end.
-
-        Raises:
-            BadInput: the header does not fit the model.
-        """
+        """Parses a block of lines, with a newline at its end."""
         parsed = super().parse(block)
         for said in self.coder.take_news():
             self._tell(said)
@@ -81,11 +72,7 @@ class _TableParser(Parser):
         return numbers, [*kept, self.coder.last] if self.counted else kept
 
     def take_counts(self) -> Counts:
-        """Returns name -> {column: count since the last call}.
-
-        The names: `filled` missing cells, `unknown` categories, and `left_out`, lines with a column unknown to the
-        model.
-        """
+        """Returns kind of count (`filled`, `unknown`, `left_out`) -> {column: count since the last call}."""
         return {**self.coder.take_counts(), "left_out": self.left_out.take()}
 
     def follow(self, info: KnnInfo, chain: Chain | None) -> None:

@@ -101,10 +101,7 @@ def _is_missing(rows: Float64, missing: float) -> NDArray[np.bool_]:
 
 # --- categories ---------------------------------------------------------------------------------------------------
 def _look_up(column: Float64, values: Float64, results: Float64, other: float) -> Float64:
-    """Returns the (n,) results for (n,) numbers `column`: `results[i]` where a number equals `values[i]`, else `other`.
-
-    NaN equals NaN here.
-    """
+    """Returns (n,) numbers: `results[i]` where `column` equals `values[i]` (NaN equals NaN), else `other`."""
     order = np.argsort(values, kind="stable")  # NaN is last
     ordered = values[order]
     at = np.minimum(np.searchsorted(ordered, column), len(ordered) - 1)
@@ -113,10 +110,7 @@ def _look_up(column: Float64, values: Float64, results: Float64, other: float) -
 
 
 def _mapped(values: Float64, owners: Float64, results: Float64, others: Float64) -> Step:
-    """Returns a step that maps numbers, column by column: `values[i]` in column `owners[i]` becomes `results[i]`.
-
-    A number that is not listed for its column c becomes `others[c]`.
-    """
+    """Returns a step that maps numbers: `values[i]` in column `owners[i]` to `results[i]`, others to `others`."""
     parts = [
         (values[owners == column], results[owners == column], other) for column, other in enumerate(others.tolist())
     ]

@@ -31,36 +31,24 @@ _OPTIONAL: dict[str, tuple[Any, ...]] = dict.fromkeys(("values", "targets", "sha
 
 @record
 class Golden:
-    """golden.npz: n query rows with the reference's answers, and the true class if it is known.
+    """golden.npz: n query rows with the reference's answers, and the true class if it is known."""
 
-    Attributes:
-        metric: the model's metric, in which `distances` are.
-        rows: (n, n_features) float32 raw rows; float64 if the model has an origin, which it subtracts.
-        truth: (n,) int32 true class; -1 if unknown.
-        label: (n,) int32 class index of the reference's answer, or UNKNOWN for a rejected row.
-        indices: (n, e) int32 with e >= k: the reference's neighbours, sorted by (distance, index), padded with -1.
-        distances: (n, e) float64, padded with infinity.
-        classes: (n, e) int32 classes of the neighbours, padded with -1.
-        tolerance: (n,) float64: distances that differ by no more count as tied; see `judge`.
-        values: (n, t) float64 answers of the reference for a regression or label columns (positions in
-            `Targets.classes`), NaN for a rejected row; else None.
-        targets: (n, t) float64 true values or positions, NaN if unknown; None if `values` is.
-        shares: (n, n_classes) float64 vote shares, for a model with a radius: more rows vote than are listed; else
-            None.
-        raw: the raw rows as JSON lines, for a model with a table or stages; else empty.
-    """
-
-    metric: Metric
-    rows: NDArray[Any]
-    truth: NDArray[np.int32]
-    label: NDArray[np.int32]
+    metric: Metric  # the model's metric, in which `distances` are
+    rows: NDArray[Any]  # (n, n_features) float32 raw rows; float64 if the model has an origin, which it subtracts
+    truth: NDArray[np.int32]  # (n,) int32 true class; -1 if unknown
+    label: NDArray[np.int32]  # (n,) int32 class index of the reference's answer, or UNKNOWN for a rejected row
+    #: (n, e) int32 with e >= k: the reference's neighbours, sorted by (distance, index), padded with -1.
     indices: NDArray[np.int32]
-    distances: NDArray[np.float64]
-    classes: NDArray[np.int32]
-    tolerance: NDArray[np.float64]
-    raw: bytes = b""
+    distances: NDArray[np.float64]  # (n, e) float64, padded with infinity
+    classes: NDArray[np.int32]  # (n, e) int32 classes of the neighbours, padded with -1
+    tolerance: NDArray[np.float64]  # (n,) float64: distances that differ by no more count as tied; see `judge`
+    raw: bytes = b""  # the raw rows as JSON lines, for a model with a table or stages; else empty
+    #: (n, t) float64 answers of the reference for a regression or label columns (positions in `Targets.classes`), NaN
+    #: for a rejected row; else None.
     values: NDArray[np.float64] | None = None
+    #: (n, t) float64 true values or positions, NaN if unknown; None if `values` is.
     targets: NDArray[np.float64] | None = None
+    #: (n, n_classes) float64 vote shares, for a model with a radius: more rows vote than are listed; else None.
     shares: NDArray[np.float64] | None = None
 
     def to_bytes(self) -> bytes:

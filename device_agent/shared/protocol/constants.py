@@ -145,18 +145,12 @@ def signature(name: str, search: str) -> str:
 
 
 def is_name(text: str) -> bool:
-    """Whether `text` can name a model or a class of devices.
-
-    At most 64 letters, digits, `.`, `_` and `-`, of which the first is a letter or a digit.
-    """
+    """Whether `text` can name a model or a class of devices: letters, digits, `.`, `_` and `-`, at most 64."""
     return bool(re.fullmatch(_NAME, text))
 
 
 def is_version(text: str) -> bool:
-    """Whether `text` can be the version of a release.
-
-    At most 64 letters, digits, `.`, `+`, `_` and `-`, of which the first is a letter or a digit.
-    """
+    """Whether `text` can be the version of a release: letters, digits, `.`, `+`, `_` and `-`, at most 64."""
     return bool(re.fullmatch(_VERSION, text))
 
 

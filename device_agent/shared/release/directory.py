@@ -191,9 +191,6 @@ def _list(folder: int) -> dict[str, Entry]:
     """Returns name -> kind and size of each entry in the directory open as `folder`; links are not followed.
 
     Of a directory with too many names, lists only as many as a release can have, and one more: the caller refuses them.
-
-    Raises:
-        Refused: the directory or an entry cannot be read.
     """
     entries = {}
     with _readable("the directory"), os.scandir(folder) as found:

@@ -21,15 +21,7 @@ from device_agent.shared.tabular import csv_dialect
 from device_agent.shared.tabular.csv_dialect import Decimals, fields_of, listed, short, text_of
 from device_agent.shared.tabular.fields import Layout
 from device_agent.shared.tabular.float_parser import TOO_LARGE, read_table
-from device_agent.shared.tabular.reader import (
-    Line,
-    Parsed,
-    Parser,
-    line_by_line,
-    more,
-    plain_numbers,
-    unlike_finite,
-)
+from device_agent.shared.tabular.reader import Line, Parsed, Parser, line_by_line, more, plain_numbers, unlike_finite
 from device_agent.shared.tabular.units import unit_of, without_units
 
 _TRUTH = {word.encode(): b"%d" % number for word, number in csv_dialect.TRUTH.items()}
@@ -191,11 +183,7 @@ class CsvParser(Parser):
         return Columns(separator, count, numbers, self._kept)
 
     def parse(self, block: bytes) -> Parsed:
-        """Parses a block that ends with a newline.
-
-        Raises:
-            BadInput: the header does not fit the model.
-        """
+        """Parses a block that ends with a newline."""
         if self.header is None:
             block = self._take_header(block)
         found = None

@@ -27,40 +27,26 @@ _MOST_BLANKS = 16
 
 @record
 class Layout:
-    """How lines of fields are written.
+    """How lines of fields are written."""
 
-    Attributes:
-        columns: number of fields of each line.
-        numbers: positions of the number columns, in the order of the result.
-        separator: the character between fields.
-        decimal: the decimal sign; "" if none is allowed.
-        dtype: dtype of the result, np.float32 or np.float64.
-        strict: whether to leave `+1`, `01`, `.5`, `5.` and `-0` to the caller; JSON rejects or reads them differently.
-    """
-
-    columns: int
-    numbers: Places | slice = ALL
-    separator: str = ","
-    decimal: str = "."
-    dtype: type[np.floating[Any]] = np.float32
+    columns: int  # number of fields of each line
+    numbers: Places | slice = ALL  # positions of the number columns, in the order of the result
+    separator: str = ","  # the character between fields
+    decimal: str = "."  # the decimal sign; "" if none is allowed
+    dtype: type[np.floating[Any]] = np.float32  # dtype of the result, np.float32 or np.float64
+    #: whether to leave `+1`, `01`, `.5`, `5.` and `-0` to the caller; JSON rejects or reads them differently.
     strict: bool = False
 
 
 @record
 class Fields:
-    """Positions of the fields of a text; each array has one entry per field.
+    """Positions of the fields of a text; each array has one entry per field."""
 
-    Attributes:
-        starts: position of the field's first character that is not a blank.
-        stops: position after the number, without its exponent.
-        ends: position of the separator or newline after the field.
-        after: number of characters after the dot, before `stops`; `NO_DOT` without a dot. None if no field has a dot or
-            an exponent.
-    """
-
-    starts: Places
-    stops: Places
-    ends: Places
+    starts: Places  # position of the first character that is not a blank
+    stops: Places  # position after the number, without its exponent
+    ends: Places  # position of the separator or newline
+    #: number of characters after the dot, before `stops`; `NO_DOT` without a dot. None if no field has a dot or an
+    #: exponent.
     after: Places | None = None
 
     def cut(self, text: bytes, which: slice | Places) -> list[bytes]:
@@ -94,10 +80,7 @@ def find_fields(text: bytes, codes: NDArray[np.uint8], layout: Layout) -> Fields
 def _sort(marks: Places, codes: NDArray[np.uint8], layout: Layout) -> tuple[Places, Places, Places]:
     """Returns where each field ends, where its number without exponent ends, and how many digits follow its dot.
 
-    Args:
-        marks: positions of all separators, newlines, decimal signs and letters e.
-        codes: the bytes of the text.
-        layout: has the decimal sign; a number without one has `NO_DOT` as its count of digits.
+    `marks` are the positions of all separators, newlines, decimal signs and letters e, `codes` the bytes of the text.
     """
     kinds = codes.take(marks)
     dots, letters = kinds == ord(layout.decimal or "\0"), kinds >= _E

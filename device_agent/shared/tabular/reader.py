@@ -24,27 +24,19 @@ _NUMBER_BYTES = b"0123456789+-eE \t"
 
 @dataclass(frozen=True)
 class Parsed:
-    """The parsed lines of a block, without blank ones.
+    """The parsed lines of a block, without blank ones."""
 
-    Attributes:
-        rows: (n, n_features) of the parser's `dtype`, the good lines in order.
-        count: number of lines, good and bad: each gets one answer.
-        errors: index among the `count` lines -> (line number in the input, message).
-        hint: what to do about the first error; may be "".
-        kept: for each column or key that the parser was given as `keep`, its values in the good lines.
-        lines: line number of each good line in the input.
-        bad: only with windows: (line number, message) of each line that interrupts a window; it gets no answer.
-        samples: only with windows: number of good lines; `rows` are the windows that they complete.
-    """
-
-    rows: NDArray[Any]
-    count: int
+    rows: NDArray[Any]  # (n, n_features) of the parser's `dtype`, the good lines in order
+    count: int  # number of lines, good and bad: each gets one answer
+    #: index among the `count` lines -> (line number in the input, message).
     errors: dict[int, tuple[int, str]] = field(default_factory=dict)
-    hint: str = ""
+    hint: str = ""  # what to do about the first error; may be ""
+    #: for each column or key that the parser was given as `keep`, its values in the good lines.
     kept: Sequence[Sequence[Any]] = ()
-    lines: Sequence[int] = ()
+    lines: Sequence[int] = ()  # line number of each good line in the input
+    #: only with windows: (line number, message) of each line that interrupts a window; it gets no answer.
     bad: Sequence[tuple[int, str]] = ()
-    samples: int = 0
+    samples: int = 0  # only with windows: number of good lines; `rows` are the windows that they complete
 
 
 #: Counts by column, by the names of `documents.CellCounts`.
@@ -84,7 +76,11 @@ class Parser:
         self.left_out = LeftOut()
 
     def parse(self, block: bytes) -> Parsed:
-        """Returns the rows and errors of a block of whole lines, which ends with a newline."""
+        """Returns the rows and errors of a block of whole lines, which ends with a newline.
+
+        Raises:
+            BadInput: the header does not fit the model.
+        """
         raise NotImplementedError
 
     def _parse_line(self, line: bytes) -> Line:

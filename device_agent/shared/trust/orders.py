@@ -299,11 +299,7 @@ def _check_one_signer(envelope: dsse.Envelope, sets: KeySets) -> None:
     signer = _signer(envelope)
     pem = sets.keys.get(signer)
     if pem is None:
-        raise refused(
-            Reason.UNKNOWN_KEY,
-            f"the order is signed by {signer!r}, which is not trusted here",
-            _TRUSTED_KEY,
-        )
+        raise refused(Reason.UNKNOWN_KEY, f"the order is signed by {signer!r}, which is not trusted here", _TRUSTED_KEY)
     if not _has_signed(envelope, signer, pem):
         raise refused(Reason.BAD_SIGNATURE, f"the order is not signed by {signer}")
     if signer in sets.revoked:

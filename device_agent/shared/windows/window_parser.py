@@ -196,11 +196,7 @@ class WindowParser(Parser):
             yield slice(start, min(count, start + self._per_block))
 
     def parse(self, block: bytes) -> Parsed:
-        """Parses a block that ends with a newline.
-
-        Raises:
-            BadInput: the header does not fit the model.
-        """
+        """Parses a block that ends with a newline."""
         found = self.read(block)
         bad = [found.errors[place] for place in sorted(found.errors)]
         if not len(found.rows):

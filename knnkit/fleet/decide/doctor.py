@@ -48,10 +48,7 @@ def findings_of(
 def _against_config(
     target: Target, status: Status, named: Collection[str], models: Collection[str]
 ) -> Iterator[Finding]:
-    """Yields findings if a device has a model not in `models`, or trusts keys not in `named` (fingerprints).
-
-    If one of the two is empty, nothing is compared with it.
-    """
+    """Yields findings if a device has a model not in `models`, or trusts keys not in `named` (fingerprints)."""
     way_out = other_project(target, status, models)
     for said in foreign_model(status, models):
         yield Finding("project", "error", said.partition(": ")[2], way_out)

@@ -136,10 +136,7 @@ def other_project(target: Target, status: Status, models: Collection[str]) -> st
 
 
 def _sign_steps(status: Status | None, package: Package) -> tuple[PlanStep, ...]:
-    """Returns a step that sends the signature of `package` if the device's copy may have another key's; else ().
-
-    Also returns () if the device lacks the release, or does not trust the key that signed `package`.
-    """
+    """Returns a step that sends the signature of `package` if the device's copy may have another key's; else ()."""
     if status is None or package.digest not in status.staged or package.signed_by not in status.trusted:
         return ()
     known = status.signed_by if status.answering == package.digest else "another key, perhaps"

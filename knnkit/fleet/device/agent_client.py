@@ -69,8 +69,6 @@ def read_answer(device: str, completed: Completed, command: str, answer: type[T]
     except json_codec.MalformedDocument as error:
         said = completed.complaint or f"exit code {completed.exit_code}, {printable(str(error))}"
         raise DeviceFailed(
-            f"{device}: `{command}` gave no answer: {said}",
-            reason="no-answer",
-            hint="knnkit doctor --target HOST",
+            f"{device}: `{command}` gave no answer: {said}", reason="no-answer", hint="knnkit doctor --target HOST"
         ) from None
     raise AgentProblem(device, problem)

@@ -113,10 +113,7 @@ class _Deploy:
         return self._send_and_switch(facts) if send else self._switch(facts)
 
     def _is_damaged(self, facts: Facts) -> bool:
-        """Whether files of the release on the device differ from the signed files; staging repairs them.
-
-        Asks the device only with --verify, or if its status warns that the release failed to start; else returns False.
-        """
+        """Whether files of the release on the device differ from the signed ones; asks only if there is reason."""
         assert facts.agent is not None
         status, digest = facts.agent, self._job.package.digest
         doubted = self._job.options.verify or any(text.startswith("starts-failed") for text in status.warnings)
@@ -145,10 +142,7 @@ class _Deploy:
             return self._overtaken(error, facts.root)
 
     def _overtaken(self, error: KnnkitError, root: str) -> DeviceReport:
-        """Handles `error` if another host stages the same release: waits for it, then switches to the release.
-
-        Raises DeviceLocked if that host takes too long, and `error` if there is no such host.
-        """
+        """Handles `error` if another host stages this release: waits for it, then switches to the release."""
         digest = self._job.package.digest
         while True:
             facts = self._look(root)
@@ -231,10 +225,7 @@ def plan_job(job: DeviceJob, listen: Listener = nobody, pause: Pause = just_slee
 
 
 def _compare(job: DeviceJob, transport: Transport, facts: Facts) -> Compared | None:
-    """Compares how the device's release and the new release answer the golden rows of the new release.
-
-    Returns None if the device runs no other release, or if a file or the device's answers cannot be read.
-    """
+    """Compares how the device's release and the new one answer the new one's golden rows; None: not possible."""
     if facts.agent is None or facts.agent.answering in (None, job.package.digest):
         return None
     from device_agent.shared.golden import changes  # numpy is for a dry run that compares

@@ -156,10 +156,7 @@ def stopped_by_signals(stop: Stop, tell: Callable[[str], None]) -> Iterator[None
 
 @contextlib.contextmanager
 def _speaking(tell: Callable[[str], None]) -> Iterator[SimpleQueue[str | None]]:
-    """Yields a queue; a thread passes each text put into it to `tell`. At the end, waits until all are passed.
-
-    Signal handlers use it: a handler that prints could wait for ever.
-    """
+    """Yields a queue; a thread passes texts put into it to `tell`: a signal handler that prints could wait for ever."""
     said: SimpleQueue[str | None] = SimpleQueue()
 
     def work() -> None:

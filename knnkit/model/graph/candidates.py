@@ -60,17 +60,12 @@ class Variables:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The candidates of b queries: training rows that may be their neighbours.
+    """The candidates of b queries: training rows that may be their neighbours."""
 
-    Attributes:
-        positions: (b, count) int32 positions of the candidates in the table of training rows, ascending.
-        beyond: (b,) float32 lower bound on the squared distance of every row that is not a candidate.
-        agree: function from the candidates' exact (b, count) float32 squared distances to (b,) bool: whether the
-            scores that chose the candidates agree with these distances. None if the scores need no check.
-    """
-
-    positions: Any
-    beyond: Any
+    positions: Any  # (b, count) int32 positions of the candidates in the table of training rows, ascending
+    beyond: Any  # (b,) float32 lower bound on the squared distance of every row that is not a candidate
+    #: function from the candidates' exact (b, count) float32 squared distances to (b,) bool: whether the scores that
+    #: chose the candidates agree with these distances. None if the scores need no check.
     agree: Callable[[Any], Any] | None = None
 
 
@@ -208,7 +203,6 @@ class Products(Scores):
         return Chosen(_ascending(positions)[0], beyond)
 
     def _factors(self, searched: Any) -> Any:
-        """Returns (b, r) factors for `best`: the queries `searched`; times the space's `scale` if not projected."""
         if self.projection:
             return searched
         factors = weigh(self.space, searched)
@@ -236,10 +230,7 @@ class QuantizedProducts(Scores):
         self.space, self.quantized, self.projection = space, quantized, projection
 
     def choose(self, weighted: Any) -> Chosen:
-        """Returns the candidates of b queries: the rows that may be their neighbours.
-
-        `weighted` are the queries as (b, p) float32 offsets from the centre of model space, times its `scale`.
-        """
+        """Returns the candidates of b queries: the rows that may be their neighbours."""
         quantized = self.quantized
         weighted = tf.clip_by_value(weighted, -_FARTHEST, _FARTHEST)
         searched, slack = _project(weighted, self.projection), 2.0 * _slack(self.space, self.projection)

@@ -89,7 +89,6 @@ def _normalize(z: Any, blur: Any, step: Step) -> tuple[Any, Any]:
 
 
 def _subtract(z: Any, origin: Float64) -> Any:
-    """Returns float32 rows `z` less the float64 row `origin`, which becomes two float32 rows to keep its digits."""
     high = origin.astype(np.float32)
     return (z - high) - (origin - high).astype(np.float32)
 

@@ -88,20 +88,14 @@ class StoredRows:
     """The table of training rows as a file stores it: in blocks, with a gap (unused rows) before each.
 
     Gaps are added only when the bytes are needed.
-
-    Attributes:
-        rows: (n, p) float32, or int8 multiples of `step`; or (n,) float32 or int32 with one number for each row.
-        layout: positions of the rows and gaps.
-        step: an int8 value of 1 stands for this number; None for float32 rows.
-        at: for a block of a larger table: position of its first row in that table.
-        whole: for a block of a larger table: all rows of that table; else None.
     """
 
+    #: (n, p) float32, or int8 multiples of `step`; or (n,) float32 or int32 with one number for each row.
     rows: NDArray[Any]
-    layout: Layout
-    step: float | None = None
-    at: int = 0
-    whole: NDArray[Any] | None = None
+    layout: Layout  # positions of the rows and gaps
+    step: float | None = None  # an int8 value of 1 stands for this number; None for float32 rows
+    at: int = 0  # for a block of a larger table: position of its first row in that table
+    whole: NDArray[Any] | None = None  # for a block of a larger table: all rows of that table; else None
 
     @classmethod
     def of(cls, rows: NDArray[Any]) -> StoredRows:

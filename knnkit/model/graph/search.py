@@ -39,25 +39,18 @@ FEW_COLUMNS = 3
 
 @dataclass(frozen=True)
 class Nearest:
-    """The neighbours of b queries. Their measure is the squared distance; with the Manhattan metric, the distance.
+    """The neighbours of b queries. Their measure is the squared distance; with the Manhattan metric, the distance."""
 
-    Attributes:
-        measure: (b, k) float32, ascending.
-        indices: (b, k) int32 training rows, in order of (measure, index).
-        following: (b,) float32 lower bound on every other row's measure; None if every row is a neighbour.
-        exact: (b,) bool, whether float32 made no rounding error in measures under `Search.most_exact`; None if the
-            coordinates of the training rows are not all multiples of one step.
-        candidates: (b, c) int32 training rows that may be the neighbours, whatever the rounding errors; None with few
-            columns or rows.
-        beyond: (b,) float32 lower bound on the measure of every other row; None if `candidates` is.
-    """
-
-    measure: Any
-    indices: Any
-    following: Any
+    measure: Any  # (b, k) float32, ascending
+    indices: Any  # (b, k) int32 training rows, in order of (measure, index)
+    following: Any  # (b,) float32 lower bound on every other row's measure; None if every row is a neighbour
+    #: (b,) bool, whether float32 made no rounding error in measures under `Search.most_exact`; None if the coordinates
+    #: of the training rows are not all multiples of one step.
     exact: Any = None
+    #: (b, c) int32 training rows that may be the neighbours, whatever the rounding errors; None with few columns or
+    #: rows.
     candidates: Any = None
-    beyond: Any = None
+    beyond: Any = None  # (b,) float32 lower bound on the measure of every other row; None if `candidates` is
 
 
 class Search(tf.Module):  # type: ignore[misc]
@@ -216,7 +209,7 @@ class Search(tf.Module):  # type: ignore[misc]
         return replace(self._split(-negative, candidates), candidates=candidates, beyond=beyond)
 
     def _among_columns(self, query: Any) -> Nearest:
-        """Ranks all rows; adds up distances one coordinate at a time: (b, n) values each, which suits SIMD units."""
+        """Ranks all rows; adds up distances one coordinate at a time, which suits SIMD units."""
         count = len(self.enrolled)
         width = block_width(count, 1024, 8) if query.shape[0] == 1 else block_width(count, 160)
         first = min(self.k + 1, count)
@@ -247,7 +240,6 @@ class Search(tf.Module):  # type: ignore[misc]
         return Nearest(found.measure, indices, found.following)
 
     def _measure_columns(self, query: Any, columns: list[Any]) -> Any:
-        """Returns (b, m) squared, or Manhattan, distances of m rows: (1, m) or (b, m) `columns`, one a coordinate."""
         total = None
         ones = tf.split(query, len(columns), axis=1)
         for one, others, scale in zip(ones, columns, self.space.scale.astype(np.float32)):
@@ -256,7 +248,6 @@ class Search(tf.Module):  # type: ignore[misc]
         return self._zeroed(total)
 
     def _part(self, one: Any, others: Any, scale: Any) -> Any:
-        """Returns the terms of squared distances, ((one - others) * scale)², or for Manhattan the absolute values."""
         if self.space.metric == "manhattan":
             return tf.abs(one - others) if np.all(scale == 1.0) else tf.abs((one - others) * scale)
         if np.all(scale == 1.0):

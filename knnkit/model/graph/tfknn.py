@@ -166,11 +166,7 @@ class KnnModule(tf.Module):  # type: ignore[misc]
         return outputs
 
     def _less_blur(self, beyond: Any, kth: Any, blur: Any) -> Any:
-        """Returns (b,) bounds `beyond` on squared distances, less what the error of the steps can take from them.
-
-        `kth` and `blur` are the k-th distance and the error of the steps, (b,) each. Returns 0, which bounds nothing,
-        if the blur is too large for the distances that the graph outputs.
-        """
+        """Returns (b,) bounds `beyond` on squared distances, less what the steps' error can take; 0 if too much."""
         rest = tf.nn.relu(tf.sqrt(tf.nn.relu(beyond)) - 2.0 * blur)
         return rest * rest * tf.cast(self._is_sharp(kth, blur), tf.float32) * np.float32(1.0 - 16.0 * EPSILON)
 

@@ -42,19 +42,12 @@ _LEAST_SCALE, FAR = 1e-10, np.float32(3e38)
 
 @dataclass(frozen=True)
 class CellLists:
-    """The cells of a grid, and the training rows listed for each cell.
+    """The cells of a grid, and the training rows listed for each cell."""
 
-    Attributes:
-        first: (p,) float32 lower corner of the grid, as an offset from the centre.
-        per_unit: (p,) float32 cells per unit of each coordinate.
-        table: int32 list number of each cell; a border of one cell stands for the area outside the grid.
-        lists: (m, length) int32 training row indices, ascending, padded with n_train.
-    """
-
-    first: Float32
-    per_unit: Float32
-    table: Ints
-    lists: Ints
+    first: Float32  # (p,) float32 lower corner of the grid, as an offset from the centre
+    per_unit: Float32  # (p,) float32 cells per unit of each coordinate
+    table: Ints  # int32 list number of each cell; a border of one cell stands for the area outside the grid
+    lists: Ints  # (m, length) int32 training row indices, ascending, padded with n_train
 
     @property
     def strides(self) -> Float32:
@@ -105,10 +98,7 @@ class _Lists:
         self._count = 0
 
     def examine(self, cells: Cells, middle: Float64, half: Float64) -> tuple[Ints, Cells]:
-        """Returns the (m,) int32 list number of each cell, and the cells to split because their lists are too long.
-
-        `middle` are the (m, p) centres of the cells, `half` half the (p,) lengths of their sides, with a small overlap.
-        """
+        """Returns the (m,) int32 list number of each cell, and the cells to split because their lists are too long."""
         near, far = self._bounds.take(cells.candidates, middle, half)
         # At least k + 1 rows are this near to every query in the cell (the (k + 1)-th least of the greatest distances).
         # So a row whose least distance is greater cannot be among the k + 1 nearest; EITHER_WAY covers the rounding.

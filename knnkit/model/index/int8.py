@@ -39,23 +39,14 @@ _COLUMNS, _NOT = 8, 16
 
 @dataclass(frozen=True)
 class Quantized:
-    """The training rows rounded to int8 multiples of a step: row = `table * step`.
+    """The training rows rounded to int8 multiples of a step: row = `table * step`."""
 
-    Attributes:
-        table: (n, r + padding) int8, the rows as numbers of steps; the padding columns are zeros.
-        step: size of a step, a float32 value.
-        error: greatest distance between a row and its rounded row, in units of model space.
-        squares: (n,) float64 squared lengths of the rounded rows.
-        candidates: number of candidates to rank exactly.
-        width: r, the number of coordinates that are searched.
-    """
-
-    table: NDArray[np.int8]
-    step: float
-    error: float
-    squares: Float64
-    candidates: int
-    width: int
+    table: NDArray[np.int8]  # (n, r + padding) int8, the rows as numbers of steps; the padding columns are zeros
+    step: float  # size of a step, a float32 value
+    error: float  # greatest distance between a row and its rounded row, in units of model space
+    squares: Float64  # (n,) float64 squared lengths of the rounded rows
+    candidates: int  # number of candidates to rank exactly
+    width: int  # r, the number of coordinates that are searched
 
     @property
     def marks(self) -> Float32:
@@ -106,10 +97,7 @@ _Table = tuple[NDArray[np.int8], float, float, Float64]
 
 
 def _quantize(rows: Float32, scale: Float64) -> _Table | None:
-    """Returns int8 rows, step, greatest error and squared lengths of the rows times the (p,) factors `scale`.
-
-    Returns None if a squared step leaves float32's range.
-    """
+    """Returns int8 rows, step, greatest error and squared lengths; None if a squared step leaves float32's range."""
     greatest = max(float(np.abs(rows[start : start + PART] * scale).max()) for start in range(0, len(rows), PART))
     step = float(np.float32(greatest / STEPS))
     if not 1e-15 < step < 1e15:
@@ -126,11 +114,7 @@ def _quantize(rows: Float32, scale: Float64) -> _Table | None:
 
 
 def _count_within(sample: Sample, queries: Float64, quantized: _Table) -> NDArray[np.int64]:
-    """Returns (m,) counts: the rows whose int8 distance may be below that of the k-th neighbour of a query.
-
-    `queries` are those of `sample` (projected, if the int8 rows are), and `quantized` has the int8 rows, their step,
-    greatest error and squared lengths.
-    """
+    """Returns (m,) counts of the rows whose int8 distance may be below that of a query's k-th neighbour."""
     table, step, error, squares = quantized
     steps = np.maximum(np.abs(queries).max(axis=1, keepdims=True) / STEPS, step * LEAST_STEP)
     whole = np.round(queries / steps)

@@ -47,17 +47,11 @@ _GRID = 2.0**-14
 
 @dataclass(frozen=True)
 class Projection:
-    """The projected training rows, and the matrix that projects a query.
+    """The projected training rows, and the matrix that projects a query."""
 
-    Attributes:
-        matrix: (p, r) float32 with a spectral norm under 1, so that no projected row is longer than the row.
-        rows: (n, r) float32 projections of the training rows, whose coordinates were multiplied by `scale`.
-        candidates: number of candidates to rank exactly.
-    """
-
-    matrix: Float32
-    rows: Float32
-    candidates: int
+    matrix: Float32  # (p, r) float32 with a spectral norm under 1, so that no projected row is longer than the row
+    rows: Float32  # (n, r) float32 projections of the training rows, whose coordinates were multiplied by `scale`
+    candidates: int  # number of candidates to rank exactly
 
     @property
     def blur(self) -> float:

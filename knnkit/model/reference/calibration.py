@@ -50,10 +50,8 @@ def _quantile(values: Float64, share: float) -> float:
 def answer_apart(reference: Reference, places: NDArray[np.int64], spare: Float32 | None) -> ReferenceAnswers:
     """Returns the answers to training and spare rows, with k neighbours each; no row is its own neighbour.
 
-    Args:
-        reference: the classifier.
-        places: (n,) indices of training rows; index n_train + i stands for row i of `spare`.
-        spare: raw rows that `reduce` in deploy.yaml left out of the training rows; None: there are none.
+    `places` has (n,) indices of training rows; index n_train + i stands for row i of `spare` (None: no such rows), the
+    raw rows that `reduce` left out.
     """
     count, k = len(reference.enrolled), reference.k
     if spare is None:

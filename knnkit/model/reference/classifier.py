@@ -40,21 +40,14 @@ _CHAIN = 8
 
 @dataclass(frozen=True)
 class ReferenceAnswers:
-    """The reference's answers to n queries.
+    """The reference's answers to n queries."""
 
-    Attributes:
-        label: (n,) int32 class index, UNKNOWN where rejected.
-        probabilities: (n, n_classes) float64.
-        indices: (n, e) int32, e >= k: the k neighbours, then rows near-tied with the k-th; padded with -1.
-        distances: (n, e) float64 distances of the rows `indices`, in the model's metric; padded with infinity.
-        tolerance: (n,) float64 `margin * max(d_k, radius)`: distances in model space this close are near-tied.
-    """
-
-    label: NDArray[np.int32]
-    probabilities: Float64
+    label: NDArray[np.int32]  # (n,) int32 class index, UNKNOWN where rejected
+    probabilities: Float64  # (n, n_classes) float64
+    #: (n, e) int32, e >= k: the k neighbours, then rows near-tied with the k-th; padded with -1.
     indices: NDArray[np.int32]
-    distances: Float64
-    tolerance: Float64
+    distances: Float64  # (n, e) float64 distances of the rows `indices`, in the model's metric; padded with infinity
+    tolerance: Float64  # (n,) float64 `margin * max(d_k, radius)`: distances in model space this close are near-tied
 
 
 class Reference:
@@ -208,7 +201,6 @@ class Reference:
         return scores, np.where(bounded, most, np.nan)
 
     def _measure_squares(self) -> Float64:
-        """Returns the (n_train,) squared lengths of the training rows, without the common factor `Space.unit`."""
         found = np.empty(len(self.enrolled))
         step = max(1, _CHUNK_BYTES // (8 * self.enrolled.shape[1]))
         for start in range(0, len(found), step):
@@ -302,7 +294,6 @@ class Reference:
         return float(power(np.array(self.space.zero / self._unit), self.space.power))
 
     def _to_base(self, measure: Any) -> Any:
-        """Converts a measure (by which rows are ranked) to a distance in model space."""
         return power(np.asarray(measure), 1.0 / self.space.power) * self._unit
 
     def _to_metric(self, measure: Float64) -> Float64:
@@ -326,10 +317,7 @@ class Reference:
         return np.asarray(shares / shares.sum())
 
     def _vote_in_float64(self, order: NDArray[np.int64], distances: Float64) -> Float64:
-        """Returns (n_classes,) shares of the votes of the rows `order`, with kernels and class weights.
-
-        If no row has a vote, the outlier class has the share 1; without an outlier class, all are 0.
-        """
+        """Returns (n_classes,) shares of the votes of the rows `order`, with kernels and class weights."""
         weight = weigh(distances, distances.min(initial=np.inf), self.weights, self.own.bandwidth)
         if self.own.class_weights is not None:
             weight *= np.array(self.own.class_weights)[self.classes[order]]

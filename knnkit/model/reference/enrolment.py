@@ -16,30 +16,18 @@ from knnkit.model.reference.space import Float32, Float64, Space, Step, make_spa
 
 @dataclass(frozen=True)
 class Enrolment:
-    """The training rows as the model holds them: in model space, with their classes or targets.
+    """The training rows as the model holds them: in model space, with their classes or targets."""
 
-    Attributes:
-        space: the map from raw rows to model space.
-        enrolled: (n_train, p) float32 offsets from the space's centre.
-        codes: (n_train,) int32 class index of each row.
-        classes: class index -> label, sorted.
-        feature_names: names of the raw rows' columns.
-        fingerprint: SHA-256 over the training rows and labels, hexadecimal.
-        source: name of the data source, for messages.
-        targets: (n_train, t) float64 targets of a regression; None for a classifier.
-        target_names: names of the t targets.
-        target_classes: the labels of each of several label columns; the targets are then indices of labels.
-    """
-
-    space: Space
-    enrolled: Float32
-    codes: NDArray[np.int32]
-    classes: tuple[int | str, ...]
-    feature_names: tuple[str, ...]
-    fingerprint: str
-    source: str
-    targets: Float64 | None = None
-    target_names: tuple[str, ...] = ()
+    space: Space  # the map from raw rows to model space
+    enrolled: Float32  # (n_train, p) float32 offsets from the space's centre
+    codes: NDArray[np.int32]  # (n_train,) int32 class index of each row
+    classes: tuple[int | str, ...]  # class index -> label, sorted
+    feature_names: tuple[str, ...]  # names of the raw rows' columns
+    fingerprint: str  # SHA-256 over the training rows and labels, hexadecimal
+    source: str  # name of the data source, for messages
+    targets: Float64 | None = None  # (n_train, t) float64 targets of a regression; None for a classifier
+    target_names: tuple[str, ...] = ()  # names of the t targets
+    #: the labels of each of several label columns; the targets are then indices of labels.
     target_classes: tuple[tuple[int | str, ...], ...] = ()
 
     def __len__(self) -> int:

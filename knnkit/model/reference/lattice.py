@@ -29,15 +29,10 @@ _ROWS, _NUMBERS = 4096, 4 << 20
 
 @dataclass(frozen=True)
 class Lattice:
-    """A grid of points, `step` apart in each coordinate, on which all training rows lie, in model space.
+    """A grid of points, `step` apart in each coordinate, on which all training rows lie, in model space."""
 
-    Attributes:
-        step: power of two; every coordinate, after `scale`, is a whole multiple of it.
-        reach: greatest Euclidean length of a training row, in steps.
-    """
-
-    step: float
-    reach: float
+    step: float  # power of two; every coordinate, after `scale`, is a whole multiple of it
+    reach: float  # greatest Euclidean length of a training row, in steps
 
     def scored_within(self, blocks: int) -> tuple[float, float]:
         """Returns the greatest length of a query whose scores are not rounded, and the argument `apart` of `Scores`.

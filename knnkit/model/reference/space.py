@@ -110,29 +110,18 @@ def _to_sphere(rows: Float64, *, query: bool) -> Float64:
 
 @dataclass(frozen=True)
 class Space:
-    """The map into model space, and the extent of the training rows there.
+    """The map into model space, and the extent of the training rows there."""
 
-    Attributes:
-        metric: the model's metric.
-        steps: maps before the centre; empty for a model that only scales.
-        origin: (d,) float64, subtracted from raw rows before they become float32; None if no feature needs it.
-        centre: (p,) float32, subtracted after the steps.
-        scale: (p,) float64 factor of each coordinate's difference.
-        zero: the largest distance that is taken as 0 (an exact match); 0 without steps.
-        radius: root-mean-square distance of the training rows from the centre.
-        reach: greatest Euclidean distance of a training row from the centre.
-        p: power of the metric minkowski; None for the others.
-    """
-
-    metric: Metric
-    steps: tuple[Step, ...]
-    centre: Float32
-    scale: Float64
-    zero: float = 0.0
-    radius: float = 0.0
-    reach: float = 0.0
+    metric: Metric  # the model's metric
+    steps: tuple[Step, ...]  # maps before the centre; empty for a model that only scales
+    centre: Float32  # (p,) float32, subtracted after the steps
+    scale: Float64  # (p,) float64 factor of each coordinate's difference
+    zero: float = 0.0  # the largest distance that is taken as 0 (an exact match); 0 without steps
+    radius: float = 0.0  # root-mean-square distance of the training rows from the centre
+    reach: float = 0.0  # greatest Euclidean distance of a training row from the centre
+    #: (d,) float64, subtracted from raw rows before they become float32; None if no feature needs it.
     origin: Float64 | None = None
-    p: float | None = None
+    p: float | None = None  # power of the metric minkowski; None for the others
 
     @property
     def power(self) -> float:
@@ -240,7 +229,6 @@ def _undo(rows: Float64, steps: Iterable[Step]) -> Float64:
 
 
 def _shifted(maps: list[Step], origin: Float64 | None) -> list[Step]:
-    """Returns `maps` for rows from which `origin` is already subtracted: the first map subtracts that much less."""
     if origin is None or not maps:
         return maps
     first = maps[0]
@@ -249,10 +237,7 @@ def _shifted(maps: list[Step], origin: Float64 | None) -> list[Step]:
 
 
 def _split_scale(steps: list[Step], metric: Metric) -> tuple[list[Step], Float64 | None]:
-    """Returns `Space.steps` and `Space.scale` (None: no factors): an affine last step only scales differences.
-
-    The metric cosine adds a step that divides each row by its length.
-    """
+    """Returns `Space.steps` and `Space.scale` (None: no factors): an affine last step only scales differences."""
     maps = _fold(steps)
     if metric == "cosine":
         return [*maps, Step("cosine", np.zeros(0), np.zeros(0))], None
@@ -337,7 +322,6 @@ def _weighted(enrolled: Float32, factors: Float64) -> Iterator[Float64]:
 
 
 def _fold(steps: list[Step]) -> list[Step]:
-    """Merges two affine steps in sequence, or an affine and a linear step, into one."""
     folded: list[Step] = []
     for step in steps:
         last = folded[-1] if folded else None

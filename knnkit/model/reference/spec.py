@@ -31,44 +31,29 @@ DEFAULT = "default"
 
 @dataclass(frozen=True)
 class KnnSpec:
-    """Parameters of a nearest-neighbour classifier.
+    """Parameters of a nearest-neighbour classifier."""
 
-    Attributes:
-        name: model name: letters, digits, `.`, `_`, `-`, at most 64.
-        k: number of neighbours that vote.
-        metric: distance between two rows, after scaling.
-        weights: `uniform`, `distance` (votes of 1 / distance; an exact match takes all votes) or a kernel's name.
-        scale: scaling of the features, fitted on the training rows and built into the model.
-        reject: share of ordinary rows to accept, or label -> share, with `default` for the others; with None the model
-            never answers "unknown".
-        label_sets: coverages (how often the set has the true label), such as 0.9, of the label sets that the model can
-            answer with.
-        keep: which rows a device stores for people to label; None: no rows.
-        enrol: which rows and labels may be taught on a device; None: none.
-        ignore_extra: whether a device ignores columns that the model does not have.
-        p: power of the metric minkowski.
-        bandwidth: width of the kernel, in the unit of distances.
-        radius: distance within which all training rows vote; None: the k nearest vote.
-        outlier_label: answer to a row for which no training row votes; None: "unknown".
-        class_weight: "balanced", or label -> factor of its votes, with `default` for the others (else 1).
-        offset: threshold of outlier factors (LocalOutlierFactor's `offset_`); None: the model answers none.
-    """
-
-    name: str
-    k: int = 3
-    metric: Metric = "euclidean"
+    name: str  # model name: letters, digits, `.`, `_`, `-`, at most 64
+    k: int = 3  # number of neighbours that vote
+    metric: Metric = "euclidean"  # distance between two rows, after scaling
+    #: `uniform`, `distance` (votes of 1 / distance; an exact match takes all votes) or a kernel's name.
     weights: Weights = "uniform"
-    scale: Scale = "none"
+    scale: Scale = "none"  # scaling of the features, fitted on the training rows and built into the model
+    #: share of ordinary rows to accept, or label -> share, with `default` for the others; with None the model never
+    #: answers "unknown".
     reject: float | Mapping[str, float] | None = None
+    #: coverages (how often the set has the true label), such as 0.9, of the label sets that the model can answer with.
     label_sets: tuple[float, ...] = ()
-    keep: Keep | None = None
-    enrol: Enrol | None = None
-    ignore_extra: bool = False
-    p: float | None = None
-    bandwidth: float | None = None
-    radius: float | None = None
-    outlier_label: int | str | None = None
+    keep: Keep | None = None  # which rows a device stores for people to label; None: no rows
+    enrol: Enrol | None = None  # which rows and labels may be taught on a device; None: none
+    ignore_extra: bool = False  # whether a device ignores columns that the model does not have
+    p: float | None = None  # power of the metric minkowski
+    bandwidth: float | None = None  # width of the kernel, in the unit of distances
+    radius: float | None = None  # distance within which all training rows vote; None: the k nearest vote
+    outlier_label: int | str | None = None  # answer to a row for which no training row votes; None: "unknown"
+    #: "balanced", or label -> factor of its votes, with `default` for the others (else 1).
     class_weight: str | Mapping[str, float] | None = None
+    #: threshold of outlier factors (LocalOutlierFactor's `offset_`); None: the model answers none.
     offset: float | None = None
 
     def __post_init__(self) -> None:
@@ -160,10 +145,7 @@ def _by_class(what: str, given: Mapping[str, float], classes: tuple[int | str, .
 def _factors(
     asked: str | Mapping[str, float], classes: tuple[int | str, ...], codes: NDArray[np.int32]
 ) -> tuple[float, ...]:
-    """Returns each class's vote factor: from `asked`, label -> factor; or for "balanced", from the rows' class indices.
-
-    A balanced factor is rows / (number of classes * rows of the class).
-    """
+    """Returns each class's vote factor: as `asked`, or for "balanced", rows / (number of classes * rows of it)."""
     if isinstance(asked, str):
         counts = np.bincount(codes, minlength=len(classes))
         return tuple((len(codes) / (np.count_nonzero(counts) * np.maximum(counts, 1))).tolist())

@@ -62,19 +62,12 @@ def _unlist(tree: Any) -> None:
 
 @dataclass(frozen=True)
 class Traced:
-    """A search as part of a TensorFlow graph.
+    """A search as part of a TensorFlow graph."""
 
-    Attributes:
-        queries: the tensor of the raw rows to search for.
-        weights: the values of the other inputs, by name.
-        inputs: the tensors of the weights, by name.
-        outputs: output name -> tensor.
-    """
-
-    queries: Any
-    weights: dict[str, StoredRows]
-    inputs: dict[str, Any]
-    outputs: dict[str, Any]
+    queries: Any  # the tensor of the raw rows to search for
+    weights: dict[str, StoredRows]  # the values of the other inputs, by name
+    inputs: dict[str, Any]  # the tensors of the weights, by name
+    outputs: dict[str, Any]  # output name -> tensor
 
 
 def in_one_graph(makers: Mapping[str, Callable[[], Traced]]) -> dict[str, Traced]:
@@ -192,13 +185,7 @@ def _put_weights(tree: Any, weights: Mapping[str, Mapping[str, StoredRows]]) -> 
 
 
 def _put_eight_bits(tree: Any, graph: Any, place: int, step: float) -> None:
-    """Makes tensor number `place` int8, and each FULLY_CONNECTED that uses it hybrid: float32 rows, int8 weights.
-
-    `step` is the size of a quantization step.
-
-    Raises:
-        BuildError: another operation uses the tensor, or none does.
-    """
+    """Makes tensor `place` int8, and each FULLY_CONNECTED that uses it hybrid: float32 rows, int8 weights."""
     from tensorflow.lite.python import schema_py_generated as schema
 
     tensor = graph.tensors[place]
@@ -215,11 +202,7 @@ def _put_eight_bits(tree: Any, graph: Any, place: int, step: float) -> None:
 
 
 def _put_bias(tree: Any, graph: Any, place: int) -> None:
-    """Makes tensor number `place` the bias of the FULLY_CONNECTED to whose output it is added.
-
-    Raises:
-        BuildError: the tensor is not added to such an output.
-    """
+    """Makes tensor number `place` the bias of the FULLY_CONNECTED to whose output it is added."""
     from tensorflow.lite.python import schema_py_generated as schema
 
     adds = [each for each in graph.operators if place in each.inputs]

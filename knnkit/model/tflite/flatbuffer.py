@@ -176,8 +176,8 @@ def _structure(model: Any) -> bytes:
 def _head(body: bytes, count: int, places: Sequence[int], size: int) -> bytes:
     """Returns the beginning of the file: a root table with `count` buffers. `body` follows it, at byte `size`.
 
-    The root's other fields point into `body`, the packed model without buffers. `places` has the byte in the file at
-    which the content of each buffer begins; 0: the buffer is empty.
+    The root's other fields point into `body`. `places` has the byte in the file at which the content of each buffer
+    begins; 0: the buffer is empty.
     """
     root = _u32(body, 0)
     fields = [number for number in range(_MODEL_FIELDS) if _field(body, root, number) or number == _BUFFERS_FIELD]

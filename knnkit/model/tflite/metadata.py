@@ -93,10 +93,7 @@ def _is_content(content: Any, table: StoredRows) -> bool:
 
 
 def _blocks(tree: Any, laid: flatbuffer.Laid, model: KnnModule) -> list[tuple[int, int]]:
-    """Returns (offset in the file in bytes, number of rows) of each block of training rows of a converted model.
-
-    `tree` is the model as TensorFlow's objects (`ModelT`), `laid` has the offsets of its buffers in the file.
-    """
+    """Returns (offset in the file in bytes, number of rows) of each block of training rows of a converted model."""
     row_bytes, count = 4 * model.enrolled.shape[1], len(model.enrolled)
     if model.search.projection is None:
         return [(laid.tables[0] + start * row_bytes, rows) for start, rows in model.search.layout.blocks(count)]
@@ -193,10 +190,7 @@ def _byte(value: int) -> Callable[[Any, int], None]:
 
 
 def _table(build: Any, slots: int, fields: dict[int, Any]) -> int:
-    """Writes a flatbuffer table with `slots` slots; returns its offset. `build` is the flatbuffer builder.
-
-    `fields`: slot number -> text, offset, a list of offsets, or a function that writes a byte; None: left out.
-    """
+    """Writes a flatbuffer table; `fields`: slot -> text, offset, list of offsets, or a function that writes a byte."""
     ready = {slot: _refer(build, value) for slot, value in fields.items() if value is not None}
     build.StartObject(slots)
     for slot, value in ready.items():

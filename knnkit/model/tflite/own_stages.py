@@ -53,10 +53,6 @@ def _written(name: str, shape: tuple[int, ...], run: Callable[[Any, Any], Any]) 
 
 
 def _one(tf: Any, samples: Any, middle: Any, name: str, bands: int) -> Any:
-    """Returns the feature `name` of (columns, rows) samples; `middle` are their deviations from the mean.
-
-    `tf` is the TensorFlow module; `bands` is the number of frequency bands of a spectrum.
-    """
     if name == SPECTRUM:
         rows = int(samples.shape[1])
         parts = [tf.square(tf.matmul(middle, tf.constant(each, tf.float32))) for each in waves(rows)]

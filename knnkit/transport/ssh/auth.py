@@ -137,10 +137,7 @@ def _offers(where: Resolved, agent: _Agent | None, tried: _Tried) -> Iterator[tu
 def _key(
     name: str, path: Path, held: paramiko.AgentKey | None, agent: _Agent | None, where: Resolved, tried: _Tried
 ) -> tuple[str, paramiko.PKey] | None:
-    """Returns (label for messages, key) of an identity: the key agent's key (`held`), else the key in the file.
-
-    `name` is the identity as configured, `path` its file. Returns None if neither can be used; `tried` says why.
-    """
+    """Returns (label, key) of the identity `name`: a key agent's (`held`), or that in `path`; None: see `tried`."""
     if held is not None:
         return f"{name} by the agent", keys.AgentKey(held, tried.notes)
     lacks = "the key agent does not hold this key" if agent else "no key agent is running that could use it"

@@ -109,10 +109,7 @@ def feed_bytes(channel: paramiko.Channel, data: bytes, touch: Callable[[], None]
 
 
 def drain(
-    channel: paramiko.Channel,
-    out: Callable[[bytes], None],
-    err: Callable[[bytes], None],
-    touch: Callable[[], None],
+    channel: paramiko.Channel, out: Callable[[bytes], None], err: Callable[[bytes], None], touch: Callable[[], None]
 ) -> int | None:
     """Passes standard output to `out` and standard error to `err` until the command ends; returns the exit code.
 

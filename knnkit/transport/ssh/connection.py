@@ -94,10 +94,7 @@ class SshTransport:
     def append(
         self, source: BinaryIO, remote: str, *, offset: int, size: int, timeout: float, progress: Progress | None = None
     ) -> None:
-        """Appends the bytes of `source` from `offset` on to the file `remote`, which has `offset` bytes.
-
-        Uses `cat`, which is as fast as SFTP (docs/decisions/071). `size` is the size of `source`, for `progress`.
-        """
+        """Appends the bytes of `source` from `offset` on to the file `remote`, which has `offset` bytes."""
         script = 'exec cat >> "$1"' if offset else 'umask 077; exec cat > "$1"'
         source.seek(offset)
         tracked = cast(BinaryIO, Tracked(source, lambda done: progress and progress(done, size)))

@@ -109,10 +109,7 @@ def certificates_of(
 
 
 def _certificate(text: bytes) -> tuple[paramiko.pkey.PublicBlob, bytes | None, int]:
-    """Returns (certificate for paramiko, wire form of its public key, expiry in Unix time).
-
-    Raises an Exception of any class if `text` is not a certificate.
-    """
+    """Returns (certificate for paramiko, wire form of its public key, expiry in Unix time); raises any Exception."""
     found = serialization.load_ssh_public_identity(text)
     if not isinstance(found, serialization.SSHCertificate):
         raise ValueError("a public key")
@@ -146,10 +143,7 @@ def _blob_of_line(data: bytes) -> bytes | None:
 
 
 def _blob_of_private(data: bytes) -> bytes | None:
-    """Returns the wire form of the public key in a private key file of OpenSSH's own format; None for other files.
-
-    The format is: magic, cipher, kdf, options, 1, public key.
-    """
+    """Returns the wire form of the public key in a private key file of OpenSSH's own format; None for other files."""
     try:
         body = base64.b64decode(b"".join(data.split(b"KEY-----")[1].rpartition(b"-----END")[0].split()))
         if not body.startswith(_MAGIC):

@@ -62,10 +62,7 @@ def _home() -> Path | None:
 
 
 def _config_of_home() -> str | None:
-    """Returns the path of the ssh_config in $HOME; /dev/null if there is none.
-
-    Returns None if ssh finds that file by itself, because $HOME is the account's home.
-    """
+    """Returns the ssh_config in $HOME, or /dev/null; None if ssh finds it, because $HOME is the account's."""
     home, own = _home(), Path("~/.ssh/config").expanduser()
     if home is None or home.resolve() == Path.home().resolve():
         return None
