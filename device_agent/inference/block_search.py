@@ -45,7 +45,7 @@ class BlockSearch:
         k: number of neighbours.
         manhattan: True: a measure (what orders neighbours) is a sum of absolute differences; False: of squared ones.
         step: all weighted coordinates of the rows are whole multiples of this number; 0: no such number is known. If
-            those of a query are multiples, too, its float32 scores up to a limit (`Scale.exact`) are exact.
+            those of a query are such multiples, too, the query's float32 scores up to `Scale.exact` are exact.
         and_ties: function from a measure to the highest measure that counts as tied with it.
     """
 

@@ -160,7 +160,8 @@ class ExactKnn:
     ) -> dict[str, NDArray[Any]]:
         """Returns the outputs, by name, for queries with (q, k) neighbours `order` at the measures `measure`.
 
-        `within`, for a model with a radius, has the pairs that vote (`_within`); None: the k nearest rows vote.
+        `within`, for a model with a radius, has three arrays: query, row and distance of each pair that votes. None:
+        the k nearest rows vote.
         """
         return self._outputs(order, self._by.to_metric(measure), within)
 

@@ -42,8 +42,8 @@ def running(known: Known, new: Verdict, size: int, stack: contextlib.ExitStack) 
     """Returns the running release in `known`, to compare it with `new`; `stack` closes it.
 
     If the files of that release are damaged, `Opened.opened` is None. Returns None if no other release runs. Also
-    returns None if one of both models is large (the new one has `size` bytes), unless a gate needs the comparison:
-    answers of a large model to every golden row take time.
+    returns None if either model is large (the new one has `size` bytes), unless a gate needs the comparison: answers
+    of a large model to every golden row take time.
     """
     found = state.answering(known.state, clock.now())
     wanted = new.manifest.gates.not_worse_than is not None

@@ -264,7 +264,7 @@ def with_marks(columns: Columns, window: Window) -> Columns:
     """Returns the columns of answers for windows: those that identify the window (`Window.marks`) come first.
 
     Raises:
-        BadInput: a column to copy (`keep`) has the name of one of these.
+        BadInput: a column to copy (`keep`) has the name of one of these columns.
     """
     require_apart(columns.keep, window.marks, "samples")
     return replace(columns, keep=(*window.marks, *columns.keep))

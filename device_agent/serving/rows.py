@@ -54,7 +54,7 @@ def open_rows(loaded: Loaded, request: Request) -> tuple[Source, Request]:
     folder begins with the name of its file. Otherwise the returned request is `request`.
 
     Raises:
-        BadInput: the input cannot be opened, the output is one of its files, or `--keep` names a column for
+        BadInput: the input cannot be opened, the output is a file of the input, or `--keep` names a column for
             files, which have only the column `file`.
     """
     if loaded.model.chain is None:

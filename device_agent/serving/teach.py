@@ -94,7 +94,7 @@ def forget(
     from the journal, so that nothing can be undone. `holder` names who does it, for others who find the journal locked.
 
     Raises:
-        AgentError: a row of `ids` is not among those to forget; or there are none, and `erase` is False.
+        AgentError: a row of `ids` is not among the rows to forget; or no row is to be forgotten, and `erase` is False.
         DeviceUnfit: the journal is damaged.
     """
     with Journal(store.root).changing(holder) as journal:

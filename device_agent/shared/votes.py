@@ -52,7 +52,7 @@ def votes_within(
     """Returns (count, n_classes) vote shares from pairs of a query and a training row that votes on it.
 
     `query`, `classes` and `distances` have one entry for each pair; `count` is the number of queries. A query without
-    pairs has the share 1 in the model's outlier class; without such a class, 0 in all.
+    pairs has the share 1 in the model's outlier class; if the model has no such class, the share 0 in every class.
     """
     nearest = np.full(count, np.inf)
     np.minimum.at(nearest, query, distances)

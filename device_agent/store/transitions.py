@@ -163,7 +163,7 @@ def roll_back(state: StoreState, holder: str, moment: Moment) -> StoreState:
 
 
 def go_back(state: StoreState, target: ReleaseRef, holder: str, why: str, moment: Moment) -> StoreState:
-    """Returns the state in which `target` is committed; it also names, as `left`, the one committed before.
+    """Returns the state in which `target` is committed; the release committed before is its `left`.
 
     The floor (releases with a lower sequence are refused) stays. `holder`, `why` and `moment` go into the history.
     """
@@ -184,7 +184,7 @@ def leave_failing(state: StoreState, digest: str, starts: int, moment: Moment) -
 
 
 def lower_floors(state: StoreState, floor: int, time_floor: int) -> StoreState:
-    """Returns the state with its floors lowered to `floor` and `time_floor`; lower ones stay.
+    """Returns the state with its floors lowered to `floor` and `time_floor`; a floor that is lower already stays.
 
     Releases with a sequence below `floor` are refused; `time_floor` is the earliest time that the device believes, in
     seconds since 1970.

@@ -158,7 +158,7 @@ def _name(pem: bytes) -> str:
 
 
 def _key_files(directory: Path) -> tuple[list[Path], list[Unread]]:
-    """Returns the key files in `directory`, ascending; if it exists but cannot be listed, also it with a warning."""
+    """Returns the sorted key files in `directory`; and [(directory, warning)] if it cannot be listed, else []."""
     try:
         return sorted(path for path in directory.iterdir() if path.suffix == KEY_SUFFIX and path.name[0] != "."), []
     except FileNotFoundError:

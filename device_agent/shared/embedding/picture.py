@@ -70,7 +70,7 @@ def read_file(data: bytes) -> NDArray[np.uint8]:
 
 
 def prepare(pixels: NDArray[Any], image: Image) -> Float32:
-    """Returns the (h, w, channels) float32 input of the first stage for (h, w), (h, w, c) or flat pixels (0 to 255).
+    """Returns the (h, w, channels) float32 input of the first stage for (h, w), (h, w, c) or flat pixels.
 
     Raises:
         BadInput: the array is not a picture; its pixels have another scale than `std` implies; or `image.resize` is
@@ -96,7 +96,7 @@ def prepare(pixels: NDArray[Any], image: Image) -> Float32:
 
 
 def _require_scale(pixels: NDArray[Any], std: float) -> None:
-    """Raises BadInput for floats up to 1 if `std` is above 1, and for pixels up to 255 if it is below 1."""
+    """Raises BadInput for fractions up to 1 if `std` is above 1, and for pixels above 2 if `std` is below 1."""
     peak = float(np.abs(pixels).max())
     if std > 1.0 >= peak and pixels.dtype.kind == "f" and bool((pixels != np.rint(pixels)).any()):
         said = f"pixels must be from 0 to 255; the largest here is {peak:g}"

@@ -89,8 +89,8 @@ class Audio:
 class Image:
     """The form of pictures for the first stage: `size` is (height, width); each number is (pixel - mean) / std.
 
-    Pixels are from 0 to 255 if `std` is above 1, and from 0 to 1 if it is below 1; 1 leaves them as they are. `mean`
-    and `std` have one number, or one for each channel.
+    Pixels are from 0 to 255 if `std` is above 1, from 0 to 1 if `std` is below 1, and on any scale if `std` is 1.
+    `mean` and `std` have one number, or one for each channel.
     """
 
     size: tuple[int, int]

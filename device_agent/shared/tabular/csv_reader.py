@@ -53,7 +53,7 @@ class Columns:
         separator: the character between columns.
         count: number of columns.
         numbers: positions of the number columns, in the order of the result.
-        texts: positions of the columns to return as text; all others are ignored.
+        texts: positions of the columns to return as text; columns in neither list are ignored.
         dtype: dtype of the numbers, np.float32 or np.float64; may be changed between blocks.
 
     Attributes:
