@@ -39,6 +39,7 @@ from knnkit.model.index import grid, groups, int8
 from knnkit.model.reference.spec import KnnSpec
 from support.device_process import DeviceAnswers, DeviceProcess
 from support.models import build_model
+from support.runtimes import TFLITE
 
 MARGIN = 1e-5
 METRICS = ("euclidean", "sqeuclidean", "manhattan", "cosine")
@@ -77,15 +78,11 @@ class Problem:
 
 #: The kernels that search in eight bits: those of either runtime, and LiteRT's XNNPACK.
 QUANTIZED: tuple[dict[str, Any], ...] = (
-    {"search": "quantized", "runtime": "tflite_runtime"},
+    *({"search": "quantized", "runtime": runtime} for runtime in TFLITE),
     {"search": "quantized", "runtime": "ai_edge_litert", "packed": False},
-    {"search": "quantized", "runtime": "ai_edge_litert"},
 )
 #: What searches among the rows of a cell.
-CELLS: tuple[dict[str, Any], ...] = (
-    {"search": "cells", "runtime": "tflite_runtime"},
-    {"search": "cells", "runtime": "ai_edge_litert"},
-)
+CELLS: tuple[dict[str, Any], ...] = tuple({"search": "cells", "runtime": runtime} for runtime in TFLITE)
 
 
 def problem(seed: int) -> Problem:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +9,13 @@ import numpy as np
 import pytest
 from support.device import Device
 from support.releases import Releases
+from support.runtimes import TFLITE
 from support.stage_forge import edit_golden, edit_info
 
 from device_agent.shared.protocol import constants
 
-#: Python 3.12 and later have no tflite_runtime.
-RUNTIMES = [name for name in ("tflite_runtime", "ai_edge_litert") if importlib.util.find_spec(name)]
 
-
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", TFLITE)
 def test_the_certificate_counts_three_things_apart(runtime: str, releases: Releases, tmp_path: Path) -> None:
     device = Device(tmp_path / "root", releases)
     found = device.ask("activate", device.stage(releases["pixels"]), "--runtime", runtime)["certificate"]

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from support.device import ROOT, Device
 from support.releases import Releases
+from support.runtimes import TFLITE
 
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
@@ -342,9 +343,8 @@ def test_memory_is_constant_whatever_the_size_of_the_input(ready: Ready, tmp_pat
     assert peaks[1] < peaks[0] + 4096, f"{peaks} KiB: ten times the rows in the same memory"
 
 
-@pytest.mark.parametrize("runtime", ["tflite_runtime", "ai_edge_litert"])
+@pytest.mark.parametrize("runtime", TFLITE)
 def test_both_runtimes_answer_alike_and_are_named_in_the_report(ready: Ready, runtime: str) -> None:
-    pytest.importorskip(f"{runtime}.interpreter")
     certificate = ready.device.ask("check", "--runtime", runtime, "--nonce", "42")
     assert certificate["runtime"]["name"] == runtime
     assert certificate["runtime"]["version"][0].isdigit()

@@ -13,6 +13,7 @@ from sklearn.metrics import pairwise_distances
 from support import places
 from support.device import Device
 from support.releases import Releases
+from support.runtimes import RUNTIMES
 
 ROWS, REGIONS = places.places(300, seed=1)
 ASKED, _ = places.places(60, seed=2)
@@ -58,7 +59,7 @@ def test_all_rows_within_the_radius_vote(device: Device, tmp_path: Path) -> None
     assert np.load(tmp_path / "a.npy").tolist() == [row["label"] for row in found]
 
 
-@pytest.mark.parametrize("runtime", ["tflite_runtime", "ai_edge_litert", "numpy"])
+@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_the_certificate_holds_with_every_runtime(device: Device, strange: Device, runtime: str) -> None:
     proof = device.ask("check", "--runtime", runtime)
     assert (proof["identical"], proof["different"], proof["accuracy"] > 0.9) == (60, 0, True)

@@ -11,6 +11,7 @@ import pytest
 from support import penguins
 from support.device import Device
 from support.releases import Releases
+from support.runtimes import RUNTIMES
 
 from device_agent.shared.protocol import constants
 from device_agent.shared.release.model_file import read_info
@@ -32,7 +33,7 @@ def lines(rows: np.ndarray) -> str:
     return "".join(json.dumps(dict(zip(penguins.COLUMNS, row))) + "\n" for row in plain)
 
 
-@pytest.mark.parametrize("runtime", ["tflite_runtime", "ai_edge_litert", "numpy"])
+@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_pipeline_answers_as_in_scikit_learn(device: Device, runtime: str) -> None:
     said = device.run("classify", "--format", "jsonl", "--proba", "--runtime", runtime, input=lines(ROWS))
     answers = [json.loads(line) for line in said.out.splitlines()]

@@ -13,6 +13,7 @@ from sklearn.neighbors import KNeighborsRegressor
 from support import wifi
 from support.device import Device
 from support.releases import Releases
+from support.runtimes import RUNTIMES
 
 from device_agent.shared.protocol import constants
 from device_agent.shared.release.model_file import read_info
@@ -84,7 +85,7 @@ def test_a_regression_has_no_probabilities(device: Device, asked: Path) -> None:
     assert (said.code, "--proba: the model answers values" in said.err) == (2, True)
 
 
-@pytest.mark.parametrize("runtime", ["tflite_runtime", "ai_edge_litert", "numpy"])
+@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_the_certificate_has_the_error_of_each_target(device: Device, releases: Releases, runtime: str) -> None:
     proof = device.ask("check", "--runtime", runtime)
     assert (proof["identical"], proof["different"], proof["accuracy"]) == (80, 0, None)

@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 from support.device import Device
 from support.releases import Releases
+from support.runtimes import RUNTIMES
 
 from device_agent.shared.golden.error_gates import scores_of
 from device_agent.shared.golden.golden_set import Golden
 from device_agent.shared.protocol import constants
 from device_agent.shared.protocol.model_info import Gates
 from device_agent.shared.release.model_file import read_info
-
-RUNTIMES = ["tflite_runtime", "ai_edge_litert", "numpy"]
 
 
 @pytest.fixture(scope="module")

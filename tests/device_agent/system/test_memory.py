@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.releases import CREATED, Releases
+from support.runtimes import TFLITE
 
 from device_agent.inference.graph_selection import PACK_AFTER
 from device_agent.inference.interpreter import Loader
@@ -176,11 +177,7 @@ def test_a_large_model_is_not_packed_when_memory_has_become_short(
     assert np.array_equal(large.classify(rows).indices, before.indices)
 
 
-BOTH = pytest.mark.parametrize("runtime", ["tflite_runtime", "ai_edge_litert"])
-
-
-def _installed(runtime: str) -> str:
-    return str(pytest.importorskip(f"{runtime}.interpreter") and runtime)
+BOTH = pytest.mark.parametrize("runtime", TFLITE)
 
 
 @BOTH
@@ -190,7 +187,7 @@ def test_candidates_are_searched_in_eight_bits_where_that_is_faster_or_memory_is
 ) -> None:
     path = releases["spectra"] / constants.MODEL_FILE
     rows = Golden.from_bytes((releases["spectra"] / constants.GOLDEN_FILE).read_bytes()).rows
-    model = TfliteKNN(path, runtime=_installed(runtime), packed=packed)
+    model = TfliteKNN(path, runtime=runtime, packed=packed)
     assert (model.search == "quantized") is (runtime == "ai_edge_litert" or not packed)
     told, asked = TfliteKNN(path, search="full"), TfliteKNN(path, search="quantized", runtime=runtime, packed=packed)
     assert (told.search, asked.search) == ("full", "quantized")
@@ -213,7 +210,7 @@ def test_single_rows_do_not_pack_what_is_as_fast_where_it_is_mapped(
     monkeypatch.setattr(memory, "SMALL", 1000)
     monkeypatch.setattr(memory, "AT_ONCE", 1000)
     monkeypatch.setattr(memory, "available_bytes", lambda: 1 << 50)
-    model = TfliteKNN(releases["spectra"] / constants.MODEL_FILE, runtime=_installed(runtime))
+    model = TfliteKNN(releases["spectra"] / constants.MODEL_FILE, runtime=runtime)
     rows = Golden.from_bytes((releases["spectra"] / constants.GOLDEN_FILE).read_bytes()).rows
     assert model.search == "quantized"
     for row in rows[: PACK_AFTER + 1]:
@@ -295,7 +292,7 @@ def test_a_check_proves_the_unpacked_graph_too(releases: Releases) -> None:
     pytest.importorskip("tflite_runtime.interpreter")
     path = releases["spectra"] / constants.MODEL_FILE
     golden = Golden.from_bytes((releases["spectra"] / constants.GOLDEN_FILE).read_bytes())
-    packed, mapped = TfliteKNN(path, packed=True, runtime="tflite_runtime"), TfliteKNN(path, packed=False)
+    packed, mapped = TfliteKNN(path, packed=True, runtime=TFLITE[0]), TfliteKNN(path, packed=False)
     answers = packed.classify(golden.rows)
     assert all(np.array_equal(*pair) for pair in zip(answer_unpacked(mapped, packed, golden, answers), answers))
 

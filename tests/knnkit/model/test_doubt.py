@@ -14,6 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from support.device_process import DeviceProcess
 from support.models import build_model
+from support.runtimes import RUNTIMES, TFLITE
 
 from device_agent.inference.block_search import BlockSearch
 from device_agent.inference.tflite_knn import TfliteKNN
@@ -85,7 +86,7 @@ def test_nearly_tied_rows_are_in_order(
     answers = model.reference.answer(queries)
     expected = answers.indices[:, :K]
     (tmp_path / "m").write_bytes(model.data)
-    for runtime in ("tflite_runtime", "ai_edge_litert"):
+    for runtime in TFLITE:
         for one_by_one in (False, True):
             found = device.classify(tmp_path / "m", queries, one_by_one=one_by_one, runtime=runtime)
             assert found.indices.tolist() == expected.tolist(), (runtime, one_by_one)
@@ -105,7 +106,7 @@ def test_wide_rows_keep_the_margin(width: int, metric: Any, device: DeviceProces
     golden = make_golden(model, own.take(np.arange(40, 60)), own.take(np.arange(40)))
     assert self_check(model, golden, Gates()).identical == 20
     (tmp_path / "m").write_bytes(model.data)
-    for runtime in ("tflite_runtime", "ai_edge_litert"):
+    for runtime in TFLITE:
         for one_by_one in (False, True):
             found = device.classify(tmp_path / "m", golden.rows, one_by_one=one_by_one, runtime=runtime)
             assert found.indices.tolist() == golden.indices[:, :K].tolist()
@@ -124,7 +125,7 @@ def test_wide_rows_of_equal_terms_keep_their_order(device: DeviceProcess, tmp_pa
     ]
     rows, queries = (np.repeat(each[:, np.newaxis], width, axis=1) for each in (level, asked))
     (tmp_path / "m").write_bytes(build_model(KnnSpec("wide", K), dataset(rows, np.arange(count) % 3)).data)
-    for runtime, packed in product(("tflite_runtime", "ai_edge_litert", "numpy"), (True, False)):
+    for runtime, packed in product(RUNTIMES, (True, False)):
         found = device.classify(tmp_path / "m", queries, runtime=runtime, packed=packed)
         assert found.indices.tolist() == [each[:K] for each in order], (runtime, packed)
 
@@ -191,7 +192,7 @@ def test_one_row_in_doubt_needs_no_pass_over_all_rows(
     assert np.concatenate([each.label for each in alone]).tolist() == expected.label.tolist()
     assert len(passes) < opened.settled / 2
     assert opened.settled > 20
-    found = device.classify(tmp_path / "m", queries, one_by_one=True, runtime="tflite_runtime")
+    found = device.classify(tmp_path / "m", queries, one_by_one=True, runtime=TFLITE[0])
     assert found.indices.tolist() == expected.indices[:, :K].tolist()
     assert found.label.tolist() == expected.label.tolist()
 
@@ -231,7 +232,7 @@ def test_rows_whose_squares_vanish_are_in_order(metric: Any, device: DeviceProce
     nearer[0, 0] = 1.2e-19
     rows, query = np.concatenate([some, -some, farther, nearer]).astype(np.float32), np.zeros((1, 64), np.float32)
     (tmp_path / "m").write_bytes(build_model(KnnSpec("tiny", 2, metric), dataset(rows, np.arange(42) % 2)).data)
-    for runtime in ("tflite_runtime", "ai_edge_litert"):
+    for runtime in TFLITE:
         for one_by_one in (False, True):
             found = device.classify(tmp_path / "m", query, one_by_one=one_by_one, runtime=runtime)
             assert found.indices.tolist() == [[41, 40]], (runtime, one_by_one)
@@ -253,7 +254,7 @@ def test_a_scale_whose_square_vanishes_hides_no_neighbour(
     model = build_model(KnnSpec("vast", 3, scale="minmax"), dataset(rows, np.arange(60) % 2))
     expected = model.reference.answer(queries).indices[:, :3].tolist()
     (tmp_path / "m").write_bytes(model.data)
-    for runtime in ("tflite_runtime", "ai_edge_litert"):
+    for runtime in TFLITE:
         for one_by_one in (False, True):
             found = device.classify(tmp_path / "m", queries, one_by_one=one_by_one, runtime=runtime)
             assert found.indices.tolist() == expected, (runtime, one_by_one)

@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 from support import ties
 from support.device_process import DeviceProcess
 from support.models import build_model
+from support.runtimes import RUNTIMES
 
 from knnkit.cli import main
 from knnkit.data.dataset import dataset
@@ -18,8 +19,6 @@ from knnkit.model.built import BuiltModel
 from knnkit.model.reference.lattice import Lattice, centre_on, find_lattice
 from knnkit.model.reference.spec import KnnSpec
 from scripts.benchmarks.datasets import Size, generate
-
-RUNTIMES = ("tflite_runtime", "ai_edge_litert", "numpy")
 
 
 def build(rows: np.ndarray, k: int, metric: str = "euclidean", scale: Any = "none") -> BuiltModel:

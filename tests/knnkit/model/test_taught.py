@@ -14,13 +14,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, QuantileTransformer
 from support.device_process import DeviceProcess
 from support.models import build_model
+from support.runtimes import RUNTIMES
 from support.wild import CELLS, QUANTIZED, Problem, problem
 
 import knnkit
 from device_agent.shared import label_sets, regression
 from device_agent.shared.enrolment.enrolled import LocalRow, fingerprint
 from device_agent.shared.enrolment.joined import join
-from device_agent.shared.protocol.constants import RUNTIMES
 from device_agent.shared.protocol.model_info import Enrol, Reject
 from device_agent.shared.protocol.record import replace
 from device_agent.shared.raw_rows import features_of
@@ -109,7 +109,7 @@ def test_merged_values_are_those_of_one_regressor_over_both_sets(
 
 #: Searched in eight bits and groups, in cells, in groups alone, and (-1) in a projection.
 SEARCHED = (8, 17, 24, -1)
-EVERY = ({"search": "full"}, {"runtime": "numpy"}, *QUANTIZED, *CELLS)
+EVERY: tuple[dict[str, Any], ...] = ({"search": "full"}, {"runtime": "numpy"})
 
 
 def near_a_plane() -> Problem:
@@ -141,7 +141,7 @@ def test_taught_rows_join_every_search(
     codes = rng.integers(0, count, len(rows))
     expected = reference_over_both(model, rows, codes, count)
     taught = (rows, [model.info.classes[code] for code in codes])
-    for how in EVERY[: 2 + 3 * bool(model.info.quantized)] + CELLS[: 2 * bool(model.info.cells)]:
+    for how in EVERY + QUANTIZED * bool(model.info.quantized) + CELLS * bool(model.info.cells):
         for one_by_one in (False, True):
             found = device.classify(path, asked.queries, one_by_one=one_by_one, taught=taught, **how)
             check(expected, found, asked.queries, f"seed {seed} ({asked}) {how} one by one: {one_by_one}")

@@ -14,13 +14,13 @@ from sklearn.preprocessing import MinMaxScaler, Normalizer
 from support import ties
 from support.device_process import DeviceProcess
 from support.models import build_model
+from support.runtimes import RUNTIMES
 
 import knnkit
 from knnkit.data.dataset import dataset
 from knnkit.model.reference.spec import KnnSpec
 
 METRICS = ("euclidean", "sqeuclidean", "manhattan", "cosine")
-RUNTIMES = ("tflite_runtime", "ai_edge_litert", "numpy")
 
 
 def indices_of(model: Any, queries: np.ndarray, device: DeviceProcess, folder: Path) -> dict[str, list[list[int]]]:

@@ -25,6 +25,7 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, LocalOu
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from support.device_process import DeviceProcess
+from support.runtimes import RUNTIMES
 
 import knnkit
 from device_agent.shared.golden.golden_set import Golden
@@ -44,7 +45,6 @@ from knnkit.model.reference.spec import KnnSpec
 from knnkit.model.stored import read_model
 from knnkit.training import source
 
-RUNTIMES = ("tflite_runtime", "ai_edge_litert", "numpy")
 RNG = np.random.default_rng(190)
 WEIGHTS = np.array([1.0, 0.5, 2.0, 0.0, 3.0])
 KNN, RADIUS = KNeighborsClassifier, RadiusNeighborsClassifier

@@ -14,6 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from support.device_process import DeviceProcess
+from support.runtimes import RUNTIMES, TFLITE
 
 import knnkit
 from device_agent.shared.golden.error_gates import scores_of
@@ -50,7 +51,7 @@ def test_each_column_is_answered_as_in_scikit_learn(name: str, device: DevicePro
         assert np.abs(found - column).max() <= 1e-5
         assert own.tolist() == classes.tolist()
     path = model.export(tmp_path / "model.tflite")
-    for runtime in ("tflite_runtime", "ai_edge_litert", "numpy"):
+    for runtime in RUNTIMES:
         found = device.classify(path, QUERIES.astype(np.float32), runtime=runtime)
         assert found.predicted.tolist() == expected.tolist(), runtime
 
@@ -69,7 +70,7 @@ def test_votes_that_float32_cannot_tell_apart_are_counted_in_float64(device: Dev
     assert 1e-9 < np.abs(near[:, 1] / near[:, 0] - 1).max() < 1e-4, "float32 cannot tell a pair apart with certainty"
     assert (expected != np.where(second < first, second, first)).any(), "nor do all of them tie"
     assert model.predict(centres).tolist() == expected.tolist()
-    found = device.classify(model.export(tmp_path / "model.tflite"), centres, runtime="tflite_runtime")
+    found = device.classify(model.export(tmp_path / "model.tflite"), centres, runtime=TFLITE[0])
     assert found.predicted.tolist() == expected.tolist()
 
 

@@ -15,6 +15,7 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from support.device_process import DeviceProcess
+from support.runtimes import RUNTIMES
 
 import knnkit
 from device_agent.shared.golden.golden_set import Golden
@@ -52,7 +53,7 @@ def test_values_are_those_of_scikit_learn(name: str, device: DeviceProcess, tmp_
     assert (np.abs(model.predict(QUERIES) - expected) <= within).all()
     assert model.score(QUERIES, expected) > 1 - 1e-9
     path = model.export(tmp_path / "model.tflite")
-    for runtime in ("tflite_runtime", "ai_edge_litert", "numpy"):
+    for runtime in RUNTIMES:
         found = device.classify(path, QUERIES.astype(np.float32), runtime=runtime)
         assert (np.abs(found.predicted - expected) <= within).all(), runtime
 

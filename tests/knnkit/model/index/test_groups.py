@@ -12,6 +12,7 @@ from support.device_process import DeviceProcess
 from support.judging import training, verdict
 from support.machines import said_on_each
 from support.models import build_model
+from support.runtimes import TFLITE
 
 from device_agent.shared.row_groups import Groups
 from knnkit.model.index import groups
@@ -85,7 +86,7 @@ def test_no_row_is_different_in_groups_or_far_off_them(spec: KnnSpec, device: De
     near, rng = in_clusters(40, 8, seed=2), np.random.default_rng(3)
     far = near[:20] + rng.normal(size=(20, 8)) * 10.0 ** rng.integers(1, 12, (20, 1))
     queries = np.concatenate([near, far, rows[995:1012], rows[::500], np.zeros((1, 8))])
-    for runtime, search in (("numpy", None), ("tflite_runtime", "groups"), ("tflite_runtime", "full")):
+    for runtime, search in (("numpy", None), (TFLITE[0], "groups"), (TFLITE[0], "full")):
         for one_by_one in (False, True):
             how = {"runtime": runtime, "search": search, "one_by_one": one_by_one}
             said, _ = verdict(device, model, queries, tmp_path, **how)
