@@ -74,10 +74,7 @@ def order_signer(arguments: argparse.Namespace) -> signing.Signer:
 
 
 def require_builds(config: Config | None, what: str, file: Path | None, hint: str = "") -> tuple[Build, ...]:
-    """Returns a `Build` for each model of a configuration: the model, its directory, signing key and gates.
-
-    An error's message begins with `what` and names the configuration's `file` (None: deploy.yaml); its hint ends with
-    `hint`.
+    """Returns a `Build` for each model of a configuration; errors begin with `what`, hints end with `hint`.
 
     Raises:
         ConfigError: there is no configuration, or it has no model.

@@ -42,10 +42,8 @@ def survey(
 ) -> tuple[Regions, str] | None:
     """Returns decision regions, and the name of the device that classified their grid of points; None without regions.
 
-    Asks one of `targets`, on which the run of `report` succeeded, within the time limits `pace`. `directories` are
-    releases on this machine; the picture also shows their golden rows. There are no regions if no HTML report is
-    wanted, if no device runs one of these releases, if that release does not classify rows of two numbers, or if the
-    device fails (then prints why on stderr).
+    There are no regions if no HTML report is wanted, if no device runs one of the releases in `directories`, if that
+    release does not classify rows of two numbers, or if the device fails (then prints why on stderr).
     """
     if report.interrupted or not _output.draws(arguments):
         return None

@@ -113,10 +113,7 @@ def require_own(folder: Path, first_line: str) -> None:
 
 @dataclass(frozen=True)
 class _Witness:
-    """How one implementation of the model, `name`, answered the test rows; `accuracy` is its share of right labels.
-
-    `agrees` counts the rows for which it found the neighbours of the float64 search, in the same order.
-    """
+    """How one implementation answered the test rows; `agrees` counts those with the float64 search's neighbours."""
 
     name: str
     accuracy: float
@@ -156,8 +153,6 @@ class Demo:
 
     def release(self, config_file: Path, note: str) -> tuple[Built, Material, Target, DeviceReport]:
         """Builds and deploys a deploy.yaml's model; returns (release, its rows, device, report of the deploy).
-
-        `note` is printed beside the name of the build's step.
 
         Raises:
             ParityFailed: the device does not keep the release.

@@ -63,10 +63,7 @@ def add_plot(parser: argparse.ArgumentParser) -> None:
 
 
 def add_fleet(parser: argparse.ArgumentParser, *, writes: bool = False) -> None:
-    """Adds the options of every fleet command: which devices, how to reach them, how to report.
-
-    `writes` adds `--device-class`, for a command that changes devices.
-    """
+    """Adds the options of every fleet command; `writes`: also `--device-class`, for commands that change devices."""
     which = parser.add_argument_group("which devices")
     add_config(which)
     which.add_argument(

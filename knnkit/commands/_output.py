@@ -43,8 +43,6 @@ def finish(
 ) -> int:
     """Prints the result, writes the reports that the user wants, and returns the exit code.
 
-    With `--json`, writes the reports first: if that fails, the error is printed as JSON in place of the result.
-
     Args:
         arguments: `--report` (files to write) and `--json`.
         report: what happened on each device; it decides the exit code.

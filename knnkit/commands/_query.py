@@ -53,9 +53,8 @@ def ask_fleet(
 ) -> FleetReport:
     """Runs a query on every selected device, and returns the report.
 
-    `kind` is the name of the query; `agent_arguments` are added to the agent's command. `inputs` maps the name of a
-    device to the standard input of its query; devices without an entry are not asked (None: all devices are asked).
-    `shared`: more fields of `Question`, the job of one query.
+    `inputs` maps the name of a device to the standard input of its query; devices without an entry are not asked (None:
+    all devices are asked). `shared`: more fields of `Question`.
     """
     _output.check_report_paths(arguments)
     config = _config.load_config(arguments)

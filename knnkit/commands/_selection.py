@@ -126,10 +126,7 @@ def trusted_keys(arguments: argparse.Namespace, config: Config | None) -> dict[s
 
 
 def named_keys(arguments: argparse.Namespace, config: Config | None) -> frozenset[str]:
-    """Returns the fingerprints of the keys that deploy.yaml and `--key` name; empty if they name none.
-
-    Commands warn of devices that trust other keys. If a key file cannot be read, says so, and returns an empty set.
-    """
+    """Returns the fingerprints of the keys that deploy.yaml and `--key` name; empty, with a warning, if unreadable."""
     try:
         with _config.line_in_errors(config):
             return frozenset(keys.load_public_keys([*getattr(arguments, "key", ()), *_config.own_public_keys(config)]))
@@ -195,10 +192,7 @@ def concurrency_of(arguments: argparse.Namespace, config: Config | None) -> int:
 
 
 def holder() -> str:
-    """Returns the name of this run in a device's lock and history: user, host and a random token.
-
-    The name is unique, so that a device can distinguish this run's activation from others.
-    """
+    """Returns the unique name of this run in a device's lock and history: user, host and a random token."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
@@ -207,8 +201,5 @@ def holder() -> str:
 
 
 def nonce() -> str:
-    """Returns 32 random hexadecimal digits, a nonce.
-
-    Each device copies it into its certificate (result of a golden check): proof that the check belongs to this run.
-    """
+    """Returns 32 random hexadecimal digits, which a certificate repeats: proof that its check belongs to this run."""
     return secrets.token_hex(16)

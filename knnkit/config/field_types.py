@@ -235,10 +235,7 @@ Jump = Annotated[str, AfterValidator(check_jump), Words("user@host[:port]")]
 
 
 def no_sense(problem: str, hint: str, at: str = "") -> PydanticCustomError:
-    """Returns the error for values that are valid alone, but contradict each other: the problem, and a hint.
-
-    `at` is the key path to report, with `/` between its parts, inside the section that is checked; "": the section.
-    """
+    """Returns the error for values that are valid alone, but contradict each other; `at`: key path, joined by `/`."""
     return PydanticCustomError("no_sense", "{problem}", {"problem": problem, "hint": hint, "at": at})
 
 

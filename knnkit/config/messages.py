@@ -51,10 +51,10 @@ def above(place: Place) -> Place:
 
 
 def example(root: type[Section], key: str, place: Place = ()) -> str:
-    """Returns an example line `key: value` for the mapping at the key path `place` in a file of the schema `root`.
+    """Returns an example line `key: value` for the mapping at `place` in a file of the schema `root`.
 
-    If this mapping does not allow the key, the example is that of the first section in the schema that does. Returns
-    the command `knnkit schema` if there is no example for the key.
+    If this mapping does not allow the key, the example is that of the first section that does; if there is none, the
+    command `knnkit schema`.
     """
     nodes = _nodes(root, place)
     here = [kind for kind, _ in nodes if _is_section(kind)]

@@ -17,8 +17,7 @@ def warnings_of_file(
 ) -> tuple[str, ...]:
     """Reads a file as a build does; returns its warnings: an odd label column, and features that number the rows.
 
-    The arguments are keys of `data` in deploy.yaml (None: absent). `names` is `features`: with it, the user has chosen
-    the features, and none gets a warning. Loads NumPy late, so that `knnkit init` without rows starts fast.
+    The arguments are keys of `data` in deploy.yaml (None: absent); the features in `names` get no warning.
 
     Raises:
         DataError: the rows cannot be read.

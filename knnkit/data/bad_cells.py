@@ -225,10 +225,7 @@ class BadCells:
 
 
 def in_data(source: object, keys: str, flags: str = "") -> str:
-    """Returns the hint to set `keys` (YAML) in deploy.yaml, with the `flags` of `knnkit init` that do the same.
-
-    For rows in memory, whose `source` is in `IN_MEMORY`, the hint is the argument `data=` in Python.
-    """
+    """Returns the hint to set `keys` (YAML) in deploy.yaml, or by `flags` of init; for rows in memory, `data=`."""
     if str(source) in IN_MEMORY:
         return f"data={yaml.safe_load(f'{{{keys}}}')}"
     return f"{keys} in `data:` of deploy.yaml" + (f" (knnkit init: {flags})" if flags else "")
@@ -248,10 +245,7 @@ def _with_semicolons(source: str) -> str:
 
 
 def without_lines(source: str, places: Sequence[int]) -> str:
-    """Returns a command that copies a CSV or Parquet file without the lines or rows `places`.
-
-    Returns "" for other formats, or if the command would be too long.
-    """
+    """Returns a command that copies a CSV or Parquet file without the lines or rows `places`; "" if too long."""
     suffix, script = Path(source).suffix.lower(), ";".join(f"{part}d" for part in _ranges(places))
     if len(script) > _LONGEST or suffix not in (".csv", ".tsv", ".txt", ".parquet"):
         return ""

@@ -54,8 +54,6 @@ _LONGEST = 300
 def load_csv(file: Path, wanted: Wanted) -> Dataset:
     """Reads the labelled rows of a text file with a header line; float64 if `wanted.wide`, or if float32 is too coarse.
 
-    If the policy gives one encoding for all text columns, the file is read twice, first to find these columns.
-
     Raises:
         DataError: a column is missing, or a cell is not a finite number; the message has file, line and column.
         OSError: the file cannot be read.

@@ -173,10 +173,7 @@ def dataset(
 def note_bad_numbers(
     matrix: NDArray[Any], names: Sequence[str], policy: Policy, bad: BadCells, skip: Container[int] = ()
 ) -> None:
-    """Records in `bad` each cell of (n, n_features) numbers that is infinite, or a NaN that the policy refuses.
-
-    `skip` has the indices of columns to ignore: they hold no numbers, or are already checked.
-    """
+    """Records in `bad` each number that is infinite, or a NaN that the policy refuses; not in columns `skip`."""
     bad.rows = len(matrix)
     with np.errstate(over="ignore"):
         wrong = ~np.isfinite(matrix.astype(np.float32, copy=False))
@@ -277,10 +274,7 @@ def label_array(values: list[Any], source: str) -> NDArray[Any]:
 
 
 def by_text(labels: Sequence[int | str], values: Iterable[Value]) -> dict[str, Value]:
-    """Returns label as text -> its value; labels that are not in Unicode's form NFC are there in both forms.
-
-    A label `7` is text in a file with labels of letters, and a number in a file without.
-    """
+    """Returns label as text -> its value; labels that are not in Unicode's form NFC are there in both forms."""
     pairs = list(zip(labels, values))
     return {text_of(label): value for label, value in pairs} | {str(label): value for label, value in pairs}
 

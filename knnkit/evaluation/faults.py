@@ -48,10 +48,7 @@ def find(training: Dataset, held_out: Dataset | None) -> tuple[str, ...]:
 
 
 def _repeated(parts: Sequence[Dataset]) -> list[list[_Keyed]]:
-    """Returns, for each part, the (bytes, label) of its rows that may occur twice in all parts.
-
-    Equal rows have equal hashes. So a large set of rows needs no table of all their bytes.
-    """
+    """Returns, for each part, the (bytes, label) of its rows that may occur twice in all parts: of equal hash."""
     hashes = [np.fromiter(map(hash, _keys(part.rows)), np.int64, len(part.rows)) for part in parts]
     values, counts = np.unique(np.concatenate(hashes), return_counts=True)
     chosen = [np.isin(own, values[counts > 1]) for own in hashes]

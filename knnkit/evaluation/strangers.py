@@ -93,10 +93,7 @@ class Trade:
         return self._first(lambda level: level.accepted is not None and level.accepted <= accepted, _FINE[::-1])
 
     def _first(self, fits: Callable[[Level], bool], shares: NDArray[np.float64]) -> Level | None:
-        """Returns the effect of the first of `shares` (values of `reject`) that fits, or None.
-
-        If one fits, all later ones must fit, too.
-        """
+        """Returns the effect of the first of `shares` that fits, or None; if one fits, all later ones must fit, too."""
         low, high = 0, len(shares)
         while low < high:
             middle = (low + high) // 2

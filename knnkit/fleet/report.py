@@ -156,8 +156,8 @@ class FleetReport:
 def readable(certificate: Certificate) -> Certificate:
     """Returns a golden check's certificate without impossible figures, which a hostile device may send.
 
-    Removes the confusion matrix unless each row has as many counts as there are rows, or one more ("unknown"), and
-    none is negative. Removes the accuracies of all label columns if one of them was measured on no row.
+    Removes the confusion matrix unless each row has as many counts as there are rows, or one more ("unknown"), and none
+    is negative; and accuracies of label columns if one was measured on no row.
     """
     size, columns = len(certificate.confusion), certificate.columns
     square = all(len(row) in (size, size + 1) and min(row) >= 0 for row in certificate.confusion)
@@ -173,8 +173,8 @@ EXIT_INTERRUPTED = 130
 def exit_code(devices: Iterable[DeviceReport]) -> int:
     """Returns one exit code for many devices: the first of 1, 2, 4, 5 and 3 that any of them has; else 0.
 
-    So 4 means that every failure was one of verification, parity or accuracy (perhaps with locks and unreachable
-    devices), and 3 that devices were only unreachable. Devices that the run skipped do not count.
+    So 4 means that every failure was one of verification, parity or accuracy, and 3 that devices were only unreachable.
+    Devices that the run skipped do not count.
     """
     failed = [device.exit_code for device in devices if not device.good and device.outcome is not Outcome.SKIPPED]
     worst_first = (constants.EXIT_FAILED, constants.EXIT_USAGE, constants.EXIT_REFUSED, constants.EXIT_LOCKED)

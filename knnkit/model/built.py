@@ -35,10 +35,7 @@ class BuiltModel:
 
 
 def archive(files: Mapping[str, bytes]) -> bytes:
-    """Returns a zip archive of `files`, name -> content, as it follows a model (TFLite Metadata).
-
-    The files are not compressed. The date is fixed: the same files give the same bytes.
-    """
+    """Returns an uncompressed zip archive of `files`, name -> content, with a fixed date (TFLite Metadata)."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as members:
         for name, data in files.items():

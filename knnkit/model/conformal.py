@@ -28,10 +28,9 @@ def calibrate_sets(
 ) -> tuple[LabelSets, ...]:
     """Returns for each coverage a threshold for each class, which decides what rows have the class in their label set.
 
-    A coverage is the share of rows whose set must hold the true label. A row's set holds the classes whose score for
-    the row (low for likely classes: `label_sets.scores`) is at most their threshold. At most `most` training and
-    `spare` rows, drawn with `seed`, calibrate the thresholds. `spare` are labelled rows that `reduce` left out of the
-    training rows: (rows, (n,) classes); None: there are none.
+    A row's set holds the classes whose score for the row (low for likely classes: `label_sets.scores`) is at most their
+    threshold. At most `most` training and `spare` rows (labelled rows that `reduce` left out), drawn with `seed`,
+    calibrate the thresholds.
     """
     codes = reference.classes if spare is None else np.concatenate([reference.classes, spare[1]])
     chosen = drawn_by_class(codes, most, most // reference.n_classes, seed)
@@ -46,18 +45,16 @@ def calibrate_sets(
 def threshold(scores: NDArray[np.float64], coverage: float) -> float | None:
     """Returns the limit that a new score of a class does not exceed with probability `coverage`; None: no limit.
 
-    `scores` are the class's (n,) scores for calibration rows of this class. In ascending order, the limit is number
-    ceil((n + 1) coverage) of them; None if n is less than that.
+    Of the class's (n,) calibration `scores` in ascending order, it is number ceil((n + 1) coverage).
     """
     rank = int(np.ceil((len(scores) + 1) * coverage - 1e-9))
     return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else None
 
 
 def check_sets(sets: LabelSets, reference: Reference, answers: ReferenceAnswers, truth: Ints) -> LabelSets:
-    """Returns `sets` with counts for each class: rows with this true class, and those whose label set contains it.
+    """Returns `sets` with the mean number of labels, and by class the rows and those whose label set is right.
 
-    Also adds the mean number of labels in a set. `answers` are the reference's answers to held-out rows, and `truth`
-    has the (n,) true classes of these rows.
+    `answers` are the reference's answers to held-out rows, and `truth` has the (n,) true classes of these rows.
     """
     k, metric = reference.k, reference.space.metric
     inside = label_sets.members(sets, answers.probabilities, answers.distances, metric, k)

@@ -70,9 +70,8 @@ def roll_back(
 ) -> bytes:
     """Returns an order by which one device may go back, once, to the release `digest`, although it is below its floor.
 
-    The floor is the lowest release number that the device accepts. The device must still store that release; `leaves`
-    is the digest of the release that it runs now. The order is valid for `life` seconds after `issued` (in seconds
-    since 1970; default: now, by this machine's clock).
+    The device must still store that release; `leaves` is the digest of the one that it runs now. The order is valid for
+    `life` seconds after `issued` (seconds since 1970; None: now).
     """
     now = _now(issued)
     order = orders.RollbackOrder(device_id, digest, leaves, secrets.token_hex(16), now, now + life)
@@ -90,9 +89,8 @@ def reset_floor(
 ) -> bytes:
     """Returns an order that lowers the floors of one device, once; it never raises a floor.
 
-    Floors are the lowest release number (sequence) and time that a device accepts. The new sequence floor is `floor`
-    (None: the time of the order); the new time floor is the time of the order. `leaves` is the device's present
-    sequence floor. The order is valid for `life` seconds after `issued` (in seconds since 1970; None: now).
+    The new sequence floor is `floor` (None: the time of the order), the new time floor the time of the order; `leaves`
+    is the present sequence floor. Valid for `life` seconds after `issued` (seconds since 1970; None: now).
     """
     now = _now(issued)
     wanted = min(now if floor is None else floor, leaves)

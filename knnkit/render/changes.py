@@ -35,10 +35,7 @@ def no_rows(_: str) -> None:
 
 
 def evaluation_lines(report: FleetReport, rows: Rows = no_rows) -> list[tuple[str, Tone]]:
-    """Returns (line, colour): what golden checks measured, how it changed from the release before, and wrong rows.
-
-    Devices with equal figures share their lines. `rows` maps a release's digest to its evaluation rows.
-    """
+    """Returns (line, colour): what golden checks measured, how it changed, and wrong rows (`rows`), by device group."""
     found: list[tuple[str, Tone]] = []
     for names, proof in alike(report):
         figures = metrics.of_confusion(proof.confusion, proof.classes)
@@ -52,10 +49,7 @@ def evaluation_lines(report: FleetReport, rows: Rows = no_rows) -> list[tuple[st
 
 
 def sections(report: FleetReport, rows: Rows = no_rows) -> tuple[Section, ...]:
-    """Returns a section of the HTML report for each group of devices with the same figures and changes.
-
-    `rows` maps a release's digest to its evaluation rows.
-    """
+    """Returns a section of the HTML report for each group of devices with the same figures and changes."""
     found = []
     for names, proof in alike(report):
         lines = (*change_lines(proof.compared)[:1], *((line, "bad") for line in row_lines(proof, rows)))
@@ -104,10 +98,7 @@ def _listed(flip: Flip, rows: EvaluationRows | None) -> str:
 
 
 def alike(report: FleetReport) -> list[tuple[list[str], Certificate]]:
-    """Returns the groups of devices whose golden checks have equal figures; omits devices without figures.
-
-    Each group is (names of its devices, certificate of the first).
-    """
+    """Returns (names of devices, certificate of the first) of each group whose golden checks have equal figures."""
     shared: dict[tuple[Any, ...], tuple[list[str], Certificate]] = {}
     for device in report.devices:
         proof = device.certificate
@@ -118,11 +109,7 @@ def alike(report: FleetReport) -> list[tuple[list[str], Certificate]]:
 
 
 def change_lines(compared: Compared | None) -> list[tuple[str, Tone]]:
-    """Returns (line "before -> after", colour): overall, then each class whose recall changed, largest loss first.
-
-    `compared` is how a device answered with the release before and with the new one; for None, returns []. Further
-    lines name classes that no longer exist. If the releases have different features, there is only a line about that.
-    """
+    """Returns (line "before -> after", colour): overall, then each class whose recall changed, largest loss first."""
     if compared is None:
         return []
     against = f"{compared.name} {compared.version}"
@@ -166,7 +153,7 @@ def row_lines(proof: Certificate, rows: Rows) -> Iterator[str]:
     """Yields lines with the rows that a golden check (`proof`) found wrongly answered, by class and answer.
 
     For a class that got worse, lists the rows that were right before; for another class that misses a gate, all its
-    wrong rows. `rows` maps a release's digest to its evaluation rows; without these (None), yields nothing.
+    wrong rows. Yields nothing if `rows` gives None.
     """
     fallen = _fallen(proof.compared) if proof.compared else set()
     known = rows(proof.release) if fallen or proof.failures else None
@@ -180,10 +167,7 @@ def row_lines(proof: Certificate, rows: Rows) -> Iterator[str]:
 
 
 def flip_lines(compared: Compared, known: EvaluationRows | None) -> Iterator[str]:
-    """Yields a line with class, answer and rows for each wrong answer to a class that got worse.
-
-    Lists only rows that were right before, by their ids in `known`; if `known` is None, the line only counts them.
-    """
+    """Yields a line for each wrong answer to a class that got worse, with rows that were right before, by `known`."""
     fallen = _fallen(compared)
     for flip in [each for each in compared.flips if each.before == each.truth and each.truth in fallen][:_NAMED]:
         yield f"class {flip.truth}, now answered {flip.after}: {_listed(flip, known)}"

@@ -93,10 +93,7 @@ def _releases(report: FleetReport) -> str:
 
 
 def tone(report: FleetReport) -> Tone:
-    """Returns the tone (colour) of a run: `good` if all devices are good, `bad` if one failed or the rollout stopped.
-
-    Else `warn`: devices were only unreachable or locked.
-    """
+    """Returns the tone of a run: `good`; `bad` if a device failed or the rollout stopped; else `warn`."""
     if report.devices and all(device.good for device in report.devices):
         return "good"
     bad = any(TONES[device.outcome] == "bad" or device.exit_code not in (0, 3, 5) for device in report.devices)
@@ -124,10 +121,7 @@ def outcome_line(device: DeviceReport) -> str:
 
 
 def print_report(report: FleetReport, out: TextIO, rows: Rows = no_rows) -> None:
-    """Prints a table of the devices, then figures, warnings, hints and the verdict.
-
-    `rows` maps a release's digest to its evaluation rows (None: not on this host), to list wrongly answered rows.
-    """
+    """Prints a table of the devices, then figures, warnings, hints and the verdict; `rows` as in `page_of`."""
     proven = any(device.certificate for device in report.devices)
     mixed = _mixed(report)
     columns: list[Column | str] = ["device", "outcome", "runs" if mixed else "release"]

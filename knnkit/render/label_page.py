@@ -61,10 +61,7 @@ def key(view: View, place: int, label: str) -> str:
 
 
 def lines(view: View) -> list[tuple[str, ...]]:
-    """Returns the table of the page: for each column its name, and its cells as text.
-
-    The first cell is that of the row to label, the others those of the training rows beside it. [] without a row.
-    """
+    """Returns for each column its name, the cell of the row to label, and those beside it; [] without a row."""
     if view.row is None:
         return []
     rows: Sequence[Sequence[Cell]] = [view.row.cells, *(each.cells for each in view.beside)]

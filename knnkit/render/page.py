@@ -176,10 +176,11 @@ def parity_lanes(page: Page) -> list[Lane]:
 
 
 def latency_plot(page: Page) -> tuple[list[Lane], Axis, float | None] | None:
-    """Returns a plot of latencies: lanes of devices, a logarithmic axis in ms, and the position of gate `latency_ms`.
+    """Returns a plot of latencies, lanes of devices on a logarithmic axis in ms, with the gate `latency_ms`.
 
-    The bar of a device goes from its median to its 99th percentile. The position is in percent of the plot's width;
-    None without the gate. Returns None if no latency was measured."""
+    The bar of a device goes from its median to its 99th percentile. The gate's position is in percent of the plot's
+    width; None without the gate. Returns None if no latency was measured.
+    """
     timed = [(device, device.certificate.latency) for device in _worst(certified(page)) if device.certificate]
     measured = [(device, latency) for device, latency in timed if latency and _sane(latency.p50_ms, latency.p99_ms)]
     if not measured:

@@ -35,10 +35,7 @@ class Lists:
     distances: Float64
 
     def labels(self, codes: NDArray[np.int32], weights: Weights) -> Iterator[NDArray[np.int64]]:
-        """Yields for k from 1 to n the (m,) class indices with most weight among k neighbours; the lowest wins a tie.
-
-        `codes` has the (n_train,) class indices of the training rows.
-        """
+        """Yields for k from 1 to n the (m,) class indices with most weight among k neighbours; the lowest of ties."""
         rows, nearest = np.arange(len(self.indices)), self.distances[:, 0]
         votes = np.zeros((len(rows), int(codes.max()) + 1))
         for place in range(self.indices.shape[1]):

@@ -15,11 +15,7 @@ _NAMED = 4
 
 
 def find(spec: KnnSpec, classes: Sequence[int | str], counts: Sequence[int]) -> tuple[str, ...]:
-    """Returns a warning that names the classes that are never answered, as others always outvote them; () if none.
-
-    Returns () also if neighbours have unequal votes, because then few rows can win. `classes` are sorted; `counts` has
-    the number of training rows of each.
-    """
+    """Returns a warning that names classes that others always outvote; () if none, or if votes are unequal."""
     others = (spec.radius, spec.class_weight, spec.offset)
     if spec.weights != "uniform" or any(each is not None for each in others) or spec.k > sum(counts):
         return ()

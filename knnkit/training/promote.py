@@ -206,10 +206,7 @@ class _Header:
         return text.getvalue().encode()
 
     def meaning(self, label: str) -> dict[str, str]:
-        """Returns the cells of a label: column -> cell.
-
-        With several label columns or targets, parses text such as `height=3.5, width=2`; {} for any other text.
-        """
+        """Returns the cells of a label: column -> cell; {} for text that is not one like `height=3.5, width=2`."""
         found = {self.labels[0]: label} if len(self.labels) == 1 else _values(f"{label}, ", self.labels) or {}
         return {name: self._number(value) for name, value in found.items()} if self.targets else found
 

@@ -20,10 +20,7 @@ class Typed:
     options: tuple[str, ...] = ()
 
     def words(self, *more: str, logs_in: bool = False) -> str:
-        """Returns text to type after another command about this device: the device's name, `more`, then the options.
-
-        Adds the key (`-i`) only if the user named a jump host, or if the command logs in anyway (`logs_in`).
-        """
+        """Returns text to type after another command about this device: its name, `more`, then the options."""
         jump = ("-J", self.jump) if self.jump else ()
         identity = ("-i", self.identity) if self.identity and (logs_in or jump) else ()
         return shlex.join((self.name, *more, *jump, *identity, *self.options))

@@ -35,10 +35,7 @@ class LocalTransport:
     def run(
         self, argv: Sequence[str], *, timeout: float, input: bytes = b"", max_output: int = MAX_OUTPUT
     ) -> Completed:
-        """Runs a command on this machine, and waits for its end at most `timeout` seconds.
-
-        `input` is its standard input; more than `max_output` bytes of standard output raise DeviceFailed.
-        """
+        """Runs a command on this machine, and waits for its end at most `timeout` seconds."""
         process = _Process(self.name, argv)
         out = Capped(max_output, strict=True)
         process.feed(lambda stdin: stdin.write(input))
@@ -72,10 +69,7 @@ class LocalTransport:
     def append(
         self, source: BinaryIO, remote: str, *, offset: int, size: int, timeout: float, progress: Progress | None = None
     ) -> None:
-        """Appends the bytes of `source` from `offset` on to the file `remote`, which has `offset` bytes.
-
-        `size` is the size of `source`, for `progress`. Does not use `timeout`.
-        """
+        """Appends the bytes of `source` from `offset` on to the file `remote`; does not use `timeout`."""
         flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | (0 if offset else os.O_CREAT | os.O_TRUNC)
         try:
             with os.fdopen(os.open(remote, flags, 0o600), "wb") as file:

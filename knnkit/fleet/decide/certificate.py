@@ -26,8 +26,8 @@ def disbelieved(
 ) -> str:
     """Returns why a certificate is not valid; "" if it is valid.
 
-    A valid one has the digits `nonce`, is for the release `digest`, and has consistent numbers. Its `model_sha256` and
-    number of golden `rows` are checked unless None.
+    A valid one has the digits `nonce`, is for the release `digest`, and has consistent numbers, also with its
+    `model_sha256` and number of golden `rows` unless these are None.
     """
     if certificate.nonce != nonce:
         return "the certificate has another nonce: it was not made for this run"

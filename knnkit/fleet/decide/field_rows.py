@@ -22,10 +22,7 @@ KINDS = ("unknown", "uncertain", "random")
 
 @dataclass(frozen=True)
 class Brought:
-    """The rows that one device sent, by model and columns.
-
-    `unplaced`: number of further rows, not in `rows`: it is not known to which columns their cells belong.
-    """
+    """The rows that one device sent, by model and columns; `unplaced` counts those whose columns are not known."""
 
     rows: dict[Columns, tuple[FieldRow, ...]]
     unplaced: int = 0

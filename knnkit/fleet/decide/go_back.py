@@ -22,8 +22,8 @@ def committed(done: Iterable[DeviceReport]) -> tuple[DeviceReport, ...]:
 def gone_back(before: DeviceReport, answer: DeviceReport | None, exit_code: int) -> DeviceReport:
     """Returns the new report of a device whose release should be rolled back.
 
-    `before` is the device's report of the deploy, `answer` its report of the rollback (None: it was not asked).
-    `exit_code` is that of the failed run; a device that went back gets it in its report.
+    `before` is its report of the deploy, `answer` that of the rollback (None: it was not asked). A device that went
+    back gets `exit_code`, that of the failed run, in its report.
     """
     if answer is None and before.previous:
         return _stays(before, "the run was interrupted before this device was asked")

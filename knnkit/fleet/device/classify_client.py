@@ -24,10 +24,7 @@ _MAX_ANSWER = 64 * 1024 * 1024
 
 
 class Answerer:
-    """Classifies rows with the committed release of a device.
-
-    Each method raises DeviceFailed if the device cannot answer, or if its answer is malformed.
-    """
+    """Classifies rows with a device's committed release; raises DeviceFailed for a missing or malformed answer."""
 
     def __init__(self, transport: Transport, facts: Facts) -> None:
         self._transport, self._facts = transport, facts

@@ -37,10 +37,7 @@ class Recorder:
         self._begun = time.monotonic()
 
     def know(self, **values: Any) -> None:
-        """Sets fields of the report, by name; first removes impossible figures from a `certificate`.
-
-        These are a confusion matrix of the wrong shape or with negative counts, and accuracies measured on no row.
-        """
+        """Sets fields of the report, by name; first removes impossible figures from a `certificate`."""
         if values.get("certificate"):
             values["certificate"] = readable(values["certificate"])
         self._report = replace(self._report, **values)
@@ -86,20 +83,13 @@ class Recorder:
         self._steps[-1] = replace(self._steps[-1], name=name)
 
     def end(self, outcome: Outcome, **values: object) -> DeviceReport:
-        """Ends the run; returns its report with the fields `values`.
-
-        In the report's hint, `--target HOST` becomes the options that select this device.
-        """
+        """Ends the run; returns its report with the fields `values`, and hints that select this device."""
         values["hint"] = self._lead(str(values.get("hint", "")))
         self.know(outcome=outcome, seconds=round(time.monotonic() - self._begun, 6), steps=tuple(self._steps), **values)
         return self._report
 
     def fail(self, error: KnnkitError, outcome: Outcome | None = None, more: str = "") -> DeviceReport:
-        """Ends the run with `error`; returns its report.
-
-        Without an `outcome`, it is unreachable, locked or failed, by the class of `error`. `more` is appended to the
-        message.
-        """
+        """Ends the run with `error` (and `more`); without an `outcome`, unreachable, locked or failed, by its class."""
         certificate = error.problem.certificate if isinstance(error, AgentProblem) else None
         outcome = outcome or outcome_of(error)
         plain = error.exit_code == constants.EXIT_USAGE or (

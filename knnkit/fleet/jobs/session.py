@@ -58,10 +58,7 @@ class Conversation:
         return ask(self.open(), facts.agent_argv, command, answer, timeout=self._job.pace.command, input=input)
 
     def ask_in_turn(self, facts: Facts, command: list[str], answer: type[T], input: bytes = b"") -> T:
-        """Runs one command of the device's agent, and returns its answer, as `ask` does.
-
-        While another host has locked the device, tries again, until the time limit `--wait` has passed.
-        """
+        """Like `ask`, but while another host has locked the device, tries again for the time of `--wait`."""
         while True:
             try:
                 return self.ask(facts, command, answer, input)

@@ -48,11 +48,7 @@ class Fan:
     def each(
         self, work: Work, jobs: Iterable[Job], listen: Listener, *, may_begin: Callable[[], bool] = lambda: True
     ) -> Iterator[DeviceReport]:
-        """Runs `work` for each job and yields the reports.
-
-        After a stop, or when `may_begin()` is False, begins no job, and ends after the running ones. `listen` gets the
-        progress.
-        """
+        """Runs `work` for each job and yields the reports; begins none after a stop, or when `may_begin()` is False."""
         waiting: dict[Future[DeviceReport], Target] = {}
         left = iter(jobs)
         while True:

@@ -180,10 +180,7 @@ class _Rollout:
 
 
 def ask_all(command: str, jobs: Sequence[Job], work: Work, fan: Fan, watch: Watch) -> FleetReport:
-    """Runs `work` for each of `jobs`, without waves; returns the report of all devices, in the order of `jobs`.
-
-    `command` is the name that the report gives to the run, such as `status`.
-    """
+    """Runs `work` for each of `jobs`, without waves; returns the report of `command`, in the order of `jobs`."""
     started, begun = time.time(), time.monotonic()
     done: dict[str, DeviceReport] = {}
     with stopped_by_signals(fan.stop, watch.note):

@@ -60,8 +60,8 @@ def _amount(said: int | str, total: int, rounded: Callable[[float], int]) -> int
 def overspent(done: Sequence[DeviceReport], budget: int, *, proving: bool) -> str:
     """Returns why a rollout must not begin another device; "" if it may.
 
-    `done` are the reports of the finished devices, `budget` is how many devices may fail. `proving`: this is the first
-    of several waves, in which none may fail.
+    `done` are the reports of finished devices, `budget` is how many may fail. `proving`: this is the first of several
+    waves, in which none may fail.
     """
     failed = [report for report in done if report.outcome in FAILURES]
     if proving and failed:

@@ -27,10 +27,7 @@ _AT_ONCE = 16
 
 
 def block_width(count: int, least: int, most: int = MOST_BLOCKS) -> int:
-    """Returns the number of rows in a block: the smallest with at most `most` blocks of at least `least` rows.
-
-    `count` is the number of all rows; if it is less than `least`, they make one block.
-    """
+    """Returns the number of rows in a block: the smallest with at most `most` blocks of at least `least` rows."""
     return -(-count // max(1, min(most, count // least)))
 
 

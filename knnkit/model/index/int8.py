@@ -61,7 +61,7 @@ class Quantized:
 
 
 def blurred(length: Any, step: Any, width: int) -> Any:
-    """Returns an upper bound on how far rounding to multiples of `step` moved a point with `width` coordinates.
+    """Returns an upper bound on how far rounding to multiples of `step` moved a point of `width` coordinates.
 
     `length` is that distance as computed in float32; the bound covers the errors of the computation.
     """

@@ -108,10 +108,7 @@ def is_plain(spec: KnnSpec) -> bool:
 
 
 def require_plain(spec: KnnSpec, what: str, key: str = "") -> None:
-    """Raises BuildError unless the TensorFlow graph computes the metric and the votes, as the feature `what` needs.
-
-    `key` is the key of deploy.yaml that asks for the feature, if it is not `what`.
-    """
+    """Raises BuildError unless the TensorFlow graph computes metric and votes, as the feature `what` needs."""
     if not is_plain(spec):
         said = f"{what} does not work with metric {spec.metric} and weights {spec.weights}"
         more = [key for key in ("radius", "class_weight") if getattr(spec, key) is not None]

@@ -15,10 +15,7 @@ from knnkit.model.tflite.load_tensorflow import load_tensorflow
 
 
 def train_embedder(pictures: NDArray[np.float32], codes: NDArray[np.int64]) -> bytes:
-    """Returns a `.tflite` that maps a picture to 16 numbers.
-
-    `pictures` are (n, height, width, 1) values from 0 to 1, `codes` the (n,) class indices of these.
-    """
+    """Returns a `.tflite` that maps a picture to 16 numbers; trained on (n, height, width, 1) values from 0 to 1."""
     load_tensorflow()
     import tensorflow as tf
 

@@ -94,10 +94,7 @@ def unpack(data: bytes) -> Any:
 
 
 def input_shape(data: bytes) -> tuple[int, ...]:
-    """Returns the shape of a model's first input, -1 for an open length; () if the file is damaged.
-
-    Reads these bytes alone, without TensorFlow, which takes seconds to load.
-    """
+    """Returns the shape of a model's first input, -1 for an open length, without TensorFlow; () if damaged."""
     try:
         graph = _target(data, _vector(data, _target(data, 0), _GRAPHS_FIELD)[0])
         tensors, inputs = _vector(data, graph, 0), _vector(data, graph, 1)

@@ -78,7 +78,7 @@ class Tracked(io.RawIOBase):
 
 
 def feed(channel: paramiko.Channel, read: Callable[[], bytes], touch: Callable[[], None]) -> None:
-    """Starts a thread that sends the blocks that `read` returns to the command's standard input, then closes it.
+    """Starts a thread that sends the blocks that `read` returns to the command, then closes its standard input.
 
     The thread ends at an empty block, or when the command reads no more. It calls `touch` after each block.
     """
