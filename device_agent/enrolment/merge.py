@@ -96,7 +96,7 @@ class Merge:
             self.outputs = {name: values[clear] for name, values in self.outputs.items()}
 
     def _is_ordered(self, far: Float64, added: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Whether the order of (m, k + 1) neighbours is certain next to each taught row; `far`: their distances."""
+        """Returns (m,) bool: whether (m, k + 1) distances `far` are surely in order next to taught rows (`added`)."""
         close = far[:, 1:] - far[:, :-1] <= self._blur.doubt[:, np.newaxis]
         close &= added[:, 1:] | added[:, :-1]
         if self._blur.tied or self._blur.zero:
@@ -107,7 +107,7 @@ class Merge:
         return found
 
     def _is_clear(self, outputs: Outputs, far: Float64, doubt: Float64) -> NDArray[np.bool_]:
-        """Whether errors up to (r,) `doubt` in (r, k) distances `far` cannot change the answers `outputs`."""
+        """Returns (r,) bool: whether errors up to (r,) `doubt` in (r, k) distances `far` cannot change `outputs`."""
         info, shares = self._info, outputs[OUTPUT_PROBABILITIES]
         found = np.ones(len(far), np.bool_)
         if info.weights == "distance":  # each weight is off by at most doubt / (2 nearest) of itself

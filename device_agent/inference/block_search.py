@@ -114,7 +114,7 @@ class BlockSearch:
         return self._rows.indices((scores <= limit).nonzero()[0]) if limit < _MAX else None
 
     def _prepare_one(self, z: Float64) -> tuple[Float32, float, float, float, float] | None:
-        """Returns factors of one (p,) query `z`, and base, factor, share, slack of its `Scale`; None: too large."""
+        """Returns factors of one query `z`, and base, factor, share, slack of its `Scale`; None if `z` is too large."""
         if self._manhattan:
             with np.errstate(over="ignore", invalid="ignore"):
                 factors, scale = self._prepare(z[np.newaxis])
@@ -167,8 +167,8 @@ class BlockSearch:
     ) -> tuple[list[tuple[Any, Any, Any]], Float32, Float32]:
         """Keeps the pairs that may still be among the k nearest; returns them, (q,) k-th scores, and (q,) limits.
 
-        A row with a score above the limit of a query is not its neighbour. The list of pairs that is returned has one
-        entry, in the form of `found`.
+        A row with a score above the limit of a query is not its neighbour. `found` is a list of (query, row, score)
+        arrays; the list that is returned has one entry. The k-th scores are at most `most`, (q,) numbers.
         """
         query, row, score = (np.concatenate(parts) for parts in zip(*found, strict=True))
         order = np.lexsort((score, query))

@@ -291,7 +291,7 @@ class ExactKnn:
         return self._among_all(z, live[~fits], order, measure)
 
     def _among_all(self, z: Float64, some: Any, order: Any, measure: Any) -> tuple[NDArray[np.int64], Float64]:
-        """Searches all training rows for the queries at `some` of `z`; fills (q, k) `order` and `measure`."""
+        """Searches all training rows for the queries at positions `some` of `z`; fills (q, k) `order` and `measure`."""
         k = self._info.k
         for one, rough in zip(some, self._scan(z[some])):
             near = np.flatnonzero(rough <= self._by.and_ties(np.partition(rough, k - 1)[k - 1]) * NEAR_TIED)
@@ -306,7 +306,7 @@ class ExactKnn:
             yield from np.concatenate([self._by.rough(some, part) for part in parts], axis=1)
 
     def _within(self, z: Float64) -> tuple[NDArray[np.int64], NDArray[np.int64], Float64] | None:
-        """Returns all pairs within the radius: (m,) query in `z`, row, and distance; None without a radius."""
+        """Returns query, row and distance, (m,) each, of all pairs within the radius; None for models without it."""
         radius = None if self._info.float64 is None else self._info.float64.radius
         if radius is None:
             return None

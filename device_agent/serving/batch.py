@@ -183,7 +183,7 @@ class _Blocks:
             self._in_flight.answering(self._waiting[0][1], self._waiting[-1][2])
 
     def _refuse_poison(self, block: Block) -> None:
-        """Raises BadInput for a row that kills the model; tests only blocks that an earlier process died in."""
+        """Raises BadInput for a row that kills the model; tests a block only after a process may have died of it."""
         if self.start.in_doubt or self._in_flight.suspects(block.numbers):
             from device_agent.serving.poison import find_poison
 

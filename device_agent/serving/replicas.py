@@ -65,7 +65,7 @@ def _in_order(
     query: Callable[[Any, NDArray[Any]], T],
     query_of_many: Callable[[], Callable[[Any, NDArray[Any]], T]] | None = None,
 ) -> Iterator[T]:
-    """Yields `query(model, rows)` of each block in order; `query_of_many` replaces `query` for several blocks."""
+    """Yields `query(model, rows)` of each block in order; for several blocks, `query_of_many()` replaces `query`."""
     rest = iter(blocks)
     first = next(rest, None)
     if first is None:

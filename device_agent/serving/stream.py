@@ -169,7 +169,7 @@ class _Answerer:
             self._start = None
 
     def _without_poison(self, parsed: Parsed) -> Parsed:
-        """Counts this start; returns `parsed`, in which rows that kill the model are bad lines (`in_flight`)."""
+        """Counts this start of the release; returns `parsed`, with each row that kills the model as a bad line."""
         if self._start and len(parsed.rows):
             self._start.begin()
         while len(parsed.rows) and ((self._start and self._start.in_doubt) or self.in_flight.suspects(parsed.lines)):

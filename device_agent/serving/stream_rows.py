@@ -116,7 +116,7 @@ class StreamRows:
 
 
 def _columns(info: KnnInfo) -> list[tuple[str | None, bool]]:
-    """Returns (name, whether its cells are numbers) of each column of a raw row; one stream can feed equal lists."""
+    """Returns (name, whether its cells are numbers) of each raw column; a stream fits all models with an equal list."""
     if info.window is not None:
         others = [(name, False) for name in (info.window.time, info.window.recording)]
         return [*((name, True) for name in info.window.columns), *others]

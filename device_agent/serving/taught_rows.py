@@ -116,7 +116,7 @@ def _cell(table: Table, coder: Coder, place: int, value: Any) -> float | str | N
 
 
 def _of_text(info: KnnInfo, cells: Sequence[str], numbers: Sequence[float]) -> Cells:
-    """Returns the raw cells of a CSV line with these `cells` as text; `numbers` are the features read from it."""
+    """Returns the raw cells of a CSV line: numbers, text or None; `cells` are its texts, `numbers` its features."""
     assert info.table is not None
     values: list[float | str | None] = []
     place = 0

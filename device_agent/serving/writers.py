@@ -84,7 +84,7 @@ class _TextRenderer(Form):
         return b"".join(self._join(kept, self._lines.pick(labels)))
 
     def _counted(self, kept: Kept) -> list[tuple[int, tuple[int, int]]]:
-        """Returns (row, (missing cells, unknown categories)) for rows with such cells; [] if not to be shown."""
+        """Returns (row, (missing cells, unknown categories)) of rows with such cells; [] if the format shows none."""
         return []
 
     def _join(self, kept: Kept, lines: list[bytes]) -> list[bytes]:

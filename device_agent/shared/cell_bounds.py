@@ -85,7 +85,10 @@ class Cells:
     candidates: Ints
 
     def subset(self, which: NDArray[np.int64], possible: NDArray[np.bool_], filler: int) -> Cells:
-        """Returns the cells with the indices `which`, without candidates that are not `possible`, an (m, c) mask."""
+        """Returns the cells with the indices `which`, without candidates that are not `possible`, an (m, c) mask.
+
+        `filler` is the row index that pads the lists of candidates.
+        """
         return Cells(self.at[which], pack(self.candidates[which], possible[which], filler))
 
 

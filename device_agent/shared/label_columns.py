@@ -44,7 +44,7 @@ class Voter(Regressor):
         self._codes, self._counts = targets.astype(np.intp), counts  # what bincount takes
 
     def shares(self, answers: Any) -> list[Float64]:
-        """Returns, for each label column, (n, n_labels) float64 shares of the votes of a row's neighbours."""
+        """Returns, for each label column, (n, n_labels) float64: each label's share of the votes of the neighbours."""
         near = answers.indices[:, : self._k]
         far = answers.distances[:, : self._k]
         weight = weigh(far, far[:, :1], self._weights)

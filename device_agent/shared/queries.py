@@ -157,7 +157,7 @@ def _as_table(
 
 
 def _by_name(rows: Any, named: Sequence[str], features: tuple[str, ...], error: Callable[..., Exception]) -> Any:
-    """Returns a data frame's columns (`named`) in the order of `features`; raises `error` for missing or other ones."""
+    """Returns a data frame's columns (`named`) in the order of `features`; raises `error` if the names differ."""
     absent = [name for name in features if name not in named]
     if absent and (found := elements(rows, named, features, exact=True)) is not None:
         return found

@@ -157,7 +157,7 @@ def _no_memory() -> DeviceUnfit:
 
 
 def _was_killed_for_memory(status: int, before: int | None) -> bool:
-    """Whether the kernel killed the child for lack of memory: SIGKILL, and a higher `oom_kills` if known."""
+    """Whether the kernel killed the child for lack of memory: SIGKILL, and more `oom_kills` than `before`, if known."""
     if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
         return False
     now = memory.oom_kills()

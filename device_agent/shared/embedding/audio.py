@@ -128,7 +128,7 @@ def resample(samples: Float32, old: int, new: int) -> Float32:
 
 @functools.lru_cache(maxsize=4)
 def _filters(up: int, down: int, half: int, period: int) -> list[tuple[int, Float32]]:
-    """Returns filters for the first `period` new samples, one for each `_TOGETHER` of them; then they repeat."""
+    """Returns `_weights` for each `_TOGETHER` of the first `period` new samples; later samples repeat these filters."""
     starts = range(0, period, _TOGETHER)
     return [_weights(up, down, half, first, min(first + _TOGETHER, period)) for first in starts]
 

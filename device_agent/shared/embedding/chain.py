@@ -123,7 +123,7 @@ class Chain:
         return row
 
     def _as_setting(self, error: WrongLength, samples: int) -> BadInput:
-        """Returns the `error` of a stage; for a sound of `samples` samples, if possible in seconds, with a setting."""
+        """Returns `error`; for a sound, if possible, an error in seconds, whose hint names the setting to change."""
         sound, least, exact = self.input.audio, shortest(self.stages), _is_fixed(self.stages[0])
         if sound is None or not (least or isinstance(error, TooFew)) or (samples > least > 0 and not exact):
             return error

@@ -79,7 +79,7 @@ def left_out(names: Iterable[str]) -> str:
 
 
 def _visible(folder: str, others: list[str]) -> list[str]:
-    """Returns a folder's paths, the last name first, folders with `/` at the end; adds other kinds to `others`."""
+    """Returns a folder's paths, last name first, folders with `/` at the end; adds files of other kinds to `others`."""
     found = []
     try:
         with os.scandir(folder) as there:

@@ -232,7 +232,7 @@ def fitting_shape(stage: Stage, count: int) -> tuple[int, ...]:
 
 
 def _signature(detail: Any, ndim: int | None = None) -> tuple[int, ...]:
-    """Returns a tensor's shape as its file states it, -1 for an open length; zeros if it does not have `ndim` axes."""
+    """Returns a tensor's shape in its file, -1 for an open length; `ndim` zeros if it has another number of axes."""
     found = detail.get("shape_signature", detail["shape"])
     found = found if len(found) == len(detail["shape"]) else detail["shape"]
     if ndim is not None and len(found) != ndim:

@@ -120,7 +120,7 @@ def spelling(label: Label, *, by_look: bool = False) -> str:
 
 
 def alike(label: Label, others: Iterable[Label]) -> Label | None:
-    """Returns the first of `others` that differs from a text label only in blanks, case or letters that look alike."""
+    """Returns the first of `others` that differs from a text `label` only in blanks, case or look-alikes, or None."""
     spelt = None if isinstance(label, int) else spelling(label, by_look=True)
     return next((one for one in others if spelt and one != label and spelling(one, by_look=True) == spelt), None)
 

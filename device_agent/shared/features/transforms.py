@@ -110,7 +110,7 @@ def _look_up(column: Float64, values: Float64, results: Float64, other: float) -
 
 
 def _mapped(values: Float64, owners: Float64, results: Float64, others: Float64) -> Step:
-    """Returns a step that maps numbers: `values[i]` in column `owners[i]` to `results[i]`, others to `others`."""
+    """Returns a step that maps numbers: `values[i]` in column c = `owners[i]` to `results[i]`, else `others[c]`."""
     parts = [
         (values[owners == column], results[owners == column], other) for column, other in enumerate(others.tolist())
     ]

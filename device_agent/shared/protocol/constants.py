@@ -145,12 +145,12 @@ def signature(name: str, search: str) -> str:
 
 
 def is_name(text: str) -> bool:
-    """Whether `text` can name a model or a class of devices: letters, digits, `.`, `_` and `-`, at most 64."""
+    """Whether `text` can name a model or a class of devices: 1 to 64 of `A-Za-z0-9._-`, the first a letter or digit."""
     return bool(re.fullmatch(_NAME, text))
 
 
 def is_version(text: str) -> bool:
-    """Whether `text` can be the version of a release: letters, digits, `.`, `+`, `_` and `-`, at most 64."""
+    """Whether `text` can be the version of a release: 1 to 64 of `A-Za-z0-9.+_-`, the first a letter or digit."""
     return bool(re.fullmatch(_VERSION, text))
 
 
