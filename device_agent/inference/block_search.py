@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from device_agent.inference.mapped_rows import MappedRows
 from device_agent.inference.scales import Found as Found
 from device_agent.inference.scales import Scale as Scale
+from device_agent.system.blas import in_threads
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -47,6 +48,7 @@ class BlockSearch:
         step: all weighted coordinates of the rows are whole multiples of this number; 0: no such number is known. If
             those of a query are such multiples, too, the query's float32 scores up to `Scale.exact` are exact.
         and_ties: function from a measure to the highest measure that counts as tied with it.
+        threads: number of threads that share the blocks of rows of a batch.
     """
 
     def __init__(
@@ -58,8 +60,9 @@ class BlockSearch:
         manhattan: bool,
         step: float,
         and_ties: Callable[[Any], Any],
+        threads: int = 1,
     ) -> None:
-        self._rows, self._weights, self._k = rows, weights, k
+        self._rows, self._weights, self._k, self._threads = rows, weights, k, threads
         self._manhattan, self._step, self._and_ties = manhattan, step, and_ties
         self._error = (len(weights) + 8) * _UNIT / (1.0 - (len(weights) + 8) * _UNIT)
         self._weights32 = weights.astype(np.float32)
@@ -140,27 +143,41 @@ class BlockSearch:
 
     def _scan(self, factors: Float32, scale: Scale, within: Float64 | None = None) -> tuple[Any, Any, Any, Float32]:
         most = np.full(len(factors), np.inf, np.float32)  # the k-th score is at most this
-        limit = None
         if within is not None:
             most = ((within - scale.base) / scale.factor).astype(np.float32)
-            limit = self._limit(most, scale)[1]
-        found: list[tuple[Any, Any, Any]] = []
-        added = 0  # pairs since the limit was found
-        for start, scores in self._scored(factors):
-            if limit is None:
-                limit = self._limit(_bound(scores, self._k), scale)[1]
-            flat = np.flatnonzero(scores <= limit[:, np.newaxis])
-            query, column = np.divmod(flat, scores.shape[1]) if len(scores) > 1 else (np.zeros_like(flat), flat)
-            found.append((query, column + start, scores.reshape(-1)[flat]))
-            added += len(flat)
-            if added > _ADDED * self._k * len(factors):
-                found, kth, limit = self._keep_near(found, most, scale)
-                added = 0
-                if within is None:  # of later rows, those at the k-th distance come after it
-                    limit = np.where(kth <= scale.exact, np.nextafter(kth, np.float32(-np.inf)), limit)
-        found, kth, _ = self._keep_near(found, most, scale)
+        blocks = self._blocks(len(factors))
+        threads = min(self._threads, len(blocks)) if len(factors) > 1 else 1
+        turns = iter(blocks)  # whichever thread is free takes the next block
+        parts = in_threads(threads, lambda: self._scan_some(turns, factors, scale, most, within is not None))
+        found, kth, _ = self._keep_near([pairs for part in parts for pairs in part], most, scale)
         query, row, score = found[0]
         return query, self._rows.indices(row), score, kth
+
+    def _scan_some(
+        self, blocks: Iterator[tuple[int, Float32]], factors: Float32, scale: Scale, most: Float32, known: bool
+    ) -> list[tuple[Any, Any, Any]]:
+        """Returns pairs in `blocks` that may be among the k nearest; if `known`, the k-th scores are at most `most`."""
+        found: list[tuple[Any, Any, Any]] = []
+        memory = np.empty(0, np.float32)
+        added = 0  # pairs since the limit was found
+        with np.errstate(over="ignore", invalid="ignore"):  # counts in this thread only
+            limit = self._limit(most, scale)[1] if known else None
+            for start, rows in blocks:
+                size = len(factors) * len(rows)
+                memory = memory if size <= len(memory) else np.empty(size, np.float32)
+                scores = self._score(factors, rows, start, memory[:size].reshape(len(factors), len(rows)))
+                if limit is None:
+                    limit = self._limit(_bound(scores, self._k), scale)[1]
+                flat = np.flatnonzero(scores <= limit[:, np.newaxis])
+                query, column = np.divmod(flat, len(rows)) if len(scores) > 1 else (np.zeros_like(flat), flat)
+                found.append((query, column + start, scores.reshape(-1)[flat]))
+                added += len(flat)
+                if added > _ADDED * self._k * len(factors):
+                    found, kth, limit = self._keep_near(found, most, scale)
+                    added = 0
+                    if not known:  # of later rows, those at the k-th distance come after it
+                        limit = np.where(kth <= scale.exact, np.nextafter(kth, np.float32(-np.inf)), limit)
+        return found
 
     def _keep_near(
         self, found: list[tuple[Any, Any, Any]], most: Float32, scale: Scale
@@ -189,16 +206,13 @@ class BlockSearch:
         rounded = np.minimum(np.nextafter(limit.astype(np.float32), np.float32(np.inf)), _GREATEST)
         return measure, np.where(kth <= scale.exact, kth, rounded)
 
-    def _scored(self, factors: Float32) -> Iterator[tuple[int, Float32]]:
-        """Yields for each block of r rows the position of its first row, and the (q, r) scores of q queries."""
-        step, start = max(1, _SCORES // max(1, len(factors))), 0
-        memory = np.empty(len(factors) * min(step, max(map(len, self._rows.pieces))), np.float32)
+    def _blocks(self, queries: int) -> list[tuple[int, Float32]]:
+        """Returns the blocks of rows whose scores are computed together: position of the first row, and the rows."""
+        step, start, found = max(1, _SCORES // max(1, queries)), 0, []
         for piece in self._rows.pieces:
-            for begin in range(0, len(piece), step):
-                rows = piece[begin : begin + step]
-                scores = memory[: len(factors) * len(rows)].reshape(len(factors), len(rows))
-                yield start, self._score(factors, rows, start, scores)
-                start += len(rows)
+            found += [(start + begin, piece[begin : begin + step]) for begin in range(0, len(piece), step)]
+            start += len(piece)
+        return found
 
     def _score(self, factors: Float32, rows: Float32, start: int, scores: Float32) -> Float32:
         """Fills and returns (q, r) `scores` of q queries and r `rows`; the first row has the position `start`."""

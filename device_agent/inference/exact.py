@@ -50,13 +50,14 @@ class ExactKnn:
     Args:
         path: the model file.
         info: the metadata in the model file (knn.json).
+        threads: number of threads that share a batch.
 
     Raises:
         ModelUnusable: exact.npz (the exact tables) is missing or damaged, or refers to bytes outside the file.
     """
 
-    def __init__(self, path: str, info: model_info.KnnInfo) -> None:
-        self._info, self._path = info, path
+    def __init__(self, path: str, info: model_info.KnnInfo, threads: int = 1) -> None:
+        self._info, self._path, self._threads = info, path, threads
         self._search: BlockSearch | None = None
         self._damaged = f"{constants.EXACT_FILE} inside {path} is damaged"
         with arrays_inside(path, constants.EXACT_FILE) as tables:
@@ -323,7 +324,7 @@ class ExactKnn:
         if self._search is None:
             step = 0.0 if self._steps else (self._info.lattice or 0.0) / self._unit
             first = (self._rows, self._weights, self._info.k)
-            how: dict[str, Any] = {"step": step, "and_ties": self._by.and_ties}
+            how: dict[str, Any] = {"step": step, "and_ties": self._by.and_ties, "threads": self._threads}
             if self._info.groups is None:
                 self._search = BlockSearch(*first, manhattan=self._by.manhattan, **how)
             else:

@@ -36,6 +36,7 @@ class GroupSearch(BlockSearch):
         and_ties: function from a measure (what orders neighbours) to the highest measure that counts as tied with it.
         groups: the groups of training rows.
         unit: the groups were computed from coordinates multiplied by `weights` and `unit`.
+        threads: number of threads that share the blocks of rows of queries for which groups are of no use.
 
     Attributes:
         read: number of training rows whose scores were computed, summed over queries that groups answered.
@@ -51,8 +52,9 @@ class GroupSearch(BlockSearch):
         and_ties: Callable[[Any], Any],
         groups: Groups,
         unit: float,
+        threads: int = 1,
     ) -> None:
-        super().__init__(rows, weights, k, manhattan=False, step=step, and_ties=and_ties)
+        super().__init__(rows, weights, k, manhattan=False, step=step, and_ties=and_ties, threads=threads)
         self._groups, self._unit, self.read = groups, unit, 0
         self._ends = np.cumsum(groups.sizes)
 

@@ -52,7 +52,7 @@ class NumpySearch:
         """The classifier in float64, loaded at the first use; ModelUnusable if the exact tables are damaged."""
         from device_agent.inference.exact import ExactKnn  # slow to import, and few rows need it
 
-        return ExactKnn(self.loader.path, self._info)
+        return ExactKnn(self.loader.path, self._info, self.loader.threads)
 
     def note(self, rows: int) -> None:
         """Does nothing; `Graphs.note` counts rows, to know when to pack (copy) the weights of its graphs."""

@@ -1,13 +1,25 @@
 """Kernels and threads of NumPy's matrix products.
 
 OpenBLAS computes NumPy's matrix products. When NumPy is imported, it reads from the environment how many threads and
-which kernels (code for one kind of processor) to use.
+which kernels (code for one kind of processor) to use. Threads of our own (`in_threads`) also share what NumPy computes
+between products, in one thread each.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import importlib
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+_TURN = threading.Lock()
+#: Names of OpenBLAS's functions: of Linux distributions, of the wheels of NumPy 1, and of NumPy 2.
+_NAMES = ("openblas_{}_num_threads", "openblas_{}_num_threads64_", "scipy_openblas_{}_num_threads64_")
 
 #: Kernels of OpenBLAS -> the processor features that they need; it does not check them. The fastest come first.
 _KERNELS = {
@@ -33,3 +45,46 @@ def prepare(threads: int, features: str = "/proc/cpuinfo") -> None:
     for kernels, needed in _KERNELS.items():
         if needed <= found:
             os.environ.setdefault("OPENBLAS_CORETYPE", kernels)
+
+
+def in_threads(threads: int, work: Callable[[], _T]) -> list[_T]:
+    """Calls `work` in so many threads, one of them the caller's; returns what each call returns, the caller's first.
+
+    Meanwhile, OpenBLAS computes each product in one thread. No thread is left when this returns or raises. If the
+    system can start no further thread, fewer do the work.
+    """
+    if threads == 1:
+        return [work()]
+    from concurrent.futures import ThreadPoolExecutor
+
+    others = []
+    with _TURN:  # the number is of the whole process: two callers could not both put it back
+        number, change = _openblas()
+        before = number()
+        change(1)
+        try:
+            with ThreadPoolExecutor(threads - 1) as pool:  # waits for its threads
+                with contextlib.suppress(RuntimeError):
+                    for _ in range(threads - 1):
+                        others.append(pool.submit(work))
+                own = work()
+        finally:
+            change(before)
+    return [own, *(other.result() for other in others)]
+
+
+@functools.cache
+def _openblas() -> tuple[Callable[[], int], Callable[[int], Any]]:
+    """Returns the functions of NumPy's OpenBLAS that return and set its number of threads.
+
+    For another BLAS, or without `ctypes`, returns functions that do nothing.
+    """
+    with contextlib.suppress(ImportError, OSError):
+        import ctypes
+
+        # A name is also looked for in the libraries that this one needs.
+        library = ctypes.CDLL(importlib.import_module("numpy.linalg._umath_linalg").__file__)
+        for name in _NAMES:
+            if hasattr(library, name.format("set")):
+                return getattr(library, name.format("get")), getattr(library, name.format("set"))
+    return lambda: 1, lambda number: None

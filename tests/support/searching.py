@@ -33,11 +33,12 @@ def open_model(
     damage: Mapping[str, Any] | None = None,
     tied: float = 0.0,
     weights: str = "uniform",
+    threads: int = 1,
 ) -> ExactKnn:
     """Returns the model of (n, p) float32 rows with centre 0, written to `path` in so many blocks.
 
     `groups` is the most groups that it has; None: no groups. `damage` has other arrays for these; None: no such array.
-    Distances closer than `tied` are ties.
+    Distances closer than `tied` are ties. `threads` share a batch.
     """
     count, width = rows.shape
     block = -(-count // blocks)
@@ -67,7 +68,7 @@ def open_model(
     names = tuple(f"f{column}" for column in range(width))
     more = {"lattice": lattice, "groups": groups}
     info = KnnInfo("plain", k, width, names, (0, 1, 2), metric, weights, "none", count, 1, "", "0", {}, **more)
-    return ExactKnn(str(path), info)
+    return ExactKnn(str(path), info, threads)
 
 
 def settle(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from support.searching import neighbours, open_model, settle
 from device_agent.inference import block_search
 from device_agent.inference.exact import ExactKnn
 from device_agent.inference.rounded import add_rows
+from device_agent.shared.protocol.errors import ModelUnusable
 
 KINDS = ("normal", "whole", "bits", "crowd", "cauchy", "same", "nearer", "mixed", "sides")
 UNITS = (1.0, 1.0, 1e4, 1e-4, 1e15, 1e-15, 1e-30, 1e-38)
@@ -63,6 +65,47 @@ def test_blocks_find_the_neighbours_of_float64(seed: int, metric: str, tmp_path:
     assert np.array_equal(found["distances"], np.minimum(distances, np.finfo(np.float32).max))
     require_same(model, queries, rng)
     require_same_among_candidates(model, rows * np.float64(1.0), scale, queries, rng)
+
+
+@pytest.mark.parametrize("seed", range(9))
+def test_threads_that_share_a_batch_answer_as_one(seed: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whatever blocks a thread gets, a tie goes to the lower row, also if another thread has found that row."""
+    rng = np.random.default_rng(seed)
+    kind, metric = KINDS[seed], ("euclidean", "sqeuclidean", "manhattan")[seed % 3]
+    rows = _rows(kind, 700, 5, rng).astype(np.float32)
+    lattice = 1.0 if kind in ("whole", "bits") else None
+    queries = np.concatenate([rows[::70], rows[::100] + np.float32(0.25)])
+    expected = neighbours(rows, queries, 7, metric)[0].tolist()
+    monkeypatch.setattr(block_search, "_SCORES", 400)  # some 30 blocks
+    answers = [
+        open_model(tmp_path / "m", rows, 7, metric, lattice=lattice, blocks=3, threads=threads).answers(queries)
+        for threads in (1, 2, 3, 64)
+    ]
+    for each in answers:
+        assert each["indices"].tolist() == expected
+        assert {name: values.tobytes() for name, values in each.items()} == {
+            name: values.tobytes() for name, values in answers[0].items()
+        }
+
+
+def test_an_error_in_a_thread_is_an_error_of_the_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    rows = np.arange(2000, dtype=np.float32).reshape(1000, 2)
+    model = open_model(tmp_path / "m", rows, 3, "euclidean", threads=2)
+    monkeypatch.setattr(block_search, "_SCORES", 100)
+    score = block_search.BlockSearch._score
+
+    def fails(self: Any, factors: Any, block: Any, start: int, scores: Any) -> Any:
+        if start == 500:
+            raise ValueError("a damaged row")
+        return score(self, factors, block, start, scores)
+
+    before = threading.active_count()
+    monkeypatch.setattr(block_search.BlockSearch, "_score", fails)
+    with pytest.raises(ModelUnusable, match="is damaged: a damaged row"):
+        model.answers(rows[:10])
+    assert threading.active_count() == before
+    monkeypatch.undo()
+    assert model.answers(rows[:10])["indices"][:, 0].tolist() == [*range(10)]
 
 
 def require_same(model: ExactKnn, queries: np.ndarray, rng: np.random.Generator) -> None:

@@ -1,10 +1,14 @@
-"""NumPy's products use the kernels of the processor, and never ones that it cannot run."""
+"""NumPy's products use the kernels of the processor, and never ones that it cannot run; threads share work."""
 
 from __future__ import annotations
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from device_agent.system import blas
@@ -40,3 +44,61 @@ def test_the_environment_comes_first_and_other_boards_have_no_such_line(
     for name in ("cpuinfo", "missing"):
         blas.prepare(1, str(tmp_path / name))
     assert (os.environ["OPENBLAS_CORETYPE"], os.environ["OPENBLAS_NUM_THREADS"]) == ("Nehalem", "2")
+
+
+def test_threads_share_turns_and_products_take_one_thread_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    used, turns, both = [2], iter(range(100)), threading.Barrier(3, timeout=30)
+    monkeypatch.setattr(blas, "_openblas", lambda: (lambda: used[-1], used.append))
+
+    def work() -> tuple[int, list[int]]:
+        both.wait()
+        assert used[-1] == 1
+        return threading.get_ident(), list(turns)
+
+    found, before = blas.in_threads(3, work), threading.active_count()
+    assert found[0][0] == threading.get_ident()
+    assert len({thread for thread, _ in found}) == 3
+    assert sorted(turn for _, some in found for turn in some) == [*range(100)]
+    assert used == [2, 1, 2]
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("caller", [True, False])
+@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
+def test_no_thread_outlives_an_error(caller: bool, kind: type, monkeypatch: pytest.MonkeyPatch) -> None:
+    used, both, ended, own = [2], threading.Barrier(2, timeout=30), [], threading.get_ident()
+    monkeypatch.setattr(blas, "_openblas", lambda: (lambda: used[-1], used.append))
+
+    def work() -> None:
+        both.wait()
+        if (threading.get_ident() == own) is caller:
+            raise kind("stop")
+        ended.append(True)
+
+    before = threading.active_count()
+    with pytest.raises(kind, match="stop"):
+        blas.in_threads(2, work)
+    assert ended == [True]
+    assert used == [2, 1, 2]
+    assert threading.active_count() == before
+    assert blas.in_threads(1, lambda: "next") == ["next"]
+
+
+def test_a_system_without_a_thread_to_spare_has_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def submit(*ignored: Any) -> Any:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
+    turns = iter(range(5))
+    assert blas.in_threads(4, lambda: list(turns)) == [[0, 1, 2, 3, 4]]
+
+
+def test_openblas_has_its_threads_back() -> None:
+    """The wheels of NumPy have an OpenBLAS; a distribution's NumPy may have another library."""
+    number, _ = blas._openblas()
+    before = number()
+    rows = np.ones((300, 300), np.float32)
+    assert [int((rows @ rows).sum()) for _ in range(2)] == blas.in_threads(2, lambda: int((rows @ rows).sum()))
+    during = blas.in_threads(2, number)
+    assert during == [1, 1]
+    assert number() == before
