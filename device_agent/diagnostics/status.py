@@ -22,10 +22,7 @@ from device_agent.system import board, clock
 
 
 def status(store: Store) -> Status:
-    """Returns the releases (committed, previous, pending, answering) and what else is on the board.
-
-    Also the floor (lower sequences are refused), trusted keys, facts of the board, disk and clock.
-    """
+    """Returns releases, floor, trusted keys, facts of the board, disk and clock, as `knnkit status` shows them."""
     warnings = []
     try:
         current = store.settle()
@@ -110,10 +107,7 @@ def _about_previous(store: Store, current: StoreState, held: trust_dir.Seen) -> 
 
 
 def standing_of(store: Store, current: StoreState, held: trust_dir.Seen, moment: clock.Moment) -> standing.Standing:
-    """Returns who signed the release that answers at `moment`, and why it would be refused today.
-
-    The result is empty if no release answers. `held` are the contents of ROOT/trust. Verifies nothing.
-    """
+    """Returns who signed the release that answers at `moment`, and why it would be refused today; empty: none."""
     found = state.answering(current, moment)
     if found is None:
         return standing.Standing()

@@ -20,9 +20,7 @@ from device_agent.shared.queries import check_rows, origin_of
 
 
 def with_taught(exact: JoinedExact, golden: Golden) -> NDArray[Any]:
-    """Returns the answers to n golden rows when the taught rows in `exact` vote, too.
-
-    They are (n,) int32 class indices, or (n, t) float64 values of t targets for a regression.
+    """Returns the answers to n golden rows when the taught rows in `exact` vote, too: labels or (n, t) values.
 
     Raises:
         ModelUnusable: the model's exact tables are damaged.

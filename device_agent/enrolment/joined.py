@@ -246,19 +246,13 @@ class JoinedExact(ExactKnn):
         return order, measure
 
     def merge(self, rows: NDArray[np.float32], found: Answers) -> None:
-        """Corrects `found`, the model's answers to n rows, in place: as if taught rows were training rows.
-
-        `rows` are (n, n_features) float32 queries, minus the model's origin (a fixed row).
-        """
+        """Corrects `found`, the model's answers to n `rows` (minus the model's origin), in place."""
         for start in range(0, len(rows), _TOGETHER):
             part = slice(start, start + _TOGETHER)
             self._merge(rows[part], Answers._make(values[part] for values in found))
 
     def decide(self, row: NDArray[np.float32], local: NDArray[np.int64], found: Answers) -> None:
-        """Corrects `found`, the answer to one (1, n_features) `row`, in float64: as if taught rows were training rows.
-
-        `local` are the indices of all taught rows that may be among its neighbours.
-        """
+        """Corrects `found`, the answer to one row, in float64; `local`: all taught rows that may be neighbours."""
         one, many = np.zeros(1, np.int64), np.zeros(len(local), np.int64)
         _write(found, one, self.among(row, found.indices, Nearby(one, many, local, many * 1.0, one == 0)))
 

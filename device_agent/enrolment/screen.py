@@ -75,9 +75,8 @@ class Screen:
     def pairs(self, queries: NDArray[Any], limit: Float64) -> tuple[Indices, Indices]:
         """Returns two arrays of indices: the query (ascending) and the taught row of each pair that may be near.
 
-        Args:
-            queries: (n, p) in model space and weighted, float32 or float64.
-            limit: (n,) greatest distances of a pair; infinity allows all taught rows.
+        `queries` are (n, p) in model space and weighted; `limit` has the (n,) greatest distances, infinity for all
+        rows.
         """
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             some, narrow, squares, strange = self._reached(queries, limit)

@@ -201,11 +201,7 @@ class ExactKnn:
             raise ModelUnusable(f"{self._damaged}: {error}") from None
 
     def order(self, rows: NDArray[np.float32], indices: NDArray[np.int32]) -> tuple[NDArray[np.int64], Float64]:
-        """Sorts known neighbours of rows by (distance, index); returns indices and distances, (n, k) each.
-
-        Args:
-            rows: (n, n_features) float32 raw rows minus the model's `origin`.
-            indices: (n, k) the neighbours, in any order.
+        """Sorts (n, k) known neighbours of rows by (distance, index); returns indices and distances, (n, k) each.
 
         Raises:
             ModelUnusable: the exact tables of the model contradict each other.

@@ -92,11 +92,7 @@ def with_mapped_labels(model: TfliteKNN, golden: Golden, answers: Answers) -> An
 
 
 def map_of(model: TfliteKNN) -> LabelMap | None:
-    """Returns a new label map of the model.
-
-    Returns None if the map would not save time (`pays`), if rows need more than an offset and a scale to enter model
-    space, or if float32 is too coarse to find the cell of a row.
-    """
+    """Returns a new label map of the model; None if it would not save time (`pays`), or cannot be drawn exactly."""
     parts = ExactKnn(model.path, model.info).scaled_rows() if pays(model.info) else None
     return None if parts is None else draw(*parts, model.info)
 

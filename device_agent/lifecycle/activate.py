@@ -108,10 +108,7 @@ def _try(known: Known, opened: OpenRelease, verdict: Verdict, trial: Trial) -> C
 def install(known: Known, directory: Path, trial: Trial) -> Installed:
     """Stages the upload `directory`, unless an interrupted `install` has already staged it, and activates it.
 
-    Args:
-        known: the device's state and trusted keys, read under the lock.
-        directory: the upload. Its files may still be named `<name>.part`: the caller must have sent them completely.
-        trial: the options of the activation, such as the time to wait for its confirmation.
+    The directory's files may still be named `<name>.part`: the caller must have sent them completely.
 
     Raises:
         AgentError: the upload was refused, or its release could not be activated; a staged release stays staged.

@@ -268,8 +268,6 @@ def recheck(
 ) -> Certificate:
     """Checks the release `ref`, which this device accepted before, against `golden` (None: its own golden set).
 
-    The certificate contains `nonce`, with which the caller recognises it.
-
     Raises:
         GateFailed, ModelUnusable, Refused: the release does not pass.
     """

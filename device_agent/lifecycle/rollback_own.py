@@ -21,10 +21,7 @@ _STEPS = frozenset({"activated", "confirmed", "reverted"})
 
 
 def take_back(store: Store, holder: str) -> TakenBack:
-    """Reverts the pending activation if `holder` began it; changes nothing else.
-
-    A second call does nothing and returns the same outcome.
-    """
+    """Reverts the pending activation if `holder` began it; a second call returns the same outcome."""
     current = store.load()
     taken = current.pending is not None and current.pending.holder == holder
     if taken:

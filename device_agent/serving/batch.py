@@ -62,10 +62,7 @@ def classify(store: Store, request: Request, start: Start) -> None:
 
 
 def save_counts(store: Store, loaded: Loaded, request: Request, refused: int = 0) -> None:
-    """Adds what parsers counted since the last call, and the number of `refused` lines, to the counts of `status`.
-
-    Parsers count missing cells, unknown categories and gaps between samples.
-    """
+    """Adds what parsers counted since the last call, and the number of `refused` lines, to the counts of `status`."""
     found = [counts for counter in request.counters or () if any((counts := counter.take_counts()).values())]
     if refused:
         found.append({})

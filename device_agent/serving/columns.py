@@ -185,10 +185,7 @@ class Local:
         return self.ids[index - self.first] if index >= self.first else None
 
     def nearest(self, indices: NDArray[np.int32]) -> list[str]:
-        """Returns, for each row, the id of the nearest taught row among its k neighbours; "" if none was taught.
-
-        `indices` are (n, k), nearest first.
-        """
+        """Returns, for each row, the id of the nearest taught row among its (n, k) neighbours; "" without one."""
         if indices.max(initial=-1) < self.first:
             return [""] * len(indices)
         there = indices >= self.first

@@ -137,10 +137,7 @@ def load_accepted(
 
 
 def with_ring(store: Store, loaded: Loaded) -> Loaded:
-    """Returns `loaded` with a ring, which keeps rows for labelling, if the release asks for one (`keep`).
-
-    Returns `loaded` without a ring if the model has transforms, or if this user may not write the ring.
-    """
+    """Returns `loaded` with a ring (keeps rows for labelling), if the release asks for one and it can be written."""
     info = loaded.model.info
     if info.keep is None or (info.table and info.table.transforms):  # whose raw cells are not at hand
         return loaded
@@ -165,9 +162,7 @@ def with_taught_rows(store: Store, loaded: Loaded) -> Loaded:
 
 
 def open_accepted(store: Store, ref: ReleaseRef, stack: contextlib.ExitStack) -> tuple[OpenRelease, Verdict]:
-    """Opens and verifies the release `ref`, which this device accepted before.
-
-    Returns the open release, which `stack` closes, and the verdict of the trust rules, with its warnings.
+    """Opens the release `ref`, which `stack` closes, and verifies it as accepted before; returns both.
 
     Raises:
         Refused: the files are no longer those that were accepted.

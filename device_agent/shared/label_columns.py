@@ -104,10 +104,7 @@ def labels_of(classes: Sequence[Sequence[int | str]], values: Float64) -> list[l
 
 
 def scores(names: Sequence[str], values: Float64, truth: Float64) -> tuple[ColumnScore, ...]:
-    """Counts right answers, for each label column in `names`, in the rows with known labels; () without such rows.
-
-    `values` are the (n, t) answers, `truth` the true labels, as positions in `Targets.classes`; NaN: not known.
-    """
+    """Counts right answers, for each label column in `names`, in rows whose (n, t) `truth` is not NaN; () if none."""
     known = ~np.isnan(truth).any(axis=1)
     right = (values[known] == truth[known]).sum(axis=0).tolist()
     return tuple(ColumnScore(name, int(known.sum()), count) for name, count in zip(names, right)) if known.any() else ()

@@ -34,11 +34,7 @@ def read(store: Store, digest: str) -> CellCounts | None:
 
 
 def add(store: Store, digest: str, counts: Mapping[str, Mapping[str, int]], refused: int = 0) -> None:
-    """Adds `refused` lines and `counts` to the counts of the release `digest`.
-
-    `counts` looks like {"filled": {"width": 3}}. The keys are fields of `CellCounts`: `filled` (missing cells),
-    `unknown` (categories) and `left_out` (lines with a column unknown to the model) count by column, `gaps` by cause.
-    """
+    """Adds `refused` lines and `counts`, like {"filled": {"width": 3}} (`CellCounts`), to the counts of a release."""
     with contextlib.suppress(OSError):
         if store.root.stat().st_uid != os.geteuid():
             return

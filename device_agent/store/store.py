@@ -101,10 +101,7 @@ class Store:
                 self.locks = ()
 
     def recover(self) -> StoreState:
-        """Finishes or reverts a change that a crash, a power cut or a lost host interrupted; returns the state.
-
-        The caller must hold the lock of the store.
-        """
+        """Finishes or reverts a change that was interrupted; returns the state. Needs the lock."""
         moment = clock.now()
         current = self.load()
         self._sweep(state.kept(current))
@@ -137,10 +134,7 @@ class Store:
             return ()
 
     def device_class(self) -> str:
-        """Returns the device class that `provision` wrote; `any` if it is missing or damaged.
-
-        A release may be for one class of devices only.
-        """
+        """Returns the device class that `provision` wrote; `any` if it is missing or damaged."""
         text, _ = self._read_class()
         return text
 
@@ -179,17 +173,11 @@ class Store:
         raise AgentError(message, reason="no-such-release", hint="python -m device_agent status lists the releases")
 
     def holder(self, current: StoreState, moment: clock.Moment) -> LockHolder | None:
-        """Returns who began the pending activation, or else who runs the command that holds the lock; None: nobody.
-
-        The activation comes first: it outlives the command that began it, and its host looks for it.
-        """
+        """Returns who began the pending activation, or else who runs the command that holds the lock; None: nobody."""
         return state.holder(current, moment) or lock.holder_of(self.lock_file)
 
     def note(self, current: StoreState, what: str, release: ReleaseRef | None, why: str, holder: str) -> None:
-        """Adds to the history an event that is not a transition of the state.
-
-        The event: `holder` did `what` (such as `staged`) with `release` (None: with none), for the reason `why`.
-        """
+        """Adds an event that is not a transition of the state to the history: `holder` did `what` with `release`."""
         moment = clock.now()
         answers = state.answering(current, moment)
         ref = answers.release if answers else None

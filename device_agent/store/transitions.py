@@ -49,16 +49,10 @@ def begin(
     seconds: float,
     moment: Moment,
 ) -> StoreState:
-    """Returns the state in which `release` answers and waits for confirmation.
+    """Returns the state in which `release` answers and waits `seconds` for confirmation.
 
-    Args:
-        state: the state before.
-        release: the staged release.
-        created: earliest time that the device believes after the confirmation (time floor), in seconds since 1970.
-        holder: who activates.
-        connection: $SSH_CONNECTION of the activation; "" without SSH.
-        seconds: the time to confirm.
-        moment: now.
+    `created` is the time floor after the confirmation, in seconds since 1970; `holder` activates, over `connection`
+    ($SSH_CONNECTION, "" without SSH).
 
     Raises:
         Locked: another activation is pending.
@@ -75,8 +69,7 @@ def begin(
 def confirm(state: StoreState, digest: str, *, connection: str, moment: Moment) -> StoreState:
     """Returns the state in which the pending release `digest` is committed and the floor raised.
 
-    Releases with a sequence below the floor are refused. `connection` is that of this command: a confirmation over the
-    connection that activated does not count. `moment` is now.
+    A confirmation over the `connection` that activated does not count.
 
     Raises:
         ActivationFailed: `digest` is not pending (`not-pending`), was reverted (`rolled-back`), or was activated over
@@ -147,9 +140,6 @@ def is_to_leave(state: StoreState, leave: str | None) -> bool:
 def roll_back(state: StoreState, holder: str, moment: Moment) -> StoreState:
     """Returns the state in which the previous release is committed again; the floor stays.
 
-    Releases with a sequence below the floor are refused. `holder` and `moment` (who rolls back, and when) go into the
-    history.
-
     Raises:
         ActivationFailed: there is no previous release.
     """
@@ -163,10 +153,7 @@ def roll_back(state: StoreState, holder: str, moment: Moment) -> StoreState:
 
 
 def go_back(state: StoreState, target: ReleaseRef, holder: str, why: str, moment: Moment) -> StoreState:
-    """Returns the state in which `target` is committed; the release committed before is its `left`.
-
-    The floor (releases with a lower sequence are refused) stays. `holder`, `why` and `moment` go into the history.
-    """
+    """Returns the state in which `target` is committed, and the one before is `left`; the floor stays."""
     after = replace(state, committed=target, previous=None, left=state.committed)
     return _after(after, "rolled-back", state.committed, why, holder, moment)
 
@@ -184,11 +171,7 @@ def leave_failing(state: StoreState, digest: str, starts: int, moment: Moment) -
 
 
 def lower_floors(state: StoreState, floor: int, time_floor: int) -> StoreState:
-    """Returns the state with its floors lowered to `floor` and `time_floor`; a floor that is lower already stays.
-
-    Releases with a sequence below `floor` are refused; `time_floor` is the earliest time that the device believes, in
-    seconds since 1970.
-    """
+    """Returns the state with its floors lowered to `floor` (a sequence) and `time_floor`; lower ones stay."""
     digest = state.floor_digest if floor >= state.floor else None
     return replace(
         state, floor=min(state.floor, floor), floor_digest=digest, time_floor=min(state.time_floor, time_floor)

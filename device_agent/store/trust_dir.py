@@ -102,10 +102,7 @@ def typed(path: Path) -> str:
 
 
 def read_keys(directory: Path, name: Callable[[bytes], str]) -> tuple[dict[str, bytes], list[Unread]]:
-    """Returns fingerprint -> PEM text for the key files in `directory`, and each invalid file with a warning.
-
-    `name` computes the fingerprint of a PEM text.
-    """
+    """Returns fingerprint (by `name`) -> PEM text of the key files in `directory`, and a warning for each bad one."""
     keys: dict[str, bytes] = {}
     files, unread = _key_files(directory)
     for path in files:

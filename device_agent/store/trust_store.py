@@ -72,9 +72,7 @@ def ensure_device_id(directory: Path) -> str:
 
 
 def apply_order(directory: Path, data: bytes) -> TrustFiles:
-    """Applies a signed rotation or revocation to ROOT/trust (`directory`). Needs the lock.
-
-    `data` are the bytes of the order; applying it again changes nothing.
+    """Applies a signed rotation or revocation to ROOT/trust; twice changes nothing. Needs the lock.
 
     Raises:
         Refused: a trust rule refused the order; nothing was changed.

@@ -84,10 +84,7 @@ def peak_bytes() -> int:
 
 
 def runtime_version() -> str | None:
-    """Returns the first installed runtime and its version, such as `tflite_runtime 2.14.0`; None if none is.
-
-    NumPy counts as the last runtime. Imports none of them.
-    """
+    """Returns the first installed runtime (NumPy last) and its version, such as `tflite_runtime 2.14.0`; or None."""
     from importlib import util
 
     for module, package in RUNTIMES.items():

@@ -24,10 +24,7 @@ _FILES = {
 
 
 def may_pack(weights: int) -> bool:
-    """Whether XNNPACK (TFLite's CPU kernels) may copy `weights` bytes for each graph of a model.
-
-    It may if they are at most `SMALL` bytes, if half of the free memory stays free, or if the free memory is unknown.
-    """
+    """Whether XNNPACK may copy `weights` bytes for each graph: at most `SMALL`, or half the free memory stays free."""
     if weights <= SMALL:
         return True
     available = available_bytes()

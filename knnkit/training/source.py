@@ -57,10 +57,9 @@ class Material:
     #: their numbers are NaN.
     training: Dataset
     held_out: Dataset | None  # raw rows to measure accuracy with; None if there are none
-    #: the classifier from scikit-learn; None if the classifier is made from `training`. warnings, notes: messages for
-    #: the person who builds: about faults, and about what was read.
+    #: the classifier from scikit-learn; None if the classifier is made from `training`.
     imported: Fitted | None = None
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()  # for the person who builds, about faults
     how: str = ""  # how rows were held out; "" if nothing is measured
     table: Table | None = None  # how the rows were computed from raw columns; None for rows of plain numbers
     embedder: Embedder | None = None  # the stages that computed the rows; None without stages
@@ -71,7 +70,7 @@ class Material:
     spare: Dataset | None = None  # the training rows that `reduce` removed; None if it removed none
     reduced: str = ""  # value of `reduce: how` in deploy.yaml; "" without `reduce`
     max_loss: float = 0.0  # largest allowed loss of accuracy compared with `whole`
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # for the person who builds, about what was read
     enrolment: Enrolment | None = None  # the training rows in model space; None: they are not computed yet (`enrol`)
 
     @property

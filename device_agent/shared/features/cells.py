@@ -51,10 +51,7 @@ class CellCoder(Protocol):
         """Whether a cell has no value."""
 
     def codes(self, index: int, cells: Sequence[str]) -> list[float] | None:
-        """Returns the category codes of a column's cells; None if a cell is missing or not a listed category.
-
-        After None, the caller reads each cell by `missing` or `category`.
-        """
+        """Returns the category codes of a column's cells; None: read each by `missing` or `category`."""
 
     def missing(self, index: int, text: str) -> float:
         """Returns the number for `text`, a missing cell of a column."""

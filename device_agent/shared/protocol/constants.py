@@ -137,10 +137,7 @@ _DIGEST = r"[0-9a-f]{64}"
 
 
 def signature(name: str, search: str) -> str:
-    """Returns the name of the TFLite signature (entry point) for a way to `search`, one of SEARCHES (`full`, ...).
-
-    `name` is SIGNATURE_ONE (for one row) or SIGNATURE_BATCH.
-    """
+    """Returns the name of the TFLite signature `name` (SIGNATURE_ONE or _BATCH) for a way to `search`, of SEARCHES."""
     return name if search == FULL else f"{name}_{search}"
 
 

@@ -103,11 +103,7 @@ class OpenRelease:
     ) -> rules.Verdict:
         """Decides by `rules.verify_release` whether a device in `state` may stage and activate this release.
 
-        Args:
-            state: the device's keys, versions and floors.
-            now: seconds since 1970; None: the clock.
-            expected_digest: the only release to accept; None: any.
-            ordered_digest: the release that a verified rollback order names; its sequence may be below the floor.
+        `now` is in seconds since 1970 (None: the clock); the other arguments are those of `rules.verify_release`.
 
         Raises:
             Refused: a rule refuses the release (`reason` names the rule), or a file has changed since it was opened.
@@ -127,11 +123,7 @@ class OpenRelease:
     ) -> rules.Verdict:
         """Verifies again a release that this device accepted before: the running one, or one to return to.
 
-        Args:
-            digest: the release that this must be.
-            state: the device's keys and floors.
-            now: seconds since 1970; None: the clock.
-            signature: the bytes of a `model.sig` to verify in place of the directory's.
+        `now` is in seconds since 1970 (None: the clock); `signature` replaces the directory's `model.sig`.
 
         Raises:
             Refused: this is another release, its files are not those that were signed, or its key is unknown.

@@ -98,10 +98,7 @@ class Parser:
         yield block
 
     def follow(self, info: KnnInfo, chain: Any) -> None:
-        """From now on, parses rows for another model with the same columns.
-
-        `info` is its knn.json, `chain` its loaded stages (None if it has none).
-        """
+        """From now on, parses rows for another model with the same columns: its knn.json `info`, its stages `chain`."""
         self.dtype = cell_type(info)
 
     def describe_gaps(self) -> str:
