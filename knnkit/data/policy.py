@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.features.cells import without_thousands
+from device_agent.shared.features.categories import Codes, key_of
 from device_agent.shared.features.coder import is_missing, missing_cell
 from device_agent.shared.tabular.csv_dialect import is_number
 from device_agent.shared.tabular.csv_reader import DECIMAL_COMMA, BadCell
@@ -109,6 +110,9 @@ class Learner:
             {str(text): float(place) for place, text in enumerate(kind)} if isinstance(kind, list | tuple) else {}
             for kind in self._kinds
         ]
+        self._listed = [
+            Codes(tuple(codes)) if not isinstance(kind, str) else None for kind, codes in zip(self._kinds, self._codes)
+        ]
         self._fills = [policy.missing_of(name) != "refuse" for name in self.names]
 
     @property
@@ -143,7 +147,9 @@ class Learner:
 
     def category(self, index: int, text: str) -> float:
         """Returns the code of category `text` in column `index`; NaN, and records a bad cell, if it is not allowed."""
-        known = self._codes[index]
+        known, listed = self._codes[index], self._listed[index]
+        if listed is not None and (code := listed.get(text)) is not None:
+            return code
         with self._lock:
             if text in known or self._learns(index, 1):
                 return known.setdefault(text, float(len(known)))
@@ -193,14 +199,18 @@ def sorted_levels(
     """Returns index of a column -> its categories in their final order, and changes the codes in `rows` accordingly.
 
     `levels` has the categories in the order of their codes, `names` has all columns. Categories that the policy lists
-    keep the order of the list; others are sorted.
+    keep the order of the list; others are sorted, and several spellings of one become that with the most rows.
     """
     found = dict(levels)
     for index, texts in levels.items():
         if isinstance(policy.categories_of(names[index]), list | tuple):
             continue
-        found[index] = tuple(sorted(texts))
-        places = np.array([found[index].index(text) for text in texts] or [0], rows.dtype)
         there = ~np.isnan(rows[:, index])
-        rows[there, index] = places[rows[there, index].astype(np.intp)]
+        codes = rows[there, index].astype(np.intp)
+        counts = np.bincount(codes, minlength=len(texts)).tolist()
+        by_count = sorted(sorted(zip(texts, counts), reverse=True), key=lambda each: each[1])
+        usual = {key_of(text): text for text, _ in by_count}
+        found[index] = tuple(sorted(usual.values()))
+        places = {text: place for place, text in enumerate(found[index])}
+        rows[there, index] = np.array([places[usual[key_of(text)]] for text in texts] or [0], rows.dtype)[codes]
     return found

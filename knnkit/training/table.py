@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.enrolment.enrolled import without_fraction
+from device_agent.shared.features.categories import Codes, key_of
 from device_agent.shared.features.coder import KEEP, UNKNOWN_CATEGORY, UNUSED, expand, feature_names, transforms_of
 from device_agent.shared.protocol.table_info import Column, Table
 from device_agent.shared.queries import default_names
@@ -298,23 +299,26 @@ def _category_to_fill(way: Any, values: NDArray[Any], levels: Sequence[str]) -> 
     if way == "median":
         return levels[int(np.bincount(values.astype(int)).argmax())] if len(values) else None
     text = MISSING_CATEGORY if way == "constant" else str(way)
-    return text if text in levels or isinstance(way, str) else without_fraction(text)
+    if text in levels:
+        return text
+    known = next((each for each in levels if key_of(each) == key_of(text)), None)
+    return known or (text if isinstance(way, str) else without_fraction(text))
 
 
 def _codes(table: Table, column: Column, rows: Dataset, place: int) -> NDArray[Any]:
     """Returns column number `place` as indices in its categories; DataError for a new category that it refuses."""
     levels = (rows.levels or {})[place]
-    known = {text: float(code) for code, text in enumerate(column.categories)}
+    known = Codes(column.categories, exact=bool(table.transforms))
     values = rows.rows[:, place]
     used = {levels[int(code)] for code in np.unique(values[~np.isnan(values)])}
-    unknown = sorted(used - known.keys())
+    unknown = sorted(text for text in used if known.get(text) is None)
     if unknown and (column.unknown or table.unknown_category) == "refuse":
         said = f"{rows.source}: no training row has the category {unknown[0]!r} of {column.name!r}"
         hint = in_data(rows.source, "unknown_category: ignore")
         if column.unknown:  # as the encoder of a pipeline decided
             hint = "leave these rows out, or fit with OneHotEncoder(handle_unknown='ignore')"
         raise DataError(said, hint=hint)
-    codes = np.array([known.get(text, UNKNOWN_CATEGORY) for text in levels] or [0.0], values.dtype)
+    codes = np.array([UNKNOWN_CATEGORY if (code := known.get(text)) is None else code for text in levels] or [0.0])
     there = ~np.isnan(values)
     found = values.copy()
     found[there] = codes[values[there].astype(int)]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from device_agent.shared.features.categories import Codes
 from device_agent.shared.protocol.table_info import Column, Table
 from device_agent.shared.tabular.csv_dialect import short
 from device_agent.shared.tabular.csv_reader import BadCell
@@ -128,7 +129,8 @@ class Coder:
     def use(self, table: Table, dtype: type[np.floating[Any]]) -> None:
         """Switches to the table of another release with the same columns; keeps the counts."""
         self._table, self._dtype, self.transforms = table, dtype, transforms_of(table)
-        self._codes = [{text: float(place) for place, text in enumerate(c.categories)} for c in table.columns]
+        exact = bool(table.transforms)  # of an estimator, whose encoder knows one spelling
+        self._codes = [Codes(column.categories, exact=exact) for column in table.columns]
 
     @property
     def thousands(self) -> str:
@@ -145,13 +147,15 @@ class Coder:
     def is_missing(self, index: int, text: str) -> bool:
         """Whether a cell of a column has no value. A listed category is a value, even if its name is `NA` or empty."""
         missing = is_missing(text, self._table.missing_words)
-        return missing and text not in self._codes[index] and not self._is_unused(index)
+        return missing and text not in self._codes[index].exactly and not self._is_unused(index)
 
     def codes(self, index: int, cells: Sequence[str]) -> list[float] | None:
         """Returns the category codes of a column's cells; None if a cell is missing or not a listed category."""
         if self._is_unused(index):
             return [0.0] * len(cells)
-        found = list(map(self._codes[index].get, cells))
+        codes = self._codes[index]
+        found = list(map(codes.exactly.get, cells))
+        found = list(map(codes.get, cells)) if None in found else found
         return None if None in found else found  # type: ignore[return-value]
 
     def missing(self, index: int, text: str = "") -> float:
@@ -230,10 +234,11 @@ class Coder:
             value = value.item()
         text = str(value).strip()
         if isinstance(value, bool):
-            return next((known for known in self._codes[index] if known.casefold() == text.casefold()), text)
-        if isinstance(value, float) and value.is_integer() and text not in self._codes[index]:
+            return next((known for known in self._codes[index].exactly if known.casefold() == text.casefold()), text)
+        known = self._codes[index].exactly
+        if isinstance(value, float) and value.is_integer() and text not in known:
             return str(int(value))
-        whole = isinstance(value, int) and text not in self._codes[index] and f"{text}.0" in self._codes[index]
+        whole = isinstance(value, int) and text not in known and f"{text}.0" in known
         return f"{text}.0" if whole else text
 
     def end_row(self) -> None:
