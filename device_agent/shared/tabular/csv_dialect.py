@@ -77,21 +77,28 @@ def skip_above_header(block: bytes, names: Iterable[str]) -> tuple[bytes, int]:
     """Returns the block from its header on (the line with all `names` as columns), and the number of lines above it.
 
     The lines above the header may be units, a title, and comments that begin with `#`; the header may begin with `#`,
-    too. If none of the first `_MAX_ABOVE` lines is a header, or a row stands above the header, skips only comments.
+    too, unless one without it follows. If none of the first `_MAX_ABOVE` lines is a header, or a row stands above the
+    header, skips only comments.
     """
-    wanted, skipped = set(names), list[bytes]()
+    wanted, skipped, commented = set(names), list[bytes](), None
     rest, above = block, 0
     while rest and above < _MAX_ABOVE:
         line, _, after = rest.partition(b"\n")
+        if commented and line.strip() and not line.startswith(b"#") and not _separator_of(line, wanted):
+            break
         for text in (line, line.lstrip(b"#").lstrip()) if line.startswith(b"#") else (line,):
             if separator := _separator_of(text, wanted):
                 below = after.lstrip(b"\r\n ").partition(b"\n")[0]
                 if not any(_is_row(each, text, below, separator) for each in skipped):
-                    return text + b"\n" + after, above
+                    if not line.startswith(b"#"):
+                        return text + b"\n" + after, above
+                    commented = commented or (text + b"\n" + after, above)
         if line.count(b'"') % 2:  # a name goes on in the next line
             break
         skipped.append(line)
         rest, above = after, above + 1
+    if commented:
+        return commented
     above = 0
     while block.startswith(b"#"):
         block, above = block.partition(b"\n")[2], above + 1

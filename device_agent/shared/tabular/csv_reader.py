@@ -215,11 +215,13 @@ class CsvParser(Parser):
             separator = csv_dialect.separator_of_header(text, self._names)
         except BadInput:
             separator = None
-        if separator is None:
+        found = [] if separator is None else csv_dialect.header_names(fields_of(text, separator))
+        is_row = all(csv_dialect.is_number(name, ";") for name in found) and not {*self._names} <= {*found}
+        if separator is None or is_row:  # names of columns may be numbers, too
             return block
         self.header = True
         self.line += 1
-        self._match(separator, csv_dialect.header_names(fields_of(text, separator)))
+        self._match(separator, found)
         return rest
 
     def _match(self, separator: str, names: list[str]) -> None:

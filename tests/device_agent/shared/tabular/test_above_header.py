@@ -43,6 +43,25 @@ def test_lines_above_a_header_are_skipped_on_both_sides(
     assert next(iter(parsed.lines)) == above.count("\n") + 2
 
 
+@pytest.mark.parametrize(
+    "comment", ["# kind, a and b (cm), by hand", "# a, b (cm), kind", "# a,b (cm),kind\n#\n# cm, cm, kind"]
+)
+def test_a_comment_that_names_the_columns_is_not_the_header(comment: str, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"{comment}\n\na,b (cm),kind\n1,2,oak\n3,4.5,elm\n", encoding="utf-8")
+    assert load(tmp_path / "a.csv", "kind").rows.tolist() == [[1.0, 2.0], [3.0, 4.5]]
+    parsed = CsvParser(INFO.feature_names, ignore_extra=True).parse((tmp_path / "a.csv").read_bytes())
+    assert (parsed.rows.tolist(), parsed.errors) == ([[1.0, 2.0], [3.0, 4.5]], {})
+
+
+@pytest.mark.parametrize("row", ["0,0.5", "0.5,1", "1,1", "0;0,5"])
+def test_a_row_with_a_number_that_names_a_column_is_a_row(row: str) -> None:
+    """pandas names the columns of an array 0, 1, and so on."""
+    parsed = CsvParser(("0", "1")).parse(f"{row}\n".encode())
+    assert (parsed.count, parsed.errors) == (1, {})
+    header = CsvParser(("0", "1")).parse(b"1,0\n5,6\n")
+    assert (header.rows.tolist(), list(header.lines)) == ([[6.0, 5.0]], [2])
+
+
 @pytest.mark.parametrize("end", ["3,4\n", ""])
 @pytest.mark.parametrize("above", ["1,2\n", "m,cm\n1,2\n", "1,2\n5,\n"])
 def test_a_row_above_a_header_is_not_skipped(above: str, end: str) -> None:
