@@ -21,6 +21,7 @@ from device_agent.shared.protocol import constants, json_codec
 from device_agent.shared.protocol.errors import ModelUnusable
 from device_agent.shared.protocol.record import replace as with_changes
 from device_agent.shared.release.row_origins import Origins
+from device_agent.shared.tabular.csv_dialect import short
 from knnkit.commands import _config
 from knnkit.commands.diff import evaluated, show
 from knnkit.config import edit
@@ -77,7 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _document(promotion: Promotion, gain: Comparison | None) -> dict[str, object]:
     rows = [{"id": row.id, "label": row.label, "device": row.device, "time": row.time} for row in promotion.rows]
-    numbers = {"already": promotion.there, "without_label": promotion.waiting, "differing": promotion.differing}
+    numbers: dict[str, object] = {"already": promotion.there, "without_label": promotion.waiting}
+    numbers |= {"no_cell": dict(promotion.gaps), "differing": promotion.differing}
     numbers["contradicting"] = tuple(row.id for row in promotion.contradicting)
     return {"file": str(promotion.path), "rows": rows, **numbers, "gain": json_codec.to_plain(gain)}
 
@@ -125,7 +127,10 @@ def _read(material: Material, build: Build, promotion: Promotion) -> Dataset:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / promotion.path.name
         file.write_bytes(promotion.fresh)
-        return replace(material.read(file, rows.answers_of(build)), source=str(promotion.path))
+        try:
+            return replace(material.read(file, rows.answers_of(build)), source=str(promotion.path))
+        except DataError as error:
+            raise DataError(str(error).replace(str(file), str(promotion.path))) from None
 
 
 def _with_rows(before: StoredModel, material: Material, new: Dataset) -> StoredModel:
@@ -192,6 +197,11 @@ def _show(
             f"{count(promotion.waiting, 'row')} without a label: knnkit label {shlex.quote(str(arguments.file))}",
             "warn",
         )
+    for column, number in promotion.gaps.items():
+        said = (
+            f"{count(number, 'row')} left out: no cell in {short(column)} (a device keeps no category that its release"
+        )
+        print_line(f"{said} does not have); teach such rows, which keeps their cells: enrol", "warn")
     if promotion.differing:
         some = ", ".join(promotion.differing[:5])
         keep = "keeps" if len(promotion.differing) == 1 else "keep"

@@ -11,6 +11,7 @@ import csv
 import io
 import math
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from device_agent.shared.enrolment.enrolled import label_of
+from device_agent.shared.protocol.table_info import Table
 from device_agent.shared.protocol.versions import utc
 from device_agent.shared.safe_files import whole_file
 from knnkit.config.parse import Build, FileData, GroupSplit, TimeSplit
-from knnkit.data.collected import Cell, Collection, FieldRow, alone
+from knnkit.data.collected import Cell, Collection, Columns, FieldRow, alone
 from knnkit.data.columns import NO_ID
 from knnkit.data.dataset import require_label
 from knnkit.errors import DataError, UsageError
@@ -42,6 +44,7 @@ class Promotion:
     path: Path  # the CSV file of rows from the field
     rows: tuple[FieldRow, ...]  # the rows that will be added to the file
     waiting: int  # number of rows without a label, which are not added
+    gaps: Mapping[str, int]  # column -> labelled rows that are not added, because this cell is not known
     there: int  # number of labelled rows that the training data already has
     differing: tuple[str, ...]  # ids of rows that the training data already has, with another label
     #: labelled rows whose cells are those of another row with another label; () for targets.
@@ -93,6 +96,8 @@ def plan(build: Build, material: Material, found: Collection, folder: Path) -> P
         hint = "deploy this deploy.yaml, then collect again into another folder"
         raise DataError(said, hint=hint)
     labelled = [row for row in found.rows if row.label is not None]
+    gaps = {row.id: gap for row in labelled if (gap := _gap(row, found.columns, material.table))}
+    waiting, labelled = len(found.rows) - len(labelled), [row for row in labelled if row.id not in gaps]
     header = _Header(build, data, names)
     _check_labels(found.path, material, labelled, header)
     path = _path(build, folder)
@@ -103,10 +108,21 @@ def plan(build: Build, material: Material, found: Collection, folder: Path) -> P
     differing = tuple(name for name, label in meant.items() if (known.get(name) or label) != label)
     twins = () if data.target else _contradicting(labelled)
     return Promotion(
-        path, new, len(found.rows) - len(labelled), len(labelled) - len(new), differing, twins, header.id, before,
+        path, new, waiting, Counter(gaps.values()), len(labelled) - len(new), differing, twins, header.id, before,
         before + header.lines(found.columns.names, new, first=not before),
         header.lines(found.columns.names, new, first=True),
     )  # fmt: skip
+
+
+def _gap(row: FieldRow, columns: Columns, table: Table | None) -> str:
+    """Returns the first column whose cell in `row` is not known, so that training would take another one; "" if none.
+
+    A row that a device kept by itself has no text for a category that its release did not know: this is no missing
+    cell. A missing cell can be added only if the table fills it.
+    """
+    filled = {column.name for column in table.columns if column.fill is not None} if table else set()
+    filled -= set(columns.categories) if row.kind != "enrolled" else set()
+    return next((name for name, cell in zip(columns.names, row.cells) if cell is None and name not in filled), "")
 
 
 def _contradicting(rows: Sequence[FieldRow]) -> tuple[FieldRow, ...]:

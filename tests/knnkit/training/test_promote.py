@@ -215,7 +215,8 @@ def test_rows_of_a_regression_join_under_any_names_of_targets(
     assert there == {f"id{number}": values for number, values in enumerate(drawn.tolist())}
     assert cli.main([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) | {"file": ""} == {
-        "file": "", "rows": [], "already": 20, "without_label": 0, "differing": [], "contradicting": [], "gain": None,
+        "file": "", "rows": [], "already": 20, "without_label": 0, "no_cell": {}, "differing": [], "contradicting": [],
+            "gain": None,
     }  # fmt: skip
     for wrong in ("3", "a=1", rows[0].label + ", a=1", rows[0].label + ",", rows[0].label.replace("a=b", "a=c"), "a=x"):  # type: ignore[operator,union-attr]
         with pytest.raises(DataError, match="not a value of each target"):
@@ -320,6 +321,29 @@ def test_two_labels_of_equal_rows_are_pointed_out(tmp_path: Path, capsys: pytest
     assert '2 rows have the same cells as another row, but another label: new (b,"0, id0), x (south, n)' in "".join(
         capsys.readouterr()
     )
+
+
+def test_a_category_that_a_device_did_not_keep_never_becomes_another_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A kept row has no text of an unknown category. As a missing cell, training would fill it with the usual one."""
+    file = project(tmp_path, "data: {file: train.csv, label: y, features: [a, place], CELLS}")
+    for fills in "missing: median, ", "":
+        keys = f"{fills}categories: {{place: one-hot}}, unknown_category: ignore"
+        file.write_text(file.read_text().replace("CELLS", keys).replace("missing: median, ", fills))
+        row = field_rows(1, "x")[0]
+        taught = replace(row, cells=(1.0, "p9"))
+        kept = replace(row, id="kept", kind="unknown", cells=(1.0, None))
+        gap = replace(row, id="gap", cells=(1.0, None))
+        merge(tmp_path / "m.parquet", Columns("m", ("a", "place"), ("place",)), [taught, kept, gap])
+        words = ["promote", str(tmp_path / "m.parquet"), "--config", str(file)]
+        assert cli.main([*words, "--json", "--dry-run"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert [each["id"] for each in told["rows"]] == ([taught.id, "gap"] if fills else [taught.id])
+        assert told["no_cell"] == {"place": 1 if fills else 2}
+    assert cli.main(words) == 0
+    assert "2 rows left out: no cell in 'place'" in "".join(capsys.readouterr())
+    assert "p9" in (source.load(load.load(file).builds()[0]).training.raw.levels or {})[1]  # type: ignore[union-attr]
 
 
 def test_the_next_step_names_the_version_to_change(
