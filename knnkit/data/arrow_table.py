@@ -70,7 +70,7 @@ def load(schema: Any, read: Callable[[list[str]], Any], source: Path | str, want
     found = reader.read(names)
     if features is not None and any(_base(name, header) != name for name in features):
         found = _pick(found, [*features, *policy.targets], file)
-    first, *further = [label_array(labels.to_pylist(), str(source)) for _, labels in columns] or [np.zeros(len(table))]
+    first, *further = [label_array(_values(labels), str(source)) for _, labels in columns] or [np.zeros(len(table))]
     beside, ids = (None if name is None else _texts(table.column(name)) for name in wanted.texts.values())
     keep = wanted.wide or not policy.is_plain  # a table is applied to float64 rows
     return Dataset(
@@ -199,7 +199,7 @@ class _Table:
             raise DataError(said, hint=f"store text: frame[{name!r}] = frame[{name!r}].astype(str)")
         learner = Learner(self._policy, [name], self._bad)
         codes = []
-        for row, value in enumerate(column.to_pylist()):
+        for row, value in enumerate(_values(column)):
             learner.place = row
             text = "" if value is None else str(value).strip()
             codes.append(learner.missing(0, text) if learner.is_missing(0, text) else learner.category(0, text))
@@ -208,13 +208,15 @@ class _Table:
 
     def _text(self, place: int, name: str, column: Any) -> NDArray[Any]:
         """Records every cell of text column number `place` as a bad cell; returns (n,) zeros."""
-        for row, value in enumerate(column.to_pylist()):
+        values = column.to_pylist()
+        numbers = _is_text(column.type) and all(value is None or is_number(str(value), ",") for value in values)
+        hint = f"store numbers: frame[{name!r}] = pandas.to_numeric(frame[{name!r}])" if numbers else ""
+        for row, value in enumerate(values):
             if value is None:
                 self._bad.add(row, place, name, EMPTY, "the cell is empty")
             else:
                 text = _is_text(column.type) and is_number(str(value), ",")
                 said = f"{str(value)[:40]!r} is {'text' if text else 'not a number'}"
-                hint = f"store numbers: frame[{name!r}] = pandas.to_numeric(frame[{name!r}])" if text else ""
                 self._bad.add(row, place, name, TEXT, said, str(value), hint)
         return np.zeros(len(column))
 
@@ -278,4 +280,11 @@ def _is_text(kind: Any) -> bool:
 
 def _texts(column: Any) -> NDArray[Any]:
     """Returns the (n,) cells of a column as text; an empty cell becomes ""."""
-    return np.array(["" if cell is None else str(cell) for cell in column.to_pylist()])
+    return np.array(["" if cell is None else str(cell) for cell in _values(column)])
+
+
+def _values(column: Any) -> list[Any]:
+    """Returns the cells of a column as Python values; 0.1 in float32 becomes 0.1, not 0.10000000149011612."""
+    narrow = {"float": np.float32, "halffloat": np.float16}.get(str(column.type))
+    values: list[Any] = column.to_pylist()
+    return values if narrow is None else [cell if cell is None else float(str(narrow(cell))) for cell in values]

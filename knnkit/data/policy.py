@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from device_agent.shared.features.cells import without_thousands
 from device_agent.shared.features.categories import Codes, key_of
+from device_agent.shared.features.cells import without_thousands
 from device_agent.shared.features.coder import is_missing, missing_cell
 from device_agent.shared.tabular.csv_dialect import is_number
 from device_agent.shared.tabular.csv_reader import DECIMAL_COMMA, BadCell
@@ -25,8 +25,8 @@ from knnkit.data.bad_cells import EMPTY, NOT_FINITE, TEXT, BadCells, between_tho
 T = TypeVar("T")
 #: Most categories of a column; each becomes a feature.
 MAX_CATEGORIES = 1000
-#: Words for a missing cell, besides those of every model.
-MISSING_WORDS = ("-", "--", "?", "n.a.")
+#: Words for a missing cell, besides those of every model: of people, SAS, pandas, MySQL (`\\N`), and C on Windows.
+MISSING_WORDS = ("-", "--", ".", "?", "n.a.", "nat", "\\n", "#n/a n/a", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan")
 #: Signs that may stand between thousands.
 _SIGNS = ",.' "
 

@@ -1,12 +1,13 @@
 """Faults in labelled rows that make an evaluation misleading.
 
 `find` warns of rows on both sides of a split, equal rows with different labels, features that are a copy of the label,
-labels that differ only in blanks or case, and labels such as "nan". `far_values` finds values such as 1e38, which alone
+labels that may be one class, and labels such as "nan". `far_values` finds values such as 1e38, which alone
 decide the scale of a column. Never changes a row.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from device_agent.shared.enrolment import enrolled
 from device_agent.shared.features.coder import is_missing
 from device_agent.shared.protocol.constants import Scale
+from device_agent.shared.tabular import csv_dialect
 from knnkit.data.dataset import Dataset
 from knnkit.data.policy import MISSING_WORDS
 from knnkit.data.precision import WHOLE
@@ -122,19 +124,27 @@ def _long(training: Dataset) -> str:
 
 
 def _spellings(training: Dataset) -> list[str]:
-    """Returns warnings about labels of two or more characters that differ only in blanks, case or similar letters."""
-    spelt: dict[str, list[str]] = defaultdict(list)
+    """Returns warnings about labels that may be one class.
+
+    Labels of two or more characters that differ only in blanks, case or similar letters, or are equal as numbers.
+    """
+    spelt: dict[str, list[Any]] = defaultdict(list)
+    values: dict[float, list[Any]] = defaultdict(list)
     counts = dict(zip(*(part.tolist() for part in np.unique(training.labels, return_counts=True))))
     for label in counts:
         text = str(label)
         if len(text) > 1:
             spelt[enrolled.spelling(text, by_look=True)].append(label)
+        with contextlib.suppress(ValueError):
+            if isinstance(label, str) and text.lower() not in csv_dialect.TRUTH:
+                values[csv_dialect.number(text)].append(label)
+    pairs = [(f"differ only {enrolled.difference(*found[:2])}", found) for found in spelt.values() if len(found) > 1]
+    pairs += [("are equal as numbers", found) for found in values.values() if len(found) > 1]
     return [
-        f"labels differ only {enrolled.difference(*labels[:2])}: "
+        f"labels {said}: "
         + ", ".join(f"{label!r} ({counts[label]:,} rows)" for label in labels)
         + "; if they mean one class, spell them alike"
-        for labels in spelt.values()
-        if len(labels) > 1
+        for said, labels in pairs
     ]
 
 

@@ -197,15 +197,23 @@ def _time(everything: Dataset, share: float, seed: int) -> tuple[Places, Places]
 
 
 def _moments(everything: Dataset, cells: list[str]) -> Iterator[float]:
+    kinds: dict[bool, tuple[int, str]] = {}  # whether it is a number -> the first row with such a time
     for row, cell in enumerate(cells):
         try:
-            moment = _moment(cell)
+            moment, is_number = _moment(cell)
         except ValueError:
             said, source = f"{everything.where(row)}: {cell[:60]!r} is not a time", everything.source
             hint, change = "write 2026-01-31T12:00:00, or a number of seconds", _year_first(cells)
             if change and Path(source).suffix.lower() in TEXTS:
                 hint += f": {change} {shlex.quote(source)} > {cleaned(source)}"
             raise DataError(said, hint=hint, key="split") from None
+        kinds.setdefault(is_number, (row, cell))
+        if len(kinds) > 1:  # their order would mean nothing
+            (first, other), (second, text) = kinds[True], kinds[False]
+            said = (
+                f"{everything.where(first)}: {other!r} is a number, but {text!r} ({everything.where(second)}) is a date"
+            )
+            raise DataError(said, hint=f"write all times alike, such as {text[:60]}", key="split")
         yield moment
 
 
@@ -227,15 +235,16 @@ def _year_first(cells: list[str]) -> str:
     return f"sed -E {shlex.quote(f's#{two}[{sign}]{two}[{sign}]([0-9]{{4}})#{order}#g')}"
 
 
-def _moment(cell: str) -> float:
+def _moment(cell: str) -> tuple[float, bool]:
+    """Returns the time in a cell as a number, and whether the cell is a number; ValueError for any other cell."""
     try:
-        moment = float(cell)
+        moment, is_number = float(cell), True
     except ValueError:
         found = datetime.fromisoformat(cell[:-1] + "+00:00" if cell.endswith("Z") else cell)
-        moment = (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp()
+        moment, is_number = (found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp(), False
     if not np.isfinite(moment):
         raise ValueError
-    return moment
+    return moment, is_number
 
 
 def _too_few(everything: Dataset, share: float) -> DataError:

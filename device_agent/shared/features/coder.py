@@ -230,7 +230,9 @@ class Coder:
         JSON's true becomes `True`, or the category that differs only in case (`true`); 3.0 becomes `3`, unless `3.0` is
         a category; 3 becomes `3.0` if only `3.0` is one: pandas turns whole numbers into floats if a cell is missing.
         """
-        if isinstance(value, np.generic):
+        if isinstance(value, np.floating):
+            value = float(str(value))  # 0.1 in float32 is no more than 0.1
+        elif isinstance(value, np.generic):
             value = value.item()
         text = str(value).strip()
         if isinstance(value, bool):

@@ -20,7 +20,7 @@ import pytest
 from knnkit.data.arrow_table import load_frame, of_frame
 from knnkit.data.columns import Wanted
 from knnkit.data.dataset import Dataset
-from knnkit.data.files import load
+from knnkit.data.files import load, load_all
 from knnkit.data.policy import Policy
 from knnkit.errors import DataError
 
@@ -163,3 +163,31 @@ def _read(file: Path, label: str, features: list[str] | None, policy: Policy) ->
         load(file, label, features, policy)
     assert refused.value.hint
     return None
+
+
+@pytest.mark.parametrize("kind", [pyarrow.float16(), pyarrow.float32(), pyarrow.float64()])
+def test_a_narrow_number_as_text_has_no_more_digits_than_it_holds(kind: Any, tmp_path: Path) -> None:
+    """A device looks up the category 0.1 of a CSV file; no file has the category 0.10000000149011612."""
+    narrow = [np.float16(0.1), np.float16(0.25), np.float16(0.1)] if kind == pyarrow.float16() else [0.1, 0.25, 0.1]
+    cells = pyarrow.array(narrow, kind)
+    table = pyarrow.table({"n": [1, 2, 3], "zone": cells, "kind": cells, "name": cells})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    policy = Policy(categories={"zone": "one-hot"})
+    found = load_all([tmp_path / "a.parquet"], Wanted("kind", policy=policy, ids="name"))
+    assert found.labels.tolist() == ["0.1", "0.25", "0.1"]
+    assert found.levels == {1: ("0.1", "0.25")}
+    assert found.ids is not None
+    assert found.ids.tolist() == ["0.1", "0.25", "0.1"]
+    with pytest.raises(DataError) as caught:
+        load(tmp_path / "a.parquet", "kind", policy=Policy(categories={"zone": ("0.25", "0.5")}))
+    assert "'0.1' is not one of the listed categories" in str(caught.value)
+
+
+@pytest.mark.parametrize(("cells", "helps"), [(["1", "2", None], True), (["1", "2", "x"], False)])
+def test_only_a_column_of_numbers_is_converted_by_the_hint(cells: list[Any], helps: bool, tmp_path: Path) -> None:
+    table = pyarrow.table({"n": [1, 2, 3], "zone": cells, "kind": ["a", "b", "a"]})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError) as caught:
+        load(tmp_path / "a.parquet", "kind")
+    assert ("pandas.to_numeric(frame['zone'])" in caught.value.hint) == helps
+    assert caught.value.hint

@@ -95,7 +95,15 @@ def test_labels_in_two_spellings_are_named(labels: tuple[str, str]) -> None:
     assert all(f"{label!r} (10 rows)" in said for label in labels)
 
 
-@pytest.mark.parametrize("labels", [("a", "A"), ("fall", "falls"), ("oak 1", "oak 2"), (1, 11)])
+@pytest.mark.parametrize("labels", [("0.5", "0.50"), ("1e3", "1000"), ("+3", "3"), ("007", "7")])
+def test_labels_that_are_equal_as_numbers_are_named(labels: tuple[str, str]) -> None:
+    rows = rows_of(RANDOM.normal(size=(30, 2)), np.array([*labels, "2.5"] * 10))
+    (said,) = find(rows, None)
+    assert "labels are equal as numbers: " in said
+    assert all(f"{label!r} (10 rows)" in said for label in labels)
+
+
+@pytest.mark.parametrize("labels", [("a", "A"), ("fall", "falls"), ("oak 1", "oak 2"), (1, 11), ("0.5", "0.25")])
 def test_labels_that_differ_are_not_named(labels: Any) -> None:
     assert find(rows_of(RANDOM.normal(size=(20, 2)), np.array([*labels] * 10)), None) == ()
 

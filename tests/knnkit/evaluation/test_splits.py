@@ -142,6 +142,12 @@ def test_the_latest_rows_are_held_out(times: list[str]) -> None:
         (["a"] * 4, ["1"] * 4, "group", "all rows have one group"),
         (["a"] * 4, ["1", "2", "soon", "4"], "time", "row 2: 'soon' is not a time"),
         (["a"] * 4, ["1", "2", "nan", "4"], "time", "row 2: 'nan' is not a time"),
+        (
+            ["a"] * 4,
+            ["2026-01-30", "20260131", "2026-02-01", "x"],
+            "time",
+            "row 1: '20260131' is a number, but '2026-01-30'",
+        ),
         (["a"] * 4, ["1"] * 4, "time", "too few rows"),
         (["a", "a", "a", "b"], ["1", "2", "3", "4"], "time", "all rows of the label 'b' were held out"),
         (["a"], None, "random", "too few rows to hold out 0.3 of them: 1"),

@@ -34,7 +34,8 @@ def test_another_spelling_is_the_category_of_training(
     listed = json.dumps([known, second], ensure_ascii=False) if encoding == "listed" else encoding
     files = {"train.csv": [known, second, known], "test.csv": [other, second]}
     found = load(tmp_path, files, listed)
-    assert found.table is not None and found.held_out is not None
+    assert found.table is not None
+    assert found.held_out is not None
     wanted = found.held_out.rows[:1].tolist()
     assert wanted[0][1:] == found.training.rows[0, 1:].tolist()
     csv, lines = TableCsvParser(found.table), TableJsonParser(found.table)
