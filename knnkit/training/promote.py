@@ -117,7 +117,7 @@ def plan(build: Build, material: Material, found: Collection, folder: Path) -> P
 def _gap(row: FieldRow, columns: Columns, table: Table | None) -> str:
     """Returns the first column whose cell in `row` is not known, so that training would take another one; "" if none.
 
-    A row that a device kept by itself has no text for a category that its release did not know: this is no missing
+    A row that a device kept by itself has no text for a category that its release did not know: it is not a missing
     cell. A missing cell can be added only if the table fills it.
     """
     filled = {column.name for column in table.columns if column.fill is not None} if table else set()
