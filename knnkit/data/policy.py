@@ -153,7 +153,6 @@ class Learner:
         with self._lock:
             if text in known or self._learns(index, 1):
                 return known.setdefault(text, float(len(known)))
-        listed = isinstance(self._kinds[index], list | tuple)
         said = "is not one of the listed categories" if listed else f"is category {MAX_CATEGORIES + 1:,}, one too many"
         return self._note(index, f"{text!r} {said}", TEXT, text)
 
