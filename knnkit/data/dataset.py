@@ -279,7 +279,7 @@ def by_text(labels: Sequence[int | str], values: Iterable[Value]) -> dict[str, V
     return {text_of(label): value for label, value in pairs} | {str(label): value for label, value in pairs}
 
 
-def spelt(text: str, known: Container[str]) -> str:
+def spelt(text: str, known: Container[int | str]) -> str:
     """Returns the label `text` as it is if `known` has it, else in Unicode's form NFC."""
     return text if text in known else text_of(text)
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from device_agent.shared.protocol.constants import Metric
-from knnkit.data.dataset import Dataset, by_text
+from knnkit.data.dataset import Dataset, by_text, spelt
 from knnkit.errors import BuildError, DataError
 from knnkit.model.reference.space import Float32, Float64, Space, Step, make_space
 
@@ -60,13 +60,14 @@ def encode(labels: NDArray[Any]) -> tuple[tuple[int | str, ...], NDArray[np.int3
 def with_class(
     classes: tuple[int | str, ...], codes: NDArray[np.int32], label: int | str | None
 ) -> tuple[tuple[int | str, ...], NDArray[np.int32]]:
-    """Adds the class `label`; returns the sorted classes and the (n,) class indices of the rows.
+    """Adds the class `label`, text in form NFC; returns the sorted classes and the (n,) class indices of the rows.
 
     Returns `classes` and `codes` unchanged if `label` is None or one of the classes.
 
     Raises:
         BuildError: `label` is a number and the others are text, or the reverse.
     """
+    label = spelt(label, classes) if isinstance(label, str) else label
     if label is None or label in classes:
         return classes, codes
     if isinstance(label, str) != isinstance(classes[0], str):

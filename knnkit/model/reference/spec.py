@@ -88,7 +88,8 @@ class KnnSpec:
         """
         if is_plain(self):
             return None
-        outlier = None if self.outlier_label is None else classes.index(self.outlier_label)
+        label = spelt(self.outlier_label, classes) if isinstance(self.outlier_label, str) else self.outlier_label
+        outlier = None if label is None else classes.index(label)
         factors = None if self.class_weight is None else _factors(self.class_weight, classes, codes)
         p, bandwidth, radius = (None if each is None else float(each) for each in (self.p, self.bandwidth, self.radius))
         return InFloat64(p, bandwidth, radius, outlier, factors, self.offset)

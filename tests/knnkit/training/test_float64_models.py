@@ -309,6 +309,13 @@ def test_an_outlier_label_is_of_the_kind_that_the_hint_shows() -> None:
         assert right in knnkit.TfKNN(HALVES, labels=labels, radius=1.0, outlier_label=right).classes_
 
 
+@pytest.mark.parametrize("labels", [["a", "b"], ["caf\u00e9", "b"]])
+def test_an_outlier_label_in_any_unicode_form_is_one_class(labels: list[str]) -> None:
+    made = knnkit.TfKNN(HALVES, labels=labels * 100, radius=1.0, outlier_label="cafe\u0301")
+    assert made.classes_.tolist() == sorted({*labels, "caf\u00e9"})
+    assert made.predict(np.full((1, HALVES.shape[1]), 1e3)).tolist() == ["caf\u00e9"]
+
+
 def test_numbers_of_numpy_are_numbers() -> None:
     model = knnkit.TfKNN(HALVES, metric="minkowski", p=np.int64(3), radius=np.float32(0.5), labels=[1, 2] * 100)
     assert model.build().info.float64 == InFloat64(p=3.0, radius=0.5)
