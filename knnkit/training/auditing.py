@@ -21,8 +21,8 @@ from knnkit.training import neighbours
 Kind = Literal["contradicted", "duplicate", "useless"]
 #: Rows nearer than this share of the median distance to a nearest neighbour are near duplicates.
 _NEAR = 0.01
-#: A target further from a neighbour's than this many medians of all such differences contradicts it; if targets differ
-#: from their neighbours' as normal numbers do, one difference in 1,300 is as large.
+#: A target further from a neighbour's than this many medians of all such differences contradicts it (of those above 0,
+#: if most are 0); if targets differ from their neighbours' as normal numbers do, one difference in 1,300 is as large.
 _FAR = 5.0
 #: Least share of the neighbours' votes that contradicts a row.
 _MOST_VOTES = 2.0 / 3.0 - 1e-9
@@ -101,17 +101,22 @@ def _by_values(rows: Dataset, lists: neighbours.Lists, spec: KnnSpec) -> Judged:
     weight = weigh(distances, distances[:, :1], spec.weights)[:, :, np.newaxis]
     weight /= weight.sum(axis=1, keepdims=True)
     off = targets[near] - targets[:, np.newaxis]
-    usual = np.median(np.abs(off), axis=(0, 1))
+    usual = np.array([_usual(each) for each in np.abs(off).transpose()])
     votes = [(weight * way).sum(axis=1).max(axis=1) for way in (off > _FAR * usual, off < -_FAR * usual)]
     share, mean = np.maximum(*votes), (weight * targets[near]).sum(axis=1)
     names, answers = ([", ".join(f"{value:.6g}" for value in row) for row in each] for each in (targets, mean))
-    far = (np.abs(mean - targets) / np.where(usual > 0.0, usual, 1.0)).max(axis=1)
+    far = (np.abs(mean - targets) / usual).max(axis=1)
     chosen = np.flatnonzero(share >= _MOST_VOTES)
     found = [
         Finding("contradicted", row, names[row], answers[row], *_nearest(lists, row), float(share[row]))
         for row in chosen[np.argsort(-far[chosen], kind="stable")].tolist()
     ]
     return names, found, []
+
+
+def _usual(off: NDArray[np.float64]) -> float:
+    """Returns the median of absolute differences; of those above 0 if that is 0; 1 if all are 0."""
+    return float(np.median(off) or np.median(off[off > 0.0] if off.any() else 1.0))
 
 
 def _nearest(lists: neighbours.Lists, row: int) -> tuple[int, float]:

@@ -67,6 +67,19 @@ def test_targets_far_from_those_of_the_neighbours_are_found(noise: float, weight
     assert found.count("useless") == 0
 
 
+def test_targets_that_are_mostly_equal_may_differ_a_little() -> None:
+    """As amounts of rain: the median difference is 0, and no measure of what is far."""
+    random = np.random.default_rng(3)
+    rows, targets = random.uniform(size=(300, 2)), np.zeros((300, 1))
+    rain = random.choice(300, 40, replace=False)
+    targets[rain, 0] = random.uniform(0.5, 1.5, 40)
+    targets[rain[0], 0] = 50.0
+    found = auditing.audit(with_targets(dataset(rows, None), targets), KnnSpec("m", 3))
+    assert [each.row for each in found.findings if each.kind == "contradicted"] == [rain[0]]
+    same = auditing.audit(with_targets(dataset(rows, None), targets * 0.0), KnnSpec("m", 3))
+    assert same.count("contradicted") == 0
+
+
 @pytest.mark.parametrize("weights", ["uniform", "distance"])
 @pytest.mark.parametrize("k", [1, 3, 4])
 def test_a_useless_row_changes_no_answer(k: int, weights: Any) -> None:
