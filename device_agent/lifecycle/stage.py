@@ -217,7 +217,7 @@ def _copy(source: Path, destination: Path) -> None:
         durable.make_directory(destination)
         for name in opened.opened:
             with Path(opened.path(name)).open("rb", buffering=0) as file:
-                durable.copy_rest(file.fileno(), destination / name)
+                durable.copy_rest(file.fileno(), source / name, destination / name)
 
 
 def _refuse_full(path: Path, needed: int) -> None:

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 #: Added to the name of a file that was set aside.
@@ -164,22 +165,23 @@ def _copy(source: Path, destination: Path) -> None:
         return
     read = os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        copy_rest(read, destination, stat.S_IMODE(mode))
+        copy_rest(read, source, destination, stat.S_IMODE(mode))
     finally:
         os.close(read)
 
 
-def copy_rest(read: int, destination: Path, mode: int = FILE_MODE) -> None:
+def copy_rest(read: int, source: Path, destination: Path, mode: int = FILE_MODE) -> None:
     """Copies the open file `read`, from its position to its end, to a new file with the permissions `mode`.
 
-    The bytes are on the disk when it returns; the caller syncs the directory. An error may leave an incomplete file.
+    The bytes are on the disk when it returns; the caller syncs the directory. An error names `source` (the open file)
+    or `destination`, and may leave an incomplete file.
 
     Raises:
         FileExistsError: `destination` exists.
     """
     descriptor = os.open(destination, _WRITE | os.O_EXCL, mode)
     try:
-        while chunk := os.read(read, _CHUNK):
+        for chunk in _chunks(read, source):
             write_all(descriptor, chunk)
         os.fsync(descriptor)
     except OSError as error:
@@ -187,6 +189,15 @@ def copy_rest(read: int, destination: Path, mode: int = FILE_MODE) -> None:
         raise
     finally:
         os.close(descriptor)
+
+
+def _chunks(descriptor: int, path: Path) -> Iterator[bytes]:
+    try:
+        while chunk := os.read(descriptor, _CHUNK):
+            yield chunk
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def rename(source: Path, destination: Path) -> None:

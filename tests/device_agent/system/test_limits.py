@@ -176,10 +176,20 @@ def test_a_full_disk_is_named_by_its_file(call: str, tmp_path: Path, monkeypatch
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "write", refuse)
-    path = tmp_path / "model.tflite"
-    with Path(__file__).open("rb") as source, pytest.raises(OSError, match="No space") as caught:
-        durable.copy_rest(source.fileno(), path) if call == "copy_rest" else durable.append(path, b"x", 0)
+    path, here = tmp_path / "model.tflite", Path(__file__)
+    with here.open("rb") as source, pytest.raises(OSError, match="No space") as caught:
+        durable.copy_rest(source.fileno(), here, path) if call == "copy_rest" else durable.append(path, b"x", 0)
     assert caught.value.filename == str(path)
+
+
+def test_a_failing_read_of_a_copy_is_named_by_the_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "read", refuse)
+    with pytest.raises(OSError, match="Input/output") as caught:
+        durable.copy_rest(0, tmp_path / "usb" / "model.tflite", tmp_path / "model.tflite")
+    assert caught.value.filename == str(tmp_path / "usb" / "model.tflite")
 
 
 def _fill(place: Path) -> None:
