@@ -200,7 +200,7 @@ class Demo:
         facts: Facts = probe(transport, target.root, timeout=60.0)
         proof = prove(transport, facts.agent_argv, built.digest, secrets.token_hex(16), timeout=300.0)
         if proof.wrong:
-            raise ParityFailed(f"{target.name}: {proof.wrong}", reason=proof.reason)
+            raise ParityFailed(f"{target.name}: {proof.wrong}", reason=proof.reason, hint=proof.hint)
         return Answerer(transport, facts), replace(report, certificate=proof.certificate)
 
     # --- the experiment -------------------------------------------------------------------------------------------

@@ -335,7 +335,8 @@ class Line:
     def _problem(
         self, reason: str, message: str, code: int, certificate: Certificate | None = None
     ) -> tuple[int, bytes]:
-        return code, json_codec.dumps(Problem(reason, message, "", code, certificate)).encode()
+        hint = "loosen the gate" if reason == "gate-failed" else ""
+        return code, json_codec.dumps(Problem(reason, message, hint, code, certificate)).encode()
 
     def _install(self, argv: list[str]) -> tuple[int, bytes]:
         board, folder = self._board, argv[1]

@@ -103,7 +103,8 @@ def missed(certificate: Certificate, package: Package | None, running: ReleaseRe
     """
     found = list(certificate.failures)
     if certificate.different and not any("differ" in failure for failure in found):
-        found.append(f"{certificate.different} rows differ from the reference")
+        count = certificate.different
+        found.append(f"{constants.counted(count, 'row')} {'differs' if count == 1 else 'differ'} from the reference")
     gates = package.manifest.gates if package else None
     if gates and gates.accuracy is not None and not any("accuracy" in failure for failure in found):
         if certificate.accuracy is None:

@@ -19,6 +19,7 @@ from knnkit.fleet.decide.lost_answer import Aftermath, Stage, judge, unknown
 from knnkit.fleet.device.agent_client import AgentProblem
 from knnkit.fleet.device.probe import Facts
 from knnkit.fleet.device.recorder import Recorder
+from knnkit.fleet.jobs.check import ANOTHER_AGENT
 from knnkit.fleet.jobs.job import DeviceJob
 from knnkit.fleet.jobs.session import Conversation
 from knnkit.fleet.report import DeviceReport, Outcome
@@ -58,7 +59,8 @@ class Switch:
         before = self._facts.agent.committed if self._facts.agent and not activated.already else None
         said = wrong or "; ".join(missed(activated.certificate, job.package, before))
         if said:
-            unfit = ParityFailed(f"{job.target.name}: {said}", reason="bad-certificate" if wrong else "gate-failed")
+            reason = "bad-certificate" if wrong else "gate-failed"
+            unfit = ParityFailed(f"{job.target.name}: {said}", reason=reason, hint=ANOTHER_AGENT)
             return self._recorder.fail(unfit) if activated.already else self._give_up(unfit)
         if activated.already:
             return self._recorder.end(Outcome.UNCHANGED, release=activated.release)

@@ -17,6 +17,8 @@ from knnkit.fleet.targets import Target
 from knnkit.transport.base import Transport
 
 _DISBELIEVED = "bad-certificate"
+#: Hint if a device says that all is well, but its certificate says otherwise, or cannot be believed.
+ANOTHER_AGENT = "`knnkit provision --target HOST` replaces the agent, whose report is wrong"
 #: The hint if the answering release fails its check in another environment.
 _HINT = "deploy a release that passes in both environments, with --provision never, then provision"
 
@@ -28,7 +30,7 @@ class Proof:
     certificate: Certificate | None  # None: the agent refused without one
     wrong: str
     reason: str  # a stable word
-    hint: str = _HINT
+    hint: str
 
     @property
     def different(self) -> float:
@@ -60,16 +62,17 @@ def prove(
         DeviceFailed: there is no answer, it is malformed, or this knnkit is too old to read it.
         Unreachable: the connection broke, or `timeout` seconds passed.
     """
-    command, refused = ["check", "--nonce", nonce, *arguments], ""
+    command, refused, hint = ["check", "--nonce", nonce, *arguments], "", ANOTHER_AGENT
     try:
         found = ask(transport, agent, command, Certificate, timeout=timeout, input=input)
     except AgentProblem as problem:
         if problem.problem.certificate is None:
             raise
-        found, refused = problem.problem.certificate, problem.said
+        found, refused, hint = problem.problem.certificate, problem.said, problem.hint
     wrong = disbelieved(found, nonce, digest, rows=rows)
+    hint = ANOTHER_AGENT if wrong else hint
     said = wrong or "; ".join(missed(found, None)) or refused
-    return Proof(found, said, _DISBELIEVED if wrong else "gate-failed")
+    return Proof(found, said, _DISBELIEVED if wrong else "gate-failed", hint)
 
 
 def trial(
@@ -107,6 +110,7 @@ def trial(
             recorder.warn(f"its release fails the golden check on {what}, {used}: {found.wrong}")
             return
         stays = f"its release fails the golden check on {what}; the device keeps its old environment"
-        raise ParityFailed(f"{target.name}: {stays}: {found.wrong}", reason=found.reason, hint=found.hint)
+        hint = _HINT if found.certificate else found.hint
+        raise ParityFailed(f"{target.name}: {stays}: {found.wrong}", reason=found.reason, hint=hint)
 
     return check

@@ -107,7 +107,7 @@ def _parity(question: Question, transport: Transport, facts: Facts, recorder: Re
     recorder.know(certificate=proof.certificate)
     stands = standing.gates_missed((*(proof.certificate.warnings if proof.certificate else ()), *status.warnings))
     if proof.wrong:
-        raise ParityFailed(f"{name}: {'; '.join((proof.wrong, *stands))}", reason=proof.reason)
+        raise ParityFailed(f"{name}: {'; '.join((proof.wrong, *stands))}", reason=proof.reason, hint=proof.hint)
     _replay(question, transport, facts, recorder, proof.certificate)
     if stands:
         hint = "knnkit doctor --target HOST names the way out"

@@ -162,6 +162,7 @@ def test_a_certificate_that_cannot_be_believed_is_taken_back(fleet: Fleet, fault
     board.faults.add(fault)
     report = run(fleet)
     assert (report.outcome, report.exit_code) == (Outcome.ROLLED_BACK, 4)
+    assert "knnkit provision --target" in report.hint
     assert board.log[-1:] == ["2:rollback"]
     assert board.pending is None
     assert board.known_release == "1.0.0"

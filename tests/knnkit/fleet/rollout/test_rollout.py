@@ -313,6 +313,7 @@ def test_parity_lines_up_certificates_and_a_difference_is_exit_4(package: Packag
     proof = report.devices[2].certificate
     assert proof is not None
     assert [row.row for row in proof.differences] == [7, 9]
+    assert report.devices[2].hint == "loosen the gate"
 
 
 def test_an_old_certificate_is_no_proof(package: Package) -> None:
@@ -322,6 +323,7 @@ def test_an_old_certificate_is_no_proof(package: Package) -> None:
     assert report.exit_code == 4
     assert report.devices[1].reason == "bad-certificate"
     assert "not made for this run" in report.devices[1].message
+    assert "knnkit provision --target" in report.devices[1].hint
 
 
 def test_rollback_on_the_whole_fleet(package: Package) -> None:
