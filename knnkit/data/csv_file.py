@@ -270,14 +270,14 @@ class _CsvFile:
             fields = csv_dialect.without_tail(fields, self._columns.count)
             if len(fields) != self._columns.count:
                 self._widths[len(fields)] += 1
-                said = f"{len(fields)} cells, but the header has {self._columns.count}"
+                said = f"the header has {self._columns.count} cells, this line {len(fields)}"
                 self.bad.add_line(line, SHAPE, f"{said}; a cell that contains the separator must be in quotes")
                 continue
             empty = next((place for place in self._at_labels if not fields[place].strip()), None)
             if empty is not None:
-                kind = "target" if self._policy.targets else "label"
-                units = "" if any(csv_dialect.is_number(cell.strip(), ",") for cell in fields) else "; a line of units?"
-                self.bad.add_line(line, NO_LABEL, f"the {kind} ({self._header[empty]!r}) is empty{units}")
+                said = f"the {'target' if self._policy.targets else 'label'} ({self._header[empty]!r}) is empty"
+                above = self._labels[0] or any(csv_dialect.is_number(cell.strip(), ",") for cell in fields)
+                self.bad.add_line(line, NO_LABEL, said if above else f"{said}; a line of units?")
                 continue
             for labels, place in zip(self._labels, self._at_labels):
                 labels.append(self._checked_label(fields[place], line))

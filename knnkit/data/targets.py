@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from device_agent.shared.protocol.constants import counted
 from device_agent.shared.queries import answers_by_name, as_array, as_numbers, column_names, is_gap
 from knnkit.data import precision
 from knnkit.data.dataset import Dataset, by_text, dataset, label_array, require_distinct
@@ -172,7 +173,7 @@ def answered(rows: Dataset, answers: Any, names: tuple[str, ...], known: Known) 
         return with_targets(rows, answers, names)
     columns = [label_array(column.tolist(), rows.source) for column in _columns(rows, answers)]
     if len(columns) != max(1, len(names)):
-        said = f"{rows.source}: {len(columns)} columns of labels, but the model answers {max(1, len(names))}"
+        said = f"{rows.source}: {counted(len(columns), 'column')} of labels, but the model answers {max(1, len(names))}"
         raise DataError(said, hint="give as many columns of labels as the model answers")
     return with_labels(rows, columns, names, known) if known else replace(rows, labels=columns[0])
 

@@ -308,7 +308,7 @@ def _known(path: Path, content: bytes, header: _Header) -> dict[str, str]:
         raise DataError(said, hint=f"save it with these columns, separated by commas, {away}")
     for line, row in rows:
         if row and len(row) != len(there):
-            said = f"{path}, line {line}: {len(row)} cells, but the header has {len(there)}"
+            said = f"{path}, line {line}: the header has {len(there)} cells, this line {len(row)}"
             raise DataError(said, hint=f"complete that line or remove it, {away}")
     if not content.endswith(b"\n"):
         raise DataError(f"{path}: the last line does not end with a newline", hint=f"add a newline, {away}")

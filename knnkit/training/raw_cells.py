@@ -14,6 +14,7 @@ import numpy as np
 from device_agent.shared.arguments import require
 from device_agent.shared.features.coder import UNUSED, Coder
 from device_agent.shared.features.frames import cell_matrix, is_missing
+from device_agent.shared.protocol.constants import counted
 from device_agent.shared.protocol.table_info import Table
 from device_agent.shared.queries import as_numbers, check_raw_rows, column_names, not_numbers, select
 from knnkit.config.parse import TestFile
@@ -48,9 +49,8 @@ def read_held_out(test: TestFile, answers: tuple[str, ...], imported: Fitted, *,
         policy, names = policy_for(table), tuple(column.name for column in table.columns if column.encoding != UNUSED)
     known = imported.enrolment.target_classes
     if not test.target and len(answers) != max(1, len(known)):
-        said = (
-            f"{imported.enrolment.source} answers {max(1, len(known))} label columns, and `label` names {len(answers)}"
-        )
+        has = counted(max(1, len(known)), "label column")
+        said = f"{imported.enrolment.source} answers {has}, and `label` names {len(answers)}"
         columns = ", ".join(["COLUMN"] * max(1, len(known)))
         raise DataError(said, hint=f"test: {{file: {test.file}, label: [{columns}]}}")
     policy = policy.for_answers(answers, are_labels=not test.target)

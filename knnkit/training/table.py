@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from device_agent.shared.enrolment.enrolled import without_fraction
 from device_agent.shared.features.categories import Codes, key_of
 from device_agent.shared.features.coder import KEEP, UNKNOWN_CATEGORY, UNUSED, expand, feature_names, transforms_of
+from device_agent.shared.protocol.constants import counted
 from device_agent.shared.protocol.table_info import Column, Table
 from device_agent.shared.queries import default_names
 from knnkit.config.parse import Data, FileData
@@ -117,9 +118,8 @@ def _read(
 ) -> Dataset:
     count = max(1, len(like.target_names))
     if len(answers) != count:
-        said = (
-            f"{file}: the model answers {count} columns for a row, and {len(answers)} are named: {', '.join(answers)}"
-        )
+        named = f"{len(answers)} ({', '.join(answers)})"
+        said = f"{file}: the model answers {counted(count, 'column')} for a row, not {named}"
         raise DataError(said, hint=f"name {count} of its columns")
     if like.targets is None:
         return files.load(file, answers[0], features, policy, wide=wide)

@@ -147,8 +147,8 @@ def test_a_test_file_may_call_its_columns_otherwise(kind: str, key: str, tmp_pat
     assert found.target_names == ("a", "b")
     other = "target" if kind == "label" else "label"
     for names, own, said in (
-        (f"{kind}: [a, b]", f"{kind}: q", "answers 2 columns for a row, and 1 are named: q"),
-        (f"{kind}: b, drop: [a]", f"{kind}: [q, p]", "answers 1 columns for a row, and 2 are named: q, p"),
+        (f"{kind}: [a, b]", f"{kind}: q", r"answers 2 columns for a row, not 1 \(q\)"),
+        (f"{kind}: b, drop: [a]", f"{kind}: [q, p]", r"answers 1 column for a row, not 2 \(q, p\)"),
         (f"{kind}: [a, b]", f"{other}: [q, p]", f"answers the {kind} of `data`, and `test` names a {other}"),
     ):
         with pytest.raises(DataError, match=said):

@@ -131,7 +131,7 @@ def test_quotes_byte_order_mark_and_blank_lines_are_read(tmp_path: Path) -> None
         ("a,b,y\n1,nan,x\n", "y", "line 2, column 'b': 'nan' stands for a missing value", "missing: median"),
         ("a,b,y\n-inf,1,x\n", "y", "line 2, column 'a': -inf is not a finite", "correct the cells of 'a'"),
         ("a,b,y\n1e39,1,x\n", "y", "line 2, column 'a': 1e39 is not a finite", "correct the cells of 'a'"),
-        ("a,b,y\n1,2,x\n1,2\n", "y", "line 3: 2 cells, but the header has 3", ""),
+        ("a,b,y\n1,2,x\n1,2\n", "y", "line 3: the header has 3 cells, this line 2", ""),
         ("a,a,y\n1,2,x\n", "y", "line 1: columns 1 and 2 are both called 'a'", "rename one"),
         ("a,,y\n1,2,x\n", "y", "line 1: column 2 has no name", ""),
         ("a,b,y\n1,2,\n", "y", "line 2: the label ('y') is empty", ""),

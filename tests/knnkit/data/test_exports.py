@@ -86,6 +86,15 @@ def test_what_cannot_be_meant_is_told_by_line_and_what_mends_it(
     assert hint in caught.value.hint
 
 
+def test_a_line_of_units_stands_above_all_rows(tmp_path: Path) -> None:
+    """Not one row of a table of text is a number, so a later row without a label is no line of units."""
+    path = tmp_path / "train.csv"
+    path.write_text("colour,size,species\nred,big,oak\nred,small,\n", encoding="utf-8")
+    with pytest.raises(DataError, match="line 3: the label") as caught:
+        load(path, "species", None, Policy(categories="one-hot"))
+    assert "line of units" not in str(caught.value)
+
+
 def test_lines_of_nothing_but_separators_are_no_rows(tmp_path: Path) -> None:
     path = tmp_path / "train.csv"
     path.write_text(table(",") + ",,\n , ,\n", encoding="utf-8")

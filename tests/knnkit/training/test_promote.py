@@ -137,7 +137,7 @@ def test_wrong_columns_labels_and_sources_are_refused_by_name(tmp_path: Path) ->
     content = promoted.content
     for said, wrong in {
         "does not end with a newline": content.rstrip(b"\n"),
-        "line 3: 2 cells, but the header has 8": content + b"1,2\n",
+        "line 3: the header has 8 cells, this line 2": content + b"1,2\n",
         "it lacks 'a', it lacks 'device'": content.replace(b",", b";"),
         "it has 'note'": content.replace(b"\n", b",note\n"),
         "not a CSV file": content + b'"\xff',
